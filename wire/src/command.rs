@@ -1,0 +1,252 @@
+//! The command table: which commands may write, and which of their arguments are keys.
+//!
+//! It comes from the server's own `COMMAND` reply (so modules are in it); where the server does not
+//! let us ask, from a built-in copy of Redis 7.0's. Keys of commands whose position depends on the
+//! arguments (`EVAL`, `ZUNIONSTORE`, `XREADGROUP`, …) follow the rules of Redis's `db.c`.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use smallvec::SmallVec;
+
+/// Longest command name that is looked up; longer ones are unknown.
+pub const NAME_MAX: usize = 64;
+
+const BUILTIN: &str = include_str!("commands.txt");
+
+/// One row of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandSpec {
+    /// Lower case.
+    pub name: String,
+    /// Arity as `COMMAND` gives it: negative = at least.
+    pub arity: i32,
+    /// May change data.
+    pub write: bool,
+    /// Only reads.
+    pub readonly: bool,
+    /// May block the connection.
+    pub blocking: bool,
+    /// Key positions depend on the arguments.
+    pub movable: bool,
+    /// Position of the first key, 0 = none.
+    pub first: i32,
+    /// Position of the last key, negative = from the end.
+    pub last: i32,
+    /// Distance between keys.
+    pub step: i32,
+}
+
+/// Positions of key arguments.
+pub type KeyPositions = SmallVec<[usize; 4]>;
+
+/// All commands that a server knows.
+#[derive(Debug, Clone)]
+pub struct CommandTable {
+    rows: HashMap<Vec<u8>, CommandSpec, foldhash::fast::FixedState>,
+}
+
+impl CommandTable {
+    /// Redis 7.0's own commands.
+    pub fn builtin() -> Self {
+        Self::from_text(BUILTIN)
+    }
+
+    /// From rows of `COMMAND`.
+    pub fn from_specs(specs: impl IntoIterator<Item = CommandSpec>) -> Self {
+        Self { rows: specs.into_iter().map(|s| (s.name.clone().into_bytes(), s)).collect() }
+    }
+
+    /// Reads what [`Self::to_text`] wrote; lines that are not understood are left out.
+    pub fn from_text(text: &str) -> Self {
+        Self::from_specs(text.lines().filter_map(|line| {
+            let mut words = line.split(' ');
+            let (name, arity, flags) = (words.next()?, words.next()?.parse().ok()?, words.next()?);
+            let mut position = || words.next()?.parse().ok();
+            let (first, last, step) = (position()?, position()?, position()?);
+            Some(CommandSpec::new(name, arity, &flags.split(',').collect::<Vec<_>>(), first, last, step))
+        }))
+    }
+
+    /// One line a command: name, arity, flags, first, last, step.
+    pub fn to_text(&self) -> String {
+        let mut rows: Vec<_> = self.rows.values().collect();
+        rows.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut text = String::new();
+        for row in rows {
+            let flags = [
+                (row.write, "write"),
+                (row.readonly, "readonly"),
+                (row.blocking, "blocking"),
+                (row.movable, "movablekeys"),
+            ];
+            let flags: Vec<&str> = flags.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
+            let flags = if flags.is_empty() { "-".to_owned() } else { flags.join(",") };
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{} {} {flags} {} {} {}", row.name, row.arity, row.first, row.last, row.step);
+        }
+        text
+    }
+
+    /// Looks a command up, in any case.
+    pub fn get(&self, name: &[u8]) -> Option<&CommandSpec> {
+        if name.len() > NAME_MAX {
+            return None;
+        }
+        let mut lower = [0u8; NAME_MAX];
+        let lower = &mut lower[..name.len()];
+        lower.copy_from_slice(name);
+        lower.make_ascii_lowercase();
+        self.rows.get(&*lower)
+    }
+
+    /// How many commands there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// No commands at all.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+}
+
+impl CommandSpec {
+    /// Makes a row from `COMMAND`'s fields; corrects what `COMMAND` does not say plainly.
+    pub fn new(name: &str, arity: i32, flags: &[&str], first: i32, last: i32, step: i32) -> Self {
+        let has = |flag: &str| flags.contains(&flag);
+        let name = name.to_ascii_lowercase();
+        // Containers carry no flags of their own, and some "reads" write (see the FACTS on PFCOUNT).
+        let (write, first, last, step) = match name.as_str() {
+            "xgroup" => (true, 2, 2, 1),
+            "function" | "script" | "publish" | "spublish" | "pfcount" | "pfdebug" => (true, first, last, step),
+            "eval" | "evalsha" | "fcall" | "exec" => (true, 0, 0, 0),
+            _ => (has("write"), first, last, step),
+        };
+        Self {
+            name,
+            arity,
+            write,
+            readonly: has("readonly") && !write,
+            blocking: has("blocking"),
+            movable: has("movablekeys"),
+            first,
+            last,
+            step,
+        }
+    }
+
+    /// Positions of the key arguments in `args` (`args[0]` is the name).
+    pub fn keys<'a>(&self, args: impl Fn(usize) -> Option<&'a [u8]>, argc: usize) -> KeyPositions {
+        let mut keys = KeyPositions::new();
+        let number = |i: usize| -> usize {
+            args(i).and_then(|a| std::str::from_utf8(a).ok()).and_then(|s| s.parse().ok()).unwrap_or(0)
+        };
+        let find = |word: &str, from: usize| {
+            (from..argc).find(|i| args(*i).is_some_and(|a| a.eq_ignore_ascii_case(word.as_bytes())))
+        };
+        let mut counted = |at: usize| {
+            let from = at + 1;
+            keys.extend(from..from.saturating_add(number(at)).min(argc));
+        };
+        match self.name.as_str() {
+            "eval" | "evalsha" | "eval_ro" | "evalsha_ro" | "fcall" | "fcall_ro" | "blmpop" | "bzmpop" => counted(2),
+            "lmpop" | "zmpop" | "zunion" | "zinter" | "zdiff" | "sintercard" | "zintercard" => counted(1),
+            "zunionstore" | "zinterstore" | "zdiffstore" => {
+                counted(2);
+                keys.insert(0, 1);
+            }
+            "sort" | "georadius" | "georadiusbymember" => {
+                keys.push(1);
+                let stored = find("store", 2).into_iter().chain(find("storedist", 2)).map(|i| i + 1);
+                keys.extend(stored.filter(|i| *i < argc));
+            }
+            "xread" | "xreadgroup" => {
+                if let Some(streams) = find("streams", 1) {
+                    let from = streams + 1;
+                    keys.extend(from..from + argc.saturating_sub(from) / 2);
+                }
+            }
+            "migrate" => {
+                keys.extend((argc > 3).then_some(3));
+                keys.extend(find("keys", 4).map_or(argc, |i| i + 1)..argc);
+            }
+            _ => self.fixed_keys(argc, &mut keys),
+        }
+        keys.retain(|i| *i < argc);
+        keys
+    }
+
+    fn fixed_keys(&self, argc: usize, keys: &mut KeyPositions) {
+        let Ok(first) = usize::try_from(self.first) else { return };
+        if first == 0 {
+            return;
+        }
+        let last = if self.last < 0 {
+            argc.checked_sub(self.last.unsigned_abs() as usize)
+        } else {
+            usize::try_from(self.last).ok().map(|l| l.min(argc.saturating_sub(1)))
+        };
+        let step = usize::try_from(self.step).unwrap_or(1).max(1);
+        if let Some(last) = last {
+            keys.extend((first..=last).step_by(step));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(line: &str) -> Vec<String> {
+        let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        let table = CommandTable::builtin();
+        let spec = table.get(args[0]).expect("known");
+        let found = spec.keys(|i| args.get(i).copied(), args.len());
+        found.iter().map(|i| String::from_utf8_lossy(args[*i]).into_owned()).collect()
+    }
+
+    #[test]
+    fn key_positions() {
+        for (line, want) in [
+            ("SET k v", "k"),
+            ("mset a 1 b 2", "a b"),
+            ("DEL a b c", "a b c"),
+            ("EVAL script 2 a b x y", "a b"),
+            ("ZUNIONSTORE d 2 a b WEIGHTS 1 2", "d a b"),
+            ("SORT l BY w STORE dst", "l dst"),
+            ("XREADGROUP GROUP g c COUNT 2 STREAMS a b > >", "a b"),
+            ("XGROUP CREATE s g $", "s"),
+            ("BLPOP a b 0", "a b"),
+            ("BLMPOP 0 2 a b LEFT", "a b"),
+            ("LMPOP 1 a LEFT", "a"),
+            ("RENAME a b", "a b"),
+            ("BITOP AND d a b", "d a b"),
+            ("FLUSHALL", ""),
+            ("SWAPDB 0 1", ""),
+            ("EVAL s 999999999999 a", "a"),
+            ("GEORADIUS g 1 2 3 m STORE d", "g d"),
+        ] {
+            assert_eq!(keys(line).join(" "), want, "{line}");
+        }
+    }
+
+    #[test]
+    fn text_round_trip_and_flags() {
+        let table = CommandTable::builtin();
+        assert!(table.len() > 200);
+        let again = CommandTable::from_text(&table.to_text());
+        for (name, row) in &table.rows {
+            assert_eq!(again.rows.get(name), Some(row));
+        }
+        let write = |n: &str| table.get(n.as_bytes()).is_some_and(|s| s.write);
+        assert!(
+            write("Set")
+                && write("EVALSHA")
+                && write("pfcount")
+                && write("xgroup")
+                && !write("get")
+                && !write("eval_ro")
+        );
+    }
+}
