@@ -1,0 +1,19 @@
+//! Blocks: the unit of writing, of checksums and of skipping.
+//!
+//! ```text
+//! groups ─► BlockBuilder ─► Block ─► (writer: place in the segment) ─► file
+//! file ─► BlockHeader (checks itself) ─► payload (checksum) ─► Groups
+//! ```
+
+mod build;
+mod decode;
+mod header;
+#[cfg(test)]
+mod tests;
+
+pub use build::{Block, BlockBuilder};
+pub(crate) use decode::Groups;
+pub(crate) use header::{BLOCK_HEADER_LEN, BLOCK_MAGIC, BlockHeader, CODEC_NONE};
+
+/// The largest encoded group (2 GiB).
+pub const MAX_GROUP_BYTES: u64 = 1 << 31;

@@ -1,0 +1,118 @@
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::header::BlockKind;
+use super::*;
+use crate::model::{OwnedGroup, any_groups};
+use crate::types::{GroupRef, Lsn, Micros, Origin, OriginKind, RecordRef, ReplOffset};
+
+fn decode(block: &mut Block) -> Vec<crate::Group> {
+    let bytes = Bytes::copy_from_slice(block.place(42, 7));
+    let mut head = [0; BLOCK_HEADER_LEN];
+    head.copy_from_slice(&bytes[..BLOCK_HEADER_LEN]);
+    let header = BlockHeader::decode(&head).unwrap();
+    header.check_place(42, 7).unwrap();
+    assert!(header.check_place(43, 7).is_err());
+    assert!(header.check_place(42, 8).is_err());
+    let payload = bytes.slice(BLOCK_HEADER_LEN..);
+    header.check_payload(&payload).unwrap();
+    Groups::new(header, payload).collect::<Result<_, _>>().unwrap()
+}
+
+proptest! {
+    #[test]
+    fn what_is_pushed_comes_back(groups in any_groups(0..20), second in any_groups(0..5)) {
+        let mut builder = BlockBuilder::new(Lsn(7), Micros(100), ReplOffset(50), 3);
+        let mut lsn = Lsn(7);
+        for batch in [groups, second] {
+            let mut expected = Vec::new();
+            let mut last = (builder.last_ts(), builder.end_offset());
+            for group in &batch {
+                let end = group.push(&mut builder).unwrap();
+                expected.push(group.read_back(lsn, &mut last));
+                lsn = Lsn(end.0 + 1);
+                prop_assert_eq!(builder.next_lsn(), lsn);
+            }
+            let mut block = builder.finish(Micros(9));
+            prop_assert_eq!(block.is_heartbeat(), expected.is_empty());
+            prop_assert_eq!(block.next_lsn(), lsn);
+            prop_assert!(builder.is_empty());
+            prop_assert_eq!(decode(&mut block), expected);
+        }
+    }
+
+    #[test]
+    fn arbitrary_payloads_never_panic(
+        payload in prop::collection::vec(any::<u8>(), 0..300), groups in 1u32..9, records in 1u32..99,
+    ) {
+        let mut header = Block::heartbeat(Lsn(1), Micros(0), Micros(0), ReplOffset(0), 0).header;
+        header.kind = BlockKind::Data;
+        header.groups = groups;
+        header.records = records;
+        header.stored_len = payload.len() as u32;
+        header.raw_len = payload.len() as u32;
+        let _ = Groups::new(header, Bytes::from(payload)).count();
+    }
+
+    #[test]
+    fn damaged_payloads_never_panic(groups in any_groups(1..6), at: prop::sample::Index, with: u8) {
+        let mut builder = BlockBuilder::new(Lsn(1), Micros(0), ReplOffset(0), 0);
+        for group in &groups {
+            group.push(&mut builder).unwrap();
+        }
+        let mut block = builder.finish(Micros(9));
+        let mut payload = block.place(0, 0)[BLOCK_HEADER_LEN..].to_vec();
+        let at = at.index(payload.len());
+        payload[at] = with;
+        let _ = Groups::new(block.header, Bytes::from(payload)).count();
+    }
+}
+
+#[test]
+fn time_and_offset_never_go_back() {
+    let origin = Origin::of(OriginKind::Unknown);
+    let mut builder = BlockBuilder::new(Lsn(1), Micros(100), ReplOffset(50), 0);
+    let group = OwnedGroup::simple(b"x");
+    let args: Vec<&[u8]> = vec![b"x"];
+    for (ts, offset) in [(90, 40), (120, 60), (110, 55)] {
+        builder
+            .push(&GroupRef {
+                ts: Micros(ts),
+                slack: 0,
+                origin: &origin,
+                atomic: false,
+                end_offset: ReplOffset(offset),
+                records: &[RecordRef { db: 0, args: &args }],
+            })
+            .unwrap();
+    }
+    assert_eq!(group.records.len(), 1);
+    let groups = decode(&mut builder.finish(Micros(0)));
+    let seen: Vec<_> = groups.iter().map(|g| (g.ts.0, g.end_offset.0)).collect();
+    assert_eq!(seen, [(100, 50), (120, 60), (120, 60)]);
+}
+
+#[test]
+fn a_group_over_the_limit_is_refused_and_changes_nothing() {
+    let mut builder = BlockBuilder::new(Lsn(1), Micros(0), ReplOffset(0), 0).with_max_group_bytes(1000);
+    let small = OwnedGroup::simple(&[1; 100]);
+    let large = OwnedGroup::simple(&[1; 1000]);
+    small.push(&mut builder).unwrap();
+    let error = large.push(&mut builder).unwrap_err();
+    assert!(error.bytes > error.limit && error.limit == 1000, "{error}");
+    assert_eq!(small.push(&mut builder).unwrap(), Lsn(2));
+    assert_eq!(decode(&mut builder.finish(Micros(0))).len(), 2);
+}
+
+#[test]
+fn every_flipped_bit_of_a_header_is_found() {
+    let mut block = Block::heartbeat(Lsn(9), Micros(8), Micros(10), ReplOffset(11), 2);
+    let mut head = [0; BLOCK_HEADER_LEN];
+    head.copy_from_slice(block.place(1, 2));
+    for bit in 0..BLOCK_HEADER_LEN * 8 {
+        head[bit / 8] ^= 1 << (bit % 8);
+        assert!(BlockHeader::decode(&head).is_err(), "bit {bit}");
+        head[bit / 8] ^= 1 << (bit % 8);
+    }
+    assert_eq!(BlockHeader::decode(&head).unwrap(), block.header);
+}

@@ -1,0 +1,78 @@
+//! Finding the place between two groups: segments by their sums, blocks by the index and by their
+//! headers, and only in the last block group by group.
+
+use super::Cut;
+use super::load::Entry;
+use super::read::{OpenSegment, corrupt};
+use crate::error::{ReadError, Span};
+use crate::segment::tally::Reach;
+use crate::types::{Lsn, ReplOffset, TimelineId};
+
+/// A place, and how far the timeline reaches in the source.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) cut: Cut,
+    pub(super) end_offset: ReplOffset,
+}
+
+/// Finds the last group of a timeline with which the history is not yet `beyond`, which must not
+/// become false again as the history goes on.
+pub(super) fn find(
+    entries: &[Entry],
+    timeline: TimelineId,
+    beyond: impl Fn(&Reach) -> bool,
+) -> Result<Found, ReadError> {
+    let mut ours = entries.iter().enumerate().filter(|(_, e)| e.header.timeline.id == timeline);
+    let (_, first) = ours.clone().next().ok_or(ReadError::NoTimeline(timeline))?;
+    let (_, last) = ours.clone().next_back().ok_or(ReadError::NoTimeline(timeline))?;
+    let end_offset = last.tally.reach.end_offset;
+    let start = &first.header;
+    let mut before = Reach { next_lsn: start.first_lsn, last_ts: start.last_ts, end_offset: start.start_offset };
+    let cut = |before: &Reach, next| {
+        let began = before.next_lsn > start.first_lsn;
+        // Without an earlier group in the journal, its beginning is all that is known.
+        let pruned = start.start_offset > start.timeline.start_offset;
+        let ts = if began || pruned { before.last_ts } else { start.timeline.start_ts };
+        let (next_ts, next_slack) = match next {
+            Some((ts, slack)) => (Some(ts), slack),
+            None => (None, 0),
+        };
+        Cut { lsn: Lsn(before.next_lsn.0 - 1), ts, next_ts, next_slack }
+    };
+    for (n, entry) in &mut ours {
+        if entry.tally.records == 0 {
+            continue;
+        }
+        if !beyond(&entry.tally.reach) {
+            before = entry.tally.reach;
+            continue;
+        }
+        let mut segment = OpenSegment::open(n, entry)?;
+        if let Some(reach) = segment.seek(entry, &beyond)? {
+            before = reach;
+        }
+        while let Some(block) = segment.next_header(entry)? {
+            if block.groups == 0 {
+                continue;
+            }
+            if !beyond(&block.reach()) {
+                before = block.reach();
+                continue;
+            }
+            let mut groups = segment.groups(entry, &block)?;
+            while let Some(group) = groups.next() {
+                let group = group.map_err(|damage| {
+                    let span = Span { from_lsn: block.first_lsn, ..Span::default() };
+                    corrupt(entry, block.position, span, damage)
+                })?;
+                let reach = Reach { next_lsn: groups.next_lsn(), last_ts: group.ts, end_offset: group.end_offset };
+                if beyond(&reach) {
+                    let next = Some((group.ts, group.slack));
+                    return Ok(Found { cut: cut(&before, next), end_offset });
+                }
+                before = reach;
+            }
+        }
+    }
+    Ok(Found { cut: cut(&before, None), end_offset })
+}

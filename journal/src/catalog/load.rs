@@ -1,0 +1,163 @@
+//! Building a catalog from a directory.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Catalog, SegmentInfo};
+use crate::directory::Directory;
+use crate::error::{Damage, OpenError};
+use crate::marks::read_marks;
+use crate::meta::Meta;
+use crate::open::foreign_files;
+use crate::recover::{check_footer, check_header};
+use crate::segment::footer::Footer;
+use crate::segment::header::{HeaderFault, SegmentHeader};
+use crate::segment::load::{SegmentFacts, TailFact, list_segments, load_segment};
+use crate::segment::scan::{Rest, Scan, scan};
+use crate::segment::tally::Tally;
+use crate::snapshot::list_snapshots;
+use crate::types::Lsn;
+
+/// One segment, as far as its blocks can be read.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) path: PathBuf,
+    pub(super) header: SegmentHeader,
+    pub(super) header_len: u64,
+    pub(super) tag: u32,
+    /// Where the last readable block ends.
+    pub(super) data_end: u64,
+    /// For a sealed segment without index: that stays in the file until it is wanted.
+    pub(super) tally: Tally,
+    pub(super) bytes: u64,
+    pub(super) sealed: bool,
+    /// What is wrong at `data_end`, if records are missing there.
+    pub(super) damage: Option<Damage>,
+}
+
+impl Entry {
+    /// Its last LSN, or the one before it if it holds none.
+    pub(super) fn last_lsn(&self) -> Lsn {
+        Lsn(self.tally.reach.next_lsn.0 - 1)
+    }
+
+    fn info(&self) -> SegmentInfo {
+        SegmentInfo {
+            path: self.path.clone(),
+            timeline: self.header.timeline.id,
+            first_lsn: self.header.first_lsn,
+            last_lsn: self.last_lsn(),
+            first_ts: (self.tally.groups > 0).then_some(self.tally.first_ts),
+            last_ts: self.tally.reach.last_ts,
+            complete_until: self.tally.complete_until,
+            end_offset: self.tally.reach.end_offset,
+            bytes: self.bytes,
+            sealed: self.sealed,
+        }
+    }
+}
+
+pub(super) fn load(root: &Path) -> Result<Catalog, OpenError> {
+    let dir = Directory::new(root);
+    let Some(meta) = Meta::load(&dir)? else {
+        let found = foreign_files(&dir)?.unwrap_or_else(|| "nothing".to_owned());
+        return Err(OpenError::NotAJournal { dir: root.to_owned(), found });
+    };
+    let mut notes = Vec::new();
+    let entries = load_entries(&dir, meta.id().unwrap_or_default(), &mut notes)?;
+    let (marks, wrong) = read_marks(&dir).map_err(OpenError::io("read", dir.marks()))?;
+    notes.extend(wrong.iter().map(|at| format!("marks has a damaged line at offset {at}")));
+    let snapshots = list_snapshots(&dir)?;
+    notes.extend(snapshots.broken.iter().map(|(path, what)| format!("{}: {what}", path.display())));
+    Ok(Catalog {
+        meta,
+        segments: entries.iter().map(Entry::info).collect(),
+        entries: Arc::from(entries),
+        snapshots: snapshots.whole,
+        marks,
+        notes,
+    })
+}
+
+fn load_entries(dir: &Directory, journal_id: [u8; 16], notes: &mut Vec<String>) -> Result<Vec<Entry>, OpenError> {
+    let (names, _) = list_segments(&dir.segments())?;
+    let mut entries: Vec<Entry> = Vec::with_capacity(names.len());
+    let mut previous: Option<(SegmentHeader, Footer)> = None;
+    for (n, (name, path)) in names.iter().enumerate() {
+        let is_last = n + 1 == names.len();
+        let facts = match load_segment(*name, path, is_last, |_, _| ()) {
+            // Pruned since it was listed.
+            Err(OpenError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound && entries.is_empty() =>
+            {
+                continue;
+            }
+            other => other?,
+        };
+        if is_last && facts.header == Err(HeaderFault::Unfinished) {
+            break;
+        }
+        let chained = previous.as_ref().map(|(header, footer)| (header, footer));
+        let whole = check_header(&facts, journal_id, chained)?.clone();
+        if let Some(before) = entries.last_mut()
+            && before.tally.reach.next_lsn == whole.header.first_lsn
+        {
+            // Nothing is missing between the two, whatever is wrong with the footer.
+            before.damage = None;
+        }
+        let mut entry = Entry {
+            path: path.clone(),
+            header_len: whole.len,
+            tag: whole.tag,
+            data_end: whole.len,
+            tally: Tally::begin(&whole.header),
+            bytes: facts.bytes,
+            sealed: false,
+            damage: None,
+            header: whole.header,
+        };
+        match &facts.tail {
+            TailFact::Sealed(footer) => {
+                check_footer(&facts, &entry.header, footer)?;
+                previous = Some((entry.header.clone(), footer.clone()));
+                entry.sealed = true;
+                entry.data_end = footer.position;
+                entry.tally = Tally { index: Vec::new(), ..footer.tally.clone() };
+            }
+            TailFact::Open(scan) => entry.fill(scan, is_last, notes),
+            TailFact::BadFooter { .. } | TailFact::Unknown => {
+                let scan = rescan(&facts, &entry)?;
+                entry.fill(&scan, false, notes);
+            }
+        }
+        if !entry.sealed {
+            previous = None;
+        }
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+fn rescan(facts: &SegmentFacts, entry: &Entry) -> Result<Scan, OpenError> {
+    let read = || {
+        let file = File::open(&facts.path)?;
+        scan(&file, facts.bytes, &entry.header, entry.header_len, entry.tag, |_, _| ())
+    };
+    read().map_err(OpenError::io("read", &facts.path))
+}
+
+impl Entry {
+    /// Takes over what a walk over the blocks found. `may_be_live`: a torn tail is no damage.
+    fn fill(&mut self, scan: &Scan, may_be_live: bool, notes: &mut Vec<String>) {
+        self.data_end = scan.end;
+        self.tally = scan.tally.clone();
+        let damage = match &scan.rest {
+            Rest::Torn { .. } | Rest::Nothing if may_be_live => return,
+            Rest::Nothing => Damage::new("a footer", "the end of the file"),
+            Rest::Torn { damage, .. } | Rest::Corrupt { damage, .. } => damage.clone(),
+        };
+        notes.push(format!("{} at offset {}: {damage}", self.path.display(), self.data_end));
+        self.damage = Some(damage);
+    }
+}

@@ -1,0 +1,211 @@
+//! Reading a journal: what is in it, where a moment lies, and its groups one after the other.
+//!
+//! A catalog shows the journal as it was when it was opened. It takes no lock and works while a
+//! writer is live: the last segment is read up to the last whole block, and a tail that is being
+//! written is no error. To see more, open a new one.
+//!
+//! Damage: a wrong header or a broken chain refuses the opening. A wrong footer is worked around by
+//! walking the blocks, and noted. A bad block ends the window before it; reading across it is an
+//! error with file, offset and LSN.
+
+mod find;
+mod load;
+mod read;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use load::Entry;
+pub use read::GroupReader;
+
+use crate::error::{OpenError, ReadError};
+use crate::meta::Meta;
+use crate::snapshot::SnapshotInfo;
+use crate::types::{Lsn, Mark, Micros, ReplOffset, TimelineId};
+
+/// One segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// The file.
+    pub path: PathBuf,
+    /// Timeline to which it belongs.
+    pub timeline: TimelineId,
+    /// LSN of its first record, or of the next one if it holds none.
+    pub first_lsn: Lsn,
+    /// Last LSN in it; smaller than `first_lsn` if it holds none.
+    pub last_lsn: Lsn,
+    /// Time of its first group, `None` if it holds none.
+    pub first_ts: Option<Micros>,
+    /// Time of the last group up to its end, whichever segment that is in; 0 before the first.
+    pub last_ts: Micros,
+    /// The journal is known to be complete up to this time.
+    pub complete_until: Micros,
+    /// Position in the source at its end.
+    pub end_offset: ReplOffset,
+    /// Size of the file.
+    pub bytes: u64,
+    /// It has a footer.
+    pub sealed: bool,
+}
+
+/// One unbroken history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimelineInfo {
+    /// Its number.
+    pub id: TimelineId,
+    /// Id of its source.
+    pub source_id: String,
+    /// Why it was begun.
+    pub reason: String,
+    /// Position in the source at which it begins.
+    pub start_offset: ReplOffset,
+    /// When it was begun.
+    pub start_ts: Micros,
+    /// LSN of its first record that is present, or of the next one if it has none.
+    pub first_lsn: Lsn,
+    /// Its last LSN; `first_lsn - 1` if it has none.
+    pub last_lsn: Lsn,
+    /// Time of its last group; its `start_ts` if it has none.
+    pub last_ts: Micros,
+    /// The journal is known to be complete up to this time.
+    pub complete_until: Micros,
+    /// Position in the source at its end.
+    pub end_offset: ReplOffset,
+    /// Size of its segments.
+    pub bytes: u64,
+}
+
+/// A range of which every moment can be restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// Time of its earliest usable snapshot.
+    pub from: Micros,
+    /// LSN of that snapshot.
+    pub from_lsn: Lsn,
+    /// Up to here the journal is complete.
+    pub to: Micros,
+    /// Its last LSN.
+    pub to_lsn: Lsn,
+}
+
+/// A range between two windows, of which no moment can be restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// End of the window before.
+    pub from: Micros,
+    /// Beginning of the window after.
+    pub to: Micros,
+    /// Last LSN of the window before.
+    pub after_lsn: Lsn,
+    /// Why, for a person to read.
+    pub reason: String,
+}
+
+/// A place between two groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Everything up to this LSN is before it; the timeline's `first_lsn - 1` if nothing is.
+    pub lsn: Lsn,
+    /// Time of the last group before it; the timeline's `start_ts` if there is none.
+    pub ts: Micros,
+    /// Time of the first group after it, `None` if the journal ends here.
+    pub next_ts: Option<Micros>,
+    /// How many µs earlier than `next_ts` that group may have run.
+    pub next_slack: u64,
+}
+
+/// Answer of [`Catalog::lsn_at_offset`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AtOffset {
+    /// Last LSN of the last group that ends at or before the offset.
+    pub lsn: Lsn,
+    /// The journal reaches the offset: nothing before it is still to come.
+    pub reached: bool,
+}
+
+/// A journal opened for reading; takes no lock.
+#[derive(Debug)]
+pub struct Catalog {
+    meta: Meta,
+    entries: Arc<[Entry]>,
+    segments: Vec<SegmentInfo>,
+    snapshots: Vec<SnapshotInfo>,
+    marks: Vec<Mark>,
+    notes: Vec<String>,
+}
+
+impl Catalog {
+    /// Opens the journal in `dir`; changes nothing.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, OpenError> {
+        load::load(dir.as_ref())
+    }
+
+    /// Which journal this is.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// The segments, in the order of the history.
+    pub fn segments(&self) -> &[SegmentInfo] {
+        &self.segments
+    }
+
+    /// The timelines, in the order of the history.
+    pub fn timelines(&self) -> Vec<TimelineInfo> {
+        window::timelines(&self.entries)
+    }
+
+    /// The finished snapshots, in the order of LSN and timeline.
+    pub fn snapshots(&self) -> &[SnapshotInfo] {
+        &self.snapshots
+    }
+
+    /// The marks, in the order in which they were set.
+    pub fn marks(&self) -> &[Mark] {
+        &self.marks
+    }
+
+    /// The ranges that can be restored, in the order of the history; at most one for each timeline
+    /// unless a segment is damaged.
+    pub fn windows(&self) -> Vec<Window> {
+        window::windows(&self.entries, &self.snapshots)
+    }
+
+    /// The ranges between the windows.
+    pub fn gaps(&self) -> Vec<Gap> {
+        window::gaps(&self.entries, &self.windows())
+    }
+
+    /// Damage that opening found and worked around, for a person to read.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The groups of a timeline of which the last LSN is greater than `after`, in order. One that
+    /// `after` lies within is given as a whole. Memory is bounded by the largest block.
+    pub fn groups(&self, after: Lsn, timeline: TimelineId) -> GroupReader {
+        GroupReader::new(Arc::clone(&self.entries), after, timeline)
+    }
+
+    /// The last whole group with `ts <= at`.
+    pub fn find_cut_by_ts(&self, timeline: TimelineId, at: Micros) -> Result<Cut, ReadError> {
+        find::find(&self.entries, timeline, |reach| reach.last_ts > at).map(|found| found.cut)
+    }
+
+    /// The last whole group that ends at or before `lsn`.
+    pub fn find_cut_by_lsn(&self, timeline: TimelineId, lsn: Lsn) -> Result<Cut, ReadError> {
+        find::find(&self.entries, timeline, |reach| reach.next_lsn.0 - 1 > lsn.0).map(|found| found.cut)
+    }
+
+    /// The last whole group that ends at or before `offset`, and whether the journal reaches that
+    /// far.
+    pub fn lsn_at_offset(&self, timeline: TimelineId, offset: ReplOffset) -> Result<AtOffset, ReadError> {
+        let found = find::find(&self.entries, timeline, |reach| reach.end_offset > offset)?;
+        Ok(AtOffset { lsn: found.cut.lsn, reached: found.end_offset >= offset })
+    }
+}

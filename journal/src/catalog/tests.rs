@@ -1,0 +1,126 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{Fixture, OwnedGroup, any_groups};
+use crate::snapshot::SnapshotWriter;
+use crate::snapshot::tests::manifest;
+use crate::types::Group;
+
+fn last_lsn(group: &Group) -> Lsn {
+    group.records.last().unwrap().lsn
+}
+
+/// The cut as the model says: after the last group that is `within`.
+fn cut_of(groups: &[Group], start: (Lsn, Micros), within: impl Fn(&Group) -> bool) -> Cut {
+    let n = groups.iter().take_while(|g| within(g)).count();
+    let before = n.checked_sub(1).map(|n| &groups[n]);
+    let next = groups.get(n);
+    Cut {
+        lsn: before.map_or(start.0, last_lsn),
+        ts: before.map_or(start.1, |g| g.ts),
+        next_ts: next.map(|g| g.ts),
+        next_slack: next.map_or(0, |g| g.slack),
+    }
+}
+
+fn small_groups() -> impl Strategy<Value = Vec<OwnedGroup>> {
+    any_groups(0..5).prop_map(|mut groups| {
+        for group in &mut groups {
+            group.ts_delta %= 4;
+            group.offset_delta %= 4;
+        }
+        groups
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 120, ..ProptestConfig::default() })]
+    #[test]
+    fn places_are_found_as_in_the_model(
+        timelines in prop::collection::vec(prop::collection::vec(small_groups(), 0..12), 1..4),
+        segment_bytes in 300u64..4000, close: bool,
+    ) {
+        let mut journal = Fixture::new(segment_bytes);
+        for blocks in &timelines {
+            journal.timeline();
+            for block in blocks {
+                journal.block(block);
+            }
+        }
+        if close { journal.close() } else { journal.kill() }
+        let catalog = Catalog::open(journal.dir()).unwrap();
+        let infos = catalog.timelines();
+        prop_assert_eq!(infos.len(), timelines.len());
+        for (info, (id, groups)) in infos.iter().zip(&journal.expected) {
+            let start = (Lsn(info.first_lsn.0 - 1), info.start_ts);
+            prop_assert_eq!(info.last_lsn, groups.last().map_or(start.0, last_lsn));
+            let times = groups.iter().flat_map(|g| [g.ts.0 - 1, g.ts.0]).chain([i64::MIN, i64::MAX]);
+            for at in times.map(Micros) {
+                let expected = cut_of(groups, start, |g| g.ts <= at);
+                prop_assert_eq!(catalog.find_cut_by_ts(*id, at).unwrap(), expected);
+            }
+            for lsn in (start.0.0..=info.last_lsn.0 + 2).map(Lsn) {
+                let expected = cut_of(groups, start, |g| last_lsn(g) <= lsn);
+                prop_assert_eq!(catalog.find_cut_by_lsn(*id, lsn).unwrap(), expected);
+                let read: Vec<Group> = catalog.groups(lsn, *id).map(Result::unwrap).collect();
+                let wanted: Vec<Group> =
+                    groups.iter().filter(|g| last_lsn(g) > lsn).cloned().collect();
+                prop_assert_eq!(read, wanted);
+            }
+            for offset in (info.start_offset.0..info.end_offset.0 + 2).map(ReplOffset) {
+                let found = catalog.lsn_at_offset(*id, offset).unwrap();
+                let lsn = cut_of(groups, start, |g| g.end_offset <= offset).lsn;
+                prop_assert_eq!(found, AtOffset { lsn, reached: offset <= info.end_offset });
+            }
+        }
+        let nowhere = catalog.find_cut_by_lsn(TimelineId(99), Lsn(0));
+        prop_assert!(matches!(nowhere, Err(ReadError::NoTimeline(_))));
+    }
+}
+
+#[test]
+fn the_offset_of_a_heartbeat_counts_as_reached() {
+    let mut journal = Fixture::new(1 << 20);
+    journal.timeline();
+    journal.block(&[OwnedGroup::simple(b"abc")]);
+    journal.builder.set_end_offset(ReplOffset(1100));
+    journal.block(&[]);
+    journal.kill();
+    let catalog = Catalog::open(journal.dir()).unwrap();
+    let at = |offset| catalog.lsn_at_offset(TimelineId(1), ReplOffset(offset)).unwrap();
+    assert_eq!(at(1002), AtOffset { lsn: Lsn(0), reached: true });
+    assert_eq!(at(1003), AtOffset { lsn: Lsn(1), reached: true });
+    assert_eq!(at(1100), AtOffset { lsn: Lsn(1), reached: true });
+    assert_eq!(at(1101), AtOffset { lsn: Lsn(1), reached: false });
+}
+
+#[test]
+fn windows_begin_with_a_snapshot_and_gaps_lie_between_them() {
+    let mut journal = Fixture::new(1 << 20);
+    for timeline in 1..=3 {
+        journal.timeline();
+        journal.block(&[OwnedGroup::simple(b"a"), OwnedGroup::simple(b"b")]);
+        // The second timeline has no snapshot.
+        if timeline != 2 {
+            let lsn = 2 * (u64::from(timeline) - 1);
+            let base = manifest(lsn, timeline, lsn as i64 * 10 + 7);
+            SnapshotWriter::create(journal.dir()).unwrap().commit(base).unwrap();
+        }
+    }
+    let late = manifest(5, 3, 55);
+    SnapshotWriter::create(journal.dir()).unwrap().commit(late).unwrap();
+    let ahead = manifest(99, 3, 99);
+    SnapshotWriter::create(journal.dir()).unwrap().commit(ahead).unwrap();
+    journal.close();
+    let catalog = Catalog::open(journal.dir()).unwrap();
+    let window = |timeline, from, from_lsn, to, to_lsn| Window {
+        timeline: TimelineId(timeline),
+        from: Micros(from),
+        from_lsn: Lsn(from_lsn),
+        to: Micros(to),
+        to_lsn: Lsn(to_lsn),
+    };
+    assert_eq!(catalog.windows(), [window(1, 7, 0, 20, 2), window(3, 47, 4, 60, 6)]);
+    let gap = Gap { from: Micros(20), to: Micros(47), after_lsn: Lsn(2), reason: "reason 3".to_owned() };
+    assert_eq!(catalog.gaps(), [gap]);
+}

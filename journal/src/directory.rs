@@ -1,0 +1,79 @@
+//! The journal's directory: where its files are, and the few ways in which they are put in place.
+
+use std::fs::{File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// Rights of new files, before the umask: the journal holds everything that the database holds.
+pub(crate) const FILE_MODE: u32 = 0o640;
+/// How the names of temporary files begin.
+pub(crate) const TEMPORARY: &str = ".tmp-";
+
+/// Paths inside a journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Directory {
+    root: PathBuf,
+}
+
+impl Directory {
+    pub(crate) fn new(root: impl AsRef<Path>) -> Self {
+        Self { root: root.as_ref().to_owned() }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn meta(&self) -> PathBuf {
+        self.root.join("meta")
+    }
+
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    pub(crate) fn marks(&self) -> PathBuf {
+        self.root.join("marks")
+    }
+
+    pub(crate) fn segments(&self) -> PathBuf {
+        self.root.join("segments")
+    }
+
+    pub(crate) fn snapshots(&self) -> PathBuf {
+        self.root.join("snapshots")
+    }
+
+    pub(crate) fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    /// A path in the quarantine that doesn't exist yet: `name`, else `name.1`, `name.2`, …
+    pub(crate) fn quarantine_path(&self, name: &str) -> PathBuf {
+        let dir = self.quarantine();
+        let first = dir.join(name);
+        if !first.exists() {
+            return first;
+        }
+        let mut more = (1..u64::MAX).map(|n| dir.join(format!("{name}.{n}")));
+        more.find(|p| !p.exists()).unwrap_or(first)
+    }
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Puts a file in place as a whole: temporary file, sync, rename, sync of the directory. After a
+/// crash there is the old file or the new one, and perhaps a temporary one.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let mut file =
+        tempfile::Builder::new().prefix(TEMPORARY).permissions(Permissions::from_mode(FILE_MODE)).tempfile_in(dir)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|e| e.error)?;
+    sync_dir(dir)
+}

@@ -1,0 +1,59 @@
+//! The journal: a self-describing, append-only directory of stamped, ordered groups of opaque
+//! commands. It knows nothing of Redis.
+//!
+//! ```text
+//! groups ─► BlockBuilder ─► Block ─► Writer (thread) ─► segments/*.seg
+//!                                      └─► watermarks: durable <= written
+//! Catalog ─► timelines, windows, gaps, snapshots, marks
+//!         └► find_cut_by_* ─► groups(after, timeline) ─► Group, Group, …
+//! ```
+//!
+//! `journal/FORMAT.md` draws every byte of the directory. One process writes (it holds `lock`); any
+//! number read beside it; snapshots and marks may be added by any process.
+//!
+//! Invariants:
+//! - LSNs have no holes, over all timelines. Times never go back; offsets never within a timeline.
+//! - A group is written, found and read as a whole or not at all.
+//! - What is reported as durable is found by the next open, whatever happened in between.
+//! - Opening repairs a torn tail and keeps its bytes; damage anywhere else refuses the opening and
+//!   changes nothing. See `recover` for the table of cases.
+//!
+//! An unsealed last segment is continued by the next writer. A writer that is closed seals its
+//! segment, unless that holds no record; then the next one continues it, too.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod block;
+mod catalog;
+mod directory;
+mod encoding;
+mod error;
+mod lock;
+mod marks;
+mod meta;
+#[cfg(test)]
+mod model;
+mod open;
+mod recover;
+mod segment;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod types;
+mod verify;
+mod writer;
+
+pub use block::{Block, BlockBuilder, MAX_GROUP_BYTES};
+pub use catalog::{AtOffset, Catalog, Cut, Gap, GroupReader, SegmentInfo, TimelineInfo, Window};
+pub use error::{Damage, GroupTooLarge, OpenError, ReadError, Span, StoreError, SubmitError};
+pub use marks::add_mark;
+pub use meta::Meta;
+pub use open::{Journal, LastPosition, OpenOptions, Recovered, SyncPolicy};
+pub use segment::name::SegmentName;
+pub use snapshot::{SnapshotInfo, SnapshotKind, SnapshotManifest, SnapshotWriter};
+pub use types::*;
+pub use verify::{Problem, VerifyProgress, VerifyReport, verify};
+pub use writer::{MAX_QUEUED_BYTES, Progress, TimelineStart, Watermarks, Writer};
+
+/// The newest format that this version reads, and the one that it writes.
+pub const FORMAT_VERSION: u32 = 1;

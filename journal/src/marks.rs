@@ -1,0 +1,126 @@
+//! Marks: named restore points, appended as lines of JSON to `marks`.
+//!
+//! Each line ends with a CRC32C of what is before it: `{"name":…,"ts":…,"lsn":…,"crc32c":"9a3f00d1"}`.
+//! A crash leaves at most a torn last line; the next mark begins on a new line, and readers skip a
+//! line that is wrong. Any process may add marks: an exclusive `flock` on the file orders them.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::directory::{Directory, FILE_MODE, sync_dir};
+use crate::error::StoreError;
+use crate::types::Mark;
+
+/// What stands between a mark and its checksum.
+const CRC_FIELD: &str = ",\"crc32c\":\"";
+
+/// Appends a mark and syncs it. `dir` is the journal's directory.
+pub fn add_mark(dir: impl AsRef<Path>, mark: &Mark) -> Result<(), StoreError> {
+    let dir = Directory::new(dir);
+    let path = dir.marks();
+    let line = encode(mark).map_err(StoreError::io("encode a mark for", &path))?;
+    append(&dir, &line).map_err(StoreError::io("append to", &path))
+}
+
+fn append(dir: &Directory, line: &str) -> io::Result<()> {
+    let mut file = File::options().read(true).append(true).create(true).mode(FILE_MODE).open(dir.marks())?;
+    flock(&file, FlockOperation::LockExclusive)?;
+    let len = file.metadata()?.len();
+    let mut text = String::new();
+    if len > 0 {
+        let mut last = [0; 1];
+        file.seek(SeekFrom::Start(len - 1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            text.push('\n');
+        }
+    }
+    text.push_str(line);
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    if len == 0 { sync_dir(dir.root()) } else { Ok(()) }
+}
+
+fn encode(mark: &Mark) -> io::Result<String> {
+    let mut line = serde_json::to_string(mark).map_err(io::Error::other)?;
+    line.pop();
+    let crc = crc32c::crc32c(line.as_bytes());
+    Ok(format!("{line}{CRC_FIELD}{crc:08x}\"}}\n"))
+}
+
+fn decode(line: &[u8]) -> Option<Mark> {
+    let line = std::str::from_utf8(line).ok()?;
+    let (body, crc) = line.rsplit_once(CRC_FIELD)?;
+    if crc.strip_suffix("\"}")? != format!("{:08x}", crc32c::crc32c(body.as_bytes())) {
+        return None;
+    }
+    serde_json::from_str(&format!("{body}}}")).ok()
+}
+
+/// Reads the marks in order, and the offsets of lines that are wrong. A last line without its end
+/// is torn or being written: it is left out silently.
+pub(crate) fn read_marks(dir: &Directory) -> io::Result<(Vec<Mark>, Vec<u64>)> {
+    let bytes = match std::fs::read(dir.marks()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+        other => other?,
+    };
+    let mut marks = Vec::new();
+    let mut wrong = Vec::new();
+    let mut offset = 0;
+    for line in bytes.split_inclusive(|&b| b == b'\n') {
+        if let Some(line) = line.strip_suffix(b"\n")
+            && !line.is_empty()
+        {
+            match decode(line) {
+                Some(mark) => marks.push(mark),
+                None => wrong.push(offset),
+            }
+        }
+        offset += line.len() as u64;
+    }
+    Ok((marks, wrong))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Lsn, Micros};
+
+    fn mark(name: &str, lsn: u64) -> Mark {
+        Mark { name: name.to_owned(), ts: Micros(7), lsn: Lsn(lsn) }
+    }
+
+    #[test]
+    fn marks_come_back_and_a_torn_line_costs_only_itself() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = Directory::new(root.path());
+        assert_eq!(read_marks(&dir).unwrap(), (vec![], vec![]));
+        add_mark(root.path(), &mark("before \"deploy\"\n,\"crc32c\":\"", 1)).unwrap();
+        let whole = std::fs::read(dir.marks()).unwrap();
+        for cut in 1..whole.len() {
+            std::fs::write(dir.marks(), &whole[..cut]).unwrap();
+            assert_eq!(read_marks(&dir).unwrap(), (vec![], vec![]));
+            add_mark(root.path(), &mark("b", 2)).unwrap();
+            let (marks, wrong) = read_marks(&dir).unwrap();
+            let healed = cut == whole.len() - 1;
+            assert_eq!(marks.len(), 1 + usize::from(healed), "cut at {cut}");
+            assert_eq!(wrong.len(), usize::from(!healed), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_found() {
+        let line = encode(&mark("m", 9)).unwrap();
+        let line = line.trim_end().as_bytes();
+        assert_eq!(decode(line), Some(mark("m", 9)));
+        for bit in 0..line.len() * 8 {
+            let mut line = line.to_vec();
+            line[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&line).is_none(), "bit {bit}");
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! What tests write and expect to read: groups that own their bytes.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use crate::block::BlockBuilder;
+use crate::catalog::Catalog;
+use crate::error::{GroupTooLarge, OpenError};
+use crate::open::{Environment, Journal, OpenOptions, Recovered, SyncPolicy};
+use crate::types::{Group, GroupRef, Lsn, Micros, Origin, OriginKind, Record, RecordRef, ReplOffset, TimelineId};
+use crate::writer::{TimelineStart, Writer};
+
+/// A group to be written; time and offset are relative to the predecessor.
+#[derive(Debug, Clone)]
+pub(crate) struct OwnedGroup {
+    pub(crate) ts_delta: u32,
+    pub(crate) slack: u64,
+    pub(crate) origin: Origin,
+    pub(crate) atomic: bool,
+    pub(crate) offset_delta: u32,
+    pub(crate) records: Vec<(u32, Vec<Vec<u8>>)>,
+}
+
+impl OwnedGroup {
+    /// One record with one argument, 10 µs and as many bytes after the predecessor.
+    pub(crate) fn simple(arg: &[u8]) -> Self {
+        Self {
+            ts_delta: 10,
+            slack: 0,
+            origin: Origin::of(OriginKind::Outside),
+            atomic: false,
+            offset_delta: arg.len() as u32,
+            records: vec![(0, vec![arg.to_vec()])],
+        }
+    }
+
+    pub(crate) fn push(&self, builder: &mut BlockBuilder) -> Result<Lsn, GroupTooLarge> {
+        let args: Vec<Vec<&[u8]>> = self.records.iter().map(|(_, a)| a.iter().map(Vec::as_slice).collect()).collect();
+        let records: Vec<RecordRef<'_>> =
+            self.records.iter().zip(&args).map(|((db, _), args)| RecordRef { db: *db, args }).collect();
+        builder.push(&GroupRef {
+            ts: Micros(builder.last_ts().0 + i64::from(self.ts_delta)),
+            slack: self.slack,
+            origin: &self.origin,
+            atomic: self.atomic,
+            end_offset: ReplOffset(builder.end_offset().0 + u64::from(self.offset_delta)),
+            records: &records,
+        })
+    }
+
+    /// How it must be read back when it begins at `lsn`, after `last` = (ts, offset).
+    pub(crate) fn read_back(&self, lsn: Lsn, last: &mut (Micros, ReplOffset)) -> Group {
+        last.0.0 += i64::from(self.ts_delta);
+        last.1.0 += u64::from(self.offset_delta);
+        let record = |(n, (db, args)): (usize, &(u32, Vec<Vec<u8>>))| Record {
+            lsn: Lsn(lsn.0 + n as u64),
+            db: *db,
+            args: args.iter().map(|a| bytes::Bytes::copy_from_slice(a)).collect(),
+        };
+        Group {
+            ts: last.0,
+            slack: self.slack,
+            origin: Arc::new(self.origin.clone()),
+            atomic: self.atomic,
+            end_offset: last.1,
+            records: self.records.iter().enumerate().map(record).collect(),
+        }
+    }
+}
+
+fn any_origin() -> impl Strategy<Value = Origin> {
+    let kind = prop_oneof![
+        Just(OriginKind::Client),
+        Just(OriginKind::Expiry),
+        Just(OriginKind::Eviction),
+        Just(OriginKind::Outside),
+        Just(OriginKind::Unknown),
+    ];
+    (kind, "[a-c]{0,1}", "[a-b]{0,1}").prop_map(|(kind, addr, via)| Origin {
+        kind,
+        addr,
+        user: String::new(),
+        name: "é".repeat(via.len()),
+        via,
+    })
+}
+
+pub(crate) fn any_group() -> impl Strategy<Value = OwnedGroup> {
+    let arg = prop::collection::vec(any::<u8>(), 0..40);
+    let record = (prop_oneof![0u32..16, any::<u32>()], prop::collection::vec(arg, 0..4));
+    (
+        prop_oneof![Just(0u32), 1u32..5, any::<u32>()],
+        prop_oneof![Just(0u64), any::<u64>()],
+        any_origin(),
+        any::<bool>(),
+        0u32..1000,
+        prop::collection::vec(record, 1..4),
+    )
+        .prop_map(|(ts_delta, slack, origin, atomic, offset_delta, records)| OwnedGroup {
+            ts_delta,
+            slack,
+            origin,
+            atomic,
+            offset_delta,
+            records,
+        })
+}
+
+pub(crate) fn any_groups(size: std::ops::Range<usize>) -> impl Strategy<Value = Vec<OwnedGroup>> {
+    prop::collection::vec(any_group(), size)
+}
+
+/// A clock that stands still.
+pub(crate) const NOW: Micros = Micros(1_795_000_000_000_000);
+/// The id of every journal in tests.
+pub(crate) const JOURNAL_ID: [u8; 16] = *b"journal in tests";
+
+pub(crate) fn options(segment_bytes: u64) -> OpenOptions {
+    OpenOptions { segment_bytes, sync: SyncPolicy::No, source: "redis://localhost".to_owned() }
+}
+
+/// A directory in memory where there is one: thousands of syncs cost nothing there.
+fn scratch_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// A journal with what must be read from it.
+pub(crate) struct Fixture {
+    pub(crate) root: tempfile::TempDir,
+    pub(crate) segment_bytes: u64,
+    pub(crate) writer: Option<Writer>,
+    pub(crate) builder: BlockBuilder,
+    /// For each timeline its groups.
+    pub(crate) expected: Vec<(TimelineId, Vec<Group>)>,
+    pub(crate) recovered: Recovered,
+}
+
+impl Fixture {
+    /// A new journal without a timeline.
+    pub(crate) fn new(segment_bytes: u64) -> Self {
+        let root = scratch_dir();
+        let (writer, recovered) = open(root.path(), segment_bytes).unwrap();
+        let builder = BlockBuilder::new(Lsn(1), Micros(0), ReplOffset(0), 0);
+        let expected = Vec::new();
+        Self { root, segment_bytes, writer: Some(writer), builder, expected, recovered }
+    }
+
+    /// A journal with timeline 1 and these blocks, closed.
+    pub(crate) fn closed(segment_bytes: u64, blocks: &[Vec<OwnedGroup>]) -> Self {
+        let mut fixture = Self::new(segment_bytes);
+        fixture.timeline();
+        for block in blocks {
+            fixture.block(block);
+        }
+        fixture.close();
+        fixture
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.root.path()
+    }
+
+    pub(crate) fn writer(&self) -> &Writer {
+        self.writer.as_ref().unwrap()
+    }
+
+    /// Begins the next timeline.
+    pub(crate) fn timeline(&mut self) {
+        let id = TimelineId(self.expected.len() as u32 + 1);
+        let offset = ReplOffset(1000 * u64::from(id.0));
+        let start = TimelineStart {
+            timeline: id,
+            source_id: format!("source {id}"),
+            offset,
+            reason: format!("reason {id}"),
+            ts: Micros(self.builder.last_ts().0 + 5),
+        };
+        self.writer().begin_timeline(start).unwrap();
+        let b = &self.builder;
+        self.builder = BlockBuilder::new(b.next_lsn(), b.last_ts(), offset, 0);
+        self.expected.push((id, Vec::new()));
+    }
+
+    /// Writes a block.
+    pub(crate) fn block(&mut self, groups: &[OwnedGroup]) {
+        let mut last = (self.builder.last_ts(), self.builder.end_offset());
+        for group in groups {
+            let lsn = self.builder.next_lsn();
+            group.push(&mut self.builder).unwrap();
+            let expected = group.read_back(lsn, &mut last);
+            self.expected.last_mut().unwrap().1.push(expected);
+        }
+        let block = self.builder.finish(self.builder.last_ts());
+        self.writer().submit(block).unwrap();
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.writer.take().unwrap().close().unwrap();
+    }
+
+    /// Ends the writer as a crash does, but for what the kernel still has.
+    pub(crate) fn kill(&mut self) {
+        let writer = self.writer.take().unwrap();
+        drop(writer);
+    }
+
+    /// Opens again; writing goes on where recovery says.
+    pub(crate) fn reopen(&mut self) {
+        let (writer, recovered) = open(self.root.path(), self.segment_bytes).unwrap();
+        self.writer = Some(writer);
+        if let Some(last) = &recovered.last {
+            let next = Lsn(last.last_lsn.0 + 1);
+            self.builder = BlockBuilder::new(next, last.last_ts, last.end_offset, last.db);
+        }
+        self.recovered = recovered;
+    }
+
+    /// Forgets what a torn tail has cost: everything after the recovered position.
+    pub(crate) fn forget_lost(&mut self) {
+        let last = self.recovered.last.clone().unwrap();
+        self.expected.retain(|(id, _)| *id <= last.timeline);
+        for (_, groups) in &mut self.expected {
+            groups.retain(|g| g.records[0].lsn <= last.last_lsn);
+        }
+    }
+
+    /// Reads everything through a new catalog and compares.
+    pub(crate) fn check(&self) {
+        let catalog = Catalog::open(self.dir()).unwrap();
+        for (id, expected) in &self.expected {
+            let read: Vec<Group> = catalog.groups(Lsn(0), *id).collect::<Result<_, _>>().unwrap();
+            assert_eq!(&read, expected, "timeline {id}");
+        }
+    }
+
+    /// The segments in the order of the history.
+    pub(crate) fn segments(&self) -> Vec<PathBuf> {
+        let mut paths: Vec<PathBuf> =
+            std::fs::read_dir(self.dir().join("segments")).unwrap().map(|e| e.unwrap().path()).collect();
+        paths.sort();
+        paths
+    }
+
+    pub(crate) fn last_segment(&self) -> PathBuf {
+        self.segments().pop().unwrap()
+    }
+}
+
+/// Opens with the fixed clock and id.
+pub(crate) fn open(dir: &Path, segment_bytes: u64) -> Result<(Writer, Recovered), OpenError> {
+    let environment = Environment { now: || NOW, new_id: || Ok(JOURNAL_ID) };
+    let (journal, recovered) = Journal::open_in(environment, dir, options(segment_bytes))?;
+    Ok((journal.start(|_| ()), recovered))
+}

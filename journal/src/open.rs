@@ -1,0 +1,307 @@
+//! Opening a journal for writing: lock, meta, recovery.
+//!
+//! Order, and what a crash in between leaves:
+//!
+//! 1. the directory and `lock`: an empty directory, opened as new;
+//! 2. `meta`, put in place as a whole: from here on it is a journal;
+//! 3. the folders: made again by the next open;
+//! 4. recovery, as [`crate::recover`] decides: bytes reach the quarantine and are synced there before
+//!    they are cut from a segment, so at worst they are in both places;
+//! 5. sync of the segment in use: what is reported as there is durable.
+//!
+//! Afterwards an unsealed last segment is continued; after a sealed one, the first block begins a
+//! new segment.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir};
+use crate::error::OpenError;
+use crate::lock::Lock;
+use crate::meta::Meta;
+use crate::recover::{Cut, Plan, Resume, decide, torn_name};
+use crate::segment::load::{list_segments, load_segment};
+use crate::snapshot::clean_snapshots;
+use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
+use crate::writer::{Appender, Progress, Writer};
+
+/// How much is copied at once into the quarantine.
+const COPY_CHUNK: usize = 1 << 20;
+
+/// When data is synced, in Redis's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyncPolicy {
+    /// After each batch of blocks (group commit).
+    Always,
+    /// At most a second after a write.
+    #[default]
+    EverySec,
+    /// Only at a seal, and when asked.
+    No,
+}
+
+/// How a journal is opened.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    /// A segment is sealed before it grows over this size; only a single larger block makes it
+    /// larger.
+    pub segment_bytes: u64,
+    /// When data is synced.
+    pub sync: SyncPolicy,
+    /// Where the data comes from, without secrets; kept in `meta` when the journal is created.
+    pub source: String,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { segment_bytes: 64 << 20, sync: SyncPolicy::default(), source: String::new() }
+    }
+}
+
+/// Where a journal ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastPosition {
+    /// The last timeline begun.
+    pub timeline: TimelineId,
+    /// Id of its source (Redis: the replication id).
+    pub source_id: String,
+    /// Last LSN in the journal, 0 if there is none.
+    pub last_lsn: Lsn,
+    /// Time of the last group; 0 if there is none.
+    pub last_ts: Micros,
+    /// The journal is known to be complete up to this time.
+    pub complete_until: Micros,
+    /// Position in the source from which to resume.
+    pub end_offset: ReplOffset,
+    /// Database selected at that position.
+    pub db: u32,
+}
+
+/// What opening found and did.
+#[derive(Debug, Clone)]
+pub struct Recovered {
+    /// Id of the journal, 32 hex digits.
+    pub journal_id: String,
+    /// Where it ends; `None` if no timeline was begun yet.
+    pub last: Option<LastPosition>,
+    /// What was repaired or set aside, for a person to read.
+    pub notes: Vec<String>,
+    /// The journal is new.
+    pub created: bool,
+}
+
+/// Where time and randomness come from; fixed in tests.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Environment {
+    pub(crate) now: fn() -> Micros,
+    pub(crate) new_id: fn() -> io::Result<[u8; 16]>,
+}
+
+impl Default for Environment {
+    fn default() -> Self {
+        Self { now: Micros::now, new_id: random_id }
+    }
+}
+
+fn random_id() -> io::Result<[u8; 16]> {
+    let mut id = [0; 16];
+    let mut filled = 0;
+    while filled < id.len() {
+        filled += rustix::rand::getrandom(&mut id[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(id)
+}
+
+/// A journal opened for writing; holds the lock.
+#[derive(Debug)]
+pub struct Journal {
+    appender: Appender,
+    sync: SyncPolicy,
+}
+
+impl Journal {
+    /// Opens the journal in `dir`, repairing a torn tail; an empty or missing directory becomes a
+    /// new journal.
+    pub fn create_or_open(dir: impl AsRef<Path>, options: OpenOptions) -> Result<(Self, Recovered), OpenError> {
+        Self::open_in(Environment::default(), dir.as_ref(), options)
+    }
+
+    pub(crate) fn open_in(
+        environment: Environment,
+        dir: &Path,
+        options: OpenOptions,
+    ) -> Result<(Self, Recovered), OpenError> {
+        let dir = Directory::new(dir);
+        make_root(dir.root())?;
+        refuse_other_directory(&dir)?;
+        let lock = Lock::take(&dir)?;
+        let (meta, created) = match Meta::load(&dir)? {
+            Some(meta) => (meta, false),
+            None => (create_meta(&dir, environment, options.source)?, true),
+        };
+        for folder in [dir.segments(), dir.snapshots(), dir.quarantine()] {
+            std::fs::create_dir_all(&folder).map_err(OpenError::io("create", &folder))?;
+        }
+        sync_dir(dir.root()).map_err(OpenError::io("sync", dir.root()))?;
+
+        let journal_id = meta.id().unwrap_or_default();
+        let (names, others) = list_segments(&dir.segments())?;
+        let mut notes: Vec<String> =
+            others.iter().map(|name| format!("segments/{name} is not part of the journal")).collect();
+        let mut facts = Vec::with_capacity(names.len());
+        for (n, (name, path)) in names.iter().enumerate() {
+            facts.push(load_segment(*name, path, n + 1 == names.len(), |_, _| ())?);
+        }
+        let plan = decide(&facts, journal_id)?;
+        let mut bytes: u64 = facts.iter().map(|f| f.bytes).sum();
+        let mut segments = facts.len() as u64;
+        if let Some(path) = &plan.set_aside {
+            bytes -= facts.last().map_or(0, |f| f.bytes);
+            segments -= 1;
+            notes.push(set_aside(&dir, path)?);
+        }
+        if let Some(cut) = &plan.cut {
+            bytes -= cut.bytes;
+            notes.push(cut_tail(&dir, cut)?);
+        }
+        bytes -= take_footer_off(&plan)?;
+        notes.extend(clean_snapshots(&dir)?);
+        let appender = Appender::resume(
+            dir,
+            lock,
+            journal_id,
+            options.segment_bytes,
+            environment.now,
+            plan.resume,
+            (bytes, segments),
+        )?;
+        let recovered = Recovered { journal_id: meta.journal_id, last: appender.last_position(), notes, created };
+        for note in &recovered.notes {
+            tracing::warn!("{note}");
+        }
+        Ok((Self { appender, sync: options.sync }, recovered))
+    }
+
+    /// Spawns the writer's thread. `on_progress` is called in it after each move of a watermark,
+    /// and once if the writer fails; it must return quickly.
+    pub fn start(self, on_progress: impl Fn(Progress) + Send + 'static) -> Writer {
+        Writer::spawn(self.appender, self.sync, on_progress)
+    }
+}
+
+fn make_root(root: &Path) -> Result<(), OpenError> {
+    if root.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(root).map_err(OpenError::io("create", root))?;
+    let parent = root.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    sync_dir(parent).map_err(OpenError::io("sync", parent))
+}
+
+/// A directory without `meta` may hold what an interrupted creation leaves, and nothing else.
+fn refuse_other_directory(dir: &Directory) -> Result<(), OpenError> {
+    if dir.meta().exists() {
+        return Ok(());
+    }
+    match foreign_files(dir)? {
+        None => Ok(()),
+        Some(found) => Err(OpenError::NotAJournal { dir: dir.root().to_owned(), found }),
+    }
+}
+
+/// Names the files that no journal leaves beside a missing `meta`.
+pub(crate) fn foreign_files(dir: &Directory) -> Result<Option<String>, OpenError> {
+    let root = dir.root();
+    let mut foreign = Vec::new();
+    for entry in std::fs::read_dir(root).map_err(OpenError::io("list", root))? {
+        let entry = entry.map_err(OpenError::io("list", root))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let ours = name == "lock" || name == "lost+found" || name.starts_with(TEMPORARY);
+        if !ours {
+            foreign.push(name);
+        }
+    }
+    if foreign.is_empty() {
+        return Ok(None);
+    }
+    foreign.sort_unstable();
+    let more = foreign.len().saturating_sub(3);
+    foreign.truncate(3);
+    let mut found = foreign.join(", ");
+    if more > 0 {
+        found = format!("{found} and {more} more");
+    }
+    Ok(Some(found))
+}
+
+fn create_meta(dir: &Directory, environment: Environment, source: String) -> Result<Meta, OpenError> {
+    let id = (environment.new_id)().map_err(OpenError::io("draw an id for", dir.root()))?;
+    let meta = Meta::new(id, (environment.now)(), source);
+    meta.store(dir)?;
+    Ok(meta)
+}
+
+fn set_aside(dir: &Directory, path: &Path) -> Result<String, OpenError> {
+    let to = dir.quarantine_path(&torn_name(path, 0));
+    std::fs::rename(path, &to).map_err(OpenError::io("move to quarantine", path))?;
+    for folder in [dir.quarantine(), dir.segments()] {
+        sync_dir(&folder).map_err(OpenError::io("sync", &folder))?;
+    }
+    Ok(format!(
+        "{} was being created when the writer stopped; it held no data and is now {}",
+        path.display(),
+        to.display()
+    ))
+}
+
+fn cut_tail(dir: &Directory, cut: &Cut) -> Result<String, OpenError> {
+    let to = dir.quarantine_path(&torn_name(&cut.path, cut.at));
+    copy_tail(&cut.path, cut.at, &to).map_err(OpenError::io("copy to quarantine", &cut.path))?;
+    sync_dir(&dir.quarantine()).map_err(OpenError::io("sync", dir.quarantine()))?;
+    shorten(&cut.path, cut.at)?;
+    Ok(format!(
+        "{} had a torn tail: cut {} bytes at offset {} ({}); they are kept in {}",
+        cut.path.display(),
+        cut.bytes,
+        cut.at,
+        cut.damage,
+        to.display()
+    ))
+}
+
+fn copy_tail(from: &Path, start: u64, to: &Path) -> io::Result<()> {
+    let from = File::open(from)?;
+    let len = from.metadata()?.len();
+    let to = File::options().write(true).create_new(true).mode(FILE_MODE).open(to)?;
+    let mut chunk = vec![0; COPY_CHUNK.min((len - start) as usize)];
+    let mut at = start;
+    while at < len {
+        let n = chunk.len().min((len - at) as usize);
+        from.read_exact_at(&mut chunk[..n], at)?;
+        to.write_all_at(&chunk[..n], at - start)?;
+        at += n as u64;
+    }
+    to.sync_all()
+}
+
+/// Returns how many bytes that were. A footer holds nothing of its own, so it is not kept.
+fn take_footer_off(plan: &Plan) -> Result<u64, OpenError> {
+    match &plan.resume {
+        Resume::In { path, scan, .. } if plan.unseal => {
+            let len = std::fs::metadata(path).map_err(OpenError::io("read", path))?.len();
+            shorten(path, scan.end)?;
+            Ok(len - scan.end)
+        }
+        _ => Ok(0),
+    }
+}
+
+fn shorten(path: &Path, len: u64) -> Result<(), OpenError> {
+    let file = File::options().write(true).open(path).map_err(OpenError::io("open", path))?;
+    file.set_len(len).and_then(|()| file.sync_all()).map_err(OpenError::io("shorten", path))
+}

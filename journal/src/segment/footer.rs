@@ -1,0 +1,145 @@
+//! The footer of a sealed segment: its sum, a sparse index of its blocks, and the digest of every
+//! byte before it, which the next segment's header repeats.
+//!
+//! A footer is found from the end of the file (length and magic are its last bytes). `position` and
+//! `segment_tag` bind it to its place, so that the last bytes of somebody's value are never taken
+//! for one.
+
+use crate::encoding::Cursor;
+use crate::error::Damage;
+use crate::segment::tally::{IndexEntry, Reach, Tally};
+use crate::types::{Lsn, Micros, ReplOffset};
+
+/// First bytes of a footer.
+pub(crate) const FOOTER_MAGIC: [u8; 8] = *b"RTAPEFTR";
+/// Last bytes of a sealed segment.
+pub(crate) const TAIL_MAGIC: [u8; 8] = *b"RTAPEEND";
+/// Size of the tail: length, checksum, magic.
+pub(crate) const TAIL_LEN: usize = 16;
+/// Size of a footer without index.
+pub(crate) const MIN_FOOTER_LEN: usize = 92 + 32 + TAIL_LEN;
+const INDEX_ENTRY_LEN: usize = 32;
+
+/// The footer, decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Footer {
+    pub(crate) tally: Tally,
+    /// BLAKE3 of everything before the footer.
+    pub(crate) digest: [u8; 32],
+    /// Where it begins: the end of the last block.
+    pub(crate) position: u64,
+    pub(crate) segment_tag: u32,
+}
+
+impl Footer {
+    /// Encodes the footer with its tail.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let t = &self.tally;
+        let len = MIN_FOOTER_LEN + t.index.len() * INDEX_ENTRY_LEN;
+        let mut out = Vec::with_capacity(len);
+        out.extend_from_slice(&FOOTER_MAGIC);
+        out.extend_from_slice(&self.position.to_le_bytes());
+        out.extend_from_slice(&self.segment_tag.to_le_bytes());
+        out.extend_from_slice(&t.blocks.to_le_bytes());
+        out.extend_from_slice(&t.groups.to_le_bytes());
+        out.extend_from_slice(&t.records.to_le_bytes());
+        out.extend_from_slice(&(t.reach.next_lsn.0 - 1).to_le_bytes());
+        out.extend_from_slice(&t.first_ts.0.to_le_bytes());
+        out.extend_from_slice(&t.reach.last_ts.0.to_le_bytes());
+        out.extend_from_slice(&t.complete_until.0.to_le_bytes());
+        out.extend_from_slice(&t.reach.end_offset.0.to_le_bytes());
+        out.extend_from_slice(&t.end_db.to_le_bytes());
+        out.extend_from_slice(&(t.index.len() as u32).to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        for entry in &t.index {
+            out.extend_from_slice(&entry.position.to_le_bytes());
+            out.extend_from_slice(&entry.reach.next_lsn.0.to_le_bytes());
+            out.extend_from_slice(&entry.reach.last_ts.0.to_le_bytes());
+            out.extend_from_slice(&entry.reach.end_offset.0.to_le_bytes());
+        }
+        out.extend_from_slice(&self.digest);
+        out.extend_from_slice(&(len as u32).to_le_bytes());
+        let crc = crc32c::crc32c(&out);
+        out.extend_from_slice(&crc.to_le_bytes());
+        out.extend_from_slice(&TAIL_MAGIC);
+        out
+    }
+
+    /// Size of the footer that `tail`, the last bytes of a file, speaks of; `None` if they are not
+    /// the tail of a footer.
+    pub(crate) fn len_from_tail(tail: &[u8; TAIL_LEN]) -> Option<u64> {
+        let mut c = Cursor::new(tail);
+        let len = c.u32().ok()?;
+        (tail[8..] == TAIL_MAGIC && len as usize >= MIN_FOOTER_LEN).then_some(u64::from(len))
+    }
+
+    /// Decodes a whole footer, found at `position` of the segment with this tag.
+    pub(crate) fn decode(bytes: &[u8], position: u64, segment_tag: u32) -> Result<Self, Damage> {
+        if bytes.len() < MIN_FOOTER_LEN || bytes[..8] != FOOTER_MAGIC {
+            return Err(Damage::new("a footer (`RTAPEFTR`)", "something else"));
+        }
+        let mut tail = Cursor::at(bytes, bytes.len() - TAIL_LEN);
+        let (len, stored) = (tail.u32()? as usize, tail.u32()?);
+        let computed = crc32c::crc32c(&bytes[..bytes.len() - 12]);
+        if stored != computed || bytes[bytes.len() - 8..] != TAIL_MAGIC || len != bytes.len() {
+            return Err(Damage::new(
+                format!("a footer of {} bytes with checksum {stored:08x}", bytes.len()),
+                format!("{len} bytes, {computed:08x}"),
+            ));
+        }
+        let mut c = Cursor::at(bytes, 8);
+        let (at, tag) = (c.u64()?, c.u32()?);
+        if at != position || tag != segment_tag {
+            return Err(Damage::new(
+                format!("a footer of segment {segment_tag:08x} at {position}"),
+                format!("one of segment {tag:08x} at {at}"),
+            ));
+        }
+        let blocks = c.u32()?;
+        let groups = c.u64()?;
+        let records = c.u64()?;
+        let last_lsn = c.u64()?;
+        let first_ts = Micros(c.i64()?);
+        let last_ts = Micros(c.i64()?);
+        let complete_until = Micros(c.i64()?);
+        let end_offset = ReplOffset(c.u64()?);
+        let end_db = c.u32()?;
+        let entries = c.u32()? as usize;
+        let reserved = c.array::<4>()?;
+        if reserved != [0; 4] {
+            return Err(Damage::new("four zero bytes", format!("{reserved:?}")));
+        }
+        if bytes.len() != MIN_FOOTER_LEN + entries.saturating_mul(INDEX_ENTRY_LEN) {
+            return Err(Damage::new(
+                format!("a footer with {entries} index entries"),
+                format!("{} bytes", bytes.len()),
+            ));
+        }
+        let mut index = Vec::with_capacity(entries);
+        for _ in 0..entries {
+            let position = c.u64()?;
+            let reach = Reach { next_lsn: Lsn(c.u64()?), last_ts: Micros(c.i64()?), end_offset: ReplOffset(c.u64()?) };
+            index.push(IndexEntry { position, reach });
+        }
+        let digest = c.array()?;
+        let next_lsn = last_lsn
+            .checked_add(1)
+            .map(Lsn)
+            .ok_or_else(|| Damage::new("a last LSN below the largest", "the largest"))?;
+        Ok(Self {
+            tally: Tally {
+                blocks,
+                groups,
+                records,
+                first_ts,
+                reach: Reach { next_lsn, last_ts, end_offset },
+                complete_until,
+                end_db,
+                index,
+            },
+            digest,
+            position,
+            segment_tag,
+        })
+    }
+}

@@ -1,0 +1,164 @@
+//! The header of a segment: who it belongs to, where the history stands at its beginning, and the
+//! digest of its predecessor.
+//!
+//! It carries all that a restart needs, so a timeline without a single block survives, and so does
+//! a journal whose older segments were pruned.
+
+use crate::FORMAT_VERSION;
+use crate::encoding::Cursor;
+use crate::error::Damage;
+use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
+
+/// First bytes of a segment.
+pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"RTAPESEG";
+/// Size of the header up to the first string.
+pub(crate) const FIXED_HEADER_LEN: usize = 128;
+/// No header is larger; texts are cut when written.
+pub(crate) const MAX_HEADER_LEN: usize = 16 << 10;
+/// Longest source id and reason, in bytes.
+const MAX_TEXT: usize = 4 << 10;
+
+/// A timeline, as each of its segments says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TimelineFacts {
+    pub(crate) id: TimelineId,
+    pub(crate) source_id: String,
+    pub(crate) reason: String,
+    pub(crate) start_offset: ReplOffset,
+    pub(crate) start_ts: Micros,
+}
+
+/// The header, decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    pub(crate) journal_id: [u8; 16],
+    pub(crate) first_lsn: Lsn,
+    pub(crate) timeline: TimelineFacts,
+    /// Digest of the segment before; zeros for the very first.
+    pub(crate) prev_digest: [u8; 32],
+    pub(crate) created: Micros,
+    /// Where the history stands at the beginning of this segment.
+    pub(crate) last_ts: Micros,
+    pub(crate) complete_until: Micros,
+    pub(crate) start_offset: ReplOffset,
+    pub(crate) start_db: u32,
+}
+
+/// Why a header can't be decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum HeaderFault {
+    /// The file ends inside the header, or holds only zeros: the segment was being created.
+    Unfinished,
+    /// It is whole and wrong.
+    Bad(Damage),
+    /// It has a newer format.
+    Newer(u32),
+}
+
+impl From<Damage> for HeaderFault {
+    fn from(damage: Damage) -> Self {
+        Self::Bad(damage)
+    }
+}
+
+impl SegmentHeader {
+    /// Encodes the header with its checksum.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let source_id = cut(&self.timeline.source_id);
+        let reason = cut(&self.timeline.reason);
+        let len = FIXED_HEADER_LEN + 4 + source_id.len() + 4 + reason.len() + 4;
+        let mut out = Vec::with_capacity(len);
+        out.extend_from_slice(&SEGMENT_MAGIC);
+        out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out.extend_from_slice(&(len as u32).to_le_bytes());
+        out.extend_from_slice(&self.journal_id);
+        out.extend_from_slice(&self.first_lsn.0.to_le_bytes());
+        out.extend_from_slice(&self.timeline.id.0.to_le_bytes());
+        out.extend_from_slice(&self.start_db.to_le_bytes());
+        out.extend_from_slice(&self.prev_digest);
+        out.extend_from_slice(&self.created.0.to_le_bytes());
+        out.extend_from_slice(&self.last_ts.0.to_le_bytes());
+        out.extend_from_slice(&self.complete_until.0.to_le_bytes());
+        out.extend_from_slice(&self.start_offset.0.to_le_bytes());
+        out.extend_from_slice(&self.timeline.start_offset.0.to_le_bytes());
+        out.extend_from_slice(&self.timeline.start_ts.0.to_le_bytes());
+        for text in [source_id, reason] {
+            out.extend_from_slice(&(text.len() as u32).to_le_bytes());
+            out.extend_from_slice(text.as_bytes());
+        }
+        let crc = crc32c::crc32c(&out);
+        out.extend_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// Decodes the beginning of a file of `file_len` bytes; `bytes` are its first
+    /// [`MAX_HEADER_LEN`] or all. Returns the header, its size and its tag (its checksum).
+    pub(crate) fn decode(bytes: &[u8], file_len: u64) -> Result<(Self, u64, u32), HeaderFault> {
+        if file_len < FIXED_HEADER_LEN as u64 || bytes.iter().all(|&b| b == 0) {
+            return Err(HeaderFault::Unfinished);
+        }
+        let mut c = Cursor::new(bytes);
+        let magic = c.array::<8>()?;
+        if magic != SEGMENT_MAGIC {
+            let found = format!("bytes `{}`", magic.escape_ascii());
+            return Err(Damage::new("a segment (`RTAPESEG`)", found).into());
+        }
+        let version = c.u32()?;
+        let len = c.u32()? as usize;
+        if !(FIXED_HEADER_LEN + 12..=MAX_HEADER_LEN).contains(&len) {
+            return Err(Damage::new("a segment header's length", format!("{len}")).into());
+        }
+        if len as u64 > file_len {
+            return Err(HeaderFault::Unfinished);
+        }
+        let tag = Cursor::at(bytes, len - 4).u32()?;
+        let computed = crc32c::crc32c(&bytes[..len - 4]);
+        if tag != computed {
+            return Err(Damage::new(format!("segment header checksum {tag:08x}"), format!("{computed:08x}")).into());
+        }
+        if version > FORMAT_VERSION {
+            return Err(HeaderFault::Newer(version));
+        }
+        let header = Self::decode_fields(&mut c)?;
+        if c.pos() != len - 4 {
+            let found = format!("fields that end at byte {}", c.pos());
+            return Err(Damage::new(format!("a header of {len} bytes"), found).into());
+        }
+        Ok((header, len as u64, tag))
+    }
+
+    fn decode_fields(c: &mut Cursor<'_>) -> Result<Self, Damage> {
+        let journal_id = c.array()?;
+        let first_lsn = Lsn(c.u64()?);
+        let id = TimelineId(c.u32()?);
+        let start_db = c.u32()?;
+        let prev_digest = c.array()?;
+        let created = Micros(c.i64()?);
+        let last_ts = Micros(c.i64()?);
+        let complete_until = Micros(c.i64()?);
+        let start_offset = ReplOffset(c.u64()?);
+        let timeline_offset = ReplOffset(c.u64()?);
+        let start_ts = Micros(c.i64()?);
+        let source_id = c.string32()?;
+        let reason = c.string32()?;
+        if first_lsn.0 == 0 {
+            return Err(Damage::new("a first LSN of at least 1", "0"));
+        }
+        Ok(Self {
+            journal_id,
+            first_lsn,
+            timeline: TimelineFacts { id, source_id, reason, start_offset: timeline_offset, start_ts },
+            prev_digest,
+            created,
+            last_ts,
+            complete_until,
+            start_offset,
+            start_db,
+        })
+    }
+}
+
+/// Cuts a text to what a header holds, between characters.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_TEXT)]
+}

@@ -1,0 +1,161 @@
+//! Reading what a segment file says of itself: header, and footer or blocks.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::block::BlockHeader;
+use crate::error::{Damage, OpenError};
+use crate::segment::footer::{FOOTER_MAGIC, Footer, TAIL_LEN};
+use crate::segment::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader};
+use crate::segment::name::SegmentName;
+use crate::segment::scan::{Rest, Scan, find_later_block, scan};
+
+/// What is known of one segment file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SegmentFacts {
+    pub(crate) path: PathBuf,
+    pub(crate) name: SegmentName,
+    pub(crate) bytes: u64,
+    pub(crate) header: Result<WholeHeader, HeaderFault>,
+    pub(crate) tail: TailFact,
+}
+
+/// A header that is right, with its size and its checksum.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WholeHeader {
+    pub(crate) header: SegmentHeader,
+    pub(crate) len: u64,
+    pub(crate) tag: u32,
+}
+
+/// How a segment file ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TailFact {
+    /// With a whole footer.
+    Sealed(Footer),
+    /// With a footer of which the tail is there and the rest is wrong.
+    BadFooter {
+        /// Where it begins.
+        position: u64,
+        /// What is wrong.
+        damage: Damage,
+    },
+    /// Without a footer, and it was asked for the blocks.
+    Open(Scan),
+    /// Without a footer; or the header is wrong, and nothing more can be said.
+    Unknown,
+}
+
+/// Segments in the order of the history, with their paths.
+type Names = Vec<(SegmentName, PathBuf)>;
+
+/// Lists the segments of a directory in the order of the history, and the names of other files.
+pub(crate) fn list_segments(dir: &Path) -> Result<(Names, Vec<String>), OpenError> {
+    let mut segments = Vec::new();
+    let mut others = Vec::new();
+    let entries = match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((segments, others)),
+        other => other.map_err(OpenError::io("list", dir))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(OpenError::io("list", dir))?;
+        let file_name = entry.file_name();
+        match file_name.to_str().and_then(SegmentName::parse) {
+            Some(name) => segments.push((name, entry.path())),
+            None => others.push(file_name.to_string_lossy().into_owned()),
+        }
+    }
+    segments.sort_unstable_by_key(|(name, _)| *name);
+    others.sort_unstable();
+    Ok((segments, others))
+}
+
+/// Reads header and footer; if there is no footer and `with_blocks`, walks the blocks.
+pub(crate) fn load_segment(
+    name: SegmentName,
+    path: &Path,
+    with_blocks: bool,
+    on_block: impl FnMut(&BlockHeader, &bytes::Bytes),
+) -> Result<SegmentFacts, OpenError> {
+    let io_error = |e| OpenError::io("read", path)(e);
+    let file = File::open(path).map_err(io_error)?;
+    let bytes = file.metadata().map_err(io_error)?.len();
+    let header = read_header(&file, bytes).map_err(io_error)?;
+    let tail = match &header {
+        Err(_) => TailFact::Unknown,
+        Ok(whole) => read_tail(&file, bytes, whole, with_blocks, on_block).map_err(io_error)?,
+    };
+    Ok(SegmentFacts { path: path.to_owned(), name, bytes, header, tail })
+}
+
+fn read_header(file: &File, file_len: u64) -> io::Result<Result<WholeHeader, HeaderFault>> {
+    let mut bytes = vec![0; MAX_HEADER_LEN.min(file_len as usize)];
+    file.read_exact_at(&mut bytes, 0)?;
+    let header = SegmentHeader::decode(&bytes, file_len).map(|(header, len, tag)| WholeHeader { header, len, tag });
+    // A header is synced before the first block is written: with a block, it was finished once.
+    if header == Err(HeaderFault::Unfinished)
+        && let Some(block) = find_later_block(file, 0, file_len, None)?
+    {
+        let found = format!("none, but a block at {}", block.position);
+        return Ok(Err(Damage::new("a segment header", found).into()));
+    }
+    Ok(header)
+}
+
+fn read_tail(
+    file: &File,
+    file_len: u64,
+    whole: &WholeHeader,
+    with_blocks: bool,
+    on_block: impl FnMut(&BlockHeader, &bytes::Bytes),
+) -> io::Result<TailFact> {
+    let mut bad_footer = None;
+    if let Some(position) = find_footer(file, file_len, whole.len)? {
+        match read_footer(file, position, file_len, whole.tag)? {
+            Ok(footer) => return Ok(TailFact::Sealed(footer)),
+            Err(damage) => bad_footer = Some((position, damage)),
+        }
+    }
+    if !with_blocks {
+        return Ok(match bad_footer {
+            Some((position, damage)) => TailFact::BadFooter { position, damage },
+            None => TailFact::Unknown,
+        });
+    }
+    let scan = scan(file, file_len, &whole.header, whole.len, whole.tag, on_block)?;
+    // What looks like a tail may be the end of somebody's value: it is a footer's only if the
+    // blocks end where the footer begins, and only if it begins like one.
+    if let (Some((position, damage)), Rest::Torn { .. }) = (bad_footer, &scan.rest)
+        && scan.end == position
+    {
+        return Ok(TailFact::BadFooter { position, damage });
+    }
+    Ok(TailFact::Open(scan))
+}
+
+/// Where the footer begins of which the tail is at the end of the file, if that is possible.
+fn find_footer(file: &File, file_len: u64, header_len: u64) -> io::Result<Option<u64>> {
+    if file_len < header_len + TAIL_LEN as u64 {
+        return Ok(None);
+    }
+    let mut tail = [0; TAIL_LEN];
+    file.read_exact_at(&mut tail, file_len - TAIL_LEN as u64)?;
+    Ok(Footer::len_from_tail(&tail)
+        .and_then(|len| file_len.checked_sub(len))
+        .filter(|&position| position >= header_len))
+}
+
+/// Reads the footer between `position` and the end of the file.
+pub(crate) fn read_footer(file: &File, position: u64, file_len: u64, tag: u32) -> io::Result<Result<Footer, Damage>> {
+    let mut magic = [0; FOOTER_MAGIC.len()];
+    file.read_exact_at(&mut magic, position)?;
+    if magic != FOOTER_MAGIC {
+        let found = format!("bytes `{}`", magic.escape_ascii());
+        return Ok(Err(Damage::new("a footer (`RTAPEFTR`)", found)));
+    }
+    let mut bytes = vec![0; (file_len - position) as usize];
+    file.read_exact_at(&mut bytes, position)?;
+    Ok(Footer::decode(&bytes, position, tag))
+}

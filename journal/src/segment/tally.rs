@@ -1,0 +1,107 @@
+//! What the blocks of a segment add up to: kept while writing, computed again while scanning, and
+//! stored in the footer. One owner for the rule of how a block may follow another.
+
+use crate::block::BlockHeader;
+use crate::error::Damage;
+use crate::segment::header::SegmentHeader;
+use crate::types::{Lsn, Micros, ReplOffset};
+
+/// Distance in the file between two entries of a segment's index.
+pub(crate) const INDEX_EVERY_BYTES: u64 = if cfg!(test) { 512 } else { 256 << 10 };
+
+/// How far the history reaches at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reach {
+    /// LSN of the next record.
+    pub(crate) next_lsn: Lsn,
+    /// Time of the last group.
+    pub(crate) last_ts: Micros,
+    /// Position in the source.
+    pub(crate) end_offset: ReplOffset,
+}
+
+/// One entry of a segment's index: a block and how far the history reaches with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IndexEntry {
+    pub(crate) position: u64,
+    pub(crate) reach: Reach,
+}
+
+/// The sum of a segment's blocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) blocks: u32,
+    pub(crate) groups: u64,
+    pub(crate) records: u64,
+    /// Time of the first group; without one, of the last group before the segment.
+    pub(crate) first_ts: Micros,
+    pub(crate) reach: Reach,
+    pub(crate) complete_until: Micros,
+    pub(crate) end_db: u32,
+    pub(crate) index: Vec<IndexEntry>,
+}
+
+impl BlockHeader {
+    /// How far the history reaches with this block.
+    pub(crate) fn reach(&self) -> Reach {
+        Reach { next_lsn: self.next_lsn(), last_ts: self.last_ts, end_offset: self.end_offset }
+    }
+}
+
+impl Tally {
+    /// Before the first block.
+    pub(crate) fn begin(header: &SegmentHeader) -> Self {
+        Self {
+            blocks: 0,
+            groups: 0,
+            records: 0,
+            first_ts: header.last_ts,
+            reach: Reach { next_lsn: header.first_lsn, last_ts: header.last_ts, end_offset: header.start_offset },
+            complete_until: header.complete_until,
+            end_db: header.start_db,
+            index: Vec::new(),
+        }
+    }
+
+    /// Checks that a block continues the history: LSNs without a hole, time and offset not back.
+    pub(crate) fn check_next(&self, block: &BlockHeader) -> Result<(), Damage> {
+        if block.first_lsn != self.reach.next_lsn {
+            return Err(Damage::new(
+                format!("a block that begins with LSN {}", self.reach.next_lsn),
+                format!("one with LSN {}", block.first_lsn),
+            ));
+        }
+        if block.first_ts < self.reach.last_ts {
+            return Err(Damage::new(
+                format!("a block from {} on", self.reach.last_ts),
+                format!("one from {} on", block.first_ts),
+            ));
+        }
+        if block.start_offset < self.reach.end_offset {
+            return Err(Damage::new(
+                format!("a block from offset {} on", self.reach.end_offset),
+                format!("one from offset {} on", block.start_offset),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Adds a block that was checked.
+    pub(crate) fn add(&mut self, block: &BlockHeader, position: u64) {
+        if self.groups == 0 {
+            self.first_ts = block.first_ts;
+        }
+        self.blocks += 1;
+        self.groups += u64::from(block.groups);
+        self.records += u64::from(block.records);
+        // A heartbeat has no group, so it can't move the time of the last one.
+        let last_ts = if block.groups > 0 { block.last_ts } else { self.reach.last_ts };
+        self.reach = Reach { last_ts, ..block.reach() };
+        self.complete_until = self.complete_until.max(block.complete_until);
+        self.end_db = block.end_db;
+        let due = self.index.last().is_none_or(|e| position - e.position >= INDEX_EVERY_BYTES);
+        if due {
+            self.index.push(IndexEntry { position, reach: self.reach });
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Writing, listing and cleaning up snapshot files.
+//!
+//! | crash while | what is there | the next writable open |
+//! | --- | --- | --- |
+//! | writing | `.tmp-*` without lock | removes it |
+//! | renaming | `<name>.rdb`, empty or whole, without manifest | moves it to the quarantine, or removes it if empty |
+//! | writing the manifest | the same | the same |
+//! | afterwards | both | keeps them |
+
+use std::fs::{File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::{SnapshotInfo, SnapshotManifest};
+use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir, write_atomically};
+use crate::error::{OpenError, StoreError};
+
+/// Writes a snapshot into a temporary file; dropped without `commit`, it leaves nothing.
+#[derive(Debug)]
+pub struct SnapshotWriter {
+    dir: Directory,
+    file: tempfile::NamedTempFile,
+    hasher: blake3::Hasher,
+    bytes: u64,
+}
+
+impl SnapshotWriter {
+    /// `dir` is the journal's directory.
+    pub fn create(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let dir = Directory::new(dir);
+        let folder = dir.snapshots();
+        let create = || -> io::Result<tempfile::NamedTempFile> {
+            std::fs::create_dir_all(&folder)?;
+            loop {
+                let file = tempfile::Builder::new()
+                    .prefix(&format!("{TEMPORARY}{}-", std::process::id()))
+                    .suffix(".rdb")
+                    .permissions(Permissions::from_mode(FILE_MODE))
+                    .tempfile_in(&folder)?;
+                flock(file.as_file(), FlockOperation::LockExclusive)?;
+                // Between creation and lock, somebody may have cleaned it up.
+                if file.path().exists() {
+                    return Ok(file);
+                }
+            }
+        };
+        let file = create().map_err(StoreError::io("create a snapshot in", &folder))?;
+        Ok(Self { dir, file, hasher: blake3::Hasher::new(), bytes: 0 })
+    }
+
+    /// Appends to the file.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.file.write_all(bytes).map_err(StoreError::io("write", self.file.path()))?;
+        self.hasher.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Bytes written so far.
+    pub fn written_bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Syncs the file, gives it its name, and puts the manifest in place with the file's size and
+    /// digest. Returns the path of the file. A second snapshot of the same LSN gets a name of its
+    /// own.
+    pub fn commit(self, mut manifest: SnapshotManifest) -> Result<PathBuf, StoreError> {
+        manifest.bytes = self.bytes;
+        manifest.blake3 = self.hasher.finalize().to_hex().to_string();
+        let temporary = self.file.path().to_owned();
+        self.file.as_file().sync_all().map_err(StoreError::io("sync", &temporary))?;
+        let path = reserve_name(&self.dir.snapshots(), &manifest).map_err(StoreError::io("name", &temporary))?;
+        // The lock moves with the file; `_file` holds it until the manifest is there.
+        let _file = self.file.persist(&path).map_err(|e| StoreError::io("rename", &temporary)(e.error))?;
+        let json =
+            serde_json::to_vec_pretty(&manifest).map_err(|e| StoreError::io("encode", &path)(io::Error::other(e)))?;
+        sync_dir(&self.dir.snapshots()).map_err(StoreError::io("sync", self.dir.snapshots()))?;
+        let beside = path.with_extension("json");
+        write_atomically(&beside, &json).map_err(StoreError::io("write", &beside))?;
+        Ok(path)
+    }
+}
+
+/// Creates an empty file under the first free name, so that no two processes take the same.
+fn reserve_name(folder: &Path, manifest: &SnapshotManifest) -> io::Result<PathBuf> {
+    let stem = format!("{:020}-{:06}", manifest.lsn.0, manifest.timeline.0);
+    let mut n = 1u64;
+    loop {
+        let name = if n == 1 { format!("{stem}.rdb") } else { format!("{stem}-{n}.rdb") };
+        let path = folder.join(name);
+        match File::options().write(true).create_new(true).mode(FILE_MODE).open(&path) {
+            Ok(_) => return Ok(path),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => n += 1,
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// What is in the snapshots' folder.
+#[derive(Debug, Default)]
+pub(crate) struct SnapshotFiles {
+    /// Finished ones, in the order of LSN and timeline.
+    pub(crate) whole: Vec<SnapshotInfo>,
+    /// Manifests that can't be used, and why.
+    pub(crate) broken: Vec<(PathBuf, String)>,
+    /// Files without manifest: unfinished, or being written.
+    pub(crate) unfinished: Vec<PathBuf>,
+    /// Names that don't belong here.
+    pub(crate) others: Vec<PathBuf>,
+}
+
+/// Lists the snapshots; a file counts only with its manifest and with the size that it says.
+pub(crate) fn list_snapshots(dir: &Directory) -> Result<SnapshotFiles, OpenError> {
+    let folder = dir.snapshots();
+    let mut files = SnapshotFiles::default();
+    let entries = match std::fs::read_dir(&folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(files),
+        other => other.map_err(OpenError::io("list", &folder))?,
+    };
+    for entry in entries {
+        let path = entry.map_err(OpenError::io("list", &folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        match path.extension().and_then(|e| e.to_str()) {
+            _ if name.starts_with(TEMPORARY) => files.unfinished.push(path),
+            Some("json") => match load_snapshot(&path) {
+                Ok(info) => files.whole.push(info),
+                Err(what) => files.broken.push((path, what)),
+            },
+            Some("rdb") => {
+                if !path.with_extension("json").exists() {
+                    files.unfinished.push(path);
+                }
+            }
+            _ => files.others.push(path),
+        }
+    }
+    files.whole.sort_by(|a, b| {
+        let key = |s: &SnapshotInfo| (s.manifest.lsn, s.manifest.timeline);
+        key(a).cmp(&key(b)).then_with(|| a.path.cmp(&b.path))
+    });
+    files.broken.sort_unstable();
+    files.unfinished.sort_unstable();
+    files.others.sort_unstable();
+    Ok(files)
+}
+
+fn load_snapshot(beside: &Path) -> Result<SnapshotInfo, String> {
+    let json = std::fs::read(beside).map_err(|e| format!("cannot be read: {e}"))?;
+    let manifest: SnapshotManifest = serde_json::from_slice(&json).map_err(|e| format!("is no manifest: {e}"))?;
+    let path = beside.with_extension("rdb");
+    let found = std::fs::metadata(&path).map_err(|e| format!("its file cannot be read: {e}"))?;
+    if found.len() != manifest.bytes {
+        return Err(format!("its file has {} bytes, not {}", found.len(), manifest.bytes));
+    }
+    Ok(SnapshotInfo { path, manifest })
+}
+
+/// Removes what crashed writers left. Called under the journal's lock; writers of snapshots don't
+/// hold that, but each holds the lock of its own file.
+pub(crate) fn clean_snapshots(dir: &Directory) -> Result<Vec<String>, OpenError> {
+    let mut notes = Vec::new();
+    let mut changed = false;
+    for path in list_snapshots(dir)?.unfinished {
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(OpenError::io("open", &path)(e)),
+        };
+        // Finished since it was listed, or held by a living writer: not ours.
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() || path.with_extension("json").exists() {
+            continue;
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let len = file.metadata().map_err(OpenError::io("read", &path))?.len();
+        if name.starts_with(TEMPORARY) || len == 0 {
+            remove(&path)?;
+            notes.push(format!("removed snapshots/{name}, which was never finished"));
+        } else {
+            let to = dir.quarantine_path(&name);
+            std::fs::rename(&path, &to).map_err(OpenError::io("move to quarantine", &path))?;
+            notes.push(format!("moved snapshots/{name}, which has no manifest, to quarantine"));
+        }
+        changed = true;
+    }
+    if changed {
+        for folder in [dir.snapshots(), dir.quarantine()] {
+            sync_dir(&folder).map_err(OpenError::io("sync", &folder))?;
+        }
+    }
+    Ok(notes)
+}
+
+/// The process that writes this file is alive.
+pub(crate) fn is_being_written(path: &Path) -> bool {
+    File::open(path)
+        .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK))
+}
+
+fn remove(path: &Path) -> Result<(), OpenError> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(OpenError::io("remove", path)),
+    }
+}

@@ -1,0 +1,81 @@
+//! The format, held by files: what an earlier version wrote is read, and written again alike.
+//!
+//! `REDTAPE_BLESS=1 cargo test -p redtape-journal golden` writes the files anew; only with a new
+//! format version.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::catalog::Catalog;
+use crate::model::{Fixture, OwnedGroup};
+use crate::types::{Group, Lsn, Origin, OriginKind, TimelineId};
+
+fn journal() -> Fixture {
+    let mut journal = Fixture::new(1 << 20);
+    journal.timeline();
+    let client = Origin {
+        kind: OriginKind::Client,
+        addr: "10.0.0.1:50000".to_owned(),
+        user: "app".to_owned(),
+        name: "worker-1".to_owned(),
+        via: "EVALSHA".to_owned(),
+    };
+    let command = |words: &[&str]| words.iter().map(|w| w.as_bytes().to_vec()).collect::<Vec<_>>();
+    journal.block(&[
+        OwnedGroup {
+            ts_delta: 1_000_000,
+            slack: 0,
+            origin: client.clone(),
+            atomic: false,
+            offset_delta: 33,
+            records: vec![(0, command(&["SET", "key", "value"]))],
+        },
+        OwnedGroup {
+            ts_delta: 0,
+            slack: 250,
+            origin: Origin::of(OriginKind::Expiry),
+            atomic: false,
+            offset_delta: 20,
+            records: vec![(3, command(&["DEL", "k\u{0}\u{7f}"]))],
+        },
+    ]);
+    journal.builder.set_db(3);
+    journal.block(&[OwnedGroup {
+        ts_delta: 77,
+        slack: 0,
+        origin: client,
+        atomic: true,
+        offset_delta: 400,
+        records: vec![
+            (3, command(&["INCRBY", "counter", "300"])),
+            (3, command(&["RPUSH", "list", &"x".repeat(200), ""])),
+        ],
+    }]);
+    journal.block(&[]);
+    journal.close();
+    journal
+}
+
+#[test]
+fn the_golden_segment_is_read_and_written_alike() {
+    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/00000000000000000001-000001.seg");
+    let journal = journal();
+    let written = fs::read(journal.last_segment()).unwrap();
+    if std::env::var_os("REDTAPE_BLESS").is_some() {
+        fs::create_dir_all(golden.parent().unwrap()).unwrap();
+        fs::write(&golden, &written).unwrap();
+    }
+    let stored = fs::read(&golden).unwrap();
+    assert_eq!(written, stored, "the format has changed: see journal/FORMAT.md, `Changes`");
+
+    fs::write(journal.last_segment(), &stored).unwrap();
+    let catalog = Catalog::open(journal.dir()).unwrap();
+    let groups: Vec<Group> = catalog.groups(Lsn(0), TimelineId(1)).collect::<Result<_, _>>().unwrap();
+    assert_eq!(groups, journal.expected[0].1);
+    assert_eq!(groups[1].ts.0, 1_000_000);
+    assert_eq!(groups[2].end_offset.0, 1453);
+    assert_eq!(groups[2].records[1].lsn, Lsn(4));
+    assert_eq!(groups[2].records[1].args[0], "RPUSH");
+    let timeline = &catalog.timelines()[0];
+    assert_eq!((timeline.source_id.as_str(), timeline.reason.as_str()), ("source 1", "reason 1"));
+}

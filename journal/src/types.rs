@@ -1,0 +1,169 @@
+//! The newtypes and the unit of the journal: a stamped, ordered group of opaque commands.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The number of one record in the journal: 1 for the first, without holes; 0 = before the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Lsn(pub u64);
+
+/// Microseconds since the Unix epoch, UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Micros(pub i64);
+
+/// A position in the byte stream of the source (Redis: the replication offset).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ReplOffset(pub u64);
+
+/// The number of a timeline: 1 for the first, one more for each break of the history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TimelineId(pub u32);
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Display for ReplOffset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Display for TimelineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl Micros {
+    /// The wall clock, now.
+    pub fn now() -> Self {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Self(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    }
+}
+
+/// RFC 3339, UTC, always six digits of the second: `2026-11-20T22:52:44.000123Z`.
+impl fmt::Display for Micros {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_microsecond(self.0) {
+            Ok(t) => write!(f, "{t:.6}"),
+            Err(_) => write!(f, "@{}us", self.0),
+        }
+    }
+}
+
+/// Who caused a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum OriginKind {
+    /// A client of the proxy: `addr`, `user` and `name` say which.
+    Client = 0,
+    /// The server removed an expired key or field.
+    Expiry = 1,
+    /// The server removed a key because memory was full.
+    Eviction = 2,
+    /// A writer that did not come through the proxy.
+    Outside = 3,
+    /// Not known: the stamp was lost (restart, overflow), or capture has no tee.
+    Unknown = 4,
+}
+
+/// Who caused a group, in full. Empty strings = not known or not set.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Origin {
+    /// The kind of cause.
+    pub kind: OriginKind,
+    /// Address of the client, `ip:port`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub addr: String,
+    /// ACL user.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub user: String,
+    /// Name set with `CLIENT SETNAME`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// The command that the client sent, where it differs from the effect (`EVALSHA`, `SPOP`, …).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub via: String,
+}
+
+impl Origin {
+    /// An origin without a client.
+    pub fn of(kind: OriginKind) -> Self {
+        Self { kind, addr: String::new(), user: String::new(), name: String::new(), via: String::new() }
+    }
+}
+
+/// One command to be written: borrowed, so that the hot path copies its bytes once, into the block.
+#[derive(Debug, Clone, Copy)]
+pub struct RecordRef<'a> {
+    /// Database number in which it runs.
+    pub db: u32,
+    /// The command and its arguments.
+    pub args: &'a [&'a [u8]],
+}
+
+/// One group to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct GroupRef<'a> {
+    /// When it ran; must not be smaller than the predecessor's.
+    pub ts: Micros,
+    /// How many µs earlier than `ts` it may have run.
+    pub slack: u64,
+    /// Who caused it.
+    pub origin: &'a Origin,
+    /// It stood between `MULTI` and `EXEC`.
+    pub atomic: bool,
+    /// Position in the source just after it.
+    pub end_offset: ReplOffset,
+    /// What it did; never empty.
+    pub records: &'a [RecordRef<'a>],
+}
+
+/// One command read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its number.
+    pub lsn: Lsn,
+    /// Database number in which it runs.
+    pub db: u32,
+    /// The command and its arguments.
+    pub args: Vec<bytes::Bytes>,
+}
+
+/// One group read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// When it ran.
+    pub ts: Micros,
+    /// How many µs earlier than `ts` it may have run.
+    pub slack: u64,
+    /// Who caused it.
+    pub origin: std::sync::Arc<Origin>,
+    /// It stood between `MULTI` and `EXEC`.
+    pub atomic: bool,
+    /// Position in the source just after it.
+    pub end_offset: ReplOffset,
+    /// What it did, in order; never empty.
+    pub records: Vec<Record>,
+}
+
+/// A named restore point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Its name, unique as people use it; the newest of a name counts.
+    pub name: String,
+    /// When it was set.
+    pub ts: Micros,
+    /// Everything up to this LSN is before it.
+    pub lsn: Lsn,
+}

@@ -1,0 +1,99 @@
+//! Verifying everything that is not a segment.
+
+use std::path::Path;
+
+use super::segments::hash_file;
+use super::{Verifier, VerifyProgress};
+use crate::directory::{Directory, TEMPORARY};
+use crate::error::{OpenError, Span};
+use crate::marks::read_marks;
+use crate::snapshot::{is_being_written, list_snapshots};
+
+/// What belongs into the journal's directory.
+const KNOWN: [&str; 7] = ["meta", "lock", "marks", "segments", "snapshots", "quarantine", "lost+found"];
+
+/// Size of segments and snapshots; what can't be read counts nothing.
+pub(super) fn total_bytes(dir: &Directory) -> u64 {
+    let size = |folder: &Path, extension: &str| -> u64 {
+        let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+        entries
+            .flatten()
+            .filter(|e| e.path().extension().is_some_and(|found| found == extension))
+            .filter_map(|e| e.metadata().ok())
+            .map(|m| m.len())
+            .sum()
+    };
+    size(&dir.segments(), "seg") + size(&dir.snapshots(), "rdb")
+}
+
+impl<P: FnMut(&VerifyProgress)> Verifier<P> {
+    pub(super) fn snapshots(&mut self) -> Result<(), OpenError> {
+        const LOST: &str = "no restore can start from it: an earlier snapshot is used";
+        let files = list_snapshots(&self.dir)?;
+        for (path, what) in &files.broken {
+            self.problem(path, 0, what, None, LOST);
+        }
+        for path in &files.unfinished {
+            if is_being_written(path) || path.with_extension("json").exists() || !path.exists() {
+                continue;
+            }
+            let what = "unfinished: it has no manifest";
+            self.problem(path, 0, what, None, "none: it is ignored");
+        }
+        for path in &files.others {
+            self.problem(path, 0, "not a snapshot's name", None, "none: it is ignored");
+        }
+        for snapshot in &files.whole {
+            let (path, manifest) = (&snapshot.path, &snapshot.manifest);
+            self.report.snapshots += 1;
+            if self.deep {
+                let digest = hash_file(path, u64::MAX).map_err(OpenError::io("read", path))?;
+                if digest.to_hex().as_str() != manifest.blake3 {
+                    let what = format!("expected BLAKE3 {}, found {digest}", manifest.blake3);
+                    let span = Span {
+                        from_lsn: manifest.lsn,
+                        to_lsn: Some(manifest.lsn),
+                        from_ts: manifest.ts,
+                        to_ts: Some(manifest.ts),
+                    };
+                    self.problem(path, 0, what, Some(span), LOST);
+                }
+            }
+            self.done(path, manifest.bytes);
+        }
+        Ok(())
+    }
+
+    pub(super) fn marks(&mut self) -> Result<(), OpenError> {
+        let path = self.dir.marks();
+        let (_, wrong) = read_marks(&self.dir).map_err(OpenError::io("read", &path))?;
+        for offset in wrong {
+            let what = "a line with a wrong checksum";
+            self.problem(&path, offset, what, None, "this mark is lost; use its time or LSN");
+        }
+        Ok(())
+    }
+
+    pub(super) fn other_files(&mut self) -> Result<(), OpenError> {
+        let root = self.dir.root().to_owned();
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&root).map_err(OpenError::io("list", &root))? {
+            let name = entry.map_err(OpenError::io("list", &root))?.file_name();
+            names.push(name.to_string_lossy().into_owned());
+        }
+        names.sort_unstable();
+        for name in names {
+            if !KNOWN.contains(&name.as_str()) && !name.starts_with(TEMPORARY) {
+                let what = "not part of a journal";
+                self.problem(&root.join(name), 0, what, None, "none: it is ignored");
+            }
+        }
+        for folder in [self.dir.segments(), self.dir.snapshots()] {
+            if !folder.is_dir() {
+                let consequence = "nothing can be restored from it";
+                self.problem(&folder, 0, "the folder is missing", None, consequence);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,124 @@
+//! Verification: everything that can be checked without the source, and what each problem means for
+//! a restore. Changes nothing, takes no lock, works beside a live writer.
+//!
+//! Shallow: meta, headers, chain, footers, the unsealed segment, names, sizes, marks. Deep: also
+//! every block and every group inside, the footers' sums and digests, and the snapshots' digests.
+
+mod files;
+mod segments;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use crate::directory::Directory;
+use crate::error::{OpenError, Span};
+use crate::meta::Meta;
+use crate::open::foreign_files;
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file, relative to the journal's directory.
+    pub file: PathBuf,
+    /// Where in it.
+    pub offset: u64,
+    /// What is wrong.
+    pub what: String,
+    /// LSNs and times affected, if any.
+    pub span: Option<Span>,
+    /// What it means for a restore.
+    pub consequence: String,
+}
+
+/// What was checked and what was found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VerifyReport {
+    /// Segments checked.
+    pub segments: u64,
+    /// Blocks in them.
+    pub blocks: u64,
+    /// Groups in them.
+    pub groups: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Finished snapshots.
+    pub snapshots: u64,
+    /// Size of segments and snapshots.
+    pub bytes: u64,
+    /// What is wrong; empty = the journal is whole.
+    pub problems: Vec<Problem>,
+}
+
+/// How far verification is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyProgress {
+    /// The file in work, relative to the journal's directory.
+    pub file: PathBuf,
+    /// Bytes of segments and snapshots done.
+    pub done_bytes: u64,
+    /// Bytes of segments and snapshots there were at the beginning.
+    pub total_bytes: u64,
+}
+
+/// Checks the journal in `dir`; `deep` reads every byte. `progress` is called after each file.
+pub fn verify(
+    dir: impl AsRef<Path>,
+    deep: bool,
+    progress: impl FnMut(&VerifyProgress),
+) -> Result<VerifyReport, OpenError> {
+    let dir = Directory::new(dir);
+    let Some(meta) = Meta::load(&dir)? else {
+        let found = foreign_files(&dir)?.unwrap_or_else(|| "nothing".to_owned());
+        return Err(OpenError::NotAJournal { dir: dir.root().to_owned(), found });
+    };
+    let mut verifier =
+        Verifier { total: files::total_bytes(&dir), dir, deep, report: VerifyReport::default(), progress };
+    verifier.segments(meta.id().unwrap_or_default())?;
+    verifier.snapshots()?;
+    verifier.marks()?;
+    verifier.other_files()?;
+    Ok(verifier.report)
+}
+
+struct Verifier<P> {
+    dir: Directory,
+    deep: bool,
+    report: VerifyReport,
+    total: u64,
+    progress: P,
+}
+
+impl<P: FnMut(&VerifyProgress)> Verifier<P> {
+    fn problem(&mut self, file: &Path, offset: u64, what: impl Into<String>, span: Option<Span>, consequence: &str) {
+        self.report.problems.push(Problem {
+            file: self.relative(file),
+            offset,
+            what: what.into(),
+            span,
+            consequence: consequence.to_owned(),
+        });
+    }
+
+    /// Turns a refusal into a problem; anything else stays an error.
+    fn refusal(&mut self, error: OpenError, consequence: &str) -> Result<(), OpenError> {
+        match error {
+            OpenError::Corrupt { file, offset, span, damage } => {
+                self.problem(&file, offset, damage.to_string(), Some(span), consequence);
+                Ok(())
+            }
+            other => Err(other),
+        }
+    }
+
+    fn relative(&self, file: &Path) -> PathBuf {
+        file.strip_prefix(self.dir.root()).unwrap_or(file).to_owned()
+    }
+
+    fn done(&mut self, file: &Path, bytes: u64) {
+        self.report.bytes += bytes;
+        let progress =
+            VerifyProgress { file: self.relative(file), done_bytes: self.report.bytes, total_bytes: self.total };
+        (self.progress)(&progress);
+    }
+}

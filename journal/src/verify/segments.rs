@@ -1,0 +1,199 @@
+//! Verifying segments and how they continue each other.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Verifier, VerifyProgress};
+use crate::block::{BlockHeader, CODEC_NONE, Groups};
+use crate::error::{Damage, OpenError, Span};
+use crate::recover::{check_footer, check_header, span_of, span_of_rest};
+use crate::segment::footer::Footer;
+use crate::segment::header::{HeaderFault, SegmentHeader};
+use crate::segment::load::{SegmentFacts, TailFact, WholeHeader, list_segments, load_segment};
+use crate::segment::scan::{Rest, Scan, scan};
+use crate::types::{Lsn, Micros};
+
+/// A tail that is still the same after this time is not being written.
+const LIVE_WRITE: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 200 });
+
+const LOST: &str = "its records can't be read: restore to a moment before them, or after a later snapshot";
+const UNPROVEN: &str = "the records are there and right, but the segment no longer proves it";
+const CHAIN: &str = "records between the two segments may be missing: no restore across this place";
+const TORN: &str = "nothing that was durable; the next start of the writer cuts it off";
+
+/// The sealed segment before, as far as it is right.
+type Previous = Option<(SegmentHeader, Footer)>;
+
+impl<P: FnMut(&VerifyProgress)> Verifier<P> {
+    pub(super) fn segments(&mut self, journal_id: [u8; 16]) -> Result<(), OpenError> {
+        let (names, others) = list_segments(&self.dir.segments())?;
+        for name in others {
+            let path = self.dir.segments().join(name);
+            self.problem(&path, 0, "not a segment's name", None, "none: it is ignored");
+        }
+        let mut previous: Previous = None;
+        for (n, (name, path)) in names.iter().enumerate() {
+            let is_last = n + 1 == names.len();
+            let facts = load_segment(*name, path, is_last, |_, _| ())?;
+            self.report.segments += 1;
+            previous = self.segment(&facts, is_last, journal_id, &previous)?;
+            self.done(path, facts.bytes);
+        }
+        Ok(())
+    }
+
+    fn segment(
+        &mut self,
+        facts: &SegmentFacts,
+        is_last: bool,
+        journal_id: [u8; 16],
+        previous: &Previous,
+    ) -> Result<Previous, OpenError> {
+        if is_last && facts.header == Err(HeaderFault::Unfinished) {
+            if !changes(&facts.path, facts.bytes) {
+                let what = "its creation was interrupted";
+                self.problem(&facts.path, 0, what, None, TORN);
+            }
+            return Ok(None);
+        }
+        let chained = previous.as_ref().map(|(header, footer)| (header, footer));
+        if let Err(error) = check_header(facts, journal_id, chained) {
+            let consequence = if facts.header.is_ok() { CHAIN } else { LOST };
+            self.refusal(error, consequence)?;
+        }
+        let Ok(whole) = &facts.header else { return Ok(None) };
+        let header = whole.header.clone();
+        match &facts.tail {
+            TailFact::Sealed(footer) => {
+                if let Err(error) = check_footer(facts, &header, footer) {
+                    self.refusal(error, UNPROVEN)?;
+                }
+                if self.deep {
+                    self.sealed_blocks(facts, whole, footer)?;
+                } else {
+                    self.report.blocks += u64::from(footer.tally.blocks);
+                    self.report.groups += footer.tally.groups;
+                    self.report.records += footer.tally.records;
+                }
+                Ok(Some((header, footer.clone())))
+            }
+            TailFact::BadFooter { position, damage } => {
+                let span = Some(span_of(facts));
+                self.problem(&facts.path, *position, damage.to_string(), span, UNPROVEN);
+                self.blocks(facts, whole, *position)?;
+                Ok(None)
+            }
+            TailFact::Open(_) | TailFact::Unknown => {
+                let scan = self.blocks(facts, whole, facts.bytes)?;
+                self.unsealed(facts, is_last, &scan);
+                Ok(None)
+            }
+        }
+    }
+
+    /// What is behind the blocks of a segment without a footer.
+    fn unsealed(&mut self, facts: &SegmentFacts, is_last: bool, scan: &Scan) {
+        let path = &facts.path;
+        match &scan.rest {
+            Rest::Nothing if is_last => {}
+            Rest::Nothing => {
+                let span = Some(span_of(facts));
+                self.problem(path, scan.end, "it has no footer", span, UNPROVEN);
+            }
+            Rest::Torn { .. } if is_last && changes(path, facts.bytes) => {}
+            Rest::Torn { bytes, damage } => {
+                let what = format!("{bytes} bytes behind the last whole block: {damage}");
+                let from_lsn = scan.tally.reach.next_lsn;
+                let from_ts = scan.tally.reach.last_ts;
+                let span = Some(Span { from_lsn, from_ts, ..Span::default() });
+                let consequence = if is_last { TORN } else { LOST };
+                self.problem(path, scan.end, what, span, consequence);
+            }
+            Rest::Corrupt { damage, block, .. } => {
+                let span = span_of_rest(&scan.tally, block.first_lsn, block.first_ts);
+                self.problem(path, scan.end, damage.to_string(), Some(span), LOST);
+            }
+        }
+    }
+
+    /// Every block up to the footer, their sum, and the digest.
+    fn sealed_blocks(&mut self, facts: &SegmentFacts, whole: &WholeHeader, footer: &Footer) -> Result<(), OpenError> {
+        let path = &facts.path;
+        let scan = self.blocks(facts, whole, footer.position)?;
+        match &scan.rest {
+            Rest::Nothing if scan.tally != footer.tally => {
+                let what = "the footer's sums or index don't fit the blocks";
+                self.problem(path, footer.position, what, Some(span_of(facts)), UNPROVEN);
+            }
+            Rest::Nothing => {}
+            Rest::Torn { damage, .. } => {
+                let end = footer.tally.reach;
+                let span = span_of_rest(&scan.tally, end.next_lsn, end.last_ts);
+                self.problem(path, scan.end, damage.to_string(), Some(span), LOST);
+            }
+            Rest::Corrupt { damage, block, .. } => {
+                let span = span_of_rest(&scan.tally, block.first_lsn, block.first_ts);
+                self.problem(path, scan.end, damage.to_string(), Some(span), LOST);
+            }
+        }
+        let digest = hash_file(path, footer.position).map_err(OpenError::io("read", path))?;
+        if digest.as_bytes() != &footer.digest {
+            let what = format!(
+                "expected BLAKE3 {} of the bytes before the footer, found {digest}",
+                blake3::Hash::from(footer.digest)
+            );
+            let span = Span { from_ts: whole.header.last_ts, ..span_of(facts) };
+            self.problem(path, 0, what, Some(span), "the segment is not as it was written");
+        }
+        Ok(())
+    }
+
+    /// Walks the blocks up to `end`, decoding every group if this is a deep verification.
+    fn blocks(&mut self, facts: &SegmentFacts, whole: &WholeHeader, end: u64) -> Result<Scan, OpenError> {
+        let deep = self.deep;
+        let mut damaged: Vec<(BlockHeader, Lsn, Micros, Damage)> = Vec::new();
+        let check = |block: &BlockHeader, payload: &bytes::Bytes| {
+            if !deep || block.codec != CODEC_NONE {
+                return;
+            }
+            let mut groups = Groups::new(*block, payload.clone());
+            while let Some(group) = groups.next() {
+                if let Err(damage) = group {
+                    damaged.push((*block, groups.next_lsn(), groups.last_ts(), damage));
+                }
+            }
+        };
+        let io_error = |e: io::Error| OpenError::io("read", &facts.path)(e);
+        let file = File::open(&facts.path).map_err(io_error)?;
+        let scan = scan(&file, end, &whole.header, whole.len, whole.tag, check).map_err(io_error)?;
+        for (block, from_lsn, from_ts, damage) in damaged {
+            let span = Span {
+                from_lsn,
+                to_lsn: Some(Lsn(block.next_lsn().0.saturating_sub(1))),
+                from_ts,
+                to_ts: Some(block.last_ts),
+            };
+            let what = format!("a group: {damage}");
+            self.problem(&facts.path, block.position, what, Some(span), LOST);
+        }
+        self.report.blocks += u64::from(scan.tally.blocks);
+        self.report.groups += scan.tally.groups;
+        self.report.records += scan.tally.records;
+        Ok(scan)
+    }
+}
+
+/// Somebody is writing to this file.
+fn changes(path: &Path, bytes: u64) -> bool {
+    std::thread::sleep(LIVE_WRITE);
+    std::fs::metadata(path).is_ok_and(|m| m.len() != bytes)
+}
+
+/// BLAKE3 of the first `len` bytes.
+pub(super) fn hash_file(path: &Path, len: u64) -> io::Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(path)?.take(len))?;
+    Ok(hasher.finalize())
+}

@@ -1,0 +1,304 @@
+//! Appending to segments: the part of the writer that touches files. No threads here.
+//!
+//! Invariants: a segment is sealed and synced before the next one is created; a new segment's header
+//! and name are synced before its first block is written; a block is written only if it continues
+//! the history. After an error the appender is not used again.
+//!
+//! | crash while | a reader finds |
+//! | --- | --- |
+//! | writing a block | a torn tail, ignored; the next open cuts it |
+//! | writing a footer | the same: all blocks are there |
+//! | between footer and next segment | a sealed last segment |
+//! | writing a new header | an unfinished file without data, ignored; the next open sets it aside |
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use crate::block::Block;
+use crate::directory::{Directory, FILE_MODE, sync_dir};
+use crate::error::{Damage, OpenError};
+use crate::lock::Lock;
+use crate::open::LastPosition;
+use crate::recover::Resume;
+use crate::segment::footer::Footer;
+use crate::segment::header::{SegmentHeader, TimelineFacts};
+use crate::segment::load::WholeHeader;
+use crate::segment::name::SegmentName;
+use crate::segment::scan::Scan;
+use crate::segment::tally::{Reach, Tally};
+use crate::types::{Lsn, Micros, TimelineId};
+use crate::writer::TimelineStart;
+
+/// Why something couldn't be appended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AppendError {
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("a block was submitted out of order: {0}")]
+    OutOfOrder(Damage),
+    #[error("a block was submitted before a timeline was begun")]
+    NoTimeline,
+    #[error("timeline {new} was begun after timeline {current}")]
+    TimelineBack { new: TimelineId, current: TimelineId },
+}
+
+impl AppendError {
+    fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+}
+
+/// Where the history stands between two segments.
+#[derive(Debug, Clone)]
+struct Stand {
+    timeline: TimelineFacts,
+    reach: Reach,
+    complete_until: Micros,
+    end_db: u32,
+    digest: [u8; 32],
+}
+
+/// The segment in use.
+#[derive(Debug)]
+struct Active {
+    file: File,
+    path: PathBuf,
+    header: SegmentHeader,
+    tag: u32,
+    tally: Tally,
+    hasher: blake3::Hasher,
+    len: u64,
+}
+
+/// Appends blocks and timelines; holds the journal's lock.
+#[derive(Debug)]
+pub(crate) struct Appender {
+    dir: Directory,
+    _lock: Lock,
+    journal_id: [u8; 16],
+    segment_bytes: u64,
+    now: fn() -> Micros,
+    /// Kept while no segment is in use; `None` before the first timeline.
+    stand: Option<Stand>,
+    active: Option<Active>,
+    journal_bytes: u64,
+    segments: u64,
+}
+
+impl Appender {
+    /// Goes on where recovery says. Syncs the segment in use.
+    pub(crate) fn resume(
+        dir: Directory,
+        lock: Lock,
+        journal_id: [u8; 16],
+        segment_bytes: u64,
+        now: fn() -> Micros,
+        resume: Resume,
+        (journal_bytes, segments): (u64, u64),
+    ) -> Result<Self, OpenError> {
+        let mut stand = None;
+        let mut active = None;
+        match resume {
+            Resume::Empty => {}
+            Resume::After { header, footer } => {
+                stand = Some(Stand {
+                    timeline: header.timeline,
+                    reach: footer.tally.reach,
+                    complete_until: footer.tally.complete_until,
+                    end_db: footer.tally.end_db,
+                    digest: footer.digest,
+                });
+            }
+            Resume::In { path, whole, scan } => active = Some(Active::reopen(path, whole, scan)?),
+        }
+        Ok(Self { dir, _lock: lock, journal_id, segment_bytes, now, stand, active, journal_bytes, segments })
+    }
+
+    /// Bytes in all segments, and their number.
+    pub(crate) fn size(&self) -> (u64, u64) {
+        (self.journal_bytes, self.segments)
+    }
+
+    /// How far what is written reaches.
+    pub(crate) fn reach(&self) -> Option<Reach> {
+        let active = self.active.as_ref().map(|a| a.tally.reach);
+        active.or_else(|| self.stand.as_ref().map(|s| s.reach))
+    }
+
+    pub(crate) fn last_position(&self) -> Option<LastPosition> {
+        let stand = match &self.active {
+            Some(active) => active.stand([0; 32]),
+            None => self.stand.clone()?,
+        };
+        Some(LastPosition {
+            timeline: stand.timeline.id,
+            source_id: stand.timeline.source_id,
+            last_lsn: Lsn(stand.reach.next_lsn.0 - 1),
+            last_ts: stand.reach.last_ts,
+            complete_until: stand.complete_until,
+            end_offset: stand.reach.end_offset,
+            db: stand.end_db,
+        })
+    }
+
+    /// Writes a block, beginning a new segment where one is due.
+    pub(crate) fn append(&mut self, mut block: Block) -> Result<(), AppendError> {
+        let due = self
+            .active
+            .as_ref()
+            .is_some_and(|active| active.tally.records > 0 && active.len + block.header.len() > self.segment_bytes);
+        if due {
+            self.seal()?;
+        }
+        if self.active.is_none() {
+            let stand = self.stand.take().ok_or(AppendError::NoTimeline)?;
+            self.create(stand)?;
+        }
+        let active = self.active.as_mut().ok_or(AppendError::NoTimeline)?;
+        self.journal_bytes += active.write_block(&mut block)?;
+        Ok(())
+    }
+
+    /// Seals the segment in use and begins the timeline's first one.
+    pub(crate) fn begin_timeline(&mut self, start: TimelineStart) -> Result<(), AppendError> {
+        self.seal()?;
+        let before = self.stand.take();
+        if let Some(before) = &before
+            && start.timeline <= before.timeline.id
+        {
+            let current = before.timeline.id;
+            return Err(AppendError::TimelineBack { new: start.timeline, current });
+        }
+        let reach = Reach {
+            next_lsn: before.as_ref().map_or(Lsn(1), |b| b.reach.next_lsn),
+            last_ts: before.as_ref().map_or(Micros(0), |b| b.reach.last_ts),
+            end_offset: start.offset,
+        };
+        self.create(Stand {
+            timeline: TimelineFacts {
+                id: start.timeline,
+                source_id: start.source_id,
+                reason: start.reason,
+                start_offset: start.offset,
+                start_ts: start.ts,
+            },
+            reach,
+            complete_until: start.ts,
+            end_db: 0,
+            digest: before.map_or([0; 32], |b| b.digest),
+        })
+    }
+
+    fn create(&mut self, stand: Stand) -> Result<(), AppendError> {
+        let header = SegmentHeader {
+            journal_id: self.journal_id,
+            first_lsn: stand.reach.next_lsn,
+            timeline: stand.timeline,
+            prev_digest: stand.digest,
+            created: (self.now)(),
+            last_ts: stand.reach.last_ts,
+            complete_until: stand.complete_until,
+            start_offset: stand.reach.end_offset,
+            start_db: stand.end_db,
+        };
+        let active = Active::create(&self.dir, header)?;
+        self.journal_bytes += active.len;
+        self.segments += 1;
+        self.active = Some(active);
+        Ok(())
+    }
+
+    /// Makes what is written durable.
+    pub(crate) fn sync(&mut self) -> Result<(), AppendError> {
+        match &self.active {
+            Some(active) => active.file.sync_data().map_err(AppendError::io("sync", &active.path)),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the footer of the segment in use, if there is one, and syncs it.
+    pub(crate) fn seal(&mut self) -> Result<(), AppendError> {
+        if let Some(active) = self.active.take() {
+            let (stand, bytes) = active.seal()?;
+            self.stand = Some(stand);
+            self.journal_bytes += bytes;
+        }
+        Ok(())
+    }
+
+    /// At the end of the writer's life: seals the segment in use, unless it holds no record. That
+    /// one stays open and is continued, as the next segment would have the same name.
+    pub(crate) fn finish(&mut self) -> Result<(), AppendError> {
+        if self.active.as_ref().is_some_and(|active| active.tally.records == 0) {
+            return self.sync();
+        }
+        self.seal()
+    }
+}
+
+impl Active {
+    fn create(dir: &Directory, header: SegmentHeader) -> Result<Self, AppendError> {
+        let name = SegmentName { first_lsn: header.first_lsn, timeline: header.timeline.id };
+        let path = dir.segments().join(name.to_string());
+        let bytes = header.encode();
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(FILE_MODE)
+            .open(&path)
+            .map_err(AppendError::io("create", &path))?;
+        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(AppendError::io("write", &path))?;
+        sync_dir(&dir.segments()).map_err(AppendError::io("sync", &dir.segments()))?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&bytes);
+        let (_, crc) = bytes.split_at(bytes.len() - 4);
+        let tag = u32::from_le_bytes([crc[0], crc[1], crc[2], crc[3]]);
+        let tally = Tally::begin(&header);
+        Ok(Self { file, path, header, tag, tally, hasher, len: bytes.len() as u64 })
+    }
+
+    fn reopen(path: PathBuf, whole: WholeHeader, scan: Scan) -> Result<Self, OpenError> {
+        let mut file = File::options().read(true).write(true).open(&path).map_err(OpenError::io("open", &path))?;
+        file.sync_all().map_err(OpenError::io("sync", &path))?;
+        let mut hasher = blake3::Hasher::new();
+        // Leaves the file's cursor at the end of the blocks, where writing goes on.
+        hasher.update_reader(Read::by_ref(&mut file).take(scan.end)).map_err(OpenError::io("read", &path))?;
+        let WholeHeader { header, tag, .. } = whole;
+        Ok(Self { file, path, header, tag, tally: scan.tally, hasher, len: scan.end })
+    }
+
+    fn write_block(&mut self, block: &mut Block) -> Result<u64, AppendError> {
+        self.tally.check_next(&block.header).map_err(AppendError::OutOfOrder)?;
+        let bytes = block.place(self.len, self.tag);
+        self.file.write_all(bytes).map_err(AppendError::io("write", &self.path))?;
+        self.hasher.update(bytes);
+        let len = bytes.len() as u64;
+        self.tally.add(&block.header, self.len);
+        self.len += len;
+        Ok(len)
+    }
+
+    /// Where the history stands at the end of this segment.
+    fn stand(&self, digest: [u8; 32]) -> Stand {
+        Stand {
+            timeline: self.header.timeline.clone(),
+            reach: self.tally.reach,
+            complete_until: self.tally.complete_until,
+            end_db: self.tally.end_db,
+            digest,
+        }
+    }
+
+    fn seal(mut self) -> Result<(Stand, u64), AppendError> {
+        let digest = *self.hasher.finalize().as_bytes();
+        let stand = self.stand(digest);
+        let footer = Footer { tally: self.tally, digest, position: self.len, segment_tag: self.tag };
+        let bytes = footer.encode();
+        self.file.write_all(&bytes).and_then(|()| self.file.sync_all()).map_err(AppendError::io("seal", &self.path))?;
+        Ok((stand, bytes.len() as u64))
+    }
+}

@@ -1,0 +1,215 @@
+//! The writer: one thread that appends blocks in order, syncs by policy, and publishes how far it
+//! is.
+//!
+//! ```text
+//! submit ─► queue (bounded) ─► thread: append ─► sync ─► watermarks, callback
+//! ```
+//!
+//! Invariants: `durable <= written`, both never go back within a timeline; blocks are written in the
+//! order in which they were submitted. After a failed write or sync the writer is finished until
+//! the journal is opened again: a retried sync can lie. Everything submitted later is refused, and
+//! nothing that was not synced is ever reported as durable.
+//!
+//! Crash: what is behind `durable` may be lost or torn; what is before it is found by the next open.
+
+mod append;
+mod queue;
+#[cfg(test)]
+mod tests;
+mod thread;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+pub(crate) use append::Appender;
+pub use queue::MAX_QUEUED_BYTES;
+use queue::{End, Item, Queue};
+
+use crate::block::Block;
+use crate::error::SubmitError;
+use crate::open::SyncPolicy;
+use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
+
+/// The two watermarks at one moment; `durable_* <= written_*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Last LSN handed to the page cache.
+    pub written_lsn: Lsn,
+    /// Last LSN on the device.
+    pub durable_lsn: Lsn,
+    /// Position in the source up to which all is written.
+    pub written_offset: ReplOffset,
+    /// Position in the source up to which all is durable.
+    pub durable_offset: ReplOffset,
+    /// Time of the last group written.
+    pub written_ts: Micros,
+    /// Time of the last group made durable.
+    pub durable_ts: Micros,
+    /// The writer has stopped for good; see [`Writer::failed`].
+    pub failed: bool,
+}
+
+/// What the writer has done so far; the first six as in [`Progress`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Watermarks {
+    /// Last LSN handed to the page cache.
+    pub written_lsn: Lsn,
+    /// Last LSN on the device.
+    pub durable_lsn: Lsn,
+    /// Position in the source up to which all is written.
+    pub written_offset: ReplOffset,
+    /// Position in the source up to which all is durable.
+    pub durable_offset: ReplOffset,
+    /// Time of the last group written.
+    pub written_ts: Micros,
+    /// Time of the last group made durable.
+    pub durable_ts: Micros,
+    /// Bytes in all segments.
+    pub journal_bytes: u64,
+    /// Number of segments.
+    pub segments: u64,
+    /// Why the writer has stopped, if it has.
+    pub last_error: Option<String>,
+}
+
+/// How a timeline begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimelineStart {
+    /// Its number; greater than the one before.
+    pub timeline: TimelineId,
+    /// Id of its source (Redis: the replication id).
+    pub source_id: String,
+    /// Position in the source at which it begins.
+    pub offset: ReplOffset,
+    /// Why, for a person to read.
+    pub reason: String,
+    /// When.
+    pub ts: Micros,
+}
+
+/// What the thread publishes; one lock, so that the numbers belong together.
+#[derive(Debug, Clone, Copy, Default)]
+struct Published {
+    progress: Progress,
+    journal_bytes: u64,
+    segments: u64,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Queue,
+    published: Mutex<Published>,
+}
+
+/// Handle of the writer's thread; clones share it. Dropping the last one without
+/// [`Writer::close`] writes and syncs what is queued but leaves the segment unsealed, as after a
+/// crash.
+#[derive(Debug, Clone)]
+pub struct Writer {
+    handle: Arc<Handle>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Writer {
+    pub(crate) fn spawn(appender: Appender, sync: SyncPolicy, on_progress: impl Fn(Progress) + Send + 'static) -> Self {
+        let shared = Arc::new(Shared::default());
+        let thread = thread::spawn(&shared, appender, sync, on_progress);
+        Self { handle: Arc::new(Handle { shared, thread: Mutex::new(thread) }) }
+    }
+
+    /// Queues a block; waits while more than [`MAX_QUEUED_BYTES`] are queued.
+    pub fn submit(&self, block: Block) -> Result<(), SubmitError> {
+        self.push(Item::Block(block))
+    }
+
+    /// Queues a block without waiting; gives it back with the reason if it can't be taken.
+    #[expect(clippy::result_large_err, reason = "the caller gets its block back")]
+    pub fn try_submit(&self, block: Block) -> Result<(), (Block, SubmitError)> {
+        match self.handle.shared.queue.push(Item::Block(block), false) {
+            Err((Item::Block(block), reason)) => Err((block, reason)),
+            Ok(()) | Err((Item::Timeline(_), _)) => Ok(()),
+        }
+    }
+
+    /// Begins a timeline after the blocks submitted so far; blocks submitted later belong to it. It
+    /// is durable before the next block is written.
+    pub fn begin_timeline(&self, start: TimelineStart) -> Result<(), SubmitError> {
+        self.push(Item::Timeline(start))
+    }
+
+    fn push(&self, item: Item) -> Result<(), SubmitError> {
+        self.handle.shared.queue.push(item, true).map_err(|(_, reason)| reason)
+    }
+
+    /// Asks for a sync soon of what was submitted so far, whatever the policy.
+    pub fn sync_now(&self) {
+        self.handle.shared.queue.ask_sync();
+    }
+
+    /// Bytes waiting to be written.
+    pub fn queued_bytes(&self) -> usize {
+        self.handle.shared.queue.bytes()
+    }
+
+    /// How far the writer is.
+    pub fn watermarks(&self) -> Watermarks {
+        let Published { progress: p, journal_bytes, segments } = self.handle.shared.read();
+        Watermarks {
+            written_lsn: p.written_lsn,
+            durable_lsn: p.durable_lsn,
+            written_offset: p.written_offset,
+            durable_offset: p.durable_offset,
+            written_ts: p.written_ts,
+            durable_ts: p.durable_ts,
+            journal_bytes,
+            segments,
+            last_error: self.failed(),
+        }
+    }
+
+    /// Why the writer has stopped, if it has.
+    pub fn failed(&self) -> Option<String> {
+        self.handle.shared.queue.failed()
+    }
+
+    /// Writes what is queued, seals, syncs, ends the thread; other handles are refused from now on.
+    pub fn close(self) -> Result<(), SubmitError> {
+        self.handle.end(End::Seal);
+        self.failed().map_or(Ok(()), |reason| Err(SubmitError::Failed(reason)))
+    }
+}
+
+impl Shared {
+    fn read(&self) -> Published {
+        *self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, published: Published) {
+        *self.published.lock().unwrap_or_else(PoisonError::into_inner) = published;
+    }
+}
+
+impl Handle {
+    fn end(&self, end: End) {
+        self.shared.queue.ask_end(end);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // The callback may own the last handle; a thread can't wait for itself.
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+            && thread.join().is_err()
+        {
+            self.shared.queue.fail("the journal writer's thread panicked".to_owned());
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.end(End::Leave);
+    }
+}
