@@ -1,0 +1,143 @@
+//! Takes the full copy with which a timeline begins, and any later snapshot.
+//!
+//! The RDB goes straight to the disk; its CRC64 is checked on the way. The manifest that makes it a
+//! snapshot is put in place last, after the copy is synced.
+
+use redtape_journal::{Lsn, Micros, ReplOffset, SnapshotKind, SnapshotManifest, SnapshotWriter, TimelineStart};
+use redtape_wire::psync::RdbReceiver;
+use redtape_wire::rdb::{RdbSummary, RdbVerifier};
+
+use super::prober::Pace;
+use super::{Capture, Ended, Link, LinkError, Position};
+
+/// Silence on the link that ends a copy.
+const SILENCE: std::time::Duration = std::time::Duration::from_secs(120);
+
+/// A copy on its way to the disk.
+pub(crate) struct CopyInProgress {
+    receiver: RdbReceiver,
+    verifier: RdbVerifier,
+    writer: SnapshotWriter,
+    chunk: Vec<u8>,
+}
+
+impl CopyInProgress {
+    pub(crate) fn begin(dir: &std::path::Path) -> Result<Self, String> {
+        Ok(Self {
+            receiver: RdbReceiver::new(),
+            verifier: RdbVerifier::new(),
+            writer: SnapshotWriter::create(dir).map_err(|e| e.to_string())?,
+            chunk: Vec::new(),
+        })
+    }
+
+    /// Takes what the link has received; true = the copy is complete.
+    pub(crate) fn take(&mut self, link: &mut Link) -> Result<bool, String> {
+        self.chunk.clear();
+        let (used, done) = self.receiver.feed(&link.buf, &mut self.chunk).map_err(|e| e.to_string())?;
+        let _ = link.buf.split_to(used);
+        self.verifier.update(&self.chunk);
+        self.writer.write(&self.chunk).map_err(|e| e.to_string())?;
+        Ok(done)
+    }
+
+    /// Checks it and puts it in place.
+    pub(crate) fn commit(self, manifest: impl FnOnce(&RdbSummary) -> SnapshotManifest) -> Result<RdbSummary, String> {
+        let summary = self.verifier.finish().map_err(|e| e.to_string())?;
+        self.writer.commit(manifest(&summary)).map_err(|e| e.to_string())?;
+        Ok(summary)
+    }
+}
+
+/// Receives with a limit on silence.
+pub(crate) async fn receive(link: &mut Link) -> Result<usize, String> {
+    match tokio::time::timeout(SILENCE, link.receive()).await {
+        Ok(r) => r.map_err(|e: LinkError| e.to_string()),
+        Err(_) => Err(format!("the server sent nothing for {} s", SILENCE.as_secs())),
+    }
+}
+
+/// The manifest of a copy.
+pub(crate) fn manifest(
+    summary: &RdbSummary,
+    at: (Lsn, Micros),
+    position: &Position,
+    kind: SnapshotKind,
+    table: &str,
+) -> SnapshotManifest {
+    let aux = |name: &str| summary.aux.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone());
+    SnapshotManifest {
+        lsn: at.0,
+        timeline: position.timeline,
+        source_id: position.replid.clone(),
+        offset: position.offset,
+        db: None,
+        ts: at.1,
+        kind,
+        bytes: 0,
+        blake3: String::new(),
+        magic_version: summary.version.to_string(),
+        server_version: aux("valkey-ver").or_else(|| aux("redis-ver")).unwrap_or_default(),
+        checksum_present: summary.checksum_present,
+        command_table: Some(serde_json::Value::String(table.to_owned())),
+    }
+}
+
+impl Capture {
+    /// Just behind `+FULLRESYNC`: takes the copy and begins a timeline with it.
+    pub(super) async fn take_base(
+        &mut self,
+        link: &mut Link,
+        replid: String,
+        offset: ReplOffset,
+        reason: String,
+    ) -> Result<(), Ended> {
+        let ts = Micros::now().max(self.recorder.tail().ts);
+        self.metrics.state("full_sync");
+        self.probes.set_pace(Pace::Late);
+        self.take_stamps();
+        self.join.stream_starts(ts, offset);
+        self.join.forget_replied_before(ts);
+        let position = Position { timeline: self.next_timeline(), replid, offset, db: 0 };
+        tracing::info!(
+            timeline = position.timeline.0,
+            offset = offset.0,
+            reason,
+            "taking a base: a full copy of the server's data"
+        );
+        let mut copy = CopyInProgress::begin(&self.config.dir).map_err(Ended::Base)?;
+        let mut stop = self.stop.clone();
+        loop {
+            if copy.take(link).map_err(Ended::Base)? {
+                break;
+            }
+            let received = self.with_tee(async {
+                tokio::select! {
+                    r = receive(link) => Some(r),
+                    _ = stop.wait_for(|on| *on) => None,
+                }
+            });
+            match received.await {
+                None => return Err(Ended::Stopped),
+                Some(r) => r.map_err(Ended::Base)?,
+            };
+        }
+        let at = (self.recorder.tail().lsn, ts);
+        let table = self.table.load().to_text();
+        let made = |s: &RdbSummary| manifest(s, at, &position, SnapshotKind::Base, &table);
+        let summary = copy.commit(made).map_err(Ended::Base)?;
+        if !summary.checksum_present {
+            tracing::warn!("the server writes no RDB checksums (rdbchecksum no): the base can't be checked on its way");
+        }
+        let start =
+            TimelineStart { timeline: position.timeline, source_id: position.replid.clone(), offset, reason, ts };
+        self.recorder.begin(start).map_err(Ended::Journal)?;
+        tracing::info!(
+            timeline = position.timeline.0,
+            bytes = summary.bytes,
+            "the base is taken: every moment from {ts} on can be restored"
+        );
+        self.position = Some(position);
+        Ok(())
+    }
+}

@@ -1,0 +1,272 @@
+//! Turns the bytes of the replication link into groups of effects.
+//!
+//! Pure. Keeps the offset and the selected database; knows what in the stream is no effect: `PING`,
+//! `REPLCONF GETACK`, `SELECT`, and the `MULTI`/`EXEC` round a group (Redis 7.0 `replication.c`).
+//!
+//! Invariant: [`EffectParser::position`] is the end of a whole group and the database selected
+//! there, so that a link resumed from it sends nothing twice and nothing is missing.
+
+use bytes::{Bytes, BytesMut};
+use redtape_journal::{Micros, ReplOffset};
+use redtape_wire::resp::{Args, Parsed, parse_request};
+use smallvec::SmallVec;
+
+/// Largest group that is kept in memory; a larger one ends the timeline with a stated reason.
+pub(crate) const GROUP_BYTES_MAX: usize = 2 << 30;
+
+/// One command of the stream.
+#[derive(Debug, Clone)]
+pub(crate) struct Effect {
+    /// Database in which it ran.
+    pub db: u32,
+    frame: Bytes,
+    args: Args,
+}
+
+impl Effect {
+    /// The arguments, lent.
+    pub(crate) fn args(&self) -> SmallVec<[&[u8]; 8]> {
+        self.args.iter().map(|(a, b)| &self.frame[*a..*b]).collect()
+    }
+
+    /// Lends the arguments.
+    pub(crate) fn with_args<R>(&self, f: impl FnOnce(&[&[u8]]) -> R) -> R {
+        f(&self.args())
+    }
+}
+
+/// What took effect together.
+#[derive(Debug, Clone)]
+pub(crate) struct EffectGroup {
+    /// In order; never empty.
+    pub effects: SmallVec<[Effect; 1]>,
+    /// It stood between MULTI and EXEC.
+    pub atomic: bool,
+    /// Offset just behind it.
+    pub end_offset: ReplOffset,
+    /// Database selected behind it.
+    pub end_db: u32,
+    /// When its last byte was read.
+    pub arrived: Micros,
+}
+
+/// What the stream held.
+#[derive(Debug)]
+pub(crate) enum StreamEvent {
+    /// A whole group.
+    Group(EffectGroup),
+    /// The server asks how far we are.
+    GetAck,
+}
+
+/// The stream is not what a replication stream can be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum StreamError {
+    /// Bytes that are no command.
+    #[error("the replication stream is not RESP at offset {0}")]
+    NotResp(u64),
+    /// A transaction larger than [`GROUP_BYTES_MAX`].
+    #[error("a transaction in the replication stream is larger than {GROUP_BYTES_MAX} bytes")]
+    GroupTooLarge,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct EffectParser {
+    offset: u64,
+    db: u32,
+    position: (ReplOffset, u32),
+    open: Option<SmallVec<[Effect; 1]>>,
+    open_bytes: usize,
+    /// Do not parse again before this many bytes are there.
+    need: usize,
+}
+
+impl EffectParser {
+    /// At `offset` with `db` selected.
+    pub(crate) fn new(offset: ReplOffset, db: u32) -> Self {
+        Self { offset: offset.0, db, position: (offset, db), open: None, open_bytes: 0, need: 0 }
+    }
+
+    /// End of the last whole group, and the database selected there.
+    pub(crate) fn position(&self) -> (ReplOffset, u32) {
+        self.position
+    }
+
+    /// Takes the next event out of `buf`; `None` = more bytes are needed.
+    pub(crate) fn next(&mut self, buf: &mut BytesMut, now: Micros) -> Result<Option<StreamEvent>, StreamError> {
+        let mut args = Args::new();
+        loop {
+            if buf.len() < self.need.max(1) {
+                return Ok(None);
+            }
+            let len = match parse_request(buf, &mut args) {
+                Ok(Parsed::Whole { len }) => len,
+                Ok(Parsed::Partial(rest)) => {
+                    // The least that must still come, so that a long command is not parsed again
+                    // for every few bytes of it: an argument has at least six bytes.
+                    self.need =
+                        rest.map_or(buf.len(), |r| r.consumed + r.bytes_left + 6 * r.args_left).max(buf.len() + 1);
+                    return Ok(None);
+                }
+                Ok(Parsed::Inline { .. }) | Err(_) => return Err(StreamError::NotResp(self.offset)),
+            };
+            self.need = 0;
+            let frame = buf.split_to(len).freeze();
+            self.offset += len as u64;
+            if let Some(event) = self.command(frame, std::mem::take(&mut args), now)? {
+                return Ok(Some(event));
+            }
+        }
+    }
+
+    fn command(&mut self, frame: Bytes, args: Args, now: Micros) -> Result<Option<StreamEvent>, StreamError> {
+        let name = args.first().map_or(&[][..], |(a, b)| &frame[*a..*b]);
+        let is = |word: &[u8]| name.eq_ignore_ascii_case(word);
+        if is(b"select") {
+            let db =
+                args.get(1).and_then(|(a, b)| std::str::from_utf8(&frame[*a..*b]).ok()).and_then(|s| s.parse().ok());
+            self.db = db.ok_or(StreamError::NotResp(self.offset))?;
+        } else if is(b"multi") {
+            self.open = Some(SmallVec::new());
+            self.open_bytes = 0;
+            return Ok(None);
+        } else if is(b"exec") {
+            let effects = self.open.take().unwrap_or_default();
+            return Ok((!effects.is_empty()).then(|| self.group(effects, true, now)).or_else(|| self.skip()));
+        } else if is(b"replconf") {
+            self.skip();
+            let get_ack = args.get(1).is_some_and(|(a, b)| frame[*a..*b].eq_ignore_ascii_case(b"getack"));
+            return Ok(get_ack.then_some(StreamEvent::GetAck));
+        } else if !(is(b"ping") || args.is_empty()) {
+            let bytes = frame.len();
+            let effect = Effect { db: self.db, frame, args };
+            if let Some(open) = &mut self.open {
+                self.open_bytes += bytes;
+                if self.open_bytes > GROUP_BYTES_MAX {
+                    return Err(StreamError::GroupTooLarge);
+                }
+                open.push(effect);
+                return Ok(None);
+            }
+            return Ok(Some(self.group(smallvec::smallvec![effect], false, now)));
+        }
+        self.skip();
+        Ok(None)
+    }
+
+    /// Something that is no effect ended here.
+    fn skip(&mut self) -> Option<StreamEvent> {
+        if self.open.is_none() {
+            self.position = (ReplOffset(self.offset), self.db);
+        }
+        None
+    }
+
+    fn group(&mut self, effects: SmallVec<[Effect; 1]>, atomic: bool, now: Micros) -> StreamEvent {
+        self.position = (ReplOffset(self.offset), self.db);
+        let (end_offset, end_db) = self.position;
+        StreamEvent::Group(EffectGroup { effects, atomic, end_offset, end_db, arrived: now })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redtape_wire::resp::encode_command;
+
+    use super::*;
+
+    fn stream(lines: &[&str]) -> Vec<u8> {
+        let mut out = Vec::new();
+        lines.iter().for_each(|l| encode_command(&mut out, &l.split(' ').collect::<Vec<_>>()));
+        out
+    }
+
+    fn show(group: &EffectGroup) -> String {
+        let effects: Vec<String> = group
+            .effects
+            .iter()
+            .map(|e| {
+                e.with_args(|a| {
+                    format!("{}:{}", e.db, a.iter().map(|x| String::from_utf8_lossy(x)).collect::<Vec<_>>().join(" "))
+                })
+            })
+            .collect();
+        format!("{}{}", if group.atomic { "atomic " } else { "" }, effects.join("; "))
+    }
+
+    #[test]
+    fn groups_offsets_and_databases_at_every_split() {
+        let lines = [
+            "SELECT 2",
+            "SET a 1",
+            "ping",
+            "MULTI",
+            "INCR a",
+            "SELECT 3",
+            "DEL b",
+            "EXEC",
+            "REPLCONF GETACK *",
+            "SELECT 0",
+            "multi",
+            "exec",
+            "lpush l x",
+        ];
+        let wire = stream(&lines);
+        let end = |n: usize| 100 + stream(&lines[..n]).len() as u64;
+        for step in 1..wire.len() {
+            let (mut parser, mut buf) = (EffectParser::new(ReplOffset(100), 9), BytesMut::new());
+            let (mut groups, mut acks) = (Vec::new(), 0);
+            for chunk in wire.chunks(step) {
+                buf.extend_from_slice(chunk);
+                while let Some(event) = parser.next(&mut buf, Micros(1)).expect("sound") {
+                    match event {
+                        StreamEvent::Group(g) => groups.push((show(&g), g.end_offset.0, g.end_db)),
+                        StreamEvent::GetAck => acks += 1,
+                    }
+                }
+                // Never inside a transaction.
+                let at = parser.position().0.0;
+                assert!(!(end(3)..end(8)).contains(&at) || at == end(3), "step {step}");
+            }
+            let want = [
+                ("2:SET a 1".to_owned(), end(2), 2),
+                ("atomic 2:INCR a; 3:DEL b".to_owned(), end(8), 3),
+                ("0:lpush l x".to_owned(), end(13), 0),
+            ];
+            assert_eq!(groups, want, "step {step}");
+            assert_eq!((acks, parser.position()), (1, (ReplOffset(end(13)), 0)));
+        }
+    }
+
+    #[test]
+    fn a_command_with_many_arguments_is_not_parsed_over_and_over() {
+        let words: Vec<String> = (0..20_000).map(|n| format!("argument-number-{n}")).collect();
+        let mut wire = Vec::new();
+        encode_command(&mut wire, &words);
+        let (mut parser, mut buf, mut parses) = (EffectParser::new(ReplOffset(0), 0), BytesMut::new(), 0);
+        let mut found = 0;
+        for chunk in wire.chunks(16) {
+            buf.extend_from_slice(chunk);
+            parses += usize::from(buf.len() >= parser.need);
+            found += usize::from(parser.next(&mut buf, Micros(1)).expect("sound").is_some());
+        }
+        assert_eq!(found, 1);
+        assert!(parses < 400, "{parses} parses of {} chunks", wire.len() / 16);
+    }
+
+    #[test]
+    fn garbage_is_refused() {
+        for bad in [
+            &b"+OK
+"[..],
+            b"*1
+:1
+",
+            b"
+",
+        ] {
+            assert!(EffectParser::new(ReplOffset(0), 0).next(&mut BytesMut::from(bad), Micros(1)).is_err());
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The replication link: the handshake of a replica, and bytes after it.
+//!
+//! Order of a real replica (Redis 7.0 `replication.c`): `PING`, `AUTH`, `REPLCONF listening-port`,
+//! `REPLCONF capa eof capa psync2`, (Valkey 8 and later: `REPLCONF version`), `PSYNC`; each reply is
+//! read before the next command.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use redtape_journal::ReplOffset;
+use redtape_wire::psync::{PsyncReply, parse_psync_reply};
+use redtape_wire::resp::encode_command;
+use redtape_wire::url::{RedisUrl, Secret};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::time::timeout;
+
+use crate::upstream::{Stream, connect};
+
+/// A handshake step that takes longer has failed.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+/// `+FULLRESYNC` may take as long as the server's diskless delay and a fork; keep-alives come meanwhile.
+const PSYNC_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest reply line.
+const LINE_MAX: usize = 4096;
+/// The version announced to Valkey, so that it serves hash-field TTLs instead of refusing.
+const ANNOUNCED_VERSION: &str = "9.1.0";
+/// Bytes read at once.
+pub(crate) const READ_BYTES: usize = 256 * 1024;
+
+type Conn = Box<dyn Stream + Send>;
+
+/// Why there is no link.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    /// The connection.
+    #[error("the replication link to {address}: {source}")]
+    Io {
+        /// Of the server.
+        address: String,
+        /// What happened.
+        source: io::Error,
+    },
+    /// The server does not let us follow it.
+    #[error("{address} refuses {command}: {reply}")]
+    Refused {
+        /// Of the server.
+        address: String,
+        /// Which command.
+        command: &'static str,
+        /// Its answer.
+        reply: String,
+    },
+    /// Not now.
+    #[error("{address} can't serve a replica now: {reply}")]
+    Later {
+        /// Of the server.
+        address: String,
+        /// Its answer.
+        reply: String,
+    },
+}
+
+/// A link on which the server has answered `PSYNC`.
+pub(crate) struct Link {
+    address: String,
+    read: ReadHalf<Conn>,
+    write: WriteHalf<Conn>,
+    /// Received and not yet used.
+    pub(crate) buf: BytesMut,
+}
+
+impl Link {
+    /// Connects and asks to continue behind `from`, or for a full copy.
+    pub(crate) async fn open(
+        url: &RedisUrl,
+        from: Option<(&str, ReplOffset)>,
+    ) -> Result<(Self, PsyncReply), LinkError> {
+        let mut link = Self::introduce(url).await?;
+        let address = link.address.clone();
+        let (replid, offset) =
+            from.map_or(("?".to_owned(), "-1".to_owned()), |(id, at)| (id.to_owned(), (at.0 + 1).to_string()));
+        link.send(&["PSYNC", &replid, &offset]).await?;
+        let timed_out = LinkError::Io { address: address.clone(), source: io::ErrorKind::TimedOut.into() };
+        let line = timeout(PSYNC_TIMEOUT, link.line()).await.map_err(|_| timed_out)??;
+        match parse_psync_reply(&line) {
+            PsyncReply::Later(reply) => Err(LinkError::Later { address, reply }),
+            PsyncReply::Refused(reply) => Err(LinkError::Refused { address, command: "PSYNC", reply }),
+            reply => Ok((link, reply)),
+        }
+    }
+
+    /// Goes through the handshake up to `PSYNC`, to learn whether the server would serve us.
+    pub(crate) async fn check(url: &RedisUrl) -> Result<(), LinkError> {
+        Self::introduce(url).await.map(drop)
+    }
+
+    async fn introduce(url: &RedisUrl) -> Result<Self, LinkError> {
+        let address = url.address();
+        let io = |source| LinkError::Io { address: address.clone(), source };
+        let stream = connect(url).await.map_err(io)?;
+        let (read, write) = tokio::io::split(stream);
+        let mut link = Self { address: address.clone(), read, write, buf: BytesMut::with_capacity(READ_BYTES) };
+        if let Some(password) = url.password.as_ref().map(Secret::expose) {
+            let user = url.username.as_deref();
+            let auth: Vec<&str> = ["AUTH"].into_iter().chain(user).chain([password]).collect();
+            link.step("AUTH", &auth, true).await?;
+        }
+        // An ACL of +psync +replconf alone answers NOPERM here: harmless.
+        link.step("PING", &["PING"], false).await?;
+        link.step("REPLCONF", &["REPLCONF", "listening-port", "0"], true).await?;
+        link.step("REPLCONF", &["REPLCONF", "capa", "eof", "capa", "psync2"], true).await?;
+        // Servers that don't know it answer with an error.
+        link.step("REPLCONF", &["REPLCONF", "version", ANNOUNCED_VERSION], false).await?;
+        Ok(link)
+    }
+
+    async fn step(&mut self, command: &'static str, args: &[&str], must: bool) -> Result<(), LinkError> {
+        self.send(args).await?;
+        let timed_out = || LinkError::Io { address: self.address.clone(), source: io::ErrorKind::TimedOut.into() };
+        let timed_out = timed_out();
+        let reply = timeout(STEP_TIMEOUT, self.line()).await.map_err(|_| timed_out)??;
+        if must && reply.starts_with('-') {
+            return Err(LinkError::Refused { address: self.address.clone(), command, reply: reply[1..].to_owned() });
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, args: &[&str]) -> Result<(), LinkError> {
+        let mut out = Vec::new();
+        encode_command(&mut out, args);
+        self.write.write_all(&out).await.map_err(|source| LinkError::Io { address: self.address.clone(), source })
+    }
+
+    /// One line, keep-alive newlines before it skipped.
+    async fn line(&mut self) -> Result<String, LinkError> {
+        loop {
+            while self.buf.first() == Some(&b'\n') {
+                let _ = self.buf.split_to(1);
+            }
+            if let Some(end) = self.buf.iter().position(|b| *b == b'\n') {
+                let line = self.buf.split_to(end + 1);
+                return Ok(String::from_utf8_lossy(&line).trim_end().to_owned());
+            }
+            if self.buf.len() > LINE_MAX {
+                let source = io::Error::new(io::ErrorKind::InvalidData, "an endless line");
+                return Err(LinkError::Io { address: self.address.clone(), source });
+            }
+            self.receive().await?;
+        }
+    }
+
+    /// Reads more into `buf`; gives how many bytes. An end of the connection is an error. Cancel-safe.
+    pub(crate) async fn receive(&mut self) -> Result<usize, LinkError> {
+        self.buf.reserve(READ_BYTES);
+        match self.read.read_buf(&mut self.buf).await {
+            Ok(0) => Err(LinkError::Io { address: self.address.clone(), source: io::ErrorKind::UnexpectedEof.into() }),
+            Ok(n) => Ok(n),
+            Err(source) => Err(LinkError::Io { address: self.address.clone(), source }),
+        }
+    }
+
+    /// Tells the server up to where the journal is durable.
+    pub(crate) async fn ack(&mut self, durable: ReplOffset) -> Result<(), LinkError> {
+        self.send(&["REPLCONF", "ACK", &durable.0.to_string()]).await
+    }
+}

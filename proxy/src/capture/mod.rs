@@ -1,0 +1,284 @@
+//! Capture: follows the server and brings every effect to the journal.
+//!
+//! ```text
+//! link ─► parser ─► join ─► block builder ─► writer's queue ─► segments
+//!   ▲        ▲        ▲                          │
+//!   │      offset   tee, probes                  ▼
+//!   └── REPLCONF ACK <durable offset> ◄── watermarks
+//! ```
+//!
+//! One thread owns all of it but the writer. What a crash leaves at each step:
+//! - while a base is taken: an unfinished file, set aside at the next start; the old timeline stands;
+//! - after a base, before its timeline begins: a base that nothing refers to; a new one is taken;
+//! - in the stream: the journal up to the last whole block; the next start resumes at its offset,
+//!   so that nothing is missing or doubled while the server's backlog reaches that far.
+//!
+//! Invariants: the server is only ever told offsets whose effects are synced; a timeline begins
+//! with a base that is on the disk; within a timeline the stream has no holes.
+
+mod base;
+pub(crate) mod effects;
+mod link;
+mod probe;
+mod prober;
+mod recorder;
+mod stream;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use redtape_journal::{Journal, Lsn, Micros, OpenError, OpenOptions, Recovered, ReplOffset, SyncPolicy, TimelineId};
+use redtape_wire::command::CommandTable;
+use redtape_wire::psync::PsyncReply;
+use redtape_wire::url::RedisUrl;
+use tokio::sync::watch;
+
+pub(crate) use self::base::{CopyInProgress, manifest, receive};
+pub(crate) use self::link::{Link, LinkError};
+pub(crate) use self::probe::Prober;
+pub(crate) use self::probe::ServerFacts;
+use self::prober::Probes;
+use self::recorder::Recorder;
+use crate::join::{Join, Probe};
+use crate::metrics::Metrics;
+use crate::tee::Tee;
+
+/// Pause between attempts to follow the server: doubled from the first up to the second.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How often the tee is emptied while nothing else happens.
+pub(crate) const TEE_POLL: Duration = Duration::from_millis(10);
+
+/// What capture needs to know.
+#[derive(Debug, Clone)]
+pub(crate) struct CaptureConfig {
+    /// The server to follow: the upstream, or one of its replicas.
+    pub source: RedisUrl,
+    /// The server whose offset tells how far we are: the upstream.
+    pub upstream: RedisUrl,
+    /// The journal's directory.
+    pub dir: PathBuf,
+    /// When the journal is synced.
+    pub sync: SyncPolicy,
+    /// Size at which a segment is sealed.
+    pub segment_bytes: u64,
+    /// Sessions leave stamps.
+    pub has_tee: bool,
+}
+
+/// Where the journal stands in the server's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) timeline: TimelineId,
+    pub(crate) replid: String,
+    pub(crate) offset: ReplOffset,
+    pub(crate) db: u32,
+}
+
+/// Why a stretch of following ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Ended {
+    #[error("asked to stop")]
+    Stopped,
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("{0}")]
+    Stream(#[from] effects::StreamError),
+    #[error("the base copy: {0}")]
+    Base(String),
+    #[error("the journal: {0}")]
+    Journal(String),
+}
+
+/// Opens the journal as capture wants it.
+pub(crate) fn open_journal(config: &CaptureConfig) -> Result<(Journal, Recovered), OpenError> {
+    Journal::create_or_open(
+        &config.dir,
+        OpenOptions { segment_bytes: config.segment_bytes, sync: config.sync, source: config.upstream.to_string() },
+    )
+}
+
+/// The capture, for one thread.
+pub(crate) struct Capture {
+    config: CaptureConfig,
+    metrics: Metrics,
+    tee: Arc<Tee>,
+    table: Arc<ArcSwap<CommandTable>>,
+    stop: watch::Receiver<bool>,
+    join: Join,
+    recorder: Recorder,
+    probes: Probes,
+    position: Option<Position>,
+    /// Why the present position can't be continued, if so.
+    break_reason: Option<String>,
+    dropped: u64,
+}
+
+/// Follows the server until asked to stop; then everything is flushed and the tail is sealed.
+#[allow(clippy::too_many_arguments)] // Each has one owner and one use; a struct would only rename them.
+pub(crate) async fn run(
+    config: CaptureConfig,
+    opened: (Journal, Recovered),
+    first_probe: Probe,
+    facts: ServerFacts,
+    tee: Arc<Tee>,
+    table: Arc<ArcSwap<CommandTable>>,
+    metrics: Metrics,
+    stop: watch::Receiver<bool>,
+) {
+    let mut join = Join::new(table.load_full(), config.has_tee);
+    // What ran before this process is here was asked for through an earlier one, or past it.
+    join.unknown_until(first_probe.offset);
+    let (recorder, position) = Recorder::start(opened, metrics.clone());
+    let probes = Probes::start(config.upstream.clone(), facts, table.clone(), metrics.clone());
+    let mut capture =
+        Capture { config, metrics, tee, table, stop, join, recorder, probes, position, break_reason: None, dropped: 0 };
+    capture.follow().await;
+    capture.recorder.close();
+}
+
+impl Capture {
+    async fn follow(&mut self) {
+        let mut pause = BACKOFF.0;
+        loop {
+            let started = std::time::Instant::now();
+            match self.follow_once().await {
+                Ended::Stopped => return,
+                Ended::Journal(e) => {
+                    self.metrics.error("journal");
+                    self.metrics.state("failed");
+                    tracing::error!(error = e, "the journal can't be written: writes are NOT being recorded");
+                }
+                Ended::Link(e @ LinkError::Refused { .. }) => {
+                    self.metrics.error("tap_refused");
+                    tracing::error!(error = %e, "the server does not let redtape follow it: grant +psync +replconf, or check the password");
+                }
+                ended => {
+                    self.metrics.error("tap_link");
+                    tracing::warn!(error = %ended, "the replication link ended; following again");
+                }
+            }
+            if started.elapsed() > BACKOFF.1 {
+                pause = BACKOFF.0;
+            }
+            let mut stop = self.stop.clone();
+            let stopped = self.with_tee(async {
+                tokio::select! {
+                    _ = stop.wait_for(|on| *on) => true,
+                    () = tokio::time::sleep(pause) => false,
+                }
+            });
+            if stopped.await {
+                return;
+            }
+            pause = (pause * 2).min(BACKOFF.1);
+        }
+    }
+
+    async fn follow_once(&mut self) -> Ended {
+        if self.recorder.failed().is_some() {
+            match self.recorder.reopen(&self.config) {
+                Ok(position) => self.position = position,
+                Err(e) => return Ended::Journal(e),
+            }
+        }
+        self.metrics.state("connecting");
+        let from = self.position.clone().filter(|_| self.break_reason.is_none());
+        let url = self.config.source.clone();
+        let asked = from.clone();
+        let mut stop = self.stop.clone();
+        let opened = self
+            .with_tee(async move {
+                tokio::select! {
+                    r = Link::open(&url, asked.as_ref().map(|p| (p.replid.as_str(), p.offset))) => Some(r),
+                    _ = stop.wait_for(|on| *on) => None,
+                }
+            })
+            .await;
+        let (mut link, reply) = match opened {
+            None => return Ended::Stopped,
+            Some(Ok(opened)) => opened,
+            Some(Err(e)) => return e.into(),
+        };
+        match (reply, from) {
+            (PsyncReply::Continue { replid }, Some(position)) => {
+                if let Some(new) = replid.filter(|new| *new != position.replid) {
+                    // A MULTI that contained REPLICAOF can have lost writes here without a trace.
+                    self.break_reason = Some(format!(
+                        "the server's replication id changed from {} to {new} (failover, or it was made a primary again)",
+                        position.replid
+                    ));
+                    return Ended::Base("the history changed hands; a new base is needed".to_owned());
+                }
+                tracing::info!(
+                    timeline = position.timeline.0,
+                    offset = position.offset.0,
+                    "the journal continues where it ended"
+                );
+            }
+            (PsyncReply::FullResync { replid, offset }, from) => {
+                let reason = self.reason_for(from.as_ref(), &replid);
+                if let Err(e) = self.take_base(&mut link, replid, ReplOffset(offset), reason).await {
+                    return e;
+                }
+                self.break_reason = None;
+            }
+            (reply, _) => return Ended::Base(format!("the server answered PSYNC with {reply:?}")),
+        }
+        self.stream(&mut link).await
+    }
+
+    fn reason_for(&mut self, from: Option<&Position>, replid: &str) -> String {
+        if let Some(reason) = self.break_reason.clone() {
+            return reason;
+        }
+        match (from, &self.position) {
+            (Some(p), _) if p.replid == replid => {
+                format!("the server's backlog no longer reached back to offset {}", p.offset)
+            }
+            (Some(p), _) => {
+                format!("the server has another history ({replid}) than the one that was followed ({})", p.replid)
+            }
+            _ => "first start".to_owned(),
+        }
+    }
+
+    /// Runs something slow while the tee is emptied and probes are taken in.
+    pub(crate) async fn with_tee<F: Future>(&mut self, slow: F) -> F::Output {
+        tokio::pin!(slow);
+        let mut tick = tokio::time::interval(TEE_POLL);
+        loop {
+            tokio::select! {
+                done = &mut slow => return done,
+                _ = tick.tick() => self.take_stamps(),
+                probe = self.probes.next() => self.join.probe(probe),
+            }
+        }
+    }
+
+    /// Empties the tee.
+    pub(crate) fn take_stamps(&mut self) {
+        while let Some(message) = self.tee.take() {
+            self.join.tee(message);
+        }
+        let dropped = self.tee.dropped() + self.join.stamps().1;
+        if dropped > self.dropped {
+            self.metrics.stamps_dropped.inc_by(dropped - self.dropped);
+            self.dropped = dropped;
+            self.join.stamps_were_lost();
+        }
+    }
+
+    pub(crate) fn next_timeline(&self) -> TimelineId {
+        TimelineId(self.position.as_ref().map_or(0, |p| p.timeline.0).max(self.recorder.last_timeline().0) + 1)
+    }
+}
+
+/// What the journal holds at its end, for messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tail {
+    pub(crate) lsn: Lsn,
+    pub(crate) ts: Micros,
+    pub(crate) timeline: TimelineId,
+}

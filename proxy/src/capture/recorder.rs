@@ -1,0 +1,217 @@
+//! The journal as the capture uses it: judged groups in, blocks to the writer, watermarks out.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use redtape_journal::{
+    Block, BlockBuilder, GroupRef, Journal, Lsn, Micros, RecordRef, Recovered, ReplOffset, SubmitError, TimelineId,
+    TimelineStart, Writer,
+};
+use smallvec::SmallVec;
+use tokio::sync::Notify;
+
+use super::{CaptureConfig, Position, Tail, open_journal};
+use crate::join::Judged;
+use crate::metrics::Metrics;
+
+/// A block is handed over when it has grown to this size.
+const BLOCK_BYTES: usize = 128 * 1024;
+/// Requests whose way to the journal is being timed.
+const TIMED_MAX: usize = 4096;
+
+/// See the module.
+pub(crate) struct Recorder {
+    writer: Option<Writer>,
+    builder: BlockBuilder,
+    tail: Tail,
+    /// First offset and LSN of the present timeline.
+    start: (ReplOffset, Lsn),
+    complete_until: Micros,
+    progress: Arc<Notify>,
+    timed: VecDeque<(Lsn, Micros)>,
+    metrics: Metrics,
+}
+
+impl Recorder {
+    /// Takes the opened journal; gives where it ends.
+    pub(crate) fn start(opened: (Journal, Recovered), metrics: Metrics) -> (Self, Option<Position>) {
+        let (journal, recovered) = opened;
+        for note in &recovered.notes {
+            tracing::warn!("journal recovery: {note}");
+        }
+        let progress = Arc::new(Notify::new());
+        let notify = progress.clone();
+        let writer = journal.start(move |_| notify.notify_one());
+        let last = recovered.last.as_ref();
+        let tail = last.map_or_else(Tail::default, |l| Tail { lsn: l.last_lsn, ts: l.last_ts, timeline: l.timeline });
+        let offset = last.map_or(ReplOffset(0), |l| l.end_offset);
+        let db = last.map_or(0, |l| l.db);
+        let position = last.map(|l| Position { timeline: l.timeline, replid: l.source_id.clone(), offset, db });
+        let recorder = Self {
+            writer: Some(writer),
+            builder: BlockBuilder::new(Lsn(tail.lsn.0 + 1), tail.ts, offset, db),
+            tail,
+            start: (offset, Lsn(tail.lsn.0 + 1)),
+            complete_until: last.map_or(Micros(0), |l| l.complete_until),
+            progress,
+            timed: VecDeque::new(),
+            metrics,
+        };
+        recorder.metrics.timeline.set(i64::from(tail.timeline.0));
+        (recorder, position)
+    }
+
+    /// After a failure: recovers what is on the disk and goes on from there.
+    pub(crate) fn reopen(&mut self, config: &CaptureConfig) -> Result<Option<Position>, String> {
+        // The lock goes with the old writer; what it could not write is not there, so its error is no news.
+        if let Some(old) = self.writer.take() {
+            let _ = old.close();
+        }
+        let opened = open_journal(config).map_err(|e| e.to_string())?;
+        let (fresh, position) = Self::start(opened, self.metrics.clone());
+        *self = fresh;
+        Ok(position)
+    }
+
+    pub(crate) fn failed(&self) -> Option<String> {
+        match &self.writer {
+            Some(writer) => writer.failed(),
+            None => Some("it is not open".to_owned()),
+        }
+    }
+
+    pub(crate) fn last_timeline(&self) -> TimelineId {
+        self.tail.timeline
+    }
+
+    pub(crate) fn tail(&self) -> Tail {
+        self.tail
+    }
+
+    pub(crate) fn progress(&self) -> Arc<Notify> {
+        self.progress.clone()
+    }
+
+    /// A timeline begins; its base is on the disk.
+    pub(crate) fn begin(&mut self, start: TimelineStart) -> Result<(), String> {
+        let writer = self.writer.as_ref().ok_or("it is not open")?;
+        let (timeline, offset, ts) = (start.timeline, start.offset, start.ts.max(self.tail.ts));
+        writer.begin_timeline(start).map_err(|e| e.to_string())?;
+        self.tail = Tail { timeline, ts, ..self.tail };
+        self.start = (offset, Lsn(self.tail.lsn.0 + 1));
+        self.complete_until = ts;
+        self.builder = BlockBuilder::new(self.start.1, ts, offset, 0);
+        self.metrics.timeline.set(i64::from(timeline.0));
+        self.metrics.window_start_seconds.set(ts.0 as f64 / 1e6);
+        Ok(())
+    }
+
+    /// Takes a group; true = the block is large enough to be handed over.
+    pub(crate) fn push(&mut self, judged: &Judged) -> Result<bool, String> {
+        let group = &judged.group;
+        let lsn = push_group(&mut self.builder, judged)?;
+        self.builder.set_db(group.end_db);
+        self.tail = Tail { lsn, ts: judged.ts, ..self.tail };
+        if let Some(at) = judged.stamped
+            && self.timed.len() < TIMED_MAX
+        {
+            self.timed.push_back((lsn, at));
+        }
+        Ok(self.builder.len_bytes() >= BLOCK_BYTES)
+    }
+
+    /// Hands over what was pushed. Waits while the writer's queue is full: then the server's output
+    /// buffer fills, and in the end the server breaks the link and a new timeline begins.
+    pub(crate) async fn flush(&mut self, complete_until: Option<Micros>) -> Result<(), String> {
+        if self.builder.is_empty() {
+            return Ok(());
+        }
+        self.complete_until = self.complete_until.max(complete_until.unwrap_or_default());
+        let block = self.builder.finish(self.complete_until);
+        self.submit(block).await
+    }
+
+    /// Nothing new up to `until`: keeps the end of the window moving.
+    pub(crate) async fn heartbeat(&mut self, until: Micros, offset: ReplOffset, db: u32) -> Result<(), String> {
+        if until <= self.complete_until {
+            return Ok(());
+        }
+        self.complete_until = until;
+        self.builder.set_db(db);
+        self.builder.set_end_offset(offset);
+        let block = Block::heartbeat(Lsn(self.tail.lsn.0 + 1), self.tail.ts, until, offset, db);
+        self.submit(block).await
+    }
+
+    async fn submit(&mut self, mut block: Block) -> Result<(), String> {
+        let writer = self.writer.as_ref().ok_or("it is not open")?;
+        loop {
+            match writer.try_submit(block) {
+                Ok(()) => return Ok(()),
+                Err((back, SubmitError::Full)) => block = back,
+                Err((_, e)) => return Err(e.to_string()),
+            }
+            self.progress.notified().await;
+        }
+    }
+
+    /// Asks for a sync whatever the policy.
+    pub(crate) fn sync_now(&self) {
+        if let Some(writer) = &self.writer {
+            writer.sync_now();
+        }
+    }
+
+    /// Up to where the present timeline is synced.
+    pub(crate) fn durable_offset(&self) -> ReplOffset {
+        let (offset, first) = self.start;
+        match self.writer.as_ref().map(Writer::watermarks) {
+            Some(w) if w.durable_lsn >= first => w.durable_offset.max(offset),
+            _ => offset,
+        }
+    }
+
+    /// Exports the watermarks; times what has arrived.
+    pub(crate) fn export(&mut self) {
+        let Some(w) = self.writer.as_ref().map(Writer::watermarks) else { return };
+        let now = Micros::now();
+        while self.timed.front().is_some_and(|(lsn, _)| *lsn <= w.written_lsn) {
+            if let Some((_, at)) = self.timed.pop_front() {
+                self.metrics.request_to_journal_seconds.observe((now.0 - at.0).max(0) as f64 / 1e6);
+            }
+        }
+        self.metrics.written_lsn.set(w.written_lsn.0 as i64);
+        self.metrics.durable_lsn.set(w.durable_lsn.0 as i64);
+        self.metrics.journal_bytes.set(w.journal_bytes as i64);
+        self.metrics.journal_segments.set(w.segments as i64);
+        self.metrics.window_end_seconds.set(self.complete_until.0 as f64 / 1e6);
+    }
+
+    /// Writes what is queued and seals the tail.
+    pub(crate) fn close(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            match writer.close() {
+                Ok(()) => tracing::info!(lsn = self.tail.lsn.0, "the journal is sealed"),
+                Err(e) => tracing::error!(error = %e, "the journal could not be sealed; the next start recovers it"),
+            }
+        }
+    }
+}
+
+fn push_group(builder: &mut BlockBuilder, judged: &Judged) -> Result<Lsn, String> {
+    let group = &judged.group;
+    // Arguments are lent one effect at a time; a group needs them all at once.
+    let args: SmallVec<[SmallVec<[&[u8]; 8]>; 1]> = group.effects.iter().map(super::effects::Effect::args).collect();
+    let records: SmallVec<[RecordRef<'_>; 1]> =
+        group.effects.iter().zip(&args).map(|(e, args)| RecordRef { db: e.db, args }).collect();
+    builder
+        .push(&GroupRef {
+            ts: judged.ts,
+            slack: judged.slack,
+            origin: &judged.origin,
+            atomic: group.atomic,
+            end_offset: group.end_offset,
+            records: &records,
+        })
+        .map_err(|e| e.to_string())
+}

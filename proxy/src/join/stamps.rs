@@ -1,0 +1,201 @@
+//! The stamps that wait for their effect, findable by database and key.
+//!
+//! A stamp leaves when its effect came, when its reply said that there is none, or when the stream
+//! has passed the point up to which it must have come (see [`Stamps::forget_replied_before`]).
+//! At most [`STAMPS_MAX`] wait; the oldest goes first.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use redtape_journal::Micros;
+use smallvec::SmallVec;
+
+use super::causes::{Fit, fit, is_script, many_groups};
+use crate::tee::{Identity, Outcome, Part, Stamp};
+
+/// Stamps that may wait. A first full sync of half a minute at 30,000 writes a second fits.
+pub(super) const STAMPS_MAX: usize = 1 << 20;
+/// Stamps on one key that are compared with an effect.
+const CANDIDATES_MAX: usize = 256;
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
+/// Database and key hash.
+type Slot = (u32, u64);
+const NO_KEY: Slot = (u32::MAX, 0);
+
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) stamp: Box<Stamp>,
+    /// When its reply was seen.
+    pub(super) replied: Option<Micros>,
+    /// It already explained a group, and may explain more.
+    pub(super) spent: bool,
+}
+
+/// The best explanation of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Match {
+    pub(super) id: u64,
+    pub(super) fit: Fit,
+    pub(super) replied: bool,
+    spent: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Stamps {
+    waiting: Map<u64, Waiting>,
+    by_key: Map<Slot, VecDeque<u64>>,
+    /// In the order of arrival, for the limit.
+    order: VecDeque<u64>,
+    /// Replied and not yet explained, in the order of replies.
+    replied: VecDeque<(Micros, u64)>,
+    pub(super) overflowed: u64,
+}
+
+fn slots(stamp: &Stamp) -> SmallVec<[Slot; 4]> {
+    let mut slots = SmallVec::new();
+    for part in &stamp.parts {
+        part_slots(part, &mut slots);
+    }
+    slots
+}
+
+fn part_slots(part: &Part, slots: &mut SmallVec<[Slot; 4]>) {
+    if part.keys.is_empty() || is_script(&part.name) {
+        slots.push(NO_KEY);
+    }
+    for key in &part.keys {
+        let slot = (part.db, *key);
+        if !slots.contains(&slot) {
+            slots.push(slot);
+        }
+    }
+}
+
+impl Stamps {
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(super) fn get(&self, id: u64) -> Option<&Waiting> {
+        self.waiting.get(&id)
+    }
+
+    pub(super) fn add(&mut self, stamp: Box<Stamp>) {
+        while self.waiting.len() >= STAMPS_MAX {
+            let Some(oldest) = self.order.pop_front() else { break };
+            if self.remove(oldest).is_some() {
+                self.overflowed += 1;
+            }
+        }
+        // Ids of stamps that have left are dropped from the front, and all at once when they pile up.
+        while self.order.front().is_some_and(|id| !self.waiting.contains_key(id)) {
+            self.order.pop_front();
+        }
+        if self.order.len() > 2 * self.waiting.len() + 1024 {
+            let waiting = &self.waiting;
+            self.order.retain(|id| waiting.contains_key(id));
+        }
+        for slot in slots(&stamp) {
+            self.by_key.entry(slot).or_default().push_back(stamp.id);
+        }
+        self.order.push_back(stamp.id);
+        self.waiting.insert(stamp.id, Waiting { stamp, replied: None, spent: false });
+    }
+
+    pub(super) fn correct(&mut self, id: u64, who: Arc<Identity>, db: u32) {
+        let Some(mut waiting) = self.remove(id) else { return };
+        waiting.stamp.who = who;
+        if !waiting.stamp.transaction {
+            waiting.stamp.parts.iter_mut().for_each(|p| p.db = db);
+        }
+        let Waiting { stamp, replied, spent } = waiting;
+        self.add(stamp);
+        if let Some(waiting) = self.waiting.get_mut(&id) {
+            (waiting.replied, waiting.spent) = (replied, spent);
+        }
+    }
+
+    pub(super) fn reply(&mut self, id: u64, at: Micros, outcome: Outcome) {
+        let Some(waiting) = self.waiting.get_mut(&id) else { return };
+        if outcome == Outcome::NoEffect {
+            self.remove(id);
+        } else {
+            waiting.replied = Some(at);
+            self.replied.push_back((at, id));
+        }
+    }
+
+    /// The stream holds everything that ran before `at`: whoever was replied to before that and is
+    /// still here had no effect.
+    pub(super) fn forget_replied_before(&mut self, at: Micros) {
+        while let Some((replied, id)) = self.replied.front().copied()
+            && replied < at
+        {
+            self.replied.pop_front();
+            self.remove(id);
+        }
+    }
+
+    /// Its effect came.
+    pub(super) fn explain(&mut self, id: u64) {
+        if let Some(waiting) = self.waiting.get_mut(&id) {
+            if waiting.stamp.parts.iter().any(|p| many_groups(&p.name)) {
+                waiting.spent = true;
+            } else {
+                self.remove(id);
+            }
+        }
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&id)?;
+        for slot in slots(&waiting.stamp) {
+            if let Some(ids) = self.by_key.get_mut(&slot) {
+                if ids.front() == Some(&id) {
+                    ids.pop_front();
+                } else {
+                    ids.retain(|i| *i != id);
+                }
+                if ids.is_empty() {
+                    self.by_key.remove(&slot);
+                }
+            }
+        }
+        Some(waiting)
+    }
+
+    /// The best explanation of an effect: fresh before spent, then the better fit, then (if asked
+    /// for) who has its reply, then the oldest.
+    pub(super) fn best(&self, effect: &Part, prefer_replied: bool, known: impl Fn(&[u8]) -> bool) -> Option<Match> {
+        let mut found: Option<Match> = None;
+        let mut slots = SmallVec::new();
+        part_slots(effect, &mut slots);
+        // Scripts may touch keys that they did not declare: they also wait in the slot without key.
+        if slots.first() != Some(&NO_KEY) {
+            slots.push(NO_KEY);
+        }
+        for slot in slots {
+            for id in self.by_key.get(&slot).into_iter().flatten().take(CANDIDATES_MAX) {
+                let Some(waiting) = self.waiting.get(id) else { continue };
+                let fits = waiting.stamp.parts.iter().filter_map(|p| {
+                    if p.keys.is_empty() || (p.db == effect.db && p.keys.iter().any(|k| effect.keys.contains(k))) {
+                        fit(p, effect, known(&p.name))
+                    } else {
+                        (is_script(&p.name) && !matches!(&*effect.name, b"del" | b"unlink")).then_some(Fit::Guess)
+                    }
+                });
+                let Some(fit) = fits.max() else { continue };
+                let candidate = Match { id: *id, fit, replied: waiting.replied.is_some(), spent: waiting.spent };
+                if found.is_none_or(|f| rank(candidate, prefer_replied) > rank(f, prefer_replied)) {
+                    found = Some(candidate);
+                }
+            }
+        }
+        found
+    }
+}
+
+fn rank(m: Match, prefer_replied: bool) -> (bool, Fit, bool) {
+    (!m.spent, m.fit, prefer_replied && m.replied)
+}

@@ -1,0 +1,217 @@
+use bytes::BytesMut;
+use redtape_wire::resp::encode_command;
+
+use super::*;
+use crate::capture::effects::{EffectParser, StreamEvent};
+use crate::tee::{Outcome, Stamp};
+
+/// A join with its own stream, so that tests read as what clients and the server did.
+struct Scene {
+    join: Join,
+    parser: EffectParser,
+    table: Arc<CommandTable>,
+    next_id: u64,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let table = Arc::new(CommandTable::builtin());
+        let mut join = Join::new(table.clone(), true);
+        join.stream_starts(Micros(1), ReplOffset(0));
+        Self { join, parser: EffectParser::new(ReplOffset(0), 0), table, next_id: 1 }
+    }
+
+    fn words(line: &str) -> Vec<&[u8]> {
+        line.split(' ').map(str::as_bytes).collect()
+    }
+
+    fn request(&mut self, who: &str, at: i64, lines: &[&str]) -> u64 {
+        let parts = lines.iter().map(|l| describe(&self.table, &Self::words(l), Self::words(l).len(), 0)).collect();
+        let who = Arc::new(Identity { name: who.to_owned(), ..Identity::default() });
+        let id = self.next_id;
+        self.next_id += 1;
+        let stamp = Stamp { id, at: Micros(at), who, parts, transaction: lines.len() > 1 };
+        self.join.tee(TeeMessage::Stamp(Box::new(stamp)));
+        id
+    }
+
+    fn reply(&mut self, id: u64, at: i64, outcome: Outcome) {
+        self.join.tee(TeeMessage::Replied { id, at: Micros(at), outcome });
+    }
+
+    fn effect(&mut self, arrived: i64, lines: &[&str]) {
+        let mut wire = Vec::new();
+        lines.iter().for_each(|l| encode_command(&mut wire, &Self::words(l)));
+        let mut buf = BytesMut::from(&wire[..]);
+        while let Some(StreamEvent::Group(group)) = self.parser.next(&mut buf, Micros(arrived)).expect("sound") {
+            self.join.effect(group);
+        }
+    }
+
+    fn offset(&self) -> u64 {
+        self.parser.position().0.0
+    }
+
+    fn probe(&mut self, sent: i64, offset: u64, expired: u64, evicted: u64) {
+        let offset = ReplOffset(offset);
+        self.join.probe(Probe { sent: Micros(sent), received: Micros(sent + 10), offset, expired, evicted });
+    }
+
+    fn next(&mut self, now: i64) -> Option<(String, i64)> {
+        let judged = self.join.next(Micros(now))?;
+        let who = if judged.origin.kind == OriginKind::Client {
+            format!(
+                "{}{}{}",
+                judged.origin.name,
+                if judged.origin.via.is_empty() { "" } else { " via " },
+                judged.origin.via
+            )
+        } else {
+            format!("{:?}", judged.origin.kind)
+        };
+        Some((who, judged.ts.0))
+    }
+}
+
+fn got(who: &str, ts: i64) -> Option<(String, i64)> {
+    Some((who.to_owned(), ts))
+}
+
+#[test]
+fn the_oldest_equal_request_is_taken_once_its_reply_is_there() {
+    let mut s = Scene::new();
+    let a = s.request("a", 100, &["INCR n"]);
+    let b = s.request("b", 101, &["INCR n"]);
+    s.effect(200, &["INCR n"]);
+    assert_eq!(s.next(210), None, "nobody has a reply yet");
+    s.reply(a, 205, Outcome::Ran);
+    assert_eq!(s.next(210), got("a", 100));
+    s.effect(220, &["INCR n"]);
+    s.reply(b, 221, Outcome::Ran);
+    assert_eq!(s.next(222), got("b", 101));
+    assert_eq!(s.join.stamps().0, 0);
+}
+
+#[test]
+fn a_reply_that_says_no_effect_frees_the_effect_for_the_other() {
+    let mut s = Scene::new();
+    let a = s.request("a", 100, &["SADD k x"]);
+    let b = s.request("b", 101, &["SADD k x"]);
+    s.effect(200, &["SADD k x"]);
+    s.reply(a, 201, Outcome::NoEffect);
+    s.reply(b, 202, Outcome::Ran);
+    assert_eq!(s.next(203), got("b", 101));
+}
+
+#[test]
+fn equal_arguments_win_over_age() {
+    let mut s = Scene::new();
+    let a = s.request("a", 100, &["SET k one EX 5"]);
+    let b = s.request("b", 101, &["SET k two EX 5"]);
+    s.reply(a, 150, Outcome::Ran);
+    s.reply(b, 150, Outcome::Ran);
+    s.effect(200, &["SET k two PXAT 999"]);
+    s.effect(200, &["SET k one PXAT 999"]);
+    assert_eq!(s.next(201), got("b", 101));
+    assert_eq!(s.next(201), got("a", 101), "ts never goes back");
+}
+
+#[test]
+fn rewritten_commands_scripts_and_transactions_are_found() {
+    for (request, effect, who) in [
+        (&["SPOP s"][..], &["SREM s m"][..], "x via spop"),
+        (&["INCRBYFLOAT f 1"], &["SET f 1 KEEPTTL"], "x via incrbyfloat"),
+        (&["BLPOP a b 0"], &["LPOP b"], "x via blpop"),
+        (&["EVALSHA cafe 1 k 7"], &["MULTI", "INCR k", "SET other 2", "EXEC"], "x via evalsha"),
+        (&["EVALSHA cafe 0"], &["SET undeclared 2"], "x via evalsha"),
+        (&["SET a 1", "LPUSH l 2"], &["MULTI", "SET a 1", "LPUSH l 2", "EXEC"], "x"),
+        (&["SET a 1", "GET a"], &["SET a 1"], "x"),
+        (&["XADD st * f v"], &["XADD st 5-0 f v"], "x"),
+        (&["FLUSHALL"], &["FLUSHALL"], "x"),
+        (&["EXPIRE k 10"], &["PEXPIREAT k 123"], "x via expire"),
+        (&["MY.MODULE k"], &["MY.EFFECT k"], "x via my.module"),
+    ] {
+        let mut s = Scene::new();
+        let id = s.request("x", 100, request);
+        s.reply(id, 150, Outcome::Ran);
+        s.effect(200, effect);
+        assert_eq!(s.next(201), got(who, 100), "{request:?}");
+        // What this request may still cause ends here.
+        let offset = s.offset();
+        s.probe(300, offset, 0, 0);
+        s.join.reached(ReplOffset(offset));
+        assert_eq!(s.join.stamps().0, 0, "{request:?}");
+    }
+}
+
+#[test]
+fn nobody_asked_for_it() {
+    let mut s = Scene::new();
+    s.probe(10, 0, 5, 5);
+    s.effect(100, &["SET k v"]);
+    assert_eq!(s.next(101), got("Outside", 100));
+    s.effect(200, &["DEL k"]);
+    assert_eq!(s.next(201), None);
+    assert!(s.join.wants_probe());
+    let offset = s.offset();
+    s.probe(210, offset, 6, 5);
+    assert_eq!(s.next(230), got("Expiry", 200));
+    s.effect(300, &["DEL k2"]);
+    let offset = s.offset();
+    s.probe(310, offset, 6, 6);
+    assert_eq!(s.next(330), got("Eviction", 300));
+    s.effect(400, &["DEL k3"]);
+    let offset = s.offset();
+    s.probe(410, offset, 6, 6);
+    assert_eq!(s.next(430), got("Outside", 400));
+    s.join.unknown_until(ReplOffset(s.offset() + 1000));
+    s.effect(500, &["SET k v"]);
+    assert_eq!(s.next(501), got("Unknown", 500));
+}
+
+#[test]
+fn probes_bound_the_time_of_what_arrives_late() {
+    let mut s = Scene::new();
+    s.effect(90_000, &["SET a 1"]);
+    let first = s.offset();
+    s.effect(90_000, &["SET b 2"]);
+    // The server had the first at 5,000 and not the second.
+    s.probe(4_000, 0, 0, 0);
+    s.probe(5_000, first, 0, 0);
+    s.probe(7_000, s.offset(), 0, 0);
+    let j = s.join.next(Micros(90_001)).expect("first");
+    assert_eq!((j.ts.0, j.slack), (5_010, 1_010));
+    let j = s.join.next(Micros(90_001)).expect("second");
+    assert_eq!((j.ts.0, j.slack), (7_010, 2_000));
+    assert_eq!(s.join.complete_until(), Some(Micros(7_000)));
+}
+
+#[test]
+fn a_request_that_waited_in_the_server_is_not_dated_before_the_last_probe_without_it() {
+    let mut s = Scene::new();
+    let id = s.request("x", 100, &["BLPOP l 0"]);
+    s.probe(50_000, 0, 0, 0);
+    s.reply(id, 60_000, Outcome::Ran);
+    s.effect(60_000, &["LPOP l"]);
+    assert_eq!(s.next(60_001), got("x via blpop", 50_000));
+}
+
+#[test]
+fn stamps_without_effect_go_when_the_stream_has_passed_them() {
+    let mut s = Scene::new();
+    let id = s.request("x", 100, &["LTRIM missing 0 1"]);
+    s.reply(id, 150, Outcome::Ran);
+    s.probe(149, 0, 0, 0);
+    assert_eq!(s.join.stamps().0, 1);
+    s.probe(151, 0, 0, 0);
+    assert_eq!(s.join.stamps().0, 0);
+}
+
+#[test]
+fn a_client_that_never_reads_its_reply_holds_nobody_for_long() {
+    let mut s = Scene::new();
+    s.request("x", 100, &["SET k v"]);
+    s.effect(200, &["SET k v"]);
+    assert_eq!(s.next(200 + HOLD - 1), None);
+    assert_eq!(s.next(200 + HOLD), got("x", 100));
+}

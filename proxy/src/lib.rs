@@ -1,0 +1,251 @@
+//! The data path and the capture: clients on one side, the server on the other, the journal beside.
+//!
+//! [`run`] starts everything in an order in which nothing can be missed: the server is asked first
+//! (a wrong URL or password changes nothing on the disk), then the journal is opened and recovered,
+//! then capture begins, and only then are clients let in.
+
+mod capture;
+mod http;
+mod join;
+mod metrics;
+mod session;
+mod snapshot;
+mod tee;
+mod upstream;
+mod workers;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use redtape_journal::{OpenError, SyncPolicy};
+use redtape_wire::command::CommandTable;
+use redtape_wire::url::RedisUrl;
+use tokio::sync::watch;
+
+use crate::capture::{CaptureConfig, LinkError, Prober};
+use crate::metrics::Metrics;
+use crate::session::Shared;
+use crate::tee::Tee;
+use crate::upstream::Upstream;
+use crate::workers::Workers;
+
+pub use crate::snapshot::{SnapshotError, SnapshotTaken, take_snapshot};
+
+/// What a proxy (or, without listeners, a follower) needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Addresses on which clients are served; none = capture only.
+    pub listen: Vec<SocketAddr>,
+    /// The server behind the proxy.
+    pub upstream: RedisUrl,
+    /// A replica to follow instead of the upstream.
+    pub follow: Option<RedisUrl>,
+    /// The journal's directory.
+    pub dir: PathBuf,
+    /// Where `/metrics` is served.
+    pub metrics: Option<SocketAddr>,
+    /// When the journal is synced.
+    pub sync: SyncPolicy,
+    /// Size at which a segment is sealed, in bytes.
+    pub segment_bytes: u64,
+    /// Worker threads.
+    pub workers: usize,
+}
+
+/// Why nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The server is not there.
+    #[error("can't reach {address}: {why}. Is the server running there? Check --upstream (and --follow)")]
+    Unreachable {
+        /// Its address.
+        address: String,
+        /// What happened.
+        why: String,
+    },
+    /// The server does not accept us.
+    #[error("{address} refuses: {why}. {advice}")]
+    Refused {
+        /// Its address.
+        address: String,
+        /// Its words.
+        why: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// TLS is asked for.
+    #[error("{0}: TLS is not supported yet; use redis:// on a private network or a TLS tunnel")]
+    Tls(String),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] OpenError),
+    /// An address can't be bound.
+    #[error("can't listen on {addr}: {source}. Is another process using it?")]
+    Listen {
+        /// Which.
+        addr: SocketAddr,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// The operating system refuses threads or the like.
+    #[error("can't start: {0}")]
+    Os(#[from] std::io::Error),
+}
+
+const ADVICE_ACL: &str = "redtape needs a user with +psync +replconf on the server it follows and +role +info on the upstream; give its URL as redis://user:password@host or set REDTAPE_UPSTREAM_PASSWORD";
+
+/// Runs until `stop` resolves; then clients are drained and the tail of the journal is sealed.
+pub fn run(config: Config, stop: impl Future<Output = ()>, started: impl FnOnce(&Started)) -> Result<(), StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(start(config, stop, started))
+}
+
+/// What was started, for whoever waits for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Started {
+    /// Addresses on which clients are served.
+    pub listen: Vec<SocketAddr>,
+    /// Where `/metrics` is.
+    pub metrics: Option<SocketAddr>,
+}
+
+async fn start(
+    config: Config,
+    stop: impl Future<Output = ()>,
+    started: impl FnOnce(&Started),
+) -> Result<(), StartError> {
+    let source = config.follow.clone().unwrap_or_else(|| config.upstream.clone());
+    let (first_probe, facts, commands) = greet(&config.upstream).await?;
+    may_follow(&source).await?;
+    let mut listeners = Vec::new();
+    for addr in &config.listen {
+        let listener = workers::bind(*addr).map_err(|source| StartError::Listen { addr: *addr, source })?;
+        listeners.push(listener);
+    }
+    let http = match config.metrics {
+        Some(addr) => Some(http::bind(addr).await.map_err(|source| StartError::Listen { addr, source })?),
+        None => None,
+    };
+    let capture_config = CaptureConfig {
+        source,
+        upstream: config.upstream.clone(),
+        dir: config.dir.clone(),
+        sync: config.sync,
+        segment_bytes: config.segment_bytes,
+        has_tee: !config.listen.is_empty(),
+    };
+    let opened = capture::open_journal(&capture_config)?;
+    let metrics = Metrics::new().map_err(std::io::Error::other)?;
+    if let Some(last) = &opened.1.last {
+        metrics.window_end_seconds.set(last.complete_until.0 as f64 / 1e6);
+    }
+    if let Ok(catalog) = redtape_journal::Catalog::open(&config.dir)
+        && let Some(window) = catalog.windows().last()
+    {
+        metrics.window_start_seconds.set(window.from.0 as f64 / 1e6);
+    }
+    let tee = Arc::new(Tee::default());
+    let table = Arc::new(ArcSwap::from_pointee(commands.unwrap_or_else(CommandTable::builtin)));
+
+    let (stop_capture, capture_stop) = watch::channel(false);
+    let capture_runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let capture_thread = std::thread::Builder::new().name("capture".to_owned()).spawn({
+        let (tee, table, metrics) = (tee.clone(), table.clone(), metrics.clone());
+        move || {
+            let run = capture::run(capture_config, opened, first_probe, facts, tee, table, metrics, capture_stop);
+            tokio::task::LocalSet::new().block_on(&capture_runtime, run);
+        }
+    })?;
+
+    let mut bound = Started { listen: Vec::new(), metrics: None };
+    let shared = Arc::new(Shared {
+        upstream: Upstream::new(config.upstream.clone(), metrics.clone()),
+        tee,
+        table,
+        metrics: metrics.clone(),
+    });
+    let workers =
+        if config.listen.is_empty() { None } else { Some(Arc::new(Workers::start(config.workers, &shared)?)) };
+    let mut serving = tokio::task::JoinSet::new();
+    for listener in listeners {
+        bound.listen.push(listener.local_addr()?);
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        if let Some(workers) = workers.clone() {
+            serving.spawn(async move { workers.accept(listener).await });
+        }
+    }
+    if let Some(http) = http {
+        bound.metrics = Some(http.local_addr()?);
+        serving.spawn(http::serve(http, metrics));
+    }
+    for addr in &bound.listen {
+        tracing::info!(%addr, upstream = %config.upstream, "serving clients");
+    }
+    started(&bound);
+    stop.await;
+
+    tracing::info!("stopping: clients are drained, then the journal is sealed");
+    serving.shutdown().await;
+    if let Some(workers) = workers.and_then(Arc::into_inner) {
+        workers.drain();
+    }
+    // The capture listens for as long as it runs.
+    let _ = stop_capture.send(true);
+    if capture_thread.join().is_err() {
+        tracing::error!("the capture ended with a panic");
+    }
+    Ok(())
+}
+
+/// Asks the upstream who it is; nothing is changed anywhere.
+async fn greet(url: &RedisUrl) -> Result<(join::Probe, capture::ServerFacts, Option<CommandTable>), StartError> {
+    if url.tls {
+        return Err(StartError::Tls(url.to_string()));
+    }
+    let failed = |e: &redis::RedisError| {
+        let why = e.detail().map_or_else(|| e.to_string(), str::to_owned);
+        if e.is_io_error() || e.is_connection_refusal() || e.is_timeout() {
+            StartError::Unreachable { address: url.address(), why: e.to_string() }
+        } else {
+            StartError::Refused { address: url.address(), why, advice: ADVICE_ACL }
+        }
+    };
+    let mut prober = Prober::connect(url).await.map_err(|e| failed(&e))?;
+    let probe = prober.probe().await.map_err(|e| failed(&e))?;
+    let facts = prober.facts().await.map_err(|e| failed(&e))?;
+    tracing::info!(upstream = url.address(), software = facts.software, version = facts.version, "upstream found");
+    Ok((probe, facts, prober.commands().await))
+}
+
+/// Whether the server would let us follow it: everything of the handshake but `PSYNC` itself.
+async fn may_follow(url: &RedisUrl) -> Result<(), StartError> {
+    if url.tls {
+        return Err(StartError::Tls(url.to_string()));
+    }
+    match capture::Link::check(url).await {
+        Ok(()) | Err(LinkError::Later { .. }) => Ok(()),
+        Err(LinkError::Io { address, source }) => Err(StartError::Unreachable { address, why: source.to_string() }),
+        Err(LinkError::Refused { address, command, reply }) => {
+            Err(StartError::Refused { address, why: format!("{command}: {reply}"), advice: ADVICE_ACL })
+        }
+    }
+}
+
+impl StartError {
+    /// The exit code, from `sysexits.h`.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Unreachable { .. } => 69,
+            Self::Refused { .. } => 77,
+            Self::Tls(_) => 64,
+            Self::Listen { .. } | Self::Os(_) => 71,
+            Self::Journal(e) => match e {
+                OpenError::Locked { .. } => 75,
+                OpenError::Io { .. } => 74,
+                _ => 65,
+            },
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The numbers at `/metrics`, in Prometheus's text form and base units.
+
+use prometheus::{
+    Encoder as _, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+/// Every metric that redtape exports; made once, shared by all threads.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)] // Each field is described where it is registered, for the reader of /metrics too.
+pub(crate) struct Metrics {
+    registry: Registry,
+    pub commands: IntCounter,
+    pub client_received_bytes: IntCounter,
+    pub client_sent_bytes: IntCounter,
+    pub sessions: IntGauge,
+    pub sessions_total: IntCounter,
+    pub tap_lag_bytes: IntGauge,
+    pub tap_lag_seconds: Gauge,
+    pub tap_received_bytes: IntCounter,
+    pub request_to_journal_seconds: Histogram,
+    pub written_lsn: IntGauge,
+    pub durable_lsn: IntGauge,
+    pub window_start_seconds: Gauge,
+    pub window_end_seconds: Gauge,
+    pub journal_bytes: IntGauge,
+    pub journal_segments: IntGauge,
+    pub timeline: IntGauge,
+    pub capture_state: IntGaugeVec,
+    pub groups: IntCounterVec,
+    pub errors: IntCounterVec,
+    pub stamps_waiting: IntGauge,
+    pub stamps_dropped: IntCounter,
+    pub clock_steps: IntCounter,
+    pub backlog_bytes: IntGauge,
+    pub backlog_covers_seconds: Gauge,
+    pub upstream_up: IntGauge,
+}
+
+/// States of the capture, exactly one of which is 1.
+pub(crate) const CAPTURE_STATES: [&str; 4] = ["connecting", "full_sync", "streaming", "failed"];
+
+impl Metrics {
+    /// Registers everything.
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        let r = Registry::new();
+        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let m = IntCounter::new(name, help)?;
+            r.register(Box::new(m.clone()))?;
+            Ok(m)
+        };
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let m = IntGauge::new(name, help)?;
+            r.register(Box::new(m.clone()))?;
+            Ok(m)
+        };
+        let float = |name: &str, help: &str| -> Result<Gauge, prometheus::Error> {
+            let m = Gauge::new(name, help)?;
+            r.register(Box::new(m.clone()))?;
+            Ok(m)
+        };
+        let counters = |name: &str, help: &str, label: &str| -> Result<IntCounterVec, prometheus::Error> {
+            let m = IntCounterVec::new(Opts::new(name, help), &[label])?;
+            r.register(Box::new(m.clone()))?;
+            Ok(m)
+        };
+        let capture_state =
+            IntGaugeVec::new(Opts::new("redtape_capture_state", "1 for the state that the capture is in"), &["state"])?;
+        r.register(Box::new(capture_state.clone()))?;
+        let buckets =
+            vec![0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+        let request_to_journal_seconds = Histogram::with_opts(
+            HistogramOpts::new(
+                "redtape_request_to_journal_seconds",
+                "Time from forwarding a write to its effect being written to the journal",
+            )
+            .buckets(buckets),
+        )?;
+        r.register(Box::new(request_to_journal_seconds.clone()))?;
+        let build =
+            IntGaugeVec::new(Opts::new("redtape_build_info", "Always 1; the version is the label"), &["version"])?;
+        r.register(Box::new(build.clone()))?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let metrics = Self {
+            commands: counter("redtape_commands_total", "Commands received from clients")?,
+            client_received_bytes: counter("redtape_client_received_bytes_total", "Bytes received from clients")?,
+            client_sent_bytes: counter("redtape_client_sent_bytes_total", "Bytes sent to clients")?,
+            sessions: gauge("redtape_sessions", "Clients connected now")?,
+            sessions_total: counter("redtape_sessions_total", "Clients that ever connected")?,
+            tap_lag_bytes: gauge(
+                "redtape_tap_lag_bytes",
+                "Bytes of the replication stream that the server has produced and the journal has not taken",
+            )?,
+            tap_lag_seconds: float(
+                "redtape_tap_lag_seconds",
+                "Age of the newest moment up to which the journal is complete",
+            )?,
+            tap_received_bytes: counter(
+                "redtape_tap_received_bytes_total",
+                "Bytes of the replication stream received",
+            )?,
+            request_to_journal_seconds,
+            written_lsn: gauge("redtape_journal_written_lsn", "LSN of the last record handed to the operating system")?,
+            durable_lsn: gauge("redtape_journal_durable_lsn", "LSN of the last record synced to the disk")?,
+            window_start_seconds: float(
+                "redtape_window_start_seconds",
+                "Start of the present restorable window, Unix time; 0 = none",
+            )?,
+            window_end_seconds: float(
+                "redtape_journal_complete_until_seconds",
+                "Everything that ran before this Unix time is in the journal: the end of the restorable window; 0 = none",
+            )?,
+            journal_bytes: gauge("redtape_journal_bytes", "Bytes of all segments")?,
+            journal_segments: gauge("redtape_journal_segments", "Segments")?,
+            timeline: gauge("redtape_timeline", "Number of the present timeline; it grows at each gap")?,
+            capture_state,
+            groups: counters("redtape_journal_groups_total", "Groups journaled, by who caused them", "origin")?,
+            errors: counters("redtape_errors_total", "Errors, by kind", "kind")?,
+            stamps_waiting: gauge("redtape_stamps_waiting", "Requests whose effect has not come yet")?,
+            stamps_dropped: counter(
+                "redtape_stamps_dropped_total",
+                "Requests whose effects will have no origin, because a queue was full",
+            )?,
+            clock_steps: counter(
+                "redtape_clock_steps_total",
+                "Times at which the wall clock had gone back by over a second; the journal's time does not",
+            )?,
+            backlog_bytes: gauge("redtape_backlog_bytes", "Size of the server's replication backlog")?,
+            backlog_covers_seconds: float(
+                "redtape_backlog_covers_seconds",
+                "Outage that the backlog covers at the present write rate; +Inf without writes",
+            )?,
+            upstream_up: gauge("redtape_upstream_up", "1 while the upstream answers")?,
+            registry: r,
+        };
+        for kind in
+            ["upstream_connect", "upstream_lost", "client_protocol", "tap_link", "tap_refused", "journal", "probe"]
+        {
+            metrics.errors.with_label_values(&[kind]);
+        }
+        metrics.state("connecting");
+        Ok(metrics)
+    }
+
+    /// Sets the capture's state.
+    pub(crate) fn state(&self, now: &str) {
+        for state in CAPTURE_STATES {
+            self.capture_state.with_label_values(&[state]).set(i64::from(state == now));
+        }
+    }
+
+    /// Counts an error.
+    pub(crate) fn error(&self, kind: &str) {
+        self.errors.with_label_values(&[kind]).inc();
+    }
+
+    /// The page.
+    pub(crate) fn page(&self) -> String {
+        let mut page = Vec::new();
+        match TextEncoder::new().encode(&self.registry.gather(), &mut page) {
+            Ok(()) => String::from_utf8_lossy(&page).into_owned(),
+            Err(e) => format!("# {e}\n"),
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Which reply belongs to which request of one session, and what it changed.
+//!
+//! Pure: frames in, state changes out. The tracker never alters what passes; where it can't follow
+//! (MONITOR, replication, protocol errors) it says `lost` and only stops learning.
+
+use std::collections::VecDeque;
+
+use redtape_wire::resp::Frame;
+
+/// What a request does to the session if the server agrees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Intent {
+    /// Nothing.
+    Plain,
+    /// `SELECT n`.
+    Select(u32),
+    /// `AUTH`: the user.
+    Auth(String),
+    /// `HELLO`: protocol, user, name.
+    Hello { resp3: Option<bool>, user: Option<String>, name: Option<String> },
+    /// `CLIENT SETNAME`.
+    SetName(String),
+    /// `RESET`.
+    Reset,
+    /// `MULTI`.
+    Multi,
+    /// A command inside MULTI, with what it will do at EXEC.
+    Queued(Box<Intent>),
+    /// `EXEC`.
+    Exec,
+    /// `DISCARD`.
+    Discard,
+    /// A subscription command: so many confirmations come.
+    Subscribe(usize),
+    /// `UNSUBSCRIBE` without channels: one confirmation for each, at least one.
+    UnsubscribeAll(Kind, Option<usize>),
+    /// `QUIT` or `SHUTDOWN`: the server closes.
+    Farewell,
+    /// `MONITOR`, `SYNC`, `PSYNC`: no more replies from here on.
+    Raw,
+}
+
+/// Channels, patterns, shard channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Channel,
+    Pattern,
+    Shard,
+}
+
+/// One request on its way, or waiting for its reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pending {
+    pub(crate) intent: Intent,
+    /// The stamp left for it, and its lower-case name.
+    pub(crate) stamp: Option<(u64, crate::tee::Name)>,
+}
+
+/// What a reply did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answered {
+    pub(crate) pending: Pending,
+    pub(crate) error: bool,
+    pub(crate) kind: u8,
+    /// Start of the reply's first line.
+    pub(crate) line: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct ReplyTracker {
+    pending: VecDeque<Pending>,
+    subscribed: [usize; 3],
+    lost: bool,
+    /// RESP3: pushes have their own type.
+    pub(crate) resp3: bool,
+}
+
+impl ReplyTracker {
+    pub(crate) fn expect(&mut self, pending: Pending) {
+        if !self.lost {
+            self.pending.push_back(pending);
+        }
+    }
+
+    pub(crate) fn pending(&self) -> impl Iterator<Item = &Pending> {
+        self.pending.iter()
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.pending.len()
+    }
+
+    pub(crate) fn subscribed(&self) -> bool {
+        self.subscribed.iter().any(|n| *n > 0)
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// Replies can't be told apart any more; what was pending is given back.
+    pub(crate) fn lose(&mut self) -> VecDeque<Pending> {
+        self.lost = true;
+        std::mem::take(&mut self.pending)
+    }
+
+    pub(crate) fn front(&self) -> Option<&Intent> {
+        self.pending.front().map(|p| &p.intent)
+    }
+
+    /// Takes one frame; gives the request that it completes.
+    pub(crate) fn frame(&mut self, frame: &Frame) -> Option<Answered> {
+        if self.lost {
+            return None;
+        }
+        let first = frame.first.as_bytes();
+        let confirmation = matches!(frame.kind, b'*' | b'>').then(|| confirmed(first)).flatten();
+        if let Some((kind, on)) = confirmation
+            && matches!(self.front(), Some(Intent::Subscribe(_) | Intent::UnsubscribeAll(..)))
+        {
+            return self.confirm(kind, on, frame);
+        }
+        let push = frame.kind == b'>' || (!self.resp3 && self.subscribed() && frame.kind == b'*' && is_message(first));
+        if push {
+            if let Some((kind, false)) = confirmation {
+                // The server itself ended a subscription (a slot moved away, a user lost a right).
+                self.subscribed[kind as usize] = self.subscribed[kind as usize].saturating_sub(1);
+            }
+            return None;
+        }
+        let pending = self.pending.pop_front()?;
+        let error = matches!(frame.kind, b'-' | b'!');
+        match &pending.intent {
+            Intent::Hello { resp3: Some(on), .. } if !error => self.resp3 = *on,
+            Intent::Reset if !error => {
+                self.resp3 = false;
+                self.subscribed = [0; 3];
+            }
+            Intent::Raw if !error => self.lost = true,
+            _ => {}
+        }
+        Some(Answered { pending, error, kind: frame.kind, line: frame.line.as_bytes().to_vec() })
+    }
+
+    fn confirm(&mut self, kind: Kind, on: bool, frame: &Frame) -> Option<Answered> {
+        let count = usize::try_from(frame.last_integer).unwrap_or(0);
+        let [channels, patterns, _] = self.subscribed;
+        let slot = kind as usize;
+        let before = self.subscribed[slot];
+        // The count covers channels and patterns together; shard channels have their own.
+        self.subscribed[slot] = match kind {
+            Kind::Channel => count.saturating_sub(patterns),
+            Kind::Pattern => count.saturating_sub(channels),
+            Kind::Shard => count,
+        };
+        let _ = on;
+        let left = match &mut self.pending.front_mut()?.intent {
+            Intent::Subscribe(left) => {
+                *left = left.saturating_sub(1);
+                *left
+            }
+            Intent::UnsubscribeAll(_, left) => {
+                let now = left.unwrap_or(before.max(1)) - 1;
+                *left = Some(now);
+                now
+            }
+            _ => return None,
+        };
+        if left > 0 {
+            return None;
+        }
+        let pending = self.pending.pop_front()?;
+        Some(Answered { pending, error: false, kind: frame.kind, line: Vec::new() })
+    }
+}
+
+fn confirmed(first: &[u8]) -> Option<(Kind, bool)> {
+    Some(match first {
+        b"subscribe" => (Kind::Channel, true),
+        b"unsubscribe" => (Kind::Channel, false),
+        b"psubscribe" => (Kind::Pattern, true),
+        b"punsubscribe" => (Kind::Pattern, false),
+        b"ssubscribe" => (Kind::Shard, true),
+        b"sunsubscribe" => (Kind::Shard, false),
+        _ => return None,
+    })
+}
+
+fn is_message(first: &[u8]) -> bool {
+    matches!(first, b"message" | b"pmessage" | b"smessage") || confirmed(first).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use redtape_wire::resp::ReplyScanner;
+
+    use super::*;
+
+    fn play(tracker: &mut ReplyTracker, bytes: &[u8]) -> Vec<Intent> {
+        let mut scanner = ReplyScanner::new();
+        let (mut used, mut done) = (0, Vec::new());
+        while used < bytes.len() {
+            let (n, frame) = scanner.scan(&bytes[used..]).expect("sound");
+            used += n;
+            done.extend(frame.and_then(|f| tracker.frame(&f)).map(|a| a.pending.intent));
+        }
+        done
+    }
+
+    fn expect(tracker: &mut ReplyTracker, intents: &[Intent]) {
+        intents.iter().for_each(|i| tracker.expect(Pending { intent: i.clone(), stamp: None }));
+    }
+
+    #[test]
+    fn subscriptions_in_resp2_with_messages_between() {
+        let mut t = ReplyTracker::default();
+        expect(&mut t, &[Intent::Subscribe(2), Intent::Plain]);
+        let done = play(
+            &mut t,
+            b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nx\r\n*3\r\n$9\r\nsubscribe\r\n$1\r\nb\r\n:2\r\n*2\r\n$4\r\npong\r\n$0\r\n\r\n",
+        );
+        assert_eq!(done, [Intent::Subscribe(0), Intent::Plain]);
+        expect(&mut t, &[Intent::UnsubscribeAll(Kind::Channel, None), Intent::Plain]);
+        let done = play(
+            &mut t,
+            b"*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:1\r\n*3\r\n$11\r\nunsubscribe\r\n$1\r\nb\r\n:0\r\n*1\r\n$1\r\nv\r\n",
+        );
+        assert_eq!(done, [Intent::UnsubscribeAll(Kind::Channel, Some(0)), Intent::Plain]);
+        assert!(!t.subscribed());
+        expect(&mut t, &[Intent::UnsubscribeAll(Kind::Pattern, None)]);
+        assert_eq!(play(&mut t, b"*3\r\n$12\r\npunsubscribe\r\n$-1\r\n:0\r\n").len(), 1);
+    }
+
+    #[test]
+    fn pushes_in_resp3_stand_between_replies() {
+        let mut t = ReplyTracker { resp3: true, ..ReplyTracker::default() };
+        expect(&mut t, &[Intent::Subscribe(1), Intent::Plain]);
+        let done = play(
+            &mut t,
+            b">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nx\r\n>3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n>2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n+OK\r\n",
+        );
+        assert_eq!(done, [Intent::Subscribe(0), Intent::Plain]);
+    }
+
+    #[test]
+    fn an_array_reply_that_looks_like_a_message_is_a_reply_outside_of_subscriptions() {
+        let mut t = ReplyTracker::default();
+        expect(&mut t, &[Intent::Plain, Intent::Raw]);
+        assert_eq!(play(&mut t, b"*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nx\r\n"), [Intent::Plain]);
+        assert_eq!(play(&mut t, b"+OK\r\n+1700000000.1 [0 a] \"get\"\r\n"), [Intent::Raw]);
+        assert!(t.is_lost());
+    }
+
+    #[test]
+    fn an_error_to_subscribe_is_its_reply() {
+        let mut t = ReplyTracker::default();
+        expect(&mut t, &[Intent::Subscribe(3), Intent::Plain]);
+        assert_eq!(play(&mut t, b"-NOPERM no\r\n+OK\r\n").len(), 2);
+    }
+}
