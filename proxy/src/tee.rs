@@ -44,8 +44,9 @@ pub(crate) struct Part {
     pub keys: SmallVec<[u64; 2]>,
     /// Hash of all arguments behind the name; 0 = not known.
     pub args_hash: u64,
-    /// Hash of the argument that survives rewriting (the value of a SET, the last field of an XADD); 0 = none.
-    pub value_hash: u64,
+    /// Hashes of the arguments that survive rewriting: the value of a SET, the last field of an
+    /// XADD, what a script is given behind its keys.
+    pub values: SmallVec<[u64; 2]>,
 }
 
 /// A request on its way to the server.
@@ -68,6 +69,8 @@ pub(crate) struct Stamp {
 pub(crate) enum Outcome {
     /// It may have had an effect.
     Ran,
+    /// The same, and the reply was this number.
+    Number(i64),
     /// It certainly had none.
     NoEffect,
 }
@@ -169,22 +172,23 @@ pub(crate) fn describe(table: &redtape_wire::command::CommandTable, args: &[&[u8
         let positions = spec.keys(|i| args.get(i).copied(), argc);
         positions.iter().filter_map(|i| args.get(*i)).take(Part::KEYS_MAX).map(|k| hash_arg(k)).collect()
     });
-    let value = match &*name {
-        b"set" | b"getset" | b"setnx" => args.get(2),
-        b"setex" | b"psetex" => args.get(3),
-        b"xadd" if complete => args.last(),
+    let values = match &*name {
+        b"set" | b"getset" | b"setnx" => args.get(2..3),
+        b"setex" | b"psetex" => args.get(3..4),
+        b"xadd" if complete => args.get(args.len() - 1..),
+        b"eval" | b"evalsha" | b"fcall" => args.get(3 + keys.len()..),
         _ => None,
     };
     Part {
         db,
         keys,
         args_hash: if complete { hash_args(args[1..].iter().copied()) } else { 0 },
-        value_hash: value.map_or(0, |v| hash_arg(v)),
+        values: values.unwrap_or_default().iter().take(Part::KEYS_MAX).map(|v| hash_arg(v)).collect(),
         name,
     }
 }
 
 impl Part {
-    /// Keys of one command that are looked at.
+    /// Keys and values of one command that are looked at.
     pub(crate) const KEYS_MAX: usize = 64;
 }

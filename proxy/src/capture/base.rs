@@ -97,7 +97,6 @@ impl Capture {
         self.probes.set_pace(Pace::Late);
         self.take_stamps();
         self.join.stream_starts(ts, offset);
-        self.join.forget_replied_before(ts);
         let position = Position { timeline: self.next_timeline(), replid, offset, db: 0 };
         tracing::info!(
             timeline = position.timeline.0,

@@ -152,7 +152,10 @@ impl Link {
 
     /// Reads more into `buf`; gives how many bytes. An end of the connection is an error. Cancel-safe.
     pub(crate) async fn receive(&mut self) -> Result<usize, LinkError> {
-        self.buf.reserve(READ_BYTES);
+        // The rest of the buffer is used up before another is made: frames of it may still be held.
+        if self.buf.capacity() - self.buf.len() < READ_BYTES / 8 {
+            self.buf.reserve(READ_BYTES);
+        }
         match self.read.read_buf(&mut self.buf).await {
             Ok(0) => Err(LinkError::Io { address: self.address.clone(), source: io::ErrorKind::UnexpectedEof.into() }),
             Ok(n) => Ok(n),

@@ -39,7 +39,7 @@ pub(crate) use self::base::{CopyInProgress, manifest, receive};
 pub(crate) use self::link::{Link, LinkError};
 pub(crate) use self::probe::Prober;
 pub(crate) use self::probe::ServerFacts;
-use self::prober::Probes;
+use self::prober::{Pace, Probes};
 use self::recorder::Recorder;
 use crate::join::{Join, Probe};
 use crate::metrics::Metrics;
@@ -184,6 +184,8 @@ impl Capture {
             }
         }
         self.metrics.state("connecting");
+        // The probe just before a copy bounds what is in it.
+        self.probes.set_pace(Pace::Late);
         let from = self.position.clone().filter(|_| self.break_reason.is_none());
         let url = self.config.source.clone();
         let asked = from.clone();

@@ -136,10 +136,11 @@ impl Recorder {
         if until <= self.complete_until {
             return Ok(());
         }
+        self.flush(Some(until)).await?;
         self.complete_until = until;
         self.builder.set_db(db);
         self.builder.set_end_offset(offset);
-        let block = Block::heartbeat(Lsn(self.tail.lsn.0 + 1), self.tail.ts, until, offset, db);
+        let block = self.builder.finish(until);
         self.submit(block).await
     }
 

@@ -58,8 +58,8 @@ pub(super) fn fit(request: &crate::tee::Part, effect: &crate::tee::Part, known: 
         if request.args_hash != 0 && request.args_hash == effect.args_hash {
             return Some(Fit::Exact);
         }
-        if request.value_hash != 0 && effect.value_hash != 0 {
-            return (request.value_hash == effect.value_hash).then_some(Fit::Value);
+        if !request.values.is_empty() && !effect.values.is_empty() {
+            return (request.values == effect.values).then_some(Fit::Value);
         }
         // Commands that stand in the stream as issued fit exactly or not at all.
         let rewritten = !rewritten_as(&request.name).is_empty() || request.name.starts_with(b"x");
@@ -71,10 +71,20 @@ pub(super) fn fit(request: &crate::tee::Part, effect: &crate::tee::Part, known: 
     if !rewritten_as(&request.name).contains(&&*effect.name) {
         return None;
     }
-    if request.value_hash != 0 && effect.value_hash != 0 {
-        return (request.value_hash == effect.value_hash).then_some(Fit::Value);
+    if !request.values.is_empty() && !effect.values.is_empty() {
+        return (request.values == effect.values).then_some(Fit::Value);
     }
     Some(Fit::Possible)
+}
+
+/// Equal commands of this kind answer with numbers that grow (1) or shrink (-1) in the order in
+/// which they ran, so that their replies tell them apart; 0 = they don't.
+pub(super) fn replies_in_order(request: &crate::tee::Part) -> i64 {
+    match &*request.name {
+        b"incr" | b"lpush" | b"rpush" | b"append" => 1,
+        b"decr" => -1,
+        _ => 0,
+    }
 }
 
 /// Whether the first line of a reply (type byte and rest) says that the command changed nothing.

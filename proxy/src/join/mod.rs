@@ -26,15 +26,23 @@ pub(crate) use bounds::Probe;
 pub(crate) use causes::says_no_effect;
 use redtape_journal::{Micros, Origin, OriginKind, ReplOffset};
 use redtape_wire::command::CommandTable;
-use stamps::{Match, Stamps};
+use stamps::{Effects, Match, Stamps};
 
 use crate::capture::effects::EffectGroup;
-use crate::tee::{Identity, Name, Part, TeeMessage, describe};
+use crate::tee::{Identity, Name, Part, TeeMessage, describe, hash_arg};
 
 /// Longest wait of a group for replies and probes, in µs.
 pub(crate) const HOLD: i64 = 5_000;
 /// Effects of a group that are looked at to find its origin.
 const EFFECTS_MAX: usize = 32;
+/// Arguments of an effect that are compared with a script's.
+const WORDS_MAX: usize = 64;
+/// Groups behind one that are looked through for a script's arguments.
+const BEHIND_MAX: usize = 512;
+/// Scripts that are passed over for one group.
+const WITHOUT_MAX: usize = 8;
+/// Probes that are remembered for the beginning of a stream.
+const RECENT_MAX: usize = 64;
 /// Origins kept ready.
 const ORIGINS_MAX: usize = 4096;
 /// A stamp this much older than the predecessor's time means that the wall clock stepped, in µs.
@@ -47,7 +55,7 @@ pub(crate) struct Judged {
     pub group: EffectGroup,
     /// When it ran.
     pub ts: Micros,
-    /// How many µs earlier it may have run; 0 with a stamp.
+    /// How many µs earlier it may have run; 0 where a stamp says when.
     pub slack: u64,
     /// Who caused it.
     pub origin: Arc<Origin>,
@@ -70,8 +78,11 @@ pub(crate) struct Join {
     has_tee: bool,
     stamps: Stamps,
     bounds: Bounds,
+    recent: VecDeque<Probe>,
     held: VecDeque<EffectGroup>,
     prev_ts: Micros,
+    /// The next group certainly ran after this.
+    not_before: Micros,
     processed: ReplOffset,
     /// Effects up to here may have been asked for through an earlier process: no origin is invented for them.
     unknown_until: ReplOffset,
@@ -93,8 +104,10 @@ impl Join {
             has_tee,
             stamps: Stamps::default(),
             bounds: Bounds::default(),
+            recent: VecDeque::new(),
             held: VecDeque::new(),
             prev_ts: Micros(0),
+            not_before: Micros(0),
             processed: ReplOffset(0),
             unknown_until: ReplOffset(0),
             reaped: Reaped::default(),
@@ -112,6 +125,12 @@ impl Join {
         self.bounds = Bounds::default();
         self.prev_ts = self.prev_ts.max(prev_ts);
         self.processed = offset;
+        // What was answered before a probe that the copy contains is in the copy.
+        if let Some(in_copy) = self.recent.iter().filter(|p| p.offset <= offset).map(|p| p.sent).max() {
+            self.not_before = self.not_before.max(in_copy);
+            self.stamps.forget_replied_before(in_copy);
+        }
+        self.recent.clear();
     }
 
     /// Effects up to this offset get origin `unknown` where no stamp explains them.
@@ -131,6 +150,10 @@ impl Join {
     /// Takes a look at the server.
     pub(crate) fn probe(&mut self, probe: Probe) {
         self.bounds.add(probe);
+        if self.recent.len() >= RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(probe);
         let (expired, evicted) = self.reaped.baseline.unwrap_or((probe.expired, probe.evicted));
         self.reaped.expired += probe.expired.saturating_sub(expired);
         self.reaped.evicted += probe.evicted.saturating_sub(evicted);
@@ -159,11 +182,6 @@ impl Join {
     /// Everything that ran before this time has left the join.
     pub(crate) fn complete_until(&self) -> Option<Micros> {
         self.bounds.complete_until(self.processed)
-    }
-
-    /// Requests replied to before `at` belong to what ran before.
-    pub(crate) fn forget_replied_before(&mut self, at: Micros) {
-        self.stamps.forget_replied_before(at);
     }
 
     /// Stamps were dropped: until the next probe nobody can be called an outsider.
@@ -211,9 +229,9 @@ impl Join {
         let group = self.held.front()?;
         let late = now.0 >= group.arrived.0 + HOLD;
         let parts = describe_group(&self.table, group);
-        let found = self.explain(&parts, late);
+        let found = self.explain_best(group, &parts, late);
         let origin = match found {
-            Some(m) if m.replied || late => self.origin_of(m, &parts),
+            Some(m) if (m.replied && !m.weak) || late => self.origin_of(m, &parts),
             Some(_) => return None,
             None => Arc::new(Origin::of(self.unexplained(&parts, late)?)),
         };
@@ -223,28 +241,54 @@ impl Join {
             self.stamps.explain(m.id);
         }
         let (after, before) = self.bounds.of(group.end_offset);
-        let floor = self.prev_ts.max(after);
-        let (ts, slack) = if let Some(at) = stamped {
+        // It ran after what ran before it, and that ran after its own request was forwarded.
+        self.not_before = self.not_before.max(after);
+        let latest = before.map_or(group.arrived, |b| b.min(group.arrived));
+        if let Some(at) = stamped {
             self.clock_steps += u64::from(at.0 + CLOCK_STEP < self.prev_ts.0 && at > after);
-            (floor.max(at.min(before.unwrap_or(at))), 0)
-        } else {
-            let ts = floor.max(before.map_or(group.arrived, |b| b.min(group.arrived)));
-            (ts, (ts.0 - floor.0).unsigned_abs())
-        };
+            self.not_before = self.not_before.max(at.min(latest));
+        }
+        let best = if stamped.is_some() { self.not_before } else { latest };
+        let ts = self.prev_ts.max(self.not_before).max(best);
+        let slack = (ts.0 - self.not_before.0).unsigned_abs();
         self.prev_ts = ts;
         self.processed = group.end_offset;
         Some(Judged { group, ts, slack, origin, stamped })
     }
 
-    fn explain(&self, parts: &[Part], late: bool) -> Option<Match> {
+    /// The best explanation that is not needed more by a group behind this one: a script whose own
+    /// arguments stand there did not cause this.
+    fn explain_best(&self, group: &EffectGroup, parts: &[Part], late: bool) -> Option<Match> {
+        let mut without = Vec::new();
+        loop {
+            let found = self.explain(group, parts, late, &without)?;
+            let values = self.stamps.get(found.id).map(|w| w.stamp.parts.iter().flat_map(|p| p.values.iter().copied()));
+            let values: Vec<u64> = values.into_iter().flatten().collect();
+            let behind =
+                || self.held.iter().skip(1).take(BEHIND_MAX).any(|g| words_of(g).iter().any(|w| values.contains(w)));
+            let elsewhere = || !found.replied || behind();
+            if !found.weak || !late || without.len() >= WITHOUT_MAX || !elsewhere() {
+                return Some(found);
+            }
+            without.push(found.id);
+        }
+    }
+
+    fn explain(&self, group: &EffectGroup, parts: &[Part], late: bool, without: &[u64]) -> Option<Match> {
         let known = |name: &[u8]| self.table.get(name).is_some();
+        let mut words = None;
         let mut best: Option<Match> = None;
         for part in parts {
-            if let Some(m) = self.stamps.best(part, late, known)
-                && best.is_none_or(|b| m.fit > b.fit)
+            let effect = Effects {
+                part,
+                atomic: group.atomic,
+                words: &mut || words.get_or_insert_with(|| words_of(group)).clone(),
+            };
+            if let Some(m) = self.stamps.best(effect, late, without, known)
+                && best.is_none_or(|b| m.beats(b, late))
             {
                 best = Some(m);
-                if m.fit == causes::Fit::Exact {
+                if m.is_certain() {
                     break;
                 }
             }
@@ -302,6 +346,14 @@ impl Join {
         self.origins.insert(key, (who, origin.clone()));
         origin
     }
+}
+
+/// Hashes of all arguments of a group: what a script was given appears among them.
+fn words_of(group: &EffectGroup) -> Arc<[u64]> {
+    let effects = group.effects.iter().take(EFFECTS_MAX);
+    effects
+        .flat_map(|e| e.with_args(|args| args.iter().skip(1).take(WORDS_MAX).map(|a| hash_arg(a)).collect::<Vec<_>>()))
+        .collect()
 }
 
 fn describe_group(table: &CommandTable, group: &EffectGroup) -> Vec<Part> {

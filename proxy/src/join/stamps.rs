@@ -10,7 +10,7 @@ use std::sync::Arc;
 use redtape_journal::Micros;
 use smallvec::SmallVec;
 
-use super::causes::{Fit, fit, is_script, many_groups};
+use super::causes::{Fit, fit, is_script, many_groups, replies_in_order};
 use crate::tee::{Identity, Outcome, Part, Stamp};
 
 /// Stamps that may wait. A first full sync of half a minute at 30,000 writes a second fits.
@@ -28,6 +28,8 @@ pub(super) struct Waiting {
     pub(super) stamp: Box<Stamp>,
     /// When its reply was seen.
     pub(super) replied: Option<Micros>,
+    /// The reply, if it was a number.
+    number: Option<i64>,
     /// It already explained a group, and may explain more.
     pub(super) spent: bool,
 }
@@ -36,9 +38,37 @@ pub(super) struct Waiting {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Match {
     pub(super) id: u64,
-    pub(super) fit: Fit,
+    fit: Fit,
+    /// A transaction for an atomic group, a single command for another.
+    shape: bool,
+    /// Arguments of a script that are found in the group.
+    words: usize,
+    /// A script that was given arguments, none of which is in the group.
+    pub(super) weak: bool,
     pub(super) replied: bool,
     spent: bool,
+}
+
+impl Match {
+    /// Fresh before spent, then the better fit, then (if asked for) who has its reply; the first
+    /// of equals, which is the oldest, stands.
+    pub(super) fn beats(self, other: Self, prefer_replied: bool) -> bool {
+        let rank = |m: Self| (!m.spent, m.fit, m.shape, m.words, prefer_replied && m.replied);
+        rank(self) > rank(other)
+    }
+
+    /// Nothing younger can beat it.
+    pub(super) fn is_certain(self) -> bool {
+        !self.spent && self.fit == Fit::Exact && self.shape && self.replied
+    }
+}
+
+/// One effect of a group, and (asked for only where a script may be the cause) the group's words.
+pub(super) struct Effects<'a> {
+    pub(super) part: &'a Part,
+    pub(super) words: &'a mut dyn FnMut() -> Arc<[u64]>,
+    /// The group stood between MULTI and EXEC.
+    pub(super) atomic: bool,
 }
 
 #[derive(Debug, Default)]
@@ -100,7 +130,7 @@ impl Stamps {
             self.by_key.entry(slot).or_default().push_back(stamp.id);
         }
         self.order.push_back(stamp.id);
-        self.waiting.insert(stamp.id, Waiting { stamp, replied: None, spent: false });
+        self.waiting.insert(stamp.id, Waiting { stamp, replied: None, number: None, spent: false });
     }
 
     pub(super) fn correct(&mut self, id: u64, who: Arc<Identity>, db: u32) {
@@ -109,10 +139,10 @@ impl Stamps {
         if !waiting.stamp.transaction {
             waiting.stamp.parts.iter_mut().for_each(|p| p.db = db);
         }
-        let Waiting { stamp, replied, spent } = waiting;
+        let Waiting { stamp, replied, number, spent } = waiting;
         self.add(stamp);
         if let Some(waiting) = self.waiting.get_mut(&id) {
-            (waiting.replied, waiting.spent) = (replied, spent);
+            (waiting.replied, waiting.number, waiting.spent) = (replied, number, spent);
         }
     }
 
@@ -122,6 +152,7 @@ impl Stamps {
             self.remove(id);
         } else {
             waiting.replied = Some(at);
+            waiting.number = if let Outcome::Number(n) = outcome { Some(n) } else { None };
             self.replied.push_back((at, id));
         }
     }
@@ -165,10 +196,17 @@ impl Stamps {
         Some(waiting)
     }
 
-    /// The best explanation of an effect: fresh before spent, then the better fit, then (if asked
-    /// for) who has its reply, then the oldest.
-    pub(super) fn best(&self, effect: &Part, prefer_replied: bool, known: impl Fn(&[u8]) -> bool) -> Option<Match> {
+    /// The best explanation of an effect; see [`Match::beats`].
+    pub(super) fn best(
+        &self,
+        effects: Effects<'_>,
+        prefer_replied: bool,
+        without: &[u64],
+        known: impl Fn(&[u8]) -> bool,
+    ) -> Option<Match> {
+        let effect = effects.part;
         let mut found: Option<Match> = None;
+        let mut twins: SmallVec<[(Option<i64>, Match); 4]> = SmallVec::new();
         let mut slots = SmallVec::new();
         part_slots(effect, &mut slots);
         // Scripts may touch keys that they did not declare: they also wait in the slot without key.
@@ -177,25 +215,59 @@ impl Stamps {
         }
         for slot in slots {
             for id in self.by_key.get(&slot).into_iter().flatten().take(CANDIDATES_MAX) {
-                let Some(waiting) = self.waiting.get(id) else { continue };
+                let Some(waiting) = self.waiting.get(id).filter(|_| !without.contains(id)) else { continue };
+                let mut words = 0;
                 let fits = waiting.stamp.parts.iter().filter_map(|p| {
-                    if p.keys.is_empty() || (p.db == effect.db && p.keys.iter().any(|k| effect.keys.contains(k))) {
-                        fit(p, effect, known(&p.name))
-                    } else {
-                        (is_script(&p.name) && !matches!(&*effect.name, b"del" | b"unlink")).then_some(Fit::Guess)
+                    let declared =
+                        p.keys.is_empty() || (p.db == effect.db && p.keys.iter().any(|k| effect.keys.contains(k)));
+                    if !is_script(&p.name) {
+                        return if declared { fit(p, effect, known(&p.name)) } else { None };
                     }
+                    let group = (effects.words)();
+                    words = p.values.iter().filter(|v| group.contains(v)).count();
+                    if p.name == effect.name || declared {
+                        return if words > 0 { Some(Fit::Value) } else { fit(p, effect, true) };
+                    }
+                    // A script that did not declare this key, but wrote what it was given.
+                    (words > 0 || (p.values.is_empty() && !matches!(&*effect.name, b"del" | b"unlink")))
+                        .then_some(Fit::Guess)
                 });
                 let Some(fit) = fits.max() else { continue };
-                let candidate = Match { id: *id, fit, replied: waiting.replied.is_some(), spent: waiting.spent };
-                if found.is_none_or(|f| rank(candidate, prefer_replied) > rank(f, prefer_replied)) {
+                let weak = fit < Fit::Exact
+                    && words == 0
+                    && waiting.stamp.parts.iter().any(|p| is_script(&p.name) && !p.values.is_empty());
+                let shape = waiting.stamp.transaction == effects.atomic;
+                let candidate = Match {
+                    id: *id,
+                    fit,
+                    shape,
+                    words,
+                    weak,
+                    replied: waiting.replied.is_some(),
+                    spent: waiting.spent,
+                };
+                if found.is_none_or(|f| candidate.beats(f, prefer_replied)) {
                     found = Some(candidate);
+                }
+                if fit == Fit::Exact && shape && !waiting.spent {
+                    let order = replies_in_order(&waiting.stamp.parts[0]);
+                    if order == 0 || waiting.stamp.transaction {
+                        if candidate.replied || !prefer_replied {
+                            // In the order of age: nothing behind can be better.
+                            return Some(candidate);
+                        }
+                    } else {
+                        twins.push((waiting.number.map(|n| n * order), candidate));
+                    }
                 }
             }
         }
+        if twins.len() > 1 {
+            let unclear = twins.iter().any(|(number, _)| number.is_none());
+            let first = twins.iter().min_by_key(|(number, _)| number.unwrap_or(i64::MAX)).map(|(_, m)| *m);
+            // Until all have their replies, the group waits.
+            return first.map(|m| Match { replied: m.replied && !unclear, ..m });
+        }
         found
     }
-}
-
-fn rank(m: Match, prefer_replied: bool) -> (bool, Fit, bool) {
-    (!m.spent, m.fit, prefer_replied && m.replied)
 }

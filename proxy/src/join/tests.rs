@@ -80,16 +80,43 @@ fn got(who: &str, ts: i64) -> Option<(String, i64)> {
 #[test]
 fn the_oldest_equal_request_is_taken_once_its_reply_is_there() {
     let mut s = Scene::new();
-    let a = s.request("a", 100, &["INCR n"]);
-    let b = s.request("b", 101, &["INCR n"]);
-    s.effect(200, &["INCR n"]);
+    let a = s.request("a", 100, &["SETRANGE n 0 x"]);
+    let b = s.request("b", 101, &["SETRANGE n 0 x"]);
+    s.effect(200, &["SETRANGE n 0 x"]);
     assert_eq!(s.next(210), None, "nobody has a reply yet");
     s.reply(a, 205, Outcome::Ran);
     assert_eq!(s.next(210), got("a", 100));
-    s.effect(220, &["INCR n"]);
+    s.effect(220, &["SETRANGE n 0 x"]);
     s.reply(b, 221, Outcome::Ran);
     assert_eq!(s.next(222), got("b", 101));
     assert_eq!(s.join.stamps().0, 0);
+}
+
+#[test]
+fn numbers_in_replies_tell_equal_requests_apart() {
+    let mut s = Scene::new();
+    let a = s.request("a", 100, &["INCR n"]);
+    let b = s.request("b", 101, &["INCR n"]);
+    s.effect(200, &["INCR n"]);
+    s.effect(200, &["INCR n"]);
+    s.reply(b, 205, Outcome::Number(7));
+    assert_eq!(s.next(210), None, "the other may have been first");
+    s.reply(a, 206, Outcome::Number(8));
+    assert_eq!(s.next(210), got("b", 101));
+    assert_eq!(s.next(210), got("a", 101));
+}
+
+#[test]
+fn what_a_script_was_given_tells_scripts_apart() {
+    let mut s = Scene::new();
+    let a = s.request("a", 100, &["EVALSHA cafe 1 k from-a"]);
+    let b = s.request("b", 101, &["EVALSHA cafe 1 k from-b"]);
+    s.reply(a, 110, Outcome::Ran);
+    s.reply(b, 110, Outcome::Ran);
+    s.effect(200, &["MULTI", "INCR k", "SET other from-b", "EXEC"]);
+    s.effect(200, &["MULTI", "INCR k", "SET other from-a", "EXEC"]);
+    assert_eq!(s.next(210), got("b via evalsha", 101));
+    assert_eq!(s.next(210), got("a via evalsha", 101));
 }
 
 #[test]
@@ -135,7 +162,9 @@ fn rewritten_commands_scripts_and_transactions_are_found() {
         let id = s.request("x", 100, request);
         s.reply(id, 150, Outcome::Ran);
         s.effect(200, effect);
-        assert_eq!(s.next(201), got(who, 100), "{request:?}");
+        // A script of whose arguments none is in the effect might still cause another.
+        let judged = s.next(201).or_else(|| s.next(200 + HOLD));
+        assert_eq!(judged, got(who, 100), "{request:?}");
         // What this request may still cause ends here.
         let offset = s.offset();
         s.probe(300, offset, 0, 0);
@@ -182,7 +211,7 @@ fn probes_bound_the_time_of_what_arrives_late() {
     let j = s.join.next(Micros(90_001)).expect("first");
     assert_eq!((j.ts.0, j.slack), (5_010, 1_010));
     let j = s.join.next(Micros(90_001)).expect("second");
-    assert_eq!((j.ts.0, j.slack), (7_010, 2_000));
+    assert_eq!((j.ts.0, j.slack), (7_010, 2_010));
     assert_eq!(s.join.complete_until(), Some(Micros(7_000)));
 }
 

@@ -223,7 +223,11 @@ impl SessionState {
     pub(crate) fn reply(&mut self, frame: &Frame, tee: &Tee, now: Micros) {
         let Some(Answered { pending, error, kind, line }) = self.replies.frame(frame) else { return };
         if let Some((id, name)) = pending.stamp {
-            let outcome = if says_no_effect(&name, kind, &line) { Outcome::NoEffect } else { Outcome::Ran };
+            let outcome = match (kind, std::str::from_utf8(&line).ok().and_then(|l| l.parse().ok())) {
+                _ if says_no_effect(&name, kind, &line) => Outcome::NoEffect,
+                (b':', Some(number)) => Outcome::Number(number),
+                _ => Outcome::Ran,
+            };
             tee.send(TeeMessage::Replied { id, at: now, outcome });
         }
         let nothing = matches!(kind, b'_') || line == b"-1";
@@ -328,6 +332,7 @@ mod tests {
                             s.parts.iter().map(|p| format!("{}:{}", p.db, String::from_utf8_lossy(&p.name))).collect();
                         format!("{} {} {}", parts.join(","), s.who.user, s.who.name)
                     }
+                    TeeMessage::Replied { outcome: Outcome::Number(_), .. } => "Ran".to_owned(),
                     TeeMessage::Replied { outcome, .. } => format!("{outcome:?}"),
                     TeeMessage::Correct { who, db, .. } => format!("correct {} {db}", who.user),
                 })
