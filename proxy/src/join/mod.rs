@@ -229,7 +229,9 @@ impl Join {
         let group = self.held.front()?;
         let late = now.0 >= group.arrived.0 + HOLD;
         let parts = describe_group(&self.table, group);
-        let found = self.explain_best(group, &parts, late);
+        let (after, before) = self.bounds.of(group.end_offset);
+        let latest = before.map_or(group.arrived, |b| b.min(group.arrived));
+        let found = self.explain_best(group, &parts, (after, latest), late);
         let origin = match found {
             Some(m) if (m.replied && !m.weak) || late => self.origin_of(m, &parts),
             Some(_) => return None,
@@ -240,10 +242,8 @@ impl Join {
         if let Some(m) = found {
             self.stamps.explain(m.id);
         }
-        let (after, before) = self.bounds.of(group.end_offset);
         // It ran after what ran before it, and that ran after its own request was forwarded.
         self.not_before = self.not_before.max(after);
-        let latest = before.map_or(group.arrived, |b| b.min(group.arrived));
         if let Some(at) = stamped {
             self.clock_steps += u64::from(at.0 + CLOCK_STEP < self.prev_ts.0 && at > after);
             self.not_before = self.not_before.max(at.min(latest));
@@ -258,10 +258,10 @@ impl Join {
 
     /// The best explanation that is not needed more by a group behind this one: a script whose own
     /// arguments stand there did not cause this.
-    fn explain_best(&self, group: &EffectGroup, parts: &[Part], late: bool) -> Option<Match> {
+    fn explain_best(&self, group: &EffectGroup, parts: &[Part], ran: (Micros, Micros), late: bool) -> Option<Match> {
         let mut without = Vec::new();
         loop {
-            let found = self.explain(group, parts, late, &without)?;
+            let found = self.explain(group, parts, ran, late, &without)?;
             let values = self.stamps.get(found.id).map(|w| w.stamp.parts.iter().flat_map(|p| p.values.iter().copied()));
             let values: Vec<u64> = values.into_iter().flatten().collect();
             let behind =
@@ -274,7 +274,14 @@ impl Join {
         }
     }
 
-    fn explain(&self, group: &EffectGroup, parts: &[Part], late: bool, without: &[u64]) -> Option<Match> {
+    fn explain(
+        &self,
+        group: &EffectGroup,
+        parts: &[Part],
+        ran: (Micros, Micros),
+        late: bool,
+        without: &[u64],
+    ) -> Option<Match> {
         let known = |name: &[u8]| self.table.get(name).is_some();
         let mut words = None;
         let mut best: Option<Match> = None;
@@ -282,6 +289,7 @@ impl Join {
             let effect = Effects {
                 part,
                 atomic: group.atomic,
+                ran,
                 words: &mut || words.get_or_insert_with(|| words_of(group)).clone(),
             };
             if let Some(m) = self.stamps.best(effect, late, without, known)

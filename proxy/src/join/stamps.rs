@@ -69,6 +69,8 @@ pub(super) struct Effects<'a> {
     pub(super) words: &'a mut dyn FnMut() -> Arc<[u64]>,
     /// The group stood between MULTI and EXEC.
     pub(super) atomic: bool,
+    /// It ran between these: a request that was forwarded later or answered earlier is not its cause.
+    pub(super) ran: (Micros, Micros),
 }
 
 #[derive(Debug, Default)]
@@ -216,6 +218,10 @@ impl Stamps {
         for slot in slots {
             for id in self.by_key.get(&slot).into_iter().flatten().take(CANDIDATES_MAX) {
                 let Some(waiting) = self.waiting.get(id).filter(|_| !without.contains(id)) else { continue };
+                let (after, before) = effects.ran;
+                if waiting.stamp.at > before || waiting.replied.is_some_and(|at| at < after) {
+                    continue;
+                }
                 let mut words = 0;
                 let fits = waiting.stamp.parts.iter().filter_map(|p| {
                     let declared =
