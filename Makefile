@@ -1,0 +1,65 @@
+# The recipes: the only place where the project's commands are written down. `.ci/run` calls them.
+#
+#   make demo      the whole story on a server of its own: write, lose, find, restore, compare
+#   make test      every test, on the machine's own redis-server
+#   make lint      formatting, clippy, rustdoc, dependencies
+#   make compat    the exactness tests on every server of scripts/install-servers.sh
+#   make crash     kill -9 under load, many times (N=200)
+#
+# Everything but a Rust toolchain is installed when missing (needs root, or sudo without a password).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+CARGO ?= cargo
+N ?= 200
+
+# nextest keeps the heavy tests apart (.config/nextest.toml). Without it, one test at a time does.
+nextest := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
+ifeq ($(nextest),yes)
+run_tests = $(CARGO) nextest run
+run_long_tests = $(CARGO) nextest run --run-ignored only --profile long
+one_at_a_time =
+long_ones =
+else
+run_tests = $(CARGO) test
+run_long_tests = $(CARGO) test
+one_at_a_time = -- --test-threads=1 --nocapture
+long_ones = -- --ignored --test-threads=1 --nocapture
+endif
+
+.PHONY: demo test lint compat crash servers
+
+servers:
+	@scripts/install-servers.sh
+
+demo: servers
+	@$(CARGO) build --release --bin redtape
+	@target/release/redtape demo
+
+test: servers
+	$(run_tests) --workspace $(one_at_a_time)
+	$(CARGO) test --workspace --doc
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
+	$(CARGO) deny --log-level error check bans licenses sources
+# The advisory database is fetched from the network; where it can't be had, say so and go on.
+	@if timeout 120 $(CARGO) deny --log-level error fetch db >/dev/null 2>&1; \
+	    then $(CARGO) deny --log-level error check advisories; \
+	    else echo "lint: the advisory database can't be fetched from here; advisories NOT checked" >&2; fi
+
+# Each server in turn; all are tried, and the names of those that failed end the run.
+compat:
+	@scripts/install-servers.sh all
+	@failed=; \
+	for server in .servers/*/redis-server .servers/*/valkey-server; do \
+	    echo "=== $$server: $$($$server --version | cut -d' ' -f1-3)"; \
+	    REDTAPE_TEST_SERVER=$$PWD/$$server $(run_tests) -p redtape --test exactness $(one_at_a_time) \
+	        || failed="$$failed $$server"; \
+	done; \
+	[ -z "$$failed" ] || { echo "compat: failed on$$failed" >&2; exit 1; }
+
+crash: servers
+	REDTAPE_CRASHES=$(N) $(run_long_tests) -p redtape --test nothing_lost $(long_ones)

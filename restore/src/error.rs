@@ -1,0 +1,121 @@
+//! What can go wrong with a restore: one message each, with what to do, and an exit code of `sysexits`.
+
+use std::path::PathBuf;
+
+use redtape_journal::{OpenError, ReadError};
+
+use crate::point::PointError;
+
+/// Exit codes of `sysexits.h`.
+pub(crate) mod exit {
+    /// The command was used wrongly.
+    pub(crate) const USAGE: u8 = 64;
+    /// Data is corrupt.
+    pub(crate) const DATAERR: u8 = 65;
+    /// What was asked for is not in the journal.
+    pub(crate) const NOINPUT: u8 = 66;
+    /// Something that is needed is not there or not able.
+    pub(crate) const UNAVAILABLE: u8 = 69;
+    /// The result is not what was planned.
+    pub(crate) const SOFTWARE: u8 = 70;
+    /// The target can't take the data.
+    pub(crate) const CANTCREAT: u8 = 73;
+    /// Reading or writing failed.
+    pub(crate) const IOERR: u8 = 74;
+    /// Not allowed.
+    pub(crate) const NOPERM: u8 = 77;
+}
+
+/// Why a restore was not done.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum RestoreError {
+    #[error("{0}")]
+    Usage(String),
+    #[error("cannot open the journal: {0}")]
+    Open(#[from] OpenError),
+    #[error("{0}")]
+    Point(#[from] PointError),
+    #[error("the journal cannot be read up to that moment: {0}; `redtape journal verify` shows what is still sound")]
+    Read(#[from] ReadError),
+    #[error("the base {} is damaged: {problem}; choose a moment after another base (`redtape snapshot ls`)", path.display())]
+    Base { path: PathBuf, problem: String },
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("cannot reach {address}: {cause}; check the address, and that the server is up")]
+    Unreachable { address: String, cause: String },
+    #[error(
+        "{address} refuses the login: {cause}; check user and password (in the URL, REDTAPE_TO_PASSWORD or --to-password-file)"
+    )]
+    Login { address: String, cause: String },
+    #[error(
+        "{address} does not allow {command}: {cause}; use a user that may run it (`ACL SETUSER`), or rights for everything: +@all ~*"
+    )]
+    Denied { address: String, command: String, cause: String },
+    #[error("{address} answered {command} with an error: {cause}")]
+    Refused { address: String, command: String, cause: String },
+    #[error(
+        "the target {address} is not empty ({found}); nothing was changed. Choose an empty server, empty this one (FLUSHALL; FUNCTION FLUSH), or restore only some keys with --key"
+    )]
+    NotEmpty { address: String, found: String },
+    #[error(
+        "{count} of the wanted keys exist in {address} already ({list}); nothing was changed. Delete or rename them there, or restore to another server"
+    )]
+    Conflict { address: String, count: u64, list: String },
+    #[error("{0}")]
+    Unable(String),
+    #[error("TLS (rediss://) is not supported yet; use a plain port or a unix socket of the target, or a TLS tunnel")]
+    Tls,
+    #[error("no scratch server: {0}; install redis-server or valkey-server, or name one with --server-bin")]
+    NoScratch(String),
+    #[error("the scratch server {0}")]
+    Scratch(String),
+    #[error("{0}")]
+    Link(String),
+    #[error("not confirmed; nothing was changed")]
+    NotConfirmed,
+    #[error("the target is not what was planned: {0}; do not use it, and please report this")]
+    Verify(String),
+    /// Any of the above, after which something had to be undone.
+    #[error("{cause}. {aftermath}")]
+    Undone { cause: Box<RestoreError>, aftermath: String },
+}
+
+impl RestoreError {
+    /// The exit code by `sysexits.h`.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::NotConfirmed => exit::USAGE,
+            Self::Open(e) => match e {
+                OpenError::NotAJournal { .. } => exit::NOINPUT,
+                OpenError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => exit::NOINPUT,
+                OpenError::Io { source, .. } => io_code(source),
+                OpenError::Locked { .. } => exit::UNAVAILABLE,
+                _ => exit::DATAERR,
+            },
+            Self::Point(_) => exit::NOINPUT,
+            Self::Read(ReadError::Io { source, .. }) | Self::Io { source, .. } => io_code(source),
+            Self::Read(_) | Self::Base { .. } => exit::DATAERR,
+            Self::Login { .. } | Self::Denied { .. } => exit::NOPERM,
+            Self::NotEmpty { .. } | Self::Conflict { .. } => exit::CANTCREAT,
+            Self::Unreachable { .. }
+            | Self::Refused { .. }
+            | Self::Unable(_)
+            | Self::Tls
+            | Self::NoScratch(_)
+            | Self::Scratch(_)
+            | Self::Link(_) => exit::UNAVAILABLE,
+            Self::Verify(_) => exit::SOFTWARE,
+            Self::Undone { cause, .. } => cause.exit_code(),
+        }
+    }
+
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+}
+
+fn io_code(error: &std::io::Error) -> u8 {
+    if error.kind() == std::io::ErrorKind::PermissionDenied { exit::NOPERM } else { exit::IOERR }
+}

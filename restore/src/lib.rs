@@ -1,0 +1,45 @@
+//! The restore engine: brings what Redis held at a moment into a target, exactly.
+//!
+//! ```text
+//! when ─► point ─► plan ─► (link | scratch ─► copy | scratch ─► link) ─► verify
+//!   pure functions of data │ act on the target, in this order
+//! ```
+//!
+//! - [`when`]: what a person asks for (`2026-11-20T12:00:00Z`, `10m ago`, `mark:before-deploy`, …).
+//! - [`point`]: that moment in the journal: timeline, cut, base. A cut never falls inside a group.
+//! - [`plan`]: by which way, and why. Nothing is written before the plan is complete: the base has been
+//!   read through and its digest compared, every record up to the cut has been read, the target's
+//!   version, role, emptiness and rights are known.
+//! - [`link`]: redtape acts as the master of an empty target, then promotes it.
+//! - [`scratch`]: the same into a local server whose wall clock redtape holds; [`copy`] takes keys from
+//!   there by `DUMP`/`RESTORE`.
+//!
+//! # After a crash or a kill
+//! Before the promotion a target fed over the link is a read-only replica of a master that is gone:
+//! clients see `READONLY` errors, the next restore says what it finds and how to clear it. A copy
+//! from scratch that was cut short leaves a part of the wanted keys, each of them whole; the next
+//! restore refuses to overwrite them and lists them. The scratch server dies with its parent.
+
+pub mod clock;
+pub mod copy;
+mod error;
+pub mod filter;
+pub mod link;
+pub mod plan;
+pub mod point;
+pub mod preflight;
+pub mod progress;
+mod reply;
+mod run;
+pub mod scratch;
+pub mod server;
+pub mod tape;
+pub mod version;
+pub mod when;
+
+pub use error::RestoreError;
+pub use filter::Filter;
+pub use plan::{Forced, Plan, Via};
+pub use progress::{Event, Observer, Silent};
+pub use run::{Prepared, Report, Request, prepare};
+pub use when::When;

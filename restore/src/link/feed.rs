@@ -1,0 +1,230 @@
+//! Sending on the link: back-pressure, patience with a server that loads, and none with one that hangs.
+
+use std::io::{ErrorKind, Read, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use redtape_journal::Group;
+
+use super::accept::Guest;
+use super::acks::Acks;
+use super::encode::Encoder;
+use crate::error::RestoreError;
+use crate::progress::{Event, Observer};
+use crate::server::{Info, Server};
+
+/// Bytes of the stream that are sent in one write.
+const WRITE_BYTES: usize = 256 * 1024;
+/// Between two looks at a server that doesn't take or acknowledge anything.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long it may stand still without loading.
+pub(super) const STALL_LIMIT: Duration = Duration::from_mins(1);
+/// Between two keep-alives; far below any sensible `repl-timeout`.
+const PING_EVERY: Duration = Duration::from_secs(5);
+
+/// A link to a replica that has asked for its full sync.
+#[derive(Debug)]
+pub(super) struct Feed<'s> {
+    /// The same server, as a client sees it.
+    pub(super) server: &'s mut Server,
+    socket: TcpStream,
+    acks: Acks,
+    /// The stream.
+    pub(super) encoder: Encoder,
+    last_move: Instant,
+    last_ping: Instant,
+}
+
+impl<'s> Feed<'s> {
+    /// Answers the `PSYNC`.
+    pub(super) fn begin(server: &'s mut Server, guest: Guest, replid: &str) -> Result<Self, RestoreError> {
+        let failed = |e: std::io::Error| RestoreError::Link(format!("the link to the target failed: {e}"));
+        let Guest { mut socket, pending } = guest;
+        socket.set_write_timeout(Some(LOOK_EVERY)).map_err(failed)?;
+        socket.write_all(format!("+FULLRESYNC {replid} 0\r\n").as_bytes()).map_err(failed)?;
+        let acks = Acks::start(&socket, pending).map_err(failed)?;
+        // A server that doesn't answer for so long stands still.
+        server.set_reply_limit(STALL_LIMIT)?;
+        let now = Instant::now();
+        Ok(Self { server, socket, acks, encoder: Encoder::default(), last_move: now, last_ping: now })
+    }
+
+    /// Sends the RDB; nothing may stand between it and the stream.
+    pub(super) fn send_rdb(
+        &mut self,
+        rdb: &mut dyn Read,
+        bytes: u64,
+        observer: &mut dyn Observer,
+    ) -> Result<(), RestoreError> {
+        const CHUNK_BYTES: usize = 1 << 20;
+        self.write_all(format!("${bytes}\r\n").as_bytes())?;
+        let mut chunk = vec![0u8; CHUNK_BYTES];
+        let mut sent = 0;
+        while sent < bytes {
+            let wanted = usize::try_from(bytes - sent).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
+            rdb.read_exact(&mut chunk[..wanted]).map_err(RestoreError::io("read", "the RDB"))?;
+            self.write_all(&chunk[..wanted])?;
+            sent += wanted as u64;
+            observer.on(&Event::At(sent));
+        }
+        Ok(())
+    }
+
+    /// Waits until the replica has loaded the RDB and reads the stream: its first ACK.
+    pub(super) fn wait_loaded(&mut self, observer: &mut dyn Observer) -> Result<(), RestoreError> {
+        // The stream begins with a SELECT, whether or not it has a group.
+        self.encoder.select(0);
+        let wanted = self.encoder.ask_for_ack();
+        self.flush()?;
+        loop {
+            let heard = self.acks.wait(wanted, LOOK_EVERY);
+            if heard.acked.is_some_and(|a| a >= wanted) {
+                return Ok(());
+            }
+            if heard.closed {
+                return Err(Self::closed("loading the RDB"));
+            }
+            if let Some(percent) = self.look("loading the RDB")? {
+                observer.on(&Event::At(percent));
+            }
+        }
+    }
+
+    /// Appends a group, and sends when enough has come together.
+    pub(super) fn send_group(&mut self, group: &Group) -> Result<(), RestoreError> {
+        self.encoder.group(group);
+        if self.encoder.buffer.len() >= WRITE_BYTES {
+            if self.last_ping.elapsed() >= PING_EVERY {
+                self.encoder.ping();
+                self.last_ping = Instant::now();
+            }
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the replica has processed everything so far.
+    pub(super) fn barrier(&mut self) -> Result<(), RestoreError> {
+        let wanted = self.encoder.ask_for_ack();
+        self.flush()?;
+        self.last_move = Instant::now();
+        let mut before = self.acks.heard().acked;
+        loop {
+            let heard = self.acks.wait(wanted, LOOK_EVERY);
+            if heard.acked.is_some_and(|a| a >= wanted) {
+                return Ok(());
+            }
+            if heard.closed {
+                return Err(Self::closed("replaying the journal"));
+            }
+            if heard.acked != before {
+                before = heard.acked;
+                self.last_move = Instant::now();
+            }
+            self.look("replaying the journal")?;
+        }
+    }
+
+    /// Sends what has come together.
+    pub(super) fn flush(&mut self) -> Result<(), RestoreError> {
+        let buffer = std::mem::take(&mut self.encoder.buffer);
+        let result = self.write_all(&buffer);
+        self.encoder.buffer = buffer;
+        self.encoder.mark_sent();
+        result
+    }
+
+    fn write_all(&mut self, mut bytes: &[u8]) -> Result<(), RestoreError> {
+        while !bytes.is_empty() {
+            match self.socket.write(bytes) {
+                Ok(n) => {
+                    bytes = &bytes[n..];
+                    self.last_move = Instant::now();
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    if self.acks.heard().closed {
+                        return Err(Self::closed("taking the data"));
+                    }
+                    self.look("taking the data")?;
+                }
+                Err(_) => return Err(Self::closed("taking the data")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at a server that stands still; the percentage loaded, if it loads.
+    fn look(&mut self, doing: &str) -> Result<Option<u64>, RestoreError> {
+        let info = match self.server.info(None) {
+            Ok(info) => info,
+            Err(_) if self.last_move.elapsed() < STALL_LIMIT => {
+                // Busy, or gone: the next look tells.
+                let _ = self.server.reconnect().and_then(|()| self.server.set_reply_limit(STALL_LIMIT));
+                return Ok(None);
+            }
+            Err(e) => return Err(e),
+        };
+        if info.get("role") != Some("slave") {
+            return Err(RestoreError::Link(
+                "somebody changed the target's role while it was being restored: it does not follow redtape any more"
+                    .to_owned(),
+            ));
+        }
+        let loading = info.get("loading") == Some("1") || info.get("async_loading") == Some("1");
+        if !loading && self.last_move.elapsed() >= STALL_LIMIT {
+            return Err(RestoreError::Link(format!(
+                "the target stood still for {} s while {doing}; look at its log",
+                STALL_LIMIT.as_secs()
+            )));
+        }
+        if loading {
+            self.last_move = Instant::now();
+        }
+        let percent = info.get("loading_loaded_perc").and_then(|p| p.parse::<f64>().ok());
+        Ok(loading.then(|| percent.unwrap_or(0.0) as u64))
+    }
+
+    fn closed(doing: &str) -> RestoreError {
+        RestoreError::Link(format!(
+            "the target closed the link while {doing}; its log says why (an RDB that it can't load, no memory or disk left, more databases than its `databases` setting)"
+        ))
+    }
+
+    /// Compares offsets and errors at the end of the stream.
+    pub(super) fn check(&mut self, errors_before: Option<u64>) -> Result<Info, RestoreError> {
+        /// The offset in INFO follows the ACK at once.
+        const SETTLE_LIMIT: Duration = Duration::from_secs(10);
+        const ASK_EVERY: Duration = Duration::from_millis(10);
+        let start = Instant::now();
+        loop {
+            let info = self.server.info(None)?;
+            let up = info.get("master_link_status") == Some("up");
+            let offset = info.number("slave_repl_offset");
+            if up && offset == Some(self.encoder.offset()) {
+                let errors = unexpected_errors(&info);
+                if errors > errors_before {
+                    return Err(RestoreError::Link(format!(
+                        "the target refused {} of the journal's commands (INFO unexpected_error_replies); look at its log",
+                        errors.unwrap_or(0) - errors_before.unwrap_or(0)
+                    )));
+                }
+                return Ok(info);
+            }
+            if start.elapsed() >= SETTLE_LIMIT {
+                return Err(RestoreError::Link(format!(
+                    "the target's link is {} at offset {} instead of {}",
+                    if up { "up" } else { "down" },
+                    offset.map_or_else(|| "?".to_owned(), |o| o.to_string()),
+                    self.encoder.offset()
+                )));
+            }
+            std::thread::sleep(ASK_EVERY);
+        }
+    }
+}
+
+/// Errors that commands of the link met, where the server counts them (7.0 and later).
+pub(super) fn unexpected_errors(info: &Info) -> Option<u64> {
+    info.number("unexpected_error_replies")
+}

@@ -1,0 +1,327 @@
+//! The plan: by which way, what, how long, and what to be aware of. Pure.
+//!
+//! | way | when |
+//! | --- | --- |
+//! | link | everything is wanted, the target is empty, may follow redtape, and its own clock makes no difference |
+//! | link from scratch | the same, but TTLs of hash fields or whole scripts are (or may be) in play: a scratch server replays at the right times, the target then follows with what came out |
+//! | scratch | some keys are wanted, or the target may not follow redtape |
+
+use std::fmt;
+
+use redtape_journal::Lsn;
+use redtape_wire::rdb::RdbVersion;
+use serde::Serialize;
+
+use crate::error::RestoreError;
+use crate::filter::Filter;
+use crate::point::RestorePoint;
+use crate::preflight::TargetFacts;
+use crate::scratch::{Binary, made_by};
+use crate::tape::TapeFacts;
+use crate::version::ServerVersion;
+
+/// By which way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Via {
+    /// redtape is the target's master for a while.
+    Link,
+    /// A scratch server replays; redtape is the target's master with the result.
+    LinkFromScratch,
+    /// A scratch server replays; keys are copied.
+    Scratch,
+}
+
+/// What the person insists on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forced {
+    /// `--via link`
+    Link,
+    /// `--via scratch`
+    Scratch,
+}
+
+/// What the plan is made from.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// From where to where.
+    pub point: &'a RestorePoint,
+    /// The base's header, read from the file.
+    pub rdb: RdbVersion,
+    /// The stretch to replay.
+    pub tape: &'a TapeFacts,
+    /// The target.
+    pub target: &'a TargetFacts,
+    /// What is wanted.
+    pub filter: &'a Filter,
+    /// What the person insists on.
+    pub forced: Option<Forced>,
+}
+
+/// The base, as the plan shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Base {
+    /// The file.
+    pub file: String,
+    /// Everything up to this LSN is in it.
+    pub lsn: Lsn,
+    /// The moment that it shows.
+    pub at: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Its format.
+    pub rdb: String,
+    /// Who made it.
+    pub server_version: String,
+}
+
+/// What a restore will do.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plan {
+    /// The asked moment, UTC.
+    pub at: String,
+    /// Time of the last group restored.
+    pub last_write: String,
+    /// The last record restored.
+    pub lsn: Lsn,
+    /// In which history.
+    pub timeline: u32,
+    /// By which way.
+    pub via: Via,
+    /// Why by that way.
+    pub reason: String,
+    /// The base.
+    pub base: Base,
+    /// Groups to replay.
+    pub replay_groups: u64,
+    /// Records to replay.
+    pub replay_records: u64,
+    /// Bytes to replay.
+    pub replay_bytes: u64,
+    /// Where to.
+    pub target: String,
+    /// Family and version of the target.
+    pub target_version: String,
+    /// The scratch server, where one is needed.
+    pub scratch: Option<String>,
+    /// Functions are restored too.
+    pub functions: bool,
+    /// A rough guess.
+    pub estimate_seconds: f64,
+    /// What to be aware of.
+    pub warnings: Vec<String>,
+}
+
+/// The way, and the reason in words.
+pub fn choose(facts: &Facts<'_>) -> Result<(Via, String), RestoreError> {
+    let target = facts.target;
+    if let Some((master, up)) = &target.follows {
+        let state = if *up { "up" } else { "down" };
+        return Err(RestoreError::Unable(format!(
+            "{} is a replica of {master} (link {state}) and can't be written to; restore to its master or to another server. If an interrupted restore left it so: REPLICAOF NO ONE, then FLUSHALL",
+            target.address
+        )));
+    }
+    if facts.filter.is_everything()
+        && let Some(found) = target.contents()
+    {
+        return Err(RestoreError::NotEmpty { address: target.address.clone(), found });
+    }
+    // By whatever way: values are dumped in the base's format, or in that of a newer server.
+    loadable(facts)?;
+    let no_link = why_no_link(facts);
+    let via = match (facts.forced, no_link) {
+        (Some(Forced::Link), Some(why)) => {
+            return Err(RestoreError::Unable(format!(
+                "--via link is not possible: {why}; leave --via out, or use --via scratch"
+            )));
+        }
+        (Some(Forced::Scratch), _) => (Via::Scratch, "asked for with --via scratch".to_owned()),
+        (None, Some(why)) => (Via::Scratch, why),
+        (_, None) => match why_not_directly(facts) {
+            Some(why) => (Via::LinkFromScratch, why),
+            None => (
+                Via::Link,
+                "the target is empty, may follow redtape, and nothing in the journal depends on its clock".to_owned(),
+            ),
+        },
+    };
+    if !target.unknown_commands.is_empty() && via.0 == Via::Link {
+        return Err(RestoreError::Unable(format!(
+            "{} ({}) does not know {}, which the journal holds; restore to a newer server, or one with the same modules",
+            target.address,
+            target.version,
+            target.unknown_commands.join(", ")
+        )));
+    }
+    Ok(via)
+}
+
+/// The target loads the base.
+fn loadable(facts: &Facts<'_>) -> Result<(), RestoreError> {
+    let target = facts.target;
+    if target.version.loads(facts.rdb, made_by(&facts.point.base.manifest.server_version)) {
+        return Ok(());
+    }
+    Err(RestoreError::Unable(format!(
+        "{} is {}, which does not load the base's format {} (made by {}); restore to a server at least as new as the one that was recorded, and of its family",
+        target.address, target.version, facts.rdb, facts.point.base.manifest.server_version
+    )))
+}
+
+/// Why the target can't follow redtape.
+fn why_no_link(facts: &Facts<'_>) -> Option<String> {
+    let target = facts.target;
+    if !facts.filter.is_everything() {
+        return Some("only some keys are wanted".to_owned());
+    }
+    if target.cluster {
+        return Some("the target is in cluster mode, where REPLICAOF is refused".to_owned());
+    }
+    if target.tls_replication {
+        return Some(
+            "the target replicates over TLS (tls-replication yes), which redtape does not speak yet".to_owned(),
+        );
+    }
+    if target.writable_replica {
+        return Some("clients may write to the target while it follows redtape (replica-read-only no)".to_owned());
+    }
+    if let Some(why) = &target.replicaof_refused {
+        return Some(format!("the target can't follow redtape: {why}"));
+    }
+    if let Some(databases) = target.databases
+        && databases <= facts.tape.max_db
+    {
+        return Some(format!(
+            "the target has {databases} databases, the journal writes to database {}",
+            facts.tape.max_db
+        ));
+    }
+    None
+}
+
+/// Why a target that can follow should not replay the journal itself.
+fn why_not_directly(facts: &Facts<'_>) -> Option<String> {
+    /// What nearly every server has; a base of more databases than the target's would end the target.
+    const USUAL_DATABASES: u32 = 16;
+    let maker = &facts.point.base.manifest.server_version;
+    let number = made_by(maker);
+    let valkey = facts.rdb.family == redtape_wire::rdb::Family::Valkey;
+    let knows_fields = number.is_some_and(|number| ServerVersion { valkey: false, number }.has_field_ttl());
+    if facts.tape.field_ttl {
+        return Some(
+            "the journal holds TTLs of hash fields, which a server whose clock is later would drop too early"
+                .to_owned(),
+        );
+    }
+    if valkey || (facts.rdb.version >= 12 && knows_fields) {
+        return Some(format!("the base ({}, made by {maker}) may hold TTLs of hash fields", facts.rdb));
+    }
+    if facts.tape.scripts {
+        return Some(
+            "the journal holds whole scripts, which depend on the clock of the server that runs them".to_owned(),
+        );
+    }
+    if facts.target.databases.is_some_and(|d| d < USUAL_DATABASES) {
+        return Some("the target has fewer databases than usual, and the base may hold more".to_owned());
+    }
+    None
+}
+
+/// Makes the plan.
+pub fn make(facts: &Facts<'_>, via: Via, reason: String, scratch: Option<&Binary>) -> Plan {
+    let (point, target, tape) = (facts.point, facts.target, facts.tape);
+    let manifest = &point.base.manifest;
+    let everything = facts.filter.is_everything();
+    let mut warnings = point.warnings.clone();
+    if !everything {
+        warnings.push("functions are left out: only some keys are wanted".to_owned());
+    }
+    if target.maxmemory > 0 && everything {
+        warnings.push(format!(
+            "the target has a memory limit of {} bytes (maxmemory-policy {}): if the data does not fit, {}",
+            target.maxmemory,
+            target.policy,
+            if target.policy == "noeviction" { "writing fails" } else { "it begins to evict what was restored" }
+        ));
+    }
+    if target.replicas > 0 && via != Via::Scratch {
+        warnings.push(format!("{} replicas follow the target; they get everything too", target.replicas));
+    }
+    Plan {
+        at: point.asked.to_string(),
+        last_write: point.ts.to_string(),
+        lsn: point.lsn,
+        timeline: point.timeline.0,
+        via,
+        reason,
+        base: Base {
+            file: point.base.path.display().to_string(),
+            lsn: manifest.lsn,
+            at: manifest.ts.to_string(),
+            bytes: manifest.bytes,
+            rdb: facts.rdb.to_string(),
+            server_version: manifest.server_version.clone(),
+        },
+        replay_groups: tape.groups,
+        replay_records: tape.records,
+        replay_bytes: tape.bytes,
+        target: target.address.clone(),
+        target_version: target.version.to_string(),
+        scratch: scratch.map(|b| format!("{} ({})", b.path.display(), b.version)),
+        functions: everything,
+        estimate_seconds: estimate(manifest.bytes, tape, via),
+        warnings,
+    }
+}
+
+/// A rough guess from common speeds of one server.
+fn estimate(base_bytes: u64, tape: &TapeFacts, via: Via) -> f64 {
+    const LOAD_BYTES_PER_S: f64 = 150e6;
+    const RECORDS_PER_S: f64 = 500e3;
+    const STREAM_BYTES_PER_S: f64 = 200e6;
+    let load = base_bytes as f64 / LOAD_BYTES_PER_S;
+    let replay = (tape.records as f64 / RECORDS_PER_S).max(tape.bytes as f64 / STREAM_BYTES_PER_S);
+    let passes = match via {
+        Via::Link => 0.0,
+        Via::LinkFromScratch => 2.0,
+        Via::Scratch => 4.0,
+    };
+    let seconds = 0.5 + load + replay + passes * (load + tape.bytes as f64 / LOAD_BYTES_PER_S / 2.0);
+    (seconds * 10.0).round() / 10.0
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let via = match self.via {
+            Via::Link => "link",
+            Via::LinkFromScratch => "link from a scratch server",
+            Via::Scratch => "scratch server and copy",
+        };
+        writeln!(f, "restore to   {} ({})", self.target, self.target_version)?;
+        writeln!(
+            f,
+            "moment       {}, last write {}, LSN {}, timeline {}",
+            self.at, self.last_write, self.lsn, self.timeline
+        )?;
+        writeln!(f, "way          {via}: {}", self.reason)?;
+        if let Some(scratch) = &self.scratch {
+            writeln!(f, "scratch      {scratch}")?;
+        }
+        let Base { file, at, bytes, rdb, lsn, .. } = &self.base;
+        writeln!(f, "base         {file} ({at}, LSN {lsn}, {bytes} bytes, {rdb})")?;
+        write!(
+            f,
+            "replay       {} records in {} groups, {} bytes; about {} s",
+            self.replay_records, self.replay_groups, self.replay_bytes, self.estimate_seconds
+        )?;
+        for warning in &self.warnings {
+            write!(f, "\nwarning      {warning}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

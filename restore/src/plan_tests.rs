@@ -1,0 +1,193 @@
+use std::collections::BTreeMap;
+
+use redtape_journal::{Micros, ReplOffset, SnapshotInfo, SnapshotKind, SnapshotManifest, TimelineId};
+
+use super::*;
+
+fn point(server_version: &str) -> RestorePoint {
+    RestorePoint {
+        timeline: TimelineId(1),
+        lsn: Lsn(10),
+        ts: Micros(5),
+        asked: Micros(6),
+        base: SnapshotInfo {
+            path: "/j/snapshots/1.rdb".into(),
+            manifest: SnapshotManifest {
+                lsn: Lsn(1),
+                timeline: TimelineId(1),
+                source_id: String::new(),
+                offset: ReplOffset(0),
+                db: None,
+                ts: Micros(1),
+                kind: SnapshotKind::Base,
+                bytes: 300_000_000,
+                blake3: String::new(),
+                magic_version: String::new(),
+                server_version: server_version.to_owned(),
+                checksum_present: true,
+                command_table: None,
+            },
+        },
+        next_ts: None,
+        warnings: vec!["from the point".to_owned()],
+    }
+}
+
+fn target(banner: &str) -> TargetFacts {
+    TargetFacts {
+        address: "t:1".to_owned(),
+        version: ServerVersion::from_banner(banner).expect(banner),
+        cluster: false,
+        follows: None,
+        replicas: 0,
+        maxmemory: 0,
+        policy: "noeviction".to_owned(),
+        used_memory: 0,
+        keys: BTreeMap::new(),
+        functions: 0,
+        tls_replication: false,
+        writable_replica: false,
+        replicaof_refused: None,
+        databases: Some(16),
+        announced_port: 6379,
+        unix: false,
+        unknown_commands: Vec::new(),
+    }
+}
+
+/// One case: changes to the usual facts, and the way or the words of the refusal.
+struct Case {
+    rdb: &'static str,
+    made_by: &'static str,
+    target: TargetFacts,
+    tape: TapeFacts,
+    filter: Filter,
+    forced: Option<Forced>,
+}
+
+fn usual() -> Case {
+    Case {
+        rdb: "REDIS0010",
+        made_by: "7.0.15",
+        target: target("Redis v=7.0.15"),
+        tape: TapeFacts { records: 9, ..TapeFacts::default() },
+        filter: Filter::default(),
+        forced: None,
+    }
+}
+
+fn outcome(change: impl FnOnce(&mut Case)) -> Result<(Via, String), RestoreError> {
+    let mut case = usual();
+    change(&mut case);
+    choose(&Facts {
+        point: &point(case.made_by),
+        rdb: redtape_wire::rdb::parse_header(case.rdb.as_bytes()).expect(case.rdb),
+        tape: &case.tape,
+        target: &case.target,
+        filter: &case.filter,
+        forced: case.forced,
+    })
+}
+
+#[track_caller]
+fn way(change: impl FnOnce(&mut Case), want: Via, word: &str) {
+    let (via, reason) = outcome(change).expect("possible");
+    assert_eq!(via, want, "{reason}");
+    assert!(reason.contains(word), "{reason}");
+}
+
+#[track_caller]
+fn refusal(change: impl FnOnce(&mut Case), code: u8, word: &str) {
+    let error = outcome(change).expect_err("refused");
+    assert_eq!(error.exit_code(), code, "{error}");
+    assert!(error.to_string().contains(word), "{error}");
+}
+
+fn some_keys() -> Filter {
+    Filter::new(&["a*"], &[], &[]).expect("filter")
+}
+
+#[test]
+fn ways() {
+    way(|_| {}, Via::Link, "empty");
+    way(|c| c.filter = some_keys(), Via::Scratch, "some keys");
+    way(|c| c.forced = Some(Forced::Scratch), Via::Scratch, "--via scratch");
+    way(|c| c.forced = Some(Forced::Link), Via::Link, "empty");
+    way(|c| c.target.cluster = true, Via::Scratch, "cluster");
+    way(|c| c.target.writable_replica = true, Via::Scratch, "replica-read-only no");
+    way(|c| c.target.tls_replication = true, Via::Scratch, "TLS");
+    way(|c| c.target.replicaof_refused = Some("renamed".into()), Via::Scratch, "renamed");
+    way(|c| c.tape.max_db = 16, Via::Scratch, "database 16");
+    way(|c| c.tape.field_ttl = true, Via::LinkFromScratch, "fields");
+    way(|c| c.tape.scripts = true, Via::LinkFromScratch, "scripts");
+    way(|c| c.target.databases = Some(4), Via::LinkFromScratch, "fewer databases");
+    way(|c| c.target.databases = None, Via::Link, "");
+    let redis8 = |c: &mut Case| {
+        (c.rdb, c.made_by, c.target) = ("REDIS0012", "8.0.2", target("Redis v=8.0.2"));
+    };
+    way(redis8, Via::LinkFromScratch, "may hold");
+    let valkey9 = |c: &mut Case| {
+        (c.rdb, c.made_by, c.target) = ("VALKEY080", "9.1.2", target("Valkey v=9.1.2"));
+    };
+    way(valkey9, Via::LinkFromScratch, "may hold");
+    let valkey8 = |c: &mut Case| {
+        (c.rdb, c.made_by, c.target) = ("REDIS0011", "8.1.1", target("Valkey v=8.1.1"));
+    };
+    way(valkey8, Via::Link, "");
+    // Keys are added to what is there.
+    let filtered = |c: &mut Case| {
+        c.filter = some_keys();
+        c.target.keys = BTreeMap::from([(0, 7)]);
+    };
+    way(filtered, Via::Scratch, "some keys");
+}
+
+#[test]
+fn refusals() {
+    refusal(|c| c.target.keys = BTreeMap::from([(0, 7), (3, 1)]), 73, "7 keys in db 0, 1 key in db 3");
+    refusal(|c| c.target.functions = 1, 73, "1 function library");
+    refusal(|c| c.target.follows = Some(("m:1".into(), false)), 69, "replica of m:1");
+    refusal(|c| c.target.version = ServerVersion { valkey: false, number: (6, 0, 16) }, 69, "does not load");
+    refusal(|c| c.target.unknown_commands = vec!["LMPOP".into()], 69, "LMPOP");
+    let forced = |c: &mut Case| {
+        c.forced = Some(Forced::Link);
+        c.filter = some_keys();
+    };
+    refusal(forced, 69, "--via link is not possible: only some keys");
+}
+
+#[test]
+fn the_plan_says_everything() {
+    let mut case = usual();
+    case.target.maxmemory = 1;
+    case.target.policy = "allkeys-lru".to_owned();
+    case.filter = some_keys();
+    let point = point(case.made_by);
+    let facts = Facts {
+        point: &point,
+        rdb: redtape_wire::rdb::parse_header(b"REDIS0010").expect("header"),
+        tape: &case.tape,
+        target: &case.target,
+        filter: &case.filter,
+        forced: None,
+    };
+    let binary = Binary { path: "/usr/bin/redis-server".into(), version: case.target.version };
+    let plan = make(&facts, Via::Scratch, "why".to_owned(), Some(&binary));
+    let text = plan.to_string();
+    for word in [
+        "t:1 (Redis 7.0.15)",
+        "LSN 10",
+        "scratch server and copy: why",
+        "/usr/bin/redis-server",
+        "9 records",
+        "from the point",
+        "functions are left out",
+    ] {
+        assert!(text.contains(word), "{word} in {text}");
+    }
+    assert!(plan.estimate_seconds > 2.0 && !plan.functions);
+    let json = serde_json::to_value(&plan).expect("json");
+    assert_eq!((json["via"].as_str(), json["lsn"].as_u64()), (Some("scratch"), Some(10)));
+    let link = make(&Facts { filter: &Filter::default(), ..facts }, Via::Link, String::new(), None);
+    assert!(link.functions && link.warnings.iter().any(|w| w.contains("evict")));
+}

@@ -1,0 +1,232 @@
+//! The restore point: the asked moment in terms of the journal.
+//!
+//! Pure: [`locate`] goes from facts of the catalog to a [`RestorePoint`]. The cut is after the last
+//! whole group with `ts <= T`; the base is the newest snapshot of that timeline which holds nothing
+//! behind the cut and shows a moment not after T.
+
+use std::path::PathBuf;
+
+use redtape_journal::{Catalog, Cut, Gap, Lsn, Mark, Micros, ReadError, SnapshotInfo, TimelineId, Window};
+
+use crate::when::{Moment, When};
+
+/// Where exactly a restore begins and ends.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RestorePoint {
+    /// The history in which it lies.
+    pub timeline: TimelineId,
+    /// Everything up to this record is restored.
+    pub lsn: Lsn,
+    /// Time of the last group that is restored, or of the base if there is none behind it.
+    pub ts: Micros,
+    /// The moment that was asked for.
+    pub asked: Micros,
+    /// With which snapshot it begins.
+    pub base: SnapshotInfo,
+    /// Time of the first group that is left out.
+    pub next_ts: Option<Micros>,
+    /// What the person should know.
+    pub warnings: Vec<String>,
+}
+
+/// What the catalog knows, and how it finds cuts.
+pub trait Facts {
+    /// Ranges that can be restored.
+    fn windows(&self) -> Vec<Window>;
+    /// Ranges that can't.
+    fn gaps(&self) -> Vec<Gap>;
+    /// Named moments.
+    fn marks(&self) -> Vec<Mark>;
+    /// Snapshots.
+    fn snapshots(&self) -> Vec<SnapshotInfo>;
+    /// The last whole group with `ts <= at`.
+    fn cut_by_ts(&self, timeline: TimelineId, at: Micros) -> Result<Cut, ReadError>;
+    /// The last whole group that ends at or before `lsn`.
+    fn cut_by_lsn(&self, timeline: TimelineId, lsn: Lsn) -> Result<Cut, ReadError>;
+}
+
+impl Facts for Catalog {
+    fn windows(&self) -> Vec<Window> {
+        Self::windows(self)
+    }
+    fn gaps(&self) -> Vec<Gap> {
+        Self::gaps(self)
+    }
+    fn marks(&self) -> Vec<Mark> {
+        Self::marks(self).to_vec()
+    }
+    fn snapshots(&self) -> Vec<SnapshotInfo> {
+        Self::snapshots(self).to_vec()
+    }
+    fn cut_by_ts(&self, timeline: TimelineId, at: Micros) -> Result<Cut, ReadError> {
+        self.find_cut_by_ts(timeline, at)
+    }
+    fn cut_by_lsn(&self, timeline: TimelineId, lsn: Lsn) -> Result<Cut, ReadError> {
+        self.find_cut_by_lsn(timeline, lsn)
+    }
+}
+
+/// Why a moment can't be restored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum PointError {
+    #[error(
+        "the journal holds no restorable moment yet: it has no base snapshot; let `redtape proxy` or `redtape follow` finish its first full sync"
+    )]
+    NoWindow,
+    #[error("{asked} is outside of what can be restored. Restorable:\n{windows}")]
+    Outside { asked: Micros, windows: String },
+    #[error("{asked} is later than the journal's end ({end}); use --at latest for the newest state in it")]
+    Future { asked: Micros, end: Micros },
+    #[error(
+        "{asked} lies in a gap of the journal, from {from} to {to}: {reason}. Nearest restorable moments: {nearest}"
+    )]
+    InGap { asked: Micros, from: Micros, to: Micros, reason: String, nearest: String },
+    #[error("there is no mark named {name:?}; {known}")]
+    NoMark { name: String, known: String },
+    #[error("LSN {lsn} can't be restored. Restorable:\n{windows}")]
+    NoLsn { lsn: Lsn, windows: String },
+    #[error("no snapshot lies at or before {asked} in timeline {timeline}; restorable:\n{windows}")]
+    NoBase { asked: Micros, timeline: TimelineId, windows: String },
+    #[error("the snapshot {} is listed but its file is missing", .0.display())]
+    BaseMissing(PathBuf),
+}
+
+/// Finds the restore point, or says why there is none; an outer error = the journal can't be read.
+/// `now` is what "ago" counts from.
+pub fn locate(when: &When, now: Micros, facts: &dyn Facts) -> Result<Result<RestorePoint, PointError>, ReadError> {
+    let when = when.resolve(now);
+    let windows = facts.windows();
+    let Some(newest) = windows.iter().max_by_key(|w| (w.timeline, w.to)) else {
+        return Ok(Err(PointError::NoWindow));
+    };
+    let (window, cut, asked, mut warnings) = match &when {
+        Moment::At(at) => {
+            let Some(window) = windows.iter().rev().find(|w| w.from <= *at && *at <= w.to) else {
+                return Ok(Err(not_in_a_window(*at, &windows, &facts.gaps())));
+            };
+            let cut = facts.cut_by_ts(window.timeline, *at)?;
+            (window, cut, *at, slack_warning(&cut, *at).into_iter().collect())
+        }
+        Moment::Latest => (newest, facts.cut_by_lsn(newest.timeline, newest.to_lsn)?, newest.to, Vec::new()),
+        Moment::Lsn(lsn) => match by_lsn(*lsn, None, &windows, facts)? {
+            Ok((window, cut, warnings)) => (window, cut, cut.ts, warnings),
+            Err(error) => return Ok(Err(error)),
+        },
+        Moment::Mark(name) => {
+            let marks = facts.marks();
+            let Some(mark) = marks.iter().filter(|m| m.name == *name).max_by_key(|m| (m.lsn, m.ts)) else {
+                return Ok(Err(PointError::NoMark { name: name.clone(), known: list_marks(&marks) }));
+            };
+            match by_lsn(mark.lsn, Some(mark.ts), &windows, facts)? {
+                Ok((window, cut, warnings)) => (window, cut, mark.ts, warnings),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+    };
+    let timed = matches!(when, Moment::At(_));
+    let snapshots = facts.snapshots();
+    let base = snapshots
+        .iter()
+        .filter(|s| s.manifest.timeline == window.timeline)
+        .filter(|s| window.from_lsn <= s.manifest.lsn && s.manifest.lsn <= cut.lsn)
+        .filter(|s| !timed || s.manifest.ts <= asked)
+        .max_by_key(|s| (s.manifest.lsn, s.manifest.ts));
+    let Some(base) = base else {
+        return Ok(Err(PointError::NoBase { asked, timeline: window.timeline, windows: list_windows(&windows) }));
+    };
+    if base.manifest.lsn == cut.lsn && timed && asked.0 - base.manifest.ts.0 < 0 {
+        warnings.push(format!("the base shows {}, later than the asked moment", base.manifest.ts));
+    }
+    let ts = if base.manifest.lsn == cut.lsn { base.manifest.ts.max(cut.ts.min(asked)) } else { cut.ts };
+    Ok(Ok(RestorePoint {
+        timeline: window.timeline,
+        lsn: cut.lsn,
+        ts,
+        asked,
+        base: base.clone(),
+        next_ts: cut.next_ts,
+        warnings,
+    }))
+}
+
+/// A window, a cut in it, and warnings.
+type Found<'a> = (&'a Window, Cut, Vec<String>);
+
+fn by_lsn<'a>(
+    lsn: Lsn,
+    near: Option<Micros>,
+    windows: &'a [Window],
+    facts: &dyn Facts,
+) -> Result<Result<Found<'a>, PointError>, ReadError> {
+    // The last LSN of a timeline is also that of the next one's base: the moment tells which is meant.
+    let holds = |w: &&Window| w.from_lsn <= lsn && lsn <= w.to_lsn;
+    let named = |w: &&Window| near.is_some_and(|ts| w.from <= ts && ts <= w.to);
+    let Some(window) = windows.iter().find(|w| holds(w) && named(w)).or_else(|| windows.iter().find(holds)) else {
+        return Ok(Err(PointError::NoLsn { lsn, windows: list_windows(windows) }));
+    };
+    let cut = facts.cut_by_lsn(window.timeline, lsn)?;
+    let mut warnings = Vec::new();
+    if cut.lsn < lsn {
+        warnings.push(format!(
+            "LSN {lsn} lies inside a group (a transaction or script), which is left out as a whole: the cut is after LSN {}",
+            cut.lsn
+        ));
+    }
+    Ok(Ok((window, cut, warnings)))
+}
+
+/// The next group may have run before T although its time is later.
+fn slack_warning(cut: &Cut, asked: Micros) -> Option<String> {
+    let next = cut.next_ts?;
+    let earliest = next.0.saturating_sub(i64::try_from(cut.next_slack).unwrap_or(i64::MAX));
+    (earliest <= asked.0).then(|| {
+        format!(
+            "the first write that is left out ran between {} and {next}: it may have run before the asked moment. To include it, ask for {next}",
+            Micros(earliest)
+        )
+    })
+}
+
+fn not_in_a_window(asked: Micros, windows: &[Window], gaps: &[Gap]) -> PointError {
+    if let Some(gap) = gaps.iter().find(|g| g.from < asked && asked < g.to) {
+        let before = windows.iter().filter(|w| w.to <= asked).max_by_key(|w| w.to);
+        let after = windows.iter().filter(|w| w.from >= asked).min_by_key(|w| w.from);
+        let nearest = [before.map(|w| w.to), after.map(|w| w.from)];
+        let nearest: Vec<String> = nearest.iter().flatten().map(ToString::to_string).collect();
+        return PointError::InGap {
+            asked,
+            from: gap.from,
+            to: gap.to,
+            reason: gap.reason.clone(),
+            nearest: nearest.join(" and "),
+        };
+    }
+    match windows.iter().map(|w| w.to).max() {
+        Some(end) if asked > end => PointError::Future { asked, end },
+        _ => PointError::Outside { asked, windows: list_windows(windows) },
+    }
+}
+
+/// One line a window, for people.
+pub fn list_windows(windows: &[Window]) -> String {
+    let line =
+        |w: &Window| format!("  {} to {} (LSN {} to {}, timeline {})", w.from, w.to, w.from_lsn, w.to_lsn, w.timeline);
+    windows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn list_marks(marks: &[Mark]) -> String {
+    const SHOWN: usize = 20;
+    if marks.is_empty() {
+        return "the journal has no marks (set one with REDTAPE.MARK name)".to_owned();
+    }
+    let line = |m: &Mark| format!("{} ({}, LSN {})", m.name, m.ts, m.lsn);
+    let shown: Vec<String> = marks.iter().rev().take(SHOWN).map(line).collect();
+    let more = marks.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!(", and {more} older ones") } else { String::new() };
+    format!("the newest are: {}{more}", shown.join(", "))
+}
+
+#[cfg(test)]
+#[path = "point_tests.rs"]
+mod tests;

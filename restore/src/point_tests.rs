@@ -1,0 +1,134 @@
+use redtape_journal::{ReplOffset, SnapshotKind, SnapshotManifest};
+
+use super::*;
+
+/// A journal of two timelines. Timeline 1: base at 100 (LSN 0), groups (end LSN, ts): (1, 110), (3, 120),
+/// (4, 120), (5, 150); a manual snapshot at LSN 4, 130; complete until 160. Timeline 2: base at 300
+/// (LSN 5), group (6, 310) with slack 4; complete until 400.
+struct Fake;
+
+const GROUPS: [(u32, u64, i64, u64); 5] =
+    [(1, 1, 110, 0), (1, 3, 120, 0), (1, 4, 120, 0), (1, 5, 150, 0), (2, 6, 310, 4)];
+
+fn snapshot(timeline: u32, lsn: u64, ts: i64) -> SnapshotInfo {
+    SnapshotInfo {
+        path: format!("/j/snapshots/{lsn}-{ts}.rdb").into(),
+        manifest: SnapshotManifest {
+            lsn: Lsn(lsn),
+            timeline: TimelineId(timeline),
+            source_id: String::new(),
+            offset: ReplOffset(0),
+            db: None,
+            ts: Micros(ts),
+            kind: SnapshotKind::Base,
+            bytes: 1,
+            blake3: String::new(),
+            magic_version: String::new(),
+            server_version: String::new(),
+            checksum_present: true,
+            command_table: None,
+        },
+    }
+}
+
+fn cut(timeline: TimelineId, keep: impl Fn(u64, i64) -> bool) -> Cut {
+    let start = if timeline.0 == 1 { (Lsn(0), Micros(100)) } else { (Lsn(5), Micros(300)) };
+    let mut cut = Cut { lsn: start.0, ts: start.1, next_ts: None, next_slack: 0 };
+    for (_, lsn, ts, slack) in GROUPS.iter().filter(|g| g.0 == timeline.0) {
+        if keep(*lsn, *ts) {
+            (cut.lsn, cut.ts) = (Lsn(*lsn), Micros(*ts));
+        } else {
+            (cut.next_ts, cut.next_slack) = (Some(Micros(*ts)), *slack);
+            break;
+        }
+    }
+    cut
+}
+
+impl Facts for Fake {
+    fn windows(&self) -> Vec<Window> {
+        let window = |timeline, from, from_lsn, to, to_lsn| Window {
+            timeline: TimelineId(timeline),
+            from: Micros(from),
+            from_lsn: Lsn(from_lsn),
+            to: Micros(to),
+            to_lsn: Lsn(to_lsn),
+        };
+        vec![window(1, 100, 0, 160, 5), window(2, 300, 5, 400, 6)]
+    }
+    fn gaps(&self) -> Vec<Gap> {
+        vec![Gap { from: Micros(160), to: Micros(300), after_lsn: Lsn(5), reason: "the server was replaced".into() }]
+    }
+    fn marks(&self) -> Vec<Mark> {
+        let mark = |name: &str, ts, lsn| Mark { name: name.into(), ts: Micros(ts), lsn: Lsn(lsn) };
+        vec![
+            mark("start", 100, 0),
+            mark("deploy", 115, 1),
+            mark("deploy", 130, 4),
+            mark("later", 305, 5),
+            mark("end", 155, 5),
+        ]
+    }
+    fn snapshots(&self) -> Vec<SnapshotInfo> {
+        vec![snapshot(1, 0, 100), snapshot(1, 4, 130), snapshot(2, 5, 300)]
+    }
+    fn cut_by_ts(&self, timeline: TimelineId, at: Micros) -> Result<Cut, ReadError> {
+        Ok(cut(timeline, |_, ts| ts <= at.0))
+    }
+    fn cut_by_lsn(&self, timeline: TimelineId, lsn: Lsn) -> Result<Cut, ReadError> {
+        Ok(cut(timeline, |end, _| end <= lsn.0))
+    }
+}
+
+fn at(us: i64) -> When {
+    When::At(Micros(us))
+}
+
+#[test]
+fn cut_and_base() {
+    for (when, lsn, base_lsn, warned) in [
+        (at(100), 0, 0, false),
+        (at(109), 0, 0, false),
+        (at(110), 1, 0, false),
+        (at(119), 1, 0, false),
+        (at(120), 4, 0, false), // the snapshot at LSN 4 shows a later moment
+        (at(130), 4, 4, false),
+        (at(150), 5, 4, false),
+        (at(160), 5, 4, false),
+        (When::Ago(890), 1, 0, false),
+        (at(305), 5, 5, false),
+        (at(306), 5, 5, true), // the next group ran between 306 and 310
+        (at(310), 6, 5, false),
+        (When::Latest, 6, 5, false),
+        (When::Lsn(Lsn(0)), 0, 0, false),
+        (When::Lsn(Lsn(2)), 1, 0, true), // inside a group
+        (When::Lsn(Lsn(3)), 3, 0, false),
+        (When::Lsn(Lsn(4)), 4, 4, false),
+        (When::Lsn(Lsn(6)), 6, 5, false),
+        (When::Mark("start".into()), 0, 0, false),
+        (When::Mark("deploy".into()), 4, 4, false),
+        (When::Mark("end".into()), 5, 4, false),
+        (When::Mark("later".into()), 5, 5, false),
+    ] {
+        let point = locate(&when, Micros(1000), &Fake).expect("readable").unwrap_or_else(|e| panic!("{when:?}: {e}"));
+        assert_eq!((point.lsn.0, point.base.manifest.lsn.0), (lsn, base_lsn), "{when:?}");
+        assert_eq!(!point.warnings.is_empty(), warned, "{when:?} {:?}", point.warnings);
+        assert!(point.ts <= point.asked.max(point.ts));
+    }
+}
+
+#[test]
+fn refusals_name_what_can_be_had() {
+    for (when, words) in [
+        (at(99), &["outside", "LSN 0 to 5", "timeline 2"][..]),
+        (at(401), &["later than", "--at latest"]),
+        (at(200), &["gap", "the server was replaced", "00.000160Z and", "00.000300Z"]),
+        (When::Lsn(Lsn(7)), &["LSN 7", "LSN 5 to 6"]),
+        (When::Mark("nope".into()), &["\"nope\"", "deploy"]),
+    ] {
+        let error = locate(&when, Micros(1000), &Fake).expect("readable").expect_err("refused").to_string();
+        for word in words {
+            assert!(error.contains(word), "{when:?}: {error}");
+        }
+    }
+}

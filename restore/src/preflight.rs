@@ -1,0 +1,142 @@
+//! What must be known of a target before a plan can be made. Only reads.
+
+use std::collections::BTreeMap;
+
+use redtape_wire::url::Endpoint;
+
+use crate::error::RestoreError;
+use crate::server::{Server, Value, text};
+use crate::version::{ServerVersion, parse_number};
+
+/// Facts of a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "independent answers of a server")]
+pub struct TargetFacts {
+    /// For messages.
+    pub address: String,
+    /// Family and version.
+    pub version: ServerVersion,
+    /// A node of a cluster.
+    pub cluster: bool,
+    /// The master that it follows, and whether that link is up.
+    pub follows: Option<(String, bool)>,
+    /// Replicas that follow it.
+    pub replicas: u64,
+    /// Its memory limit, 0 = none.
+    pub maxmemory: u64,
+    /// What it does at the limit.
+    pub policy: String,
+    /// Memory in use.
+    pub used_memory: u64,
+    /// Keys in each database that has some.
+    pub keys: BTreeMap<u32, u64>,
+    /// Function libraries.
+    pub functions: usize,
+    /// It reaches its masters over TLS.
+    pub tls_replication: bool,
+    /// Clients may write to it while it follows a master.
+    pub writable_replica: bool,
+    /// Why `REPLICAOF` can't be used; `None` = as far as can be asked, it can.
+    pub replicaof_refused: Option<String>,
+    /// Number of databases, if it may be asked.
+    pub databases: Option<u32>,
+    /// The port that it announces to a master.
+    pub announced_port: u16,
+    /// Reached by a unix socket.
+    pub unix: bool,
+    /// Commands of the tape that it doesn't know; filled in by [`unknown_commands`].
+    pub unknown_commands: Vec<String>,
+}
+
+impl TargetFacts {
+    /// Asks the target.
+    pub fn read(server: &mut Server) -> Result<Self, RestoreError> {
+        let info = server.info(None)?;
+        let valkey = info.get("server_name") == Some("valkey") || info.get("valkey_version").is_some();
+        let number = info.get("valkey_version").or_else(|| info.get("redis_version")).and_then(parse_number);
+        let number = number.ok_or_else(|| {
+            RestoreError::Unable(format!(
+                "{} does not say its version in INFO: is it a Redis or Valkey?",
+                server.address
+            ))
+        })?;
+        let follows = (info.get("role") == Some("slave")).then(|| {
+            let field = |name| info.get(name).unwrap_or("?");
+            (format!("{}:{}", field("master_host"), field("master_port")), info.get("master_link_status") == Some("up"))
+        });
+        let own_port = info.get("tcp_port").and_then(|p| p.parse().ok()).unwrap_or(0);
+        let announced = server.setting("replica-announce-port")?.and_then(|p| p.parse().ok()).filter(|p| *p != 0);
+        let tls_replication = server.setting("tls-replication")?.as_deref() == Some("yes");
+        Ok(Self {
+            address: server.address.clone(),
+            version: ServerVersion { valkey, number },
+            cluster: info.get("cluster_enabled") == Some("1"),
+            follows,
+            replicas: info.number("connected_slaves").unwrap_or(0),
+            maxmemory: info.number("maxmemory").unwrap_or(0),
+            policy: info.get("maxmemory_policy").unwrap_or("noeviction").to_owned(),
+            used_memory: info.number("used_memory").unwrap_or(0),
+            keys: info.keyspace(),
+            functions: server.functions()?.unwrap_or(0),
+            tls_replication,
+            writable_replica: server.setting("replica-read-only")?.as_deref() == Some("no"),
+            replicaof_refused: replicaof_refused(server)?,
+            databases: server.setting("databases")?.and_then(|d| d.parse().ok()),
+            announced_port: announced.unwrap_or(own_port),
+            unix: matches!(server.url().endpoint, Endpoint::Unix(_)),
+            unknown_commands: Vec::new(),
+        })
+    }
+
+    /// What is in it, in words; `None` = nothing.
+    pub fn contents(&self) -> Option<String> {
+        contents(&self.keys, self.functions)
+    }
+}
+
+/// What is in a server, in words; `None` = nothing.
+pub fn contents(keys: &BTreeMap<u32, u64>, functions: usize) -> Option<String> {
+    let mut parts: Vec<String> =
+        keys.iter().map(|(db, n)| format!("{n} key{} in db {db}", if *n == 1 { "" } else { "s" })).collect();
+    if functions > 0 {
+        parts.push(format!("{functions} function librar{}", if functions == 1 { "y" } else { "ies" }));
+    }
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// Whether `REPLICAOF` may be run, without running it.
+fn replicaof_refused(server: &mut Server) -> Result<Option<String>, RestoreError> {
+    if let Ok(Value::Array(rows)) = server.try_call(&["COMMAND", "INFO", "replicaof"])?
+        && matches!(rows.first(), None | Some(Value::Nil))
+    {
+        return Ok(Some("it does not know REPLICAOF (renamed, or a managed service)".to_owned()));
+    }
+    let Ok(user) = server.try_call(&["ACL", "WHOAMI"])? else { return Ok(None) };
+    let user = text(&user);
+    // 7.0 and later; a user who may not ask finds out when acting.
+    match server.try_call(&["ACL", "DRYRUN", &user, "REPLICAOF", "NO", "ONE"])? {
+        Ok(Value::Status(_)) | Err(_) => Ok(None),
+        Ok(reason) => Ok(Some(format!("its user {user:?} may not run REPLICAOF: {}", text(&reason)))),
+    }
+}
+
+/// Which of these commands the server doesn't know.
+pub fn unknown_commands<'a>(
+    server: &mut Server,
+    names: impl Iterator<Item = &'a Vec<u8>>,
+) -> Result<Vec<String>, RestoreError> {
+    let names: Vec<&Vec<u8>> = names.collect();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut args: Vec<&[u8]> = vec![b"COMMAND", b"INFO"];
+    args.extend(names.iter().map(|n| n.as_slice()));
+    // Not allowed to ask: the link's own checks will tell.
+    let Ok(Value::Array(rows)) = server.try_call(&args)? else { return Ok(Vec::new()) };
+    let unknown = names.iter().zip(&rows).filter(|(_, row)| match row {
+        Value::Nil => true,
+        Value::Array(fields) => fields.is_empty(),
+        _ => false,
+    });
+    Ok(unknown.map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect())
+}

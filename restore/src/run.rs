@@ -1,0 +1,370 @@
+//! One restore from request to report: everything is checked first, then the plan is carried out.
+//!
+//! ```text
+//! prepare: point ─► base's digest ─► target's facts ─► scan of the tape ─► plan      (changes nothing)
+//! run:     by the plan's way ─► checks ─► report
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use redtape_journal::{Catalog, Micros, SnapshotInfo};
+use redtape_wire::rdb::{RdbSummary, RdbVerifier};
+use redtape_wire::url::RedisUrl;
+use serde::Serialize;
+
+use crate::copy::{check_conflicts, copy};
+use crate::error::RestoreError;
+use crate::filter::Filter;
+use crate::link::{Delivered, Expected, Load, Replica, deliver};
+use crate::plan::{Facts, Forced, Plan, Via, choose, make};
+use crate::point::{PointError, RestorePoint, locate};
+use crate::preflight::{TargetFacts, unknown_commands};
+use crate::progress::{Event, Observer, Unit};
+use crate::scratch::{Binary, Scratch, Wanted, find, made_by};
+use crate::server::{Server, text};
+use crate::tape::{JournalTape, Tape, TapeFacts, scan};
+use crate::when::When;
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The journal's directory.
+    pub from: PathBuf,
+    /// The moment.
+    pub at: When,
+    /// The target.
+    pub to: RedisUrl,
+    /// Which keys.
+    pub filter: Filter,
+    /// Which way, if the person insists.
+    pub via: Option<Forced>,
+    /// Which scratch server, if the person insists.
+    pub server_bin: Option<PathBuf>,
+    /// The present, for "ago".
+    pub now: Micros,
+}
+
+/// A restore that could begin.
+pub struct Prepared {
+    plan: Plan,
+    point: RestorePoint,
+    tape: JournalTape,
+    tape_facts: TapeFacts,
+    rdb_bytes: u64,
+    target_facts: TargetFacts,
+    target: Server,
+    filter: Filter,
+    binary: Option<Binary>,
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
+/// What was restored.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// The asked moment, UTC.
+    pub at: String,
+    /// The last record restored.
+    pub lsn: u64,
+    /// By which way.
+    pub via: Via,
+    /// Keys in each database.
+    pub keys: BTreeMap<u32, u64>,
+    /// Of these, keys whose TTL had passed when they arrived; over the link they expire by themselves
+    /// after the promotion and are not counted here.
+    pub expired: u64,
+    /// Function libraries.
+    pub functions: usize,
+    /// Records replayed.
+    pub records: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// What was compared, and with which result.
+    pub checks: Vec<String>,
+}
+
+/// Checks everything and makes the plan; changes nothing.
+pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepared, RestoreError> {
+    if request.to.db != 0 {
+        return Err(RestoreError::Usage(
+            "the target's URL names a database; leave it out: keys go to the databases they come from (--db chooses some)"
+                .to_owned(),
+        ));
+    }
+    if request.to.tls {
+        return Err(RestoreError::Tls);
+    }
+    let catalog = Catalog::open(&request.from)?;
+    let point = locate(&request.at, request.now, &catalog)??;
+    observer.on(&Event::Resolved(&point));
+    let mut target = Server::connect(&request.to)?;
+    let mut target_facts = TargetFacts::read(&mut target)?;
+    let rdb = check_base(&point.base, observer)?;
+    let tape = JournalTape { catalog, timeline: point.timeline, after: point.base.manifest.lsn, upto: point.lsn };
+    observer.on(&Event::Step {
+        name: "reading the journal",
+        total: point.lsn.0 - point.base.manifest.lsn.0,
+        unit: Unit::Records,
+    });
+    let tape_facts = scan(&tape, &mut |records| observer.on(&Event::At(records)))?;
+    observer.on(&Event::StepDone);
+    target_facts.unknown_commands = unknown_commands(&mut target, tape_facts.commands.iter())?;
+    let facts = Facts {
+        point: &point,
+        rdb: rdb.version,
+        tape: &tape_facts,
+        target: &target_facts,
+        filter: &request.filter,
+        forced: request.via,
+    };
+    let (via, reason) = choose(&facts)?;
+    let binary = if via == Via::Link {
+        None
+    } else {
+        let made_by = made_by(&point.base.manifest.server_version);
+        let wanted = Wanted { base: rdb.version, made_by, target: target_facts.version };
+        Some(find(request.server_bin.as_deref(), wanted)?)
+    };
+    let plan = make(&facts, via, reason, binary.as_ref());
+    observer.on(&Event::Planned(&plan));
+    Ok(Prepared {
+        plan,
+        point,
+        tape,
+        tape_facts,
+        rdb_bytes: rdb.bytes,
+        target_facts,
+        target,
+        filter: request.filter.clone(),
+        binary,
+    })
+}
+
+/// Reads the base through: its digest, its checksum, its header.
+fn check_base(base: &SnapshotInfo, observer: &mut dyn Observer) -> Result<RdbSummary, RestoreError> {
+    const CHUNK_BYTES: usize = 1 << 20;
+    let path = &base.path;
+    let mut file = File::open(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => RestoreError::Point(PointError::BaseMissing(path.clone())),
+        _ => RestoreError::Io { action: "open", path: path.clone(), source: e },
+    })?;
+    observer.on(&Event::Step { name: "checking the base", total: base.manifest.bytes, unit: Unit::Bytes });
+    let (mut rdb, mut digest) = (RdbVerifier::new(), blake3::Hasher::new());
+    let mut chunk = vec![0u8; CHUNK_BYTES];
+    let mut done = 0;
+    loop {
+        let n = match file.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(n) => n,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(RestoreError::Io { action: "read", path: path.clone(), source: e }),
+        };
+        rdb.update(&chunk[..n]);
+        digest.update(&chunk[..n]);
+        done += n as u64;
+        observer.on(&Event::At(done));
+    }
+    observer.on(&Event::StepDone);
+    let damaged = |problem: String| RestoreError::Base { path: path.clone(), problem };
+    let found = digest.finalize().to_hex();
+    if !base.manifest.blake3.is_empty() && found.as_str() != base.manifest.blake3 {
+        return Err(damaged(format!("its digest is {found}, its manifest says {}", base.manifest.blake3)));
+    }
+    rdb.finish().map_err(|e| damaged(e.to_string()))
+}
+
+impl Prepared {
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The restore point.
+    pub fn point(&self) -> &RestorePoint {
+        &self.point
+    }
+
+    /// Keys are added to a server that holds others.
+    pub fn target_holds_data(&self) -> bool {
+        self.target_facts.contents().is_some()
+    }
+
+    /// Carries the plan out.
+    pub fn run(mut self, observer: &mut dyn Observer) -> Result<Report, RestoreError> {
+        let start = Instant::now();
+        let mut report = match self.plan.via {
+            Via::Link => self.by_link(observer)?,
+            Via::LinkFromScratch => self.by_link_from_scratch(observer)?,
+            Via::Scratch => self.by_scratch(observer)?,
+        };
+        report.seconds = (start.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+        Ok(report)
+    }
+
+    fn expected(&self) -> Expected {
+        let port = self.target_facts.announced_port;
+        Expected { port: (!self.target_facts.unix && port != 0).then_some(port), password: None }
+    }
+
+    fn report(&self, keys: BTreeMap<u32, u64>, functions: usize, checks: Vec<String>) -> Report {
+        Report {
+            at: self.plan.at.clone(),
+            lsn: self.plan.lsn.0,
+            via: self.plan.via,
+            keys,
+            expired: 0,
+            functions,
+            records: self.tape_facts.records,
+            seconds: 0.0,
+            checks,
+        }
+    }
+
+    fn by_link(&mut self, observer: &mut dyn Observer) -> Result<Report, RestoreError> {
+        let mut rdb = open(&self.point.base.path)?;
+        let mut load =
+            Load { rdb: &mut rdb, rdb_bytes: self.rdb_bytes, tape: &self.tape, records: self.tape_facts.records };
+        let expected = self.expected();
+        let replica = Replica { server: &mut self.target, expected, clock: None };
+        let delivered = deliver(replica, &mut load, observer, &mut |_, _| Ok(()))?;
+        let checks = link_checks(&delivered);
+        Ok(self.report(delivered.keys, delivered.functions, checks))
+    }
+
+    fn scratch(&mut self, observer: &mut dyn Observer) -> Result<(Scratch, Delivered), RestoreError> {
+        let binary = self.binary.as_ref().ok_or_else(|| RestoreError::NoScratch("none was chosen".to_owned()))?;
+        let mut scratch = Scratch::start(binary, self.tape_facts.max_db + 1)?;
+        let mut rdb = open(&self.point.base.path)?;
+        let mut load =
+            Load { rdb: &mut rdb, rdb_bytes: self.rdb_bytes, tape: &self.tape, records: self.tape_facts.records };
+        let delivered = scratch.load(&mut load, observer)?;
+        Ok((scratch, delivered))
+    }
+
+    fn by_link_from_scratch(&mut self, observer: &mut dyn Observer) -> Result<Report, RestoreError> {
+        let (mut scratch, replayed) = self.scratch(observer)?;
+        if let (Some(databases), Some((highest, _))) = (self.target_facts.databases, replayed.keys.last_key_value())
+            && *highest >= databases
+        {
+            return Err(RestoreError::Unable(format!(
+                "{} has {databases} databases, the data is in {}; raise its `databases` setting",
+                self.target.address,
+                highest + 1
+            )));
+        }
+        let file = scratch.save()?;
+        let rdb_bytes = std::fs::metadata(&file).map_err(RestoreError::io("read", &file))?.len();
+        let mut rdb = open(&file)?;
+        let nothing: Vec<redtape_journal::Group> = Vec::new();
+        let tape: &dyn Tape = &nothing;
+        let mut load = Load { rdb: &mut rdb, rdb_bytes, tape, records: 0 };
+        let expected = self.expected();
+        let replica = Replica { server: &mut self.target, expected, clock: None };
+        let mut checks = Vec::new();
+        // Fields of hashes that have expired by the target's clock are not in its digest.
+        let still = !self.target_facts.version.has_field_ttl();
+        let mut compare = |target: &mut Server, delivered: &Delivered| {
+            if delivered.keys != replayed.keys || delivered.functions != replayed.functions {
+                return Err(RestoreError::Verify(format!(
+                    "it holds {:?} keys and {} function libraries instead of {:?} and {}",
+                    delivered.keys, delivered.functions, replayed.keys, replayed.functions
+                )));
+            }
+            checks.push("keys in each database and functions equal those of the scratch server".to_owned());
+            checks.push(compare_digests(&mut scratch.server, target, &delivered.keys, still)?);
+            Ok(())
+        };
+        let delivered = deliver(replica, &mut load, observer, &mut compare)?;
+        checks.extend(link_checks(&delivered));
+        Ok(self.report(delivered.keys, delivered.functions, checks))
+    }
+
+    fn by_scratch(&mut self, observer: &mut dyn Observer) -> Result<Report, RestoreError> {
+        let (mut scratch, replayed) = self.scratch(observer)?;
+        if self.target_facts.cluster {
+            let keyspace = scratch.server.info(Some("keyspace"))?.keyspace();
+            if let Some(db) = keyspace.keys().find(|db| **db != 0 && self.filter.wants_db(**db)) {
+                return Err(RestoreError::Unable(format!(
+                    "the target is in cluster mode and has only database 0, the wanted keys are in database {db} too; add --db 0"
+                )));
+            }
+        }
+        let wanted = if self.filter.is_everything() {
+            // Nothing can be in the way in an empty target; RESTORE itself refuses what comes in between.
+            let now = self.target.info(Some("keyspace"))?.keyspace();
+            if let Some(found) = crate::preflight::contents(&now, self.target.functions()?.unwrap_or(0)) {
+                return Err(RestoreError::NotEmpty { address: self.target.address.clone(), found });
+            }
+            replayed.keys
+        } else {
+            check_conflicts(&mut scratch, &mut self.target, &self.filter, observer)?
+        };
+        if wanted.is_empty() {
+            observer.on(&Event::Note("no key at that moment matches: nothing to restore"));
+        }
+        let copied = copy(&mut scratch, &mut self.target, &self.filter, &wanted, observer)?;
+        let mut checks = vec!["each key was seen in the target after it was written".to_owned()];
+        let (restored, planned) = (copied.keys.values().sum::<u64>(), wanted.values().sum::<u64>());
+        if copied.keys != wanted {
+            // SCAN may count a key twice, never leave one out.
+            checks.push(format!("{restored} keys restored of {planned} counted"));
+        }
+        if self.filter.is_everything() && copied.expired == 0 {
+            checks.push(compare_digests(&mut scratch.server, &mut self.target, &copied.keys, copied.volatile == 0)?);
+        }
+        let expired = copied.expired;
+        let mut report = self.report(copied.keys, copied.functions, checks);
+        report.expired = expired;
+        Ok(report)
+    }
+}
+
+fn open(path: &PathBuf) -> Result<File, RestoreError> {
+    File::open(path).map_err(RestoreError::io("open", path))
+}
+
+fn link_checks(delivered: &Delivered) -> Vec<String> {
+    vec![
+        format!("the target acknowledged all {} bytes of the stream", delivered.stream_bytes),
+        if delivered.errors_counted {
+            "the target counted no error (unexpected_error_replies)".to_owned()
+        } else {
+            "errors could not be counted: the target is older than Redis 7.0".to_owned()
+        },
+    ]
+}
+
+/// Compares `DEBUG DIGEST` where both allow it and it is cheap. A difference is an error only if nothing
+/// can have expired meanwhile (`still`).
+fn compare_digests(
+    scratch: &mut Server,
+    target: &mut Server,
+    keys: &BTreeMap<u32, u64>,
+    still: bool,
+) -> Result<String, RestoreError> {
+    const CHEAP_KEYS: u64 = 1_000_000;
+    if keys.values().sum::<u64>() >= CHEAP_KEYS {
+        return Ok("digests not compared: too many keys".to_owned());
+    }
+    let digest = |server: &mut Server| -> Result<Option<String>, RestoreError> {
+        Ok(server.try_call(&["DEBUG", "DIGEST"])?.ok().as_ref().map(text))
+    };
+    match (digest(target)?, digest(scratch)?) {
+        (Some(there), Some(here)) if there == here => {
+            Ok("the digests of target and scratch server are equal".to_owned())
+        }
+        (Some(_), Some(_)) if !still => Ok("digests not compared: keys expire".to_owned()),
+        (Some(there), Some(here)) => {
+            Err(RestoreError::Verify(format!("its DEBUG DIGEST is {there}, the scratch server's {here}")))
+        }
+        _ => Ok("digests not compared: DEBUG is not allowed".to_owned()),
+    }
+}

@@ -1,0 +1,337 @@
+//! A local redis-server or valkey-server child, used once: loaded over the link, read, thrown away.
+//!
+//! It listens on a unix socket in a folder that only this user can enter, follows only a master that
+//! knows a password made up for it, persists nothing, evicts nothing, and has a wall clock that redtape
+//! holds ([`crate::clock`]): at rest nothing in it ever expires.
+//!
+//! It dies with [`Scratch`]'s drop, and by the preloaded library when the thread that started it dies.
+//! A killed restore leaves its folder behind (`redtape-scratch-*` in TMPDIR, closed to other users).
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use redtape_wire::rdb::RdbVersion;
+use redtape_wire::url::Secret;
+
+use crate::clock::{AT_REST, ClockFile, FILE_VARIABLE, LIBRARY, SETTLE};
+use crate::error::RestoreError;
+use crate::link::{Delivered, Expected, Load, Replica, deliver};
+use crate::progress::Observer;
+use crate::server::{Server, Value, text};
+use crate::version::{ServerVersion, parse_number};
+
+/// Environment variable that names the server's binary.
+pub const BINARY_VARIABLE: &str = "REDTAPE_SERVER_BIN";
+/// How long it may take to start.
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// Databases that it has at least: enough for whatever the base may hold.
+const DATABASES_MIN: u32 = 1024;
+/// Longest path of a unix socket.
+const SOCKET_PATH_LIMIT: usize = 107;
+
+/// A binary that can be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binary {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it says it is.
+    pub version: ServerVersion,
+}
+
+/// What is needed of a binary.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// It loads this.
+    pub base: RdbVersion,
+    /// Made by this server; the nearest version is taken.
+    pub made_by: Option<(u32, u32, u32)>,
+    /// What it writes, this server loads.
+    pub target: ServerVersion,
+}
+
+/// Finds a binary: the named one, else the best on PATH.
+pub fn find(named: Option<&Path>, wanted: Wanted) -> Result<Binary, RestoreError> {
+    let from_variable = std::env::var_os(BINARY_VARIABLE).map(PathBuf::from);
+    if let Some(path) = named.map(Path::to_owned).or(from_variable) {
+        let binary = probe(&path).ok_or_else(|| {
+            RestoreError::NoScratch(format!("{} is not a redis-server or valkey-server that runs here", path.display()))
+        })?;
+        return match unfit(&binary, wanted) {
+            None => Ok(binary),
+            Some(why) => Err(RestoreError::NoScratch(why)),
+        };
+    }
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    // Folders may be links to each other (/bin to /usr/bin), and the file itself a link to a program
+    // that looks at the name by which it was called: only the folder is resolved.
+    let mut seen = std::collections::HashSet::new();
+    let found: Vec<Binary> = std::env::split_paths(&folders)
+        .filter_map(|dir| dir.canonicalize().ok())
+        .filter(|dir| seen.insert(dir.clone()))
+        .flat_map(|dir| ["redis-server", "valkey-server"].map(|name| dir.join(name)))
+        .filter(|path| path.is_file())
+        .filter_map(|path| probe(&path))
+        .collect();
+    choose(&found, wanted).map_err(RestoreError::NoScratch)
+}
+
+/// The best of several binaries: the one nearest to what made the base. Pure.
+fn choose(found: &[Binary], wanted: Wanted) -> Result<Binary, String> {
+    let distance = |b: &Binary| {
+        let (major, minor, patch) = b.version.number;
+        let (m, n, p) = wanted.made_by.unwrap_or(b.version.number);
+        (major.abs_diff(m), minor.abs_diff(n), patch.abs_diff(p))
+    };
+    let fit = found.iter().filter(|b| unfit(b, wanted).is_none()).min_by_key(|b| distance(b));
+    fit.cloned().ok_or_else(|| {
+        if found.is_empty() {
+            return format!(
+                "neither redis-server nor valkey-server is on PATH; one that loads {} is needed",
+                wanted.base
+            );
+        }
+        found.iter().filter_map(|b| unfit(b, wanted)).collect::<Vec<_>>().join("; ")
+    })
+}
+
+/// Why a binary can't be used, if it can't.
+fn unfit(binary: &Binary, wanted: Wanted) -> Option<String> {
+    let Binary { path, version } = binary;
+    if !version.loads(wanted.base, wanted.made_by) {
+        return Some(format!("{} is {version}, which does not load {}", path.display(), wanted.base));
+    }
+    if !wanted.target.loads(version.writes(), Some(version.number)) {
+        return Some(format!(
+            "{} is {version}, whose values ({}) the target, {}, does not load: an older scratch server, or a newer target",
+            path.display(),
+            version.writes(),
+            wanted.target
+        ));
+    }
+    None
+}
+
+fn probe(path: &Path) -> Option<Binary> {
+    let output = Command::new(path).arg("--version").stdin(Stdio::null()).output().ok()?;
+    let version = ServerVersion::from_banner(&String::from_utf8_lossy(&output.stdout))?;
+    Some(Binary { path: path.to_owned(), version })
+}
+
+/// A running scratch server.
+#[derive(Debug)]
+pub struct Scratch {
+    /// Its connection.
+    pub server: Server,
+    /// What it is.
+    pub version: ServerVersion,
+    clock: ClockFile,
+    password: Secret,
+    child: Guard,
+    /// Last, so that it goes when nobody uses it any more.
+    dir: tempfile::TempDir,
+}
+
+/// Kills the child.
+#[derive(Debug)]
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // It may be dead already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Scratch {
+    /// Starts one; `databases` is how many the tape needs.
+    pub fn start(binary: &Binary, databases: u32) -> Result<Self, RestoreError> {
+        let dir = tempfile::Builder::new().prefix("redtape-scratch-").tempdir();
+        let dir = dir.map_err(RestoreError::io("create a folder in", std::env::temp_dir()))?;
+        let at = |name: &str| dir.path().join(name);
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o700))
+            .map_err(RestoreError::io("protect", dir.path()))?;
+        let socket = at("s");
+        if socket.as_os_str().len() > SOCKET_PATH_LIMIT {
+            return Err(RestoreError::Scratch(format!(
+                "can't use {}: the path is too long for a socket; set TMPDIR to a shorter one",
+                socket.display()
+            )));
+        }
+        // Before 6.2 a server's own timers run on the wall clock.
+        let clock = ClockFile::create(&at("clock"), !binary.version.has_redis(6, 2))?;
+        fs::write(at("clock.so"), LIBRARY).map_err(RestoreError::io("write", at("clock.so")))?;
+        let password = Secret::new(random_word());
+        let config = config(binary.version, dir.path(), databases.max(DATABASES_MIN), &password);
+        fs::write(at("conf"), config).map_err(RestoreError::io("write", at("conf")))?;
+        let child = Command::new(&binary.path)
+            .arg(at("conf"))
+            .current_dir(dir.path())
+            .env("LD_PRELOAD", at("clock.so"))
+            .env(FILE_VARIABLE, at("clock"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut child = Guard(child.map_err(RestoreError::io("start", &binary.path))?);
+        let url = format!("unix://{}", socket.display()).parse().map_err(|e| RestoreError::Scratch(format!("{e}")))?;
+        let start = Instant::now();
+        let server = loop {
+            match Server::connect(&url) {
+                Ok(server) => break server,
+                Err(_) if start.elapsed() < START_LIMIT && matches!(child.0.try_wait(), Ok(None)) => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(_) => {
+                    return Err(RestoreError::Scratch(format!("did not start; its log ends: {}", log_end(dir.path()))));
+                }
+            }
+        };
+        let mut scratch = Self { server, version: binary.version, clock, password, child, dir };
+        scratch.check_clock()?;
+        Ok(scratch)
+    }
+
+    /// The preloaded library works in this server.
+    fn check_clock(&mut self) -> Result<(), RestoreError> {
+        const DRIFT_LIMIT_S: i64 = 3600;
+        let Value::Array(time) = self.server.call(&["TIME"])? else {
+            return Err(RestoreError::Scratch("has no TIME".into()));
+        };
+        let seconds: i64 = time.first().and_then(|s| text(s).parse().ok()).unwrap_or(0);
+        if (seconds - AT_REST.0 / 1_000_000).abs() > DRIFT_LIMIT_S {
+            return Err(RestoreError::Scratch(
+                "does not take its clock from redtape (LD_PRELOAD does not work with it, is it linked statically?); name another with --server-bin"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Loads a base and replays a tape; afterwards the server is a master at rest.
+    pub fn load(&mut self, load: &mut Load<'_>, observer: &mut dyn Observer) -> Result<Delivered, RestoreError> {
+        let expected = Expected { port: None, password: Some(self.password.clone()) };
+        let replica = Replica { server: &mut self.server, expected, clock: Some(&self.clock) };
+        let result = deliver(replica, load, observer, &mut |_, _| Ok(()));
+        result.map_err(|cause| {
+            if let Ok(Some(status)) = self.child.0.try_wait() {
+                let log = log_end(self.dir.path());
+                return RestoreError::Scratch(format!("ended ({status}) while it was loaded; its log ends: {log}"));
+            }
+            match cause {
+                // What happened to a throw-away server concerns nobody.
+                RestoreError::Undone { cause, .. } => match *cause {
+                    RestoreError::Link(why) => RestoreError::Scratch(format!("failed: {why}")),
+                    cause => cause,
+                },
+                other => other,
+            }
+        })
+    }
+
+    /// Lets the clock stand still even in a server that needs it to run otherwise: what is read now is
+    /// read at one moment. Returns that moment in milliseconds.
+    pub fn hold(&mut self) -> Result<i64, RestoreError> {
+        self.clock.stop(AT_REST)?;
+        std::thread::sleep(SETTLE);
+        Ok(AT_REST.0 / 1000)
+    }
+
+    /// Writes its data as an RDB; the file lives as long as the scratch server.
+    pub fn save(&mut self) -> Result<PathBuf, RestoreError> {
+        self.server.call(&["SAVE"])?;
+        Ok(self.dir.path().join("scratch.rdb"))
+    }
+}
+
+/// Everything that would make the server do something by itself is off.
+fn config(version: ServerVersion, dir: &Path, databases: u32, password: &Secret) -> String {
+    let mut lines = vec![
+        "port 0".to_owned(),
+        format!("unixsocket {}", dir.join("s").display()),
+        "unixsocketperm 700".to_owned(),
+        format!("dir {}", dir.display()),
+        format!("logfile {}", dir.join("log").display()),
+        "dbfilename scratch.rdb".to_owned(),
+        "save \"\"".to_owned(),
+        "appendonly no".to_owned(),
+        "daemonize no".to_owned(),
+        format!("databases {databases}"),
+        "maxmemory 0".to_owned(),
+        "repl-timeout 2147483647".to_owned(),
+        "timeout 0".to_owned(),
+        // It sleeps until moments of the wall clock, which the kernel finds long past: it would spin.
+        "jemalloc-bg-thread no".to_owned(),
+        // The base goes from the link into memory, not over the disk.
+        "repl-diskless-load on-empty-db".to_owned(),
+        "proto-max-bulk-len 4gb".to_owned(),
+        "client-query-buffer-limit 8gb".to_owned(),
+        format!("masterauth {}", password.expose()),
+    ];
+    if version.has_redis(7, 0) {
+        lines.push("enable-debug-command local".to_owned());
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn random_word() -> String {
+    use rand::RngExt as _;
+    let mut rng = rand::rng();
+    (0..32).map(|_| char::from_digit(rng.random_range(0..16), 16).unwrap_or('0')).collect()
+}
+
+/// The last lines of the log, in one.
+fn log_end(dir: &Path) -> String {
+    const LINES: usize = 4;
+    let log = fs::read(dir.join("log")).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    let lines: Vec<&str> = log.lines().filter(|l| !l.trim().is_empty()).collect();
+    let end = &lines[lines.len().saturating_sub(LINES)..];
+    if end.is_empty() { "(empty)".to_owned() } else { end.join(" / ") }
+}
+
+/// The number in a snapshot's `server_version`.
+pub fn made_by(server_version: &str) -> Option<(u32, u32, u32)> {
+    let digits = server_version.trim_start_matches(|c: char| !c.is_ascii_digit());
+    parse_number(digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_binary_that_fits() {
+        let binary = |banner: &str| Binary {
+            path: format!("/bin/{}", banner.replace(' ', "-")).into(),
+            version: ServerVersion::from_banner(banner).expect(banner),
+        };
+        let all: Vec<Binary> =
+            ["Redis v=6.0.16", "Redis v=7.0.15", "Redis v=8.0.2", "Valkey v=8.1.1", "Valkey v=9.1.2"]
+                .map(binary)
+                .into();
+        let rdb = |t: &str| redtape_wire::rdb::parse_header(t.as_bytes()).expect(t);
+        let target = |banner: &str| ServerVersion::from_banner(banner).expect(banner);
+        for (base, by, to, want) in [
+            ("REDIS0010", "7.0.15", "Redis v=7.0.15", "7.0.15"),
+            ("REDIS0010", "7.0.11", "Redis v=8.0.2", "7.0.15"),
+            ("REDIS0009", "6.2.1", "Redis v=6.2.1", "6.0.16"),
+            ("REDIS0012", "8.0.6", "Redis v=8.0.6", "8.0.2"),
+            ("VALKEY080", "9.0.0", "Valkey v=9.0.0", "9.1.2"),
+            ("REDIS0011", "8.0.1", "Valkey v=8.0.1", "8.1.1"),
+            ("REDIS0012", "7.4.0", "Redis v=7.0.15", ""),
+            ("VALKEY080", "9.0.0", "Redis v=8.0.2", ""),
+        ] {
+            let wanted = Wanted { base: rdb(base), made_by: made_by(by), target: target(to) };
+            let got = choose(&all, wanted).map(|b| b.version.to_string()).unwrap_or_default();
+            assert!(got.ends_with(want) && got.is_empty() == want.is_empty(), "{base} by {by} to {to}: {got}");
+        }
+        let wanted = Wanted { base: rdb("REDIS0010"), made_by: None, target: target("Redis v=7.0.15") };
+        assert!(choose(&[], wanted).expect_err("none").contains("PATH"));
+        assert_eq!(made_by("valkey 8.0.1"), Some((8, 0, 1)));
+    }
+}

@@ -1,0 +1,256 @@
+//! A connection to a server: raw commands in, values out, errors that say which command was refused.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, BufReader, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use redtape_wire::resp::encode_command;
+use redtape_wire::url::{Endpoint, RedisUrl, Secret};
+
+use crate::error::RestoreError;
+use crate::reply;
+pub use crate::reply::{ErrorReply, Value};
+
+/// Longest time to establish a connection.
+pub const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Longest wait for the reply to a command; `SAVE` of a big scratch server takes its time.
+pub const REPLY_LIMIT: Duration = Duration::from_hours(1);
+
+/// Bytes that are read at once.
+const READ_BYTES: usize = 256 * 1024;
+
+/// A connected socket.
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    fn connect(endpoint: &Endpoint) -> io::Result<Self> {
+        match endpoint {
+            Endpoint::Unix(path) => UnixStream::connect(path).map(Self::Unix),
+            Endpoint::Tcp { host, port } => {
+                let mut last = io::Error::from(io::ErrorKind::NotFound);
+                for address in (host.as_str(), *port).to_socket_addrs()? {
+                    match TcpStream::connect_timeout(&address, CONNECT_LIMIT) {
+                        Ok(socket) => {
+                            socket.set_nodelay(true)?;
+                            return Ok(Self::Tcp(socket));
+                        }
+                        Err(e) => last = e,
+                    }
+                }
+                Err(last)
+            }
+        }
+    }
+
+    fn set_limit(&self, limit: Duration) -> io::Result<()> {
+        match self {
+            Self::Tcp(s) => s.set_read_timeout(Some(limit)).and_then(|()| s.set_write_timeout(Some(limit))),
+            Self::Unix(s) => s.set_read_timeout(Some(limit)).and_then(|()| s.set_write_timeout(Some(limit))),
+        }
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(s) => s.read(buffer),
+            Self::Unix(s) => s.read(buffer),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(s) => s.write(bytes),
+            Self::Unix(s) => s.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A connected server.
+pub struct Server {
+    /// For messages: never holds a secret.
+    pub address: String,
+    url: RedisUrl,
+    socket: BufReader<Socket>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Connects and logs in.
+    pub fn connect(url: &RedisUrl) -> Result<Self, RestoreError> {
+        if url.tls {
+            return Err(RestoreError::Tls);
+        }
+        let address = url.address();
+        let failed = |e: io::Error| RestoreError::Unreachable { address: address.clone(), cause: e.to_string() };
+        let socket = Socket::connect(&url.endpoint).map_err(failed)?;
+        socket.set_limit(CONNECT_LIMIT).map_err(failed)?;
+        let mut server =
+            Self { address: address.clone(), url: url.clone(), socket: BufReader::with_capacity(READ_BYTES, socket) };
+        if url.username.is_some() || url.password.is_some() {
+            let password = url.password.as_ref().map_or("", Secret::expose);
+            let mut auth = vec!["AUTH"];
+            auth.extend(url.username.as_deref());
+            auth.push(password);
+            server.try_call(&auth)?.map_err(|e| RestoreError::Login { address, cause: e.text })?;
+        }
+        server.set_reply_limit(REPLY_LIMIT)?;
+        Ok(server)
+    }
+
+    /// Longest wait for a reply from now on.
+    pub fn set_reply_limit(&mut self, limit: Duration) -> Result<(), RestoreError> {
+        self.socket.get_ref().set_limit(limit).map_err(|e| self.lost(&e))
+    }
+
+    /// Replaces a broken connection by a new one.
+    pub fn reconnect(&mut self) -> Result<(), RestoreError> {
+        *self = Self::connect(&self.url)?;
+        Ok(())
+    }
+
+    /// How it is reached.
+    pub fn url(&self) -> &RedisUrl {
+        &self.url
+    }
+
+    /// Runs one command; an error reply is a value of its own.
+    pub fn try_call<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<Result<Value, ErrorReply>, RestoreError> {
+        let mut bytes = Vec::new();
+        encode_command(&mut bytes, args);
+        self.socket.get_mut().write_all(&bytes).map_err(|e| self.lost(&e))?;
+        self.reply()
+    }
+
+    /// Runs one command that has to succeed.
+    pub fn call<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<Value, RestoreError> {
+        let name = args.first().map(|a| String::from_utf8_lossy(a.as_ref()).into_owned()).unwrap_or_default();
+        self.try_call(args)?.map_err(|e| self.refused(&name, e))
+    }
+
+    /// Runs encoded commands in one go; one result for each.
+    pub fn pipeline(&mut self, packed: &[u8], count: usize) -> Result<Vec<Result<Value, ErrorReply>>, RestoreError> {
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        self.socket.get_mut().write_all(packed).map_err(|e| self.lost(&e))?;
+        (0..count).map(|_| self.reply()).collect()
+    }
+
+    fn reply(&mut self) -> Result<Result<Value, ErrorReply>, RestoreError> {
+        reply::read(&mut self.socket).map_err(|e| self.lost(&e))
+    }
+
+    fn lost(&self, error: &io::Error) -> RestoreError {
+        RestoreError::Unreachable { address: self.address.clone(), cause: format!("the connection was lost: {error}") }
+    }
+
+    /// Says that a command was refused.
+    pub fn refused(&self, command: &str, error: ErrorReply) -> RestoreError {
+        let (address, command, cause) = (self.address.clone(), command.to_owned(), error.text);
+        match error.code.as_str() {
+            "NOPERM" => RestoreError::Denied { address, command, cause },
+            "NOAUTH" | "WRONGPASS" => RestoreError::Login { address, cause },
+            "MOVED" | "ASK" | "CROSSSLOT" => RestoreError::Unable(format!(
+                "{address} is a node of a cluster and does not hold all keys ({cause}); restoring into clusters is not supported yet: choose a server outside of a cluster"
+            )),
+            _ => RestoreError::Refused { address, command, cause },
+        }
+    }
+
+    /// All fields of `INFO`'s default sections, or of one.
+    pub fn info(&mut self, section: Option<&str>) -> Result<Info, RestoreError> {
+        let args: Vec<&str> = std::iter::once("INFO").chain(section).collect();
+        let reply = self.call(&args)?;
+        Ok(Info::parse(&text(&reply)))
+    }
+
+    /// One setting; `None` where `CONFIG` is not allowed or doesn't know it.
+    pub fn setting(&mut self, name: &str) -> Result<Option<String>, RestoreError> {
+        let Ok(Value::Array(pair)) = self.try_call(&["CONFIG", "GET", name])? else { return Ok(None) };
+        Ok(pair.get(1).map(text))
+    }
+
+    /// Number of function libraries; `None` where functions are unknown or not allowed.
+    pub fn functions(&mut self) -> Result<Option<usize>, RestoreError> {
+        match self.try_call(&["FUNCTION", "LIST"])? {
+            Ok(Value::Array(libraries)) => Ok(Some(libraries.len())),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// The text of a reply that is a string of any kind.
+pub fn text(value: &Value) -> String {
+    match value {
+        Value::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::Status(text) => text.clone(),
+        Value::Int(n) => n.to_string(),
+        Value::Nil | Value::Array(_) => String::new(),
+    }
+}
+
+/// The fields of an `INFO` reply.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Info(HashMap<String, String>);
+
+impl Info {
+    /// Reads `name:value` lines.
+    pub fn parse(text: &str) -> Self {
+        let fields = text.lines().filter_map(|line| line.split_once(':'));
+        Self(fields.map(|(k, v)| (k.to_owned(), v.trim_end().to_owned())).collect())
+    }
+
+    /// One field.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// One field as a number.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.get(name)?.parse().ok()
+    }
+
+    /// Keys in each database.
+    pub fn keyspace(&self) -> BTreeMap<u32, u64> {
+        let count = |(name, value): (&String, &String)| {
+            let db = name.strip_prefix("db")?.parse().ok()?;
+            let keys = value.split(',').find_map(|f| f.strip_prefix("keys="))?.parse().ok()?;
+            Some((db, keys))
+        };
+        self.0.iter().filter_map(count).filter(|(_, keys)| *keys > 0).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn info_fields() {
+        let info = Info::parse(
+            "# Server\r\nredis_version:7.0.15\r\nmaxmemory:0\r\n# Keyspace\r\ndb0:keys=3,expires=1,avg_ttl=0\r\ndb12:keys=1,expires=0,avg_ttl=0,subexpiry=0\r\n",
+        );
+        assert_eq!(info.get("redis_version"), Some("7.0.15"));
+        assert_eq!(info.number("maxmemory"), Some(0));
+        assert_eq!(info.keyspace(), BTreeMap::from([(0, 3), (12, 1)]));
+        assert_eq!(info.get("nope"), None);
+    }
+}

@@ -1,0 +1,146 @@
+//! The groups to replay, and what is known of them before anything acts.
+//!
+//! The whole stretch is read once for the plan: damage in it, a command that the target doesn't know,
+//! or a database that it doesn't have stop a restore before it has changed anything.
+
+use std::collections::BTreeSet;
+
+use redtape_journal::{Catalog, Group, Lsn, ReadError, TimelineId};
+
+/// A stretch of a journal that can be read more than once.
+pub trait Tape {
+    /// Its groups, from the start.
+    fn groups(&self) -> Box<dyn Iterator<Item = Result<Group, ReadError>> + '_>;
+}
+
+/// The groups of a timeline behind `after`, up to and with `upto`.
+#[derive(Debug)]
+pub struct JournalTape {
+    /// Where they are.
+    pub catalog: Catalog,
+    /// In which history.
+    pub timeline: TimelineId,
+    /// The base's LSN.
+    pub after: Lsn,
+    /// The cut's LSN.
+    pub upto: Lsn,
+}
+
+impl Tape for JournalTape {
+    fn groups(&self) -> Box<dyn Iterator<Item = Result<Group, ReadError>> + '_> {
+        if self.after >= self.upto {
+            return Box::new(std::iter::empty());
+        }
+        let inside = |g: &Result<Group, ReadError>| {
+            g.as_ref().map_or(true, |g| g.records.last().is_none_or(|r| r.lsn <= self.upto))
+        };
+        Box::new(self.catalog.groups(self.after, self.timeline).take_while(inside))
+    }
+}
+
+impl Tape for Vec<Group> {
+    fn groups(&self) -> Box<dyn Iterator<Item = Result<Group, ReadError>> + '_> {
+        Box::new(self.iter().cloned().map(Ok))
+    }
+}
+
+/// What a stretch holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TapeFacts {
+    /// Groups.
+    pub groups: u64,
+    /// Records.
+    pub records: u64,
+    /// Bytes of all arguments.
+    pub bytes: u64,
+    /// Highest database number.
+    pub max_db: u32,
+    /// Names of the commands, upper case.
+    pub commands: BTreeSet<Vec<u8>>,
+    /// Holds commands that give fields of hashes a TTL.
+    pub field_ttl: bool,
+    /// Holds whole scripts (Redis before 7.0), which see the clock of the server that replays them.
+    pub scripts: bool,
+}
+
+/// Longest command name that is noted.
+const NAME_LIMIT: usize = 64;
+
+/// Commands that set a hash field's TTL.
+pub(crate) const FIELD_TTL: [&[u8]; 6] = [b"HEXPIRE", b"HPEXPIRE", b"HEXPIREAT", b"HPEXPIREAT", b"HSETEX", b"HGETEX"];
+/// Commands whose body is a script.
+pub(crate) const SCRIPTS: [&[u8]; 3] = [b"EVAL", b"EVALSHA", b"FCALL"];
+
+/// Reads a stretch through; `on_progress` gets the records so far now and then.
+pub fn scan(tape: &dyn Tape, on_progress: &mut dyn FnMut(u64)) -> Result<TapeFacts, ReadError> {
+    const EVERY: u64 = 65536;
+    let mut facts = TapeFacts::default();
+    let mut upper = Vec::with_capacity(NAME_LIMIT);
+    for group in tape.groups() {
+        let group = group?;
+        facts.groups += 1;
+        for record in &group.records {
+            facts.records += 1;
+            facts.max_db = facts.max_db.max(record.db);
+            facts.bytes += record.args.iter().map(|a| a.len() as u64).sum::<u64>();
+            if let Some(name) = record.args.first() {
+                upper.clear();
+                upper.extend(name.iter().take(NAME_LIMIT).map(u8::to_ascii_uppercase));
+                if !facts.commands.contains(&upper) {
+                    facts.field_ttl |= FIELD_TTL.contains(&&upper[..]);
+                    facts.scripts |= SCRIPTS.contains(&&upper[..]);
+                    facts.commands.insert(upper.clone());
+                }
+            }
+        }
+        if facts.groups % EVERY == 0 {
+            on_progress(facts.records);
+        }
+    }
+    Ok(facts)
+}
+
+/// Groups made by hand, for tests.
+#[cfg(test)]
+pub(crate) mod by_hand {
+    use std::sync::Arc;
+
+    use redtape_journal::{Group, Lsn, Micros, Origin, OriginKind, Record, ReplOffset};
+
+    /// One group: its time, whether atomic, and its commands (database, words).
+    pub(crate) fn group(lsn: u64, ts: i64, atomic: bool, commands: &[(u32, &str)]) -> Group {
+        let record = |(n, (db, line)): (usize, &(u32, &str))| Record {
+            lsn: Lsn(lsn + n as u64),
+            db: *db,
+            args: line.split(' ').map(|w| bytes::Bytes::copy_from_slice(w.as_bytes())).collect(),
+        };
+        Group {
+            ts: Micros(ts),
+            slack: 0,
+            origin: Arc::new(Origin::of(OriginKind::Outside)),
+            atomic,
+            end_offset: ReplOffset(0),
+            records: commands.iter().enumerate().map(record).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::by_hand::group;
+    use super::*;
+
+    #[test]
+    fn scan_notes_what_decides() {
+        let plain = vec![group(1, 1, false, &[(0, "SET a 1")]), group(2, 2, true, &[(3, "set b 1"), (0, "DEL a")])];
+        let facts = scan(&plain, &mut |_| {}).expect("scan");
+        assert_eq!((facts.groups, facts.records, facts.max_db), (2, 3, 3));
+        assert_eq!(facts.bytes, 5 + 5 + 4);
+        assert_eq!(facts.commands.len(), 2);
+        assert!(!facts.field_ttl && !facts.scripts);
+        let fields =
+            vec![group(1, 1, false, &[(0, "hpexpireat h 5 FIELDS 1 f")]), group(2, 1, false, &[(0, "Eval x 0")])];
+        let facts = scan(&fields, &mut |_| {}).expect("scan");
+        assert!(facts.field_ttl && facts.scripts);
+    }
+}

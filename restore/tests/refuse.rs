@@ -1,0 +1,208 @@
+//! Bad input and bad days: one clear message, an exit code of sysexits, and nothing changed.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use redtape_journal::Micros;
+use redtape_restore::server::Value;
+use redtape_restore::{Forced, Request, Silent, When, prepare};
+use support::record::Recorder;
+use support::{Running, request, restore, run, version};
+
+/// A journal with one key, and a moment in it.
+fn journal(dir: &Path) -> Micros {
+    let source = Running::start(&[]);
+    let mut client = source.client();
+    let mut recorder = Recorder::start(dir, &source);
+    run(&mut client, "SET k v");
+    let at = recorder.catch_up();
+    recorder.finish();
+    at
+}
+
+#[track_caller]
+fn refused(request: &Request, code: u8, words: &[&str]) {
+    let error = restore(request).map(|r| r.1).unwrap_err();
+    let text = error.to_string();
+    assert_eq!(error.exit_code(), code, "{text}");
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in: {text}");
+    }
+    println!("{code}: {text}\n");
+}
+
+#[test]
+fn moments_that_are_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    let before = Micros::now();
+    let first_end = journal(&path);
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let inside = Micros::now();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    journal(&path);
+    let target = Running::start(&[]);
+    let ask = |at| request(&path, at, &target, None);
+    refused(&ask(When::At(before)), 66, &["outside", "Restorable:", "LSN 0 to 1", "timeline 2"]);
+    refused(&ask(When::At(Micros(before.0 + 3_600_000_000))), 66, &["later than the journal's end", "--at latest"]);
+    refused(&ask(When::At(inside)), 66, &["gap", "the server was replaced", "Nearest", &first_end.to_string()]);
+    refused(&ask(When::Lsn(redtape_journal::Lsn(99))), 66, &["LSN 99", "Restorable:"]);
+    refused(&ask(When::Mark("x".to_owned())), 66, &["no mark named \"x\"", "no marks"]);
+    assert_eq!(run(&mut target.client(), "DBSIZE"), Value::Int(0));
+}
+
+#[test]
+fn journals_that_are_none_or_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = Running::start(&[]);
+    let ask = |path: &Path| request(path, When::Latest, &target, None);
+    refused(&ask(&dir.path().join("nowhere")), 66, &["nowhere"]);
+    std::fs::write(dir.path().join("photo.jpg"), "x").unwrap();
+    refused(&ask(dir.path()), 66, &["not a journal"]);
+    let path = dir.path().join("j");
+    journal(&path);
+    let base = std::fs::read_dir(path.join("snapshots"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .find(|p| p.extension().is_some_and(|e| e == "rdb"))
+        .unwrap();
+    let sound = std::fs::read(&base).unwrap();
+    let mut bad = sound.clone();
+    bad[20] ^= 1;
+    std::fs::write(&base, &bad).unwrap();
+    refused(&ask(&path), 65, &["is damaged", "digest"]);
+    std::fs::write(&base, &sound).unwrap();
+    let segment = std::fs::read_dir(path.join("segments")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    // The value of SET k v.
+    let at = bytes.windows(5).position(|w| w == b"\x03SET\x01").unwrap();
+    bytes[at + 1] ^= 0xff;
+    std::fs::write(&segment, &bytes).unwrap();
+    let error = restore(&ask(&path)).unwrap_err();
+    assert!([65, 66].contains(&error.exit_code()), "{error}");
+    assert_eq!(run(&mut target.client(), "DBSIZE"), Value::Int(0));
+}
+
+#[test]
+fn targets_that_cannot_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    journal(&path);
+    let target = Running::start(&["--requirepass", "sesame"]);
+    let ask = |to: &str| {
+        let mut request = request(&path, When::Latest, &target, None);
+        request.to = to.parse().unwrap();
+        request
+    };
+    let port = target.port;
+    refused(&ask("redis://127.0.0.1:1"), 69, &["cannot reach 127.0.0.1:1"]);
+    refused(&ask("rediss://127.0.0.1:1"), 69, &["TLS"]);
+    refused(&ask("redis://127.0.0.1:1/3"), 64, &["--db"]);
+    refused(&ask(&format!("redis://127.0.0.1:{port}")), 77, &["NOAUTH"]);
+    refused(&ask(&format!("redis://:wrong-one@127.0.0.1:{port}")), 77, &["refuses the login", "REDTAPE_TO_PASSWORD"]);
+    let error = restore(&ask(&format!("redis://:wrong-one@127.0.0.1:{port}"))).unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("wrong-one"));
+
+    let right = format!("redis://:sesame@127.0.0.1:{port}");
+    let mut client = redtape_restore::server::Server::connect(&right.parse().unwrap()).unwrap();
+    if version().has_redis(7, 0) {
+        run(&mut client, "ACL SETUSER weak on >pw ~* +ping +info +config|get +command +select +client +function|list");
+        refused(&ask(&format!("redis://weak:pw@127.0.0.1:{port}")), 77, &["NOPERM"]);
+    }
+    run(&mut client, "SET other 1");
+    refused(&ask(&right), 73, &["not empty", "1 key in db 0", "--key"]);
+    run(&mut client, "FLUSHALL");
+    run(&mut client, "REPLICAOF 127.0.0.1 1");
+    refused(&ask(&right), 69, &["replica of 127.0.0.1:1", "REPLICAOF NO ONE"]);
+    run(&mut client, "REPLICAOF NO ONE");
+
+    // The right password: it works, with the plan first.
+    let prepared = prepare(&ask(&right), &mut Silent).unwrap();
+    assert!(!prepared.plan().to_string().contains("sesame"));
+    assert_eq!(run(&mut client, "DBSIZE"), Value::Int(0));
+    assert_eq!(prepared.run(&mut Silent).unwrap().keys[&0], 1);
+    assert_eq!(run(&mut client, "GET k"), Value::Bytes(b"v".to_vec()));
+}
+
+#[test]
+fn scratch_servers_that_are_missing_or_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    journal(&path);
+    let target = Running::start(&[]);
+    let mut ask = request(&path, When::Latest, &target, Some(Forced::Scratch));
+    ask.server_bin = Some(PathBuf::from("/nowhere/redis-server"));
+    refused(&ask, 69, &["/nowhere/redis-server", "--server-bin"]);
+    ask.server_bin = Some(PathBuf::from("/bin/true"));
+    refused(&ask, 69, &["/bin/true is not a redis-server"]);
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.servers/redis-6.0/redis-server");
+    if old.exists() && version().has_redis(7, 0) {
+        ask.server_bin = Some(old);
+        refused(&ask, 69, &["does not load"]);
+    }
+    assert_eq!(run(&mut target.client(), "DBSIZE"), Value::Int(0));
+}
+
+#[test]
+fn targets_that_are_too_old() {
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.servers/redis-6.0/redis-server");
+    if !old.exists() || !version().has_redis(7, 0) {
+        println!("needs .servers/redis-6.0 (make compat)");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    journal(&path);
+    let target = Running::start_binary(&old, &[], false);
+    refused(
+        &request(&path, When::Latest, &target, None),
+        69,
+        &["Redis 6.0", "does not load the base", "at least as new"],
+    );
+    refused(&request(&path, When::Latest, &target, Some(Forced::Scratch)), 69, &["does not load the base"]);
+    assert_eq!(run(&mut target.client(), "DBSIZE"), Value::Int(0));
+}
+
+#[test]
+fn a_link_that_fails_leaves_the_target_as_it_was() {
+    if !version().has_redis(7, 0) {
+        println!("servers before 7.0 do not count errors of their link");
+        return;
+    }
+    let source = Running::start(&[]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    let mut client = source.client();
+    let mut recorder = Recorder::start(&path, &source);
+    run(&mut client, "RPUSH list a");
+    recorder.catch_up();
+    recorder.inject("INCR list");
+    recorder.catch_up();
+    let target = Running::start(&[]);
+    refused(
+        &request(&path, When::Latest, &target, Some(Forced::Link)),
+        69,
+        // Where a scratch server goes first, the target was never touched.
+        &[
+            "refused 1 of the journal's commands",
+            if version().has_field_ttl() { "the scratch server" } else { "emptied again" },
+        ],
+    );
+    let mut target_client = target.client();
+    let info = target_client.info(None).unwrap();
+    assert_eq!((info.get("role"), info.keyspace().len()), (Some("master"), 0));
+    assert_eq!(run(&mut target_client, "SET writable 1"), Value::Status("OK".to_owned()));
+    run(&mut target_client, "DEL writable");
+
+    recorder.inject("NOSUCHCOMMAND x");
+    recorder.catch_up();
+    recorder.finish();
+    refused(
+        &request(&path, When::Latest, &target, Some(Forced::Link)),
+        69,
+        &[if version().has_field_ttl() { "the scratch server" } else { "does not know NOSUCHCOMMAND" }],
+    );
+    assert_eq!(run(&mut target_client, "DBSIZE"), Value::Int(0));
+}

@@ -1,0 +1,219 @@
+//! Records a server into a journal, step by step: a small tap without join or clock.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use redtape_journal::{
+    BlockBuilder, GroupRef, Journal, Lsn, Mark, Micros, OpenOptions, Origin, OriginKind, RecordRef, ReplOffset,
+    SnapshotKind, SnapshotManifest, SnapshotWriter, TimelineId, TimelineStart, Writer, add_mark,
+};
+use redtape_restore::server::Server as Client;
+use redtape_wire::psync::{PsyncReply, RdbReceiver, parse_psync_reply};
+use redtape_wire::rdb::RdbVerifier;
+use redtape_wire::resp::{Args, Parsed, encode_command, parse_request};
+
+use super::Running;
+
+pub(crate) struct Recorder {
+    pub(crate) dir: PathBuf,
+    link: TcpStream,
+    buffer: Vec<u8>,
+    offset: u64,
+    db: u32,
+    transaction: Option<Vec<(u32, Vec<Vec<u8>>)>>,
+    builder: BlockBuilder,
+    writer: Option<Writer>,
+    source: Client,
+}
+
+impl Recorder {
+    /// Takes the base of a new timeline.
+    pub(crate) fn start(dir: &Path, source: &Running) -> Self {
+        let mut link = TcpStream::connect(("127.0.0.1", source.port)).unwrap();
+        link.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        let mut say = |words: &[&str]| -> String {
+            let mut bytes = Vec::new();
+            encode_command(&mut bytes, words);
+            link.write_all(&bytes).unwrap();
+            let (mut line, mut byte) = (Vec::new(), [0u8]);
+            while !line.ends_with(b"\r\n") {
+                while patient(link.read(&mut byte)) == 0 {}
+                if byte[0] != b'\n' || !line.is_empty() {
+                    line.push(byte[0]);
+                }
+            }
+            String::from_utf8(line).unwrap()
+        };
+        say(&["PING"]);
+        say(&["REPLCONF", "listening-port", "1"]);
+        say(&["REPLCONF", "capa", "eof", "capa", "psync2"]);
+        say(&["REPLCONF", "version", "9.9.9"]);
+        let answer = parse_psync_reply(say(&["PSYNC", "?", "-1"]).trim_end());
+        let PsyncReply::FullResync { replid, offset } = answer else { panic!("{answer:?}") };
+        let (mut receiver, mut rdb, mut buffer) = (RdbReceiver::new(), Vec::new(), Vec::new());
+        let mut chunk = vec![0u8; 65536];
+        loop {
+            let n = patient(link.read(&mut chunk));
+            let (used, done) = receiver.feed(&chunk[..n], &mut rdb).unwrap();
+            if done {
+                buffer.extend_from_slice(&chunk[used..n]);
+                break;
+            }
+        }
+        let mut verifier = RdbVerifier::new();
+        verifier.update(&rdb);
+        let summary = verifier.finish().unwrap();
+        let made_by = summary.aux.iter().find(|(k, _)| k.ends_with("-ver")).map(|(_, v)| v.clone()).unwrap();
+        let ts = Micros::now();
+        let (journal, recovered) = Journal::create_or_open(dir, OpenOptions::default()).unwrap();
+        let (timeline, last_lsn) = recovered.last.map_or((1, Lsn(0)), |l| (l.timeline.0 + 1, l.last_lsn));
+        let writer = journal.start(|_| {});
+        writer
+            .begin_timeline(TimelineStart {
+                timeline: TimelineId(timeline),
+                source_id: replid.clone(),
+                offset: ReplOffset(offset),
+                reason: if timeline == 1 { "first".to_owned() } else { "the server was replaced".to_owned() },
+                ts,
+            })
+            .unwrap();
+        let mut snapshot = SnapshotWriter::create(dir).unwrap();
+        snapshot.write(&rdb).unwrap();
+        snapshot
+            .commit(SnapshotManifest {
+                lsn: last_lsn,
+                timeline: TimelineId(timeline),
+                source_id: replid,
+                offset: ReplOffset(offset),
+                db: None,
+                ts,
+                kind: SnapshotKind::Base,
+                bytes: 0,
+                blake3: String::new(),
+                magic_version: summary.version.to_string(),
+                server_version: made_by,
+                checksum_present: summary.checksum_present,
+                command_table: None,
+            })
+            .unwrap();
+        let builder = BlockBuilder::new(Lsn(last_lsn.0 + 1), ts, ReplOffset(offset), 0);
+        let mut recorder = Self {
+            dir: dir.to_owned(),
+            link,
+            buffer,
+            offset,
+            db: 0,
+            transaction: None,
+            builder,
+            writer: Some(writer),
+            source: source.client(),
+        };
+        recorder.ack();
+        recorder
+    }
+
+    fn ack(&mut self) {
+        let mut bytes = Vec::new();
+        encode_command(&mut bytes, &["REPLCONF", "ACK", &self.offset.to_string()]);
+        self.link.write_all(&bytes).unwrap();
+    }
+
+    /// Journals everything that the source has done so far; returns a moment after it.
+    pub(crate) fn catch_up(&mut self) -> Micros {
+        let wanted = self.source.info(Some("replication")).unwrap().number("master_repl_offset").unwrap();
+        let mut chunk = vec![0u8; 65536];
+        loop {
+            self.parse();
+            if self.offset >= wanted {
+                break;
+            }
+            // A source that was still busy with the base misses the first ACK: it wants another.
+            let n = patient(self.link.read(&mut chunk));
+            if n == 0 {
+                self.ack();
+            }
+            self.buffer.extend_from_slice(&chunk[..n]);
+        }
+        self.ack();
+        let now = Micros::now();
+        let block = self.builder.finish(now);
+        self.writer.as_ref().unwrap().submit(block).unwrap();
+        std::thread::sleep(Duration::from_millis(2));
+        now
+    }
+
+    fn parse(&mut self) {
+        let mut args = Args::new();
+        let mut at = 0;
+        while let Parsed::Whole { len } = parse_request(&self.buffer[at..], &mut args).unwrap() {
+            let words: Vec<Vec<u8>> = args.iter().map(|(a, b)| self.buffer[at + a..at + b].to_vec()).collect();
+            at += len;
+            self.offset += len as u64;
+            self.command(words);
+        }
+        self.buffer.drain(..at);
+    }
+
+    fn command(&mut self, words: Vec<Vec<u8>>) {
+        match words[0].to_ascii_uppercase().as_slice() {
+            b"PING" | b"REPLCONF" => {}
+            b"SELECT" => self.db = std::str::from_utf8(&words[1]).unwrap().parse().unwrap(),
+            b"MULTI" => self.transaction = Some(Vec::new()),
+            b"EXEC" => {
+                let group = self.transaction.take().unwrap();
+                self.push(&group, true);
+            }
+            _ => match &mut self.transaction {
+                Some(open) => open.push((self.db, words)),
+                None => self.push(&[(self.db, words)], false),
+            },
+        }
+    }
+
+    /// Journals a command that the source never ran.
+    pub(crate) fn inject(&mut self, line: &str) {
+        let words = line.split(' ').map(|w| w.as_bytes().to_vec()).collect();
+        self.push(&[(0, words)], false);
+    }
+
+    fn push(&mut self, commands: &[(u32, Vec<Vec<u8>>)], atomic: bool) {
+        let args: Vec<Vec<&[u8]>> = commands.iter().map(|(_, c)| c.iter().map(Vec::as_slice).collect()).collect();
+        let records: Vec<RecordRef<'_>> =
+            commands.iter().zip(&args).map(|((db, _), args)| RecordRef { db: *db, args }).collect();
+        let group = GroupRef {
+            ts: Micros::now(),
+            slack: 0,
+            origin: &Origin::of(OriginKind::Outside),
+            atomic,
+            end_offset: ReplOffset(self.offset),
+            records: &records,
+        };
+        self.builder.push(&group).unwrap();
+    }
+
+    /// The last LSN so far.
+    pub(crate) fn lsn(&self) -> Lsn {
+        Lsn(self.builder.next_lsn().0 - 1)
+    }
+
+    pub(crate) fn mark(&self, name: &str) {
+        add_mark(&self.dir, &Mark { name: name.to_owned(), ts: Micros::now(), lsn: self.lsn() }).unwrap();
+    }
+
+    /// Seals the journal.
+    pub(crate) fn finish(mut self) {
+        self.writer.take().unwrap().close().unwrap();
+    }
+}
+
+/// 0 = nothing came in time.
+fn patient(read: std::io::Result<usize>) -> usize {
+    match read {
+        Ok(0) => panic!("the source closed the link"),
+        Ok(n) => n,
+        Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => 0,
+        Err(e) => panic!("{e}"),
+    }
+}

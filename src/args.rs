@@ -1,0 +1,55 @@
+//! The command line: the contract with users and scripts.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{demo, journal, proxy, restore, snapshot};
+
+/// A flight recorder for Redis and Valkey: applications talk to it as to Redis, it keeps every
+/// write on tape and brings back any microsecond.
+#[derive(Debug, Parser)]
+#[command(name = "redtape", version, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+    /// Log in JSON lines instead of text.
+    #[arg(long, global = true, env = "REDTAPE_LOG_JSON")]
+    pub log_json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Stand between applications and Redis, and journal every write.
+    Proxy(Box<proxy::ProxyArgs>),
+    /// Journal every write of a server without standing in its way.
+    Follow(Box<proxy::FollowArgs>),
+    /// The whole story on an embedded server: write, lose everything, get it back.
+    Demo(demo::DemoArgs),
+    /// Bring the data of any moment back.
+    Restore(Box<restore::RestoreArgs>),
+    /// Look into a journal: what can be restored, is it sound, who wrote what.
+    #[command(subcommand)]
+    Journal(journal::JournalCommand),
+    /// Take or list snapshots: full copies from which a restore starts.
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
+}
+
+/// Logs go to stderr; `RUST_LOG` says how much, `info` by default for what runs on and `warn` for the rest.
+pub(crate) fn init_log(args: &Args) {
+    let default = match args.command {
+        Command::Proxy(_) | Command::Follow(_) => "info",
+        _ => "warn",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    if args.log_json {
+        log.json().init();
+    } else {
+        log.init();
+    }
+}

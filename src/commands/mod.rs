@@ -1,0 +1,45 @@
+//! One file for each command.
+
+pub(crate) mod demo;
+pub(crate) mod embedded;
+pub(crate) mod journal;
+pub(crate) mod proxy;
+pub(crate) mod restore;
+pub(crate) mod snapshot;
+
+use std::process::ExitCode;
+
+use redtape_wire::url::{RedisUrl, Secret};
+
+use crate::args::Command;
+use crate::exit::{Failure, USAGE};
+
+/// Runs one command.
+pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Proxy(args) => proxy::run(*args),
+        Command::Follow(args) => proxy::follow(*args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Restore(args) => restore::run(*args),
+        Command::Journal(command) => journal::run(command),
+        Command::Snapshot(command) => snapshot::run(command),
+    }
+}
+
+/// Reads a URL; its password may come from the environment variable `NAME` or the file named by `NAME_FILE`.
+pub(crate) fn url(text: &str, what: &str, password_env: &str) -> anyhow::Result<RedisUrl> {
+    let url: RedisUrl = text.parse().map_err(|e| Failure::new(USAGE, format!("{what}: {e}")))?;
+    if url.password.is_some() {
+        return Ok(url);
+    }
+    let file_env = format!("{password_env}_FILE");
+    if let Ok(password) = std::env::var(password_env) {
+        return Ok(url.with_password(Secret::new(password)));
+    }
+    if let Ok(path) = std::env::var(&file_env) {
+        let text = std::fs::read_to_string(&path)
+            .map_err(|e| Failure::new(crate::exit::IOERR, format!("can't read {path} ({file_env}): {e}")))?;
+        return Ok(url.with_password(Secret::new(text.trim_end_matches(['\r', '\n']))));
+    }
+    Ok(url)
+}

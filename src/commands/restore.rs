@@ -1,0 +1,156 @@
+//! `redtape restore`: arguments, confirmation, report. What it does is in `redtape-restore`.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use redtape_journal::Micros;
+use redtape_restore::progress::Console;
+use redtape_restore::{Filter, Forced, Prepared, Report, Request, RestoreError, When, prepare};
+use redtape_wire::url::{RedisUrl, Secret};
+
+use super::url;
+use crate::exit::{Failure, IOERR, USAGE};
+
+/// By which way the data goes into the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Via {
+    /// redtape acts as the target's master for a while, then promotes it.
+    Link,
+    /// A local redis-server or valkey-server holds the past; keys are copied from it.
+    Scratch,
+}
+
+/// What happens to a wanted key that exists in the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnConflict {
+    /// Nothing is restored at all.
+    Fail,
+}
+
+/// `redtape restore`.
+#[derive(Debug, Args)]
+#[allow(clippy::doc_markdown, reason = "the help text is read on a terminal")]
+pub(crate) struct RestoreArgs {
+    /// Directory of the journal.
+    #[arg(long, env = "REDTAPE_DIR", value_name = "DIR")]
+    from: PathBuf,
+    /// The moment, inclusive: 2026-11-20T12:00:00.123456Z, @1795176000.5, "10m ago", lsn:N, mark:NAME, latest.
+    #[arg(long, value_name = "WHEN")]
+    at: When,
+    /// The server to restore to: redis://[user:password@]host[:port], or unix: and the path of a socket. Its
+    /// password may also come from REDTAPE_TO_PASSWORD or --to-password-file.
+    #[arg(long, value_name = "URL")]
+    to: String,
+    /// File that holds the target's password.
+    #[arg(long, value_name = "FILE")]
+    to_password_file: Option<PathBuf>,
+    /// Only keys that match this glob, as in Redis's KEYS; several are alternatives.
+    #[arg(long = "key", value_name = "GLOB")]
+    keys: Vec<std::ffi::OsString>,
+    /// Only keys in which this regular expression matches; several are alternatives.
+    #[arg(long, value_name = "RE")]
+    key_regex: Vec<String>,
+    /// Only keys of this database; several are alternatives.
+    #[arg(long = "db", value_name = "N")]
+    dbs: Vec<u32>,
+    /// What happens when a wanted key exists in the target.
+    #[arg(long, value_enum, default_value = "fail")]
+    on_conflict: OnConflict,
+    /// Insist on a way; by itself the plan takes the best that is exact.
+    #[arg(long, value_enum)]
+    via: Option<Via>,
+    /// The redis-server or valkey-server to use as scratch server [default: the best on PATH]
+    #[arg(long, value_name = "FILE", env = "REDTAPE_SERVER_BIN")]
+    server_bin: Option<PathBuf>,
+    /// Print the plan and change nothing.
+    #[arg(long)]
+    plan: bool,
+    /// Write into a server that holds other keys without asking.
+    #[arg(long)]
+    yes: bool,
+    /// Print JSON: the plan or the report on stdout, progress as lines on stderr.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
+    let to = target(&args)?;
+    let OnConflict::Fail = args.on_conflict;
+    let globs: Vec<Vec<u8>> = args.keys.into_iter().map(OsStringExt::into_vec).collect();
+    let filter = Filter::new(&globs, &args.key_regex, &args.dbs).map_err(|e| Failure::new(USAGE, e))?;
+    let via = args.via.map(|via| match via {
+        Via::Link => Forced::Link,
+        Via::Scratch => Forced::Scratch,
+    });
+    let request =
+        Request { from: args.from, at: args.at, to, filter, via, server_bin: args.server_bin, now: Micros::now() };
+    let mut console = Console::new(std::io::stderr().is_terminal(), args.json);
+    if args.plan {
+        console = console.without_plan();
+    }
+    let prepared = prepare(&request, &mut console).map_err(failure)?;
+    if args.plan {
+        let plan = prepared.plan();
+        print(&if args.json { serde_json::to_string_pretty(plan)? } else { plan.to_string() })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    confirm(&prepared, args.yes)?;
+    let report = prepared.run(&mut console).map_err(failure)?;
+    print(&if args.json { serde_json::to_string_pretty(&report)? } else { human(&report) })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn failure(error: RestoreError) -> Failure {
+    Failure::new(error.exit_code(), error)
+}
+
+fn target(args: &RestoreArgs) -> anyhow::Result<RedisUrl> {
+    let to = url(&args.to, "--to", "REDTAPE_TO_PASSWORD")?;
+    let Some(path) = &args.to_password_file else { return Ok(to) };
+    let password = std::fs::read_to_string(path)
+        .map_err(|e| Failure::new(IOERR, format!("cannot read the password file {}: {e}", path.display())))?;
+    Ok(to.with_password(Secret::new(password.trim_end_matches(['\r', '\n']))))
+}
+
+/// An empty target needs no confirmation; one with other keys does.
+fn confirm(prepared: &Prepared, yes: bool) -> anyhow::Result<()> {
+    if yes || !prepared.target_holds_data() {
+        return Ok(());
+    }
+    let target = &prepared.plan().target;
+    if !std::io::stdin().is_terminal() {
+        let message = format!("{target} holds other keys; add --yes to restore the wanted ones into it");
+        return Err(Failure::new(USAGE, message).into());
+    }
+    write!(std::io::stderr(), "{target} holds other keys. Restore the wanted ones into it? [y/N] ")?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(failure(RestoreError::NotConfirmed).into()) }
+}
+
+fn human(report: &Report) -> String {
+    let total: u64 = report.keys.values().sum();
+    let mut first = format!("restored {total} keys");
+    if report.keys.keys().any(|db| *db != 0) {
+        let parts: Vec<String> = report.keys.iter().map(|(db, n)| format!("db {db}: {n}")).collect();
+        first = format!("{first} ({})", parts.join(", "));
+    }
+    if report.functions > 0 {
+        first = format!("{first} and {} function libraries", report.functions);
+    }
+    let mut lines = vec![format!("{first} as of {} (LSN {}) in {:.1} s", report.at, report.lsn, report.seconds)];
+    if report.expired > 0 {
+        lines.push(format!("{} of them had a TTL that has passed since, and are gone again", report.expired));
+    }
+    lines.extend(report.checks.iter().map(|check| format!("checked: {check}")));
+    lines.join("\n")
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{text}")?;
+    Ok(())
+}

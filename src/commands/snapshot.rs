@@ -1,0 +1,98 @@
+//! `redtape snapshot create | ls`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use redtape_journal::Catalog;
+use serde_json::json;
+
+use super::journal::{bytes, catalog_failure, out};
+use super::url;
+use crate::exit::Failure;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// Take a snapshot now, while redtape proxy or follow runs on the journal.
+    Create(CreateArgs),
+    /// List the snapshots of a journal.
+    Ls(LsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// Directory of the journal.
+    #[arg(long, env = "REDTAPE_DIR", value_name = "DIR", default_value = "redtape-journal")]
+    dir: PathBuf,
+    /// The server that the journal follows (or a replica of it).
+    #[arg(long, env = "REDTAPE_UPSTREAM", value_name = "URL", hide_env_values = true)]
+    upstream: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LsArgs {
+    /// Directory of the journal.
+    #[arg(long, alias = "from", env = "REDTAPE_DIR", value_name = "DIR", default_value = "redtape-journal")]
+    dir: PathBuf,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(command: SnapshotCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        SnapshotCommand::Create(args) => create(&args),
+        SnapshotCommand::Ls(args) => ls(&args),
+    }
+}
+
+fn create(args: &CreateArgs) -> anyhow::Result<ExitCode> {
+    let upstream = url(&args.upstream, "--upstream", "REDTAPE_UPSTREAM_PASSWORD")?;
+    let taken = redtape_proxy::take_snapshot(&args.dir, &upstream).map_err(|e| Failure::new(e.exit_code(), e))?;
+    if args.json {
+        let line = json!({"lsn": taken.lsn.0, "ts": taken.ts.to_string(), "ts_us": taken.ts.0, "bytes": taken.bytes, "timeline": taken.timeline.0});
+        out(&format!("{line}\n"))?;
+    } else {
+        out(&format!(
+            "snapshot of {} at LSN {}, {} (timeline {})\n",
+            taken.ts,
+            taken.lsn,
+            bytes(taken.bytes),
+            taken.timeline
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ls(args: &LsArgs) -> anyhow::Result<ExitCode> {
+    let catalog = Catalog::open(&args.dir).map_err(catalog_failure)?;
+    let mut text = String::new();
+    for info in catalog.snapshots() {
+        let m = &info.manifest;
+        let kind = serde_json::to_value(m.kind)?;
+        let kind = kind.as_str().unwrap_or("?").to_owned();
+        if args.json {
+            let line = json!({
+                "lsn": m.lsn.0, "ts": m.ts.to_string(), "ts_us": m.ts.0, "kind": kind, "bytes": m.bytes, "timeline": m.timeline.0,
+                "offset": m.offset.0, "format": m.magic_version, "server_version": m.server_version, "blake3": m.blake3, "file": info.path,
+            });
+            text += &format!("{line}\n");
+        } else {
+            text += &format!(
+                "{}  LSN {:>10}  {:>9}  {:<9} timeline {}  {} (server {})\n",
+                m.ts,
+                m.lsn,
+                bytes(m.bytes),
+                kind,
+                m.timeline,
+                m.magic_version,
+                m.server_version
+            );
+        }
+    }
+    out(&text)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,553 @@
+//! Bad input and bad days: each ends with one message that says what to do and an exit code of
+//! `sysexits.h`; nothing is changed, neither in the journal's directory nor in a target; and no
+//! password is ever printed.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
+
+mod harness;
+
+use harness::redtape::{Outcome, run};
+use harness::{Conn, Dir, Redtape, Server, free_port, rfc3339, wait_for};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const USAGE: i32 = 64;
+const DATAERR: i32 = 65;
+const NOINPUT: i32 = 66;
+const UNAVAILABLE: i32 = 69;
+const OSERR: i32 = 71;
+const CANTCREAT: i32 = 73;
+const TEMPFAIL: i32 = 75;
+const NOPERM: i32 = 77;
+
+const PASSWORD: &str = "correct-horse";
+const WRONG_PASSWORD: &str = "battery-staple";
+/// With what must be encoded in a URL, and how it looks there.
+const ODD_PASSWORD: [&str; 2] = ["p@ss/w:rd", "p%40ss%2Fw%3Ard"];
+
+/// Runs `redtape` with these settings and none of the caller's.
+fn redtape<S: AsRef<OsStr>>(args: &[S], settings: &[(&str, &str)]) -> Outcome {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_redtape"));
+    for (name, _) in std::env::vars_os().filter(|(n, _)| n.to_string_lossy().starts_with("REDTAPE_")) {
+        command.env_remove(name);
+    }
+    // Nothing that is expected to fail may go on: `proxy` and `follow` would run until they are told.
+    let mut child = command
+        .args(args)
+        .envs(settings.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let started = std::time::Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if started.elapsed() > Duration::from_secs(60) {
+            child.kill().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let out = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    let outcome = Outcome { code: out.status.code(), stdout: text(out.stdout), stderr: text(out.stderr) };
+    for secret in [PASSWORD, WRONG_PASSWORD, ODD_PASSWORD[0], ODD_PASSWORD[1]] {
+        assert!(!outcome.stderr.contains(secret) && !outcome.stdout.contains(secret), "a password shows: {outcome:?}");
+    }
+    outcome
+}
+
+/// It must be refused with this code, and one message that holds these words.
+#[track_caller]
+fn refused<S: AsRef<OsStr>>(args: &[S], settings: &[(&str, &str)], code: i32, words: &[&str]) -> String {
+    let said: Vec<_> = args.iter().map(|a| a.as_ref().to_string_lossy().into_owned()).collect();
+    let said = said.join(" ");
+    let outcome = redtape(args, settings);
+    let at = outcome.stderr.find("redtape: ").or_else(|| outcome.stderr.find("error: "));
+    let at = at.unwrap_or_else(|| panic!("redtape {said}: no message: {outcome:?}"));
+    let message = outcome.stderr[at..].trim_end().to_owned();
+    println!("redtape {said}\n  {code}  {}", message.replace('\n', "\n      "));
+    assert_eq!(outcome.code, Some(code), "redtape {said}\n{}", outcome.stderr);
+    let more = message.lines().skip(1).filter(|l| l.starts_with("redtape: ")).count();
+    assert_eq!(more, 0, "redtape {said}: one message: {message}");
+    assert_eq!(outcome.stdout, "", "redtape {said}: nothing on stdout");
+    for word in words {
+        assert!(message.contains(word), "redtape {said}: {word:?} is not in: {message}");
+    }
+    assert!(!message.contains("panicked"), "{message}");
+    message
+}
+
+/// Every file below a folder with its content.
+fn tree(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.insert(path.clone(), b"a folder".to_vec());
+                folders.push(path);
+            } else {
+                let content = std::fs::read(&path).unwrap();
+                found.insert(path, content);
+            }
+        }
+    }
+    found
+}
+
+#[track_caller]
+fn assert_same_tree(before: &BTreeMap<PathBuf, Vec<u8>>, root: &Path) {
+    let after = tree(root);
+    let names = |t: &BTreeMap<PathBuf, Vec<u8>>| t.iter().map(|(p, b)| (p.clone(), b.len())).collect::<Vec<_>>();
+    assert!(*before == after, "{}: {:?} became {:?}", root.display(), names(before), names(&after));
+}
+
+/// All that a refused restore could have changed in a target.
+fn state(url: &str) -> Vec<harness::conn::Value> {
+    let mut conn = Conn::open(url).unwrap();
+    let mut ask = |args| conn.must(&args);
+    vec![ask(args!["DBSIZE"]), ask(args!["DEBUG", "DIGEST"]), ask(args!["ROLE"])]
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a plain name")
+}
+
+/// A journal with two windows and a gap between them; nobody writes to it any more.
+struct Past {
+    dir: Dir,
+    windows: Vec<(i64, i64)>,
+    gap: (i64, i64),
+    last_lsn: u64,
+}
+
+impl Past {
+    fn record() -> Self {
+        let dir = Dir::new("journal");
+        let mut server = Server::start();
+        let mut proxy = Redtape::start(&server.url(), dir.path(), &[]);
+        let write = |url: &str| {
+            let mut conn = Conn::open(url).unwrap();
+            for n in 0..20 {
+                conn.must(&args!["SET", format!("key:{n}"), n]);
+            }
+            conn.must(&args!["MULTI"]);
+            conn.must(&args!["HSET", "hash", "field", "value"]);
+            conn.must(&args!["RPUSH", "list", "a", "b"]);
+            conn.must(&args!["EXEC"]);
+        };
+        write(&proxy.url());
+        proxy.wait_caught_up();
+        // Empty, and with another history: what it held can't be continued.
+        server.restart();
+        wait_for("the second timeline", Duration::from_secs(30), || {
+            (proxy.metric("redtape_timeline") == Some(2.0)).then_some(())
+        });
+        proxy.wait_streaming();
+        wait_for("clients being served again", Duration::from_secs(10), || {
+            let pong = Conn::open(&proxy.url()).and_then(|mut c| c.call(&args!["PING"])).ok()?;
+            (pong == harness::conn::Value::Text("PONG".to_owned())).then_some(())
+        });
+        write(&proxy.url());
+        proxy.wait_caught_up();
+        assert_eq!(proxy.terminate(), Some(0));
+        let listed = run(&["journal", "ls", "--from", text(dir.path()), "--json"]).expect_success("journal ls");
+        let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
+        let span = |v: &Value| (v["from_us"].as_i64().unwrap(), v["to_us"].as_i64().unwrap());
+        let windows: Vec<_> = listed["windows"].as_array().unwrap().iter().map(span).collect();
+        let gap = span(&listed["gaps"][0]);
+        assert_eq!((windows.len(), listed["gaps"].as_array().unwrap().len()), (2, 1), "{listed}");
+        let last_lsn = listed["windows"][1]["to_lsn"].as_u64().unwrap();
+        Self { dir, windows, gap, last_lsn }
+    }
+
+    fn path(&self) -> &str {
+        text(self.dir.path())
+    }
+}
+
+#[test]
+fn proxy_and_follow_say_what_is_missing_or_wrong() {
+    let dir = Dir::new("bad-input");
+    let journal = dir.join("journal");
+    let journal = text(&journal);
+    let server = Server::start();
+    let url = server.url();
+    let config = |text: &str| {
+        let path = dir.join("redtape.toml");
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let nothing = tree(dir.path());
+
+    // No server named.
+    refused(&["proxy", "--dir", journal], &[], USAGE, &["--upstream", "redis://"]);
+    refused(&["follow", "--dir", journal], &[], USAGE, &["--upstream", "redis://"]);
+    // Wrong URLs, wherever they come from.
+    for bad in ["http://localhost:6379", "redis://", "redis://host:port", "redis://host:99999", "unix://relative"] {
+        refused(&["proxy", "--dir", journal, "--upstream", bad], &[], USAGE, &["--upstream", "redis://"]);
+        refused(&["follow", "--dir", journal], &[("REDTAPE_UPSTREAM", bad)], USAGE, &["--upstream", "redis://"]);
+        refused(&["proxy", "--dir", journal, "--upstream", &url, "--follow", bad], &[], USAGE, &["--follow"]);
+    }
+    let wrong = format!("http://user:{PASSWORD}@localhost");
+    refused(&["proxy", "--dir", journal, "--upstream", &wrong], &[], USAGE, &["--upstream"]);
+    refused(&["proxy", "--dir", journal, "--upstream", "rediss://localhost"], &[], USAGE, &["TLS", "redis://"]);
+    // Wrong arguments.
+    refused(&["proxy", "--dir", journal, "--upstream", &url, "--sync", "often"], &[], USAGE, &["everysec"]);
+    refused(&["proxy", "--dir", journal, "--upstream", &url, "--listen", "6400"], &[], USAGE, &["--listen"]);
+    refused(&["proxy", "--no-such-flag"], &[], USAGE, &["--no-such-flag", "--help"]);
+    refused(&["no-such-command"], &[], USAGE, &["no-such-command", "--help"]);
+    assert_same_tree(&nothing, dir.path());
+
+    // A configuration that is not there, or not understood.
+    let missing = dir.join("missing.toml");
+    refused(&["proxy", "--config", text(&missing)], &[], USAGE, &["missing.toml"]);
+    let path = config("upstreem = \"redis://localhost\"\n");
+    refused(&["proxy", "--config", &path, "--dir", journal], &[], USAGE, &["redtape.toml", "upstreem"]);
+    let path = config("this is not TOML\n");
+    refused(&["proxy", "--config", &path, "--dir", journal], &[], USAGE, &["redtape.toml"]);
+    let path = config(&format!("upstream = \"redis://:{PASSWORD}@localhost:port\"\n"));
+    refused(&["proxy", "--config", &path, "--dir", journal], &[], USAGE, &["port"]);
+    std::fs::remove_file(path).unwrap();
+
+    // The server is not there.
+    let nobody = format!("redis://127.0.0.1:{}", free_port());
+    for command in ["proxy", "follow"] {
+        let words = &["can't reach 127.0.0.1:", "--upstream"];
+        refused(&[command, "--dir", journal, "--upstream", &nobody], &[], UNAVAILABLE, words);
+    }
+    let with_password = nobody.replace("//", &format!("//:{PASSWORD}@"));
+    refused(&["proxy", "--dir", journal, "--upstream", &with_password], &[], UNAVAILABLE, &["can't reach"]);
+    let socket = format!("unix://{}", dir.join("none.sock").display());
+    refused(&["proxy", "--dir", journal, "--upstream", &socket], &[], UNAVAILABLE, &["none.sock"]);
+    refused(
+        &["proxy", "--dir", journal, "--upstream", "redis://no-such-host.invalid"],
+        &[],
+        UNAVAILABLE,
+        &["no-such-host"],
+    );
+    let args = ["proxy", "--dir", journal, "--upstream", &url, "--follow", &nobody];
+    refused(&args, &[], UNAVAILABLE, &["can't reach", "--follow"]);
+
+    // Somebody else has the port.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let args = ["proxy", "--dir", journal, "--upstream", &url, "--listen", &taken];
+    refused(&args, &[], OSERR, &["can't listen on", "another process"]);
+    let free = format!("127.0.0.1:{}", free_port());
+    let args = ["proxy", "--dir", journal, "--upstream", &url, "--listen", &free, "--metrics", &taken];
+    refused(&args, &[], OSERR, &["can't listen on", "another process"]);
+    assert_same_tree(&nothing, dir.path());
+}
+
+#[test]
+fn passwords_and_rights_are_checked_before_anything_is_done_and_never_shown() {
+    let dir = Dir::new("bad-login");
+    let journal = dir.join("journal");
+    let journal = text(&journal);
+    let server = Server::start();
+    let mut admin = server.conn();
+    admin.must(&args!["CONFIG", "SET", "requirepass", PASSWORD]);
+    admin.must(&args![
+        "ACL",
+        "SETUSER",
+        "odd",
+        "on",
+        format!(">{}", ODD_PASSWORD[0]),
+        "+psync",
+        "+replconf",
+        "+role",
+        "+info"
+    ]);
+    admin.must(&args!["ACL", "SETUSER", "reader", "on", format!(">{PASSWORD}"), "~*", "+@read", "+role", "+info"]);
+    let at = |login: &str| format!("redis://{login}127.0.0.1:{}", server.port);
+    let nothing = tree(dir.path());
+    for (login, settings) in [
+        (String::new(), vec![]),
+        (format!(":{WRONG_PASSWORD}@"), vec![]),
+        (format!("nobody:{PASSWORD}@"), vec![]),
+        (String::new(), vec![("REDTAPE_UPSTREAM_PASSWORD", WRONG_PASSWORD)]),
+        // The right password of a user who may not follow the server.
+        (format!("reader:{PASSWORD}@"), vec![]),
+    ] {
+        for command in ["proxy", "follow"] {
+            let words = &["127.0.0.1", "REDTAPE_UPSTREAM_PASSWORD", "+psync"];
+            refused(&[command, "--dir", journal, "--upstream", &at(&login)], &settings, NOPERM, words);
+        }
+    }
+    let args = ["follow", "--dir", journal, "--upstream", &at("")];
+    let settings = [("REDTAPE_UPSTREAM_PASSWORD_FILE", "/no/such/file")];
+    let outcome = redtape(&args, &settings);
+    assert!(outcome.code == Some(74) && outcome.stderr.contains("/no/such/file"), "{outcome:?}");
+    assert_same_tree(&nothing, dir.path());
+
+    // The least rights that are documented are enough; what is recorded and logged holds no password.
+    let upstream = at(&format!("odd:{}@", ODD_PASSWORD[1]));
+    let mut proxy = Redtape::start(&upstream, Path::new(journal), &[]);
+    let mut conn = Conn::open(&proxy.url()).unwrap();
+    conn.must(&args!["AUTH", PASSWORD]);
+    conn.must(&args!["SET", "k", "v"]);
+    proxy.wait_caught_up();
+    let said = format!("{}{}", proxy.said(), proxy.metrics().unwrap());
+    assert_eq!(proxy.terminate(), Some(0));
+    let files = tree(Path::new(journal));
+    for secret in [PASSWORD, ODD_PASSWORD[0], ODD_PASSWORD[1]] {
+        assert!(!said.contains(secret), "a password in the log or the metrics");
+        for (path, content) in &files {
+            let found = content.windows(secret.len()).any(|w| w == secret.as_bytes());
+            assert!(!found, "a password in {}", path.display());
+        }
+    }
+    let listed = redtape(&["journal", "ls", "--from", journal], &[]).expect_success("journal ls");
+    assert!(listed.stdout.contains("LSN 0 .. 1"), "{}", listed.stdout);
+}
+
+#[test]
+fn a_directory_that_is_no_journal_or_a_newer_one_is_left_alone() {
+    let server = Server::start();
+    let target = Server::start();
+    let (url, to) = (server.url(), target.url());
+    let dir = Dir::new("not-a-journal");
+    let foreign = dir.join("foreign");
+    std::fs::create_dir(&foreign).unwrap();
+    std::fs::write(foreign.join("holiday.jpg"), "a picture").unwrap();
+    let newer = dir.join("newer");
+    std::fs::create_dir_all(newer.join("segments")).unwrap();
+    std::fs::write(newer.join("lock"), "of that version\n").unwrap();
+    let meta = r#"{"format":99,"journal_id":"00112233445566778899aabbccddeeff","shape":"round"}"#;
+    std::fs::write(newer.join("meta"), meta).unwrap();
+    let damaged = dir.join("damaged");
+    std::fs::create_dir(&damaged).unwrap();
+    std::fs::write(damaged.join("meta"), "{\"format\":").unwrap();
+    let (before, untouched) = (tree(dir.path()), state(&to));
+    for (path, words) in [
+        (&foreign, &["foreign", "not a journal"][..]),
+        (&newer, &["meta", "99", "newer redtape"]),
+        (&damaged, &["meta", "corrupt"]),
+    ] {
+        let path = text(path);
+        let listen = format!("127.0.0.1:{}", free_port());
+        refused(&["proxy", "--dir", path, "--upstream", &url, "--listen", &listen], &[], DATAERR, words);
+        refused(&["follow", "--dir", path, "--upstream", &url], &[], DATAERR, words);
+        for command in [["journal", "ls"], ["journal", "verify"], ["journal", "cat"], ["snapshot", "ls"]] {
+            refused(&[&command[..], &["--from", path]].concat(), &[], DATAERR, words);
+        }
+        refused(&["journal", "mark", "now", "--from", path], &[], DATAERR, words);
+        refused(&["snapshot", "create", "--dir", path, "--upstream", &url], &[], DATAERR, words);
+        refused(&["restore", "--from", path, "--at", "latest", "--to", &to, "--yes"], &[], DATAERR, words);
+    }
+    assert_same_tree(&before, dir.path());
+    // A folder that is not there is not made by a command that only reads.
+    let missing = dir.join("missing");
+    let missing = text(&missing);
+    for command in [&["journal", "ls"][..], &["journal", "verify"], &["journal", "cat"], &["snapshot", "ls"]] {
+        let outcome = redtape(&[command, &["--from", missing]].concat(), &[]);
+        assert!(outcome.code.is_some_and(|c| (65..=74).contains(&c)), "{command:?}: {outcome:?}");
+        assert!(outcome.stderr.contains("missing"), "{outcome:?}");
+    }
+    let outcome = redtape(&["restore", "--from", missing, "--at", "latest", "--to", &to, "--yes"], &[]);
+    assert!(outcome.code.is_some_and(|c| (65..=74).contains(&c)), "{outcome:?}");
+    assert_same_tree(&before, dir.path());
+    assert_eq!(state(&to), untouched);
+}
+
+#[test]
+fn a_second_process_on_the_same_directory_is_refused() {
+    let server = Server::start();
+    let dir = Dir::new("journal");
+    let mut first = Redtape::start(&server.url(), dir.path(), &[]);
+    let pid = first.pid().to_string();
+    let listen = format!("127.0.0.1:{}", free_port());
+    let path = text(dir.path());
+    let words = &["in use by process", &pid, "choose another directory"];
+    refused(&["proxy", "--dir", path, "--upstream", &server.url(), "--listen", &listen], &[], TEMPFAIL, words);
+    refused(&["follow", "--dir", path, "--upstream", &server.url()], &[], TEMPFAIL, words);
+    // The first one has not noticed anything.
+    Conn::open(&first.url()).unwrap().must(&args!["SET", "k", "v"]);
+    first.wait_caught_up();
+    assert_eq!(server.conn().info("replication", "connected_slaves"), "1");
+    assert_eq!(first.metric("redtape_timeline"), Some(1.0));
+    assert_eq!(first.terminate(), Some(0));
+    harness::journal::assert_verified(dir.path());
+}
+
+#[test]
+fn a_moment_that_cannot_be_restored_is_refused() {
+    let past = Past::record();
+    let target = Server::start();
+    let to = target.url();
+    let (before, untouched) = (tree(past.dir.path()), state(&to));
+    let restore = |at: &str, code: i32, words: &[&str]| {
+        refused(&["restore", "--from", past.path(), "--at", at, "--to", &to, "--yes"], &[], code, words);
+        refused(&["restore", "--from", past.path(), "--at", at, "--to", &to, "--plan"], &[], code, words);
+    };
+    // The journal's own form of a time: six digits.
+    let shown = |us: i64| jiff::Timestamp::from_microsecond(us).map(|t| format!("{t:.6}")).unwrap();
+    let [first, second] = past.windows[..] else { panic!("two windows") };
+    let windows = [first.0, first.1, second.0, second.1].map(shown);
+    let windows: Vec<&str> = windows.iter().map(String::as_str).collect();
+
+    // Outside: it says which windows exist.
+    restore(&rfc3339(first.0 - 1), NOINPUT, &windows);
+    restore("1999-12-31T23:59:59Z", NOINPUT, &windows);
+    restore("87600h ago", NOINPUT, &windows);
+    restore("2999-01-01T00:00:00Z", NOINPUT, &windows);
+    restore(&rfc3339(second.1 + 1), NOINPUT, &windows);
+    restore(&format!("lsn:{}", past.last_lsn + 1), NOINPUT, &windows);
+    // Inside the gap: it says from when to when, why, and what is next to it.
+    let inside = (past.gap.0 + past.gap.1) / 2;
+    let edges = [past.gap.0, past.gap.1].map(shown);
+    restore(&rfc3339(inside), NOINPUT, &["gap", &edges[0], &edges[1], windows[1], windows[2]]);
+    // Not a moment.
+    for bad in ["yesterday", "2026-11-20T12:00:00", "lsn:many", "mark:", "5 parsecs ago", "@", ""] {
+        restore(bad, USAGE, &["lsn:N", "mark:NAME", "latest"]);
+    }
+    restore("mark:before-deploy", NOINPUT, &["before-deploy", "journal mark"]);
+
+    assert_same_tree(&before, past.dir.path());
+    assert_eq!(state(&to), untouched);
+}
+
+#[test]
+fn a_target_that_cannot_take_the_data_is_left_as_it_is() {
+    let past = Past::record();
+    let before = tree(past.dir.path());
+    let restore = |to: &str, more: &[&str], code: i32, words: &[&str]| {
+        let args = [&["restore", "--from", past.path(), "--at", "latest", "--to", to, "--yes"], more].concat();
+        refused(&args, &[], code, words)
+    };
+
+    // Not empty: a key, a key elsewhere, a function.
+    for command in [
+        args!["SET", "mine", 1],
+        args!["FUNCTION", "LOAD", "#!lua name=mine\nredis.register_function('f', function() return 1 end)"],
+    ] {
+        let full = Server::start();
+        full.conn().must(&command);
+        let untouched = state(&full.url());
+        for via in [&[][..], &["--via", "link"], &["--via", "scratch"]] {
+            let words = &["is not empty", "nothing was changed", "--key"];
+            restore(&full.url(), via, CANTCREAT, words);
+        }
+        assert_eq!(state(&full.url()), untouched);
+    }
+    // Wanted keys that exist.
+    let full = Server::start();
+    full.conn().must(&args!["SET", "key:3", "precious"]);
+    let untouched = state(&full.url());
+    restore(&full.url(), &["--key", "key:*"], CANTCREAT, &["key:3", "nothing was changed"]);
+    assert_eq!(state(&full.url()), untouched);
+
+    // Not there, not allowed, not understood.
+    let nobody = format!("redis://:{PASSWORD}@127.0.0.1:{}", free_port());
+    restore(&nobody, &[], UNAVAILABLE, &["cannot reach 127.0.0.1:"]);
+    let target = Server::start();
+    let url = target.url();
+    for bad in ["http://localhost", "redis://host:port", &format!("gopher://:{PASSWORD}@host")] {
+        restore(bad, &[], USAGE, &["--to", "redis://"]);
+    }
+    restore(&format!("{url}/3"), &[], USAGE, &["database", "--db"]);
+    restore("rediss://localhost", &[], UNAVAILABLE, &["TLS"]);
+    restore(&url, &["--key-regex", "("], USAGE, &["("]);
+    let mut admin = target.conn();
+    admin.must(&args!["CONFIG", "SET", "requirepass", PASSWORD]);
+    restore(&url, &[], NOPERM, &["password", "REDTAPE_TO_PASSWORD"]);
+    restore(&url.replace("//", &format!("//:{WRONG_PASSWORD}@")), &[], NOPERM, &["password", "REDTAPE_TO_PASSWORD"]);
+    admin.must(&args!["CONFIG", "SET", "requirepass", ""]);
+    // A replica.
+    let replica = Server::start();
+    replica.conn().must(&args!["REPLICAOF", "127.0.0.1", target.port]);
+    restore(&replica.url(), &[], UNAVAILABLE, &["is a replica of", "restore to its master"]);
+
+    assert_eq!(admin.must(&args!["DBSIZE"]), harness::conn::Value::Int(0));
+    assert_same_tree(&before, past.dir.path());
+}
+
+/// A server of another version than the tested one.
+struct Other {
+    child: Child,
+    port: u16,
+    _dir: Dir,
+}
+
+impl Other {
+    fn start(binary: &Path) -> Self {
+        let (port, dir) = (free_port(), Dir::new("other"));
+        let mut command = Command::new(binary);
+        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"]).arg(dir.path());
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let other = Self { child, port, _dir: dir };
+        wait_for("the other server", Duration::from_secs(10), || {
+            Conn::open(&other.url()).and_then(|mut c| c.call(&args!["PING"])).ok()
+        });
+        other
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_target_older_than_the_base_is_refused() {
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join(".servers/redis-6.0/redis-server");
+    if !old.exists() {
+        println!("skipped: {} is not there (scripts/install-servers.sh all)", old.display());
+        return;
+    }
+    if !harness::server::Version::tested().at_least((7, 0), (0, 0)) {
+        println!("skipped: the tested server is no newer than the old one");
+        return;
+    }
+    let past = Past::record();
+    let target = Other::start(&old);
+    let to = target.url();
+    let (before, untouched) = (tree(past.dir.path()), state(&to));
+    for via in [&[][..], &["--via", "link"], &["--via", "scratch"], &["--key", "key:*"]] {
+        let args = [&["restore", "--from", past.path(), "--at", "latest", "--to", &to, "--yes"], via].concat();
+        refused(&args, &[], UNAVAILABLE, &["6.0.", "does not load"]);
+    }
+    assert_same_tree(&before, past.dir.path());
+    assert_eq!(state(&target.url()), untouched);
+}
+
+#[test]
+fn a_missing_scratch_server_is_named() {
+    let past = Past::record();
+    let target = Server::start();
+    let (before, untouched) = (tree(past.dir.path()), state(&target.url()));
+    let to = target.url();
+    let args = ["restore", "--from", past.path(), "--at", "latest", "--to", &to, "--yes"];
+    let nowhere = [("PATH", "/nonexistent")];
+    for more in [&["--via", "scratch"][..], &["--key", "key:*"]] {
+        let words = &["redis-server", "valkey-server", "PATH", "--server-bin", "install"];
+        refused(&[&args[..], more].concat(), &nowhere, UNAVAILABLE, words);
+    }
+    let more = ["--via", "scratch", "--server-bin", "/no/such/server"];
+    refused(&[&args[..], &more].concat(), &[], UNAVAILABLE, &["/no/such/server", "--server-bin"]);
+    let more = ["--via", "scratch", "--server-bin", "/bin/false"];
+    refused(&[&args[..], &more].concat(), &[], UNAVAILABLE, &["/bin/false", "--server-bin"]);
+    refused(
+        &["proxy", "--embedded", "--dir", "/nonexistent/journal"],
+        &nowhere,
+        UNAVAILABLE,
+        &["redis-server", "install"],
+    );
+    assert_same_tree(&before, past.dir.path());
+    assert_eq!(state(&target.url()), untouched);
+    // The link needs none.
+    redtape(&args, &nowhere).expect_success("restore by link");
+}
