@@ -139,6 +139,8 @@ impl Journal {
         let dir = Directory::new(dir);
         make_root(dir.root())?;
         refuse_other_directory(&dir)?;
+        // What can't be read is not touched, not even its lock.
+        Meta::load(&dir)?;
         let lock = Lock::take(&dir)?;
         let (meta, created) = match Meta::load(&dir)? {
             Some(meta) => (meta, false),

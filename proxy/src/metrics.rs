@@ -138,6 +138,9 @@ impl Metrics {
         {
             metrics.errors.with_label_values(&[kind]);
         }
+        for origin in ["client", "expiry", "eviction", "outside", "unknown"] {
+            metrics.groups.with_label_values(&[origin]);
+        }
         metrics.state("connecting");
         Ok(metrics)
     }
@@ -156,6 +159,11 @@ impl Metrics {
 
     /// The page.
     pub(crate) fn page(&self) -> String {
+        // An age: it grows though nothing happens, above all when nothing happens.
+        let complete = self.window_end_seconds.get();
+        if complete > 0.0 {
+            self.tap_lag_seconds.set((redtape_journal::Micros::now().0 as f64 / 1e6 - complete).max(0.0));
+        }
         let mut page = Vec::new();
         match TextEncoder::new().encode(&self.registry.gather(), &mut page) {
             Ok(()) => String::from_utf8_lossy(&page).into_owned(),

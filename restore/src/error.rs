@@ -87,7 +87,6 @@ impl RestoreError {
         match self {
             Self::Usage(_) | Self::NotConfirmed => exit::USAGE,
             Self::Open(e) => match e {
-                OpenError::NotAJournal { .. } => exit::NOINPUT,
                 OpenError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => exit::NOINPUT,
                 OpenError::Io { source, .. } => io_code(source),
                 OpenError::Locked { .. } => exit::UNAVAILABLE,

@@ -76,8 +76,10 @@ pub enum PointError {
     NoWindow,
     #[error("{asked} is outside of what can be restored. Restorable:\n{windows}")]
     Outside { asked: Micros, windows: String },
-    #[error("{asked} is later than the journal's end ({end}); use --at latest for the newest state in it")]
-    Future { asked: Micros, end: Micros },
+    #[error(
+        "{asked} is later than the journal's end ({end}); use --at latest for the newest state in it. Restorable:\n{windows}"
+    )]
+    Future { asked: Micros, end: Micros, windows: String },
     #[error(
         "{asked} lies in a gap of the journal, from {from} to {to}: {reason}. Nearest restorable moments: {nearest}"
     )]
@@ -203,7 +205,7 @@ fn not_in_a_window(asked: Micros, windows: &[Window], gaps: &[Gap]) -> PointErro
         };
     }
     match windows.iter().map(|w| w.to).max() {
-        Some(end) if asked > end => PointError::Future { asked, end },
+        Some(end) if asked > end => PointError::Future { asked, end, windows: list_windows(windows) },
         _ => PointError::Outside { asked, windows: list_windows(windows) },
     }
 }
@@ -218,7 +220,7 @@ pub fn list_windows(windows: &[Window]) -> String {
 fn list_marks(marks: &[Mark]) -> String {
     const SHOWN: usize = 20;
     if marks.is_empty() {
-        return "the journal has no marks (set one with REDTAPE.MARK name)".to_owned();
+        return "the journal has no marks (set one with `redtape journal mark NAME`)".to_owned();
     }
     let line = |m: &Mark| format!("{} ({}, LSN {})", m.name, m.ts, m.lsn);
     let shown: Vec<String> = marks.iter().rev().take(SHOWN).map(line).collect();

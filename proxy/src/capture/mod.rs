@@ -254,7 +254,12 @@ impl Capture {
             tokio::select! {
                 done = &mut slow => return done,
                 _ = tick.tick() => self.take_stamps(),
-                probe = self.probes.next() => self.join.probe(probe),
+                probe = self.probes.next() => {
+                    self.join.probe(probe);
+                    if let Some(position) = &self.position {
+                        self.metrics.tap_lag_bytes.set(probe.offset.0.saturating_sub(position.offset.0) as i64);
+                    }
+                }
             }
         }
     }

@@ -73,8 +73,9 @@ impl Probes {
             let (pace, now, facts) = (pace.clone(), now.clone(), facts.clone());
             async move {
                 loop {
-                    let ended = probe_until_lost(&url, &send, &pace, &now, &facts, &table).await;
+                    let ended = probe_until_lost(&url, &send, &pace, &now, &facts, &table, &metrics).await;
                     metrics.error("probe");
+                    metrics.upstream_up.set(0);
                     tracing::warn!(error = ended, "the side connection to the upstream is lost; connecting again");
                     tokio::time::sleep(RETRY).await;
                 }
@@ -115,11 +116,13 @@ async fn probe_until_lost(
     now: &Notify,
     facts: &RefCell<ServerFacts>,
     table: &ArcSwap<CommandTable>,
+    metrics: &Metrics,
 ) -> String {
     let mut prober = match Prober::connect(url).await {
         Ok(prober) => prober,
         Err(e) => return e.to_string(),
     };
+    metrics.upstream_up.set(1);
     // The server may be another version than before.
     if let Ok(fresh) = prober.facts().await {
         facts.replace(fresh);

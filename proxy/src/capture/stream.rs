@@ -177,9 +177,6 @@ impl Capture {
         let lag = probe.offset.0.saturating_sub(parser.position().0.0);
         self.metrics.tap_lag_bytes.set(lag as i64);
         let complete = self.join.complete_until().unwrap_or_default();
-        if complete.0 > 0 {
-            self.metrics.tap_lag_seconds.set((probe.received.0 - complete.0).max(0) as f64 / 1e6);
-        }
         self.metrics.stamps_waiting.set(self.join.stamps().0 as i64);
         self.metrics.clock_steps.inc_by(std::mem::take(&mut self.join.clock_steps));
         let behind_micros = probe.received.0 - complete.0;

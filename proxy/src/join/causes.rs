@@ -29,6 +29,8 @@ fn rewritten_as(request: &[u8]) -> &'static [&'static [u8]] {
         b"blmove" | b"brpoplpush" => &[b"lmove", b"rpoplpush"],
         b"bzpopmin" | b"bzpopmax" | b"bzmpop" | b"zmpop" => &[b"zpopmin", b"zpopmax", b"del", b"unlink"],
         b"xadd" => &[b"xadd", b"xtrim"],
+        b"geoadd" => &[b"zadd"],
+        b"pfdebug" | b"pfcount" => &[b"pfcount"],
         b"xreadgroup" => &[b"xclaim", b"xgroup"],
         b"xclaim" | b"xautoclaim" => &[b"xclaim", b"xdel", b"xgroup"],
         b"hexpire" | b"hpexpire" | b"hexpireat" | b"hpexpireat" | b"hgetex" | b"hgetdel" | b"hsetex" => {

@@ -39,6 +39,8 @@ const EFFECTS_MAX: usize = 32;
 const WORDS_MAX: usize = 64;
 /// Groups behind one that are looked through for a script's arguments.
 const BEHIND_MAX: usize = 512;
+/// Groups behind one that are looked at for a known answer.
+const ANSWERED_MAX: usize = 8;
 /// Scripts that are passed over for one group.
 const WITHOUT_MAX: usize = 8;
 /// Probes that are remembered for the beginning of a stream.
@@ -237,6 +239,8 @@ impl Join {
             Some(_) => return None,
             None => Arc::new(Origin::of(self.unexplained(&parts, late)?)),
         };
+        // What runs behind it and is answered already bounds the time of what nobody asked for.
+        let followed = if found.is_none() { self.answered_behind() } else { latest };
         let group = self.held.pop_front()?;
         let stamped = found.and_then(|m| self.stamps.get(m.id)).map(|w| w.stamp.at);
         if let Some(m) = found {
@@ -248,7 +252,7 @@ impl Join {
             self.clock_steps += u64::from(at.0 + CLOCK_STEP < self.prev_ts.0 && at > after);
             self.not_before = self.not_before.max(at.min(latest));
         }
-        let best = if stamped.is_some() { self.not_before } else { latest };
+        let best = if stamped.is_some() { self.not_before } else { latest.min(followed) };
         let ts = self.prev_ts.max(self.not_before).max(best);
         let slack = (ts.0 - self.not_before.0).unsigned_abs();
         self.prev_ts = ts;
@@ -272,6 +276,16 @@ impl Join {
             }
             without.push(found.id);
         }
+    }
+
+    /// When the next request behind the first group was answered, if that is known; else the end of time.
+    fn answered_behind(&self) -> Micros {
+        let answered = |group: &EffectGroup| {
+            let parts = describe_group(&self.table, group);
+            let found = self.explain(group, &parts, (Micros(0), group.arrived), false, &[])?;
+            self.stamps.get(found.id).filter(|_| found.is_certain())?.replied
+        };
+        self.held.iter().skip(1).take(ANSWERED_MAX).find_map(answered).unwrap_or(Micros(i64::MAX))
     }
 
     fn explain(

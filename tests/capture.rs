@@ -1,0 +1,237 @@
+//! Following: as a sidecar, by a replica, through failovers; snapshots beside a running capture.
+
+mod harness;
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use harness::conn::{Conn, bytes, int};
+use harness::redtape::run;
+use harness::{Dir, Redtape, Server, rfc3339, wait_for};
+use serde_json::Value;
+
+/// `redtape follow`, ended when dropped.
+struct Follower(Child);
+
+impl Follower {
+    fn start(upstream: &str, dir: &Dir) -> Self {
+        let log = std::fs::File::create(dir.path().with_extension("log")).expect("a log");
+        let child = Command::new(env!("CARGO_BIN_EXE_redtape"))
+            .args(["follow", "--upstream", upstream, "--dir"])
+            .arg(dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("redtape follow");
+        Self(child)
+    }
+
+    fn terminate(mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_raw(self.0.id() as i32).expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("SIGTERM");
+        self.0.wait().expect("its end").code()
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn ls(dir: &Dir) -> Value {
+    let out =
+        run(&["journal", "ls", "--json", "--from", dir.path().to_str().expect("a path")]).expect_success("journal ls");
+    serde_json::from_str(&out.stdout).expect("JSON")
+}
+
+fn path(dir: &Dir) -> &str {
+    dir.path().to_str().expect("a path")
+}
+
+fn restore(dir: &Dir, at: &str) -> Server {
+    let target = Server::start();
+    run(&["restore", "--from", path(dir), "--at", at, "--to", &target.url(), "--yes"]).expect_success("restore");
+    target
+}
+
+fn get(server: &Server, key: &str) -> String {
+    String::from_utf8_lossy(&bytes(&server.conn().must(&args!["GET", key]))).into_owned()
+}
+
+#[test]
+fn a_sidecar_journals_without_standing_in_the_way() {
+    let dir = Dir::new("journal");
+    let server = Server::start();
+    let mut conn = server.conn();
+    conn.must(&args!["SET", "before", 1]);
+    let follower = Follower::start(&server.url(), &dir);
+    wait_for("the base", Duration::from_secs(10), || {
+        let out = run(&["journal", "ls", "--json", "--from", path(&dir)]);
+        let value: Value = serde_json::from_str(&out.stdout).ok()?;
+        (!value["windows"].as_array()?.is_empty()).then_some(())
+    });
+    conn.must(&args!["SET", "after", 2]);
+    conn.must(&args!["SET", "before", 3]);
+    // WAIT counts us as a replica that has it on the disk.
+    assert_eq!(int(&conn.must(&args!["WAIT", 1, 5000])), 1);
+    assert_eq!(follower.terminate(), Some(0));
+    let groups = harness::journal::cat(dir.path());
+    assert_eq!(groups.len(), 2);
+    assert!(groups.iter().all(|g| g.origin.kind == "unknown"), "without a tee nobody is named: {groups:?}");
+    let target = restore(&dir, "latest");
+    assert_eq!((get(&target, "before"), get(&target, "after")), ("3".to_owned(), "2".to_owned()));
+    let target = restore(&dir, "lsn:1");
+    assert_eq!((get(&target, "before"), get(&target, "after")), ("1".to_owned(), "2".to_owned()));
+}
+
+#[test]
+fn with_follow_the_copies_are_made_on_the_replica() {
+    let dir = Dir::new("journal");
+    let primary = Server::start();
+    let replica = Server::start();
+    primary.conn().must(&args!["SET", "k", 0]);
+    replica.conn().must(&args!["REPLICAOF", "127.0.0.1", primary.port]);
+    wait_for("the replica", Duration::from_secs(10), || {
+        (replica.conn().info("replication", "master_link_status") == "up").then_some(())
+    });
+    let forks = |s: &Server| s.conn().info("stats", "total_forks");
+    let before = forks(&primary);
+    let mut redtape = Redtape::start(&primary.url(), dir.path(), &["--follow", &replica.url()]);
+    assert_eq!(forks(&primary), before, "the primary has not forked");
+    let mut conn = Conn::open(&redtape.url()).expect("a client");
+    for n in 1..=500 {
+        conn.must(&args!["SET", "k", n]);
+    }
+    redtape.wait_caught_up();
+    assert_eq!(redtape.terminate(), Some(0));
+    let groups = harness::journal::cat(dir.path());
+    assert_eq!(groups.len(), 500);
+    assert!(groups.iter().all(|g| g.origin.kind == "client"));
+    assert_eq!(get(&restore(&dir, "latest"), "k"), "500");
+}
+
+#[test]
+fn a_server_with_another_history_begins_a_timeline_and_the_gap_is_told() {
+    let dir = Dir::new("journal");
+    let mut server = Server::start();
+    let mut redtape = Redtape::start(&server.url(), dir.path(), &[]);
+    Conn::open(&redtape.url()).expect("a client").must(&args!["SET", "k", "first"]);
+    redtape.wait_caught_up();
+    assert_eq!(redtape.terminate(), Some(0));
+    let ended = harness::now_us();
+    // It restarts without data, so with a new replication id.
+    server.kill9();
+    std::thread::sleep(Duration::from_millis(300));
+    server.restart();
+    redtape.start_again();
+    redtape.wait_streaming();
+    Conn::open(&redtape.url()).expect("a client").must(&args!["SET", "k", "second"]);
+    redtape.wait_caught_up();
+    assert_eq!(redtape.terminate(), Some(0));
+
+    let listed = ls(&dir);
+    let windows = listed["windows"].as_array().expect("windows");
+    let gaps = listed["gaps"].as_array().expect("gaps");
+    assert_eq!((windows.len(), gaps.len()), (2, 1), "{listed}");
+    assert!(gaps[0]["reason"].as_str().expect("a reason").contains("another history"), "{listed}");
+    assert_eq!(get(&restore(&dir, "latest"), "k"), "second");
+    let last_of_first = windows[0]["to_lsn"].as_u64().expect("an LSN");
+    assert_eq!(get(&restore(&dir, &format!("lsn:{last_of_first}")), "k"), "first");
+    // In the gap nothing is pretended.
+    let target = Server::start();
+    let at = rfc3339(ended + 150_000);
+    let out = run(&["restore", "--from", path(&dir), "--at", &at, "--to", &target.url(), "--yes"]);
+    assert_eq!(out.code, Some(66), "{}", out.stderr);
+    assert!(out.stderr.contains("gap"), "{}", out.stderr);
+    assert_eq!(int(&target.conn().must(&args!["DBSIZE"])), 0);
+}
+
+#[test]
+fn a_promoted_server_gets_a_new_base() {
+    let dir = Dir::new("journal");
+    let primary = Server::start();
+    let server = Server::start();
+    server.conn().must(&args!["REPLICAOF", "127.0.0.1", primary.port]);
+    wait_for("the replica", Duration::from_secs(10), || {
+        (server.conn().info("replication", "master_link_status") == "up").then_some(())
+    });
+    let mut redtape = Redtape::start(&server.url(), dir.path(), &[]);
+    primary.conn().must(&args!["SET", "k", "by the primary"]);
+    redtape.wait_caught_up();
+    server.conn().must(&args!["REPLICAOF", "NO", "ONE"]);
+    wait_for("a new timeline", Duration::from_secs(20), || {
+        (redtape.metric("redtape_timeline") == Some(2.0)).then_some(())
+    });
+    redtape.wait_streaming();
+    Conn::open(&redtape.url()).expect("a client").must(&args!["SET", "k", "after the promotion"]);
+    redtape.wait_caught_up();
+    assert_eq!(redtape.terminate(), Some(0));
+    assert!(
+        ls(&dir)["gaps"][0]["reason"].as_str().is_some_and(|r| r.contains("replication id changed")),
+        "{}",
+        ls(&dir)
+    );
+    assert_eq!(get(&restore(&dir, "latest"), "k"), "after the promotion");
+}
+
+#[test]
+fn snapshots_and_marks_beside_a_running_capture() {
+    let dir = Dir::new("journal");
+    let server = Server::with(&["--repl-backlog-size", "16mb"]);
+    let mut redtape = Redtape::start(&server.url(), dir.path(), &[]);
+    let url = redtape.url();
+    let writer = std::thread::spawn(move || {
+        let mut conn = Conn::open(&url).expect("a client");
+        for n in 0..8_000 {
+            conn.must(&args!["RPUSH", "l", n]);
+        }
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    let taken = run(&["snapshot", "create", "--dir", path(&dir), "--upstream", &server.url(), "--json"])
+        .expect_success("snapshot create");
+    let taken: Value = serde_json::from_str(&taken.stdout).expect("JSON");
+    let lsn = taken["lsn"].as_u64().expect("an LSN");
+    run(&["journal", "mark", "half-way", "--from", path(&dir)]).expect_success("journal mark");
+    writer.join().expect("the writer");
+    redtape.wait_caught_up();
+    assert_eq!(redtape.terminate(), Some(0));
+    println!("the snapshot stands at LSN {lsn}");
+    assert!(lsn > 0 && lsn < 8_000, "in the middle of the writes: {lsn}");
+
+    let listed = run(&["snapshot", "ls", "--dir", path(&dir), "--json"]).expect_success("snapshot ls");
+    assert_eq!(listed.stdout.lines().count(), 2, "{}", listed.stdout);
+    harness::journal::assert_verified(dir.path());
+    // The plan starts from the snapshot, and what comes out is exact: each push is there once.
+    let plan = run(&["restore", "--from", path(&dir), "--at", "latest", "--to", &server.url(), "--plan", "--json"]);
+    assert!(plan.code != Some(0) || plan.stdout.contains(&format!("{lsn}")), "{}", plan.stdout);
+    let target = restore(&dir, "latest");
+    assert_eq!(int(&target.conn().must(&args!["LLEN", "l"])), 8_000);
+    let at = lsn + 100;
+    let target = restore(&dir, &format!("lsn:{at}"));
+    let mut conn = target.conn();
+    assert_eq!(int(&conn.must(&args!["LLEN", "l"])) as u64, at);
+    assert_eq!(bytes(&conn.must(&args!["LINDEX", "l", -1])), (at - 1).to_string().into_bytes());
+    let marked = restore(&dir, "mark:half-way");
+    let length = int(&marked.conn().must(&args!["LLEN", "l"])) as u64;
+    assert!(length >= lsn && length <= 8_000);
+}
+
+#[test]
+fn the_backlog_is_judged_at_the_start() {
+    let dir = Dir::new("journal");
+    let server = Server::with(&["--repl-backlog-size", "1mb"]);
+    let redtape = Redtape::start(&server.url(), dir.path(), &[]);
+    let mut conn = Conn::open(&redtape.url()).expect("a client");
+    let value = "x".repeat(50_000);
+    wait_for("the warning", Duration::from_secs(20), || {
+        for _ in 0..20 {
+            conn.must(&args!["SET", "k", value]);
+        }
+        redtape.said().contains("covers an outage of redtape of only").then_some(())
+    });
+    assert!(redtape.said().contains("repl-backlog-size"), "and says what to do");
+    assert!(redtape.metric("redtape_backlog_covers_seconds").is_some_and(|s| s < 60.0));
+}
