@@ -1,5 +1,7 @@
 //! Following: as a sidecar, by a replica, through failovers; snapshots beside a running capture.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
+
 mod harness;
 
 use std::process::{Child, Command, Stdio};

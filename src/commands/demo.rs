@@ -1,11 +1,13 @@
 //! `redtape demo`: the whole story on servers of its own, told with the commands that a person would
 //! type. What is shown has really been run, by our own binary.
 //!
-//!     server ◄── redtape proxy ◄── applications      1, 2
-//!       FLUSHALL by `intern`                         3
-//!     journal cat ─► who and when                    4
-//!     restore ─► second server                       5
-//!     compare with what the first one held           6
+//! ```text
+//! server ◄── redtape proxy ◄── applications      1, 2
+//!   FLUSHALL by `intern`                         3
+//! journal cat ─► who and when                    4
+//! restore ─► second server                       5
+//! compare with what the first one held           6
+//! ```
 //!
 //! Whatever happens, the servers, the proxy and the temporary directories are gone afterwards.
 

@@ -229,7 +229,7 @@ fn bound(when: &When, catalog: &Catalog) -> anyhow::Result<(Option<Micros>, Opti
             })?;
             (None, Some(mark.lsn))
         }
-        _ => (None, None),
+        Moment::Latest => (None, None),
     })
 }
 

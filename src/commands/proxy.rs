@@ -1,5 +1,8 @@
 //! `redtape proxy` and `redtape follow`: settings from flags, environment and `redtape.toml`.
 
+// The comments on arguments are their help texts.
+#![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,5 +1,8 @@
 //! `redtape restore`: arguments, confirmation, report. What it does is in `redtape-restore`.
 
+// The comments on arguments are their help texts.
+#![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
+
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;

@@ -1,5 +1,8 @@
 //! `redtape snapshot create | ls`.
 
+// The comments on arguments are their help texts.
+#![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 

@@ -15,6 +15,7 @@ pub const NAME_MAX: usize = 64;
 const BUILTIN: &str = include_str!("commands.txt");
 
 /// One row of the table.
+#[allow(clippy::struct_excessive_bools)] // As `COMMAND` gives them: flags that are on or off by themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandSpec {
     /// Lower case.

@@ -191,10 +191,12 @@ impl RedisUrl {
             Endpoint::Unix(path) => {
                 let mut url = format!("unix://{path}?db={}", self.db);
                 if let Some(user) = &self.username {
-                    url += &format!("&user={}", encode(user));
+                    url.push_str("&user=");
+                    url.push_str(&encode(user));
                 }
                 if let Some(pass) = &self.password {
-                    url += &format!("&pass={}", encode(pass.expose()));
+                    url.push_str("&pass=");
+                    url.push_str(&encode(pass.expose()));
                 }
                 url
             }

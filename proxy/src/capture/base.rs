@@ -11,7 +11,7 @@ use super::prober::Pace;
 use super::{Capture, Ended, Link, LinkError, Position};
 
 /// Silence on the link that ends a copy.
-const SILENCE: std::time::Duration = std::time::Duration::from_secs(120);
+const SILENCE: std::time::Duration = std::time::Duration::from_mins(2);
 
 /// A copy on its way to the disk.
 pub(crate) struct CopyInProgress {

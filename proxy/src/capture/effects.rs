@@ -52,6 +52,7 @@ pub(crate) struct EffectGroup {
 
 /// What the stream held.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // Nearly all are groups, and they are moved on at once.
 pub(crate) enum StreamEvent {
     /// A whole group.
     Group(EffectGroup),
@@ -178,7 +179,9 @@ mod tests {
 
     fn stream(lines: &[&str]) -> Vec<u8> {
         let mut out = Vec::new();
-        lines.iter().for_each(|l| encode_command(&mut out, &l.split(' ').collect::<Vec<_>>()));
+        for l in lines {
+            encode_command(&mut out, &l.split(' ').collect::<Vec<_>>());
+        }
         out
     }
 

@@ -20,7 +20,7 @@ use crate::upstream::{Stream, connect};
 /// A handshake step that takes longer has failed.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// `+FULLRESYNC` may take as long as the server's diskless delay and a fork; keep-alives come meanwhile.
-const PSYNC_TIMEOUT: Duration = Duration::from_secs(120);
+const PSYNC_TIMEOUT: Duration = Duration::from_mins(2);
 /// Longest reply line.
 const LINE_MAX: usize = 4096;
 /// The version announced to Valkey, so that it serves hash-field TTLs instead of refusing.

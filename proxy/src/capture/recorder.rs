@@ -97,7 +97,7 @@ impl Recorder {
         let writer = self.writer.as_ref().ok_or("it is not open")?;
         let (timeline, offset, ts) = (start.timeline, start.offset, start.ts.max(self.tail.ts));
         writer.begin_timeline(start).map_err(|e| e.to_string())?;
-        self.tail = Tail { timeline, ts, ..self.tail };
+        self.tail = Tail { ts, timeline, ..self.tail };
         self.start = (offset, Lsn(self.tail.lsn.0 + 1));
         self.complete_until = ts;
         self.builder = BlockBuilder::new(self.start.1, ts, offset, 0);

@@ -21,7 +21,7 @@ fn rewritten_as(request: &[u8]) -> &'static [&'static [u8]] {
     match request {
         b"set" | b"setex" | b"psetex" | b"getset" | b"setnx" | b"incrbyfloat" => &[b"set", b"del", b"unlink"],
         b"getex" => &[b"pexpireat", b"persist", b"del", b"unlink"],
-        b"getdel" => &[b"del", b"unlink"],
+
         b"expire" | b"pexpire" | b"expireat" | b"pexpireat" => &[b"pexpireat", b"del", b"unlink"],
         b"hincrbyfloat" => &[b"hset", b"hsetex", b"hpexpireat"],
         b"spop" => &[b"srem", b"del", b"unlink"],
@@ -38,7 +38,7 @@ fn rewritten_as(request: &[u8]) -> &'static [&'static [u8]] {
         }
         b"georadius" | b"georadiusbymember" | b"georadius_ro" => &[b"zadd", b"del"],
         b"restore" | b"migrate" => &[b"restore", b"del", b"unlink"],
-        b"del" | b"unlink" => &[b"del", b"unlink"],
+        b"getdel" | b"del" | b"unlink" => &[b"del", b"unlink"],
         b"flushall" | b"flushdb" => &[b"flushall", b"flushdb"],
         _ => &[],
     }

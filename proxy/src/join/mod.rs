@@ -300,13 +300,13 @@ impl Join {
         let mut words = None;
         let mut best: Option<Match> = None;
         for part in parts {
-            let effect = Effects {
+            let mut effect = Effects {
                 part,
                 atomic: group.atomic,
                 ran,
                 words: &mut || words.get_or_insert_with(|| words_of(group)).clone(),
             };
-            if let Some(m) = self.stamps.best(effect, late, without, known)
+            if let Some(m) = self.stamps.best(&mut effect, late, without, known)
                 && best.is_none_or(|b| m.beats(b, late))
             {
                 best = Some(m);

@@ -35,6 +35,7 @@ pub(super) struct Waiting {
 }
 
 /// The best explanation of a group.
+#[allow(clippy::struct_excessive_bools)] // Independent marks, compared one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Match {
     pub(super) id: u64,
@@ -201,7 +202,7 @@ impl Stamps {
     /// The best explanation of an effect; see [`Match::beats`].
     pub(super) fn best(
         &self,
-        effects: Effects<'_>,
+        effects: &mut Effects<'_>,
         prefer_replied: bool,
         without: &[u64],
         known: impl Fn(&[u8]) -> bool,

@@ -41,7 +41,9 @@ impl Scene {
 
     fn effect(&mut self, arrived: i64, lines: &[&str]) {
         let mut wire = Vec::new();
-        lines.iter().for_each(|l| encode_command(&mut wire, &Self::words(l)));
+        for l in lines {
+            encode_command(&mut wire, &Self::words(l));
+        }
         let mut buf = BytesMut::from(&wire[..]);
         while let Some(StreamEvent::Group(group)) = self.parser.next(&mut buf, Micros(arrived)).expect("sound") {
             self.join.effect(group);
@@ -73,6 +75,7 @@ impl Scene {
     }
 }
 
+#[allow(clippy::unnecessary_wraps)] // Compared with what `next` gives.
 fn got(who: &str, ts: i64) -> Option<(String, i64)> {
     Some((who.to_owned(), ts))
 }

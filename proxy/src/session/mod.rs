@@ -170,7 +170,9 @@ where
             buf.advance(len);
             if !silent {
                 shared.metrics.commands.inc();
-                answers += &format!("-ERR {sentence}\r\n");
+                answers.push_str("-ERR ");
+                answers.push_str(&sentence);
+                answers.push_str("\r\n");
             }
         }
         to_client.write_all(answers.as_bytes()).await?;
@@ -345,8 +347,8 @@ mod tests {
     #[test]
     fn every_split_forwards_everything_once_and_finds_every_command() {
         let mut wire = Vec::new();
-        encode_command(&mut wire, &[b"SET".as_slice(), b"k", &[b'x'; 3 * STREAM_FROM]]);
-        encode_command(&mut wire, &[b"MSET".as_slice(), b"a", &[b'y'; STREAM_FROM], b"b", &[b'z'; 100]]);
+        encode_command(&mut wire, &[b"SET".as_slice(), b"k", &vec![b'x'; 3 * STREAM_FROM]]);
+        encode_command(&mut wire, &[b"MSET".as_slice(), b"a", &vec![b'y'; STREAM_FROM], b"b", &[b'z'; 100]]);
         wire.extend_from_slice(b"PING\r\n*0\r\n");
         encode_command(&mut wire, &["GET", "k"]);
         for step in [1, 7, 100, 1000, 65_535, 65_536, 65_537, 200_000, wire.len()] {

@@ -208,7 +208,9 @@ mod tests {
     }
 
     fn expect(tracker: &mut ReplyTracker, intents: &[Intent]) {
-        intents.iter().for_each(|i| tracker.expect(Pending { intent: i.clone(), stamp: None }));
+        for i in intents {
+            tracker.expect(Pending { intent: i.clone(), stamp: None });
+        }
     }
 
     #[test]

@@ -87,7 +87,7 @@ pub(crate) struct SessionState {
     replies_off: bool,
     skip: u8,
     /// Stamps of requests that are being collected for one write.
-    stamps: Vec<Box<Stamp>>,
+    stamps: Vec<Stamp>,
 }
 
 impl SessionState {
@@ -154,7 +154,7 @@ impl SessionState {
         args: &[&[u8]],
         argc: usize,
         intent: &Intent,
-    ) -> Option<Box<Stamp>> {
+    ) -> Option<Stamp> {
         let may_write = table.get(name).is_none_or(|spec| spec.write);
         if *intent == Intent::Exec {
             let parts = std::mem::take(&mut self.transaction.as_mut()?.parts);
@@ -174,10 +174,10 @@ impl SessionState {
         Some(self.stamp(smallvec::smallvec![part], false))
     }
 
-    fn stamp(&mut self, parts: SmallVec<[Part; 1]>, transaction: bool) -> Box<Stamp> {
+    fn stamp(&mut self, parts: SmallVec<[Part; 1]>, transaction: bool) -> Stamp {
         self.requests = self.requests.wrapping_add(1);
         let id = self.id << 32 | u64::from(self.requests);
-        Box::new(Stamp { id, at: Micros(0), who: self.asked.who.clone(), parts, transaction })
+        Stamp { id, at: Micros(0), who: self.asked.who.clone(), parts, transaction }
     }
 
     fn queue(&mut self, inner: &Intent) {
@@ -211,7 +211,7 @@ impl SessionState {
         for mut stamp in self.stamps.drain(..) {
             stamp.at = now;
             let id = stamp.id;
-            tee.send(TeeMessage::Stamp(stamp));
+            tee.send(TeeMessage::Stamp(Box::new(stamp)));
             if unreplied {
                 tee.send(TeeMessage::Replied { id, at: now, outcome: Outcome::Ran });
             }
