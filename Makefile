@@ -5,6 +5,7 @@
 #   make lint      formatting, clippy, rustdoc, dependencies
 #   make compat    the exactness tests on every server of scripts/install-servers.sh
 #   make crash     kill -9 under load, many times (N=200)
+#   make bench     what the parts cost, beside others
 #
 # Everything but a Rust toolchain is installed when missing (needs root, or sudo without a password).
 
@@ -27,7 +28,7 @@ one_at_a_time = -- --test-threads=1 --nocapture
 long_ones = -- --ignored --test-threads=1 --nocapture
 endif
 
-.PHONY: demo test lint compat crash servers
+.PHONY: demo test lint compat crash bench servers
 
 servers:
 	@scripts/install-servers.sh
@@ -63,3 +64,7 @@ compat:
 
 crash: servers
 	REDTAPE_CRASHES=$(N) $(run_long_tests) -p redtape --test nothing_lost $(long_ones)
+
+# Side by side in one run; quote the ratios.
+bench:
+	$(CARGO) bench --bench framing

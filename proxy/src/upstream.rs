@@ -12,6 +12,10 @@ use crate::metrics::Metrics;
 
 /// A connection attempt that takes longer has failed.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A peer that does not acknowledge sent bytes for so long is gone.
+const PEER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Idle connections are probed after this time, clients' too (Redis's `tcp-keepalive`).
+pub(crate) const KEEPALIVE: Duration = Duration::from_mins(5);
 /// Pause after a failed attempt: doubled from the first up to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
@@ -26,6 +30,9 @@ pub(crate) async fn connect(url: &RedisUrl) -> io::Result<Box<dyn Stream + Send>
             Endpoint::Tcp { host, port } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
                 stream.set_nodelay(true)?;
+                let socket = socket2::SockRef::from(&stream);
+                socket.set_tcp_user_timeout(Some(PEER_TIMEOUT))?;
+                socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE))?;
                 Box::new(stream)
             }
             Endpoint::Unix(path) => Box::new(UnixStream::connect(path).await?),

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use crate::session::{Shared, serve};
+use crate::upstream::KEEPALIVE;
 
 /// Clients that may wait for a worker to take them.
 const HANDOVER_MAX: usize = 1024;
@@ -107,6 +108,9 @@ fn start_worker(n: usize, shared: Arc<Shared>, draining: watch::Receiver<bool>) 
                 while sessions.try_join_next().is_some() {}
                 let (shared, draining, load) = (shared.clone(), draining.clone(), counted.clone());
                 sessions.spawn_local(async move {
+                    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
+                    // Without it a client that is gone is found out later: no reason to refuse it.
+                    let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive);
                     if stream.set_nodelay(true).is_ok()
                         && let Ok(stream) = TcpStream::from_std(stream)
                     {

@@ -60,7 +60,7 @@ fn journals_that_are_none_or_damaged() {
     let ask = |path: &Path| request(path, When::Latest, &target, None);
     refused(&ask(&dir.path().join("nowhere")), 66, &["nowhere"]);
     std::fs::write(dir.path().join("photo.jpg"), "x").unwrap();
-    refused(&ask(dir.path()), 66, &["not a journal"]);
+    refused(&ask(dir.path()), 65, &["not a journal"]);
     let path = dir.path().join("j");
     journal(&path);
     let base = std::fs::read_dir(path.join("snapshots"))

@@ -29,7 +29,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use redtape_journal::{Journal, Lsn, Micros, OpenError, OpenOptions, Recovered, ReplOffset, SyncPolicy, TimelineId};
+use redtape_journal::{
+    Catalog, Journal, Lsn, Micros, OpenError, OpenOptions, Recovered, ReplOffset, SyncPolicy, TimelineId,
+};
 use redtape_wire::command::CommandTable;
 use redtape_wire::psync::PsyncReply;
 use redtape_wire::url::RedisUrl;
@@ -179,7 +181,11 @@ impl Capture {
     async fn follow_once(&mut self) -> Ended {
         if self.recorder.failed().is_some() {
             match self.recorder.reopen(&self.config) {
-                Ok(position) => self.position = position,
+                Ok(position) => {
+                    self.position = position;
+                    // What is read again was explained before.
+                    self.join.stamps_were_lost();
+                }
                 Err(e) => return Ended::Journal(e),
             }
         }
@@ -278,7 +284,10 @@ impl Capture {
     }
 
     pub(crate) fn next_timeline(&self) -> TimelineId {
-        TimelineId(self.position.as_ref().map_or(0, |p| p.timeline.0).max(self.recorder.last_timeline().0) + 1)
+        // A base whose timeline never began must not be taken for the base of another.
+        let snapshots =
+            Catalog::open(&self.config.dir).map(|c| c.snapshots().iter().map(|s| s.manifest.timeline.0).max());
+        TimelineId(snapshots.ok().flatten().unwrap_or(0).max(self.recorder.last_timeline().0) + 1)
     }
 }
 

@@ -103,10 +103,9 @@ where
         tokio::pin!(up, down);
         tokio::select! {
             r = &mut up => {
-                // The client sends no more (or the server takes no more): what is answered still goes out.
-                let reset = r.is_err();
-                let ended = tokio::time::timeout(if reset { DRAIN_POLL } else { Duration::MAX }, &mut down).await;
-                ended.unwrap_or(Ok(()))?;
+                // The client sends no more, or the server takes no more: what is answered still goes out.
+                r?;
+                down.await?;
             }
             r = &mut down => r?,
         }
@@ -264,7 +263,9 @@ where
             buf.reserve(read_bytes);
             let n = from_client.read_buf(&mut buf).await?;
             if n == 0 {
-                return to_upstream.shutdown().await;
+                // A server that has closed already needs no end.
+                let _ = to_upstream.shutdown().await;
+                return Ok(());
             }
             shared.metrics.client_received_bytes.inc_by(n as u64);
             read_bytes = if n >= read_bytes { (read_bytes * 2).min(READ_BYTES_MAX) } else { READ_BYTES.max(n * 2) };
@@ -288,7 +289,10 @@ where
             ready
         };
         if ready > 0 {
-            to_upstream.write_all(&buf[..ready]).await?;
+            if to_upstream.write_all(&buf[..ready]).await.is_err() {
+                // The server has closed: what it said before still goes to the client.
+                return Ok(());
+            }
             buf.advance(ready);
         }
     }
@@ -317,6 +321,7 @@ where
         read_bytes = if n >= read_bytes { (read_bytes * 2).min(READ_BYTES_MAX) } else { READ_BYTES.max(n * 2) };
         {
             let mut state = state.borrow_mut();
+            state.unsent = true;
             let now = Micros::now();
             let mut used = 0;
             while used < n && !state.replies.is_lost() {
@@ -334,6 +339,7 @@ where
             }
         }
         to_client.write_all(&buf).await?;
+        state.borrow_mut().unsent = false;
         shared.metrics.client_sent_bytes.inc_by(n as u64);
     }
 }

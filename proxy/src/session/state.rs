@@ -86,6 +86,8 @@ pub(crate) struct SessionState {
     executing: VecDeque<Transaction>,
     replies_off: bool,
     skip: u8,
+    /// Reply bytes are on their way to the client.
+    pub(crate) unsent: bool,
     /// Stamps of requests that are being collected for one write.
     stamps: Vec<Stamp>,
 }
@@ -104,6 +106,7 @@ impl SessionState {
             executing: VecDeque::new(),
             replies_off: false,
             skip: 0,
+            unsent: false,
             stamps: Vec::new(),
         }
     }
@@ -281,7 +284,7 @@ impl SessionState {
 
     /// Nothing is under way: the session may be closed without losing a reply.
     pub(crate) fn idle(&self) -> bool {
-        self.replies.in_flight() == 0 && self.transaction.is_none()
+        !self.unsent && self.replies.in_flight() == 0 && self.transaction.is_none()
     }
 }
 
