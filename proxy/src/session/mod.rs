@@ -122,6 +122,7 @@ async fn say_what_was_lost<W: AsyncWrite + Unpin>(
     let pending = {
         let mut state = state.borrow_mut();
         let told = state.replies.is_lost()
+            || state.replies.farewell
             || state.replies.subscribed()
             || matches!(state.replies.front(), Some(Intent::Farewell));
         if told { 0 } else { state.replies.lose().len() }

@@ -71,6 +71,8 @@ pub(crate) struct ReplyTracker {
     pending: VecDeque<Pending>,
     subscribed: [usize; 3],
     lost: bool,
+    /// QUIT was answered: the server closes, whatever was sent behind it.
+    pub(crate) farewell: bool,
     /// RESP3: pushes have their own type.
     pub(crate) resp3: bool,
 }
@@ -137,6 +139,7 @@ impl ReplyTracker {
                 self.subscribed = [0; 3];
             }
             Intent::Raw if !error => self.lost = true,
+            Intent::Farewell if !error => self.farewell = true,
             _ => {}
         }
         Some(Answered { pending, error, kind: frame.kind, line: frame.line.as_bytes().to_vec() })
