@@ -116,6 +116,86 @@ fn with_follow_the_copies_are_made_on_the_replica() {
 }
 
 #[test]
+fn a_followed_server_that_is_no_replica_any_more_is_not_taken_for_the_upstream() {
+    let dir = Dir::new("journal");
+    let primary = Server::start();
+    let replica = Server::start();
+    let stranger = Server::start();
+    let up = || {
+        wait_for("the replica", Duration::from_secs(20), || {
+            (replica.conn().info("replication", "master_link_status") == "up").then_some(())
+        })
+    };
+    replica.conn().must(&args!["REPLICAOF", "127.0.0.1", primary.port]);
+    up();
+    let nowhere = Dir::new("unused");
+    let out = run(&[
+        "proxy",
+        "--listen",
+        "127.0.0.1:0",
+        "--upstream",
+        &primary.url(),
+        "--follow",
+        &stranger.url(),
+        "--dir",
+        nowhere.join("j").to_str().expect("a path"),
+    ]);
+    assert_eq!(out.code, Some(69), "{}", out.stderr);
+    assert!(out.stderr.contains("is not a replica of") && !nowhere.join("j").exists(), "{}", out.stderr);
+
+    let mut redtape = Redtape::start(&primary.url(), dir.path(), &["--follow", &replica.url()]);
+    let mut conn = Conn::open(&redtape.url()).expect("a client");
+    conn.must(&args!["SET", "before", 1]);
+    redtape.wait_caught_up();
+    replica.conn().must(&args!["REPLICAOF", "NO", "ONE"]);
+    wait_for("the alarm", Duration::from_secs(20), || {
+        (redtape.metric(r#"redtape_capture_state{state="failed"}"#) == Some(1.0)).then_some(())
+    });
+    assert!(redtape.said().contains("writes are NOT being recorded"), "{}", redtape.said());
+    let complete = redtape.metric("redtape_journal_complete_until_seconds");
+    conn.must(&args!["SET", "precious", 1]);
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(
+        redtape.metric("redtape_journal_complete_until_seconds"),
+        complete,
+        "the window ends where recording ended"
+    );
+    // As a replica it is followed again, with a new base and a gap that says why.
+    replica.conn().must(&args!["REPLICAOF", "127.0.0.1", primary.port]);
+    up();
+    redtape.wait_streaming();
+    redtape.wait_caught_up();
+    assert_eq!(redtape.terminate(), Some(0));
+    assert_eq!(ls(&dir)["gaps"].as_array().map(Vec::len), Some(1), "{}", ls(&dir));
+    assert_eq!(get(&restore(&dir, "latest"), "precious"), "1");
+}
+
+#[test]
+fn what_ran_while_redtape_was_away_is_dated_with_the_outage_as_its_slack() {
+    let dir = Dir::new("journal");
+    let server = Server::start();
+    let mut redtape = Redtape::start(&server.url(), dir.path(), &[]);
+    redtape.wait_caught_up();
+    let left = harness::now_us();
+    assert_eq!(redtape.terminate(), Some(0));
+    std::thread::sleep(Duration::from_millis(300));
+    server.conn().must(&args!["SET", "away", 1]);
+    let ran = harness::now_us();
+    std::thread::sleep(Duration::from_millis(300));
+    redtape.start_again();
+    redtape.wait_streaming();
+    redtape.wait_caught_up();
+    assert_eq!(redtape.terminate(), Some(0));
+    let group = &harness::journal::cat(dir.path())[0];
+    assert!(group.ts_us >= ran, "it ran before its time: {group:?}");
+    assert!(
+        group.ts_us - group.slack_us <= ran && group.ts_us - group.slack_us >= left - 1_500_000,
+        "{group:?}, left at {left}"
+    );
+    assert_eq!(group.origin.kind, "unknown");
+}
+
+#[test]
 fn a_server_with_another_history_begins_a_timeline_and_the_gap_is_told() {
     let dir = Dir::new("journal");
     let mut server = Server::start();

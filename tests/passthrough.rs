@@ -176,6 +176,60 @@ fn users_and_passwords_are_judged_by_the_server() {
 }
 
 #[test]
+fn clients_that_leave_while_blocked_take_their_stamps_with_them() {
+    let mut s = scene();
+    for _ in 0..300 {
+        let mut gone = TcpStream::connect(("127.0.0.1", s.redtape.port)).expect("a connection");
+        gone.write_all(b"BLPOP queue 0\r\n").expect("sent");
+    }
+    let mut producer = Conn::open(&s.redtape.url()).expect("a client");
+    wait_for("nobody blocked", Duration::from_secs(10), || {
+        (producer.info("clients", "blocked_clients") == "0").then_some(())
+    });
+    wait_for("no stamps", Duration::from_secs(10), || {
+        (s.redtape.metric("redtape_stamps_waiting") == Some(0.0)).then_some(())
+    });
+    assert_eq!(s.redtape.metric(r#"redtape_errors_total{kind="upstream_lost"}"#), Some(0.0));
+    producer.must(&args!["CLIENT", "SETNAME", "producer"]);
+    let mut worker = Conn::open(&s.redtape.url()).expect("a client");
+    worker.must(&args!["CLIENT", "SETNAME", "worker"]);
+    worker.send(b"BLPOP queue 0\r\n").expect("sent");
+    wait_for("the worker", Duration::from_secs(5), || {
+        (producer.info("clients", "blocked_clients") == "1").then_some(())
+    });
+    producer.must(&args!["RPUSH", "queue", "job"]);
+    worker.reply().expect("the job");
+    s.redtape.wait_caught_up();
+    let who: Vec<_> = harness::journal::cat(s._journal.path()).iter().map(|g| g.origin.name.clone()).collect();
+    assert_eq!(who, ["producer", "worker"]);
+}
+
+#[test]
+fn a_refused_multi_or_a_lone_exec_does_not_cost_origins() {
+    let mut s = scene();
+    s.server.conn().must(&args!["ACL", "SETUSER", "ann", "on", ">pw", "~*", "+@all", "-multi"]);
+    let mut conn = Conn::open(&s.redtape.url()).expect("a client");
+    conn.must(&args!["CLIENT", "SETNAME", "till"]);
+    conn.pipeline(&[
+        args!["EXEC"],
+        args!["MULTI"],
+        args!["SELECT", 2],
+        args!["SET", "a", 1],
+        args!["EXEC"],
+        args!["SET", "b", 1],
+    ])
+    .expect("replies");
+    conn.must(&args!["AUTH", "ann", "pw"]);
+    assert!(matches!(conn.call(&args!["MULTI"]), Ok(Value::Error(_))));
+    conn.must(&args!["SET", "c", 1]);
+    s.redtape.wait_caught_up();
+    let groups = harness::journal::cat(s._journal.path());
+    let seen: Vec<_> =
+        groups.iter().map(|g| (g.records[0].db, g.origin.name.as_str(), g.origin.user.as_str())).collect();
+    assert_eq!(seen, [(2, "till", "default"), (2, "till", "default"), (2, "till", "ann")]);
+}
+
+#[test]
 fn while_the_server_is_away_clients_hear_so_and_then_it_goes_on() {
     let mut s = scene();
     let mut before = Conn::open(&s.redtape.url()).expect("a client");

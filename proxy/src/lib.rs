@@ -75,6 +75,16 @@ pub enum StartError {
         /// What to do.
         advice: &'static str,
     },
+    /// `--follow` names a server that does not replicate the upstream.
+    #[error(
+        "{followed} (--follow) is not a replica of {upstream}: its data is another. Name a replica, or leave --follow out"
+    )]
+    Foreign {
+        /// The server of `--follow`.
+        followed: String,
+        /// The upstream.
+        upstream: String,
+    },
     /// TLS is asked for.
     #[error("{0}: TLS is not supported yet; use redis:// on a private network or a TLS tunnel")]
     Tls(String),
@@ -119,6 +129,9 @@ async fn start(
     let source = config.follow.clone().unwrap_or_else(|| config.upstream.clone());
     let (first_probe, facts, commands) = greet(&config.upstream).await?;
     may_follow(&source).await?;
+    if config.follow.is_some() {
+        is_replica_of(&source, &config.upstream, &facts).await?;
+    }
     let mut listeners = Vec::new();
     for addr in &config.listen {
         let listener = workers::bind(*addr).map_err(|source| StartError::Listen { addr: *addr, source })?;
@@ -219,6 +232,17 @@ async fn greet(url: &RedisUrl) -> Result<(join::Probe, capture::ServerFacts, Opt
     Ok((probe, facts, prober.commands().await))
 }
 
+/// Refuses a server with another history than the upstream's, if it tells (else capture finds out).
+async fn is_replica_of(source: &RedisUrl, upstream: &RedisUrl, facts: &capture::ServerFacts) -> Result<(), StartError> {
+    let Ok(mut prober) = Prober::connect(source).await else { return Ok(()) };
+    match prober.facts().await {
+        Ok(found) if found.replid != facts.replid => {
+            Err(StartError::Foreign { followed: source.address(), upstream: upstream.address() })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whether the server would let us follow it: everything of the handshake but `PSYNC` itself.
 async fn may_follow(url: &RedisUrl) -> Result<(), StartError> {
     if url.tls {
@@ -237,7 +261,7 @@ impl StartError {
     /// The exit code, from `sysexits.h`.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Unreachable { .. } => 69,
+            Self::Unreachable { .. } | Self::Foreign { .. } => 69,
             Self::Refused { .. } => 77,
             Self::Tls(_) => 64,
             Self::Listen { .. } | Self::Os(_) => 71,

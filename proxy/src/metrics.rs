@@ -133,9 +133,16 @@ impl Metrics {
             upstream_up: gauge("redtape_upstream_up", "1 while the upstream answers")?,
             registry: r,
         };
-        for kind in
-            ["upstream_connect", "upstream_lost", "client_protocol", "tap_link", "tap_refused", "journal", "probe"]
-        {
+        for kind in [
+            "upstream_connect",
+            "upstream_lost",
+            "client_protocol",
+            "tap_link",
+            "tap_refused",
+            "foreign_history",
+            "journal",
+            "probe",
+        ] {
             metrics.errors.with_label_values(&[kind]);
         }
         for origin in ["client", "expiry", "eviction", "outside", "unknown"] {

@@ -87,6 +87,13 @@ pub(crate) enum Ended {
     Link(#[from] LinkError),
     #[error("{0}")]
     Stream(#[from] effects::StreamError),
+    #[error("the upstream can't be asked for its history: {0}")]
+    Upstream(String),
+    #[error(
+        "{followed} is not a replica of {upstream}, writes are NOT being recorded: \
+         make it one again (REPLICAOF), or start without --follow"
+    )]
+    Foreign { followed: String, upstream: String },
     #[error("the base copy: {0}")]
     Base(String),
     #[error("the journal: {0}")]
@@ -114,6 +121,8 @@ pub(crate) struct Capture {
     position: Option<Position>,
     /// Why the present position can't be continued, if so.
     break_reason: Option<String>,
+    /// How following ended last, and when.
+    last_end: Option<(Micros, String)>,
     dropped: u64,
 }
 
@@ -134,18 +143,43 @@ pub(crate) async fn run(
     join.unknown_until(first_probe.offset);
     let (recorder, position) = Recorder::start(opened, metrics.clone());
     let probes = Probes::start(config.upstream.clone(), facts, table.clone(), metrics.clone());
-    let mut capture =
-        Capture { config, metrics, tee, table, stop, join, recorder, probes, position, break_reason: None, dropped: 0 };
+    let mut capture = Capture {
+        config,
+        metrics,
+        tee,
+        table,
+        stop,
+        join,
+        recorder,
+        probes,
+        position,
+        break_reason: None,
+        last_end: None,
+        dropped: 0,
+    };
+    capture.go_on();
     capture.follow().await;
     capture.recorder.close();
 }
 
 impl Capture {
+    /// The journal was opened: the join takes up where it ends.
+    fn go_on(&mut self) {
+        if let Some(position) = &self.position {
+            let (tail, complete) = (self.recorder.tail(), self.recorder.complete_until());
+            self.join.stream_resumes(tail.ts, complete.min(Micros::now()), position.offset);
+        }
+    }
+
     async fn follow(&mut self) {
         let mut pause = BACKOFF.0;
         loop {
             let started = std::time::Instant::now();
-            match self.follow_once().await {
+            let ended = self.follow_once().await;
+            if self.last_end.is_none() {
+                self.last_end = Some((Micros::now(), ended.to_string()));
+            }
+            match ended {
                 Ended::Stopped => return,
                 Ended::Journal(e) => {
                     self.metrics.error("journal");
@@ -155,6 +189,11 @@ impl Capture {
                 Ended::Link(e @ LinkError::Refused { .. }) => {
                     self.metrics.error("tap_refused");
                     tracing::error!(error = %e, "the server does not let redtape follow it: grant +psync +replconf, or check the password");
+                }
+                ended @ Ended::Foreign { .. } => {
+                    self.metrics.error("foreign_history");
+                    self.metrics.state("failed");
+                    tracing::error!("{ended}");
                 }
                 ended => {
                     self.metrics.error("tap_link");
@@ -183,6 +222,7 @@ impl Capture {
             match self.recorder.reopen(&self.config) {
                 Ok(position) => {
                     self.position = position;
+                    self.go_on();
                     // What is read again was explained before.
                     self.join.stamps_were_lost();
                 }
@@ -196,6 +236,12 @@ impl Capture {
         let url = self.config.source.clone();
         let asked = from.clone();
         let mut stop = self.stop.clone();
+        if from.is_none() {
+            tracing::info!(
+                "waiting for a full copy of the server's data; nothing is recorded until it begins \
+                 (a server with repl-diskless-sync waits repl-diskless-sync-delay first, 5 s by default)"
+            );
+        }
         let opened = self
             .with_tee(async move {
                 tokio::select! {
@@ -209,6 +255,9 @@ impl Capture {
             Some(Ok(opened)) => opened,
             Some(Err(e)) => return e.into(),
         };
+        if let Err(e) = self.same_history(&reply, from.as_ref()).await {
+            return e;
+        }
         match (reply, from) {
             (PsyncReply::Continue { replid }, Some(position)) => {
                 if let Some(new) = replid.filter(|new| *new != position.replid) {
@@ -237,19 +286,42 @@ impl Capture {
         self.stream(&mut link).await
     }
 
+    /// With `--follow`: the server that is followed must have the upstream's history, or the journal
+    /// would show another server's data as the upstream's.
+    async fn same_history(&mut self, reply: &PsyncReply, from: Option<&Position>) -> Result<(), Ended> {
+        if self.config.source == self.config.upstream {
+            return Ok(());
+        }
+        let followed = match reply {
+            PsyncReply::FullResync { replid, .. } | PsyncReply::Continue { replid: Some(replid) } => replid.clone(),
+            _ => from.map(|p| p.replid.clone()).unwrap_or_default(),
+        };
+        let url = self.config.upstream.clone();
+        let facts = self.with_tee(async move { Prober::connect(&url).await?.facts().await }).await;
+        let upstream = facts.map_err(|e| Ended::Upstream(e.to_string()))?.replid;
+        if upstream == followed {
+            return Ok(());
+        }
+        Err(Ended::Foreign { followed: self.config.source.address(), upstream: self.config.upstream.address() })
+    }
+
     fn reason_for(&mut self, from: Option<&Position>, replid: &str) -> String {
         if let Some(reason) = self.break_reason.clone() {
             return reason;
         }
-        match (from, &self.position) {
-            (Some(p), _) if p.replid == replid => {
+        let mut reason = match from {
+            Some(p) if p.replid == replid => {
                 format!("the server's backlog no longer reached back to offset {}", p.offset)
             }
-            (Some(p), _) => {
+            Some(p) => {
                 format!("the server has another history ({replid}) than the one that was followed ({})", p.replid)
             }
-            _ => "first start".to_owned(),
+            None => "first start".to_owned(),
+        };
+        if let Some((at, how)) = &self.last_end {
+            reason = format!("{reason}; following had ended at {at}: {how}");
         }
+        reason
     }
 
     /// Runs something slow while the tee is emptied and probes are taken in.

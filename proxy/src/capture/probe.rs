@@ -20,6 +20,8 @@ pub(crate) struct ServerFacts {
     pub software: String,
     /// Its version.
     pub version: String,
+    /// `master_replid`: which history it has.
+    pub(crate) replid: String,
     /// `repl_backlog_size` in bytes.
     pub backlog_bytes: u64,
 }
@@ -68,6 +70,7 @@ impl Prober {
         Ok(ServerFacts {
             software: if valkey.is_some() { "valkey" } else { "redis" }.to_owned(),
             version: valkey.or_else(|| info_field(&server, "redis_version")).unwrap_or_default().to_owned(),
+            replid: info_field(&replication, "master_replid").unwrap_or_default().to_owned(),
             backlog_bytes: info_field(&replication, "repl_backlog_size").and_then(|v| v.parse().ok()).unwrap_or(0),
         })
     }

@@ -88,6 +88,11 @@ impl Recorder {
         self.tail
     }
 
+    /// The journal is complete up to this time.
+    pub(crate) fn complete_until(&self) -> Micros {
+        self.complete_until
+    }
+
     pub(crate) fn progress(&self) -> Arc<Notify> {
         self.progress.clone()
     }

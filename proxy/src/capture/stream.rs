@@ -43,6 +43,7 @@ impl Capture {
 
     async fn stream_with(&mut self, link: &mut Link, parser: &mut EffectParser) -> Ended {
         self.metrics.state("streaming");
+        self.last_end = None;
         self.probes.set_pace(Pace::Late);
         // A server that sent the copy without its disk waits for this before it sends the stream.
         if let Err(e) = link.ack(self.recorder.durable_offset()).await {
@@ -205,12 +206,12 @@ impl Capture {
                 "the server's backlog of {mib:.0} MiB covers an outage of redtape of only {covers:.0} s at the present {kib:.0} KiB/s; \
                  a longer one costs a gap. Raise it: CONFIG SET repl-backlog-size {want:.0}mb"
             );
-        } else if covers.is_finite() {
+        } else if per_second >= 1024.0 {
             tracing::info!(
                 "the server's backlog of {mib:.0} MiB covers an outage of redtape of {covers:.0} s at the present {kib:.0} KiB/s"
             );
         } else {
-            tracing::info!("the server's backlog is {mib:.0} MiB; nothing is being written at present");
+            tracing::info!("the server's backlog is {mib:.0} MiB; hardly anything is being written at present");
         }
     }
 }

@@ -135,6 +135,14 @@ impl Join {
         self.recent.clear();
     }
 
+    /// The stream goes on at `offset`, behind a group at `prev_ts`; what comes ran after `ran_after`.
+    pub(crate) fn stream_resumes(&mut self, prev_ts: Micros, ran_after: Micros, offset: ReplOffset) {
+        self.held.clear();
+        self.prev_ts = self.prev_ts.max(prev_ts);
+        self.not_before = self.not_before.max(ran_after);
+        self.processed = offset;
+    }
+
     /// Effects up to this offset get origin `unknown` where no stamp explains them.
     pub(crate) fn unknown_until(&mut self, offset: ReplOffset) {
         self.unknown_until = self.unknown_until.max(offset);

@@ -69,6 +69,7 @@ where
         r = run(client, &state, &shared) => r,
         () = drained(&state, &mut drain) => Ok(()),
     };
+    state.borrow_mut().close(&shared.tee, Micros::now());
     if let Err(e) = result {
         tracing::debug!(session = id, error = %e, "session ended");
     }
@@ -102,15 +103,25 @@ where
         let down = forward_replies(&mut from_upstream, &mut to_client, state, shared);
         tokio::pin!(up, down);
         tokio::select! {
-            r = &mut up => {
-                // The client sends no more, or the server takes no more: what is answered still goes out.
-                r?;
+            // Who ended it first? What is answered still goes out.
+            ended = &mut up => {
+                let ended = ended?;
                 down.await?;
+                if ended == EndedBy::Client {
+                    return Ok(());
+                }
             }
             r = &mut down => r?,
         }
     }
     say_what_was_lost(&mut to_client, state, shared).await
+}
+
+/// Which side of a session ended it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EndedBy {
+    Client,
+    Server,
 }
 
 /// The server is gone: requests in flight get an error that says that they may have run.
@@ -120,12 +131,13 @@ async fn say_what_was_lost<W: AsyncWrite + Unpin>(
     shared: &Shared,
 ) -> io::Result<()> {
     let pending = {
-        let mut state = state.borrow_mut();
+        let state = state.borrow_mut();
         let told = state.replies.is_lost()
             || state.replies.farewell
+            || state.mid_reply
             || state.replies.subscribed()
             || matches!(state.replies.front(), Some(Intent::Farewell));
-        if told { 0 } else { state.replies.lose().len() }
+        if told { 0 } else { state.replies.in_flight() }
     };
     if pending > 0 {
         shared.metrics.error("upstream_lost");
@@ -249,7 +261,7 @@ async fn forward_requests<R, W>(
     mut buf: BytesMut,
     state: &RefCell<SessionState>,
     shared: &Shared,
-) -> io::Result<()>
+) -> io::Result<EndedBy>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -266,7 +278,7 @@ where
             if n == 0 {
                 // A server that has closed already needs no end.
                 let _ = to_upstream.shutdown().await;
-                return Ok(());
+                return Ok(EndedBy::Client);
             }
             shared.metrics.client_received_bytes.inc_by(n as u64);
             read_bytes = if n >= read_bytes { (read_bytes * 2).min(READ_BYTES_MAX) } else { READ_BYTES.max(n * 2) };
@@ -283,7 +295,7 @@ where
             });
             if scan.opaque && !was_opaque {
                 shared.metrics.error("client_protocol");
-                state.replies.lose();
+                state.close(&shared.tee, Micros::now());
             }
             shared.metrics.commands.inc_by(commands);
             state.leave_stamps(&shared.tee, Micros::now());
@@ -292,7 +304,7 @@ where
         if ready > 0 {
             if to_upstream.write_all(&buf[..ready]).await.is_err() {
                 // The server has closed: what it said before still goes to the client.
-                return Ok(());
+                return Ok(EndedBy::Server);
             }
             buf.advance(ready);
         }
@@ -315,7 +327,8 @@ where
     loop {
         buf.clear();
         buf.reserve(read_bytes);
-        let n = from_upstream.read_buf(&mut buf).await?;
+        // A server that is killed resets the connection: it ended, as with an orderly close.
+        let n = from_upstream.read_buf(&mut buf).await.unwrap_or(0);
         if n == 0 {
             return Ok(());
         }
@@ -333,11 +346,10 @@ where
                             state.reply(&frame, &shared.tee, now);
                         }
                     }
-                    Err(_) => {
-                        state.replies.lose();
-                    }
+                    Err(_) => state.close(&shared.tee, now),
                 }
             }
+            state.mid_reply = !scanner.at_boundary();
         }
         to_client.write_all(&buf).await?;
         state.borrow_mut().unsent = false;

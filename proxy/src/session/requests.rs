@@ -26,9 +26,9 @@ fn text(arg: Option<&&[u8]>) -> Option<String> {
 /// Reads a request. `args` may lack the end of a huge one, `argc` is its full count.
 pub(crate) fn meaning(name: &[u8], args: &[&[u8]], argc: usize, in_multi: bool) -> Meaning {
     let intent = match name {
-        b"exec" => Intent::Exec,
-        b"discard" => Intent::Discard,
-        b"multi" => Intent::Multi,
+        b"exec" if in_multi => Intent::Exec,
+        b"discard" if in_multi => Intent::Discard,
+        b"multi" if !in_multi => Intent::Multi,
         b"quit" | b"shutdown" => Intent::Farewell,
         b"reset" => Intent::Reset,
         b"monitor" | b"sync" | b"psync" => Intent::Raw,

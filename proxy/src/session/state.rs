@@ -88,6 +88,8 @@ pub(crate) struct SessionState {
     skip: u8,
     /// Reply bytes are on their way to the client.
     pub(crate) unsent: bool,
+    /// The server is in the middle of a reply.
+    pub(crate) mid_reply: bool,
     /// Stamps of requests that are being collected for one write.
     stamps: Vec<Stamp>,
 }
@@ -107,6 +109,7 @@ impl SessionState {
             replies_off: false,
             skip: 0,
             unsent: false,
+            mid_reply: false,
             stamps: Vec::new(),
         }
     }
@@ -233,11 +236,23 @@ impl SessionState {
             };
             tee.send(TeeMessage::Replied { id, at: now, outcome });
         }
+        let under_way = |p: &Pending| matches!(p.intent, Intent::Exec | Intent::Discard);
+        if error && pending.intent == Intent::Multi && !self.replies.pending().any(under_way) {
+            self.transaction = None;
+        }
         let nothing = matches!(kind, b'_') || line == b"-1";
         self.apply(&pending.intent, error, !nothing);
         let changes = !matches!(pending.intent, Intent::Plain | Intent::Queued(_) | Intent::Subscribe(_));
         if changes && (error || nothing) {
             self.correct(tee);
+        }
+    }
+
+    /// No more replies can be told apart, or the session ends: what was asked for has run by now, or
+    /// never will. The stamps must not wait for it.
+    pub(crate) fn close(&mut self, tee: &Tee, now: Micros) {
+        for (id, _) in self.replies.lose().into_iter().filter_map(|p| p.stamp) {
+            tee.send(TeeMessage::Replied { id, at: now, outcome: Outcome::Ran });
         }
     }
 
