@@ -85,6 +85,8 @@ pub(crate) enum Ended {
     Stopped,
     #[error(transparent)]
     Link(#[from] LinkError),
+    #[error("the server has more to say, but the link has been silent for too long")]
+    Silent,
     #[error("{0}")]
     Stream(#[from] effects::StreamError),
     #[error("the upstream can't be asked for its history: {0}")]
@@ -218,13 +220,18 @@ impl Capture {
     }
 
     async fn follow_once(&mut self) -> Ended {
-        if self.recorder.failed().is_some() {
+        if let Some(why) = self.recorder.failed() {
+            // After a failed sync the kernel may call pages clean that never reached the disk: what is
+            // there is not built upon.
+            if why.contains("sync") && self.position.is_some() {
+                self.break_reason = Some(format!("the journal could not be synced ({why})"));
+            }
             match self.recorder.reopen(&self.config) {
                 Ok(position) => {
                     self.position = position;
                     self.go_on();
                     // What is read again was explained before.
-                    self.join.stamps_were_lost();
+                    self.join.stamps_were_lost(Micros::now());
                 }
                 Err(e) => return Ended::Journal(e),
             }
@@ -351,7 +358,7 @@ impl Capture {
         if dropped > self.dropped {
             self.metrics.stamps_dropped.inc_by(dropped - self.dropped);
             self.dropped = dropped;
-            self.join.stamps_were_lost();
+            self.join.stamps_were_lost(Micros::now());
         }
     }
 

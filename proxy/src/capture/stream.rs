@@ -19,6 +19,10 @@ const GULP_PAUSE: Duration = Duration::from_millis(1);
 const HELD_POLL: Duration = Duration::from_millis(1);
 /// After a stop is asked for, what is under way gets so long to arrive.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Groups that are judged at a stretch.
+const PUMP_MAX: usize = 8192;
+/// The server has produced something and the link has been silent for so long: it is dead.
+const SILENT_SECONDS: u32 = 10;
 /// An outage that the backlog covers for less than this many seconds is worth a warning.
 const BACKLOG_SHORT_SECONDS: f64 = 60.0;
 /// The write rate is judged after so many seconds.
@@ -32,12 +36,19 @@ impl Capture {
         let ended = self.stream_with(link, &mut parser).await;
         // What was read goes to the journal before anything else happens.
         let late = Micros(Micros::now().0 + HOLD);
-        let flushed = self.pump(&parser, late).await;
+        let mut flushed = Ok(true);
+        while let Ok(true) = flushed {
+            flushed = self.pump(&parser, late).await;
+        }
         let (offset, db) = parser.position();
         self.position = Some(Position { offset, db, ..position });
+        if let Ended::Stream(e) = &ended {
+            // Asking for the same offset again would give the same.
+            self.break_reason = Some(e.to_string());
+        }
         match flushed {
             Err(e) => Ended::Journal(e),
-            Ok(()) => ended,
+            Ok(_) => ended,
         }
     }
 
@@ -57,14 +68,16 @@ impl Capture {
         let mut rest_until = Instant::now();
         let mut ack_at: Option<ReplOffset> = None;
         let mut rate = Rate::default();
+        let mut silent_seconds = 0;
         loop {
             if let Err(e) = self.take_in(link, parser, &mut ack_at) {
                 return e;
             }
             self.take_stamps();
-            if let Err(e) = self.pump(parser, Micros::now()).await {
-                return Ended::Journal(e);
-            }
+            let more = match self.pump(parser, Micros::now()).await {
+                Ok(more) => more,
+                Err(e) => return Ended::Journal(e),
+            };
             if ack_at.is_some() {
                 self.recorder.sync_now();
             }
@@ -85,6 +98,7 @@ impl Capture {
             tokio::select! {
                 r = async { sleep_until(rest_until).await; link.receive().await } => match r {
                     Ok(n) => {
+                        silent_seconds = 0;
                         self.metrics.tap_received_bytes.inc_by(n as u64);
                         rest_until = Instant::now() + GULP_PAUSE;
                     }
@@ -92,13 +106,18 @@ impl Capture {
                 },
                 probe = self.probes.next() => {
                     self.join.probe(probe);
-                    self.look(parser);
+                    self.look();
                 }
+                () = std::future::ready(()), if more => {}
                 () = progress.notified() => self.recorder.export(),
                 () = sleep(HELD_POLL), if self.join.held() > 0 => {}
                 _ = second.tick() => {
                     if let Some(e) = self.recorder.failed() {
                         return Ended::Journal(e);
+                    }
+                    silent_seconds += 1;
+                    if silent_seconds > SILENT_SECONDS && self.join.newest_probe().offset > parser.position().0 {
+                        return Ended::Silent;
                     }
                     let beaten = self.beat(parser).await;
                     self.recorder.export();
@@ -141,14 +160,25 @@ impl Capture {
     }
 
     /// Lets judged groups go to the journal.
-    async fn pump(&mut self, parser: &EffectParser, now: Micros) -> Result<(), String> {
+    /// True = there are more; the link, the clock and a stop are looked at in between.
+    async fn pump(&mut self, parser: &EffectParser, now: Micros) -> Result<bool, String> {
         let mut any = false;
-        while let Some(judged) = self.join.next(now) {
+        let mut left = PUMP_MAX;
+        while left > 0
+            && let Some(judged) = self.join.next(now)
+        {
+            left -= 1;
             let kind = origin_label(judged.origin.kind);
             self.metrics.groups.with_label_values(&[kind]).inc();
             any = true;
-            if self.recorder.push(&judged)? {
-                self.recorder.flush(None).await?;
+            match self.recorder.push(&judged) {
+                Ok(false) => {}
+                Ok(true) => self.recorder.flush(None).await?,
+                Err(e) => {
+                    // The group is not in the journal, so neither may anything behind it be.
+                    self.break_reason = Some(e.clone());
+                    return Err(e);
+                }
             }
         }
         self.join.reached(parser.position().0);
@@ -158,7 +188,7 @@ impl Capture {
         if self.join.wants_probe() {
             self.probes.at_once();
         }
-        Ok(())
+        Ok(left == 0)
     }
 
     /// Once a second: the window's end moves on though nothing happens.
@@ -173,9 +203,9 @@ impl Capture {
     }
 
     /// After a probe: how far behind are we, and how often to look next.
-    fn look(&mut self, parser: &EffectParser) {
+    fn look(&mut self) {
         let probe = self.join.newest_probe();
-        let lag = probe.offset.0.saturating_sub(parser.position().0.0);
+        let lag = probe.offset.0.saturating_sub(self.join.processed().0);
         self.metrics.tap_lag_bytes.set(lag as i64);
         let complete = self.join.complete_until().unwrap_or_default();
         self.metrics.stamps_waiting.set(self.join.stamps().0 as i64);

@@ -92,6 +92,7 @@ pub(crate) struct Join {
     newest_probe: Probe,
     want_probe: bool,
     lost: bool,
+    lost_at: Option<Micros>,
     origins: HashMap<(usize, Name), (Arc<Identity>, Arc<Origin>)>,
     /// How often a stamp lay far before its predecessor: the wall clock stepped back.
     pub clock_steps: u64,
@@ -116,6 +117,7 @@ impl Join {
             newest_probe: Probe::default(),
             want_probe: false,
             lost: false,
+            lost_at: None,
             origins: HashMap::new(),
             clock_steps: 0,
         }
@@ -195,13 +197,20 @@ impl Join {
     }
 
     /// Stamps were dropped: until the next probe nobody can be called an outsider.
-    pub(crate) fn stamps_were_lost(&mut self) {
+    pub(crate) fn stamps_were_lost(&mut self, now: Micros) {
         self.lost = true;
+        // A reply may be among what was lost: its stamp would wait for ever.
+        self.lost_at = Some(now);
     }
 
     /// End of the newest group that was taken in.
     pub(crate) fn end_of_last_group(&self) -> Option<ReplOffset> {
         self.held.back().map(|g| g.end_offset).or((self.processed.0 > 0).then_some(self.processed))
+    }
+
+    /// Everything up to here has left the join.
+    pub(crate) fn processed(&self) -> ReplOffset {
+        self.processed
     }
 
     /// Groups that wait.
@@ -227,6 +236,9 @@ impl Join {
     fn settle(&mut self) {
         if let Some(until) = self.bounds.complete_until(self.processed) {
             self.stamps.forget_replied_before(until);
+            if let Some(at) = self.lost_at.take_if(|at| *at < until) {
+                self.stamps.forget_unreplied_before(at);
+            }
             if self.held.is_empty() && until == self.newest_probe.sent {
                 (self.reaped.expired, self.reaped.evicted) = (0, 0);
             }

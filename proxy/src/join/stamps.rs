@@ -74,10 +74,17 @@ pub(super) struct Effects<'a> {
     pub(super) ran: (Micros, Micros),
 }
 
+/// The stamps on one key, oldest first; `all` may hold ids that have left, `live` counts the others.
+#[derive(Debug, Default)]
+struct SlotIds {
+    all: VecDeque<u64>,
+    live: usize,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Stamps {
     waiting: Map<u64, Waiting>,
-    by_key: Map<Slot, VecDeque<u64>>,
+    by_key: Map<Slot, SlotIds>,
     /// In the order of arrival, for the limit.
     order: VecDeque<u64>,
     /// Replied and not yet explained, in the order of replies.
@@ -130,7 +137,9 @@ impl Stamps {
             self.order.retain(|id| waiting.contains_key(id));
         }
         for slot in slots(&stamp) {
-            self.by_key.entry(slot).or_default().push_back(stamp.id);
+            let ids = self.by_key.entry(slot).or_default();
+            ids.all.push_back(stamp.id);
+            ids.live += 1;
         }
         self.order.push_back(stamp.id);
         self.waiting.insert(stamp.id, Waiting { stamp, replied: None, number: None, spent: false });
@@ -182,18 +191,31 @@ impl Stamps {
         }
     }
 
+    /// Stamps without a reply that were left before `at`: theirs may have been lost.
+    pub(super) fn forget_unreplied_before(&mut self, at: Micros) {
+        let lost = |w: &Waiting| w.replied.is_none() && w.stamp.at < at;
+        let ids: Vec<u64> = self.waiting.iter().filter(|(_, w)| lost(w)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.remove(id);
+        }
+    }
+
+    /// In amortised constant time: an id that has left stays in its slots until they are cleaned up.
     fn remove(&mut self, id: u64) -> Option<Waiting> {
         let waiting = self.waiting.remove(&id)?;
         for slot in slots(&waiting.stamp) {
-            if let Some(ids) = self.by_key.get_mut(&slot) {
-                if ids.front() == Some(&id) {
-                    ids.pop_front();
-                } else {
-                    ids.retain(|i| *i != id);
-                }
-                if ids.is_empty() {
-                    self.by_key.remove(&slot);
-                }
+            let Some(ids) = self.by_key.get_mut(&slot) else { continue };
+            ids.live = ids.live.saturating_sub(1);
+            if ids.live == 0 {
+                self.by_key.remove(&slot);
+                continue;
+            }
+            while ids.all.front().is_some_and(|id| !self.waiting.contains_key(id)) {
+                ids.all.pop_front();
+            }
+            if ids.all.len() > 2 * ids.live + 32 {
+                let still = &self.waiting;
+                ids.all.retain(|id| still.contains_key(id));
             }
         }
         Some(waiting)
@@ -217,8 +239,9 @@ impl Stamps {
             slots.push(NO_KEY);
         }
         for slot in slots {
-            for id in self.by_key.get(&slot).into_iter().flatten().take(CANDIDATES_MAX) {
-                let Some(waiting) = self.waiting.get(id).filter(|_| !without.contains(id)) else { continue };
+            let ids = self.by_key.get(&slot).map(|ids| &ids.all).into_iter().flatten();
+            let live = ids.filter(|id| !without.contains(id)).filter_map(|id| Some((id, self.waiting.get(id)?)));
+            for (id, waiting) in live.take(CANDIDATES_MAX) {
                 let (after, before) = effects.ran;
                 if waiting.stamp.at > before || waiting.replied.is_some_and(|at| at < after) {
                     continue;
@@ -276,5 +299,49 @@ impl Stamps {
             return first.map(|m| Match { replied: m.replied && !unclear, ..m });
         }
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(id: u64, key: u64) -> Box<Stamp> {
+        let part = Part {
+            name: (*b"incr").into_iter().collect(),
+            db: 0,
+            keys: smallvec::smallvec![key],
+            args_hash: 1,
+            values: SmallVec::new(),
+        };
+        let who = Arc::new(Identity::default());
+        Box::new(Stamp { id, at: Micros(id as i64), who, parts: smallvec::smallvec![part], transaction: false })
+    }
+
+    #[test]
+    fn one_stamp_that_stays_does_not_keep_the_ids_of_the_others() {
+        let mut stamps = Stamps::default();
+        stamps.add(stamp(0, 7));
+        for id in 1..50_000 {
+            stamps.add(stamp(id, 7));
+            stamps.reply(id, Micros(id as i64), Outcome::Ran);
+        }
+        stamps.forget_replied_before(Micros(i64::MAX));
+        assert_eq!(stamps.len(), 1);
+        let ids = &stamps.by_key[&(0, 7)];
+        assert_eq!(ids.live, 1);
+        assert!(ids.all.len() < 100, "{} ids for one stamp", ids.all.len());
+        stamps.forget_unreplied_before(Micros(1));
+        assert_eq!((stamps.len(), stamps.by_key.len()), (0, 0));
+    }
+
+    #[test]
+    fn the_oldest_goes_when_there_are_too_many() {
+        let mut stamps = Stamps::default();
+        for id in 0..STAMPS_MAX as u64 + 10 {
+            stamps.add(stamp(id, id % 1000));
+        }
+        assert_eq!((stamps.len(), stamps.overflowed), (STAMPS_MAX, 10));
+        assert!(stamps.get(9).is_none() && stamps.get(10).is_some());
     }
 }

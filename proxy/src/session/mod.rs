@@ -34,6 +34,12 @@ use crate::upstream::Upstream;
 
 /// A request that is not whole after this many bytes is passed on while it comes.
 const STREAM_FROM: usize = 64 * 1024;
+/// A longer bulk is refused by most servers: it is passed on at once, so that they can.
+const BULK_MAX: usize = 512 * 1024 * 1024;
+/// Requests of one session that may wait for their replies; then it is not read from.
+const IN_FLIGHT_MAX: usize = 1 << 20;
+/// How often a session with too many looks again.
+const IN_FLIGHT_POLL: Duration = Duration::from_millis(1);
 /// Bytes read at once.
 const READ_BYTES: usize = 16 * 1024;
 /// Largest buffer for one read of a busy connection.
@@ -139,7 +145,9 @@ async fn say_what_was_lost<W: AsyncWrite + Unpin>(
             || matches!(state.replies.front(), Some(Intent::Farewell));
         if told { 0 } else { state.replies.in_flight() }
     };
-    if pending > 0 {
+    // A server that lives has closed on purpose (QUIT behind a pipeline, CLIENT KILL, a protocol
+    // error): then the client sees just that.
+    if pending > 0 && shared.upstream.connect().await.is_err() {
         shared.metrics.error("upstream_lost");
         let line = "-ERR redtape: the connection to the upstream was lost; this command may or may not have run\r\n";
         to_client.write_all(line.repeat(pending.min(LOST_ERRORS_MAX)).as_bytes()).await?;
@@ -242,7 +250,9 @@ impl RequestScan {
                     }
                     at += len;
                 }
-                Ok(Parsed::Partial(Some(r))) if rest.len() >= STREAM_FROM && !args.is_empty() => {
+                Ok(Parsed::Partial(Some(r)))
+                    if (rest.len() >= STREAM_FROM || r.bytes_left > BULK_MAX) && !args.is_empty() =>
+                {
                     let slices: SmallVec<[&[u8]; 8]> = args.iter().map(|(a, b)| &rest[*a..*b]).collect();
                     found(&slices, slices.len() + r.args_left + usize::from(r.bytes_left > 0));
                     (self.args_left, self.bytes_left) = (r.args_left, r.bytes_left);
@@ -272,6 +282,9 @@ where
     // What came while the server was away is forwarded first.
     let mut first = !buf.is_empty();
     loop {
+        while state.borrow().replies.in_flight() > IN_FLIGHT_MAX {
+            tokio::time::sleep(IN_FLIGHT_POLL).await;
+        }
         if !first {
             buf.reserve(read_bytes);
             let n = from_client.read_buf(&mut buf).await?;
