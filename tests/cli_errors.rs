@@ -8,9 +8,11 @@ mod harness;
 
 use harness::redtape::{Outcome, run};
 use harness::{Conn, Dir, Redtape, Server, free_port, rfc3339, wait_for};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -346,13 +348,18 @@ fn a_directory_that_is_no_journal_or_a_newer_one_is_left_alone() {
     // A folder that is not there is not made by a command that only reads.
     let missing = dir.join("missing");
     let missing = text(&missing);
-    for command in [&["journal", "ls"][..], &["journal", "verify"], &["journal", "cat"], &["snapshot", "ls"]] {
-        let outcome = redtape(&[command, &["--from", missing]].concat(), &[]);
-        assert!(outcome.code.is_some_and(|c| (65..=74).contains(&c)), "{command:?}: {outcome:?}");
-        assert!(outcome.stderr.contains("missing"), "{outcome:?}");
+    let words = &["there is no journal at", "missing; give --from DIR"];
+    for command in [
+        &["journal", "ls"][..],
+        &["journal", "verify"],
+        &["journal", "cat"],
+        &["journal", "mark", "now"],
+        &["snapshot", "ls"],
+        &["restore", "--at", "latest", "--to", &to, "--yes"],
+    ] {
+        refused(&[command, &["--from", missing]].concat(), &[], DATAERR, words);
     }
-    let outcome = redtape(&["restore", "--from", missing, "--at", "latest", "--to", &to, "--yes"], &[]);
-    assert!(outcome.code.is_some_and(|c| (65..=74).contains(&c)), "{outcome:?}");
+    refused(&["snapshot", "create", "--dir", missing, "--upstream", &url], &[], DATAERR, words);
     assert_same_tree(&before, dir.path());
     assert_eq!(state(&to), untouched);
 }
@@ -409,6 +416,13 @@ fn a_moment_that_cannot_be_restored_is_refused() {
         restore(bad, USAGE, &["lsn:N", "mark:NAME", "latest"]);
     }
     restore("mark:before-deploy", NOINPUT, &["before-deploy", "journal mark"]);
+    // Not the name of one.
+    for bad in ["", "two\nlines", "\u{1b}[2J", " blank", &"long".repeat(33)] {
+        refused(&["journal", "mark", bad, "--from", past.path()], &[], USAGE, &["a mark's name"]);
+    }
+    // What comes after the end: nothing.
+    let cat = redtape(&["journal", "cat", "--from", past.path(), "--since", "latest"], &[]).expect_success("cat");
+    assert_eq!(cat.stdout, "");
 
     assert_same_tree(&before, past.dir.path());
     assert_eq!(state(&to), untouched);
@@ -442,6 +456,8 @@ fn a_target_that_cannot_take_the_data_is_left_as_it_is() {
     full.conn().must(&args!["SET", "key:3", "precious"]);
     let untouched = state(&full.url());
     restore(&full.url(), &["--key", "key:*"], CANTCREAT, &["key:3", "nothing was changed"]);
+    // Wanted keys that there never were.
+    restore(&full.url(), &["--key", "nope:*"], NOINPUT, &["no key matches; nothing was restored"]);
     assert_eq!(state(&full.url()), untouched);
 
     // Not there, not allowed, not understood.
@@ -467,6 +483,64 @@ fn a_target_that_cannot_take_the_data_is_left_as_it_is() {
 
     assert_eq!(admin.must(&args!["DBSIZE"]), harness::conn::Value::Int(0));
     assert_same_tree(&before, past.dir.path());
+}
+
+#[test]
+fn an_interrupted_restore_puts_the_target_back() {
+    let dir = Dir::new("journal");
+    let source = Server::start();
+    for n in 0..30 {
+        source.conn().must(&args!["SET", format!("key:{n}"), n]);
+    }
+    assert_eq!(Redtape::start(&source.url(), dir.path(), &[]).terminate(), Some(0));
+    let before = tree(dir.path());
+    for signal in [Signal::INT, Signal::TERM] {
+        let target = Server::start();
+        let to = target.url();
+        // The base loads for three seconds: there is something to interrupt.
+        target.conn().must(&args!["CONFIG", "SET", "key-load-delay", 100_000]);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_redtape"))
+            .args(["restore", "--from", text(dir.path()), "--at", "latest", "--to", &to, "--yes"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let reached = lines.any(|line| line == "sending the base");
+        assert!(reached, "a restore begins");
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let said: Vec<String> = lines.collect();
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{said:?}");
+        let last = said.last().map_or("", String::as_str);
+        assert!(last.starts_with("redtape: interrupted. ") && last.contains(" target"), "{said:?}");
+        let mut conn = target.conn();
+        assert_eq!(conn.info("replication", "role"), "master");
+        assert_eq!(conn.must(&args!["DBSIZE"]), harness::conn::Value::Int(0));
+        conn.must(&args!["SET", "writable", 1]);
+    }
+    assert_same_tree(&before, dir.path());
+}
+
+#[test]
+fn a_mark_names_a_moment_that_can_be_restored_even_before_the_base_is_taken() {
+    let server = Server::start();
+    let mut admin = server.conn();
+    admin.must(&args!["CONFIG", "SET", "repl-diskless-sync", "yes"]);
+    admin.must(&args!["CONFIG", "SET", "repl-diskless-sync-delay", 3]);
+    let dir = Dir::new("early-mark");
+    let mut proxy = Redtape::start_only(&server.url(), dir.path(), &[]);
+    let path = text(dir.path());
+    wait_for("the journal", Duration::from_secs(10), || dir.join("meta").exists().then_some(()));
+    run(&["journal", "mark", "before", "--from", path]).expect_success("journal mark");
+    assert_eq!(proxy.terminate(), Some(0));
+    let target = Server::start();
+    let args = ["restore", "--from", path, "--at", "mark:before", "--to", &target.url(), "--plan"];
+    redtape(&args, &[]).expect_success("restore to the mark");
+    let listed = run(&["journal", "ls", "--from", path, "--json"]).expect_success("journal ls");
+    let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
+    let (mark, window) = (&listed["marks"][0], &listed["windows"][0]);
+    assert!(mark["ts_us"].as_i64() >= window["from_us"].as_i64(), "{listed}");
 }
 
 /// A server of another version than the tested one.

@@ -28,7 +28,12 @@ impl fmt::Display for Span {
             Some(lsn) => write!(f, "{lsn}")?,
             None => f.write_str("?")?,
         }
-        write!(f, ", {} to ", self.from_ts)?;
+        // Before the first group of a journal there is no time.
+        if self.from_ts == Micros(0) {
+            f.write_str(", the beginning to ")?;
+        } else {
+            write!(f, ", {} to ", self.from_ts)?;
+        }
         match self.to_ts {
             Some(ts) => write!(f, "{ts}"),
             None => f.write_str("?"),
@@ -65,6 +70,12 @@ pub enum OpenError {
         dir: PathBuf,
         /// What is in it.
         found: String,
+    },
+    /// Nothing is there to be read.
+    #[error("there is no journal at {}; give --from DIR", dir.display())]
+    NoJournal {
+        /// The directory, which is empty or does not exist.
+        dir: PathBuf,
     },
     /// It was written by a newer version.
     #[error(
@@ -212,5 +223,18 @@ impl StoreError {
     pub(crate) fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_owned();
         move |source| Self { action, path, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn before_the_first_group_there_is_no_time() {
+        let span = Span { from_lsn: Lsn(1), ..Span::default() };
+        assert_eq!(span.to_string(), "LSN 1 to ?, the beginning to ?");
+        let span = Span { from_ts: Micros(1), ..span };
+        assert_eq!(span.to_string(), "LSN 1 to ?, 1970-01-01T00:00:00.000001Z to ?");
     }
 }

@@ -113,6 +113,12 @@ mod tests {
     }
 
     #[test]
+    fn a_name_never_controls_a_terminal() {
+        assert_eq!(mark("before déploy \"2\"", 1).shown_name(), "before déploy \"2\"");
+        assert_eq!(mark("a\n\x1b[2Jb\u{85}", 1).shown_name(), "a\\n\\u{1b}[2Jb\\u{85}");
+    }
+
+    #[test]
     fn every_flipped_bit_is_found() {
         let line = encode(&mark("m", 9)).unwrap();
         let line = line.trim_end().as_bytes();

@@ -172,7 +172,7 @@ impl Journal {
             notes.push(cut_tail(&dir, cut)?);
         }
         bytes -= take_footer_off(&plan)?;
-        notes.extend(clean_snapshots(&dir)?);
+        let folders = Directory::new(dir.root());
         let appender = Appender::resume(
             dir,
             lock,
@@ -182,7 +182,9 @@ impl Journal {
             plan.resume,
             (bytes, segments),
         )?;
-        let recovered = Recovered { journal_id: meta.journal_id, last: appender.last_position(), notes, created };
+        let last = appender.last_position();
+        notes.extend(clean_snapshots(&folders, last.as_ref().map_or(TimelineId(0), |l| l.timeline))?);
+        let recovered = Recovered { journal_id: meta.journal_id, last, notes, created };
         for note in &recovered.notes {
             tracing::warn!("{note}");
         }
@@ -216,8 +218,21 @@ fn refuse_other_directory(dir: &Directory) -> Result<(), OpenError> {
     }
 }
 
+/// What to say of a directory without `meta` from which somebody wants to read.
+pub(crate) fn not_a_journal(dir: &Directory) -> OpenError {
+    let root = dir.root().to_owned();
+    match foreign_files(dir) {
+        Ok(Some(found)) => OpenError::NotAJournal { dir: root, found },
+        Ok(None) => OpenError::NoJournal { dir: root },
+        Err(OpenError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            OpenError::NoJournal { dir: root }
+        }
+        Err(other) => other,
+    }
+}
+
 /// Names the files that no journal leaves beside a missing `meta`.
-pub(crate) fn foreign_files(dir: &Directory) -> Result<Option<String>, OpenError> {
+fn foreign_files(dir: &Directory) -> Result<Option<String>, OpenError> {
     let root = dir.root();
     let mut foreign = Vec::new();
     for entry in std::fs::read_dir(root).map_err(OpenError::io("list", root))? {
@@ -263,7 +278,11 @@ fn set_aside(dir: &Directory, path: &Path) -> Result<String, OpenError> {
 
 fn cut_tail(dir: &Directory, cut: &Cut) -> Result<String, OpenError> {
     let to = dir.quarantine_path(&torn_name(&cut.path, cut.at));
-    copy_tail(&cut.path, cut.at, &to).map_err(OpenError::io("copy to quarantine", &cut.path))?;
+    if let Err(e) = copy_tail(&cut.path, cut.at, &to) {
+        // Half a copy is worth nothing, and the space is wanted: the disk is full, most likely.
+        let _ = std::fs::remove_file(&to);
+        return Err(OpenError::io("copy to quarantine", &cut.path)(e));
+    }
     sync_dir(&dir.quarantine()).map_err(OpenError::io("sync", dir.quarantine()))?;
     shorten(&cut.path, cut.at)?;
     Ok(format!(

@@ -167,3 +167,14 @@ pub struct Mark {
     /// Everything up to this LSN is before it.
     pub lsn: Lsn,
 }
+
+impl Mark {
+    /// Its name for a terminal: what would control it is escaped.
+    pub fn shown_name(&self) -> String {
+        let mut shown = String::with_capacity(self.name.len());
+        for c in self.name.chars() {
+            if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+        }
+        shown
+    }
+}

@@ -108,7 +108,7 @@ async fn take(dir: &Path, upstream: &RedisUrl) -> Result<SnapshotTaken, Snapshot
     }
     let lsn = lsn_at(dir, timeline, offset).await?;
     let position = Position { timeline, replid, offset, db: 0 };
-    let summary = copy
+    let (summary, _) = copy
         .commit(|s| manifest(s, (lsn, ts), &position, SnapshotKind::Manual, &table))
         .map_err(SnapshotError::Copy)?;
     Ok(SnapshotTaken { lsn, ts, bytes: summary.bytes, timeline })

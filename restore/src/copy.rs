@@ -13,6 +13,7 @@ use redtape_wire::resp::encode_command;
 
 use crate::error::RestoreError;
 use crate::filter::Filter;
+use crate::interrupt::Interrupt;
 use crate::progress::{Event, Observer, Unit};
 use crate::scratch::Scratch;
 use crate::server::{Server, Value, text};
@@ -52,6 +53,7 @@ pub fn check_conflicts(
     target: &mut Server,
     filter: &Filter,
     observer: &mut dyn Observer,
+    interrupt: &Interrupt,
 ) -> Result<Wanted, RestoreError> {
     let keyspace = scratch.server.info(Some("keyspace"))?.keyspace();
     let dbs: Vec<(u32, u64)> = keyspace.into_iter().filter(|(db, _)| filter.wants_db(*db)).collect();
@@ -61,6 +63,7 @@ pub fn check_conflicts(
         let mut selected = false;
         let mut scan = Scan::new(db);
         while let Some(keys) = scan.next(&mut scratch.server)? {
+            interrupt.check()?;
             seen += keys.len() as u64;
             let keys: Vec<Vec<u8>> = keys.into_iter().filter(|k| filter.wants_key(k)).collect();
             if keys.is_empty() {
@@ -107,6 +110,7 @@ pub fn copy(
     filter: &Filter,
     wanted: &Wanted,
     observer: &mut dyn Observer,
+    interrupt: &Interrupt,
 ) -> Result<Copied, RestoreError> {
     let total = wanted.values().sum();
     observer.on(&Event::Step { name: "copying keys", total, unit: Unit::Keys });
@@ -117,12 +121,12 @@ pub fn copy(
         copied: Copied::default(),
         batch: Batch::default(),
     };
-    let result = copier.run(scratch, target, filter, wanted, observer);
+    let result = copier.run(scratch, target, filter, wanted, observer, interrupt);
     observer.on(&Event::StepDone);
     let done: u64 = copier.copied.keys.values().sum();
     result.map_err(|cause| {
         if done == 0 {
-            return cause;
+            return cause.before_the_target();
         }
         let aftermath = format!("{done} of {total} keys had been written by then and are still in the target");
         RestoreError::Undone { cause: Box::new(cause), aftermath }
@@ -155,6 +159,7 @@ impl Copier {
         filter: &Filter,
         wanted: &Wanted,
         observer: &mut dyn Observer,
+        interrupt: &Interrupt,
     ) -> Result<(), RestoreError> {
         for db in wanted.keys().copied() {
             select(target, db)?;
@@ -162,6 +167,7 @@ impl Copier {
             while let Some(keys) = scan.next(&mut scratch.server)? {
                 let mut left: Vec<Vec<u8>> = keys.into_iter().filter(|k| filter.wants_key(k)).collect();
                 while !left.is_empty() {
+                    interrupt.check()?;
                     let rest = left.split_off(self.fetch.min(left.len()));
                     self.take(&mut scratch.server, left)?;
                     left = rest;

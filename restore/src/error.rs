@@ -24,6 +24,8 @@ pub(crate) mod exit {
     pub(crate) const IOERR: u8 = 74;
     /// Not allowed.
     pub(crate) const NOPERM: u8 = 77;
+    /// Not one of `sysexits`: as shells have it, 128 + SIGINT.
+    pub(crate) const INTERRUPTED: u8 = 130;
 }
 
 /// Why a restore was not done.
@@ -74,6 +76,10 @@ pub enum RestoreError {
     Link(String),
     #[error("not confirmed; nothing was changed")]
     NotConfirmed,
+    #[error("no key matches; nothing was restored")]
+    NoKeys,
+    #[error("interrupted")]
+    Interrupted,
     #[error("the target is not what was planned: {0}; do not use it, and please report this")]
     Verify(String),
     /// Any of the above, after which something had to be undone.
@@ -87,12 +93,12 @@ impl RestoreError {
         match self {
             Self::Usage(_) | Self::NotConfirmed => exit::USAGE,
             Self::Open(e) => match e {
-                OpenError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => exit::NOINPUT,
                 OpenError::Io { source, .. } => io_code(source),
                 OpenError::Locked { .. } => exit::UNAVAILABLE,
                 _ => exit::DATAERR,
             },
-            Self::Point(_) => exit::NOINPUT,
+            Self::Point(PointError::Damaged { .. } | PointError::NewestLost { .. }) => exit::DATAERR,
+            Self::Point(_) | Self::NoKeys => exit::NOINPUT,
             Self::Read(ReadError::Io { source, .. }) | Self::Io { source, .. } => io_code(source),
             Self::Read(_) | Self::Base { .. } => exit::DATAERR,
             Self::Login { .. } | Self::Denied { .. } => exit::NOPERM,
@@ -105,7 +111,18 @@ impl RestoreError {
             | Self::Scratch(_)
             | Self::Link(_) => exit::UNAVAILABLE,
             Self::Verify(_) => exit::SOFTWARE,
+            Self::Interrupted => exit::INTERRUPTED,
             Self::Undone { cause, .. } => cause.exit_code(),
+        }
+    }
+
+    /// Says of an interruption that the target has nothing of it.
+    pub(crate) fn before_the_target(self) -> Self {
+        match self {
+            Self::Interrupted => {
+                Self::Undone { cause: Box::new(self), aftermath: "Nothing was written to the target".to_owned() }
+            }
+            other => other,
         }
     }
 

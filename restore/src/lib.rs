@@ -14,6 +14,10 @@
 //! - [`scratch`]: the same into a local server whose wall clock redtape holds; [`copy`] takes keys from
 //!   there by `DUMP`/`RESTORE`.
 //!
+//! # After an interruption
+//! SIGINT and SIGTERM set an [`Interrupt`]; what was begun is undone: a target fed over the link is
+//! detached and emptied again.
+//!
 //! # After a crash or a kill
 //! Before the promotion a target fed over the link is a read-only replica of a master that is gone:
 //! clients see `READONLY` errors, the next restore says what it finds and how to clear it. A copy
@@ -24,6 +28,7 @@ pub mod clock;
 pub mod copy;
 mod error;
 pub mod filter;
+mod interrupt;
 pub mod link;
 pub mod plan;
 pub mod point;
@@ -39,6 +44,7 @@ pub mod when;
 
 pub use error::RestoreError;
 pub use filter::Filter;
+pub use interrupt::Interrupt;
 pub use plan::{Forced, Plan, Via};
 pub use progress::{Event, Observer, Silent};
 pub use run::{Prepared, Report, Request, prepare};

@@ -245,8 +245,8 @@ pub fn make(facts: &Facts<'_>, via: Via, reason: String, scratch: Option<&Binary
             if target.policy == "noeviction" { "writing fails" } else { "it begins to evict what was restored" }
         ));
     }
-    if target.replicas > 0 && via != Via::Scratch {
-        warnings.push(format!("{} replicas follow the target; they get everything too", target.replicas));
+    if via != Via::Scratch {
+        warnings.extend(followers(target));
     }
     Plan {
         at: point.asked.to_string(),
@@ -275,6 +275,25 @@ pub fn make(facts: &Facts<'_>, via: Via, reason: String, scratch: Option<&Binary
     }
 }
 
+/// What those notice who follow the target while it follows redtape.
+fn followers(target: &TargetFacts) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if target.is_source {
+        warnings.push(
+            "this is the server that the journal follows: clients get READONLY while it loads, and the journal begins a new timeline; writes from now until its new base can't be restored. Stop the writers first"
+                .to_owned(),
+        );
+    }
+    // One of them is redtape itself.
+    let others = target.replicas.saturating_sub(u64::from(target.is_source));
+    match others {
+        0 => {}
+        1 => warnings.push("1 replica follows the target; it gets everything too".to_owned()),
+        n => warnings.push(format!("{n} replicas follow the target; they get everything too")),
+    }
+    warnings
+}
+
 /// A rough guess from common speeds of one server.
 fn estimate(base_bytes: u64, tape: &TapeFacts, via: Via) -> f64 {
     const LOAD_BYTES_PER_S: f64 = 150e6;
@@ -289,6 +308,11 @@ fn estimate(base_bytes: u64, tape: &TapeFacts, via: Via) -> f64 {
     };
     let seconds = 0.5 + load + replay + passes * (load + tape.bytes as f64 / LOAD_BYTES_PER_S / 2.0);
     (seconds * 10.0).round() / 10.0
+}
+
+/// `1 group`, `2 groups`.
+fn count(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 impl fmt::Display for Plan {
@@ -312,8 +336,11 @@ impl fmt::Display for Plan {
         writeln!(f, "base         {file} ({at}, LSN {lsn}, {bytes} bytes, {rdb})")?;
         write!(
             f,
-            "replay       {} records in {} groups, {} bytes; about {} s",
-            self.replay_records, self.replay_groups, self.replay_bytes, self.estimate_seconds
+            "replay       {} in {}, {}; about {} s",
+            count(self.replay_records, "record"),
+            count(self.replay_groups, "group"),
+            count(self.replay_bytes, "byte"),
+            self.estimate_seconds
         )?;
         for warning in &self.warnings {
             write!(f, "\nwarning      {warning}")?;

@@ -40,6 +40,8 @@ fn target(banner: &str) -> TargetFacts {
         cluster: false,
         follows: None,
         replicas: 0,
+        replid: String::new(),
+        is_source: false,
         maxmemory: 0,
         policy: "noeviction".to_owned(),
         used_memory: 0,
@@ -70,7 +72,7 @@ fn usual() -> Case {
         rdb: "REDIS0010",
         made_by: "7.0.15",
         target: target("Redis v=7.0.15"),
-        tape: TapeFacts { records: 9, ..TapeFacts::default() },
+        tape: TapeFacts { records: 9, groups: 1, ..TapeFacts::default() },
         filter: Filter::default(),
         forced: None,
     }
@@ -179,7 +181,7 @@ fn the_plan_says_everything() {
         "LSN 10",
         "scratch server and copy: why",
         "/usr/bin/redis-server",
-        "9 records",
+        "9 records in 1 group, 0 bytes",
         "from the point",
         "functions are left out",
     ] {
@@ -190,4 +192,31 @@ fn the_plan_says_everything() {
     assert_eq!((json["via"].as_str(), json["lsn"].as_u64()), (Some("scratch"), Some(10)));
     let link = make(&Facts { filter: &Filter::default(), ..facts }, Via::Link, String::new(), None);
     assert!(link.functions && link.warnings.iter().any(|w| w.contains("evict")));
+}
+
+#[test]
+fn who_follows_the_target_is_told() {
+    let warnings = |replicas, is_source, via| {
+        let mut case = usual();
+        (case.target.replicas, case.target.is_source) = (replicas, is_source);
+        let point = point(case.made_by);
+        let facts = Facts {
+            point: &point,
+            rdb: redtape_wire::rdb::parse_header(b"REDIS0010").expect("header"),
+            tape: &case.tape,
+            target: &case.target,
+            filter: &case.filter,
+            forced: None,
+        };
+        make(&facts, via, String::new(), None).warnings.split_off(1)
+    };
+    assert_eq!(warnings(0, false, Via::Link), Vec::<String>::new());
+    assert_eq!(warnings(1, false, Via::Link), ["1 replica follows the target; it gets everything too"]);
+    assert_eq!(warnings(2, false, Via::Link), ["2 replicas follow the target; they get everything too"]);
+    // The recorded server itself: one of its replicas is redtape.
+    let into_source = warnings(1, true, Via::LinkFromScratch);
+    assert!(into_source.len() == 1 && into_source[0].contains("Stop the writers first"), "{into_source:?}");
+    assert_eq!(warnings(2, true, Via::Link).len(), 2);
+    // Copied keys are writes like any other.
+    assert_eq!(warnings(1, true, Via::Scratch), Vec::<String>::new());
 }

@@ -39,6 +39,10 @@ pub trait Facts {
     fn marks(&self) -> Vec<Mark>;
     /// Snapshots.
     fn snapshots(&self) -> Vec<SnapshotInfo>;
+    /// Damage that was worked around.
+    fn notes(&self) -> Vec<String>;
+    /// The timeline that began last, whether or not anything of it can be restored.
+    fn last_timeline(&self) -> Option<TimelineId>;
     /// The last whole group with `ts <= at`.
     fn cut_by_ts(&self, timeline: TimelineId, at: Micros) -> Result<Cut, ReadError>;
     /// The last whole group that ends at or before `lsn`.
@@ -56,7 +60,19 @@ impl Facts for Catalog {
         Self::marks(self).to_vec()
     }
     fn snapshots(&self) -> Vec<SnapshotInfo> {
-        Self::snapshots(self).to_vec()
+        // Only those that show their timeline's own history.
+        let timelines = self.timelines();
+        let belongs = |s: &&SnapshotInfo| {
+            let m = &s.manifest;
+            timelines.iter().any(|t| t.id == m.timeline && t.source_id == m.source_id && m.offset >= t.start_offset)
+        };
+        Self::snapshots(self).iter().filter(belongs).cloned().collect()
+    }
+    fn last_timeline(&self) -> Option<TimelineId> {
+        self.timelines().last().map(|t| t.id)
+    }
+    fn notes(&self) -> Vec<String> {
+        Self::notes(self).to_vec()
     }
     fn cut_by_ts(&self, timeline: TimelineId, at: Micros) -> Result<Cut, ReadError> {
         self.find_cut_by_ts(timeline, at)
@@ -74,24 +90,42 @@ pub enum PointError {
         "the journal holds no restorable moment yet: it has no base snapshot; let `redtape proxy` or `redtape follow` finish its first full sync"
     )]
     NoWindow,
+    #[error("{}", damaged_behind(*.end))]
+    Damaged { end: Micros },
+    /// The newest timeline can't be restored, and an older one is not what was asked for.
+    #[error(
+        "the base of the newest timeline ({timeline}) is missing or damaged, so nothing of it can be restored; \
+         `redtape journal verify` says more; to restore up to the end of the one before use --at {end}"
+    )]
+    NewestLost { timeline: TimelineId, end: Micros },
     #[error("{asked} is outside of what can be restored. Restorable:\n{windows}")]
     Outside { asked: Micros, windows: String },
     #[error(
-        "{asked} is later than the journal's end ({end}); use --at latest for the newest state in it. Restorable:\n{windows}"
+        "{asked} is later than the journal's end ({end}); {}. Restorable:\n{windows}",
+        if *.damaged { damaged_behind(*.end) } else { "use --at latest for the newest state in it".to_owned() }
     )]
-    Future { asked: Micros, end: Micros, windows: String },
+    Future { asked: Micros, end: Micros, damaged: bool, windows: String },
     #[error(
         "{asked} lies in a gap of the journal, from {from} to {to}: {reason}. Nearest restorable moments: {nearest}"
     )]
     InGap { asked: Micros, from: Micros, to: Micros, reason: String, nearest: String },
     #[error("there is no mark named {name:?}; {known}")]
     NoMark { name: String, known: String },
-    #[error("LSN {lsn} can't be restored. Restorable:\n{windows}")]
-    NoLsn { lsn: Lsn, windows: String },
+    #[error(
+        "LSN {lsn} can't be restored{}. Restorable:\n{windows}",
+        damaged.map(|end| format!(": {}", damaged_behind(end))).unwrap_or_default()
+    )]
+    NoLsn { lsn: Lsn, damaged: Option<Micros>, windows: String },
     #[error("no snapshot lies at or before {asked} in timeline {timeline}; restorable:\n{windows}")]
     NoBase { asked: Micros, timeline: TimelineId, windows: String },
     #[error("the snapshot {} is listed but its file is missing", .0.display())]
     BaseMissing(PathBuf),
+}
+
+fn damaged_behind(end: Micros) -> String {
+    format!(
+        "the journal is damaged behind {end}; `redtape journal verify` shows where; to restore up to there use --at {end}"
+    )
 }
 
 /// Finds the restore point, or says why there is none; an outer error = the journal can't be read.
@@ -110,6 +144,11 @@ pub fn locate(when: &When, now: Micros, facts: &dyn Facts) -> Result<Result<Rest
             let cut = facts.cut_by_ts(window.timeline, *at)?;
             (window, cut, *at, slack_warning(&cut, *at).into_iter().collect())
         }
+        Moment::Latest if newest.damaged_behind => return Ok(Err(PointError::Damaged { end: newest.to })),
+        Moment::Latest if facts.last_timeline().is_some_and(|last| last > newest.timeline) => {
+            let timeline = facts.last_timeline().unwrap_or_default();
+            return Ok(Err(PointError::NewestLost { timeline, end: newest.to }));
+        }
         Moment::Latest => (newest, facts.cut_by_lsn(newest.timeline, newest.to_lsn)?, newest.to, Vec::new()),
         Moment::Lsn(lsn) => match by_lsn(*lsn, None, &windows, facts)? {
             Ok((window, cut, warnings)) => (window, cut, cut.ts, warnings),
@@ -126,6 +165,7 @@ pub fn locate(when: &When, now: Micros, facts: &dyn Facts) -> Result<Result<Rest
             }
         }
     };
+    warnings.extend(facts.notes());
     let timed = matches!(when, Moment::At(_));
     let snapshots = facts.snapshots();
     let base = snapshots
@@ -163,9 +203,18 @@ fn by_lsn<'a>(
 ) -> Result<Result<Found<'a>, PointError>, ReadError> {
     // The last LSN of a timeline is also that of the next one's base: the moment tells which is meant.
     let holds = |w: &&Window| w.from_lsn <= lsn && lsn <= w.to_lsn;
-    let named = |w: &&Window| near.is_some_and(|ts| w.from <= ts && ts <= w.to);
-    let Some(window) = windows.iter().find(|w| holds(w) && named(w)).or_else(|| windows.iter().find(holds)) else {
-        return Ok(Err(PointError::NoLsn { lsn, windows: list_windows(windows) }));
+    let named = |w: &&Window| near.is_none_or(|ts| w.from <= ts && ts <= w.to);
+    if let Some(ts) = near
+        && !windows.iter().any(|w| named(&w))
+    {
+        // Its LSN may lie in a window, but what the window shows there is another moment.
+        return Ok(Err(not_in_a_window(ts, windows, &facts.gaps())));
+    }
+    let Some(window) = windows.iter().find(|w| holds(w) && named(w)) else {
+        // The last window before it.
+        let before = windows.iter().filter(|w| w.to_lsn < lsn).max_by_key(|w| (w.to_lsn, w.timeline));
+        let damaged = before.filter(|w| w.damaged_behind).map(|w| w.to);
+        return Ok(Err(PointError::NoLsn { lsn, damaged, windows: list_windows(windows) }));
     };
     let cut = facts.cut_by_lsn(window.timeline, lsn)?;
     let mut warnings = Vec::new();
@@ -204,8 +253,10 @@ fn not_in_a_window(asked: Micros, windows: &[Window], gaps: &[Gap]) -> PointErro
             nearest: nearest.join(" and "),
         };
     }
-    match windows.iter().map(|w| w.to).max() {
-        Some(end) if asked > end => PointError::Future { asked, end, windows: list_windows(windows) },
+    match windows.iter().max_by_key(|w| (w.to, w.timeline)) {
+        Some(last) if asked > last.to => {
+            PointError::Future { asked, end: last.to, damaged: last.damaged_behind, windows: list_windows(windows) }
+        }
         _ => PointError::Outside { asked, windows: list_windows(windows) },
     }
 }
@@ -222,7 +273,7 @@ fn list_marks(marks: &[Mark]) -> String {
     if marks.is_empty() {
         return "the journal has no marks (set one with `redtape journal mark NAME`)".to_owned();
     }
-    let line = |m: &Mark| format!("{} ({}, LSN {})", m.name, m.ts, m.lsn);
+    let line = |m: &Mark| format!("{} ({}, LSN {})", m.shown_name(), m.ts, m.lsn);
     let shown: Vec<String> = marks.iter().rev().take(SHOWN).map(line).collect();
     let more = marks.len().saturating_sub(SHOWN);
     let more = if more > 0 { format!(", and {more} older ones") } else { String::new() };

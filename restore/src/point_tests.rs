@@ -53,6 +53,7 @@ impl Facts for Fake {
             from_lsn: Lsn(from_lsn),
             to: Micros(to),
             to_lsn: Lsn(to_lsn),
+            damaged_behind: false,
         };
         vec![window(1, 100, 0, 160, 5), window(2, 300, 5, 400, 6)]
     }
@@ -67,16 +68,55 @@ impl Facts for Fake {
             mark("deploy", 130, 4),
             mark("later", 305, 5),
             mark("end", 155, 5),
+            mark("before the base", 250, 5),
         ]
     }
     fn snapshots(&self) -> Vec<SnapshotInfo> {
         vec![snapshot(1, 0, 100), snapshot(1, 4, 130), snapshot(2, 5, 300)]
+    }
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+    fn last_timeline(&self) -> Option<TimelineId> {
+        self.windows().last().map(|w| w.timeline)
     }
     fn cut_by_ts(&self, timeline: TimelineId, at: Micros) -> Result<Cut, ReadError> {
         Ok(cut(timeline, |_, ts| ts <= at.0))
     }
     fn cut_by_lsn(&self, timeline: TimelineId, lsn: Lsn) -> Result<Cut, ReadError> {
         Ok(cut(timeline, |end, _| end <= lsn.0))
+    }
+}
+
+/// The same journal with damage behind the end of its last window.
+struct Damaged;
+
+impl Facts for Damaged {
+    fn windows(&self) -> Vec<Window> {
+        let mut windows = Fake.windows();
+        windows[1].damaged_behind = true;
+        windows
+    }
+    fn gaps(&self) -> Vec<Gap> {
+        Fake.gaps()
+    }
+    fn marks(&self) -> Vec<Mark> {
+        Fake.marks()
+    }
+    fn snapshots(&self) -> Vec<SnapshotInfo> {
+        Fake.snapshots()
+    }
+    fn notes(&self) -> Vec<String> {
+        vec!["a segment is corrupt".to_owned()]
+    }
+    fn last_timeline(&self) -> Option<TimelineId> {
+        Fake.last_timeline()
+    }
+    fn cut_by_ts(&self, timeline: TimelineId, at: Micros) -> Result<Cut, ReadError> {
+        Fake.cut_by_ts(timeline, at)
+    }
+    fn cut_by_lsn(&self, timeline: TimelineId, lsn: Lsn) -> Result<Cut, ReadError> {
+        Fake.cut_by_lsn(timeline, lsn)
     }
 }
 
@@ -125,10 +165,67 @@ fn refusals_name_what_can_be_had() {
         (at(200), &["gap", "the server was replaced", "00.000160Z and", "00.000300Z"]),
         (When::Lsn(Lsn(7)), &["LSN 7", "LSN 5 to 6"]),
         (When::Mark("nope".into()), &["\"nope\"", "deploy"]),
+        // Its LSN is in both windows, its moment in none.
+        (When::Mark("before the base".into()), &["00.000250Z lies in a gap", "the server was replaced"]),
     ] {
         let error = locate(&when, Micros(1000), &Fake).expect("readable").expect_err("refused").to_string();
         for word in words {
             assert!(error.contains(word), "{when:?}: {error}");
         }
     }
+}
+
+#[test]
+fn a_damaged_end_is_not_taken_for_the_end() {
+    let find = |when| locate(&when, Micros(1000), &Damaged).expect("readable");
+    let advice = "damaged behind 1970-01-01T00:00:00.000400Z; `redtape journal verify` shows where; to restore up to there use --at 1970-01-01T00:00:00.000400Z";
+    for when in [When::Latest, at(401), When::Lsn(Lsn(7))] {
+        let error = find(when.clone()).expect_err("refused");
+        assert!(error.to_string().contains(advice), "{when:?}: {error}");
+        assert!(!error.to_string().contains("latest"), "{when:?}: {error}");
+        let code = crate::error::RestoreError::from(error).exit_code();
+        assert_eq!(code, if when == When::Latest { 65 } else { 66 }, "{when:?}");
+    }
+    for when in [at(400), at(110), When::Lsn(Lsn(6))] {
+        let point = find(when.clone()).unwrap_or_else(|e| panic!("{when:?}: {e}"));
+        assert_eq!(point.warnings, ["a segment is corrupt"], "{when:?}");
+    }
+}
+
+/// The newest timeline began, and its base is gone.
+struct NewestLost;
+
+impl Facts for NewestLost {
+    fn windows(&self) -> Vec<Window> {
+        Fake.windows()
+    }
+    fn gaps(&self) -> Vec<Gap> {
+        Fake.gaps()
+    }
+    fn marks(&self) -> Vec<Mark> {
+        Fake.marks()
+    }
+    fn snapshots(&self) -> Vec<SnapshotInfo> {
+        Fake.snapshots()
+    }
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+    fn last_timeline(&self) -> Option<TimelineId> {
+        Some(TimelineId(99))
+    }
+    fn cut_by_ts(&self, timeline: TimelineId, at: Micros) -> Result<Cut, ReadError> {
+        Fake.cut_by_ts(timeline, at)
+    }
+    fn cut_by_lsn(&self, timeline: TimelineId, lsn: Lsn) -> Result<Cut, ReadError> {
+        Fake.cut_by_lsn(timeline, lsn)
+    }
+}
+
+#[test]
+fn an_older_timeline_is_not_taken_for_the_latest() {
+    let refused = locate(&When::Latest, Micros(1000), &NewestLost).expect("readable").expect_err("refused");
+    assert!(matches!(refused, PointError::NewestLost { timeline: TimelineId(99), .. }), "{refused}");
+    assert!(refused.to_string().contains("--at "), "{refused}");
+    assert!(locate(&When::Latest, Micros(1000), &Fake).expect("readable").is_ok());
 }

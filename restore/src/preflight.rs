@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use redtape_journal::TimelineInfo;
 use redtape_wire::url::Endpoint;
 
 use crate::error::RestoreError;
@@ -22,6 +23,10 @@ pub struct TargetFacts {
     pub follows: Option<(String, bool)>,
     /// Replicas that follow it.
     pub replicas: u64,
+    /// The id of its replication history; empty = not told.
+    pub replid: String,
+    /// The journal follows it; filled in by [`Self::compare_with`].
+    pub is_source: bool,
     /// Its memory limit, 0 = none.
     pub maxmemory: u64,
     /// What it does at the limit.
@@ -73,6 +78,8 @@ impl TargetFacts {
             cluster: info.get("cluster_enabled") == Some("1"),
             follows,
             replicas: info.number("connected_slaves").unwrap_or(0),
+            replid: info.get("master_replid").unwrap_or_default().to_owned(),
+            is_source: false,
             maxmemory: info.number("maxmemory").unwrap_or(0),
             policy: info.get("maxmemory_policy").unwrap_or("noeviction").to_owned(),
             used_memory: info.number("used_memory").unwrap_or(0),
@@ -86,6 +93,11 @@ impl TargetFacts {
             unix: matches!(server.url().endpoint, Endpoint::Unix(_)),
             unknown_commands: Vec::new(),
         })
+    }
+
+    /// Finds out whether it is the server of one of these histories.
+    pub fn compare_with(&mut self, timelines: &[TimelineInfo]) {
+        self.is_source = !self.replid.is_empty() && timelines.iter().any(|t| t.source_id == self.replid);
     }
 
     /// What is in it, in words; `None` = nothing.

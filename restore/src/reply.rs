@@ -1,7 +1,7 @@
 //! Reads RESP2 replies from a blocking stream.
 //!
 //! A restore reads millions of them, many of them in one pipeline; the client library's resumable decoder
-//! spends ten times as long on that and gives up on an interrupted system call.
+//! gives up on an interrupted system call.
 
 use std::io::{self, BufRead, ErrorKind, Read as _};
 

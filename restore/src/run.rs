@@ -19,6 +19,7 @@ use serde::Serialize;
 use crate::copy::{check_conflicts, copy};
 use crate::error::RestoreError;
 use crate::filter::Filter;
+use crate::interrupt::Interrupt;
 use crate::link::{Delivered, Expected, Load, Replica, deliver};
 use crate::plan::{Facts, Forced, Plan, Via, choose, make};
 use crate::point::{PointError, RestorePoint, locate};
@@ -46,6 +47,8 @@ pub struct Request {
     pub server_bin: Option<PathBuf>,
     /// The present, for "ago".
     pub now: Micros,
+    /// Ends the restore when it is set.
+    pub interrupt: Interrupt,
 }
 
 /// A restore that could begin.
@@ -59,6 +62,7 @@ pub struct Prepared {
     target: Server,
     filter: Filter,
     binary: Option<Binary>,
+    interrupt: Interrupt,
 }
 
 impl std::fmt::Debug for Prepared {
@@ -107,6 +111,7 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
     observer.on(&Event::Resolved(&point));
     let mut target = Server::connect(&request.to)?;
     let mut target_facts = TargetFacts::read(&mut target)?;
+    target_facts.compare_with(&catalog.timelines());
     let rdb = check_base(&point.base, observer)?;
     let tape = JournalTape { catalog, timeline: point.timeline, after: point.base.manifest.lsn, upto: point.lsn };
     observer.on(&Event::Step {
@@ -145,6 +150,7 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
         target,
         filter: request.filter.clone(),
         binary,
+        interrupt: request.interrupt.clone(),
     })
 }
 
@@ -233,8 +239,9 @@ impl Prepared {
         let mut load =
             Load { rdb: &mut rdb, rdb_bytes: self.rdb_bytes, tape: &self.tape, records: self.tape_facts.records };
         let expected = self.expected();
-        let replica = Replica { server: &mut self.target, expected, clock: None };
-        let delivered = deliver(replica, &mut load, observer, &mut |_, _| Ok(()))?;
+        let replica = Replica { server: &mut self.target, expected, clock: None, interrupt: &self.interrupt };
+        let delivered =
+            deliver(replica, &mut load, observer, &mut |_, _| Ok(())).map_err(RestoreError::before_the_target)?;
         let checks = link_checks(&delivered);
         Ok(self.report(delivered.keys, delivered.functions, checks))
     }
@@ -245,7 +252,7 @@ impl Prepared {
         let mut rdb = open(&self.point.base.path)?;
         let mut load =
             Load { rdb: &mut rdb, rdb_bytes: self.rdb_bytes, tape: &self.tape, records: self.tape_facts.records };
-        let delivered = scratch.load(&mut load, observer)?;
+        let delivered = scratch.load(&mut load, observer, &self.interrupt).map_err(RestoreError::before_the_target)?;
         Ok((scratch, delivered))
     }
 
@@ -267,7 +274,7 @@ impl Prepared {
         let tape: &dyn Tape = &nothing;
         let mut load = Load { rdb: &mut rdb, rdb_bytes, tape, records: 0 };
         let expected = self.expected();
-        let replica = Replica { server: &mut self.target, expected, clock: None };
+        let replica = Replica { server: &mut self.target, expected, clock: None, interrupt: &self.interrupt };
         let mut checks = Vec::new();
         // Fields of hashes that have expired by the target's clock are not in its digest.
         let still = !self.target_facts.version.has_field_ttl();
@@ -282,7 +289,7 @@ impl Prepared {
             checks.push(compare_digests(&mut scratch.server, target, &delivered.keys, still)?);
             Ok(())
         };
-        let delivered = deliver(replica, &mut load, observer, &mut compare)?;
+        let delivered = deliver(replica, &mut load, observer, &mut compare).map_err(RestoreError::before_the_target)?;
         checks.extend(link_checks(&delivered));
         Ok(self.report(delivered.keys, delivered.functions, checks))
     }
@@ -305,12 +312,13 @@ impl Prepared {
             }
             replayed.keys
         } else {
-            check_conflicts(&mut scratch, &mut self.target, &self.filter, observer)?
+            check_conflicts(&mut scratch, &mut self.target, &self.filter, observer, &self.interrupt)
+                .map_err(RestoreError::before_the_target)?
         };
-        if wanted.is_empty() {
-            observer.on(&Event::Note("no key at that moment matches: nothing to restore"));
+        if wanted.is_empty() && !self.filter.is_everything() {
+            return Err(RestoreError::NoKeys);
         }
-        let copied = copy(&mut scratch, &mut self.target, &self.filter, &wanted, observer)?;
+        let copied = copy(&mut scratch, &mut self.target, &self.filter, &wanted, observer, &self.interrupt)?;
         let mut checks = vec!["each key was seen in the target after it was written".to_owned()];
         let (restored, planned) = (copied.keys.values().sum::<u64>(), wanted.values().sum::<u64>());
         if copied.keys != wanted {

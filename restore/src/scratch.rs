@@ -9,6 +9,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use redtape_wire::url::Secret;
 
 use crate::clock::{AT_REST, ClockFile, FILE_VARIABLE, LIBRARY, SETTLE};
 use crate::error::RestoreError;
+use crate::interrupt::Interrupt;
 use crate::link::{Delivered, Expected, Load, Replica, deliver};
 use crate::progress::Observer;
 use crate::server::{Server, Value, text};
@@ -172,6 +174,8 @@ impl Scratch {
             .current_dir(dir.path())
             .env("LD_PRELOAD", at("clock.so"))
             .env(FILE_VARIABLE, at("clock"))
+            // Ctrl-C is for redtape, which then ends it.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -212,9 +216,14 @@ impl Scratch {
     }
 
     /// Loads a base and replays a tape; afterwards the server is a master at rest.
-    pub fn load(&mut self, load: &mut Load<'_>, observer: &mut dyn Observer) -> Result<Delivered, RestoreError> {
+    pub fn load(
+        &mut self,
+        load: &mut Load<'_>,
+        observer: &mut dyn Observer,
+        interrupt: &Interrupt,
+    ) -> Result<Delivered, RestoreError> {
         let expected = Expected { port: None, password: Some(self.password.clone()) };
-        let replica = Replica { server: &mut self.server, expected, clock: Some(&self.clock) };
+        let replica = Replica { server: &mut self.server, expected, clock: Some(&self.clock), interrupt };
         let result = deliver(replica, load, observer, &mut |_, _| Ok(()));
         result.map_err(|cause| {
             if let Ok(Some(status)) = self.child.0.try_wait() {
@@ -222,11 +231,9 @@ impl Scratch {
                 return RestoreError::Scratch(format!("ended ({status}) while it was loaded; its log ends: {log}"));
             }
             match cause {
+                RestoreError::Link(why) => RestoreError::Scratch(format!("failed: {why}")),
                 // What happened to a throw-away server concerns nobody.
-                RestoreError::Undone { cause, .. } => match *cause {
-                    RestoreError::Link(why) => RestoreError::Scratch(format!("failed: {why}")),
-                    cause => cause,
-                },
+                RestoreError::Undone { cause, .. } => *cause,
                 other => other,
             }
         })
@@ -261,7 +268,8 @@ fn config(version: ServerVersion, dir: &Path, databases: u32, password: &Secret)
         "daemonize no".to_owned(),
         format!("databases {databases}"),
         "maxmemory 0".to_owned(),
-        "repl-timeout 2147483647".to_owned(),
+        // The largest whose milliseconds fit into an int: loading without a disk waits so long for bytes.
+        "repl-timeout 2147483".to_owned(),
         "timeout 0".to_owned(),
         // It sleeps until moments of the wall clock, which the kernel finds long past: it would spin.
         "jemalloc-bg-thread no".to_owned(),

@@ -31,10 +31,16 @@ impl Tape for JournalTape {
         if self.after >= self.upto {
             return Box::new(std::iter::empty());
         }
-        let inside = |g: &Result<Group, ReadError>| {
-            g.as_ref().map_or(true, |g| g.records.last().is_none_or(|r| r.lsn <= self.upto))
-        };
-        Box::new(self.catalog.groups(self.after, self.timeline).take_while(inside))
+        let mut groups = self.catalog.groups(self.after, self.timeline);
+        let mut last = self.after;
+        Box::new(std::iter::from_fn(move || {
+            // What is behind the cut is not looked at: it may be damaged.
+            let group = if last < self.upto { groups.next()? } else { return None };
+            if let Ok(group) = &group {
+                last = group.records.last().map_or(last, |r| r.lsn);
+            }
+            (group.is_err() || last <= self.upto).then_some(group)
+        }))
     }
 }
 

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `2026-11-20T12:00:00.123456+01:00` | RFC 3339, up to microseconds, any offset |
 //! | `@1795176000.000001` | seconds since 1970, up to microseconds |
-//! | `10m ago`, `1h30m ago` | before now; `d`, `h`, `m`, `s` |
+//! | `10m ago`, `1h30m ago`, `10 minutes ago` | before now; `d`, `h`, `m`, `s` or their names |
 //! | `lsn:4711` | after the group that ends with this record |
 //! | `mark:NAME` | the newest mark of that name |
 //! | `latest` | everything in the journal |
@@ -109,32 +109,35 @@ fn parse_unix(text: &str) -> Result<Micros, &'static str> {
     seconds.checked_mul(1_000_000).and_then(|us| us.checked_add(micros)).map(Micros).ok_or("too many seconds")
 }
 
+const UNIT_MISSING: &str = "a unit (d, h, m, s) stands behind each number, as in \"1h30m ago\"";
+
 fn parse_span(text: &str) -> Result<i64, &'static str> {
     let mut total: i64 = 0;
-    let mut number: Option<i64> = None;
-    let mut parts = 0;
-    for c in text.chars() {
-        let unit: i64 = match c {
-            ' ' if number.is_none() => continue,
-            '0'..='9' => {
-                let digit = i64::from(c as u8 - b'0');
-                let value = number.unwrap_or(0).checked_mul(10).and_then(|n| n.checked_add(digit));
-                number = Some(value.ok_or("too long ago")?);
-                continue;
-            }
-            's' => 1,
-            'm' => 60,
-            'h' => 3600,
-            'd' => 86400,
-            _ => return Err("units are d, h, m and s, as in \"1h30m ago\""),
-        };
-        let count = number.take().ok_or("a number stands before each unit, as in \"1h30m ago\"")?;
-        let us = count.checked_mul(unit * 1_000_000).ok_or("too long ago")?;
-        total = total.checked_add(us).ok_or("too long ago")?;
-        parts += 1;
+    let mut rest = text.trim_start();
+    if rest.is_empty() {
+        return Err(UNIT_MISSING);
     }
-    if number.is_some() || parts == 0 {
-        return Err("a unit (d, h, m, s) stands behind each number, as in \"1h30m ago\"");
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (number, behind) = rest.split_at(end);
+        if number.is_empty() {
+            return Err("a number stands before each unit, as in \"1h30m ago\"");
+        }
+        let number: i64 = number.parse().map_err(|_| "too long ago")?;
+        let behind = behind.trim_start();
+        let end = behind.find(|c: char| c.is_ascii_digit() || c.is_whitespace()).unwrap_or(behind.len());
+        let (unit, behind) = behind.split_at(end);
+        let seconds: i64 = match unit {
+            "" => return Err(UNIT_MISSING),
+            "s" | "sec" | "secs" | "second" | "seconds" => 1,
+            "m" | "min" | "mins" | "minute" | "minutes" => 60,
+            "h" | "hour" | "hours" => 3600,
+            "d" | "day" | "days" => 86400,
+            _ => return Err("units are d, h, m and s, or day, hour, minute and second, as in \"1h30m ago\""),
+        };
+        let us = number.checked_mul(seconds * 1_000_000).ok_or("too long ago")?;
+        total = total.checked_add(us).ok_or("too long ago")?;
+        rest = behind.trim_start();
     }
     Ok(total)
 }
@@ -175,6 +178,9 @@ mod tests {
             ("2d 1s ago", When::Ago(172_801_000_000)),
             ("90s ago", When::Ago(90_000_000)),
             ("0s ago", When::Ago(0)),
+            ("10 minutes ago", When::Ago(600_000_000)),
+            ("1 day 2hours 3 min 4sec ago", When::Ago(93_784_000_000)),
+            ("1minute1second ago", When::Ago(61_000_000)),
             ("lsn:42", When::Lsn(Lsn(42))),
             ("mark:before deploy", When::Mark("before deploy".into())),
             ("latest", When::Latest),
@@ -203,6 +209,8 @@ mod tests {
             ("10 ago", "unit"),
             ("m ago", "number"),
             ("10y ago", "units are"),
+            ("5 parsecs ago", "units are"),
+            ("10 minutes and ago", "number"),
             ("99999999999999999d ago", "too long"),
             ("lsn:x", "whole number"),
             ("mark:", "name is missing"),

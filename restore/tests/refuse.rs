@@ -58,7 +58,7 @@ fn journals_that_are_none_or_damaged() {
     let dir = tempfile::tempdir().unwrap();
     let target = Running::start(&[]);
     let ask = |path: &Path| request(path, When::Latest, &target, None);
-    refused(&ask(&dir.path().join("nowhere")), 66, &["nowhere"]);
+    refused(&ask(&dir.path().join("nowhere")), 65, &["there is no journal at", "nowhere; give --from DIR"]);
     std::fs::write(dir.path().join("photo.jpg"), "x").unwrap();
     refused(&ask(dir.path()), 65, &["not a journal"]);
     let path = dir.path().join("j");
@@ -83,6 +83,54 @@ fn journals_that_are_none_or_damaged() {
     let error = restore(&ask(&path)).unwrap_err();
     assert!([65, 66].contains(&error.exit_code()), "{error}");
     assert_eq!(run(&mut target.client(), "DBSIZE"), Value::Int(0));
+}
+
+#[test]
+fn a_journal_that_is_damaged_before_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    let source = Running::start(&[]);
+    let mut client = source.client();
+    let mut recorder = Recorder::start(&path, &source);
+    let mut moments = Vec::new();
+    for key in ["first", "needle", "last"] {
+        run(&mut client, &format!("SET {key} v"));
+        moments.push(recorder.catch_up());
+    }
+    // As kill -9 leaves it: no footer.
+    drop(recorder);
+    let segment = std::fs::read_dir(path.join("segments")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.windows(6).position(|w| w == b"needle").unwrap();
+    bytes[at..at + 2].copy_from_slice(b"XX");
+    std::fs::write(&segment, &bytes).unwrap();
+    let target = Running::start(&[]);
+    let ask = |at| request(&path, at, &target, None);
+    let end = moments[0].to_string();
+    let words = [&format!("damaged behind {end}"), "journal verify", &format!("use --at {end}")];
+    refused(&ask(When::Latest), 65, &words);
+    refused(&ask(When::At(moments[2])), 66, &words);
+    refused(&ask(When::Lsn(redtape_journal::Lsn(3))), 66, &words);
+    assert_eq!(run(&mut target.client(), "DBSIZE"), Value::Int(0));
+    // What is advised works, and does not pretend.
+    let (plan, report) = restore(&ask(end.parse().unwrap())).unwrap();
+    assert_eq!((report.keys[&0], report.lsn), (1, 1));
+    assert!(plan.warnings.iter().any(|w| w.contains("at offset")), "{:?}", plan.warnings);
+}
+
+#[test]
+fn the_recorded_server_itself_is_pointed_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    let source = Running::start(&[]);
+    let mut client = source.client();
+    let mut recorder = Recorder::start(&path, &source);
+    run(&mut client, "SET k v");
+    recorder.catch_up();
+    run(&mut client, "FLUSHALL");
+    let prepared = prepare(&request(&path, When::Lsn(redtape_journal::Lsn(1)), &source, None), &mut Silent).unwrap();
+    let warnings = &prepared.plan().warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("this is the server that the journal follows"), "{warnings:?}");
 }
 
 #[test]

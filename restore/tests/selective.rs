@@ -85,7 +85,9 @@ fn chosen_keys_into_a_server_with_others() {
 
     // Nothing matches.
     wanted.filter = Filter::new(&["nothing*"], &[], &[]).unwrap();
-    assert!(restore(&wanted).unwrap().1.keys.is_empty());
+    let error = restore(&wanted).unwrap_err();
+    assert_eq!((error.exit_code(), error.to_string().as_str()), (66, "no key matches; nothing was restored"));
+    assert_eq!(run(&mut client, "DBSIZE"), Value::Int(1));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use clap::{Args, Subcommand};
 use redtape_journal::{
-    Catalog, Group, Lsn, Mark, Micros, OpenError, Origin, OriginKind, Record, TimelineId, add_mark, verify,
+    Catalog, Group, Lsn, Mark, Micros, OpenError, Origin, OriginKind, Record, TimelineId, Window, add_mark, verify,
 };
 use redtape_restore::When;
 use redtape_restore::when::Moment;
@@ -77,7 +77,8 @@ pub(crate) struct CatArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct MarkArgs {
-    /// Its name.
+    /// Its name: 1 to 128 characters, none of them a control character.
+    #[arg(value_parser = mark_name)]
     name: String,
     #[command(flatten)]
     journal: DirArgs,
@@ -116,6 +117,26 @@ pub(crate) fn bytes(n: u64) -> String {
     if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", units[unit]) }
 }
 
+/// `1 key`, `2 keys`.
+pub(crate) fn count(n: u64, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
+/// A name that can be typed as `mark:NAME` and printed as it is.
+fn mark_name(name: &str) -> Result<String, &'static str> {
+    const LONGEST: usize = 128;
+    if name.trim() != name {
+        return Err("a mark's name does not begin or end with a blank");
+    }
+    if name.chars().any(char::is_control) {
+        return Err("a mark's name holds no control characters");
+    }
+    if !(1..=LONGEST).contains(&name.chars().count()) {
+        return Err("a mark's name has 1 to 128 characters");
+    }
+    Ok(name.to_owned())
+}
+
 fn ls(args: &DirArgs) -> anyhow::Result<ExitCode> {
     let catalog = Catalog::open(&args.from).map_err(catalog_failure)?;
     let (windows, gaps, timelines) = (catalog.windows(), catalog.gaps(), catalog.timelines());
@@ -125,7 +146,7 @@ fn ls(args: &DirArgs) -> anyhow::Result<ExitCode> {
             "source": catalog.meta().source,
             "windows": windows.iter().map(|w| json!({
                 "timeline": w.timeline.0, "from": w.from.to_string(), "from_us": w.from.0, "from_lsn": w.from_lsn.0,
-                "to": w.to.to_string(), "to_us": w.to.0, "to_lsn": w.to_lsn.0,
+                "to": w.to.to_string(), "to_us": w.to.0, "to_lsn": w.to_lsn.0, "damaged_behind": w.damaged_behind,
             })).collect::<Vec<_>>(),
             "gaps": gaps.iter().map(|g| json!({
                 "from": g.from.to_string(), "from_us": g.from.0, "to": g.to.to_string(), "to_us": g.to.0,
@@ -147,14 +168,19 @@ fn ls(args: &DirArgs) -> anyhow::Result<ExitCode> {
     }
     let mut text = String::new();
     let size = catalog.segments().iter().map(|s| s.bytes).sum();
-    writeln!(text, "journal of {} ({} in {} segments)", catalog.meta().source, bytes(size), catalog.segments().len())?;
-    if windows.is_empty() {
+    let segments = count(catalog.segments().len() as u64, "segment", "segments");
+    writeln!(text, "journal of {} ({} in {segments})", catalog.meta().source, bytes(size))?;
+    if windows.is_empty() && !catalog.snapshots().is_empty() {
+        writeln!(text, "\nNothing can be restored: no segment goes on from a snapshot (`redtape journal verify`).")?;
+    } else if windows.is_empty() {
         writeln!(text, "\nNothing can be restored yet: no base has been taken.")?;
     } else {
         writeln!(text, "\nEvery moment in these windows can be restored:")?;
     }
     for (n, w) in windows.iter().enumerate() {
-        writeln!(text, "  {} .. {}   LSN {} .. {}   timeline {}", w.from, w.to, w.from_lsn, w.to_lsn, w.timeline)?;
+        let damaged = if w.damaged_behind { "   damaged behind it" } else { "" };
+        let Window { from, to, from_lsn, to_lsn, timeline, .. } = w;
+        writeln!(text, "  {from} .. {to}   LSN {from_lsn} .. {to_lsn}   timeline {timeline}{damaged}")?;
         if let Some(g) = gaps.get(n) {
             writeln!(text, "  gap: {} .. {}   {}", g.from, g.to, g.reason)?;
         }
@@ -162,7 +188,7 @@ fn ls(args: &DirArgs) -> anyhow::Result<ExitCode> {
     if !catalog.marks().is_empty() {
         writeln!(text, "\nNamed moments:")?;
         for m in catalog.marks() {
-            writeln!(text, "  {}   LSN {}   mark:{}", m.ts, m.lsn, m.name)?;
+            writeln!(text, "  {}   LSN {}   mark:{}", m.ts, m.lsn, m.shown_name())?;
         }
     }
     for note in catalog.notes() {
@@ -190,6 +216,7 @@ fn check(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         let value = json!({
             "sound": problems.is_empty(), "segments": report.segments, "blocks": report.blocks, "groups": report.groups,
             "records": report.records, "snapshots": report.snapshots, "bytes": report.bytes, "problems": problems,
+            "notes": report.notes,
         });
         writeln!(text, "{value}")?;
     } else {
@@ -201,16 +228,19 @@ fn check(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
             writeln!(text, "\n  {}", p.consequence)?;
         }
         let verdict = if report.problems.is_empty() { "sound" } else { "DAMAGED" };
+        for note in &report.notes {
+            writeln!(text, "note: {note}")?;
+        }
         writeln!(
             text,
-            "{verdict}: {} segments, {} blocks, {} groups, {} records, {} snapshots, {} checked, {} problems",
-            report.segments,
-            report.blocks,
-            report.groups,
-            report.records,
-            report.snapshots,
+            "{verdict}: {}, {}, {}, {}, {}, {} checked, {}",
+            count(report.segments, "segment", "segments"),
+            count(report.blocks, "block", "blocks"),
+            count(report.groups, "group", "groups"),
+            count(report.records, "record", "records"),
+            count(report.snapshots, "snapshot", "snapshots"),
             bytes(report.bytes),
-            report.problems.len()
+            count(report.problems.len() as u64, "problem", "problems")
         )?;
     }
     out(&text)?;
@@ -235,6 +265,10 @@ fn bound(when: &When, catalog: &Catalog) -> anyhow::Result<(Option<Micros>, Opti
 
 fn cat(args: &CatArgs) -> anyhow::Result<ExitCode> {
     let catalog = Catalog::open(&args.journal.from).map_err(catalog_failure)?;
+    if matches!(args.since, Some(When::Latest)) {
+        // Nothing comes after the end.
+        return Ok(ExitCode::SUCCESS);
+    }
     let none = (None, None);
     let (since_ts, since_lsn) = args.since.as_ref().map_or(Ok(none), |w| bound(w, &catalog))?;
     let (until_ts, until_lsn) = args.until.as_ref().map_or(Ok(none), |w| bound(w, &catalog))?;
@@ -352,16 +386,26 @@ fn shown(arg: &[u8]) -> String {
 
 fn mark(args: &MarkArgs) -> anyhow::Result<ExitCode> {
     let dir = &args.journal.from;
-    let ts = Micros::now();
+    let mut ts = Micros::now();
     let deadline = Instant::now() + MARK_TIMEOUT;
     let lsn = loop {
         let catalog = Catalog::open(dir).map_err(catalog_failure)?;
         let window = catalog.windows().pop();
+        let has_base = window.is_some();
         if let Some(w) = window.filter(|w| w.to >= ts) {
+            if ts < w.from {
+                // The base came in between: what was before it can't be restored.
+                ts = Micros::now();
+                continue;
+            }
             break catalog.find_cut_by_ts(w.timeline, ts)?.lsn;
         }
         if Instant::now() > deadline {
-            let what = "nobody is writing this journal at present: start redtape proxy or follow, or mark an earlier moment by its time";
+            let what = if has_base {
+                "nobody is writing this journal at present: start redtape proxy or follow, or mark an earlier moment by its time"
+            } else {
+                "the journal has no base yet, and nothing before it can be restored: try again when redtape proxy or follow has taken it"
+            };
             return Err(Failure::new(UNAVAILABLE, what).into());
         }
         std::thread::sleep(Duration::from_millis(50));
@@ -374,6 +418,16 @@ fn mark(args: &MarkArgs) -> anyhow::Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_marks() {
+        for name in ["a", "before deploy 4.2", "vör", &"x".repeat(128)] {
+            assert_eq!(mark_name(name).as_deref(), Ok(name));
+        }
+        for (name, why) in [("", "128"), (&"x".repeat(129)[..], "128"), ("a\nb", "control"), ("a ", "blank")] {
+            assert!(mark_name(name).is_err_and(|e| e.contains(why)), "{name:?}");
+        }
+    }
 
     #[test]
     fn arguments_for_people() {

@@ -11,9 +11,11 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use redtape_journal::Micros;
 use redtape_restore::progress::Console;
-use redtape_restore::{Filter, Forced, Prepared, Report, Request, RestoreError, When, prepare};
+use redtape_restore::{Filter, Forced, Interrupt, Prepared, Report, Request, RestoreError, When, prepare};
 use redtape_wire::url::{RedisUrl, Secret};
+use tokio::signal::unix::{SignalKind, signal};
 
+use super::journal::count;
 use super::url;
 use crate::exit::{Failure, IOERR, USAGE};
 
@@ -89,8 +91,17 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
         Via::Link => Forced::Link,
         Via::Scratch => Forced::Scratch,
     });
-    let request =
-        Request { from: args.from, at: args.at, to, filter, via, server_bin: args.server_bin, now: Micros::now() };
+    let interrupt = Interrupt::default();
+    let request = Request {
+        from: args.from,
+        at: args.at,
+        to,
+        filter,
+        via,
+        server_bin: args.server_bin,
+        now: Micros::now(),
+        interrupt: interrupt.clone(),
+    };
     let mut console = Console::new(std::io::stderr().is_terminal(), args.json);
     if args.plan {
         console = console.without_plan();
@@ -102,9 +113,39 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     confirm(&prepared, args.yes)?;
+    // Up to here nothing was changed, and a signal ends the process as always.
+    listen(interrupt)?;
     let report = prepared.run(&mut console).map_err(failure)?;
     print(&if args.json { serde_json::to_string_pretty(&report)? } else { human(&report) })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// From now on the first SIGINT or SIGTERM has what was begun undone; the second one ends the process.
+fn listen(interrupt: Interrupt) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let entered = runtime.enter();
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut term = signal(SignalKind::terminate())?;
+    drop(entered);
+    let wait = move || {
+        let mut next = || {
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = int.recv() => {}
+                    _ = term.recv() => {}
+                }
+            });
+        };
+        next();
+        interrupt.set();
+        next();
+        let message = "redtape: ended while it put the target back: the target may be a read-only replica with a part of the data. Run REPLICAOF NO ONE and FLUSHALL on it before anything else";
+        // Nobody may listen to stderr any more.
+        let _ = writeln!(std::io::stderr(), "{message}");
+        std::process::exit(i32::from(RestoreError::Interrupted.exit_code()));
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
+    Ok(())
 }
 
 fn failure(error: RestoreError) -> Failure {
@@ -137,17 +178,18 @@ fn confirm(prepared: &Prepared, yes: bool) -> anyhow::Result<()> {
 
 fn human(report: &Report) -> String {
     let total: u64 = report.keys.values().sum();
-    let mut first = format!("restored {total} keys");
+    let mut first = format!("restored {}", count(total, "key", "keys"));
     if report.keys.keys().any(|db| *db != 0) {
         let parts: Vec<String> = report.keys.iter().map(|(db, n)| format!("db {db}: {n}")).collect();
         first = format!("{first} ({})", parts.join(", "));
     }
     if report.functions > 0 {
-        first = format!("{first} and {} function libraries", report.functions);
+        first = format!("{first} and {}", count(report.functions as u64, "function library", "function libraries"));
     }
     let mut lines = vec![format!("{first} as of {} (LSN {}) in {:.1} s", report.at, report.lsn, report.seconds)];
     if report.expired > 0 {
-        lines.push(format!("{} of them had a TTL that has passed since, and are gone again", report.expired));
+        let (had, are) = if report.expired == 1 { ("it", "is") } else { ("they", "are") };
+        lines.push(format!("{} of them had a TTL that has passed since: {had} {are} gone again", report.expired));
     }
     lines.extend(report.checks.iter().map(|check| format!("checked: {check}")));
     lines.join("\n")
@@ -156,4 +198,32 @@ fn human(report: &Report) -> String {
 fn print(text: &str) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{text}")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use redtape_restore::Via;
+
+    use super::*;
+
+    #[test]
+    fn one_is_not_many() {
+        let mut report = Report {
+            at: "T".to_owned(),
+            lsn: 7,
+            via: Via::Link,
+            keys: [(0, 1)].into(),
+            expired: 1,
+            functions: 1,
+            records: 1,
+            seconds: 0.4,
+            checks: Vec::new(),
+        };
+        let expected = "restored 1 key and 1 function library as of T (LSN 7) in 0.4 s\n1 of them had a TTL that has passed since: it is gone again";
+        assert_eq!(human(&report), expected);
+        report.keys = [(0, 1), (3, 2)].into();
+        (report.expired, report.functions) = (0, 2);
+        let expected = "restored 3 keys (db 0: 1, db 3: 2) and 2 function libraries as of T (LSN 7) in 0.4 s";
+        assert_eq!(human(&report), expected);
+    }
 }

@@ -9,7 +9,7 @@ use crate::directory::Directory;
 use crate::error::{Damage, OpenError};
 use crate::marks::read_marks;
 use crate::meta::Meta;
-use crate::open::foreign_files;
+use crate::open::not_a_journal;
 use crate::recover::{check_footer, check_header};
 use crate::segment::footer::Footer;
 use crate::segment::header::{HeaderFault, SegmentHeader};
@@ -34,12 +34,23 @@ pub(super) struct Entry {
     pub(super) sealed: bool,
     /// What is wrong at `data_end`, if records are missing there.
     pub(super) damage: Option<Damage>,
+    /// The damage is that the next segment does not continue this one.
+    pub(super) unchained: bool,
 }
 
 impl Entry {
     /// Its last LSN, or the one before it if it holds none.
     pub(super) fn last_lsn(&self) -> Lsn {
         Lsn(self.tally.reach.next_lsn.0 - 1)
+    }
+
+    /// Where and why the history breaks off behind this segment's blocks, in words.
+    pub(super) fn break_in_words(&self) -> String {
+        if self.unchained {
+            format!("a segment is missing, or is not the right one, behind {}", self.path.display())
+        } else {
+            format!("{} is corrupt at offset {}", self.path.display(), self.data_end)
+        }
     }
 
     fn info(&self) -> SegmentInfo {
@@ -61,8 +72,7 @@ impl Entry {
 pub(super) fn load(root: &Path) -> Result<Catalog, OpenError> {
     let dir = Directory::new(root);
     let Some(meta) = Meta::load(&dir)? else {
-        let found = foreign_files(&dir)?.unwrap_or_else(|| "nothing".to_owned());
-        return Err(OpenError::NotAJournal { dir: root.to_owned(), found });
+        return Err(not_a_journal(&dir));
     };
     let mut notes = Vec::new();
     let entries = load_entries(&dir, meta.id().unwrap_or_default(), &mut notes)?;
@@ -99,12 +109,25 @@ fn load_entries(dir: &Directory, journal_id: [u8; 16], notes: &mut Vec<String>) 
             break;
         }
         let chained = previous.as_ref().map(|(header, footer)| (header, footer));
-        let whole = check_header(&facts, journal_id, chained)?.clone();
+        let (whole, unchained) = match check_header(&facts, journal_id, chained) {
+            Ok(whole) => (whole.clone(), None),
+            Err(error) => match (error, chained) {
+                (OpenError::Corrupt { damage, .. }, Some((header, footer))) if later(&facts, header, &footer.tally) => {
+                    (check_header(&facts, journal_id, None)?.clone(), Some(*damage))
+                }
+                (error, _) => return Err(error),
+            },
+        };
         if let Some(before) = entries.last_mut()
             && before.tally.reach.next_lsn == whole.header.first_lsn
         {
             // Nothing is missing between the two, whatever is wrong with the footer.
             before.damage = None;
+        }
+        if let (Some(damage), Some(before)) = (unchained, entries.last_mut()) {
+            notes.push(format!("{} does not continue {}: {damage}", path.display(), before.path.display()));
+            before.damage = Some(damage);
+            before.unchained = true;
         }
         let mut entry = Entry {
             path: path.clone(),
@@ -115,6 +138,7 @@ fn load_entries(dir: &Directory, journal_id: [u8; 16], notes: &mut Vec<String>) 
             bytes: facts.bytes,
             sealed: false,
             damage: None,
+            unchained: false,
             header: whole.header,
         };
         match &facts.tail {
@@ -137,6 +161,18 @@ fn load_entries(dir: &Directory, journal_id: [u8; 16], notes: &mut Vec<String>) 
         entries.push(entry);
     }
     Ok(entries)
+}
+
+/// A segment that is right by itself and lies behind the end of another one: what is between them may
+/// be missing, but neither is in the other's way.
+fn later(facts: &SegmentFacts, header: &SegmentHeader, before: &Tally) -> bool {
+    let Ok(whole) = &facts.header else { return false };
+    let next = &whole.header;
+    let same = next.timeline.id == header.timeline.id;
+    next.first_lsn >= before.reach.next_lsn
+        && next.last_ts >= before.reach.last_ts
+        && next.timeline.id >= header.timeline.id
+        && (!same || next.timeline == header.timeline && next.start_offset >= before.reach.end_offset)
 }
 
 fn rescan(facts: &SegmentFacts, entry: &Entry) -> Result<Scan, OpenError> {

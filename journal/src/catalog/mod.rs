@@ -4,9 +4,9 @@
 //! writer is live: the last segment is read up to the last whole block, and a tail that is being
 //! written is no error. To see more, open a new one.
 //!
-//! Damage: a wrong header or a broken chain refuses the opening. A wrong footer is worked around by
-//! walking the blocks, and noted. A bad block ends the window before it; reading across it is an
-//! error with file, offset and LSN.
+//! Damage: a wrong header refuses the opening. A wrong footer is worked around by walking the blocks,
+//! and noted. A bad block or a missing segment ends the window before it ([`Window::damaged_behind`]);
+//! reading across it is an error with file, offset and LSN. A writer is stricter: it refuses them all.
 
 mod find;
 mod load;
@@ -91,6 +91,8 @@ pub struct Window {
     pub to: Micros,
     /// Its last LSN.
     pub to_lsn: Lsn,
+    /// It ends because of damage: what was recorded next can't be read or is missing.
+    pub damaged_behind: bool,
 }
 
 /// A range between two windows, of which no moment can be restored.

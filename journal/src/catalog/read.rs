@@ -71,8 +71,12 @@ impl GroupReader {
         while let Some(entry) = self.entries.get(self.next_entry) {
             let n = self.next_entry;
             self.next_entry += 1;
-            let ours = entry.header.timeline.id == self.timeline;
-            if !ours || (entry.last_lsn() <= self.after && entry.damage.is_none()) {
+            let ours = |e: &Entry| e.header.timeline.id == self.timeline;
+            // What can't be read behind a damaged segment's blocks ends where the next segment begins.
+            let next = self.entries.get(self.next_entry).filter(|e| ours(e));
+            let wanted_is_behind = next.is_some_and(|e| e.header.first_lsn.0 <= self.after.0.saturating_add(1));
+            let unneeded = entry.last_lsn() <= self.after && (entry.damage.is_none() || wanted_is_behind);
+            if !ours(entry) || unneeded {
                 continue;
             }
             let mut segment = OpenSegment::open(n, entry)?;

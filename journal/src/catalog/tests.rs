@@ -119,8 +119,62 @@ fn windows_begin_with_a_snapshot_and_gaps_lie_between_them() {
         from_lsn: Lsn(from_lsn),
         to: Micros(to),
         to_lsn: Lsn(to_lsn),
+        damaged_behind: false,
     };
     assert_eq!(catalog.windows(), [window(1, 7, 0, 20, 2), window(3, 47, 4, 60, 6)]);
     let gap = Gap { from: Micros(20), to: Micros(47), after_lsn: Lsn(2), reason: "reason 3".to_owned() };
     assert_eq!(catalog.gaps(), [gap]);
+}
+
+fn windows_of(catalog: &Catalog) -> Vec<(u64, u64, bool)> {
+    catalog.windows().iter().map(|w| (w.from_lsn.0, w.to_lsn.0, w.damaged_behind)).collect()
+}
+
+fn snapshot_at(journal: &Fixture, lsn: u64) {
+    SnapshotWriter::create(journal.dir()).unwrap().commit(manifest(lsn, 1, lsn as i64 * 10 + 7)).unwrap();
+}
+
+#[test]
+fn a_missing_segment_ends_the_window_before_it_and_no_other() {
+    let block = vec![OwnedGroup::simple(&[7; 100])];
+    let journal = Fixture::closed(400, &[block.clone(), block.clone(), block.clone(), block]);
+    snapshot_at(&journal, 0);
+    snapshot_at(&journal, 2);
+    let segments = journal.segments();
+    assert_eq!(segments.len(), 4);
+    std::fs::remove_file(&segments[1]).unwrap();
+    let catalog = Catalog::open(journal.dir()).unwrap();
+    assert_eq!(windows_of(&catalog), [(0, 1, true), (2, 4, false)]);
+    assert!(catalog.gaps()[0].reason.contains("segment is missing"), "{:?}", catalog.gaps());
+    assert_eq!(catalog.notes().len(), 1, "{:?}", catalog.notes());
+    assert!(catalog.notes()[0].contains("does not continue"), "{:?}", catalog.notes());
+    // Behind the hole everything can be read; across it nothing.
+    let read = |after| catalog.groups(Lsn(after), TimelineId(1)).collect::<Vec<_>>();
+    assert_eq!(read(2).iter().filter(|g| g.is_ok()).count(), 2);
+    assert!(read(2).iter().all(Result::is_ok));
+    let across = read(0);
+    assert!(across.len() == 2 && across[0].is_ok() && matches!(across[1], Err(ReadError::Corrupt { .. })));
+    assert!(matches!(read(1)[..], [Err(ReadError::Corrupt { .. })]));
+}
+
+#[test]
+fn a_damaged_end_is_told_from_the_end() {
+    let mut journal = Fixture::new(1 << 20);
+    journal.timeline();
+    for word in [&b"first"[..], b"needle", b"last"] {
+        journal.block(&[OwnedGroup::simple(word)]);
+    }
+    snapshot_at(&journal, 0);
+    journal.kill();
+    assert_eq!(windows_of(&Catalog::open(journal.dir()).unwrap()), [(0, 3, false)]);
+    let path = journal.last_segment();
+    let whole = std::fs::read(&path).unwrap();
+    let mut bytes = whole.clone();
+    let at = bytes.windows(6).position(|w| w == b"needle").unwrap();
+    bytes[at] = b'N';
+    std::fs::write(&path, &bytes).unwrap();
+    assert_eq!(windows_of(&Catalog::open(journal.dir()).unwrap()), [(0, 1, true)]);
+    // A torn tail is what a crash leaves: no damage.
+    std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    assert_eq!(windows_of(&Catalog::open(journal.dir()).unwrap()), [(0, 2, false)]);
 }

@@ -2,7 +2,8 @@
 
 use super::load::Entry;
 use super::{Gap, TimelineInfo, Window};
-use crate::snapshot::SnapshotInfo;
+use crate::segment::header::TimelineFacts;
+use crate::snapshot::{SnapshotInfo, SnapshotManifest};
 use crate::types::{Lsn, Micros};
 
 /// Sums up the segments of each timeline.
@@ -32,6 +33,13 @@ pub(super) fn timelines(entries: &[Entry]) -> Vec<TimelineInfo> {
     timelines
 }
 
+/// The snapshot shows this very history: the number alone does not say so.
+fn belongs(manifest: &SnapshotManifest, timeline: &TimelineFacts) -> bool {
+    manifest.timeline == timeline.id
+        && manifest.source_id == timeline.source_id
+        && manifest.offset >= timeline.start_offset
+}
+
 /// One window for each unbroken run of segments that has a snapshot to start from.
 pub(super) fn windows(entries: &[Entry], snapshots: &[SnapshotInfo]) -> Vec<Window> {
     let mut windows = Vec::new();
@@ -43,7 +51,7 @@ pub(super) fn windows(entries: &[Entry], snapshots: &[SnapshotInfo]) -> Vec<Wind
         let from = snapshots
             .iter()
             .map(|s| &s.manifest)
-            .find(|m| m.timeline == first.header.timeline.id && m.lsn >= before && m.lsn <= to_lsn);
+            .find(|m| belongs(m, &first.header.timeline) && m.lsn >= before && m.lsn <= to_lsn);
         let Some(from) = from else { continue };
         let last_ts = if to_lsn > from.lsn { last.tally.reach.last_ts } else { Micros(i64::MIN) };
         windows.push(Window {
@@ -52,6 +60,7 @@ pub(super) fn windows(entries: &[Entry], snapshots: &[SnapshotInfo]) -> Vec<Wind
             from_lsn: from.lsn,
             to: last_ts.max(last.tally.complete_until).max(from.ts),
             to_lsn,
+            damaged_behind: last.damage.is_some(),
         });
     }
     windows
@@ -64,8 +73,7 @@ pub(super) fn gaps(entries: &[Entry], windows: &[Window]) -> Vec<Gap> {
             let damaged = entries.iter().find(|e| {
                 e.damage.is_some() && e.header.timeline.id == before.timeline && e.last_lsn() >= before.to_lsn
             });
-            return damaged
-                .map_or_else(String::new, |e| format!("{} is corrupt at offset {}", e.path.display(), e.data_end));
+            return damaged.map_or_else(String::new, Entry::break_in_words);
         }
         let begun = entries.iter().find(|e| e.header.timeline.id == after.timeline);
         begun.map_or_else(String::new, |e| e.header.timeline.reason.clone())

@@ -17,6 +17,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::{SnapshotInfo, SnapshotManifest};
 use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir, write_atomically};
 use crate::error::{OpenError, StoreError};
+use crate::types::TimelineId;
 
 /// Writes a snapshot into a temporary file; dropped without `commit`, it leaves nothing.
 #[derive(Debug)]
@@ -160,10 +161,24 @@ fn load_snapshot(beside: &Path) -> Result<SnapshotInfo, String> {
 
 /// Removes what crashed writers left. Called under the journal's lock; writers of snapshots don't
 /// hold that, but each holds the lock of its own file.
-pub(crate) fn clean_snapshots(dir: &Directory) -> Result<Vec<String>, OpenError> {
+///
+/// A base whose timeline never began (a crash or a full disk between the two) goes too: nothing can
+/// be replayed behind it, and its number would be given again.
+pub(crate) fn clean_snapshots(dir: &Directory, last: TimelineId) -> Result<Vec<String>, OpenError> {
     let mut notes = Vec::new();
     let mut changed = false;
-    for path in list_snapshots(dir)?.unfinished {
+    let listed = list_snapshots(dir)?;
+    // Without any segment nobody knows which began: then all stay.
+    let never_began = |s: &&SnapshotInfo| last > TimelineId(0) && s.manifest.timeline > last;
+    for info in listed.whole.iter().filter(never_began) {
+        for path in [info.path.with_extension("json"), info.path.clone()] {
+            let to = dir.quarantine_path(&path.file_name().unwrap_or_default().to_string_lossy());
+            std::fs::rename(&path, &to).map_err(OpenError::io("move to quarantine", &path))?;
+        }
+        notes.push(format!("moved {}, a base whose timeline never began, to quarantine", info.path.display()));
+        changed = true;
+    }
+    for path in listed.unfinished {
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,

@@ -76,3 +76,28 @@ fn what_a_crash_left_is_removed_but_not_what_a_living_process_writes() {
     living.commit(manifest(9, 1, 9)).unwrap();
     assert_eq!(Catalog::open(journal.dir()).unwrap().snapshots().len(), 1);
 }
+
+#[test]
+fn a_base_whose_timeline_never_began_is_removed_and_never_used() {
+    let mut journal = Fixture::new(1 << 20);
+    journal.timeline();
+    journal.close();
+    let timeline = Catalog::open(journal.dir()).unwrap().timelines().last().map_or(0, |t| t.id.0);
+    let orphan = store(&journal, manifest(0, timeline + 1, 5));
+    let catalog = Catalog::open(journal.dir()).unwrap();
+    assert!(catalog.windows().iter().all(|w| w.timeline.0 <= timeline));
+    journal.reopen();
+    assert!(!orphan.exists() && !orphan.with_extension("json").exists());
+    assert!(journal.recovered.notes.iter().any(|n| n.contains("never began")), "{:?}", journal.recovered.notes);
+}
+
+#[test]
+fn a_snapshot_of_another_history_opens_no_window() {
+    let mut journal = Fixture::new(1 << 20);
+    journal.timeline();
+    let mut other = manifest(0, 1, 5);
+    other.source_id = "another history".to_owned();
+    store(&journal, other);
+    journal.close();
+    assert!(Catalog::open(journal.dir()).unwrap().windows().is_empty());
+}

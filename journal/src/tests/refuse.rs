@@ -27,6 +27,12 @@ fn another_directory_is_refused_and_left_alone() {
     assert!(matches!(&error, OpenError::NotAJournal { found, .. } if found == "dump.rdb"));
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
     assert!(matches!(Catalog::open(root.path()), Err(OpenError::NotAJournal { .. })));
+    let empty = tempfile::tempdir().unwrap();
+    for dir in [root.path().join("nodir"), empty.path().to_owned()] {
+        let error = Catalog::open(&dir).unwrap_err().to_string();
+        assert_eq!(error, format!("there is no journal at {}; give --from DIR", dir.display()));
+        assert!(matches!(crate::verify(&dir, true, |_| ()), Err(OpenError::NoJournal { .. })));
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::segments::hash_file;
-use super::{Verifier, VerifyProgress};
+use super::{Begins, Verifier, VerifyProgress};
 use crate::directory::{Directory, TEMPORARY};
 use crate::error::{OpenError, Span};
 use crate::marks::read_marks;
@@ -70,6 +70,37 @@ impl<P: FnMut(&VerifyProgress)> Verifier<P> {
         for offset in wrong {
             let what = "a line with a wrong checksum";
             self.problem(&path, offset, what, None, "this mark is lost; use its time or LSN");
+        }
+        Ok(())
+    }
+
+    /// Snapshots and marks from which no segment leads on: somebody removed old segments, or lost them.
+    pub(super) fn before_the_segments(&mut self, begins: &Begins) -> Result<(), OpenError> {
+        for snapshot in list_snapshots(&self.dir)?.whole {
+            let manifest = &snapshot.manifest;
+            let lost = match begins.get(&manifest.timeline) {
+                Some(begin) => manifest.lsn.0 + 1 < begin.0,
+                // A base is there a moment before its timeline.
+                None => begins.last_key_value().is_none_or(|(newest, _)| manifest.timeline < *newest),
+            };
+            if lost {
+                let (file, lsn) = (self.relative(&snapshot.path), manifest.lsn.0 + 1);
+                self.report.notes.push(format!(
+                    "{}: no restore can start from it, as no segment goes on from there (LSN {lsn}, timeline {}); if nobody removed it, it is lost",
+                    file.display(),
+                    manifest.timeline
+                ));
+            }
+        }
+        let Some((_, first)) = begins.first_key_value() else { return Ok(()) };
+        let (marks, _) = read_marks(&self.dir).map_err(OpenError::io("read", self.dir.marks()))?;
+        let early = marks.iter().filter(|m| m.lsn.0 + 1 < first.0).count();
+        if early > 0 {
+            let marks =
+                if early == 1 { "1 mark names a moment".to_owned() } else { format!("{early} marks name moments") };
+            self.report.notes.push(format!(
+                "{marks} before the first segment, which begins with LSN {first}; if nobody removed older ones, they are lost"
+            ));
         }
         Ok(())
     }

@@ -9,12 +9,14 @@ mod segments;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::directory::Directory;
 use crate::error::{OpenError, Span};
 use crate::meta::Meta;
-use crate::open::foreign_files;
+use crate::open::not_a_journal;
+use crate::types::{Lsn, TimelineId};
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +50,9 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// What is wrong; empty = the journal is whole.
     pub problems: Vec<Problem>,
+    /// What is no damage if somebody wanted it so: snapshots and marks that lie before the first
+    /// segment of their timeline.
+    pub notes: Vec<String>,
 }
 
 /// How far verification is.
@@ -69,17 +74,20 @@ pub fn verify(
 ) -> Result<VerifyReport, OpenError> {
     let dir = Directory::new(dir);
     let Some(meta) = Meta::load(&dir)? else {
-        let found = foreign_files(&dir)?.unwrap_or_else(|| "nothing".to_owned());
-        return Err(OpenError::NotAJournal { dir: dir.root().to_owned(), found });
+        return Err(not_a_journal(&dir));
     };
     let mut verifier =
         Verifier { total: files::total_bytes(&dir), dir, deep, report: VerifyReport::default(), progress };
-    verifier.segments(meta.id().unwrap_or_default())?;
+    let begins = verifier.segments(meta.id().unwrap_or_default())?;
     verifier.snapshots()?;
     verifier.marks()?;
+    verifier.before_the_segments(&begins)?;
     verifier.other_files()?;
     Ok(verifier.report)
 }
+
+/// For each timeline the LSN with which its segments begin.
+type Begins = BTreeMap<TimelineId, Lsn>;
 
 struct Verifier<P> {
     dir: Directory,

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Verifier, VerifyProgress};
+use super::{Begins, Verifier, VerifyProgress};
 use crate::block::{BlockHeader, CODEC_NONE, Groups};
 use crate::error::{Damage, OpenError, Span};
 use crate::recover::{check_footer, check_header, span_of, span_of_rest};
@@ -27,21 +27,26 @@ const TORN: &str = "nothing that was durable; the next start of the writer cuts 
 type Previous = Option<(SegmentHeader, Footer)>;
 
 impl<P: FnMut(&VerifyProgress)> Verifier<P> {
-    pub(super) fn segments(&mut self, journal_id: [u8; 16]) -> Result<(), OpenError> {
+    pub(super) fn segments(&mut self, journal_id: [u8; 16]) -> Result<Begins, OpenError> {
         let (names, others) = list_segments(&self.dir.segments())?;
         for name in others {
             let path = self.dir.segments().join(name);
             self.problem(&path, 0, "not a segment's name", None, "none: it is ignored");
         }
         let mut previous: Previous = None;
+        let mut begins = Begins::new();
         for (n, (name, path)) in names.iter().enumerate() {
             let is_last = n + 1 == names.len();
             let facts = load_segment(*name, path, is_last, |_, _| ())?;
             self.report.segments += 1;
             previous = self.segment(&facts, is_last, journal_id, &previous)?;
+            if let Ok(whole) = &facts.header {
+                let header = &whole.header;
+                begins.entry(header.timeline.id).or_insert(header.first_lsn);
+            }
             self.done(path, facts.bytes);
         }
-        Ok(())
+        Ok(begins)
     }
 
     fn segment(

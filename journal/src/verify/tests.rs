@@ -85,3 +85,26 @@ fn missing_extra_and_broken_files_are_found() {
         ]
     );
 }
+
+#[test]
+fn snapshots_and_marks_before_the_first_segment_are_noted() {
+    let block = vec![OwnedGroup::simple(&[7; 100])];
+    let journal = Fixture::closed(400, &[block.clone(), block.clone(), block]);
+    let dir = journal.dir();
+    for lsn in [0, 1] {
+        let manifest = crate::snapshot::tests::manifest(lsn, 1, 3);
+        let mut snapshot = SnapshotWriter::create(dir).unwrap();
+        snapshot.write(b"REDIS0010").unwrap();
+        snapshot.commit(manifest).unwrap();
+    }
+    add_mark(dir, &Mark { name: "m".to_owned(), ts: Micros(1), lsn: Lsn(0) }).unwrap();
+    assert_eq!(verify(dir, true, |_| ()).unwrap().notes, Vec::<String>::new());
+    fs::remove_file(&journal.segments()[0]).unwrap();
+    let report = verify(dir, true, |_| ()).unwrap();
+    assert_eq!(report.problems, [], "they may have been removed on purpose");
+    assert_eq!(report.notes.len(), 2, "{:?}", report.notes);
+    assert!(report.notes[0].contains("snapshots/00000000000000000000-000001.rdb"), "{:?}", report.notes);
+    assert!(report.notes[1].starts_with("1 mark names a moment before"), "{:?}", report.notes);
+    journal.segments().iter().for_each(|path| fs::remove_file(path).unwrap());
+    assert_eq!(verify(dir, true, |_| ()).unwrap().notes.len(), 2, "both snapshots");
+}

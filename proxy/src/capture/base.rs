@@ -3,6 +3,8 @@
 //! The RDB goes straight to the disk; its CRC64 is checked on the way. The manifest that makes it a
 //! snapshot is put in place last, after the copy is synced.
 
+use std::path::PathBuf;
+
 use redtape_journal::{Lsn, Micros, ReplOffset, SnapshotKind, SnapshotManifest, SnapshotWriter, TimelineStart};
 use redtape_wire::psync::RdbReceiver;
 use redtape_wire::rdb::{RdbSummary, RdbVerifier};
@@ -42,10 +44,13 @@ impl CopyInProgress {
     }
 
     /// Checks it and puts it in place.
-    pub(crate) fn commit(self, manifest: impl FnOnce(&RdbSummary) -> SnapshotManifest) -> Result<RdbSummary, String> {
+    pub(crate) fn commit(
+        self,
+        manifest: impl FnOnce(&RdbSummary) -> SnapshotManifest,
+    ) -> Result<(RdbSummary, PathBuf), String> {
         let summary = self.verifier.finish().map_err(|e| e.to_string())?;
-        self.writer.commit(manifest(&summary)).map_err(|e| e.to_string())?;
-        Ok(summary)
+        let path = self.writer.commit(manifest(&summary)).map_err(|e| e.to_string())?;
+        Ok((summary, path))
     }
 }
 
@@ -124,13 +129,13 @@ impl Capture {
         let at = (self.recorder.tail().lsn, ts);
         let table = self.table.load().to_text();
         let made = |s: &RdbSummary| manifest(s, at, &position, SnapshotKind::Base, &table);
-        let summary = copy.commit(made).map_err(Ended::Base)?;
+        let (summary, path) = copy.commit(made).map_err(Ended::Base)?;
         if !summary.checksum_present {
             tracing::warn!("the server writes no RDB checksums (rdbchecksum no): the base can't be checked on its way");
         }
         let start =
             TimelineStart { timeline: position.timeline, source_id: position.replid.clone(), offset, reason, ts };
-        self.recorder.begin(start).map_err(Ended::Journal)?;
+        self.recorder.begin(start, path).map_err(Ended::Journal)?;
         tracing::info!(
             timeline = position.timeline.0,
             bytes = summary.bytes,

@@ -1,6 +1,7 @@
 //! The journal as the capture uses it: judged groups in, blocks to the writer, watermarks out.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use redtape_journal::{
@@ -27,6 +28,8 @@ pub(crate) struct Recorder {
     /// First offset and LSN of the present timeline.
     start: (ReplOffset, Lsn),
     complete_until: Micros,
+    /// The base of the present timeline.
+    base: Option<PathBuf>,
     progress: Arc<Notify>,
     timed: VecDeque<(Lsn, Micros)>,
     metrics: Metrics,
@@ -53,6 +56,7 @@ impl Recorder {
             tail,
             start: (offset, Lsn(tail.lsn.0 + 1)),
             complete_until: last.map_or(Micros(0), |l| l.complete_until),
+            base: None,
             progress,
             timed: VecDeque::new(),
             metrics,
@@ -68,6 +72,12 @@ impl Recorder {
             let _ = old.close();
         }
         let opened = open_journal(config).map_err(|e| e.to_string())?;
+        let began = opened.1.last.as_ref().is_some_and(|l| l.timeline >= self.tail.timeline);
+        if let Some(base) = self.base.take().filter(|_| !began) {
+            // Its timeline never began: a full copy that nobody can use. What can't be removed is set aside later.
+            let _ = std::fs::remove_file(base.with_extension("json"));
+            let _ = std::fs::remove_file(base);
+        }
         let (fresh, position) = Self::start(opened, self.metrics.clone());
         *self = fresh;
         Ok(position)
@@ -98,7 +108,8 @@ impl Recorder {
     }
 
     /// A timeline begins; its base is on the disk.
-    pub(crate) fn begin(&mut self, start: TimelineStart) -> Result<(), String> {
+    pub(crate) fn begin(&mut self, start: TimelineStart, base: PathBuf) -> Result<(), String> {
+        self.base = Some(base);
         let writer = self.writer.as_ref().ok_or("it is not open")?;
         let (timeline, offset, ts) = (start.timeline, start.offset, start.ts.max(self.tail.ts));
         writer.begin_timeline(start).map_err(|e| e.to_string())?;

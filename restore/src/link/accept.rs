@@ -13,6 +13,7 @@ use redtape_wire::url::{Endpoint, RedisUrl};
 
 use super::handshake::{Answer, Expected, Handshake};
 use crate::error::RestoreError;
+use crate::interrupt::Interrupt;
 use crate::server::CONNECT_LIMIT;
 
 /// How long the target may take to connect and greet.
@@ -61,10 +62,11 @@ impl Door {
     }
 
     /// Waits for the replica that is expected.
-    pub(super) fn wait(&self, expected: &Expected) -> Result<Guest, RestoreError> {
+    pub(super) fn wait(&self, expected: &Expected, interrupt: &Interrupt) -> Result<Guest, RestoreError> {
         let start = Instant::now();
         let mut turned_away: Vec<String> = Vec::new();
         while start.elapsed() < ACCEPT_LIMIT {
+            interrupt.check()?;
             let (socket, from) = match self.listener.accept() {
                 Ok(accepted) => accepted,
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
@@ -188,7 +190,7 @@ mod tests {
             replica.read_exact(&mut answer).expect("answer");
             assert_eq!(&answer, b"+OK\r\n");
         });
-        let guest = door.wait(&Expected { port: Some(6380), password: None }).expect("guest");
+        let guest = door.wait(&Expected { port: Some(6380), password: None }, &Interrupt::default()).expect("guest");
         assert!(guest.pending.len() <= 1);
         visitors.join().expect("visitors");
     }

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use redtape_journal::Group;
 
 use super::accept::Guest;
-use super::acks::Acks;
+use super::acks::{Acks, Heard};
 use super::encode::Encoder;
 use crate::error::RestoreError;
+use crate::interrupt::Interrupt;
 use crate::progress::{Event, Observer};
 use crate::server::{Info, Server};
 
@@ -33,11 +34,17 @@ pub(super) struct Feed<'s> {
     pub(super) encoder: Encoder,
     last_move: Instant,
     last_ping: Instant,
+    interrupt: &'s Interrupt,
 }
 
 impl<'s> Feed<'s> {
     /// Answers the `PSYNC`.
-    pub(super) fn begin(server: &'s mut Server, guest: Guest, replid: &str) -> Result<Self, RestoreError> {
+    pub(super) fn begin(
+        server: &'s mut Server,
+        guest: Guest,
+        replid: &str,
+        interrupt: &'s Interrupt,
+    ) -> Result<Self, RestoreError> {
         let failed = |e: std::io::Error| RestoreError::Link(format!("the link to the target failed: {e}"));
         let Guest { mut socket, pending } = guest;
         socket.set_write_timeout(Some(LOOK_EVERY)).map_err(failed)?;
@@ -46,7 +53,7 @@ impl<'s> Feed<'s> {
         // A server that doesn't answer for so long stands still.
         server.set_reply_limit(STALL_LIMIT)?;
         let now = Instant::now();
-        Ok(Self { server, socket, acks, encoder: Encoder::default(), last_move: now, last_ping: now })
+        Ok(Self { server, socket, acks, encoder: Encoder::default(), last_move: now, last_ping: now, interrupt })
     }
 
     /// Sends the RDB; nothing may stand between it and the stream.
@@ -77,7 +84,7 @@ impl<'s> Feed<'s> {
         let wanted = self.encoder.ask_for_ack();
         self.flush()?;
         loop {
-            let heard = self.acks.wait(wanted, LOOK_EVERY);
+            let heard = self.heard_of(wanted)?;
             if heard.acked.is_some_and(|a| a >= wanted) {
                 return Ok(());
             }
@@ -88,6 +95,11 @@ impl<'s> Feed<'s> {
                 observer.on(&Event::At(percent));
             }
         }
+    }
+
+    /// The server must not take a clock that moves by years for a silent link.
+    pub(super) fn let_the_clock_jump(&mut self) -> Result<(), RestoreError> {
+        self.server.call(&["CONFIG", "SET", "repl-timeout", "2147483647"]).map(drop)
     }
 
     /// Appends a group, and sends when enough has come together.
@@ -110,7 +122,7 @@ impl<'s> Feed<'s> {
         self.last_move = Instant::now();
         let mut before = self.acks.heard().acked;
         loop {
-            let heard = self.acks.wait(wanted, LOOK_EVERY);
+            let heard = self.heard_of(wanted)?;
             if heard.acked.is_some_and(|a| a >= wanted) {
                 return Ok(());
             }
@@ -125,6 +137,13 @@ impl<'s> Feed<'s> {
         }
     }
 
+    /// Waits for this ACK until it is time to look at the server.
+    fn heard_of(&self, wanted: u64) -> Result<Heard, RestoreError> {
+        let heard = self.acks.wait(wanted, LOOK_EVERY);
+        self.interrupt.check()?;
+        Ok(heard)
+    }
+
     /// Sends what has come together.
     pub(super) fn flush(&mut self) -> Result<(), RestoreError> {
         let buffer = std::mem::take(&mut self.encoder.buffer);
@@ -136,6 +155,7 @@ impl<'s> Feed<'s> {
 
     fn write_all(&mut self, mut bytes: &[u8]) -> Result<(), RestoreError> {
         while !bytes.is_empty() {
+            self.interrupt.check()?;
             match self.socket.write(bytes) {
                 Ok(n) => {
                     bytes = &bytes[n..];

@@ -11,7 +11,7 @@
 //! - Between the target's emptiness and the first byte of data nobody can write: it is looked at
 //!   again after `REPLICAOF`.
 //!
-//! Killed in the middle, the target stays a read-only replica of a master that is gone.
+//! Interrupted in the middle, it is undone as well. Killed in the middle, the target stays a read-only replica of a master that is gone.
 
 mod absolute;
 mod accept;
@@ -22,12 +22,14 @@ mod handshake;
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 use redtape_journal::Group;
 
 use crate::clock::{AT_REST, ClockFile, Pace, SETTLE};
 use crate::error::RestoreError;
+use crate::interrupt::Interrupt;
 use crate::preflight::contents;
 use crate::progress::{Event, Observer, Unit};
 use crate::server::{REPLY_LIMIT, Server};
@@ -66,6 +68,8 @@ pub struct Replica<'a> {
     pub expected: Expected,
     /// Its clock, if redtape holds it.
     pub clock: Option<&'a ClockFile>,
+    /// Looked at until the promotion.
+    pub interrupt: &'a Interrupt,
 }
 
 /// A server just before its promotion.
@@ -88,7 +92,8 @@ pub fn deliver(
     observer: &mut dyn Observer,
     check: &mut dyn FnMut(&mut Server, &Delivered) -> Result<(), RestoreError>,
 ) -> Result<Delivered, RestoreError> {
-    let Replica { server, expected, clock } = replica;
+    let Replica { server, expected, clock, interrupt } = replica;
+    interrupt.check()?;
     let door = Door::open(server.url())?;
     let (host, port) = (door.address().ip().to_string(), door.address().port().to_string());
     server.call(&["REPLICAOF", &host, &port]).map_err(|cause| RestoreError::Undone {
@@ -96,10 +101,20 @@ pub fn deliver(
         aftermath: "Nothing was changed; --via scratch needs no REPLICAOF".to_owned(),
     })?;
     let mut fed = false;
-    let result = attached(server, &door, &expected, clock, load, observer, &mut fed, check);
+    let result = attached(server, &door, &expected, clock, interrupt, load, observer, &mut fed, check);
     match result {
         Ok(delivered) => Ok(delivered),
-        Err(cause) => Err(undo(server, cause, fed)),
+        // A server whose clock is ours is thrown away.
+        Err(cause) if clock.is_some() => Err(cause),
+        Err(cause) => {
+            if matches!(cause, RestoreError::Interrupted) {
+                observer.on(&Event::StepDone);
+                observer.on(&Event::Note(
+                    "interrupted: the target is detached and emptied; where it still loads the base, after that",
+                ));
+            }
+            Err(undo(server, cause, fed))
+        }
     }
 }
 
@@ -109,24 +124,28 @@ fn attached(
     door: &Door,
     expected: &Expected,
     clock: Option<&ClockFile>,
+    interrupt: &Interrupt,
     load: &mut Load<'_>,
     observer: &mut dyn Observer,
     fed: &mut bool,
     check: &mut dyn FnMut(&mut Server, &Delivered) -> Result<(), RestoreError>,
 ) -> Result<Delivered, RestoreError> {
-    let guest = door.wait(expected)?;
+    let guest = door.wait(expected, interrupt)?;
     let before = server.info(None)?;
     if let Some(found) = contents(&before.keyspace(), server.functions()?.unwrap_or(0)) {
         return Err(RestoreError::NotEmpty { address: server.address.clone(), found });
     }
     let errors_before = unexpected_errors(&server.info(Some("stats"))?);
     *fed = true;
-    let mut feed = Feed::begin(server, guest, &fresh_replid())?;
+    let mut feed = Feed::begin(server, guest, &fresh_replid(), interrupt)?;
     observer.on(&Event::Step { name: "sending the base", total: load.rdb_bytes, unit: Unit::Bytes });
     feed.send_rdb(load.rdb, load.rdb_bytes, observer)?;
     observer.on(&Event::StepDone);
     observer.on(&Event::Step { name: "waiting for the server to load it", total: 100, unit: Unit::Percent });
     feed.wait_loaded(observer)?;
+    if clock.is_some() {
+        feed.let_the_clock_jump()?;
+    }
     observer.on(&Event::StepDone);
     observer.on(&Event::Step { name: "replaying the journal", total: load.records, unit: Unit::Records });
     replay(&mut feed, load.tape, clock, observer)?;
@@ -141,6 +160,7 @@ fn attached(
     let functions = feed.server.functions()?.unwrap_or(0);
     let delivered = Delivered { keys, functions, stream_bytes, errors_counted: errors_before.is_some() };
     check(feed.server, &delivered)?;
+    interrupt.check()?;
     feed.server.call(&["REPLICAOF", "NO", "ONE"])?;
     feed.server.set_reply_limit(REPLY_LIMIT)?;
     Ok(delivered)
@@ -192,7 +212,7 @@ fn undo(server: &mut Server, cause: RestoreError, fed: bool) -> RestoreError {
             server.reconnect()?;
         }
         server.set_reply_limit(REPLY_LIMIT)?;
-        server.call(&["REPLICAOF", "NO", "ONE"])?;
+        detach(server)?;
         if fed {
             server.call(&["FLUSHALL"])?;
             // Unknown before 7.0, where there is nothing to flush either.
@@ -208,6 +228,19 @@ fn undo(server: &mut Server, cause: RestoreError, fed: bool) -> RestoreError {
         ),
     };
     RestoreError::Undone { cause: Box::new(cause), aftermath }
+}
+
+/// `REPLICAOF NO ONE`, which a server that is still loading our base takes only afterwards.
+fn detach(server: &mut Server) -> Result<(), RestoreError> {
+    const ASK_EVERY: Duration = Duration::from_millis(50);
+    let start = Instant::now();
+    loop {
+        match server.try_call(&["REPLICAOF", "NO", "ONE"])? {
+            Ok(_) => return Ok(()),
+            Err(e) if e.code == "LOADING" && start.elapsed() < REPLY_LIMIT => std::thread::sleep(ASK_EVERY),
+            Err(e) => return Err(server.refused("REPLICAOF", e)),
+        }
+    }
 }
 
 /// The id of a history that nobody has seen.

@@ -13,7 +13,7 @@ use redtape_journal::Micros;
 use redtape_restore::clock::{ClockFile, FILE_VARIABLE, LIBRARY};
 use redtape_restore::server::{Server as Client, Value};
 use redtape_restore::version::ServerVersion;
-use redtape_restore::{Filter, Forced, Plan, Report, Request, RestoreError, Silent, When, prepare};
+use redtape_restore::{Filter, Forced, Interrupt, Plan, Report, Request, RestoreError, Silent, When, prepare};
 
 /// The server that tests run against.
 pub(crate) fn binary() -> PathBuf {
@@ -35,6 +35,7 @@ pub(crate) fn request(dir: &Path, at: When, target: &Running, via: Option<Forced
         via,
         server_bin: Some(binary()).filter(|b| b.is_absolute()),
         now: Micros::now(),
+        interrupt: Interrupt::default(),
     }
 }
 
