@@ -71,6 +71,8 @@ pub(crate) enum Outcome {
     Ran,
     /// The same, and the reply was this number.
     Number(i64),
+    /// The session ended before the reply: it may have run, but whoever still waits comes first.
+    Gone,
     /// It certainly had none.
     NoEffect,
 }

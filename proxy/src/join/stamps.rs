@@ -15,8 +15,10 @@ use crate::tee::{Identity, Outcome, Part, Stamp};
 
 /// Stamps that may wait. A first full sync of half a minute at 30,000 writes a second fits.
 pub(super) const STAMPS_MAX: usize = 1 << 20;
-/// Stamps on one key that are compared with an effect.
+/// Stamps on one key that may have caused an effect and are compared.
 const CANDIDATES_MAX: usize = 256;
+/// Stamps on one key that are looked at.
+const SCANNED_MAX: usize = 4096;
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 /// Database and key hash.
@@ -30,7 +32,7 @@ pub(super) struct Waiting {
     pub(super) replied: Option<Micros>,
     /// The reply, if it was a number.
     number: Option<i64>,
-    /// It already explained a group, and may explain more.
+    /// It already explained a group and may explain more, or its client is gone: others come first.
     pub(super) spent: bool,
 }
 
@@ -164,6 +166,7 @@ impl Stamps {
             self.remove(id);
         } else {
             waiting.replied = Some(at);
+            waiting.spent |= outcome == Outcome::Gone;
             waiting.number = if let Outcome::Number(n) = outcome { Some(n) } else { None };
             self.replied.push_back((at, id));
         }
@@ -241,7 +244,8 @@ impl Stamps {
         for slot in slots {
             let ids = self.by_key.get(&slot).map(|ids| &ids.all).into_iter().flatten();
             let live = ids.filter(|id| !without.contains(id)).filter_map(|id| Some((id, self.waiting.get(id)?)));
-            for (id, waiting) in live.take(CANDIDATES_MAX) {
+            let mut fitting = 0;
+            for (id, waiting) in live.take(SCANNED_MAX) {
                 let (after, before) = effects.ran;
                 if waiting.stamp.at > before || waiting.replied.is_some_and(|at| at < after) {
                     continue;
@@ -263,6 +267,11 @@ impl Stamps {
                         .then_some(Fit::Guess)
                 });
                 let Some(fit) = fits.max() else { continue };
+                // Who can't be the cause (a crowd that is blocked on the key), or is gone, does not count.
+                fitting += usize::from(!waiting.spent);
+                if fitting > CANDIDATES_MAX {
+                    break;
+                }
                 let weak = fit < Fit::Exact
                     && words == 0
                     && waiting.stamp.parts.iter().any(|p| is_script(&p.name) && !p.values.is_empty());

@@ -252,7 +252,7 @@ impl SessionState {
     /// never will. The stamps must not wait for it.
     pub(crate) fn close(&mut self, tee: &Tee, now: Micros) {
         for (id, _) in self.replies.lose().into_iter().filter_map(|p| p.stamp) {
-            tee.send(TeeMessage::Replied { id, at: now, outcome: Outcome::Ran });
+            tee.send(TeeMessage::Replied { id, at: now, outcome: Outcome::Gone });
         }
     }
 
