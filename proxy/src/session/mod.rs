@@ -46,6 +46,8 @@ const READ_BYTES: usize = 16 * 1024;
 const READ_BYTES_MAX: usize = 256 * 1024;
 /// Errors given for requests in flight when the server goes away; the rest see the connection close.
 const LOST_ERRORS_MAX: usize = 10_000;
+/// A living server answers a PING within this time, or is busy.
+const ALIVE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often a draining session looks whether it is idle.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
 
@@ -98,7 +100,7 @@ where
     let mut buf = BytesMut::with_capacity(READ_BYTES);
     let upstream = match shared.upstream.connect().await {
         Ok(stream) => stream,
-        Err(sentence) => match wait_for_upstream(sentence, &mut from_client, &mut to_client, &mut buf, shared).await? {
+        Err(_) => match wait_for_upstream(&mut from_client, &mut to_client, &mut buf, shared).await? {
             Some(stream) => stream,
             None => return Ok(()),
         },
@@ -130,6 +132,18 @@ enum EndedBy {
     Server,
 }
 
+/// Whether the upstream answers. That it accepts a connection is not enough: the kernel does that for
+/// a process that is just ending.
+async fn is_alive(shared: &Shared) -> bool {
+    let Ok(mut probe) = shared.upstream.connect().await else { return false };
+    if probe.write_all(b"PING\r\n").await.is_err() {
+        return false;
+    }
+    // One that is busy counts as alive.
+    let answer = tokio::time::timeout(ALIVE_TIMEOUT, probe.read_u8()).await;
+    answer.is_err() || matches!(answer, Ok(Ok(_)))
+}
+
 /// The server is gone: requests in flight get an error that says that they may have run.
 async fn say_what_was_lost<W: AsyncWrite + Unpin>(
     to_client: &mut W,
@@ -147,7 +161,7 @@ async fn say_what_was_lost<W: AsyncWrite + Unpin>(
     };
     // A server that lives has closed on purpose (QUIT behind a pipeline, CLIENT KILL, a protocol
     // error): then the client sees just that.
-    if pending > 0 && shared.upstream.connect().await.is_err() {
+    if pending > 0 && !is_alive(shared).await {
         shared.metrics.error("upstream_lost");
         let line = "-ERR redtape: the connection to the upstream was lost; this command may or may not have run\r\n";
         to_client.write_all(line.repeat(pending.min(LOST_ERRORS_MAX)).as_bytes()).await?;
@@ -157,7 +171,6 @@ async fn say_what_was_lost<W: AsyncWrite + Unpin>(
 
 /// Answers each request with the error until the server can be reached; `None` = the client left.
 async fn wait_for_upstream<R, W>(
-    mut sentence: String,
     from_client: &mut R,
     to_client: &mut W,
     buf: &mut BytesMut,
@@ -172,10 +185,10 @@ where
         if from_client.read_buf(buf).await? == 0 {
             return Ok(None);
         }
-        match shared.upstream.connect().await {
+        let sentence = match shared.upstream.connect().await {
             Ok(stream) => return Ok(Some(stream)),
-            Err(s) => sentence = if s.is_empty() { sentence } else { s },
-        }
+            Err(sentence) => sentence,
+        };
         let mut answers = String::new();
         loop {
             let (len, silent) = match parse_request(buf, &mut args) {

@@ -117,10 +117,10 @@ impl ReplyTracker {
         }
         let first = frame.first.as_bytes();
         let confirmation = matches!(frame.kind, b'*' | b'>').then(|| confirmed(first)).flatten();
-        if let Some((kind, on)) = confirmation
+        if let Some((kind, _)) = confirmation
             && matches!(self.front(), Some(Intent::Subscribe(_) | Intent::UnsubscribeAll(..)))
         {
-            return self.confirm(kind, on, frame);
+            return self.confirm(kind, frame);
         }
         let push = frame.kind == b'>' || (!self.resp3 && self.subscribed() && frame.kind == b'*' && is_message(first));
         if push {
@@ -145,7 +145,7 @@ impl ReplyTracker {
         Some(Answered { pending, error, kind: frame.kind, line: frame.line.as_bytes().to_vec() })
     }
 
-    fn confirm(&mut self, kind: Kind, on: bool, frame: &Frame) -> Option<Answered> {
+    fn confirm(&mut self, kind: Kind, frame: &Frame) -> Option<Answered> {
         let count = usize::try_from(frame.last_integer).unwrap_or(0);
         let [channels, patterns, _] = self.subscribed;
         let slot = kind as usize;
@@ -156,7 +156,6 @@ impl ReplyTracker {
             Kind::Pattern => count.saturating_sub(channels),
             Kind::Shard => count,
         };
-        let _ = on;
         let left = match &mut self.pending.front_mut()?.intent {
             Intent::Subscribe(left) => {
                 *left = left.saturating_sub(1);
