@@ -1,10 +1,11 @@
 //! Redis's own languages, without I/O: RESP requests and replies, the command table, the replication
-//! handshake with its RDB framing, the RDB's header and checksum, and connection URLs.
+//! handshake with its RDB framing, the RDB's header and checksum, connection URLs, and the PROXY protocol.
 //!
 //! Both the proxy and the restore engine read these; everything here is a function from bytes to
 //! data, testable without a socket.
 
 pub mod command;
+pub mod proxy_protocol;
 pub mod psync;
 pub mod rdb;
 pub mod resp;
