@@ -11,6 +11,9 @@ mod metrics;
 mod session;
 mod snapshot;
 mod tee;
+// Until connections are made with it.
+#[allow(dead_code, unused_imports)]
+mod tls;
 mod upstream;
 mod workers;
 
@@ -32,6 +35,7 @@ use crate::upstream::Upstream;
 use crate::workers::Workers;
 
 pub use crate::snapshot::{SnapshotError, SnapshotTaken, take_snapshot};
+pub use crate::tls::{AuthClients, CaFiles, ClientTls, KeyPair, Protocols, ServerTls, SniCert};
 
 /// What a proxy (or, without listeners, a follower) needs to know.
 #[derive(Debug, Clone)]

@@ -142,6 +142,8 @@ impl Metrics {
             "foreign_history",
             "journal",
             "probe",
+            "tls_reload",
+            "config_reload",
         ] {
             metrics.errors.with_label_values(&[kind]);
         }
