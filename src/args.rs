@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{demo, journal, proxy, restore, snapshot};
+use crate::commands::{config, demo, journal, proxy, restore, snapshot};
 
 /// A flight recorder for Redis and Valkey: applications talk to it as to Redis, it keeps every
 /// write on tape and brings back any microsecond.
@@ -32,6 +32,9 @@ pub(crate) enum Command {
     /// Take or list snapshots: full copies from which a restore starts.
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
+    /// Check or show the settings of redtape proxy.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
 }
 
 /// Logs go to stderr; `RUST_LOG` says how much, `info` by default for what runs on and `warn` for the rest.

@@ -5,58 +5,41 @@
 //! then capture begins, and only then are clients let in.
 
 mod capture;
+mod config;
+mod connect;
 mod http;
 mod join;
 mod metrics;
+mod reload;
 mod session;
 mod snapshot;
 mod tee;
-// Until connections are made with it.
-#[allow(dead_code, unused_imports)]
 mod tls;
 mod upstream;
 mod workers;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use redtape_journal::{OpenError, SyncPolicy};
+use redtape_journal::OpenError;
 use redtape_wire::command::CommandTable;
-use redtape_wire::url::RedisUrl;
 use tokio::sync::watch;
 
 use crate::capture::{CaptureConfig, LinkError, Prober};
+use crate::connect::Connector;
 use crate::metrics::Metrics;
+use crate::reload::{Live, Reload};
 use crate::session::Shared;
 use crate::tee::Tee;
+use crate::tls::{TlsAcceptor, TlsError, TlsFailure};
 use crate::upstream::Upstream;
 use crate::workers::Workers;
 
+pub use crate::config::{ByteSize, Config, ConfigError, ListenAddr, Setting, Sharing, SocketMode, Switch};
+pub use crate::reload::Reread;
 pub use crate::snapshot::{SnapshotError, SnapshotTaken, take_snapshot};
 pub use crate::tls::{AuthClients, CaFiles, ClientTls, KeyPair, Protocols, ServerTls, SniCert};
-
-/// What a proxy (or, without listeners, a follower) needs to know.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Addresses on which clients are served; none = capture only.
-    pub listen: Vec<SocketAddr>,
-    /// The server behind the proxy.
-    pub upstream: RedisUrl,
-    /// A replica to follow instead of the upstream.
-    pub follow: Option<RedisUrl>,
-    /// The journal's directory.
-    pub dir: PathBuf,
-    /// Where `/metrics` is served.
-    pub metrics: Option<SocketAddr>,
-    /// When the journal is synced.
-    pub sync: SyncPolicy,
-    /// Size at which a segment is sealed, in bytes.
-    pub segment_bytes: u64,
-    /// Worker threads.
-    pub workers: usize,
-}
 
 /// Why nothing was started.
 #[derive(Debug, thiserror::Error)]
@@ -89,9 +72,17 @@ pub enum StartError {
         /// The upstream.
         upstream: String,
     },
-    /// TLS is asked for.
-    #[error("{0}: TLS is not supported yet; use redis:// on a private network or a TLS tunnel")]
-    Tls(String),
+    /// The options can't be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The server is there, but no TLS connection to it comes about.
+    #[error("can't connect to {address}: {why}")]
+    Tls {
+        /// Its address.
+        address: String,
+        /// What happened, and what to do.
+        why: String,
+    },
     /// The journal.
     #[error(transparent)]
     Journal(#[from] OpenError),
@@ -99,7 +90,7 @@ pub enum StartError {
     #[error("can't listen on {addr}: {source}. Is another process using it?")]
     Listen {
         /// Which.
-        addr: SocketAddr,
+        addr: ListenAddr,
         /// What happened.
         source: std::io::Error,
     },
@@ -110,49 +101,69 @@ pub enum StartError {
 
 const ADVICE_ACL: &str = "redtape needs a user with +psync +replconf on the server it follows and +role +info on the upstream; give its URL as redis://user:password@host or set REDTAPE_UPSTREAM_PASSWORD";
 
-/// Runs until `stop` resolves; then clients are drained and the tail of the journal is sealed.
-pub fn run(config: Config, stop: impl Future<Output = ()>, started: impl FnOnce(&Started)) -> Result<(), StartError> {
+/// Runs until `stop` resolves; then clients are drained and the tail of the journal is sealed. At SIGHUP,
+/// `reread` gives the new settings.
+pub fn run(
+    config: Config,
+    reread: Reread,
+    stop: impl Future<Output = ()>,
+    started: impl FnOnce(&Started),
+) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(start(config, stop, started))
+    runtime.block_on(start(config, reread, stop, started))
 }
 
 /// What was started, for whoever waits for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Started {
     /// Addresses on which clients are served.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<ListenAddr>,
     /// Where `/metrics` is.
     pub metrics: Option<SocketAddr>,
 }
 
 async fn start(
     config: Config,
+    reread: Reread,
     stop: impl Future<Output = ()>,
     started: impl FnOnce(&Started),
 ) -> Result<(), StartError> {
+    // From here on a SIGHUP is a reload and not the end.
+    let hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
     prepare_process();
-    let source = config.follow.clone().unwrap_or_else(|| config.upstream.clone());
-    let (first_probe, facts, commands) = greet(&config.upstream).await?;
+    for warning in config.check()? {
+        tracing::warn!("{warning}");
+    }
+    let acceptor = config.tls.clone().filter(|_| !config.tls_listen.is_empty()).map(TlsAcceptor::new).transpose()?;
+    let acceptor = acceptor.map(Arc::new);
+    let live = Arc::new(ArcSwap::from_pointee(Live::from(&config)));
+    let upstream = Connector::new(config.upstream.clone(), &config.upstream_tls)?;
+    let follow = config.follow.clone().map(|url| Connector::new(url, &config.follow_tls())).transpose()?;
+    let source = follow.clone().unwrap_or_else(|| upstream.clone());
+    let (first_probe, facts, commands) = greet(&upstream).await?;
     may_follow(&source).await?;
-    if config.follow.is_some() {
-        is_replica_of(&source, &config.upstream, &facts).await?;
+    if follow.is_some() {
+        is_replica_of(&source, &upstream, &facts).await?;
     }
     let mut listeners = Vec::new();
-    for addr in &config.listen {
-        let listener = workers::bind(*addr).map_err(|source| StartError::Listen { addr: *addr, source })?;
-        listeners.push(listener);
+    for addr in plain_tcp(&config)? {
+        let failed = |source| StartError::Listen { addr: ListenAddr::Tcp(addr), source };
+        listeners.push(workers::bind(addr).map_err(failed)?);
     }
     let http = match config.metrics {
-        Some(addr) => Some(http::bind(addr).await.map_err(|source| StartError::Listen { addr, source })?),
+        Some(addr) => {
+            let failed = |source| StartError::Listen { addr: ListenAddr::Tcp(addr), source };
+            Some(http::bind(addr).await.map_err(failed)?)
+        }
         None => None,
     };
     let capture_config = CaptureConfig {
         source,
-        upstream: config.upstream.clone(),
+        upstream: upstream.clone(),
         dir: config.dir.clone(),
         sync: config.sync,
         segment_bytes: config.segment_bytes,
-        has_tee: !config.listen.is_empty(),
+        has_tee: config.serves(),
     };
     let opened = capture::open_journal(&capture_config)?;
     let metrics = Metrics::new().map_err(std::io::Error::other)?;
@@ -179,16 +190,15 @@ async fn start(
 
     let mut bound = Started { listen: Vec::new(), metrics: None };
     let shared = Arc::new(Shared {
-        upstream: Upstream::new(config.upstream.clone(), metrics.clone()),
+        upstream: Upstream::new(upstream.clone(), metrics.clone()),
         tee,
         table,
         metrics: metrics.clone(),
     });
-    let workers =
-        if config.listen.is_empty() { None } else { Some(Arc::new(Workers::start(config.workers, &shared)?)) };
+    let workers = if config.serves() { Some(Arc::new(Workers::start(config.workers, &shared)?)) } else { None };
     let mut serving = tokio::task::JoinSet::new();
     for listener in listeners {
-        bound.listen.push(listener.local_addr()?);
+        bound.listen.push(ListenAddr::Tcp(listener.local_addr()?));
         let listener = tokio::net::TcpListener::from_std(listener)?;
         if let Some(workers) = workers.clone() {
             serving.spawn(async move { workers.accept(listener).await });
@@ -196,8 +206,19 @@ async fn start(
     }
     if let Some(http) = http {
         bound.metrics = Some(http.local_addr()?);
-        serving.spawn(http::serve(http, metrics));
+        serving.spawn(http::serve(http, metrics.clone()));
     }
+    if let Some(acceptor) = &acceptor {
+        serving.spawn(tls::watch(acceptor.clone(), metrics.clone()));
+    }
+    let handle = |c: &Connector| c.tls_handle().cloned();
+    let (to_upstream, to_follow) = (handle(&upstream), follow.as_ref().and_then(handle));
+    for handle in to_upstream.iter().chain(&to_follow) {
+        serving.spawn(tls::watch(handle.clone(), metrics.clone()));
+    }
+    let reload =
+        Reload { config: config.clone(), reread, live, acceptor, upstream: to_upstream, follow: to_follow, metrics };
+    serving.spawn(reload.at_each(hangup));
     for addr in &bound.listen {
         tracing::info!(%addr, upstream = %config.upstream, "serving clients");
     }
@@ -215,6 +236,25 @@ async fn start(
         tracing::error!("the capture ended with a panic");
     }
     Ok(())
+}
+
+/// The workers serve plain TCP only, for now: anything else is refused rather than served otherwise than asked.
+fn plain_tcp(config: &Config) -> Result<Vec<SocketAddr>, StartError> {
+    let not_yet = |what: &str| Err(std::io::Error::other(format!("{what} is not served yet")).into());
+    if !config.tls_listen.is_empty() {
+        return not_yet("tls-listen");
+    }
+    if config.proxy_protocol == Switch::On {
+        return not_yet("proxy-protocol");
+    }
+    let mut addrs = Vec::new();
+    for addr in &config.listen {
+        match addr {
+            ListenAddr::Tcp(addr) => addrs.push(*addr),
+            ListenAddr::Unix(_) => return not_yet("a unix socket"),
+        }
+    }
+    Ok(addrs)
 }
 
 /// What the process needs of the operating system, as far as it may have it.
@@ -236,27 +276,31 @@ fn prepare_process() {
 const SIGXFSZ: i32 = 25;
 
 /// Asks the upstream who it is; nothing is changed anywhere.
-async fn greet(url: &RedisUrl) -> Result<(join::Probe, capture::ServerFacts, Option<CommandTable>), StartError> {
-    if url.tls {
-        return Err(StartError::Tls(url.to_string()));
-    }
+async fn greet(to: &Connector) -> Result<(join::Probe, capture::ServerFacts, Option<CommandTable>), StartError> {
     let failed = |e: &redis::RedisError| {
-        let why = e.detail().map_or_else(|| e.to_string(), str::to_owned);
-        if e.is_io_error() || e.is_connection_refusal() || e.is_timeout() {
-            StartError::Unreachable { address: url.address(), why: e.to_string() }
+        let address = to.address();
+        if TlsFailure::is_in(e) {
+            StartError::Tls { address, why: e.to_string() }
+        } else if e.is_io_error() || e.is_connection_refusal() || e.is_timeout() {
+            StartError::Unreachable { address, why: e.to_string() }
         } else {
-            StartError::Refused { address: url.address(), why, advice: ADVICE_ACL }
+            let why = e.detail().map_or_else(|| e.to_string(), str::to_owned);
+            StartError::Refused { address, why, advice: ADVICE_ACL }
         }
     };
-    let mut prober = Prober::connect(url).await.map_err(|e| failed(&e))?;
+    let mut prober = Prober::connect(to).await.map_err(|e| failed(&e))?;
     let probe = prober.probe().await.map_err(|e| failed(&e))?;
     let facts = prober.facts().await.map_err(|e| failed(&e))?;
-    tracing::info!(upstream = url.address(), software = facts.software, version = facts.version, "upstream found");
+    tracing::info!(upstream = to.address(), software = facts.software, version = facts.version, "upstream found");
     Ok((probe, facts, prober.commands().await))
 }
 
 /// Refuses a server with another history than the upstream's, if it tells (else capture finds out).
-async fn is_replica_of(source: &RedisUrl, upstream: &RedisUrl, facts: &capture::ServerFacts) -> Result<(), StartError> {
+async fn is_replica_of(
+    source: &Connector,
+    upstream: &Connector,
+    facts: &capture::ServerFacts,
+) -> Result<(), StartError> {
     let Ok(mut prober) = Prober::connect(source).await else { return Ok(()) };
     match prober.facts().await {
         Ok(found) if found.replid != facts.replid => {
@@ -267,12 +311,12 @@ async fn is_replica_of(source: &RedisUrl, upstream: &RedisUrl, facts: &capture::
 }
 
 /// Whether the server would let us follow it: everything of the handshake but `PSYNC` itself.
-async fn may_follow(url: &RedisUrl) -> Result<(), StartError> {
-    if url.tls {
-        return Err(StartError::Tls(url.to_string()));
-    }
-    match capture::Link::check(url).await {
+async fn may_follow(source: &Connector) -> Result<(), StartError> {
+    match capture::Link::check(source).await {
         Ok(()) | Err(LinkError::Later { .. }) => Ok(()),
+        Err(LinkError::Io { address, source }) if TlsFailure::is_in(&source) => {
+            Err(StartError::Tls { address, why: source.to_string() })
+        }
         Err(LinkError::Io { address, source }) => Err(StartError::Unreachable { address, why: source.to_string() }),
         Err(LinkError::Refused { address, command, reply }) => {
             Err(StartError::Refused { address, why: format!("{command}: {reply}"), advice: ADVICE_ACL })
@@ -280,13 +324,19 @@ async fn may_follow(url: &RedisUrl) -> Result<(), StartError> {
     }
 }
 
+impl From<TlsError> for StartError {
+    fn from(error: TlsError) -> Self {
+        Self::Config(error.into())
+    }
+}
+
 impl StartError {
     /// The exit code, from `sysexits.h`.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Unreachable { .. } | Self::Foreign { .. } => 69,
+            Self::Unreachable { .. } | Self::Foreign { .. } | Self::Tls { .. } => 69,
             Self::Refused { .. } => 77,
-            Self::Tls(_) => 64,
+            Self::Config(_) => 64,
             Self::Listen { .. } | Self::Os(_) => 71,
             Self::Journal(e) => match e {
                 OpenError::Locked { .. } => 75,

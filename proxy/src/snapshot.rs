@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use redtape_journal::{Catalog, Lsn, Micros, ReplOffset, SnapshotKind, TimelineId};
 use redtape_wire::psync::PsyncReply;
-use redtape_wire::url::RedisUrl;
 
 use crate::capture::{CopyInProgress, Link, Position, Prober, manifest, receive};
+use crate::config::{Config, ConfigError};
+use crate::connect::Connector;
 
 /// The journal must reach the snapshot's offset within this time.
 const REACH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,6 +37,9 @@ pub enum SnapshotError {
     /// The journal can't be read.
     #[error(transparent)]
     Journal(#[from] redtape_journal::OpenError),
+    /// The options can't be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The server can't be reached or refuses.
     #[error("{0}. Check --upstream and its password (REDTAPE_UPSTREAM_PASSWORD)")]
     Server(String),
@@ -69,22 +73,27 @@ impl SnapshotError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Journal(_) | Self::OtherServer { .. } => 65,
+            Self::Config(_) => 64,
             Self::Server(_) | Self::NotFollowed { .. } => 69,
             Self::Copy(_) => 74,
         }
     }
 }
 
-/// Takes a snapshot into the journal at `dir`, which another process may be writing.
-pub fn take_snapshot(dir: &Path, upstream: &RedisUrl) -> Result<SnapshotTaken, SnapshotError> {
+/// Takes a snapshot of the upstream into the journal, which another process may be writing.
+pub fn take_snapshot(config: &Config) -> Result<SnapshotTaken, SnapshotError> {
+    for warning in config.check()? {
+        tracing::warn!("{warning}");
+    }
+    let upstream = Connector::new(config.upstream.clone(), &config.upstream_tls).map_err(ConfigError::from)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| SnapshotError::Server(e.to_string()))?;
-    runtime.block_on(take(dir, upstream))
+    runtime.block_on(take(&config.dir, &upstream))
 }
 
-async fn take(dir: &Path, upstream: &RedisUrl) -> Result<SnapshotTaken, SnapshotError> {
+async fn take(dir: &Path, upstream: &Connector) -> Result<SnapshotTaken, SnapshotError> {
     let catalog = Catalog::open(dir)?;
     let server = |e: String| SnapshotError::Server(e);
     let table = match Prober::connect(upstream).await {

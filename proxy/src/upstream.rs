@@ -1,21 +1,15 @@
 //! Connections to the upstream server, and whether it answers at present.
 
-use std::io;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use redtape_wire::url::{Endpoint, RedisUrl};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 
+use crate::connect::Connector;
 use crate::metrics::Metrics;
 
-/// A connection attempt that takes longer has failed.
-pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A peer that does not acknowledge sent bytes for so long is gone.
-const PEER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Idle connections are probed after this time, clients' too (Redis's `tcp-keepalive`).
-pub(crate) const KEEPALIVE: Duration = Duration::from_mins(5);
+pub(crate) use crate::connect::KEEPALIVE;
+
 /// Pause after a failed attempt: doubled from the first up to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
@@ -23,30 +17,10 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
-/// Opens a connection.
-pub(crate) async fn connect(url: &RedisUrl) -> io::Result<Box<dyn Stream + Send>> {
-    let connecting = async {
-        Ok::<Box<dyn Stream + Send>, io::Error>(match &url.endpoint {
-            Endpoint::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                stream.set_nodelay(true)?;
-                let socket = socket2::SockRef::from(&stream);
-                socket.set_tcp_user_timeout(Some(PEER_TIMEOUT))?;
-                socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE))?;
-                Box::new(stream)
-            }
-            Endpoint::Unix(path) => Box::new(UnixStream::connect(path).await?),
-        })
-    };
-    tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| {
-        io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))
-    })?
-}
-
 /// The upstream as sessions see it: one address, one back-off for all of them.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    url: RedisUrl,
+    connector: Connector,
     metrics: Metrics,
     down: Mutex<Option<Down>>,
 }
@@ -61,9 +35,9 @@ struct Down {
 
 impl Upstream {
     /// Nothing is connected yet.
-    pub(crate) fn new(url: RedisUrl, metrics: Metrics) -> Self {
+    pub(crate) fn new(connector: Connector, metrics: Metrics) -> Self {
         metrics.upstream_up.set(1);
-        Self { url, metrics, down: Mutex::new(None) }
+        Self { connector, metrics, down: Mutex::new(None) }
     }
 
     /// Connects, unless it is known to be away and it is too early to try again.
@@ -74,12 +48,12 @@ impl Upstream {
         {
             return Err(self.sentence(&down.why));
         }
-        match connect(&self.url).await {
+        match self.connector.connect().await {
             Ok(stream) => {
                 if let Some(down) = self.lock().take() {
                     self.metrics.upstream_up.set(1);
                     tracing::info!(
-                        upstream = self.url.address(),
+                        upstream = self.connector.address(),
                         away_seconds = down.since.elapsed().as_secs(),
                         "upstream is back"
                     );
@@ -94,7 +68,7 @@ impl Upstream {
                 let why = e.to_string();
                 if guard.is_none() {
                     tracing::warn!(
-                        upstream = self.url.address(),
+                        upstream = self.connector.address(),
                         error = why,
                         "upstream is not reachable; clients get an error until it is"
                     );
@@ -109,7 +83,7 @@ impl Upstream {
     }
 
     fn sentence(&self, why: &str) -> String {
-        format!("redtape: the upstream {} is not reachable ({why}); retry later", self.url.address())
+        format!("redtape: the upstream {} is not reachable ({why}); retry later", self.connector.address())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Down>> {

@@ -1,10 +1,12 @@
 //! One file for each command.
 
+pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod embedded;
 pub(crate) mod journal;
 pub(crate) mod proxy;
 pub(crate) mod restore;
+pub(crate) mod settings;
 pub(crate) mod snapshot;
 
 use std::process::ExitCode;
@@ -23,6 +25,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Restore(args) => restore::run(*args),
         Command::Journal(command) => journal::run(command),
         Command::Snapshot(command) => snapshot::run(command),
+        Command::Config(command) => config::run(command),
     }
 }
 

@@ -11,25 +11,29 @@ use redtape_journal::Catalog;
 use serde_json::json;
 
 use super::journal::{bytes, catalog_failure, out};
-use super::url;
+use super::settings::{CaptureOptions, FileOption, FollowSettings, UpstreamTlsOptions};
 use crate::exit::Failure;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SnapshotCommand {
     /// Take a snapshot now, while redtape proxy or follow runs on the journal.
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
     /// List the snapshots of a journal.
     Ls(LsArgs),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
-    /// Directory of the journal.
-    #[arg(long, env = "REDTAPE_DIR", value_name = "DIR", default_value = "redtape-journal")]
-    dir: PathBuf,
+    /// Directory of the journal [default: redtape-journal]
+    #[arg(long, env = "REDTAPE_DIR", value_name = "DIR")]
+    dir: Option<PathBuf>,
     /// The server that the journal follows (or a replica of it).
     #[arg(long, env = "REDTAPE_UPSTREAM", value_name = "URL", hide_env_values = true)]
-    upstream: String,
+    upstream: Option<String>,
+    #[command(flatten)]
+    upstream_tls: UpstreamTlsOptions,
+    #[command(flatten)]
+    file: FileOption,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -47,15 +51,17 @@ pub(crate) struct LsArgs {
 
 pub(crate) fn run(command: SnapshotCommand) -> anyhow::Result<ExitCode> {
     match command {
-        SnapshotCommand::Create(args) => create(&args),
+        SnapshotCommand::Create(args) => create(*args),
         SnapshotCommand::Ls(args) => ls(&args),
     }
 }
 
-fn create(args: &CreateArgs) -> anyhow::Result<ExitCode> {
-    let upstream = url(&args.upstream, "--upstream", "REDTAPE_UPSTREAM_PASSWORD")?;
-    let taken = redtape_proxy::take_snapshot(&args.dir, &upstream).map_err(|e| Failure::new(e.exit_code(), e))?;
-    if args.json {
+fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
+    let CreateArgs { dir, upstream, upstream_tls, file, json } = args;
+    let capture = CaptureOptions { upstream, dir, ..CaptureOptions::default() };
+    let config = FollowSettings { capture, upstream_tls, file }.config("--upstream URL")?;
+    let taken = redtape_proxy::take_snapshot(&config).map_err(|e| Failure::new(e.exit_code(), e))?;
+    if json {
         let line = json!({"lsn": taken.lsn.0, "ts": taken.ts.to_string(), "ts_us": taken.ts.0, "bytes": taken.bytes, "timeline": taken.timeline.0});
         out(&format!("{line}\n"))?;
     } else {

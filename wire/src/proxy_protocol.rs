@@ -1,9 +1,11 @@
 //! The PROXY protocol, version 2 (haproxy's `proxy-protocol.txt`, 2.2): a load balancer in front of
 //! redtape says where a client really comes from, before the client's first byte.
 //!
+//! ```text
 //!     0              12        13         14        16                  16 + length
 //!     | signature    | version | family   | length  | addresses | TLVs  | the client's bytes
 //!     |              | command | transport| (BE)    |           |       |
+//! ```
 //!
 //! Only the source is kept. TLVs are passed over unread. The header is to be read only from peers that are
 //! known to send it: anybody else could name any address.

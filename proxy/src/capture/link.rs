@@ -11,11 +11,12 @@ use bytes::BytesMut;
 use redtape_journal::ReplOffset;
 use redtape_wire::psync::{PsyncReply, parse_psync_reply};
 use redtape_wire::resp::encode_command;
-use redtape_wire::url::{RedisUrl, Secret};
+use redtape_wire::url::Secret;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
-use crate::upstream::{Stream, connect};
+use crate::connect::Connector;
+use crate::upstream::Stream;
 
 /// A handshake step that takes longer has failed.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,10 +74,10 @@ pub(crate) struct Link {
 impl Link {
     /// Connects and asks to continue behind `from`, or for a full copy.
     pub(crate) async fn open(
-        url: &RedisUrl,
+        to: &Connector,
         from: Option<(&str, ReplOffset)>,
     ) -> Result<(Self, PsyncReply), LinkError> {
-        let mut link = Self::introduce(url).await?;
+        let mut link = Self::introduce(to).await?;
         let address = link.address.clone();
         let (replid, offset) =
             from.map_or(("?".to_owned(), "-1".to_owned()), |(id, at)| (id.to_owned(), (at.0 + 1).to_string()));
@@ -91,18 +92,18 @@ impl Link {
     }
 
     /// Goes through the handshake up to `PSYNC`, to learn whether the server would serve us.
-    pub(crate) async fn check(url: &RedisUrl) -> Result<(), LinkError> {
-        Self::introduce(url).await.map(drop)
+    pub(crate) async fn check(to: &Connector) -> Result<(), LinkError> {
+        Self::introduce(to).await.map(drop)
     }
 
-    async fn introduce(url: &RedisUrl) -> Result<Self, LinkError> {
-        let address = url.address();
+    async fn introduce(to: &Connector) -> Result<Self, LinkError> {
+        let address = to.address();
         let io = |source| LinkError::Io { address: address.clone(), source };
-        let stream = connect(url).await.map_err(io)?;
+        let stream = to.connect().await.map_err(io)?;
         let (read, write) = tokio::io::split(stream);
         let mut link = Self { address: address.clone(), read, write, buf: BytesMut::with_capacity(READ_BYTES) };
-        if let Some(password) = url.password.as_ref().map(Secret::expose) {
-            let user = url.username.as_deref();
+        if let Some(password) = to.url.password.as_ref().map(Secret::expose) {
+            let user = to.url.username.as_deref();
             let auth: Vec<&str> = ["AUTH"].into_iter().chain(user).chain([password]).collect();
             link.step("AUTH", &auth, true).await?;
         }
@@ -129,7 +130,12 @@ impl Link {
     async fn send(&mut self, args: &[&str]) -> Result<(), LinkError> {
         let mut out = Vec::new();
         encode_command(&mut out, args);
-        self.write.write_all(&out).await.map_err(|source| LinkError::Io { address: self.address.clone(), source })
+        let sent = async {
+            self.write.write_all(&out).await?;
+            // TLS keeps what the socket did not take at once.
+            self.write.flush().await
+        };
+        sent.await.map_err(|source| LinkError::Io { address: self.address.clone(), source })
     }
 
     /// One line, keep-alive newlines before it skipped.

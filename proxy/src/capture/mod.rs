@@ -34,7 +34,6 @@ use redtape_journal::{
 };
 use redtape_wire::command::CommandTable;
 use redtape_wire::psync::PsyncReply;
-use redtape_wire::url::RedisUrl;
 use tokio::sync::watch;
 
 pub(crate) use self::base::{CopyInProgress, manifest, receive};
@@ -43,6 +42,7 @@ pub(crate) use self::probe::Prober;
 pub(crate) use self::probe::ServerFacts;
 use self::prober::{Pace, Probes};
 use self::recorder::Recorder;
+use crate::connect::Connector;
 use crate::join::{Join, Probe};
 use crate::metrics::Metrics;
 use crate::tee::Tee;
@@ -56,9 +56,9 @@ pub(crate) const TEE_POLL: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone)]
 pub(crate) struct CaptureConfig {
     /// The server to follow: the upstream, or one of its replicas.
-    pub source: RedisUrl,
+    pub source: Connector,
     /// The server whose offset tells how far we are: the upstream.
-    pub upstream: RedisUrl,
+    pub upstream: Connector,
     /// The journal's directory.
     pub dir: PathBuf,
     /// When the journal is synced.
@@ -106,7 +106,7 @@ pub(crate) enum Ended {
 pub(crate) fn open_journal(config: &CaptureConfig) -> Result<(Journal, Recovered), OpenError> {
     Journal::create_or_open(
         &config.dir,
-        OpenOptions { segment_bytes: config.segment_bytes, sync: config.sync, source: config.upstream.to_string() },
+        OpenOptions { segment_bytes: config.segment_bytes, sync: config.sync, source: config.upstream.url.to_string() },
     )
 }
 
@@ -240,7 +240,7 @@ impl Capture {
         // The probe just before a copy bounds what is in it.
         self.probes.set_pace(Pace::Late);
         let from = self.position.clone().filter(|_| self.break_reason.is_none());
-        let url = self.config.source.clone();
+        let source = self.config.source.clone();
         let asked = from.clone();
         let mut stop = self.stop.clone();
         if from.is_none() {
@@ -252,7 +252,7 @@ impl Capture {
         let opened = self
             .with_tee(async move {
                 tokio::select! {
-                    r = Link::open(&url, asked.as_ref().map(|p| (p.replid.as_str(), p.offset))) => Some(r),
+                    r = Link::open(&source, asked.as_ref().map(|p| (p.replid.as_str(), p.offset))) => Some(r),
                     _ = stop.wait_for(|on| *on) => None,
                 }
             })
@@ -296,15 +296,15 @@ impl Capture {
     /// With `--follow`: the server that is followed must have the upstream's history, or the journal
     /// would show another server's data as the upstream's.
     async fn same_history(&mut self, reply: &PsyncReply, from: Option<&Position>) -> Result<(), Ended> {
-        if self.config.source == self.config.upstream {
+        if self.config.source.url == self.config.upstream.url {
             return Ok(());
         }
         let followed = match reply {
             PsyncReply::FullResync { replid, .. } | PsyncReply::Continue { replid: Some(replid) } => replid.clone(),
             _ => from.map(|p| p.replid.clone()).unwrap_or_default(),
         };
-        let url = self.config.upstream.clone();
-        let facts = self.with_tee(async move { Prober::connect(&url).await?.facts().await }).await;
+        let upstream = self.config.upstream.clone();
+        let facts = self.with_tee(async move { Prober::connect(&upstream).await?.facts().await }).await;
         let upstream = facts.map_err(|e| Ended::Upstream(e.to_string()))?.replid;
         if upstream == followed {
             return Ok(());

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError, Value};
+use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError, Value};
 use redtape_journal::{Micros, ReplOffset};
 use redtape_wire::command::{CommandSpec, CommandTable};
-use redtape_wire::url::RedisUrl;
+use redtape_wire::url::Secret;
 
+use crate::connect::Connector;
 use crate::join::Probe;
 
 /// An answer that takes longer counts as none.
@@ -32,11 +33,22 @@ pub(crate) struct Prober {
 }
 
 impl Prober {
-    pub(crate) async fn connect(url: &RedisUrl) -> Result<Self, RedisError> {
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(TIMEOUT)).set_response_timeout(Some(TIMEOUT));
-        let client = Client::open(RedisUrl { db: 0, ..url.clone() }.expose())?;
-        let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+    /// Our own stream below the client library: one way through TLS for all.
+    pub(crate) async fn connect(to: &Connector) -> Result<Self, RedisError> {
+        let stream = to.connect().await?;
+        let mut login = RedisConnectionInfo::default();
+        if let Some(user) = &to.url.username {
+            login = login.set_username(user);
+        }
+        if let Some(password) = to.url.password.as_ref().map(Secret::expose) {
+            login = login.set_password(password);
+        }
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(TIMEOUT));
+        let connecting = MultiplexedConnection::new_with_config(&login, stream, config);
+        let timed_out = || std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer to the login");
+        let (connection, driver) = tokio::time::timeout(TIMEOUT, connecting).await.map_err(|_| timed_out())??;
+        // It ends with the connection's last handle.
+        tokio::spawn(driver);
         Ok(Self { connection })
     }
 

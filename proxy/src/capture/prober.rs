@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use redtape_wire::command::CommandTable;
-use redtape_wire::url::RedisUrl;
 use tokio::sync::{Notify, mpsc};
 
 use super::probe::{Prober, ServerFacts};
+use crate::connect::Connector;
 use crate::join::Probe;
 use crate::metrics::Metrics;
 
@@ -60,7 +60,7 @@ impl Drop for Probes {
 impl Probes {
     /// Starts probing on this thread's local set.
     pub(crate) fn start(
-        url: RedisUrl,
+        upstream: Connector,
         facts: ServerFacts,
         table: Arc<ArcSwap<CommandTable>>,
         metrics: Metrics,
@@ -73,7 +73,7 @@ impl Probes {
             let (pace, now, facts) = (pace.clone(), now.clone(), facts.clone());
             async move {
                 loop {
-                    let ended = probe_until_lost(&url, &send, &pace, &now, &facts, &table, &metrics).await;
+                    let ended = probe_until_lost(&upstream, &send, &pace, &now, &facts, &table, &metrics).await;
                     metrics.error("probe");
                     metrics.upstream_up.set(0);
                     tracing::warn!(error = ended, "the side connection to the upstream is lost; connecting again");
@@ -110,7 +110,7 @@ impl Probes {
 }
 
 async fn probe_until_lost(
-    url: &RedisUrl,
+    upstream: &Connector,
     send: &mpsc::Sender<Probe>,
     pace: &Cell<Pace>,
     now: &Notify,
@@ -118,7 +118,7 @@ async fn probe_until_lost(
     table: &ArcSwap<CommandTable>,
     metrics: &Metrics,
 ) -> String {
-    let mut prober = match Prober::connect(url).await {
+    let mut prober = match Prober::connect(upstream).await {
         Ok(prober) => prober,
         Err(e) => return e.to_string(),
     };

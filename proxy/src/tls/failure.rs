@@ -103,10 +103,15 @@ fn certificate(error: &CertificateError) -> String {
 
 /// A TLS stream whose errors are explained: with TLS 1.3 a server refuses a client's certificate only after
 /// the handshake, in the first read.
+///
+/// One task must drive both directions: a read also sends what an earlier write left behind, since a write
+/// returns when TLS has taken the bytes, not when the socket has.
 pub(crate) struct Explained<S>(pub(crate) S);
 
-impl<S: AsyncRead + Unpin> AsyncRead for Explained<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Explained<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // If it fails, the read tells why.
+        let _ = Pin::new(&mut self.0).poll_flush(cx);
         Pin::new(&mut self.0).poll_read(cx, buf).map_err(TlsFailure::from_io)
     }
 }

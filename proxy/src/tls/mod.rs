@@ -3,9 +3,11 @@
 //! Nothing here does I/O on a socket. The options are files; [`Handle`] turns them into rustls's own
 //! configurations and swaps these while redtape runs. Who holds a connection drives rustls itself:
 //!
+//! ```text
 //!     files ──build──► Handle { current() } ──► rustls::ServerConnection   (worker loop, by hand)
 //!       ▲                 ▲                └──► tokio_rustls               (link, probes)
 //!       └── watch / SIGHUP ┘
+//! ```
 //!
 //! Invariants: a configuration is replaced as a whole or not at all (a bad file keeps the old one); a
 //! replaced one takes its session tickets along, so that nobody resumes past a newer CRL or CA.

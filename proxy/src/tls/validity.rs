@@ -1,6 +1,8 @@
 //! When a certificate ends: the one field of X.509 that rustls keeps to itself.
 //!
+//! ```text
 //!     Certificate { TBS { [0] version?, serial, algorithm, issuer, Validity { notBefore, notAfter }, … }, … }
+//! ```
 
 /// `notAfter`, in seconds since 1970; `None` for what is not understood (it is for messages only).
 pub(super) fn not_after(certificate: &[u8]) -> Option<i64> {

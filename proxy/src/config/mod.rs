@@ -1,0 +1,209 @@
+//! What a proxy needs to know: every option, its default, and which go together.
+//!
+//! The binary reads flags, environment and `redtape.toml` into a [`Config`]; names in messages are those of
+//! the options (kebab-case, Redis's own where Redis has them).
+
+mod listing;
+mod values;
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use redtape_journal::SyncPolicy;
+use redtape_wire::url::{Endpoint, RedisUrl};
+
+pub use self::listing::Setting;
+pub use self::values::{ByteSize, ListenAddr, Sharing, SocketMode, Switch};
+use crate::tls::{ClientTls, Material as _, ServerTls, TlsError};
+
+/// Less could not hold one reply of usual size.
+const OUTPUT_LIMIT_MIN: ByteSize = ByteSize(64 << 10);
+
+/// What a proxy (or, without listeners, a follower) needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where clients are served; with `tls_listen`, none = capture only.
+    pub listen: Vec<ListenAddr>,
+    /// Where clients are served over TLS.
+    pub tls_listen: Vec<SocketAddr>,
+    /// Mode of unix sockets; `None` = by the umask.
+    pub unix_socket_mode: Option<SocketMode>,
+    /// Clients' addresses come in a PROXY protocol header (version 2) on every TCP connection.
+    pub proxy_protocol: Switch,
+    /// What is shown to and asked of clients on `tls_listen`.
+    pub tls: Option<ServerTls>,
+    /// The server behind the proxy.
+    pub upstream: RedisUrl,
+    /// A replica to follow instead of the upstream.
+    pub follow: Option<RedisUrl>,
+    /// How both are checked if their URLs say `rediss://`.
+    pub upstream_tls: ClientTls,
+    /// Whether sessions share upstream connections.
+    pub sharing: Sharing,
+    /// Clients at once. Live.
+    pub max_clients: usize,
+    /// Clients that are idle for so long are disconnected (Redis's `timeout`). Live.
+    pub timeout: Option<Duration>,
+    /// Idle connections of clients are probed after this time.
+    pub tcp_keepalive: Option<Duration>,
+    /// TLS handshake and PROXY header must be through within this time. Live.
+    pub handshake_timeout: Duration,
+    /// A client that lets so many bytes of replies pile up is disconnected. Live.
+    pub output_limit: ByteSize,
+    /// ACL users who may run `REDTAPE.MARK` and `REDTAPE.SNAPSHOT`. Live.
+    pub admin_users: Vec<String>,
+    /// Worker threads.
+    pub workers: usize,
+    /// The journal's directory.
+    pub dir: PathBuf,
+    /// When the journal is synced.
+    pub sync: SyncPolicy,
+    /// Size at which a segment is sealed, in bytes.
+    pub segment_bytes: u64,
+    /// Where `/metrics` is served.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// Options that can't be used. The message names them.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// They don't go together.
+    #[error("{0}")]
+    Options(String),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+impl Config {
+    /// Every option at its default.
+    pub fn new(upstream: RedisUrl) -> Self {
+        Self {
+            listen: Vec::new(),
+            tls_listen: Vec::new(),
+            unix_socket_mode: None,
+            proxy_protocol: Switch::Off,
+            tls: None,
+            upstream,
+            follow: None,
+            upstream_tls: ClientTls::default(),
+            sharing: Sharing::Auto,
+            max_clients: 10_000,
+            timeout: None,
+            tcp_keepalive: Some(Duration::from_mins(5)),
+            handshake_timeout: Duration::from_secs(10),
+            output_limit: ByteSize(1 << 30),
+            admin_users: vec!["default".to_owned()],
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            dir: "redtape-journal".into(),
+            sync: SyncPolicy::EverySec,
+            segment_bytes: 64 << 20,
+            metrics: None,
+        }
+    }
+
+    /// Clients are served, not only a journal written.
+    pub fn serves(&self) -> bool {
+        !self.listen.is_empty() || !self.tls_listen.is_empty()
+    }
+
+    /// TLS towards the followed server: its own name is checked, whatever the upstream's is.
+    pub(crate) fn follow_tls(&self) -> ClientTls {
+        ClientTls { sni: None, ..self.upstream_tls.clone() }
+    }
+
+    /// Whether the options go together and the TLS files can be used; nothing is changed anywhere. What is
+    /// allowed but surely not meant is returned.
+    pub fn check(&self) -> Result<Vec<String>, ConfigError> {
+        let options = |why: String| Err(ConfigError::Options(why));
+        let mut warnings = Vec::new();
+        for (zero, name) in [
+            (self.max_clients == 0, "maxclients"),
+            (self.handshake_timeout.is_zero(), "handshake-timeout"),
+            (self.workers == 0, "workers"),
+        ] {
+            if zero {
+                return options(format!("{name} must be at least 1"));
+            }
+        }
+        if self.output_limit < OUTPUT_LIMIT_MIN {
+            return options(format!("client-output-buffer-limit must be at least {OUTPUT_LIMIT_MIN}"));
+        }
+        self.check_addresses()?;
+        match (&self.tls, self.tls_listen.is_empty()) {
+            (None, false) => {
+                return options(
+                    "tls-listen needs a certificate and its key: set tls-cert-file and tls-key-file".to_owned(),
+                );
+            }
+            (Some(_), true) => {
+                warnings.push(
+                    "the tls-* options have no effect without tls-listen: clients are served without TLS".to_owned(),
+                );
+            }
+            _ => {}
+        }
+        if let Some(tls) = &self.tls {
+            tls.build()?;
+        }
+        let servers = [Some(&self.upstream), self.follow.as_ref()];
+        if servers.iter().flatten().any(|url| url.tls) {
+            self.upstream_tls.build()?;
+            if let (true, Endpoint::Tcp { host, .. }) = (self.upstream.tls, &self.upstream.endpoint) {
+                self.upstream_tls.server_name(host)?;
+            }
+            if let Some(RedisUrl { tls: true, endpoint: Endpoint::Tcp { host, .. }, .. }) = &self.follow {
+                self.follow_tls().server_name(host)?;
+            }
+            if self.upstream_tls.insecure {
+                warnings.push("upstream-tls-insecure: the server's certificate is not checked".to_owned());
+            }
+        } else if self.upstream_tls != ClientTls::default() {
+            return options(format!(
+                "the upstream-tls-* options have no effect with {}; use rediss://, or take them out",
+                self.upstream
+            ));
+        }
+        if self.admin_users.is_empty() {
+            warnings.push("admin-users is empty: nobody may run REDTAPE.MARK and REDTAPE.SNAPSHOT".to_owned());
+        }
+        Ok(warnings)
+    }
+
+    fn check_addresses(&self) -> Result<(), ConfigError> {
+        let plain = self.listen.iter().map(|a| ("listen", a.clone()));
+        let tls = self.tls_listen.iter().map(|a| ("tls-listen", ListenAddr::Tcp(*a)));
+        let metrics = self.metrics.iter().map(|a| ("metrics", ListenAddr::Tcp(*a)));
+        let mut seen = HashSet::new();
+        for (option, addr) in plain.chain(tls).chain(metrics) {
+            let any_port = matches!(&addr, ListenAddr::Tcp(a) if a.port() == 0);
+            if !any_port && !seen.insert(addr.clone()) {
+                return Err(ConfigError::Options(format!("{addr} ({option}) is given twice")));
+            }
+            if option != "metrics" && self.is_upstream(&addr) {
+                return Err(ConfigError::Options(format!(
+                    "{addr} ({option}) is the upstream's own address: redtape would be its own client; choose another port"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// As far as it can be told without asking for names.
+    fn is_upstream(&self, addr: &ListenAddr) -> bool {
+        match (addr, &self.upstream.endpoint) {
+            (ListenAddr::Tcp(addr), Endpoint::Tcp { host, port }) => {
+                let local = matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1");
+                let same = host.parse::<IpAddr>().is_ok_and(|ip| ip == addr.ip());
+                addr.port() == *port && (same || (local && addr.ip().is_loopback() && host == "localhost"))
+            }
+            (ListenAddr::Unix(path), Endpoint::Unix(upstream)) => path.as_os_str() == upstream.as_str(),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+//! How to reach a server: its URL, and TLS where that says `rediss://`.
+//!
+//! All connections to servers start here, so that there is one way through TLS: the replication link and
+//! the probes take [`Connector::connect`]; a loop that drives rustls by hand takes [`Connector::tls`].
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redtape_wire::url::{Endpoint, RedisUrl};
+use rustls_pki_types::ServerName;
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::tls::{ClientTls, Explained, TlsConnector, TlsError, TlsFailure};
+use crate::upstream::Stream;
+
+/// A connection attempt that takes longer has failed, and so has a TLS handshake.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A peer that does not acknowledge sent bytes for so long is gone.
+const PEER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Idle connections are probed after this time (what Redis has as the default of `tcp-keepalive`).
+pub(crate) const KEEPALIVE: Duration = Duration::from_mins(5);
+
+/// See the module. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Connector {
+    /// Where, and as whom.
+    pub(crate) url: RedisUrl,
+    tls: Option<Tls>,
+}
+
+#[derive(Debug, Clone)]
+struct Tls {
+    handle: Arc<TlsConnector>,
+    name: ServerName<'static>,
+}
+
+impl Connector {
+    /// Reads the files of `tls` if the URL needs them.
+    pub(crate) fn new(url: RedisUrl, tls: &ClientTls) -> Result<Self, TlsError> {
+        let tls = match &url.endpoint {
+            Endpoint::Tcp { host, .. } if url.tls => {
+                let name = tls.server_name(host)?;
+                Some(Tls { handle: Arc::new(TlsConnector::new(tls.clone())?), name })
+            }
+            _ => None,
+        };
+        Ok(Self { url, tls })
+    }
+
+    /// `host:port`, or the socket's path.
+    pub(crate) fn address(&self) -> String {
+        self.url.address()
+    }
+
+    /// For a connection that is driven by hand: what `rustls::ClientConnection::new` takes. `None` = no TLS.
+    // For the worker loop.
+    #[allow(dead_code)]
+    pub(crate) fn tls(&self) -> Option<(Arc<rustls::ClientConfig>, ServerName<'static>)> {
+        self.tls.as_ref().map(|tls| (tls.handle.current(), tls.name.clone()))
+    }
+
+    /// The TLS configuration, to be reloaded.
+    pub(crate) fn tls_handle(&self) -> Option<&Arc<TlsConnector>> {
+        self.tls.as_ref().map(|tls| &tls.handle)
+    }
+
+    /// Opens a connection, TLS handshake included.
+    pub(crate) async fn connect(&self) -> io::Result<Box<dyn Stream + Send>> {
+        let (host, port) = match &self.url.endpoint {
+            Endpoint::Unix(path) => return Ok(Box::new(in_time(UnixStream::connect(path)).await?)),
+            Endpoint::Tcp { host, port } => (host.as_str(), *port),
+        };
+        let stream = in_time(TcpStream::connect((host, port))).await?;
+        stream.set_nodelay(true)?;
+        let socket = socket2::SockRef::from(&stream);
+        socket.set_tcp_user_timeout(Some(PEER_TIMEOUT))?;
+        socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE))?;
+        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
+        let handshake = tokio_rustls::TlsConnector::from(tls.handle.current()).connect(tls.name.clone(), stream);
+        let handshake = async { handshake.await.map_err(TlsFailure::in_handshake) };
+        // A server that does not speak TLS waits for the end of a line.
+        match in_time(handshake).await {
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => {
+                let why = format!("no answer to the handshake ({e}); is this the server's tls-port?");
+                Err(io::Error::new(io::ErrorKind::TimedOut, TlsFailure(why)))
+            }
+            result => Ok(Box::new(Explained(result?))),
+        }
+    }
+}
+
+async fn in_time<T>(connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| {
+        io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))
+    })?
+}

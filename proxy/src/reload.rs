@@ -1,0 +1,236 @@
+//! SIGHUP: settings and certificates are read again, and what can change while redtape runs does.
+//!
+//! All or nothing: new settings are read and checked as at a start, TLS files included, before the first is
+//! applied. Options that can't change are named with a warning, again at each SIGHUP until a restart.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use serde_json::Value;
+use tokio::signal::unix::Signal;
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::tls::{ClientTls, ServerTls, TlsAcceptor, TlsConnector, TlsError};
+
+/// Reads the settings again, with the flags and environment of the start.
+pub type Reread = Box<dyn FnMut() -> Result<Config, String> + Send>;
+
+/// Settings that sessions look up whenever they need them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+// For the worker loop.
+#[allow(dead_code)]
+pub(crate) struct Live {
+    /// Clients at once.
+    pub(crate) max_clients: usize,
+    /// Clients that are idle for so long are disconnected.
+    pub(crate) idle_timeout: Option<Duration>,
+    /// TLS handshake and PROXY header must be through within this time.
+    pub(crate) handshake_timeout: Duration,
+    /// Bytes of replies that may pile up for one client.
+    pub(crate) output_limit: usize,
+    /// Who may run `REDTAPE.MARK` and `REDTAPE.SNAPSHOT`.
+    pub(crate) admin_users: Vec<String>,
+}
+
+impl From<&Config> for Live {
+    fn from(config: &Config) -> Self {
+        Self {
+            max_clients: config.max_clients,
+            idle_timeout: config.timeout,
+            handshake_timeout: config.handshake_timeout,
+            output_limit: usize::try_from(config.output_limit.0).unwrap_or(usize::MAX),
+            admin_users: config.admin_users.clone(),
+        }
+    }
+}
+
+/// What a reload reaches.
+pub(crate) struct Reload {
+    /// What is in force.
+    pub(crate) config: Config,
+    /// Reads what shall be.
+    pub(crate) reread: Reread,
+    /// Where sessions look.
+    pub(crate) live: Arc<ArcSwap<Live>>,
+    /// Towards clients, if TLS is served.
+    pub(crate) acceptor: Option<Arc<TlsAcceptor>>,
+    /// Towards the upstream, if it is `rediss://`.
+    pub(crate) upstream: Option<Arc<TlsConnector>>,
+    /// Towards the followed server, likewise.
+    pub(crate) follow: Option<Arc<TlsConnector>>,
+    /// Counted here.
+    pub(crate) metrics: Metrics,
+}
+
+impl Reload {
+    /// Reloads at each signal until dropped.
+    pub(crate) async fn at_each(mut self, mut hangup: Signal) {
+        while hangup.recv().await.is_some() {
+            tracing::info!("SIGHUP: settings and TLS files are read again");
+            if let Err(why) = self.now() {
+                self.metrics.error("config_reload");
+                tracing::error!(error = why, "the new settings can't be used; everything stays as it was");
+            }
+        }
+    }
+
+    fn now(&mut self) -> Result<(), String> {
+        let new = (self.reread)()?;
+        for warning in new.check().map_err(|e| e.to_string())? {
+            tracing::warn!("{warning}");
+        }
+        let before = self.config.clone();
+        self.replace_tls(&new).map_err(|e| e.to_string())?;
+        self.config = self.in_force(&new);
+        self.live.store(Arc::new(Live::from(&self.config)));
+        let changes = changes(&before, &self.config, &new);
+        if changes.is_empty() {
+            tracing::info!("no setting has changed");
+        }
+        for Change { option, from, to, applied } in changes {
+            if applied {
+                tracing::info!(option, %from, %to, "applied");
+            } else {
+                tracing::warn!(option, %from, %to, "needs a restart; until then the old value is in force");
+            }
+        }
+        Ok(())
+    }
+
+    /// What needs a restart stays as it is, so that the next SIGHUP says it again.
+    fn in_force(&self, new: &Config) -> Config {
+        let (old, new_tls) = (self.config.clone(), self.new_upstream_tls(new).is_some());
+        Config {
+            max_clients: new.max_clients,
+            timeout: new.timeout,
+            handshake_timeout: new.handshake_timeout,
+            output_limit: new.output_limit,
+            admin_users: new.admin_users.clone(),
+            tls: if self.new_tls(new).is_some() { new.tls.clone() } else { old.tls.clone() },
+            upstream_tls: if new_tls {
+                ClientTls { sni: old.upstream_tls.sni.clone(), ..new.upstream_tls.clone() }
+            } else {
+                old.upstream_tls.clone()
+            },
+            ..old
+        }
+    }
+
+    /// Whether TLS is served at all is settled at the start.
+    fn new_tls<'a>(&'a self, new: &'a Config) -> Option<(&'a TlsAcceptor, &'a ServerTls)> {
+        self.acceptor.as_deref().zip(new.tls.as_ref())
+    }
+
+    /// So is whether servers are reached by it; a new `redis://` waits, and must not take the CA away meanwhile.
+    fn new_upstream_tls(&self, new: &Config) -> Option<ClientTls> {
+        let upstream = self.upstream.is_some() && new.upstream.tls;
+        let follow = self.follow.is_some() && new.follow.as_ref().is_some_and(|f| f.tls);
+        (upstream || follow).then(|| new.upstream_tls.clone())
+    }
+
+    fn replace_tls(&self, new: &Config) -> Result<(), TlsError> {
+        if let Some((acceptor, tls)) = self.new_tls(new) {
+            acceptor.replace(tls.clone())?;
+        }
+        if let Some(tls) = self.new_upstream_tls(new) {
+            // The names that are checked don't change.
+            for handle in self.upstream.iter().chain(&self.follow) {
+                handle.replace(tls.clone())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An option that is not what it was.
+#[derive(Debug, PartialEq)]
+struct Change {
+    option: &'static str,
+    from: Value,
+    to: Value,
+    applied: bool,
+}
+
+fn changes(old: &Config, in_force: &Config, new: &Config) -> Vec<Change> {
+    let all = old.settings().into_iter().zip(in_force.settings()).zip(new.settings());
+    let mut changes: Vec<Change> = all
+        .filter(|((old, _), new)| old.value != new.value)
+        .map(|((old, now), new)| Change {
+            option: old.name,
+            applied: now.value == new.value,
+            from: old.value,
+            to: new.value,
+        })
+        .collect();
+    // Another password looks the same.
+    for (option, before, after) in
+        [("upstream", Some(&old.upstream), Some(&new.upstream)), ("follow", old.follow.as_ref(), new.follow.as_ref())]
+    {
+        if before != after && !changes.iter().any(|c| c.option == option) {
+            let (from, to) = ("its old password".into(), "its new password".into());
+            changes.push(Change { option, from, to, applied: false });
+        }
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ByteSize;
+
+    fn config() -> Config {
+        Config::new("redis://u:old@h".parse().expect("a URL"))
+    }
+
+    fn reload(new: Result<Config, String>) -> Reload {
+        let (config, mut new) = (config(), Some(new));
+        Reload {
+            live: Arc::new(ArcSwap::from_pointee(Live::from(&config))),
+            config,
+            reread: Box::new(move || new.take().expect("one reload")),
+            acceptor: None,
+            upstream: None,
+            follow: None,
+            metrics: Metrics::new().expect("metrics"),
+        }
+    }
+
+    #[test]
+    fn live_options_change_and_others_wait() {
+        let mut new = Config { max_clients: 5, workers: 77, output_limit: ByteSize(1 << 20), ..config() };
+        new.admin_users = vec!["ops".to_owned()];
+        new.upstream = "redis://u:new@h".parse().expect("a URL");
+        let in_force = reload(Ok(new.clone())).in_force(&new);
+        let mut all: Vec<_> = changes(&config(), &in_force, &new).into_iter().map(|c| (c.option, c.applied)).collect();
+        all.sort_unstable();
+        let expected = [
+            ("admin-users", true),
+            ("client-output-buffer-limit", true),
+            ("maxclients", true),
+            ("upstream", false),
+            ("workers", false),
+        ];
+        assert_eq!(all, expected);
+        let mut reload = reload(Ok(new.clone()));
+        reload.now().expect("a reload");
+        let live = reload.live.load();
+        assert_eq!((live.max_clients, live.output_limit), (5, 1 << 20));
+        assert_eq!(live.admin_users, ["ops"]);
+        let still: Vec<_> = changes(&reload.config, &reload.config, &new).into_iter().map(|c| c.option).collect();
+        assert_eq!(still, ["workers", "upstream"], "said again at the next SIGHUP");
+    }
+
+    #[test]
+    fn bad_settings_change_nothing() {
+        for new in [Err("no such file".to_owned()), Ok(Config { max_clients: 9, workers: 0, ..config() })] {
+            let mut reload = reload(new);
+            let before = reload.live.load_full();
+            assert!(reload.now().is_err());
+            assert_eq!(*reload.live.load_full(), *before);
+            assert_eq!(reload.config.max_clients, before.max_clients);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! `redtape config check | show`.
+
+use std::process::ExitCode;
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory as _, Subcommand};
+
+use super::journal::out;
+use super::settings::ProxySettings;
+use crate::exit::{Failure, USAGE};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check the settings of redtape proxy, TLS files included; nothing is started or changed.
+    Check(Box<ConfigArgs>),
+    /// Print the settings in force as redtape.toml, secrets as ***, and where each comes from.
+    Show(Box<ConfigArgs>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    #[command(flatten)]
+    settings: ProxySettings,
+}
+
+pub(crate) fn run(command: ConfigCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        ConfigCommand::Check(args) => check(&args.settings),
+        ConfigCommand::Show(args) => show(&args.settings),
+    }
+}
+
+fn check(settings: &ProxySettings) -> anyhow::Result<ExitCode> {
+    let config = settings.config()?;
+    let warnings = config.check().map_err(|e| Failure::new(USAGE, e))?;
+    let mut text = String::new();
+    for warning in warnings {
+        text += &format!("warning: {warning}\n");
+    }
+    text += "the settings are good\n";
+    out(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(settings: &ProxySettings) -> anyhow::Result<ExitCode> {
+    let config = settings.config()?;
+    let file = settings.follow.file.read()?;
+    // Parsed once more, as only the matches tell flags from the environment.
+    let matches = crate::args::Args::command().get_matches();
+    let matches = matches.subcommand_matches("config").and_then(|m| m.subcommand_matches("show"));
+    let mut text = "# The settings in force. Passwords are shown as ***: don't use this as it is.\n".to_owned();
+    for setting in config.settings() {
+        let name = setting.name;
+        let source = given(matches, name).or_else(|| file.place(name)).unwrap_or_else(|| "default".to_owned());
+        let live = if setting.live { "; SIGHUP changes it" } else { "" };
+        if setting.value.is_null() {
+            text += &format!("# {name} is not set\n");
+        } else {
+            text += &format!("{name} = {}  # {source}{live}\n", toml::Value::try_from(&setting.value)?);
+        }
+    }
+    out(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// By a flag or in the environment.
+fn given(matches: Option<&ArgMatches>, name: &str) -> Option<String> {
+    let matches = matches?;
+    let id = name.replace('-', "_");
+    // Not every option can be given so.
+    matches.try_contains_id(&id).ok()?;
+    match matches.value_source(&id)? {
+        ValueSource::CommandLine => Some(format!("--{name}")),
+        ValueSource::EnvVariable => Some(format!("environment, REDTAPE_{}", id.to_ascii_uppercase())),
+        _ => None,
+    }
+}

@@ -1,0 +1,199 @@
+//! Settings: flags over environment over `redtape.toml` over defaults.
+//!
+//! clap puts flags over the environment; [`ProxySettings::config`] puts both over the file and makes the
+//! [`Config`]. It can be called again at any time, as SIGHUP does.
+
+// The comments on arguments are their help texts.
+#![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
+
+mod file;
+mod options;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use redtape_journal::SyncPolicy;
+use redtape_proxy::{CaFiles, ClientTls, Config, KeyPair, ListenAddr, ServerTls};
+
+pub(crate) use self::file::File;
+use self::options::Or;
+pub(crate) use self::options::{CaptureOptions, ClientOptions, Sync, TlsOptions, UpstreamTlsOptions};
+use super::url;
+use crate::exit::{Failure, USAGE};
+
+/// Where clients are served if nothing else is said.
+const DEFAULT_LISTEN: &str = "127.0.0.1:6400";
+const MIB: u64 = 1 << 20;
+/// Lists of tables can't be flags.
+const IN_FILE_ONLY: &str = "tls-sni-cert";
+
+/// `redtape follow`.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct FollowSettings {
+    #[command(flatten)]
+    pub(crate) capture: CaptureOptions,
+    #[command(flatten)]
+    pub(crate) upstream_tls: UpstreamTlsOptions,
+    #[command(flatten)]
+    pub(crate) file: FileOption,
+}
+
+/// Where the file is.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct FileOption {
+    /// Settings, one `name = value` a line, named as the flags; flags and environment win.
+    #[arg(long, env = "REDTAPE_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// `redtape proxy`.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ProxySettings {
+    #[command(flatten)]
+    pub(crate) follow: FollowSettings,
+    #[command(flatten)]
+    pub(crate) clients: ClientOptions,
+    #[command(flatten)]
+    pub(crate) tls: TlsOptions,
+}
+
+impl FileOption {
+    /// Reads it. Whoever uses the file, all options may be in it.
+    pub(crate) fn read(&self) -> Result<File, Failure> {
+        let all = ProxySettings::augment_args(clap::Command::new("redtape"));
+        let longs = all.get_arguments().filter_map(clap::Arg::get_long).filter(|l| *l != "config");
+        let known: Vec<String> = longs.chain([IN_FILE_ONLY]).map(str::to_owned).collect();
+        File::read(self.config.as_deref(), &known)
+    }
+}
+
+impl FollowSettings {
+    /// The settings as they are now. `needs` names the ways to give the server.
+    pub(crate) fn config(&self, needs: &str) -> anyhow::Result<Config> {
+        self.with(&self.file.read()?, needs)
+    }
+
+    fn with(&self, file: &File, needs: &str) -> anyhow::Result<Config> {
+        let from = |option: Option<&String>, key: &str| match option {
+            Some(_) => format!("--{key}"),
+            None => file.place(key).map_or_else(|| format!("--{key}"), |place| format!("{place}: {key}")),
+        };
+        let what = from(self.capture.upstream.as_ref(), "upstream");
+        let options = self.capture.clone().or(file.group()?);
+        let upstream = options.upstream.ok_or_else(|| {
+            Failure::new(USAGE, format!("which server? Give {needs}, for example --upstream redis://127.0.0.1:6379"))
+        })?;
+        let mut config = Config::new(url(&upstream, &what, "REDTAPE_UPSTREAM_PASSWORD")?);
+        set(&mut config.dir, options.dir);
+        config.metrics = options.metrics;
+        set(&mut config.sync, options.sync.map(policy));
+        set(&mut config.segment_bytes, options.segment_mib.map(|m| m * MIB));
+        config.upstream_tls = client_tls(self.upstream_tls.clone().or(file.group()?))?;
+        Ok(config)
+    }
+}
+
+impl ProxySettings {
+    /// The settings as they are now.
+    pub(crate) fn config(&self) -> anyhow::Result<Config> {
+        let file = self.follow.file.read()?;
+        let mut config = self.follow.with(&file, "--upstream URL, or --embedded to try things out")?;
+        let what = match (&self.clients.follow, file.place("follow")) {
+            (None, Some(place)) => format!("{place}: follow"),
+            _ => "--follow".to_owned(),
+        };
+        let options = self.clients.clone().or(file.group()?);
+        let tls = self.tls.clone().or(file.group()?);
+        config.tls_listen = tls.tls_listen.clone().unwrap_or_default();
+        config.listen = match options.listen {
+            Some(listen) => listen,
+            // Who asks for TLS does not ask for a second way in without it.
+            None if !config.tls_listen.is_empty() => Vec::new(),
+            None => vec![DEFAULT_LISTEN.parse::<ListenAddr>().map_err(anyhow::Error::msg)?],
+        };
+        if !config.serves() {
+            return Err(Failure::new(USAGE, "listen is empty: name an address, or use redtape follow").into());
+        }
+        config.tls = server_tls(tls)?;
+        config.follow = options.follow.map(|f| url(&f, &what, "REDTAPE_FOLLOW_PASSWORD")).transpose()?;
+        config.unix_socket_mode = options.unixsocketperm;
+        set(&mut config.proxy_protocol, options.proxy_protocol);
+        set(&mut config.sharing, options.sharing);
+        set(&mut config.max_clients, options.maxclients.map(|n| n as usize));
+        set(&mut config.timeout, options.timeout.map(seconds));
+        set(&mut config.tcp_keepalive, options.tcp_keepalive.map(seconds));
+        set(&mut config.handshake_timeout, options.handshake_timeout.map(|n| Duration::from_secs(n.into())));
+        set(&mut config.output_limit, options.client_output_buffer_limit);
+        set(&mut config.admin_users, options.admin_users);
+        set(&mut config.workers, options.workers.map(usize::from));
+        Ok(config)
+    }
+}
+
+fn set<T>(field: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *field = value;
+    }
+}
+
+/// 0 = never.
+fn seconds(n: u32) -> Option<Duration> {
+    (n != 0).then(|| Duration::from_secs(n.into()))
+}
+
+fn policy(sync: Sync) -> SyncPolicy {
+    match sync {
+        Sync::Always => SyncPolicy::Always,
+        Sync::Everysec => SyncPolicy::EverySec,
+        Sync::No => SyncPolicy::No,
+    }
+}
+
+fn pair(names: [&str; 2], cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<KeyPair>, Failure> {
+    match (cert, key) {
+        (Some(cert_file), Some(key_file)) => Ok(Some(KeyPair { cert_file, key_file })),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(Failure::new(USAGE, format!("{} needs {}", names[0], names[1]))),
+        (None, Some(_)) => Err(Failure::new(USAGE, format!("{} needs {}", names[1], names[0]))),
+    }
+}
+
+fn server_tls(options: TlsOptions) -> Result<Option<ServerTls>, Failure> {
+    let more = options.tls_ca_cert_file.is_some()
+        || options.tls_ca_cert_dir.is_some()
+        || options.tls_auth_clients.is_some()
+        || options.tls_protocols.is_some()
+        || options.tls_crl_file.is_some()
+        || options.tls_sni_cert.is_some();
+    match pair(["tls-cert-file", "tls-key-file"], options.tls_cert_file, options.tls_key_file)? {
+        Some(pair) => Ok(Some(ServerTls {
+            pair,
+            ca: CaFiles { file: options.tls_ca_cert_file, dir: options.tls_ca_cert_dir },
+            auth_clients: options.tls_auth_clients.unwrap_or_default(),
+            crl_files: options.tls_crl_file.unwrap_or_default(),
+            protocols: options.tls_protocols.unwrap_or_default(),
+            sni: options.tls_sni_cert.unwrap_or_default(),
+        })),
+        None if more => Err(Failure::new(
+            USAGE,
+            "TLS towards clients needs a certificate and its key: set tls-cert-file and tls-key-file",
+        )),
+        None => Ok(None),
+    }
+}
+
+fn client_tls(options: UpstreamTlsOptions) -> Result<ClientTls, Failure> {
+    Ok(ClientTls {
+        pair: pair(
+            ["upstream-tls-cert-file", "upstream-tls-key-file"],
+            options.upstream_tls_cert_file,
+            options.upstream_tls_key_file,
+        )?,
+        ca: CaFiles { file: options.upstream_tls_ca_cert_file, dir: options.upstream_tls_ca_cert_dir },
+        sni: options.upstream_tls_sni,
+        insecure: options.upstream_tls_insecure.unwrap_or(false),
+    })
+}

@@ -1,0 +1,221 @@
+//! The options of `redtape proxy` and `redtape follow`, as flags, environment variables and keys of
+//! `redtape.toml` alike: each group is read from all three, and [`Or::or`] puts one over the other.
+
+// The comments on arguments are their help texts, and the fields' names those of the options.
+#![allow(clippy::doc_markdown, clippy::struct_field_names, rustdoc::broken_intra_doc_links)]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use redtape_proxy::{AuthClients, ByteSize, ListenAddr, Protocols, Sharing, SniCert, SocketMode, Switch};
+use serde::Deserialize;
+
+use super::file::one_or_many;
+
+/// When the journal is synced to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Sync {
+    /// After each batch of effects.
+    Always,
+    /// At most a second after a write.
+    Everysec,
+    /// When the operating system likes to.
+    No,
+}
+
+/// A group of options, each of which may be unset.
+pub(super) trait Or {
+    /// What is set here, else what is set there.
+    fn or(self, other: Self) -> Self;
+}
+
+/// What proxy and follow have in common.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct CaptureOptions {
+    /// The server: redis://[user:password@]host[:port], or rediss:// for TLS. Its password may also
+    /// come from REDTAPE_UPSTREAM_PASSWORD or the file named by REDTAPE_UPSTREAM_PASSWORD_FILE.
+    #[arg(long, env = "REDTAPE_UPSTREAM", value_name = "URL", hide_env_values = true)]
+    pub(crate) upstream: Option<String>,
+    /// Directory of the journal [default: redtape-journal]
+    #[arg(long, env = "REDTAPE_DIR", value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Serve /metrics, /healthz and /readyz here.
+    #[arg(long, env = "REDTAPE_METRICS", value_name = "ADDR")]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// When the journal is synced to the disk [default: everysec]
+    #[arg(long, env = "REDTAPE_SYNC", value_enum)]
+    pub(crate) sync: Option<Sync>,
+    /// Size at which a segment of the journal is sealed, in MiB [default: 64]
+    #[arg(long, env = "REDTAPE_SEGMENT_MIB", value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=4096))]
+    pub(crate) segment_mib: Option<u64>,
+}
+
+impl Or for CaptureOptions {
+    fn or(self, other: Self) -> Self {
+        Self {
+            upstream: self.upstream.or(other.upstream),
+            dir: self.dir.or(other.dir),
+            metrics: self.metrics.or(other.metrics),
+            sync: self.sync.or(other.sync),
+            segment_mib: self.segment_mib.or(other.segment_mib),
+        }
+    }
+}
+
+/// How clients are served.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct ClientOptions {
+    /// Serve clients here (ADDRESS:PORT or unix:///PATH); may be given several times
+    /// [default: 127.0.0.1:6400, unless --tls-listen is given]
+    #[arg(long, env = "REDTAPE_LISTEN", value_name = "ADDR", value_delimiter = ',')]
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub(crate) listen: Option<Vec<ListenAddr>>,
+    /// Mode of unix sockets, in octal [default: by the umask]
+    #[arg(long, env = "REDTAPE_UNIXSOCKETPERM", value_name = "MODE")]
+    pub(crate) unixsocketperm: Option<SocketMode>,
+    /// Expect a PROXY protocol header (version 2) on every TCP connection: on or off [default: off]
+    #[arg(long, env = "REDTAPE_PROXY_PROTOCOL", value_name = "ON|OFF")]
+    pub(crate) proxy_protocol: Option<Switch>,
+    /// Follow this replica instead of the upstream: then the full copies are made there. Password
+    /// as with --upstream, from REDTAPE_FOLLOW_PASSWORD.
+    #[arg(long, env = "REDTAPE_FOLLOW", value_name = "URL", hide_env_values = true)]
+    pub(crate) follow: Option<String>,
+    /// Whether clients share upstream connections where nothing can tell: auto or off [default: auto]
+    #[arg(long, env = "REDTAPE_SHARING", value_name = "AUTO|OFF")]
+    pub(crate) sharing: Option<Sharing>,
+    /// Clients at once [default: 10000]
+    #[arg(long, env = "REDTAPE_MAXCLIENTS", value_name = "N")]
+    pub(crate) maxclients: Option<u32>,
+    /// Disconnect clients that are idle for so long; 0 = never [default: 0]
+    #[arg(long, env = "REDTAPE_TIMEOUT", value_name = "SECONDS")]
+    pub(crate) timeout: Option<u32>,
+    /// Probe clients' idle connections after this time; 0 = never [default: 300]
+    #[arg(long, env = "REDTAPE_TCP_KEEPALIVE", value_name = "SECONDS")]
+    pub(crate) tcp_keepalive: Option<u32>,
+    /// A TLS handshake or PROXY header that takes longer has failed [default: 10]
+    #[arg(long, env = "REDTAPE_HANDSHAKE_TIMEOUT", value_name = "SECONDS")]
+    pub(crate) handshake_timeout: Option<u32>,
+    /// Disconnect a client that lets so many bytes of replies pile up, e.g. 256mb [default: 1gb]
+    #[arg(long, env = "REDTAPE_CLIENT_OUTPUT_BUFFER_LIMIT", value_name = "SIZE")]
+    pub(crate) client_output_buffer_limit: Option<ByteSize>,
+    /// ACL users who may run REDTAPE.MARK and REDTAPE.SNAPSHOT [default: default]
+    #[arg(long, env = "REDTAPE_ADMIN_USERS", value_name = "USER", value_delimiter = ',')]
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub(crate) admin_users: Option<Vec<String>>,
+    /// Worker threads [default: one for each core]
+    #[arg(long, env = "REDTAPE_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) workers: Option<u16>,
+}
+
+impl Or for ClientOptions {
+    fn or(self, other: Self) -> Self {
+        Self {
+            listen: self.listen.or(other.listen),
+            unixsocketperm: self.unixsocketperm.or(other.unixsocketperm),
+            proxy_protocol: self.proxy_protocol.or(other.proxy_protocol),
+            follow: self.follow.or(other.follow),
+            sharing: self.sharing.or(other.sharing),
+            maxclients: self.maxclients.or(other.maxclients),
+            timeout: self.timeout.or(other.timeout),
+            tcp_keepalive: self.tcp_keepalive.or(other.tcp_keepalive),
+            handshake_timeout: self.handshake_timeout.or(other.handshake_timeout),
+            client_output_buffer_limit: self.client_output_buffer_limit.or(other.client_output_buffer_limit),
+            admin_users: self.admin_users.or(other.admin_users),
+            workers: self.workers.or(other.workers),
+        }
+    }
+}
+
+/// TLS towards clients, in Redis's words.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "TLS towards clients")]
+pub(crate) struct TlsOptions {
+    /// Serve clients over TLS here; may be given several times
+    #[arg(long, env = "REDTAPE_TLS_LISTEN", value_name = "ADDR", value_delimiter = ',')]
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub(crate) tls_listen: Option<Vec<SocketAddr>>,
+    /// The certificate, its chain behind it (PEM)
+    #[arg(long, env = "REDTAPE_TLS_CERT_FILE", value_name = "FILE")]
+    pub(crate) tls_cert_file: Option<PathBuf>,
+    /// Its key (PEM, not encrypted)
+    #[arg(long, env = "REDTAPE_TLS_KEY_FILE", value_name = "FILE")]
+    pub(crate) tls_key_file: Option<PathBuf>,
+    /// CA certificates that sign clients' certificates
+    #[arg(long, env = "REDTAPE_TLS_CA_CERT_FILE", value_name = "FILE")]
+    pub(crate) tls_ca_cert_file: Option<PathBuf>,
+    /// A directory of such files
+    #[arg(long, env = "REDTAPE_TLS_CA_CERT_DIR", value_name = "DIR")]
+    pub(crate) tls_ca_cert_dir: Option<PathBuf>,
+    /// Whether clients must show a certificate: yes, optional or no [default: yes]
+    #[arg(long, env = "REDTAPE_TLS_AUTH_CLIENTS", value_name = "YES|OPTIONAL|NO")]
+    pub(crate) tls_auth_clients: Option<AuthClients>,
+    /// Versions: TLSv1.2, TLSv1.3 or "TLSv1.2 TLSv1.3" [default: both]
+    #[arg(long, env = "REDTAPE_TLS_PROTOCOLS", value_name = "VERSIONS")]
+    pub(crate) tls_protocols: Option<Protocols>,
+    /// Lists of revoked client certificates (PEM), one from each CA of a client's chain
+    #[arg(long, env = "REDTAPE_TLS_CRL_FILE", value_name = "FILE", value_delimiter = ',')]
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub(crate) tls_crl_file: Option<Vec<PathBuf>>,
+    /// More certificates, by server name. In the file only.
+    #[arg(skip)]
+    pub(crate) tls_sni_cert: Option<Vec<SniCert>>,
+}
+
+impl Or for TlsOptions {
+    fn or(self, other: Self) -> Self {
+        Self {
+            tls_listen: self.tls_listen.or(other.tls_listen),
+            tls_cert_file: self.tls_cert_file.or(other.tls_cert_file),
+            tls_key_file: self.tls_key_file.or(other.tls_key_file),
+            tls_ca_cert_file: self.tls_ca_cert_file.or(other.tls_ca_cert_file),
+            tls_ca_cert_dir: self.tls_ca_cert_dir.or(other.tls_ca_cert_dir),
+            tls_auth_clients: self.tls_auth_clients.or(other.tls_auth_clients),
+            tls_protocols: self.tls_protocols.or(other.tls_protocols),
+            tls_crl_file: self.tls_crl_file.or(other.tls_crl_file),
+            tls_sni_cert: self.tls_sni_cert.or(other.tls_sni_cert),
+        }
+    }
+}
+
+/// TLS towards the server, for rediss:// URLs.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "TLS towards the server (rediss://)")]
+pub(crate) struct UpstreamTlsOptions {
+    /// CA certificates that sign the server's certificate [default: those of this machine]
+    #[arg(long, env = "REDTAPE_UPSTREAM_TLS_CA_CERT_FILE", value_name = "FILE")]
+    pub(crate) upstream_tls_ca_cert_file: Option<PathBuf>,
+    /// A directory of such files
+    #[arg(long, env = "REDTAPE_UPSTREAM_TLS_CA_CERT_DIR", value_name = "DIR")]
+    pub(crate) upstream_tls_ca_cert_dir: Option<PathBuf>,
+    /// The certificate that is shown to the server (PEM)
+    #[arg(long, env = "REDTAPE_UPSTREAM_TLS_CERT_FILE", value_name = "FILE")]
+    pub(crate) upstream_tls_cert_file: Option<PathBuf>,
+    /// Its key (PEM, not encrypted)
+    #[arg(long, env = "REDTAPE_UPSTREAM_TLS_KEY_FILE", value_name = "FILE")]
+    pub(crate) upstream_tls_key_file: Option<PathBuf>,
+    /// Name to ask the upstream for, and to find in its certificate, instead of the URL's host
+    #[arg(long, env = "REDTAPE_UPSTREAM_TLS_SNI", value_name = "NAME")]
+    pub(crate) upstream_tls_sni: Option<String>,
+    /// Do not check the server's certificate: whoever answers is believed
+    #[arg(long, env = "REDTAPE_UPSTREAM_TLS_INSECURE", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) upstream_tls_insecure: Option<bool>,
+}
+
+impl Or for UpstreamTlsOptions {
+    fn or(self, other: Self) -> Self {
+        Self {
+            upstream_tls_ca_cert_file: self.upstream_tls_ca_cert_file.or(other.upstream_tls_ca_cert_file),
+            upstream_tls_ca_cert_dir: self.upstream_tls_ca_cert_dir.or(other.upstream_tls_ca_cert_dir),
+            upstream_tls_cert_file: self.upstream_tls_cert_file.or(other.upstream_tls_cert_file),
+            upstream_tls_key_file: self.upstream_tls_key_file.or(other.upstream_tls_key_file),
+            upstream_tls_sni: self.upstream_tls_sni.or(other.upstream_tls_sni),
+            upstream_tls_insecure: self.upstream_tls_insecure.or(other.upstream_tls_insecure),
+        }
+    }
+}
