@@ -199,7 +199,8 @@ fn proxy_and_follow_say_what_is_missing_or_wrong() {
     }
     let wrong = format!("http://user:{PASSWORD}@localhost");
     refused(&["proxy", "--dir", journal, "--upstream", &wrong], &[], USAGE, &["--upstream"]);
-    refused(&["proxy", "--dir", journal, "--upstream", "rediss://localhost"], &[], USAGE, &["TLS", "redis://"]);
+    let args = ["proxy", "--dir", journal, "--upstream", "redis://localhost", "--upstream-tls-insecure"];
+    refused(&args, &[], USAGE, &["upstream-tls", "rediss://"]);
     // Wrong arguments.
     refused(&["proxy", "--dir", journal, "--upstream", &url, "--sync", "often"], &[], USAGE, &["everysec"]);
     refused(&["proxy", "--dir", journal, "--upstream", &url, "--listen", "6400"], &[], USAGE, &["--listen"]);
@@ -246,6 +247,71 @@ fn proxy_and_follow_say_what_is_missing_or_wrong() {
     let args = ["proxy", "--dir", journal, "--upstream", &url, "--listen", &free, "--metrics", &taken];
     refused(&args, &[], OSERR, &["can't listen on", "another process"]);
     assert_same_tree(&nothing, dir.path());
+}
+
+#[test]
+fn settings_are_checked_and_shown_without_a_server() {
+    let dir = Dir::new("settings");
+    let path = dir.join("redtape.toml");
+    let path = text(&path);
+    let config = |text: &str| std::fs::write(path, text).unwrap();
+    let check = ["config", "check", "--config", path];
+    let show = ["config", "show", "--config", path];
+
+    config(&format!("upstream = \"redis://u:{PASSWORD}@localhost:1\"\nmaxclients = 7\ntimeout = 60\n"));
+    let good = redtape(&check, &[]).expect_success("config check");
+    assert_eq!(good.stdout, "the settings are good\n");
+    let shown = redtape(
+        &[&show[..], &["--timeout", "5"]].concat(),
+        &[
+            ("REDTAPE_HANDSHAKE_TIMEOUT", "3"),
+            ("REDTAPE_MAXCLIENTS", "9"),
+            ("REDTAPE_UPSTREAM_PASSWORD", WRONG_PASSWORD),
+        ],
+    )
+    .expect_success("config show");
+    let parsed: toml::Table = toml::from_str(&shown.stdout).expect("TOML");
+    assert_eq!(parsed["upstream"].as_str(), Some("redis://u:***@localhost:1"));
+    let line = |name: &str| shown.stdout.lines().find(|l| l.starts_with(&format!("{name} = "))).unwrap().to_owned();
+    assert!(line("upstream").ends_with(&format!("# {path}:1")), "{}", line("upstream"));
+    assert!(line("timeout").starts_with("timeout = 5  # --timeout"), "{}", line("timeout"));
+    assert!(line("maxclients").starts_with("maxclients = 9  # environment, REDTAPE_MAXCLIENTS"), "{}", shown.stdout);
+    assert!(line("handshake-timeout").starts_with("handshake-timeout = 3  # environment"), "{}", shown.stdout);
+    assert!(line("sharing").starts_with("sharing = \"auto\"  # default"), "{}", line("sharing"));
+    // What is shown is good again.
+    config(&shown.stdout);
+    redtape(&check, &[]).expect_success("config check of what config show printed");
+
+    for (text, words) in [
+        ("maxclients = 5", &["--upstream", "redis://"][..]),
+        ("upstream = 'localhost'\n\nmaxclient = 5", &["redtape.toml:3: maxclient:", "did you mean maxclients?"]),
+        ("upstream = 'localhost'\nmaxclients = 'many'", &["redtape.toml:2: maxclients:"]),
+        ("upstream = 'localhost'\nmaxclients = 0", &["maxclients", "at least 1"]),
+        ("upstream = 'ftp://localhost'", &["redtape.toml:1: upstream", "redis://"]),
+        ("upstream = 'localhost'\ntls-listen = '127.0.0.1:1'", &["tls-cert-file", "tls-key-file"]),
+        (
+            "upstream = 'localhost'\ntls-listen = '127.0.0.1:1'\ntls-cert-file = '/no/such.crt'\ntls-key-file = '/no/such.key'",
+            &["/no/such.crt", "tls-cert-file"],
+        ),
+        (
+            "upstream = 'rediss://localhost'\nupstream-tls-ca-cert-file = '/no/ca'",
+            &["/no/ca", "upstream-tls-ca-cert-file"],
+        ),
+        ("upstream = 'localhost'\nlisten = ['127.0.0.1:1', '127.0.0.1:1']", &["127.0.0.1:1", "twice"]),
+        ("upstream = '127.0.0.1:1'\nlisten = '127.0.0.1:1'", &["upstream's own address"]),
+        (
+            "upstream = 'localhost'\nclient-output-buffer-limit = '1tb'",
+            &["redtape.toml:2: client-output-buffer-limit", "1gb"],
+        ),
+    ] {
+        config(text);
+        refused(&check, &[], USAGE, words);
+        let mut start = vec!["proxy", "--config", path, "--dir"];
+        let journal = dir.join("journal");
+        start.push(self::text(&journal));
+        refused(&start, &[], USAGE, words);
+        assert!(!journal.exists());
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //! folders and logs are kept and named. Ports are below the range that the kernel gives to clients.
 #![allow(dead_code, unused_imports, unreachable_pub, missing_docs)]
 
+pub mod certs;
 pub mod clock;
 pub mod conn;
 pub mod dir;

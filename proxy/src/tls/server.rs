@@ -146,7 +146,7 @@ pub struct ServerTls {
     /// Whether clients need one.
     pub auth_clients: AuthClients,
     /// Which of them are revoked. With such lists, each authority of a client's chain needs one: whose status
-    /// is unknown is refused.
+    /// is unknown is refused. A list counts though its next update is due.
     pub crl_files: Vec<PathBuf>,
     /// Which versions.
     pub protocols: Protocols,

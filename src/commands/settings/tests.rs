@@ -70,6 +70,26 @@ fn every_option_may_be_in_the_file() {
 }
 
 #[test]
+fn the_example_names_every_option_and_its_default() {
+    let example = include_str!("../../../redtape.example.toml");
+    let defaults =
+        Config { upstream: "h".parse().expect("a URL"), ..settings(&[], "upstream = 'h'").expect("defaults") };
+    let mut from_example = settings(&[], example).expect("the example");
+    from_example.upstream = defaults.upstream.clone();
+    assert_eq!(from_example.settings(), defaults.settings());
+    // What is commented out is right, too: prose has a blank behind the #.
+    let mut all = String::new();
+    for line in example.lines() {
+        let option = line.strip_prefix('#').filter(|l| !l.starts_with(' ') || l.starts_with("    {"));
+        all += option.unwrap_or(line);
+        all.push('\n');
+    }
+    let all = settings(&[], &all).expect("every option of the example");
+    let unset: Vec<_> = all.settings().into_iter().filter(|s| s.value.is_null()).map(|s| s.name).collect();
+    assert_eq!(unset, [""; 0], "options that the example does not show");
+}
+
+#[test]
 fn halves_and_wrong_values_are_refused_by_name() {
     for (toml, words) in [
         ("upstream = 'http://h'", ["redtape.toml:1: upstream", "redis://"]),
