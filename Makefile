@@ -3,7 +3,9 @@
 #   make demo      the whole story on a server of its own: write, lose, find, restore, compare
 #   make test      every test, on the machine's own redis-server
 #   make lint      formatting, clippy, rustdoc, dependencies
-#   make compat    the exactness tests on every server of scripts/install-servers.sh
+#   make compat    the exactness tests on every server of scripts/install-servers.sh, then the suite
+#   make suite     Redis's own test suite through redtape, in each way of sharing and by TLS; the journal taken is proven
+#   make clients   current releases of client libraries, directly and through redtape
 #   make crash     kill -9 under load, many times (N=200)
 #   make bench     what the parts cost, beside others
 #
@@ -28,7 +30,7 @@ one_at_a_time = -- --test-threads=1 --nocapture
 long_ones = -- --ignored --test-threads=1 --nocapture
 endif
 
-.PHONY: demo test lint compat crash bench servers
+.PHONY: demo test lint compat suite clients crash bench servers
 
 servers:
 	@scripts/install-servers.sh
@@ -61,6 +63,20 @@ compat:
 	        || failed="$$failed $$server"; \
 	done; \
 	[ -z "$$failed" ] || { echo "compat: failed on$$failed" >&2; exit 1; }
+	@$(MAKE) --no-print-directory suite
+
+# About 12 minutes for each way. REDTAPE_BIN=..., REDTAPE_SUITE_FILES="unit/multi": see the script.
+suite: servers
+	@[ -n "$${REDTAPE_BIN:-}" ] || $(CARGO) build --release --bin redtape
+	@scripts/redis-suite.sh
+
+# Some libraries want a newer server for some checks: where `make compat` has brought one, it is used as well.
+clients:
+	@scripts/install-servers.sh clients
+	@for server in redis-server $$(ls -d $$PWD/.servers/redis-8.0.6/redis-server 2>/dev/null); do \
+	    echo "=== $$server"; \
+	    REDTAPE_TEST_SERVER=$$server $(CARGO) test -p redtape --test real_clients -- --include-ignored --test-threads=1 --nocapture; \
+	done
 
 crash: servers
 	REDTAPE_CRASHES=$(N) $(run_long_tests) -p redtape --test nothing_lost $(long_ones)

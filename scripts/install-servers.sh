@@ -3,6 +3,8 @@
 #
 #   scripts/install-servers.sh        redis-server, redis-cli and promtool from the machine's own packages
 #   scripts/install-servers.sh all    besides, .servers/<name>/ for every server that `make compat` runs against
+#   scripts/install-servers.sh suite  besides, .servers/redis-suite/: Redis's own Tcl tests, of the server's very version
+#   scripts/install-servers.sh clients   besides, .servers/clients/: redis-py, node-redis and ioredis, current releases
 #
 # Does nothing, and needs no rights, where everything is already there. Leaves no service running.
 # The servers of `all` are unpacked, not installed: each folder holds the server with its suite's own
@@ -36,6 +38,20 @@ forbid_service_start() {
 allow_service_start() { [ -z "$guard_made" ] || as_root rm -f "$guard"; guard_made=; }
 trap allow_service_start EXIT
 
+# install_missing PACKAGE...
+install_missing() {
+    [ $# -gt 0 ] || return 0
+    command -v apt-get >/dev/null || die "please install by your own package manager: $*"
+    say "installing $*"
+    forbid_service_start
+    local apt=(apt-get -y -q --no-install-recommends -o Dpkg::Use-Pty=0)
+    as_root env DEBIAN_FRONTEND=noninteractive "${apt[@]}" install "$@" >/dev/null 2>&1 || {
+        as_root apt-get -q update >/dev/null || say "apt-get update had errors; trying with what there is"
+        as_root env DEBIAN_FRONTEND=noninteractive "${apt[@]}" install "$@" >/dev/null
+    }
+    allow_service_start
+}
+
 install_own() {
     local missing=()
     command -v redis-server >/dev/null || missing+=(redis-server)
@@ -43,16 +59,7 @@ install_own() {
     command -v prometheus >/dev/null && command -v promtool >/dev/null || missing+=(prometheus)
     # The tests compile a few lines of C that set a server's clock (a linker is needed for Rust anyway).
     command -v cc >/dev/null || missing+=(gcc libc6-dev)
-    [ ${#missing[@]} -gt 0 ] || return 0
-    command -v apt-get >/dev/null || die "please install by your own package manager: ${missing[*]}"
-    say "installing ${missing[*]}"
-    forbid_service_start
-    local apt=(apt-get -y -q --no-install-recommends -o Dpkg::Use-Pty=0)
-    as_root env DEBIAN_FRONTEND=noninteractive "${apt[@]}" install "${missing[@]}" >/dev/null 2>&1 || {
-        as_root apt-get -q update >/dev/null || say "apt-get update had errors; trying with what there is"
-        as_root env DEBIAN_FRONTEND=noninteractive "${apt[@]}" install "${missing[@]}" >/dev/null
-    }
-    allow_service_start
+    install_missing "${missing[@]}"
 }
 
 # --- servers of other suites ----------------------------------------------------------------------
@@ -159,15 +166,106 @@ END
 
 server_version() { [ -x "$1" ] && "$1" --version 2>/dev/null | grep -o 'v=[0-9.]*' | head -1; }
 
+# --- Redis's own test suite -----------------------------------------------------------------------
+
+# The machine's own Debian sources, the security archive included (the server often comes from there),
+# asked for source packages.
+source_lists() {
+    local file
+    for file in /etc/apt/sources.list.d/*.sources; do
+        [ -e "$file" ] || continue
+        awk -v RS= '/URIs:[^\n]*\/debian(-security)?\/?(\n|$)/ { sub(/Types:[^\n]*/, "Types: deb-src"); print $0 "\n" }' "$file"
+    done
+    [ -e /etc/apt/sources.list ] || return 0
+    awk '$1 == "deb" && /\/debian(-security)?\/? / { $1 = "deb-src"; print > "'"$1"'/own.list" }' /etc/apt/sources.list
+}
+
+tcl_has_tls() { tclsh <<<'exit [catch {package require tls}]' 2>/dev/null; }
+
+install_suite() {
+    local missing=() dir=$PWD/.servers/redis-suite version file
+    command -v tclsh >/dev/null || missing+=(tcl)
+    tcl_has_tls || missing+=(tcl-tls)
+    command -v openssl >/dev/null || missing+=(openssl)
+    command -v dpkg-source >/dev/null || missing+=(dpkg-dev)
+    install_missing "${missing[@]}"
+    # shellcheck disable=SC2016
+    version=$(dpkg-query -W -f '${source:Version}' redis-server 2>/dev/null) ||
+        die "the suite must be that of the server, and redis-server is not installed as a package here"
+    [ "$(cat "$dir/version" 2>/dev/null)" != "$version" ] || return 0
+    local apt_dir=$PWD/.servers/.apt/sources
+    rm -rf "$apt_dir" "$dir.new"
+    mkdir -p "$apt_dir"/{lists/partial,cache/archives/partial,log,parts} "$dir.new"
+    : >"$apt_dir/status"
+    source_lists "$apt_dir/parts" >"$apt_dir/parts/own.sources"
+    local apt=(-q -o "Dir::Etc::sourcelist=/dev/null" -o "Dir::Etc::sourceparts=$apt_dir/parts"
+        -o "Dir::State::lists=$apt_dir/lists" -o "Dir::Cache=$apt_dir/cache" -o "Dir::Log=$apt_dir/log"
+        -o Acquire::Languages=none -o APT::Sandbox::User=root -o Debug::NoLocking=true)
+    say "redis-suite: fetching the source package redis $version"
+    apt-get "${apt[@]}" update >"$apt_dir/update.out" 2>&1 || { cat "$apt_dir/update.out" >&2; die "no lists of source packages"; }
+    (cd "$dir.new" && apt-get "${apt[@]}" source "redis=$version" >"$apt_dir/source.out" 2>&1) || {
+        tail -5 "$apt_dir/source.out" >&2
+        die "no source package of redis $version: the server is older or newer than the archive (apt-get upgrade redis-server)"
+    }
+    # Only the tests are kept; the programs that they call are the machine's.
+    for file in "$dir.new"/redis-*/{tests,utils,runtest}; do mv "$file" "$dir.new/"; done
+    rm -rf "$dir.new"/redis-* "$dir.new"/redis_*
+    mkdir "$dir.new/src"
+    for file in redis-server redis-cli redis-benchmark; do ln -s "$(command -v "$file")" "$dir.new/src/$file"; done
+    # The suite makes its certificates itself, but spends a minute on a file that nothing here reads.
+    mkdir "$dir.new/tests/tls"
+    : >"$dir.new/tests/tls/redis.dh"
+    (cd "$dir.new" && bash utils/gen-test-certs.sh) >"$apt_dir/certs.out" 2>&1 ||
+        { cat "$apt_dir/certs.out" >&2; die "the suite's certificates can't be made"; }
+    printf '%s\n' "$version" >"$dir.new/version"
+    rm -rf "$dir"
+    mv "$dir.new" "$dir"
+    say "redis-suite: that of redis $version"
+}
+
+# --- client libraries -----------------------------------------------------------------------------
+
+# Current releases, each in a folder of its own; `REDTAPE_CLIENTS_FRESH=1` asks the registries again.
+install_clients() {
+    local missing=() dir=$PWD/.servers/clients
+    command -v python3 >/dev/null || missing+=(python3)
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+    command -v node >/dev/null || missing+=(nodejs)
+    command -v npm >/dev/null || missing+=(npm)
+    install_missing "${missing[@]}"
+    [ -z "${REDTAPE_CLIENTS_FRESH:-}" ] || rm -rf "$dir"
+    mkdir -p "$dir"
+    if [ ! -e "$dir/python/done" ]; then
+        say "clients: redis-py"
+        rm -rf "$dir/python"
+        python3 -m venv "$dir/python"
+        "$dir/python/bin/pip" install -q --upgrade redis hiredis
+        touch "$dir/python/done"
+    fi
+    if [ ! -e "$dir/node/done" ]; then
+        say "clients: node-redis and ioredis"
+        rm -rf "$dir/node"
+        mkdir -p "$dir/node"
+        (cd "$dir/node" && npm init -y >/dev/null && npm install --silent --no-audit --no-fund redis@latest ioredis@latest)
+        touch "$dir/node/done"
+    fi
+    say "clients: redis-py $("$dir/python/bin/python" -c 'import redis; print(redis.__version__)')," \
+        "node-redis $(node -p "require('$dir/node/node_modules/redis/package.json').version")," \
+        "ioredis $(node -p "require('$dir/node/node_modules/ioredis/package.json').version")"
+}
+
 install_own
 case ${1:-} in
     '') ;;
     all)
-        [ "$(uname -s)" = Linux ] && command -v dpkg >/dev/null && command -v apt-get >/dev/null ||
+        if [ "$(uname -s)" != Linux ] || ! command -v dpkg >/dev/null || ! command -v apt-get >/dev/null; then
             die "'all' unpacks Debian packages and needs apt-get and dpkg"
+        fi
         while read -r name suites program version; do
             [ -z "$name" ] || build "$name" "$suites" "$program" "$version"
         done <<<"$servers"
         ;;
-    *) die "unknown argument '$1' (nothing, or: all)" ;;
+    suite) install_suite ;;
+    clients) install_clients ;;
+    *) die "unknown argument '$1' (nothing, or: all, suite, clients)" ;;
 esac
