@@ -184,7 +184,7 @@ tls_server_flags=(--tls-auth-clients no --tls-cert-file "$SUITE/tests/tls/server
     --tls-key-file "$SUITE/tests/tls/server.key" --tls-ca-cert-file "$SUITE/tests/tls/ca.crt")
 
 baseline() {
-    local kind=$1 store file flags=() port began=$SECONDS
+    local kind=$1 store file out flags=() port began=$SECONDS
     store=$(baseline_file "$kind")
     [ ! -e "$store.ok" ] || [ -n "${REDTAPE_SUITE_FRESH:-}" ] || return 0
     say "directly ($kind): taking the baseline"
@@ -203,8 +203,14 @@ baseline() {
     : >"$run/all"
     # The baseline is of the whole suite, whichever files are asked for now.
     for file in $(REDTAPE_SUITE_FILES='' files); do
-        run_file "$file" "$port" "$run/out/${file//\//-}" "${flags[@]}" || put_back
-        cat "$run/out/${file//\//-}.results" >>"$run/all"
+        out=$run/out/${file//\//-}
+        # What passes at either of two tries passes: a baseline that lacks a test does not look at it.
+        if ! run_file "$file" "$port" "$out" "${flags[@]}"; then
+            put_back
+            cat "$out.results" >>"$run/all"
+            run_file "$file" "$port" "$out" "${flags[@]}" || put_back
+        fi
+        cat "$out.results" >>"$run/all"
     done
     stop replica || true
     stop server || true
@@ -302,6 +308,8 @@ run_mode() {
     local want=$run/want missing=$run/missing late=$run/late
     : >"$run/all"; : >"$missing"; : >"$late"; : >"$want"; : >"$run/differences"; : >"$run/differences.excused"
     for file in $(files); do
+        printf '%s: * [1]\n' "$file" >"$run/file.whole"
+        [ -z "$(excused "$run/file.whole")" ] || continue
         # Later moments start from a later full copy: that is faster, and proves the copies, too.
         ran=$((ran + 1))
         if [ $((ran % SNAPSHOT_EVERY)) = 0 ]; then
@@ -380,7 +388,8 @@ run_mode() {
     fi
     if [ -s "$late" ]; then
         say "$mode: did not pass at the first try:"
-        sed 's/^/  /' "$late" >&2
+        head -20 "$late" | sed 's/^/  /' >&2
+        [ "$(wc -l <"$late")" -le 20 ] || say "  ... $(wc -l <"$late") in all: $late"
     fi
     if [ -s "$run/differences" ]; then
         failed=yes
