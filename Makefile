@@ -5,7 +5,7 @@
 #   make lint      formatting, clippy, rustdoc, dependencies
 #   make compat    the exactness tests on every server of scripts/install-servers.sh
 #   make crash     kill -9 under load, many times (N=200)
-#   make bench     what the parts cost, beside others
+#   make bench     what redtape costs, beside Redis itself and other proxies (FULL=1: every cell, hours)
 #
 # Everything but a Rust toolchain is installed when missing (needs root, or sudo without a password).
 
@@ -65,6 +65,10 @@ compat:
 crash: servers
 	REDTAPE_CRASHES=$(N) $(run_long_tests) -p redtape --test nothing_lost $(long_ones)
 
-# Side by side in one run; quote the ratios.
+# Side by side in one run; quote the ratios. benches/README.md says how to read them; ARGS go to the peers
+# bench, e.g. ARGS='--only p1-set --peer redis,redtape'. Another binary: REDTAPE_BIN.
 bench:
+	@scripts/install-servers.sh bench
+	$(CARGO) build --release --bin redtape
 	$(CARGO) bench --bench framing
+	$(CARGO) bench --bench peers -- $(if $(FULL),--full) $(ARGS)

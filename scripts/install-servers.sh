@@ -3,6 +3,7 @@
 #
 #   scripts/install-servers.sh        redis-server, redis-cli and promtool from the machine's own packages
 #   scripts/install-servers.sh all    besides, .servers/<name>/ for every server that `make compat` runs against
+#   scripts/install-servers.sh bench  besides, the proxies that `make bench` runs beside redtape
 #
 # Does nothing, and needs no rights, where everything is already there. Leaves no service running.
 # The servers of `all` are unpacked, not installed: each folder holds the server with its suite's own
@@ -36,8 +37,13 @@ forbid_service_start() {
 allow_service_start() { [ -z "$guard_made" ] || as_root rm -f "$guard"; guard_made=; }
 trap allow_service_start EXIT
 
+# install_own [bench]
 install_own() {
     local missing=()
+    if [ "${1:-}" = bench ]; then
+        [ -x "$(command -v nutcracker || echo /usr/sbin/nutcracker)" ] || missing+=(nutcracker)
+        [ -x "$(command -v haproxy || echo /usr/sbin/haproxy)" ] || missing+=(haproxy)
+    fi
     command -v redis-server >/dev/null || missing+=(redis-server)
     command -v redis-cli >/dev/null || missing+=(redis-tools)
     command -v prometheus >/dev/null && command -v promtool >/dev/null || missing+=(prometheus)
@@ -159,9 +165,9 @@ END
 
 server_version() { [ -x "$1" ] && "$1" --version 2>/dev/null | grep -o 'v=[0-9.]*' | head -1; }
 
-install_own
+install_own "${1:-}"
 case ${1:-} in
-    '') ;;
+    '' | bench) ;;
     all)
         [ "$(uname -s)" = Linux ] && command -v dpkg >/dev/null && command -v apt-get >/dev/null ||
             die "'all' unpacks Debian packages and needs apt-get and dpkg"
@@ -169,5 +175,5 @@ case ${1:-} in
             [ -z "$name" ] || build "$name" "$suites" "$program" "$version"
         done <<<"$servers"
         ;;
-    *) die "unknown argument '$1' (nothing, or: all)" ;;
+    *) die "unknown argument '$1' (nothing, or: all, bench)" ;;
 esac
