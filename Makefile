@@ -7,7 +7,7 @@
 #   make suite     Redis's own test suite through redtape, in each way of sharing and by TLS; the journal taken is proven
 #   make clients   current releases of client libraries, directly and through redtape
 #   make crash     kill -9 under load, many times (N=200)
-#   make bench     what the parts cost, beside others
+#   make bench     what redtape costs, beside Redis itself and other proxies (FULL=1: every cell, hours)
 #
 # Everything but a Rust toolchain is installed when missing (needs root, or sudo without a password).
 
@@ -81,6 +81,10 @@ clients:
 crash: servers
 	REDTAPE_CRASHES=$(N) $(run_long_tests) -p redtape --test nothing_lost $(long_ones)
 
-# Side by side in one run; quote the ratios.
+# Side by side in one run; quote the ratios. benches/README.md says how to read them; ARGS go to the peers
+# bench, e.g. ARGS='--only p1-set --peer redis,redtape'. Another binary: REDTAPE_BIN.
 bench:
+	@scripts/install-servers.sh bench
+	$(CARGO) build --release --bin redtape
 	$(CARGO) bench --bench framing
+	$(CARGO) bench --bench peers -- $(if $(FULL),--full) $(ARGS)

@@ -5,6 +5,7 @@
 #   scripts/install-servers.sh all    besides, .servers/<name>/ for every server that `make compat` runs against
 #   scripts/install-servers.sh suite  besides, .servers/redis-suite/: Redis's own Tcl tests, of the server's very version
 #   scripts/install-servers.sh clients   besides, .servers/clients/: redis-py, node-redis and ioredis, current releases
+#   scripts/install-servers.sh bench  besides, the proxies that `make bench` runs beside redtape
 #
 # Does nothing, and needs no rights, where everything is already there. Leaves no service running.
 # The servers of `all` are unpacked, not installed: each folder holds the server with its suite's own
@@ -52,8 +53,13 @@ install_missing() {
     allow_service_start
 }
 
+# install_own [bench]
 install_own() {
     local missing=()
+    if [ "${1:-}" = bench ]; then
+        [ -x "$(command -v nutcracker || echo /usr/sbin/nutcracker)" ] || missing+=(nutcracker)
+        [ -x "$(command -v haproxy || echo /usr/sbin/haproxy)" ] || missing+=(haproxy)
+    fi
     command -v redis-server >/dev/null || missing+=(redis-server)
     command -v redis-cli >/dev/null || missing+=(redis-tools)
     command -v prometheus >/dev/null && command -v promtool >/dev/null || missing+=(prometheus)
@@ -254,9 +260,9 @@ install_clients() {
         "ioredis $(node -p "require('$dir/node/node_modules/ioredis/package.json').version")"
 }
 
-install_own
+install_own "${1:-}"
 case ${1:-} in
-    '') ;;
+    '' | bench) ;;
     all)
         if [ "$(uname -s)" != Linux ] || ! command -v dpkg >/dev/null || ! command -v apt-get >/dev/null; then
             die "'all' unpacks Debian packages and needs apt-get and dpkg"
@@ -267,5 +273,5 @@ case ${1:-} in
         ;;
     suite) install_suite ;;
     clients) install_clients ;;
-    *) die "unknown argument '$1' (nothing, or: all, suite, clients)" ;;
+    *) die "unknown argument '$1' (nothing, or: all, suite, clients, bench)" ;;
 esac

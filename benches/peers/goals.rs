@@ -1,0 +1,113 @@
+//! What redtape wants to reach, held against what was measured.
+
+use serde::Serialize;
+
+use crate::cells::Work;
+use crate::latency::Pace;
+use crate::peers::Name::{self, Haproxy, Nutcracker, Redis, RedisAof, RedisAofAlways};
+use crate::report::{Report, median};
+use crate::rounds::{Series, Slice};
+
+/// One line of the list.
+#[derive(Serialize)]
+pub(crate) struct Goal {
+    pub(crate) wanted: String,
+    pub(crate) measured: String,
+    /// `None`: not measured in this run.
+    pub(crate) met: Option<bool>,
+}
+
+/// How much a proxy may add to a lone client's round trip.
+const ADDED_US: f64 = 40.0;
+/// How many times as fast as whom. `None`: faster.
+const SPEEDS: [(Work, usize, &[(Name, Option<f64>)]); 4] = [
+    (Work::Set, 1, &UNPIPELINED),
+    (Work::Get, 1, &UNPIPELINED),
+    (Work::Set, 16, &[(RedisAof, Some(1.0)), (Nutcracker, None), (Haproxy, None)]),
+    // A proxy moves every byte once more.
+    (Work::Get, 16, &[(Redis, Some(0.85)), (Nutcracker, None), (Haproxy, None)]),
+];
+const UNPIPELINED: [(Name, Option<f64>); 5] =
+    [(Redis, Some(1.0)), (RedisAof, None), (RedisAofAlways, None), (Nutcracker, None), (Haproxy, None)];
+const SERVER_CPU: f64 = 0.5;
+const TOTAL_CPU: f64 = 1.15;
+
+pub(crate) fn judge(report: &Report) -> Vec<Goal> {
+    let mut goals = Vec::new();
+    for (work, pipeline, peers) in SPEEDS {
+        let name = format!("P{pipeline} {}", work.name().to_uppercase());
+        let cell = report.cells.iter().find(|c| {
+            (c.cell.work, c.cell.pipeline, c.cell.clients, c.cell.bytes, c.cell.tls) == (work, pipeline, 50, 64, false)
+        });
+        let series = cell.map_or(&[][..], |c| &c.series);
+        for &(than, at_least) in peers {
+            let measured = ratio(series, Name::Redtape, than, |s| s.per_second);
+            goals.push(match at_least {
+                Some(least) => compare(format!("{name}: >= {least:.2}x {}", than.title()), measured, |r| r >= least),
+                None => compare(format!("{name}: above {}", than.title()), measured, |r| r > 1.0),
+            });
+        }
+        if pipeline == 1 {
+            let server = ratio(series, Name::Redtape, Redis, |s| s.server_cpu);
+            goals.push(compare(format!("{name}: Redis's CPU for a command <= {SERVER_CPU:.2}x direct"), server, |r| {
+                r <= SERVER_CPU
+            }));
+            let total = ratio(series, Name::Redtape, Redis, total_cpu);
+            goals.push(compare(format!("{name}: all CPU <= {TOTAL_CPU:.2}x direct"), total, |r| r <= TOTAL_CPU));
+        }
+    }
+    for pace in [Pace::BackToBack, Pace::ThousandASecond] {
+        let added = added_us(report, Name::Redtape, pace);
+        let pace = if pace == Pace::BackToBack { "back to back" } else { "a thousand a second" };
+        goals.push(Goal {
+            wanted: format!("one connection alone, {pace}: adds <= {ADDED_US:.0} us (p50)"),
+            measured: added.map_or("not measured".to_owned(), |us| format!("{us:.1} us")),
+            met: added.map(|us| us <= ADDED_US),
+        });
+    }
+    for cell in report.cells.iter().filter(|c| c.cell.tls) {
+        let speed = ratio(&cell.series, Name::Redtape, Redis, |s| s.per_second);
+        goals.push(compare(format!("{}: >= Redis's own TLS", cell.cell.title()), speed, |r| r >= 1.0));
+    }
+    if !report.cells.iter().any(|c| c.cell.tls) {
+        goals.push(compare("TLS: >= Redis's own TLS".to_owned(), None, |r| r >= 1.0));
+    }
+    let rate = |name| {
+        let crowd = report.crowds.iter().find(|c| c.peer == name && c.failed.is_none())?;
+        (!crowd.per_second.is_empty()).then(|| crowd.per_second.clone())
+    };
+    let rates = rate(Name::Redtape).zip(rate(Redis)).map(|(ours, direct)| paired(&ours, &direct));
+    goals.push(compare("a crowd of idle clients: accepted as fast as by Redis".to_owned(), rates, |r| r >= 1.0));
+    goals
+}
+
+fn compare(wanted: String, ratio: Option<f64>, met: impl Fn(f64) -> bool) -> Goal {
+    let measured = ratio.map_or("not measured".to_owned(), |r| format!("{r:.2}x"));
+    Goal { wanted, measured, met: ratio.map(met) }
+}
+
+pub(crate) fn total_cpu(slice: &Slice) -> f64 {
+    slice.server_cpu + slice.proxy_cpu
+}
+
+/// The median over the rounds of one peer's number in proportion to another's in the same round.
+pub(crate) fn ratio(series: &[Series], of: Name, to: Name, what: impl Fn(&Slice) -> f64) -> Option<f64> {
+    let values = |name| -> Option<Vec<f64>> {
+        let found = series.iter().find(|s| s.peer == name && s.failed.is_none() && !s.slices.is_empty())?;
+        Some(found.slices.iter().map(&what).collect())
+    };
+    Some(paired(&values(of)?, &values(to)?))
+}
+
+fn paired(of: &[f64], to: &[f64]) -> f64 {
+    median(of.iter().zip(to).map(|(of, to)| of / to))
+}
+
+/// What a peer adds to Redis's own p50 (median over the rounds).
+pub(crate) fn added_us(report: &Report, name: Name, pace: Pace) -> Option<f64> {
+    let p50 = |name| {
+        let trips = report.trips.iter().find(|t| t.peer == name && t.pace == pace && t.failed.is_none())?;
+        (!trips.p50.is_empty()).then_some(&trips.p50)
+    };
+    Some(median(p50(name)?.iter().zip(p50(Name::Redis)?).map(|(with, without)| with - without)))
+}
