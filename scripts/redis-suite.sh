@@ -208,6 +208,7 @@ baseline() {
         if ! run_file "$file" "$port" "$out" "${flags[@]}"; then
             put_back
             cat "$out.results" >>"$run/all"
+            mv "$out" "$out.try1"
             run_file "$file" "$port" "$out" "${flags[@]}" || put_back
         fi
         cat "$out.results" >>"$run/all"

@@ -20,7 +20,8 @@ pub(crate) struct Goal {
 /// How much a proxy may add to a lone client's round trip.
 const ADDED_US: f64 = 40.0;
 /// How many times as fast as whom. `None`: faster.
-const SPEEDS: [(Work, usize, &[(Name, Option<f64>)]); 4] = [
+type Than = &'static [(Name, Option<f64>)];
+const SPEEDS: [(Work, usize, Than); 4] = [
     (Work::Set, 1, &UNPIPELINED),
     (Work::Get, 1, &UNPIPELINED),
     (Work::Set, 16, &[(RedisAof, Some(1.0)), (Nutcracker, None), (Haproxy, None)]),
