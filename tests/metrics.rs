@@ -192,7 +192,7 @@ fn check_panels(prometheus: &Prometheus, page: &BTreeMap<String, String>) {
     assert!(least("Sessions") >= 4.0, "{}", least("Sessions"));
     assert!(least("From request to journal") > 0.0);
     assert!(most("Who writes") > 50.0 && shown["Who writes"].len() >= 3, "{:?}", shown["Who writes"]);
-    assert!(least("Written and durable LSN") > 100.0);
+    assert!(least("Captured, written and durable LSN") > 100.0);
     assert!(least("Replication stream") > 1000.0);
     assert_eq!(most("Errors by kind"), 0.0, "{:?}", shown["Errors by kind"]);
     for annotation in dashboard["annotations"]["list"].as_array().unwrap() {

@@ -46,7 +46,7 @@ mod writer;
 pub use block::{Block, BlockBuilder, MAX_GROUP_BYTES};
 pub use catalog::{AtOffset, Catalog, Cut, Gap, GroupReader, SegmentInfo, TimelineInfo, Window};
 pub use error::{Damage, GroupTooLarge, OpenError, ReadError, Span, StoreError, SubmitError};
-pub use marks::add_mark;
+pub use marks::{add_mark, add_new_mark};
 pub use meta::Meta;
 pub use open::{Journal, LastPosition, OpenOptions, Recovered, SyncPolicy};
 pub use segment::name::SegmentName;

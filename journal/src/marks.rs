@@ -23,12 +23,34 @@ pub fn add_mark(dir: impl AsRef<Path>, mark: &Mark) -> Result<(), StoreError> {
     let dir = Directory::new(dir);
     let path = dir.marks();
     let line = encode(mark).map_err(StoreError::io("encode a mark for", &path))?;
-    append(&dir, &line).map_err(StoreError::io("append to", &path))
+    lock(&dir).and_then(|file| append(&dir, file, &line)).map_err(StoreError::io("append to", &path))
 }
 
-fn append(dir: &Directory, line: &str) -> io::Result<()> {
-    let mut file = File::options().read(true).append(true).create(true).mode(FILE_MODE).open(dir.marks())?;
+/// The same, unless there is a mark of that name: then nothing is changed and that mark is returned. Of
+/// several who add one name at once, one succeeds.
+pub fn add_new_mark(dir: impl AsRef<Path>, mark: &Mark) -> Result<Option<Mark>, StoreError> {
+    let dir = Directory::new(dir);
+    let path = dir.marks();
+    let line = encode(mark).map_err(StoreError::io("encode a mark for", &path))?;
+    let add = || {
+        let file = lock(&dir)?;
+        let (marks, _) = read_marks(&dir)?;
+        match marks.into_iter().rev().find(|m| m.name == mark.name) {
+            Some(taken) => Ok(Some(taken)),
+            None => append(&dir, file, &line).map(|()| None),
+        }
+    };
+    add().map_err(StoreError::io("append to", &path))
+}
+
+/// Opens the file for appending; nobody else does until it is closed.
+fn lock(dir: &Directory) -> io::Result<File> {
+    let file = File::options().read(true).append(true).create(true).mode(FILE_MODE).open(dir.marks())?;
     flock(&file, FlockOperation::LockExclusive)?;
+    Ok(file)
+}
+
+fn append(dir: &Directory, mut file: File, line: &str) -> io::Result<()> {
     let len = file.metadata()?.len();
     let mut text = String::new();
     if len > 0 {
@@ -109,6 +131,32 @@ mod tests {
             let healed = cut == whole.len() - 1;
             assert_eq!(marks.len(), 1 + usize::from(healed), "cut at {cut}");
             assert_eq!(wrong.len(), usize::from(!healed), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn of_several_who_take_a_name_one_gets_it() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path();
+        let taken: Vec<Option<Mark>> = std::thread::scope(|scope| {
+            let adding: Vec<_> =
+                (1..=8).map(|lsn| scope.spawn(move || add_new_mark(dir, &mark("m", lsn)).unwrap())).collect();
+            adding.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        assert_eq!(taken.iter().filter(|t| t.is_none()).count(), 1, "{taken:?}");
+        let (marks, _) = read_marks(&Directory::new(root.path())).unwrap();
+        assert_eq!(marks.len(), 1);
+        assert!(taken.iter().flatten().all(|t| *t == marks[0]));
+        assert_eq!(add_new_mark(root.path(), &mark("other", 1)).unwrap(), None);
+    }
+
+    #[test]
+    fn names_of_marks() {
+        for name in ["a", "before deploy 4.2", "vör", &"x".repeat(128)] {
+            assert_eq!(Mark::check_name(name), Ok(()));
+        }
+        for (name, why) in [("", "128"), (&"x".repeat(129)[..], "128"), ("a\nb", "control"), ("a ", "blank")] {
+            assert!(Mark::check_name(name).is_err_and(|e| e.contains(why)), "{name:?}");
         }
     }
 

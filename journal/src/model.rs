@@ -17,7 +17,7 @@ use crate::writer::{TimelineStart, Writer};
 pub(crate) struct OwnedGroup {
     pub(crate) ts_delta: u32,
     pub(crate) slack: u64,
-    pub(crate) origin: Origin,
+    pub(crate) origin: Arc<Origin>,
     pub(crate) atomic: bool,
     pub(crate) offset_delta: u32,
     pub(crate) records: Vec<(u32, Vec<Vec<u8>>)>,
@@ -29,7 +29,7 @@ impl OwnedGroup {
         Self {
             ts_delta: 10,
             slack: 0,
-            origin: Origin::of(OriginKind::Outside),
+            origin: Arc::new(Origin::of(OriginKind::Outside)),
             atomic: false,
             offset_delta: arg.len() as u32,
             records: vec![(0, vec![arg.to_vec()])],
@@ -62,7 +62,7 @@ impl OwnedGroup {
         Group {
             ts: last.0,
             slack: self.slack,
-            origin: Arc::new(self.origin.clone()),
+            origin: Arc::clone(&self.origin),
             atomic: self.atomic,
             end_offset: last.1,
             records: self.records.iter().enumerate().map(record).collect(),
@@ -101,7 +101,7 @@ pub(crate) fn any_group() -> impl Strategy<Value = OwnedGroup> {
         .prop_map(|(ts_delta, slack, origin, atomic, offset_delta, records)| OwnedGroup {
             ts_delta,
             slack,
-            origin,
+            origin: Arc::new(origin),
             atomic,
             offset_delta,
             records,

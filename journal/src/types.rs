@@ -1,6 +1,7 @@
 //! The newtypes and the unit of the journal: a stamped, ordered group of opaque commands.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -119,8 +120,8 @@ pub struct GroupRef<'a> {
     pub ts: Micros,
     /// How many µs earlier than `ts` it may have run.
     pub slack: u64,
-    /// Who caused it.
-    pub origin: &'a Origin,
+    /// Who caused it. Groups that share one are encoded fastest.
+    pub origin: &'a Arc<Origin>,
     /// It stood between `MULTI` and `EXEC`.
     pub atomic: bool,
     /// Position in the source just after it.
@@ -148,7 +149,7 @@ pub struct Group {
     /// How many µs earlier than `ts` it may have run.
     pub slack: u64,
     /// Who caused it.
-    pub origin: std::sync::Arc<Origin>,
+    pub origin: Arc<Origin>,
     /// It stood between `MULTI` and `EXEC`.
     pub atomic: bool,
     /// Position in the source just after it.
@@ -169,6 +170,22 @@ pub struct Mark {
 }
 
 impl Mark {
+    /// Whether a mark may be called so: it can be typed as `mark:NAME` and printed as it is. The error
+    /// says what is wrong with it.
+    pub fn check_name(name: &str) -> Result<(), &'static str> {
+        const LONGEST: usize = 128;
+        if name.trim() != name {
+            return Err("a mark's name does not begin or end with a blank");
+        }
+        if name.chars().any(char::is_control) {
+            return Err("a mark's name holds no control characters");
+        }
+        if !(1..=LONGEST).contains(&name.chars().count()) {
+            return Err("a mark's name has 1 to 128 characters");
+        }
+        Ok(())
+    }
+
     /// Its name for a terminal: what would control it is escaped.
     pub fn shown_name(&self) -> String {
         let mut shown = String::with_capacity(self.name.len());

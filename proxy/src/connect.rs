@@ -4,6 +4,7 @@
 //! the probes take [`Connector::connect`]; a loop that drives rustls by hand takes [`Connector::tls`].
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,8 +55,6 @@ impl Connector {
     }
 
     /// For a connection that is driven by hand: what `rustls::ClientConnection::new` takes. `None` = no TLS.
-    // For the worker loop.
-    #[allow(dead_code)]
     pub(crate) fn tls(&self) -> Option<(Arc<rustls::ClientConfig>, ServerName<'static>)> {
         self.tls.as_ref().map(|tls| (tls.handle.current(), tls.name.clone()))
     }
@@ -72,10 +71,7 @@ impl Connector {
             Endpoint::Tcp { host, port } => (host.as_str(), *port),
         };
         let stream = in_time(TcpStream::connect((host, port))).await?;
-        stream.set_nodelay(true)?;
-        let socket = socket2::SockRef::from(&stream);
-        socket.set_tcp_user_timeout(Some(PEER_TIMEOUT))?;
-        socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE))?;
+        configure_tcp(&stream)?;
         let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
         let handshake = tokio_rustls::TlsConnector::from(tls.handle.current()).connect(tls.name.clone(), stream);
         let handshake = async { handshake.await.map_err(TlsFailure::in_handshake) };
@@ -88,6 +84,14 @@ impl Connector {
             result => Ok(Box::new(Explained(result?))),
         }
     }
+}
+
+/// What a connection to a server needs of the kernel.
+pub(crate) fn configure_tcp<S: AsFd>(stream: &S) -> io::Result<()> {
+    let socket = socket2::SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(PEER_TIMEOUT))?;
+    socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE))
 }
 
 async fn in_time<T>(connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {

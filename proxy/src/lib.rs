@@ -5,10 +5,12 @@
 //! then capture begins, and only then are clients let in.
 
 mod capture;
+mod commands;
 mod config;
 mod connect;
 mod http;
 mod join;
+mod listen;
 mod metrics;
 mod reload;
 mod session;
@@ -16,10 +18,11 @@ mod snapshot;
 mod tee;
 mod tls;
 mod upstream;
-mod workers;
+mod worker;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use arc_swap::ArcSwap;
 use redtape_journal::OpenError;
@@ -27,14 +30,15 @@ use redtape_wire::command::CommandTable;
 use tokio::sync::watch;
 
 use crate::capture::{CaptureConfig, LinkError, Prober};
+use crate::commands::Desk;
 use crate::connect::Connector;
+use crate::listen::{Acceptor, Listener};
 use crate::metrics::Metrics;
 use crate::reload::{Live, Reload};
-use crate::session::Shared;
 use crate::tee::Tee;
 use crate::tls::{TlsAcceptor, TlsError, TlsFailure};
 use crate::upstream::Upstream;
-use crate::workers::Workers;
+use crate::worker::{Pause, Shared, WorkerHandle};
 
 pub use crate::config::{ByteSize, Config, ConfigError, ListenAddr, Setting, Sharing, SocketMode, Switch};
 pub use crate::reload::Reread;
@@ -145,11 +149,7 @@ async fn start(
     if follow.is_some() {
         is_replica_of(&source, &upstream, &facts).await?;
     }
-    let mut listeners = Vec::new();
-    for addr in plain_tcp(&config)? {
-        let failed = |source| StartError::Listen { addr: ListenAddr::Tcp(addr), source };
-        listeners.push(workers::bind(addr).map_err(failed)?);
-    }
+    let listeners = Listener::bind_all(&config).map_err(|(addr, source)| StartError::Listen { addr, source })?;
     let http = match config.metrics {
         Some(addr) => {
             let failed = |source| StartError::Listen { addr: ListenAddr::Tcp(addr), source };
@@ -178,6 +178,8 @@ async fn start(
     let tee = Arc::new(Tee::default());
     let table = Arc::new(ArcSwap::from_pointee(commands.unwrap_or_else(CommandTable::builtin)));
 
+    let desk =
+        Desk::new(&config, &facts, upstream.clone(), capture_config.source.clone(), live.clone(), metrics.clone());
     let (stop_capture, capture_stop) = watch::channel(false);
     let capture_runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let capture_thread = std::thread::Builder::new().name("capture".to_owned()).spawn({
@@ -190,20 +192,26 @@ async fn start(
 
     let mut bound = Started { listen: Vec::new(), metrics: None };
     let shared = Arc::new(Shared {
-        upstream: Upstream::new(upstream.clone(), metrics.clone()),
+        upstream: Upstream::new(upstream.clone(), metrics.clone())?,
+        sharing: config.sharing,
+        acceptor: acceptor.clone(),
+        live: live.clone(),
         tee,
         table,
         metrics: metrics.clone(),
+        clients: AtomicUsize::new(0),
+        pause: Pause::new(),
+        desk,
+        desk_threads: Arc::default(),
     });
-    let workers = if config.serves() { Some(Arc::new(Workers::start(config.workers, &shared)?)) } else { None };
+    bound.listen = listeners.iter().map(Listener::address).collect::<Result<_, _>>()?;
+    let serving_clients = if config.serves() {
+        let workers = (0..config.workers).map(|n| WorkerHandle::start(n, shared.clone())).collect::<Result<_, _>>()?;
+        Some(Acceptor::start(listeners, workers, shared, config.tcp_keepalive)?)
+    } else {
+        None
+    };
     let mut serving = tokio::task::JoinSet::new();
-    for listener in listeners {
-        bound.listen.push(ListenAddr::Tcp(listener.local_addr()?));
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        if let Some(workers) = workers.clone() {
-            serving.spawn(async move { workers.accept(listener).await });
-        }
-    }
     if let Some(http) = http {
         bound.metrics = Some(http.local_addr()?);
         serving.spawn(http::serve(http, metrics.clone()));
@@ -227,8 +235,8 @@ async fn start(
 
     tracing::info!("stopping: clients are drained, then the journal is sealed");
     serving.shutdown().await;
-    if let Some(workers) = workers.and_then(Arc::into_inner) {
-        workers.drain();
+    if let Some(clients) = serving_clients {
+        clients.drain();
     }
     // The capture listens for as long as it runs.
     let _ = stop_capture.send(true);
@@ -236,25 +244,6 @@ async fn start(
         tracing::error!("the capture ended with a panic");
     }
     Ok(())
-}
-
-/// The workers serve plain TCP only, for now: anything else is refused rather than served otherwise than asked.
-fn plain_tcp(config: &Config) -> Result<Vec<SocketAddr>, StartError> {
-    let not_yet = |what: &str| Err(std::io::Error::other(format!("{what} is not served yet")).into());
-    if !config.tls_listen.is_empty() {
-        return not_yet("tls-listen");
-    }
-    if config.proxy_protocol == Switch::On {
-        return not_yet("proxy-protocol");
-    }
-    let mut addrs = Vec::new();
-    for addr in &config.listen {
-        match addr {
-            ListenAddr::Tcp(addr) => addrs.push(*addr),
-            ListenAddr::Unix(_) => return not_yet("a unix socket"),
-        }
-    }
-    Ok(addrs)
 }
 
 /// What the process needs of the operating system, as far as it may have it.

@@ -1,15 +1,20 @@
 //! The numbers at `/metrics`, in Prometheus's text form and base units.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
 use prometheus::{
     Encoder as _, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
+use redtape_journal::Micros;
 
 /// Every metric that redtape exports; made once, shared by all threads.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)] // Each field is described where it is registered, for the reader of /metrics too.
 pub(crate) struct Metrics {
     registry: Registry,
+    last_error: Arc<ArcSwapOption<(String, Micros)>>,
     pub commands: IntCounter,
     pub client_received_bytes: IntCounter,
     pub client_sent_bytes: IntCounter,
@@ -18,7 +23,9 @@ pub(crate) struct Metrics {
     pub tap_lag_bytes: IntGauge,
     pub tap_lag_seconds: Gauge,
     pub tap_received_bytes: IntCounter,
+    pub tap_offset: IntGauge,
     pub request_to_journal_seconds: Histogram,
+    pub captured_lsn: IntGauge,
     pub written_lsn: IntGauge,
     pub durable_lsn: IntGauge,
     pub window_start_seconds: Gauge,
@@ -26,6 +33,8 @@ pub(crate) struct Metrics {
     pub journal_bytes: IntGauge,
     pub journal_segments: IntGauge,
     pub timeline: IntGauge,
+    pub gaps: IntGauge,
+    pub lanes: IntGauge,
     pub capture_state: IntGaugeVec,
     pub groups: IntCounterVec,
     pub errors: IntCounterVec,
@@ -82,6 +91,7 @@ impl Metrics {
         r.register(Box::new(build.clone()))?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let metrics = Self {
+            last_error: Arc::default(),
             commands: counter("redtape_commands_total", "Commands received from clients")?,
             client_received_bytes: counter("redtape_client_received_bytes_total", "Bytes received from clients")?,
             client_sent_bytes: counter("redtape_client_sent_bytes_total", "Bytes sent to clients")?,
@@ -99,7 +109,12 @@ impl Metrics {
                 "redtape_tap_received_bytes_total",
                 "Bytes of the replication stream received",
             )?,
+            tap_offset: gauge(
+                "redtape_tap_offset",
+                "Replication offset up to which everything has been handed to the journal",
+            )?,
             request_to_journal_seconds,
+            captured_lsn: gauge("redtape_journal_captured_lsn", "LSN of the last record handed to the journal")?,
             written_lsn: gauge("redtape_journal_written_lsn", "LSN of the last record handed to the operating system")?,
             durable_lsn: gauge("redtape_journal_durable_lsn", "LSN of the last record synced to the disk")?,
             window_start_seconds: float(
@@ -113,6 +128,8 @@ impl Metrics {
             journal_bytes: gauge("redtape_journal_bytes", "Bytes of all segments")?,
             journal_segments: gauge("redtape_journal_segments", "Segments")?,
             timeline: gauge("redtape_timeline", "Number of the present timeline; it grows at each gap")?,
+            gaps: gauge("redtape_journal_gaps", "Gaps between the restorable windows of the journal")?,
+            lanes: gauge("redtape_lanes", "Upstream connections that sessions share, now")?,
             capture_state,
             groups: counters("redtape_journal_groups_total", "Groups journaled, by who caused them", "origin")?,
             errors: counters("redtape_errors_total", "Errors, by kind", "kind")?,
@@ -137,6 +154,10 @@ impl Metrics {
             "upstream_connect",
             "upstream_lost",
             "client_protocol",
+            "client_tls",
+            "proxy_header",
+            "output_limit",
+            "max_clients",
             "tap_link",
             "tap_refused",
             "foreign_history",
@@ -161,18 +182,44 @@ impl Metrics {
         }
     }
 
+    /// The capture's state.
+    pub(crate) fn capture_state_now(&self) -> &'static str {
+        let is = |state: &&&str| self.capture_state.with_label_values(&[**state]).get() == 1;
+        CAPTURE_STATES.iter().find(is).copied().unwrap_or("unknown")
+    }
+
     /// Counts an error.
     pub(crate) fn error(&self, kind: &str) {
         self.errors.with_label_values(&[kind]).inc();
+        self.last_error.store(Some(Arc::new((kind.to_owned(), Micros::now()))));
+    }
+
+    /// Errors so far, of all kinds.
+    pub(crate) fn errors_total(&self) -> u64 {
+        use prometheus::core::Collector as _;
+        let families = self.errors.collect();
+        families
+            .iter()
+            .flat_map(prometheus::proto::MetricFamily::get_metric)
+            .map(|m| m.get_counter().get_value() as u64)
+            .sum()
+    }
+
+    /// Kind and time of the last error.
+    pub(crate) fn last_error(&self) -> Option<Arc<(String, Micros)>> {
+        self.last_error.load_full()
+    }
+
+    /// Age of the newest moment up to which the journal is complete, in seconds; 0 before there is one.
+    pub(crate) fn lag_seconds(&self) -> f64 {
+        let complete = self.window_end_seconds.get();
+        if complete > 0.0 { (Micros::now().0 as f64 / 1e6 - complete).max(0.0) } else { 0.0 }
     }
 
     /// The page.
     pub(crate) fn page(&self) -> String {
         // An age: it grows though nothing happens, above all when nothing happens.
-        let complete = self.window_end_seconds.get();
-        if complete > 0.0 {
-            self.tap_lag_seconds.set((redtape_journal::Micros::now().0 as f64 / 1e6 - complete).max(0.0));
-        }
+        self.tap_lag_seconds.set(self.lag_seconds());
         let mut page = Vec::new();
         match TextEncoder::new().encode(&self.registry.gather(), &mut page) {
             Ok(()) => String::from_utf8_lossy(&page).into_owned(),

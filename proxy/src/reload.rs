@@ -19,8 +19,6 @@ pub type Reread = Box<dyn FnMut() -> Result<Config, String> + Send>;
 
 /// Settings that sessions look up whenever they need them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-// For the worker loop.
-#[allow(dead_code)]
 pub(crate) struct Live {
     /// Clients at once.
     pub(crate) max_clients: usize,

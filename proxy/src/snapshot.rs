@@ -4,7 +4,7 @@
 //! journal's at that offset, read once the journal has got there, so that base + log from it is
 //! as exact as from the timeline's own base.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use redtape_journal::{Catalog, Lsn, Micros, ReplOffset, SnapshotKind, TimelineId};
@@ -25,6 +25,8 @@ pub struct SnapshotTaken {
     pub lsn: Lsn,
     /// The moment that it shows.
     pub ts: Micros,
+    /// The RDB.
+    pub path: PathBuf,
     /// Its size.
     pub bytes: u64,
     /// Its timeline.
@@ -93,7 +95,8 @@ pub fn take_snapshot(config: &Config) -> Result<SnapshotTaken, SnapshotError> {
     runtime.block_on(take(&config.dir, &upstream))
 }
 
-async fn take(dir: &Path, upstream: &Connector) -> Result<SnapshotTaken, SnapshotError> {
+/// The same within a runtime; `upstream` is the followed server or the one that it replicates.
+pub(crate) async fn take(dir: &Path, upstream: &Connector) -> Result<SnapshotTaken, SnapshotError> {
     let catalog = Catalog::open(dir)?;
     let server = |e: String| SnapshotError::Server(e);
     let table = match Prober::connect(upstream).await {
@@ -117,10 +120,10 @@ async fn take(dir: &Path, upstream: &Connector) -> Result<SnapshotTaken, Snapsho
     }
     let lsn = lsn_at(dir, timeline, offset).await?;
     let position = Position { timeline, replid, offset, db: 0 };
-    let (summary, _) = copy
+    let (summary, path) = copy
         .commit(|s| manifest(s, (lsn, ts), &position, SnapshotKind::Manual, &table))
         .map_err(SnapshotError::Copy)?;
-    Ok(SnapshotTaken { lsn, ts, bytes: summary.bytes, timeline })
+    Ok(SnapshotTaken { lsn, ts, path, bytes: summary.bytes, timeline })
 }
 
 async fn lsn_at(dir: &Path, timeline: TimelineId, offset: ReplOffset) -> Result<Lsn, SnapshotError> {

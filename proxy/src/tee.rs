@@ -1,21 +1,40 @@
 //! The tee: what sessions tell the join about the requests that they forward.
 //!
-//! Bounded and never waiting: when the queue is full the stamp is dropped and counted. A lost stamp
-//! costs an origin, never an effect.
+//! ```text
+//! worker: sessions ─► TeeSender ─► batch ─┐ full (bounded)
+//!                        ▲                ▼
+//!                        └── spare ◄── join: Tee::drain
+//! ```
 //!
-//! Order: a session queues the stamp *before* it forwards the request, so that whoever has read an
-//! effect from the replication link finds its stamp by draining the queue once.
+//! Bounded and never waiting: when the join is too slow a batch is dropped and its messages are
+//! counted. A lost stamp costs an origin, never an effect.
+//!
+//! Order: a worker flushes its sender *before* it forwards the requests, so that whoever has read an
+//! effect from the replication link finds its stamp by draining the tee once. What one session says
+//! goes through one sender and stays in order; sessions of different workers interleave.
 
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_queue::ArrayQueue;
+use foldhash::fast::FixedState;
 use redtape_journal::Micros;
+use redtape_wire::command::{CommandId, CommandSpec, CommandTable, NAME_MAX, lower_name};
 use smallvec::SmallVec;
 
-/// Messages that may wait for the join.
-const QUEUE_MAX: usize = 1 << 16;
+/// Batches that may wait for the join.
+const BATCHES_MAX: usize = 1 << 16;
+/// Messages that may wait for the join, in all batches.
+const MESSAGES_MAX: usize = 1 << 18;
+/// A batch of so many messages is handed over without being asked for.
+const BATCH_MAX: usize = 1 << 10;
+/// Replies that are told in one message.
+const RUN_MAX: u32 = 1 << 10;
+/// Room in a new batch: many are of one message, and it grows.
+const BATCH_MIN: usize = 4;
+/// Empty batches that are kept for further use.
+const SPARE_MAX: usize = 256;
 /// Bytes at the front of an argument that go into its hash, beside its length.
 const HASHED_BYTES: usize = 96;
 
@@ -30,23 +49,19 @@ pub(crate) struct Identity {
     pub name: String,
 }
 
-/// Lower-case command name.
-pub(crate) type Name = SmallVec<[u8; 16]>;
-
 /// One command that may write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Part {
-    /// Lower-case name.
-    pub name: Name,
-    /// Database in which it runs.
-    pub db: u32,
-    /// Hashes of its keys; empty where it has none.
-    pub keys: SmallVec<[u64; 2]>,
     /// Hash of all arguments behind the name; 0 = not known.
     pub args_hash: u64,
-    /// Hashes of the arguments that survive rewriting: the value of a SET, the last field of an
-    /// XADD, what a script is given behind its keys.
-    pub values: SmallVec<[u64; 2]>,
+    /// Hashes of its keys, then of its values.
+    hashes: SmallVec<[u64; 2]>,
+    /// Database in which it runs.
+    pub db: u32,
+    /// Its name.
+    pub name: CommandId,
+    /// How many of the hashes are keys.
+    keys: u8,
 }
 
 /// A request on its way to the server.
@@ -77,11 +92,12 @@ pub(crate) enum Outcome {
     NoEffect,
 }
 
-/// What sessions queue.
+/// What sessions say.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // Half of the messages are stamps; a box for each costs more than the room.
 pub(crate) enum TeeMessage {
     /// A request is about to be forwarded.
-    Stamp(Box<Stamp>),
+    Stamp(Stamp),
     /// The server refused an AUTH or SELECT on which the stamp was built.
     Correct {
         /// Of which stamp.
@@ -91,10 +107,12 @@ pub(crate) enum TeeMessage {
         /// In which database it ran; a transaction's own selections stand.
         db: u32,
     },
-    /// The reply to it was seen.
+    /// The reply to it was seen, and to those behind it: a pipeline is answered at once.
     Replied {
         /// Of which stamp.
         id: u64,
+        /// Of so many stamps with consecutive ids.
+        count: u32,
         /// When.
         at: Micros,
         /// With what outcome.
@@ -102,35 +120,128 @@ pub(crate) enum TeeMessage {
     },
 }
 
-/// The queue between sessions and join.
+type Batch = Vec<TeeMessage>;
+
+/// The queue between workers and join.
 #[derive(Debug)]
 pub(crate) struct Tee {
-    queue: ArrayQueue<TeeMessage>,
+    full: ArrayQueue<Batch>,
+    spare: ArrayQueue<Batch>,
+    /// Messages in `full`.
+    waiting: AtomicUsize,
     dropped: AtomicU64,
 }
 
 impl Default for Tee {
     fn default() -> Self {
-        Self { queue: ArrayQueue::new(QUEUE_MAX), dropped: AtomicU64::new(0) }
+        Self {
+            full: ArrayQueue::new(BATCHES_MAX),
+            spare: ArrayQueue::new(SPARE_MAX),
+            waiting: AtomicUsize::new(0),
+            dropped: AtomicU64::new(0),
+        }
     }
 }
 
 impl Tee {
-    /// Queues, or drops and counts.
-    pub(crate) fn send(&self, message: TeeMessage) {
-        if self.queue.push(message).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+    /// A sender, for one worker thread.
+    pub(crate) fn sender(self: &Arc<Self>) -> TeeSender {
+        TeeSender { tee: Arc::clone(self), batch: Vec::new() }
     }
 
-    /// Takes the oldest message.
-    pub(crate) fn take(&self) -> Option<TeeMessage> {
-        self.queue.pop()
+    /// Gives all messages that were flushed before the call to `take`, in the order of flushing.
+    pub(crate) fn drain(&self, mut take: impl FnMut(TeeMessage)) {
+        // Those who keep on flushing do not keep the join here.
+        for _ in 0..=BATCHES_MAX {
+            let Some(mut batch) = self.full.pop() else { return };
+            self.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
+            batch.drain(..).for_each(&mut take);
+            // One too many is freed.
+            let _ = self.spare.push(batch);
+        }
     }
 
     /// How many messages were dropped so far.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+/// Collects what the sessions of one worker say and hands it over in batches.
+#[derive(Debug)]
+pub(crate) struct TeeSender {
+    tee: Arc<Tee>,
+    batch: Batch,
+}
+
+impl TeeSender {
+    /// A request will be forwarded after the next flush.
+    #[inline]
+    pub(crate) fn stamp(&mut self, stamp: Stamp) {
+        self.push(TeeMessage::Stamp(stamp));
+    }
+
+    /// The server refused what the stamp was built on.
+    pub(crate) fn correct(&mut self, id: u64, who: Arc<Identity>, db: u32) {
+        self.push(TeeMessage::Correct { id, who, db });
+    }
+
+    /// The reply to it was seen.
+    #[inline]
+    pub(crate) fn replied(&mut self, id: u64, at: Micros, outcome: Outcome) {
+        if outcome == Outcome::Ran
+            && let Some(TeeMessage::Replied { id: first, count, at: then, outcome: Outcome::Ran }) =
+                self.batch.last_mut()
+            && *first + u64::from(*count) == id
+            && *then == at
+            && *count < RUN_MAX
+        {
+            *count += 1;
+            return;
+        }
+        self.push(TeeMessage::Replied { id, count: 1, at, outcome });
+    }
+
+    #[inline]
+    fn push(&mut self, message: TeeMessage) {
+        if self.batch.len() == self.batch.capacity() {
+            self.make_room();
+        }
+        self.batch.push(message);
+    }
+
+    #[cold]
+    fn make_room(&mut self) {
+        if self.batch.len() >= BATCH_MAX {
+            self.flush();
+        }
+        if self.batch.capacity() == 0 {
+            self.batch = self.tee.spare.pop().unwrap_or_else(|| Vec::with_capacity(BATCH_MIN));
+        }
+    }
+
+    /// Hands everything said so far to the join, or drops and counts it. Nothing happens if there is
+    /// nothing.
+    pub(crate) fn flush(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let batch = std::mem::take(&mut self.batch);
+        let messages = batch.len();
+        let fits = self.tee.waiting.fetch_add(messages, Ordering::Relaxed) + messages <= MESSAGES_MAX;
+        let refused = if fits { self.tee.full.push(batch).err() } else { Some(batch) };
+        if let Some(mut batch) = refused {
+            self.tee.waiting.fetch_sub(messages, Ordering::Relaxed);
+            self.tee.dropped.fetch_add(messages as u64, Ordering::Relaxed);
+            batch.clear();
+            self.batch = batch;
+        }
+    }
+}
+
+impl Drop for TeeSender {
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 
@@ -140,57 +251,198 @@ pub(crate) fn next_session_id() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-fn hasher() -> impl std::hash::Hasher {
-    foldhash::fast::FixedState::with_seed(0x7265_6474_6170_6531).build_hasher()
-}
-
 /// Hash of one argument: of its length and its beginning. Never 0.
+#[inline]
 pub(crate) fn hash_arg(arg: &[u8]) -> u64 {
-    let mut h = hasher();
+    const STATE: FixedState = FixedState::with_seed(0x7265_6474_6170_6531);
+    let mut h = STATE.build_hasher();
     h.write_usize(arg.len());
     h.write(&arg[..arg.len().min(HASHED_BYTES)]);
     h.finish() | 1
 }
 
-/// Hash of a list of arguments. Never 0.
-pub(crate) fn hash_args<'a>(args: impl Iterator<Item = &'a [u8]>) -> u64 {
-    let mut h = hasher();
-    for arg in args {
-        h.write_usize(arg.len());
-        h.write(&arg[..arg.len().min(HASHED_BYTES)]);
-    }
-    h.finish() | 1
+/// The hash of a list of arguments, from the hash of what stands before the last and the hash of that.
+#[inline]
+fn hash_on(before: u64, arg: u64) -> u64 {
+    (before.rotate_left(23) ^ arg).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// Which arguments of a command survive rewriting: the value of a SET, the last field of an XADD,
+/// what a script is given behind its keys.
+fn surviving(name: &[u8], keys: usize, known: usize, complete: bool) -> std::ops::Range<usize> {
+    let range = match name {
+        b"set" | b"getset" | b"setnx" => 2..3,
+        b"setex" | b"psetex" => 3..4,
+        b"xadd" if complete => known - 1..known,
+        b"eval" | b"evalsha" | b"fcall" => 3 + keys..known,
+        _ => 0..0,
+    };
+    if range.end <= known && range.start <= range.end { range } else { 0..0 }
 }
 
 /// Describes one command, the same way for a request and for an effect.
 ///
 /// `args` are the arguments that are known (a huge request may be described before its end has
-/// come: then `argc` is larger than their number and the hashes are 0).
-pub(crate) fn describe(table: &redtape_wire::command::CommandTable, args: &[&[u8]], argc: usize, db: u32) -> Part {
-    let mut name = Name::from_slice(&args[0][..args[0].len().min(redtape_wire::command::NAME_MAX)]);
-    name.make_ascii_lowercase();
+/// come: then `argc` is larger than their number and the hash of all is 0).
+pub(crate) fn describe(table: &CommandTable, args: &[&[u8]], argc: usize, db: u32) -> Part {
+    let mut room = [0; NAME_MAX];
+    let name = lower_name(args[0], &mut room);
+    describe_named(name, table.get_lower(name), args, argc, db)
+}
+
+/// The same for who has looked the command up: `name` is [`lower_name`] of the first argument and
+/// `spec` its row of the table.
+pub(crate) fn describe_named(name: &[u8], spec: Option<&CommandSpec>, args: &[&[u8]], argc: usize, db: u32) -> Part {
     let complete = args.len() == argc;
-    let keys = table.get(&name).map_or_else(SmallVec::new, |spec| {
-        let positions = spec.keys(|i| args.get(i).copied(), argc);
-        positions.iter().filter_map(|i| args.get(*i)).take(Part::KEYS_MAX).map(|k| hash_arg(k)).collect()
-    });
-    let values = match &*name {
-        b"set" | b"getset" | b"setnx" => args.get(2..3),
-        b"setex" | b"psetex" => args.get(3..4),
-        b"xadd" if complete => args.get(args.len() - 1..),
-        b"eval" | b"evalsha" | b"fcall" => args.get(3 + keys.len()..),
-        _ => None,
-    };
-    Part {
-        db,
-        keys,
-        args_hash: if complete { hash_args(args[1..].iter().copied()) } else { 0 },
-        values: values.unwrap_or_default().iter().take(Part::KEYS_MAX).map(|v| hash_arg(v)).collect(),
-        name,
+    let id = spec.map_or_else(|| CommandId::of(name), |spec| spec.id);
+    let positions = spec.map(|spec| spec.keys(|i| args.get(i).copied(), argc)).unwrap_or_default();
+    // Each of a few arguments is hashed once.
+    let mut each = SmallVec::<[u64; Part::FEW_ARGS]>::new();
+    let mut args_hash = 0;
+    if complete {
+        for arg in &args[1..] {
+            let hash = hash_arg(arg);
+            args_hash = hash_on(args_hash, hash);
+            if each.len() < Part::FEW_ARGS {
+                each.push(hash);
+            }
+        }
+        args_hash |= 1;
     }
+    let hash_at = |i: usize| each.get(i.wrapping_sub(1)).copied().unwrap_or_else(|| hash_arg(args[i]));
+    let mut hashes = SmallVec::new();
+    for position in positions.iter().filter(|i| **i < args.len()).take(Part::HASHES_MAX) {
+        hashes.push(hash_at(*position));
+    }
+    let keys = hashes.len();
+    for position in surviving(name, keys, args.len(), complete).take(Part::HASHES_MAX) {
+        hashes.push(hash_at(position));
+    }
+    Part { args_hash, hashes, db, name: id, keys: keys as u8 }
 }
 
 impl Part {
-    /// Keys and values of one command that are looked at.
-    pub(crate) const KEYS_MAX: usize = 64;
+    /// Keys of one command that are looked at, and values of one command.
+    pub(crate) const HASHES_MAX: usize = 64;
+    /// Arguments whose hashes are at hand while a command is described.
+    const FEW_ARGS: usize = 4;
+
+    /// Hashes of its keys; empty where it has none.
+    #[inline]
+    pub(crate) fn keys(&self) -> &[u64] {
+        &self.hashes[..usize::from(self.keys)]
+    }
+
+    /// Hashes of the arguments that survive rewriting.
+    #[inline]
+    pub(crate) fn values(&self) -> &[u64] {
+        &self.hashes[usize::from(self.keys)..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replied(id: u64) -> TeeMessage {
+        TeeMessage::Replied { id, count: 1, at: Micros(1), outcome: Outcome::Ran }
+    }
+
+    fn ids(tee: &Tee) -> Vec<u64> {
+        let mut ids = Vec::new();
+        tee.drain(|m| match m {
+            TeeMessage::Replied { id, count, .. } => ids.extend((id..).take(count as usize)),
+            other => panic!("{other:?}"),
+        });
+        ids
+    }
+
+    #[test]
+    fn messages_come_in_order_and_only_after_a_flush() {
+        let tee = Arc::new(Tee::default());
+        let mut sender = tee.sender();
+        (0..5).for_each(|id| sender.push(replied(id)));
+        assert_eq!(ids(&tee), [0; 0]);
+        sender.flush();
+        sender.push(replied(5));
+        assert_eq!(ids(&tee), [0, 1, 2, 3, 4]);
+        drop(sender);
+        assert_eq!(ids(&tee), [5]);
+        // A large batch goes by itself, and what is drained leaves room.
+        let mut sender = tee.sender();
+        for id in 0..3 * MESSAGES_MAX as u64 {
+            sender.push(replied(id));
+            if id % 1000 == 999 {
+                assert!(ids(&tee).len() <= 2 * BATCH_MAX);
+            }
+        }
+        assert_eq!(tee.dropped(), 0);
+    }
+
+    #[test]
+    fn the_replies_to_a_pipeline_are_one_message() {
+        let tee = Arc::new(Tee::default());
+        let mut sender = tee.sender();
+        (0..10).for_each(|id| sender.replied(id, Micros(1), Outcome::Ran));
+        assert_eq!(sender.batch.len(), 1);
+        sender.replied(11, Micros(1), Outcome::Ran);
+        sender.replied(12, Micros(2), Outcome::Ran);
+        sender.replied(13, Micros(2), Outcome::NoEffect);
+        sender.replied(14, Micros(2), Outcome::Number(1));
+        sender.replied(15, Micros(2), Outcome::Ran);
+        assert_eq!(sender.batch.len(), 6);
+        sender.flush();
+        assert_eq!(ids(&tee), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15]);
+    }
+
+    #[test]
+    fn a_join_that_is_too_slow_costs_whole_batches_that_are_counted() {
+        let tee = Arc::new(Tee::default());
+        let mut sender = tee.sender();
+        for id in 0..BATCHES_MAX as u64 + 10 {
+            sender.push(replied(id));
+            sender.flush();
+        }
+        assert_eq!((tee.dropped(), ids(&tee).len()), (10, BATCHES_MAX));
+        for id in 0..MESSAGES_MAX as u64 + 3 * BATCH_MAX as u64 {
+            sender.push(replied(id));
+        }
+        sender.flush();
+        let got = ids(&tee).len();
+        assert!(got <= MESSAGES_MAX && got + 2 * BATCH_MAX > MESSAGES_MAX, "{got}");
+        assert_eq!(tee.dropped() as usize - 10 + got, MESSAGES_MAX + 3 * BATCH_MAX);
+        // Then it goes on.
+        sender.push(replied(7));
+        sender.flush();
+        assert_eq!(ids(&tee), [7]);
+    }
+
+    #[test]
+    fn a_request_and_its_effect_are_described_alike() {
+        let table = CommandTable::builtin();
+        let part = |line: &str| {
+            let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            describe(&table, &args, args.len(), 0)
+        };
+        let (set, again) = (part("SET k v EX 5"), part("set k v PXAT 99"));
+        assert_eq!((set.name, set.keys(), set.values()), (again.name, again.keys(), again.values()));
+        assert_eq!((set.keys(), set.values()), (&[hash_arg(b"k")][..], &[hash_arg(b"v")][..]));
+        assert_ne!(set.args_hash, again.args_hash);
+        assert_ne!(part("SET ab c").args_hash, part("SET a bc").args_hash);
+        assert_ne!(part("LREM l 1 2").args_hash, part("LREM l 2 1").args_hash);
+        let mset = part("MSET a 1 b 2 c 3 d 4");
+        assert_eq!(mset.keys(), ["a", "b", "c", "d"].map(|k| hash_arg(k.as_bytes())));
+        let script = part("EVALSHA cafe 2 a b x y");
+        assert_eq!((script.keys().len(), script.values()), (2, &[hash_arg(b"x"), hash_arg(b"y")][..]));
+        assert_eq!(part("XADD s * f last").values(), [hash_arg(b"last")]);
+        assert!(part("SET k").values().is_empty() && part("MY.THING k").keys().is_empty());
+        // The rest has not come yet.
+        let huge = describe(&table, &[b"SET", b"k"], 3, 0);
+        assert_eq!((huge.args_hash, huge.keys(), huge.values().len()), (0, set.keys(), 0));
+    }
+
+    #[test]
+    fn a_stamp_is_small() {
+        assert!(size_of::<Part>() <= 40 && size_of::<TeeMessage>() <= 88, "{}", size_of::<TeeMessage>());
+    }
 }

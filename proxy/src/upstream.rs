@@ -1,14 +1,21 @@
-//! Connections to the upstream server, and whether it answers at present.
+//! Where the upstream is, and whether it can be reached at present: shared by all workers.
+//!
+//! Names are looked up on a thread of their own, at the start and after a failure: a worker never waits for DNS.
+//! One back-off for all: while the server is away each client hears so at once.
 
-use std::sync::Mutex;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+use redtape_wire::url::Endpoint;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::connect::Connector;
 use crate::metrics::Metrics;
-
-pub(crate) use crate::connect::KEEPALIVE;
 
 /// Pause after a failed attempt: doubled from the first up to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -17,11 +24,23 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
-/// The upstream as sessions see it: one address, one back-off for all of them.
+/// One way to the server.
+#[derive(Debug, Clone)]
+pub(crate) enum Target {
+    Tcp(SocketAddr),
+    Unix(String),
+}
+
+/// See the module.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    connector: Connector,
+    pub(crate) connector: Connector,
     metrics: Metrics,
+    targets: Arc<ArcSwap<Vec<Target>>>,
+    /// The target that answered last.
+    preferred: AtomicUsize,
+    look_up: Option<SyncSender<()>>,
+    is_down: AtomicBool,
     down: Mutex<Option<Down>>,
 }
 
@@ -34,59 +53,130 @@ struct Down {
 }
 
 impl Upstream {
-    /// Nothing is connected yet.
-    pub(crate) fn new(connector: Connector, metrics: Metrics) -> Self {
+    /// Looks the name up; nothing is connected yet.
+    pub(crate) fn new(connector: Connector, metrics: Metrics) -> io::Result<Self> {
         metrics.upstream_up.set(1);
-        Self { connector, metrics, down: Mutex::new(None) }
+        let targets = Arc::new(ArcSwap::from_pointee(look_up(&connector.url.endpoint)?));
+        let look_up = needs_dns(&connector.url.endpoint)
+            .then(|| start_lookups(connector.url.endpoint.clone(), targets.clone()))
+            .transpose()?;
+        Ok(Self {
+            connector,
+            metrics,
+            targets,
+            preferred: AtomicUsize::new(0),
+            look_up,
+            is_down: AtomicBool::new(false),
+            down: Mutex::new(None),
+        })
     }
 
-    /// Connects, unless it is known to be away and it is too early to try again.
-    /// The error is a sentence for the client, without `-ERR`.
-    pub(crate) async fn connect(&self) -> Result<Box<dyn Stream + Send>, String> {
-        if let Some(down) = &*self.lock()
-            && Instant::now() < down.next_try
+    /// The `attempt`-th way to try, counted from the one that answered last; `None` = all were tried.
+    pub(crate) fn target(&self, attempt: usize) -> Option<Target> {
+        let targets = self.targets.load();
+        let n = targets.len();
+        (attempt < n).then(|| targets[(self.preferred.load(Ordering::Relaxed) + attempt) % n].clone())
+    }
+
+    /// Whether to try now; else the sentence for the client, without `-ERR`.
+    pub(crate) fn may_try(&self) -> Result<(), String> {
+        if !self.is_down.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        match &*self.lock() {
+            Some(down) if Instant::now() < down.next_try => Err(self.sentence(&down.why)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The `attempt`-th way answered.
+    pub(crate) fn answered(&self, attempt: usize) {
+        if attempt > 0 {
+            self.preferred.fetch_add(attempt, Ordering::Relaxed);
+        }
+        if self.is_down.load(Ordering::Relaxed)
+            && let Some(down) = self.lock().take()
         {
-            return Err(self.sentence(&down.why));
+            self.is_down.store(false, Ordering::Relaxed);
+            self.metrics.upstream_up.set(1);
+            tracing::info!(
+                upstream = self.connector.address(),
+                away_seconds = down.since.elapsed().as_secs(),
+                "upstream is back"
+            );
         }
-        match self.connector.connect().await {
-            Ok(stream) => {
-                if let Some(down) = self.lock().take() {
-                    self.metrics.upstream_up.set(1);
-                    tracing::info!(
-                        upstream = self.connector.address(),
-                        away_seconds = down.since.elapsed().as_secs(),
-                        "upstream is back"
-                    );
-                }
-                Ok(stream)
-            }
-            Err(e) => {
-                self.metrics.error("upstream_connect");
-                self.metrics.upstream_up.set(0);
-                let mut guard = self.lock();
-                let now = Instant::now();
-                let why = e.to_string();
-                if guard.is_none() {
-                    tracing::warn!(
-                        upstream = self.connector.address(),
-                        error = why,
-                        "upstream is not reachable; clients get an error until it is"
-                    );
-                }
-                let pause = guard.as_ref().map_or(BACKOFF.0, |d| (d.pause * 2).min(BACKOFF.1));
-                let since = guard.as_ref().map_or(now, |d| d.since);
-                let sentence = self.sentence(&why);
-                *guard = Some(Down { since, next_try: now + pause, pause, why });
-                Err(sentence)
-            }
+    }
+
+    /// No way answered. Gives the sentence for the client, without `-ERR`.
+    pub(crate) fn failed(&self, why: &str) -> String {
+        self.metrics.error("upstream_connect");
+        self.metrics.upstream_up.set(0);
+        if let Some(look_up) = &self.look_up {
+            // Full = it is being looked up already.
+            let _ = look_up.try_send(());
         }
+        let mut guard = self.lock();
+        let now = Instant::now();
+        if guard.is_none() {
+            tracing::warn!(
+                upstream = self.connector.address(),
+                error = why,
+                "upstream is not reachable; clients get an error until it is"
+            );
+        }
+        // Attempts that began together are one failure.
+        let again = guard.as_ref().is_some_and(|d| now < d.next_try);
+        let pause = match &*guard {
+            Some(d) if again => d.pause,
+            Some(d) => (d.pause * 2).min(BACKOFF.1),
+            None => BACKOFF.0,
+        };
+        let since = guard.as_ref().map_or(now, |d| d.since);
+        *guard = Some(Down { since, next_try: now + pause, pause, why: why.to_owned() });
+        self.is_down.store(true, Ordering::Relaxed);
+        self.sentence(why)
     }
 
     fn sentence(&self, why: &str) -> String {
+        // A client reads one line.
+        let why = why.replace(['\r', '\n'], " ");
         format!("redtape: the upstream {} is not reachable ({why}); retry later", self.connector.address())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Down>> {
         self.down.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+fn needs_dns(endpoint: &Endpoint) -> bool {
+    matches!(endpoint, Endpoint::Tcp { host, .. } if host.parse::<std::net::IpAddr>().is_err())
+}
+
+fn look_up(endpoint: &Endpoint) -> io::Result<Vec<Target>> {
+    match endpoint {
+        Endpoint::Unix(path) => Ok(vec![Target::Unix(path.clone())]),
+        Endpoint::Tcp { host, port } => {
+            let found: Vec<_> = (host.as_str(), *port).to_socket_addrs()?.map(Target::Tcp).collect();
+            if found.is_empty() {
+                return Err(io::Error::new(io::ErrorKind::NotFound, format!("no address for {host}")));
+            }
+            Ok(found)
+        }
+    }
+}
+
+/// Looks the name up whenever it is asked to, until the sender is gone.
+fn start_lookups(endpoint: Endpoint, into: Arc<ArcSwap<Vec<Target>>>) -> io::Result<SyncSender<()>> {
+    let (send, asked) = sync_channel(1);
+    std::thread::Builder::new().name("lookup".to_owned()).spawn(move || {
+        while asked.recv().is_ok() {
+            match look_up(&endpoint) {
+                Ok(found) => into.store(Arc::new(found)),
+                Err(e) => tracing::warn!(error = %e, "the upstream's name can't be looked up; its old address stays"),
+            }
+            // A name server is not asked more often.
+            std::thread::sleep(BACKOFF.1);
+        }
+    })?;
+    Ok(send)
 }

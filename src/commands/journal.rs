@@ -122,19 +122,8 @@ pub(crate) fn count(n: u64, one: &str, many: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { many })
 }
 
-/// A name that can be typed as `mark:NAME` and printed as it is.
 fn mark_name(name: &str) -> Result<String, &'static str> {
-    const LONGEST: usize = 128;
-    if name.trim() != name {
-        return Err("a mark's name does not begin or end with a blank");
-    }
-    if name.chars().any(char::is_control) {
-        return Err("a mark's name holds no control characters");
-    }
-    if !(1..=LONGEST).contains(&name.chars().count()) {
-        return Err("a mark's name has 1 to 128 characters");
-    }
-    Ok(name.to_owned())
+    Mark::check_name(name).map(|()| name.to_owned())
 }
 
 fn ls(args: &DirArgs) -> anyhow::Result<ExitCode> {
@@ -418,16 +407,6 @@ fn mark(args: &MarkArgs) -> anyhow::Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_of_marks() {
-        for name in ["a", "before deploy 4.2", "vör", &"x".repeat(128)] {
-            assert_eq!(mark_name(name).as_deref(), Ok(name));
-        }
-        for (name, why) in [("", "128"), (&"x".repeat(129)[..], "128"), ("a\nb", "control"), ("a ", "blank")] {
-            assert!(mark_name(name).is_err_and(|e| e.contains(why)), "{name:?}");
-        }
-    }
 
     #[test]
     fn arguments_for_people() {

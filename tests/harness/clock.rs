@@ -3,9 +3,11 @@
 //! Built here with the C compiler that Rust links with. libfaketime is not used: its package is bound
 //! to one C library, so it can't be preloaded into servers of other suites.
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 /// What a server's wall clock says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +17,51 @@ pub enum Clock {
     At(i64),
     /// Starts at this microsecond and goes on.
     From(i64),
+    /// Says what a [`SharedClock`] says, and draws the same hash seeds as every other such server: two of
+    /// them answer the same commands with the same bytes, in the same order.
+    Twin(&'static SharedClock),
+}
+
+/// A clock of several servers that moves only when the test moves it.
+#[derive(Debug)]
+pub struct SharedClock {
+    file: std::fs::File,
+    path: PathBuf,
+    _dir: super::Dir,
+    us: AtomicI64,
+}
+
+impl PartialEq for SharedClock {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path
+    }
+}
+impl Eq for SharedClock {}
+
+impl SharedClock {
+    /// Stands at this microsecond. Lives as long as the test's process.
+    pub fn at(us: i64) -> &'static Self {
+        let dir = super::Dir::new("clock");
+        let path = dir.join("now");
+        let file = std::fs::File::create(&path).expect("the clock's file");
+        let clock = Self { file, path, _dir: dir, us: AtomicI64::new(us) };
+        clock.advance(0);
+        Box::leak(Box::new(clock))
+    }
+
+    pub fn advance(&self, by_us: i64) {
+        let us = self.us.fetch_add(by_us, Ordering::SeqCst) + by_us;
+        self.file.write_all_at(&us.to_ne_bytes(), 0).expect("the clock is set");
+    }
+
+    pub fn now_us(&self) -> i64 {
+        self.us.load(Ordering::SeqCst)
+    }
+
+    /// A process that leaks its clock can still clean up behind it.
+    pub fn remove(&self) {
+        let _ = std::fs::remove_dir_all(self.path.parent().expect("a folder"));
+    }
 }
 
 impl Clock {
@@ -23,6 +70,11 @@ impl Clock {
             Self::Real => return,
             Self::At(us) => (us, false),
             Self::From(us) => (us, true),
+            Self::Twin(clock) => {
+                command.env("LD_PRELOAD", library()).env("REDTAPE_TEST_CLOCK_FILE", &clock.path);
+                command.env("REDTAPE_TEST_NO_ENTROPY", "1");
+                return;
+            }
         };
         command.env("LD_PRELOAD", library()).env("REDTAPE_TEST_CLOCK", us.to_string());
         if runs {

@@ -28,7 +28,9 @@ pub use relay::Relay;
 pub use server::Server;
 pub use workload::Workload;
 
+use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The wall clock, in microseconds since 1970.
@@ -55,11 +57,18 @@ pub fn env_number(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |v| v.parse().unwrap_or_else(|_| panic!("{name} must be a number: {v}")))
 }
 
-/// A port that nothing listens on now.
+/// Files whose locks this process holds, as long as it lives.
+static PORTS: Mutex<Vec<File>> = Mutex::new(Vec::new());
+
+/// A port that nothing listens on now, and that no other test is given: each is a locked file.
 pub fn free_port() -> u16 {
+    let dir = std::env::temp_dir().join("redtape-test-ports");
+    std::fs::create_dir_all(&dir).expect("a folder for the ports that are given");
     loop {
         let port = rand::random_range(12_000..32_000);
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        let file = File::create(dir.join(port.to_string())).expect("a file for a port");
+        if file.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            PORTS.lock().expect("no panic holds it").push(file);
             return port;
         }
     }

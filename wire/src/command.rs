@@ -4,9 +4,12 @@
 //! let us ask, from a built-in copy of Redis 7.0's. Keys of commands whose position depends on the
 //! arguments (`EVAL`, `ZUNIONSTORE`, `XREADGROUP`, …) follow the rules of Redis's `db.c`.
 
+mod id;
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
+pub use id::CommandId;
 use smallvec::SmallVec;
 
 /// Longest command name that is looked up; longer ones are unknown.
@@ -20,6 +23,8 @@ const BUILTIN: &str = include_str!("commands.txt");
 pub struct CommandSpec {
     /// Lower case.
     pub name: String,
+    /// The same, for comparing.
+    pub id: CommandId,
     /// Arity as `COMMAND` gives it: negative = at least.
     pub arity: i32,
     /// May change data.
@@ -36,6 +41,49 @@ pub struct CommandSpec {
     pub last: i32,
     /// Distance between keys.
     pub step: i32,
+    places: KeyPlaces,
+}
+
+/// Where the keys of a command stand, as Redis's `db.c` finds them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeyPlaces {
+    /// At `first`, `last`, `step`.
+    Fixed,
+    /// Their number stands here, they follow.
+    Counted(usize),
+    /// One at 1, then as `Counted(2)`.
+    StoredCounted,
+    /// One at 1, and one behind `STORE` or `STOREDIST`.
+    Stored,
+    /// The first half of what follows `STREAMS`.
+    Streams,
+    /// One at 3, or all behind `KEYS`.
+    Migrate,
+}
+
+impl KeyPlaces {
+    fn of(name: &str) -> Self {
+        match name {
+            "eval" | "evalsha" | "eval_ro" | "evalsha_ro" | "fcall" | "fcall_ro" | "blmpop" | "bzmpop" => {
+                Self::Counted(2)
+            }
+            "lmpop" | "zmpop" | "zunion" | "zinter" | "zdiff" | "sintercard" | "zintercard" => Self::Counted(1),
+            "zunionstore" | "zinterstore" | "zdiffstore" => Self::StoredCounted,
+            "sort" | "georadius" | "georadiusbymember" => Self::Stored,
+            "xread" | "xreadgroup" => Self::Streams,
+            "migrate" => Self::Migrate,
+            _ => Self::Fixed,
+        }
+    }
+}
+
+/// A command's name in lower case, cut at [`NAME_MAX`] bytes.
+pub fn lower_name<'a>(name: &[u8], room: &'a mut [u8; NAME_MAX]) -> &'a [u8] {
+    let len = name.len().min(NAME_MAX);
+    let lower = &mut room[..len];
+    lower.copy_from_slice(&name[..len]);
+    lower.make_ascii_lowercase();
+    lower
 }
 
 /// Positions of key arguments.
@@ -94,11 +142,12 @@ impl CommandTable {
         if name.len() > NAME_MAX {
             return None;
         }
-        let mut lower = [0u8; NAME_MAX];
-        let lower = &mut lower[..name.len()];
-        lower.copy_from_slice(name);
-        lower.make_ascii_lowercase();
-        self.rows.get(&*lower)
+        self.get_lower(lower_name(name, &mut [0; NAME_MAX]))
+    }
+
+    /// Looks up a name that is in lower case already.
+    pub fn get_lower(&self, name: &[u8]) -> Option<&CommandSpec> {
+        self.rows.get(name)
     }
 
     /// How many commands there are.
@@ -125,6 +174,8 @@ impl CommandSpec {
             _ => (has("write"), first, last, step),
         };
         Self {
+            id: CommandId::of(name.as_bytes()),
+            places: KeyPlaces::of(&name),
             name,
             arity,
             write,
@@ -150,35 +201,38 @@ impl CommandSpec {
             let from = at + 1;
             keys.extend(from..from.saturating_add(number(at)).min(argc));
         };
-        match self.name.as_str() {
-            "eval" | "evalsha" | "eval_ro" | "evalsha_ro" | "fcall" | "fcall_ro" | "blmpop" | "bzmpop" => counted(2),
-            "lmpop" | "zmpop" | "zunion" | "zinter" | "zdiff" | "sintercard" | "zintercard" => counted(1),
-            "zunionstore" | "zinterstore" | "zdiffstore" => {
+        match self.places {
+            KeyPlaces::Fixed => self.fixed_keys(argc, &mut keys),
+            KeyPlaces::Counted(at) => counted(at),
+            KeyPlaces::StoredCounted => {
                 counted(2);
                 keys.insert(0, 1);
             }
-            "sort" | "georadius" | "georadiusbymember" => {
+            KeyPlaces::Stored => {
                 keys.push(1);
                 let stored = find("store", 2).into_iter().chain(find("storedist", 2)).map(|i| i + 1);
                 keys.extend(stored.filter(|i| *i < argc));
             }
-            "xread" | "xreadgroup" => {
+            KeyPlaces::Streams => {
                 if let Some(streams) = find("streams", 1) {
                     let from = streams + 1;
                     keys.extend(from..from + argc.saturating_sub(from) / 2);
                 }
             }
-            "migrate" => {
+            KeyPlaces::Migrate => {
                 keys.extend((argc > 3).then_some(3));
                 keys.extend(find("keys", 4).map_or(argc, |i| i + 1)..argc);
             }
-            _ => self.fixed_keys(argc, &mut keys),
         }
         keys.retain(|i| *i < argc);
         keys
     }
 
     fn fixed_keys(&self, argc: usize, keys: &mut KeyPositions) {
+        if (self.first, self.last) == (1, 1) {
+            keys.push(1);
+            return;
+        }
         let Ok(first) = usize::try_from(self.first) else { return };
         if first == 0 {
             return;

@@ -20,6 +20,8 @@ use crate::types::{GroupRef, Lsn, Micros, Origin, ReplOffset};
 const MAX_PAYLOAD: u64 = u32::MAX as u64;
 /// Capacity with which a block's buffer starts, at most.
 const MAX_FIRST_CAPACITY: usize = 4 << 20;
+/// Origins of one block that are known by their address.
+const MAX_ADDRESSES: usize = 4096;
 /// Bit 0 of a group's flags.
 pub(super) const FLAG_ATOMIC: u8 = 1;
 
@@ -77,14 +79,53 @@ impl Block {
     }
 }
 
+/// The origins of one block and their numbers.
+#[derive(Debug, Default)]
+struct Origins {
+    by_value: HashMap<Arc<Origin>, u64, foldhash::fast::FixedState>,
+    /// Spares those that come again a comparison of their texts.
+    by_address: HashMap<usize, u64, foldhash::fast::FixedState>,
+    /// What `by_address` points to: as long as it is here, its address is nobody else's.
+    kept: Vec<Arc<Origin>>,
+    last: Option<(usize, u64)>,
+}
+
+impl Origins {
+    /// Its number in the block, and whether it was given just now.
+    fn number(&mut self, origin: &Arc<Origin>) -> (u64, bool) {
+        let address = Arc::as_ptr(origin) as usize;
+        let known = self.last.filter(|(last, _)| *last == address).map(|(_, index)| index);
+        if let Some(index) = known.or_else(|| self.by_address.get(&address).copied()) {
+            self.last = Some((address, index));
+            return (index, false);
+        }
+        let found = self.by_value.get(origin).copied();
+        let index = found.unwrap_or(self.by_value.len() as u64);
+        if found.is_none() {
+            self.by_value.insert(Arc::clone(origin), index);
+        }
+        if self.kept.len() < MAX_ADDRESSES {
+            self.kept.push(Arc::clone(origin));
+            self.by_address.insert(address, index);
+        }
+        (index, found.is_none())
+    }
+
+    fn clear(&mut self) {
+        self.last = None;
+        self.by_address.clear();
+        self.by_value.clear();
+        self.kept.clear();
+    }
+}
+
 /// Collects groups into a block, then the next.
 #[derive(Debug)]
 pub struct BlockBuilder {
     /// Header's room and payload so far; empty before the first group.
     bytes: Vec<u8>,
     capacity: usize,
-    origins: HashMap<Arc<Origin>, u64>,
-    last_origin: Option<(Arc<Origin>, u64)>,
+    origins: Origins,
     first_lsn: Lsn,
     records: u32,
     groups: u32,
@@ -105,8 +146,7 @@ impl BlockBuilder {
         Self {
             bytes: Vec::new(),
             capacity: BLOCK_HEADER_LEN,
-            origins: HashMap::new(),
-            last_origin: None,
+            origins: Origins::default(),
             first_lsn: next_lsn,
             records: 0,
             groups: 0,
@@ -183,27 +223,15 @@ impl BlockBuilder {
         Ok(most as usize)
     }
 
-    fn put_origin(&mut self, origin: &Origin) {
-        if let Some((last, index)) = &self.last_origin
-            && **last == *origin
-        {
-            put_varint(&mut self.bytes, *index);
-            return;
-        }
-        if let Some((known, &index)) = self.origins.get_key_value(origin) {
-            put_varint(&mut self.bytes, index);
-            self.last_origin = Some((Arc::clone(known), index));
-            return;
-        }
-        let index = self.origins.len() as u64;
+    fn put_origin(&mut self, origin: &Arc<Origin>) {
+        let (index, is_new) = self.origins.number(origin);
         put_varint(&mut self.bytes, index);
-        self.bytes.push(origin.kind as u8);
-        for text in [&origin.addr, &origin.user, &origin.name, &origin.via] {
-            put_bytes(&mut self.bytes, text.as_bytes());
+        if is_new {
+            self.bytes.push(origin.kind as u8);
+            for text in [&origin.addr, &origin.user, &origin.name, &origin.via] {
+                put_bytes(&mut self.bytes, text.as_bytes());
+            }
         }
-        let origin = Arc::new(origin.clone());
-        self.origins.insert(Arc::clone(&origin), index);
-        self.last_origin = Some((origin, index));
     }
 
     /// No group was pushed since the last `finish`.
@@ -272,7 +300,6 @@ impl BlockBuilder {
         };
         self.capacity = bytes.len().min(MAX_FIRST_CAPACITY);
         self.origins.clear();
-        self.last_origin = None;
         self.first_lsn = header.next_lsn();
         self.records = 0;
         self.groups = 0;

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -70,7 +72,7 @@ proptest! {
 
 #[test]
 fn time_and_offset_never_go_back() {
-    let origin = Origin::of(OriginKind::Unknown);
+    let origin = Arc::new(Origin::of(OriginKind::Unknown));
     let mut builder = BlockBuilder::new(Lsn(1), Micros(100), ReplOffset(50), 0);
     let group = OwnedGroup::simple(b"x");
     let args: Vec<&[u8]> = vec![b"x"];

@@ -6,6 +6,8 @@
 use std::fs;
 use std::path::PathBuf;
 
+use std::sync::Arc;
+
 use crate::catalog::Catalog;
 use crate::model::{Fixture, OwnedGroup};
 use crate::types::{Group, Lsn, Origin, OriginKind, TimelineId};
@@ -13,13 +15,13 @@ use crate::types::{Group, Lsn, Origin, OriginKind, TimelineId};
 fn journal() -> Fixture {
     let mut journal = Fixture::new(1 << 20);
     journal.timeline();
-    let client = Origin {
+    let client = Arc::new(Origin {
         kind: OriginKind::Client,
         addr: "10.0.0.1:50000".to_owned(),
         user: "app".to_owned(),
         name: "worker-1".to_owned(),
         via: "EVALSHA".to_owned(),
-    };
+    });
     let command = |words: &[&str]| words.iter().map(|w| w.as_bytes().to_vec()).collect::<Vec<_>>();
     journal.block(&[
         OwnedGroup {
@@ -33,7 +35,7 @@ fn journal() -> Fixture {
         OwnedGroup {
             ts_delta: 0,
             slack: 250,
-            origin: Origin::of(OriginKind::Expiry),
+            origin: Origin::of(OriginKind::Expiry).into(),
             atomic: false,
             offset_delta: 20,
             records: vec![(3, command(&["DEL", "k\u{0}\u{7f}"]))],

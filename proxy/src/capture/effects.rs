@@ -3,8 +3,12 @@
 //! Pure. Keeps the offset and the selected database; knows what in the stream is no effect: `PING`,
 //! `REPLCONF GETACK`, `SELECT`, and the `MULTI`/`EXEC` round a group (Redis 7.0 `replication.c`).
 //!
+//! What is read at once stays together: its effects share it and only know where they stand in it.
+//!
 //! Invariant: [`EffectParser::position`] is the end of a whole group and the database selected
 //! there, so that a link resumed from it sends nothing twice and nothing is missing.
+
+use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use redtape_journal::{Micros, ReplOffset};
@@ -19,14 +23,16 @@ pub(crate) const GROUP_BYTES_MAX: usize = 2 << 30;
 pub(crate) struct Effect {
     /// Database in which it ran.
     pub db: u32,
-    frame: Bytes,
-    args: Args,
+    chunk: Rc<Bytes>,
+    /// Where the arguments stand in the chunk, see [`EffectParser::chunk`].
+    args: SmallVec<[(u32, u32); 4]>,
 }
 
 impl Effect {
     /// The arguments, lent.
     pub(crate) fn args(&self) -> SmallVec<[&[u8]; 8]> {
-        self.args.iter().map(|(a, b)| &self.frame[*a..*b]).collect()
+        let chunk = &self.chunk[..];
+        self.args.iter().map(|(a, b)| &chunk[*a as usize..*b as usize]).collect()
     }
 
     /// Lends the arguments.
@@ -66,8 +72,8 @@ pub(crate) enum StreamError {
     /// Bytes that are no command.
     #[error("the replication stream is not RESP at offset {0}")]
     NotResp(u64),
-    /// A transaction larger than [`GROUP_BYTES_MAX`].
-    #[error("a transaction in the replication stream is larger than {GROUP_BYTES_MAX} bytes")]
+    /// A command or transaction larger than [`GROUP_BYTES_MAX`].
+    #[error("a command or transaction in the replication stream is larger than {GROUP_BYTES_MAX} bytes")]
     GroupTooLarge,
 }
 
@@ -81,12 +87,27 @@ pub(crate) struct EffectParser {
     open_bytes: usize,
     /// Do not parse again before this many bytes are there.
     need: usize,
+    /// What was read, less than 4 GiB; it may end inside a command.
+    chunk: Rc<Bytes>,
+    /// How much of it is used up.
+    used: usize,
+    args: Args,
 }
 
 impl EffectParser {
     /// At `offset` with `db` selected.
     pub(crate) fn new(offset: ReplOffset, db: u32) -> Self {
-        Self { offset: offset.0, db, position: (offset, db), open: None, open_bytes: 0, need: 0 }
+        Self {
+            offset: offset.0,
+            db,
+            position: (offset, db),
+            open: None,
+            open_bytes: 0,
+            need: 0,
+            chunk: Rc::default(),
+            used: 0,
+            args: Args::new(),
+        }
     }
 
     /// End of the last whole group, and the database selected there.
@@ -94,66 +115,98 @@ impl EffectParser {
         self.position
     }
 
-    /// Takes the next event out of `buf`; `None` = more bytes are needed.
+    /// Takes the next event out of `buf`; `None` = more bytes are needed. Nothing may be added to `buf`
+    /// before that.
     pub(crate) fn next(&mut self, buf: &mut BytesMut, now: Micros) -> Result<Option<StreamEvent>, StreamError> {
-        let mut args = Args::new();
         loop {
-            if buf.len() < self.need.max(1) {
+            let fresh = self.used == self.chunk.len();
+            if fresh && buf.len() < self.need.max(1) {
                 return Ok(None);
             }
-            let len = match parse_request(buf, &mut args) {
+            let rest = if fresh { &buf[..] } else { &self.chunk[self.used..] };
+            let len = match parse_request(rest, &mut self.args) {
                 Ok(Parsed::Whole { len }) => len,
-                Ok(Parsed::Partial(rest)) => {
+                Ok(Parsed::Partial(missing)) => {
                     // The least that must still come, so that a long command is not parsed again
                     // for every few bytes of it: an argument has at least six bytes.
-                    self.need =
-                        rest.map_or(buf.len(), |r| r.consumed + r.bytes_left + 6 * r.args_left).max(buf.len() + 1);
+                    let least = missing.map_or(0, |m| m.consumed + m.bytes_left + 6 * m.args_left);
+                    self.need = least.max(rest.len() + 1);
+                    if !fresh {
+                        buf.extend_from_slice(&self.chunk[self.used..]);
+                        self.forget_chunk();
+                    }
                     return Ok(None);
                 }
                 Ok(Parsed::Inline { .. }) | Err(_) => return Err(StreamError::NotResp(self.offset)),
             };
             self.need = 0;
-            let frame = buf.split_to(len).freeze();
+            if len > GROUP_BYTES_MAX {
+                return Err(StreamError::GroupTooLarge);
+            }
+            if fresh {
+                let size = if buf.len() > u32::MAX as usize { len } else { buf.len() };
+                (self.chunk, self.used) = (Rc::new(buf.split_to(size).freeze()), 0);
+            }
+            let at = self.used;
+            self.used += len;
             self.offset += len as u64;
-            if let Some(event) = self.command(frame, std::mem::take(&mut args), now)? {
+            let event = self.command(at, len, now)?;
+            if self.used == self.chunk.len() {
+                self.forget_chunk();
+            }
+            if let Some(event) = event {
                 return Ok(Some(event));
             }
         }
     }
 
-    fn command(&mut self, frame: Bytes, args: Args, now: Micros) -> Result<Option<StreamEvent>, StreamError> {
-        let name = args.first().map_or(&[][..], |(a, b)| &frame[*a..*b]);
-        let is = |word: &[u8]| name.eq_ignore_ascii_case(word);
-        if is(b"select") {
-            let db =
-                args.get(1).and_then(|(a, b)| std::str::from_utf8(&frame[*a..*b]).ok()).and_then(|s| s.parse().ok());
-            self.db = db.ok_or(StreamError::NotResp(self.offset))?;
-        } else if is(b"multi") {
-            self.open = Some(SmallVec::new());
-            self.open_bytes = 0;
-            return Ok(None);
-        } else if is(b"exec") {
-            let effects = self.open.take().unwrap_or_default();
-            return Ok((!effects.is_empty()).then(|| self.group(effects, true, now)).or_else(|| self.skip()));
-        } else if is(b"replconf") {
-            self.skip();
-            let get_ack = args.get(1).is_some_and(|(a, b)| frame[*a..*b].eq_ignore_ascii_case(b"getack"));
-            return Ok(get_ack.then_some(StreamEvent::GetAck));
-        } else if !(is(b"ping") || args.is_empty()) {
-            let bytes = frame.len();
-            let effect = Effect { db: self.db, frame, args };
-            if let Some(open) = &mut self.open {
-                self.open_bytes += bytes;
-                if self.open_bytes > GROUP_BYTES_MAX {
-                    return Err(StreamError::GroupTooLarge);
-                }
-                open.push(effect);
+    /// Its memory is used again as soon as its effects are gone.
+    fn forget_chunk(&mut self) {
+        (self.chunk, self.used) = (Rc::default(), 0);
+    }
+
+    /// Takes the command of `len` bytes at `at` in the chunk.
+    fn command(&mut self, at: usize, len: usize, now: Micros) -> Result<Option<StreamEvent>, StreamError> {
+        let frame = &self.chunk[at..at + len];
+        let arg = |n: usize| self.args.get(n).map_or(&[][..], |(a, b)| &frame[*a..*b]);
+        match if self.args.is_empty() { Special::Nothing } else { special(arg(0)) } {
+            Special::No => {}
+            Special::Select => {
+                let db = std::str::from_utf8(arg(1)).ok().and_then(|s| s.parse().ok());
+                self.db = db.ok_or(StreamError::NotResp(self.offset))?;
+                self.skip();
                 return Ok(None);
             }
-            return Ok(Some(self.group(smallvec::smallvec![effect], false, now)));
+            Special::Multi => {
+                self.open = Some(SmallVec::new());
+                self.open_bytes = 0;
+                return Ok(None);
+            }
+            Special::Exec => {
+                let effects = self.open.take().unwrap_or_default();
+                return Ok((!effects.is_empty()).then(|| self.group(effects, true, now)).or_else(|| self.skip()));
+            }
+            Special::Replconf => {
+                let get_ack = arg(1).eq_ignore_ascii_case(b"getack");
+                self.skip();
+                return Ok(get_ack.then_some(StreamEvent::GetAck));
+            }
+            Special::Nothing => {
+                self.skip();
+                return Ok(None);
+            }
         }
-        self.skip();
-        Ok(None)
+        if self.open_bytes + len > GROUP_BYTES_MAX {
+            return Err(StreamError::GroupTooLarge);
+        }
+        let args = self.args.iter().map(|(a, b)| ((at + a) as u32, (at + b) as u32)).collect();
+        let effect = Effect { db: self.db, chunk: Rc::clone(&self.chunk), args };
+        if let Some(open) = &mut self.open {
+            self.open_bytes += len;
+            open.push(effect);
+            return Ok(None);
+        }
+        Ok(Some(self.group(smallvec::smallvec![effect], false, now)))
     }
 
     /// Something that is no effect ended here.
@@ -166,8 +219,32 @@ impl EffectParser {
 
     fn group(&mut self, effects: SmallVec<[Effect; 1]>, atomic: bool, now: Micros) -> StreamEvent {
         self.position = (ReplOffset(self.offset), self.db);
+        self.open_bytes = 0;
         let (end_offset, end_db) = self.position;
         StreamEvent::Group(EffectGroup { effects, atomic, end_offset, end_db, arrived: now })
+    }
+}
+
+/// What in the stream is no effect.
+enum Special {
+    No,
+    Select,
+    Multi,
+    Exec,
+    Replconf,
+    /// A keep-alive, or an empty array.
+    Nothing,
+}
+
+fn special(name: &[u8]) -> Special {
+    let is = |word: &[u8]| name.eq_ignore_ascii_case(word);
+    match name.len() {
+        4 if is(b"exec") => Special::Exec,
+        4 if is(b"ping") => Special::Nothing,
+        5 if is(b"multi") => Special::Multi,
+        6 if is(b"select") => Special::Select,
+        8 if is(b"replconf") => Special::Replconf,
+        _ => Special::No,
     }
 }
 

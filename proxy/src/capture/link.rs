@@ -169,6 +169,15 @@ impl Link {
         }
     }
 
+    /// The same, if something is there.
+    pub(crate) async fn receive_now(&mut self) -> Option<Result<usize, LinkError>> {
+        tokio::select! {
+            biased;
+            r = self.receive() => Some(r),
+            () = std::future::ready(()) => None,
+        }
+    }
+
     /// Tells the server up to where the journal is durable.
     pub(crate) async fn ack(&mut self, durable: ReplOffset) -> Result<(), LinkError> {
         self.send(&["REPLCONF", "ACK", &durable.0.to_string()]).await

@@ -17,7 +17,10 @@
 //! with a base that is on the disk; within a timeline the stream has no holes.
 
 mod base;
+#[cfg(test)]
+mod cost;
 pub(crate) mod effects;
+mod gulps;
 mod link;
 mod probe;
 mod prober;
@@ -144,6 +147,9 @@ pub(crate) async fn run(
     // What ran before this process is here was asked for through an earlier one, or past it.
     join.unknown_until(first_probe.offset);
     let (recorder, position) = Recorder::start(opened, metrics.clone());
+    if let Ok(catalog) = Catalog::open(&config.dir) {
+        metrics.gaps.set(catalog.gaps().len() as i64);
+    }
     let probes = Probes::start(config.upstream.clone(), facts, table.clone(), metrics.clone());
     let mut capture = Capture {
         config,
@@ -351,9 +357,7 @@ impl Capture {
 
     /// Empties the tee.
     pub(crate) fn take_stamps(&mut self) {
-        while let Some(message) = self.tee.take() {
-            self.join.tee(message);
-        }
+        self.tee.drain(|message| self.join.tee(message));
         let dropped = self.tee.dropped() + self.join.stamps().1;
         if dropped > self.dropped {
             self.metrics.stamps_dropped.inc_by(dropped - self.dropped);

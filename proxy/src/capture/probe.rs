@@ -87,6 +87,16 @@ impl Prober {
         })
     }
 
+    /// Which history the server has, and how far it is: whatever anybody was told before this was sent
+    /// has its effect at or before the offset (Redis moves it while the command runs; replies leave later).
+    pub(crate) async fn history(&mut self) -> Result<(String, ReplOffset), RedisError> {
+        let info: String = redis::cmd("INFO").arg("replication").query_async(&mut self.connection).await?;
+        let wrong = |what| RedisError::from((redis::ErrorKind::UnexpectedReturnType, what));
+        let replid = info_field(&info, "master_replid").ok_or_else(|| wrong("INFO gave no replication id"))?;
+        let offset = info_field(&info, "master_repl_offset").and_then(|v| v.parse().ok());
+        Ok((replid.to_owned(), ReplOffset(offset.ok_or_else(|| wrong("INFO gave no replication offset"))?)))
+    }
+
     /// The server's commands; `None` where it does not let us ask.
     pub(crate) async fn commands(&mut self) -> Option<CommandTable> {
         let reply: Value = redis::cmd("COMMAND").query_async(&mut self.connection).await.ok()?;

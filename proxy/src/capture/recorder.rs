@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crossbeam_queue::ArrayQueue;
+use prometheus::local::LocalHistogram;
 use redtape_journal::{
     Block, BlockBuilder, GroupRef, Journal, Lsn, Micros, RecordRef, Recovered, ReplOffset, SubmitError, TimelineId,
     TimelineStart, Writer,
 };
-use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use super::{CaptureConfig, Position, Tail, open_journal};
@@ -17,6 +18,8 @@ use crate::metrics::Metrics;
 
 /// A block is handed over when it has grown to this size.
 const BLOCK_BYTES: usize = 128 * 1024;
+/// Reports of the writer that wait to be looked at; beyond that the oldest goes.
+const WRITTEN_MAX: usize = 256;
 /// Requests whose way to the journal is being timed.
 const TIMED_MAX: usize = 4096;
 
@@ -31,7 +34,10 @@ pub(crate) struct Recorder {
     /// The base of the present timeline.
     base: Option<PathBuf>,
     progress: Arc<Notify>,
+    /// What was written when.
+    written: Arc<ArrayQueue<(Lsn, Micros)>>,
     timed: VecDeque<(Lsn, Micros)>,
+    times: LocalHistogram,
     metrics: Metrics,
 }
 
@@ -43,8 +49,14 @@ impl Recorder {
             tracing::warn!("journal recovery: {note}");
         }
         let progress = Arc::new(Notify::new());
-        let notify = progress.clone();
-        let writer = journal.start(move |_| notify.notify_one());
+        let written = Arc::new(ArrayQueue::new(WRITTEN_MAX));
+        let writer = journal.start({
+            let (progress, written) = (progress.clone(), written.clone());
+            move |p| {
+                written.force_push((p.written_lsn, Micros::now()));
+                progress.notify_one();
+            }
+        });
         let last = recovered.last.as_ref();
         let tail = last.map_or_else(Tail::default, |l| Tail { lsn: l.last_lsn, ts: l.last_ts, timeline: l.timeline });
         let offset = last.map_or(ReplOffset(0), |l| l.end_offset);
@@ -58,7 +70,9 @@ impl Recorder {
             complete_until: last.map_or(Micros(0), |l| l.complete_until),
             base: None,
             progress,
+            written,
             timed: VecDeque::new(),
+            times: metrics.request_to_journal_seconds.local(),
             metrics,
         };
         recorder.metrics.timeline.set(i64::from(tail.timeline.0));
@@ -113,6 +127,9 @@ impl Recorder {
         let writer = self.writer.as_ref().ok_or("it is not open")?;
         let (timeline, offset, ts) = (start.timeline, start.offset, start.ts.max(self.tail.ts));
         writer.begin_timeline(start).map_err(|e| e.to_string())?;
+        if self.tail.timeline > TimelineId(0) {
+            self.metrics.gaps.inc();
+        }
         self.tail = Tail { ts, timeline, ..self.tail };
         self.start = (offset, Lsn(self.tail.lsn.0 + 1));
         self.complete_until = ts;
@@ -191,12 +208,13 @@ impl Recorder {
     /// Exports the watermarks; times what has arrived.
     pub(crate) fn export(&mut self) {
         let Some(w) = self.writer.as_ref().map(Writer::watermarks) else { return };
-        let now = Micros::now();
-        while self.timed.front().is_some_and(|(lsn, _)| *lsn <= w.written_lsn) {
-            if let Some((_, at)) = self.timed.pop_front() {
-                self.metrics.request_to_journal_seconds.observe((now.0 - at.0).max(0) as f64 / 1e6);
+        while let Some((written, when)) = self.written.pop() {
+            while let Some((_, at)) = self.timed.pop_front_if(|(lsn, _)| *lsn <= written) {
+                self.times.observe((when.0 - at.0).max(0) as f64 / 1e6);
             }
         }
+        self.times.flush();
+        self.metrics.captured_lsn.set(self.tail.lsn.0 as i64);
         self.metrics.written_lsn.set(w.written_lsn.0 as i64);
         self.metrics.durable_lsn.set(w.durable_lsn.0 as i64);
         self.metrics.journal_bytes.set(w.journal_bytes as i64);
@@ -215,20 +233,24 @@ impl Recorder {
     }
 }
 
-fn push_group(builder: &mut BlockBuilder, judged: &Judged) -> Result<Lsn, String> {
+pub(super) fn push_group(builder: &mut BlockBuilder, judged: &Judged) -> Result<Lsn, String> {
     let group = &judged.group;
-    // Arguments are lent one effect at a time; a group needs them all at once.
-    let args: SmallVec<[SmallVec<[&[u8]; 8]>; 1]> = group.effects.iter().map(super::effects::Effect::args).collect();
-    let records: SmallVec<[RecordRef<'_>; 1]> =
-        group.effects.iter().zip(&args).map(|(e, args)| RecordRef { db: e.db, args }).collect();
-    builder
-        .push(&GroupRef {
+    let push = |builder: &mut BlockBuilder, records: &[RecordRef<'_>]| {
+        let group = GroupRef {
             ts: judged.ts,
             slack: judged.slack,
             origin: &judged.origin,
             atomic: group.atomic,
             end_offset: group.end_offset,
-            records: &records,
-        })
-        .map_err(|e| e.to_string())
+            records,
+        };
+        builder.push(&group).map_err(|e| e.to_string())
+    };
+    if let [effect] = &group.effects[..] {
+        return push(builder, &[RecordRef { db: effect.db, args: &effect.args() }]);
+    }
+    // Arguments are lent one effect at a time; a group needs them all at once.
+    let args: Vec<_> = group.effects.iter().map(super::effects::Effect::args).collect();
+    let records: Vec<_> = group.effects.iter().zip(&args).map(|(e, args)| RecordRef { db: e.db, args }).collect();
+    push(builder, &records)
 }

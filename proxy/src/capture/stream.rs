@@ -2,31 +2,39 @@
 
 use std::time::Duration;
 
-use redtape_journal::{Micros, ReplOffset};
+use redtape_journal::{Micros, OriginKind, ReplOffset, SyncPolicy};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::effects::{EffectParser, StreamEvent};
+use super::gulps::Gulps;
 use super::prober::Pace;
 use super::{Capture, Ended, Link, Position};
 use crate::join::HOLD;
 
 /// The server is told the durable offset this often.
 const ACK_EVERY: Duration = Duration::from_secs(1);
-/// Pause between reads while the stream runs, so that one read takes what many writes left:
-/// a tap that wakes for each write costs the server and us a system call each.
-const GULP_PAUSE: Duration = Duration::from_millis(1);
 /// How often held groups are looked at again.
 const HELD_POLL: Duration = Duration::from_millis(1);
 /// After a stop is asked for, what is under way gets so long to arrive.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-/// Groups that are judged at a stretch.
-const PUMP_MAX: usize = 8192;
+/// Groups that are judged at a stretch, before probes, the clock and a stop get their turn.
+const PUMP_MAX: usize = 1024;
+/// And so long, looked at after so many groups: where many stamps wait, some take long to judge.
+const PUMP_TIME: (Duration, usize) = (Duration::from_millis(5), 16);
 /// The server has produced something and the link has been silent for so long: it is dead.
 const SILENT_SECONDS: u32 = 10;
 /// An outage that the backlog covers for less than this many seconds is worth a warning.
 const BACKLOG_SHORT_SECONDS: f64 = 60.0;
-/// The write rate is judged after so many seconds.
+/// The write rate is judged after so many seconds, and from then on until it is worth a warning.
 const RATE_AFTER: u32 = 5;
+
+/// What [`Capture::pump`] met.
+struct Pumped {
+    /// There are more groups.
+    more: bool,
+    /// Somebody writes who does not come through the proxy.
+    outsiders: bool,
+}
 
 impl Capture {
     /// Follows the stream until it ends.
@@ -36,10 +44,13 @@ impl Capture {
         let ended = self.stream_with(link, &mut parser).await;
         // What was read goes to the journal before anything else happens.
         let late = Micros(Micros::now().0 + HOLD);
-        let mut flushed = Ok(true);
-        while let Ok(true) = flushed {
-            flushed = self.pump(&parser, late).await;
-        }
+        let flushed = loop {
+            match self.pump(&parser, late).await {
+                Ok(Pumped { more: true, .. }) => {}
+                Ok(_) => break Ok(()),
+                Err(e) => break Err(e),
+            }
+        };
         let (offset, db) = parser.position();
         self.position = Some(Position { offset, db, ..position });
         if let Ended::Stream(e) = &ended {
@@ -48,7 +59,7 @@ impl Capture {
         }
         match flushed {
             Err(e) => Ended::Journal(e),
-            Ok(_) => ended,
+            Ok(()) => ended,
         }
     }
 
@@ -65,21 +76,31 @@ impl Capture {
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stop = self.stop.clone();
         let mut stopping: Option<(Micros, Instant)> = None;
-        let mut rest_until = Instant::now();
+        // Without stamps, the time of arrival is all that is known of an effect's time.
+        let always_prompt = self.config.sync == SyncPolicy::Always || !self.config.has_tee;
+        let mut gulps = Gulps::new(always_prompt, Instant::now());
         let mut ack_at: Option<ReplOffset> = None;
         let mut rate = Rate::default();
         let mut silent_seconds = 0;
+        // When the link was read last, or found empty.
+        let mut heard = Micros::now();
         loop {
             if let Err(e) = self.take_in(link, parser, &mut ack_at) {
                 return e;
             }
             self.take_stamps();
-            let more = match self.pump(parser, Micros::now()).await {
-                Ok(more) => more,
+            let Pumped { more, outsiders } = match self.pump(parser, heard).await {
+                Ok(pumped) => pumped,
                 Err(e) => return Ended::Journal(e),
             };
+            if outsiders {
+                // Where not all come through the proxy, who can't have been the cause is told by the time
+                // of arrival.
+                gulps.be_prompt(Instant::now());
+            }
             if ack_at.is_some() {
                 self.recorder.sync_now();
+                gulps.be_prompt(Instant::now());
             }
             if ack_at.is_some_and(|at| self.recorder.durable_offset() >= at) {
                 ack_at = None;
@@ -95,15 +116,15 @@ impl Capture {
                     Err(e) => Ended::Journal(e),
                 };
             }
+            if let Some(rest) = gulps.sleep(Instant::now()).filter(|_| !more && stopping.is_none()) {
+                // Nobody else works on this thread but the probes, which may be up to so much less exact.
+                std::thread::sleep(rest);
+            }
+            // They, the clock and the sockets get their turn however much comes.
+            tokio::task::yield_now().await;
+            let mut received = None;
             tokio::select! {
-                r = async { sleep_until(rest_until).await; link.receive().await } => match r {
-                    Ok(n) => {
-                        silent_seconds = 0;
-                        self.metrics.tap_received_bytes.inc_by(n as u64);
-                        rest_until = Instant::now() + GULP_PAUSE;
-                    }
-                    Err(e) => return e.into(),
-                },
+                r = async { sleep_until(gulps.rest_until()).await; link.receive().await }, if !more => received = Some(r),
                 probe = self.probes.next() => {
                     self.join.probe(probe);
                     self.look();
@@ -135,6 +156,23 @@ impl Capture {
                 }
                 () = sleep(HELD_POLL), if stopping.is_some() => self.probes.at_once(),
             }
+            // Whoever was first above, time passes for groups that are held only as the link is read.
+            if !more && Instant::now() >= gulps.rest_until() {
+                let now = Micros::now();
+                if received.is_none() {
+                    received = link.receive_now().await;
+                }
+                heard = now;
+            }
+            match received {
+                Some(Ok(n)) => {
+                    silent_seconds = 0;
+                    self.metrics.tap_received_bytes.inc_by(n as u64);
+                    gulps.took(n, Instant::now());
+                }
+                Some(Err(e)) => return e.into(),
+                None => {}
+            }
         }
     }
 
@@ -159,18 +197,17 @@ impl Capture {
         Ok(())
     }
 
-    /// Lets judged groups go to the journal.
-    /// True = there are more; the link, the clock and a stop are looked at in between.
-    async fn pump(&mut self, parser: &EffectParser, now: Micros) -> Result<bool, String> {
-        let mut any = false;
-        let mut left = PUMP_MAX;
-        while left > 0
-            && let Some(judged) = self.join.next(now)
-        {
-            left -= 1;
-            let kind = origin_label(judged.origin.kind);
-            self.metrics.groups.with_label_values(&[kind]).inc();
-            any = true;
+    /// Lets judged groups go to the journal; all that could be read at `heard` was taken in.
+    async fn pump(&mut self, parser: &EffectParser, heard: Micros) -> Result<Pumped, String> {
+        let until = Instant::now() + PUMP_TIME.0;
+        let mut more = true;
+        let mut kinds = [0; ORIGIN_LABELS.len()];
+        for n in 1..=PUMP_MAX {
+            let Some(judged) = self.join.next(heard) else {
+                more = false;
+                break;
+            };
+            kinds[judged.origin.kind as usize] += 1;
             match self.recorder.push(&judged) {
                 Ok(false) => {}
                 Ok(true) => self.recorder.flush(None).await?,
@@ -180,15 +217,19 @@ impl Capture {
                     return Err(e);
                 }
             }
+            if n % PUMP_TIME.1 == 0 && Instant::now() >= until {
+                break;
+            }
         }
         self.join.reached(parser.position().0);
-        if any {
-            self.recorder.flush(self.join.complete_until()).await?;
+        for (label, n) in ORIGIN_LABELS.into_iter().zip(kinds).filter(|(_, n)| *n > 0) {
+            self.metrics.groups.with_label_values(&[label]).inc_by(n);
         }
+        self.recorder.flush(self.join.complete_until()).await?;
         if self.join.wants_probe() {
             self.probes.at_once();
         }
-        Ok(left == 0)
+        Ok(Pumped { more, outsiders: kinds[OriginKind::Outside as usize] > 0 })
     }
 
     /// Once a second: the window's end moves on though nothing happens.
@@ -207,6 +248,7 @@ impl Capture {
         let probe = self.join.newest_probe();
         let lag = probe.offset.0.saturating_sub(self.join.processed().0);
         self.metrics.tap_lag_bytes.set(lag as i64);
+        self.metrics.tap_offset.set(self.join.processed().0 as i64);
         let complete = self.join.complete_until().unwrap_or_default();
         self.metrics.stamps_waiting.set(self.join.stamps().0 as i64);
         self.metrics.clock_steps.inc_by(std::mem::take(&mut self.join.clock_steps));
@@ -226,16 +268,19 @@ impl Capture {
         let Some(per_second) = rate.second(self.join.newest_probe().offset) else { return };
         let covers = if per_second > 0.0 { backlog as f64 / per_second } else { f64::INFINITY };
         self.metrics.backlog_covers_seconds.set(covers);
-        if rate.seconds != RATE_AFTER || backlog == 0 {
+        if rate.seconds < RATE_AFTER || backlog == 0 || rate.warned {
             return;
         }
         let (mib, kib) = (backlog as f64 / 1_048_576.0, per_second / 1024.0);
         if covers < BACKLOG_SHORT_SECONDS {
+            rate.warned = true;
             let want = (per_second * BACKLOG_SHORT_SECONDS * 10.0).max(64.0 * 1_048_576.0) / 1_048_576.0;
             tracing::warn!(
                 "the server's backlog of {mib:.0} MiB covers an outage of redtape of only {covers:.0} s at the present {kib:.0} KiB/s; \
                  a longer one costs a gap. Raise it: CONFIG SET repl-backlog-size {want:.0}mb"
             );
+        } else if rate.seconds > RATE_AFTER {
+            // That it suffices was said; it may become too short when more is written.
         } else if per_second >= 1024.0 {
             tracing::info!(
                 "the server's backlog of {mib:.0} MiB covers an outage of redtape of {covers:.0} s at the present {kib:.0} KiB/s"
@@ -246,16 +291,8 @@ impl Capture {
     }
 }
 
-fn origin_label(kind: redtape_journal::OriginKind) -> &'static str {
-    use redtape_journal::OriginKind as K;
-    match kind {
-        K::Client => "client",
-        K::Expiry => "expiry",
-        K::Eviction => "eviction",
-        K::Outside => "outside",
-        K::Unknown => "unknown",
-    }
-}
+/// The kinds of origin in the order of their numbers, as metrics name them.
+const ORIGIN_LABELS: [&str; 5] = ["client", "expiry", "eviction", "outside", "unknown"];
 
 /// Bytes a second of the replication stream, smoothed.
 #[derive(Debug, Default)]
@@ -263,6 +300,8 @@ struct Rate {
     last: Option<ReplOffset>,
     per_second: f64,
     seconds: u32,
+    /// Once is enough.
+    warned: bool,
 }
 
 impl Rate {

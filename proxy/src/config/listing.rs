@@ -77,7 +77,8 @@ fn seconds(time: Option<Duration>) -> Value {
     json!(time.map_or(0, |t| t.as_secs()))
 }
 
-fn sync(policy: SyncPolicy) -> &'static str {
+/// A sync policy in Redis's words.
+pub(crate) fn sync(policy: SyncPolicy) -> &'static str {
     match policy {
         SyncPolicy::Always => "always",
         SyncPolicy::EverySec => "everysec",

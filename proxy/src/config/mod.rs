@@ -15,6 +15,7 @@ use redtape_journal::SyncPolicy;
 use redtape_wire::url::{Endpoint, RedisUrl};
 
 pub use self::listing::Setting;
+pub(crate) use self::listing::sync;
 pub use self::values::{ByteSize, ListenAddr, Sharing, SocketMode, Switch};
 use crate::tls::{ClientTls, Material as _, ServerTls, TlsError};
 
@@ -96,7 +97,7 @@ impl Config {
             handshake_timeout: Duration::from_secs(10),
             output_limit: ByteSize(1 << 30),
             admin_users: vec!["default".to_owned()],
-            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            workers: std::thread::available_parallelism().map_or(1, |n| (n.get() / 2).max(1)),
             dir: "redtape-journal".into(),
             sync: SyncPolicy::EverySec,
             segment_bytes: 64 << 20,

@@ -56,6 +56,11 @@ impl Bounds {
         (self.after, self.ahead.front().map(|p| p.received))
     }
 
+    /// What ran before `at` ends here or before; `None` = nobody knows.
+    pub(super) fn end_before(&self, at: Micros) -> Option<ReplOffset> {
+        self.ahead.get(self.ahead.partition_point(|p| p.sent < at)).map(|p| p.offset)
+    }
+
     /// The newest probe that says nothing behind `processed` existed when it was sent.
     pub(super) fn complete_until(&self, processed: ReplOffset) -> Option<Micros> {
         self.ahead

@@ -3,6 +3,8 @@
 //! Source: FACTS 2 (what Redis puts in the stream), tested there on Redis 7.0 and, through the
 //! exactness workload, on every server that redtape supports.
 
+use crate::tee::Part;
+
 /// How well a request explains an effect; larger is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fit {
@@ -54,35 +56,41 @@ pub(super) fn many_groups(request: &[u8]) -> bool {
     matches!(request, b"xreadgroup" | b"xclaim" | b"xautoclaim" | b"spop" | b"migrate")
 }
 
-/// Whether `request` can appear as `effect`, both lower case; `None` = it can't.
-pub(super) fn fit(request: &crate::tee::Part, effect: &crate::tee::Part, known: bool) -> Option<Fit> {
+/// The same command with the same arguments.
+#[inline]
+pub(super) fn is_exact(request: &Part, effect: &Part) -> bool {
+    request.name == effect.name && request.args_hash != 0 && request.args_hash == effect.args_hash
+}
+
+/// Whether `request` can appear as `effect`; `None` = it can't. `known`: the server's table has the request.
+pub(super) fn fit(request: &Part, effect: &Part, known: impl FnOnce() -> bool) -> Option<Fit> {
+    if is_exact(request, effect) {
+        return Some(Fit::Exact);
+    }
+    let by_value = || (request.values() == effect.values()).then_some(Fit::Value);
+    let values = !request.values().is_empty() && !effect.values().is_empty();
+    let (name, rewritten) = (request.name.name(), rewritten_as(request.name.name()));
     if request.name == effect.name {
-        if request.args_hash != 0 && request.args_hash == effect.args_hash {
-            return Some(Fit::Exact);
-        }
-        if !request.values.is_empty() && !effect.values.is_empty() {
-            return (request.values == effect.values).then_some(Fit::Value);
+        if values {
+            return by_value();
         }
         // Commands that stand in the stream as issued fit exactly or not at all.
-        let rewritten = !rewritten_as(&request.name).is_empty() || request.name.starts_with(b"x");
-        return (request.args_hash == 0 || rewritten || !known).then_some(Fit::Possible);
+        let rewritten = !rewritten.is_empty() || name.starts_with(b"x");
+        return (request.args_hash == 0 || rewritten || !known()).then_some(Fit::Possible);
     }
-    if is_script(&request.name) || !known {
+    if is_script(name) || !known() {
         return Some(Fit::Possible);
     }
-    if !rewritten_as(&request.name).contains(&&*effect.name) {
+    if !rewritten.contains(&effect.name.name()) {
         return None;
     }
-    if !request.values.is_empty() && !effect.values.is_empty() {
-        return (request.values == effect.values).then_some(Fit::Value);
-    }
-    Some(Fit::Possible)
+    if values { by_value() } else { Some(Fit::Possible) }
 }
 
 /// Equal commands of this kind answer with numbers that grow (1) or shrink (-1) in the order in
 /// which they ran, so that their replies tell them apart; 0 = they don't.
-pub(super) fn replies_in_order(request: &crate::tee::Part) -> i64 {
-    match &*request.name {
+pub(super) fn replies_in_order(request: &Part) -> i64 {
+    match request.name.name() {
         b"incr" | b"lpush" | b"rpush" | b"append" => 1,
         b"decr" => -1,
         _ => 0,

@@ -10,26 +10,34 @@
 //! - groups leave in the order in which they came; nothing here can drop, change or reorder one,
 //!   so a mistake costs an origin or microseconds, never a restore;
 //! - `ts` never goes back;
-//! - a group waits at most [`HOLD`] for the reply that tells two equal requests apart.
+//! - a group waits at most [`HOLD`] for the reply that tells two equal requests apart, and not at all
+//!   while [`HELD_MAX`] wait.
+//!
+//! How late it is, is told by how far the link was read: replies may be known whose effects were not
+//! read yet, and by the clock alone another's effect would be given to them.
 
 mod bounds;
 mod causes;
+mod origins;
 mod stamps;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::cell::OnceCell;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bounds::Bounds;
 pub(crate) use bounds::Probe;
 pub(crate) use causes::says_no_effect;
+use origins::Origins;
 use redtape_journal::{Micros, Origin, OriginKind, ReplOffset};
 use redtape_wire::command::CommandTable;
-use stamps::{Effects, Match, Stamps};
+use smallvec::SmallVec;
+use stamps::{Effects, Match, Place, Stamps, Waiting};
 
 use crate::capture::effects::EffectGroup;
-use crate::tee::{Identity, Name, Part, TeeMessage, describe, hash_arg};
+use crate::tee::{Part, Stamp, TeeMessage, describe, hash_arg};
 
 /// Longest wait of a group for replies and probes, in µs.
 pub(crate) const HOLD: i64 = 5_000;
@@ -37,16 +45,18 @@ pub(crate) const HOLD: i64 = 5_000;
 const EFFECTS_MAX: usize = 32;
 /// Arguments of an effect that are compared with a script's.
 const WORDS_MAX: usize = 64;
+/// Groups that may wait.
+const HELD_MAX: usize = 1 << 16;
 /// Groups behind one that are looked through for a script's arguments.
-const BEHIND_MAX: usize = 512;
+const BEHIND_MAX: usize = 4096;
 /// Groups behind one that are looked at for a known answer.
 const ANSWERED_MAX: usize = 8;
 /// Scripts that are passed over for one group.
 const WITHOUT_MAX: usize = 8;
 /// Probes that are remembered for the beginning of a stream.
 const RECENT_MAX: usize = 64;
-/// Origins kept ready.
-const ORIGINS_MAX: usize = 4096;
+/// So long after stamps were lost, their effects may still come, in µs.
+const LOST_FOR: i64 = 1_000_000;
 /// A stamp this much older than the predecessor's time means that the wall clock stepped, in µs.
 const CLOCK_STEP: i64 = 1_000_000;
 
@@ -65,6 +75,34 @@ pub(crate) struct Judged {
     pub stamped: Option<Micros>,
 }
 
+/// A group that waits, and what its effects look like.
+#[derive(Debug)]
+struct Held {
+    group: EffectGroup,
+    parts: Parts,
+    words: OnceCell<Box<[u64]>>,
+}
+
+impl Held {
+    /// Hashes of all arguments of the group: what a script was given appears among them.
+    fn words(&self) -> &[u64] {
+        let hashes = |args: &[&[u8]]| args.iter().skip(1).take(WORDS_MAX).map(|a| hash_arg(a)).collect::<Vec<_>>();
+        let effects = self.group.effects.iter().take(EFFECTS_MAX);
+        self.words.get_or_init(|| effects.flat_map(|e| e.with_args(hashes)).collect())
+    }
+}
+
+type Parts = SmallVec<[Part; 1]>;
+
+/// What is known of a group when it may go.
+#[derive(Debug)]
+struct Verdict {
+    ts: Micros,
+    slack: u64,
+    origin: Arc<Origin>,
+    stamped: Option<Micros>,
+}
+
 /// Deletions that the server says it made by itself and that were not yet seen in the stream.
 #[derive(Debug, Default)]
 struct Reaped {
@@ -81,7 +119,7 @@ pub(crate) struct Join {
     stamps: Stamps,
     bounds: Bounds,
     recent: VecDeque<Probe>,
-    held: VecDeque<EffectGroup>,
+    held: VecDeque<Held>,
     prev_ts: Micros,
     /// The next group certainly ran after this.
     not_before: Micros,
@@ -91,9 +129,11 @@ pub(crate) struct Join {
     reaped: Reaped,
     newest_probe: Probe,
     want_probe: bool,
-    lost: bool,
-    lost_at: Option<Micros>,
-    origins: HashMap<(usize, Name), (Arc<Identity>, Arc<Origin>)>,
+    /// When stamps were lost last; cleared once the effects of theirs must have run.
+    lost: Option<Micros>,
+    /// The same; cleared once the stamps whose replies may have been lost are gone.
+    replies_lost: Option<Micros>,
+    origins: Origins,
     /// How often a stamp lay far before its predecessor: the wall clock stepped back.
     pub clock_steps: u64,
 }
@@ -116,9 +156,9 @@ impl Join {
             reaped: Reaped::default(),
             newest_probe: Probe::default(),
             want_probe: false,
-            lost: false,
-            lost_at: None,
-            origins: HashMap::new(),
+            lost: None,
+            replies_lost: None,
+            origins: Origins::default(),
             clock_steps: 0,
         }
     }
@@ -155,7 +195,9 @@ impl Join {
         match message {
             TeeMessage::Stamp(stamp) => self.stamps.add(stamp),
             TeeMessage::Correct { id, who, db } => self.stamps.correct(id, who, db),
-            TeeMessage::Replied { id, at, outcome } => self.stamps.reply(id, at, outcome),
+            TeeMessage::Replied { id, count, at, outcome } => {
+                (id..).take(count as usize).for_each(|id| self.stamps.reply(id, at, outcome));
+            }
         }
     }
 
@@ -170,7 +212,7 @@ impl Join {
         self.reaped.expired += probe.expired.saturating_sub(expired);
         self.reaped.evicted += probe.evicted.saturating_sub(evicted);
         self.reaped.baseline = Some((probe.expired, probe.evicted));
-        if std::mem::take(&mut self.lost) {
+        if self.lost.take_if(|at| at.0 + LOST_FOR < probe.sent.0).is_some() {
             self.unknown_until(probe.offset);
         }
         self.newest_probe = probe;
@@ -180,7 +222,9 @@ impl Join {
 
     /// Takes a group from the tap.
     pub(crate) fn effect(&mut self, group: EffectGroup) {
-        self.held.push_back(group);
+        let effects = group.effects.iter().take(EFFECTS_MAX);
+        let parts = effects.map(|e| e.with_args(|args| describe(&self.table, args, args.len(), e.db))).collect();
+        self.held.push_back(Held { group, parts, words: OnceCell::new() });
     }
 
     /// The tap has read up to `offset` (keep-alives included) and holds no unfinished group.
@@ -196,16 +240,16 @@ impl Join {
         self.bounds.complete_until(self.processed)
     }
 
-    /// Stamps were dropped: until the next probe nobody can be called an outsider.
+    /// Stamps were dropped: until their effects have run nobody can be called an outsider.
     pub(crate) fn stamps_were_lost(&mut self, now: Micros) {
-        self.lost = true;
+        self.lost = Some(now);
         // A reply may be among what was lost: its stamp would wait for ever.
-        self.lost_at = Some(now);
+        self.replies_lost = Some(now);
     }
 
     /// End of the newest group that was taken in.
     pub(crate) fn end_of_last_group(&self) -> Option<ReplOffset> {
-        self.held.back().map(|g| g.end_offset).or((self.processed.0 > 0).then_some(self.processed))
+        self.held.back().map(|h| h.group.end_offset).or((self.processed.0 > 0).then_some(self.processed))
     }
 
     /// Everything up to here has left the join.
@@ -236,7 +280,7 @@ impl Join {
     fn settle(&mut self) {
         if let Some(until) = self.bounds.complete_until(self.processed) {
             self.stamps.forget_replied_before(until);
-            if let Some(at) = self.lost_at.take_if(|at| *at < until) {
+            if let Some(at) = self.replies_lost.take_if(|at| *at < until) {
                 self.stamps.forget_unreplied_before(at);
             }
             if self.held.is_empty() && until == self.newest_probe.sent {
@@ -246,25 +290,42 @@ impl Join {
         self.bounds.settle(self.processed);
     }
 
-    /// Lets the first group go, if it is clear who caused it or if it has waited long enough.
-    pub(crate) fn next(&mut self, now: Micros) -> Option<Judged> {
-        let group = self.held.front()?;
-        let late = now.0 >= group.arrived.0 + HOLD;
-        let parts = describe_group(&self.table, group);
+    /// Lets the first group go, if it is clear who caused it or if it has waited long enough. All that
+    /// could be read at `heard` was taken in.
+    pub(crate) fn next(&mut self, heard: Micros) -> Option<Judged> {
+        let held = self.held.pop_front()?;
+        let Some(Verdict { ts, slack, origin, stamped }) = self.judge(&held, heard) else {
+            self.held.push_front(held);
+            return None;
+        };
+        Some(Judged { group: held.group, ts, slack, origin, stamped })
+    }
+
+    /// Judges the group in front of those that are held; `None` = it waits.
+    fn judge(&mut self, held: &Held, heard: Micros) -> Option<Verdict> {
+        let Held { group, parts, .. } = held;
+        let late = heard.0 >= group.arrived.0 + HOLD || self.held.len() >= HELD_MAX;
         let (after, before) = self.bounds.of(group.end_offset);
         let latest = before.map_or(group.arrived, |b| b.min(group.arrived));
-        let found = self.explain_best(group, &parts, (after, latest), late);
-        let origin = match found {
-            Some(m) if (m.replied && !m.weak) || late => self.origin_of(m, &parts),
-            Some(_) => return None,
-            None => Arc::new(Origin::of(self.unexplained(&parts, late)?)),
+        let certain = match &parts[..] {
+            [part] if !group.atomic => self.stamps.certain(part, (after, latest)),
+            _ => None,
+        };
+        let found = certain.or_else(|| self.explain_best(held, (after, latest), late.then_some(heard)));
+        let waiting = found.and_then(|m| self.stamps.get(m.place));
+        let stamped = waiting.map(|w| w.stamp.at);
+        let origin = match (found, waiting) {
+            (Some(m), Some(waiting)) if (m.replied && !m.weak) || late => self.origins.of(&waiting.stamp, parts),
+            (Some(_), _) => return None,
+            (None, _) => {
+                let kind = self.unexplained(held, late)?;
+                self.origins.nobody(kind)
+            }
         };
         // What runs behind it and is answered already bounds the time of what nobody asked for.
         let followed = if found.is_none() { self.answered_behind() } else { latest };
-        let group = self.held.pop_front()?;
-        let stamped = found.and_then(|m| self.stamps.get(m.id)).map(|w| w.stamp.at);
         if let Some(m) = found {
-            self.stamps.explain(m.id);
+            self.stamps.explain(m.place);
         }
         // It ran after what ran before it, and that ran after its own request was forwarded.
         self.not_before = self.not_before.max(after);
@@ -277,56 +338,47 @@ impl Join {
         let slack = (ts.0 - self.not_before.0).unsigned_abs();
         self.prev_ts = ts;
         self.processed = group.end_offset;
-        Some(Judged { group, ts, slack, origin, stamped })
+        Some(Verdict { ts, slack, origin, stamped })
     }
 
     /// The best explanation that is not needed more by a group behind this one: a script whose own
-    /// arguments stand there did not cause this.
-    fn explain_best(&self, group: &EffectGroup, parts: &[Part], ran: (Micros, Micros), late: bool) -> Option<Match> {
+    /// arguments stand there did not cause this. `late`: up to when the link was read.
+    fn explain_best(&self, held: &Held, ran: (Micros, Micros), late: Option<Micros>) -> Option<Match> {
         let mut without = Vec::new();
         loop {
-            let found = self.explain(group, parts, ran, late, &without)?;
-            let values = self.stamps.get(found.id).map(|w| w.stamp.parts.iter().flat_map(|p| p.values.iter().copied()));
-            let values: Vec<u64> = values.into_iter().flatten().collect();
-            let behind =
-                || self.held.iter().skip(1).take(BEHIND_MAX).any(|g| words_of(g).iter().any(|w| values.contains(w)));
-            let elsewhere = || !found.replied || behind();
-            if !found.weak || !late || without.len() >= WITHOUT_MAX || !elsewhere() {
+            let found = self.explain(held, ran, late.is_some(), &without)?;
+            let Some(heard) = late.filter(|_| found.weak && without.len() < WITHOUT_MAX) else { return Some(found) };
+            let Waiting { stamp, replied, .. } = self.stamps.get(found.place)?;
+            if replied.is_some_and(|at| at <= heard && !self.stands_behind(stamp, at)) {
                 return Some(found);
             }
-            without.push(found.id);
+            without.push(found.place);
         }
+    }
+
+    /// Whether what a script was given is found in what ran before its reply and behind the first group.
+    fn stands_behind(&self, script: &Stamp, replied: Micros) -> bool {
+        let given = |word: &u64| script.parts.iter().any(|p| p.values().contains(word));
+        let end = self.bounds.end_before(replied);
+        let behind = self.held.iter().take(BEHIND_MAX).take_while(|h| end.is_none_or(|end| h.group.end_offset <= end));
+        behind.into_iter().any(|h| h.words().iter().any(given))
     }
 
     /// When the next request behind the first group was answered, if that is known; else the end of time.
     fn answered_behind(&self) -> Micros {
-        let answered = |group: &EffectGroup| {
-            let parts = describe_group(&self.table, group);
-            let found = self.explain(group, &parts, (Micros(0), group.arrived), false, &[])?;
-            self.stamps.get(found.id).filter(|_| found.is_certain())?.replied
+        let answered = |held: &Held| {
+            let found = self.explain(held, (Micros(0), held.group.arrived), false, &[])?;
+            self.stamps.get(found.place).filter(|_| found.is_certain())?.replied
         };
-        self.held.iter().skip(1).take(ANSWERED_MAX).find_map(answered).unwrap_or(Micros(i64::MAX))
+        self.held.iter().take(ANSWERED_MAX).find_map(answered).unwrap_or(Micros(i64::MAX))
     }
 
-    fn explain(
-        &self,
-        group: &EffectGroup,
-        parts: &[Part],
-        ran: (Micros, Micros),
-        late: bool,
-        without: &[u64],
-    ) -> Option<Match> {
-        let known = |name: &[u8]| self.table.get(name).is_some();
-        let mut words = None;
+    fn explain(&self, held: &Held, ran: (Micros, Micros), late: bool, without: &[Place]) -> Option<Match> {
+        let known = |name: &[u8]| self.table.get_lower(name).is_some();
         let mut best: Option<Match> = None;
-        for part in parts {
-            let mut effect = Effects {
-                part,
-                atomic: group.atomic,
-                ran,
-                words: &mut || words.get_or_insert_with(|| words_of(group)).clone(),
-            };
-            if let Some(m) = self.stamps.best(&mut effect, late, without, known)
+        for part in &held.parts {
+            let effect = Effects { part, atomic: held.group.atomic, ran, words: &|| held.words() };
+            if let Some(m) = self.stamps.best(&effect, late, without, known)
                 && best.is_none_or(|b| m.beats(b, late))
             {
                 best = Some(m);
@@ -339,9 +391,9 @@ impl Join {
     }
 
     /// The kind of a group without request; `None` = a fresh probe will tell.
-    fn unexplained(&mut self, parts: &[Part], late: bool) -> Option<OriginKind> {
-        let removal = |p: &Part| matches!(&*p.name, b"del" | b"unlink" | b"hdel") && p.keys.len() == 1;
-        let group = self.held.front()?;
+    fn unexplained(&mut self, held: &Held, late: bool) -> Option<OriginKind> {
+        let Held { group, parts, .. } = held;
+        let removal = |p: &Part| matches!(p.name.name(), b"del" | b"unlink" | b"hdel") && p.keys().len() == 1;
         if parts.iter().all(removal) {
             let n = parts.len() as u64;
             if self.reaped.evicted >= n && self.reaped.evicted >= self.reaped.expired {
@@ -357,48 +409,7 @@ impl Join {
                 return None;
             }
         }
-        let known = self.has_tee && !self.lost && group.end_offset > self.unknown_until;
+        let known = self.has_tee && self.lost.is_none() && group.end_offset > self.unknown_until;
         Some(if known { OriginKind::Outside } else { OriginKind::Unknown })
     }
-
-    fn origin_of(&mut self, m: Match, parts: &[Part]) -> Arc<Origin> {
-        let Some(waiting) = self.stamps.get(m.id) else { return Arc::new(Origin::of(OriginKind::Unknown)) };
-        let stamp = &waiting.stamp;
-        let via = if stamp.transaction || parts.iter().any(|p| p.name == stamp.parts[0].name) {
-            Name::new()
-        } else {
-            stamp.parts[0].name.clone()
-        };
-        let key = (Arc::as_ptr(&stamp.who) as usize, via.clone());
-        if let Some((_, origin)) = self.origins.get(&key) {
-            return origin.clone();
-        }
-        let who = stamp.who.clone();
-        let origin = Arc::new(Origin {
-            kind: OriginKind::Client,
-            addr: who.addr.clone(),
-            user: who.user.clone(),
-            name: who.name.clone(),
-            via: String::from_utf8_lossy(&via).into_owned(),
-        });
-        if self.origins.len() >= ORIGINS_MAX {
-            self.origins.clear();
-        }
-        // The identity is kept beside its address, so that the address can't be given to another.
-        self.origins.insert(key, (who, origin.clone()));
-        origin
-    }
-}
-
-/// Hashes of all arguments of a group: what a script was given appears among them.
-fn words_of(group: &EffectGroup) -> Arc<[u64]> {
-    let effects = group.effects.iter().take(EFFECTS_MAX);
-    effects
-        .flat_map(|e| e.with_args(|args| args.iter().skip(1).take(WORDS_MAX).map(|a| hash_arg(a)).collect::<Vec<_>>()))
-        .collect()
-}
-
-fn describe_group(table: &CommandTable, group: &EffectGroup) -> Vec<Part> {
-    let effects = group.effects.iter().take(EFFECTS_MAX);
-    effects.map(|e| e.with_args(|args| describe(table, args, args.len(), e.db))).collect()
 }

@@ -3,7 +3,7 @@ use redtape_wire::resp::encode_command;
 
 use super::*;
 use crate::capture::effects::{EffectParser, StreamEvent};
-use crate::tee::{Outcome, Stamp};
+use crate::tee::{Identity, Outcome, Stamp};
 
 /// A join with its own stream, so that tests read as what clients and the server did.
 struct Scene {
@@ -31,12 +31,12 @@ impl Scene {
         let id = self.next_id;
         self.next_id += 1;
         let stamp = Stamp { id, at: Micros(at), who, parts, transaction: lines.len() > 1 };
-        self.join.tee(TeeMessage::Stamp(Box::new(stamp)));
+        self.join.tee(TeeMessage::Stamp(stamp));
         id
     }
 
     fn reply(&mut self, id: u64, at: i64, outcome: Outcome) {
-        self.join.tee(TeeMessage::Replied { id, at: Micros(at), outcome });
+        self.join.tee(TeeMessage::Replied { id, count: 1, at: Micros(at), outcome });
     }
 
     fn effect(&mut self, arrived: i64, lines: &[&str]) {

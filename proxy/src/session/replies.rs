@@ -5,21 +5,25 @@
 
 use std::collections::VecDeque;
 
-use redtape_wire::resp::Frame;
+use redtape_wire::command::CommandId;
+use redtape_wire::resp::{Frame, Head};
+use redtape_wire::url::Secret;
 
-/// What a request does to the session if the server agrees.
+use crate::commands::Completion;
+
+/// What a request does to the session if the server agrees. Small: there is one for each request on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Intent {
     /// Nothing.
     Plain,
     /// `SELECT n`.
     Select(u32),
-    /// `AUTH`: the user.
-    Auth(String),
-    /// `HELLO`: protocol, user, name.
-    Hello { resp3: Option<bool>, user: Option<String>, name: Option<String> },
+    /// `AUTH`: as whom.
+    Auth(Box<Credential>),
+    /// `HELLO`.
+    Hello(Box<Hello>),
     /// `CLIENT SETNAME`.
-    SetName(String),
+    SetName(Box<str>),
     /// `RESET`.
     Reset,
     /// `MULTI`.
@@ -33,11 +37,74 @@ pub(crate) enum Intent {
     /// A subscription command: so many confirmations come.
     Subscribe(usize),
     /// `UNSUBSCRIBE` without channels: one confirmation for each, at least one.
-    UnsubscribeAll(Kind, Option<usize>),
+    UnsubscribeAll(Kind, Option<u32>),
     /// `QUIT` or `SHUTDOWN`: the server closes.
     Farewell,
     /// `MONITOR`, `SYNC`, `PSYNC`: no more replies from here on.
     Raw,
+    /// Binds the session to its own connection.
+    Hold(Holds),
+    /// Ends such a bond.
+    Release(Holds),
+    /// A command that nobody knows: it may do anything to the connection.
+    Unknown,
+    /// `CLIENT PAUSE` for so many milliseconds; 0 = `CLIENT UNPAUSE`.
+    Pause(u64),
+    /// `INFO` or `COMMAND`: the reply lacks what the proxy adds.
+    Complete(Box<Completion>),
+    /// Our own question; the client does not see the answer.
+    Ours,
+}
+
+/// A user and what proved it. Kept only to open shared connections as this user, once the server has agreed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Credential {
+    pub(crate) user: String,
+    /// `None` = not text, and so of no use to us.
+    pub(crate) password: Option<Secret>,
+}
+
+/// `HELLO`: protocol, user, name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Hello {
+    pub(crate) resp3: Option<bool>,
+    pub(crate) auth: Option<Credential>,
+    pub(crate) name: Option<String>,
+}
+
+/// What binds a session to its own connection beside a transaction and subscriptions: a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Holds(u16);
+
+impl Holds {
+    pub(crate) const WATCH: Self = Self(1);
+    pub(crate) const TRACKING: Self = Self(2);
+    pub(crate) const NO_EVICT: Self = Self(4);
+    pub(crate) const NO_TOUCH: Self = Self(8);
+    /// `READONLY`, in a cluster.
+    pub(crate) const READONLY: Self = Self(16);
+    /// `ASKING`: for one command.
+    pub(crate) const ASKING: Self = Self(32);
+    /// Until the connection ends: `SCRIPT DEBUG`, `CLIENT CAPA`, commands that nobody knows.
+    pub(crate) const FOREVER: Self = Self(64);
+    /// The request may have been the end of its own session: known when the next is answered.
+    pub(crate) const DOUBT: Self = Self(128);
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) fn set(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    pub(crate) fn unset(&mut self, other: Self) {
+        self.0 &= !other.0;
+    }
+
+    pub(crate) fn contains(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
 }
 
 /// Channels, patterns, shard channels.
@@ -52,8 +119,8 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pending {
     pub(crate) intent: Intent,
-    /// The stamp left for it, and its lower-case name.
-    pub(crate) stamp: Option<(u64, crate::tee::Name)>,
+    /// The stamp left for it, and its name.
+    pub(crate) stamp: Option<(u64, CommandId)>,
 }
 
 /// What a reply did.
@@ -63,12 +130,15 @@ pub(crate) struct Answered {
     pub(crate) error: bool,
     pub(crate) kind: u8,
     /// Start of the reply's first line.
-    pub(crate) line: Vec<u8>,
+    pub(crate) line: Head,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct ReplyTracker {
     pending: VecDeque<Pending>,
+    /// Of these: our own questions, and requests that bind the session.
+    ours: usize,
+    binding: usize,
     subscribed: [usize; 3],
     lost: bool,
     /// QUIT was answered: the server closes, whatever was sent behind it.
@@ -80,8 +150,27 @@ pub(crate) struct ReplyTracker {
 impl ReplyTracker {
     pub(crate) fn expect(&mut self, pending: Pending) {
         if !self.lost {
+            self.ours += usize::from(pending.intent == Intent::Ours);
+            self.binding += usize::from(matches!(pending.intent, Intent::Hold(_)));
             self.pending.push_back(pending);
         }
+    }
+
+    fn pop(&mut self) -> Option<Pending> {
+        let pending = self.pending.pop_front()?;
+        self.ours -= usize::from(pending.intent == Intent::Ours);
+        self.binding -= usize::from(matches!(pending.intent, Intent::Hold(_)));
+        Some(pending)
+    }
+
+    /// Our own questions among those that wait.
+    pub(crate) fn ours(&self) -> usize {
+        self.ours
+    }
+
+    /// Some that wait bind the session.
+    pub(crate) fn binds(&self) -> bool {
+        self.binding > 0
     }
 
     pub(crate) fn pending(&self) -> impl Iterator<Item = &Pending> {
@@ -103,11 +192,25 @@ impl ReplyTracker {
     /// Replies can't be told apart any more; what was pending is given back.
     pub(crate) fn lose(&mut self) -> VecDeque<Pending> {
         self.lost = true;
+        (self.ours, self.binding) = (0, 0);
         std::mem::take(&mut self.pending)
+    }
+
+    /// Takes away the oldest request: it will have no reply.
+    pub(crate) fn forget_front(&mut self) -> Option<Pending> {
+        self.pop()
     }
 
     pub(crate) fn front(&self) -> Option<&Intent> {
         self.pending.front().map(|p| &p.intent)
+    }
+
+    /// A reply for which nothing waits.
+    pub(crate) fn is_unasked(&self, frame: &Frame) -> bool {
+        !self.lost
+            && self.pending.is_empty()
+            && frame.kind != b'>'
+            && !(self.subscribed() && frame.kind == b'*' && is_message(frame.first.as_bytes()))
     }
 
     /// Takes one frame; gives the request that it completes.
@@ -130,10 +233,10 @@ impl ReplyTracker {
             }
             return None;
         }
-        let pending = self.pending.pop_front()?;
+        let pending = self.pop()?;
         let error = matches!(frame.kind, b'-' | b'!');
         match &pending.intent {
-            Intent::Hello { resp3: Some(on), .. } if !error => self.resp3 = *on,
+            Intent::Hello(hello) if !error => self.resp3 = hello.resp3.unwrap_or(self.resp3),
             Intent::Reset if !error => {
                 self.resp3 = false;
                 self.subscribed = [0; 3];
@@ -142,7 +245,7 @@ impl ReplyTracker {
             Intent::Farewell if !error => self.farewell = true,
             _ => {}
         }
-        Some(Answered { pending, error, kind: frame.kind, line: frame.line.as_bytes().to_vec() })
+        Some(Answered { pending, error, kind: frame.kind, line: frame.line })
     }
 
     fn confirm(&mut self, kind: Kind, frame: &Frame) -> Option<Answered> {
@@ -162,17 +265,17 @@ impl ReplyTracker {
                 *left
             }
             Intent::UnsubscribeAll(_, left) => {
-                let now = left.unwrap_or(before.max(1)) - 1;
+                let now = left.unwrap_or(u32::try_from(before.max(1)).unwrap_or(u32::MAX)) - 1;
                 *left = Some(now);
-                now
+                now as usize
             }
             _ => return None,
         };
         if left > 0 {
             return None;
         }
-        let pending = self.pending.pop_front()?;
-        Some(Answered { pending, error: false, kind: frame.kind, line: Vec::new() })
+        let pending = self.pop()?;
+        Some(Answered { pending, error: false, kind: frame.kind, line: Head::default() })
     }
 }
 

@@ -1,6 +1,8 @@
 //! What one request means for its session: pure.
 
-use super::replies::{Intent, Kind};
+use redtape_wire::url::Secret;
+
+use super::replies::{Credential, Hello, Holds, Intent, Kind};
 
 /// What to do about one request besides passing it on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,18 +28,20 @@ fn text(arg: Option<&&[u8]>) -> Option<String> {
 /// Reads a request. `args` may lack the end of a huge one, `argc` is its full count.
 pub(crate) fn meaning(name: &[u8], args: &[&[u8]], argc: usize, in_multi: bool) -> Meaning {
     let intent = match name {
+        // With arguments too many it ends the transaction all the same; the others then do nothing.
         b"exec" if in_multi => Intent::Exec,
-        b"discard" if in_multi => Intent::Discard,
-        b"multi" if !in_multi => Intent::Multi,
+        b"discard" if in_multi && argc == 1 => Intent::Discard,
+        b"multi" if !in_multi && argc == 1 => Intent::Multi,
         b"quit" | b"shutdown" => Intent::Farewell,
-        b"reset" => Intent::Reset,
+        b"reset" if argc == 1 => Intent::Reset,
         b"monitor" | b"sync" | b"psync" => Intent::Raw,
         b"select" => {
             let db = args.get(1).and_then(|a| std::str::from_utf8(a).ok()).and_then(|s| s.parse().ok());
             db.map_or(Intent::Plain, Intent::Select)
         }
-        b"auth" => Intent::Auth(if argc == 2 { "default".to_owned() } else { text(args.get(1)).unwrap_or_default() }),
-        b"hello" => hello(args),
+        b"auth" if argc == 2 => Intent::Auth(Box::new(credential(Some(&b"default".as_slice()), args.get(1)))),
+        b"auth" => Intent::Auth(Box::new(credential(args.get(1), args.get(2)))),
+        b"hello" => Intent::Hello(Box::new(hello(args))),
         b"client" => match client(args) {
             Meaning::Normal(intent) => intent,
             // Takes effect when it runs, and is answered as it then is.
@@ -46,6 +50,19 @@ pub(crate) fn meaning(name: &[u8], args: &[&[u8]], argc: usize, in_multi: bool) 
         },
         b"subscribe" | b"psubscribe" | b"ssubscribe" => Intent::Subscribe(argc.saturating_sub(1).max(1)),
         b"unsubscribe" | b"punsubscribe" | b"sunsubscribe" if argc > 1 => Intent::Subscribe(argc - 1),
+        b"watch" if !in_multi => Intent::Hold(Holds::WATCH),
+        b"unwatch" if !in_multi => Intent::Release(Holds::WATCH),
+        b"asking" => Intent::Hold(Holds::ASKING),
+        b"readonly" => Intent::Hold(Holds::READONLY),
+        b"acl"
+            if ["setuser", "deluser", "load"]
+                .iter()
+                .any(|w| args.get(1).is_some_and(|a| a.eq_ignore_ascii_case(w.as_bytes()))) =>
+        {
+            Intent::Hold(Holds::DOUBT)
+        }
+        b"readwrite" => Intent::Release(Holds::READONLY),
+        b"script" if args.get(1).is_some_and(|a| a.eq_ignore_ascii_case(b"debug")) => Intent::Hold(Holds::FOREVER),
         b"unsubscribe" => Intent::UnsubscribeAll(Kind::Channel, None),
         b"punsubscribe" => Intent::UnsubscribeAll(Kind::Pattern, None),
         b"sunsubscribe" => Intent::UnsubscribeAll(Kind::Shard, None),
@@ -55,32 +72,38 @@ pub(crate) fn meaning(name: &[u8], args: &[&[u8]], argc: usize, in_multi: bool) 
     Meaning::Normal(if in_multi && !at_once { Intent::Queued(Box::new(intent)) } else { intent })
 }
 
-fn hello(args: &[&[u8]]) -> Intent {
+fn credential(user: Option<&&[u8]>, password: Option<&&[u8]>) -> Credential {
+    let secret = password.and_then(|p| std::str::from_utf8(p).ok()).map(Secret::new);
+    Credential { user: text(user).unwrap_or_default(), password: secret }
+}
+
+fn hello(args: &[&[u8]]) -> Hello {
     let resp3 = args.get(1).and_then(|a| match *a {
         b"2" => Some(false),
         b"3" => Some(true),
         _ => None,
     });
-    let (mut user, mut name) = (None, None);
+    let mut hello = Hello { resp3, ..Hello::default() };
     let mut at = 2;
     while at < args.len() {
         if args[at].eq_ignore_ascii_case(b"auth") {
-            user = text(args.get(at + 1));
+            hello.auth = Some(credential(args.get(at + 1), args.get(at + 2)));
             at += 3;
         } else if args[at].eq_ignore_ascii_case(b"setname") {
-            name = text(args.get(at + 1));
+            hello.name = text(args.get(at + 1));
             at += 2;
         } else {
             at += 1;
         }
     }
-    Intent::Hello { resp3, user, name }
+    hello
 }
 
 fn client(args: &[&[u8]]) -> Meaning {
     let is = |i: usize, word: &str| args.get(i).is_some_and(|a| a.eq_ignore_ascii_case(word.as_bytes()));
     if is(1, "setname") {
-        return Meaning::Normal(text(args.get(2)).map_or(Intent::Plain, Intent::SetName));
+        let name = text(args.get(2));
+        return Meaning::Normal(name.map_or(Intent::Plain, |n| Intent::SetName(n.into_boxed_str())));
     }
     if is(1, "reply") && args.len() == 3 {
         for (word, mode) in [("on", ReplyMode::On), ("off", ReplyMode::Off), ("skip", ReplyMode::Skip)] {
@@ -88,6 +111,25 @@ fn client(args: &[&[u8]]) -> Meaning {
                 return Meaning::Reply(mode);
             }
         }
+    }
+    for (word, hold) in [("tracking", Holds::TRACKING), ("no-evict", Holds::NO_EVICT), ("no-touch", Holds::NO_TOUCH)] {
+        if is(1, word) {
+            return Meaning::Normal(if is(2, "off") { Intent::Release(hold) } else { Intent::Hold(hold) });
+        }
+    }
+    if is(1, "kill") {
+        return Meaning::Normal(Intent::Hold(Holds::DOUBT));
+    }
+    if is(1, "unpause") {
+        return Meaning::Normal(Intent::Pause(0));
+    }
+    if is(1, "pause")
+        && let Some(millis) = args.get(2).and_then(|n| std::str::from_utf8(n).ok()?.parse().ok())
+    {
+        return Meaning::Normal(Intent::Pause(millis));
+    }
+    if is(1, "capa") || is(1, "import-source") {
+        return Meaning::Normal(Intent::Hold(Holds::FOREVER));
     }
     Meaning::Normal(Intent::Plain)
 }
@@ -104,20 +146,30 @@ mod tests {
     #[test]
     fn meanings() {
         let normal = Meaning::Normal;
+        let ann = |user: &str| Credential { user: user.into(), password: Some(Secret::new("secret")) };
         for (line, want) in [
             ("GET k", normal(Intent::Plain)),
             ("SELECT 3", normal(Intent::Select(3))),
             ("SELECT x", normal(Intent::Plain)),
-            ("AUTH secret", normal(Intent::Auth("default".into()))),
-            ("AUTH ann secret", normal(Intent::Auth("ann".into()))),
+            ("AUTH secret", normal(Intent::Auth(Box::new(ann("default"))))),
+            ("AUTH ann secret", normal(Intent::Auth(Box::new(ann("ann"))))),
             (
-                "HELLO 3 AUTH ann s SETNAME app",
-                normal(Intent::Hello { resp3: Some(true), user: Some("ann".into()), name: Some("app".into()) }),
+                "HELLO 3 AUTH ann secret SETNAME app",
+                normal(Intent::Hello(Box::new(Hello {
+                    resp3: Some(true),
+                    auth: Some(ann("ann")),
+                    name: Some("app".into()),
+                }))),
             ),
-            ("HELLO", normal(Intent::Hello { resp3: None, user: None, name: None })),
+            ("HELLO", normal(Intent::Hello(Box::default()))),
             ("CLIENT SETNAME app", normal(Intent::SetName("app".into()))),
             ("CLIENT REPLY OFF", Meaning::Reply(ReplyMode::Off)),
             ("CLIENT ID", normal(Intent::Plain)),
+            ("client tracking on bcast", normal(Intent::Hold(Holds::TRACKING))),
+            ("CLIENT TRACKING off", normal(Intent::Release(Holds::TRACKING))),
+            ("CLIENT CAPA redirect", normal(Intent::Hold(Holds::FOREVER))),
+            ("WATCH k", normal(Intent::Hold(Holds::WATCH))),
+            ("SCRIPT LOAD x", normal(Intent::Plain)),
             ("SUBSCRIBE a b", normal(Intent::Subscribe(2))),
             ("UNSUBSCRIBE", normal(Intent::UnsubscribeAll(Kind::Channel, None))),
             ("PUNSUBSCRIBE a", normal(Intent::Subscribe(1))),

@@ -1,20 +1,25 @@
 //! What is known of one session, fed by both directions of its traffic: pure but for the tee.
 //!
-//! Order that matters: [`SessionState::request`] leaves the stamp with the tee before the caller
-//! forwards the request's bytes.
+//! Order that matters: [`SessionState::forward`] leaves the stamp with the tee, and the tee is flushed before the
+//! caller forwards the request's bytes.
+//!
+//! [`SessionState::is_free`] is the one place that says whether a session may leave its own connection.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use redtape_journal::Micros;
-use redtape_wire::command::CommandTable;
+use redtape_wire::command::{CommandId, CommandSpec, CommandTable, NAME_MAX, lower_name};
 use redtape_wire::resp::Frame;
 use smallvec::SmallVec;
 
-use super::replies::{Answered, Intent, Pending, ReplyTracker};
+use super::replies::{Answered, Credential, Holds, Intent, Pending, ReplyTracker};
 use super::requests::{Meaning, ReplyMode, meaning};
+use super::sharing::is_shareable;
+use super::standing::Standing;
+use crate::commands::{completion, is_ours, may_lack};
 use crate::join::says_no_effect;
-use crate::tee::{Identity, Name, Outcome, Part, Stamp, Tee, TeeMessage, describe};
+use crate::tee::{Identity, Outcome, Part, Stamp, TeeSender, describe_named};
 
 /// Commands of one transaction whose keys are remembered for its stamp.
 const TRANSACTION_PARTS_MAX: usize = 256;
@@ -29,48 +34,40 @@ struct Transaction {
     at_exec: Vec<Intent>,
 }
 
-/// Who a session is and where it works.
-#[derive(Debug, Clone)]
-struct Standing {
-    who: Arc<Identity>,
-    db: u32,
+impl Transaction {
+    fn binds(&self) -> bool {
+        self.at_exec.iter().any(|i| matches!(i, Intent::Hold(_)))
+    }
 }
 
-impl Standing {
-    /// What an agreed request changes.
-    fn advance(&mut self, intent: &Intent) {
-        match intent {
-            Intent::Select(db) => self.db = *db,
-            Intent::Auth(user) => self.rename(|i| i.user.clone_from(user)),
-            Intent::SetName(name) => self.rename(|i| i.name.clone_from(name)),
-            Intent::Hello { user, name, .. } if user.is_some() || name.is_some() => self.rename(|i| {
-                if let Some(user) = user {
-                    i.user.clone_from(user);
-                }
-                if let Some(name) = name {
-                    i.name.clone_from(name);
-                }
-            }),
-            Intent::Reset => {
-                self.db = 0;
-                self.rename(|i| {
-                    "default".clone_into(&mut i.user);
-                    i.name.clear();
-                });
-            }
-            _ => {}
-        }
+/// A request that was read and not yet forwarded.
+#[derive(Debug)]
+pub(crate) struct Ask<'t> {
+    spec: Option<&'t CommandSpec>,
+    /// In lower case.
+    name: SmallVec<[u8; 24]>,
+    meaning: Meaning,
+    /// It leaves nothing behind on the connection on which it runs.
+    pub(crate) shareable: bool,
+    /// `REDTAPE.*`.
+    pub(crate) is_ours: bool,
+}
+
+impl Ask<'_> {
+    /// It changes nothing about its session.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.meaning == Meaning::Normal(Intent::Plain)
     }
 
-    fn rename(&mut self, change: impl FnOnce(&mut Identity)) {
-        let mut identity = Identity::clone(&self.who);
-        change(&mut identity);
-        self.who = Arc::new(identity);
+    /// The command's name in lower case, cut at [`NAME_MAX`] bytes.
+    pub(crate) fn name(&self) -> &[u8] {
+        &self.name
     }
 }
 
 /// See the module.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // Each is a fact of its own.
 pub(crate) struct SessionState {
     id: u64,
     requests: u32,
@@ -80,18 +77,25 @@ pub(crate) struct SessionState {
     /// As it will be once the server has agreed to all that is under way: what stamps say, since a
     /// pipelined `AUTH` or `SELECT` holds for the requests behind it.
     asked: Standing,
+    /// What the server took as proof of who it is; `None` = the default user, who needs none.
+    credential: Option<Arc<Credential>>,
+    /// The server has answered a command that it answers only to those whom it knows.
+    admitted: bool,
     /// Being queued.
     transaction: Option<Transaction>,
     /// Sent off with EXEC, not yet answered.
     executing: VecDeque<Transaction>,
+    /// Of these: those that bind the session.
+    binding: usize,
     replies_off: bool,
     skip: u8,
-    /// Reply bytes are on their way to the client.
-    pub(crate) unsent: bool,
+    /// Who it is now can't be known: it asked to be somebody where the answer can't be seen.
+    estranged: bool,
+    /// A transaction that just ran has paused clients, or ended a pause.
+    paused: Option<u64>,
+    holds: Holds,
     /// The server is in the middle of a reply.
     pub(crate) mid_reply: bool,
-    /// Stamps of requests that are being collected for one write.
-    stamps: Vec<Stamp>,
 }
 
 impl SessionState {
@@ -104,13 +108,17 @@ impl SessionState {
             replies: ReplyTracker::default(),
             asked: agreed.clone(),
             agreed,
+            credential: None,
+            admitted: false,
             transaction: None,
             executing: VecDeque::new(),
+            binding: 0,
             replies_off: false,
             skip: 0,
-            unsent: false,
+            estranged: false,
+            paused: None,
+            holds: Holds::default(),
             mid_reply: false,
-            stamps: Vec::new(),
         }
     }
 
@@ -118,72 +126,182 @@ impl SessionState {
         self.id
     }
 
-    /// Takes note of a request that is about to be forwarded.
-    pub(crate) fn request(&mut self, table: &CommandTable, args: &[&[u8]], argc: usize) {
-        if args.is_empty() {
-            return;
+    /// Who it is, as the server has confirmed; `None` = the server has not let it in yet, as far as is known.
+    pub(crate) fn user(&self) -> Option<&str> {
+        (self.admitted && !self.estranged).then_some(self.agreed.who.user.as_str())
+    }
+
+    /// The server has let it in, as whomever.
+    pub(crate) fn is_admitted(&self) -> bool {
+        self.admitted
+    }
+
+    /// Database, protocol and proof, as the server has confirmed them.
+    pub(crate) fn standing(&self) -> (u32, bool, Option<&Arc<Credential>>) {
+        (self.agreed.db, self.replies.resp3, self.credential.as_ref())
+    }
+
+    /// Nothing binds the session to its own connection, and nothing is under way: its next request may go elsewhere.
+    pub(crate) fn is_free(&self) -> bool {
+        self.admitted
+            && self.replies.in_flight() == 0
+            && self.transaction.is_none()
+            && self.holds.is_empty()
+            && !self.replies_off
+            && self.skip == 0
+            && !self.estranged
+            && !self.replies.is_lost()
+            && !self.replies.subscribed()
+    }
+
+    /// Requests forwarded now will be answered, and not only queued.
+    pub(crate) fn is_answered_at_once(&self) -> bool {
+        self.transaction.is_none() && !self.replies_off && self.skip == 0 && !self.replies.is_lost()
+    }
+
+    /// A request that pauses clients if the server agrees: for so many milliseconds.
+    pub(crate) fn pauses(&self, ask: &Ask<'_>) -> Option<u64> {
+        match &ask.meaning {
+            Meaning::Normal(Intent::Pause(millis)) => Some(*millis),
+            Meaning::Normal(Intent::Exec) => self.transaction.as_ref().and_then(|t| pause_in(&t.at_exec)),
+            _ => None,
         }
-        let mut name = Name::from_slice(&args[0][..args[0].len().min(redtape_wire::command::NAME_MAX)]);
-        name.make_ascii_lowercase();
-        let intent = match meaning(&name, args, argc, self.transaction.is_some()) {
-            Meaning::Normal(intent) => intent,
-            Meaning::Reply(mode) => return self.reply_mode(mode),
+    }
+
+    /// The proxy's own commands are answered by the proxy. Where the server would refuse any command that it does not
+    /// know (a transaction, subscriptions in RESP2), it is left to do so.
+    pub(crate) fn may_be_ours(&self) -> bool {
+        let asks_nobody = self.user().is_some() || (self.is_answered_at_once() && !self.estranged);
+        asks_nobody
+            && self.skip == 0
+            && self.transaction.is_none()
+            && !self.replies.is_lost()
+            && (self.replies.resp3 || !self.replies.subscribed())
+    }
+
+    /// A request without arguments, which is never answered: does it change what follows?
+    pub(crate) fn nothing_asked(&mut self) -> bool {
+        std::mem::take(&mut self.skip) > 0
+    }
+
+    /// Whether `CLIENT REPLY` silences the answer to a request that is not forwarded, which comes now.
+    pub(crate) fn silences_own(&self) -> bool {
+        self.replies_off
+    }
+
+    /// Reads a request; nothing changes. `args` may lack the end of a huge one, `argc` is its full count.
+    pub(crate) fn understand<'t>(&self, table: &'t CommandTable, args: &[&[u8]], argc: usize) -> Ask<'t> {
+        let mut room = [0; NAME_MAX];
+        let name = lower_name(args[0], &mut room);
+        let spec = table.get_lower(name).filter(|_| args[0].len() <= NAME_MAX);
+        let in_transaction = self.transaction.is_some();
+        let meaning = match meaning(name, args, argc, in_transaction) {
+            Meaning::Normal(Intent::Plain) if spec.is_none() => Meaning::Normal(Intent::Unknown),
+            Meaning::Normal(Intent::Queued(inner)) if spec.is_none() && *inner == Intent::Plain => {
+                Meaning::Normal(Intent::Queued(Box::new(Intent::Unknown)))
+            }
+            Meaning::Normal(Intent::Plain) if !in_transaction && may_lack(name) => completion(args)
+                .map_or(Meaning::Normal(Intent::Plain), |c| Meaning::Normal(Intent::Complete(Box::new(c)))),
+            meaning => meaning,
         };
-        let stamp = self.stamp_for(table, &name, args, argc, &intent);
+        let is_ours = meaning == Meaning::Normal(Intent::Unknown) && is_ours(name);
+        let shareable = meaning == Meaning::Normal(Intent::Plain) && spec.is_some_and(|s| is_shareable(s, args));
+        Ask { spec, name: SmallVec::from_slice(name), meaning, shareable, is_ours }
+    }
+
+    /// Takes note of a request that is about to be forwarded.
+    pub(crate) fn forward(&mut self, ask: Ask<'_>, args: &[&[u8]], argc: usize, tee: &mut TeeSender, now: Micros) {
+        let Ask { spec, name, meaning, .. } = ask;
+        self.holds.unset(Holds::ASKING);
+        let intent = match meaning {
+            Meaning::Normal(intent) => intent,
+            Meaning::Reply(mode) => return self.reply_mode(mode, tee, now),
+        };
+        let stamp = self.stamp_for(spec, &name, args, argc, &intent, now);
         match &intent {
+            // A doubt begins with its reply; whether what nobody knows binds is known then, too.
+            Intent::Plain | Intent::Unknown | Intent::Hold(Holds::DOUBT) => {}
             Intent::Multi if self.transaction.is_none() => self.transaction = Some(Transaction::default()),
             Intent::Queued(inner) => self.queue(inner),
             Intent::Exec => self.asked_at_exec(),
             Intent::Discard => self.transaction = None,
+            Intent::Hold(hold) => self.holds.set(*hold),
             Intent::Reset => {
                 self.transaction = None;
                 self.asked.advance(&intent);
             }
+            // Where no answer is seen, nobody becomes somebody else.
+            Intent::Auth(_) | Intent::Hello(_) if self.replies_off || self.skip > 0 || self.replies.is_lost() => {}
             _ => self.asked.advance(&intent),
+        }
+        if intent == Intent::Reset && self.skip == 0 {
+            // Is answered as it then is.
+            self.replies_off = false;
         }
         let answered = !self.replies_off && self.skip == 0;
         self.skip = self.skip.saturating_sub(1);
-        if answered && !self.replies.is_lost() {
-            let stamp = stamp.as_ref().map(|s| (s.id, name));
-            self.replies.expect(Pending { intent: intent.clone(), stamp });
-        } else if !self.replies.is_lost() {
-            // No reply will tell: take it as agreed.
-            self.apply(&intent, false, true);
+        let id = stamp.as_ref().map(|s| s.id);
+        let lost = self.replies.is_lost();
+        if let Some(stamp) = stamp {
+            tee.stamp(stamp);
         }
-        self.stamps.extend(stamp);
+        if answered && !lost {
+            let name = || spec.map_or_else(|| CommandId::of(&name), |spec| spec.id);
+            self.replies.expect(Pending { intent, stamp: id.map(|id| (id, name())) });
+            if self.executing.back().is_some_and(|t| t.at_exec.iter().any(is_subscription)) {
+                // Confirmations stand in the reply to EXEC, more of them than it says.
+                self.close(tee, now);
+            }
+            return;
+        }
+        // Nobody will say what became of it: it is not taken as agreed, and what it may have changed is not known from
+        // here on. (Some versions confirm a subscription all the same.)
+        if !lost && !matches!(intent, Intent::Plain | Intent::Queued(_)) {
+            self.close(tee, now);
+        }
+        if let Some(id) = id.filter(|_| lost || self.replies_off) {
+            tee.replied(id, now, Outcome::Ran);
+        }
+    }
+
+    /// A question of our own goes to the session's own connection.
+    pub(crate) fn ask_ourselves(&mut self) {
+        debug_assert!(self.is_answered_at_once(), "the answer would be taken for another");
+        self.replies.expect(Pending { intent: Intent::Ours, stamp: None });
     }
 
     fn stamp_for(
         &mut self,
-        table: &CommandTable,
+        spec: Option<&CommandSpec>,
         name: &[u8],
         args: &[&[u8]],
         argc: usize,
         intent: &Intent,
+        now: Micros,
     ) -> Option<Stamp> {
-        let may_write = table.get(name).is_none_or(|spec| spec.write);
+        let may_write = spec.is_none_or(|spec| spec.write);
         if *intent == Intent::Exec {
             let parts = std::mem::take(&mut self.transaction.as_mut()?.parts);
-            return (!parts.is_empty()).then(|| self.stamp(parts, true));
+            return (!parts.is_empty()).then(|| self.stamp(parts, true, now));
         }
-        let plain = matches!(intent, Intent::Plain | Intent::Queued(_));
+        let plain = matches!(intent, Intent::Plain | Intent::Unknown | Intent::Queued(_));
         if !may_write || !plain {
             return None;
         }
         if let Some(t) = &mut self.transaction {
             if t.parts.len() < TRANSACTION_PARTS_MAX {
-                t.parts.push(describe(table, args, argc, t.db.unwrap_or(self.asked.db)));
+                t.parts.push(describe_named(name, spec, args, argc, t.db.unwrap_or(self.asked.db)));
             }
             return None;
         }
-        let part = describe(table, args, argc, self.asked.db);
-        Some(self.stamp(smallvec::smallvec![part], false))
+        let part = describe_named(name, spec, args, argc, self.asked.db);
+        Some(self.stamp(smallvec::smallvec![part], false, now))
     }
 
-    fn stamp(&mut self, parts: SmallVec<[Part; 1]>, transaction: bool) -> Stamp {
+    fn stamp(&mut self, parts: SmallVec<[Part; 1]>, transaction: bool, now: Micros) -> Stamp {
         self.requests = self.requests.wrapping_add(1);
         let id = self.id << 32 | u64::from(self.requests);
-        Stamp { id, at: Micros(0), who: self.asked.who.clone(), parts, transaction }
+        Stamp { id, at: now, who: self.asked.who.clone(), parts, transaction }
     }
 
     fn queue(&mut self, inner: &Intent) {
@@ -197,7 +315,7 @@ impl SessionState {
         }
     }
 
-    fn reply_mode(&mut self, mode: ReplyMode) {
+    fn reply_mode(&mut self, mode: ReplyMode, tee: &mut TeeSender, now: Micros) {
         match mode {
             ReplyMode::Off => self.replies_off = true,
             // SKIP silences itself and the next request.
@@ -208,51 +326,98 @@ impl SessionState {
                 self.replies.expect(Pending { intent: Intent::Plain, stamp: None });
             }
         }
-    }
-
-    /// Hands the collected stamps to the tee: the bytes are forwarded right after. Returns how many.
-    pub(crate) fn leave_stamps(&mut self, tee: &Tee, now: Micros) -> usize {
-        let unreplied = self.replies_off || self.replies.is_lost();
-        let n = self.stamps.len();
-        for mut stamp in self.stamps.drain(..) {
-            stamp.at = now;
-            let id = stamp.id;
-            tee.send(TeeMessage::Stamp(Box::new(stamp)));
-            if unreplied {
-                tee.send(TeeMessage::Replied { id, at: now, outcome: Outcome::Ran });
+        if mode != ReplyMode::On {
+            // Whether it was taken is never said: the session stays where it is, and one that may be refused for being
+            // unknown is not followed at all.
+            self.holds.set(Holds::FOREVER);
+            if !self.admitted {
+                self.close(tee, now);
             }
         }
-        n
     }
 
-    /// Takes one frame of the reply stream.
-    pub(crate) fn reply(&mut self, frame: &Frame, tee: &Tee, now: Micros) {
-        let Some(Answered { pending, error, kind, line }) = self.replies.frame(frame) else { return };
+    /// Takes one frame of the reply stream; gives the request that it completes.
+    pub(crate) fn reply(&mut self, frame: &Frame, tee: &mut TeeSender, now: Micros) -> Option<Intent> {
+        if self.replies.is_unasked(frame) {
+            // A request that should have been silent was answered: from here on nothing is known.
+            self.estranged = true;
+            self.close(tee, now);
+        }
+        let Answered { pending, error, kind, line } = self.replies.frame(frame)?;
+        self.holds.unset(Holds::DOUBT);
+        let line = line.as_bytes();
         if let Some((id, name)) = pending.stamp {
-            let outcome = match (kind, std::str::from_utf8(&line).ok().and_then(|l| l.parse().ok())) {
-                _ if says_no_effect(&name, kind, &line) => Outcome::NoEffect,
-                (b':', Some(number)) => Outcome::Number(number),
+            let number = || std::str::from_utf8(line).ok().and_then(|l| l.parse().ok());
+            let outcome = match kind {
+                _ if says_no_effect(name.name(), kind, line) => Outcome::NoEffect,
+                b':' => number().map_or(Outcome::Ran, Outcome::Number),
                 _ => Outcome::Ran,
             };
-            tee.send(TeeMessage::Replied { id, at: now, outcome });
+            tee.replied(id, now, outcome);
+        }
+        if pending.intent == Intent::Plain {
+            // Some errors come before the question who asks.
+            self.admitted |= !error;
+            return Some(pending.intent);
         }
         let under_way = |p: &Pending| matches!(p.intent, Intent::Exec | Intent::Discard);
         if error && pending.intent == Intent::Multi && !self.replies.pending().any(under_way) {
             self.transaction = None;
         }
+        if error && pending.intent == Intent::Discard && !self.replies.pending().any(under_way) {
+            // Not allowed: it goes on, and will fail.
+            self.transaction.get_or_insert_default();
+        }
+        if error && matches!(pending.intent, Intent::Pause(_)) {
+            return Some(Intent::Plain);
+        }
+        if pending.intent == Intent::Ours && line.starts_with(b"NOPERM") {
+            // It knows who asks.
+            self.admitted = true;
+        }
+        if error && matches!(&pending.intent, Intent::Hello(hello) if hello.auth.is_some()) && !says_who_is_wrong(line)
+        {
+            // Older servers may have taken the user and refused the rest.
+            self.estranged = true;
+        }
+        if let (Intent::Queued(inner), false) = (&pending.intent, error || line == b"QUEUED") {
+            // MULTI was refused: it ran by itself.
+            self.agree(inner);
+            self.hold_again(inner);
+        }
         let nothing = matches!(kind, b'_') || line == b"-1";
         self.apply(&pending.intent, error, !nothing);
-        let changes = !matches!(pending.intent, Intent::Plain | Intent::Queued(_) | Intent::Subscribe(_));
+        let changes = matches!(
+            pending.intent,
+            Intent::Select(_)
+                | Intent::Auth(_)
+                | Intent::Hello(_)
+                | Intent::SetName(_)
+                | Intent::Reset
+                | Intent::Multi
+                | Intent::Exec
+                | Intent::Discard
+        );
         if changes && (error || nothing) {
             self.correct(tee);
         }
+        Some(self.paused.take().map_or(pending.intent, Intent::Pause))
+    }
+
+    /// The shared connection on which the oldest request is under way broke: it may have run. False = there is none.
+    pub(crate) fn lose_front(&mut self, tee: &mut TeeSender, now: Micros) -> bool {
+        let Some(pending) = self.replies.forget_front() else { return false };
+        if let Some((id, _)) = pending.stamp {
+            tee.replied(id, now, Outcome::Gone);
+        }
+        true
     }
 
     /// No more replies can be told apart, or the session ends: what was asked for has run by now, or
     /// never will. The stamps must not wait for it.
-    pub(crate) fn close(&mut self, tee: &Tee, now: Micros) {
+    pub(crate) fn close(&mut self, tee: &mut TeeSender, now: Micros) {
         for (id, _) in self.replies.lose().into_iter().filter_map(|p| p.stamp) {
-            tee.send(TeeMessage::Replied { id, at: now, outcome: Outcome::Gone });
+            tee.replied(id, now, Outcome::Gone);
         }
     }
 
@@ -260,176 +425,201 @@ impl SessionState {
     fn apply(&mut self, intent: &Intent, error: bool, value: bool) {
         match intent {
             Intent::Exec => {
-                if let Some(t) = self.executing.pop_front()
+                let executed = self.executing.pop_front();
+                self.binding -= usize::from(executed.as_ref().is_some_and(Transaction::binds));
+                // Watched keys are let go whether it ran or not.
+                self.holds.unset(Holds::WATCH);
+                self.hold_what_follows();
+                if let Some(t) = executed
                     && !error
                     && value
                 {
-                    t.at_exec.iter().for_each(|i| self.agreed.advance(i));
+                    self.paused = pause_in(&t.at_exec);
+                    for intent in &t.at_exec {
+                        if let Intent::Hello(hello) = intent
+                            && let Some(resp3) = hello.resp3
+                        {
+                            self.replies.resp3 = resp3;
+                        }
+                        if !matches!(intent, Intent::Auth(_) | Intent::Hello(_)) {
+                            self.agree(intent);
+                            self.hold_again(intent);
+                        }
+                    }
                 }
             }
+            // Where the server knows no more of a command than we do, nothing was changed.
             _ if error => {}
-            _ => self.agreed.advance(intent),
+            Intent::Queued(_) => {}
+            _ => self.agree(intent),
         }
+    }
+
+    fn agree(&mut self, intent: &Intent) {
+        self.agreed.advance(intent);
+        match intent {
+            Intent::Auth(credential) => self.prove(credential),
+            Intent::Hello(hello) => {
+                if let Some(credential) = &hello.auth {
+                    self.prove(credential);
+                }
+            }
+            Intent::Release(hold) => {
+                self.holds.unset(*hold);
+                self.hold_what_follows();
+            }
+            Intent::Unknown => self.holds.set(Holds::FOREVER),
+            Intent::Hold(Holds::DOUBT) => self.holds.set(Holds::DOUBT),
+            Intent::Discard => {
+                self.holds.unset(Holds::WATCH);
+                self.hold_what_follows();
+            }
+            Intent::Reset => {
+                // Whether the default user needs a password is the server's to say.
+                self.admitted = false;
+                self.credential = None;
+                let forever = self.holds.contains(Holds::FOREVER);
+                self.holds = if forever { Holds::FOREVER } else { Holds::default() };
+                self.hold_what_follows();
+                return;
+            }
+            Intent::Farewell | Intent::Raw => return,
+            _ => {}
+        }
+        self.admitted = true;
+    }
+
+    /// What was asked for behind a request that lets go holds on.
+    fn hold_what_follows(&mut self) {
+        if !self.replies.binds() && self.binding == 0 {
+            return;
+        }
+        let mut holds = Holds::default();
+        let later = self.executing.iter().flat_map(|t| &t.at_exec);
+        for intent in self.replies.pending().map(|p| &p.intent).chain(later) {
+            if let Intent::Hold(hold) = intent
+                && *hold != Holds::DOUBT
+            {
+                holds.set(*hold);
+            }
+        }
+        self.holds.set(holds);
+    }
+
+    fn hold_again(&mut self, intent: &Intent) {
+        match intent {
+            Intent::Hold(hold) => self.holds.set(*hold),
+            Intent::Unknown => self.holds.set(Holds::FOREVER),
+            _ => {}
+        }
+    }
+
+    fn prove(&mut self, credential: &Credential) {
+        self.credential = Some(Arc::new(credential.clone()));
+        // A transaction may still change it.
+        self.estranged &= !self.executing.is_empty() || self.replies.is_lost();
     }
 
     /// The transaction was sent off; its changes are expected to hold.
     fn asked_at_exec(&mut self) {
         if let Some(t) = self.transaction.take() {
-            t.at_exec.iter().for_each(|i| self.asked.advance(i));
+            for intent in &t.at_exec {
+                match intent {
+                    Intent::Hold(hold) => self.holds.set(*hold),
+                    // What became of each is not looked for in the answer to EXEC.
+                    Intent::Auth(_) | Intent::Hello(_) => {
+                        self.holds.set(Holds::FOREVER);
+                        self.estranged = true;
+                        continue;
+                    }
+                    Intent::Unknown | Intent::Select(_) => self.holds.set(Holds::FOREVER),
+                    _ => {}
+                }
+                self.asked.advance(intent);
+            }
+            self.binding += usize::from(t.binds());
             self.executing.push_back(t);
         }
     }
 
     /// A change was refused: what was stamped behind it was not said by whom we thought.
-    fn correct(&mut self, tee: &Tee) {
+    fn correct(&mut self, tee: &mut TeeSender) {
         self.asked = self.agreed.clone();
         let mut executing = self.executing.iter();
         for pending in self.replies.pending() {
             if let Some((id, _)) = &pending.stamp {
-                tee.send(TeeMessage::Correct { id: *id, who: self.asked.who.clone(), db: self.asked.db });
+                tee.correct(*id, self.asked.who.clone(), self.asked.db);
             }
             match &pending.intent {
-                Intent::Exec => {
-                    executing.next().into_iter().flat_map(|t| &t.at_exec).for_each(|i| self.asked.advance(i));
-                }
+                Intent::Exec => executing
+                    .next()
+                    .into_iter()
+                    .flat_map(|t| &t.at_exec)
+                    .filter(|i| !matches!(i, Intent::Auth(_) | Intent::Hello(_)))
+                    .for_each(|i| self.asked.advance(i)),
                 intent => self.asked.advance(intent),
             }
         }
     }
 
-    /// Nothing is under way: the session may be closed without losing a reply.
-    pub(crate) fn idle(&self) -> bool {
-        !self.unsent && self.replies.in_flight() == 0 && self.transaction.is_none()
+    /// A question of our own is under way.
+    pub(crate) fn asks_itself(&self) -> bool {
+        self.replies.ours() > 0
     }
+
+    /// Some reply is changed on its way to the client.
+    pub(crate) fn changes_a_reply(&self) -> bool {
+        self.replies.pending().any(|p| matches!(p.intent, Intent::Ours | Intent::Complete(_)))
+    }
+
+    /// Requests of the client that are under way.
+    pub(crate) fn asked(&self) -> usize {
+        self.replies.in_flight() - self.replies.ours()
+    }
+
+    /// Nothing is under way: the session may be closed without losing a reply.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.replies.in_flight() == 0 && self.transaction.is_none()
+    }
+
+    /// It waits for what others say: messages, the commands of others, the replication stream.
+    pub(crate) fn is_listening(&self) -> bool {
+        self.replies.subscribed() || self.replies.is_lost()
+    }
+
+    /// A load balancer has said where the client really comes from. Nothing was forwarded yet.
+    pub(crate) fn rename_addr(&mut self, addr: String) {
+        self.agreed.rename(|who| who.addr = addr);
+        self.asked = self.agreed.clone();
+    }
+
+    /// Nothing of what was asked for has reached the server: all is as at the beginning.
+    pub(crate) fn start_over(&mut self, tee: &mut TeeSender, now: Micros) {
+        for (id, _) in self.replies.lose().into_iter().filter_map(|p| p.stamp) {
+            tee.replied(id, now, Outcome::NoEffect);
+        }
+        let requests = self.requests;
+        *self = Self::new(self.id, self.agreed.who.addr.clone());
+        self.requests = requests;
+    }
+}
+
+/// The refusal is of who somebody says he is, or of the protocol: then nothing was changed.
+fn says_who_is_wrong(line: &[u8]) -> bool {
+    line.starts_with(b"WRONGPASS")
+        || line.starts_with(b"NOPROTO")
+        || line.starts_with(b"NOAUTH")
+        || line.starts_with(b"ERR unknown command")
+}
+
+fn pause_in(intents: &[Intent]) -> Option<u64> {
+    intents.iter().rev().find_map(|i| if let Intent::Pause(millis) = i { Some(*millis) } else { None })
+}
+
+fn is_subscription(intent: &Intent) -> bool {
+    matches!(intent, Intent::Subscribe(_) | Intent::UnsubscribeAll(..))
 }
 
 #[cfg(test)]
-mod tests {
-    use redtape_wire::resp::ReplyScanner;
-
-    use super::*;
-
-    struct Scene {
-        state: SessionState,
-        tee: Tee,
-        table: CommandTable,
-    }
-
-    impl Scene {
-        fn new() -> Self {
-            Self {
-                state: SessionState::new(1, "1.2.3.4:5".to_owned()),
-                tee: Tee::default(),
-                table: CommandTable::builtin(),
-            }
-        }
-
-        fn ask(&mut self, line: &str) {
-            let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
-            self.state.request(&self.table, &args, args.len());
-            self.state.leave_stamps(&self.tee, Micros(1));
-        }
-
-        fn answer(&mut self, bytes: &[u8]) {
-            let mut scanner = ReplyScanner::new();
-            let mut used = 0;
-            while used < bytes.len() {
-                let (n, frame) = scanner.scan(&bytes[used..]).expect("sound");
-                used += n;
-                if let Some(frame) = frame {
-                    self.state.reply(&frame, &self.tee, Micros(2));
-                }
-            }
-        }
-
-        fn said(&self) -> Vec<String> {
-            std::iter::from_fn(|| self.tee.take())
-                .map(|m| match m {
-                    TeeMessage::Stamp(s) => {
-                        let parts: Vec<_> =
-                            s.parts.iter().map(|p| format!("{}:{}", p.db, String::from_utf8_lossy(&p.name))).collect();
-                        format!("{} {} {}", parts.join(","), s.who.user, s.who.name)
-                    }
-                    TeeMessage::Replied { outcome: Outcome::Number(_), .. } => "Ran".to_owned(),
-                    TeeMessage::Replied { outcome, .. } => format!("{outcome:?}"),
-                    TeeMessage::Correct { who, db, .. } => format!("correct {} {db}", who.user),
-                })
-                .collect()
-        }
-    }
-
-    #[test]
-    fn identity_and_database_follow_what_the_server_agreed_to() {
-        let mut s = Scene::new();
-        s.ask("AUTH ann bad");
-        s.ask("SELECT 99");
-        s.ask("SET k v");
-        s.answer(b"-WRONGPASS x\r\n-ERR range\r\n+OK\r\n");
-        assert_eq!(s.said(), ["99:set ann ", "correct default 99", "correct default 0", "Ran"]);
-        s.ask("HELLO 3 AUTH ann good SETNAME app");
-        s.answer(b"%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n");
-        s.ask("SELECT 3");
-        s.answer(b"+OK\r\n");
-        s.ask("SADD k v");
-        s.answer(b":0\r\n");
-        assert_eq!(s.said(), ["3:sadd ann app", "NoEffect"]);
-        s.ask("RESET");
-        s.answer(b"+RESET\r\n");
-        s.ask("GET k");
-        s.ask("DEL k");
-        s.answer(b"$-1\r\n:1\r\n");
-        assert_eq!(s.said(), ["0:del default ", "Ran"]);
-    }
-
-    #[test]
-    fn a_transaction_is_one_stamp_and_selects_at_exec() {
-        let mut s = Scene::new();
-        for line in ["MULTI", "SET a 1", "SELECT 4", "GET a", "DEL b", "EXEC"] {
-            s.ask(line);
-        }
-        s.answer(b"+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*4\r\n+OK\r\n+OK\r\n$-1\r\n:0\r\n");
-        assert_eq!(s.said(), ["0:set,4:del default ", "Ran"]);
-        s.ask("INCR n");
-        assert_eq!(s.said(), ["4:incr default "]);
-        s.answer(b":1\r\n");
-        for line in ["MULTI", "SELECT 5", "SET a 1", "EXEC"] {
-            s.ask(line);
-        }
-        s.answer(b"+OK\r\n+QUEUED\r\n+QUEUED\r\n*-1\r\n");
-        assert_eq!(s.said(), ["Ran", "5:set default ", "NoEffect"]);
-        assert!(s.state.idle());
-        s.ask("INCR n");
-        assert_eq!(s.said(), ["4:incr default "]);
-    }
-
-    #[test]
-    fn pipelined_changes_hold_at_once_and_are_corrected_when_refused() {
-        let mut s = Scene::new();
-        s.ask("SELECT 2");
-        s.ask("AUTH root guess");
-        s.ask("SET k v");
-        assert_eq!(s.said(), ["2:set root "]);
-        s.answer(b"+OK\r\n-WRONGPASS\r\n+OK\r\n");
-        assert_eq!(s.said(), ["correct default 2", "Ran"]);
-        s.ask("SET k v");
-        assert_eq!(s.said(), ["2:set default "]);
-    }
-
-    #[test]
-    fn silenced_replies_do_not_shift_the_others() {
-        let mut s = Scene::new();
-        s.ask("CLIENT REPLY SKIP");
-        s.ask("SET a 1");
-        s.ask("SADD k v");
-        s.answer(b":0\r\n");
-        assert_eq!(s.said(), ["0:set default ", "0:sadd default ", "NoEffect"]);
-        s.ask("CLIENT REPLY OFF");
-        s.ask("SET a 1");
-        assert_eq!(s.said(), ["0:set default ", "Ran"]);
-        s.ask("CLIENT REPLY ON");
-        s.ask("SREM k v");
-        s.answer(b"+OK\r\n:1\r\n");
-        assert_eq!(s.said(), ["0:srem default ", "Ran"]);
-        assert!(s.state.idle());
-    }
-}
+#[path = "state_tests.rs"]
+mod tests;

@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use redtape_journal::{
@@ -185,7 +186,7 @@ impl Recorder {
         let group = GroupRef {
             ts: Micros::now(),
             slack: 0,
-            origin: &Origin::of(OriginKind::Outside),
+            origin: &Arc::new(Origin::of(OriginKind::Outside)),
             atomic,
             end_offset: ReplOffset(self.offset),
             records: &records,

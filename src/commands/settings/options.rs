@@ -106,7 +106,7 @@ pub(crate) struct ClientOptions {
     #[arg(long, env = "REDTAPE_ADMIN_USERS", value_name = "USER", value_delimiter = ',')]
     #[serde(default, deserialize_with = "one_or_many")]
     pub(crate) admin_users: Option<Vec<String>>,
-    /// Worker threads [default: one for each core]
+    /// Worker threads [default: half as many as there are cores; the server needs some, too]
     #[arg(long, env = "REDTAPE_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) workers: Option<u16>,
 }

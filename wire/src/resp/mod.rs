@@ -5,7 +5,7 @@ pub mod reply;
 pub mod request;
 
 pub use encode::encode_command;
-pub use reply::{Frame, ReplyScanner};
+pub use reply::{Frame, Head, ReplyScanner};
 pub use request::{Args, ParseError, Parsed, parse_number, parse_request};
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use super::request::ParseError;
 
 /// First bytes of a frame that are kept to tell what it is.
 const HEAD_MAX: usize = 48;
-/// Deepest nesting that a server may send; Redis stays below ten.
-const DEPTH_MAX: usize = 64;
+/// Deepest nesting that a server may send: a script's tables go as deep as Lua's stack, some thousands.
+const DEPTH_MAX: usize = 64 * 1024;
 
 /// One top-level reply or push, just completed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -200,8 +200,10 @@ impl ReplyScanner {
                     return Ok(self.end_element());
                 }
                 let doubled = matches!(self.element, b'%' | b'|');
-                // An attribute stands before the value that it describes: that value is one more element.
-                let elements = (count as u64) * if doubled { 2 } else { 1 } + u64::from(self.element == b'|');
+                // An attribute stands before the value that it describes, and a push may stand before any element of a
+                // reply: that value is one more element.
+                let before = self.element == b'|' || (self.element == b'>' && !self.open.is_empty());
+                let elements = (count as u64) * if doubled { 2 } else { 1 } + u64::from(before);
                 if elements == 0 {
                     return Ok(self.end_element());
                 }

@@ -98,6 +98,8 @@ pub fn parse_number(buf: &[u8], from: usize) -> Result<Option<(i64, usize)>, Par
                 value = value.checked_mul(10).and_then(|v| v.checked_add(i64::from(d - b'0'))).ok_or(ParseError)?;
                 at += 1;
             }
+            // Redis's `string2ll`: no leading zeros, no minus zero.
+            Some(b'\r') if buf[digits_from] == b'0' && (at > digits_from + 1 || negative) => return Err(ParseError),
             Some(b'\r') if at > digits_from => match buf.get(at + 1) {
                 None => return Ok(None),
                 // Redis skips two bytes behind the digits without looking at the second.

@@ -1,0 +1,248 @@
+//! `REDTAPE.*`: what the proxy answers itself, so that redis-cli is enough to use it.
+//!
+//! ```text
+//! request ─► is_ours ─► Desk::answer ─► Reply            at once: INFO, LSN, HELP, every error
+//!    │                             └──► Later            on a thread of its own: MARK, SNAPSHOT
+//!    └─────► completion ─► (server) ─► Desk::complete    INFO and COMMAND: our part of the server's reply
+//! ```
+//!
+//! To a client the commands are those of a module: they stand in `COMMAND`, have a section in `INFO`, and
+//! fail in the words of the very server (`wording`). Everything is a function from bytes to bytes but
+//! `mark` and `snapshot`, which ask the server and write to the journal's directory.
+//!
+//! What the caller sees to: a request of a session is answered behind the replies to the session's earlier
+//! ones (so a mark lies behind them, too), and inside MULTI it is forwarded like any unknown command, so that the
+//! server refuses the transaction.
+
+mod completion;
+mod glob;
+mod info;
+mod mark;
+mod reply;
+mod rows;
+mod table;
+mod wording;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use redtape_journal::{Lsn, Mark, SyncPolicy};
+
+pub(crate) use self::completion::{Completion, completion};
+use self::info::{Facts, Fixed};
+use self::reply::{Field, error, fields, status_list, text};
+use self::rows::Shape;
+use self::table::{COMMANDS, HELP, Name};
+use self::wording::Wording;
+use crate::capture::ServerFacts;
+use crate::config::Config;
+use crate::connect::Connector;
+use crate::metrics::Metrics;
+use crate::reload::Live;
+use crate::snapshot;
+
+/// A snapshot that takes longer is given up.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_hours(1);
+
+/// Answers `REDTAPE.*`; one for the process, shared by workers.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    fixed: Fixed,
+    wording: Wording,
+    metrics: Metrics,
+    live: Arc<ArcSwap<Live>>,
+    upstream: Connector,
+    source: Connector,
+    dir: PathBuf,
+    sync: SyncPolicy,
+    started: Instant,
+    snapshot_runs: Arc<AtomicBool>,
+}
+
+/// What the client gets.
+pub(crate) enum Answer {
+    /// These bytes, now.
+    Reply(Vec<u8>),
+    /// What this gives, run on a thread of its own. [`mark::TIMEOUT`] and [`SNAPSHOT_TIMEOUT`] bound it.
+    /// Dropping it unrun undoes nothing, for nothing has been done.
+    Later(Box<dyn FnOnce() -> Vec<u8> + Send>),
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Reply(bytes) => write!(f, "Reply({})", bytes.escape_ascii()),
+            Self::Later(_) => f.write_str("Later"),
+        }
+    }
+}
+
+/// Whether it is for [`Desk::answer`]; `name` is in lower case.
+#[inline]
+pub(crate) fn is_ours(name: &[u8]) -> bool {
+    name.starts_with(table::PREFIX)
+}
+
+/// Whether [`completion()`] may be needed; `name` is in lower case.
+#[inline]
+pub(crate) fn may_lack(name: &[u8]) -> bool {
+    name == b"info" || name == b"command"
+}
+
+impl Desk {
+    /// `source` is the server that is followed: that of `--follow`, or the upstream itself. `facts` say which
+    /// server's words to use.
+    pub(crate) fn new(
+        config: &Config,
+        facts: &ServerFacts,
+        upstream: Connector,
+        source: Connector,
+        live: Arc<ArcSwap<Live>>,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            fixed: Fixed::of(config),
+            wording: Wording::of(&facts.version),
+            metrics,
+            live,
+            upstream,
+            source,
+            dir: config.dir.clone(),
+            sync: config.sync,
+            started: Instant::now(),
+            snapshot_runs: Arc::default(),
+        }
+    }
+
+    /// `args[0]` is the command's name in any case; `user` is `None` while the session is not authenticated.
+    pub(crate) fn answer(&self, args: &[&[u8]], user: Option<&str>, resp3: bool) -> Answer {
+        Answer::Reply(match self.judge(args, user) {
+            Err(refusal) => refusal,
+            Ok(Name::Info) => text(&self.section(), resp3),
+            Ok(Name::Lsn) => {
+                let lsn = |gauge: &prometheus::IntGauge| Field::Number(gauge.get());
+                // Read in this order, they are in order: durable <= written <= captured.
+                let durable = lsn(&self.metrics.durable_lsn);
+                let written = lsn(&self.metrics.written_lsn);
+                let captured = lsn(&self.metrics.captured_lsn);
+                fields(&[("captured", captured), ("written", written), ("durable", durable)], resp3)
+            }
+            Ok(Name::Help) => status_list(HELP),
+            Ok(Name::Mark) => return self.mark(args[1], user.unwrap_or_default(), resp3),
+            Ok(Name::Snapshot) => return self.snapshot(user.unwrap_or_default(), resp3),
+        })
+    }
+
+    /// Completes the server's whole reply to a request for which [`completion()`] gave this. An error, or
+    /// anything else that is not as expected (`+QUEUED`), is given back as it is.
+    pub(crate) fn complete(&self, completion: &Completion, reply: &[u8], resp3: bool) -> Vec<u8> {
+        let section = || self.section();
+        completion.apply(reply, section, &Shape::usual(self.wording, resp3)).unwrap_or_else(|| reply.to_vec())
+    }
+
+    /// In the order in which Redis looks at a command.
+    fn judge(&self, args: &[&[u8]], user: Option<&str>) -> Result<Name, Vec<u8>> {
+        let Some(user) = user else { return Err(error("NOAUTH Authentication required.")) };
+        let Some(command) = COMMANDS.iter().find(|c| args[0].eq_ignore_ascii_case(c.name.as_bytes())) else {
+            return Err(error(self.wording.unknown(args)));
+        };
+        if args.len() != command.arity {
+            return Err(error(format!("ERR wrong number of arguments for '{}' command", command.name)));
+        }
+        if command.admin && !self.live.load().admin_users.iter().any(|admin| admin == user) {
+            return Err(error(self.wording.no_permission(user, command.name)));
+        }
+        Ok(command.id)
+    }
+
+    fn section(&self) -> String {
+        Facts::now(&self.fixed, &self.metrics, self.started.elapsed(), self.snapshot_runs.load(Ordering::Relaxed))
+            .section()
+    }
+
+    fn mark(&self, name: &[u8], user: &str, resp3: bool) -> Answer {
+        let name = match std::str::from_utf8(name) {
+            Err(_) => Err("a mark's name is UTF-8 text"),
+            Ok(name) => Mark::check_name(name).map(|()| name.to_owned()),
+        };
+        let name = match name {
+            Ok(name) => name,
+            Err(why) => return Answer::Reply(error(format!("ERR {why}"))),
+        };
+        let (dir, upstream, user) = (self.dir.clone(), self.upstream.clone(), user.to_owned());
+        // Without syncs on their own, what is written is all that can be waited for.
+        let synced = (self.sync != SyncPolicy::No).then(|| self.metrics.durable_lsn.clone());
+        Answer::Later(Box::new(move || {
+            let durable = || synced.as_ref().map_or(Lsn(u64::MAX), |gauge| Lsn(gauge.get().max(0) as u64));
+            match block_on(mark::set(&dir, &upstream, &name, durable)) {
+                Ok(Ok(mark)) => {
+                    tracing::info!(user, name = mark.shown_name(), lsn = mark.lsn.0, ts = %mark.ts, "mark set");
+                    let time = Field::Text(mark.ts.to_string());
+                    let (lsn, micros) = (Field::Number(mark.lsn.0 as i64), Field::Number(mark.ts.0));
+                    fields(
+                        &[("name", Field::Text(mark.name)), ("lsn", lsn), ("time", time), ("time_us", micros)],
+                        resp3,
+                    )
+                }
+                Ok(Err(e)) => error(format!("{} {e}", e.code())),
+                Err(e) => error(format!("JOURNAL {e}")),
+            }
+        }))
+    }
+
+    fn snapshot(&self, user: &str, resp3: bool) -> Answer {
+        let Some(running) = Running::begin(&self.snapshot_runs) else {
+            return Answer::Reply(error("ERR a snapshot is already running; REDTAPE.INFO tells when it has ended"));
+        };
+        let (dir, source, user) = (self.dir.clone(), self.source.clone(), user.to_owned());
+        Answer::Later(Box::new(move || {
+            let taking = async { tokio::time::timeout(SNAPSHOT_TIMEOUT, snapshot::take(&dir, &source)).await };
+            let taken = block_on(taking);
+            drop(running);
+            match taken {
+                Ok(Ok(Ok(taken))) => {
+                    tracing::info!(user, lsn = taken.lsn.0, bytes = taken.bytes, "snapshot taken");
+                    let file = Field::Text(taken.path.display().to_string());
+                    let number = |n: u64| Field::Number(i64::try_from(n).unwrap_or(i64::MAX));
+                    let (lsn, bytes) = (number(taken.lsn.0), number(taken.bytes));
+                    let (time, micros) = (Field::Text(taken.ts.to_string()), Field::Number(taken.ts.0));
+                    let timeline = number(u64::from(taken.timeline.0));
+                    let all = [("file", file), ("lsn", lsn), ("bytes", bytes), ("time", time), ("time_us", micros)];
+                    fields(&all.into_iter().chain([("timeline", timeline)]).collect::<Vec<_>>(), resp3)
+                }
+                Ok(Ok(Err(e))) => error(format!("JOURNAL {e}")),
+                Ok(Err(_)) => {
+                    let minutes = SNAPSHOT_TIMEOUT.as_secs() / 60;
+                    error(format!("JOURNAL the snapshot was not complete after {minutes} min; nothing was changed"))
+                }
+                Err(e) => error(format!("JOURNAL {e}")),
+            }
+        }))
+    }
+}
+
+/// Holds the place of the one snapshot; gives it up when dropped.
+struct Running(Arc<AtomicBool>);
+
+impl Running {
+    fn begin(place: &Arc<AtomicBool>) -> Option<Self> {
+        (!place.swap(true, Ordering::AcqRel)).then(|| Self(place.clone()))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,117 @@
+//! The commands themselves, as data.
+
+/// What their names begin with, in lower case.
+pub(super) const PREFIX: &[u8] = b"redtape.";
+/// The module's name, as clients see it.
+pub(super) const MODULE: &str = "redtape";
+/// The section in `INFO`.
+pub(super) const SECTION: &str = "Redtape";
+
+/// Which command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Name {
+    Info,
+    Lsn,
+    Mark,
+    Snapshot,
+    Help,
+}
+
+/// One command.
+#[derive(Debug)]
+pub(super) struct Command {
+    pub(super) id: Name,
+    /// In lower case.
+    pub(super) name: &'static str,
+    /// Arguments, its name included; all are exact.
+    pub(super) arity: usize,
+    /// Only for `admin-users`.
+    pub(super) admin: bool,
+    /// One line.
+    pub(super) summary: &'static str,
+    /// Names of the arguments behind its own.
+    pub(super) args: &'static [&'static str],
+}
+
+/// All of them, in the order in which they are listed.
+pub(super) const COMMANDS: [Command; 5] = [
+    Command {
+        id: Name::Info,
+        name: "redtape.info",
+        arity: 1,
+        admin: false,
+        summary: "State of the proxy and its journal; the same as the section of INFO",
+        args: &[],
+    },
+    Command {
+        id: Name::Lsn,
+        name: "redtape.lsn",
+        arity: 1,
+        admin: false,
+        summary: "Number of the last journaled effect: captured, written, durable",
+        args: &[],
+    },
+    Command {
+        id: Name::Mark,
+        name: "redtape.mark",
+        arity: 2,
+        admin: true,
+        summary: "Names the present moment, behind every acknowledged write, for restore --at mark:NAME",
+        args: &["name"],
+    },
+    Command {
+        id: Name::Snapshot,
+        name: "redtape.snapshot",
+        arity: 1,
+        admin: true,
+        summary: "Takes a full copy into the journal, so that later restores start from it",
+        args: &[],
+    },
+    Command {
+        id: Name::Help,
+        name: "redtape.help",
+        arity: 1,
+        admin: false,
+        summary: "What the commands do",
+        args: &[],
+    },
+];
+
+impl Command {
+    /// Its flags as `COMMAND` has them; servers since 7.0 say of a module's that they are.
+    pub(super) fn flags(&self, since_7: bool) -> Vec<&'static str> {
+        let mut flags = if self.admin { vec!["admin", "noscript"] } else { vec!["readonly", "noscript"] };
+        if since_7 {
+            flags.insert(1, "module");
+        }
+        flags.extend(["loading", "stale"]);
+        if !self.admin {
+            flags.push("fast");
+        }
+        if since_7 {
+            flags.push("no_multi");
+        }
+        flags
+    }
+
+    /// Its ACL categories, without the `@`.
+    pub(super) fn categories(&self) -> &'static [&'static str] {
+        if self.admin { &["admin", "slow", "dangerous"] } else { &["read", "fast"] }
+    }
+}
+
+/// The reply to `REDTAPE.HELP`, laid out as Redis's own `HELP` subcommands do.
+pub(super) const HELP: &[&str] = &[
+    "REDTAPE.<command> [<arg>]. Commands are:",
+    "INFO",
+    "    State of the proxy and its journal; also in INFO, section redtape.",
+    "LSN",
+    "    Number of the last effect that was captured, written, and made durable.",
+    "MARK <name>",
+    "    Name the present moment, behind every acknowledged write (admin-users only).",
+    "    `redtape restore --at mark:<name>` goes back to it.",
+    "SNAPSHOT",
+    "    Take a full copy into the journal (admin-users only).",
+    "HELP",
+    "    Print this help.",
+];

@@ -1,0 +1,289 @@
+use redtape_wire::resp::ReplyScanner;
+
+use super::*;
+use crate::tee::{Tee, TeeMessage};
+
+struct Scene {
+    state: SessionState,
+    tee: Arc<Tee>,
+    sender: TeeSender,
+    table: CommandTable,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let tee = Arc::new(Tee::default());
+        Self {
+            state: SessionState::new(1, "1.2.3.4:5".to_owned()),
+            sender: tee.sender(),
+            tee,
+            table: CommandTable::builtin(),
+        }
+    }
+
+    fn ask(&mut self, line: &str) {
+        let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        let ask = self.state.understand(&self.table, &args, args.len());
+        self.state.forward(ask, &args, args.len(), &mut self.sender, Micros(1));
+    }
+
+    fn answer(&mut self, bytes: &[u8]) {
+        let mut scanner = ReplyScanner::new();
+        let mut used = 0;
+        while used < bytes.len() {
+            let (n, frame) = scanner.scan(&bytes[used..]).expect("sound");
+            used += n;
+            if let Some(frame) = frame {
+                self.state.reply(&frame, &mut self.sender, Micros(2));
+            }
+        }
+    }
+
+    fn said(&mut self) -> Vec<String> {
+        self.sender.flush();
+        let mut said = Vec::new();
+        self.tee.drain(|m| {
+            said.push(match m {
+                TeeMessage::Stamp(s) => {
+                    let part = |p: &Part| format!("{}:{:?}", p.db, p.name);
+                    let parts: Vec<_> = s.parts.iter().map(part).collect();
+                    format!("{} {} {}", parts.join(","), s.who.user, s.who.name)
+                }
+                TeeMessage::Replied { outcome: Outcome::Number(_), .. } => "Ran".to_owned(),
+                TeeMessage::Replied { outcome, count, .. } => vec![format!("{outcome:?}"); count as usize].join(" "),
+                TeeMessage::Correct { who, db, .. } => format!("correct {} {db}", who.user),
+            });
+        });
+        said
+    }
+}
+
+#[test]
+fn identity_and_database_follow_what_the_server_agreed_to() {
+    let mut s = Scene::new();
+    s.ask("AUTH ann bad");
+    s.ask("SELECT 99");
+    s.ask("SET k v");
+    s.answer(b"-WRONGPASS x\r\n-ERR range\r\n+OK\r\n");
+    assert_eq!(s.said(), ["99:set ann ", "correct default 99", "correct default 0", "Ran"]);
+    s.ask("HELLO 3 AUTH ann good SETNAME app");
+    s.answer(b"%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n");
+    s.ask("SELECT 3");
+    s.answer(b"+OK\r\n");
+    s.ask("SADD k v");
+    s.answer(b":0\r\n");
+    assert_eq!(s.said(), ["3:sadd ann app", "NoEffect"]);
+    s.ask("RESET");
+    s.answer(b"+RESET\r\n");
+    s.ask("GET k");
+    s.ask("DEL k");
+    s.answer(b"$-1\r\n:1\r\n");
+    assert_eq!(s.said(), ["0:del default ", "Ran"]);
+}
+
+#[test]
+fn a_transaction_is_one_stamp_and_selects_at_exec() {
+    let mut s = Scene::new();
+    for line in ["MULTI", "SET a 1", "SELECT 4", "GET a", "DEL b", "EXEC"] {
+        s.ask(line);
+    }
+    s.answer(b"+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*4\r\n+OK\r\n+OK\r\n$-1\r\n:0\r\n");
+    assert_eq!(s.said(), ["0:set,4:del default ", "Ran"]);
+    s.ask("INCR n");
+    assert_eq!(s.said(), ["4:incr default "]);
+    s.answer(b":1\r\n");
+    for line in ["MULTI", "SELECT 5", "SET a 1", "EXEC"] {
+        s.ask(line);
+    }
+    s.answer(b"+OK\r\n+QUEUED\r\n+QUEUED\r\n*-1\r\n");
+    assert_eq!(s.said(), ["Ran", "5:set default ", "NoEffect"]);
+    assert!(s.state.is_idle());
+    s.ask("INCR n");
+    assert_eq!(s.said(), ["4:incr default "]);
+}
+
+#[test]
+fn pipelined_changes_hold_at_once_and_are_corrected_when_refused() {
+    let mut s = Scene::new();
+    s.ask("SELECT 2");
+    s.ask("AUTH root guess");
+    s.ask("SET k v");
+    assert_eq!(s.said(), ["2:set root "]);
+    s.answer(b"+OK\r\n-WRONGPASS\r\n+OK\r\n");
+    assert_eq!(s.said(), ["correct default 2", "Ran"]);
+    s.ask("SET k v");
+    assert_eq!(s.said(), ["2:set default "]);
+}
+
+#[test]
+fn silenced_replies_do_not_shift_the_others() {
+    let mut s = Scene::new();
+    s.ask("GET k");
+    s.answer(b"$-1\r\n");
+    s.ask("CLIENT REPLY SKIP");
+    s.ask("SET a 1");
+    s.ask("SADD k v");
+    s.answer(b":0\r\n");
+    assert_eq!(s.said(), ["0:set default ", "0:sadd default ", "NoEffect"]);
+    s.ask("CLIENT REPLY OFF");
+    s.ask("SET a 1");
+    assert_eq!(s.said(), ["0:set default ", "Ran"]);
+    s.ask("CLIENT REPLY ON");
+    s.ask("SREM k v");
+    s.answer(b"+OK\r\n:1\r\n");
+    assert_eq!(s.said(), ["0:srem default ", "Ran"]);
+    assert!(s.state.is_idle());
+}
+
+#[test]
+fn only_a_session_without_bonds_is_free() {
+    let mut s = Scene::new();
+    assert!(!s.state.is_free(), "the server has not said yet whether it needs a password");
+    s.ask("GET k");
+    s.answer(b"-NOAUTH Authentication required.\r\n");
+    assert!(!s.state.is_free() && s.state.user().is_none());
+    s.ask("GET k");
+    assert!(!s.state.is_free(), "under way");
+    s.answer(b"$-1\r\n");
+    assert!(s.state.is_free());
+    for (bind, answer, part, answer2) in [
+        ("MULTI", "+OK", "DISCARD", "+OK"),
+        ("MULTI", "+OK", "EXEC", "*0"),
+        ("WATCH k", "+OK", "UNWATCH", "+OK"),
+        (
+            "SUBSCRIBE c",
+            "*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1",
+            "UNSUBSCRIBE",
+            "*3\r\n$11\r\nunsubscribe\r\n$1\r\nc\r\n:0",
+        ),
+        ("CLIENT TRACKING on", "+OK", "CLIENT TRACKING off", "+OK"),
+        ("CLIENT NO-EVICT on", "+OK", "CLIENT NO-EVICT off", "+OK"),
+        ("ASKING", "+OK", "GET k", "$-1"),
+        ("CLIENT KILL ID 7", ":1", "GET k", "$-1"),
+        ("CLIENT TRACKING on", "+OK", "RESET", "+RESET"),
+    ] {
+        s.ask(bind);
+        s.answer(format!("{answer}\r\n").as_bytes());
+        assert!(!s.state.is_free(), "{bind}");
+        s.ask(part);
+        s.answer(format!("{answer2}\r\n").as_bytes());
+        s.ask("GET k");
+        s.answer(b"$-1\r\n");
+        assert!(s.state.is_free(), "{bind}, {part}");
+    }
+    s.ask("NO.SUCH x");
+    s.answer(b"-ERR unknown command\r\n");
+    assert!(s.state.is_free());
+    s.ask("NEW.MODULE x");
+    s.answer(b"+OK\r\n");
+    assert!(!s.state.is_free(), "who knows what it did");
+}
+
+fn admitted() -> Scene {
+    let mut s = Scene::new();
+    s.ask("GET k");
+    s.answer(b"$-1\r\n");
+    s
+}
+
+#[test]
+fn who_asks_where_no_answer_is_seen_is_nobody() {
+    for (asks, answers) in [
+        (&["CLIENT REPLY SKIP", "AUTH root guess", "PING"][..], "+PONG\r\n"),
+        (&["CLIENT REPLY OFF", "AUTH root guess", "CLIENT REPLY ON"], "+OK\r\n"),
+        (&["MULTI", "AUTH root guess", "EXEC"], "+OK\r\n+QUEUED\r\n*1\r\n-WRONGPASS\r\n"),
+        (&["HELLO 3 AUTH root guess SETNAME \t"], "-ERR Client names cannot contain spaces\r\n"),
+        (&["CLIENT REPLY SKIP", "PING", "GET k"], "-NOPERM\r\n+PONG\r\n$-1\r\n"),
+    ] {
+        let mut s = admitted();
+        for line in asks {
+            s.ask(line);
+        }
+        s.answer(answers.as_bytes());
+        s.ask("GET k");
+        s.answer(b"$-1\r\n");
+        let state = &s.state;
+        assert!(!state.is_free() && state.user() != Some("root") && state.standing().2.is_none(), "{asks:?}");
+    }
+    let mut s = Scene::new();
+    s.ask("CLIENT REPLY SKIP");
+    s.ask("GET k");
+    s.ask("PING");
+    s.answer(b"-NOAUTH\r\n-NOAUTH\r\n-NOAUTH\r\n");
+    assert!(!s.state.is_free() && s.state.user().is_none());
+}
+
+#[test]
+fn what_binds_behind_what_lets_go_binds() {
+    for (asks, answers) in [
+        (["RESET", "CLIENT TRACKING on"], "+RESET\r\n+OK\r\n"),
+        (["CLIENT TRACKING off", "CLIENT TRACKING on BCAST"], "+OK\r\n+OK\r\n"),
+        (["UNWATCH", "WATCH k"], "+OK\r\n+OK\r\n"),
+        (["CLIENT CAPA redirect", "NO.SUCH"], "+OK\r\n-ERR unknown command\r\n"),
+    ] {
+        let mut s = admitted();
+        for line in asks {
+            s.ask(line);
+        }
+        s.answer(answers.as_bytes());
+        s.ask("GET k");
+        s.answer(b"$-1\r\n");
+        assert!(!s.state.is_free(), "{asks:?}");
+    }
+}
+
+#[test]
+fn behind_a_refused_multi_requests_run_by_themselves() {
+    let mut s = admitted();
+    for line in ["MULTI", "SELECT 5", "EXEC"] {
+        s.ask(line);
+    }
+    s.answer(b"-NOPERM\r\n+OK\r\n-ERR EXEC without MULTI\r\n");
+    s.said();
+    assert_eq!(s.state.standing().0, 5);
+}
+
+#[test]
+fn what_is_shared() {
+    let s = Scene::new();
+    let shared = |line: &str| {
+        let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        s.state.understand(&s.table, &args, args.len()).shareable
+    };
+    for line in ["GET k", "set k v", "XREAD STREAMS s 0", "PUBLISH c m", "FLUSHALL", "PING", "SORT l", "SCAN 0"] {
+        assert!(shared(line), "{line}");
+    }
+    for line in [
+        "BLPOP k 0",
+        "EVAL x 0",
+        "FCALL_RO f 0",
+        "XREAD BLOCK 0 STREAMS s $",
+        "WAIT 1 0",
+        "SELECT 1",
+        "AUTH x",
+        "HELLO 3",
+        "CLIENT ID",
+        "MULTI",
+        "EXEC",
+        "WATCH k",
+        "SUBSCRIBE c",
+        "MONITOR",
+        "CONFIG GET x",
+        "DEBUG SLEEP 1",
+        "SCRIPT KILL",
+        "SHUTDOWN",
+        "INFO",
+        "NOSUCH",
+        "ASKING",
+        "QUIT",
+        "RESET",
+        "ACL WHOAMI",
+        "CLUSTER MYID",
+        "PSYNC ? -1",
+        "BGSAVE",
+        "COMMAND",
+        "MIGRATE a b c d e",
+    ] {
+        assert!(!shared(line), "{line}");
+    }
+}

@@ -1,0 +1,137 @@
+//! The client's end of one session.
+
+use std::time::{Duration, Instant};
+
+use super::socket::{Outgoing, Socket};
+use crate::session::{RequestScan, SessionState};
+
+/// Requests of one session that may wait for their replies; then it is not read from.
+pub(super) const IN_FLIGHT_MAX: usize = 1 << 20;
+/// Requests of one session that may wait on a lane.
+pub(super) const LANE_IN_FLIGHT_MAX: usize = 1024;
+/// A client with so many unsent bytes is slow: its own connection to the server is not read from until it has
+/// read, and it shares none.
+pub(super) const CLIENT_OUT_HIGH: usize = 1 << 20;
+/// A client whose connection to the server has ended gets so long to read what was said before.
+pub(super) const FINISH_MAX: Duration = Duration::from_mins(1);
+/// So long we wait for a client to close after we have.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
+
+/// How far the connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The load balancer's header comes first; then TLS, if so.
+    Header { tls: bool },
+    /// Requests are served.
+    Open,
+    /// Its home is gone; what is in flight on a lane is still answered, until then.
+    Ending { until: Instant },
+    /// Nothing is served any more; what was said is still sent, until then.
+    Finishing { until: Instant },
+    /// All was sent and our side is closed; what comes is thrown away, until then.
+    Lingering { until: Instant },
+}
+
+/// The lane that a session used last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LaneRef {
+    pub(super) link: usize,
+    pub(super) generation: u64,
+}
+
+/// See the module. An idle one owns no buffers.
+#[allow(clippy::struct_excessive_bools)] // Each is a fact of its own.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) socket: Socket,
+    pub(super) generation: u64,
+    pub(super) stage: Stage,
+    pub(super) state: SessionState,
+    pub(super) scan: RequestScan,
+    /// Bytes read and not yet forwarded.
+    pub(super) input: Vec<u8>,
+    pub(super) out: Outgoing,
+    /// Its own connection to the server.
+    pub(super) home: Option<usize>,
+    pub(super) lane: Option<LaneRef>,
+    /// What is in flight, is so on the lane.
+    pub(super) on_lane: bool,
+    /// The lane was used since the server last heard of this session at home.
+    pub(super) behind: bool,
+    /// Bytes of a reply that the client gets otherwise than as they are, or not at all.
+    pub(super) held: Option<Vec<u8>>,
+    /// The socket may have more to read.
+    pub(super) readable: bool,
+    /// Its side is closed for writing; what it sent before is still read.
+    pub(super) read_closed: bool,
+    /// All that it sent was read.
+    pub(super) eof: bool,
+    /// Its next request waits until what is in flight is answered, or until there is room for it.
+    pub(super) waiting: bool,
+    /// Its home is gone; whether the server lives is being asked.
+    pub(super) probing: bool,
+    /// A request of its own is being answered by the proxy, on another thread.
+    pub(super) asking: bool,
+    /// The server has been asked whether it may ask the proxy.
+    pub(super) questioned: bool,
+    /// In the list of those to be served.
+    pub(super) queued: bool,
+    pub(super) opened: Instant,
+    pub(super) active: Instant,
+    /// When the server last heard of it at home.
+    pub(super) home_active: Instant,
+}
+
+impl Client {
+    pub(super) fn new(socket: Socket, addr: String, session: u64, stage: Stage, now: Instant) -> Self {
+        Self {
+            socket,
+            generation: session,
+            stage,
+            state: SessionState::new(session, addr),
+            scan: RequestScan::default(),
+            input: Vec::new(),
+            out: Outgoing::default(),
+            home: None,
+            lane: None,
+            on_lane: false,
+            behind: false,
+            held: None,
+            readable: false,
+            read_closed: false,
+            eof: false,
+            waiting: false,
+            probing: false,
+            asking: false,
+            questioned: false,
+            queued: false,
+            opened: now,
+            active: now,
+            home_active: now,
+        }
+    }
+
+    /// Its requests are taken now.
+    pub(super) fn takes_requests(&self) -> bool {
+        self.stage == Stage::Open && !self.waiting && !self.probing && !self.asking
+    }
+
+    /// What comes by its home has to wait: pushes that were not asked for stand between replies, never inside.
+    pub(super) fn listens_elsewhere(&self) -> bool {
+        self.on_lane && self.state.replies.resp3 && !self.probing && self.in_flight() > 0
+    }
+
+    /// Header and handshake are through.
+    pub(super) fn is_introduced(&self) -> bool {
+        !matches!(self.stage, Stage::Header { .. }) && !self.socket.is_handshaking()
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.state.replies.in_flight()
+    }
+
+    /// Nothing is under way: it may be closed without losing a reply.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.asking && self.out.is_empty() && self.input.is_empty() && self.state.is_idle() && !self.scan.is_inside()
+    }
+}

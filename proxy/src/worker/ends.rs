@@ -1,0 +1,260 @@
+//! What happens when something ends: a client, a session's own connection, a lane, the server.
+//!
+//! | what ends | in flight | what the client sees |
+//! | --- | --- | --- |
+//! | client | anything | its home is closed; replies that still come on a lane are thrown away |
+//! | lane | on it | for each an error: it may or may not have run; the session goes on |
+//! | lane and home, the server lives (its user was deleted) | on the lane | the connection ends, as directly |
+//! | lane, in the middle of a reply | on it | that client's connection ends, as nothing can follow half a reply |
+//! | home, while requests are in flight on a lane | on the lane | those are answered, then the connection ends |
+//! | home, the server lives (`CLIENT KILL`, `QUIT`, a protocol error, its `timeout`) | anything | the connection ends, as directly |
+//! | home, the server is gone | anything | for each an error: it may or may not have run; the connection ends |
+//! | home can't be opened | what waited for it | for each an error: not reachable; the session goes on |
+//!
+//! Nothing is ever sent to the server a second time.
+
+use redtape_journal::Micros;
+use std::time::Duration;
+
+use super::Worker;
+use super::client::{FINISH_MAX, LINGER, Stage};
+use super::link::{ClientRef, Role, Stage as LinkStage};
+use crate::session::{Intent, RequestScan};
+
+/// Errors given for requests in flight when the server goes away; the rest see the connection close.
+const LOST_ERRORS_MAX: usize = 10_000;
+/// A living server answers a PING within this time, or is busy.
+pub(super) const ALIVE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Reads of one turn of what a client still says that is not served any more.
+const LINGER_READS_MAX: usize = 16;
+const LOST: &str = "-ERR redtape: the connection to the upstream was lost; this command may or may not have run\r\n";
+
+impl Worker {
+    /// Ends a session at once.
+    pub(super) fn close_client(&mut self, index: usize) {
+        let Some(mut client) = self.clients.try_remove(index) else { return };
+        client.state.close(&mut self.tee, Micros::now());
+        client.socket.deregister(self.poll.registry());
+        if let Some(home) = client.home {
+            // What it sent before it left is the server's to run.
+            let link = &mut self.links[home];
+            if !link.out.is_empty() && !matches!(link.stage, LinkStage::Connecting { .. }) {
+                self.tee.flush();
+                let link = &mut self.links[home];
+                // Whatever does not fit now is lost with it, as directly.
+                let _ = link.out.send(&mut link.socket, false);
+            }
+            self.drop_link(home);
+        }
+        self.shared.metrics.sessions.dec();
+        self.shared.clients.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        self.load.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Ends a session as soon as it has read what was said.
+    pub(super) fn finish(&mut self, index: usize) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        if matches!(client.stage, Stage::Finishing { .. } | Stage::Lingering { .. }) {
+            return;
+        }
+        client.stage = Stage::Finishing { until: self.now + FINISH_MAX };
+        client.input = Vec::new();
+        if let Some(home) = client.home.take() {
+            self.drop_link(home);
+        }
+        let client = &self.clients[index];
+        let reference = ClientRef { index, generation: client.generation };
+        self.client_writable(reference);
+    }
+
+    /// All was said. Bytes that the client still sends would make the kernel take back what it has not read yet.
+    pub(super) fn linger(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        client.socket.shutdown();
+        client.stage = Stage::Lingering { until: self.now + LINGER };
+        client.readable = true;
+        self.read_on_for_nothing(index);
+    }
+
+    pub(super) fn read_on_for_nothing(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        let mut room = [0; 4096];
+        for _ in 0..LINGER_READS_MAX {
+            match client.socket.read(&mut room) {
+                Ok(n) if n > 0 => {}
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                    client.readable = false;
+                    return;
+                }
+                _ => return self.close_client(index),
+            }
+        }
+        let reference = ClientRef { index, generation: client.generation };
+        self.queue_client(reference);
+    }
+
+    /// Takes a link away; nothing else changes.
+    pub(super) fn drop_link(&mut self, index: usize) {
+        let Some(mut link) = self.links.try_remove(index) else { return };
+        link.socket.deregister(self.poll.registry());
+        if matches!(link.stage, LinkStage::Connecting { .. }) {
+            self.connecting -= 1;
+        }
+        if matches!(link.role, Role::Lane(_)) {
+            self.shared.metrics.lanes.dec();
+        }
+    }
+
+    /// The server has closed a link.
+    pub(super) fn link_lost(&mut self, index: usize) {
+        match &self.links[index].role {
+            Role::Home(owner) => {
+                let owner = *owner;
+                self.drop_link(index);
+                self.home_lost(owner);
+            }
+            Role::Lane(_) => self.lane_lost(index),
+            Role::Probe => self.probe_answered(false),
+        }
+    }
+
+    fn home_lost(&mut self, owner: ClientRef) {
+        let until = self.now + FINISH_MAX;
+        let Some(client) = self.client(owner) else { return };
+        client.home = None;
+        if client.on_lane && client.in_flight() > 0 {
+            // The lane may still answer.
+            client.stage = Stage::Ending { until };
+            return;
+        }
+        let replies = &client.state.replies;
+        let told = replies.is_lost()
+            || replies.farewell
+            || client.state.mid_reply
+            || replies.subscribed()
+            || matches!(replies.front(), Some(Intent::Farewell));
+        // A server that lives has closed on purpose (QUIT behind a pipeline, CLIENT KILL, a protocol
+        // error): then the client sees just that.
+        if told || client.in_flight() == 0 || client.eof {
+            return self.finish(owner.index);
+        }
+        self.ask_whether_it_lives(owner);
+    }
+
+    /// Has the server asked, by a connection of its own. Its answer comes behind whatever the server did before: what
+    /// it closed together is seen to be closed by then.
+    fn ask_whether_it_lives(&mut self, waiter: ClientRef) {
+        if let Some(client) = self.client(waiter) {
+            client.probing = true;
+            let home = client.home;
+            self.probe_waiters.push(waiter);
+            // What happened there is part of the verdict.
+            if let Some(home) = home
+                && let Some(link) = self.links.get(home)
+                && link.readable
+            {
+                self.ready_links.push((home, link.generation));
+            }
+        }
+        if self.probe.is_none() && self.verdict.is_none() {
+            match self.dial(Role::Probe, self.now + ALIVE_TIMEOUT) {
+                Ok(link) => self.probe = Some((link, self.links[link].generation)),
+                Err(_) => self.probe_answered(false),
+            }
+        }
+    }
+
+    /// It is known whether the server lives. What follows from it comes at the end of the turn, when all that the server
+    /// did before has been read.
+    pub(super) fn probe_answered(&mut self, alive: bool) {
+        if let Some((link, generation)) = self.probe.take()
+            && self.link(link, generation).is_some()
+        {
+            self.drop_link(link);
+        }
+        self.verdict = Some(alive);
+    }
+
+    /// Tells those who wait for the probe.
+    pub(super) fn pass_verdict(&mut self) {
+        let Some(alive) = self.verdict.take() else { return };
+        for waiter in std::mem::take(&mut self.probe_waiters) {
+            let Some(client) = self.clients.get_mut(waiter.index).filter(|c| c.generation == waiter.generation) else {
+                continue;
+            };
+            client.probing = false;
+            let closed = client.home.is_none();
+            let pending = client.state.asked();
+            if pending > 0 && !(alive && closed) {
+                client.out.push(LOST.repeat(pending.min(LOST_ERRORS_MAX)).as_bytes());
+                self.shared.metrics.error("upstream_lost");
+            }
+            if closed {
+                self.finish(waiter.index);
+                continue;
+            }
+            let now = Micros::now();
+            while client.state.lose_front(&mut self.tee, now) {}
+            client.readable = true;
+            self.client_writable(waiter);
+            self.after_replies(waiter);
+            self.queue_client(waiter);
+        }
+    }
+
+    /// A lane is gone: who waited on it hears so, and goes on.
+    pub(super) fn lane_lost(&mut self, index: usize) {
+        let Some(link) = self.links.get_mut(index) else { return };
+        let queue = std::mem::take(&mut link.queue);
+        let mid_reply = !link.scanner.at_boundary() && !link.in_push;
+        if let Role::Lane(key) = &link.role {
+            self.lanes.closed(key);
+        }
+        self.drop_link(index);
+        for (n, waiter) in queue.into_iter().enumerate() {
+            if self.client(waiter.client).is_none_or(|c| c.probing) {
+                continue;
+            }
+            if n == 0 && mid_reply {
+                self.finish(waiter.client.index);
+            } else {
+                self.ask_whether_it_lives(waiter.client);
+            }
+        }
+    }
+
+    /// No way to the server worked.
+    pub(super) fn connect_failed(&mut self, index: usize, why: &str) {
+        let owner = match &self.links[index].role {
+            Role::Home(owner) => *owner,
+            Role::Lane(key) => {
+                self.lanes.closed(key);
+                return self.drop_link(index);
+            }
+            Role::Probe => return self.probe_answered(false),
+        };
+        let sentence = self.shared.upstream.failed(why);
+        self.drop_link(index);
+        let Some(client) = self.clients.get_mut(owner.index).filter(|c| c.generation == owner.generation) else {
+            return;
+        };
+        client.home = None;
+        let waiting = client.state.replies.pending().filter(|p| p.intent != Intent::Ours).count();
+        let cut = client.scan.is_inside() || client.state.replies.is_lost();
+        client.out.push(format!("-ERR {sentence}\r\n").repeat(waiting.max(usize::from(cut))).as_bytes());
+        // Nothing of it has reached the server: the session begins anew.
+        client.state.start_over(&mut self.tee, Micros::now());
+        client.scan = RequestScan::default();
+        client.lane = None;
+        client.waiting = false;
+        client.questioned = false;
+        if cut {
+            return self.finish(owner.index);
+        }
+        if let Some(client) = self.client(owner) {
+            client.readable = true;
+        }
+        self.client_writable(owner);
+        self.queue_client(owner);
+    }
+}

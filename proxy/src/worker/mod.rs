@@ -1,0 +1,465 @@
+//! The data path: one thread that moves the bytes of its sessions, and waits for nothing but readiness.
+//!
+//! ```text
+//!             ┌──────────────── one turn ─────────────────────────────────────────────────┐
+//!  epoll ───► │ requests: read clients ─► cut ─► route ─► stamps ─► append to links        │
+//!             │ flush:    the tee, then one write for each link                           │
+//!             │ replies:  read links ─► whose is it ─► write to clients                   │
+//!             └───────────────────────────────────────────────────────────────────────────┘
+//!
+//!  client ── session ──┬── home: the session's own connection, for all that has state
+//!                      └── lane: shared by sessions of one user, database and protocol
+//! ```
+//!
+//! Invariants:
+//! - A session's requests are in flight on one link at a time: home, or its lane. It changes over only when nothing
+//!   is in flight and nothing binds it, so the order of its replies is the order of its requests.
+//! - Only requests that are whole, well-formed and without effect on the connection are put on a lane.
+//! - The tee is flushed before requests are written, so the stamp is there before the effect.
+//! - Bytes of a link are scanned before they pass: where a reply ends is known when it ends.
+//! - Nothing waits without a limit, and nobody is read from whose bytes can't go on.
+//!
+//! What happens when something breaks is in [`ends`].
+
+mod client;
+mod dial;
+mod ends;
+mod lanes;
+mod link;
+mod own;
+mod pause;
+mod replies;
+mod requests;
+mod socket;
+mod timers;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use mio::{Events, Poll, Token, Waker};
+use redtape_wire::command::CommandTable;
+use slab::Slab;
+
+use self::client::Client;
+use self::lanes::Lanes;
+use self::link::{ClientRef, Link};
+pub(crate) use self::pause::Pause;
+pub(crate) use self::socket::Stream;
+use crate::commands::Desk;
+use crate::config::Sharing;
+use crate::metrics::Metrics;
+use crate::reload::Live;
+use crate::tee::{Tee, TeeSender};
+use crate::tls::TlsAcceptor;
+use crate::upstream::Upstream;
+
+/// Messages that may wait for a worker.
+const INBOX_MAX: usize = 1024;
+/// Events taken at once.
+const EVENTS_MAX: usize = 1024;
+/// Bytes read from one connection at once.
+const READ_BYTES: usize = 128 * 1024;
+/// How often in one turn it is looked whether more clients are ready, and requests that are enough at once.
+const GATHER_ROUNDS: usize = 3;
+const GATHER_MAX: usize = 32;
+/// Reads of one link in one turn.
+const LINK_READS_MAX: usize = 8;
+/// Sessions that are still busy so long after a shutdown began are cut.
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+const WAKE: Token = Token(usize::MAX);
+
+/// What all workers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Where requests go.
+    pub upstream: Upstream,
+    /// Whether sessions share connections.
+    pub sharing: Sharing,
+    /// Towards clients that speak TLS.
+    pub acceptor: Option<Arc<TlsAcceptor>>,
+    /// What can change while redtape runs.
+    pub live: Arc<ArcSwap<Live>>,
+    /// Where stamps go.
+    pub tee: Arc<Tee>,
+    /// The server's commands.
+    pub table: Arc<ArcSwap<CommandTable>>,
+    /// Counted here.
+    pub metrics: Metrics,
+    /// Clients of all workers.
+    pub clients: AtomicUsize,
+    /// Whether clients are paused.
+    pub pause: Pause,
+    /// Answers `REDTAPE.*`.
+    pub desk: Desk,
+    /// Threads that work for it.
+    pub desk_threads: Arc<AtomicUsize>,
+}
+
+/// A client that was just accepted.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub stream: Stream,
+    pub from: From,
+    /// It speaks TLS.
+    pub tls: bool,
+    /// A load balancer says first who it is.
+    pub header: bool,
+}
+
+/// From where a client comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum From {
+    Addr(SocketAddr),
+    /// The socket's path.
+    Unix(String),
+}
+
+impl std::fmt::Display for From {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Addr(addr) => addr.fmt(f),
+            // As `CLIENT LIST` has it.
+            Self::Unix(path) => write!(f, "{path}:0"),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Message {
+    Arrival(Arrival),
+    Drain,
+    /// What the proxy itself answers a client.
+    Answered(ClientRef, Vec<u8>),
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub(crate) struct WorkerHandle {
+    inbox: SyncSender<Message>,
+    waker: Arc<Waker>,
+    /// Clients it has, or is about to have.
+    load: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+}
+
+impl WorkerHandle {
+    /// Starts the `n`-th worker.
+    pub(crate) fn start(n: usize, shared: Arc<Shared>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        let (inbox, messages) = sync_channel(INBOX_MAX);
+        let load = Arc::new(AtomicUsize::new(0));
+        let mut worker = Worker::new(poll, (inbox.clone(), messages), waker.clone(), load.clone(), shared);
+        let thread = std::thread::Builder::new().name(format!("worker-{n}")).spawn(move || worker.run())?;
+        Ok(Self { inbox, waker, load, thread })
+    }
+
+    /// How many clients it has.
+    pub(crate) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    /// Hands a client over. Waits while the worker has too much to do.
+    pub(crate) fn take(&self, arrival: Arrival) {
+        self.load.fetch_add(1, Ordering::Relaxed);
+        self.tell(Message::Arrival(arrival));
+    }
+
+    fn tell(&self, message: Message) {
+        // A worker ends only after its handle, or by a panic, which is reported when it is joined.
+        if let Err(TrySendError::Full(message)) = self.inbox.try_send(message) {
+            let _ = self.waker.wake();
+            let _ = self.inbox.send(message);
+        }
+        if let Err(e) = self.waker.wake() {
+            tracing::error!(error = %e, "can't wake a worker");
+        }
+    }
+
+    /// Lets sessions finish what is under way, at most [`DRAIN_TIMEOUT`].
+    pub(crate) fn begin_drain(&self) {
+        self.tell(Message::Drain);
+    }
+
+    /// Waits for its end.
+    pub(crate) fn join(self) {
+        if self.thread.join().is_err() {
+            tracing::error!("a worker ended with a panic");
+        }
+    }
+}
+
+/// Numbers of one turn, told to the metrics once.
+#[derive(Debug, Default)]
+struct Counts {
+    commands: u64,
+    received: u64,
+    sent: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+struct Worker {
+    poll: Poll,
+    messages: Receiver<Message>,
+    /// Its own, for threads that work for it.
+    inbox: SyncSender<Message>,
+    waker: Arc<Waker>,
+    load: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
+    tee: TeeSender,
+    table: Arc<CommandTable>,
+    live: Arc<Live>,
+    clients: Slab<Client>,
+    links: Slab<Link>,
+    lanes: Lanes,
+    /// Clients to be served in this turn or the next.
+    ready_clients: Vec<ClientRef>,
+    /// Links to be read from in this turn or the next, with their generations.
+    ready_links: Vec<(usize, u64)>,
+    /// Links with something to send.
+    dirty: Vec<usize>,
+    /// Asks whether the server lives, and who wants to know.
+    probe: Option<(usize, u64)>,
+    probe_waiters: Vec<ClientRef>,
+    /// What the probe said, in this turn.
+    verdict: Option<bool>,
+    /// Links that are not connected yet.
+    connecting: usize,
+    next_generation: u64,
+    scratch: Box<[u8]>,
+    counts: Counts,
+    now: Instant,
+    next_tick: Instant,
+    /// When all clients are looked at.
+    next_check: Instant,
+    draining: Option<Instant>,
+}
+
+fn client_token(index: usize) -> Token {
+    Token(index * 2)
+}
+
+fn link_token(index: usize) -> Token {
+    Token(index * 2 + 1)
+}
+
+impl Worker {
+    fn new(
+        poll: Poll,
+        (inbox, messages): (SyncSender<Message>, Receiver<Message>),
+        waker: Arc<Waker>,
+        load: Arc<AtomicUsize>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            poll,
+            messages,
+            inbox,
+            waker,
+            load,
+            tee: shared.tee.sender(),
+            table: shared.table.load_full(),
+            live: shared.live.load_full(),
+            shared,
+            clients: Slab::new(),
+            links: Slab::new(),
+            lanes: Lanes::default(),
+            ready_clients: Vec::new(),
+            ready_links: Vec::new(),
+            dirty: Vec::new(),
+            probe: None,
+            probe_waiters: Vec::new(),
+            verdict: None,
+            connecting: 0,
+            next_generation: 1,
+            scratch: vec![0; READ_BYTES].into_boxed_slice(),
+            counts: Counts::default(),
+            now,
+            next_tick: now,
+            next_check: now,
+            draining: None,
+        }
+    }
+
+    fn run(&mut self) {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        while !self.is_drained() {
+            let nothing_left = self.ready_clients.is_empty() && self.ready_links.is_empty() && self.verdict.is_none();
+            let timeout =
+                if nothing_left { self.next_tick.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+            match self.poll.poll(&mut events, Some(timeout)) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => {
+                    tracing::error!(error = %e, "a worker can't wait for its sockets; it ends");
+                    return;
+                }
+            }
+            self.turn(&mut events);
+        }
+        self.close_all();
+    }
+
+    fn turn(&mut self, events: &mut Events) {
+        self.now = Instant::now();
+        self.note(events);
+        self.renew_settings();
+        self.serve_clients();
+        for _ in 0..GATHER_ROUNDS {
+            if !self.more_may_come() {
+                break;
+            }
+            // Whoever waits for this core has work for us: with it, one system call will do for more requests. When
+            // nobody does, this takes no time.
+            std::thread::yield_now();
+            if self.poll.poll(events, Some(Duration::ZERO)).is_err() || events.is_empty() {
+                break;
+            }
+            self.note(events);
+            self.serve_clients();
+        }
+        self.flush_links();
+        for (link, generation) in std::mem::take(&mut self.ready_links) {
+            self.serve_link(link, generation);
+        }
+        self.pass_verdict();
+        self.flush_links();
+        self.tick();
+        self.tell_counts();
+    }
+
+    /// Some requests are about to go to the server by lanes, and other clients of theirs may have more.
+    fn more_may_come(&self) -> bool {
+        let gathered: usize = self.dirty.iter().filter_map(|l| self.links.get(*l)).map(|l| l.unsent).sum();
+        gathered > 0 && gathered < GATHER_MAX.min(self.clients.len() / 2)
+    }
+
+    fn serve_clients(&mut self) {
+        // Those who are put on the list from here on have their turn in the next round.
+        for client in std::mem::take(&mut self.ready_clients) {
+            self.serve_client(client);
+        }
+    }
+
+    /// Takes note of who is ready for what.
+    fn note(&mut self, events: &Events) {
+        let mut woken = false;
+        for event in events {
+            match event.token() {
+                WAKE => woken = true,
+                Token(t) if t % 2 == 0 => self.client_event(t / 2, event),
+                Token(t) => self.link_event(t / 2, event),
+            }
+        }
+        if woken {
+            self.read_messages();
+        }
+    }
+
+    fn client_event(&mut self, index: usize, event: &mio::event::Event) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            client.readable = true;
+            client.read_closed |= event.is_read_closed() || event.is_error();
+        }
+        let (writable, reference) = (event.is_writable(), ClientRef { index, generation: client.generation });
+        if client.readable {
+            self.queue_client(reference);
+        }
+        if writable {
+            self.client_writable(reference);
+        }
+    }
+
+    fn link_event(&mut self, index: usize, event: &mio::event::Event) {
+        let Some(link) = self.links.get_mut(index) else { return };
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            link.readable = true;
+            link.read_closed |= event.is_read_closed() || event.is_error();
+        }
+        let generation = link.generation;
+        if event.is_writable() {
+            self.link_writable(index);
+        }
+        if self.link(index, generation).is_some_and(|l| l.readable) {
+            self.ready_links.push((index, generation));
+        }
+    }
+
+    fn queue_client(&mut self, client: ClientRef) {
+        if let Some(c) = self.client(client)
+            && !c.queued
+        {
+            c.queued = true;
+            self.ready_clients.push(client);
+        }
+    }
+
+    /// The client, unless it has gone.
+    fn client(&mut self, client: ClientRef) -> Option<&mut Client> {
+        self.clients.get_mut(client.index).filter(|c| c.generation == client.generation)
+    }
+
+    /// The link, unless it has gone.
+    fn link(&mut self, index: usize, generation: u64) -> Option<&mut Link> {
+        self.links.get_mut(index).filter(|l| l.generation == generation)
+    }
+
+    fn generation(&mut self) -> u64 {
+        self.next_generation += 1;
+        self.next_generation
+    }
+
+    fn renew_settings(&mut self) {
+        let table = self.shared.table.load();
+        if !Arc::ptr_eq(&table, &self.table) {
+            self.table = arc_swap::Guard::into_inner(table);
+        }
+        let live = self.shared.live.load();
+        if !Arc::ptr_eq(&live, &self.live) {
+            self.live = arc_swap::Guard::into_inner(live);
+        }
+    }
+
+    fn read_messages(&mut self) {
+        while let Ok(message) = self.messages.try_recv() {
+            match message {
+                Message::Arrival(arrival) => self.arrive(arrival),
+                Message::Answered(client, bytes) => self.own_answer(client, &bytes),
+                Message::Drain => self.draining = Some(self.now + DRAIN_TIMEOUT),
+            }
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        let Some(until) = self.draining else { return false };
+        let late = self.now >= until && !self.clients.is_empty();
+        if late {
+            tracing::warn!(clients = self.clients.len(), "clients that were still busy are disconnected");
+        }
+        late || self.clients.is_empty()
+    }
+
+    fn tell_counts(&mut self) {
+        let counts = std::mem::take(&mut self.counts);
+        let metrics = &self.shared.metrics;
+        for (n, counter) in [
+            (counts.commands, &metrics.commands),
+            (counts.received, &metrics.client_received_bytes),
+            (counts.sent, &metrics.client_sent_bytes),
+        ] {
+            if n > 0 {
+                counter.inc_by(n);
+            }
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! From the server to clients: reads links, finds out whose each reply is, and writes.
+
+use std::io;
+
+use redtape_journal::Micros;
+
+use super::client::{CLIENT_OUT_HIGH, IN_FLIGHT_MAX};
+use super::link::{ClientRef, Greeting, Role, Stage};
+use super::{LINK_READS_MAX, READ_BYTES, Worker};
+use crate::session::Intent;
+
+impl Worker {
+    /// Reads a link that is ready.
+    pub(super) fn serve_link(&mut self, index: usize, generation: u64) {
+        let Some(link) = self.link(index, generation) else { return };
+        if matches!(link.stage, Stage::Connecting { .. }) {
+            self.go_on_connecting(index);
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for _ in 0..LINK_READS_MAX {
+            if !self.may_read(index, generation) {
+                break;
+            }
+            let Some(link) = self.link(index, generation) else { break };
+            match link.socket.read(&mut scratch) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    link.readable = false;
+                }
+                // A server that is killed resets the connection: it ended, as with an orderly close.
+                Ok(0) | Err(_) => {
+                    link.readable = false;
+                    self.link_lost(index);
+                }
+                Ok(n) => {
+                    if link.socket.is_drained_by(n, READ_BYTES) && !link.read_closed {
+                        link.readable = false;
+                    }
+                    self.take_replies(index, &scratch[..n]);
+                }
+            }
+        }
+        self.scratch = scratch;
+        if self.may_read(index, generation) {
+            self.ready_links.push((index, generation));
+        }
+    }
+
+    /// There is something to read, and room for it where it goes.
+    fn may_read(&self, index: usize, generation: u64) -> bool {
+        let Some(link) = self.links.get(index).filter(|l| l.generation == generation) else { return false };
+        if !link.readable || matches!(link.stage, Stage::Connecting { .. }) {
+            return false;
+        }
+        match &link.role {
+            Role::Lane(_) | Role::Probe => true,
+            // With so many requests in flight that no more are taken, replies have to go on, or a client that
+            // reads only when it has sent everything would wait for ever.
+            // A push must not come into the middle of a reply by a lane.
+            Role::Home(owner) => self.clients.get(owner.index).is_none_or(|c| {
+                !c.listens_elsewhere() && (c.out.len() < CLIENT_OUT_HIGH || c.in_flight() > IN_FLIGHT_MAX / 2)
+            }),
+        }
+    }
+
+    fn take_replies(&mut self, index: usize, bytes: &[u8]) {
+        match &self.links[index].role {
+            Role::Home(owner) => {
+                let owner = *owner;
+                self.home_replies(index, owner, bytes);
+            }
+            Role::Lane(_) => self.lane_replies(index, bytes),
+            Role::Probe => self.probe_answered(true),
+        }
+    }
+
+    /// Replies of a session's own connection: all are its own.
+    fn home_replies(&mut self, index: usize, owner: ClientRef, bytes: &[u8]) {
+        let Some(client) = self.clients.get_mut(owner.index).filter(|c| c.generation == owner.generation) else {
+            return;
+        };
+        let link = &mut self.links[index];
+        let now = Micros::now();
+        let (mut passed, mut at) = (0, 0);
+        let mut failed = false;
+        if client.state.replies.is_lost()
+            && let Some(held) = client.held.take()
+        {
+            failed |= pass(client, &held).is_err();
+        }
+        while at < bytes.len() && !client.state.replies.is_lost() {
+            let held = matches!(client.state.replies.front(), Some(Intent::Ours | Intent::Complete(_)));
+            if held && client.held.is_none() && link.scanner.at_boundary() {
+                failed |= pass(client, &bytes[passed..at]).is_err();
+                passed = at;
+                client.held = Some(Vec::new());
+            }
+            let Ok((len, frame)) = link.scanner.scan(&bytes[at..]) else {
+                client.state.close(&mut self.tee, now);
+                if let Some(held) = client.held.take() {
+                    failed |= pass(client, &held).is_err();
+                }
+                break;
+            };
+            at += len;
+            if let Some(held) = &mut client.held {
+                held.extend_from_slice(&bytes[passed..at]);
+                passed = at;
+            }
+            let Some(frame) = frame else { continue };
+            let answered = client.state.reply(&frame, &mut self.tee, now);
+            if let Some(held) = client.held.take() {
+                failed |= match &answered {
+                    Some(Intent::Ours) => false,
+                    Some(Intent::Complete(lack)) => {
+                        let whole = self.shared.desk.complete(lack, &held, client.state.replies.resp3);
+                        pass(client, &whole).is_err()
+                    }
+                    // A push came before it.
+                    _ => pass(client, &held).is_err(),
+                };
+            }
+            match answered {
+                None | Some(Intent::Plain | Intent::Ours | Intent::Complete(_)) => {}
+                Some(Intent::Pause(millis)) => self.shared.pause.agreed(millis, self.now),
+                Some(_) => client.lane = None,
+            }
+        }
+        client.state.mid_reply = !link.scanner.at_boundary();
+        failed |= pass(client, &bytes[passed..]).is_err();
+        self.counts.sent += bytes.len() as u64;
+        client.active = self.now;
+        if failed {
+            self.close_client(owner.index);
+        } else {
+            self.after_replies(owner);
+        }
+    }
+
+    /// Replies of a lane: each belongs to whoever has waited longest.
+    fn lane_replies(&mut self, index: usize, bytes: &[u8]) {
+        let now = Micros::now();
+        let mut at = 0;
+        while at < bytes.len() {
+            let link = &mut self.links[index];
+            if link.in_push || (bytes[at] == b'>' && link.scanner.at_boundary()) {
+                // Somebody has invalidations sent here. They are nobody's reply.
+                let Ok((len, frame)) = link.scanner.scan(&bytes[at..]) else { return self.lane_lost(index) };
+                link.in_push = frame.is_none();
+                at += len;
+                continue;
+            }
+            if !matches!(link.stage, Stage::Ready) {
+                match self.greet(index, &bytes[at..]) {
+                    Some(len) => at += len,
+                    None => return,
+                }
+                continue;
+            }
+            let link = &mut self.links[index];
+            let Some(front) = link.queue.front().copied() else {
+                // The server says something that nobody has asked for: it is about to close.
+                let said = String::from_utf8_lossy(&bytes[at..bytes.len().min(at + 100)]).into_owned();
+                tracing::debug!(said, "an unasked reply on a shared connection; it is given up");
+                return self.lane_lost(index);
+            };
+            let mut client =
+                self.clients.get_mut(front.client.index).filter(|c| c.generation == front.client.generation);
+            let from = at;
+            let mut left = front.count;
+            // A run of replies for one client is one write.
+            while at < bytes.len() && left > 0 && !(bytes[at] == b'>' && link.scanner.at_boundary()) {
+                let Ok((len, frame)) = link.scanner.scan(&bytes[at..]) else {
+                    tracing::warn!("what the server sends on a shared connection is no RESP; it is given up");
+                    return self.lane_lost(index);
+                };
+                at += len;
+                if let Some(frame) = frame {
+                    left -= 1;
+                    link.answered(self.now);
+                    if let Some(client) = &mut client {
+                        client.state.reply(&frame, &mut self.tee, now);
+                    }
+                }
+            }
+            let mid_reply = !link.scanner.at_boundary();
+            let Some(client) = client else { continue };
+            client.state.mid_reply = mid_reply;
+            client.active = self.now;
+            self.counts.sent += (at - from) as u64;
+            if pass(client, &bytes[from..at]).is_err() {
+                self.close_client(front.client.index);
+            } else {
+                self.after_replies(front.client);
+            }
+        }
+        let link = &self.links[index];
+        if !link.out.is_empty() && !link.gathers() {
+            self.make_dirty(index);
+        }
+    }
+
+    /// What a new lane hears first. Gives how many bytes were used; `None` = it is no lane.
+    fn greet(&mut self, index: usize, bytes: &[u8]) -> Option<usize> {
+        let link = &mut self.links[index];
+        let Stage::Greeting(expected) = &mut link.stage else { return None };
+        let Ok((len, frame)) = link.scanner.scan(bytes) else {
+            self.lane_lost(index);
+            return None;
+        };
+        let Some(frame) = frame else { return Some(len) };
+        let error = matches!(frame.kind, b'-' | b'!');
+        let line = frame.line.as_bytes();
+        let fine = match expected.pop_front() {
+            None => false,
+            Some(Greeting::Accepted) => !error,
+            Some(Greeting::Admitted) => !error || line.starts_with(b"NOPERM"),
+            Some(Greeting::Any) => true,
+        };
+        if !fine {
+            let Role::Lane(key) = &link.role else { return None };
+            let key = key.clone();
+            tracing::debug!(
+                said = String::from_utf8_lossy(line).as_ref(),
+                "no shared connection for this user and database; its sessions use their own"
+            );
+            self.drop_link(index);
+            self.lanes.refused(key, self.now);
+            return None;
+        }
+        if expected.is_empty() {
+            link.stage = Stage::Ready;
+        }
+        Some(len)
+    }
+
+    /// A session got replies: what waited for them goes on.
+    pub(super) fn after_replies(&mut self, reference: ClientRef) {
+        let limit = self.live.output_limit;
+        let Some(client) = self.client(reference) else { return };
+        if client.out.len() > limit {
+            let session = client.state.id();
+            self.shared.metrics.error("output_limit");
+            tracing::warn!(session, limit, "a client that does not read its replies is disconnected");
+            return self.close_client(reference.index);
+        }
+        let in_flight = client.in_flight();
+        if in_flight == 0
+            && client.on_lane
+            && let Some(home) = client.home
+            && let Some(link) = self.links.get(home)
+            && link.readable
+        {
+            self.ready_links.push((home, link.generation));
+        }
+        let Some(client) = self.client(reference) else { return };
+        if matches!(client.stage, super::client::Stage::Ending { .. }) {
+            if in_flight == 0 {
+                self.finish(reference.index);
+            }
+            return;
+        }
+        if client.waiting && (in_flight == 0 || (!client.on_lane && in_flight <= IN_FLIGHT_MAX / 2)) {
+            client.waiting = false;
+            self.queue_client(reference);
+        } else if client.questioned && in_flight == 0 {
+            // One that was let in asks no more.
+            client.questioned = !client.state.is_admitted();
+            self.queue_client(reference);
+        } else if client.eof && client.on_lane && in_flight == 0 && !client.waiting {
+            client.on_lane = false;
+            self.queue_client(reference);
+        }
+    }
+}
+
+/// Sends what the client's socket takes and keeps the rest.
+fn pass(client: &mut super::client::Client, bytes: &[u8]) -> io::Result<()> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    client.out.send_through(&mut client.socket, bytes)
+}

@@ -1,0 +1,495 @@
+//! From clients to the server: reads, cuts, decides which way, and hands over to links.
+
+use std::io;
+use std::sync::Arc;
+
+use redtape_journal::Micros;
+use redtape_wire::proxy_protocol::{self, ProxyHeader, Source};
+use redtape_wire::resp::{Args, encode_command};
+use smallvec::SmallVec;
+
+use super::client::{CLIENT_OUT_HIGH, Client, IN_FLIGHT_MAX, LANE_IN_FLIGHT_MAX, LaneRef, Stage};
+use super::lanes::{Choice, LaneKey};
+use super::link::{ClientRef, LINK_OUT_MAX};
+use super::{Arrival, READ_BYTES, Worker, client_token};
+use crate::config::Sharing;
+use crate::session::{Ask, Scanned};
+use crate::tee::next_session_id;
+
+/// Which way a request goes.
+#[derive(Debug, PartialEq, Eq)]
+enum Way {
+    /// By the session's own connection.
+    Home,
+    /// By this shared one.
+    Lane(usize),
+    /// None yet: what is in flight has to be answered first, or there is no room.
+    Wait,
+}
+
+impl Worker {
+    /// A client was accepted.
+    pub(super) fn arrive(&mut self, arrival: Arrival) {
+        let mut socket = super::socket::Socket::plain(arrival.stream);
+        let index = self.clients.vacant_key();
+        let begun = socket.register(self.poll.registry(), client_token(index)).and_then(|()| {
+            match (&self.shared.acceptor, arrival.tls && !arrival.header) {
+                (Some(acceptor), true) => socket.accept_tls(acceptor.current()),
+                _ => Ok(()),
+            }
+        });
+        self.shared.metrics.sessions.inc();
+        self.shared.metrics.sessions_total.inc();
+        let session = next_session_id();
+        let stage = if arrival.header { Stage::Header { tls: arrival.tls } } else { Stage::Open };
+        let client = Client::new(socket, arrival.from.to_string(), session, stage, self.now);
+        self.clients.insert(client);
+        if let Err(e) = begun {
+            tracing::warn!(error = %e, "a client can't be served");
+            self.close_client(index);
+        }
+    }
+
+    /// Serves a client that is ready: what it sent is read and forwarded.
+    pub(super) fn serve_client(&mut self, reference: ClientRef) {
+        let Some(client) = self.client(reference) else { return };
+        client.queued = false;
+        let index = reference.index;
+        match client.stage {
+            Stage::Open => {}
+            Stage::Header { tls } => return self.read_header(index, tls),
+            Stage::Ending { .. } | Stage::Finishing { .. } => return,
+            Stage::Lingering { .. } => return self.read_on_for_nothing(index),
+        }
+        if !client.takes_requests() {
+            return;
+        }
+        if !client.input.is_empty() {
+            let mut input = std::mem::take(&mut client.input);
+            let used = self.take_requests(index, &input);
+            if let Some(client) = self.client(reference)
+                && used < input.len()
+            {
+                input.drain(..used);
+                client.input = input;
+            }
+        }
+        if self.client(reference).is_some_and(|c| c.takes_requests() && c.readable) {
+            self.read_client(reference);
+        }
+        if let Some(client) = self.client(reference)
+            && client.takes_requests()
+        {
+            if client.readable {
+                self.queue_client(reference);
+            } else if client.eof {
+                self.client_ended(index);
+            }
+        }
+    }
+
+    fn read_client(&mut self, reference: ClientRef) {
+        let index = reference.index;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let client = &mut self.clients[index];
+        let read = client.socket.read(&mut scratch);
+        match read {
+            Ok(0) => {
+                client.readable = false;
+                client.eof = true;
+            }
+            Ok(n) => {
+                if client.socket.is_drained_by(n, READ_BYTES) && !client.read_closed {
+                    client.readable = false;
+                }
+                client.active = self.now;
+                self.counts.received += n as u64;
+                self.take_bytes(reference, &scratch[..n]);
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => client.readable = false,
+            Err(e) => {
+                if e.kind() == io::ErrorKind::InvalidData {
+                    self.shared.metrics.error("client_tls");
+                }
+                tracing::debug!(session = client.state.id(), error = %e, "a client's connection broke");
+                self.close_client(index);
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    /// Takes what was just read, behind what was kept.
+    fn take_bytes(&mut self, reference: ClientRef, bytes: &[u8]) {
+        let index = reference.index;
+        let kept = std::mem::take(&mut self.clients[index].input);
+        if kept.is_empty() {
+            let used = self.take_requests(index, bytes);
+            if let Some(client) = self.client(reference) {
+                // Exactly so much room: what is idle in the middle of a request is small.
+                client.input = bytes[used..].to_vec();
+            }
+            return;
+        }
+        let mut input = kept;
+        input.extend_from_slice(bytes);
+        let used = self.take_requests(index, &input);
+        if let Some(client) = self.client(reference)
+            && used < input.len()
+        {
+            input.drain(..used);
+            client.input = input;
+        }
+    }
+
+    /// Forwards the requests at the front of `buf`; gives how many bytes were used.
+    fn take_requests(&mut self, index: usize, buf: &[u8]) -> usize {
+        let table = Arc::clone(&self.table);
+        let now = Micros::now();
+        let mut args = Args::new();
+        let mut at = 0;
+        while self.clients.get(index).is_some_and(Client::takes_requests) {
+            let rest = &buf[at..];
+            match self.clients[index].scan.next(rest, &mut args) {
+                Scanned::Incomplete { heavy: false } => break,
+                Scanned::Incomplete { heavy: true } => {
+                    if !self.is_refused_already(index) {
+                        break;
+                    }
+                    self.clients[index].scan.stop();
+                }
+                Scanned::Empty(len) => {
+                    if self.clients[index].state.nothing_asked() {
+                        self.send_home(index, &rest[..len]);
+                    }
+                    at += len;
+                }
+                Scanned::Rest(len) => {
+                    if !self.has_room_at_home(index) {
+                        // The scan has passed these bytes: they are forwarded, and no more is read.
+                        self.clients[index].waiting = true;
+                    }
+                    self.send_home(index, &rest[..len]);
+                    at += len;
+                }
+                Scanned::Whole(len) => {
+                    let words: SmallVec<[&[u8]; 8]> = args.iter().map(|(a, b)| &rest[*a..*b]).collect();
+                    let ask = self.clients[index].state.understand(&table, &words, words.len());
+                    if !self.forward(index, ask, &words, words.len(), &rest[..len], true, now) {
+                        break;
+                    }
+                    at += len;
+                }
+                Scanned::Inline(len, Some(words)) => {
+                    let words: SmallVec<[&[u8]; 8]> = words.iter().map(Vec::as_slice).collect();
+                    let ask = self.clients[index].state.understand(&table, &words, words.len());
+                    if !self.forward(index, ask, &words, words.len(), &rest[..len], false, now) {
+                        break;
+                    }
+                    at += len;
+                }
+                Scanned::Begun(begun) => {
+                    let words: SmallVec<[&[u8]; 8]> = args.iter().map(|(a, b)| &rest[*a..*b]).collect();
+                    let ask = self.clients[index].state.understand(&table, &words, begun.argc);
+                    if !self.forward(index, ask, &words, begun.argc, &rest[..begun.len], false, now) {
+                        break;
+                    }
+                    if let Some(client) = self.clients.get_mut(index) {
+                        client.scan.go_on(begun);
+                        if client.home.is_none() {
+                            // It was refused: the rest can't be told from requests any more.
+                            self.finish(index);
+                        }
+                    }
+                    at += begun.len;
+                }
+                Scanned::Inline(_, None) | Scanned::Opaque => {
+                    if !self.forward_opaque(index, rest, now) {
+                        break;
+                    }
+                    at = buf.len();
+                }
+            }
+        }
+        at
+    }
+
+    /// Whether the server does not know the client, and so would take no more of what is not even whole. That is asked
+    /// first; until it is answered, more may come.
+    fn is_refused_already(&mut self, index: usize) -> bool {
+        let client = &mut self.clients[index];
+        if client.state.is_admitted() {
+            client.questioned = false;
+            return false;
+        }
+        if client.in_flight() > 0 || !client.state.is_answered_at_once() {
+            return false;
+        }
+        if std::mem::take(&mut client.questioned) {
+            return true;
+        }
+        if client.home.is_some() || self.open_home(index).is_ok() {
+            self.ping_home(index);
+            self.clients[index].questioned = true;
+        }
+        false
+    }
+
+    /// Hands one request over; false = it has to wait.
+    #[allow(clippy::too_many_arguments)] // One request, in all its forms.
+    fn forward(
+        &mut self,
+        index: usize,
+        ask: Ask<'_>,
+        words: &[&[u8]],
+        argc: usize,
+        bytes: &[u8],
+        whole: bool,
+        now: Micros,
+    ) -> bool {
+        if ask.is_ours && argc == words.len() && self.clients[index].state.may_be_ours() {
+            return self.answer_ourselves(index, words);
+        }
+        let mut way = self.way(index, whole && ask.shareable);
+        if way == Way::Home && !ask.is_plain() && self.clients[index].state.asks_itself() {
+            // What silences replies would silence that one, too.
+            way = Way::Wait;
+        }
+        let client = &mut self.clients[index];
+        match way {
+            Way::Wait => {
+                client.waiting = true;
+                self.nudge_home(index);
+                return false;
+            }
+            Way::Lane(link) => {
+                client.state.forward(ask, words, argc, &mut self.tee, now);
+                client.on_lane = true;
+                client.behind = true;
+                let reference = ClientRef { index, generation: client.generation };
+                let lane = &mut self.links[link];
+                lane.wait(reference, self.now);
+                lane.out.push(bytes);
+                self.make_dirty(link);
+            }
+            Way::Home => {
+                if client.home.is_none()
+                    && let Err(sentence) = self.open_home(index)
+                {
+                    self.counts.commands += 1;
+                    self.refuse(index, &sentence);
+                    return true;
+                }
+                let client = &mut self.clients[index];
+                if client.behind && matches!(ask.name(), b"wait" | b"waitaof") && client.state.is_answered_at_once() {
+                    self.ping_home(index);
+                }
+                let client = &mut self.clients[index];
+                if !ask.is_plain() {
+                    client.lane = None;
+                }
+                if let Some(millis) = client.state.pauses(&ask).filter(|_| client.state.user().is_some()) {
+                    self.shared.pause.asked(millis, self.now);
+                }
+                client.state.forward(ask, words, argc, &mut self.tee, now);
+                self.send_home(index, bytes);
+            }
+        }
+        self.counts.commands += 1;
+        true
+    }
+
+    /// Replies that were held back have to go on before more is asked for.
+    fn nudge_home(&mut self, index: usize) {
+        if let Some(home) = self.clients[index].home
+            && let Some(link) = self.links.get(home)
+            && link.readable
+        {
+            self.ready_links.push((home, link.generation));
+        }
+    }
+
+    /// Hands bytes over that are no requests; false = they have to wait.
+    fn forward_opaque(&mut self, index: usize, bytes: &[u8], now: Micros) -> bool {
+        if self.way(index, false) == Way::Wait || self.clients[index].state.changes_a_reply() {
+            self.clients[index].waiting = true;
+            return false;
+        }
+        if self.clients[index].home.is_none()
+            && let Err(sentence) = self.open_home(index)
+        {
+            self.refuse(index, &sentence);
+            self.finish(index);
+            return true;
+        }
+        let client = &mut self.clients[index];
+        if !client.state.replies.is_lost() && !bytes.is_empty() {
+            self.shared.metrics.error("client_protocol");
+            client.state.close(&mut self.tee, now);
+            client.scan.stop();
+        }
+        self.send_home(index, bytes);
+        true
+    }
+
+    fn way(&mut self, index: usize, shareable: bool) -> Way {
+        let client = &self.clients[index];
+        let in_flight = client.in_flight();
+        if client.on_lane && in_flight > 0 {
+            let resp3 = client.state.replies.resp3;
+            let quiet = client.home.and_then(|home| self.links.get(home)).is_some_and(|home| home.is_quiet(resp3));
+            return match client.lane {
+                Some(LaneRef { link, generation })
+                    if shareable
+                        && quiet
+                        && in_flight < LANE_IN_FLIGHT_MAX
+                        && client.out.len() < CLIENT_OUT_HIGH
+                        && self
+                            .links
+                            .get(link)
+                            .is_some_and(|l| l.generation == generation && l.out.len() < LINK_OUT_MAX) =>
+                {
+                    Way::Lane(link)
+                }
+                _ => Way::Wait,
+            };
+        }
+        if shareable
+            && client.state.is_free()
+            && client.out.len() < CLIENT_OUT_HIGH
+            && self.shared.sharing == Sharing::Auto
+            && let Some(link) = self.lane_for(index)
+        {
+            return Way::Lane(link);
+        }
+        if self.has_room_at_home(index) { Way::Home } else { Way::Wait }
+    }
+
+    fn has_room_at_home(&self, index: usize) -> bool {
+        let client = &self.clients[index];
+        client.in_flight() < IN_FLIGHT_MAX
+            && client.home.and_then(|home| self.links.get(home)).is_none_or(|link| link.out.len() < LINK_OUT_MAX)
+    }
+
+    /// The lane that a free session may use now.
+    fn lane_for(&mut self, index: usize) -> Option<usize> {
+        let now = self.now;
+        if self.shared.pause.holds(now) {
+            return None;
+        }
+        let client = &self.clients[index];
+        // A session that has no connection of its own is not known to the server, or not any more.
+        self.links.get(client.home?).filter(|home| home.is_quiet(client.state.replies.resp3))?;
+        if let Some(LaneRef { link, generation }) = client.lane
+            && let Some(lane) = self.links.get(link).filter(|l| l.generation == generation)
+        {
+            return lane.flows(now).then_some(link);
+        }
+        let (db, resp3, credential) = client.state.standing();
+        let key = LaneKey { credential: credential.cloned(), db, resp3 };
+        match self.lanes.choose(&key, now) {
+            Choice::Take(link) => {
+                let lane = &self.links[link];
+                if !lane.flows(now) {
+                    return None;
+                }
+                let generation = lane.generation;
+                self.clients[index].lane = Some(LaneRef { link, generation });
+                Some(link)
+            }
+            Choice::Open => {
+                self.open_lane(key);
+                None
+            }
+            Choice::None => None,
+        }
+    }
+
+    /// Appends to what goes to the session's own connection, which is open.
+    pub(super) fn send_home(&mut self, index: usize, bytes: &[u8]) {
+        let client = &mut self.clients[index];
+        client.on_lane = false;
+        client.behind = false;
+        client.home_active = self.now;
+        if let Some(home) = client.home {
+            self.links[home].out.push(bytes);
+            self.make_dirty(home);
+        }
+    }
+
+    /// Lets the server hear of a session that has worked on a lane: its offset for `WAIT` moves on, and it is not
+    /// idle.
+    pub(super) fn ping_home(&mut self, index: usize) {
+        self.clients[index].state.ask_ourselves();
+        let mut ping = Vec::new();
+        encode_command(&mut ping, &["PING"]);
+        self.send_home(index, &ping);
+    }
+
+    /// One request can't be forwarded at all.
+    pub(super) fn refuse(&mut self, index: usize, sentence: &str) {
+        let client = &mut self.clients[index];
+        client.out.push(format!("-ERR {sentence}\r\n").as_bytes());
+        let reference = ClientRef { index, generation: client.generation };
+        self.client_writable(reference);
+    }
+
+    /// All that the client will ever send was read and forwarded.
+    fn client_ended(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        let answered = client.in_flight() == 0 && client.out.is_empty();
+        match client.home {
+            // On a lane the others go on: the answers are waited for here.
+            _ if client.on_lane && client.in_flight() > 0 => {}
+            // The server ends its side when it has answered.
+            Some(home) => {
+                self.links[home].ending = true;
+                self.make_dirty(home);
+            }
+            None if answered => self.close_client(index),
+            None => {}
+        }
+    }
+
+    /// The load balancer's word on who the client is; what follows it stays in the socket.
+    fn read_header(&mut self, index: usize, tls: bool) {
+        let client = &mut self.clients[index];
+        let mut room = [0; proxy_protocol::HEADER_MAX];
+        let n = match client.socket.peek(&mut room) {
+            Ok(0) => return self.close_client(index),
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                client.readable = false;
+                return;
+            }
+            Err(_) => return self.close_client(index),
+        };
+        let (source, len) = match proxy_protocol::parse(&room[..n]) {
+            Ok(ProxyHeader::Complete { source, len }) => (source, len),
+            // More bytes are another event.
+            Ok(ProxyHeader::Incomplete { .. }) if !client.read_closed => return,
+            Ok(ProxyHeader::Incomplete { .. }) => return self.close_client(index),
+            Err(e) => {
+                self.shared.metrics.error("proxy_header");
+                tracing::warn!(session = client.state.id(), "a client is refused: {e}");
+                return self.close_client(index);
+            }
+        };
+        if !matches!(client.socket.read(&mut room[..len]), Ok(n) if n == len) {
+            return self.close_client(index);
+        }
+        match source {
+            Source::Addr(addr) => client.state.rename_addr(addr.to_string()),
+            Source::Local | Source::Unix => {}
+        }
+        client.stage = Stage::Open;
+        if let (true, Some(acceptor)) = (tls, &self.shared.acceptor)
+            && client.socket.accept_tls(acceptor.current()).is_err()
+        {
+            return self.close_client(index);
+        }
+        // What follows may be there already.
+        client.readable = true;
+        let reference = ClientRef { index, generation: client.generation };
+        self.queue_client(reference);
+    }
+}

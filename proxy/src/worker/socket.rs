@@ -1,0 +1,283 @@
+//! One connection without waiting: TCP or a unix socket, with TLS driven by hand or without.
+//!
+//! Invariants: nothing here blocks; what does not fit comes back as a short count or `WouldBlock`. With
+//! edge-triggered readiness a caller goes on until [`Socket::read`] says `WouldBlock`, or until
+//! [`Socket::is_drained_by`] says that the last read took everything.
+
+use std::io::{self, Read as _, Write as _};
+use std::sync::Arc;
+
+use mio::event::Source;
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
+use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
+use rustls_pki_types::ServerName;
+
+use crate::tls::TlsFailure;
+
+/// Bytes both ways, as the kernel carries them.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Self::Tcp(s) => s,
+            Self::Unix(s) => s,
+        }
+    }
+
+    /// Whether a connection that was begun has come about; `None` = not yet.
+    pub(super) fn connected(&self) -> io::Result<Option<()>> {
+        let (error, peer) = match self {
+            Self::Tcp(s) => (s.take_error()?, s.peer_addr().map(drop)),
+            Self::Unix(s) => (s.take_error()?, s.peer_addr().map(drop)),
+        };
+        match (error, peer) {
+            (Some(e), _) | (None, Err(e)) if e.kind() != io::ErrorKind::NotConnected => Err(e),
+            (None, Ok(())) => Ok(Some(())),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl io::Read for Stream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let r = match self {
+                Self::Tcp(s) => s.read(buf),
+                Self::Unix(s) => s.read(buf),
+            };
+            match r {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                r => return r,
+            }
+        }
+    }
+}
+
+impl io::Write for Stream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        loop {
+            let r = match self {
+                Self::Tcp(s) => s.write(buf),
+                Self::Unix(s) => s.write(buf),
+            };
+            match r {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                r => return r,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: Stream,
+    tls: Option<Box<rustls::Connection>>,
+}
+
+impl Socket {
+    pub(super) fn plain(stream: Stream) -> Self {
+        Self { stream, tls: None }
+    }
+
+    /// Speaks TLS from here on, as the server. Everything read before was not part of it.
+    pub(super) fn accept_tls(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
+        let tls = ServerConnection::new(config).map_err(io::Error::other)?;
+        self.tls = Some(Box::new(tls.into()));
+        Ok(())
+    }
+
+    /// Speaks TLS from here on, as the client.
+    pub(super) fn start_tls(&mut self, config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<()> {
+        let tls = ClientConnection::new(config, name).map_err(io::Error::other)?;
+        self.tls = Some(Box::new(tls.into()));
+        Ok(())
+    }
+
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(self.stream.source(), token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    pub(super) fn deregister(&mut self, registry: &Registry) {
+        // A socket that was never registered, or is broken, is closed all the same.
+        let _ = registry.deregister(self.stream.source());
+    }
+
+    pub(super) fn connected(&self) -> io::Result<Option<()>> {
+        self.stream.connected()
+    }
+
+    /// Looks at what is there and leaves it there.
+    pub(super) fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        match &self.stream {
+            Stream::Tcp(s) => s.peek(buf),
+            Stream::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// A TLS handshake is under way.
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
+
+    /// A read of `n` bytes into room for `room` has taken all there was.
+    pub(super) fn is_drained_by(&self, n: usize, room: usize) -> bool {
+        self.tls.is_none() && n < room
+    }
+
+    /// Reads what is there; 0 = the other side has ended.
+    pub(super) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let Some(tls) = &mut self.tls else { return self.stream.read(buf) };
+        loop {
+            // A client speaks first.
+            if tls.is_handshaking() && tls.wants_write() {
+                send_tls(tls, &mut self.stream)?;
+            }
+            match tls.reader().read(buf) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                // An end without a farewell: whoever counts on lengths, as RESP does, loses nothing by it.
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+                r => return r,
+            }
+            let ended = tls.read_tls(&mut self.stream)? == 0;
+            if let Err(e) = tls.process_new_packets() {
+                // The alert that tells the other side why.
+                let _ = tls.write_tls(&mut self.stream);
+                let why = match &**tls {
+                    rustls::Connection::Client(_) => TlsFailure::explain(&e).to_string(),
+                    rustls::Connection::Server(_) => format!("TLS: {e}"),
+                };
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
+            if tls.wants_write() {
+                send_tls(tls, &mut self.stream)?;
+            }
+            if ended && tls.is_handshaking() {
+                return Ok(0);
+            }
+        }
+    }
+
+    /// Writes what fits. Bytes that are taken may wait inside: see [`Self::flush`].
+    pub(super) fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let Some(tls) = &mut self.tls else { return self.stream.write(buf) };
+        if tls.wants_write() && !send_tls(tls, &mut self.stream)? {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let n = tls.writer().write(buf)?;
+        send_tls(tls, &mut self.stream)?;
+        if n == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
+    }
+
+    /// Sends what waits inside; false = the kernel takes no more now.
+    pub(super) fn flush(&mut self) -> io::Result<bool> {
+        match &mut self.tls {
+            Some(tls) if tls.wants_write() => send_tls(tls, &mut self.stream),
+            _ => Ok(true),
+        }
+    }
+
+    /// Says that nothing more will be sent.
+    pub(super) fn shutdown(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            let _ = send_tls(tls, &mut self.stream);
+        }
+        // One that has ended by itself needs no end.
+        let _ = match &self.stream {
+            Stream::Tcp(s) => s.shutdown(std::net::Shutdown::Write),
+            Stream::Unix(s) => s.shutdown(std::net::Shutdown::Write),
+        };
+    }
+}
+
+/// True = all was sent.
+fn send_tls(tls: &mut rustls::Connection, stream: &mut Stream) -> io::Result<bool> {
+    while tls.wants_write() {
+        match tls.write_tls(stream) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(true)
+}
+
+/// Bytes on their way out, in order.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+/// Room that is kept for further use where a buffer is always in use.
+const KEPT_ROOM: usize = 256 * 1024;
+
+impl Outgoing {
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Sends what the socket takes; false = some is left. `keep`: the room will be needed again soon.
+    pub(super) fn send(&mut self, socket: &mut Socket, keep: bool) -> io::Result<bool> {
+        while !self.is_empty() {
+            match socket.write(&self.bytes[self.sent..]) {
+                Ok(n) => self.sent += n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    // What is sent of a long queue is given back now and then.
+                    if self.sent > self.bytes.len() / 2 {
+                        self.bytes.drain(..self.sent);
+                        self.sent = 0;
+                    }
+                    return Ok(false);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        self.sent = 0;
+        if keep && self.bytes.capacity() <= KEPT_ROOM {
+            self.bytes.clear();
+        } else {
+            self.bytes = Vec::new();
+        }
+        socket.flush()
+    }
+
+    /// Sends `bytes` behind what waits; keeps what the socket does not take.
+    pub(super) fn send_through(&mut self, socket: &mut Socket, mut bytes: &[u8]) -> io::Result<()> {
+        if self.is_empty() {
+            while !bytes.is_empty() {
+                match socket.write(bytes) {
+                    Ok(n) => bytes = &bytes[n..],
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        self.push(bytes);
+        Ok(())
+    }
+}

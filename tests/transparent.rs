@@ -1,0 +1,115 @@
+//! A client can't tell redtape from the server: the same requests, in the same order, get the same bytes.
+//!
+//! `REDTAPE_SEED` runs one conversation again, `REDTAPE_STEPS` says how long it is.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic, unreachable_pub)]
+
+mod harness;
+
+#[path = "transparent/access.rs"]
+mod access;
+#[path = "transparent/commands.rs"]
+mod commands;
+#[path = "transparent/frames.rs"]
+mod frames;
+#[path = "transparent/identity.rs"]
+mod identity;
+#[path = "transparent/lockstep.rs"]
+mod lockstep;
+#[path = "transparent/sides.rs"]
+mod sides;
+
+use harness::{Conn, env_number, seed};
+use lockstep::Lockstep;
+use sides::Worlds;
+use std::time::Duration;
+
+/// Client connections in each world.
+const CONNECTIONS: usize = 6;
+
+fn users(conn: &mut Conn) {
+    conn.must(&args!["ACL", "SETUSER", "ann", "on", ">annpw", "~*", "&*", "+@all"]);
+    conn.must(&args!["ACL", "SETUSER", "bob", "on", ">bobpw", "~s*", "~l*", "&c*", "+@all", "-@dangerous"]);
+}
+
+fn random_conversations(sharing: &str) {
+    let seed = seed();
+    let worlds = Worlds::start(CONNECTIONS, sharing, &[], users);
+    let mut lockstep = Lockstep::new(worlds, seed);
+    lockstep.run(env_number("REDTAPE_STEPS", 6000), Duration::from_secs(25));
+    let told = &lockstep.told;
+    // Short runs are for looking at one failure.
+    if told.requests > 3000 {
+        let seen =
+            [told.errors, told.closed, told.blocked, told.in_multi, told.subscribed, told.resp3, told.pushes_to_others];
+        assert!(seen.iter().all(|n| *n > 0), "something was never tried: {told:?}");
+    }
+}
+
+/// What a client said before it said nonsense.
+const BEFORE: [&[u8]; 6] = [
+    b"",
+    b"SET a 1\r\nGET a\r\n",
+    b"MULTI\r\nSET a 2\r\n",
+    b"HELLO 3\r\nSUBSCRIBE c\r\n",
+    b"SUBSCRIBE c d\r\n",
+    b"CLIENT REPLY OFF\r\nSET a 3\r\n",
+];
+
+/// Each in both ways of sharing.
+const WAYS: [&str; 2] = ["off", "auto"];
+
+#[test]
+fn random_conversations_are_the_same_with_a_connection_each() {
+    random_conversations("off");
+}
+
+#[test]
+fn random_conversations_are_the_same_with_shared_connections() {
+    random_conversations("auto");
+}
+
+#[test]
+fn a_session_has_one_id_wherever_it_is_told() {
+    WAYS.iter().for_each(|way| identity::ids_are_coherent(way));
+}
+
+#[test]
+fn an_id_acts_on_its_session_and_no_other() {
+    WAYS.iter().for_each(|way| identity::ids_act_on_their_session(way));
+}
+
+#[test]
+fn strangers_get_the_same_little_and_never_data() {
+    WAYS.iter().for_each(|way| access::strangers_get_little(way));
+}
+
+#[test]
+fn protocol_errors_are_answered_and_closed_alike() {
+    WAYS.iter().for_each(|way| {
+        access::protocol_errors(way, &BEFORE, lockstep::GARBAGE);
+        access::protocol_errors(way, &BEFORE[..1], lockstep::ATTACKS);
+    });
+}
+
+#[test]
+fn a_user_who_changes_while_connected_sees_the_same() {
+    WAYS.iter().for_each(|way| access::users_change(way));
+}
+
+#[test]
+fn monitors_see_the_same_requests() {
+    WAYS.iter().for_each(|way| access::monitors_see_the_same(way));
+}
+
+#[test]
+fn requests_behind_a_blocked_one_keep_their_order() {
+    WAYS.iter().for_each(|way| access::requests_behind_a_blocked_one(way));
+}
+
+/// The server refuses it as soon as it has read the length, which is all there is.
+#[test]
+fn a_first_argument_that_is_too_long_is_refused_at_once() {
+    WAYS.iter()
+        .for_each(|way| access::protocol_errors(way, &BEFORE, &[b"*1\r\n$99999999999\r\n", b"*3\r\n$536870913\r\n"]));
+}
