@@ -7,8 +7,8 @@
 //! | lane and home, the server lives (its user was deleted) | on the lane | the connection ends, as directly |
 //! | lane, in the middle of a reply | on it | that client's connection ends, as nothing can follow half a reply |
 //! | home, while requests are in flight on a lane | on the lane | those are answered, then the connection ends |
-//! | home, the server lives (`CLIENT KILL`, `QUIT`, a protocol error, its `timeout`) | anything | the connection ends, as directly |
-//! | home, the server is gone | anything | for each an error: it may or may not have run; the connection ends |
+//! | home (`CLIENT KILL`, `QUIT`, a protocol error, the server's `timeout`, its death) | anything | the connection ends, as directly |
+//! | lane, the server is gone | on it | the connection ends, as directly |
 //! | home can't be opened | what waited for it | for each an error: not reachable; the session goes on |
 //!
 //! Nothing is ever sent to the server a second time.
@@ -21,8 +21,6 @@ use super::client::{FINISH_MAX, LINGER, Stage};
 use super::link::{ClientRef, Role, Stage as LinkStage};
 use crate::session::{Intent, RequestScan};
 
-/// Errors given for requests in flight when the server goes away; the rest see the connection close.
-const LOST_ERRORS_MAX: usize = 10_000;
 /// A living server answers a PING within this time, or is busy.
 pub(super) const ALIVE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Reads of one turn of what a client still says that is not served any more.
@@ -127,18 +125,8 @@ impl Worker {
             client.stage = Stage::Ending { until };
             return;
         }
-        let replies = &client.state.replies;
-        let told = replies.is_lost()
-            || replies.farewell
-            || client.state.mid_reply
-            || replies.subscribed()
-            || matches!(replies.front(), Some(Intent::Farewell));
-        // A server that lives has closed on purpose (QUIT behind a pipeline, CLIENT KILL, a protocol
-        // error): then the client sees just that.
-        if told || client.in_flight() == 0 || client.eof {
-            return self.finish(owner.index);
-        }
-        self.ask_whether_it_lives(owner);
+        // As directly, whatever the reason: CLIENT KILL, QUIT, a protocol error, the end of the server.
+        self.finish(owner.index);
     }
 
     /// Has the server asked, by a connection of its own. Its answer comes behind whatever the server did before: what
@@ -183,16 +171,13 @@ impl Worker {
                 continue;
             };
             client.probing = false;
-            let closed = client.home.is_none();
-            let pending = client.state.asked();
-            if pending > 0 && !(alive && closed) {
-                client.out.push(LOST.repeat(pending.min(LOST_ERRORS_MAX)).as_bytes());
-                self.shared.metrics.error("upstream_lost");
-            }
-            if closed {
+            if client.home.is_none() || !alive {
+                // As directly: whoever loses the connection knows that what was under way may have run.
                 self.finish(waiter.index);
                 continue;
             }
+            client.out.push(LOST.repeat(client.state.asked()).as_bytes());
+            self.shared.metrics.error("upstream_lost");
             let now = Micros::now();
             while client.state.lose_front(&mut self.tee, now) {}
             client.readable = true;
