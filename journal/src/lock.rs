@@ -1,14 +1,25 @@
 //! The one writer's lock: an exclusive `flock` on `lock`, which holds the writer's process id for
 //! people to read. The lock ends with the process, however it ends.
+//!
+//! A reader that asks for the writer takes the lock for a moment, shared; a writer that meets it
+//! there waits longer than that.
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::directory::{Directory, FILE_MODE};
 use crate::error::OpenError;
+
+/// How often a writer tries to take the lock, as it may be a reader that has it for a moment.
+const TAKE_TRIES: u32 = 20;
+/// How long it waits in between.
+const TAKE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Held as long as the journal is open for writing.
 #[derive(Debug)]
@@ -27,9 +38,9 @@ impl Lock {
             .mode(FILE_MODE)
             .open(&path)
             .map_err(OpenError::io("open", &path))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        match take_patiently(&file) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(Errno::WOULDBLOCK) => {
                 let mut text = String::new();
                 let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
                 return Err(OpenError::Locked { dir: dir.root().to_owned(), pid });
@@ -41,4 +52,19 @@ impl Lock {
             .map_err(OpenError::io("write", &path))?;
         Ok(Self { _file: file })
     }
+}
+
+fn take_patiently(file: &File) -> Result<(), Errno> {
+    for _ in 1..TAKE_TRIES {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(TAKE_PAUSE),
+            other => return other,
+        }
+    }
+    flock(file, FlockOperation::NonBlockingLockExclusive)
+}
+
+/// Somebody who lives holds the lock of the file at `path`.
+pub(crate) fn is_held(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK))
 }

@@ -208,12 +208,6 @@ pub(crate) fn clean_snapshots(dir: &Directory, last: TimelineId) -> Result<Vec<S
     Ok(notes)
 }
 
-/// The process that writes this file is alive.
-pub(crate) fn is_being_written(path: &Path) -> bool {
-    File::open(path)
-        .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK))
-}
-
 fn remove(path: &Path) -> Result<(), OpenError> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -6,8 +6,9 @@ use super::segments::hash_file;
 use super::{Begins, Verifier, VerifyProgress};
 use crate::directory::{Directory, TEMPORARY};
 use crate::error::{OpenError, Span};
+use crate::lock::is_held;
 use crate::marks::read_marks;
-use crate::snapshot::{is_being_written, list_snapshots};
+use crate::snapshot::list_snapshots;
 
 /// What belongs into the journal's directory.
 const KNOWN: [&str; 7] = ["meta", "lock", "marks", "segments", "snapshots", "quarantine", "lost+found"];
@@ -34,7 +35,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<P> {
             self.problem(path, 0, what, None, LOST);
         }
         for path in &files.unfinished {
-            if is_being_written(path) || path.with_extension("json").exists() || !path.exists() {
+            if is_held(path) || path.with_extension("json").exists() || !path.exists() {
                 continue;
             }
             let what = "unfinished: it has no manifest";

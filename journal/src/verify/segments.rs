@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Begins, Verifier, VerifyProgress};
 use crate::block::{BlockHeader, CODEC_NONE, Groups};
 use crate::error::{Damage, OpenError, Span};
+use crate::lock::is_held;
 use crate::recover::{check_footer, check_header, span_of, span_of_rest};
 use crate::segment::footer::Footer;
 use crate::segment::header::{HeaderFault, SegmentHeader};
@@ -15,8 +16,10 @@ use crate::segment::load::{SegmentFacts, TailFact, WholeHeader, list_segments, l
 use crate::segment::scan::{Rest, Scan, scan};
 use crate::types::{Lsn, Micros};
 
-/// A tail that is still the same after this time is not being written.
-const LIVE_WRITE: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 200 });
+/// How often a tail that a living writer may be writing is looked at.
+const LIVE_LOOKS: u32 = 50;
+/// The time in between.
+const LIVE_PAUSE: Duration = Duration::from_millis(20);
 
 const LOST: &str = "its records can't be read: restore to a moment before them, or after a later snapshot";
 const UNPROVEN: &str = "the records are there and right, but the segment no longer proves it";
@@ -57,9 +60,11 @@ impl<P: FnMut(&VerifyProgress)> Verifier<P> {
         previous: &Previous,
     ) -> Result<Previous, OpenError> {
         if is_last && facts.header == Err(HeaderFault::Unfinished) {
-            if !changes(&facts.path, facts.bytes) {
-                let what = "its creation was interrupted";
-                self.problem(&facts.path, 0, what, None, TORN);
+            let what = "its creation was interrupted";
+            match self.tail_is(facts) {
+                Tail::Growing => {}
+                Tail::Waiting => self.waiting(&facts.path, 0, what),
+                Tail::Left => self.problem(&facts.path, 0, what, None, TORN),
             }
             return Ok(None);
         }
@@ -107,9 +112,13 @@ impl<P: FnMut(&VerifyProgress)> Verifier<P> {
                 let span = Some(span_of(facts));
                 self.problem(path, scan.end, "it has no footer", span, UNPROVEN);
             }
-            Rest::Torn { .. } if is_last && changes(path, facts.bytes) => {}
             Rest::Torn { bytes, damage } => {
                 let what = format!("{bytes} bytes behind the last whole block: {damage}");
+                match if is_last { self.tail_is(facts) } else { Tail::Left } {
+                    Tail::Growing => return,
+                    Tail::Waiting => return self.waiting(path, scan.end, &what),
+                    Tail::Left => {}
+                }
                 let from_lsn = scan.tally.reach.next_lsn;
                 let from_ts = scan.tally.reach.last_ts;
                 let span = Some(Span { from_lsn, from_ts, ..Span::default() });
@@ -121,6 +130,30 @@ impl<P: FnMut(&VerifyProgress)> Verifier<P> {
                 self.problem(path, scan.end, damage.to_string(), Some(span), LOST);
             }
         }
+    }
+
+    fn tail_is(&self, facts: &SegmentFacts) -> Tail {
+        let changed = || std::fs::metadata(&facts.path).map_or(true, |now| now.len() != facts.bytes);
+        for _ in 0..LIVE_LOOKS {
+            // In this order: who has let go of the lock has finished what it was writing.
+            let left = !is_held(&self.dir.lock());
+            if changed() {
+                return Tail::Growing;
+            }
+            if left {
+                return Tail::Left;
+            }
+            std::thread::sleep(LIVE_PAUSE);
+        }
+        Tail::Waiting
+    }
+
+    fn waiting(&mut self, path: &Path, offset: u64, what: &str) {
+        let file = self.relative(path);
+        self.report.notes.push(format!(
+            "{} at offset {offset}: {what}; its writer lives and does not go on: the disk is slow, or this is damage. Verify it again, at the latest after the writer was stopped",
+            file.display()
+        ));
     }
 
     /// Every block up to the footer, their sum, and the digest.
@@ -190,10 +223,14 @@ impl<P: FnMut(&VerifyProgress)> Verifier<P> {
     }
 }
 
-/// Somebody is writing to this file.
-fn changes(path: &Path, bytes: u64) -> bool {
-    std::thread::sleep(LIVE_WRITE);
-    std::fs::metadata(path).is_ok_and(|m| m.len() != bytes)
+/// What becomes of an incomplete end of the last segment.
+enum Tail {
+    /// A writer goes on with it.
+    Growing,
+    /// A writer lives, but does not go on.
+    Waiting,
+    /// There is no writer: it stays so.
+    Left,
 }
 
 /// BLAKE3 of the first `len` bytes.
