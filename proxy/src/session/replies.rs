@@ -141,8 +141,6 @@ pub(crate) struct ReplyTracker {
     binding: usize,
     subscribed: [usize; 3],
     lost: bool,
-    /// QUIT was answered: the server closes, whatever was sent behind it.
-    pub(crate) farewell: bool,
     /// RESP3: pushes have their own type.
     pub(crate) resp3: bool,
 }
@@ -192,13 +190,13 @@ impl ReplyTracker {
     /// Replies can't be told apart any more; what was pending is given back.
     pub(crate) fn lose(&mut self) -> VecDeque<Pending> {
         self.lost = true;
-        (self.ours, self.binding) = (0, 0);
-        std::mem::take(&mut self.pending)
+        self.forget()
     }
 
-    /// Takes away the oldest request: it will have no reply.
-    pub(crate) fn forget_front(&mut self) -> Option<Pending> {
-        self.pop()
+    /// What is pending will have no reply; it is given back.
+    pub(crate) fn forget(&mut self) -> VecDeque<Pending> {
+        (self.ours, self.binding) = (0, 0);
+        std::mem::take(&mut self.pending)
     }
 
     pub(crate) fn front(&self) -> Option<&Intent> {
@@ -242,7 +240,6 @@ impl ReplyTracker {
                 self.subscribed = [0; 3];
             }
             Intent::Raw if !error => self.lost = true,
-            Intent::Farewell if !error => self.farewell = true,
             _ => {}
         }
         Some(Answered { pending, error, kind: frame.kind, line: frame.line })

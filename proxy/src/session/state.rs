@@ -94,8 +94,6 @@ pub(crate) struct SessionState {
     /// A transaction that just ran has paused clients, or ended a pause.
     paused: Option<u64>,
     holds: Holds,
-    /// The server is in the middle of a reply.
-    pub(crate) mid_reply: bool,
 }
 
 impl SessionState {
@@ -118,7 +116,6 @@ impl SessionState {
             estranged: false,
             paused: None,
             holds: Holds::default(),
-            mid_reply: false,
         }
     }
 
@@ -171,8 +168,9 @@ impl SessionState {
     /// The proxy's own commands are answered by the proxy. Where the server would refuse any command that it does not
     /// know (a transaction, subscriptions in RESP2), it is left to do so.
     pub(crate) fn may_be_ours(&self) -> bool {
-        let asks_nobody = self.user().is_some() || (self.is_answered_at_once() && !self.estranged);
-        asks_nobody
+        // Who is not known yet is asked for, and that must be answered.
+        (self.admitted || !self.replies_off)
+            && !self.estranged
             && self.skip == 0
             && self.transaction.is_none()
             && !self.replies.is_lost()
@@ -404,21 +402,16 @@ impl SessionState {
         Some(self.paused.take().map_or(pending.intent, Intent::Pause))
     }
 
-    /// The shared connection on which the oldest request is under way broke: it may have run. False = there is none.
-    pub(crate) fn lose_front(&mut self, tee: &mut TeeSender, now: Micros) -> bool {
-        let Some(pending) = self.replies.forget_front() else { return false };
-        if let Some((id, _)) = pending.stamp {
-            tee.replied(id, now, Outcome::Gone);
-        }
-        true
+    /// The shared connection on which requests are under way broke: they may have run.
+    pub(crate) fn lose_all(&mut self, tee: &mut TeeSender, now: Micros) {
+        let pending = self.replies.forget();
+        settle(pending, Outcome::Gone, tee, now);
     }
 
     /// No more replies can be told apart, or the session ends: what was asked for has run by now, or
     /// never will. The stamps must not wait for it.
     pub(crate) fn close(&mut self, tee: &mut TeeSender, now: Micros) {
-        for (id, _) in self.replies.lose().into_iter().filter_map(|p| p.stamp) {
-            tee.replied(id, now, Outcome::Gone);
-        }
+        settle(self.replies.lose(), Outcome::Gone, tee, now);
     }
 
     /// What the server agreed to (`error`: refused; `value` false: EXEC found its keys changed).
@@ -595,12 +588,17 @@ impl SessionState {
 
     /// Nothing of what was asked for has reached the server: all is as at the beginning.
     pub(crate) fn start_over(&mut self, tee: &mut TeeSender, now: Micros) {
-        for (id, _) in self.replies.lose().into_iter().filter_map(|p| p.stamp) {
-            tee.replied(id, now, Outcome::NoEffect);
-        }
+        settle(self.replies.lose(), Outcome::NoEffect, tee, now);
         let requests = self.requests;
         *self = Self::new(self.id, self.agreed.who.addr.clone());
         self.requests = requests;
+    }
+}
+
+/// Requests that nobody will answer any more: their stamps wait no longer.
+fn settle(pending: VecDeque<Pending>, outcome: Outcome, tee: &mut TeeSender, now: Micros) {
+    for (id, _) in pending.into_iter().filter_map(|p| p.stamp) {
+        tee.replied(id, now, outcome);
     }
 }
 

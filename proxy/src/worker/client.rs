@@ -68,7 +68,7 @@ pub(super) struct Client {
     pub(super) eof: bool,
     /// Its next request waits until what is in flight is answered, or until there is room for it.
     pub(super) waiting: bool,
-    /// Its home is gone; whether the server lives is being asked.
+    /// Its lane broke; whether the server lives is being asked.
     pub(super) probing: bool,
     /// A request of its own is being answered by the proxy, on another thread.
     pub(super) asking: bool,

@@ -9,6 +9,7 @@ use redtape_wire::resp::encode_command;
 use super::lanes::LaneKey;
 use super::link::{ClientRef, Link, Role, Stage};
 use super::socket::{Socket, Stream};
+use super::timers::TICK_CONNECTING;
 use super::{Worker, link_token};
 use crate::connect::{CONNECT_TIMEOUT, configure_tcp};
 use crate::upstream::Target;
@@ -47,6 +48,7 @@ impl Worker {
         let generation = self.generation();
         self.links.insert(Link::new(socket, role, Stage::Connecting { attempt, until }, generation, self.now));
         self.connecting += 1;
+        self.next_tick = self.next_tick.min(self.now + TICK_CONNECTING);
         Ok(index)
     }
 
@@ -222,20 +224,14 @@ impl Worker {
             Err(_) => self.close_client(reference.index),
             Ok(false) => {}
             Ok(true) => {
-                let home = client.home;
                 match client.stage {
                     super::client::Stage::Finishing { .. } => self.linger(reference.index),
-                    _ if client.eof && home.is_none() && client.in_flight() == 0 && client.input.is_empty() => {
+                    _ if client.eof && client.home.is_none() && client.in_flight() == 0 && client.input.is_empty() => {
                         self.close_client(reference.index);
                     }
                     _ => {
                         // Its home may have waited for this.
-                        if let Some(home) = home
-                            && let Some(link) = self.links.get(home)
-                            && link.readable
-                        {
-                            self.ready_links.push((home, link.generation));
-                        }
+                        self.nudge_home(reference.index);
                     }
                 }
             }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use super::Worker;
 use super::client::{FINISH_MAX, LINGER, Stage};
 use super::link::{ClientRef, Role, Stage as LinkStage};
-use crate::session::{Intent, RequestScan};
+use crate::session::RequestScan;
 
 /// A living server answers a PING within this time, or is busy.
 pub(super) const ALIVE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -134,15 +134,9 @@ impl Worker {
     fn ask_whether_it_lives(&mut self, waiter: ClientRef) {
         if let Some(client) = self.client(waiter) {
             client.probing = true;
-            let home = client.home;
             self.probe_waiters.push(waiter);
             // What happened there is part of the verdict.
-            if let Some(home) = home
-                && let Some(link) = self.links.get(home)
-                && link.readable
-            {
-                self.ready_links.push((home, link.generation));
-            }
+            self.nudge_home(waiter.index);
         }
         if self.probe.is_none() && self.verdict.is_none() {
             match self.dial(Role::Probe, self.now + ALIVE_TIMEOUT) {
@@ -179,7 +173,7 @@ impl Worker {
             client.out.push(LOST.repeat(client.state.asked()).as_bytes());
             self.shared.metrics.error("upstream_lost");
             let now = Micros::now();
-            while client.state.lose_front(&mut self.tee, now) {}
+            client.state.lose_all(&mut self.tee, now);
             client.readable = true;
             self.client_writable(waiter);
             self.after_replies(waiter);
@@ -224,7 +218,7 @@ impl Worker {
             return;
         };
         client.home = None;
-        let waiting = client.state.replies.pending().filter(|p| p.intent != Intent::Ours).count();
+        let waiting = client.state.asked();
         let cut = client.scan.is_inside() || client.state.replies.is_lost();
         client.out.push(format!("-ERR {sentence}\r\n").repeat(waiting.max(usize::from(cut))).as_bytes());
         // Nothing of it has reached the server: the session begins anew.

@@ -125,7 +125,6 @@ impl Worker {
                 Some(_) => client.lane = None,
             }
         }
-        client.state.mid_reply = !link.scanner.at_boundary();
         failed |= pass(client, &bytes[passed..]).is_err();
         self.counts.sent += bytes.len() as u64;
         client.active = self.now;
@@ -182,9 +181,7 @@ impl Worker {
                     }
                 }
             }
-            let mid_reply = !link.scanner.at_boundary();
             let Some(client) = client else { continue };
-            client.state.mid_reply = mid_reply;
             client.active = self.now;
             self.counts.sent += (at - from) as u64;
             if pass(client, &bytes[from..at]).is_err() {
@@ -244,13 +241,8 @@ impl Worker {
             return self.close_client(reference.index);
         }
         let in_flight = client.in_flight();
-        if in_flight == 0
-            && client.on_lane
-            && let Some(home) = client.home
-            && let Some(link) = self.links.get(home)
-            && link.readable
-        {
-            self.ready_links.push((home, link.generation));
+        if in_flight == 0 && client.on_lane {
+            self.nudge_home(reference.index);
         }
         let Some(client) = self.client(reference) else { return };
         if matches!(client.stage, super::client::Stage::Ending { .. }) {

@@ -298,8 +298,8 @@ impl Worker {
         true
     }
 
-    /// Replies that were held back have to go on before more is asked for.
-    fn nudge_home(&mut self, index: usize) {
+    /// What came by a client's home and was left there has its turn: whatever held it back may be over.
+    pub(super) fn nudge_home(&mut self, index: usize) {
         if let Some(home) = self.clients[index].home
             && let Some(link) = self.links.get(home)
             && link.readable

@@ -1,6 +1,5 @@
 //! What happens by the clock: timeouts of clients and links, the end of idle lanes, draining.
 
-use std::io;
 use std::time::Duration;
 
 use super::Worker;
@@ -12,7 +11,7 @@ use crate::connect::CONNECT_TIMEOUT;
 /// How often all clients are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// The same while something is being connected.
-const TICK_CONNECTING: Duration = Duration::from_millis(100);
+pub(super) const TICK_CONNECTING: Duration = Duration::from_millis(100);
 /// The same while clients are drained.
 const TICK_DRAINING: Duration = Duration::from_millis(5);
 /// A session that works on a lane is heard of at home at least so often: a server with a `timeout` over twice that
@@ -21,7 +20,7 @@ const HOME_IDLE: Duration = Duration::from_secs(5);
 
 impl Worker {
     pub(super) fn tick(&mut self) {
-        if self.now < self.next_tick && self.draining.is_none() && self.connecting == 0 {
+        if self.now < self.next_tick && self.draining.is_none() {
             return;
         }
         if self.connecting > 0 || self.probe.is_some() {
@@ -48,9 +47,7 @@ impl Worker {
             .map(|(index, _)| index)
             .collect();
         for index in late {
-            let error =
-                io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()));
-            self.connect_failed(index, &error.to_string());
+            self.connect_failed(index, &format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()));
         }
         if let Some((link, generation)) = self.probe
             && let Some(probe) = self.link(link, generation)
