@@ -233,26 +233,25 @@ fn a_refused_multi_or_a_lone_exec_does_not_cost_origins() {
 }
 
 #[test]
-fn while_the_server_is_away_clients_hear_so_and_then_it_goes_on() {
+fn while_the_server_is_away_connections_end_and_then_it_goes_on() {
     let mut s = scene();
     let mut before = Conn::open(&s.redtape.url()).expect("a client");
     before.must(&args!["SET", "k", 1]);
     s.server.kill9();
     // A connection whose server is gone ends, as it would directly.
     assert!(before.call(&args!["GET", "k"]).is_err() || before.call(&args!["GET", "k"]).is_err());
-    let mut during = Conn::open(&s.redtape.url()).expect("the proxy still accepts");
-    match during.call(&args!["GET", "k"]).expect("an answer") {
-        Value::Error(e) => {
-            assert!(e.starts_with("ERR redtape: the upstream 127.0.0.1:") && e.contains("not reachable"), "{e}")
-        }
-        other => panic!("{other:?}"),
+    // So do new ones: a library would take an error for the command's answer.
+    for pipelined in [1, 3] {
+        let mut during = Conn::open(&s.redtape.url()).expect("the proxy still accepts");
+        during.send(&b"GET k\r\n".repeat(pipelined)).expect("sent");
+        assert!(during.reply().is_err(), "an answer without a server");
     }
     assert_eq!(s.redtape.metric("redtape_upstream_up"), Some(0.0));
     s.server.restart();
-    // The very same connection works again.
     let started = Instant::now();
     wait_for("the way back", Duration::from_secs(10), || {
-        matches!(during.call(&args!["SET", "k", 2]), Ok(Value::Text(_))).then_some(())
+        let mut after = Conn::open(&s.redtape.url()).expect("the proxy accepts");
+        matches!(after.call(&args!["SET", "k", 2]), Ok(Value::Text(_))).then_some(())
     });
     println!("back after {:?}", started.elapsed());
     s.redtape.wait_streaming();
@@ -261,6 +260,26 @@ fn while_the_server_is_away_clients_hear_so_and_then_it_goes_on() {
     // It came back empty, with another history: a new timeline, and a gap that says why.
     s.redtape.wait_caught_up();
     assert_eq!(harness::journal::timelines(s._journal.path()), 2);
+}
+
+#[test]
+fn clients_of_a_server_that_never_was_there_are_told_so() {
+    let mut s = scene();
+    s.server.kill9();
+    let mut during = Conn::open(&s.redtape.url()).expect("the proxy accepts");
+    for _ in 0..2 {
+        match during.call(&args!["GET", "k"]).expect("an answer") {
+            Value::Error(e) => {
+                assert!(e.starts_with("ERR redtape: the upstream 127.0.0.1:") && e.contains("not reachable"), "{e}")
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    s.server.restart();
+    // The very same connection works.
+    wait_for("the way back", Duration::from_secs(10), || {
+        matches!(during.call(&args!["SET", "k", 2]), Ok(Value::Text(_))).then_some(())
+    });
 }
 
 #[test]

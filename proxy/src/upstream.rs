@@ -1,7 +1,11 @@
 //! Where the upstream is, and whether it can be reached at present: shared by all workers.
 //!
 //! Names are looked up on a thread of their own, at the start and after a failure: a worker never waits for DNS.
-//! One back-off for all: while the server is away each client hears so at once.
+//! One back-off for all: while the server is away each client learns so at once.
+//!
+//! How it learns: a server that was never reached is probably a wrong address, and the client is told so. One that was
+//! there and went away ends connections, as directly: client libraries reconnect on that, and take an error for the
+//! command's own answer.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -17,8 +21,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::connect::Connector;
 use crate::metrics::Metrics;
 
-/// Pause after a failed attempt: doubled from the first up to the second.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Pause after a failed attempt: doubled from the first up to the second. Short, so that a server that is back is found
+/// by the first who comes.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(400));
+/// Pause after a name was looked up.
+const LOOK_UP_PAUSE: Duration = Duration::from_secs(2);
 
 /// Bytes both ways, whatever carries them.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {}
@@ -31,6 +38,15 @@ pub(crate) enum Target {
     Unix(String),
 }
 
+/// What to do for a client that needs the server while there is no way to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NoWay {
+    /// Say this, without `-ERR`.
+    Say(String),
+    /// End the connection.
+    End,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Upstream {
@@ -40,6 +56,7 @@ pub(crate) struct Upstream {
     /// The target that answered last.
     preferred: AtomicUsize,
     look_up: Option<SyncSender<()>>,
+    was_reached: AtomicBool,
     is_down: AtomicBool,
     down: Mutex<Option<Down>>,
 }
@@ -66,6 +83,7 @@ impl Upstream {
             targets,
             preferred: AtomicUsize::new(0),
             look_up,
+            was_reached: AtomicBool::new(false),
             is_down: AtomicBool::new(false),
             down: Mutex::new(None),
         })
@@ -78,19 +96,22 @@ impl Upstream {
         (attempt < n).then(|| targets[(self.preferred.load(Ordering::Relaxed) + attempt) % n].clone())
     }
 
-    /// Whether to try now; else the sentence for the client, without `-ERR`.
-    pub(crate) fn may_try(&self) -> Result<(), String> {
+    /// Whether to try now.
+    pub(crate) fn may_try(&self) -> Result<(), NoWay> {
         if !self.is_down.load(Ordering::Relaxed) {
             return Ok(());
         }
         match &*self.lock() {
-            Some(down) if Instant::now() < down.next_try => Err(self.sentence(&down.why)),
+            Some(down) if Instant::now() < down.next_try => Err(self.no_way(&down.why)),
             _ => Ok(()),
         }
     }
 
     /// The `attempt`-th way answered.
     pub(crate) fn answered(&self, attempt: usize) {
+        if !self.was_reached.load(Ordering::Relaxed) {
+            self.was_reached.store(true, Ordering::Relaxed);
+        }
         if attempt > 0 {
             self.preferred.fetch_add(attempt, Ordering::Relaxed);
         }
@@ -107,8 +128,8 @@ impl Upstream {
         }
     }
 
-    /// No way answered. Gives the sentence for the client, without `-ERR`.
-    pub(crate) fn failed(&self, why: &str) -> String {
+    /// No way answered.
+    pub(crate) fn failed(&self, why: &str) -> NoWay {
         self.metrics.error("upstream_connect");
         self.metrics.upstream_up.set(0);
         if let Some(look_up) = &self.look_up {
@@ -121,7 +142,12 @@ impl Upstream {
             tracing::warn!(
                 upstream = self.connector.address(),
                 error = why,
-                "upstream is not reachable; clients get an error until it is"
+                "upstream is not reachable; {}",
+                if self.was_reached.load(Ordering::Relaxed) {
+                    "clients' connections end until it is, as directly"
+                } else {
+                    "it never was: clients get an error until it is"
+                }
             );
         }
         // Attempts that began together are one failure.
@@ -134,13 +160,16 @@ impl Upstream {
         let since = guard.as_ref().map_or(now, |d| d.since);
         *guard = Some(Down { since, next_try: now + pause, pause, why: why.to_owned() });
         self.is_down.store(true, Ordering::Relaxed);
-        self.sentence(why)
+        self.no_way(why)
     }
 
-    fn sentence(&self, why: &str) -> String {
+    fn no_way(&self, why: &str) -> NoWay {
+        if self.was_reached.load(Ordering::Relaxed) {
+            return NoWay::End;
+        }
         // A client reads one line.
         let why = why.replace(['\r', '\n'], " ");
-        format!("redtape: the upstream {} is not reachable ({why}); retry later", self.connector.address())
+        NoWay::Say(format!("redtape: the upstream {} is not reachable ({why}); retry later", self.connector.address()))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Down>> {
@@ -175,7 +204,7 @@ fn start_lookups(endpoint: Endpoint, into: Arc<ArcSwap<Vec<Target>>>) -> io::Res
                 Err(e) => tracing::warn!(error = %e, "the upstream's name can't be looked up; its old address stays"),
             }
             // A name server is not asked more often.
-            std::thread::sleep(BACKOFF.1);
+            std::thread::sleep(LOOK_UP_PAUSE);
         }
     })?;
     Ok(send)

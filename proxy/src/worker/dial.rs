@@ -12,15 +12,15 @@ use super::socket::{Socket, Stream};
 use super::timers::TICK_CONNECTING;
 use super::{Worker, link_token};
 use crate::connect::{CONNECT_TIMEOUT, configure_tcp};
-use crate::upstream::Target;
+use crate::upstream::{NoWay, Target};
 
 /// A unix socket says at once that too many wait; the server takes them within moments.
 const UNIX_TRIES: usize = 50;
 const UNIX_PAUSE: Duration = Duration::from_millis(1);
 
 impl Worker {
-    /// Opens the session's own connection; what is sent meanwhile waits in it. The error is a sentence for the client.
-    pub(super) fn open_home(&mut self, client: usize) -> Result<(), String> {
+    /// Opens the session's own connection; what is sent meanwhile waits in it.
+    pub(super) fn open_home(&mut self, client: usize) -> Result<(), NoWay> {
         self.shared.upstream.may_try()?;
         let reference = ClientRef { index: client, generation: self.clients[client].generation };
         let home = self.dial(Role::Home(reference), self.now + CONNECT_TIMEOUT)?;
@@ -42,7 +42,7 @@ impl Worker {
     }
 
     /// Begins to connect, by the first way that does not fail at once.
-    pub(super) fn dial(&mut self, role: Role, until: Instant) -> Result<usize, String> {
+    pub(super) fn dial(&mut self, role: Role, until: Instant) -> Result<usize, NoWay> {
         let index = self.links.vacant_key();
         let (socket, attempt) = self.begin(index, 0).map_err(|e| self.shared.upstream.failed(&e.to_string()))?;
         let generation = self.generation();

@@ -9,7 +9,8 @@
 //! | home, while requests are in flight on a lane | on the lane | those are answered, then the connection ends |
 //! | home (`CLIENT KILL`, `QUIT`, a protocol error, the server's `timeout`, its death) | anything | the connection ends, as directly |
 //! | lane, the server is gone | on it | the connection ends, as directly |
-//! | home can't be opened | what waited for it | for each an error: not reachable; the session goes on |
+//! | home can't be opened, the server was there before | what waited for it | the connection ends, as directly |
+//! | home can't be opened, the server never was there | what waited for it | for each an error: not reachable; the session goes on |
 //!
 //! Nothing is ever sent to the server a second time.
 
@@ -20,6 +21,7 @@ use super::Worker;
 use super::client::{FINISH_MAX, LINGER, Stage};
 use super::link::{ClientRef, Role, Stage as LinkStage};
 use crate::session::RequestScan;
+use crate::upstream::NoWay;
 
 /// A living server answers a PING within this time, or is busy.
 pub(super) const ALIVE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -212,15 +214,20 @@ impl Worker {
             }
             Role::Probe => return self.probe_answered(false),
         };
-        let sentence = self.shared.upstream.failed(why);
+        let no_way = self.shared.upstream.failed(why);
         self.drop_link(index);
         let Some(client) = self.clients.get_mut(owner.index).filter(|c| c.generation == owner.generation) else {
             return;
         };
         client.home = None;
         let waiting = client.state.asked();
-        let cut = client.scan.is_inside() || client.state.replies.is_lost();
-        client.out.push(format!("-ERR {sentence}\r\n").repeat(waiting.max(usize::from(cut))).as_bytes());
+        let mut cut = client.scan.is_inside() || client.state.replies.is_lost();
+        match no_way {
+            NoWay::Say(sentence) => {
+                client.out.push(format!("-ERR {sentence}\r\n").repeat(waiting.max(usize::from(cut))).as_bytes());
+            }
+            NoWay::End => cut = true,
+        }
         // Nothing of it has reached the server: the session begins anew.
         client.state.start_over(&mut self.tee, Micros::now());
         client.scan = RequestScan::default();

@@ -24,10 +24,10 @@ impl Worker {
         }
         if client.state.user().is_none() && !client.questioned {
             if client.home.is_none()
-                && let Err(sentence) = self.open_home(index)
+                && let Err(no_way) = self.open_home(index)
             {
                 self.counts.commands += 1;
-                self.refuse(index, &sentence);
+                self.refuse(index, &no_way);
                 return true;
             }
             self.ping_home(index);

@@ -15,6 +15,7 @@ use super::{Arrival, READ_BYTES, Worker, client_token};
 use crate::config::Sharing;
 use crate::session::{Ask, Scanned};
 use crate::tee::next_session_id;
+use crate::upstream::NoWay;
 
 /// Which way a request goes.
 #[derive(Debug, PartialEq, Eq)]
@@ -273,10 +274,10 @@ impl Worker {
             }
             Way::Home => {
                 if client.home.is_none()
-                    && let Err(sentence) = self.open_home(index)
+                    && let Err(no_way) = self.open_home(index)
                 {
                     self.counts.commands += 1;
-                    self.refuse(index, &sentence);
+                    self.refuse(index, &no_way);
                     return true;
                 }
                 let client = &mut self.clients[index];
@@ -315,9 +316,9 @@ impl Worker {
             return false;
         }
         if self.clients[index].home.is_none()
-            && let Err(sentence) = self.open_home(index)
+            && let Err(no_way) = self.open_home(index)
         {
-            self.refuse(index, &sentence);
+            self.refuse(index, &no_way);
             self.finish(index);
             return true;
         }
@@ -426,11 +427,16 @@ impl Worker {
     }
 
     /// One request can't be forwarded at all.
-    pub(super) fn refuse(&mut self, index: usize, sentence: &str) {
-        let client = &mut self.clients[index];
-        client.out.push(format!("-ERR {sentence}\r\n").as_bytes());
-        let reference = ClientRef { index, generation: client.generation };
-        self.client_writable(reference);
+    pub(super) fn refuse(&mut self, index: usize, no_way: &NoWay) {
+        match no_way {
+            NoWay::End => self.finish(index),
+            NoWay::Say(sentence) => {
+                let client = &mut self.clients[index];
+                client.out.push(format!("-ERR {sentence}\r\n").as_bytes());
+                let reference = ClientRef { index, generation: client.generation };
+                self.client_writable(reference);
+            }
+        }
     }
 
     /// All that the client will ever send was read and forwarded.

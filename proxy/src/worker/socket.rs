@@ -78,16 +78,23 @@ impl io::Write for Stream {
     }
 }
 
+/// Bytes of TLS read at once.
+const TLS_READ: usize = 32 * 1024;
+/// No record is longer.
+const TLS_RECORD_MAX: usize = 17 * 1024;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: Stream,
     tls: Option<Box<rustls::Connection>>,
+    /// With TLS: the last read took all that the kernel had.
+    drained: bool,
 }
 
 impl Socket {
     pub(super) fn plain(stream: Stream) -> Self {
-        Self { stream, tls: None }
+        Self { stream, tls: None, drained: false }
     }
 
     /// Speaks TLS from here on, as the server. Everything read before was not part of it.
@@ -132,12 +139,14 @@ impl Socket {
 
     /// A read of `n` bytes into room for `room` has taken all there was.
     pub(super) fn is_drained_by(&self, n: usize, room: usize) -> bool {
-        self.tls.is_none() && n < room
+        n < room && (self.tls.is_none() || self.drained)
     }
 
     /// Reads what is there; 0 = the other side has ended.
     pub(super) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else { return self.stream.read(buf) };
+        // What comes out of `TLS_READ` bytes and the beginning of a record before them fits beside them.
+        let large = buf.len().checked_sub(TLS_READ).filter(|room| *room >= TLS_READ + TLS_RECORD_MAX);
         loop {
             // A client speaks first.
             if tls.is_handshaking() && tls.wants_write() {
@@ -149,18 +158,23 @@ impl Socket {
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 r => return r,
             }
-            let ended = tls.read_tls(&mut self.stream)? == 0;
-            if let Err(e) = tls.process_new_packets() {
-                // The alert that tells the other side why.
-                let _ = tls.write_tls(&mut self.stream);
-                let why = match &**tls {
-                    rustls::Connection::Client(_) => TlsFailure::explain(&e).to_string(),
-                    rustls::Connection::Server(_) => format!("TLS: {e}"),
-                };
-                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-            }
+            self.drained = false;
+            let (ended, n) = if let Some(room) = large {
+                // One system call, where rustls by itself takes one for each 4 KiB and one more to see that it was all.
+                let (plain, sealed) = buf.split_at_mut(room);
+                let n = self.stream.read(sealed)?;
+                self.drained = n > 0 && n < sealed.len();
+                (n == 0, open_all(tls, &mut self.stream, &sealed[..n], plain)?)
+            } else {
+                let n = tls.read_tls(&mut self.stream)?;
+                process(tls, &mut self.stream)?;
+                (n == 0, 0)
+            };
             if tls.wants_write() {
                 send_tls(tls, &mut self.stream)?;
+            }
+            if n > 0 {
+                return Ok(n);
             }
             if ended && tls.is_handshaking() {
                 return Ok(0);
@@ -199,6 +213,37 @@ impl Socket {
             Stream::Unix(s) => s.shutdown(std::net::Shutdown::Write),
         };
     }
+}
+
+/// Opens what was received and gives how many bytes of `plain` that fills. Without bytes: the other side has ended.
+fn open_all(
+    tls: &mut rustls::Connection,
+    stream: &mut Stream,
+    mut sealed: &[u8],
+    plain: &mut [u8],
+) -> io::Result<usize> {
+    let mut filled = 0;
+    loop {
+        // Behind a farewell nothing is taken.
+        let taken = tls.read_tls(&mut sealed)?;
+        process(tls, stream)?;
+        // Whatever it says, the next read says it again.
+        filled += tls.reader().read(&mut plain[filled..]).unwrap_or(0);
+        if sealed.is_empty() || taken == 0 {
+            return Ok(filled);
+        }
+    }
+}
+
+fn process(tls: &mut rustls::Connection, stream: &mut Stream) -> io::Result<()> {
+    let Err(e) = tls.process_new_packets() else { return Ok(()) };
+    // The alert that tells the other side why.
+    let _ = tls.write_tls(stream);
+    let why = match tls {
+        rustls::Connection::Client(_) => TlsFailure::explain(&e).to_string(),
+        rustls::Connection::Server(_) => format!("TLS: {e}"),
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidData, why))
 }
 
 /// True = all was sent.
