@@ -43,6 +43,8 @@ pub(crate) struct Metrics {
     pub clock_steps: IntCounter,
     pub backlog_bytes: IntGauge,
     pub backlog_covers_seconds: Gauge,
+    pub ack_waiting: IntGauge,
+    pub ack_seconds: Histogram,
     pub upstream_up: IntGauge,
 }
 
@@ -83,9 +85,17 @@ impl Metrics {
                 "redtape_request_to_journal_seconds",
                 "Time from forwarding a write to its effect being written to the journal",
             )
-            .buckets(buckets),
+            .buckets(buckets.clone()),
         )?;
         r.register(Box::new(request_to_journal_seconds.clone()))?;
+        let ack_seconds = Histogram::with_opts(
+            HistogramOpts::new(
+                "redtape_ack_seconds",
+                "With --ack journal: time from the server's reply to a write until it may go, as the write is synced",
+            )
+            .buckets(buckets),
+        )?;
+        r.register(Box::new(ack_seconds.clone()))?;
         let build =
             IntGaugeVec::new(Opts::new("redtape_build_info", "Always 1; the version is the label"), &["version"])?;
         r.register(Box::new(build.clone()))?;
@@ -147,6 +157,8 @@ impl Metrics {
                 "redtape_backlog_covers_seconds",
                 "Outage that the backlog covers at the present write rate; +Inf without writes",
             )?,
+            ack_waiting: gauge("redtape_ack_waiting", "Replies to writes that wait until the journal is synced")?,
+            ack_seconds,
             upstream_up: gauge("redtape_upstream_up", "1 while the upstream answers")?,
             registry: r,
         };
@@ -162,6 +174,9 @@ impl Metrics {
             "tap_refused",
             "foreign_history",
             "journal",
+            "journal_reject",
+            "ack_barrier",
+            "ack_timeout",
             "probe",
             "tls_reload",
             "config_reload",

@@ -128,6 +128,12 @@ impl Appender {
         active.or_else(|| self.stand.as_ref().map(|s| s.reach))
     }
 
+    /// The timeline in use; 0 before the first.
+    pub(crate) fn timeline(&self) -> TimelineId {
+        let active = self.active.as_ref().map(|a| a.header.timeline.id);
+        active.or_else(|| self.stand.as_ref().map(|s| s.timeline.id)).unwrap_or_default()
+    }
+
     pub(crate) fn last_position(&self) -> Option<LastPosition> {
         let stand = match &self.active {
             Some(active) => active.stand([0; 32]),

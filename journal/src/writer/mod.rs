@@ -30,7 +30,8 @@ use crate::error::SubmitError;
 use crate::open::SyncPolicy;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
 
-/// The two watermarks at one moment; `durable_* <= written_*`.
+/// The two watermarks at one moment; `durable_* <= written_*`. Between a new timeline's beginning and its first
+/// block both stand at its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
     /// Last LSN handed to the page cache.
@@ -45,6 +46,10 @@ pub struct Progress {
     pub written_ts: Micros,
     /// Time of the last group made durable.
     pub durable_ts: Micros,
+    /// Timeline of both offsets; 0 before the first.
+    pub timeline: TimelineId,
+    /// How often what is written was synced.
+    pub syncs: u64,
     /// The writer has stopped for good; see [`Writer::failed`].
     pub failed: bool,
 }
@@ -170,6 +175,11 @@ impl Writer {
             segments,
             last_error: self.failed(),
         }
+    }
+
+    /// How far it is, as the callback was told last.
+    pub fn progress(&self) -> Progress {
+        self.handle.shared.read().progress
     }
 
     /// Why the writer has stopped, if it has.

@@ -103,6 +103,7 @@ impl<F: Fn(Progress)> Loop<F> {
                     self.appender.begin_timeline(start)?;
                     self.written();
                     self.durable();
+                    self.publish();
                 }
             }
         }
@@ -139,6 +140,7 @@ impl<F: Fn(Progress)> Loop<F> {
             progress.written_lsn = Lsn(next_lsn.0 - 1);
             progress.written_offset = end_offset;
             progress.written_ts = last_ts;
+            progress.timeline = self.appender.timeline();
         }
     }
 
@@ -146,6 +148,7 @@ impl<F: Fn(Progress)> Loop<F> {
     fn durable(&mut self) {
         self.unsynced_since = None;
         let progress = &mut self.published.progress;
+        progress.syncs += 1;
         progress.durable_lsn = progress.written_lsn;
         progress.durable_offset = progress.written_offset;
         progress.durable_ts = progress.written_ts;

@@ -42,10 +42,11 @@ use tokio::sync::watch;
 pub(crate) use self::base::{CopyInProgress, manifest, receive};
 pub(crate) use self::link::{Link, LinkError};
 pub(crate) use self::probe::Prober;
-pub(crate) use self::probe::ServerFacts;
+pub(crate) use self::probe::{ServerFacts, info_field};
 use self::prober::{Pace, Probes};
 use self::recorder::Recorder;
 use crate::connect::Connector;
+use crate::durable::Durable;
 use crate::join::{Join, Probe};
 use crate::metrics::Metrics;
 use crate::tee::Tee;
@@ -129,6 +130,7 @@ pub(crate) struct Capture {
     /// How following ended last, and when.
     last_end: Option<(Micros, String)>,
     dropped: u64,
+    durable: Arc<Durable>,
 }
 
 /// Follows the server until asked to stop; then everything is flushed and the tail is sealed.
@@ -141,12 +143,13 @@ pub(crate) async fn run(
     tee: Arc<Tee>,
     table: Arc<ArcSwap<CommandTable>>,
     metrics: Metrics,
+    durable: Arc<Durable>,
     stop: watch::Receiver<bool>,
 ) {
     let mut join = Join::new(table.load_full(), config.has_tee);
     // What ran before this process is here was asked for through an earlier one, or past it.
     join.unknown_until(first_probe.offset);
-    let (recorder, position) = Recorder::start(opened, metrics.clone());
+    let (recorder, position) = Recorder::start(opened, true, metrics.clone(), durable.clone());
     if let Ok(catalog) = Catalog::open(&config.dir) {
         metrics.gaps.set(catalog.gaps().len() as i64);
     }
@@ -164,6 +167,7 @@ pub(crate) async fn run(
         break_reason: None,
         last_end: None,
         dropped: 0,
+        durable,
     };
     capture.go_on();
     capture.follow().await;
@@ -184,12 +188,14 @@ impl Capture {
         loop {
             let started = std::time::Instant::now();
             let ended = self.follow_once().await;
+            self.durable.following(false);
             if self.last_end.is_none() {
                 self.last_end = Some((Micros::now(), ended.to_string()));
             }
             match ended {
                 Ended::Stopped => return,
                 Ended::Journal(e) => {
+                    self.durable.trouble(&e);
                     self.metrics.error("journal");
                     self.metrics.state("failed");
                     tracing::error!(error = e, "the journal can't be written: writes are NOT being recorded");
@@ -229,10 +235,11 @@ impl Capture {
         if let Some(why) = self.recorder.failed() {
             // After a failed sync the kernel may call pages clean that never reached the disk: what is
             // there is not built upon.
-            if why.contains("sync") && self.position.is_some() {
+            let sound = !why.contains("sync");
+            if !sound && self.position.is_some() {
                 self.break_reason = Some(format!("the journal could not be synced ({why})"));
             }
-            match self.recorder.reopen(&self.config) {
+            match self.recorder.reopen(&self.config, sound) {
                 Ok(position) => {
                     self.position = position;
                     self.go_on();

@@ -13,6 +13,7 @@ use redtape_journal::{
 use tokio::sync::Notify;
 
 use super::{CaptureConfig, Position, Tail, open_journal};
+use crate::durable::Durable;
 use crate::join::Judged;
 use crate::metrics::Metrics;
 
@@ -39,11 +40,17 @@ pub(crate) struct Recorder {
     timed: VecDeque<(Lsn, Micros)>,
     times: LocalHistogram,
     metrics: Metrics,
+    durable: Arc<Durable>,
 }
 
 impl Recorder {
-    /// Takes the opened journal; gives where it ends.
-    pub(crate) fn start(opened: (Journal, Recovered), metrics: Metrics) -> (Self, Option<Position>) {
+    /// Takes the opened journal; gives where it ends. `sound`: what is in it is on the disk.
+    pub(crate) fn start(
+        opened: (Journal, Recovered),
+        sound: bool,
+        metrics: Metrics,
+        durable: Arc<Durable>,
+    ) -> (Self, Option<Position>) {
         let (journal, recovered) = opened;
         for note in &recovered.notes {
             tracing::warn!("journal recovery: {note}");
@@ -51,8 +58,9 @@ impl Recorder {
         let progress = Arc::new(Notify::new());
         let written = Arc::new(ArrayQueue::new(WRITTEN_MAX));
         let writer = journal.start({
-            let (progress, written) = (progress.clone(), written.clone());
+            let (progress, written, durable) = (progress.clone(), written.clone(), durable.clone());
             move |p| {
+                durable.synced(p);
                 written.force_push((p.written_lsn, Micros::now()));
                 progress.notify_one();
             }
@@ -62,6 +70,12 @@ impl Recorder {
         let offset = last.map_or(ReplOffset(0), |l| l.end_offset);
         let db = last.map_or(0, |l| l.db);
         let position = last.map(|l| Position { timeline: l.timeline, replid: l.source_id.clone(), offset, db });
+        if let Some(last) = last {
+            durable.timeline(last.timeline, &last.source_id);
+            if sound {
+                durable.found(writer.progress());
+            }
+        }
         let recorder = Self {
             writer: Some(writer),
             builder: BlockBuilder::new(Lsn(tail.lsn.0 + 1), tail.ts, offset, db),
@@ -74,13 +88,14 @@ impl Recorder {
             timed: VecDeque::new(),
             times: metrics.request_to_journal_seconds.local(),
             metrics,
+            durable,
         };
         recorder.metrics.timeline.set(i64::from(tail.timeline.0));
         (recorder, position)
     }
 
     /// After a failure: recovers what is on the disk and goes on from there.
-    pub(crate) fn reopen(&mut self, config: &CaptureConfig) -> Result<Option<Position>, String> {
+    pub(crate) fn reopen(&mut self, config: &CaptureConfig, sound: bool) -> Result<Option<Position>, String> {
         // The lock goes with the old writer; what it could not write is not there, so its error is no news.
         if let Some(old) = self.writer.take() {
             let _ = old.close();
@@ -92,7 +107,7 @@ impl Recorder {
             let _ = std::fs::remove_file(base.with_extension("json"));
             let _ = std::fs::remove_file(base);
         }
-        let (fresh, position) = Self::start(opened, self.metrics.clone());
+        let (fresh, position) = Self::start(opened, sound, self.metrics.clone(), self.durable.clone());
         *self = fresh;
         Ok(position)
     }
@@ -125,6 +140,7 @@ impl Recorder {
     pub(crate) fn begin(&mut self, start: TimelineStart, base: PathBuf) -> Result<(), String> {
         self.base = Some(base);
         let writer = self.writer.as_ref().ok_or("it is not open")?;
+        self.durable.timeline(start.timeline, &start.source_id);
         let (timeline, offset, ts) = (start.timeline, start.offset, start.ts.max(self.tail.ts));
         writer.begin_timeline(start).map_err(|e| e.to_string())?;
         if self.tail.timeline > TimelineId(0) {
@@ -162,6 +178,19 @@ impl Recorder {
         self.complete_until = self.complete_until.max(complete_until.unwrap_or_default());
         let block = self.builder.finish(self.complete_until);
         self.submit(block).await
+    }
+
+    /// Everything that is no effect up to `offset` is known to be none: who waits for it waits for what was pushed.
+    pub(crate) fn reached(&self, offset: ReplOffset) {
+        self.durable.reached(self.tail.timeline, self.tail.lsn, offset);
+    }
+
+    /// After trouble: writes something and asks for a sync, to see whether that works again.
+    pub(crate) async fn try_disk(&mut self) -> Result<(), String> {
+        let block = self.builder.finish(self.complete_until);
+        self.submit(block).await?;
+        self.sync_now();
+        Ok(())
     }
 
     /// Nothing new up to `until`: keeps the end of the window moving.

@@ -66,6 +66,12 @@ impl Capture {
     async fn stream_with(&mut self, link: &mut Link, parser: &mut EffectParser) -> Ended {
         self.metrics.state("streaming");
         self.last_end = None;
+        if self.durable.is_in_trouble()
+            && let Err(e) = self.recorder.try_disk().await
+        {
+            return Ended::Journal(e);
+        }
+        self.durable.following(true);
         self.probes.set_pace(Pace::Late);
         // A server that sent the copy without its disk waits for this before it sends the stream.
         if let Err(e) = link.ack(self.recorder.durable_offset()).await {
@@ -78,7 +84,8 @@ impl Capture {
         let mut stopping: Option<(Micros, Instant)> = None;
         // Without stamps, the time of arrival is all that is known of an effect's time.
         let always_prompt = self.config.sync == SyncPolicy::Always || !self.config.has_tee;
-        let mut gulps = Gulps::new(always_prompt, Instant::now());
+        let mut gulps = Gulps::new(always_prompt, self.durable.is_awaited(), Instant::now());
+        let tee = self.tee.clone();
         let mut ack_at: Option<ReplOffset> = None;
         let mut rate = Rate::default();
         let mut silent_seconds = 0;
@@ -131,6 +138,8 @@ impl Capture {
                 }
                 () = std::future::ready(()), if more => {}
                 () = progress.notified() => self.recorder.export(),
+                // The reply that a group waits for may be among it.
+                () = tee.filled(), if self.durable.is_awaited() && self.join.held() > 0 => {}
                 () = sleep(HELD_POLL), if self.join.held() > 0 => {}
                 _ = second.tick() => {
                     if let Some(e) = self.recorder.failed() {
@@ -226,6 +235,9 @@ impl Capture {
             self.metrics.groups.with_label_values(&[label]).inc_by(n);
         }
         self.recorder.flush(self.join.complete_until()).await?;
+        if self.join.held() == 0 {
+            self.recorder.reached(parser.position().0);
+        }
         if self.join.wants_probe() {
             self.probes.at_once();
         }

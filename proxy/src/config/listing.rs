@@ -35,6 +35,8 @@ impl Config {
         fixed("workers", json!(self.workers));
         fixed("dir", json!(self.dir));
         fixed("sync", json!(sync(self.sync)));
+        fixed("ack", json!(self.ack.to_string()));
+        fixed("on-journal-failure", json!(self.on_journal_failure.to_string()));
         fixed("segment-mib", json!(self.segment_bytes >> 20));
         fixed("metrics", json!(self.metrics.map(|a| a.to_string())));
         fixed("upstream-tls-sni", json!(self.upstream_tls.sni));

@@ -16,7 +16,7 @@ use redtape_wire::url::{Endpoint, RedisUrl};
 
 pub use self::listing::Setting;
 pub(crate) use self::listing::sync;
-pub use self::values::{ByteSize, ListenAddr, Sharing, SocketMode, Switch};
+pub use self::values::{Ack, ByteSize, ListenAddr, OnJournalFailure, Sharing, SocketMode, Switch};
 use crate::tls::{ClientTls, Material as _, ServerTls, TlsError};
 
 /// Less could not hold one reply of usual size.
@@ -61,6 +61,10 @@ pub struct Config {
     pub dir: PathBuf,
     /// When the journal is synced.
     pub sync: SyncPolicy,
+    /// When clients hear that their writes were done.
+    pub ack: Ack,
+    /// What becomes of writes while the journal can't be written.
+    pub on_journal_failure: OnJournalFailure,
     /// Size at which a segment is sealed, in bytes.
     pub segment_bytes: u64,
     /// Where `/metrics` is served.
@@ -100,6 +104,8 @@ impl Config {
             workers: std::thread::available_parallelism().map_or(1, |n| (n.get() / 2).max(1)),
             dir: "redtape-journal".into(),
             sync: SyncPolicy::EverySec,
+            ack: Ack::Upstream,
+            on_journal_failure: OnJournalFailure::Pass,
             segment_bytes: 64 << 20,
             metrics: None,
         }
@@ -108,6 +114,11 @@ impl Config {
     /// Clients are served, not only a journal written.
     pub fn serves(&self) -> bool {
         !self.listen.is_empty() || !self.tls_listen.is_empty()
+    }
+
+    /// Writes are refused while the journal can't be written.
+    pub(crate) fn rejects_writes(&self) -> bool {
+        self.ack == Ack::Journal || self.on_journal_failure == OnJournalFailure::Reject
     }
 
     /// TLS towards the followed server: its own name is checked, whatever the upstream's is.
@@ -131,6 +142,12 @@ impl Config {
         }
         if self.output_limit < OUTPUT_LIMIT_MIN {
             return options(format!("client-output-buffer-limit must be at least {OUTPUT_LIMIT_MIN}"));
+        }
+        if self.ack == Ack::Journal && self.sync != SyncPolicy::Always {
+            return options(
+                "ack journal needs sync always: a reply waits until its write is synced; take sync out, or set it to always"
+                    .to_owned(),
+            );
         }
         self.check_addresses()?;
         match (&self.tls, self.tls_listen.is_empty()) {

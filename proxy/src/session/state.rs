@@ -94,6 +94,8 @@ pub(crate) struct SessionState {
     /// A transaction that just ran has paused clients, or ended a pause.
     paused: Option<u64>,
     holds: Holds,
+    /// A reply told of a write since that was asked last.
+    acknowledged: bool,
 }
 
 impl SessionState {
@@ -116,6 +118,7 @@ impl SessionState {
             estranged: false,
             paused: None,
             holds: Holds::default(),
+            acknowledged: false,
         }
     }
 
@@ -154,6 +157,45 @@ impl SessionState {
     /// Requests forwarded now will be answered, and not only queued.
     pub(crate) fn is_answered_at_once(&self) -> bool {
         self.transaction.is_none() && !self.replies_off && self.skip == 0 && !self.replies.is_lost()
+    }
+
+    /// Whether a request may write when it runs: what only waits for EXEC does not.
+    pub(crate) fn writes(&self, ask: &Ask<'_>) -> bool {
+        match &ask.meaning {
+            Meaning::Normal(Intent::Exec) => self.transaction.as_ref().is_some_and(|t| !t.parts.is_empty()),
+            Meaning::Normal(Intent::Plain | Intent::Unknown) => {
+                self.transaction.is_none() && ask.spec.is_none_or(|spec| spec.write)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a reply told of a write since this was asked last.
+    pub(crate) fn take_acknowledged(&mut self) -> bool {
+        std::mem::take(&mut self.acknowledged)
+    }
+
+    /// Whether bytes that were read last may tell of a write, beside whole replies: the beginning of one, or what can't
+    /// be followed.
+    pub(crate) fn may_acknowledge(&self, at_boundary: bool) -> bool {
+        self.replies.is_lost() || (!at_boundary && self.replies.pending().next().is_some_and(|p| p.stamp.is_some()))
+    }
+
+    /// A write was forwarded and not answered, as far as is known.
+    pub(crate) fn has_write_under_way(&self) -> bool {
+        self.replies.is_lost() || self.replies.pending().any(|p| p.stamp.is_some())
+    }
+
+    /// The proxy discards the client's transaction, by a question of its own.
+    pub(crate) fn discard_ourselves(&mut self) {
+        self.transaction = None;
+        self.holds.unset(Holds::WATCH);
+        self.ask_ourselves();
+    }
+
+    /// Inside a transaction: what is forwarded now will be answered.
+    pub(crate) fn is_answered_but_queued(&self) -> bool {
+        !self.replies_off && self.skip == 0 && !self.replies.is_lost()
     }
 
     /// A request that pauses clients if the server agrees: for so many milliseconds.
@@ -351,6 +393,7 @@ impl SessionState {
                 b':' => number().map_or(Outcome::Ran, Outcome::Number),
                 _ => Outcome::Ran,
             };
+            self.acknowledged |= outcome != Outcome::NoEffect;
             tee.replied(id, now, outcome);
         }
         if pending.intent == Intent::Plain {

@@ -250,6 +250,12 @@ impl Worker {
         if ask.is_ours && argc == words.len() && self.clients[index].state.may_be_ours() {
             return self.answer_ourselves(index, words);
         }
+        if self.guards_writes
+            && self.clients[index].state.writes(&ask)
+            && let Some(done) = self.stop_write(index, ask.name() == b"exec", argc == words.len())
+        {
+            return done;
+        }
         let mut way = self.way(index, whole && ask.shareable);
         if way == Way::Home && !ask.is_plain() && self.clients[index].state.asks_itself() {
             // What silences replies would silence that one, too.
@@ -315,6 +321,10 @@ impl Worker {
             self.clients[index].waiting = true;
             return false;
         }
+        // Nobody knows what they do.
+        if let Some(done) = self.wait_for_barrier(index) {
+            return done;
+        }
         if self.clients[index].home.is_none()
             && let Err(no_way) = self.open_home(index)
         {
@@ -343,7 +353,7 @@ impl Worker {
                     if shareable
                         && quiet
                         && in_flight < LANE_IN_FLIGHT_MAX
-                        && client.out.len() < CLIENT_OUT_HIGH
+                        && client.unsaid() < CLIENT_OUT_HIGH
                         && self
                             .links
                             .get(link)
@@ -356,7 +366,7 @@ impl Worker {
         }
         if shareable
             && client.state.is_free()
-            && client.out.len() < CLIENT_OUT_HIGH
+            && client.unsaid() < CLIENT_OUT_HIGH
             && self.shared.sharing == Sharing::Auto
             && let Some(link) = self.lane_for(index)
         {
@@ -432,7 +442,7 @@ impl Worker {
             NoWay::End => self.finish(index),
             NoWay::Say(sentence) => {
                 let client = &mut self.clients[index];
-                client.out.push(format!("-ERR {sentence}\r\n").as_bytes());
+                client.say(format!("-ERR {sentence}\r\n").as_bytes());
                 let reference = ClientRef { index, generation: client.generation };
                 self.client_writable(reference);
             }
@@ -442,7 +452,7 @@ impl Worker {
     /// All that the client will ever send was read and forwarded.
     fn client_ended(&mut self, index: usize) {
         let client = &mut self.clients[index];
-        let answered = client.in_flight() == 0 && client.out.is_empty();
+        let answered = client.in_flight() == 0 && client.unsaid() == 0;
         match client.home {
             // On a lane the others go on: the answers are waited for here.
             _ if client.on_lane && client.in_flight() > 0 => {}

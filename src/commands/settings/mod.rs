@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use clap::Args;
 use redtape_journal::SyncPolicy;
-use redtape_proxy::{CaFiles, ClientTls, Config, KeyPair, ListenAddr, ServerTls};
+use redtape_proxy::{Ack, CaFiles, ClientTls, Config, KeyPair, ListenAddr, OnJournalFailure, ServerTls};
 
 pub(crate) use self::file::File;
 use self::options::Or;
@@ -122,6 +122,18 @@ impl ProxySettings {
         config.unix_socket_mode = options.unixsocketperm;
         set(&mut config.proxy_protocol, options.proxy_protocol);
         set(&mut config.sharing, options.sharing);
+        set(&mut config.ack, options.ack);
+        if config.ack == Ack::Journal {
+            if options.on_journal_failure == Some(OnJournalFailure::Pass) {
+                let why = "ack journal rejects writes that can't be journaled: take on-journal-failure out, or set it to reject";
+                return Err(Failure::new(USAGE, why).into());
+            }
+            config.on_journal_failure = OnJournalFailure::Reject;
+            if self.follow.capture.clone().or(file.group()?).sync.is_none() {
+                config.sync = SyncPolicy::Always;
+            }
+        }
+        set(&mut config.on_journal_failure, options.on_journal_failure);
         set(&mut config.max_clients, options.maxclients.map(|n| n as usize));
         set(&mut config.timeout, options.timeout.map(seconds));
         set(&mut config.tcp_keepalive, options.tcp_keepalive.map(seconds));

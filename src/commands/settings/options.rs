@@ -8,7 +8,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use redtape_proxy::{AuthClients, ByteSize, ListenAddr, Protocols, Sharing, SniCert, SocketMode, Switch};
+use redtape_proxy::{
+    Ack, AuthClients, ByteSize, ListenAddr, OnJournalFailure, Protocols, Sharing, SniCert, SocketMode, Switch,
+};
 use serde::Deserialize;
 
 use super::file::one_or_many;
@@ -87,6 +89,14 @@ pub(crate) struct ClientOptions {
     /// Whether clients share upstream connections where nothing can tell: auto or off [default: auto]
     #[arg(long, env = "REDTAPE_SHARING", value_name = "AUTO|OFF")]
     pub(crate) sharing: Option<Sharing>,
+    /// When a client hears that its write was done: upstream = when the server has done it; journal = when it is in
+    /// the journal and synced, so that what was acknowledged can always be restored [default: upstream]
+    #[arg(long, env = "REDTAPE_ACK", value_name = "UPSTREAM|JOURNAL")]
+    pub(crate) ack: Option<Ack>,
+    /// While the journal can't be written (disk full, I/O error): pass = writes go on and are missing in it, reject =
+    /// they are refused with -JOURNAL while reads go on; --ack journal always rejects [default: pass]
+    #[arg(long, env = "REDTAPE_ON_JOURNAL_FAILURE", value_name = "PASS|REJECT")]
+    pub(crate) on_journal_failure: Option<OnJournalFailure>,
     /// Clients at once [default: 10000]
     #[arg(long, env = "REDTAPE_MAXCLIENTS", value_name = "N")]
     pub(crate) maxclients: Option<u32>,
@@ -119,6 +129,8 @@ impl Or for ClientOptions {
             proxy_protocol: self.proxy_protocol.or(other.proxy_protocol),
             follow: self.follow.or(other.follow),
             sharing: self.sharing.or(other.sharing),
+            ack: self.ack.or(other.ack),
+            on_journal_failure: self.on_journal_failure.or(other.on_journal_failure),
             maxclients: self.maxclients.or(other.maxclients),
             timeout: self.timeout.or(other.timeout),
             tcp_keepalive: self.tcp_keepalive.or(other.tcp_keepalive),
