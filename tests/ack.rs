@@ -273,35 +273,6 @@ fn what_does_not_reach_the_disk_in_time_is_not_acknowledged() {
 }
 
 #[test]
-fn without_it_writes_go_on_or_are_refused_as_configured() {
-    for policy in ["pass", "reject"] {
-        let s = scene(&["--on-journal-failure", policy, "--sync", "always"]);
-        let mut client = s.client();
-        client.must(&args!["SET", "k", 0]);
-        s.disk.is("write-full");
-        let mut n = 0u64;
-        let refused = wait_for("the journal's trouble to show", Duration::from_secs(10), || {
-            n += 1;
-            let reply = client.call(&args!["SET", "k", n]).expect("an answer");
-            let seen = s.redtape.metric(r#"redtape_errors_total{kind="journal"}"#) > Some(0.0);
-            std::thread::sleep(Duration::from_millis(20));
-            (seen || matches!(reply, Value::Error(_))).then_some(())
-        });
-        let () = refused;
-        let reply = client.call(&args!["SET", "k", "last"]).expect("an answer");
-        match policy {
-            "pass" => assert_eq!(text(&reply), "OK"),
-            _ => assert!(matches!(&reply, Value::Error(e) if e.starts_with("JOURNAL ")), "{reply:?}"),
-        }
-        assert_eq!(text(&client.must(&args!["ECHO", "x"])), "x");
-        s.disk.is("fine");
-        wait_for("writes to be taken again", Duration::from_secs(30), || {
-            matches!(client.call(&args!["SET", "k", "after"]), Ok(Value::Text(_))).then_some(())
-        });
-    }
-}
-
-#[test]
 fn options_that_contradict_it_are_refused() {
     let with = |options: &[&str]| {
         let base = ["config", "check", "--upstream", "redis://127.0.0.1:1", "--ack", "journal"];

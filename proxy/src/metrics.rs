@@ -175,6 +175,7 @@ impl Metrics {
             "foreign_history",
             "journal",
             "journal_reject",
+            "journal_slow",
             "ack_barrier",
             "ack_timeout",
             "probe",

@@ -44,7 +44,7 @@ pub(crate) use self::link::{Link, LinkError};
 pub(crate) use self::probe::Prober;
 pub(crate) use self::probe::{ServerFacts, info_field};
 use self::prober::{Pace, Probes};
-use self::recorder::Recorder;
+use self::recorder::{RecordError, Recorder};
 use crate::connect::Connector;
 use crate::durable::Durable;
 use crate::join::{Join, Probe};
@@ -104,6 +104,17 @@ pub(crate) enum Ended {
     Base(String),
     #[error("the journal: {0}")]
     Journal(String),
+    #[error("the journal: {}", RecordError::Slow)]
+    Slow,
+}
+
+impl From<RecordError> for Ended {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Failed(why) => Self::Journal(why),
+            RecordError::Slow => Self::Slow,
+        }
+    }
 }
 
 /// Opens the journal as capture wants it.
@@ -199,6 +210,13 @@ impl Capture {
                     self.metrics.error("journal");
                     self.metrics.state("failed");
                     tracing::error!(error = e, "the journal can't be written: writes are NOT being recorded");
+                }
+                Ended::Slow => {
+                    self.metrics.error("journal_slow");
+                    tracing::error!(
+                        "{}; it has caught up, and the server is followed again from there if its backlog reaches back so far",
+                        Ended::Slow
+                    );
                 }
                 Ended::Link(e @ LinkError::Refused { .. }) => {
                     self.metrics.error("tap_refused");
@@ -303,7 +321,7 @@ impl Capture {
             }
             (reply, _) => return Ended::Base(format!("the server answered PSYNC with {reply:?}")),
         }
-        self.stream(&mut link).await
+        self.stream(link).await
     }
 
     /// With `--follow`: the server that is followed must have the upstream's history, or the journal

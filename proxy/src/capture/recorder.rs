@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crossbeam_queue::ArrayQueue;
 use prometheus::local::LocalHistogram;
 use redtape_journal::{
-    Block, BlockBuilder, GroupRef, Journal, Lsn, Micros, RecordRef, Recovered, ReplOffset, SubmitError, TimelineId,
-    TimelineStart, Writer,
+    Block, BlockBuilder, GroupRef, Journal, Lsn, MAX_QUEUED_BYTES, Micros, RecordRef, Recovered, ReplOffset,
+    SubmitError, TimelineId, TimelineStart, Writer,
 };
 use tokio::sync::Notify;
 
@@ -24,10 +24,23 @@ const WRITTEN_MAX: usize = 256;
 /// Requests whose way to the journal is being timed.
 const TIMED_MAX: usize = 4096;
 
+/// Why something was not handed to the journal.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecordError {
+    /// It can't be written.
+    #[error("{0}")]
+    Failed(String),
+    /// As much waits for the disk as may. What was given is kept.
+    #[error("the disk is too slow: {} MiB wait for it", MAX_QUEUED_BYTES >> 20)]
+    Slow,
+}
+
 /// See the module.
 pub(crate) struct Recorder {
     writer: Option<Writer>,
     builder: BlockBuilder,
+    /// What the writer's full queue gave back; goes before all else.
+    held_back: Option<Block>,
     tail: Tail,
     /// First offset and LSN of the present timeline.
     start: (ReplOffset, Lsn),
@@ -79,6 +92,7 @@ impl Recorder {
         let recorder = Self {
             writer: Some(writer),
             builder: BlockBuilder::new(Lsn(tail.lsn.0 + 1), tail.ts, offset, db),
+            held_back: None,
             tail,
             start: (offset, Lsn(tail.lsn.0 + 1)),
             complete_until: last.map_or(Micros(0), |l| l.complete_until),
@@ -155,7 +169,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// Takes a group; true = the block is large enough to be handed over.
+    /// Takes a group; true = the block is large enough to be handed over. It must be, before the next is taken.
     pub(crate) fn push(&mut self, judged: &Judged) -> Result<bool, String> {
         let group = &judged.group;
         let lsn = push_group(&mut self.builder, judged)?;
@@ -169,15 +183,25 @@ impl Recorder {
         Ok(self.builder.len_bytes() >= BLOCK_BYTES)
     }
 
-    /// Hands over what was pushed. Waits while the writer's queue is full: then the server's output
-    /// buffer fills, and in the end the server breaks the link and a new timeline begins.
-    pub(crate) async fn flush(&mut self, complete_until: Option<Micros>) -> Result<(), String> {
+    /// Hands over what was pushed.
+    pub(crate) fn flush(&mut self, complete_until: Option<Micros>) -> Result<(), RecordError> {
         if self.builder.is_empty() {
             return Ok(());
         }
         self.complete_until = self.complete_until.max(complete_until.unwrap_or_default());
         let block = self.builder.finish(self.complete_until);
-        self.submit(block).await
+        self.submit(block)
+    }
+
+    /// Resolves when what was held back is with the writer.
+    pub(crate) async fn drained(&mut self) -> Result<(), RecordError> {
+        while let Some(block) = self.held_back.take() {
+            match self.submit(block) {
+                Err(RecordError::Slow) => self.progress.notified().await,
+                done => return done,
+            }
+        }
+        Ok(())
     }
 
     /// Everything that is no effect up to `offset` is known to be none: who waits for it waits for what was pushed.
@@ -186,35 +210,35 @@ impl Recorder {
     }
 
     /// After trouble: writes something and asks for a sync, to see whether that works again.
-    pub(crate) async fn try_disk(&mut self) -> Result<(), String> {
+    pub(crate) fn try_disk(&mut self) -> Result<(), RecordError> {
         let block = self.builder.finish(self.complete_until);
-        self.submit(block).await?;
+        self.submit(block)?;
         self.sync_now();
         Ok(())
     }
 
     /// Nothing new up to `until`: keeps the end of the window moving.
-    pub(crate) async fn heartbeat(&mut self, until: Micros, offset: ReplOffset, db: u32) -> Result<(), String> {
+    pub(crate) fn heartbeat(&mut self, until: Micros, offset: ReplOffset, db: u32) -> Result<(), RecordError> {
         if until <= self.complete_until {
             return Ok(());
         }
-        self.flush(Some(until)).await?;
+        self.flush(Some(until))?;
         self.complete_until = until;
         self.builder.set_db(db);
         self.builder.set_end_offset(offset);
         let block = self.builder.finish(until);
-        self.submit(block).await
+        self.submit(block)
     }
 
-    async fn submit(&mut self, mut block: Block) -> Result<(), String> {
-        let writer = self.writer.as_ref().ok_or("it is not open")?;
-        loop {
-            match writer.try_submit(block) {
-                Ok(()) => return Ok(()),
-                Err((back, SubmitError::Full)) => block = back,
-                Err((_, e)) => return Err(e.to_string()),
+    fn submit(&mut self, block: Block) -> Result<(), RecordError> {
+        let Some(writer) = &self.writer else { return Err(RecordError::Failed("it is not open".to_owned())) };
+        match writer.try_submit(block) {
+            Ok(()) => Ok(()),
+            Err((back, SubmitError::Full)) => {
+                self.held_back = Some(back);
+                Err(RecordError::Slow)
             }
-            self.progress.notified().await;
+            Err((_, e)) => Err(RecordError::Failed(e.to_string())),
         }
     }
 
