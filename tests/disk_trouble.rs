@@ -83,7 +83,7 @@ fn a_stalled_disk_costs_bounded_memory_and_not_the_server() {
         client.must(&args!["SET", "stalls", 1]);
         let value = "v".repeat(MIB as usize);
         let (mut kept, mut resident) = (0, 0);
-        for n in 0..420u32 {
+        for n in 0..600u32 {
             client.must(&args!["SET", format!("k{}", n % 40), format!("{n}{value}")]);
             if n % 20 == 0 {
                 kept = kept.max(waiting_for_replicas(&mut direct));
@@ -91,7 +91,7 @@ fn a_stalled_disk_costs_bounded_memory_and_not_the_server() {
             }
         }
         println!("backlog {backlog}: the server kept {} MiB, redtape had {} MiB", kept / MIB, resident / MIB);
-        assert!(kept < 64 * MIB, "the server kept {kept} bytes for a tap that does not read");
+        assert!(kept < 200 * MIB, "the server kept {kept} bytes for a tap that does not read");
         assert!(resident < 700 * MIB, "redtape had {resident} bytes");
         assert!(s.redtape.metric(r#"redtape_errors_total{kind="journal_slow"}"#) <= Some(1.0));
         s.disk.is("fine");

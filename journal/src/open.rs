@@ -7,7 +7,7 @@
 //! 3. the folders: made again by the next open;
 //! 4. recovery, as [`crate::recover`] decides: bytes reach the quarantine and are synced there before
 //!    they are cut from a segment, so at worst they are in both places;
-//! 5. sync of the segment in use: what is reported as there is durable.
+//! 5. sync of the last segment, sealed or not: what is reported as there is durable.
 //!
 //! Afterwards an unsealed last segment is continued; after a sealed one, the first block begins a
 //! new segment.
@@ -160,6 +160,11 @@ impl Journal {
             facts.push(load_segment(*name, path, n + 1 == names.len(), |_, _| ())?);
         }
         let plan = decide(&facts, journal_id)?;
+        if let Some((_, path)) = names.last() {
+            // Its writer may have been killed between the footer and its sync.
+            File::open(path).and_then(|f| f.sync_all()).map_err(OpenError::io("sync", path))?;
+            sync_dir(&dir.segments()).map_err(OpenError::io("sync", dir.segments()))?;
+        }
         let mut bytes: u64 = facts.iter().map(|f| f.bytes).sum();
         let mut segments = facts.len() as u64;
         if let Some(path) = &plan.set_aside {

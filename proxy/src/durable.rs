@@ -64,6 +64,8 @@ struct State {
     /// In this timeline, everything behind this LSN and up to this offset was no write.
     reached: Option<(TimelineId, Lsn, ReplOffset)>,
     trouble: Option<String>,
+    /// In trouble: syncs that were counted when the writer spoke first after it began.
+    syncs_in_trouble: Option<u64>,
     /// `None` = the stream is being followed.
     astray_since: Option<Instant>,
 }
@@ -117,6 +119,7 @@ impl Durable {
     /// A timeline goes on or is about to begin: of which history it is.
     pub(crate) fn timeline(&self, id: TimelineId, replid: &str) {
         let mut state = self.lock();
+        state.reached = None;
         if state.histories[1].as_ref().is_none_or(|(known, _)| *known != id) {
             state.histories.swap(0, 1);
         }
@@ -126,10 +129,12 @@ impl Durable {
     /// The journal's writer has come so far.
     pub(crate) fn synced(&self, progress: Progress) {
         let mut state = self.lock();
-        let news = progress.syncs != state.progress.syncs;
         state.progress = progress;
-        if news && !progress.failed {
-            state.trouble = None;
+        if progress.failed {
+            state.trouble.get_or_insert_with(|| "its writer has stopped".to_owned());
+            state.syncs_in_trouble = None;
+        } else if state.trouble.is_some() && *state.syncs_in_trouble.get_or_insert(progress.syncs) < progress.syncs {
+            (state.trouble, state.syncs_in_trouble) = (None, None);
         }
         self.renew(state);
     }
@@ -137,8 +142,8 @@ impl Durable {
     /// A journal was opened: so much of it was there and is synced.
     pub(crate) fn found(&self, progress: Progress) {
         let mut state = self.lock();
-        let syncs = state.progress.syncs;
-        state.progress = Progress { syncs, ..progress };
+        state.progress = progress;
+        state.reached = None;
         self.renew(state);
     }
 
@@ -155,8 +160,8 @@ impl Durable {
     pub(crate) fn trouble(&self, why: &str) {
         let mut state = self.lock();
         state.trouble = Some(why.to_owned());
-        // Whatever the next writer counts from.
-        state.progress.syncs = u64::MAX;
+        // The next writer counts anew.
+        state.syncs_in_trouble = None;
         self.doubtful.store(true, Ordering::Release);
     }
 
@@ -174,6 +179,11 @@ impl Durable {
             state.astray_since.get_or_insert_with(Instant::now);
         }
         self.renew(state);
+    }
+
+    /// The server's stream is being followed now.
+    pub(crate) fn is_following(&self) -> bool {
+        self.lock().astray_since.is_none()
     }
 
     /// Why a write must not pass now, if so: a sentence for the client, without the error's code.
@@ -296,7 +306,10 @@ mod tests {
             // A failed writer's last words change nothing, a sync does.
             durable.synced(Progress { failed: true, ..progress(1, 1, 1, 7) });
             assert_eq!(durable.refuses().is_some(), in_trouble, "{gate:?}");
-            durable.synced(progress(1, 1, 1, 8));
+            // The next writer counts anew; what it says first, it says before it syncs.
+            durable.synced(progress(1, 1, 1, 1));
+            assert_eq!(durable.refuses().is_some(), in_trouble, "{gate:?}");
+            durable.synced(progress(1, 1, 1, 2));
             assert_eq!(durable.refuses(), None, "{gate:?}");
         }
     }

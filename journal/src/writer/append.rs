@@ -44,7 +44,16 @@ pub(crate) enum AppendError {
     TimelineBack { new: TimelineId, current: TimelineId },
 }
 
+/// The only failure after which what was written before can still be relied upon: nothing was told that it is on the
+/// disk and may not be.
+pub(super) const APPEND: &str = "append to";
+
 impl AppendError {
+    /// A sync may have failed: the kernel may call pages clean that never reached the disk.
+    pub(super) fn leaves_doubt(&self) -> bool {
+        !matches!(self, Self::Io { action, .. } if *action == APPEND)
+    }
+
     fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }
@@ -280,7 +289,7 @@ impl Active {
     fn write_block(&mut self, block: &mut Block) -> Result<u64, AppendError> {
         self.tally.check_next(&block.header).map_err(AppendError::OutOfOrder)?;
         let bytes = block.place(self.len, self.tag);
-        self.file.write_all(bytes).map_err(AppendError::io("write", &self.path))?;
+        self.file.write_all(bytes).map_err(AppendError::io(APPEND, &self.path))?;
         self.hasher.update(bytes);
         let len = bytes.len() as u64;
         self.tally.add(&block.header, self.len);

@@ -52,6 +52,8 @@ pub struct Progress {
     pub syncs: u64,
     /// The writer has stopped for good; see [`Writer::failed`].
     pub failed: bool,
+    /// It has, and what was written but not synced may be lost although a later sync says otherwise.
+    pub doubtful: bool,
 }
 
 /// What the writer has done so far; the first six as in [`Progress`].

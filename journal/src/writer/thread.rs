@@ -76,6 +76,7 @@ impl<F: Fn(Progress)> Loop<F> {
                     tracing::error!("the journal writer stops: {e}");
                     self.shared.queue.fail(e.to_string());
                     self.published.progress.failed = true;
+                    self.published.progress.doubtful = e.leaves_doubt();
                     self.publish();
                     return;
                 }

@@ -141,6 +141,8 @@ pub(crate) struct Capture {
     /// How following ended last, and when.
     last_end: Option<(Micros, String)>,
     dropped: u64,
+    /// What stands in the journal may be on no disk: until the next base, nothing is built on it.
+    unsound: bool,
     durable: Arc<Durable>,
 }
 
@@ -178,6 +180,7 @@ pub(crate) async fn run(
         break_reason: None,
         last_end: None,
         dropped: 0,
+        unsound: false,
         durable,
     };
     capture.go_on();
@@ -253,18 +256,22 @@ impl Capture {
         if let Some(why) = self.recorder.failed() {
             // After a failed sync the kernel may call pages clean that never reached the disk: what is
             // there is not built upon.
-            let sound = !why.contains("sync");
-            if !sound && self.position.is_some() {
+            self.unsound |= self.recorder.is_doubtful();
+            if self.unsound && self.position.is_some() {
                 self.break_reason = Some(format!("the journal could not be synced ({why})"));
             }
-            match self.recorder.reopen(&self.config, sound) {
+            match self.recorder.reopen(&self.config, !self.unsound) {
                 Ok(position) => {
                     self.position = position;
                     self.go_on();
                     // What is read again was explained before.
                     self.join.stamps_were_lost(Micros::now());
                 }
-                Err(e) => return Ended::Journal(e),
+                Err(e) => {
+                    // A sync that failed once may succeed the next time without having done anything.
+                    self.unsound |= e.contains("sync");
+                    return Ended::Journal(e);
+                }
             }
         }
         self.metrics.state("connecting");

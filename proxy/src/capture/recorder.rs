@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use prometheus::local::LocalHistogram;
@@ -19,6 +20,10 @@ use crate::metrics::Metrics;
 
 /// A block is handed over when it has grown to this size.
 const BLOCK_BYTES: usize = 128 * 1024;
+/// A slow disk has caught up when no more than this waits for it.
+const DRAINED_BYTES: usize = MAX_QUEUED_BYTES / 4;
+/// How often the writer is looked at that says nothing.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// Reports of the writer that wait to be looked at; beyond that the oldest goes.
 const WRITTEN_MAX: usize = 256;
 /// Requests whose way to the journal is being timed.
@@ -133,6 +138,11 @@ impl Recorder {
         }
     }
 
+    /// The writer has failed in a way after which what it wrote may be on no disk, whatever a later sync says.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.writer.as_ref().is_some_and(|w| w.progress().doubtful)
+    }
+
     pub(crate) fn last_timeline(&self) -> TimelineId {
         self.tail.timeline
     }
@@ -197,11 +207,23 @@ impl Recorder {
     pub(crate) async fn drained(&mut self) -> Result<(), RecordError> {
         while let Some(block) = self.held_back.take() {
             match self.submit(block) {
-                Err(RecordError::Slow) => self.progress.notified().await,
-                done => return done,
+                Err(RecordError::Slow) => self.some_progress().await,
+                done => done?,
             }
         }
+        // Not one block's room: else the next gulp would be too much again.
+        while let Some(writer) = self.writer.as_ref().filter(|w| w.queued_bytes() > DRAINED_BYTES) {
+            if let Some(why) = writer.failed() {
+                return Err(RecordError::Failed(why));
+            }
+            self.some_progress().await;
+        }
         Ok(())
+    }
+
+    async fn some_progress(&self) {
+        // A writer that ends by a panic calls nobody.
+        let _ = tokio::time::timeout(LOOK_AGAIN, self.progress.notified()).await;
     }
 
     /// Everything that is no effect up to `offset` is known to be none: who waits for it waits for what was pushed.

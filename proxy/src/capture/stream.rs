@@ -46,6 +46,7 @@ impl Capture {
         let ended = self.stream_with(&mut link, &mut parser).await;
         // A server whose link is not read piles up what it has for us: it is better off without one.
         drop(link);
+        self.durable.following(false);
         self.metrics.state("connecting");
         if matches!(ended, Ended::Slow) {
             self.durable.trouble(&ended.to_string());
@@ -73,6 +74,10 @@ impl Capture {
                 () = stalled_at_stop(&mut stop) => {
                     return Err(Ended::Journal("it was stopped while the disk was stalled".to_owned()));
                 }
+            }
+            if self.break_reason.is_some() {
+                // Behind a group that is missing, none may follow.
+                return self.recorder.flush(None).map_err(Ended::from);
             }
             match self.pump(parser, late) {
                 Ok(Pumped { more: true, .. }) | Err(Ended::Slow) => {}

@@ -60,6 +60,12 @@ pub(super) struct Acks {
     input: Vec<u8>,
     scanner: ReplyScanner,
     asked_at: Instant,
+    /// When the server answered last, or the oldest open question was asked.
+    heard_at: Instant,
+    /// Questions that a busy server has put off.
+    put_off: usize,
+    /// Told to the metrics.
+    reported: i64,
     /// Who has withheld replies, with their tickets, oldest first.
     holders: VecDeque<(u64, ClientRef, Instant)>,
     /// Who waits for the barrier.
@@ -79,6 +85,9 @@ impl Acks {
             input: Vec::new(),
             scanner: ReplyScanner::new(),
             asked_at: now,
+            heard_at: now,
+            put_off: 0,
+            reported: 0,
             holders: VecDeque::new(),
             at_the_gate: Vec::new(),
             waiter,
@@ -103,7 +112,9 @@ impl Worker {
             return Ok(true);
         }
         acks.at_the_gate.push(client);
+        // A server may take another replication id when the tap attaches: the barrier comes behind it.
         if acks.barrier.is_none()
+            && self.shared.durable.is_following()
             && let Err(no_way) = self.open_barrier()
         {
             self.open_gate();
@@ -138,7 +149,8 @@ impl Worker {
         bytes.extend_from_slice(ASK);
         if let Some(acks) = &mut self.acks {
             acks.logging_in = logging_in;
-            acks.asked_at = self.now;
+            acks.put_off = 0;
+            (acks.asked_at, acks.heard_at) = (self.now, self.now);
         }
         bytes
     }
@@ -146,8 +158,12 @@ impl Worker {
     /// At the end of a turn: for what was withheld in it the server is asked how far it is.
     pub(super) fn ask_offset(&mut self) {
         let Some(acks) = &mut self.acks else { return };
+        let idle = !acks.tickets.are_asked();
         if !acks.stands || !acks.tickets.ask() {
             return;
+        }
+        if idle {
+            acks.heard_at = self.now;
         }
         self.ask_barrier();
         // The capture may wait for these replies to know whose the effects are.
@@ -181,6 +197,12 @@ impl Worker {
             }
             let said = String::from_utf8_lossy(&acks.input).into_owned();
             acks.input.clear();
+            acks.heard_at = self.now;
+            if said.starts_with("-BUSY") && acks.logging_in <= 1 {
+                // A script runs for long. Whatever it is asked later is true of now as well.
+                acks.put_off += 1;
+                continue;
+            }
             if said.starts_with('-') {
                 let why = format!("the server refuses: {}", said.trim_end().trim_start_matches('-'));
                 return self.barrier_lost(&why);
@@ -193,6 +215,12 @@ impl Worker {
             let (Some(replid), Some(offset)) = (info_field(&said, "master_replid"), offset) else {
                 return self.barrier_lost("INFO replication has no replication id or offset");
             };
+            if info_field(&said, "role") != Some("master") {
+                return self.barrier_lost("the upstream is a replica");
+            }
+            if acks.logging_in == 0 && acks.history.as_deref() != Some(replid) {
+                return self.barrier_lost("the server's history has changed");
+            }
             if acks.logging_in == 1 {
                 acks.logging_in = 0;
                 acks.stands = true;
@@ -200,6 +228,9 @@ impl Worker {
                 let before = acks.history.replace(replid.to_owned());
                 if before.is_some_and(|before| before != replid) {
                     // Connections from before may lead to another server than the barrier now does.
+                    for lane in self.lanes.open().collect::<Vec<_>>() {
+                        self.lane_lost(lane);
+                    }
                     let old: Vec<usize> =
                         self.clients.iter().filter(|(_, c)| c.home.is_some()).map(|(i, _)| i).collect();
                     tracing::warn!(clients = old.len(), "the server has another history: clients are disconnected");
@@ -235,6 +266,7 @@ impl Worker {
         let complained = std::mem::replace(&mut acks.complained, !stood);
         acks.tickets.forget();
         acks.holders.clear();
+        acks.logging_in = 0;
         if let Some((link, generation)) = acks.barrier.take()
             && self.link(link, generation).is_some()
         {
@@ -289,10 +321,17 @@ impl Worker {
     /// By the clock: who has waited too long, and a barrier that nobody uses.
     pub(super) fn check_acks(&mut self) {
         let Some(acks) = &mut self.acks else { return };
-        self.shared.metrics.ack_waiting.set(acks.holders.len() as i64);
+        let holders = acks.holders.len() as i64;
+        self.shared.metrics.ack_waiting.add(holders - acks.reported);
+        acks.reported = holders;
         // It stands before anybody asks for it.
         if acks.barrier.is_none() {
-            let _ = self.open_barrier();
+            if self.shared.durable.is_following() {
+                let _ = self.open_barrier();
+            } else {
+                // By now they may be told that it does not follow.
+                self.open_gate();
+            }
         }
         let Some(acks) = &mut self.acks else { return };
         let mut late = Vec::new();
@@ -302,12 +341,20 @@ impl Worker {
             acks.tickets.forget_until(ticket);
             late.push(client);
         }
-        let idle = acks.stands && self.now.saturating_duration_since(acks.asked_at) >= KEEP_ALIVE;
+        let (asked, heard) = (acks.asked_at, acks.heard_at);
+        let open = (acks.stands && acks.tickets.are_asked()) || acks.logging_in > 0;
+        let put_off = std::mem::take(&mut acks.put_off);
+        let idle = acks.stands && !open && self.now.saturating_duration_since(asked) >= KEEP_ALIVE;
         if idle {
-            acks.tickets.take();
-            acks.tickets.ask();
+            acks.tickets.ask_for_nobody();
+            acks.heard_at = self.now;
+        }
+        for _ in 0..put_off + usize::from(idle) {
             self.ask_barrier();
-            self.flush_links();
+        }
+        self.flush_links();
+        if open && put_off == 0 && self.now.saturating_duration_since(heard) >= ACK_TIMEOUT {
+            self.barrier_lost("the server does not answer");
         }
         let mut closed = 0;
         for client in late {

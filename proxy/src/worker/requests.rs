@@ -28,6 +28,13 @@ enum Way {
     Wait,
 }
 
+/// `SCRIPT KILL` and `FUNCTION KILL` write nothing, and must get through when nothing else does.
+fn ends_a_script(words: &[&[u8]]) -> bool {
+    let [name, what, ..] = words else { return false };
+    what.eq_ignore_ascii_case(b"kill")
+        && (name.eq_ignore_ascii_case(b"script") || name.eq_ignore_ascii_case(b"function"))
+}
+
 impl Worker {
     /// A client was accepted.
     pub(super) fn arrive(&mut self, arrival: Arrival) {
@@ -250,11 +257,20 @@ impl Worker {
         if ask.is_ours && argc == words.len() && self.clients[index].state.may_be_ours() {
             return self.answer_ourselves(index, words);
         }
-        if self.guards_writes
-            && self.clients[index].state.writes(&ask)
-            && let Some(done) = self.stop_write(index, ask.name() == b"exec", argc == words.len())
-        {
-            return done;
+        if self.guards_writes && !ends_a_script(words) {
+            let (writes, queues) = (self.clients[index].state.writes(&ask), ask.queues_a_write());
+            let all = argc == words.len();
+            let stopped = match (writes, queues) {
+                (true, _) => self.stop_write(index, ask.name() == b"exec", all),
+                (_, true) => self.wait_for_barrier(index, all),
+                _ => None,
+            };
+            if let Some(done) = stopped {
+                return done;
+            }
+            if writes || queues {
+                self.clients[index].state.writes_unseen();
+            }
         }
         let mut way = self.way(index, whole && ask.shareable);
         if way == Way::Home && !ask.is_plain() && self.clients[index].state.asks_itself() {
@@ -322,8 +338,15 @@ impl Worker {
             return false;
         }
         // Nobody knows what they do.
-        if let Some(done) = self.wait_for_barrier(index) {
-            return done;
+        if self.guards_writes && !bytes.is_empty() {
+            if self.shared.durable.refuses().is_some() {
+                self.shared.metrics.error("journal_reject");
+                self.finish(index);
+                return true;
+            }
+            if let Some(done) = self.wait_for_barrier(index, true) {
+                return done;
+            }
         }
         if self.clients[index].home.is_none()
             && let Err(no_way) = self.open_home(index)
@@ -337,6 +360,9 @@ impl Worker {
             self.shared.metrics.error("client_protocol");
             client.state.close(&mut self.tee, now);
             client.scan.stop();
+        }
+        if !bytes.is_empty() {
+            client.state.writes_unseen();
         }
         self.send_home(index, bytes);
         true

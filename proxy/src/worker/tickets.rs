@@ -26,7 +26,8 @@ pub(super) struct Tickets {
     current: u64,
     /// Something waits for `current`.
     used: bool,
-    asked: VecDeque<u64>,
+    /// `None`: asked only to be heard of.
+    asked: VecDeque<Option<u64>>,
     answered: VecDeque<Answered>,
 }
 
@@ -42,15 +43,27 @@ impl Tickets {
         if !std::mem::take(&mut self.used) {
             return false;
         }
-        self.asked.push_back(self.current);
+        self.asked.push_back(Some(self.current));
         self.current += 1;
         true
+    }
+
+    /// The server is asked for nobody.
+    pub(super) fn ask_for_nobody(&mut self) {
+        self.asked.push_back(None);
+    }
+
+    /// Some question has no answer yet.
+    pub(super) fn are_asked(&self) -> bool {
+        !self.asked.is_empty()
     }
 
     /// The server's answer to the oldest question; false = nothing was asked.
     pub(super) fn answered(&mut self, replid: String, offset: ReplOffset) -> bool {
         let Some(ticket) = self.asked.pop_front() else { return false };
-        self.answered.push_back(Answered { ticket, replid, offset });
+        if let Some(ticket) = ticket {
+            self.answered.push_back(Answered { ticket, replid, offset });
+        }
         true
     }
 
@@ -110,6 +123,18 @@ mod tests {
         assert_eq!(tickets.covered(&mark("one", 150)), None);
         assert_eq!(tickets.covered(&mark("one", 200)), Some(second));
         assert!(!tickets.wait());
+    }
+
+    #[test]
+    fn a_question_for_nobody_holds_nobody_up() {
+        let mut tickets = Tickets::default();
+        tickets.ask_for_nobody();
+        tickets.take();
+        assert!(tickets.ask() && tickets.are_asked());
+        assert!(tickets.answered("gone".to_owned(), ReplOffset(9)));
+        assert!(tickets.answered("one".to_owned(), ReplOffset(1)));
+        assert!(!tickets.are_asked());
+        assert_eq!(tickets.covered(&mark("one", 1)), Some(0));
     }
 
     #[test]
