@@ -8,6 +8,7 @@ mod capture;
 mod commands;
 mod config;
 mod connect;
+mod housekeeping;
 mod http;
 mod join;
 mod listen;
@@ -32,6 +33,7 @@ use tokio::sync::watch;
 use crate::capture::{CaptureConfig, LinkError, Prober};
 use crate::commands::Desk;
 use crate::connect::Connector;
+use crate::housekeeping::Housekeeping;
 use crate::listen::{Acceptor, Listener};
 use crate::metrics::Metrics;
 use crate::reload::{Live, Reload};
@@ -40,7 +42,9 @@ use crate::tls::{TlsAcceptor, TlsError, TlsFailure};
 use crate::upstream::Upstream;
 use crate::worker::{Pause, Shared, WorkerHandle};
 
-pub use crate::config::{ByteSize, Config, ConfigError, ListenAddr, Setting, Sharing, SocketMode, Switch};
+pub use crate::config::{
+    ByteSize, Config, ConfigError, ListenAddr, Period, Setting, Sharing, SocketMode, Switch, TimeOfDay,
+};
 pub use crate::reload::Reread;
 pub use crate::snapshot::{SnapshotError, SnapshotTaken, take_snapshot};
 pub use crate::tls::{AuthClients, CaFiles, ClientTls, KeyPair, Protocols, ServerTls, SniCert};
@@ -190,6 +194,17 @@ async fn start(
         }
     })?;
 
+    let (stop_housekeeping, housekeeping_stop) = watch::channel(false);
+    let housekeeping = Housekeeping {
+        dir: config.dir.clone(),
+        source: follow.clone().unwrap_or_else(|| upstream.clone()),
+        live: live.clone(),
+        metrics: metrics.clone(),
+        snapshot_runs: desk.snapshot_runs().clone(),
+        stop: housekeeping_stop,
+    }
+    .start()?;
+
     let mut bound = Started { listen: Vec::new(), metrics: None };
     let shared = Arc::new(Shared {
         upstream: Upstream::new(upstream.clone(), metrics.clone())?,
@@ -235,6 +250,10 @@ async fn start(
 
     tracing::info!("stopping: clients are drained, then the journal is sealed");
     serving.shutdown().await;
+    let _ = stop_housekeeping.send(true);
+    if housekeeping.join().is_err() {
+        tracing::error!("the housekeeping ended with a panic");
+    }
     if let Some(clients) = serving_clients {
         clients.drain();
     }
