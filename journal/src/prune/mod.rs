@@ -5,7 +5,8 @@
 //! ```
 //!
 //! What stays and what goes ([`plan`] decides; `now` is never taken to be later than the newest moment
-//! in the journal, so that a clock that jumps, or a journal at rest, costs nothing):
+//! in the journal, so that a journal at rest keeps
+//! what it has, wherever and whenever it is pruned):
 //!
 //! | | it goes when |
 //! | --- | --- |
