@@ -216,7 +216,8 @@ impl Housekeeping {
                 "journal-max-size can't be met: the last base and what lies behind it stay; take snapshots more often"
             );
         }
-        memory.said = (cut_short, short);
+        // The first runs into it whenever the journal grows: once is enough.
+        memory.said = (memory.said.0 || cut_short, short);
     }
 }
 
