@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir};
 use crate::error::OpenError;
+use crate::lease::ReadLease;
 use crate::lock::Lock;
 use crate::meta::Meta;
 use crate::recover::{Cut, Plan, Resume, decide, torn_name};
@@ -152,6 +153,7 @@ impl Journal {
         sync_dir(dir.root()).map_err(OpenError::io("sync", dir.root()))?;
 
         let journal_id = meta.id().unwrap_or_default();
+        let _lease = ReadLease::take(&dir);
         let (names, others) = list_segments(&dir.segments())?;
         let mut notes: Vec<String> =
             others.iter().map(|name| format!("segments/{name} is not part of the journal")).collect();

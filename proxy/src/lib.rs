@@ -9,6 +9,7 @@ mod commands;
 mod config;
 mod connect;
 mod durable;
+mod housekeeping;
 mod http;
 mod join;
 mod listen;
@@ -34,6 +35,7 @@ use crate::capture::{CaptureConfig, LinkError, Prober};
 use crate::commands::Desk;
 use crate::connect::Connector;
 use crate::durable::{Durable, Gate};
+use crate::housekeeping::Housekeeping;
 use crate::listen::{Acceptor, Listener};
 use crate::metrics::Metrics;
 use crate::reload::{Live, Reload};
@@ -43,7 +45,8 @@ use crate::upstream::Upstream;
 use crate::worker::{Pause, Shared, WorkerHandle};
 
 pub use crate::config::{
-    Ack, ByteSize, Config, ConfigError, ListenAddr, OnJournalFailure, Setting, Sharing, SocketMode, Switch,
+    Ack, ByteSize, Config, ConfigError, ListenAddr, OnJournalFailure, Period, Setting, Sharing, SocketMode, Switch,
+    TimeOfDay,
 };
 pub use crate::reload::Reread;
 pub use crate::snapshot::{SnapshotError, SnapshotTaken, take_snapshot};
@@ -200,6 +203,17 @@ async fn start(
         }
     })?;
 
+    let (stop_housekeeping, housekeeping_stop) = watch::channel(false);
+    let housekeeping = Housekeeping {
+        dir: config.dir.clone(),
+        source: follow.clone().unwrap_or_else(|| upstream.clone()),
+        live: live.clone(),
+        metrics: metrics.clone(),
+        snapshot_runs: desk.snapshot_runs().clone(),
+        stop: housekeeping_stop,
+    }
+    .start()?;
+
     let mut bound = Started { listen: Vec::new(), metrics: None };
     let shared = Arc::new(Shared {
         upstream: Upstream::new(upstream.clone(), metrics.clone())?,
@@ -246,6 +260,10 @@ async fn start(
 
     tracing::info!("stopping: clients are drained, then the journal is sealed");
     serving.shutdown().await;
+    let _ = stop_housekeeping.send(true);
+    if housekeeping.join().is_err() {
+        tracing::error!("the housekeeping ended with a panic");
+    }
     if let Some(clients) = serving_clients {
         clients.drain();
     }

@@ -1,7 +1,7 @@
 //! Reading a journal: what is in it, where a moment lies, and its groups one after the other.
 //!
-//! A catalog shows the journal as it was when it was opened. It takes no lock and works while a
-//! writer is live: the last segment is read up to the last whole block, and a tail that is being
+//! A catalog shows the journal as it was when it was opened. It works while a writer is live, and
+//! holds pruning off for as long as it, or a reader of it, is there ([`crate::lease`]); the last segment is read up to the last whole block, and a tail that is being
 //! written is no error. To see more, open a new one.
 //!
 //! Damage: a wrong header refuses the opening. A wrong footer is worked around by walking the blocks,
@@ -13,15 +13,16 @@ mod load;
 mod read;
 #[cfg(test)]
 mod tests;
-mod window;
+pub(crate) mod window;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use load::Entry;
+pub(crate) use load::Entry;
 pub use read::GroupReader;
 
 use crate::error::{OpenError, ReadError};
+use crate::lease::ReadLease;
 use crate::meta::Meta;
 use crate::snapshot::SnapshotInfo;
 use crate::types::{Lsn, Mark, Micros, ReplOffset, TimelineId};
@@ -130,7 +131,7 @@ pub struct AtOffset {
     pub reached: bool,
 }
 
-/// A journal opened for reading; takes no lock.
+/// A journal opened for reading.
 #[derive(Debug)]
 pub struct Catalog {
     meta: Meta,
@@ -139,9 +140,15 @@ pub struct Catalog {
     snapshots: Vec<SnapshotInfo>,
     marks: Vec<Mark>,
     notes: Vec<String>,
+    lease: Arc<ReadLease>,
 }
 
 impl Catalog {
+    /// What the planner of pruning looks at.
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
     /// Opens the journal in `dir`; changes nothing.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, OpenError> {
         load::load(dir.as_ref())
@@ -173,9 +180,10 @@ impl Catalog {
     }
 
     /// The ranges that can be restored, in the order of the history; at most one for each timeline
-    /// unless a segment is damaged.
+    /// unless a segment is damaged. Before them those of a single moment: each snapshot behind which the
+    /// segments were removed.
     pub fn windows(&self) -> Vec<Window> {
-        window::windows(&self.entries, &self.snapshots)
+        window::windows(&window::stretches(&self.entries), &window::manifests(&self.snapshots))
     }
 
     /// The ranges between the windows.
@@ -191,7 +199,7 @@ impl Catalog {
     /// The groups of a timeline of which the last LSN is greater than `after`, in order. One that
     /// `after` lies within is given as a whole. Memory is bounded by the largest block.
     pub fn groups(&self, after: Lsn, timeline: TimelineId) -> GroupReader {
-        GroupReader::new(Arc::clone(&self.entries), after, timeline)
+        GroupReader::new(Arc::clone(&self.entries), Arc::clone(&self.lease), after, timeline)
     }
 
     /// The last whole group with `ts <= at`.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::load::Entry;
 use crate::block::{BlockHeader, CODEC_NONE, Groups};
 use crate::error::{Damage, ReadError, Span};
+use crate::lease::ReadLease;
 use crate::segment::load::read_footer;
 use crate::segment::scan::{BlockFault, read_block_header, read_payload};
 use crate::segment::tally::{IndexEntry, Reach};
@@ -15,6 +16,8 @@ use crate::types::{Group, Lsn, Micros, TimelineId};
 #[derive(Debug)]
 pub struct GroupReader {
     entries: Arc<[Entry]>,
+    /// Nothing is removed while it reads.
+    _lease: Arc<ReadLease>,
     timeline: TimelineId,
     after: Lsn,
     /// The segment to open next.
@@ -27,8 +30,18 @@ pub struct GroupReader {
 }
 
 impl GroupReader {
-    pub(super) fn new(entries: Arc<[Entry]>, after: Lsn, timeline: TimelineId) -> Self {
-        Self { entries, timeline, after, next_entry: 0, segment: None, block: None, expected: None, ended: false }
+    pub(super) fn new(entries: Arc<[Entry]>, lease: Arc<ReadLease>, after: Lsn, timeline: TimelineId) -> Self {
+        Self {
+            entries,
+            _lease: lease,
+            timeline,
+            after,
+            next_entry: 0,
+            segment: None,
+            block: None,
+            expected: None,
+            ended: false,
+        }
     }
 
     /// Moves to the next block that holds something wanted; `false` at the end of the timeline.

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 pub use store::SnapshotWriter;
-pub(crate) use store::{clean_snapshots, list_snapshots};
+pub(crate) use store::{RETIRED, clean_snapshots, list_snapshots};
 
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
 

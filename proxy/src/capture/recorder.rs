@@ -59,6 +59,8 @@ pub(crate) struct Recorder {
     times: LocalHistogram,
     metrics: Metrics,
     durable: Arc<Durable>,
+    /// What had been pruned when the writer counted its segments.
+    pruned: (u64, u64),
 }
 
 impl Recorder {
@@ -106,6 +108,7 @@ impl Recorder {
             written,
             timed: VecDeque::new(),
             times: metrics.request_to_journal_seconds.local(),
+            pruned: metrics.pruned_segments(),
             metrics,
             durable,
         };
@@ -292,8 +295,9 @@ impl Recorder {
         self.metrics.captured_lsn.set(self.tail.lsn.0 as i64);
         self.metrics.written_lsn.set(w.written_lsn.0 as i64);
         self.metrics.durable_lsn.set(w.durable_lsn.0 as i64);
-        self.metrics.journal_bytes.set(w.journal_bytes as i64);
-        self.metrics.journal_segments.set(w.segments as i64);
+        let (bytes, segments) = self.metrics.pruned_segments();
+        self.metrics.journal_bytes.set(w.journal_bytes as i64 - (bytes - self.pruned.0) as i64);
+        self.metrics.journal_segments.set(w.segments as i64 - (segments - self.pruned.1) as i64);
         self.metrics.window_end_seconds.set(self.complete_until.0 as f64 / 1e6);
     }
 

@@ -4,6 +4,7 @@
 //! the options (kebab-case, Redis's own where Redis has them).
 
 mod listing;
+mod times;
 mod values;
 
 use std::collections::HashSet;
@@ -16,11 +17,14 @@ use redtape_wire::url::{Endpoint, RedisUrl};
 
 pub use self::listing::Setting;
 pub(crate) use self::listing::sync;
+pub use self::times::{Period, TimeOfDay};
 pub use self::values::{Ack, ByteSize, ListenAddr, OnJournalFailure, Sharing, SocketMode, Switch};
 use crate::tls::{ClientTls, Material as _, ServerTls, TlsError};
 
 /// Less could not hold one reply of usual size.
 const OUTPUT_LIMIT_MIN: ByteSize = ByteSize(64 << 10);
+/// With less, the server would take the silence between two reads for a dead replica.
+const SNAPSHOT_RATE_MIN: ByteSize = ByteSize(64 << 10);
 
 /// What a proxy (or, without listeners, a follower) needs to know.
 #[derive(Debug, Clone)]
@@ -69,6 +73,16 @@ pub struct Config {
     pub segment_bytes: u64,
     /// Where `/metrics` is served.
     pub metrics: Option<SocketAddr>,
+    /// Every moment of so much time stays restorable; older ones go. Live.
+    pub retention: Option<Period>,
+    /// The oldest goes when the journal is larger. Live.
+    pub journal_max_size: Option<ByteSize>,
+    /// A snapshot is taken so long after the last one. Live.
+    pub snapshot_every: Option<Period>,
+    /// A snapshot is taken each day at this time. Live.
+    pub snapshot_at: Option<TimeOfDay>,
+    /// Bytes of a snapshot that are received in a second. Live.
+    pub snapshot_rate: Option<ByteSize>,
 }
 
 /// Options that can't be used. The message names them.
@@ -108,6 +122,11 @@ impl Config {
             on_journal_failure: OnJournalFailure::Pass,
             segment_bytes: 64 << 20,
             metrics: None,
+            retention: None,
+            journal_max_size: None,
+            snapshot_every: None,
+            snapshot_at: None,
+            snapshot_rate: None,
         }
     }
 
@@ -150,6 +169,7 @@ impl Config {
             );
         }
         self.check_addresses()?;
+        warnings.extend(self.check_housekeeping()?);
         match (&self.tls, self.tls_listen.is_empty()) {
             (None, false) => {
                 return options(
@@ -188,6 +208,22 @@ impl Config {
             warnings.push("admin-users is empty: nobody may run REDTAPE.MARK and REDTAPE.SNAPSHOT".to_owned());
         }
         Ok(warnings)
+    }
+
+    fn check_housekeeping(&self) -> Result<Option<String>, ConfigError> {
+        let options = |why: String| Err(ConfigError::Options(why));
+        if self.snapshot_every.is_some() && self.snapshot_at.is_some() {
+            return options("snapshot-every and snapshot-at are two schedules: set one of them".to_owned());
+        }
+        if self.snapshot_rate.is_some_and(|rate| rate < SNAPSHOT_RATE_MIN) {
+            return options(format!("snapshot-rate must be at least {SNAPSHOT_RATE_MIN} (a second)"));
+        }
+        let prunes = self.retention.is_some() || self.journal_max_size.is_some();
+        let scheduled = self.snapshot_every.is_some() || self.snapshot_at.is_some();
+        Ok((prunes && !scheduled).then(|| {
+            "retention and journal-max-size remove nothing before there is a newer snapshot to start from: set snapshot-every or snapshot-at"
+                .to_owned()
+        }))
     }
 
     fn check_addresses(&self) -> Result<(), ConfigError> {

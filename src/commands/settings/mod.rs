@@ -20,7 +20,9 @@ use redtape_proxy::{Ack, CaFiles, ClientTls, Config, KeyPair, ListenAddr, OnJour
 
 pub(crate) use self::file::File;
 use self::options::Or;
-pub(crate) use self::options::{CaptureOptions, ClientOptions, Sync, TlsOptions, UpstreamTlsOptions};
+pub(crate) use self::options::{
+    CaptureOptions, ClientOptions, HousekeepingOptions, Sync, TlsOptions, UpstreamTlsOptions,
+};
 use super::url;
 use crate::exit::{Failure, USAGE};
 
@@ -35,6 +37,8 @@ const IN_FILE_ONLY: &str = "tls-sni-cert";
 pub(crate) struct FollowSettings {
     #[command(flatten)]
     pub(crate) capture: CaptureOptions,
+    #[command(flatten)]
+    pub(crate) housekeeping: HousekeepingOptions,
     #[command(flatten)]
     pub(crate) upstream_tls: UpstreamTlsOptions,
     #[command(flatten)]
@@ -91,6 +95,10 @@ impl FollowSettings {
         config.metrics = options.metrics;
         set(&mut config.sync, options.sync.map(policy));
         set(&mut config.segment_bytes, options.segment_mib.map(|m| m * MIB));
+        let keep = self.housekeeping.clone().or(file.group()?);
+        (config.retention, config.journal_max_size) = (keep.retention, keep.journal_max_size);
+        (config.snapshot_every, config.snapshot_at) = (keep.snapshot_every, keep.snapshot_at);
+        config.snapshot_rate = keep.snapshot_rate;
         config.upstream_tls = client_tls(self.upstream_tls.clone().or(file.group()?))?;
         Ok(config)
     }

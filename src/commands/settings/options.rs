@@ -9,7 +9,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use redtape_proxy::{
-    Ack, AuthClients, ByteSize, ListenAddr, OnJournalFailure, Protocols, Sharing, SniCert, SocketMode, Switch,
+    Ack, AuthClients, ByteSize, ListenAddr, OnJournalFailure, Period, Protocols, Sharing, SniCert, SocketMode, Switch,
+    TimeOfDay,
 };
 use serde::Deserialize;
 
@@ -53,6 +54,45 @@ pub(crate) struct CaptureOptions {
     /// Size at which a segment of the journal is sealed, in MiB [default: 64]
     #[arg(long, env = "REDTAPE_SEGMENT_MIB", value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub(crate) segment_mib: Option<u64>,
+}
+
+/// What is kept of the journal, and when snapshots are taken.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "Retention and snapshots")]
+pub(crate) struct HousekeepingOptions {
+    /// Keep every moment of so much time restorable and remove what is older: 90s, 30m, 6h, 7d, 2w
+    /// [default: keep everything]
+    #[arg(long, env = "REDTAPE_RETENTION", value_name = "TIME")]
+    pub(crate) retention: Option<Period>,
+    /// Remove the oldest when segments and snapshots are larger than this, e.g. 10gb; wins over --retention
+    /// [default: no limit]
+    #[arg(long, env = "REDTAPE_JOURNAL_MAX_SIZE", value_name = "SIZE")]
+    pub(crate) journal_max_size: Option<ByteSize>,
+    /// Take a snapshot so long after the last one, e.g. 6h
+    #[arg(long, env = "REDTAPE_SNAPSHOT_EVERY", value_name = "TIME", conflicts_with = "snapshot_at")]
+    pub(crate) snapshot_every: Option<Period>,
+    /// Take a snapshot each day at this time: 03:00 (UTC) or, with its offset, 03:00+02:00
+    #[arg(long, env = "REDTAPE_SNAPSHOT_AT", value_name = "HH:MM")]
+    pub(crate) snapshot_at: Option<TimeOfDay>,
+    /// Receive no more of a snapshot in a second than this, e.g. 20mb. Meanwhile the server keeps what is written
+    /// for us: mind its client-output-buffer-limit for replicas [default: no limit]
+    #[arg(long, env = "REDTAPE_SNAPSHOT_RATE", value_name = "SIZE")]
+    pub(crate) snapshot_rate: Option<ByteSize>,
+}
+
+impl Or for HousekeepingOptions {
+    fn or(self, other: Self) -> Self {
+        // A schedule replaces the other kind, too.
+        let scheduled = self.snapshot_every.is_some() || self.snapshot_at.is_some();
+        Self {
+            retention: self.retention.or(other.retention),
+            journal_max_size: self.journal_max_size.or(other.journal_max_size),
+            snapshot_every: self.snapshot_every.or(other.snapshot_every.filter(|_| !scheduled)),
+            snapshot_at: self.snapshot_at.or(other.snapshot_at.filter(|_| !scheduled)),
+            snapshot_rate: self.snapshot_rate.or(other.snapshot_rate),
+        }
+    }
 }
 
 impl Or for CaptureOptions {
