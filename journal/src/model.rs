@@ -118,7 +118,7 @@ pub(crate) const NOW: Micros = Micros(1_795_000_000_000_000);
 pub(crate) const JOURNAL_ID: [u8; 16] = *b"journal in tests";
 
 pub(crate) fn options(segment_bytes: u64) -> OpenOptions {
-    OpenOptions { segment_bytes, sync: SyncPolicy::No, source: "redis://localhost".to_owned() }
+    OpenOptions { segment_bytes, sync: SyncPolicy::No, pack: true, source: "redis://localhost".to_owned() }
 }
 
 /// A directory in memory where there is one: thousands of syncs cost nothing there.
@@ -129,7 +129,7 @@ fn scratch_dir() -> tempfile::TempDir {
 /// A journal with what must be read from it.
 pub(crate) struct Fixture {
     pub(crate) root: tempfile::TempDir,
-    pub(crate) segment_bytes: u64,
+    pub(crate) options: OpenOptions,
     pub(crate) writer: Option<Writer>,
     pub(crate) builder: BlockBuilder,
     /// For each timeline its groups.
@@ -140,16 +140,26 @@ pub(crate) struct Fixture {
 impl Fixture {
     /// A new journal without a timeline.
     pub(crate) fn new(segment_bytes: u64) -> Self {
+        Self::with(options(segment_bytes))
+    }
+
+    /// The same, opened in another way.
+    pub(crate) fn with(options: OpenOptions) -> Self {
         let root = scratch_dir();
-        let (writer, recovered) = open(root.path(), segment_bytes).unwrap();
+        let (writer, recovered) = open_with(root.path(), options.clone()).unwrap();
         let builder = BlockBuilder::new(Lsn(1), Micros(0), ReplOffset(0), 0);
         let expected = Vec::new();
-        Self { root, segment_bytes, writer: Some(writer), builder, expected, recovered }
+        Self { root, options, writer: Some(writer), builder, expected, recovered }
     }
 
     /// A journal with timeline 1 and these blocks, closed.
     pub(crate) fn closed(segment_bytes: u64, blocks: &[Vec<OwnedGroup>]) -> Self {
-        let mut fixture = Self::new(segment_bytes);
+        Self::closed_with(options(segment_bytes), blocks)
+    }
+
+    /// The same, opened in another way.
+    pub(crate) fn closed_with(options: OpenOptions, blocks: &[Vec<OwnedGroup>]) -> Self {
+        let mut fixture = Self::with(options);
         fixture.timeline();
         for block in blocks {
             fixture.block(block);
@@ -208,7 +218,7 @@ impl Fixture {
 
     /// Opens again; writing goes on where recovery says.
     pub(crate) fn reopen(&mut self) {
-        let (writer, recovered) = open(self.root.path(), self.segment_bytes).unwrap();
+        let (writer, recovered) = open_with(self.root.path(), self.options.clone()).unwrap();
         self.writer = Some(writer);
         if let Some(last) = &recovered.last {
             let next = Lsn(last.last_lsn.0 + 1);
@@ -239,6 +249,7 @@ impl Fixture {
     pub(crate) fn segments(&self) -> Vec<PathBuf> {
         let mut paths: Vec<PathBuf> =
             std::fs::read_dir(self.dir().join("segments")).unwrap().map(|e| e.unwrap().path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|e| e == "seg"));
         paths.sort();
         paths
     }
@@ -250,7 +261,12 @@ impl Fixture {
 
 /// Opens with the fixed clock and id.
 pub(crate) fn open(dir: &Path, segment_bytes: u64) -> Result<(Writer, Recovered), OpenError> {
+    open_with(dir, options(segment_bytes))
+}
+
+/// The same, in another way.
+pub(crate) fn open_with(dir: &Path, options: OpenOptions) -> Result<(Writer, Recovered), OpenError> {
     let environment = Environment { now: || NOW, new_id: || Ok(JOURNAL_ID) };
-    let (journal, recovered) = Journal::open_in(environment, dir, options(segment_bytes))?;
+    let (journal, recovered) = Journal::open_in(environment, dir, options)?;
     Ok((journal.start(|_| ()), recovered))
 }

@@ -27,7 +27,7 @@ use crate::recover::{Cut, Plan, Resume, decide, torn_name};
 use crate::segment::load::{list_segments, load_segment};
 use crate::snapshot::clean_snapshots;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
-use crate::writer::{Appender, Progress, Writer};
+use crate::writer::{Appender, AppenderOptions, Progress, Writer, remove_unfinished};
 
 /// How much is copied at once into the quarantine.
 const COPY_CHUNK: usize = 1 << 20;
@@ -53,13 +53,15 @@ pub struct OpenOptions {
     pub segment_bytes: u64,
     /// When data is synced.
     pub sync: SyncPolicy,
+    /// A segment that is sealed is replaced by a copy in large, compressed blocks.
+    pub pack: bool,
     /// Where the data comes from, without secrets; kept in `meta` when the journal is created.
     pub source: String,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, sync: SyncPolicy::default(), source: String::new() }
+        Self { segment_bytes: 64 << 20, sync: SyncPolicy::default(), pack: true, source: String::new() }
     }
 }
 
@@ -151,13 +153,15 @@ impl Journal {
         }
         sync_dir(dir.root()).map_err(OpenError::io("sync", dir.root()))?;
 
+        remove_unfinished(&dir).map_err(OpenError::io("clean", dir.segments()))?;
+
         let journal_id = meta.id().unwrap_or_default();
         let (names, others) = list_segments(&dir.segments())?;
         let mut notes: Vec<String> =
             others.iter().map(|name| format!("segments/{name} is not part of the journal")).collect();
         let mut facts = Vec::with_capacity(names.len());
         for (n, (name, path)) in names.iter().enumerate() {
-            facts.push(load_segment(*name, path, n + 1 == names.len(), |_, _| ())?);
+            facts.push(load_segment(*name, path, n + 1 == names.len())?);
         }
         let plan = decide(&facts, journal_id)?;
         let mut bytes: u64 = facts.iter().map(|f| f.bytes).sum();
@@ -177,8 +181,7 @@ impl Journal {
             dir,
             lock,
             journal_id,
-            options.segment_bytes,
-            environment.now,
+            AppenderOptions { segment_bytes: options.segment_bytes, pack: options.pack, now: environment.now },
             plan.resume,
             (bytes, segments),
         )?;

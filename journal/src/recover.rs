@@ -266,4 +266,4 @@ pub(crate) fn torn_name(path: &Path, offset: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -10,8 +10,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::MAX_GROUP_BYTES;
-use super::header::{BLOCK_HEADER_LEN, BlockHeader, BlockKind, CODEC_NONE};
+use super::codec::Compressor;
+use super::header::{BLOCK_HEADER_LEN, BlockHeader, BlockKind, CODEC_NONE, CODEC_ZSTD};
 use crate::encoding::{MAX_VARINT, put_bytes, put_varint};
 use crate::error::GroupTooLarge;
 use crate::types::{GroupRef, Lsn, Micros, Origin, ReplOffset};
@@ -76,6 +79,36 @@ impl Block {
         self.header.segment_tag = segment_tag;
         self.bytes[..BLOCK_HEADER_LEN].copy_from_slice(&self.header.encode());
         &self.bytes
+    }
+
+    /// A block of a payload that was encoded before; `header` says what is in it.
+    pub(crate) fn of_payload(header: BlockHeader, payload: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(BLOCK_HEADER_LEN + payload.len());
+        bytes.resize(BLOCK_HEADER_LEN, 0);
+        bytes.extend_from_slice(payload);
+        let payload_crc = crc32c::crc32c(payload);
+        let len = payload.len() as u32;
+        Self { header: BlockHeader { codec: CODEC_NONE, stored_len: len, raw_len: len, payload_crc, ..header }, bytes }
+    }
+
+    /// Compresses the payload, if that pays.
+    pub(crate) fn compress(&mut self, compressor: &mut Compressor) -> std::io::Result<()> {
+        if self.header.codec != CODEC_NONE {
+            return Ok(());
+        }
+        if let Some(stored) = compressor.compress(&self.bytes[BLOCK_HEADER_LEN..])? {
+            self.bytes.truncate(BLOCK_HEADER_LEN);
+            self.bytes.extend_from_slice(&stored);
+            self.header.codec = CODEC_ZSTD;
+            self.header.stored_len = stored.len() as u32;
+            self.header.payload_crc = crc32c::crc32c(&stored);
+        }
+        Ok(())
+    }
+
+    /// The payload as it is stored.
+    pub(crate) fn into_payload(self) -> Bytes {
+        Bytes::from(self.bytes).split_off(BLOCK_HEADER_LEN)
     }
 }
 

@@ -14,6 +14,8 @@ pub(crate) const BLOCK_MAGIC: [u8; 4] = *b"RTB1";
 pub(crate) const BLOCK_HEADER_LEN: usize = 96;
 /// Payload stored as it is.
 pub(crate) const CODEC_NONE: u8 = 0;
+/// Payload compressed with zstd, one frame.
+pub(crate) const CODEC_ZSTD: u8 = 1;
 
 /// What a block is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use super::{Catalog, SegmentInfo};
 use crate::directory::Directory;
-use crate::error::{Damage, OpenError};
+use crate::error::{Damage, OpenError, ReadError, Span};
 use crate::marks::read_marks;
 use crate::meta::Meta;
 use crate::open::not_a_journal;
 use crate::recover::{check_footer, check_header};
 use crate::segment::footer::Footer;
 use crate::segment::header::{HeaderFault, SegmentHeader};
-use crate::segment::load::{SegmentFacts, TailFact, list_segments, load_segment};
+use crate::segment::load::{SegmentFacts, TailFact, WholeHeader, list_segments, load_open_segment, load_segment};
+use crate::segment::name::SegmentName;
 use crate::segment::scan::{Rest, Scan, scan};
 use crate::segment::tally::Tally;
 use crate::snapshot::list_snapshots;
@@ -26,6 +27,8 @@ pub(super) struct Entry {
     pub(super) header: SegmentHeader,
     pub(super) header_len: u64,
     pub(super) tag: u32,
+    /// Nothing from this LSN on is shown, if any: it was written after the catalog was opened.
+    pub(super) until: Option<Lsn>,
     /// Where the last readable block ends.
     pub(super) data_end: u64,
     /// For a sealed segment without index: that stays in the file until it is wanted.
@@ -83,7 +86,7 @@ pub(super) fn load(root: &Path) -> Result<Catalog, OpenError> {
     Ok(Catalog {
         meta,
         segments: entries.iter().map(Entry::info).collect(),
-        entries: Arc::from(entries),
+        entries: entries.into_iter().map(Arc::new).collect(),
         snapshots: snapshots.whole,
         marks,
         notes,
@@ -96,7 +99,7 @@ fn load_entries(dir: &Directory, journal_id: [u8; 16], notes: &mut Vec<String>) 
     let mut previous: Option<(SegmentHeader, Footer)> = None;
     for (n, (name, path)) in names.iter().enumerate() {
         let is_last = n + 1 == names.len();
-        let facts = match load_segment(*name, path, is_last, |_, _| ()) {
+        let facts = match load_segment(*name, path, is_last) {
             // Pruned since it was listed.
             Err(OpenError::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::NotFound && entries.is_empty() =>
@@ -129,29 +132,16 @@ fn load_entries(dir: &Directory, journal_id: [u8; 16], notes: &mut Vec<String>) 
             before.damage = Some(damage);
             before.unchained = true;
         }
-        let mut entry = Entry {
-            path: path.clone(),
-            header_len: whole.len,
-            tag: whole.tag,
-            data_end: whole.len,
-            tally: Tally::begin(&whole.header),
-            bytes: facts.bytes,
-            sealed: false,
-            damage: None,
-            unchained: false,
-            header: whole.header,
-        };
+        let mut entry = Entry::begin(&facts, &whole);
         match &facts.tail {
             TailFact::Sealed(footer) => {
                 check_footer(&facts, &entry.header, footer)?;
                 previous = Some((entry.header.clone(), footer.clone()));
-                entry.sealed = true;
-                entry.data_end = footer.position;
-                entry.tally = Tally { index: Vec::new(), ..footer.tally.clone() };
+                entry.seal(footer);
             }
             TailFact::Open(scan) => entry.fill(scan, is_last, notes),
             TailFact::BadFooter { .. } | TailFact::Unknown => {
-                let scan = rescan(&facts, &entry)?;
+                let scan = rescan(&facts, &whole)?;
                 entry.fill(&scan, false, notes);
             }
         }
@@ -175,15 +165,63 @@ fn later(facts: &SegmentFacts, header: &SegmentHeader, before: &Tally) -> bool {
         && (!same || next.timeline == header.timeline && next.start_offset >= before.reach.end_offset)
 }
 
-fn rescan(facts: &SegmentFacts, entry: &Entry) -> Result<Scan, OpenError> {
+fn rescan(facts: &SegmentFacts, whole: &WholeHeader) -> Result<Scan, OpenError> {
     let read = || {
         let file = File::open(&facts.path)?;
-        scan(&file, facts.bytes, &entry.header, entry.header_len, entry.tag, |_, _| ())
+        scan(&file, facts.bytes, whole, |_, _| ())
     };
     read().map_err(OpenError::io("read", &facts.path))
 }
 
 impl Entry {
+    fn begin(facts: &SegmentFacts, whole: &WholeHeader) -> Self {
+        Self {
+            path: facts.path.clone(),
+            header_len: whole.len,
+            tag: whole.tag,
+            until: None,
+            data_end: whole.len,
+            tally: Tally::begin(&whole.header),
+            bytes: facts.bytes,
+            sealed: false,
+            damage: None,
+            unchained: false,
+            header: whole.header.clone(),
+        }
+    }
+
+    fn seal(&mut self, footer: &Footer) {
+        self.sealed = true;
+        self.data_end = footer.position;
+        self.tally = Tally { index: Vec::new(), ..footer.tally.clone() };
+    }
+
+    /// The same segment as it is now: `file`, just opened, is not the one that the catalog has seen.
+    pub(super) fn look_again(&self, file: &File) -> Result<Self, ReadError> {
+        let corrupt = |found: String| ReadError::Corrupt {
+            file: self.path.clone(),
+            offset: 0,
+            span: Span { from_lsn: self.header.first_lsn, ..Span::default() },
+            damage: Box::new(Damage::new("the segment that was here, or its packed copy", found)),
+        };
+        let name = SegmentName { first_lsn: self.header.first_lsn, timeline: self.header.timeline.id };
+        let facts = load_open_segment(file, name, &self.path, true).map_err(|e| corrupt(e.to_string()))?;
+        let whole = facts.header.as_ref().map_err(|fault| corrupt(format!("{fault:?}")))?;
+        let same = SegmentHeader { packed: self.header.packed, ..whole.header.clone() };
+        if same != self.header {
+            return Err(corrupt("a segment of another history".to_owned()));
+        }
+        let mut entry = Self::begin(&facts, whole);
+        match &facts.tail {
+            TailFact::Sealed(footer) => entry.seal(footer),
+            TailFact::Open(scan) => entry.fill(scan, true, &mut Vec::new()),
+            TailFact::BadFooter { damage, .. } => return Err(corrupt(damage.found.clone())),
+            TailFact::Unknown => return Err(corrupt("nothing".to_owned())),
+        }
+        entry.until = Some(self.tally.reach.next_lsn);
+        Ok(entry)
+    }
+
     /// Takes over what a walk over the blocks found. `may_be_live`: a torn tail is no damage.
     fn fill(&mut self, scan: &Scan, may_be_live: bool, notes: &mut Vec<String>) {
         self.data_end = scan.end;

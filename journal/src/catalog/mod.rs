@@ -2,7 +2,8 @@
 //!
 //! A catalog shows the journal as it was when it was opened. It takes no lock and works while a
 //! writer is live: the last segment is read up to the last whole block, and a tail that is being
-//! written is no error. To see more, open a new one.
+//! written is no error. A segment that was sealed since, and so replaced by its packed copy, is looked at anew
+//! when it is opened, and read as far as it went at first. To see more, open a new one.
 //!
 //! Damage: a wrong header refuses the opening. A wrong footer is worked around by walking the blocks,
 //! and noted. A bad block or a missing segment ends the window before it ([`Window::damaged_behind`]);
@@ -11,6 +12,7 @@
 mod find;
 mod load;
 mod read;
+mod segment;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -134,7 +136,7 @@ pub struct AtOffset {
 #[derive(Debug)]
 pub struct Catalog {
     meta: Meta,
-    entries: Arc<[Entry]>,
+    entries: Arc<[Arc<Entry>]>,
     segments: Vec<SegmentInfo>,
     snapshots: Vec<SnapshotInfo>,
     marks: Vec<Mark>,

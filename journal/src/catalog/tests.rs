@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Fixture, OwnedGroup, any_groups};
+use crate::model::{Fixture, OwnedGroup, any_groups, options};
+use crate::open::OpenOptions;
 use crate::snapshot::SnapshotWriter;
 use crate::snapshot::tests::manifest;
 use crate::types::Group;
@@ -38,9 +39,9 @@ proptest! {
     #[test]
     fn places_are_found_as_in_the_model(
         timelines in prop::collection::vec(prop::collection::vec(small_groups(), 0..12), 1..4),
-        segment_bytes in 300u64..4000, close: bool,
+        segment_bytes in 300u64..4000, close: bool, pack: bool,
     ) {
-        let mut journal = Fixture::new(segment_bytes);
+        let mut journal = Fixture::with(OpenOptions { pack, ..options(segment_bytes) });
         for blocks in &timelines {
             journal.timeline();
             for block in blocks {
@@ -177,4 +178,61 @@ fn a_damaged_end_is_told_from_the_end() {
     // A torn tail is what a crash leaves: no damage.
     std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
     assert_eq!(windows_of(&Catalog::open(journal.dir()).unwrap()), [(0, 2, false)]);
+}
+
+#[test]
+fn a_segment_that_was_sealed_since_is_read_as_far_as_it_went() {
+    let block = |n: u8| vec![OwnedGroup::simple(&[n; 90]), OwnedGroup::simple(&[n; 9])];
+    for (seen, pack) in [(1, true), (7, true), (30, true), (7, false)] {
+        let mut journal = Fixture::with(OpenOptions { pack, ..options(1 << 20) });
+        journal.timeline();
+        for n in 0..seen {
+            journal.block(&block(n));
+        }
+        journal.kill();
+        let catalog = Catalog::open(journal.dir()).unwrap();
+        let mut begun = catalog.groups(Lsn(0), TimelineId(1));
+        let first = begun.next().unwrap().unwrap();
+        let before = journal.expected[0].1.clone();
+        journal.reopen();
+        for n in 0..30 {
+            journal.block(&block(n));
+        }
+        journal.close();
+        journal.check();
+
+        let read: Vec<Group> = catalog.groups(Lsn(0), TimelineId(1)).collect::<Result<_, _>>().unwrap();
+        assert_eq!(read, before);
+        // Who has the old file open goes on in it.
+        let rest: Vec<Group> = begun.collect::<Result<_, _>>().unwrap();
+        assert_eq!((&first, &rest[..]), (&before[0], &before[1..]));
+        let end = last_lsn(before.last().unwrap());
+        for lsn in 0..=end.0 + 3 {
+            let wanted = cut_of(&before, (Lsn(0), Micros(5)), |g| last_lsn(g).0 <= lsn);
+            assert_eq!(catalog.find_cut_by_lsn(TimelineId(1), Lsn(lsn)).unwrap(), wanted);
+            let after: Vec<Group> = catalog.groups(Lsn(lsn), TimelineId(1)).map(Result::unwrap).collect();
+            assert_eq!(after, before.iter().filter(|g| last_lsn(g).0 > lsn).cloned().collect::<Vec<_>>());
+        }
+        for group in &before {
+            let wanted = cut_of(&before, (Lsn(0), Micros(5)), |g| g.ts <= group.ts);
+            assert_eq!(catalog.find_cut_by_ts(TimelineId(1), group.ts).unwrap(), wanted);
+        }
+    }
+}
+
+#[test]
+fn another_segment_in_the_place_of_one_is_refused() {
+    let mut journal = Fixture::new(1 << 20);
+    journal.timeline();
+    journal.block(&[OwnedGroup::simple(b"a")]);
+    journal.kill();
+    let catalog = Catalog::open(journal.dir()).unwrap();
+    let mut other = Fixture::new(1 << 20);
+    other.timeline();
+    other.timeline();
+    other.block(&[OwnedGroup::simple(b"b")]);
+    other.close();
+    std::fs::copy(other.last_segment(), journal.last_segment()).unwrap();
+    let read: Vec<_> = catalog.groups(Lsn(0), TimelineId(1)).collect();
+    assert!(matches!(&read[..], [Err(ReadError::Corrupt { .. })]), "{read:?}");
 }

@@ -1,5 +1,7 @@
 //! Timelines, windows and gaps: what can be restored, derived from segments and snapshots alone.
 
+use std::sync::Arc;
+
 use super::load::Entry;
 use super::{Gap, TimelineInfo, Window};
 use crate::segment::header::TimelineFacts;
@@ -7,7 +9,7 @@ use crate::snapshot::{SnapshotInfo, SnapshotManifest};
 use crate::types::{Lsn, Micros};
 
 /// Sums up the segments of each timeline.
-pub(super) fn timelines(entries: &[Entry]) -> Vec<TimelineInfo> {
+pub(super) fn timelines(entries: &[Arc<Entry>]) -> Vec<TimelineInfo> {
     let mut timelines: Vec<TimelineInfo> = Vec::new();
     for run in entries.chunk_by(|a, b| a.header.timeline.id == b.header.timeline.id) {
         let (first, last) = (&run[0], &run[run.len() - 1]);
@@ -41,9 +43,9 @@ fn belongs(manifest: &SnapshotManifest, timeline: &TimelineFacts) -> bool {
 }
 
 /// One window for each unbroken run of segments that has a snapshot to start from.
-pub(super) fn windows(entries: &[Entry], snapshots: &[SnapshotInfo]) -> Vec<Window> {
+pub(super) fn windows(entries: &[Arc<Entry>], snapshots: &[SnapshotInfo]) -> Vec<Window> {
     let mut windows = Vec::new();
-    let unbroken = |a: &Entry, b: &Entry| a.header.timeline.id == b.header.timeline.id && a.damage.is_none();
+    let unbroken = |a: &Arc<Entry>, b: &Arc<Entry>| a.header.timeline.id == b.header.timeline.id && a.damage.is_none();
     for run in entries.chunk_by(unbroken) {
         let (first, last) = (&run[0], &run[run.len() - 1]);
         let before = Lsn(first.header.first_lsn.0 - 1);
@@ -67,13 +69,13 @@ pub(super) fn windows(entries: &[Entry], snapshots: &[SnapshotInfo]) -> Vec<Wind
 }
 
 /// What lies between the windows.
-pub(super) fn gaps(entries: &[Entry], windows: &[Window]) -> Vec<Gap> {
+pub(super) fn gaps(entries: &[Arc<Entry>], windows: &[Window]) -> Vec<Gap> {
     let reason = |before: &Window, after: &Window| {
         if before.timeline == after.timeline {
             let damaged = entries.iter().find(|e| {
                 e.damage.is_some() && e.header.timeline.id == before.timeline && e.last_lsn() >= before.to_lsn
             });
-            return damaged.map_or_else(String::new, Entry::break_in_words);
+            return damaged.map_or_else(String::new, |e| e.break_in_words());
         }
         let begun = entries.iter().find(|e| e.header.timeline.id == after.timeline);
         begun.map_or_else(String::new, |e| e.header.timeline.reason.clone())

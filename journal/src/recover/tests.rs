@@ -9,7 +9,7 @@ use crate::types::{ReplOffset, TimelineId};
 
 const ID: [u8; 16] = [1; 16];
 
-fn header(first_lsn: u64, timeline: u32, prev_digest: u8) -> SegmentHeader {
+pub(crate) fn header(first_lsn: u64, timeline: u32, prev_digest: u8) -> SegmentHeader {
     SegmentHeader {
         journal_id: ID,
         first_lsn: Lsn(first_lsn),
@@ -26,6 +26,7 @@ fn header(first_lsn: u64, timeline: u32, prev_digest: u8) -> SegmentHeader {
         complete_until: Micros(0),
         start_offset: ReplOffset(first_lsn),
         start_db: 0,
+        packed: false,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
 /// First bytes of a segment.
 pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"RTAPESEG";
 /// Size of the header up to the first string.
-pub(crate) const FIXED_HEADER_LEN: usize = 128;
+pub(crate) const FIXED_HEADER_LEN: usize = 132;
 /// No header is larger; texts are cut when written.
 pub(crate) const MAX_HEADER_LEN: usize = 16 << 10;
 /// Longest source id and reason, in bytes.
@@ -42,6 +42,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) complete_until: Micros,
     pub(crate) start_offset: ReplOffset,
     pub(crate) start_db: u32,
+    /// It was written anew when it was sealed.
+    pub(crate) packed: bool,
 }
 
 /// Why a header can't be decoded.
@@ -82,6 +84,7 @@ impl SegmentHeader {
         out.extend_from_slice(&self.start_offset.0.to_le_bytes());
         out.extend_from_slice(&self.timeline.start_offset.0.to_le_bytes());
         out.extend_from_slice(&self.timeline.start_ts.0.to_le_bytes());
+        out.extend_from_slice(&[u8::from(self.packed), 0, 0, 0]);
         for text in [source_id, reason] {
             out.extend_from_slice(&(text.len() as u32).to_le_bytes());
             out.extend_from_slice(text.as_bytes());
@@ -139,6 +142,10 @@ impl SegmentHeader {
         let start_offset = ReplOffset(c.u64()?);
         let timeline_offset = ReplOffset(c.u64()?);
         let start_ts = Micros(c.i64()?);
+        let form = c.array::<4>()?;
+        if form[0] > 1 || form[1..] != [0; 3] {
+            return Err(Damage::new("form 0 or 1 and three zero bytes", format!("{form:?}")));
+        }
         let source_id = c.string32()?;
         let reason = c.string32()?;
         if first_lsn.0 == 0 {
@@ -154,8 +161,14 @@ impl SegmentHeader {
             complete_until,
             start_offset,
             start_db,
+            packed: form[0] == 1,
         })
     }
+}
+
+/// The tag of a segment whose encoded header this is: the header's own checksum.
+pub(crate) fn tag_of(encoded: &[u8]) -> u32 {
+    encoded.last_chunk().map_or(0, |crc| u32::from_le_bytes(*crc))
 }
 
 /// Cuts a text to what a header holds, between characters.

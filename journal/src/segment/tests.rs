@@ -22,6 +22,7 @@ fn header(source_id: &str, reason: &str) -> SegmentHeader {
         complete_until: Micros(3),
         start_offset: ReplOffset(88),
         start_db: 4,
+        packed: true,
     }
 }
 

@@ -5,15 +5,16 @@
 
 use std::fs;
 use std::path::PathBuf;
-
 use std::sync::Arc;
 
 use crate::catalog::Catalog;
-use crate::model::{Fixture, OwnedGroup};
+use crate::model::{Fixture, OwnedGroup, options};
+use crate::open::OpenOptions;
 use crate::types::{Group, Lsn, Origin, OriginKind, TimelineId};
 
-fn journal() -> Fixture {
-    let mut journal = Fixture::new(1 << 20);
+/// A journal with two blocks and a heartbeat, closed.
+fn journal(options: OpenOptions) -> Fixture {
+    let mut journal = Fixture::with(options);
     journal.timeline();
     let client = Arc::new(Origin {
         kind: OriginKind::Client,
@@ -58,17 +59,22 @@ fn journal() -> Fixture {
     journal
 }
 
-#[test]
-fn the_golden_segment_is_read_and_written_alike() {
-    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/00000000000000000001-000001.seg");
-    let journal = journal();
-    let written = fs::read(journal.last_segment()).unwrap();
+/// Compares a file with the stored one, or stores it; returns what is stored.
+fn compare(name: &str, written: &[u8]) -> Vec<u8> {
+    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("REDTAPE_BLESS").is_some() {
         fs::create_dir_all(golden.parent().unwrap()).unwrap();
-        fs::write(&golden, &written).unwrap();
+        fs::write(&golden, written).unwrap();
     }
     let stored = fs::read(&golden).unwrap();
-    assert_eq!(written, stored, "the format has changed: see journal/FORMAT.md, `Changes`");
+    assert!(written == stored, "{name}: the format has changed: see journal/FORMAT.md, `Changes`");
+    stored
+}
+
+fn check(options: OpenOptions, folder: &str) {
+    let journal = journal(options);
+    let name = journal.last_segment().file_name().unwrap().to_string_lossy().into_owned();
+    let stored = compare(&format!("{folder}/{name}"), &fs::read(journal.last_segment()).unwrap());
 
     fs::write(journal.last_segment(), &stored).unwrap();
     let catalog = Catalog::open(journal.dir()).unwrap();
@@ -80,4 +86,14 @@ fn the_golden_segment_is_read_and_written_alike() {
     assert_eq!(groups[2].records[1].args[0], "RPUSH");
     let timeline = &catalog.timelines()[0];
     assert_eq!((timeline.source_id.as_str(), timeline.reason.as_str()), ("source 1", "reason 1"));
+}
+
+#[test]
+fn the_golden_segment_as_written_is_read_and_written_alike() {
+    check(OpenOptions { pack: false, ..options(1 << 20) }, "plain");
+}
+
+#[test]
+fn the_golden_packed_segment_is_read_and_written_alike() {
+    check(options(1 << 20), "packed");
 }

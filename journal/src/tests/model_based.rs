@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use crate::model::{Fixture, OwnedGroup, any_groups};
+use crate::model::{Fixture, OwnedGroup, any_groups, options};
+use crate::open::OpenOptions;
 use crate::verify::verify;
 
 #[derive(Debug, Clone)]
@@ -32,9 +33,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 250, ..ProptestConfig::default() })]
     #[test]
     fn a_journal_keeps_what_it_was_given(
-        steps in prop::collection::vec(any_step(), 1..40), segment_bytes in 300u64..3000,
+        steps in prop::collection::vec(any_step(), 1..40), segment_bytes in 300u64..3000, pack: bool,
     ) {
-        let mut journal = Fixture::new(segment_bytes);
+        let mut journal = Fixture::with(OpenOptions { pack, ..options(segment_bytes) });
         journal.timeline();
         for step in steps {
             match step {

@@ -2,7 +2,8 @@ use std::fs;
 
 use super::*;
 use crate::marks::add_mark;
-use crate::model::{Fixture, OwnedGroup};
+use crate::model::{Fixture, OwnedGroup, options};
+use crate::open::OpenOptions;
 use crate::snapshot::SnapshotWriter;
 use crate::types::{Lsn, Mark, Micros};
 
@@ -26,8 +27,8 @@ fn every_flipped_bit_of_a_sealed_segment_is_found() {
 
 #[test]
 fn a_damaged_block_is_reported_with_what_it_affects() {
-    let journal = Fixture::closed(
-        1 << 20,
+    let journal = Fixture::closed_with(
+        OpenOptions { pack: false, ..options(1 << 20) },
         &[vec![OwnedGroup::simple(b"a")], vec![OwnedGroup::simple(b"needle")], vec![OwnedGroup::simple(b"b")]],
     );
     let path = journal.last_segment();

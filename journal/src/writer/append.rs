@@ -9,6 +9,7 @@
 //! | writing a block | a torn tail, ignored; the next open cuts it |
 //! | writing a footer | the same: all blocks are there |
 //! | between footer and next segment | a sealed last segment |
+//! | putting the packed copy in place | the segment or its copy, see [`super::pack`] |
 //! | writing a new header | an unfinished file without data, ignored; the next open sets it aside |
 
 use std::fs::File;
@@ -16,17 +17,18 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
-use crate::block::Block;
+use super::pack::{PackError, Packer};
+use crate::block::{Block, decode_payload};
 use crate::directory::{Directory, FILE_MODE, sync_dir};
 use crate::error::{Damage, OpenError};
 use crate::lock::Lock;
 use crate::open::LastPosition;
 use crate::recover::Resume;
 use crate::segment::footer::Footer;
-use crate::segment::header::{SegmentHeader, TimelineFacts};
+use crate::segment::header::{SegmentHeader, TimelineFacts, tag_of};
 use crate::segment::load::WholeHeader;
 use crate::segment::name::SegmentName;
-use crate::segment::scan::Scan;
+use crate::segment::scan::{BlockFault, Scan, walk};
 use crate::segment::tally::{Reach, Tally};
 use crate::types::{Lsn, Micros, TimelineId};
 use crate::writer::TimelineStart;
@@ -71,6 +73,16 @@ struct Active {
     tally: Tally,
     hasher: blake3::Hasher,
     len: u64,
+    /// Its packed copy; `None` if there shall be none, or if making it has failed.
+    packer: Option<Packer>,
+}
+
+/// How segments are written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AppenderOptions {
+    pub(crate) segment_bytes: u64,
+    pub(crate) pack: bool,
+    pub(crate) now: fn() -> Micros,
 }
 
 /// Appends blocks and timelines; holds the journal's lock.
@@ -79,8 +91,7 @@ pub(crate) struct Appender {
     dir: Directory,
     _lock: Lock,
     journal_id: [u8; 16],
-    segment_bytes: u64,
-    now: fn() -> Micros,
+    options: AppenderOptions,
     /// Kept while no segment is in use; `None` before the first timeline.
     stand: Option<Stand>,
     active: Option<Active>,
@@ -94,8 +105,7 @@ impl Appender {
         dir: Directory,
         lock: Lock,
         journal_id: [u8; 16],
-        segment_bytes: u64,
-        now: fn() -> Micros,
+        options: AppenderOptions,
         resume: Resume,
         (journal_bytes, segments): (u64, u64),
     ) -> Result<Self, OpenError> {
@@ -112,9 +122,9 @@ impl Appender {
                     digest: footer.digest,
                 });
             }
-            Resume::In { path, whole, scan } => active = Some(Active::reopen(path, whole, scan)?),
+            Resume::In { path, whole, scan } => active = Some(Active::reopen(&dir, options, path, whole, scan)?),
         }
-        Ok(Self { dir, _lock: lock, journal_id, segment_bytes, now, stand, active, journal_bytes, segments })
+        Ok(Self { dir, _lock: lock, journal_id, options, stand, active, journal_bytes, segments })
     }
 
     /// Bytes in all segments, and their number.
@@ -145,11 +155,10 @@ impl Appender {
     }
 
     /// Writes a block, beginning a new segment where one is due.
-    pub(crate) fn append(&mut self, mut block: Block) -> Result<(), AppendError> {
-        let due = self
-            .active
-            .as_ref()
-            .is_some_and(|active| active.tally.records > 0 && active.len + block.header.len() > self.segment_bytes);
+    pub(crate) fn append(&mut self, block: Block) -> Result<(), AppendError> {
+        let due = self.active.as_ref().is_some_and(|active| {
+            active.tally.records > 0 && active.len + block.header.len() > self.options.segment_bytes
+        });
         if due {
             self.seal()?;
         }
@@ -158,7 +167,7 @@ impl Appender {
             self.create(stand)?;
         }
         let active = self.active.as_mut().ok_or(AppendError::NoTimeline)?;
-        self.journal_bytes += active.write_block(&mut block)?;
+        self.journal_bytes += active.write_block(block)?;
         Ok(())
     }
 
@@ -198,13 +207,14 @@ impl Appender {
             first_lsn: stand.reach.next_lsn,
             timeline: stand.timeline,
             prev_digest: stand.digest,
-            created: (self.now)(),
+            created: (self.options.now)(),
             last_ts: stand.reach.last_ts,
             complete_until: stand.complete_until,
             start_offset: stand.reach.end_offset,
             start_db: stand.end_db,
+            packed: false,
         };
-        let active = Active::create(&self.dir, header)?;
+        let active = Active::create(&self.dir, self.options, header)?;
         self.journal_bytes += active.len;
         self.segments += 1;
         self.active = Some(active);
@@ -219,12 +229,14 @@ impl Appender {
         }
     }
 
-    /// Writes the footer of the segment in use, if there is one, and syncs it.
+    /// Seals the segment in use, if there is one: puts its packed copy in its place, or writes its footer.
+    /// Either way it is synced.
     pub(crate) fn seal(&mut self) -> Result<(), AppendError> {
         if let Some(active) = self.active.take() {
-            let (stand, bytes) = active.seal()?;
+            let before = active.len;
+            let (stand, after) = active.seal()?;
             self.stand = Some(stand);
-            self.journal_bytes += bytes;
+            self.journal_bytes = (self.journal_bytes + after).saturating_sub(before);
         }
         Ok(())
     }
@@ -240,7 +252,7 @@ impl Appender {
 }
 
 impl Active {
-    fn create(dir: &Directory, header: SegmentHeader) -> Result<Self, AppendError> {
+    fn create(dir: &Directory, options: AppenderOptions, header: SegmentHeader) -> Result<Self, AppendError> {
         let name = SegmentName { first_lsn: header.first_lsn, timeline: header.timeline.id };
         let path = dir.segments().join(name.to_string());
         let bytes = header.encode();
@@ -255,23 +267,30 @@ impl Active {
         sync_dir(&dir.segments()).map_err(AppendError::io("sync", &dir.segments()))?;
         let mut hasher = blake3::Hasher::new();
         hasher.update(&bytes);
-        let (_, crc) = bytes.split_at(bytes.len() - 4);
-        let tag = u32::from_le_bytes([crc[0], crc[1], crc[2], crc[3]]);
         let tally = Tally::begin(&header);
-        Ok(Self { file, path, header, tag, tally, hasher, len: bytes.len() as u64 })
+        let packer = options.pack.then(|| Packer::create(dir, &header)).and_then(|made| kept(made, &path));
+        let len = bytes.len() as u64;
+        Ok(Self { file, path, header, tag: tag_of(&bytes), tally, hasher, len, packer })
     }
 
-    fn reopen(path: PathBuf, whole: WholeHeader, scan: Scan) -> Result<Self, OpenError> {
+    fn reopen(
+        dir: &Directory,
+        options: AppenderOptions,
+        path: PathBuf,
+        whole: WholeHeader,
+        scan: Scan,
+    ) -> Result<Self, OpenError> {
         let mut file = File::options().read(true).write(true).open(&path).map_err(OpenError::io("open", &path))?;
         file.sync_all().map_err(OpenError::io("sync", &path))?;
         let mut hasher = blake3::Hasher::new();
         // Leaves the file's cursor at the end of the blocks, where writing goes on.
         hasher.update_reader(Read::by_ref(&mut file).take(scan.end)).map_err(OpenError::io("read", &path))?;
+        let packer = options.pack.then(|| pack_again(dir, &file, &whole, scan.end)).and_then(|made| kept(made, &path));
         let WholeHeader { header, tag, .. } = whole;
-        Ok(Self { file, path, header, tag, tally: scan.tally, hasher, len: scan.end })
+        Ok(Self { file, path, header, tag, tally: scan.tally, hasher, len: scan.end, packer })
     }
 
-    fn write_block(&mut self, block: &mut Block) -> Result<u64, AppendError> {
+    fn write_block(&mut self, mut block: Block) -> Result<u64, AppendError> {
         self.tally.check_next(&block.header).map_err(AppendError::OutOfOrder)?;
         let bytes = block.place(self.len, self.tag);
         self.file.write_all(bytes).map_err(AppendError::io("write", &self.path))?;
@@ -279,6 +298,10 @@ impl Active {
         let len = bytes.len() as u64;
         self.tally.add(&block.header, self.len);
         self.len += len;
+        if let Some(mut packer) = self.packer.take() {
+            let header = block.header;
+            self.packer = kept(packer.push(&header, block.into_payload()).map(|()| packer), &self.path);
+        }
         Ok(len)
     }
 
@@ -293,12 +316,34 @@ impl Active {
         }
     }
 
+    /// Returns where the history stands, and the size of the sealed file.
     fn seal(mut self) -> Result<(Stand, u64), AppendError> {
+        // Without a record it may have to be continued, see `recover`.
+        let packer = self.packer.take().filter(|_| self.tally.records > 0);
+        if let Some(whole) = packer.and_then(|packer| kept(packer.finish(&self.tally), &self.path)) {
+            let packed = whole.replace(&self.path).map_err(AppendError::io("replace", &self.path))?;
+            return Ok((self.stand(packed.digest), packed.len));
+        }
         let digest = *self.hasher.finalize().as_bytes();
         let stand = self.stand(digest);
         let footer = Footer { tally: self.tally, digest, position: self.len, segment_tag: self.tag };
         let bytes = footer.encode();
         self.file.write_all(&bytes).and_then(|()| self.file.sync_all()).map_err(AppendError::io("seal", &self.path))?;
-        Ok((stand, bytes.len() as u64))
+        Ok((stand, self.len + bytes.len() as u64))
     }
+}
+
+/// A segment is whole without its packed copy: a failure is told and costs only that.
+fn kept<T>(made: Result<T, PackError>, path: &std::path::Path) -> Option<T> {
+    made.inspect_err(|e| tracing::warn!("{} will stay as it is, not compressed: {e}", path.display())).ok()
+}
+
+/// Makes the copy of a segment that an earlier writer began.
+fn pack_again(dir: &Directory, file: &File, whole: &WholeHeader, end: u64) -> Result<Packer, PackError> {
+    let mut packer = Packer::create(dir, &whole.header)?;
+    walk(file, whole, end, |header, stored| {
+        let payload = decode_payload(header, stored).map_err(BlockFault::from)?;
+        packer.push(header, payload)
+    })?;
+    Ok(packer)
 }

@@ -13,6 +13,7 @@
 //! Crash: what is behind `durable` may be lost or torn; what is before it is found by the next open.
 
 mod append;
+mod pack;
 mod queue;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,8 @@ mod thread;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-pub(crate) use append::Appender;
+pub(crate) use append::{Appender, AppenderOptions};
+pub(crate) use pack::remove_unfinished;
 pub use queue::MAX_QUEUED_BYTES;
 use queue::{End, Item, Queue};
 

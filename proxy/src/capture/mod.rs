@@ -109,7 +109,12 @@ pub(crate) enum Ended {
 pub(crate) fn open_journal(config: &CaptureConfig) -> Result<(Journal, Recovered), OpenError> {
     Journal::create_or_open(
         &config.dir,
-        OpenOptions { segment_bytes: config.segment_bytes, sync: config.sync, source: config.upstream.url.to_string() },
+        OpenOptions {
+            segment_bytes: config.segment_bytes,
+            sync: config.sync,
+            source: config.upstream.url.to_string(),
+            ..OpenOptions::default()
+        },
     )
 }
 
