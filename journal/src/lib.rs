@@ -28,6 +28,7 @@ mod catalog;
 mod directory;
 mod encoding;
 mod error;
+mod filter;
 mod lock;
 mod marks;
 mod meta;
@@ -44,7 +45,7 @@ mod verify;
 mod writer;
 
 pub use block::{Block, BlockBuilder, MAX_GROUP_BYTES};
-pub use catalog::{AtOffset, Catalog, Cut, Gap, GroupReader, SegmentInfo, TimelineInfo, Window};
+pub use catalog::{AtOffset, Catalog, Cut, Gap, GroupReader, Searched, SegmentInfo, TimelineInfo, Window};
 pub use error::{Damage, GroupTooLarge, OpenError, ReadError, Span, StoreError, SubmitError};
 pub use marks::{add_mark, add_new_mark};
 pub use meta::Meta;

@@ -9,7 +9,9 @@ use crate::block::BlockBuilder;
 use crate::catalog::Catalog;
 use crate::error::{GroupTooLarge, OpenError};
 use crate::open::{Environment, Journal, OpenOptions, Recovered, SyncPolicy};
-use crate::types::{Group, GroupRef, Lsn, Micros, Origin, OriginKind, Record, RecordRef, ReplOffset, TimelineId};
+use crate::types::{
+    Group, GroupRef, KeysAt, Lsn, Micros, Origin, OriginKind, Record, RecordRef, ReplOffset, TimelineId,
+};
 use crate::writer::{TimelineStart, Writer};
 
 /// A group to be written; time and offset are relative to the predecessor.
@@ -21,6 +23,8 @@ pub(crate) struct OwnedGroup {
     pub(crate) atomic: bool,
     pub(crate) offset_delta: u32,
     pub(crate) records: Vec<(u32, Vec<Vec<u8>>)>,
+    /// Which arguments of each record are keys; those that are not there count as not known.
+    pub(crate) keys: Option<Vec<usize>>,
 }
 
 impl OwnedGroup {
@@ -33,13 +37,24 @@ impl OwnedGroup {
             atomic: false,
             offset_delta: arg.len() as u32,
             records: vec![(0, vec![arg.to_vec()])],
+            keys: None,
+        }
+    }
+
+    /// `SET key value`, likewise.
+    pub(crate) fn set(db: u32, key: &[u8], value: &[u8]) -> Self {
+        Self {
+            records: vec![(db, vec![b"SET".to_vec(), key.to_vec(), value.to_vec()])],
+            keys: Some(vec![1]),
+            ..Self::simple(key)
         }
     }
 
     pub(crate) fn push(&self, builder: &mut BlockBuilder) -> Result<Lsn, GroupTooLarge> {
         let args: Vec<Vec<&[u8]>> = self.records.iter().map(|(_, a)| a.iter().map(Vec::as_slice).collect()).collect();
+        let keys = self.keys.as_ref().map_or(KeysAt::Unknown, |keys| KeysAt::Arguments(keys));
         let records: Vec<RecordRef<'_>> =
-            self.records.iter().zip(&args).map(|((db, _), args)| RecordRef { db: *db, args }).collect();
+            self.records.iter().zip(&args).map(|((db, _), args)| RecordRef { db: *db, args, keys }).collect();
         builder.push(&GroupRef {
             ts: Micros(builder.last_ts().0 + i64::from(self.ts_delta)),
             slack: self.slack,
@@ -58,6 +73,7 @@ impl OwnedGroup {
             lsn: Lsn(lsn.0 + n as u64),
             db: *db,
             args: args.iter().map(|a| bytes::Bytes::copy_from_slice(a)).collect(),
+            keys: self.keys.clone().filter(|keys| keys.iter().all(|at| *at < args.len())).map(Into::into),
         };
         Group {
             ts: last.0,
@@ -97,14 +113,16 @@ pub(crate) fn any_group() -> impl Strategy<Value = OwnedGroup> {
         any::<bool>(),
         0u32..1000,
         prop::collection::vec(record, 1..4),
+        prop::option::of(prop::collection::vec(0usize..3, 0..3)),
     )
-        .prop_map(|(ts_delta, slack, origin, atomic, offset_delta, records)| OwnedGroup {
+        .prop_map(|(ts_delta, slack, origin, atomic, offset_delta, records, keys)| OwnedGroup {
             ts_delta,
             slack,
             origin: Arc::new(origin),
             atomic,
             offset_delta,
             records,
+            keys,
         })
 }
 

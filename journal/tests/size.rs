@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use redtape_journal::{
-    BlockBuilder, GroupRef, Journal, Lsn, Micros, OpenOptions, Origin, OriginKind, RecordRef, ReplOffset, SyncPolicy,
-    TimelineId, TimelineStart,
+    BlockBuilder, GroupRef, Journal, KeysAt, Lsn, Micros, OpenOptions, Origin, OriginKind, RecordRef, ReplOffset,
+    SyncPolicy, TimelineId, TimelineStart,
 };
 
 /// Sealed, a small SET takes at most this share of its bytes in an append-only file.
@@ -56,7 +56,7 @@ fn measure(value: impl Fn(&mut u64) -> Vec<u8>, sets_in_a_block: u64) -> [f64; 3
         let effect = format!("*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n", key.len(), value.len());
         aof += (effect.len() + value.len() + 2) as u64;
         now += (next(&mut seed) % 100) as i64;
-        let record = RecordRef { db: 0, args: &[b"SET", key.as_bytes(), &value] };
+        let record = RecordRef { db: 0, args: &[b"SET", key.as_bytes(), &value], keys: KeysAt::Arguments(&[1]) };
         let group = GroupRef {
             ts: Micros(now),
             slack: 0,

@@ -17,7 +17,7 @@ use super::codec::Compressor;
 use super::header::{BLOCK_HEADER_LEN, BlockHeader, BlockKind, CODEC_NONE, CODEC_ZSTD};
 use crate::encoding::{MAX_VARINT, put_bytes, put_varint};
 use crate::error::GroupTooLarge;
-use crate::types::{GroupRef, Lsn, Micros, Origin, ReplOffset};
+use crate::types::{GroupRef, KeysAt, Lsn, Micros, Origin, RecordRef, ReplOffset};
 
 /// Most bytes that a block's payload can have.
 const MAX_PAYLOAD: u64 = u32::MAX as u64;
@@ -27,6 +27,12 @@ const MAX_FIRST_CAPACITY: usize = 4 << 20;
 const MAX_ADDRESSES: usize = 4096;
 /// Bit 0 of a group's flags.
 pub(super) const FLAG_ATOMIC: u8 = 1;
+/// The keys of a record are not known.
+pub(super) const KEYS_UNKNOWN: u64 = 0;
+/// Argument 1 is its key.
+pub(super) const KEYS_FIRST: u64 = 1;
+/// This plus the number of keys; the numbers of their arguments follow.
+pub(super) const KEYS_LISTED: u64 = 2;
 
 /// An encoded block: header and payload in one buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,6 +158,18 @@ impl Origins {
     }
 }
 
+/// Which arguments are keys: nearly always the first one behind the command, which takes one byte.
+fn put_keys(out: &mut Vec<u8>, record: &RecordRef<'_>) {
+    match record.keys {
+        KeysAt::Arguments([1]) if record.args.len() > 1 => put_varint(out, KEYS_FIRST),
+        KeysAt::Arguments(keys) if keys.iter().all(|at| *at < record.args.len()) => {
+            put_varint(out, KEYS_LISTED + keys.len() as u64);
+            keys.iter().for_each(|at| put_varint(out, *at as u64));
+        }
+        KeysAt::Arguments(_) | KeysAt::Unknown => put_varint(out, KEYS_UNKNOWN),
+    }
+}
+
 /// Collects groups into a block, then the next.
 #[derive(Debug)]
 pub struct BlockBuilder {
@@ -222,6 +240,7 @@ impl BlockBuilder {
         put_varint(&mut self.bytes, group.records.len() as u64);
         for record in group.records {
             put_varint(&mut self.bytes, u64::from(record.db));
+            put_keys(&mut self.bytes, record);
             put_varint(&mut self.bytes, record.args.len() as u64);
             for arg in record.args {
                 put_bytes(&mut self.bytes, arg);
@@ -243,7 +262,10 @@ impl BlockBuilder {
         let mut most = 2 + 9 * MAX_VARINT as u64;
         most += texts.iter().map(|t| t.len() as u64).sum::<u64>();
         for record in group.records {
-            most += 2 * MAX_VARINT as u64;
+            most += 3 * MAX_VARINT as u64;
+            if let KeysAt::Arguments(keys) = record.keys {
+                most += (keys.len() * MAX_VARINT) as u64;
+            }
             most += record.args.iter().map(|a| (a.len() + MAX_VARINT) as u64).sum::<u64>();
         }
         if most > self.max_group_bytes {

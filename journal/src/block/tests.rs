@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::header::BlockKind;
 use super::*;
 use crate::model::{OwnedGroup, any_groups};
-use crate::types::{GroupRef, Lsn, Micros, Origin, OriginKind, RecordRef, ReplOffset};
+use crate::types::{GroupRef, KeysAt, Lsn, Micros, Origin, OriginKind, RecordRef, ReplOffset};
 
 fn decode(block: &mut Block) -> Vec<crate::Group> {
     let bytes = Bytes::copy_from_slice(block.place(42, 7));
@@ -84,7 +84,7 @@ fn time_and_offset_never_go_back() {
                 origin: &origin,
                 atomic: false,
                 end_offset: ReplOffset(offset),
-                records: &[RecordRef { db: 0, args: &args }],
+                records: &[RecordRef { db: 0, args: &args, keys: KeysAt::Unknown }],
             })
             .unwrap();
     }

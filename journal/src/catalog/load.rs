@@ -31,6 +31,8 @@ pub(super) struct Entry {
     pub(super) until: Option<Lsn>,
     /// Where the last readable block ends.
     pub(super) data_end: u64,
+    /// Where the footer of a sealed segment begins.
+    pub(super) footer_at: u64,
     /// For a sealed segment without index: that stays in the file until it is wanted.
     pub(super) tally: Tally,
     pub(super) bytes: u64,
@@ -181,6 +183,7 @@ impl Entry {
             tag: whole.tag,
             until: None,
             data_end: whole.len,
+            footer_at: facts.bytes,
             tally: Tally::begin(&whole.header),
             bytes: facts.bytes,
             sealed: false,
@@ -192,7 +195,8 @@ impl Entry {
 
     fn seal(&mut self, footer: &Footer) {
         self.sealed = true;
-        self.data_end = footer.position;
+        self.data_end = footer.blocks_end;
+        self.footer_at = footer.position;
         self.tally = Tally { index: Vec::new(), ..footer.tally.clone() };
     }
 

@@ -12,6 +12,7 @@
 mod find;
 mod load;
 mod read;
+mod search;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,8 @@ use std::sync::Arc;
 
 use load::Entry;
 pub use read::GroupReader;
+use search::Search;
+pub use search::Searched;
 
 use crate::error::{OpenError, ReadError};
 use crate::meta::Meta;
@@ -194,6 +197,13 @@ impl Catalog {
     /// `after` lies within is given as a whole. Memory is bounded by the largest block.
     pub fn groups(&self, after: Lsn, timeline: TimelineId) -> GroupReader {
         GroupReader::new(Arc::clone(&self.entries), after, timeline)
+    }
+
+    /// Like [`Catalog::groups`], but only those that touch one of these keys (database, key) or may do so: a
+    /// record of which the keys are not known counts as touching all. Reads little more of sealed segments than
+    /// what holds such groups; see [`GroupReader::searched`].
+    pub fn groups_for_keys(&self, after: Lsn, timeline: TimelineId, keys: &[(u32, &[u8])]) -> GroupReader {
+        GroupReader::new(Arc::clone(&self.entries), after, timeline).only(Search::new(keys))
     }
 
     /// The last whole group with `ts <= at`.

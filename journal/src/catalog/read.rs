@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::load::Entry;
+use super::search::{Search, Searched};
 use super::segment::{OpenSegment, corrupt, span_of};
-use crate::block::Groups;
+use crate::block::{BLOCK_HEADER_LEN, Groups};
 use crate::error::{Damage, ReadError, Span};
 use crate::types::{Group, Lsn, TimelineId};
 
@@ -20,12 +21,36 @@ pub struct GroupReader {
     block: Option<Groups>,
     /// LSN with which the next block must begin, if known.
     expected: Option<Lsn>,
+    /// Only what concerns certain keys is wanted.
+    search: Option<Search>,
+    searched: Searched,
     ended: bool,
 }
 
 impl GroupReader {
     pub(super) fn new(entries: Arc<[Arc<Entry>]>, after: Lsn, timeline: TimelineId) -> Self {
-        Self { entries, timeline, after, next_entry: 0, segment: None, block: None, expected: None, ended: false }
+        Self {
+            entries,
+            timeline,
+            after,
+            next_entry: 0,
+            segment: None,
+            block: None,
+            expected: None,
+            search: None,
+            searched: Searched::default(),
+            ended: false,
+        }
+    }
+
+    pub(super) fn only(mut self, search: Search) -> Self {
+        self.search = Some(search);
+        self
+    }
+
+    /// What reading has cost so far; of interest for a search by keys.
+    pub fn searched(&self) -> Searched {
+        self.searched
     }
 
     /// Moves to the next block that holds something wanted; `false` at the end of the timeline.
@@ -39,6 +64,11 @@ impl GroupReader {
             };
             let entry = Arc::clone(&segment.entry);
             let entry = &entry;
+            let skipped = segment.skip();
+            if skipped > 0 {
+                self.searched.skipped_bytes += skipped;
+                self.expected = None;
+            }
             let Some(block) = segment.next_header()? else {
                 if let Some(damage) = &entry.damage {
                     let span = Span {
@@ -57,7 +87,9 @@ impl GroupReader {
                 return Err(corrupt(entry, block.position, span_of(&block), damage));
             }
             self.expected = Some(block.next_lsn());
+            self.searched.read_bytes += BLOCK_HEADER_LEN as u64;
             if block.groups > 0 && block.next_lsn().0 - 1 > self.after.0 {
+                self.searched.read_bytes += u64::from(block.stored_len);
                 self.block = Some(segment.groups(&block)?);
                 return Ok(true);
             }
@@ -81,6 +113,9 @@ impl GroupReader {
             if segment.seek(|reach| reach.next_lsn > wanted)?.is_some() {
                 self.expected = None;
             }
+            if let Some(search) = &self.search {
+                segment.look_for(search, &mut self.searched.read_bytes)?;
+            }
             self.segment = Some(segment);
             return Ok(true);
         }
@@ -95,7 +130,8 @@ impl GroupReader {
                         if group.records.first().is_some_and(|r| segment.is_later(r.lsn)) {
                             return Ok(None);
                         }
-                        if group.records.last().is_some_and(|r| r.lsn > self.after) {
+                        let wanted = self.search.as_ref().is_none_or(|search| search.concerns(&group));
+                        if wanted && group.records.last().is_some_and(|r| r.lsn > self.after) {
                             return Ok(Some(group));
                         }
                         continue;

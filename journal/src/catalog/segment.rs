@@ -1,15 +1,18 @@
 //! One segment's file, opened, and a place in it.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::load::Entry;
+use super::search::Search;
 use crate::block::{BlockHeader, Groups, decode_payload};
 use crate::error::{Damage, ReadError, Span};
+use crate::segment::footer::Footer;
 use crate::segment::load::read_footer;
 use crate::segment::scan::{BlockFault, read_block_header, read_payload};
-use crate::segment::tally::{IndexEntry, Reach};
+use crate::segment::tally::Reach;
 use crate::types::{Lsn, Micros};
 
 /// A segment's file and a place in it.
@@ -19,6 +22,10 @@ pub(super) struct OpenSegment {
     pub(super) entry: Arc<Entry>,
     position: u64,
     pub(super) block_position: u64,
+    /// Of a sealed segment, once it was wanted.
+    footer: Option<Footer>,
+    /// The parts that are wanted, in order; `None` = all.
+    ranges: Option<Vec<Range<u64>>>,
 }
 
 impl OpenSegment {
@@ -29,23 +36,53 @@ impl OpenSegment {
         if !has_tag(&file, &entry).map_err(|e| io_error(&entry, 0, e))? {
             entry = Arc::new(entry.look_again(&file)?);
         }
-        Ok(Self { file, position: entry.header_len, entry, block_position: 0 })
+        Ok(Self { file, position: entry.header_len, entry, block_position: 0, footer: None, ranges: None })
+    }
+
+    fn read_footer(&mut self) -> Result<(), ReadError> {
+        let entry = &self.entry;
+        if !entry.sealed || self.footer.is_some() {
+            return Ok(());
+        }
+        let footer = read_footer(&self.file, entry.footer_at, entry.bytes, entry.tag)
+            .map_err(|e| io_error(entry, entry.footer_at, e))?
+            .map_err(|d| corrupt(entry, entry.footer_at, Span::default(), d))?;
+        self.footer = Some(footer);
+        Ok(())
+    }
+
+    /// Asks the filters, if there are any: from now on, only what may concern the keys is given.
+    pub(super) fn look_for(&mut self, search: &Search, read_bytes: &mut u64) -> Result<(), ReadError> {
+        self.read_footer()?;
+        let entry = &self.entry;
+        let Some(Footer { filters: Some(places), tally, blocks_end, position, .. }) = &self.footer else {
+            return Ok(());
+        };
+        *read_bytes += entry.bytes - position;
+        let read = |at: u64, out: &mut [u8]| self.file.read_exact_at(out, at);
+        let ranges = search
+            .ranges(&tally.index, places, *blocks_end, read, read_bytes)
+            .map_err(|e| io_error(entry, *blocks_end, e))?;
+        // A filter that can't be trusted spares nothing, and hides nothing.
+        self.ranges = ranges.inspect_err(|damage| tracing::warn!("{}: {damage}", entry.path.display())).ok();
+        Ok(())
+    }
+
+    /// Moves on to what is wanted; returns how many bytes that has spared.
+    pub(super) fn skip(&mut self) -> u64 {
+        let Some(ranges) = &self.ranges else { return 0 };
+        let next = ranges.iter().find(|range| range.end > self.position);
+        let to = next.map_or(self.entry.data_end, |range| range.start).max(self.position);
+        let skipped = to - self.position;
+        self.position = to;
+        skipped
     }
 
     /// Moves to the last indexed block up to which nothing is `beyond`, if there is one; returns how
     /// far the history reaches with it.
     pub(super) fn seek(&mut self, beyond: impl Fn(&Reach) -> bool) -> Result<Option<Reach>, ReadError> {
-        let entry = &self.entry;
-        let read;
-        let index: &[IndexEntry] = if entry.sealed {
-            let footer = read_footer(&self.file, entry.data_end, entry.bytes, entry.tag)
-                .map_err(|e| io_error(entry, entry.data_end, e))?
-                .map_err(|d| corrupt(entry, entry.data_end, Span::default(), d))?;
-            read = footer.tally.index;
-            &read
-        } else {
-            &entry.tally.index
-        };
+        self.read_footer()?;
+        let index = self.footer.as_ref().map_or(&self.entry.tally.index, |footer| &footer.tally.index);
         let n = index.partition_point(|e| !beyond(&e.reach));
         let Some(found) = n.checked_sub(1).map(|n| index[n]) else { return Ok(None) };
         self.position = found.position;

@@ -49,7 +49,14 @@ fn facts(header: SegmentHeader, tail: impl FnOnce(&SegmentHeader) -> TailFact) -
 
 fn sealed(records: u64, digest: u8) -> impl FnOnce(&SegmentHeader) -> TailFact {
     move |header| {
-        TailFact::Sealed(Footer { tally: tally(header, records), digest: [digest; 32], position: 900, segment_tag: 5 })
+        TailFact::Sealed(Footer {
+            tally: tally(header, records),
+            digest: [digest; 32],
+            filters: None,
+            blocks_end: 900,
+            position: 900,
+            segment_tag: 5,
+        })
     }
 }
 

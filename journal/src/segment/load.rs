@@ -129,6 +129,12 @@ fn read_tail(file: &File, file_len: u64, whole: &WholeHeader, with_blocks: bool)
         });
     }
     let scan = scan(file, file_len, whole, |_, _| ())?;
+    if whole.header.packed {
+        // It was put in place as a whole, so this is no tail that is being written.
+        let (position, damage) =
+            bad_footer.unwrap_or_else(|| (scan.end, Damage::new("a footer, as the segment is packed", "none")));
+        return Ok(TailFact::BadFooter { position, damage });
+    }
     // What looks like a tail may be the end of somebody's value: it is a footer's only if the
     // blocks end where the footer begins, and only if it begins like one.
     if let (Some((position, damage)), Rest::Torn { .. }) = (bad_footer, &scan.rest)

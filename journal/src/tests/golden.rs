@@ -32,6 +32,7 @@ fn journal(options: OpenOptions) -> Fixture {
             atomic: false,
             offset_delta: 33,
             records: vec![(0, command(&["SET", "key", "value"]))],
+            keys: Some(vec![1]),
         },
         OwnedGroup {
             ts_delta: 0,
@@ -40,6 +41,7 @@ fn journal(options: OpenOptions) -> Fixture {
             atomic: false,
             offset_delta: 20,
             records: vec![(3, command(&["DEL", "k\u{0}\u{7f}"]))],
+            keys: None,
         },
     ]);
     journal.builder.set_db(3);
@@ -53,6 +55,7 @@ fn journal(options: OpenOptions) -> Fixture {
             (3, command(&["INCRBY", "counter", "300"])),
             (3, command(&["RPUSH", "list", &"x".repeat(200), ""])),
         ],
+        keys: Some(vec![1, 0]),
     }]);
     journal.block(&[]);
     journal.close();

@@ -12,7 +12,8 @@ enum Step {
     Timeline,
     Reopen,
     Kill,
-    /// Kill, then lose this many bytes of the last segment.
+    /// Kill, then lose this many bytes of the last segment. A packed one was synced as a whole before it got
+    /// its name: no crash takes anything from it, or adds to it.
     Tear(u64),
     /// Kill, then find this many zeros behind the last segment.
     Zeros(usize),
@@ -27,6 +28,11 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => (0u64..600).prop_map(Step::Tear),
         1 => (1usize..5000).prop_map(Step::Zeros),
     ]
+}
+
+/// By its header's form.
+fn is_packed(path: &std::path::Path) -> bool {
+    std::fs::read(path).unwrap()[128] == 1
 }
 
 proptest! {
@@ -59,6 +65,7 @@ proptest! {
                     journal.kill();
                     let path = journal.last_segment();
                     let len = std::fs::metadata(&path).unwrap().len();
+                    let bytes = if is_packed(&path) { 0 } else { bytes };
                     let file = std::fs::File::options().write(true).open(&path).unwrap();
                     // Headers are synced before anything is reported; see `crash` for them.
                     file.set_len(len.saturating_sub(bytes).max(170).min(len)).unwrap();
@@ -70,6 +77,10 @@ proptest! {
                     journal.kill();
                     let path = journal.last_segment();
                     let mut content = std::fs::read(&path).unwrap();
+                    if is_packed(&path) {
+                        journal.reopen();
+                        continue;
+                    }
                     content.resize(content.len() + bytes, 0);
                     std::fs::write(&path, content).unwrap();
                     journal.check();

@@ -2,19 +2,20 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::Duration;
 
 use super::{Begins, Verifier, VerifyProgress};
 use crate::block::{BlockHeader, Groups, PayloadFault, decode_payload};
 use crate::error::{OpenError, Span};
+use crate::filter::{Filter, Places};
 use crate::lock::is_held;
 use crate::recover::{check_footer, check_header, span_of, span_of_rest};
 use crate::segment::footer::Footer;
 use crate::segment::header::{HeaderFault, SegmentHeader};
 use crate::segment::load::{SegmentFacts, TailFact, WholeHeader, list_segments, load_open_segment};
-use crate::segment::scan::{BlockFault, Rest, Scan, scan};
+use crate::segment::scan::{BlockFault, Rest, Scan, scan, walk};
 use crate::types::{Lsn, Micros};
 
 /// How often a tail that a living writer may be writing is looked at.
@@ -25,6 +26,7 @@ const LIVE_PAUSE: Duration = Duration::from_millis(20);
 const LOST: &str = "its records can't be read: restore to a moment before them, or after a later snapshot";
 const UNPROVEN: &str = "the records are there and right, but the segment no longer proves it";
 const CHAIN: &str = "records between the two segments may be missing: no restore across this place";
+const FILTERS: &str = "restores are not affected; a search for a key may miss records";
 const TORN: &str = "nothing that was durable; the next start of the writer cuts it off";
 
 /// The sealed segment before, as far as it is right.
@@ -171,7 +173,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<P> {
         footer: &Footer,
     ) -> Result<(), OpenError> {
         let path = &facts.path;
-        let scan = self.blocks(file, facts, whole, footer.position)?;
+        let scan = self.blocks(file, facts, whole, footer.blocks_end)?;
         match &scan.rest {
             Rest::Nothing if scan.tally != footer.tally => {
                 let what = "the footer's sums or index don't fit the blocks";
@@ -187,6 +189,11 @@ impl<P: FnMut(&VerifyProgress)> Verifier<P> {
                 let span = span_of_rest(&scan.tally, block.first_lsn, block.first_ts);
                 self.problem(path, scan.end, damage.to_string(), Some(span), LOST);
             }
+        }
+        if let (Some(places), Rest::Nothing) = (&footer.filters, &scan.rest)
+            && let Err(what) = check_filters(file, whole, footer, places)
+        {
+            self.problem(path, footer.blocks_end, what, Some(span_of(facts)), FILTERS);
         }
         let digest = hash_file(file, footer.position).map_err(OpenError::io("read", path))?;
         if digest.as_bytes() != &footer.digest {
@@ -237,6 +244,40 @@ impl<P: FnMut(&VerifyProgress)> Verifier<P> {
         self.report.groups += scan.tally.groups;
         self.report.records += scan.tally.records;
         Ok(scan)
+    }
+}
+
+/// Every key of every record must be in both its filters. Damage elsewhere was found before.
+fn check_filters(file: &File, whole: &WholeHeader, footer: &Footer, places: &Places) -> Result<(), String> {
+    let load = |place| Filter::read(place, |at, out| file.read_exact_at(out, at)).map_err(|e| e.to_string());
+    let all = load(places.all)?;
+    let mut part: Option<(usize, Filter)> = None;
+    walk(file, whole, footer.blocks_end, |block, stored| -> Result<(), CheckFault> {
+        let n = footer.tally.index.partition_point(|e| e.position <= block.position).saturating_sub(1);
+        let filter = match &mut part {
+            Some((of, filter)) if *of == n => filter,
+            _ => {
+                let place = places.intervals.get(n).ok_or_else(|| CheckFault("a block without a filter".to_owned()))?;
+                &mut part.insert((n, load(*place).map_err(CheckFault)?)).1
+            }
+        };
+        let payload = decode_payload(block, stored).map_err(BlockFault::from)?;
+        for group in Groups::new(*block, payload).map_while(Result::ok) {
+            if !filter.has(&group) || !all.has(&group) {
+                return Err(CheckFault(format!("a key filter that leaves out LSN {}", group.records[0].lsn)));
+            }
+        }
+        Ok(())
+    })
+    .map_err(|CheckFault(what)| what)
+}
+
+/// What is wrong with filters or blocks, in words.
+struct CheckFault(String);
+
+impl From<BlockFault> for CheckFault {
+    fn from(fault: BlockFault) -> Self {
+        Self(fault.to_string())
     }
 }
 

@@ -326,7 +326,14 @@ impl Active {
         }
         let digest = *self.hasher.finalize().as_bytes();
         let stand = self.stand(digest);
-        let footer = Footer { tally: self.tally, digest, position: self.len, segment_tag: self.tag };
+        let footer = Footer {
+            tally: self.tally,
+            filters: None,
+            blocks_end: self.len,
+            digest,
+            position: self.len,
+            segment_tag: self.tag,
+        };
         let bytes = footer.encode();
         self.file.write_all(&bytes).and_then(|()| self.file.sync_all()).map_err(AppendError::io("seal", &self.path))?;
         Ok((stand, self.len + bytes.len() as u64))

@@ -22,11 +22,12 @@ use bytes::Bytes;
 use crate::block::{Block, BlockBuilder, BlockHeader, Compressor, Groups};
 use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir};
 use crate::error::{Damage, GroupTooLarge};
+use crate::filter::{FilterBuilder, Keys};
 use crate::segment::footer::Footer;
 use crate::segment::header::{SegmentHeader, tag_of};
 use crate::segment::scan::BlockFault;
 use crate::segment::tally::Tally;
-use crate::types::{GroupRef, Micros, RecordRef};
+use crate::types::{Group, GroupRef, KeysAt, Micros, RecordRef};
 
 /// Groups are gathered into blocks of this size.
 pub(crate) const PACK_BYTES: usize = if cfg!(test) { 1 << 10 } else { 256 << 10 };
@@ -63,6 +64,9 @@ pub(super) struct Packer {
     pending: BlockBuilder,
     complete_until: Micros,
     compressor: Compressor,
+    /// Of the groups that are not yet in a block.
+    keys: Keys,
+    filters: FilterBuilder,
 }
 
 /// A copy that is on the disk and has its segment's name.
@@ -93,39 +97,58 @@ impl Packer {
             pending: BlockBuilder::new(header.first_lsn, header.last_ts, header.start_offset, header.start_db),
             complete_until: header.complete_until,
             compressor: Compressor::new()?,
+            keys: Keys::default(),
+            filters: FilterBuilder::default(),
         })
     }
 
     /// Adds the groups of a block, whose payload is as it was encoded.
     pub(super) fn push(&mut self, header: &BlockHeader, payload: Bytes) -> Result<(), PackError> {
-        if payload.len() >= LARGE_BYTES {
+        let large = payload.len() >= LARGE_BYTES;
+        if large {
             self.flush()?;
-            self.complete_until = self.complete_until.max(header.complete_until);
+        }
+        for group in Groups::new(*header, payload.clone()) {
+            let group = group?;
+            self.keys.add_group(&group);
+            if !large {
+                self.gather(&group)?;
+            }
+        }
+        self.complete_until = self.complete_until.max(header.complete_until);
+        if large {
             self.write(Block::of_payload(*header, &payload))?;
             self.pending = BlockBuilder::new(header.next_lsn(), header.last_ts, header.end_offset, header.end_db);
             return Ok(());
         }
-        for group in Groups::new(*header, payload) {
-            let group = group?;
-            let args: Vec<Vec<&[u8]>> =
-                group.records.iter().map(|r| r.args.iter().map(|arg| &arg[..]).collect()).collect();
-            let records: Vec<RecordRef<'_>> =
-                group.records.iter().zip(&args).map(|(r, args)| RecordRef { db: r.db, args }).collect();
-            self.pending.push(&GroupRef {
-                ts: group.ts,
-                slack: group.slack,
-                origin: &group.origin,
-                atomic: group.atomic,
-                end_offset: group.end_offset,
-                records: &records,
-            })?;
-        }
         self.pending.set_end_offset(header.end_offset);
         self.pending.set_db(header.end_db);
-        self.complete_until = self.complete_until.max(header.complete_until);
         if self.pending.len_bytes() >= PACK_BYTES {
             self.flush()?;
         }
+        Ok(())
+    }
+
+    fn gather(&mut self, group: &Group) -> Result<(), PackError> {
+        let args: Vec<Vec<&[u8]>> = group.records.iter().map(|r| r.args.iter().map(|arg| &arg[..]).collect()).collect();
+        let records: Vec<RecordRef<'_>> = group
+            .records
+            .iter()
+            .zip(&args)
+            .map(|(r, args)| RecordRef {
+                db: r.db,
+                args,
+                keys: r.keys.as_ref().map_or(KeysAt::Unknown, |keys| KeysAt::Arguments(keys)),
+            })
+            .collect();
+        self.pending.push(&GroupRef {
+            ts: group.ts,
+            slack: group.slack,
+            origin: &group.origin,
+            atomic: group.atomic,
+            end_offset: group.end_offset,
+            records: &records,
+        })?;
         Ok(())
     }
 
@@ -146,6 +169,7 @@ impl Packer {
         self.hasher.update(bytes);
         let len = bytes.len() as u64;
         self.tally.add(&block.header, self.len);
+        self.filters.add(&std::mem::take(&mut self.keys), self.tally.index.len());
         self.len += len;
         Ok(())
     }
@@ -163,11 +187,18 @@ impl Packer {
         if !self.tally.same_history(wanted) {
             return Err(PackError::Different);
         }
+        let blocks_end = self.len;
+        let (filters, bytes) = self.filters.encode(blocks_end);
+        self.file.write_all(&bytes)?;
+        self.hasher.update(&bytes);
         let digest = *self.hasher.finalize().as_bytes();
-        let footer = Footer { tally: self.tally, digest, position: self.len, segment_tag: self.tag }.encode();
+        let position = blocks_end + bytes.len() as u64;
+        let segment_tag = self.tag;
+        let footer = Footer { tally: self.tally, filters: Some(filters), blocks_end, digest, position, segment_tag };
+        let footer = footer.encode();
         self.file.write_all(&footer)?;
         self.file.as_file().sync_all()?;
-        Ok(Whole { file: self.file, packed: Packed { len: self.len + footer.len() as u64, digest } })
+        Ok(Whole { file: self.file, packed: Packed { len: position + footer.len() as u64, digest } })
     }
 }
 

@@ -21,6 +21,7 @@ mod base;
 mod cost;
 pub(crate) mod effects;
 mod gulps;
+mod keys;
 mod link;
 mod probe;
 mod prober;
