@@ -12,6 +12,7 @@
 
 use std::io;
 
+use crate::crypto::{OVERHEAD, Sealer};
 use crate::encoding::Cursor;
 use crate::error::Damage;
 use crate::types::Group;
@@ -23,8 +24,13 @@ const KEYS_IN_A_BLOCK: usize = 24;
 /// Size of a page without what checks it.
 const PAGE_BYTES: usize = 4096;
 const PAGE_BLOCKS: u32 = (PAGE_BYTES / BLOCK_BYTES) as u32;
-/// Size of what checks a page.
+/// Size of what checks a page that is not encrypted.
 const CHECK_BYTES: usize = 4;
+
+/// Size of a page beside its bits.
+fn page_overhead(sealed: bool) -> usize {
+    if sealed { OVERHEAD } else { CHECK_BYTES }
+}
 /// Odd numbers, one for each word of a block; from Parquet's format.
 const SALT: [u32; 8] =
     [0x47b6_137b, 0x4497_4d91, 0x8824_ad5b, 0xa2b7_289d, 0x7054_95c7, 0x2df1_424b, 0x9efc_4947, 0x5c6b_fb31];
@@ -126,8 +132,12 @@ pub(crate) struct Filter {
 
 impl Filter {
     /// Reads a whole filter, page by page.
-    pub(crate) fn read(place: Place, read: impl FnMut(u64, &mut [u8]) -> io::Result<()>) -> io::Result<Self> {
-        let mut question = Question::new(place, read);
+    pub(crate) fn read(
+        place: Place,
+        sealer: Option<&Sealer>,
+        read: impl FnMut(u64, &mut [u8]) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let mut question = Question::new(place, sealer, read);
         let mut blocks = Vec::new();
         for number in 0..place.blocks.div_ceil(PAGE_BLOCKS) {
             question.turn_to(number)?.map_err(io::Error::other)?;
@@ -150,16 +160,27 @@ impl Filter {
     }
 
     /// Appends the pages to `out`, which will be at `position` of the file; returns the place.
-    pub(crate) fn encode(&self, position: u64, out: &mut Vec<u8>) -> Place {
+    pub(crate) fn encode(&self, position: u64, sealer: Option<&Sealer>, out: &mut Vec<u8>) -> Place {
         let begin = out.len();
         for blocks in self.blocks.chunks(PAGE_BLOCKS as usize) {
             let at = position + (out.len() - begin) as u64;
             let page: Vec<u8> = blocks.iter().flatten().flat_map(|word| word.to_le_bytes()).collect();
-            out.extend_from_slice(&page);
-            out.extend_from_slice(&page_crc(at, &page).to_le_bytes());
+            if let Some(sealer) = sealer {
+                out.extend_from_slice(&sealer.seal(&page_place(at), &page));
+            } else {
+                out.extend_from_slice(&page);
+                out.extend_from_slice(&page_crc(at, &page).to_le_bytes());
+            }
         }
         Place { position, blocks: self.blocks.len() as u32, unknown: self.unknown }
     }
+}
+
+/// Where an encrypted page belongs.
+fn page_place(position: u64) -> [u8; 12] {
+    let mut place = *b"RTKF\0\0\0\0\0\0\0\0";
+    place[4..].copy_from_slice(&position.to_le_bytes());
+    place
 }
 
 /// Binds a page to its place.
@@ -194,21 +215,23 @@ impl FilterBuilder {
     }
 
     /// The pages, which will be at `position` of the file, and where each filter is.
-    pub(crate) fn encode(mut self, position: u64) -> (Places, Vec<u8>) {
+    pub(crate) fn encode(mut self, position: u64, sealer: Option<&Sealer>) -> (Places, Vec<u8>) {
         self.finish_interval();
         let mut out = Vec::new();
-        let all = self.all.filter().encode(position, &mut out);
+        let all = self.all.filter().encode(position, sealer, &mut out);
         let mut intervals = Vec::with_capacity(self.finished.len());
         for filter in &self.finished {
-            intervals.push(filter.encode(position + out.len() as u64, &mut out));
+            intervals.push(filter.encode(position + out.len() as u64, sealer, &mut out));
         }
-        (Places { all, intervals }, out)
+        (Places { sealed: sealer.is_some(), all, intervals }, out)
     }
 }
 
 /// Where the filters of a segment are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Places {
+    /// Their pages are encrypted.
+    pub(crate) sealed: bool,
     /// Over the whole segment.
     pub(crate) all: Place,
     /// For each entry of the index.
@@ -227,9 +250,9 @@ pub(crate) struct Place {
 
 impl Place {
     /// Size of its pages.
-    pub(crate) fn len(&self) -> u64 {
+    pub(crate) fn len(&self, sealed: bool) -> u64 {
         let pages = u64::from(self.blocks.div_ceil(PAGE_BLOCKS));
-        u64::from(self.blocks) * BLOCK_BYTES as u64 + pages * CHECK_BYTES as u64
+        u64::from(self.blocks) * BLOCK_BYTES as u64 + pages * page_overhead(sealed) as u64
     }
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
@@ -248,17 +271,18 @@ impl Place {
 }
 
 /// Asks one filter about keys, reading a page at a time; the last one is kept.
-pub(crate) struct Question<R> {
+pub(crate) struct Question<'a, R> {
     place: Place,
+    sealer: Option<&'a Sealer>,
     /// Reads bytes of the file, exactly as many.
     read: R,
     page: Option<(u32, Vec<u8>)>,
     pub(crate) read_bytes: u64,
 }
 
-impl<R: FnMut(u64, &mut [u8]) -> io::Result<()>> Question<R> {
-    pub(crate) fn new(place: Place, read: R) -> Self {
-        Self { place, read, page: None, read_bytes: 0 }
+impl<'a, R: FnMut(u64, &mut [u8]) -> io::Result<()>> Question<'a, R> {
+    pub(crate) fn new(place: Place, sealer: Option<&'a Sealer>, read: R) -> Self {
+        Self { place, sealer, read, page: None, read_bytes: 0 }
     }
 
     /// Whether the key with this hash may be there.
@@ -281,10 +305,16 @@ impl<R: FnMut(u64, &mut [u8]) -> io::Result<()>> Question<R> {
 
     fn turn_to(&mut self, number: u32) -> io::Result<Result<(), Damage>> {
         let blocks = (self.place.blocks - number * PAGE_BLOCKS).min(PAGE_BLOCKS);
-        let position = self.place.position + u64::from(number) * (PAGE_BYTES + CHECK_BYTES) as u64;
-        let mut page = vec![0; blocks as usize * BLOCK_BYTES + CHECK_BYTES];
+        let overhead = page_overhead(self.sealer.is_some());
+        let position = self.place.position + u64::from(number) * (PAGE_BYTES + overhead) as u64;
+        let mut page = vec![0; blocks as usize * BLOCK_BYTES + overhead];
         (self.read)(position, &mut page)?;
         self.read_bytes += page.len() as u64;
+        if let Some(sealer) = self.sealer {
+            let opened = sealer.open(&page_place(position), &page);
+            let damage = || Damage::new("a page of a key filter encrypted for this place", "another one");
+            return Ok(opened.map(|page| self.page = Some((number, page))).ok_or_else(damage));
+        }
         let crc = page.split_off(page.len() - CHECK_BYTES);
         let computed = page_crc(position, &page);
         if crc != computed.to_le_bytes() {
@@ -305,8 +335,8 @@ mod tests {
 
     fn encoded(keys: &mut Keys, position: u64) -> (Place, Vec<u8>) {
         let mut bytes = Vec::new();
-        let place = keys.filter().encode(position, &mut bytes);
-        assert_eq!(place.len(), bytes.len() as u64);
+        let place = keys.filter().encode(position, None, &mut bytes);
+        assert_eq!(place.len(false), bytes.len() as u64);
         (place, bytes)
     }
 
@@ -316,7 +346,7 @@ mod tests {
             out.copy_from_slice(&bytes[at..at + out.len()]);
             Ok(())
         };
-        Question::new(place, read).may_hold(hash).unwrap()
+        Question::new(place, None, read).may_hold(hash).unwrap()
     }
 
     #[test]
@@ -365,7 +395,7 @@ mod tests {
             place.encode(&mut out);
             prop_assert_eq!(out.len(), PLACE_LEN);
             prop_assert_eq!(Place::decode(&mut Cursor::new(&out)), Ok(place));
-            let _ = Place::decode(&mut Cursor::new(&bytes)).map(|place| place.len());
+            let _ = Place::decode(&mut Cursor::new(&bytes)).map(|place| place.len(true));
         }
     }
 }

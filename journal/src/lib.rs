@@ -25,6 +25,7 @@
 
 mod block;
 mod catalog;
+mod crypto;
 mod directory;
 mod encoding;
 mod error;
@@ -46,14 +47,15 @@ mod writer;
 
 pub use block::{Block, BlockBuilder, MAX_GROUP_BYTES};
 pub use catalog::{AtOffset, Catalog, Cut, Gap, GroupReader, Searched, SegmentInfo, TimelineInfo, Window};
+pub use crypto::{KeyFault, Keyring, KeyringError};
 pub use error::{Damage, GroupTooLarge, OpenError, ReadError, Span, StoreError, SubmitError};
 pub use marks::{add_mark, add_new_mark};
 pub use meta::Meta;
 pub use open::{Journal, LastPosition, OpenOptions, Recovered, SyncPolicy};
 pub use segment::name::SegmentName;
-pub use snapshot::{SnapshotInfo, SnapshotKind, SnapshotManifest, SnapshotWriter};
+pub use snapshot::{SnapshotEncryption, SnapshotInfo, SnapshotKind, SnapshotManifest, SnapshotReader, SnapshotWriter};
 pub use types::*;
-pub use verify::{Problem, VerifyProgress, VerifyReport, verify};
+pub use verify::{Problem, VerifyProgress, VerifyReport, verify, verify_with};
 pub use writer::{MAX_QUEUED_BYTES, Progress, TimelineStart, Watermarks, Writer};
 
 /// The newest format that this version reads, and the one that it writes.

@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 
 use crate::block::BlockBuilder;
 use crate::catalog::Catalog;
+use crate::crypto::{Keyring, Random};
 use crate::error::{GroupTooLarge, OpenError};
 use crate::open::{Environment, Journal, OpenOptions, Recovered, SyncPolicy};
 use crate::types::{
@@ -136,7 +138,13 @@ pub(crate) const NOW: Micros = Micros(1_795_000_000_000_000);
 pub(crate) const JOURNAL_ID: [u8; 16] = *b"journal in tests";
 
 pub(crate) fn options(segment_bytes: u64) -> OpenOptions {
-    OpenOptions { segment_bytes, sync: SyncPolicy::No, pack: true, source: "redis://localhost".to_owned() }
+    OpenOptions {
+        segment_bytes,
+        sync: SyncPolicy::No,
+        pack: true,
+        keyring: Keyring::default(),
+        source: "redis://localhost".to_owned(),
+    }
 }
 
 /// A directory in memory where there is one: thousands of syncs cost nothing there.
@@ -163,8 +171,12 @@ impl Fixture {
 
     /// The same, opened in another way.
     pub(crate) fn with(options: OpenOptions) -> Self {
+        Self::with_random(options, counted)
+    }
+
+    pub(crate) fn with_random(options: OpenOptions, random: Random) -> Self {
         let root = scratch_dir();
-        let (writer, recovered) = open_with(root.path(), options.clone()).unwrap();
+        let (writer, recovered) = open_in(root.path(), options.clone(), random).unwrap();
         let builder = BlockBuilder::new(Lsn(1), Micros(0), ReplOffset(0), 0);
         let expected = Vec::new();
         Self { root, options, writer: Some(writer), builder, expected, recovered }
@@ -256,7 +268,7 @@ impl Fixture {
 
     /// Reads everything through a new catalog and compares.
     pub(crate) fn check(&self) {
-        let catalog = Catalog::open(self.dir()).unwrap();
+        let catalog = Catalog::open_with(self.dir(), &self.options.keyring).unwrap();
         for (id, expected) in &self.expected {
             let read: Vec<Group> = catalog.groups(Lsn(0), *id).collect::<Result<_, _>>().unwrap();
             assert_eq!(&read, expected, "timeline {id}");
@@ -277,6 +289,22 @@ impl Fixture {
     }
 }
 
+/// "Randomness" that never comes twice in a process, and is the same in each.
+#[expect(clippy::unnecessary_wraps, reason = "a `Random` may fail")]
+pub(crate) fn counted(bytes: &mut [u8]) -> std::io::Result<()> {
+    static DRAWN: AtomicU64 = AtomicU64::new(1);
+    let n = DRAWN.fetch_add(1, Ordering::Relaxed);
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&n.to_le_bytes()).finalize_xof().fill(bytes);
+    Ok(())
+}
+
+/// Keys of tests: `one`, then `two`; the last one is current.
+pub(crate) fn keyring(ids: &[&str]) -> Keyring {
+    let keys: Vec<String> = ids.iter().map(|id| format!("{id}:{}", blake3::hash(id.as_bytes()))).collect();
+    Keyring::parse(&keys.join("\n")).unwrap()
+}
+
 /// Opens with the fixed clock and id.
 pub(crate) fn open(dir: &Path, segment_bytes: u64) -> Result<(Writer, Recovered), OpenError> {
     open_with(dir, options(segment_bytes))
@@ -284,7 +312,11 @@ pub(crate) fn open(dir: &Path, segment_bytes: u64) -> Result<(Writer, Recovered)
 
 /// The same, in another way.
 pub(crate) fn open_with(dir: &Path, options: OpenOptions) -> Result<(Writer, Recovered), OpenError> {
-    let environment = Environment { now: || NOW, new_id: || Ok(JOURNAL_ID) };
+    open_in(dir, options, counted)
+}
+
+fn open_in(dir: &Path, options: OpenOptions, random: Random) -> Result<(Writer, Recovered), OpenError> {
+    let environment = Environment { now: || NOW, new_id: || Ok(JOURNAL_ID), random };
     let (journal, recovered) = Journal::open_in(environment, dir, options)?;
     Ok((journal.start(|_| ()), recovered))
 }

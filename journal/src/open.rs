@@ -16,9 +16,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
+use crate::crypto::{Keyring, Random};
 use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir};
 use crate::error::OpenError;
 use crate::lock::Lock;
@@ -55,13 +57,21 @@ pub struct OpenOptions {
     pub sync: SyncPolicy,
     /// A segment that is sealed is replaced by a copy in large, compressed blocks.
     pub pack: bool,
+    /// Without keys, nothing is encrypted. With some, every file begun from now on is, with the current one.
+    pub keyring: Keyring,
     /// Where the data comes from, without secrets; kept in `meta` when the journal is created.
     pub source: String,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, sync: SyncPolicy::default(), pack: true, source: String::new() }
+        Self {
+            segment_bytes: 64 << 20,
+            sync: SyncPolicy::default(),
+            pack: true,
+            keyring: Keyring::default(),
+            source: String::new(),
+        }
     }
 }
 
@@ -102,21 +112,28 @@ pub struct Recovered {
 pub(crate) struct Environment {
     pub(crate) now: fn() -> Micros,
     pub(crate) new_id: fn() -> io::Result<[u8; 16]>,
+    pub(crate) random: Random,
 }
 
 impl Default for Environment {
     fn default() -> Self {
-        Self { now: Micros::now, new_id: random_id }
+        Self { now: Micros::now, new_id: random_id, random }
     }
 }
 
 fn random_id() -> io::Result<[u8; 16]> {
     let mut id = [0; 16];
-    let mut filled = 0;
-    while filled < id.len() {
-        filled += rustix::rand::getrandom(&mut id[filled..], rustix::rand::GetRandomFlags::empty())?;
-    }
+    random(&mut id)?;
     Ok(id)
+}
+
+/// From the kernel.
+pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(())
 }
 
 /// A journal opened for writing; holds the lock.
@@ -181,7 +198,13 @@ impl Journal {
             dir,
             lock,
             journal_id,
-            AppenderOptions { segment_bytes: options.segment_bytes, pack: options.pack, now: environment.now },
+            AppenderOptions {
+                segment_bytes: options.segment_bytes,
+                pack: options.pack,
+                keyring: Arc::new(Mutex::new(options.keyring)),
+                now: environment.now,
+                random: environment.random,
+            },
             plan.resume,
             (bytes, segments),
         )?;

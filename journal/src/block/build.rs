@@ -15,12 +15,13 @@ use bytes::Bytes;
 use super::MAX_GROUP_BYTES;
 use super::codec::Compressor;
 use super::header::{BLOCK_HEADER_LEN, BlockHeader, BlockKind, CODEC_NONE, CODEC_ZSTD};
+use crate::crypto::{OVERHEAD, Sealer};
 use crate::encoding::{MAX_VARINT, put_bytes, put_varint};
 use crate::error::GroupTooLarge;
 use crate::types::{GroupRef, KeysAt, Lsn, Micros, Origin, RecordRef, ReplOffset};
 
 /// Most bytes that a block's payload can have.
-const MAX_PAYLOAD: u64 = u32::MAX as u64;
+const MAX_PAYLOAD: u64 = u32::MAX as u64 - OVERHEAD as u64;
 /// Capacity with which a block's buffer starts, at most.
 const MAX_FIRST_CAPACITY: usize = 4 << 20;
 /// Origins of one block that are known by their address.
@@ -79,10 +80,21 @@ impl Block {
         self.header.end_offset
     }
 
-    /// Writes the header for this place of this segment and returns all bytes.
-    pub(crate) fn place(&mut self, position: u64, segment_tag: u32) -> &[u8] {
+    /// Writes the header for this place of this segment, encrypts the payload if there is a sealer, and returns
+    /// all bytes.
+    pub(crate) fn place(&mut self, position: u64, segment_tag: u32, sealer: Option<&Sealer>) -> &[u8] {
         self.header.position = position;
         self.header.segment_tag = segment_tag;
+        if let Some(sealer) = sealer
+            && !self.header.encrypted
+        {
+            self.header.encrypted = true;
+            self.header.stored_len += OVERHEAD as u32;
+            let sealed = sealer.seal(&self.header.place(), &self.bytes[BLOCK_HEADER_LEN..]);
+            self.bytes.truncate(BLOCK_HEADER_LEN);
+            self.bytes.extend_from_slice(&sealed);
+            self.header.payload_crc = crc32c::crc32c(&sealed);
+        }
         self.bytes[..BLOCK_HEADER_LEN].copy_from_slice(&self.header.encode());
         &self.bytes
     }
@@ -94,7 +106,17 @@ impl Block {
         bytes.extend_from_slice(payload);
         let payload_crc = crc32c::crc32c(payload);
         let len = payload.len() as u32;
-        Self { header: BlockHeader { codec: CODEC_NONE, stored_len: len, raw_len: len, payload_crc, ..header }, bytes }
+        Self {
+            header: BlockHeader {
+                codec: CODEC_NONE,
+                encrypted: false,
+                stored_len: len,
+                raw_len: len,
+                payload_crc,
+                ..header
+            },
+            bytes,
+        }
     }
 
     /// Compresses the payload, if that pays.
@@ -112,7 +134,12 @@ impl Block {
         Ok(())
     }
 
-    /// The payload as it is stored.
+    /// A copy of the payload as it is now.
+    pub(crate) fn payload(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.bytes[BLOCK_HEADER_LEN..])
+    }
+
+    /// The payload as it is now.
     pub(crate) fn into_payload(self) -> Bytes {
         Bytes::from(self.bytes).split_off(BLOCK_HEADER_LEN)
     }
@@ -164,7 +191,9 @@ fn put_keys(out: &mut Vec<u8>, record: &RecordRef<'_>) {
         KeysAt::Arguments([1]) if record.args.len() > 1 => put_varint(out, KEYS_FIRST),
         KeysAt::Arguments(keys) if keys.iter().all(|at| *at < record.args.len()) => {
             put_varint(out, KEYS_LISTED + keys.len() as u64);
-            keys.iter().for_each(|at| put_varint(out, *at as u64));
+            for at in keys {
+                put_varint(out, *at as u64);
+            }
         }
         KeysAt::Arguments(_) | KeysAt::Unknown => put_varint(out, KEYS_UNKNOWN),
     }
@@ -338,6 +367,7 @@ impl BlockBuilder {
         let header = BlockHeader {
             kind,
             codec: CODEC_NONE,
+            encrypted: false,
             stored_len: payload.len() as u32,
             raw_len: payload.len() as u32,
             records: self.records,

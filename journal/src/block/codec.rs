@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use super::header::{BlockHeader, CODEC_NONE, CODEC_ZSTD};
+use crate::crypto::Sealer;
 use crate::error::Damage;
 
 /// Largest payload that is compressed.
@@ -63,8 +64,20 @@ impl Compressor {
     }
 }
 
-/// The payload as it was encoded; `stored` has the right checksum.
-pub(crate) fn decode(header: &BlockHeader, stored: Bytes) -> Result<Bytes, PayloadFault> {
+/// The payload as it was encoded; `stored` has the right checksum. `sealer` is that of the segment, if it is
+/// encrypted.
+pub(crate) fn decode(header: &BlockHeader, stored: Bytes, sealer: Option<&Sealer>) -> Result<Bytes, PayloadFault> {
+    let stored = match sealer {
+        None if !header.encrypted => stored,
+        Some(sealer) if header.encrypted => {
+            let opened = sealer.open(&header.place(), &stored);
+            Bytes::from(opened.ok_or_else(|| Damage::new("a payload encrypted for this place", "another one"))?)
+        }
+        _ => {
+            let expected = if sealer.is_some() { "an encrypted block" } else { "a block that is not encrypted" };
+            return Err(Damage::new(expected, "the other").into());
+        }
+    };
     match header.codec {
         CODEC_NONE => Ok(stored),
         CODEC_ZSTD => {
@@ -105,17 +118,17 @@ mod tests {
             let compressed = Compressor::new().unwrap().compress(&raw).unwrap();
             prop_assert!(compressed.is_some() || raw.len() < 1000);
             if let Some(compressed) = compressed {
-                let decoded = decode(&header(CODEC_ZSTD, raw.len()), Bytes::from(compressed.clone())).unwrap();
+                let decoded = decode(&header(CODEC_ZSTD, raw.len()), Bytes::from(compressed.clone()), None).unwrap();
                 prop_assert_eq!(&decoded[..], &raw[..]);
                 for wrong in [raw.len() - 1, raw.len() + 1] {
-                    prop_assert!(decode(&header(CODEC_ZSTD, wrong), Bytes::from(compressed.clone())).is_err());
+                    prop_assert!(decode(&header(CODEC_ZSTD, wrong), Bytes::from(compressed.clone()), None).is_err());
                 }
             }
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>, raw_len in 0usize..100_000) {
-            let _ = decode(&header(CODEC_ZSTD, raw_len), Bytes::from(bytes));
+            let _ = decode(&header(CODEC_ZSTD, raw_len), Bytes::from(bytes), None);
         }
     }
 
@@ -130,10 +143,10 @@ mod tests {
         let bomb = zstd::bulk::compress(&vec![0; MAX_COMPRESSED_RAW as usize + 1], LEVEL).unwrap();
         assert!(bomb.len() < 10_000);
         for raw_len in [100, MAX_COMPRESSED_RAW as usize + 1, u32::MAX as usize] {
-            let fault = decode(&header(CODEC_ZSTD, raw_len), Bytes::from(bomb.clone())).unwrap_err();
+            let fault = decode(&header(CODEC_ZSTD, raw_len), Bytes::from(bomb.clone()), None).unwrap_err();
             assert!(matches!(fault, PayloadFault::Damage(_)));
         }
-        let fault = decode(&header(9, 1), Bytes::new()).unwrap_err();
+        let fault = decode(&header(9, 1), Bytes::new(), None).unwrap_err();
         assert_eq!(fault, PayloadFault::UnknownCodec(9));
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Catalog, SegmentInfo};
+use crate::crypto::{KeyFault, Keyring, Sealer};
 use crate::directory::Directory;
 use crate::error::{Damage, OpenError, ReadError, Span};
 use crate::marks::read_marks;
@@ -27,6 +28,10 @@ pub(super) struct Entry {
     pub(super) header: SegmentHeader,
     pub(super) header_len: u64,
     pub(super) tag: u32,
+    /// Decrypts its blocks, if they are encrypted.
+    pub(super) sealer: Result<Option<Arc<Sealer>>, KeyFault>,
+    /// The keys with which the catalog was opened.
+    keyring: Keyring,
     /// Nothing from this LSN on is shown, if any: it was written after the catalog was opened.
     pub(super) until: Option<Lsn>,
     /// Where the last readable block ends.
@@ -74,13 +79,13 @@ impl Entry {
     }
 }
 
-pub(super) fn load(root: &Path) -> Result<Catalog, OpenError> {
+pub(super) fn load(root: &Path, keyring: &Keyring) -> Result<Catalog, OpenError> {
     let dir = Directory::new(root);
     let Some(meta) = Meta::load(&dir)? else {
         return Err(not_a_journal(&dir));
     };
     let mut notes = Vec::new();
-    let entries = load_entries(&dir, meta.id().unwrap_or_default(), &mut notes)?;
+    let entries = load_entries(&dir, meta.id().unwrap_or_default(), keyring, &mut notes)?;
     let (marks, wrong) = read_marks(&dir).map_err(OpenError::io("read", dir.marks()))?;
     notes.extend(wrong.iter().map(|at| format!("marks has a damaged line at offset {at}")));
     let snapshots = list_snapshots(&dir)?;
@@ -95,7 +100,12 @@ pub(super) fn load(root: &Path) -> Result<Catalog, OpenError> {
     })
 }
 
-fn load_entries(dir: &Directory, journal_id: [u8; 16], notes: &mut Vec<String>) -> Result<Vec<Entry>, OpenError> {
+fn load_entries(
+    dir: &Directory,
+    journal_id: [u8; 16],
+    keyring: &Keyring,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Entry>, OpenError> {
     let (names, _) = list_segments(&dir.segments())?;
     let mut entries: Vec<Entry> = Vec::with_capacity(names.len());
     let mut previous: Option<(SegmentHeader, Footer)> = None;
@@ -134,7 +144,7 @@ fn load_entries(dir: &Directory, journal_id: [u8; 16], notes: &mut Vec<String>) 
             before.damage = Some(damage);
             before.unchained = true;
         }
-        let mut entry = Entry::begin(&facts, &whole);
+        let mut entry = Entry::begin(&facts, &whole, keyring);
         match &facts.tail {
             TailFact::Sealed(footer) => {
                 check_footer(&facts, &entry.header, footer)?;
@@ -176,11 +186,13 @@ fn rescan(facts: &SegmentFacts, whole: &WholeHeader) -> Result<Scan, OpenError> 
 }
 
 impl Entry {
-    fn begin(facts: &SegmentFacts, whole: &WholeHeader) -> Self {
+    fn begin(facts: &SegmentFacts, whole: &WholeHeader, keyring: &Keyring) -> Self {
         Self {
             path: facts.path.clone(),
             header_len: whole.len,
             tag: whole.tag,
+            sealer: whole.header.unlock(keyring),
+            keyring: keyring.clone(),
             until: None,
             data_end: whole.len,
             footer_at: facts.bytes,
@@ -211,11 +223,14 @@ impl Entry {
         let name = SegmentName { first_lsn: self.header.first_lsn, timeline: self.header.timeline.id };
         let facts = load_open_segment(file, name, &self.path, true).map_err(|e| corrupt(e.to_string()))?;
         let whole = facts.header.as_ref().map_err(|fault| corrupt(format!("{fault:?}")))?;
-        let same = SegmentHeader { packed: self.header.packed, ..whole.header.clone() };
-        if same != self.header {
+        let original = |header: &SegmentHeader| SegmentHeader { packed: false, cipher: None, ..header.clone() };
+        // Begun anew when the keys changed, a segment without a record says later where it begins.
+        let began = whole.header.first_lsn == self.header.first_lsn && whole.header.timeline == self.header.timeline;
+        let same = began && whole.header.prev_digest == self.header.prev_digest;
+        if !same && original(&whole.header) != original(&self.header) {
             return Err(corrupt("a segment of another history".to_owned()));
         }
-        let mut entry = Self::begin(&facts, whole);
+        let mut entry = Self::begin(&facts, whole, &self.keyring);
         match &facts.tail {
             TailFact::Sealed(footer) => entry.seal(footer),
             TailFact::Open(scan) => entry.fill(scan, true, &mut Vec::new()),

@@ -26,6 +26,7 @@ pub use read::GroupReader;
 use search::Search;
 pub use search::Searched;
 
+use crate::crypto::Keyring;
 use crate::error::{OpenError, ReadError};
 use crate::meta::Meta;
 use crate::snapshot::SnapshotInfo;
@@ -149,7 +150,12 @@ pub struct Catalog {
 impl Catalog {
     /// Opens the journal in `dir`; changes nothing.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, OpenError> {
-        load::load(dir.as_ref())
+        load::load(dir.as_ref(), &Keyring::default())
+    }
+
+    /// The same for a journal that is encrypted, at least in part. What has another key can be listed, not read.
+    pub fn open_with(dir: impl AsRef<Path>, keyring: &Keyring) -> Result<Self, OpenError> {
+        load::load(dir.as_ref(), keyring)
     }
 
     /// Which journal this is.

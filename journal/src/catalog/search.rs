@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 
+use crate::crypto::Sealer;
 use crate::error::Damage;
 use crate::filter::{Place, Places, Question, hash_key};
 use crate::segment::tally::IndexEntry;
@@ -51,13 +52,14 @@ impl Search {
     fn may_be_in(
         &self,
         place: Place,
+        sealer: Option<&Sealer>,
         read: &mut impl FnMut(u64, &mut [u8]) -> io::Result<()>,
         read_bytes: &mut u64,
     ) -> io::Result<Result<bool, Damage>> {
         // In the order of the hashes, so that each page is read once.
         let mut hashes: Vec<u64> = self.by_hash.keys().copied().collect();
         hashes.sort_unstable();
-        let mut question = Question::new(place, read);
+        let mut question = Question::new(place, sealer, read);
         let mut answer = Ok(false);
         for hash in hashes {
             answer = question.may_hold(hash)?;
@@ -75,10 +77,11 @@ impl Search {
         index: &[IndexEntry],
         places: &Places,
         blocks_end: u64,
+        sealer: Option<&Sealer>,
         mut read: impl FnMut(u64, &mut [u8]) -> io::Result<()>,
         read_bytes: &mut u64,
     ) -> io::Result<Result<Vec<Range<u64>>, Damage>> {
-        let anywhere = match self.may_be_in(places.all, &mut read, read_bytes)? {
+        let anywhere = match self.may_be_in(places.all, sealer, &mut read, read_bytes)? {
             Ok(anywhere) => anywhere,
             Err(damage) => return Ok(Err(damage)),
         };
@@ -86,7 +89,7 @@ impl Search {
         for (n, (entry, place)) in index.iter().zip(&places.intervals).enumerate() {
             let wanted = place.unknown
                 || anywhere
-                    && match self.may_be_in(*place, &mut read, read_bytes)? {
+                    && match self.may_be_in(*place, sealer, &mut read, read_bytes)? {
                         Ok(here) => here,
                         Err(damage) => return Ok(Err(damage)),
                     };

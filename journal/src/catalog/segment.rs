@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::load::Entry;
 use super::search::Search;
 use crate::block::{BlockHeader, Groups, decode_payload};
+use crate::crypto::{KeyFault, Sealer};
 use crate::error::{Damage, ReadError, Span};
 use crate::segment::footer::Footer;
 use crate::segment::load::read_footer;
@@ -61,7 +62,7 @@ impl OpenSegment {
         *read_bytes += entry.bytes - position;
         let read = |at: u64, out: &mut [u8]| self.file.read_exact_at(out, at);
         let ranges = search
-            .ranges(&tally.index, places, *blocks_end, read, read_bytes)
+            .ranges(&tally.index, places, *blocks_end, self.sealer()?, read, read_bytes)
             .map_err(|e| io_error(entry, *blocks_end, e))?;
         // A filter that can't be trusted spares nothing, and hides nothing.
         self.ranges = ranges.inspect_err(|damage| tracing::warn!("{}: {damage}", entry.path.display())).ok();
@@ -109,6 +110,12 @@ impl OpenSegment {
         Ok(Some(block))
     }
 
+    fn sealer(&self) -> Result<Option<&Sealer>, ReadError> {
+        let sealer = self.entry.sealer.as_ref();
+        let key = |fault: &KeyFault| ReadError::Key { file: self.entry.path.clone(), fault: fault.clone() };
+        sealer.map(Option::as_deref).map_err(key)
+    }
+
     /// What begins with this LSN was written after the catalog was opened.
     pub(super) fn is_later(&self, lsn: Lsn) -> bool {
         self.entry.until.is_some_and(|until| lsn >= until)
@@ -116,8 +123,9 @@ impl OpenSegment {
 
     /// Reads the payload of a block and decodes it group by group.
     pub(super) fn groups(&self, block: &BlockHeader) -> Result<Groups, ReadError> {
+        let sealer = self.sealer()?;
         let payload = read_payload(&self.file, block)
-            .and_then(|stored| Ok(decode_payload(block, stored)?))
+            .and_then(|stored| Ok(decode_payload(block, stored, sealer)?))
             .map_err(|fault| fault_at(&self.entry, block.position, span_of(block), fault))?;
         Ok(Groups::new(*block, payload))
     }

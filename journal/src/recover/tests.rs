@@ -27,6 +27,7 @@ pub(crate) fn header(first_lsn: u64, timeline: u32, prev_digest: u8) -> SegmentH
         start_offset: ReplOffset(first_lsn),
         start_db: 0,
         packed: false,
+        cipher: None,
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) const TAIL_LEN: usize = 16;
 pub(crate) const MIN_FOOTER_LEN: usize = 100 + 32 + TAIL_LEN;
 /// Bit 0 of the flags.
 const FLAG_FILTERS: u32 = 1;
+/// Bit 1: their pages are encrypted.
+const FLAG_SEALED: u32 = 2;
 const INDEX_ENTRY_LEN: usize = 32;
 
 /// The footer, decoded.
@@ -39,6 +41,13 @@ pub(crate) struct Footer {
 }
 
 impl Footer {
+    fn flags(&self) -> u32 {
+        match &self.filters {
+            None => 0,
+            Some(places) => FLAG_FILTERS | if places.sealed { FLAG_SEALED } else { 0 },
+        }
+    }
+
     /// Encodes the footer with its tail.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let t = &self.tally;
@@ -57,7 +66,7 @@ impl Footer {
         out.extend_from_slice(&t.reach.end_offset.0.to_le_bytes());
         out.extend_from_slice(&t.end_db.to_le_bytes());
         out.extend_from_slice(&(t.index.len() as u32).to_le_bytes());
-        out.extend_from_slice(&(if self.filters.is_some() { FLAG_FILTERS } else { 0 }).to_le_bytes());
+        out.extend_from_slice(&self.flags().to_le_bytes());
         out.extend_from_slice(&self.blocks_end.to_le_bytes());
         for entry in &t.index {
             out.extend_from_slice(&entry.position.to_le_bytes());
@@ -117,8 +126,8 @@ impl Footer {
         let end_db = c.u32()?;
         let entries = c.u32()? as usize;
         let flags = c.u32()?;
-        if flags & !FLAG_FILTERS != 0 {
-            return Err(Damage::new("footer flags 0 or 1", format!("{flags:#x}")));
+        if ![0, FLAG_FILTERS, FLAG_FILTERS | FLAG_SEALED].contains(&flags) {
+            return Err(Damage::new("footer flags 0, 1 or 3", format!("{flags:#x}")));
         }
         let with_filters = flags & FLAG_FILTERS != 0;
         let blocks_end = c.u64()?;
@@ -134,7 +143,11 @@ impl Footer {
             let reach = Reach { next_lsn: Lsn(c.u64()?), last_ts: Micros(c.i64()?), end_offset: ReplOffset(c.u64()?) };
             index.push(IndexEntry { position, reach });
         }
-        let filters = if with_filters { Some(decode_places(&mut c, entries, blocks_end..position)?) } else { None };
+        let filters = if with_filters {
+            Some(decode_places(&mut c, entries, blocks_end..position, flags & FLAG_SEALED != 0)?)
+        } else {
+            None
+        };
         if !with_filters && blocks_end != position {
             return Err(Damage::new("a footer behind the blocks", format!("blocks that end at {blocks_end}")));
         }
@@ -170,11 +183,16 @@ fn footer_len(entries: usize, with_filters: bool) -> usize {
 }
 
 /// Filters follow each other from the last block to the footer, without a gap.
-fn decode_places(c: &mut Cursor<'_>, entries: usize, area: std::ops::Range<u64>) -> Result<Places, Damage> {
+fn decode_places(
+    c: &mut Cursor<'_>,
+    entries: usize,
+    area: std::ops::Range<u64>,
+    sealed: bool,
+) -> Result<Places, Damage> {
     let mut next = area.start;
     let mut place = || -> Result<Place, Damage> {
         let place = Place::decode(c)?;
-        let end = place.position.checked_add(place.len());
+        let end = place.position.checked_add(place.len(sealed));
         match end {
             Some(end) if place.position == next && end <= area.end => next = end,
             _ => return Err(Damage::new(format!("a key filter at {next}"), format!("one at {}", place.position))),
@@ -186,5 +204,5 @@ fn decode_places(c: &mut Cursor<'_>, entries: usize, area: std::ops::Range<u64>)
     if next != area.end {
         return Err(Damage::new(format!("key filters up to {}", area.end), format!("up to {next}")));
     }
-    Ok(Places { all, intervals })
+    Ok(Places { sealed, all, intervals })
 }

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::footer::{Footer, TAIL_LEN};
 use super::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader, TimelineFacts};
 use super::tally::{IndexEntry, Reach, Tally};
+use crate::crypto::{WRAPPED_LEN, Wrapped};
 use crate::filter::{Place, Places};
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
 
@@ -24,6 +25,7 @@ fn header(source_id: &str, reason: &str) -> SegmentHeader {
         start_offset: ReplOffset(88),
         start_db: 4,
         packed: true,
+        cipher: Some(Wrapped { key_id: "key-1".to_owned(), bytes: [6; WRAPPED_LEN] }),
     }
 }
 
@@ -43,6 +45,7 @@ fn footer() -> Footer {
         },
         digest: [5; 32],
         filters: Some(Places {
+            sealed: false,
             all: Place { position: 900, blocks: 1, unknown: true },
             intervals: vec![
                 Place { position: 936, blocks: 0, unknown: true },

@@ -28,7 +28,7 @@ pub(super) fn total_bytes(dir: &Directory) -> u64 {
     size(&dir.segments(), "seg") + size(&dir.snapshots(), "rdb")
 }
 
-impl<P: FnMut(&VerifyProgress)> Verifier<P> {
+impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
     pub(super) fn snapshots(&mut self) -> Result<(), OpenError> {
         const LOST: &str = "no restore can start from it: an earlier snapshot is used";
         let files = list_snapshots(&self.dir)?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{Begins, Verifier, VerifyProgress};
 use crate::block::{BlockHeader, Groups, PayloadFault, decode_payload};
+use crate::crypto::{KeyFault, Sealer};
 use crate::error::{OpenError, Span};
 use crate::filter::{Filter, Places};
 use crate::lock::is_held;
@@ -32,7 +33,7 @@ const TORN: &str = "nothing that was durable; the next start of the writer cuts 
 /// The sealed segment before, as far as it is right.
 type Previous = Option<(SegmentHeader, Footer)>;
 
-impl<P: FnMut(&VerifyProgress)> Verifier<P> {
+impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
     pub(super) fn segments(&mut self, journal_id: [u8; 16]) -> Result<Begins, OpenError> {
         let (names, others) = list_segments(&self.dir.segments())?;
         for name in others {
@@ -191,7 +192,8 @@ impl<P: FnMut(&VerifyProgress)> Verifier<P> {
             }
         }
         if let (Some(places), Rest::Nothing) = (&footer.filters, &scan.rest)
-            && let Err(what) = check_filters(file, whole, footer, places)
+            && let Ok(sealer) = whole.header.unlock(self.keyring)
+            && let Err(what) = check_filters(file, whole, footer, places, sealer.as_deref())
         {
             self.problem(path, footer.blocks_end, what, Some(span_of(facts)), FILTERS);
         }
@@ -209,13 +211,25 @@ impl<P: FnMut(&VerifyProgress)> Verifier<P> {
 
     /// Walks the blocks up to `end`, decoding every group if this is a deep verification.
     fn blocks(&mut self, file: &File, facts: &SegmentFacts, whole: &WholeHeader, end: u64) -> Result<Scan, OpenError> {
-        let deep = self.deep;
+        let unlocked = whole.header.unlock(self.keyring);
+        let deep = self.deep && unlocked.is_ok();
+        match &unlocked {
+            Err(fault @ KeyFault::Wrong(_)) => {
+                self.problem(&facts.path, 0, fault.to_string(), Some(span_of(facts)), LOST);
+            }
+            Err(fault @ KeyFault::Missing(_)) if self.deep => {
+                let file = self.relative(&facts.path);
+                self.report.notes.push(format!("{}: its groups were not looked at: {fault}", file.display()));
+            }
+            _ => {}
+        }
+        let sealer = unlocked.ok().flatten();
         let mut damaged: Vec<(BlockHeader, Lsn, Micros, String)> = Vec::new();
         let check = |block: &BlockHeader, payload: &bytes::Bytes| {
             if !deep {
                 return;
             }
-            let payload = match decode_payload(block, payload.clone()) {
+            let payload = match decode_payload(block, payload.clone(), sealer.as_deref()) {
                 Ok(payload) => payload,
                 Err(fault) => {
                     damaged.push((*block, block.first_lsn, block.first_ts, in_words(fault)));
@@ -248,8 +262,14 @@ impl<P: FnMut(&VerifyProgress)> Verifier<P> {
 }
 
 /// Every key of every record must be in both its filters. Damage elsewhere was found before.
-fn check_filters(file: &File, whole: &WholeHeader, footer: &Footer, places: &Places) -> Result<(), String> {
-    let load = |place| Filter::read(place, |at, out| file.read_exact_at(out, at)).map_err(|e| e.to_string());
+fn check_filters(
+    file: &File,
+    whole: &WholeHeader,
+    footer: &Footer,
+    places: &Places,
+    sealer: Option<&Sealer>,
+) -> Result<(), String> {
+    let load = |place| Filter::read(place, sealer, |at, out| file.read_exact_at(out, at)).map_err(|e| e.to_string());
     let all = load(places.all)?;
     let mut part: Option<(usize, Filter)> = None;
     walk(file, whole, footer.blocks_end, |block, stored| -> Result<(), CheckFault> {
@@ -261,7 +281,7 @@ fn check_filters(file: &File, whole: &WholeHeader, footer: &Footer, places: &Pla
                 &mut part.insert((n, load(*place).map_err(CheckFault)?)).1
             }
         };
-        let payload = decode_payload(block, stored).map_err(BlockFault::from)?;
+        let payload = decode_payload(block, stored, sealer).map_err(BlockFault::from)?;
         for group in Groups::new(*block, payload).map_while(Result::ok) {
             if !filter.has(&group) || !all.has(&group) {
                 return Err(CheckFault(format!("a key filter that leaves out LSN {}", group.records[0].lsn)));

@@ -12,14 +12,16 @@
 //! | putting the packed copy in place | the segment or its copy, see [`super::pack`] |
 //! | writing a new header | an unfinished file without data, ignored; the next open sets it aside |
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::pack::{PackError, Packer};
 use crate::block::{Block, decode_payload};
-use crate::directory::{Directory, FILE_MODE, sync_dir};
+use crate::crypto::{Keyring, Random, Sealer};
+use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir};
 use crate::error::{Damage, OpenError};
 use crate::lock::Lock;
 use crate::open::LastPosition;
@@ -47,7 +49,7 @@ pub(crate) enum AppendError {
 }
 
 impl AppendError {
-    fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
+    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }
     }
@@ -73,16 +75,36 @@ struct Active {
     tally: Tally,
     hasher: blake3::Hasher,
     len: u64,
+    /// Encrypts its blocks, if it is encrypted.
+    sealer: Option<Arc<Sealer>>,
     /// Its packed copy; `None` if there shall be none, or if making it has failed.
     packer: Option<Packer>,
 }
 
 /// How segments are written.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct AppenderOptions {
     pub(crate) segment_bytes: u64,
     pub(crate) pack: bool,
+    /// Replaced while the writer runs; looked at when a file is begun.
+    pub(crate) keyring: Arc<Mutex<Keyring>>,
     pub(crate) now: fn() -> Micros,
+    pub(crate) random: Random,
+}
+
+/// How a segment is begun.
+#[derive(Debug, Clone, Copy)]
+enum Begin {
+    /// There is no file of that name.
+    New,
+    /// In the place of one that holds no record.
+    Anew,
+}
+
+impl AppenderOptions {
+    fn keyring(&self) -> Keyring {
+        self.keyring.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Appends blocks and timelines; holds the journal's lock.
@@ -122,9 +144,38 @@ impl Appender {
                     digest: footer.digest,
                 });
             }
-            Resume::In { path, whole, scan } => active = Some(Active::reopen(&dir, options, path, whole, scan)?),
+            Resume::In { path, whole, scan } => active = Some(Active::reopen(&dir, &options, path, whole, scan)?),
         }
-        Ok(Self { dir, _lock: lock, journal_id, options, stand, active, journal_bytes, segments })
+        let mut appender = Self { dir, _lock: lock, journal_id, options, stand, active, journal_bytes, segments };
+        appender.change_keys()?;
+        Ok(appender)
+    }
+
+    /// The keys that are used from the next file on.
+    pub(crate) fn keyring(&self) -> Arc<Mutex<Keyring>> {
+        Arc::clone(&self.options.keyring)
+    }
+
+    /// A segment that was begun with another key than the present one, or with none, is not continued.
+    fn change_keys(&mut self) -> Result<(), OpenError> {
+        let wanted = self.options.keyring();
+        let Some(active) = &self.active else { return Ok(()) };
+        if active.header.cipher.as_ref().map(|cipher| cipher.key_id.as_str()) == wanted.current() {
+            return Ok(());
+        }
+        let path = active.path.clone();
+        let failed = |e: AppendError| OpenError::io("change the keys of", &path)(io::Error::other(e));
+        if active.tally.records > 0 {
+            return self.seal().map_err(failed);
+        }
+        // It holds nothing that was secret: begun anew, under the same name.
+        let stand = active.stand(active.header.prev_digest);
+        let before = active.len;
+        self.active = None;
+        self.create(stand, Begin::Anew).map_err(failed)?;
+        self.segments -= 1;
+        self.journal_bytes = self.journal_bytes.saturating_sub(before);
+        Ok(())
     }
 
     /// Bytes in all segments, and their number.
@@ -164,7 +215,7 @@ impl Appender {
         }
         if self.active.is_none() {
             let stand = self.stand.take().ok_or(AppendError::NoTimeline)?;
-            self.create(stand)?;
+            self.create(stand, Begin::New)?;
         }
         let active = self.active.as_mut().ok_or(AppendError::NoTimeline)?;
         self.journal_bytes += active.write_block(block)?;
@@ -186,7 +237,7 @@ impl Appender {
             last_ts: before.as_ref().map_or(Micros(0), |b| b.reach.last_ts),
             end_offset: start.offset,
         };
-        self.create(Stand {
+        let stand = Stand {
             timeline: TimelineFacts {
                 id: start.timeline,
                 source_id: start.source_id,
@@ -198,10 +249,11 @@ impl Appender {
             complete_until: start.ts,
             end_db: 0,
             digest: before.map_or([0; 32], |b| b.digest),
-        })
+        };
+        self.create(stand, Begin::New)
     }
 
-    fn create(&mut self, stand: Stand) -> Result<(), AppendError> {
+    fn create(&mut self, stand: Stand, begin: Begin) -> Result<(), AppendError> {
         let header = SegmentHeader {
             journal_id: self.journal_id,
             first_lsn: stand.reach.next_lsn,
@@ -213,8 +265,9 @@ impl Appender {
             start_offset: stand.reach.end_offset,
             start_db: stand.end_db,
             packed: false,
+            cipher: None,
         };
-        let active = Active::create(&self.dir, self.options, header)?;
+        let active = Active::create(&self.dir, &self.options, header, begin)?;
         self.journal_bytes += active.len;
         self.segments += 1;
         self.active = Some(active);
@@ -252,30 +305,36 @@ impl Appender {
 }
 
 impl Active {
-    fn create(dir: &Directory, options: AppenderOptions, header: SegmentHeader) -> Result<Self, AppendError> {
+    fn create(
+        dir: &Directory,
+        options: &AppenderOptions,
+        mut header: SegmentHeader,
+        begin: Begin,
+    ) -> Result<Self, AppendError> {
         let name = SegmentName { first_lsn: header.first_lsn, timeline: header.timeline.id };
         let path = dir.segments().join(name.to_string());
+        let keyring = options.keyring();
+        let sealer = header.lock(&keyring, options.random).map_err(AppendError::io("draw a key for", &path))?;
         let bytes = header.encode();
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(FILE_MODE)
-            .open(&path)
-            .map_err(AppendError::io("create", &path))?;
-        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(AppendError::io("write", &path))?;
+        let file = match begin {
+            Begin::New => create_file(&path, &bytes)?,
+            Begin::Anew => replace_file(dir, &path, &bytes)?,
+        };
         sync_dir(&dir.segments()).map_err(AppendError::io("sync", &dir.segments()))?;
         let mut hasher = blake3::Hasher::new();
         hasher.update(&bytes);
         let tally = Tally::begin(&header);
-        let packer = options.pack.then(|| Packer::create(dir, &header)).and_then(|made| kept(made, &path));
+        let packer = options
+            .pack
+            .then(|| Packer::create(dir, &header, &keyring, options.random))
+            .and_then(|made| kept(made, &path));
         let len = bytes.len() as u64;
-        Ok(Self { file, path, header, tag: tag_of(&bytes), tally, hasher, len, packer })
+        Ok(Self { file, path, header, tag: tag_of(&bytes), tally, hasher, len, sealer, packer })
     }
 
     fn reopen(
         dir: &Directory,
-        options: AppenderOptions,
+        options: &AppenderOptions,
         path: PathBuf,
         whole: WholeHeader,
         scan: Scan,
@@ -285,22 +344,29 @@ impl Active {
         let mut hasher = blake3::Hasher::new();
         // Leaves the file's cursor at the end of the blocks, where writing goes on.
         hasher.update_reader(Read::by_ref(&mut file).take(scan.end)).map_err(OpenError::io("read", &path))?;
-        let packer = options.pack.then(|| pack_again(dir, &file, &whole, scan.end)).and_then(|made| kept(made, &path));
+        let sealer =
+            whole.header.unlock(&options.keyring()).map_err(|fault| OpenError::Key { file: path.clone(), fault })?;
+        let packer = options
+            .pack
+            .then(|| pack_again(dir, options, &file, &whole, sealer.as_deref(), scan.end))
+            .and_then(|made| kept(made, &path));
         let WholeHeader { header, tag, .. } = whole;
-        Ok(Self { file, path, header, tag, tally: scan.tally, hasher, len: scan.end, packer })
+        Ok(Self { file, path, header, tag, tally: scan.tally, hasher, len: scan.end, sealer, packer })
     }
 
     fn write_block(&mut self, mut block: Block) -> Result<u64, AppendError> {
         self.tally.check_next(&block.header).map_err(AppendError::OutOfOrder)?;
-        let bytes = block.place(self.len, self.tag);
+        let header = block.header;
+        let raw = self.sealer.as_ref().filter(|_| self.packer.is_some()).map(|_| block.payload());
+        let bytes = block.place(self.len, self.tag, self.sealer.as_deref());
         self.file.write_all(bytes).map_err(AppendError::io("write", &self.path))?;
         self.hasher.update(bytes);
         let len = bytes.len() as u64;
         self.tally.add(&block.header, self.len);
         self.len += len;
         if let Some(mut packer) = self.packer.take() {
-            let header = block.header;
-            self.packer = kept(packer.push(&header, block.into_payload()).map(|()| packer), &self.path);
+            let raw = raw.unwrap_or_else(|| block.into_payload());
+            self.packer = kept(packer.push(&header, &raw).map(|()| packer), &self.path);
         }
         Ok(len)
     }
@@ -340,17 +406,50 @@ impl Active {
     }
 }
 
+fn create_file(path: &Path, header: &[u8]) -> Result<File, AppendError> {
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(FILE_MODE)
+        .open(path)
+        .map_err(AppendError::io("create", path))?;
+    file.write_all(header).and_then(|()| file.sync_all()).map_err(AppendError::io("write", path))?;
+    Ok(file)
+}
+
+/// Begins a segment anew that holds no record. At any moment there is the old file or the new one.
+fn replace_file(dir: &Directory, path: &Path, header: &[u8]) -> Result<File, AppendError> {
+    let replace = || -> io::Result<File> {
+        let mut file = tempfile::Builder::new()
+            .prefix(TEMPORARY)
+            .permissions(Permissions::from_mode(FILE_MODE))
+            .tempfile_in(dir.segments())?;
+        file.write_all(header)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|e| e.error)
+    };
+    replace().map_err(AppendError::io("replace", path))
+}
+
 /// A segment is whole without its packed copy: a failure is told and costs only that.
-fn kept<T>(made: Result<T, PackError>, path: &std::path::Path) -> Option<T> {
+fn kept<T>(made: Result<T, PackError>, path: &Path) -> Option<T> {
     made.inspect_err(|e| tracing::warn!("{} will stay as it is, not compressed: {e}", path.display())).ok()
 }
 
 /// Makes the copy of a segment that an earlier writer began.
-fn pack_again(dir: &Directory, file: &File, whole: &WholeHeader, end: u64) -> Result<Packer, PackError> {
-    let mut packer = Packer::create(dir, &whole.header)?;
+fn pack_again(
+    dir: &Directory,
+    options: &AppenderOptions,
+    file: &File,
+    whole: &WholeHeader,
+    sealer: Option<&Sealer>,
+    end: u64,
+) -> Result<Packer, PackError> {
+    let mut packer = Packer::create(dir, &whole.header, &options.keyring(), options.random)?;
     walk(file, whole, end, |header, stored| {
-        let payload = decode_payload(header, stored).map_err(BlockFault::from)?;
-        packer.push(header, payload)
+        let payload = decode_payload(header, stored, sealer).map_err(BlockFault::from)?;
+        packer.push(header, &payload)
     })?;
     Ok(packer)
 }

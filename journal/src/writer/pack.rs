@@ -16,10 +16,12 @@ use std::fs::Permissions;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::block::{Block, BlockBuilder, BlockHeader, Compressor, Groups};
+use crate::crypto::{Keyring, Random, Sealer};
 use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir};
 use crate::error::{Damage, GroupTooLarge};
 use crate::filter::{FilterBuilder, Keys};
@@ -64,6 +66,7 @@ pub(super) struct Packer {
     pending: BlockBuilder,
     complete_until: Micros,
     compressor: Compressor,
+    sealer: Option<Arc<Sealer>>,
     /// Of the groups that are not yet in a block.
     keys: Keys,
     filters: FilterBuilder,
@@ -78,8 +81,14 @@ pub(super) struct Packed {
 
 impl Packer {
     /// Begins the copy of a segment with this header.
-    pub(super) fn create(dir: &Directory, header: &SegmentHeader) -> Result<Self, PackError> {
-        let header = SegmentHeader { packed: true, ..header.clone() };
+    pub(super) fn create(
+        dir: &Directory,
+        header: &SegmentHeader,
+        keyring: &Keyring,
+        random: Random,
+    ) -> Result<Self, PackError> {
+        let mut header = SegmentHeader { packed: true, ..header.clone() };
+        let sealer = header.lock(keyring, random)?;
         let mut file = tempfile::Builder::new()
             .prefix(TEMPORARY)
             .permissions(Permissions::from_mode(FILE_MODE))
@@ -97,13 +106,14 @@ impl Packer {
             pending: BlockBuilder::new(header.first_lsn, header.last_ts, header.start_offset, header.start_db),
             complete_until: header.complete_until,
             compressor: Compressor::new()?,
+            sealer,
             keys: Keys::default(),
             filters: FilterBuilder::default(),
         })
     }
 
     /// Adds the groups of a block, whose payload is as it was encoded.
-    pub(super) fn push(&mut self, header: &BlockHeader, payload: Bytes) -> Result<(), PackError> {
+    pub(super) fn push(&mut self, header: &BlockHeader, payload: &Bytes) -> Result<(), PackError> {
         let large = payload.len() >= LARGE_BYTES;
         if large {
             self.flush()?;
@@ -117,7 +127,7 @@ impl Packer {
         }
         self.complete_until = self.complete_until.max(header.complete_until);
         if large {
-            self.write(Block::of_payload(*header, &payload))?;
+            self.write(Block::of_payload(*header, payload))?;
             self.pending = BlockBuilder::new(header.next_lsn(), header.last_ts, header.end_offset, header.end_db);
             return Ok(());
         }
@@ -164,7 +174,7 @@ impl Packer {
     fn write(&mut self, mut block: Block) -> Result<(), PackError> {
         block.compress(&mut self.compressor)?;
         self.tally.check_next(&block.header)?;
-        let bytes = block.place(self.len, self.tag);
+        let bytes = block.place(self.len, self.tag, self.sealer.as_deref());
         self.file.write_all(bytes)?;
         self.hasher.update(bytes);
         let len = bytes.len() as u64;
@@ -188,7 +198,7 @@ impl Packer {
             return Err(PackError::Different);
         }
         let blocks_end = self.len;
-        let (filters, bytes) = self.filters.encode(blocks_end);
+        let (filters, bytes) = self.filters.encode(blocks_end, self.sealer.as_deref());
         self.file.write_all(&bytes)?;
         self.hasher.update(&bytes);
         let digest = *self.hasher.finalize().as_bytes();
@@ -267,7 +277,7 @@ mod tests {
         journal.timeline();
         let dir = Directory::new(journal.dir());
         let facts = crate::recover::tests::header(1, 1, 0);
-        let packer = Packer::create(&dir, &facts).unwrap();
+        let packer = Packer::create(&dir, &facts, &Keyring::default(), |_| Ok(())).unwrap();
         let wanted = Tally { records: 1, ..Tally::begin(&facts) };
         assert!(matches!(packer.finish(&wanted), Err(PackError::Different)));
         journal.kill();

@@ -96,6 +96,7 @@ impl Recorder {
                 magic_version: summary.version.to_string(),
                 server_version: made_by,
                 checksum_present: summary.checksum_present,
+                encryption: None,
                 command_table: None,
             })
             .unwrap();
