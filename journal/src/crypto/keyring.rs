@@ -40,7 +40,7 @@ pub enum KeyringError {
     /// A line is not what it must be.
     #[error("key {number}: {what}; each is `id:key`, the key being 32 bytes as 64 hex digits or in base64")]
     Line {
-        /// The how manyeth key it is.
+        /// Which one, counted from 1.
         number: usize,
         /// What is wrong.
         what: &'static str,
