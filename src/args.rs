@@ -29,7 +29,7 @@ pub(crate) enum Command {
     /// Look into a journal: what can be restored, is it sound, who wrote what.
     #[command(subcommand)]
     Journal(journal::JournalCommand),
-    /// Take or list snapshots: full copies from which a restore starts.
+    /// Take, list or remove snapshots: full copies from which a restore starts.
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
     /// Check or show the settings of redtape proxy.

@@ -9,6 +9,8 @@ pub(crate) const USAGE: u8 = 64;
 pub(crate) const DATAERR: u8 = 65;
 /// A file can't be read or written.
 pub(crate) const IOERR: u8 = 74;
+/// Not now: somebody else is in the way.
+pub(crate) const TEMPFAIL: u8 = 75;
 /// A defect of redtape itself.
 pub(crate) const SOFTWARE: u8 = 70;
 /// A service is not there.

@@ -90,7 +90,8 @@ fn alert_rules_are_valid_and_fire_when_they_should() {
 fn every_panel_shows_numbers_under_load() {
     let server = Server::start();
     let journal = Dir::new("journal");
-    let redtape = Redtape::start(&server.url(), journal.path(), &[]);
+    // With it, every panel has something to show.
+    let redtape = Redtape::start(&server.url(), journal.path(), &["--ack", "journal"]);
     let prometheus = Prometheus::scraping(redtape.metrics_port);
     let stop = AtomicBool::new(false);
     let stop = &stop;

@@ -56,8 +56,18 @@ const BEFORE: [&[u8]; 6] = [
     b"CLIENT REPLY OFF\r\nSET a 3\r\n",
 ];
 
-/// Each in both ways of sharing.
-const WAYS: [&str; 2] = ["off", "auto"];
+/// Each in both ways of sharing, and where replies wait for the journal.
+const WAYS: [&str; 3] = ["off", "auto", "acked"];
+
+/// What redtape is told for a way.
+fn flags(way: &str) -> &'static [&'static str] {
+    match way {
+        "off" => &["--sharing", "off"],
+        "auto" => &["--sharing", "auto"],
+        "acked" => &["--sharing", "auto", "--ack", "journal"],
+        other => panic!("no way: {other}"),
+    }
+}
 
 #[test]
 fn random_conversations_are_the_same_with_a_connection_each() {
@@ -67,6 +77,11 @@ fn random_conversations_are_the_same_with_a_connection_each() {
 #[test]
 fn random_conversations_are_the_same_with_shared_connections() {
     random_conversations("auto");
+}
+
+#[test]
+fn random_conversations_are_the_same_where_replies_wait_for_the_journal() {
+    random_conversations("acked");
 }
 
 #[test]

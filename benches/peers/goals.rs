@@ -57,6 +57,18 @@ pub(crate) fn judge(report: &Report) -> Vec<Goal> {
             goals.push(compare(format!("{name}: all CPU <= {TOTAL_CPU:.2}x direct"), total, |r| r <= TOTAL_CPU));
         }
     }
+    for pipeline in [1, 16] {
+        let cell = report.cells.iter().find(|c| {
+            (c.cell.work, c.cell.pipeline, c.cell.clients, c.cell.bytes, c.cell.tls)
+                == (Work::Set, pipeline, 50, 64, false)
+        });
+        let series = cell.map_or(&[][..], |c| &c.series);
+        let (name, than) = (format!("P{pipeline} SET, ack journal"), RedisAofAlways.title());
+        let speed = ratio(series, Name::RedtapeAck, RedisAofAlways, |s| s.per_second);
+        goals.push(compare(format!("{name}: >= 1.00x {than}"), speed, |r| r >= 1.0));
+        let tail = ratio(series, Name::RedtapeAck, RedisAofAlways, |s| s.p99);
+        goals.push(compare(format!("{name}: p99 <= 1.00x {than}"), tail, |r| r <= 1.0));
+    }
     for pace in [Pace::BackToBack, Pace::ThousandASecond] {
         let added = added_us(report, Name::Redtape, pace);
         let pace = if pace == Pace::BackToBack { "back to back" } else { "a thousand a second" };

@@ -26,10 +26,12 @@ pub(crate) enum Name {
     Redtape,
     /// An upstream connection for each client.
     RedtapeUnshared,
+    /// A write is acknowledged when it is synced: what `appendfsync always` promises.
+    RedtapeAck,
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Redis,
         Self::RedisAof,
         Self::RedisAofAlways,
@@ -37,6 +39,7 @@ impl Name {
         Self::Haproxy,
         Self::Redtape,
         Self::RedtapeUnshared,
+        Self::RedtapeAck,
     ];
 
     pub(crate) fn id(self) -> &'static str {
@@ -48,6 +51,7 @@ impl Name {
             Self::Haproxy => "haproxy",
             Self::Redtape => "redtape",
             Self::RedtapeUnshared => "redtape-unshared",
+            Self::RedtapeAck => "redtape-ack",
         }
     }
 
@@ -60,11 +64,12 @@ impl Name {
             Self::Haproxy => "HAProxy TCP",
             Self::Redtape => "**redtape**",
             Self::RedtapeUnshared => "redtape, sharing off",
+            Self::RedtapeAck => "redtape, ack journal",
         }
     }
 
     pub(crate) fn is_redtape(self) -> bool {
-        matches!(self, Self::Redtape | Self::RedtapeUnshared)
+        matches!(self, Self::Redtape | Self::RedtapeUnshared | Self::RedtapeAck)
     }
 
     /// Has something to say in this cell.
@@ -119,7 +124,7 @@ impl Peer {
             Name::Redis | Name::RedisAof | Name::RedisAofAlways => {}
             Name::Nutcracker => peer.nutcracker(&dir)?,
             Name::Haproxy => peer.haproxy(tls, &dir)?,
-            Name::Redtape | Name::RedtapeUnshared => peer.redtape(binary, tls, &dir)?,
+            Name::Redtape | Name::RedtapeUnshared | Name::RedtapeAck => peer.redtape(binary, tls, &dir)?,
         }
         Ok(peer)
     }
@@ -185,11 +190,12 @@ impl Peer {
     fn redtape(&mut self, binary: &Binary, tls: bool, dir: &Path) -> Result<()> {
         (self.port, self.tls_port) = (free_port(), free_port());
         let (port, tls_port, server) = (self.port, self.tls_port, self.server_port);
+        let synced = if self.name == Name::RedtapeAck { "--ack journal" } else { "--sync everysec" };
         let mut args = words(&format!(
-            "proxy --upstream redis://127.0.0.1:{server} --listen 127.0.0.1:{port} --sync everysec --dir journal"
+            "proxy --upstream redis://127.0.0.1:{server} --listen 127.0.0.1:{port} {synced} --dir journal"
         ));
         if binary.knows("--sharing") {
-            let sharing = if self.name == Name::Redtape { "auto" } else { "off" };
+            let sharing = if self.name == Name::RedtapeUnshared { "off" } else { "auto" };
             args.extend(words(&format!("--sharing {sharing}")));
         }
         if tls && binary.knows("--tls-listen") {

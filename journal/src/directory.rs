@@ -33,6 +33,10 @@ impl Directory {
         self.root.join("lock")
     }
 
+    pub(crate) fn prune_lock(&self) -> PathBuf {
+        self.root.join("prune.lock")
+    }
+
     pub(crate) fn marks(&self) -> PathBuf {
         self.root.join("marks")
     }

@@ -30,12 +30,14 @@ mod directory;
 mod encoding;
 mod error;
 mod filter;
+mod lease;
 mod lock;
 mod marks;
 mod meta;
 #[cfg(test)]
 mod model;
 mod open;
+mod prune;
 mod recover;
 mod segment;
 mod snapshot;
@@ -52,6 +54,10 @@ pub use error::{Damage, GroupTooLarge, OpenError, ReadError, Span, StoreError, S
 pub use marks::{add_mark, add_new_mark};
 pub use meta::Meta;
 pub use open::{Journal, LastPosition, OpenOptions, Recovered, SyncPolicy};
+pub use prune::{
+    ItemKind, PruneError, PruneItem, PrunePlan, Retention, Shortfall, Why, plan_prune, plan_removal, prune,
+    remove_snapshots,
+};
 pub use segment::name::SegmentName;
 pub use snapshot::{SnapshotEncryption, SnapshotInfo, SnapshotKind, SnapshotManifest, SnapshotReader, SnapshotWriter};
 pub use types::*;

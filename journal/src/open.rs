@@ -7,7 +7,7 @@
 //! 3. the folders: made again by the next open;
 //! 4. recovery, as [`crate::recover`] decides: bytes reach the quarantine and are synced there before
 //!    they are cut from a segment, so at worst they are in both places;
-//! 5. sync of the segment in use: what is reported as there is durable.
+//! 5. sync of the last segment, sealed or not: what is reported as there is durable.
 //!
 //! Afterwards an unsealed last segment is continued; after a sealed one, the first block begins a
 //! new segment.
@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::crypto::{Keyring, Random};
 use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir};
 use crate::error::OpenError;
+use crate::lease::ReadLease;
 use crate::lock::Lock;
 use crate::meta::Meta;
 use crate::recover::{Cut, Plan, Resume, decide, torn_name};
@@ -173,6 +174,7 @@ impl Journal {
         remove_unfinished(&dir).map_err(OpenError::io("clean", dir.segments()))?;
 
         let journal_id = meta.id().unwrap_or_default();
+        let _lease = ReadLease::take(&dir);
         let (names, others) = list_segments(&dir.segments())?;
         let mut notes: Vec<String> =
             others.iter().map(|name| format!("segments/{name} is not part of the journal")).collect();
@@ -181,6 +183,11 @@ impl Journal {
             facts.push(load_segment(*name, path, n + 1 == names.len())?);
         }
         let plan = decide(&facts, journal_id)?;
+        if let Some((_, path)) = names.last() {
+            // Its writer may have been killed between the footer and its sync.
+            File::open(path).and_then(|f| f.sync_all()).map_err(OpenError::io("sync", path))?;
+            sync_dir(&dir.segments()).map_err(OpenError::io("sync", dir.segments()))?;
+        }
         let mut bytes: u64 = facts.iter().map(|f| f.bytes).sum();
         let mut segments = facts.len() as u64;
         if let Some(path) = &plan.set_aside {

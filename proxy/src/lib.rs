@@ -8,6 +8,8 @@ mod capture;
 mod commands;
 mod config;
 mod connect;
+mod durable;
+mod housekeeping;
 mod http;
 mod join;
 mod listen;
@@ -32,6 +34,8 @@ use tokio::sync::watch;
 use crate::capture::{CaptureConfig, LinkError, Prober};
 use crate::commands::Desk;
 use crate::connect::Connector;
+use crate::durable::{Durable, Gate};
+use crate::housekeeping::Housekeeping;
 use crate::listen::{Acceptor, Listener};
 use crate::metrics::Metrics;
 use crate::reload::{Live, Reload};
@@ -40,7 +44,10 @@ use crate::tls::{TlsAcceptor, TlsError, TlsFailure};
 use crate::upstream::Upstream;
 use crate::worker::{Pause, Shared, WorkerHandle};
 
-pub use crate::config::{ByteSize, Config, ConfigError, ListenAddr, Setting, Sharing, SocketMode, Switch};
+pub use crate::config::{
+    Ack, ByteSize, Config, ConfigError, ListenAddr, OnJournalFailure, Period, Setting, Sharing, SocketMode, Switch,
+    TimeOfDay,
+};
 pub use crate::reload::Reread;
 pub use crate::snapshot::{SnapshotError, SnapshotTaken, take_snapshot};
 pub use crate::tls::{AuthClients, CaFiles, ClientTls, KeyPair, Protocols, ServerTls, SniCert};
@@ -178,17 +185,34 @@ async fn start(
     let tee = Arc::new(Tee::default());
     let table = Arc::new(ArcSwap::from_pointee(commands.unwrap_or_else(CommandTable::builtin)));
 
+    let durable = Arc::new(Durable::new(match (config.ack, config.rejects_writes()) {
+        (Ack::Journal, _) => Gate::Follow,
+        (Ack::Upstream, true) => Gate::Journal,
+        (Ack::Upstream, false) => Gate::Open,
+    }));
     let desk =
         Desk::new(&config, &facts, upstream.clone(), capture_config.source.clone(), live.clone(), metrics.clone());
     let (stop_capture, capture_stop) = watch::channel(false);
     let capture_runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let capture_thread = std::thread::Builder::new().name("capture".to_owned()).spawn({
-        let (tee, table, metrics) = (tee.clone(), table.clone(), metrics.clone());
+        let (tee, table, metrics, durable) = (tee.clone(), table.clone(), metrics.clone(), durable.clone());
         move || {
-            let run = capture::run(capture_config, opened, first_probe, facts, tee, table, metrics, capture_stop);
+            let run =
+                capture::run(capture_config, opened, first_probe, facts, tee, table, metrics, durable, capture_stop);
             tokio::task::LocalSet::new().block_on(&capture_runtime, run);
         }
     })?;
+
+    let (stop_housekeeping, housekeeping_stop) = watch::channel(false);
+    let housekeeping = Housekeeping {
+        dir: config.dir.clone(),
+        source: follow.clone().unwrap_or_else(|| upstream.clone()),
+        live: live.clone(),
+        metrics: metrics.clone(),
+        snapshot_runs: desk.snapshot_runs().clone(),
+        stop: housekeeping_stop,
+    }
+    .start()?;
 
     let mut bound = Started { listen: Vec::new(), metrics: None };
     let shared = Arc::new(Shared {
@@ -198,6 +222,7 @@ async fn start(
         live: live.clone(),
         tee,
         table,
+        durable,
         metrics: metrics.clone(),
         clients: AtomicUsize::new(0),
         pause: Pause::new(),
@@ -235,6 +260,10 @@ async fn start(
 
     tracing::info!("stopping: clients are drained, then the journal is sealed");
     serving.shutdown().await;
+    let _ = stop_housekeeping.send(true);
+    if housekeeping.join().is_err() {
+        tracing::error!("the housekeeping ended with a panic");
+    }
     if let Some(clients) = serving_clients {
         clients.drain();
     }

@@ -43,7 +43,18 @@ pub(crate) struct Metrics {
     pub clock_steps: IntCounter,
     pub backlog_bytes: IntGauge,
     pub backlog_covers_seconds: Gauge,
+    pub ack_waiting: IntGauge,
+    pub ack_seconds: Histogram,
     pub upstream_up: IntGauge,
+    pub snapshots: IntCounterVec,
+    pub snapshot_running: IntGauge,
+    pub snapshot_last_seconds: Gauge,
+    pub snapshot_duration_seconds: Gauge,
+    pub snapshot_bytes: IntGauge,
+    pub pruned_files: IntCounterVec,
+    pub pruned_bytes: IntCounterVec,
+    pub prune_last_seconds: Gauge,
+    pub over_limit_bytes: IntGauge,
 }
 
 /// States of the capture, exactly one of which is 1.
@@ -83,9 +94,17 @@ impl Metrics {
                 "redtape_request_to_journal_seconds",
                 "Time from forwarding a write to its effect being written to the journal",
             )
-            .buckets(buckets),
+            .buckets(buckets.clone()),
         )?;
         r.register(Box::new(request_to_journal_seconds.clone()))?;
+        let ack_seconds = Histogram::with_opts(
+            HistogramOpts::new(
+                "redtape_ack_seconds",
+                "With --ack journal: time from the server's reply to a write until it may go, as the write is synced",
+            )
+            .buckets(buckets),
+        )?;
+        r.register(Box::new(ack_seconds.clone()))?;
         let build =
             IntGaugeVec::new(Opts::new("redtape_build_info", "Always 1; the version is the label"), &["version"])?;
         r.register(Box::new(build.clone()))?;
@@ -147,7 +166,38 @@ impl Metrics {
                 "redtape_backlog_covers_seconds",
                 "Outage that the backlog covers at the present write rate; +Inf without writes",
             )?,
+            ack_waiting: gauge("redtape_ack_waiting", "Replies to writes that wait until the journal is synced")?,
+            ack_seconds,
             upstream_up: gauge("redtape_upstream_up", "1 while the upstream answers")?,
+            snapshots: counters("redtape_snapshots_total", "Snapshots that were due, by what came of them", "result")?,
+            snapshot_running: gauge("redtape_snapshot_running", "1 while a scheduled snapshot is being taken")?,
+            snapshot_last_seconds: float(
+                "redtape_snapshot_last_success_seconds",
+                "Moment of the newest base or scheduled snapshot, Unix time; 0 = none known",
+            )?,
+            snapshot_duration_seconds: float(
+                "redtape_snapshot_duration_seconds",
+                "How long the last scheduled snapshot took",
+            )?,
+            snapshot_bytes: gauge("redtape_snapshot_bytes", "Size of the last scheduled snapshot")?,
+            pruned_files: counters(
+                "redtape_pruned_files_total",
+                "Files that retention removed, by what they were",
+                "kind",
+            )?,
+            pruned_bytes: counters(
+                "redtape_pruned_bytes_total",
+                "Bytes that retention removed, by what they were",
+                "kind",
+            )?,
+            prune_last_seconds: float(
+                "redtape_prune_last_success_seconds",
+                "When retention was last enforced, Unix time; 0 = never",
+            )?,
+            over_limit_bytes: gauge(
+                "redtape_journal_over_limit_bytes",
+                "By how much segments and snapshots exceed journal-max-size, as nothing more may be removed",
+            )?,
             registry: r,
         };
         for kind in [
@@ -162,14 +212,27 @@ impl Metrics {
             "tap_refused",
             "foreign_history",
             "journal",
+            "journal_reject",
+            "journal_slow",
+            "ack_barrier",
+            "ack_timeout",
             "probe",
             "tls_reload",
             "config_reload",
+            "snapshot",
+            "prune",
         ] {
             metrics.errors.with_label_values(&[kind]);
         }
         for origin in ["client", "expiry", "eviction", "outside", "unknown"] {
             metrics.groups.with_label_values(&[origin]);
+        }
+        for result in ["taken", "failed", "skipped"] {
+            metrics.snapshots.with_label_values(&[result]);
+        }
+        for kind in ["segment", "snapshot"] {
+            metrics.pruned_files.with_label_values(&[kind]);
+            metrics.pruned_bytes.with_label_values(&[kind]);
         }
         metrics.state("connecting");
         Ok(metrics)
@@ -186,6 +249,12 @@ impl Metrics {
     pub(crate) fn capture_state_now(&self) -> &'static str {
         let is = |state: &&&str| self.capture_state.with_label_values(&[**state]).get() == 1;
         CAPTURE_STATES.iter().find(is).copied().unwrap_or("unknown")
+    }
+
+    /// Bytes and number of the segments that were pruned since the start.
+    pub(crate) fn pruned_segments(&self) -> (u64, u64) {
+        let of = |counters: &IntCounterVec| counters.with_label_values(&["segment"]).get();
+        (of(&self.pruned_bytes), of(&self.pruned_files))
     }
 
     /// Counts an error.

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::signal::unix::Signal;
 
 use crate::config::Config;
+use crate::housekeeping::Settings;
 use crate::metrics::Metrics;
 use crate::tls::{ClientTls, ServerTls, TlsAcceptor, TlsConnector, TlsError};
 
@@ -30,6 +31,8 @@ pub(crate) struct Live {
     pub(crate) output_limit: usize,
     /// Who may run `REDTAPE.MARK` and `REDTAPE.SNAPSHOT`.
     pub(crate) admin_users: Vec<String>,
+    /// Scheduled snapshots and what is pruned.
+    pub(crate) housekeeping: Settings,
 }
 
 impl From<&Config> for Live {
@@ -40,6 +43,7 @@ impl From<&Config> for Live {
             handshake_timeout: config.handshake_timeout,
             output_limit: usize::try_from(config.output_limit.0).unwrap_or(usize::MAX),
             admin_users: config.admin_users.clone(),
+            housekeeping: Settings::from(config),
         }
     }
 }
@@ -106,6 +110,11 @@ impl Reload {
             handshake_timeout: new.handshake_timeout,
             output_limit: new.output_limit,
             admin_users: new.admin_users.clone(),
+            retention: new.retention,
+            journal_max_size: new.journal_max_size,
+            snapshot_every: new.snapshot_every,
+            snapshot_at: new.snapshot_at,
+            snapshot_rate: new.snapshot_rate,
             tls: if self.new_tls(new).is_some() { new.tls.clone() } else { old.tls.clone() },
             upstream_tls: if new_tls {
                 ClientTls { sni: old.upstream_tls.sni.clone(), ..new.upstream_tls.clone() }
@@ -200,6 +209,8 @@ mod tests {
     fn live_options_change_and_others_wait() {
         let mut new = Config { max_clients: 5, workers: 77, output_limit: ByteSize(1 << 20), ..config() };
         new.admin_users = vec!["ops".to_owned()];
+        new.retention = "7d".parse().ok();
+        new.snapshot_every = "6h".parse().ok();
         new.upstream = "redis://u:new@h".parse().expect("a URL");
         let in_force = reload(Ok(new.clone())).in_force(&new);
         let mut all: Vec<_> = changes(&config(), &in_force, &new).into_iter().map(|c| (c.option, c.applied)).collect();
@@ -208,6 +219,8 @@ mod tests {
             ("admin-users", true),
             ("client-output-buffer-limit", true),
             ("maxclients", true),
+            ("retention", true),
+            ("snapshot-every", true),
             ("upstream", false),
             ("workers", false),
         ];
@@ -217,6 +230,7 @@ mod tests {
         let live = reload.live.load();
         assert_eq!((live.max_clients, live.output_limit), (5, 1 << 20));
         assert_eq!(live.admin_users, ["ops"]);
+        assert!(live.housekeeping.retention.is_set() && live.housekeeping.schedule.is_some());
         let still: Vec<_> = changes(&reload.config, &reload.config, &new).into_iter().map(|c| c.option).collect();
         assert_eq!(still, ["workers", "upstream"], "said again at the next SIGHUP");
     }

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use redtape_journal::{Catalog, Lsn, Micros, ReplOffset, SnapshotKind, TimelineId};
+use redtape_journal::{Catalog, Lsn, Micros, ReadError, ReplOffset, SnapshotKind, TimelineId};
 use redtape_wire::psync::PsyncReply;
 
 use crate::capture::{CopyInProgress, Link, Position, Prober, manifest, receive};
@@ -92,11 +92,28 @@ pub fn take_snapshot(config: &Config) -> Result<SnapshotTaken, SnapshotError> {
         .enable_all()
         .build()
         .map_err(|e| SnapshotError::Server(e.to_string()))?;
-    runtime.block_on(take(&config.dir, &upstream))
+    let how = Taking { kind: SnapshotKind::Manual, rate: config.snapshot_rate.map(|r| r.0) };
+    runtime.block_on(take(&config.dir, &upstream, how))
+}
+
+/// How a snapshot is taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Taking {
+    /// Who asked for it.
+    pub(crate) kind: SnapshotKind,
+    /// Bytes a second; `None` = as fast as it comes.
+    pub(crate) rate: Option<u64>,
+}
+
+/// How long to wait after `bytes` in `elapsed`, so that they came at `rate`.
+fn pause(bytes: u64, rate: u64, elapsed: Duration) -> Duration {
+    let due = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
+    due.saturating_sub(elapsed)
 }
 
 /// The same within a runtime; `upstream` is the followed server or the one that it replicates.
-pub(crate) async fn take(dir: &Path, upstream: &Connector) -> Result<SnapshotTaken, SnapshotError> {
+pub(crate) async fn take(dir: &Path, upstream: &Connector, how: Taking) -> Result<SnapshotTaken, SnapshotError> {
+    // Held to the end: it keeps the segment in which the copy's offset lies from being pruned.
     let catalog = Catalog::open(dir)?;
     let server = |e: String| SnapshotError::Server(e);
     let table = match Prober::connect(upstream).await {
@@ -115,27 +132,55 @@ pub(crate) async fn take(dir: &Path, upstream: &Connector) -> Result<SnapshotTak
         return Err(SnapshotError::OtherServer { address: upstream.address(), found: replid, expected });
     }
     let mut copy = CopyInProgress::begin(dir).map_err(SnapshotError::Copy)?;
+    let (begun, mut received) = (Instant::now(), 0);
     while !copy.take(&mut link).map_err(SnapshotError::Copy)? {
-        receive(&mut link).await.map_err(SnapshotError::Copy)?;
+        received += receive(&mut link).await.map_err(SnapshotError::Copy)? as u64;
+        if let Some(rate) = how.rate {
+            tokio::time::sleep(pause(received, rate, begun.elapsed())).await;
+        }
     }
-    let lsn = lsn_at(dir, timeline, offset).await?;
+    let (lsn, last_ts) = lsn_at(dir, timeline, offset).await?;
+    // What it holds may be dated a little later than it was asked for, and must not seem to lie behind it.
+    let ts = ts.max(last_ts);
+    drop(catalog);
     let position = Position { timeline, replid, offset, db: 0 };
-    let (summary, path) = copy
-        .commit(|s| manifest(s, (lsn, ts), &position, SnapshotKind::Manual, &table))
-        .map_err(SnapshotError::Copy)?;
+    let (summary, path) =
+        copy.commit(|s| manifest(s, (lsn, ts), &position, how.kind, &table)).map_err(SnapshotError::Copy)?;
     Ok(SnapshotTaken { lsn, ts, path, bytes: summary.bytes, timeline })
 }
 
-async fn lsn_at(dir: &Path, timeline: TimelineId, offset: ReplOffset) -> Result<Lsn, SnapshotError> {
+/// The last LSN up to the offset, and the time of its group.
+async fn lsn_at(dir: &Path, timeline: TimelineId, offset: ReplOffset) -> Result<(Lsn, Micros), SnapshotError> {
     let deadline = Instant::now() + REACH_TIMEOUT;
+    let failed = |e: ReadError| SnapshotError::Copy(e.to_string());
     loop {
-        let at = Catalog::open(dir)?.lsn_at_offset(timeline, offset).map_err(|e| SnapshotError::Copy(e.to_string()))?;
+        let catalog = Catalog::open(dir)?;
+        let at = catalog.lsn_at_offset(timeline, offset).map_err(failed)?;
         if at.reached {
-            return Ok(at.lsn);
+            return Ok((at.lsn, catalog.find_cut_by_lsn(timeline, at.lsn).map_err(failed)?.ts));
         }
         if Instant::now() >= deadline {
             return Err(SnapshotError::NotFollowed { offset });
         }
         tokio::time::sleep(REACH_POLL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_kept_over_all_that_came() {
+        let ms = Duration::from_millis;
+        for (bytes, rate, elapsed, expected) in [
+            (0, 1000, ms(0), ms(0)),
+            (1000, 1000, ms(0), ms(1000)),
+            (1000, 1000, ms(400), ms(600)),
+            (1000, 1000, ms(1400), ms(0)),
+            (5000, 1000, ms(4000), ms(1000)),
+        ] {
+            assert_eq!(pause(bytes, rate, elapsed), expected, "{bytes} at {rate} after {elapsed:?}");
+        }
     }
 }

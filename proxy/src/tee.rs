@@ -22,6 +22,7 @@ use foldhash::fast::FixedState;
 use redtape_journal::Micros;
 use redtape_wire::command::{CommandId, CommandSpec, CommandTable, NAME_MAX, lower_name};
 use smallvec::SmallVec;
+use tokio::sync::Notify;
 
 /// Batches that may wait for the join.
 const BATCHES_MAX: usize = 1 << 16;
@@ -130,6 +131,7 @@ pub(crate) struct Tee {
     /// Messages in `full`.
     waiting: AtomicUsize,
     dropped: AtomicU64,
+    filled: Notify,
 }
 
 impl Default for Tee {
@@ -139,6 +141,7 @@ impl Default for Tee {
             spare: ArrayQueue::new(SPARE_MAX),
             waiting: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
+            filled: Notify::new(),
         }
     }
 }
@@ -159,6 +162,11 @@ impl Tee {
             // One too many is freed.
             let _ = self.spare.push(batch);
         }
+    }
+
+    /// Resolves when somebody has [`TeeSender::flush_and_call`]ed since it did last.
+    pub(crate) async fn filled(&self) {
+        self.filled.notified().await;
     }
 
     /// How many messages were dropped so far.
@@ -218,6 +226,12 @@ impl TeeSender {
         if self.batch.capacity() == 0 {
             self.batch = self.tee.spare.pop().unwrap_or_else(|| Vec::with_capacity(BATCH_MIN));
         }
+    }
+
+    /// Flushes, and wakes a join that waits for it.
+    pub(crate) fn flush_and_call(&mut self) {
+        self.flush();
+        self.tee.filled.notify_one();
     }
 
     /// Hands everything said so far to the join, or drops and counts it. Nothing happens if there is

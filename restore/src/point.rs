@@ -6,7 +6,9 @@
 
 use std::path::PathBuf;
 
-use redtape_journal::{Catalog, Cut, Gap, Lsn, Mark, Micros, ReadError, SnapshotInfo, TimelineId, Window};
+use redtape_journal::{
+    Catalog, Cut, Gap, Lsn, Mark, Micros, ReadError, SnapshotInfo, TimelineId, TimelineInfo, Window,
+};
 
 use crate::when::{Moment, When};
 
@@ -60,11 +62,14 @@ impl Facts for Catalog {
         Self::marks(self).to_vec()
     }
     fn snapshots(&self) -> Vec<SnapshotInfo> {
-        // Only those that show their timeline's own history.
-        let timelines = self.timelines();
+        // Only those that show their timeline's own history, or outlived it: then a window is theirs alone.
+        let (timelines, windows) = (self.timelines(), self.windows());
         let belongs = |s: &&SnapshotInfo| {
             let m = &s.manifest;
-            timelines.iter().any(|t| t.id == m.timeline && t.source_id == m.source_id && m.offset >= t.start_offset)
+            let known =
+                |t: &TimelineInfo| t.id == m.timeline && t.source_id == m.source_id && m.offset >= t.start_offset;
+            let alone = |w: &Window| w.timeline == m.timeline && w.from_lsn == m.lsn && w.from == m.ts;
+            timelines.iter().any(known) || windows.iter().any(alone)
         };
         Self::snapshots(self).iter().filter(belongs).cloned().collect()
     }
@@ -141,7 +146,7 @@ pub fn locate(when: &When, now: Micros, facts: &dyn Facts) -> Result<Result<Rest
             let Some(window) = windows.iter().rev().find(|w| w.from <= *at && *at <= w.to) else {
                 return Ok(Err(not_in_a_window(*at, &windows, &facts.gaps())));
             };
-            let cut = facts.cut_by_ts(window.timeline, *at)?;
+            let cut = without_segments(window).map_or_else(|| facts.cut_by_ts(window.timeline, *at), Ok)?;
             (window, cut, *at, slack_warning(&cut, *at).into_iter().collect())
         }
         Moment::Latest if newest.damaged_behind => return Ok(Err(PointError::Damaged { end: newest.to })),
@@ -149,7 +154,10 @@ pub fn locate(when: &When, now: Micros, facts: &dyn Facts) -> Result<Result<Rest
             let timeline = facts.last_timeline().unwrap_or_default();
             return Ok(Err(PointError::NewestLost { timeline, end: newest.to }));
         }
-        Moment::Latest => (newest, facts.cut_by_lsn(newest.timeline, newest.to_lsn)?, newest.to, Vec::new()),
+        Moment::Latest => {
+            let by_lsn = || facts.cut_by_lsn(newest.timeline, newest.to_lsn);
+            (newest, without_segments(newest).map_or_else(by_lsn, Ok)?, newest.to, Vec::new())
+        }
         Moment::Lsn(lsn) => match by_lsn(*lsn, None, &windows, facts)? {
             Ok((window, cut, warnings)) => (window, cut, cut.ts, warnings),
             Err(error) => return Ok(Err(error)),
@@ -192,6 +200,12 @@ pub fn locate(when: &When, now: Micros, facts: &dyn Facts) -> Result<Result<Rest
     }))
 }
 
+/// The cut in a window of a single moment: that of a snapshot behind which the segments were removed.
+fn without_segments(window: &Window) -> Option<Cut> {
+    let single = window.from == window.to && window.from_lsn == window.to_lsn;
+    single.then_some(Cut { lsn: window.from_lsn, ts: window.from, next_ts: None, next_slack: 0 })
+}
+
 /// A window, a cut in it, and warnings.
 type Found<'a> = (&'a Window, Cut, Vec<String>);
 
@@ -216,7 +230,7 @@ fn by_lsn<'a>(
         let damaged = before.filter(|w| w.damaged_behind).map(|w| w.to);
         return Ok(Err(PointError::NoLsn { lsn, damaged, windows: list_windows(windows) }));
     };
-    let cut = facts.cut_by_lsn(window.timeline, lsn)?;
+    let cut = without_segments(window).map_or_else(|| facts.cut_by_lsn(window.timeline, lsn), Ok)?;
     let mut warnings = Vec::new();
     if cut.lsn < lsn {
         warnings.push(format!(

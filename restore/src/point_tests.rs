@@ -230,3 +230,54 @@ fn an_older_timeline_is_not_taken_for_the_latest() {
     assert!(refused.to_string().contains("--at "), "{refused}");
     assert!(locate(&When::Latest, Micros(1000), &Fake).expect("readable").is_ok());
 }
+
+/// What pruning leaves of the same journal: of timeline 1 only the manual snapshot.
+struct Pruned;
+
+impl Facts for Pruned {
+    fn windows(&self) -> Vec<Window> {
+        let moment = Window {
+            timeline: TimelineId(1),
+            from: Micros(130),
+            from_lsn: Lsn(4),
+            to: Micros(130),
+            to_lsn: Lsn(4),
+            damaged_behind: false,
+        };
+        vec![moment, Fake.windows().remove(1)]
+    }
+    fn gaps(&self) -> Vec<Gap> {
+        vec![Gap { from: Micros(130), to: Micros(300), after_lsn: Lsn(4), reason: "removed".into() }]
+    }
+    fn marks(&self) -> Vec<Mark> {
+        Fake.marks()
+    }
+    fn snapshots(&self) -> Vec<SnapshotInfo> {
+        Fake.snapshots().split_off(1)
+    }
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+    fn last_timeline(&self) -> Option<TimelineId> {
+        Some(TimelineId(2))
+    }
+    fn cut_by_ts(&self, timeline: TimelineId, at: Micros) -> Result<Cut, ReadError> {
+        if timeline == TimelineId(1) { Err(ReadError::NoTimeline(timeline)) } else { Fake.cut_by_ts(timeline, at) }
+    }
+    fn cut_by_lsn(&self, timeline: TimelineId, lsn: Lsn) -> Result<Cut, ReadError> {
+        if timeline == TimelineId(1) { Err(ReadError::NoTimeline(timeline)) } else { Fake.cut_by_lsn(timeline, lsn) }
+    }
+}
+
+#[test]
+fn a_snapshot_without_its_segments_is_restored_at_its_own_moment_and_no_other() {
+    for when in [at(130), When::Lsn(Lsn(4)), When::Mark("deploy".into())] {
+        let point = locate(&when, Micros(500), &Pruned).expect("readable").expect("a restore point");
+        assert_eq!((point.timeline, point.lsn, point.ts), (TimelineId(1), Lsn(4), Micros(130)), "{when:?}");
+        assert_eq!((point.base.manifest.lsn, point.next_ts), (Lsn(4), None), "{when:?}");
+    }
+    for outside in [at(129), at(131), When::Lsn(Lsn(3)), When::Mark("start".into())] {
+        assert!(locate(&outside, Micros(500), &Pruned).expect("readable").is_err(), "{outside:?}");
+    }
+    assert_eq!(locate(&When::Latest, Micros(500), &Pruned).expect("readable").map(|p| p.lsn), Ok(Lsn(6)));
+}

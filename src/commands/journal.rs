@@ -1,4 +1,4 @@
-//! `redtape journal ls | verify | cat | mark`.
+//! `redtape journal ls | verify | cat | mark`; `prune` is in [`super::prune`].
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -35,6 +35,8 @@ pub(crate) enum JournalCommand {
     Cat(CatArgs),
     /// Name the present moment, for `restore --at mark:NAME`.
     Mark(MarkArgs),
+    /// Remove what is older than you want to keep; what remains stays restorable.
+    Prune(super::prune::PruneArgs),
 }
 
 /// Which journal.
@@ -90,6 +92,7 @@ pub(crate) fn run(command: JournalCommand) -> anyhow::Result<ExitCode> {
         JournalCommand::Verify(args) => check(&args),
         JournalCommand::Cat(args) => cat(&args),
         JournalCommand::Mark(args) => mark(&args),
+        JournalCommand::Prune(args) => super::prune::run(&args),
     }
 }
 
@@ -169,7 +172,11 @@ fn ls(args: &DirArgs) -> anyhow::Result<ExitCode> {
     for (n, w) in windows.iter().enumerate() {
         let damaged = if w.damaged_behind { "   damaged behind it" } else { "" };
         let Window { from, to, from_lsn, to_lsn, timeline, .. } = w;
-        writeln!(text, "  {from} .. {to}   LSN {from_lsn} .. {to_lsn}   timeline {timeline}{damaged}")?;
+        if from == to {
+            writeln!(text, "  {from}   LSN {from_lsn}   timeline {timeline}   this moment only{damaged}")?;
+        } else {
+            writeln!(text, "  {from} .. {to}   LSN {from_lsn} .. {to_lsn}   timeline {timeline}{damaged}")?;
+        }
         if let Some(g) = gaps.get(n) {
             writeln!(text, "  gap: {} .. {}   {}", g.from, g.to, g.reason)?;
         }

@@ -5,6 +5,7 @@ pub(crate) mod demo;
 pub(crate) mod embedded;
 pub(crate) mod journal;
 pub(crate) mod proxy;
+pub(crate) mod prune;
 pub(crate) mod restore;
 pub(crate) mod settings;
 pub(crate) mod snapshot;

@@ -1,4 +1,4 @@
-//! `redtape snapshot create | ls`.
+//! `redtape snapshot create | ls`; `rm` is in [`super::prune`].
 
 // The comments on arguments are their help texts.
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
@@ -8,10 +8,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use redtape_journal::Catalog;
+use redtape_proxy::ByteSize;
 use serde_json::json;
 
 use super::journal::{bytes, catalog_failure, out};
-use super::settings::{CaptureOptions, FileOption, FollowSettings, UpstreamTlsOptions};
+use super::settings::{CaptureOptions, FileOption, FollowSettings, HousekeepingOptions, UpstreamTlsOptions};
 use crate::exit::Failure;
 
 #[derive(Debug, Subcommand)]
@@ -20,6 +21,8 @@ pub(crate) enum SnapshotCommand {
     Create(Box<CreateArgs>),
     /// List the snapshots of a journal.
     Ls(LsArgs),
+    /// Remove snapshots; never the last one from which the journal goes on.
+    Rm(super::prune::RemoveArgs),
 }
 
 #[derive(Debug, Args)]
@@ -30,6 +33,9 @@ pub(crate) struct CreateArgs {
     /// The server that the journal follows (or a replica of it).
     #[arg(long, env = "REDTAPE_UPSTREAM", value_name = "URL", hide_env_values = true)]
     upstream: Option<String>,
+    /// Receive no more of it in a second than this, e.g. 20mb [default: no limit]
+    #[arg(long, env = "REDTAPE_SNAPSHOT_RATE", value_name = "SIZE")]
+    snapshot_rate: Option<ByteSize>,
     #[command(flatten)]
     upstream_tls: UpstreamTlsOptions,
     #[command(flatten)]
@@ -53,13 +59,15 @@ pub(crate) fn run(command: SnapshotCommand) -> anyhow::Result<ExitCode> {
     match command {
         SnapshotCommand::Create(args) => create(*args),
         SnapshotCommand::Ls(args) => ls(&args),
+        SnapshotCommand::Rm(args) => super::prune::remove(&args),
     }
 }
 
 fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
-    let CreateArgs { dir, upstream, upstream_tls, file, json } = args;
+    let CreateArgs { dir, upstream, snapshot_rate, upstream_tls, file, json } = args;
+    let housekeeping = HousekeepingOptions { snapshot_rate, ..HousekeepingOptions::default() };
     let capture = CaptureOptions { upstream, dir, ..CaptureOptions::default() };
-    let config = FollowSettings { capture, upstream_tls, file }.config("--upstream URL")?;
+    let config = FollowSettings { capture, housekeeping, upstream_tls, file }.config("--upstream URL")?;
     let taken = redtape_proxy::take_snapshot(&config).map_err(|e| Failure::new(e.exit_code(), e))?;
     if json {
         let line = json!({"lsn": taken.lsn.0, "ts": taken.ts.to_string(), "ts_us": taken.ts.0, "bytes": taken.bytes, "timeline": taken.timeline.0});
@@ -91,7 +99,8 @@ fn ls(args: &LsArgs) -> anyhow::Result<ExitCode> {
             text += &format!("{line}\n");
         } else {
             text += &format!(
-                "{}  LSN {:>10}  {:>9}  {:<9} timeline {}  {} (server {})\n",
+                "{}  {}  LSN {:>10}  {:>9}  {:<9} timeline {}  {} (server {})\n",
+                info.path.file_stem().unwrap_or_default().display(),
                 m.ts,
                 m.lsn,
                 bytes(m.bytes),

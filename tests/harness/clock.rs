@@ -85,22 +85,27 @@ impl Clock {
 
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/harness/clock.c");
-        let out = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        std::fs::create_dir_all(out).expect("the folder for test files");
-        let built = out.join(format!("clock-{}.so", std::process::id()));
-        let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
-        let status = Command::new(&compiler)
-            .args(["-shared", "-fPIC", "-O2", "-nostdlib", "-Wl,-z,undefs", "-fno-builtin", "-o"])
-            .arg(&built)
-            .arg(&source)
-            .status()
-            .unwrap_or_else(|e| panic!("{compiler} (set CC to a C compiler): {e}"));
-        assert!(status.success(), "{compiler} could not build {}", source.display());
-        // Test processes run beside each other: each builds its own, the last rename wins.
-        let library = out.join("clock.so");
-        std::fs::rename(&built, &library).expect("the library in its place");
-        library
-    })
+    let options = ["-shared", "-fPIC", "-O2", "-nostdlib", "-Wl,-z,undefs", "-fno-builtin"];
+    LIBRARY.get_or_init(|| build_preloaded("clock", &options))
+}
+
+/// Builds `tests/harness/<name>.c` into a library that can be preloaded.
+pub(super) fn build_preloaded(name: &str, options: &[&str]) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/harness/{name}.c"));
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    std::fs::create_dir_all(out).expect("the folder for test files");
+    let built = out.join(format!("{name}-{}.so", std::process::id()));
+    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+    let status = Command::new(&compiler)
+        .args(options)
+        .arg("-o")
+        .arg(&built)
+        .arg(&source)
+        .status()
+        .unwrap_or_else(|e| panic!("{compiler} (set CC to a C compiler): {e}"));
+    assert!(status.success(), "{compiler} could not build {}", source.display());
+    // Test processes run beside each other: each builds its own, the last rename wins.
+    let library = out.join(format!("{name}.so"));
+    std::fs::rename(&built, &library).expect("the library in its place");
+    library
 }

@@ -13,6 +13,7 @@ pub mod certs;
 pub mod clock;
 pub mod conn;
 pub mod dir;
+pub mod disk;
 pub mod journal;
 pub mod moment;
 pub mod redtape;
@@ -22,6 +23,7 @@ pub mod workload;
 
 pub use conn::{Args, Conn};
 pub use dir::Dir;
+pub use disk::Disk;
 pub use moment::State;
 pub use redtape::Redtape;
 pub use relay::Relay;

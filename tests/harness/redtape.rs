@@ -1,6 +1,6 @@
 //! The real binary: as a running proxy, and as single commands.
 
-use super::{Dir, free_port, now_us, tail, wait_for};
+use super::{Dir, Disk, free_port, now_us, tail, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -19,6 +19,7 @@ pub struct Redtape {
     upstream: String,
     journal: PathBuf,
     extra: Vec<String>,
+    environment: Vec<(String, String)>,
     logs: Dir,
 }
 
@@ -32,6 +33,17 @@ impl Redtape {
 
     /// Starts it and waits only until clients are accepted: the first full sync may still run.
     pub fn start_only(upstream: &str, journal: &Path, extra: &[&str]) -> Self {
+        Self::spawned(upstream, journal, extra, Vec::new())
+    }
+
+    /// Like `start`, with the journal on this disk.
+    pub fn start_on(disk: &Disk, upstream: &str, journal: &Path, extra: &[&str]) -> Self {
+        let mut redtape = Self::spawned(upstream, journal, extra, disk.environment());
+        redtape.wait_streaming();
+        redtape
+    }
+
+    fn spawned(upstream: &str, journal: &Path, extra: &[&str], environment: Vec<(String, String)>) -> Self {
         let mut redtape = Self {
             child: None,
             port: free_port(),
@@ -39,6 +51,7 @@ impl Redtape {
             upstream: upstream.to_owned(),
             journal: journal.to_owned(),
             extra: extra.iter().map(|&s| s.to_owned()).collect(),
+            environment,
             logs: Dir::new("redtape"),
         };
         redtape.spawn();
@@ -54,10 +67,15 @@ impl Redtape {
             .args(["--metrics", &format!("127.0.0.1:{}", self.metrics_port)])
             .arg("--dir")
             .arg(&self.journal);
-        if !self.extra.iter().any(|a| a == "--sync") {
+        if !self.extra.iter().any(|a| a == "--sync" || a == "--ack") {
             command.args(["--sync", "everysec"]);
         }
-        command.args(&self.extra).stdin(Stdio::null()).stdout(log.try_clone().expect("the log twice")).stderr(log);
+        command
+            .envs(self.environment.iter().cloned())
+            .args(&self.extra)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log twice"))
+            .stderr(log);
         self.child = Some(command.spawn().unwrap_or_else(|e| panic!("{BINARY}: {e}")));
         let port = self.port;
         wait_for("redtape's listener", Duration::from_secs(20), || {

@@ -27,7 +27,7 @@ impl Pair {
             }
             url = format!("redis://:{password}@127.0.0.1:{}", behind.port);
         }
-        let redtape = Redtape::start(&url, journal.path(), &["--sharing", sharing]);
+        let redtape = Redtape::start(&url, journal.path(), crate::flags(sharing));
         Self { direct, behind, redtape, _journal: journal }
     }
 

@@ -15,7 +15,7 @@ fn scene(sharing: &str) -> Scene {
     let journal = Dir::new("journal");
     let server = Server::start();
     server.conn().must(&args!["ACL", "SETUSER", "ann", "on", ">annpw", "~*", "&*", "+@all"]);
-    let redtape = Redtape::start(&server.url(), journal.path(), &["--sharing", sharing]);
+    let redtape = Redtape::start(&server.url(), journal.path(), crate::flags(sharing));
     Scene { _server: server, redtape, _journal: journal }
 }
 

@@ -191,7 +191,7 @@ impl Worlds {
         };
         let (direct, behind) = (start(), start());
         let journal = Dir::new("journal");
-        let redtape = Redtape::start(&behind.url(), journal.path(), &["--sharing", sharing]);
+        let redtape = Redtape::start(&behind.url(), journal.path(), crate::flags(sharing));
         let mut control = behind.conn();
         // While a child writes the first copy, the server does not resize its tables.
         wait_for("the end of the first copy", Duration::from_secs(10), || {

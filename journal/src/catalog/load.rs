@@ -8,6 +8,7 @@ use super::{Catalog, SegmentInfo};
 use crate::crypto::{KeyFault, Keyring, Sealer};
 use crate::directory::Directory;
 use crate::error::{Damage, OpenError, ReadError, Span};
+use crate::lease::ReadLease;
 use crate::marks::read_marks;
 use crate::meta::Meta;
 use crate::open::not_a_journal;
@@ -23,11 +24,11 @@ use crate::types::Lsn;
 
 /// One segment, as far as its blocks can be read.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) path: PathBuf,
-    pub(super) header: SegmentHeader,
-    pub(super) header_len: u64,
-    pub(super) tag: u32,
+pub(crate) struct Entry {
+    pub(crate) path: PathBuf,
+    pub(crate) header: SegmentHeader,
+    pub(crate) header_len: u64,
+    pub(crate) tag: u32,
     /// Decrypts its blocks, if they are encrypted.
     pub(super) sealer: Result<Option<Arc<Sealer>>, KeyFault>,
     /// The keys with which the catalog was opened.
@@ -35,22 +36,22 @@ pub(super) struct Entry {
     /// Nothing from this LSN on is shown, if any: it was written after the catalog was opened.
     pub(super) until: Option<Lsn>,
     /// Where the last readable block ends.
-    pub(super) data_end: u64,
+    pub(crate) data_end: u64,
     /// Where the footer of a sealed segment begins.
     pub(super) footer_at: u64,
     /// For a sealed segment without index: that stays in the file until it is wanted.
-    pub(super) tally: Tally,
-    pub(super) bytes: u64,
-    pub(super) sealed: bool,
+    pub(crate) tally: Tally,
+    pub(crate) bytes: u64,
+    pub(crate) sealed: bool,
     /// What is wrong at `data_end`, if records are missing there.
-    pub(super) damage: Option<Damage>,
+    pub(crate) damage: Option<Damage>,
     /// The damage is that the next segment does not continue this one.
-    pub(super) unchained: bool,
+    pub(crate) unchained: bool,
 }
 
 impl Entry {
     /// Its last LSN, or the one before it if it holds none.
-    pub(super) fn last_lsn(&self) -> Lsn {
+    pub(crate) fn last_lsn(&self) -> Lsn {
         Lsn(self.tally.reach.next_lsn.0 - 1)
     }
 
@@ -84,6 +85,8 @@ pub(super) fn load(root: &Path, keyring: &Keyring) -> Result<Catalog, OpenError>
     let Some(meta) = Meta::load(&dir)? else {
         return Err(not_a_journal(&dir));
     };
+    // Before the first name is read: what is listed must still be there when it is opened.
+    let lease = Arc::new(ReadLease::take(&dir));
     let mut notes = Vec::new();
     let entries = load_entries(&dir, meta.id().unwrap_or_default(), keyring, &mut notes)?;
     let (marks, wrong) = read_marks(&dir).map_err(OpenError::io("read", dir.marks()))?;
@@ -97,6 +100,7 @@ pub(super) fn load(root: &Path, keyring: &Keyring) -> Result<Catalog, OpenError>
         snapshots: snapshots.whole,
         marks,
         notes,
+        lease,
     })
 }
 

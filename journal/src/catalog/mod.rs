@@ -1,9 +1,9 @@
 //! Reading a journal: what is in it, where a moment lies, and its groups one after the other.
 //!
-//! A catalog shows the journal as it was when it was opened. It takes no lock and works while a
-//! writer is live: the last segment is read up to the last whole block, and a tail that is being
-//! written is no error. A segment that was sealed since, and so replaced by its packed copy, is looked at anew
-//! when it is opened, and read as far as it went at first. To see more, open a new one.
+//! A catalog shows the journal as it was when it was opened. It works while a writer is live, and holds
+//! pruning off for as long as it, or a reader of it, is there ([`crate::lease`]): the last segment is read up to the
+//! last whole block, and a tail that is being written is no error. A segment that was sealed since, and so replaced by its
+//! packed copy, is looked at anew when it is opened, and read as far as it went at first. To see more, open a new one.
 //!
 //! Damage: a wrong header refuses the opening. A wrong footer is worked around by walking the blocks,
 //! and noted. A bad block or a missing segment ends the window before it ([`Window::damaged_behind`]);
@@ -16,18 +16,19 @@ mod search;
 mod segment;
 #[cfg(test)]
 mod tests;
-mod window;
+pub(crate) mod window;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use load::Entry;
+pub(crate) use load::Entry;
 pub use read::GroupReader;
 use search::Search;
 pub use search::Searched;
 
 use crate::crypto::Keyring;
 use crate::error::{OpenError, ReadError};
+use crate::lease::ReadLease;
 use crate::meta::Meta;
 use crate::snapshot::SnapshotInfo;
 use crate::types::{Lsn, Mark, Micros, ReplOffset, TimelineId};
@@ -136,7 +137,7 @@ pub struct AtOffset {
     pub reached: bool,
 }
 
-/// A journal opened for reading; takes no lock.
+/// A journal opened for reading.
 #[derive(Debug)]
 pub struct Catalog {
     meta: Meta,
@@ -145,9 +146,15 @@ pub struct Catalog {
     snapshots: Vec<SnapshotInfo>,
     marks: Vec<Mark>,
     notes: Vec<String>,
+    lease: Arc<ReadLease>,
 }
 
 impl Catalog {
+    /// What the planner of pruning looks at.
+    pub(crate) fn entries(&self) -> &[Arc<Entry>] {
+        &self.entries
+    }
+
     /// Opens the journal in `dir`; changes nothing.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, OpenError> {
         load::load(dir.as_ref(), &Keyring::default())
@@ -184,9 +191,10 @@ impl Catalog {
     }
 
     /// The ranges that can be restored, in the order of the history; at most one for each timeline
-    /// unless a segment is damaged.
+    /// unless a segment is damaged. Before them those of a single moment: each snapshot behind which the
+    /// segments were removed.
     pub fn windows(&self) -> Vec<Window> {
-        window::windows(&self.entries, &self.snapshots)
+        window::windows(&window::stretches(&self.entries), &window::manifests(&self.snapshots))
     }
 
     /// The ranges between the windows.
@@ -202,14 +210,14 @@ impl Catalog {
     /// The groups of a timeline of which the last LSN is greater than `after`, in order. One that
     /// `after` lies within is given as a whole. Memory is bounded by the largest block.
     pub fn groups(&self, after: Lsn, timeline: TimelineId) -> GroupReader {
-        GroupReader::new(Arc::clone(&self.entries), after, timeline)
+        GroupReader::new(Arc::clone(&self.entries), Arc::clone(&self.lease), after, timeline)
     }
 
     /// Like [`Catalog::groups`], but only those that touch one of these keys (database, key) or may do so: a
     /// record of which the keys are not known counts as touching all. Reads little more of sealed segments than
     /// what holds such groups; see [`GroupReader::searched`].
     pub fn groups_for_keys(&self, after: Lsn, timeline: TimelineId, keys: &[(u32, &[u8])]) -> GroupReader {
-        GroupReader::new(Arc::clone(&self.entries), after, timeline).only(Search::new(keys))
+        GroupReader::new(Arc::clone(&self.entries), Arc::clone(&self.lease), after, timeline).only(Search::new(keys))
     }
 
     /// The last whole group with `ts <= at`.

@@ -7,12 +7,15 @@ use super::search::{Search, Searched};
 use super::segment::{OpenSegment, corrupt, span_of};
 use crate::block::{BLOCK_HEADER_LEN, Groups};
 use crate::error::{Damage, ReadError, Span};
+use crate::lease::ReadLease;
 use crate::types::{Group, Lsn, TimelineId};
 
 /// Streams groups; ends after the first error.
 #[derive(Debug)]
 pub struct GroupReader {
     entries: Arc<[Arc<Entry>]>,
+    /// Nothing is removed while it reads.
+    _lease: Arc<ReadLease>,
     timeline: TimelineId,
     after: Lsn,
     /// The segment to open next.
@@ -28,9 +31,10 @@ pub struct GroupReader {
 }
 
 impl GroupReader {
-    pub(super) fn new(entries: Arc<[Arc<Entry>]>, after: Lsn, timeline: TimelineId) -> Self {
+    pub(super) fn new(entries: Arc<[Arc<Entry>]>, lease: Arc<ReadLease>, after: Lsn, timeline: TimelineId) -> Self {
         Self {
             entries,
+            _lease: lease,
             timeline,
             after,
             next_entry: 0,

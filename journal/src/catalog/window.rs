@@ -35,6 +35,48 @@ pub(super) fn timelines(entries: &[Arc<Entry>]) -> Vec<TimelineInfo> {
     timelines
 }
 
+/// One segment, as far as it matters for what can be restored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stretch<'a> {
+    pub(crate) timeline: &'a TimelineFacts,
+    pub(crate) first_lsn: Lsn,
+    /// One less than `first_lsn` if it holds no record.
+    pub(crate) last_lsn: Lsn,
+    pub(crate) last_ts: Micros,
+    pub(crate) complete_until: Micros,
+    /// Records are missing behind it.
+    pub(crate) damaged: bool,
+}
+
+impl Stretch<'_> {
+    /// Up to where it says anything.
+    pub(crate) fn end(&self) -> Micros {
+        self.last_ts.max(self.complete_until)
+    }
+
+    /// `next` goes on where this one ends.
+    pub(crate) fn leads_to(&self, next: &Self) -> bool {
+        self.timeline.id == next.timeline.id && !self.damaged
+    }
+}
+
+pub(crate) fn stretches(entries: &[Arc<Entry>]) -> Vec<Stretch<'_>> {
+    let mut all = Vec::with_capacity(entries.len());
+    all.extend(entries.iter().map(|e| Stretch {
+        timeline: &e.header.timeline,
+        first_lsn: e.header.first_lsn,
+        last_lsn: e.last_lsn(),
+        last_ts: e.tally.reach.last_ts,
+        complete_until: e.tally.complete_until,
+        damaged: e.damage.is_some(),
+    }));
+    all
+}
+
+pub(super) fn manifests(snapshots: &[SnapshotInfo]) -> Vec<&SnapshotManifest> {
+    snapshots.iter().map(|s| &s.manifest).collect()
+}
+
 /// The snapshot shows this very history: the number alone does not say so.
 fn belongs(manifest: &SnapshotManifest, timeline: &TimelineFacts) -> bool {
     manifest.timeline == timeline.id
@@ -42,27 +84,49 @@ fn belongs(manifest: &SnapshotManifest, timeline: &TimelineFacts) -> bool {
         && manifest.offset >= timeline.start_offset
 }
 
-/// One window for each unbroken run of segments that has a snapshot to start from.
-pub(super) fn windows(entries: &[Arc<Entry>], snapshots: &[SnapshotInfo]) -> Vec<Window> {
-    let mut windows = Vec::new();
-    let unbroken = |a: &Arc<Entry>, b: &Arc<Entry>| a.header.timeline.id == b.header.timeline.id && a.damage.is_none();
-    for run in entries.chunk_by(unbroken) {
-        let (first, last) = (&run[0], &run[run.len() - 1]);
-        let before = Lsn(first.header.first_lsn.0 - 1);
-        let to_lsn = last.last_lsn();
-        let from = snapshots
-            .iter()
-            .map(|s| &s.manifest)
-            .find(|m| belongs(m, &first.header.timeline) && m.lsn >= before && m.lsn <= to_lsn);
+/// An unbroken run of segments, none of them missing, goes on from the snapshot.
+pub(crate) fn leads_on(manifest: &SnapshotManifest, run: &[Stretch<'_>]) -> bool {
+    let (Some(first), Some(last)) = (run.first(), run.last()) else { return false };
+    belongs(manifest, first.timeline) && manifest.lsn.0 + 1 >= first.first_lsn.0 && manifest.lsn <= last.last_lsn
+}
+
+/// The snapshot lies before the first segment: what came behind it was removed.
+pub(crate) fn is_left_alone(manifest: &SnapshotManifest, first: &Stretch<'_>) -> bool {
+    if manifest.timeline < first.timeline.id {
+        manifest.lsn < first.first_lsn
+    } else {
+        belongs(manifest, first.timeline) && manifest.lsn.0 + 1 < first.first_lsn.0
+    }
+}
+
+/// One window for each unbroken run of segments that has a snapshot to start from, and before them
+/// one of a single moment for each snapshot that outlived its segments.
+pub(crate) fn windows(stretches: &[Stretch<'_>], snapshots: &[&SnapshotManifest]) -> Vec<Window> {
+    let Some(first) = stretches.first() else { return Vec::new() };
+    let mut alone: Vec<_> = snapshots.iter().filter(|m| is_left_alone(m, first)).collect();
+    alone.sort_by_key(|m| (m.timeline, m.lsn, m.ts));
+    let moment = |m: &&&SnapshotManifest| Window {
+        timeline: m.timeline,
+        from: m.ts,
+        from_lsn: m.lsn,
+        to: m.ts,
+        to_lsn: m.lsn,
+        damaged_behind: false,
+    };
+    let mut windows: Vec<Window> = alone.iter().map(moment).collect();
+    for run in stretches.chunk_by(Stretch::leads_to) {
+        let last = &run[run.len() - 1];
+        // While nothing is written, snapshots share an LSN: the window begins with the earliest.
+        let from = snapshots.iter().filter(|m| leads_on(m, run)).min_by_key(|m| (m.lsn, m.ts));
         let Some(from) = from else { continue };
-        let last_ts = if to_lsn > from.lsn { last.tally.reach.last_ts } else { Micros(i64::MIN) };
+        let last_ts = if last.last_lsn > from.lsn { last.last_ts } else { Micros(i64::MIN) };
         windows.push(Window {
             timeline: from.timeline,
             from: from.ts,
             from_lsn: from.lsn,
-            to: last_ts.max(last.tally.complete_until).max(from.ts),
-            to_lsn,
-            damaged_behind: last.damage.is_some(),
+            to: last_ts.max(last.complete_until).max(from.ts),
+            to_lsn: last.last_lsn,
+            damaged_behind: last.damaged,
         });
     }
     windows
@@ -70,7 +134,14 @@ pub(super) fn windows(entries: &[Arc<Entry>], snapshots: &[SnapshotInfo]) -> Vec
 
 /// What lies between the windows.
 pub(super) fn gaps(entries: &[Arc<Entry>], windows: &[Window]) -> Vec<Gap> {
+    let is_alone = |w: &Window| {
+        let first = entries.first().map(|e| (e.header.timeline.id, e.header.first_lsn.0));
+        first.is_some_and(|(timeline, lsn)| w.timeline < timeline || w.to_lsn.0 + 1 < lsn)
+    };
     let reason = |before: &Window, after: &Window| {
+        if is_alone(before) {
+            return "older segments were removed; only the snapshot before them was kept".to_owned();
+        }
         if before.timeline == after.timeline {
             let damaged = entries.iter().find(|e| {
                 e.damage.is_some() && e.header.timeline.id == before.timeline && e.last_lsn() >= before.to_lsn

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 pub use chunks::SnapshotReader;
 use serde::{Deserialize, Serialize};
 pub use store::SnapshotWriter;
-pub(crate) use store::{clean_snapshots, list_snapshots};
+pub(crate) use store::{RETIRED, clean_snapshots, list_snapshots};
 
 use crate::crypto::{KeyFault, Keyring, Sealer, Wrapped};
 use crate::error::OpenError;

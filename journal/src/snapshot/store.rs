@@ -23,6 +23,9 @@ use crate::meta::hex;
 use crate::open::random;
 use crate::types::TimelineId;
 
+/// What a manifest is renamed to before its snapshot is removed.
+pub(crate) const RETIRED: &str = "removed";
+
 /// Writes a snapshot into a temporary file; dropped without `commit`, it leaves nothing.
 #[derive(Debug)]
 pub struct SnapshotWriter {
@@ -138,6 +141,11 @@ fn reserve_name(folder: &Path, manifest: &SnapshotManifest) -> io::Result<PathBu
     loop {
         let name = if n == 1 { format!("{stem}.rdb") } else { format!("{stem}-{n}.rdb") };
         let path = folder.join(name);
+        if path.with_extension(RETIRED).exists() {
+            // Its removal will take the file of that name along.
+            n += 1;
+            continue;
+        }
         match File::options().write(true).create_new(true).mode(FILE_MODE).open(&path) {
             Ok(_) => return Ok(path),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => n += 1,
@@ -155,6 +163,8 @@ pub(crate) struct SnapshotFiles {
     pub(crate) broken: Vec<(PathBuf, String)>,
     /// Files without manifest: unfinished, or being written.
     pub(crate) unfinished: Vec<PathBuf>,
+    /// Manifests of snapshots whose removal was begun; what is there of their files is nothing any more.
+    pub(crate) retired: Vec<PathBuf>,
     /// Names that don't belong here.
     pub(crate) others: Vec<PathBuf>,
 }
@@ -176,8 +186,9 @@ pub(crate) fn list_snapshots(dir: &Directory) -> Result<SnapshotFiles, OpenError
                 Ok(info) => files.whole.push(info),
                 Err(what) => files.broken.push((path, what)),
             },
+            Some(RETIRED) => files.retired.push(path),
             Some("rdb") => {
-                if !path.with_extension("json").exists() {
+                if !path.with_extension("json").exists() && !path.with_extension(RETIRED).exists() {
                     files.unfinished.push(path);
                 }
             }
@@ -190,6 +201,7 @@ pub(crate) fn list_snapshots(dir: &Directory) -> Result<SnapshotFiles, OpenError
     });
     files.broken.sort_unstable();
     files.unfinished.sort_unstable();
+    files.retired.sort_unstable();
     files.others.sort_unstable();
     Ok(files)
 }

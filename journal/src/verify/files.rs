@@ -9,10 +9,10 @@ use crate::directory::{Directory, TEMPORARY};
 use crate::error::{OpenError, Span};
 use crate::lock::is_held;
 use crate::marks::read_marks;
-use crate::snapshot::list_snapshots;
+use crate::snapshot::{SnapshotKind, list_snapshots};
 
 /// What belongs into the journal's directory.
-const KNOWN: [&str; 7] = ["meta", "lock", "marks", "segments", "snapshots", "quarantine", "lost+found"];
+const KNOWN: [&str; 8] = ["meta", "lock", "prune.lock", "marks", "segments", "snapshots", "quarantine", "lost+found"];
 
 /// Size of segments and snapshots; what can't be read counts nothing.
 pub(super) fn total_bytes(dir: &Directory) -> u64 {
@@ -41,6 +41,13 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
             }
             let what = "unfinished: it has no manifest";
             self.problem(path, 0, what, None, "none: it is ignored");
+        }
+        for path in &files.retired {
+            let file = self.relative(path);
+            self.report.notes.push(format!(
+                "{}: the removal of this snapshot was interrupted; the next `redtape journal prune` goes on with it",
+                file.display()
+            ));
         }
         for path in &files.others {
             self.problem(path, 0, "not a snapshot's name", None, "none: it is ignored");
@@ -87,10 +94,11 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
                 // A base is there a moment before its timeline.
                 None => begins.last_key_value().is_none_or(|(newest, _)| manifest.timeline < *newest),
             };
-            if lost {
+            // One that was taken by hand outlives its segments as it was meant to.
+            if lost && manifest.kind != SnapshotKind::Manual {
                 let (file, lsn) = (self.relative(&snapshot.path), manifest.lsn.0 + 1);
                 self.report.notes.push(format!(
-                    "{}: no restore can start from it, as no segment goes on from there (LSN {lsn}, timeline {}); if nobody removed it, it is lost",
+                    "{}: only its own moment can be restored, as no segment goes on from there (LSN {lsn}, timeline {}); if nobody removed it (`redtape journal prune` does), it is lost",
                     file.display(),
                     manifest.timeline
                 ));
@@ -103,7 +111,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
             let marks =
                 if early == 1 { "1 mark names a moment".to_owned() } else { format!("{early} marks name moments") };
             self.report.notes.push(format!(
-                "{marks} before the first segment, which begins with LSN {first}; if nobody removed older ones, they are lost"
+                "{marks} before the first segment, which begins with LSN {first}; if nobody removed older ones (`redtape journal prune` does), they are lost"
             ));
         }
         Ok(())

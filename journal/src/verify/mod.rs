@@ -1,5 +1,5 @@
 //! Verification: everything that can be checked without the source, and what each problem means for
-//! a restore. Changes nothing, takes no lock, works beside a live writer.
+//! a restore. Changes nothing, works beside a live writer, holds pruning off meanwhile.
 //!
 //! Shallow: meta, headers, chain, footers, the unsealed segment, names, sizes, marks. Deep: also
 //! every block and every group inside, the footers' sums and digests, and the snapshots' digests.
@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::crypto::Keyring;
 use crate::directory::Directory;
 use crate::error::{OpenError, Span};
+use crate::lease::ReadLease;
 use crate::meta::Meta;
 use crate::open::not_a_journal;
 use crate::types::{Lsn, TimelineId};
@@ -88,6 +89,7 @@ pub fn verify_with(
     let Some(meta) = Meta::load(&dir)? else {
         return Err(not_a_journal(&dir));
     };
+    let _lease = ReadLease::take(&dir);
     let mut verifier =
         Verifier { total: files::total_bytes(&dir), dir, deep, keyring, report: VerifyReport::default(), progress };
     let begins = verifier.segments(meta.id().unwrap_or_default())?;

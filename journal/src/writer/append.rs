@@ -48,7 +48,16 @@ pub(crate) enum AppendError {
     TimelineBack { new: TimelineId, current: TimelineId },
 }
 
+/// The only failure after which what was written before can still be relied upon: nothing was told that it is on the
+/// disk and may not be.
+pub(super) const APPEND: &str = "append to";
+
 impl AppendError {
+    /// A sync may have failed: the kernel may call pages clean that never reached the disk.
+    pub(super) fn leaves_doubt(&self) -> bool {
+        !matches!(self, Self::Io { action, .. } if *action == APPEND)
+    }
+
     fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }
@@ -187,6 +196,12 @@ impl Appender {
     pub(crate) fn reach(&self) -> Option<Reach> {
         let active = self.active.as_ref().map(|a| a.tally.reach);
         active.or_else(|| self.stand.as_ref().map(|s| s.reach))
+    }
+
+    /// The timeline in use; 0 before the first.
+    pub(crate) fn timeline(&self) -> TimelineId {
+        let active = self.active.as_ref().map(|a| a.header.timeline.id);
+        active.or_else(|| self.stand.as_ref().map(|s| s.timeline.id)).unwrap_or_default()
     }
 
     pub(crate) fn last_position(&self) -> Option<LastPosition> {
@@ -359,7 +374,7 @@ impl Active {
         let header = block.header;
         let raw = self.sealer.as_ref().filter(|_| self.packer.is_some()).map(|_| block.payload());
         let bytes = block.place(self.len, self.tag, self.sealer.as_deref());
-        self.file.write_all(bytes).map_err(AppendError::io("write", &self.path))?;
+        self.file.write_all(bytes).map_err(AppendError::io(APPEND, &self.path))?;
         self.hasher.update(bytes);
         let len = bytes.len() as u64;
         self.tally.add(&block.header, self.len);

@@ -33,7 +33,8 @@ use crate::error::SubmitError;
 use crate::open::SyncPolicy;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
 
-/// The two watermarks at one moment; `durable_* <= written_*`.
+/// The two watermarks at one moment; `durable_* <= written_*`. Between a new timeline's beginning and its first
+/// block both stand at its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
     /// Last LSN handed to the page cache.
@@ -48,8 +49,14 @@ pub struct Progress {
     pub written_ts: Micros,
     /// Time of the last group made durable.
     pub durable_ts: Micros,
+    /// Timeline of both offsets; 0 before the first.
+    pub timeline: TimelineId,
+    /// How often what is written was synced.
+    pub syncs: u64,
     /// The writer has stopped for good; see [`Writer::failed`].
     pub failed: bool,
+    /// It has, and what was written but not synced may be lost although a later sync says otherwise.
+    pub doubtful: bool,
 }
 
 /// What the writer has done so far; the first six as in [`Progress`].
@@ -180,6 +187,11 @@ impl Writer {
             segments,
             last_error: self.failed(),
         }
+    }
+
+    /// How far it is, as the callback was told last.
+    pub fn progress(&self) -> Progress {
+        self.handle.shared.read().progress
     }
 
     /// Why the writer has stopped, if it has.

@@ -76,6 +76,7 @@ impl<F: Fn(Progress)> Loop<F> {
                     tracing::error!("the journal writer stops: {e}");
                     self.shared.queue.fail(e.to_string());
                     self.published.progress.failed = true;
+                    self.published.progress.doubtful = e.leaves_doubt();
                     self.publish();
                     return;
                 }
@@ -103,6 +104,7 @@ impl<F: Fn(Progress)> Loop<F> {
                     self.appender.begin_timeline(start)?;
                     self.written();
                     self.durable();
+                    self.publish();
                 }
             }
         }
@@ -139,6 +141,7 @@ impl<F: Fn(Progress)> Loop<F> {
             progress.written_lsn = Lsn(next_lsn.0 - 1);
             progress.written_offset = end_offset;
             progress.written_ts = last_ts;
+            progress.timeline = self.appender.timeline();
         }
     }
 
@@ -146,6 +149,7 @@ impl<F: Fn(Progress)> Loop<F> {
     fn durable(&mut self) {
         self.unsynced_since = None;
         let progress = &mut self.published.progress;
+        progress.syncs += 1;
         progress.durable_lsn = progress.written_lsn;
         progress.durable_offset = progress.written_offset;
         progress.durable_ts = progress.written_ts;

@@ -137,6 +137,7 @@ impl Capture {
         let start =
             TimelineStart { timeline: position.timeline, source_id: position.replid.clone(), offset, reason, ts };
         self.recorder.begin(start, path).map_err(Ended::Journal)?;
+        self.unsound = false;
         tracing::info!(
             timeline = position.timeline.0,
             bytes = summary.bytes,

@@ -27,6 +27,7 @@ const PROMPT_FOR: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Gulps {
     always_prompt: bool,
+    never_rest: bool,
     prompt_until: Instant,
     last: Instant,
     /// Bytes a second, smoothed.
@@ -37,9 +38,19 @@ pub(super) struct Gulps {
 }
 
 impl Gulps {
-    /// `always_prompt`: whatever that costs.
-    pub(super) fn new(always_prompt: bool, now: Instant) -> Self {
-        Self { always_prompt, prompt_until: now, last: now, rate: 0.0, rest: REST.0, rest_until: now, busy: false }
+    /// `always_prompt`: whatever that costs; `never_rest`: somebody waits for each write, and the disk's syncs make
+    /// gulps of what comes meanwhile.
+    pub(super) fn new(always_prompt: bool, never_rest: bool, now: Instant) -> Self {
+        Self {
+            always_prompt,
+            never_rest,
+            prompt_until: now,
+            last: now,
+            rate: 0.0,
+            rest: REST.0,
+            rest_until: now,
+            busy: false,
+        }
     }
 
     /// So much was read.
@@ -50,7 +61,7 @@ impl Gulps {
         self.rate += SMOOTHING * (bytes as f64 / elapsed - self.rate);
         let fills_a_gulp = Duration::from_secs_f64(GULP_BYTES as f64 / self.rate.max(1.0));
         self.rest = fills_a_gulp.min(if self.busy { REST.1 } else { REST.0 });
-        if self.rest < REST_MIN {
+        if self.rest < REST_MIN || self.never_rest {
             self.rest = Duration::ZERO;
         }
         self.last = now;
@@ -97,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_rest_grows_with_the_load_and_shrinks_before_the_socket_is_full() {
-        let mut gulps = Gulps::new(false, Instant::now());
+        let mut gulps = Gulps::new(false, false, Instant::now());
         assert_eq!(rest_at(&mut gulps, 1), (REST.0, false), "a write now and then");
         assert_eq!(rest_at(&mut gulps, 100), (REST.0, false));
         assert_eq!(rest_at(&mut gulps, 2 << 10), (REST.1, true), "2 MiB a second");
@@ -111,7 +122,7 @@ mod tests {
     #[test]
     fn nobody_who_waits_for_the_disk_is_kept_waiting() {
         let start = Instant::now();
-        let mut gulps = Gulps::new(false, start);
+        let mut gulps = Gulps::new(false, false, start);
         gulps.took(4 << 10, start + MS);
         assert!(gulps.sleep(start + MS).is_some());
         gulps.be_prompt(start + MS);
@@ -122,7 +133,10 @@ mod tests {
         gulps.took(4 << 20, later);
         gulps.took(4 << 10, later + MS);
         assert!(gulps.sleep(later + MS).is_some());
-        let mut gulps = Gulps::new(true, start);
+        let mut gulps = Gulps::new(true, true, start);
+        gulps.took(4 << 10, start + MS);
+        assert_eq!((gulps.rest_until() - start, gulps.sleep(start + MS)), (MS, None));
+        let mut gulps = Gulps::new(true, false, start);
         gulps.took(4 << 10, start + MS);
         assert_eq!((gulps.rest_until() - start, gulps.sleep(start + MS)), (2 * MS, None));
     }

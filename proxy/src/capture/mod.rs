@@ -43,10 +43,11 @@ use tokio::sync::watch;
 pub(crate) use self::base::{CopyInProgress, manifest, receive};
 pub(crate) use self::link::{Link, LinkError};
 pub(crate) use self::probe::Prober;
-pub(crate) use self::probe::ServerFacts;
+pub(crate) use self::probe::{ServerFacts, info_field};
 use self::prober::{Pace, Probes};
-use self::recorder::Recorder;
+use self::recorder::{RecordError, Recorder};
 use crate::connect::Connector;
+use crate::durable::Durable;
 use crate::join::{Join, Probe};
 use crate::metrics::Metrics;
 use crate::tee::Tee;
@@ -104,6 +105,17 @@ pub(crate) enum Ended {
     Base(String),
     #[error("the journal: {0}")]
     Journal(String),
+    #[error("the journal: {}", RecordError::Slow)]
+    Slow,
+}
+
+impl From<RecordError> for Ended {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Failed(why) => Self::Journal(why),
+            RecordError::Slow => Self::Slow,
+        }
+    }
 }
 
 /// Opens the journal as capture wants it.
@@ -135,6 +147,9 @@ pub(crate) struct Capture {
     /// How following ended last, and when.
     last_end: Option<(Micros, String)>,
     dropped: u64,
+    /// What stands in the journal may be on no disk: until the next base, nothing is built on it.
+    unsound: bool,
+    durable: Arc<Durable>,
 }
 
 /// Follows the server until asked to stop; then everything is flushed and the tail is sealed.
@@ -147,12 +162,13 @@ pub(crate) async fn run(
     tee: Arc<Tee>,
     table: Arc<ArcSwap<CommandTable>>,
     metrics: Metrics,
+    durable: Arc<Durable>,
     stop: watch::Receiver<bool>,
 ) {
     let mut join = Join::new(table.load_full(), config.has_tee);
     // What ran before this process is here was asked for through an earlier one, or past it.
     join.unknown_until(first_probe.offset);
-    let (recorder, position) = Recorder::start(opened, metrics.clone());
+    let (recorder, position) = Recorder::start(opened, true, metrics.clone(), durable.clone());
     if let Ok(catalog) = Catalog::open(&config.dir) {
         metrics.gaps.set(catalog.gaps().len() as i64);
     }
@@ -170,6 +186,8 @@ pub(crate) async fn run(
         break_reason: None,
         last_end: None,
         dropped: 0,
+        unsound: false,
+        durable,
     };
     capture.go_on();
     capture.follow().await;
@@ -190,15 +208,24 @@ impl Capture {
         loop {
             let started = std::time::Instant::now();
             let ended = self.follow_once().await;
+            self.durable.following(false);
             if self.last_end.is_none() {
                 self.last_end = Some((Micros::now(), ended.to_string()));
             }
             match ended {
                 Ended::Stopped => return,
                 Ended::Journal(e) => {
+                    self.durable.trouble(&e);
                     self.metrics.error("journal");
                     self.metrics.state("failed");
                     tracing::error!(error = e, "the journal can't be written: writes are NOT being recorded");
+                }
+                Ended::Slow => {
+                    self.metrics.error("journal_slow");
+                    tracing::error!(
+                        "{}; it has caught up, and the server is followed again from there if its backlog reaches back so far",
+                        Ended::Slow
+                    );
                 }
                 Ended::Link(e @ LinkError::Refused { .. }) => {
                     self.metrics.error("tap_refused");
@@ -235,17 +262,22 @@ impl Capture {
         if let Some(why) = self.recorder.failed() {
             // After a failed sync the kernel may call pages clean that never reached the disk: what is
             // there is not built upon.
-            if why.contains("sync") && self.position.is_some() {
+            self.unsound |= self.recorder.is_doubtful();
+            if self.unsound && self.position.is_some() {
                 self.break_reason = Some(format!("the journal could not be synced ({why})"));
             }
-            match self.recorder.reopen(&self.config) {
+            match self.recorder.reopen(&self.config, !self.unsound) {
                 Ok(position) => {
                     self.position = position;
                     self.go_on();
                     // What is read again was explained before.
                     self.join.stamps_were_lost(Micros::now());
                 }
-                Err(e) => return Ended::Journal(e),
+                Err(e) => {
+                    // A sync that failed once may succeed the next time without having done anything.
+                    self.unsound |= e.contains("sync");
+                    return Ended::Journal(e);
+                }
             }
         }
         self.metrics.state("connecting");
@@ -302,7 +334,7 @@ impl Capture {
             }
             (reply, _) => return Ended::Base(format!("the server answered PSYNC with {reply:?}")),
         }
-        self.stream(&mut link).await
+        self.stream(link).await
     }
 
     /// With `--follow`: the server that is followed must have the upstream's history, or the journal

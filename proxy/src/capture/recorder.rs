@@ -3,32 +3,51 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use prometheus::local::LocalHistogram;
 use redtape_journal::{
-    Block, BlockBuilder, GroupRef, Journal, KeysAt, Lsn, Micros, RecordRef, Recovered, ReplOffset, SubmitError,
-    TimelineId, TimelineStart, Writer,
+    Block, BlockBuilder, GroupRef, Journal, KeysAt, Lsn, MAX_QUEUED_BYTES, Micros, RecordRef, Recovered, ReplOffset,
+    SubmitError, TimelineId, TimelineStart, Writer,
 };
 use redtape_wire::command::CommandTable;
 use tokio::sync::Notify;
 
 use super::keys::keys_of;
 use super::{CaptureConfig, Position, Tail, open_journal};
+use crate::durable::Durable;
 use crate::join::Judged;
 use crate::metrics::Metrics;
 
 /// A block is handed over when it has grown to this size.
 const BLOCK_BYTES: usize = 128 * 1024;
+/// A slow disk has caught up when no more than this waits for it.
+const DRAINED_BYTES: usize = MAX_QUEUED_BYTES / 4;
+/// How often the writer is looked at that says nothing.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// Reports of the writer that wait to be looked at; beyond that the oldest goes.
 const WRITTEN_MAX: usize = 256;
 /// Requests whose way to the journal is being timed.
 const TIMED_MAX: usize = 4096;
 
+/// Why something was not handed to the journal.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecordError {
+    /// It can't be written.
+    #[error("{0}")]
+    Failed(String),
+    /// As much waits for the disk as may. What was given is kept.
+    #[error("the disk is too slow: {} MiB wait for it", MAX_QUEUED_BYTES >> 20)]
+    Slow,
+}
+
 /// See the module.
 pub(crate) struct Recorder {
     writer: Option<Writer>,
     builder: BlockBuilder,
+    /// What the writer's full queue gave back; goes before all else.
+    held_back: Option<Block>,
     tail: Tail,
     /// First offset and LSN of the present timeline.
     start: (ReplOffset, Lsn),
@@ -41,11 +60,19 @@ pub(crate) struct Recorder {
     timed: VecDeque<(Lsn, Micros)>,
     times: LocalHistogram,
     metrics: Metrics,
+    durable: Arc<Durable>,
+    /// What had been pruned when the writer counted its segments.
+    pruned: (u64, u64),
 }
 
 impl Recorder {
-    /// Takes the opened journal; gives where it ends.
-    pub(crate) fn start(opened: (Journal, Recovered), metrics: Metrics) -> (Self, Option<Position>) {
+    /// Takes the opened journal; gives where it ends. `sound`: what is in it is on the disk.
+    pub(crate) fn start(
+        opened: (Journal, Recovered),
+        sound: bool,
+        metrics: Metrics,
+        durable: Arc<Durable>,
+    ) -> (Self, Option<Position>) {
         let (journal, recovered) = opened;
         for note in &recovered.notes {
             tracing::warn!("journal recovery: {note}");
@@ -53,8 +80,9 @@ impl Recorder {
         let progress = Arc::new(Notify::new());
         let written = Arc::new(ArrayQueue::new(WRITTEN_MAX));
         let writer = journal.start({
-            let (progress, written) = (progress.clone(), written.clone());
+            let (progress, written, durable) = (progress.clone(), written.clone(), durable.clone());
             move |p| {
+                durable.synced(p);
                 written.force_push((p.written_lsn, Micros::now()));
                 progress.notify_one();
             }
@@ -64,9 +92,16 @@ impl Recorder {
         let offset = last.map_or(ReplOffset(0), |l| l.end_offset);
         let db = last.map_or(0, |l| l.db);
         let position = last.map(|l| Position { timeline: l.timeline, replid: l.source_id.clone(), offset, db });
+        if let Some(last) = last {
+            durable.timeline(last.timeline, &last.source_id);
+            if sound {
+                durable.found(writer.progress());
+            }
+        }
         let recorder = Self {
             writer: Some(writer),
             builder: BlockBuilder::new(Lsn(tail.lsn.0 + 1), tail.ts, offset, db),
+            held_back: None,
             tail,
             start: (offset, Lsn(tail.lsn.0 + 1)),
             complete_until: last.map_or(Micros(0), |l| l.complete_until),
@@ -75,14 +110,16 @@ impl Recorder {
             written,
             timed: VecDeque::new(),
             times: metrics.request_to_journal_seconds.local(),
+            pruned: metrics.pruned_segments(),
             metrics,
+            durable,
         };
         recorder.metrics.timeline.set(i64::from(tail.timeline.0));
         (recorder, position)
     }
 
     /// After a failure: recovers what is on the disk and goes on from there.
-    pub(crate) fn reopen(&mut self, config: &CaptureConfig) -> Result<Option<Position>, String> {
+    pub(crate) fn reopen(&mut self, config: &CaptureConfig, sound: bool) -> Result<Option<Position>, String> {
         // The lock goes with the old writer; what it could not write is not there, so its error is no news.
         if let Some(old) = self.writer.take() {
             let _ = old.close();
@@ -94,7 +131,7 @@ impl Recorder {
             let _ = std::fs::remove_file(base.with_extension("json"));
             let _ = std::fs::remove_file(base);
         }
-        let (fresh, position) = Self::start(opened, self.metrics.clone());
+        let (fresh, position) = Self::start(opened, sound, self.metrics.clone(), self.durable.clone());
         *self = fresh;
         Ok(position)
     }
@@ -104,6 +141,11 @@ impl Recorder {
             Some(writer) => writer.failed(),
             None => Some("it is not open".to_owned()),
         }
+    }
+
+    /// The writer has failed in a way after which what it wrote may be on no disk, whatever a later sync says.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.writer.as_ref().is_some_and(|w| w.progress().doubtful)
     }
 
     pub(crate) fn last_timeline(&self) -> TimelineId {
@@ -127,6 +169,7 @@ impl Recorder {
     pub(crate) fn begin(&mut self, start: TimelineStart, base: PathBuf) -> Result<(), String> {
         self.base = Some(base);
         let writer = self.writer.as_ref().ok_or("it is not open")?;
+        self.durable.timeline(start.timeline, &start.source_id);
         let (timeline, offset, ts) = (start.timeline, start.offset, start.ts.max(self.tail.ts));
         writer.begin_timeline(start).map_err(|e| e.to_string())?;
         if self.tail.timeline > TimelineId(0) {
@@ -141,7 +184,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// Takes a group; true = the block is large enough to be handed over.
+    /// Takes a group; true = the block is large enough to be handed over. It must be, before the next is taken.
     pub(crate) fn push(&mut self, judged: &Judged, table: &CommandTable) -> Result<bool, String> {
         let group = &judged.group;
         let lsn = push_group(&mut self.builder, judged, table)?;
@@ -155,39 +198,74 @@ impl Recorder {
         Ok(self.builder.len_bytes() >= BLOCK_BYTES)
     }
 
-    /// Hands over what was pushed. Waits while the writer's queue is full: then the server's output
-    /// buffer fills, and in the end the server breaks the link and a new timeline begins.
-    pub(crate) async fn flush(&mut self, complete_until: Option<Micros>) -> Result<(), String> {
+    /// Hands over what was pushed.
+    pub(crate) fn flush(&mut self, complete_until: Option<Micros>) -> Result<(), RecordError> {
         if self.builder.is_empty() {
             return Ok(());
         }
         self.complete_until = self.complete_until.max(complete_until.unwrap_or_default());
         let block = self.builder.finish(self.complete_until);
-        self.submit(block).await
+        self.submit(block)
+    }
+
+    /// Resolves when what was held back is with the writer.
+    pub(crate) async fn drained(&mut self) -> Result<(), RecordError> {
+        while let Some(block) = self.held_back.take() {
+            match self.submit(block) {
+                Err(RecordError::Slow) => self.some_progress().await,
+                done => done?,
+            }
+        }
+        // Not one block's room: else the next gulp would be too much again.
+        while let Some(writer) = self.writer.as_ref().filter(|w| w.queued_bytes() > DRAINED_BYTES) {
+            if let Some(why) = writer.failed() {
+                return Err(RecordError::Failed(why));
+            }
+            self.some_progress().await;
+        }
+        Ok(())
+    }
+
+    async fn some_progress(&self) {
+        // A writer that ends by a panic calls nobody.
+        let _ = tokio::time::timeout(LOOK_AGAIN, self.progress.notified()).await;
+    }
+
+    /// Everything that is no effect up to `offset` is known to be none: who waits for it waits for what was pushed.
+    pub(crate) fn reached(&self, offset: ReplOffset) {
+        self.durable.reached(self.tail.timeline, self.tail.lsn, offset);
+    }
+
+    /// After trouble: writes something and asks for a sync, to see whether that works again.
+    pub(crate) fn try_disk(&mut self) -> Result<(), RecordError> {
+        let block = self.builder.finish(self.complete_until);
+        self.submit(block)?;
+        self.sync_now();
+        Ok(())
     }
 
     /// Nothing new up to `until`: keeps the end of the window moving.
-    pub(crate) async fn heartbeat(&mut self, until: Micros, offset: ReplOffset, db: u32) -> Result<(), String> {
+    pub(crate) fn heartbeat(&mut self, until: Micros, offset: ReplOffset, db: u32) -> Result<(), RecordError> {
         if until <= self.complete_until {
             return Ok(());
         }
-        self.flush(Some(until)).await?;
+        self.flush(Some(until))?;
         self.complete_until = until;
         self.builder.set_db(db);
         self.builder.set_end_offset(offset);
         let block = self.builder.finish(until);
-        self.submit(block).await
+        self.submit(block)
     }
 
-    async fn submit(&mut self, mut block: Block) -> Result<(), String> {
-        let writer = self.writer.as_ref().ok_or("it is not open")?;
-        loop {
-            match writer.try_submit(block) {
-                Ok(()) => return Ok(()),
-                Err((back, SubmitError::Full)) => block = back,
-                Err((_, e)) => return Err(e.to_string()),
+    fn submit(&mut self, block: Block) -> Result<(), RecordError> {
+        let Some(writer) = &self.writer else { return Err(RecordError::Failed("it is not open".to_owned())) };
+        match writer.try_submit(block) {
+            Ok(()) => Ok(()),
+            Err((back, SubmitError::Full)) => {
+                self.held_back = Some(back);
+                Err(RecordError::Slow)
             }
-            self.progress.notified().await;
+            Err((_, e)) => Err(RecordError::Failed(e.to_string())),
         }
     }
 
@@ -219,8 +297,9 @@ impl Recorder {
         self.metrics.captured_lsn.set(self.tail.lsn.0 as i64);
         self.metrics.written_lsn.set(w.written_lsn.0 as i64);
         self.metrics.durable_lsn.set(w.durable_lsn.0 as i64);
-        self.metrics.journal_bytes.set(w.journal_bytes as i64);
-        self.metrics.journal_segments.set(w.segments as i64);
+        let (bytes, segments) = self.metrics.pruned_segments();
+        self.metrics.journal_bytes.set(w.journal_bytes as i64 - (bytes - self.pruned.0) as i64);
+        self.metrics.journal_segments.set(w.segments as i64 - (segments - self.pruned.1) as i64);
         self.metrics.window_end_seconds.set(self.complete_until.0 as f64 / 1e6);
     }
 

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use redtape_journal::{Micros, OriginKind, ReplOffset, SyncPolicy};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::effects::{EffectParser, StreamEvent};
 use super::gulps::Gulps;
 use super::prober::Pace;
+use super::recorder::RecordError;
 use super::{Capture, Ended, Link, Position};
 use crate::join::HOLD;
 
@@ -38,34 +40,62 @@ struct Pumped {
 
 impl Capture {
     /// Follows the stream until it ends.
-    pub(super) async fn stream(&mut self, link: &mut Link) -> Ended {
+    pub(super) async fn stream(&mut self, mut link: Link) -> Ended {
         let Some(position) = self.position.clone() else { return Ended::Base("there is no base".to_owned()) };
         let mut parser = EffectParser::new(position.offset, position.db);
-        let ended = self.stream_with(link, &mut parser).await;
+        let ended = self.stream_with(&mut link, &mut parser).await;
+        // A server whose link is not read piles up what it has for us: it is better off without one.
+        drop(link);
+        self.durable.following(false);
+        self.metrics.state("connecting");
+        if matches!(ended, Ended::Slow) {
+            self.durable.trouble(&ended.to_string());
+            tracing::error!("{ended}; the server is not followed until it has caught up");
+        }
         // What was read goes to the journal before anything else happens.
-        let late = Micros(Micros::now().0 + HOLD);
-        let flushed = loop {
-            match self.pump(&parser, late).await {
-                Ok(Pumped { more: true, .. }) => {}
-                Ok(_) => break Ok(()),
-                Err(e) => break Err(e),
-            }
-        };
+        let flushed = self.flush_all(&parser).await;
         let (offset, db) = parser.position();
         self.position = Some(Position { offset, db, ..position });
         if let Ended::Stream(e) = &ended {
             // Asking for the same offset again would give the same.
             self.break_reason = Some(e.to_string());
         }
-        match flushed {
-            Err(e) => Ended::Journal(e),
-            Ok(()) => ended,
+        flushed.err().unwrap_or(ended)
+    }
+
+    /// Brings all that was read to the journal, however slow the disk is, unless a stop is asked for meanwhile.
+    async fn flush_all(&mut self, parser: &EffectParser) -> Result<(), Ended> {
+        let late = Micros(Micros::now().0 + HOLD);
+        let mut stop = self.stop.clone();
+        loop {
+            tokio::select! {
+                drained = self.recorder.drained() => drained?,
+                // The writer may never come back from the disk; what it has is synced or cut at the next start.
+                () = stalled_at_stop(&mut stop) => {
+                    return Err(Ended::Journal("it was stopped while the disk was stalled".to_owned()));
+                }
+            }
+            if self.break_reason.is_some() {
+                // Behind a group that is missing, none may follow.
+                return self.recorder.flush(None).map_err(Ended::from);
+            }
+            match self.pump(parser, late) {
+                Ok(Pumped { more: true, .. }) | Err(Ended::Slow) => {}
+                Ok(_) => return Ok(()),
+                Err(e) => return Err(e),
+            }
         }
     }
 
     async fn stream_with(&mut self, link: &mut Link, parser: &mut EffectParser) -> Ended {
         self.metrics.state("streaming");
         self.last_end = None;
+        if self.durable.is_in_trouble()
+            && let Err(e) = self.recorder.try_disk()
+        {
+            return e.into();
+        }
+        self.durable.following(true);
         self.probes.set_pace(Pace::Late);
         // A server that sent the copy without its disk waits for this before it sends the stream.
         if let Err(e) = link.ack(self.recorder.durable_offset()).await {
@@ -78,7 +108,8 @@ impl Capture {
         let mut stopping: Option<(Micros, Instant)> = None;
         // Without stamps, the time of arrival is all that is known of an effect's time.
         let always_prompt = self.config.sync == SyncPolicy::Always || !self.config.has_tee;
-        let mut gulps = Gulps::new(always_prompt, Instant::now());
+        let mut gulps = Gulps::new(always_prompt, self.durable.is_awaited(), Instant::now());
+        let tee = self.tee.clone();
         let mut ack_at: Option<ReplOffset> = None;
         let mut rate = Rate::default();
         let mut silent_seconds = 0;
@@ -89,9 +120,9 @@ impl Capture {
                 return e;
             }
             self.take_stamps();
-            let Pumped { more, outsiders } = match self.pump(parser, heard).await {
+            let Pumped { more, outsiders } = match self.pump(parser, heard) {
                 Ok(pumped) => pumped,
-                Err(e) => return Ended::Journal(e),
+                Err(e) => return e,
             };
             if outsiders {
                 // Where not all come through the proxy, who can't have been the cause is told by the time
@@ -111,9 +142,9 @@ impl Capture {
             if let Some((since, deadline)) = stopping
                 && (self.join.complete_until() >= Some(since) || Instant::now() >= deadline)
             {
-                return match self.beat(parser).await {
+                return match self.beat(parser) {
                     Ok(()) => Ended::Stopped,
-                    Err(e) => Ended::Journal(e),
+                    Err(e) => e.into(),
                 };
             }
             if let Some(rest) = gulps.sleep(Instant::now()).filter(|_| !more && stopping.is_none()) {
@@ -131,6 +162,8 @@ impl Capture {
                 }
                 () = std::future::ready(()), if more => {}
                 () = progress.notified() => self.recorder.export(),
+                // The reply that a group waits for may be among it.
+                () = tee.filled(), if self.durable.is_awaited() && self.join.held() > 0 => {}
                 () = sleep(HELD_POLL), if self.join.held() > 0 => {}
                 _ = second.tick() => {
                     if let Some(e) = self.recorder.failed() {
@@ -140,11 +173,11 @@ impl Capture {
                     if silent_seconds > SILENT_SECONDS && self.join.newest_probe().offset > parser.position().0 {
                         return Ended::Silent;
                     }
-                    let beaten = self.beat(parser).await;
+                    let beaten = self.beat(parser);
                     self.recorder.export();
                     self.judge_backlog(&mut rate);
                     if let Err(e) = beaten {
-                        return Ended::Journal(e);
+                        return e.into();
                     }
                     if let Err(e) = link.ack(self.recorder.durable_offset()).await {
                         return e.into();
@@ -198,7 +231,7 @@ impl Capture {
     }
 
     /// Lets judged groups go to the journal; all that could be read at `heard` was taken in.
-    async fn pump(&mut self, parser: &EffectParser, heard: Micros) -> Result<Pumped, String> {
+    fn pump(&mut self, parser: &EffectParser, heard: Micros) -> Result<Pumped, Ended> {
         let until = Instant::now() + PUMP_TIME.0;
         let table = self.table.load_full();
         let mut more = true;
@@ -211,11 +244,11 @@ impl Capture {
             kinds[judged.origin.kind as usize] += 1;
             match self.recorder.push(&judged, &table) {
                 Ok(false) => {}
-                Ok(true) => self.recorder.flush(None).await?,
+                Ok(true) => self.recorder.flush(None)?,
                 Err(e) => {
                     // The group is not in the journal, so neither may anything behind it be.
                     self.break_reason = Some(e.clone());
-                    return Err(e);
+                    return Err(Ended::Journal(e));
                 }
             }
             if n % PUMP_TIME.1 == 0 && Instant::now() >= until {
@@ -226,7 +259,10 @@ impl Capture {
         for (label, n) in ORIGIN_LABELS.into_iter().zip(kinds).filter(|(_, n)| *n > 0) {
             self.metrics.groups.with_label_values(&[label]).inc_by(n);
         }
-        self.recorder.flush(self.join.complete_until()).await?;
+        self.recorder.flush(self.join.complete_until())?;
+        if self.join.held() == 0 {
+            self.recorder.reached(parser.position().0);
+        }
         if self.join.wants_probe() {
             self.probes.at_once();
         }
@@ -234,12 +270,12 @@ impl Capture {
     }
 
     /// Once a second: the window's end moves on though nothing happens.
-    async fn beat(&mut self, parser: &EffectParser) -> Result<(), String> {
+    fn beat(&mut self, parser: &EffectParser) -> Result<(), RecordError> {
         let (offset, db) = parser.position();
         if self.join.held() == 0
             && let Some(until) = self.join.complete_until()
         {
-            self.recorder.heartbeat(until, offset, db).await?;
+            self.recorder.heartbeat(until, offset, db)?;
         }
         Ok(())
     }
@@ -290,6 +326,12 @@ impl Capture {
             tracing::info!("the server's backlog is {mib:.0} MiB; hardly anything is being written at present");
         }
     }
+}
+
+/// A stop was asked for some time ago.
+async fn stalled_at_stop(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|on| *on).await;
+    sleep(STOP_TIMEOUT).await;
 }
 
 /// The kinds of origin in the order of their numbers, as metrics name them.

@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use redtape_journal::{Lsn, Mark, SyncPolicy};
+use redtape_journal::{Lsn, Mark, SnapshotKind, SyncPolicy};
 
 pub(crate) use self::completion::{Completion, completion};
 use self::info::{Facts, Fixed};
@@ -158,6 +158,11 @@ impl Desk {
         Ok(command.id)
     }
 
+    /// The place of the one snapshot, for [`Running::begin`].
+    pub(crate) fn snapshot_runs(&self) -> &Arc<AtomicBool> {
+        &self.snapshot_runs
+    }
+
     fn section(&self) -> String {
         Facts::now(&self.fixed, &self.metrics, self.started.elapsed(), self.snapshot_runs.load(Ordering::Relaxed))
             .section()
@@ -198,8 +203,9 @@ impl Desk {
             return Answer::Reply(error("ERR a snapshot is already running; REDTAPE.INFO tells when it has ended"));
         };
         let (dir, source, user) = (self.dir.clone(), self.source.clone(), user.to_owned());
+        let how = snapshot::Taking { kind: SnapshotKind::Manual, rate: self.live.load().housekeeping.rate };
         Answer::Later(Box::new(move || {
-            let taking = async { tokio::time::timeout(SNAPSHOT_TIMEOUT, snapshot::take(&dir, &source)).await };
+            let taking = async { tokio::time::timeout(SNAPSHOT_TIMEOUT, snapshot::take(&dir, &source, how)).await };
             let taken = block_on(taking);
             drop(running);
             match taken {
@@ -225,10 +231,10 @@ impl Desk {
 }
 
 /// Holds the place of the one snapshot; gives it up when dropped.
-struct Running(Arc<AtomicBool>);
+pub(crate) struct Running(Arc<AtomicBool>);
 
 impl Running {
-    fn begin(place: &Arc<AtomicBool>) -> Option<Self> {
+    pub(crate) fn begin(place: &Arc<AtomicBool>) -> Option<Self> {
         (!place.swap(true, Ordering::AcqRel)).then(|| Self(place.clone()))
     }
 }

@@ -35,12 +35,19 @@ impl Config {
         fixed("workers", json!(self.workers));
         fixed("dir", json!(self.dir));
         fixed("sync", json!(sync(self.sync)));
+        fixed("ack", json!(self.ack.to_string()));
+        fixed("on-journal-failure", json!(self.on_journal_failure.to_string()));
         fixed("segment-mib", json!(self.segment_bytes >> 20));
         fixed("metrics", json!(self.metrics.map(|a| a.to_string())));
         fixed("upstream-tls-sni", json!(self.upstream_tls.sni));
 
         let mut live = |name, value| all.push(Setting { name, value, live: true });
         live("maxclients", json!(self.max_clients));
+        live("retention", text(self.retention));
+        live("journal-max-size", text(self.journal_max_size));
+        live("snapshot-every", text(self.snapshot_every));
+        live("snapshot-at", text(self.snapshot_at));
+        live("snapshot-rate", text(self.snapshot_rate));
         live("timeout", seconds(self.timeout));
         live("handshake-timeout", seconds(Some(self.handshake_timeout)));
         live("client-output-buffer-limit", json!(self.output_limit.to_string()));
@@ -63,6 +70,10 @@ impl Config {
         live("upstream-tls-insecure", json!(upstream.insecure));
         all
     }
+}
+
+fn text<T: ToString>(value: Option<T>) -> Value {
+    json!(value.map(|v| v.to_string()))
 }
 
 fn texts<T: ToString>(values: &[T]) -> Value {

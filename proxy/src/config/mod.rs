@@ -4,6 +4,7 @@
 //! the options (kebab-case, Redis's own where Redis has them).
 
 mod listing;
+mod times;
 mod values;
 
 use std::collections::HashSet;
@@ -16,11 +17,14 @@ use redtape_wire::url::{Endpoint, RedisUrl};
 
 pub use self::listing::Setting;
 pub(crate) use self::listing::sync;
-pub use self::values::{ByteSize, ListenAddr, Sharing, SocketMode, Switch};
+pub use self::times::{Period, TimeOfDay};
+pub use self::values::{Ack, ByteSize, ListenAddr, OnJournalFailure, Sharing, SocketMode, Switch};
 use crate::tls::{ClientTls, Material as _, ServerTls, TlsError};
 
 /// Less could not hold one reply of usual size.
 const OUTPUT_LIMIT_MIN: ByteSize = ByteSize(64 << 10);
+/// With less, the server would take the silence between two reads for a dead replica.
+const SNAPSHOT_RATE_MIN: ByteSize = ByteSize(64 << 10);
 
 /// What a proxy (or, without listeners, a follower) needs to know.
 #[derive(Debug, Clone)]
@@ -61,10 +65,24 @@ pub struct Config {
     pub dir: PathBuf,
     /// When the journal is synced.
     pub sync: SyncPolicy,
+    /// When clients hear that their writes were done.
+    pub ack: Ack,
+    /// What becomes of writes while the journal can't be written.
+    pub on_journal_failure: OnJournalFailure,
     /// Size at which a segment is sealed, in bytes.
     pub segment_bytes: u64,
     /// Where `/metrics` is served.
     pub metrics: Option<SocketAddr>,
+    /// Every moment of so much time stays restorable; older ones go. Live.
+    pub retention: Option<Period>,
+    /// The oldest goes when the journal is larger. Live.
+    pub journal_max_size: Option<ByteSize>,
+    /// A snapshot is taken so long after the last one. Live.
+    pub snapshot_every: Option<Period>,
+    /// A snapshot is taken each day at this time. Live.
+    pub snapshot_at: Option<TimeOfDay>,
+    /// Bytes of a snapshot that are received in a second. Live.
+    pub snapshot_rate: Option<ByteSize>,
 }
 
 /// Options that can't be used. The message names them.
@@ -100,14 +118,26 @@ impl Config {
             workers: std::thread::available_parallelism().map_or(1, |n| (n.get() / 2).max(1)),
             dir: "redtape-journal".into(),
             sync: SyncPolicy::EverySec,
+            ack: Ack::Upstream,
+            on_journal_failure: OnJournalFailure::Pass,
             segment_bytes: 64 << 20,
             metrics: None,
+            retention: None,
+            journal_max_size: None,
+            snapshot_every: None,
+            snapshot_at: None,
+            snapshot_rate: None,
         }
     }
 
     /// Clients are served, not only a journal written.
     pub fn serves(&self) -> bool {
         !self.listen.is_empty() || !self.tls_listen.is_empty()
+    }
+
+    /// Writes are refused while the journal can't be written.
+    pub(crate) fn rejects_writes(&self) -> bool {
+        self.ack == Ack::Journal || self.on_journal_failure == OnJournalFailure::Reject
     }
 
     /// TLS towards the followed server: its own name is checked, whatever the upstream's is.
@@ -132,7 +162,14 @@ impl Config {
         if self.output_limit < OUTPUT_LIMIT_MIN {
             return options(format!("client-output-buffer-limit must be at least {OUTPUT_LIMIT_MIN}"));
         }
+        if self.ack == Ack::Journal && self.sync != SyncPolicy::Always {
+            return options(
+                "ack journal needs sync always: a reply waits until its write is synced; take sync out, or set it to always"
+                    .to_owned(),
+            );
+        }
         self.check_addresses()?;
+        warnings.extend(self.check_housekeeping()?);
         match (&self.tls, self.tls_listen.is_empty()) {
             (None, false) => {
                 return options(
@@ -171,6 +208,22 @@ impl Config {
             warnings.push("admin-users is empty: nobody may run REDTAPE.MARK and REDTAPE.SNAPSHOT".to_owned());
         }
         Ok(warnings)
+    }
+
+    fn check_housekeeping(&self) -> Result<Option<String>, ConfigError> {
+        let options = |why: String| Err(ConfigError::Options(why));
+        if self.snapshot_every.is_some() && self.snapshot_at.is_some() {
+            return options("snapshot-every and snapshot-at are two schedules: set one of them".to_owned());
+        }
+        if self.snapshot_rate.is_some_and(|rate| rate < SNAPSHOT_RATE_MIN) {
+            return options(format!("snapshot-rate must be at least {SNAPSHOT_RATE_MIN} (a second)"));
+        }
+        let prunes = self.retention.is_some() || self.journal_max_size.is_some();
+        let scheduled = self.snapshot_every.is_some() || self.snapshot_at.is_some();
+        Ok((prunes && !scheduled).then(|| {
+            "retention and journal-max-size remove nothing before there is a newer snapshot to start from: set snapshot-every or snapshot-at"
+                .to_owned()
+        }))
     }
 
     fn check_addresses(&self) -> Result<(), ConfigError> {

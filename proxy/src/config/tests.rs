@@ -25,6 +25,11 @@ fn what_does_not_go_together_is_named() {
         (Config { tls_listen: vec!["127.0.0.1:6401".parse().expect("a")], ..base() }, "tls-cert-file"),
         (Config { max_clients: 0, ..base() }, "maxclients"),
         (Config { output_limit: ByteSize(10), ..base() }, "client-output-buffer-limit"),
+        (
+            Config { snapshot_every: "6h".parse().ok(), snapshot_at: "03:00".parse().ok(), ..base() },
+            "snapshot-every and snapshot-at",
+        ),
+        (Config { snapshot_rate: Some(ByteSize(10)), ..base() }, "snapshot-rate"),
         (Config { metrics: Some("127.0.0.1:6400".parse().expect("a")), ..base() }, "given twice"),
         (Config { listen: vec!["127.0.0.1:6379".parse().expect("a")], ..base() }, "upstream's own address"),
         (Config { upstream_tls: ClientTls { insecure: true, ..ClientTls::default() }, ..base() }, "rediss://"),
@@ -42,6 +47,15 @@ fn what_does_not_go_together_is_named() {
     }
     let any_port = vec!["127.0.0.1:0".parse().expect("a"); 2];
     assert!(Config { listen: any_port, ..base() }.check().is_ok());
+}
+
+#[test]
+fn retention_without_new_snapshots_is_surely_not_meant() {
+    let mut config = config("redis://h");
+    config.retention = "7d".parse().ok();
+    assert!(config.check().expect("allowed")[0].contains("snapshot-every"));
+    config.snapshot_every = "6h".parse().ok();
+    assert_eq!(config.check().expect("good"), Vec::<String>::new());
 }
 
 #[test]

@@ -30,7 +30,7 @@ macro_rules! read_as_text {
     )*};
 }
 
-read_as_text!(ListenAddr, ByteSize, SocketMode, Switch, Sharing);
+read_as_text!(ListenAddr, ByteSize, SocketMode, Switch, Sharing, Ack, OnJournalFailure);
 
 /// Where clients are served.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
@@ -179,6 +179,64 @@ impl FromStr for Sharing {
 impl fmt::Display for Sharing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if *self == Self::Auto { "auto" } else { "off" })
+    }
+}
+
+/// When a client hears that its write was done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Raw")]
+pub enum Ack {
+    /// When the server has done it.
+    #[default]
+    Upstream,
+    /// When its effect is in the journal and synced.
+    Journal,
+}
+
+impl FromStr for Ack {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "upstream" => Ok(Self::Upstream),
+            "journal" => Ok(Self::Journal),
+            _ => Err("expected upstream or journal".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Ack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::Upstream { "upstream" } else { "journal" })
+    }
+}
+
+/// What becomes of writes while the journal can't be written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Raw")]
+pub enum OnJournalFailure {
+    /// They go on and are missing in the journal, which says so.
+    #[default]
+    Pass,
+    /// They are refused with `-JOURNAL`; reads go on.
+    Reject,
+}
+
+impl FromStr for OnJournalFailure {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "pass" => Ok(Self::Pass),
+            "reject" => Ok(Self::Reject),
+            _ => Err("expected pass or reject".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for OnJournalFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::Pass { "pass" } else { "reject" })
     }
 }
 

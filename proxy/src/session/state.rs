@@ -59,6 +59,11 @@ impl Ask<'_> {
         self.meaning == Meaning::Normal(Intent::Plain)
     }
 
+    /// It writes and only waits for EXEC, unless there is no transaction after all.
+    pub(crate) fn queues_a_write(&self) -> bool {
+        matches!(self.meaning, Meaning::Normal(Intent::Queued(_))) && self.spec.is_none_or(|spec| spec.write)
+    }
+
     /// The command's name in lower case, cut at [`NAME_MAX`] bytes.
     pub(crate) fn name(&self) -> &[u8] {
         &self.name
@@ -94,6 +99,10 @@ pub(crate) struct SessionState {
     /// A transaction that just ran has paused clients, or ended a pause.
     paused: Option<u64>,
     holds: Holds,
+    /// A reply told of a write since that was asked last.
+    acknowledged: bool,
+    /// A write may be under way, or answered, where no reply can be told from another.
+    wrote_unseen: bool,
 }
 
 impl SessionState {
@@ -116,6 +125,8 @@ impl SessionState {
             estranged: false,
             paused: None,
             holds: Holds::default(),
+            acknowledged: false,
+            wrote_unseen: false,
         }
     }
 
@@ -154,6 +165,50 @@ impl SessionState {
     /// Requests forwarded now will be answered, and not only queued.
     pub(crate) fn is_answered_at_once(&self) -> bool {
         self.transaction.is_none() && !self.replies_off && self.skip == 0 && !self.replies.is_lost()
+    }
+
+    /// Whether a request may write when it runs: what only waits for EXEC does not.
+    pub(crate) fn writes(&self, ask: &Ask<'_>) -> bool {
+        match &ask.meaning {
+            Meaning::Normal(Intent::Exec) => self.transaction.as_ref().is_some_and(|t| !t.parts.is_empty()),
+            Meaning::Normal(Intent::Plain | Intent::Unknown) => {
+                self.transaction.is_none() && ask.spec.is_none_or(|spec| spec.write)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a reply told of a write since this was asked last.
+    pub(crate) fn take_acknowledged(&mut self) -> bool {
+        std::mem::take(&mut self.acknowledged)
+    }
+
+    /// Whether bytes that were read last may tell of a write, beside whole replies: the beginning of one, or what can't
+    /// be followed.
+    pub(crate) fn may_acknowledge(&self, at_boundary: bool) -> bool {
+        self.wrote_unseen || (!at_boundary && self.replies.pending().next().is_some_and(may_run))
+    }
+
+    /// Something that may write was forwarded where no reply can be told from another.
+    pub(crate) fn writes_unseen(&mut self) {
+        self.wrote_unseen |= self.replies.is_lost();
+    }
+
+    /// A write was forwarded and not answered, as far as is known.
+    pub(crate) fn has_write_under_way(&self) -> bool {
+        self.wrote_unseen || self.replies.pending().any(may_run)
+    }
+
+    /// The proxy discards the client's transaction, by a question of its own.
+    pub(crate) fn discard_ourselves(&mut self) {
+        self.transaction = None;
+        self.holds.unset(Holds::WATCH);
+        self.ask_ourselves();
+    }
+
+    /// Whose the next reply is, is known.
+    pub(crate) fn replies_can_be_told(&self) -> bool {
+        self.skip == 0 && !self.replies.is_lost()
     }
 
     /// A request that pauses clients if the server agrees: for so many milliseconds.
@@ -351,7 +406,12 @@ impl SessionState {
                 b':' => number().map_or(Outcome::Ran, Outcome::Number),
                 _ => Outcome::Ran,
             };
+            self.acknowledged |= outcome != Outcome::NoEffect || may_write_silently(name.name(), kind);
             tee.replied(id, now, outcome);
+        }
+        if matches!(pending.intent, Intent::Queued(_)) && !error && line != b"QUEUED" {
+            // There was no transaction: it ran by itself.
+            self.acknowledged = true;
         }
         if pending.intent == Intent::Plain {
             // Some errors come before the question who asks.
@@ -411,7 +471,9 @@ impl SessionState {
     /// No more replies can be told apart, or the session ends: what was asked for has run by now, or
     /// never will. The stamps must not wait for it.
     pub(crate) fn close(&mut self, tee: &mut TeeSender, now: Micros) {
-        settle(self.replies.lose(), Outcome::Gone, tee, now);
+        let pending = self.replies.lose();
+        self.wrote_unseen |= pending.iter().any(may_run);
+        settle(pending, Outcome::Gone, tee, now);
     }
 
     /// What the server agreed to (`error`: refused; `value` false: EXEC found its keys changed).
@@ -593,6 +655,18 @@ impl SessionState {
         *self = Self::new(self.id, self.agreed.who.addr.clone());
         self.requests = requests;
     }
+}
+
+/// Its reply may tell of a write.
+fn may_run(pending: &Pending) -> bool {
+    pending.stamp.is_some() || matches!(pending.intent, Intent::Queued(_))
+}
+
+/// Says that nothing was done, or an error, and may have changed something all the same: claims of entries that are
+/// gone are removed, a group gets a consumer, keys were deleted before the error; and who knows what a module does.
+fn may_write_silently(name: &[u8], kind: u8) -> bool {
+    matches!(name, b"xclaim" | b"xautoclaim" | b"xreadgroup" | b"migrate")
+        || (matches!(kind, b'-' | b'!') && name.contains(&b'.'))
 }
 
 /// Requests that nobody will answer any more: their stamps wait no longer.

@@ -1,5 +1,7 @@
 //! The client's end of one session.
 
+use std::collections::VecDeque;
+use std::io;
 use std::time::{Duration, Instant};
 
 use super::socket::{Outgoing, Socket};
@@ -32,6 +34,13 @@ pub(super) enum Stage {
     Lingering { until: Instant },
 }
 
+/// Replies that wait until the writes of which they tell are on the disk.
+#[derive(Debug)]
+struct Withheld {
+    ticket: u64,
+    bytes: Vec<u8>,
+}
+
 /// The lane that a session used last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LaneRef {
@@ -51,6 +60,9 @@ pub(super) struct Client {
     /// Bytes read and not yet forwarded.
     pub(super) input: Vec<u8>,
     pub(super) out: Outgoing,
+    /// With `--ack journal`: what may not be said yet, oldest first.
+    withheld: VecDeque<Withheld>,
+    withheld_bytes: usize,
     /// Its own connection to the server.
     pub(super) home: Option<usize>,
     pub(super) lane: Option<LaneRef>,
@@ -92,6 +104,8 @@ impl Client {
             scan: RequestScan::default(),
             input: Vec::new(),
             out: Outgoing::default(),
+            withheld: VecDeque::new(),
+            withheld_bytes: 0,
             home: None,
             lane: None,
             on_lane: false,
@@ -130,8 +144,56 @@ impl Client {
         self.state.replies.in_flight()
     }
 
+    /// Says something, behind all that was said before.
+    pub(super) fn say(&mut self, bytes: &[u8]) {
+        match self.withheld.back_mut() {
+            Some(last) => {
+                last.bytes.extend_from_slice(bytes);
+                self.withheld_bytes += bytes.len();
+            }
+            None => self.out.push(bytes),
+        }
+    }
+
+    /// Sends what the socket takes and keeps the rest. With a ticket, it is kept until that is covered.
+    pub(super) fn pass(&mut self, bytes: &[u8], ticket: Option<u64>) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        match ticket {
+            Some(ticket) if self.withheld.back().is_none_or(|last| last.ticket != ticket) => {
+                self.withheld_bytes += bytes.len();
+                self.withheld.push_back(Withheld { ticket, bytes: bytes.to_vec() });
+                Ok(())
+            }
+            None if self.withheld.is_empty() => self.out.send_through(&mut self.socket, bytes),
+            _ => {
+                self.say(bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// What waited for this ticket or one before it may be said.
+    pub(super) fn release(&mut self, covered: u64) {
+        while let Some(Withheld { bytes, .. }) = self.withheld.pop_front_if(|w| w.ticket <= covered) {
+            self.withheld_bytes -= bytes.len();
+            self.out.push(&bytes);
+        }
+    }
+
+    /// Something may not be said yet.
+    pub(super) fn withholds(&self) -> bool {
+        !self.withheld.is_empty()
+    }
+
+    /// Bytes that were not handed to the socket.
+    pub(super) fn unsaid(&self) -> usize {
+        self.out.len() + self.withheld_bytes
+    }
+
     /// Nothing is under way: it may be closed without losing a reply.
     pub(super) fn is_idle(&self) -> bool {
-        !self.asking && self.out.is_empty() && self.input.is_empty() && self.state.is_idle() && !self.scan.is_inside()
+        !self.asking && self.unsaid() == 0 && self.input.is_empty() && self.state.is_idle() && !self.scan.is_inside()
     }
 }

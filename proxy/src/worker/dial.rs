@@ -122,6 +122,7 @@ impl Worker {
     }
 
     fn link_connected(&mut self, index: usize) {
+        let said = matches!(self.links[index].role, Role::Barrier).then(|| self.introduce_barrier());
         let link = &mut self.links[index];
         if let Stage::Connecting { attempt, .. } = link.stage {
             self.shared.upstream.answered(attempt);
@@ -136,6 +137,7 @@ impl Worker {
                     link.stage = Stage::Greeting(greetings);
                 }
             }
+            Role::Barrier => link.out.push(&said.unwrap_or_default()),
             Role::Probe => {
                 let mut ping = Vec::new();
                 encode_command(&mut ping, &["PING"]);
@@ -223,6 +225,8 @@ impl Worker {
         match client.out.send(&mut client.socket, false) {
             Err(_) => self.close_client(reference.index),
             Ok(false) => {}
+            // The rest follows when it may.
+            Ok(true) if client.withholds() => {}
             Ok(true) => {
                 match client.stage {
                     super::client::Stage::Finishing { .. } => self.linger(reference.index),

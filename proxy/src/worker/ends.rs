@@ -115,6 +115,7 @@ impl Worker {
             }
             Role::Lane(_) => self.lane_lost(index),
             Role::Probe => self.probe_answered(false),
+            Role::Barrier => self.barrier_lost("the connection has ended"),
         }
     }
 
@@ -172,7 +173,7 @@ impl Worker {
                 self.finish(waiter.index);
                 continue;
             }
-            client.out.push(LOST.repeat(client.state.asked()).as_bytes());
+            client.say(LOST.repeat(client.state.asked()).as_bytes());
             self.shared.metrics.error("upstream_lost");
             let now = Micros::now();
             client.state.lose_all(&mut self.tee, now);
@@ -213,6 +214,10 @@ impl Worker {
                 return self.drop_link(index);
             }
             Role::Probe => return self.probe_answered(false),
+            Role::Barrier => {
+                let _ = self.shared.upstream.failed(why);
+                return self.barrier_lost(why);
+            }
         };
         let no_way = self.shared.upstream.failed(why);
         self.drop_link(index);
@@ -224,7 +229,7 @@ impl Worker {
         let mut cut = client.scan.is_inside() || client.state.replies.is_lost();
         match no_way {
             NoWay::Say(sentence) => {
-                client.out.push(format!("-ERR {sentence}\r\n").repeat(waiting.max(usize::from(cut))).as_bytes());
+                client.say(format!("-ERR {sentence}\r\n").repeat(waiting.max(usize::from(cut))).as_bytes());
             }
             NoWay::End => cut = true,
         }

@@ -36,6 +36,8 @@ pub(super) enum Role {
     Home(ClientRef),
     Lane(LaneKey),
     Probe,
+    /// Tells how far the server is; see [`super::acks`].
+    Barrier,
 }
 
 /// How far a link is.

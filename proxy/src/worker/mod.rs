@@ -21,9 +21,11 @@
 //!
 //! What happens when something breaks is in [`ends`].
 
+mod acks;
 mod client;
 mod dial;
 mod ends;
+mod guard;
 mod lanes;
 mod link;
 mod own;
@@ -31,6 +33,7 @@ mod pause;
 mod replies;
 mod requests;
 mod socket;
+mod tickets;
 mod timers;
 
 use std::io;
@@ -46,6 +49,7 @@ use mio::{Events, Poll, Token, Waker};
 use redtape_wire::command::CommandTable;
 use slab::Slab;
 
+use self::acks::Acks;
 use self::client::Client;
 use self::lanes::Lanes;
 use self::link::{ClientRef, Link};
@@ -53,6 +57,7 @@ pub(crate) use self::pause::Pause;
 pub(crate) use self::socket::Stream;
 use crate::commands::Desk;
 use crate::config::Sharing;
+use crate::durable::Durable;
 use crate::metrics::Metrics;
 use crate::reload::Live;
 use crate::tee::{Tee, TeeSender};
@@ -90,6 +95,8 @@ pub(crate) struct Shared {
     pub tee: Arc<Tee>,
     /// The server's commands.
     pub table: Arc<ArcSwap<CommandTable>>,
+    /// How far the journal is on the disk, and whether writes may pass.
+    pub durable: Arc<Durable>,
     /// Counted here.
     pub metrics: Metrics,
     /// Clients of all workers.
@@ -226,6 +233,10 @@ struct Worker {
     ready_links: Vec<(usize, u64)>,
     /// Links with something to send.
     dirty: Vec<usize>,
+    /// Writes may have to be refused, or to wait.
+    guards_writes: bool,
+    /// With `--ack journal`.
+    acks: Option<Acks>,
     /// Asks whether the server lives, and who wants to know.
     probe: Option<(usize, u64)>,
     probe_waiters: Vec<ClientRef>,
@@ -260,6 +271,8 @@ impl Worker {
         shared: Arc<Shared>,
     ) -> Self {
         let now = Instant::now();
+        let guards_writes = shared.durable.guards();
+        let acks = shared.durable.is_awaited().then(|| Acks::new(shared.durable.waiter(waker.clone()), now));
         Self {
             poll,
             messages,
@@ -276,6 +289,8 @@ impl Worker {
             ready_clients: Vec::new(),
             ready_links: Vec::new(),
             dirty: Vec::new(),
+            guards_writes,
+            acks,
             probe: None,
             probe_waiters: Vec::new(),
             verdict: None,
@@ -333,6 +348,8 @@ impl Worker {
         }
         self.pass_verdict();
         self.flush_links();
+        self.ask_offset();
+        self.release();
         self.tick();
         self.tell_counts();
     }

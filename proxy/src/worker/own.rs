@@ -22,20 +22,10 @@ impl Worker {
             client.waiting = true;
             return false;
         }
-        if client.state.user().is_none() && !client.questioned {
-            if client.home.is_none()
-                && let Err(no_way) = self.open_home(index)
-            {
-                self.counts.commands += 1;
-                self.refuse(index, &no_way);
-                return true;
-            }
-            self.ping_home(index);
-            let client = &mut self.clients[index];
-            client.questioned = true;
-            client.waiting = true;
-            return false;
+        if let Some(done) = self.ask_who(index) {
+            return done;
         }
+        let client = &mut self.clients[index];
         client.questioned = false;
         self.counts.commands += 1;
         let reference = ClientRef { index, generation: client.generation };
@@ -69,6 +59,27 @@ impl Worker {
         true
     }
 
+    /// A client that is not known to the server gets no answer of ours: first the server is asked. `Some` = the request
+    /// has to wait for that, or is done with.
+    pub(super) fn ask_who(&mut self, index: usize) -> Option<bool> {
+        let client = &self.clients[index];
+        if client.state.user().is_some() || client.questioned {
+            return None;
+        }
+        if client.home.is_none()
+            && let Err(no_way) = self.open_home(index)
+        {
+            self.counts.commands += 1;
+            self.refuse(index, &no_way);
+            return Some(true);
+        }
+        self.ping_home(index);
+        let client = &mut self.clients[index];
+        client.questioned = true;
+        client.waiting = true;
+        Some(false)
+    }
+
     /// The answer to such a request goes to its client, and the next is read.
     pub(super) fn own_answer(&mut self, reference: ClientRef, bytes: &[u8]) {
         let now = self.now;
@@ -78,7 +89,7 @@ impl Worker {
         }
         let Some(client) = self.client(reference) else { return };
         if client.stage == super::client::Stage::Open {
-            client.out.push(bytes);
+            client.say(bytes);
             client.active = now;
             self.counts.sent += bytes.len() as u64;
             self.client_writable(reference);

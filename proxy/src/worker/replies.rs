@@ -52,12 +52,12 @@ impl Worker {
             return false;
         }
         match &link.role {
-            Role::Lane(_) | Role::Probe => true,
+            Role::Lane(_) | Role::Probe | Role::Barrier => true,
             // With so many requests in flight that no more are taken, replies have to go on, or a client that
             // reads only when it has sent everything would wait for ever.
             // A push must not come into the middle of a reply by a lane.
             Role::Home(owner) => self.clients.get(owner.index).is_none_or(|c| {
-                !c.listens_elsewhere() && (c.out.len() < CLIENT_OUT_HIGH || c.in_flight() > IN_FLIGHT_MAX / 2)
+                !c.listens_elsewhere() && (c.unsaid() < CLIENT_OUT_HIGH || c.in_flight() > IN_FLIGHT_MAX / 2)
             }),
         }
     }
@@ -70,6 +70,7 @@ impl Worker {
             }
             Role::Lane(_) => self.lane_replies(index, bytes),
             Role::Probe => self.probe_answered(true),
+            Role::Barrier => self.barrier_replies(bytes),
         }
     }
 
@@ -82,22 +83,23 @@ impl Worker {
         let now = Micros::now();
         let (mut passed, mut at) = (0, 0);
         let mut failed = false;
+        let mut ticket = None;
         if client.state.replies.is_lost()
             && let Some(held) = client.held.take()
         {
-            failed |= pass(client, &held).is_err();
+            failed |= client.pass(&held, None).is_err();
         }
         while at < bytes.len() && !client.state.replies.is_lost() {
             let held = matches!(client.state.replies.front(), Some(Intent::Ours | Intent::Complete(_)));
             if held && client.held.is_none() && link.scanner.at_boundary() {
-                failed |= pass(client, &bytes[passed..at]).is_err();
+                failed |= client.pass(&bytes[passed..at], ticket).is_err();
                 passed = at;
                 client.held = Some(Vec::new());
             }
             let Ok((len, frame)) = link.scanner.scan(&bytes[at..]) else {
                 client.state.close(&mut self.tee, now);
                 if let Some(held) = client.held.take() {
-                    failed |= pass(client, &held).is_err();
+                    failed |= client.pass(&held, None).is_err();
                 }
                 break;
             };
@@ -108,15 +110,20 @@ impl Worker {
             }
             let Some(frame) = frame else { continue };
             let answered = client.state.reply(&frame, &mut self.tee, now);
+            if let Some(acks) = &mut self.acks
+                && client.state.take_acknowledged()
+            {
+                ticket = Some(acks.hold(owner, self.now));
+            }
             if let Some(held) = client.held.take() {
                 failed |= match &answered {
                     Some(Intent::Ours) => false,
                     Some(Intent::Complete(lack)) => {
                         let whole = self.shared.desk.complete(lack, &held, client.state.replies.resp3);
-                        pass(client, &whole).is_err()
+                        client.pass(&whole, None).is_err()
                     }
                     // A push came before it.
-                    _ => pass(client, &held).is_err(),
+                    _ => client.pass(&held, ticket).is_err(),
                 };
             }
             match answered {
@@ -125,7 +132,12 @@ impl Worker {
                 Some(_) => client.lane = None,
             }
         }
-        failed |= pass(client, &bytes[passed..]).is_err();
+        if let Some(acks) = &mut self.acks
+            && client.state.may_acknowledge(link.scanner.at_boundary())
+        {
+            ticket = Some(acks.hold(owner, self.now));
+        }
+        failed |= client.pass(&bytes[passed..], ticket).is_err();
         self.counts.sent += bytes.len() as u64;
         client.active = self.now;
         if failed {
@@ -165,6 +177,7 @@ impl Worker {
             let mut client =
                 self.clients.get_mut(front.client.index).filter(|c| c.generation == front.client.generation);
             let from = at;
+            let mut ticket = None;
             let mut left = front.count;
             // A run of replies for one client is one write.
             while at < bytes.len() && left > 0 && !(bytes[at] == b'>' && link.scanner.at_boundary()) {
@@ -182,9 +195,14 @@ impl Worker {
                 }
             }
             let Some(client) = client else { continue };
+            if let Some(acks) = &mut self.acks
+                && (client.state.take_acknowledged() || client.state.may_acknowledge(link.scanner.at_boundary()))
+            {
+                ticket = Some(acks.hold(front.client, self.now));
+            }
             client.active = self.now;
             self.counts.sent += (at - from) as u64;
-            if pass(client, &bytes[from..at]).is_err() {
+            if client.pass(&bytes[from..at], ticket).is_err() {
                 self.close_client(front.client.index);
             } else {
                 self.after_replies(front.client);
@@ -234,7 +252,7 @@ impl Worker {
     pub(super) fn after_replies(&mut self, reference: ClientRef) {
         let limit = self.live.output_limit;
         let Some(client) = self.client(reference) else { return };
-        if client.out.len() > limit {
+        if client.unsaid() > limit {
             let session = client.state.id();
             self.shared.metrics.error("output_limit");
             tracing::warn!(session, limit, "a client that does not read its replies is disconnected");
@@ -263,12 +281,4 @@ impl Worker {
             self.queue_client(reference);
         }
     }
-}
-
-/// Sends what the client's socket takes and keeps the rest.
-fn pass(client: &mut super::client::Client, bytes: &[u8]) -> io::Result<()> {
-    if bytes.is_empty() {
-        return Ok(());
-    }
-    client.out.send_through(&mut client.socket, bytes)
 }

@@ -28,6 +28,13 @@ enum Way {
     Wait,
 }
 
+/// `SCRIPT KILL` and `FUNCTION KILL` write nothing, and must get through when nothing else does.
+fn ends_a_script(words: &[&[u8]]) -> bool {
+    let [name, what, ..] = words else { return false };
+    what.eq_ignore_ascii_case(b"kill")
+        && (name.eq_ignore_ascii_case(b"script") || name.eq_ignore_ascii_case(b"function"))
+}
+
 impl Worker {
     /// A client was accepted.
     pub(super) fn arrive(&mut self, arrival: Arrival) {
@@ -250,6 +257,21 @@ impl Worker {
         if ask.is_ours && argc == words.len() && self.clients[index].state.may_be_ours() {
             return self.answer_ourselves(index, words);
         }
+        if self.guards_writes && !ends_a_script(words) {
+            let (writes, queues) = (self.clients[index].state.writes(&ask), ask.queues_a_write());
+            let all = argc == words.len();
+            let stopped = match (writes, queues) {
+                (true, _) => self.stop_write(index, ask.name() == b"exec", all),
+                (_, true) => self.wait_for_barrier(index, all),
+                _ => None,
+            };
+            if let Some(done) = stopped {
+                return done;
+            }
+            if writes || queues {
+                self.clients[index].state.writes_unseen();
+            }
+        }
         let mut way = self.way(index, whole && ask.shareable);
         if way == Way::Home && !ask.is_plain() && self.clients[index].state.asks_itself() {
             // What silences replies would silence that one, too.
@@ -315,6 +337,17 @@ impl Worker {
             self.clients[index].waiting = true;
             return false;
         }
+        // Nobody knows what they do.
+        if self.guards_writes && !bytes.is_empty() {
+            if self.shared.durable.refuses().is_some() {
+                self.shared.metrics.error("journal_reject");
+                self.finish(index);
+                return true;
+            }
+            if let Some(done) = self.wait_for_barrier(index, true) {
+                return done;
+            }
+        }
         if self.clients[index].home.is_none()
             && let Err(no_way) = self.open_home(index)
         {
@@ -327,6 +360,9 @@ impl Worker {
             self.shared.metrics.error("client_protocol");
             client.state.close(&mut self.tee, now);
             client.scan.stop();
+        }
+        if !bytes.is_empty() {
+            client.state.writes_unseen();
         }
         self.send_home(index, bytes);
         true
@@ -343,7 +379,7 @@ impl Worker {
                     if shareable
                         && quiet
                         && in_flight < LANE_IN_FLIGHT_MAX
-                        && client.out.len() < CLIENT_OUT_HIGH
+                        && client.unsaid() < CLIENT_OUT_HIGH
                         && self
                             .links
                             .get(link)
@@ -356,7 +392,7 @@ impl Worker {
         }
         if shareable
             && client.state.is_free()
-            && client.out.len() < CLIENT_OUT_HIGH
+            && client.unsaid() < CLIENT_OUT_HIGH
             && self.shared.sharing == Sharing::Auto
             && let Some(link) = self.lane_for(index)
         {
@@ -432,7 +468,7 @@ impl Worker {
             NoWay::End => self.finish(index),
             NoWay::Say(sentence) => {
                 let client = &mut self.clients[index];
-                client.out.push(format!("-ERR {sentence}\r\n").as_bytes());
+                client.say(format!("-ERR {sentence}\r\n").as_bytes());
                 let reference = ClientRef { index, generation: client.generation };
                 self.client_writable(reference);
             }
@@ -442,7 +478,7 @@ impl Worker {
     /// All that the client will ever send was read and forwarded.
     fn client_ended(&mut self, index: usize) {
         let client = &mut self.clients[index];
-        let answered = client.in_flight() == 0 && client.out.is_empty();
+        let answered = client.in_flight() == 0 && client.unsaid() == 0;
         match client.home {
             // On a lane the others go on: the answers are waited for here.
             _ if client.on_lane && client.in_flight() > 0 => {}

@@ -30,6 +30,7 @@ impl Worker {
             self.next_check = self.now + TICK;
             self.check_clients();
             self.check_lanes();
+            self.check_acks();
         }
         let pause = match self.draining {
             Some(_) => TICK_DRAINING,

@@ -16,11 +16,13 @@ use std::time::Duration;
 
 use clap::Args;
 use redtape_journal::SyncPolicy;
-use redtape_proxy::{CaFiles, ClientTls, Config, KeyPair, ListenAddr, ServerTls};
+use redtape_proxy::{Ack, CaFiles, ClientTls, Config, KeyPair, ListenAddr, OnJournalFailure, ServerTls};
 
 pub(crate) use self::file::File;
 use self::options::Or;
-pub(crate) use self::options::{CaptureOptions, ClientOptions, Sync, TlsOptions, UpstreamTlsOptions};
+pub(crate) use self::options::{
+    CaptureOptions, ClientOptions, HousekeepingOptions, Sync, TlsOptions, UpstreamTlsOptions,
+};
 use super::url;
 use crate::exit::{Failure, USAGE};
 
@@ -35,6 +37,8 @@ const IN_FILE_ONLY: &str = "tls-sni-cert";
 pub(crate) struct FollowSettings {
     #[command(flatten)]
     pub(crate) capture: CaptureOptions,
+    #[command(flatten)]
+    pub(crate) housekeeping: HousekeepingOptions,
     #[command(flatten)]
     pub(crate) upstream_tls: UpstreamTlsOptions,
     #[command(flatten)]
@@ -91,6 +95,10 @@ impl FollowSettings {
         config.metrics = options.metrics;
         set(&mut config.sync, options.sync.map(policy));
         set(&mut config.segment_bytes, options.segment_mib.map(|m| m * MIB));
+        let keep = self.housekeeping.clone().or(file.group()?);
+        (config.retention, config.journal_max_size) = (keep.retention, keep.journal_max_size);
+        (config.snapshot_every, config.snapshot_at) = (keep.snapshot_every, keep.snapshot_at);
+        config.snapshot_rate = keep.snapshot_rate;
         config.upstream_tls = client_tls(self.upstream_tls.clone().or(file.group()?))?;
         Ok(config)
     }
@@ -122,6 +130,18 @@ impl ProxySettings {
         config.unix_socket_mode = options.unixsocketperm;
         set(&mut config.proxy_protocol, options.proxy_protocol);
         set(&mut config.sharing, options.sharing);
+        set(&mut config.ack, options.ack);
+        if config.ack == Ack::Journal {
+            if options.on_journal_failure == Some(OnJournalFailure::Pass) {
+                let why = "ack journal rejects writes that can't be journaled: take on-journal-failure out, or set it to reject";
+                return Err(Failure::new(USAGE, why).into());
+            }
+            config.on_journal_failure = OnJournalFailure::Reject;
+            if self.follow.capture.clone().or(file.group()?).sync.is_none() {
+                config.sync = SyncPolicy::Always;
+            }
+        }
+        set(&mut config.on_journal_failure, options.on_journal_failure);
         set(&mut config.max_clients, options.maxclients.map(|n| n as usize));
         set(&mut config.timeout, options.timeout.map(seconds));
         set(&mut config.tcp_keepalive, options.tcp_keepalive.map(seconds));

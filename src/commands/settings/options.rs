@@ -8,7 +8,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use redtape_proxy::{AuthClients, ByteSize, ListenAddr, Protocols, Sharing, SniCert, SocketMode, Switch};
+use redtape_proxy::{
+    Ack, AuthClients, ByteSize, ListenAddr, OnJournalFailure, Period, Protocols, Sharing, SniCert, SocketMode, Switch,
+    TimeOfDay,
+};
 use serde::Deserialize;
 
 use super::file::one_or_many;
@@ -53,6 +56,45 @@ pub(crate) struct CaptureOptions {
     pub(crate) segment_mib: Option<u64>,
 }
 
+/// What is kept of the journal, and when snapshots are taken.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "Retention and snapshots")]
+pub(crate) struct HousekeepingOptions {
+    /// Keep every moment of so much time restorable and remove what is older: 90s, 30m, 6h, 7d, 2w
+    /// [default: keep everything]
+    #[arg(long, env = "REDTAPE_RETENTION", value_name = "TIME")]
+    pub(crate) retention: Option<Period>,
+    /// Remove the oldest when segments and snapshots are larger than this, e.g. 10gb; wins over --retention
+    /// [default: no limit]
+    #[arg(long, env = "REDTAPE_JOURNAL_MAX_SIZE", value_name = "SIZE")]
+    pub(crate) journal_max_size: Option<ByteSize>,
+    /// Take a snapshot so long after the last one, e.g. 6h
+    #[arg(long, env = "REDTAPE_SNAPSHOT_EVERY", value_name = "TIME", conflicts_with = "snapshot_at")]
+    pub(crate) snapshot_every: Option<Period>,
+    /// Take a snapshot each day at this time: 03:00 (UTC) or, with its offset, 03:00+02:00
+    #[arg(long, env = "REDTAPE_SNAPSHOT_AT", value_name = "HH:MM")]
+    pub(crate) snapshot_at: Option<TimeOfDay>,
+    /// Receive no more of a snapshot in a second than this, e.g. 20mb. Meanwhile the server keeps what is written
+    /// for us: mind its client-output-buffer-limit for replicas [default: no limit]
+    #[arg(long, env = "REDTAPE_SNAPSHOT_RATE", value_name = "SIZE")]
+    pub(crate) snapshot_rate: Option<ByteSize>,
+}
+
+impl Or for HousekeepingOptions {
+    fn or(self, other: Self) -> Self {
+        // A schedule replaces the other kind, too.
+        let scheduled = self.snapshot_every.is_some() || self.snapshot_at.is_some();
+        Self {
+            retention: self.retention.or(other.retention),
+            journal_max_size: self.journal_max_size.or(other.journal_max_size),
+            snapshot_every: self.snapshot_every.or(other.snapshot_every.filter(|_| !scheduled)),
+            snapshot_at: self.snapshot_at.or(other.snapshot_at.filter(|_| !scheduled)),
+            snapshot_rate: self.snapshot_rate.or(other.snapshot_rate),
+        }
+    }
+}
+
 impl Or for CaptureOptions {
     fn or(self, other: Self) -> Self {
         Self {
@@ -87,6 +129,14 @@ pub(crate) struct ClientOptions {
     /// Whether clients share upstream connections where nothing can tell: auto or off [default: auto]
     #[arg(long, env = "REDTAPE_SHARING", value_name = "AUTO|OFF")]
     pub(crate) sharing: Option<Sharing>,
+    /// When a client hears that its write was done: upstream = when the server has done it; journal = when it is in
+    /// the journal and synced, so that what was acknowledged can always be restored [default: upstream]
+    #[arg(long, env = "REDTAPE_ACK", value_name = "UPSTREAM|JOURNAL")]
+    pub(crate) ack: Option<Ack>,
+    /// While the journal can't be written (disk full, I/O error): pass = writes go on and are missing in it, reject =
+    /// they are refused with -JOURNAL while reads go on; --ack journal always rejects [default: pass]
+    #[arg(long, env = "REDTAPE_ON_JOURNAL_FAILURE", value_name = "PASS|REJECT")]
+    pub(crate) on_journal_failure: Option<OnJournalFailure>,
     /// Clients at once [default: 10000]
     #[arg(long, env = "REDTAPE_MAXCLIENTS", value_name = "N")]
     pub(crate) maxclients: Option<u32>,
@@ -119,6 +169,8 @@ impl Or for ClientOptions {
             proxy_protocol: self.proxy_protocol.or(other.proxy_protocol),
             follow: self.follow.or(other.follow),
             sharing: self.sharing.or(other.sharing),
+            ack: self.ack.or(other.ack),
+            on_journal_failure: self.on_journal_failure.or(other.on_journal_failure),
             maxclients: self.maxclients.or(other.maxclients),
             timeout: self.timeout.or(other.timeout),
             tcp_keepalive: self.tcp_keepalive.or(other.tcp_keepalive),

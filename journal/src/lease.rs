@@ -1,0 +1,129 @@
+//! Who may remove what others are reading: locks that keep readers and pruning apart.
+//!
+//! | lock | held by | as long as |
+//! | --- | --- | --- |
+//! | `meta`, shared | whoever reads segments or snapshots: catalogs, verification, the opening of a writer | it reads |
+//! | `meta`, exclusive | whoever removes | one file is being removed |
+//! | `prune.lock`, exclusive | whoever removes | it plans and removes |
+//!
+//! Nothing is pulled away under a reader; a reader that comes while something is removed waits for
+//! that one file. `meta` is there in every journal and never replaced, so that a reader needs no right
+//! to write. Each lock ends with its process.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use crate::directory::{Directory, FILE_MODE};
+
+/// How often an exclusive lock is tried for: most readers are there for a moment only.
+const TRIES: u32 = 50;
+/// How long it waits in between.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Holds pruning off.
+#[derive(Debug)]
+pub(crate) struct ReadLease {
+    _file: Option<File>,
+}
+
+impl ReadLease {
+    /// Waits while a file is being removed. Where `meta` can't be locked (a copy on a foreign file
+    /// system), nobody can prune either.
+    pub(crate) fn take(dir: &Directory) -> Self {
+        let file = File::open(dir.meta()).ok().filter(|file| {
+            loop {
+                match flock(file, FlockOperation::LockShared) {
+                    Err(Errno::INTR) => {}
+                    other => return other.is_ok(),
+                }
+            }
+        });
+        Self { _file: file }
+    }
+}
+
+/// Nobody reads.
+#[derive(Debug)]
+pub(crate) struct RemovalLease {
+    _file: File,
+}
+
+impl RemovalLease {
+    /// `None` while somebody reads.
+    pub(crate) fn take(dir: &Directory) -> io::Result<Option<Self>> {
+        // For writing, as locks over a network ask for.
+        let file = File::options().read(true).write(true).open(dir.meta())?;
+        Ok(exclusive(&file)?.then_some(Self { _file: file }))
+    }
+}
+
+/// Nobody else removes.
+#[derive(Debug)]
+pub(crate) struct PruneLock {
+    _file: File,
+}
+
+impl PruneLock {
+    /// `None` while somebody else holds it.
+    pub(crate) fn take(dir: &Directory) -> io::Result<Option<Self>> {
+        let path: PathBuf = dir.prune_lock();
+        let file = File::options().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
+        Ok(exclusive(&file)?.then_some(Self { _file: file }))
+    }
+}
+
+fn exclusive(file: &File) -> io::Result<bool> {
+    for n in 1..=TRIES {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK | Errno::INTR) if n < TRIES => std::thread::sleep(PAUSE),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_share_and_a_remover_waits_for_all_of_them() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = Directory::new(root.path());
+        std::fs::write(dir.meta(), "{}").unwrap();
+        let (one, two) = (ReadLease::take(&dir), ReadLease::take(&dir));
+        assert!(RemovalLease::take(&dir).unwrap().is_none());
+        drop(one);
+        assert!(RemovalLease::take(&dir).unwrap().is_none());
+        drop(two);
+        let removal = RemovalLease::take(&dir).unwrap().unwrap();
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| ReadLease::take(&dir));
+            std::thread::sleep(Duration::from_millis(50));
+            assert!(!reader.is_finished(), "it waits");
+            drop(removal);
+            drop(reader.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn one_removes_at_a_time_and_a_reader_needs_no_rights() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = Directory::new(root.path());
+        let first = PruneLock::take(&dir).unwrap().unwrap();
+        assert!(PruneLock::take(&dir).unwrap().is_none());
+        drop(first);
+        assert!(PruneLock::take(&dir).unwrap().is_some());
+        // Without `meta` there is nothing to hold, and nothing to remove.
+        let _nothing = ReadLease::take(&dir);
+        assert!(RemovalLease::take(&dir).is_err());
+    }
+}

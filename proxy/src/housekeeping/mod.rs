@@ -1,0 +1,247 @@
+//! Housekeeping: scheduled snapshots, and the pruning of what retention no longer keeps.
+//!
+//! One thread looks at the clock once a second. When a snapshot is due, and none is running, it takes one; the
+//! last one's time is the journal's own, so that a restart changes nothing. It prunes after each snapshot
+//! and now and then; `redtape_journal`'s `prune` says what goes and what a crash leaves. Settings are looked up
+//! each time: SIGHUP changes them.
+//!
+//! What fails is logged, counted (`redtape_errors_total{kind="snapshot"|"prune"}`) and tried again.
+
+mod schedule;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use redtape_journal::{Catalog, ItemKind, Micros, PruneError, PrunePlan, Retention, SnapshotKind, prune};
+use tokio::sync::watch;
+
+pub(crate) use self::schedule::Schedule;
+use crate::commands::Running;
+use crate::config::Config;
+use crate::connect::Connector;
+use crate::metrics::Metrics;
+use crate::reload::Live;
+use crate::snapshot::{Taking, take};
+
+/// How often it is looked whether something is due.
+const TICK: Duration = Duration::from_secs(1);
+/// A snapshot that failed is tried again after this time, at most.
+const RETRY: Duration = Duration::from_mins(1);
+/// Retention is enforced at least this often; more often when little is kept.
+const PRUNE_EVERY: Duration = Duration::from_mins(1);
+/// A hundredth of what is kept is the least that is worth a look.
+const LOOKS: u32 = 100;
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub(crate) retention: Retention,
+    pub(crate) schedule: Option<Schedule>,
+    /// Bytes a second.
+    pub(crate) rate: Option<u64>,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        let keep = config.retention.map(|p| p.0);
+        let retention = Retention { keep, max_bytes: config.journal_max_size.map(|s| s.0) };
+        Self { retention, schedule: Schedule::of(config), rate: config.snapshot_rate.map(|r| r.0) }
+    }
+}
+
+impl Settings {
+    fn prune_every(&self) -> Duration {
+        self.retention.keep.map_or(PRUNE_EVERY, |keep| (keep / LOOKS).clamp(TICK, PRUNE_EVERY))
+    }
+}
+
+/// What it works on.
+pub(crate) struct Housekeeping {
+    /// The journal.
+    pub(crate) dir: PathBuf,
+    /// The server that is followed.
+    pub(crate) source: Connector,
+    pub(crate) live: Arc<ArcSwap<Live>>,
+    pub(crate) metrics: Metrics,
+    /// The place of the one snapshot, whoever asked for it.
+    pub(crate) snapshot_runs: Arc<AtomicBool>,
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// What it remembers from look to look.
+#[derive(Default)]
+struct Memory {
+    /// Moment of the last snapshot, as far as it was looked up.
+    last: Option<Micros>,
+    /// After a failure, no snapshot before this.
+    not_before: Option<Instant>,
+    /// When retention is enforced next.
+    prune_at: Option<Instant>,
+    /// What was last said of the size limit, so that it is said once.
+    said: (bool, bool),
+    /// Somebody reads, and that was said.
+    waits: bool,
+}
+
+impl Housekeeping {
+    /// Runs until `stop` says so; what is in work is given up then, and nothing of it stays.
+    pub(crate) fn start(self) -> std::io::Result<JoinHandle<()>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name("housekeeping".to_owned()).spawn(move || runtime.block_on(self.run()))
+    }
+
+    async fn run(self) {
+        let (mut memory, mut stop) = (Memory::default(), self.stop.clone());
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|on| *on) => return,
+                () = tokio::time::sleep(TICK) => {}
+            }
+            let settings = self.live.load().housekeeping;
+            tokio::select! {
+                _ = stop.wait_for(|on| *on) => return,
+                () = self.snapshot_if_due(&settings, &mut memory) => {}
+            }
+            if settings.retention.is_set() && memory.prune_at.is_none_or(|at| Instant::now() >= at) {
+                self.prune(&settings.retention, &mut memory);
+                memory.prune_at = Some(Instant::now() + settings.prune_every());
+            }
+        }
+    }
+
+    async fn snapshot_if_due(&self, settings: &Settings, memory: &mut Memory) {
+        let Some(schedule) = settings.schedule else { return };
+        // While nothing is captured, a snapshot would fit nowhere; other alarms say so.
+        let is_time = |last| schedule.next_due(Micros::now(), last) <= Micros::now();
+        let must_wait = memory.not_before.is_some_and(|at| Instant::now() < at);
+        if must_wait || !is_time(memory.last) || self.metrics.capture_state_now() != "streaming" {
+            return;
+        }
+        // A base may have been taken since it was looked up.
+        memory.last = self.last_snapshot();
+        if !is_time(memory.last) {
+            return;
+        }
+        let Some(running) = Running::begin(&self.snapshot_runs) else {
+            tracing::warn!("a snapshot is due, but another one is still running: this one is skipped");
+            self.metrics.snapshots.with_label_values(&["skipped"]).inc();
+            memory.last = Some(Micros::now());
+            return;
+        };
+        self.metrics.snapshot_running.set(1);
+        let _not_running = scope_end(|| self.metrics.snapshot_running.set(0));
+        let begun = Instant::now();
+        let taken = take(&self.dir, &self.source, Taking { kind: SnapshotKind::Scheduled, rate: settings.rate }).await;
+        drop(running);
+        match taken {
+            Ok(taken) => {
+                let seconds = begun.elapsed().as_secs_f64();
+                tracing::info!(lsn = taken.lsn.0, bytes = taken.bytes, seconds, "scheduled snapshot taken");
+                self.metrics.snapshots.with_label_values(&["taken"]).inc();
+                self.metrics.snapshot_duration_seconds.set(seconds);
+                self.metrics.snapshot_bytes.set(taken.bytes as i64);
+                self.metrics.snapshot_last_seconds.set(taken.ts.0 as f64 / 1e6);
+                (memory.last, memory.prune_at) = (Some(taken.ts), None);
+            }
+            Err(error) => {
+                let pause = match schedule {
+                    Schedule::Every(period) => period.min(RETRY),
+                    Schedule::At(_) => RETRY,
+                };
+                self.metrics.error("snapshot");
+                self.metrics.snapshots.with_label_values(&["failed"]).inc();
+                tracing::error!(%error, again_in_seconds = pause.as_secs(), "the scheduled snapshot failed");
+                memory.not_before = Some(Instant::now() + pause);
+            }
+        }
+    }
+
+    /// The moment of the newest base or scheduled snapshot. What was taken by hand does not shift the schedule.
+    fn last_snapshot(&self) -> Option<Micros> {
+        let catalog = Catalog::open(&self.dir).ok()?;
+        let ours = catalog.snapshots().iter().filter(|s| s.manifest.kind != SnapshotKind::Manual);
+        let last = ours.map(|s| s.manifest.ts).max();
+        self.metrics.snapshot_last_seconds.set(last.map_or(0.0, |ts| ts.0 as f64 / 1e6));
+        last
+    }
+
+    fn prune(&self, retention: &Retention, memory: &mut Memory) {
+        let mut on_removed = |item: &redtape_journal::PruneItem| {
+            let kind = if item.kind == ItemKind::Segment { "segment" } else { "snapshot" };
+            self.metrics.pruned_bytes.with_label_values(&[kind]).inc_by(item.bytes);
+            self.metrics.pruned_files.with_label_values(&[kind]).inc();
+        };
+        match prune(&self.dir, retention, Micros::now(), &mut on_removed, &|| *self.stop.borrow()) {
+            Ok(plan) => {
+                memory.waits = false;
+                self.pruned(&plan, memory);
+            }
+            Err(PruneError::Stopped) => {}
+            Err(error @ (PruneError::InUse { .. } | PruneError::Busy { .. })) => {
+                if !std::mem::replace(&mut memory.waits, true) {
+                    tracing::warn!("retention waits: {error}");
+                }
+            }
+            Err(error) => {
+                self.metrics.error("prune");
+                tracing::error!(%error, "what is older than the retention can't be removed");
+            }
+        }
+    }
+
+    fn pruned(&self, plan: &PrunePlan, memory: &mut Memory) {
+        self.metrics.prune_last_seconds.set(Micros::now().0 as f64 / 1e6);
+        let over = plan.shortfall.map_or(0, |s| s.bytes - s.limit);
+        self.metrics.over_limit_bytes.set(over as i64);
+        if let (false, Some(window)) = (plan.is_empty(), plan.windows_after.last()) {
+            self.metrics.window_start_seconds.set(window.from.0 as f64 / 1e6);
+            tracing::info!(
+                files = plan.removed().count(),
+                bytes = plan.bytes_before - plan.bytes_after,
+                restorable_from = %window.from,
+                "pruned by retention"
+            );
+        }
+        let (cut_short, short) = (plan.cut_short && plan.promised_from.is_some(), over > 0);
+        if cut_short && !memory.said.0 {
+            tracing::warn!("journal-max-size takes moments that retention would keep: raise it, or lower retention");
+        }
+        if short && !memory.said.1 {
+            tracing::warn!(
+                over_bytes = over,
+                "journal-max-size can't be met: the last base and what lies behind it stay; take snapshots more often"
+            );
+        }
+        // The first runs into it whenever the journal grows: once is enough.
+        memory.said = (memory.said.0 || cut_short, short);
+    }
+}
+
+/// Runs `end` when dropped, also when what is waited for is given up.
+fn scope_end<F: Fn()>(end: F) -> impl Drop {
+    struct End<F: Fn()>(F);
+    impl<F: Fn()> Drop for End<F> {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+    End(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn little_that_is_kept_is_looked_at_often() {
+        let every = |keep: Option<u64>| {
+            let retention = Retention { keep: keep.map(Duration::from_secs), max_bytes: None };
+            Settings { retention, schedule: None, rate: None }.prune_every().as_secs()
+        };
+        assert_eq!([every(Some(5)), every(Some(1800)), every(Some(604_800)), every(None)], [1, 18, 60, 60]);
+    }
+}

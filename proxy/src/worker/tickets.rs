@@ -1,0 +1,164 @@
+//! Which replies may go: pure.
+//!
+//! Replies that are read together share a ticket. For each ticket the server is asked once how far it is, after they
+//! were read: it says an offset at or behind all that they tell of. They go when the journal's mark covers it.
+//!
+//! Invariant: tickets are asked for, answered and covered in their order.
+
+use std::collections::VecDeque;
+
+use redtape_journal::ReplOffset;
+
+use crate::durable::Mark;
+
+/// What the server said for one ticket.
+#[derive(Debug)]
+struct Answered {
+    ticket: u64,
+    replid: String,
+    offset: ReplOffset,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Tickets {
+    /// For what is read now.
+    current: u64,
+    /// Something waits for `current`.
+    used: bool,
+    /// `None`: asked only to be heard of.
+    asked: VecDeque<Option<u64>>,
+    answered: VecDeque<Answered>,
+}
+
+impl Tickets {
+    /// A ticket for a reply that was just read.
+    pub(super) fn take(&mut self) -> u64 {
+        self.used = true;
+        self.current
+    }
+
+    /// Whether the server has to be asked now.
+    pub(super) fn ask(&mut self) -> bool {
+        if !std::mem::take(&mut self.used) {
+            return false;
+        }
+        self.asked.push_back(Some(self.current));
+        self.current += 1;
+        true
+    }
+
+    /// The server is asked for nobody.
+    pub(super) fn ask_for_nobody(&mut self) {
+        self.asked.push_back(None);
+    }
+
+    /// Some question has no answer yet.
+    pub(super) fn are_asked(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    /// The server's answer to the oldest question; false = nothing was asked.
+    pub(super) fn answered(&mut self, replid: String, offset: ReplOffset) -> bool {
+        let Some(ticket) = self.asked.pop_front() else { return false };
+        if let Some(ticket) = ticket {
+            self.answered.push_back(Answered { ticket, replid, offset });
+        }
+        true
+    }
+
+    /// The newest ticket that the mark covers; those before it are covered as well.
+    pub(super) fn covered(&mut self, mark: &Mark) -> Option<u64> {
+        let mut newest = None;
+        while let Some(answered) = self.answered.pop_front_if(|a| mark.covers(&a.replid, a.offset)) {
+            newest = Some(answered.ticket);
+        }
+        newest
+    }
+
+    /// Some ticket is not covered yet.
+    pub(super) fn wait(&self) -> bool {
+        self.used || !self.asked.is_empty() || !self.answered.is_empty()
+    }
+
+    /// Nobody can say any more how far the server was: what waits now is never covered.
+    pub(super) fn forget(&mut self) {
+        self.current += 1;
+        self.used = false;
+        self.asked.clear();
+        self.answered.clear();
+    }
+
+    /// What waits for this ticket or one before it has waited too long.
+    pub(super) fn forget_until(&mut self, ticket: u64) {
+        self.answered.retain(|a| a.ticket > ticket);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(replid: &str, offset: u64) -> Mark {
+        Mark { replid: replid.into(), offset: ReplOffset(offset) }
+    }
+
+    #[test]
+    fn replies_go_when_what_the_server_said_after_them_is_durable() {
+        let mut tickets = Tickets::default();
+        assert!(!tickets.ask() && !tickets.wait());
+        let first = tickets.take();
+        assert_eq!(tickets.take(), first, "read together, asked for together");
+        assert!(tickets.ask() && !tickets.ask() && tickets.wait());
+        let second = tickets.take();
+        assert!(second > first);
+        assert_eq!(tickets.covered(&mark("one", 1000)), None, "the server has said nothing yet");
+        assert!(tickets.answered("one".to_owned(), ReplOffset(100)));
+        assert!(!tickets.answered("one".to_owned(), ReplOffset(100)), "the second was not asked for yet");
+        assert!(tickets.ask());
+        assert!(tickets.answered("one".to_owned(), ReplOffset(200)));
+        assert_eq!(tickets.covered(&mark("one", 99)), None);
+        assert_eq!(tickets.covered(&mark("two", 1000)), None, "another history");
+        assert_eq!(tickets.covered(&mark("one", 150)), Some(first));
+        assert_eq!(tickets.covered(&mark("one", 150)), None);
+        assert_eq!(tickets.covered(&mark("one", 200)), Some(second));
+        assert!(!tickets.wait());
+    }
+
+    #[test]
+    fn a_question_for_nobody_holds_nobody_up() {
+        let mut tickets = Tickets::default();
+        tickets.ask_for_nobody();
+        tickets.take();
+        assert!(tickets.ask() && tickets.are_asked());
+        assert!(tickets.answered("gone".to_owned(), ReplOffset(9)));
+        assert!(tickets.answered("one".to_owned(), ReplOffset(1)));
+        assert!(!tickets.are_asked());
+        assert_eq!(tickets.covered(&mark("one", 1)), Some(0));
+    }
+
+    #[test]
+    fn a_ticket_is_not_passed_by_a_later_one() {
+        let mut tickets = Tickets::default();
+        for (replid, offset) in [("old", 500), ("new", 10)] {
+            tickets.take();
+            assert!(tickets.ask() && tickets.answered(replid.to_owned(), ReplOffset(offset)));
+        }
+        // What was written before the history changed is not known to be on the disk.
+        assert_eq!(tickets.covered(&mark("new", 1000)), None);
+        tickets.forget_until(0);
+        assert_eq!(tickets.covered(&mark("new", 1000)), Some(1));
+    }
+
+    #[test]
+    fn without_the_server_nothing_that_waits_is_covered() {
+        let mut tickets = Tickets::default();
+        let lost = tickets.take();
+        assert!(tickets.ask());
+        tickets.take();
+        tickets.forget();
+        assert!(!tickets.wait() && !tickets.ask());
+        assert!(!tickets.answered("one".to_owned(), ReplOffset(1)));
+        assert!(tickets.take() > lost + 1, "what comes now waits for another ticket");
+    }
+}

@@ -1,0 +1,231 @@
+//! `redtape journal prune` and `redtape snapshot rm`: what goes is shown, confirmed, and removed.
+
+// The comments on arguments are their help texts.
+#![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use redtape_journal::{
+    ItemKind, Micros, PruneError, PruneItem, PrunePlan, Retention, SnapshotKind, Why, Window, plan_prune, plan_removal,
+    prune, remove_snapshots,
+};
+use redtape_proxy::{ByteSize, Period};
+use serde_json::{Value, json};
+
+use super::journal::{bytes, catalog_failure, count, out};
+use crate::exit::{DATAERR, Failure, IOERR, TEMPFAIL, USAGE};
+
+/// `redtape journal prune`.
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Directory of the journal.
+    #[arg(long, alias = "from", env = "REDTAPE_DIR", value_name = "DIR", default_value = "redtape-journal")]
+    dir: PathBuf,
+    /// Keep every moment of so much time before the newest one restorable: 90s, 30m, 6h, 7d, 2w.
+    #[arg(long, env = "REDTAPE_RETENTION", value_name = "TIME")]
+    retention: Option<Period>,
+    /// Remove the oldest until segments and snapshots are not larger than this, e.g. 10gb. It wins over --retention;
+    /// the last base and what lies behind it always stay.
+    #[arg(long, env = "REDTAPE_JOURNAL_MAX_SIZE", value_name = "SIZE")]
+    max_size: Option<ByteSize>,
+    #[command(flatten)]
+    how: How,
+}
+
+/// `redtape snapshot rm`.
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// Names of snapshots, as `redtape snapshot ls` prints them.
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    /// Directory of the journal.
+    #[arg(long, alias = "from", env = "REDTAPE_DIR", value_name = "DIR", default_value = "redtape-journal")]
+    dir: PathBuf,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Debug, Args)]
+struct How {
+    /// Show what would go, and why, and change nothing.
+    #[arg(long)]
+    plan: bool,
+    /// Remove without asking.
+    #[arg(long)]
+    yes: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prunes, or says what pruning would do.
+pub(crate) fn run(args: &PruneArgs) -> anyhow::Result<ExitCode> {
+    let retention = Retention { keep: args.retention.map(|p| p.0), max_bytes: args.max_size.map(|s| s.0) };
+    if !retention.is_set() {
+        let message = "say what to keep: --retention 7d, --max-size 10gb, or both (--plan shows what would go)";
+        return Err(Failure::new(USAGE, message).into());
+    }
+    let now = Micros::now();
+    let plan = plan_prune(&args.dir, &retention, now).map_err(failure)?;
+    carry_out(&args.dir, &args.how, &plan, || {
+        // Planned anew, as somebody else may have pruned meanwhile.
+        prune(&args.dir, &retention, now, &mut |_| {}, &|| false)
+    })
+}
+
+/// Removes snapshots by name.
+pub(crate) fn remove(args: &RemoveArgs) -> anyhow::Result<ExitCode> {
+    let plan = plan_removal(&args.dir, &args.names).map_err(failure)?;
+    carry_out(&args.dir, &args.how, &plan, || remove_snapshots(&args.dir, &args.names))
+}
+
+fn carry_out(
+    dir: &Path,
+    how: &How,
+    plan: &PrunePlan,
+    act: impl FnOnce() -> Result<PrunePlan, PruneError>,
+) -> anyhow::Result<ExitCode> {
+    if how.plan {
+        return show(dir, how, plan, false);
+    }
+    if !plan.is_empty() && !how.yes {
+        confirm(dir, plan)?;
+    }
+    let done = act().map_err(failure)?;
+    show(dir, how, &done, true)
+}
+
+fn confirm(dir: &Path, plan: &PrunePlan) -> anyhow::Result<()> {
+    if !std::io::stdin().is_terminal() {
+        let message = format!("{} would go; add --yes to remove them, or --plan to see them", what_goes(plan));
+        return Err(Failure::new(USAGE, message).into());
+    }
+    write!(std::io::stderr(), "{}Remove {} for good? [y/N] ", text(dir, plan, false)?, what_goes(plan))?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    Err(Failure::new(USAGE, "nothing was removed").into())
+}
+
+fn show(dir: &Path, how: &How, plan: &PrunePlan, done: bool) -> anyhow::Result<ExitCode> {
+    let text = if how.json { format!("{}\n", as_json(dir, plan, done)) } else { text(dir, plan, done)? };
+    out(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `2 segments and 1 snapshot (1.2 GiB)`.
+fn what_goes(plan: &PrunePlan) -> String {
+    let of = |segments: bool| plan.removed().filter(|i| (i.kind == ItemKind::Segment) == segments).count() as u64;
+    let all = [(of(true), "segment", "segments"), (of(false), "snapshot", "snapshots")];
+    let parts: Vec<String> =
+        all.into_iter().filter(|(n, ..)| *n > 0).map(|(n, one, many)| count(n, one, many)).collect();
+    format!("{} ({})", parts.join(" and "), bytes(plan.bytes_before - plan.bytes_after))
+}
+
+fn text(dir: &Path, plan: &PrunePlan, done: bool) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    for item in &plan.items {
+        // What stays for a reason of its own is worth a line, the rest is in the windows.
+        let verdict = if item.goes {
+            if done { "removed" } else { "goes" }
+        } else if matches!(item.why, Why::Manual | Why::Foreign) {
+            "stays"
+        } else {
+            continue;
+        };
+        let (file, size) = (name(dir, &item.path), bytes(item.bytes));
+        writeln!(text, "{verdict:<8} {file}  {size:>9}  {}  {}", item.to, item.why)?;
+    }
+    let remain = bytes(plan.bytes_after);
+    match (plan.is_empty(), done) {
+        (true, _) => writeln!(text, "nothing to remove: {remain}")?,
+        (false, true) => writeln!(text, "removed {}; {remain} remain", what_goes(plan))?,
+        (false, false) => writeln!(text, "{} would go; {remain} would remain", what_goes(plan))?,
+    }
+    if !plan.windows_after.is_empty() {
+        writeln!(text, "\nWhat can be restored{}:", if plan.is_empty() || done { "" } else { " afterwards" })?;
+    }
+    for Window { from, to, from_lsn, to_lsn, timeline, .. } in &plan.windows_after {
+        if from == to {
+            writeln!(text, "  {from}   LSN {from_lsn}   timeline {timeline}   this moment only")?;
+        } else {
+            writeln!(text, "  {from} .. {to}   LSN {from_lsn} .. {to_lsn}   timeline {timeline}")?;
+        }
+    }
+    for note in notes(plan) {
+        writeln!(text, "\nnote: {note}")?;
+    }
+    Ok(text)
+}
+
+fn notes(plan: &PrunePlan) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let (true, Some(from)) = (plan.cut_short, plan.promised_from) {
+        notes.push(format!("the size limit takes moments that --retention would keep (from {from} on)"));
+    }
+    if let Some(short) = &plan.shortfall {
+        let manual = match short.manual_bytes {
+            0 => String::new(),
+            n => format!("; {} are snapshots taken by hand (`redtape snapshot rm`)", bytes(n)),
+        };
+        notes.push(format!(
+            "the limit of {} can't be met: {} remain, as the last base and what lies behind it stay{manual}. A newer snapshot makes older ones dispensable (`redtape snapshot create`, --snapshot-every)",
+            bytes(short.limit),
+            bytes(short.bytes),
+        ));
+    }
+    for mark in &plan.lost_marks {
+        notes.push(format!("mark:{} ({}) can no longer be restored", mark.shown_name(), mark.ts));
+    }
+    notes
+}
+
+fn name(dir: &Path, file: &Path) -> String {
+    file.strip_prefix(dir).unwrap_or(file).display().to_string()
+}
+
+fn as_json(dir: &Path, plan: &PrunePlan, done: bool) -> Value {
+    let kind = |item: &PruneItem| match item.kind {
+        ItemKind::Segment => "segment",
+        ItemKind::Snapshot(SnapshotKind::Base) => "base",
+        ItemKind::Snapshot(SnapshotKind::Scheduled) => "scheduled",
+        ItemKind::Snapshot(SnapshotKind::Manual) => "manual",
+    };
+    let windows = |all: &[Window]| -> Vec<Value> {
+        let window = |w: &Window| json!({"timeline": w.timeline.0, "from": w.from.to_string(), "from_us": w.from.0, "from_lsn": w.from_lsn.0, "to": w.to.to_string(), "to_us": w.to.0, "to_lsn": w.to_lsn.0});
+        all.iter().map(window).collect()
+    };
+    json!({
+        "done": done,
+        "items": plan.items.iter().map(|i| json!({
+            "file": name(dir, &i.path), "kind": kind(i), "timeline": i.timeline.0, "first_lsn": i.first_lsn.0, "last_lsn": i.last_lsn.0,
+            "from_us": i.from.0, "to_us": i.to.0, "bytes": i.bytes, "goes": i.goes, "why": i.why.to_string(),
+        })).collect::<Vec<_>>(),
+        "bytes_before": plan.bytes_before,
+        "bytes_after": plan.bytes_after,
+        "promised_from_us": plan.promised_from.map(|p| p.0),
+        "cut_short": plan.cut_short,
+        "limit_met": plan.shortfall.is_none(),
+        "windows_before": windows(&plan.windows_before),
+        "windows_after": windows(&plan.windows_after),
+        "lost_marks": plan.lost_marks.iter().map(|m| json!({"name": m.name, "ts": m.ts.to_string(), "ts_us": m.ts.0, "lsn": m.lsn.0})).collect::<Vec<_>>(),
+        "notes": notes(plan),
+    })
+}
+
+fn failure(error: PruneError) -> Failure {
+    let code = match error {
+        PruneError::Open(error) => return catalog_failure(error),
+        PruneError::Busy { .. } | PruneError::InUse { .. } | PruneError::Stopped => TEMPFAIL,
+        PruneError::Base { .. } => DATAERR,
+        PruneError::NoSnapshot { .. } | PruneError::LastBase { .. } => USAGE,
+        PruneError::Io { .. } => IOERR,
+    };
+    Failure::new(code, error)
+}
