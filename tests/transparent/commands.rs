@@ -567,10 +567,12 @@ impl Request {
         self.parts.iter().any(|p| matches!(p, Part::Bytes(b) if b.eq_ignore_ascii_case(b"BCAST")))
     }
 
+    /// Or change how a redirected invalidation is said, or whether: in RESP2 a session that listens to none gets none.
     pub fn may_end_tracking(&self) -> bool {
         let is_tracking = |p: &Part| matches!(p, Part::Bytes(b) if b.eq_ignore_ascii_case(b"TRACKING"));
         let name = self.name();
-        name == b"RESET" || name == b"QUIT" || name == b"CLIENT" && self.parts.get(1).is_some_and(is_tracking)
+        [&b"RESET"[..], b"QUIT", b"HELLO"].contains(&name.as_slice())
+            || name == b"CLIENT" && self.parts.get(1).is_some_and(is_tracking)
     }
 
     pub fn is_client_reply(&self) -> bool {
