@@ -140,6 +140,8 @@ pub(crate) struct ReplyTracker {
     ours: usize,
     binding: usize,
     subscribed: [usize; 3],
+    /// The server has agreed to MULTI, and the transaction has not ended.
+    in_multi: bool,
     lost: bool,
     /// RESP3: pushes have their own type.
     pub(crate) resp3: bool,
@@ -218,6 +220,9 @@ impl ReplyTracker {
         }
         let first = frame.first.as_bytes();
         let confirmation = matches!(frame.kind, b'*' | b'>').then(|| confirmed(first)).flatten();
+        if confirmation.is_some() {
+            self.unqueue();
+        }
         if let Some((kind, _)) = confirmation
             && matches!(self.front(), Some(Intent::Subscribe(_) | Intent::UnsubscribeAll(..)))
         {
@@ -242,7 +247,24 @@ impl ReplyTracker {
             Intent::Raw if !error => self.lost = true,
             _ => {}
         }
+        match &pending.intent {
+            Intent::Multi if !error => self.in_multi = true,
+            Intent::Discard | Intent::Reset if !error => self.in_multi = false,
+            Intent::Exec => self.in_multi = false,
+            _ => {}
+        }
         Some(Answered { pending, error, kind: frame.kind, line: frame.line })
+    }
+
+    /// MULTI was refused: a subscription that was sent behind it is confirmed as any.
+    fn unqueue(&mut self) {
+        if let Some(Pending { intent, .. }) = self.pending.front_mut()
+            && !self.in_multi
+            && let Intent::Queued(inner) = intent
+            && matches!(**inner, Intent::Subscribe(_) | Intent::UnsubscribeAll(..))
+        {
+            *intent = std::mem::replace(inner, Intent::Plain);
+        }
     }
 
     fn confirm(&mut self, kind: Kind, frame: &Frame) -> Option<Answered> {
@@ -353,6 +375,35 @@ mod tests {
         assert_eq!(play(&mut t, b"*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nx\r\n"), [Intent::Plain]);
         assert_eq!(play(&mut t, b"+OK\r\n+1700000000.1 [0 a] \"get\"\r\n"), [Intent::Raw]);
         assert!(t.is_lost());
+    }
+
+    /// As in RESP2 with a subscription, or for a user who may not MULTI.
+    #[test]
+    fn subscriptions_behind_a_refused_multi_are_confirmed_by_themselves() {
+        let queued = |intent| Intent::Queued(Box::new(intent));
+        let mut t = ReplyTracker::default();
+        expect(
+            &mut t,
+            &[
+                Intent::Multi,
+                queued(Intent::Plain),
+                queued(Intent::UnsubscribeAll(Kind::Pattern, None)),
+                queued(Intent::Subscribe(2)),
+                Intent::Plain,
+            ],
+        );
+        let done = play(
+            &mut t,
+            b"-NOPERM no\r\n:1\r\n*3\r\n$12\r\npunsubscribe\r\n$-1\r\n:0\r\n*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n*3\r\n$9\r\nsubscribe\r\n$1\r\nb\r\n:2\r\n-ERR no\r\n",
+        );
+        let unsubscribed = Intent::UnsubscribeAll(Kind::Pattern, Some(0));
+        assert_eq!(done, [Intent::Multi, queued(Intent::Plain), unsubscribed, Intent::Subscribe(0), Intent::Plain]);
+        assert!(t.subscribed());
+
+        let mut t = ReplyTracker { resp3: true, ..ReplyTracker::default() };
+        expect(&mut t, &[Intent::Multi, queued(Intent::UnsubscribeAll(Kind::Shard, None)), Intent::Plain]);
+        let done = play(&mut t, b"+OK\r\n>3\r\n$12\r\nsunsubscribe\r\n$1\r\na\r\n:0\r\n+QUEUED\r\n");
+        assert_eq!(done, [Intent::Multi, queued(Intent::UnsubscribeAll(Kind::Shard, None))]);
     }
 
     #[test]
