@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::crypto::KeyFault;
 use crate::types::{Lsn, Micros};
 
 /// The LSNs and times that a piece of damage affects, as far as they are known.
@@ -117,6 +118,14 @@ pub enum OpenError {
         /// Expected and found.
         damage: Box<Damage>,
     },
+    /// It can't be decrypted.
+    #[error("cannot decrypt {}: {fault}", file.display())]
+    Key {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        fault: KeyFault,
+    },
     /// The file system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -177,6 +186,14 @@ pub enum ReadError {
         lsn: Lsn,
         /// The cause.
         source: std::io::Error,
+    },
+    /// It can't be decrypted.
+    #[error("cannot decrypt {}: {fault}", file.display())]
+    Key {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        fault: KeyFault,
     },
     /// The journal doesn't have this timeline.
     #[error("the journal has no timeline {0}")]

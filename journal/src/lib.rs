@@ -25,9 +25,11 @@
 
 mod block;
 mod catalog;
+mod crypto;
 mod directory;
 mod encoding;
 mod error;
+mod filter;
 mod lease;
 mod lock;
 mod marks;
@@ -46,7 +48,8 @@ mod verify;
 mod writer;
 
 pub use block::{Block, BlockBuilder, MAX_GROUP_BYTES};
-pub use catalog::{AtOffset, Catalog, Cut, Gap, GroupReader, SegmentInfo, TimelineInfo, Window};
+pub use catalog::{AtOffset, Catalog, Cut, Gap, GroupReader, Searched, SegmentInfo, TimelineInfo, Window};
+pub use crypto::{KeyFault, Keyring, KeyringError};
 pub use error::{Damage, GroupTooLarge, OpenError, ReadError, Span, StoreError, SubmitError};
 pub use marks::{add_mark, add_new_mark};
 pub use meta::Meta;
@@ -56,9 +59,9 @@ pub use prune::{
     remove_snapshots,
 };
 pub use segment::name::SegmentName;
-pub use snapshot::{SnapshotInfo, SnapshotKind, SnapshotManifest, SnapshotWriter};
+pub use snapshot::{SnapshotEncryption, SnapshotInfo, SnapshotKind, SnapshotManifest, SnapshotReader, SnapshotWriter};
 pub use types::*;
-pub use verify::{Problem, VerifyProgress, VerifyReport, verify};
+pub use verify::{Problem, VerifyProgress, VerifyReport, verify, verify_with};
 pub use writer::{MAX_QUEUED_BYTES, Progress, TimelineStart, Watermarks, Writer};
 
 /// The newest format that this version reads, and the one that it writes.

@@ -38,16 +38,7 @@ impl Meta {
 
     /// The id as bytes.
     pub(crate) fn id(&self) -> Option<[u8; 16]> {
-        let text = self.journal_id.as_bytes();
-        let mut id = [0; 16];
-        if text.len() != 32 {
-            return None;
-        }
-        for (byte, pair) in id.iter_mut().zip(text.chunks(2)) {
-            let digit = |b: u8| char::from(b).to_digit(16);
-            *byte = (digit(pair[0])? * 16 + digit(pair[1])?) as u8;
-        }
-        Some(id)
+        unhex(&self.journal_id)
     }
 
     /// Reads it; `None` if there is none.
@@ -82,6 +73,19 @@ impl Meta {
         json.push(b'\n');
         write_atomically(&path, &json).map_err(OpenError::io("write", &path))
     }
+}
+
+/// Bytes from as many pairs of hex digits.
+pub(crate) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    if text.len() != 2 * N {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        let digit = |b: u8| char::from(b).to_digit(16);
+        *byte = (digit(pair[0])? * 16 + digit(pair[1])?) as u8;
+    }
+    Some(bytes)
 }
 
 /// Lower-case hex digits.

@@ -2,14 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 
 use crate::block::BlockBuilder;
 use crate::catalog::Catalog;
+use crate::crypto::{Keyring, Random};
 use crate::error::{GroupTooLarge, OpenError};
 use crate::open::{Environment, Journal, OpenOptions, Recovered, SyncPolicy};
-use crate::types::{Group, GroupRef, Lsn, Micros, Origin, OriginKind, Record, RecordRef, ReplOffset, TimelineId};
+use crate::types::{
+    Group, GroupRef, KeysAt, Lsn, Micros, Origin, OriginKind, Record, RecordRef, ReplOffset, TimelineId,
+};
 use crate::writer::{TimelineStart, Writer};
 
 /// A group to be written; time and offset are relative to the predecessor.
@@ -21,6 +25,8 @@ pub(crate) struct OwnedGroup {
     pub(crate) atomic: bool,
     pub(crate) offset_delta: u32,
     pub(crate) records: Vec<(u32, Vec<Vec<u8>>)>,
+    /// Which arguments of each record are keys; those that are not there count as not known.
+    pub(crate) keys: Option<Vec<usize>>,
 }
 
 impl OwnedGroup {
@@ -33,13 +39,24 @@ impl OwnedGroup {
             atomic: false,
             offset_delta: arg.len() as u32,
             records: vec![(0, vec![arg.to_vec()])],
+            keys: None,
+        }
+    }
+
+    /// `SET key value`, likewise.
+    pub(crate) fn set(db: u32, key: &[u8], value: &[u8]) -> Self {
+        Self {
+            records: vec![(db, vec![b"SET".to_vec(), key.to_vec(), value.to_vec()])],
+            keys: Some(vec![1]),
+            ..Self::simple(key)
         }
     }
 
     pub(crate) fn push(&self, builder: &mut BlockBuilder) -> Result<Lsn, GroupTooLarge> {
         let args: Vec<Vec<&[u8]>> = self.records.iter().map(|(_, a)| a.iter().map(Vec::as_slice).collect()).collect();
+        let keys = self.keys.as_ref().map_or(KeysAt::Unknown, |keys| KeysAt::Arguments(keys));
         let records: Vec<RecordRef<'_>> =
-            self.records.iter().zip(&args).map(|((db, _), args)| RecordRef { db: *db, args }).collect();
+            self.records.iter().zip(&args).map(|((db, _), args)| RecordRef { db: *db, args, keys }).collect();
         builder.push(&GroupRef {
             ts: Micros(builder.last_ts().0 + i64::from(self.ts_delta)),
             slack: self.slack,
@@ -58,6 +75,7 @@ impl OwnedGroup {
             lsn: Lsn(lsn.0 + n as u64),
             db: *db,
             args: args.iter().map(|a| bytes::Bytes::copy_from_slice(a)).collect(),
+            keys: self.keys.clone().filter(|keys| keys.iter().all(|at| *at < args.len())).map(Into::into),
         };
         Group {
             ts: last.0,
@@ -97,14 +115,16 @@ pub(crate) fn any_group() -> impl Strategy<Value = OwnedGroup> {
         any::<bool>(),
         0u32..1000,
         prop::collection::vec(record, 1..4),
+        prop::option::of(prop::collection::vec(0usize..3, 0..3)),
     )
-        .prop_map(|(ts_delta, slack, origin, atomic, offset_delta, records)| OwnedGroup {
+        .prop_map(|(ts_delta, slack, origin, atomic, offset_delta, records, keys)| OwnedGroup {
             ts_delta,
             slack,
             origin: Arc::new(origin),
             atomic,
             offset_delta,
             records,
+            keys,
         })
 }
 
@@ -118,7 +138,13 @@ pub(crate) const NOW: Micros = Micros(1_795_000_000_000_000);
 pub(crate) const JOURNAL_ID: [u8; 16] = *b"journal in tests";
 
 pub(crate) fn options(segment_bytes: u64) -> OpenOptions {
-    OpenOptions { segment_bytes, sync: SyncPolicy::No, source: "redis://localhost".to_owned() }
+    OpenOptions {
+        segment_bytes,
+        sync: SyncPolicy::No,
+        pack: true,
+        keyring: Keyring::default(),
+        source: "redis://localhost".to_owned(),
+    }
 }
 
 /// A directory in memory where there is one: thousands of syncs cost nothing there.
@@ -129,7 +155,7 @@ fn scratch_dir() -> tempfile::TempDir {
 /// A journal with what must be read from it.
 pub(crate) struct Fixture {
     pub(crate) root: tempfile::TempDir,
-    pub(crate) segment_bytes: u64,
+    pub(crate) options: OpenOptions,
     pub(crate) writer: Option<Writer>,
     pub(crate) builder: BlockBuilder,
     /// For each timeline its groups.
@@ -140,16 +166,30 @@ pub(crate) struct Fixture {
 impl Fixture {
     /// A new journal without a timeline.
     pub(crate) fn new(segment_bytes: u64) -> Self {
+        Self::with(options(segment_bytes))
+    }
+
+    /// The same, opened in another way.
+    pub(crate) fn with(options: OpenOptions) -> Self {
+        Self::with_random(options, counted)
+    }
+
+    pub(crate) fn with_random(options: OpenOptions, random: Random) -> Self {
         let root = scratch_dir();
-        let (writer, recovered) = open(root.path(), segment_bytes).unwrap();
+        let (writer, recovered) = open_in(root.path(), options.clone(), random).unwrap();
         let builder = BlockBuilder::new(Lsn(1), Micros(0), ReplOffset(0), 0);
         let expected = Vec::new();
-        Self { root, segment_bytes, writer: Some(writer), builder, expected, recovered }
+        Self { root, options, writer: Some(writer), builder, expected, recovered }
     }
 
     /// A journal with timeline 1 and these blocks, closed.
     pub(crate) fn closed(segment_bytes: u64, blocks: &[Vec<OwnedGroup>]) -> Self {
-        let mut fixture = Self::new(segment_bytes);
+        Self::closed_with(options(segment_bytes), blocks)
+    }
+
+    /// The same, opened in another way.
+    pub(crate) fn closed_with(options: OpenOptions, blocks: &[Vec<OwnedGroup>]) -> Self {
+        let mut fixture = Self::with(options);
         fixture.timeline();
         for block in blocks {
             fixture.block(block);
@@ -208,7 +248,7 @@ impl Fixture {
 
     /// Opens again; writing goes on where recovery says.
     pub(crate) fn reopen(&mut self) {
-        let (writer, recovered) = open(self.root.path(), self.segment_bytes).unwrap();
+        let (writer, recovered) = open_with(self.root.path(), self.options.clone()).unwrap();
         self.writer = Some(writer);
         if let Some(last) = &recovered.last {
             let next = Lsn(last.last_lsn.0 + 1);
@@ -228,7 +268,7 @@ impl Fixture {
 
     /// Reads everything through a new catalog and compares.
     pub(crate) fn check(&self) {
-        let catalog = Catalog::open(self.dir()).unwrap();
+        let catalog = Catalog::open_with(self.dir(), &self.options.keyring).unwrap();
         for (id, expected) in &self.expected {
             let read: Vec<Group> = catalog.groups(Lsn(0), *id).collect::<Result<_, _>>().unwrap();
             assert_eq!(&read, expected, "timeline {id}");
@@ -239,6 +279,7 @@ impl Fixture {
     pub(crate) fn segments(&self) -> Vec<PathBuf> {
         let mut paths: Vec<PathBuf> =
             std::fs::read_dir(self.dir().join("segments")).unwrap().map(|e| e.unwrap().path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|e| e == "seg"));
         paths.sort();
         paths
     }
@@ -248,9 +289,34 @@ impl Fixture {
     }
 }
 
+/// "Randomness" that never comes twice in a process, and is the same in each.
+#[expect(clippy::unnecessary_wraps, reason = "a `Random` may fail")]
+pub(crate) fn counted(bytes: &mut [u8]) -> std::io::Result<()> {
+    static DRAWN: AtomicU64 = AtomicU64::new(1);
+    let n = DRAWN.fetch_add(1, Ordering::Relaxed);
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&n.to_le_bytes()).finalize_xof().fill(bytes);
+    Ok(())
+}
+
+/// Keys of tests: `one`, then `two`; the last one is current.
+pub(crate) fn keyring(ids: &[&str]) -> Keyring {
+    let keys: Vec<String> = ids.iter().map(|id| format!("{id}:{}", blake3::hash(id.as_bytes()))).collect();
+    Keyring::parse(&keys.join("\n")).unwrap()
+}
+
 /// Opens with the fixed clock and id.
 pub(crate) fn open(dir: &Path, segment_bytes: u64) -> Result<(Writer, Recovered), OpenError> {
-    let environment = Environment { now: || NOW, new_id: || Ok(JOURNAL_ID) };
-    let (journal, recovered) = Journal::open_in(environment, dir, options(segment_bytes))?;
+    open_with(dir, options(segment_bytes))
+}
+
+/// The same, in another way.
+pub(crate) fn open_with(dir: &Path, options: OpenOptions) -> Result<(Writer, Recovered), OpenError> {
+    open_in(dir, options, counted)
+}
+
+fn open_in(dir: &Path, options: OpenOptions, random: Random) -> Result<(Writer, Recovered), OpenError> {
+    let environment = Environment { now: || NOW, new_id: || Ok(JOURNAL_ID), random };
+    let (journal, recovered) = Journal::open_in(environment, dir, options)?;
     Ok((journal.start(|_| ()), recovered))
 }

@@ -16,9 +16,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
+use crate::crypto::{Keyring, Random};
 use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir};
 use crate::error::OpenError;
 use crate::lease::ReadLease;
@@ -28,7 +30,7 @@ use crate::recover::{Cut, Plan, Resume, decide, torn_name};
 use crate::segment::load::{list_segments, load_segment};
 use crate::snapshot::clean_snapshots;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
-use crate::writer::{Appender, Progress, Writer};
+use crate::writer::{Appender, AppenderOptions, Progress, Writer, remove_unfinished};
 
 /// How much is copied at once into the quarantine.
 const COPY_CHUNK: usize = 1 << 20;
@@ -54,13 +56,23 @@ pub struct OpenOptions {
     pub segment_bytes: u64,
     /// When data is synced.
     pub sync: SyncPolicy,
+    /// A segment that is sealed is replaced by a copy in large, compressed blocks.
+    pub pack: bool,
+    /// Without keys, nothing is encrypted. With some, every file begun from now on is, with the current one.
+    pub keyring: Keyring,
     /// Where the data comes from, without secrets; kept in `meta` when the journal is created.
     pub source: String,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, sync: SyncPolicy::default(), source: String::new() }
+        Self {
+            segment_bytes: 64 << 20,
+            sync: SyncPolicy::default(),
+            pack: true,
+            keyring: Keyring::default(),
+            source: String::new(),
+        }
     }
 }
 
@@ -101,21 +113,28 @@ pub struct Recovered {
 pub(crate) struct Environment {
     pub(crate) now: fn() -> Micros,
     pub(crate) new_id: fn() -> io::Result<[u8; 16]>,
+    pub(crate) random: Random,
 }
 
 impl Default for Environment {
     fn default() -> Self {
-        Self { now: Micros::now, new_id: random_id }
+        Self { now: Micros::now, new_id: random_id, random }
     }
 }
 
 fn random_id() -> io::Result<[u8; 16]> {
     let mut id = [0; 16];
-    let mut filled = 0;
-    while filled < id.len() {
-        filled += rustix::rand::getrandom(&mut id[filled..], rustix::rand::GetRandomFlags::empty())?;
-    }
+    random(&mut id)?;
     Ok(id)
+}
+
+/// From the kernel.
+pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(())
 }
 
 /// A journal opened for writing; holds the lock.
@@ -152,6 +171,8 @@ impl Journal {
         }
         sync_dir(dir.root()).map_err(OpenError::io("sync", dir.root()))?;
 
+        remove_unfinished(&dir).map_err(OpenError::io("clean", dir.segments()))?;
+
         let journal_id = meta.id().unwrap_or_default();
         let _lease = ReadLease::take(&dir);
         let (names, others) = list_segments(&dir.segments())?;
@@ -159,7 +180,7 @@ impl Journal {
             others.iter().map(|name| format!("segments/{name} is not part of the journal")).collect();
         let mut facts = Vec::with_capacity(names.len());
         for (n, (name, path)) in names.iter().enumerate() {
-            facts.push(load_segment(*name, path, n + 1 == names.len(), |_, _| ())?);
+            facts.push(load_segment(*name, path, n + 1 == names.len())?);
         }
         let plan = decide(&facts, journal_id)?;
         if let Some((_, path)) = names.last() {
@@ -184,8 +205,13 @@ impl Journal {
             dir,
             lock,
             journal_id,
-            options.segment_bytes,
-            environment.now,
+            AppenderOptions {
+                segment_bytes: options.segment_bytes,
+                pack: options.pack,
+                keyring: Arc::new(Mutex::new(options.keyring)),
+                now: environment.now,
+                random: environment.random,
+            },
             plan.resume,
             (bytes, segments),
         )?;

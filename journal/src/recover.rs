@@ -11,6 +11,7 @@
 //! | wrong | any | any | corrupt |
 //! | right | whole, with a record | whole | begin a new segment after it |
 //! | right | whole, no record | whole | take the footer off, go on in it: a second segment would have its name |
+//! | right, packed | any | none or wrong | corrupt: a packed segment came as a whole |
 //! | right | whole | none | go on in it |
 //! | right | whole, then torn | none or begun | cut, bytes to quarantine, go on in it |
 //! | right | whole | complete but wrong | corrupt |
@@ -109,7 +110,7 @@ pub(crate) fn decide(segments: &[SegmentFacts], journal_id: [u8; 16]) -> Result<
             Resume::In {
                 path: segment.path.clone(),
                 whole: whole.clone(),
-                scan: Scan { tally, end: footer.position, rest: Rest::Nothing },
+                scan: Scan { tally, end: footer.blocks_end, rest: Rest::Nothing },
             }
         } else {
             Resume::After { header: whole.header.clone(), footer: footer.clone() }
@@ -266,4 +267,4 @@ pub(crate) fn torn_name(path: &Path, offset: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 /// The number of one record in the journal: 1 for the first, without holes; 0 = before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -111,6 +112,17 @@ pub struct RecordRef<'a> {
     pub db: u32,
     /// The command and its arguments.
     pub args: &'a [&'a [u8]],
+    /// Which of the arguments are keys.
+    pub keys: KeysAt<'a>,
+}
+
+/// Which arguments of a record are the keys that it touches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeysAt<'a> {
+    /// Not known, or it touches keys that it doesn't name: a search for any key finds the record.
+    Unknown,
+    /// These, and no others; empty = it touches none. Numbers that no argument has mean [`KeysAt::Unknown`].
+    Arguments(&'a [usize]),
 }
 
 /// One group to be written.
@@ -139,6 +151,16 @@ pub struct Record {
     pub db: u32,
     /// The command and its arguments.
     pub args: Vec<bytes::Bytes>,
+    /// Which of the arguments are the keys that it touches; `None` = not known, or others beside them.
+    pub keys: Option<SmallVec<[usize; 2]>>,
+}
+
+impl Record {
+    /// Whether it touches this key, or may do so.
+    pub fn may_touch(&self, db: u32, key: &[u8]) -> bool {
+        let Some(keys) = &self.keys else { return true };
+        self.db == db && keys.iter().any(|at| self.args.get(*at).is_some_and(|arg| arg == key))
+    }
 }
 
 /// One group read back.

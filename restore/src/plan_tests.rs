@@ -25,6 +25,7 @@ fn point(server_version: &str) -> RestorePoint {
                 magic_version: String::new(),
                 server_version: server_version.to_owned(),
                 checksum_present: true,
+                encryption: None,
                 command_table: None,
             },
         },

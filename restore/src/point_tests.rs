@@ -26,6 +26,7 @@ fn snapshot(timeline: u32, lsn: u64, ts: i64) -> SnapshotInfo {
             magic_version: String::new(),
             server_version: String::new(),
             checksum_present: true,
+            encryption: None,
             command_table: None,
         },
     }

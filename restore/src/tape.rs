@@ -119,6 +119,7 @@ pub(crate) mod by_hand {
             lsn: Lsn(lsn + n as u64),
             db: *db,
             args: line.split(' ').map(|w| bytes::Bytes::copy_from_slice(w.as_bytes())).collect(),
+            keys: None,
         };
         Group {
             ts: Micros(ts),

@@ -188,6 +188,12 @@ impl CommandSpec {
         }
     }
 
+    /// Whether [`Self::keys`] finds all of them: not for commands whose key positions depend on arguments in a way
+    /// that is not known here.
+    pub fn keys_are_known(&self) -> bool {
+        !self.movable || self.places != KeyPlaces::Fixed
+    }
+
     /// Positions of the key arguments in `args` (`args[0]` is the name).
     pub fn keys<'a>(&self, args: impl Fn(usize) -> Option<&'a [u8]>, argc: usize) -> KeyPositions {
         let mut keys = KeyPositions::new();

@@ -10,20 +10,30 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::MAX_GROUP_BYTES;
-use super::header::{BLOCK_HEADER_LEN, BlockHeader, BlockKind, CODEC_NONE};
+use super::codec::Compressor;
+use super::header::{BLOCK_HEADER_LEN, BlockHeader, BlockKind, CODEC_NONE, CODEC_ZSTD};
+use crate::crypto::{OVERHEAD, Sealer};
 use crate::encoding::{MAX_VARINT, put_bytes, put_varint};
 use crate::error::GroupTooLarge;
-use crate::types::{GroupRef, Lsn, Micros, Origin, ReplOffset};
+use crate::types::{GroupRef, KeysAt, Lsn, Micros, Origin, RecordRef, ReplOffset};
 
 /// Most bytes that a block's payload can have.
-const MAX_PAYLOAD: u64 = u32::MAX as u64;
+const MAX_PAYLOAD: u64 = u32::MAX as u64 - OVERHEAD as u64;
 /// Capacity with which a block's buffer starts, at most.
 const MAX_FIRST_CAPACITY: usize = 4 << 20;
 /// Origins of one block that are known by their address.
 const MAX_ADDRESSES: usize = 4096;
 /// Bit 0 of a group's flags.
 pub(super) const FLAG_ATOMIC: u8 = 1;
+/// The keys of a record are not known.
+pub(super) const KEYS_UNKNOWN: u64 = 0;
+/// Argument 1 is its key.
+pub(super) const KEYS_FIRST: u64 = 1;
+/// This plus the number of keys; the numbers of their arguments follow.
+pub(super) const KEYS_LISTED: u64 = 2;
 
 /// An encoded block: header and payload in one buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,12 +80,68 @@ impl Block {
         self.header.end_offset
     }
 
-    /// Writes the header for this place of this segment and returns all bytes.
-    pub(crate) fn place(&mut self, position: u64, segment_tag: u32) -> &[u8] {
+    /// Writes the header for this place of this segment, encrypts the payload if there is a sealer, and returns
+    /// all bytes.
+    pub(crate) fn place(&mut self, position: u64, segment_tag: u32, sealer: Option<&Sealer>) -> &[u8] {
         self.header.position = position;
         self.header.segment_tag = segment_tag;
+        if let Some(sealer) = sealer
+            && !self.header.encrypted
+        {
+            self.header.encrypted = true;
+            self.header.stored_len += OVERHEAD as u32;
+            let sealed = sealer.seal(&self.header.place(), &self.bytes[BLOCK_HEADER_LEN..]);
+            self.bytes.truncate(BLOCK_HEADER_LEN);
+            self.bytes.extend_from_slice(&sealed);
+            self.header.payload_crc = crc32c::crc32c(&sealed);
+        }
         self.bytes[..BLOCK_HEADER_LEN].copy_from_slice(&self.header.encode());
         &self.bytes
+    }
+
+    /// A block of a payload that was encoded before; `header` says what is in it.
+    pub(crate) fn of_payload(header: BlockHeader, payload: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(BLOCK_HEADER_LEN + payload.len());
+        bytes.resize(BLOCK_HEADER_LEN, 0);
+        bytes.extend_from_slice(payload);
+        let payload_crc = crc32c::crc32c(payload);
+        let len = payload.len() as u32;
+        Self {
+            header: BlockHeader {
+                codec: CODEC_NONE,
+                encrypted: false,
+                stored_len: len,
+                raw_len: len,
+                payload_crc,
+                ..header
+            },
+            bytes,
+        }
+    }
+
+    /// Compresses the payload, if that pays.
+    pub(crate) fn compress(&mut self, compressor: &mut Compressor) -> std::io::Result<()> {
+        if self.header.codec != CODEC_NONE {
+            return Ok(());
+        }
+        if let Some(stored) = compressor.compress(&self.bytes[BLOCK_HEADER_LEN..])? {
+            self.bytes.truncate(BLOCK_HEADER_LEN);
+            self.bytes.extend_from_slice(&stored);
+            self.header.codec = CODEC_ZSTD;
+            self.header.stored_len = stored.len() as u32;
+            self.header.payload_crc = crc32c::crc32c(&stored);
+        }
+        Ok(())
+    }
+
+    /// A copy of the payload as it is now.
+    pub(crate) fn payload(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.bytes[BLOCK_HEADER_LEN..])
+    }
+
+    /// The payload as it is now.
+    pub(crate) fn into_payload(self) -> Bytes {
+        Bytes::from(self.bytes).split_off(BLOCK_HEADER_LEN)
     }
 }
 
@@ -116,6 +182,20 @@ impl Origins {
         self.by_address.clear();
         self.by_value.clear();
         self.kept.clear();
+    }
+}
+
+/// Which arguments are keys: nearly always the first one behind the command, which takes one byte.
+fn put_keys(out: &mut Vec<u8>, record: &RecordRef<'_>) {
+    match record.keys {
+        KeysAt::Arguments([1]) if record.args.len() > 1 => put_varint(out, KEYS_FIRST),
+        KeysAt::Arguments(keys) if keys.iter().all(|at| *at < record.args.len()) => {
+            put_varint(out, KEYS_LISTED + keys.len() as u64);
+            for at in keys {
+                put_varint(out, *at as u64);
+            }
+        }
+        KeysAt::Arguments(_) | KeysAt::Unknown => put_varint(out, KEYS_UNKNOWN),
     }
 }
 
@@ -189,6 +269,7 @@ impl BlockBuilder {
         put_varint(&mut self.bytes, group.records.len() as u64);
         for record in group.records {
             put_varint(&mut self.bytes, u64::from(record.db));
+            put_keys(&mut self.bytes, record);
             put_varint(&mut self.bytes, record.args.len() as u64);
             for arg in record.args {
                 put_bytes(&mut self.bytes, arg);
@@ -210,7 +291,10 @@ impl BlockBuilder {
         let mut most = 2 + 9 * MAX_VARINT as u64;
         most += texts.iter().map(|t| t.len() as u64).sum::<u64>();
         for record in group.records {
-            most += 2 * MAX_VARINT as u64;
+            most += 3 * MAX_VARINT as u64;
+            if let KeysAt::Arguments(keys) = record.keys {
+                most += (keys.len() * MAX_VARINT) as u64;
+            }
             most += record.args.iter().map(|a| (a.len() + MAX_VARINT) as u64).sum::<u64>();
         }
         if most > self.max_group_bytes {
@@ -283,6 +367,7 @@ impl BlockBuilder {
         let header = BlockHeader {
             kind,
             codec: CODEC_NONE,
+            encrypted: false,
             stored_len: payload.len() as u32,
             raw_len: payload.len() as u32,
             records: self.records,

@@ -6,15 +6,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
-use super::build::FLAG_ATOMIC;
+use super::build::{FLAG_ATOMIC, KEYS_FIRST, KEYS_LISTED, KEYS_UNKNOWN};
 use super::header::BlockHeader;
 use crate::encoding::Cursor;
 use crate::error::Damage;
 use crate::types::{Group, Lsn, Micros, Origin, OriginKind, Record, ReplOffset};
 
-/// Smallest record: db, argc.
-const MIN_RECORD: usize = 2;
+/// Smallest record: db, keys, argc.
+const MIN_RECORD: usize = 3;
 /// No more than this is reserved for a count before its bytes were seen.
 const MAX_RESERVE: usize = 1024;
 
@@ -88,12 +89,16 @@ impl Groups {
         for n in 0..count as u64 {
             let db = c.varint()?;
             let db = u32::try_from(db).map_err(|_| Damage::new("a database number of 32 bits", format!("{db}")))?;
+            let places = self::keys(&mut c)?;
             let argc = c.count(1)?;
             let mut args = Vec::with_capacity(argc.min(MAX_RESERVE));
             for _ in 0..argc {
                 args.push(payload.slice(c.range()?));
             }
-            records.push(Record { lsn: Lsn(self.next_lsn.0 + n), db, args });
+            if let Some(at) = places.iter().flatten().find(|at| **at >= argc) {
+                return Err(Damage::new(format!("a key among {argc} arguments"), format!("argument {at}")));
+            }
+            records.push(Record { lsn: Lsn(self.next_lsn.0 + n), db, args, keys: places });
         }
         self.pos = c.pos();
         self.read += 1;
@@ -152,6 +157,24 @@ impl Groups {
         }
         Ok(())
     }
+}
+
+/// Which arguments of a record are keys.
+fn keys(c: &mut Cursor<'_>) -> Result<Option<SmallVec<[usize; 2]>>, Damage> {
+    let count = match c.varint()? {
+        KEYS_UNKNOWN => return Ok(None),
+        KEYS_FIRST => return Ok(Some(smallvec::smallvec![1])),
+        listed => listed - KEYS_LISTED,
+    };
+    if count > c.remaining() as u64 {
+        return Err(Damage::new(format!("at most {} keys", c.remaining()), format!("{count}")));
+    }
+    let mut places = SmallVec::new();
+    for _ in 0..count {
+        let at = c.varint()?;
+        places.push(usize::try_from(at).unwrap_or(usize::MAX));
+    }
+    Ok(Some(places))
 }
 
 impl Iterator for Groups {

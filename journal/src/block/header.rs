@@ -4,6 +4,7 @@
 //! `position` and `segment_tag` bind a block to its place: bytes that look like a block but lie in
 //! somebody's value, or were left over from another file, are never taken for one.
 
+use crate::crypto::OVERHEAD;
 use crate::encoding::Cursor;
 use crate::error::Damage;
 use crate::types::{Lsn, Micros, ReplOffset};
@@ -14,6 +15,10 @@ pub(crate) const BLOCK_MAGIC: [u8; 4] = *b"RTB1";
 pub(crate) const BLOCK_HEADER_LEN: usize = 96;
 /// Payload stored as it is.
 pub(crate) const CODEC_NONE: u8 = 0;
+/// Payload compressed with zstd, one frame.
+pub(crate) const CODEC_ZSTD: u8 = 1;
+/// Offset of the payload's checksum.
+const PAYLOAD_CRC_AT: usize = 76;
 
 /// What a block is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +35,8 @@ pub(crate) enum BlockKind {
 pub(crate) struct BlockHeader {
     pub(crate) kind: BlockKind,
     pub(crate) codec: u8,
+    /// The payload is encrypted, after it was compressed.
+    pub(crate) encrypted: bool,
     pub(crate) stored_len: u32,
     pub(crate) raw_len: u32,
     pub(crate) records: u32,
@@ -67,6 +74,7 @@ impl BlockHeader {
         out[0..4].copy_from_slice(&BLOCK_MAGIC);
         out[4] = self.kind as u8;
         out[5] = self.codec;
+        out[6] = u8::from(self.encrypted);
         out[8..12].copy_from_slice(&self.stored_len.to_le_bytes());
         out[12..16].copy_from_slice(&self.raw_len.to_le_bytes());
         out[16..20].copy_from_slice(&self.records.to_le_bytes());
@@ -84,6 +92,14 @@ impl BlockHeader {
         let crc = crc32c::crc32c(&out[..92]);
         out[92..96].copy_from_slice(&crc.to_le_bytes());
         out
+    }
+
+    /// Where an encrypted payload belongs: the whole header but for what is known only afterwards.
+    pub(crate) fn place(&self) -> [u8; BLOCK_HEADER_LEN - 4] {
+        let mut place = [0; BLOCK_HEADER_LEN - 4];
+        place.copy_from_slice(&self.encode()[..BLOCK_HEADER_LEN - 4]);
+        place[PAYLOAD_CRC_AT..PAYLOAD_CRC_AT + 4].fill(0);
+        place
     }
 
     /// Decodes and checks the header by itself; whether it fits its place is
@@ -104,13 +120,14 @@ impl BlockHeader {
             other => return Err(Damage::new("block kind 1 or 2", format!("{other}"))),
         };
         let codec = c.u8()?;
-        let reserved = c.array::<2>()?;
-        if reserved != [0; 2] {
-            return Err(Damage::new("two zero bytes", format!("{reserved:?}")));
+        let [cipher, reserved] = c.array()?;
+        if cipher > 1 || reserved != 0 {
+            return Err(Damage::new("cipher 0 or 1 and a zero byte", format!("{cipher} and {reserved}")));
         }
         let header = Self {
             kind,
             codec,
+            encrypted: cipher == 1,
             stored_len: c.u32()?,
             raw_len: c.u32()?,
             records: c.u32()?,
@@ -133,9 +150,16 @@ impl BlockHeader {
     fn check_counts(&self) -> Result<(), Damage> {
         let holds = match self.kind {
             BlockKind::Data => self.groups > 0 && self.records >= self.groups,
-            BlockKind::Heartbeat => self.groups == 0 && self.records == 0 && self.stored_len == 0 && self.raw_len == 0,
+            BlockKind::Heartbeat => {
+                self.groups == 0 && self.records == 0 && self.raw_len == 0 && self.codec == CODEC_NONE
+            }
         };
-        if !holds || (self.codec == CODEC_NONE && self.stored_len != self.raw_len) {
+        let overhead = if self.encrypted { OVERHEAD as u32 } else { 0 };
+        let fits = match self.stored_len.checked_sub(overhead) {
+            Some(len) => self.codec != CODEC_NONE || len == self.raw_len,
+            None => false,
+        };
+        if !holds || !fits {
             return Err(Damage::new(
                 "counts and lengths that fit the block's kind",
                 format!(

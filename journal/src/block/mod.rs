@@ -2,18 +2,20 @@
 //!
 //! ```text
 //! groups ─► BlockBuilder ─► Block ─► (writer: place in the segment) ─► file
-//! file ─► BlockHeader (checks itself) ─► payload (checksum) ─► Groups
+//! file ─► BlockHeader (checks itself) ─► stored payload (checksum) ─► decode_payload ─► Groups
 //! ```
 
 mod build;
+mod codec;
 mod decode;
 mod header;
 #[cfg(test)]
 mod tests;
 
 pub use build::{Block, BlockBuilder};
+pub(crate) use codec::{Compressor, PayloadFault, decode as decode_payload};
 pub(crate) use decode::Groups;
-pub(crate) use header::{BLOCK_HEADER_LEN, BLOCK_MAGIC, BlockHeader, CODEC_NONE};
+pub(crate) use header::{BLOCK_HEADER_LEN, BLOCK_MAGIC, BlockHeader};
 
 /// The largest encoded group (2 GiB).
 pub const MAX_GROUP_BYTES: u64 = 1 << 31;

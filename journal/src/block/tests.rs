@@ -6,10 +6,10 @@ use proptest::prelude::*;
 use super::header::BlockKind;
 use super::*;
 use crate::model::{OwnedGroup, any_groups};
-use crate::types::{GroupRef, Lsn, Micros, Origin, OriginKind, RecordRef, ReplOffset};
+use crate::types::{GroupRef, KeysAt, Lsn, Micros, Origin, OriginKind, RecordRef, ReplOffset};
 
 fn decode(block: &mut Block) -> Vec<crate::Group> {
-    let bytes = Bytes::copy_from_slice(block.place(42, 7));
+    let bytes = Bytes::copy_from_slice(block.place(42, 7, None));
     let mut head = [0; BLOCK_HEADER_LEN];
     head.copy_from_slice(&bytes[..BLOCK_HEADER_LEN]);
     let header = BlockHeader::decode(&head).unwrap();
@@ -63,7 +63,7 @@ proptest! {
             group.push(&mut builder).unwrap();
         }
         let mut block = builder.finish(Micros(9));
-        let mut payload = block.place(0, 0)[BLOCK_HEADER_LEN..].to_vec();
+        let mut payload = block.place(0, 0, None)[BLOCK_HEADER_LEN..].to_vec();
         let at = at.index(payload.len());
         payload[at] = with;
         let _ = Groups::new(block.header, Bytes::from(payload)).count();
@@ -84,7 +84,7 @@ fn time_and_offset_never_go_back() {
                 origin: &origin,
                 atomic: false,
                 end_offset: ReplOffset(offset),
-                records: &[RecordRef { db: 0, args: &args }],
+                records: &[RecordRef { db: 0, args: &args, keys: KeysAt::Unknown }],
             })
             .unwrap();
     }
@@ -110,7 +110,7 @@ fn a_group_over_the_limit_is_refused_and_changes_nothing() {
 fn every_flipped_bit_of_a_header_is_found() {
     let mut block = Block::heartbeat(Lsn(9), Micros(8), Micros(10), ReplOffset(11), 2);
     let mut head = [0; BLOCK_HEADER_LEN];
-    head.copy_from_slice(block.place(1, 2));
+    head.copy_from_slice(block.place(1, 2, None));
     for bit in 0..BLOCK_HEADER_LEN * 8 {
         head[bit / 8] ^= 1 << (bit % 8);
         assert!(BlockHeader::decode(&head).is_err(), "bit {bit}");

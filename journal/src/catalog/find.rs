@@ -1,9 +1,11 @@
 //! Finding the place between two groups: segments by their sums, blocks by the index and by their
 //! headers, and only in the last block group by group.
 
+use std::sync::Arc;
+
 use super::Cut;
 use super::load::Entry;
-use super::read::{OpenSegment, corrupt};
+use super::segment::{OpenSegment, corrupt};
 use crate::error::{ReadError, Span};
 use crate::segment::tally::Reach;
 use crate::types::{Lsn, ReplOffset, TimelineId};
@@ -18,13 +20,13 @@ pub(super) struct Found {
 /// Finds the last group of a timeline with which the history is not yet `beyond`, which must not
 /// become false again as the history goes on.
 pub(super) fn find(
-    entries: &[Entry],
+    entries: &[Arc<Entry>],
     timeline: TimelineId,
     beyond: impl Fn(&Reach) -> bool,
 ) -> Result<Found, ReadError> {
-    let mut ours = entries.iter().enumerate().filter(|(_, e)| e.header.timeline.id == timeline);
-    let (_, first) = ours.clone().next().ok_or(ReadError::NoTimeline(timeline))?;
-    let (_, last) = ours.clone().next_back().ok_or(ReadError::NoTimeline(timeline))?;
+    let mut ours = entries.iter().filter(|e| e.header.timeline.id == timeline);
+    let first = ours.clone().next().ok_or(ReadError::NoTimeline(timeline))?;
+    let last = ours.clone().next_back().ok_or(ReadError::NoTimeline(timeline))?;
     let end_offset = last.tally.reach.end_offset;
     let start = &first.header;
     let mut before = Reach { next_lsn: start.first_lsn, last_ts: start.last_ts, end_offset: start.start_offset };
@@ -39,7 +41,7 @@ pub(super) fn find(
         };
         Cut { lsn: Lsn(before.next_lsn.0 - 1), ts, next_ts, next_slack }
     };
-    for (n, entry) in &mut ours {
+    for entry in &mut ours {
         if entry.tally.records == 0 {
             continue;
         }
@@ -47,25 +49,29 @@ pub(super) fn find(
             before = entry.tally.reach;
             continue;
         }
-        let mut segment = OpenSegment::open(n, entry)?;
-        if let Some(reach) = segment.seek(entry, &beyond)? {
+        let mut segment = OpenSegment::open(entry)?;
+        if let Some(reach) = segment.seek(&beyond)? {
             before = reach;
         }
-        while let Some(block) = segment.next_header(entry)? {
+        while let Some(block) = segment.next_header()? {
             if block.groups == 0 {
                 continue;
             }
-            if !beyond(&block.reach()) {
+            // A block of the packed copy may hold later groups, too.
+            if !beyond(&block.reach()) && !segment.is_later(Lsn(block.next_lsn().0 - 1)) {
                 before = block.reach();
                 continue;
             }
-            let mut groups = segment.groups(entry, &block)?;
+            let mut groups = segment.groups(&block)?;
             while let Some(group) = groups.next() {
                 let group = group.map_err(|damage| {
                     let span = Span { from_lsn: block.first_lsn, ..Span::default() };
-                    corrupt(entry, block.position, span, damage)
+                    corrupt(&segment.entry, block.position, span, damage)
                 })?;
                 let reach = Reach { next_lsn: groups.next_lsn(), last_ts: group.ts, end_offset: group.end_offset };
+                if segment.is_later(Lsn(reach.next_lsn.0 - 1)) {
+                    return Ok(Found { cut: cut(&before, None), end_offset });
+                }
                 if beyond(&reach) {
                     let next = Some((group.ts, group.slack));
                     return Ok(Found { cut: cut(&before, next), end_offset });

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Catalog, SegmentInfo};
+use crate::crypto::{KeyFault, Keyring, Sealer};
 use crate::directory::Directory;
-use crate::error::{Damage, OpenError};
+use crate::error::{Damage, OpenError, ReadError, Span};
 use crate::lease::ReadLease;
 use crate::marks::read_marks;
 use crate::meta::Meta;
@@ -14,7 +15,8 @@ use crate::open::not_a_journal;
 use crate::recover::{check_footer, check_header};
 use crate::segment::footer::Footer;
 use crate::segment::header::{HeaderFault, SegmentHeader};
-use crate::segment::load::{SegmentFacts, TailFact, list_segments, load_segment};
+use crate::segment::load::{SegmentFacts, TailFact, WholeHeader, list_segments, load_open_segment, load_segment};
+use crate::segment::name::SegmentName;
 use crate::segment::scan::{Rest, Scan, scan};
 use crate::segment::tally::Tally;
 use crate::snapshot::list_snapshots;
@@ -27,8 +29,16 @@ pub(crate) struct Entry {
     pub(crate) header: SegmentHeader,
     pub(crate) header_len: u64,
     pub(crate) tag: u32,
+    /// Decrypts its blocks, if they are encrypted.
+    pub(super) sealer: Result<Option<Arc<Sealer>>, KeyFault>,
+    /// The keys with which the catalog was opened.
+    keyring: Keyring,
+    /// Nothing from this LSN on is shown, if any: it was written after the catalog was opened.
+    pub(super) until: Option<Lsn>,
     /// Where the last readable block ends.
     pub(crate) data_end: u64,
+    /// Where the footer of a sealed segment begins.
+    pub(super) footer_at: u64,
     /// For a sealed segment without index: that stays in the file until it is wanted.
     pub(crate) tally: Tally,
     pub(crate) bytes: u64,
@@ -70,7 +80,7 @@ impl Entry {
     }
 }
 
-pub(super) fn load(root: &Path) -> Result<Catalog, OpenError> {
+pub(super) fn load(root: &Path, keyring: &Keyring) -> Result<Catalog, OpenError> {
     let dir = Directory::new(root);
     let Some(meta) = Meta::load(&dir)? else {
         return Err(not_a_journal(&dir));
@@ -78,7 +88,7 @@ pub(super) fn load(root: &Path) -> Result<Catalog, OpenError> {
     // Before the first name is read: what is listed must still be there when it is opened.
     let lease = Arc::new(ReadLease::take(&dir));
     let mut notes = Vec::new();
-    let entries = load_entries(&dir, meta.id().unwrap_or_default(), &mut notes)?;
+    let entries = load_entries(&dir, meta.id().unwrap_or_default(), keyring, &mut notes)?;
     let (marks, wrong) = read_marks(&dir).map_err(OpenError::io("read", dir.marks()))?;
     notes.extend(wrong.iter().map(|at| format!("marks has a damaged line at offset {at}")));
     let snapshots = list_snapshots(&dir)?;
@@ -86,7 +96,7 @@ pub(super) fn load(root: &Path) -> Result<Catalog, OpenError> {
     Ok(Catalog {
         meta,
         segments: entries.iter().map(Entry::info).collect(),
-        entries: Arc::from(entries),
+        entries: entries.into_iter().map(Arc::new).collect(),
         snapshots: snapshots.whole,
         marks,
         notes,
@@ -94,13 +104,18 @@ pub(super) fn load(root: &Path) -> Result<Catalog, OpenError> {
     })
 }
 
-fn load_entries(dir: &Directory, journal_id: [u8; 16], notes: &mut Vec<String>) -> Result<Vec<Entry>, OpenError> {
+fn load_entries(
+    dir: &Directory,
+    journal_id: [u8; 16],
+    keyring: &Keyring,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Entry>, OpenError> {
     let (names, _) = list_segments(&dir.segments())?;
     let mut entries: Vec<Entry> = Vec::with_capacity(names.len());
     let mut previous: Option<(SegmentHeader, Footer)> = None;
     for (n, (name, path)) in names.iter().enumerate() {
         let is_last = n + 1 == names.len();
-        let facts = match load_segment(*name, path, is_last, |_, _| ()) {
+        let facts = match load_segment(*name, path, is_last) {
             // Pruned since it was listed.
             Err(OpenError::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::NotFound && entries.is_empty() =>
@@ -133,29 +148,16 @@ fn load_entries(dir: &Directory, journal_id: [u8; 16], notes: &mut Vec<String>) 
             before.damage = Some(damage);
             before.unchained = true;
         }
-        let mut entry = Entry {
-            path: path.clone(),
-            header_len: whole.len,
-            tag: whole.tag,
-            data_end: whole.len,
-            tally: Tally::begin(&whole.header),
-            bytes: facts.bytes,
-            sealed: false,
-            damage: None,
-            unchained: false,
-            header: whole.header,
-        };
+        let mut entry = Entry::begin(&facts, &whole, keyring);
         match &facts.tail {
             TailFact::Sealed(footer) => {
                 check_footer(&facts, &entry.header, footer)?;
                 previous = Some((entry.header.clone(), footer.clone()));
-                entry.sealed = true;
-                entry.data_end = footer.position;
-                entry.tally = Tally { index: Vec::new(), ..footer.tally.clone() };
+                entry.seal(footer);
             }
             TailFact::Open(scan) => entry.fill(scan, is_last, notes),
             TailFact::BadFooter { .. } | TailFact::Unknown => {
-                let scan = rescan(&facts, &entry)?;
+                let scan = rescan(&facts, &whole)?;
                 entry.fill(&scan, false, notes);
             }
         }
@@ -179,15 +181,70 @@ fn later(facts: &SegmentFacts, header: &SegmentHeader, before: &Tally) -> bool {
         && (!same || next.timeline == header.timeline && next.start_offset >= before.reach.end_offset)
 }
 
-fn rescan(facts: &SegmentFacts, entry: &Entry) -> Result<Scan, OpenError> {
+fn rescan(facts: &SegmentFacts, whole: &WholeHeader) -> Result<Scan, OpenError> {
     let read = || {
         let file = File::open(&facts.path)?;
-        scan(&file, facts.bytes, &entry.header, entry.header_len, entry.tag, |_, _| ())
+        scan(&file, facts.bytes, whole, |_, _| ())
     };
     read().map_err(OpenError::io("read", &facts.path))
 }
 
 impl Entry {
+    fn begin(facts: &SegmentFacts, whole: &WholeHeader, keyring: &Keyring) -> Self {
+        Self {
+            path: facts.path.clone(),
+            header_len: whole.len,
+            tag: whole.tag,
+            sealer: whole.header.unlock(keyring),
+            keyring: keyring.clone(),
+            until: None,
+            data_end: whole.len,
+            footer_at: facts.bytes,
+            tally: Tally::begin(&whole.header),
+            bytes: facts.bytes,
+            sealed: false,
+            damage: None,
+            unchained: false,
+            header: whole.header.clone(),
+        }
+    }
+
+    fn seal(&mut self, footer: &Footer) {
+        self.sealed = true;
+        self.data_end = footer.blocks_end;
+        self.footer_at = footer.position;
+        self.tally = Tally { index: Vec::new(), ..footer.tally.clone() };
+    }
+
+    /// The same segment as it is now: `file`, just opened, is not the one that the catalog has seen.
+    pub(super) fn look_again(&self, file: &File) -> Result<Self, ReadError> {
+        let corrupt = |found: String| ReadError::Corrupt {
+            file: self.path.clone(),
+            offset: 0,
+            span: Span { from_lsn: self.header.first_lsn, ..Span::default() },
+            damage: Box::new(Damage::new("the segment that was here, or its packed copy", found)),
+        };
+        let name = SegmentName { first_lsn: self.header.first_lsn, timeline: self.header.timeline.id };
+        let facts = load_open_segment(file, name, &self.path, true).map_err(|e| corrupt(e.to_string()))?;
+        let whole = facts.header.as_ref().map_err(|fault| corrupt(format!("{fault:?}")))?;
+        let original = |header: &SegmentHeader| SegmentHeader { packed: false, cipher: None, ..header.clone() };
+        // Begun anew when the keys changed, a segment without a record says later where it begins.
+        let began = whole.header.first_lsn == self.header.first_lsn && whole.header.timeline == self.header.timeline;
+        let same = began && whole.header.prev_digest == self.header.prev_digest;
+        if !same && original(&whole.header) != original(&self.header) {
+            return Err(corrupt("a segment of another history".to_owned()));
+        }
+        let mut entry = Self::begin(&facts, whole, &self.keyring);
+        match &facts.tail {
+            TailFact::Sealed(footer) => entry.seal(footer),
+            TailFact::Open(scan) => entry.fill(scan, true, &mut Vec::new()),
+            TailFact::BadFooter { damage, .. } => return Err(corrupt(damage.found.clone())),
+            TailFact::Unknown => return Err(corrupt("nothing".to_owned())),
+        }
+        entry.until = Some(self.tally.reach.next_lsn);
+        Ok(entry)
+    }
+
     /// Takes over what a walk over the blocks found. `may_be_live`: a torn tail is no damage.
     fn fill(&mut self, scan: &Scan, may_be_live: bool, notes: &mut Vec<String>) {
         self.data_end = scan.end;

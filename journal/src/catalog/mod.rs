@@ -1,8 +1,9 @@
 //! Reading a journal: what is in it, where a moment lies, and its groups one after the other.
 //!
-//! A catalog shows the journal as it was when it was opened. It works while a writer is live, and
-//! holds pruning off for as long as it, or a reader of it, is there ([`crate::lease`]); the last segment is read up to the last whole block, and a tail that is being
-//! written is no error. To see more, open a new one.
+//! A catalog shows the journal as it was when it was opened. It works while a writer is live, and holds
+//! pruning off for as long as it, or a reader of it, is there ([`crate::lease`]): the last segment is read up to the
+//! last whole block, and a tail that is being written is no error. A segment that was sealed since, and so replaced by its
+//! packed copy, is looked at anew when it is opened, and read as far as it went at first. To see more, open a new one.
 //!
 //! Damage: a wrong header refuses the opening. A wrong footer is worked around by walking the blocks,
 //! and noted. A bad block or a missing segment ends the window before it ([`Window::damaged_behind`]);
@@ -11,6 +12,8 @@
 mod find;
 mod load;
 mod read;
+mod search;
+mod segment;
 #[cfg(test)]
 mod tests;
 pub(crate) mod window;
@@ -20,7 +23,10 @@ use std::sync::Arc;
 
 pub(crate) use load::Entry;
 pub use read::GroupReader;
+use search::Search;
+pub use search::Searched;
 
+use crate::crypto::Keyring;
 use crate::error::{OpenError, ReadError};
 use crate::lease::ReadLease;
 use crate::meta::Meta;
@@ -135,7 +141,7 @@ pub struct AtOffset {
 #[derive(Debug)]
 pub struct Catalog {
     meta: Meta,
-    entries: Arc<[Entry]>,
+    entries: Arc<[Arc<Entry>]>,
     segments: Vec<SegmentInfo>,
     snapshots: Vec<SnapshotInfo>,
     marks: Vec<Mark>,
@@ -145,13 +151,18 @@ pub struct Catalog {
 
 impl Catalog {
     /// What the planner of pruning looks at.
-    pub(crate) fn entries(&self) -> &[Entry] {
+    pub(crate) fn entries(&self) -> &[Arc<Entry>] {
         &self.entries
     }
 
     /// Opens the journal in `dir`; changes nothing.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, OpenError> {
-        load::load(dir.as_ref())
+        load::load(dir.as_ref(), &Keyring::default())
+    }
+
+    /// The same for a journal that is encrypted, at least in part. What has another key can be listed, not read.
+    pub fn open_with(dir: impl AsRef<Path>, keyring: &Keyring) -> Result<Self, OpenError> {
+        load::load(dir.as_ref(), keyring)
     }
 
     /// Which journal this is.
@@ -200,6 +211,13 @@ impl Catalog {
     /// `after` lies within is given as a whole. Memory is bounded by the largest block.
     pub fn groups(&self, after: Lsn, timeline: TimelineId) -> GroupReader {
         GroupReader::new(Arc::clone(&self.entries), Arc::clone(&self.lease), after, timeline)
+    }
+
+    /// Like [`Catalog::groups`], but only those that touch one of these keys (database, key) or may do so: a
+    /// record of which the keys are not known counts as touching all. Reads little more of sealed segments than
+    /// what holds such groups; see [`GroupReader::searched`].
+    pub fn groups_for_keys(&self, after: Lsn, timeline: TimelineId, keys: &[(u32, &[u8])]) -> GroupReader {
+        GroupReader::new(Arc::clone(&self.entries), Arc::clone(&self.lease), after, timeline).only(Search::new(keys))
     }
 
     /// The last whole group with `ts <= at`.

@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Fixture, OwnedGroup, any_groups};
+use crate::model::{Fixture, OwnedGroup, any_groups, options};
+use crate::open::OpenOptions;
 use crate::snapshot::SnapshotWriter;
 use crate::snapshot::tests::manifest;
 use crate::types::Group;
@@ -38,9 +39,9 @@ proptest! {
     #[test]
     fn places_are_found_as_in_the_model(
         timelines in prop::collection::vec(prop::collection::vec(small_groups(), 0..12), 1..4),
-        segment_bytes in 300u64..4000, close: bool,
+        segment_bytes in 300u64..4000, close: bool, pack: bool,
     ) {
-        let mut journal = Fixture::new(segment_bytes);
+        let mut journal = Fixture::with(OpenOptions { pack, ..options(segment_bytes) });
         for blocks in &timelines {
             journal.timeline();
             for block in blocks {
@@ -177,4 +178,125 @@ fn a_damaged_end_is_told_from_the_end() {
     // A torn tail is what a crash leaves: no damage.
     std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
     assert_eq!(windows_of(&Catalog::open(journal.dir()).unwrap()), [(0, 2, false)]);
+}
+
+#[test]
+fn a_segment_that_was_sealed_since_is_read_as_far_as_it_went() {
+    let block = |n: u8| vec![OwnedGroup::simple(&[n; 90]), OwnedGroup::simple(&[n; 9])];
+    for (seen, pack) in [(1, true), (7, true), (30, true), (7, false)] {
+        let mut journal = Fixture::with(OpenOptions { pack, ..options(1 << 20) });
+        journal.timeline();
+        for n in 0..seen {
+            journal.block(&block(n));
+        }
+        journal.kill();
+        let catalog = Catalog::open(journal.dir()).unwrap();
+        let mut begun = catalog.groups(Lsn(0), TimelineId(1));
+        let first = begun.next().unwrap().unwrap();
+        let before = journal.expected[0].1.clone();
+        journal.reopen();
+        for n in 0..30 {
+            journal.block(&block(n));
+        }
+        journal.close();
+        journal.check();
+
+        let read: Vec<Group> = catalog.groups(Lsn(0), TimelineId(1)).collect::<Result<_, _>>().unwrap();
+        assert_eq!(read, before);
+        // Who has the old file open goes on in it.
+        let rest: Vec<Group> = begun.collect::<Result<_, _>>().unwrap();
+        assert_eq!((&first, &rest[..]), (&before[0], &before[1..]));
+        let end = last_lsn(before.last().unwrap());
+        for lsn in 0..=end.0 + 3 {
+            let wanted = cut_of(&before, (Lsn(0), Micros(5)), |g| last_lsn(g).0 <= lsn);
+            assert_eq!(catalog.find_cut_by_lsn(TimelineId(1), Lsn(lsn)).unwrap(), wanted);
+            let after: Vec<Group> = catalog.groups(Lsn(lsn), TimelineId(1)).map(Result::unwrap).collect();
+            assert_eq!(after, before.iter().filter(|g| last_lsn(g).0 > lsn).cloned().collect::<Vec<_>>());
+        }
+        for group in &before {
+            let wanted = cut_of(&before, (Lsn(0), Micros(5)), |g| g.ts <= group.ts);
+            assert_eq!(catalog.find_cut_by_ts(TimelineId(1), group.ts).unwrap(), wanted);
+        }
+    }
+}
+
+#[test]
+fn another_segment_in_the_place_of_one_is_refused() {
+    let mut journal = Fixture::new(1 << 20);
+    journal.timeline();
+    journal.block(&[OwnedGroup::simple(b"a")]);
+    journal.kill();
+    let catalog = Catalog::open(journal.dir()).unwrap();
+    let mut other = Fixture::new(1 << 20);
+    other.timeline();
+    other.timeline();
+    other.block(&[OwnedGroup::simple(b"b")]);
+    other.close();
+    std::fs::copy(other.last_segment(), journal.last_segment()).unwrap();
+    let read: Vec<_> = catalog.groups(Lsn(0), TimelineId(1)).collect();
+    assert!(matches!(&read[..], [Err(ReadError::Corrupt { .. })]), "{read:?}");
+}
+
+#[test]
+fn a_search_for_keys_finds_all_that_may_touch_them_and_reads_little_else() {
+    for pack in [true, false] {
+        let mut journal = Fixture::with(OpenOptions { pack, ..options(40_000) });
+        journal.timeline();
+        for n in 0..2000u32 {
+            let mut groups = vec![OwnedGroup::set(n % 2, format!("key:{n}").as_bytes(), &n.to_le_bytes().repeat(9))];
+            if n % 500 == 0 {
+                groups.push(OwnedGroup::simple(b"FLUSHALL"));
+                groups.push(OwnedGroup { keys: Some(vec![]), ..OwnedGroup::simple(b"PUBLISH") });
+            }
+            journal.block(&groups);
+        }
+        // The last segment stays open.
+        journal.kill();
+        let catalog = Catalog::open(journal.dir()).unwrap();
+        assert!(catalog.segments().len() > 3);
+        let all: u64 = catalog.segments().iter().map(|s| s.bytes).sum();
+        let open = catalog.segments().last().unwrap().bytes;
+        for wanted in [vec![(1, "key:777")], vec![(0, "key:0"), (1, "key:1999")], vec![(0, "key:777")], vec![]] {
+            let keys: Vec<(u32, &[u8])> = wanted.iter().map(|(db, key)| (*db, key.as_bytes())).collect();
+            for after in [0, 3, 800, 1999] {
+                let mut reader = catalog.groups_for_keys(Lsn(after), TimelineId(1), &keys);
+                let found: Vec<Group> = reader.by_ref().map(Result::unwrap).collect();
+                let touches = |g: &&Group| {
+                    let r = &g.records[0];
+                    r.lsn > Lsn(after) && (r.keys.is_none() || keys.iter().any(|(db, key)| r.may_touch(*db, key)))
+                };
+                let expected: Vec<Group> = journal.expected[0].1.iter().filter(touches).cloned().collect();
+                assert_eq!(found, expected, "{wanted:?} after {after}");
+                if pack && after == 0 {
+                    let Searched { read_bytes, skipped_bytes } = reader.searched();
+                    assert!(skipped_bytes > (all - open) / 2, "{skipped_bytes} of {all}");
+                    assert!(read_bytes < open + (all - open) / 2, "{read_bytes} of {all}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_filter_hides_nothing() {
+    let blocks: Vec<_> = (0..200u8).map(|n| vec![OwnedGroup::set(0, &[b'k', n], &[n; 30])]).collect();
+    let journal = Fixture::closed(1 << 20, &blocks);
+    let path = journal.last_segment();
+    let whole = std::fs::read(&path).unwrap();
+    let footer_len = u32::from_le_bytes(whole[whole.len() - 16..][..4].try_into().unwrap()) as usize;
+    let footer_at = whole.len() - footer_len;
+    let blocks_end = u64::from_le_bytes(whole[footer_at + 92..][..8].try_into().unwrap()) as usize;
+    assert!(blocks_end + 200 < footer_at);
+    for at in (blocks_end..footer_at).step_by(7) {
+        let mut bytes = whole.clone();
+        bytes[at] = 0;
+        std::fs::write(&path, &bytes).unwrap();
+        let catalog = Catalog::open(journal.dir()).unwrap();
+        let found = |n: u8| catalog.groups_for_keys(Lsn(0), TimelineId(1), &[(0, &[b'k', n])]).count();
+        assert!((0..200).step_by(40).all(|n| found(n) == 1), "byte {at}");
+        if bytes != whole {
+            let problems = crate::verify::verify(journal.dir(), true, |_| ()).unwrap().problems;
+            assert!(problems.iter().any(|p| p.consequence.contains("search")), "byte {at}: {problems:?}");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Timelines, windows and gaps: what can be restored, derived from segments and snapshots alone.
 
+use std::sync::Arc;
+
 use super::load::Entry;
 use super::{Gap, TimelineInfo, Window};
 use crate::segment::header::TimelineFacts;
@@ -7,7 +9,7 @@ use crate::snapshot::{SnapshotInfo, SnapshotManifest};
 use crate::types::{Lsn, Micros};
 
 /// Sums up the segments of each timeline.
-pub(super) fn timelines(entries: &[Entry]) -> Vec<TimelineInfo> {
+pub(super) fn timelines(entries: &[Arc<Entry>]) -> Vec<TimelineInfo> {
     let mut timelines: Vec<TimelineInfo> = Vec::new();
     for run in entries.chunk_by(|a, b| a.header.timeline.id == b.header.timeline.id) {
         let (first, last) = (&run[0], &run[run.len() - 1]);
@@ -58,7 +60,7 @@ impl Stretch<'_> {
     }
 }
 
-pub(crate) fn stretches(entries: &[Entry]) -> Vec<Stretch<'_>> {
+pub(crate) fn stretches(entries: &[Arc<Entry>]) -> Vec<Stretch<'_>> {
     let mut all = Vec::with_capacity(entries.len());
     all.extend(entries.iter().map(|e| Stretch {
         timeline: &e.header.timeline,
@@ -131,7 +133,7 @@ pub(crate) fn windows(stretches: &[Stretch<'_>], snapshots: &[&SnapshotManifest]
 }
 
 /// What lies between the windows.
-pub(super) fn gaps(entries: &[Entry], windows: &[Window]) -> Vec<Gap> {
+pub(super) fn gaps(entries: &[Arc<Entry>], windows: &[Window]) -> Vec<Gap> {
     let is_alone = |w: &Window| {
         let first = entries.first().map(|e| (e.header.timeline.id, e.header.first_lsn.0));
         first.is_some_and(|(timeline, lsn)| w.timeline < timeline || w.to_lsn.0 + 1 < lsn)
@@ -144,7 +146,7 @@ pub(super) fn gaps(entries: &[Entry], windows: &[Window]) -> Vec<Gap> {
             let damaged = entries.iter().find(|e| {
                 e.damage.is_some() && e.header.timeline.id == before.timeline && e.last_lsn() >= before.to_lsn
             });
-            return damaged.map_or_else(String::new, Entry::break_in_words);
+            return damaged.map_or_else(String::new, |e| e.break_in_words());
         }
         let begun = entries.iter().find(|e| e.header.timeline.id == after.timeline);
         begun.map_or_else(String::new, |e| e.header.timeline.reason.clone())

@@ -9,7 +9,7 @@ use crate::types::{ReplOffset, TimelineId};
 
 const ID: [u8; 16] = [1; 16];
 
-fn header(first_lsn: u64, timeline: u32, prev_digest: u8) -> SegmentHeader {
+pub(crate) fn header(first_lsn: u64, timeline: u32, prev_digest: u8) -> SegmentHeader {
     SegmentHeader {
         journal_id: ID,
         first_lsn: Lsn(first_lsn),
@@ -26,6 +26,8 @@ fn header(first_lsn: u64, timeline: u32, prev_digest: u8) -> SegmentHeader {
         complete_until: Micros(0),
         start_offset: ReplOffset(first_lsn),
         start_db: 0,
+        packed: false,
+        cipher: None,
     }
 }
 
@@ -48,7 +50,14 @@ fn facts(header: SegmentHeader, tail: impl FnOnce(&SegmentHeader) -> TailFact) -
 
 fn sealed(records: u64, digest: u8) -> impl FnOnce(&SegmentHeader) -> TailFact {
     move |header| {
-        TailFact::Sealed(Footer { tally: tally(header, records), digest: [digest; 32], position: 900, segment_tag: 5 })
+        TailFact::Sealed(Footer {
+            tally: tally(header, records),
+            digest: [digest; 32],
+            filters: None,
+            blocks_end: 900,
+            position: 900,
+            segment_tag: 5,
+        })
     }
 }
 

@@ -7,6 +7,7 @@
 
 use crate::encoding::Cursor;
 use crate::error::Damage;
+use crate::filter::{PLACE_LEN, Place, Places};
 use crate::segment::tally::{IndexEntry, Reach, Tally};
 use crate::types::{Lsn, Micros, ReplOffset};
 
@@ -17,7 +18,11 @@ pub(crate) const TAIL_MAGIC: [u8; 8] = *b"RTAPEEND";
 /// Size of the tail: length, checksum, magic.
 pub(crate) const TAIL_LEN: usize = 16;
 /// Size of a footer without index.
-pub(crate) const MIN_FOOTER_LEN: usize = 92 + 32 + TAIL_LEN;
+pub(crate) const MIN_FOOTER_LEN: usize = 100 + 32 + TAIL_LEN;
+/// Bit 0 of the flags.
+const FLAG_FILTERS: u32 = 1;
+/// Bit 1: their pages are encrypted.
+const FLAG_SEALED: u32 = 2;
 const INDEX_ENTRY_LEN: usize = 32;
 
 /// The footer, decoded.
@@ -26,16 +31,27 @@ pub(crate) struct Footer {
     pub(crate) tally: Tally,
     /// BLAKE3 of everything before the footer.
     pub(crate) digest: [u8; 32],
-    /// Where it begins: the end of the last block.
+    /// Where the filters over its keys are; `None` if there are none.
+    pub(crate) filters: Option<Places>,
+    /// The end of the last block, behind which the filters lie.
+    pub(crate) blocks_end: u64,
+    /// Where the footer begins.
     pub(crate) position: u64,
     pub(crate) segment_tag: u32,
 }
 
 impl Footer {
+    fn flags(&self) -> u32 {
+        match &self.filters {
+            None => 0,
+            Some(places) => FLAG_FILTERS | if places.sealed { FLAG_SEALED } else { 0 },
+        }
+    }
+
     /// Encodes the footer with its tail.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let t = &self.tally;
-        let len = MIN_FOOTER_LEN + t.index.len() * INDEX_ENTRY_LEN;
+        let len = footer_len(t.index.len(), self.filters.is_some());
         let mut out = Vec::with_capacity(len);
         out.extend_from_slice(&FOOTER_MAGIC);
         out.extend_from_slice(&self.position.to_le_bytes());
@@ -50,12 +66,16 @@ impl Footer {
         out.extend_from_slice(&t.reach.end_offset.0.to_le_bytes());
         out.extend_from_slice(&t.end_db.to_le_bytes());
         out.extend_from_slice(&(t.index.len() as u32).to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&self.flags().to_le_bytes());
+        out.extend_from_slice(&self.blocks_end.to_le_bytes());
         for entry in &t.index {
             out.extend_from_slice(&entry.position.to_le_bytes());
             out.extend_from_slice(&entry.reach.next_lsn.0.to_le_bytes());
             out.extend_from_slice(&entry.reach.last_ts.0.to_le_bytes());
             out.extend_from_slice(&entry.reach.end_offset.0.to_le_bytes());
+        }
+        if let Some(filters) = &self.filters {
+            std::iter::once(&filters.all).chain(&filters.intervals).for_each(|place| place.encode(&mut out));
         }
         out.extend_from_slice(&self.digest);
         out.extend_from_slice(&(len as u32).to_le_bytes());
@@ -105,11 +125,13 @@ impl Footer {
         let end_offset = ReplOffset(c.u64()?);
         let end_db = c.u32()?;
         let entries = c.u32()? as usize;
-        let reserved = c.array::<4>()?;
-        if reserved != [0; 4] {
-            return Err(Damage::new("four zero bytes", format!("{reserved:?}")));
+        let flags = c.u32()?;
+        if ![0, FLAG_FILTERS, FLAG_FILTERS | FLAG_SEALED].contains(&flags) {
+            return Err(Damage::new("footer flags 0, 1 or 3", format!("{flags:#x}")));
         }
-        if bytes.len() != MIN_FOOTER_LEN + entries.saturating_mul(INDEX_ENTRY_LEN) {
+        let with_filters = flags & FLAG_FILTERS != 0;
+        let blocks_end = c.u64()?;
+        if bytes.len() != footer_len(entries, with_filters) {
             return Err(Damage::new(
                 format!("a footer with {entries} index entries"),
                 format!("{} bytes", bytes.len()),
@@ -120,6 +142,14 @@ impl Footer {
             let position = c.u64()?;
             let reach = Reach { next_lsn: Lsn(c.u64()?), last_ts: Micros(c.i64()?), end_offset: ReplOffset(c.u64()?) };
             index.push(IndexEntry { position, reach });
+        }
+        let filters = if with_filters {
+            Some(decode_places(&mut c, entries, blocks_end..position, flags & FLAG_SEALED != 0)?)
+        } else {
+            None
+        };
+        if !with_filters && blocks_end != position {
+            return Err(Damage::new("a footer behind the blocks", format!("blocks that end at {blocks_end}")));
         }
         let digest = c.array()?;
         let next_lsn = last_lsn
@@ -138,8 +168,41 @@ impl Footer {
                 index,
             },
             digest,
+            filters,
+            blocks_end,
             position,
             segment_tag,
         })
     }
+}
+
+/// Size of a footer with so many index entries.
+fn footer_len(entries: usize, with_filters: bool) -> usize {
+    let places = if with_filters { entries.saturating_add(1).saturating_mul(PLACE_LEN) } else { 0 };
+    MIN_FOOTER_LEN.saturating_add(entries.saturating_mul(INDEX_ENTRY_LEN)).saturating_add(places)
+}
+
+/// Filters follow each other from the last block to the footer, without a gap.
+fn decode_places(
+    c: &mut Cursor<'_>,
+    entries: usize,
+    area: std::ops::Range<u64>,
+    sealed: bool,
+) -> Result<Places, Damage> {
+    let mut next = area.start;
+    let mut place = || -> Result<Place, Damage> {
+        let place = Place::decode(c)?;
+        let end = place.position.checked_add(place.len(sealed));
+        match end {
+            Some(end) if place.position == next && end <= area.end => next = end,
+            _ => return Err(Damage::new(format!("a key filter at {next}"), format!("one at {}", place.position))),
+        }
+        Ok(place)
+    };
+    let all = place()?;
+    let intervals = (0..entries).map(|_| place()).collect::<Result<_, _>>()?;
+    if next != area.end {
+        return Err(Damage::new(format!("key filters up to {}", area.end), format!("up to {next}")));
+    }
+    Ok(Places { sealed, all, intervals })
 }

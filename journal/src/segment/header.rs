@@ -4,7 +4,10 @@
 //! It carries all that a restart needs, so a timeline without a single block survives, and so does
 //! a journal whose older segments were pruned.
 
+use std::sync::Arc;
+
 use crate::FORMAT_VERSION;
+use crate::crypto::{KeyFault, Keyring, Random, Sealer, WRAPPED_LEN, Wrapped};
 use crate::encoding::Cursor;
 use crate::error::Damage;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
@@ -12,7 +15,7 @@ use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
 /// First bytes of a segment.
 pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"RTAPESEG";
 /// Size of the header up to the first string.
-pub(crate) const FIXED_HEADER_LEN: usize = 128;
+pub(crate) const FIXED_HEADER_LEN: usize = 132;
 /// No header is larger; texts are cut when written.
 pub(crate) const MAX_HEADER_LEN: usize = 16 << 10;
 /// Longest source id and reason, in bytes.
@@ -42,6 +45,10 @@ pub(crate) struct SegmentHeader {
     pub(crate) complete_until: Micros,
     pub(crate) start_offset: ReplOffset,
     pub(crate) start_db: u32,
+    /// It was written anew when it was sealed.
+    pub(crate) packed: bool,
+    /// The wrapped data key, if the segment is encrypted.
+    pub(crate) cipher: Option<Wrapped>,
 }
 
 /// Why a header can't be decoded.
@@ -62,11 +69,43 @@ impl From<Damage> for HeaderFault {
 }
 
 impl SegmentHeader {
+    /// Draws a data key for a segment with this header, if there is a key to wrap it.
+    pub(crate) fn lock(&mut self, keyring: &Keyring, random: Random) -> std::io::Result<Option<Arc<Sealer>>> {
+        self.cipher = keyring.current().map(|id| Wrapped { key_id: id.to_owned(), bytes: [0; WRAPPED_LEN] });
+        if self.cipher.is_none() {
+            return Ok(None);
+        }
+        let sealed = keyring.new_sealer(random, &self.encode_unwrapped())?;
+        Ok(sealed.map(|(sealer, wrapped)| {
+            self.cipher = Some(wrapped);
+            Arc::new(sealer)
+        }))
+    }
+
+    /// The data key of an encrypted segment.
+    pub(crate) fn unlock(&self, keyring: &Keyring) -> Result<Option<Arc<Sealer>>, KeyFault> {
+        let Some(wrapped) = &self.cipher else { return Ok(None) };
+        keyring.unwrap(wrapped, &self.encode_unwrapped()).map(|sealer| Some(Arc::new(sealer)))
+    }
+
     /// Encodes the header with its checksum.
     pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = self.encode_unwrapped();
+        if let Some(cipher) = &self.cipher {
+            out.extend_from_slice(&cipher.bytes);
+        }
+        let crc = crc32c::crc32c(&out);
+        out.extend_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// Everything before the wrapped data key, which is bound to it.
+    fn encode_unwrapped(&self) -> Vec<u8> {
         let source_id = cut(&self.timeline.source_id);
         let reason = cut(&self.timeline.reason);
-        let len = FIXED_HEADER_LEN + 4 + source_id.len() + 4 + reason.len() + 4;
+        let key_id = self.cipher.as_ref().map(|cipher| cipher.key_id.as_str());
+        let locked = key_id.map_or(0, |id| 4 + id.len() + WRAPPED_LEN);
+        let len = FIXED_HEADER_LEN + 4 + source_id.len() + 4 + reason.len() + locked + 4;
         let mut out = Vec::with_capacity(len);
         out.extend_from_slice(&SEGMENT_MAGIC);
         out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
@@ -82,12 +121,11 @@ impl SegmentHeader {
         out.extend_from_slice(&self.start_offset.0.to_le_bytes());
         out.extend_from_slice(&self.timeline.start_offset.0.to_le_bytes());
         out.extend_from_slice(&self.timeline.start_ts.0.to_le_bytes());
-        for text in [source_id, reason] {
+        out.extend_from_slice(&[u8::from(self.packed), u8::from(key_id.is_some()), 0, 0]);
+        for text in [Some(source_id), Some(reason), key_id].into_iter().flatten() {
             out.extend_from_slice(&(text.len() as u32).to_le_bytes());
             out.extend_from_slice(text.as_bytes());
         }
-        let crc = crc32c::crc32c(&out);
-        out.extend_from_slice(&crc.to_le_bytes());
         out
     }
 
@@ -139,8 +177,16 @@ impl SegmentHeader {
         let start_offset = ReplOffset(c.u64()?);
         let timeline_offset = ReplOffset(c.u64()?);
         let start_ts = Micros(c.i64()?);
+        let form = c.array::<4>()?;
+        if form[0] > 1 || form[1] > 1 || form[2..] != [0; 2] {
+            return Err(Damage::new("form 0 or 1, cipher 0 or 1 and two zero bytes", format!("{form:?}")));
+        }
         let source_id = c.string32()?;
         let reason = c.string32()?;
+        let cipher = match form[1] {
+            0 => None,
+            _ => Some(Wrapped { key_id: c.string32()?, bytes: c.array()? }),
+        };
         if first_lsn.0 == 0 {
             return Err(Damage::new("a first LSN of at least 1", "0"));
         }
@@ -154,8 +200,15 @@ impl SegmentHeader {
             complete_until,
             start_offset,
             start_db,
+            packed: form[0] == 1,
+            cipher,
         })
     }
+}
+
+/// The tag of a segment whose encoded header this is: the header's own checksum.
+pub(crate) fn tag_of(encoded: &[u8]) -> u32 {
+    encoded.last_chunk().map_or(0, |crc| u32::from_le_bytes(*crc))
 }
 
 /// Cuts a text to what a header holds, between characters.

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::block::BlockHeader;
+use crate::directory::TEMPORARY;
 use crate::error::{Damage, OpenError};
 use crate::segment::footer::{FOOTER_MAGIC, Footer, TAIL_LEN};
 use crate::segment::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader};
@@ -62,6 +62,10 @@ pub(crate) fn list_segments(dir: &Path) -> Result<(Names, Vec<String>), OpenErro
     for entry in entries {
         let entry = entry.map_err(OpenError::io("list", dir))?;
         let file_name = entry.file_name();
+        // A packed copy that is being made, or that a crash left.
+        if file_name.to_string_lossy().starts_with(TEMPORARY) {
+            continue;
+        }
         match file_name.to_str().and_then(SegmentName::parse) {
             Some(name) => segments.push((name, entry.path())),
             None => others.push(file_name.to_string_lossy().into_owned()),
@@ -73,19 +77,25 @@ pub(crate) fn list_segments(dir: &Path) -> Result<(Names, Vec<String>), OpenErro
 }
 
 /// Reads header and footer; if there is no footer and `with_blocks`, walks the blocks.
-pub(crate) fn load_segment(
+pub(crate) fn load_segment(name: SegmentName, path: &Path, with_blocks: bool) -> Result<SegmentFacts, OpenError> {
+    let file = File::open(path).map_err(OpenError::io("open", path))?;
+    load_open_segment(&file, name, path, with_blocks)
+}
+
+/// The same for who has opened the file and goes on reading from it: by its path there may soon be
+/// another, since a segment that is sealed is replaced by its packed copy.
+pub(crate) fn load_open_segment(
+    file: &File,
     name: SegmentName,
     path: &Path,
     with_blocks: bool,
-    on_block: impl FnMut(&BlockHeader, &bytes::Bytes),
 ) -> Result<SegmentFacts, OpenError> {
     let io_error = |e| OpenError::io("read", path)(e);
-    let file = File::open(path).map_err(io_error)?;
     let bytes = file.metadata().map_err(io_error)?.len();
-    let header = read_header(&file, bytes).map_err(io_error)?;
+    let header = read_header(file, bytes).map_err(io_error)?;
     let tail = match &header {
         Err(_) => TailFact::Unknown,
-        Ok(whole) => read_tail(&file, bytes, whole, with_blocks, on_block).map_err(io_error)?,
+        Ok(whole) => read_tail(file, bytes, whole, with_blocks).map_err(io_error)?,
     };
     Ok(SegmentFacts { path: path.to_owned(), name, bytes, header, tail })
 }
@@ -104,13 +114,7 @@ fn read_header(file: &File, file_len: u64) -> io::Result<Result<WholeHeader, Hea
     Ok(header)
 }
 
-fn read_tail(
-    file: &File,
-    file_len: u64,
-    whole: &WholeHeader,
-    with_blocks: bool,
-    on_block: impl FnMut(&BlockHeader, &bytes::Bytes),
-) -> io::Result<TailFact> {
+fn read_tail(file: &File, file_len: u64, whole: &WholeHeader, with_blocks: bool) -> io::Result<TailFact> {
     let mut bad_footer = None;
     if let Some(position) = find_footer(file, file_len, whole.len)? {
         match read_footer(file, position, file_len, whole.tag)? {
@@ -124,7 +128,13 @@ fn read_tail(
             None => TailFact::Unknown,
         });
     }
-    let scan = scan(file, file_len, &whole.header, whole.len, whole.tag, on_block)?;
+    let scan = scan(file, file_len, whole, |_, _| ())?;
+    if whole.header.packed {
+        // It was put in place as a whole, so this is no tail that is being written.
+        let (position, damage) =
+            bad_footer.unwrap_or_else(|| (scan.end, Damage::new("a footer, as the segment is packed", "none")));
+        return Ok(TailFact::BadFooter { position, damage });
+    }
     // What looks like a tail may be the end of somebody's value: it is a footer's only if the
     // blocks end where the footer begins, and only if it begins like one.
     if let (Some((position, damage)), Rest::Torn { .. }) = (bad_footer, &scan.rest)

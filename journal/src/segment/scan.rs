@@ -8,21 +8,35 @@ use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 
-use crate::block::{BLOCK_HEADER_LEN, BLOCK_MAGIC, BlockHeader};
+use crate::block::{BLOCK_HEADER_LEN, BLOCK_MAGIC, BlockHeader, PayloadFault};
 use crate::error::Damage;
-use crate::segment::header::SegmentHeader;
+use crate::segment::load::WholeHeader;
 use crate::segment::tally::Tally;
 
 /// How much is read at once while searching for a later block.
 const SEARCH_CHUNK: usize = 1 << 20;
 
 /// A failed read, or bytes that are wrong.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum BlockFault {
     /// The file system refused.
+    #[error(transparent)]
     Io(io::Error),
     /// The block is damaged or incomplete.
+    #[error(transparent)]
     Damage(Damage),
+    /// The block is whole, and stored in a way that this program doesn't know.
+    #[error("block codec {0} is unknown; use a newer redtape")]
+    UnknownCodec(u8),
+}
+
+impl From<PayloadFault> for BlockFault {
+    fn from(fault: PayloadFault) -> Self {
+        match fault {
+            PayloadFault::Damage(damage) => Self::Damage(damage),
+            PayloadFault::UnknownCodec(codec) => Self::UnknownCodec(codec),
+        }
+    }
 }
 
 impl From<io::Error> for BlockFault {
@@ -69,6 +83,23 @@ pub(crate) fn read_payload(file: &File, header: &BlockHeader) -> Result<Bytes, B
     Ok(Bytes::from(payload))
 }
 
+/// Gives each block of a segment of which the blocks are known to be whole up to `end`; ends with the
+/// first error.
+pub(crate) fn walk<E: From<BlockFault>>(
+    file: &File,
+    whole: &WholeHeader,
+    end: u64,
+    mut on_block: impl FnMut(&BlockHeader, Bytes) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut position = whole.len;
+    while position < end {
+        let header = read_block_header(file, position, end, Some(whole.tag))?;
+        on_block(&header, read_payload(file, &header)?)?;
+        position += header.len();
+    }
+    Ok(())
+}
+
 /// What a walk over the blocks of an unsealed segment found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Scan {
@@ -108,13 +139,11 @@ pub(crate) enum Rest {
 pub(crate) fn scan(
     file: &File,
     file_len: u64,
-    header: &SegmentHeader,
-    header_len: u64,
-    tag: u32,
+    whole: &WholeHeader,
     mut on_block: impl FnMut(&BlockHeader, &Bytes),
 ) -> io::Result<Scan> {
-    let mut tally = Tally::begin(header);
-    let mut end = header_len;
+    let mut tally = Tally::begin(&whole.header);
+    let (mut end, tag) = (whole.len, whole.tag);
     while end < file_len {
         let block = read_block_header(file, end, file_len, Some(tag)).and_then(|block| {
             tally.check_next(&block)?;
@@ -130,7 +159,10 @@ pub(crate) fn scan(
             Err(fault) => {
                 let damage = match fault {
                     BlockFault::Damage(damage) => damage,
-                    BlockFault::Io(_) => Damage::new("a whole block", "the end of the file"),
+                    // Nothing is decoded here, so a codec can't be at fault.
+                    BlockFault::Io(_) | BlockFault::UnknownCodec(_) => {
+                        Damage::new("a whole block", "the end of the file")
+                    }
                 };
                 let rest = match find_later_block(file, end + 1, file_len, Some(tag))? {
                     Some(block) => Rest::Corrupt { damage, later: block.position, block: Box::new(block) },

@@ -9,6 +9,9 @@ use crate::types::{Lsn, Micros, ReplOffset};
 /// Distance in the file between two entries of a segment's index.
 pub(crate) const INDEX_EVERY_BYTES: u64 = if cfg!(test) { 512 } else { 256 << 10 };
 
+/// A decoded payload of this size has an entry wherever it lies.
+pub(crate) const INDEX_PAYLOAD_BYTES: u32 = if cfg!(test) { 256 } else { 64 << 10 };
+
 /// How far the history reaches at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reach {
@@ -86,6 +89,12 @@ impl Tally {
         Ok(())
     }
 
+    /// The same groups lead to the same place, in whatever blocks.
+    pub(crate) fn same_history(&self, other: &Self) -> bool {
+        let of = |t: &Self| (t.groups, t.records, t.first_ts, t.reach, t.complete_until, t.end_db);
+        of(self) == of(other)
+    }
+
     /// Adds a block that was checked.
     pub(crate) fn add(&mut self, block: &BlockHeader, position: u64) {
         if self.groups == 0 {
@@ -99,7 +108,8 @@ impl Tally {
         self.reach = Reach { last_ts, ..block.reach() };
         self.complete_until = self.complete_until.max(block.complete_until);
         self.end_db = block.end_db;
-        let due = self.index.last().is_none_or(|e| position - e.position >= INDEX_EVERY_BYTES);
+        let far = self.index.last().is_none_or(|e| position - e.position >= INDEX_EVERY_BYTES);
+        let due = far || block.raw_len >= INDEX_PAYLOAD_BYTES;
         if due {
             self.index.push(IndexEntry { position, reach: self.reach });
         }

@@ -3,6 +3,8 @@ use proptest::prelude::*;
 use super::footer::{Footer, TAIL_LEN};
 use super::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader, TimelineFacts};
 use super::tally::{IndexEntry, Reach, Tally};
+use crate::crypto::{WRAPPED_LEN, Wrapped};
+use crate::filter::{Place, Places};
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
 
 fn header(source_id: &str, reason: &str) -> SegmentHeader {
@@ -22,6 +24,8 @@ fn header(source_id: &str, reason: &str) -> SegmentHeader {
         complete_until: Micros(3),
         start_offset: ReplOffset(88),
         start_db: 4,
+        packed: true,
+        cipher: Some(Wrapped { key_id: "key-1".to_owned(), bytes: [6; WRAPPED_LEN] }),
     }
 }
 
@@ -40,7 +44,16 @@ fn footer() -> Footer {
             index: vec![entry, IndexEntry { position: 700, ..entry }],
         },
         digest: [5; 32],
-        position: 1000,
+        filters: Some(Places {
+            sealed: false,
+            all: Place { position: 900, blocks: 1, unknown: true },
+            intervals: vec![
+                Place { position: 936, blocks: 0, unknown: true },
+                Place { position: 936, blocks: 1, unknown: false },
+            ],
+        }),
+        blocks_end: 900,
+        position: 972,
         segment_tag: 0xdead_beef,
     }
 }
@@ -87,9 +100,9 @@ fn a_footer_comes_back_from_its_place_only() {
     let mut tail = [0; TAIL_LEN];
     tail.copy_from_slice(&bytes[bytes.len() - TAIL_LEN..]);
     assert_eq!(Footer::len_from_tail(&tail), Some(bytes.len() as u64));
-    assert_eq!(Footer::decode(&bytes, 1000, 0xdead_beef), Ok(footer));
-    assert!(Footer::decode(&bytes, 1001, 0xdead_beef).is_err());
-    assert!(Footer::decode(&bytes, 1000, 1).is_err());
+    assert_eq!(Footer::decode(&bytes, 972, 0xdead_beef), Ok(footer));
+    assert!(Footer::decode(&bytes, 973, 0xdead_beef).is_err());
+    assert!(Footer::decode(&bytes, 972, 1).is_err());
 }
 
 proptest! {
@@ -104,6 +117,6 @@ proptest! {
         let mut whole = footer().encode();
         let at = at.index(whole.len());
         whole[at] ^= 0xff;
-        prop_assert!(Footer::decode(&whole, 1000, 0xdead_beef).is_err());
+        prop_assert!(Footer::decode(&whole, 972, 0xdead_beef).is_err());
     }
 }

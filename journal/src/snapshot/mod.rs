@@ -4,17 +4,31 @@
 //! process may write one, without the journal's lock; each holds a `flock` on its own file until the
 //! manifest is there, so that cleaning up never removes what a living process still writes.
 
+mod chunks;
 mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::path::PathBuf;
 
+pub use chunks::SnapshotReader;
 use serde::{Deserialize, Serialize};
 pub use store::SnapshotWriter;
 pub(crate) use store::{RETIRED, clean_snapshots, list_snapshots};
 
+use crate::crypto::{KeyFault, Keyring, Sealer, Wrapped};
+use crate::error::OpenError;
+use crate::meta::unhex;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
+
+/// How a snapshot is encrypted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotEncryption {
+    /// Id of the operator's key.
+    pub key_id: String,
+    /// The data key, wrapped, 120 hex digits.
+    pub wrapped_key: String,
+}
 
 /// Why a snapshot was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -61,6 +75,9 @@ pub struct SnapshotManifest {
     /// The file ends with its own checksum.
     #[serde(default)]
     pub checksum_present: bool,
+    /// It is encrypted; `bytes` and `blake3` are those of the file as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<SnapshotEncryption>,
     /// The server's command table at that time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command_table: Option<serde_json::Value>,
@@ -73,4 +90,33 @@ pub struct SnapshotInfo {
     pub path: PathBuf,
     /// Its manifest.
     pub manifest: SnapshotManifest,
+}
+
+impl SnapshotManifest {
+    /// What the wrapped data key is bound to.
+    fn place(&self) -> [u8; 16] {
+        let mut place = *b"RTSM\0\0\0\0\0\0\0\0\0\0\0\0";
+        place[4..12].copy_from_slice(&self.lsn.0.to_le_bytes());
+        place[12..].copy_from_slice(&self.timeline.0.to_le_bytes());
+        place
+    }
+}
+
+impl SnapshotInfo {
+    /// Opens the file to read what was written into it.
+    pub fn open(&self, keyring: &Keyring) -> Result<SnapshotReader, OpenError> {
+        let sealer = match &self.manifest.encryption {
+            None => None,
+            Some(encryption) => Some(self.unlock(encryption, keyring)?),
+        };
+        let file = std::fs::File::open(&self.path).map_err(OpenError::io("open", &self.path))?;
+        Ok(SnapshotReader::new(file, sealer, self.manifest.bytes))
+    }
+
+    fn unlock(&self, encryption: &SnapshotEncryption, keyring: &Keyring) -> Result<Sealer, OpenError> {
+        let key = |fault| OpenError::Key { file: self.path.clone(), fault };
+        let key_id = encryption.key_id.clone();
+        let bytes = unhex(&encryption.wrapped_key).ok_or_else(|| key(KeyFault::Wrong(key_id.clone())))?;
+        keyring.unwrap(&Wrapped { key_id, bytes }, &self.manifest.place()).map_err(key)
+    }
 }

@@ -14,9 +14,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::{SnapshotInfo, SnapshotManifest};
+use super::chunks::ChunkWriter;
+use super::{SnapshotEncryption, SnapshotInfo, SnapshotManifest};
+use crate::crypto::{KEY_LEN, Keyring, Random, Sealer, Wrapped, new_data_key};
 use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir, write_atomically};
 use crate::error::{OpenError, StoreError};
+use crate::meta::hex;
+use crate::open::random;
 use crate::types::TimelineId;
 
 /// What a manifest is renamed to before its snapshot is removed.
@@ -29,11 +33,26 @@ pub struct SnapshotWriter {
     file: tempfile::NamedTempFile,
     hasher: blake3::Hasher,
     bytes: u64,
+    /// Size of the file.
+    stored: u64,
+    chunks: Option<ChunkWriter>,
+    /// The data key, until it can be wrapped: that binds it to what only the manifest says.
+    data_key: Option<([u8; KEY_LEN], Keyring)>,
+    random: Random,
 }
 
 impl SnapshotWriter {
     /// `dir` is the journal's directory.
     pub fn create(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::create_with(dir, &Keyring::default())
+    }
+
+    /// The same, encrypted if there are keys.
+    pub fn create_with(dir: impl AsRef<Path>, keyring: &Keyring) -> Result<Self, StoreError> {
+        Self::create_in(dir.as_ref(), keyring, random)
+    }
+
+    pub(crate) fn create_in(dir: &Path, keyring: &Keyring, random: Random) -> Result<Self, StoreError> {
         let dir = Directory::new(dir);
         let folder = dir.snapshots();
         let create = || -> io::Result<tempfile::NamedTempFile> {
@@ -52,18 +71,32 @@ impl SnapshotWriter {
             }
         };
         let file = create().map_err(StoreError::io("create a snapshot in", &folder))?;
-        Ok(Self { dir, file, hasher: blake3::Hasher::new(), bytes: 0 })
+        let mut data_key = None;
+        if keyring.current().is_some() {
+            let key = new_data_key(random).map_err(StoreError::io("draw a key for", file.path()))?;
+            data_key = Some((key, keyring.clone()));
+        }
+        let chunks = data_key.as_ref().map(|(key, _)| ChunkWriter::new(Sealer::new(key)));
+        Ok(Self { dir, file, hasher: blake3::Hasher::new(), bytes: 0, stored: 0, chunks, data_key, random })
     }
 
     /// Appends to the file.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.bytes += bytes.len() as u64;
+        let Some(chunks) = &mut self.chunks else { return self.store(bytes) };
+        let mut sealed = Vec::new();
+        chunks.write(bytes, &mut sealed);
+        self.store(&sealed)
+    }
+
+    fn store(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.file.write_all(bytes).map_err(StoreError::io("write", self.file.path()))?;
         self.hasher.update(bytes);
-        self.bytes += bytes.len() as u64;
+        self.stored += bytes.len() as u64;
         Ok(())
     }
 
-    /// Bytes written so far.
+    /// Bytes written so far, as they were given.
     pub fn written_bytes(&self) -> u64 {
         self.bytes
     }
@@ -71,8 +104,21 @@ impl SnapshotWriter {
     /// Syncs the file, gives it its name, and puts the manifest in place with the file's size and
     /// digest. Returns the path of the file. A second snapshot of the same LSN gets a name of its
     /// own.
-    pub fn commit(self, mut manifest: SnapshotManifest) -> Result<PathBuf, StoreError> {
-        manifest.bytes = self.bytes;
+    pub fn commit(mut self, mut manifest: SnapshotManifest) -> Result<PathBuf, StoreError> {
+        if let Some(chunks) = self.chunks.take() {
+            let mut sealed = Vec::new();
+            chunks.finish(&mut sealed);
+            self.store(&sealed)?;
+        }
+        manifest.encryption = None;
+        if let Some((data_key, keyring)) = &self.data_key {
+            let wrapped = keyring
+                .wrap(data_key, self.random, &manifest.place())
+                .map_err(StoreError::io("wrap the key of", self.file.path()))?;
+            manifest.encryption =
+                wrapped.map(|Wrapped { key_id, bytes }| SnapshotEncryption { key_id, wrapped_key: hex(&bytes) });
+        }
+        manifest.bytes = self.stored;
         manifest.blake3 = self.hasher.finalize().to_hex().to_string();
         let temporary = self.file.path().to_owned();
         self.file.as_file().sync_all().map_err(StoreError::io("sync", &temporary))?;

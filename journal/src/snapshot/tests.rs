@@ -20,6 +20,7 @@ pub(crate) fn manifest(lsn: u64, timeline: u32, ts: i64) -> SnapshotManifest {
         magic_version: "REDIS0010".to_owned(),
         server_version: "7.0.15".to_owned(),
         checksum_present: true,
+        encryption: None,
         command_table: Some(serde_json::json!([["get", 2]])),
     }
 }

@@ -1,6 +1,7 @@
 //! What must hold for a whole journal, whatever happens to it.
 
 mod crash;
+mod encrypted;
 mod golden;
 mod live;
 mod model_based;

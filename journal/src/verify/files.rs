@@ -1,5 +1,6 @@
 //! Verifying everything that is not a segment.
 
+use std::fs::File;
 use std::path::Path;
 
 use super::segments::hash_file;
@@ -27,7 +28,7 @@ pub(super) fn total_bytes(dir: &Directory) -> u64 {
     size(&dir.segments(), "seg") + size(&dir.snapshots(), "rdb")
 }
 
-impl<P: FnMut(&VerifyProgress)> Verifier<P> {
+impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
     pub(super) fn snapshots(&mut self) -> Result<(), OpenError> {
         const LOST: &str = "no restore can start from it: an earlier snapshot is used";
         let files = list_snapshots(&self.dir)?;
@@ -55,7 +56,9 @@ impl<P: FnMut(&VerifyProgress)> Verifier<P> {
             let (path, manifest) = (&snapshot.path, &snapshot.manifest);
             self.report.snapshots += 1;
             if self.deep {
-                let digest = hash_file(path, u64::MAX).map_err(OpenError::io("read", path))?;
+                let digest = File::open(path)
+                    .and_then(|file| hash_file(&file, u64::MAX))
+                    .map_err(OpenError::io("read", path))?;
                 if digest.to_hex().as_str() != manifest.blake3 {
                     let what = format!("expected BLAKE3 {}, found {digest}", manifest.blake3);
                     let span = Span {

@@ -12,6 +12,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::crypto::Keyring;
 use crate::directory::Directory;
 use crate::error::{OpenError, Span};
 use crate::lease::ReadLease;
@@ -73,13 +74,24 @@ pub fn verify(
     deep: bool,
     progress: impl FnMut(&VerifyProgress),
 ) -> Result<VerifyReport, OpenError> {
+    verify_with(dir, deep, &Keyring::default(), progress)
+}
+
+/// The same for a journal that is encrypted, at least in part. What has another key is checked as far as that is
+/// possible without, and noted.
+pub fn verify_with(
+    dir: impl AsRef<Path>,
+    deep: bool,
+    keyring: &Keyring,
+    progress: impl FnMut(&VerifyProgress),
+) -> Result<VerifyReport, OpenError> {
     let dir = Directory::new(dir);
     let Some(meta) = Meta::load(&dir)? else {
         return Err(not_a_journal(&dir));
     };
     let _lease = ReadLease::take(&dir);
     let mut verifier =
-        Verifier { total: files::total_bytes(&dir), dir, deep, report: VerifyReport::default(), progress };
+        Verifier { total: files::total_bytes(&dir), dir, deep, keyring, report: VerifyReport::default(), progress };
     let begins = verifier.segments(meta.id().unwrap_or_default())?;
     verifier.snapshots()?;
     verifier.marks()?;
@@ -91,15 +103,16 @@ pub fn verify(
 /// For each timeline the LSN with which its segments begin.
 type Begins = BTreeMap<TimelineId, Lsn>;
 
-struct Verifier<P> {
+struct Verifier<'a, P> {
     dir: Directory,
     deep: bool,
+    keyring: &'a Keyring,
     report: VerifyReport,
     total: u64,
     progress: P,
 }
 
-impl<P: FnMut(&VerifyProgress)> Verifier<P> {
+impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
     fn problem(&mut self, file: &Path, offset: u64, what: impl Into<String>, span: Option<Span>, consequence: &str) {
         self.report.problems.push(Problem {
             file: self.relative(file),

@@ -1,19 +1,22 @@
 //! Verifying segments and how they continue each other.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::Duration;
 
 use super::{Begins, Verifier, VerifyProgress};
-use crate::block::{BlockHeader, CODEC_NONE, Groups};
-use crate::error::{Damage, OpenError, Span};
+use crate::block::{BlockHeader, Groups, PayloadFault, decode_payload};
+use crate::crypto::{KeyFault, Sealer};
+use crate::error::{OpenError, Span};
+use crate::filter::{Filter, Places};
 use crate::lock::is_held;
 use crate::recover::{check_footer, check_header, span_of, span_of_rest};
 use crate::segment::footer::Footer;
 use crate::segment::header::{HeaderFault, SegmentHeader};
-use crate::segment::load::{SegmentFacts, TailFact, WholeHeader, list_segments, load_segment};
-use crate::segment::scan::{Rest, Scan, scan};
+use crate::segment::load::{SegmentFacts, TailFact, WholeHeader, list_segments, load_open_segment};
+use crate::segment::scan::{BlockFault, Rest, Scan, scan, walk};
 use crate::types::{Lsn, Micros};
 
 /// How often a tail that a living writer may be writing is looked at.
@@ -24,12 +27,13 @@ const LIVE_PAUSE: Duration = Duration::from_millis(20);
 const LOST: &str = "its records can't be read: restore to a moment before them, or after a later snapshot";
 const UNPROVEN: &str = "the records are there and right, but the segment no longer proves it";
 const CHAIN: &str = "records between the two segments may be missing: no restore across this place";
+const FILTERS: &str = "restores are not affected; a search for a key may miss records";
 const TORN: &str = "nothing that was durable; the next start of the writer cuts it off";
 
 /// The sealed segment before, as far as it is right.
 type Previous = Option<(SegmentHeader, Footer)>;
 
-impl<P: FnMut(&VerifyProgress)> Verifier<P> {
+impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
     pub(super) fn segments(&mut self, journal_id: [u8; 16]) -> Result<Begins, OpenError> {
         let (names, others) = list_segments(&self.dir.segments())?;
         for name in others {
@@ -40,9 +44,11 @@ impl<P: FnMut(&VerifyProgress)> Verifier<P> {
         let mut begins = Begins::new();
         for (n, (name, path)) in names.iter().enumerate() {
             let is_last = n + 1 == names.len();
-            let facts = load_segment(*name, path, is_last, |_, _| ())?;
+            // One file from beginning to end: by its path there may soon be its packed copy.
+            let file = File::open(path).map_err(OpenError::io("open", path))?;
+            let facts = load_open_segment(&file, *name, path, is_last)?;
             self.report.segments += 1;
-            previous = self.segment(&facts, is_last, journal_id, &previous)?;
+            previous = self.segment(&file, &facts, is_last, journal_id, &previous)?;
             if let Ok(whole) = &facts.header {
                 let header = &whole.header;
                 begins.entry(header.timeline.id).or_insert(header.first_lsn);
@@ -54,6 +60,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<P> {
 
     fn segment(
         &mut self,
+        file: &File,
         facts: &SegmentFacts,
         is_last: bool,
         journal_id: [u8; 16],
@@ -61,7 +68,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<P> {
     ) -> Result<Previous, OpenError> {
         if is_last && facts.header == Err(HeaderFault::Unfinished) {
             let what = "its creation was interrupted";
-            match self.tail_is(facts) {
+            match self.tail_is(file, facts) {
                 Tail::Growing => {}
                 Tail::Waiting => self.waiting(&facts.path, 0, what),
                 Tail::Left => self.problem(&facts.path, 0, what, None, TORN),
@@ -81,7 +88,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<P> {
                     self.refusal(error, UNPROVEN)?;
                 }
                 if self.deep {
-                    self.sealed_blocks(facts, whole, footer)?;
+                    self.sealed_blocks(file, facts, whole, footer)?;
                 } else {
                     self.report.blocks += u64::from(footer.tally.blocks);
                     self.report.groups += footer.tally.groups;
@@ -92,19 +99,19 @@ impl<P: FnMut(&VerifyProgress)> Verifier<P> {
             TailFact::BadFooter { position, damage } => {
                 let span = Some(span_of(facts));
                 self.problem(&facts.path, *position, damage.to_string(), span, UNPROVEN);
-                self.blocks(facts, whole, *position)?;
+                self.blocks(file, facts, whole, *position)?;
                 Ok(None)
             }
             TailFact::Open(_) | TailFact::Unknown => {
-                let scan = self.blocks(facts, whole, facts.bytes)?;
-                self.unsealed(facts, is_last, &scan);
+                let scan = self.blocks(file, facts, whole, facts.bytes)?;
+                self.unsealed(file, facts, is_last, &scan);
                 Ok(None)
             }
         }
     }
 
     /// What is behind the blocks of a segment without a footer.
-    fn unsealed(&mut self, facts: &SegmentFacts, is_last: bool, scan: &Scan) {
+    fn unsealed(&mut self, file: &File, facts: &SegmentFacts, is_last: bool, scan: &Scan) {
         let path = &facts.path;
         match &scan.rest {
             Rest::Nothing if is_last => {}
@@ -114,7 +121,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<P> {
             }
             Rest::Torn { bytes, damage } => {
                 let what = format!("{bytes} bytes behind the last whole block: {damage}");
-                match if is_last { self.tail_is(facts) } else { Tail::Left } {
+                match if is_last { self.tail_is(file, facts) } else { Tail::Left } {
                     Tail::Growing => return,
                     Tail::Waiting => return self.waiting(path, scan.end, &what),
                     Tail::Left => {}
@@ -132,8 +139,10 @@ impl<P: FnMut(&VerifyProgress)> Verifier<P> {
         }
     }
 
-    fn tail_is(&self, facts: &SegmentFacts) -> Tail {
-        let changed = || std::fs::metadata(&facts.path).map_or(true, |now| now.len() != facts.bytes);
+    fn tail_is(&self, file: &File, facts: &SegmentFacts) -> Tail {
+        let looked_at = file.metadata().map_or(0, |it| it.ino());
+        let changed =
+            || std::fs::metadata(&facts.path).map_or(true, |now| now.len() != facts.bytes || now.ino() != looked_at);
         for _ in 0..LIVE_LOOKS {
             // In this order: who has let go of the lock has finished what it was writing.
             let left = !is_held(&self.dir.lock());
@@ -157,9 +166,15 @@ impl<P: FnMut(&VerifyProgress)> Verifier<P> {
     }
 
     /// Every block up to the footer, their sum, and the digest.
-    fn sealed_blocks(&mut self, facts: &SegmentFacts, whole: &WholeHeader, footer: &Footer) -> Result<(), OpenError> {
+    fn sealed_blocks(
+        &mut self,
+        file: &File,
+        facts: &SegmentFacts,
+        whole: &WholeHeader,
+        footer: &Footer,
+    ) -> Result<(), OpenError> {
         let path = &facts.path;
-        let scan = self.blocks(facts, whole, footer.position)?;
+        let scan = self.blocks(file, facts, whole, footer.blocks_end)?;
         match &scan.rest {
             Rest::Nothing if scan.tally != footer.tally => {
                 let what = "the footer's sums or index don't fit the blocks";
@@ -176,7 +191,13 @@ impl<P: FnMut(&VerifyProgress)> Verifier<P> {
                 self.problem(path, scan.end, damage.to_string(), Some(span), LOST);
             }
         }
-        let digest = hash_file(path, footer.position).map_err(OpenError::io("read", path))?;
+        if let (Some(places), Rest::Nothing) = (&footer.filters, &scan.rest)
+            && let Ok(sealer) = whole.header.unlock(self.keyring)
+            && let Err(what) = check_filters(file, whole, footer, places, sealer.as_deref())
+        {
+            self.problem(path, footer.blocks_end, what, Some(span_of(facts)), FILTERS);
+        }
+        let digest = hash_file(file, footer.position).map_err(OpenError::io("read", path))?;
         if digest.as_bytes() != &footer.digest {
             let what = format!(
                 "expected BLAKE3 {} of the bytes before the footer, found {digest}",
@@ -189,37 +210,94 @@ impl<P: FnMut(&VerifyProgress)> Verifier<P> {
     }
 
     /// Walks the blocks up to `end`, decoding every group if this is a deep verification.
-    fn blocks(&mut self, facts: &SegmentFacts, whole: &WholeHeader, end: u64) -> Result<Scan, OpenError> {
-        let deep = self.deep;
-        let mut damaged: Vec<(BlockHeader, Lsn, Micros, Damage)> = Vec::new();
+    fn blocks(&mut self, file: &File, facts: &SegmentFacts, whole: &WholeHeader, end: u64) -> Result<Scan, OpenError> {
+        let unlocked = whole.header.unlock(self.keyring);
+        let deep = self.deep && unlocked.is_ok();
+        match &unlocked {
+            Err(fault @ KeyFault::Wrong(_)) => {
+                self.problem(&facts.path, 0, fault.to_string(), Some(span_of(facts)), LOST);
+            }
+            Err(fault @ KeyFault::Missing(_)) if self.deep => {
+                let file = self.relative(&facts.path);
+                self.report.notes.push(format!("{}: its groups were not looked at: {fault}", file.display()));
+            }
+            _ => {}
+        }
+        let sealer = unlocked.ok().flatten();
+        let mut damaged: Vec<(BlockHeader, Lsn, Micros, String)> = Vec::new();
         let check = |block: &BlockHeader, payload: &bytes::Bytes| {
-            if !deep || block.codec != CODEC_NONE {
+            if !deep {
                 return;
             }
-            let mut groups = Groups::new(*block, payload.clone());
+            let payload = match decode_payload(block, payload.clone(), sealer.as_deref()) {
+                Ok(payload) => payload,
+                Err(fault) => {
+                    damaged.push((*block, block.first_lsn, block.first_ts, in_words(fault)));
+                    return;
+                }
+            };
+            let mut groups = Groups::new(*block, payload);
             while let Some(group) = groups.next() {
                 if let Err(damage) = group {
-                    damaged.push((*block, groups.next_lsn(), groups.last_ts(), damage));
+                    let what = format!("a group: {damage}");
+                    damaged.push((*block, groups.next_lsn(), groups.last_ts(), what));
                 }
             }
         };
-        let io_error = |e: io::Error| OpenError::io("read", &facts.path)(e);
-        let file = File::open(&facts.path).map_err(io_error)?;
-        let scan = scan(&file, end, &whole.header, whole.len, whole.tag, check).map_err(io_error)?;
-        for (block, from_lsn, from_ts, damage) in damaged {
+        let scan = scan(file, end, whole, check).map_err(OpenError::io("read", &facts.path))?;
+        for (block, from_lsn, from_ts, what) in damaged {
             let span = Span {
                 from_lsn,
                 to_lsn: Some(Lsn(block.next_lsn().0.saturating_sub(1))),
                 from_ts,
                 to_ts: Some(block.last_ts),
             };
-            let what = format!("a group: {damage}");
             self.problem(&facts.path, block.position, what, Some(span), LOST);
         }
         self.report.blocks += u64::from(scan.tally.blocks);
         self.report.groups += scan.tally.groups;
         self.report.records += scan.tally.records;
         Ok(scan)
+    }
+}
+
+/// Every key of every record must be in both its filters. Damage elsewhere was found before.
+fn check_filters(
+    file: &File,
+    whole: &WholeHeader,
+    footer: &Footer,
+    places: &Places,
+    sealer: Option<&Sealer>,
+) -> Result<(), String> {
+    let load = |place| Filter::read(place, sealer, |at, out| file.read_exact_at(out, at)).map_err(|e| e.to_string());
+    let all = load(places.all)?;
+    let mut part: Option<(usize, Filter)> = None;
+    walk(file, whole, footer.blocks_end, |block, stored| -> Result<(), CheckFault> {
+        let n = footer.tally.index.partition_point(|e| e.position <= block.position).saturating_sub(1);
+        let filter = match &mut part {
+            Some((of, filter)) if *of == n => filter,
+            _ => {
+                let place = places.intervals.get(n).ok_or_else(|| CheckFault("a block without a filter".to_owned()))?;
+                &mut part.insert((n, load(*place).map_err(CheckFault)?)).1
+            }
+        };
+        let payload = decode_payload(block, stored, sealer).map_err(BlockFault::from)?;
+        for group in Groups::new(*block, payload).map_while(Result::ok) {
+            if !filter.has(&group) || !all.has(&group) {
+                return Err(CheckFault(format!("a key filter that leaves out LSN {}", group.records[0].lsn)));
+            }
+        }
+        Ok(())
+    })
+    .map_err(|CheckFault(what)| what)
+}
+
+/// What is wrong with filters or blocks, in words.
+struct CheckFault(String);
+
+impl From<BlockFault> for CheckFault {
+    fn from(fault: BlockFault) -> Self {
+        Self(fault.to_string())
     }
 }
 
@@ -233,9 +311,15 @@ enum Tail {
     Left,
 }
 
+/// Why a whole block's payload can't be decoded.
+fn in_words(fault: PayloadFault) -> String {
+    BlockFault::from(fault).to_string()
+}
+
 /// BLAKE3 of the first `len` bytes.
-pub(super) fn hash_file(path: &Path, len: u64) -> io::Result<blake3::Hash> {
+pub(super) fn hash_file(mut file: &File, len: u64) -> io::Result<blake3::Hash> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(path)?.take(len))?;
+    file.rewind()?;
+    hasher.update_reader(file.take(len))?;
     Ok(hasher.finalize())
 }

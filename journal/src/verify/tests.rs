@@ -1,8 +1,10 @@
 use std::fs;
 
 use super::*;
+use crate::crypto::Keyring;
 use crate::marks::add_mark;
-use crate::model::{Fixture, OwnedGroup};
+use crate::model::{Fixture, OwnedGroup, keyring, options};
+use crate::open::OpenOptions;
 use crate::snapshot::SnapshotWriter;
 use crate::types::{Lsn, Mark, Micros};
 
@@ -24,10 +26,52 @@ fn every_flipped_bit_of_a_sealed_segment_is_found() {
     }
 }
 
+/// A sealed segment of about a MiB, as it was written or packed, perhaps encrypted.
+fn large(pack: bool, encrypted: bool) -> Fixture {
+    let noise = |n: u32| blake3::hash(&n.to_le_bytes()).as_bytes().repeat(4);
+    let group = |n: u32| OwnedGroup::set(0, &n.to_le_bytes(), &noise(n));
+    let blocks: Vec<_> = (0..6).map(|b| (0..1100).map(|n| group(b * 1100 + n)).collect()).collect();
+    let keyring = if encrypted { keyring(&["one"]) } else { Keyring::default() };
+    Fixture::closed_with(OpenOptions { pack, keyring, ..options(4 << 20) }, &blocks)
+}
+
+#[test]
+fn flipped_bits_and_cuts_of_a_large_sealed_segment_are_found_in_their_place() {
+    for (pack, encrypted) in [(false, false), (true, false), (false, true), (true, true)] {
+        let journal = large(pack, encrypted);
+        let path = journal.last_segment();
+        let whole = fs::read(&path).unwrap();
+        let keyring = &journal.options.keyring;
+        let check = |bytes: &[u8], deep| {
+            fs::write(&path, bytes).unwrap();
+            verify_with(journal.dir(), deep, keyring, |_| ()).unwrap().problems
+        };
+        assert_eq!(check(&whole, true), []);
+        assert!(whole.len() > 200 << 10, "{} bytes", whole.len());
+        let file = PathBuf::from("segments").join(path.file_name().unwrap());
+        // Every byte of the header, the first block's header, the last filters and the footer; others in steps, of
+        // which no two are alike.
+        let (head, tail) = (400, whole.len() - 400);
+        let between = (0..60).map(|n| head + (tail - head) / 60 * n + n);
+        for at in (0..head).step_by(5).chain(between).chain((tail..whole.len()).step_by(5)) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << (at % 8);
+            let found = check(&bytes, true);
+            assert!(found.iter().any(|p| p.file == file), "byte {at}, packed {pack}, encrypted {encrypted}");
+            assert!(found.iter().all(|p| p.offset <= at as u64 || p.offset + 300 > tail as u64), "{at}: {found:?}");
+        }
+        for len in (0..40).map(|n| whole.len() / 40 * n).chain(whole.len() - 20..whole.len()) {
+            let found = check(&whole[..len], false);
+            // As it was written, a segment without its footer is an unsealed one.
+            assert!(!found.is_empty() || !pack, "cut at {len}");
+        }
+    }
+}
+
 #[test]
 fn a_damaged_block_is_reported_with_what_it_affects() {
-    let journal = Fixture::closed(
-        1 << 20,
+    let journal = Fixture::closed_with(
+        OpenOptions { pack: false, ..options(1 << 20) },
         &[vec![OwnedGroup::simple(b"a")], vec![OwnedGroup::simple(b"needle")], vec![OwnedGroup::simple(b"b")]],
     );
     let path = journal.last_segment();

@@ -9,24 +9,28 @@
 //! | writing a block | a torn tail, ignored; the next open cuts it |
 //! | writing a footer | the same: all blocks are there |
 //! | between footer and next segment | a sealed last segment |
+//! | putting the packed copy in place | the segment or its copy, see [`super::pack`] |
 //! | writing a new header | an unfinished file without data, ignored; the next open sets it aside |
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::block::Block;
-use crate::directory::{Directory, FILE_MODE, sync_dir};
+use super::pack::{PackError, Packer};
+use crate::block::{Block, decode_payload};
+use crate::crypto::{Keyring, Random, Sealer};
+use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir};
 use crate::error::{Damage, OpenError};
 use crate::lock::Lock;
 use crate::open::LastPosition;
 use crate::recover::Resume;
 use crate::segment::footer::Footer;
-use crate::segment::header::{SegmentHeader, TimelineFacts};
+use crate::segment::header::{SegmentHeader, TimelineFacts, tag_of};
 use crate::segment::load::WholeHeader;
 use crate::segment::name::SegmentName;
-use crate::segment::scan::Scan;
+use crate::segment::scan::{BlockFault, Scan, walk};
 use crate::segment::tally::{Reach, Tally};
 use crate::types::{Lsn, Micros, TimelineId};
 use crate::writer::TimelineStart;
@@ -54,7 +58,7 @@ impl AppendError {
         !matches!(self, Self::Io { action, .. } if *action == APPEND)
     }
 
-    fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
+    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }
     }
@@ -80,6 +84,36 @@ struct Active {
     tally: Tally,
     hasher: blake3::Hasher,
     len: u64,
+    /// Encrypts its blocks, if it is encrypted.
+    sealer: Option<Arc<Sealer>>,
+    /// Its packed copy; `None` if there shall be none, or if making it has failed.
+    packer: Option<Packer>,
+}
+
+/// How segments are written.
+#[derive(Debug, Clone)]
+pub(crate) struct AppenderOptions {
+    pub(crate) segment_bytes: u64,
+    pub(crate) pack: bool,
+    /// Replaced while the writer runs; looked at when a file is begun.
+    pub(crate) keyring: Arc<Mutex<Keyring>>,
+    pub(crate) now: fn() -> Micros,
+    pub(crate) random: Random,
+}
+
+/// How a segment is begun.
+#[derive(Debug, Clone, Copy)]
+enum Begin {
+    /// There is no file of that name.
+    New,
+    /// In the place of one that holds no record.
+    Anew,
+}
+
+impl AppenderOptions {
+    fn keyring(&self) -> Keyring {
+        self.keyring.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Appends blocks and timelines; holds the journal's lock.
@@ -88,8 +122,7 @@ pub(crate) struct Appender {
     dir: Directory,
     _lock: Lock,
     journal_id: [u8; 16],
-    segment_bytes: u64,
-    now: fn() -> Micros,
+    options: AppenderOptions,
     /// Kept while no segment is in use; `None` before the first timeline.
     stand: Option<Stand>,
     active: Option<Active>,
@@ -103,8 +136,7 @@ impl Appender {
         dir: Directory,
         lock: Lock,
         journal_id: [u8; 16],
-        segment_bytes: u64,
-        now: fn() -> Micros,
+        options: AppenderOptions,
         resume: Resume,
         (journal_bytes, segments): (u64, u64),
     ) -> Result<Self, OpenError> {
@@ -121,9 +153,38 @@ impl Appender {
                     digest: footer.digest,
                 });
             }
-            Resume::In { path, whole, scan } => active = Some(Active::reopen(path, whole, scan)?),
+            Resume::In { path, whole, scan } => active = Some(Active::reopen(&dir, &options, path, whole, scan)?),
         }
-        Ok(Self { dir, _lock: lock, journal_id, segment_bytes, now, stand, active, journal_bytes, segments })
+        let mut appender = Self { dir, _lock: lock, journal_id, options, stand, active, journal_bytes, segments };
+        appender.change_keys()?;
+        Ok(appender)
+    }
+
+    /// The keys that are used from the next file on.
+    pub(crate) fn keyring(&self) -> Arc<Mutex<Keyring>> {
+        Arc::clone(&self.options.keyring)
+    }
+
+    /// A segment that was begun with another key than the present one, or with none, is not continued.
+    fn change_keys(&mut self) -> Result<(), OpenError> {
+        let wanted = self.options.keyring();
+        let Some(active) = &self.active else { return Ok(()) };
+        if active.header.cipher.as_ref().map(|cipher| cipher.key_id.as_str()) == wanted.current() {
+            return Ok(());
+        }
+        let path = active.path.clone();
+        let failed = |e: AppendError| OpenError::io("change the keys of", &path)(io::Error::other(e));
+        if active.tally.records > 0 {
+            return self.seal().map_err(failed);
+        }
+        // It holds nothing that was secret: begun anew, under the same name.
+        let stand = active.stand(active.header.prev_digest);
+        let before = active.len;
+        self.active = None;
+        self.create(stand, Begin::Anew).map_err(failed)?;
+        self.segments -= 1;
+        self.journal_bytes = self.journal_bytes.saturating_sub(before);
+        Ok(())
     }
 
     /// Bytes in all segments, and their number.
@@ -160,20 +221,19 @@ impl Appender {
     }
 
     /// Writes a block, beginning a new segment where one is due.
-    pub(crate) fn append(&mut self, mut block: Block) -> Result<(), AppendError> {
-        let due = self
-            .active
-            .as_ref()
-            .is_some_and(|active| active.tally.records > 0 && active.len + block.header.len() > self.segment_bytes);
+    pub(crate) fn append(&mut self, block: Block) -> Result<(), AppendError> {
+        let due = self.active.as_ref().is_some_and(|active| {
+            active.tally.records > 0 && active.len + block.header.len() > self.options.segment_bytes
+        });
         if due {
             self.seal()?;
         }
         if self.active.is_none() {
             let stand = self.stand.take().ok_or(AppendError::NoTimeline)?;
-            self.create(stand)?;
+            self.create(stand, Begin::New)?;
         }
         let active = self.active.as_mut().ok_or(AppendError::NoTimeline)?;
-        self.journal_bytes += active.write_block(&mut block)?;
+        self.journal_bytes += active.write_block(block)?;
         Ok(())
     }
 
@@ -192,7 +252,7 @@ impl Appender {
             last_ts: before.as_ref().map_or(Micros(0), |b| b.reach.last_ts),
             end_offset: start.offset,
         };
-        self.create(Stand {
+        let stand = Stand {
             timeline: TimelineFacts {
                 id: start.timeline,
                 source_id: start.source_id,
@@ -204,22 +264,25 @@ impl Appender {
             complete_until: start.ts,
             end_db: 0,
             digest: before.map_or([0; 32], |b| b.digest),
-        })
+        };
+        self.create(stand, Begin::New)
     }
 
-    fn create(&mut self, stand: Stand) -> Result<(), AppendError> {
+    fn create(&mut self, stand: Stand, begin: Begin) -> Result<(), AppendError> {
         let header = SegmentHeader {
             journal_id: self.journal_id,
             first_lsn: stand.reach.next_lsn,
             timeline: stand.timeline,
             prev_digest: stand.digest,
-            created: (self.now)(),
+            created: (self.options.now)(),
             last_ts: stand.reach.last_ts,
             complete_until: stand.complete_until,
             start_offset: stand.reach.end_offset,
             start_db: stand.end_db,
+            packed: false,
+            cipher: None,
         };
-        let active = Active::create(&self.dir, header)?;
+        let active = Active::create(&self.dir, &self.options, header, begin)?;
         self.journal_bytes += active.len;
         self.segments += 1;
         self.active = Some(active);
@@ -234,12 +297,14 @@ impl Appender {
         }
     }
 
-    /// Writes the footer of the segment in use, if there is one, and syncs it.
+    /// Seals the segment in use, if there is one: puts its packed copy in its place, or writes its footer.
+    /// Either way it is synced.
     pub(crate) fn seal(&mut self) -> Result<(), AppendError> {
         if let Some(active) = self.active.take() {
-            let (stand, bytes) = active.seal()?;
+            let before = active.len;
+            let (stand, after) = active.seal()?;
             self.stand = Some(stand);
-            self.journal_bytes += bytes;
+            self.journal_bytes = (self.journal_bytes + after).saturating_sub(before);
         }
         Ok(())
     }
@@ -255,45 +320,69 @@ impl Appender {
 }
 
 impl Active {
-    fn create(dir: &Directory, header: SegmentHeader) -> Result<Self, AppendError> {
+    fn create(
+        dir: &Directory,
+        options: &AppenderOptions,
+        mut header: SegmentHeader,
+        begin: Begin,
+    ) -> Result<Self, AppendError> {
         let name = SegmentName { first_lsn: header.first_lsn, timeline: header.timeline.id };
         let path = dir.segments().join(name.to_string());
+        let keyring = options.keyring();
+        let sealer = header.lock(&keyring, options.random).map_err(AppendError::io("draw a key for", &path))?;
         let bytes = header.encode();
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(FILE_MODE)
-            .open(&path)
-            .map_err(AppendError::io("create", &path))?;
-        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(AppendError::io("write", &path))?;
+        let file = match begin {
+            Begin::New => create_file(&path, &bytes)?,
+            Begin::Anew => replace_file(dir, &path, &bytes)?,
+        };
         sync_dir(&dir.segments()).map_err(AppendError::io("sync", &dir.segments()))?;
         let mut hasher = blake3::Hasher::new();
         hasher.update(&bytes);
-        let (_, crc) = bytes.split_at(bytes.len() - 4);
-        let tag = u32::from_le_bytes([crc[0], crc[1], crc[2], crc[3]]);
         let tally = Tally::begin(&header);
-        Ok(Self { file, path, header, tag, tally, hasher, len: bytes.len() as u64 })
+        let packer = options
+            .pack
+            .then(|| Packer::create(dir, &header, &keyring, options.random))
+            .and_then(|made| kept(made, &path));
+        let len = bytes.len() as u64;
+        Ok(Self { file, path, header, tag: tag_of(&bytes), tally, hasher, len, sealer, packer })
     }
 
-    fn reopen(path: PathBuf, whole: WholeHeader, scan: Scan) -> Result<Self, OpenError> {
+    fn reopen(
+        dir: &Directory,
+        options: &AppenderOptions,
+        path: PathBuf,
+        whole: WholeHeader,
+        scan: Scan,
+    ) -> Result<Self, OpenError> {
         let mut file = File::options().read(true).write(true).open(&path).map_err(OpenError::io("open", &path))?;
         file.sync_all().map_err(OpenError::io("sync", &path))?;
         let mut hasher = blake3::Hasher::new();
         // Leaves the file's cursor at the end of the blocks, where writing goes on.
         hasher.update_reader(Read::by_ref(&mut file).take(scan.end)).map_err(OpenError::io("read", &path))?;
+        let sealer =
+            whole.header.unlock(&options.keyring()).map_err(|fault| OpenError::Key { file: path.clone(), fault })?;
+        let packer = options
+            .pack
+            .then(|| pack_again(dir, options, &file, &whole, sealer.as_deref(), scan.end))
+            .and_then(|made| kept(made, &path));
         let WholeHeader { header, tag, .. } = whole;
-        Ok(Self { file, path, header, tag, tally: scan.tally, hasher, len: scan.end })
+        Ok(Self { file, path, header, tag, tally: scan.tally, hasher, len: scan.end, sealer, packer })
     }
 
-    fn write_block(&mut self, block: &mut Block) -> Result<u64, AppendError> {
+    fn write_block(&mut self, mut block: Block) -> Result<u64, AppendError> {
         self.tally.check_next(&block.header).map_err(AppendError::OutOfOrder)?;
-        let bytes = block.place(self.len, self.tag);
+        let header = block.header;
+        let raw = self.sealer.as_ref().filter(|_| self.packer.is_some()).map(|_| block.payload());
+        let bytes = block.place(self.len, self.tag, self.sealer.as_deref());
         self.file.write_all(bytes).map_err(AppendError::io(APPEND, &self.path))?;
         self.hasher.update(bytes);
         let len = bytes.len() as u64;
         self.tally.add(&block.header, self.len);
         self.len += len;
+        if let Some(mut packer) = self.packer.take() {
+            let raw = raw.unwrap_or_else(|| block.into_payload());
+            self.packer = kept(packer.push(&header, &raw).map(|()| packer), &self.path);
+        }
         Ok(len)
     }
 
@@ -308,12 +397,74 @@ impl Active {
         }
     }
 
+    /// Returns where the history stands, and the size of the sealed file.
     fn seal(mut self) -> Result<(Stand, u64), AppendError> {
+        // Without a record it may have to be continued, see `recover`.
+        let packer = self.packer.take().filter(|_| self.tally.records > 0);
+        if let Some(whole) = packer.and_then(|packer| kept(packer.finish(&self.tally), &self.path)) {
+            let packed = whole.replace(&self.path).map_err(AppendError::io("replace", &self.path))?;
+            return Ok((self.stand(packed.digest), packed.len));
+        }
         let digest = *self.hasher.finalize().as_bytes();
         let stand = self.stand(digest);
-        let footer = Footer { tally: self.tally, digest, position: self.len, segment_tag: self.tag };
+        let footer = Footer {
+            tally: self.tally,
+            filters: None,
+            blocks_end: self.len,
+            digest,
+            position: self.len,
+            segment_tag: self.tag,
+        };
         let bytes = footer.encode();
         self.file.write_all(&bytes).and_then(|()| self.file.sync_all()).map_err(AppendError::io("seal", &self.path))?;
-        Ok((stand, bytes.len() as u64))
+        Ok((stand, self.len + bytes.len() as u64))
     }
+}
+
+fn create_file(path: &Path, header: &[u8]) -> Result<File, AppendError> {
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(FILE_MODE)
+        .open(path)
+        .map_err(AppendError::io("create", path))?;
+    file.write_all(header).and_then(|()| file.sync_all()).map_err(AppendError::io("write", path))?;
+    Ok(file)
+}
+
+/// Begins a segment anew that holds no record. At any moment there is the old file or the new one.
+fn replace_file(dir: &Directory, path: &Path, header: &[u8]) -> Result<File, AppendError> {
+    let replace = || -> io::Result<File> {
+        let mut file = tempfile::Builder::new()
+            .prefix(TEMPORARY)
+            .permissions(Permissions::from_mode(FILE_MODE))
+            .tempfile_in(dir.segments())?;
+        file.write_all(header)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|e| e.error)
+    };
+    replace().map_err(AppendError::io("replace", path))
+}
+
+/// A segment is whole without its packed copy: a failure is told and costs only that.
+fn kept<T>(made: Result<T, PackError>, path: &Path) -> Option<T> {
+    made.inspect_err(|e| tracing::warn!("{} will stay as it is, not compressed: {e}", path.display())).ok()
+}
+
+/// Makes the copy of a segment that an earlier writer began.
+fn pack_again(
+    dir: &Directory,
+    options: &AppenderOptions,
+    file: &File,
+    whole: &WholeHeader,
+    sealer: Option<&Sealer>,
+    end: u64,
+) -> Result<Packer, PackError> {
+    let mut packer = Packer::create(dir, &whole.header, &options.keyring(), options.random)?;
+    walk(file, whole, end, |header, stored| {
+        let payload = decode_payload(header, stored, sealer).map_err(BlockFault::from)?;
+        packer.push(header, &payload)
+    })?;
+    Ok(packer)
 }

@@ -13,6 +13,7 @@
 //! Crash: what is behind `durable` may be lost or torn; what is before it is found by the next open.
 
 mod append;
+mod pack;
 mod queue;
 #[cfg(test)]
 mod tests;
@@ -21,11 +22,13 @@ mod thread;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-pub(crate) use append::Appender;
+pub(crate) use append::{Appender, AppenderOptions};
+pub(crate) use pack::remove_unfinished;
 pub use queue::MAX_QUEUED_BYTES;
 use queue::{End, Item, Queue};
 
 use crate::block::Block;
+use crate::crypto::Keyring;
 use crate::error::SubmitError;
 use crate::open::SyncPolicy;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
@@ -119,14 +122,16 @@ pub struct Writer {
 #[derive(Debug)]
 struct Handle {
     shared: Arc<Shared>,
+    keyring: Arc<Mutex<Keyring>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Writer {
     pub(crate) fn spawn(appender: Appender, sync: SyncPolicy, on_progress: impl Fn(Progress) + Send + 'static) -> Self {
         let shared = Arc::new(Shared::default());
+        let keyring = appender.keyring();
         let thread = thread::spawn(&shared, appender, sync, on_progress);
-        Self { handle: Arc::new(Handle { shared, thread: Mutex::new(thread) }) }
+        Self { handle: Arc::new(Handle { shared, keyring, thread: Mutex::new(thread) }) }
     }
 
     /// Queues a block; waits while more than [`MAX_QUEUED_BYTES`] are queued.
@@ -151,6 +156,11 @@ impl Writer {
 
     fn push(&self, item: Item) -> Result<(), SubmitError> {
         self.handle.shared.queue.push(item, true).map_err(|(_, reason)| reason)
+    }
+
+    /// From now on, segments are begun with these keys; the one in use keeps its own.
+    pub fn set_keyring(&self, keyring: Keyring) {
+        *self.handle.keyring.lock().unwrap_or_else(PoisonError::into_inner) = keyring;
     }
 
     /// Asks for a sync soon of what was submitted so far, whatever the policy.

@@ -84,6 +84,7 @@ pub(crate) fn manifest(
         magic_version: summary.version.to_string(),
         server_version: aux("valkey-ver").or_else(|| aux("redis-ver")).unwrap_or_default(),
         checksum_present: summary.checksum_present,
+        encryption: None,
         command_table: Some(serde_json::Value::String(table.to_owned())),
     }
 }

@@ -96,7 +96,7 @@ fn of_a_set() {
         }
         ends(&mut spent);
         for one in &judged {
-            push_group(&mut builder, one).expect("small");
+            push_group(&mut builder, one, &table).expect("small");
         }
         written += judged.len();
         drop(judged);

@@ -21,6 +21,7 @@ mod base;
 mod cost;
 pub(crate) mod effects;
 mod gulps;
+mod keys;
 mod link;
 mod probe;
 mod prober;
@@ -121,7 +122,12 @@ impl From<RecordError> for Ended {
 pub(crate) fn open_journal(config: &CaptureConfig) -> Result<(Journal, Recovered), OpenError> {
     Journal::create_or_open(
         &config.dir,
-        OpenOptions { segment_bytes: config.segment_bytes, sync: config.sync, source: config.upstream.url.to_string() },
+        OpenOptions {
+            segment_bytes: config.segment_bytes,
+            sync: config.sync,
+            source: config.upstream.url.to_string(),
+            ..OpenOptions::default()
+        },
     )
 }
 

@@ -8,11 +8,13 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 use prometheus::local::LocalHistogram;
 use redtape_journal::{
-    Block, BlockBuilder, GroupRef, Journal, Lsn, MAX_QUEUED_BYTES, Micros, RecordRef, Recovered, ReplOffset,
+    Block, BlockBuilder, GroupRef, Journal, KeysAt, Lsn, MAX_QUEUED_BYTES, Micros, RecordRef, Recovered, ReplOffset,
     SubmitError, TimelineId, TimelineStart, Writer,
 };
+use redtape_wire::command::CommandTable;
 use tokio::sync::Notify;
 
+use super::keys::keys_of;
 use super::{CaptureConfig, Position, Tail, open_journal};
 use crate::durable::Durable;
 use crate::join::Judged;
@@ -183,9 +185,9 @@ impl Recorder {
     }
 
     /// Takes a group; true = the block is large enough to be handed over. It must be, before the next is taken.
-    pub(crate) fn push(&mut self, judged: &Judged) -> Result<bool, String> {
+    pub(crate) fn push(&mut self, judged: &Judged, table: &CommandTable) -> Result<bool, String> {
         let group = &judged.group;
-        let lsn = push_group(&mut self.builder, judged)?;
+        let lsn = push_group(&mut self.builder, judged, table)?;
         self.builder.set_db(group.end_db);
         self.tail = Tail { lsn, ts: judged.ts, ..self.tail };
         if let Some(at) = judged.stamped
@@ -312,7 +314,7 @@ impl Recorder {
     }
 }
 
-pub(super) fn push_group(builder: &mut BlockBuilder, judged: &Judged) -> Result<Lsn, String> {
+pub(super) fn push_group(builder: &mut BlockBuilder, judged: &Judged, table: &CommandTable) -> Result<Lsn, String> {
     let group = &judged.group;
     let push = |builder: &mut BlockBuilder, records: &[RecordRef<'_>]| {
         let group = GroupRef {
@@ -326,10 +328,22 @@ pub(super) fn push_group(builder: &mut BlockBuilder, judged: &Judged) -> Result<
         builder.push(&group).map_err(|e| e.to_string())
     };
     if let [effect] = &group.effects[..] {
-        return push(builder, &[RecordRef { db: effect.db, args: &effect.args() }]);
+        let args = effect.args();
+        let keys = keys_of(table, &args);
+        return push(builder, &[RecordRef { db: effect.db, args: &args, keys: lend(keys.as_deref()) }]);
     }
     // Arguments are lent one effect at a time; a group needs them all at once.
     let args: Vec<_> = group.effects.iter().map(super::effects::Effect::args).collect();
-    let records: Vec<_> = group.effects.iter().zip(&args).map(|(e, args)| RecordRef { db: e.db, args }).collect();
+    let keys: Vec<_> = args.iter().map(|args| keys_of(table, args)).collect();
+    let records: Vec<_> = group
+        .effects
+        .iter()
+        .zip(args.iter().zip(&keys))
+        .map(|(e, (args, keys))| RecordRef { db: e.db, args, keys: lend(keys.as_deref()) })
+        .collect();
     push(builder, &records)
+}
+
+fn lend(keys: Option<&[usize]>) -> KeysAt<'_> {
+    keys.map_or(KeysAt::Unknown, KeysAt::Arguments)
 }

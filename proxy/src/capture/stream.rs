@@ -233,6 +233,7 @@ impl Capture {
     /// Lets judged groups go to the journal; all that could be read at `heard` was taken in.
     fn pump(&mut self, parser: &EffectParser, heard: Micros) -> Result<Pumped, Ended> {
         let until = Instant::now() + PUMP_TIME.0;
+        let table = self.table.load_full();
         let mut more = true;
         let mut kinds = [0; ORIGIN_LABELS.len()];
         for n in 1..=PUMP_MAX {
@@ -241,7 +242,7 @@ impl Capture {
                 break;
             };
             kinds[judged.origin.kind as usize] += 1;
-            match self.recorder.push(&judged) {
+            match self.recorder.push(&judged, &table) {
                 Ok(false) => {}
                 Ok(true) => self.recorder.flush(None)?,
                 Err(e) => {

@@ -108,6 +108,7 @@ fn a_mark_needs_a_free_name_and_the_servers_word() {
         segment_bytes: 1 << 20,
         sync: SyncPolicy::Always,
         source: "redis://127.0.0.1:1".to_owned(),
+        ..redtape_journal::OpenOptions::default()
     };
     drop(redtape_journal::Journal::create_or_open(dir.path(), config).unwrap());
     let mark = Mark { name: "taken".to_owned(), ts: Micros(0), lsn: Lsn(3) };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redtape_journal::{
-    BlockBuilder, GroupRef, Journal, Lsn, Mark, Micros, OpenOptions, Origin, OriginKind, RecordRef, ReplOffset,
+    BlockBuilder, GroupRef, Journal, KeysAt, Lsn, Mark, Micros, OpenOptions, Origin, OriginKind, RecordRef, ReplOffset,
     SnapshotKind, SnapshotManifest, SnapshotWriter, TimelineId, TimelineStart, Writer, add_mark,
 };
 use redtape_restore::server::Server as Client;
@@ -96,6 +96,7 @@ impl Recorder {
                 magic_version: summary.version.to_string(),
                 server_version: made_by,
                 checksum_present: summary.checksum_present,
+                encryption: None,
                 command_table: None,
             })
             .unwrap();
@@ -181,8 +182,11 @@ impl Recorder {
 
     fn push(&mut self, commands: &[(u32, Vec<Vec<u8>>)], atomic: bool) {
         let args: Vec<Vec<&[u8]>> = commands.iter().map(|(_, c)| c.iter().map(Vec::as_slice).collect()).collect();
-        let records: Vec<RecordRef<'_>> =
-            commands.iter().zip(&args).map(|((db, _), args)| RecordRef { db: *db, args }).collect();
+        let records: Vec<RecordRef<'_>> = commands
+            .iter()
+            .zip(&args)
+            .map(|((db, _), args)| RecordRef { db: *db, args, keys: KeysAt::Unknown })
+            .collect();
         let group = GroupRef {
             ts: Micros::now(),
             slack: 0,

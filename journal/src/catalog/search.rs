@@ -1,0 +1,107 @@
+//! Reading only what may concern certain keys.
+//!
+//! A sealed, packed segment has key filters: what they rule out is not read. What has none (a segment that is
+//! still written, or was sealed as it was) is read, and its groups are looked at one by one.
+
+use std::collections::HashMap;
+use std::io;
+use std::ops::Range;
+
+use crate::crypto::Sealer;
+use crate::error::Damage;
+use crate::filter::{Place, Places, Question, hash_key};
+use crate::segment::tally::IndexEntry;
+use crate::types::Group;
+
+/// What a search for keys has cost, and what it was spared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Searched {
+    /// Bytes of footers, filters and blocks that were read.
+    pub read_bytes: u64,
+    /// Bytes of blocks that can't concern the keys, and were not.
+    pub skipped_bytes: u64,
+}
+
+/// The keys that are wanted.
+#[derive(Debug)]
+pub(super) struct Search {
+    by_hash: HashMap<u64, Vec<(u32, Vec<u8>)>>,
+}
+
+impl Search {
+    pub(super) fn new(keys: &[(u32, &[u8])]) -> Self {
+        let mut by_hash: HashMap<u64, Vec<(u32, Vec<u8>)>> = HashMap::with_capacity(keys.len());
+        for (db, key) in keys {
+            by_hash.entry(hash_key(*db, key)).or_default().push((*db, key.to_vec()));
+        }
+        Self { by_hash }
+    }
+
+    /// Whether the group touches one of the keys, or may do so.
+    pub(super) fn concerns(&self, group: &Group) -> bool {
+        group.records.iter().any(|record| {
+            let Some(keys) = &record.keys else { return true };
+            keys.iter().filter_map(|at| record.args.get(*at)).any(|key| {
+                let known = self.by_hash.get(&hash_key(record.db, key));
+                known.is_some_and(|wanted| wanted.iter().any(|(db, wanted)| *db == record.db && wanted == key))
+            })
+        })
+    }
+
+    /// Whether the filter lets one of the keys be there.
+    fn may_be_in(
+        &self,
+        place: Place,
+        sealer: Option<&Sealer>,
+        read: &mut impl FnMut(u64, &mut [u8]) -> io::Result<()>,
+        read_bytes: &mut u64,
+    ) -> io::Result<Result<bool, Damage>> {
+        // In the order of the hashes, so that each page is read once.
+        let mut hashes: Vec<u64> = self.by_hash.keys().copied().collect();
+        hashes.sort_unstable();
+        let mut question = Question::new(place, sealer, read);
+        let mut answer = Ok(false);
+        for hash in hashes {
+            answer = question.may_hold(hash)?;
+            if answer != Ok(false) {
+                break;
+            }
+        }
+        *read_bytes += question.read_bytes;
+        Ok(answer)
+    }
+
+    /// The parts of a segment's blocks that may concern the keys, in order.
+    pub(super) fn ranges(
+        &self,
+        index: &[IndexEntry],
+        places: &Places,
+        blocks_end: u64,
+        sealer: Option<&Sealer>,
+        mut read: impl FnMut(u64, &mut [u8]) -> io::Result<()>,
+        read_bytes: &mut u64,
+    ) -> io::Result<Result<Vec<Range<u64>>, Damage>> {
+        let anywhere = match self.may_be_in(places.all, sealer, &mut read, read_bytes)? {
+            Ok(anywhere) => anywhere,
+            Err(damage) => return Ok(Err(damage)),
+        };
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for (n, (entry, place)) in index.iter().zip(&places.intervals).enumerate() {
+            let wanted = place.unknown
+                || anywhere
+                    && match self.may_be_in(*place, sealer, &mut read, read_bytes)? {
+                        Ok(here) => here,
+                        Err(damage) => return Ok(Err(damage)),
+                    };
+            if !wanted {
+                continue;
+            }
+            let end = index.get(n + 1).map_or(blocks_end, |next| next.position);
+            match ranges.last_mut() {
+                Some(last) if last.end == entry.position => last.end = end,
+                _ => ranges.push(entry.position..end),
+            }
+        }
+        Ok(Ok(ranges))
+    }
+}

@@ -1,0 +1,178 @@
+//! One segment's file, opened, and a place in it.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use super::load::Entry;
+use super::search::Search;
+use crate::block::{BlockHeader, Groups, decode_payload};
+use crate::crypto::{KeyFault, Sealer};
+use crate::error::{Damage, ReadError, Span};
+use crate::segment::footer::Footer;
+use crate::segment::load::read_footer;
+use crate::segment::scan::{BlockFault, read_block_header, read_payload};
+use crate::segment::tally::Reach;
+use crate::types::{Lsn, Micros};
+
+/// A segment's file and a place in it.
+#[derive(Debug)]
+pub(super) struct OpenSegment {
+    file: File,
+    pub(super) entry: Arc<Entry>,
+    position: u64,
+    pub(super) block_position: u64,
+    /// Of a sealed segment, once it was wanted.
+    footer: Option<Footer>,
+    /// The parts that are wanted, in order; `None` = all.
+    ranges: Option<Vec<Range<u64>>>,
+}
+
+impl OpenSegment {
+    pub(super) fn open(entry: &Arc<Entry>) -> Result<Self, ReadError> {
+        let file = File::open(&entry.path).map_err(|e| io_error(entry, 0, e))?;
+        let mut entry = Arc::clone(entry);
+        // The catalog knows the segment as it was; since then its packed copy may have taken its place.
+        if !has_tag(&file, &entry).map_err(|e| io_error(&entry, 0, e))? {
+            entry = Arc::new(entry.look_again(&file)?);
+        }
+        Ok(Self { file, position: entry.header_len, entry, block_position: 0, footer: None, ranges: None })
+    }
+
+    fn read_footer(&mut self) -> Result<(), ReadError> {
+        let entry = &self.entry;
+        if !entry.sealed || self.footer.is_some() {
+            return Ok(());
+        }
+        let footer = read_footer(&self.file, entry.footer_at, entry.bytes, entry.tag)
+            .map_err(|e| io_error(entry, entry.footer_at, e))?
+            .map_err(|d| corrupt(entry, entry.footer_at, Span::default(), d))?;
+        self.footer = Some(footer);
+        Ok(())
+    }
+
+    /// Asks the filters, if there are any: from now on, only what may concern the keys is given.
+    pub(super) fn look_for(&mut self, search: &Search, read_bytes: &mut u64) -> Result<(), ReadError> {
+        self.read_footer()?;
+        let entry = &self.entry;
+        let Some(Footer { filters: Some(places), tally, blocks_end, position, .. }) = &self.footer else {
+            return Ok(());
+        };
+        *read_bytes += entry.bytes - position;
+        let read = |at: u64, out: &mut [u8]| self.file.read_exact_at(out, at);
+        let ranges = search
+            .ranges(&tally.index, places, *blocks_end, self.sealer()?, read, read_bytes)
+            .map_err(|e| io_error(entry, *blocks_end, e))?;
+        // A filter that can't be trusted spares nothing, and hides nothing.
+        self.ranges = ranges.inspect_err(|damage| tracing::warn!("{}: {damage}", entry.path.display())).ok();
+        Ok(())
+    }
+
+    /// Moves on to what is wanted; returns how many bytes that has spared.
+    pub(super) fn skip(&mut self) -> u64 {
+        let Some(ranges) = &self.ranges else { return 0 };
+        let next = ranges.iter().find(|range| range.end > self.position);
+        let to = next.map_or(self.entry.data_end, |range| range.start).max(self.position);
+        let skipped = to - self.position;
+        self.position = to;
+        skipped
+    }
+
+    /// Moves to the last indexed block up to which nothing is `beyond`, if there is one; returns how
+    /// far the history reaches with it.
+    pub(super) fn seek(&mut self, beyond: impl Fn(&Reach) -> bool) -> Result<Option<Reach>, ReadError> {
+        self.read_footer()?;
+        let index = self.footer.as_ref().map_or(&self.entry.tally.index, |footer| &footer.tally.index);
+        let n = index.partition_point(|e| !beyond(&e.reach));
+        let Some(found) = n.checked_sub(1).map(|n| index[n]) else { return Ok(None) };
+        self.position = found.position;
+        Ok(Some(found.reach))
+    }
+
+    /// The header of the next block, `None` at the end. Its payload is not touched.
+    pub(super) fn next_header(&mut self) -> Result<Option<BlockHeader>, ReadError> {
+        let entry = &self.entry;
+        if self.position >= entry.data_end {
+            return Ok(None);
+        }
+        let at = self.position;
+        let block = read_block_header(&self.file, at, entry.data_end, Some(entry.tag));
+        let block = block.map_err(|fault| {
+            let span = Span { from_lsn: entry.header.first_lsn, ..span_of_entry(entry) };
+            fault_at(entry, at, span, fault)
+        })?;
+        if self.is_later(block.first_lsn) {
+            return Ok(None);
+        }
+        self.block_position = at;
+        self.position += block.len();
+        Ok(Some(block))
+    }
+
+    fn sealer(&self) -> Result<Option<&Sealer>, ReadError> {
+        let sealer = self.entry.sealer.as_ref();
+        let key = |fault: &KeyFault| ReadError::Key { file: self.entry.path.clone(), fault: fault.clone() };
+        sealer.map(Option::as_deref).map_err(key)
+    }
+
+    /// What begins with this LSN was written after the catalog was opened.
+    pub(super) fn is_later(&self, lsn: Lsn) -> bool {
+        self.entry.until.is_some_and(|until| lsn >= until)
+    }
+
+    /// Reads the payload of a block and decodes it group by group.
+    pub(super) fn groups(&self, block: &BlockHeader) -> Result<Groups, ReadError> {
+        let sealer = self.sealer()?;
+        let payload = read_payload(&self.file, block)
+            .and_then(|stored| Ok(decode_payload(block, stored, sealer)?))
+            .map_err(|fault| fault_at(&self.entry, block.position, span_of(block), fault))?;
+        Ok(Groups::new(*block, payload))
+    }
+}
+
+/// Whether the file has the header that the catalog has seen.
+fn has_tag(file: &File, entry: &Entry) -> std::io::Result<bool> {
+    const LEN: usize = 4;
+    let mut tag = [0; LEN];
+    match file.read_exact_at(&mut tag, entry.header_len - LEN as u64) {
+        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        other => other.map(|()| u32::from_le_bytes(tag) == entry.tag),
+    }
+}
+
+pub(super) fn span_of(block: &BlockHeader) -> Span {
+    Span {
+        from_lsn: block.first_lsn,
+        to_lsn: Some(Lsn(block.next_lsn().0.saturating_sub(1))),
+        from_ts: block.first_ts,
+        to_ts: Some(block.last_ts),
+    }
+}
+
+fn span_of_entry(entry: &Entry) -> Span {
+    Span {
+        from_lsn: entry.header.first_lsn,
+        to_lsn: Some(entry.last_lsn()),
+        from_ts: entry.header.last_ts,
+        to_ts: Some(entry.tally.reach.last_ts.max(Micros(i64::MIN))),
+    }
+}
+
+fn fault_at(entry: &Entry, offset: u64, span: Span, fault: BlockFault) -> ReadError {
+    match fault {
+        BlockFault::Damage(damage) => corrupt(entry, offset, span, damage),
+        BlockFault::Io(source) => ReadError::Io { file: entry.path.clone(), offset, lsn: span.from_lsn, source },
+        BlockFault::UnknownCodec(codec) => {
+            ReadError::UnknownCodec { file: entry.path.clone(), offset, lsn: span.from_lsn, codec }
+        }
+    }
+}
+
+pub(super) fn corrupt(entry: &Entry, offset: u64, span: Span, damage: Damage) -> ReadError {
+    ReadError::Corrupt { file: entry.path.clone(), offset, span, damage: Box::new(damage) }
+}
+
+fn io_error(entry: &Entry, offset: u64, source: std::io::Error) -> ReadError {
+    ReadError::Io { file: entry.path.clone(), offset, lsn: entry.header.first_lsn, source }
+}

@@ -1,0 +1,167 @@
+//! The operator's keys.
+
+use std::fmt;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use ring::aead::{Aad, Nonce};
+
+use crate::meta::unhex;
+
+use super::{KEY_LEN, Random, Sealer, WRAP_NONCE_LEN, WRAPPED_LEN, Wrapped, aes, new_data_key};
+
+/// Longest id of a key.
+const MAX_ID: usize = 64;
+/// Rights that nobody but owner and group may have.
+const OTHERS: u32 = 0o007;
+
+/// Why keys can't be used. Never says anything of the keys themselves.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringError {
+    /// The file can't be read.
+    #[error("cannot read the key file {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Everybody on the machine has access to the file.
+    #[error("the key file {} is open to all users (mode {mode:03o}); run `chmod 600 {}`", path.display(), path.display())]
+    OpenToAll {
+        /// The file.
+        path: PathBuf,
+        /// Its rights.
+        mode: u32,
+    },
+    /// A line is not what it must be.
+    #[error("key {number}: {what}; each is `id:key`, the key being 32 bytes as 64 hex digits or in base64")]
+    Line {
+        /// Which one, counted from 1.
+        number: usize,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// There is no key at all.
+    #[error("no key is given; each is `id:key`, the key being 32 bytes as 64 hex digits or in base64")]
+    Empty,
+}
+
+/// Why a file can't be decrypted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyFault {
+    /// Its key is not there.
+    #[error("it is encrypted with key `{0}`, which is not among the keys given; add that key")]
+    Missing(String),
+    /// There is a key with that id, and it is another one.
+    #[error("it is encrypted with another key than the `{0}` that was given, or it is damaged")]
+    Wrong(String),
+}
+
+/// Keys by their ids; one of them encrypts what is written, all decrypt. Without keys, what is written is not
+/// encrypted.
+#[derive(Clone, Default)]
+pub struct Keyring {
+    keys: Arc<[(String, [u8; KEY_LEN])]>,
+    current: usize,
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.keys.iter().map(|(id, _)| (id, "***"))).finish()
+    }
+}
+
+impl Keyring {
+    /// Reads keys, `id:key` each, separated by line ends or commas. The one with `*` before its id encrypts what
+    /// is written; without such a mark, the last one does. Lines that begin with `#` are comments.
+    pub fn parse(text: &str) -> Result<Self, KeyringError> {
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        let entries = lines.flat_map(|line| line.split(',')).map(str::trim).filter(|entry| !entry.is_empty());
+        let mut keys: Vec<(String, [u8; KEY_LEN])> = Vec::new();
+        let mut marked = None;
+        for (n, entry) in entries.enumerate() {
+            let wrong = |what| KeyringError::Line { number: n + 1, what };
+            let (id, key) = entry.split_once(':').ok_or_else(|| wrong("it has no colon"))?;
+            let (id, is_marked) = id.strip_prefix('*').map_or((id, false), |id| (id, true));
+            let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+            if !(1..=MAX_ID).contains(&id.len()) || !id.chars().all(plain) {
+                return Err(wrong("its id is not 1 to 64 letters, digits, `.`, `_` and `-`"));
+            }
+            if keys.iter().any(|(other, _)| other == id) {
+                return Err(wrong("its id was there before"));
+            }
+            if is_marked && marked.replace(n).is_some() {
+                return Err(wrong("a second one is marked with `*`"));
+            }
+            keys.push((id.to_owned(), decode(key.trim()).ok_or_else(|| wrong("it is not a key"))?));
+        }
+        let last = keys.len().checked_sub(1).ok_or(KeyringError::Empty)?;
+        Ok(Self { keys: keys.into(), current: marked.unwrap_or(last) })
+    }
+
+    /// Reads a key file, which must not be open to all users.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, KeyringError> {
+        let path = path.as_ref();
+        let io_error = |source| KeyringError::Io { path: path.to_owned(), source };
+        let mode = std::fs::metadata(path).map_err(io_error)?.permissions().mode() & 0o777;
+        if mode & OTHERS != 0 {
+            return Err(KeyringError::OpenToAll { path: path.to_owned(), mode });
+        }
+        Self::parse(&std::fs::read_to_string(path).map_err(io_error)?)
+    }
+
+    /// The id of the key that encrypts what is written.
+    pub fn current(&self) -> Option<&str> {
+        self.keys.get(self.current).map(|(id, _)| id.as_str())
+    }
+
+    /// A new data key for a file that begins with `place`, wrapped with the current key.
+    pub(crate) fn new_sealer(&self, random: Random, place: &[u8]) -> io::Result<Option<(Sealer, Wrapped)>> {
+        let data_key = new_data_key(random)?;
+        Ok(self.wrap(&data_key, random, place)?.map(|wrapped| (Sealer::new(&data_key), wrapped)))
+    }
+
+    /// Wraps a data key with the current key, under a random nonce.
+    pub(crate) fn wrap(&self, data_key: &[u8; KEY_LEN], random: Random, place: &[u8]) -> io::Result<Option<Wrapped>> {
+        let Some((id, key)) = self.keys.get(self.current) else { return Ok(None) };
+        let mut bytes = [0; WRAPPED_LEN];
+        let (nonce, rest) = bytes.split_at_mut(WRAP_NONCE_LEN);
+        random(nonce)?;
+        let (wrapped, tag) = rest.split_at_mut(KEY_LEN);
+        wrapped.copy_from_slice(data_key);
+        let sealed = Nonce::try_assume_unique_for_key(nonce)
+            .ok()
+            .zip(aes(key))
+            .and_then(|(nonce, key)| key.seal_in_place_separate_tag(nonce, Aad::from(place), wrapped).ok());
+        let sealed = sealed.ok_or_else(|| io::Error::other("a data key can't be wrapped"))?;
+        tag.copy_from_slice(sealed.as_ref());
+        Ok(Some(Wrapped { key_id: id.clone(), bytes }))
+    }
+
+    /// The data key of a file that begins with `place`.
+    pub(crate) fn unwrap(&self, wrapped: &Wrapped, place: &[u8]) -> Result<Sealer, KeyFault> {
+        let id = &wrapped.key_id;
+        let found = self.keys.iter().find(|(known, _)| known == id);
+        let (_, key) = found.ok_or_else(|| KeyFault::Missing(id.clone()))?;
+        let (nonce, sealed) = wrapped.bytes.split_at(WRAP_NONCE_LEN);
+        let mut sealed = sealed.to_vec();
+        let opened = Nonce::try_assume_unique_for_key(nonce)
+            .ok()
+            .zip(aes(key))
+            .and_then(|(nonce, key)| key.open_in_place(nonce, Aad::from(place), &mut sealed).ok());
+        let data_key = opened.and_then(|data_key| data_key.first_chunk::<KEY_LEN>());
+        data_key.map(Sealer::new).ok_or_else(|| KeyFault::Wrong(id.clone()))
+    }
+}
+
+/// 32 bytes, as hex digits or in base64.
+fn decode(text: &str) -> Option<[u8; KEY_LEN]> {
+    if let Some(key) = unhex(text) {
+        return Some(key);
+    }
+    base64::engine::general_purpose::STANDARD.decode(text).ok()?.try_into().ok()
+}

@@ -1,0 +1,306 @@
+//! The packed copy of the segment in use: the same groups in large, compressed blocks.
+//!
+//! The segment itself takes blocks as they come, small ones at a low rate, so that a sync is cheap. The
+//! copy grows beside it in a temporary file, without syncs, and takes the segment's place when that
+//! is sealed. So a seal costs one sync, not a second reading of the segment.
+//!
+//! Invariant: the copy replaces the segment only as a whole, synced, and if its sums are the segment's.
+//! Whatever goes wrong before costs the copy, never the segment: that is then sealed as it is.
+//!
+//! | crash while | a reader finds | the next open |
+//! | --- | --- | --- |
+//! | the copy is written | the segment, and a temporary file | removes the file, goes on in the segment |
+//! | it is renamed | the one or the other, both whole | goes on in the segment, or after the copy |
+
+use std::fs::Permissions;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::block::{Block, BlockBuilder, BlockHeader, Compressor, Groups};
+use crate::crypto::{Keyring, Random, Sealer};
+use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir};
+use crate::error::{Damage, GroupTooLarge};
+use crate::filter::{FilterBuilder, Keys};
+use crate::segment::footer::Footer;
+use crate::segment::header::{SegmentHeader, tag_of};
+use crate::segment::scan::BlockFault;
+use crate::segment::tally::Tally;
+use crate::types::{Group, GroupRef, KeysAt, Micros, RecordRef};
+
+/// Groups are gathered into blocks of this size.
+pub(crate) const PACK_BYTES: usize = if cfg!(test) { 1 << 10 } else { 256 << 10 };
+/// A block of this size is compressed as it is.
+const LARGE_BYTES: usize = PACK_BYTES / 2;
+
+/// Why there is no copy.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PackError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    TooLarge(#[from] GroupTooLarge),
+    #[error("a block can't be read: {0}")]
+    Unreadable(#[from] BlockFault),
+    #[error("its sums are not the segment's")]
+    Different,
+}
+
+impl From<Damage> for PackError {
+    fn from(damage: Damage) -> Self {
+        Self::Unreadable(damage.into())
+    }
+}
+
+/// Writes the copy.
+#[derive(Debug)]
+pub(super) struct Packer {
+    file: tempfile::NamedTempFile,
+    tag: u32,
+    tally: Tally,
+    hasher: blake3::Hasher,
+    len: u64,
+    pending: BlockBuilder,
+    complete_until: Micros,
+    compressor: Compressor,
+    sealer: Option<Arc<Sealer>>,
+    /// Of the groups that are not yet in a block.
+    keys: Keys,
+    filters: FilterBuilder,
+}
+
+/// A copy that is on the disk and has its segment's name.
+#[derive(Debug)]
+pub(super) struct Packed {
+    pub(super) len: u64,
+    pub(super) digest: [u8; 32],
+}
+
+impl Packer {
+    /// Begins the copy of a segment with this header.
+    pub(super) fn create(
+        dir: &Directory,
+        header: &SegmentHeader,
+        keyring: &Keyring,
+        random: Random,
+    ) -> Result<Self, PackError> {
+        let mut header = SegmentHeader { packed: true, ..header.clone() };
+        let sealer = header.lock(keyring, random)?;
+        let mut file = tempfile::Builder::new()
+            .prefix(TEMPORARY)
+            .permissions(Permissions::from_mode(FILE_MODE))
+            .tempfile_in(dir.segments())?;
+        let bytes = header.encode();
+        file.write_all(&bytes)?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&bytes);
+        Ok(Self {
+            file,
+            tag: tag_of(&bytes),
+            tally: Tally::begin(&header),
+            hasher,
+            len: bytes.len() as u64,
+            pending: BlockBuilder::new(header.first_lsn, header.last_ts, header.start_offset, header.start_db),
+            complete_until: header.complete_until,
+            compressor: Compressor::new()?,
+            sealer,
+            keys: Keys::default(),
+            filters: FilterBuilder::default(),
+        })
+    }
+
+    /// Adds the groups of a block, whose payload is as it was encoded.
+    pub(super) fn push(&mut self, header: &BlockHeader, payload: &Bytes) -> Result<(), PackError> {
+        let large = payload.len() >= LARGE_BYTES;
+        if large {
+            self.flush()?;
+        }
+        for group in Groups::new(*header, payload.clone()) {
+            let group = group?;
+            self.keys.add_group(&group);
+            if !large {
+                self.gather(&group)?;
+            }
+        }
+        self.complete_until = self.complete_until.max(header.complete_until);
+        if large {
+            self.write(Block::of_payload(*header, payload))?;
+            self.pending = BlockBuilder::new(header.next_lsn(), header.last_ts, header.end_offset, header.end_db);
+            return Ok(());
+        }
+        self.pending.set_end_offset(header.end_offset);
+        self.pending.set_db(header.end_db);
+        if self.pending.len_bytes() >= PACK_BYTES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn gather(&mut self, group: &Group) -> Result<(), PackError> {
+        let args: Vec<Vec<&[u8]>> = group.records.iter().map(|r| r.args.iter().map(|arg| &arg[..]).collect()).collect();
+        let records: Vec<RecordRef<'_>> = group
+            .records
+            .iter()
+            .zip(&args)
+            .map(|(r, args)| RecordRef {
+                db: r.db,
+                args,
+                keys: r.keys.as_ref().map_or(KeysAt::Unknown, |keys| KeysAt::Arguments(keys)),
+            })
+            .collect();
+        self.pending.push(&GroupRef {
+            ts: group.ts,
+            slack: group.slack,
+            origin: &group.origin,
+            atomic: group.atomic,
+            end_offset: group.end_offset,
+            records: &records,
+        })?;
+        Ok(())
+    }
+
+    /// Writes the groups that were gathered.
+    fn flush(&mut self) -> Result<(), PackError> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let block = self.pending.finish(self.complete_until);
+        self.write(block)
+    }
+
+    fn write(&mut self, mut block: Block) -> Result<(), PackError> {
+        block.compress(&mut self.compressor)?;
+        self.tally.check_next(&block.header)?;
+        let bytes = block.place(self.len, self.tag, self.sealer.as_deref());
+        self.file.write_all(bytes)?;
+        self.hasher.update(bytes);
+        let len = bytes.len() as u64;
+        self.tally.add(&block.header, self.len);
+        self.filters.add(&std::mem::take(&mut self.keys), self.tally.index.len());
+        self.len += len;
+        Ok(())
+    }
+
+    /// Ends the copy, which must come to the same as `wanted`, and syncs it. It has no name yet.
+    pub(super) fn finish(mut self, wanted: &Tally) -> Result<Whole, PackError> {
+        self.flush()?;
+        let tally = &self.tally;
+        let behind = (self.pending.end_offset(), self.pending.db(), self.complete_until);
+        if behind != (tally.reach.end_offset, tally.end_db, tally.complete_until) {
+            // What heartbeats have said since the last group.
+            let block = self.pending.finish(self.complete_until);
+            self.write(block)?;
+        }
+        if !self.tally.same_history(wanted) {
+            return Err(PackError::Different);
+        }
+        let blocks_end = self.len;
+        let (filters, bytes) = self.filters.encode(blocks_end, self.sealer.as_deref());
+        self.file.write_all(&bytes)?;
+        self.hasher.update(&bytes);
+        let digest = *self.hasher.finalize().as_bytes();
+        let position = blocks_end + bytes.len() as u64;
+        let segment_tag = self.tag;
+        let footer = Footer { tally: self.tally, filters: Some(filters), blocks_end, digest, position, segment_tag };
+        let footer = footer.encode();
+        self.file.write_all(&footer)?;
+        self.file.as_file().sync_all()?;
+        Ok(Whole { file: self.file, packed: Packed { len: position + footer.len() as u64, digest } })
+    }
+}
+
+/// A copy that is whole and synced.
+#[derive(Debug)]
+pub(super) struct Whole {
+    file: tempfile::NamedTempFile,
+    packed: Packed,
+}
+
+impl Whole {
+    /// Puts it in the segment's place. After an error, either of the two may be there.
+    pub(super) fn replace(self, path: &Path) -> io::Result<Packed> {
+        self.file.persist(path).map_err(|e| e.error)?;
+        sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+        Ok(self.packed)
+    }
+}
+
+/// Removes the copies that a crash left unfinished. Called under the journal's lock.
+pub(crate) fn remove_unfinished(dir: &Directory) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir.segments())? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Fixture, OwnedGroup};
+
+    fn temporary(journal: &Fixture) -> usize {
+        let names = std::fs::read_dir(journal.dir().join("segments")).unwrap().map(|e| e.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().starts_with(TEMPORARY)).count()
+    }
+
+    #[test]
+    fn small_blocks_become_large_and_large_ones_stay() {
+        let mut journal = Fixture::new(1 << 20);
+        journal.timeline();
+        for n in 0..100u8 {
+            let value = if n == 50 { vec![n; LARGE_BYTES] } else { vec![n; 20] };
+            journal.block(&[OwnedGroup::simple(&value)]);
+            journal.block(&[]);
+        }
+        while journal.writer().watermarks().written_lsn < crate::types::Lsn(100) {
+            std::thread::yield_now();
+        }
+        let before = journal.writer().watermarks().journal_bytes;
+        journal.close();
+        journal.check();
+        let size = std::fs::metadata(journal.last_segment()).unwrap().len();
+        assert!(size < 3000 && before > 10_000, "{before} bytes became {size}");
+        let report = crate::verify::verify(journal.dir(), true, |_| ()).unwrap();
+        assert_eq!((report.problems.len(), report.records), (0, 100));
+        assert!((3..10).contains(&report.blocks), "{} blocks", report.blocks);
+    }
+
+    #[test]
+    fn a_copy_that_comes_to_something_else_is_not_used() {
+        let mut journal = Fixture::new(1 << 20);
+        journal.timeline();
+        let dir = Directory::new(journal.dir());
+        let facts = crate::recover::tests::header(1, 1, 0);
+        let packer = Packer::create(&dir, &facts, &Keyring::default(), |_| Ok(())).unwrap();
+        let wanted = Tally { records: 1, ..Tally::begin(&facts) };
+        assert!(matches!(packer.finish(&wanted), Err(PackError::Different)));
+        journal.kill();
+        assert_eq!(temporary(&journal), 0);
+    }
+
+    #[test]
+    fn what_a_crash_left_of_a_copy_is_removed_and_made_again() {
+        let mut journal = Fixture::new(1 << 20);
+        journal.timeline();
+        journal.block(&[OwnedGroup::simple(&[7; 400])]);
+        journal.kill();
+        std::fs::write(journal.dir().join("segments/.tmp-dead"), "half a copy").unwrap();
+        journal.check();
+        let report = crate::verify::verify(journal.dir(), true, |_| ()).unwrap();
+        assert_eq!(report.problems, []);
+        journal.reopen();
+        assert!(journal.recovered.notes.is_empty());
+        assert_eq!(temporary(&journal), 1, "the new one");
+        journal.block(&[OwnedGroup::simple(&[8; 400])]);
+        journal.close();
+        assert_eq!(temporary(&journal), 0);
+        assert!(std::fs::metadata(journal.last_segment()).unwrap().len() < 600);
+        journal.check();
+    }
+}

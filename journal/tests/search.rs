@@ -1,0 +1,99 @@
+//! What it takes to find one key, and what encryption costs.
+//!
+//! `cargo test -p redtape-journal --test search -- --nocapture --include-ignored` prints the figures.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use redtape_journal::{
+    BlockBuilder, Catalog, GroupRef, Journal, Keyring, KeysAt, Lsn, Micros, OpenOptions, Origin, OriginKind, RecordRef,
+    ReplOffset, SnapshotWriter, SyncPolicy, TimelineId, TimelineStart,
+};
+
+const SETS: u64 = 200_000;
+const SETS_IN_A_BLOCK: u64 = 1000;
+
+fn keyring() -> Keyring {
+    Keyring::parse("test:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").unwrap()
+}
+
+/// Each key once, in segments of 4 MiB, sealed; returns the size of all.
+fn record(dir: &std::path::Path, keyring: Keyring) -> u64 {
+    let options = OpenOptions { sync: SyncPolicy::No, segment_bytes: 4 << 20, keyring, ..OpenOptions::default() };
+    let (journal, _) = Journal::create_or_open(dir, options).unwrap();
+    let writer = journal.start(|_| ());
+    let start = TimelineStart {
+        timeline: TimelineId(1),
+        source_id: "8f0c".to_owned(),
+        offset: ReplOffset(0),
+        reason: "first start".to_owned(),
+        ts: Micros(1),
+    };
+    writer.begin_timeline(start).unwrap();
+    let origin = Arc::new(Origin::of(OriginKind::Client));
+    let mut builder = BlockBuilder::new(Lsn(1), Micros(1), ReplOffset(0), 0);
+    for n in 0..SETS {
+        // Not in any order, and each once.
+        let key = format!("user:{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let value = format!("{:064x}", n.wrapping_mul(0xd6e8_feb8_6659_fd93));
+        let args: [&[u8]; 3] = [b"SET", key.as_bytes(), value.as_bytes()];
+        let group = GroupRef {
+            ts: Micros(n as i64),
+            slack: 0,
+            origin: &origin,
+            atomic: false,
+            end_offset: ReplOffset(n * 100),
+            records: &[RecordRef { db: 0, args: &args, keys: KeysAt::Arguments(&[1]) }],
+        };
+        builder.push(&group).unwrap();
+        if (n + 1) % SETS_IN_A_BLOCK == 0 {
+            writer.submit(builder.finish(Micros(n as i64))).unwrap();
+        }
+    }
+    writer.close().unwrap();
+    std::fs::read_dir(dir.join("segments")).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum()
+}
+
+#[test]
+fn one_key_is_found_in_a_small_part_of_the_journal() {
+    for keyring in [Keyring::default(), keyring()] {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = record(dir.path(), keyring.clone());
+        let catalog = Catalog::open_with(dir.path(), &keyring).unwrap();
+        let segments = catalog.segments().len();
+        assert!(segments > 3);
+        for n in [0u64, SETS / 2, SETS - 1] {
+            let key = format!("user:{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let mut reader = catalog.groups_for_keys(Lsn(0), TimelineId(1), &[(0, key.as_bytes())]);
+            let lsns: Vec<Lsn> = reader.by_ref().map(|group| group.unwrap().records[0].lsn).collect();
+            assert_eq!(lsns, [Lsn(n + 1)]);
+            let read = reader.searched().read_bytes;
+            println!("{keyring:?}: one key of {SETS} in {segments} segments: {read} of {bytes} bytes read");
+            assert!(read < bytes / 20, "{read} of {bytes} bytes");
+        }
+    }
+}
+
+#[test]
+#[ignore = "measures, and needs a quiet machine"]
+fn cost_of_encryption() {
+    const BYTES: usize = 256 << 20;
+    let chunk: Vec<u8> = (0..1 << 20).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    for keyring in [Keyring::default(), keyring()] {
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let mut writer = SnapshotWriter::create_with(dir.path(), &keyring).unwrap();
+        let begun = Instant::now();
+        for _ in 0..BYTES / chunk.len() {
+            writer.write(&chunk).unwrap();
+        }
+        let speed = BYTES as f64 / 1e6 / begun.elapsed().as_secs_f64();
+        println!("{keyring:?}: a snapshot is written with {speed:.0} MB/s");
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let begun = Instant::now();
+        record(dir.path(), keyring.clone());
+        let each = begun.elapsed().as_nanos() as f64 / SETS as f64;
+        println!("{keyring:?}: {each:.0} ns for each SET, encoded, written, packed and sealed");
+    }
+}
