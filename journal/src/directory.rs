@@ -41,6 +41,10 @@ impl Directory {
         self.root.join("marks")
     }
 
+    pub(crate) fn seams(&self) -> PathBuf {
+        self.root.join("seams")
+    }
+
     pub(crate) fn segments(&self) -> PathBuf {
         self.root.join("segments")
     }

@@ -195,6 +195,8 @@ pub(crate) struct FilterBuilder {
     all: Keys,
     /// Of the interval that is still open.
     interval: Keys,
+    /// There is such an interval.
+    begun: bool,
     finished: Vec<Filter>,
 }
 
@@ -204,6 +206,7 @@ impl FilterBuilder {
         if entries > self.finished.len() + 1 {
             self.finish_interval();
         }
+        self.begun = true;
         self.interval.add_all(keys);
     }
 
@@ -216,7 +219,9 @@ impl FilterBuilder {
 
     /// The pages, which will be at `position` of the file, and where each filter is.
     pub(crate) fn encode(mut self, position: u64, sealer: Option<&Sealer>) -> (Places, Vec<u8>) {
-        self.finish_interval();
+        if self.begun {
+            self.finish_interval();
+        }
         let mut out = Vec::new();
         let all = self.all.filter().encode(position, sealer, &mut out);
         let mut intervals = Vec::with_capacity(self.finished.len());

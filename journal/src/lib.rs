@@ -31,6 +31,7 @@ mod encoding;
 mod error;
 mod filter;
 mod lease;
+mod lines;
 mod lock;
 mod marks;
 mod meta;
@@ -39,6 +40,8 @@ mod model;
 mod open;
 mod prune;
 mod recover;
+mod repair;
+mod seams;
 mod segment;
 mod snapshot;
 #[cfg(test)]
@@ -58,6 +61,7 @@ pub use prune::{
     ItemKind, PruneError, PruneItem, PrunePlan, Retention, Shortfall, Why, plan_prune, plan_removal, prune,
     remove_snapshots,
 };
+pub use repair::{Fault, RepairReport, repair};
 pub use segment::name::SegmentName;
 pub use snapshot::{SnapshotEncryption, SnapshotInfo, SnapshotKind, SnapshotManifest, SnapshotReader, SnapshotWriter};
 pub use types::*;

@@ -13,10 +13,8 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::directory::{Directory, FILE_MODE, sync_dir};
 use crate::error::StoreError;
+use crate::lines::{decode, encode};
 use crate::types::Mark;
-
-/// What stands between a mark and its checksum.
-const CRC_FIELD: &str = ",\"crc32c\":\"";
 
 /// Appends a mark and syncs it. `dir` is the journal's directory.
 pub fn add_mark(dir: impl AsRef<Path>, mark: &Mark) -> Result<(), StoreError> {
@@ -65,22 +63,6 @@ fn append(dir: &Directory, mut file: File, line: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     if len == 0 { sync_dir(dir.root()) } else { Ok(()) }
-}
-
-fn encode(mark: &Mark) -> io::Result<String> {
-    let mut line = serde_json::to_string(mark).map_err(io::Error::other)?;
-    line.pop();
-    let crc = crc32c::crc32c(line.as_bytes());
-    Ok(format!("{line}{CRC_FIELD}{crc:08x}\"}}\n"))
-}
-
-fn decode(line: &[u8]) -> Option<Mark> {
-    let line = std::str::from_utf8(line).ok()?;
-    let (body, crc) = line.rsplit_once(CRC_FIELD)?;
-    if crc.strip_suffix("\"}")? != format!("{:08x}", crc32c::crc32c(body.as_bytes())) {
-        return None;
-    }
-    serde_json::from_str(&format!("{body}}}")).ok()
 }
 
 /// Reads the marks in order, and the offsets of lines that are wrong. A last line without its end
@@ -174,7 +156,7 @@ mod tests {
         for bit in 0..line.len() * 8 {
             let mut line = line.to_vec();
             line[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode(&line).is_none(), "bit {bit}");
+            assert!(decode::<Mark>(&line).is_none(), "bit {bit}");
         }
     }
 }

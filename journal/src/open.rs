@@ -27,6 +27,7 @@ use crate::lease::ReadLease;
 use crate::lock::Lock;
 use crate::meta::Meta;
 use crate::recover::{Cut, Plan, Resume, decide, torn_name};
+use crate::seams::Seams;
 use crate::segment::load::{list_segments, load_segment};
 use crate::snapshot::clean_snapshots;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
@@ -182,7 +183,8 @@ impl Journal {
         for (n, (name, path)) in names.iter().enumerate() {
             facts.push(load_segment(*name, path, n + 1 == names.len())?);
         }
-        let plan = decide(&facts, journal_id)?;
+        let seams = Seams::load(&dir).map_err(OpenError::io("read", dir.seams()))?;
+        let plan = decide(&facts, journal_id, &seams)?;
         if let Some((_, path)) = names.last() {
             // Its writer may have been killed between the footer and its sync.
             File::open(path).and_then(|f| f.sync_all()).map_err(OpenError::io("sync", path))?;

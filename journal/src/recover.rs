@@ -18,14 +18,17 @@
 //! | right | bad, later a whole one | any | corrupt |
 //!
 //! For every other segment: header and footer must be right, else corrupt. And from each segment to
-//! the next, journal id, digest, LSN, time and offset must continue, and timelines must not go back.
+//! the next, journal id, digest, LSN, time and offset must continue, and timelines must not go back. Where a
+//! repair has joined two segments, [`crate::seams`] says which digests meet, and which LSNs are lost.
 //!
-//! Corrupt means that nothing is changed and the journal isn't opened for writing.
+//! Corrupt means that nothing is changed and the journal isn't opened for writing: [`crate::repair`] does more, when
+//! it is asked to.
 
 use std::path::{Path, PathBuf};
 
 use crate::FORMAT_VERSION;
 use crate::error::{Damage, OpenError, Span};
+use crate::seams::Seams;
 use crate::segment::footer::Footer;
 use crate::segment::header::{HeaderFault, SegmentHeader};
 use crate::segment::load::{SegmentFacts, TailFact, WholeHeader};
@@ -69,7 +72,7 @@ pub(crate) enum Resume {
 
 /// Decides. `segments` are in the order of their names; if the last one has no footer, its blocks
 /// were walked.
-pub(crate) fn decide(segments: &[SegmentFacts], journal_id: [u8; 16]) -> Result<Plan, OpenError> {
+pub(crate) fn decide(segments: &[SegmentFacts], journal_id: [u8; 16], seams: &Seams) -> Result<Plan, OpenError> {
     let mut plan = Plan::default();
     let mut rest = segments;
     if let Some((last, before)) = segments.split_last()
@@ -81,7 +84,7 @@ pub(crate) fn decide(segments: &[SegmentFacts], journal_id: [u8; 16]) -> Result<
     let mut previous: Option<(&SegmentHeader, &Footer)> = None;
     let mut last_sealed = None;
     for (n, segment) in rest.iter().enumerate() {
-        let whole = check_header(segment, journal_id, previous)?;
+        let whole = check_header(segment, journal_id, previous, seams)?;
         let is_last = n + 1 == rest.len();
         match &segment.tail {
             TailFact::Sealed(footer) => {
@@ -149,6 +152,7 @@ pub(crate) fn check_header<'a>(
     segment: &'a SegmentFacts,
     journal_id: [u8; 16],
     previous: Option<(&SegmentHeader, &Footer)>,
+    seams: &Seams,
 ) -> Result<&'a WholeHeader, OpenError> {
     let whole = match &segment.header {
         Ok(whole) => whole,
@@ -165,7 +169,7 @@ pub(crate) fn check_header<'a>(
             });
         }
     };
-    check_chain(&whole.header, segment, journal_id, previous).map_err(|damage| corrupt(segment, 0, damage))?;
+    check_chain(&whole.header, segment, journal_id, previous, seams).map_err(|damage| corrupt(segment, 0, damage))?;
     Ok(whole)
 }
 
@@ -174,6 +178,7 @@ fn check_chain(
     segment: &SegmentFacts,
     journal_id: [u8; 16],
     previous: Option<(&SegmentHeader, &Footer)>,
+    seams: &Seams,
 ) -> Result<(), Damage> {
     let expect = |holds: bool, expected: String, found: String| {
         if holds { Ok(()) } else { Err(Damage::new(expected, found)) }
@@ -198,14 +203,16 @@ fn check_chain(
             format!("digest {}", crate::meta::hex(&header.prev_digest)),
         );
     };
+    let seam = seams.find(header, &footer.digest);
     expect(
-        header.prev_digest == footer.digest,
+        header.prev_digest == footer.digest || seam.is_some(),
         format!("a successor of the segment with digest {}", blake3::Hash::from(footer.digest)),
         format!("one of {}; a segment is missing", blake3::Hash::from(header.prev_digest)),
     )?;
     let end = &footer.tally.reach;
+    let lost = seam.is_some_and(|seam| seam.lost.is_some());
     expect(
-        header.first_lsn == end.next_lsn,
+        header.first_lsn == end.next_lsn || (lost && header.first_lsn > end.next_lsn),
         format!("a segment that begins with LSN {}", end.next_lsn),
         format!("one with LSN {}", header.first_lsn),
     )?;

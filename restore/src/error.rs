@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use redtape_journal::{OpenError, ReadError};
+use redtape_journal::{Catalog, OpenError, ReadError};
 
 use crate::point::PointError;
 
@@ -40,7 +40,12 @@ pub enum RestoreError {
     Point(#[from] PointError),
     #[error("the journal cannot be read up to that moment: {0}; `redtape journal verify` shows what is still sound")]
     Read(#[from] ReadError),
-    #[error("the base {} is damaged: {problem}; choose a moment after another base (`redtape snapshot ls`)", path.display())]
+    #[error("the journal cannot be read up to that moment: {error}. {nearest}")]
+    Damaged { error: ReadError, nearest: String },
+    #[error(
+        "the base {} is damaged: {problem}; choose a moment after another base (`redtape snapshot ls`), or run `redtape journal repair`, which sets it aside: then an earlier one is used",
+        path.display()
+    )]
     Base { path: PathBuf, problem: String },
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
@@ -100,7 +105,7 @@ impl RestoreError {
             Self::Point(PointError::Damaged { .. } | PointError::NewestLost { .. }) => exit::DATAERR,
             Self::Point(_) | Self::NoKeys => exit::NOINPUT,
             Self::Read(ReadError::Io { source, .. }) | Self::Io { source, .. } => io_code(source),
-            Self::Read(_) | Self::Base { .. } => exit::DATAERR,
+            Self::Read(_) | Self::Damaged { .. } | Self::Base { .. } => exit::DATAERR,
             Self::Login { .. } | Self::Denied { .. } => exit::NOPERM,
             Self::NotEmpty { .. } | Self::Conflict { .. } => exit::CANTCREAT,
             Self::Unreachable { .. }
@@ -113,6 +118,28 @@ impl RestoreError {
             Self::Verify(_) => exit::SOFTWARE,
             Self::Interrupted => exit::INTERRUPTED,
             Self::Undone { cause, .. } => cause.exit_code(),
+        }
+    }
+
+    /// The journal can't be read up to the moment asked for; says which moments can be had instead.
+    pub(crate) fn unreadable(error: ReadError, catalog: &Catalog) -> Self {
+        let ReadError::Corrupt { span, .. } = &error else { return Self::Read(error) };
+        let snapshots: Vec<_> = catalog.snapshots().iter().map(|s| s.manifest.ts).collect();
+        let before = snapshots.iter().any(|ts| *ts <= span.from_ts).then_some(span.from_ts);
+        let after = span.to_ts.and_then(|to| snapshots.iter().filter(|ts| **ts > to).min());
+        let nearest = match (before, after) {
+            (Some(before), Some(after)) => {
+                format!("The nearest moments that can be restored: --at {before} and --at {after}")
+            }
+            (Some(before), None) => format!("The nearest moment that can be restored: --at {before}"),
+            (None, Some(after)) => format!("The nearest moment that can be restored: --at {after}"),
+            (None, None) => "No moment near it can be restored".to_owned(),
+        };
+        Self::Damaged {
+            error,
+            nearest: format!(
+                "{nearest}. `redtape journal verify` shows all damage; `redtape journal repair` saves what is left"
+            ),
         }
     }
 

@@ -119,7 +119,8 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
         total: point.lsn.0 - point.base.manifest.lsn.0,
         unit: Unit::Records,
     });
-    let tape_facts = scan(&tape, &mut |records| observer.on(&Event::At(records)))?;
+    let tape_facts = scan(&tape, &mut |records| observer.on(&Event::At(records)))
+        .map_err(|error| RestoreError::unreadable(error, &tape.catalog))?;
     observer.on(&Event::StepDone);
     target_facts.unknown_commands = unknown_commands(&mut target, tape_facts.commands.iter())?;
     let facts = Facts {

@@ -35,6 +35,8 @@ pub(crate) enum JournalCommand {
     Cat(CatArgs),
     /// Name the present moment, for `restore --at mark:NAME`.
     Mark(MarkArgs),
+    /// Save what is left of a damaged journal, keeping a copy of every file that is changed.
+    Repair(super::repair::RepairArgs),
     /// Remove what is older than you want to keep; what remains stays restorable.
     Prune(super::prune::PruneArgs),
 }
@@ -57,6 +59,9 @@ pub(crate) struct VerifyArgs {
     /// Look at headers, footers and the chain only; do not read every byte.
     #[arg(long)]
     quick: bool,
+    /// Read every byte of segments and snapshots; the default.
+    #[arg(long, conflicts_with = "quick")]
+    deep: bool,
 }
 
 #[derive(Debug, Args)]
@@ -92,6 +97,7 @@ pub(crate) fn run(command: JournalCommand) -> anyhow::Result<ExitCode> {
         JournalCommand::Verify(args) => check(&args),
         JournalCommand::Cat(args) => cat(&args),
         JournalCommand::Mark(args) => mark(&args),
+        JournalCommand::Repair(args) => super::repair::run(&args),
         JournalCommand::Prune(args) => super::prune::run(&args),
     }
 }
@@ -195,7 +201,7 @@ fn ls(args: &DirArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn check(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
-    let report = verify(&args.journal.from, !args.quick, |_| {}).map_err(catalog_failure)?;
+    let report = verify(&args.journal.from, args.deep || !args.quick, |_| {}).map_err(catalog_failure)?;
     let mut text = String::new();
     if args.journal.json {
         let problems: Vec<Value> = report

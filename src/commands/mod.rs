@@ -6,6 +6,7 @@ pub(crate) mod embedded;
 pub(crate) mod journal;
 pub(crate) mod proxy;
 pub(crate) mod prune;
+pub(crate) mod repair;
 pub(crate) mod restore;
 pub(crate) mod settings;
 pub(crate) mod snapshot;

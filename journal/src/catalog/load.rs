@@ -13,6 +13,7 @@ use crate::marks::read_marks;
 use crate::meta::Meta;
 use crate::open::not_a_journal;
 use crate::recover::{check_footer, check_header};
+use crate::seams::{Seam, Seams};
 use crate::segment::footer::Footer;
 use crate::segment::header::{HeaderFault, SegmentHeader};
 use crate::segment::load::{SegmentFacts, TailFact, WholeHeader, list_segments, load_open_segment, load_segment};
@@ -47,6 +48,8 @@ pub(crate) struct Entry {
     pub(crate) damage: Option<Damage>,
     /// The damage is that the next segment does not continue this one.
     pub(crate) unchained: bool,
+    /// It is known, and was told when the journal was repaired.
+    pub(crate) lost: Option<Seam>,
 }
 
 impl Entry {
@@ -57,7 +60,9 @@ impl Entry {
 
     /// Where and why the history breaks off behind this segment's blocks, in words.
     pub(super) fn break_in_words(&self) -> String {
-        if self.unchained {
+        if let Some(Seam { lost: Some(lost), why, .. }) = &self.lost {
+            format!("{} is lost: {why}", lost.span())
+        } else if self.unchained {
             format!("a segment is missing, or is not the right one, behind {}", self.path.display())
         } else {
             format!("{} is corrupt at offset {}", self.path.display(), self.data_end)
@@ -88,7 +93,8 @@ pub(super) fn load(root: &Path, keyring: &Keyring) -> Result<Catalog, OpenError>
     // Before the first name is read: what is listed must still be there when it is opened.
     let lease = Arc::new(ReadLease::take(&dir));
     let mut notes = Vec::new();
-    let entries = load_entries(&dir, meta.id().unwrap_or_default(), keyring, &mut notes)?;
+    let seams = Seams::load(&dir).map_err(OpenError::io("read", dir.seams()))?;
+    let entries = load_entries(&dir, meta.id().unwrap_or_default(), &seams, keyring, &mut notes)?;
     let (marks, wrong) = read_marks(&dir).map_err(OpenError::io("read", dir.marks()))?;
     notes.extend(wrong.iter().map(|at| format!("marks has a damaged line at offset {at}")));
     let snapshots = list_snapshots(&dir)?;
@@ -107,6 +113,7 @@ pub(super) fn load(root: &Path, keyring: &Keyring) -> Result<Catalog, OpenError>
 fn load_entries(
     dir: &Directory,
     journal_id: [u8; 16],
+    seams: &Seams,
     keyring: &Keyring,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Entry>, OpenError> {
@@ -128,16 +135,35 @@ fn load_entries(
             break;
         }
         let chained = previous.as_ref().map(|(header, footer)| (header, footer));
-        let (whole, unchained) = match check_header(&facts, journal_id, chained) {
-            Ok(whole) => (whole.clone(), None),
-            Err(error) => match (error, chained) {
-                (OpenError::Corrupt { damage, .. }, Some((header, footer))) if later(&facts, header, &footer.tally) => {
-                    (check_header(&facts, journal_id, None)?.clone(), Some(*damage))
+        let checked = check_header(&facts, journal_id, chained, seams);
+        let (whole, unchained) = match (checked, chained) {
+            (Ok(whole), _) => (whole.clone(), None),
+            (Err(OpenError::Corrupt { damage, .. }), Some((header, footer)))
+                if later(&facts, header, &footer.tally) && check_header(&facts, journal_id, None, seams).is_ok() =>
+            {
+                (check_header(&facts, journal_id, None, seams)?.clone(), Some(*damage))
+            }
+            // It is as if it were not there, and the history breaks off before it.
+            (Err(error @ OpenError::Corrupt { .. }), _) => {
+                notes.push(error.to_string());
+                if let Some(before) = entries.last_mut()
+                    && before.damage.is_none()
+                {
+                    before.damage = Some(Damage::new("a segment that goes on", "one that can't be used"));
+                    before.unchained = true;
                 }
-                (error, _) => return Err(error),
-            },
+                continue;
+            }
+            (Err(error), _) => return Err(error),
         };
-        if let Some(before) = entries.last_mut()
+        if let (Some(before), Some((_, footer))) = (entries.last_mut(), chained)
+            && let Some(seam) = seams.find(&whole.header, &footer.digest)
+            && let Some(lost) = seam.lost
+        {
+            before.damage =
+                Some(Damage::new("the records behind it", format!("{} is lost: {}", lost.span(), seam.why)));
+            before.lost = Some(seam.clone());
+        } else if let Some(before) = entries.last_mut()
             && before.tally.reach.next_lsn == whole.header.first_lsn
         {
             // Nothing is missing between the two, whatever is wrong with the footer.
@@ -205,6 +231,7 @@ impl Entry {
             sealed: false,
             damage: None,
             unchained: false,
+            lost: None,
             header: whole.header.clone(),
         }
     }

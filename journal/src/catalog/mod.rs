@@ -5,8 +5,8 @@
 //! last whole block, and a tail that is being written is no error. A segment that was sealed since, and so replaced by its
 //! packed copy, is looked at anew when it is opened, and read as far as it went at first. To see more, open a new one.
 //!
-//! Damage: a wrong header refuses the opening. A wrong footer is worked around by walking the blocks,
-//! and noted. A bad block or a missing segment ends the window before it ([`Window::damaged_behind`]);
+//! Damage: a segment whose header is wrong, or that is not what its name says, counts as missing, and is noted. A
+//! wrong footer is worked around by walking the blocks, and noted. A bad block or a missing segment ends the window before it ([`Window::damaged_behind`]);
 //! reading across it is an error with file, offset and LSN. A writer is stricter: it refuses them all.
 
 mod find;

@@ -102,7 +102,7 @@ enum Decision {
 }
 
 fn decision(segments: &[SegmentFacts]) -> Decision {
-    match decide(segments, ID) {
+    match decide(segments, ID, &Seams::default()) {
         Ok(plan) => match plan.resume {
             Resume::Empty => Decision::Empty,
             Resume::After { header, .. } if plan.set_aside.is_some() => Decision::SetAsideThenAfter(header.first_lsn.0),

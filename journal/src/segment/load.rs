@@ -114,7 +114,8 @@ fn read_header(file: &File, file_len: u64) -> io::Result<Result<WholeHeader, Hea
     Ok(header)
 }
 
-fn read_tail(file: &File, file_len: u64, whole: &WholeHeader, with_blocks: bool) -> io::Result<TailFact> {
+/// How the file ends; the header is right.
+pub(crate) fn read_tail(file: &File, file_len: u64, whole: &WholeHeader, with_blocks: bool) -> io::Result<TailFact> {
     let mut bad_footer = None;
     if let Some(position) = find_footer(file, file_len, whole.len)? {
         match read_footer(file, position, file_len, whole.tag)? {

@@ -12,7 +12,8 @@ use crate::marks::read_marks;
 use crate::snapshot::{SnapshotKind, list_snapshots};
 
 /// What belongs into the journal's directory.
-const KNOWN: [&str; 8] = ["meta", "lock", "prune.lock", "marks", "segments", "snapshots", "quarantine", "lost+found"];
+const KNOWN: [&str; 9] =
+    ["meta", "lock", "prune.lock", "marks", "seams", "segments", "snapshots", "quarantine", "lost+found"];
 
 /// Size of segments and snapshots; what can't be read counts nothing.
 pub(super) fn total_bytes(dir: &Directory) -> u64 {
@@ -83,6 +84,14 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
             self.problem(&path, offset, what, None, "this mark is lost; use its time or LSN");
         }
         Ok(())
+    }
+
+    pub(super) fn damaged_seams(&mut self) {
+        let path = self.dir.seams();
+        for offset in std::mem::take(&mut self.seams.wrong) {
+            let what = "a line with a wrong checksum";
+            self.problem(&path, offset, what, None, "the place of an earlier repair is damage again: repair it again");
+        }
     }
 
     /// Snapshots and marks from which no segment leads on: somebody removed old segments, or lost them.

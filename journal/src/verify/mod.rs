@@ -12,12 +12,15 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub(crate) use segments::hash_file;
+
 use crate::crypto::Keyring;
 use crate::directory::Directory;
 use crate::error::{OpenError, Span};
 use crate::lease::ReadLease;
 use crate::meta::Meta;
 use crate::open::not_a_journal;
+use crate::seams::Seams;
 use crate::types::{Lsn, TimelineId};
 
 /// One thing that is wrong.
@@ -90,11 +93,20 @@ pub fn verify_with(
         return Err(not_a_journal(&dir));
     };
     let _lease = ReadLease::take(&dir);
-    let mut verifier =
-        Verifier { total: files::total_bytes(&dir), dir, deep, keyring, report: VerifyReport::default(), progress };
+    let seams = Seams::load(&dir).map_err(OpenError::io("read", dir.seams()))?;
+    let mut verifier = Verifier {
+        total: files::total_bytes(&dir),
+        dir,
+        deep,
+        keyring,
+        seams,
+        report: VerifyReport::default(),
+        progress,
+    };
     let begins = verifier.segments(meta.id().unwrap_or_default())?;
     verifier.snapshots()?;
     verifier.marks()?;
+    verifier.damaged_seams();
     verifier.before_the_segments(&begins)?;
     verifier.other_files()?;
     Ok(verifier.report)
@@ -107,6 +119,7 @@ struct Verifier<'a, P> {
     dir: Directory,
     deep: bool,
     keyring: &'a Keyring,
+    seams: Seams,
     report: VerifyReport,
     total: u64,
     progress: P,

@@ -76,12 +76,25 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
             return Ok(None);
         }
         let chained = previous.as_ref().map(|(header, footer)| (header, footer));
-        if let Err(error) = check_header(facts, journal_id, chained) {
+        if let Err(error) = check_header(facts, journal_id, chained, &self.seams) {
             let consequence = if facts.header.is_ok() { CHAIN } else { LOST };
             self.refusal(error, consequence)?;
         }
         let Ok(whole) = &facts.header else { return Ok(None) };
         let header = whole.header.clone();
+        if let Some((_, footer)) = chained
+            && let Some(seam) = self.seams.find(&header, &footer.digest)
+            && let Some(lost) = seam.lost
+        {
+            let file = self.relative(&facts.path);
+            self.report.notes.push(format!(
+                "{}: {} is lost before it, as a repair has told at {}: {}",
+                file.display(),
+                lost.span(),
+                seam.repaired,
+                seam.why
+            ));
+        }
         match &facts.tail {
             TailFact::Sealed(footer) => {
                 if let Err(error) = check_footer(facts, &header, footer) {
@@ -317,7 +330,7 @@ fn in_words(fault: PayloadFault) -> String {
 }
 
 /// BLAKE3 of the first `len` bytes.
-pub(super) fn hash_file(mut file: &File, len: u64) -> io::Result<blake3::Hash> {
+pub(crate) fn hash_file(mut file: &File, len: u64) -> io::Result<blake3::Hash> {
     let mut hasher = blake3::Hasher::new();
     file.rewind()?;
     hasher.update_reader(file.take(len))?;

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 pub(crate) use append::{Appender, AppenderOptions};
-pub(crate) use pack::remove_unfinished;
+pub(crate) use pack::{PackError, Packer, Whole, remove_unfinished};
 pub use queue::MAX_QUEUED_BYTES;
 use queue::{End, Item, Queue};
 

@@ -57,7 +57,7 @@ impl From<Damage> for PackError {
 
 /// Writes the copy.
 #[derive(Debug)]
-pub(super) struct Packer {
+pub(crate) struct Packer {
     file: tempfile::NamedTempFile,
     tag: u32,
     tally: Tally,
@@ -74,14 +74,14 @@ pub(super) struct Packer {
 
 /// A copy that is on the disk and has its segment's name.
 #[derive(Debug)]
-pub(super) struct Packed {
+pub(crate) struct Packed {
     pub(super) len: u64,
     pub(super) digest: [u8; 32],
 }
 
 impl Packer {
     /// Begins the copy of a segment with this header.
-    pub(super) fn create(
+    pub(crate) fn create(
         dir: &Directory,
         header: &SegmentHeader,
         keyring: &Keyring,
@@ -113,7 +113,7 @@ impl Packer {
     }
 
     /// Adds the groups of a block, whose payload is as it was encoded.
-    pub(super) fn push(&mut self, header: &BlockHeader, payload: &Bytes) -> Result<(), PackError> {
+    pub(crate) fn push(&mut self, header: &BlockHeader, payload: &Bytes) -> Result<(), PackError> {
         let large = payload.len() >= LARGE_BYTES;
         if large {
             self.flush()?;
@@ -185,7 +185,7 @@ impl Packer {
     }
 
     /// Ends the copy, which must come to the same as `wanted`, and syncs it. It has no name yet.
-    pub(super) fn finish(mut self, wanted: &Tally) -> Result<Whole, PackError> {
+    pub(crate) fn finish(mut self, wanted: &Tally) -> Result<Whole, PackError> {
         self.flush()?;
         let tally = &self.tally;
         let behind = (self.pending.end_offset(), self.pending.db(), self.complete_until);
@@ -214,14 +214,19 @@ impl Packer {
 
 /// A copy that is whole and synced.
 #[derive(Debug)]
-pub(super) struct Whole {
+pub(crate) struct Whole {
     file: tempfile::NamedTempFile,
     packed: Packed,
 }
 
 impl Whole {
+    /// BLAKE3 of everything before its footer.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        self.packed.digest
+    }
+
     /// Puts it in the segment's place. After an error, either of the two may be there.
-    pub(super) fn replace(self, path: &Path) -> io::Result<Packed> {
+    pub(crate) fn replace(self, path: &Path) -> io::Result<Packed> {
         self.file.persist(path).map_err(|e| e.error)?;
         sync_dir(path.parent().unwrap_or(Path::new(".")))?;
         Ok(self.packed)

@@ -367,6 +367,7 @@ impl Capture {
             Some(p) => {
                 format!("the server has another history ({replid}) than the one that was followed ({})", p.replid)
             }
+            None if self.recorder.last_timeline() > TimelineId(0) => "the journal was repaired".to_owned(),
             None => "first start".to_owned(),
         };
         if let Some((at, how)) = &self.last_end {

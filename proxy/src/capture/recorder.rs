@@ -91,7 +91,9 @@ impl Recorder {
         let tail = last.map_or_else(Tail::default, |l| Tail { lsn: l.last_lsn, ts: l.last_ts, timeline: l.timeline });
         let offset = last.map_or(ReplOffset(0), |l| l.end_offset);
         let db = last.map_or(0, |l| l.db);
-        let position = last.map(|l| Position { timeline: l.timeline, replid: l.source_id.clone(), offset, db });
+        // A repair begins a timeline of no source, so that a base is taken.
+        let followed = last.filter(|l| !l.source_id.is_empty());
+        let position = followed.map(|l| Position { timeline: l.timeline, replid: l.source_id.clone(), offset, db });
         if let Some(last) = last {
             durable.timeline(last.timeline, &last.source_id);
             if sound {

@@ -1,0 +1,286 @@
+//! Carrying a plan out.
+//!
+//! Order, and what a crash in between leaves: (1) copies in the quarantine, synced: nothing else was changed; (2) new
+//! segments in temporary files: the next start removes them; (3) the seams, bound to digests that don't meet yet;
+//! (4) the new segments under their names; (5) files go whose records are elsewhere now. A crash within (4) or (5)
+//! leaves some records twice, which the next repair sees: it may be run again at any time.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::plan::{How, Piece, Plan};
+use crate::block::decode_payload;
+use crate::crypto::{KeyFault, Keyring};
+use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir, write_atomically};
+use crate::error::OpenError;
+use crate::open::random;
+use crate::seams::{LostRecords, Seam, Seams};
+use crate::segment::header::{SegmentHeader, TimelineFacts};
+use crate::segment::name::SegmentName;
+use crate::segment::scan::{read_block_header, read_payload};
+use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
+use crate::writer::{PackError, Packer, Whole};
+
+/// What stands between two segments of the result.
+pub(super) struct Joint {
+    pub(super) seam: Seam,
+    pub(super) new: bool,
+}
+
+/// Where the copies go: `repair-1`, `repair-2`, … in the quarantine.
+pub(super) fn new_folder(dir: &Directory) -> Result<PathBuf, OpenError> {
+    let mut n = 1;
+    loop {
+        let folder = dir.quarantine().join(format!("repair-{n}"));
+        match std::fs::create_dir_all(dir.quarantine()).and_then(|()| std::fs::create_dir(&folder)) {
+            Ok(()) => return Ok(folder),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => n += 1,
+            Err(e) => return Err(OpenError::io("create", &folder)(e)),
+        }
+    }
+}
+
+/// Copies a file. Not a link: what stays in the journal may be written to.
+pub(super) fn keep(folder: &Path, file: &Path) -> Result<(), OpenError> {
+    let to = folder.join(file.file_name().unwrap_or_default());
+    let copy = || {
+        std::fs::copy(file, &to)?;
+        File::open(&to)?.sync_all()
+    };
+    copy().map_err(OpenError::io("copy to quarantine", file))
+}
+
+/// Makes what was copied durable.
+pub(super) fn kept(dir: &Directory, folder: &Path) -> Result<(), OpenError> {
+    for path in [folder, &dir.quarantine(), dir.root()] {
+        sync_dir(path).map_err(OpenError::io("sync", path))?;
+    }
+    Ok(())
+}
+
+/// Writes the blocks of a piece as a segment that follows the one with this digest. It has no name yet.
+fn write_anew(
+    dir: &Directory,
+    piece: &Piece<'_>,
+    header: &SegmentHeader,
+    keyring: &Keyring,
+) -> Result<Whole, OpenError> {
+    let path = &piece.of.path;
+    let key = |fault: &KeyFault| OpenError::Key { file: path.clone(), fault: fault.clone() };
+    let sealer = piece.of.sealer.as_ref().map_err(key)?;
+    if sealer.is_some() && keyring.current().is_none() {
+        let error = io::Error::other("there is no key to encrypt it again");
+        return Err(OpenError::io("write anew", path)(error));
+    }
+    let write = || -> Result<Whole, PackError> {
+        let file = File::open(path)?;
+        let tag = piece.of.whole.as_ref().map(|whole| whole.tag);
+        let mut packer = Packer::create(dir, header, keyring, random)?;
+        for range in &piece.run.ranges {
+            let mut at = range.start;
+            while at < range.end {
+                let block = read_block_header(&file, at, range.end, tag)?;
+                let payload = read_payload(&file, &block)?;
+                let payload = decode_payload(&block, payload, sealer.as_deref())
+                    .map_err(crate::segment::scan::BlockFault::from)?;
+                packer.push(&block, &payload)?;
+                at += block.len();
+            }
+        }
+        packer.finish(&piece.run.tally)
+    };
+    write().map_err(|e| OpenError::io("write anew", path)(io::Error::other(e)))
+}
+
+/// What of the plan is on the disk under temporary names, and what will stand between the segments.
+pub(super) struct Prepared {
+    wholes: Vec<Option<Whole>>,
+    pub(super) joints: Vec<Joint>,
+    /// Digest of the last segment, if it is sealed.
+    last: Option<[u8; 32]>,
+}
+
+/// Step 2.
+pub(super) fn prepare(
+    dir: &Directory,
+    plan: &Plan<'_>,
+    seams: &Seams,
+    keyring: &Keyring,
+) -> Result<Prepared, OpenError> {
+    let mut prepared = Prepared { wholes: Vec::new(), joints: Vec::new(), last: None };
+    for (n, piece) in plan.pieces.iter().enumerate() {
+        let before = n.checked_sub(1).map(|n| &plan.pieces[n]);
+        let mut header = piece.run.header.clone();
+        let (whole, digest) = match piece.how {
+            How::Stands(digest) | How::Renamed(digest) => (None, Some(digest)),
+            How::Open => (None, None),
+            How::Anew => {
+                header.prev_digest = prepared.last.unwrap_or(header.prev_digest);
+                let whole = write_anew(dir, piece, &header, keyring)?;
+                let digest = whole.digest();
+                (Some(whole), Some(digest))
+            }
+        };
+        if let (Some(before), Some(last)) = (before, prepared.last) {
+            let lost = lost_between(before, piece.run.header.first_lsn, piece.first_ts());
+            prepared.joints.extend(joint(&header, last, lost, seams));
+        }
+        prepared.wholes.push(whole);
+        prepared.last = digest;
+    }
+    Ok(prepared)
+}
+
+/// What is missing behind a piece, if the next one begins with this LSN.
+pub(super) fn lost_between(before: &Piece<'_>, next: Lsn, to_ts: Option<Micros>) -> Option<LostRecords> {
+    let reach = &before.run.tally.reach;
+    (next > reach.next_lsn).then(|| LostRecords {
+        from_lsn: reach.next_lsn,
+        to_lsn: Lsn(next.0 - 1),
+        from_ts: reach.last_ts,
+        to_ts,
+    })
+}
+
+/// Between a segment with this header and the one before: nothing, what was told before, or something new.
+fn joint(header: &SegmentHeader, before: [u8; 32], lost: Option<LostRecords>, seams: &Seams) -> Option<Joint> {
+    let known = seams.find(header, &before).filter(|seam| seam.lost.is_some() == lost.is_some());
+    if let Some(seam) = known {
+        return Some(Joint { seam: seam.clone(), new: false });
+    }
+    if header.prev_digest == before && lost.is_none() {
+        return None;
+    }
+    let why = if lost.is_some() {
+        "they could not be read, or were not there"
+    } else {
+        "the segment before was written anew"
+    };
+    let seam = Seam {
+        first_lsn: header.first_lsn,
+        timeline: header.timeline.id,
+        before: crate::meta::hex(&before),
+        named: crate::meta::hex(&header.prev_digest),
+        lost,
+        why: why.to_owned(),
+        repaired: Micros::now(),
+    };
+    Some(Joint { seam, new: true })
+}
+
+/// Steps 3 to 5.
+pub(super) fn place(
+    dir: &Directory,
+    plan: &Plan<'_>,
+    mut prepared: Prepared,
+    fresh: Option<SegmentHeader>,
+    mut seams: Seams,
+    keyring: &Keyring,
+) -> Result<(), OpenError> {
+    let folder = dir.segments();
+    if let (Some(header), Some(last)) = (&fresh, plan.pieces.last()) {
+        let lost = lost_between(last, header.first_lsn, None);
+        prepared.joints.extend(joint(header, header.prev_digest, lost, &seams));
+    }
+    let new: Vec<Seam> = prepared.joints.into_iter().filter(|j| j.new).map(|j| j.seam).collect();
+    if !new.is_empty() || !seams.wrong.is_empty() {
+        seams.all.extend(new);
+        seams.store(dir).map_err(OpenError::io("write", dir.seams()))?;
+    }
+    let mut there: Vec<PathBuf> = Vec::new();
+    let mut moved = Vec::new();
+    for (piece, whole) in plan.pieces.iter().zip(prepared.wholes) {
+        let header = &piece.run.header;
+        let to = folder.join(SegmentName { first_lsn: header.first_lsn, timeline: header.timeline.id }.to_string());
+        if let Some(whole) = whole {
+            // A file of that name whose own records go elsewhere is among the copies.
+            moved.push((Source::Whole(whole), to.clone()));
+        } else if matches!(piece.how, How::Renamed(_)) {
+            let temporary = copy_beside(&piece.of.path).map_err(OpenError::io("copy", &piece.of.path))?;
+            moved.push((Source::Copy(temporary), to.clone()));
+        }
+        there.push(to);
+    }
+    for (source, to) in moved {
+        source.replace(&to).map_err(OpenError::io("put in place", &to))?;
+    }
+    for file in plan.changed.iter().filter(|file| !there.contains(&file.path)) {
+        std::fs::remove_file(&file.path).map_err(OpenError::io("remove", &file.path))?;
+    }
+    sync_dir(&folder).map_err(OpenError::io("sync", &folder))?;
+    if let Some(mut header) = fresh {
+        let path = folder.join(SegmentName { first_lsn: header.first_lsn, timeline: header.timeline.id }.to_string());
+        header.lock(keyring, random).map_err(OpenError::io("draw a key for", &path))?;
+        write_atomically(&path, &header.encode()).map_err(OpenError::io("write", &path))?;
+    }
+    Ok(())
+}
+
+enum Source {
+    Whole(Whole),
+    Copy(tempfile::NamedTempFile),
+}
+
+impl Source {
+    fn replace(self, to: &Path) -> io::Result<()> {
+        match self {
+            Self::Whole(whole) => whole.replace(to).map(drop),
+            Self::Copy(file) => file.persist(to).map(drop).map_err(|e| e.error),
+        }
+    }
+}
+
+fn copy_beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
+    const CHUNK: usize = 1 << 20;
+    let mut to = tempfile::Builder::new()
+        .prefix(TEMPORARY)
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(FILE_MODE))
+        .tempfile_in(path.parent().unwrap_or(Path::new(".")))?;
+    let from = File::open(path)?;
+    let mut chunk = vec![0; CHUNK];
+    let mut at = 0;
+    loop {
+        let n = from.read_at(&mut chunk, at)?;
+        if n == 0 {
+            break;
+        }
+        to.write_all(&chunk[..n])?;
+        at += n as u64;
+    }
+    to.as_file().sync_all()?;
+    Ok(to)
+}
+
+/// A timeline that is to begin behind the last piece. It names no source, so the next start takes a base.
+pub(super) fn fresh_header(
+    plan: &Plan<'_>,
+    prepared: &Prepared,
+    journal_id: [u8; 16],
+    timeline: TimelineId,
+) -> Option<SegmentHeader> {
+    let first_lsn = plan.fresh?;
+    let last = plan.pieces.last().map(|p| &p.run.tally);
+    let last_ts = last.map_or(Micros(0), |t| t.reach.last_ts);
+    let now = Micros::now().max(last_ts);
+    Some(SegmentHeader {
+        journal_id,
+        first_lsn,
+        timeline: TimelineFacts {
+            id: timeline,
+            source_id: String::new(),
+            reason: "the journal was repaired, and from what is left the present can't be restored".to_owned(),
+            start_offset: ReplOffset(0),
+            start_ts: now,
+        },
+        prev_digest: prepared.last.unwrap_or_default(),
+        created: now,
+        last_ts,
+        complete_until: last.map_or(Micros(0), |t| t.complete_until),
+        start_offset: ReplOffset(0),
+        start_db: 0,
+        packed: false,
+        cipher: None,
+    })
+}

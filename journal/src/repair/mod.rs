@@ -1,0 +1,278 @@
+//! Repair: makes a damaged journal one that can be written to and restored from again, keeping all that can be read.
+//!
+//! ```text
+//! files ─► examine ─► runs of whole blocks, faults ─► plan (pure) ─► pieces ─► copies, new segments, seams (act)
+//! ```
+//!
+//! Only on demand, and only while nobody writes. Nothing is invented: what can't be read is lost, and is told as LSNs
+//! and times, now and by every later look at the journal ([`crate::seams`]). Every file that is changed or goes is
+//! copied to the quarantine before.
+
+mod act;
+mod examine;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+pub use examine::Fault;
+use examine::{Examined, Known, examine};
+use plan::{How, Plan};
+
+use crate::crypto::Keyring;
+use crate::directory::{Directory, write_atomically};
+use crate::error::{OpenError, Span};
+use crate::lease::{PruneLock, ReadLease, RemovalLease};
+use crate::lock::Lock;
+use crate::marks::read_marks;
+use crate::meta::Meta;
+use crate::open::not_a_journal;
+use crate::seams::Seams;
+use crate::segment::header::TimelineFacts;
+use crate::segment::load::{list_segments, load_segment};
+use crate::snapshot::{SnapshotInfo, SnapshotKind, list_snapshots};
+use crate::types::{Lsn, TimelineId};
+use crate::verify::hash_file;
+
+/// What was found, and what was done or would be.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RepairReport {
+    /// What is wrong; empty = there is nothing to repair.
+    pub faults: Vec<Fault>,
+    /// Records that are lost, all told; those of earlier repairs, too.
+    pub lost: Vec<Span>,
+    /// What is done, for a person to read.
+    pub steps: Vec<String>,
+    /// Where the files are kept as they were; `None` = nothing was changed.
+    pub copies: Option<PathBuf>,
+}
+
+/// Looks for everything that keeps the journal in `dir` from being opened or read, and repairs it if `act`.
+pub fn repair(dir: impl AsRef<Path>, keyring: &Keyring, act: bool) -> Result<RepairReport, OpenError> {
+    let dir = Directory::new(dir);
+    let (names, _) = list_segments(&dir.segments())?;
+    if !dir.meta().exists() && names.is_empty() {
+        return Err(not_a_journal(&dir));
+    }
+    let _lock = if act { Some(Lock::take(&dir)?) } else { None };
+    let mut report = RepairReport::default();
+    let meta = meta(&dir, &mut report)?;
+    let known_meta = Meta::load(&dir).is_ok_and(|found| found.is_some());
+    let _reading = (!act && known_meta).then(|| ReadLease::take(&dir));
+    let journal_id = meta.id().unwrap_or_default();
+
+    let snapshots = snapshots(&dir, &mut report)?;
+    let timelines = timelines(&dir, journal_id, &snapshots.right)?;
+    let known = Known { journal_id, timelines: &timelines, keyring };
+    let mut files: Vec<Examined> = Vec::new();
+    for (n, (name, path)) in names.iter().enumerate() {
+        files.extend(examine(*name, path, n + 1 == names.len(), &known)?);
+    }
+    report.faults.extend(files.iter().flat_map(|f| f.faults.clone()));
+    let seams = Seams::load(&dir).map_err(OpenError::io("read", dir.seams()))?;
+    report.faults.extend(seams.wrong.iter().map(|&offset| Fault {
+        file: dir.seams(),
+        offset,
+        what: "a line with a wrong checksum".to_owned(),
+    }));
+    let (marks, wrong_marks) = read_marks(&dir).map_err(OpenError::io("read", dir.marks()))?;
+    report.faults.extend(wrong_marks.iter().map(|&offset| Fault {
+        file: dir.marks(),
+        offset,
+        what: "a line with a wrong checksum: this mark is lost".to_owned(),
+    }));
+
+    let manifests: Vec<_> = snapshots.right.iter().map(|s| &s.manifest).collect();
+    let named = manifests.iter().map(|m| m.lsn).chain(marks.iter().map(|m| m.lsn)).max();
+    let named = named.unwrap_or_default();
+    let plan = plan::plan(&files, &manifests, Lsn(named.0 + 1), &seams);
+    let end = plan.pieces.last().map_or(Lsn(0), |p| Lsn(p.run.tally.reach.next_lsn.0 - 1));
+    if named > end {
+        let what = format!("they end with LSN {end}, and a snapshot or a mark was made at LSN {named}");
+        report.faults.push(Fault { file: dir.segments(), offset: 0, what });
+    }
+    let fresh = plan::next_timeline(&plan.pieces, &manifests);
+    let whole = !known_meta || !snapshots.wrong.is_empty() || !wrong_marks.is_empty() || !seams.wrong.is_empty();
+    tell(&dir, &plan, fresh, &mut report);
+    let nothing = !whole && plan.changed.is_empty() && plan.fresh.is_none() && !plan.untold;
+    if nothing || !act {
+        return Ok(report);
+    }
+
+    let folder = act::new_folder(&dir)?;
+    for file in &plan.changed {
+        act::keep(&folder, &file.path)?;
+    }
+    for path in snapshots.wrong.iter().chain([dir.marks(), dir.seams(), dir.meta()].iter()) {
+        if path.exists() {
+            act::keep(&folder, path)?;
+        }
+    }
+    act::kept(&dir, &folder)?;
+    if !known_meta {
+        meta.store(&dir)?;
+    }
+    let _prune = PruneLock::take(&dir).map_err(OpenError::io("lock", dir.prune_lock()))?.ok_or_else(|| busy(&dir))?;
+    let _alone = RemovalLease::take(&dir).map_err(OpenError::io("lock", dir.meta()))?.ok_or_else(|| busy(&dir))?;
+    let prepared = act::prepare(&dir, &plan, &seams, keyring)?;
+    let fresh = act::fresh_header(&plan, &prepared, journal_id, fresh);
+    act::place(&dir, &plan, prepared, fresh, seams, keyring)?;
+    for path in &snapshots.wrong {
+        std::fs::remove_file(path).map_err(OpenError::io("remove", path))?;
+    }
+    if !wrong_marks.is_empty() {
+        let lines: std::io::Result<String> = marks.iter().map(crate::lines::encode).collect();
+        let write = || write_atomically(&dir.marks(), lines?.as_bytes());
+        write().map_err(OpenError::io("write", dir.marks()))?;
+    }
+    report.copies = Some(folder);
+    Ok(report)
+}
+
+fn busy(dir: &Directory) -> OpenError {
+    let error = std::io::Error::new(
+        std::io::ErrorKind::ResourceBusy,
+        "another process reads it or prunes it; end that (a restore, `journal tail`), and repair again",
+    );
+    OpenError::io("repair", dir.root())(error)
+}
+
+/// What `meta` says, or would have said.
+fn meta(dir: &Directory, report: &mut RepairReport) -> Result<Meta, OpenError> {
+    let what = match Meta::load(dir) {
+        Ok(Some(meta)) => return Ok(meta),
+        Ok(None) => "it is missing".to_owned(),
+        Err(OpenError::Corrupt { damage, .. }) => damage.to_string(),
+        Err(other) => return Err(other),
+    };
+    let (names, _) = list_segments(&dir.segments())?;
+    // As most segments say.
+    let mut ids: BTreeMap<[u8; 16], usize> = BTreeMap::new();
+    let mut created = crate::types::Micros::now();
+    for (name, path) in &names {
+        if let Ok(whole) = load_segment(*name, path, false)?.header {
+            *ids.entry(whole.header.journal_id).or_default() += 1;
+            created = created.min(whole.header.created);
+        }
+    }
+    let Some((id, _)) = ids.into_iter().max_by_key(|(_, n)| *n) else { return Err(not_a_journal(dir)) };
+    report.faults.push(Fault { file: dir.meta(), offset: 0, what });
+    report
+        .steps
+        .push("meta is made again from what the segments say; where the data comes from is not known".to_owned());
+    Ok(Meta::new(id, created, String::new()))
+}
+
+struct Snapshots {
+    right: Vec<SnapshotInfo>,
+    /// Files to take away.
+    wrong: Vec<PathBuf>,
+}
+
+fn snapshots(dir: &Directory, report: &mut RepairReport) -> Result<Snapshots, OpenError> {
+    let listed = list_snapshots(dir)?;
+    let mut found = Snapshots { right: Vec::new(), wrong: Vec::new() };
+    let mut wrong = |file: &Path, what: String, found: &mut Snapshots| {
+        report.faults.push(Fault { file: file.to_owned(), offset: 0, what });
+        for path in [file.with_extension("json"), file.with_extension("rdb")] {
+            if path.exists() {
+                found.wrong.push(path);
+            }
+        }
+        report.steps.push(format!("{} goes to the quarantine: no restore can start from it", relative(dir, file)));
+    };
+    for (path, what) in listed.broken {
+        wrong(&path, what, &mut found);
+    }
+    for info in listed.whole {
+        let digest = File::open(&info.path).and_then(|file| hash_file(&file, u64::MAX));
+        let digest = digest.map_err(OpenError::io("read", &info.path))?;
+        if digest.to_hex().as_str() == info.manifest.blake3 {
+            found.right.push(info);
+        } else {
+            let what = format!("expected BLAKE3 {}, found {digest}", info.manifest.blake3);
+            wrong(&info.path, what, &mut found);
+        }
+    }
+    Ok(found)
+}
+
+/// What segments and bases say of each timeline.
+fn timelines(
+    dir: &Directory,
+    journal_id: [u8; 16],
+    snapshots: &[SnapshotInfo],
+) -> Result<BTreeMap<TimelineId, TimelineFacts>, OpenError> {
+    let mut timelines = BTreeMap::new();
+    for manifest in snapshots.iter().map(|s| &s.manifest).filter(|m| m.kind == SnapshotKind::Base) {
+        let facts = TimelineFacts {
+            id: manifest.timeline,
+            source_id: manifest.source_id.clone(),
+            reason: "not known: it was lost with a header".to_owned(),
+            start_offset: manifest.offset,
+            start_ts: manifest.ts,
+        };
+        timelines.insert(manifest.timeline, facts);
+    }
+    for (name, path) in list_segments(&dir.segments())?.0 {
+        if let Ok(whole) = load_segment(name, &path, false)?.header
+            && whole.header.journal_id == journal_id
+        {
+            timelines.insert(whole.header.timeline.id, whole.header.timeline);
+        }
+    }
+    Ok(timelines)
+}
+
+/// Puts a plan into words.
+fn tell(dir: &Directory, plan: &Plan<'_>, fresh: TimelineId, report: &mut RepairReport) {
+    for pair in plan.pieces.windows(2) {
+        let next = &pair[1].run;
+        if let Some(lost) = act::lost_between(&pair[0], next.header.first_lsn, pair[1].first_ts()) {
+            report.lost.push(lost.span());
+        }
+    }
+    if let (Some(next), Some(last)) = (plan.fresh, plan.pieces.last())
+        && let Some(lost) = act::lost_between(last, next, None)
+    {
+        report.lost.push(lost.span());
+    }
+    if plan.untold && plan.changed.is_empty() {
+        report.faults.push(Fault {
+            file: dir.segments(),
+            offset: 0,
+            what: "segments are missing, or are not the right ones".to_owned(),
+        });
+    }
+    for file in &plan.changed {
+        let of = plan.pieces.iter().filter(|p| std::ptr::eq(p.of, *file));
+        let what: Vec<String> = of
+            .map(|p| {
+                let name = format!("LSN {} to {}", p.run.header.first_lsn, p.run.tally.reach.next_lsn.0 - 1);
+                match p.how {
+                    How::Renamed(_) => format!("gets its right name ({name})"),
+                    _ if p.run.tally.records == 0 => "is written anew, without a record".to_owned(),
+                    _ => format!("is written anew with {name}"),
+                }
+            })
+            .collect();
+        if file.faults.is_empty() && plan.fresh.is_none() {
+            let what = "its records are in another segment already, or contradict it".to_owned();
+            report.faults.push(Fault { file: file.path.clone(), offset: 0, what });
+        }
+        let what = if what.is_empty() { "goes".to_owned() } else { what.join(", and ") };
+        report.steps.push(format!("{} {what}", relative(dir, &file.path)));
+    }
+    if plan.fresh.is_some() {
+        report.steps.push(format!(
+            "timeline {fresh} begins behind it: the next start of redtape takes a base, from which moments can be restored again"
+        ));
+    }
+}
+
+fn relative(dir: &Directory, file: &Path) -> String {
+    file.strip_prefix(dir.root()).unwrap_or(file).display().to_string()
+}

@@ -1,0 +1,192 @@
+//! What to make of what is left: which files stand, which are written anew, which go. Pure.
+//!
+//! | file | what becomes of it |
+//! | --- | --- |
+//! | as it was written, named right, in its place | stands |
+//! | as it was written, another name | gets its name |
+//! | its end torn, the last one | stands: the next start cuts it |
+//! | its end torn, not the last one | its whole blocks are written anew and sealed |
+//! | header, footer, filters or blocks damaged | each run of whole blocks is written anew as a segment |
+//! | of another journal, or nothing can be made of it | goes |
+//! | a second one of the same records | goes |
+//!
+//! Whatever is changed or goes is kept in the quarantine, as it was. LSNs have no holes, so that one in the result is
+//! a loss; and where two digests meet that don't name each other, there is a seam.
+
+use super::examine::{Examined, Run, State};
+use crate::seams::Seams;
+use crate::snapshot::SnapshotManifest;
+use crate::types::{Lsn, Micros, TimelineId};
+
+/// One segment of the result.
+#[derive(Debug)]
+pub(super) struct Piece<'a> {
+    pub(super) of: &'a Examined,
+    pub(super) run: &'a Run,
+    pub(super) how: How,
+}
+
+/// How it comes to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// It is there.
+    Stands([u8; 32]),
+    /// It is there, unsealed.
+    Open,
+    /// It is there under another name.
+    Renamed([u8; 32]),
+    /// Its blocks are written anew.
+    Anew,
+}
+
+/// The result.
+#[derive(Debug, Default)]
+pub(super) struct Plan<'a> {
+    pub(super) pieces: Vec<Piece<'a>>,
+    /// Files that are changed or go, for the quarantine.
+    pub(super) changed: Vec<&'a Examined>,
+    /// Runs that hold nothing which is not elsewhere, or that contradict the others.
+    pub(super) dropped: Vec<&'a Run>,
+    /// Some follow on each other, or don't, as no header and no seam says.
+    pub(super) untold: bool,
+    /// A timeline has to begin anew behind all of it, with this LSN.
+    pub(super) fresh: Option<Lsn>,
+}
+
+impl Piece<'_> {
+    fn digest(&self) -> Option<[u8; 32]> {
+        match self.how {
+            How::Stands(digest) | How::Renamed(digest) => Some(digest),
+            How::Open | How::Anew => None,
+        }
+    }
+
+    /// Time of its first group, if it has one.
+    pub(super) fn first_ts(&self) -> Option<Micros> {
+        (self.run.tally.groups > 0).then_some(self.run.tally.first_ts)
+    }
+
+    fn next_lsn(&self) -> Lsn {
+        self.run.tally.reach.next_lsn
+    }
+}
+
+/// Decides. `files` in any order; `snapshots` are those that are right; `claims`: records up to before this LSN were
+/// there once, as snapshots and marks say; `seams`: what was told before.
+pub(super) fn plan<'a>(files: &'a [Examined], snapshots: &[&SnapshotManifest], claims: Lsn, seams: &Seams) -> Plan<'a> {
+    let mut all: Vec<Piece<'a>> = Vec::new();
+    for of in files {
+        for run in &of.runs {
+            let named = run.header.first_lsn == of.name.first_lsn && run.header.timeline.id == of.name.timeline;
+            let how = match of.state {
+                State::Sealed(digest) if named => How::Stands(digest),
+                State::Sealed(digest) => How::Renamed(digest),
+                State::Open if named => How::Open,
+                State::Open | State::Broken => How::Anew,
+            };
+            all.push(Piece { of, run, how });
+        }
+    }
+    let rank = |how: &How| match how {
+        How::Stands(_) => 0,
+        How::Renamed(_) => 1,
+        How::Open => 2,
+        How::Anew => 3,
+    };
+    all.sort_by_key(|p| {
+        let header = &p.run.header;
+        (header.first_lsn, header.timeline.id, std::cmp::Reverse(p.next_lsn()), rank(&p.how))
+    });
+    let mut plan = Plan::default();
+    let mut rest = all.into_iter().peekable();
+    while let Some(first) = rest.next() {
+        let place = |p: &Piece<'_>| (p.run.header.first_lsn, p.run.header.timeline.id);
+        let mut same = vec![first];
+        while let Some(other) = rest.next_if(|p| place(p) == place(&same[0])) {
+            same.push(other);
+        }
+        let before = plan.pieces.last();
+        // Of several for one place, the one that names its predecessor, else the longest.
+        let chained = |p: &Piece<'_>| before.is_some_and(|b| b.digest() == Some(p.run.header.prev_digest));
+        let chosen = same.swap_remove(same.iter().position(chained).unwrap_or(0));
+        plan.dropped.extend(same.iter().map(|p| p.run));
+        match before {
+            Some(before) if !follows(before.run, chosen.run) => plan.dropped.push(chosen.run),
+            _ => plan.pieces.push(chosen),
+        }
+    }
+    let end = plan.pieces.last().map_or(Lsn(1), Piece::next_lsn);
+    // A guess counts only if nothing that is right lies behind.
+    let last = plan.pieces.last().map_or(Lsn(0), |p| p.run.header.first_lsn);
+    let counts = |f: &&Examined| f.whole.is_some() || f.name.first_lsn >= last;
+    let claims = files.iter().filter(counts).map(|f| f.claims).fold(claims, Lsn::max);
+    plan.untold = untold(&plan.pieces, seams);
+    let wrong = files.iter().any(|f| !f.faults.is_empty()) || !plan.dropped.is_empty() || plan.untold;
+    if claims > end || (wrong && !leads_to_the_end(&plan.pieces, snapshots)) {
+        plan.fresh = Some(claims.max(end));
+    }
+    let last = plan.pieces.len().saturating_sub(1);
+    for (n, piece) in plan.pieces.iter_mut().enumerate() {
+        if piece.how == How::Open && (n < last || plan.fresh.is_some()) {
+            piece.how = How::Anew;
+        }
+    }
+    let stands = |file: &Examined| {
+        let of = |p: &&Piece<'_>| std::ptr::eq(p.of, file);
+        plan.pieces.iter().find(of).is_some_and(|p| matches!(p.how, How::Stands(_) | How::Open))
+    };
+    plan.changed = files.iter().filter(|file| !stands(file)).collect();
+    plan
+}
+
+/// Nothing of `next` is before the end of `run`.
+fn follows(run: &Run, next: &Run) -> bool {
+    let (end, begin) = (&run.tally, &next.header);
+    let same = run.header.timeline.id == begin.timeline.id;
+    begin.first_lsn >= end.reach.next_lsn
+        && begin.timeline.id >= run.header.timeline.id
+        && begin.last_ts >= end.reach.last_ts
+        && (!same || begin.timeline == run.header.timeline && begin.start_offset >= end.reach.end_offset)
+}
+
+/// Pieces that don't follow on, and of which no seam tells.
+fn untold(pieces: &[Piece<'_>], seams: &Seams) -> bool {
+    pieces.windows(2).any(|pair| {
+        let (Some(before), header) = (pair[0].digest(), &pair[1].run.header) else { return false };
+        let hole = header.first_lsn > pair[0].next_lsn();
+        let told = seams.find(header, &before).is_some_and(|seam| seam.lost.is_some() == hole);
+        (hole || header.prev_digest != before) && !told
+    })
+}
+
+/// From some snapshot on, nothing is missing up to the end.
+fn leads_to_the_end(pieces: &[Piece<'_>], snapshots: &[&SnapshotManifest]) -> bool {
+    let Some(last) = pieces.last() else { return false };
+    let (mut first, timeline) = (last.run.header.first_lsn, &last.run.header.timeline);
+    if timeline.source_id.is_empty() {
+        // An earlier repair has begun it: a base is to come.
+        return true;
+    }
+    for pair in pieces.windows(2).rev() {
+        let (before, after) = (&pair[0], &pair[1]);
+        if before.run.header.timeline.id != timeline.id || before.next_lsn() != after.run.header.first_lsn {
+            break;
+        }
+        first = before.run.header.first_lsn;
+    }
+    let leads_on = |m: &&SnapshotManifest| {
+        m.timeline == timeline.id
+            && m.source_id == timeline.source_id
+            && m.offset >= timeline.start_offset
+            && m.lsn.0 + 1 >= first.0
+            && m.lsn < last.next_lsn()
+    };
+    snapshots.iter().any(|m| leads_on(&m))
+}
+
+/// The number of a timeline that begins behind all of this.
+pub(super) fn next_timeline(pieces: &[Piece<'_>], snapshots: &[&SnapshotManifest]) -> TimelineId {
+    let pieces = pieces.iter().map(|p| p.run.header.timeline.id);
+    let last = pieces.chain(snapshots.iter().map(|m| m.timeline)).max();
+    TimelineId(last.unwrap_or_default().0 + 1)
+}

@@ -1,0 +1,100 @@
+//! Seams: places where [`crate::repair`] has joined what was left of a journal, and what is lost there.
+//!
+//! A segment's header names the digest of the segment before, and its LSN follows on. Where a repair has
+//! replaced or removed what was in between, that can't hold any more, and the segments behind are not
+//! written anew for it. Instead the file `seams` says which two digests may meet, and what is missing. It is
+//! bound to both, so it hides nothing but what was told when the repair was made.
+//!
+//! Lines as in `marks`; the file is replaced as a whole, and only by a repair. A damaged line is as none: then the
+//! journal is refused again, and repaired again.
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use crate::directory::{Directory, write_atomically};
+use crate::error::Span;
+use crate::lines::{decode, encode};
+use crate::meta::hex;
+use crate::segment::header::SegmentHeader;
+use crate::types::{Lsn, Micros, TimelineId};
+
+/// One place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Seam {
+    /// The segment behind it.
+    pub(crate) first_lsn: Lsn,
+    pub(crate) timeline: TimelineId,
+    /// Digest of the segment before it, hex.
+    pub(crate) before: String,
+    /// The digest that the segment behind it names, hex.
+    pub(crate) named: String,
+    /// `None` = nothing is missing.
+    pub(crate) lost: Option<LostRecords>,
+    /// What had happened, for a person to read.
+    pub(crate) why: String,
+    /// When it was repaired.
+    pub(crate) repaired: Micros,
+}
+
+/// Records that are gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LostRecords {
+    pub(crate) from_lsn: Lsn,
+    /// Inclusive.
+    pub(crate) to_lsn: Lsn,
+    /// Time of the last group before them.
+    pub(crate) from_ts: Micros,
+    /// Time of the first group behind them, as far as it is known.
+    pub(crate) to_ts: Option<Micros>,
+}
+
+impl LostRecords {
+    pub(crate) fn span(&self) -> Span {
+        Span { from_lsn: self.from_lsn, to_lsn: Some(self.to_lsn), from_ts: self.from_ts, to_ts: self.to_ts }
+    }
+}
+
+/// All of a journal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Seams {
+    pub(crate) all: Vec<Seam>,
+    /// Offsets of lines that are damaged.
+    pub(crate) wrong: Vec<u64>,
+}
+
+impl Seams {
+    pub(crate) fn load(dir: &Directory) -> io::Result<Self> {
+        let bytes = match std::fs::read(dir.seams()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            other => other?,
+        };
+        let mut seams = Self::default();
+        let mut offset = 0;
+        for line in bytes.split_inclusive(|&b| b == b'\n') {
+            match decode(line.strip_suffix(b"\n").unwrap_or(line)) {
+                Some(seam) => seams.all.push(seam),
+                None => seams.wrong.push(offset),
+            }
+            offset += line.len() as u64;
+        }
+        Ok(seams)
+    }
+
+    /// Puts them in place.
+    pub(crate) fn store(&self, dir: &Directory) -> io::Result<()> {
+        let lines: io::Result<String> = self.all.iter().map(encode).collect();
+        write_atomically(&dir.seams(), lines?.as_bytes())
+    }
+
+    /// The one that says that a segment with this header may follow the one with this digest.
+    pub(crate) fn find(&self, header: &SegmentHeader, before: &[u8; 32]) -> Option<&Seam> {
+        let (before, named) = (hex(before), hex(&header.prev_digest));
+        self.all.iter().rev().find(|seam| {
+            seam.first_lsn == header.first_lsn
+                && seam.timeline == header.timeline.id
+                && seam.before == before
+                && seam.named == named
+        })
+    }
+}
