@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use redtape_journal::{OpenError, ReadError};
+use redtape_journal::{KeyFault, OpenError, ReadError};
 
 use crate::point::PointError;
 
@@ -39,7 +39,7 @@ pub enum RestoreError {
     #[error("{0}")]
     Point(#[from] PointError),
     #[error("the journal cannot be read up to that moment: {0}; `redtape journal verify` shows what is still sound")]
-    Read(#[from] ReadError),
+    Read(ReadError),
     #[error("the base {} is damaged: {problem}; choose a moment after another base (`redtape snapshot ls`)", path.display())]
     Base { path: PathBuf, problem: String },
     #[error("cannot {action} {}: {source}", path.display())]
@@ -87,6 +87,16 @@ pub enum RestoreError {
     Undone { cause: Box<RestoreError>, aftermath: String },
 }
 
+impl From<ReadError> for RestoreError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            // Nothing is unsound then.
+            ReadError::Key { file, fault } => Self::Open(OpenError::Key { file, fault }),
+            other => Self::Read(other),
+        }
+    }
+}
+
 impl RestoreError {
     /// The exit code by `sysexits.h`.
     pub fn exit_code(&self) -> u8 {
@@ -95,6 +105,7 @@ impl RestoreError {
             Self::Open(e) => match e {
                 OpenError::Io { source, .. } => io_code(source),
                 OpenError::Locked { .. } => exit::UNAVAILABLE,
+                OpenError::Key { fault: KeyFault::Missing(_), .. } => exit::NOPERM,
                 _ => exit::DATAERR,
             },
             Self::Point(PointError::Damaged { .. } | PointError::NewestLost { .. }) => exit::DATAERR,

@@ -21,12 +21,18 @@ use crate::error::OpenError;
 use crate::meta::unhex;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
 
+/// How pretty JSON ends.
+const JSON_END: &str = "\n}";
+/// What stands around a manifest's checksum.
+const CHECKSUM_BEGIN: &str = ",\n  \"crc32c\": \"";
+const CHECKSUM_END: &str = "\"\n}";
+
 /// How a snapshot is encrypted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotEncryption {
     /// Id of the operator's key.
     pub key_id: String,
-    /// The data key, wrapped, 120 hex digits.
+    /// The data key, wrapped, 144 hex digits.
     pub wrapped_key: String,
 }
 
@@ -45,6 +51,9 @@ pub enum SnapshotKind {
 /// What is known of a snapshot; stored beside it as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotManifest {
+    /// Which journal it belongs to; filled in by [`SnapshotWriter::commit`].
+    #[serde(default)]
+    pub journal_id: String,
     /// It holds the effects of everything up to this LSN and of nothing after it.
     pub lsn: Lsn,
     /// Timeline to which it belongs.
@@ -94,11 +103,39 @@ pub struct SnapshotInfo {
 
 impl SnapshotManifest {
     /// What the wrapped data key is bound to.
-    fn place(&self) -> [u8; 16] {
-        let mut place = *b"RTSM\0\0\0\0\0\0\0\0\0\0\0\0";
-        place[4..12].copy_from_slice(&self.lsn.0.to_le_bytes());
-        place[12..].copy_from_slice(&self.timeline.0.to_le_bytes());
+    fn place(&self) -> Vec<u8> {
+        let mut place = b"RTSM".to_vec();
+        place.extend_from_slice(self.journal_id.as_bytes());
+        place.extend_from_slice(&self.lsn.0.to_le_bytes());
+        place.extend_from_slice(&self.timeline.0.to_le_bytes());
+        place.extend_from_slice(&self.offset.0.to_le_bytes());
+        place.extend_from_slice(&self.ts.0.to_le_bytes());
         place
+    }
+
+    /// How its file's name begins, and ends unless there is another one of the same place.
+    fn stem(&self) -> String {
+        format!("{:020}-{:06}", self.lsn.0, self.timeline.0)
+    }
+
+    /// As it is stored: a JSON object whose last member is the checksum of everything before.
+    pub(crate) fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        let mut json = serde_json::to_vec_pretty(self)?;
+        json.truncate(json.len() - JSON_END.len());
+        let crc = crc32c::crc32c(&json);
+        json.extend_from_slice(format!("{CHECKSUM_BEGIN}{crc:08x}{CHECKSUM_END}").as_bytes());
+        Ok(json)
+    }
+
+    /// Reads what was stored; an error says what is wrong with it.
+    fn from_json(json: &[u8]) -> Result<Self, String> {
+        let at = json.len().checked_sub(CHECKSUM_BEGIN.len() + 8 + CHECKSUM_END.len());
+        let (before, checksum) = json.split_at(at.ok_or_else(|| format!("has only {} bytes", json.len()))?);
+        let crc = crc32c::crc32c(before);
+        if checksum != format!("{CHECKSUM_BEGIN}{crc:08x}{CHECKSUM_END}").as_bytes() {
+            return Err(format!("does not end with its checksum {crc:08x}"));
+        }
+        serde_json::from_slice(json).map_err(|e| format!("is no manifest: {e}"))
     }
 }
 

@@ -1,15 +1,18 @@
 //! Verifying everything that is not a segment.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 
 use super::segments::hash_file;
 use super::{Begins, Verifier, VerifyProgress};
+use crate::crypto::KeyFault;
 use crate::directory::{Directory, TEMPORARY};
 use crate::error::{OpenError, Span};
 use crate::lock::is_held;
 use crate::marks::read_marks;
-use crate::snapshot::{SnapshotKind, list_snapshots};
+use crate::snapshot::{SnapshotInfo, SnapshotKind, list_snapshots};
+use crate::types::Mark;
 
 /// What belongs into the journal's directory.
 const KNOWN: [&str; 8] = ["meta", "lock", "prune.lock", "marks", "segments", "snapshots", "quarantine", "lost+found"];
@@ -55,24 +58,61 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
         for snapshot in &files.whole {
             let (path, manifest) = (&snapshot.path, &snapshot.manifest);
             self.report.snapshots += 1;
-            if self.deep {
-                let digest = File::open(path)
-                    .and_then(|file| hash_file(&file, u64::MAX))
-                    .map_err(OpenError::io("read", path))?;
-                if digest.to_hex().as_str() != manifest.blake3 {
-                    let what = format!("expected BLAKE3 {}, found {digest}", manifest.blake3);
-                    let span = Span {
-                        from_lsn: manifest.lsn,
-                        to_lsn: Some(manifest.lsn),
-                        from_ts: manifest.ts,
-                        to_ts: Some(manifest.ts),
-                    };
-                    self.problem(path, 0, what, Some(span), LOST);
-                }
+            if self.deep
+                && let Some((offset, what)) = self.snapshot_damage(snapshot)?
+            {
+                let span = Span {
+                    from_lsn: manifest.lsn,
+                    to_lsn: Some(manifest.lsn),
+                    from_ts: manifest.ts,
+                    to_ts: Some(manifest.ts),
+                };
+                self.problem(path, offset, what, Some(span), LOST);
             }
             self.done(path, manifest.bytes);
         }
         Ok(())
+    }
+
+    /// Reads a snapshot: where it is damaged, and how. Its contents can be looked at with its key only.
+    fn snapshot_damage(&mut self, snapshot: &SnapshotInfo) -> Result<Option<(u64, String)>, OpenError> {
+        let path = &snapshot.path;
+        let digest = match snapshot.open(self.keyring) {
+            Ok(mut reader) => match io::copy(&mut reader, &mut io::sink()) {
+                Ok(_) => reader.digest(),
+                // Who can compute digests can't encrypt.
+                Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                    return Ok(Some((reader.chunk_position(), e.to_string())));
+                }
+                Err(e) => return Err(OpenError::io("read", path)(e)),
+            },
+            Err(OpenError::Key { fault: KeyFault::Missing(id), .. }) => {
+                let (file, fault) = (self.relative(path), KeyFault::Missing(id));
+                self.report.notes.push(format!("{}: its contents were not looked at: {fault}", file.display()));
+                let hashed = File::open(path).and_then(|file| hash_file(&file, u64::MAX));
+                hashed.map_err(OpenError::io("read", path))?.to_hex().to_string()
+            }
+            Err(OpenError::Key { fault, .. }) => return Ok(Some((0, fault.to_string()))),
+            Err(other) => return Err(other),
+        };
+        let expected = &snapshot.manifest.blake3;
+        Ok((digest != *expected).then(|| (0, format!("expected BLAKE3 {expected}, found {digest}"))))
+    }
+
+    /// Marks are set when what they mean is on the disk: where the journal ends before one, its end is gone. `marks` were
+    /// read before the segments, which may have grown since.
+    pub(super) fn beyond_the_end(&mut self, marks: &[Mark]) {
+        let end = self.end;
+        for mark in marks.iter().filter(|mark| mark.lsn >= end) {
+            let what = format!(
+                "mark:{} stands for LSN {}, and the journal ends before LSN {end}",
+                mark.shown_name(),
+                mark.lsn
+            );
+            let span = Span { from_lsn: end, to_lsn: Some(mark.lsn), to_ts: Some(mark.ts), ..Span::default() };
+            let path = self.dir.marks();
+            self.problem(&path, 0, what, Some(span), "the end of the journal is gone");
+        }
     }
 
     pub(super) fn marks(&mut self) -> Result<(), OpenError> {

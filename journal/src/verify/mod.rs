@@ -16,6 +16,7 @@ use crate::crypto::Keyring;
 use crate::directory::Directory;
 use crate::error::{OpenError, Span};
 use crate::lease::ReadLease;
+use crate::marks::read_marks;
 use crate::meta::Meta;
 use crate::open::not_a_journal;
 use crate::types::{Lsn, TimelineId};
@@ -90,11 +91,20 @@ pub fn verify_with(
         return Err(not_a_journal(&dir));
     };
     let _lease = ReadLease::take(&dir);
-    let mut verifier =
-        Verifier { total: files::total_bytes(&dir), dir, deep, keyring, report: VerifyReport::default(), progress };
+    let (marks, _) = read_marks(&dir).map_err(OpenError::io("read", dir.marks()))?;
+    let mut verifier = Verifier {
+        total: files::total_bytes(&dir),
+        dir,
+        deep,
+        keyring,
+        report: VerifyReport::default(),
+        end: Lsn(1),
+        progress,
+    };
     let begins = verifier.segments(meta.id().unwrap_or_default())?;
     verifier.snapshots()?;
     verifier.marks()?;
+    verifier.beyond_the_end(&marks);
     verifier.before_the_segments(&begins)?;
     verifier.other_files()?;
     Ok(verifier.report)
@@ -109,6 +119,8 @@ struct Verifier<'a, P> {
     keyring: &'a Keyring,
     report: VerifyReport,
     total: u64,
+    /// The LSN after the last one that was found.
+    end: Lsn,
     progress: P,
 }
 

@@ -27,6 +27,8 @@ const LIVE_PAUSE: Duration = Duration::from_millis(20);
 const LOST: &str = "its records can't be read: restore to a moment before them, or after a later snapshot";
 const UNPROVEN: &str = "the records are there and right, but the segment no longer proves it";
 const CHAIN: &str = "records between the two segments may be missing: no restore across this place";
+const FORGED: &str =
+    "somebody without the key has written this end of the segment: there may have been more records behind it";
 const FILTERS: &str = "restores are not affected; a search for a key may miss records";
 const TORN: &str = "nothing that was durable; the next start of the writer cuts it off";
 
@@ -84,8 +86,14 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
         let header = whole.header.clone();
         match &facts.tail {
             TailFact::Sealed(footer) => {
+                self.end = self.end.max(footer.tally.reach.next_lsn);
                 if let Err(error) = check_footer(facts, &header, footer) {
                     self.refusal(error, UNPROVEN)?;
+                } else if let Ok(sealer) = header.unlock(self.keyring)
+                    && let Err(damage) = footer.check_proof(sealer.as_deref())
+                {
+                    let span = Some(span_of(facts));
+                    self.problem(&facts.path, footer.position, damage.to_string(), span, FORGED);
                 }
                 if self.deep {
                     self.sealed_blocks(file, facts, whole, footer)?;
@@ -254,6 +262,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
             };
             self.problem(&facts.path, block.position, what, Some(span), LOST);
         }
+        self.end = self.end.max(scan.tally.reach.next_lsn);
         self.report.blocks += u64::from(scan.tally.blocks);
         self.report.groups += scan.tally.groups;
         self.report.records += scan.tally.records;

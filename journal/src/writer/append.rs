@@ -407,14 +407,16 @@ impl Active {
         }
         let digest = *self.hasher.finalize().as_bytes();
         let stand = self.stand(digest);
-        let footer = Footer {
+        let mut footer = Footer {
             tally: self.tally,
             filters: None,
             blocks_end: self.len,
             digest,
             position: self.len,
             segment_tag: self.tag,
+            proof: None,
         };
+        footer.prove(self.sealer.as_deref());
         let bytes = footer.encode();
         self.file.write_all(&bytes).and_then(|()| self.file.sync_all()).map_err(AppendError::io("seal", &self.path))?;
         Ok((stand, self.len + bytes.len() as u64))
