@@ -105,9 +105,13 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
                 Ok(Some((header, footer.clone())))
             }
             TailFact::BadFooter { position, damage } => {
-                let span = Some(span_of(facts));
-                self.problem(&facts.path, *position, damage.to_string(), span, UNPROVEN);
-                self.blocks(file, facts, whole, *position)?;
+                let scan = self.blocks(file, facts, whole, facts.bytes)?;
+                if let Rest::Corrupt { .. } = &scan.rest {
+                    self.unsealed(file, facts, is_last, &scan);
+                }
+                // Its length may be what is wrong: then it seems to begin among the blocks.
+                let at = (*position).max(scan.end);
+                self.problem(&facts.path, at, damage.to_string(), Some(span_of(facts)), UNPROVEN);
                 Ok(None)
             }
             TailFact::Open(_) | TailFact::Unknown => {
