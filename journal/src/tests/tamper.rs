@@ -79,7 +79,8 @@ fn parts(path: &Path) -> Vec<Range<u64>> {
     let name = SegmentName::parse(path.file_name().unwrap().to_str().unwrap()).unwrap();
     let facts = load_segment(name, path, false).unwrap();
     let (whole, TailFact::Sealed(footer)) = (facts.header.unwrap(), facts.tail) else { panic!("not sealed") };
-    let mut parts = vec![0..whole.len];
+    let mut parts = Vec::new();
+    parts.push(0..whole.len);
     walk(&File::open(path).unwrap(), &whole, footer.blocks_end, |block, _| {
         parts.push(block.position..block.position + block.len());
         Ok::<_, crate::segment::scan::BlockFault>(())
@@ -155,9 +156,10 @@ fn flip_a_segment(options: &OpenOptions, bytes: usize, behind: u8, each_bit: boo
     flip(&journal, &file, &all, part, what);
     // Header and footer are looked at without reading the blocks.
     let (header, footer) = (&parts[0], &parts[parts.len() - 1]);
-    let skipped = if options.pack { footer.end - 400 } else { footer.start };
-    for at in header.clone().chain(skipped..footer.end) {
-        let whole = fs::read(&file).unwrap();
+    let whole = fs::read(&file).unwrap();
+    let footer_len = u32::from_le_bytes(whole[whole.len() - 16..whole.len() - 12].try_into().unwrap());
+    let footer_at = footer.end - u64::from(footer_len);
+    for at in header.clone().chain(footer_at..footer.end) {
         let mut bytes = whole.clone();
         bytes[at as usize] ^= 1 << (at % 8);
         fs::write(&file, &bytes).unwrap();
@@ -221,13 +223,8 @@ fn every_cut_of_a_segment_is_found() {
 
 /// Another journal in the same place of the history.
 fn foreign(options: &OpenOptions, id: [u8; 16], seed: u8) -> tempfile::TempDir {
-    fn other() -> std::io::Result<[u8; 16]> {
-        Ok(*b"another journal.")
-    }
-    fn same() -> std::io::Result<[u8; 16]> {
-        Ok(crate::model::JOURNAL_ID)
-    }
-    let new_id = if id == crate::model::JOURNAL_ID { same } else { other };
+    let new_id: fn() -> std::io::Result<[u8; 16]> =
+        if id == crate::model::JOURNAL_ID { || Ok(crate::model::JOURNAL_ID) } else { || Ok(*b"another journal.") };
     let mut journal = Fixture::new(1 << 30);
     let dir = tempfile::tempdir().unwrap();
     let environment = Environment { now: || NOW, new_id, random: counted };
