@@ -21,7 +21,7 @@ const BLOCK_BYTES: usize = 128 << 10;
 const ROUNDS: usize = 3;
 
 /// `SET key:<random> <value>`, half of each value random digits, as JSON and counters are neither noise nor all alike.
-fn blocks(value_bytes: usize) -> (Vec<Block>, u64) {
+fn blocks(value_bytes: usize) -> (Vec<Block>, i64) {
     let mut seed = 0x9e37_79b9_7f4a_7c15u64;
     let mut random = || {
         seed ^= seed << 13;
@@ -31,7 +31,7 @@ fn blocks(value_bytes: usize) -> (Vec<Block>, u64) {
     };
     let origin = Arc::new(Origin { addr: "10.0.0.1:50000".to_owned(), ..Origin::of(OriginKind::Client) });
     let mut builder = BlockBuilder::new(Lsn(1), Micros(0), ReplOffset(0), 0);
-    let (mut blocks, mut bytes, mut records) = (Vec::new(), 0, 0);
+    let (mut blocks, mut bytes, mut records) = (Vec::new(), 0, 0i64);
     while bytes < BYTES {
         while builder.len_bytes() < BLOCK_BYTES {
             let key = format!("key:{}", random() % 1_000_000);
@@ -46,7 +46,7 @@ fn blocks(value_bytes: usize) -> (Vec<Block>, u64) {
             let offset = builder.end_offset().0 + args.iter().map(|a| a.len() as u64 + 8).sum::<u64>();
             builder
                 .push(&GroupRef {
-                    ts: Micros(records.cast_signed() * 20),
+                    ts: Micros(records * 20),
                     slack: 0,
                     origin: &origin,
                     atomic: false,
