@@ -7,6 +7,7 @@
 #   make suite     Redis's own test suite through redtape, in each way of sharing and by TLS; the journal taken is proven
 #   make clients   current releases of client libraries, directly and through redtape
 #   make crash     kill -9 under load, many times (N=200)
+#   make tamper    every bit of a large segment is flipped, and the verification must find each (BYTES=1048576)
 #   make bench     what redtape costs, beside Redis itself and other proxies (FULL=1: every cell, hours)
 #
 # Everything but a Rust toolchain is installed when missing (needs root, or sudo without a password).
@@ -15,6 +16,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 CARGO ?= cargo
 N ?= 200
+BYTES ?= 1048576
 
 # nextest keeps the heavy tests apart (.config/nextest.toml). Without it, one test at a time does.
 nextest := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
@@ -30,7 +32,7 @@ one_at_a_time = -- --test-threads=1 --nocapture
 long_ones = -- --ignored --test-threads=1 --nocapture
 endif
 
-.PHONY: demo test lint compat suite clients crash bench servers
+.PHONY: demo test lint compat suite clients crash tamper bench servers
 
 servers:
 	@scripts/install-servers.sh
@@ -80,6 +82,10 @@ clients:
 
 crash: servers
 	REDTAPE_CRASHES=$(N) $(run_long_tests) -p redtape --test nothing_lost $(long_ones)
+
+# In a release build: every bit of a segment of 1 MiB in each form (BYTES=...).
+tamper:
+	REDTAPE_TAMPER_BYTES=$(BYTES) $(CARGO) test --release -p redtape-journal --lib every_flipped_bit_of_a_large -- --ignored --nocapture
 
 # Side by side in one run; quote the ratios. benches/README.md says how to read them; ARGS go to the peers
 # bench, e.g. ARGS='--only p1-set --peer redis,redtape'. Another binary: REDTAPE_BIN.

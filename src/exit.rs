@@ -7,6 +7,8 @@ use std::process::ExitCode;
 pub(crate) const USAGE: u8 = 64;
 /// Damaged or unsuitable data.
 pub(crate) const DATAERR: u8 = 65;
+/// Not allowed, or the key is missing.
+pub(crate) const NOPERM: u8 = 77;
 /// A file can't be read or written.
 pub(crate) const IOERR: u8 = 74;
 /// Not now: somebody else is in the way.

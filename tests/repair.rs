@@ -8,7 +8,7 @@ mod harness;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use harness::conn::bytes;
+use harness::conn::{Value as Reply, bytes};
 use harness::redtape::{Outcome, run};
 use harness::{Conn, Dir, Redtape, Server, State, seed};
 use rand::rngs::StdRng;
@@ -79,7 +79,7 @@ fn what_is_left_of_a_damaged_journal_restores_and_redtape_goes_on() {
     flip(&files[2], middle(&files[2]), 0x10);
     let (refused, target) = restore(dir, "latest");
     assert_eq!(refused.code, Some(65), "{}", refused.stderr);
-    assert_eq!(target.conn().must(&args!["DBSIZE"]), redis::Value::Int(0));
+    assert_eq!(target.conn().must(&args!["DBSIZE"]), Reply::Int(0));
     let nearest = refused.stderr.split("--at ").nth(1).expect("the nearest moment").split_whitespace().next().unwrap();
     let (outcome, target) = restore(dir, nearest.trim_end_matches('.'));
     let report: Value = serde_json::from_str(&outcome.expect_success(nearest).stdout).unwrap();

@@ -52,7 +52,7 @@ mod writer;
 
 pub use block::{Block, BlockBuilder, MAX_GROUP_BYTES};
 pub use catalog::{AtOffset, Catalog, Cut, Gap, GroupReader, Searched, SegmentInfo, TimelineInfo, Window};
-pub use crypto::{KeyFault, Keyring, KeyringError};
+pub use crypto::{KEYS_VARIABLE, KeyFault, Keyring, KeyringError};
 pub use error::{Damage, GroupTooLarge, OpenError, ReadError, Span, StoreError, SubmitError};
 pub use marks::{add_mark, add_new_mark};
 pub use meta::Meta;

@@ -26,9 +26,9 @@ use crate::error::OpenError;
 use crate::lease::ReadLease;
 use crate::lock::Lock;
 use crate::meta::Meta;
-use crate::recover::{Cut, Plan, Resume, decide, torn_name};
+use crate::recover::{Cut, Plan, Resume, corrupt, decide, torn_name};
 use crate::seams::Seams;
-use crate::segment::load::{list_segments, load_segment};
+use crate::segment::load::{SegmentFacts, TailFact, list_segments, load_segment};
 use crate::snapshot::clean_snapshots;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
 use crate::writer::{Appender, AppenderOptions, Progress, Writer, remove_unfinished};
@@ -185,6 +185,9 @@ impl Journal {
         }
         let seams = Seams::load(&dir).map_err(OpenError::io("read", dir.seams()))?;
         let plan = decide(&facts, journal_id, &seams)?;
+        if let Some(last) = facts.last() {
+            check_keys(last, &options.keyring)?;
+        }
         if let Some((_, path)) = names.last() {
             // Its writer may have been killed between the footer and its sync.
             File::open(path).and_then(|f| f.sync_all()).map_err(OpenError::io("sync", path))?;
@@ -230,6 +233,18 @@ impl Journal {
     /// and once if the writer fails; it must return quickly.
     pub fn start(self, on_progress: impl Fn(Progress) + Send + 'static) -> Writer {
         Writer::spawn(self.appender, self.sync, on_progress)
+    }
+}
+
+/// Who can't read the end of a journal doesn't write on: forgotten keys must not make it go on in clear.
+fn check_keys(last: &SegmentFacts, keyring: &Keyring) -> Result<(), OpenError> {
+    let Ok(whole) = &last.header else { return Ok(()) };
+    let sealer = whole.header.unlock(keyring).map_err(|fault| OpenError::Key { file: last.path.clone(), fault })?;
+    match &last.tail {
+        TailFact::Sealed(footer) => {
+            footer.check_proof(sealer.as_deref()).map_err(|damage| corrupt(last, footer.position, damage))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -247,10 +247,14 @@ pub(crate) fn check_footer(segment: &SegmentFacts, header: &SegmentHeader, foote
         );
         return Err(corrupt(segment, footer.position, damage));
     }
+    if footer.proof.is_some() != header.cipher.is_some() {
+        let damage = Damage::new("a footer with a proof if the segment is encrypted", "flags that say otherwise");
+        return Err(corrupt(segment, footer.position, damage));
+    }
     Ok(())
 }
 
-fn corrupt(segment: &SegmentFacts, offset: u64, damage: Damage) -> OpenError {
+pub(crate) fn corrupt(segment: &SegmentFacts, offset: u64, damage: Damage) -> OpenError {
     OpenError::Corrupt { file: segment.path.clone(), offset, span: span_of(segment), damage: Box::new(damage) }
 }
 

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use arc_swap::ArcSwap;
-use redtape_journal::OpenError;
+use redtape_journal::{KeyFault, OpenError};
 use redtape_wire::command::CommandTable;
 use tokio::sync::watch;
 
@@ -171,6 +171,7 @@ async fn start(
         sync: config.sync,
         segment_bytes: config.segment_bytes,
         has_tee: config.serves(),
+        live: live.clone(),
     };
     let opened = capture::open_journal(&capture_config)?;
     let metrics = Metrics::new().map_err(std::io::Error::other)?;
@@ -359,6 +360,7 @@ impl StartError {
             Self::Journal(e) => match e {
                 OpenError::Locked { .. } => 75,
                 OpenError::Io { .. } => 74,
+                OpenError::Key { fault: KeyFault::Missing(_), .. } => 77,
                 _ => 65,
             },
         }

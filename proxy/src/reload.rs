@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use redtape_journal::Keyring;
 use serde_json::Value;
 use tokio::signal::unix::Signal;
 
@@ -33,6 +34,8 @@ pub(crate) struct Live {
     pub(crate) admin_users: Vec<String>,
     /// Scheduled snapshots and what is pruned.
     pub(crate) housekeeping: Settings,
+    /// What the journal is encrypted with.
+    pub(crate) keyring: Keyring,
 }
 
 impl From<&Config> for Live {
@@ -44,6 +47,7 @@ impl From<&Config> for Live {
             output_limit: usize::try_from(config.output_limit.0).unwrap_or(usize::MAX),
             admin_users: config.admin_users.clone(),
             housekeeping: Settings::from(config),
+            keyring: config.keyring.clone(),
         }
     }
 }
@@ -84,6 +88,9 @@ impl Reload {
             tracing::warn!("{warning}");
         }
         let before = self.config.clone();
+        new.keyring.keeps_current_of(&before.keyring).map_err(|id| {
+            format!("the journal is being encrypted with the key `{id}`, which is not there any more; keep it beside the new one (journal-key-file, REDTAPE_JOURNAL_KEYS)")
+        })?;
         self.replace_tls(&new).map_err(|e| e.to_string())?;
         self.config = self.in_force(&new);
         self.live.store(Arc::new(Live::from(&self.config)));
@@ -110,6 +117,8 @@ impl Reload {
             handshake_timeout: new.handshake_timeout,
             output_limit: new.output_limit,
             admin_users: new.admin_users.clone(),
+            journal_key_file: new.journal_key_file.clone(),
+            keyring: new.keyring.clone(),
             retention: new.retention,
             journal_max_size: new.journal_max_size,
             snapshot_every: new.snapshot_every,
@@ -171,7 +180,13 @@ fn changes(old: &Config, in_force: &Config, new: &Config) -> Vec<Change> {
             to: new.value,
         })
         .collect();
-    // Another password looks the same.
+    // Other keys in the same file look the same.
+    if old.keyring != new.keyring {
+        let said = |keyring: &Keyring| keyring.current().map_or(Value::Null, Into::into);
+        let (from, to) = (said(&old.keyring), said(&new.keyring));
+        changes.push(Change { option: "the journal's key", from, to, applied: in_force.keyring == new.keyring });
+    }
+    // So does another password.
     for (option, before, after) in
         [("upstream", Some(&old.upstream), Some(&new.upstream)), ("follow", old.follow.as_ref(), new.follow.as_ref())]
     {

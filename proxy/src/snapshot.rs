@@ -7,7 +7,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use redtape_journal::{Catalog, Lsn, Micros, ReadError, ReplOffset, SnapshotKind, TimelineId};
+use redtape_journal::{
+    Catalog, KeyFault, Keyring, Lsn, Micros, OpenError, ReadError, ReplOffset, SnapshotKind, TimelineId,
+};
 use redtape_wire::psync::PsyncReply;
 
 use crate::capture::{CopyInProgress, Link, Position, Prober, manifest, receive};
@@ -74,6 +76,7 @@ impl SnapshotError {
     /// The exit code, from `sysexits.h`.
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Journal(OpenError::Key { fault: KeyFault::Missing(_), .. }) => 77,
             Self::Journal(_) | Self::OtherServer { .. } => 65,
             Self::Config(_) => 64,
             Self::Server(_) | Self::NotFollowed { .. } => 69,
@@ -92,17 +95,20 @@ pub fn take_snapshot(config: &Config) -> Result<SnapshotTaken, SnapshotError> {
         .enable_all()
         .build()
         .map_err(|e| SnapshotError::Server(e.to_string()))?;
-    let how = Taking { kind: SnapshotKind::Manual, rate: config.snapshot_rate.map(|r| r.0) };
+    let how =
+        Taking { kind: SnapshotKind::Manual, rate: config.snapshot_rate.map(|r| r.0), keyring: config.keyring.clone() };
     runtime.block_on(take(&config.dir, &upstream, how))
 }
 
 /// How a snapshot is taken.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Taking {
     /// Who asked for it.
     pub(crate) kind: SnapshotKind,
     /// Bytes a second; `None` = as fast as it comes.
     pub(crate) rate: Option<u64>,
+    /// What the journal is encrypted with.
+    pub(crate) keyring: Keyring,
 }
 
 /// How long to wait after `bytes` in `elapsed`, so that they came at `rate`.
@@ -114,7 +120,8 @@ fn pause(bytes: u64, rate: u64, elapsed: Duration) -> Duration {
 /// The same within a runtime; `upstream` is the followed server or the one that it replicates.
 pub(crate) async fn take(dir: &Path, upstream: &Connector, how: Taking) -> Result<SnapshotTaken, SnapshotError> {
     // Held to the end: it keeps the segment in which the copy's offset lies from being pruned.
-    let catalog = Catalog::open(dir)?;
+    let catalog = Catalog::open_with(dir, &how.keyring)?;
+    catalog.check_keys()?;
     let server = |e: String| SnapshotError::Server(e);
     let table = match Prober::connect(upstream).await {
         Ok(mut prober) => prober.commands().await.map(|t| t.to_text()).unwrap_or_default(),
@@ -131,7 +138,7 @@ pub(crate) async fn take(dir: &Path, upstream: &Connector, how: Taking) -> Resul
     if expected != replid {
         return Err(SnapshotError::OtherServer { address: upstream.address(), found: replid, expected });
     }
-    let mut copy = CopyInProgress::begin(dir).map_err(SnapshotError::Copy)?;
+    let mut copy = CopyInProgress::begin(dir, &how.keyring).map_err(SnapshotError::Copy)?;
     let (begun, mut received) = (Instant::now(), 0);
     while !copy.take(&mut link).map_err(SnapshotError::Copy)? {
         received += receive(&mut link).await.map_err(SnapshotError::Copy)? as u64;
@@ -139,7 +146,7 @@ pub(crate) async fn take(dir: &Path, upstream: &Connector, how: Taking) -> Resul
             tokio::time::sleep(pause(received, rate, begun.elapsed())).await;
         }
     }
-    let (lsn, last_ts) = lsn_at(dir, timeline, offset).await?;
+    let (lsn, last_ts) = lsn_at(dir, &how.keyring, timeline, offset).await?;
     // What it holds may be dated a little later than it was asked for, and must not seem to lie behind it.
     let ts = ts.max(last_ts);
     drop(catalog);
@@ -150,11 +157,16 @@ pub(crate) async fn take(dir: &Path, upstream: &Connector, how: Taking) -> Resul
 }
 
 /// The last LSN up to the offset, and the time of its group.
-async fn lsn_at(dir: &Path, timeline: TimelineId, offset: ReplOffset) -> Result<(Lsn, Micros), SnapshotError> {
+async fn lsn_at(
+    dir: &Path,
+    keyring: &Keyring,
+    timeline: TimelineId,
+    offset: ReplOffset,
+) -> Result<(Lsn, Micros), SnapshotError> {
     let deadline = Instant::now() + REACH_TIMEOUT;
     let failed = |e: ReadError| SnapshotError::Copy(e.to_string());
     loop {
-        let catalog = Catalog::open(dir)?;
+        let catalog = Catalog::open_with(dir, keyring)?;
         let at = catalog.lsn_at_offset(timeline, offset).map_err(failed)?;
         if at.reached {
             return Ok((at.lsn, catalog.find_cut_by_lsn(timeline, at.lsn).map_err(failed)?.ts));

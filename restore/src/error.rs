@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use redtape_journal::{Catalog, OpenError, ReadError};
+use redtape_journal::{Catalog, KeyFault, OpenError, ReadError};
 
 use crate::point::PointError;
 
@@ -39,7 +39,7 @@ pub enum RestoreError {
     #[error("{0}")]
     Point(#[from] PointError),
     #[error("the journal cannot be read up to that moment: {0}; `redtape journal verify` shows what is still sound")]
-    Read(#[from] ReadError),
+    Read(ReadError),
     #[error("the journal cannot be read up to that moment: {error}. {nearest}")]
     Damaged { error: ReadError, nearest: String },
     #[error(
@@ -92,6 +92,16 @@ pub enum RestoreError {
     Undone { cause: Box<RestoreError>, aftermath: String },
 }
 
+impl From<ReadError> for RestoreError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            // Nothing is unsound then.
+            ReadError::Key { file, fault } => Self::Open(OpenError::Key { file, fault }),
+            other => Self::Read(other),
+        }
+    }
+}
+
 impl RestoreError {
     /// The exit code by `sysexits.h`.
     pub fn exit_code(&self) -> u8 {
@@ -100,6 +110,7 @@ impl RestoreError {
             Self::Open(e) => match e {
                 OpenError::Io { source, .. } => io_code(source),
                 OpenError::Locked { .. } => exit::UNAVAILABLE,
+                OpenError::Key { fault: KeyFault::Missing(_), .. } => exit::NOPERM,
                 _ => exit::DATAERR,
             },
             Self::Point(PointError::Damaged { .. } | PointError::NewestLost { .. }) => exit::DATAERR,
@@ -123,7 +134,7 @@ impl RestoreError {
 
     /// The journal can't be read up to the moment asked for; says which moments can be had instead.
     pub(crate) fn unreadable(error: ReadError, catalog: &Catalog) -> Self {
-        let ReadError::Corrupt { span, .. } = &error else { return Self::Read(error) };
+        let ReadError::Corrupt { span, .. } = &error else { return error.into() };
         let snapshots: Vec<_> = catalog.snapshots().iter().map(|s| s.manifest.ts).collect();
         let before = snapshots.iter().any(|ts| *ts <= span.from_ts).then_some(span.from_ts);
         let after = span.to_ts.and_then(|to| snapshots.iter().filter(|ts| **ts > to).min());

@@ -13,6 +13,7 @@ fn point(server_version: &str) -> RestorePoint {
         base: SnapshotInfo {
             path: "/j/snapshots/1.rdb".into(),
             manifest: SnapshotManifest {
+                journal_id: String::new(),
                 lsn: Lsn(1),
                 timeline: TimelineId(1),
                 source_id: String::new(),

@@ -14,6 +14,7 @@ fn snapshot(timeline: u32, lsn: u64, ts: i64) -> SnapshotInfo {
     SnapshotInfo {
         path: format!("/j/snapshots/{lsn}-{ts}.rdb").into(),
         manifest: SnapshotManifest {
+            journal_id: String::new(),
             lsn: Lsn(lsn),
             timeline: TimelineId(timeline),
             source_id: String::new(),

@@ -6,12 +6,11 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use redtape_journal::{Catalog, Micros, SnapshotInfo};
+use redtape_journal::{Catalog, Keyring, Micros, OpenError, SnapshotInfo, SnapshotReader};
 use redtape_wire::rdb::{RdbSummary, RdbVerifier};
 use redtape_wire::url::RedisUrl;
 use serde::Serialize;
@@ -35,6 +34,8 @@ use crate::when::When;
 pub struct Request {
     /// The journal's directory.
     pub from: PathBuf,
+    /// What it is encrypted with, if it is.
+    pub keyring: Keyring,
     /// The moment.
     pub at: When,
     /// The target.
@@ -63,6 +64,7 @@ pub struct Prepared {
     filter: Filter,
     binary: Option<Binary>,
     interrupt: Interrupt,
+    keyring: Keyring,
 }
 
 impl std::fmt::Debug for Prepared {
@@ -106,13 +108,13 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
     if request.to.tls {
         return Err(RestoreError::Tls);
     }
-    let catalog = Catalog::open(&request.from)?;
+    let catalog = Catalog::open_with(&request.from, &request.keyring)?;
     let point = locate(&request.at, request.now, &catalog)??;
     observer.on(&Event::Resolved(&point));
     let mut target = Server::connect(&request.to)?;
     let mut target_facts = TargetFacts::read(&mut target)?;
     target_facts.compare_with(&catalog.timelines());
-    let rdb = check_base(&point.base, observer)?;
+    let rdb = check_base(&point.base, &request.keyring, observer)?;
     let tape = JournalTape { catalog, timeline: point.timeline, after: point.base.manifest.lsn, upto: point.lsn };
     observer.on(&Event::Step {
         name: "reading the journal",
@@ -152,19 +154,18 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
         filter: request.filter.clone(),
         binary,
         interrupt: request.interrupt.clone(),
+        keyring: request.keyring.clone(),
     })
 }
 
 /// Reads the base through: its digest, its checksum, its header.
-fn check_base(base: &SnapshotInfo, observer: &mut dyn Observer) -> Result<RdbSummary, RestoreError> {
+fn check_base(base: &SnapshotInfo, keyring: &Keyring, observer: &mut dyn Observer) -> Result<RdbSummary, RestoreError> {
     const CHUNK_BYTES: usize = 1 << 20;
     let path = &base.path;
-    let mut file = File::open(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => RestoreError::Point(PointError::BaseMissing(path.clone())),
-        _ => RestoreError::Io { action: "open", path: path.clone(), source: e },
-    })?;
+    let mut file = open(base, keyring)?;
+    let damaged = |problem: String| RestoreError::Base { path: path.clone(), problem };
     observer.on(&Event::Step { name: "checking the base", total: base.manifest.bytes, unit: Unit::Bytes });
-    let (mut rdb, mut digest) = (RdbVerifier::new(), blake3::Hasher::new());
+    let mut rdb = RdbVerifier::new();
     let mut chunk = vec![0u8; CHUNK_BYTES];
     let mut done = 0;
     loop {
@@ -172,17 +173,16 @@ fn check_base(base: &SnapshotInfo, observer: &mut dyn Observer) -> Result<RdbSum
             Ok(0) => break,
             Ok(n) => n,
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidData => return Err(damaged(e.to_string())),
             Err(e) => return Err(RestoreError::Io { action: "read", path: path.clone(), source: e }),
         };
         rdb.update(&chunk[..n]);
-        digest.update(&chunk[..n]);
         done += n as u64;
         observer.on(&Event::At(done));
     }
     observer.on(&Event::StepDone);
-    let damaged = |problem: String| RestoreError::Base { path: path.clone(), problem };
-    let found = digest.finalize().to_hex();
-    if !base.manifest.blake3.is_empty() && found.as_str() != base.manifest.blake3 {
+    let found = file.digest();
+    if !base.manifest.blake3.is_empty() && found != base.manifest.blake3 {
         return Err(damaged(format!("its digest is {found}, its manifest says {}", base.manifest.blake3)));
     }
     rdb.finish().map_err(|e| damaged(e.to_string()))
@@ -236,7 +236,7 @@ impl Prepared {
     }
 
     fn by_link(&mut self, observer: &mut dyn Observer) -> Result<Report, RestoreError> {
-        let mut rdb = open(&self.point.base.path)?;
+        let mut rdb = open(&self.point.base, &self.keyring)?;
         let mut load =
             Load { rdb: &mut rdb, rdb_bytes: self.rdb_bytes, tape: &self.tape, records: self.tape_facts.records };
         let expected = self.expected();
@@ -250,7 +250,7 @@ impl Prepared {
     fn scratch(&mut self, observer: &mut dyn Observer) -> Result<(Scratch, Delivered), RestoreError> {
         let binary = self.binary.as_ref().ok_or_else(|| RestoreError::NoScratch("none was chosen".to_owned()))?;
         let mut scratch = Scratch::start(binary, self.tape_facts.max_db + 1)?;
-        let mut rdb = open(&self.point.base.path)?;
+        let mut rdb = open(&self.point.base, &self.keyring)?;
         let mut load =
             Load { rdb: &mut rdb, rdb_bytes: self.rdb_bytes, tape: &self.tape, records: self.tape_facts.records };
         let delivered = scratch.load(&mut load, observer, &self.interrupt).map_err(RestoreError::before_the_target)?;
@@ -270,7 +270,7 @@ impl Prepared {
         }
         let file = scratch.save()?;
         let rdb_bytes = std::fs::metadata(&file).map_err(RestoreError::io("read", &file))?.len();
-        let mut rdb = open(&file)?;
+        let mut rdb = std::fs::File::open(&file).map_err(RestoreError::io("open", &file))?;
         let nothing: Vec<redtape_journal::Group> = Vec::new();
         let tape: &dyn Tape = &nothing;
         let mut load = Load { rdb: &mut rdb, rdb_bytes, tape, records: 0 };
@@ -336,8 +336,14 @@ impl Prepared {
     }
 }
 
-fn open(path: &PathBuf) -> Result<File, RestoreError> {
-    File::open(path).map_err(RestoreError::io("open", path))
+fn open(base: &SnapshotInfo, keyring: &Keyring) -> Result<SnapshotReader, RestoreError> {
+    base.open(keyring).map_err(|e| match e {
+        OpenError::Io { path, source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            RestoreError::Point(PointError::BaseMissing(path))
+        }
+        OpenError::Io { action, path, source } => RestoreError::Io { action, path, source },
+        other => RestoreError::Open(other),
+    })
 }
 
 fn link_checks(delivered: &Delivered) -> Vec<String> {

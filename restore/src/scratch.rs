@@ -170,6 +170,7 @@ impl Scratch {
         let config = config(binary.version, dir.path(), databases.max(DATABASES_MIN), &password);
         fs::write(at("conf"), config).map_err(RestoreError::io("write", at("conf")))?;
         let child = Command::new(&binary.path)
+            .env_remove(redtape_journal::KEYS_VARIABLE)
             .arg(at("conf"))
             .current_dir(dir.path())
             .env("LD_PRELOAD", at("clock.so"))

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory as _, Subcommand};
 
+use redtape_journal::KEYS_VARIABLE;
+
 use super::journal::out;
 use super::settings::ProxySettings;
 use crate::exit::{Failure, USAGE};
@@ -58,6 +60,14 @@ fn show(settings: &ProxySettings) -> anyhow::Result<ExitCode> {
         } else {
             text += &format!("{name} = {}  # {source}{live}\n", toml::Value::try_from(&setting.value)?);
         }
+    }
+    if std::env::var_os(KEYS_VARIABLE).is_some() {
+        text += &format!("# {KEYS_VARIABLE} = ***\n");
+    }
+    if let Some(current) = config.keyring.current() {
+        let ids: Vec<String> = config.keyring.ids().map(|id| format!("`{id}`")).collect();
+        text +=
+            &format!("# the journal is encrypted with the key `{current}`; keys to read with: {}\n", ids.join(", "));
     }
     out(&text)?;
     Ok(ExitCode::SUCCESS)

@@ -53,6 +53,7 @@ impl EmbeddedServer {
         let dir = tempfile::Builder::new().prefix("redtape-server-").tempdir()?;
         let port = free_port()?;
         let child = Command::new(binary)
+            .env_remove(redtape_journal::KEYS_VARIABLE)
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(["--repl-diskless-sync-delay", "0", "--repl-backlog-size", "16mb"])
             .args(extra)

@@ -1,4 +1,4 @@
-//! `redtape journal ls | verify | cat | mark`; `prune` is in [`super::prune`].
+//! `redtape journal ls | verify | cat | mark`; `prune` is in [`super::prune`], `keygen` in [`super::keygen`].
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -10,13 +10,15 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use clap::{Args, Subcommand};
 use redtape_journal::{
-    Catalog, Group, Lsn, Mark, Micros, OpenError, Origin, OriginKind, Record, TimelineId, Window, add_mark, verify,
+    Catalog, Group, KeyFault, Lsn, Mark, Micros, OpenError, Origin, OriginKind, ReadError, Record, TimelineId, Window,
+    add_mark, verify_with,
 };
 use redtape_restore::When;
 use redtape_restore::when::Moment;
 use serde_json::{Value, json};
 
-use crate::exit::{DATAERR, Failure, IOERR, UNAVAILABLE, USAGE};
+use super::settings::KeyOptions;
+use crate::exit::{DATAERR, Failure, IOERR, NOPERM, UNAVAILABLE, USAGE};
 
 /// Bytes of one argument that `cat` shows to a person.
 const SHOWN_BYTES: usize = 60;
@@ -39,6 +41,8 @@ pub(crate) enum JournalCommand {
     Repair(super::repair::RepairArgs),
     /// Remove what is older than you want to keep; what remains stays restorable.
     Prune(super::prune::PruneArgs),
+    /// Make a key to encrypt the journal with.
+    Keygen(super::keygen::KeygenArgs),
 }
 
 /// Which journal.
@@ -47,9 +51,17 @@ pub(crate) struct DirArgs {
     /// Directory of the journal.
     #[arg(long, alias = "dir", env = "REDTAPE_DIR", value_name = "DIR", default_value = "redtape-journal")]
     from: PathBuf,
+    #[command(flatten)]
+    keys: KeyOptions,
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+impl DirArgs {
+    fn catalog(&self) -> Result<Catalog, Failure> {
+        Catalog::open_with(&self.from, &self.keys.keyring()?).map_err(catalog_failure)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -99,12 +111,32 @@ pub(crate) fn run(command: JournalCommand) -> anyhow::Result<ExitCode> {
         JournalCommand::Mark(args) => mark(&args),
         JournalCommand::Repair(args) => super::repair::run(&args),
         JournalCommand::Prune(args) => super::prune::run(&args),
+        JournalCommand::Keygen(args) => super::keygen::run(&args),
     }
 }
 
 /// A journal that can't be opened, with its exit code.
 pub(crate) fn catalog_failure(error: OpenError) -> Failure {
-    Failure::new(if matches!(error, OpenError::Io { .. }) { IOERR } else { DATAERR }, error)
+    let code = match &error {
+        OpenError::Io { .. } => IOERR,
+        OpenError::Key { fault, .. } => key_code(fault),
+        _ => DATAERR,
+    };
+    Failure::new(code, error)
+}
+
+/// A journal that can't be read, with its exit code.
+pub(crate) fn read_failure(error: ReadError) -> Failure {
+    let code = match &error {
+        ReadError::Key { fault, .. } => key_code(fault),
+        _ => DATAERR,
+    };
+    Failure::new(code, error)
+}
+
+/// A wrong key can't be told from a damaged one.
+fn key_code(fault: &KeyFault) -> u8 {
+    if matches!(fault, KeyFault::Missing(_)) { NOPERM } else { DATAERR }
 }
 
 /// Writes to stdout; a reader that has enough (`| head`) is no error.
@@ -136,7 +168,7 @@ fn mark_name(name: &str) -> Result<String, &'static str> {
 }
 
 fn ls(args: &DirArgs) -> anyhow::Result<ExitCode> {
-    let catalog = Catalog::open(&args.from).map_err(catalog_failure)?;
+    let catalog = args.catalog()?;
     let (windows, gaps, timelines) = (catalog.windows(), catalog.gaps(), catalog.timelines());
     if args.json {
         let value = json!({
@@ -201,7 +233,9 @@ fn ls(args: &DirArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn check(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
-    let report = verify(&args.journal.from, args.deep || !args.quick, |_| {}).map_err(catalog_failure)?;
+    let deep = args.deep || !args.quick;
+    let report =
+        verify_with(&args.journal.from, deep, &args.journal.keys.keyring()?, |_| {}).map_err(catalog_failure)?;
     let mut text = String::new();
     if args.journal.json {
         let problems: Vec<Value> = report
@@ -266,7 +300,7 @@ fn bound(when: &When, catalog: &Catalog) -> anyhow::Result<(Option<Micros>, Opti
 }
 
 fn cat(args: &CatArgs) -> anyhow::Result<ExitCode> {
-    let catalog = Catalog::open(&args.journal.from).map_err(catalog_failure)?;
+    let catalog = args.journal.catalog()?;
     if matches!(args.since, Some(When::Latest)) {
         // Nothing comes after the end.
         return Ok(ExitCode::SUCCESS);
@@ -279,10 +313,10 @@ fn cat(args: &CatArgs) -> anyhow::Result<ExitCode> {
     for timeline in catalog.timelines() {
         let mut after = since_lsn.map_or(Lsn(0), |l| Lsn(l.0.saturating_sub(1)));
         if let Some(ts) = since_ts {
-            after = after.max(catalog.find_cut_by_ts(timeline.id, Micros(ts.0 - 1))?.lsn);
+            after = after.max(catalog.find_cut_by_ts(timeline.id, Micros(ts.0 - 1)).map_err(read_failure)?.lsn);
         }
         for group in catalog.groups(after, timeline.id) {
-            let group = group.map_err(|e| Failure::new(DATAERR, e))?;
+            let group = group.map_err(read_failure)?;
             let last = group.records.last().map_or(Lsn(0), |r| r.lsn);
             if until_ts.is_some_and(|t| group.ts > t) || until_lsn.is_some_and(|l| last > l) || left == 0 {
                 break;
@@ -391,7 +425,7 @@ fn mark(args: &MarkArgs) -> anyhow::Result<ExitCode> {
     let mut ts = Micros::now();
     let deadline = Instant::now() + MARK_TIMEOUT;
     let lsn = loop {
-        let catalog = Catalog::open(dir).map_err(catalog_failure)?;
+        let catalog = args.journal.catalog()?;
         let window = catalog.windows().pop();
         let has_base = window.is_some();
         if let Some(w) = window.filter(|w| w.to >= ts) {
@@ -400,7 +434,7 @@ fn mark(args: &MarkArgs) -> anyhow::Result<ExitCode> {
                 ts = Micros::now();
                 continue;
             }
-            break catalog.find_cut_by_ts(w.timeline, ts)?.lsn;
+            break catalog.find_cut_by_ts(w.timeline, ts).map_err(read_failure)?.lsn;
         }
         if Instant::now() > deadline {
             let what = if has_base {

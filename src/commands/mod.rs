@@ -4,6 +4,7 @@ pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod embedded;
 pub(crate) mod journal;
+pub(crate) mod keygen;
 pub(crate) mod proxy;
 pub(crate) mod prune;
 pub(crate) mod repair;

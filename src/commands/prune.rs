@@ -17,6 +17,7 @@ use redtape_proxy::{ByteSize, Period};
 use serde_json::{Value, json};
 
 use super::journal::{bytes, catalog_failure, count, out};
+use super::settings::KeyOptions;
 use crate::exit::{DATAERR, Failure, IOERR, TEMPFAIL, USAGE};
 
 /// `redtape journal prune`.
@@ -33,6 +34,8 @@ pub(crate) struct PruneArgs {
     #[arg(long, env = "REDTAPE_JOURNAL_MAX_SIZE", value_name = "SIZE")]
     max_size: Option<ByteSize>,
     #[command(flatten)]
+    keys: KeyOptions,
+    #[command(flatten)]
     how: How,
 }
 
@@ -45,6 +48,8 @@ pub(crate) struct RemoveArgs {
     /// Directory of the journal.
     #[arg(long, alias = "from", env = "REDTAPE_DIR", value_name = "DIR", default_value = "redtape-journal")]
     dir: PathBuf,
+    #[command(flatten)]
+    keys: KeyOptions,
     #[command(flatten)]
     how: How,
 }
@@ -69,6 +74,8 @@ pub(crate) fn run(args: &PruneArgs) -> anyhow::Result<ExitCode> {
         let message = "say what to keep: --retention 7d, --max-size 10gb, or both (--plan shows what would go)";
         return Err(Failure::new(USAGE, message).into());
     }
+    // What goes is decided by what stands in clear; keys that can't be used are worth a word all the same.
+    args.keys.keyring()?;
     let now = Micros::now();
     let plan = plan_prune(&args.dir, &retention, now).map_err(failure)?;
     carry_out(&args.dir, &args.how, &plan, || {
@@ -79,6 +86,7 @@ pub(crate) fn run(args: &PruneArgs) -> anyhow::Result<ExitCode> {
 
 /// Removes snapshots by name.
 pub(crate) fn remove(args: &RemoveArgs) -> anyhow::Result<ExitCode> {
+    args.keys.keyring()?;
     let plan = plan_removal(&args.dir, &args.names).map_err(failure)?;
     carry_out(&args.dir, &args.how, &plan, || remove_snapshots(&args.dir, &args.names))
 }

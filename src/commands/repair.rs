@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use redtape_journal::{Catalog, Keyring, OpenError, RepairReport, Span, repair};
+use redtape_journal::{Catalog, OpenError, RepairReport, Span, repair};
 use redtape_restore::point::list_windows;
 use serde_json::{Value, json};
 
 use super::journal::{catalog_failure, count, out};
+use super::settings::KeyOptions;
 use crate::exit::{DATAERR, Failure, USAGE};
 
 /// `redtape journal repair`.
@@ -19,6 +20,8 @@ pub(crate) struct RepairArgs {
     /// Directory of the journal. Nobody may be writing to it.
     #[arg(long, alias = "from", env = "REDTAPE_DIR", value_name = "DIR", default_value = "redtape-journal")]
     dir: PathBuf,
+    #[command(flatten)]
+    keys: KeyOptions,
     /// Show what is wrong and what would be done, and change nothing.
     #[arg(long)]
     plan: bool,
@@ -31,7 +34,7 @@ pub(crate) struct RepairArgs {
 }
 
 pub(crate) fn run(args: &RepairArgs) -> anyhow::Result<ExitCode> {
-    let keyring = Keyring::default();
+    let keyring = args.keys.keyring()?;
     let planned = repair(&args.dir, &keyring, false).map_err(failure)?;
     let sound = planned.faults.is_empty();
     if args.plan || sound {

@@ -16,6 +16,7 @@ use redtape_wire::url::{RedisUrl, Secret};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::journal::count;
+use super::settings::KeyOptions;
 use super::url;
 use crate::exit::{Failure, IOERR, USAGE};
 
@@ -42,6 +43,8 @@ pub(crate) struct RestoreArgs {
     /// Directory of the journal.
     #[arg(long, env = "REDTAPE_DIR", value_name = "DIR")]
     from: PathBuf,
+    #[command(flatten)]
+    journal_keys: KeyOptions,
     /// The moment, inclusive: 2026-11-20T12:00:00.123456Z, @1795176000.5, "10m ago", lsn:N, mark:NAME, latest.
     #[arg(long, value_name = "WHEN")]
     at: When,
@@ -84,6 +87,7 @@ pub(crate) struct RestoreArgs {
 /// Runs the command.
 pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let to = target(&args)?;
+    let keyring = args.journal_keys.keyring()?;
     let OnConflict::Fail = args.on_conflict;
     let globs: Vec<Vec<u8>> = args.keys.into_iter().map(OsStringExt::into_vec).collect();
     let filter = Filter::new(&globs, &args.key_regex, &args.dbs).map_err(|e| Failure::new(USAGE, e))?;
@@ -94,6 +98,7 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::default();
     let request = Request {
         from: args.from,
+        keyring,
         at: args.at,
         to,
         filter,

@@ -12,7 +12,9 @@ use redtape_proxy::ByteSize;
 use serde_json::json;
 
 use super::journal::{bytes, catalog_failure, out};
-use super::settings::{CaptureOptions, FileOption, FollowSettings, HousekeepingOptions, UpstreamTlsOptions};
+use super::settings::{
+    CaptureOptions, FileOption, FollowSettings, HousekeepingOptions, KeyOptions, UpstreamTlsOptions,
+};
 use crate::exit::Failure;
 
 #[derive(Debug, Subcommand)]
@@ -37,6 +39,8 @@ pub(crate) struct CreateArgs {
     #[arg(long, env = "REDTAPE_SNAPSHOT_RATE", value_name = "SIZE")]
     snapshot_rate: Option<ByteSize>,
     #[command(flatten)]
+    keys: KeyOptions,
+    #[command(flatten)]
     upstream_tls: UpstreamTlsOptions,
     #[command(flatten)]
     file: FileOption,
@@ -50,6 +54,8 @@ pub(crate) struct LsArgs {
     /// Directory of the journal.
     #[arg(long, alias = "from", env = "REDTAPE_DIR", value_name = "DIR", default_value = "redtape-journal")]
     dir: PathBuf,
+    #[command(flatten)]
+    keys: KeyOptions,
     /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
@@ -64,10 +70,10 @@ pub(crate) fn run(command: SnapshotCommand) -> anyhow::Result<ExitCode> {
 }
 
 fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
-    let CreateArgs { dir, upstream, snapshot_rate, upstream_tls, file, json } = args;
+    let CreateArgs { dir, upstream, snapshot_rate, keys, upstream_tls, file, json } = args;
     let housekeeping = HousekeepingOptions { snapshot_rate, ..HousekeepingOptions::default() };
     let capture = CaptureOptions { upstream, dir, ..CaptureOptions::default() };
-    let config = FollowSettings { capture, housekeeping, upstream_tls, file }.config("--upstream URL")?;
+    let config = FollowSettings { capture, keys, housekeeping, upstream_tls, file }.config("--upstream URL")?;
     let taken = redtape_proxy::take_snapshot(&config).map_err(|e| Failure::new(e.exit_code(), e))?;
     if json {
         let line = json!({"lsn": taken.lsn.0, "ts": taken.ts.to_string(), "ts_us": taken.ts.0, "bytes": taken.bytes, "timeline": taken.timeline.0});
@@ -85,7 +91,7 @@ fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn ls(args: &LsArgs) -> anyhow::Result<ExitCode> {
-    let catalog = Catalog::open(&args.dir).map_err(catalog_failure)?;
+    let catalog = Catalog::open_with(&args.dir, &args.keys.keyring()?).map_err(catalog_failure)?;
     let mut text = String::new();
     for info in catalog.snapshots() {
         let m = &info.manifest;
@@ -94,7 +100,7 @@ fn ls(args: &LsArgs) -> anyhow::Result<ExitCode> {
         if args.json {
             let line = json!({
                 "lsn": m.lsn.0, "ts": m.ts.to_string(), "ts_us": m.ts.0, "kind": kind, "bytes": m.bytes, "timeline": m.timeline.0,
-                "offset": m.offset.0, "format": m.magic_version, "server_version": m.server_version, "blake3": m.blake3, "file": info.path,
+                "offset": m.offset.0, "format": m.magic_version, "server_version": m.server_version, "key": m.encryption.as_ref().map(|e| &e.key_id), "blake3": m.blake3, "file": info.path,
             });
             text += &format!("{line}\n");
         } else {

@@ -12,7 +12,7 @@ use crate::lease::ReadLease;
 use crate::marks::read_marks;
 use crate::meta::Meta;
 use crate::open::not_a_journal;
-use crate::recover::{check_footer, check_header};
+use crate::recover::{check_footer, check_header, corrupt};
 use crate::seams::{Seam, Seams};
 use crate::segment::footer::Footer;
 use crate::segment::header::{HeaderFault, SegmentHeader};
@@ -178,6 +178,7 @@ fn load_entries(
         match &facts.tail {
             TailFact::Sealed(footer) => {
                 check_footer(&facts, &entry.header, footer)?;
+                entry.check_proof(footer).map_err(|damage| corrupt(&facts, footer.position, damage))?;
                 previous = Some((entry.header.clone(), footer.clone()));
                 entry.seal(footer);
             }
@@ -236,6 +237,11 @@ impl Entry {
         }
     }
 
+    /// Without its key, nothing can be said of a footer.
+    fn check_proof(&self, footer: &Footer) -> Result<(), Damage> {
+        self.sealer.as_ref().map_or(Ok(()), |sealer| footer.check_proof(sealer.as_deref()))
+    }
+
     fn seal(&mut self, footer: &Footer) {
         self.sealed = true;
         self.data_end = footer.blocks_end;
@@ -245,28 +251,31 @@ impl Entry {
 
     /// The same segment as it is now: `file`, just opened, is not the one that the catalog has seen.
     pub(super) fn look_again(&self, file: &File) -> Result<Self, ReadError> {
-        let corrupt = |found: String| ReadError::Corrupt {
+        let changed = |found: String| ReadError::Corrupt {
             file: self.path.clone(),
             offset: 0,
             span: Span { from_lsn: self.header.first_lsn, ..Span::default() },
             damage: Box::new(Damage::new("the segment that was here, or its packed copy", found)),
         };
         let name = SegmentName { first_lsn: self.header.first_lsn, timeline: self.header.timeline.id };
-        let facts = load_open_segment(file, name, &self.path, true).map_err(|e| corrupt(e.to_string()))?;
-        let whole = facts.header.as_ref().map_err(|fault| corrupt(format!("{fault:?}")))?;
+        let facts = load_open_segment(file, name, &self.path, true).map_err(|e| changed(e.to_string()))?;
+        let whole = facts.header.as_ref().map_err(|fault| changed(format!("{fault:?}")))?;
         let original = |header: &SegmentHeader| SegmentHeader { packed: false, cipher: None, ..header.clone() };
         // Begun anew when the keys changed, a segment without a record says later where it begins.
         let began = whole.header.first_lsn == self.header.first_lsn && whole.header.timeline == self.header.timeline;
         let same = began && whole.header.prev_digest == self.header.prev_digest;
         if !same && original(&whole.header) != original(&self.header) {
-            return Err(corrupt("a segment of another history".to_owned()));
+            return Err(changed("a segment of another history".to_owned()));
         }
         let mut entry = Self::begin(&facts, whole, &self.keyring);
         match &facts.tail {
-            TailFact::Sealed(footer) => entry.seal(footer),
+            TailFact::Sealed(footer) => {
+                entry.check_proof(footer).map_err(|damage| changed(damage.found))?;
+                entry.seal(footer);
+            }
             TailFact::Open(scan) => entry.fill(scan, true, &mut Vec::new()),
-            TailFact::BadFooter { damage, .. } => return Err(corrupt(damage.found.clone())),
-            TailFact::Unknown => return Err(corrupt("nothing".to_owned())),
+            TailFact::BadFooter { damage, .. } => return Err(changed(damage.found.clone())),
+            TailFact::Unknown => return Err(changed("nothing".to_owned())),
         }
         entry.until = Some(self.tally.reach.next_lsn);
         Ok(entry)

@@ -165,6 +165,14 @@ impl Catalog {
         load::load(dir.as_ref(), keyring)
     }
 
+    /// Whether the end of the journal can be read with the keys given: who can't must not add to it.
+    pub fn check_keys(&self) -> Result<(), OpenError> {
+        match self.entries.last().map(|last| (&last.path, &last.sealer)) {
+            Some((file, Err(fault))) => Err(OpenError::Key { file: file.clone(), fault: fault.clone() }),
+            _ => Ok(()),
+        }
+    }
+
     /// Which journal this is.
     pub fn meta(&self) -> &Meta {
         &self.meta

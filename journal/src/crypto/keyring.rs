@@ -6,13 +6,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base64::Engine as _;
-use ring::aead::{Aad, Nonce};
-
 use crate::meta::unhex;
+use crate::open::random;
+use base64::Engine as _;
 
-use super::{KEY_LEN, Random, Sealer, WRAP_NONCE_LEN, WRAPPED_LEN, Wrapped, aes, new_data_key};
+use super::{KEY_LEN, Random, Sealer, WRAPPED_LEN, Wrapped, new_data_key};
 
+/// The environment variable that may hold keys; it must not be handed on to other processes.
+pub const KEYS_VARIABLE: &str = "REDTAPE_JOURNAL_KEYS";
 /// Longest id of a key.
 const MAX_ID: usize = 64;
 /// Rights that nobody but owner and group may have.
@@ -45,6 +46,20 @@ pub enum KeyringError {
         /// What is wrong.
         what: &'static str,
     },
+    /// In one of several files.
+    #[error("the key file {}: {fault}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: Box<KeyringError>,
+    },
+    /// Two keys have the same id.
+    #[error("there are two different keys with the id `{0}`; an id must name one key for good")]
+    Twice(String),
+    /// More than one is to be the current one.
+    #[error("both `{0}` and `{1}` are marked with `*`; only one key can encrypt what is written")]
+    TwoMarked(String, String),
     /// There is no key at all.
     #[error("no key is given; each is `id:key`, the key being 32 bytes as 64 hex digits or in base64")]
     Empty,
@@ -54,7 +69,9 @@ pub enum KeyringError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFault {
     /// Its key is not there.
-    #[error("it is encrypted with key `{0}`, which is not among the keys given; add that key")]
+    #[error(
+        "it is encrypted with key `{0}`, which is not among the keys given; give its file with --journal-key-file FILE, or the key itself in REDTAPE_JOURNAL_KEYS"
+    )]
     Missing(String),
     /// There is a key with that id, and it is another one.
     #[error("it is encrypted with another key than the `{0}` that was given, or it is damaged")]
@@ -63,10 +80,12 @@ pub enum KeyFault {
 
 /// Keys by their ids; one of them encrypts what is written, all decrypt. Without keys, what is written is not
 /// encrypted.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Keyring {
     keys: Arc<[(String, [u8; KEY_LEN])]>,
     current: usize,
+    /// The current one is marked as such, and not only the last one.
+    marked: bool,
 }
 
 impl fmt::Debug for Keyring {
@@ -100,7 +119,7 @@ impl Keyring {
             keys.push((id.to_owned(), decode(key.trim()).ok_or_else(|| wrong("it is not a key"))?));
         }
         let last = keys.len().checked_sub(1).ok_or(KeyringError::Empty)?;
-        Ok(Self { keys: keys.into(), current: marked.unwrap_or(last) })
+        Ok(Self { keys: keys.into(), current: marked.unwrap_or(last), marked: marked.is_some() })
     }
 
     /// Reads a key file, which must not be open to all users.
@@ -111,7 +130,48 @@ impl Keyring {
         if mode & OTHERS != 0 {
             return Err(KeyringError::OpenToAll { path: path.to_owned(), mode });
         }
-        Self::parse(&std::fs::read_to_string(path).map_err(io_error)?)
+        let wrong = |fault| KeyringError::File { path: path.to_owned(), fault: Box::new(fault) };
+        Self::parse(&std::fs::read_to_string(path).map_err(io_error)?).map_err(wrong)
+    }
+
+    /// Adds the keys of another ring. Its current key becomes that of both, unless only this one's is marked with `*`.
+    pub fn and(self, other: &Self) -> Result<Self, KeyringError> {
+        let (Some(mine), Some(theirs)) = (self.current(), other.current()) else {
+            return Ok(if self.keys.is_empty() { other.clone() } else { self });
+        };
+        if self.marked && other.marked && mine != theirs {
+            return Err(KeyringError::TwoMarked(mine.to_owned(), theirs.to_owned()));
+        }
+        let current = if self.marked { mine } else { theirs };
+        let mut keys = self.keys.to_vec();
+        for (id, key) in other.keys.iter() {
+            match keys.iter().find(|(known, _)| known == id) {
+                None => keys.push((id.clone(), *key)),
+                Some((_, known)) if known == key => {}
+                Some(_) => return Err(KeyringError::Twice(id.clone())),
+            }
+        }
+        let current = keys.iter().position(|(id, _)| id == current).unwrap_or_default();
+        Ok(Self { current, marked: self.marked || other.marked, keys: keys.into() })
+    }
+
+    /// A new key, drawn by the kernel, as a line of a key file.
+    pub fn new_line(id: &str) -> io::Result<String> {
+        let key = new_data_key(random)?;
+        Ok(format!("{id}:{}\n", base64::engine::general_purpose::STANDARD.encode(key)))
+    }
+
+    /// The ids of all keys.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(|(id, _)| id.as_str())
+    }
+
+    /// Whether it still has the key with which the other one encrypts; else the id of that.
+    pub fn keeps_current_of(&self, other: &Self) -> Result<(), String> {
+        match other.keys.get(other.current) {
+            Some(current) if !self.keys.contains(current) => Err(current.0.clone()),
+            _ => Ok(()),
+        }
     }
 
     /// The id of the key that encrypts what is written.
@@ -122,24 +182,15 @@ impl Keyring {
     /// A new data key for a file that begins with `place`, wrapped with the current key.
     pub(crate) fn new_sealer(&self, random: Random, place: &[u8]) -> io::Result<Option<(Sealer, Wrapped)>> {
         let data_key = new_data_key(random)?;
-        Ok(self.wrap(&data_key, random, place)?.map(|wrapped| (Sealer::new(&data_key), wrapped)))
+        Ok(self.wrap(&data_key, place).map(|wrapped| (Sealer::new(&data_key), wrapped)))
     }
 
-    /// Wraps a data key with the current key, under a random nonce.
-    pub(crate) fn wrap(&self, data_key: &[u8; KEY_LEN], random: Random, place: &[u8]) -> io::Result<Option<Wrapped>> {
-        let Some((id, key)) = self.keys.get(self.current) else { return Ok(None) };
+    /// Wraps a data key with the current key, if there is one.
+    pub(crate) fn wrap(&self, data_key: &[u8; KEY_LEN], place: &[u8]) -> Option<Wrapped> {
+        let (id, key) = self.keys.get(self.current)?;
         let mut bytes = [0; WRAPPED_LEN];
-        let (nonce, rest) = bytes.split_at_mut(WRAP_NONCE_LEN);
-        random(nonce)?;
-        let (wrapped, tag) = rest.split_at_mut(KEY_LEN);
-        wrapped.copy_from_slice(data_key);
-        let sealed = Nonce::try_assume_unique_for_key(nonce)
-            .ok()
-            .zip(aes(key))
-            .and_then(|(nonce, key)| key.seal_in_place_separate_tag(nonce, Aad::from(place), wrapped).ok());
-        let sealed = sealed.ok_or_else(|| io::Error::other("a data key can't be wrapped"))?;
-        tag.copy_from_slice(sealed.as_ref());
-        Ok(Some(Wrapped { key_id: id.clone(), bytes }))
+        bytes.copy_from_slice(&Sealer::of_data_keys(key).seal(place, data_key));
+        Some(Wrapped { key_id: id.clone(), bytes })
     }
 
     /// The data key of a file that begins with `place`.
@@ -147,13 +198,8 @@ impl Keyring {
         let id = &wrapped.key_id;
         let found = self.keys.iter().find(|(known, _)| known == id);
         let (_, key) = found.ok_or_else(|| KeyFault::Missing(id.clone()))?;
-        let (nonce, sealed) = wrapped.bytes.split_at(WRAP_NONCE_LEN);
-        let mut sealed = sealed.to_vec();
-        let opened = Nonce::try_assume_unique_for_key(nonce)
-            .ok()
-            .zip(aes(key))
-            .and_then(|(nonce, key)| key.open_in_place(nonce, Aad::from(place), &mut sealed).ok());
-        let data_key = opened.and_then(|data_key| data_key.first_chunk::<KEY_LEN>());
+        let data_key = Sealer::of_data_keys(key).open(place, &wrapped.bytes);
+        let data_key = data_key.as_deref().and_then(<[u8]>::first_chunk::<KEY_LEN>);
         data_key.map(Sealer::new).ok_or_else(|| KeyFault::Wrong(id.clone()))
     }
 }

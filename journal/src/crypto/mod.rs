@@ -9,7 +9,11 @@
 //! keyed hash of the piece itself and of where it stands. So no key is ever used for two pieces, and no
 //! nonce can repeat under one key, whatever happens to the process: a crash, a torn tail that is written again, a
 //! machine that is copied while it runs. Only the same bytes in the same place of the same file are encrypted
-//! alike. There is no counter, so there is none to be lost.
+//! alike. There is no counter, so there is none to be lost. A data key is wrapped in the same way, so that two copies of a
+//! machine whose kernels draw the same "random" bytes do no harm either.
+//!
+//! A footer of an encrypted segment carries a **proof**, a keyed hash of all its fields: who has no key can't cut blocks off
+//! a sealed segment and compute a footer that fits.
 //!
 //! What stays in clear: LSNs, times, offsets, sizes, the timeline's source and reason, names of marks.
 
@@ -19,7 +23,7 @@ mod tests;
 
 use std::fmt;
 
-pub use keyring::{KeyFault, Keyring, KeyringError};
+pub use keyring::{KEYS_VARIABLE, KeyFault, Keyring, KeyringError};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 /// Size of all keys.
@@ -28,10 +32,10 @@ const SALT_LEN: usize = 24;
 const TAG_LEN: usize = 16;
 /// How much longer a piece is when it is encrypted: salt before, tag behind.
 pub(crate) const OVERHEAD: usize = SALT_LEN + TAG_LEN;
-/// Nonce under which a data key is wrapped: random, as an operator's key wraps few of them.
-const WRAP_NONCE_LEN: usize = 12;
-/// Size of a wrapped data key: nonce, key, tag.
-pub(crate) const WRAPPED_LEN: usize = WRAP_NONCE_LEN + KEY_LEN + TAG_LEN;
+/// Size of a wrapped data key: a piece, too.
+pub(crate) const WRAPPED_LEN: usize = KEY_LEN + OVERHEAD;
+/// Size of a footer's proof.
+pub(crate) const PROOF_LEN: usize = 32;
 
 /// Fills a buffer with random bytes; fixed in tests.
 pub(crate) type Random = fn(&mut [u8]) -> std::io::Result<()>;
@@ -43,11 +47,12 @@ pub(crate) struct Wrapped {
     pub(crate) bytes: [u8; WRAPPED_LEN],
 }
 
-/// Encrypts and decrypts the pieces of one file.
+/// Encrypts and decrypts the pieces of one file, or the data keys of one operator's key.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Sealer {
     salts: [u8; KEY_LEN],
     keys: [u8; KEY_LEN],
+    proofs: [u8; KEY_LEN],
 }
 
 impl fmt::Debug for Sealer {
@@ -65,7 +70,23 @@ impl Sealer {
         Self {
             salts: blake3::derive_key("redtape journal 1, salts of pieces", data_key),
             keys: blake3::derive_key("redtape journal 1, keys of pieces", data_key),
+            proofs: blake3::derive_key("redtape journal 1, proofs of footers", data_key),
         }
+    }
+
+    /// Wraps data keys with an operator's key.
+    fn of_data_keys(operators: &[u8; KEY_LEN]) -> Self {
+        Self {
+            salts: blake3::derive_key("redtape journal 1, salts of data keys", operators),
+            keys: blake3::derive_key("redtape journal 1, keys of data keys", operators),
+            // It proves nothing.
+            proofs: [0; KEY_LEN],
+        }
+    }
+
+    /// What only somebody with the data key can say of these bytes.
+    pub(crate) fn prove(&self, bytes: &[u8]) -> [u8; PROOF_LEN] {
+        *blake3::keyed_hash(&self.proofs, bytes).as_bytes()
     }
 
     /// The key of the piece with this salt. It is used for this piece alone, so its nonce is zero.

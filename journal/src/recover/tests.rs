@@ -57,6 +57,7 @@ fn sealed(records: u64, digest: u8) -> impl FnOnce(&SegmentHeader) -> TailFact {
             blocks_end: 900,
             position: 900,
             segment_tag: 5,
+            proof: None,
         })
     }
 }

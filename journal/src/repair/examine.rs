@@ -166,10 +166,16 @@ impl Examined {
                 self.claims = self.claims.max(footer.tally.reach.next_lsn);
                 let digest = hash_file(file, footer.position)?;
                 let fits = self.runs.len() == 1 && self.runs[0].tally == footer.tally;
+                let proven = match &self.sealer {
+                    Ok(sealer) => footer.check_proof(sealer.as_deref()).is_ok(),
+                    Err(_) => footer.proof.is_some(),
+                };
                 if let Some((at, damage)) = torn {
                     self.fault(at, damage.to_string());
                 } else if right && !fits {
                     self.fault(footer.position, "the footer's sums or index don't fit the blocks");
+                } else if right && !proven {
+                    self.fault(footer.position, "somebody without its key has written the footer");
                 } else if right && digest.as_bytes() != &footer.digest {
                     self.fault(footer.blocks_end, "it is not as it was written: its digest is another");
                 } else if right {

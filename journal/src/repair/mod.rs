@@ -15,7 +15,6 @@ mod plan;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 pub use examine::Fault;
@@ -33,9 +32,8 @@ use crate::open::not_a_journal;
 use crate::seams::Seams;
 use crate::segment::header::TimelineFacts;
 use crate::segment::load::{list_segments, load_segment};
-use crate::snapshot::{SnapshotInfo, SnapshotKind, list_snapshots};
+use crate::snapshot::{SnapshotInfo, SnapshotKind, list_snapshots_of};
 use crate::types::{Lsn, TimelineId};
-use crate::verify::hash_file;
 
 /// What was found, and what was done or would be.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -64,7 +62,7 @@ pub fn repair(dir: impl AsRef<Path>, keyring: &Keyring, act: bool) -> Result<Rep
     let _reading = (!act && known_meta).then(|| ReadLease::take(&dir));
     let journal_id = meta.id().unwrap_or_default();
 
-    let snapshots = snapshots(&dir, &mut report)?;
+    let snapshots = snapshots(&dir, &meta.journal_id, keyring, &mut report)?;
     let timelines = timelines(&dir, journal_id, &snapshots.right)?;
     let known = Known { journal_id, timelines: &timelines, keyring };
     let mut files: Vec<Examined> = Vec::new();
@@ -172,8 +170,13 @@ struct Snapshots {
     wrong: Vec<PathBuf>,
 }
 
-fn snapshots(dir: &Directory, report: &mut RepairReport) -> Result<Snapshots, OpenError> {
-    let listed = list_snapshots(dir)?;
+fn snapshots(
+    dir: &Directory,
+    journal_id: &str,
+    keyring: &Keyring,
+    report: &mut RepairReport,
+) -> Result<Snapshots, OpenError> {
+    let listed = list_snapshots_of(dir, journal_id)?;
     let mut found = Snapshots { right: Vec::new(), wrong: Vec::new() };
     let mut wrong = |file: &Path, what: String, found: &mut Snapshots| {
         report.faults.push(Fault { file: file.to_owned(), offset: 0, what });
@@ -188,13 +191,9 @@ fn snapshots(dir: &Directory, report: &mut RepairReport) -> Result<Snapshots, Op
         wrong(&path, what, &mut found);
     }
     for info in listed.whole {
-        let digest = File::open(&info.path).and_then(|file| hash_file(&file, u64::MAX));
-        let digest = digest.map_err(OpenError::io("read", &info.path))?;
-        if digest.to_hex().as_str() == info.manifest.blake3 {
-            found.right.push(info);
-        } else {
-            let what = format!("expected BLAKE3 {}, found {digest}", info.manifest.blake3);
-            wrong(&info.path, what, &mut found);
+        match info.health(keyring)?.damage {
+            None => found.right.push(info),
+            Some((_, what)) => wrong(&info.path, what, &mut found),
         }
     }
     Ok(found)

@@ -3,8 +3,9 @@
 //!
 //! A footer is found from the end of the file (length and magic are its last bytes). `position` and
 //! `segment_tag` bind it to its place, so that the last bytes of somebody's value are never taken
-//! for one.
+//! for one. In an encrypted segment it ends with a proof that its writer had the data key.
 
+use crate::crypto::{PROOF_LEN, Sealer};
 use crate::encoding::Cursor;
 use crate::error::Damage;
 use crate::filter::{PLACE_LEN, Place, Places};
@@ -21,7 +22,7 @@ pub(crate) const TAIL_LEN: usize = 16;
 pub(crate) const MIN_FOOTER_LEN: usize = 100 + 32 + TAIL_LEN;
 /// Bit 0 of the flags.
 const FLAG_FILTERS: u32 = 1;
-/// Bit 1: their pages are encrypted.
+/// Bit 1: their pages are encrypted, and there is a proof.
 const FLAG_SEALED: u32 = 2;
 const INDEX_ENTRY_LEN: usize = 32;
 
@@ -38,20 +39,48 @@ pub(crate) struct Footer {
     /// Where the footer begins.
     pub(crate) position: u64,
     pub(crate) segment_tag: u32,
+    /// In an encrypted segment, see [`Footer::prove`].
+    pub(crate) proof: Option<[u8; PROOF_LEN]>,
 }
 
 impl Footer {
     fn flags(&self) -> u32 {
-        match &self.filters {
-            None => 0,
-            Some(places) => FLAG_FILTERS | if places.sealed { FLAG_SEALED } else { 0 },
+        let filters = if self.filters.is_some() { FLAG_FILTERS } else { 0 };
+        let sealed = if self.proof.is_some() { FLAG_SEALED } else { 0 };
+        filters | sealed
+    }
+
+    /// Puts in the proof that it was written by somebody with the segment's data key.
+    pub(crate) fn prove(&mut self, sealer: Option<&Sealer>) {
+        // It is part of what the flags say.
+        self.proof = sealer.map(|_| [0; PROOF_LEN]);
+        self.proof = sealer.map(|sealer| sealer.prove(&self.encode_unproven()));
+    }
+
+    /// Whether its proof is right.
+    pub(crate) fn check_proof(&self, sealer: Option<&Sealer>) -> Result<(), Damage> {
+        if self.proof == sealer.map(|sealer| sealer.prove(&self.encode_unproven())) {
+            return Ok(());
         }
+        Err(Damage::new("a footer that was written with the segment's data key", "another one"))
     }
 
     /// Encodes the footer with its tail.
     pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = self.encode_unproven();
+        out.extend(self.proof.iter().flatten());
+        let len = out.len() + TAIL_LEN;
+        out.extend_from_slice(&(len as u32).to_le_bytes());
+        let crc = crc32c::crc32c(&out);
+        out.extend_from_slice(&crc.to_le_bytes());
+        out.extend_from_slice(&TAIL_MAGIC);
+        out
+    }
+
+    /// All that the proof is over.
+    fn encode_unproven(&self) -> Vec<u8> {
         let t = &self.tally;
-        let len = footer_len(t.index.len(), self.filters.is_some());
+        let len = footer_len(t.index.len(), self.filters.is_some(), self.proof.is_some());
         let mut out = Vec::with_capacity(len);
         out.extend_from_slice(&FOOTER_MAGIC);
         out.extend_from_slice(&self.position.to_le_bytes());
@@ -78,10 +107,6 @@ impl Footer {
             std::iter::once(&filters.all).chain(&filters.intervals).for_each(|place| place.encode(&mut out));
         }
         out.extend_from_slice(&self.digest);
-        out.extend_from_slice(&(len as u32).to_le_bytes());
-        let crc = crc32c::crc32c(&out);
-        out.extend_from_slice(&crc.to_le_bytes());
-        out.extend_from_slice(&TAIL_MAGIC);
         out
     }
 
@@ -126,12 +151,13 @@ impl Footer {
         let end_db = c.u32()?;
         let entries = c.u32()? as usize;
         let flags = c.u32()?;
-        if ![0, FLAG_FILTERS, FLAG_FILTERS | FLAG_SEALED].contains(&flags) {
-            return Err(Damage::new("footer flags 0, 1 or 3", format!("{flags:#x}")));
+        if flags & !(FLAG_FILTERS | FLAG_SEALED) != 0 {
+            return Err(Damage::new("footer flags 0 to 3", format!("{flags:#x}")));
         }
+        let sealed = flags & FLAG_SEALED != 0;
         let with_filters = flags & FLAG_FILTERS != 0;
         let blocks_end = c.u64()?;
-        if bytes.len() != footer_len(entries, with_filters) {
+        if bytes.len() != footer_len(entries, with_filters, sealed) {
             return Err(Damage::new(
                 format!("a footer with {entries} index entries"),
                 format!("{} bytes", bytes.len()),
@@ -143,15 +169,13 @@ impl Footer {
             let reach = Reach { next_lsn: Lsn(c.u64()?), last_ts: Micros(c.i64()?), end_offset: ReplOffset(c.u64()?) };
             index.push(IndexEntry { position, reach });
         }
-        let filters = if with_filters {
-            Some(decode_places(&mut c, entries, blocks_end..position, flags & FLAG_SEALED != 0)?)
-        } else {
-            None
-        };
+        let filters =
+            if with_filters { Some(decode_places(&mut c, entries, blocks_end..position, sealed)?) } else { None };
         if !with_filters && blocks_end != position {
             return Err(Damage::new("a footer behind the blocks", format!("blocks that end at {blocks_end}")));
         }
         let digest = c.array()?;
+        let proof = if sealed { Some(c.array()?) } else { None };
         let next_lsn = last_lsn
             .checked_add(1)
             .map(Lsn)
@@ -172,14 +196,16 @@ impl Footer {
             blocks_end,
             position,
             segment_tag,
+            proof,
         })
     }
 }
 
 /// Size of a footer with so many index entries.
-fn footer_len(entries: usize, with_filters: bool) -> usize {
+fn footer_len(entries: usize, with_filters: bool, sealed: bool) -> usize {
+    let proof = if sealed { PROOF_LEN } else { 0 };
     let places = if with_filters { entries.saturating_add(1).saturating_mul(PLACE_LEN) } else { 0 };
-    MIN_FOOTER_LEN.saturating_add(entries.saturating_mul(INDEX_ENTRY_LEN)).saturating_add(places)
+    (MIN_FOOTER_LEN + proof).saturating_add(entries.saturating_mul(INDEX_ENTRY_LEN)).saturating_add(places)
 }
 
 /// Filters follow each other from the last block to the footer, without a gap.

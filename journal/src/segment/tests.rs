@@ -55,6 +55,7 @@ fn footer() -> Footer {
         blocks_end: 900,
         position: 972,
         segment_tag: 0xdead_beef,
+        proof: None,
     }
 }
 

@@ -65,12 +65,15 @@ impl ChunkWriter {
 pub struct SnapshotReader {
     file: File,
     sealed: Option<ChunkReader>,
+    hasher: blake3::Hasher,
 }
 
 #[derive(Debug)]
 struct ChunkReader {
     sealer: Sealer,
     number: u64,
+    /// Where the last chunk begins.
+    position: u64,
     /// Bytes of the file that are still to come.
     left: u64,
     content: Vec<u8>,
@@ -81,19 +84,38 @@ struct ChunkReader {
 impl SnapshotReader {
     /// `bytes` is the size that the file must have.
     pub(super) fn new(file: File, sealer: Option<Sealer>, bytes: u64) -> Self {
-        let reader =
-            |sealer| ChunkReader { sealer, number: 0, left: bytes, content: Vec::new(), given: 0, ended: false };
-        Self { file, sealed: sealer.map(reader) }
+        let reader = |sealer| ChunkReader {
+            sealer,
+            number: 0,
+            position: 0,
+            left: bytes,
+            content: Vec::new(),
+            given: 0,
+            ended: false,
+        };
+        Self { file, sealed: sealer.map(reader), hasher: blake3::Hasher::new() }
+    }
+
+    /// Where in the file the chunk begins that was read last, or could not be read; 0 without encryption.
+    pub(crate) fn chunk_position(&self) -> u64 {
+        self.sealed.as_ref().map_or(0, |chunks| chunks.position)
+    }
+
+    /// BLAKE3 of the file as far as it was read, as in the manifest: 64 hex digits.
+    pub fn digest(&self) -> String {
+        self.hasher.finalize().to_hex().to_string()
     }
 }
 
 impl ChunkReader {
-    fn next_chunk(&mut self, file: &mut File) -> io::Result<()> {
+    fn next_chunk(&mut self, file: &mut File, hasher: &mut blake3::Hasher) -> io::Result<()> {
         let len = self.left.min((CHUNK_BYTES + OVERHEAD) as u64);
         self.left -= len;
+        self.position = self.number * (CHUNK_BYTES + OVERHEAD) as u64;
         let last = self.left == 0;
         let mut sealed = vec![0; len as usize];
         file.read_exact(&mut sealed)?;
+        hasher.update(&sealed);
         let wrong = || {
             let what = format!("chunk {} of the snapshot is damaged, not in its place, or not all there", self.number);
             io::Error::new(io::ErrorKind::InvalidData, what)
@@ -108,9 +130,13 @@ impl ChunkReader {
 
 impl Read for SnapshotReader {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let Some(chunks) = &mut self.sealed else { return self.file.read(out) };
+        let Some(chunks) = &mut self.sealed else {
+            let n = self.file.read(out)?;
+            self.hasher.update(&out[..n]);
+            return Ok(n);
+        };
         while chunks.given == chunks.content.len() && !chunks.ended {
-            chunks.next_chunk(&mut self.file)?;
+            chunks.next_chunk(&mut self.file, &mut self.hasher)?;
         }
         let n = out.len().min(chunks.content.len() - chunks.given);
         out[..n].copy_from_slice(&chunks.content[chunks.given..chunks.given + n]);

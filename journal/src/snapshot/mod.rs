@@ -14,19 +14,26 @@ use std::path::PathBuf;
 pub use chunks::SnapshotReader;
 use serde::{Deserialize, Serialize};
 pub use store::SnapshotWriter;
-pub(crate) use store::{RETIRED, clean_snapshots, list_snapshots};
+pub(crate) use store::{RETIRED, clean_snapshots, list_snapshots, list_snapshots_of};
 
 use crate::crypto::{KeyFault, Keyring, Sealer, Wrapped};
 use crate::error::OpenError;
 use crate::meta::unhex;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
+use crate::verify::hash_file;
+
+/// How pretty JSON ends.
+const JSON_END: &str = "\n}";
+/// What stands around a manifest's checksum.
+const CHECKSUM_BEGIN: &str = ",\n  \"crc32c\": \"";
+const CHECKSUM_END: &str = "\"\n}";
 
 /// How a snapshot is encrypted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotEncryption {
     /// Id of the operator's key.
     pub key_id: String,
-    /// The data key, wrapped, 120 hex digits.
+    /// The data key, wrapped, 144 hex digits.
     pub wrapped_key: String,
 }
 
@@ -45,6 +52,9 @@ pub enum SnapshotKind {
 /// What is known of a snapshot; stored beside it as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotManifest {
+    /// Which journal it belongs to; filled in by [`SnapshotWriter::commit`].
+    #[serde(default)]
+    pub journal_id: String,
     /// It holds the effects of everything up to this LSN and of nothing after it.
     pub lsn: Lsn,
     /// Timeline to which it belongs.
@@ -94,15 +104,79 @@ pub struct SnapshotInfo {
 
 impl SnapshotManifest {
     /// What the wrapped data key is bound to.
-    fn place(&self) -> [u8; 16] {
-        let mut place = *b"RTSM\0\0\0\0\0\0\0\0\0\0\0\0";
-        place[4..12].copy_from_slice(&self.lsn.0.to_le_bytes());
-        place[12..].copy_from_slice(&self.timeline.0.to_le_bytes());
+    fn place(&self) -> Vec<u8> {
+        let mut place = b"RTSM".to_vec();
+        place.extend_from_slice(self.journal_id.as_bytes());
+        place.extend_from_slice(&self.lsn.0.to_le_bytes());
+        place.extend_from_slice(&self.timeline.0.to_le_bytes());
+        place.extend_from_slice(&self.offset.0.to_le_bytes());
+        place.extend_from_slice(&self.ts.0.to_le_bytes());
         place
+    }
+
+    /// How its file's name begins, and ends unless there is another one of the same place.
+    fn stem(&self) -> String {
+        format!("{:020}-{:06}", self.lsn.0, self.timeline.0)
+    }
+
+    /// As it is stored: a JSON object whose last member is the checksum of everything before.
+    pub(crate) fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        let mut json = serde_json::to_vec_pretty(self)?;
+        json.truncate(json.len() - JSON_END.len());
+        let crc = crc32c::crc32c(&json);
+        json.extend_from_slice(format!("{CHECKSUM_BEGIN}{crc:08x}{CHECKSUM_END}").as_bytes());
+        Ok(json)
+    }
+
+    /// Reads what was stored; an error says what is wrong with it.
+    fn from_json(json: &[u8]) -> Result<Self, String> {
+        let at = json.len().checked_sub(CHECKSUM_BEGIN.len() + 8 + CHECKSUM_END.len());
+        let (before, checksum) = json.split_at(at.ok_or_else(|| format!("has only {} bytes", json.len()))?);
+        let crc = crc32c::crc32c(before);
+        if checksum != format!("{CHECKSUM_BEGIN}{crc:08x}{CHECKSUM_END}").as_bytes() {
+            return Err(format!("does not end with its checksum {crc:08x}"));
+        }
+        serde_json::from_slice(json).map_err(|e| format!("is no manifest: {e}"))
     }
 }
 
+/// What reading a snapshot has shown.
+#[derive(Debug)]
+pub(crate) struct Health {
+    /// Where it is damaged, and how.
+    pub(crate) damage: Option<(u64, String)>,
+    /// Why its contents could not be looked at; then only its digest was compared.
+    pub(crate) unseen: Option<KeyFault>,
+}
+
 impl SnapshotInfo {
+    /// Reads all of it.
+    pub(crate) fn health(&self, keyring: &Keyring) -> Result<Health, OpenError> {
+        let path = &self.path;
+        let found = |damage| Health { damage, unseen: None };
+        let mut unseen = None;
+        let digest = match self.open(keyring) {
+            Ok(mut reader) => match std::io::copy(&mut reader, &mut std::io::sink()) {
+                Ok(_) => reader.digest(),
+                // Who can compute digests can't encrypt.
+                Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
+                    return Ok(found(Some((reader.chunk_position(), e.to_string()))));
+                }
+                Err(e) => return Err(OpenError::io("read", path)(e)),
+            },
+            Err(OpenError::Key { fault: KeyFault::Missing(id), .. }) => {
+                unseen = Some(KeyFault::Missing(id));
+                let hashed = std::fs::File::open(path).and_then(|file| hash_file(&file, u64::MAX));
+                hashed.map_err(OpenError::io("read", path))?.to_hex().to_string()
+            }
+            Err(OpenError::Key { fault, .. }) => return Ok(found(Some((0, fault.to_string())))),
+            Err(other) => return Err(other),
+        };
+        let expected = &self.manifest.blake3;
+        let damage = (digest != *expected).then(|| (0, format!("expected BLAKE3 {expected}, found {digest}")));
+        Ok(Health { damage, unseen })
+    }
+
     /// Opens the file to read what was written into it.
     pub fn open(&self, keyring: &Keyring) -> Result<SnapshotReader, OpenError> {
         let sealer = match &self.manifest.encryption {

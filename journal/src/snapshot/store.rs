@@ -19,7 +19,7 @@ use super::{SnapshotEncryption, SnapshotInfo, SnapshotManifest};
 use crate::crypto::{KEY_LEN, Keyring, Random, Sealer, Wrapped, new_data_key};
 use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir, write_atomically};
 use crate::error::{OpenError, StoreError};
-use crate::meta::hex;
+use crate::meta::{Meta, hex};
 use crate::open::random;
 use crate::types::TimelineId;
 
@@ -38,7 +38,6 @@ pub struct SnapshotWriter {
     chunks: Option<ChunkWriter>,
     /// The data key, until it can be wrapped: that binds it to what only the manifest says.
     data_key: Option<([u8; KEY_LEN], Keyring)>,
-    random: Random,
 }
 
 impl SnapshotWriter {
@@ -77,7 +76,7 @@ impl SnapshotWriter {
             data_key = Some((key, keyring.clone()));
         }
         let chunks = data_key.as_ref().map(|(key, _)| ChunkWriter::new(Sealer::new(key)));
-        Ok(Self { dir, file, hasher: blake3::Hasher::new(), bytes: 0, stored: 0, chunks, data_key, random })
+        Ok(Self { dir, file, hasher: blake3::Hasher::new(), bytes: 0, stored: 0, chunks, data_key })
     }
 
     /// Appends to the file.
@@ -110,11 +109,10 @@ impl SnapshotWriter {
             chunks.finish(&mut sealed);
             self.store(&sealed)?;
         }
+        manifest.journal_id = journal_id(&self.dir).map_err(StoreError::io("read the id of", self.dir.root()))?;
         manifest.encryption = None;
         if let Some((data_key, keyring)) = &self.data_key {
-            let wrapped = keyring
-                .wrap(data_key, self.random, &manifest.place())
-                .map_err(StoreError::io("wrap the key of", self.file.path()))?;
+            let wrapped = keyring.wrap(data_key, &manifest.place());
             manifest.encryption =
                 wrapped.map(|Wrapped { key_id, bytes }| SnapshotEncryption { key_id, wrapped_key: hex(&bytes) });
         }
@@ -125,8 +123,7 @@ impl SnapshotWriter {
         let path = reserve_name(&self.dir.snapshots(), &manifest).map_err(StoreError::io("name", &temporary))?;
         // The lock moves with the file; `_file` holds it until the manifest is there.
         let _file = self.file.persist(&path).map_err(|e| StoreError::io("rename", &temporary)(e.error))?;
-        let json =
-            serde_json::to_vec_pretty(&manifest).map_err(|e| StoreError::io("encode", &path)(io::Error::other(e)))?;
+        let json = manifest.to_json().map_err(|e| StoreError::io("encode", &path)(io::Error::other(e)))?;
         sync_dir(&self.dir.snapshots()).map_err(StoreError::io("sync", self.dir.snapshots()))?;
         let beside = path.with_extension("json");
         write_atomically(&beside, &json).map_err(StoreError::io("write", &beside))?;
@@ -134,9 +131,15 @@ impl SnapshotWriter {
     }
 }
 
+/// The id of the journal in which a snapshot is; empty before there is one.
+fn journal_id(dir: &Directory) -> io::Result<String> {
+    let meta = Meta::load(dir).map_err(io::Error::other)?;
+    Ok(meta.map_or_else(String::new, |meta| meta.journal_id))
+}
+
 /// Creates an empty file under the first free name, so that no two processes take the same.
 fn reserve_name(folder: &Path, manifest: &SnapshotManifest) -> io::Result<PathBuf> {
-    let stem = format!("{:020}-{:06}", manifest.lsn.0, manifest.timeline.0);
+    let stem = manifest.stem();
     let mut n = 1u64;
     loop {
         let name = if n == 1 { format!("{stem}.rdb") } else { format!("{stem}-{n}.rdb") };
@@ -171,6 +174,12 @@ pub(crate) struct SnapshotFiles {
 
 /// Lists the snapshots; a file counts only with its manifest and with the size that it says.
 pub(crate) fn list_snapshots(dir: &Directory) -> Result<SnapshotFiles, OpenError> {
+    let journal_id = Meta::load(dir)?.map_or_else(String::new, |meta| meta.journal_id);
+    list_snapshots_of(dir, &journal_id)
+}
+
+/// The same for who knows which journal it is.
+pub(crate) fn list_snapshots_of(dir: &Directory, journal_id: &str) -> Result<SnapshotFiles, OpenError> {
     let folder = dir.snapshots();
     let mut files = SnapshotFiles::default();
     let entries = match std::fs::read_dir(&folder) {
@@ -182,7 +191,7 @@ pub(crate) fn list_snapshots(dir: &Directory) -> Result<SnapshotFiles, OpenError
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         match path.extension().and_then(|e| e.to_str()) {
             _ if name.starts_with(TEMPORARY) => files.unfinished.push(path),
-            Some("json") => match load_snapshot(&path) {
+            Some("json") => match load_snapshot(&path, journal_id) {
                 Ok(info) => files.whole.push(info),
                 Err(what) => files.broken.push((path, what)),
             },
@@ -206,9 +215,17 @@ pub(crate) fn list_snapshots(dir: &Directory) -> Result<SnapshotFiles, OpenError
     Ok(files)
 }
 
-fn load_snapshot(beside: &Path) -> Result<SnapshotInfo, String> {
+fn load_snapshot(beside: &Path, journal_id: &str) -> Result<SnapshotInfo, String> {
     let json = std::fs::read(beside).map_err(|e| format!("cannot be read: {e}"))?;
-    let manifest: SnapshotManifest = serde_json::from_slice(&json).map_err(|e| format!("is no manifest: {e}"))?;
+    let manifest = SnapshotManifest::from_json(&json)?;
+    if manifest.journal_id != journal_id {
+        return Err(format!("belongs to journal {}, not to {journal_id}", manifest.journal_id));
+    }
+    let (stem, name) = (manifest.stem(), beside.file_stem().unwrap_or_default().to_string_lossy());
+    let again = name.strip_prefix(&stem).map(|rest| rest.strip_prefix('-').unwrap_or(rest));
+    if !again.is_some_and(|number| number.bytes().all(|b| b.is_ascii_digit())) {
+        return Err(format!("is that of {stem}"));
+    }
     let path = beside.with_extension("rdb");
     let found = std::fs::metadata(&path).map_err(|e| format!("its file cannot be read: {e}"))?;
     if found.len() != manifest.bytes {

@@ -8,6 +8,7 @@ use crate::model::Fixture;
 /// A manifest of an invented base.
 pub(crate) fn manifest(lsn: u64, timeline: u32, ts: i64) -> SnapshotManifest {
     SnapshotManifest {
+        journal_id: String::new(),
         lsn: Lsn(lsn),
         timeline: TimelineId(timeline),
         source_id: format!("source {timeline}"),

@@ -6,3 +6,4 @@ mod golden;
 mod live;
 mod model_based;
 mod refuse;
+mod tamper;

@@ -18,6 +18,7 @@ use crate::crypto::Keyring;
 use crate::directory::Directory;
 use crate::error::{OpenError, Span};
 use crate::lease::ReadLease;
+use crate::marks::read_marks;
 use crate::meta::Meta;
 use crate::open::not_a_journal;
 use crate::seams::Seams;
@@ -94,6 +95,7 @@ pub fn verify_with(
     };
     let _lease = ReadLease::take(&dir);
     let seams = Seams::load(&dir).map_err(OpenError::io("read", dir.seams()))?;
+    let (marks, _) = read_marks(&dir).map_err(OpenError::io("read", dir.marks()))?;
     let mut verifier = Verifier {
         total: files::total_bytes(&dir),
         dir,
@@ -101,12 +103,14 @@ pub fn verify_with(
         keyring,
         seams,
         report: VerifyReport::default(),
+        end: Lsn(1),
         progress,
     };
     let begins = verifier.segments(meta.id().unwrap_or_default())?;
     verifier.snapshots()?;
     verifier.marks()?;
     verifier.damaged_seams();
+    verifier.beyond_the_end(&marks);
     verifier.before_the_segments(&begins)?;
     verifier.other_files()?;
     Ok(verifier.report)
@@ -122,6 +126,8 @@ struct Verifier<'a, P> {
     seams: Seams,
     report: VerifyReport,
     total: u64,
+    /// The LSN after the last one that was found.
+    end: Lsn,
     progress: P,
 }
 

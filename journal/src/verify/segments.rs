@@ -27,6 +27,8 @@ const LIVE_PAUSE: Duration = Duration::from_millis(20);
 const LOST: &str = "its records can't be read: restore to a moment before them, or after a later snapshot";
 const UNPROVEN: &str = "the records are there and right, but the segment no longer proves it";
 const CHAIN: &str = "records between the two segments may be missing: no restore across this place";
+const FORGED: &str =
+    "somebody without the key has written this end of the segment: there may have been more records behind it";
 const FILTERS: &str = "restores are not affected; a search for a key may miss records";
 const TORN: &str = "nothing that was durable; the next start of the writer cuts it off";
 
@@ -97,8 +99,14 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
         }
         match &facts.tail {
             TailFact::Sealed(footer) => {
+                self.end = self.end.max(footer.tally.reach.next_lsn);
                 if let Err(error) = check_footer(facts, &header, footer) {
                     self.refusal(error, UNPROVEN)?;
+                } else if let Ok(sealer) = header.unlock(self.keyring)
+                    && let Err(damage) = footer.check_proof(sealer.as_deref())
+                {
+                    let span = Some(span_of(facts));
+                    self.problem(&facts.path, footer.position, damage.to_string(), span, FORGED);
                 }
                 if self.deep {
                     self.sealed_blocks(file, facts, whole, footer)?;
@@ -110,9 +118,13 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
                 Ok(Some((header, footer.clone())))
             }
             TailFact::BadFooter { position, damage } => {
-                let span = Some(span_of(facts));
-                self.problem(&facts.path, *position, damage.to_string(), span, UNPROVEN);
-                self.blocks(file, facts, whole, *position)?;
+                let scan = self.blocks(file, facts, whole, facts.bytes)?;
+                if let Rest::Corrupt { .. } = &scan.rest {
+                    self.unsealed(file, facts, is_last, &scan);
+                }
+                // Its length may be what is wrong: then it seems to begin among the blocks.
+                let at = (*position).max(scan.end);
+                self.problem(&facts.path, at, damage.to_string(), Some(span_of(facts)), UNPROVEN);
                 Ok(None)
             }
             TailFact::Open(_) | TailFact::Unknown => {
@@ -267,6 +279,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
             };
             self.problem(&facts.path, block.position, what, Some(span), LOST);
         }
+        self.end = self.end.max(scan.tally.reach.next_lsn);
         self.report.blocks += u64::from(scan.tally.blocks);
         self.report.groups += scan.tally.groups;
         self.report.records += scan.tally.records;

@@ -52,6 +52,10 @@ pub(crate) enum AppendError {
 /// disk and may not be.
 pub(super) const APPEND: &str = "append to";
 
+/// The copy of a segment that an earlier writer left unfinished is made again at the start, unless the segment is larger:
+/// that one stays as it is.
+const REPACK_BYTES: u64 = 256 << 20;
+
 impl AppendError {
     /// A sync may have failed: the kernel may call pages clean that never reached the disk.
     pub(super) fn leaves_doubt(&self) -> bool {
@@ -361,8 +365,8 @@ impl Active {
         hasher.update_reader(Read::by_ref(&mut file).take(scan.end)).map_err(OpenError::io("read", &path))?;
         let sealer =
             whole.header.unlock(&options.keyring()).map_err(|fault| OpenError::Key { file: path.clone(), fault })?;
-        let packer = options
-            .pack
+        // The start waits for this.
+        let packer = (options.pack && scan.end <= REPACK_BYTES)
             .then(|| pack_again(dir, options, &file, &whole, sealer.as_deref(), scan.end))
             .and_then(|made| kept(made, &path));
         let WholeHeader { header, tag, .. } = whole;
@@ -407,14 +411,16 @@ impl Active {
         }
         let digest = *self.hasher.finalize().as_bytes();
         let stand = self.stand(digest);
-        let footer = Footer {
+        let mut footer = Footer {
             tally: self.tally,
             filters: None,
             blocks_end: self.len,
             digest,
             position: self.len,
             segment_tag: self.tag,
+            proof: None,
         };
+        footer.prove(self.sealer.as_deref());
         let bytes = footer.encode();
         self.file.write_all(&bytes).and_then(|()| self.file.sync_all()).map_err(AppendError::io("seal", &self.path))?;
         Ok((stand, self.len + bytes.len() as u64))

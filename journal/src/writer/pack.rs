@@ -204,7 +204,9 @@ impl Packer {
         let digest = *self.hasher.finalize().as_bytes();
         let position = blocks_end + bytes.len() as u64;
         let segment_tag = self.tag;
-        let footer = Footer { tally: self.tally, filters: Some(filters), blocks_end, digest, position, segment_tag };
+        let filters = Some(filters);
+        let mut footer = Footer { tally: self.tally, filters, blocks_end, digest, position, segment_tag, proof: None };
+        footer.prove(self.sealer.as_deref());
         let footer = footer.encode();
         self.file.write_all(&footer)?;
         self.file.as_file().sync_all()?;

@@ -5,7 +5,9 @@
 
 use std::path::PathBuf;
 
-use redtape_journal::{Lsn, Micros, ReplOffset, SnapshotKind, SnapshotManifest, SnapshotWriter, TimelineStart};
+use redtape_journal::{
+    Keyring, Lsn, Micros, ReplOffset, SnapshotKind, SnapshotManifest, SnapshotWriter, TimelineStart,
+};
 use redtape_wire::psync::RdbReceiver;
 use redtape_wire::rdb::{RdbSummary, RdbVerifier};
 
@@ -24,11 +26,11 @@ pub(crate) struct CopyInProgress {
 }
 
 impl CopyInProgress {
-    pub(crate) fn begin(dir: &std::path::Path) -> Result<Self, String> {
+    pub(crate) fn begin(dir: &std::path::Path, keyring: &Keyring) -> Result<Self, String> {
         Ok(Self {
             receiver: RdbReceiver::new(),
             verifier: RdbVerifier::new(),
-            writer: SnapshotWriter::create(dir).map_err(|e| e.to_string())?,
+            writer: SnapshotWriter::create_with(dir, keyring).map_err(|e| e.to_string())?,
             chunk: Vec::new(),
         })
     }
@@ -72,6 +74,7 @@ pub(crate) fn manifest(
 ) -> SnapshotManifest {
     let aux = |name: &str| summary.aux.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone());
     SnapshotManifest {
+        journal_id: String::new(),
         lsn: at.0,
         timeline: position.timeline,
         source_id: position.replid.clone(),
@@ -110,7 +113,8 @@ impl Capture {
             reason,
             "taking a base: a full copy of the server's data"
         );
-        let mut copy = CopyInProgress::begin(&self.config.dir).map_err(Ended::Base)?;
+        let mut copy =
+            CopyInProgress::begin(&self.config.dir, &self.config.live.load().keyring).map_err(Ended::Base)?;
         let mut stop = self.stop.clone();
         loop {
             if copy.take(link).map_err(Ended::Base)? {

@@ -50,6 +50,7 @@ use crate::connect::Connector;
 use crate::durable::Durable;
 use crate::join::{Join, Probe};
 use crate::metrics::Metrics;
+use crate::reload::Live;
 use crate::tee::Tee;
 
 /// Pause between attempts to follow the server: doubled from the first up to the second.
@@ -72,6 +73,8 @@ pub(crate) struct CaptureConfig {
     pub segment_bytes: u64,
     /// Sessions leave stamps.
     pub has_tee: bool,
+    /// Where the keys are.
+    pub live: Arc<ArcSwap<Live>>,
 }
 
 /// Where the journal stands in the server's history.
@@ -125,6 +128,7 @@ pub(crate) fn open_journal(config: &CaptureConfig) -> Result<(Journal, Recovered
         OpenOptions {
             segment_bytes: config.segment_bytes,
             sync: config.sync,
+            keyring: config.live.load().keyring.clone(),
             source: config.upstream.url.to_string(),
             ..OpenOptions::default()
         },
@@ -168,7 +172,7 @@ pub(crate) async fn run(
     let mut join = Join::new(table.load_full(), config.has_tee);
     // What ran before this process is here was asked for through an earlier one, or past it.
     join.unknown_until(first_probe.offset);
-    let (recorder, position) = Recorder::start(opened, true, metrics.clone(), durable.clone());
+    let (recorder, position) = Recorder::start(opened, true, config.live.clone(), metrics.clone(), durable.clone());
     if let Ok(catalog) = Catalog::open(&config.dir) {
         metrics.gaps.set(catalog.gaps().len() as i64);
     }

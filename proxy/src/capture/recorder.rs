@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use crossbeam_queue::ArrayQueue;
 use prometheus::local::LocalHistogram;
 use redtape_journal::{
-    Block, BlockBuilder, GroupRef, Journal, KeysAt, Lsn, MAX_QUEUED_BYTES, Micros, RecordRef, Recovered, ReplOffset,
-    SubmitError, TimelineId, TimelineStart, Writer,
+    Block, BlockBuilder, GroupRef, Journal, Keyring, KeysAt, Lsn, MAX_QUEUED_BYTES, Micros, RecordRef, Recovered,
+    ReplOffset, SubmitError, TimelineId, TimelineStart, Writer,
 };
 use redtape_wire::command::CommandTable;
 use tokio::sync::Notify;
@@ -19,6 +20,7 @@ use super::{CaptureConfig, Position, Tail, open_journal};
 use crate::durable::Durable;
 use crate::join::Judged;
 use crate::metrics::Metrics;
+use crate::reload::Live;
 
 /// A block is handed over when it has grown to this size.
 const BLOCK_BYTES: usize = 128 * 1024;
@@ -61,6 +63,9 @@ pub(crate) struct Recorder {
     times: LocalHistogram,
     metrics: Metrics,
     durable: Arc<Durable>,
+    live: Arc<ArcSwap<Live>>,
+    /// The keys that the writer has.
+    keyring: Keyring,
     /// What had been pruned when the writer counted its segments.
     pruned: (u64, u64),
 }
@@ -70,6 +75,7 @@ impl Recorder {
     pub(crate) fn start(
         opened: (Journal, Recovered),
         sound: bool,
+        live: Arc<ArcSwap<Live>>,
         metrics: Metrics,
         durable: Arc<Durable>,
     ) -> (Self, Option<Position>) {
@@ -115,6 +121,9 @@ impl Recorder {
             pruned: metrics.pruned_segments(),
             metrics,
             durable,
+            live,
+            // Whatever it was opened with, the first block looks.
+            keyring: Keyring::default(),
         };
         recorder.metrics.timeline.set(i64::from(tail.timeline.0));
         (recorder, position)
@@ -133,7 +142,8 @@ impl Recorder {
             let _ = std::fs::remove_file(base.with_extension("json"));
             let _ = std::fs::remove_file(base);
         }
-        let (fresh, position) = Self::start(opened, sound, self.metrics.clone(), self.durable.clone());
+        let (fresh, position) =
+            Self::start(opened, sound, self.live.clone(), self.metrics.clone(), self.durable.clone());
         *self = fresh;
         Ok(position)
     }
@@ -170,6 +180,7 @@ impl Recorder {
     /// A timeline begins; its base is on the disk.
     pub(crate) fn begin(&mut self, start: TimelineStart, base: PathBuf) -> Result<(), String> {
         self.base = Some(base);
+        self.use_keys();
         let writer = self.writer.as_ref().ok_or("it is not open")?;
         self.durable.timeline(start.timeline, &start.source_id);
         let (timeline, offset, ts) = (start.timeline, start.offset, start.ts.max(self.tail.ts));
@@ -259,7 +270,19 @@ impl Recorder {
         self.submit(block)
     }
 
+    /// Gives the writer the keys that a reload has brought: from the next file on it uses them.
+    fn use_keys(&mut self) {
+        let live = self.live.load();
+        if live.keyring != self.keyring
+            && let Some(writer) = &self.writer
+        {
+            self.keyring = live.keyring.clone();
+            writer.set_keyring(self.keyring.clone());
+        }
+    }
+
     fn submit(&mut self, block: Block) -> Result<(), RecordError> {
+        self.use_keys();
         let Some(writer) = &self.writer else { return Err(RecordError::Failed("it is not open".to_owned())) };
         match writer.try_submit(block) {
             Ok(()) => Ok(()),

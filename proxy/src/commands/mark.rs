@@ -10,7 +10,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use redtape_journal::{Catalog, Lsn, Mark, Micros, OpenError, ReadError, ReplOffset, StoreError, Window, add_new_mark};
+use redtape_journal::{
+    Catalog, Keyring, Lsn, Mark, Micros, OpenError, ReadError, ReplOffset, StoreError, Window, add_new_mark,
+};
 
 use crate::capture::Prober;
 use crate::connect::Connector;
@@ -69,6 +71,7 @@ impl MarkError {
 /// synced. Ends within [`TIMEOUT`] and the time that the server takes to answer (a few seconds at most).
 pub(super) async fn set(
     dir: &Path,
+    keyring: &Keyring,
     upstream: &Connector,
     name: &str,
     durable: impl Fn() -> Lsn,
@@ -83,7 +86,7 @@ pub(super) async fn set(
     let mut prober = Prober::connect(upstream).await.map_err(failed)?;
     let mut server = prober.history().await.map_err(failed)?;
     loop {
-        let look = look(&Catalog::open(dir)?, &server, asked)?;
+        let look = look(&Catalog::open_with(dir, keyring)?, &server, asked)?;
         let late = Instant::now() >= deadline;
         match look {
             Look::There { lsn, ts } if durable() >= lsn => {

@@ -178,11 +178,12 @@ impl Desk {
             Err(why) => return Answer::Reply(error(format!("ERR {why}"))),
         };
         let (dir, upstream, user) = (self.dir.clone(), self.upstream.clone(), user.to_owned());
+        let keyring = self.live.load().keyring.clone();
         // Without syncs on their own, what is written is all that can be waited for.
         let synced = (self.sync != SyncPolicy::No).then(|| self.metrics.durable_lsn.clone());
         Answer::Later(Box::new(move || {
             let durable = || synced.as_ref().map_or(Lsn(u64::MAX), |gauge| Lsn(gauge.get().max(0) as u64));
-            match block_on(mark::set(&dir, &upstream, &name, durable)) {
+            match block_on(mark::set(&dir, &keyring, &upstream, &name, durable)) {
                 Ok(Ok(mark)) => {
                     tracing::info!(user, name = mark.shown_name(), lsn = mark.lsn.0, ts = %mark.ts, "mark set");
                     let time = Field::Text(mark.ts.to_string());
@@ -203,7 +204,9 @@ impl Desk {
             return Answer::Reply(error("ERR a snapshot is already running; REDTAPE.INFO tells when it has ended"));
         };
         let (dir, source, user) = (self.dir.clone(), self.source.clone(), user.to_owned());
-        let how = snapshot::Taking { kind: SnapshotKind::Manual, rate: self.live.load().housekeeping.rate };
+        let live = self.live.load_full();
+        let (rate, keyring) = (live.housekeeping.rate, live.keyring.clone());
+        let how = snapshot::Taking { kind: SnapshotKind::Manual, rate, keyring };
         Answer::Later(Box::new(move || {
             let taking = async { tokio::time::timeout(SNAPSHOT_TIMEOUT, snapshot::take(&dir, &source, how)).await };
             let taken = block_on(taking);

@@ -42,6 +42,8 @@ impl Config {
         fixed("upstream-tls-sni", json!(self.upstream_tls.sni));
 
         let mut live = |name, value| all.push(Setting { name, value, live: true });
+        let key_files = Some(&self.journal_key_file).filter(|files| !files.is_empty());
+        live("journal-key-file", json!(key_files));
         live("maxclients", json!(self.max_clients));
         live("retention", text(self.retention));
         live("journal-max-size", text(self.journal_max_size));

@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use redtape_journal::SyncPolicy;
+use redtape_journal::{Keyring, SyncPolicy};
 use redtape_wire::url::{Endpoint, RedisUrl};
 
 pub use self::listing::Setting;
@@ -71,6 +71,10 @@ pub struct Config {
     pub on_journal_failure: OnJournalFailure,
     /// Size at which a segment is sealed, in bytes.
     pub segment_bytes: u64,
+    /// The files that the journal's keys come from, for people. Live.
+    pub journal_key_file: Vec<PathBuf>,
+    /// The keys; without any, the journal is not encrypted. Live.
+    pub keyring: Keyring,
     /// Where `/metrics` is served.
     pub metrics: Option<SocketAddr>,
     /// Every moment of so much time stays restorable; older ones go. Live.
@@ -121,6 +125,8 @@ impl Config {
             ack: Ack::Upstream,
             on_journal_failure: OnJournalFailure::Pass,
             segment_bytes: 64 << 20,
+            journal_key_file: Vec::new(),
+            keyring: Keyring::default(),
             metrics: None,
             retention: None,
             journal_max_size: None,

@@ -135,7 +135,9 @@ impl Housekeeping {
         self.metrics.snapshot_running.set(1);
         let _not_running = scope_end(|| self.metrics.snapshot_running.set(0));
         let begun = Instant::now();
-        let taken = take(&self.dir, &self.source, Taking { kind: SnapshotKind::Scheduled, rate: settings.rate }).await;
+        let keyring = self.live.load().keyring.clone();
+        let how = Taking { kind: SnapshotKind::Scheduled, rate: settings.rate, keyring };
+        let taken = take(&self.dir, &self.source, how).await;
         drop(running);
         match taken {
             Ok(taken) => {

@@ -28,6 +28,7 @@ pub(crate) fn version() -> ServerVersion {
 /// Everything to this target.
 pub(crate) fn request(dir: &Path, at: When, target: &Running, via: Option<Forced>) -> Request {
     Request {
+        keyring: redtape_journal::Keyring::default(),
         from: dir.to_owned(),
         at,
         to: target.url().parse().unwrap(),

@@ -84,6 +84,7 @@ impl Recorder {
         snapshot.write(&rdb).unwrap();
         snapshot
             .commit(SnapshotManifest {
+                journal_id: String::new(),
                 lsn: last_lsn,
                 timeline: TimelineId(timeline),
                 source_id: replid,

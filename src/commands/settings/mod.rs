@@ -21,7 +21,7 @@ use redtape_proxy::{Ack, CaFiles, ClientTls, Config, KeyPair, ListenAddr, OnJour
 pub(crate) use self::file::File;
 use self::options::Or;
 pub(crate) use self::options::{
-    CaptureOptions, ClientOptions, HousekeepingOptions, Sync, TlsOptions, UpstreamTlsOptions,
+    CaptureOptions, ClientOptions, HousekeepingOptions, KeyOptions, Sync, TlsOptions, UpstreamTlsOptions,
 };
 use super::url;
 use crate::exit::{Failure, USAGE};
@@ -37,6 +37,8 @@ const IN_FILE_ONLY: &str = "tls-sni-cert";
 pub(crate) struct FollowSettings {
     #[command(flatten)]
     pub(crate) capture: CaptureOptions,
+    #[command(flatten)]
+    pub(crate) keys: KeyOptions,
     #[command(flatten)]
     pub(crate) housekeeping: HousekeepingOptions,
     #[command(flatten)]
@@ -95,6 +97,9 @@ impl FollowSettings {
         config.metrics = options.metrics;
         set(&mut config.sync, options.sync.map(policy));
         set(&mut config.segment_bytes, options.segment_mib.map(|m| m * MIB));
+        let keys = self.keys.clone().or(file.group()?);
+        config.keyring = keys.keyring()?;
+        config.journal_key_file = keys.journal_key_file.unwrap_or_default();
         let keep = self.housekeeping.clone().or(file.group()?);
         (config.retention, config.journal_max_size) = (keep.retention, keep.journal_max_size);
         (config.snapshot_every, config.snapshot_at) = (keep.snapshot_every, keep.snapshot_at);

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use redtape_journal::{KEYS_VARIABLE, Keyring, KeyringError};
 use redtape_proxy::{
     Ack, AuthClients, ByteSize, ListenAddr, OnJournalFailure, Period, Protocols, Sharing, SniCert, SocketMode, Switch,
     TimeOfDay,
@@ -15,6 +16,7 @@ use redtape_proxy::{
 use serde::Deserialize;
 
 use super::file::one_or_many;
+use crate::exit::{Failure, IOERR, USAGE};
 
 /// When the journal is synced to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -54,6 +56,43 @@ pub(crate) struct CaptureOptions {
     /// Size at which a segment of the journal is sealed, in MiB [default: 64]
     #[arg(long, env = "REDTAPE_SEGMENT_MIB", value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub(crate) segment_mib: Option<u64>,
+}
+
+/// The journal's keys; every command that opens a journal takes them.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct KeyOptions {
+    /// Encrypt the journal with the newest key of this file (`redtape journal keygen`), and read with any of its keys;
+    /// may be given several times. The keys themselves may also come from REDTAPE_JOURNAL_KEYS.
+    #[arg(long, env = "REDTAPE_JOURNAL_KEY_FILE", value_name = "FILE", value_delimiter = ',')]
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub(crate) journal_key_file: Option<Vec<PathBuf>>,
+}
+
+impl Or for KeyOptions {
+    fn or(self, other: Self) -> Self {
+        Self { journal_key_file: self.journal_key_file.or(other.journal_key_file) }
+    }
+}
+
+impl KeyOptions {
+    /// Reads the keys: those of the environment, then those of the files.
+    pub(crate) fn keyring(&self) -> Result<Keyring, Failure> {
+        let failure = |error: KeyringError| {
+            let code = if matches!(error, KeyringError::Io { .. }) { IOERR } else { USAGE };
+            Failure::new(code, error)
+        };
+        let mut keyring = match std::env::var(KEYS_VARIABLE) {
+            Err(std::env::VarError::NotPresent) => Keyring::default(),
+            Err(_) => return Err(Failure::new(USAGE, format!("{KEYS_VARIABLE} is not text"))),
+            // Set and empty is no way to ask for a journal in clear.
+            Ok(keys) => Keyring::parse(&keys).map_err(|e| Failure::new(USAGE, format!("{KEYS_VARIABLE}: {e}")))?,
+        };
+        for file in self.journal_key_file.iter().flatten() {
+            keyring = Keyring::from_file(file).and_then(|keys| keyring.and(&keys)).map_err(failure)?;
+        }
+        Ok(keyring)
+    }
 }
 
 /// What is kept of the journal, and when snapshots are taken.
