@@ -4,6 +4,7 @@ pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod embedded;
 pub(crate) mod journal;
+pub(crate) mod log;
 pub(crate) mod proxy;
 pub(crate) mod prune;
 pub(crate) mod restore;
@@ -25,6 +26,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(&args),
         Command::Restore(args) => restore::run(*args),
         Command::Journal(command) => journal::run(command),
+        Command::Log(args) => log::run(&args),
         Command::Snapshot(command) => snapshot::run(command),
         Command::Config(command) => config::run(command),
     }
