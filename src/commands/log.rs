@@ -117,10 +117,11 @@ fn concerns(range: &Range, gap: &Gap) -> bool {
 
 fn summary(shown: u64, selection: &Selection, catalog: &Catalog, searched: Searched) -> String {
     let size = |open: bool| catalog.segments().iter().filter(|s| !open || !s.sealed).map(|s| s.bytes).sum::<u64>();
-    // The segment in use is read through at the opening, to find its end.
-    let (read, all) = (searched.read_bytes + size(true), size(false));
+    // The segment in use is read through at the opening, to find its end; what is read again counts once.
+    let all = size(false);
+    let read = (searched.read_bytes + size(true)).min(all);
     let percent = 100.0 * read as f64 / all.max(1) as f64;
-    let percent = if percent < 1.0 { format!("{percent:.2}") } else { format!("{:.0}", percent.min(100.0)) };
+    let percent = if percent < 1.0 { format!("{percent:.2}") } else { format!("{percent:.0}") };
     let mut text = count(shown, "write", "writes");
     if selection.search_is_limited() {
         text += " to databases 0 to 15 (--db N for others)";

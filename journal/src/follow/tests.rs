@@ -117,7 +117,8 @@ proptest! {
             prop_assert_eq!(drain(&mut follow(&journal, after)).0, expected(&journal, after));
         }
         journal.close();
-        prop_assert_eq!(drain(&mut follower), (vec![], vec![]));
+        // Notes may still come: a timeline begins when the writer's thread gets to it.
+        prop_assert_eq!(drain(&mut follower).0, vec![]);
         prop_assert_eq!(drain(&mut follow(&journal, 0)).0, expected(&journal, 0));
     }
 }
