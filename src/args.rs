@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{config, demo, journal, proxy, restore, snapshot};
+use crate::commands::{config, demo, journal, log, proxy, restore, snapshot};
 
 /// A flight recorder for Redis and Valkey: applications talk to it as to Redis, it keeps every
 /// write on tape and brings back any microsecond.
@@ -26,9 +26,11 @@ pub(crate) enum Command {
     Demo(demo::DemoArgs),
     /// Bring the data of any moment back.
     Restore(Box<restore::RestoreArgs>),
-    /// Look into a journal: what can be restored, is it sound, who wrote what.
+    /// Look into a journal: what can be restored, is it sound, what was written.
     #[command(subcommand)]
     Journal(journal::JournalCommand),
+    /// Who wrote what, when, and what it did to a key.
+    Log(Box<log::LogArgs>),
     /// Take, list or remove snapshots: full copies from which a restore starts.
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),

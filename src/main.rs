@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod exit;
+mod history;
 
 use std::process::ExitCode;
 

@@ -6,6 +6,9 @@
 //! | `meta`, exclusive | whoever removes | one file is being removed |
 //! | `prune.lock`, exclusive | whoever removes | it plans and removes |
 //!
+//! Who follows a journal for ever ([`crate::follow`]) takes none of them, or nothing could ever be removed: it holds the one file
+//! open that it reads, and says so when it comes too late for another.
+//!
 //! Nothing is pulled away under a reader; a reader that comes while something is removed waits for
 //! that one file. `meta` is there in every journal and never replaced, so that a reader needs no right
 //! to write. Each lock ends with its process.

@@ -6,6 +6,7 @@
 //!                                      └─► watermarks: durable <= written
 //! Catalog ─► timelines, windows, gaps, snapshots, marks
 //!         └► find_cut_by_* ─► groups(after, timeline) ─► Group, Group, …
+//! Follower ─► Group, Group, … as they are written
 //! ```
 //!
 //! `journal/FORMAT.md` draws every byte of the directory. One process writes (it holds `lock`); any
@@ -30,6 +31,7 @@ mod directory;
 mod encoding;
 mod error;
 mod filter;
+mod follow;
 mod lease;
 mod lines;
 mod lock;
@@ -51,9 +53,10 @@ mod verify;
 mod writer;
 
 pub use block::{Block, BlockBuilder, MAX_GROUP_BYTES};
-pub use catalog::{AtOffset, Catalog, Cut, Gap, GroupReader, Searched, SegmentInfo, TimelineInfo, Window};
+pub use catalog::{AtOffset, BackReader, Catalog, Cut, Gap, GroupReader, Searched, SegmentInfo, TimelineInfo, Window};
 pub use crypto::{KEYS_VARIABLE, KeyFault, Keyring, KeyringError};
 pub use error::{Damage, GroupTooLarge, OpenError, ReadError, Span, StoreError, SubmitError};
+pub use follow::{FollowError, Followed, Follower, Note};
 pub use marks::{add_mark, add_new_mark};
 pub use meta::Meta;
 pub use open::{Journal, LastPosition, OpenOptions, Recovered, SyncPolicy};

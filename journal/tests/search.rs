@@ -1,6 +1,7 @@
 //! What it takes to find one key, and what encryption costs.
 //!
-//! `cargo test -p redtape-journal --test search -- --nocapture --include-ignored` prints the figures.
+//! `cargo test -p redtape-journal --test search -- --nocapture --include-ignored` prints the figures;
+//! `REDTAPE_SEARCH_MIB=10240` says how large the large journal is.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
@@ -73,6 +74,100 @@ fn one_key_is_found_in_a_small_part_of_the_journal() {
             println!("{keyring:?}: one key of {SETS} in {segments} segments: {read} of {bytes} bytes read");
             assert!(read < bytes / 20, "{read} of {bytes} bytes");
         }
+    }
+}
+
+/// Bytes that this process has read from files, as the kernel counts them; 0 where it doesn't.
+fn read_so_far() -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let rchar = io.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse().ok());
+    rchar.unwrap_or_default()
+}
+
+#[test]
+#[ignore = "measures, and writes hundreds of MiB"]
+fn one_key_in_a_large_journal() {
+    const KEYS: u64 = 1_000_000;
+    const VALUE_BYTES: usize = 200;
+    let mib: u64 = std::env::var("REDTAPE_SEARCH_MIB").map_or(512, |n| n.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let options = OpenOptions { sync: SyncPolicy::No, ..OpenOptions::default() };
+    let (journal, _) = Journal::create_or_open(dir.path(), options).unwrap();
+    let writer = journal.start(|_| ());
+    let start = TimelineStart {
+        timeline: TimelineId(1),
+        source_id: "8f0c".to_owned(),
+        offset: ReplOffset(0),
+        reason: "first start".to_owned(),
+        ts: Micros(1),
+    };
+    writer.begin_timeline(start).unwrap();
+    let origin = Arc::new(Origin::of(OriginKind::Client));
+    let mut builder = BlockBuilder::new(Lsn(1), Micros(1), ReplOffset(0), 0);
+    let (mut n, mut random, mut value) = (0u64, 88_172_645_463_325_252u64, [0u8; VALUE_BYTES]);
+    let mut written = Vec::new();
+    let begun = Instant::now();
+    while writer.watermarks().journal_bytes < mib << 20 {
+        for chunk in value.chunks_mut(8) {
+            // xorshift: bytes that can't be compressed.
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            chunk.copy_from_slice(&random.to_le_bytes()[..chunk.len()]);
+        }
+        let key = random % KEYS;
+        n += 1;
+        if key == 4711 {
+            written.push(Lsn(n));
+        }
+        let key = format!("user:{key}");
+        let args: [&[u8]; 3] = [b"SET", key.as_bytes(), &value];
+        let group = GroupRef {
+            ts: Micros(n as i64),
+            slack: 0,
+            origin: &origin,
+            atomic: false,
+            end_offset: ReplOffset(n * 100),
+            records: &[RecordRef { db: 0, args: &args, keys: KeysAt::Arguments(&[1]) }],
+        };
+        builder.push(&group).unwrap();
+        if n % 200 == 0 {
+            writer.submit(builder.finish(Micros(n as i64))).unwrap();
+        }
+    }
+    if !builder.is_empty() {
+        writer.submit(builder.finish(Micros(n as i64))).unwrap();
+    }
+    writer.close().unwrap();
+    let files = std::fs::read_dir(dir.path().join("segments")).unwrap();
+    let sizes: Vec<u64> = files.map(|e| e.unwrap().metadata().unwrap().len()).collect();
+    let bytes: u64 = sizes.iter().sum();
+    println!(
+        "{n} writes of {KEYS} keys: {:.1} MiB in {} segments, in {:?}",
+        bytes as f64 / 1048576.0,
+        sizes.len(),
+        begun.elapsed()
+    );
+    // As `redtape log` asks: in one database, or in all that a server has by default.
+    for dbs in [1, 16] {
+        let (before, begun) = (read_so_far(), Instant::now());
+        let catalog = Catalog::open(dir.path()).unwrap();
+        let opened = read_so_far() - before;
+        let keys: Vec<(u32, &[u8])> = (0..dbs).map(|db| (db, &b"user:4711"[..])).collect();
+        let mut reader = catalog.groups_back_for_keys(Lsn(u64::MAX), TimelineId(1), &keys);
+        let mut found: Vec<Lsn> = reader.by_ref().map(|group| group.unwrap().records[0].lsn).collect();
+        found.reverse();
+        assert_eq!(found, written);
+        let read = read_so_far() - before;
+        println!(
+            "one key in {dbs} databases, {} writes: {:.2} MiB read ({:.2} to open), {:.2} %, in {:?}",
+            found.len(),
+            read as f64 / 1048576.0,
+            opened as f64 / 1048576.0,
+            100.0 * read as f64 / bytes as f64,
+            begun.elapsed()
+        );
+        assert!(read < bytes / 10 && reader.searched().read_bytes <= read, "{read} of {bytes} bytes");
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod demo;
 pub(crate) mod embedded;
 pub(crate) mod journal;
 pub(crate) mod keygen;
+pub(crate) mod log;
 pub(crate) mod proxy;
 pub(crate) mod prune;
 pub(crate) mod repair;
@@ -27,6 +28,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(&args),
         Command::Restore(args) => restore::run(*args),
         Command::Journal(command) => journal::run(command),
+        Command::Log(args) => log::run(&args),
         Command::Snapshot(command) => snapshot::run(command),
         Command::Config(command) => config::run(command),
     }

@@ -5,6 +5,7 @@
 //! data, testable without a socket.
 
 pub mod command;
+pub mod effect;
 pub mod proxy_protocol;
 pub mod psync;
 pub mod rdb;

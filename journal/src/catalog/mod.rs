@@ -9,6 +9,7 @@
 //! wrong footer is worked around by walking the blocks, and noted. A bad block or a missing segment ends the window before it ([`Window::damaged_behind`]);
 //! reading across it is an error with file, offset and LSN. A writer is stricter: it refuses them all.
 
+mod back;
 mod find;
 mod load;
 mod read;
@@ -21,6 +22,7 @@ pub(crate) mod window;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use back::BackReader;
 pub(crate) use load::Entry;
 pub use read::GroupReader;
 use search::Search;
@@ -226,6 +228,17 @@ impl Catalog {
     /// what holds such groups; see [`GroupReader::searched`].
     pub fn groups_for_keys(&self, after: Lsn, timeline: TimelineId, keys: &[(u32, &[u8])]) -> GroupReader {
         GroupReader::new(Arc::clone(&self.entries), Arc::clone(&self.lease), after, timeline).only(Search::new(keys))
+    }
+
+    /// The groups of a timeline that end at or before `upto`, the newest first.
+    pub fn groups_back(&self, upto: Lsn, timeline: TimelineId) -> BackReader {
+        BackReader::new(Arc::clone(&self.entries), Arc::clone(&self.lease), upto, timeline)
+    }
+
+    /// Like [`Catalog::groups_back`], but only those that touch one of these keys or may do so, as in
+    /// [`Catalog::groups_for_keys`].
+    pub fn groups_back_for_keys(&self, upto: Lsn, timeline: TimelineId, keys: &[(u32, &[u8])]) -> BackReader {
+        self.groups_back(upto, timeline).only(Search::new(keys))
     }
 
     /// The last whole group with `ts <= at`.

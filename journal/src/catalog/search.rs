@@ -48,27 +48,29 @@ impl Search {
         })
     }
 
-    /// Whether the filter lets one of the keys be there.
+    /// Which of the hashes, in order, the filter lets be there.
     fn may_be_in(
-        &self,
+        hashes: &[u64],
         place: Place,
         sealer: Option<&Sealer>,
         read: &mut impl FnMut(u64, &mut [u8]) -> io::Result<()>,
         read_bytes: &mut u64,
-    ) -> io::Result<Result<bool, Damage>> {
-        // In the order of the hashes, so that each page is read once.
-        let mut hashes: Vec<u64> = self.by_hash.keys().copied().collect();
-        hashes.sort_unstable();
+    ) -> io::Result<Result<Vec<u64>, Damage>> {
         let mut question = Question::new(place, sealer, read);
-        let mut answer = Ok(false);
+        let mut found = Vec::new();
+        let mut damage = None;
         for hash in hashes {
-            answer = question.may_hold(hash)?;
-            if answer != Ok(false) {
-                break;
+            match question.may_hold(*hash)? {
+                Ok(true) => found.push(*hash),
+                Ok(false) => {}
+                Err(fault) => {
+                    damage = Some(fault);
+                    break;
+                }
             }
         }
         *read_bytes += question.read_bytes;
-        Ok(answer)
+        Ok(damage.map_or(Ok(found), Err))
     }
 
     /// The parts of a segment's blocks that may concern the keys, in order.
@@ -81,16 +83,19 @@ impl Search {
         mut read: impl FnMut(u64, &mut [u8]) -> io::Result<()>,
         read_bytes: &mut u64,
     ) -> io::Result<Result<Vec<Range<u64>>, Damage>> {
-        let anywhere = match self.may_be_in(places.all, sealer, &mut read, read_bytes)? {
+        // In the order of the hashes, so that each page is read once.
+        let mut hashes: Vec<u64> = self.by_hash.keys().copied().collect();
+        hashes.sort_unstable();
+        let anywhere = match Self::may_be_in(&hashes, places.all, sealer, &mut read, read_bytes)? {
             Ok(anywhere) => anywhere,
             Err(damage) => return Ok(Err(damage)),
         };
         let mut ranges: Vec<Range<u64>> = Vec::new();
         for (n, (entry, place)) in index.iter().zip(&places.intervals).enumerate() {
             let wanted = place.unknown
-                || anywhere
-                    && match self.may_be_in(*place, sealer, &mut read, read_bytes)? {
-                        Ok(here) => here,
+                || !anywhere.is_empty()
+                    && match Self::may_be_in(&anywhere, *place, sealer, &mut read, read_bytes)? {
+                        Ok(here) => !here.is_empty(),
                         Err(damage) => return Ok(Err(damage)),
                     };
             if !wanted {

@@ -79,6 +79,37 @@ impl OpenSegment {
         skipped
     }
 
+    /// The intervals of the index that are wanted and begin at or before `upto`, in order, and the size of all. Of a segment
+    /// that was sealed since, the index is that of its packed copy.
+    pub(super) fn intervals(&mut self, upto: Lsn) -> Result<(Vec<Range<u64>>, u64), ReadError> {
+        self.read_footer()?;
+        let entry = &self.entry;
+        let index = self.footer.as_ref().map_or(&entry.tally.index, |footer| &footer.tally.index);
+        // Where each interval begins, and an LSN that is not greater than its first one: the index says what lies behind
+        // its blocks.
+        let mut begins = vec![(entry.header_len, entry.header.first_lsn)];
+        let mut before = entry.header.first_lsn;
+        for at in index {
+            if at.position > entry.header_len {
+                begins.push((at.position, before));
+            }
+            before = at.reach.next_lsn;
+        }
+        let ends = begins[1..].iter().map(|(start, _)| *start).chain([entry.data_end]);
+        let wanted = |range: &Range<u64>| {
+            let inside = |part: &Range<u64>| part.start < range.end && range.start < part.end;
+            range.start < range.end && self.ranges.as_ref().is_none_or(|ranges| ranges.iter().any(inside))
+        };
+        let ranges = begins.iter().zip(ends).filter(|((_, lsn), _)| *lsn <= upto).map(|((start, _), end)| *start..end);
+        let intervals = ranges.filter(wanted).collect();
+        Ok((intervals, entry.data_end - entry.header_len))
+    }
+
+    /// The next header is that of the block at `position`.
+    pub(super) fn go_to(&mut self, position: u64) {
+        self.position = position;
+    }
+
     /// Moves to the last indexed block up to which nothing is `beyond`, if there is one; returns how
     /// far the history reaches with it.
     pub(super) fn seek(&mut self, beyond: impl Fn(&Reach) -> bool) -> Result<Option<Reach>, ReadError> {

@@ -67,6 +67,8 @@ proptest! {
                 let wanted: Vec<Group> =
                     groups.iter().filter(|g| last_lsn(g) > lsn).cloned().collect();
                 prop_assert_eq!(read, wanted);
+                let back: Vec<Group> = catalog.groups_back(lsn, *id).map(Result::unwrap).collect();
+                prop_assert!(back.iter().eq(groups.iter().filter(|g| last_lsn(g) <= lsn).rev()));
             }
             for offset in (info.start_offset.0..info.end_offset.0 + 2).map(ReplOffset) {
                 let found = catalog.lsn_at_offset(*id, offset).unwrap();

@@ -1,0 +1,142 @@
+//! Streaming the groups of a timeline backwards: the newest first.
+//!
+//! A segment is read in the intervals of its index, the last one first: each is decoded as a whole and given back to
+//! front. So memory is bounded by the largest interval, and who has seen enough has read little more than that.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::load::Entry;
+use super::search::{Search, Searched};
+use super::segment::{OpenSegment, corrupt};
+use crate::block::BLOCK_HEADER_LEN;
+use crate::error::{ReadError, Span};
+use crate::lease::ReadLease;
+use crate::types::{Group, Lsn, TimelineId};
+
+/// Streams groups, the newest first. What can't be read is given as an error in its place, and what is older
+/// follows.
+#[derive(Debug)]
+pub struct BackReader {
+    entries: Arc<[Arc<Entry>]>,
+    /// Nothing is removed while it reads.
+    _lease: Arc<ReadLease>,
+    timeline: TimelineId,
+    upto: Lsn,
+    /// Segments that are still to be looked at.
+    entries_left: usize,
+    segment: Option<OpenSegment>,
+    /// Of the segment, the last one next.
+    intervals: Vec<Range<u64>>,
+    /// Of the interval, the last one next.
+    groups: Vec<Result<Group, ReadError>>,
+    search: Option<Search>,
+    searched: Searched,
+}
+
+impl BackReader {
+    pub(super) fn new(entries: Arc<[Arc<Entry>]>, lease: Arc<ReadLease>, upto: Lsn, timeline: TimelineId) -> Self {
+        Self {
+            entries_left: entries.len(),
+            entries,
+            _lease: lease,
+            timeline,
+            upto,
+            segment: None,
+            intervals: Vec::new(),
+            groups: Vec::new(),
+            search: None,
+            searched: Searched::default(),
+        }
+    }
+
+    pub(super) fn only(mut self, search: Search) -> Self {
+        self.search = Some(search);
+        self
+    }
+
+    /// What reading has cost so far; of interest for a search by keys.
+    pub fn searched(&self) -> Searched {
+        self.searched
+    }
+
+    /// Opens the segment before; `false` at the beginning of the timeline.
+    fn previous_segment(&mut self) -> Result<bool, ReadError> {
+        while let Some(at) = self.entries_left.checked_sub(1) {
+            self.entries_left = at;
+            let entry = Arc::clone(&self.entries[at]);
+            if entry.header.timeline.id != self.timeline || entry.header.first_lsn > self.upto {
+                continue;
+            }
+            let mut segment = OpenSegment::open(&entry)?;
+            if let Some(search) = &self.search {
+                segment.look_for(search, &mut self.searched.read_bytes)?;
+            }
+            let (intervals, bytes) = segment.intervals(self.upto)?;
+            let kept: u64 = intervals.iter().map(|range| range.end - range.start).sum();
+            if self.search.is_some() {
+                self.searched.skipped_bytes += bytes.saturating_sub(kept);
+            }
+            self.intervals = intervals;
+            self.segment = Some(segment);
+            if let Some(damage) = entry.damage.clone().filter(|_| entry.last_lsn() < self.upto) {
+                let reach = entry.tally.reach;
+                let span = Span { from_lsn: reach.next_lsn, from_ts: reach.last_ts, ..Span::default() };
+                self.groups.push(Err(corrupt(&entry, entry.data_end, span, damage)));
+            }
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Decodes the groups of an interval that are wanted.
+    fn read_interval(&mut self, range: &Range<u64>) -> Result<(), ReadError> {
+        let Some(segment) = &mut self.segment else { return Ok(()) };
+        segment.go_to(range.start);
+        while let Some(block) = segment.next_header()? {
+            self.searched.read_bytes += BLOCK_HEADER_LEN as u64;
+            if block.groups > 0 && block.first_lsn <= self.upto {
+                self.searched.read_bytes += u64::from(block.stored_len);
+                let mut groups = segment.groups(&block)?;
+                while let Some(group) = groups.next() {
+                    let group = group.map_err(|damage| {
+                        let span = Span { from_lsn: groups.next_lsn(), from_ts: groups.last_ts(), ..Span::default() };
+                        corrupt(&segment.entry, block.position, span, damage)
+                    })?;
+                    let wanted = self.search.as_ref().is_none_or(|search| search.concerns(&group));
+                    let last = group.records.last().map_or(block.first_lsn, |r| r.lsn);
+                    if wanted && last <= self.upto && !segment.is_later(last) {
+                        self.groups.push(Ok(group));
+                    }
+                }
+            }
+            if block.position + block.len() >= range.end {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for BackReader {
+    type Item = Result<Group, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(group) = self.groups.pop() {
+                return Some(group);
+            }
+            if let Some(range) = self.intervals.pop() {
+                if let Err(error) = self.read_interval(&range) {
+                    self.groups.push(Err(error));
+                }
+                continue;
+            }
+            match self.previous_segment() {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}

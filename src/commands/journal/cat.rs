@@ -1,0 +1,61 @@
+//! `redtape journal cat`: the groups of a range, whole and in Redis's order.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use redtape_restore::When;
+
+use super::{DirArgs, out};
+use crate::history::arguments::Filters;
+use crate::history::range::Range;
+use crate::history::read::forward;
+use crate::history::show::{group_json, group_text};
+
+/// Output is gathered up to this size.
+const GATHER_BYTES: usize = 1 << 16;
+
+#[derive(Debug, Args)]
+pub(crate) struct CatArgs {
+    #[command(flatten)]
+    journal: DirArgs,
+    /// Begin here: the same forms as `restore --at`.
+    #[arg(long, value_name = "WHEN")]
+    since: Option<When>,
+    /// End here, inclusive.
+    #[arg(long, value_name = "WHEN")]
+    until: Option<When>,
+    /// Stop after so many groups.
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    #[command(flatten)]
+    filters: Filters,
+}
+
+pub(super) fn run(args: &CatArgs) -> anyhow::Result<ExitCode> {
+    let selection = args.filters.selection()?;
+    let catalog = args.journal.open()?;
+    let Some(range) = Range::of(args.since.as_ref(), args.until.as_ref(), &catalog)? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let mut left = args.limit.unwrap_or(u64::MAX);
+    let mut text = String::new();
+    if left > 0 {
+        let read = forward(&catalog, &range, &selection, &mut |timeline, group| {
+            left -= 1;
+            if args.journal.json {
+                text += &format!("{}\n", group_json(group, timeline));
+            } else {
+                group_text(&mut text, group)?;
+            }
+            if text.len() > GATHER_BYTES {
+                out(&text)?;
+                text.clear();
+            }
+            Ok(left > 0)
+        });
+        // What was read before the damage is worth having.
+        out(&text)?;
+        read?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,229 @@
+//! `redtape journal tail`: what is written, as it is written, by whichever process.
+//!
+//! Holds no lock while it follows: neither the writer nor pruning ever waits for it. It looks for more every
+//! [`LOOK_EVERY`]: one look at the open file and at the directory. That costs next to nothing, and needs nothing of the
+//! file system.
+
+// The comments on arguments are their help texts.
+#![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
+
+use std::collections::VecDeque;
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::Args;
+use redtape_journal::{Catalog, FollowError, Followed, Follower, Group, Lsn, Micros, Note, TimelineId};
+use redtape_restore::When;
+use redtape_restore::when::Moment;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{DirArgs, catalog_failure, out, read_failure};
+use crate::exit::{Failure, IOERR, USAGE};
+use crate::history::arguments::Filters;
+use crate::history::range::Range;
+use crate::history::read::{backward, behind};
+use crate::history::selection::Selection;
+use crate::history::show::{group_json, group_text};
+
+/// How often it looks for more.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Output is gathered up to this size while more is there.
+const GATHER_BYTES: usize = 1 << 16;
+/// Whoever does not read our output is waited for so long at the end.
+const END_WITHIN: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Args)]
+pub(crate) struct TailArgs {
+    #[command(flatten)]
+    journal: DirArgs,
+    /// Begin here instead of at the end: the same forms as `restore --at`, e.g. lsn:N or "10m ago".
+    #[arg(long, value_name = "WHEN", conflicts_with = "lines")]
+    since: Option<When>,
+    /// Begin with the last so many groups that the filters let through.
+    #[arg(short = 'n', long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(..=100_000))]
+    lines: Option<u32>,
+    #[command(flatten)]
+    filters: Filters,
+}
+
+pub(super) fn run(args: &TailArgs) -> anyhow::Result<ExitCode> {
+    let selection = args.filters.selection()?;
+    let ended = listen()?;
+    let mut follower = begin(args, &selection)?;
+    let mut text = String::new();
+    while !ended.load(Ordering::Relaxed) {
+        let followed = follower.next();
+        match &followed {
+            Ok(Some(Followed::Group { timeline, group })) => {
+                if selection.wants(group) {
+                    show(&mut text, args.journal.json, *timeline, group)?;
+                }
+            }
+            Ok(Some(Followed::Note(note))) => {
+                out(&text)?;
+                text.clear();
+                tell(note, args.journal.json)?;
+            }
+            Ok(None) | Err(_) => {}
+        }
+        let idle = !matches!(followed, Ok(Some(_)));
+        if !text.is_empty() && (idle || text.len() > GATHER_BYTES) {
+            out(&text)?;
+            text.clear();
+        }
+        if let Err(error) = followed {
+            return Err(failure(error).into());
+        }
+        if idle && !wait()? {
+            break;
+        }
+    }
+    out(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A follower at the place where it is to begin. What comes before that is printed; from then on the journal is not held.
+fn begin(args: &TailArgs, selection: &Selection) -> anyhow::Result<Follower> {
+    let catalog = args.journal.open()?;
+    let last = catalog.timelines().pop();
+    let (end, timeline) = last.map_or((Lsn(0), None), |t| (t.last_lsn, Some(t.id)));
+    let mut printed = VecDeque::new();
+    let (after, timeline) = match (&args.since, args.lines) {
+        (Some(when), _) => (since(when, &catalog, end)?, None),
+        (None, Some(lines)) if lines > 0 => {
+            let everything = Range::of(None, None, &catalog)?;
+            if let Some(range) = everything {
+                let mut take = |timeline, group: &Group| {
+                    let mut text = String::new();
+                    show(&mut text, args.journal.json, timeline, group)?;
+                    printed.push_front(text);
+                    Ok(printed.len() < lines as usize)
+                };
+                let mut damage = None;
+                backward(&catalog, &range, selection, &mut take, &mut |error| damage = Some(error))?;
+                if let Some(error) = damage {
+                    return Err(read_failure(error).into());
+                }
+            }
+            (end, timeline)
+        }
+        _ => (end, timeline),
+    };
+    // From here on pruning need not wait.
+    drop(catalog);
+    let follower =
+        Follower::open(&args.journal.from, &args.journal.keys.keyring()?, after, timeline).map_err(catalog_failure)?;
+    for text in printed {
+        out(&text)?;
+    }
+    Ok(follower)
+}
+
+/// The record behind which it begins.
+fn since(when: &When, catalog: &Catalog, end: Lsn) -> anyhow::Result<Lsn> {
+    match when.resolve(Micros::now()) {
+        Moment::Latest => Ok(end),
+        Moment::Lsn(lsn) if lsn == Lsn(0) => Err(Failure::new(USAGE, "the first record is lsn:1").into()),
+        Moment::At(ts) => {
+            for timeline in catalog.timelines() {
+                let cut = behind(catalog, &timeline, Micros(ts.0.saturating_sub(1)))?;
+                if cut < timeline.last_lsn {
+                    return Ok(cut);
+                }
+            }
+            Ok(end)
+        }
+        Moment::Lsn(_) | Moment::Mark(_) => Ok(Range::of(Some(when), None, catalog)?.map_or(end, |range| range.after)),
+    }
+}
+
+fn show(text: &mut String, as_json: bool, timeline: TimelineId, group: &Group) -> std::fmt::Result {
+    if as_json {
+        *text += &format!("{}\n", group_json(group, timeline));
+        return Ok(());
+    }
+    group_text(text, group)
+}
+
+/// What is no group: for machines in its place, for people on stderr.
+fn tell(note: &Note, as_json: bool) -> anyhow::Result<()> {
+    if as_json {
+        let value = match note {
+            Note::Timeline { id, reason, complete_until, start_ts } => json!({
+                "note": "timeline", "timeline": id.0, "reason": reason,
+                "gap": {"from_us": complete_until.0, "to_us": start_ts.0},
+            }),
+            Note::Removed { from, to } => json!({"note": "removed", "from_lsn": from.0, "to_lsn": to.0}),
+        };
+        return out(&format!("{value}\n"));
+    }
+    let text = match note {
+        Note::Timeline { id, reason, complete_until, start_ts }
+            if complete_until < start_ts && complete_until.0 > 0 =>
+        {
+            format!(
+                "timeline {id} begins: {reason}; gap: what was written from {complete_until} to {start_ts} is not known"
+            )
+        }
+        Note::Timeline { id, reason, start_ts, .. } => {
+            format!("timeline {id} begins at {start_ts}: {reason}; what was written just before may not be known")
+        }
+        Note::Removed { from, to } => {
+            format!("LSN {from} to {to} are not in the journal any more: their segments were removed (retention)")
+        }
+    };
+    // Nobody may listen to stderr any more.
+    let _ = writeln!(std::io::stderr(), "redtape: {text}");
+    Ok(())
+}
+
+/// Waits for a moment; `false` = nobody reads our output any more.
+fn wait() -> anyhow::Result<bool> {
+    let stdout = std::io::stdout();
+    let pause = Timespec { tv_sec: 0, tv_nsec: i64::from(LOOK_EVERY.subsec_nanos()) };
+    // Asked for nothing, it tells only of the end.
+    let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+    match poll(&mut watched, Some(&pause)) {
+        Ok(0) | Err(rustix::io::Errno::INTR) => Ok(true),
+        Ok(_) if stdout.is_terminal() => Ok(false),
+        Ok(_) => Ok(!watched[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)),
+        Err(e) => Err(Failure::new(IOERR, format!("cannot wait: {e}")).into()),
+    }
+}
+
+/// The first SIGINT or SIGTERM has it end behind a whole line; the second one at once.
+fn listen() -> anyhow::Result<Arc<AtomicBool>> {
+    let ended = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&ended);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let entered = runtime.enter();
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut term = signal(SignalKind::terminate())?;
+    drop(entered);
+    let watch = move || {
+        let mut next = async || {
+            tokio::select! {
+                _ = int.recv() => {}
+                _ = term.recv() => {}
+            }
+        };
+        runtime.block_on(next());
+        flag.store(true, Ordering::Relaxed);
+        let _ = runtime.block_on(async { tokio::time::timeout(END_WITHIN, next()).await });
+        std::process::exit(0);
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(watch)?;
+    Ok(ended)
+}
+
+fn failure(error: FollowError) -> Failure {
+    match error {
+        FollowError::Open(error) => catalog_failure(error),
+        FollowError::Read(error) => read_failure(error),
+    }
+}

@@ -1,0 +1,74 @@
+//! `redtape journal verify`: every checksum of segments and snapshots.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use clap::Args;
+use redtape_journal::verify_with;
+use serde_json::{Value, json};
+
+use super::{DirArgs, bytes, catalog_failure, count, out};
+use crate::exit::DATAERR;
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    journal: DirArgs,
+    /// Look at headers, footers and the chain only; do not read every byte.
+    #[arg(long)]
+    quick: bool,
+    /// Read every byte of segments and snapshots; the default.
+    #[arg(long, conflicts_with = "quick")]
+    deep: bool,
+}
+
+pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
+    let deep = args.deep || !args.quick;
+    let report =
+        verify_with(&args.journal.from, deep, &args.journal.keys.keyring()?, |_| {}).map_err(catalog_failure)?;
+    let mut text = String::new();
+    if args.journal.json {
+        let problems: Vec<Value> = report
+            .problems
+            .iter()
+            .map(|p| {
+                json!({
+                    "file": p.file, "offset": p.offset, "what": p.what, "consequence": p.consequence,
+                    "lsn": p.span.map(|s| json!([s.from_lsn.0, s.to_lsn.map(|l| l.0)])),
+                    "ts_us": p.span.map(|s| json!([s.from_ts.0, s.to_ts.map(|t| t.0)])),
+                })
+            })
+            .collect();
+        let value = json!({
+            "sound": problems.is_empty(), "segments": report.segments, "blocks": report.blocks, "groups": report.groups,
+            "records": report.records, "snapshots": report.snapshots, "bytes": report.bytes, "problems": problems,
+            "notes": report.notes,
+        });
+        writeln!(text, "{value}")?;
+    } else {
+        for p in &report.problems {
+            write!(text, "{} at byte {}: {}", p.file.display(), p.offset, p.what)?;
+            if let Some(span) = &p.span {
+                write!(text, " ({span})")?;
+            }
+            writeln!(text, "\n  {}", p.consequence)?;
+        }
+        let verdict = if report.problems.is_empty() { "sound" } else { "DAMAGED" };
+        for note in &report.notes {
+            writeln!(text, "note: {note}")?;
+        }
+        writeln!(
+            text,
+            "{verdict}: {}, {}, {}, {}, {}, {} checked, {}",
+            count(report.segments, "segment", "segments"),
+            count(report.blocks, "block", "blocks"),
+            count(report.groups, "group", "groups"),
+            count(report.records, "record", "records"),
+            count(report.snapshots, "snapshot", "snapshots"),
+            bytes(report.bytes),
+            count(report.problems.len() as u64, "problem", "problems")
+        )?;
+    }
+    out(&text)?;
+    Ok(if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DATAERR) })
+}

@@ -1,0 +1,73 @@
+//! The filters as arguments: the same for every command that shows writes.
+
+// The comments on arguments are their help texts.
+#![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
+
+use std::os::unix::ffi::OsStringExt;
+
+use clap::{Args, ValueEnum};
+use redtape_journal::OriginKind;
+
+use super::selection::{Selection, Wanted};
+
+/// Which writes; filters of different kinds must all hold, several of one kind are alternatives.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Filters (all must hold; several of one kind are alternatives)")]
+pub(crate) struct Filters {
+    /// Writes that touch this key, or may do so: FLUSHALL, too. A glob as in Redis's KEYS; one without * ? [ is a key, and
+    /// found without reading the whole journal (in databases 0 to 15, unless --db says which).
+    #[arg(long = "key", value_name = "GLOB")]
+    keys: Vec<std::ffi::OsString>,
+    /// Writes that touch this database.
+    #[arg(long = "db", value_name = "N")]
+    dbs: Vec<u32>,
+    /// This command, in any case: as it took effect, or as the client sent it (DEL, EVALSHA, SPOP).
+    #[arg(long = "command", value_name = "NAME")]
+    commands: Vec<String>,
+    /// This client: its address, with or without the port, or its name (CLIENT SETNAME); globs are possible.
+    #[arg(long = "client", value_name = "X")]
+    clients: Vec<String>,
+    /// Clients that had logged in as this user.
+    #[arg(long = "user", value_name = "U")]
+    users: Vec<String>,
+    /// Who or what caused it.
+    #[arg(long = "origin", value_enum, value_name = "KIND")]
+    origins: Vec<Cause>,
+}
+
+/// As in JSON output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Cause {
+    /// A client of the proxy.
+    Client,
+    /// The server, because a TTL had passed.
+    Expiry,
+    /// The server, because memory was full.
+    Eviction,
+    /// A writer that went round the proxy.
+    Outside,
+    /// Nobody was there to see.
+    Unknown,
+}
+
+impl Filters {
+    /// What they ask for.
+    pub(crate) fn selection(&self) -> anyhow::Result<Selection> {
+        let kind = |cause: &Cause| match cause {
+            Cause::Client => OriginKind::Client,
+            Cause::Expiry => OriginKind::Expiry,
+            Cause::Eviction => OriginKind::Eviction,
+            Cause::Outside => OriginKind::Outside,
+            Cause::Unknown => OriginKind::Unknown,
+        };
+        let origins: Vec<OriginKind> = self.origins.iter().map(kind).collect();
+        Selection::new(Wanted {
+            keys: self.keys.iter().map(|key| key.clone().into_vec()).collect(),
+            dbs: self.dbs.iter().copied().collect(),
+            commands: self.commands.clone(),
+            clients: self.clients.clone(),
+            users: self.users.clone(),
+            origins,
+        })
+    }
+}

@@ -1,0 +1,68 @@
+//! From when to when.
+
+use redtape_journal::{Catalog, Lsn, Micros};
+use redtape_restore::When;
+use redtape_restore::when::Moment;
+
+use crate::exit::{Failure, USAGE};
+
+/// Both ends inclusive; a mark lies between two groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Range {
+    /// Nothing that ran before.
+    pub(crate) since: Option<Micros>,
+    /// Nothing that ends with this record or before.
+    pub(crate) after: Lsn,
+    /// Nothing that ran later.
+    pub(crate) until: Option<Micros>,
+    /// Nothing that ends behind this record.
+    pub(crate) upto: Lsn,
+}
+
+impl Range {
+    const ALL: Self = Self { since: None, after: Lsn(0), until: None, upto: Lsn(u64::MAX) };
+
+    /// Resolves both ends; `None` = there can't be anything.
+    pub(crate) fn of(since: Option<&When>, until: Option<&When>, catalog: &Catalog) -> anyhow::Result<Option<Self>> {
+        let now = Micros::now();
+        let mut range = Self::ALL;
+        let mark = |name: String| -> anyhow::Result<(Lsn, Micros)> {
+            let mark = catalog.marks().iter().rev().find(|m| m.name == name);
+            let none = || Failure::new(USAGE, format!("there is no mark {name:?}; `redtape journal ls` lists them"));
+            Ok(mark.map(|m| (m.lsn, m.ts)).ok_or_else(none)?)
+        };
+        let mut begins = None;
+        match since.map(|when| when.resolve(now)) {
+            None => {}
+            Some(Moment::At(ts)) => (range.since, begins) = (Some(ts), Some(ts)),
+            Some(Moment::Lsn(lsn)) => range.after = Lsn(lsn.0.saturating_sub(1)),
+            Some(Moment::Mark(name)) => {
+                let (lsn, ts) = mark(name)?;
+                (range.after, begins) = (lsn, Some(ts));
+            }
+            // Nothing comes after the end.
+            Some(Moment::Latest) => return Ok(None),
+        }
+        let mut ends = None;
+        match until.map(|when| when.resolve(now)) {
+            None | Some(Moment::Latest) => {}
+            Some(Moment::At(ts)) => (range.until, ends) = (Some(ts), Some(ts)),
+            Some(Moment::Lsn(lsn)) => range.upto = lsn,
+            Some(Moment::Mark(name)) => {
+                let (lsn, ts) = mark(name)?;
+                (range.upto, ends) = (lsn, Some(ts));
+            }
+        }
+        if let (Some(begins), Some(ends)) = (begins, ends)
+            && begins > ends
+        {
+            return Err(Failure::new(USAGE, format!("--since {begins} is later than --until {ends}")).into());
+        }
+        if let (Some(When::Lsn(begins)), Some(When::Lsn(ends))) = (since, until)
+            && begins > ends
+        {
+            return Err(Failure::new(USAGE, format!("--since lsn:{begins} lies behind --until lsn:{ends}")).into());
+        }
+        Ok(Some(range))
+    }
+}

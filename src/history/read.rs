@@ -1,0 +1,113 @@
+//! The wanted groups of a range, oldest or newest first, over all timelines.
+
+use redtape_journal::{Catalog, Group, Lsn, Micros, ReadError, Searched, TimelineId, TimelineInfo};
+
+use super::range::Range;
+use super::selection::Selection;
+use crate::commands::journal::read_failure;
+
+/// Takes a group; `false` = that is enough.
+type Take<'a> = &'a mut dyn FnMut(TimelineId, &Group) -> anyhow::Result<bool>;
+
+/// Oldest first; ends with the first damage.
+pub(crate) fn forward(
+    catalog: &Catalog,
+    range: &Range,
+    selection: &Selection,
+    take: Take<'_>,
+) -> anyhow::Result<Searched> {
+    let mut searched = Searched::default();
+    let keys = selection.search();
+    for timeline in catalog.timelines() {
+        if timeline.last_lsn <= range.after {
+            continue;
+        }
+        let mut after = range.after;
+        if let Some(since) = range.since {
+            after = after.max(behind(catalog, &timeline, Micros(since.0.saturating_sub(1)))?);
+        }
+        let mut groups = match &keys {
+            Some(keys) => catalog.groups_for_keys(after, timeline.id, keys),
+            None => catalog.groups(after, timeline.id),
+        };
+        let mut goes_on = true;
+        for group in &mut groups {
+            let group = group.map_err(read_failure)?;
+            if range.until.is_some_and(|until| group.ts > until) || last_lsn(&group) > range.upto {
+                goes_on = false;
+                break;
+            }
+            if selection.wants(&group) && !take(timeline.id, &group)? {
+                goes_on = false;
+                break;
+            }
+        }
+        add(&mut searched, groups.searched());
+        if !goes_on {
+            break;
+        }
+    }
+    Ok(searched)
+}
+
+/// Newest first. What can't be read is given to `on_damage`, and what is older follows.
+pub(crate) fn backward(
+    catalog: &Catalog,
+    range: &Range,
+    selection: &Selection,
+    take: Take<'_>,
+    on_damage: &mut dyn FnMut(ReadError),
+) -> anyhow::Result<Searched> {
+    let mut searched = Searched::default();
+    let keys = selection.search();
+    for timeline in catalog.timelines().iter().rev() {
+        if timeline.first_lsn > range.upto {
+            continue;
+        }
+        let mut upto = range.upto;
+        if let Some(until) = range.until {
+            upto = upto.min(behind(catalog, timeline, until)?);
+        }
+        let mut groups = match &keys {
+            Some(keys) => catalog.groups_back_for_keys(upto, timeline.id, keys),
+            None => catalog.groups_back(upto, timeline.id),
+        };
+        let mut goes_on = true;
+        for group in &mut groups {
+            let group = match group {
+                Ok(group) => group,
+                Err(error) => {
+                    on_damage(error);
+                    continue;
+                }
+            };
+            if range.since.is_some_and(|since| group.ts < since) || last_lsn(&group) <= range.after {
+                goes_on = false;
+                break;
+            }
+            if selection.wants(&group) && !take(timeline.id, &group)? {
+                goes_on = false;
+                break;
+            }
+        }
+        add(&mut searched, groups.searched());
+        if !goes_on {
+            break;
+        }
+    }
+    Ok(searched)
+}
+
+/// The last record that ran at this time or before.
+pub(crate) fn behind(catalog: &Catalog, timeline: &TimelineInfo, at: Micros) -> anyhow::Result<Lsn> {
+    Ok(catalog.find_cut_by_ts(timeline.id, at).map_err(read_failure)?.lsn)
+}
+
+fn last_lsn(group: &Group) -> Lsn {
+    group.records.last().map_or(Lsn(0), |r| r.lsn)
+}
+
+fn add(sum: &mut Searched, more: Searched) {
+    sum.read_bytes += more.read_bytes;
+    sum.skipped_bytes += more.skipped_bytes;
+}

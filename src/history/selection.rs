@@ -1,0 +1,227 @@
+//! Which writes are wanted: pure, over groups and records.
+//!
+//! A group is wanted when its origin is, and one of its records. A record is wanted by its command and by what it touches:
+//! what touches every key (`FLUSHALL`, `SWAPDB`) touches the wanted one, and what may touch it (a script of an old server, a
+//! module's command without known keys) is not hidden.
+
+use std::collections::BTreeSet;
+
+use redtape_journal::{Group, Micros, Origin, OriginKind, Record};
+use redtape_restore::Filter;
+use redtape_wire::effect::{Cause, Deed, Touched, deed, touched};
+
+use super::show::shown;
+use crate::exit::{Failure, USAGE};
+
+/// In these databases a key is searched if none is named: those that a server has by default.
+const DATABASES: std::ops::Range<u32> = 0..16;
+
+/// What is asked for; of each kind alternatives, and nothing = all.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wanted {
+    pub(crate) keys: Vec<Vec<u8>>,
+    pub(crate) dbs: BTreeSet<u32>,
+    pub(crate) commands: Vec<String>,
+    pub(crate) clients: Vec<String>,
+    pub(crate) users: Vec<String>,
+    pub(crate) origins: Vec<OriginKind>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Selection {
+    wanted: Wanted,
+    keys: Keys,
+    clients: Filter,
+}
+
+#[derive(Debug)]
+enum Keys {
+    Any,
+    /// These.
+    Exact(Vec<Vec<u8>>),
+    Globs(Filter),
+}
+
+/// What a record did to a wanted key; without a key, to all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Done {
+    pub(crate) db: Option<u32>,
+    pub(crate) key: Option<Vec<u8>>,
+    /// One of a fixed set of words.
+    pub(crate) word: &'static str,
+    /// The words for a person.
+    pub(crate) what: String,
+}
+
+impl Selection {
+    pub(crate) fn new(wanted: Wanted) -> anyhow::Result<Self> {
+        let usage = |e| Failure::new(USAGE, e);
+        let exact: Option<Vec<Vec<u8>>> = wanted.keys.iter().map(|glob| literal(glob)).collect();
+        let keys = match exact {
+            _ if wanted.keys.is_empty() => Keys::Any,
+            Some(keys) => Keys::Exact(keys),
+            None => Keys::Globs(Filter::new(&wanted.keys, &[], &[]).map_err(usage)?),
+        };
+        let clients = Filter::new(&wanted.clients, &[], &[]).map_err(usage)?;
+        Ok(Self { wanted, keys, clients })
+    }
+
+    /// Whether the group is wanted, for one of its records.
+    pub(crate) fn wants(&self, group: &Group) -> bool {
+        self.wants_origin(&group.origin) && group.records.iter().any(|record| self.wants_record(group, record))
+    }
+
+    /// Whether the record is wanted; its group's origin is.
+    pub(crate) fn wants_record(&self, group: &Group, record: &Record) -> bool {
+        self.wants_command(group, record) && self.wants_touched(record)
+    }
+
+    pub(crate) fn wants_origin(&self, origin: &Origin) -> bool {
+        let Wanted { users, origins, clients, .. } = &self.wanted;
+        (origins.is_empty() || origins.contains(&origin.kind))
+            && (users.is_empty() || users.contains(&origin.user))
+            && (clients.is_empty() || origin.kind == OriginKind::Client && self.wants_client(origin))
+    }
+
+    fn wants_client(&self, origin: &Origin) -> bool {
+        let (ip, _port) = origin.addr.rsplit_once(':').unwrap_or((&origin.addr, ""));
+        let bare = ip.trim_start_matches('[').trim_end_matches(']');
+        let names = [origin.addr.as_str(), ip, bare, origin.name.as_str()];
+        names.iter().filter(|name| !name.is_empty()).any(|name| {
+            // An IPv6 address in brackets would be a glob's class.
+            self.wanted.clients.iter().any(|wanted| wanted == name) || self.clients.wants_key(name.as_bytes())
+        })
+    }
+
+    fn wants_command(&self, group: &Group, record: &Record) -> bool {
+        let commands = &self.wanted.commands;
+        let name = record.args.first();
+        let is = |wanted: &String| {
+            name.is_some_and(|name| name.eq_ignore_ascii_case(wanted.as_bytes()))
+                || group.origin.via.eq_ignore_ascii_case(wanted)
+        };
+        commands.is_empty() || commands.iter().any(is)
+    }
+
+    fn wants_touched(&self, record: &Record) -> bool {
+        let dbs = &self.wanted.dbs;
+        if matches!(self.keys, Keys::Any) && dbs.is_empty() {
+            return true;
+        }
+        let args = arguments(record);
+        let touched = touched(record.db, &args, record.keys.as_deref());
+        match &touched {
+            Touched::Keys(keys) => {
+                let here = |(db, key): &(u32, &[u8])| self.wants_db(*db) && self.wants_key(key);
+                // What touches no key at all (PUBLISH) belongs to the database in which it ran.
+                keys.iter().any(here) || keys.is_empty() && matches!(self.keys, Keys::Any) && self.wants_db(record.db)
+            }
+            _ => dbs.is_empty() || dbs.iter().any(|db| touched.may_be_in(*db)),
+        }
+    }
+
+    fn wants_db(&self, db: u32) -> bool {
+        self.wanted.dbs.is_empty() || self.wanted.dbs.contains(&db)
+    }
+
+    fn wants_key(&self, key: &[u8]) -> bool {
+        match &self.keys {
+            Keys::Any => true,
+            Keys::Exact(keys) => keys.iter().any(|wanted| wanted == key),
+            Keys::Globs(globs) => globs.wants_key(key),
+        }
+    }
+
+    /// The keys to search for, if only certain ones are wanted.
+    pub(crate) fn search(&self) -> Option<Vec<(u32, &[u8])>> {
+        let Keys::Exact(keys) = &self.keys else { return None };
+        let dbs: Vec<u32> =
+            if self.wanted.dbs.is_empty() { DATABASES.collect() } else { self.wanted.dbs.iter().copied().collect() };
+        Some(dbs.iter().flat_map(|db| keys.iter().map(|key| (*db, &key[..]))).collect())
+    }
+
+    /// [`Self::search`] looks into the databases that a server has by default, and no others.
+    pub(crate) fn search_is_limited(&self) -> bool {
+        matches!(self.keys, Keys::Exact(_)) && self.wanted.dbs.is_empty()
+    }
+
+    /// Only certain keys are wanted.
+    pub(crate) fn has_keys(&self) -> bool {
+        !matches!(self.keys, Keys::Any)
+    }
+
+    /// The one key that is wanted.
+    pub(crate) fn only_key(&self) -> Option<&[u8]> {
+        match &self.keys {
+            Keys::Exact(keys) if keys.len() == 1 => Some(&keys[0]),
+            _ => None,
+        }
+    }
+
+    /// What a wanted record did to the wanted keys.
+    pub(crate) fn done(&self, group: &Group, record: &Record) -> Vec<Done> {
+        if !self.has_keys() {
+            return Vec::new();
+        }
+        let args = arguments(record);
+        let cause = match group.origin.kind {
+            OriginKind::Expiry => Cause::Expiry,
+            OriginKind::Eviction => Cause::Eviction,
+            _ => Cause::Asked,
+        };
+        let one = |db: Option<u32>, key: Option<&[u8]>, deed: &Deed<'_>| Done {
+            db,
+            key: key.map(<[u8]>::to_vec),
+            word: deed.word(),
+            what: deed.display(shown, |us| Micros(us).to_string()).to_string(),
+        };
+        let all = |db: Option<u32>| {
+            let deed = deed(cause, record.db, &args, db.unwrap_or(record.db), &[]);
+            match &self.keys {
+                Keys::Exact(keys) => keys.iter().map(|key| one(db, Some(key), &deed)).collect(),
+                _ => vec![one(db, None, &deed)],
+            }
+        };
+        match touched(record.db, &args, record.keys.as_deref()) {
+            Touched::Keys(mut keys) => {
+                keys.retain(|(db, key)| self.wants_db(*db) && self.wants_key(key));
+                let mut done: Vec<Done> = Vec::new();
+                for (db, key) in keys {
+                    let next = one(Some(db), Some(key), &deed(cause, record.db, &args, db, key));
+                    if !done.contains(&next) {
+                        done.push(next);
+                    }
+                }
+                done
+            }
+            Touched::Databases(dbs) => {
+                dbs.iter().filter(|db| self.wants_db(**db)).flat_map(|db| all(Some(*db))).collect()
+            }
+            Touched::Everything | Touched::Unknown => all(None),
+        }
+    }
+}
+
+fn arguments(record: &Record) -> Vec<&[u8]> {
+    record.args.iter().map(|arg| &arg[..]).collect()
+}
+
+/// The only key that the glob matches, if there is but one.
+fn literal(glob: &[u8]) -> Option<Vec<u8>> {
+    let mut key = Vec::with_capacity(glob.len());
+    let mut bytes = glob.iter().copied();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'*' | b'?' | b'[' => return None,
+            // At the end it stands for itself.
+            b'\\' => key.push(bytes.next().unwrap_or(b'\\')),
+            byte => key.push(byte),
+        }
+    }
+    Some(key)
+}
+
+#[cfg(test)]
+#[path = "selection_tests.rs"]
+mod tests;

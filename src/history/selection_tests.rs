@@ -1,0 +1,145 @@
+use std::sync::Arc;
+
+use redtape_journal::{Lsn, ReplOffset};
+
+use super::*;
+
+fn origin(kind: OriginKind, addr: &str, user: &str, name: &str, via: &str) -> Origin {
+    let [addr, user, name, via] = [addr, user, name, via].map(str::to_owned);
+    Origin { kind, addr, user, name, via }
+}
+
+fn group(origin: Origin, records: &[(u32, &str, Option<&[usize]>)]) -> Group {
+    let record = |(n, (db, line, keys)): (usize, &(u32, &str, Option<&[usize]>))| Record {
+        lsn: Lsn(1 + n as u64),
+        db: *db,
+        args: line.split(' ').map(|word| word.as_bytes().to_vec().into()).collect(),
+        keys: keys.map(Into::into),
+    };
+    Group {
+        ts: Micros(1_795_176_000_000_000),
+        slack: 0,
+        origin: Arc::new(origin),
+        atomic: false,
+        end_offset: ReplOffset(1),
+        records: records.iter().enumerate().map(record).collect(),
+    }
+}
+
+fn outside(db: u32, line: &str, keys: Option<&[usize]>) -> Group {
+    group(Origin::of(OriginKind::Outside), &[(db, line, keys)])
+}
+
+fn keys(globs: &[&str], dbs: &[u32]) -> Selection {
+    let keys = globs.iter().map(|glob| glob.as_bytes().to_vec()).collect();
+    Selection::new(Wanted { keys, dbs: dbs.iter().copied().collect(), ..Wanted::default() }).expect("a selection")
+}
+
+#[test]
+fn a_glob_without_metacharacters_is_a_key() {
+    for (glob, key) in [
+        ("user:1", Some("user:1")),
+        ("a*", None),
+        ("a?", None),
+        ("[a]", None),
+        (r"a\*b", Some("a*b")),
+        (r"a\\b", Some(r"a\b")),
+        ("a\\", Some("a\\")),
+        (r"a\*b*", None),
+        ("", Some("")),
+        ("]", Some("]")),
+    ] {
+        assert_eq!(literal(glob.as_bytes()), key.map(|k| k.as_bytes().to_vec()), "{glob}");
+        if let Some(key) = key {
+            let same = Filter::new(&[glob], &[], &[]).expect("a glob");
+            assert!(same.wants_key(key.as_bytes()) && !same.wants_key(b"other"), "{glob}");
+        }
+    }
+    let some = keys(&["a", "b"], &[]).search().map(|keys| keys.len());
+    assert_eq!(some, Some(32));
+    assert_eq!(keys(&["a"], &[3, 20]).search(), Some(vec![(3, &b"a"[..]), (20, b"a")]));
+    assert_eq!(keys(&["a", "b*"], &[3]).search(), None);
+    assert_eq!(keys(&[], &[3]).search(), None);
+}
+
+#[test]
+fn what_touches_a_key_is_wanted_and_said() {
+    for (line, at, globs, dbs, said) in [
+        ("SET k v", Some(&[1][..]), &["k"][..], &[][..], &["set"][..]),
+        ("SET k v", Some(&[1]), &["x"], &[], &[]),
+        ("SET k v", Some(&[1]), &["k"], &[1], &[]),
+        ("SET k v", Some(&[1]), &["k"], &[2], &["set"]),
+        ("DEL a k b", Some(&[1, 2, 3]), &["k", "b"], &[], &["deleted, if it was there", "deleted, if it was there"]),
+        ("RENAME a k", Some(&[1, 2]), &["k"], &[], &["renamed from a"]),
+        ("RENAME k a", Some(&[1, 2]), &["k*"], &[], &["renamed to a"]),
+        ("LMOVE k k LEFT RIGHT", Some(&[1, 2]), &["k"], &[], &["element moved within"]),
+        ("FLUSHALL", None, &["k"], &[], &["flushed"]),
+        ("FLUSHALL", None, &["k"], &[7], &["flushed"]),
+        ("FLUSHALL", None, &["k*"], &[], &["flushed"]),
+        ("FLUSHDB", None, &["k"], &[], &["flushed"]),
+        ("FLUSHDB", None, &["k"], &[7], &[]),
+        ("SWAPDB 2 7", None, &["k"], &[7], &["swapped with db 2"]),
+        ("SWAPDB 2 7", None, &["k"], &[], &["swapped with db 7", "swapped with db 2"]),
+        ("SWAPDB 0 1", None, &["k"], &[7], &[]),
+        ("MOVE k 7", None, &["k"], &[7], &["moved from db 2"]),
+        ("MOVE k 7", None, &["k"], &[2], &["moved to db 7"]),
+        ("MOVE x 7", None, &["k"], &[], &[]),
+        ("COPY a k DB 7", None, &["k"], &[7], &["copied from a in db 2"]),
+        ("EVAL s 1 x", None, &["k"], &[], &["perhaps touched by a script"]),
+        ("JSON.SET x . 1", None, &["k"], &[], &["perhaps touched"]),
+        ("PUBLISH k m", Some(&[]), &["k"], &[], &[]),
+        ("SCRIPT LOAD k", None, &["k"], &[], &[]),
+    ] {
+        let (group, selection) = (outside(2, line, at), keys(globs, dbs));
+        let done: Vec<String> = selection.done(&group, &group.records[0]).into_iter().map(|d| d.what).collect();
+        assert_eq!(selection.wants(&group), !said.is_empty(), "{line} {globs:?} {dbs:?}");
+        if !said.is_empty() {
+            assert_eq!(done, said, "{line} {globs:?} {dbs:?}");
+        }
+    }
+    let expired = group(Origin::of(OriginKind::Expiry), &[(0, "DEL k", Some(&[1]))]);
+    assert_eq!(keys(&["k"], &[]).done(&expired, &expired.records[0])[0].what, "expired");
+}
+
+#[test]
+fn databases_without_keys() {
+    let wants = |db, line, at, dbs: &[u32]| keys(&[], dbs).wants(&outside(db, line, at));
+    assert!(wants(2, "SET k v", Some(&[1][..]), &[2, 3]) && !wants(2, "SET k v", Some(&[1]), &[3]));
+    assert!(wants(2, "FLUSHALL", None, &[3]) && !wants(2, "FLUSHDB", None, &[3]));
+    assert!(wants(2, "MOVE k 3", None, &[3]) && wants(2, "SWAPDB 0 3", None, &[3]));
+    assert!(wants(2, "PUBLISH a b", Some(&[]), &[2]) && !wants(2, "PUBLISH a b", Some(&[]), &[3]));
+    assert!(wants(2, "SET k v", Some(&[1]), &[]));
+}
+
+#[test]
+fn who_and_by_which_command() {
+    let by = origin(OriginKind::Client, "10.0.0.5:51234", "alice", "billing", "evalsha");
+    let v6 = origin(OriginKind::Client, "[::1]:51234", "default", "", "");
+    let named = group(by, &[(0, "SET k v", Some(&[1])), (0, "INCR n", Some(&[1]))]);
+    let plain = group(v6, &[(0, "DEL k", Some(&[1]))]);
+    let expiry = group(Origin::of(OriginKind::Expiry), &[(0, "DEL k", Some(&[1]))]);
+    let select = |wanted: Wanted| Selection::new(wanted).expect("a selection");
+    let client = |x: &str| select(Wanted { clients: vec![x.to_owned()], ..Wanted::default() });
+    for x in ["10.0.0.5:51234", "10.0.0.5", "billing", "bill*", "10.0.*"] {
+        assert!(client(x).wants(&named) && !client(x).wants(&plain) && !client(x).wants(&expiry), "{x}");
+    }
+    for x in ["[::1]:51234", "[::1]", "::1"] {
+        assert!(client(x).wants(&plain) && !client(x).wants(&named), "{x}");
+    }
+    assert!(!client("*").wants(&expiry) && !client("bill").wants(&named) && !client("alice").wants(&named));
+    let user = |u: &str| select(Wanted { users: vec![u.to_owned()], ..Wanted::default() });
+    assert!(user("alice").wants(&named) && user("default").wants(&plain) && !user("").wants(&named));
+    let command = |c: &str| select(Wanted { commands: vec![c.to_owned()], ..Wanted::default() });
+    assert!(command("incr").wants(&named) && command("EVALSHA").wants(&named) && !command("DEL").wants(&named));
+    let only = command("incr");
+    let wanted: Vec<bool> = named.records.iter().map(|r| only.wants_record(&named, r)).collect();
+    assert_eq!(wanted, [false, true]);
+    let kind = select(Wanted { origins: vec![OriginKind::Expiry], ..Wanted::default() });
+    assert!(kind.wants(&expiry) && !kind.wants(&named));
+    // All must hold, for one and the same record.
+    let both = |key: &str, command: &str| {
+        let wanted = Wanted { keys: vec![key.into()], commands: vec![command.to_owned()], ..Wanted::default() };
+        select(wanted).wants(&named)
+    };
+    assert!(both("k", "set") && !both("k", "incr"));
+}

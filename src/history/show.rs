@@ -1,0 +1,162 @@
+//! Groups and records for people and for machines.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
+use redtape_journal::{Group, Origin, OriginKind, Record, TimelineId};
+use serde_json::{Value, json};
+
+use super::selection::Done;
+use crate::commands::journal::bytes;
+
+/// Bytes of one argument that a person is shown.
+const SHOWN_BYTES: usize = 60;
+/// Arguments of one record that a person is shown.
+const SHOWN_ARGS: usize = 12;
+/// Keys of one record of which a person is told what happened to them.
+const SHOWN_KEYS: usize = 3;
+
+/// A group for a machine: one object.
+pub(crate) fn group_json(group: &Group, timeline: TimelineId) -> Value {
+    let records: Vec<Value> =
+        group.records.iter().map(|r| json!({"lsn": r.lsn.0, "db": r.db, "args": args_json(r)})).collect();
+    json!({
+        "lsn": group.records.first().map_or(0, |r| r.lsn.0),
+        "ts": group.ts.to_string(),
+        "ts_us": group.ts.0,
+        "slack_us": group.slack,
+        "timeline": timeline.0,
+        "db": group.records.first().map_or(0, |r| r.db),
+        "offset": group.end_offset.0,
+        "origin": &*group.origin,
+        "atomic": group.atomic,
+        "records": records,
+    })
+}
+
+/// One write for a machine: `did` says what it did to the wanted keys.
+pub(crate) fn record_json(group: &Group, record: &Record, timeline: TimelineId, done: &[Done]) -> Value {
+    let mut value = json!({
+        "lsn": record.lsn.0,
+        "ts": group.ts.to_string(),
+        "ts_us": group.ts.0,
+        "slack_us": group.slack,
+        "timeline": timeline.0,
+        "db": record.db,
+        "origin": &*group.origin,
+        "atomic": group.atomic,
+        "args": args_json(record),
+    });
+    if !done.is_empty() {
+        let did = |d: &Done| json!({"db": d.db, "key": d.key.as_ref().map(|key| bytes_json(key)), "what": d.word});
+        value["did"] = done.iter().map(did).collect();
+    }
+    value
+}
+
+/// Text where it is UTF-8.
+fn bytes_json(bytes: &[u8]) -> Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Value::from(text),
+        Err(_) => json!({"b64": BASE64.encode(bytes)}),
+    }
+}
+
+fn args_json(record: &Record) -> Vec<Value> {
+    record.args.iter().map(|arg| bytes_json(arg)).collect()
+}
+
+/// One write for a person, in one line. `done`: a column for what it did, if keys are wanted; `only` is the only one of them.
+pub(crate) fn record_text(
+    text: &mut String,
+    group: &Group,
+    record: &Record,
+    done: Option<&[Done]>,
+    only: Option<&[u8]>,
+) -> std::fmt::Result {
+    let bar = if group.atomic { "|" } else { " " };
+    let who = origin(&group.origin);
+    write!(text, "{}  {:>8}  {who:<36}  db{:<3}{bar}", group.ts, record.lsn.0, record.db)?;
+    if let Some(done) = done {
+        let phrase = |d: &Done| match &d.key {
+            Some(key) if only != Some(key) => format!("{} {}", shown(key), d.what),
+            _ => d.what.clone(),
+        };
+        let mut phrases: Vec<String> = done.iter().take(SHOWN_KEYS).map(phrase).collect();
+        if done.len() > SHOWN_KEYS {
+            phrases.push(format!("… {} more keys", done.len() - SHOWN_KEYS));
+        }
+        write!(text, " {:<24} ", phrases.join(", "))?;
+    }
+    command_text(text, record)?;
+    writeln!(text)
+}
+
+/// A group for a person: a line for each record, with time and origin on the first one.
+pub(crate) fn group_text(text: &mut String, group: &Group) -> std::fmt::Result {
+    for (n, record) in group.records.iter().enumerate() {
+        let (time, who) =
+            if n == 0 { (group.ts.to_string(), origin(&group.origin)) } else { (" ".repeat(27), String::new()) };
+        let bar = if group.atomic { "|" } else { " " };
+        write!(text, "{:>10}  {time}  {who:<32} db{:<3}{bar}", record.lsn.0, record.db)?;
+        command_text(text, record)?;
+        writeln!(text)?;
+    }
+    Ok(())
+}
+
+fn command_text(text: &mut String, record: &Record) -> std::fmt::Result {
+    for arg in record.args.iter().take(SHOWN_ARGS) {
+        write!(text, " {}", shown(arg))?;
+    }
+    if record.args.len() > SHOWN_ARGS {
+        write!(text, " … {} more", record.args.len() - SHOWN_ARGS)?;
+    }
+    Ok(())
+}
+
+fn origin(origin: &Origin) -> String {
+    let mut text = match origin.kind {
+        OriginKind::Client => origin.addr.clone(),
+        OriginKind::Expiry => return "expiry".to_owned(),
+        OriginKind::Eviction => return "eviction".to_owned(),
+        OriginKind::Outside => return "outside the proxy".to_owned(),
+        OriginKind::Unknown => return "unknown".to_owned(),
+    };
+    if !origin.name.is_empty() {
+        text += &format!(" {}", origin.name);
+    }
+    if !origin.user.is_empty() && origin.user != "default" {
+        text += &format!(" as {}", origin.user);
+    }
+    if !origin.via.is_empty() {
+        text += &format!(" by {}", origin.via.to_ascii_uppercase());
+    }
+    text
+}
+
+/// As redis-cli shows bytes: quoted where needed, cut when long.
+pub(crate) fn shown(arg: &[u8]) -> String {
+    let cut = &arg[..arg.len().min(SHOWN_BYTES)];
+    let plain = !arg.is_empty() && cut.iter().all(|b| b.is_ascii_graphic() && *b != b'"' && *b != b'\\');
+    let mut text =
+        if plain { String::from_utf8_lossy(cut).into_owned() } else { format!("\"{}\"", cut.escape_ascii()) };
+    if arg.len() > SHOWN_BYTES {
+        text += &format!("…({})", bytes(arg.len() as u64));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_for_people() {
+        assert_eq!(shown(b"key:1"), "key:1");
+        assert_eq!(shown(b""), "\"\"");
+        assert_eq!(shown(b"a b\0\n"), "\"a b\\x00\\n\"");
+        assert!(shown(&[b'x'; 3000]).ends_with("…(2.9 KiB)"));
+    }
+}

@@ -1,0 +1,127 @@
+//! What one command of the replication stream does: which keys and databases it touches, and what it does to a key, in
+//! words that claim no more than the command itself tells.
+//!
+//! Pure, and about effects only: a command stands in the stream because it changed something, and relative arguments were
+//! mostly made absolute (Redis 7.0 `replication.c`, `t_string.c`, `expire.c`, `db.c`). So `SET k v NX` has *created* the key,
+//! and a `DEL` of one key has *deleted* it; but `SET k v` has *set* it, whether it was there before or not.
+
+mod words;
+
+use smallvec::SmallVec;
+
+pub use words::{Cause, Deed, deed};
+
+use crate::command::{NAME_MAX, lower_name};
+
+/// What an effect touches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Touched<'a> {
+    /// These keys, each in its database, and no others; empty = none.
+    Keys(SmallVec<[(u32, &'a [u8]); 2]>),
+    /// Every key of these databases.
+    Databases(SmallVec<[u32; 2]>),
+    /// Every key of every database.
+    Everything,
+    /// Nobody can say: any key of any database.
+    Unknown,
+}
+
+/// What the command does in database `db`. `keys`: which arguments are its keys, if the journal knows.
+pub fn touched<'a>(db: u32, args: &[&'a [u8]], keys: Option<&[usize]>) -> Touched<'a> {
+    let mut room = [0; NAME_MAX];
+    let Some(name) = args.first() else { return Touched::Unknown };
+    let number = |at: usize| std::str::from_utf8(args.get(at)?).ok()?.parse::<u32>().ok();
+    match lower_name(name, &mut room) {
+        b"flushall" => return Touched::Everything,
+        b"flushdb" => return Touched::Databases(SmallVec::from_slice(&[db])),
+        b"swapdb" => {
+            return match (number(1), number(2)) {
+                (Some(a), Some(b)) => Touched::Databases(SmallVec::from_slice(&[a, b])),
+                _ => Touched::Unknown,
+            };
+        }
+        // Scripts and libraries themselves, and channels.
+        b"script" | b"function" | b"publish" | b"spublish" => return Touched::Keys(SmallVec::new()),
+        b"move" => {
+            return match (args.get(1), number(2)) {
+                (Some(key), Some(to)) => Touched::Keys(SmallVec::from_slice(&[(db, *key), (to, *key)])),
+                _ => Touched::Unknown,
+            };
+        }
+        b"copy" => {
+            let (Some(from), Some(to)) = (args.get(1), args.get(2)) else { return Touched::Unknown };
+            return match copied_to(db, args) {
+                Some(there) => Touched::Keys(SmallVec::from_slice(&[(db, *from), (there, *to)])),
+                None => Touched::Unknown,
+            };
+        }
+        _ => {}
+    }
+    match keys {
+        Some(keys) => Touched::Keys(keys.iter().filter_map(|at| args.get(*at)).map(|key| (db, *key)).collect()),
+        None => Touched::Unknown,
+    }
+}
+
+/// The database into which a `COPY` copies.
+fn copied_to(db: u32, args: &[&[u8]]) -> Option<u32> {
+    match args.iter().skip(3).position(|arg| arg.eq_ignore_ascii_case(b"db")) {
+        Some(at) => std::str::from_utf8(args.get(at + 4)?).ok()?.parse().ok(),
+        None => Some(db),
+    }
+}
+
+impl Touched<'_> {
+    /// It touches something in this database, or may do so.
+    pub fn may_be_in(&self, db: u32) -> bool {
+        match self {
+            Self::Keys(keys) => keys.iter().any(|(in_db, _)| *in_db == db),
+            Self::Databases(dbs) => dbs.contains(&db),
+            Self::Everything | Self::Unknown => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn show(db: u32, line: &str, keys: Option<&[usize]>) -> String {
+        let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        match touched(db, &args, keys) {
+            Touched::Keys(keys) => {
+                let keys: Vec<String> =
+                    keys.iter().map(|(db, key)| format!("{db}:{}", String::from_utf8_lossy(key))).collect();
+                keys.join(" ")
+            }
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn keys_and_databases() {
+        for (line, keys, want) in [
+            ("SET a 1", Some(&[1][..]), "2:a"),
+            ("RENAME a b", Some(&[1, 2]), "2:a 2:b"),
+            ("PUBLISH c m", Some(&[]), ""),
+            ("FLUSHALL", None, "Everything"),
+            ("flushdb ASYNC", None, "Databases([2])"),
+            ("SWAPDB 0 7", None, "Databases([0, 7])"),
+            ("SWAPDB x 7", None, "Unknown"),
+            ("MOVE a 5", None, "2:a 5:a"),
+            ("MOVE a", None, "Unknown"),
+            ("COPY a b DB 5", None, "2:a 5:b"),
+            ("COPY a b REPLACE", Some(&[1, 2]), "2:a 2:b"),
+            ("COPY a b DB", None, "Unknown"),
+            ("SCRIPT LOAD x", None, ""),
+            ("FUNCTION LOAD x", None, ""),
+            ("EVAL x 1 a", None, "Unknown"),
+            ("JSON.SET a . 1", None, "Unknown"),
+        ] {
+            assert_eq!(show(2, line, keys), want, "{line}");
+        }
+        assert_eq!(touched(0, &[], None), Touched::Unknown);
+        let swapped = touched(3, &[b"SWAPDB", b"0", b"7"], None);
+        assert!(swapped.may_be_in(7) && !swapped.may_be_in(3));
+    }
+}
