@@ -6,7 +6,9 @@
 #   make compat    the exactness tests on every server of scripts/install-servers.sh, then the suite
 #   make suite     Redis's own test suite through redtape, in each way of sharing and by TLS; the journal taken is proven
 #   make clients   current releases of client libraries, directly and through redtape
-#   make crash     kill -9 under load, many times (N=200)
+#   make crash     kill -9 of redtape, of the server, of both under load, many times (N=200)
+#   make power     power failures: the disk as each call may leave it, many times (N=10000)
+#   make disk      each sync fails, each write finds the disk full, in turn (N=100)
 #   make bench     what redtape costs, beside Redis itself and other proxies (FULL=1: every cell, hours)
 #
 # Everything but a Rust toolchain is installed when missing (needs root, or sudo without a password).
@@ -14,7 +16,6 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 CARGO ?= cargo
-N ?= 200
 
 # nextest keeps the heavy tests apart (.config/nextest.toml). Without it, one test at a time does.
 nextest := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
@@ -30,7 +31,7 @@ one_at_a_time = -- --test-threads=1 --nocapture
 long_ones = -- --ignored --test-threads=1 --nocapture
 endif
 
-.PHONY: demo test lint compat suite clients crash bench servers
+.PHONY: demo test lint compat suite clients crash power disk bench servers
 
 servers:
 	@scripts/install-servers.sh
@@ -79,7 +80,13 @@ clients:
 	done
 
 crash: servers
-	REDTAPE_CRASHES=$(N) $(run_long_tests) -p redtape --test nothing_lost $(long_ones)
+	REDTAPE_CRASHES=$(or $(N),200) $(run_long_tests) -p redtape --test nothing_lost $(long_ones)
+
+power: servers
+	REDTAPE_IMAGES=$(or $(N),10000) $(run_long_tests) -p redtape --test power $(long_ones)
+
+disk: servers
+	REDTAPE_DISK_CALLS=$(or $(N),100) $(run_long_tests) -p redtape --test disk_trouble $(long_ones)
 
 # Side by side in one run; quote the ratios. benches/README.md says how to read them; ARGS go to the peers
 # bench, e.g. ARGS='--only p1-set --peer redis,redtape'. Another binary: REDTAPE_BIN.
