@@ -112,6 +112,13 @@ fn kill_in_turn(kills: usize, ack: &str) {
             assert_all_there(&mut server.conn(), &told);
         }
     }
+    let (url, stop) = (redtape.url(), AtomicBool::new(false));
+    let told = std::thread::scope(|scope| {
+        let clients = scope.spawn(|| write_and_remember(&url, &stop, "last"));
+        std::thread::sleep(Duration::from_millis(300));
+        stop.store(true, Ordering::Relaxed);
+        clients.join().expect("the clients")
+    });
     redtape.wait_caught_up();
     let state = State::record_calm(&mut server.conn());
     assert_eq!(redtape.terminate(), Some(0), "{}", redtape.said());
@@ -122,6 +129,7 @@ fn kill_in_turn(kills: usize, ack: &str) {
     let from = journal_dir.path().to_str().expect("a folder with a plain name");
     run(&["restore", "--from", from, "--at", "latest", "--to", &target.url(), "--via", "link", "--yes"])
         .expect_success("restore");
+    assert_all_there(&mut target.conn(), &told);
     state.assert_same(&State::record_restored(&mut target.conn(), state.at_us), "latest");
 }
 

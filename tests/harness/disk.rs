@@ -27,11 +27,6 @@ impl Disk {
         std::fs::rename(&fresh, self.control()).expect("what the disk does, in its place");
     }
 
-    /// It is still told to be full from some write on.
-    pub fn is_full(&self) -> bool {
-        std::fs::read_to_string(self.control()).is_ok_and(|how| how.starts_with("write-full"))
-    }
-
     /// The failures so far, a letter for each: `s` sync of a segment, `w` write to one, `o` any other.
     pub fn failures(&self) -> String {
         std::fs::read_to_string(self.dir.join("seen")).unwrap_or_default()

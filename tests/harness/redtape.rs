@@ -1,6 +1,6 @@
 //! The real binary: as a running proxy, and as single commands.
 
-use super::{Dir, Disk, free_port, now_us, tail, wait_for};
+use super::{Conn, Dir, Disk, free_port, now_us, tail, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -50,7 +50,7 @@ impl Redtape {
         redtape
     }
 
-    /// Starts it; gives its exit code and what it said if it ends before it accepts clients.
+    /// Starts it; gives its exit code and what it said if it ends before it answers.
     pub fn start_or_end(
         environment: Vec<(String, String)>,
         upstream: &str,
@@ -58,7 +58,17 @@ impl Redtape {
         extra: &[&str],
     ) -> Result<Self, (Option<i32>, String)> {
         let mut redtape = Self::prepared(upstream, journal, extra, environment);
-        match redtape.try_spawn() {
+        // It listens before the journal is open, and answers behind that.
+        let ended = redtape.try_spawn().or_else(|| {
+            let url = redtape.url();
+            wait_for("redtape's first answer", Duration::from_secs(20), || {
+                if let Some(status) = redtape.child.as_mut().and_then(|c| c.try_wait().expect("redtape's state")) {
+                    return Some(Some(status.code()));
+                }
+                Conn::open(&url).and_then(|mut conn| conn.call(&crate::args!["ECHO", 1])).ok().map(|_| None)
+            })
+        });
+        match ended {
             None => Ok(redtape),
             Some(code) => {
                 redtape.child = None;

@@ -17,6 +17,7 @@
 //! with a base that is on the disk; within a timeline the stream has no holes.
 
 mod base;
+mod clock;
 #[cfg(test)]
 mod cost;
 pub(crate) mod effects;
@@ -41,6 +42,7 @@ use redtape_wire::psync::PsyncReply;
 use tokio::sync::watch;
 
 pub(crate) use self::base::{CopyInProgress, manifest, receive};
+use self::clock::ClockWatch;
 pub(crate) use self::link::{Link, LinkError};
 pub(crate) use self::probe::Prober;
 pub(crate) use self::probe::{ServerFacts, info_field};
@@ -150,6 +152,7 @@ pub(crate) struct Capture {
     /// What stands in the journal may be on no disk: until the next base, nothing is built on it.
     unsound: bool,
     durable: Arc<Durable>,
+    clock: ClockWatch,
 }
 
 /// Follows the server until asked to stop; then everything is flushed and the tail is sealed.
@@ -188,6 +191,7 @@ pub(crate) async fn run(
         dropped: 0,
         unsound: false,
         durable,
+        clock: ClockWatch::start(),
     };
     capture.go_on();
     capture.follow().await;
