@@ -46,7 +46,7 @@ fn a_power_loss_takes_nothing_that_was_acknowledged_and_a_sync_left_out_is_found
     let recorder = recorded(recorder, "always", 1, seed);
     let replay = Replay::of(&recorder, "always", seed);
     replay.run(300, "images", &|_| true).sound(&replay);
-    let left_out: [(&str, &(dyn Fn(&Path) -> bool + Sync)); 8] = [
+    let left_out: [(&str, Which<'_>); 8] = [
         ("of segments", &|path| is_segment(path)),
         ("of packed copies", &|path| in_journal(path, "segments/.tmp-")),
         ("of the segments' folder", &|path| path == Path::new(JOURNAL).join("segments")),
@@ -313,6 +313,9 @@ impl Known {
 
 // --- the losses -----------------------------------------------------------------------------------
 
+/// Of the syncs, by path.
+type Which<'a> = &'a (dyn Fn(&Path) -> bool + Sync);
+
 struct Replay<'a> {
     recorder: &'a Recorder,
     sync: &'a str,
@@ -353,7 +356,7 @@ impl<'a> Replay<'a> {
     }
 
     /// Takes so many losses, up to the first that is one. A sync counts if `counts` says so.
-    fn run(&self, images: usize, folder: &str, counts: &(dyn Fn(&Path) -> bool + Sync)) -> Done {
+    fn run(&self, images: usize, folder: &str, counts: Which<'_>) -> Done {
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {

@@ -12,11 +12,9 @@ pub(super) fn keys_of(table: &CommandTable, args: &[&[u8]]) -> Option<KeyPositio
     match name {
         // Channels, not keys.
         b"publish" | b"spublish" => return Some(KeyPositions::new()),
-        // They also touch keys of another database.
-        b"move" => return None,
+        // They also touch keys of another database; scripts may touch what they don't declare.
+        b"move" | b"eval" | b"evalsha" | b"fcall" => return None,
         b"copy" if args.iter().skip(3).any(|arg| arg.eq_ignore_ascii_case(b"db")) => return None,
-        // Scripts may touch what they don't declare.
-        b"eval" | b"evalsha" | b"fcall" => return None,
         _ => {}
     }
     let spec = table.get_lower(name).filter(|spec| spec.keys_are_known())?;
