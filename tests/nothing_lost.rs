@@ -108,6 +108,8 @@ fn kill_in_turn(kills: usize, ack: &str) {
             let mut conn = Conn::open(&redtape.url()).ok()?;
             matches!(conn.call(&args!["SET", "again", kill]), Ok(Value::Text(_))).then_some(())
         });
+        // A life of the server that ends before it is followed is in no journal, unless that acknowledges.
+        redtape.wait_caught_up();
         if dies == Dies::Redtape {
             assert_all_there(&mut server.conn(), &told);
         }
