@@ -213,6 +213,8 @@ impl Capture {
             let started = std::time::Instant::now();
             let ended = self.follow_once().await;
             self.durable.following(false);
+            // Nobody shall see it as streaming until it is again.
+            self.metrics.state("connecting");
             if self.last_end.is_none() {
                 self.last_end = Some((Micros::now(), ended.to_string()));
             }
