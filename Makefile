@@ -6,7 +6,9 @@
 #   make compat    the exactness tests on every server of scripts/install-servers.sh, then the suite
 #   make suite     Redis's own test suite through redtape, in each way of sharing and by TLS; the journal taken is proven
 #   make clients   current releases of client libraries, directly and through redtape
-#   make crash     kill -9 under load, many times (N=200)
+#   make crash     kill -9 of redtape, of the server, of both under load, many times (N=200)
+#   make power     power failures: the disk as each call may leave it, many times (N=10000)
+#   make disk      each sync fails, each write finds the disk full, in turn (N=100)
 #   make tamper    every bit of a large segment is flipped, and the verification must find each (BYTES=1048576)
 #   make bench     what redtape costs, beside Redis itself and other proxies (FULL=1: every cell, hours)
 #
@@ -15,7 +17,6 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 CARGO ?= cargo
-N ?= 200
 BYTES ?= 1048576
 
 # nextest keeps the heavy tests apart (.config/nextest.toml). Without it, one test at a time does.
@@ -32,7 +33,7 @@ one_at_a_time = -- --test-threads=1 --nocapture
 long_ones = -- --ignored --test-threads=1 --nocapture
 endif
 
-.PHONY: demo test lint compat suite clients crash tamper bench servers
+.PHONY: demo test lint compat suite clients crash power disk tamper bench servers
 
 servers:
 	@scripts/install-servers.sh
@@ -81,7 +82,13 @@ clients:
 	done
 
 crash: servers
-	REDTAPE_CRASHES=$(N) $(run_long_tests) -p redtape --test nothing_lost $(long_ones)
+	REDTAPE_CRASHES=$(or $(N),200) $(run_long_tests) -p redtape --test nothing_lost $(long_ones)
+
+power: servers
+	REDTAPE_IMAGES=$(or $(N),10000) $(run_long_tests) -p redtape --test power $(long_ones)
+
+disk: servers
+	REDTAPE_DISK_CALLS=$(or $(N),100) $(run_long_tests) -p redtape --test disk_trouble $(long_ones)
 
 # In a release build: every bit of a segment of 1 MiB in each form (BYTES=...).
 tamper:

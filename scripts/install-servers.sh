@@ -65,6 +65,8 @@ install_own() {
     command -v prometheus >/dev/null && command -v promtool >/dev/null || missing+=(prometheus)
     # The tests compile a few lines of C that set a server's clock (a linker is needed for Rust anyway).
     command -v cc >/dev/null || missing+=(gcc libc6-dev)
+    # The wall clock of redtape itself is stepped by libfaketime.
+    command -v faketime >/dev/null || missing+=(faketime)
     install_missing "${missing[@]}"
 }
 

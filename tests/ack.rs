@@ -7,10 +7,10 @@ mod harness;
 
 use harness::conn::{Value, text};
 use harness::redtape::run;
+use harness::told::{assert_all_there, restore_latest, write_and_remember};
 use harness::{Conn, Dir, Disk, Redtape, Server, journal, seed, wait_for};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -83,74 +83,6 @@ fn a_reply_waits_until_its_write_is_synced_and_reads_do_not() {
     }
 }
 
-/// What eight clients were told, by the key that they wrote.
-fn write_and_remember(url: &str, stop: &AtomicBool, marks: &str) -> BTreeMap<String, String> {
-    std::thread::scope(|scope| {
-        let client = |n: usize| {
-            let mut told = BTreeMap::new();
-            let mut value = 0u64;
-            while !stop.load(Ordering::Relaxed) {
-                let Ok(mut conn) = Conn::open(url) else { continue };
-                while !stop.load(Ordering::Relaxed) {
-                    let batch: Vec<(String, String)> = (0..16)
-                        .map(|i| {
-                            value += 1;
-                            (format!("{marks}:{n}:{i}"), value.to_string())
-                        })
-                        .collect();
-                    let mut bytes = Vec::new();
-                    batch.iter().for_each(|(k, v)| args!["SET", k, v].pack(&mut bytes));
-                    if conn.send(&bytes).is_err() {
-                        break;
-                    }
-                    let mut alive = true;
-                    for (key, value) in batch {
-                        match conn.reply() {
-                            Ok(Value::Text(ok)) => {
-                                assert_eq!(ok, "OK");
-                                told.insert(key, value);
-                            }
-                            // Refused: it did not run.
-                            Ok(Value::Error(e)) => assert!(e.starts_with("JOURNAL "), "{e}"),
-                            Ok(other) => panic!("{other:?}"),
-                            Err(_) => {
-                                alive = false;
-                                break;
-                            }
-                        }
-                    }
-                    if !alive {
-                        break;
-                    }
-                }
-            }
-            told
-        };
-        let clients: Vec<_> = (0..8).map(|n| scope.spawn(move || client(n))).collect();
-        clients.into_iter().flat_map(|c| c.join().expect("a client")).collect()
-    })
-}
-
-/// Every key holds what its client was told, or what was written behind it and not acknowledged.
-fn assert_all_there(restored: &mut Conn, told: &BTreeMap<String, String>) {
-    assert!(told.len() > 100, "only {} keys were written", told.len());
-    for (key, value) in told {
-        let found = match restored.must(&args!["GET", key]) {
-            Value::Nil => panic!("{key} was acknowledged with {value} and is not there"),
-            found => text(&found).parse::<u64>().expect("a number"),
-        };
-        assert!(found >= value.parse().unwrap(), "{key} was acknowledged with {value} and is {found}");
-    }
-}
-
-fn restore_latest(journal: &Dir) -> Server {
-    let target = Server::start();
-    let from = journal.path().to_str().expect("a plain path");
-    run(&["restore", "--from", from, "--at", "latest", "--to", &target.url(), "--via", "link", "--yes"])
-        .expect_success("restore");
-    target
-}
-
 #[test]
 fn nothing_acknowledged_is_lost_when_server_and_proxy_die_together() {
     let mut rng = StdRng::seed_from_u64(seed());
@@ -171,7 +103,8 @@ fn nothing_acknowledged_is_lost_when_server_and_proxy_die_together() {
             stop.store(true, Ordering::Relaxed);
             clients.join().expect("the clients")
         });
-        let target = restore_latest(&s.journal);
+        let target = restore_latest(s.journal.path());
+        assert!(told.len() > 100, "only {} keys were written", told.len());
         assert_all_there(&mut target.conn(), &told);
     }
 }
@@ -191,7 +124,8 @@ fn a_server_that_dies_takes_no_acknowledged_write_with_it() {
             clients.join().expect("the clients")
         });
         // Before it is there again with another history.
-        let target = restore_latest(&s.journal);
+        let target = restore_latest(s.journal.path());
+        assert!(told.len() > 100, "only {} keys were written", told.len());
         assert_all_there(&mut target.conn(), &told);
         s.server.restart();
         s.redtape.wait_streaming();
@@ -253,7 +187,7 @@ fn a_disk_that_fails_acknowledges_nothing_and_recovers() {
         s.redtape.wait_caught_up();
         assert_eq!(s.redtape.terminate(), Some(0));
         journal::assert_verified(s.journal.path());
-        let target = restore_latest(&s.journal);
+        let target = restore_latest(s.journal.path());
         assert_eq!(text(&target.conn().must(&args!["GET", "k"])), "3");
     }
 }

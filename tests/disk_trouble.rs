@@ -7,7 +7,13 @@ mod harness;
 
 use harness::conn::{Value, text};
 use harness::redtape::run;
-use harness::{Conn, Dir, Disk, Redtape, Server, State, journal, wait_for};
+use harness::told::{Told, assert_all_there, restore_latest, write_and_remember};
+use harness::{Conn, Dir, Disk, Redtape, Server, State, env_number, journal, seed, wait_for};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 struct Scene {
@@ -112,4 +118,280 @@ fn a_stalled_disk_costs_bounded_memory_and_not_the_server() {
             .expect_success("restore");
         state.assert_same(&State::record_restored(&mut target.conn(), state.at_us), "after the stall");
     }
+}
+
+// --- one call that fails --------------------------------------------------------------------------
+
+const SWEPT: &[&str] = &["--ack", "journal", "--segment-mib", "1"];
+
+#[test]
+fn a_sync_that_fails_acknowledges_nothing_that_is_lost() {
+    let server = preloaded(seed());
+    for n in [1, 3, 9, 17, 40] {
+        sync_fails_at(&server, n);
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_at_any_write_is_told_and_survived() {
+    let server = preloaded(seed());
+    for n in [1, 5, 12, 40] {
+        full_from(&server, n);
+    }
+}
+
+#[test]
+#[ignore = "minutes: make disk"]
+fn every_sync_fails_in_turn() {
+    let server = preloaded(seed());
+    for n in env_number("REDTAPE_DISK_FIRST", 1)..=env_number("REDTAPE_DISK_CALLS", 100) {
+        sync_fails_at(&server, n);
+    }
+}
+
+#[test]
+#[ignore = "minutes: make disk"]
+fn every_write_fills_the_disk_in_turn() {
+    let server = preloaded(seed());
+    for n in env_number("REDTAPE_DISK_FIRST", 1)..=env_number("REDTAPE_DISK_CALLS", 100) {
+        full_from(&server, n);
+    }
+}
+
+/// A server with some data, so that a base is more than nothing.
+fn preloaded(seed: u64) -> Server {
+    let server = Server::with(&["--repl-backlog-size", "256mb"]);
+    let (mut conn, mut rng) = (server.conn(), StdRng::seed_from_u64(seed));
+    for n in 0..200 {
+        let value: Vec<u8> = (0..rng.random_range(1..2000)).map(|_| rng.random()).collect();
+        conn.must(&args!["SET", format!("base:{n}"), value]);
+    }
+    server
+}
+
+/// Runs clients through redtape while `meanwhile` runs.
+fn with_clients<T>(redtape: &Redtape, marks: &str, meanwhile: impl FnOnce() -> T) -> (Told, T) {
+    let (url, stop) = (redtape.url(), AtomicBool::new(false));
+    struct StopAtEnd<'a>(&'a AtomicBool);
+    impl Drop for StopAtEnd<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    std::thread::scope(|scope| {
+        let clients = scope.spawn(|| write_and_remember(&url, &stop, marks));
+        let done = {
+            let _stop = StopAtEnd(&stop);
+            meanwhile()
+        };
+        (clients.join().expect("the clients"), done)
+    })
+}
+
+/// Starts on this disk; where it can't, it must say why and end, and then start when the disk is fine.
+fn start_in_spite(disk: &Disk, server: &Server, journal: &Path, why: &str) -> (Redtape, bool) {
+    match Redtape::start_or_end(disk.environment_under(journal), &server.url(), journal, SWEPT) {
+        Ok(redtape) => (redtape, false),
+        Err((code, said)) => {
+            assert_eq!(code, Some(74), "an error of the disk is EX_IOERR: {said}");
+            assert!(said.contains(why), "{said}");
+            disk.is("fine");
+            let again = Redtape::start_or_end(disk.environment_under(journal), &server.url(), journal, SWEPT);
+            let refused = |(code, said)| panic!("it does not start on a good disk: {code:?}, {said}");
+            (again.unwrap_or_else(refused), true)
+        }
+    }
+}
+
+fn wait_written(redtape: &Redtape, what: &str) {
+    wait_for(what, Duration::from_secs(30), || {
+        let mut conn = Conn::open(&redtape.url()).ok()?;
+        matches!(conn.call(&args!["SET", "again", 1]), Ok(Value::Text(_))).then_some(())
+    });
+}
+
+/// Whatever is there then is what the journal says; the state at its end is the server's.
+fn assert_restores(server: &Server, mut redtape: Redtape, journal: &Path, told: &Told, case: &str) {
+    redtape.wait_caught_up();
+    let state = State::record_calm(&mut server.conn());
+    assert_eq!(redtape.terminate(), Some(0), "{case}: {}", redtape.said());
+    journal::assert_verified(journal);
+    let target = Server::at_clock(state.at_us);
+    let from = journal.to_str().expect("a plain path");
+    run(&["restore", "--from", from, "--at", "latest", "--to", &target.url(), "--via", "link", "--yes"])
+        .expect_success(case);
+    let mut restored = target.conn();
+    assert_all_there(&mut restored, told);
+    state.assert_same(&State::record_restored(&mut restored, state.at_us), case);
+}
+
+/// The nth sync fails, and what it should have brought to the disk is lost.
+fn sync_fails_at(server: &Server, n: usize) {
+    let (journal, disk) = (Dir::new("journal"), Disk::fine());
+    let case = format!("sync {n}");
+    disk.is(&format!("sync-error-nth {n}"));
+    let (mut redtape, ended) = start_in_spite(&disk, server, journal.path(), "Input/output error");
+    let (told, ()) = with_clients(&redtape, &format!("sync{n}"), || {
+        let started = std::time::Instant::now();
+        while disk.failures().is_empty() && started.elapsed() < Duration::from_secs(30) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(!disk.failures().is_empty(), "{case}: there were not so many");
+        wait_written(&redtape, &format!("{case}: writes to be taken again"));
+        // What is told now stands on what was lost, or on a new base.
+        std::thread::sleep(Duration::from_millis(200));
+    });
+    redtape.kill9();
+    let said = redtape.said();
+    assert!(ended || said.contains("Input/output error"), "{case}: not a word about it: {said}");
+    assert_all_there(&mut restore_latest(journal.path()).conn(), &told);
+    // Its next life counts anew.
+    disk.is("fine");
+    redtape.start_again();
+    redtape.wait_streaming();
+    println!(
+        "{case} ({}): {} keys told, {} timelines",
+        disk.failures(),
+        told.len(),
+        journal::timelines(journal.path())
+    );
+    assert_restores(server, redtape, journal.path(), &told, &case);
+}
+
+/// From the nth write on there is no room, and half of that one is written; until there is room again.
+fn full_from(server: &Server, n: usize) {
+    let (journal, disk) = (Dir::new("journal"), Disk::fine());
+    let case = format!("write {n}");
+    disk.is(&format!("write-full-nth {n}"));
+    let (mut redtape, ended) = start_in_spite(&disk, server, journal.path(), "No space left on device");
+    let (told, refused) = with_clients(&redtape, &format!("write{n}"), || {
+        let started = std::time::Instant::now();
+        while disk.failures().is_empty() && started.elapsed() < Duration::from_secs(30) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(!disk.failures().is_empty(), "{case}: there were not so many");
+        let refused = (!ended).then(|| {
+            wait_for(&format!("{case}: the alarm"), Duration::from_secs(15), || {
+                (redtape.metric(r#"redtape_errors_total{kind="journal"}"#) > Some(0.0)).then_some(())
+            });
+            assert!(redtape.said().contains("No space left on device"), "{case}: {}", redtape.said());
+            let reply = Conn::open(&redtape.url()).and_then(|mut conn| conn.call(&args!["SET", "full", 1]));
+            assert!(!matches!(reply, Ok(Value::Text(_))), "{case}: acknowledged, and on no disk: {reply:?}");
+            reply.map_or_else(|e| e.to_string(), |reply| format!("{reply:?}"))
+        });
+        disk.is("fine");
+        wait_written(&redtape, &format!("{case}: writes to be taken again"));
+        refused
+    });
+    redtape.wait_streaming();
+    println!("{case} ({}): {} keys told, then {refused:?}", disk.failures(), told.len());
+    assert_restores(server, redtape, journal.path(), &told, &case);
+}
+
+// --- a disk that is really full ----------------------------------------------------------------------
+
+/// A file system of its own, of a few MiB.
+struct SmallDisk {
+    dir: Dir,
+}
+
+impl SmallDisk {
+    /// `None` where nothing may be mounted.
+    fn mount(size: &str) -> Option<Self> {
+        let dir = Dir::new("small-disk");
+        let mounted = Self::run(&["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"], &dir);
+        mounted.then_some(Self { dir })
+    }
+
+    fn grow(&self, size: &str) {
+        assert!(Self::run(&["-o", &format!("remount,size={size}")], &self.dir), "more room");
+    }
+
+    fn run(options: &[&str], dir: &Dir) -> bool {
+        let mount = Command::new("mount").args(options).arg(dir.path()).output();
+        mount.is_ok_and(|out| out.status.success())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.dir.path()).status();
+    }
+}
+
+#[test]
+fn a_small_disk_fills_up_and_all_is_well_when_there_is_room() {
+    let Some(disk) = SmallDisk::mount("4m") else {
+        println!("NOT TESTED: a tmpfs can't be mounted here (that needs root)");
+        return;
+    };
+    let server = Server::with(&["--repl-backlog-size", "256mb"]);
+    let journal = disk.dir.join("journal");
+    let mut redtape = Redtape::start(&server.url(), &journal, SWEPT);
+    let mut client = Conn::open(&redtape.url()).expect("a client");
+    let mut told = Told::new();
+    let mut rng = StdRng::seed_from_u64(seed());
+    for round in ["8m", "64m"] {
+        let refused = (0..2000u64).find_map(|n| {
+            let value: Vec<u8> = (0..8000).map(|_| rng.random()).collect();
+            let number = told.len() as u64 + n;
+            let transaction = [
+                args!["MULTI"],
+                args!["SET", format!("n:{number}"), number],
+                args!["SET", "value", value],
+                args!["EXEC"],
+            ];
+            match client.pipeline(&transaction) {
+                Ok(replies) if matches!(replies[3], Value::Array(_)) => {
+                    told.insert(format!("n:{number}"), number.to_string());
+                    None
+                }
+                other => Some(other.map_or_else(|e| e.to_string(), |replies| format!("{:?}", replies[3]))),
+            }
+        });
+        println!("full after {} writes: {}", told.len(), refused.expect("the disk is full at last"));
+        wait_for("the alarm", Duration::from_secs(10), || {
+            (redtape.metric(r#"redtape_errors_total{kind="journal"}"#) > Some(0.0)).then_some(())
+        });
+        wait_for("a plain word", Duration::from_secs(10), || {
+            let mut conn = Conn::open(&redtape.url()).ok()?;
+            match conn.call(&args!["SET", "full", 1]) {
+                Ok(Value::Error(e)) => e.contains("No space left on device").then_some(()),
+                Ok(Value::Text(_)) => panic!("acknowledged, and on no disk"),
+                _ => None,
+            }
+        });
+        let mut reader = Conn::open(&redtape.url()).expect("a client");
+        assert_eq!(text(&reader.must(&args!["ECHO", "here"])), "here");
+        disk.grow(round);
+        wait_written(&redtape, "writes to be taken again");
+        client = Conn::open(&redtape.url()).expect("a client");
+    }
+    assert_eq!(journal::timelines(&journal), 1, "the backlog had all that was not written");
+    redtape.wait_streaming();
+    assert_restores(&server, redtape, &journal, &told, "after two full disks");
+}
+
+#[test]
+#[ignore = "a minute: make disk"]
+fn a_disk_that_stalls_for_half_a_minute() {
+    let Scene { redtape, server, disk, journal } = scene(preloaded(seed()), &["--ack", "journal"]);
+    Conn::open(&redtape.url()).expect("a client").must(&args!["SET", "k", 1]);
+    disk.is("stall 30000");
+    let (mut resident, started) = (0, std::time::Instant::now());
+    let (told, ()) = with_clients(&redtape, "stall", || {
+        // The first sync is begun, and ends when the disk is no longer asked to stall.
+        std::thread::sleep(Duration::from_millis(500));
+        disk.is("fine");
+        while started.elapsed() < Duration::from_secs(29) {
+            resident = resident.max(resident_bytes(redtape.pid()));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert!(redtape.metric(r#"redtape_errors_total{kind="ack_timeout"}"#) > Some(0.0), "who waits is told");
+        let lag = redtape.metric("redtape_journal_captured_lsn").zip(redtape.metric("redtape_journal_durable_lsn"));
+        println!("captured and durable: {lag:?}; redtape had {} MiB", resident >> 20);
+        wait_written(&redtape, "writes to be acknowledged again");
+    });
+    assert!(resident < 700 << 20, "redtape had {resident} bytes");
+    assert_restores(&server, redtape, journal.path(), &told, "after the stall");
 }

@@ -1,17 +1,24 @@
 //! Nothing lost: redtape is killed under load, again and again; the journal then is what it would be
 //! without. A restore at `latest` equals the server, and there is one timeline: no effect was missed.
 //!
+//! Then redtape, the server, and both in turn, under eight pipelined clients that remember what they were told: with
+//! `--ack journal` the journal has it all, whoever died; replies are never out of order; and at the end the
+//! journal equals the server, whatever it was acknowledged by.
+//!
 //! `kill -9` leaves the page cache alone: this is about redtape's own death, not the machine's.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
 
 mod harness;
 
+use harness::conn::Value;
 use harness::redtape::run;
+use harness::told::{assert_all_there, restore_latest, write_and_remember};
 use harness::workload::{Options, preload};
-use harness::{Dir, Redtape, Server, State, Workload, env_number, journal, seed};
+use harness::{Conn, Dir, Redtape, Server, State, Workload, env_number, journal, seed, wait_for};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 #[test]
@@ -27,6 +34,105 @@ fn many_kills_under_load_lose_nothing() {
         println!("--sync {sync}");
         kill_and_compare(kills, &["--sync", sync]);
     }
+}
+
+#[test]
+fn redtape_the_server_or_both_die_and_nothing_acknowledged_is_lost() {
+    for ack in ["journal", "upstream"] {
+        kill_in_turn(6, ack);
+    }
+}
+
+#[test]
+#[ignore = "minutes: make crash"]
+fn many_deaths_of_redtape_the_server_or_both() {
+    let kills = env_number("REDTAPE_CRASHES", 200);
+    for ack in ["journal", "upstream"] {
+        kill_in_turn(kills, ack);
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dies {
+    Redtape,
+    /// It keeps nothing: what is not in the journal is gone.
+    Server,
+    Both,
+}
+
+fn kill_in_turn(kills: usize, ack: &str) {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let journal_dir = Dir::new("journal");
+    let mut server = Server::with(&["--repl-backlog-size", "64mb"]);
+    let mut options = vec!["--ack", ack];
+    if ack == "upstream" {
+        options.extend(["--sync", "everysec"]);
+    }
+    let mut redtape = Redtape::start(&server.url(), journal_dir.path(), &options);
+    let (mut histories, mut told_all) = (1, 0);
+    for kill in 0..kills {
+        let dies = [Dies::Redtape, Dies::Server, Dies::Both][kill % 3];
+        let (url, stop) = (redtape.url(), AtomicBool::new(false));
+        let told = std::thread::scope(|scope| {
+            let clients = scope.spawn(|| write_and_remember(&url, &stop, &format!("k{kill}")));
+            std::thread::sleep(Duration::from_millis(rng.random_range(100..400)));
+            let server_first = rng.random_bool(0.5);
+            if dies == Dies::Server || dies == Dies::Both && server_first {
+                server.kill9();
+            }
+            if dies != Dies::Server {
+                redtape.kill9();
+            }
+            if dies == Dies::Both {
+                server.kill9();
+            }
+            // Some go on asking for a while.
+            std::thread::sleep(Duration::from_millis(rng.random_range(0..50)));
+            stop.store(true, Ordering::Relaxed);
+            clients.join().expect("the clients")
+        });
+        told_all += told.len();
+        if ack == "journal" {
+            // Before anybody could add to it.
+            assert_all_there(&mut restore_latest(journal_dir.path()).conn(), &told);
+        }
+        if dies != Dies::Redtape {
+            server.restart();
+            histories += 1;
+        }
+        if dies != Dies::Server {
+            redtape.start_again();
+        }
+        redtape.wait_streaming();
+        wait_for("writes to be taken again", Duration::from_secs(20), || {
+            let mut conn = Conn::open(&redtape.url()).ok()?;
+            matches!(conn.call(&args!["SET", "again", kill]), Ok(Value::Text(_))).then_some(())
+        });
+        // A life of the server that ends before it is followed is in no journal, unless that acknowledges.
+        redtape.wait_caught_up();
+        if dies == Dies::Redtape {
+            assert_all_there(&mut server.conn(), &told);
+        }
+    }
+    let (url, stop) = (redtape.url(), AtomicBool::new(false));
+    let told = std::thread::scope(|scope| {
+        let clients = scope.spawn(|| write_and_remember(&url, &stop, "last"));
+        std::thread::sleep(Duration::from_millis(300));
+        stop.store(true, Ordering::Relaxed);
+        clients.join().expect("the clients")
+    });
+    redtape.wait_caught_up();
+    let state = State::record_calm(&mut server.conn());
+    assert_eq!(redtape.terminate(), Some(0), "{}", redtape.said());
+    println!("--ack {ack}: {kills} kills, {told_all} keys told; {}", state.summary());
+    journal::assert_verified(journal_dir.path());
+    assert_eq!(journal::timelines(journal_dir.path()), histories, "one history for each life of the server");
+    let target = Server::at_clock(state.at_us);
+    let from = journal_dir.path().to_str().expect("a folder with a plain name");
+    run(&["restore", "--from", from, "--at", "latest", "--to", &target.url(), "--via", "link", "--yes"])
+        .expect_success("restore");
+    assert_all_there(&mut target.conn(), &told);
+    state.assert_same(&State::record_restored(&mut target.conn(), state.at_us), "latest");
 }
 
 fn kill_and_compare(kills: usize, options: &[&str]) {

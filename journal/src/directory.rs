@@ -69,6 +69,19 @@ impl Directory {
     }
 }
 
+/// The smallest part of a file that a disk writes as a whole.
+const SECTOR: usize = 512;
+
+/// Whether a sector of `bytes`, which lie at `offset` of a file, can be one that never reached the disk before the power
+/// failed: those read as zeros. Nothing that is written here begins with a zero or holds so many of them, but for
+/// values; so this explains bytes that are wrong, and says nothing of right ones.
+pub(crate) fn has_hole(bytes: &[u8], offset: u64) -> bool {
+    let first = SECTOR - (offset % SECTOR as u64) as usize;
+    let (first, rest) = bytes.split_at(first.min(bytes.len()));
+    let zeros = |sector: &[u8]| !sector.is_empty() && sector.iter().all(|&b| b == 0);
+    zeros(first) || rest.chunks(SECTOR).any(zeros)
+}
+
 /// Makes the names in a directory durable.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()

@@ -208,13 +208,17 @@ impl Fixture {
 
     /// Begins the next timeline.
     pub(crate) fn timeline(&mut self) {
+        self.timeline_because(&format!("reason {}", self.expected.len() + 1));
+    }
+
+    pub(crate) fn timeline_because(&mut self, reason: &str) {
         let id = TimelineId(self.expected.len() as u32 + 1);
         let offset = ReplOffset(1000 * u64::from(id.0));
         let start = TimelineStart {
             timeline: id,
             source_id: format!("source {id}"),
             offset,
-            reason: format!("reason {id}"),
+            reason: reason.to_owned(),
             ts: Micros(self.builder.last_ts().0 + 5),
         };
         self.writer().begin_timeline(start).unwrap();
@@ -234,6 +238,14 @@ impl Fixture {
         }
         let block = self.builder.finish(self.builder.last_ts());
         self.writer().submit(block).unwrap();
+    }
+
+    /// Waits until what was written is synced.
+    pub(crate) fn sync(&self) {
+        self.writer().sync_now();
+        while self.writer().progress().durable_lsn.0 + 1 < self.builder.next_lsn().0 {
+            std::thread::yield_now();
+        }
     }
 
     pub(crate) fn close(&mut self) {

@@ -249,12 +249,20 @@ fn check_keys(last: &SegmentFacts, keyring: &Keyring) -> Result<(), OpenError> {
 }
 
 fn make_root(root: &Path) -> Result<(), OpenError> {
-    if root.is_dir() {
-        return Ok(());
-    }
+    let parent = |path: &Path| match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new(".").to_owned(),
+        Some(parent) => parent.to_owned(),
+        None => path.to_owned(),
+    };
+    // The journal is not there after a power loss if one of the folders above it is not.
+    let missing = root.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.is_dir()).count();
     std::fs::create_dir_all(root).map_err(OpenError::io("create", root))?;
-    let parent = root.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    sync_dir(parent).map_err(OpenError::io("sync", parent))
+    for path in root.ancestors().take(missing) {
+        sync_dir(&parent(path)).map_err(OpenError::io("sync", &parent(path)))?;
+    }
+    // Whoever made it before may have been killed between that and the sync. Its parent may not be ours to read.
+    let _ = sync_dir(&parent(root));
+    Ok(())
 }
 
 /// A directory without `meta` may hold what an interrupted creation leaves, and nothing else.

@@ -1,21 +1,22 @@
 //! What to do with the segments that a writer finds: a pure decision over what they say.
 //!
 //! A crash can leave only the end of the history unfinished, and only that is repaired. In the
-//! order of the rows, for the last segment ("torn" = behind the last whole block there is no other
-//! whole block):
+//! order of the rows, for the last segment ("torn" = behind the last whole block there is no other whole block, or
+//! sectors are missing of what was not yet synced when all the whole blocks behind were written; "missing" sectors read as
+//! zeros):
 //!
 //! | header | blocks | footer | decision |
 //! | --- | --- | --- | --- |
-//! | unfinished | none | none | creation was interrupted: to quarantine, continue after the segment before |
-//! | unfinished | a whole one | any | corrupt (loading reports such a header as wrong) |
+//! | short, or sectors missing | none | none | creation was interrupted: to quarantine, continue after the segment before |
+//! | the same | a whole one | any | corrupt (loading reports such a header as wrong) |
 //! | wrong | any | any | corrupt |
 //! | right | whole, with a record | whole | begin a new segment after it |
 //! | right | whole, no record | whole | take the footer off, go on in it: a second segment would have its name |
 //! | right, packed | any | none or wrong | corrupt: a packed segment came as a whole |
 //! | right | whole | none | go on in it |
-//! | right | whole, then torn | none or begun | cut, bytes to quarantine, go on in it |
+//! | right | whole, then torn | none or begun, or sectors missing | cut, bytes to quarantine, go on in it |
 //! | right | whole | complete but wrong | corrupt |
-//! | right | bad, later a whole one | any | corrupt |
+//! | right | bad, later a whole one that proves that it was synced | any | corrupt |
 //!
 //! For every other segment: header and footer must be right, else corrupt. And from each segment to
 //! the next, journal id, digest, LSN, time and offset must continue, and timelines must not go back. Where a

@@ -159,7 +159,7 @@ impl Metrics {
             )?,
             clock_steps: counter(
                 "redtape_clock_steps_total",
-                "Times at which the wall clock had gone back by over a second; the journal's time does not",
+                "Steps of the wall clock by over a second, forward or back; the journal's time never goes back",
             )?,
             backlog_bytes: gauge("redtape_backlog_bytes", "Size of the server's replication backlog")?,
             backlog_covers_seconds: float(

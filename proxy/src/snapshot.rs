@@ -138,9 +138,9 @@ pub(crate) async fn take(dir: &Path, upstream: &Connector, how: Taking) -> Resul
     if expected != replid {
         return Err(SnapshotError::OtherServer { address: upstream.address(), found: replid, expected });
     }
-    let mut copy = CopyInProgress::begin(dir, &how.keyring).map_err(SnapshotError::Copy)?;
+    let mut copy = CopyInProgress::begin(dir, &how.keyring).map_err(|e| SnapshotError::Copy(e.to_string()))?;
     let (begun, mut received) = (Instant::now(), 0);
-    while !copy.take(&mut link).map_err(SnapshotError::Copy)? {
+    while !copy.take(&mut link).map_err(|e| SnapshotError::Copy(e.to_string()))? {
         received += receive(&mut link).await.map_err(SnapshotError::Copy)? as u64;
         if let Some(rate) = how.rate {
             tokio::time::sleep(pause(received, rate, begun.elapsed())).await;
@@ -151,8 +151,9 @@ pub(crate) async fn take(dir: &Path, upstream: &Connector, how: Taking) -> Resul
     let ts = ts.max(last_ts);
     drop(catalog);
     let position = Position { timeline, replid, offset, db: 0 };
-    let (summary, path) =
-        copy.commit(|s| manifest(s, (lsn, ts), &position, how.kind, &table)).map_err(SnapshotError::Copy)?;
+    let (summary, path) = copy
+        .commit(|s| manifest(s, (lsn, ts), &position, how.kind, &table))
+        .map_err(|e| SnapshotError::Copy(e.to_string()))?;
     Ok(SnapshotTaken { lsn, ts, path, bytes: summary.bytes, timeline })
 }
 

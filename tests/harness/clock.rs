@@ -1,7 +1,5 @@
-//! The wall clock of a server, set by a preloaded library (`clock.c`).
-//!
-//! Built here with the C compiler that Rust links with. libfaketime is not used: its package is bound
-//! to one C library, so it can't be preloaded into servers of other suites.
+//! The wall clock of a server, set by a preloaded library (`clock.c`, built here with the C compiler that Rust links
+//! with), and that of redtape, by libfaketime.
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -80,6 +78,50 @@ impl Clock {
         if runs {
             command.env("REDTAPE_TEST_CLOCK_RUNS", "1");
         }
+    }
+}
+
+/// The wall clock of redtape, stepped by libfaketime while it runs; its monotonic clock stays right. (Servers have
+/// [`Clock`]: libfaketime's package is bound to one C library, so it can't be preloaded into those of other suites.)
+#[derive(Debug)]
+pub struct SteppedClock {
+    dir: super::Dir,
+    library: PathBuf,
+}
+
+impl SteppedClock {
+    /// It is right as yet.
+    pub fn right() -> Self {
+        let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|e| e.path());
+        let libraries = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1"));
+        let library = libraries.into_iter().find(|path| path.exists());
+        let library = library.expect("libfaketime (scripts/install-servers.sh brings it)");
+        let clock = Self { dir: super::Dir::new("stepped-clock"), library };
+        clock.is_off_by("+0");
+        clock
+    }
+
+    /// As in `+2h` or `-90m`.
+    pub fn is_off_by(&self, offset: &str) {
+        let fresh = self.dir.join("fresh");
+        std::fs::write(&fresh, format!("{offset}\n")).expect("the clock's offset");
+        std::fs::rename(&fresh, self.file()).expect("the clock's offset, in its place");
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.join("offset")
+    }
+
+    /// What a process needs to have this clock.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let text = |path: &Path| path.to_str().expect("a plain path").to_owned();
+        let set = |name: &str, value: String| (name.to_owned(), value);
+        vec![
+            set("LD_PRELOAD", text(&self.library)),
+            set("FAKETIME_TIMESTAMP_FILE", text(&self.file())),
+            set("FAKETIME_NO_CACHE", "1".to_owned()),
+            set("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ]
     }
 }
 

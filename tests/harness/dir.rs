@@ -13,6 +13,16 @@ impl Dir {
         Self(tempfile::Builder::new().prefix(&prefix).tempdir().expect("a temporary folder"))
     }
 
+    /// In memory where that is possible, so that thousands of files cost little.
+    pub fn in_memory(purpose: &str) -> Self {
+        let memory = Path::new("/dev/shm");
+        if !memory.is_dir() {
+            return Self::new(purpose);
+        }
+        let prefix = format!("redtape-test-{purpose}-");
+        Self(tempfile::Builder::new().prefix(&prefix).tempdir_in(memory).expect("a temporary folder"))
+    }
+
     pub fn path(&self) -> &Path {
         self.0.path()
     }

@@ -16,15 +16,18 @@ pub mod dir;
 pub mod disk;
 pub mod journal;
 pub mod moment;
+pub mod record;
 pub mod redtape;
 pub mod relay;
 pub mod server;
+pub mod told;
 pub mod workload;
 
 pub use conn::{Args, Conn};
 pub use dir::Dir;
 pub use disk::Disk;
 pub use moment::State;
+pub use record::Recorder;
 pub use redtape::Redtape;
 pub use relay::Relay;
 pub use server::Server;

@@ -1,6 +1,6 @@
 //! The real binary: as a running proxy, and as single commands.
 
-use super::{Dir, Disk, free_port, now_us, tail, wait_for};
+use super::{Conn, Dir, Disk, free_port, now_us, tail, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -43,8 +43,48 @@ impl Redtape {
         redtape
     }
 
+    /// Like `start`, in this environment: of a recorder, a disk, a clock.
+    pub fn start_in(environment: Vec<(String, String)>, upstream: &str, journal: &Path, extra: &[&str]) -> Self {
+        let mut redtape = Self::spawned(upstream, journal, extra, environment);
+        redtape.wait_streaming();
+        redtape
+    }
+
+    /// Starts it; gives its exit code and what it said if it ends before it answers.
+    pub fn start_or_end(
+        environment: Vec<(String, String)>,
+        upstream: &str,
+        journal: &Path,
+        extra: &[&str],
+    ) -> Result<Self, (Option<i32>, String)> {
+        let mut redtape = Self::prepared(upstream, journal, extra, environment);
+        // It listens before the journal is open, and answers behind that.
+        let ended = redtape.try_spawn().or_else(|| {
+            let url = redtape.url();
+            wait_for("redtape's first answer", Duration::from_secs(20), || {
+                if let Some(status) = redtape.child.as_mut().and_then(|c| c.try_wait().expect("redtape's state")) {
+                    return Some(Some(status.code()));
+                }
+                Conn::open(&url).and_then(|mut conn| conn.call(&crate::args!["ECHO", 1])).ok().map(|_| None)
+            })
+        });
+        match ended {
+            None => Ok(redtape),
+            Some(code) => {
+                redtape.child = None;
+                Err((code, redtape.said()))
+            }
+        }
+    }
+
     fn spawned(upstream: &str, journal: &Path, extra: &[&str], environment: Vec<(String, String)>) -> Self {
-        let mut redtape = Self {
+        let mut redtape = Self::prepared(upstream, journal, extra, environment);
+        redtape.spawn();
+        redtape
+    }
+
+    fn prepared(upstream: &str, journal: &Path, extra: &[&str], environment: Vec<(String, String)>) -> Self {
+        Self {
             child: None,
             port: free_port(),
             metrics_port: free_port(),
@@ -53,12 +93,17 @@ impl Redtape {
             extra: extra.iter().map(|&s| s.to_owned()).collect(),
             environment,
             logs: Dir::new("redtape"),
-        };
-        redtape.spawn();
-        redtape
+        }
     }
 
     fn spawn(&mut self) {
+        if let Some(code) = self.try_spawn() {
+            panic!("redtape ended by itself ({code:?}):\n{}", tail(&self.log(), 30));
+        }
+    }
+
+    /// Gives the exit code if it ends before it accepts clients.
+    fn try_spawn(&mut self) -> Option<Option<i32>> {
         assert!(self.child.is_none(), "redtape runs already");
         let log = OpenOptions::new().create(true).append(true).open(self.log()).expect("redtape's log");
         let mut command = Command::new(BINARY);
@@ -79,9 +124,11 @@ impl Redtape {
         self.child = Some(command.spawn().unwrap_or_else(|e| panic!("{BINARY}: {e}")));
         let port = self.port;
         wait_for("redtape's listener", Duration::from_secs(20), || {
-            self.assert_alive();
-            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()
-        });
+            if let Some(status) = self.child.as_mut().and_then(|c| c.try_wait().expect("redtape's state")) {
+                return Some(Some(status.code()));
+            }
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok().map(|_| None)
+        })
     }
 
     fn log(&self) -> PathBuf {
@@ -208,10 +255,16 @@ impl Outcome {
 
 /// Runs `redtape ARGS…` to its end (two minutes at most).
 pub fn run<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Outcome {
+    run_in(&[], args)
+}
+
+/// The same in this environment.
+pub fn run_in<S: AsRef<std::ffi::OsStr>>(environment: &[(String, String)], args: &[S]) -> Outcome {
     let logs = Dir::new("command");
     let (out, err) = (logs.join("stdout"), logs.join("stderr"));
     let create = |path: &Path| std::fs::File::create(path).expect("a file for output");
     let mut command = Command::new(BINARY);
+    command.envs(environment.iter().cloned());
     if let Some(server) = std::env::var_os("REDTAPE_TEST_SERVER") {
         // A scratch server is of the same kind as the one under test.
         command.env("REDTAPE_SERVER_BIN", server);

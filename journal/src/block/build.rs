@@ -110,6 +110,7 @@ impl Block {
             header: BlockHeader {
                 codec: CODEC_NONE,
                 encrypted: false,
+                behind_unsynced: false,
                 stored_len: len,
                 raw_len: len,
                 payload_crc,
@@ -368,6 +369,7 @@ impl BlockBuilder {
             kind,
             codec: CODEC_NONE,
             encrypted: false,
+            behind_unsynced: false,
             stored_len: payload.len() as u32,
             raw_len: payload.len() as u32,
             records: self.records,

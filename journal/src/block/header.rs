@@ -37,6 +37,8 @@ pub(crate) struct BlockHeader {
     pub(crate) codec: u8,
     /// The payload is encrypted, after it was compressed.
     pub(crate) encrypted: bool,
+    /// When it was written, what is before it in the file may not have been synced.
+    pub(crate) behind_unsynced: bool,
     pub(crate) stored_len: u32,
     pub(crate) raw_len: u32,
     pub(crate) records: u32,
@@ -75,6 +77,7 @@ impl BlockHeader {
         out[4] = self.kind as u8;
         out[5] = self.codec;
         out[6] = u8::from(self.encrypted);
+        out[7] = u8::from(self.behind_unsynced);
         out[8..12].copy_from_slice(&self.stored_len.to_le_bytes());
         out[12..16].copy_from_slice(&self.raw_len.to_le_bytes());
         out[16..20].copy_from_slice(&self.records.to_le_bytes());
@@ -120,14 +123,15 @@ impl BlockHeader {
             other => return Err(Damage::new("block kind 1 or 2", format!("{other}"))),
         };
         let codec = c.u8()?;
-        let [cipher, reserved] = c.array()?;
-        if cipher > 1 || reserved != 0 {
-            return Err(Damage::new("cipher 0 or 1 and a zero byte", format!("{cipher} and {reserved}")));
+        let [cipher, unsynced] = c.array()?;
+        if cipher > 1 || unsynced > 1 {
+            return Err(Damage::new("cipher 0 or 1, and 0 or 1", format!("{cipher} and {unsynced}")));
         }
         let header = Self {
             kind,
             codec,
             encrypted: cipher == 1,
+            behind_unsynced: unsynced == 1,
             stored_len: c.u32()?,
             raw_len: c.u32()?,
             records: c.u32()?,

@@ -15,7 +15,7 @@ use crate::error::{Damage, OpenError};
 use crate::segment::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader, TimelineFacts};
 use crate::segment::load::{TailFact, WholeHeader, load_open_segment, read_tail};
 use crate::segment::name::SegmentName;
-use crate::segment::scan::{BlockFault, find_later_block, read_block_header, read_payload};
+use crate::segment::scan::{BlockFault, Rest, find_later_block, read_block_header, read_payload};
 use crate::segment::tally::Tally;
 use crate::types::{Lsn, TimelineId};
 use crate::verify::hash_file;
@@ -153,13 +153,20 @@ impl Examined {
     }
 
     fn look(&mut self, file: &File, bytes: u64, whole: WholeHeader, tail: &TailFact) -> io::Result<()> {
-        let end = match tail {
-            TailFact::Sealed(footer) => footer.blocks_end,
-            _ => bytes,
-        };
         // Its header had to be healed, if anything.
         let mut right = self.faults.is_empty();
-        let torn = self.walk(file, &whole, end)?;
+        let torn = match tail {
+            TailFact::Sealed(footer) => self.walk(file, &whole, footer.blocks_end)?,
+            // What a crash may leave behind the blocks is the next writer's to cut.
+            TailFact::Open(scan) if !matches!(scan.rest, Rest::Corrupt { .. }) => {
+                let mut run = Run::begin(whole.header.clone());
+                run.tally = scan.tally.clone();
+                run.ranges.push(whole.len..scan.end);
+                self.runs.push(run);
+                None
+            }
+            _ => self.walk(file, &whole, bytes)?,
+        };
         right &= self.faults.is_empty();
         match tail {
             TailFact::Sealed(footer) => {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::FORMAT_VERSION;
 use crate::crypto::{KeyFault, Keyring, Random, Sealer, WRAPPED_LEN, Wrapped};
+use crate::directory::has_hole;
 use crate::encoding::Cursor;
 use crate::error::Damage;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
@@ -54,7 +55,7 @@ pub(crate) struct SegmentHeader {
 /// Why a header can't be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum HeaderFault {
-    /// The file ends inside the header, or holds only zeros: the segment was being created.
+    /// The file ends inside the header, or sectors of it never reached the disk: the segment was being created.
     Unfinished,
     /// It is whole and wrong.
     Bad(Damage),
@@ -138,6 +139,9 @@ impl SegmentHeader {
         let mut c = Cursor::new(bytes);
         let magic = c.array::<8>()?;
         if magic != SEGMENT_MAGIC {
+            if has_hole(&bytes[..FIXED_HEADER_LEN], 0) {
+                return Err(HeaderFault::Unfinished);
+            }
             let found = format!("bytes `{}`", magic.escape_ascii());
             return Err(Damage::new("a segment (`RTAPESEG`)", found).into());
         }
@@ -152,6 +156,9 @@ impl SegmentHeader {
         let tag = Cursor::at(bytes, len - 4).u32()?;
         let computed = crc32c::crc32c(&bytes[..len - 4]);
         if tag != computed {
+            if has_hole(&bytes[..len], 0) {
+                return Err(HeaderFault::Unfinished);
+            }
             return Err(Damage::new(format!("segment header checksum {tag:08x}"), format!("{computed:08x}")).into());
         }
         if version > FORMAT_VERSION {

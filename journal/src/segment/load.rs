@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::directory::TEMPORARY;
+use crate::directory::{TEMPORARY, has_hole};
 use crate::error::{Damage, OpenError};
 use crate::segment::footer::{FOOTER_MAGIC, Footer, TAIL_LEN};
 use crate::segment::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader};
@@ -137,13 +137,21 @@ pub(crate) fn read_tail(file: &File, file_len: u64, whole: &WholeHeader, with_bl
         return Ok(TailFact::BadFooter { position, damage });
     }
     // What looks like a tail may be the end of somebody's value: it is a footer's only if the
-    // blocks end where the footer begins, and only if it begins like one.
+    // blocks end where the footer begins, and only if it begins like one. If sectors of it are missing, its writer never
+    // came to sync it.
     if let (Some((position, damage)), Rest::Torn { .. }) = (bad_footer, &scan.rest)
         && scan.end == position
+        && !range_has_hole(file, position, file_len)?
     {
         return Ok(TailFact::BadFooter { position, damage });
     }
     Ok(TailFact::Open(scan))
+}
+
+fn range_has_hole(file: &File, from: u64, to: u64) -> io::Result<bool> {
+    let mut bytes = vec![0; (to - from) as usize];
+    file.read_exact_at(&mut bytes, from)?;
+    Ok(has_hole(&bytes, from))
 }
 
 /// Where the footer begins of which the tail is at the end of the file, if that is possible.

@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use bytes::Bytes;
 
 use crate::block::{BLOCK_HEADER_LEN, BLOCK_MAGIC, BlockHeader, PayloadFault};
+use crate::directory::has_hole;
 use crate::error::Damage;
 use crate::segment::load::WholeHeader;
 use crate::segment::tally::Tally;
@@ -116,14 +117,14 @@ pub(crate) struct Scan {
 pub(crate) enum Rest {
     /// The end of the file.
     Nothing,
-    /// Bytes that are no whole block, and no whole block after them.
+    /// Bytes that are no whole block, and no whole block after them, or only such as were never synced.
     Torn {
         /// How many bytes.
         bytes: u64,
         /// What is wrong with the first of them.
         damage: Damage,
     },
-    /// Bytes that are no whole block, and a whole one after them.
+    /// Bytes that are no whole block, and a whole one after them, before which all had been synced.
     Corrupt {
         /// What is wrong with the first of them.
         damage: Damage,
@@ -164,7 +165,7 @@ pub(crate) fn scan(
                         Damage::new("a whole block", "the end of the file")
                     }
                 };
-                let rest = match find_later_block(file, end + 1, file_len, Some(tag))? {
+                let rest = match find_proof(file, end, file_len, tag)? {
                     Some(block) => Rest::Corrupt { damage, later: block.position, block: Box::new(block) },
                     None => Rest::Torn { bytes: file_len - end, damage },
                 };
@@ -173,6 +174,28 @@ pub(crate) fn scan(
         }
     }
     Ok(Scan { tally, end, rest: Rest::Nothing })
+}
+
+/// Finds a whole block behind what is wrong at `end` that proves it to be damage.
+///
+/// What was written since the last sync reaches the disk in any order: when the power fails, a sector may be missing and
+/// what was written behind it may be there. So a hole (a sector that reads as zeros) is a tear as long as
+/// each whole block behind it says that what is before it may not have been synced.
+fn find_proof(file: &File, end: u64, file_len: u64, tag: u32) -> io::Result<Option<BlockHeader>> {
+    let Some(first) = find_later_block(file, end + 1, file_len, Some(tag))? else { return Ok(None) };
+    let mut later = first;
+    let mut wrong = vec![0; (first.position - end) as usize];
+    file.read_exact_at(&mut wrong, end)?;
+    if !has_hole(&wrong, end) {
+        return Ok(Some(first));
+    }
+    while later.behind_unsynced {
+        match find_later_block(file, later.position + later.len(), file_len, Some(tag))? {
+            Some(block) => later = block,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(later))
 }
 
 /// Finds the first whole block of this segment at or after `from`.

@@ -4,7 +4,8 @@ use std::fs;
 
 use crate::catalog::Catalog;
 use crate::error::OpenError;
-use crate::model::{Fixture, OwnedGroup, open};
+use crate::model::{Fixture, OwnedGroup, open, options};
+use crate::open::OpenOptions;
 use crate::types::{Group, Lsn, TimelineId};
 
 fn three_groups() -> Vec<OwnedGroup> {
@@ -95,6 +96,88 @@ fn a_bad_block_before_a_whole_one_is_corrupt_and_nothing_is_changed() {
     assert_eq!(read.len(), 4);
     assert!(read[..3].iter().all(Result::is_ok) && read[3].is_err());
     assert_eq!(catalog.notes().len(), 1);
+}
+
+/// What lies between two syncs reaches the disk in any order; what was synced can't be missing.
+#[test]
+fn a_sector_that_is_missing_is_a_tear_only_where_nothing_was_synced() {
+    let mut journal = Fixture::new(1 << 20);
+    journal.timeline();
+    let mut synced = 0;
+    for n in 0..6u8 {
+        journal.block(&[OwnedGroup::simple(&[n + 1; 2000])]);
+        if n == 2 {
+            journal.sync();
+            synced = fs::metadata(journal.last_segment()).unwrap().len();
+        }
+    }
+    journal.kill();
+    let path = journal.last_segment();
+    let whole = fs::read(&path).unwrap();
+    let len = whole.len();
+    let sectors = len / 512;
+    for first in 1..sectors {
+        for count in [1, 4] {
+            let mut bytes = whole.clone();
+            let missing = first * 512..((first + count) * 512).min(len);
+            bytes[missing.clone()].fill(0);
+            fs::write(&path, &bytes).unwrap();
+            // The last block to say that all before it is synced is the fourth, and begins there.
+            let lost = missing.start as u64 >= synced;
+            let fourth_is_damaged = missing.start < synced as usize + 2200 && missing.end > synced as usize;
+            match open(journal.dir(), 1 << 20) {
+                Ok((_, recovered)) => {
+                    let last = recovered.last.unwrap().last_lsn;
+                    assert!(lost || fourth_is_damaged, "{missing:?}: synced up to {synced}, cut behind {last}");
+                    assert!(!lost || last >= Lsn(3), "{missing:?}: {last}");
+                    assert_eq!(recovered.notes.len(), 1);
+                }
+                Err(error) => {
+                    assert!(!lost, "{missing:?}: {error}");
+                    assert_eq!(fs::read(&path).unwrap(), bytes);
+                }
+            }
+            fs::write(&path, &whole).unwrap();
+        }
+    }
+    journal.check();
+}
+
+#[test]
+fn a_header_or_a_footer_with_a_missing_sector_was_never_finished() {
+    let mut journal = Fixture::with(OpenOptions { pack: false, ..options(1 << 20) });
+    journal.timeline_because(&"x".repeat(1500));
+    journal.kill();
+    let path = journal.last_segment();
+    let header = fs::read(&path).unwrap();
+    for sector in 0..header.len() / 512 {
+        let mut bytes = header.clone();
+        bytes[sector * 512..(sector + 1) * 512].fill(0);
+        fs::write(&path, &bytes).unwrap();
+        let (_, recovered) = open(journal.dir(), 1 << 20).unwrap();
+        assert_eq!((recovered.last, recovered.notes.len()), (None, 1), "sector {sector}");
+        fs::write(&path, &header).unwrap();
+    }
+    journal.reopen();
+    for _ in 0..40 {
+        journal.block(&[OwnedGroup::simple(&[7; 600])]);
+    }
+    journal.kill();
+    let blocks_end = fs::metadata(&path).unwrap().len() as usize;
+    journal.reopen();
+    journal.close();
+    let sealed = fs::read(&path).unwrap();
+    assert!(sealed.len() > blocks_end + 1024, "a footer of several sectors");
+    for sector in blocks_end / 512..=sealed.len() / 512 {
+        let mut bytes = sealed.clone();
+        let end = bytes.len().min((sector + 1) * 512);
+        bytes[blocks_end.max(sector * 512)..end].fill(0);
+        fs::write(&path, &bytes).unwrap();
+        let (_, recovered) = open(journal.dir(), 1 << 20).unwrap();
+        assert_eq!(recovered.last.unwrap().last_lsn, Lsn(40), "sector {sector}");
+        fs::write(&path, &sealed).unwrap();
+    }
+    journal.check();
 }
 
 #[test]

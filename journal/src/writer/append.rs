@@ -7,7 +7,7 @@
 //! | crash while | a reader finds |
 //! | --- | --- |
 //! | writing a block | a torn tail, ignored; the next open cuts it |
-//! | writing a footer | the same: all blocks are there |
+//! | writing a footer | the same: all blocks are there, and were synced before it |
 //! | between footer and next segment | a sealed last segment |
 //! | putting the packed copy in place | the segment or its copy, see [`super::pack`] |
 //! | writing a new header | an unfinished file without data, ignored; the next open sets it aside |
@@ -88,6 +88,8 @@ struct Active {
     tally: Tally,
     hasher: blake3::Hasher,
     len: u64,
+    /// Blocks were written since the last sync.
+    unsynced: bool,
     /// Encrypts its blocks, if it is encrypted.
     sealer: Option<Arc<Sealer>>,
     /// Its packed copy; `None` if there shall be none, or if making it has failed.
@@ -295,8 +297,8 @@ impl Appender {
 
     /// Makes what is written durable.
     pub(crate) fn sync(&mut self) -> Result<(), AppendError> {
-        match &self.active {
-            Some(active) => active.file.sync_data().map_err(AppendError::io("sync", &active.path)),
+        match &mut self.active {
+            Some(active) => active.sync(),
             None => Ok(()),
         }
     }
@@ -348,7 +350,7 @@ impl Active {
             .then(|| Packer::create(dir, &header, &keyring, options.random))
             .and_then(|made| kept(made, &path));
         let len = bytes.len() as u64;
-        Ok(Self { file, path, header, tag: tag_of(&bytes), tally, hasher, len, sealer, packer })
+        Ok(Self { file, path, header, tag: tag_of(&bytes), tally, hasher, len, unsynced: false, sealer, packer })
     }
 
     fn reopen(
@@ -370,11 +372,13 @@ impl Active {
             .then(|| pack_again(dir, options, &file, &whole, sealer.as_deref(), scan.end))
             .and_then(|made| kept(made, &path));
         let WholeHeader { header, tag, .. } = whole;
-        Ok(Self { file, path, header, tag, tally: scan.tally, hasher, len: scan.end, sealer, packer })
+        Ok(Self { file, path, header, tag, tally: scan.tally, hasher, len: scan.end, unsynced: false, sealer, packer })
     }
 
     fn write_block(&mut self, mut block: Block) -> Result<u64, AppendError> {
         self.tally.check_next(&block.header).map_err(AppendError::OutOfOrder)?;
+        block.header.behind_unsynced = self.unsynced;
+        self.unsynced = true;
         let header = block.header;
         let raw = self.sealer.as_ref().filter(|_| self.packer.is_some()).map(|_| block.payload());
         let bytes = block.place(self.len, self.tag, self.sealer.as_deref());
@@ -388,6 +392,12 @@ impl Active {
             self.packer = kept(packer.push(&header, &raw).map(|()| packer), &self.path);
         }
         Ok(len)
+    }
+
+    fn sync(&mut self) -> Result<(), AppendError> {
+        self.file.sync_data().map_err(AppendError::io("sync", &self.path))?;
+        self.unsynced = false;
+        Ok(())
     }
 
     /// Where the history stands at the end of this segment.
@@ -409,6 +419,8 @@ impl Active {
             let packed = whole.replace(&self.path).map_err(AppendError::io("replace", &self.path))?;
             return Ok((self.stand(packed.digest), packed.len));
         }
+        // A footer is believed without a look at the blocks: it must not reach the disk before them.
+        self.sync()?;
         let digest = *self.hasher.finalize().as_bytes();
         let stand = self.stand(digest);
         let mut footer = Footer {

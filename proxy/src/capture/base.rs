@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use redtape_journal::{
-    Keyring, Lsn, Micros, ReplOffset, SnapshotKind, SnapshotManifest, SnapshotWriter, TimelineStart,
+    Keyring, Lsn, Micros, ReplOffset, SnapshotKind, SnapshotManifest, SnapshotWriter, StoreError, TimelineStart,
 };
 use redtape_wire::psync::RdbReceiver;
 use redtape_wire::rdb::{RdbSummary, RdbVerifier};
@@ -17,6 +17,26 @@ use super::{Capture, Ended, Link, LinkError, Position};
 /// Silence on the link that ends a copy.
 const SILENCE: std::time::Duration = std::time::Duration::from_mins(2);
 
+/// Why there is no copy.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CopyError {
+    /// What came is no whole copy, or nothing came.
+    #[error("{0}")]
+    Source(String),
+    /// It could not be stored.
+    #[error("{0}")]
+    Disk(#[from] StoreError),
+}
+
+impl From<CopyError> for Ended {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::Source(e) => Self::Base(e),
+            CopyError::Disk(e) => Self::Journal(e.to_string()),
+        }
+    }
+}
+
 /// A copy on its way to the disk.
 pub(crate) struct CopyInProgress {
     receiver: RdbReceiver,
@@ -26,22 +46,23 @@ pub(crate) struct CopyInProgress {
 }
 
 impl CopyInProgress {
-    pub(crate) fn begin(dir: &std::path::Path, keyring: &Keyring) -> Result<Self, String> {
+    pub(crate) fn begin(dir: &std::path::Path, keyring: &Keyring) -> Result<Self, CopyError> {
         Ok(Self {
             receiver: RdbReceiver::new(),
             verifier: RdbVerifier::new(),
-            writer: SnapshotWriter::create_with(dir, keyring).map_err(|e| e.to_string())?,
+            writer: SnapshotWriter::create_with(dir, keyring)?,
             chunk: Vec::new(),
         })
     }
 
     /// Takes what the link has received; true = the copy is complete.
-    pub(crate) fn take(&mut self, link: &mut Link) -> Result<bool, String> {
+    pub(crate) fn take(&mut self, link: &mut Link) -> Result<bool, CopyError> {
         self.chunk.clear();
-        let (used, done) = self.receiver.feed(&link.buf, &mut self.chunk).map_err(|e| e.to_string())?;
+        let (used, done) =
+            self.receiver.feed(&link.buf, &mut self.chunk).map_err(|e| CopyError::Source(e.to_string()))?;
         let _ = link.buf.split_to(used);
         self.verifier.update(&self.chunk);
-        self.writer.write(&self.chunk).map_err(|e| e.to_string())?;
+        self.writer.write(&self.chunk)?;
         Ok(done)
     }
 
@@ -49,9 +70,9 @@ impl CopyInProgress {
     pub(crate) fn commit(
         self,
         manifest: impl FnOnce(&RdbSummary) -> SnapshotManifest,
-    ) -> Result<(RdbSummary, PathBuf), String> {
-        let summary = self.verifier.finish().map_err(|e| e.to_string())?;
-        let path = self.writer.commit(manifest(&summary)).map_err(|e| e.to_string())?;
+    ) -> Result<(RdbSummary, PathBuf), CopyError> {
+        let summary = self.verifier.finish().map_err(|e| CopyError::Source(e.to_string()))?;
+        let path = self.writer.commit(manifest(&summary))?;
         Ok((summary, path))
     }
 }
@@ -113,11 +134,10 @@ impl Capture {
             reason,
             "taking a base: a full copy of the server's data"
         );
-        let mut copy =
-            CopyInProgress::begin(&self.config.dir, &self.config.live.load().keyring).map_err(Ended::Base)?;
+        let mut copy = CopyInProgress::begin(&self.config.dir, &self.config.live.load().keyring)?;
         let mut stop = self.stop.clone();
         loop {
-            if copy.take(link).map_err(Ended::Base)? {
+            if copy.take(link)? {
                 break;
             }
             let received = self.with_tee(async {
@@ -134,7 +154,7 @@ impl Capture {
         let at = (self.recorder.tail().lsn, ts);
         let table = self.table.load().to_text();
         let made = |s: &RdbSummary| manifest(s, at, &position, SnapshotKind::Base, &table);
-        let (summary, path) = copy.commit(made).map_err(Ended::Base)?;
+        let (summary, path) = copy.commit(made)?;
         if !summary.checksum_present {
             tracing::warn!("the server writes no RDB checksums (rdbchecksum no): the base can't be checked on its way");
         }

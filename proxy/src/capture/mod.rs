@@ -17,6 +17,7 @@
 //! with a base that is on the disk; within a timeline the stream has no holes.
 
 mod base;
+mod clock;
 #[cfg(test)]
 mod cost;
 pub(crate) mod effects;
@@ -41,6 +42,7 @@ use redtape_wire::psync::PsyncReply;
 use tokio::sync::watch;
 
 pub(crate) use self::base::{CopyInProgress, manifest, receive};
+use self::clock::ClockWatch;
 pub(crate) use self::link::{Link, LinkError};
 pub(crate) use self::probe::Prober;
 pub(crate) use self::probe::{ServerFacts, info_field};
@@ -154,6 +156,7 @@ pub(crate) struct Capture {
     /// What stands in the journal may be on no disk: until the next base, nothing is built on it.
     unsound: bool,
     durable: Arc<Durable>,
+    clock: ClockWatch,
 }
 
 /// Follows the server until asked to stop; then everything is flushed and the tail is sealed.
@@ -192,6 +195,7 @@ pub(crate) async fn run(
         dropped: 0,
         unsound: false,
         durable,
+        clock: ClockWatch::start(),
     };
     capture.go_on();
     capture.follow().await;
@@ -213,6 +217,8 @@ impl Capture {
             let started = std::time::Instant::now();
             let ended = self.follow_once().await;
             self.durable.following(false);
+            // Nobody shall see it as streaming until it is again.
+            self.metrics.state("connecting");
             if self.last_end.is_none() {
                 self.last_end = Some((Micros::now(), ended.to_string()));
             }

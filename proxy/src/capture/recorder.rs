@@ -310,6 +310,11 @@ impl Recorder {
         }
     }
 
+    /// The last record that is synced.
+    pub(crate) fn durable_lsn(&self) -> Lsn {
+        self.writer.as_ref().map_or(Lsn(0), |w| w.progress().durable_lsn)
+    }
+
     /// Exports the watermarks; times what has arrived.
     pub(crate) fn export(&mut self) {
         let Some(w) = self.writer.as_ref().map(Writer::watermarks) else { return };

@@ -159,6 +159,7 @@ impl Capture {
                 probe = self.probes.next() => {
                     self.join.probe(probe);
                     self.look();
+                    self.watch_clock();
                 }
                 () = std::future::ready(()), if more => {}
                 () = progress.notified() => self.recorder.export(),
@@ -288,7 +289,6 @@ impl Capture {
         self.metrics.tap_offset.set(self.join.processed().0 as i64);
         let complete = self.join.complete_until().unwrap_or_default();
         self.metrics.stamps_waiting.set(self.join.stamps().0 as i64);
-        self.metrics.clock_steps.inc_by(std::mem::take(&mut self.join.clock_steps));
         let behind_micros = probe.received.0 - complete.0;
         self.probes.set_pace(if lag > 0 && behind_micros > 100_000 {
             Pace::Late

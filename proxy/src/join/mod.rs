@@ -57,7 +57,7 @@ const WITHOUT_MAX: usize = 8;
 const RECENT_MAX: usize = 64;
 /// So long after stamps were lost, their effects may still come, in µs.
 const LOST_FOR: i64 = 1_000_000;
-/// A stamp this much older than the predecessor's time means that the wall clock stepped, in µs.
+/// The wall clock never goes back by so much, in µs, unless it steps.
 const CLOCK_STEP: i64 = 1_000_000;
 
 /// A group with its time and origin, ready for the journal.
@@ -134,8 +134,6 @@ pub(crate) struct Join {
     /// The same; cleared once the stamps whose replies may have been lost are gone.
     replies_lost: Option<Micros>,
     origins: Origins,
-    /// How often a stamp lay far before its predecessor: the wall clock stepped back.
-    pub clock_steps: u64,
 }
 
 impl Join {
@@ -159,7 +157,6 @@ impl Join {
             lost: None,
             replies_lost: None,
             origins: Origins::default(),
-            clock_steps: 0,
         }
     }
 
@@ -304,7 +301,9 @@ impl Join {
     /// Judges the group in front of those that are held; `None` = it waits.
     fn judge(&mut self, held: &Held, heard: Micros) -> Option<Verdict> {
         let Held { group, parts, .. } = held;
-        let late = heard.0 >= group.arrived.0 + HOLD || self.held.len() >= HELD_MAX;
+        // A clock that stepped back since would hold it until it is there again.
+        let late =
+            !(group.arrived.0 - CLOCK_STEP..group.arrived.0 + HOLD).contains(&heard.0) || self.held.len() >= HELD_MAX;
         let (after, before) = self.bounds.of(group.end_offset);
         let latest = before.map_or(group.arrived, |b| b.min(group.arrived));
         let certain = match &parts[..] {
@@ -330,7 +329,6 @@ impl Join {
         // It ran after what ran before it, and that ran after its own request was forwarded.
         self.not_before = self.not_before.max(after);
         if let Some(at) = stamped {
-            self.clock_steps += u64::from(at.0 + CLOCK_STEP < self.prev_ts.0 && at > after);
             self.not_before = self.not_before.max(at.min(latest));
         }
         let best = if stamped.is_some() { self.not_before } else { latest.min(followed) };
