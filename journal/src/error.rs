@@ -105,7 +105,7 @@ pub enum OpenError {
     },
     /// Damage that is not a torn tail. Nothing was changed.
     #[error(
-        "{} is corrupt at offset {offset} ({span}): {damage}; run `redtape journal verify`",
+        "{} is corrupt at offset {offset} ({span}): {damage}; `redtape journal verify` shows all damage, `redtape journal repair` saves what is left",
         file.display()
     )]
     Corrupt {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use redtape_journal::{Catalog, KeyFault, OpenError, ReadError};
+use redtape_journal::{Catalog, KeyFault, Micros, OpenError, ReadError};
 
 use crate::point::PointError;
 
@@ -136,7 +136,9 @@ impl RestoreError {
     pub(crate) fn unreadable(error: ReadError, catalog: &Catalog) -> Self {
         let ReadError::Corrupt { span, .. } = &error else { return error.into() };
         let snapshots: Vec<_> = catalog.snapshots().iter().map(|s| s.manifest.ts).collect();
-        let before = snapshots.iter().any(|ts| *ts <= span.from_ts).then_some(span.from_ts);
+        // What is damaged begins with this time.
+        let whole = Micros(span.from_ts.0 - 1);
+        let before = snapshots.iter().any(|ts| *ts <= whole).then_some(whole);
         let after = span.to_ts.and_then(|to| snapshots.iter().filter(|ts| **ts > to).min());
         let nearest = match (before, after) {
             (Some(before), Some(after)) => {

@@ -109,7 +109,8 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
         return Err(RestoreError::Tls);
     }
     let catalog = Catalog::open_with(&request.from, &request.keyring)?;
-    let point = locate(&request.at, request.now, &catalog)??;
+    let point =
+        locate(&request.at, request.now, &catalog).map_err(|error| RestoreError::unreadable(error, &catalog))??;
     observer.on(&Event::Resolved(&point));
     let mut target = Server::connect(&request.to)?;
     let mut target_facts = TargetFacts::read(&mut target)?;

@@ -143,7 +143,8 @@ fn parse_span(text: &str) -> Result<i64, &'static str> {
 }
 
 fn parse_rfc3339(text: &str) -> Result<Micros, &'static str> {
-    let zoned = text.len() > 10 && (text.ends_with(['Z', 'z']) || text[10..].contains(['+', '-']));
+    let zoned =
+        text.len() > 10 && (text.ends_with(['Z', 'z']) || text.get(10..).is_some_and(|rest| rest.contains(['+', '-'])));
     let looks_like_time = text.as_bytes().get(..4).is_some_and(|y| y.iter().all(u8::is_ascii_digit));
     if looks_like_time && text.is_char_boundary(10.min(text.len())) && !zoned {
         return Err("a date needs its time and offset: end it with Z or +01:00");
@@ -215,6 +216,8 @@ mod tests {
             ("lsn:x", "whole number"),
             ("mark:", "name is missing"),
             ("äöüäöü2026-1+1", "no known form"),
+            // The tenth byte is in the midst of a letter; found by fuzzing.
+            ("ago\nm :\u{194}\u{194}", "no known form"),
         ] {
             let error = text.parse::<When>().expect_err(text);
             assert!(error.to_string().contains(reason), "{text}: {error}");

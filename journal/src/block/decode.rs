@@ -142,7 +142,7 @@ impl Groups {
             return Err(Damage::new(
                 format!(
                     "groups that end with LSN {}, {}, offset {} and the payload",
-                    h.next_lsn().0 - 1,
+                    h.next_lsn().0.saturating_sub(1),
                     h.last_ts,
                     h.end_offset
                 ),

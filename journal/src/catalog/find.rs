@@ -62,7 +62,16 @@ pub(super) fn find(
                 before = block.reach();
                 continue;
             }
-            let mut groups = segment.groups(&block)?;
+            let first =
+                Reach { next_lsn: Lsn(block.first_lsn.0 + 1), last_ts: block.first_ts, end_offset: block.start_offset };
+            let mut groups = match segment.groups(&block) {
+                Ok(groups) => groups,
+                // Whatever it held is not wanted.
+                Err(_) if beyond(&first) => {
+                    return Ok(Found { cut: cut(&before, Some((block.first_ts, 0))), end_offset });
+                }
+                Err(error) => return Err(error),
+            };
             while let Some(group) = groups.next() {
                 let group = group.map_err(|damage| {
                     let span = Span { from_lsn: block.first_lsn, ..Span::default() };

@@ -2,6 +2,8 @@
 
 use clap::{Command, FromArgMatches as _};
 
+use redtape_journal::Keyring;
+
 use super::*;
 
 fn settings(args: &[&str], toml: &str) -> anyhow::Result<Config> {
@@ -84,6 +86,10 @@ fn the_example_names_every_option_and_its_default() {
         all += option.unwrap_or(line);
         all.push('\n');
     }
+    // A key file is read at once.
+    let keys = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(keys.path(), Keyring::new_line("a").expect("a key")).expect("written");
+    let all = all.replace("/etc/redtape/journal.keys", keys.path().to_str().expect("text"));
     let all = settings(&[], &all).expect("every option of the example");
     let unset: Vec<_> = all.settings().into_iter().filter(|s| s.value.is_null()).map(|s| s.name).collect();
     assert_eq!(unset, [""; 0], "options that the example does not show");
