@@ -10,6 +10,7 @@
 #   make power     power failures: the disk as each call may leave it, many times (N=10000)
 #   make disk      each sync fails, each write finds the disk full, in turn (N=100)
 #   make tamper    every bit of a large segment is flipped, and the verification must find each (BYTES=1048576)
+#   make fuzz      any bytes for each parser, with cargo-fuzz (T=60 seconds each; TARGETS='segment block')
 #   make bench     what redtape costs, beside Redis itself and other proxies (FULL=1: every cell, hours)
 #
 # Everything but a Rust toolchain is installed when missing (needs root, or sudo without a password).
@@ -18,6 +19,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 CARGO ?= cargo
 BYTES ?= 1048576
+T ?= 60
+TARGETS ?= group block segment manifest lines resp_request resp_reply rdb when
 
 # nextest keeps the heavy tests apart (.config/nextest.toml). Without it, one test at a time does.
 nextest := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
@@ -33,7 +36,7 @@ one_at_a_time = -- --test-threads=1 --nocapture
 long_ones = -- --ignored --test-threads=1 --nocapture
 endif
 
-.PHONY: demo test lint compat suite clients crash power disk tamper bench servers
+.PHONY: demo test lint compat suite clients crash power disk tamper fuzz bench servers
 
 servers:
 	@scripts/install-servers.sh
@@ -93,6 +96,16 @@ disk: servers
 # In a release build: every bit of a segment of 1 MiB in each form (BYTES=...).
 tamper:
 	REDTAPE_TAMPER_BYTES=$(BYTES) $(CARGO) test --release -p redtape-journal --lib every_flipped_bit_of_a_large -- --ignored --nocapture
+
+# The sanitizers' flags are meant for a nightly compiler; the stable one takes them when told so.
+fuzz:
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --locked
+	@mkdir -p fuzz/corpus/segment
+	@for file in journal/tests/golden/*/*.seg; do cp "$$file" "fuzz/corpus/segment/$$(basename "$$(dirname "$$file")").seg"; done
+	@for target in $(TARGETS); do \
+	    mkdir -p fuzz/corpus/$$target; \
+	    RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target -- -max_total_time=$(T) -max_len=65536 -timeout=20 -rss_limit_mb=4096; \
+	done
 
 # Side by side in one run; quote the ratios. benches/README.md says how to read them; ARGS go to the peers
 # bench, e.g. ARGS='--only p1-set --peer redis,redtape'. Another binary: REDTAPE_BIN.

@@ -32,6 +32,10 @@ mod encoding;
 mod error;
 mod filter;
 mod follow;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+#[allow(missing_docs, clippy::expect_used)]
+pub mod fuzzing;
 mod lease;
 mod lines;
 mod lock;

@@ -129,7 +129,7 @@ impl SnapshotManifest {
     }
 
     /// Reads what was stored; an error says what is wrong with it.
-    fn from_json(json: &[u8]) -> Result<Self, String> {
+    pub(crate) fn from_json(json: &[u8]) -> Result<Self, String> {
         let at = json.len().checked_sub(CHECKSUM_BEGIN.len() + 8 + CHECKSUM_END.len());
         let (before, checksum) = json.split_at(at.ok_or_else(|| format!("has only {} bytes", json.len()))?);
         let crc = crc32c::crc32c(before);
