@@ -100,7 +100,7 @@ fn filters_give_exactly_what_an_unfiltered_cat_holds() {
     }
     let mut redtape = Redtape::start(&server.url(), dir, &["--segment-mib", "1"]);
     let url = redtape.url();
-    let mut conns = vec![
+    let mut conns = [
         login(&url, "alice", "billing"),
         login(&url, "alice", "reports"),
         login(&url, "bob", "billing"),

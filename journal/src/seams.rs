@@ -1,4 +1,4 @@
-//! Seams: places where [`crate::repair`] has joined what was left of a journal, and what is lost there.
+//! Seams: places where [`crate::repair()`] has joined what was left of a journal, and what is lost there.
 //!
 //! A segment's header names the digest of the segment before, and its LSN follows on. Where a repair has
 //! replaced or removed what was in between, that can't hold any more, and the segments behind are not

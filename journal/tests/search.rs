@@ -144,7 +144,7 @@ fn one_key_in_a_large_journal() {
     let bytes: u64 = sizes.iter().sum();
     println!(
         "{n} writes of {KEYS} keys: {:.1} MiB in {} segments, in {:?}",
-        bytes as f64 / 1048576.0,
+        bytes as f64 / 1_048_576.0,
         sizes.len(),
         begun.elapsed()
     );
@@ -162,8 +162,8 @@ fn one_key_in_a_large_journal() {
         println!(
             "one key in {dbs} databases, {} writes: {:.2} MiB read ({:.2} to open), {:.2} %, in {:?}",
             found.len(),
-            read as f64 / 1048576.0,
-            opened as f64 / 1048576.0,
+            read as f64 / 1_048_576.0,
+            opened as f64 / 1_048_576.0,
             100.0 * read as f64 / bytes as f64,
             begun.elapsed()
         );

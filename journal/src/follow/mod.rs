@@ -44,7 +44,6 @@ use crate::types::{Group, Lsn, Micros, TimelineId};
 
 /// What a follower has seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are groups, and they are used up at once")]
 pub enum Followed {
     /// The next group.
     Group {

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::block::{BlockHeader, Groups, decode_payload};
 use crate::crypto::{KeyFault, Keyring, Sealer};
@@ -78,7 +79,7 @@ pub(super) struct Examined {
     /// Its records were before this LSN, as far as it tells.
     pub(super) claims: Lsn,
     pub(super) faults: Vec<Fault>,
-    pub(super) sealer: Result<Option<std::sync::Arc<Sealer>>, KeyFault>,
+    pub(super) sealer: Result<Option<Arc<Sealer>>, KeyFault>,
 }
 
 /// What is known from elsewhere.
@@ -207,11 +208,11 @@ impl Examined {
 
     /// Walks the blocks. Gives what is wrong behind the last whole one, if anything is there.
     fn walk(&mut self, file: &File, whole: &WholeHeader, end: u64) -> io::Result<Option<(u64, Damage)>> {
-        let sealer = self.sealer.as_ref().ok().cloned();
+        let sealer = self.sealer.clone();
         let mut run = Run::begin(whole.header.clone());
         let mut at = whole.len;
         while at < end {
-            match read_block(file, at, end, whole.tag, sealer.as_ref().map(Option::as_deref)) {
+            match read_block(file, at, end, whole.tag, &sealer) {
                 Ok(block) => {
                     if let Err(damage) = run.tally.check_next(&block) {
                         self.fault(at, damage.to_string());
@@ -255,18 +256,18 @@ fn behind(run: &Run, block: &BlockHeader) -> SegmentHeader {
     }
 }
 
-/// One block, down to its groups if it can be decrypted. (`None` = it can't.)
+/// One block, down to its groups if it can be decrypted.
 fn read_block(
     file: &File,
     at: u64,
     end: u64,
     tag: u32,
-    sealer: Option<Option<&Sealer>>,
+    sealer: &Result<Option<Arc<Sealer>>, KeyFault>,
 ) -> Result<BlockHeader, BlockFault> {
     let block = read_block_header(file, at, end, Some(tag))?;
     let stored = read_payload(file, &block)?;
-    if let Some(sealer) = sealer {
-        let payload = decode_payload(&block, stored, sealer)?;
+    if let Ok(sealer) = sealer {
+        let payload = decode_payload(&block, stored, sealer.as_deref())?;
         for group in Groups::new(block, payload) {
             group?;
         }

@@ -181,7 +181,7 @@ fn leads_to_the_end(pieces: &[Piece<'_>], snapshots: &[&SnapshotManifest]) -> bo
             && m.lsn.0 + 1 >= first.0
             && m.lsn < last.next_lsn()
     };
-    snapshots.iter().any(|m| leads_on(&m))
+    snapshots.iter().any(leads_on)
 }
 
 /// The number of a timeline that begins behind all of this.

@@ -128,7 +128,7 @@ fn begin(args: &TailArgs, selection: &Selection) -> anyhow::Result<Follower> {
 fn since(when: &When, catalog: &Catalog, end: Lsn) -> anyhow::Result<Lsn> {
     match when.resolve(Micros::now()) {
         Moment::Latest => Ok(end),
-        Moment::Lsn(lsn) if lsn == Lsn(0) => Err(Failure::new(USAGE, "the first record is lsn:1").into()),
+        Moment::Lsn(Lsn(0)) => Err(Failure::new(USAGE, "the first record is lsn:1").into()),
         Moment::At(ts) => {
             for timeline in catalog.timelines() {
                 let cut = behind(catalog, &timeline, Micros(ts.0.saturating_sub(1)))?;

@@ -140,7 +140,7 @@ pub fn deed<'a>(cause: Cause, db: u32, args: &[&'a [u8]], key_db: u32, key: &[u8
         b"bitop" => result(arg(2) == key, arg(2)),
         b"sort" | b"georadius" | b"georadiusbymember" => {
             let stored = |a: &&[u8]| a.eq_ignore_ascii_case(b"store") || a.eq_ignore_ascii_case(b"storedist");
-            let target = args.iter().rposition(|a| stored(&a)).map_or(&b""[..], |at| arg(at + 1));
+            let target = args.iter().rposition(stored).map_or(&b""[..], |at| arg(at + 1));
             result(target == key, target)
         }
         b"eval" | b"evalsha" | b"fcall" => Plain("perhaps touched by a script"),
@@ -150,7 +150,7 @@ pub fn deed<'a>(cause: Cause, db: u32, args: &[&'a [u8]], key_db: u32, key: &[u8
 }
 
 /// The destination of a result, which may also be empty, or what it was made from.
-fn result<'a>(is_target: bool, target: &'a [u8]) -> Deed<'a> {
+fn result(is_target: bool, target: &[u8]) -> Deed<'_> {
     if is_target { Deed::Plain("replaced by a result") } else { Deed::With("read for", target) }
 }
 
