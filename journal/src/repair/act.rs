@@ -117,7 +117,8 @@ pub(super) fn prepare(
             How::Stands(digest) | How::Renamed(digest) => (None, Some(digest)),
             How::Open => (None, None),
             How::Anew => {
-                header.prev_digest = prepared.last.unwrap_or(header.prev_digest);
+                let named = if header.first_lsn == Lsn(1) { [0; 32] } else { header.prev_digest };
+                header.prev_digest = prepared.last.unwrap_or(named);
                 let whole = write_anew(dir, piece, &header, keyring)?;
                 let digest = whole.digest();
                 (Some(whole), Some(digest))

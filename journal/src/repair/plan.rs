@@ -125,6 +125,14 @@ pub(super) fn plan<'a>(files: &'a [Examined], snapshots: &[&SnapshotManifest], c
     if claims > end || (wrong && !leads_to_the_end(&plan.pieces, snapshots)) {
         plan.fresh = Some(claims.max(end));
     }
+    if let Some(first) = plan.pieces.first_mut()
+        && first.run.header.first_lsn == Lsn(1)
+        && first.run.header.timeline.id == TimelineId(1)
+        && first.run.header.prev_digest != [0; 32]
+    {
+        // Nothing can have been before it.
+        first.how = How::Anew;
+    }
     let last = plan.pieces.len().saturating_sub(1);
     for (n, piece) in plan.pieces.iter_mut().enumerate() {
         if piece.how == How::Open && (n < last || plan.fresh.is_some()) {
