@@ -13,6 +13,7 @@
 //! | right | whole, with a record | whole | begin a new segment after it |
 //! | right | whole, no record | whole | take the footer off, go on in it: a second segment would have its name |
 //! | right, packed | any | none or wrong | corrupt: a packed segment came as a whole |
+//! | right, packed | whole, no record | whole | corrupt: only a segment with a record is packed |
 //! | right | whole | none | go on in it |
 //! | right | whole, then torn | none or begun, or sectors missing | cut, bytes to quarantine, go on in it |
 //! | right | whole | complete but wrong | corrupt |
@@ -109,6 +110,10 @@ pub(crate) fn decide(segments: &[SegmentFacts], journal_id: [u8; 16], seams: &Se
     }
     if let Some((segment, whole, footer)) = last_sealed {
         plan.unseal = footer.tally.records == 0;
+        if plan.unseal && whole.header.packed {
+            let damage = Damage::new("a record, as the segment is packed", "none");
+            return Err(corrupt(segment, footer.position, damage));
+        }
         plan.resume = if plan.unseal {
             let tally = footer.tally.clone();
             Resume::In {

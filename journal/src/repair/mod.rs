@@ -87,6 +87,13 @@ pub fn repair(dir: impl AsRef<Path>, keyring: &Keyring, act: bool) -> Result<Rep
     let named = manifests.iter().map(|m| m.lsn).chain(marks.iter().map(|m| m.lsn)).max();
     let named = named.unwrap_or_default();
     let plan = plan::plan(&files, &manifests, Lsn(named.0 + 1), &seams);
+    if report.faults.is_empty()
+        && plan.fresh.is_some()
+        && let Some(last) = plan.pieces.last().filter(|p| p.run.tally.records == 0)
+    {
+        let what = "it is packed and holds no record: a writer can't go on in it".to_owned();
+        report.faults.push(Fault { file: last.of.path.clone(), offset: 0, what });
+    }
     let end = plan.pieces.last().map_or(Lsn(0), |p| Lsn(p.run.tally.reach.next_lsn.0 - 1));
     if named > end {
         let what = format!("they end with LSN {end}, and a snapshot or a mark was made at LSN {named}");

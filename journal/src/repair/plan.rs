@@ -122,7 +122,10 @@ pub(super) fn plan<'a>(files: &'a [Examined], snapshots: &[&SnapshotManifest], c
     let claims = files.iter().filter(counts).map(|f| f.claims).fold(claims, Lsn::max);
     plan.untold = untold(&plan.pieces, seams);
     let wrong = files.iter().any(|f| !f.faults.is_empty()) || !plan.dropped.is_empty() || plan.untold;
-    if claims > end || (wrong && !leads_to_the_end(&plan.pieces, snapshots)) {
+    // A writer goes on in a last segment without a record, which it can't if that is packed.
+    let packed = |p: &Piece<'_>| p.how == How::Anew || (p.run.header.packed && p.how != How::Open);
+    let empty = plan.pieces.last().is_some_and(|p| packed(p) && p.run.tally.records == 0);
+    if claims > end || empty || (wrong && !leads_to_the_end(&plan.pieces, snapshots)) {
         plan.fresh = Some(claims.max(end));
     }
     if let Some(first) = plan.pieces.first_mut()

@@ -363,6 +363,29 @@ fn meta_marks_and_snapshots() {
     assert_eq!(catalog.snapshots().len(), 1);
 }
 
+/// Found by fuzzing: a packed segment without a record can't be gone on with.
+#[test]
+fn when_nothing_is_left_of_the_last_segment_a_timeline_begins() {
+    for options in variants() {
+        let mut journal = Fixture::with(options);
+        journal.timeline();
+        snapshot(&journal, SnapshotKind::Base);
+        journal.block(&[OwnedGroup::simple(b"gone")]);
+        journal.close();
+        let path = journal.last_segment();
+        let header = u32::from_le_bytes(fs::read(&path).unwrap()[12..16].try_into().unwrap());
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_len(u64::from(header) + 40).unwrap();
+        journal.expected.clear();
+        if !journal.options.pack {
+            // As a crash leaves it.
+            continue;
+        }
+        let report = repaired(&mut journal);
+        assert!(report.steps.iter().any(|s| s.contains("takes a base")), "{report:?}");
+    }
+}
+
 #[test]
 fn a_writer_is_not_disturbed() {
     let journal = journal(plain());
