@@ -572,6 +572,7 @@ impl Request {
         let is_tracking = |p: &Part| matches!(p, Part::Bytes(b) if b.eq_ignore_ascii_case(b"TRACKING"));
         let name = self.name();
         [&b"RESET"[..], b"QUIT", b"HELLO"].contains(&name.as_slice())
+            || name.ends_with(b"SUBSCRIBE")
             || name == b"CLIENT" && self.parts.get(1).is_some_and(is_tracking)
     }
 
