@@ -2,9 +2,12 @@
 //! `{"name":…,"crc32c":"9a3f00d1"}`.
 
 use std::io;
+use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::directory::write_atomically;
 
 /// What stands between the fields and their checksum.
 const CRC_FIELD: &str = ",\"crc32c\":\"";
@@ -15,6 +18,12 @@ pub(crate) fn encode(value: &impl Serialize) -> io::Result<String> {
     line.pop();
     let crc = crc32c::crc32c(line.as_bytes());
     Ok(format!("{line}{CRC_FIELD}{crc:08x}\"}}\n"))
+}
+
+/// Puts a file of such lines in place as a whole.
+pub(crate) fn store(path: &Path, values: &[impl Serialize]) -> io::Result<()> {
+    let lines: io::Result<String> = values.iter().map(encode).collect();
+    write_atomically(path, lines?.as_bytes())
 }
 
 /// What a line without its end says; `None` = it is damaged.

@@ -12,9 +12,9 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use crate::directory::{Directory, write_atomically};
+use crate::directory::Directory;
 use crate::error::Span;
-use crate::lines::{decode, encode};
+use crate::lines::{decode, store};
 use crate::meta::hex;
 use crate::segment::header::SegmentHeader;
 use crate::types::{Lsn, Micros, TimelineId};
@@ -83,8 +83,7 @@ impl Seams {
 
     /// Puts them in place.
     pub(crate) fn store(&self, dir: &Directory) -> io::Result<()> {
-        let lines: io::Result<String> = self.all.iter().map(encode).collect();
-        write_atomically(&dir.seams(), lines?.as_bytes())
+        store(&dir.seams(), &self.all)
     }
 
     /// The one that says that a segment with this header may follow the one with this digest.
@@ -96,5 +95,9 @@ impl Seams {
                 && seam.before == before
                 && seam.named == named
         })
+    }
+    /// Whether it was told that a segment with this header may follow the one with this digest, and whether with a loss.
+    pub(crate) fn tells(&self, header: &SegmentHeader, before: &[u8; 32], lost: bool) -> bool {
+        self.find(header, before).is_some_and(|seam| seam.lost.is_some() == lost)
     }
 }

@@ -6,8 +6,7 @@
 //! leaves some records twice, which the next repair sees: it may be run again at any time.
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::plan::{How, Piece, Plan};
@@ -22,12 +21,6 @@ use crate::segment::name::SegmentName;
 use crate::segment::scan::{read_block_header, read_payload};
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
 use crate::writer::{PackError, Packer, Whole};
-
-/// What stands between two segments of the result.
-pub(super) struct Joint {
-    pub(super) seam: Seam,
-    pub(super) new: bool,
-}
 
 /// Where the copies go: `repair-1`, `repair-2`, … in the quarantine.
 pub(super) fn new_folder(dir: &Directory) -> Result<PathBuf, OpenError> {
@@ -94,10 +87,10 @@ fn write_anew(
     write().map_err(|e| OpenError::io("write anew", path)(io::Error::other(e)))
 }
 
-/// What of the plan is on the disk under temporary names, and what will stand between the segments.
+/// What of the plan is on the disk under temporary names, and what has to be told of the places between the segments.
 pub(super) struct Prepared {
     wholes: Vec<Option<Whole>>,
-    pub(super) joints: Vec<Joint>,
+    seams: Vec<Seam>,
     /// Digest of the last segment, if it is sealed.
     last: Option<[u8; 32]>,
 }
@@ -109,7 +102,7 @@ pub(super) fn prepare(
     seams: &Seams,
     keyring: &Keyring,
 ) -> Result<Prepared, OpenError> {
-    let mut prepared = Prepared { wholes: Vec::new(), joints: Vec::new(), last: None };
+    let mut prepared = Prepared { wholes: Vec::new(), seams: Vec::new(), last: None };
     for (n, piece) in plan.pieces.iter().enumerate() {
         let before = n.checked_sub(1).map(|n| &plan.pieces[n]);
         let mut header = piece.run.header.clone();
@@ -126,7 +119,7 @@ pub(super) fn prepare(
         };
         if let (Some(before), Some(last)) = (before, prepared.last) {
             let lost = lost_between(before, piece.run.header.first_lsn, piece.first_ts());
-            prepared.joints.extend(joint(&header, last, lost, seams));
+            prepared.seams.extend(untold_seam(&header, last, lost, seams));
         }
         prepared.wholes.push(whole);
         prepared.last = digest;
@@ -145,13 +138,10 @@ pub(super) fn lost_between(before: &Piece<'_>, next: Lsn, to_ts: Option<Micros>)
     })
 }
 
-/// Between a segment with this header and the one before: nothing, what was told before, or something new.
-fn joint(header: &SegmentHeader, before: [u8; 32], lost: Option<LostRecords>, seams: &Seams) -> Option<Joint> {
-    let known = seams.find(header, &before).filter(|seam| seam.lost.is_some() == lost.is_some());
-    if let Some(seam) = known {
-        return Some(Joint { seam: seam.clone(), new: false });
-    }
-    if header.prev_digest == before && lost.is_none() {
+/// What must be told of the place between a segment with this header and the one before, if no header and no seam says it.
+fn untold_seam(header: &SegmentHeader, before: [u8; 32], lost: Option<LostRecords>, seams: &Seams) -> Option<Seam> {
+    let chained = header.prev_digest == before && lost.is_none();
+    if chained || seams.tells(header, &before, lost.is_some()) {
         return None;
     }
     let why = if lost.is_some() {
@@ -159,7 +149,7 @@ fn joint(header: &SegmentHeader, before: [u8; 32], lost: Option<LostRecords>, se
     } else {
         "the segment before was written anew"
     };
-    let seam = Seam {
+    Some(Seam {
         first_lsn: header.first_lsn,
         timeline: header.timeline.id,
         before: crate::meta::hex(&before),
@@ -167,8 +157,7 @@ fn joint(header: &SegmentHeader, before: [u8; 32], lost: Option<LostRecords>, se
         lost,
         why: why.to_owned(),
         repaired: Micros::now(),
-    };
-    Some(Joint { seam, new: true })
+    })
 }
 
 /// Steps 3 to 5.
@@ -183,11 +172,10 @@ pub(super) fn place(
     let folder = dir.segments();
     if let (Some(header), Some(last)) = (&fresh, plan.pieces.last()) {
         let lost = lost_between(last, header.first_lsn, None);
-        prepared.joints.extend(joint(header, header.prev_digest, lost, &seams));
+        prepared.seams.extend(untold_seam(header, header.prev_digest, lost, &seams));
     }
-    let new: Vec<Seam> = prepared.joints.into_iter().filter(|j| j.new).map(|j| j.seam).collect();
-    if !new.is_empty() || !seams.wrong.is_empty() {
-        seams.all.extend(new);
+    if !prepared.seams.is_empty() || !seams.wrong.is_empty() {
+        seams.all.extend(prepared.seams);
         seams.store(dir).map_err(OpenError::io("write", dir.seams()))?;
     }
     let mut there: Vec<PathBuf> = Vec::new();
@@ -234,22 +222,11 @@ impl Source {
 }
 
 fn copy_beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
-    const CHUNK: usize = 1 << 20;
     let mut to = tempfile::Builder::new()
         .prefix(TEMPORARY)
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(FILE_MODE))
         .tempfile_in(path.parent().unwrap_or(Path::new(".")))?;
-    let from = File::open(path)?;
-    let mut chunk = vec![0; CHUNK];
-    let mut at = 0;
-    loop {
-        let n = from.read_at(&mut chunk, at)?;
-        if n == 0 {
-            break;
-        }
-        to.write_all(&chunk[..n])?;
-        at += n as u64;
-    }
+    io::copy(&mut File::open(path)?, &mut to)?;
     to.as_file().sync_all()?;
     Ok(to)
 }

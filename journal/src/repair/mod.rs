@@ -22,7 +22,7 @@ use examine::{Examined, Known, examine};
 use plan::{How, Plan};
 
 use crate::crypto::Keyring;
-use crate::directory::{Directory, write_atomically};
+use crate::directory::Directory;
 use crate::error::{OpenError, Span};
 use crate::lease::{PruneLock, ReadLease, RemovalLease};
 use crate::lock::Lock;
@@ -32,6 +32,7 @@ use crate::open::not_a_journal;
 use crate::seams::Seams;
 use crate::segment::header::TimelineFacts;
 use crate::segment::load::{list_segments, load_segment};
+use crate::segment::name::SegmentName;
 use crate::snapshot::{SnapshotInfo, SnapshotKind, list_snapshots_of};
 use crate::types::{Lsn, TimelineId};
 
@@ -57,13 +58,12 @@ pub fn repair(dir: impl AsRef<Path>, keyring: &Keyring, act: bool) -> Result<Rep
     }
     let _lock = if act { Some(Lock::take(&dir)?) } else { None };
     let mut report = RepairReport::default();
-    let meta = meta(&dir, &mut report)?;
-    let known_meta = Meta::load(&dir).is_ok_and(|found| found.is_some());
+    let (meta, known_meta) = meta(&dir, &names, &mut report)?;
     let _reading = (!act && known_meta).then(|| ReadLease::take(&dir));
     let journal_id = meta.id().unwrap_or_default();
 
     let snapshots = snapshots(&dir, &meta.journal_id, keyring, &mut report)?;
-    let timelines = timelines(&dir, journal_id, &snapshots.right)?;
+    let timelines = timelines(&names, journal_id, &snapshots.right)?;
     let known = Known { journal_id, timelines: &timelines, keyring };
     let mut files: Vec<Examined> = Vec::new();
     for (n, (name, path)) in names.iter().enumerate() {
@@ -129,9 +129,7 @@ pub fn repair(dir: impl AsRef<Path>, keyring: &Keyring, act: bool) -> Result<Rep
         std::fs::remove_file(path).map_err(OpenError::io("remove", path))?;
     }
     if !wrong_marks.is_empty() {
-        let lines: std::io::Result<String> = marks.iter().map(crate::lines::encode).collect();
-        let write = || write_atomically(&dir.marks(), lines?.as_bytes());
-        write().map_err(OpenError::io("write", dir.marks()))?;
+        crate::lines::store(&dir.marks(), &marks).map_err(OpenError::io("write", dir.marks()))?;
     }
     report.copies = Some(folder);
     Ok(report)
@@ -145,19 +143,22 @@ fn busy(dir: &Directory) -> OpenError {
     OpenError::io("repair", dir.root())(error)
 }
 
-/// What `meta` says, or would have said.
-fn meta(dir: &Directory, report: &mut RepairReport) -> Result<Meta, OpenError> {
+/// What `meta` says, or would have said; whether it is there.
+fn meta(
+    dir: &Directory,
+    names: &[(SegmentName, PathBuf)],
+    report: &mut RepairReport,
+) -> Result<(Meta, bool), OpenError> {
     let what = match Meta::load(dir) {
-        Ok(Some(meta)) => return Ok(meta),
+        Ok(Some(meta)) => return Ok((meta, true)),
         Ok(None) => "it is missing".to_owned(),
         Err(OpenError::Corrupt { damage, .. }) => damage.to_string(),
         Err(other) => return Err(other),
     };
-    let (names, _) = list_segments(&dir.segments())?;
     // As most segments say.
     let mut ids: BTreeMap<[u8; 16], usize> = BTreeMap::new();
     let mut created = crate::types::Micros::now();
-    for (name, path) in &names {
+    for (name, path) in names {
         if let Ok(whole) = load_segment(*name, path, false)?.header {
             *ids.entry(whole.header.journal_id).or_default() += 1;
             created = created.min(whole.header.created);
@@ -168,7 +169,7 @@ fn meta(dir: &Directory, report: &mut RepairReport) -> Result<Meta, OpenError> {
     report
         .steps
         .push("meta is made again from what the segments say; where the data comes from is not known".to_owned());
-    Ok(Meta::new(id, created, String::new()))
+    Ok((Meta::new(id, created, String::new()), false))
 }
 
 struct Snapshots {
@@ -208,7 +209,7 @@ fn snapshots(
 
 /// What segments and bases say of each timeline.
 fn timelines(
-    dir: &Directory,
+    names: &[(SegmentName, PathBuf)],
     journal_id: [u8; 16],
     snapshots: &[SnapshotInfo],
 ) -> Result<BTreeMap<TimelineId, TimelineFacts>, OpenError> {
@@ -223,8 +224,8 @@ fn timelines(
         };
         timelines.insert(manifest.timeline, facts);
     }
-    for (name, path) in list_segments(&dir.segments())?.0 {
-        if let Ok(whole) = load_segment(name, &path, false)?.header
+    for (name, path) in names {
+        if let Ok(whole) = load_segment(*name, path, false)?.header
             && whole.header.journal_id == journal_id
         {
             timelines.insert(whole.header.timeline.id, whole.header.timeline);

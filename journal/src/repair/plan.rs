@@ -115,6 +115,14 @@ pub(super) fn plan<'a>(files: &'a [Examined], snapshots: &[&SnapshotManifest], c
             _ => plan.pieces.push(chosen),
         }
     }
+    if let Some(first) = plan.pieces.first_mut()
+        && first.run.header.first_lsn == Lsn(1)
+        && first.run.header.timeline.id == TimelineId(1)
+        && first.run.header.prev_digest != [0; 32]
+    {
+        // Nothing can have been before it.
+        first.how = How::Anew;
+    }
     let end = plan.pieces.last().map_or(Lsn(1), Piece::next_lsn);
     // A guess counts only if nothing that is right lies behind.
     let last = plan.pieces.last().map_or(Lsn(0), |p| p.run.header.first_lsn);
@@ -127,14 +135,6 @@ pub(super) fn plan<'a>(files: &'a [Examined], snapshots: &[&SnapshotManifest], c
     let empty = plan.pieces.last().is_some_and(|p| packed(p) && p.run.tally.records == 0);
     if claims > end || empty || (wrong && !leads_to_the_end(&plan.pieces, snapshots)) {
         plan.fresh = Some(claims.max(end));
-    }
-    if let Some(first) = plan.pieces.first_mut()
-        && first.run.header.first_lsn == Lsn(1)
-        && first.run.header.timeline.id == TimelineId(1)
-        && first.run.header.prev_digest != [0; 32]
-    {
-        // Nothing can have been before it.
-        first.how = How::Anew;
     }
     let last = plan.pieces.len().saturating_sub(1);
     for (n, piece) in plan.pieces.iter_mut().enumerate() {
@@ -165,8 +165,7 @@ fn untold(pieces: &[Piece<'_>], seams: &Seams) -> bool {
     pieces.windows(2).any(|pair| {
         let (Some(before), header) = (pair[0].digest(), &pair[1].run.header) else { return false };
         let hole = header.first_lsn > pair[0].next_lsn();
-        let told = seams.find(header, &before).is_some_and(|seam| seam.lost.is_some() == hole);
-        (hole || header.prev_digest != before) && !told
+        (hole || header.prev_digest != before) && !seams.tells(header, &before, hole)
     })
 }
 

@@ -386,6 +386,27 @@ fn when_nothing_is_left_of_the_last_segment_a_timeline_begins() {
     }
 }
 
+/// Found by fuzzing: such a header is written anew and sealed, and a writer can't go on in that.
+#[test]
+fn a_first_segment_without_a_record_that_names_a_predecessor() {
+    for options in variants().into_iter().filter(|options| options.keyring.current().is_none()) {
+        let mut journal = Fixture::with(options);
+        journal.timeline();
+        journal.kill();
+        let path = journal.last_segment();
+        let mut bytes = fs::read(&path).unwrap();
+        let len = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) as usize;
+        // Its digest stands behind id, LSN, timeline and database.
+        bytes[60] ^= 1;
+        let crc = crc32c::crc32c(&bytes[..len - 4]).to_le_bytes();
+        bytes[len - 4..len].copy_from_slice(&crc);
+        fs::write(&path, bytes).unwrap();
+        assert!(crate::model::open_with(journal.dir(), journal.options.clone()).is_err(), "the writer refuses it");
+        let report = repaired(&mut journal);
+        assert!(report.steps.iter().any(|s| s.contains("takes a base")), "{report:?}");
+    }
+}
+
 #[test]
 fn a_writer_is_not_disturbed() {
     let journal = journal(plain());
