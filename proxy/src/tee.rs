@@ -63,6 +63,8 @@ pub(crate) struct Part {
     pub name: CommandId,
     /// How many of the hashes are keys.
     keys: u8,
+    /// A SET that names a point in time (EXAT, PXAT), which may have passed.
+    pub until: bool,
 }
 
 /// A request on its way to the server.
@@ -332,7 +334,9 @@ pub(crate) fn describe_named(name: &[u8], spec: Option<&CommandSpec>, args: &[&[
     for position in surviving(name, keys, args.len(), complete).take(Part::HASHES_MAX) {
         hashes.push(hash_at(position));
     }
-    Part { args_hash, hashes, db, name: id, keys: keys as u8 }
+    let until = name == b"set"
+        && args.iter().skip(3).any(|a| a.eq_ignore_ascii_case(b"exat") || a.eq_ignore_ascii_case(b"pxat"));
+    Part { args_hash, hashes, db, name: id, keys: keys as u8, until }
 }
 
 impl Part {

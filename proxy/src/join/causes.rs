@@ -21,9 +21,9 @@ pub(super) enum Fit {
 /// Effects that a rewritten command may appear as, beside itself.
 fn rewritten_as(request: &[u8]) -> &'static [&'static [u8]] {
     match request {
-        b"set" | b"setex" | b"psetex" | b"getset" | b"setnx" | b"incrbyfloat" => &[b"set", b"del", b"unlink"],
+        b"set" => &[b"set", b"del", b"unlink"],
+        b"setex" | b"psetex" | b"getset" | b"setnx" | b"incrbyfloat" => &[b"set"],
         b"getex" => &[b"pexpireat", b"persist", b"del", b"unlink"],
-
         b"expire" | b"pexpire" | b"expireat" | b"pexpireat" => &[b"pexpireat", b"del", b"unlink"],
         b"hincrbyfloat" => &[b"hset", b"hsetex", b"hpexpireat"],
         b"spop" => &[b"srem", b"del", b"unlink"],
@@ -40,7 +40,7 @@ fn rewritten_as(request: &[u8]) -> &'static [&'static [u8]] {
         }
         b"georadius" | b"georadiusbymember" | b"georadius_ro" => &[b"zadd", b"del"],
         b"restore" | b"migrate" => &[b"restore", b"del", b"unlink"],
-        b"getdel" | b"del" | b"unlink" => &[b"del", b"unlink"],
+        b"getdel" | b"delifeq" | b"delex" => &[b"del", b"unlink"],
         b"flushall" | b"flushdb" => &[b"flushall", b"flushdb"],
         _ => &[],
     }
@@ -81,10 +81,23 @@ pub(super) fn fit(request: &Part, effect: &Part, known: impl FnOnce() -> bool) -
     if is_script(name) || !known() {
         return Some(Fit::Possible);
     }
-    if !rewritten.contains(&effect.name.name()) {
+    if !rewritten.contains(&effect.name.name()) || !may_take_away(request, effect) {
         return None;
     }
     if values { by_value() } else { Some(Fit::Possible) }
+}
+
+/// Whether a request of another name can have taken away what the effect took away, if it did: one key,
+/// and a SET only if it named a point in time, which had passed. Others find the key gone by itself.
+fn may_take_away(request: &Part, effect: &Part) -> bool {
+    if !matches!(effect.name.name(), b"del" | b"unlink") {
+        return true;
+    }
+    match request.name.name() {
+        b"migrate" => true,
+        b"set" => request.until && effect.keys().len() == 1,
+        _ => effect.keys().len() == 1,
+    }
 }
 
 /// Equal commands of this kind answer with numbers that grow (1) or shrink (-1) in the order in

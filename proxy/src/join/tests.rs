@@ -247,3 +247,33 @@ fn a_client_that_never_reads_its_reply_holds_nobody_for_long() {
     assert_eq!(s.next(200 + HOLD - 1), None);
     assert_eq!(s.next(200 + HOLD), got("x", 100));
 }
+
+#[test]
+fn a_deletion_is_whose_command_takes_a_key_away_and_no_other_s() {
+    // Request, its effect, and who is its cause (`None`: not the request).
+    for (request, effect, cause) in [
+        ("SET a 1 PXAT 1000", "UNLINK a", Some("x via set")),
+        ("SET a 1 exat 1 GET", "DEL a", Some("x via set")),
+        ("SET a 1 PXAT 1000", "DEL a b", None),
+        ("SET a 1", "DEL a", None),
+        ("SET a 1 PX 5", "DEL a", None),
+        ("SET a exat PX 5", "DEL a", None),
+        ("GETSET a 1", "DEL a", None),
+        ("GETDEL a", "UNLINK a", Some("x via getdel")),
+        ("GETDEL a", "DEL a b", None),
+        ("DELIFEQ a 1", "DEL a", Some("x via delifeq")),
+        ("DEL a b", "DEL a b", Some("x")),
+        // The server found it expired.
+        ("DEL a b", "DEL a", None),
+        ("UNLINK a b", "DEL a b", None),
+        ("EXPIRE a 0", "DEL a", Some("x via expire")),
+        ("MIGRATE h 1  0 9 KEYS a b", "DEL a b", Some("x via migrate")),
+    ] {
+        let mut s = Scene::new();
+        let id = s.request("x", 100, &[request]);
+        s.reply(id, 150, Outcome::Ran);
+        s.effect(200, &[effect]);
+        let found = s.next(100_000).map(|(who, _)| who);
+        assert_eq!(found.as_deref(), Some(cause.unwrap_or("Outside")), "{request} and {effect}");
+    }
+}
