@@ -65,7 +65,7 @@ compat:
 	@failed=; \
 	for server in .servers/*/redis-server .servers/*/valkey-server; do \
 	    echo "=== $$server: $$($$server --version | cut -d' ' -f1-3)"; \
-	    REDTAPE_TEST_SERVER=$$PWD/$$server $(run_tests) -p redtape --test exactness $(one_at_a_time) \
+	    REDTAPE_TEST_SERVER=$$PWD/$$server $(run_tests) -p redtape --test whole exactness:: $(one_at_a_time) \
 	        || failed="$$failed $$server"; \
 	done; \
 	[ -z "$$failed" ] || { echo "compat: failed on$$failed" >&2; exit 1; }
@@ -81,17 +81,17 @@ clients:
 	@scripts/install-servers.sh clients
 	@for server in redis-server $$(ls -d $$PWD/.servers/redis-8.0.6/redis-server 2>/dev/null); do \
 	    echo "=== $$server"; \
-	    REDTAPE_TEST_SERVER=$$server $(CARGO) test -p redtape --test real_clients -- --include-ignored --test-threads=1 --nocapture; \
+	    REDTAPE_TEST_SERVER=$$server $(CARGO) test -p redtape --test whole real_clients:: -- --include-ignored --test-threads=1 --nocapture; \
 	done
 
 crash: servers
-	REDTAPE_CRASHES=$(or $(N),200) $(run_long_tests) -p redtape --test nothing_lost $(long_ones)
+	REDTAPE_CRASHES=$(or $(N),200) $(run_long_tests) -p redtape --test whole nothing_lost:: $(long_ones)
 
 power: servers
-	REDTAPE_IMAGES=$(or $(N),10000) $(run_long_tests) -p redtape --test power $(long_ones)
+	REDTAPE_IMAGES=$(or $(N),10000) $(run_long_tests) -p redtape --test whole power:: $(long_ones)
 
 disk: servers
-	REDTAPE_DISK_CALLS=$(or $(N),100) $(run_long_tests) -p redtape --test disk_trouble $(long_ones)
+	REDTAPE_DISK_CALLS=$(or $(N),100) $(run_long_tests) -p redtape --test whole disk_trouble:: $(long_ones)
 
 # In a release build: every bit of a segment of 1 MiB in each form (BYTES=...).
 tamper:

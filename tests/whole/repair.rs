@@ -1,16 +1,12 @@
 //! A damaged journal on real servers: what is damaged is refused with the nearest good moments, `journal repair` says
 //! what is lost and keeps the rest, and redtape goes on behind it.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
-
-mod harness;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use harness::conn::{Value as Reply, bytes};
-use harness::redtape::{Outcome, run};
-use harness::{Conn, Dir, Redtape, Server, State, seed};
+use crate::harness::conn::{Value as Reply, bytes};
+use crate::harness::redtape::{Outcome, run};
+use crate::harness::{Conn, Dir, Redtape, Server, State, seed};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;

@@ -1,15 +1,11 @@
 //! A client can't tell the difference: the same bytes through the proxy as directly.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
-
-mod harness;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use harness::conn::{Conn, Value, bytes, int};
-use harness::{Dir, Redtape, Server, wait_for};
+use crate::harness::conn::{Conn, Value, bytes, int};
+use crate::harness::{Dir, Redtape, Server, wait_for};
 
 struct Scene {
     server: Server,
@@ -146,7 +142,8 @@ fn publications_and_blocked_clients_are_served_across_sessions() {
     assert_eq!(bytes(&message[2]), b"hello");
     let Value::Array(job) = blocked.reply().expect("the job") else { panic!("no job") };
     assert_eq!(bytes(&job[1]), b"job");
-    let seen = (0..20).map(|_| harness::conn::text(&monitor.reply().expect("a line"))).find(|l| l.contains("RPUSH"));
+    let seen =
+        (0..20).map(|_| crate::harness::conn::text(&monitor.reply().expect("a line"))).find(|l| l.contains("RPUSH"));
     assert!(seen.is_some_and(|l| l.contains("\"queue\" \"job\"")));
 }
 
@@ -164,7 +161,7 @@ fn users_and_passwords_are_judged_by_the_server() {
     conn.must(&args!["CLIENT", "SETNAME", "till"]);
     conn.must(&args!["SET", "k", "as-ann"]);
     redtape.wait_caught_up();
-    let who: Vec<_> = harness::journal::cat(journal.path())
+    let who: Vec<_> = crate::harness::journal::cat(journal.path())
         .iter()
         .map(|g| {
             (String::from_utf8_lossy(&g.records[0].args[2]).into_owned(), g.origin.user.clone(), g.origin.name.clone())
@@ -200,7 +197,7 @@ fn clients_that_leave_while_blocked_take_their_stamps_with_them() {
     producer.must(&args!["RPUSH", "queue", "job"]);
     worker.reply().expect("the job");
     s.redtape.wait_caught_up();
-    let who: Vec<_> = harness::journal::cat(s._journal.path()).iter().map(|g| g.origin.name.clone()).collect();
+    let who: Vec<_> = crate::harness::journal::cat(s._journal.path()).iter().map(|g| g.origin.name.clone()).collect();
     assert_eq!(who, ["producer", "worker"]);
     wait_for("no stamps", Duration::from_secs(10), || {
         (metric(&s.redtape, "redtape_stamps_waiting") == 0.0).then_some(())
@@ -226,7 +223,7 @@ fn a_refused_multi_or_a_lone_exec_does_not_cost_origins() {
     assert!(matches!(conn.call(&args!["MULTI"]), Ok(Value::Error(_))));
     conn.must(&args!["SET", "c", 1]);
     s.redtape.wait_caught_up();
-    let groups = harness::journal::cat(s._journal.path());
+    let groups = crate::harness::journal::cat(s._journal.path());
     let seen: Vec<_> =
         groups.iter().map(|g| (g.records[0].db, g.origin.name.as_str(), g.origin.user.as_str())).collect();
     assert_eq!(seen, [(2, "till", "default"), (2, "till", "default"), (2, "till", "ann")]);
@@ -259,7 +256,7 @@ fn while_the_server_is_away_connections_end_and_then_it_goes_on() {
     assert!(said.contains("upstream is not reachable") && said.contains("upstream is back"), "{said}");
     // It came back empty, with another history: a new timeline, and a gap that says why.
     s.redtape.wait_caught_up();
-    assert_eq!(harness::journal::timelines(s._journal.path()), 2);
+    assert_eq!(crate::harness::journal::timelines(s._journal.path()), 2);
 }
 
 #[test]
@@ -321,11 +318,11 @@ fn sigterm_lets_what_is_under_way_finish_and_seals_the_journal() {
     assert_eq!(s.redtape.terminate(), Some(0));
     let (acknowledged, broken) = busy.join().expect("the client");
     assert_eq!(broken, 1, "the client outlived the proxy");
-    let journaled = harness::journal::cat(s._journal.path()).len() as i64;
+    let journaled = crate::harness::journal::cat(s._journal.path()).len() as i64;
     let counter =
         String::from_utf8_lossy(&bytes(&s.server.conn().must(&args!["GET", "n"]))).parse::<i64>().expect("a number");
     assert!(acknowledged > 100);
     assert_eq!(journaled, counter, "everything that ran is in the journal");
     assert_eq!(acknowledged, counter, "and everything that ran was answered");
-    harness::journal::assert_verified(s._journal.path());
+    crate::harness::journal::assert_verified(s._journal.path());
 }

@@ -1,17 +1,13 @@
 //! Retention on real servers: what is old goes while applications write, every moment that is still
 //! offered restores exactly, the journal verifies all the time, and what was taken by hand stays.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
-
-mod harness;
-
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use harness::conn::{Conn, Value as Reply, items};
-use harness::redtape::{Outcome, run};
-use harness::{Dir, Redtape, Server, rfc3339, seed, wait_for};
+use crate::harness::conn::{Conn, Value as Reply, items};
+use crate::harness::redtape::{Outcome, run};
+use crate::harness::{Dir, Redtape, Server, rfc3339, seed, wait_for};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use serde_json::Value;
@@ -158,7 +154,7 @@ fn what_is_old_goes_and_every_offered_moment_restores() {
         (redtape.metric("redtape_journal_segments") == Some(now as f64)).then_some(())
     });
     assert_eq!(redtape.terminate(), Some(0));
-    harness::journal::assert_verified(dir);
+    crate::harness::journal::assert_verified(dir);
 
     // Old ones are gone, and what retention promises is there.
     let windows = windows(dir);
@@ -206,7 +202,7 @@ fn by_hand(dir: &Path, manual: &Value, before: &[Value]) {
     let done = prune(&["--max-size", "1", "--yes", "--json"]).expect_success("prune");
     let done: Value = serde_json::from_str(&done.stdout).expect("JSON");
     assert_eq!((&done["done"], &done["limit_met"]), (&Value::Bool(true), &Value::Bool(false)), "{done}");
-    harness::journal::assert_verified(dir);
+    crate::harness::journal::assert_verified(dir);
     let after = windows(dir);
     assert_eq!(after.len(), 2, "the manual one and the last base: {after:?}");
     assert_restores(dir, "latest", number(&after[1], "to_lsn"));
@@ -226,5 +222,5 @@ fn by_hand(dir: &Path, manual: &Value, before: &[Value]) {
     assert_eq!(rm("no-such-snapshot").code, Some(64));
     let outcome = restore(dir, &format!("lsn:{}", manual["lsn"]), &Server::start());
     assert_eq!(outcome.code, Some(66), "{}", outcome.stderr);
-    harness::journal::assert_verified(dir);
+    crate::harness::journal::assert_verified(dir);
 }

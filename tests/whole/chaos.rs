@@ -1,12 +1,8 @@
 //! Whatever happens around them, clients get their own replies, an error or an end: never another's reply, never
 //! nothing for good; and afterwards nothing is left of those who went.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
-
-mod harness;
-
-use harness::conn::{Value, bytes, items};
-use harness::{Args, Conn, Dir, Redtape, Server, env_number, seed, wait_for};
+use crate::harness::conn::{Value, bytes, items};
+use crate::harness::{Args, Conn, Dir, Redtape, Server, env_number, seed, wait_for};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::io::{Read, Write};

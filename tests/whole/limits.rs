@@ -1,12 +1,8 @@
 //! Limits on clients, and the doors they come through: as `redtape.example.toml` documents them.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
-
-mod harness;
-
-use harness::certs::Ca;
-use harness::conn::Value;
-use harness::{Conn, Dir, Redtape, Server, free_port, journal, wait_for};
+use crate::harness::certs::Ca;
+use crate::harness::conn::Value;
+use crate::harness::{Conn, Dir, Redtape, Server, free_port, journal, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};

@@ -1,14 +1,10 @@
 //! Order and origin: the journal's order is the server's own, each effect has the client that caused
 //! it, and times never go back and are those of the execution.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
-
-mod harness;
-
-use harness::conn::{Value, bytes, int, items};
-use harness::journal::{self, Group};
-use harness::server::Version;
-use harness::{Args, Conn, Dir, Redtape, Server, env_number, now_us, seed};
+use crate::harness::conn::{Value, bytes, int, items};
+use crate::harness::journal::{self, Group};
+use crate::harness::server::Version;
+use crate::harness::{Args, Conn, Dir, Redtape, Server, env_number, now_us, seed};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -131,9 +131,9 @@ fn library() -> &'static Path {
     LIBRARY.get_or_init(|| build_preloaded("clock", &options))
 }
 
-/// Builds `tests/harness/<name>.c` into a library that can be preloaded.
+/// Builds `tests/whole/harness/<name>.c` into a library that can be preloaded.
 pub(super) fn build_preloaded(name: &str, options: &[&str]) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/harness/{name}.c"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/whole/harness/{name}.c"));
     let out = Path::new(env!("CARGO_TARGET_TMPDIR"));
     std::fs::create_dir_all(out).expect("the folder for test files");
     let built = out.join(format!("{name}-{}.so", std::process::id()));

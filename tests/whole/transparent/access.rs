@@ -1,6 +1,5 @@
 //! Who may do what, and what is said to those who may not or can't speak: the same as directly.
 
-use crate::args;
 use crate::harness::conn::{Value, text};
 use crate::harness::{Args, Conn, Dir, Redtape, Server};
 use std::io::{ErrorKind, Read, Write};
@@ -27,7 +26,7 @@ impl Pair {
             }
             url = format!("redis://:{password}@127.0.0.1:{}", behind.port);
         }
-        let redtape = Redtape::start(&url, journal.path(), crate::flags(sharing));
+        let redtape = Redtape::start(&url, journal.path(), super::flags(sharing));
         Self { direct, behind, redtape, _journal: journal }
     }
 

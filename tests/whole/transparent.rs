@@ -2,24 +2,14 @@
 //!
 //! `REDTAPE_SEED` runs one conversation again, `REDTAPE_STEPS` says how long it is.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic, unreachable_pub)]
-
-mod harness;
-
-#[path = "transparent/access.rs"]
 mod access;
-#[path = "transparent/commands.rs"]
 mod commands;
-#[path = "transparent/frames.rs"]
 mod frames;
-#[path = "transparent/identity.rs"]
 mod identity;
-#[path = "transparent/lockstep.rs"]
 mod lockstep;
-#[path = "transparent/sides.rs"]
 mod sides;
 
-use harness::{Conn, env_number, seed};
+use crate::harness::{Conn, env_number, seed};
 use lockstep::Lockstep;
 use sides::Worlds;
 use std::time::Duration;

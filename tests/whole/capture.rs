@@ -1,15 +1,11 @@
 //! Following: as a sidecar, by a replica, through failovers; snapshots beside a running capture.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
-
-mod harness;
-
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use harness::conn::{Conn, bytes, int};
-use harness::redtape::run;
-use harness::{Dir, Redtape, Server, rfc3339, wait_for};
+use crate::harness::conn::{Conn, bytes, int};
+use crate::harness::redtape::run;
+use crate::harness::{Dir, Redtape, Server, rfc3339, wait_for};
 use serde_json::Value;
 
 /// `redtape follow`, ended when dropped.
@@ -80,7 +76,7 @@ fn a_sidecar_journals_without_standing_in_the_way() {
     // WAIT counts us as a replica that has it on the disk.
     assert_eq!(int(&conn.must(&args!["WAIT", 1, 5000])), 1);
     assert_eq!(follower.terminate(), Some(0));
-    let groups = harness::journal::cat(dir.path());
+    let groups = crate::harness::journal::cat(dir.path());
     assert_eq!(groups.len(), 2);
     assert!(groups.iter().all(|g| g.origin.kind == "unknown"), "without a tee nobody is named: {groups:?}");
     let target = restore(&dir, "latest");
@@ -109,7 +105,7 @@ fn with_follow_the_copies_are_made_on_the_replica() {
     }
     redtape.wait_caught_up();
     assert_eq!(redtape.terminate(), Some(0));
-    let groups = harness::journal::cat(dir.path());
+    let groups = crate::harness::journal::cat(dir.path());
     assert_eq!(groups.len(), 500);
     assert!(groups.iter().all(|g| g.origin.kind == "client"));
     assert_eq!(get(&restore(&dir, "latest"), "k"), "500");
@@ -176,17 +172,17 @@ fn what_ran_while_redtape_was_away_is_dated_with_the_outage_as_its_slack() {
     let server = Server::start();
     let mut redtape = Redtape::start(&server.url(), dir.path(), &[]);
     redtape.wait_caught_up();
-    let left = harness::now_us();
+    let left = crate::harness::now_us();
     assert_eq!(redtape.terminate(), Some(0));
     std::thread::sleep(Duration::from_millis(300));
     server.conn().must(&args!["SET", "away", 1]);
-    let ran = harness::now_us();
+    let ran = crate::harness::now_us();
     std::thread::sleep(Duration::from_millis(300));
     redtape.start_again();
     redtape.wait_streaming();
     redtape.wait_caught_up();
     assert_eq!(redtape.terminate(), Some(0));
-    let group = &harness::journal::cat(dir.path())[0];
+    let group = &crate::harness::journal::cat(dir.path())[0];
     assert!(group.ts_us >= ran, "it ran before its time: {group:?}");
     assert!(
         group.ts_us - group.slack_us <= ran && group.ts_us - group.slack_us >= left - 1_500_000,
@@ -203,7 +199,7 @@ fn a_server_with_another_history_begins_a_timeline_and_the_gap_is_told() {
     Conn::open(&redtape.url()).expect("a client").must(&args!["SET", "k", "first"]);
     redtape.wait_caught_up();
     assert_eq!(redtape.terminate(), Some(0));
-    let ended = harness::now_us();
+    let ended = crate::harness::now_us();
     // It restarts without data, so with a new replication id.
     server.kill9();
     std::thread::sleep(Duration::from_millis(300));
@@ -285,7 +281,7 @@ fn snapshots_and_marks_beside_a_running_capture() {
 
     let listed = run(&["snapshot", "ls", "--dir", path(&dir), "--json"]).expect_success("snapshot ls");
     assert_eq!(listed.stdout.lines().count(), 2, "{}", listed.stdout);
-    harness::journal::assert_verified(dir.path());
+    crate::harness::journal::assert_verified(dir.path());
     // The plan starts from the snapshot, and what comes out is exact: each push is there once.
     let plan = run(&["restore", "--from", path(&dir), "--at", "latest", "--to", &server.url(), "--plan", "--json"]);
     assert!(plan.code != Some(0) || plan.stdout.contains(&format!("{lsn}")), "{}", plan.stdout);

@@ -2,17 +2,13 @@
 //! restores with the keys of that time. Without them there is an error that names the missing one, and nothing that was
 //! written can be found in any file.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
-
-mod harness;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use harness::redtape::{Outcome, run};
-use harness::{Dir, Redtape, Server, now_us, wait_for};
+use crate::harness::redtape::{Outcome, run};
+use crate::harness::{Dir, Redtape, Server, now_us, wait_for};
 use memchr::memmem;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -60,7 +56,7 @@ impl World {
 
     /// The nth write is `SET <marker>:<n mod KEYS> <marker>-<n>-…`, so their number says what each key must hold.
     fn write(&mut self, redtape: &mut Redtape, count: u64) {
-        let mut conn = harness::Conn::open(&redtape.url()).expect("the proxy");
+        let mut conn = crate::harness::Conn::open(&redtape.url()).expect("the proxy");
         for _ in 0..count {
             self.written += 1;
             let n = self.written;
@@ -85,7 +81,7 @@ impl World {
                     let newest = newest.checked_sub(KEYS).filter(|n| *n > 0);
                     let expected = newest.map(|n| format!("{MARKER}-{n}-{}", MARKER.repeat(9)));
                     let found = match conn.must(&args!["GET", format!("{MARKER}:{key}")]) {
-                        harness::conn::Value::Bytes(bytes) => Some(String::from_utf8(bytes.to_vec()).unwrap()),
+                        crate::harness::conn::Value::Bytes(bytes) => Some(String::from_utf8(bytes.to_vec()).unwrap()),
                         _ => None,
                     };
                     assert_eq!(found, expected, "key {key} at {at}");
@@ -180,7 +176,7 @@ fn keys_rotate_while_clients_write_and_every_moment_restores() {
         }
         (world.files_with_key("second-key").0 > 0).then_some(())
     });
-    let mut conn = harness::Conn::open(&redtape.url()).expect("the proxy");
+    let mut conn = crate::harness::Conn::open(&redtape.url()).expect("the proxy");
     conn.must(&args!["REDTAPE.SNAPSHOT"]);
     conn.must(&args!["REDTAPE.MARK", "rotated"]);
     world.write(&mut redtape, 25);
@@ -223,7 +219,7 @@ fn keys_rotate_while_clients_write_and_every_moment_restores() {
         assert_eq!(outcome.code, Some(DATAERR), "{words:?}: {outcome:?}");
         assert!(outcome.stderr.contains("another key than the `"), "{outcome:?}");
     }
-    assert_eq!(target.conn().must(&args!["DBSIZE"]), harness::conn::Value::Int(0));
+    assert_eq!(target.conn().must(&args!["DBSIZE"]), crate::harness::conn::Value::Int(0));
     let dir = world.journal.path();
     let files = |world: &World| {
         let mut files = world.files();

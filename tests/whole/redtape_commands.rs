@@ -1,18 +1,14 @@
 //! `REDTAPE.*` through a real proxy: a mark lies behind every write that was acknowledged before it, only
 //! those may set it who may, and clients find the commands where they look for a module's.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
-
-mod harness;
-
 use std::collections::HashMap;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use harness::conn::{Conn, Value, bytes, int, items, text};
-use harness::redtape::run;
-use harness::{Dir, Redtape, Relay, Server};
+use crate::harness::conn::{Conn, Value, bytes, int, items, text};
+use crate::harness::redtape::run;
+use crate::harness::{Dir, Redtape, Relay, Server};
 
 fn path(dir: &Dir) -> &str {
     dir.path().to_str().expect("a path")
@@ -22,10 +18,10 @@ fn open(redtape: &Redtape) -> Conn {
     Conn::open(&redtape.url()).expect("a client")
 }
 
-fn error(conn: &mut Conn, command: harness::Args) -> String {
+fn error(conn: &mut Conn, command: crate::harness::Args) -> String {
     match conn.call(&command).expect("a reply") {
         Value::Error(e) => e,
-        other => panic!("{}: {other:?}", harness::conn::show(&command)),
+        other => panic!("{}: {other:?}", crate::harness::conn::show(&command)),
     }
 }
 
@@ -54,7 +50,7 @@ fn get(server: &Server, key: &str) -> i64 {
 }
 
 /// The text of `INFO …`, whatever it is asked with.
-fn info(conn: &mut Conn, command: harness::Args) -> String {
+fn info(conn: &mut Conn, command: crate::harness::Args) -> String {
     String::from_utf8(bytes(&conn.must(&command))).expect("text")
 }
 

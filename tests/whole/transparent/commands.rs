@@ -1,7 +1,6 @@
 //! Random commands: of every kind that the server knows, right and wrong.
 
 use super::frames::Rule;
-use crate::args;
 use crate::harness::conn::{Conn, Value, bytes, int, items, text};
 use rand::RngExt;
 use rand::rngs::StdRng;

@@ -1,19 +1,15 @@
 //! Who wrote what, when: filters give exactly what an unfiltered look holds, `redtape log` says what happened to a key, and
 //! `journal tail` in another process gives every write once and in order, whatever happens to writer and segments.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
-
-mod harness;
-
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::conn::{Conn, bytes};
-use harness::redtape::run;
-use harness::{Args, Dir, Redtape, Server, rfc3339, seed, wait_for};
+use crate::harness::conn::{Conn, bytes};
+use crate::harness::redtape::run;
+use crate::harness::{Args, Dir, Redtape, Server, rfc3339, seed, wait_for};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};
@@ -250,7 +246,7 @@ fn the_log_says_what_happened_to_a_key() {
     let server = Server::start();
     let mut redtape = Redtape::start(&server.url(), dir, &[]);
     let mut conn = login(&redtape.url(), "default", "deploy");
-    let at = harness::now_us() / 1000 + 3_600_000;
+    let at = crate::harness::now_us() / 1000 + 3_600_000;
     for (n, write) in [
         args!["SET", "user:1", "a", "NX"],
         args!["SET", "user:1", "b"],

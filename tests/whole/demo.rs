@@ -1,11 +1,7 @@
 //! The demo tells its whole story, quickly, and leaves nothing behind: no process, no file, also when
 //! it is interrupted or can't begin.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
-
-mod harness;
-
-use harness::{Dir, tail, wait_for};
+use crate::harness::{Dir, tail, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

@@ -9,14 +9,10 @@
 //! `REDTAPE_TEST_SERVER` chooses the server, `REDTAPE_SEED` repeats a run's commands,
 //! `REDTAPE_MOMENTS` sets how many moments.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
-
-mod harness;
-
-use harness::redtape::{Outcome, run};
-use harness::server::Version;
-use harness::workload::{Options, preload};
-use harness::{Conn, Dir, Redtape, Relay, Server, State, Workload, env_number, journal, now_us, rfc3339, seed};
+use crate::harness::redtape::{Outcome, run};
+use crate::harness::server::Version;
+use crate::harness::workload::{Options, preload};
+use crate::harness::{Conn, Dir, Redtape, Relay, Server, State, Workload, env_number, journal, now_us, rfc3339, seed};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::time::{Duration, Instant};

@@ -1,6 +1,5 @@
 //! Two worlds that are told the same: a server reached directly, and its twin reached through redtape.
 
-use crate::args;
 use crate::harness::clock::{Clock, SharedClock};
 use crate::harness::conn::{Conn, bytes, int, items, text};
 use crate::harness::{Args, Dir, Redtape, Server, now_us, wait_for};
@@ -191,7 +190,7 @@ impl Worlds {
         };
         let (direct, behind) = (start(), start());
         let journal = Dir::new("journal");
-        let redtape = Redtape::start(&behind.url(), journal.path(), crate::flags(sharing));
+        let redtape = Redtape::start(&behind.url(), journal.path(), super::flags(sharing));
         let mut control = behind.conn();
         // While a child writes the first copy, the server does not resize its tables.
         wait_for("the end of the first copy", Duration::from_secs(10), || {

@@ -1,14 +1,10 @@
 //! `--ack journal`: what a client was told is on the disk, whatever happens then; and what can't be made durable is
 //! not acknowledged.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
-
-mod harness;
-
-use harness::conn::{Value, text};
-use harness::redtape::run;
-use harness::told::{assert_all_there, restore_latest, write_and_remember};
-use harness::{Conn, Dir, Disk, Redtape, Server, journal, seed, wait_for};
+use crate::harness::conn::{Value, text};
+use crate::harness::redtape::run;
+use crate::harness::told::{assert_all_there, restore_latest, write_and_remember};
+use crate::harness::{Conn, Dir, Disk, Redtape, Server, journal, seed, wait_for};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +30,7 @@ impl Scene {
 }
 
 /// Runs a command; gives its reply and how long it took.
-fn timed(conn: &mut Conn, command: &harness::Args) -> (Value, Duration) {
+fn timed(conn: &mut Conn, command: &crate::harness::Args) -> (Value, Duration) {
     let started = Instant::now();
     let reply = conn.call(command).expect("a reply");
     (reply, started.elapsed())

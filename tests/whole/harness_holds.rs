@@ -1,14 +1,10 @@
 //! The tests' own instruments, tried on real servers: a replica that the server itself keeps equals its
 //! primary by our comparison, and what differs is found.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
-
-mod harness;
-
-use harness::clock::Clock;
-use harness::conn::{Value, int};
-use harness::server::{Version, time_us};
-use harness::{Relay, Server, State, Workload, now_us, seed, wait_for, workload};
+use crate::harness::clock::Clock;
+use crate::harness::conn::{Value, int};
+use crate::harness::server::{Version, time_us};
+use crate::harness::{Relay, Server, State, Workload, now_us, seed, wait_for, workload};
 use std::time::Duration;
 
 #[test]

@@ -2,14 +2,10 @@
 //! go back, each step is told, counted and marked in the journal; and a restore to a time at which the clock was
 //! as it should be, or to a mark of a step, is what a person expects.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
-
-mod harness;
-
-use harness::clock::SteppedClock;
-use harness::conn::text;
-use harness::redtape::run;
-use harness::{Conn, Dir, Redtape, Server, journal, now_us, rfc3339, wait_for};
+use crate::harness::clock::SteppedClock;
+use crate::harness::conn::text;
+use crate::harness::redtape::run;
+use crate::harness::{Conn, Dir, Redtape, Server, journal, now_us, rfc3339, wait_for};
 use redtape_journal::Catalog;
 use std::path::Path;
 use std::time::{Duration, Instant};

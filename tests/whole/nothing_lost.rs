@@ -7,15 +7,11 @@
 //!
 //! `kill -9` leaves the page cache alone: this is about redtape's own death, not the machine's.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
-
-mod harness;
-
-use harness::conn::Value;
-use harness::redtape::run;
-use harness::told::{assert_all_there, restore_latest, write_and_remember};
-use harness::workload::{Options, preload};
-use harness::{Conn, Dir, Redtape, Server, State, Workload, env_number, journal, seed, wait_for};
+use crate::harness::conn::Value;
+use crate::harness::redtape::run;
+use crate::harness::told::{assert_all_there, restore_latest, write_and_remember};
+use crate::harness::workload::{Options, preload};
+use crate::harness::{Conn, Dir, Redtape, Server, State, Workload, env_number, journal, seed, wait_for};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -3,11 +3,8 @@
 //! The same checks run directly first, then through redtape in each way of sharing that the binary knows:
 //! what fails directly as well is the library's or the server's matter and is said so.
 //! Those of Python and Node need what `make clients` installs, so they are not part of `make test`.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
 
-mod harness;
-
-#[path = "clients/rust/mod.rs"]
+#[path = "../clients/rust/mod.rs"]
 mod rust;
 
 use std::collections::BTreeMap;
@@ -16,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use harness::{Dir, Redtape, Server, free_port};
+use crate::harness::{Dir, Redtape, Server, free_port};
 
 /// A run of one library's checks ends within.
 const LIMIT: Duration = Duration::from_mins(4);
@@ -121,13 +118,13 @@ impl Scene {
             redtape.wait_caught_up();
             assert!(!redtape.said().contains("panicked"), "{}", redtape.said());
             assert_eq!(redtape.terminate(), Some(0));
-            harness::journal::assert_verified(journal.path());
+            crate::harness::journal::assert_verified(journal.path());
         }
     }
 }
 
 fn knows(flag: &str) -> bool {
-    harness::redtape::run(&["proxy", "--help"]).stdout.split_whitespace().any(|word| word == flag)
+    crate::harness::redtape::run(&["proxy", "--help"]).stdout.split_whitespace().any(|word| word == flag)
 }
 
 /// The ways of sharing that the binary knows.

@@ -11,14 +11,10 @@
 //!
 //! A failure keeps the recording: `REDTAPE_POWER_LOG=<folder> REDTAPE_SEED=<seed>` takes it again.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
-
-mod harness;
-
+use crate::harness::record::{Event, Loss, Model, What};
+use crate::harness::redtape::run_in;
+use crate::harness::{Args, Conn, Recorder, Redtape, Server, env_number, seed};
 use anyhow::{Context, ensure};
-use harness::record::{Event, Loss, Model, What};
-use harness::redtape::run_in;
-use harness::{Args, Conn, Recorder, Redtape, Server, env_number, seed};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use redtape_journal::{

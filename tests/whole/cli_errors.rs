@@ -2,12 +2,8 @@
 //! `sysexits.h`; nothing is changed, neither in the journal's directory nor in a target; and no
 //! password is ever printed.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
-
-mod harness;
-
-use harness::redtape::{Outcome, run};
-use harness::{Conn, Dir, Redtape, Server, free_port, rfc3339, wait_for};
+use crate::harness::redtape::{Outcome, run};
+use crate::harness::{Conn, Dir, Redtape, Server, free_port, rfc3339, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -111,7 +107,7 @@ fn assert_same_tree(before: &BTreeMap<PathBuf, Vec<u8>>, root: &Path) {
 }
 
 /// All that a refused restore could have changed in a target.
-fn state(url: &str) -> Vec<harness::conn::Value> {
+fn state(url: &str) -> Vec<crate::harness::conn::Value> {
     let mut conn = Conn::open(url).unwrap();
     let mut ask = |args| conn.must(&args);
     vec![ask(args!["DBSIZE"]), ask(args!["DEBUG", "DIGEST"]), ask(args!["ROLE"])]
@@ -154,7 +150,7 @@ impl Past {
         proxy.wait_streaming();
         wait_for("clients being served again", Duration::from_secs(10), || {
             let pong = Conn::open(&proxy.url()).and_then(|mut c| c.call(&args!["PING"])).ok()?;
-            (pong == harness::conn::Value::Text("PONG".to_owned())).then_some(())
+            (pong == crate::harness::conn::Value::Text("PONG".to_owned())).then_some(())
         });
         write(&proxy.url());
         proxy.wait_caught_up();
@@ -447,7 +443,7 @@ fn a_second_process_on_the_same_directory_is_refused() {
     assert_eq!(server.conn().info("replication", "connected_slaves"), "1");
     assert_eq!(first.metric("redtape_timeline"), Some(1.0));
     assert_eq!(first.terminate(), Some(0));
-    harness::journal::assert_verified(dir.path());
+    crate::harness::journal::assert_verified(dir.path());
 }
 
 #[test]
@@ -547,7 +543,7 @@ fn a_target_that_cannot_take_the_data_is_left_as_it_is() {
     replica.conn().must(&args!["REPLICAOF", "127.0.0.1", target.port]);
     restore(&replica.url(), &[], UNAVAILABLE, &["is a replica of", "restore to its master"]);
 
-    assert_eq!(admin.must(&args!["DBSIZE"]), harness::conn::Value::Int(0));
+    assert_eq!(admin.must(&args!["DBSIZE"]), crate::harness::conn::Value::Int(0));
     assert_same_tree(&before, past.dir.path());
 }
 
@@ -582,7 +578,7 @@ fn an_interrupted_restore_puts_the_target_back() {
         assert!(last.starts_with("redtape: interrupted. ") && last.contains(" target"), "{said:?}");
         let mut conn = target.conn();
         assert_eq!(conn.info("replication", "role"), "master");
-        assert_eq!(conn.must(&args!["DBSIZE"]), harness::conn::Value::Int(0));
+        assert_eq!(conn.must(&args!["DBSIZE"]), crate::harness::conn::Value::Int(0));
         conn.must(&args!["SET", "writable", 1]);
     }
     assert_same_tree(&before, dir.path());
@@ -648,7 +644,7 @@ fn a_target_older_than_the_base_is_refused() {
         println!("skipped: {} is not there (scripts/install-servers.sh all)", old.display());
         return;
     }
-    if !harness::server::Version::tested().at_least((7, 0), (0, 0)) {
+    if !crate::harness::server::Version::tested().at_least((7, 0), (0, 0)) {
         println!("skipped: the tested server is no newer than the old one");
         return;
     }

@@ -1,14 +1,10 @@
 //! A disk that is full, fails or stalls: nothing is silent, memory is bounded, the server does not suffer, and all is
 //! well again when the disk is.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
-
-mod harness;
-
-use harness::conn::{Value, text};
-use harness::redtape::run;
-use harness::told::{Told, assert_all_there, restore_latest, write_and_remember};
-use harness::{Conn, Dir, Disk, Redtape, Server, State, env_number, journal, seed, wait_for};
+use crate::harness::conn::{Value, text};
+use crate::harness::redtape::run;
+use crate::harness::told::{Told, assert_all_there, restore_latest, write_and_remember};
+use crate::harness::{Conn, Dir, Disk, Redtape, Server, State, env_number, journal, seed, wait_for};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::path::Path;

@@ -3,11 +3,7 @@
 //!
 //! Grafana's own part (drawing) is not run: the dashboard's JSON is linted instead.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
-
-mod harness;
-
-use harness::{Dir, Redtape, Server, free_port, tail, wait_for};
+use crate::harness::{Dir, Redtape, Server, free_port, tail, wait_for};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -97,7 +93,7 @@ fn every_panel_shows_numbers_under_load() {
     let stop = &stop;
     std::thread::scope(|scope| {
         for client in 0..4 {
-            let mut conn = harness::Conn::open(&redtape.url()).expect("the proxy");
+            let mut conn = crate::harness::Conn::open(&redtape.url()).expect("the proxy");
             scope.spawn(move || {
                 for n in 0.. {
                     if stop.load(Ordering::Relaxed) {

@@ -1,6 +1,5 @@
 //! Who a session is: its id means that session and no other, wherever it is named.
 
-use crate::args;
 use crate::harness::conn::{Value, int, items, text};
 use crate::harness::{Conn, Dir, Redtape, Server, wait_for};
 use std::time::Duration;
@@ -15,7 +14,7 @@ fn scene(sharing: &str) -> Scene {
     let journal = Dir::new("journal");
     let server = Server::start();
     server.conn().must(&args!["ACL", "SETUSER", "ann", "on", ">annpw", "~*", "&*", "+@all"]);
-    let redtape = Redtape::start(&server.url(), journal.path(), crate::flags(sharing));
+    let redtape = Redtape::start(&server.url(), journal.path(), super::flags(sharing));
     Scene { _server: server, redtape, _journal: journal }
 }
 

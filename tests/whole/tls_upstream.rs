@@ -1,12 +1,8 @@
 //! TLS towards the server: a real one with certificates, followed and proxied by `rediss://`.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::pedantic)]
-
-mod harness;
-
-use harness::certs::Ca;
-use harness::redtape::run;
-use harness::{Conn, Dir, Redtape, Server, free_port, journal, wait_for};
+use crate::harness::certs::Ca;
+use crate::harness::redtape::run;
+use crate::harness::{Conn, Dir, Redtape, Server, free_port, journal, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -66,7 +62,9 @@ impl Follower {
     }
 
     fn wait_said(&self, words: &str) {
-        wait_for(words, Duration::from_secs(20), || harness::tail(&self.log, 1000).contains(words).then_some(()));
+        wait_for(words, Duration::from_secs(20), || {
+            crate::harness::tail(&self.log, 1000).contains(words).then_some(())
+        });
     }
 }
 
@@ -75,7 +73,7 @@ impl Drop for Follower {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("follower: log\n{}", harness::tail(&self.log, 40));
+            eprintln!("follower: log\n{}", crate::harness::tail(&self.log, 40));
         }
     }
 }
@@ -136,7 +134,7 @@ fn a_proxy_speaks_tls_to_its_upstream_only() {
     // More than one TLS record both ways.
     let large = "x".repeat(1 << 20);
     conn.must(&args!["SET", "large", large.as_str()]);
-    assert_eq!(harness::conn::bytes(&conn.must(&args!["GET", "large"])).len(), large.len());
+    assert_eq!(crate::harness::conn::bytes(&conn.must(&args!["GET", "large"])).len(), large.len());
     proxy.wait_caught_up();
     assert_eq!(proxy.terminate(), Some(0));
     assert_eq!(keys(&dir), ["through", "large"]);

@@ -1,0 +1,39 @@
+//! Whole-program tests: real servers, the real binary. One module for each thing that is proven, and `harness` that they
+//! all stand on; one test binary, so that a change of the program is linked once.
+//!
+//! `cargo nextest run -p redtape -E 'test(/^exactness::/)'` or `cargo test --test whole exactness::` run one module.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::pedantic,
+    missing_docs,
+    unreachable_pub
+)]
+
+#[macro_use]
+mod harness;
+
+mod ack;
+mod capture;
+mod chaos;
+mod cli_errors;
+mod clock;
+mod demo;
+mod disk_trouble;
+mod encrypted;
+mod exactness;
+mod harness_holds;
+mod limits;
+mod log;
+mod metrics;
+mod nothing_lost;
+mod order_and_origin;
+mod passthrough;
+mod power;
+mod real_clients;
+mod redtape_commands;
+mod repair;
+mod retention;
+mod tls_upstream;
+mod transparent;
