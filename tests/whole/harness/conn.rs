@@ -84,7 +84,6 @@ impl<T: Arg + ?Sized> Arg for &T {
 }
 
 /// `args!["SET", key, 1]`
-#[macro_export]
 macro_rules! args {
     ($($arg:expr),* $(,)?) => {
         $crate::harness::conn::Args(vec![$($crate::harness::conn::Arg::bytes(&$arg)),*])
@@ -105,7 +104,7 @@ impl Conn {
         stream.set_write_timeout(Some(Duration::from_mins(1)))?;
         let mut conn = Self(BufReader::with_capacity(64 * 1024, stream));
         if query.contains("protocol=resp3")
-            && let Value::Error(e) = conn.call(&crate::args!["HELLO", 3])?
+            && let Value::Error(e) = conn.call(&args!["HELLO", 3])?
         {
             return Err(Error::other(e));
         }
@@ -155,7 +154,7 @@ impl Conn {
 
     /// The text of `INFO section`'s field.
     pub fn info(&mut self, section: &str, field: &str) -> String {
-        let text = text(&self.must(&crate::args!["INFO", section]));
+        let text = text(&self.must(&args!["INFO", section]));
         text.lines()
             .find_map(|l| l.strip_prefix(field)?.strip_prefix(':').map(str::to_owned))
             .unwrap_or_else(|| panic!("INFO {section} has no {field}"))

@@ -9,9 +9,11 @@
 //! folders and logs are kept and named. Ports are below the range that the kernel gives to clients.
 #![allow(dead_code, unused_imports, unreachable_pub, missing_docs)]
 
+#[macro_use]
+pub mod conn;
+
 pub mod certs;
 pub mod clock;
-pub mod conn;
 pub mod dir;
 pub mod disk;
 pub mod journal;

@@ -7,7 +7,6 @@
 use super::conn::{Conn, Value, bytes, int, items, show_bytes, text};
 use super::server::Version;
 use super::{now_us, wait_for};
-use crate::args;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};

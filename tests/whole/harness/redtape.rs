@@ -65,7 +65,7 @@ impl Redtape {
                 if let Some(status) = redtape.child.as_mut().and_then(|c| c.try_wait().expect("redtape's state")) {
                     return Some(Some(status.code()));
                 }
-                Conn::open(&url).and_then(|mut conn| conn.call(&crate::args!["ECHO", 1])).ok().map(|_| None)
+                Conn::open(&url).and_then(|mut conn| conn.call(&args!["ECHO", 1])).ok().map(|_| None)
             })
         });
         match ended {

@@ -6,7 +6,6 @@
 use super::clock::Clock;
 use super::conn::{Conn, Value, int, items, text};
 use super::{Dir, free_port, tail, wait_for};
-use crate::args;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;

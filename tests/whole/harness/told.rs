@@ -3,7 +3,6 @@
 use super::conn::{Conn, Value, text};
 use super::redtape::run;
 use super::server::Server;
-use crate::args;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

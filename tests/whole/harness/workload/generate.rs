@@ -18,7 +18,6 @@
 //!   TTL away (seen on Redis 8.0.2, not on 8.0.6 and Valkey 9.1);
 //! - `redis.set_repl` in scripts, `DEBUG POPULATE`, `DEBUG RELOAD NOSAVE`.
 
-use crate::args;
 use crate::harness::conn::Args;
 use crate::harness::now_us;
 use crate::harness::server::Version;

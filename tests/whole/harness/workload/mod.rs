@@ -8,7 +8,6 @@ mod generate;
 use super::conn::{Conn, Value, text};
 use super::server::{Version, commands};
 use super::{Args, Server};
-use crate::args;
 use generate::Generator;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
