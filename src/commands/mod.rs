@@ -13,6 +13,7 @@ pub(crate) mod restore;
 pub(crate) mod settings;
 pub(crate) mod snapshot;
 
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use redtape_wire::url::{RedisUrl, Secret};
@@ -32,6 +33,17 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Snapshot(command) => snapshot::run(command),
         Command::Config(command) => config::run(command),
     }
+}
+
+/// Asks who sits at the terminal; where nobody does, fails with what to do instead.
+pub(crate) fn agreed(question: &str, without_terminal: impl std::fmt::Display) -> anyhow::Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::new(USAGE, without_terminal).into());
+    }
+    write!(std::io::stderr(), "{question} [y/N] ")?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Reads a URL; its password may come from the environment variable `NAME` or the file named by `NAME_FILE`.

@@ -4,7 +4,6 @@
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -16,6 +15,7 @@ use redtape_journal::{
 use redtape_proxy::{ByteSize, Period};
 use serde_json::{Value, json};
 
+use super::agreed;
 use super::journal::{bytes, catalog_failure, count, out};
 use super::settings::KeyOptions;
 use crate::exit::{DATAERR, Failure, IOERR, TEMPFAIL, USAGE};
@@ -108,14 +108,8 @@ fn carry_out(
 }
 
 fn confirm(dir: &Path, plan: &PrunePlan) -> anyhow::Result<()> {
-    if !std::io::stdin().is_terminal() {
-        let message = format!("{} would go; add --yes to remove them, or --plan to see them", what_goes(plan));
-        return Err(Failure::new(USAGE, message).into());
-    }
-    write!(std::io::stderr(), "{}Remove {} for good? [y/N] ", text(dir, plan, false)?, what_goes(plan))?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
+    let elsewhere = format!("{} would go; add --yes to remove them, or --plan to see them", what_goes(plan));
+    if agreed(&format!("{}Remove {} for good?", text(dir, plan, false)?, what_goes(plan)), elsewhere)? {
         return Ok(());
     }
     Err(Failure::new(USAGE, "nothing was removed").into())

@@ -1,7 +1,6 @@
 //! `redtape journal repair`: what is wrong, what is lost, and what was done about it.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,6 +9,7 @@ use redtape_journal::{Catalog, OpenError, RepairReport, Span, repair};
 use redtape_restore::point::list_windows;
 use serde_json::{Value, json};
 
+use super::agreed;
 use super::journal::{catalog_failure, count, out};
 use super::settings::KeyOptions;
 use crate::exit::{DATAERR, Failure, USAGE};
@@ -59,14 +59,8 @@ fn failure(error: OpenError) -> anyhow::Error {
 }
 
 fn confirm(args: &RepairArgs, planned: &RepairReport) -> anyhow::Result<()> {
-    if !std::io::stdin().is_terminal() {
-        let message = "the journal is damaged; add --yes to repair it, or --plan to see what would be done";
-        return Err(Failure::new(USAGE, message).into());
-    }
-    write!(std::io::stderr(), "{}Repair it? [y/N] ", text(args, planned)?)?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
+    let elsewhere = "the journal is damaged; add --yes to repair it, or --plan to see what would be done";
+    if agreed(&format!("{}Repair it?", text(args, planned)?), elsewhere)? {
         return Ok(());
     }
     Err(Failure::new(USAGE, "nothing was changed").into())

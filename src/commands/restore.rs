@@ -15,6 +15,7 @@ use redtape_restore::{Filter, Forced, Interrupt, Prepared, Report, Request, Rest
 use redtape_wire::url::{RedisUrl, Secret};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::agreed;
 use super::journal::count;
 use super::settings::KeyOptions;
 use super::url;
@@ -171,14 +172,11 @@ fn confirm(prepared: &Prepared, yes: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let target = &prepared.plan().target;
-    if !std::io::stdin().is_terminal() {
-        let message = format!("{target} holds other keys; add --yes to restore the wanted ones into it");
-        return Err(Failure::new(USAGE, message).into());
+    let elsewhere = format!("{target} holds other keys; add --yes to restore the wanted ones into it");
+    if agreed(&format!("{target} holds other keys. Restore the wanted ones into it?"), elsewhere)? {
+        return Ok(());
     }
-    write!(std::io::stderr(), "{target} holds other keys. Restore the wanted ones into it? [y/N] ")?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(failure(RestoreError::NotConfirmed).into()) }
+    Err(failure(RestoreError::NotConfirmed).into())
 }
 
 fn human(report: &Report) -> String {

@@ -328,6 +328,11 @@ impl Worker {
         self.now = Instant::now();
         self.note(events);
         self.renew_settings();
+        if self.acks.is_some() {
+            // The server is asked how far it is before it gets more: a write waits for no later ones' sync.
+            self.serve_links();
+            self.ask_offset();
+        }
         self.serve_clients();
         for _ in 0..GATHER_ROUNDS {
             if !self.more_may_come() {
@@ -343,9 +348,7 @@ impl Worker {
             self.serve_clients();
         }
         self.flush_links();
-        for (link, generation) in std::mem::take(&mut self.ready_links) {
-            self.serve_link(link, generation);
-        }
+        self.serve_links();
         self.pass_verdict();
         self.flush_links();
         self.ask_offset();
@@ -358,6 +361,12 @@ impl Worker {
     fn more_may_come(&self) -> bool {
         let gathered: usize = self.dirty.iter().filter_map(|l| self.links.get(*l)).map(|l| l.unsent).sum();
         gathered > 0 && gathered < GATHER_MAX.min(self.clients.len() / 2)
+    }
+
+    fn serve_links(&mut self) {
+        for (link, generation) in std::mem::take(&mut self.ready_links) {
+            self.serve_link(link, generation);
+        }
     }
 
     fn serve_clients(&mut self) {
