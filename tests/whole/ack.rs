@@ -3,7 +3,7 @@
 
 use crate::harness::conn::{Value, text};
 use crate::harness::redtape::run;
-use crate::harness::told::{assert_all_there, restore_latest, write_and_remember};
+use crate::harness::told::{assert_all_there, restore_latest, wait_until_told, write_and_remember};
 use crate::harness::{Conn, Dir, Disk, Redtape, Server, journal, seed, wait_for};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -87,6 +87,7 @@ fn nothing_acknowledged_is_lost_when_server_and_proxy_die_together() {
         let (url, stop) = (s.redtape.url(), AtomicBool::new(false));
         let told = std::thread::scope(|scope| {
             let clients = scope.spawn(|| write_and_remember(&url, &stop, "k"));
+            wait_until_told(1000);
             std::thread::sleep(Duration::from_millis(rng.random_range(300..900)));
             // The server keeps nothing on its disk: what is not in the journal is gone.
             if round % 2 == 0 {
@@ -114,6 +115,7 @@ fn a_server_that_dies_takes_no_acknowledged_write_with_it() {
         let (url, stop) = (s.redtape.url(), AtomicBool::new(false));
         let told = std::thread::scope(|scope| {
             let clients = scope.spawn(|| write_and_remember(&url, &stop, &marks));
+            wait_until_told(1000);
             std::thread::sleep(Duration::from_millis(rng.random_range(300..700)));
             s.server.kill9();
             stop.store(true, Ordering::Relaxed);

@@ -198,5 +198,5 @@ fn leads_to_the_end(pieces: &[Piece<'_>], snapshots: &[&SnapshotManifest]) -> bo
 pub(super) fn next_timeline(pieces: &[Piece<'_>], snapshots: &[&SnapshotManifest]) -> TimelineId {
     let pieces = pieces.iter().map(|p| p.run.header.timeline.id);
     let last = pieces.chain(snapshots.iter().map(|m| m.timeline)).max();
-    TimelineId(last.unwrap_or_default().0 + 1)
+    TimelineId(last.unwrap_or_default().0.saturating_add(1))
 }

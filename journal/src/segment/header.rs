@@ -197,6 +197,9 @@ impl SegmentHeader {
         if first_lsn.0 == 0 {
             return Err(Damage::new("a first LSN of at least 1", "0"));
         }
+        if id == TimelineId(u32::MAX) {
+            return Err(Damage::new("a timeline that another can follow", id.to_string()));
+        }
         Ok(Self {
             journal_id,
             first_lsn,

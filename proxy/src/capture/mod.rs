@@ -419,7 +419,7 @@ impl Capture {
         // A base whose timeline never began must not be taken for the base of another.
         let snapshots =
             Catalog::open(&self.config.dir).map(|c| c.snapshots().iter().map(|s| s.manifest.timeline.0).max());
-        TimelineId(snapshots.ok().flatten().unwrap_or(0).max(self.recorder.last_timeline().0) + 1)
+        TimelineId(snapshots.ok().flatten().unwrap_or(0).max(self.recorder.last_timeline().0).saturating_add(1))
     }
 }
 

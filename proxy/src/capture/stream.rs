@@ -15,6 +15,9 @@ use crate::join::HOLD;
 
 /// The server is told the durable offset this often.
 const ACK_EVERY: Duration = Duration::from_secs(1);
+/// A server that sent the copy without its disk sends the stream when it is told an offset, but is deaf to that until it
+/// has seen its own child end: until something comes, it is told this often, and so many times.
+const ACK_AT_FIRST: (Duration, u32) = (Duration::from_millis(50), 20);
 /// How often held groups are looked at again.
 const HELD_POLL: Duration = Duration::from_millis(1);
 /// After a stop is asked for, what is under way gets so long to arrive.
@@ -97,7 +100,6 @@ impl Capture {
         }
         self.durable.following(true);
         self.probes.set_pace(Pace::Late);
-        // A server that sent the copy without its disk waits for this before it sends the stream.
         if let Err(e) = link.ack(self.recorder.durable_offset()).await {
             return e.into();
         }
@@ -113,6 +115,9 @@ impl Capture {
         let mut ack_at: Option<ReplOffset> = None;
         let mut rate = Rate::default();
         let mut silent_seconds = 0;
+        let mut first_acks = interval(ACK_AT_FIRST.0);
+        first_acks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut first_acks_left = ACK_AT_FIRST.1;
         // When the link was read last, or found empty.
         let mut heard = Micros::now();
         loop {
@@ -163,6 +168,12 @@ impl Capture {
                 }
                 () = std::future::ready(()), if more => {}
                 () = progress.notified() => self.recorder.export(),
+                _ = first_acks.tick(), if first_acks_left > 0 => {
+                    first_acks_left -= 1;
+                    if let Err(e) = link.ack(self.recorder.durable_offset()).await {
+                        return e.into();
+                    }
+                }
                 // The reply that a group waits for may be among it.
                 () = tee.filled(), if self.durable.is_awaited() && self.join.held() > 0 => {}
                 () = sleep(HELD_POLL), if self.join.held() > 0 => {}
@@ -201,6 +212,7 @@ impl Capture {
             match received {
                 Some(Ok(n)) => {
                     silent_seconds = 0;
+                    first_acks_left = 0;
                     self.metrics.tap_received_bytes.inc_by(n as u64);
                     gulps.took(n, Instant::now());
                 }

@@ -5,8 +5,21 @@ use super::redtape::run;
 use super::server::Server;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+const BEGIN_WITHIN: Duration = Duration::from_secs(20);
+/// Writes that clients of this process were told of.
+static ACKNOWLEDGED: AtomicU64 = AtomicU64::new(0);
+
+/// Waits until clients that were just started have been told of so many more writes, at most [`BEGIN_WITHIN`]: what a busy
+/// machine needs to begin says nothing. No panic: who joins the clients has to stop them first.
+pub fn wait_until_told(writes: u64) {
+    let (wanted, until) = (ACKNOWLEDGED.load(Ordering::Relaxed) + writes, Instant::now() + BEGIN_WITHIN);
+    while ACKNOWLEDGED.load(Ordering::Relaxed) < wanted && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
 
 /// By key, the last value that was acknowledged.
 pub type Told = BTreeMap<String, String>;
@@ -55,6 +68,7 @@ fn take_replies(conn: &mut Conn, batch: Vec<(String, String)>, told: &mut Told) 
         match conn.reply() {
             Ok(Value::Text(ok)) => {
                 assert_eq!(ok, "OK");
+                ACKNOWLEDGED.fetch_add(1, Ordering::Relaxed);
                 told.insert(key, value.clone());
             }
             // Refused, or of a server that is gone: it is not acknowledged.
