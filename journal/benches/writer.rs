@@ -1,8 +1,9 @@
-//! What does the writer's thread cost: as blocks come, packed at the seal (compressed, with key filters), encrypted, and both?
+//! What does the writer cost: as blocks come, packed behind the seals (compressed, with key filters), encrypted, and both? And how
+//! long does a start take behind a crash?
 //!
 //! `cargo bench -p redtape-journal --bench writer`. Blocks are built beforehand; the clock runs from the first `submit` to
-//! the end of `close`, so that each figure has its share of seals. CPU time is that of the process, nearly all of it the writer's
-//! thread. On a disk in memory if there is one: the device's speed is not the question.
+//! the end of `close`, so that each figure has its share of seals and packs all that was written. CPU time is that of the process, nearly
+//! all of it the threads that write and pack. On a disk in memory if there is one: the device's speed is not the question.
 
 // A bench may print, and fail.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
@@ -12,7 +13,7 @@ use std::time::Instant;
 
 use redtape_journal::{
     Block, BlockBuilder, GroupRef, Journal, Keyring, KeysAt, Lsn, Micros, OpenOptions, Origin, OriginKind, RecordRef,
-    ReplOffset, SyncPolicy, TimelineId, TimelineStart,
+    ReplOffset, SyncPolicy, TimelineId, TimelineStart, Writer,
 };
 
 /// Of encoded groups.
@@ -69,6 +70,46 @@ fn cpu_seconds() -> f64 {
     (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }
 
+/// A journal in a folder of its own, with a timeline.
+fn begin(options: &OpenOptions) -> (tempfile::TempDir, Writer) {
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let writer = Journal::create_or_open(dir.path(), options.clone()).unwrap().0.start(|_| ());
+    let (timeline, offset) = (TimelineId(1), ReplOffset(0));
+    let (source_id, reason) = (String::new(), String::new());
+    writer.begin_timeline(TimelineStart { timeline, source_id, offset, reason, ts: Micros(0) }).unwrap();
+    (dir, writer)
+}
+
+/// Writes all blocks and closes: how long, with how much CPU, and how many bytes are stored.
+fn write(blocks: &[Block], options: &OpenOptions) -> (f64, f64, u64) {
+    let (dir, writer) = begin(options);
+    let all = blocks.to_vec();
+    let (begun, cpu) = (Instant::now(), cpu_seconds());
+    for block in all {
+        writer.submit(block).unwrap();
+    }
+    writer.close().unwrap();
+    let (wall, cpu) = (begun.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+    let files = std::fs::read_dir(dir.path().join("segments")).unwrap();
+    (wall, cpu, files.map(|e| e.unwrap().metadata().unwrap().len()).sum())
+}
+
+/// How long the next start takes when the writer died with all of it in one segment that was not sealed.
+fn recover(blocks: &[Block], options: &OpenOptions) -> f64 {
+    let options = OpenOptions { segment_bytes: 1 << 40, pack: false, ..options.clone() };
+    let (dir, writer) = begin(&options);
+    for block in blocks.iter().cloned() {
+        writer.submit(block).unwrap();
+    }
+    drop(writer);
+    let begun = Instant::now();
+    let (journal, found) = Journal::create_or_open(dir.path(), options).unwrap();
+    let wall = begun.elapsed().as_secs_f64();
+    assert!(found.last.unwrap().last_lsn > Lsn(0));
+    drop(journal);
+    wall
+}
+
 fn main() {
     let key = || Keyring::parse(&format!("bench:{}", "00".repeat(32))).unwrap();
     for value_bytes in [64, 1024] {
@@ -81,29 +122,9 @@ fn main() {
             ("packed", true, Keyring::default()),
             ("encrypted and packed", true, key()),
         ] {
-            let mut best: Option<(f64, f64, u64)> = None;
-            for _ in 0..ROUNDS {
-                let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-                let keyring = keyring.clone();
-                let options = OpenOptions { sync: SyncPolicy::No, pack, keyring, ..OpenOptions::default() };
-                let writer = Journal::create_or_open(dir.path(), options).unwrap().0.start(|_| ());
-                let (timeline, offset) = (TimelineId(1), ReplOffset(0));
-                let (source_id, reason) = (String::new(), String::new());
-                writer.begin_timeline(TimelineStart { timeline, source_id, offset, reason, ts: Micros(0) }).unwrap();
-                let all = blocks.clone();
-                let (begun, cpu) = (Instant::now(), cpu_seconds());
-                for block in all {
-                    writer.submit(block).unwrap();
-                }
-                writer.close().unwrap();
-                let (wall, cpu) = (begun.elapsed().as_secs_f64(), cpu_seconds() - cpu);
-                let files = std::fs::read_dir(dir.path().join("segments")).unwrap();
-                let stored = files.map(|e| e.unwrap().metadata().unwrap().len()).sum();
-                if best.is_none_or(|(_, least, _)| cpu < least) {
-                    best = Some((wall, cpu, stored));
-                }
-            }
-            let (wall, cpu, stored) = best.unwrap();
+            let options = OpenOptions { sync: SyncPolicy::No, pack, keyring, ..OpenOptions::default() };
+            let runs = (0..ROUNDS).map(|_| write(&blocks, &options));
+            let (wall, cpu, stored) = runs.min_by(|one, other| one.1.total_cmp(&other.1)).unwrap();
             println!(
                 "  {what:<22} {:>6.0} MiB/s   {:>5.2} s CPU, {:>5.2} us for each SET   {:>4.1} bytes stored for each",
                 mib / wall,
@@ -111,6 +132,10 @@ fn main() {
                 cpu * 1e6 / records as f64,
                 stored as f64 / records as f64
             );
+            if !pack {
+                let best = (0..ROUNDS).map(|_| recover(&blocks, &options)).fold(f64::MAX, f64::min);
+                println!("  {:<22} {:>6.0} MiB/s", "  a start after a crash", mib / best);
+            }
         }
     }
 }

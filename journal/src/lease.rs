@@ -5,6 +5,7 @@
 //! | `meta`, shared | whoever reads segments or snapshots: catalogs, verification, the opening of a writer | it reads |
 //! | `meta`, exclusive | whoever removes | one file is being removed |
 //! | `prune.lock`, exclusive | whoever removes | it plans and removes |
+//! | | the writer | a packed copy takes the place of its segment |
 //!
 //! Who follows a journal for ever ([`crate::follow`]) takes none of them, or nothing could ever be removed: it holds the one file
 //! open that it reads, and says so when it comes too late for another.
@@ -73,10 +74,19 @@ pub(crate) struct PruneLock {
 }
 
 impl PruneLock {
+    /// Makes its file, if it is not there: by the journal's writer, so that it can lock what somebody else has used before.
+    pub(crate) fn prepare(dir: &Directory) -> io::Result<()> {
+        match File::options().write(true).create_new(true).mode(FILE_MODE).open(dir.prune_lock()) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
     /// `None` while somebody else holds it.
     pub(crate) fn take(dir: &Directory) -> io::Result<Option<Self>> {
         let path: PathBuf = dir.prune_lock();
-        let file = File::options().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
+        let file = File::options().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(&path);
+        let file = file.map_err(|e| io::Error::new(e.kind(), format!("can't open {}: {e}", path.display())))?;
         Ok(exclusive(&file)?.then_some(Self { _file: file }))
     }
 }

@@ -9,8 +9,10 @@ use proptest::prelude::*;
 use crate::block::BlockBuilder;
 use crate::catalog::Catalog;
 use crate::crypto::{Keyring, Random};
+use crate::directory::TEMPORARY;
 use crate::error::{GroupTooLarge, OpenError};
 use crate::open::{Environment, Journal, OpenOptions, Recovered, SyncPolicy};
+use crate::segment::name::SegmentName;
 use crate::types::{
     Group, GroupRef, KeysAt, Lsn, Micros, Origin, OriginKind, Record, RecordRef, ReplOffset, TimelineId,
 };
@@ -296,9 +298,38 @@ impl Fixture {
         paths
     }
 
+    /// Whether each segment is packed, in their order.
+    pub(crate) fn packed(&self) -> Vec<bool> {
+        self.segments().iter().map(|path| std::fs::read(path).unwrap()[128] == 1).collect()
+    }
+
+    /// Waits until all segments but the one in use are.
+    pub(crate) fn wait_until_packed(&self) {
+        wait_until("packed", || self.packed().iter().rev().skip(1).all(|packed| *packed));
+    }
+
+    /// How many copies are being made, or were left.
+    pub(crate) fn temporary(&self) -> usize {
+        let names = std::fs::read_dir(self.dir().join("segments")).unwrap().map(|e| e.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().starts_with(TEMPORARY)).count()
+    }
+
     pub(crate) fn last_segment(&self) -> PathBuf {
         self.segments().pop().unwrap()
     }
+}
+
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let since = std::time::Instant::now();
+    while !is_so() {
+        assert!(since.elapsed().as_secs() < 30, "not {what} after 30 s");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
+/// The name of the segment in this file.
+pub(crate) fn name_of(path: &Path) -> SegmentName {
+    SegmentName::parse(path.file_name().unwrap().to_str().unwrap()).unwrap()
 }
 
 /// "Randomness" that never comes twice in a process, and is the same in each.

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::crypto::{Keyring, Random};
 use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir};
 use crate::error::OpenError;
-use crate::lease::ReadLease;
+use crate::lease::{PruneLock, ReadLease};
 use crate::lock::Lock;
 use crate::meta::Meta;
 use crate::recover::{Cut, Plan, Resume, corrupt, decide, torn_name};
@@ -31,7 +31,7 @@ use crate::seams::Seams;
 use crate::segment::load::{SegmentFacts, TailFact, list_segments, load_segment};
 use crate::snapshot::clean_snapshots;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
-use crate::writer::{Appender, AppenderOptions, Progress, Writer, remove_unfinished};
+use crate::writer::{Appender, AppenderOptions, Progress, Unpacked, Writer, remove_unfinished};
 
 /// How much is copied at once into the quarantine.
 const COPY_CHUNK: usize = 1 << 20;
@@ -173,6 +173,7 @@ impl Journal {
         sync_dir(dir.root()).map_err(OpenError::io("sync", dir.root()))?;
 
         remove_unfinished(&dir).map_err(OpenError::io("clean", dir.segments()))?;
+        PruneLock::prepare(&dir).map_err(OpenError::io("create", dir.prune_lock()))?;
 
         let journal_id = meta.id().unwrap_or_default();
         let _lease = ReadLease::take(&dir);
@@ -218,6 +219,7 @@ impl Journal {
                 random: environment.random,
             },
             plan.resume,
+            facts.iter().filter_map(unpacked).collect(),
             (bytes, segments),
         )?;
         let last = appender.last_position();
@@ -234,6 +236,13 @@ impl Journal {
     pub fn start(self, on_progress: impl Fn(Progress) + Send + 'static) -> Writer {
         Writer::spawn(self.appender, self.sync, on_progress)
     }
+}
+
+/// A sealed segment that its writer had no time to pack.
+fn unpacked(facts: &SegmentFacts) -> Option<Unpacked> {
+    let (Ok(whole), TailFact::Sealed(footer)) = (&facts.header, &facts.tail) else { return None };
+    let wanted = !whole.header.packed && footer.tally.records > 0;
+    wanted.then(|| Unpacked { name: facts.name, path: facts.path.clone(), bytes: facts.bytes })
 }
 
 /// Who can't read the end of a journal doesn't write on: forgotten keys must not make it go on in clear.

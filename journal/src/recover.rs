@@ -202,18 +202,16 @@ fn check_chain(
     )?;
     let Some((before, footer)) = previous else {
         return expect(
-            header.first_lsn.0 != 1
-                || header.prev_digest == [0; 32]
-                || header.timeline.id > crate::types::TimelineId(1),
+            header.first_lsn.0 != 1 || header.prev_link == [0; 32] || header.timeline.id > crate::types::TimelineId(1),
             "no predecessor of the first segment".to_owned(),
-            format!("digest {}", crate::meta::hex(&header.prev_digest)),
+            format!("link {}", crate::meta::hex(&header.prev_link)),
         );
     };
-    let seam = seams.find(header, &footer.digest);
+    let seam = seams.find(header, &footer.link());
     expect(
-        header.prev_digest == footer.digest || seam.is_some(),
-        format!("a successor of the segment with digest {}", blake3::Hash::from(footer.digest)),
-        format!("one of {}; a segment is missing", blake3::Hash::from(header.prev_digest)),
+        header.prev_link == footer.link() || seam.is_some(),
+        format!("a successor of the segment with the link {}", blake3::Hash::from(footer.link())),
+        format!("one of {}; a segment is missing", blake3::Hash::from(header.prev_link)),
     )?;
     let end = &footer.tally.reach;
     let lost = seam.is_some_and(|seam| seam.lost.is_some());

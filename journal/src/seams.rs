@@ -1,8 +1,8 @@
 //! Seams: places where [`crate::repair()`] has joined what was left of a journal, and what is lost there.
 //!
-//! A segment's header names the digest of the segment before, and its LSN follows on. Where a repair has
+//! A segment's header names the segment before by its link, and its LSN follows on. Where a repair has
 //! replaced or removed what was in between, that can't hold any more, and the segments behind are not
-//! written anew for it. Instead the file `seams` says which two digests may meet, and what is missing. It is
+//! written anew for it. Instead the file `seams` says which two links may meet, and what is missing. It is
 //! bound to both, so it hides nothing but what was told when the repair was made.
 //!
 //! Lines as in `marks`; the file is replaced as a whole, and only by a repair. A damaged line is as none: then the
@@ -25,9 +25,9 @@ pub(crate) struct Seam {
     /// The segment behind it.
     pub(crate) first_lsn: Lsn,
     pub(crate) timeline: TimelineId,
-    /// Digest of the segment before it, hex.
+    /// Link of the segment before it, hex.
     pub(crate) before: String,
-    /// The digest that the segment behind it names, hex.
+    /// The link that the segment behind it names, hex.
     pub(crate) named: String,
     /// `None` = nothing is missing.
     pub(crate) lost: Option<LostRecords>,
@@ -86,9 +86,9 @@ impl Seams {
         store(&dir.seams(), &self.all)
     }
 
-    /// The one that says that a segment with this header may follow the one with this digest.
+    /// The one that says that a segment with this header may follow the one with this link.
     pub(crate) fn find(&self, header: &SegmentHeader, before: &[u8; 32]) -> Option<&Seam> {
-        let (before, named) = (hex(before), hex(&header.prev_digest));
+        let (before, named) = (hex(before), hex(&header.prev_link));
         self.all.iter().rev().find(|seam| {
             seam.first_lsn == header.first_lsn
                 && seam.timeline == header.timeline.id
@@ -96,7 +96,7 @@ impl Seams {
                 && seam.named == named
         })
     }
-    /// Whether it was told that a segment with this header may follow the one with this digest, and whether with a loss.
+    /// Whether it was told that a segment with this header may follow the one with this link, and whether with a loss.
     pub(crate) fn tells(&self, header: &SegmentHeader, before: &[u8; 32], lost: bool) -> bool {
         self.find(header, before).is_some_and(|seam| seam.lost.is_some() == lost)
     }

@@ -5,6 +5,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -84,6 +85,22 @@ fn read_so_far() -> u64 {
     rchar.unwrap_or_default()
 }
 
+/// Until all segments but the one in use are packed, as byte 128 of their headers says.
+fn wait_until_packed(dir: &std::path::Path) {
+    let is_packed = |path: &std::path::Path| {
+        let mut form = [0];
+        std::fs::File::open(path).and_then(|file| file.read_exact_at(&mut form, 128)).is_ok() && form == [1]
+    };
+    loop {
+        let names = std::fs::read_dir(dir.join("segments")).unwrap().map(|e| e.unwrap().path());
+        let left = names.filter(|path| path.extension().is_some_and(|e| e == "seg") && !is_packed(path)).count();
+        if left <= 1 {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
 #[test]
 #[ignore = "measures, and writes hundreds of MiB"]
 fn one_key_in_a_large_journal() {
@@ -138,6 +155,7 @@ fn one_key_in_a_large_journal() {
     if !builder.is_empty() {
         writer.submit(builder.finish(Micros(n as i64))).unwrap();
     }
+    wait_until_packed(dir.path());
     writer.close().unwrap();
     let files = std::fs::read_dir(dir.path().join("segments")).unwrap();
     let sizes: Vec<u64> = files.map(|e| e.unwrap().metadata().unwrap().len()).collect();

@@ -56,6 +56,14 @@ pub(crate) struct Waiter {
     waker: Arc<Waker>,
 }
 
+impl Waiter {
+    fn wake(&self) {
+        if let Err(e) = self.waker.wake() {
+            tracing::error!(error = %e, "can't wake a worker");
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     /// The last two timelines and their histories: one may begin while blocks of the other are still being written.
@@ -179,6 +187,10 @@ impl Durable {
             state.astray_since.get_or_insert_with(Instant::now);
         }
         self.renew(state);
+        if on {
+            // Some may wait for this, and not for a mark.
+            self.waiters.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|waiter| waiter.wake());
+        }
     }
 
     /// The server's stream is being followed now.
@@ -225,10 +237,8 @@ impl Durable {
         self.mark.store(Arc::new(mark));
         drop(state);
         for waiter in &*self.waiters.lock().unwrap_or_else(PoisonError::into_inner) {
-            if waiter.wants.swap(false, Ordering::AcqRel)
-                && let Err(e) = waiter.waker.wake()
-            {
-                tracing::error!(error = %e, "can't wake a worker");
+            if waiter.wants.swap(false, Ordering::AcqRel) {
+                waiter.wake();
             }
         }
     }

@@ -38,6 +38,7 @@ mod reply;
 mod run;
 pub mod scratch;
 pub mod server;
+mod steps;
 pub mod tape;
 pub mod version;
 pub mod when;

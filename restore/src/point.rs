@@ -10,6 +10,7 @@ use redtape_journal::{
     Catalog, Cut, Gap, Lsn, Mark, Micros, ReadError, SnapshotInfo, TimelineId, TimelineInfo, Window,
 };
 
+use crate::steps::came_twice;
 use crate::when::{Moment, When};
 
 /// Where exactly a restore begins and ends.
@@ -147,7 +148,8 @@ pub fn locate(when: &When, now: Micros, facts: &dyn Facts) -> Result<Result<Rest
                 return Ok(Err(not_in_a_window(*at, &windows, &facts.gaps())));
             };
             let cut = without_segments(window).map_or_else(|| facts.cut_by_ts(window.timeline, *at), Ok)?;
-            (window, cut, *at, slack_warning(&cut, *at).into_iter().collect())
+            let slack = slack_warning(&cut, *at);
+            (window, cut, *at, slack.into_iter().chain(came_twice(&facts.marks(), *at)).collect())
         }
         Moment::Latest if newest.damaged_behind => return Ok(Err(PointError::Damaged { end: newest.to })),
         Moment::Latest if facts.last_timeline().is_some_and(|last| last > newest.timeline) => {

@@ -190,6 +190,37 @@ fn a_disk_that_fails_acknowledges_nothing_and_recovers() {
     }
 }
 
+/// Found by the power losses: a transaction that was begun while the base was taken waited for a look at the clock, up to a
+/// second, when nobody else wrote.
+#[test]
+fn who_waits_for_the_journal_to_follow_is_served_when_it_does() {
+    const ROUNDS: u32 = 5;
+    let (server, journal) = (Server::with(&["--repl-diskless-sync-delay", "1"]), Dir::new("journal"));
+    let mut redtape = Redtape::start(&server.url(), journal.path(), &["--ack", "journal"]);
+    let mut waited = Duration::ZERO;
+    for n in 1..=ROUNDS {
+        redtape.kill9();
+        // Another history: a new base.
+        server.conn().must(&args!["DEBUG", "CHANGE-REPL-ID"]);
+        // The server begins at a full second of its own: not always at the same moment of redtape's.
+        std::thread::sleep(Duration::from_millis(190) * n);
+        redtape.start_again();
+        let mut conn = Conn::open(&redtape.url()).expect("a client");
+        conn.must(&args!["MULTI"]);
+        let client = std::thread::spawn(move || {
+            let replies = conn.pipeline(&[args!["INCR", "n"], args!["EXEC"]]).expect("replies");
+            (replies, Instant::now())
+        });
+        redtape.wait_streaming();
+        let follows = Instant::now();
+        let (replies, served) = client.join().expect("the client");
+        assert_eq!(replies[1], Value::Array(vec![Value::Int(n.into())]));
+        waited += served.saturating_duration_since(follows);
+    }
+    // By the clock it were half a second each time.
+    assert!(waited < Duration::from_secs(1), "{ROUNDS} times, {waited:?} in all");
+}
+
 #[test]
 fn what_does_not_reach_the_disk_in_time_is_not_acknowledged() {
     let s = scene(&["--ack", "journal"]);

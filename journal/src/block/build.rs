@@ -10,8 +10,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::MAX_GROUP_BYTES;
 use super::codec::Compressor;
 use super::header::{BLOCK_HEADER_LEN, BlockHeader, BlockKind, CODEC_NONE, CODEC_ZSTD};
@@ -133,16 +131,6 @@ impl Block {
             self.header.payload_crc = crc32c::crc32c(&stored);
         }
         Ok(())
-    }
-
-    /// A copy of the payload as it is now.
-    pub(crate) fn payload(&self) -> Bytes {
-        Bytes::copy_from_slice(&self.bytes[BLOCK_HEADER_LEN..])
-    }
-
-    /// The payload as it is now.
-    pub(crate) fn into_payload(self) -> Bytes {
-        Bytes::from(self.bytes).split_off(BLOCK_HEADER_LEN)
     }
 }
 

@@ -17,7 +17,6 @@ use crate::seams::{Seam, Seams};
 use crate::segment::footer::Footer;
 use crate::segment::header::{HeaderFault, SegmentHeader};
 use crate::segment::load::{SegmentFacts, TailFact, WholeHeader, list_segments, load_open_segment, load_segment};
-use crate::segment::name::SegmentName;
 use crate::segment::scan::{Rest, Scan, scan};
 use crate::segment::tally::Tally;
 use crate::snapshot::list_snapshots;
@@ -157,7 +156,7 @@ fn load_entries(
             (Err(error), _) => return Err(error),
         };
         if let (Some(before), Some((_, footer))) = (entries.last_mut(), chained)
-            && let Some(seam) = seams.find(&whole.header, &footer.digest)
+            && let Some(seam) = seams.find(&whole.header, &footer.link())
             && let Some(lost) = seam.lost
         {
             before.damage =
@@ -257,13 +256,13 @@ impl Entry {
             span: Span { from_lsn: self.header.first_lsn, ..Span::default() },
             damage: Box::new(Damage::new("the segment that was here, or its packed copy", found)),
         };
-        let name = SegmentName { first_lsn: self.header.first_lsn, timeline: self.header.timeline.id };
-        let facts = load_open_segment(file, name, &self.path, true).map_err(|e| changed(e.to_string()))?;
+        let facts =
+            load_open_segment(file, self.header.name(), &self.path, true).map_err(|e| changed(e.to_string()))?;
         let whole = facts.header.as_ref().map_err(|fault| changed(format!("{fault:?}")))?;
         let original = |header: &SegmentHeader| SegmentHeader { packed: false, cipher: None, ..header.clone() };
         // Begun anew when the keys changed, a segment without a record says later where it begins.
         let began = whole.header.first_lsn == self.header.first_lsn && whole.header.timeline == self.header.timeline;
-        let same = began && whole.header.prev_digest == self.header.prev_digest;
+        let same = began && whole.header.prev_link == self.header.prev_link;
         if !same && original(&whole.header) != original(&self.header) {
             return Err(changed("a segment of another history".to_owned()));
         }
@@ -278,6 +277,10 @@ impl Entry {
             TailFact::Unknown => return Err(changed("nothing".to_owned())),
         }
         entry.until = Some(self.tally.reach.next_lsn);
+        if self.sealed {
+            // What is behind it is what it was.
+            (entry.damage, entry.unchained, entry.lost) = (self.damage.clone(), self.unchained, self.lost.clone());
+        }
         Ok(entry)
     }
 

@@ -224,7 +224,7 @@ impl Catalog {
     }
 
     /// Like [`Catalog::groups`], but only those that touch one of these keys (database, key) or may do so: a
-    /// record of which the keys are not known counts as touching all. Reads little more of sealed segments than
+    /// record of which the keys are not known counts as touching all. Reads little more of packed segments than
     /// what holds such groups; see [`GroupReader::searched`].
     pub fn groups_for_keys(&self, after: Lsn, timeline: TimelineId, keys: &[(u32, &[u8])]) -> GroupReader {
         GroupReader::new(Arc::clone(&self.entries), Arc::clone(&self.lease), after, timeline).only(Search::new(keys))

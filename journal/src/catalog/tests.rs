@@ -252,6 +252,10 @@ fn a_search_for_keys_finds_all_that_may_touch_them_and_reads_little_else() {
             }
             journal.block(&groups);
         }
+        if pack {
+            journal.sync();
+            journal.wait_until_packed();
+        }
         // The last segment stays open.
         journal.kill();
         let catalog = Catalog::open(journal.dir()).unwrap();

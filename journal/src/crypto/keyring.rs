@@ -179,6 +179,12 @@ impl Keyring {
         self.keys.get(self.current).map(|(id, _)| id.as_str())
     }
 
+    /// The same keys; new data keys are wrapped with this one.
+    pub(crate) fn with_current(&self, id: &str) -> Option<Self> {
+        let current = self.keys.iter().position(|(known, _)| known == id)?;
+        Some(Self { current, ..self.clone() })
+    }
+
     /// A new data key for a file that begins with `place`, wrapped with the current key.
     pub(crate) fn new_sealer(&self, random: Random, place: &[u8]) -> io::Result<Option<(Sealer, Wrapped)>> {
         let data_key = new_data_key(random)?;

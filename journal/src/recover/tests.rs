@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::block::{Block, BlockHeader};
+use crate::segment::footer::link;
 use crate::segment::header::TimelineFacts;
 use crate::segment::name::SegmentName;
 use crate::segment::tally::Reach;
@@ -9,7 +10,7 @@ use crate::types::{ReplOffset, TimelineId};
 
 const ID: [u8; 16] = [1; 16];
 
-pub(crate) fn header(first_lsn: u64, timeline: u32, prev_digest: u8) -> SegmentHeader {
+pub(crate) fn header(first_lsn: u64, timeline: u32, sealed_with: u8) -> SegmentHeader {
     SegmentHeader {
         journal_id: ID,
         first_lsn: Lsn(first_lsn),
@@ -20,7 +21,7 @@ pub(crate) fn header(first_lsn: u64, timeline: u32, prev_digest: u8) -> SegmentH
             start_offset: ReplOffset(0),
             start_ts: Micros(0),
         },
-        prev_digest: [prev_digest; 32],
+        prev_link: if sealed_with == 0 { [0; 32] } else { link(&[sealed_with; 32], false) },
         created: Micros(0),
         last_ts: Micros(first_lsn as i64),
         complete_until: Micros(0),
@@ -53,6 +54,7 @@ fn sealed(records: u64, digest: u8) -> impl FnOnce(&SegmentHeader) -> TailFact {
         TailFact::Sealed(Footer {
             tally: tally(header, records),
             digest: [digest; 32],
+            copy_of: None,
             filters: None,
             blocks_end: 900,
             position: 900,
@@ -157,7 +159,8 @@ fn a_segment_must_continue_the_one_before() {
     let later = |timeline: TimelineFacts| SegmentHeader { timeline, ..good.clone() };
     let wrong = [
         SegmentHeader { journal_id: [2; 16], ..good.clone() },
-        SegmentHeader { prev_digest: [0; 32], ..good.clone() },
+        SegmentHeader { prev_link: [0; 32], ..good.clone() },
+        SegmentHeader { prev_link: link(&[7; 32], true), ..good.clone() },
         SegmentHeader { first_lsn: Lsn(5), ..good.clone() },
         SegmentHeader { last_ts: Micros(3), ..good.clone() },
         SegmentHeader { start_offset: ReplOffset(3), ..good.clone() },

@@ -1,7 +1,7 @@
 //! Carrying a plan out.
 //!
 //! Order, and what a crash in between leaves: (1) copies in the quarantine, synced: nothing else was changed; (2) new
-//! segments in temporary files: the next start removes them; (3) the seams, bound to digests that don't meet yet;
+//! segments in temporary files: the next start removes them; (3) the seams, bound to links that don't meet yet;
 //! (4) the new segments under their names; (5) files go whose records are elsewhere now. A crash within (4) or (5)
 //! leaves some records twice, which the next repair sees: it may be run again at any time.
 
@@ -17,8 +17,7 @@ use crate::error::OpenError;
 use crate::open::random;
 use crate::seams::{LostRecords, Seam, Seams};
 use crate::segment::header::{SegmentHeader, TimelineFacts};
-use crate::segment::name::SegmentName;
-use crate::segment::scan::{read_block_header, read_payload};
+use crate::segment::scan::{BlockFault, Blocks};
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
 use crate::writer::{PackError, Packer, Whole};
 
@@ -53,7 +52,7 @@ pub(super) fn kept(dir: &Directory, folder: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Writes the blocks of a piece as a segment that follows the one with this digest. It has no name yet.
+/// Writes the blocks of a piece as a segment that follows the one with this link. It has no name yet.
 fn write_anew(
     dir: &Directory,
     piece: &Piece<'_>,
@@ -72,17 +71,13 @@ fn write_anew(
         let tag = piece.of.whole.as_ref().map(|whole| whole.tag);
         let mut packer = Packer::create(dir, header, keyring, random)?;
         for range in &piece.run.ranges {
-            let mut at = range.start;
-            while at < range.end {
-                let block = read_block_header(&file, at, range.end, tag)?;
-                let payload = read_payload(&file, &block)?;
-                let payload = decode_payload(&block, payload, sealer.as_deref())
-                    .map_err(crate::segment::scan::BlockFault::from)?;
+            for block in Blocks::between(&file, tag, range.clone()) {
+                let (block, stored) = block?;
+                let payload = decode_payload(&block, stored, sealer.as_deref()).map_err(BlockFault::from)?;
                 packer.push(&block, &payload)?;
-                at += block.len();
             }
         }
-        packer.finish(&piece.run.tally)
+        packer.finish(&piece.run.tally, None)
     };
     write().map_err(|e| OpenError::io("write anew", path)(io::Error::other(e)))
 }
@@ -106,15 +101,15 @@ pub(super) fn prepare(
     for (n, piece) in plan.pieces.iter().enumerate() {
         let before = n.checked_sub(1).map(|n| &plan.pieces[n]);
         let mut header = piece.run.header.clone();
-        let (whole, digest) = match piece.how {
-            How::Stands(digest) | How::Renamed(digest) => (None, Some(digest)),
+        let (whole, link) = match piece.how {
+            How::Stands(link) | How::Renamed(link) => (None, Some(link)),
             How::Open => (None, None),
             How::Anew => {
-                let named = if header.first_lsn == Lsn(1) { [0; 32] } else { header.prev_digest };
-                header.prev_digest = prepared.last.unwrap_or(named);
+                let named = if header.first_lsn == Lsn(1) { [0; 32] } else { header.prev_link };
+                header.prev_link = prepared.last.unwrap_or(named);
                 let whole = write_anew(dir, piece, &header, keyring)?;
-                let digest = whole.digest();
-                (Some(whole), Some(digest))
+                let link = whole.link();
+                (Some(whole), Some(link))
             }
         };
         if let (Some(before), Some(last)) = (before, prepared.last) {
@@ -122,7 +117,7 @@ pub(super) fn prepare(
             prepared.seams.extend(untold_seam(&header, last, lost, seams));
         }
         prepared.wholes.push(whole);
-        prepared.last = digest;
+        prepared.last = link;
     }
     Ok(prepared)
 }
@@ -140,7 +135,7 @@ pub(super) fn lost_between(before: &Piece<'_>, next: Lsn, to_ts: Option<Micros>)
 
 /// What must be told of the place between a segment with this header and the one before, if no header and no seam says it.
 fn untold_seam(header: &SegmentHeader, before: [u8; 32], lost: Option<LostRecords>, seams: &Seams) -> Option<Seam> {
-    let chained = header.prev_digest == before && lost.is_none();
+    let chained = header.prev_link == before && lost.is_none();
     if chained || seams.tells(header, &before, lost.is_some()) {
         return None;
     }
@@ -153,7 +148,7 @@ fn untold_seam(header: &SegmentHeader, before: [u8; 32], lost: Option<LostRecord
         first_lsn: header.first_lsn,
         timeline: header.timeline.id,
         before: crate::meta::hex(&before),
-        named: crate::meta::hex(&header.prev_digest),
+        named: crate::meta::hex(&header.prev_link),
         lost,
         why: why.to_owned(),
         repaired: Micros::now(),
@@ -172,7 +167,7 @@ pub(super) fn place(
     let folder = dir.segments();
     if let (Some(header), Some(last)) = (&fresh, plan.pieces.last()) {
         let lost = lost_between(last, header.first_lsn, None);
-        prepared.seams.extend(untold_seam(header, header.prev_digest, lost, &seams));
+        prepared.seams.extend(untold_seam(header, header.prev_link, lost, &seams));
     }
     if !prepared.seams.is_empty() || !seams.wrong.is_empty() {
         seams.all.extend(prepared.seams);
@@ -182,7 +177,7 @@ pub(super) fn place(
     let mut moved = Vec::new();
     for (piece, whole) in plan.pieces.iter().zip(prepared.wholes) {
         let header = &piece.run.header;
-        let to = folder.join(SegmentName { first_lsn: header.first_lsn, timeline: header.timeline.id }.to_string());
+        let to = folder.join(header.name().to_string());
         if let Some(whole) = whole {
             // A file of that name whose own records go elsewhere is among the copies.
             moved.push((Source::Whole(whole), to.clone()));
@@ -200,7 +195,7 @@ pub(super) fn place(
     }
     sync_dir(&folder).map_err(OpenError::io("sync", &folder))?;
     if let Some(mut header) = fresh {
-        let path = folder.join(SegmentName { first_lsn: header.first_lsn, timeline: header.timeline.id }.to_string());
+        let path = folder.join(header.name().to_string());
         header.lock(keyring, random).map_err(OpenError::io("draw a key for", &path))?;
         write_atomically(&path, &header.encode()).map_err(OpenError::io("write", &path))?;
     }
@@ -252,7 +247,7 @@ pub(super) fn fresh_header(
             start_offset: ReplOffset(0),
             start_ts: now,
         },
-        prev_digest: prepared.last.unwrap_or_default(),
+        prev_link: prepared.last.unwrap_or_default(),
         created: now,
         last_ts,
         complete_until: last.map_or(Micros(0), |t| t.complete_until),

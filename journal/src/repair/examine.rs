@@ -59,7 +59,7 @@ impl Run {
 /// How a file stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// It is as it was written: its digest.
+    /// It is as it was written: its link.
     Sealed([u8; 32]),
     /// It is as it was written, and was not sealed; there may be a torn tail.
     Open,
@@ -187,14 +187,14 @@ impl Examined {
                 } else if right && digest.as_bytes() != &footer.digest {
                     self.fault(footer.blocks_end, "it is not as it was written: its digest is another");
                 } else if right {
-                    self.state = State::Sealed(footer.digest);
+                    self.state = State::Sealed(footer.link());
                 }
             }
             TailFact::BadFooter { position, damage } => self.fault(*position, damage.to_string()),
             TailFact::Open(_) | TailFact::Unknown if right => self.state = State::Open,
             TailFact::Open(_) | TailFact::Unknown => {}
         }
-        let own = SegmentName { first_lsn: whole.header.first_lsn, timeline: whole.header.timeline.id };
+        let own = whole.header.name();
         if own != self.name {
             self.fault(0, format!("it is the segment {own}, not the one that its name says"));
         }
@@ -294,7 +294,7 @@ fn heal(
         journal_id: known.journal_id,
         first_lsn: block.first_lsn,
         timeline: timeline.clone(),
-        prev_digest: [0; 32],
+        prev_link: [0; 32],
         created: block.first_ts,
         last_ts: block.first_ts,
         complete_until: timeline.start_ts,

@@ -11,7 +11,7 @@
 //! | a second one of the same records | goes |
 //!
 //! Whatever is changed or goes is kept in the quarantine, as it was. LSNs have no holes, so that one in the result is
-//! a loss; and where two digests meet that don't name each other, there is a seam.
+//! a loss; and where two links meet that don't name each other, there is a seam.
 
 use super::examine::{Examined, Run, State};
 use crate::seams::Seams;
@@ -54,9 +54,9 @@ pub(super) struct Plan<'a> {
 }
 
 impl Piece<'_> {
-    fn digest(&self) -> Option<[u8; 32]> {
+    fn link(&self) -> Option<[u8; 32]> {
         match self.how {
-            How::Stands(digest) | How::Renamed(digest) => Some(digest),
+            How::Stands(link) | How::Renamed(link) => Some(link),
             How::Open | How::Anew => None,
         }
     }
@@ -79,8 +79,8 @@ pub(super) fn plan<'a>(files: &'a [Examined], snapshots: &[&SnapshotManifest], c
         for run in &of.runs {
             let named = run.header.first_lsn == of.name.first_lsn && run.header.timeline.id == of.name.timeline;
             let how = match of.state {
-                State::Sealed(digest) if named => How::Stands(digest),
-                State::Sealed(digest) => How::Renamed(digest),
+                State::Sealed(link) if named => How::Stands(link),
+                State::Sealed(link) => How::Renamed(link),
                 State::Open if named => How::Open,
                 State::Open | State::Broken => How::Anew,
             };
@@ -107,7 +107,7 @@ pub(super) fn plan<'a>(files: &'a [Examined], snapshots: &[&SnapshotManifest], c
         }
         let before = plan.pieces.last();
         // Of several for one place, the one that names its predecessor, else the longest.
-        let chained = |p: &Piece<'_>| before.is_some_and(|b| b.digest() == Some(p.run.header.prev_digest));
+        let chained = |p: &Piece<'_>| before.is_some_and(|b| b.link() == Some(p.run.header.prev_link));
         let chosen = same.swap_remove(same.iter().position(chained).unwrap_or(0));
         plan.dropped.extend(same.iter().map(|p| p.run));
         match before {
@@ -118,7 +118,7 @@ pub(super) fn plan<'a>(files: &'a [Examined], snapshots: &[&SnapshotManifest], c
     if let Some(first) = plan.pieces.first_mut()
         && first.run.header.first_lsn == Lsn(1)
         && first.run.header.timeline.id == TimelineId(1)
-        && first.run.header.prev_digest != [0; 32]
+        && first.run.header.prev_link != [0; 32]
     {
         // Nothing can have been before it.
         first.how = How::Anew;
@@ -163,9 +163,9 @@ fn follows(run: &Run, next: &Run) -> bool {
 /// Pieces that don't follow on, and of which no seam tells.
 fn untold(pieces: &[Piece<'_>], seams: &Seams) -> bool {
     pieces.windows(2).any(|pair| {
-        let (Some(before), header) = (pair[0].digest(), &pair[1].run.header) else { return false };
+        let (Some(before), header) = (pair[0].link(), &pair[1].run.header) else { return false };
         let hole = header.first_lsn > pair[0].next_lsn();
-        (hole || header.prev_digest != before) && !seams.tells(header, &before, hole)
+        (hole || header.prev_link != before) && !seams.tells(header, &before, hole)
     })
 }
 

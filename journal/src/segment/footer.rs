@@ -1,5 +1,6 @@
 //! The footer of a sealed segment: its sum, a sparse index of its blocks, and the digest of every
-//! byte before it, which the next segment's header repeats.
+//! byte before it. The next segment's header names it by the digest with which it was sealed: that of a packed copy is another
+//! one, so its footer keeps both.
 //!
 //! A footer is found from the end of the file (length and magic are its last bytes). `position` and
 //! `segment_tag` bind it to its place, so that the last bytes of somebody's value are never taken
@@ -19,19 +20,34 @@ pub(crate) const TAIL_MAGIC: [u8; 8] = *b"RTAPEEND";
 /// Size of the tail: length, checksum, magic.
 pub(crate) const TAIL_LEN: usize = 16;
 /// Size of a footer without index.
-pub(crate) const MIN_FOOTER_LEN: usize = 100 + 32 + TAIL_LEN;
+pub(crate) const MIN_FOOTER_LEN: usize = 100 + DIGEST_LEN + TAIL_LEN;
 /// Bit 0 of the flags.
 const FLAG_FILTERS: u32 = 1;
 /// Bit 1: their pages are encrypted, and there is a proof.
 const FLAG_SEALED: u32 = 2;
+/// Bit 2: it is the copy of a segment that was sealed with another digest.
+const FLAG_COPY: u32 = 4;
+const DIGEST_LEN: usize = 32;
+const LINK_CLEAR: &str = "redtape journal 1, the link to a segment in clear";
+const LINK_ENCRYPTED: &str = "redtape journal 1, the link to an encrypted segment";
+
+/// By what a segment names the one before it; zeros for none.
+pub(crate) type Link = [u8; DIGEST_LEN];
 const INDEX_ENTRY_LEN: usize = 32;
+
+/// The link to a segment that was sealed with this digest.
+pub(crate) fn link(sealed: &[u8; DIGEST_LEN], encrypted: bool) -> Link {
+    blake3::derive_key(if encrypted { LINK_ENCRYPTED } else { LINK_CLEAR }, sealed)
+}
 
 /// The footer, decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Footer {
     pub(crate) tally: Tally,
     /// BLAKE3 of everything before the footer.
-    pub(crate) digest: [u8; 32],
+    pub(crate) digest: [u8; DIGEST_LEN],
+    /// The digest of the segment as it was sealed, if this is its packed copy.
+    pub(crate) copy_of: Option<[u8; DIGEST_LEN]>,
     /// Where the filters over its keys are; `None` if there are none.
     pub(crate) filters: Option<Places>,
     /// The end of the last block, behind which the filters lie.
@@ -44,10 +60,17 @@ pub(crate) struct Footer {
 }
 
 impl Footer {
+    /// By what the next segment names this one: the digest with which it was sealed, and whether it is encrypted. Else who has
+    /// no key could put a copy in clear in its place; one that says to be encrypted needs a proof.
+    pub(crate) fn link(&self) -> Link {
+        link(&self.copy_of.unwrap_or(self.digest), self.proof.is_some())
+    }
+
     fn flags(&self) -> u32 {
         let filters = if self.filters.is_some() { FLAG_FILTERS } else { 0 };
         let sealed = if self.proof.is_some() { FLAG_SEALED } else { 0 };
-        filters | sealed
+        let copy = if self.copy_of.is_some() { FLAG_COPY } else { 0 };
+        filters | sealed | copy
     }
 
     /// Puts in the proof that it was written by somebody with the segment's data key.
@@ -80,7 +103,7 @@ impl Footer {
     /// All that the proof is over.
     fn encode_unproven(&self) -> Vec<u8> {
         let t = &self.tally;
-        let len = footer_len(t.index.len(), self.filters.is_some(), self.proof.is_some());
+        let len = footer_len(t.index.len(), self.flags());
         let mut out = Vec::with_capacity(len);
         out.extend_from_slice(&FOOTER_MAGIC);
         out.extend_from_slice(&self.position.to_le_bytes());
@@ -106,6 +129,7 @@ impl Footer {
         if let Some(filters) = &self.filters {
             std::iter::once(&filters.all).chain(&filters.intervals).for_each(|place| place.encode(&mut out));
         }
+        out.extend(self.copy_of.iter().flatten());
         out.extend_from_slice(&self.digest);
         out
     }
@@ -151,13 +175,13 @@ impl Footer {
         let end_db = c.u32()?;
         let entries = c.u32()? as usize;
         let flags = c.u32()?;
-        if flags & !(FLAG_FILTERS | FLAG_SEALED) != 0 {
-            return Err(Damage::new("footer flags 0 to 3", format!("{flags:#x}")));
+        if flags & !(FLAG_FILTERS | FLAG_SEALED | FLAG_COPY) != 0 {
+            return Err(Damage::new("footer flags 0 to 7", format!("{flags:#x}")));
         }
         let sealed = flags & FLAG_SEALED != 0;
         let with_filters = flags & FLAG_FILTERS != 0;
         let blocks_end = c.u64()?;
-        if bytes.len() != footer_len(entries, with_filters, sealed) {
+        if bytes.len() != footer_len(entries, flags) {
             return Err(Damage::new(
                 format!("a footer with {entries} index entries"),
                 format!("{} bytes", bytes.len()),
@@ -174,6 +198,7 @@ impl Footer {
         if !with_filters && blocks_end != position {
             return Err(Damage::new("a footer behind the blocks", format!("blocks that end at {blocks_end}")));
         }
+        let copy_of = if flags & FLAG_COPY != 0 { Some(c.array()?) } else { None };
         let digest = c.array()?;
         let proof = if sealed { Some(c.array()?) } else { None };
         let next_lsn = last_lsn
@@ -192,6 +217,7 @@ impl Footer {
                 index,
             },
             digest,
+            copy_of,
             filters,
             blocks_end,
             position,
@@ -201,11 +227,13 @@ impl Footer {
     }
 }
 
-/// Size of a footer with so many index entries.
-fn footer_len(entries: usize, with_filters: bool, sealed: bool) -> usize {
-    let proof = if sealed { PROOF_LEN } else { 0 };
-    let places = if with_filters { entries.saturating_add(1).saturating_mul(PLACE_LEN) } else { 0 };
-    (MIN_FOOTER_LEN + proof).saturating_add(entries.saturating_mul(INDEX_ENTRY_LEN)).saturating_add(places)
+/// Size of a footer with so many index entries and these flags.
+fn footer_len(entries: usize, flags: u32) -> usize {
+    let with = |flag: u32, len: usize| if flags & flag == 0 { 0 } else { len };
+    let places = with(FLAG_FILTERS, entries.saturating_add(1).saturating_mul(PLACE_LEN));
+    (MIN_FOOTER_LEN + with(FLAG_SEALED, PROOF_LEN) + with(FLAG_COPY, DIGEST_LEN))
+        .saturating_add(entries.saturating_mul(INDEX_ENTRY_LEN))
+        .saturating_add(places)
 }
 
 /// Filters follow each other from the last block to the footer, without a gap.

@@ -1,5 +1,5 @@
 //! The header of a segment: who it belongs to, where the history stands at its beginning, and the
-//! digest of its predecessor.
+//! link to its predecessor.
 //!
 //! It carries all that a restart needs, so a timeline without a single block survives, and so does
 //! a journal whose older segments were pruned.
@@ -11,6 +11,8 @@ use crate::crypto::{KeyFault, Keyring, Random, Sealer, WRAPPED_LEN, Wrapped};
 use crate::directory::has_hole;
 use crate::encoding::Cursor;
 use crate::error::Damage;
+use crate::segment::footer::Link;
+use crate::segment::name::SegmentName;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
 
 /// First bytes of a segment.
@@ -38,15 +40,15 @@ pub(crate) struct SegmentHeader {
     pub(crate) journal_id: [u8; 16],
     pub(crate) first_lsn: Lsn,
     pub(crate) timeline: TimelineFacts,
-    /// Digest of the segment before; zeros for the very first.
-    pub(crate) prev_digest: [u8; 32],
+    /// By what it names the segment before; zeros for the very first.
+    pub(crate) prev_link: Link,
     pub(crate) created: Micros,
     /// Where the history stands at the beginning of this segment.
     pub(crate) last_ts: Micros,
     pub(crate) complete_until: Micros,
     pub(crate) start_offset: ReplOffset,
     pub(crate) start_db: u32,
-    /// It was written anew when it was sealed.
+    /// It was written anew after it was sealed.
     pub(crate) packed: bool,
     /// The wrapped data key, if the segment is encrypted.
     pub(crate) cipher: Option<Wrapped>,
@@ -70,6 +72,11 @@ impl From<Damage> for HeaderFault {
 }
 
 impl SegmentHeader {
+    /// The name of its segment.
+    pub(crate) fn name(&self) -> SegmentName {
+        SegmentName { first_lsn: self.first_lsn, timeline: self.timeline.id }
+    }
+
     /// Draws a data key for a segment with this header, if there is a key to wrap it.
     pub(crate) fn lock(&mut self, keyring: &Keyring, random: Random) -> std::io::Result<Option<Arc<Sealer>>> {
         self.cipher = keyring.current().map(|id| Wrapped { key_id: id.to_owned(), bytes: [0; WRAPPED_LEN] });
@@ -115,7 +122,7 @@ impl SegmentHeader {
         out.extend_from_slice(&self.first_lsn.0.to_le_bytes());
         out.extend_from_slice(&self.timeline.id.0.to_le_bytes());
         out.extend_from_slice(&self.start_db.to_le_bytes());
-        out.extend_from_slice(&self.prev_digest);
+        out.extend_from_slice(&self.prev_link);
         out.extend_from_slice(&self.created.0.to_le_bytes());
         out.extend_from_slice(&self.last_ts.0.to_le_bytes());
         out.extend_from_slice(&self.complete_until.0.to_le_bytes());
@@ -177,7 +184,7 @@ impl SegmentHeader {
         let first_lsn = Lsn(c.u64()?);
         let id = TimelineId(c.u32()?);
         let start_db = c.u32()?;
-        let prev_digest = c.array()?;
+        let prev_link = c.array()?;
         let created = Micros(c.i64()?);
         let last_ts = Micros(c.i64()?);
         let complete_until = Micros(c.i64()?);
@@ -204,7 +211,7 @@ impl SegmentHeader {
             journal_id,
             first_lsn,
             timeline: TimelineFacts { id, source_id, reason, start_offset: timeline_offset, start_ts },
-            prev_digest,
+            prev_link,
             created,
             last_ts,
             complete_until,

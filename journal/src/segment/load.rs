@@ -51,8 +51,26 @@ pub(crate) enum TailFact {
 /// Segments in the order of the history, with their paths.
 type Names = Vec<(SegmentName, PathBuf)>;
 
+/// A listing is repeated until it gives the same twice, so many times.
+const LISTINGS_MAX: usize = 100;
+
 /// Lists the segments of a directory in the order of the history, and the names of other files.
+///
+/// Where a copy takes the place of a segment meanwhile, a listing may miss that name (on tmpfs with many files). Each does
+/// so once: it is there in the next.
 pub(crate) fn list_segments(dir: &Path) -> Result<(Names, Vec<String>), OpenError> {
+    let mut listed = list_once(dir)?;
+    for _ in 1..LISTINGS_MAX {
+        let again = list_once(dir)?;
+        if again == listed {
+            break;
+        }
+        listed = again;
+    }
+    Ok(listed)
+}
+
+fn list_once(dir: &Path) -> Result<(Names, Vec<String>), OpenError> {
     let mut segments = Vec::new();
     let mut others = Vec::new();
     let entries = match std::fs::read_dir(dir) {
@@ -119,6 +137,10 @@ pub(crate) fn read_tail(file: &File, file_len: u64, whole: &WholeHeader, with_bl
     let mut bad_footer = None;
     if let Some(position) = find_footer(file, file_len, whole.len)? {
         match read_footer(file, position, file_len, whole.tag)? {
+            Ok(footer) if footer.copy_of.is_some() && !whole.header.packed => {
+                let damage = Damage::new("a footer of the segment itself", "one of a packed copy");
+                bad_footer = Some((position, damage));
+            }
             Ok(footer) => return Ok(TailFact::Sealed(footer)),
             Err(damage) => bad_footer = Some((position, damage)),
         }

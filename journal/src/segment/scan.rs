@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
@@ -84,21 +85,43 @@ pub(crate) fn read_payload(file: &File, header: &BlockHeader) -> Result<Bytes, B
     Ok(Bytes::from(payload))
 }
 
-/// Gives each block of a segment of which the blocks are known to be whole up to `end`; ends with the
-/// first error.
-pub(crate) fn walk<E: From<BlockFault>>(
-    file: &File,
-    whole: &WholeHeader,
+/// The blocks between two places of a file, where nothing but whole blocks should be; ends with the first error.
+pub(crate) struct Blocks<'a> {
+    file: &'a File,
+    tag: Option<u32>,
+    position: u64,
     end: u64,
-    mut on_block: impl FnMut(&BlockHeader, Bytes) -> Result<(), E>,
-) -> Result<(), E> {
-    let mut position = whole.len;
-    while position < end {
-        let header = read_block_header(file, position, end, Some(whole.tag))?;
-        on_block(&header, read_payload(file, &header)?)?;
-        position += header.len();
+}
+
+impl<'a> Blocks<'a> {
+    /// All of a segment of which the blocks end there.
+    pub(crate) fn of(file: &'a File, whole: &WholeHeader, end: u64) -> Self {
+        Self::between(file, Some(whole.tag), whole.len..end)
     }
-    Ok(())
+
+    /// Those of a range; `tag`: of the segment to which they belong, if that is known.
+    pub(crate) fn between(file: &'a File, tag: Option<u32>, range: Range<u64>) -> Self {
+        Self { file, tag, position: range.start, end: range.end }
+    }
+
+    fn read(&self) -> Result<(BlockHeader, Bytes), BlockFault> {
+        let header = read_block_header(self.file, self.position, self.end, self.tag)?;
+        Ok((header, read_payload(self.file, &header)?))
+    }
+}
+
+impl Iterator for Blocks<'_> {
+    /// Header and stored payload.
+    type Item = Result<(BlockHeader, Bytes), BlockFault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.position >= self.end {
+            return None;
+        }
+        let block = self.read();
+        self.position = block.as_ref().map_or(self.end, |(header, _)| self.position + header.len());
+        Some(block)
+    }
 }
 
 /// What a walk over the blocks of an unsealed segment found.

@@ -18,7 +18,7 @@ fn header(source_id: &str, reason: &str) -> SegmentHeader {
             start_offset: ReplOffset(77),
             start_ts: Micros(-5),
         },
-        prev_digest: [7; 32],
+        prev_link: [7; 32],
         created: Micros(1),
         last_ts: Micros(2),
         complete_until: Micros(3),
@@ -44,6 +44,7 @@ fn footer() -> Footer {
             index: vec![entry, IndexEntry { position: 700, ..entry }],
         },
         digest: [5; 32],
+        copy_of: None,
         filters: Some(Places {
             sealed: false,
             all: Place { position: 900, blocks: 1, unknown: true },

@@ -121,12 +121,21 @@ impl SnapshotWriter {
         let temporary = self.file.path().to_owned();
         self.file.as_file().sync_all().map_err(StoreError::io("sync", &temporary))?;
         let path = reserve_name(&self.dir.snapshots(), &manifest).map_err(StoreError::io("name", &temporary))?;
-        // The lock moves with the file; `_file` holds it until the manifest is there.
-        let _file = self.file.persist(&path).map_err(|e| StoreError::io("rename", &temporary)(e.error))?;
-        let json = manifest.to_json().map_err(|e| StoreError::io("encode", &path)(io::Error::other(e)))?;
-        sync_dir(&self.dir.snapshots()).map_err(StoreError::io("sync", self.dir.snapshots()))?;
         let beside = path.with_extension("json");
-        write_atomically(&beside, &json).map_err(StoreError::io("write", &beside))?;
+        let finish = || -> Result<(), StoreError> {
+            // The lock moves with the file; `_file` holds it until the manifest is there.
+            let _file = self.file.persist(&path).map_err(|e| StoreError::io("rename", &temporary)(e.error))?;
+            let json = manifest.to_json().map_err(|e| StoreError::io("encode", &path)(io::Error::other(e)))?;
+            sync_dir(&self.dir.snapshots()).map_err(StoreError::io("sync", self.dir.snapshots()))?;
+            write_atomically(&beside, &json).map_err(StoreError::io("write", &beside))
+        };
+        if let Err(error) = finish() {
+            if !beside.is_file() {
+                // Nobody can use it. What can't be removed either is found by the next writable open.
+                let _ = std::fs::remove_file(&path);
+            }
+            return Err(error);
+        }
         Ok(path)
     }
 }

@@ -52,6 +52,20 @@ fn a_committed_snapshot_is_listed_with_size_and_digest() {
 }
 
 #[test]
+fn a_snapshot_that_gets_no_manifest_leaves_nothing() {
+    let journal = Fixture::new(1 << 20);
+    let mut writer = SnapshotWriter::create(journal.dir()).unwrap();
+    writer.write(b"x").unwrap();
+    // In the manifest's place there is what can't be replaced.
+    let in_the_way = journal.dir().join("snapshots/00000000000000000007-000001.json");
+    fs::create_dir(&in_the_way).unwrap();
+    let refused = writer.commit(manifest(7, 1, 70)).unwrap_err();
+    assert!(refused.to_string().contains("000001.json"), "{refused}");
+    fs::remove_dir(&in_the_way).unwrap();
+    assert_eq!(fs::read_dir(journal.dir().join("snapshots")).unwrap().count(), 0);
+}
+
+#[test]
 fn a_dropped_writer_leaves_nothing() {
     let journal = Fixture::new(1 << 20);
     let mut writer = SnapshotWriter::create(journal.dir()).unwrap();

@@ -7,3 +7,4 @@ mod live;
 mod model_based;
 mod refuse;
 mod tamper;
+mod tamper_parts;

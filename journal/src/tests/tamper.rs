@@ -10,19 +10,24 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
+
+use crate::block::{BLOCK_HEADER_LEN, BlockBuilder, BlockHeader};
 use crate::catalog::Catalog;
 use crate::crypto::Keyring;
 use crate::directory::Directory;
 use crate::marks::add_mark;
-use crate::model::{Fixture, NOW, OwnedGroup, counted, keyring, options};
+use crate::model::{Fixture, NOW, OwnedGroup, counted, keyring, name_of, options};
 use crate::open::{Environment, Journal, OpenOptions};
-use crate::segment::load::{TailFact, load_segment};
+use crate::segment::footer::Footer;
+use crate::segment::load::{TailFact, WholeHeader, load_segment};
 use crate::segment::name::SegmentName;
-use crate::segment::scan::walk;
+use crate::segment::scan::Blocks;
 use crate::snapshot::SnapshotWriter;
 use crate::snapshot::tests::manifest;
 use crate::types::{Group, Lsn, Mark, Micros};
 use crate::verify::{Problem, verify_with};
+use crate::writer::Packer;
 
 /// Size of the segment of which each bit is flipped.
 const BYTES: usize = 3 << 10;
@@ -30,7 +35,7 @@ const BYTES: usize = 3 << 10;
 const LARGE_BYTES: usize = 64 << 10;
 const STEP: usize = 16;
 
-fn variants() -> [(&'static str, OpenOptions); 4] {
+pub(super) fn variants() -> [(&'static str, OpenOptions); 4] {
     let with = |pack, keyring| OpenOptions { pack, keyring, ..options(1 << 30) };
     let key = || keyring(&["one"]);
     [
@@ -53,7 +58,7 @@ fn groups(bytes: usize, seed: u8) -> Vec<OwnedGroup> {
 }
 
 /// A chain: a small segment, one of about `bytes`, and, if wanted, small ones behind it; a mark at the end.
-fn chain(options: OpenOptions, bytes: usize, behind: u8) -> Fixture {
+pub(super) fn chain(options: OpenOptions, bytes: usize, behind: u8) -> Fixture {
     let mut journal = Fixture::with(options);
     for part in 0..2 + behind {
         journal.timeline();
@@ -62,6 +67,7 @@ fn chain(options: OpenOptions, bytes: usize, behind: u8) -> Fixture {
         journal.block(&[]);
     }
     journal.close();
+    assert_eq!(journal.packed(), vec![journal.options.pack; 2 + usize::from(behind)]);
     let mark =
         Mark { name: "end".to_owned(), ts: journal.builder.last_ts(), lsn: Lsn(journal.builder.next_lsn().0 - 1) };
     add_mark(journal.dir(), &mark).unwrap();
@@ -74,19 +80,23 @@ fn problems(dir: &Path, deep: bool, keyring: &Keyring) -> Vec<Problem> {
     verify_with(dir, deep, keyring, |_| ()).unwrap().problems
 }
 
-/// The parts of a sealed segment: header, each block, and what is behind the blocks.
-fn parts(path: &Path) -> Vec<Range<u64>> {
-    let name = SegmentName::parse(path.file_name().unwrap().to_str().unwrap()).unwrap();
-    let facts = load_segment(name, path, false).unwrap();
+/// Header and footer of a sealed segment.
+pub(super) fn sealed(path: &Path) -> (WholeHeader, Footer) {
+    let facts = load_segment(name_of(path), path, false).unwrap();
     let (whole, TailFact::Sealed(footer)) = (facts.header.unwrap(), facts.tail) else { panic!("not sealed") };
+    (whole, footer)
+}
+
+/// The parts of a sealed segment: header, each block, and what is behind the blocks.
+pub(super) fn parts(path: &Path) -> Vec<Range<u64>> {
+    let (whole, footer) = sealed(path);
     let mut parts = Vec::new();
     parts.push(0..whole.len);
-    walk(&File::open(path).unwrap(), &whole, footer.blocks_end, |block, _| {
+    for block in Blocks::of(&File::open(path).unwrap(), &whole, footer.blocks_end) {
+        let (block, _) = block.unwrap();
         parts.push(block.position..block.position + block.len());
-        Ok::<_, crate::segment::scan::BlockFault>(())
-    })
-    .unwrap();
-    parts.push(footer.blocks_end..facts.bytes);
+    }
+    parts.push(footer.blocks_end..fs::metadata(path).unwrap().len());
     parts
 }
 
@@ -185,7 +195,7 @@ fn flipped_bits_all_over_a_larger_segment_are_found() {
 }
 
 #[test]
-#[ignore = "takes minutes; `make tamper`"]
+#[ignore = "takes a quarter of an hour; `make tamper`"]
 fn every_flipped_bit_of_a_large_segment_is_found() {
     let bytes = std::env::var("REDTAPE_TAMPER_BYTES").map_or(LARGE_BYTES, |bytes| bytes.parse().unwrap());
     for (what, options) in variants() {
@@ -275,13 +285,7 @@ fn a_segment_that_is_gone_swapped_doubled_or_foreign_is_found() {
             }
             let dir = copy(journal.dir());
             let one = named(dir.path(), n);
-            let again = one.with_file_name(
-                SegmentName {
-                    first_lsn: Lsn(500),
-                    ..SegmentName::parse(one.file_name().unwrap().to_str().unwrap()).unwrap()
-                }
-                .to_string(),
-            );
+            let again = one.with_file_name(SegmentName { first_lsn: Lsn(500), ..name_of(&one) }.to_string());
             fs::copy(&one, &again).unwrap();
             assert!(
                 told(dir.path(), what).problems.iter().any(|p| dir.path().join(&p.file) == again),
@@ -307,9 +311,7 @@ fn a_footer_made_without_the_key_is_found() {
         let journal = chain(options.clone(), BYTES, 0);
         fs::remove_file(journal.dir().join("marks")).unwrap();
         let file = journal.last_segment();
-        let name = SegmentName::parse(file.file_name().unwrap().to_str().unwrap()).unwrap();
-        let facts = load_segment(name, &file, true).unwrap();
-        let (whole, TailFact::Sealed(mut footer)) = (facts.header.unwrap(), facts.tail) else { panic!("not sealed") };
+        let (whole, mut footer) = sealed(&file);
         let end = parts(&file)[2].end;
         let bytes = fs::read(&file).unwrap();
         let scan = crate::segment::scan::scan(&File::open(&file).unwrap(), end, &whole, |_, _| ()).unwrap();
@@ -324,6 +326,36 @@ fn a_footer_made_without_the_key_is_found() {
             assert!(Catalog::open_with(journal.dir(), &options.keyring).is_err());
             assert!(crate::model::open_with(journal.dir(), options.clone()).is_err());
         }
+    }
+}
+
+/// Somebody without the key puts a copy in clear in the place of an encrypted segment, with all that can be computed, and with
+/// the digest with which that was sealed.
+#[test]
+fn a_copy_made_without_the_key_is_found() {
+    for copy in [true, false] {
+        let journal = chain(OpenOptions { keyring: keyring(&["one"]), ..options(1 << 30) }, 300, 1);
+        fs::remove_file(journal.dir().join("marks")).unwrap();
+        let file = journal.segments()[1].clone();
+        let (whole, footer) = sealed(&file);
+        let header = &whole.header;
+        let mut packer = Packer::create(&Directory::new(journal.dir()), header, &Keyring::default(), counted).unwrap();
+        let mut builder = BlockBuilder::new(header.first_lsn, header.last_ts, header.start_offset, header.start_db);
+        for mut group in groups(300, 1) {
+            group.records[0].1[2].fill(b'X');
+            group.push(&mut builder).unwrap();
+        }
+        let mut block = builder.finish(footer.tally.complete_until);
+        let bytes = block.place(0, 0, None);
+        let (block, payload) = bytes.split_first_chunk::<BLOCK_HEADER_LEN>().unwrap();
+        packer.push(&BlockHeader::decode(block).unwrap(), &Bytes::copy_from_slice(payload)).unwrap();
+        let sealed = copy.then(|| footer.copy_of.unwrap());
+        packer.finish(&footer.tally, sealed).unwrap().replace(&file).unwrap();
+        let found = problems(journal.dir(), false, &journal.options.keyring);
+        assert!(found.iter().any(|p| p.offset == 0), "{found:?}");
+        assert!(crate::model::open_with(journal.dir(), journal.options.clone()).is_err());
+        let catalog = Catalog::open_with(journal.dir(), &journal.options.keyring).unwrap();
+        assert!(!catalog.notes().is_empty());
     }
 }
 

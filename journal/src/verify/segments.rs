@@ -16,7 +16,7 @@ use crate::recover::{check_footer, check_header, span_of, span_of_rest};
 use crate::segment::footer::Footer;
 use crate::segment::header::{HeaderFault, SegmentHeader};
 use crate::segment::load::{SegmentFacts, TailFact, WholeHeader, list_segments, load_open_segment};
-use crate::segment::scan::{BlockFault, Rest, Scan, scan, walk};
+use crate::segment::scan::{BlockFault, Blocks, Rest, Scan, scan};
 use crate::types::{Lsn, Micros};
 
 /// How often a tail that a living writer may be writing is looked at.
@@ -85,7 +85,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
         let Ok(whole) = &facts.header else { return Ok(None) };
         let header = whole.header.clone();
         if let Some((_, footer)) = chained
-            && let Some(seam) = self.seams.find(&header, &footer.digest)
+            && let Some(seam) = self.seams.find(&header, &footer.link())
             && let Some(lost) = seam.lost
         {
             let file = self.relative(&facts.path);
@@ -298,33 +298,24 @@ fn check_filters(
     let load = |place| Filter::read(place, sealer, |at, out| file.read_exact_at(out, at)).map_err(|e| e.to_string());
     let all = load(places.all)?;
     let mut part: Option<(usize, Filter)> = None;
-    walk(file, whole, footer.blocks_end, |block, stored| -> Result<(), CheckFault> {
+    for block in Blocks::of(file, whole, footer.blocks_end) {
+        let (block, stored) = block.map_err(|e| e.to_string())?;
         let n = footer.tally.index.partition_point(|e| e.position <= block.position).saturating_sub(1);
         let filter = match &mut part {
             Some((of, filter)) if *of == n => filter,
             _ => {
-                let place = places.intervals.get(n).ok_or_else(|| CheckFault("a block without a filter".to_owned()))?;
-                &mut part.insert((n, load(*place).map_err(CheckFault)?)).1
+                let place = places.intervals.get(n).ok_or("a block without a filter")?;
+                &mut part.insert((n, load(*place)?)).1
             }
         };
-        let payload = decode_payload(block, stored, sealer).map_err(BlockFault::from)?;
-        for group in Groups::new(*block, payload).map_while(Result::ok) {
+        let payload = decode_payload(&block, stored, sealer).map_err(|e| BlockFault::from(e).to_string())?;
+        for group in Groups::new(block, payload).map_while(Result::ok) {
             if !filter.has(&group) || !all.has(&group) {
-                return Err(CheckFault(format!("a key filter that leaves out LSN {}", group.records[0].lsn)));
+                return Err(format!("a key filter that leaves out LSN {}", group.records[0].lsn));
             }
         }
-        Ok(())
-    })
-    .map_err(|CheckFault(what)| what)
-}
-
-/// What is wrong with filters or blocks, in words.
-struct CheckFault(String);
-
-impl From<BlockFault> for CheckFault {
-    fn from(fault: BlockFault) -> Self {
-        Self(fault.to_string())
     }
+    Ok(())
 }
 
 /// What becomes of an incomplete end of the last segment.

@@ -2,14 +2,13 @@
 //!
 //! Invariants: a segment is sealed and synced before the next one is created; a new segment's header
 //! and name are synced before its first block is written; a block is written only if it continues
-//! the history. After an error the appender is not used again.
+//! the history. After an error the appender is not used again. Sealed segments are packed behind its back ([`super::later`]).
 //!
 //! | crash while | a reader finds |
 //! | --- | --- |
 //! | writing a block | a torn tail, ignored; the next open cuts it |
 //! | writing a footer | the same: all blocks are there, and were synced before it |
 //! | between footer and next segment | a sealed last segment |
-//! | putting the packed copy in place | the segment or its copy, see [`super::pack`] |
 //! | writing a new header | an unfinished file without data, ignored; the next open sets it aside |
 
 use std::fs::{File, Permissions};
@@ -18,19 +17,18 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::pack::{PackError, Packer};
-use crate::block::{Block, decode_payload};
+use super::later::{Later, Unpacked};
+use crate::block::Block;
 use crate::crypto::{Keyring, Random, Sealer};
 use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir};
 use crate::error::{Damage, OpenError};
 use crate::lock::Lock;
 use crate::open::LastPosition;
 use crate::recover::Resume;
-use crate::segment::footer::Footer;
+use crate::segment::footer::{Footer, Link};
 use crate::segment::header::{SegmentHeader, TimelineFacts, tag_of};
 use crate::segment::load::WholeHeader;
-use crate::segment::name::SegmentName;
-use crate::segment::scan::{BlockFault, Scan, walk};
+use crate::segment::scan::Scan;
 use crate::segment::tally::{Reach, Tally};
 use crate::types::{Lsn, Micros, TimelineId};
 use crate::writer::TimelineStart;
@@ -52,10 +50,6 @@ pub(crate) enum AppendError {
 /// disk and may not be.
 pub(super) const APPEND: &str = "append to";
 
-/// The copy of a segment that an earlier writer left unfinished is made again at the start, unless the segment is larger:
-/// that one stays as it is.
-const REPACK_BYTES: u64 = 256 << 20;
-
 impl AppendError {
     /// A sync may have failed: the kernel may call pages clean that never reached the disk.
     pub(super) fn leaves_doubt(&self) -> bool {
@@ -75,7 +69,7 @@ struct Stand {
     reach: Reach,
     complete_until: Micros,
     end_db: u32,
-    digest: [u8; 32],
+    link: Link,
 }
 
 /// The segment in use.
@@ -92,8 +86,6 @@ struct Active {
     unsynced: bool,
     /// Encrypts its blocks, if it is encrypted.
     sealer: Option<Arc<Sealer>>,
-    /// Its packed copy; `None` if there shall be none, or if making it has failed.
-    packer: Option<Packer>,
 }
 
 /// How segments are written.
@@ -126,7 +118,9 @@ impl AppenderOptions {
 #[derive(Debug)]
 pub(crate) struct Appender {
     dir: Directory,
-    _lock: Lock,
+    /// Packs sealed segments, if they shall be.
+    later: Option<Later>,
+    _lock: Arc<Lock>,
     journal_id: [u8; 16],
     options: AppenderOptions,
     /// Kept while no segment is in use; `None` before the first timeline.
@@ -137,13 +131,14 @@ pub(crate) struct Appender {
 }
 
 impl Appender {
-    /// Goes on where recovery says. Syncs the segment in use.
+    /// Goes on where recovery says. Syncs the segment in use. `unpacked`: what an earlier writer left.
     pub(crate) fn resume(
         dir: Directory,
         lock: Lock,
         journal_id: [u8; 16],
         options: AppenderOptions,
         resume: Resume,
+        unpacked: Vec<Unpacked>,
         (journal_bytes, segments): (u64, u64),
     ) -> Result<Self, OpenError> {
         let mut stand = None;
@@ -156,12 +151,21 @@ impl Appender {
                     reach: footer.tally.reach,
                     complete_until: footer.tally.complete_until,
                     end_db: footer.tally.end_db,
-                    digest: footer.digest,
+                    link: footer.link(),
                 });
             }
-            Resume::In { path, whole, scan } => active = Some(Active::reopen(&dir, &options, path, whole, scan)?),
+            Resume::In { path, whole, scan } => active = Some(Active::reopen(&options, path, whole, scan)?),
         }
-        let mut appender = Self { dir, _lock: lock, journal_id, options, stand, active, journal_bytes, segments };
+        let lock = Arc::new(lock);
+        let later =
+            options.pack.then(|| Later::new(&dir, Arc::clone(&lock), Arc::clone(&options.keyring), options.random));
+        if let Some(later) = &later {
+            for unpacked in unpacked {
+                later.add(unpacked);
+            }
+        }
+        let mut appender =
+            Self { dir, later, _lock: lock, journal_id, options, stand, active, journal_bytes, segments };
         appender.change_keys()?;
         Ok(appender)
     }
@@ -184,7 +188,7 @@ impl Appender {
             return self.seal().map_err(failed);
         }
         // It holds nothing that was secret: begun anew, under the same name.
-        let stand = active.stand(active.header.prev_digest);
+        let stand = active.stand(active.header.prev_link);
         let before = active.len;
         self.active = None;
         self.create(stand, Begin::Anew).map_err(failed)?;
@@ -195,7 +199,8 @@ impl Appender {
 
     /// Bytes in all segments, and their number.
     pub(crate) fn size(&self) -> (u64, u64) {
-        (self.journal_bytes, self.segments)
+        let saved = self.later.as_ref().map_or(0, Later::saved);
+        (self.journal_bytes.saturating_add_signed(-saved), self.segments)
     }
 
     /// How far what is written reaches.
@@ -269,7 +274,7 @@ impl Appender {
             reach,
             complete_until: start.ts,
             end_db: 0,
-            digest: before.map_or([0; 32], |b| b.digest),
+            link: before.map_or([0; 32], |b| b.link),
         };
         self.create(stand, Begin::New)
     }
@@ -279,7 +284,7 @@ impl Appender {
             journal_id: self.journal_id,
             first_lsn: stand.reach.next_lsn,
             timeline: stand.timeline,
-            prev_digest: stand.digest,
+            prev_link: stand.link,
             created: (self.options.now)(),
             last_ts: stand.reach.last_ts,
             complete_until: stand.complete_until,
@@ -303,16 +308,26 @@ impl Appender {
         }
     }
 
-    /// Seals the segment in use, if there is one: puts its packed copy in its place, or writes its footer.
-    /// Either way it is synced.
+    /// Seals the segment in use, if there is one: writes its footer, and syncs it.
     pub(crate) fn seal(&mut self) -> Result<(), AppendError> {
         if let Some(active) = self.active.take() {
             let before = active.len;
-            let (stand, after) = active.seal()?;
+            // Without a record it may have to be continued, see `recover`.
+            let packable = active.tally.records > 0;
+            let (path, name) = (active.path.clone(), active.header.name());
+            let (stand, bytes) = active.seal()?;
             self.stand = Some(stand);
-            self.journal_bytes = (self.journal_bytes + after).saturating_sub(before);
+            self.journal_bytes = (self.journal_bytes + bytes).saturating_sub(before);
+            if let Some(later) = self.later.as_ref().filter(|_| packable) {
+                later.add(Unpacked { name, path, bytes });
+            }
         }
         Ok(())
+    }
+
+    /// What is sealed is packed now, as far as there is time. The appender is not used again.
+    pub(crate) fn pack_rest(&self) {
+        self.later.iter().for_each(Later::close);
     }
 
     /// At the end of the writer's life: seals the segment in use, unless it holds no record. That
@@ -332,8 +347,7 @@ impl Active {
         mut header: SegmentHeader,
         begin: Begin,
     ) -> Result<Self, AppendError> {
-        let name = SegmentName { first_lsn: header.first_lsn, timeline: header.timeline.id };
-        let path = dir.segments().join(name.to_string());
+        let path = dir.segments().join(header.name().to_string());
         let keyring = options.keyring();
         let sealer = header.lock(&keyring, options.random).map_err(AppendError::io("draw a key for", &path))?;
         let bytes = header.encode();
@@ -345,21 +359,11 @@ impl Active {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&bytes);
         let tally = Tally::begin(&header);
-        let packer = options
-            .pack
-            .then(|| Packer::create(dir, &header, &keyring, options.random))
-            .and_then(|made| kept(made, &path));
         let len = bytes.len() as u64;
-        Ok(Self { file, path, header, tag: tag_of(&bytes), tally, hasher, len, unsynced: false, sealer, packer })
+        Ok(Self { file, path, header, tag: tag_of(&bytes), tally, hasher, len, unsynced: false, sealer })
     }
 
-    fn reopen(
-        dir: &Directory,
-        options: &AppenderOptions,
-        path: PathBuf,
-        whole: WholeHeader,
-        scan: Scan,
-    ) -> Result<Self, OpenError> {
+    fn reopen(options: &AppenderOptions, path: PathBuf, whole: WholeHeader, scan: Scan) -> Result<Self, OpenError> {
         let mut file = File::options().read(true).write(true).open(&path).map_err(OpenError::io("open", &path))?;
         file.sync_all().map_err(OpenError::io("sync", &path))?;
         let mut hasher = blake3::Hasher::new();
@@ -367,30 +371,20 @@ impl Active {
         hasher.update_reader(Read::by_ref(&mut file).take(scan.end)).map_err(OpenError::io("read", &path))?;
         let sealer =
             whole.header.unlock(&options.keyring()).map_err(|fault| OpenError::Key { file: path.clone(), fault })?;
-        // The start waits for this.
-        let packer = (options.pack && scan.end <= REPACK_BYTES)
-            .then(|| pack_again(dir, options, &file, &whole, sealer.as_deref(), scan.end))
-            .and_then(|made| kept(made, &path));
         let WholeHeader { header, tag, .. } = whole;
-        Ok(Self { file, path, header, tag, tally: scan.tally, hasher, len: scan.end, unsynced: false, sealer, packer })
+        Ok(Self { file, path, header, tag, tally: scan.tally, hasher, len: scan.end, unsynced: false, sealer })
     }
 
     fn write_block(&mut self, mut block: Block) -> Result<u64, AppendError> {
         self.tally.check_next(&block.header).map_err(AppendError::OutOfOrder)?;
         block.header.behind_unsynced = self.unsynced;
         self.unsynced = true;
-        let header = block.header;
-        let raw = self.sealer.as_ref().filter(|_| self.packer.is_some()).map(|_| block.payload());
         let bytes = block.place(self.len, self.tag, self.sealer.as_deref());
         self.file.write_all(bytes).map_err(AppendError::io(APPEND, &self.path))?;
         self.hasher.update(bytes);
         let len = bytes.len() as u64;
         self.tally.add(&block.header, self.len);
         self.len += len;
-        if let Some(mut packer) = self.packer.take() {
-            let raw = raw.unwrap_or_else(|| block.into_payload());
-            self.packer = kept(packer.push(&header, &raw).map(|()| packer), &self.path);
-        }
         Ok(len)
     }
 
@@ -401,38 +395,33 @@ impl Active {
     }
 
     /// Where the history stands at the end of this segment.
-    fn stand(&self, digest: [u8; 32]) -> Stand {
+    fn stand(&self, link: Link) -> Stand {
         Stand {
             timeline: self.header.timeline.clone(),
             reach: self.tally.reach,
             complete_until: self.tally.complete_until,
             end_db: self.tally.end_db,
-            digest,
+            link,
         }
     }
 
     /// Returns where the history stands, and the size of the sealed file.
     fn seal(mut self) -> Result<(Stand, u64), AppendError> {
-        // Without a record it may have to be continued, see `recover`.
-        let packer = self.packer.take().filter(|_| self.tally.records > 0);
-        if let Some(whole) = packer.and_then(|packer| kept(packer.finish(&self.tally), &self.path)) {
-            let packed = whole.replace(&self.path).map_err(AppendError::io("replace", &self.path))?;
-            return Ok((self.stand(packed.digest), packed.len));
-        }
         // A footer is believed without a look at the blocks: it must not reach the disk before them.
         self.sync()?;
         let digest = *self.hasher.finalize().as_bytes();
-        let stand = self.stand(digest);
         let mut footer = Footer {
-            tally: self.tally,
+            tally: self.tally.clone(),
             filters: None,
             blocks_end: self.len,
             digest,
+            copy_of: None,
             position: self.len,
             segment_tag: self.tag,
             proof: None,
         };
         footer.prove(self.sealer.as_deref());
+        let stand = self.stand(footer.link());
         let bytes = footer.encode();
         self.file.write_all(&bytes).and_then(|()| self.file.sync_all()).map_err(AppendError::io("seal", &self.path))?;
         Ok((stand, self.len + bytes.len() as u64))
@@ -463,26 +452,4 @@ fn replace_file(dir: &Directory, path: &Path, header: &[u8]) -> Result<File, App
         file.persist(path).map_err(|e| e.error)
     };
     replace().map_err(AppendError::io("replace", path))
-}
-
-/// A segment is whole without its packed copy: a failure is told and costs only that.
-fn kept<T>(made: Result<T, PackError>, path: &Path) -> Option<T> {
-    made.inspect_err(|e| tracing::warn!("{} will stay as it is, not compressed: {e}", path.display())).ok()
-}
-
-/// Makes the copy of a segment that an earlier writer began.
-fn pack_again(
-    dir: &Directory,
-    options: &AppenderOptions,
-    file: &File,
-    whole: &WholeHeader,
-    sealer: Option<&Sealer>,
-    end: u64,
-) -> Result<Packer, PackError> {
-    let mut packer = Packer::create(dir, &whole.header, &options.keyring(), options.random)?;
-    walk(file, whole, end, |header, stored| {
-        let payload = decode_payload(header, stored, sealer).map_err(BlockFault::from)?;
-        packer.push(header, &payload)
-    })?;
-    Ok(packer)
 }

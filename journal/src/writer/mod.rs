@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! submit ─► queue (bounded) ─► thread: append ─► sync ─► watermarks, callback
+//!                                        └─► seal ─► packed later, by a thread of low priority
 //! ```
 //!
 //! Invariants: `durable <= written`, both never go back within a timeline; blocks are written in the
@@ -13,6 +14,7 @@
 //! Crash: what is behind `durable` may be lost or torn; what is before it is found by the next open.
 
 mod append;
+mod later;
 mod pack;
 mod queue;
 #[cfg(test)]
@@ -23,6 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 pub(crate) use append::{Appender, AppenderOptions};
+pub(crate) use later::Unpacked;
 pub(crate) use pack::{PackError, Packer, Whole, remove_unfinished};
 pub use queue::MAX_QUEUED_BYTES;
 use queue::{End, Item, Queue};
@@ -199,7 +202,8 @@ impl Writer {
         self.handle.shared.queue.failed()
     }
 
-    /// Writes what is queued, seals, syncs, ends the thread; other handles are refused from now on.
+    /// Writes what is queued, seals, syncs, packs what is sealed for some seconds at most, ends the thread; other handles are
+    /// refused from now on.
     pub fn close(self) -> Result<(), SubmitError> {
         self.handle.end(End::Seal);
         self.failed().map_or(Ok(()), |reason| Err(SubmitError::Failed(reason)))

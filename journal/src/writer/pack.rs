@@ -1,18 +1,11 @@
-//! The packed copy of the segment in use: the same groups in large, compressed blocks.
+//! The packed copy of a segment: the same groups in large, compressed blocks, with key filters.
 //!
-//! The segment itself takes blocks as they come, small ones at a low rate, so that a sync is cheap. The
-//! copy grows beside it in a temporary file, without syncs, and takes the segment's place when that
-//! is sealed. So a seal costs one sync, not a second reading of the segment.
+//! The segment itself takes blocks as they come, small ones at a low rate, so that a sync is cheap. The copy is written to a
+//! temporary file, without syncs but one at its end. Who makes it, and when, is [`super::later`]'s and the repair's.
 //!
-//! Invariant: the copy replaces the segment only as a whole, synced, and if its sums are the segment's.
-//! Whatever goes wrong before costs the copy, never the segment: that is then sealed as it is.
-//!
-//! | crash while | a reader finds | the next open |
-//! | --- | --- | --- |
-//! | the copy is written | the segment, and a temporary file | removes the file, goes on in the segment |
-//! | it is renamed | the one or the other, both whole | goes on in the segment, or after the copy |
+//! Invariant: there is a copy only as a whole, synced, and if its sums are the segment's.
 
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -21,11 +14,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::block::{Block, BlockBuilder, BlockHeader, Compressor, Groups};
-use crate::crypto::{Keyring, Random, Sealer};
+use crate::crypto::{KeyFault, Keyring, Random, Sealer};
 use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir};
 use crate::error::{Damage, GroupTooLarge};
 use crate::filter::{FilterBuilder, Keys};
-use crate::segment::footer::Footer;
+use crate::segment::footer::{Footer, Link};
 use crate::segment::header::{SegmentHeader, tag_of};
 use crate::segment::scan::BlockFault;
 use crate::segment::tally::Tally;
@@ -45,8 +38,19 @@ pub(crate) enum PackError {
     TooLarge(#[from] GroupTooLarge),
     #[error("a block can't be read: {0}")]
     Unreadable(#[from] BlockFault),
-    #[error("its sums are not the segment's")]
+    #[error("it is not what was sealed")]
     Different,
+    #[error("its copy holds something else")]
+    WrongCopy,
+    #[error("there is no room for its copy")]
+    NoRoom,
+    #[error(transparent)]
+    Key(#[from] KeyFault),
+    #[error("there is no key to encrypt it again")]
+    NoKey,
+    /// There is no more time for it.
+    #[error("the writer was closed")]
+    GivenUp,
 }
 
 impl From<Damage> for PackError {
@@ -70,13 +74,6 @@ pub(crate) struct Packer {
     /// Of the groups that are not yet in a block.
     keys: Keys,
     filters: FilterBuilder,
-}
-
-/// A copy that is on the disk and has its segment's name.
-#[derive(Debug)]
-pub(crate) struct Packed {
-    pub(super) len: u64,
-    pub(super) digest: [u8; 32],
 }
 
 impl Packer {
@@ -184,8 +181,9 @@ impl Packer {
         Ok(())
     }
 
-    /// Ends the copy, which must come to the same as `wanted`, and syncs it. It has no name yet.
-    pub(crate) fn finish(mut self, wanted: &Tally) -> Result<Whole, PackError> {
+    /// Ends the copy, which must come to the same as `wanted`, and syncs it. It has no name yet. `copy_of`: with which digest
+    /// the segment was sealed, if it was.
+    pub(crate) fn finish(mut self, wanted: &Tally, copy_of: Option<[u8; 32]>) -> Result<Whole, PackError> {
         self.flush()?;
         let tally = &self.tally;
         let behind = (self.pending.end_offset(), self.pending.db(), self.complete_until);
@@ -205,12 +203,13 @@ impl Packer {
         let position = blocks_end + bytes.len() as u64;
         let segment_tag = self.tag;
         let filters = Some(filters);
-        let mut footer = Footer { tally: self.tally, filters, blocks_end, digest, position, segment_tag, proof: None };
+        let mut footer =
+            Footer { tally: self.tally, digest, copy_of, filters, blocks_end, position, segment_tag, proof: None };
         footer.prove(self.sealer.as_deref());
-        let footer = footer.encode();
-        self.file.write_all(&footer)?;
+        let bytes = footer.encode();
+        self.file.write_all(&bytes)?;
         self.file.as_file().sync_all()?;
-        Ok(Whole { file: self.file, packed: Packed { len: position + footer.len() as u64, digest } })
+        Ok(Whole { file: self.file, len: position + bytes.len() as u64, link: footer.link() })
     }
 }
 
@@ -218,20 +217,31 @@ impl Packer {
 #[derive(Debug)]
 pub(crate) struct Whole {
     file: tempfile::NamedTempFile,
-    packed: Packed,
+    len: u64,
+    link: Link,
 }
 
 impl Whole {
-    /// BLAKE3 of everything before its footer.
-    pub(crate) fn digest(&self) -> [u8; 32] {
-        self.packed.digest
+    /// By what the next segment names it.
+    pub(crate) fn link(&self) -> Link {
+        self.link
     }
 
-    /// Puts it in the segment's place. After an error, either of the two may be there.
-    pub(crate) fn replace(self, path: &Path) -> io::Result<Packed> {
+    /// Its file, for who wants to read it first.
+    pub(crate) fn file(&self) -> &File {
+        self.file.as_file()
+    }
+
+    /// Puts it in the segment's place, and gives its size. Either of the two may be there until the folder is synced.
+    pub(crate) fn put(self, path: &Path) -> io::Result<u64> {
         self.file.persist(path).map_err(|e| e.error)?;
-        sync_dir(path.parent().unwrap_or(Path::new(".")))?;
-        Ok(self.packed)
+        Ok(self.len)
+    }
+
+    /// The same, synced.
+    pub(crate) fn replace(self, path: &Path) -> io::Result<()> {
+        self.put(path)?;
+        sync_dir(path.parent().unwrap_or(Path::new(".")))
     }
 }
 
@@ -250,11 +260,6 @@ pub(crate) fn remove_unfinished(dir: &Directory) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::model::{Fixture, OwnedGroup};
-
-    fn temporary(journal: &Fixture) -> usize {
-        let names = std::fs::read_dir(journal.dir().join("segments")).unwrap().map(|e| e.unwrap().file_name());
-        names.filter(|name| name.to_string_lossy().starts_with(TEMPORARY)).count()
-    }
 
     #[test]
     fn small_blocks_become_large_and_large_ones_stay() {
@@ -286,13 +291,13 @@ mod tests {
         let facts = crate::recover::tests::header(1, 1, 0);
         let packer = Packer::create(&dir, &facts, &Keyring::default(), |_| Ok(())).unwrap();
         let wanted = Tally { records: 1, ..Tally::begin(&facts) };
-        assert!(matches!(packer.finish(&wanted), Err(PackError::Different)));
+        assert!(matches!(packer.finish(&wanted, None), Err(PackError::Different)));
         journal.kill();
-        assert_eq!(temporary(&journal), 0);
+        assert_eq!(journal.temporary(), 0);
     }
 
     #[test]
-    fn what_a_crash_left_of_a_copy_is_removed_and_made_again() {
+    fn what_a_crash_left_of_a_copy_is_removed() {
         let mut journal = Fixture::new(1 << 20);
         journal.timeline();
         journal.block(&[OwnedGroup::simple(&[7; 400])]);
@@ -303,10 +308,10 @@ mod tests {
         assert_eq!(report.problems, []);
         journal.reopen();
         assert!(journal.recovered.notes.is_empty());
-        assert_eq!(temporary(&journal), 1, "the new one");
+        assert_eq!(journal.temporary(), 0);
         journal.block(&[OwnedGroup::simple(&[8; 400])]);
         journal.close();
-        assert_eq!(temporary(&journal), 0);
+        assert_eq!(journal.temporary(), 0);
         assert!(std::fs::metadata(journal.last_segment()).unwrap().len() < 600);
         journal.check();
     }

@@ -123,6 +123,11 @@ impl<F: Fn(Progress)> Loop<F> {
         }
         self.durable();
         self.publish();
+        if matches!(batch.end, Some(End::Seal)) {
+            self.appender.pack_rest();
+            self.written();
+            self.publish();
+        }
         Ok(())
     }
 

@@ -112,14 +112,7 @@ impl Worker {
             return Ok(true);
         }
         acks.at_the_gate.push(client);
-        // A server may take another replication id when the tap attaches: the barrier comes behind it.
-        if acks.barrier.is_none()
-            && self.shared.durable.is_following()
-            && let Err(no_way) = self.open_barrier()
-        {
-            self.open_gate();
-            return Err(no_way);
-        }
+        self.knock()?;
         Ok(false)
     }
 
@@ -246,6 +239,21 @@ impl Worker {
             }
         }
         self.release();
+    }
+
+    /// Whoever waits for a barrier since nobody followed the server gets one as soon as somebody does.
+    pub(super) fn knock(&mut self) -> Result<(), NoWay> {
+        let Some(acks) = &self.acks else { return Ok(()) };
+        let wanted = acks.barrier.is_none() && !acks.at_the_gate.is_empty();
+        // A server may take another replication id when the tap attaches: the barrier comes behind it.
+        if !wanted || !self.shared.durable.is_following() {
+            return Ok(());
+        }
+        let opened = self.open_barrier();
+        if opened.is_err() {
+            self.open_gate();
+        }
+        opened
     }
 
     /// Those who wait for the barrier try again.

@@ -329,6 +329,8 @@ impl Worker {
         self.note(events);
         self.renew_settings();
         if self.acks.is_some() {
+            // Why there is none, those who wait hear when they try again.
+            let _ = self.knock();
             // The server is asked how far it is before it gets more: a write waits for no later ones' sync.
             self.serve_links();
             self.ask_offset();
