@@ -249,11 +249,23 @@ impl ReplyTracker {
         }
         match &pending.intent {
             Intent::Multi if !error => self.in_multi = true,
+            // The MULTI before it was refused.
+            Intent::Queued(inner) if **inner == Intent::Multi && !error => self.in_multi = true,
             Intent::Discard | Intent::Reset if !error => self.in_multi = false,
             Intent::Exec => self.in_multi = false,
             _ => {}
         }
         Some(Answered { pending, error, kind: frame.kind, line: frame.line })
+    }
+
+    /// Whether a transaction is being queued once all that is pending is answered, if the server agrees to it.
+    pub(crate) fn queues_at_the_end(&self) -> bool {
+        self.pending.iter().fold(self.in_multi, |queues, p| match &p.intent {
+            Intent::Multi => true,
+            Intent::Queued(inner) if **inner == Intent::Multi => true,
+            Intent::Exec | Intent::Discard | Intent::Reset => false,
+            _ => queues,
+        })
     }
 
     /// MULTI was refused: a subscription that was sent behind it is confirmed as any.

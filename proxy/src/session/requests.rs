@@ -28,10 +28,11 @@ fn text(arg: Option<&&[u8]>) -> Option<String> {
 /// Reads a request. `args` may lack the end of a huge one, `argc` is its full count.
 pub(crate) fn meaning(name: &[u8], args: &[&[u8]], argc: usize, in_multi: bool) -> Meaning {
     let intent = match name {
-        // With arguments too many it ends the transaction all the same; the others then do nothing.
-        b"exec" if in_multi => Intent::Exec,
+        // With arguments too many it ends the transaction all the same; the others then do nothing. Whether there is a
+        // transaction may be known later: a DISCARD before it may be refused.
+        b"exec" => Intent::Exec,
         b"discard" if in_multi && argc == 1 => Intent::Discard,
-        b"multi" if !in_multi && argc == 1 => Intent::Multi,
+        b"multi" if argc == 1 => Intent::Multi,
         b"quit" | b"shutdown" => Intent::Farewell,
         b"reset" if argc == 1 => Intent::Reset,
         b"monitor" | b"sync" | b"psync" => Intent::Raw,
@@ -68,7 +69,7 @@ pub(crate) fn meaning(name: &[u8], args: &[&[u8]], argc: usize, in_multi: bool) 
         b"sunsubscribe" => Intent::UnsubscribeAll(Kind::Shard, None),
         _ => Intent::Plain,
     };
-    let at_once = matches!(intent, Intent::Exec | Intent::Discard | Intent::Multi | Intent::Farewell | Intent::Reset);
+    let at_once = matches!(intent, Intent::Exec | Intent::Discard | Intent::Farewell | Intent::Reset);
     Meaning::Normal(if in_multi && !at_once { Intent::Queued(Box::new(intent)) } else { intent })
 }
 
@@ -180,5 +181,7 @@ mod tests {
         }
         assert_eq!(read("SELECT 3", true), normal(Intent::Queued(Box::new(Intent::Select(3)))));
         assert_eq!(read("EXEC", true), normal(Intent::Exec));
+        // Refused, if the MULTI before it was not.
+        assert_eq!(read("MULTI", true), normal(Intent::Queued(Box::new(Intent::Multi))));
     }
 }

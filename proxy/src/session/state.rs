@@ -418,13 +418,12 @@ impl SessionState {
             self.admitted |= !error;
             return Some(pending.intent);
         }
-        let under_way = |p: &Pending| matches!(p.intent, Intent::Exec | Intent::Discard);
-        if error && pending.intent == Intent::Multi && !self.replies.pending().any(under_way) {
-            self.transaction = None;
-        }
-        if error && pending.intent == Intent::Discard && !self.replies.pending().any(under_way) {
-            // Not allowed: it goes on, and will fail.
-            self.transaction.get_or_insert_default();
+        let began_or_ended = match &pending.intent {
+            Intent::Queued(inner) => **inner == Intent::Multi,
+            intent => matches!(intent, Intent::Multi | Intent::Discard),
+        };
+        if error && began_or_ended {
+            self.correct_transaction();
         }
         if error && matches!(pending.intent, Intent::Pause(_)) {
             return Some(Intent::Plain);
@@ -444,7 +443,7 @@ impl SessionState {
             self.hold_again(inner);
         }
         let nothing = matches!(kind, b'_') || line == b"-1";
-        self.apply(&pending.intent, error, !nothing);
+        self.apply(&pending.intent, error, line, !nothing);
         let changes = matches!(
             pending.intent,
             Intent::Select(_)
@@ -472,18 +471,22 @@ impl SessionState {
     /// never will. The stamps must not wait for it.
     pub(crate) fn close(&mut self, tee: &mut TeeSender, now: Micros) {
         let pending = self.replies.lose();
+        self.executing.clear();
+        self.binding = 0;
         self.wrote_unseen |= pending.iter().any(may_run);
         settle(pending, Outcome::Gone, tee, now);
     }
 
-    /// What the server agreed to (`error`: refused; `value` false: EXEC found its keys changed).
-    fn apply(&mut self, intent: &Intent, error: bool, value: bool) {
+    /// What the server agreed to (`error`: refused, as `line` says; `value` false: EXEC found its keys changed).
+    fn apply(&mut self, intent: &Intent, error: bool, line: &[u8], value: bool) {
         match intent {
             Intent::Exec => {
                 let executed = self.executing.pop_front();
                 self.binding -= usize::from(executed.as_ref().is_some_and(Transaction::binds));
-                // Watched keys are let go whether it ran or not.
-                self.holds.unset(Holds::WATCH);
+                // Watched keys are let go whether it ran or not, but not if there was no transaction.
+                if !error || line.starts_with(b"EXECABORT") {
+                    self.holds.unset(Holds::WATCH);
+                }
                 self.hold_what_follows();
                 if let Some(t) = executed
                     && !error
@@ -577,23 +580,34 @@ impl SessionState {
 
     /// The transaction was sent off; its changes are expected to hold.
     fn asked_at_exec(&mut self) {
-        if let Some(t) = self.transaction.take() {
-            for intent in &t.at_exec {
-                match intent {
-                    Intent::Hold(hold) => self.holds.set(*hold),
-                    // What became of each is not looked for in the answer to EXEC.
-                    Intent::Auth(_) | Intent::Hello(_) => {
-                        self.holds.set(Holds::FOREVER);
-                        self.estranged = true;
-                        continue;
-                    }
-                    Intent::Unknown | Intent::Select(_) => self.holds.set(Holds::FOREVER),
-                    _ => {}
+        let t = self.transaction.take().unwrap_or_default();
+        for intent in &t.at_exec {
+            match intent {
+                Intent::Hold(hold) => self.holds.set(*hold),
+                // What became of each is not looked for in the answer to EXEC.
+                Intent::Auth(_) | Intent::Hello(_) => {
+                    self.holds.set(Holds::FOREVER);
+                    self.estranged = true;
+                    continue;
                 }
-                self.asked.advance(intent);
+                Intent::Unknown | Intent::Select(_) => self.holds.set(Holds::FOREVER),
+                _ => {}
             }
+            self.asked.advance(intent);
+        }
+        if !self.replies.is_lost() {
             self.binding += usize::from(t.binds());
             self.executing.push_back(t);
+        }
+    }
+
+    /// `MULTI` or `DISCARD` was refused: what stands behind it began, ended or continued another transaction than was
+    /// thought, or none.
+    fn correct_transaction(&mut self) {
+        if self.replies.queues_at_the_end() {
+            self.transaction.get_or_insert_default();
+        } else {
+            self.transaction = None;
         }
     }
 

@@ -243,6 +243,53 @@ fn behind_a_refused_multi_requests_run_by_themselves() {
     assert_eq!(s.state.standing().0, 5);
 }
 
+/// What is asked in one go, what the server answers, and whether a transaction is being queued then.
+#[test]
+fn a_refused_multi_leaves_other_transactions_alone() {
+    let refused = "-ERR Can't execute 'multi'\r\n";
+    for (asks, answers, queues) in [
+        (&["MULTI", "GET k"][..], format!("{refused}$-1\r\n"), false),
+        (&["MULTI", "EXEC", "MULTI"], format!("{refused}-ERR EXEC without MULTI\r\n+OK\r\n"), true),
+        (&["MULTI", "DISCARD"], format!("{refused}-ERR DISCARD without MULTI\r\n"), false),
+        (&["MULTI", "DISCARD", "MULTI"], format!("{refused}-ERR DISCARD without MULTI\r\n+OK\r\n"), true),
+        // Subscribed in RESP2, which a RESET or the last UNSUBSCRIBE ends.
+        (&["MULTI", "RESET", "MULTI"], format!("{refused}+RESET\r\n+OK\r\n"), true),
+        (&["MULTI", "RESET", "MULTI", "RESET"], format!("{refused}+RESET\r\n+OK\r\n+RESET\r\n"), false),
+        (&["MULTI", "GET k", "MULTI", "GET k"], format!("{refused}{refused}+OK\r\n+QUEUED\r\n"), true),
+        (&["MULTI", "MULTI", "GET k"], format!("{refused}{refused}$-1\r\n"), false),
+        (&["MULTI", "MULTI", "GET k"], "+OK\r\n-ERR nested\r\n+QUEUED\r\n".to_owned(), true),
+        (&["MULTI", "DISCARD", "GET k"], "+OK\r\n-NOPERM\r\n+QUEUED\r\n".to_owned(), true),
+        (&["MULTI", "DISCARD", "EXEC"], "+OK\r\n-NOPERM\r\n-EXECABORT\r\n".to_owned(), false),
+        (&["MULTI", "EXEC", "MULTI", "MULTI"], format!("{refused}-ERR EXEC\r\n+OK\r\n{refused}"), true),
+    ] {
+        let mut s = admitted();
+        for line in asks {
+            s.ask(line);
+        }
+        s.answer(answers.as_bytes());
+        assert_eq!(s.state.is_idle(), !queues, "{asks:?} {answers}");
+        // A MULTI of which the answer came before the next was asked.
+        s.ask("MULTI");
+        s.answer(if queues { b"-ERR nested\r\n" } else { b"+OK\r\n" });
+        assert!(!s.state.is_idle(), "{asks:?} {answers}, then MULTI");
+        s.ask("EXEC");
+        s.answer(b"*0\r\n");
+        assert!(s.state.is_free(), "{asks:?} {answers}, then MULTI and EXEC");
+    }
+}
+
+#[test]
+fn watched_keys_are_let_go_by_a_transaction_only() {
+    for (answer, watched) in [("*0\r\n", false), ("*-1\r\n", false), ("-EXECABORT x\r\n", false), ("-ERR x\r\n", true)] {
+        let mut s = admitted();
+        s.ask("WATCH k");
+        s.ask("MULTI");
+        s.ask("EXEC");
+        s.answer(format!("+OK\r\n+OK\r\n{answer}").as_bytes());
+        assert_eq!(s.state.is_free(), !watched, "{answer}");
+    }
+}
+
 #[test]
 fn what_is_shared() {
     let s = Scene::new();

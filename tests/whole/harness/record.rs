@@ -86,9 +86,20 @@ impl Recorder {
         // A note has no time of its own: it happens with the event before it.
         event.resize(HEADER_LEN, 0);
         event.extend_from_slice(text.as_bytes());
-        let mut log = OpenOptions::new().create(true).append(true).mode(0o600).open(self.log()).expect("the log");
+        self.locked_log().write_all(&event).expect("a note");
+    }
+
+    /// Does something while no process is between a call and its note: a `SIGKILL` there would leave the one without
+    /// the other, or half a note.
+    pub fn between_calls<T>(&self, act: impl FnOnce() -> T) -> T {
+        let _log = self.locked_log();
+        act()
+    }
+
+    fn locked_log(&self) -> File {
+        let log = OpenOptions::new().create(true).append(true).mode(0o600).open(self.log()).expect("the log");
         rustix::fs::flock(&log, rustix::fs::FlockOperation::LockExclusive).expect("the log's lock");
-        log.write_all(&event).expect("a note");
+        log
     }
 
     pub fn events(&self) -> Vec<Event> {
