@@ -40,7 +40,8 @@ pub(crate) enum Intent {
     UnsubscribeAll(Kind, Option<u32>),
     /// `QUIT` or `SHUTDOWN`: the server closes.
     Farewell,
-    /// `MONITOR`, `SYNC`, `PSYNC`: no more replies from here on.
+    /// `MONITOR`, `SYNC`, `PSYNC`, and `CLIENT REPLY` in a transaction: no more replies from here on, or not those
+    /// that were asked for.
     Raw,
     /// Binds the session to its own connection.
     Hold(Holds),
@@ -266,6 +267,11 @@ impl ReplyTracker {
             Intent::Exec | Intent::Discard | Intent::Reset => false,
             _ => queues,
         })
+    }
+
+    /// Something is pending that was to be queued, and makes the replies behind it unknown if it runs by itself.
+    pub(crate) fn waits_for_no_replies(&self) -> bool {
+        self.pending.iter().any(|p| matches!(&p.intent, Intent::Queued(inner) if **inner == Intent::Raw))
     }
 
     /// MULTI was refused: a subscription that was sent behind it is confirmed as any.

@@ -45,9 +45,9 @@ pub(crate) fn meaning(name: &[u8], args: &[&[u8]], argc: usize, in_multi: bool) 
         b"hello" => Intent::Hello(Box::new(hello(args))),
         b"client" => match client(args) {
             Meaning::Normal(intent) => intent,
-            // Takes effect when it runs, and is answered as it then is.
             reply @ Meaning::Reply(_) if !in_multi => return reply,
-            Meaning::Reply(_) => Intent::Plain,
+            // Takes effect in the middle of the answer to EXEC, which may then never end.
+            Meaning::Reply(_) => Intent::Raw,
         },
         b"subscribe" | b"psubscribe" | b"ssubscribe" => Intent::Subscribe(argc.saturating_sub(1).max(1)),
         b"unsubscribe" | b"punsubscribe" | b"sunsubscribe" if argc > 1 => Intent::Subscribe(argc - 1),
@@ -180,6 +180,7 @@ mod tests {
             assert_eq!(read(line, false), want, "{line}");
         }
         assert_eq!(read("SELECT 3", true), normal(Intent::Queued(Box::new(Intent::Select(3)))));
+        assert_eq!(read("CLIENT REPLY OFF", true), normal(Intent::Queued(Box::new(Intent::Raw))));
         assert_eq!(read("EXEC", true), normal(Intent::Exec));
         // Refused, if the MULTI before it was not.
         assert_eq!(read("MULTI", true), normal(Intent::Queued(Box::new(Intent::Multi))));

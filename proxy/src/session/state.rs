@@ -301,8 +301,8 @@ impl SessionState {
         if answered && !lost {
             let name = || spec.map_or_else(|| CommandId::of(&name), |spec| spec.id);
             self.replies.expect(Pending { intent, stamp: id.map(|id| (id, name())) });
-            if self.executing.back().is_some_and(|t| t.at_exec.iter().any(is_subscription)) {
-                // Confirmations stand in the reply to EXEC, more of them than it says.
+            if self.executing.back().is_some_and(|t| t.at_exec.iter().any(unsettles_replies)) {
+                // The reply to EXEC has confirmations in it, more of them than it says, or it has no end.
                 self.close(tee, now);
             }
             return;
@@ -424,6 +424,9 @@ impl SessionState {
         };
         if error && began_or_ended {
             self.correct_transaction();
+            if self.transaction.is_none() && self.replies.waits_for_no_replies() {
+                self.close(tee, now);
+            }
         }
         if error && matches!(pending.intent, Intent::Pause(_)) {
             return Some(Intent::Plain);
@@ -702,8 +705,9 @@ fn pause_in(intents: &[Intent]) -> Option<u64> {
     intents.iter().rev().find_map(|i| if let Intent::Pause(millis) = i { Some(*millis) } else { None })
 }
 
-fn is_subscription(intent: &Intent) -> bool {
-    matches!(intent, Intent::Subscribe(_) | Intent::UnsubscribeAll(..))
+/// In a transaction: how much will be answered can't be known.
+fn unsettles_replies(intent: &Intent) -> bool {
+    matches!(intent, Intent::Subscribe(_) | Intent::UnsubscribeAll(..) | Intent::Raw)
 }
 
 #[cfg(test)]

@@ -279,8 +279,29 @@ fn a_refused_multi_leaves_other_transactions_alone() {
 }
 
 #[test]
+fn behind_silence_in_a_transaction_no_reply_is_waited_for() {
+    for (asks, answers) in [
+        (&["MULTI", "GET k", "CLIENT REPLY OFF", "EXEC"][..], "+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n$-1\r\n"),
+        (&["MULTI", "CLIENT REPLY SKIP", "EXEC"], "+OK\r\n+QUEUED\r\n*1\r\n"),
+        // Runs by itself.
+        (&["MULTI", "CLIENT REPLY OFF", "GET k", "COMMAND"], "-NOPERM\r\n"),
+        (&["MULTI", "MONITOR", "GET k"], "-NOPERM\r\n+OK\r\n$-1\r\n"),
+    ] {
+        let mut s = admitted();
+        for line in asks {
+            s.ask(line);
+        }
+        s.answer(answers.as_bytes());
+        s.ask("COMMAND");
+        assert!(s.state.replies.is_lost(), "{asks:?}");
+        assert!(!s.state.changes_a_reply() && !s.state.is_free(), "{asks:?}");
+    }
+}
+
+#[test]
 fn watched_keys_are_let_go_by_a_transaction_only() {
-    for (answer, watched) in [("*0\r\n", false), ("*-1\r\n", false), ("-EXECABORT x\r\n", false), ("-ERR x\r\n", true)] {
+    for (answer, watched) in [("*0\r\n", false), ("*-1\r\n", false), ("-EXECABORT x\r\n", false), ("-ERR x\r\n", true)]
+    {
         let mut s = admitted();
         s.ask("WATCH k");
         s.ask("MULTI");

@@ -18,6 +18,10 @@ const TICK_DRAINING: Duration = Duration::from_millis(5);
 /// does not take it for idle.
 const HOME_IDLE: Duration = Duration::from_secs(5);
 
+/// A client that has ended its side while what it said last waits for a reply, is gone after so long without one: the
+/// server, which would drop a blocked client at once, can't see that it left.
+const GONE_AFTER: Duration = Duration::from_secs(60);
+
 impl Worker {
     pub(super) fn tick(&mut self) {
         if self.now < self.next_tick && self.draining.is_none() {
@@ -74,6 +78,7 @@ impl Worker {
                 _ if !client.is_introduced() => {
                     self.now.saturating_duration_since(client.opened) >= live.handshake_timeout
                 }
+                Stage::Open if client.waiting && client.read_closed && silent >= GONE_AFTER => true,
                 // Redis does not count those who wait for something either.
                 Stage::Open => {
                     live.idle_timeout.is_some_and(|t| silent >= t)

@@ -2,7 +2,8 @@
 
 use super::commands::{Commands, Request};
 use super::frames::{Rule, comparable, values};
-use super::sides::{Standing, Worlds};
+use super::sides::{Side, Standing, Worlds};
+use crate::harness::conn::text;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -266,6 +267,9 @@ impl Lockstep {
                             == comparable(&got.got, rule, &ids[1], broadcast)
                         // An id that nobody has been told is compared in kind; then it is learnt.
                         || rule == Rule::Ids && both_are_numbers(&want.got, &got.got) && want.id.is_none()
+                        // A server that closes while requests lie unread (behind a QUIT) resets the connection, and
+                        // the end of a long reply may be lost: by chance, and here it was lost directly.
+                        || want.reset && got.got.starts_with(&want.got)
                 };
                 if same {
                     break;
@@ -306,9 +310,12 @@ impl Lockstep {
                 break;
             }
             if started.elapsed() > SILENT_PATIENCE {
+                let clients = |side: &mut Side| text(&side.ask(&args!["CLIENT", "LIST"]));
                 panic!(
-                    "{}\nthe servers differ ({why}) in (digest, blocked clients, patterns and channels)\ndirectly {want:?}\nproxied  {got:?}\n{}",
+                    "{}\nthe servers differ ({why})\ndirectly {want:?}\n{}\nproxied {got:?}\n{}\n{}",
                     self.hint(),
+                    clients(&mut self.worlds.direct),
+                    clients(&mut self.worlds.proxied),
                     self.all_history()
                 );
             }

@@ -1,7 +1,7 @@
 //! Two worlds that are told the same: a server reached directly, and its twin reached through redtape.
 
 use crate::harness::clock::{Clock, SharedClock};
-use crate::harness::conn::{Conn, bytes, int, items, text};
+use crate::harness::conn::{Conn, int, items, text};
 use crate::harness::{Args, Dir, Redtape, Server, now_us, wait_for};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -18,6 +18,8 @@ pub struct Link {
     /// What came and was not yet compared.
     pub got: Vec<u8>,
     pub closed: bool,
+    /// It ended with a reset, which takes what was on its way with it.
+    pub reset: bool,
     /// As `CLIENT ID` said.
     pub id: Option<i64>,
 }
@@ -28,7 +30,7 @@ impl Link {
         stream.set_nodelay(true).expect("nodelay");
         stream.set_nonblocking(true).expect("nonblocking");
         let local_port = stream.local_addr().expect("an address").port();
-        Self { stream, local_port, got: Vec::new(), closed: false, id: None }
+        Self { stream, local_port, got: Vec::new(), closed: false, reset: false, id: None }
     }
 
     /// Takes what is there; how much that was.
@@ -41,7 +43,7 @@ impl Link {
                 Ok(n) => self.got.extend_from_slice(&chunk[..n]),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => break,
                 // A reset is an end.
-                Err(_) => self.closed = true,
+                Err(_) => (self.closed, self.reset) = (true, true),
             }
         }
         self.got.len() - before
@@ -141,13 +143,25 @@ impl Side {
     }
 
     /// What has effects that no reply tells of.
-    pub fn silent_state(&mut self) -> (Vec<u8>, String, Vec<i64>) {
-        let digest = bytes(&self.ask(&args!["DEBUG", "DIGEST"]));
-        let blocked = self.control.info("clients", "blocked_clients");
-        let patterns = int(&self.ask(&args!["PUBSUB", "NUMPAT"]));
-        let channels = items(&self.ask(&args!["PUBSUB", "CHANNELS"])).len() as i64;
-        (digest, blocked, vec![patterns, channels])
+    pub fn silent_state(&mut self) -> SilentState {
+        let mut channels: Vec<String> = items(&self.ask(&args!["PUBSUB", "CHANNELS"])).iter().map(text).collect();
+        channels.sort();
+        SilentState {
+            digest: text(&self.ask(&args!["DEBUG", "DIGEST"])),
+            blocked_clients: self.control.info("clients", "blocked_clients"),
+            patterns: int(&self.ask(&args!["PUBSUB", "NUMPAT"])),
+            channels,
+        }
     }
+}
+
+/// See [`Side::silent_state`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct SilentState {
+    digest: String,
+    blocked_clients: String,
+    patterns: i64,
+    channels: Vec<String>,
 }
 
 /// Both, equally set up, on one clock that only the test moves.
