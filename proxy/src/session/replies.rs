@@ -38,7 +38,7 @@ pub(crate) enum Intent {
     Subscribe(usize),
     /// `UNSUBSCRIBE` without channels: one confirmation for each, at least one.
     UnsubscribeAll(Kind, Option<u32>),
-    /// `QUIT` or `SHUTDOWN`: the server closes.
+    /// `QUIT`: the server closes.
     Farewell,
     /// `MONITOR`, `SYNC`, `PSYNC`, and `CLIENT REPLY` in a transaction: no more replies from here on, or not those
     /// that were asked for.
@@ -90,6 +90,8 @@ impl Holds {
     pub(crate) const FOREVER: Self = Self(64);
     /// The request may have been the end of its own session: known when the next is answered.
     pub(crate) const DOUBT: Self = Self(128);
+    /// `QUIT`: what stands behind it is not run, and the end of the connection may come later than the answer.
+    pub(crate) const LEAVING: Self = Self(256);
 
     pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
@@ -101,6 +103,11 @@ impl Holds {
 
     pub(crate) fn unset(&mut self, other: Self) {
         self.0 &= !other.0;
+    }
+
+    /// Unsets all but these.
+    pub(crate) fn keep(&mut self, these: &[Self]) {
+        self.0 &= these.iter().fold(0, |bits, hold| bits | hold.0);
     }
 
     pub(crate) fn contains(self, other: Self) -> bool {

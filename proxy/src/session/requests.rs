@@ -33,7 +33,7 @@ pub(crate) fn meaning(name: &[u8], args: &[&[u8]], argc: usize, in_multi: bool) 
         b"exec" => Intent::Exec,
         b"discard" if in_multi && argc == 1 => Intent::Discard,
         b"multi" if argc == 1 => Intent::Multi,
-        b"quit" | b"shutdown" => Intent::Farewell,
+        b"quit" => Intent::Farewell,
         b"reset" if argc == 1 => Intent::Reset,
         b"monitor" | b"sync" | b"psync" => Intent::Raw,
         b"select" => {

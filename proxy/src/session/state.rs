@@ -206,6 +206,11 @@ impl SessionState {
         self.ask_ourselves();
     }
 
+    /// It has said farewell: the server runs nothing of what stands behind it, unless it refuses.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.holds.contains(Holds::LEAVING) && !self.replies.is_lost()
+    }
+
     /// Whose the next reply is, is known.
     pub(crate) fn replies_can_be_told(&self) -> bool {
         self.skip == 0 && !self.replies.is_lost()
@@ -226,6 +231,7 @@ impl SessionState {
         // Who is not known yet is asked for, and that must be answered.
         (self.admitted || !self.replies_off)
             && !self.estranged
+            && !self.holds.contains(Holds::LEAVING)
             && self.skip == 0
             && self.transaction.is_none()
             && !self.replies.is_lost()
@@ -279,6 +285,7 @@ impl SessionState {
             Intent::Exec => self.asked_at_exec(),
             Intent::Discard => self.transaction = None,
             Intent::Hold(hold) => self.holds.set(*hold),
+            Intent::Farewell => self.holds.set(Holds::LEAVING),
             Intent::Reset => {
                 self.transaction = None;
                 self.asked.advance(&intent);
@@ -509,6 +516,8 @@ impl SessionState {
                     }
                 }
             }
+            // No server refuses it; if one does, what stands behind it counts.
+            Intent::Farewell if error => self.holds.unset(Holds::LEAVING),
             // Where the server knows no more of a command than we do, nothing was changed.
             _ if error => {}
             Intent::Queued(_) => {}
@@ -539,8 +548,7 @@ impl SessionState {
                 // Whether the default user needs a password is the server's to say.
                 self.admitted = false;
                 self.credential = None;
-                let forever = self.holds.contains(Holds::FOREVER);
-                self.holds = if forever { Holds::FOREVER } else { Holds::default() };
+                self.holds.keep(&[Holds::FOREVER, Holds::LEAVING]);
                 self.hold_what_follows();
                 return;
             }

@@ -214,6 +214,25 @@ fn who_asks_where_no_answer_is_seen_is_nobody() {
 }
 
 #[test]
+fn behind_a_farewell_nothing_goes_elsewhere() {
+    for (asks, answers, leaves) in [
+        (&["QUIT"][..], "+OK\r\n", true),
+        (&["RESET", "QUIT"], "+RESET\r\n+OK\r\n", true),
+        (&["MULTI", "QUIT"], "+OK\r\n+OK\r\n", true),
+        (&["QUIT", "GET k"], "-NOPERM\r\n$-1\r\n", false),
+    ] {
+        let mut s = admitted();
+        for line in asks {
+            s.ask(line);
+        }
+        assert!(!s.state.may_be_ours() && s.state.is_leaving(), "{asks:?}, not answered");
+        s.answer(answers.as_bytes());
+        assert_eq!((s.state.is_free(), s.state.may_be_ours()), (!leaves, !leaves), "{asks:?}");
+        assert_eq!(s.state.is_leaving(), leaves, "{asks:?}");
+    }
+}
+
+#[test]
 fn what_binds_behind_what_lets_go_binds() {
     for (asks, answers) in [
         (["RESET", "CLIENT TRACKING on"], "+RESET\r\n+OK\r\n"),

@@ -370,6 +370,10 @@ impl Worker {
 
     fn way(&mut self, index: usize, shareable: bool) -> Way {
         let client = &self.clients[index];
+        if client.state.is_leaving() {
+            // A server that closes while requests lie unread resets the connection, and with it may go replies.
+            return Way::Wait;
+        }
         let in_flight = client.in_flight();
         if client.on_lane && in_flight > 0 {
             let resp3 = client.state.replies.resp3;

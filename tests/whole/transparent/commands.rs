@@ -575,6 +575,18 @@ impl Request {
             || name == b"CLIENT" && self.parts.get(1).is_some_and(is_tracking)
     }
 
+    /// It may disconnect others: by itself, or because of what their user may do from now on.
+    pub fn may_end_others(&self) -> bool {
+        let says =
+            |word: &str| matches!(self.parts.get(1), Some(Part::Bytes(b)) if b.eq_ignore_ascii_case(word.as_bytes()));
+        self.name() == b"CLIENT" && says("KILL")
+            || self.name() == b"ACL" && ["DELUSER", "SETUSER", "LOAD"].iter().any(|w| says(w))
+    }
+
+    pub fn is_quit(&self) -> bool {
+        self.name() == b"QUIT"
+    }
+
     pub fn is_client_reply(&self) -> bool {
         self.name() == b"CLIENT"
             && matches!(self.parts.get(1), Some(Part::Bytes(b)) if b.eq_ignore_ascii_case(b"REPLY"))

@@ -121,9 +121,14 @@ impl Side {
         }
     }
 
+    /// As the server lists them.
+    pub fn clients(&mut self) -> String {
+        text(&self.ask(&args!["CLIENT", "LIST"]))
+    }
+
     /// For each connection of a server without anything in between.
     pub fn standings(&mut self) -> Vec<Standing> {
-        let list = text(&self.ask(&args!["CLIENT", "LIST"]));
+        let list = self.clients();
         let mut by_port = BTreeMap::new();
         for line in list.lines() {
             let field = |name: &str| line.split(' ').find_map(|f| f.strip_prefix(name)).unwrap_or("");
