@@ -26,6 +26,7 @@
 
 mod block;
 mod catalog;
+mod clock_step;
 mod crypto;
 mod directory;
 mod encoding;
@@ -58,6 +59,7 @@ mod writer;
 
 pub use block::{Block, BlockBuilder, MAX_GROUP_BYTES};
 pub use catalog::{AtOffset, BackReader, Catalog, Cut, Gap, GroupReader, Searched, SegmentInfo, TimelineInfo, Window};
+pub use clock_step::ClockStep;
 pub use crypto::{KEYS_VARIABLE, KeyFault, Keyring, KeyringError};
 pub use error::{Damage, GroupTooLarge, OpenError, ReadError, Span, StoreError, SubmitError};
 pub use follow::{FollowError, Followed, Follower, Note};

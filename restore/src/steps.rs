@@ -4,14 +4,12 @@
 //! the time behind the `@`. What was written from then until the clock was past the mark's own time has that time in the
 //! journal, as times never go back there.
 
-use redtape_journal::{Mark, Micros};
-
-use crate::when::When;
+use redtape_journal::{ClockStep, Mark, Micros};
 
 /// For each step back of the clock that makes `asked` mean two moments: what the person should know.
 pub(crate) fn came_twice(marks: &[Mark], asked: Micros) -> Vec<String> {
     let told = |mark: &Mark| {
-        let back_to = stepped_back_to(&mark.name)?;
+        let back_to = ClockStep::of(&mark.name).filter(|step| step.by < 0)?.to;
         let which = if asked < mark.ts { "This is the first time, before the step" } else { "This is the end of both" };
         (back_to <= asked && asked <= mark.ts).then(|| {
             format!(
@@ -23,16 +21,6 @@ pub(crate) fn came_twice(marks: &[Mark], asked: Micros) -> Vec<String> {
         })
     };
     marks.iter().filter_map(told).collect()
-}
-
-/// What the clock showed behind the step, if the mark is one of a step back.
-fn stepped_back_to(name: &str) -> Option<Micros> {
-    let (seconds, time) = name.strip_prefix("clock-")?.split_once("s@")?;
-    seconds.parse::<u64>().ok()?;
-    match time.parse().ok()? {
-        When::At(at) => Some(at),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

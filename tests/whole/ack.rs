@@ -60,6 +60,17 @@ fn a_reply_waits_until_its_write_is_synced_and_reads_do_not() {
         a.must(&args!["MULTI"]);
         at_once(timed(&mut a, &args!["SET", "m", 1]), "QUEUED");
         held(timed(&mut a, &args!["EXEC"]), "EXEC");
+        // A write that is never answered is told of by the next reply.
+        for (quiet, loud) in [("SKIP", args!["ECHO", "x"]), ("OFF", args!["CLIENT", "REPLY", "ON"])] {
+            let mut lines = Vec::new();
+            for command in [args!["CLIENT", "REPLY", quiet], args!["SET", "k", 1], loud] {
+                command.pack(&mut lines);
+            }
+            let started = Instant::now();
+            a.send(&lines).expect("sent");
+            a.reply().expect("a reply");
+            assert!(started.elapsed() >= STALL, "{sharing}: CLIENT REPLY {quiet} after {:?}", started.elapsed());
+        }
         // What did nothing has nothing to wait for.
         at_once(timed(&mut a, &args!["DEL", "nothing"]), "DEL of nothing");
         at_once(timed(&mut a, &args!["LPUSH", "k", "x"]), "an error");

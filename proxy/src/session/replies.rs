@@ -129,6 +129,8 @@ pub(crate) struct Pending {
     pub(crate) intent: Intent,
     /// The stamp left for it, and its name.
     pub(crate) stamp: Option<(u64, CommandId)>,
+    /// A write before it goes without a reply: this one tells that it has run.
+    pub(crate) tells: bool,
 }
 
 /// What a reply did.
@@ -358,7 +360,7 @@ mod tests {
 
     fn expect(tracker: &mut ReplyTracker, intents: &[Intent]) {
         for i in intents {
-            tracker.expect(Pending { intent: i.clone(), stamp: None });
+            tracker.expect(Pending { intent: i.clone(), stamp: None, tells: false });
         }
     }
 

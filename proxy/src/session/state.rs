@@ -103,6 +103,8 @@ pub(crate) struct SessionState {
     acknowledged: bool,
     /// A write may be under way, or answered, where no reply can be told from another.
     wrote_unseen: bool,
+    /// A write was forwarded that is never answered, and nothing behind it that is.
+    wrote_silently: bool,
 }
 
 impl SessionState {
@@ -127,6 +129,7 @@ impl SessionState {
             holds: Holds::default(),
             acknowledged: false,
             wrote_unseen: false,
+            wrote_silently: false,
         }
     }
 
@@ -196,7 +199,7 @@ impl SessionState {
 
     /// A write was forwarded and not answered, as far as is known.
     pub(crate) fn has_write_under_way(&self) -> bool {
-        self.wrote_unseen || self.replies.pending().any(may_run)
+        self.wrote_unseen || self.wrote_silently || self.replies.pending().any(may_run)
     }
 
     /// The proxy discards the client's transaction, by a question of its own.
@@ -307,13 +310,14 @@ impl SessionState {
         }
         if answered && !lost {
             let name = || spec.map_or_else(|| CommandId::of(&name), |spec| spec.id);
-            self.replies.expect(Pending { intent, stamp: id.map(|id| (id, name())) });
+            self.expect(intent, id.map(|id| (id, name())));
             if self.executing.back().is_some_and(|t| t.at_exec.iter().any(unsettles_replies)) {
                 // The reply to EXEC has confirmations in it, more of them than it says, or it has no end.
                 self.close(tee, now);
             }
             return;
         }
+        self.wrote_silently |= id.is_some();
         // Nobody will say what became of it: it is not taken as agreed, and what it may have changed is not known from
         // here on. (Some versions confirm a subscription all the same.)
         if !lost && !matches!(intent, Intent::Plain | Intent::Queued(_)) {
@@ -327,7 +331,13 @@ impl SessionState {
     /// A question of our own goes to the session's own connection.
     pub(crate) fn ask_ourselves(&mut self) {
         debug_assert!(self.is_answered_at_once(), "the answer would be taken for another");
-        self.replies.expect(Pending { intent: Intent::Ours, stamp: None });
+        self.expect(Intent::Ours, None);
+    }
+
+    fn expect(&mut self, intent: Intent, stamp: Option<(u64, CommandId)>) {
+        // The client sees nothing of our own.
+        let tells = intent != Intent::Ours && std::mem::take(&mut self.wrote_silently);
+        self.replies.expect(Pending { intent, stamp, tells });
     }
 
     fn stamp_for(
@@ -383,7 +393,7 @@ impl SessionState {
             ReplyMode::On => {
                 self.replies_off = false;
                 self.skip = 0;
-                self.replies.expect(Pending { intent: Intent::Plain, stamp: None });
+                self.expect(Intent::Plain, None);
             }
         }
         if mode != ReplyMode::On {
@@ -405,6 +415,7 @@ impl SessionState {
         }
         let Answered { pending, error, kind, line } = self.replies.frame(frame)?;
         self.holds.unset(Holds::DOUBT);
+        self.acknowledged |= pending.tells;
         let line = line.as_bytes();
         if let Some((id, name)) = pending.stamp {
             let number = || std::str::from_utf8(line).ok().and_then(|l| l.parse().ok());
@@ -684,7 +695,7 @@ impl SessionState {
 
 /// Its reply may tell of a write.
 fn may_run(pending: &Pending) -> bool {
-    pending.stamp.is_some() || matches!(pending.intent, Intent::Queued(_))
+    pending.stamp.is_some() || pending.tells || matches!(pending.intent, Intent::Queued(_))
 }
 
 /// Says that nothing was done, or an error, and may have changed something all the same: claims of entries that are

@@ -214,6 +214,28 @@ fn who_asks_where_no_answer_is_seen_is_nobody() {
 }
 
 #[test]
+fn the_next_reply_tells_of_writes_that_had_none() {
+    for (asks, answers, tells) in [
+        (&["CLIENT REPLY OFF", "SET k v", "CLIENT REPLY ON"][..], &["+OK\r\n"][..], &[true][..]),
+        (&["CLIENT REPLY SKIP", "SET k v", "PING", "PING"], &["+PONG\r\n", "+PONG\r\n"], &[true, false]),
+        // One that was asked for before tells nothing of it.
+        (&["PING", "CLIENT REPLY SKIP", "SET k v", "PING"], &["+PONG\r\n", "+PONG\r\n"], &[false, true]),
+        (&["CLIENT REPLY SKIP", "GET k", "PING"], &["+PONG\r\n"], &[false]),
+    ] {
+        let mut s = admitted();
+        for line in asks {
+            s.ask(line);
+        }
+        assert_eq!(s.state.has_write_under_way(), tells.contains(&true), "{asks:?}");
+        for (answer, tells) in answers.iter().zip(tells) {
+            s.answer(answer.as_bytes());
+            assert_eq!(s.state.take_acknowledged(), *tells, "{asks:?}, {answer:?}");
+        }
+        assert!(!s.state.has_write_under_way(), "{asks:?}");
+    }
+}
+
+#[test]
 fn behind_a_farewell_nothing_goes_elsewhere() {
     for (asks, answers, leaves) in [
         (&["QUIT"][..], "+OK\r\n", true),

@@ -20,7 +20,7 @@ const HOME_IDLE: Duration = Duration::from_secs(5);
 
 /// A client that has ended its side while what it said last waits for a reply, is gone after so long without one: the
 /// server, which would drop a blocked client at once, can't see that it left.
-const GONE_AFTER: Duration = Duration::from_secs(60);
+const GONE_AFTER: Duration = Duration::from_mins(1);
 
 impl Worker {
     pub(super) fn tick(&mut self) {

@@ -72,6 +72,8 @@ pub struct Standing {
     pub subscribed: bool,
     pub broadcast: bool,
     pub resp3: bool,
+    /// The invalidations of another come here.
+    pub is_redirected_to: bool,
 }
 
 impl Side {
@@ -130,6 +132,7 @@ impl Side {
     pub fn standings(&mut self) -> Vec<Standing> {
         let list = self.clients();
         let mut by_port = BTreeMap::new();
+        let is_redirected_to = |id: &str| list.split([' ', '\n']).any(|f| f.strip_prefix("redir=") == Some(id));
         for line in list.lines() {
             let field = |name: &str| line.split(' ').find_map(|f| f.strip_prefix(name)).unwrap_or("");
             let flags = field("flags=");
@@ -141,6 +144,7 @@ impl Side {
                 subscribed,
                 broadcast: flags.contains('B'),
                 resp3: field("resp=") == "3",
+                is_redirected_to: is_redirected_to(field("id=")),
             };
             by_port.insert(port, standing);
         }
@@ -174,6 +178,8 @@ pub struct Worlds {
     pub clock: &'static SharedClock,
     pub direct: Side,
     pub proxied: Side,
+    /// Sessions share connections.
+    pub shares: bool,
     _redtape: Redtape,
     _journal: Dir,
 }
@@ -208,7 +214,8 @@ impl Worlds {
             server
         };
         let (direct, behind) = (start(), start());
-        let journal = Dir::new("journal");
+        // How long a disk takes to sync is not what this is about.
+        let journal = Dir::in_memory("journal");
         let redtape = Redtape::start(&behind.url(), journal.path(), super::flags(sharing));
         let mut control = behind.conn();
         // While a child writes the first copy, the server does not resize its tables.
@@ -220,6 +227,7 @@ impl Worlds {
             clock,
             direct: Side::new(direct, direct_port, links),
             proxied: Side::new(behind, proxy_port, links),
+            shares: sharing != "off",
             _redtape: redtape,
             _journal: journal,
         }
