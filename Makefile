@@ -8,6 +8,7 @@
 #   make clients   current releases of client libraries, directly and through redtape
 #   make crash     kill -9 of redtape, of the server, of both under load, many times (N=200)
 #   make power     power failures: the disk as each call may leave it, many times (N=10000)
+#   make soak      random conversations beside a bare server, each with another seed (N=120, half an hour)
 #   make disk      each sync fails, each write finds the disk full, in turn (N=100)
 #   make tamper    every bit of a larger segment is flipped, and a whole verification must find each in its place (BYTES=65536)
 #   make fuzz      any bytes for each parser, with cargo-fuzz (T=60 seconds each; TARGETS='segment block')
@@ -36,7 +37,7 @@ one_at_a_time = -- --test-threads=1 --nocapture
 long_ones = -- --ignored --test-threads=1 --nocapture
 endif
 
-.PHONY: demo test lint compat suite clients crash power disk tamper fuzz bench servers
+.PHONY: demo test lint compat suite clients crash power soak disk tamper fuzz bench servers
 
 servers:
 	@scripts/install-servers.sh
@@ -89,6 +90,9 @@ crash: servers
 
 power: servers
 	REDTAPE_IMAGES=$(or $(N),10000) $(run_long_tests) -p redtape --test whole power:: $(long_ones)
+
+soak: servers
+	REDTAPE_CONVERSATIONS=$(or $(N),120) $(run_long_tests) -p redtape --test whole transparent::many $(long_ones)
 
 disk: servers
 	REDTAPE_DISK_CALLS=$(or $(N),100) $(run_long_tests) -p redtape --test whole disk_trouble:: $(long_ones)

@@ -74,6 +74,17 @@ fn random_conversations_are_the_same_where_replies_wait_for_the_journal() {
     random_conversations("acked");
 }
 
+/// What these find is rare: the more, the better.
+#[test]
+#[ignore = "half an hour: make soak"]
+fn many_random_conversations_are_the_same() {
+    for n in 0..env_number("REDTAPE_CONVERSATIONS", 120) {
+        let way = WAYS[n % WAYS.len()];
+        println!("conversation {n}: {way}");
+        random_conversations(way);
+    }
+}
+
 #[test]
 fn a_session_has_one_id_wherever_it_is_told() {
     WAYS.iter().for_each(|way| identity::ids_are_coherent(way));
