@@ -149,6 +149,11 @@ pub(crate) struct ReplyTracker {
     /// Of these: our own questions, and requests that bind the session.
     ours: usize,
     binding: usize,
+    /// Of these: requests that begin or end a transaction, and those that make replies unknown if they run by themselves.
+    turns: usize,
+    raws: usize,
+    /// What the last of `turns` does: a transaction is being queued behind it.
+    last_turn: bool,
     subscribed: [usize; 3],
     /// The server has agreed to MULTI, and the transaction has not ended.
     in_multi: bool,
@@ -162,6 +167,11 @@ impl ReplyTracker {
         if !self.lost {
             self.ours += usize::from(pending.intent == Intent::Ours);
             self.binding += usize::from(matches!(pending.intent, Intent::Hold(_)));
+            self.raws += usize::from(queues(&pending.intent, &Intent::Raw));
+            if let Some(queues) = turn(&pending.intent) {
+                self.turns += 1;
+                self.last_turn = queues;
+            }
             self.pending.push_back(pending);
         }
     }
@@ -170,6 +180,8 @@ impl ReplyTracker {
         let pending = self.pending.pop_front()?;
         self.ours -= usize::from(pending.intent == Intent::Ours);
         self.binding -= usize::from(matches!(pending.intent, Intent::Hold(_)));
+        self.raws -= usize::from(queues(&pending.intent, &Intent::Raw));
+        self.turns -= usize::from(turn(&pending.intent).is_some());
         Some(pending)
     }
 
@@ -207,7 +219,7 @@ impl ReplyTracker {
 
     /// What is pending will have no reply; it is given back.
     pub(crate) fn forget(&mut self) -> VecDeque<Pending> {
-        (self.ours, self.binding) = (0, 0);
+        (self.ours, self.binding, self.turns, self.raws) = (0, 0, 0, 0);
         std::mem::take(&mut self.pending)
     }
 
@@ -258,29 +270,39 @@ impl ReplyTracker {
             _ => {}
         }
         match &pending.intent {
-            Intent::Multi if !error => self.in_multi = true,
-            // The MULTI before it was refused.
-            Intent::Queued(inner) if **inner == Intent::Multi && !error => self.in_multi = true,
+            // Some servers leave the transaction on when they refuse EXEC for another reason.
+            Intent::Exec => self.in_multi &= error && !ends_transaction(frame.line.as_bytes()),
             Intent::Discard | Intent::Reset if !error => self.in_multi = false,
-            Intent::Exec => self.in_multi = false,
+            Intent::Multi if !error => self.in_multi = true,
+            // The MULTI before it was refused: it ran by itself.
+            Intent::Queued(inner) if !error && frame.line.as_bytes() != b"QUEUED" => match &**inner {
+                Intent::Multi => self.in_multi = true,
+                Intent::Hello(hello) => self.resp3 = hello.resp3.unwrap_or(self.resp3),
+                _ => {}
+            },
             _ => {}
         }
         Some(Answered { pending, error, kind: frame.kind, line: frame.line })
     }
 
+    /// The server has agreed to MULTI, and the transaction has not ended.
+    pub(crate) fn in_multi(&self) -> bool {
+        self.in_multi
+    }
+
+    /// A transaction was discarded by a question of our own.
+    pub(crate) fn discarded(&mut self) {
+        self.in_multi = false;
+    }
+
     /// Whether a transaction is being queued once all that is pending is answered, if the server agrees to it.
     pub(crate) fn queues_at_the_end(&self) -> bool {
-        self.pending.iter().fold(self.in_multi, |queues, p| match &p.intent {
-            Intent::Multi => true,
-            Intent::Queued(inner) if **inner == Intent::Multi => true,
-            Intent::Exec | Intent::Discard | Intent::Reset => false,
-            _ => queues,
-        })
+        if self.turns > 0 { self.last_turn } else { self.in_multi }
     }
 
     /// Something is pending that was to be queued, and makes the replies behind it unknown if it runs by itself.
-    pub(crate) fn waits_for_no_replies(&self) -> bool {
-        self.pending.iter().any(|p| matches!(&p.intent, Intent::Queued(inner) if **inner == Intent::Raw))
+    pub(crate) fn may_become_unknown(&self) -> bool {
+        self.raws > 0
     }
 
     /// MULTI was refused: a subscription that was sent behind it is confirmed as any.
@@ -323,6 +345,27 @@ impl ReplyTracker {
         let pending = self.pop()?;
         Some(Answered { pending, error: false, kind: frame.kind, line: Head::default() })
     }
+}
+
+/// A request behind MULTI that means `what`.
+fn queues(intent: &Intent, what: &Intent) -> bool {
+    matches!(intent, Intent::Queued(inner) if **inner == *what)
+}
+
+/// Whether a transaction is being queued behind a request; `None` = as before it.
+fn turn(intent: &Intent) -> Option<bool> {
+    match intent {
+        Intent::Multi => Some(true),
+        Intent::Exec | Intent::Discard | Intent::Reset => Some(false),
+        intent => queues(intent, &Intent::Multi).then_some(true),
+    }
+}
+
+/// What a server says to an EXEC behind which no transaction is on.
+fn ends_transaction(error: &[u8]) -> bool {
+    [&b"EXECABORT"[..], b"ERR EXEC without", b"MOVED", b"ASK", b"CROSSSLOT", b"CLUSTERDOWN", b"TRYAGAIN"]
+        .iter()
+        .any(|start| error.starts_with(start))
 }
 
 fn confirmed(first: &[u8]) -> Option<(Kind, bool)> {

@@ -51,7 +51,7 @@ pub(crate) fn meaning(name: &[u8], args: &[&[u8]], argc: usize, in_multi: bool) 
         },
         b"subscribe" | b"psubscribe" | b"ssubscribe" => Intent::Subscribe(argc.saturating_sub(1).max(1)),
         b"unsubscribe" | b"punsubscribe" | b"sunsubscribe" if argc > 1 => Intent::Subscribe(argc - 1),
-        b"watch" if !in_multi => Intent::Hold(Holds::WATCH),
+        b"watch" => Intent::Hold(Holds::WATCH),
         b"unwatch" if !in_multi => Intent::Release(Holds::WATCH),
         b"asking" => Intent::Hold(Holds::ASKING),
         b"readonly" => Intent::Hold(Holds::READONLY),

@@ -23,6 +23,11 @@ use crate::tee::{Identity, Outcome, Part, Stamp, TeeSender, describe_named};
 
 /// Commands of one transaction whose keys are remembered for its stamp.
 const TRANSACTION_PARTS_MAX: usize = 256;
+/// Commands of one transaction that change its session.
+const AT_EXEC_MAX: usize = 4096;
+/// A session of which a change is refused while more requests than these are under way behind it, is not followed any
+/// more: who asked for each of them would have to be told anew, each time.
+const CORRECTED_MAX: usize = 4096;
 
 /// A transaction being queued.
 #[derive(Debug, Default)]
@@ -105,6 +110,8 @@ pub(crate) struct SessionState {
     wrote_unseen: bool,
     /// A write was forwarded that is never answered, and nothing behind it that is.
     wrote_silently: bool,
+    /// We have discarded its transaction and were not answered yet.
+    discarding: bool,
 }
 
 impl SessionState {
@@ -130,6 +137,7 @@ impl SessionState {
             acknowledged: false,
             wrote_unseen: false,
             wrote_silently: false,
+            discarding: false,
         }
     }
 
@@ -189,7 +197,9 @@ impl SessionState {
     /// Whether bytes that were read last may tell of a write, beside whole replies: the beginning of one, or what can't
     /// be followed.
     pub(crate) fn may_acknowledge(&self, at_boundary: bool) -> bool {
-        self.wrote_unseen || (!at_boundary && self.replies.pending().next().is_some_and(may_run))
+        // Of several confirmations, each may be the first to tell.
+        let begun = |p: &Pending| !at_boundary || matches!(p.intent, Intent::Subscribe(_) | Intent::UnsubscribeAll(..));
+        self.wrote_unseen || self.replies.pending().next().is_some_and(|p| begun(p) && may_run(p))
     }
 
     /// Something that may write was forwarded where no reply can be told from another.
@@ -205,7 +215,9 @@ impl SessionState {
     /// The proxy discards the client's transaction, by a question of its own.
     pub(crate) fn discard_ourselves(&mut self) {
         self.transaction = None;
+        self.discarding = true;
         self.holds.unset(Holds::WATCH);
+        self.replies.discarded();
         self.ask_ourselves();
     }
 
@@ -297,10 +309,6 @@ impl SessionState {
             Intent::Auth(_) | Intent::Hello(_) if self.replies_off || self.skip > 0 || self.replies.is_lost() => {}
             _ => self.asked.advance(&intent),
         }
-        if intent == Intent::Reset && self.skip == 0 {
-            // Is answered as it then is.
-            self.replies_off = false;
-        }
         let answered = !self.replies_off && self.skip == 0;
         self.skip = self.skip.saturating_sub(1);
         let id = stamp.as_ref().map(|s| s.id);
@@ -317,7 +325,7 @@ impl SessionState {
             }
             return;
         }
-        self.wrote_silently |= id.is_some();
+        *(if lost { &mut self.wrote_unseen } else { &mut self.wrote_silently }) |= id.is_some();
         // Nobody will say what became of it: it is not taken as agreed, and what it may have changed is not known from
         // here on. (Some versions confirm a subscription all the same.)
         if !lost && !matches!(intent, Intent::Plain | Intent::Queued(_)) {
@@ -379,8 +387,13 @@ impl SessionState {
             if let Intent::Select(db) = inner {
                 t.db = Some(*db);
             }
-            if !matches!(inner, Intent::Plain) {
-                t.at_exec.push(inner.clone());
+            match inner {
+                // The server refuses these there.
+                Intent::Plain | Intent::Multi | Intent::Hold(Holds::WATCH) => {}
+                _ if t.at_exec.len() < AT_EXEC_MAX => t.at_exec.push(inner.clone()),
+                // It is not followed further than that.
+                _ if t.at_exec.last() != Some(&Intent::Raw) => t.at_exec.push(Intent::Raw),
+                _ => {}
             }
         }
     }
@@ -427,8 +440,9 @@ impl SessionState {
             self.acknowledged |= outcome != Outcome::NoEffect || may_write_silently(name.name(), kind);
             tee.replied(id, now, outcome);
         }
-        if matches!(pending.intent, Intent::Queued(_)) && !error && line != b"QUEUED" {
-            // There was no transaction: it ran by itself.
+        let queued = matches!(pending.intent, Intent::Queued(_));
+        if queued && line != b"QUEUED" && !(error && self.replies.in_multi()) {
+            // There was no transaction: it ran by itself, a script maybe up to an error.
             self.acknowledged = true;
         }
         if pending.intent == Intent::Plain {
@@ -438,11 +452,12 @@ impl SessionState {
         }
         let began_or_ended = match &pending.intent {
             Intent::Queued(inner) => **inner == Intent::Multi,
-            intent => matches!(intent, Intent::Multi | Intent::Discard),
+            Intent::Exec => self.replies.in_multi(),
+            intent => matches!(intent, Intent::Multi | Intent::Discard | Intent::Reset),
         };
         if error && began_or_ended {
             self.correct_transaction();
-            if self.transaction.is_none() && self.replies.waits_for_no_replies() {
+            if !self.replies.in_multi() && self.replies.may_become_unknown() {
                 self.close(tee, now);
             }
         }
@@ -453,8 +468,12 @@ impl SessionState {
             // It knows who asks.
             self.admitted = true;
         }
-        if error && matches!(&pending.intent, Intent::Hello(hello) if hello.auth.is_some()) && !says_who_is_wrong(line)
-        {
+        if pending.intent == Intent::Ours && std::mem::take(&mut self.discarding) && error {
+            // The transaction goes on, and nothing in it is known any more.
+            self.close(tee, now);
+        }
+        let meant = if let Intent::Queued(inner) = &pending.intent { inner } else { &pending.intent };
+        if error && matches!(meant, Intent::Hello(hello) if hello.auth.is_some()) && !says_who_is_wrong(line) {
             // Older servers may have taken the user and refused the rest.
             self.estranged = true;
         }
@@ -462,6 +481,9 @@ impl SessionState {
             // MULTI was refused: it ran by itself.
             self.agree(inner);
             self.hold_again(inner);
+            if **inner == Intent::Raw {
+                self.close(tee, now);
+            }
         }
         let nothing = matches!(kind, b'_') || line == b"-1";
         self.apply(&pending.intent, error, line, !nothing);
@@ -477,7 +499,11 @@ impl SessionState {
                 | Intent::Discard
         );
         if changes && (error || nothing) {
-            self.correct(tee);
+            if self.replies.in_flight() > CORRECTED_MAX {
+                self.close(tee, now);
+            } else {
+                self.correct(tee);
+            }
         }
         Some(self.paused.take().map_or(pending.intent, Intent::Pause))
     }
@@ -494,7 +520,7 @@ impl SessionState {
         let pending = self.replies.lose();
         self.executing.clear();
         self.binding = 0;
-        self.wrote_unseen |= pending.iter().any(may_run);
+        self.wrote_unseen |= std::mem::take(&mut self.wrote_silently) || pending.iter().any(may_run);
         settle(pending, Outcome::Gone, tee, now);
     }
 

@@ -236,6 +236,60 @@ fn the_next_reply_tells_of_writes_that_had_none() {
 }
 
 #[test]
+fn writes_without_a_reply_are_not_forgotten_where_replies_can_not_be_told() {
+    let mut s = admitted();
+    for line in ["CLIENT REPLY OFF", "SET k v", "SELECT 1", "CLIENT REPLY ON"] {
+        s.ask(line);
+    }
+    assert!(s.state.replies.is_lost() && s.state.has_write_under_way() && s.state.may_acknowledge(true));
+}
+
+#[test]
+fn what_runs_by_itself_behind_a_refused_multi_counts() {
+    let mut s = admitted();
+    for line in ["MULTI", "HELLO 3", "WATCH k"] {
+        s.ask(line);
+    }
+    s.answer(b"-NOPERM\r\n%1\r\n$5\r\nproto\r\n:3\r\n+OK\r\n");
+    assert!(s.state.standing().1 && !s.state.is_free(), "it speaks RESP3, and watches");
+    s.ask("UNWATCH");
+    s.answer(b"+OK\r\n");
+    assert!(s.state.is_free());
+}
+
+#[test]
+fn a_transaction_that_the_proxy_can_not_discard_goes_on() {
+    for (answer, free) in [("+OK\r\n", true), ("-NOPERM\r\n", false)] {
+        let mut s = admitted();
+        s.ask("MULTI");
+        s.answer(b"+OK\r\n");
+        s.state.discard_ourselves();
+        s.answer(answer.as_bytes());
+        assert_eq!(s.state.is_free(), free, "{answer}");
+    }
+}
+
+#[test]
+fn what_a_session_piles_up_has_a_limit() {
+    let mut s = admitted();
+    s.ask("MULTI");
+    for _ in 0..AT_EXEC_MAX {
+        s.ask("MULTI");
+        s.ask("NO.SUCH");
+        s.ask("SELECT 1");
+    }
+    assert!(s.state.transaction.as_ref().is_some_and(|t| t.at_exec.len() <= AT_EXEC_MAX + 1));
+    // Each refusal would look at all that are under way behind it.
+    let mut s = admitted();
+    for _ in 0..=CORRECTED_MAX {
+        s.ask("SELECT 99");
+    }
+    s.ask("GET k");
+    s.answer(b"-ERR range\r\n");
+    assert!(s.state.replies.is_lost());
+}
+
+#[test]
 fn behind_a_farewell_nothing_goes_elsewhere() {
     for (asks, answers, leaves) in [
         (&["QUIT"][..], "+OK\r\n", true),
@@ -301,7 +355,11 @@ fn a_refused_multi_leaves_other_transactions_alone() {
         (&["MULTI", "MULTI", "GET k"], "+OK\r\n-ERR nested\r\n+QUEUED\r\n".to_owned(), true),
         (&["MULTI", "DISCARD", "GET k"], "+OK\r\n-NOPERM\r\n+QUEUED\r\n".to_owned(), true),
         (&["MULTI", "DISCARD", "EXEC"], "+OK\r\n-NOPERM\r\n-EXECABORT\r\n".to_owned(), false),
-        (&["MULTI", "EXEC", "MULTI", "MULTI"], format!("{refused}-ERR EXEC\r\n+OK\r\n{refused}"), true),
+        (&["MULTI", "EXEC", "MULTI", "MULTI"], format!("{refused}-ERR EXEC without\r\n+OK\r\n{refused}"), true),
+        // Older servers don't know RESET, or need a right for it; some leave the transaction on when they refuse EXEC.
+        (&["MULTI", "RESET"], "+OK\r\n-ERR unknown command\r\n".to_owned(), true),
+        (&["MULTI", "RESET", "EXEC"], "+OK\r\n-NOPERM\r\n-EXECABORT\r\n".to_owned(), false),
+        (&["MULTI", "EXEC x"], "+OK\r\n-ERR wrong number of arguments\r\n".to_owned(), true),
     ] {
         let mut s = admitted();
         for line in asks {
@@ -327,6 +385,7 @@ fn behind_silence_in_a_transaction_no_reply_is_waited_for() {
         // Runs by itself.
         (&["MULTI", "CLIENT REPLY OFF", "GET k", "COMMAND"], "-NOPERM\r\n"),
         (&["MULTI", "MONITOR", "GET k"], "-NOPERM\r\n+OK\r\n$-1\r\n"),
+        (&["MULTI", "CLIENT REPLY OFF", "MULTI", "DISCARD", "CLIENT REPLY ON"], "-NOPERM\r\n+OK\r\n"),
     ] {
         let mut s = admitted();
         for line in asks {

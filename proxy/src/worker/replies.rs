@@ -120,7 +120,7 @@ impl Worker {
                     Some(Intent::Ours) => false,
                     Some(Intent::Complete(lack)) => {
                         let whole = self.shared.desk.complete(lack, &held, client.state.replies.resp3);
-                        client.pass(&whole, None).is_err()
+                        client.pass(&whole, ticket).is_err()
                     }
                     // A push came before it.
                     _ => client.pass(&held, ticket).is_err(),

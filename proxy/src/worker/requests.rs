@@ -254,6 +254,12 @@ impl Worker {
         whole: bool,
         now: Micros,
     ) -> bool {
+        if self.clients[index].state.is_leaving() {
+            // A server that closes while requests lie unread resets the connection, and with it may go replies.
+            self.clients[index].waiting = true;
+            self.nudge_home(index);
+            return false;
+        }
         if ask.is_ours && argc == words.len() && self.clients[index].state.may_be_ours() {
             return self.answer_ourselves(index, words);
         }
@@ -371,7 +377,6 @@ impl Worker {
     fn way(&mut self, index: usize, shareable: bool) -> Way {
         let client = &self.clients[index];
         if client.state.is_leaving() {
-            // A server that closes while requests lie unread resets the connection, and with it may go replies.
             return Way::Wait;
         }
         let in_flight = client.in_flight();
