@@ -143,17 +143,23 @@ pub(crate) struct Answered {
     pub(crate) line: Head,
 }
 
+/// Requests that begin or end a transaction.
+#[derive(Debug, Default)]
+struct Turns {
+    pending: usize,
+    /// Behind the last of them a transaction is being queued.
+    queues: bool,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct ReplyTracker {
     pending: VecDeque<Pending>,
     /// Of these: our own questions, and requests that bind the session.
     ours: usize,
     binding: usize,
-    /// Of these: requests that begin or end a transaction, and those that make replies unknown if they run by themselves.
-    turns: usize,
+    /// Of these: those that make replies unknown if they run by themselves.
     raws: usize,
-    /// What the last of `turns` does: a transaction is being queued behind it.
-    last_turn: bool,
+    turns: Turns,
     subscribed: [usize; 3],
     /// The server has agreed to MULTI, and the transaction has not ended.
     in_multi: bool,
@@ -169,8 +175,7 @@ impl ReplyTracker {
             self.binding += usize::from(matches!(pending.intent, Intent::Hold(_)));
             self.raws += usize::from(queues(&pending.intent, &Intent::Raw));
             if let Some(queues) = turn(&pending.intent) {
-                self.turns += 1;
-                self.last_turn = queues;
+                self.turns = Turns { pending: self.turns.pending + 1, queues };
             }
             self.pending.push_back(pending);
         }
@@ -181,7 +186,7 @@ impl ReplyTracker {
         self.ours -= usize::from(pending.intent == Intent::Ours);
         self.binding -= usize::from(matches!(pending.intent, Intent::Hold(_)));
         self.raws -= usize::from(queues(&pending.intent, &Intent::Raw));
-        self.turns -= usize::from(turn(&pending.intent).is_some());
+        self.turns.pending -= usize::from(turn(&pending.intent).is_some());
         Some(pending)
     }
 
@@ -219,7 +224,7 @@ impl ReplyTracker {
 
     /// What is pending will have no reply; it is given back.
     pub(crate) fn forget(&mut self) -> VecDeque<Pending> {
-        (self.ours, self.binding, self.turns, self.raws) = (0, 0, 0, 0);
+        (self.ours, self.binding, self.raws, self.turns) = (0, 0, 0, Turns::default());
         std::mem::take(&mut self.pending)
     }
 
@@ -297,7 +302,7 @@ impl ReplyTracker {
 
     /// Whether a transaction is being queued once all that is pending is answered, if the server agrees to it.
     pub(crate) fn queues_at_the_end(&self) -> bool {
-        if self.turns > 0 { self.last_turn } else { self.in_multi }
+        if self.turns.pending > 0 { self.turns.queues } else { self.in_multi }
     }
 
     /// Something is pending that was to be queued, and makes the replies behind it unknown if it runs by itself.
