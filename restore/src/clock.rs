@@ -3,6 +3,8 @@
 //! A server that replays a stream must read, for each command, a clock that the command can stand:
 //! - `XCLAIM … TIME t` is clamped to the clock: it must show at least `t`;
 //! - `HPEXPIREAT h t` drops the field when the clock has passed `t`: it must show less;
+//! - to `HPERSIST` and whatever else sets the end of a field, a field is gone once its present end has passed: the clock
+//!   must not be ahead of the tape. That it is behind does them no harm;
 //! - scripts that are in the stream as such (Redis 6) see the clock: it must show the script's time;
 //! - a stream's consumers remember when they were seen: the nearer to the group's time the better.
 //!
@@ -28,6 +30,8 @@ pub const AT_REST: Micros = Micros(86_400_000_000);
 const STEP_US: i64 = 1000;
 /// How far it stays below the end of a hash field: servers add monotonic time to a clock they read before.
 const MARGIN_US: i64 = 5000;
+/// How far it stays behind the tape rather than to wait for the server.
+const LAG_US: i64 = 250_000;
 /// How far ahead of an `XCLAIM` it is set.
 const LEAD_US: i64 = 1_000_000;
 /// Environment variable in which the preloaded library finds the file.
@@ -75,14 +79,19 @@ impl Pace {
             // Some way ahead, so that not every XCLAIM needs a barrier of its own.
             wanted = wanted.max(needs.at_least.saturating_add(LEAD_US));
         }
-        if wanted >= needs.below {
-            wanted = needs.below - MARGIN_US;
-        }
-        let exact = unseen || needs.below != i64::MAX || needs.script;
+        let limit = if needs.field { group.ts.0.max(needs.at_least).min(needs.below - MARGIN_US) } else { i64::MAX };
+        wanted = wanted.min(limit);
         if needs.script {
             wanted = group.ts.0;
         }
-        let moved = if exact { wanted != self.shown } else { wanted - self.shown >= STEP_US };
+        let exact = unseen || needs.script || self.shown > limit;
+        let moved = if exact {
+            wanted != self.shown
+        } else {
+            // Behind a script it waits at once.
+            let waits = wanted >= self.ceiling && self.ceiling != i64::MIN;
+            wanted - self.shown >= if waits { LAG_US } else { STEP_US }
+        };
         let action = moved.then(|| {
             let barrier = unseen || wanted < self.shown || wanted >= self.ceiling || needs.script;
             self.shown = wanted;
@@ -92,7 +101,8 @@ impl Pace {
             }
             Move { barrier, to: Micros(wanted) }
         });
-        self.ceiling = self.ceiling.min(needs.below);
+        // When its fields end that this group finds, is not known here.
+        self.ceiling = self.ceiling.min(limit.saturating_add(1));
         if needs.script {
             // The next move of the clock waits for the script.
             self.ceiling = i64::MIN;
@@ -105,12 +115,14 @@ impl Pace {
 struct Needs {
     at_least: i64,
     below: i64,
+    /// Something happens to a field that has an end, or is given one.
+    field: bool,
     script: bool,
 }
 
 impl Needs {
     fn of(group: &Group) -> Self {
-        let mut needs = Self { at_least: i64::MIN, below: i64::MAX, script: false };
+        let mut needs = Self { at_least: i64::MIN, below: i64::MAX, field: false, script: false };
         for record in &group.records {
             let args = &record.args;
             let Some(name) = args.first() else { continue };
@@ -126,6 +138,7 @@ impl Needs {
             if is(b"XCLAIM") {
                 needs.at_least = needs.at_least.max(option(b"TIME", 1000).unwrap_or(i64::MIN));
             } else if FIELD_TTL.iter().any(|known| is(known)) {
+                needs.field = true;
                 let until = if is(b"HPEXPIREAT") {
                     number(2, 1000)
                 } else if is(b"HEXPIREAT") {
@@ -204,17 +217,28 @@ mod tests {
     fn the_clock_follows_the_tape() {
         // Plain commands never need a barrier.
         assert_eq!(moves(&[(5, "SET a 1"), (5, "SET a 2"), (9, "DEL a")]), [Some((false, 5)), None, Some((false, 9))]);
-        // A field that lives on is no obstacle until the clock would pass its end.
+        // Behind what concerns a field the clock goes on when the server is through with it, and waits for that a while.
         let field = "HPEXPIREAT h 100 FIELDS 1 f";
         assert_eq!(
-            moves(&[(5, field), (50, "SET a 1"), (100, "SET a 1"), (120, "SET a 1")]),
-            [Some((false, 5)), Some((false, 50)), Some((true, 100)), Some((false, 120))]
+            moves(&[(5, field), (50, "SET a 1"), (254, "SET a 1"), (255, "SET a 1"), (256, "SET a 1")]),
+            [Some((false, 5)), None, None, Some((true, 255)), Some((false, 256))]
+        );
+        assert_eq!(moves(&[(5, field), (9, field), (255, field)]), [Some((false, 5)), None, None]);
+        assert_eq!(moves(&[(5, "HPERSIST h FIELDS 1 f"), (300, field)]), [Some((false, 5)), None]);
+        assert_eq!(
+            moves(&[(5, "HPERSIST h FIELDS 1 f"), (300, "HPERSIST h FIELDS 1 g")]),
+            [Some((false, 5)), Some((true, 300))]
         );
         // The server's clock is behind ours: the field's end is before the group's time.
         assert_eq!(moves(&[(150, "SET a 1"), (151, field)]), [Some((false, 150)), Some((true, 95))]);
         // The server's clock is ahead: XCLAIM's time must not be clamped.
         let claim = "XCLAIM s g c 0 1-1 TIME 70 RETRYCOUNT 1 FORCE JUSTID LASTID 1-1";
         assert_eq!(moves(&[(50, claim), (60, "SET a 1"), (71, claim)]), [Some((true, 1070)), None, None]);
+        // Nor must it be ahead of the tape where a field would seem to be gone by then.
+        assert_eq!(
+            moves(&[(50, claim), (60, "HPERSIST h FIELDS 1 f"), (61, "SET a 1"), (71, claim)]),
+            [Some((true, 1070)), Some((true, 60)), None, Some((true, 1070))]
+        );
         assert_eq!(moves(&[(150, "HSETEX h FXX PXAT 100 FIELDS 1 f v")]), [Some((false, 95))]);
         // Scripts see their own time, and the clock waits for them.
         assert_eq!(moves(&[(5, "EVAL x 0"), (9, "SET a 1")]), [Some((true, 5)), Some((true, 9))]);

@@ -63,7 +63,7 @@ pub struct TapeFacts {
     pub max_db: u32,
     /// Names of the commands, upper case.
     pub commands: BTreeSet<Vec<u8>>,
-    /// Holds commands that give fields of hashes a TTL.
+    /// Holds commands that give fields of hashes a TTL, or take it away.
     pub field_ttl: bool,
     /// Holds whole scripts (Redis before 7.0), which see the clock of the server that replays them.
     pub scripts: bool,
@@ -72,8 +72,9 @@ pub struct TapeFacts {
 /// Longest command name that is noted.
 const NAME_LIMIT: usize = 64;
 
-/// Commands that set a hash field's TTL.
-pub(crate) const FIELD_TTL: [&[u8]; 6] = [b"HEXPIRE", b"HPEXPIRE", b"HEXPIREAT", b"HPEXPIREAT", b"HSETEX", b"HGETEX"];
+/// Commands that set a hash field's TTL, or take it away.
+pub(crate) const FIELD_TTL: [&[u8]; 7] =
+    [b"HEXPIRE", b"HPEXPIRE", b"HEXPIREAT", b"HPEXPIREAT", b"HPERSIST", b"HSETEX", b"HGETEX"];
 /// Commands whose body is a script.
 pub(crate) const SCRIPTS: [&[u8]; 3] = [b"EVAL", b"EVALSHA", b"FCALL"];
 

@@ -321,7 +321,9 @@ fn unix_sockets_are_served_with_the_mode_asked_for() {
     // A socket file that a crash has left is no obstacle.
     s.redtape.kill9();
     s.redtape.start_again();
-    ping(&mut UnixStream::connect(&path).unwrap());
+    // Its port is served a moment before.
+    let mut client = wait_for("the socket", Duration::from_secs(10), || UnixStream::connect(&path).ok());
+    ping(&mut client);
 }
 
 /// A header of version 2: `command` 0 is LOCAL, 1 is PROXY.

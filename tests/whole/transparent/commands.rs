@@ -583,6 +583,15 @@ impl Request {
             || self.name() == b"ACL" && ["DELUSER", "SETUSER", "LOAD"].iter().any(|w| says(w))
     }
 
+    pub fn asks_refcount(&self) -> bool {
+        self.name() == b"OBJECT"
+            && matches!(self.parts.get(1), Some(Part::Bytes(b)) if b.eq_ignore_ascii_case(b"REFCOUNT"))
+    }
+
+    pub fn is_multi(&self) -> bool {
+        self.name() == b"MULTI"
+    }
+
     pub fn is_quit(&self) -> bool {
         self.name() == b"QUIT"
     }

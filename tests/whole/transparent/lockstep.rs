@@ -147,6 +147,10 @@ impl Lockstep {
             if request.may_end_others() && !(alone && requests.is_empty()) {
                 continue;
             }
+            // A server with a replica holds on to what a transaction has written until it has sent it.
+            if request.asks_refcount() && (!alone || requests.iter().any(Request::is_multi)) {
+                continue;
+            }
             self.silenced[conn] |= request.is_client_reply();
             // A server that may not answer QUIT ends only if something before it is still to be written.
             if request.is_quit() && self.silenced[conn] {
