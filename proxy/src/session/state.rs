@@ -649,8 +649,8 @@ impl SessionState {
         }
     }
 
-    /// `MULTI` or `DISCARD` was refused: what stands behind it began, ended or continued another transaction than was
-    /// thought, or none.
+    /// A request that begins or ends a transaction was refused: what stands behind it began, ended or continued another one
+    /// than was thought, or none.
     fn correct_transaction(&mut self) {
         if self.replies.queues_at_the_end() {
             self.transaction.get_or_insert_default();
