@@ -12,6 +12,7 @@
 #   make disk      each sync fails, each write finds the disk full, in turn (N=100)
 #   make tamper    every bit of a larger segment is flipped, and a whole verification must find each in its place (BYTES=65536)
 #   make fuzz      any bytes for each parser, with cargo-fuzz (T=60 seconds each; TARGETS='segment block')
+#   make measure   what single parts cost: the capture, the journal's writer, a search, encryption (a quarter of an hour)
 #   make bench     what redtape costs, beside Redis itself and other proxies (FULL=1: every cell, hours)
 #
 # Everything but a Rust toolchain is installed when missing (needs root, or sudo without a password).
@@ -37,7 +38,7 @@ one_at_a_time = -- --test-threads=1 --nocapture
 long_ones = -- --ignored --test-threads=1 --nocapture
 endif
 
-.PHONY: demo test lint compat suite clients crash power soak disk tamper fuzz bench servers
+.PHONY: demo test lint compat suite clients crash power soak disk tamper fuzz measure bench servers
 
 servers:
 	@scripts/install-servers.sh
@@ -111,6 +112,12 @@ fuzz:
 	    mkdir -p fuzz/corpus/$$target; \
 	    RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target -- -max_total_time=$(T) -max_len=65536 -timeout=20 -rss_limit_mb=4096; \
 	done
+
+# Nanoseconds and shares on a quiet machine. REDTAPE_SEARCH_MIB: how large the journal is that is searched (512).
+measure:
+	$(CARGO) test --release -p redtape-proxy --lib cost:: -- --ignored --nocapture
+	$(CARGO) test --release -p redtape-journal --test search --test size -- --include-ignored --nocapture --test-threads=1
+	$(CARGO) bench -p redtape-journal --bench writer
 
 # Side by side in one run; quote the ratios. benches/README.md says how to read them; ARGS go to the peers
 # bench, e.g. ARGS='--only p1-set --peer redis,redtape'. Another binary: REDTAPE_BIN.

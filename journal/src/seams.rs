@@ -16,6 +16,7 @@ use crate::directory::Directory;
 use crate::error::Span;
 use crate::lines::{decode, store};
 use crate::meta::hex;
+use crate::segment::footer::Link;
 use crate::segment::header::SegmentHeader;
 use crate::types::{Lsn, Micros, TimelineId};
 
@@ -87,7 +88,7 @@ impl Seams {
     }
 
     /// The one that says that a segment with this header may follow the one with this link.
-    pub(crate) fn find(&self, header: &SegmentHeader, before: &[u8; 32]) -> Option<&Seam> {
+    pub(crate) fn find(&self, header: &SegmentHeader, before: &Link) -> Option<&Seam> {
         let (before, named) = (hex(before), hex(&header.prev_link));
         self.all.iter().rev().find(|seam| {
             seam.first_lsn == header.first_lsn
@@ -97,7 +98,7 @@ impl Seams {
         })
     }
     /// Whether it was told that a segment with this header may follow the one with this link, and whether with a loss.
-    pub(crate) fn tells(&self, header: &SegmentHeader, before: &[u8; 32], lost: bool) -> bool {
+    pub(crate) fn tells(&self, header: &SegmentHeader, before: &Link, lost: bool) -> bool {
         self.find(header, before).is_some_and(|seam| seam.lost.is_some() == lost)
     }
 }

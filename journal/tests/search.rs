@@ -1,17 +1,19 @@
 //! What it takes to find one key, and what encryption costs.
 //!
-//! `cargo test -p redtape-journal --test search -- --nocapture --include-ignored` prints the figures;
-//! `REDTAPE_SEARCH_MIB=10240` says how large the large journal is.
+//! `make measure` prints the figures; `REDTAPE_SEARCH_MIB=10240` says how large the large journal is.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
+
+mod common;
 
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use common::{begin, push_set, segments};
 use redtape_journal::{
-    BlockBuilder, Catalog, GroupRef, Journal, Keyring, KeysAt, Lsn, Micros, OpenOptions, Origin, OriginKind, RecordRef,
-    ReplOffset, SnapshotWriter, SyncPolicy, TimelineId, TimelineStart,
+    BlockBuilder, Catalog, Keyring, Lsn, Micros, OpenOptions, Origin, OriginKind, ReplOffset, SnapshotWriter,
+    SyncPolicy, TimelineId,
 };
 
 const SETS: u64 = 200_000;
@@ -24,38 +26,21 @@ fn keyring() -> Keyring {
 /// Each key once, in segments of 4 MiB, sealed; returns the size of all.
 fn record(dir: &std::path::Path, keyring: Keyring) -> u64 {
     let options = OpenOptions { sync: SyncPolicy::No, segment_bytes: 4 << 20, keyring, ..OpenOptions::default() };
-    let (journal, _) = Journal::create_or_open(dir, options).unwrap();
-    let writer = journal.start(|_| ());
-    let start = TimelineStart {
-        timeline: TimelineId(1),
-        source_id: "8f0c".to_owned(),
-        offset: ReplOffset(0),
-        reason: "first start".to_owned(),
-        ts: Micros(1),
-    };
-    writer.begin_timeline(start).unwrap();
+    let writer = begin(dir, options);
     let origin = Arc::new(Origin::of(OriginKind::Client));
     let mut builder = BlockBuilder::new(Lsn(1), Micros(1), ReplOffset(0), 0);
     for n in 0..SETS {
         // Not in any order, and each once.
         let key = format!("user:{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let value = format!("{:064x}", n.wrapping_mul(0xd6e8_feb8_6659_fd93));
-        let args: [&[u8]; 3] = [b"SET", key.as_bytes(), value.as_bytes()];
-        let group = GroupRef {
-            ts: Micros(n as i64),
-            slack: 0,
-            origin: &origin,
-            atomic: false,
-            end_offset: ReplOffset(n * 100),
-            records: &[RecordRef { db: 0, args: &args, keys: KeysAt::Arguments(&[1]) }],
-        };
-        builder.push(&group).unwrap();
+        let args = [key.as_bytes(), value.as_bytes()];
+        push_set(&mut builder, &origin, Micros(n as i64), ReplOffset(n * 100), args);
         if (n + 1) % SETS_IN_A_BLOCK == 0 {
             writer.submit(builder.finish(Micros(n as i64))).unwrap();
         }
     }
     writer.close().unwrap();
-    std::fs::read_dir(dir.join("segments")).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum()
+    segments(dir).iter().sum()
 }
 
 #[test]
@@ -109,16 +94,7 @@ fn one_key_in_a_large_journal() {
     let mib: u64 = std::env::var("REDTAPE_SEARCH_MIB").map_or(512, |n| n.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let options = OpenOptions { sync: SyncPolicy::No, ..OpenOptions::default() };
-    let (journal, _) = Journal::create_or_open(dir.path(), options).unwrap();
-    let writer = journal.start(|_| ());
-    let start = TimelineStart {
-        timeline: TimelineId(1),
-        source_id: "8f0c".to_owned(),
-        offset: ReplOffset(0),
-        reason: "first start".to_owned(),
-        ts: Micros(1),
-    };
-    writer.begin_timeline(start).unwrap();
+    let writer = begin(dir.path(), options);
     let origin = Arc::new(Origin::of(OriginKind::Client));
     let mut builder = BlockBuilder::new(Lsn(1), Micros(1), ReplOffset(0), 0);
     let (mut n, mut random, mut value) = (0u64, 88_172_645_463_325_252u64, [0u8; VALUE_BYTES]);
@@ -138,16 +114,7 @@ fn one_key_in_a_large_journal() {
             written.push(Lsn(n));
         }
         let key = format!("user:{key}");
-        let args: [&[u8]; 3] = [b"SET", key.as_bytes(), &value];
-        let group = GroupRef {
-            ts: Micros(n as i64),
-            slack: 0,
-            origin: &origin,
-            atomic: false,
-            end_offset: ReplOffset(n * 100),
-            records: &[RecordRef { db: 0, args: &args, keys: KeysAt::Arguments(&[1]) }],
-        };
-        builder.push(&group).unwrap();
+        push_set(&mut builder, &origin, Micros(n as i64), ReplOffset(n * 100), [key.as_bytes(), &value]);
         if n % 200 == 0 {
             writer.submit(builder.finish(Micros(n as i64))).unwrap();
         }
@@ -157,8 +124,7 @@ fn one_key_in_a_large_journal() {
     }
     wait_until_packed(dir.path());
     writer.close().unwrap();
-    let files = std::fs::read_dir(dir.path().join("segments")).unwrap();
-    let sizes: Vec<u64> = files.map(|e| e.unwrap().metadata().unwrap().len()).collect();
+    let sizes = segments(dir.path());
     let bytes: u64 = sizes.iter().sum();
     println!(
         "{n} writes of {KEYS} keys: {:.1} MiB in {} segments, in {:?}",

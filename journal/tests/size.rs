@@ -4,12 +4,12 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
+mod common;
+
 use std::sync::Arc;
 
-use redtape_journal::{
-    BlockBuilder, GroupRef, Journal, KeysAt, Lsn, Micros, OpenOptions, Origin, OriginKind, RecordRef, ReplOffset,
-    SyncPolicy, TimelineId, TimelineStart,
-};
+use common::{begin, push_set, segments};
+use redtape_journal::{BlockBuilder, Lsn, Micros, OpenOptions, Origin, OriginKind, ReplOffset, SyncPolicy};
 
 /// Sealed, a small SET takes at most this share of its bytes in an append-only file.
 const MOST: f64 = 0.35;
@@ -36,16 +36,7 @@ fn as_json(seed: &mut u64) -> Vec<u8> {
 fn measure(value: impl Fn(&mut u64) -> Vec<u8>, sets_in_a_block: u64) -> [f64; 3] {
     let dir = tempfile::tempdir().unwrap();
     let options = OpenOptions { sync: SyncPolicy::No, ..OpenOptions::default() };
-    let (journal, _) = Journal::create_or_open(dir.path(), options).unwrap();
-    let writer = journal.start(|_| ());
-    let start = TimelineStart {
-        timeline: TimelineId(1),
-        source_id: "8f0c".to_owned(),
-        offset: ReplOffset(0),
-        reason: "first start".to_owned(),
-        ts: Micros(1),
-    };
-    writer.begin_timeline(start).unwrap();
+    let writer = begin(dir.path(), options);
     let clients: Vec<Arc<Origin>> = (0..CLIENTS)
         .map(|n| Arc::new(Origin { addr: format!("10.0.0.7:{}", 50_000 + n), ..Origin::of(OriginKind::Client) }))
         .collect();
@@ -56,16 +47,8 @@ fn measure(value: impl Fn(&mut u64) -> Vec<u8>, sets_in_a_block: u64) -> [f64; 3
         let effect = format!("*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n", key.len(), value.len());
         aof += (effect.len() + value.len() + 2) as u64;
         now += (next(&mut seed) % 100) as i64;
-        let record = RecordRef { db: 0, args: &[b"SET", key.as_bytes(), &value], keys: KeysAt::Arguments(&[1]) };
-        let group = GroupRef {
-            ts: Micros(now),
-            slack: 0,
-            origin: &clients[next(&mut seed) as usize % CLIENTS],
-            atomic: false,
-            end_offset: ReplOffset(aof),
-            records: &[record],
-        };
-        builder.push(&group).unwrap();
+        let origin = &clients[next(&mut seed) as usize % CLIENTS];
+        push_set(&mut builder, origin, Micros(now), ReplOffset(aof), [key.as_bytes(), &value]);
         if (n + 1) % sets_in_a_block == 0 {
             writer.submit(builder.finish(Micros(now))).unwrap();
         }
@@ -76,8 +59,7 @@ fn measure(value: impl Fn(&mut u64) -> Vec<u8>, sets_in_a_block: u64) -> [f64; 3
     }
     let open = writer.watermarks().journal_bytes;
     writer.close().unwrap();
-    let segments = std::fs::read_dir(dir.path().join("segments")).unwrap();
-    let sealed: u64 = segments.map(|e| e.unwrap().metadata().unwrap().len()).sum();
+    let sealed: u64 = segments(dir.path()).iter().sum();
     [aof, open, sealed].map(|bytes| bytes as f64 / SETS as f64)
 }
 

@@ -189,7 +189,7 @@ impl Durable {
         self.renew(state);
         if on {
             // Some may wait for this, and not for a mark.
-            self.waiters.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|waiter| waiter.wake());
+            self.wake(|_| true);
         }
     }
 
@@ -236,11 +236,12 @@ impl Durable {
         }
         self.mark.store(Arc::new(mark));
         drop(state);
-        for waiter in &*self.waiters.lock().unwrap_or_else(PoisonError::into_inner) {
-            if waiter.wants.swap(false, Ordering::AcqRel) {
-                waiter.wake();
-            }
-        }
+        self.wake(|waiter| waiter.wants.swap(false, Ordering::AcqRel));
+    }
+
+    fn wake(&self, who: impl Fn(&Waiter) -> bool) {
+        let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        waiters.iter().filter(|waiter| who(waiter)).for_each(|waiter| waiter.wake());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

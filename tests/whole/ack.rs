@@ -3,10 +3,11 @@
 
 use crate::harness::conn::{Value, text};
 use crate::harness::redtape::run;
-use crate::harness::told::{assert_all_there, restore_latest, wait_until_told, write_and_remember};
+use crate::harness::told::{Told, assert_all_there, restore_latest, wait_until_told, write_and_remember};
 use crate::harness::{Conn, Dir, Disk, Redtape, Server, journal, seed, wait_for};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,25 @@ impl Scene {
     fn client(&self) -> Conn {
         Conn::open(&self.redtape.url()).expect("a client")
     }
+}
+
+/// What clients were told of their writes until, so many milliseconds after they were well under way, all was over.
+fn told_until(url: &str, marks: &str, millis: u64, end: impl FnOnce()) -> Told {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let clients = scope.spawn(|| write_and_remember(url, &stop, marks));
+        wait_until_told(1000);
+        std::thread::sleep(Duration::from_millis(millis));
+        end();
+        stop.store(true, Ordering::Relaxed);
+        clients.join().expect("the clients")
+    })
+}
+
+fn assert_restored(journal: &Path, told: &Told) {
+    let target = restore_latest(journal);
+    assert!(told.len() > 100, "only {} keys were written", told.len());
+    assert_all_there(&mut target.conn(), told);
 }
 
 /// Runs a command; gives its reply and how long it took.
@@ -97,11 +117,8 @@ fn nothing_acknowledged_is_lost_when_server_and_proxy_die_together() {
     let mut rng = StdRng::seed_from_u64(seed());
     for round in 0..4 {
         let mut s = scene(&["--ack", "journal"]);
-        let (url, stop) = (s.redtape.url(), AtomicBool::new(false));
-        let told = std::thread::scope(|scope| {
-            let clients = scope.spawn(|| write_and_remember(&url, &stop, "k"));
-            wait_until_told(1000);
-            std::thread::sleep(Duration::from_millis(rng.random_range(300..900)));
+        let url = s.redtape.url();
+        let told = told_until(&url, "k", rng.random_range(300..900), || {
             // The server keeps nothing on its disk: what is not in the journal is gone.
             if round % 2 == 0 {
                 s.server.kill9();
@@ -110,12 +127,8 @@ fn nothing_acknowledged_is_lost_when_server_and_proxy_die_together() {
                 s.redtape.kill9();
                 s.server.kill9();
             }
-            stop.store(true, Ordering::Relaxed);
-            clients.join().expect("the clients")
         });
-        let target = restore_latest(s.journal.path());
-        assert!(told.len() > 100, "only {} keys were written", told.len());
-        assert_all_there(&mut target.conn(), &told);
+        assert_restored(s.journal.path(), &told);
     }
 }
 
@@ -124,20 +137,10 @@ fn a_server_that_dies_takes_no_acknowledged_write_with_it() {
     let mut rng = StdRng::seed_from_u64(seed());
     let mut s = scene(&["--ack", "journal"]);
     for round in 0..4 {
-        let marks = format!("r{round}");
-        let (url, stop) = (s.redtape.url(), AtomicBool::new(false));
-        let told = std::thread::scope(|scope| {
-            let clients = scope.spawn(|| write_and_remember(&url, &stop, &marks));
-            wait_until_told(1000);
-            std::thread::sleep(Duration::from_millis(rng.random_range(300..700)));
-            s.server.kill9();
-            stop.store(true, Ordering::Relaxed);
-            clients.join().expect("the clients")
-        });
+        let (url, marks) = (s.redtape.url(), format!("r{round}"));
+        let told = told_until(&url, &marks, rng.random_range(300..700), || s.server.kill9());
         // Before it is there again with another history.
-        let target = restore_latest(s.journal.path());
-        assert!(told.len() > 100, "only {} keys were written", told.len());
-        assert_all_there(&mut target.conn(), &told);
+        assert_restored(s.journal.path(), &told);
         s.server.restart();
         s.redtape.wait_streaming();
         wait_for("writes to be taken again", Duration::from_secs(20), || {

@@ -16,6 +16,7 @@ use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir, write_atomical
 use crate::error::OpenError;
 use crate::open::random;
 use crate::seams::{LostRecords, Seam, Seams};
+use crate::segment::footer::Link;
 use crate::segment::header::{SegmentHeader, TimelineFacts};
 use crate::segment::scan::{BlockFault, Blocks};
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
@@ -87,7 +88,7 @@ pub(super) struct Prepared {
     wholes: Vec<Option<Whole>>,
     seams: Vec<Seam>,
     /// Digest of the last segment, if it is sealed.
-    last: Option<[u8; 32]>,
+    last: Option<Link>,
 }
 
 /// Step 2.
@@ -134,7 +135,7 @@ pub(super) fn lost_between(before: &Piece<'_>, next: Lsn, to_ts: Option<Micros>)
 }
 
 /// What must be told of the place between a segment with this header and the one before, if no header and no seam says it.
-fn untold_seam(header: &SegmentHeader, before: [u8; 32], lost: Option<LostRecords>, seams: &Seams) -> Option<Seam> {
+fn untold_seam(header: &SegmentHeader, before: Link, lost: Option<LostRecords>, seams: &Seams) -> Option<Seam> {
     let chained = header.prev_link == before && lost.is_none();
     if chained || seams.tells(header, &before, lost.is_some()) {
         return None;

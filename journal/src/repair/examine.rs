@@ -13,6 +13,7 @@ use std::sync::Arc;
 use crate::block::{BlockHeader, Groups, decode_payload};
 use crate::crypto::{KeyFault, Keyring, Sealer};
 use crate::error::{Damage, OpenError};
+use crate::segment::footer::Link;
 use crate::segment::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader, TimelineFacts};
 use crate::segment::load::{TailFact, WholeHeader, load_open_segment, read_tail};
 use crate::segment::name::SegmentName;
@@ -60,7 +61,7 @@ impl Run {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// It is as it was written: its link.
-    Sealed([u8; 32]),
+    Sealed(Link),
     /// It is as it was written, and was not sealed; there may be a torn tail.
     Open,
     /// Something is wrong with it.

@@ -15,6 +15,7 @@
 
 use super::examine::{Examined, Run, State};
 use crate::seams::Seams;
+use crate::segment::footer::Link;
 use crate::snapshot::SnapshotManifest;
 use crate::types::{Lsn, Micros, TimelineId};
 
@@ -30,11 +31,11 @@ pub(super) struct Piece<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum How {
     /// It is there.
-    Stands([u8; 32]),
+    Stands(Link),
     /// It is there, unsealed.
     Open,
     /// It is there under another name.
-    Renamed([u8; 32]),
+    Renamed(Link),
     /// Its blocks are written anew.
     Anew,
 }
@@ -54,7 +55,7 @@ pub(super) struct Plan<'a> {
 }
 
 impl Piece<'_> {
-    fn link(&self) -> Option<[u8; 32]> {
+    fn link(&self) -> Option<Link> {
         match self.how {
             How::Stands(link) | How::Renamed(link) => Some(link),
             How::Open | How::Anew => None,

@@ -31,12 +31,14 @@ const DIGEST_LEN: usize = 32;
 const LINK_CLEAR: &str = "redtape journal 1, the link to a segment in clear";
 const LINK_ENCRYPTED: &str = "redtape journal 1, the link to an encrypted segment";
 
+/// Of what stands before a footer.
+pub(crate) type Digest = [u8; DIGEST_LEN];
 /// By what a segment names the one before it; zeros for none.
 pub(crate) type Link = [u8; DIGEST_LEN];
 const INDEX_ENTRY_LEN: usize = 32;
 
 /// The link to a segment that was sealed with this digest.
-pub(crate) fn link(sealed: &[u8; DIGEST_LEN], encrypted: bool) -> Link {
+pub(crate) fn link(sealed: &Digest, encrypted: bool) -> Link {
     blake3::derive_key(if encrypted { LINK_ENCRYPTED } else { LINK_CLEAR }, sealed)
 }
 
@@ -45,9 +47,9 @@ pub(crate) fn link(sealed: &[u8; DIGEST_LEN], encrypted: bool) -> Link {
 pub(crate) struct Footer {
     pub(crate) tally: Tally,
     /// BLAKE3 of everything before the footer.
-    pub(crate) digest: [u8; DIGEST_LEN],
+    pub(crate) digest: Digest,
     /// The digest of the segment as it was sealed, if this is its packed copy.
-    pub(crate) copy_of: Option<[u8; DIGEST_LEN]>,
+    pub(crate) copy_of: Option<Digest>,
     /// Where the filters over its keys are; `None` if there are none.
     pub(crate) filters: Option<Places>,
     /// The end of the last block, behind which the filters lie.

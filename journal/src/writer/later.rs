@@ -34,6 +34,7 @@ use crate::crypto::{Keyring, Random, Sealer};
 use crate::directory::{Directory, sync_dir};
 use crate::lease::PruneLock;
 use crate::lock::Lock;
+use crate::segment::footer::Digest;
 use crate::segment::load::{TailFact, WholeHeader, load_open_segment};
 use crate::segment::name::SegmentName;
 use crate::segment::scan::{BlockFault, Blocks};
@@ -330,7 +331,7 @@ impl Shared {
         Ok(())
     }
 
-    fn hash(&self, file: &File, len: u64, pace: Pace) -> Result<[u8; 32], PackError> {
+    fn hash(&self, file: &File, len: u64, pace: Pace) -> Result<Digest, PackError> {
         let mut hasher = blake3::Hasher::new();
         let mut bytes = vec![0; HASHED_BYTES];
         let mut at = 0;

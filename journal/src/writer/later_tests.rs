@@ -12,6 +12,21 @@ fn segments(journal: &mut Fixture, n: u8) {
     journal.sync();
 }
 
+/// So many segments that nobody has packed, and nobody writes.
+fn left_unpacked(n: u8, options: OpenOptions) -> Fixture {
+    let mut journal = Fixture::with(OpenOptions { pack: false, ..options });
+    segments(&mut journal, n);
+    journal.kill();
+    journal
+}
+
+/// Packs what it is given of this journal.
+fn packing(journal: &Fixture, random: Random) -> Later {
+    let dir = Directory::new(journal.dir());
+    let keys = Arc::new(Mutex::new(journal.options.keyring.clone()));
+    Later::new(&dir, Arc::new(Lock::take(&dir).unwrap()), keys, random)
+}
+
 /// The nth segment, as the writer hands it over.
 fn unpacked(journal: &Fixture, n: usize) -> Unpacked {
     let path = journal.segments().swap_remove(n);
@@ -26,9 +41,7 @@ fn verified(journal: &Fixture) {
 
 #[test]
 fn sealed_segments_become_smaller_while_the_writer_goes_on_and_readers_read_on() {
-    let mut journal = Fixture::with(OpenOptions { pack: false, ..options(300) });
-    segments(&mut journal, 5);
-    journal.kill();
+    let mut journal = left_unpacked(5, options(300));
     assert_eq!(journal.packed(), [false; 5]);
     let before = Catalog::open(journal.dir()).unwrap();
     let expected = journal.expected[0].1.clone();
@@ -81,16 +94,13 @@ fn who_has_opened_the_journal_before_is_still_told_of_a_loss() {
 
 #[test]
 fn a_segment_that_is_not_what_was_sealed_stays_as_it_is() {
-    let mut journal = Fixture::with(OpenOptions { pack: false, ..options(300) });
-    segments(&mut journal, 3);
-    journal.kill();
+    let journal = left_unpacked(3, options(300));
     let first = journal.segments().swap_remove(0);
     let mut bytes = std::fs::read(&first).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&first, &bytes).unwrap();
-    let dir = Directory::new(journal.dir());
-    let later = Later::new(&dir, Arc::new(Lock::take(&dir).unwrap()), Arc::default(), |_| Ok(()));
+    let later = packing(&journal, |_| Ok(()));
     (0..3).for_each(|n| later.add(unpacked(&journal, n)));
     later.close();
     assert_eq!(journal.packed(), [false, true, false], "the last one is not sealed");
@@ -103,12 +113,8 @@ fn what_failed_is_tried_again_with_the_next_one() {
     let random: Random = |bytes| {
         if BROKEN.load(Ordering::Relaxed) { Err(io::ErrorKind::StorageFull.into()) } else { counted(bytes) }
     };
-    let mut journal = Fixture::with(OpenOptions { pack: false, keyring: keyring(&["one"]), ..options(300) });
-    segments(&mut journal, 3);
-    journal.kill();
-    let dir = Directory::new(journal.dir());
-    let keys = Arc::new(Mutex::new(journal.options.keyring.clone()));
-    let later = Later::new(&dir, Arc::new(Lock::take(&dir).unwrap()), keys, random);
+    let journal = left_unpacked(3, OpenOptions { keyring: keyring(&["one"]), ..options(300) });
+    let later = packing(&journal, random);
     later.add(unpacked(&journal, 0));
     wait_until("tried", || later.0.lock().postponed.len() == 1);
     BROKEN.store(false, Ordering::Relaxed);
@@ -121,13 +127,10 @@ fn what_failed_is_tried_again_with_the_next_one() {
 
 #[test]
 fn what_is_removed_while_it_is_packed_does_not_come_back() {
-    let mut journal = Fixture::with(OpenOptions { pack: false, ..options(300) });
-    segments(&mut journal, 2);
-    journal.kill();
+    let journal = left_unpacked(2, options(300));
     let path = journal.segments().swap_remove(0);
-    let dir = Directory::new(journal.dir());
-    let lock = PruneLock::take(&dir).unwrap().unwrap();
-    let later = Later::new(&dir, Arc::new(Lock::take(&dir).unwrap()), Arc::default(), |_| Ok(()));
+    let lock = PruneLock::take(&Directory::new(journal.dir())).unwrap().unwrap();
+    let later = packing(&journal, |_| Ok(()));
     later.add(unpacked(&journal, 0));
     wait_until("copied", || journal.temporary() == 1);
     std::fs::remove_file(&path).unwrap();
@@ -145,9 +148,7 @@ fn a_copy_is_encrypted_with_the_key_of_its_segment_and_not_if_that_was_not() {
         [(options(300), locked.clone()), (locked, OpenOptions { keyring: keyring(&["one", "two"]), ..options(300) })]
     {
         let was = before.keyring.current().is_some();
-        let mut journal = Fixture::with(OpenOptions { pack: false, ..before });
-        segments(&mut journal, 3);
-        journal.kill();
+        let mut journal = left_unpacked(3, before);
         journal.options = after;
         journal.reopen();
         journal.wait_until_packed();

@@ -18,7 +18,7 @@ use crate::crypto::{KeyFault, Keyring, Random, Sealer};
 use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir};
 use crate::error::{Damage, GroupTooLarge};
 use crate::filter::{FilterBuilder, Keys};
-use crate::segment::footer::{Footer, Link};
+use crate::segment::footer::{Digest, Footer, Link};
 use crate::segment::header::{SegmentHeader, tag_of};
 use crate::segment::scan::BlockFault;
 use crate::segment::tally::Tally;
@@ -183,7 +183,7 @@ impl Packer {
 
     /// Ends the copy, which must come to the same as `wanted`, and syncs it. It has no name yet. `copy_of`: with which digest
     /// the segment was sealed, if it was.
-    pub(crate) fn finish(mut self, wanted: &Tally, copy_of: Option<[u8; 32]>) -> Result<Whole, PackError> {
+    pub(crate) fn finish(mut self, wanted: &Tally, copy_of: Option<Digest>) -> Result<Whole, PackError> {
         self.flush()?;
         let tally = &self.tally;
         let behind = (self.pending.end_offset(), self.pending.db(), self.complete_until);

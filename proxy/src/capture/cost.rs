@@ -1,7 +1,7 @@
 //! Question: what does the capture cost for each SET, and which part of it where?
 //!
-//! `cargo test --release -p redtape-proxy --lib cost -- --ignored --nocapture` prints nanoseconds for
-//! each SET. All on one thread: what it costs to bring bytes from one core to another is not in it.
+//! `make measure` prints nanoseconds for each SET. All on one thread: what it costs to bring bytes from one core to
+//! another is not in it.
 
 #![allow(clippy::print_stdout)]
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redtape_journal::{Micros, OriginKind, ReplOffset, SyncPolicy};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sleep_until};
 
 use super::effects::{EffectParser, StreamEvent};
 use super::gulps::Gulps;
@@ -115,7 +115,7 @@ impl Capture {
         let mut ack_at: Option<ReplOffset> = None;
         let mut rate = Rate::default();
         let mut silent_seconds = 0;
-        let mut first_acks = interval(ACK_AT_FIRST.0);
+        let mut first_acks = interval_at(Instant::now() + ACK_AT_FIRST.0, ACK_AT_FIRST.0);
         first_acks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut first_acks_left = ACK_AT_FIRST.1;
         // When the link was read last, or found empty.

@@ -138,6 +138,10 @@ pub(crate) struct Pending {
 pub(crate) struct Answered {
     pub(crate) pending: Pending,
     pub(crate) error: bool,
+    /// It was to be queued, and there was no transaction: it ran by itself, up to an error maybe.
+    pub(crate) by_itself: bool,
+    /// It ended a transaction: ran it, discarded it, or was refused for good.
+    pub(crate) ended: bool,
     pub(crate) kind: u8,
     /// Start of the reply's first line.
     pub(crate) line: Head,
@@ -265,6 +269,8 @@ impl ReplyTracker {
         }
         let pending = self.pop()?;
         let error = matches!(frame.kind, b'-' | b'!');
+        let (was_in_multi, line) = (self.in_multi, frame.line.as_bytes());
+        let by_itself = matches!(pending.intent, Intent::Queued(_)) && line != b"QUEUED" && !(error && was_in_multi);
         match &pending.intent {
             Intent::Hello(hello) if !error => self.resp3 = hello.resp3.unwrap_or(self.resp3),
             Intent::Reset if !error => {
@@ -276,18 +282,18 @@ impl ReplyTracker {
         }
         match &pending.intent {
             // Some servers leave the transaction on when they refuse EXEC for another reason.
-            Intent::Exec => self.in_multi &= error && !ends_transaction(frame.line.as_bytes()),
+            Intent::Exec => self.in_multi &= error && !ends_transaction(line),
             Intent::Discard | Intent::Reset if !error => self.in_multi = false,
             Intent::Multi if !error => self.in_multi = true,
-            // The MULTI before it was refused: it ran by itself.
-            Intent::Queued(inner) if !error && frame.line.as_bytes() != b"QUEUED" => match &**inner {
+            Intent::Queued(inner) if by_itself && !error => match &**inner {
                 Intent::Multi => self.in_multi = true,
                 Intent::Hello(hello) => self.resp3 = hello.resp3.unwrap_or(self.resp3),
                 _ => {}
             },
             _ => {}
         }
-        Some(Answered { pending, error, kind: frame.kind, line: frame.line })
+        let ended = was_in_multi && !self.in_multi;
+        Some(Answered { pending, error, by_itself, ended, kind: frame.kind, line: frame.line })
     }
 
     /// The server has agreed to MULTI, and the transaction has not ended.
@@ -348,7 +354,8 @@ impl ReplyTracker {
             return None;
         }
         let pending = self.pop()?;
-        Some(Answered { pending, error: false, kind: frame.kind, line: Head::default() })
+        let (error, by_itself, ended, line) = (false, false, false, Head::default());
+        Some(Answered { pending, error, by_itself, ended, kind: frame.kind, line })
     }
 }
 

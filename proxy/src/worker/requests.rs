@@ -159,6 +159,13 @@ impl Worker {
             let rest = &buf[at..];
             match self.clients[index].scan.next(rest, &mut args) {
                 Scanned::Incomplete { heavy: false } => break,
+                Scanned::Whole(_) | Scanned::Inline(..) | Scanned::Begun(_) | Scanned::Opaque
+                    if self.clients[index].state.is_leaving() =>
+                {
+                    // A server that closes while requests lie unread resets the connection, and with it may go replies.
+                    self.wait(index);
+                    break;
+                }
                 Scanned::Incomplete { heavy: true } => {
                     if !self.is_refused_already(index) {
                         break;
@@ -254,12 +261,6 @@ impl Worker {
         whole: bool,
         now: Micros,
     ) -> bool {
-        if self.clients[index].state.is_leaving() {
-            // A server that closes while requests lie unread resets the connection, and with it may go replies.
-            self.clients[index].waiting = true;
-            self.nudge_home(index);
-            return false;
-        }
         if ask.is_ours && argc == words.len() && self.clients[index].state.may_be_ours() {
             return self.answer_ourselves(index, words);
         }
@@ -286,8 +287,7 @@ impl Worker {
         let client = &mut self.clients[index];
         match way {
             Way::Wait => {
-                client.waiting = true;
-                self.nudge_home(index);
+                self.wait(index);
                 return false;
             }
             Way::Lane(link) => {
@@ -325,6 +325,12 @@ impl Worker {
         }
         self.counts.commands += 1;
         true
+    }
+
+    /// The client's next request has to wait.
+    fn wait(&mut self, index: usize) {
+        self.clients[index].waiting = true;
+        self.nudge_home(index);
     }
 
     /// What came by a client's home and was left there has its turn: whatever held it back may be over.
@@ -376,9 +382,6 @@ impl Worker {
 
     fn way(&mut self, index: usize, shareable: bool) -> Way {
         let client = &self.clients[index];
-        if client.state.is_leaving() {
-            return Way::Wait;
-        }
         let in_flight = client.in_flight();
         if client.on_lane && in_flight > 0 {
             let resp3 = client.state.replies.resp3;

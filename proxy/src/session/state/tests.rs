@@ -1,5 +1,7 @@
 use redtape_wire::resp::ReplyScanner;
 
+use super::answers::CORRECTED_MAX;
+use super::transactions::AT_EXEC_MAX;
 use super::*;
 use crate::tee::{Tee, TeeMessage};
 
@@ -186,6 +188,16 @@ fn admitted() -> Scene {
     s
 }
 
+/// Asks all in one go; then the answers come.
+fn after(asks: &[&str], answers: &str) -> Scene {
+    let mut s = admitted();
+    for line in asks {
+        s.ask(line);
+    }
+    s.answer(answers.as_bytes());
+    s
+}
+
 #[test]
 fn who_asks_where_no_answer_is_seen_is_nobody() {
     for (asks, answers) in [
@@ -195,11 +207,7 @@ fn who_asks_where_no_answer_is_seen_is_nobody() {
         (&["HELLO 3 AUTH root guess SETNAME \t"], "-ERR Client names cannot contain spaces\r\n"),
         (&["CLIENT REPLY SKIP", "PING", "GET k"], "-NOPERM\r\n+PONG\r\n$-1\r\n"),
     ] {
-        let mut s = admitted();
-        for line in asks {
-            s.ask(line);
-        }
-        s.answer(answers.as_bytes());
+        let mut s = after(asks, answers);
         s.ask("GET k");
         s.answer(b"$-1\r\n");
         let state = &s.state;
@@ -237,20 +245,13 @@ fn the_next_reply_tells_of_writes_that_had_none() {
 
 #[test]
 fn writes_without_a_reply_are_not_forgotten_where_replies_can_not_be_told() {
-    let mut s = admitted();
-    for line in ["CLIENT REPLY OFF", "SET k v", "SELECT 1", "CLIENT REPLY ON"] {
-        s.ask(line);
-    }
+    let s = after(&["CLIENT REPLY OFF", "SET k v", "SELECT 1", "CLIENT REPLY ON"], "");
     assert!(s.state.replies.is_lost() && s.state.has_write_under_way() && s.state.may_acknowledge(true));
 }
 
 #[test]
 fn what_runs_by_itself_behind_a_refused_multi_counts() {
-    let mut s = admitted();
-    for line in ["MULTI", "HELLO 3", "WATCH k"] {
-        s.ask(line);
-    }
-    s.answer(b"-NOPERM\r\n%1\r\n$5\r\nproto\r\n:3\r\n+OK\r\n");
+    let mut s = after(&["MULTI", "HELLO 3", "WATCH k"], "-NOPERM\r\n%1\r\n$5\r\nproto\r\n:3\r\n+OK\r\n");
     assert!(s.state.standing().1 && !s.state.is_free(), "it speaks RESP3, and watches");
     s.ask("UNWATCH");
     s.answer(b"+OK\r\n");
@@ -278,7 +279,7 @@ fn what_a_session_piles_up_has_a_limit() {
         s.ask("NO.SUCH");
         s.ask("SELECT 1");
     }
-    assert!(s.state.transaction.as_ref().is_some_and(|t| t.at_exec.len() <= AT_EXEC_MAX + 1));
+    assert!(s.state.transactions.queueing().is_some_and(|t| t.at_exec.len() <= AT_EXEC_MAX + 1));
     // Each refusal would look at all that are under way behind it.
     let mut s = admitted();
     for _ in 0..=CORRECTED_MAX {
@@ -316,11 +317,7 @@ fn what_binds_behind_what_lets_go_binds() {
         (["UNWATCH", "WATCH k"], "+OK\r\n+OK\r\n"),
         (["CLIENT CAPA redirect", "NO.SUCH"], "+OK\r\n-ERR unknown command\r\n"),
     ] {
-        let mut s = admitted();
-        for line in asks {
-            s.ask(line);
-        }
-        s.answer(answers.as_bytes());
+        let mut s = after(&asks, answers);
         s.ask("GET k");
         s.answer(b"$-1\r\n");
         assert!(!s.state.is_free(), "{asks:?}");
@@ -329,11 +326,7 @@ fn what_binds_behind_what_lets_go_binds() {
 
 #[test]
 fn behind_a_refused_multi_requests_run_by_themselves() {
-    let mut s = admitted();
-    for line in ["MULTI", "SELECT 5", "EXEC"] {
-        s.ask(line);
-    }
-    s.answer(b"-NOPERM\r\n+OK\r\n-ERR EXEC without MULTI\r\n");
+    let mut s = after(&["MULTI", "SELECT 5", "EXEC"], "-NOPERM\r\n+OK\r\n-ERR EXEC without MULTI\r\n");
     s.said();
     assert_eq!(s.state.standing().0, 5);
 }
@@ -361,11 +354,7 @@ fn a_refused_multi_leaves_other_transactions_alone() {
         (&["MULTI", "RESET", "EXEC"], "+OK\r\n-NOPERM\r\n-EXECABORT\r\n".to_owned(), false),
         (&["MULTI", "EXEC x"], "+OK\r\n-ERR wrong number of arguments\r\n".to_owned(), true),
     ] {
-        let mut s = admitted();
-        for line in asks {
-            s.ask(line);
-        }
-        s.answer(answers.as_bytes());
+        let mut s = after(asks, &answers);
         assert_eq!(s.state.is_idle(), !queues, "{asks:?} {answers}");
         // A MULTI of which the answer came before the next was asked.
         s.ask("MULTI");
@@ -387,11 +376,7 @@ fn behind_silence_in_a_transaction_no_reply_is_waited_for() {
         (&["MULTI", "MONITOR", "GET k"], "-NOPERM\r\n+OK\r\n$-1\r\n"),
         (&["MULTI", "CLIENT REPLY OFF", "MULTI", "DISCARD", "CLIENT REPLY ON"], "-NOPERM\r\n+OK\r\n"),
     ] {
-        let mut s = admitted();
-        for line in asks {
-            s.ask(line);
-        }
-        s.answer(answers.as_bytes());
+        let mut s = after(asks, answers);
         s.ask("COMMAND");
         assert!(s.state.replies.is_lost(), "{asks:?}");
         assert!(!s.state.changes_a_reply() && !s.state.is_free(), "{asks:?}");
@@ -400,14 +385,16 @@ fn behind_silence_in_a_transaction_no_reply_is_waited_for() {
 
 #[test]
 fn watched_keys_are_let_go_by_a_transaction_only() {
-    for (answer, watched) in [("*0\r\n", false), ("*-1\r\n", false), ("-EXECABORT x\r\n", false), ("-ERR x\r\n", true)]
-    {
-        let mut s = admitted();
-        s.ask("WATCH k");
-        s.ask("MULTI");
-        s.ask("EXEC");
-        s.answer(format!("+OK\r\n+OK\r\n{answer}").as_bytes());
-        assert_eq!(s.state.is_free(), !watched, "{answer}");
+    for (multi, exec, watched) in [
+        ("+OK", "*0", false),
+        ("+OK", "*-1", false),
+        ("+OK", "-EXECABORT x", false),
+        ("+OK", "-MOVED 1 a:1", false),
+        ("+OK", "-ERR x", true),
+        ("-NOPERM", "-ERR EXEC without MULTI", true),
+    ] {
+        let s = after(&["WATCH k", "MULTI", "EXEC"], &format!("+OK\r\n{multi}\r\n{exec}\r\n"));
+        assert_eq!(s.state.is_free(), !watched, "{multi} {exec}");
     }
 }
 

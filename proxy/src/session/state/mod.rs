@@ -5,45 +5,23 @@
 //!
 //! [`SessionState::is_free`] is the one place that says whether a session may leave its own connection.
 
+mod answers;
+mod transactions;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use redtape_journal::Micros;
 use redtape_wire::command::{CommandId, CommandSpec, CommandTable, NAME_MAX, lower_name};
-use redtape_wire::resp::Frame;
 use smallvec::SmallVec;
 
-use super::replies::{Answered, Credential, Holds, Intent, Pending, ReplyTracker};
+use self::transactions::{Transaction, Transactions};
+use super::replies::{Credential, Holds, Intent, Pending, ReplyTracker};
 use super::requests::{Meaning, ReplyMode, meaning};
 use super::sharing::is_shareable;
 use super::standing::Standing;
 use crate::commands::{completion, is_ours, may_lack};
-use crate::join::says_no_effect;
 use crate::tee::{Identity, Outcome, Part, Stamp, TeeSender, describe_named};
-
-/// Commands of one transaction whose keys are remembered for its stamp.
-const TRANSACTION_PARTS_MAX: usize = 256;
-/// Commands of one transaction that change its session.
-const AT_EXEC_MAX: usize = 4096;
-/// A session of which a change is refused while more requests than these are under way behind it, is not followed any
-/// more: who asked for each of them would have to be told anew, each time.
-const CORRECTED_MAX: usize = 4096;
-
-/// A transaction being queued.
-#[derive(Debug, Default)]
-struct Transaction {
-    parts: SmallVec<[Part; 1]>,
-    /// Database selected inside.
-    db: Option<u32>,
-    /// What takes effect at EXEC.
-    at_exec: Vec<Intent>,
-}
-
-impl Transaction {
-    fn binds(&self) -> bool {
-        self.at_exec.iter().any(|i| matches!(i, Intent::Hold(_)))
-    }
-}
 
 /// A request that was read and not yet forwarded.
 #[derive(Debug)]
@@ -91,12 +69,7 @@ pub(crate) struct SessionState {
     credential: Option<Arc<Credential>>,
     /// The server has answered a command that it answers only to those whom it knows.
     admitted: bool,
-    /// Being queued.
-    transaction: Option<Transaction>,
-    /// Sent off with EXEC, not yet answered.
-    executing: VecDeque<Transaction>,
-    /// Of these: those that bind the session.
-    binding: usize,
+    transactions: Transactions,
     replies_off: bool,
     skip: u8,
     /// Who it is now can't be known: it asked to be somebody where the answer can't be seen.
@@ -126,9 +99,7 @@ impl SessionState {
             agreed,
             credential: None,
             admitted: false,
-            transaction: None,
-            executing: VecDeque::new(),
-            binding: 0,
+            transactions: Transactions::default(),
             replies_off: false,
             skip: 0,
             estranged: false,
@@ -164,7 +135,7 @@ impl SessionState {
     pub(crate) fn is_free(&self) -> bool {
         self.admitted
             && self.replies.in_flight() == 0
-            && self.transaction.is_none()
+            && !self.transactions.queues()
             && self.holds.is_empty()
             && !self.replies_off
             && self.skip == 0
@@ -175,15 +146,15 @@ impl SessionState {
 
     /// Requests forwarded now will be answered, and not only queued.
     pub(crate) fn is_answered_at_once(&self) -> bool {
-        self.transaction.is_none() && !self.replies_off && self.skip == 0 && !self.replies.is_lost()
+        !self.transactions.queues() && !self.replies_off && self.skip == 0 && !self.replies.is_lost()
     }
 
     /// Whether a request may write when it runs: what only waits for EXEC does not.
     pub(crate) fn writes(&self, ask: &Ask<'_>) -> bool {
         match &ask.meaning {
-            Meaning::Normal(Intent::Exec) => self.transaction.as_ref().is_some_and(|t| !t.parts.is_empty()),
+            Meaning::Normal(Intent::Exec) => self.transactions.queues_writes(),
             Meaning::Normal(Intent::Plain | Intent::Unknown) => {
-                self.transaction.is_none() && ask.spec.is_none_or(|spec| spec.write)
+                !self.transactions.queues() && ask.spec.is_none_or(|spec| spec.write)
             }
             _ => false,
         }
@@ -214,7 +185,7 @@ impl SessionState {
 
     /// The proxy discards the client's transaction, by a question of its own.
     pub(crate) fn discard_ourselves(&mut self) {
-        self.transaction = None;
+        self.transactions.set_queues(false);
         self.discarding = true;
         self.holds.unset(Holds::WATCH);
         self.replies.discarded();
@@ -235,7 +206,7 @@ impl SessionState {
     pub(crate) fn pauses(&self, ask: &Ask<'_>) -> Option<u64> {
         match &ask.meaning {
             Meaning::Normal(Intent::Pause(millis)) => Some(*millis),
-            Meaning::Normal(Intent::Exec) => self.transaction.as_ref().and_then(|t| pause_in(&t.at_exec)),
+            Meaning::Normal(Intent::Exec) => self.transactions.queueing().and_then(Transaction::pauses),
             _ => None,
         }
     }
@@ -248,7 +219,7 @@ impl SessionState {
             && !self.estranged
             && !self.holds.contains(Holds::LEAVING)
             && self.skip == 0
-            && self.transaction.is_none()
+            && !self.transactions.queues()
             && !self.replies.is_lost()
             && (self.replies.resp3 || !self.replies.subscribed())
     }
@@ -268,7 +239,7 @@ impl SessionState {
         let mut room = [0; NAME_MAX];
         let name = lower_name(args[0], &mut room);
         let spec = table.get_lower(name).filter(|_| args[0].len() <= NAME_MAX);
-        let in_transaction = self.transaction.is_some();
+        let in_transaction = self.transactions.queues();
         let meaning = match meaning(name, args, argc, in_transaction) {
             Meaning::Normal(Intent::Plain) if spec.is_none() => Meaning::Normal(Intent::Unknown),
             Meaning::Normal(Intent::Queued(inner)) if spec.is_none() && *inner == Intent::Plain => {
@@ -295,14 +266,14 @@ impl SessionState {
         match &intent {
             // A doubt begins with its reply; whether what nobody knows binds is known then, too.
             Intent::Plain | Intent::Unknown | Intent::Hold(Holds::DOUBT) => {}
-            Intent::Multi if self.transaction.is_none() => self.transaction = Some(Transaction::default()),
-            Intent::Queued(inner) => self.queue(inner),
+            Intent::Multi => self.transactions.set_queues(true),
+            Intent::Queued(inner) => self.transactions.queue(inner),
             Intent::Exec => self.asked_at_exec(),
-            Intent::Discard => self.transaction = None,
+            Intent::Discard => self.transactions.set_queues(false),
             Intent::Hold(hold) => self.holds.set(*hold),
             Intent::Farewell => self.holds.set(Holds::LEAVING),
             Intent::Reset => {
-                self.transaction = None;
+                self.transactions.set_queues(false);
                 self.asked.advance(&intent);
             }
             // Where no answer is seen, nobody becomes somebody else.
@@ -319,8 +290,7 @@ impl SessionState {
         if answered && !lost {
             let name = || spec.map_or_else(|| CommandId::of(&name), |spec| spec.id);
             self.expect(intent, id.map(|id| (id, name())));
-            if self.executing.back().is_some_and(|t| t.at_exec.iter().any(unsettles_replies)) {
-                // The reply to EXEC has confirmations in it, more of them than it says, or it has no end.
+            if self.transactions.unsettles_replies() {
                 self.close(tee, now);
             }
             return;
@@ -359,20 +329,18 @@ impl SessionState {
     ) -> Option<Stamp> {
         let may_write = spec.is_none_or(|spec| spec.write);
         if *intent == Intent::Exec {
-            let parts = std::mem::take(&mut self.transaction.as_mut()?.parts);
+            let parts = self.transactions.take_parts();
             return (!parts.is_empty()).then(|| self.stamp(parts, true, now));
         }
         let plain = matches!(intent, Intent::Plain | Intent::Unknown | Intent::Queued(_));
         if !may_write || !plain {
             return None;
         }
-        if let Some(t) = &mut self.transaction {
-            if t.parts.len() < TRANSACTION_PARTS_MAX {
-                t.parts.push(describe_named(name, spec, args, argc, t.db.unwrap_or(self.asked.db)));
-            }
+        let asked = self.asked.db;
+        if self.transactions.queue_part(|db| describe_named(name, spec, args, argc, db.unwrap_or(asked))) {
             return None;
         }
-        let part = describe_named(name, spec, args, argc, self.asked.db);
+        let part = describe_named(name, spec, args, argc, asked);
         Some(self.stamp(smallvec::smallvec![part], false, now))
     }
 
@@ -380,22 +348,6 @@ impl SessionState {
         self.requests = self.requests.wrapping_add(1);
         let id = self.id << 32 | u64::from(self.requests);
         Stamp { id, at: now, who: self.asked.who.clone(), parts, transaction }
-    }
-
-    fn queue(&mut self, inner: &Intent) {
-        if let Some(t) = &mut self.transaction {
-            if let Intent::Select(db) = inner {
-                t.db = Some(*db);
-            }
-            match inner {
-                // The server refuses these there.
-                Intent::Plain | Intent::Multi | Intent::Hold(Holds::WATCH) => {}
-                _ if t.at_exec.len() < AT_EXEC_MAX => t.at_exec.push(inner.clone()),
-                // It is not followed further than that.
-                _ if t.at_exec.last() != Some(&Intent::Raw) => t.at_exec.push(Intent::Raw),
-                _ => {}
-            }
-        }
     }
 
     fn reply_mode(&mut self, mode: ReplyMode, tee: &mut TeeSender, now: Micros) {
@@ -419,95 +371,6 @@ impl SessionState {
         }
     }
 
-    /// Takes one frame of the reply stream; gives the request that it completes.
-    pub(crate) fn reply(&mut self, frame: &Frame, tee: &mut TeeSender, now: Micros) -> Option<Intent> {
-        if self.replies.is_unasked(frame) {
-            // A request that should have been silent was answered: from here on nothing is known.
-            self.estranged = true;
-            self.close(tee, now);
-        }
-        let Answered { pending, error, kind, line } = self.replies.frame(frame)?;
-        self.holds.unset(Holds::DOUBT);
-        self.acknowledged |= pending.tells;
-        let line = line.as_bytes();
-        if let Some((id, name)) = pending.stamp {
-            let number = || std::str::from_utf8(line).ok().and_then(|l| l.parse().ok());
-            let outcome = match kind {
-                _ if says_no_effect(name.name(), kind, line) => Outcome::NoEffect,
-                b':' => number().map_or(Outcome::Ran, Outcome::Number),
-                _ => Outcome::Ran,
-            };
-            self.acknowledged |= outcome != Outcome::NoEffect || may_write_silently(name.name(), kind);
-            tee.replied(id, now, outcome);
-        }
-        let queued = matches!(pending.intent, Intent::Queued(_));
-        if queued && line != b"QUEUED" && !(error && self.replies.in_multi()) {
-            // There was no transaction: it ran by itself, a script maybe up to an error.
-            self.acknowledged = true;
-        }
-        if pending.intent == Intent::Plain {
-            // Some errors come before the question who asks.
-            self.admitted |= !error;
-            return Some(pending.intent);
-        }
-        let began_or_ended = match &pending.intent {
-            Intent::Queued(inner) => **inner == Intent::Multi,
-            Intent::Exec => self.replies.in_multi(),
-            intent => matches!(intent, Intent::Multi | Intent::Discard | Intent::Reset),
-        };
-        if error && began_or_ended {
-            self.correct_transaction();
-            if !self.replies.in_multi() && self.replies.may_become_unknown() {
-                self.close(tee, now);
-            }
-        }
-        if error && matches!(pending.intent, Intent::Pause(_)) {
-            return Some(Intent::Plain);
-        }
-        if pending.intent == Intent::Ours && line.starts_with(b"NOPERM") {
-            // It knows who asks.
-            self.admitted = true;
-        }
-        if pending.intent == Intent::Ours && std::mem::take(&mut self.discarding) && error {
-            // The transaction goes on, and nothing in it is known any more.
-            self.close(tee, now);
-        }
-        let meant = if let Intent::Queued(inner) = &pending.intent { inner } else { &pending.intent };
-        if error && matches!(meant, Intent::Hello(hello) if hello.auth.is_some()) && !says_who_is_wrong(line) {
-            // Older servers may have taken the user and refused the rest.
-            self.estranged = true;
-        }
-        if let (Intent::Queued(inner), false) = (&pending.intent, error || line == b"QUEUED") {
-            // MULTI was refused: it ran by itself.
-            self.agree(inner);
-            self.hold_again(inner);
-            if **inner == Intent::Raw {
-                self.close(tee, now);
-            }
-        }
-        let nothing = matches!(kind, b'_') || line == b"-1";
-        self.apply(&pending.intent, error, line, !nothing);
-        let changes = matches!(
-            pending.intent,
-            Intent::Select(_)
-                | Intent::Auth(_)
-                | Intent::Hello(_)
-                | Intent::SetName(_)
-                | Intent::Reset
-                | Intent::Multi
-                | Intent::Exec
-                | Intent::Discard
-        );
-        if changes && (error || nothing) {
-            if self.replies.in_flight() > CORRECTED_MAX {
-                self.close(tee, now);
-            } else {
-                self.correct(tee);
-            }
-        }
-        Some(self.paused.take().map_or(pending.intent, Intent::Pause))
-    }
-
     /// The shared connection on which requests are under way broke: they may have run.
     pub(crate) fn lose_all(&mut self, tee: &mut TeeSender, now: Micros) {
         let pending = self.replies.forget();
@@ -518,117 +381,14 @@ impl SessionState {
     /// never will. The stamps must not wait for it.
     pub(crate) fn close(&mut self, tee: &mut TeeSender, now: Micros) {
         let pending = self.replies.lose();
-        self.executing.clear();
-        self.binding = 0;
+        self.transactions.forget_sent();
         self.wrote_unseen |= std::mem::take(&mut self.wrote_silently) || pending.iter().any(may_run);
         settle(pending, Outcome::Gone, tee, now);
     }
 
-    /// What the server agreed to (`error`: refused, as `line` says; `value` false: EXEC found its keys changed).
-    fn apply(&mut self, intent: &Intent, error: bool, line: &[u8], value: bool) {
-        match intent {
-            Intent::Exec => {
-                let executed = self.executing.pop_front();
-                self.binding -= usize::from(executed.as_ref().is_some_and(Transaction::binds));
-                // Watched keys are let go whether it ran or not, but not if there was no transaction.
-                if !error || line.starts_with(b"EXECABORT") {
-                    self.holds.unset(Holds::WATCH);
-                }
-                self.hold_what_follows();
-                if let Some(t) = executed
-                    && !error
-                    && value
-                {
-                    self.paused = pause_in(&t.at_exec);
-                    for intent in &t.at_exec {
-                        if let Intent::Hello(hello) = intent
-                            && let Some(resp3) = hello.resp3
-                        {
-                            self.replies.resp3 = resp3;
-                        }
-                        if !matches!(intent, Intent::Auth(_) | Intent::Hello(_)) {
-                            self.agree(intent);
-                            self.hold_again(intent);
-                        }
-                    }
-                }
-            }
-            // No server refuses it; if one does, what stands behind it counts.
-            Intent::Farewell if error => self.holds.unset(Holds::LEAVING),
-            // Where the server knows no more of a command than we do, nothing was changed.
-            _ if error => {}
-            Intent::Queued(_) => {}
-            _ => self.agree(intent),
-        }
-    }
-
-    fn agree(&mut self, intent: &Intent) {
-        self.agreed.advance(intent);
-        match intent {
-            Intent::Auth(credential) => self.prove(credential),
-            Intent::Hello(hello) => {
-                if let Some(credential) = &hello.auth {
-                    self.prove(credential);
-                }
-            }
-            Intent::Release(hold) => {
-                self.holds.unset(*hold);
-                self.hold_what_follows();
-            }
-            Intent::Unknown => self.holds.set(Holds::FOREVER),
-            Intent::Hold(Holds::DOUBT) => self.holds.set(Holds::DOUBT),
-            Intent::Discard => {
-                self.holds.unset(Holds::WATCH);
-                self.hold_what_follows();
-            }
-            Intent::Reset => {
-                // Whether the default user needs a password is the server's to say.
-                self.admitted = false;
-                self.credential = None;
-                self.holds.keep(&[Holds::FOREVER, Holds::LEAVING]);
-                self.hold_what_follows();
-                return;
-            }
-            Intent::Farewell | Intent::Raw => return,
-            _ => {}
-        }
-        self.admitted = true;
-    }
-
-    /// What was asked for behind a request that lets go holds on.
-    fn hold_what_follows(&mut self) {
-        if !self.replies.binds() && self.binding == 0 {
-            return;
-        }
-        let mut holds = Holds::default();
-        let later = self.executing.iter().flat_map(|t| &t.at_exec);
-        for intent in self.replies.pending().map(|p| &p.intent).chain(later) {
-            if let Intent::Hold(hold) = intent
-                && *hold != Holds::DOUBT
-            {
-                holds.set(*hold);
-            }
-        }
-        self.holds.set(holds);
-    }
-
-    fn hold_again(&mut self, intent: &Intent) {
-        match intent {
-            Intent::Hold(hold) => self.holds.set(*hold),
-            Intent::Unknown => self.holds.set(Holds::FOREVER),
-            _ => {}
-        }
-    }
-
-    fn prove(&mut self, credential: &Credential) {
-        self.credential = Some(Arc::new(credential.clone()));
-        // A transaction may still change it.
-        self.estranged &= !self.executing.is_empty() || self.replies.is_lost();
-    }
-
     /// The transaction was sent off; its changes are expected to hold.
     fn asked_at_exec(&mut self) {
-        let t = self.transaction.take().unwrap_or_default();
+        let t = self.transactions.take();
         for intent in &t.at_exec {
             match intent {
                 Intent::Hold(hold) => self.holds.set(*hold),
@@ -644,38 +404,7 @@ impl SessionState {
             self.asked.advance(intent);
         }
         if !self.replies.is_lost() {
-            self.binding += usize::from(t.binds());
-            self.executing.push_back(t);
-        }
-    }
-
-    /// A request that begins or ends a transaction was refused: what stands behind it began, ended or continued another one
-    /// than was thought, or none.
-    fn correct_transaction(&mut self) {
-        if self.replies.queues_at_the_end() {
-            self.transaction.get_or_insert_default();
-        } else {
-            self.transaction = None;
-        }
-    }
-
-    /// A change was refused: what was stamped behind it was not said by whom we thought.
-    fn correct(&mut self, tee: &mut TeeSender) {
-        self.asked = self.agreed.clone();
-        let mut executing = self.executing.iter();
-        for pending in self.replies.pending() {
-            if let Some((id, _)) = &pending.stamp {
-                tee.correct(*id, self.asked.who.clone(), self.asked.db);
-            }
-            match &pending.intent {
-                Intent::Exec => executing
-                    .next()
-                    .into_iter()
-                    .flat_map(|t| &t.at_exec)
-                    .filter(|i| !matches!(i, Intent::Auth(_) | Intent::Hello(_)))
-                    .for_each(|i| self.asked.advance(i)),
-                intent => self.asked.advance(intent),
-            }
+            self.transactions.sent(t);
         }
     }
 
@@ -696,7 +425,7 @@ impl SessionState {
 
     /// Nothing is under way: the session may be closed without losing a reply.
     pub(crate) fn is_idle(&self) -> bool {
-        self.replies.in_flight() == 0 && self.transaction.is_none()
+        self.replies.in_flight() == 0 && !self.transactions.queues()
     }
 
     /// It waits for what others say: messages, the commands of others, the replication stream.
@@ -724,13 +453,6 @@ fn may_run(pending: &Pending) -> bool {
     pending.stamp.is_some() || pending.tells || matches!(pending.intent, Intent::Queued(_))
 }
 
-/// Says that nothing was done, or an error, and may have changed something all the same: claims of entries that are
-/// gone are removed, a group gets a consumer, keys were deleted before the error; and who knows what a module does.
-fn may_write_silently(name: &[u8], kind: u8) -> bool {
-    matches!(name, b"xclaim" | b"xautoclaim" | b"xreadgroup" | b"migrate")
-        || (matches!(kind, b'-' | b'!') && name.contains(&b'.'))
-}
-
 /// Requests that nobody will answer any more: their stamps wait no longer.
 fn settle(pending: VecDeque<Pending>, outcome: Outcome, tee: &mut TeeSender, now: Micros) {
     for (id, _) in pending.into_iter().filter_map(|p| p.stamp) {
@@ -738,23 +460,5 @@ fn settle(pending: VecDeque<Pending>, outcome: Outcome, tee: &mut TeeSender, now
     }
 }
 
-/// The refusal is of who somebody says he is, or of the protocol: then nothing was changed.
-fn says_who_is_wrong(line: &[u8]) -> bool {
-    line.starts_with(b"WRONGPASS")
-        || line.starts_with(b"NOPROTO")
-        || line.starts_with(b"NOAUTH")
-        || line.starts_with(b"ERR unknown command")
-}
-
-fn pause_in(intents: &[Intent]) -> Option<u64> {
-    intents.iter().rev().find_map(|i| if let Intent::Pause(millis) = i { Some(*millis) } else { None })
-}
-
-/// In a transaction: how much will be answered can't be known.
-fn unsettles_replies(intent: &Intent) -> bool {
-    matches!(intent, Intent::Subscribe(_) | Intent::UnsubscribeAll(..) | Intent::Raw)
-}
-
 #[cfg(test)]
-#[path = "state_tests.rs"]
 mod tests;

@@ -1,0 +1,244 @@
+//! What replies change: of the session, and of what its stamps say.
+
+use std::sync::Arc;
+
+use redtape_journal::Micros;
+use redtape_wire::resp::Frame;
+
+use super::SessionState;
+use crate::join::says_no_effect;
+use crate::session::replies::{Answered, Credential, Holds, Intent};
+use crate::tee::{Outcome, TeeSender};
+
+/// A session of which a change is refused while more requests than these are under way behind it, is not followed any
+/// more: who asked for each of them would have to be told anew, each time.
+pub(super) const CORRECTED_MAX: usize = 4096;
+
+impl SessionState {
+    /// Takes one frame of the reply stream; gives the request that it completes.
+    pub(crate) fn reply(&mut self, frame: &Frame, tee: &mut TeeSender, now: Micros) -> Option<Intent> {
+        if self.replies.is_unasked(frame) {
+            // A request that should have been silent was answered: from here on nothing is known.
+            self.estranged = true;
+            self.close(tee, now);
+        }
+        let Answered { pending, error, by_itself, ended, kind, line } = self.replies.frame(frame)?;
+        self.holds.unset(Holds::DOUBT);
+        // Of what ran by itself we don't know better: a script may have written up to an error.
+        self.acknowledged |= pending.tells || by_itself;
+        let line = line.as_bytes();
+        if let Some((id, name)) = pending.stamp {
+            let number = || std::str::from_utf8(line).ok().and_then(|l| l.parse().ok());
+            let outcome = match kind {
+                _ if says_no_effect(name.name(), kind, line) => Outcome::NoEffect,
+                b':' => number().map_or(Outcome::Ran, Outcome::Number),
+                _ => Outcome::Ran,
+            };
+            self.acknowledged |= outcome != Outcome::NoEffect || may_write_silently(name.name(), kind);
+            tee.replied(id, now, outcome);
+        }
+        if pending.intent == Intent::Plain {
+            // Some errors come before the question who asks.
+            self.admitted |= !error;
+            return Some(pending.intent);
+        }
+        let began_or_ended = match &pending.intent {
+            Intent::Queued(inner) => **inner == Intent::Multi,
+            Intent::Exec => self.replies.in_multi(),
+            intent => matches!(intent, Intent::Multi | Intent::Discard | Intent::Reset),
+        };
+        if error && began_or_ended {
+            self.correct_transaction();
+            if !self.replies.in_multi() && self.replies.may_become_unknown() {
+                self.close(tee, now);
+            }
+        }
+        if error && matches!(pending.intent, Intent::Pause(_)) {
+            return Some(Intent::Plain);
+        }
+        if pending.intent == Intent::Ours && line.starts_with(b"NOPERM") {
+            // It knows who asks.
+            self.admitted = true;
+        }
+        if pending.intent == Intent::Ours && std::mem::take(&mut self.discarding) && error {
+            // The transaction goes on, and nothing in it is known any more.
+            self.close(tee, now);
+        }
+        let meant = if let Intent::Queued(inner) = &pending.intent { inner } else { &pending.intent };
+        if error && matches!(meant, Intent::Hello(hello) if hello.auth.is_some()) && !says_who_is_wrong(line) {
+            // Older servers may have taken the user and refused the rest.
+            self.estranged = true;
+        }
+        if by_itself && !error {
+            self.agree(meant);
+            self.hold_again(meant);
+            if *meant == Intent::Raw {
+                self.close(tee, now);
+            }
+        }
+        let nothing = matches!(kind, b'_') || line == b"-1";
+        self.apply(&pending.intent, error, ended, !nothing);
+        let changes = matches!(
+            pending.intent,
+            Intent::Select(_)
+                | Intent::Auth(_)
+                | Intent::Hello(_)
+                | Intent::SetName(_)
+                | Intent::Reset
+                | Intent::Multi
+                | Intent::Exec
+                | Intent::Discard
+        );
+        if changes && (error || nothing) {
+            if self.replies.in_flight() > CORRECTED_MAX {
+                self.close(tee, now);
+            } else {
+                self.correct(tee);
+            }
+        }
+        Some(self.paused.take().map_or(pending.intent, Intent::Pause))
+    }
+
+    /// What the server agreed to (`error`: refused; `ended`: all the same it ended a transaction; `value` false: EXEC found
+    /// its keys changed).
+    fn apply(&mut self, intent: &Intent, error: bool, ended: bool, value: bool) {
+        match intent {
+            Intent::Exec => {
+                let executed = self.transactions.answered();
+                // Watched keys are let go whether it ran or not, but not if there was no transaction.
+                if ended {
+                    self.holds.unset(Holds::WATCH);
+                }
+                self.hold_what_follows();
+                if let Some(t) = executed
+                    && !error
+                    && value
+                {
+                    self.paused = t.pauses();
+                    for intent in &t.at_exec {
+                        if let Intent::Hello(hello) = intent
+                            && let Some(resp3) = hello.resp3
+                        {
+                            self.replies.resp3 = resp3;
+                        }
+                        if !matches!(intent, Intent::Auth(_) | Intent::Hello(_)) {
+                            self.agree(intent);
+                            self.hold_again(intent);
+                        }
+                    }
+                }
+            }
+            // No server refuses it; if one does, what stands behind it counts.
+            Intent::Farewell if error => self.holds.unset(Holds::LEAVING),
+            // Where the server knows no more of a command than we do, nothing was changed.
+            _ if error => {}
+            Intent::Queued(_) => {}
+            _ => self.agree(intent),
+        }
+    }
+
+    fn agree(&mut self, intent: &Intent) {
+        self.agreed.advance(intent);
+        match intent {
+            Intent::Auth(credential) => self.prove(credential),
+            Intent::Hello(hello) => {
+                if let Some(credential) = &hello.auth {
+                    self.prove(credential);
+                }
+            }
+            Intent::Release(hold) => {
+                self.holds.unset(*hold);
+                self.hold_what_follows();
+            }
+            Intent::Unknown => self.holds.set(Holds::FOREVER),
+            Intent::Hold(Holds::DOUBT) => self.holds.set(Holds::DOUBT),
+            Intent::Discard => {
+                self.holds.unset(Holds::WATCH);
+                self.hold_what_follows();
+            }
+            Intent::Reset => {
+                // Whether the default user needs a password is the server's to say.
+                self.admitted = false;
+                self.credential = None;
+                self.holds.keep(&[Holds::FOREVER, Holds::LEAVING]);
+                self.hold_what_follows();
+                return;
+            }
+            Intent::Farewell | Intent::Raw => return,
+            _ => {}
+        }
+        self.admitted = true;
+    }
+
+    /// What was asked for behind a request that lets go holds on.
+    fn hold_what_follows(&mut self) {
+        if !self.replies.binds() && !self.transactions.binds() {
+            return;
+        }
+        let mut holds = Holds::default();
+        let later = self.transactions.unanswered().flat_map(|t| &t.at_exec);
+        for intent in self.replies.pending().map(|p| &p.intent).chain(later) {
+            if let Intent::Hold(hold) = intent
+                && *hold != Holds::DOUBT
+            {
+                holds.set(*hold);
+            }
+        }
+        self.holds.set(holds);
+    }
+
+    fn hold_again(&mut self, intent: &Intent) {
+        match intent {
+            Intent::Hold(hold) => self.holds.set(*hold),
+            Intent::Unknown => self.holds.set(Holds::FOREVER),
+            _ => {}
+        }
+    }
+
+    fn prove(&mut self, credential: &Credential) {
+        self.credential = Some(Arc::new(credential.clone()));
+        // A transaction may still change it.
+        self.estranged &= self.transactions.unanswered().next().is_some() || self.replies.is_lost();
+    }
+
+    /// A request that begins or ends a transaction was refused: what stands behind it began, ended or continued another one
+    /// than was thought, or none.
+    fn correct_transaction(&mut self) {
+        self.transactions.set_queues(self.replies.queues_at_the_end());
+    }
+
+    /// A change was refused: what was stamped behind it was not said by whom we thought.
+    fn correct(&mut self, tee: &mut TeeSender) {
+        self.asked = self.agreed.clone();
+        let mut executing = self.transactions.unanswered();
+        for pending in self.replies.pending() {
+            if let Some((id, _)) = &pending.stamp {
+                tee.correct(*id, self.asked.who.clone(), self.asked.db);
+            }
+            match &pending.intent {
+                Intent::Exec => executing
+                    .next()
+                    .into_iter()
+                    .flat_map(|t| &t.at_exec)
+                    .filter(|i| !matches!(i, Intent::Auth(_) | Intent::Hello(_)))
+                    .for_each(|i| self.asked.advance(i)),
+                intent => self.asked.advance(intent),
+            }
+        }
+    }
+}
+
+/// Says that nothing was done, or an error, and may have changed something all the same: claims of entries that are
+/// gone are removed, a group gets a consumer, keys were deleted before the error; and who knows what a module does.
+fn may_write_silently(name: &[u8], kind: u8) -> bool {
+    matches!(name, b"xclaim" | b"xautoclaim" | b"xreadgroup" | b"migrate")
+        || (matches!(kind, b'-' | b'!') && name.contains(&b'.'))
+}
+
+/// The refusal is of who somebody says he is, or of the protocol: then nothing was changed.
+fn says_who_is_wrong(line: &[u8]) -> bool {
+    line.starts_with(b"WRONGPASS")
+        || line.starts_with(b"NOPROTO")
+        || line.starts_with(b"NOAUTH")
+        || line.starts_with(b"ERR unknown command")
+}
