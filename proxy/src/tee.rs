@@ -28,6 +28,8 @@ use tokio::sync::Notify;
 const BATCHES_MAX: usize = 1 << 16;
 /// Messages that may wait for the join, in all batches.
 const MESSAGES_MAX: usize = 1 << 18;
+/// So many are worth waking a join that waits for the stream: writes that change nothing make none.
+const MESSAGES_MANY: usize = MESSAGES_MAX / 4;
 /// A batch of so many messages is handed over without being asked for.
 const BATCH_MAX: usize = 1 << 10;
 /// Replies that are told in one message.
@@ -134,6 +136,7 @@ pub(crate) struct Tee {
     waiting: AtomicUsize,
     dropped: AtomicU64,
     filled: Notify,
+    many: Notify,
 }
 
 impl Default for Tee {
@@ -144,6 +147,7 @@ impl Default for Tee {
             waiting: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
             filled: Notify::new(),
+            many: Notify::new(),
         }
     }
 }
@@ -169,6 +173,11 @@ impl Tee {
     /// Resolves when somebody has [`TeeSender::flush_and_call`]ed since it did last.
     pub(crate) async fn filled(&self) {
         self.filled.notified().await;
+    }
+
+    /// Resolves when so much has come that it had better be taken, whatever else there is to do.
+    pub(crate) async fn many(&self) {
+        self.many.notified().await;
     }
 
     /// How many messages were dropped so far.
@@ -244,13 +253,16 @@ impl TeeSender {
         }
         let batch = std::mem::take(&mut self.batch);
         let messages = batch.len();
-        let fits = self.tee.waiting.fetch_add(messages, Ordering::Relaxed) + messages <= MESSAGES_MAX;
+        let before = self.tee.waiting.fetch_add(messages, Ordering::Relaxed);
+        let fits = before + messages <= MESSAGES_MAX;
         let refused = if fits { self.tee.full.push(batch).err() } else { Some(batch) };
         if let Some(mut batch) = refused {
             self.tee.waiting.fetch_sub(messages, Ordering::Relaxed);
             self.tee.dropped.fetch_add(messages as u64, Ordering::Relaxed);
             batch.clear();
             self.batch = batch;
+        } else if before < MESSAGES_MANY && before + messages >= MESSAGES_MANY {
+            self.tee.many.notify_one();
         }
     }
 }
@@ -395,6 +407,26 @@ mod tests {
             }
         }
         assert_eq!(tee.dropped(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_join_that_waits_for_the_stream_is_called_before_much_is_lost() {
+        let tee = Arc::new(Tee::default());
+        let mut sender = tee.sender();
+        let mut send = |n: usize| {
+            (0..n as u64).for_each(|id| sender.push(replied(id)));
+            sender.flush();
+        };
+        let called = || tokio::time::timeout(std::time::Duration::from_millis(10), tee.many());
+        send(MESSAGES_MANY - 1);
+        assert!(called().await.is_err(), "for a few it is not worth it");
+        send(1);
+        assert!(called().await.is_ok());
+        send(BATCH_MAX);
+        assert!(called().await.is_err(), "once");
+        assert_eq!((ids(&tee).len(), tee.dropped()), (MESSAGES_MANY + BATCH_MAX, 0));
+        send(MESSAGES_MANY);
+        assert!(called().await.is_ok());
     }
 
     #[test]

@@ -176,6 +176,7 @@ impl Capture {
                 }
                 // The reply that a group waits for may be among it.
                 () = tee.filled(), if self.durable.is_awaited() && self.join.held() > 0 => {}
+                () = tee.many() => {}
                 () = sleep(HELD_POLL), if self.join.held() > 0 => {}
                 _ = second.tick() => {
                     if let Some(e) = self.recorder.failed() {

@@ -16,8 +16,10 @@
 //! How late it is, is told by how far the link was read: replies may be known whose effects were not
 //! read yet, and by the clock alone another's effect would be given to them.
 
+mod behind;
 mod bounds;
 mod causes;
+mod lines;
 mod origins;
 mod stamps;
 #[cfg(test)]
@@ -27,6 +29,7 @@ use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use behind::Behind;
 use bounds::Bounds;
 pub(crate) use bounds::Probe;
 pub(crate) use causes::says_no_effect;
@@ -37,7 +40,7 @@ use smallvec::SmallVec;
 use stamps::{Effects, Match, Place, Stamps, Waiting};
 
 use crate::capture::effects::EffectGroup;
-use crate::tee::{Part, Stamp, TeeMessage, describe, hash_arg};
+use crate::tee::{Part, TeeMessage, describe, hash_arg};
 
 /// Longest wait of a group for replies and probes, in µs.
 pub(crate) const HOLD: i64 = 5_000;
@@ -47,8 +50,6 @@ const EFFECTS_MAX: usize = 32;
 const WORDS_MAX: usize = 64;
 /// Groups that may wait.
 const HELD_MAX: usize = 1 << 16;
-/// Groups behind one that are looked through for a script's arguments.
-const BEHIND_MAX: usize = 4096;
 /// Groups behind one that are looked at for a known answer.
 const ANSWERED_MAX: usize = 8;
 /// Scripts that are passed over for one group.
@@ -120,6 +121,7 @@ pub(crate) struct Join {
     bounds: Bounds,
     recent: VecDeque<Probe>,
     held: VecDeque<Held>,
+    behind: Behind,
     prev_ts: Micros,
     /// The next group certainly ran after this.
     not_before: Micros,
@@ -147,6 +149,7 @@ impl Join {
             bounds: Bounds::default(),
             recent: VecDeque::new(),
             held: VecDeque::new(),
+            behind: Behind::default(),
             prev_ts: Micros(0),
             not_before: Micros(0),
             processed: ReplOffset(0),
@@ -163,6 +166,7 @@ impl Join {
     /// A stream begins or goes on: nothing is held, `ts` continues from `prev_ts`.
     pub(crate) fn stream_starts(&mut self, prev_ts: Micros, offset: ReplOffset) {
         self.held.clear();
+        self.behind.clear();
         self.bounds = Bounds::default();
         self.prev_ts = self.prev_ts.max(prev_ts);
         self.processed = offset;
@@ -177,6 +181,7 @@ impl Join {
     /// The stream goes on at `offset`, behind a group at `prev_ts`; what comes ran after `ran_after`.
     pub(crate) fn stream_resumes(&mut self, prev_ts: Micros, ran_after: Micros, offset: ReplOffset) {
         self.held.clear();
+        self.behind.clear();
         self.prev_ts = self.prev_ts.max(prev_ts);
         self.not_before = self.not_before.max(ran_after);
         self.processed = offset;
@@ -295,6 +300,7 @@ impl Join {
             self.held.push_front(held);
             return None;
         };
+        self.behind.left(&held);
         Some(Judged { group: held.group, ts, slack, origin, stamped })
     }
 
@@ -341,25 +347,21 @@ impl Join {
 
     /// The best explanation that is not needed more by a group behind this one: a script whose own
     /// arguments stand there did not cause this. `late`: up to when the link was read.
-    fn explain_best(&self, held: &Held, ran: (Micros, Micros), late: Option<Micros>) -> Option<Match> {
+    fn explain_best(&mut self, held: &Held, ran: (Micros, Micros), late: Option<Micros>) -> Option<Match> {
         let mut without = Vec::new();
         loop {
             let found = self.explain(held, ran, late.is_some(), &without)?;
             let Some(heard) = late.filter(|_| found.weak && without.len() < WITHOUT_MAX) else { return Some(found) };
             let Waiting { stamp, replied, .. } = self.stamps.get(found.place)?;
-            if replied.is_some_and(|at| at <= heard && !self.stands_behind(stamp, at)) {
-                return Some(found);
+            if let Some(replied) = replied.filter(|at| *at <= heard) {
+                // Whether what it was given is found in what ran before its reply and behind this group.
+                let given: SmallVec<[u64; 8]> = stamp.parts.iter().flat_map(Part::values).copied().collect();
+                if !self.behind.has(&given, &self.held, self.bounds.end_before(replied)) {
+                    return Some(found);
+                }
             }
             without.push(found.place);
         }
-    }
-
-    /// Whether what a script was given is found in what ran before its reply and behind the first group.
-    fn stands_behind(&self, script: &Stamp, replied: Micros) -> bool {
-        let given = |word: &u64| script.parts.iter().any(|p| p.values().contains(word));
-        let end = self.bounds.end_before(replied);
-        let behind = self.held.iter().take(BEHIND_MAX).take_while(|h| end.is_none_or(|end| h.group.end_offset <= end));
-        behind.into_iter().any(|h| h.words().iter().any(given))
     }
 
     /// When the next request behind the first group was answered, if that is known; else the end of time.

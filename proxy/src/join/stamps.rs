@@ -13,31 +13,36 @@
 //! Invariant: places are numbered in the order of arrival and never given twice, so that what still
 //! names the place of a stamp that has left finds nothing there.
 
-use std::collections::hash_map::Entry;
+use std::collections::hash_map;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
 use redtape_journal::Micros;
 use smallvec::SmallVec;
 
 use super::causes::{Fit, fit, is_exact, is_script, many_groups, replies_in_order};
+use super::lines::{Crowd, Entry, Line, Looks};
 use crate::tee::{Identity, Outcome, Part, Stamp};
 
 /// Stamps that may wait. A first full sync of half a minute at 30,000 writes a second fits.
 pub(super) const STAMPS_MAX: usize = 1 << 20;
 /// Stamps on one key that may have caused an effect and are compared.
-const CANDIDATES_MAX: usize = 256;
+pub(super) const CANDIDATES_MAX: usize = 256;
 /// Stamps on one key that are looked at.
 const SCANNED_MAX: usize = 4096;
 /// Stamps one behind the other that came after the effect: those behind them did so too. They stand in
 /// the order of arrival from several workers, which is nearly that of their times.
-const NEWER_MAX: usize = 64;
+pub(super) const NEWER_MAX: usize = 64;
+/// Kinds of stamps on one key that are remembered while its line is looked through.
+const LOOKS_MAX: usize = 8;
 /// Empty places that may stand beside twice the number of stamps.
 const EMPTY_MAX: usize = 1024;
 /// Room for so many is never given back.
 const ROOM_MIN: usize = 1 << 14;
 
-type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
+type Map<K, V> = HashMap<K, V, FixedState>;
 /// Database and key hash in one.
 type Slot = u64;
 /// Where commands without keys wait, and scripts. Hashes of keys are odd.
@@ -80,6 +85,11 @@ impl Match {
         rank(self) > rank(other)
     }
 
+    /// Who fits no better and is younger can't beat it, nor a script that did not declare the key.
+    fn stands(self, prefer_replied: bool) -> bool {
+        !self.spent && self.fit > Fit::Guess && (self.replied || !prefer_replied)
+    }
+
     /// Nothing younger can beat it.
     pub(super) fn is_certain(self) -> bool {
         !self.spent && self.fit == Fit::Exact && self.shape && self.replied
@@ -94,41 +104,6 @@ pub(super) struct Effects<'a> {
     pub(super) atomic: bool,
     /// It ran between these: a request that was forwarded later or answered earlier is not its cause.
     pub(super) ran: (Micros, Micros),
-}
-
-/// The stamps on one key, oldest first.
-#[derive(Debug)]
-enum Line {
-    /// It waits.
-    One(Place),
-    Many(Box<Crowd>),
-}
-
-/// `all` may hold stamps that have left, `live` counts the others.
-#[derive(Debug)]
-struct Crowd {
-    all: VecDeque<Place>,
-    live: usize,
-}
-
-impl Line {
-    fn add(&mut self, place: Place) {
-        match self {
-            Self::One(first) => *self = Self::Many(Box::new(Crowd { all: VecDeque::from([*first, place]), live: 2 })),
-            Self::Many(crowd) => {
-                crowd.all.push_back(place);
-                crowd.live += 1;
-            }
-        }
-    }
-
-    fn places(&self) -> impl Iterator<Item = Place> {
-        let (one, many) = match self {
-            Self::One(place) => (Some(*place), None),
-            Self::Many(crowd) => (None, Some(crowd.all.iter().copied())),
-        };
-        one.into_iter().chain(many.into_iter().flatten())
-    }
 }
 
 #[derive(Debug, Default)]
@@ -198,6 +173,8 @@ pub(super) struct Stamps {
     places: Places,
     by_id: Map<u64, Place>,
     by_key: Map<Slot, Line>,
+    /// Stamps of commands without keys.
+    keyless: usize,
     /// In the order of replies; stamps among them may have left.
     replied: VecDeque<(Micros, Place)>,
     pub(super) overflowed: u64,
@@ -230,6 +207,37 @@ fn part_slots(part: &Part, slots: &mut SmallVec<[Slot; 4]>) {
     }
 }
 
+/// Some command of it has no key.
+fn is_keyless(stamp: &Stamp) -> bool {
+    stamp.parts.iter().any(|p| p.keys().is_empty())
+}
+
+/// How a single command looks; `None` = all of its arguments are not known.
+#[inline]
+fn looks(part: &Part) -> Option<Looks> {
+    const STATE: FixedState = FixedState::with_seed(0x7265_6474_6170_6532);
+    (part.args_hash != 0).then(|| Looks(STATE.hash_one((part.name, part.args_hash))))
+}
+
+/// What the line of a stamp knows of it.
+fn entry(place: Place, waiting: &Waiting) -> Entry {
+    let Waiting { stamp, number, spent, .. } = waiting;
+    let single = match &stamp.parts[..] {
+        [part] if !stamp.transaction => Some(part),
+        _ => None,
+    };
+    let looks = single.and_then(looks);
+    let opaque = looks.is_none() || *spent || single.is_some_and(|part| is_script(part.name.name()));
+    let number = number.and_then(|n| single.and_then(|part| in_order(part, n)));
+    Entry { place, looks, opaque, at: stamp.at, number }
+}
+
+/// The reply of a command whose equals answer in the order in which they ran, so that it always grows.
+fn in_order(part: &Part, number: i64) -> Option<i64> {
+    let order = replies_in_order(part);
+    (order != 0).then(|| number.wrapping_mul(order))
+}
+
 impl Stamps {
     pub(super) fn len(&self) -> usize {
         self.places.len
@@ -246,18 +254,24 @@ impl Stamps {
             self.overflowed += u64::from(self.remove(oldest).is_some());
         }
         let (id, slots) = (stamp.id, slots(&stamp));
+        self.keyless += usize::from(is_keyless(&stamp));
         let place = self.places.add(Waiting { stamp, replied: None, number: None, spent: false });
         self.by_id.insert(id, place);
         self.enter(place, &slots);
     }
 
     fn enter(&mut self, place: Place, slots: &[Slot]) {
+        let places = &self.places;
+        let entry = |place| match places.get(place) {
+            Some(waiting) => entry(place, waiting),
+            None => Entry { place, looks: None, opaque: true, at: Micros(0), number: None },
+        };
         for slot in slots {
             match self.by_key.entry(*slot) {
-                Entry::Vacant(slot) => {
+                hash_map::Entry::Vacant(slot) => {
                     slot.insert(Line::One(place));
                 }
-                Entry::Occupied(mut line) => line.get_mut().add(place),
+                hash_map::Entry::Occupied(mut line) => line.get_mut().add(place, entry),
             }
         }
     }
@@ -273,11 +287,7 @@ impl Stamps {
         waiting.stamp.parts.iter_mut().for_each(|p| p.db = db);
         let after = slots(&waiting.stamp);
         for slot in &before {
-            if let Some(Line::Many(crowd)) = self.by_key.get_mut(slot) {
-                // It waits on, so that it would not be taken for one that has left.
-                crowd.all.retain(|p| *p != place);
-            }
-            self.leave(*slot);
+            self.leave(*slot, place);
         }
         self.enter(place, &after);
     }
@@ -290,6 +300,8 @@ impl Stamps {
             waiting.replied = Some(at);
             waiting.spent |= outcome == Outcome::Gone;
             waiting.number = if let Outcome::Number(n) = outcome { Some(n) } else { None };
+            let told = waiting.number.zip(waiting.stamp.parts.first());
+            let told = told.and_then(|(number, part)| in_order(part, number).zip(looks(part)));
             // Those who have left go from the front as fast as others come.
             for _ in 0..2 {
                 if self.replied.front().is_some_and(|(_, p)| self.places.get(*p).is_none()) {
@@ -297,6 +309,20 @@ impl Stamps {
                 }
             }
             self.replied.push_back((at, place));
+            if let Some((number, looks)) = told {
+                self.in_crowds(place, |crowd| crowd.answered(looks, place, number));
+            } else if outcome == Outcome::Gone {
+                self.in_crowds(place, |crowd| crowd.blur(place));
+            }
+        }
+    }
+
+    /// For the crowds in which it stands.
+    fn in_crowds(&mut self, place: Place, mut act: impl FnMut(&mut Crowd)) {
+        for slot in self.places.get(place).map(|w| slots(&w.stamp)).unwrap_or_default() {
+            if let Some(Line::Many(crowd)) = self.by_key.get_mut(&slot) {
+                act(crowd);
+            }
         }
     }
 
@@ -335,6 +361,7 @@ impl Stamps {
         if let Some(waiting) = self.places.get_mut(place) {
             if waiting.stamp.parts.iter().any(|p| many_groups(p.name.name())) {
                 waiting.spent = true;
+                self.in_crowds(place, |crowd| crowd.blur(place));
             } else {
                 self.remove(place);
             }
@@ -354,47 +381,39 @@ impl Stamps {
     fn remove(&mut self, place: Place) -> Option<Waiting> {
         let waiting = self.places.remove(place)?;
         self.by_id.remove(&waiting.stamp.id);
+        self.keyless -= usize::from(is_keyless(&waiting.stamp));
         for slot in slots(&waiting.stamp) {
-            self.leave(slot);
+            self.leave(slot, place);
         }
         Some(waiting)
     }
 
-    /// One who stood in this line has left.
-    fn leave(&mut self, slot: Slot) {
-        let Entry::Occupied(mut line) = self.by_key.entry(slot) else { return };
-        let Line::Many(crowd) = line.get_mut() else {
+    /// Who stood in this line has left.
+    fn leave(&mut self, slot: Slot, place: Place) {
+        if let hash_map::Entry::Occupied(mut line) = self.by_key.entry(slot)
+            && line.get_mut().leave(place)
+        {
             line.remove();
-            return;
-        };
-        crowd.live = crowd.live.saturating_sub(1);
-        if crowd.live == 0 {
-            line.remove();
-            return;
-        }
-        while crowd.all.front().is_some_and(|p| self.places.get(*p).is_none()) {
-            crowd.all.pop_front();
-        }
-        if crowd.all.len() > 2 * crowd.live + 32 {
-            crowd.all.retain(|p| self.places.get(*p).is_some());
         }
     }
 
-    /// What [`Self::best`] would find where there is nothing to weigh: the oldest request on the
-    /// effect's only key is the same command with the same arguments, it has its reply, and equal ones
-    /// behind it can't have come first. Nearly all effects are of this kind.
+    /// What [`Self::best`] would find where there is nothing to weigh: a request on the effect's only key is the same
+    /// command with the same arguments, it has its reply, and among its equals it came first. Nearly all effects are of
+    /// this kind, so their requests are found without looking at others.
     #[inline]
     pub(super) fn certain(&self, effect: &Part, (after, before): (Micros, Micros)) -> Option<Match> {
         let [key] = effect.keys() else { return None };
         let line = self.by_key.get(&slot(effect.db, *key))?;
-        let place = line.places().find(|p| self.places.get(*p).is_some())?;
+        let place = match line {
+            Line::One(place) => *place,
+            Line::Many(crowd) => crowd.first(looks(effect)?, replies_in_order(effect) != 0, before)?,
+        };
         let waiting = self.places.get(place)?;
         let [part] = &waiting.stamp.parts[..] else { return None };
         let in_time = waiting.stamp.at <= before && waiting.replied? >= after;
         let plain = !waiting.stamp.transaction && !waiting.spent;
         let same = is_exact(part, effect) && part.db == effect.db && part.keys().contains(key);
-        let first = matches!(line, Line::One(_)) || replies_in_order(part) == 0;
-        (in_time && plain && same && first && !is_script(part.name.name())).then_some(Match {
+        (in_time && plain && same && !is_script(part.name.name())).then_some(Match {
             place,
             fit: Fit::Exact,
             shape: true,
@@ -413,6 +432,18 @@ impl Stamps {
         without: &[Place],
         known: impl Fn(&[u8]) -> bool,
     ) -> Option<Match> {
+        self.search(effects, prefer_replied, without, known, true)
+    }
+
+    /// `hurry`: who can't be beaten is not compared with the rest.
+    fn search(
+        &self,
+        effects: &Effects<'_>,
+        prefer_replied: bool,
+        without: &[Place],
+        known: impl Fn(&[u8]) -> bool,
+        hurry: bool,
+    ) -> Option<Match> {
         let effect = effects.part;
         let mut found: Option<Match> = None;
         let mut twins: SmallVec<[(Option<i64>, Match); 4]> = SmallVec::new();
@@ -422,11 +453,41 @@ impl Stamps {
         if slots.first() != Some(&NO_KEY) {
             slots.push(NO_KEY);
         }
+        // Where no script waits, nor anything that has to be looked at, nor the same command with the same arguments, who
+        // fits as well as any can is not beaten by who comes behind.
+        let best_fit = if effect.values().is_empty() { Fit::Possible } else { Fit::Value };
+        let single = slots.len() == 2;
+        let alone = hurry && single && !self.by_key.contains_key(&NO_KEY);
         for slot in slots {
+            let sure = alone
+                && self.by_key.get(&slot).is_some_and(|line| match line {
+                    Line::One(_) => false,
+                    Line::Many(crowd) => crowd.has_none_like(looks(effect)),
+                });
+            if hurry && single && slot == NO_KEY && self.keyless == 0 && found.is_some_and(|m| m.stands(prefer_replied))
+            {
+                // There are only scripts that declared other keys, or were looked at already.
+                break;
+            }
             let places = self.by_key.get(&slot).map(Line::places).into_iter().flatten();
-            let live = places.filter(|p| !without.contains(p)).filter_map(|p| Some((p, self.places.get(p)?)));
+            let live = places.filter(|(p, _)| !without.contains(p));
             let (mut fitting, mut newer) = (0, 0);
-            for (place, waiting) in live.take(SCANNED_MAX) {
+            let mut looked_at: SmallVec<[(Looks, bool); 8]> = SmallVec::new();
+            for (place, looks) in live.take(SCANNED_MAX) {
+                if hurry
+                    && let Some(looks) = looks
+                    && let Some((_, fits)) = looked_at.iter().find(|(l, _)| *l == looks)
+                {
+                    // One that is older fits as well, or as little.
+                    fitting += usize::from(*fits);
+                    if fitting > CANDIDATES_MAX {
+                        break;
+                    }
+                    continue;
+                }
+                let Some(waiting) = self.places.get(place) else { continue };
+                #[cfg(test)]
+                LOOKED_AT.set(LOOKED_AT.get() + COMPARED);
                 let (after, before) = effects.ran;
                 if waiting.stamp.at > before {
                     newer += 1;
@@ -456,7 +517,14 @@ impl Stamps {
                     (words > 0 || (p.values().is_empty() && !matches!(effect.name.name(), b"del" | b"unlink")))
                         .then_some(Fit::Guess)
                 });
-                let Some(fit) = fits.max() else { continue };
+                let Some(fit) = fits.max() else {
+                    if let Some(looks) = looks
+                        && looked_at.len() < LOOKS_MAX
+                    {
+                        looked_at.push((looks, false));
+                    }
+                    continue;
+                };
                 // Who can't be the cause (a crowd that is blocked on the key), or is gone, does not count.
                 fitting += usize::from(!waiting.spent);
                 if fitting > CANDIDATES_MAX {
@@ -470,6 +538,16 @@ impl Stamps {
                     Match { place, fit, shape, words, weak, replied: waiting.replied.is_some(), spent: waiting.spent };
                 if found.is_none_or(|f| candidate.beats(f, prefer_replied)) {
                     found = Some(candidate);
+                }
+                if sure && fit >= best_fit && candidate.stands(prefer_replied) {
+                    return Some(candidate);
+                }
+                if fit < Fit::Exact
+                    && candidate.stands(prefer_replied)
+                    && let Some(looks) = looks
+                    && looked_at.len() < LOOKS_MAX
+                {
+                    looked_at.push((looks, true));
                 }
                 if fit == Fit::Exact && shape && !waiting.spent {
                     let order = replies_in_order(&waiting.stamp.parts[0]);
@@ -493,6 +571,19 @@ impl Stamps {
         found
     }
 }
+
+#[cfg(test)]
+thread_local! {
+    /// How many stamps were looked at.
+    pub(super) static LOOKED_AT: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+/// Comparing a stamp takes so many times as long as passing its entry in a line.
+#[cfg(test)]
+const COMPARED: u64 = 16;
+
+#[cfg(test)]
+#[path = "shortcut_tests.rs"]
+mod shortcut_tests;
 
 #[cfg(test)]
 mod tests {
@@ -520,8 +611,7 @@ mod tests {
         let Some(Line::Many(crowd)) = stamps.by_key.get(&slot(0, hash_arg(&7u64.to_le_bytes()))) else {
             panic!("no line")
         };
-        assert_eq!(crowd.live, 1);
-        assert!(crowd.all.len() < 100, "{} places for one stamp", crowd.all.len());
+        assert!(crowd.room() < 100, "{} places for one stamp", crowd.room());
         for id in 50_000..100_000 {
             stamps.add(stamp(id, id));
             stamps.reply(id, Micros(1), Outcome::NoEffect);
@@ -560,11 +650,11 @@ mod tests {
         stamps.correct(1, Arc::new(Identity::default()), 4);
         let key = hash_arg(&7u64.to_le_bytes());
         let places = |stamps: &Stamps, db| -> Vec<Place> {
-            stamps.by_key.get(&slot(db, key)).map(|l| l.places().collect()).unwrap_or_default()
+            stamps.by_key.get(&slot(db, key)).map(|l| l.places().map(|(p, _)| p).collect()).unwrap_or_default()
         };
         assert_eq!((places(&stamps, 0), places(&stamps, 4)), (vec![0, 2], vec![1]));
         stamps.correct(1, Arc::new(Identity::default()), 0);
-        assert_eq!((places(&stamps, 0), places(&stamps, 4)), (vec![0, 2, 1], vec![]));
+        assert_eq!((places(&stamps, 0), places(&stamps, 4)), (vec![0, 1, 2], vec![]));
         (0..3).for_each(|id| stamps.reply(id, Micros(1), Outcome::NoEffect));
         assert_eq!((stamps.len(), stamps.by_key.len()), (0, 0));
     }

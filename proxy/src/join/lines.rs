@@ -1,0 +1,254 @@
+//! The stamps on one key, in the order in which they came: a *line*. Pure.
+//!
+//! A key may be hot: thousands of requests wait on one counter or queue, and each effect on it asks who of them was the
+//! cause. So those that look alike are found together, without passing the others.
+//!
+//! ```text
+//! all:    [ INCR n, EXPIRE n 60, a transaction, INCR n, … ]        by place
+//! alike:  INCR n ─► [first, fourth, …]   EXPIRE n 60 ─► second     by place, each
+//! ```
+//!
+//! Invariants of a crowd: `all` and each list in `alike` are ordered by place. Who has left stays in `all` until many have,
+//! and nowhere else; `live` and `opaque` don't count him.
+
+use std::collections::{HashMap, VecDeque, hash_map};
+
+use redtape_journal::Micros;
+
+use super::stamps::{CANDIDATES_MAX, NEWER_MAX, Place};
+
+/// The command and its arguments in one number: equal ones have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Looks(pub(super) u64);
+
+/// A stamp, as far as its line knows it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry {
+    pub(super) place: Place,
+    /// `None` = like nobody else: several commands, or one of which not all is known.
+    pub(super) looks: Option<Looks>,
+    /// What it may cause is not told by its looks: a transaction, a script, one that may have had its effect already.
+    pub(super) opaque: bool,
+    /// When it was forwarded.
+    pub(super) at: Micros,
+    /// Its reply, where equal ones answer in the order in which they ran: made so that it always grows.
+    pub(super) number: Option<i64>,
+}
+
+/// The stamps on one key, oldest first. Most keys have one.
+#[derive(Debug)]
+pub(super) enum Line {
+    One(Place),
+    Many(Box<Crowd>),
+}
+
+impl Line {
+    /// Another one comes; `entry` tells of one by its place.
+    pub(super) fn add(&mut self, place: Place, entry: impl Fn(Place) -> Entry) {
+        if let Self::One(first) = *self {
+            let mut crowd = Crowd::default();
+            crowd.add(entry(first));
+            *self = Self::Many(Box::new(crowd));
+        }
+        if let Self::Many(crowd) = self {
+            crowd.add(entry(place));
+        }
+    }
+
+    /// One has left. True = nobody is there any more.
+    pub(super) fn leave(&mut self, place: Place) -> bool {
+        match self {
+            Self::One(_) => true,
+            Self::Many(crowd) => {
+                crowd.leave(place);
+                crowd.live == 0
+            }
+        }
+    }
+
+    /// Who stands here, oldest first, and how they look, where several do.
+    pub(super) fn places(&self) -> impl Iterator<Item = (Place, Option<Looks>)> {
+        let (one, many) = match self {
+            Self::One(place) => (Some((*place, None)), None),
+            Self::Many(crowd) => (None, Some(crowd.all.iter().filter(|s| !s.has_left).map(|s| (s.place, s.looks)))),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+}
+
+/// Who stands in a line, and by what he is found again.
+#[derive(Debug)]
+struct Standing {
+    place: Place,
+    looks: Option<Looks>,
+    opaque: bool,
+    has_left: bool,
+}
+
+impl Standing {
+    /// Under which it is found in `alike`.
+    fn plain(&self) -> Option<Looks> {
+        self.looks.filter(|_| !self.opaque)
+    }
+}
+
+/// Those that look alike, oldest first. Most look like nobody else.
+#[derive(Debug)]
+enum Alike {
+    One(Entry),
+    Many(VecDeque<Entry>),
+}
+
+impl Alike {
+    fn add(&mut self, entry: Entry) {
+        if let Self::One(first) = *self {
+            *self = Self::Many(VecDeque::from([first]));
+        }
+        if let Self::Many(all) = self {
+            insert(all, entry, |e| e.place);
+        }
+    }
+
+    /// True = nobody is left.
+    fn leave(&mut self, place: Place) -> bool {
+        let Self::Many(all) = self else { return true };
+        if let Ok(at) = all.binary_search_by_key(&place, |e| e.place) {
+            all.remove(at);
+        }
+        all.is_empty()
+    }
+
+    fn get(&mut self, place: Place) -> Option<&mut Entry> {
+        match self {
+            Self::One(entry) => Some(entry).filter(|e| e.place == place),
+            Self::Many(all) => all.binary_search_by_key(&place, |e| e.place).ok().and_then(|at| all.get_mut(at)),
+        }
+    }
+}
+
+/// Keeps the order of places: nearly all come last, but a stamp that was corrected is older than those before it.
+fn insert<T>(all: &mut VecDeque<T>, new: T, place: impl Fn(&T) -> Place) {
+    if all.back().is_none_or(|last| place(last) < place(&new)) {
+        return all.push_back(new);
+    }
+    let at = all.partition_point(|e| place(e) < place(&new));
+    match all.get_mut(at) {
+        // It was here before.
+        Some(same) if place(same) == place(&new) => *same = new,
+        _ => all.insert(at, new),
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Crowd {
+    all: VecDeque<Standing>,
+    live: usize,
+    alike: HashMap<Looks, Alike, foldhash::fast::FixedState>,
+    opaque: usize,
+}
+
+impl Crowd {
+    fn add(&mut self, entry: Entry) {
+        let standing = Standing { place: entry.place, looks: entry.looks, opaque: entry.opaque, has_left: false };
+        let plain = standing.plain();
+        self.live += 1;
+        insert(&mut self.all, standing, |s| s.place);
+        match plain.map(|looks| self.alike.entry(looks)) {
+            None => self.opaque += 1,
+            Some(hash_map::Entry::Vacant(alike)) => drop(alike.insert(Alike::One(entry))),
+            Some(hash_map::Entry::Occupied(mut alike)) => alike.get_mut().add(entry),
+        }
+    }
+
+    fn find(&mut self, place: Place) -> Option<&mut Standing> {
+        let at = self.all.binary_search_by_key(&place, |s| s.place).ok()?;
+        self.all.get_mut(at).filter(|s| !s.has_left)
+    }
+
+    fn leave(&mut self, place: Place) {
+        let Some(standing) = self.find(place) else { return };
+        standing.has_left = true;
+        match standing.plain() {
+            Some(looks) => self.no_more_alike(looks, place),
+            None => self.opaque -= 1,
+        }
+        self.live -= 1;
+        while self.all.front().is_some_and(|s| s.has_left) {
+            self.all.pop_front();
+        }
+        if self.all.len() > 2 * self.live + 32 {
+            self.all.retain(|s| !s.has_left);
+        }
+    }
+
+    fn no_more_alike(&mut self, looks: Looks, place: Place) {
+        if let hash_map::Entry::Occupied(mut alike) = self.alike.entry(looks)
+            && alike.get_mut().leave(place)
+        {
+            alike.remove();
+        }
+    }
+
+    /// Its reply was this number.
+    pub(super) fn answered(&mut self, looks: Looks, place: Place, number: i64) {
+        if let Some(entry) = self.alike.get_mut(&looks).and_then(|alike| alike.get(place)) {
+            entry.number = Some(number);
+        }
+    }
+
+    /// It has to be looked at from now on.
+    pub(super) fn blur(&mut self, place: Place) {
+        let Some(standing) = self.find(place) else { return };
+        if let Some(looks) = standing.plain() {
+            standing.opaque = true;
+            self.opaque += 1;
+            self.no_more_alike(looks, place);
+        }
+    }
+
+    /// Nobody here looks like this, or has to be looked at.
+    pub(super) fn has_none_like(&self, looks: Option<Looks>) -> bool {
+        self.opaque == 0 && looks.is_some_and(|looks| !self.alike.contains_key(&looks))
+    }
+
+    /// Who of those that look like this ran first, forwarded not after `before`: the oldest, or (`numbered`) the one
+    /// with the smallest number, if all that may be it have one.
+    pub(super) fn first(&self, looks: Looks, numbered: bool, before: Micros) -> Option<Place> {
+        let alike = match self.alike.get(&looks)? {
+            Alike::One(entry) => return (entry.at <= before).then_some(entry.place),
+            Alike::Many(alike) => alike,
+        };
+        let (mut first, mut seen, mut newer) = (None::<(i64, Place)>, 0, 0);
+        for entry in alike {
+            #[cfg(test)]
+            super::stamps::LOOKED_AT.set(super::stamps::LOOKED_AT.get() + 1);
+            if entry.at > before {
+                newer += 1;
+                if newer > NEWER_MAX {
+                    break;
+                }
+                continue;
+            }
+            if !numbered {
+                return Some(entry.place);
+            }
+            newer = 0;
+            let number = entry.number?;
+            if first.is_none_or(|(least, _)| number < least) {
+                first = Some((number, entry.place));
+            }
+            seen += 1;
+            if seen == CANDIDATES_MAX {
+                break;
+            }
+        }
+        first.map(|(_, place)| place)
+    }
+
+    /// Room that is taken, also by those who have left.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.all.len()
+    }
+}
