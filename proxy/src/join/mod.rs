@@ -19,7 +19,6 @@
 mod behind;
 mod bounds;
 mod causes;
-mod lines;
 mod origins;
 mod stamps;
 #[cfg(test)]

@@ -4,7 +4,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use redtape_wire::command::CommandTable;
 
+use super::search::{CANDIDATES_MAX, Search};
 use super::*;
+use crate::join::causes::Fit;
 use crate::tee::{describe, hash_arg};
 
 const REQUESTS: [&str; 26] = [
@@ -73,6 +75,12 @@ fn somebody(rng: &mut StdRng, waiting: &mut Vec<u64>) -> Option<u64> {
     Some(waiting.remove(n))
 }
 
+fn at_leisure(stamps: &Stamps, effects: &Effects<'_>, prefer_replied: bool) -> Option<Match> {
+    let known = |_: &[u8]| true;
+    Search { stamps, effects, prefer_replied, without: &[], known, hurry: false, found: None, twins: SmallVec::new() }
+        .run()
+}
+
 #[test]
 fn who_is_found_in_a_hurry_is_who_would_be_found_at_leisure() {
     let table = CommandTable::builtin();
@@ -116,8 +124,8 @@ fn who_is_found_in_a_hurry_is_who_would_be_found_at_leisure() {
             let effects = Effects { part: &effect, words: &|| words, atomic: rng.random_bool(0.1), ran };
             let mut place = None;
             for late in [false, true] {
-                let all = stamps.search(&effects, late, &[], |_| true, false);
-                assert_eq!(stamps.search(&effects, late, &[], |_| true, true), all, "seed {seed}, {effect:?}, {ran:?}");
+                let all = at_leisure(&stamps, &effects, late);
+                assert_eq!(stamps.best(&effects, late, &[], |_| true), all, "seed {seed}, {effect:?}, {ran:?}");
                 hurried += usize::from(all.is_some());
                 if let Some(found) = stamps.certain(&effect, ran).filter(|_| !effects.atomic) {
                     let all = all.map(|all| (all.place, all.fit, all.replied));
@@ -151,6 +159,8 @@ fn a_hot_key_costs_no_more_than_any() {
         (["INCR a", "EXPIRE a 9"], ["INCR a", "PEXPIREAT a 5"]),
         (["RPUSH a #", "LPOP a"], ["RPUSH a #", "LPOP a"]),
         (["INCRBYFLOAT a 1.5"; 2], ["SET a 3"; 2]),
+        (["SPOP a"; 2], ["SREM a m#"; 2]),
+        (["XREADGROUP GROUP g c STREAMS a >"; 2], ["XCLAIM a g c 0 1-# TIME 5"; 2]),
         (["EVAL s 1 a 7"; 2], ["INCR a"; 2]),
         (["EVAL s 1 a#"; 2], ["INCR a#"; 2]),
     ] {

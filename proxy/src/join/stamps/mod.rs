@@ -13,8 +13,11 @@
 //! Invariant: places are numbered in the order of arrival and never given twice, so that what still
 //! names the place of a stamp that has left finds nothing there.
 
-use std::collections::hash_map;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod lines;
+mod places;
+mod search;
+
+use std::collections::{HashMap, VecDeque, hash_map};
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
@@ -22,23 +25,14 @@ use foldhash::fast::FixedState;
 use redtape_journal::Micros;
 use smallvec::SmallVec;
 
-use super::causes::{Fit, fit, is_exact, is_script, many_groups, replies_in_order};
-use super::lines::{Crowd, Entry, Line, Looks};
+use self::lines::{Crowd, Entry, Line, Looks};
+use self::places::Places;
+pub(super) use self::search::{Effects, Match};
+use super::causes::{is_script, many_groups, replies_in_order};
 use crate::tee::{Identity, Outcome, Part, Stamp};
 
 /// Stamps that may wait. A first full sync of half a minute at 30,000 writes a second fits.
 pub(super) const STAMPS_MAX: usize = 1 << 20;
-/// Stamps on one key that may have caused an effect and are compared.
-pub(super) const CANDIDATES_MAX: usize = 256;
-/// Stamps on one key that are looked at.
-const SCANNED_MAX: usize = 4096;
-/// Stamps one behind the other that came after the effect: those behind them did so too. They stand in
-/// the order of arrival from several workers, which is nearly that of their times.
-pub(super) const NEWER_MAX: usize = 64;
-/// Kinds of stamps on one key that are remembered while its line is looked through.
-const LOOKS_MAX: usize = 8;
-/// Empty places that may stand beside twice the number of stamps.
-const EMPTY_MAX: usize = 1024;
 /// Room for so many is never given back.
 const ROOM_MIN: usize = 1 << 14;
 
@@ -59,113 +53,6 @@ pub(super) struct Waiting {
     number: Option<i64>,
     /// It already explained a group and may explain more, or its client is gone: others come first.
     pub(super) spent: bool,
-}
-
-/// The best explanation of a group.
-#[allow(clippy::struct_excessive_bools)] // Independent marks, compared one after the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Match {
-    pub(super) place: Place,
-    fit: Fit,
-    /// A transaction for an atomic group, a single command for another.
-    shape: bool,
-    /// Arguments of a script that are found in the group.
-    words: usize,
-    /// A script that was given arguments, none of which is in the group.
-    pub(super) weak: bool,
-    pub(super) replied: bool,
-    spent: bool,
-}
-
-impl Match {
-    /// Fresh before spent, then the better fit, then (if asked for) who has its reply; the first
-    /// of equals, which is the oldest, stands.
-    pub(super) fn beats(self, other: Self, prefer_replied: bool) -> bool {
-        let rank = |m: Self| (!m.spent, m.fit, m.shape, m.words, prefer_replied && m.replied);
-        rank(self) > rank(other)
-    }
-
-    /// Who fits no better and is younger can't beat it, nor a script that did not declare the key.
-    fn stands(self, prefer_replied: bool) -> bool {
-        !self.spent && self.fit > Fit::Guess && (self.replied || !prefer_replied)
-    }
-
-    /// Nothing younger can beat it.
-    pub(super) fn is_certain(self) -> bool {
-        !self.spent && self.fit == Fit::Exact && self.shape && self.replied
-    }
-}
-
-/// One effect of a group, and (asked for only where a script may be the cause) the group's words.
-pub(super) struct Effects<'a> {
-    pub(super) part: &'a Part,
-    pub(super) words: &'a dyn Fn() -> &'a [u64],
-    /// The group stood between MULTI and EXEC.
-    pub(super) atomic: bool,
-    /// It ran between these: a request that was forwarded later or answered earlier is not its cause.
-    pub(super) ran: (Micros, Micros),
-}
-
-#[derive(Debug, Default)]
-struct Places {
-    /// The number of the first of `recent`.
-    first: Place,
-    recent: VecDeque<Option<Waiting>>,
-    /// Stamps that stayed while nearly all round them left, so that they keep no room for those.
-    staying: BTreeMap<Place, Waiting>,
-    len: usize,
-}
-
-impl Places {
-    fn add(&mut self, waiting: Waiting) -> Place {
-        while let Some(front) = self.recent.front()
-            && (front.is_none() || self.recent.len() > 2 * self.len + EMPTY_MAX)
-        {
-            if let Some(Some(stays)) = self.recent.pop_front() {
-                self.staying.insert(self.first, stays);
-            }
-            self.first += 1;
-        }
-        self.recent.push_back(Some(waiting));
-        self.len += 1;
-        self.first + self.recent.len() as u64 - 1
-    }
-
-    #[inline]
-    fn get(&self, place: Place) -> Option<&Waiting> {
-        match place.checked_sub(self.first) {
-            Some(at) => self.recent.get(at as usize)?.as_ref(),
-            None => self.staying.get(&place),
-        }
-    }
-
-    #[inline]
-    fn get_mut(&mut self, place: Place) -> Option<&mut Waiting> {
-        match place.checked_sub(self.first) {
-            Some(at) => self.recent.get_mut(at as usize)?.as_mut(),
-            None => self.staying.get_mut(&place),
-        }
-    }
-
-    #[inline]
-    fn remove(&mut self, place: Place) -> Option<Waiting> {
-        let waiting = match place.checked_sub(self.first) {
-            Some(at) => self.recent.get_mut(at as usize)?.take(),
-            None => self.staying.remove(&place),
-        };
-        self.len -= usize::from(waiting.is_some());
-        waiting
-    }
-
-    fn oldest(&self) -> Option<Place> {
-        let staying = self.staying.first_key_value().map(|(place, _)| *place);
-        staying.or_else(|| self.recent.iter().position(Option::is_some).map(|at| self.first + at as u64))
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (Place, &Waiting)> {
-        let recent = (self.first..).zip(&self.recent).filter_map(|(place, w)| Some((place, w.as_ref()?)));
-        self.staying.iter().map(|(place, w)| (*place, w)).chain(recent)
-    }
 }
 
 #[derive(Debug, Default)]
@@ -227,9 +114,9 @@ fn entry(place: Place, waiting: &Waiting) -> Entry {
         _ => None,
     };
     let looks = single.and_then(looks);
-    let opaque = looks.is_none() || *spent || single.is_some_and(|part| is_script(part.name.name()));
+    let opaque = looks.is_none() || single.is_some_and(|part| is_script(part.name.name()));
     let number = number.and_then(|n| single.and_then(|part| in_order(part, n)));
-    Entry { place, looks, opaque, at: stamp.at, number }
+    Entry { place, looks, opaque, spent: *spent, at: stamp.at, number }
 }
 
 /// The reply of a command whose equals answer in the order in which they ran, so that it always grows.
@@ -264,7 +151,7 @@ impl Stamps {
         let places = &self.places;
         let entry = |place| match places.get(place) {
             Some(waiting) => entry(place, waiting),
-            None => Entry { place, looks: None, opaque: true, at: Micros(0), number: None },
+            None => Entry { place, looks: None, opaque: true, spent: false, at: Micros(0), number: None },
         };
         for slot in slots {
             match self.by_key.entry(*slot) {
@@ -312,7 +199,7 @@ impl Stamps {
             if let Some((number, looks)) = told {
                 self.in_crowds(place, |crowd| crowd.answered(looks, place, number));
             } else if outcome == Outcome::Gone {
-                self.in_crowds(place, |crowd| crowd.blur(place));
+                self.in_crowds(place, |crowd| crowd.spend(place));
             }
         }
     }
@@ -361,7 +248,7 @@ impl Stamps {
         if let Some(waiting) = self.places.get_mut(place) {
             if waiting.stamp.parts.iter().any(|p| many_groups(p.name.name())) {
                 waiting.spent = true;
-                self.in_crowds(place, |crowd| crowd.blur(place));
+                self.in_crowds(place, |crowd| crowd.spend(place));
             } else {
                 self.remove(place);
             }
@@ -396,199 +283,25 @@ impl Stamps {
             line.remove();
         }
     }
-
-    /// What [`Self::best`] would find where there is nothing to weigh: a request on the effect's only key is the same
-    /// command with the same arguments, it has its reply, and among its equals it came first. Nearly all effects are of
-    /// this kind, so their requests are found without looking at others.
-    #[inline]
-    pub(super) fn certain(&self, effect: &Part, (after, before): (Micros, Micros)) -> Option<Match> {
-        let [key] = effect.keys() else { return None };
-        let line = self.by_key.get(&slot(effect.db, *key))?;
-        let place = match line {
-            Line::One(place) => *place,
-            Line::Many(crowd) => crowd.first(looks(effect)?, replies_in_order(effect) != 0, before)?,
-        };
-        let waiting = self.places.get(place)?;
-        let [part] = &waiting.stamp.parts[..] else { return None };
-        let in_time = waiting.stamp.at <= before && waiting.replied? >= after;
-        let plain = !waiting.stamp.transaction && !waiting.spent;
-        let same = is_exact(part, effect) && part.db == effect.db && part.keys().contains(key);
-        (in_time && plain && same && !is_script(part.name.name())).then_some(Match {
-            place,
-            fit: Fit::Exact,
-            shape: true,
-            words: 0,
-            weak: false,
-            replied: true,
-            spent: false,
-        })
-    }
-
-    /// The best explanation of an effect; see [`Match::beats`].
-    pub(super) fn best(
-        &self,
-        effects: &Effects<'_>,
-        prefer_replied: bool,
-        without: &[Place],
-        known: impl Fn(&[u8]) -> bool,
-    ) -> Option<Match> {
-        self.search(effects, prefer_replied, without, known, true)
-    }
-
-    /// `hurry`: who can't be beaten is not compared with the rest.
-    fn search(
-        &self,
-        effects: &Effects<'_>,
-        prefer_replied: bool,
-        without: &[Place],
-        known: impl Fn(&[u8]) -> bool,
-        hurry: bool,
-    ) -> Option<Match> {
-        let effect = effects.part;
-        let mut found: Option<Match> = None;
-        let mut twins: SmallVec<[(Option<i64>, Match); 4]> = SmallVec::new();
-        let mut slots = SmallVec::new();
-        part_slots(effect, &mut slots);
-        // Scripts may touch keys that they did not declare: they also wait in the slot without key.
-        if slots.first() != Some(&NO_KEY) {
-            slots.push(NO_KEY);
-        }
-        // Where no script waits, nor anything that has to be looked at, nor the same command with the same arguments, who
-        // fits as well as any can is not beaten by who comes behind.
-        let best_fit = if effect.values().is_empty() { Fit::Possible } else { Fit::Value };
-        let single = slots.len() == 2;
-        let alone = hurry && single && !self.by_key.contains_key(&NO_KEY);
-        for slot in slots {
-            let sure = alone
-                && self.by_key.get(&slot).is_some_and(|line| match line {
-                    Line::One(_) => false,
-                    Line::Many(crowd) => crowd.has_none_like(looks(effect)),
-                });
-            if hurry && single && slot == NO_KEY && self.keyless == 0 && found.is_some_and(|m| m.stands(prefer_replied))
-            {
-                // There are only scripts that declared other keys, or were looked at already.
-                break;
-            }
-            let places = self.by_key.get(&slot).map(Line::places).into_iter().flatten();
-            let live = places.filter(|(p, _)| !without.contains(p));
-            let (mut fitting, mut newer) = (0, 0);
-            let mut looked_at: SmallVec<[(Looks, bool); 8]> = SmallVec::new();
-            for (place, looks) in live.take(SCANNED_MAX) {
-                if hurry
-                    && let Some(looks) = looks
-                    && let Some((_, fits)) = looked_at.iter().find(|(l, _)| *l == looks)
-                {
-                    // One that is older fits as well, or as little.
-                    fitting += usize::from(*fits);
-                    if fitting > CANDIDATES_MAX {
-                        break;
-                    }
-                    continue;
-                }
-                let Some(waiting) = self.places.get(place) else { continue };
-                #[cfg(test)]
-                LOOKED_AT.set(LOOKED_AT.get() + COMPARED);
-                let (after, before) = effects.ran;
-                if waiting.stamp.at > before {
-                    newer += 1;
-                    if newer > NEWER_MAX {
-                        break;
-                    }
-                    continue;
-                }
-                newer = 0;
-                if waiting.replied.is_some_and(|at| at < after) {
-                    continue;
-                }
-                let mut words = 0;
-                let fits = waiting.stamp.parts.iter().filter_map(|p| {
-                    let (name, keys) = (p.name.name(), p.keys());
-                    let declared =
-                        keys.is_empty() || (p.db == effect.db && keys.iter().any(|k| effect.keys().contains(k)));
-                    if !is_script(name) {
-                        return if declared { fit(p, effect, || known(name)) } else { None };
-                    }
-                    let group = (effects.words)();
-                    words = p.values().iter().filter(|v| group.contains(v)).count();
-                    if p.name == effect.name || declared {
-                        return if words > 0 { Some(Fit::Value) } else { fit(p, effect, || true) };
-                    }
-                    // A script that did not declare this key, but wrote what it was given.
-                    (words > 0 || (p.values().is_empty() && !matches!(effect.name.name(), b"del" | b"unlink")))
-                        .then_some(Fit::Guess)
-                });
-                let Some(fit) = fits.max() else {
-                    if let Some(looks) = looks
-                        && looked_at.len() < LOOKS_MAX
-                    {
-                        looked_at.push((looks, false));
-                    }
-                    continue;
-                };
-                // Who can't be the cause (a crowd that is blocked on the key), or is gone, does not count.
-                fitting += usize::from(!waiting.spent);
-                if fitting > CANDIDATES_MAX {
-                    break;
-                }
-                let weak = fit < Fit::Exact
-                    && words == 0
-                    && waiting.stamp.parts.iter().any(|p| is_script(p.name.name()) && !p.values().is_empty());
-                let shape = waiting.stamp.transaction == effects.atomic;
-                let candidate =
-                    Match { place, fit, shape, words, weak, replied: waiting.replied.is_some(), spent: waiting.spent };
-                if found.is_none_or(|f| candidate.beats(f, prefer_replied)) {
-                    found = Some(candidate);
-                }
-                if sure && fit >= best_fit && candidate.stands(prefer_replied) {
-                    return Some(candidate);
-                }
-                if fit < Fit::Exact
-                    && candidate.stands(prefer_replied)
-                    && let Some(looks) = looks
-                    && looked_at.len() < LOOKS_MAX
-                {
-                    looked_at.push((looks, true));
-                }
-                if fit == Fit::Exact && shape && !waiting.spent {
-                    let order = replies_in_order(&waiting.stamp.parts[0]);
-                    if order == 0 || waiting.stamp.transaction {
-                        if candidate.replied || !prefer_replied {
-                            // In the order of age: nothing behind can be better.
-                            return Some(candidate);
-                        }
-                    } else {
-                        twins.push((waiting.number.map(|n| n * order), candidate));
-                    }
-                }
-            }
-        }
-        if twins.len() > 1 {
-            let unclear = twins.iter().any(|(number, _)| number.is_none());
-            let first = twins.iter().min_by_key(|(number, _)| number.unwrap_or(i64::MAX)).map(|(_, m)| *m);
-            // Until all have their replies, the group waits.
-            return first.map(|m| Match { replied: m.replied && !unclear, ..m });
-        }
-        found
-    }
 }
 
 #[cfg(test)]
 thread_local! {
     /// How many stamps were looked at.
-    pub(super) static LOOKED_AT: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+    static LOOKED_AT: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 /// Comparing a stamp takes so many times as long as passing its entry in a line.
 #[cfg(test)]
 const COMPARED: u64 = 16;
 
 #[cfg(test)]
-#[path = "shortcut_tests.rs"]
 mod shortcut_tests;
 
 #[cfg(test)]
 mod tests {
     use redtape_wire::command::CommandTable;
 
+    use super::places::EMPTY_MAX;
     use super::*;
     use crate::tee::{describe, hash_arg};
 

@@ -8,14 +8,18 @@
 //! alike:  INCR n ─► [first, fourth, …]   EXPIRE n 60 ─► second     by place, each
 //! ```
 //!
-//! Invariants of a crowd: `all` and each list in `alike` are ordered by place. Who has left stays in `all` until many have,
-//! and nowhere else; `live` and `opaque` don't count him.
+//! Those who are *spent* (they had an effect already and may have more, or their client is gone) stand apart: the others come
+//! first, and of them there may be many more.
+//!
+//! Invariants of a crowd: `all` and each list in `alike` are ordered by place. Who has left or is spent stays in `all` until
+//! many have; `live` and `opaque` don't count him.
 
-use std::collections::{HashMap, VecDeque, hash_map};
+use std::collections::{BTreeSet, HashMap, VecDeque, hash_map};
 
 use redtape_journal::Micros;
 
-use super::stamps::{CANDIDATES_MAX, NEWER_MAX, Place};
+use super::Place;
+use super::search::{CANDIDATES_MAX, NEWER_MAX};
 
 /// The command and its arguments in one number: equal ones have the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,8 +31,9 @@ pub(super) struct Entry {
     pub(super) place: Place,
     /// `None` = like nobody else: several commands, or one of which not all is known.
     pub(super) looks: Option<Looks>,
-    /// What it may cause is not told by its looks: a transaction, a script, one that may have had its effect already.
+    /// What it may cause is not told by its looks: a transaction, a script.
     pub(super) opaque: bool,
+    pub(super) spent: bool,
     /// When it was forwarded.
     pub(super) at: Micros,
     /// Its reply, where equal ones answer in the order in which they ran: made so that it always grows.
@@ -61,18 +66,27 @@ impl Line {
             Self::One(_) => true,
             Self::Many(crowd) => {
                 crowd.leave(place);
-                crowd.live == 0
+                crowd.live == 0 && crowd.spent.is_empty()
             }
         }
     }
 
-    /// Who stands here, oldest first, and how they look, where several do.
+    /// Who stands here, oldest first, and how they look, where several do: without those who are spent.
     pub(super) fn places(&self) -> impl Iterator<Item = (Place, Option<Looks>)> {
         let (one, many) = match self {
             Self::One(place) => (Some((*place, None)), None),
             Self::Many(crowd) => (None, Some(crowd.all.iter().filter(|s| !s.has_left).map(|s| (s.place, s.looks)))),
         };
         one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    /// Those of several who are spent, oldest first.
+    pub(super) fn spent(&self) -> impl Iterator<Item = (Place, Option<Looks>)> {
+        let spent = match self {
+            Self::One(_) => None,
+            Self::Many(crowd) => Some(crowd.spent.iter().map(|place| (*place, None))),
+        };
+        spent.into_iter().flatten()
     }
 }
 
@@ -146,10 +160,15 @@ pub(super) struct Crowd {
     live: usize,
     alike: HashMap<Looks, Alike, foldhash::fast::FixedState>,
     opaque: usize,
+    spent: BTreeSet<Place>,
 }
 
 impl Crowd {
     fn add(&mut self, entry: Entry) {
+        if entry.spent {
+            self.spent.insert(entry.place);
+            return;
+        }
         let standing = Standing { place: entry.place, looks: entry.looks, opaque: entry.opaque, has_left: false };
         let plain = standing.plain();
         self.live += 1;
@@ -167,7 +186,10 @@ impl Crowd {
     }
 
     fn leave(&mut self, place: Place) {
-        let Some(standing) = self.find(place) else { return };
+        let Some(standing) = self.find(place) else {
+            self.spent.remove(&place);
+            return;
+        };
         standing.has_left = true;
         match standing.plain() {
             Some(looks) => self.no_more_alike(looks, place),
@@ -197,14 +219,10 @@ impl Crowd {
         }
     }
 
-    /// It has to be looked at from now on.
-    pub(super) fn blur(&mut self, place: Place) {
-        let Some(standing) = self.find(place) else { return };
-        if let Some(looks) = standing.plain() {
-            standing.opaque = true;
-            self.opaque += 1;
-            self.no_more_alike(looks, place);
-        }
+    /// The others come first from now on.
+    pub(super) fn spend(&mut self, place: Place) {
+        self.leave(place);
+        self.spent.insert(place);
     }
 
     /// Nobody here looks like this, or has to be looked at.
@@ -222,7 +240,7 @@ impl Crowd {
         let (mut first, mut seen, mut newer) = (None::<(i64, Place)>, 0, 0);
         for entry in alike {
             #[cfg(test)]
-            super::stamps::LOOKED_AT.set(super::stamps::LOOKED_AT.get() + 1);
+            super::LOOKED_AT.set(super::LOOKED_AT.get() + 1);
             if entry.at > before {
                 newer += 1;
                 if newer > NEWER_MAX {
@@ -249,6 +267,6 @@ impl Crowd {
     /// Room that is taken, also by those who have left.
     #[cfg(test)]
     pub(super) fn room(&self) -> usize {
-        self.all.len()
+        self.all.len() + self.spent.len()
     }
 }

@@ -1,0 +1,273 @@
+//! Who caused an effect: the one of those who wait who explains it best.
+
+use redtape_journal::Micros;
+use smallvec::SmallVec;
+
+use super::lines::{Line, Looks};
+use super::{NO_KEY, Place, Slot, Stamps, Waiting, looks, part_slots, slot};
+use crate::join::causes::{Fit, fit, is_exact, is_script, replies_in_order};
+use crate::tee::Part;
+
+/// Stamps on one key that may have caused an effect and are compared.
+pub(super) const CANDIDATES_MAX: usize = 256;
+/// Stamps on one key that are looked at.
+const SCANNED_MAX: usize = 4096;
+/// Stamps one behind the other that came after the effect: those behind them did so too. They stand in
+/// the order of arrival from several workers, which is nearly that of their times.
+pub(super) const NEWER_MAX: usize = 64;
+/// Kinds of stamps on one key that are remembered while its line is looked through.
+const LOOKS_MAX: usize = 8;
+
+/// The best explanation of a group.
+#[allow(clippy::struct_excessive_bools)] // Independent marks, compared one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::join) struct Match {
+    pub(in crate::join) place: Place,
+    pub(super) fit: Fit,
+    /// A transaction for an atomic group, a single command for another.
+    shape: bool,
+    /// Arguments of a script that are found in the group.
+    words: usize,
+    /// A script that was given arguments, none of which is in the group.
+    pub(in crate::join) weak: bool,
+    pub(in crate::join) replied: bool,
+    spent: bool,
+}
+
+impl Match {
+    /// Fresh before spent, then the better fit, then (if asked for) who has its reply; the first
+    /// of equals, which is the oldest, stands.
+    pub(in crate::join) fn beats(self, other: Self, prefer_replied: bool) -> bool {
+        let rank = |m: Self| (!m.spent, m.fit, m.shape, m.words, prefer_replied && m.replied);
+        rank(self) > rank(other)
+    }
+
+    /// Nothing younger can beat it.
+    pub(in crate::join) fn is_certain(self) -> bool {
+        !self.spent && self.fit == Fit::Exact && self.shape && self.replied
+    }
+
+    /// Who fits no better and is younger can't beat it, nor a script that did not declare the key.
+    fn stands(self, prefer_replied: bool) -> bool {
+        !self.spent && self.fit > Fit::Guess && (self.replied || !prefer_replied)
+    }
+}
+
+/// One effect of a group, and (asked for only where a script may be the cause) the group's words.
+pub(in crate::join) struct Effects<'a> {
+    pub(in crate::join) part: &'a Part,
+    pub(in crate::join) words: &'a dyn Fn() -> &'a [u64],
+    /// The group stood between MULTI and EXEC.
+    pub(in crate::join) atomic: bool,
+    /// It ran between these: a request that was forwarded later or answered earlier is not its cause.
+    pub(in crate::join) ran: (Micros, Micros),
+}
+
+impl Stamps {
+    /// What [`Self::best`] would find where there is nothing to weigh: a request on the effect's only key is the same
+    /// command with the same arguments, it has its reply, and among its equals it came first. Nearly all effects are of
+    /// this kind, so their requests are found without looking at others.
+    #[inline]
+    pub(in crate::join) fn certain(&self, effect: &Part, (after, before): (Micros, Micros)) -> Option<Match> {
+        let [key] = effect.keys() else { return None };
+        let line = self.by_key.get(&slot(effect.db, *key))?;
+        let place = match line {
+            Line::One(place) => *place,
+            Line::Many(crowd) => crowd.first(looks(effect)?, replies_in_order(effect) != 0, before)?,
+        };
+        let waiting = self.places.get(place)?;
+        let [part] = &waiting.stamp.parts[..] else { return None };
+        let in_time = waiting.stamp.at <= before && waiting.replied? >= after;
+        let plain = !waiting.stamp.transaction && !waiting.spent;
+        let same = is_exact(part, effect) && part.db == effect.db && part.keys().contains(key);
+        (in_time && plain && same && !is_script(part.name.name())).then_some(Match {
+            place,
+            fit: Fit::Exact,
+            shape: true,
+            words: 0,
+            weak: false,
+            replied: true,
+            spent: false,
+        })
+    }
+
+    /// The best explanation of an effect; see [`Match::beats`].
+    pub(in crate::join) fn best(
+        &self,
+        effects: &Effects<'_>,
+        prefer_replied: bool,
+        without: &[Place],
+        known: impl Fn(&[u8]) -> bool,
+    ) -> Option<Match> {
+        Search {
+            stamps: self,
+            effects,
+            prefer_replied,
+            without,
+            known,
+            hurry: true,
+            found: None,
+            twins: SmallVec::new(),
+        }
+        .run()
+    }
+}
+
+/// A search for the cause of one effect.
+pub(super) struct Search<'a, 'g, K> {
+    pub(super) stamps: &'a Stamps,
+    pub(super) effects: &'a Effects<'g>,
+    pub(super) prefer_replied: bool,
+    pub(super) without: &'a [Place],
+    /// Whether the server's table has a command.
+    pub(super) known: K,
+    /// Who can't be beaten is not compared with the rest.
+    pub(super) hurry: bool,
+    pub(super) found: Option<Match>,
+    /// The same command with the same arguments, where the numbers in their replies tell who ran first.
+    pub(super) twins: SmallVec<[(Option<i64>, Match); 4]>,
+}
+
+impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
+    pub(super) fn run(mut self) -> Option<Match> {
+        let mut slots = SmallVec::new();
+        part_slots(self.effects.part, &mut slots);
+        // Scripts may touch keys that they did not declare: they also wait in the slot without key.
+        if slots.first() != Some(&NO_KEY) {
+            slots.push(NO_KEY);
+        }
+        let stamps = self.stamps;
+        for slot in &slots {
+            let Some(line) = stamps.by_key.get(slot) else { continue };
+            if self.may_skip_scripts(&slots, *slot) {
+                break;
+            }
+            let sure = self.can_be_sure(&slots, line);
+            if let Some(first) = self.look_through(line.places(), sure) {
+                return Some(first);
+            }
+        }
+        if self.twins.len() > 1 {
+            let unclear = self.twins.iter().any(|(number, _)| number.is_none());
+            let first = self.twins.iter().min_by_key(|(number, _)| number.unwrap_or(i64::MAX)).map(|(_, m)| *m);
+            // Until all have their replies, the group waits.
+            return first.map(|m| Match { replied: m.replied && !unclear, ..m });
+        }
+        if self.hurry && self.found.is_some_and(|m| !m.spent) {
+            return self.found;
+        }
+        for line in slots.iter().filter_map(|slot| stamps.by_key.get(slot)) {
+            self.look_through(line.spent(), false);
+        }
+        self.found
+    }
+
+    /// In the slot without key there are only scripts that declared other keys, or were looked at already.
+    fn may_skip_scripts(&self, slots: &[Slot], slot: Slot) -> bool {
+        self.hurry
+            && slot == NO_KEY
+            && slots.len() == 2
+            && self.stamps.keyless == 0
+            && self.found.is_some_and(|m| m.stands(self.prefer_replied))
+    }
+
+    /// Where no script waits, nor anything that has to be looked at, nor the same command with the same arguments, who
+    /// fits as well as any can is not beaten by who comes behind.
+    fn can_be_sure(&self, slots: &[Slot], line: &Line) -> bool {
+        self.hurry
+            && slots.len() == 2
+            && !self.stamps.by_key.contains_key(&NO_KEY)
+            && matches!(line, Line::Many(crowd) if crowd.has_none_like(looks(self.effects.part)))
+    }
+
+    /// Compares those with what was found; gives one if nobody can be better.
+    fn look_through(&mut self, places: impl Iterator<Item = (Place, Option<Looks>)>, sure: bool) -> Option<Match> {
+        let best_fit = if self.effects.part.values().is_empty() { Fit::Possible } else { Fit::Value };
+        let (after, before) = self.effects.ran;
+        let (mut fitting, mut newer) = (0, 0);
+        let mut looked_at: SmallVec<[(Looks, bool); LOOKS_MAX]> = SmallVec::new();
+        let without = self.without;
+        for (place, looks) in places.filter(|(place, _)| !without.contains(place)).take(SCANNED_MAX) {
+            let like_it = |(known, _): &&(Looks, bool)| looks == Some(*known);
+            if let Some((_, fits)) = looked_at.iter().find(like_it).filter(|_| self.hurry) {
+                // One that is older fits as well, or as little.
+                fitting += usize::from(*fits);
+                if fitting > CANDIDATES_MAX {
+                    break;
+                }
+                continue;
+            }
+            let Some(waiting) = self.stamps.places.get(place) else { continue };
+            #[cfg(test)]
+            super::LOOKED_AT.set(super::LOOKED_AT.get() + super::COMPARED);
+            if waiting.stamp.at > before {
+                newer += 1;
+                if newer > NEWER_MAX {
+                    break;
+                }
+                continue;
+            }
+            newer = 0;
+            if waiting.replied.is_some_and(|at| at < after) {
+                continue;
+            }
+            let candidate = self.compare(place, waiting);
+            if let Some(looks) = looks.filter(|_| looked_at.len() < LOOKS_MAX)
+                && candidate.is_none_or(|c| c.fit < Fit::Exact && c.stands(self.prefer_replied))
+            {
+                looked_at.push((looks, candidate.is_some()));
+            }
+            let Some(candidate) = candidate else { continue };
+            // Who can't be the cause (a crowd that is blocked on the key), or is gone, does not count.
+            fitting += usize::from(!waiting.spent);
+            if fitting > CANDIDATES_MAX {
+                break;
+            }
+            if self.found.is_none_or(|f| candidate.beats(f, self.prefer_replied)) {
+                self.found = Some(candidate);
+            }
+            if sure && candidate.fit >= best_fit && candidate.stands(self.prefer_replied) {
+                return Some(candidate);
+            }
+            if candidate.fit == Fit::Exact && candidate.shape && !waiting.spent {
+                let order = replies_in_order(&waiting.stamp.parts[0]);
+                if order == 0 || waiting.stamp.transaction {
+                    if candidate.replied || !self.prefer_replied {
+                        // In the order of age: nothing behind can be better.
+                        return Some(candidate);
+                    }
+                } else {
+                    self.twins.push((waiting.number.map(|n| n.wrapping_mul(order)), candidate));
+                }
+            }
+        }
+        None
+    }
+
+    /// How well one explains the effect; `None` = not at all.
+    fn compare(&self, place: Place, waiting: &Waiting) -> Option<Match> {
+        let effect = self.effects.part;
+        let mut words = 0;
+        let fits = waiting.stamp.parts.iter().filter_map(|p| {
+            let (name, keys) = (p.name.name(), p.keys());
+            let declared = keys.is_empty() || (p.db == effect.db && keys.iter().any(|k| effect.keys().contains(k)));
+            if !is_script(name) {
+                return if declared { fit(p, effect, || (self.known)(name)) } else { None };
+            }
+            let group = (self.effects.words)();
+            words = p.values().iter().filter(|v| group.contains(v)).count();
+            if p.name == effect.name || declared {
+                return if words > 0 { Some(Fit::Value) } else { fit(p, effect, || true) };
+            }
+            // A script that did not declare this key, but wrote what it was given.
+            (words > 0 || (p.values().is_empty() && !matches!(effect.name.name(), b"del" | b"unlink")))
+                .then_some(Fit::Guess)
+        });
+        let fit = fits.max()?;
+        let weak = fit < Fit::Exact
+            && words == 0
+            && waiting.stamp.parts.iter().any(|p| is_script(p.name.name()) && !p.values().is_empty());
+        let shape = waiting.stamp.transaction == self.effects.atomic;
+        Some(Match { place, fit, shape, words, weak, replied: waiting.replied.is_some(), spent: waiting.spent })
+    }
+}
