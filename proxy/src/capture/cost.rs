@@ -1,7 +1,7 @@
-//! Question: what does the capture cost for each SET, and which part of it where?
+//! Question: what does the capture cost for each write, and which part of it where?
 //!
-//! `make measure` prints nanoseconds for each SET. All on one thread: what it costs to bring bytes from one core to
-//! another is not in it.
+//! `make measure` prints nanoseconds for each. All on one thread: what it costs to bring bytes from one core to another is
+//! not in it. Hot keys are those on which all requests wait; what they cost must not grow with how many do.
 
 #![allow(clippy::print_stdout)]
 
@@ -16,18 +16,63 @@ use smallvec::SmallVec;
 
 use super::effects::{EffectParser, StreamEvent};
 use super::recorder::push_group;
-use crate::join::Join;
+use crate::join::{HOLD, Join};
 use crate::session::SessionState;
 use crate::tee::Tee;
 
 const SESSIONS: usize = 50;
 const PIPELINE: usize = 16;
-const ROUNDS: usize = 500;
+const ROUNDS: usize = 300;
 const KEYS: u64 = 100_000;
+const PARTS: [&str; 6] = ["requests", "replies", "drain", "parse", "judge", "write"];
+
+/// What clients ask, what the server answers (`N` = the number of the request), and what it does. `#` is a random number.
+struct Workload {
+    request: &'static str,
+    reply: &'static str,
+    effects: &'static [&'static str],
+}
+
+const WORKLOADS: [Workload; 7] = [
+    Workload { request: "SET key:# 64", reply: "+OK", effects: &[] },
+    Workload { request: "INCR hot", reply: ":N", effects: &[] },
+    Workload { request: "LPUSH hot job:#", reply: ":N", effects: &[] },
+    Workload { request: "ZADD hot 1 member:#", reply: ":1", effects: &[] },
+    Workload { request: "SPOP hot", reply: "$1\r\nm", effects: &["SREM hot member:#"] },
+    Workload {
+        request: "EVAL script 1 key:# 60",
+        reply: ":1",
+        effects: &["MULTI", "INCR key:#", "PEXPIREAT key:# 1800000000000", "EXEC"],
+    },
+    Workload {
+        request: "EVAL script 1 hot 60",
+        reply: ":1",
+        effects: &["MULTI", "INCR hot", "PEXPIREAT hot 1800000000000", "EXEC"],
+    },
+];
+
+/// The words of a line.
+fn words(line: &str, random: u64) -> Vec<Vec<u8>> {
+    let value = |word: &str| match word {
+        "64" => vec![b'x'; 64],
+        word => word.replace('#', &format!("{random:012}")).into_bytes(),
+    };
+    line.split(' ').map(value).collect()
+}
 
 #[test]
 #[ignore = "measures, and needs a release build and a quiet machine"]
-fn of_a_set() {
+fn of_a_write() {
+    println!("nanoseconds       {}  together", PARTS.map(|part| format!("{part:>8}")).join("  "));
+    for workload in &WORKLOADS {
+        let each = measure(workload);
+        let parts: Vec<_> = each.iter().map(|ns| format!("{ns:>8}")).collect();
+        println!("{:>8}  {}   {}", each.iter().sum::<u128>(), parts.join("  "), workload.request);
+    }
+}
+
+/// Nanoseconds of each part, for each request.
+fn measure(workload: &Workload) -> [u128; PARTS.len()] {
     let table = Arc::new(CommandTable::builtin());
     let tee = Arc::new(Tee::default());
     let mut sender = tee.sender();
@@ -37,49 +82,47 @@ fn of_a_set() {
     join.stream_starts(Micros(1), ReplOffset(0));
     let mut sessions: Vec<_> =
         (0..SESSIONS).map(|n| SessionState::new(n as u64 + 1, format!("127.0.0.1:{n}"))).collect();
-    let names = ["requests", "replies", "drain", "parse and describe", "judge", "write"];
-    let mut spent = [Duration::ZERO; 6];
-    let (mut seed, mut now, mut written) = (1u64, 1_000_000, 0);
+    let mut spent = [Duration::ZERO; PARTS.len()];
+    let (mut seed, mut now, mut asked, mut written) = (1u64, 1_000_000, 0, 0);
     for round in 0..ROUNDS {
-        now += 2000;
-        let mut wire = BytesMut::new();
-        let mut commands = Vec::new();
+        now += 10_000;
+        let (mut wire, mut requests, mut replies) = (BytesMut::new(), Vec::new(), Vec::new());
         for _ in 0..SESSIONS * PIPELINE {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let key = format!("key:{:012}", (seed >> 33) % KEYS);
-            let mut one = Vec::new();
-            encode_command(&mut one, &[b"SET".as_slice(), key.as_bytes(), &[b'x'; 64]]);
-            wire.extend_from_slice(&one);
-            commands.push(key);
+            asked += 1;
+            let random = (seed >> 33) % KEYS;
+            let effects = if workload.effects.is_empty() { &[workload.request][..] } else { workload.effects };
+            for effect in effects {
+                let mut one = Vec::new();
+                encode_command(&mut one, &words(effect, random));
+                wire.extend_from_slice(&one);
+            }
+            requests.push(words(workload.request, random));
+            replies.push(format!("{}\r\n", workload.reply.replace('N', &asked.to_string())));
         }
         let mut lap = Instant::now();
-        let mut stage = 0;
-        let mut ends = |spent: &mut [Duration; 6]| {
+        let mut part = 0;
+        let mut ends = |spent: &mut [Duration; PARTS.len()]| {
             // The first rounds warm up.
             if round >= ROUNDS / 10 {
-                spent[stage] += lap.elapsed();
+                spent[part] += lap.elapsed();
             }
-            stage += 1;
+            part += 1;
             lap = Instant::now();
         };
-        for (session, keys) in sessions.iter_mut().zip(commands.chunks(PIPELINE)) {
-            for key in keys {
-                let args: SmallVec<[&[u8]; 8]> = [b"SET".as_slice(), key.as_bytes(), &[b'x'; 64]].into_iter().collect();
+        for (session, requests) in sessions.iter_mut().zip(requests.chunks(PIPELINE)) {
+            for request in requests {
+                let args: SmallVec<[&[u8]; 8]> = request.iter().map(Vec::as_slice).collect();
                 let ask = session.understand(&table, &args, args.len());
                 session.forward(ask, &args, args.len(), &mut sender, Micros(now));
             }
             sender.flush();
         }
         ends(&mut spent);
-        let ok = b"+OK\r\n".repeat(PIPELINE);
-        for session in &mut sessions {
-            let (mut scanner, mut used) = (ReplyScanner::new(), 0);
-            while used < ok.len() {
-                let (n, frame) = scanner.scan(&ok[used..]).expect("sound");
-                used += n;
-                if let Some(frame) = frame {
-                    session.reply(&frame, &mut sender, Micros(now + 500));
-                }
+        for (session, replies) in sessions.iter_mut().zip(replies.chunks(PIPELINE)) {
+            for reply in replies {
+                let (_, frame) = ReplyScanner::new().scan(reply.as_bytes()).expect("sound");
+                session.reply(&frame.expect("whole"), &mut sender, Micros(now + 500));
             }
             sender.flush();
         }
@@ -91,7 +134,8 @@ fn of_a_set() {
         }
         ends(&mut spent);
         let mut judged = Vec::with_capacity(SESSIONS * PIPELINE);
-        while let Some(one) = join.next(Micros(now + 1000)) {
+        // Late enough, so that nothing is waited for.
+        while let Some(one) = join.next(Micros(now + 1000 + HOLD)) {
             judged.push(one);
         }
         ends(&mut spent);
@@ -103,10 +147,7 @@ fn of_a_set() {
         builder.finish(Micros(now));
         ends(&mut spent);
     }
-    assert_eq!((written, join.stamps().0), (SESSIONS * PIPELINE * ROUNDS, 0));
-    let sets = (SESSIONS * PIPELINE * (ROUNDS - ROUNDS / 10)) as u128;
-    for (name, spent) in names.iter().zip(spent) {
-        println!("{:>6} ns  {name}", spent.as_nanos() / sets);
-    }
-    println!("{:>6} ns  together", spent.iter().map(Duration::as_nanos).sum::<u128>() / sets);
+    assert_eq!(written, SESSIONS * PIPELINE * ROUNDS, "{}", workload.request);
+    let requests = (SESSIONS * PIPELINE * (ROUNDS - ROUNDS / 10)) as u128;
+    spent.map(|spent| spent.as_nanos() / requests)
 }

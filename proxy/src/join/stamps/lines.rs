@@ -106,44 +106,126 @@ impl Standing {
     }
 }
 
-/// Those that look alike, oldest first. Most look like nobody else.
+/// Those that look alike. Most look like nobody else.
 #[derive(Debug)]
 enum Alike {
     One(Entry),
-    Many(VecDeque<Entry>),
+    Many(Twins),
 }
 
 impl Alike {
     fn add(&mut self, entry: Entry) {
         if let Self::One(first) = *self {
-            *self = Self::Many(VecDeque::from([first]));
+            *self = Self::Many(Twins::new(first));
         }
-        if let Self::Many(all) = self {
-            insert(all, entry, |e| e.place);
+        if let Self::Many(twins) = self {
+            twins.add(entry);
         }
     }
 
     /// True = nobody is left.
     fn leave(&mut self, place: Place) -> bool {
-        let Self::Many(all) = self else { return true };
-        if let Ok(at) = all.binary_search_by_key(&place, |e| e.place) {
-            all.remove(at);
-        }
-        all.is_empty()
+        let Self::Many(twins) = self else { return true };
+        twins.leave(place);
+        twins.all.is_empty()
     }
 
-    fn get(&mut self, place: Place) -> Option<&mut Entry> {
+    fn answered(&mut self, place: Place, number: i64) {
         match self {
-            Self::One(entry) => Some(entry).filter(|e| e.place == place),
-            Self::Many(all) => all.binary_search_by_key(&place, |e| e.place).ok().and_then(|at| all.get_mut(at)),
+            Self::One(entry) if entry.place == place => entry.number = Some(number),
+            Self::One(_) => {}
+            Self::Many(twins) => twins.answered(place, number),
         }
     }
 }
 
+/// Those that look alike, oldest first.
+#[derive(Debug)]
+struct Twins {
+    all: VecDeque<Entry>,
+    /// So many of the oldest have their numbers, each not smaller than the one before: they ran in the order in which they came,
+    /// as by one connection.
+    in_order: usize,
+}
+
+impl Twins {
+    fn new(first: Entry) -> Self {
+        let mut twins = Self { all: VecDeque::from([first]), in_order: 0 };
+        twins.put_in_order();
+        twins
+    }
+
+    fn add(&mut self, entry: Entry) {
+        let at = insert(&mut self.all, entry, |e| e.place);
+        self.in_order = self.in_order.min(at);
+        self.put_in_order();
+    }
+
+    fn leave(&mut self, place: Place) {
+        if let Some(at) = self.find(place) {
+            self.all.remove(at);
+            self.in_order -= usize::from(at < self.in_order);
+            self.put_in_order();
+        }
+    }
+
+    fn answered(&mut self, place: Place, number: i64) {
+        if let Some(at) = self.find(place) {
+            self.all[at].number = Some(number);
+            self.in_order = self.in_order.min(at);
+            self.put_in_order();
+        }
+    }
+
+    fn find(&self, place: Place) -> Option<usize> {
+        self.all.binary_search_by_key(&place, |e| e.place).ok()
+    }
+
+    fn put_in_order(&mut self) {
+        while let Some(next) = self.all.get(self.in_order).and_then(|e| e.number)
+            && self.in_order.checked_sub(1).is_none_or(|last| self.all[last].number <= Some(next))
+        {
+            self.in_order += 1;
+        }
+    }
+
+    /// Who came first of those that were forwarded not after `before`.
+    fn oldest(&self, before: Micros) -> Option<Place> {
+        let old = |e: &&Entry| e.at <= before;
+        self.all.iter().take(NEWER_MAX).find(old).map(|e| e.place)
+    }
+
+    /// Who ran first of those, by the numbers; `None` = not all have theirs.
+    fn smallest(&self, before: Micros) -> Option<Place> {
+        let mut first = self.all.front().filter(|e| self.in_order > 0 && e.at <= before);
+        let mut seen = if first.is_some() { self.in_order } else { 0 };
+        let mut newer = 0;
+        for entry in self.all.iter().skip(seen) {
+            #[cfg(test)]
+            super::LOOKED_AT.set(super::LOOKED_AT.get() + 1);
+            if seen >= CANDIDATES_MAX || newer > NEWER_MAX {
+                break;
+            }
+            if entry.at > before {
+                newer += 1;
+                continue;
+            }
+            newer = 0;
+            seen += 1;
+            if first.is_none_or(|least| entry.number < least.number) {
+                first = Some(entry);
+            }
+            entry.number?;
+        }
+        first.map(|e| e.place)
+    }
+}
+
 /// Keeps the order of places: nearly all come last, but a stamp that was corrected is older than those before it.
-fn insert<T>(all: &mut VecDeque<T>, new: T, place: impl Fn(&T) -> Place) {
+fn insert<T>(all: &mut VecDeque<T>, new: T, place: impl Fn(&T) -> Place) -> usize {
     if all.back().is_none_or(|last| place(last) < place(&new)) {
-        return all.push_back(new);
+        all.push_back(new);
+        return all.len() - 1;
     }
     let at = all.partition_point(|e| place(e) < place(&new));
     match all.get_mut(at) {
@@ -151,6 +233,7 @@ fn insert<T>(all: &mut VecDeque<T>, new: T, place: impl Fn(&T) -> Place) {
         Some(same) if place(same) == place(&new) => *same = new,
         _ => all.insert(at, new),
     }
+    at
 }
 
 /// See the module.
@@ -214,8 +297,8 @@ impl Crowd {
 
     /// Its reply was this number.
     pub(super) fn answered(&mut self, looks: Looks, place: Place, number: i64) {
-        if let Some(entry) = self.alike.get_mut(&looks).and_then(|alike| alike.get(place)) {
-            entry.number = Some(number);
+        if let Some(alike) = self.alike.get_mut(&looks) {
+            alike.answered(place, number);
         }
     }
 
@@ -233,35 +316,11 @@ impl Crowd {
     /// Who of those that look like this ran first, forwarded not after `before`: the oldest, or (`numbered`) the one
     /// with the smallest number, if all that may be it have one.
     pub(super) fn first(&self, looks: Looks, numbered: bool, before: Micros) -> Option<Place> {
-        let alike = match self.alike.get(&looks)? {
-            Alike::One(entry) => return (entry.at <= before).then_some(entry.place),
-            Alike::Many(alike) => alike,
-        };
-        let (mut first, mut seen, mut newer) = (None::<(i64, Place)>, 0, 0);
-        for entry in alike {
-            #[cfg(test)]
-            super::LOOKED_AT.set(super::LOOKED_AT.get() + 1);
-            if entry.at > before {
-                newer += 1;
-                if newer > NEWER_MAX {
-                    break;
-                }
-                continue;
-            }
-            if !numbered {
-                return Some(entry.place);
-            }
-            newer = 0;
-            let number = entry.number?;
-            if first.is_none_or(|(least, _)| number < least) {
-                first = Some((number, entry.place));
-            }
-            seen += 1;
-            if seen == CANDIDATES_MAX {
-                break;
-            }
+        match self.alike.get(&looks)? {
+            Alike::One(entry) => (entry.at <= before).then_some(entry.place),
+            Alike::Many(twins) if numbered => twins.smallest(before),
+            Alike::Many(twins) => twins.oldest(before),
         }
-        first.map(|(_, place)| place)
     }
 
     /// Room that is taken, also by those who have left.
