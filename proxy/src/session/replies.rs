@@ -140,8 +140,8 @@ pub(crate) struct Answered {
     pub(crate) error: bool,
     /// It was to be queued, and there was no transaction: it ran by itself, up to an error maybe.
     pub(crate) by_itself: bool,
-    /// It ended a transaction: ran it, discarded it, or was refused for good.
-    pub(crate) ended: bool,
+    /// An EXEC that let go of watched keys: it ran, or ended a transaction when it was refused.
+    pub(crate) lets_go: bool,
     pub(crate) kind: u8,
     /// Start of the reply's first line.
     pub(crate) line: Head,
@@ -292,8 +292,11 @@ impl ReplyTracker {
             },
             _ => {}
         }
-        let ended = was_in_multi && !self.in_multi;
-        Some(Answered { pending, error, by_itself, ended, kind: frame.kind, line: frame.line })
+        let lets_go = pending.intent == Intent::Exec
+            && (!error
+                || line.starts_with(b"EXECABORT")
+                || (was_in_multi && !self.in_multi && !line.starts_with(NO_TRANSACTION)));
+        Some(Answered { pending, error, by_itself, lets_go, kind: frame.kind, line: frame.line })
     }
 
     /// The server has agreed to MULTI, and the transaction has not ended.
@@ -354,8 +357,8 @@ impl ReplyTracker {
             return None;
         }
         let pending = self.pop()?;
-        let (error, by_itself, ended, line) = (false, false, false, Head::default());
-        Some(Answered { pending, error, by_itself, ended, kind: frame.kind, line })
+        let (error, by_itself, lets_go, line) = (false, false, false, Head::default());
+        Some(Answered { pending, error, by_itself, lets_go, kind: frame.kind, line })
     }
 }
 
@@ -373,9 +376,12 @@ fn turn(intent: &Intent) -> Option<bool> {
     }
 }
 
+/// What a server says to an EXEC when there is nothing to run.
+const NO_TRANSACTION: &[u8] = b"ERR EXEC without";
+
 /// What a server says to an EXEC behind which no transaction is on.
 fn ends_transaction(error: &[u8]) -> bool {
-    [&b"EXECABORT"[..], b"ERR EXEC without", b"MOVED", b"ASK", b"CROSSSLOT", b"CLUSTERDOWN", b"TRYAGAIN"]
+    [&b"EXECABORT"[..], NO_TRANSACTION, b"MOVED", b"ASK", b"CROSSSLOT", b"CLUSTERDOWN", b"TRYAGAIN"]
         .iter()
         .any(|start| error.starts_with(start))
 }

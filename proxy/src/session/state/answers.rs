@@ -22,7 +22,7 @@ impl SessionState {
             self.estranged = true;
             self.close(tee, now);
         }
-        let Answered { pending, error, by_itself, ended, kind, line } = self.replies.frame(frame)?;
+        let Answered { pending, error, by_itself, lets_go, kind, line } = self.replies.frame(frame)?;
         self.holds.unset(Holds::DOUBT);
         // Of what ran by itself we don't know better: a script may have written up to an error.
         self.acknowledged |= pending.tells || by_itself;
@@ -77,7 +77,7 @@ impl SessionState {
             }
         }
         let nothing = matches!(kind, b'_') || line == b"-1";
-        self.apply(&pending.intent, error, ended, !nothing);
+        self.apply(&pending.intent, error, lets_go, !nothing);
         let changes = matches!(
             pending.intent,
             Intent::Select(_)
@@ -99,14 +99,14 @@ impl SessionState {
         Some(self.paused.take().map_or(pending.intent, Intent::Pause))
     }
 
-    /// What the server agreed to (`error`: refused; `ended`: all the same it ended a transaction; `value` false: EXEC found
+    /// What the server agreed to (`error`: refused; `lets_go`: of watched keys all the same; `value` false: EXEC found
     /// its keys changed).
-    fn apply(&mut self, intent: &Intent, error: bool, ended: bool, value: bool) {
+    fn apply(&mut self, intent: &Intent, error: bool, lets_go: bool, value: bool) {
         match intent {
             Intent::Exec => {
                 let executed = self.transactions.answered();
                 // Watched keys are let go whether it ran or not, but not if there was no transaction.
-                if ended {
+                if lets_go {
                     self.holds.unset(Holds::WATCH);
                 }
                 self.hold_what_follows();

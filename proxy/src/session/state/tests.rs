@@ -392,10 +392,21 @@ fn watched_keys_are_let_go_by_a_transaction_only() {
         ("+OK", "-MOVED 1 a:1", false),
         ("+OK", "-ERR x", true),
         ("-NOPERM", "-ERR EXEC without MULTI", true),
+        ("-NOPERM", "-EXECABORT x", false),
     ] {
         let s = after(&["WATCH k", "MULTI", "EXEC"], &format!("+OK\r\n{multi}\r\n{exec}\r\n"));
         assert_eq!(s.state.is_free(), !watched, "{multi} {exec}");
     }
+}
+
+#[test]
+fn what_is_watched_behind_a_discard_that_was_taken_for_none_is_watched() {
+    let mut s = after(&["MULTI", "EXEC", "DISCARD"], "+OK\r\n-ERR x\r\n+OK\r\n");
+    for (ask, answer) in [("WATCH k", "+OK"), ("EXEC", "-ERR EXEC without MULTI")] {
+        s.ask(ask);
+        s.answer(format!("{answer}\r\n").as_bytes());
+    }
+    assert!(!s.state.is_free());
 }
 
 #[test]
