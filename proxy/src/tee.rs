@@ -28,8 +28,9 @@ use tokio::sync::Notify;
 const BATCHES_MAX: usize = 1 << 16;
 /// Messages that may wait for the join, in all batches.
 const MESSAGES_MAX: usize = 1 << 18;
-/// So many are worth waking a join that waits for the stream: writes that change nothing make none.
-const MESSAGES_MANY: usize = MESSAGES_MAX / 4;
+/// So many are worth waking a join that waits for the stream: writes that change nothing make none. Each may be a batch of its
+/// own.
+const MESSAGES_MANY: usize = BATCHES_MAX / 4;
 /// A batch of so many messages is handed over without being asked for.
 const BATCH_MAX: usize = 1 << 10;
 /// Replies that are told in one message.
@@ -414,17 +415,19 @@ mod tests {
         let tee = Arc::new(Tee::default());
         let mut sender = tee.sender();
         let mut send = |n: usize| {
-            (0..n as u64).for_each(|id| sender.push(replied(id)));
-            sender.flush();
+            for id in 0..n as u64 {
+                sender.push(replied(id));
+                sender.flush();
+            }
         };
         let called = || tokio::time::timeout(std::time::Duration::from_millis(10), tee.many());
         send(MESSAGES_MANY - 1);
         assert!(called().await.is_err(), "for a few it is not worth it");
         send(1);
         assert!(called().await.is_ok());
-        send(BATCH_MAX);
+        send(MESSAGES_MANY);
         assert!(called().await.is_err(), "once");
-        assert_eq!((ids(&tee).len(), tee.dropped()), (MESSAGES_MANY + BATCH_MAX, 0));
+        assert_eq!((ids(&tee).len(), tee.dropped()), (2 * MESSAGES_MANY, 0));
         send(MESSAGES_MANY);
         assert!(called().await.is_ok());
     }

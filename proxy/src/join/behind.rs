@@ -15,6 +15,8 @@ use super::Held;
 
 /// Groups behind one that are looked at.
 const BEHIND_MAX: usize = 4096;
+/// Different arguments that are noted.
+const NOTED_MAX: usize = 1 << 18;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -38,6 +40,9 @@ impl Behind {
         }
         let from = held.partition_point(|h| h.group.end_offset <= self.noted.1);
         for group in held.range(from..).take_while(|h| h.group.end_offset <= end) {
+            if self.groups.len() >= NOTED_MAX {
+                break;
+            }
             self.noted.1 = group.group.end_offset;
             for word in group.words() {
                 self.groups.entry(*word).or_default().push_back(self.noted.1);

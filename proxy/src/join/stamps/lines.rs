@@ -14,12 +14,15 @@
 //! Invariants of a crowd: `all` and each list in `alike` are ordered by place. Who has left or is spent stays in `all` until
 //! many have; `live` and `opaque` don't count him.
 
-use std::collections::{BTreeSet, HashMap, VecDeque, hash_map};
+use std::collections::{BTreeMap, HashMap, VecDeque, hash_map};
 
 use redtape_journal::Micros;
 
-use super::Place;
 use super::search::{CANDIDATES_MAX, NEWER_MAX};
+use super::{Place, is_vast};
+
+/// Those who have left that may stand in a line, beside a sixteenth of the others.
+const LEFT_MAX: usize = 64;
 
 /// The command and its arguments in one number: equal ones have the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,7 +74,7 @@ impl Line {
         }
     }
 
-    /// Who stands here, oldest first, and how they look, where several do: without those who are spent.
+    /// Who stands here, oldest first, and how they look, where several do: of several, without those who are spent.
     pub(super) fn places(&self) -> impl Iterator<Item = (Place, Option<Looks>)> {
         let (one, many) = match self {
             Self::One(place) => (Some((*place, None)), None),
@@ -80,13 +83,13 @@ impl Line {
         one.into_iter().chain(many.into_iter().flatten())
     }
 
-    /// Those of several who are spent, oldest first.
+    /// Those who are spent, oldest first, or who may be, where one stands alone.
     pub(super) fn spent(&self) -> impl Iterator<Item = (Place, Option<Looks>)> {
-        let spent = match self {
-            Self::One(_) => None,
-            Self::Many(crowd) => Some(crowd.spent.iter().map(|place| (*place, None))),
+        let (one, many) = match self {
+            Self::One(place) => (Some((*place, None)), None),
+            Self::Many(crowd) => (None, Some(crowd.spent.iter().map(|(place, looks)| (*place, *looks)))),
         };
-        spent.into_iter().flatten()
+        one.into_iter().chain(many.into_iter().flatten())
     }
 }
 
@@ -166,6 +169,9 @@ impl Twins {
             self.all.remove(at);
             self.in_order -= usize::from(at < self.in_order);
             self.put_in_order();
+            if is_vast(self.all.capacity(), self.all.len()) {
+                self.all.shrink_to(2 * self.all.len());
+            }
         }
     }
 
@@ -243,13 +249,13 @@ pub(super) struct Crowd {
     live: usize,
     alike: HashMap<Looks, Alike, foldhash::fast::FixedState>,
     opaque: usize,
-    spent: BTreeSet<Place>,
+    spent: BTreeMap<Place, Option<Looks>>,
 }
 
 impl Crowd {
     fn add(&mut self, entry: Entry) {
         if entry.spent {
-            self.spent.insert(entry.place);
+            self.spent.insert(entry.place, entry.looks);
             return;
         }
         let standing = Standing { place: entry.place, looks: entry.looks, opaque: entry.opaque, has_left: false };
@@ -282,8 +288,15 @@ impl Crowd {
         while self.all.front().is_some_and(|s| s.has_left) {
             self.all.pop_front();
         }
-        if self.all.len() > 2 * self.live + 32 {
+        // Whoever looks through the line passes those who have left.
+        if self.all.len() > self.live + self.live / 16 + LEFT_MAX {
             self.all.retain(|s| !s.has_left);
+        }
+        if is_vast(self.all.capacity(), self.live) {
+            self.all.shrink_to(2 * self.live);
+        }
+        if is_vast(self.alike.capacity(), self.alike.len()) {
+            self.alike.shrink_to(2 * self.alike.len());
         }
     }
 
@@ -304,8 +317,10 @@ impl Crowd {
 
     /// The others come first from now on.
     pub(super) fn spend(&mut self, place: Place) {
-        self.leave(place);
-        self.spent.insert(place);
+        if let Some(looks) = self.find(place).map(|s| s.looks) {
+            self.leave(place);
+            self.spent.insert(place, looks);
+        }
     }
 
     /// Nobody here looks like this, or has to be looked at.
@@ -314,7 +329,7 @@ impl Crowd {
     }
 
     /// Who of those that look like this ran first, forwarded not after `before`: the oldest, or (`numbered`) the one
-    /// with the smallest number, if all that may be it have one.
+    /// with the smallest number. `None` = not told so easily.
     pub(super) fn first(&self, looks: Looks, numbered: bool, before: Micros) -> Option<Place> {
         match self.alike.get(&looks)? {
             Alike::One(entry) => (entry.at <= before).then_some(entry.place),

@@ -94,6 +94,11 @@ fn part_slots(part: &Part, slots: &mut SmallVec<[Slot; 4]>) {
     }
 }
 
+/// Room that is worth giving back.
+fn is_vast(capacity: usize, used: usize) -> bool {
+    capacity > ROOM_MIN && used < capacity / 16
+}
+
 /// Some command of it has no key.
 fn is_keyless(stamp: &Stamp) -> bool {
     stamp.parts.iter().any(|p| p.keys().is_empty())
@@ -228,17 +233,16 @@ impl Stamps {
     /// What a full copy made pile up must not make everything slow afterwards.
     fn give_back_room(&mut self) {
         let len = self.places.len;
-        let vast = |capacity: usize, used: usize| capacity > ROOM_MIN && used < capacity / 16;
-        if vast(self.places.recent.capacity(), self.places.recent.len()) {
+        if is_vast(self.places.recent.capacity(), self.places.recent.len()) {
             self.places.recent.shrink_to(ROOM_MIN.max(2 * self.places.recent.len()));
         }
-        if vast(self.replied.capacity(), self.replied.len()) {
+        if is_vast(self.replied.capacity(), self.replied.len()) {
             self.replied.shrink_to(ROOM_MIN.max(2 * self.replied.len()));
         }
-        if vast(self.by_id.capacity(), len) {
+        if is_vast(self.by_id.capacity(), len) {
             self.by_id.shrink_to(ROOM_MIN.max(2 * len));
         }
-        if vast(self.by_key.capacity(), self.by_key.len()) {
+        if is_vast(self.by_key.capacity(), self.by_key.len()) {
             self.by_key.shrink_to(ROOM_MIN.max(2 * self.by_key.len()));
         }
     }

@@ -49,7 +49,12 @@ impl Match {
 
     /// Who fits no better and is younger can't beat it, nor a script that did not declare the key.
     fn stands(self, prefer_replied: bool) -> bool {
-        !self.spent && self.fit > Fit::Guess && (self.replied || !prefer_replied)
+        !self.spent && self.fit > Fit::Guess && self.has_equals_beaten(prefer_replied)
+    }
+
+    /// Who looks the same and is younger can't beat it, if both are spent, or neither.
+    fn has_equals_beaten(self, prefer_replied: bool) -> bool {
+        self.replied || !prefer_replied
     }
 }
 
@@ -143,23 +148,27 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
                 break;
             }
             let sure = self.can_be_sure(&slots, line);
-            if let Some(first) = self.look_through(line.places(), sure) {
+            if let Some(first) = self.look_through(line.places(), false, sure) {
                 return Some(first);
             }
         }
-        if self.twins.len() > 1 {
-            let unclear = self.twins.iter().any(|(number, _)| number.is_none());
-            let first = self.twins.iter().min_by_key(|(number, _)| number.unwrap_or(i64::MAX)).map(|(_, m)| *m);
-            // Until all have their replies, the group waits.
-            return first.map(|m| Match { replied: m.replied && !unclear, ..m });
+        if let Some(first) = self.first_twin() {
+            return Some(first);
         }
         if self.hurry && self.found.is_some_and(|m| !m.spent) {
             return self.found;
         }
         for line in slots.iter().filter_map(|slot| stamps.by_key.get(slot)) {
-            self.look_through(line.spent(), false);
+            self.look_through(line.spent(), true, false);
         }
         self.found
+    }
+
+    pub(super) fn first_twin(&self) -> Option<Match> {
+        let unclear = self.twins.iter().any(|(number, _)| number.is_none());
+        let first = self.twins.iter().min_by_key(|(number, _)| number.unwrap_or(i64::MAX)).map(|(_, m)| *m);
+        // Until all have their replies, the group waits.
+        first.filter(|_| self.twins.len() > 1).map(|m| Match { replied: m.replied && !unclear, ..m })
     }
 
     /// In the slot without key there are only scripts that declared other keys, or were looked at already.
@@ -171,23 +180,34 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
             && self.found.is_some_and(|m| m.stands(self.prefer_replied))
     }
 
-    /// Where no script waits, nor anything that has to be looked at, nor the same command with the same arguments, who
-    /// fits as well as any can is not beaten by who comes behind.
+    /// Where nothing waits on the effect's keys that has to be looked at, nor the same command with the same arguments, and
+    /// nothing that may concern any key but scripts that declared others, who fits as well as any can is not beaten by
+    /// who comes behind.
     fn can_be_sure(&self, slots: &[Slot], line: &Line) -> bool {
+        let looks = looks(self.effects.part);
+        let none_like = |line: &Line| matches!(line, Line::Many(crowd) if crowd.has_none_like(looks));
         self.hurry
-            && slots.len() == 2
-            && !self.stamps.by_key.contains_key(&NO_KEY)
-            && matches!(line, Line::Many(crowd) if crowd.has_none_like(looks(self.effects.part)))
+            && self.stamps.keyless == 0
+            && slots.first() != Some(&NO_KEY)
+            && none_like(line)
+            && slots.iter().filter(|s| **s != NO_KEY).filter_map(|s| self.stamps.by_key.get(s)).all(none_like)
     }
 
-    /// Compares those with what was found; gives one if nobody can be better.
-    fn look_through(&mut self, places: impl Iterator<Item = (Place, Option<Looks>)>, sure: bool) -> Option<Match> {
+    /// Compares those with what was found, if they are `spent`, or are not; gives one if nobody can be better.
+    pub(super) fn look_through(
+        &mut self,
+        places: impl Iterator<Item = (Place, Option<Looks>)>,
+        spent: bool,
+        sure: bool,
+    ) -> Option<Match> {
         let best_fit = if self.effects.part.values().is_empty() { Fit::Possible } else { Fit::Value };
         let (after, before) = self.effects.ran;
         let (mut fitting, mut newer) = (0, 0);
         let mut looked_at: SmallVec<[(Looks, bool); LOOKS_MAX]> = SmallVec::new();
         let without = self.without;
         for (place, looks) in places.filter(|(place, _)| !without.contains(place)).take(SCANNED_MAX) {
+            #[cfg(test)]
+            super::LOOKED_AT.set(super::LOOKED_AT.get() + 1);
             let like_it = |(known, _): &&(Looks, bool)| looks == Some(*known);
             if let Some((_, fits)) = looked_at.iter().find(like_it).filter(|_| self.hurry) {
                 // One that is older fits as well, or as little.
@@ -197,7 +217,7 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
                 }
                 continue;
             }
-            let Some(waiting) = self.stamps.places.get(place) else { continue };
+            let Some(waiting) = self.stamps.places.get(place).filter(|w| w.spent == spent) else { continue };
             #[cfg(test)]
             super::LOOKED_AT.set(super::LOOKED_AT.get() + super::COMPARED);
             if waiting.stamp.at > before {
@@ -213,7 +233,7 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
             }
             let candidate = self.compare(place, waiting);
             if let Some(looks) = looks.filter(|_| looked_at.len() < LOOKS_MAX)
-                && candidate.is_none_or(|c| c.fit < Fit::Exact && c.stands(self.prefer_replied))
+                && candidate.is_none_or(|c| c.fit < Fit::Exact && c.has_equals_beaten(self.prefer_replied))
             {
                 looked_at.push((looks, candidate.is_some()));
             }

@@ -9,7 +9,10 @@ use super::*;
 use crate::join::causes::Fit;
 use crate::tee::{describe, hash_arg};
 
-const REQUESTS: [&str; 26] = [
+const REQUESTS: [&str; 29] = [
+    "BLMOVE a b LEFT RIGHT 0",
+    "RPOPLPUSH a b",
+    "INCRBYFLOAT a 2",
     "INCR a",
     "INCR a",
     "INCR b",
@@ -37,7 +40,7 @@ const REQUESTS: [&str; 26] = [
     "EVAL s 0",
     "FLUSHALL",
 ];
-const EFFECTS: [&str; 18] = [
+const EFFECTS: [&str; 21] = [
     "INCR a",
     "INCR b",
     "DECR a",
@@ -55,6 +58,9 @@ const EFFECTS: [&str; 18] = [
     "RPOP a",
     "SREM a m",
     "SET c 7",
+    "SET a 3",
+    "LMOVE a b LEFT RIGHT",
+    "RPOPLPUSH a b",
     "FLUSHALL",
 ];
 
@@ -75,10 +81,28 @@ fn somebody(rng: &mut StdRng, waiting: &mut Vec<u64>) -> Option<u64> {
     Some(waiting.remove(n))
 }
 
+/// Compares all that wait with the effect, one after the other, slot by slot.
 fn at_leisure(stamps: &Stamps, effects: &Effects<'_>, prefer_replied: bool) -> Option<Match> {
     let known = |_: &[u8]| true;
-    Search { stamps, effects, prefer_replied, without: &[], known, hurry: false, found: None, twins: SmallVec::new() }
-        .run()
+    let twins = SmallVec::new();
+    let mut search = Search { stamps, effects, prefer_replied, without: &[], known, hurry: false, found: None, twins };
+    let mut wanted = SmallVec::new();
+    part_slots(effects.part, &mut wanted);
+    if wanted.first() != Some(&NO_KEY) {
+        wanted.push(NO_KEY);
+    }
+    for spent in [false, true] {
+        for slot in &wanted {
+            let there = stamps.places.iter().filter(|(_, waiting)| slots(&waiting.stamp).contains(slot));
+            if let Some(first) = search.look_through(there.map(|(place, _)| (place, None)), spent, false) {
+                return Some(first);
+            }
+        }
+        if let Some(first) = search.first_twin() {
+            return Some(first);
+        }
+    }
+    search.found
 }
 
 #[test]
@@ -161,19 +185,26 @@ fn a_hot_key_costs_no_more_than_any() {
         (["INCRBYFLOAT a 1.5"; 2], ["SET a 3"; 2]),
         (["SPOP a"; 2], ["SREM a m#"; 2]),
         (["XREADGROUP GROUP g c STREAMS a >"; 2], ["XCLAIM a g c 0 1-# TIME 5"; 2]),
+        (["LPUSH a #", "BLMOVE a b LEFT RIGHT 0"], ["LPUSH a #", "LMOVE a b LEFT RIGHT"]),
         (["EVAL s 1 a 7"; 2], ["INCR a"; 2]),
         (["EVAL s 1 a#"; 2], ["INCR a#"; 2]),
     ] {
         let mut stamps = Stamps::default();
         let line = |lines: [&str; 2], n: u64| lines[(n % 2) as usize].replace('#', &n.to_string());
         let count = 20_000;
-        for n in 0..count {
-            let parts = smallvec::smallvec![part(&table, &line(requests, n))];
-            stamps.add(Stamp { id: n, at: Micros(n as i64), who: who.clone(), parts, transaction: false });
+        let add = |stamps: &mut Stamps, id: u64, line: &str| {
+            let (at, parts) = (Micros(id as i64), smallvec::smallvec![part(&table, line)]);
+            stamps.add(Stamp { id, at, who: who.clone(), parts, transaction: false });
+        };
+        // Somebody stays in front of them all, and a script is under way elsewhere.
+        add(&mut stamps, 0, "BZPOPMIN a 0");
+        add(&mut stamps, 1, "EVAL s 1 other 8");
+        for n in 2..count {
+            add(&mut stamps, n, &line(requests, n));
             stamps.reply(n, Micros((n + 100) as i64), Outcome::Number(n as i64));
         }
         LOOKED_AT.set(0);
-        for n in 0..count {
+        for n in 2..count {
             let effect = part(&table, &line(effects, n));
             let ran = (Micros(n as i64), Micros((n + 15_000) as i64));
             let effects = Effects { part: &effect, words: &|| &[], atomic: false, ran };
