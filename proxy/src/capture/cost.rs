@@ -63,7 +63,7 @@ fn words(line: &str, random: u64) -> Vec<Vec<u8>> {
 #[test]
 #[ignore = "measures, and needs a release build and a quiet machine"]
 fn of_a_write() {
-    println!("nanoseconds       {}  together", PARTS.map(|part| format!("{part:>8}")).join("  "));
+    println!("{:>8}  {}   nanoseconds for each", "together", PARTS.map(|part| format!("{part:>8}")).join("  "));
     for workload in &WORKLOADS {
         let each = measure(workload);
         let parts: Vec<_> = each.iter().map(|ns| format!("{ns:>8}")).collect();

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque, hash_map};
 use redtape_journal::Micros;
 
 use super::search::{CANDIDATES_MAX, NEWER_MAX};
-use super::{Place, is_vast};
+use super::{Place, less_room};
 
 /// Those who have left that may stand in a line, beside a sixteenth of the others.
 const LEFT_MAX: usize = 64;
@@ -52,14 +52,18 @@ pub(super) enum Line {
 
 impl Line {
     /// Another one comes; `entry` tells of one by its place.
-    pub(super) fn add(&mut self, place: Place, entry: impl Fn(Place) -> Entry) {
+    pub(super) fn add(&mut self, place: Place, entry: impl Fn(Place) -> Option<Entry>) {
         if let Self::One(first) = *self {
             let mut crowd = Crowd::default();
-            crowd.add(entry(first));
+            if let Some(entry) = entry(first) {
+                crowd.add(entry);
+            }
             *self = Self::Many(Box::new(crowd));
         }
-        if let Self::Many(crowd) = self {
-            crowd.add(entry(place));
+        if let Self::Many(crowd) = self
+            && let Some(entry) = entry(place)
+        {
+            crowd.add(entry);
         }
     }
 
@@ -76,20 +80,22 @@ impl Line {
 
     /// Who stands here, oldest first, and how they look, where several do: of several, without those who are spent.
     pub(super) fn places(&self) -> impl Iterator<Item = (Place, Option<Looks>)> {
-        let (one, many) = match self {
-            Self::One(place) => (Some((*place, None)), None),
-            Self::Many(crowd) => (None, Some(crowd.all.iter().filter(|s| !s.has_left).map(|s| (s.place, s.looks)))),
-        };
-        one.into_iter().chain(many.into_iter().flatten())
+        let (one, crowd) = self.one_or_many();
+        let there = crowd.into_iter().flat_map(|c| c.all.iter().filter(|s| !s.has_left));
+        one.into_iter().chain(there.map(|s| (s.place, s.looks)))
     }
 
     /// Those who are spent, oldest first, or who may be, where one stands alone.
     pub(super) fn spent(&self) -> impl Iterator<Item = (Place, Option<Looks>)> {
-        let (one, many) = match self {
+        let (one, crowd) = self.one_or_many();
+        one.into_iter().chain(crowd.into_iter().flat_map(|c| c.spent.iter().map(|(place, looks)| (*place, *looks))))
+    }
+
+    fn one_or_many(&self) -> (Option<(Place, Option<Looks>)>, Option<&Crowd>) {
+        match self {
             Self::One(place) => (Some((*place, None)), None),
-            Self::Many(crowd) => (None, Some(crowd.spent.iter().map(|(place, looks)| (*place, *looks)))),
-        };
-        one.into_iter().chain(many.into_iter().flatten())
+            Self::Many(crowd) => (None, Some(crowd)),
+        }
     }
 }
 
@@ -169,8 +175,8 @@ impl Twins {
             self.all.remove(at);
             self.in_order -= usize::from(at < self.in_order);
             self.put_in_order();
-            if is_vast(self.all.capacity(), self.all.len()) {
-                self.all.shrink_to(2 * self.all.len());
+            if let Some(room) = less_room(self.all.capacity(), self.all.len()) {
+                self.all.shrink_to(room);
             }
         }
     }
@@ -292,11 +298,11 @@ impl Crowd {
         if self.all.len() > self.live + self.live / 16 + LEFT_MAX {
             self.all.retain(|s| !s.has_left);
         }
-        if is_vast(self.all.capacity(), self.live) {
-            self.all.shrink_to(2 * self.live);
+        if let Some(room) = less_room(self.all.capacity(), self.live) {
+            self.all.shrink_to(room);
         }
-        if is_vast(self.alike.capacity(), self.alike.len()) {
-            self.alike.shrink_to(2 * self.alike.len());
+        if let Some(room) = less_room(self.alike.capacity(), self.alike.len()) {
+            self.alike.shrink_to(room);
         }
     }
 

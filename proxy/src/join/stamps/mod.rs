@@ -49,7 +49,7 @@ pub(super) struct Waiting {
     pub(super) stamp: Stamp,
     /// When its reply was seen.
     pub(super) replied: Option<Micros>,
-    /// The reply, if it was a number.
+    /// The reply, where equal commands answer with numbers in the order in which they ran: made so that it always grows.
     number: Option<i64>,
     /// It already explained a group and may explain more, or its client is gone: others come first.
     pub(super) spent: bool,
@@ -94,9 +94,9 @@ fn part_slots(part: &Part, slots: &mut SmallVec<[Slot; 4]>) {
     }
 }
 
-/// Room that is worth giving back.
-fn is_vast(capacity: usize, used: usize) -> bool {
-    capacity > ROOM_MIN && used < capacity / 16
+/// To how much room one shrinks that has far more than it uses.
+fn less_room(capacity: usize, used: usize) -> Option<usize> {
+    (capacity > ROOM_MIN && used < capacity / 16).then(|| ROOM_MIN.max(2 * used))
 }
 
 /// Some command of it has no key.
@@ -120,8 +120,7 @@ fn entry(place: Place, waiting: &Waiting) -> Entry {
     };
     let looks = single.and_then(looks);
     let opaque = looks.is_none() || single.is_some_and(|part| is_script(part.name.name()));
-    let number = number.and_then(|n| single.and_then(|part| in_order(part, n)));
-    Entry { place, looks, opaque, spent: *spent, at: stamp.at, number }
+    Entry { place, looks, opaque, spent: *spent, at: stamp.at, number: *number }
 }
 
 /// The reply of a command whose equals answer in the order in which they ran, so that it always grows.
@@ -154,10 +153,7 @@ impl Stamps {
 
     fn enter(&mut self, place: Place, slots: &[Slot]) {
         let places = &self.places;
-        let entry = |place| match places.get(place) {
-            Some(waiting) => entry(place, waiting),
-            None => Entry { place, looks: None, opaque: true, spent: false, at: Micros(0), number: None },
-        };
+        let entry = |place| places.get(place).map(|waiting| entry(place, waiting));
         for slot in slots {
             match self.by_key.entry(*slot) {
                 hash_map::Entry::Vacant(slot) => {
@@ -191,9 +187,9 @@ impl Stamps {
         } else if let Some(waiting) = self.places.get_mut(place) {
             waiting.replied = Some(at);
             waiting.spent |= outcome == Outcome::Gone;
-            waiting.number = if let Outcome::Number(n) = outcome { Some(n) } else { None };
-            let told = waiting.number.zip(waiting.stamp.parts.first());
-            let told = told.and_then(|(number, part)| in_order(part, number).zip(looks(part)));
+            let part = waiting.stamp.parts.first();
+            waiting.number = if let Outcome::Number(n) = outcome { part.and_then(|p| in_order(p, n)) } else { None };
+            let told = waiting.number.zip(part.and_then(looks));
             // Those who have left go from the front as fast as others come.
             for _ in 0..2 {
                 if self.replied.front().is_some_and(|(_, p)| self.places.get(*p).is_none()) {
@@ -232,18 +228,18 @@ impl Stamps {
 
     /// What a full copy made pile up must not make everything slow afterwards.
     fn give_back_room(&mut self) {
-        let len = self.places.len;
-        if is_vast(self.places.recent.capacity(), self.places.recent.len()) {
-            self.places.recent.shrink_to(ROOM_MIN.max(2 * self.places.recent.len()));
+        let Self { places: Places { recent, len, .. }, replied, by_id, by_key, .. } = self;
+        if let Some(room) = less_room(recent.capacity(), recent.len()) {
+            recent.shrink_to(room);
         }
-        if is_vast(self.replied.capacity(), self.replied.len()) {
-            self.replied.shrink_to(ROOM_MIN.max(2 * self.replied.len()));
+        if let Some(room) = less_room(replied.capacity(), replied.len()) {
+            replied.shrink_to(room);
         }
-        if is_vast(self.by_id.capacity(), len) {
-            self.by_id.shrink_to(ROOM_MIN.max(2 * len));
+        if let Some(room) = less_room(by_id.capacity(), *len) {
+            by_id.shrink_to(room);
         }
-        if is_vast(self.by_key.capacity(), self.by_key.len()) {
-            self.by_key.shrink_to(ROOM_MIN.max(2 * self.by_key.len()));
+        if let Some(room) = less_room(by_key.capacity(), by_key.len()) {
+            by_key.shrink_to(room);
         }
     }
 

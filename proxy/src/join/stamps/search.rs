@@ -104,36 +104,36 @@ impl Stamps {
         without: &[Place],
         known: impl Fn(&[u8]) -> bool,
     ) -> Option<Match> {
-        Search {
-            stamps: self,
-            effects,
-            prefer_replied,
-            without,
-            known,
-            hurry: true,
-            found: None,
-            twins: SmallVec::new(),
-        }
-        .run()
+        Search::new(self, effects, prefer_replied, without, known).run()
     }
 }
 
 /// A search for the cause of one effect.
 pub(super) struct Search<'a, 'g, K> {
-    pub(super) stamps: &'a Stamps,
-    pub(super) effects: &'a Effects<'g>,
-    pub(super) prefer_replied: bool,
-    pub(super) without: &'a [Place],
+    stamps: &'a Stamps,
+    effects: &'a Effects<'g>,
+    prefer_replied: bool,
+    without: &'a [Place],
     /// Whether the server's table has a command.
-    pub(super) known: K,
+    known: K,
     /// Who can't be beaten is not compared with the rest.
     pub(super) hurry: bool,
     pub(super) found: Option<Match>,
     /// The same command with the same arguments, where the numbers in their replies tell who ran first.
-    pub(super) twins: SmallVec<[(Option<i64>, Match); 4]>,
+    twins: SmallVec<[(Option<i64>, Match); 4]>,
 }
 
-impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
+impl<'a, 'g, K: Fn(&[u8]) -> bool> Search<'a, 'g, K> {
+    pub(super) fn new(
+        stamps: &'a Stamps,
+        effects: &'a Effects<'g>,
+        prefer_replied: bool,
+        without: &'a [Place],
+        known: K,
+    ) -> Self {
+        Self { stamps, effects, prefer_replied, without, known, hurry: true, found: None, twins: SmallVec::new() }
+    }
+
     pub(super) fn run(mut self) -> Option<Match> {
         let mut slots = SmallVec::new();
         part_slots(self.effects.part, &mut slots);
@@ -142,13 +142,16 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
             slots.push(NO_KEY);
         }
         let stamps = self.stamps;
+        // Nothing waits that may concern any key, but scripts that declared theirs.
+        let declared = self.hurry && stamps.keyless == 0 && slots.first() != Some(&NO_KEY);
+        let enough = if declared { self.enough(&slots) } else { None };
         for slot in &slots {
-            let Some(line) = stamps.by_key.get(slot) else { continue };
-            if self.may_skip_scripts(&slots, *slot) {
+            if declared && *slot == NO_KEY && self.found.is_some_and(|m| m.stands(self.prefer_replied)) {
+                // There are only scripts that declared other keys, or were looked at already.
                 break;
             }
-            let sure = self.can_be_sure(&slots, line);
-            if let Some(first) = self.look_through(line.places(), false, sure) {
+            let Some(line) = stamps.by_key.get(slot) else { continue };
+            if let Some(first) = self.look_through(line.places(), false, enough) {
                 return Some(first);
             }
         }
@@ -159,7 +162,7 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
             return self.found;
         }
         for line in slots.iter().filter_map(|slot| stamps.by_key.get(slot)) {
-            self.look_through(line.spent(), true, false);
+            self.look_through(line.spent(), true, None);
         }
         self.found
     }
@@ -171,26 +174,14 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
         first.filter(|_| self.twins.len() > 1).map(|m| Match { replied: m.replied && !unclear, ..m })
     }
 
-    /// In the slot without key there are only scripts that declared other keys, or were looked at already.
-    fn may_skip_scripts(&self, slots: &[Slot], slot: Slot) -> bool {
-        self.hurry
-            && slot == NO_KEY
-            && slots.len() == 2
-            && self.stamps.keyless == 0
-            && self.found.is_some_and(|m| m.stands(self.prefer_replied))
-    }
-
-    /// Where nothing waits on the effect's keys that has to be looked at, nor the same command with the same arguments, and
-    /// nothing that may concern any key but scripts that declared others, who fits as well as any can is not beaten by
-    /// who comes behind.
-    fn can_be_sure(&self, slots: &[Slot], line: &Line) -> bool {
+    /// A fit that is not beaten by who comes behind: the best there can be where nothing waits on the effect's keys that has to
+    /// be looked at, nor the same command with the same arguments.
+    fn enough(&self, slots: &[Slot]) -> Option<Fit> {
         let looks = looks(self.effects.part);
         let none_like = |line: &Line| matches!(line, Line::Many(crowd) if crowd.has_none_like(looks));
-        self.hurry
-            && self.stamps.keyless == 0
-            && slots.first() != Some(&NO_KEY)
-            && none_like(line)
-            && slots.iter().filter(|s| **s != NO_KEY).filter_map(|s| self.stamps.by_key.get(s)).all(none_like)
+        let mut lines = slots.iter().filter(|s| **s != NO_KEY).filter_map(|s| self.stamps.by_key.get(s));
+        let best = if self.effects.part.values().is_empty() { Fit::Possible } else { Fit::Value };
+        lines.all(none_like).then_some(best)
     }
 
     /// Compares those with what was found, if they are `spent`, or are not; gives one if nobody can be better.
@@ -198,9 +189,8 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
         &mut self,
         places: impl Iterator<Item = (Place, Option<Looks>)>,
         spent: bool,
-        sure: bool,
+        enough: Option<Fit>,
     ) -> Option<Match> {
-        let best_fit = if self.effects.part.values().is_empty() { Fit::Possible } else { Fit::Value };
         let (after, before) = self.effects.ran;
         let (mut fitting, mut newer) = (0, 0);
         let mut looked_at: SmallVec<[(Looks, bool); LOOKS_MAX]> = SmallVec::new();
@@ -246,18 +236,15 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
             if self.found.is_none_or(|f| candidate.beats(f, self.prefer_replied)) {
                 self.found = Some(candidate);
             }
-            if sure && candidate.fit >= best_fit && candidate.stands(self.prefer_replied) {
+            if enough.is_some_and(|enough| candidate.fit >= enough) && candidate.stands(self.prefer_replied) {
                 return Some(candidate);
             }
             if candidate.fit == Fit::Exact && candidate.shape && !waiting.spent {
-                let order = replies_in_order(&waiting.stamp.parts[0]);
-                if order == 0 || waiting.stamp.transaction {
-                    if candidate.replied || !self.prefer_replied {
-                        // In the order of age: nothing behind can be better.
-                        return Some(candidate);
-                    }
-                } else {
-                    self.twins.push((waiting.number.map(|n| n.wrapping_mul(order)), candidate));
+                if replies_in_order(&waiting.stamp.parts[0]) != 0 && !waiting.stamp.transaction {
+                    self.twins.push((waiting.number, candidate));
+                } else if candidate.has_equals_beaten(self.prefer_replied) {
+                    // In the order of age: nothing behind can be better.
+                    return Some(candidate);
                 }
             }
         }

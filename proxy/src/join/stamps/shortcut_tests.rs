@@ -83,9 +83,8 @@ fn somebody(rng: &mut StdRng, waiting: &mut Vec<u64>) -> Option<u64> {
 
 /// Compares all that wait with the effect, one after the other, slot by slot.
 fn at_leisure(stamps: &Stamps, effects: &Effects<'_>, prefer_replied: bool) -> Option<Match> {
-    let known = |_: &[u8]| true;
-    let twins = SmallVec::new();
-    let mut search = Search { stamps, effects, prefer_replied, without: &[], known, hurry: false, found: None, twins };
+    let mut search = Search::new(stamps, effects, prefer_replied, &[], |_: &[u8]| true);
+    search.hurry = false;
     let mut wanted = SmallVec::new();
     part_slots(effects.part, &mut wanted);
     if wanted.first() != Some(&NO_KEY) {
@@ -94,7 +93,7 @@ fn at_leisure(stamps: &Stamps, effects: &Effects<'_>, prefer_replied: bool) -> O
     for spent in [false, true] {
         for slot in &wanted {
             let there = stamps.places.iter().filter(|(_, waiting)| slots(&waiting.stamp).contains(slot));
-            if let Some(first) = search.look_through(there.map(|(place, _)| (place, None)), spent, false) {
+            if let Some(first) = search.look_through(there.map(|(place, _)| (place, None)), spent, None) {
                 return Some(first);
             }
         }
