@@ -12,7 +12,7 @@
 #   make disk      each sync fails, each write finds the disk full, in turn (N=100)
 #   make tamper    every bit of a larger segment is flipped, and a whole verification must find each in its place (BYTES=65536)
 #   make fuzz      any bytes for each parser, with cargo-fuzz (T=60 seconds each; TARGETS='segment block')
-#   make measure   what single parts cost: the capture, the journal's writer, a search, encryption (a quarter of an hour)
+#   make measure   what single parts cost: the capture, the journal's writer, a search, encryption (minutes, most of them to build)
 #   make bench     what redtape costs, beside Redis itself and other proxies (FULL=1: every cell, hours)
 #
 # Everything but a Rust toolchain is installed when missing (needs root, or sudo without a password).
