@@ -14,8 +14,8 @@
 //! goes through one sender and stays in order; sessions of different workers interleave.
 
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_queue::ArrayQueue;
 use foldhash::fast::FixedState;
@@ -79,6 +79,8 @@ pub(crate) struct Stamp {
     pub at: Micros,
     /// By whom.
     pub who: Arc<Identity>,
+    /// The upstream connection that carries it: the server runs the requests of one in this order.
+    pub connection: u64,
     /// One part, or the parts of a transaction.
     pub parts: SmallVec<[Part; 1]>,
     /// The parts stand between MULTI and EXEC.
@@ -90,8 +92,12 @@ pub(crate) struct Stamp {
 pub(crate) enum Outcome {
     /// It may have had an effect.
     Ran,
+    /// It had an effect: the command always has one where the server answers so.
+    Wrote,
     /// The same, and the reply was this number.
     Number(i64),
+    /// It may have had an effect, but the reply is 0, nil or false, as of a script that did nothing.
+    Empty,
     /// The session ended before the reply: it may have run, but whoever still waits comes first.
     Gone,
     /// It certainly had none.
@@ -138,7 +144,12 @@ pub(crate) struct Tee {
     dropped: AtomicU64,
     filled: Notify,
     many: Notify,
+    /// For each sender, since when it may know more than it has handed over.
+    busy_since: Mutex<Vec<Arc<AtomicI64>>>,
 }
+
+/// A sender has handed over all that it knows.
+const AT_REST: i64 = i64::MAX;
 
 impl Default for Tee {
     fn default() -> Self {
@@ -149,6 +160,7 @@ impl Default for Tee {
             dropped: AtomicU64::new(0),
             filled: Notify::new(),
             many: Notify::new(),
+            busy_since: Mutex::default(),
         }
     }
 }
@@ -156,7 +168,15 @@ impl Default for Tee {
 impl Tee {
     /// A sender, for one worker thread.
     pub(crate) fn sender(self: &Arc<Self>) -> TeeSender {
-        TeeSender { tee: Arc::clone(self), batch: Vec::new() }
+        let busy_since = Arc::new(AtomicI64::new(AT_REST));
+        self.busy_since.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&busy_since));
+        TeeSender { tee: Arc::clone(self), batch: Vec::new(), busy_since, connection: 0 }
+    }
+
+    /// Every reply that a worker had read before this time is found by a [`Self::drain`] that begins after this call.
+    pub(crate) fn told_until(&self, now: Micros) -> Micros {
+        let senders = self.busy_since.lock().unwrap_or_else(PoisonError::into_inner);
+        Micros(senders.iter().map(|since| since.load(Ordering::Acquire)).fold(now.0, i64::min))
     }
 
     /// Gives all messages that were flushed before the call to `take`, in the order of flushing.
@@ -192,12 +212,31 @@ impl Tee {
 pub(crate) struct TeeSender {
     tee: Arc<Tee>,
     batch: Batch,
+    busy_since: Arc<AtomicI64>,
+    connection: u64,
 }
 
 impl TeeSender {
+    /// Its worker is about to read from its sockets: until [`Self::rest`] it may know more than it has handed over.
+    pub(crate) fn begin(&self, now: Micros) {
+        self.busy_since.store(now.0, Ordering::Release);
+    }
+
+    /// Its worker is about to wait: what it knows is handed over before.
+    pub(crate) fn rest(&mut self) {
+        self.flush();
+        self.busy_since.store(AT_REST, Ordering::Release);
+    }
+
+    /// The stamps that follow are of requests on this upstream connection.
+    pub(crate) fn on_connection(&mut self, connection: u64) {
+        self.connection = connection;
+    }
+
     /// A request will be forwarded after the next flush.
     #[inline]
-    pub(crate) fn stamp(&mut self, stamp: Stamp) {
+    pub(crate) fn stamp(&mut self, mut stamp: Stamp) {
+        stamp.connection = self.connection;
         self.push(TeeMessage::Stamp(stamp));
     }
 
@@ -209,9 +248,9 @@ impl TeeSender {
     /// The reply to it was seen.
     #[inline]
     pub(crate) fn replied(&mut self, id: u64, at: Micros, outcome: Outcome) {
-        if outcome == Outcome::Ran
-            && let Some(TeeMessage::Replied { id: first, count, at: then, outcome: Outcome::Ran }) =
-                self.batch.last_mut()
+        if let Some(TeeMessage::Replied { id: first, count, at: then, outcome: before }) = self.batch.last_mut()
+            && *before == outcome
+            && matches!(outcome, Outcome::Ran | Outcome::Wrote)
             && *first + u64::from(*count) == id
             && *then == at
             && *count < RUN_MAX
@@ -270,7 +309,7 @@ impl TeeSender {
 
 impl Drop for TeeSender {
     fn drop(&mut self) {
-        self.flush();
+        self.rest();
     }
 }
 
@@ -280,14 +319,25 @@ pub(crate) fn next_session_id() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Hash of one argument: of its length and its beginning. Never 0.
+/// An argument of at least so many bytes hardly stands in another's request by chance.
+const TELLING_BYTES: usize = 6;
+/// In the hash of an argument: it has so many.
+const TELLING: u64 = 2;
+
+/// Whether an argument, by its hash, is long enough to tell requests apart.
+pub(crate) fn is_telling(hash: u64) -> bool {
+    hash & TELLING != 0
+}
+
+/// Hash of one argument: of its length and its beginning. Odd; see also [`is_telling`].
 #[inline]
 pub(crate) fn hash_arg(arg: &[u8]) -> u64 {
     const STATE: FixedState = FixedState::with_seed(0x7265_6474_6170_6531);
     let mut h = STATE.build_hasher();
     h.write_usize(arg.len());
     h.write(&arg[..arg.len().min(HASHED_BYTES)]);
-    h.finish() | 1
+    let telling = if arg.len() >= TELLING_BYTES { TELLING } else { 0 };
+    (h.finish() & !TELLING) | telling | 1
 }
 
 /// The hash of a list of arguments, from the hash of what stands before the last and the hash of that.

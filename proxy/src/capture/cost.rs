@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 
 use super::effects::{EffectParser, StreamEvent};
 use super::recorder::push_group;
-use crate::join::{HOLD, Join};
+use crate::join::{Join, WAIT_MAX};
 use crate::session::SessionState;
 use crate::tee::Tee;
 
@@ -24,7 +24,7 @@ const SESSIONS: usize = 50;
 const PIPELINE: usize = 16;
 const ROUNDS: usize = 300;
 const KEYS: u64 = 100_000;
-const PARTS: [&str; 6] = ["requests", "replies", "drain", "parse", "judge", "write"];
+const PARTS: [&str; 6] = ["requests", "replies", "drain", "parse", "join", "write"];
 
 /// What clients ask, what the server answers (`N` = the number of the request), and what it does. `#` is a random number.
 struct Workload {
@@ -130,20 +130,20 @@ fn measure(workload: &Workload) -> [u128; PARTS.len()] {
         tee.drain(|m| join.tee(m));
         ends(&mut spent);
         while let Some(StreamEvent::Group(group)) = parser.next(&mut wire, Micros(now + 1000)).expect("sound") {
-            join.effect(group);
+            join.effect(group, Micros(now));
         }
         ends(&mut spent);
-        let mut judged = Vec::with_capacity(SESSIONS * PIPELINE);
+        let mut attributed = Vec::with_capacity(SESSIONS * PIPELINE);
         // Late enough, so that nothing is waited for.
-        while let Some(one) = join.next(Micros(now + 1000 + HOLD)) {
-            judged.push(one);
+        while let Some(one) = join.next(Micros(now + 1000 + WAIT_MAX)) {
+            attributed.push(one);
         }
         ends(&mut spent);
-        for one in &judged {
+        for one in &attributed {
             push_group(&mut builder, one, &table).expect("small");
         }
-        written += judged.len();
-        drop(judged);
+        written += attributed.len();
+        drop(attributed);
         builder.finish(Micros(now));
         ends(&mut spent);
     }

@@ -115,6 +115,11 @@ impl EffectParser {
         self.position
     }
 
+    /// Nothing was read of what comes next.
+    pub(crate) fn is_at_boundary(&self) -> bool {
+        self.open.is_none() && self.need == 0 && self.used == self.chunk.len()
+    }
+
     /// Takes the next event out of `buf`; `None` = more bytes are needed. Nothing may be added to `buf`
     /// before that.
     pub(crate) fn next(&mut self, buf: &mut BytesMut, now: Micros) -> Result<Option<StreamEvent>, StreamError> {

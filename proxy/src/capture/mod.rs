@@ -393,7 +393,9 @@ impl Capture {
         loop {
             tokio::select! {
                 done = &mut slow => return done,
-                _ = tick.tick() => self.take_stamps(),
+                _ = tick.tick() => {
+                    self.take_stamps();
+                }
                 probe = self.probes.next() => {
                     self.join.probe(probe);
                     if let Some(position) = &self.position {
@@ -404,8 +406,9 @@ impl Capture {
         }
     }
 
-    /// Empties the tee.
-    pub(crate) fn take_stamps(&mut self) {
+    /// Empties the tee; every reply that a worker had read before the time that is given was in it.
+    pub(crate) fn take_stamps(&mut self) -> Micros {
+        let told = self.tee.told_until(Micros::now());
         self.tee.drain(|message| self.join.tee(message));
         let dropped = self.tee.dropped() + self.join.stamps().1;
         if dropped > self.dropped {
@@ -413,6 +416,7 @@ impl Capture {
             self.dropped = dropped;
             self.join.stamps_were_lost(Micros::now());
         }
+        told
     }
 
     pub(crate) fn next_timeline(&self) -> TimelineId {

@@ -26,6 +26,8 @@ const AT_ONCE: Duration = Duration::from_millis(2);
 pub(crate) enum Pace {
     /// The stream runs late, as during a full sync.
     Late,
+    /// Requests were answered of which it is not known whether they had an effect.
+    Doubtful,
     /// Writes arrive.
     Busy,
     /// Nothing happens.
@@ -35,7 +37,7 @@ pub(crate) enum Pace {
 impl Pace {
     fn interval(self) -> Duration {
         Duration::from_millis(match self {
-            Self::Late => 5,
+            Self::Late | Self::Doubtful => 5,
             Self::Busy => 50,
             Self::Idle => 500,
         })

@@ -1,4 +1,4 @@
-//! The journal as the capture uses it: judged groups in, blocks to the writer, watermarks out.
+//! The journal as the capture uses it: attributed groups in, blocks to the writer, watermarks out.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use super::keys::keys_of;
 use super::{CaptureConfig, Position, Tail, open_journal};
 use crate::durable::Durable;
-use crate::join::Judged;
+use crate::join::Attributed;
 use crate::metrics::Metrics;
 use crate::reload::Live;
 
@@ -198,12 +198,12 @@ impl Recorder {
     }
 
     /// Takes a group; true = the block is large enough to be handed over. It must be, before the next is taken.
-    pub(crate) fn push(&mut self, judged: &Judged, table: &CommandTable) -> Result<bool, String> {
-        let group = &judged.group;
-        let lsn = push_group(&mut self.builder, judged, table)?;
+    pub(crate) fn push(&mut self, attributed: &Attributed, table: &CommandTable) -> Result<bool, String> {
+        let group = &attributed.group;
+        let lsn = push_group(&mut self.builder, attributed, table)?;
         self.builder.set_db(group.end_db);
-        self.tail = Tail { lsn, ts: judged.ts, ..self.tail };
-        if let Some(at) = judged.stamped
+        self.tail = Tail { lsn, ts: attributed.ts, ..self.tail };
+        if let Some(at) = attributed.stamped
             && self.timed.len() < TIMED_MAX
         {
             self.timed.push_back((lsn, at));
@@ -344,13 +344,17 @@ impl Recorder {
     }
 }
 
-pub(super) fn push_group(builder: &mut BlockBuilder, judged: &Judged, table: &CommandTable) -> Result<Lsn, String> {
-    let group = &judged.group;
+pub(super) fn push_group(
+    builder: &mut BlockBuilder,
+    attributed: &Attributed,
+    table: &CommandTable,
+) -> Result<Lsn, String> {
+    let group = &attributed.group;
     let push = |builder: &mut BlockBuilder, records: &[RecordRef<'_>]| {
         let group = GroupRef {
-            ts: judged.ts,
-            slack: judged.slack,
-            origin: &judged.origin,
+            ts: attributed.ts,
+            slack: attributed.slack,
+            origin: &attributed.origin,
             atomic: group.atomic,
             end_offset: group.end_offset,
             records,

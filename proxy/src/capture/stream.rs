@@ -1,4 +1,4 @@
-//! The stream behind the base: effects to the join, judged groups to the recorder, ACKs back.
+//! The stream behind the base: effects to the join, attributed groups to the recorder, ACKs back.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use super::effects::{EffectParser, StreamEvent};
 use super::gulps::Gulps;
 use super::prober::Pace;
 use super::recorder::RecordError;
-use super::{Capture, Ended, Link, Position};
-use crate::join::HOLD;
+use super::{Capture, Ended, Link, Position, link};
+use crate::join::WAIT_MAX;
 
 /// The server is told the durable offset this often.
 const ACK_EVERY: Duration = Duration::from_secs(1);
@@ -22,9 +22,9 @@ const ACK_AT_FIRST: (Duration, u32) = (Duration::from_millis(50), 20);
 const HELD_POLL: Duration = Duration::from_millis(1);
 /// After a stop is asked for, what is under way gets so long to arrive.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-/// Groups that are judged at a stretch, before probes, the clock and a stop get their turn.
+/// Groups that are attributed at a stretch, before probes, the clock and a stop get their turn.
 const PUMP_MAX: usize = 1024;
-/// And so long, looked at after so many groups: where many stamps wait, some take long to judge.
+/// And so long, looked at after so many groups: where many stamps wait, some take long.
 const PUMP_TIME: (Duration, usize) = (Duration::from_millis(5), 16);
 /// The server has produced something and the link has been silent for so long: it is dead.
 const SILENT_SECONDS: u32 = 10;
@@ -32,6 +32,37 @@ const SILENT_SECONDS: u32 = 10;
 const BACKLOG_SHORT_SECONDS: f64 = 60.0;
 /// The write rate is judged after so many seconds, and from then on until it is worth a warning.
 const RATE_AFTER: u32 = 5;
+
+/// A read of fewer bytes has emptied the socket: there is always room for more.
+const SHORT_READ: usize = link::READ_BYTES / 8;
+/// A worker that is busy for longer, in µs, is not waited for: what it knows comes too late.
+const BUSY_MAX: i64 = 100_000;
+
+/// How far the link was read.
+#[derive(Debug, Default)]
+struct Reading {
+    /// All that could be read then was taken in.
+    heard: Micros,
+    /// The same, before what was read last had come.
+    quiet: Micros,
+    /// The link was empty at `heard`.
+    emptied: bool,
+}
+
+impl Reading {
+    /// The link was read, at `looked` or later; `emptied`: nothing is left; `fresh`: something came, and no part of it before.
+    fn read(&mut self, looked: Micros, emptied: bool, fresh: bool) {
+        if fresh && self.emptied {
+            self.quiet = self.heard;
+        }
+        (self.heard, self.emptied) = (looked, emptied);
+    }
+
+    /// Everything up to then was taken in: of the link, and of what workers know.
+    fn upto(&self, told: Micros) -> Micros {
+        self.heard.min(told).max(Micros(self.heard.0 - BUSY_MAX))
+    }
+}
 
 /// What [`Capture::pump`] met.
 struct Pumped {
@@ -68,7 +99,7 @@ impl Capture {
 
     /// Brings all that was read to the journal, however slow the disk is, unless a stop is asked for meanwhile.
     async fn flush_all(&mut self, parser: &EffectParser) -> Result<(), Ended> {
-        let late = Micros(Micros::now().0 + HOLD);
+        let late = Micros(Micros::now().0 + WAIT_MAX);
         let mut stop = self.stop.clone();
         loop {
             tokio::select! {
@@ -118,14 +149,13 @@ impl Capture {
         let mut first_acks = interval_at(Instant::now() + ACK_AT_FIRST.0, ACK_AT_FIRST.0);
         first_acks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut first_acks_left = ACK_AT_FIRST.1;
-        // When the link was read last, or found empty.
-        let mut heard = Micros::now();
+        let mut reading = Reading::default();
         loop {
-            if let Err(e) = self.take_in(link, parser, &mut ack_at) {
+            if let Err(e) = self.take_in(link, parser, &mut ack_at, reading.quiet) {
                 return e;
             }
-            self.take_stamps();
-            let Pumped { more, outsiders } = match self.pump(parser, heard) {
+            let told = self.take_stamps();
+            let Pumped { more, outsiders } = match self.pump(parser, reading.upto(told)) {
                 Ok(pumped) => pumped,
                 Err(e) => return e,
             };
@@ -156,7 +186,9 @@ impl Capture {
                 // Nobody else works on this thread but the probes, which may be up to so much less exact.
                 std::thread::sleep(rest);
             }
-            // They, the clock and the sockets get their turn however much comes.
+            // They, the clock and the sockets get their turn however much comes. Whether the link can be read is asked of the kernel
+            // meanwhile.
+            let looked = Micros::now();
             tokio::task::yield_now().await;
             let mut received = None;
             tokio::select! {
@@ -204,11 +236,11 @@ impl Capture {
             }
             // Whoever was first above, time passes for groups that are held only as the link is read.
             if !more && Instant::now() >= gulps.rest_until() {
-                let now = Micros::now();
                 if received.is_none() {
                     received = link.receive_now().await;
                 }
-                heard = now;
+                let emptied = received.as_ref().is_none_or(|r| r.as_ref().is_ok_and(|n| *n < SHORT_READ));
+                reading.read(looked, emptied, received.is_some() && parser.is_at_boundary());
             }
             match received {
                 Some(Ok(n)) => {
@@ -229,11 +261,12 @@ impl Capture {
         link: &mut Link,
         parser: &mut EffectParser,
         ack_at: &mut Option<ReplOffset>,
+        quiet: Micros,
     ) -> Result<(), Ended> {
         let now = Micros::now();
         while let Some(event) = parser.next(&mut link.buf, now)? {
             match event {
-                StreamEvent::Group(group) => self.join.effect(group),
+                StreamEvent::Group(group) => self.join.effect(group, quiet),
                 StreamEvent::GetAck => {
                     // A client waits in WAIT: what came before this must be on the disk.
                     let (offset, _) = parser.position();
@@ -244,19 +277,19 @@ impl Capture {
         Ok(())
     }
 
-    /// Lets judged groups go to the journal; all that could be read at `heard` was taken in.
-    fn pump(&mut self, parser: &EffectParser, heard: Micros) -> Result<Pumped, Ended> {
+    /// Lets attributed groups go to the journal; all that could be read, and all that workers knew, at `upto` was taken in.
+    fn pump(&mut self, parser: &EffectParser, upto: Micros) -> Result<Pumped, Ended> {
         let until = Instant::now() + PUMP_TIME.0;
         let table = self.table.load_full();
         let mut more = true;
         let mut kinds = [0; ORIGIN_LABELS.len()];
         for n in 1..=PUMP_MAX {
-            let Some(judged) = self.join.next(heard) else {
+            let Some(attributed) = self.join.next(upto) else {
                 more = false;
                 break;
             };
-            kinds[judged.origin.kind as usize] += 1;
-            match self.recorder.push(&judged, &table) {
+            kinds[attributed.origin.kind as usize] += 1;
+            match self.recorder.push(&attributed, &table) {
                 Ok(false) => {}
                 Ok(true) => self.recorder.flush(None)?,
                 Err(e) => {
@@ -279,6 +312,8 @@ impl Capture {
         }
         if self.join.wants_probe() {
             self.probes.at_once();
+        } else if self.join.has_doubts(upto) {
+            self.probes.set_pace(Pace::Doubtful);
         }
         Ok(Pumped { more, outsiders: kinds[OriginKind::Outside as usize] > 0 })
     }
@@ -305,6 +340,8 @@ impl Capture {
         let behind_micros = probe.received.0 - complete.0;
         self.probes.set_pace(if lag > 0 && behind_micros > 100_000 {
             Pace::Late
+        } else if self.join.has_doubts(probe.received) {
+            Pace::Doubtful
         } else if lag > 0 || self.join.stamps().0 > 0 {
             Pace::Busy
         } else {

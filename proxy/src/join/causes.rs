@@ -3,12 +3,12 @@
 //! Source: FACTS 2 (what Redis puts in the stream), tested there on Redis 7.0 and, through the
 //! exactness workload, on every server that redtape supports.
 
-use crate::tee::Part;
+use crate::tee::{Outcome, Part};
 
 /// How well a request explains an effect; larger is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fit {
-    /// A script that did not declare this key.
+    /// A script that was not given this key.
     Guess,
     /// It can have caused it (a script, a rewritten command, a module).
     Possible,
@@ -46,6 +46,15 @@ fn rewritten_as(request: &[u8]) -> &'static [&'static [u8]] {
     }
 }
 
+/// The server serves those who block on a key in the order in which they came.
+pub(super) fn is_blocking(request: &[u8]) -> bool {
+    request.starts_with(b"b")
+        && matches!(
+            request,
+            b"blpop" | b"brpop" | b"blmove" | b"brpoplpush" | b"blmpop" | b"bzmpop" | b"bzpopmin" | b"bzpopmax"
+        )
+}
+
 /// Anything can come of it.
 pub(super) fn is_script(request: &[u8]) -> bool {
     matches!(request, b"eval" | b"evalsha" | b"fcall" | b"exec")
@@ -62,7 +71,7 @@ pub(super) fn is_exact(request: &Part, effect: &Part) -> bool {
     request.name == effect.name && request.args_hash != 0 && request.args_hash == effect.args_hash
 }
 
-/// Whether `request` can appear as `effect`; `None` = it can't. `known`: the server's table has the request.
+/// Whether the plain command `request` can appear as `effect`; `None` = it cannot. `known`: the server's table has the request.
 pub(super) fn fit(request: &Part, effect: &Part, known: impl FnOnce() -> bool) -> Option<Fit> {
     if is_exact(request, effect) {
         return Some(Fit::Exact);
@@ -78,13 +87,23 @@ pub(super) fn fit(request: &Part, effect: &Part, known: impl FnOnce() -> bool) -
         let rewritten = !rewritten.is_empty() || name.starts_with(b"x");
         return (request.args_hash == 0 || rewritten || !known()).then_some(Fit::Possible);
     }
-    if is_script(name) || !known() {
+    if !known() {
         return Some(Fit::Possible);
     }
     if !rewritten.contains(&effect.name.name()) || !may_take_away(request, effect) {
         return None;
     }
     if values { by_value() } else { Some(Fit::Possible) }
+}
+
+/// Whether a script can have caused `effect`. It may write what it did not declare, most often what it was given.
+pub(super) fn fit_script(script: &Part, effect: &Part) -> Fit {
+    if is_exact(script, effect) {
+        // Redis 6 sends scripts to its replicas as such.
+        return Fit::Exact;
+    }
+    let names = |key: &u64| (script.db == effect.db && script.keys().contains(key)) || script.values().contains(key);
+    if script.name == effect.name || effect.keys().iter().any(names) { Fit::Possible } else { Fit::Guess }
 }
 
 /// Whether a request of another name can have taken away what the effect took away, if it did: one key,
@@ -103,49 +122,90 @@ fn may_take_away(request: &Part, effect: &Part) -> bool {
 /// Equal commands of this kind answer with numbers that grow (1) or shrink (-1) in the order in
 /// which they ran, so that their replies tell them apart; 0 = they don't.
 pub(super) fn replies_in_order(request: &Part) -> i64 {
-    match request.name.name() {
+    direction(request.name.name())
+}
+
+fn direction(request: &[u8]) -> i64 {
+    match request {
         b"incr" | b"lpush" | b"rpush" | b"append" => 1,
         b"decr" => -1,
         _ => 0,
     }
 }
 
+/// What a reply says of its request's effect, by its first line (type byte and rest).
+pub(crate) fn outcome_of(request: &[u8], kind: u8, line: &[u8]) -> Outcome {
+    if says_no_effect(request, kind, line) {
+        return Outcome::NoEffect;
+    }
+    if is_script(request) {
+        return if says_nothing(kind, line) { Outcome::Empty } else { Outcome::Ran };
+    }
+    if direction(request) != 0
+        && let Some(number) = std::str::from_utf8(line).ok().and_then(|l| l.parse().ok())
+    {
+        return Outcome::Number(number);
+    }
+    if always_writes(request, kind, line) { Outcome::Wrote } else { Outcome::Ran }
+}
+
+/// 0, nil or false: what scripts return that did nothing, as a rule.
+fn says_nothing(kind: u8, line: &[u8]) -> bool {
+    matches!((kind, line), (b':', b"0") | (b'$' | b'*', b"-1") | (b'_', _) | (b'#', b"f"))
+}
+
+/// Whether a command that answers so, and not with [`says_no_effect`], always stands in the stream.
+fn always_writes(request: &[u8], kind: u8, line: &[u8]) -> bool {
+    match request {
+        b"set" => kind == b'+',
+        b"setex" | b"psetex" | b"getset" | b"mset" | b"hmset" | b"hset" | b"incrby" | b"decrby" | b"hincrby"
+        | b"incrbyfloat" | b"hincrbyfloat" | b"zincrby" | b"flushall" | b"flushdb" => true,
+        b"spop" | b"lpop" | b"rpop" | b"getdel" | b"lmove" | b"rpoplpush" | b"lmpop" | b"zmpop" | b"blpop"
+        | b"brpop" | b"blmove" | b"brpoplpush" | b"blmpop" | b"bzmpop" | b"bzpopmin" | b"bzpopmax" | b"zpopmin"
+        | b"zpopmax" | b"xadd" => !(kind == b'*' && line == b"0"),
+        _ => kind == b':' && ZERO_IS_NO_EFFECT.contains(&request),
+    }
+}
+
+/// Commands that changed nothing where they answer with 0, and something where they answer with another number.
+const ZERO_IS_NO_EFFECT: [&[u8]; 29] = [
+    b"sadd",
+    b"srem",
+    b"smove",
+    b"hdel",
+    b"hsetnx",
+    b"del",
+    b"unlink",
+    b"expire",
+    b"pexpire",
+    b"expireat",
+    b"pexpireat",
+    b"persist",
+    b"move",
+    b"copy",
+    b"renamenx",
+    b"setnx",
+    b"msetnx",
+    b"lrem",
+    b"lpushx",
+    b"rpushx",
+    b"linsert",
+    b"zrem",
+    b"zremrangebyrank",
+    b"zremrangebyscore",
+    b"zremrangebylex",
+    b"xdel",
+    b"xack",
+    b"xtrim",
+    b"pfadd",
+];
+
 /// Whether the first line of a reply (type byte and rest) says that the command changed nothing.
-pub(crate) fn says_no_effect(request: &[u8], kind: u8, line: &[u8]) -> bool {
+fn says_no_effect(request: &[u8], kind: u8, line: &[u8]) -> bool {
     match (kind, line) {
         (b'-' | b'!', _) => !is_script(request) || request == b"exec",
-        (b':', b"0") => matches!(
-            request,
-            b"sadd"
-                | b"srem"
-                | b"smove"
-                | b"hdel"
-                | b"hsetnx"
-                | b"del"
-                | b"unlink"
-                | b"expire"
-                | b"pexpire"
-                | b"expireat"
-                | b"pexpireat"
-                | b"persist"
-                | b"move"
-                | b"copy"
-                | b"renamenx"
-                | b"setnx"
-                | b"msetnx"
-                | b"lrem"
-                | b"lpushx"
-                | b"rpushx"
-                | b"linsert"
-                | b"zrem"
-                | b"zremrangebyrank"
-                | b"zremrangebyscore"
-                | b"zremrangebylex"
-                | b"xdel"
-                | b"xack"
-                | b"xtrim"
-                | b"pfadd"
-        ),
+        (b':', b"0") => ZERO_IS_NO_EFFECT.contains(&request),
+        (b':', b"-1") => request == b"linsert",
         (b'$' | b'*' | b'_', b"-1" | b"") => matches!(
             request,
             b"exec"

@@ -1,24 +1,29 @@
 //! The join gives each group of effects its time and its origin.
 //!
 //! ```text
-//! tee ──► stamps ─┐
-//! probes ─────────┼─► [held groups, in stream order] ─► judged groups
-//! tap ──► groups ─┘
+//! tee ──► stamps ─┐ attribute            date
+//! probes ─────────┼─► [held groups] ─► [causes known] ─► attributed groups
+//! link ─► groups ─┘        in stream order throughout
 //! ```
+//!
+//! First the cause of a group is found, then its time: the time of a group that no request explains is bounded by the replies to what
+//! ran behind it.
 //!
 //! Pure: time comes in with the messages. Invariants:
 //! - groups leave in the order in which they came; nothing here can drop, change or reorder one,
 //!   so a mistake costs an origin or microseconds, never a restore;
 //! - `ts` never goes back;
-//! - a group waits at most [`HOLD`] for the reply that tells two equal requests apart, and not at all
-//!   while [`HELD_MAX`] wait.
+//! - a group waits at most [`HOLD`] for the replies that tell requests apart, and [`WAIT_MAX`] in all; not at all
+//!   while [`HELD_MAX`] wait;
+//! - no client is named where another may as well have been the cause, nor is `outside` said then.
 //!
-//! How late it is, is told by how far the link was read: replies may be known whose effects were not
-//! read yet, and by the clock alone another's effect would be given to them.
+//! How late it is, is told by how far the link was read and the workers have told what they know: replies may be known whose effects
+//! were not read yet, and by the clock alone another's effect would be given to them.
 
-mod behind;
 mod bounds;
 mod causes;
+mod dating;
+mod lookahead;
 mod origins;
 mod stamps;
 #[cfg(test)]
@@ -28,29 +33,33 @@ use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use behind::Behind;
 use bounds::Bounds;
 pub(crate) use bounds::Probe;
-pub(crate) use causes::says_no_effect;
+use causes::Fit;
+pub(crate) use causes::outcome_of;
+use dating::{Cause, Dating};
+use lookahead::Lookahead;
 use origins::Origins;
 use redtape_journal::{Micros, Origin, OriginKind, ReplOffset};
 use redtape_wire::command::CommandTable;
 use smallvec::SmallVec;
-use stamps::{Effects, Match, Place, Stamps, Waiting};
+use stamps::{Candidates, Patience, Place, Stamps, State, Wanted};
 
 use crate::capture::effects::EffectGroup;
 use crate::tee::{Part, TeeMessage, describe, hash_arg};
 
 /// Longest wait of a group for replies and probes, in µs.
 pub(crate) const HOLD: i64 = 5_000;
+/// Longest wait of a group in all, in µs.
+pub(crate) const WAIT_MAX: i64 = 2 * HOLD;
+/// After so long, in µs, a request without a reply is taken for one that has not run.
+const SETTLED: i64 = 2_000;
 /// Effects of a group that are looked at to find its origin.
 const EFFECTS_MAX: usize = 32;
 /// Arguments of an effect that are compared with a script's.
 const WORDS_MAX: usize = 64;
 /// Groups that may wait.
 const HELD_MAX: usize = 1 << 16;
-/// Groups behind one that are looked at for a known answer.
-const ANSWERED_MAX: usize = 8;
 /// Scripts that are passed over for one group.
 const WITHOUT_MAX: usize = 8;
 /// Probes that are remembered for the beginning of a stream.
@@ -59,10 +68,16 @@ const RECENT_MAX: usize = 64;
 const LOST_FOR: i64 = 1_000_000;
 /// The wall clock never goes back by so much, in µs, unless it steps.
 const CLOCK_STEP: i64 = 1_000_000;
+/// After so long, in µs, an effect that did not come is asked for.
+const DOUBT_AFTER: i64 = 8_000;
+/// So long after a group that could not be attributed, in µs, it may be the cause of doubts.
+const TIES_FOR: i64 = 50_000;
+/// So long after a write that certainly came from outside, in µs, a script is not named for what it was not given.
+const OUTSIDERS_FOR: i64 = 10_000_000;
 
 /// A group with its time and origin, ready for the journal.
 #[derive(Debug)]
-pub(crate) struct Judged {
+pub(crate) struct Attributed {
     /// What Redis did.
     pub group: EffectGroup,
     /// When it ran.
@@ -81,6 +96,8 @@ struct Held {
     group: EffectGroup,
     parts: Parts,
     words: OnceCell<Box<[u64]>>,
+    /// The link was found empty then, and the group had not come.
+    quiet: Micros,
 }
 
 impl Held {
@@ -90,22 +107,32 @@ impl Held {
         let effects = self.group.effects.iter().take(EFFECTS_MAX);
         self.words.get_or_init(|| effects.flat_map(|e| e.with_args(hashes)).collect())
     }
+
+    /// Whether it takes nothing but single keys or fields away, as expiry and eviction do.
+    fn only_removes(&self) -> bool {
+        let removal = |p: &Part| matches!(p.name.name(), b"del" | b"unlink" | b"hdel") && p.keys().len() == 1;
+        self.parts.iter().all(removal)
+    }
+
+    /// How long it has waited; all that could be read, and all that workers knew, at `upto` was taken in.
+    fn patience(&self, upto: Micros) -> Patience {
+        let waited = upto.0 - self.group.arrived.0;
+        // A clock that stepped back since would hold it until it is there again.
+        if !(-CLOCK_STEP..HOLD).contains(&waited) {
+            Patience::Late
+        } else if waited >= SETTLED {
+            Patience::Settled
+        } else {
+            Patience::Fresh
+        }
+    }
 }
 
 type Parts = SmallVec<[Part; 1]>;
 
-/// What is known of a group when it may go.
-#[derive(Debug)]
-struct Verdict {
-    ts: Micros,
-    slack: u64,
-    origin: Arc<Origin>,
-    stamped: Option<Micros>,
-}
-
 /// Deletions that the server says it made by itself and that were not yet seen in the stream.
 #[derive(Debug, Default)]
-struct Reaped {
+struct ServerDeletions {
     baseline: Option<(u64, u64)>,
     expired: u64,
     evicted: u64,
@@ -120,14 +147,12 @@ pub(crate) struct Join {
     bounds: Bounds,
     recent: VecDeque<Probe>,
     held: VecDeque<Held>,
-    behind: Behind,
-    prev_ts: Micros,
-    /// The next group certainly ran after this.
-    not_before: Micros,
+    lookahead: Lookahead,
+    dating: Dating,
     processed: ReplOffset,
     /// Effects up to here may have been asked for through an earlier process: no origin is invented for them.
     unknown_until: ReplOffset,
-    reaped: Reaped,
+    server_deletions: ServerDeletions,
     newest_probe: Probe,
     want_probe: bool,
     /// When stamps were lost last; cleared once the effects of theirs must have run.
@@ -135,6 +160,10 @@ pub(crate) struct Join {
     /// The same; cleared once the stamps whose replies may have been lost are gone.
     replies_lost: Option<Micros>,
     origins: Origins,
+    /// When a write that certainly came from outside arrived last.
+    last_outside: Option<Micros>,
+    /// When a group arrived last that several clients explain equally well.
+    last_tie: Option<Micros>,
 }
 
 impl Join {
@@ -148,30 +177,31 @@ impl Join {
             bounds: Bounds::default(),
             recent: VecDeque::new(),
             held: VecDeque::new(),
-            behind: Behind::default(),
-            prev_ts: Micros(0),
-            not_before: Micros(0),
+            lookahead: Lookahead::default(),
+            dating: Dating::default(),
             processed: ReplOffset(0),
             unknown_until: ReplOffset(0),
-            reaped: Reaped::default(),
+            server_deletions: ServerDeletions::default(),
             newest_probe: Probe::default(),
             want_probe: false,
             lost: None,
             replies_lost: None,
             origins: Origins::default(),
+            last_outside: None,
+            last_tie: None,
         }
     }
 
     /// A stream begins or goes on: nothing is held, `ts` continues from `prev_ts`.
     pub(crate) fn stream_starts(&mut self, prev_ts: Micros, offset: ReplOffset) {
         self.held.clear();
-        self.behind.clear();
+        self.lookahead.clear();
         self.bounds = Bounds::default();
-        self.prev_ts = self.prev_ts.max(prev_ts);
+        self.dating.begins(prev_ts);
         self.processed = offset;
         // What was answered before a probe that the copy contains is in the copy.
         if let Some(in_copy) = self.recent.iter().filter(|p| p.offset <= offset).map(|p| p.sent).max() {
-            self.not_before = self.not_before.max(in_copy);
+            self.dating.ran_after(in_copy);
             self.stamps.forget_replied_before(in_copy);
         }
         self.recent.clear();
@@ -180,9 +210,9 @@ impl Join {
     /// The stream goes on at `offset`, behind a group at `prev_ts`; what comes ran after `ran_after`.
     pub(crate) fn stream_resumes(&mut self, prev_ts: Micros, ran_after: Micros, offset: ReplOffset) {
         self.held.clear();
-        self.behind.clear();
-        self.prev_ts = self.prev_ts.max(prev_ts);
-        self.not_before = self.not_before.max(ran_after);
+        self.lookahead.clear();
+        self.dating.begins(prev_ts);
+        self.dating.ran_after(ran_after);
         self.processed = offset;
     }
 
@@ -209,10 +239,10 @@ impl Join {
             self.recent.pop_front();
         }
         self.recent.push_back(probe);
-        let (expired, evicted) = self.reaped.baseline.unwrap_or((probe.expired, probe.evicted));
-        self.reaped.expired += probe.expired.saturating_sub(expired);
-        self.reaped.evicted += probe.evicted.saturating_sub(evicted);
-        self.reaped.baseline = Some((probe.expired, probe.evicted));
+        let (expired, evicted) = self.server_deletions.baseline.unwrap_or((probe.expired, probe.evicted));
+        self.server_deletions.expired += probe.expired.saturating_sub(expired);
+        self.server_deletions.evicted += probe.evicted.saturating_sub(evicted);
+        self.server_deletions.baseline = Some((probe.expired, probe.evicted));
         if self.lost.take_if(|at| at.0 + LOST_FOR < probe.sent.0).is_some() {
             self.unknown_until(probe.offset);
         }
@@ -221,16 +251,16 @@ impl Join {
         self.settle();
     }
 
-    /// Takes a group from the tap.
-    pub(crate) fn effect(&mut self, group: EffectGroup) {
+    /// Takes a group from the link, which was found empty at `quiet`, before the group came.
+    pub(crate) fn effect(&mut self, group: EffectGroup, quiet: Micros) {
         let effects = group.effects.iter().take(EFFECTS_MAX);
         let parts = effects.map(|e| e.with_args(|args| describe(&self.table, args, args.len(), e.db))).collect();
-        self.held.push_back(Held { group, parts, words: OnceCell::new() });
+        self.held.push_back(Held { group, parts, words: OnceCell::new(), quiet });
     }
 
-    /// The tap has read up to `offset` (keep-alives included) and holds no unfinished group.
+    /// The link was read up to `offset` (keep-alives included) and holds no unfinished group.
     pub(crate) fn reached(&mut self, offset: ReplOffset) {
-        if self.held.is_empty() {
+        if self.held() == 0 {
             self.processed = self.processed.max(offset);
             self.settle();
         }
@@ -250,7 +280,8 @@ impl Join {
 
     /// End of the newest group that was taken in.
     pub(crate) fn end_of_last_group(&self) -> Option<ReplOffset> {
-        self.held.back().map(|h| h.group.end_offset).or((self.processed.0 > 0).then_some(self.processed))
+        let last = self.held.back().map(|h| h.group.end_offset).or_else(|| self.dating.last_end());
+        last.or((self.processed.0 > 0).then_some(self.processed))
     }
 
     /// Everything up to here has left the join.
@@ -260,7 +291,7 @@ impl Join {
 
     /// Groups that wait.
     pub(crate) fn held(&self) -> usize {
-        self.held.len()
+        self.held.len() + self.dating.len()
     }
 
     /// Stamps that wait, and how many were dropped because there were too many.
@@ -271,6 +302,11 @@ impl Join {
     /// A fresh probe would let the first group go.
     pub(crate) fn wants_probe(&self) -> bool {
         self.want_probe
+    }
+
+    /// Some request was answered well before `now`, and whether it had an effect is not known: a probe will tell.
+    pub(crate) fn has_doubts(&self, now: Micros) -> bool {
+        self.stamps.oldest_reply().is_some_and(|at| at.0 < now.0 - DOUBT_AFTER)
     }
 
     /// The newest look at the server.
@@ -284,131 +320,214 @@ impl Join {
             if let Some(at) = self.replies_lost.take_if(|at| *at < until) {
                 self.stamps.forget_unreplied_before(at);
             }
-            if self.held.is_empty() && until == self.newest_probe.sent {
-                (self.reaped.expired, self.reaped.evicted) = (0, 0);
+            if self.held() == 0 && until == self.newest_probe.sent {
+                (self.server_deletions.expired, self.server_deletions.evicted) = (0, 0);
             }
         }
         self.bounds.settle(self.processed);
     }
 
-    /// Lets the first group go, if it is clear who caused it or if it has waited long enough. All that
-    /// could be read at `heard` was taken in.
-    pub(crate) fn next(&mut self, heard: Micros) -> Option<Judged> {
-        let held = self.held.pop_front()?;
-        let Some(Verdict { ts, slack, origin, stamped }) = self.judge(&held, heard) else {
-            self.held.push_front(held);
-            return None;
-        };
-        self.behind.left(&held);
-        Some(Judged { group: held.group, ts, slack, origin, stamped })
+    /// Lets the first group go, if its cause and its time are clear or if it has waited long enough. All that could be read, and all
+    /// that workers knew, at `upto` was taken in.
+    pub(crate) fn next(&mut self, upto: Micros) -> Option<Attributed> {
+        loop {
+            if let Some(attributed) = self.dating.next_exact() {
+                return Some(self.leaves(attributed));
+            }
+            let waits = self.held.pop_front().and_then(|held| match self.attribute(&held, upto) {
+                Some(cause) => {
+                    self.lookahead.left(&held);
+                    self.dating.add(held.group, cause);
+                    None
+                }
+                None => Some(held),
+            });
+            if let Some(held) = waits {
+                self.held.push_front(held);
+            } else if self.dating.len() > 0 && !self.held.is_empty() {
+                continue;
+            }
+            let all_causes_known = self.held.is_empty() || !self.has_tee;
+            let attributed = self.dating.next_exact().or_else(|| self.dating.next(upto, all_causes_known))?;
+            return Some(self.leaves(attributed));
+        }
     }
 
-    /// Judges the group in front of those that are held; `None` = it waits.
-    fn judge(&mut self, held: &Held, heard: Micros) -> Option<Verdict> {
-        let Held { group, parts, .. } = held;
-        // A clock that stepped back since would hold it until it is there again.
-        let late =
-            !(group.arrived.0 - CLOCK_STEP..group.arrived.0 + HOLD).contains(&heard.0) || self.held.len() >= HELD_MAX;
+    fn leaves(&mut self, attributed: Attributed) -> Attributed {
+        self.processed = attributed.group.end_offset;
+        attributed
+    }
+
+    /// Finds the cause of the group in front of those that are held; `None` = it waits.
+    fn attribute(&mut self, held: &Held, upto: Micros) -> Option<Cause> {
+        let group = &held.group;
+        let patience = if self.held() >= HELD_MAX { Patience::Late } else { held.patience(upto) };
         let (after, before) = self.bounds.of(group.end_offset);
         let latest = before.map_or(group.arrived, |b| b.min(group.arrived));
-        let certain = match &parts[..] {
+        let certain = match &held.parts[..] {
             [part] if !group.atomic => self.stamps.certain(part, (after, latest)),
             _ => None,
         };
-        let found = certain.or_else(|| self.explain_best(held, (after, latest), late.then_some(heard)));
-        let waiting = found.and_then(|m| self.stamps.get(m.place));
-        let stamped = waiting.map(|w| w.stamp.at);
-        let origin = match (found, waiting) {
-            (Some(m), Some(waiting)) if (m.replied && !m.weak) || late => self.origins.of(&waiting.stamp, parts),
-            (Some(_), _) => return None,
-            (None, _) => {
-                let kind = self.unexplained(held, late)?;
-                self.origins.nobody(kind)
-            }
+        if let Some(found) = certain {
+            return Some(self.name(held, &found, (after, latest)));
+        }
+        let wanted = Wanted {
+            parts: &held.parts,
+            words: &|| held.words(),
+            atomic: group.atomic,
+            ran: (after, latest),
+            quiet: held.quiet,
+            patience,
         };
-        // What runs behind it and is answered already bounds the time of what nobody asked for.
-        let followed = if found.is_none() { self.answered_behind() } else { latest };
-        if let Some(m) = found {
-            self.stamps.explain(m.place);
-        }
-        // It ran after what ran before it, and that ran after its own request was forwarded.
-        self.not_before = self.not_before.max(after);
-        if let Some(at) = stamped {
-            self.not_before = self.not_before.max(at.min(latest));
-        }
-        let best = if stamped.is_some() { self.not_before } else { latest.min(followed) };
-        let ts = self.prev_ts.max(self.not_before).max(best);
-        let slack = (ts.0 - self.not_before.0).unsigned_abs();
-        self.prev_ts = ts;
-        self.processed = group.end_offset;
-        Some(Verdict { ts, slack, origin, stamped })
-    }
-
-    /// The best explanation that is not needed more by a group behind this one: a script whose own
-    /// arguments stand there did not cause this. `late`: up to when the link was read.
-    fn explain_best(&mut self, held: &Held, ran: (Micros, Micros), late: Option<Micros>) -> Option<Match> {
         let mut without = Vec::new();
-        loop {
-            let found = self.explain(held, ran, late.is_some(), &without)?;
-            let Some(heard) = late.filter(|_| found.weak && without.len() < WITHOUT_MAX) else { return Some(found) };
-            let Waiting { stamp, replied, .. } = self.stamps.get(found.place)?;
-            if let Some(replied) = replied.filter(|at| *at <= heard) {
-                // Whether what it was given is found in what ran before its reply and behind this group.
-                let given: SmallVec<[u64; 8]> = stamp.parts.iter().flat_map(Part::values).copied().collect();
-                if !self.behind.has(&given, &self.held, self.bounds.end_before(replied)) {
-                    return Some(found);
-                }
-            }
-            without.push(found.place);
-        }
-    }
-
-    /// When the next request behind the first group was answered, if that is known; else the end of time.
-    fn answered_behind(&self) -> Micros {
-        let answered = |held: &Held| {
-            let found = self.explain(held, (Micros(0), held.group.arrived), false, &[])?;
-            self.stamps.get(found.place).filter(|_| found.is_certain())?.replied
+        let Some(mut found) = self.explain(&wanted, upto, &mut without) else {
+            let kind = if without.is_empty() { self.unexplained(held, patience)? } else { OriginKind::Unknown };
+            return Some(self.nobody(kind, (after, latest), None));
         };
-        self.held.iter().take(ANSWERED_MAX).find_map(answered).unwrap_or(Micros(i64::MAX))
-    }
-
-    fn explain(&self, held: &Held, ran: (Micros, Micros), late: bool, without: &[Place]) -> Option<Match> {
-        let known = |name: &[u8]| self.table.get_lower(name).is_some();
-        let mut best: Option<Match> = None;
-        for part in &held.parts {
-            let effect = Effects { part, atomic: held.group.atomic, ran, words: &|| held.words() };
-            if let Some(m) = self.stamps.best(&effect, late, without, known)
-                && best.is_none_or(|b| m.beats(b, late))
-            {
-                best = Some(m);
-                if m.is_certain() {
-                    break;
-                }
+        let may_be_told = !found.best.replied || (found.contested && !found.tie);
+        let waits = may_be_told || (found.best.weak && patience == Patience::Fresh);
+        if waits && patience < Patience::Late {
+            return None;
+        }
+        if found.best.script && held.only_removes() && found.best.fit() < Fit::Exact {
+            if self.newest_probe.sent < group.arrived && patience < Patience::Late {
+                self.want_probe = true;
+                return None;
+            }
+            if let Some(kind) = self.server_deleted(held, &found) {
+                return Some(self.nobody(kind, (after, latest), None));
             }
         }
-        best
+        if !found.tie && found.equals.len() > 1 && self.each_has_its_effect(held, &found) {
+            found = self.stamps.oldest_of(found);
+        }
+        if found.tie || found.contested || self.is_doubtful(held, &found) {
+            if found.tie || found.contested {
+                self.last_tie = Some(group.arrived);
+                self.stamps.doubt(&found.equals);
+            }
+            return Some(self.nobody(OriginKind::Unknown, (after, latest), found.replied));
+        }
+        Some(self.name(held, &found, (after, latest)))
+    }
+
+    /// The best explanation that is not needed more by a group behind this one: a script whose own arguments stand there did not cause
+    /// this. Those that are passed over for that are in `without` afterwards.
+    fn explain(&mut self, wanted: &Wanted<'_>, upto: Micros, without: &mut Vec<Place>) -> Option<Candidates> {
+        let Self { table, stamps, lookahead, held, bounds, .. } = self;
+        let known = |name: &[u8]| table.get_lower(name).is_some();
+        loop {
+            let found = stamps.best(wanted, without, known)?;
+            if !found.best.weak || wanted.patience == Patience::Fresh || without.len() >= WITHOUT_MAX {
+                return Some(found);
+            }
+            let waiting = stamps.get(found.best.place)?;
+            let Some(replied) = waiting.replied.filter(|at| *at <= upto) else { return Some(found) };
+            // Whether what it was given is found in what ran before its reply and behind this group.
+            let given: SmallVec<[u64; 8]> = waiting.stamp.parts.iter().flat_map(Part::values).copied().collect();
+            let ends = lookahead.find(&given, held, bounds.end_before(replied));
+            let needed = ends.iter().any(|end| {
+                let at = held.partition_point(|h| h.group.end_offset < *end);
+                held.get(at).is_some_and(|behind| {
+                    let (ran, words) = ((Micros(0), behind.group.arrived), &|| behind.words());
+                    let wanted = Wanted { parts: &behind.parts, words, atomic: behind.group.atomic, ran, ..*wanted };
+                    stamps.explains_better(found.best.place, &wanted, known)
+                })
+            });
+            if !needed {
+                return Some(found);
+            }
+            without.push(found.best.place);
+        }
+    }
+
+    /// As many groups stand behind this one, on a key that nobody else writes, as other requests of the client explain it as well:
+    /// each has its own, in their order.
+    fn each_has_its_effect(&mut self, held: &Held, found: &Candidates) -> bool {
+        let Some((db, key)) = held.parts.first().and_then(|part| Some((part.db, *part.keys().first()?))) else {
+            return false;
+        };
+        let end = found.replied.and_then(|replied| self.bounds.end_before(replied));
+        self.stamps.has_one_connection_on(db, key)
+            && self.lookahead.count(key, &self.held, end) >= found.equals.len() - 1
+    }
+
+    /// The cause is this request.
+    fn name(&mut self, held: &Held, found: &Candidates, (after, latest): (Micros, Micros)) -> Cause {
+        let place = found.best.place;
+        let Some(waiting) = self.stamps.get(place) else {
+            return self.nobody(OriginKind::Unknown, (after, latest), None);
+        };
+        let (origin, stamped) = (self.origins.of(&waiting.stamp, &held.parts), waiting.stamp.at);
+        let sure = found.best.fit() >= Fit::Value;
+        self.stamps.explain(place, sure);
+        self.stamps.pass_before(place, &found.equals);
+        let (mut first, last) = found.forwarded;
+        if !sure && self.last_tie.is_some_and(|at| held.group.arrived.0 - at.0 < TIES_FOR) {
+            // The request may have had its effect among those that could not be told apart.
+            first = after;
+        }
+        let forwarded = (after.max(first.min(latest)), after.max(last.min(latest)));
+        Cause { origin, stamped: Some(stamped), after, forwarded, to: forwarded.1, replied: found.replied, sure }
+    }
+
+    /// No client is named. What may have caused it was answered at `replied`, if that is known.
+    fn nobody(&mut self, kind: OriginKind, (after, latest): (Micros, Micros), replied: Option<Micros>) -> Cause {
+        let to = after.max(replied.map_or(latest, |replied| replied.min(latest)));
+        let origin = self.origins.nobody(kind);
+        Cause { origin, stamped: None, after, forwarded: (after, after), to, replied: None, sure: false }
+    }
+
+    /// Whether the request may as well not be the cause: then its client is not named.
+    fn is_doubtful(&self, held: &Held, found: &Candidates) -> bool {
+        let passed =
+            found.best.fit() < Fit::Value && self.stamps.get(found.best.place).is_none_or(|w| w.state == State::Passed);
+        let outsiders = self.last_outside.is_some_and(|at| held.group.arrived.0 - at.0 < OUTSIDERS_FOR);
+        passed || (found.best.fit() == Fit::Guess && outsiders)
+    }
+
+    /// A script may have removed something, or found it expired: what the server's own counters say.
+    fn server_deleted(&mut self, held: &Held, found: &Candidates) -> Option<OriginKind> {
+        if self.server_deletions.expired == 0 && self.server_deletions.evicted == 0 {
+            return None;
+        }
+        let said_nothing = self.stamps.get(found.best.place).is_none_or(|w| w.empty);
+        if said_nothing {
+            return self.counted(held.parts.len() as u64);
+        }
+        (found.best.fit() == Fit::Guess).then_some(OriginKind::Unknown)
+    }
+
+    /// So many deletions that the server counted as its own, if there are any.
+    fn counted(&mut self, n: u64) -> Option<OriginKind> {
+        let ServerDeletions { expired, evicted, .. } = &mut self.server_deletions;
+        if *evicted >= n && evicted >= expired {
+            *evicted -= n;
+            return Some(OriginKind::Eviction);
+        }
+        if *expired > 0 {
+            *expired = expired.saturating_sub(n);
+            return Some(OriginKind::Expiry);
+        }
+        None
     }
 
     /// The kind of a group without request; `None` = a fresh probe will tell.
-    fn unexplained(&mut self, held: &Held, late: bool) -> Option<OriginKind> {
-        let Held { group, parts, .. } = held;
-        let removal = |p: &Part| matches!(p.name.name(), b"del" | b"unlink" | b"hdel") && p.keys().len() == 1;
-        if parts.iter().all(removal) {
-            let n = parts.len() as u64;
-            if self.reaped.evicted >= n && self.reaped.evicted >= self.reaped.expired {
-                self.reaped.evicted -= n;
-                return Some(OriginKind::Eviction);
+    fn unexplained(&mut self, held: &Held, patience: Patience) -> Option<OriginKind> {
+        let group = &held.group;
+        if held.only_removes() {
+            if let Some(kind) = self.counted(held.parts.len() as u64) {
+                return Some(kind);
             }
-            if self.reaped.expired > 0 {
-                self.reaped.expired = self.reaped.expired.saturating_sub(n);
-                return Some(OriginKind::Expiry);
-            }
-            if self.newest_probe.sent < group.arrived && !late {
+            if self.newest_probe.sent < group.arrived && patience < Patience::Late {
                 self.want_probe = true;
                 return None;
             }
         }
         let known = self.has_tee && self.lost.is_none() && group.end_offset > self.unknown_until;
+        if known {
+            self.last_outside = Some(group.arrived);
+        }
         Some(if known { OriginKind::Outside } else { OriginKind::Unknown })
     }
 }

@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use bytes::BytesMut;
 use redtape_wire::resp::encode_command;
 
@@ -11,6 +13,10 @@ struct Scene {
     parser: EffectParser,
     table: Arc<CommandTable>,
     next_id: u64,
+    /// By the client's name.
+    clients: HashMap<String, Arc<Identity>>,
+    /// The link was found empty then.
+    quiet: Micros,
 }
 
 impl Scene {
@@ -18,7 +24,8 @@ impl Scene {
         let table = Arc::new(CommandTable::builtin());
         let mut join = Join::new(table.clone(), true);
         join.stream_starts(Micros(1), ReplOffset(0));
-        Self { join, parser: EffectParser::new(ReplOffset(0), 0), table, next_id: 1 }
+        let parser = EffectParser::new(ReplOffset(0), 0);
+        Self { join, parser, table, next_id: 1, clients: HashMap::new(), quiet: Micros(0) }
     }
 
     fn words(line: &str) -> Vec<&[u8]> {
@@ -27,10 +34,12 @@ impl Scene {
 
     fn request(&mut self, who: &str, at: i64, lines: &[&str]) -> u64 {
         let parts = lines.iter().map(|l| describe(&self.table, &Self::words(l), Self::words(l).len(), 0)).collect();
-        let who = Arc::new(Identity { name: who.to_owned(), ..Identity::default() });
+        let new = || Arc::new(Identity { name: who.to_owned(), ..Identity::default() });
+        let connection = who.bytes().next().map_or(0, u64::from);
+        let who = self.clients.entry(who.to_owned()).or_insert_with(new).clone();
         let id = self.next_id;
         self.next_id += 1;
-        let stamp = Stamp { id, at: Micros(at), who, parts, transaction: lines.len() > 1 };
+        let stamp = Stamp { id, at: Micros(at), who, connection, parts, transaction: lines.len() > 1 };
         self.join.tee(TeeMessage::Stamp(stamp));
         id
     }
@@ -46,7 +55,7 @@ impl Scene {
         }
         let mut buf = BytesMut::from(&wire[..]);
         while let Some(StreamEvent::Group(group)) = self.parser.next(&mut buf, Micros(arrived)).expect("sound") {
-            self.join.effect(group);
+            self.join.effect(group, self.quiet);
         }
     }
 
@@ -60,18 +69,18 @@ impl Scene {
     }
 
     fn next(&mut self, now: i64) -> Option<(String, i64)> {
-        let judged = self.join.next(Micros(now))?;
-        let who = if judged.origin.kind == OriginKind::Client {
+        let attributed = self.join.next(Micros(now))?;
+        let who = if attributed.origin.kind == OriginKind::Client {
             format!(
                 "{}{}{}",
-                judged.origin.name,
-                if judged.origin.via.is_empty() { "" } else { " via " },
-                judged.origin.via
+                attributed.origin.name,
+                if attributed.origin.via.is_empty() { "" } else { " via " },
+                attributed.origin.via
             )
         } else {
-            format!("{:?}", judged.origin.kind)
+            format!("{:?}", attributed.origin.kind)
         };
-        Some((who, judged.ts.0))
+        Some((who, attributed.ts.0))
     }
 }
 
@@ -88,10 +97,11 @@ fn the_oldest_equal_request_is_taken_once_its_reply_is_there() {
     s.effect(200, &["SETRANGE n 0 x"]);
     assert_eq!(s.next(210), None, "nobody has a reply yet");
     s.reply(a, 205, Outcome::Ran);
-    assert_eq!(s.next(210), got("a", 100));
-    s.effect(220, &["SETRANGE n 0 x"]);
-    s.reply(b, 221, Outcome::Ran);
-    assert_eq!(s.next(222), got("b", 101));
+    assert_eq!(s.next(210), None, "the other's reply may be on its way");
+    assert_eq!(s.next(200 + SETTLED), got("a", 100), "the other has not run yet");
+    s.effect(2200, &["SETRANGE n 0 x"]);
+    s.reply(b, 2201, Outcome::Ran);
+    assert_eq!(s.next(2202), got("b", 101));
     assert_eq!(s.join.stamps().0, 0);
 }
 
@@ -166,8 +176,8 @@ fn rewritten_commands_scripts_and_transactions_are_found() {
         s.reply(id, 150, Outcome::Ran);
         s.effect(200, effect);
         // A script of whose arguments none is in the effect might still cause another.
-        let judged = s.next(201).or_else(|| s.next(200 + HOLD));
-        assert_eq!(judged, got(who, 100), "{request:?}");
+        let attributed = s.next(201).or_else(|| s.next(200 + HOLD));
+        assert_eq!(attributed, got(who, 100), "{request:?}");
         // What this request may still cause ends here.
         let offset = s.offset();
         s.probe(300, offset, 0, 0);
@@ -276,4 +286,108 @@ fn a_deletion_is_whose_command_takes_a_key_away_and_no_other_s() {
         let found = s.next(100_000).map(|(who, _)| who);
         assert_eq!(found.as_deref(), Some(cause.unwrap_or("Outside")), "{request} and {effect}");
     }
+}
+
+#[test]
+fn a_script_whose_arguments_are_not_in_the_effect_is_the_cause_if_nothing_else_can_be() {
+    for (request, effect) in [
+        ("EVAL s 1 acct 3", "INCRBY acct 6"),
+        ("EVAL s 1 lock token", "DEL lock"),
+        ("FCALL f 1 key arg", "SET key other"),
+        ("EVAL s 0 arg", "SET undeclared 1"),
+        ("EVAL s 1 key arg", "SET undeclared 1"),
+    ] {
+        let mut s = Scene::new();
+        let id = s.request("x", 100, &[request]);
+        s.reply(id, 150, Outcome::Ran);
+        s.effect(200, &[effect]);
+        s.probe(210, s.offset(), 0, 0);
+        let name = request.split(' ').next().unwrap_or_default().to_lowercase();
+        let want = got(&format!("x via {name}"), 100);
+        assert_eq!(s.next(200 + SETTLED), want, "{request} and {effect}");
+    }
+}
+
+#[test]
+fn two_clients_that_may_both_be_the_cause_are_not_named() {
+    let mut s = Scene::new();
+    let a = s.request("a", 100, &["EVAL s 1 acct 3"]);
+    let b = s.request("b", 110, &["EVAL s 1 acct 4"]);
+    s.reply(a, 150, Outcome::Ran);
+    s.effect(200, &["INCRBY acct 6"]);
+    assert_eq!(s.next(200 + SETTLED), None, "the other's reply may be on its way");
+    s.reply(b, 2150, Outcome::Ran);
+    s.effect(2300, &["INCRBY acct 8"]);
+    assert_eq!(s.next(2300 + SETTLED).map(|(who, _)| who), Some("Unknown".to_owned()));
+    assert_eq!(s.next(2300 + SETTLED).map(|(who, _)| who), Some("Unknown".to_owned()));
+    assert_eq!(s.join.stamps().0, 0, "both had their effects");
+    // The next one is alone.
+    let a = s.request("a", 9000, &["EVAL s 1 acct 3"]);
+    s.reply(a, 9050, Outcome::Ran);
+    s.effect(9100, &["INCRBY acct 6"]);
+    assert_eq!(s.next(9100 + SETTLED), got("a via eval", 9000));
+}
+
+#[test]
+fn a_request_waits_for_the_effects_of_those_before_it_on_its_connection() {
+    let mut s = Scene::new();
+    // The server read the second client first.
+    let a = [s.request("a", 100, &["LPUSH l 1"]), s.request("a", 100, &["LTRIM l 0 9"])];
+    let b = [s.request("b", 101, &["LPUSH l 2"]), s.request("b", 101, &["LTRIM l 0 9"])];
+    for (id, n) in [(b[0], 1), (a[0], 2)] {
+        s.reply(id, 150, Outcome::Number(n));
+        s.reply(id + 1, 150, Outcome::Ran);
+    }
+    for effect in ["LPUSH l 2", "LTRIM l 0 9", "LPUSH l 1", "LTRIM l 0 9"] {
+        s.effect(200, &[effect]);
+    }
+    let names: Vec<_> = std::iter::from_fn(|| s.next(210)).map(|(who, _)| who).collect();
+    assert_eq!((names, a[1]), (["b", "b", "a", "a"].map(str::to_owned).to_vec(), a[0] + 1));
+}
+
+#[test]
+fn what_nobody_asked_for_is_not_dated_behind_the_replies_to_what_came_later() {
+    let mut s = Scene::new();
+    s.probe(50, 0, 0, 0);
+    let a = s.request("a", 100, &["SET k v"]);
+    s.reply(a, 130, Outcome::Wrote);
+    // Both were read late, together.
+    s.effect(900, &["SET from-elsewhere 1"]);
+    s.effect(900, &["SET k v"]);
+    assert_eq!(s.next(901), got("Outside", 130));
+    assert_eq!(s.next(901), got("a", 130));
+}
+
+#[test]
+fn a_script_that_found_a_key_expired_did_not_delete_it() {
+    for (outcome, expired, who) in [
+        (Outcome::Ran, 0, "x via eval"),
+        (Outcome::Empty, 0, "x via eval"),
+        (Outcome::Empty, 1, "Expiry"),
+        (Outcome::Ran, 1, "x via eval"),
+    ] {
+        let mut s = Scene::new();
+        s.probe(50, 0, 0, 0);
+        let id = s.request("x", 100, &["EVAL s 1 lock token"]);
+        s.reply(id, 150, outcome);
+        s.effect(200, &["DEL lock"]);
+        assert_eq!(s.next(200 + SETTLED), None, "the server's counters are asked for");
+        assert!(s.join.wants_probe());
+        s.probe(300, s.offset(), expired, 0);
+        let found = s.next(200 + SETTLED).map(|(who, _)| who);
+        assert_eq!(found.as_deref(), Some(who), "{outcome:?}, {expired} expired");
+    }
+}
+
+#[test]
+fn where_others_write_past_the_proxy_a_script_is_not_named_for_what_it_was_not_given() {
+    let mut s = Scene::new();
+    s.effect(100, &["SET elsewhere 1"]);
+    assert_eq!(s.next(101), got("Outside", 100));
+    let id = s.request("x", 200, &["EVAL s 1 mine arg"]);
+    s.reply(id, 250, Outcome::Ran);
+    s.effect(300, &["SET another 1"]);
+    assert_eq!(s.next(300 + SETTLED).map(|(who, _)| who), Some("Unknown".to_owned()));
+    s.effect(3000, &["SET mine 1"]);
+    assert_eq!(s.next(3000 + SETTLED).map(|(who, _)| who), Some("x via eval".to_owned()));
 }

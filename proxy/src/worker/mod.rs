@@ -46,6 +46,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use mio::{Events, Poll, Token, Waker};
+use redtape_journal::Micros;
 use redtape_wire::command::CommandTable;
 use slab::Slab;
 
@@ -77,6 +78,9 @@ const GATHER_MAX: usize = 32;
 const LINK_READS_MAX: usize = 8;
 /// Sessions that are still busy so long after a shutdown began are cut.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A worker's number stands above this bit in the generations that it gives.
+const WORKER_SHIFT: u32 = 48;
 
 const WAKE: Token = Token(usize::MAX);
 
@@ -164,6 +168,8 @@ impl WorkerHandle {
         let (inbox, messages) = sync_channel(INBOX_MAX);
         let load = Arc::new(AtomicUsize::new(0));
         let mut worker = Worker::new(poll, (inbox.clone(), messages), waker.clone(), load.clone(), shared);
+        // No two connections of all workers have the same number: the join orders requests by it.
+        worker.next_generation |= (n as u64) << WORKER_SHIFT;
         let thread = std::thread::Builder::new().name(format!("worker-{n}")).spawn(move || worker.run())?;
         Ok(Self { inbox, waker, load, thread })
     }
@@ -326,6 +332,7 @@ impl Worker {
 
     fn turn(&mut self, events: &mut Events) {
         self.now = Instant::now();
+        self.tee.begin(Micros::now());
         self.note(events);
         self.renew_settings();
         if self.acks.is_some() {
@@ -356,6 +363,7 @@ impl Worker {
         self.ask_offset();
         self.release();
         self.tick();
+        self.tee.rest();
         self.tell_counts();
     }
 

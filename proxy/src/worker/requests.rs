@@ -291,6 +291,7 @@ impl Worker {
                 return false;
             }
             Way::Lane(link) => {
+                self.tee.on_connection(self.links[link].generation);
                 client.state.forward(ask, words, argc, &mut self.tee, now);
                 client.on_lane = true;
                 client.behind = true;
@@ -318,6 +319,9 @@ impl Worker {
                 }
                 if let Some(millis) = client.state.pauses(&ask).filter(|_| client.state.user().is_some()) {
                     self.shared.pause.asked(millis, self.now);
+                }
+                if let Some(home) = client.home.and_then(|home| self.links.get(home)) {
+                    self.tee.on_connection(home.generation);
                 }
                 client.state.forward(ask, words, argc, &mut self.tee, now);
                 self.send_home(index, bytes);

@@ -1,7 +1,7 @@
 //! The stamps that wait for their effect, findable by database and key.
 //!
 //! ```text
-//! by_id ──► place ◄── by_key, replied
+//! by_id ──► place ◄── by_key, connections, replied
 //!             │
 //! places:  [staying, by number] | [recent: one after the other, in the order of arrival]
 //! ```
@@ -13,7 +13,8 @@
 //! Invariant: places are numbered in the order of arrival and never given twice, so that what still
 //! names the place of a stamp that has left finds nothing there.
 
-mod lines;
+mod connections;
+mod key_queue;
 mod places;
 mod search;
 
@@ -25,24 +26,49 @@ use foldhash::fast::FixedState;
 use redtape_journal::Micros;
 use smallvec::SmallVec;
 
-use self::lines::{Crowd, Entry, Line, Looks};
+use self::connections::Connections;
+use self::key_queue::{Bucket, Entry, Fingerprint, KeyQueue};
 use self::places::Places;
-pub(super) use self::search::{Effects, Match};
+pub(super) use self::search::{Candidates, Patience, Wanted};
 use super::causes::{is_script, many_groups, replies_in_order};
 use crate::tee::{Identity, Outcome, Part, Stamp};
 
 /// Stamps that may wait. A first full sync of half a minute at 30,000 writes a second fits.
 pub(super) const STAMPS_MAX: usize = 1 << 20;
+/// Replies that are looked at to find one whose stamp still waits.
+const REPLIES_MAX: usize = 64;
 /// Room for so many is never given back.
 const ROOM_MIN: usize = 1 << 14;
 
 type Map<K, V> = HashMap<K, V, FixedState>;
 /// Database and key hash in one.
 type Slot = u64;
-/// Where commands without keys wait, and scripts. Hashes of keys are odd.
+/// Where commands and scripts without keys wait. Hashes of keys are odd.
 const NO_KEY: Slot = 0;
+/// Where scripts that declare keys wait besides: they may touch others.
+const SCRIPTS: Slot = 2;
 /// Number of a stamp, in the order of arrival.
 pub(super) type Place = u64;
+
+/// What is known of a stamp's effects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// None was seen.
+    Open,
+    /// None was seen that is certainly its own: it is one of several that explain a group equally well.
+    Doubted,
+    /// It had one and may have more, or its client is gone: others come first.
+    Consumed,
+    /// A later request of its connection had its effect, so it had none; others come first, and it is no certain cause.
+    Passed,
+}
+
+impl State {
+    /// It may still have its first effect.
+    fn is_live(self) -> bool {
+        matches!(self, Self::Open | Self::Doubted)
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -51,24 +77,26 @@ pub(super) struct Waiting {
     pub(super) replied: Option<Micros>,
     /// The reply, where equal commands answer with numbers in the order in which they ran: made so that it always grows.
     number: Option<i64>,
-    /// It already explained a group and may explain more, or its client is gone: others come first.
-    pub(super) spent: bool,
+    /// The reply says that it had an effect.
+    pub(super) certain: bool,
+    /// The reply is that of a script that did nothing, as a rule.
+    pub(super) empty: bool,
+    pub(super) state: State,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Stamps {
     places: Places,
     by_id: Map<u64, Place>,
-    by_key: Map<Slot, Line>,
-    /// Stamps of commands without keys.
-    keyless: usize,
+    by_key: Map<Slot, KeyQueue>,
+    connections: Connections,
     /// In the order of replies; stamps among them may have left.
     replied: VecDeque<(Micros, Place)>,
     pub(super) overflowed: u64,
 }
 
 fn slot(db: u32, key: u64) -> Slot {
-    // An even number: where it is another database, another slot, and none is NO_KEY.
+    // An even number: where it is another database, another slot, and none is NO_KEY or SCRIPTS.
     key ^ u64::from(db).wrapping_mul(0x9e37_79b9_7f4a_7c16)
 }
 
@@ -83,47 +111,47 @@ fn slots(stamp: &Stamp) -> SmallVec<[Slot; 4]> {
 #[inline]
 fn part_slots(part: &Part, slots: &mut SmallVec<[Slot; 4]>) {
     let keys = part.keys();
-    if (keys.is_empty() || is_script(part.name.name())) && !slots.contains(&NO_KEY) {
-        slots.push(NO_KEY);
-    }
-    for key in keys {
-        let slot = slot(part.db, *key);
+    let mut add = |slot| {
         if !slots.contains(&slot) {
             slots.push(slot);
         }
+    };
+    if keys.is_empty() {
+        add(NO_KEY);
+    } else if is_script(part.name.name()) {
+        add(SCRIPTS);
+    }
+    for key in keys {
+        add(slot(part.db, *key));
     }
 }
 
-/// To how much room one shrinks that has far more than it uses.
-fn less_room(capacity: usize, used: usize) -> Option<usize> {
+/// To how much room a collection shrinks that has far more than it uses.
+fn shrunk_room(capacity: usize, used: usize) -> Option<usize> {
     (capacity > ROOM_MIN && used < capacity / 16).then(|| ROOM_MIN.max(2 * used))
 }
 
-/// Some command of it has no key.
-fn is_keyless(stamp: &Stamp) -> bool {
-    stamp.parts.iter().any(|p| p.keys().is_empty())
-}
-
-/// How a single command looks; `None` = all of its arguments are not known.
+/// The fingerprint of a single command; `None` = all of its arguments are not known.
 #[inline]
-fn looks(part: &Part) -> Option<Looks> {
+fn fingerprint(part: &Part) -> Option<Fingerprint> {
     const STATE: FixedState = FixedState::with_seed(0x7265_6474_6170_6532);
-    (part.args_hash != 0).then(|| Looks(STATE.hash_one((part.name, part.args_hash))))
+    (part.args_hash != 0).then(|| Fingerprint(STATE.hash_one((part.name, part.args_hash))))
 }
 
-/// What the line of a stamp knows of it.
+/// What the key queue of a stamp knows of it.
 fn entry(place: Place, waiting: &Waiting) -> Entry {
-    let Waiting { stamp, number, spent, .. } = waiting;
+    let Waiting { stamp, number, state, .. } = waiting;
     let single = match &stamp.parts[..] {
         [part] if !stamp.transaction => Some(part),
         _ => None,
     };
-    let looks = single.and_then(looks);
-    let opaque = looks.is_none() || single.is_some_and(|part| is_script(part.name.name()));
-    Entry { place, looks, opaque, spent: *spent, at: stamp.at, number: *number }
+    let fingerprint = single.and_then(fingerprint);
+    let opaque = fingerprint.is_none() || single.is_some_and(|part| is_script(part.name.name()));
+    let (at, connection, consumed) = (stamp.at, stamp.connection, !state.is_live());
+    Entry { place, fingerprint, opaque, consumed, at, connection, number: *number }
 }
 
-/// The reply of a command whose equals answer in the order in which they ran, so that it always grows.
+/// The reply of a command whose duplicates answer in the order in which they ran, so that it always grows.
 fn in_order(part: &Part, number: i64) -> Option<i64> {
     let order = replies_in_order(part);
     (order != 0).then(|| number.wrapping_mul(order))
@@ -134,8 +162,23 @@ impl Stamps {
         self.places.len
     }
 
+    /// When the first of those that wait, and may have had no effect, was answered.
+    pub(super) fn oldest_reply(&self) -> Option<Micros> {
+        self.replied.iter().take(REPLIES_MAX).find(|(_, place)| self.places.get(*place).is_some()).map(|(at, _)| *at)
+    }
+
     pub(super) fn get(&self, place: Place) -> Option<&Waiting> {
         self.places.get(place)
+    }
+
+    /// Whether a stamp still waits for its first effect.
+    fn is_open(&self, place: Place) -> bool {
+        self.places.get(place).is_some_and(|w| w.state == State::Open)
+    }
+
+    /// An effect must come on its connection before its own.
+    fn is_held_back(&self, place: Place, stamp: &Stamp) -> bool {
+        self.connections.holds_back(stamp.connection, place, |before| self.is_open(before))
     }
 
     pub(super) fn add(&mut self, stamp: Stamp) {
@@ -144,10 +187,11 @@ impl Stamps {
         {
             self.overflowed += u64::from(self.remove(oldest).is_some());
         }
-        let (id, slots) = (stamp.id, slots(&stamp));
-        self.keyless += usize::from(is_keyless(&stamp));
-        let place = self.places.add(Waiting { stamp, replied: None, number: None, spent: false });
+        let (id, connection, slots) = (stamp.id, stamp.connection, slots(&stamp));
+        let waiting = Waiting { stamp, replied: None, number: None, certain: false, empty: false, state: State::Open };
+        let place = self.places.add(waiting);
         self.by_id.insert(id, place);
+        self.connections.add(connection, place);
         self.enter(place, &slots);
     }
 
@@ -157,9 +201,9 @@ impl Stamps {
         for slot in slots {
             match self.by_key.entry(*slot) {
                 hash_map::Entry::Vacant(slot) => {
-                    slot.insert(Line::One(place));
+                    slot.insert(KeyQueue::One(place));
                 }
-                hash_map::Entry::Occupied(mut line) => line.get_mut().add(place, entry),
+                hash_map::Entry::Occupied(mut queue) => queue.get_mut().add(place, entry),
             }
         }
     }
@@ -184,38 +228,46 @@ impl Stamps {
         let Some(place) = self.by_id.get(&id).copied() else { return };
         if outcome == Outcome::NoEffect {
             self.remove(place);
-        } else if let Some(waiting) = self.places.get_mut(place) {
-            waiting.replied = Some(at);
-            waiting.spent |= outcome == Outcome::Gone;
-            let part = waiting.stamp.parts.first();
-            waiting.number = if let Outcome::Number(n) = outcome { part.and_then(|p| in_order(p, n)) } else { None };
-            let told = waiting.number.zip(part.and_then(looks));
-            // Those who have left go from the front as fast as others come.
-            for _ in 0..2 {
-                if self.replied.front().is_some_and(|(_, p)| self.places.get(*p).is_none()) {
-                    self.replied.pop_front();
-                }
+            return;
+        }
+        let Some(waiting) = self.places.get_mut(place) else { return };
+        waiting.replied = Some(at);
+        waiting.certain = matches!(outcome, Outcome::Wrote | Outcome::Number(_));
+        waiting.empty = outcome == Outcome::Empty;
+        if outcome == Outcome::Gone && waiting.state.is_live() {
+            waiting.state = State::Consumed;
+        }
+        let part = waiting.stamp.parts.first();
+        waiting.number = if let Outcome::Number(n) = outcome { part.and_then(|p| in_order(p, n)) } else { None };
+        let told = waiting.number.zip(part.and_then(fingerprint));
+        let (certain, connection) = (waiting.certain, waiting.stamp.connection);
+        // Those that have left go from the front as fast as others come.
+        for _ in 0..2 {
+            if self.replied.front().is_some_and(|(_, p)| self.places.get(*p).is_none()) {
+                self.replied.pop_front();
             }
-            self.replied.push_back((at, place));
-            if let Some((number, looks)) = told {
-                self.in_crowds(place, |crowd| crowd.answered(looks, place, number));
-            } else if outcome == Outcome::Gone {
-                self.in_crowds(place, |crowd| crowd.spend(place));
-            }
+        }
+        self.replied.push_back((at, place));
+        if certain {
+            self.connections.is_certain(connection, place);
+        }
+        if let Some((number, fingerprint)) = told {
+            self.in_buckets(place, |bucket| bucket.answered(fingerprint, place, number));
+        } else if outcome == Outcome::Gone {
+            self.in_buckets(place, |bucket| bucket.consume(place));
         }
     }
 
-    /// For the crowds in which it stands.
-    fn in_crowds(&mut self, place: Place, mut act: impl FnMut(&mut Crowd)) {
+    /// For the buckets that hold it.
+    fn in_buckets(&mut self, place: Place, mut act: impl FnMut(&mut Bucket)) {
         for slot in self.places.get(place).map(|w| slots(&w.stamp)).unwrap_or_default() {
-            if let Some(Line::Many(crowd)) = self.by_key.get_mut(&slot) {
-                act(crowd);
+            if let Some(KeyQueue::Many(bucket)) = self.by_key.get_mut(&slot) {
+                act(bucket);
             }
         }
     }
 
-    /// The stream holds everything that ran before `at`: whoever was replied to before that and is
-    /// still here had no effect.
+    /// The stream holds everything that ran before `at`: what was replied to before that and is still here had no effect.
     pub(super) fn forget_replied_before(&mut self, at: Micros) {
         while let Some((replied, place)) = self.replied.front().copied()
             && replied < at
@@ -228,30 +280,76 @@ impl Stamps {
 
     /// What a full copy made pile up must not make everything slow afterwards.
     fn give_back_room(&mut self) {
-        let Self { places: Places { recent, len, .. }, replied, by_id, by_key, .. } = self;
-        if let Some(room) = less_room(recent.capacity(), recent.len()) {
+        let Self { places: Places { recent, len, .. }, replied, by_id, by_key, connections, .. } = self;
+        if let Some(room) = shrunk_room(recent.capacity(), recent.len()) {
             recent.shrink_to(room);
         }
-        if let Some(room) = less_room(replied.capacity(), replied.len()) {
+        if let Some(room) = shrunk_room(replied.capacity(), replied.len()) {
             replied.shrink_to(room);
         }
-        if let Some(room) = less_room(by_id.capacity(), *len) {
+        if let Some(room) = shrunk_room(by_id.capacity(), *len) {
             by_id.shrink_to(room);
         }
-        if let Some(room) = less_room(by_key.capacity(), by_key.len()) {
+        if let Some(room) = shrunk_room(by_key.capacity(), by_key.len()) {
             by_key.shrink_to(room);
+        }
+        connections.give_back_room();
+    }
+
+    /// Its effect came. `certainly`: so what stands before it on its connection has run.
+    pub(super) fn explain(&mut self, place: Place, certainly: bool) {
+        let Some(waiting) = self.places.get(place) else { return };
+        let (connection, again) =
+            (waiting.stamp.connection, waiting.stamp.parts.iter().any(|p| many_groups(p.name.name())));
+        if certainly {
+            let mut passed: SmallVec<[Place; 8]> = SmallVec::new();
+            self.connections.ran(connection, place, |before| passed.push(before));
+            for before in passed {
+                if self.places.get(before).is_some_and(|w| w.state.is_live()) {
+                    self.set_aside(before, State::Passed);
+                }
+            }
+        }
+        if again {
+            self.set_aside(place, State::Consumed);
+        } else {
+            self.remove(place);
         }
     }
 
-    /// Its effect came.
-    pub(super) fn explain(&mut self, place: Place) {
-        if let Some(waiting) = self.places.get_mut(place) {
-            if waiting.stamp.parts.iter().any(|p| many_groups(p.name.name())) {
-                waiting.spent = true;
-                self.in_crowds(place, |crowd| crowd.spend(place));
-            } else {
-                self.remove(place);
+    /// One of these had an effect, and nothing tells which. Once as many effects came as they are, each had its own.
+    pub(super) fn doubt(&mut self, equals: &[Place]) {
+        let first = equals.iter().copied().filter(|place| self.is_open(*place)).min();
+        if let Some(waiting) = first.and_then(|place| self.places.get_mut(place)) {
+            waiting.state = State::Doubted;
+        }
+        if !equals.iter().any(|place| self.is_open(*place)) {
+            for place in equals {
+                self.remove(*place);
             }
+        }
+    }
+
+    /// Nothing of another connection waits on this key.
+    pub(super) fn has_one_connection_on(&self, db: u32, key: u64) -> bool {
+        match self.by_key.get(&slot(db, key)) {
+            Some(KeyQueue::Many(bucket)) => bucket.connection().is_some(),
+            _ => true,
+        }
+    }
+
+    /// Of these, all of one client, this one had its effect: those before it have run, too.
+    pub(super) fn pass_before(&mut self, place: Place, equals: &[Place]) {
+        for before in equals.iter().copied().filter(|before| *before < place) {
+            self.set_aside(before, State::Passed);
+        }
+    }
+
+    /// Others come first from now on.
+    fn set_aside(&mut self, place: Place, state: State) {
+        if let Some(waiting) = self.places.get_mut(place) {
+            waiting.state = state;
+            self.in_buckets(place, |bucket| bucket.consume(place));
         }
     }
 
@@ -264,23 +362,24 @@ impl Stamps {
         }
     }
 
-    /// In amortised constant time: a place that was left stays in its lines until they are cleaned up.
+    /// In amortised constant time: a place that was left stays in its queues until they are cleaned up.
     fn remove(&mut self, place: Place) -> Option<Waiting> {
         let waiting = self.places.remove(place)?;
         self.by_id.remove(&waiting.stamp.id);
-        self.keyless -= usize::from(is_keyless(&waiting.stamp));
+        let places = &self.places;
+        self.connections.left(waiting.stamp.connection, place, |other| places.get(other).is_some());
         for slot in slots(&waiting.stamp) {
             self.leave(slot, place);
         }
         Some(waiting)
     }
 
-    /// Who stood in this line has left.
+    /// A stamp has left this key queue.
     fn leave(&mut self, slot: Slot, place: Place) {
-        if let hash_map::Entry::Occupied(mut line) = self.by_key.entry(slot)
-            && line.get_mut().leave(place)
+        if let hash_map::Entry::Occupied(mut queue) = self.by_key.entry(slot)
+            && queue.get_mut().leave(place)
         {
-            line.remove();
+            queue.remove();
         }
     }
 }
@@ -290,7 +389,7 @@ thread_local! {
     /// How many stamps were looked at.
     static LOOKED_AT: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
-/// Comparing a stamp takes so many times as long as passing its entry in a line.
+/// Comparing a stamp takes so many times as long as passing its entry in a key queue.
 #[cfg(test)]
 const COMPARED: u64 = 16;
 
@@ -308,7 +407,14 @@ mod tests {
     fn stamp(id: u64, key: u64) -> Stamp {
         let part = describe(&CommandTable::from_text("incr 2 write 1 1 1"), &[b"INCR", &key.to_le_bytes()], 2, 0);
         let who = Arc::new(Identity::default());
-        Stamp { id, at: Micros(id as i64), who, parts: smallvec::smallvec![part], transaction: false }
+        Stamp {
+            id,
+            at: Micros(id as i64),
+            who,
+            connection: id % 3,
+            parts: smallvec::smallvec![part],
+            transaction: false,
+        }
     }
 
     #[test]
@@ -321,10 +427,10 @@ mod tests {
         }
         stamps.forget_replied_before(Micros(i64::MAX));
         assert_eq!(stamps.len(), 1);
-        let Some(Line::Many(crowd)) = stamps.by_key.get(&slot(0, hash_arg(&7u64.to_le_bytes()))) else {
-            panic!("no line")
+        let Some(KeyQueue::Many(bucket)) = stamps.by_key.get(&slot(0, hash_arg(&7u64.to_le_bytes()))) else {
+            panic!("no bucket")
         };
-        assert!(crowd.room() < 100, "{} places for one stamp", crowd.room());
+        assert!(bucket.room() < 100, "{} places for one stamp", bucket.room());
         for id in 50_000..100_000 {
             stamps.add(stamp(id, id));
             stamps.reply(id, Micros(1), Outcome::NoEffect);
@@ -363,7 +469,11 @@ mod tests {
         stamps.correct(1, Arc::new(Identity::default()), 4);
         let key = hash_arg(&7u64.to_le_bytes());
         let places = |stamps: &Stamps, db| -> Vec<Place> {
-            stamps.by_key.get(&slot(db, key)).map(|l| l.places().map(|(p, _)| p).collect()).unwrap_or_default()
+            stamps
+                .by_key
+                .get(&slot(db, key))
+                .map(|queue| queue.live().map(|seen| seen.place).collect())
+                .unwrap_or_default()
         };
         assert_eq!((places(&stamps, 0), places(&stamps, 4)), (vec![0, 2], vec![1]));
         stamps.correct(1, Arc::new(Identity::default()), 0);

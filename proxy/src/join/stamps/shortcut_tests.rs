@@ -4,7 +4,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use redtape_wire::command::CommandTable;
 
-use super::search::{CANDIDATES_MAX, Search};
+use super::key_queue::Seen;
+use super::search::{CANDIDATES_MAX, Candidates, Patience, Search, Wanted};
 use super::*;
 use crate::join::causes::Fit;
 use crate::tee::{describe, hash_arg};
@@ -74,31 +75,28 @@ fn soon(rng: &mut StdRng, now: i64) -> Micros {
     Micros(now + rng.random_range(-3..=3))
 }
 
-/// What just came, or some of what waits.
-fn somebody(rng: &mut StdRng, waiting: &mut Vec<u64>) -> Option<u64> {
-    let last = waiting.len().checked_sub(1)?;
-    let n = if rng.random_bool(0.7) { 0 } else { rng.random_range(0..=last) };
-    Some(waiting.remove(n))
+/// The first that waits for its reply on some connection: each answers in order.
+fn somebody(rng: &mut StdRng, waiting: &mut [VecDeque<u64>]) -> Option<u64> {
+    let connection = rng.random_range(0..waiting.len());
+    waiting[connection].pop_front()
 }
 
 /// Compares all that wait with the effect, one after the other, slot by slot.
-fn at_leisure(stamps: &Stamps, effects: &Effects<'_>, prefer_replied: bool) -> Option<Match> {
-    let mut search = Search::new(stamps, effects, prefer_replied, &[], |_: &[u8]| true);
-    search.hurry = false;
-    let mut wanted = SmallVec::new();
-    part_slots(effects.part, &mut wanted);
-    if wanted.first() != Some(&NO_KEY) {
-        wanted.push(NO_KEY);
-    }
-    for spent in [false, true] {
-        for slot in &wanted {
+fn at_leisure(stamps: &Stamps, wanted: &Wanted<'_>) -> Option<Candidates> {
+    let mut search = Search { stamps, wanted, without: &[], known: |_: &[u8]| true, hurry: false, found: None };
+    let mut slots_wanted = SmallVec::new();
+    part_slots(&wanted.parts[0], &mut slots_wanted);
+    for consumed in [false, true] {
+        for slot in slots_wanted.iter().chain(&[NO_KEY, SCRIPTS]) {
             let there = stamps.places.iter().filter(|(_, waiting)| slots(&waiting.stamp).contains(slot));
-            if let Some(first) = search.look_through(there.map(|(place, _)| (place, None)), spent, None) {
-                return Some(first);
-            }
+            let seen = |(place, waiting)| {
+                let entry = entry(place, waiting);
+                Seen { place, fingerprint: entry.fingerprint, connection: entry.connection }
+            };
+            search.look_through(there.map(seen), consumed, None);
         }
-        if let Some(first) = search.first_twin() {
-            return Some(first);
+        if search.found.is_some() {
+            break;
         }
     }
     search.found
@@ -107,12 +105,14 @@ fn at_leisure(stamps: &Stamps, effects: &Effects<'_>, prefer_replied: bool) -> O
 #[test]
 fn who_is_found_in_a_hurry_is_who_would_be_found_at_leisure() {
     let table = CommandTable::builtin();
-    let who = Arc::new(Identity::default());
+    let clients: Vec<_> = (0..4).map(|_| Arc::new(Identity::default())).collect();
     let (mut certain, mut hurried, mut crowded) = (0, 0, 0);
-    for seed in 0..600 {
+    for seed in 0..1000 {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut stamps = Stamps::default();
-        let (mut unanswered, mut number) = (Vec::new(), 0);
+        // Each client has a connection of its own, or all share one.
+        let connections = if seed % 2 == 0 { 4 } else { 1 };
+        let (mut unanswered, mut number) = (vec![VecDeque::new(); connections as usize], 0);
         // Some have no scripts, and no commands without keys.
         let kinds = [REQUESTS.len() - 6, REQUESTS.len() - 2, REQUESTS.len()][seed as usize % 3];
         for id in 0..400 {
@@ -123,44 +123,64 @@ fn who_is_found_in_a_hurry_is_who_would_be_found_at_leisure() {
             if transaction && rng.random_bool(0.5) {
                 parts.push(part(&table, "INCR a"));
             }
-            stamps.add(Stamp { id, at: soon(&mut rng, now), who: who.clone(), parts, transaction });
-            unanswered.push(id);
+            let (at, session) = (soon(&mut rng, now), rng.random_range(0..4));
+            let (who, connection) = (clients[session].clone(), session as u64 % connections);
+            stamps.add(Stamp { id, at, who, connection, parts, transaction });
+            unanswered[connection as usize].push_back(id);
             while rng.random_bool(0.45)
                 && let Some(id) = somebody(&mut rng, &mut unanswered)
             {
                 number += rng.random_range(0..3);
+                let place = stamps.by_id.get(&id).and_then(|place| stamps.get(*place));
+                let (script, counts) = place.map_or((false, false), |w| {
+                    let part = &w.stamp.parts[0];
+                    (is_script(part.name.name()), replies_in_order(part) != 0)
+                });
                 let outcome = match rng.random_range(0..20) {
                     0 => Outcome::NoEffect,
                     1 => Outcome::Gone,
-                    2 => Outcome::Ran,
-                    _ => Outcome::Number(number),
+                    2 | 3 => Outcome::Ran,
+                    _ if script => [Outcome::Ran, Outcome::Empty][rng.random_range(0..2)],
+                    _ if counts => Outcome::Number(number),
+                    _ => Outcome::Wrote,
                 };
                 stamps.reply(id, soon(&mut rng, now), outcome);
             }
             if rng.random_bool(0.02) && id > 9 {
-                stamps.correct(id - 9, who.clone(), rng.random_range(0..2));
+                stamps.correct(id - 9, clients[0].clone(), rng.random_range(0..2));
             }
             let effect = part(&table, EFFECTS[rng.random_range(0..EFFECTS.len())]);
             let ran = (Micros(now - rng.random_range(0..300)), soon(&mut rng, now));
             let words = [hash_arg(b"7")];
             let words = &words[..rng.random_range(0..2)];
-            let effects = Effects { part: &effect, words: &|| words, atomic: rng.random_bool(0.1), ran };
+            let (atomic, quiet) = (rng.random_bool(0.1), Micros(now - rng.random_range(0..3000)));
             let mut place = None;
-            for late in [false, true] {
-                let all = at_leisure(&stamps, &effects, late);
-                assert_eq!(stamps.best(&effects, late, &[], |_| true), all, "seed {seed}, {effect:?}, {ran:?}");
+            for patience in [Patience::Fresh, Patience::Settled, Patience::Late] {
+                let parts = std::slice::from_ref(&effect);
+                let wanted = Wanted { parts, words: &|| words, atomic, ran, quiet, patience };
+                let all = at_leisure(&stamps, &wanted);
+                let hasty = stamps.best(&wanted, &[], |_| true);
+                // Which of those that are not told apart leads makes no difference.
+                let told = |found: &Option<Candidates>| {
+                    found.as_ref().map(|f| ((!f.tie).then_some(f.best.place), f.best.fit(), f.tie))
+                };
+                assert_eq!(told(&hasty), told(&all), "seed {seed}, {effect:?}, {ran:?}, {patience:?}");
+                // What stands behind a certain one of its connection is not compared, and contests nothing.
+                let contested = |found: &Option<Candidates>| found.as_ref().is_some_and(|f| f.contested && !f.tie);
+                assert!(!contested(&hasty) || contested(&all), "seed {seed}, {effect:?}, {ran:?}, {patience:?}");
                 hurried += usize::from(all.is_some());
-                if let Some(found) = stamps.certain(&effect, ran).filter(|_| !effects.atomic) {
-                    let all = all.map(|all| (all.place, all.fit, all.replied));
-                    assert_eq!(all, Some((found.place, Fit::Exact, true)), "seed {seed}, {effect:?}, {ran:?}");
+                if let Some(found) = stamps.certain(&effect, ran).filter(|_| !atomic) {
+                    let all = all.as_ref().map(|all| (all.best.place, all.best.fit(), all.best.replied, all.tie));
+                    let want = Some((found.best.place, Fit::Exact, true, false));
+                    assert_eq!(all, want, "seed {seed}, {effect:?}, {ran:?}");
                     certain += 1;
                 }
-                place = all.map(|m| m.place);
+                place = all.map(|found| found.best.place);
             }
-            let crowd = stamps.by_key.values().filter(|line| matches!(line, Line::Many(_))).count();
-            crowded = crowded.max(crowd);
+            let buckets = stamps.by_key.values().filter(|queue| matches!(queue, KeyQueue::Many(_))).count();
+            crowded = crowded.max(buckets);
             if let Some(place) = place.filter(|_| rng.random_bool(0.4)) {
-                stamps.explain(place);
+                stamps.explain(place, true);
             }
             if rng.random_bool(0.05) {
                 stamps.forget_replied_before(Micros(now - 200));
@@ -193,7 +213,7 @@ fn a_hot_key_costs_no_more_than_any() {
         let count = 20_000;
         let add = |stamps: &mut Stamps, id: u64, line: &str| {
             let (at, parts) = (Micros(id as i64), smallvec::smallvec![part(&table, line)]);
-            stamps.add(Stamp { id, at, who: who.clone(), parts, transaction: false });
+            stamps.add(Stamp { id, at, who: who.clone(), connection: 0, parts, transaction: false });
         };
         // Somebody stays in front of them all, and a script is under way elsewhere.
         add(&mut stamps, 0, "BZPOPMIN a 0");
@@ -206,10 +226,11 @@ fn a_hot_key_costs_no_more_than_any() {
         for n in 2..count {
             let effect = part(&table, &line(effects, n));
             let ran = (Micros(n as i64), Micros((n + 15_000) as i64));
-            let effects = Effects { part: &effect, words: &|| &[], atomic: false, ran };
-            let found = stamps.certain(&effect, ran).or_else(|| stamps.best(&effects, false, &[], |_| true));
-            assert_eq!(found.map(|m| m.place), Some(n), "{requests:?}");
-            stamps.explain(n);
+            let (parts, patience) = (std::slice::from_ref(&effect), Patience::Fresh);
+            let wanted = Wanted { parts, words: &|| &[], atomic: false, ran, quiet: Micros(0), patience };
+            let found = stamps.certain(&effect, ran).or_else(|| stamps.best(&wanted, &[], |_| true));
+            assert_eq!(found.map(|found| found.best.place), Some(n), "{requests:?}");
+            stamps.explain(n, true);
         }
         let each = LOOKED_AT.get() / count;
         assert!(each <= 2 * CANDIDATES_MAX as u64, "{each} looked at for each effect of {requests:?}");

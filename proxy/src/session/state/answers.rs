@@ -6,7 +6,7 @@ use redtape_journal::Micros;
 use redtape_wire::resp::Frame;
 
 use super::SessionState;
-use crate::join::says_no_effect;
+use crate::join::outcome_of;
 use crate::session::replies::{Answered, Credential, Holds, Intent};
 use crate::tee::{Outcome, TeeSender};
 
@@ -28,12 +28,7 @@ impl SessionState {
         self.acknowledged |= pending.tells || by_itself;
         let line = line.as_bytes();
         if let Some((id, name)) = pending.stamp {
-            let number = || std::str::from_utf8(line).ok().and_then(|l| l.parse().ok());
-            let outcome = match kind {
-                _ if says_no_effect(name.name(), kind, line) => Outcome::NoEffect,
-                b':' => number().map_or(Outcome::Ran, Outcome::Number),
-                _ => Outcome::Ran,
-            };
+            let outcome = outcome_of(name.name(), kind, line);
             self.acknowledged |= outcome != Outcome::NoEffect || may_write_silently(name.name(), kind);
             tee.replied(id, now, outcome);
         }

@@ -347,7 +347,8 @@ impl SessionState {
     fn stamp(&mut self, parts: SmallVec<[Part; 1]>, transaction: bool, now: Micros) -> Stamp {
         self.requests = self.requests.wrapping_add(1);
         let id = self.id << 32 | u64::from(self.requests);
-        Stamp { id, at: now, who: self.asked.who.clone(), parts, transaction }
+        // The sender knows the connection.
+        Stamp { id, at: now, who: self.asked.who.clone(), connection: 0, parts, transaction }
     }
 
     fn reply_mode(&mut self, mode: ReplyMode, tee: &mut TeeSender, now: Micros) {

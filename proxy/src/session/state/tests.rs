@@ -51,7 +51,9 @@ impl Scene {
                     let parts: Vec<_> = s.parts.iter().map(part).collect();
                     format!("{} {} {}", parts.join(","), s.who.user, s.who.name)
                 }
-                TeeMessage::Replied { outcome: Outcome::Number(_), .. } => "Ran".to_owned(),
+                TeeMessage::Replied {
+                    outcome: Outcome::Number(_) | Outcome::Wrote | Outcome::Empty, count, ..
+                } => vec!["Ran"; count as usize].join(" "),
                 TeeMessage::Replied { outcome, count, .. } => vec![format!("{outcome:?}"); count as usize].join(" "),
                 TeeMessage::Correct { who, db, .. } => format!("correct {} {db}", who.user),
             });

@@ -1,4 +1,4 @@
-//! Which arguments stand in the groups behind the one that is judged: who gave them to a script caused one of those. Pure.
+//! Which arguments stand in the groups behind the one whose cause is looked for: a script that was given them caused one of those. Pure.
 //!
 //! ```text
 //!          judged │ start … noted … upto │ not looked at yet
@@ -10,29 +10,55 @@
 use std::collections::{HashMap, VecDeque};
 
 use redtape_journal::ReplOffset;
+use smallvec::SmallVec;
 
 use super::Held;
 
 /// Groups behind one that are looked at.
-const BEHIND_MAX: usize = 4096;
+const LOOKAHEAD_MAX: usize = 4096;
+/// Groups that are given for one question.
+const FOUND_MAX: usize = 4;
 /// Different arguments that are noted.
 const NOTED_MAX: usize = 1 << 18;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Behind {
+pub(super) struct Lookahead {
     /// By an argument's hash, the ends of the groups in which it stands, in the order of the stream.
     groups: HashMap<u64, VecDeque<ReplOffset>, foldhash::fast::FixedState>,
     /// Groups that end behind the first and not behind the second are noted.
     noted: (ReplOffset, ReplOffset),
 }
 
-impl Behind {
-    /// Whether any of these arguments stands in a group that is `held`, not later than the one that ends at `end`.
-    pub(super) fn has(&mut self, args: &[u64], held: &VecDeque<Held>, end: Option<ReplOffset>) -> bool {
-        let Some(last) = held.get(BEHIND_MAX - 1).or(held.back()) else { return false };
+impl Lookahead {
+    /// The ends of groups that are `held` in which any of these arguments stands, not later than the one that ends at `end`.
+    pub(super) fn find(
+        &mut self,
+        args: &[u64],
+        held: &VecDeque<Held>,
+        end: Option<ReplOffset>,
+    ) -> SmallVec<[ReplOffset; FOUND_MAX]> {
+        let Some(last) = held.get(LOOKAHEAD_MAX - 1).or(held.back()) else { return SmallVec::new() };
         let (first, last) = (held[0].group.end_offset, last.group.end_offset);
         let end = end.map_or(last, |end| end.min(last));
+        self.note(held, first, end);
+        // The one that is judged may be among them.
+        let stands =
+            |arg: &u64| self.groups.get(arg)?.iter().find(|at| **at >= first).filter(|at| **at <= end).copied();
+        args.iter().filter_map(stands).take(FOUND_MAX).collect()
+    }
+
+    /// In how many groups that are `held`, not later than the one that ends at `end`, this argument stands.
+    pub(super) fn count(&mut self, arg: u64, held: &VecDeque<Held>, end: Option<ReplOffset>) -> usize {
+        let Some(last) = held.get(LOOKAHEAD_MAX - 1).or(held.back()) else { return 0 };
+        let (first, last) = (held[0].group.end_offset, last.group.end_offset);
+        let end = end.map_or(last, |end| end.min(last));
+        self.note(held, first, end);
+        let Some(ends) = self.groups.get(&arg) else { return 0 };
+        ends.partition_point(|at| *at <= end) - ends.partition_point(|at| *at < first)
+    }
+
+    fn note(&mut self, held: &VecDeque<Held>, first: ReplOffset, end: ReplOffset) {
         if self.noted.1 < first {
             self.clear();
             self.noted.0 = ReplOffset(first.0.saturating_sub(1));
@@ -48,12 +74,6 @@ impl Behind {
                 self.groups.entry(*word).or_default().push_back(self.noted.1);
             }
         }
-        let stands = |arg: &u64| {
-            // The one that is judged may be among them.
-            let ends = self.groups.get(arg)?;
-            ends.iter().find(|at| **at >= first).filter(|at| **at <= end)
-        };
-        args.iter().any(|arg| stands(arg).is_some())
     }
 
     /// A group leaves, the first of all.
@@ -85,7 +105,6 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
     use redtape_journal::Micros;
-    use smallvec::SmallVec;
 
     use super::*;
     use crate::capture::effects::EffectGroup;
@@ -94,7 +113,7 @@ mod tests {
         let words: Box<[u64]> = (0..rng.random_range(0..4)).map(|_| rng.random_range(0..40)).collect();
         let end_offset = ReplOffset(end);
         let group = EffectGroup { effects: SmallVec::new(), atomic: false, end_offset, end_db: 0, arrived: Micros(0) };
-        Held { group, parts: SmallVec::new(), words: OnceCell::from(words) }
+        Held { group, parts: SmallVec::new(), words: OnceCell::from(words), quiet: Micros(0) }
     }
 
     #[test]
@@ -102,7 +121,7 @@ mod tests {
         let mut found = 0;
         for seed in 0..200 {
             let mut rng = StdRng::seed_from_u64(seed);
-            let (mut behind, mut waiting, mut end) = (Behind::default(), VecDeque::new(), 0);
+            let (mut lookahead, mut waiting, mut end) = (Lookahead::default(), VecDeque::new(), 0);
             for _ in 0..400 {
                 for _ in 0..rng.random_range(0..3) {
                     end += rng.random_range(1..20);
@@ -115,17 +134,17 @@ mod tests {
                     let until = rng.random_bool(0.7).then(|| ReplOffset(end.saturating_sub(rng.random_range(0..100))));
                     let near = waiting.iter().take_while(|h| until.is_none_or(|until| h.group.end_offset <= until));
                     let expected = near.into_iter().any(|h| h.words().iter().any(|w| args.contains(w)));
-                    assert_eq!(behind.has(&args, &waiting, until), expected, "seed {seed}");
+                    assert_eq!(!lookahead.find(&args, &waiting, until).is_empty(), expected, "seed {seed}");
                     found += usize::from(expected);
                 }
                 if rng.random_bool(0.8) {
-                    behind.left(&first);
+                    lookahead.left(&first);
                 } else {
                     waiting.push_front(first);
                 }
             }
-            waiting.drain(..).for_each(|h| behind.left(&h));
-            assert!(behind.groups.is_empty(), "what has left is remembered");
+            waiting.drain(..).for_each(|h| lookahead.left(&h));
+            assert!(lookahead.groups.is_empty(), "what has left is remembered");
         }
         assert!(found > 1000, "{found}");
     }
