@@ -9,6 +9,7 @@ mod commands;
 mod config;
 mod connect;
 mod durable;
+mod health;
 mod housekeeping;
 mod http;
 mod join;
@@ -17,6 +18,7 @@ mod metrics;
 mod reload;
 mod session;
 mod snapshot;
+mod status;
 mod tee;
 mod tls;
 mod upstream;
@@ -35,10 +37,12 @@ use crate::capture::{CaptureConfig, LinkError, Prober};
 use crate::commands::Desk;
 use crate::connect::Connector;
 use crate::durable::{Durable, Gate};
+use crate::health::Health;
 use crate::housekeeping::Housekeeping;
 use crate::listen::{Acceptor, Listener};
 use crate::metrics::Metrics;
 use crate::reload::{Live, Reload};
+use crate::status::Status;
 use crate::tee::Tee;
 use crate::tls::{TlsAcceptor, TlsError, TlsFailure};
 use crate::upstream::Upstream;
@@ -175,6 +179,7 @@ async fn start(
     };
     let opened = capture::open_journal(&capture_config)?;
     let metrics = Metrics::new().map_err(std::io::Error::other)?;
+    let status = Status::new(metrics.clone());
     if let Some(last) = &opened.1.last {
         metrics.window_end_seconds.set(last.complete_until.0 as f64 / 1e6);
     }
@@ -191,15 +196,33 @@ async fn start(
         (Ack::Upstream, true) => Gate::Journal,
         (Ack::Upstream, false) => Gate::Open,
     }));
-    let desk =
-        Desk::new(&config, &facts, upstream.clone(), capture_config.source.clone(), live.clone(), metrics.clone());
+    let desk = Desk::new(
+        &config,
+        &facts,
+        upstream.clone(),
+        capture_config.source.clone(),
+        live.clone(),
+        metrics.clone(),
+        status.clone(),
+    );
     let (stop_capture, capture_stop) = watch::channel(false);
     let capture_runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let capture_thread = std::thread::Builder::new().name("capture".to_owned()).spawn({
         let (tee, table, metrics, durable) = (tee.clone(), table.clone(), metrics.clone(), durable.clone());
+        let status = status.clone();
         move || {
-            let run =
-                capture::run(capture_config, opened, first_probe, facts, tee, table, metrics, durable, capture_stop);
+            let run = capture::run(
+                capture_config,
+                opened,
+                first_probe,
+                facts,
+                tee,
+                table,
+                metrics,
+                status,
+                durable,
+                capture_stop,
+            );
             tokio::task::LocalSet::new().block_on(&capture_runtime, run);
         }
     })?;
@@ -210,6 +233,7 @@ async fn start(
         source: follow.clone().unwrap_or_else(|| upstream.clone()),
         live: live.clone(),
         metrics: metrics.clone(),
+        status: status.clone(),
         snapshot_runs: desk.snapshot_runs().clone(),
         stop: housekeeping_stop,
     }
@@ -217,13 +241,13 @@ async fn start(
 
     let mut bound = Started { listen: Vec::new(), metrics: None };
     let shared = Arc::new(Shared {
-        upstream: Upstream::new(upstream.clone(), metrics.clone())?,
+        upstream: Upstream::new(upstream.clone(), metrics.clone(), status.clone())?,
         sharing: config.sharing,
         acceptor: acceptor.clone(),
         live: live.clone(),
         tee,
         table,
-        durable,
+        durable: durable.clone(),
         metrics: metrics.clone(),
         clients: AtomicUsize::new(0),
         pause: Pause::new(),
@@ -240,7 +264,8 @@ async fn start(
     let mut serving = tokio::task::JoinSet::new();
     if let Some(http) = http {
         bound.metrics = Some(http.local_addr()?);
-        serving.spawn(http::serve(http, metrics.clone()));
+        let health = Health { status, durable, serves: config.serves() };
+        serving.spawn(http::serve(http, metrics.clone(), health));
     }
     if let Some(acceptor) = &acceptor {
         serving.spawn(tls::watch(acceptor.clone(), metrics.clone()));
@@ -300,7 +325,7 @@ async fn greet(to: &Connector) -> Result<(join::Probe, capture::ServerFacts, Opt
         let address = to.address();
         if TlsFailure::is_in(e) {
             StartError::Tls { address, why: e.to_string() }
-        } else if e.is_io_error() || e.is_connection_refusal() || e.is_timeout() {
+        } else if capture::is_unreachable(e) {
             StartError::Unreachable { address, why: e.to_string() }
         } else {
             let why = e.detail().map_or_else(|| e.to_string(), str::to_owned);
@@ -333,10 +358,14 @@ async fn is_replica_of(
 async fn may_follow(source: &Connector) -> Result<(), StartError> {
     match capture::Link::check(source).await {
         Ok(()) | Err(LinkError::Later { .. }) => Ok(()),
-        Err(LinkError::Io { address, source }) if TlsFailure::is_in(&source) => {
-            Err(StartError::Tls { address, why: source.to_string() })
+        Err(LinkError::Unreachable { address, source } | LinkError::Io { address, source }) => {
+            let why = source.to_string();
+            Err(if TlsFailure::is_in(&source) {
+                StartError::Tls { address, why }
+            } else {
+                StartError::Unreachable { address, why }
+            })
         }
-        Err(LinkError::Io { address, source }) => Err(StartError::Unreachable { address, why: source.to_string() }),
         Err(LinkError::Refused { address, command, reply }) => {
             Err(StartError::Refused { address, why: format!("{command}: {reply}"), advice: ADVICE_ACL })
         }

@@ -27,6 +27,7 @@ mod link;
 mod probe;
 mod prober;
 mod recorder;
+mod retry;
 mod stream;
 
 use std::path::PathBuf;
@@ -45,18 +46,21 @@ pub(crate) use self::base::{CopyInProgress, manifest, receive};
 use self::clock::ClockWatch;
 pub(crate) use self::link::{Link, LinkError};
 pub(crate) use self::probe::Prober;
-pub(crate) use self::probe::{ServerFacts, info_field};
+pub(crate) use self::probe::{ServerFacts, info_field, is_unreachable};
 use self::prober::{Pace, Probes};
 use self::recorder::{RecordError, Recorder};
+use self::retry::{Complaints, Cost, Retry};
 use crate::connect::Connector;
 use crate::durable::Durable;
 use crate::join::{Join, Probe};
 use crate::metrics::Metrics;
 use crate::reload::Live;
+use crate::status::{CaptureState, Status};
 use crate::tee::Tee;
+use crate::tls::TlsFailure;
 
-/// Pause between attempts to follow the server: doubled from the first up to the second.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// An attempt to connect that has waited for so long began while the server was away, if it is known to be back since.
+const STALE_ATTEMPT: Duration = Duration::from_secs(1);
 /// How often the tee is emptied while nothing else happens.
 pub(crate) const TEE_POLL: Duration = Duration::from_millis(10);
 
@@ -114,6 +118,18 @@ pub(crate) enum Ended {
     Slow,
 }
 
+impl Ended {
+    /// What it has cost the server.
+    fn cost(&self) -> Cost {
+        match self {
+            // A TLS handshake is work.
+            Self::Link(LinkError::Unreachable { source, .. }) if !TlsFailure::is_in(source) => Cost::Nothing,
+            Self::Link(LinkError::Later { .. }) => Cost::Handshake,
+            _ => Cost::Something,
+        }
+    }
+}
+
 impl From<RecordError> for Ended {
     fn from(error: RecordError) -> Self {
         match error {
@@ -141,6 +157,7 @@ pub(crate) fn open_journal(config: &CaptureConfig) -> Result<(Journal, Recovered
 pub(crate) struct Capture {
     config: CaptureConfig,
     metrics: Metrics,
+    status: Arc<Status>,
     tee: Arc<Tee>,
     table: Arc<ArcSwap<CommandTable>>,
     stop: watch::Receiver<bool>,
@@ -157,6 +174,7 @@ pub(crate) struct Capture {
     unsound: bool,
     durable: Arc<Durable>,
     clock: ClockWatch,
+    complaints: Complaints,
 }
 
 /// Follows the server until asked to stop; then everything is flushed and the tail is sealed.
@@ -169,6 +187,7 @@ pub(crate) async fn run(
     tee: Arc<Tee>,
     table: Arc<ArcSwap<CommandTable>>,
     metrics: Metrics,
+    status: Arc<Status>,
     durable: Arc<Durable>,
     stop: watch::Receiver<bool>,
 ) {
@@ -179,10 +198,11 @@ pub(crate) async fn run(
     if let Ok(catalog) = Catalog::open(&config.dir) {
         metrics.gaps.set(catalog.gaps().len() as i64);
     }
-    let probes = Probes::start(config.upstream.clone(), facts, table.clone(), metrics.clone());
+    let probes = Probes::start(config.upstream.clone(), facts, table.clone(), metrics.clone(), status.clone());
     let mut capture = Capture {
         config,
         metrics,
+        status,
         tee,
         table,
         stop,
@@ -196,6 +216,7 @@ pub(crate) async fn run(
         unsound: false,
         durable,
         clock: ClockWatch::start(),
+        complaints: Complaints::default(),
     };
     capture.go_on();
     capture.follow().await;
@@ -212,59 +233,78 @@ impl Capture {
     }
 
     async fn follow(&mut self) {
-        let mut pause = BACKOFF.0;
+        let mut retry = Retry::new();
         loop {
             let started = std::time::Instant::now();
             let ended = self.follow_once().await;
             self.durable.following(false);
-            // Nobody shall see it as streaming until it is again.
-            self.metrics.state("connecting");
+            if matches!(ended, Ended::Stopped) {
+                return;
+            }
+            let pause = retry.pause(ended.cost(), started.elapsed());
+            self.tell(&ended);
             if self.last_end.is_none() {
                 self.last_end = Some((Micros::now(), ended.to_string()));
             }
-            match ended {
-                Ended::Stopped => return,
-                Ended::Journal(e) => {
-                    self.durable.trouble(&e);
-                    self.metrics.error("journal");
-                    self.metrics.state("failed");
-                    tracing::error!(error = e, "the journal can't be written: writes are NOT being recorded");
-                }
-                Ended::Slow => {
-                    self.metrics.error("journal_slow");
-                    tracing::error!(
-                        "{}; it has caught up, and the server is followed again from there if its backlog reaches back so far",
-                        Ended::Slow
-                    );
-                }
-                Ended::Link(e @ LinkError::Refused { .. }) => {
-                    self.metrics.error("tap_refused");
-                    tracing::error!(error = %e, "the server does not let redtape follow it: grant +psync +replconf, or check the password");
-                }
-                ended @ Ended::Foreign { .. } => {
-                    self.metrics.error("foreign_history");
-                    self.metrics.state("failed");
-                    tracing::error!("{ended}");
-                }
-                ended => {
-                    self.metrics.error("tap_link");
-                    tracing::warn!(error = %ended, "the replication link ended; following again");
-                }
-            }
-            if started.elapsed() > BACKOFF.1 {
-                pause = BACKOFF.0;
-            }
-            let mut stop = self.stop.clone();
+            let (mut stop, status) = (self.stop.clone(), self.status.clone());
             let stopped = self.with_tee(async {
                 tokio::select! {
                     _ = stop.wait_for(|on| *on) => true,
                     () = tokio::time::sleep(pause) => false,
+                    () = status.server_back() => {
+                        retry.server_is_back();
+                        false
+                    }
                 }
             });
             if stopped.await {
                 return;
             }
-            pause = (pause * 2).min(BACKOFF.1);
+        }
+    }
+
+    /// Logs and counts why following has ended, and shows the state.
+    fn tell(&mut self, ended: &Ended) {
+        let said = ended.to_string();
+        let state = match ended {
+            Ended::Journal(_) | Ended::Foreign { .. } => CaptureState::Failed,
+            _ => CaptureState::Connecting,
+        };
+        self.status.capture_because(state, said.clone());
+        if let Ended::Journal(e) = ended {
+            self.durable.trouble(e);
+        }
+        // The server may be away, or loading, for long.
+        let repeats = ended.cost() != Cost::Something;
+        if repeats && !self.complaints.is_news(&said, std::time::Instant::now()) {
+            return;
+        }
+        match ended {
+            Ended::Journal(e) => {
+                self.metrics.error("journal");
+                tracing::error!(error = e, "the journal can't be written: writes are NOT being recorded");
+            }
+            Ended::Slow => {
+                self.metrics.error("journal_slow");
+                tracing::error!(
+                    "{said}; it has caught up, and the server is followed again from there if its backlog reaches back so far"
+                );
+            }
+            Ended::Link(LinkError::Refused { .. }) => {
+                self.metrics.error("tap_refused");
+                tracing::error!(
+                    error = said,
+                    "the server does not let redtape follow it: grant +psync +replconf, or check the password"
+                );
+            }
+            Ended::Foreign { .. } => {
+                self.metrics.error("foreign_history");
+                tracing::error!("{said}");
+            }
+            _ => {
+                self.metrics.error("tap_link");
+                tracing::warn!(error = said, "the replication link ended; following again");
+            }
         }
     }
 
@@ -290,14 +330,13 @@ impl Capture {
                 }
             }
         }
-        self.metrics.state("connecting");
         // The probe just before a copy bounds what is in it.
         self.probes.set_pace(Pace::Late);
         let from = self.position.clone().filter(|_| self.break_reason.is_none());
         let source = self.config.source.clone();
         let asked = from.clone();
-        let mut stop = self.stop.clone();
-        if from.is_none() {
+        let (mut stop, status) = (self.stop.clone(), self.status.clone());
+        if from.is_none() && self.complaints.is_news("waiting for a full copy", std::time::Instant::now()) {
             tracing::info!(
                 "waiting for a full copy of the server's data; nothing is recorded until it begins \
                  (a server with repl-diskless-sync waits repl-diskless-sync-delay first, 5 s by default)"
@@ -306,7 +345,7 @@ impl Capture {
         let opened = self
             .with_tee(async move {
                 tokio::select! {
-                    r = Link::open(&source, asked.as_ref().map(|p| (p.replid.as_str(), p.offset))) => Some(r),
+                    r = open_link(&source, asked.as_ref().map(|p| (p.replid.as_str(), p.offset)), &status) => Some(r),
                     _ = stop.wait_for(|on| *on) => None,
                 }
             })
@@ -420,6 +459,26 @@ impl Capture {
         let snapshots =
             Catalog::open(&self.config.dir).map(|c| c.snapshots().iter().map(|s| s.manifest.timeline.0).max());
         TimelineId(snapshots.ok().flatten().unwrap_or(0).max(self.recorder.last_timeline().0).saturating_add(1))
+    }
+}
+
+/// Opens the replication link. An attempt to connect that the network has swallowed is not waited for once the server is
+/// known to be back.
+async fn open_link(
+    source: &Connector,
+    from: Option<(&str, ReplOffset)>,
+    status: &Status,
+) -> Result<(Link, PsyncReply), LinkError> {
+    loop {
+        let begun = tokio::time::Instant::now();
+        let stale = async {
+            status.server_back().await;
+            tokio::time::sleep_until(begun + STALE_ATTEMPT).await;
+        };
+        tokio::select! {
+            connected = Link::connect(source) => return connected?.open(source, from).await,
+            () = stale => {}
+        }
     }
 }
 

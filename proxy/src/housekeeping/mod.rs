@@ -26,6 +26,7 @@ use crate::connect::Connector;
 use crate::metrics::Metrics;
 use crate::reload::Live;
 use crate::snapshot::{Taking, take};
+use crate::status::{CaptureState, Status};
 
 /// How often it is looked whether something is due.
 const TICK: Duration = Duration::from_secs(1);
@@ -67,6 +68,7 @@ pub(crate) struct Housekeeping {
     pub(crate) source: Connector,
     pub(crate) live: Arc<ArcSwap<Live>>,
     pub(crate) metrics: Metrics,
+    pub(crate) status: Arc<Status>,
     /// The place of the one snapshot, whoever asked for it.
     pub(crate) snapshot_runs: Arc<AtomicBool>,
     pub(crate) stop: watch::Receiver<bool>,
@@ -118,7 +120,7 @@ impl Housekeeping {
         // While nothing is captured, a snapshot would fit nowhere; other alarms say so.
         let is_time = |last| schedule.next_due(Micros::now(), last) <= Micros::now();
         let must_wait = memory.not_before.is_some_and(|at| Instant::now() < at);
-        if must_wait || !is_time(memory.last) || self.metrics.capture_state_now() != "streaming" {
+        if must_wait || !is_time(memory.last) || self.status.recording().state != CaptureState::Streaming {
             return;
         }
         // A base may have been taken since it was looked up.

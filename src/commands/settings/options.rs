@@ -47,7 +47,7 @@ pub(crate) struct CaptureOptions {
     /// Directory of the journal [default: redtape-journal]
     #[arg(long, env = "REDTAPE_DIR", value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
-    /// Serve /metrics, /healthz and /readyz here.
+    /// Serve /metrics, /livez, /readyz and /journalz here.
     #[arg(long, env = "REDTAPE_METRICS", value_name = "ADDR")]
     pub(crate) metrics: Option<SocketAddr>,
     /// When the journal is synced to the disk [default: everysec]

@@ -159,6 +159,19 @@ impl Server {
     /// SIGKILL and start on the same port, empty.
     pub fn restart(&mut self) {
         self.kill9();
+        self.start_again();
+    }
+
+    /// `SHUTDOWN SAVE`, as a planned restart begins; waits for the process to end.
+    pub fn shut_down_saving(&mut self) {
+        // The connection ends without an answer.
+        let _ = self.conn().call(&args!["SHUTDOWN", "SAVE"]);
+        let mut child = self.child.take().expect("a running server");
+        wait_for("the server's end after SHUTDOWN", Duration::from_secs(20), || child.try_wait().expect("its state"));
+    }
+
+    /// Starts a server that has ended on the same port, with what it finds in its folder.
+    pub fn start_again(&mut self) {
         assert!(self.spawn(), "the server does not start again:\n{}", tail(&self.log(), 20));
     }
 
