@@ -16,14 +16,14 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::directory::{Directory, FILE_MODE};
+use crate::directory::Directory;
+use crate::files;
 
 /// How often an exclusive lock is tried for: most readers are there for a moment only.
 const TRIES: u32 = 50;
@@ -40,7 +40,7 @@ impl ReadLease {
     /// Waits while a file is being removed. Where `meta` can't be locked (a copy on a foreign file
     /// system), nobody can prune either.
     pub(crate) fn take(dir: &Directory) -> Self {
-        let file = File::open(dir.meta()).ok().filter(|file| {
+        let file = files::open_read(&dir.meta()).ok().filter(|file| {
             loop {
                 match flock(file, FlockOperation::LockShared) {
                     Err(Errno::INTR) => {}
@@ -62,7 +62,7 @@ impl RemovalLease {
     /// `None` while somebody reads.
     pub(crate) fn take(dir: &Directory) -> io::Result<Option<Self>> {
         // For writing, as locks over a network ask for.
-        let file = File::options().read(true).write(true).open(dir.meta())?;
+        let file = files::open_write(&dir.meta())?;
         Ok(exclusive(&file)?.then_some(Self { _file: file }))
     }
 }
@@ -76,7 +76,7 @@ pub(crate) struct PruneLock {
 impl PruneLock {
     /// Makes its file, if it is not there: by the journal's writer, so that it can lock what somebody else has used before.
     pub(crate) fn prepare(dir: &Directory) -> io::Result<()> {
-        match File::options().write(true).create_new(true).mode(FILE_MODE).open(dir.prune_lock()) {
+        match files::create_new(&dir.prune_lock()) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             other => other.map(drop),
         }
@@ -85,8 +85,8 @@ impl PruneLock {
     /// `None` while somebody else holds it.
     pub(crate) fn take(dir: &Directory) -> io::Result<Option<Self>> {
         let path: PathBuf = dir.prune_lock();
-        let file = File::options().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(&path);
-        let file = file.map_err(|e| io::Error::new(e.kind(), format!("can't open {}: {e}", path.display())))?;
+        let file = files::open_or_create(&path)
+            .map_err(|e| io::Error::new(e.kind(), format!("cannot open {}: {e}", path.display())))?;
         Ok(exclusive(&file)?.then_some(Self { _file: file }))
     }
 }

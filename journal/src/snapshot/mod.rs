@@ -14,10 +14,11 @@ use std::path::PathBuf;
 pub use chunks::SnapshotReader;
 use serde::{Deserialize, Serialize};
 pub use store::SnapshotWriter;
-pub(crate) use store::{RETIRED, clean_snapshots, list_snapshots, list_snapshots_of};
+pub(crate) use store::{KEY_INDEX, RETIRED, clean_snapshots, list_snapshots, list_snapshots_of};
 
 use crate::crypto::{KeyFault, Keyring, Sealer, Wrapped};
 use crate::error::OpenError;
+use crate::files;
 use crate::meta::unhex;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
 use crate::verify::hash_file;
@@ -166,7 +167,7 @@ impl SnapshotInfo {
             },
             Err(OpenError::Key { fault: KeyFault::Missing(id), .. }) => {
                 unseen = Some(KeyFault::Missing(id));
-                let hashed = std::fs::File::open(path).and_then(|file| hash_file(&file, u64::MAX));
+                let hashed = files::open_read(path).and_then(|file| hash_file(&file, u64::MAX));
                 hashed.map_err(OpenError::io("read", path))?.to_hex().to_string()
             }
             Err(OpenError::Key { fault, .. }) => return Ok(found(Some((0, fault.to_string())))),
@@ -183,7 +184,7 @@ impl SnapshotInfo {
             None => None,
             Some(encryption) => Some(self.unlock(encryption, keyring)?),
         };
-        let file = std::fs::File::open(&self.path).map_err(OpenError::io("open", &self.path))?;
+        let file = files::open_read(&self.path).map_err(OpenError::io("open", &self.path))?;
         Ok(SnapshotReader::new(file, sealer, self.manifest.bytes))
     }
 

@@ -26,7 +26,7 @@ pub(crate) fn manifest(lsn: u64, timeline: u32, ts: i64) -> SnapshotManifest {
     }
 }
 
-fn store(journal: &Fixture, manifest: SnapshotManifest) -> PathBuf {
+pub(crate) fn store(journal: &Fixture, manifest: SnapshotManifest) -> PathBuf {
     let mut writer = SnapshotWriter::create(journal.dir()).unwrap();
     writer.write(b"REDIS").unwrap();
     writer.write(b"0010").unwrap();

@@ -6,5 +6,6 @@ mod golden;
 mod live;
 mod model_based;
 mod refuse;
+mod source_change;
 mod tamper;
 mod tamper_parts;

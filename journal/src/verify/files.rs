@@ -5,14 +5,16 @@ use std::path::Path;
 use super::{Begins, Verifier, VerifyProgress};
 use crate::directory::{Directory, TEMPORARY};
 use crate::error::{OpenError, Span};
+use crate::files::is_there;
 use crate::lock::is_held;
 use crate::marks::read_marks;
+use crate::server::KnownServers;
 use crate::snapshot::{SnapshotInfo, SnapshotKind, list_snapshots};
 use crate::types::Mark;
 
 /// What belongs into the journal's directory.
-const KNOWN: [&str; 9] =
-    ["meta", "lock", "prune.lock", "marks", "seams", "segments", "snapshots", "quarantine", "lost+found"];
+const KNOWN: [&str; 10] =
+    ["meta", "lock", "prune.lock", "server", "marks", "splices", "segments", "snapshots", "quarantine", "lost+found"];
 
 /// Size of segments and snapshots; what can't be read counts nothing.
 pub(super) fn total_bytes(dir: &Directory) -> u64 {
@@ -36,7 +38,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
             self.problem(path, 0, what, None, LOST);
         }
         for path in &files.unfinished {
-            if is_held(path) || path.with_extension("json").exists() || !path.exists() {
+            if is_held(path) || is_there(&path.with_extension("json")) || !is_there(path) {
                 continue;
             }
             let what = "unfinished: it has no manifest";
@@ -49,8 +51,8 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
                 file.display()
             ));
         }
-        for path in &files.others {
-            self.problem(path, 0, "not a snapshot's name", None, "none: it is ignored");
+        for (path, what) in &files.others {
+            self.problem(path, 0, what, None, "none: it is ignored");
         }
         for snapshot in &files.whole {
             let (path, manifest) = (&snapshot.path, &snapshot.manifest);
@@ -107,9 +109,20 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
         Ok(())
     }
 
-    pub(super) fn damaged_seams(&mut self) {
-        let path = self.dir.seams();
-        for offset in std::mem::take(&mut self.seams.wrong) {
+    pub(super) fn servers(&mut self) -> Result<(), OpenError> {
+        const LOST: &str =
+            "restores are not affected; a server that was recorded here may be refused until it is accepted again";
+        let path = self.dir.server();
+        let known = KnownServers::load_in(&self.dir).map_err(|e| OpenError::io(e.action, &path)(e.source))?;
+        for offset in known.damaged() {
+            self.problem(&path, *offset, "a line with a wrong checksum", None, LOST);
+        }
+        Ok(())
+    }
+
+    pub(super) fn damaged_splices(&mut self) {
+        let path = self.dir.splices();
+        for offset in std::mem::take(&mut self.splices.wrong) {
             let what = "a line with a wrong checksum";
             self.problem(&path, offset, what, None, "the place of an earlier repair is damage again: repair it again");
         }

@@ -78,23 +78,23 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
             return Ok(None);
         }
         let chained = previous.as_ref().map(|(header, footer)| (header, footer));
-        if let Err(error) = check_header(facts, journal_id, chained, &self.seams) {
+        if let Err(error) = check_header(facts, journal_id, chained, &self.splices) {
             let consequence = if facts.header.is_ok() { CHAIN } else { LOST };
             self.refusal(error, consequence)?;
         }
         let Ok(whole) = &facts.header else { return Ok(None) };
         let header = whole.header.clone();
         if let Some((_, footer)) = chained
-            && let Some(seam) = self.seams.find(&header, &footer.link())
-            && let Some(lost) = seam.lost
+            && let Some(splice) = self.splices.find(&header, &footer.link())
+            && let Some(lost) = splice.lost
         {
             let file = self.relative(&facts.path);
             self.report.notes.push(format!(
                 "{}: {} is lost before it, as a repair has told at {}: {}",
                 file.display(),
                 lost.span(),
-                seam.repaired,
-                seam.why
+                splice.repaired,
+                splice.why
             ));
         }
         match &facts.tail {
