@@ -37,6 +37,10 @@ impl Directory {
         self.root.join("prune.lock")
     }
 
+    pub(crate) fn snapshot_lock(&self) -> PathBuf {
+        self.root.join("snapshot.lock")
+    }
+
     pub(crate) fn marks(&self) -> PathBuf {
         self.root.join("marks")
     }

@@ -92,10 +92,10 @@ impl From<io::Error> for Failure {
         if let Some(&WrongKind { found, wanted }) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
             return Self::WrongKind { found, wanted };
         }
-        if !error.get_ref().is_some_and(|inner| inner.is::<SyncFailed>()) {
+        if !error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<SyncFailed>) {
             return Self::Io(error);
         }
-        match error.into_inner().map(|inner| inner.downcast::<SyncFailed>()) {
+        match error.into_inner().map(<dyn std::error::Error + Send + Sync>::downcast::<SyncFailed>) {
             Some(Ok(failed)) => Self::Sync(failed.0),
             Some(Err(other)) => Self::Io(io::Error::other(other)),
             None => Self::Io(io::ErrorKind::Other.into()),

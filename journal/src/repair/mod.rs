@@ -54,6 +54,8 @@ pub struct RepairReport {
 /// Looks for everything that keeps the journal in `dir` from being opened or read, and repairs it if `act`.
 pub fn repair(dir: impl AsRef<Path>, keyring: &Keyring, act: bool) -> Result<RepairReport, OpenError> {
     let dir = Directory::new(dir);
+    // Before the first name is read: what is listed must still be there when it is opened.
+    let reading = ReadLease::take(&dir);
     let (names, _) = list_segments(&dir.segments())?;
     if !is_there(&dir.meta()) && names.is_empty() {
         return Err(not_a_journal(&dir));
@@ -61,9 +63,14 @@ pub fn repair(dir: impl AsRef<Path>, keyring: &Keyring, act: bool) -> Result<Rep
     let _lock = if act { Some(Lock::take(&dir)?) } else { None };
     let mut report = RepairReport::default();
     let (meta, known_meta) = meta(&dir, &names, &mut report)?;
-    let _reading = (!act && known_meta).then(|| ReadLease::take(&dir));
     let journal_id = meta.id().unwrap_or_default();
 
+    // Beside a writer: marks and snapshots name LSNs that the segments hold which are listed behind them, and a timeline has
+    // a base among the snapshots that are listed behind it.
+    let (marks, wrong_marks) = read_marks(&dir).map_err(OpenError::io("read", dir.marks()))?;
+    let earlier: Vec<PathBuf> =
+        list_snapshots_of(&dir, &meta.journal_id)?.whole.into_iter().map(|info| info.path).collect();
+    let (names, _) = list_segments(&dir.segments())?;
     let snapshots = snapshots(&dir, &meta.journal_id, keyring, &mut report)?;
     let headers = headers(&names, journal_id)?;
     let timelines = timelines(&headers, &snapshots.right);
@@ -79,7 +86,6 @@ pub fn repair(dir: impl AsRef<Path>, keyring: &Keyring, act: bool) -> Result<Rep
         offset,
         what: "a line with a wrong checksum".to_owned(),
     }));
-    let (marks, wrong_marks) = read_marks(&dir).map_err(OpenError::io("read", dir.marks()))?;
     report.faults.extend(wrong_marks.iter().map(|&offset| Fault {
         file: dir.marks(),
         offset,
@@ -93,7 +99,8 @@ pub fn repair(dir: impl AsRef<Path>, keyring: &Keyring, act: bool) -> Result<Rep
     }));
 
     let manifests: Vec<_> = snapshots.right.iter().map(|s| &s.manifest).collect();
-    let named = manifests.iter().map(|m| m.lsn).chain(marks.iter().map(|m| m.lsn)).max();
+    let earlier = snapshots.right.iter().filter(|s| earlier.contains(&s.path)).map(|s| s.manifest.lsn);
+    let named = earlier.chain(marks.iter().map(|m| m.lsn)).max();
     let named = named.unwrap_or_default();
     let plan = plan::plan(&files, &manifests, Lsn(named.0 + 1), &splices);
     if report.faults.is_empty()
@@ -130,6 +137,7 @@ pub fn repair(dir: impl AsRef<Path>, keyring: &Keyring, act: bool) -> Result<Rep
     if !known_meta {
         meta.store(&dir)?;
     }
+    drop(reading);
     let _prune = PruneLock::take(&dir).map_err(OpenError::io("lock", dir.prune_lock()))?.ok_or_else(|| busy(&dir))?;
     let _alone = RemovalLease::take(&dir).map_err(OpenError::io("lock", dir.meta()))?.ok_or_else(|| busy(&dir))?;
     let prepared = act::prepare(&dir, &plan, &splices, keyring)?;
@@ -212,7 +220,9 @@ fn snapshots(
         wrong(&path, what, &mut found);
     }
     for info in listed.whole {
-        match info.health(keyring)?.damage {
+        let health = info.health(keyring)?;
+        match health.damage {
+            None if health.gone => {}
             None => found.right.push(info),
             Some((_, what)) => wrong(&info.path, what, &mut found),
         }

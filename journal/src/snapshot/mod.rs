@@ -144,6 +144,8 @@ impl SnapshotManifest {
 /// What reading a snapshot has shown.
 #[derive(Debug)]
 pub(crate) struct Health {
+    /// It was removed since it was listed.
+    pub(crate) gone: bool,
     /// Where it is damaged, and how.
     pub(crate) damage: Option<(u64, String)>,
     /// Why its contents could not be looked at; then only its digest was compared.
@@ -153,8 +155,20 @@ pub(crate) struct Health {
 impl SnapshotInfo {
     /// Reads all of it.
     pub(crate) fn health(&self, keyring: &Keyring) -> Result<Health, OpenError> {
+        match self.read_health(keyring) {
+            Err(OpenError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound
+                    && !files::is_there(&self.path.with_extension("json")) =>
+            {
+                Ok(Health { gone: true, damage: None, unseen: None })
+            }
+            other => other,
+        }
+    }
+
+    fn read_health(&self, keyring: &Keyring) -> Result<Health, OpenError> {
         let path = &self.path;
-        let found = |damage| Health { damage, unseen: None };
+        let found = |damage| Health { gone: false, damage, unseen: None };
         let mut unseen = None;
         let digest = match self.open(keyring) {
             Ok(mut reader) => match std::io::copy(&mut reader, &mut std::io::sink()) {
@@ -175,7 +189,7 @@ impl SnapshotInfo {
         };
         let expected = &self.manifest.blake3;
         let damage = (digest != *expected).then(|| (0, format!("expected BLAKE3 {expected}, found {digest}")));
-        Ok(Health { damage, unseen })
+        Ok(Health { gone: false, damage, unseen })
     }
 
     /// Opens the file to read what was written into it.

@@ -21,6 +21,7 @@ use crate::directory::{Directory, TEMPORARY, write_atomically};
 use crate::error::{OpenError, StoreError};
 use crate::files;
 use crate::files::{FILE_MODE, FileKind, is_there, kind_at, sync_dir};
+use crate::lease::{SnapshotStep, SnapshotsAtRest};
 use crate::meta::{Meta, hex};
 use crate::open::random;
 use crate::types::TimelineId;
@@ -60,6 +61,7 @@ impl SnapshotWriter {
         let folder = dir.snapshots();
         let create = || -> io::Result<tempfile::NamedTempFile> {
             files::ensure_folder(&folder)?;
+            let _step = SnapshotStep::begin(&dir)?;
             loop {
                 let file = tempfile::Builder::new()
                     .prefix(&format!("{TEMPORARY}{}-", std::process::id()))
@@ -124,6 +126,8 @@ impl SnapshotWriter {
         manifest.blake3 = self.hasher.finalize().to_hex().to_string();
         let temporary = self.file.path().to_owned();
         files::sync(self.file.as_file()).map_err(StoreError::io("sync", &temporary))?;
+        // Until the manifest is there: neither the reserved name nor the manifest's temporary file has a lock of its own.
+        let _step = SnapshotStep::begin(&self.dir).map_err(StoreError::io("lock", self.dir.snapshot_lock()))?;
         let path = reserve_name(&self.dir.snapshots(), &manifest).map_err(StoreError::io("name", &temporary))?;
         let beside = path.with_extension("json");
         let finish = || -> Result<(), StoreError> {
@@ -206,6 +210,8 @@ pub(crate) fn list_snapshots_of(dir: &Directory, journal_id: &str) -> Result<Sna
         if extension == Some("json") && !name.starts_with(TEMPORARY) {
             match load_snapshot(&path, journal_id) {
                 Ok(info) => found.whole.push(info),
+                // A manifest goes before its file does: this snapshot was removed since it was listed.
+                Err(_) if !is_there(&path) => {}
                 Err(what) => found.broken.push((path, what)),
             }
             continue;
@@ -278,24 +284,26 @@ pub(crate) fn clean_snapshots(dir: &Directory, last: TimelineId) -> Result<Vec<S
         notes.push(format!("moved {}, a base whose timeline never began, to quarantine", info.path.display()));
         changed = true;
     }
-    for path in listed.unfinished {
-        let file = match files::open_read(&path) {
+    let at_rest = SnapshotsAtRest::take(dir).map_err(OpenError::io("lock", dir.snapshot_lock()))?;
+    // While somebody is in between, they stay: the next opening looks again.
+    for path in at_rest.iter().flat_map(|_| &listed.unfinished) {
+        let file = match files::open_read(path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            Err(e) => return Err(OpenError::io("open", &path)(e)),
+            Err(e) => return Err(OpenError::io("open", path)(e)),
         };
         // Finished since it was listed, or held by a living writer: not ours.
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() || path.with_extension("json").exists() {
             continue;
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let len = file.metadata().map_err(OpenError::io("read", &path))?.len();
+        let len = file.metadata().map_err(OpenError::io("read", path))?.len();
         if name.starts_with(TEMPORARY) || len == 0 {
-            remove(&path)?;
+            remove(path)?;
             notes.push(format!("removed snapshots/{name}, which was never finished"));
         } else {
             let to = dir.quarantine_path(&name);
-            std::fs::rename(&path, &to).map_err(OpenError::io("move to quarantine", &path))?;
+            std::fs::rename(path, &to).map_err(OpenError::io("move to quarantine", path))?;
             notes.push(format!("moved snapshots/{name}, which has no manifest, to quarantine"));
         }
         changed = true;

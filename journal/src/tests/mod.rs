@@ -1,5 +1,6 @@
 //! What must hold for a whole journal, whatever happens to it.
 
+mod beside;
 mod crash;
 mod encrypted;
 mod golden;

@@ -1,11 +1,12 @@
 //! Verifying everything that is not a segment.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Begins, Verifier, VerifyProgress};
 use crate::directory::{Directory, TEMPORARY};
 use crate::error::{OpenError, Span};
 use crate::files::is_there;
+use crate::lease::SnapshotsAtRest;
 use crate::lock::is_held;
 use crate::marks::read_marks;
 use crate::server::KnownServers;
@@ -13,8 +14,19 @@ use crate::snapshot::{SnapshotInfo, SnapshotKind, list_snapshots};
 use crate::types::Mark;
 
 /// What belongs into the journal's directory.
-const KNOWN: [&str; 10] =
-    ["meta", "lock", "prune.lock", "server", "marks", "splices", "segments", "snapshots", "quarantine", "lost+found"];
+const KNOWN: [&str; 11] = [
+    "meta",
+    "lock",
+    "prune.lock",
+    "snapshot.lock",
+    "server",
+    "marks",
+    "splices",
+    "segments",
+    "snapshots",
+    "quarantine",
+    "lost+found",
+];
 
 /// Size of segments and snapshots; what can't be read counts nothing.
 pub(super) fn total_bytes(dir: &Directory) -> u64 {
@@ -30,6 +42,14 @@ pub(super) fn total_bytes(dir: &Directory) -> u64 {
     size(&dir.segments(), "seg") + size(&dir.snapshots(), "rdb")
 }
 
+/// What reading a snapshot has shown.
+enum SnapshotDamage {
+    None,
+    At(u64, String),
+    /// It was removed since it was listed.
+    Gone,
+}
+
 impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
     pub(super) fn snapshots(&mut self) -> Result<(), OpenError> {
         const LOST: &str = "no restore can start from it: an earlier snapshot is used";
@@ -37,13 +57,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
         for (path, what) in &files.broken {
             self.problem(path, 0, what, None, LOST);
         }
-        for path in &files.unfinished {
-            if is_held(path) || is_there(&path.with_extension("json")) || !is_there(path) {
-                continue;
-            }
-            let what = "unfinished: it has no manifest";
-            self.problem(path, 0, what, None, "none: it is ignored");
-        }
+        self.unfinished_snapshots(&files.unfinished)?;
         for path in &files.retired {
             let file = self.relative(path);
             self.report.notes.push(format!(
@@ -56,10 +70,12 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
         }
         for snapshot in &files.whole {
             let (path, manifest) = (&snapshot.path, &snapshot.manifest);
+            let damage = if self.deep { self.snapshot_damage(snapshot)? } else { SnapshotDamage::None };
+            if matches!(damage, SnapshotDamage::Gone) {
+                continue;
+            }
             self.report.snapshots += 1;
-            if self.deep
-                && let Some((offset, what)) = self.snapshot_damage(snapshot)?
-            {
+            if let SnapshotDamage::At(offset, what) = damage {
                 let span = Span {
                     from_lsn: manifest.lsn,
                     to_lsn: Some(manifest.lsn),
@@ -73,14 +89,42 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
         Ok(())
     }
 
+    /// Whoever writes a snapshot holds a lock at any moment, that of the file or [`SnapshotsAtRest`]'s.
+    fn unfinished_snapshots(&mut self, paths: &[PathBuf]) -> Result<(), OpenError> {
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let path = self.dir.snapshot_lock();
+        let at_rest = SnapshotsAtRest::take(&self.dir).map_err(OpenError::io("lock", &path))?;
+        for path in paths {
+            // In this order: a file loses its lock when it has its manifest, or when it is gone.
+            if is_held(path) || is_there(&path.with_extension("json")) || !is_there(path) {
+                continue;
+            }
+            if at_rest.is_some() {
+                self.problem(path, 0, "unfinished: it has no manifest", None, "none: it is ignored");
+            } else {
+                let file = self.relative(path);
+                self.report.notes.push(format!(
+                    "{}: it has no manifest; a snapshot is being put in place at this moment, perhaps this one",
+                    file.display()
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Reads a snapshot: where it is damaged, and how. Its contents can be looked at with its key only.
-    fn snapshot_damage(&mut self, snapshot: &SnapshotInfo) -> Result<Option<(u64, String)>, OpenError> {
+    fn snapshot_damage(&mut self, snapshot: &SnapshotInfo) -> Result<SnapshotDamage, OpenError> {
         let health = snapshot.health(self.keyring)?;
+        if health.gone {
+            return Ok(SnapshotDamage::Gone);
+        }
         if let Some(fault) = health.unseen {
             let file = self.relative(&snapshot.path);
             self.report.notes.push(format!("{}: its contents were not looked at: {fault}", file.display()));
         }
-        Ok(health.damage)
+        Ok(health.damage.map_or(SnapshotDamage::None, |(offset, what)| SnapshotDamage::At(offset, what)))
     }
 
     /// Marks are set when what they mean is on the disk: where the journal ends before one, its end is gone. `marks` were
