@@ -65,7 +65,7 @@ impl fmt::Display for FileKind {
 
 /// Travels inside an [`io::Error`].
 #[derive(Debug, thiserror::Error)]
-#[error("it is {found}, not {wanted}; move it away")]
+#[error("it is {found}, not {wanted}")]
 struct WrongKind {
     found: FileKind,
     wanted: FileKind,
@@ -138,6 +138,25 @@ fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
 /// Opens a file to read it.
 pub(crate) fn open_read(path: &Path) -> io::Result<File> {
     open(path, File::options().read(true))
+}
+
+/// Reads a file that the operator has named, of at most `max` bytes. It may be reached by a symbolic link, as secrets are
+/// that an orchestrator provides; what it leads to must be a regular file, or reading could wait for ever.
+pub(crate) fn read_named(path: &Path, max: u64) -> io::Result<(File, Vec<u8>)> {
+    let found = FileKind::of(std::fs::metadata(path)?.file_type());
+    if found != FileKind::Regular {
+        return Err(wrong_kind(found, FileKind::Regular));
+    }
+    let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    let opened = FileKind::of(file.metadata()?.file_type());
+    if opened != FileKind::Regular {
+        return Err(wrong_kind(opened, FileKind::Regular));
+    }
+    let mut bytes = Vec::new();
+    if (&file).take(max + 1).read_to_end(&mut bytes)? as u64 > max {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has more than {max} bytes")));
+    }
+    Ok((file, bytes))
 }
 
 /// Opens a file that is there, to read and write it.

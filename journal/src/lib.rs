@@ -64,7 +64,7 @@ pub use catalog::{
     AtOffset, BackReader, Catalog, Cut, Gap, GroupReader, Searched, SegmentInfo, SourceChange, TimelineInfo, Window,
 };
 pub use clock_step::ClockStep;
-pub use crypto::{KEYS_VARIABLE, KeyFault, Keyring, KeyringError};
+pub use crypto::{AddedKey, KEYS_VARIABLE, KeyFault, Keyring, KeyringError};
 pub use error::{Damage, GroupTooLarge, OpenError, ReadError, Span, StoreError, SubmitError};
 pub use files::FileKind;
 pub use follow::{FollowError, Followed, Follower, Note};

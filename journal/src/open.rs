@@ -226,9 +226,6 @@ impl Journal {
         let last = appender.last_position();
         notes.extend(clean_snapshots(&folders, last.as_ref().map_or(TimelineId(0), |l| l.timeline))?);
         let recovered = Recovered { journal_id: meta.journal_id, last, notes, created };
-        for note in &recovered.notes {
-            tracing::warn!("{note}");
-        }
         Ok((Self { appender, sync: options.sync }, recovered))
     }
 

@@ -15,6 +15,7 @@
 mod harness;
 
 mod ack;
+mod beside;
 mod capture;
 mod chaos;
 mod cli_errors;

@@ -129,6 +129,12 @@ fn load_entries(
             {
                 continue;
             }
+            // As one that is damaged: the history breaks off before it.
+            Err(error @ OpenError::WrongKind { .. }) => {
+                notes.push(error.to_string());
+                break_off(entries.last_mut());
+                continue;
+            }
             other => other?,
         };
         if is_last && facts.header == Err(HeaderFault::Unfinished) {
@@ -146,12 +152,7 @@ fn load_entries(
             // It is as if it were not there, and the history breaks off before it.
             (Err(error @ OpenError::Corrupt { .. }), _) => {
                 notes.push(error.to_string());
-                if let Some(before) = entries.last_mut()
-                    && before.damage.is_none()
-                {
-                    before.damage = Some(Damage::new("a segment that goes on", "one that can't be used"));
-                    before.unchained = true;
-                }
+                break_off(entries.last_mut());
                 continue;
             }
             (Err(error), _) => return Err(error),
@@ -194,6 +195,14 @@ fn load_entries(
         entries.push(entry);
     }
     Ok(entries)
+}
+
+/// What follows can't be used.
+fn break_off(before: Option<&mut Entry>) {
+    if let Some(before) = before.filter(|before| before.damage.is_none()) {
+        before.damage = Some(Damage::new("a segment that goes on", "one that cannot be used"));
+        before.unchained = true;
+    }
 }
 
 /// A segment that is right by itself and lies behind the end of another one: what is between them may

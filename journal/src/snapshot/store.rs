@@ -174,10 +174,16 @@ fn reserve_name(folder: &Path, manifest: &SnapshotManifest) -> io::Result<PathBu
     }
 }
 
+/// Which one it is of those that have one LSN and timeline.
+fn number_of(path: &Path) -> u64 {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    stem.splitn(3, '-').nth(2).and_then(|number| number.parse().ok()).unwrap_or(1)
+}
+
 /// What is in the snapshots' folder.
 #[derive(Debug, Default)]
 pub(crate) struct SnapshotFiles {
-    /// Finished ones, in the order of LSN and timeline.
+    /// Finished ones, oldest first: in the order of LSN and timeline; those of one place by their time, then by their number.
     pub(crate) whole: Vec<SnapshotInfo>,
     /// Manifests that can't be used, and why.
     pub(crate) broken: Vec<(PathBuf, String)>,
@@ -234,8 +240,8 @@ pub(crate) fn list_snapshots_of(dir: &Directory, journal_id: &str) -> Result<Sna
         }
     }
     found.whole.sort_by(|a, b| {
-        let key = |s: &SnapshotInfo| (s.manifest.lsn, s.manifest.timeline);
-        key(a).cmp(&key(b)).then_with(|| a.path.cmp(&b.path))
+        let key = |s: &SnapshotInfo| (s.manifest.lsn, s.manifest.timeline, s.manifest.ts, number_of(&s.path));
+        key(a).cmp(&key(b))
     });
     found.broken.sort_unstable();
     found.unfinished.sort_unstable();

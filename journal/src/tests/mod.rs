@@ -4,6 +4,7 @@ mod beside;
 mod crash;
 mod encrypted;
 mod golden;
+mod kinds;
 mod live;
 mod model_based;
 mod refuse;

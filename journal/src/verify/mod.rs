@@ -12,6 +12,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use files::unless_wrong_kind;
 pub(crate) use segments::hash_file;
 
 use crate::crypto::Keyring;
@@ -94,8 +95,8 @@ pub fn verify_with(
         return Err(not_a_journal(&dir));
     };
     let _lease = ReadLease::take(&dir);
-    let splices = Splices::load(&dir).map_err(OpenError::io("read", dir.splices()))?;
-    let (marks, _) = read_marks(&dir).map_err(OpenError::io("read", dir.marks()))?;
+    let splices = unless_wrong_kind(Splices::load(&dir).map_err(OpenError::io("read", dir.splices())))?;
+    let (marks, _) = unless_wrong_kind(read_marks(&dir).map_err(OpenError::io("read", dir.marks())))?;
     let mut verifier = Verifier {
         total: files::total_bytes(&dir),
         dir,
