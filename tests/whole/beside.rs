@@ -119,7 +119,7 @@ fn no_command_that_reads_takes_work_in_progress_for_damage() {
             (restore.to_vec(), ""),
             (vec!["journal", "prune", "--plan", "--max-size", "1", "--dir", at], ""),
             (vec!["journal", "repair", "--plan", "--dir", at], "sound"),
-            (vec!["snapshot", "ls", "--dir", at], "base"),
+            (vec!["snapshot", "ls", "--dir", at], "LSN"),
         ];
         for (words, sound) in commands {
             let words: Vec<String> = words.into_iter().map(str::to_owned).collect();

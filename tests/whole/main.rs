@@ -25,6 +25,7 @@ mod disk_trouble;
 mod encrypted;
 mod exactness;
 mod harness_holds;
+mod journal_cli;
 mod limits;
 mod log;
 mod metrics;
