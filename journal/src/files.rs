@@ -271,16 +271,14 @@ mod tests {
                 assert!(matches!(Failure::from(error), Failure::WrongKind { found, .. } if found == kind), "{kind}");
             }
             assert_eq!(create_new(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists, "{kind}");
-            if kind != FileKind::Directory {
-                assert!(
-                    matches!(ensure_folder(&path).map_err(Failure::from), Err(Failure::WrongKind { .. })),
-                    "{kind}"
-                );
-                std::fs::remove_file(&path).unwrap();
-            } else {
+            if kind == FileKind::Directory {
                 ensure_folder(&path).unwrap();
                 std::fs::remove_dir(&path).unwrap();
+                continue;
             }
+            let error = ensure_folder(&path).unwrap_err();
+            assert!(matches!(Failure::from(error), Failure::WrongKind { .. }), "{kind}");
+            std::fs::remove_file(&path).unwrap();
         }
         let error = open_read(Path::new("/dev/null")).unwrap_err();
         assert!(matches!(Failure::from(error), Failure::WrongKind { found: FileKind::Device, .. }));

@@ -80,12 +80,13 @@ fn take_snapshots(dir: &Path, durable: &AtomicU64, stop: &AtomicBool) {
     }
 }
 
-/// Removes nearly everything, whenever nobody reads.
-fn remove(dir: &Path, stop: &AtomicBool) -> u64 {
+/// Removes nearly everything, as soon as nobody reads: `pause` asks the readers for that.
+fn remove(dir: &Path, pause: &AtomicBool, stop: &AtomicBool) -> u64 {
     let (mut removed, keep) = (0, Retention { keep: None, max_bytes: Some(1) });
     while !stop.load(Ordering::Relaxed) {
         match prune(dir, &keep, Micros(i64::MAX), &mut |_| removed += 1, &|| stop.load(Ordering::Relaxed)) {
-            Ok(_) | Err(PruneError::InUse { .. } | PruneError::Stopped) => {}
+            Ok(_) | Err(PruneError::Stopped) => pause.store(false, Ordering::Relaxed),
+            Err(PruneError::InUse { .. }) => pause.store(true, Ordering::Relaxed),
             Err(error) => panic!("{error}"),
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -94,13 +95,14 @@ fn remove(dir: &Path, stop: &AtomicBool) -> u64 {
 }
 
 /// Runs `read` again and again; gives how often.
-fn again(stop: &AtomicBool, mut read: impl FnMut()) -> u64 {
+fn again((pause, stop): (&AtomicBool, &AtomicBool), mut read: impl FnMut()) -> u64 {
     let mut times = 0;
     while !stop.load(Ordering::Relaxed) {
-        read();
-        times += 1;
-        // Pruning needs a moment in which nobody reads.
-        std::thread::sleep(Duration::from_millis(3));
+        if !pause.load(Ordering::Relaxed) {
+            read();
+            times += 1;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
     times
 }
@@ -146,11 +148,12 @@ fn no_reader_takes_work_in_progress_for_damage() {
     journal.timeline();
     journal.block(&[OwnedGroup::simple(b"the first")]);
     journal.sync();
-    let (stop, durable) = (AtomicBool::new(false), Arc::new(AtomicU64::new(0)));
+    let (stop, pause) = (AtomicBool::new(false), AtomicBool::new(false));
+    let durable = Arc::new(AtomicU64::new(0));
     let dir = journal.dir().to_owned();
     let counts = std::thread::scope(|scope| {
         let _stop = Stop(&stop);
-        let (stop, dir, durable) = (&stop, &dir, &durable);
+        let (stop, pause, dir, durable) = (&stop, &pause, &dir, &durable);
         let journal = &mut journal;
         let guarded = move |what: &dyn Fn() -> u64| {
             let _stop = Stop(stop);
@@ -167,15 +170,15 @@ fn no_reader_takes_work_in_progress_for_damage() {
             })
         });
         let readers: Vec<std::thread::ScopedJoinHandle<'_, u64>> = vec![
-            scope.spawn(move || guarded(&|| remove(dir, stop))),
-            scope.spawn(move || guarded(&|| again(stop, || verified(dir, true)))),
-            scope.spawn(move || guarded(&|| again(stop, || verified(dir, false)))),
-            scope.spawn(move || guarded(&|| again(stop, || nothing_to_repair(dir)))),
-            scope.spawn(move || guarded(&|| again(stop, || read_all(dir)))),
+            scope.spawn(move || guarded(&|| remove(dir, pause, stop))),
+            scope.spawn(move || guarded(&|| again((pause, stop), || verified(dir, true)))),
+            scope.spawn(move || guarded(&|| again((pause, stop), || verified(dir, false)))),
+            scope.spawn(move || guarded(&|| again((pause, stop), || nothing_to_repair(dir)))),
+            scope.spawn(move || guarded(&|| again((pause, stop), || read_all(dir)))),
             scope.spawn(move || {
                 guarded(&|| {
-                    again(stop, || {
-                        drop(plan_prune(dir, &Retention { keep: None, max_bytes: Some(1) }, Micros(9)).unwrap())
+                    again((pause, stop), || {
+                        drop(plan_prune(dir, &Retention { keep: None, max_bytes: Some(1) }, Micros(9)).unwrap());
                     })
                 })
             }),
@@ -193,7 +196,7 @@ fn no_reader_takes_work_in_progress_for_damage() {
         stop.store(true, Ordering::Relaxed);
         readers.into_iter().map(|reader| reader.join().unwrap()).collect::<Vec<u64>>()
     });
-    println!("removed, then how often each has read: {counts:?}");
+    tracing::info!("removed, then how often each has read: {counts:?}");
     assert!(counts.iter().all(|n| *n > 0), "{counts:?}");
     journal.close();
     assert_eq!(verify(&dir, true, |_| ()).unwrap().problems, []);

@@ -48,7 +48,8 @@ fn everything(dir: &Path) -> Vec<(&'static str, String)> {
     let check = || match verify(dir, true, |_| ()) {
         Err(e) => e.to_string(),
         Ok(report) => {
-            report.problems.iter().map(|p| format!("{}: {}; ", dir.join(&p.file).display(), p.what)).collect()
+            let problems = report.problems.iter().map(|p| format!("{}: {}", dir.join(&p.file).display(), p.what));
+            problems.collect::<Vec<_>>().join("; ")
         }
     };
     let read = || match Catalog::open(dir) {
