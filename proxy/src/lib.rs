@@ -388,7 +388,7 @@ impl StartError {
             Self::Listen { .. } | Self::Os(_) => 71,
             Self::Journal(e) => match e {
                 OpenError::Locked { .. } => 75,
-                OpenError::Io { .. } => 74,
+                OpenError::Io { .. } | OpenError::Sync { .. } => 74,
                 OpenError::Key { fault: KeyFault::Missing(_), .. } => 77,
                 _ => 65,
             },

@@ -68,7 +68,7 @@ impl Facts for Catalog {
         let belongs = |s: &&SnapshotInfo| {
             let m = &s.manifest;
             let known =
-                |t: &TimelineInfo| t.id == m.timeline && t.source_id == m.source_id && m.offset >= t.start_offset;
+                |t: &TimelineInfo| t.id == m.timeline && t.had_source(&m.source_id) && m.offset >= t.start_offset;
             let alone = |w: &Window| w.timeline == m.timeline && w.from_lsn == m.lsn && w.from == m.ts;
             timelines.iter().any(known) || windows.iter().any(alone)
         };

@@ -15,6 +15,7 @@
 mod harness;
 
 mod ack;
+mod beside;
 mod capture;
 mod chaos;
 mod cli_errors;
@@ -25,6 +26,7 @@ mod encrypted;
 mod exactness;
 mod harness_holds;
 mod health;
+mod journal_cli;
 mod limits;
 mod log;
 mod metrics;

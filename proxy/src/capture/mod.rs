@@ -325,8 +325,8 @@ impl Capture {
                 }
                 Err(e) => {
                     // A sync that failed once may succeed the next time without having done anything.
-                    self.unsound |= e.contains("sync");
-                    return Ended::Journal(e);
+                    self.unsound |= e.leaves_doubt();
+                    return Ended::Journal(e.to_string());
                 }
             }
         }

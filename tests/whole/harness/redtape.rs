@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_redtape");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_redtape");
 
 /// `redtape proxy` in front of an upstream.
 pub struct Redtape {
