@@ -7,6 +7,7 @@
 #   make suite     Redis's own test suite through redtape, in each way of sharing and by TLS; the journal taken is proven
 #   make clients   current releases of client libraries, directly and through redtape
 #   make crash     kill -9 of redtape, of the server, of both under load, many times (N=200)
+#   make restarts  restarts of the server, failovers and promotions under load, many times each (N=20)
 #   make power     power failures: the disk as each call may leave it, many times (N=10000)
 #   make soak      random conversations beside a bare server, each with another seed (N=120, half an hour)
 #   make disk      each sync fails, each write finds the disk full, in turn (N=100)
@@ -38,7 +39,7 @@ one_at_a_time = -- --test-threads=1 --nocapture
 long_ones = -- --ignored --test-threads=1 --nocapture
 endif
 
-.PHONY: demo test lint compat suite clients crash power soak disk tamper fuzz measure bench servers
+.PHONY: demo test lint compat suite clients crash restarts power soak disk tamper fuzz measure bench servers
 
 servers:
 	@scripts/install-servers.sh
@@ -88,6 +89,9 @@ clients:
 
 crash: servers
 	REDTAPE_CRASHES=$(or $(N),200) $(run_long_tests) -p redtape --test whole nothing_lost:: $(long_ones)
+
+restarts: servers
+	REDTAPE_RESTARTS=$(or $(N),20) $(run_long_tests) -p redtape --test whole restarts:: $(long_ones)
 
 power: servers
 	REDTAPE_IMAGES=$(or $(N),10000) $(run_long_tests) -p redtape --test whole power:: $(long_ones)

@@ -38,7 +38,10 @@ impl Health {
 
     /// `/journalz`.
     pub(crate) fn journal(&self) -> Answer {
-        journal(&self.status.recording())
+        let replaced = self.status.last_replaced();
+        let notice = replaced.as_deref().map(|(at, what)| format!("note: since {at}, {what}\n")).unwrap_or_default();
+        let text = |answer: String| answer + &notice;
+        journal(&self.status.recording()).map(text).map_err(text)
     }
 }
 

@@ -12,6 +12,7 @@ mod durable;
 mod health;
 mod housekeeping;
 mod http;
+mod identity;
 mod join;
 mod listen;
 mod metrics;
@@ -25,11 +26,12 @@ mod upstream;
 mod worker;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use arc_swap::ArcSwap;
-use redtape_journal::{KeyFault, OpenError};
+use redtape_journal::{KeyFault, OpenError, StoreError};
 use redtape_wire::command::CommandTable;
 use tokio::sync::watch;
 
@@ -39,6 +41,7 @@ use crate::connect::Connector;
 use crate::durable::{Durable, Gate};
 use crate::health::Health;
 use crate::housekeeping::Housekeeping;
+use crate::identity::{Judgement, Recorded};
 use crate::listen::{Acceptor, Listener};
 use crate::metrics::Metrics;
 use crate::reload::{Live, Reload};
@@ -52,6 +55,7 @@ pub use crate::config::{
     Ack, ByteSize, Config, ConfigError, ListenAddr, OnJournalFailure, Period, Setting, Sharing, SocketMode, Switch,
     TimeOfDay,
 };
+pub use crate::identity::Mismatch;
 pub use crate::reload::Reread;
 pub use crate::snapshot::{SnapshotError, SnapshotTaken, take_snapshot};
 pub use crate::tls::{AuthClients, CaFiles, ClientTls, KeyPair, Protocols, ServerTls, SniCert};
@@ -87,6 +91,21 @@ pub enum StartError {
         /// The upstream.
         upstream: String,
     },
+    /// The journal is another server's.
+    #[error(
+        "{} is the journal of another server: {mismatch}. Nothing was changed. Correct --upstream or --dir; or give \
+         --accept-new-history once, to record this server in this journal from now on",
+        dir.display()
+    )]
+    OtherServer {
+        /// The journal.
+        dir: PathBuf,
+        /// Both servers.
+        mismatch: Box<Mismatch>,
+    },
+    /// What the journal says of its servers cannot be read.
+    #[error(transparent)]
+    Servers(#[from] StoreError),
     /// The options can't be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -160,6 +179,7 @@ async fn start(
     if follow.is_some() {
         is_replica_of(&source, &upstream, &facts).await?;
     }
+    may_record(&config, &facts)?;
     let listeners = Listener::bind_all(&config).map_err(|(addr, source)| StartError::Listen { addr, source })?;
     let http = match config.metrics {
         Some(addr) => {
@@ -175,6 +195,8 @@ async fn start(
         sync: config.sync,
         segment_bytes: config.segment_bytes,
         has_tee: config.serves(),
+        accept_new_history: config.accept_new_history,
+        address: config.recorded_address(),
         live: live.clone(),
     };
     let opened = capture::open_journal(&capture_config)?;
@@ -183,10 +205,13 @@ async fn start(
     if let Some(last) = &opened.1.last {
         metrics.window_end_seconds.set(last.complete_until.0 as f64 / 1e6);
     }
-    if let Ok(catalog) = redtape_journal::Catalog::open(&config.dir)
-        && let Some(window) = catalog.windows().last()
-    {
-        metrics.window_start_seconds.set(window.from.0 as f64 / 1e6);
+    if let Ok(catalog) = redtape_journal::Catalog::open(&config.dir) {
+        if let Some(window) = catalog.windows().last() {
+            metrics.window_start_seconds.set(window.from.0 as f64 / 1e6);
+        }
+        if housekeeping::lacks_base(&catalog) {
+            status.want_base();
+        }
     }
     let tee = Arc::new(Tee::default());
     let table = Arc::new(ArcSwap::from_pointee(commands.unwrap_or_else(CommandTable::builtin)));
@@ -354,6 +379,20 @@ async fn is_replica_of(
     }
 }
 
+/// Refuses a server that the journal does not record. One that loads its data is asked again by the capture.
+fn may_record(config: &Config, facts: &capture::ServerFacts) -> Result<(), StartError> {
+    let recorded = Recorded::load(&config.dir)?;
+    if facts.is_loading {
+        return Ok(());
+    }
+    match recorded.judge(facts, &config.recorded_address(), config.accept_new_history) {
+        Judgement::Unrelated(mismatch) => {
+            Err(StartError::OtherServer { dir: config.dir.clone(), mismatch: Box::new(mismatch) })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whether the server would let us follow it: everything of the handshake but `PSYNC` itself.
 async fn may_follow(source: &Connector) -> Result<(), StartError> {
     match capture::Link::check(source).await {
@@ -386,6 +425,8 @@ impl StartError {
             Self::Refused { .. } => 77,
             Self::Config(_) => 64,
             Self::Listen { .. } | Self::Os(_) => 71,
+            Self::OtherServer { .. } => 65,
+            Self::Servers(_) => 74,
             Self::Journal(e) => match e {
                 OpenError::Locked { .. } => 75,
                 OpenError::Io { .. } | OpenError::Sync { .. } => 74,

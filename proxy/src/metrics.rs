@@ -49,6 +49,7 @@ pub(crate) struct Metrics {
     pub ack_seconds: Histogram,
     pub upstream_up: IntGauge,
     pub upstream_is_replica: IntGauge,
+    pub server_replaced_seconds: Gauge,
     pub snapshots: IntCounterVec,
     pub snapshot_running: IntGauge,
     pub snapshot_last_seconds: Gauge,
@@ -173,6 +174,10 @@ impl Metrics {
                 "redtape_upstream_is_replica",
                 "1 while the upstream is a replica of another server",
             )?,
+            server_replaced_seconds: float(
+                "redtape_server_replaced_seconds",
+                "When the upstream's address was last found to lead to another history, Unix time; 0 = not since the start",
+            )?,
             snapshots: counters("redtape_snapshots_total", "Snapshots that were due, by what came of them", "result")?,
             snapshot_running: gauge("redtape_snapshot_running", "1 while a scheduled snapshot is being taken")?,
             snapshot_last_seconds: float(
@@ -215,6 +220,8 @@ impl Metrics {
             "tap_link",
             "tap_refused",
             "foreign_history",
+            "server_refused",
+            "server_replaced",
             "journal",
             "journal_reject",
             "journal_slow",

@@ -23,10 +23,12 @@ pub(crate) enum CaptureState {
     Streaming,
     /// Writes are not recorded, and will not be until something is repaired.
     Failed,
+    /// The server is not the one that this journal records.
+    Refused,
 }
 
 impl CaptureState {
-    pub(crate) const ALL: [Self; 4] = [Self::Connecting, Self::FullSync, Self::Streaming, Self::Failed];
+    pub(crate) const ALL: [Self; 5] = [Self::Connecting, Self::FullSync, Self::Streaming, Self::Failed, Self::Refused];
 
     /// As metrics, `INFO` and `/journalz` show it.
     pub(crate) fn name(self) -> &'static str {
@@ -35,6 +37,7 @@ impl CaptureState {
             Self::FullSync => "full_sync",
             Self::Streaming => "streaming",
             Self::Failed => "failed",
+            Self::Refused => "refused",
         }
     }
 }
@@ -56,7 +59,10 @@ pub(crate) struct Status {
     /// Why the upstream cannot be reached; `None` = it can.
     unreachable: ArcSwapOption<String>,
     is_unreachable: AtomicBool,
+    /// Another history was found at the upstream's address: when, and which.
+    replaced: ArcSwapOption<(Micros, String)>,
     server_back: Notify,
+    wants_base: AtomicBool,
     metrics: Metrics,
 }
 
@@ -70,7 +76,9 @@ impl Status {
             }),
             unreachable: ArcSwapOption::empty(),
             is_unreachable: AtomicBool::new(false),
+            replaced: ArcSwapOption::empty(),
             server_back: Notify::new(),
+            wants_base: AtomicBool::new(false),
             metrics,
         };
         status.metrics.capture_state(CaptureState::Connecting);
@@ -127,6 +135,33 @@ impl Status {
     /// Resolves when an upstream that could not be reached answers somebody: a probe, or a worker for its client.
     pub(crate) async fn server_back(&self) {
         self.server_back.notified().await;
+    }
+
+    /// Behind what was recorded lately a base is wanted, beside the stream.
+    pub(crate) fn want_base(&self) {
+        self.wants_base.store(true, Ordering::Release);
+    }
+
+    /// Whether one is wanted that was not begun yet.
+    pub(crate) fn wants_base(&self) -> bool {
+        self.wants_base.load(Ordering::Acquire)
+    }
+
+    /// One is being taken; what changes from here on wants another one.
+    pub(crate) fn begins_base(&self) {
+        self.wants_base.store(false, Ordering::Release);
+    }
+
+    /// The upstream's address leads to a server with another history.
+    pub(crate) fn replaced(&self, what: String) {
+        let now = Micros::now();
+        self.metrics.server_replaced_seconds.set(now.0 as f64 / 1e6);
+        self.replaced.store(Some(Arc::new((now, what))));
+    }
+
+    /// When that was found last by this process, and what.
+    pub(crate) fn last_replaced(&self) -> Option<Arc<(Micros, String)>> {
+        self.replaced.load_full()
     }
 }
 

@@ -39,5 +39,6 @@ mod redtape_commands;
 mod repair;
 mod restarts;
 mod retention;
+mod server_identity;
 mod tls_upstream;
 mod transparent;

@@ -22,6 +22,7 @@ mod clock;
 mod cost;
 pub(crate) mod effects;
 mod gulps;
+mod identify;
 mod keys;
 mod link;
 mod probe;
@@ -52,6 +53,7 @@ use self::recorder::{RecordError, Recorder};
 use self::retry::{Complaints, Cost, Retry};
 use crate::connect::Connector;
 use crate::durable::Durable;
+use crate::identity::Mismatch;
 use crate::join::{Join, Probe};
 use crate::metrics::Metrics;
 use crate::reload::Live;
@@ -79,6 +81,10 @@ pub(crate) struct CaptureConfig {
     pub segment_bytes: u64,
     /// Sessions leave stamps.
     pub has_tee: bool,
+    /// The upstream's address as the journal remembers it.
+    pub address: String,
+    /// A server that this journal does not record is recorded all the same.
+    pub accept_new_history: bool,
     /// Where the keys are.
     pub live: Arc<ArcSwap<Live>>,
 }
@@ -105,6 +111,13 @@ pub(crate) enum Ended {
     Stream(#[from] effects::StreamError),
     #[error("the upstream can't be asked for its history: {0}")]
     Upstream(String),
+    #[error("the upstream is not reachable: {0}")]
+    Unreachable(String),
+    #[error(
+        "{0}; writes are NOT being recorded: correct --upstream or --dir, or start with --accept-new-history to record this \
+         server in this journal from now on"
+    )]
+    OtherServer(Box<Mismatch>),
     #[error(
         "{followed} is not a replica of {upstream}, writes are NOT being recorded: \
          make it one again (REPLICAOF), or start without --follow"
@@ -119,12 +132,15 @@ pub(crate) enum Ended {
 }
 
 impl Ended {
-    /// What it has cost the server.
-    fn cost(&self) -> Cost {
+    /// What it has cost the server; `copied`: a full copy was asked of it.
+    fn cost(&self, copied: bool) -> Cost {
         match self {
             // A TLS handshake is work.
-            Self::Link(LinkError::Unreachable { source, .. }) if !TlsFailure::is_in(source) => Cost::Nothing,
+            Self::Link(LinkError::Unreachable { source, .. }) if TlsFailure::is_in(source) => Cost::Something,
+            Self::Link(LinkError::Unreachable { .. }) | Self::Unreachable(_) => Cost::Nothing,
             Self::Link(LinkError::Later { .. }) => Cost::Handshake,
+            // It was let go on where it was, or not even that: a server that fails over ends its links.
+            Self::Link(LinkError::Io { .. }) | Self::Silent if !copied => Cost::Handshake,
             _ => Cost::Something,
         }
     }
@@ -175,6 +191,9 @@ pub(crate) struct Capture {
     durable: Arc<Durable>,
     clock: ClockWatch,
     complaints: Complaints,
+    waiting: Complaints,
+    /// Of this stretch of following: a full copy was asked for.
+    copied: bool,
 }
 
 /// Follows the server until asked to stop; then everything is flushed and the tail is sealed.
@@ -217,6 +236,8 @@ pub(crate) async fn run(
         durable,
         clock: ClockWatch::start(),
         complaints: Complaints::default(),
+        waiting: Complaints::default(),
+        copied: false,
     };
     capture.go_on();
     capture.follow().await;
@@ -236,13 +257,15 @@ impl Capture {
         let mut retry = Retry::new();
         loop {
             let started = std::time::Instant::now();
+            self.copied = false;
             let ended = self.follow_once().await;
+            let cost = ended.cost(self.copied);
             self.durable.following(false);
             if matches!(ended, Ended::Stopped) {
                 return;
             }
-            let pause = retry.pause(ended.cost(), started.elapsed());
-            self.tell(&ended);
+            let pause = retry.pause(cost, started.elapsed());
+            self.tell(&ended, cost);
             if self.last_end.is_none() {
                 self.last_end = Some((Micros::now(), ended.to_string()));
             }
@@ -264,18 +287,22 @@ impl Capture {
     }
 
     /// Logs and counts why following has ended, and shows the state.
-    fn tell(&mut self, ended: &Ended) {
+    fn tell(&mut self, ended: &Ended, cost: Cost) {
         let said = ended.to_string();
         let state = match ended {
             Ended::Journal(_) | Ended::Foreign { .. } => CaptureState::Failed,
+            Ended::OtherServer(_) => CaptureState::Refused,
             _ => CaptureState::Connecting,
         };
         self.status.capture_because(state, said.clone());
-        if let Ended::Journal(e) = ended {
-            self.durable.trouble(e);
+        match ended {
+            Ended::Journal(e) => self.durable.trouble(e),
+            // Nothing is recorded until somebody acts: writes pass or are refused, as for any other failure.
+            Ended::OtherServer(_) | Ended::Foreign { .. } => self.durable.trouble(&said),
+            _ => {}
         }
-        // The server may be away, or loading, for long.
-        let repeats = ended.cost() != Cost::Something;
+        // The server may be away, or loading, or the wrong one, for long.
+        let repeats = cost != Cost::Something || matches!(ended, Ended::OtherServer(_));
         if repeats && !self.complaints.is_news(&said, std::time::Instant::now()) {
             return;
         }
@@ -296,6 +323,10 @@ impl Capture {
                     error = said,
                     "the server does not let redtape follow it: grant +psync +replconf, or check the password"
                 );
+            }
+            Ended::OtherServer(_) => {
+                self.metrics.error("server_refused");
+                tracing::error!("{said}");
             }
             Ended::Foreign { .. } => {
                 self.metrics.error("foreign_history");
@@ -333,40 +364,16 @@ impl Capture {
         // The probe just before a copy bounds what is in it.
         self.probes.set_pace(Pace::Late);
         let from = self.position.clone().filter(|_| self.break_reason.is_none());
-        let source = self.config.source.clone();
-        let asked = from.clone();
-        let (mut stop, status) = (self.stop.clone(), self.status.clone());
-        if from.is_none() && self.complaints.is_news("waiting for a full copy", std::time::Instant::now()) {
-            tracing::info!(
-                "waiting for a full copy of the server's data; nothing is recorded until it begins \
-                 (a server with repl-diskless-sync waits repl-diskless-sync-delay first, 5 s by default)"
-            );
-        }
-        let opened = self
-            .with_tee(async move {
-                tokio::select! {
-                    r = open_link(&source, asked.as_ref().map(|p| (p.replid.as_str(), p.offset)), &status) => Some(r),
-                    _ = stop.wait_for(|on| *on) => None,
-                }
-            })
-            .await;
-        let (mut link, reply) = match opened {
-            None => return Ended::Stopped,
-            Some(Ok(opened)) => opened,
-            Some(Err(e)) => return e.into(),
+        let (mut link, reply) = match self.open_link(from.as_ref()).await {
+            Ok(opened) => opened,
+            Err(e) => return e,
         };
-        if let Err(e) = self.same_history(&reply, from.as_ref()).await {
-            return e;
-        }
         match (reply, from) {
             (PsyncReply::Continue { replid }, Some(position)) => {
-                if let Some(new) = replid.filter(|new| *new != position.replid) {
-                    // A MULTI that contained REPLICAOF can have lost writes here without a trace.
-                    self.break_reason = Some(format!(
-                        "the server's replication id changed from {} to {new} (failover, or it was made a primary again)",
-                        position.replid
-                    ));
-                    return Ended::Base("the history changed hands; a new base is needed".to_owned());
+                if let Some(new) = replid.filter(|new| *new != position.replid)
+                    && let Err(e) = self.change_source(new)
+                {
+                    return e;
                 }
                 tracing::info!(
                     timeline = position.timeline.0,
@@ -386,23 +393,56 @@ impl Capture {
         self.stream(link).await
     }
 
-    /// With `--follow`: the server that is followed must have the upstream's history, or the journal
-    /// would show another server's data as the upstream's.
-    async fn same_history(&mut self, reply: &PsyncReply, from: Option<&Position>) -> Result<(), Ended> {
-        if self.config.source.url == self.config.upstream.url {
-            return Ok(());
+    /// Opens the replication link to a server that may be recorded, and asks to go on behind `from`.
+    async fn open_link(&mut self, from: Option<&Position>) -> Result<(Link, PsyncReply), Ended> {
+        let (source, status) = (self.config.source.clone(), self.status.clone());
+        let connecting = async { connect(&source, &status).await.map_err(Ended::from) };
+        let link = self.or_stopped(Box::pin(connecting)).await?;
+        let judged = self.identify().await?;
+        if from.is_none() && self.waiting.is_news("", std::time::Instant::now()) {
+            tracing::info!(
+                "waiting for a full copy of the server's data; nothing is recorded until it begins \
+                 (a server with repl-diskless-sync waits repl-diskless-sync-delay first, 5 s by default)"
+            );
         }
-        let followed = match reply {
-            PsyncReply::FullResync { replid, .. } | PsyncReply::Continue { replid: Some(replid) } => replid.clone(),
-            _ => from.map(|p| p.replid.clone()).unwrap_or_default(),
+        let asked = from.map(|p| (p.replid.as_str(), p.offset));
+        let opening = async { link.open(&source, asked).await.map_err(Ended::from) };
+        let (link, reply) = self.or_stopped(Box::pin(opening)).await?;
+        let followed = match &reply {
+            PsyncReply::FullResync { replid, .. } | PsyncReply::Continue { replid: Some(replid) } => replid,
+            _ => from.map_or("", |p| &p.replid),
         };
-        let upstream = self.config.upstream.clone();
-        let facts = self.with_tee(async move { Prober::connect(&upstream).await?.facts().await }).await;
-        let upstream = facts.map_err(|e| Ended::Upstream(e.to_string()))?.replid;
-        if upstream == followed {
-            return Ok(());
-        }
-        Err(Ended::Foreign { followed: self.config.source.address(), upstream: self.config.upstream.address() })
+        self.copied = matches!(reply, PsyncReply::FullResync { .. });
+        self.confirm(judged, followed).await?;
+        Ok((link, reply))
+    }
+
+    /// The server goes on with its history under another id: so does the timeline. A `MULTI` with `REPLICAOF` in it can have
+    /// lost writes there without a trace (Redis 7.0), so a base is taken beside the stream.
+    fn change_source(&mut self, replid: String) -> Result<(), Ended> {
+        let Some(position) = &mut self.position else { return Ok(()) };
+        tracing::warn!(
+            before = position.replid,
+            now = replid,
+            "the server's replication id has changed (it restarted, or a failover or promotion): it continues its history, and \
+             so does the journal, without a gap; a new base is taken in the background"
+        );
+        self.recorder.change_source(&replid).map_err(Ended::Journal)?;
+        position.replid = replid;
+        self.status.want_base();
+        Ok(())
+    }
+
+    /// Does something slow while the tee is emptied, unless a stop is asked for meanwhile.
+    async fn or_stopped<T>(&mut self, slow: impl Future<Output = Result<T, Ended>>) -> Result<T, Ended> {
+        let mut stop = self.stop.clone();
+        let slow = async {
+            tokio::select! {
+                result = slow => result,
+                _ = stop.wait_for(|on| *on) => Err(Ended::Stopped),
+            }
+        };
+        self.with_tee(slow).await
     }
 
     fn reason_for(&mut self, from: Option<&Position>, replid: &str) -> String {
@@ -462,13 +502,9 @@ impl Capture {
     }
 }
 
-/// Opens the replication link. An attempt to connect that the network has swallowed is not waited for once the server is
+/// Connects to the server that is followed. An attempt that the network has swallowed is not waited for once the server is
 /// known to be back.
-async fn open_link(
-    source: &Connector,
-    from: Option<(&str, ReplOffset)>,
-    status: &Status,
-) -> Result<(Link, PsyncReply), LinkError> {
+async fn connect(source: &Connector, status: &Status) -> Result<Link, LinkError> {
     loop {
         let begun = tokio::time::Instant::now();
         let stale = async {
@@ -476,7 +512,7 @@ async fn open_link(
             tokio::time::sleep_until(begun + STALE_ATTEMPT).await;
         };
         tokio::select! {
-            connected = Link::connect(source) => return connected?.open(source, from).await,
+            connected = Link::connect(source) => return connected,
             () = stale => {}
         }
     }

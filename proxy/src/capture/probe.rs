@@ -29,6 +29,9 @@ pub(crate) struct ServerFacts {
     pub(crate) offset: ReplOffset,
     /// `run_id`: which process it is.
     pub(crate) run_id: String,
+    pub(crate) is_primary: bool,
+    /// It reads its data from the disk: it may not know its history yet.
+    pub(crate) is_loading: bool,
     /// `repl_backlog_size` in bytes.
     pub backlog_bytes: u64,
 }
@@ -107,6 +110,7 @@ impl Prober {
     pub(crate) async fn facts(&mut self) -> Result<ServerFacts, RedisError> {
         let server: String = redis::cmd("INFO").arg("server").query_async(&mut self.connection).await?;
         let replication: String = redis::cmd("INFO").arg("replication").query_async(&mut self.connection).await?;
+        let persistence: String = redis::cmd("INFO").arg("persistence").query_async(&mut self.connection).await?;
         let valkey = info_field(&server, "valkey_version");
         let field = |name: &str| info_field(&replication, name);
         let number = |name: &str| field(name).and_then(|v| v.parse::<u64>().ok());
@@ -119,6 +123,8 @@ impl Prober {
                 .map(|(replid, first)| (replid.to_owned(), ReplOffset(first.saturating_sub(1)))),
             offset: ReplOffset(number("master_repl_offset").unwrap_or(0)),
             run_id: info_field(&server, "run_id").unwrap_or_default().to_owned(),
+            is_primary: field("role") == Some("master"),
+            is_loading: info_field(&persistence, "loading") == Some("1"),
             backlog_bytes: number("repl_backlog_size").unwrap_or(0),
         })
     }

@@ -197,6 +197,15 @@ impl Recorder {
         Ok(())
     }
 
+    /// From here on the history of the timeline has another id. What was pushed has gone to the writer before.
+    pub(crate) fn change_source(&mut self, replid: &str) -> Result<(), String> {
+        self.use_keys();
+        let writer = self.writer.as_ref().ok_or("it is not open")?;
+        writer.change_source(replid.to_owned()).map_err(|e| e.to_string())?;
+        self.durable.timeline(self.tail.timeline, replid);
+        Ok(())
+    }
+
     /// Takes a group; true = the block is large enough to be handed over. It must be, before the next is taken.
     pub(crate) fn push(&mut self, judged: &Judged, table: &CommandTable) -> Result<bool, String> {
         let group = &judged.group;

@@ -2,13 +2,14 @@
 //!
 //! An attempt that the server does not notice, or hardly, is repeated at a short, fixed interval: what is written between its
 //! return and the next attempt may be in no journal. The pause grows only behind attempts that cost the server something: a
-//! refusal in its ACL log, a fork for a full copy, a replica that comes and goes.
+//! refusal in its ACL log, a TLS handshake, a fork for a full copy.
 
 use std::time::{Duration, Instant};
 
 /// Pause where no connection comes about.
 const CONNECT_EVERY: Duration = Duration::from_millis(50);
-/// Pause where the server answers that it cannot serve a replica yet (`-LOADING`, `-NOMASTERLINK`).
+/// Pause where the server answers that it cannot serve a replica yet (`-LOADING`, `-NOMASTERLINK`), or ends a link on which it had
+/// let us go on.
 const NOT_NOW_EVERY: Duration = Duration::from_millis(100);
 /// Pause behind anything else: doubled from the first up to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -20,7 +21,7 @@ const SAY_AGAIN: Duration = Duration::from_mins(1);
 pub(super) enum Cost {
     /// There was no connection.
     Nothing,
-    /// A handshake.
+    /// A handshake, and what its backlog still held.
     Handshake,
     /// More than that, or nobody knows.
     Something,

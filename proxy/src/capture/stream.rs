@@ -95,6 +95,7 @@ impl Capture {
     async fn stream_with(&mut self, link: &mut Link, parser: &mut EffectParser) -> Ended {
         self.status.capture(CaptureState::Streaming);
         self.complaints.over();
+        self.waiting.over();
         self.last_end = None;
         if self.durable.is_in_trouble()
             && let Err(e) = self.recorder.try_disk()

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use redtape_journal::{Catalog, Window};
+use redtape_journal::{Catalog, Lsn, SnapshotInfo, SourceChange, TimelineInfo, Window};
 use serde_json::json;
 
 use super::{DirArgs, bytes, count, out};
@@ -44,6 +44,7 @@ pub(super) fn run(args: &DirArgs) -> anyhow::Result<ExitCode> {
                 "source_changes": t.source_changes.iter().map(|c| json!({
                     "first_lsn": c.first_lsn.0, "offset": c.offset.0, "ts": c.ts.to_string(), "ts_us": c.ts.0,
                     "before": c.before, "after": c.after,
+                    "certain_from_lsn": certain_from(t, c, catalog.snapshots()).map(|lsn| lsn.0),
                 })).collect::<Vec<_>>(),
                 "reason": t.reason, "start": t.start_ts.to_string(), "start_us": t.start_ts.0,
                 "first_lsn": t.first_lsn.0, "last_lsn": t.last_lsn.0, "start_offset": t.start_offset.0, "end_offset": t.end_offset.0, "bytes": t.bytes,
@@ -98,6 +99,7 @@ pub(super) fn run(args: &DirArgs) -> anyhow::Result<ExitCode> {
             writeln!(text, "  {}   LSN {}   mark:{}", m.ts, m.lsn, m.shown_name())?;
         }
     }
+    label_changes(&mut text, &timelines, catalog.snapshots())?;
     for note in catalog.notes() {
         writeln!(text, "\nnote: {note}")?;
     }
@@ -109,4 +111,36 @@ pub(super) fn run(args: &DirArgs) -> anyhow::Result<ExitCode> {
     }
     out(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The LSN of the first base behind a change of the source's id: from there on moments are certain again.
+fn certain_from(timeline: &TimelineInfo, change: &SourceChange, snapshots: &[SnapshotInfo]) -> Option<Lsn> {
+    let at = timeline.source_changes.iter().position(|c| c == change)?;
+    let since: Vec<&str> = timeline.source_changes[at..].iter().map(|c| c.after.as_str()).collect();
+    let manifests = snapshots.iter().map(|s| &s.manifest);
+    let behind = manifests.filter(|m| m.timeline == timeline.id && since.contains(&m.source_id.as_str()));
+    behind.map(|m| m.lsn).min()
+}
+
+/// Which moments a restore reaches by a replay over a change of the source's id.
+fn label_changes(text: &mut String, timelines: &[TimelineInfo], snapshots: &[SnapshotInfo]) -> std::fmt::Result {
+    for timeline in timelines {
+        for change in &timeline.source_changes {
+            let certain = certain_from(timeline, change, snapshots);
+            let SourceChange { ts, first_lsn, .. } = change;
+            // Nothing was written before the base, or only what is in it.
+            if certain.is_some_and(|lsn| lsn <= *first_lsn) {
+                continue;
+            }
+            let until = match certain {
+                Some(lsn) => format!("LSN {}", lsn.0 - 1),
+                None => "the end (the base behind it is still to be taken)".to_owned(),
+            };
+            writeln!(
+                text,
+                "\nnote: at {ts} the server went on with its history under another replication id. A restore of a moment from LSN {first_lsn} to {until} replays over that, where a transaction with a REPLICAOF in it may have lost writes"
+            )?;
+        }
+    }
+    Ok(())
 }
