@@ -252,7 +252,10 @@ fn timelines(
     snapshots: &[SnapshotInfo],
 ) -> BTreeMap<TimelineId, TimelineFacts> {
     let mut timelines = BTreeMap::new();
-    for manifest in snapshots.iter().map(|s| &s.manifest).filter(|m| m.kind == SnapshotKind::Base) {
+    let mut bases: Vec<_> = snapshots.iter().map(|s| &s.manifest).filter(|m| m.kind == SnapshotKind::Base).collect();
+    // The first is that with which the timeline begins; others were taken behind changes of its source's id.
+    bases.sort_by_key(|m| (m.timeline, m.offset));
+    for manifest in bases {
         let facts = TimelineFacts {
             id: manifest.timeline,
             source_id: manifest.source_id.clone(),
@@ -260,7 +263,7 @@ fn timelines(
             start_offset: manifest.offset,
             start_ts: manifest.ts,
         };
-        timelines.insert(manifest.timeline, facts);
+        timelines.entry(manifest.timeline).or_insert(facts);
     }
     timelines.extend(headers.values().map(|header| (header.timeline.id, header.timeline.clone())));
     timelines
