@@ -2,6 +2,7 @@
 
 use crate::harness::conn::{Conn, Value, text};
 use crate::harness::redtape::run;
+use crate::harness::server::Version;
 use crate::harness::{Dir, Redtape, Relay, Server, free_port, journal, wait_for};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -174,6 +175,9 @@ fn another_history_at_the_same_address_is_recorded_with_an_alarm() {
 
 #[test]
 fn a_wrong_server_that_shows_only_later_is_not_recorded_and_the_policy_decides() {
+    if !Version::tested().at_least((7, 0), (0, 0)) {
+        return println!("this server cannot be made to answer while it loads so little");
+    }
     for policy in ["pass", "reject"] {
         let server = Server::start();
         let journal = recorded(&server);
