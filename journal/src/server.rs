@@ -176,6 +176,8 @@ fn replace_older_half(dir: &Directory, known: &KnownServers, line: &str) -> io::
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     pub(crate) fn server(replid: &str, previous: Option<&str>) -> ServerIdentity {
@@ -246,6 +248,21 @@ pub(crate) mod tests {
             bytes[bit / 8] ^= 1 << (bit % 8);
             let known = KnownServers::parse(&bytes);
             assert!(known.all().is_empty() && !known.damaged().is_empty(), "bit {bit}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_parsed_and_what_is_damaged_lies_within(bytes: Vec<u8>, at: prop::sample::Index, cut: prop::sample::Index) {
+            let known = KnownServers::parse(&bytes);
+            prop_assert!(known.damaged().iter().all(|at| *at < bytes.len() as u64));
+            let line = encode(&server("aa", Some("bb"))).unwrap();
+            let mut whole = [line.as_bytes(), line.as_bytes()].concat();
+            let at = at.index(whole.len());
+            whole.splice(at..at, bytes);
+            whole.truncate(cut.index(whole.len() + 1));
+            let known = KnownServers::parse(&whole);
+            prop_assert!(known.all().iter().all(|known| *known == server("aa", Some("bb"))));
         }
     }
 

@@ -170,9 +170,8 @@ impl Keyring {
         Self::parse(&text).map_err(wrong)
     }
 
-    /// Adds a key to a key file, or creates the file with it; gives the id of the key that was the last one before. `id` is asked for it
-    /// with the keys that are there. The file is replaced as a whole; of several who add keys at once, one waits for the
-    /// other. See [`keyfile`](super::keyfile).
+    /// Adds a key to a key file, or creates the file with it. `id` is asked for its id, with the keys that are there. The file is
+    /// replaced as a whole; of several who add keys at once, one waits for the other, and none loses a key.
     pub fn add_to_file(path: &Path, id: impl Fn(&Self) -> String) -> Result<AddedKey, KeyringError> {
         super::keyfile::add(path, id)
     }

@@ -36,7 +36,7 @@ use crate::segment::name::SegmentName;
 use crate::server::KnownServers;
 use crate::snapshot::{KEY_INDEX, SnapshotInfo, SnapshotKind, list_snapshots_of};
 use crate::splices::Splices;
-use crate::types::{Lsn, TimelineId};
+use crate::types::{Lsn, Mark, TimelineId};
 
 /// What was found, and what was done or would be.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -67,7 +67,7 @@ pub fn repair(dir: impl AsRef<Path>, keyring: &Keyring, act: bool) -> Result<Rep
 
     // Beside a writer: marks and snapshots name LSNs that the segments hold which are listed behind them, and a timeline has
     // a base among the snapshots that are listed behind it.
-    let (marks, wrong_marks) = read_marks(&dir).map_err(OpenError::io("read", dir.marks()))?;
+    let lines = Lines::load(&dir)?;
     let earlier: Vec<PathBuf> =
         list_snapshots_of(&dir, &meta.journal_id)?.whole.into_iter().map(|info| info.path).collect();
     let (names, _) = list_segments(&dir.segments())?;
@@ -80,29 +80,12 @@ pub fn repair(dir: impl AsRef<Path>, keyring: &Keyring, act: bool) -> Result<Rep
         files.extend(examine(*name, path, n + 1 == names.len(), &known)?);
     }
     report.faults.extend(files.iter().flat_map(|f| f.faults.clone()));
-    let splices = Splices::load(&dir).map_err(OpenError::io("read", dir.splices()))?;
-    report.faults.extend(splices.wrong.iter().map(|&offset| Fault {
-        file: dir.splices(),
-        offset,
-        what: "a line with a wrong checksum".to_owned(),
-    }));
-    report.faults.extend(wrong_marks.iter().map(|&offset| Fault {
-        file: dir.marks(),
-        offset,
-        what: "a line with a wrong checksum: this mark is lost".to_owned(),
-    }));
-    let servers = KnownServers::load_in(&dir).map_err(|e| OpenError::io(e.action, &e.path)(e.source))?;
-    report.faults.extend(servers.damaged().iter().map(|&offset| Fault {
-        file: dir.server(),
-        offset,
-        what: "a line with a wrong checksum: this identity of a server is lost".to_owned(),
-    }));
-
+    report.faults.extend(lines.faults(&dir));
     let manifests: Vec<_> = snapshots.right.iter().map(|s| &s.manifest).collect();
     let earlier = snapshots.right.iter().filter(|s| earlier.contains(&s.path)).map(|s| s.manifest.lsn);
-    let named = earlier.chain(marks.iter().map(|m| m.lsn)).max();
+    let named = earlier.chain(lines.marks.iter().map(|m| m.lsn)).max();
     let named = named.unwrap_or_default();
-    let plan = plan::plan(&files, &manifests, Lsn(named.0 + 1), &splices);
+    let plan = plan::plan(&files, &manifests, Lsn(named.0 + 1), &lines.splices);
     if report.faults.is_empty()
         && plan.fresh.is_some()
         && let Some(last) = plan.pieces.last().filter(|p| p.run.tally.records == 0)
@@ -116,44 +99,93 @@ pub fn repair(dir: impl AsRef<Path>, keyring: &Keyring, act: bool) -> Result<Rep
         report.faults.push(Fault { file: dir.segments(), offset: 0, what });
     }
     let fresh = plan::next_timeline(&plan.pieces, &manifests);
-    let lines = wrong_marks.len() + splices.wrong.len() + servers.damaged().len();
-    let whole = !known_meta || !snapshots.wrong.is_empty() || lines > 0;
+    let whole = !known_meta || !snapshots.wrong.is_empty() || !lines.faults(&dir).is_empty();
     tell(&dir, &plan, fresh, &mut report);
     let nothing = !whole && plan.changed.is_empty() && plan.fresh.is_none() && !plan.untold;
     if nothing || !act {
         return Ok(report);
     }
 
-    let folder = act::new_folder(&dir)?;
+    drop(reading);
+    let new_meta = (!known_meta).then_some(&meta);
+    report.copies = Some(carry_out(&dir, &plan, &lines, &snapshots.wrong, (new_meta, journal_id, fresh), keyring)?);
+    Ok(report)
+}
+
+/// Keeps copies of what is changed, gives their folder, and changes it.
+fn carry_out(
+    dir: &Directory,
+    plan: &Plan<'_>,
+    lines: &Lines,
+    wrong_snapshots: &[PathBuf],
+    (new_meta, journal_id, fresh): (Option<&Meta>, [u8; 16], TimelineId),
+    keyring: &Keyring,
+) -> Result<PathBuf, OpenError> {
+    let folder = act::new_folder(dir)?;
     for file in &plan.changed {
         act::keep(&folder, &file.path)?;
     }
-    for path in snapshots.wrong.iter().chain([dir.marks(), dir.splices(), dir.server(), dir.meta()].iter()) {
+    for path in wrong_snapshots.iter().chain([dir.marks(), dir.splices(), dir.server(), dir.meta()].iter()) {
         if is_there(path) {
             act::keep(&folder, path)?;
         }
     }
-    act::kept(&dir, &folder)?;
-    if !known_meta {
-        meta.store(&dir)?;
+    act::kept(dir, &folder)?;
+    if let Some(meta) = new_meta {
+        meta.store(dir)?;
     }
-    drop(reading);
-    let _prune = PruneLock::take(&dir).map_err(OpenError::io("lock", dir.prune_lock()))?.ok_or_else(|| busy(&dir))?;
-    let _alone = RemovalLease::take(&dir).map_err(OpenError::io("lock", dir.meta()))?.ok_or_else(|| busy(&dir))?;
-    let prepared = act::prepare(&dir, &plan, &splices, keyring)?;
-    let fresh = act::fresh_header(&plan, &prepared, journal_id, fresh);
-    act::place(&dir, &plan, prepared, fresh, splices, keyring)?;
-    for path in &snapshots.wrong {
+    let _prune = PruneLock::take(dir).map_err(OpenError::io("lock", dir.prune_lock()))?.ok_or_else(|| busy(dir))?;
+    let _alone = RemovalLease::take(dir).map_err(OpenError::io("lock", dir.meta()))?.ok_or_else(|| busy(dir))?;
+    let prepared = act::prepare(dir, plan, &lines.splices, keyring)?;
+    let fresh = act::fresh_header(plan, &prepared, journal_id, fresh);
+    act::place(dir, plan, prepared, fresh, lines.splices.clone(), keyring)?;
+    for path in wrong_snapshots {
         std::fs::remove_file(path).map_err(OpenError::io("remove", path))?;
     }
-    if !wrong_marks.is_empty() {
-        crate::lines::store(&dir.marks(), &marks).map_err(OpenError::io("write", dir.marks()))?;
+    lines.store_without_damage(dir)?;
+    Ok(folder)
+}
+
+/// The files that consist of lines.
+struct Lines {
+    marks: Vec<Mark>,
+    wrong_marks: Vec<u64>,
+    splices: Splices,
+    servers: KnownServers,
+}
+
+impl Lines {
+    fn load(dir: &Directory) -> Result<Self, OpenError> {
+        let (marks, wrong_marks) = read_marks(dir).map_err(OpenError::io("read", dir.marks()))?;
+        let splices = Splices::load(dir).map_err(OpenError::io("read", dir.splices()))?;
+        let servers = KnownServers::load_in(dir).map_err(|e| OpenError::io(e.action, &e.path)(e.source))?;
+        Ok(Self { marks, wrong_marks, splices, servers })
     }
-    if !servers.damaged().is_empty() {
-        servers.store(&dir).map_err(OpenError::io("write", dir.server()))?;
+
+    /// A fault for each damaged line.
+    fn faults(&self, dir: &Directory) -> Vec<Fault> {
+        let files = [
+            (dir.splices(), &self.splices.wrong[..], ""),
+            (dir.marks(), &self.wrong_marks, ": this mark is lost"),
+            (dir.server(), self.servers.damaged(), ": this identity of a server is lost"),
+        ];
+        let of_file = |(file, offsets, lost): (PathBuf, &[u64], &str)| {
+            let what = format!("a line with a wrong checksum{lost}");
+            offsets.iter().map(|&offset| Fault { file: file.clone(), offset, what: what.clone() }).collect::<Vec<_>>()
+        };
+        files.into_iter().flat_map(of_file).collect()
     }
-    report.copies = Some(folder);
-    Ok(report)
+
+    /// Leaves out the damaged lines of marks and servers; those of splices went when what the repair adds was put in place.
+    fn store_without_damage(&self, dir: &Directory) -> Result<(), OpenError> {
+        if !self.wrong_marks.is_empty() {
+            crate::lines::store(&dir.marks(), &self.marks).map_err(OpenError::io("write", dir.marks()))?;
+        }
+        if !self.servers.damaged().is_empty() {
+            self.servers.store(dir).map_err(OpenError::io("write", dir.server()))?;
+        }
+        Ok(())
+    }
 }
 
 fn busy(dir: &Directory) -> OpenError {
