@@ -7,8 +7,10 @@
 #   make suite     Redis's own test suite through redtape, in each way of sharing and by TLS; the journal taken is proven
 #   make clients   current releases of client libraries, directly and through redtape
 #   make crash     kill -9 of redtape, of the server, of both under load, many times (N=200)
+#   make restarts  restarts of the server, failovers and promotions under load, many times each (N=20)
 #   make power     power failures: the disk as each call may leave it, many times (N=10000)
 #   make soak      random conversations beside a bare server, each with another seed (N=120, half an hour)
+#   make beside    readers in a loop beside everything that writes: no work in progress is taken for damage (N=180 seconds)
 #   make disk      each sync fails, each write finds the disk full, in turn (N=100)
 #   make tamper    every bit of a larger segment is flipped, and a whole verification must find each in its place (BYTES=65536)
 #   make fuzz      any bytes for each parser, with cargo-fuzz (T=60 seconds each; TARGETS='segment block')
@@ -38,7 +40,7 @@ one_at_a_time = -- --test-threads=1 --nocapture
 long_ones = -- --ignored --test-threads=1 --nocapture
 endif
 
-.PHONY: demo test lint compat suite clients crash power soak disk tamper fuzz measure bench servers
+.PHONY: demo test lint compat suite clients crash restarts power soak beside disk tamper fuzz measure bench servers
 
 servers:
 	@scripts/install-servers.sh
@@ -89,11 +91,18 @@ clients:
 crash: servers
 	REDTAPE_CRASHES=$(or $(N),200) $(run_long_tests) -p redtape --test whole nothing_lost:: $(long_ones)
 
+restarts: servers
+	REDTAPE_RESTARTS=$(or $(N),20) $(run_long_tests) -p redtape --test whole restarts:: $(long_ones)
+
 power: servers
 	REDTAPE_IMAGES=$(or $(N),10000) $(run_long_tests) -p redtape --test whole power:: $(long_ones)
 
 soak: servers
 	REDTAPE_CONVERSATIONS=$(or $(N),120) $(run_long_tests) -p redtape --test whole transparent::many $(long_ones)
+
+beside: servers
+	REDTAPE_BESIDE_SECONDS=$(or $(N),180) $(CARGO) test -p redtape-journal --lib beside::
+	REDTAPE_BESIDE_SECONDS=$(or $(N),180) $(CARGO) test -p redtape --test whole beside:: -- --nocapture
 
 disk: servers
 	REDTAPE_DISK_CALLS=$(or $(N),100) $(run_long_tests) -p redtape --test whole disk_trouble:: $(long_ones)

@@ -225,7 +225,7 @@ baseline() {
 
 # In a shell of its own: a connection that was left open is not written to again, which would end this one by SIGPIPE.
 ready() (
-    exec 3<>"/dev/tcp/127.0.0.1/$metrics_port" && printf 'GET /readyz HTTP/1.0\r\n\r\n' >&3 && grep -q ' 200 ' <&3
+    exec 3<>"/dev/tcp/127.0.0.1/$metrics_port" && printf 'GET /journalz HTTP/1.0\r\n\r\n' >&3 && grep -q ' 200 ' <&3
 ) 2>/dev/null
 
 # The server's keys to FILE, then the mark. A key whose time is over meanwhile is of no account.

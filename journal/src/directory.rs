@@ -1,12 +1,12 @@
 //! The journal's directory: where its files are, and the few ways in which they are put in place.
 
-use std::fs::{File, Permissions};
+use std::fs::Permissions;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Rights of new files, before the umask: the journal holds everything that the database holds.
-pub(crate) const FILE_MODE: u32 = 0o640;
+use crate::files::{FILE_MODE, is_there, sync, sync_dir};
+
 /// How the names of temporary files begin.
 pub(crate) const TEMPORARY: &str = ".tmp-";
 
@@ -37,12 +37,20 @@ impl Directory {
         self.root.join("prune.lock")
     }
 
+    pub(crate) fn snapshot_lock(&self) -> PathBuf {
+        self.root.join("snapshot.lock")
+    }
+
     pub(crate) fn marks(&self) -> PathBuf {
         self.root.join("marks")
     }
 
-    pub(crate) fn seams(&self) -> PathBuf {
-        self.root.join("seams")
+    pub(crate) fn server(&self) -> PathBuf {
+        self.root.join("server")
+    }
+
+    pub(crate) fn splices(&self) -> PathBuf {
+        self.root.join("splices")
     }
 
     pub(crate) fn segments(&self) -> PathBuf {
@@ -61,11 +69,11 @@ impl Directory {
     pub(crate) fn quarantine_path(&self, name: &str) -> PathBuf {
         let dir = self.quarantine();
         let first = dir.join(name);
-        if !first.exists() {
+        if !is_there(&first) {
             return first;
         }
         let mut more = (1..u64::MAX).map(|n| dir.join(format!("{name}.{n}")));
-        more.find(|p| !p.exists()).unwrap_or(first)
+        more.find(|p| !is_there(p)).unwrap_or(first)
     }
 }
 
@@ -82,11 +90,6 @@ pub(crate) fn has_hole(bytes: &[u8], offset: u64) -> bool {
     zeros(first) || rest.chunks(SECTOR).any(zeros)
 }
 
-/// Makes the names in a directory durable.
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
 /// Puts a file in place as a whole: temporary file, sync, rename, sync of the directory. After a
 /// crash there is the old file or the new one, and perhaps a temporary one.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -94,7 +97,7 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file =
         tempfile::Builder::new().prefix(TEMPORARY).permissions(Permissions::from_mode(FILE_MODE)).tempfile_in(dir)?;
     file.write_all(bytes)?;
-    file.as_file().sync_all()?;
+    sync(file.as_file())?;
     file.persist(path).map_err(|e| e.error)?;
     sync_dir(dir)
 }

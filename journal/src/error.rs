@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::crypto::KeyFault;
+use crate::files::{Failure, FileKind};
 use crate::types::{Lsn, Micros};
 
 /// The LSNs and times that a piece of damage affects, as far as they are known.
@@ -126,6 +127,27 @@ pub enum OpenError {
         /// Why.
         fault: KeyFault,
     },
+    /// Something that is no file or folder of a journal has the name of one. It was not opened.
+    #[error("{} is {found}, not {wanted}; move it away", file.display())]
+    WrongKind {
+        /// Its path.
+        file: PathBuf,
+        /// What it is.
+        found: FileKind,
+        /// What a journal has there.
+        wanted: FileKind,
+    },
+    /// A sync failed. What was written before may be on no disk although it can be read, and a later sync may succeed
+    /// without writing it: see [`OpenError::leaves_doubt`].
+    #[error("cannot {action} {}: a sync failed: {source}", path.display())]
+    Sync {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// The file system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -141,7 +163,17 @@ pub enum OpenError {
 impl OpenError {
     pub(crate) fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_owned();
-        move |source| Self::Io { action, path, source }
+        move |error| match Failure::from(error) {
+            Failure::WrongKind { found, wanted } => Self::WrongKind { file: path, found, wanted },
+            Failure::Sync(source) => Self::Sync { action, path, source },
+            Failure::Io(source) => Self::Io { action, path, source },
+        }
+    }
+
+    /// After it, what can be read of the journal may be on no disk: a sync has failed. Nothing may be built on the end of
+    /// the journal, even if the next opening succeeds.
+    pub fn leaves_doubt(&self) -> bool {
+        matches!(self, Self::Sync { .. })
     }
 }
 

@@ -111,10 +111,11 @@ pub fn manifest(bytes: &[u8]) {
     assert_eq!(SnapshotManifest::from_json(&json), Ok(manifest));
 }
 
-/// A line of marks or seams, a key file.
+/// A line of marks or splices, a key file.
 pub fn lines(bytes: &[u8]) {
     let _ = crate::lines::decode::<Mark>(bytes);
-    let _ = crate::lines::decode::<crate::seams::Seam>(bytes);
+    let _ = crate::lines::decode::<crate::splices::Splice>(bytes);
+    let _ = crate::server::KnownServers::parse(bytes);
     let _ = Keyring::parse(&String::from_utf8_lossy(bytes));
     if let Ok(mark) = serde_json::from_slice::<Mark>(bytes) {
         let line = crate::lines::encode(&mark).expect("it was JSON before");

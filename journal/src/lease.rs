@@ -6,6 +6,8 @@
 //! | `meta`, exclusive | whoever removes | one file is being removed |
 //! | `prune.lock`, exclusive | whoever removes | it plans and removes |
 //! | | the writer | a packed copy takes the place of its segment |
+//! | `snapshot.lock`, exclusive | who writes a snapshot | files of it are there that do not yet say whose they are |
+//! | `snapshot.lock`, shared | who judges unfinished snapshots: verification, the opening of a writer | it judges |
 //!
 //! Who follows a journal for ever ([`crate::follow`]) takes none of them, or nothing could ever be removed: it holds the one file
 //! open that it reads, and says so when it comes too late for another.
@@ -16,16 +18,16 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::directory::{Directory, FILE_MODE};
+use crate::directory::Directory;
+use crate::files;
 
-/// How often an exclusive lock is tried for: most readers are there for a moment only.
+/// How often a lock is tried for: most who hold it do so for a moment only.
 const TRIES: u32 = 50;
 /// How long it waits in between.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -40,7 +42,7 @@ impl ReadLease {
     /// Waits while a file is being removed. Where `meta` can't be locked (a copy on a foreign file
     /// system), nobody can prune either.
     pub(crate) fn take(dir: &Directory) -> Self {
-        let file = File::open(dir.meta()).ok().filter(|file| {
+        let file = files::open_read(&dir.meta()).ok().filter(|file| {
             loop {
                 match flock(file, FlockOperation::LockShared) {
                     Err(Errno::INTR) => {}
@@ -62,7 +64,7 @@ impl RemovalLease {
     /// `None` while somebody reads.
     pub(crate) fn take(dir: &Directory) -> io::Result<Option<Self>> {
         // For writing, as locks over a network ask for.
-        let file = File::options().read(true).write(true).open(dir.meta())?;
+        let file = files::open_write(&dir.meta())?;
         Ok(exclusive(&file)?.then_some(Self { _file: file }))
     }
 }
@@ -74,26 +76,69 @@ pub(crate) struct PruneLock {
 }
 
 impl PruneLock {
-    /// Makes its file, if it is not there: by the journal's writer, so that it can lock what somebody else has used before.
+    /// Makes its file and that of [`SnapshotStep`], where they are not there: by the journal's writer, so that it can lock what somebody else has used before.
     pub(crate) fn prepare(dir: &Directory) -> io::Result<()> {
-        match File::options().write(true).create_new(true).mode(FILE_MODE).open(dir.prune_lock()) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            other => other.map(drop),
+        for path in [dir.prune_lock(), dir.snapshot_lock()] {
+            match files::create_new(&path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                other => drop(other?),
+            }
         }
+        Ok(())
     }
 
     /// `None` while somebody else holds it.
     pub(crate) fn take(dir: &Directory) -> io::Result<Option<Self>> {
         let path: PathBuf = dir.prune_lock();
-        let file = File::options().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(&path);
-        let file = file.map_err(|e| io::Error::new(e.kind(), format!("can't open {}: {e}", path.display())))?;
+        let file = files::open_or_create(&path)
+            .map_err(|e| io::Error::new(e.kind(), format!("cannot open {}: {e}", path.display())))?;
         Ok(exclusive(&file)?.then_some(Self { _file: file }))
     }
 }
 
+/// A file of a snapshot may be there without a lock of its own, and without a manifest.
+#[derive(Debug)]
+pub(crate) struct SnapshotStep {
+    _file: File,
+}
+
+impl SnapshotStep {
+    /// For who is about to create such a file, until it has a lock of its own or a manifest. Waits for whoever judges.
+    pub(crate) fn begin(dir: &Directory) -> io::Result<Self> {
+        let file = files::open_or_create(&dir.snapshot_lock())?;
+        loop {
+            match flock(&file, FlockOperation::LockExclusive) {
+                Err(Errno::INTR) => {}
+                other => return other.map(|()| Self { _file: file }).map_err(Into::into),
+            }
+        }
+    }
+}
+
+/// No snapshot is between two steps: what is unfinished and has no lock of its own, nobody will finish.
+#[derive(Debug)]
+pub(crate) struct SnapshotsAtRest {
+    _file: Option<File>,
+}
+
+impl SnapshotsAtRest {
+    /// `None` while somebody is in such a step, for longer than such a step takes. Without the lock's file nobody ever was.
+    pub(crate) fn take(dir: &Directory) -> io::Result<Option<Self>> {
+        let file = match files::open_read(&dir.snapshot_lock()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Some(Self { _file: None })),
+            other => other?,
+        };
+        Ok(patiently(&file, FlockOperation::NonBlockingLockShared)?.then_some(Self { _file: Some(file) }))
+    }
+}
+
 fn exclusive(file: &File) -> io::Result<bool> {
+    patiently(file, FlockOperation::NonBlockingLockExclusive)
+}
+
+fn patiently(file: &File, lock: FlockOperation) -> io::Result<bool> {
     for n in 1..=TRIES {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        match flock(file, lock) {
             Ok(()) => return Ok(true),
             Err(Errno::WOULDBLOCK | Errno::INTR) if n < TRIES => std::thread::sleep(PAUSE),
             Err(Errno::WOULDBLOCK | Errno::INTR) => {}

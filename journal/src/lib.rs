@@ -31,6 +31,7 @@ mod crypto;
 mod directory;
 mod encoding;
 mod error;
+mod files;
 mod filter;
 mod follow;
 #[cfg(fuzzing)]
@@ -48,9 +49,10 @@ mod open;
 mod prune;
 mod recover;
 mod repair;
-mod seams;
 mod segment;
+mod server;
 mod snapshot;
+mod splices;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -58,10 +60,13 @@ mod verify;
 mod writer;
 
 pub use block::{Block, BlockBuilder, MAX_GROUP_BYTES};
-pub use catalog::{AtOffset, BackReader, Catalog, Cut, Gap, GroupReader, Searched, SegmentInfo, TimelineInfo, Window};
+pub use catalog::{
+    AtOffset, BackReader, Catalog, Cut, Gap, GroupReader, Searched, SegmentInfo, SourceChange, TimelineInfo, Window,
+};
 pub use clock_step::ClockStep;
-pub use crypto::{KEYS_VARIABLE, KeyFault, Keyring, KeyringError};
+pub use crypto::{AddedKey, KEYS_VARIABLE, KeyFault, Keyring, KeyringError};
 pub use error::{Damage, GroupTooLarge, OpenError, ReadError, Span, StoreError, SubmitError};
+pub use files::FileKind;
 pub use follow::{FollowError, Followed, Follower, Note};
 pub use marks::{add_mark, add_new_mark};
 pub use meta::Meta;
@@ -72,6 +77,7 @@ pub use prune::{
 };
 pub use repair::{Fault, RepairReport, repair};
 pub use segment::name::SegmentName;
+pub use server::{KnownServers, PreviousHistory, ServerIdentity, add_server};
 pub use snapshot::{SnapshotEncryption, SnapshotInfo, SnapshotKind, SnapshotManifest, SnapshotReader, SnapshotWriter};
 pub use types::*;
 pub use verify::{Problem, VerifyProgress, VerifyReport, verify, verify_with};

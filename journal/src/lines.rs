@@ -1,13 +1,15 @@
 //! Lines of JSON that prove themselves: each ends with a CRC32C of what is before it,
 //! `{"name":…,"crc32c":"9a3f00d1"}`.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::directory::write_atomically;
+use crate::files;
 
 /// What stands between the fields and their checksum.
 const CRC_FIELD: &str = ",\"crc32c\":\"";
@@ -34,4 +36,40 @@ pub(crate) fn decode<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
         return None;
     }
     serde_json::from_str(&format!("{body}}}")).ok()
+}
+
+/// Appends a line to an open file of such lines, in `folder`, and syncs it. If the file ends within a line, it begins a new one.
+pub(crate) fn append(mut file: File, line: &str, folder: &Path) -> io::Result<()> {
+    let len = file.metadata()?.len();
+    let mut text = String::new();
+    if len > 0 {
+        let mut last = [0; 1];
+        file.seek(SeekFrom::Start(len - 1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            text.push('\n');
+        }
+    }
+    text.push_str(line);
+    file.write_all(text.as_bytes())?;
+    files::sync(&file)?;
+    if len == 0 { files::sync_dir(folder) } else { Ok(()) }
+}
+
+/// What the lines say, in order, and the offsets of those that are damaged. A last line without its end is torn or being
+/// written: it is left out silently.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> (Vec<T>, Vec<u64>) {
+    let (mut values, mut wrong, mut offset) = (Vec::new(), Vec::new(), 0);
+    for line in bytes.split_inclusive(|&b| b == b'\n') {
+        if let Some(line) = line.strip_suffix(b"\n")
+            && !line.is_empty()
+        {
+            match decode(line) {
+                Some(value) => values.push(value),
+                None => wrong.push(offset),
+            }
+        }
+        offset += line.len() as u64;
+    }
+    (values, wrong)
 }

@@ -6,15 +6,15 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::directory::{Directory, FILE_MODE};
+use crate::directory::Directory;
 use crate::error::OpenError;
+use crate::files;
 
 /// How often a writer tries to take the lock, as it may be a reader that has it for a moment.
 const TAKE_TRIES: u32 = 20;
@@ -30,14 +30,7 @@ pub(crate) struct Lock {
 impl Lock {
     pub(crate) fn take(dir: &Directory) -> Result<Self, OpenError> {
         let path = dir.lock();
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(FILE_MODE)
-            .open(&path)
-            .map_err(OpenError::io("open", &path))?;
+        let mut file = files::open_or_create(&path).map_err(OpenError::io("open", &path))?;
         match take_patiently(&file) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
@@ -66,5 +59,6 @@ fn take_patiently(file: &File) -> Result<(), Errno> {
 
 /// Somebody who lives holds the lock of the file at `path`.
 pub(crate) fn is_held(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK))
+    files::open_read(path)
+        .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK))
 }

@@ -5,15 +5,15 @@
 //! line that is wrong. Any process may add marks: an exclusive `flock` on the file orders them.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::directory::{Directory, FILE_MODE, sync_dir};
+use crate::directory::Directory;
 use crate::error::StoreError;
-use crate::lines::{decode, encode};
+use crate::files;
+use crate::lines::{append, encode, parse};
 use crate::types::Mark;
 
 /// Appends a mark and syncs it. `dir` is the journal's directory.
@@ -21,7 +21,7 @@ pub fn add_mark(dir: impl AsRef<Path>, mark: &Mark) -> Result<(), StoreError> {
     let dir = Directory::new(dir);
     let path = dir.marks();
     let line = encode(mark).map_err(StoreError::io("encode a mark for", &path))?;
-    lock(&dir).and_then(|file| append(&dir, file, &line)).map_err(StoreError::io("append to", &path))
+    lock(&dir).and_then(|file| append(file, &line, dir.root())).map_err(StoreError::io("append to", &path))
 }
 
 /// The same, unless there is a mark of that name: then nothing is changed and that mark is returned. Of
@@ -35,7 +35,7 @@ pub fn add_new_mark(dir: impl AsRef<Path>, mark: &Mark) -> Result<Option<Mark>, 
         let (marks, _) = read_marks(&dir)?;
         match marks.into_iter().rev().find(|m| m.name == mark.name) {
             Some(taken) => Ok(Some(taken)),
-            None => append(&dir, file, &line).map(|()| None),
+            None => append(file, &line, dir.root()).map(|()| None),
         }
     };
     add().map_err(StoreError::io("append to", &path))
@@ -43,55 +43,25 @@ pub fn add_new_mark(dir: impl AsRef<Path>, mark: &Mark) -> Result<Option<Mark>, 
 
 /// Opens the file for appending; nobody else does until it is closed.
 fn lock(dir: &Directory) -> io::Result<File> {
-    let file = File::options().read(true).append(true).create(true).mode(FILE_MODE).open(dir.marks())?;
+    let file = files::open_append(&dir.marks())?;
     flock(&file, FlockOperation::LockExclusive)?;
     Ok(file)
-}
-
-fn append(dir: &Directory, mut file: File, line: &str) -> io::Result<()> {
-    let len = file.metadata()?.len();
-    let mut text = String::new();
-    if len > 0 {
-        let mut last = [0; 1];
-        file.seek(SeekFrom::Start(len - 1))?;
-        file.read_exact(&mut last)?;
-        if last != *b"\n" {
-            text.push('\n');
-        }
-    }
-    text.push_str(line);
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    if len == 0 { sync_dir(dir.root()) } else { Ok(()) }
 }
 
 /// Reads the marks in order, and the offsets of lines that are wrong. A last line without its end
 /// is torn or being written: it is left out silently.
 pub(crate) fn read_marks(dir: &Directory) -> io::Result<(Vec<Mark>, Vec<u64>)> {
-    let bytes = match std::fs::read(dir.marks()) {
+    let bytes = match files::read(&dir.marks()) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
         other => other?,
     };
-    let mut marks = Vec::new();
-    let mut wrong = Vec::new();
-    let mut offset = 0;
-    for line in bytes.split_inclusive(|&b| b == b'\n') {
-        if let Some(line) = line.strip_suffix(b"\n")
-            && !line.is_empty()
-        {
-            match decode(line) {
-                Some(mark) => marks.push(mark),
-                None => wrong.push(offset),
-            }
-        }
-        offset += line.len() as u64;
-    }
-    Ok((marks, wrong))
+    Ok(parse(&bytes))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lines::decode;
     use crate::types::{Lsn, Micros};
 
     fn mark(name: &str, lsn: u64) -> Mark {

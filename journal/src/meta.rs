@@ -44,7 +44,7 @@ impl Meta {
     /// Reads it; `None` if there is none.
     pub(crate) fn load(dir: &Directory) -> Result<Option<Self>, OpenError> {
         let path = dir.meta();
-        let bytes = match std::fs::read(&path) {
+        let bytes = match crate::files::read(&path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(OpenError::io("read", &path)(e)),

@@ -12,24 +12,25 @@
 //! Afterwards an unsealed last segment is continued; after a sealed one, the first block begins a
 //! new segment.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
 use crate::crypto::{Keyring, Random};
-use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir};
+use crate::directory::{Directory, TEMPORARY};
 use crate::error::OpenError;
+use crate::files;
+use crate::files::{is_there, sync_dir};
 use crate::lease::{PruneLock, ReadLease};
 use crate::lock::Lock;
 use crate::meta::Meta;
 use crate::recover::{Cut, Plan, Resume, corrupt, decide, torn_name};
-use crate::seams::Seams;
 use crate::segment::load::{SegmentFacts, TailFact, list_segments, load_segment};
 use crate::snapshot::clean_snapshots;
+use crate::splices::Splices;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
 use crate::writer::{Appender, AppenderOptions, Progress, Unpacked, Writer, remove_unfinished};
 
@@ -168,7 +169,7 @@ impl Journal {
             None => (create_meta(&dir, environment, options.source)?, true),
         };
         for folder in [dir.segments(), dir.snapshots(), dir.quarantine()] {
-            std::fs::create_dir_all(&folder).map_err(OpenError::io("create", &folder))?;
+            files::ensure_folder(&folder).map_err(OpenError::io("create", &folder))?;
         }
         sync_dir(dir.root()).map_err(OpenError::io("sync", dir.root()))?;
 
@@ -184,14 +185,14 @@ impl Journal {
         for (n, (name, path)) in names.iter().enumerate() {
             facts.push(load_segment(*name, path, n + 1 == names.len())?);
         }
-        let seams = Seams::load(&dir).map_err(OpenError::io("read", dir.seams()))?;
-        let plan = decide(&facts, journal_id, &seams)?;
+        let splices = Splices::load(&dir).map_err(OpenError::io("read", dir.splices()))?;
+        let plan = decide(&facts, journal_id, &splices)?;
         if let Some(last) = facts.last() {
             check_keys(last, &options.keyring)?;
         }
         if let Some((_, path)) = names.last() {
             // Its writer may have been killed between the footer and its sync.
-            File::open(path).and_then(|f| f.sync_all()).map_err(OpenError::io("sync", path))?;
+            files::open_read(path).and_then(|file| files::sync(&file)).map_err(OpenError::io("sync", path))?;
             sync_dir(&dir.segments()).map_err(OpenError::io("sync", dir.segments()))?;
         }
         let mut bytes: u64 = facts.iter().map(|f| f.bytes).sum();
@@ -225,9 +226,6 @@ impl Journal {
         let last = appender.last_position();
         notes.extend(clean_snapshots(&folders, last.as_ref().map_or(TimelineId(0), |l| l.timeline))?);
         let recovered = Recovered { journal_id: meta.journal_id, last, notes, created };
-        for note in &recovered.notes {
-            tracing::warn!("{note}");
-        }
         Ok((Self { appender, sync: options.sync }, recovered))
     }
 
@@ -265,7 +263,7 @@ fn make_root(root: &Path) -> Result<(), OpenError> {
     };
     // The journal is not there after a power loss if one of the folders above it is not.
     let missing = root.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.is_dir()).count();
-    std::fs::create_dir_all(root).map_err(OpenError::io("create", root))?;
+    files::create_folders(root).map_err(OpenError::io("create", root))?;
     for path in root.ancestors().take(missing) {
         sync_dir(&parent(path)).map_err(OpenError::io("sync", &parent(path)))?;
     }
@@ -276,7 +274,7 @@ fn make_root(root: &Path) -> Result<(), OpenError> {
 
 /// A directory without `meta` may hold what an interrupted creation leaves, and nothing else.
 fn refuse_other_directory(dir: &Directory) -> Result<(), OpenError> {
-    if dir.meta().exists() {
+    if is_there(&dir.meta()) {
         return Ok(());
     }
     match foreign_files(dir)? {
@@ -363,9 +361,9 @@ fn cut_tail(dir: &Directory, cut: &Cut) -> Result<String, OpenError> {
 }
 
 fn copy_tail(from: &Path, start: u64, to: &Path) -> io::Result<()> {
-    let from = File::open(from)?;
+    let from = files::open_read(from)?;
     let len = from.metadata()?.len();
-    let to = File::options().write(true).create_new(true).mode(FILE_MODE).open(to)?;
+    let to = files::create_new(to)?;
     let mut chunk = vec![0; COPY_CHUNK.min((len - start) as usize)];
     let mut at = start;
     while at < len {
@@ -374,7 +372,7 @@ fn copy_tail(from: &Path, start: u64, to: &Path) -> io::Result<()> {
         to.write_all_at(&chunk[..n], at - start)?;
         at += n as u64;
     }
-    to.sync_all()
+    files::sync(&to)
 }
 
 /// Returns how many bytes that were. A footer holds nothing of its own, so it is not kept.
@@ -390,6 +388,6 @@ fn take_footer_off(plan: &Plan) -> Result<u64, OpenError> {
 }
 
 fn shorten(path: &Path, len: u64) -> Result<(), OpenError> {
-    let file = File::options().write(true).open(path).map_err(OpenError::io("open", path))?;
-    file.set_len(len).and_then(|()| file.sync_all()).map_err(OpenError::io("shorten", path))
+    let file = files::open_write(path).map_err(OpenError::io("open", path))?;
+    file.set_len(len).and_then(|()| files::sync(&file)).map_err(OpenError::io("shorten", path))
 }

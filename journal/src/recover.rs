@@ -21,7 +21,7 @@
 //!
 //! For every other segment: header and footer must be right, else corrupt. And from each segment to
 //! the next, journal id, digest, LSN, time and offset must continue, and timelines must not go back. Where a
-//! repair has joined two segments, [`crate::seams`] says which digests meet, and which LSNs are lost.
+//! repair has joined two segments, [`crate::splices`] says which digests meet, and which LSNs are lost.
 //!
 //! Corrupt means that nothing is changed and the journal isn't opened for writing: [`crate::repair()`] does more, when
 //! it is asked to.
@@ -30,12 +30,12 @@ use std::path::{Path, PathBuf};
 
 use crate::FORMAT_VERSION;
 use crate::error::{Damage, OpenError, Span};
-use crate::seams::Seams;
 use crate::segment::footer::Footer;
 use crate::segment::header::{HeaderFault, SegmentHeader};
 use crate::segment::load::{SegmentFacts, TailFact, WholeHeader};
 use crate::segment::scan::{Rest, Scan};
 use crate::segment::tally::Tally;
+use crate::splices::Splices;
 use crate::types::{Lsn, Micros};
 
 /// What to do before writing goes on.
@@ -74,7 +74,7 @@ pub(crate) enum Resume {
 
 /// Decides. `segments` are in the order of their names; if the last one has no footer, its blocks
 /// were walked.
-pub(crate) fn decide(segments: &[SegmentFacts], journal_id: [u8; 16], seams: &Seams) -> Result<Plan, OpenError> {
+pub(crate) fn decide(segments: &[SegmentFacts], journal_id: [u8; 16], splices: &Splices) -> Result<Plan, OpenError> {
     let mut plan = Plan::default();
     let mut rest = segments;
     if let Some((last, before)) = segments.split_last()
@@ -86,7 +86,7 @@ pub(crate) fn decide(segments: &[SegmentFacts], journal_id: [u8; 16], seams: &Se
     let mut previous: Option<(&SegmentHeader, &Footer)> = None;
     let mut last_sealed = None;
     for (n, segment) in rest.iter().enumerate() {
-        let whole = check_header(segment, journal_id, previous, seams)?;
+        let whole = check_header(segment, journal_id, previous, splices)?;
         let is_last = n + 1 == rest.len();
         match &segment.tail {
             TailFact::Sealed(footer) => {
@@ -158,7 +158,7 @@ pub(crate) fn check_header<'a>(
     segment: &'a SegmentFacts,
     journal_id: [u8; 16],
     previous: Option<(&SegmentHeader, &Footer)>,
-    seams: &Seams,
+    splices: &Splices,
 ) -> Result<&'a WholeHeader, OpenError> {
     let whole = match &segment.header {
         Ok(whole) => whole,
@@ -175,7 +175,7 @@ pub(crate) fn check_header<'a>(
             });
         }
     };
-    check_chain(&whole.header, segment, journal_id, previous, seams).map_err(|damage| corrupt(segment, 0, damage))?;
+    check_chain(&whole.header, segment, journal_id, previous, splices).map_err(|damage| corrupt(segment, 0, damage))?;
     Ok(whole)
 }
 
@@ -184,7 +184,7 @@ fn check_chain(
     segment: &SegmentFacts,
     journal_id: [u8; 16],
     previous: Option<(&SegmentHeader, &Footer)>,
-    seams: &Seams,
+    splices: &Splices,
 ) -> Result<(), Damage> {
     let expect = |holds: bool, expected: String, found: String| {
         if holds { Ok(()) } else { Err(Damage::new(expected, found)) }
@@ -207,14 +207,14 @@ fn check_chain(
             format!("link {}", crate::meta::hex(&header.prev_link)),
         );
     };
-    let seam = seams.find(header, &footer.link());
+    let splice = splices.find(header, &footer.link());
     expect(
-        header.prev_link == footer.link() || seam.is_some(),
+        header.prev_link == footer.link() || splice.is_some(),
         format!("a successor of the segment with the link {}", blake3::Hash::from(footer.link())),
         format!("one of {}; a segment is missing", blake3::Hash::from(header.prev_link)),
     )?;
     let end = &footer.tally.reach;
-    let lost = seam.is_some_and(|seam| seam.lost.is_some());
+    let lost = splice.is_some_and(|splice| splice.lost.is_some());
     expect(
         header.first_lsn == end.next_lsn || (lost && header.first_lsn > end.next_lsn),
         format!("a segment that begins with LSN {}", end.next_lsn),
@@ -232,9 +232,15 @@ fn check_chain(
     )?;
     if header.timeline.id == before.timeline.id {
         expect(
-            header.timeline == before.timeline && header.start_offset >= end.end_offset,
+            header.timeline.is_same(&before.timeline) && header.start_offset >= end.end_offset,
             format!("{:?} from offset {} on", before.timeline, end.end_offset),
             format!("{:?} from offset {} on", header.timeline, header.start_offset),
+        )?;
+        // The segment in which it changed may be among those that a repair has replaced.
+        expect(
+            header.continues_source_of(before) || splice.is_some(),
+            format!("a segment behind one of source {} ({:?})", before.timeline.source_id, before.source),
+            format!("one of source {} ({:?})", header.timeline.source_id, header.source),
         )?;
     }
     Ok(())

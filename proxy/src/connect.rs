@@ -4,9 +4,10 @@
 //! the probes take [`Connector::connect`]; a loop that drives rustls by hand takes [`Connector::tls`].
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use redtape_wire::url::{Endpoint, RedisUrl};
 use rustls_pki_types::ServerName;
@@ -19,6 +20,8 @@ use crate::upstream::Stream;
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A peer that does not acknowledge sent bytes for so long is gone.
 const PEER_TIMEOUT: Duration = Duration::from_secs(30);
+/// What a name server has answered holds for so long: repeated attempts to connect do not ask it each time.
+const NAME_HOLDS: Duration = Duration::from_secs(2);
 /// Idle connections are probed after this time (what Redis has as the default of `tcp-keepalive`).
 pub(crate) const KEEPALIVE: Duration = Duration::from_mins(5);
 
@@ -28,7 +31,12 @@ pub(crate) struct Connector {
     /// Where, and as whom.
     pub(crate) url: RedisUrl,
     tls: Option<Tls>,
+    /// What became of the last look-up of the name.
+    found: Arc<Mutex<Option<(Instant, Found)>>>,
 }
+
+/// The addresses of a name, or why it has none.
+type Found = Result<Vec<SocketAddr>, String>;
 
 #[derive(Debug, Clone)]
 struct Tls {
@@ -46,7 +54,7 @@ impl Connector {
             }
             _ => None,
         };
-        Ok(Self { url, tls })
+        Ok(Self { url, tls, found: Arc::default() })
     }
 
     /// `host:port`, or the socket's path.
@@ -70,7 +78,7 @@ impl Connector {
             Endpoint::Unix(path) => return Ok(Box::new(in_time(UnixStream::connect(path)).await?)),
             Endpoint::Tcp { host, port } => (host.as_str(), *port),
         };
-        let stream = in_time(TcpStream::connect((host, port))).await?;
+        let stream = in_time(self.connect_tcp(host, port)).await?;
         configure_tcp(&stream)?;
         let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
         let handshake = tokio_rustls::TlsConnector::from(tls.handle.current()).connect(tls.name.clone(), stream);
@@ -83,6 +91,25 @@ impl Connector {
             }
             result => Ok(Box::new(Explained(result?))),
         }
+    }
+}
+
+impl Connector {
+    async fn connect_tcp(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let found = if let Some(found) = self.found_lately() {
+            found
+        } else {
+            let found = tokio::net::lookup_host((host, port)).await;
+            let found = found.map(Iterator::collect).map_err(|e| e.to_string());
+            *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), found.clone()));
+            found
+        };
+        TcpStream::connect(&found.map_err(io::Error::other)?[..]).await
+    }
+
+    fn found_lately(&self) -> Option<Found> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.as_ref().filter(|(at, _)| at.elapsed() < NAME_HOLDS).map(|(_, found)| found.clone())
     }
 }
 

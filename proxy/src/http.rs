@@ -1,4 +1,4 @@
-//! The small HTTP server for people and machines that watch: `/metrics`, `/healthz`, `/readyz`.
+//! The small HTTP server for people and machines that watch: `/metrics`, and what [`crate::health`] answers.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -10,6 +10,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
+use crate::health::{Answer, Health};
 use crate::metrics::Metrics;
 
 /// A request's head must be there within this time.
@@ -18,7 +19,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: usize = 64;
 
 /// Serves until dropped.
-pub(crate) async fn serve(listener: TcpListener, metrics: Metrics) {
+pub(crate) async fn serve(listener: TcpListener, metrics: Metrics, health: Health) {
     let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
@@ -26,10 +27,10 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Metrics) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let metrics = metrics.clone();
+        let (metrics, health) = (metrics.clone(), health.clone());
         tokio::spawn(async move {
             let service = hyper::service::service_fn(move |request| {
-                let response = answer(&request, &metrics);
+                let response = answer(&request, &metrics, &health);
                 async move { Ok::<_, Infallible>(response) }
             });
             let mut server = hyper::server::conn::http1::Builder::new();
@@ -41,19 +42,17 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Metrics) {
     }
 }
 
-fn answer(request: &Request<Incoming>, metrics: &Metrics) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, metrics: &Metrics, health: &Health) -> Response<Full<Bytes>> {
+    let plain = |answer: Answer| match answer {
+        Ok(text) => (StatusCode::OK, "text/plain", text),
+        Err(text) => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", text),
+    };
     let (status, kind, body) = match request.uri().path() {
         "/metrics" => (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.page()),
-        "/healthz" => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
-        "/readyz" => {
-            let streaming = metrics.capture_state.with_label_values(&["streaming"]).get() == 1;
-            if streaming {
-                (StatusCode::OK, "text/plain", "streaming\n".to_owned())
-            } else {
-                (StatusCode::SERVICE_UNAVAILABLE, "text/plain", "not journaling yet\n".to_owned())
-            }
-        }
-        _ => (StatusCode::NOT_FOUND, "text/plain", "there is /metrics, /healthz and /readyz\n".to_owned()),
+        "/livez" | "/healthz" => plain(Ok("ok\n".to_owned())),
+        "/readyz" => plain(health.ready()),
+        "/journalz" => plain(health.journal()),
+        _ => (StatusCode::NOT_FOUND, "text/plain", "there is /metrics, /livez, /readyz and /journalz\n".to_owned()),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;

@@ -9,25 +9,29 @@ mod commands;
 mod config;
 mod connect;
 mod durable;
+mod health;
 mod housekeeping;
 mod http;
+mod identity;
 mod join;
 mod listen;
 mod metrics;
 mod reload;
 mod session;
 mod snapshot;
+mod status;
 mod tee;
 mod tls;
 mod upstream;
 mod worker;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use arc_swap::ArcSwap;
-use redtape_journal::{KeyFault, OpenError};
+use redtape_journal::{KeyFault, OpenError, StoreError};
 use redtape_wire::command::CommandTable;
 use tokio::sync::watch;
 
@@ -35,10 +39,13 @@ use crate::capture::{CaptureConfig, LinkError, Prober};
 use crate::commands::Desk;
 use crate::connect::Connector;
 use crate::durable::{Durable, Gate};
+use crate::health::Health;
 use crate::housekeeping::Housekeeping;
+use crate::identity::{Judgement, Recorded};
 use crate::listen::{Acceptor, Listener};
 use crate::metrics::Metrics;
 use crate::reload::{Live, Reload};
+use crate::status::Status;
 use crate::tee::Tee;
 use crate::tls::{TlsAcceptor, TlsError, TlsFailure};
 use crate::upstream::Upstream;
@@ -48,6 +55,7 @@ pub use crate::config::{
     Ack, ByteSize, Config, ConfigError, ListenAddr, OnJournalFailure, Period, Setting, Sharing, SocketMode, Switch,
     TimeOfDay,
 };
+pub use crate::identity::Mismatch;
 pub use crate::reload::Reread;
 pub use crate::snapshot::{SnapshotError, SnapshotTaken, take_snapshot};
 pub use crate::tls::{AuthClients, CaFiles, ClientTls, KeyPair, Protocols, ServerTls, SniCert};
@@ -83,6 +91,21 @@ pub enum StartError {
         /// The upstream.
         upstream: String,
     },
+    /// The journal is another server's.
+    #[error(
+        "{} is the journal of another server: {mismatch}. Nothing was changed. Correct --upstream or --dir; or give \
+         --accept-new-history once, to record this server in this journal from now on",
+        dir.display()
+    )]
+    OtherServer {
+        /// The journal.
+        dir: PathBuf,
+        /// Both servers.
+        mismatch: Box<Mismatch>,
+    },
+    /// What the journal says of its servers cannot be read.
+    #[error(transparent)]
+    Servers(#[from] StoreError),
     /// The options can't be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -156,6 +179,7 @@ async fn start(
     if follow.is_some() {
         is_replica_of(&source, &upstream, &facts).await?;
     }
+    may_record(&config, &facts)?;
     let listeners = Listener::bind_all(&config).map_err(|(addr, source)| StartError::Listen { addr, source })?;
     let http = match config.metrics {
         Some(addr) => {
@@ -171,17 +195,23 @@ async fn start(
         sync: config.sync,
         segment_bytes: config.segment_bytes,
         has_tee: config.serves(),
+        accept_new_history: config.accept_new_history,
+        address: config.recorded_address(),
         live: live.clone(),
     };
     let opened = capture::open_journal(&capture_config)?;
     let metrics = Metrics::new().map_err(std::io::Error::other)?;
+    let status = Status::new(metrics.clone());
     if let Some(last) = &opened.1.last {
         metrics.window_end_seconds.set(last.complete_until.0 as f64 / 1e6);
     }
-    if let Ok(catalog) = redtape_journal::Catalog::open(&config.dir)
-        && let Some(window) = catalog.windows().last()
-    {
-        metrics.window_start_seconds.set(window.from.0 as f64 / 1e6);
+    if let Ok(catalog) = redtape_journal::Catalog::open(&config.dir) {
+        if let Some(window) = catalog.windows().last() {
+            metrics.window_start_seconds.set(window.from.0 as f64 / 1e6);
+        }
+        if housekeeping::lacks_base(&catalog) {
+            status.want_base();
+        }
     }
     let tee = Arc::new(Tee::default());
     let table = Arc::new(ArcSwap::from_pointee(commands.unwrap_or_else(CommandTable::builtin)));
@@ -191,15 +221,33 @@ async fn start(
         (Ack::Upstream, true) => Gate::Journal,
         (Ack::Upstream, false) => Gate::Open,
     }));
-    let desk =
-        Desk::new(&config, &facts, upstream.clone(), capture_config.source.clone(), live.clone(), metrics.clone());
+    let desk = Desk::new(
+        &config,
+        &facts,
+        upstream.clone(),
+        capture_config.source.clone(),
+        live.clone(),
+        metrics.clone(),
+        status.clone(),
+    );
     let (stop_capture, capture_stop) = watch::channel(false);
     let capture_runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let capture_thread = std::thread::Builder::new().name("capture".to_owned()).spawn({
         let (tee, table, metrics, durable) = (tee.clone(), table.clone(), metrics.clone(), durable.clone());
+        let status = status.clone();
         move || {
-            let run =
-                capture::run(capture_config, opened, first_probe, facts, tee, table, metrics, durable, capture_stop);
+            let run = capture::run(
+                capture_config,
+                opened,
+                first_probe,
+                facts,
+                tee,
+                table,
+                metrics,
+                status,
+                durable,
+                capture_stop,
+            );
             tokio::task::LocalSet::new().block_on(&capture_runtime, run);
         }
     })?;
@@ -210,6 +258,7 @@ async fn start(
         source: follow.clone().unwrap_or_else(|| upstream.clone()),
         live: live.clone(),
         metrics: metrics.clone(),
+        status: status.clone(),
         snapshot_runs: desk.snapshot_runs().clone(),
         stop: housekeeping_stop,
     }
@@ -217,13 +266,13 @@ async fn start(
 
     let mut bound = Started { listen: Vec::new(), metrics: None };
     let shared = Arc::new(Shared {
-        upstream: Upstream::new(upstream.clone(), metrics.clone())?,
+        upstream: Upstream::new(upstream.clone(), metrics.clone(), status.clone())?,
         sharing: config.sharing,
         acceptor: acceptor.clone(),
         live: live.clone(),
         tee,
         table,
-        durable,
+        durable: durable.clone(),
         metrics: metrics.clone(),
         clients: AtomicUsize::new(0),
         pause: Pause::new(),
@@ -240,7 +289,8 @@ async fn start(
     let mut serving = tokio::task::JoinSet::new();
     if let Some(http) = http {
         bound.metrics = Some(http.local_addr()?);
-        serving.spawn(http::serve(http, metrics.clone()));
+        let health = Health { status, durable, serves: config.serves() };
+        serving.spawn(http::serve(http, metrics.clone(), health));
     }
     if let Some(acceptor) = &acceptor {
         serving.spawn(tls::watch(acceptor.clone(), metrics.clone()));
@@ -300,7 +350,7 @@ async fn greet(to: &Connector) -> Result<(join::Probe, capture::ServerFacts, Opt
         let address = to.address();
         if TlsFailure::is_in(e) {
             StartError::Tls { address, why: e.to_string() }
-        } else if e.is_io_error() || e.is_connection_refusal() || e.is_timeout() {
+        } else if capture::is_unreachable(e) {
             StartError::Unreachable { address, why: e.to_string() }
         } else {
             let why = e.detail().map_or_else(|| e.to_string(), str::to_owned);
@@ -329,14 +379,32 @@ async fn is_replica_of(
     }
 }
 
+/// Refuses a server that the journal does not record. One that loads its data is asked again by the capture.
+fn may_record(config: &Config, facts: &capture::ServerFacts) -> Result<(), StartError> {
+    let recorded = Recorded::load(&config.dir)?;
+    if facts.is_loading {
+        return Ok(());
+    }
+    match recorded.judge(facts, &config.recorded_address(), config.accept_new_history) {
+        Judgement::Unrelated(mismatch) => {
+            Err(StartError::OtherServer { dir: config.dir.clone(), mismatch: Box::new(mismatch) })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whether the server would let us follow it: everything of the handshake but `PSYNC` itself.
 async fn may_follow(source: &Connector) -> Result<(), StartError> {
     match capture::Link::check(source).await {
         Ok(()) | Err(LinkError::Later { .. }) => Ok(()),
-        Err(LinkError::Io { address, source }) if TlsFailure::is_in(&source) => {
-            Err(StartError::Tls { address, why: source.to_string() })
+        Err(LinkError::Unreachable { address, source } | LinkError::Io { address, source }) => {
+            let why = source.to_string();
+            Err(if TlsFailure::is_in(&source) {
+                StartError::Tls { address, why }
+            } else {
+                StartError::Unreachable { address, why }
+            })
         }
-        Err(LinkError::Io { address, source }) => Err(StartError::Unreachable { address, why: source.to_string() }),
         Err(LinkError::Refused { address, command, reply }) => {
             Err(StartError::Refused { address, why: format!("{command}: {reply}"), advice: ADVICE_ACL })
         }
@@ -357,9 +425,11 @@ impl StartError {
             Self::Refused { .. } => 77,
             Self::Config(_) => 64,
             Self::Listen { .. } | Self::Os(_) => 71,
+            Self::OtherServer { .. } => 65,
+            Self::Servers(_) => 74,
             Self::Journal(e) => match e {
                 OpenError::Locked { .. } => 75,
-                OpenError::Io { .. } => 74,
+                OpenError::Io { .. } | OpenError::Sync { .. } => 74,
                 OpenError::Key { fault: KeyFault::Missing(_), .. } => 77,
                 _ => 65,
             },

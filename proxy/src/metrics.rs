@@ -9,6 +9,8 @@ use prometheus::{
 };
 use redtape_journal::Micros;
 
+use crate::status::CaptureState;
+
 /// Every metric that redtape exports; made once, shared by all threads.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)] // Each field is described where it is registered, for the reader of /metrics too.
@@ -46,6 +48,8 @@ pub(crate) struct Metrics {
     pub ack_waiting: IntGauge,
     pub ack_seconds: Histogram,
     pub upstream_up: IntGauge,
+    pub upstream_is_replica: IntGauge,
+    pub server_replaced_seconds: Gauge,
     pub snapshots: IntCounterVec,
     pub snapshot_running: IntGauge,
     pub snapshot_last_seconds: Gauge,
@@ -56,9 +60,6 @@ pub(crate) struct Metrics {
     pub prune_last_seconds: Gauge,
     pub over_limit_bytes: IntGauge,
 }
-
-/// States of the capture, exactly one of which is 1.
-pub(crate) const CAPTURE_STATES: [&str; 4] = ["connecting", "full_sync", "streaming", "failed"];
 
 impl Metrics {
     /// Registers everything.
@@ -169,6 +170,14 @@ impl Metrics {
             ack_waiting: gauge("redtape_ack_waiting", "Replies to writes that wait until the journal is synced")?,
             ack_seconds,
             upstream_up: gauge("redtape_upstream_up", "1 while the upstream answers")?,
+            upstream_is_replica: gauge(
+                "redtape_upstream_is_replica",
+                "1 while the upstream is a replica of another server",
+            )?,
+            server_replaced_seconds: float(
+                "redtape_server_replaced_seconds",
+                "When the upstream's address was last found to lead to another history, Unix time; 0 = not since the start",
+            )?,
             snapshots: counters("redtape_snapshots_total", "Snapshots that were due, by what came of them", "result")?,
             snapshot_running: gauge("redtape_snapshot_running", "1 while a scheduled snapshot is being taken")?,
             snapshot_last_seconds: float(
@@ -211,6 +220,8 @@ impl Metrics {
             "tap_link",
             "tap_refused",
             "foreign_history",
+            "server_refused",
+            "server_replaced",
             "journal",
             "journal_reject",
             "journal_slow",
@@ -234,21 +245,14 @@ impl Metrics {
             metrics.pruned_files.with_label_values(&[kind]);
             metrics.pruned_bytes.with_label_values(&[kind]);
         }
-        metrics.state("connecting");
         Ok(metrics)
     }
 
-    /// Sets the capture's state.
-    pub(crate) fn state(&self, now: &str) {
-        for state in CAPTURE_STATES {
-            self.capture_state.with_label_values(&[state]).set(i64::from(state == now));
+    /// Shows the capture's state, which [`crate::status::Status`] holds.
+    pub(crate) fn capture_state(&self, now: CaptureState) {
+        for state in CaptureState::ALL {
+            self.capture_state.with_label_values(&[state.name()]).set(i64::from(state == now));
         }
-    }
-
-    /// The capture's state.
-    pub(crate) fn capture_state_now(&self) -> &'static str {
-        let is = |state: &&&str| self.capture_state.with_label_values(&[**state]).get() == 1;
-        CAPTURE_STATES.iter().find(is).copied().unwrap_or("unknown")
     }
 
     /// Bytes and number of the segments that were pruned since the start.

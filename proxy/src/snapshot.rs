@@ -127,7 +127,8 @@ pub(crate) async fn take(dir: &Path, upstream: &Connector, how: Taking) -> Resul
         Ok(mut prober) => prober.commands().await.map(|t| t.to_text()).unwrap_or_default(),
         Err(e) => return Err(server(format!("can't reach {}: {e}", upstream.address()))),
     };
-    let (mut link, reply) = Link::open(upstream, None).await.map_err(|e| server(e.to_string()))?;
+    let link = Link::connect(upstream).await.map_err(|e| server(e.to_string()))?;
+    let (mut link, reply) = link.open(upstream, None).await.map_err(|e| server(e.to_string()))?;
     let PsyncReply::FullResync { replid, offset } = reply else {
         return Err(server(format!("the server answered PSYNC with {reply:?}")));
     };

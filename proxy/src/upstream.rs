@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::connect::Connector;
 use crate::metrics::Metrics;
+use crate::status::Status;
 
 /// Pause after a failed attempt: doubled from the first up to the second. Short, so that a server that is back is found
 /// by the first who comes.
@@ -52,6 +53,7 @@ pub(crate) enum NoWay {
 pub(crate) struct Upstream {
     pub(crate) connector: Connector,
     metrics: Metrics,
+    status: Arc<Status>,
     targets: Arc<ArcSwap<Vec<Target>>>,
     /// The target that answered last.
     preferred: AtomicUsize,
@@ -71,8 +73,7 @@ struct Down {
 
 impl Upstream {
     /// Looks the name up; nothing is connected yet.
-    pub(crate) fn new(connector: Connector, metrics: Metrics) -> io::Result<Self> {
-        metrics.upstream_up.set(1);
+    pub(crate) fn new(connector: Connector, metrics: Metrics, status: Arc<Status>) -> io::Result<Self> {
         let targets = Arc::new(ArcSwap::from_pointee(look_up(&connector.url.endpoint)?));
         let look_up = needs_dns(&connector.url.endpoint)
             .then(|| start_lookups(connector.url.endpoint.clone(), targets.clone()))
@@ -80,6 +81,7 @@ impl Upstream {
         Ok(Self {
             connector,
             metrics,
+            status,
             targets,
             preferred: AtomicUsize::new(0),
             look_up,
@@ -119,7 +121,7 @@ impl Upstream {
             && let Some(down) = self.lock().take()
         {
             self.is_down.store(false, Ordering::Relaxed);
-            self.metrics.upstream_up.set(1);
+            self.status.upstream_answers();
             tracing::info!(
                 upstream = self.connector.address(),
                 away_seconds = down.since.elapsed().as_secs(),
@@ -131,7 +133,7 @@ impl Upstream {
     /// No way answered.
     pub(crate) fn failed(&self, why: &str) -> NoWay {
         self.metrics.error("upstream_connect");
-        self.metrics.upstream_up.set(0);
+        self.status.upstream_unreachable(why);
         if let Some(look_up) = &self.look_up {
             // Full = it is being looked up already.
             let _ = look_up.try_send(());

@@ -108,7 +108,7 @@ impl RestoreError {
         match self {
             Self::Usage(_) | Self::NotConfirmed => exit::USAGE,
             Self::Open(e) => match e {
-                OpenError::Io { source, .. } => io_code(source),
+                OpenError::Io { source, .. } | OpenError::Sync { source, .. } => io_code(source),
                 OpenError::Locked { .. } => exit::UNAVAILABLE,
                 OpenError::Key { fault: KeyFault::Missing(_), .. } => exit::NOPERM,
                 _ => exit::DATAERR,

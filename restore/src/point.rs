@@ -7,7 +7,8 @@
 use std::path::PathBuf;
 
 use redtape_journal::{
-    Catalog, Cut, Gap, Lsn, Mark, Micros, ReadError, SnapshotInfo, TimelineId, TimelineInfo, Window,
+    Catalog, Cut, Gap, Lsn, Mark, Micros, ReadError, SnapshotInfo, SnapshotManifest, SourceChange, TimelineId,
+    TimelineInfo, Window,
 };
 
 use crate::steps::came_twice;
@@ -46,6 +47,10 @@ pub trait Facts {
     fn notes(&self) -> Vec<String>;
     /// The timeline that began last, whether or not anything of it can be restored.
     fn last_timeline(&self) -> Option<TimelineId>;
+    /// What a replay from this base to `lsn` passes over, if the source's id changes there.
+    fn change_passed(&self, _base: &SnapshotManifest, _lsn: Lsn) -> Option<SourceChange> {
+        None
+    }
     /// The last whole group with `ts <= at`.
     fn cut_by_ts(&self, timeline: TimelineId, at: Micros) -> Result<Cut, ReadError>;
     /// The last whole group that ends at or before `lsn`.
@@ -68,7 +73,7 @@ impl Facts for Catalog {
         let belongs = |s: &&SnapshotInfo| {
             let m = &s.manifest;
             let known =
-                |t: &TimelineInfo| t.id == m.timeline && t.source_id == m.source_id && m.offset >= t.start_offset;
+                |t: &TimelineInfo| t.id == m.timeline && t.had_source(&m.source_id) && m.offset >= t.start_offset;
             let alone = |w: &Window| w.timeline == m.timeline && w.from_lsn == m.lsn && w.from == m.ts;
             timelines.iter().any(known) || windows.iter().any(alone)
         };
@@ -80,12 +85,23 @@ impl Facts for Catalog {
     fn notes(&self) -> Vec<String> {
         Self::notes(self).to_vec()
     }
+    fn change_passed(&self, base: &SnapshotManifest, lsn: Lsn) -> Option<SourceChange> {
+        let timelines = self.timelines();
+        change_passed(&timelines.iter().find(|t| t.id == base.timeline)?.source_changes, base, lsn).cloned()
+    }
     fn cut_by_ts(&self, timeline: TimelineId, at: Micros) -> Result<Cut, ReadError> {
         self.find_cut_by_ts(timeline, at)
     }
     fn cut_by_lsn(&self, timeline: TimelineId, lsn: Lsn) -> Result<Cut, ReadError> {
         self.find_cut_by_lsn(timeline, lsn)
     }
+}
+
+/// The first of a timeline's changes behind which the base was not taken, if `lsn` lies behind it. A base names the id that
+/// the source had.
+fn change_passed<'a>(changes: &'a [SourceChange], base: &SnapshotManifest, lsn: Lsn) -> Option<&'a SourceChange> {
+    let before_base = changes.iter().rposition(|c| c.after == base.source_id).map_or(0, |n| n + 1);
+    changes[before_base..].iter().find(|c| c.first_lsn <= lsn)
 }
 
 /// Why a moment can't be restored.
@@ -189,6 +205,14 @@ pub fn locate(when: &When, now: Micros, facts: &dyn Facts) -> Result<Result<Rest
     };
     if base.manifest.lsn == cut.lsn && timed && asked.0 - base.manifest.ts.0 < 0 {
         warnings.push(format!("the base shows {}, later than the asked moment", base.manifest.ts));
+    }
+    if let Some(change) = facts.change_passed(&base.manifest, cut.lsn) {
+        warnings.push(format!(
+            "at LSN {}, between the base and this moment, the server went on with its history under another replication id \
+             ({}, before {}): a transaction that held a REPLICAOF may have lost writes there. Moments behind the next base are \
+             certain",
+            change.first_lsn, change.after, change.before
+        ));
     }
     let ts = if base.manifest.lsn == cut.lsn { base.manifest.ts.max(cut.ts.min(asked)) } else { cut.ts };
     Ok(Ok(RestorePoint {

@@ -282,3 +282,33 @@ fn a_snapshot_without_its_segments_is_restored_at_its_own_moment_and_no_other() 
     }
     assert_eq!(locate(&When::Latest, Micros(500), &Pruned).expect("readable").map(|p| p.lsn), Ok(Lsn(6)));
 }
+
+#[test]
+fn a_replay_over_a_change_of_the_sources_id_is_labelled() {
+    let change = |first_lsn, before: &str, after: &str| SourceChange {
+        first_lsn: Lsn(first_lsn),
+        offset: ReplOffset(0),
+        ts: Micros(0),
+        before: before.to_owned(),
+        after: after.to_owned(),
+    };
+    let changes = [change(5, "a", "b"), change(9, "b", "c")];
+    // (id and LSN of the base, LSN of the moment, LSN of the change that is passed)
+    for (id, base, lsn, passed) in [
+        ("a", 0, 4, None),
+        ("a", 0, 5, Some(5)),
+        ("a", 0, 20, Some(5)),
+        // Taken behind the change, before the next write.
+        ("b", 4, 5, None),
+        ("b", 4, 9, Some(9)),
+        ("b", 7, 8, None),
+        // Taken before it, though nothing was written in between.
+        ("a", 4, 5, Some(5)),
+        ("c", 8, 20, None),
+    ] {
+        let mut base = snapshot(1, base, 100).manifest;
+        base.source_id = id.to_owned();
+        let found = change_passed(&changes, &base, Lsn(lsn)).map(|c| c.first_lsn.0);
+        assert_eq!(found, passed, "{id} {} {lsn}", base.lsn);
+    }
+}

@@ -97,7 +97,7 @@ impl TargetFacts {
 
     /// Finds out whether it is the server of one of these histories.
     pub fn compare_with(&mut self, timelines: &[TimelineInfo]) {
-        self.is_source = !self.replid.is_empty() && timelines.iter().any(|t| t.source_id == self.replid);
+        self.is_source = !self.replid.is_empty() && timelines.iter().any(|t| t.had_source(&self.replid));
     }
 
     /// What is in it, in words; `None` = nothing.

@@ -5,16 +5,14 @@
 // The comments on arguments are their help texts.
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
 
-use std::fs::File;
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use redtape_journal::{Keyring, KeyringError, Micros};
 
 use super::journal::out;
-use crate::exit::{Failure, IOERR, USAGE};
+use crate::exit::{Failure, IOERR, TEMPFAIL, USAGE};
 
 /// `redtape journal keygen`.
 #[derive(Debug, Args)]
@@ -30,36 +28,27 @@ pub(crate) struct KeygenArgs {
 
 pub(crate) fn run(args: &KeygenArgs) -> anyhow::Result<ExitCode> {
     let file = &args.file;
-    let usage = |e: KeyringError| Failure::new(USAGE, e);
-    let failed = |e: io::Error| Failure::new(IOERR, format!("cannot write {}: {e}", file.display()));
-    let before = match Keyring::from_file(file) {
-        Err(KeyringError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
-        other => Some(other.map_err(usage)?),
-    };
-    let id = args.id.clone().unwrap_or_else(|| free_id(&before.clone().unwrap_or_default(), Micros::now()));
-    let line = Keyring::new_line(&id).map_err(failed)?;
-    let mut text = if before.is_some() { std::fs::read_to_string(file).map_err(failed)? } else { String::new() };
-    if !text.is_empty() && !text.ends_with('\n') {
-        text.push('\n');
-    }
-    text += &line;
-    // The id may be wrong, or be there; or another key may be marked as the one to use.
-    let after = Keyring::parse(&text).map_err(usage)?;
-    if after.current() != Some(&id) {
-        let marked = after.current().unwrap_or_default();
-        let what = format!("{}: the key `{marked}` is marked with `*`; take the mark out first", file.display());
-        return Err(Failure::new(USAGE, what).into());
-    }
-    store(file, &text).map_err(failed)?;
-    let next = match before.as_ref().and_then(Keyring::current) {
+    let id = |taken: &Keyring| args.id.clone().unwrap_or_else(|| free_id(taken, Micros::now()));
+    let added = Keyring::add_to_file(file, id).map_err(failure)?;
+    let next = match &added.before {
         None => "give it to redtape proxy (or follow) with --journal-key-file".to_owned(),
         Some(old) => format!("kill -HUP the running redtape to use it; keep `{old}` for what is encrypted with it"),
     };
     out(&format!(
-        "key `{id}` is in {}: {next}. Keep a copy elsewhere: without its key, a journal can't be restored\n",
+        "key `{}` is in {}: {next}. Keep a copy elsewhere: without its key, a journal can't be restored\n",
+        added.id,
         file.display()
     ))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn failure(error: KeyringError) -> Failure {
+    let code = match &error {
+        KeyringError::Write { .. } => IOERR,
+        KeyringError::Busy { .. } => TEMPFAIL,
+        _ => USAGE,
+    };
+    Failure::new(code, error)
 }
 
 /// The day, and a number if it is not the first key of that day.
@@ -67,16 +56,6 @@ fn free_id(taken: &Keyring, now: Micros) -> String {
     let day: String = now.to_string().chars().take(10).collect();
     let ids = std::iter::once(day.clone()).chain((2..).map(|n| format!("{day}.{n}")));
     ids.into_iter().find(|id| taken.ids().all(|known| known != id)).unwrap_or(day)
-}
-
-/// Mode 0600 from the first byte on.
-fn store(file: &Path, text: &str) -> io::Result<()> {
-    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
-    temporary.write_all(text.as_bytes())?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(file).map_err(|e| e.error)?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

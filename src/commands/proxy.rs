@@ -12,6 +12,9 @@ use super::embedded::EmbeddedServer;
 use super::settings::{FollowSettings, ProxySettings};
 use crate::exit::Failure;
 
+/// As what a journal knows the server of `--embedded`.
+const EMBEDDED: &str = "the server of --embedded";
+
 /// `redtape proxy`.
 #[derive(Debug, Args)]
 pub(crate) struct ProxyArgs {
@@ -38,7 +41,9 @@ pub(crate) fn run(args: ProxyArgs) -> anyhow::Result<ExitCode> {
         settings.follow.capture.upstream = Some(started.url());
         server = Some(started);
     }
-    let config = settings.config()?;
+    let mut config = settings.config()?;
+    // Each has another port, and nothing of the one before.
+    config.known_as = embedded.then(|| EMBEDDED.to_owned());
     let dir = config.dir.clone();
     let reread = Box::new(move || settings.config().map_err(|e| e.to_string()));
     serve(config, reread, |started| {

@@ -228,7 +228,7 @@ fn a_server_with_another_history_begins_a_timeline_and_the_gap_is_told() {
 }
 
 #[test]
-fn a_promoted_server_gets_a_new_base() {
+fn a_promoted_server_goes_on_without_a_gap_and_gets_a_new_base_beside_the_stream() {
     let dir = Dir::new("journal");
     let primary = Server::start();
     let server = Server::start();
@@ -240,19 +240,80 @@ fn a_promoted_server_gets_a_new_base() {
     primary.conn().must(&args!["SET", "k", "by the primary"]);
     redtape.wait_caught_up();
     server.conn().must(&args!["REPLICAOF", "NO", "ONE"]);
-    wait_for("a new timeline", Duration::from_secs(20), || {
-        (redtape.metric("redtape_timeline") == Some(2.0)).then_some(())
+    // Nobody waits for redtape: this is written in the moment of the promotion.
+    server.conn().must(&args!["SET", "k", "after the promotion"]);
+    wait_for("the base behind the promotion", Duration::from_secs(20), || {
+        (redtape.metric(r#"redtape_snapshots_total{result="taken"}"#) == Some(1.0)).then_some(())
     });
     redtape.wait_streaming();
-    Conn::open(&redtape.url()).expect("a client").must(&args!["SET", "k", "after the promotion"]);
+    Conn::open(&redtape.url()).expect("a client").must(&args!["SET", "k", "behind the base"]);
     redtape.wait_caught_up();
+    assert!(redtape.said().contains("the server's replication id has changed"), "{}", redtape.said());
+    // That it was missing is not forgotten, and not said of one that is there.
     assert_eq!(redtape.terminate(), Some(0));
-    assert!(
-        ls(&dir)["gaps"][0]["reason"].as_str().is_some_and(|r| r.contains("replication id changed")),
-        "{}",
-        ls(&dir)
-    );
-    assert_eq!(get(&restore(&dir, "latest"), "k"), "after the promotion");
+    redtape.start_again();
+    redtape.wait_streaming();
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(redtape.metric(r#"redtape_snapshots_total{result="taken"}"#), Some(0.0));
+    assert_eq!(redtape.terminate(), Some(0));
+    let listed = ls(&dir);
+    assert_eq!(listed["gaps"].as_array().map(Vec::len), Some(0), "{listed}");
+    assert_eq!(listed["windows"].as_array().map(Vec::len), Some(1), "{listed}");
+    let bases = run(&["snapshot", "ls", "--dir", path(&dir), "--json"]).expect_success("snapshot ls");
+    let kinds: Vec<Value> = bases.stdout.lines().map(|l| serde_json::from_str::<Value>(l).expect("JSON")).collect();
+    assert!(kinds.len() == 2 && kinds.iter().all(|s| s["kind"] == "base" && s["timeline"] == 1), "{kinds:?}");
+    let change = &listed["timelines"][0]["source_changes"][0];
+    assert_eq!((&change["first_lsn"], &change["certain_from_lsn"]), (&Value::from(2), &Value::from(2)), "{listed}");
+    let labelled = |at: &str| {
+        let target = Server::start();
+        let plan = run(&["restore", "--from", path(&dir), "--at", at, "--to", &target.url(), "--plan"]);
+        plan.expect_success("a plan").stdout.contains("under another replication id")
+    };
+    // The moment in between is the base's own, and so starts from it.
+    assert_eq!(["lsn:1", "lsn:2", "latest"].map(labelled), [false, false, false]);
+    for (at, value) in [("lsn:1", "by the primary"), ("lsn:2", "after the promotion"), ("latest", "behind the base")] {
+        assert_eq!(get(&restore(&dir, at), "k"), value, "{at}");
+    }
+    crate::harness::journal::assert_verified(dir.path());
+}
+
+#[test]
+fn a_base_behind_a_promotion_that_was_not_taken_is_taken_by_the_next_process() {
+    let dir = Dir::new("journal");
+    let (primary, server) = (Server::start(), Server::with(&["--repl-diskless-sync-delay", "3"]));
+    server.conn().must(&args!["REPLICAOF", "127.0.0.1", primary.port]);
+    wait_for("the replica", Duration::from_secs(10), || {
+        (server.conn().info("replication", "master_link_status") == "up").then_some(())
+    });
+    let mut redtape = Redtape::start(&server.url(), dir.path(), &[]);
+    redtape.wait_caught_up();
+    server.conn().must(&args!["REPLICAOF", "NO", "ONE"]);
+    wait_for("the promotion to be seen", Duration::from_secs(20), || {
+        redtape.said().contains("the server's replication id has changed").then_some(())
+    });
+    redtape.wait_streaming();
+    Conn::open(&redtape.url()).expect("a client").must(&args!["SET", "k", 1]);
+    redtape.wait_caught_up();
+    redtape.kill9();
+    // Until it stands, what was written behind the promotion is labelled.
+    let labels = |dir: &Dir| {
+        let target = Server::start();
+        let at = ["--at", "latest", "--to", &target.url(), "--plan"].map(str::to_owned);
+        let plan: Vec<String> = ["restore", "--from", path(dir)].map(str::to_owned).into_iter().chain(at).collect();
+        let listed = run(&["journal", "ls", "--from", path(dir)]).expect_success("journal ls").stdout;
+        let plan = run(&plan).expect_success("a plan").stdout;
+        [plan.contains("under another replication id"), listed.contains("the base behind it is still to be taken")]
+    };
+    assert_eq!(labels(&dir), [true, true]);
+    redtape.start_again();
+    redtape.wait_streaming();
+    wait_for("the base", Duration::from_secs(30), || {
+        (redtape.metric(r#"redtape_snapshots_total{result="taken"}"#) == Some(1.0)).then_some(())
+    });
+    assert_eq!(redtape.terminate(), Some(0));
+    assert_eq!(labels(&dir), [false, false]);
+    assert_eq!(ls(&dir)["gaps"].as_array().map(Vec::len), Some(0));
+    assert_eq!(get(&restore(&dir, "latest"), "k"), "1");
 }
 
 #[test]

@@ -284,6 +284,58 @@ fn full_from(server: &Server, n: usize) {
     assert_restores(server, redtape, journal.path(), &told, &case);
 }
 
+// --- what may be trusted behind a failure ------------------------------------------------------------------
+
+/// Waits until the disk has done so much, as letters of [`Disk::failures`].
+fn wait_for_failures(disk: &Disk, wanted: &str) {
+    wait_for(&format!("the disk's failures {wanted}"), Duration::from_secs(20), || {
+        (disk.failures() == wanted).then_some(())
+    });
+}
+
+/// Lets the disk fail like this while clients write; gives how many timelines there are when all is well again.
+fn timelines_after(journal: &Path, how: &str, failed: impl FnOnce(&Redtape, &Disk)) -> usize {
+    let (server, disk) = (Server::with(&["--repl-backlog-size", "256mb"]), Disk::fine());
+    let mut redtape = Redtape::start_in(disk.environment_under(journal), &server.url(), journal, &["--sync", "always"]);
+    let mut client = Conn::open(&redtape.url()).expect("a client");
+    for n in 0..20 {
+        client.must(&args!["SET", format!("before:{n}"), n]);
+    }
+    redtape.wait_caught_up();
+    disk.is(how);
+    client.must(&args!["SET", "torn", "x".repeat(5000)]);
+    failed(&redtape, &disk);
+    disk.is("fine");
+    redtape.wait_streaming();
+    client.must(&args!["SET", "after", 1]);
+    redtape.wait_caught_up();
+    let timelines = journal::timelines(journal);
+    assert_restores(&server, redtape, journal, &Told::new(), how);
+    timelines
+}
+
+#[test]
+fn a_sync_that_fails_while_a_torn_tail_is_set_aside_costs_the_trust_in_the_journal() {
+    for (how, failures) in [("torn-copy-error", "wo"), ("torn-cut-error", "ws")] {
+        let journal = Dir::new("journal");
+        let timelines = timelines_after(journal.path(), how, |_, disk| wait_for_failures(disk, failures));
+        assert_eq!(timelines, 2, "{how}: what is there may be on no disk, so a base is taken");
+    }
+}
+
+#[test]
+fn a_full_disk_costs_no_trust_whatever_the_journal_is_called() {
+    let outside = Dir::new("sync");
+    let journal = outside.join("fsync-failed/journal");
+    let timelines = timelines_after(&journal, "write-full-nth 1", |redtape, _| {
+        // The reopening fails, too: it sets the torn tail aside.
+        wait_for("the journal to be opened in vain", Duration::from_secs(20), || {
+            (redtape.metric(r#"redtape_errors_total{kind="journal"}"#) > Some(2.0)).then_some(())
+        });
+    });
+    assert_eq!(timelines, 1, "the server's backlog had all that was not written");
+}
+
 // --- a disk that is really full ----------------------------------------------------------------------
 
 /// A file system of its own, of a few MiB.

@@ -8,18 +8,19 @@ use super::{Catalog, SegmentInfo};
 use crate::crypto::{KeyFault, Keyring, Sealer};
 use crate::directory::Directory;
 use crate::error::{Damage, OpenError, ReadError, Span};
+use crate::files;
 use crate::lease::ReadLease;
 use crate::marks::read_marks;
 use crate::meta::Meta;
 use crate::open::not_a_journal;
 use crate::recover::{check_footer, check_header, corrupt};
-use crate::seams::{Seam, Seams};
 use crate::segment::footer::Footer;
 use crate::segment::header::{HeaderFault, SegmentHeader};
 use crate::segment::load::{SegmentFacts, TailFact, WholeHeader, list_segments, load_open_segment, load_segment};
 use crate::segment::scan::{Rest, Scan, scan};
 use crate::segment::tally::Tally;
 use crate::snapshot::list_snapshots;
+use crate::splices::{Splice, Splices};
 use crate::types::Lsn;
 
 /// One segment, as far as its blocks can be read.
@@ -48,7 +49,7 @@ pub(crate) struct Entry {
     /// The damage is that the next segment does not continue this one.
     pub(crate) unchained: bool,
     /// It is known, and was told when the journal was repaired.
-    pub(crate) lost: Option<Seam>,
+    pub(crate) lost: Option<Splice>,
 }
 
 impl Entry {
@@ -59,7 +60,7 @@ impl Entry {
 
     /// Where and why the history breaks off behind this segment's blocks, in words.
     pub(super) fn break_in_words(&self) -> String {
-        if let Some(Seam { lost: Some(lost), why, .. }) = &self.lost {
+        if let Some(Splice { lost: Some(lost), why, .. }) = &self.lost {
             format!("{} is lost: {why}", lost.span())
         } else if self.unchained {
             format!("a segment is missing, or is not the right one, behind {}", self.path.display())
@@ -92,8 +93,8 @@ pub(super) fn load(root: &Path, keyring: &Keyring) -> Result<Catalog, OpenError>
     // Before the first name is read: what is listed must still be there when it is opened.
     let lease = Arc::new(ReadLease::take(&dir));
     let mut notes = Vec::new();
-    let seams = Seams::load(&dir).map_err(OpenError::io("read", dir.seams()))?;
-    let entries = load_entries(&dir, meta.id().unwrap_or_default(), &seams, keyring, &mut notes)?;
+    let splices = Splices::load(&dir).map_err(OpenError::io("read", dir.splices()))?;
+    let entries = load_entries(&dir, meta.id().unwrap_or_default(), &splices, keyring, &mut notes)?;
     let (marks, wrong) = read_marks(&dir).map_err(OpenError::io("read", dir.marks()))?;
     notes.extend(wrong.iter().map(|at| format!("marks has a damaged line at offset {at}")));
     let snapshots = list_snapshots(&dir)?;
@@ -112,7 +113,7 @@ pub(super) fn load(root: &Path, keyring: &Keyring) -> Result<Catalog, OpenError>
 fn load_entries(
     dir: &Directory,
     journal_id: [u8; 16],
-    seams: &Seams,
+    splices: &Splices,
     keyring: &Keyring,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Entry>, OpenError> {
@@ -128,40 +129,41 @@ fn load_entries(
             {
                 continue;
             }
+            // As one that is damaged: the history breaks off before it.
+            Err(error @ OpenError::WrongKind { .. }) => {
+                notes.push(error.to_string());
+                break_off(entries.last_mut());
+                continue;
+            }
             other => other?,
         };
         if is_last && facts.header == Err(HeaderFault::Unfinished) {
             break;
         }
         let chained = previous.as_ref().map(|(header, footer)| (header, footer));
-        let checked = check_header(&facts, journal_id, chained, seams);
+        let checked = check_header(&facts, journal_id, chained, splices);
         let (whole, unchained) = match (checked, chained) {
             (Ok(whole), _) => (whole.clone(), None),
             (Err(OpenError::Corrupt { damage, .. }), Some((header, footer)))
-                if later(&facts, header, &footer.tally) && check_header(&facts, journal_id, None, seams).is_ok() =>
+                if later(&facts, header, &footer.tally) && check_header(&facts, journal_id, None, splices).is_ok() =>
             {
-                (check_header(&facts, journal_id, None, seams)?.clone(), Some(*damage))
+                (check_header(&facts, journal_id, None, splices)?.clone(), Some(*damage))
             }
             // It is as if it were not there, and the history breaks off before it.
             (Err(error @ OpenError::Corrupt { .. }), _) => {
                 notes.push(error.to_string());
-                if let Some(before) = entries.last_mut()
-                    && before.damage.is_none()
-                {
-                    before.damage = Some(Damage::new("a segment that goes on", "one that can't be used"));
-                    before.unchained = true;
-                }
+                break_off(entries.last_mut());
                 continue;
             }
             (Err(error), _) => return Err(error),
         };
         if let (Some(before), Some((_, footer))) = (entries.last_mut(), chained)
-            && let Some(seam) = seams.find(&whole.header, &footer.link())
-            && let Some(lost) = seam.lost
+            && let Some(splice) = splices.find(&whole.header, &footer.link())
+            && let Some(lost) = splice.lost
         {
             before.damage =
-                Some(Damage::new("the records behind it", format!("{} is lost: {}", lost.span(), seam.why)));
-            before.lost = Some(seam.clone());
+                Some(Damage::new("the records behind it", format!("{} is lost: {}", lost.span(), splice.why)));
+            before.lost = Some(splice.clone());
         } else if let Some(before) = entries.last_mut()
             && before.tally.reach.next_lsn == whole.header.first_lsn
         {
@@ -195,6 +197,14 @@ fn load_entries(
     Ok(entries)
 }
 
+/// What follows can't be used.
+fn break_off(before: Option<&mut Entry>) {
+    if let Some(before) = before.filter(|before| before.damage.is_none()) {
+        before.damage = Some(Damage::new("a segment that goes on", "one that cannot be used"));
+        before.unchained = true;
+    }
+}
+
 /// A segment that is right by itself and lies behind the end of another one: what is between them may
 /// be missing, but neither is in the other's way.
 fn later(facts: &SegmentFacts, header: &SegmentHeader, before: &Tally) -> bool {
@@ -204,12 +214,12 @@ fn later(facts: &SegmentFacts, header: &SegmentHeader, before: &Tally) -> bool {
     next.first_lsn >= before.reach.next_lsn
         && next.last_ts >= before.reach.last_ts
         && next.timeline.id >= header.timeline.id
-        && (!same || next.timeline == header.timeline && next.start_offset >= before.reach.end_offset)
+        && (!same || next.timeline.is_same(&header.timeline) && next.start_offset >= before.reach.end_offset)
 }
 
 fn rescan(facts: &SegmentFacts, whole: &WholeHeader) -> Result<Scan, OpenError> {
     let read = || {
-        let file = File::open(&facts.path)?;
+        let file = files::open_read(&facts.path)?;
         scan(&file, facts.bytes, whole, |_, _| ())
     };
     read().map_err(OpenError::io("read", &facts.path))
@@ -260,8 +270,9 @@ impl Entry {
             load_open_segment(file, self.header.name(), &self.path, true).map_err(|e| changed(e.to_string()))?;
         let whole = facts.header.as_ref().map_err(|fault| changed(format!("{fault:?}")))?;
         let original = |header: &SegmentHeader| SegmentHeader { packed: false, cipher: None, ..header.clone() };
-        // Begun anew when the keys changed, a segment without a record says later where it begins.
-        let began = whole.header.first_lsn == self.header.first_lsn && whole.header.timeline == self.header.timeline;
+        // Begun anew when the keys or the source's id changed, a segment without a record says later where it begins.
+        let timeline = &whole.header.timeline;
+        let began = whole.header.first_lsn == self.header.first_lsn && timeline.is_same(&self.header.timeline);
         let same = began && whole.header.prev_link == self.header.prev_link;
         if !same && original(&whole.header) != original(&self.header) {
             return Err(changed("a segment of another history".to_owned()));

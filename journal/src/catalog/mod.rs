@@ -65,8 +65,10 @@ pub struct SegmentInfo {
 pub struct TimelineInfo {
     /// Its number.
     pub id: TimelineId,
-    /// Id of its source.
+    /// Id of its source: the newest, if it has changed.
     pub source_id: String,
+    /// Where that id changed within the timeline, oldest first; of segments that are still there.
+    pub source_changes: Vec<SourceChange>,
     /// Why it was begun.
     pub reason: String,
     /// Position in the source at which it begins.
@@ -85,6 +87,39 @@ pub struct TimelineInfo {
     pub end_offset: ReplOffset,
     /// Size of its segments.
     pub bytes: u64,
+}
+
+/// The source of a timeline went on under another id (Redis: a promotion, or a restart that kept its history).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceChange {
+    /// LSN of the first record behind it.
+    pub first_lsn: Lsn,
+    /// Position in the source at which it was seen.
+    pub offset: ReplOffset,
+    /// When it was recorded.
+    pub ts: Micros,
+    /// The id before.
+    pub before: String,
+    /// The id from here on.
+    pub after: String,
+}
+
+impl TimelineInfo {
+    /// All ids that its source has had, oldest first, as far as its segments say.
+    pub fn source_ids(&self) -> impl Iterator<Item = &str> {
+        let before = self.source_changes.iter().map(|change| change.before.as_str());
+        before.chain([self.source_id.as_str()])
+    }
+
+    /// Whether its source had this id.
+    pub fn had_source(&self, id: &str) -> bool {
+        self.source_ids().any(|known| known == id)
+    }
+
+    /// The first change of the source's id that lies between a snapshot at `base` and `lsn`.
+    pub fn change_between(&self, base: Lsn, lsn: Lsn) -> Option<&SourceChange> {
+        self.source_changes.iter().find(|change| base < change.first_lsn && change.first_lsn <= lsn)
+    }
 }
 
 /// A range of which every moment can be restored.

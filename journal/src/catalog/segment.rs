@@ -31,7 +31,7 @@ pub(super) struct OpenSegment {
 
 impl OpenSegment {
     pub(super) fn open(entry: &Arc<Entry>) -> Result<Self, ReadError> {
-        let file = File::open(&entry.path).map_err(|e| io_error(entry, 0, e))?;
+        let file = crate::files::open_read(&entry.path).map_err(|e| io_error(entry, 0, e))?;
         let mut entry = Arc::clone(entry);
         // The catalog knows the segment as it was; since then its packed copy may have taken its place.
         if !has_tag(&file, &entry).map_err(|e| io_error(&entry, 0, e))? {

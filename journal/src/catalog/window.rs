@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::load::Entry;
-use super::{Gap, TimelineInfo, Window};
-use crate::segment::header::TimelineFacts;
+use super::{Gap, SourceChange, TimelineInfo, Window};
+use crate::segment::header::{SegmentHeader, SourceHistory, TimelineFacts};
 use crate::snapshot::{SnapshotInfo, SnapshotManifest};
 use crate::types::{Lsn, Micros};
 
@@ -16,7 +16,8 @@ pub(super) fn timelines(entries: &[Arc<Entry>]) -> Vec<TimelineInfo> {
         let timeline = &first.header.timeline;
         timelines.push(TimelineInfo {
             id: timeline.id,
-            source_id: timeline.source_id.clone(),
+            source_id: last.header.timeline.source_id.clone(),
+            source_changes: run.iter().filter_map(|entry| source_change(&entry.header)).collect(),
             reason: timeline.reason.clone(),
             start_offset: timeline.start_offset,
             start_ts: timeline.start_ts,
@@ -35,10 +36,22 @@ pub(super) fn timelines(entries: &[Arc<Entry>]) -> Vec<TimelineInfo> {
     timelines
 }
 
+fn source_change(header: &SegmentHeader) -> Option<SourceChange> {
+    let SourceHistory::ChangedHere { before } = &header.source else { return None };
+    Some(SourceChange {
+        first_lsn: header.first_lsn,
+        offset: header.start_offset,
+        ts: header.created,
+        before: before.clone(),
+        after: header.timeline.source_id.clone(),
+    })
+}
+
 /// One segment, as far as it matters for what can be restored.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stretch<'a> {
     pub(crate) timeline: &'a TimelineFacts,
+    pub(crate) source: &'a SourceHistory,
     pub(crate) first_lsn: Lsn,
     /// One less than `first_lsn` if it holds no record.
     pub(crate) last_lsn: Lsn,
@@ -54,6 +67,12 @@ impl Stretch<'_> {
         self.last_ts.max(self.complete_until)
     }
 
+    /// The source had this id at its beginning, or just before.
+    fn has_source(&self, id: &str) -> bool {
+        let before = matches!(self.source, SourceHistory::ChangedHere { before } if before == id);
+        self.timeline.source_id == id || before
+    }
+
     /// `next` goes on where this one ends.
     pub(crate) fn leads_to(&self, next: &Self) -> bool {
         self.timeline.id == next.timeline.id && !self.damaged
@@ -64,6 +83,7 @@ pub(crate) fn stretches(entries: &[Arc<Entry>]) -> Vec<Stretch<'_>> {
     let mut all = Vec::with_capacity(entries.len());
     all.extend(entries.iter().map(|e| Stretch {
         timeline: &e.header.timeline,
+        source: &e.header.source,
         first_lsn: e.header.first_lsn,
         last_lsn: e.last_lsn(),
         last_ts: e.tally.reach.last_ts,
@@ -77,17 +97,19 @@ pub(super) fn manifests(snapshots: &[SnapshotInfo]) -> Vec<&SnapshotManifest> {
     snapshots.iter().map(|s| &s.manifest).collect()
 }
 
-/// The snapshot shows this very history: the number alone does not say so.
-fn belongs(manifest: &SnapshotManifest, timeline: &TimelineFacts) -> bool {
-    manifest.timeline == timeline.id
-        && manifest.source_id == timeline.source_id
-        && manifest.offset >= timeline.start_offset
+/// The snapshot is of this timeline, as far as that can be said without the source's id.
+fn is_of(manifest: &SnapshotManifest, timeline: &TimelineFacts) -> bool {
+    manifest.timeline == timeline.id && manifest.offset >= timeline.start_offset
 }
 
 /// An unbroken run of segments, none of them missing, goes on from the snapshot.
 pub(crate) fn leads_on(manifest: &SnapshotManifest, run: &[Stretch<'_>]) -> bool {
     let (Some(first), Some(last)) = (run.first(), run.last()) else { return false };
-    belongs(manifest, first.timeline) && manifest.lsn.0 + 1 >= first.first_lsn.0 && manifest.lsn <= last.last_lsn
+    // The number alone does not say that it shows this very history.
+    is_of(manifest, first.timeline)
+        && run.iter().any(|stretch| stretch.has_source(&manifest.source_id))
+        && manifest.lsn.0 + 1 >= first.first_lsn.0
+        && manifest.lsn <= last.last_lsn
 }
 
 /// The snapshot lies before the first segment: what came behind it was removed.
@@ -95,7 +117,9 @@ pub(crate) fn is_left_alone(manifest: &SnapshotManifest, first: &Stretch<'_>) ->
     if manifest.timeline < first.timeline.id {
         manifest.lsn < first.first_lsn
     } else {
-        belongs(manifest, first.timeline) && manifest.lsn.0 + 1 < first.first_lsn.0
+        // The segment in which the id changed may be gone, too.
+        let known = first.has_source(&manifest.source_id) || *first.source == SourceHistory::ChangedBefore;
+        is_of(manifest, first.timeline) && known && manifest.lsn.0 + 1 < first.first_lsn.0
     }
 }
 

@@ -6,16 +6,20 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::files::{FileKind, read_named};
 use crate::meta::unhex;
 use crate::open::random;
 use base64::Engine as _;
 
+use super::keyfile::AddedKey;
 use super::{KEY_LEN, Random, Sealer, WRAPPED_LEN, Wrapped, new_data_key};
 
 /// The environment variable that may hold keys; it must not be handed on to other processes.
 pub const KEYS_VARIABLE: &str = "REDTAPE_JOURNAL_KEYS";
 /// Longest id of a key.
 const MAX_ID: usize = 64;
+/// No key file is larger.
+pub(super) const MAX_FILE: u64 = 1 << 20;
 /// Rights that nobody but owner and group may have.
 const OTHERS: u32 = 0o007;
 
@@ -53,6 +57,36 @@ pub enum KeyringError {
         path: PathBuf,
         /// What is wrong with it.
         fault: Box<KeyringError>,
+    },
+    /// The file can't be replaced.
+    #[error("cannot write the key file {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// It is no file that can be replaced.
+    #[error("{} is {found}: name the key file itself", path.display())]
+    NotAFile {
+        /// What was named.
+        path: PathBuf,
+        /// What it is.
+        found: FileKind,
+    },
+    /// Others add keys all the time.
+    #[error("other processes are adding keys to {}; try again", path.display())]
+    Busy {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another key of the file is marked with `*`, so that the new one would not be used.
+    #[error("{}: the key `{id}` is marked with `*`; take the mark out first", path.display())]
+    Marked {
+        /// The file.
+        path: PathBuf,
+        /// The key that is marked.
+        id: String,
     },
     /// Two keys have the same id.
     #[error("there are two different keys with the id `{0}`; an id must name one key for good")]
@@ -126,12 +160,20 @@ impl Keyring {
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, KeyringError> {
         let path = path.as_ref();
         let io_error = |source| KeyringError::Io { path: path.to_owned(), source };
-        let mode = std::fs::metadata(path).map_err(io_error)?.permissions().mode() & 0o777;
+        let (file, bytes) = read_named(path, MAX_FILE).map_err(io_error)?;
+        let mode = file.metadata().map_err(io_error)?.permissions().mode() & 0o777;
         if mode & OTHERS != 0 {
             return Err(KeyringError::OpenToAll { path: path.to_owned(), mode });
         }
         let wrong = |fault| KeyringError::File { path: path.to_owned(), fault: Box::new(fault) };
-        Self::parse(&std::fs::read_to_string(path).map_err(io_error)?).map_err(wrong)
+        let text = String::from_utf8(bytes).map_err(|_| io_error(io::ErrorKind::InvalidData.into()))?;
+        Self::parse(&text).map_err(wrong)
+    }
+
+    /// Adds a key to a key file, or creates the file with it. `id` is asked for its id, with the keys that are there. The file is
+    /// replaced as a whole; of several who add keys at once, one waits for the other, and none loses a key.
+    pub fn add_to_file(path: &Path, id: impl Fn(&Self) -> String) -> Result<AddedKey, KeyringError> {
+        super::keyfile::add(path, id)
     }
 
     /// Adds the keys of another ring. Its current key becomes that of both, unless only this one's is marked with `*`.

@@ -17,12 +17,14 @@
 //!
 //! What stays in clear: LSNs, times, offsets, sizes, the timeline's source and reason, names of marks.
 
+mod keyfile;
 mod keyring;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 
+pub use keyfile::AddedKey;
 pub use keyring::{KEYS_VARIABLE, KeyFault, Keyring, KeyringError};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 

@@ -11,13 +11,14 @@ use super::FollowError;
 use crate::block::{BLOCK_HEADER_LEN, BlockHeader, Groups, decode_payload};
 use crate::crypto::{KeyFault, Keyring, Sealer};
 use crate::error::{Damage, OpenError, ReadError, Span};
+use crate::files;
 use crate::recover::check_header;
-use crate::seams::Seams;
 use crate::segment::footer::FOOTER_MAGIC;
 use crate::segment::header::{HeaderFault, TimelineFacts};
 use crate::segment::load::{TailFact, WholeHeader, load_open_segment};
 use crate::segment::name::SegmentName;
 use crate::segment::scan::{BlockFault, find_later_block, read_block_header, read_payload};
+use crate::splices::Splices;
 use crate::types::{Group, Lsn, Micros, TimelineId};
 
 /// A tail that stays as it is for so long is looked at more closely.
@@ -71,7 +72,7 @@ impl Part {
         next_lsn: Lsn,
     ) -> Result<Option<Self>, FollowError> {
         let path = segments.join(name.to_string());
-        let file = match File::open(&path) {
+        let file = match files::open_read(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(OpenError::io("open", &path))?,
         };
@@ -79,7 +80,7 @@ impl Part {
         if facts.header == Err(HeaderFault::Unfinished) {
             return Ok(None);
         }
-        let whole = check_header(&facts, journal_id, None, &Seams::default())?.clone();
+        let whole = check_header(&facts, journal_id, None, &Splices::default())?.clone();
         let (mut position, mut expected, mut end) = (whole.len, Some(whole.header.first_lsn), None);
         match &facts.tail {
             TailFact::Sealed(footer) => {

@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | nothing | `X.rdb`, `X.json` | a snapshot |
 //! | 1. rename `X.json` to `X.removed` | `X.rdb`, `X.removed` | no snapshot any more; the next pruning goes on |
-//! | 2. remove `X.rdb` | `X.removed` | the same |
+//! | 2. remove `X.keys`, if it is there, and `X.rdb` | `X.removed` | the same |
 //! | 3. remove `X.removed` | nothing | done |
 //!
 //! A rename needs no space on a full disk. Then segments, oldest first, each synced before the next one
@@ -17,15 +17,15 @@
 //! Every step is taken while nobody reads ([`RemovalLease`]); between the steps readers may come in, find a
 //! journal that is whole, and end the run with [`PruneError::InUse`].
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
 use super::PruneError;
 use super::plan::{ItemKind, PruneItem, PrunePlan};
-use crate::directory::{Directory, sync_dir};
+use crate::directory::Directory;
+use crate::files::{is_there, open_read, sync_dir};
 use crate::lease::RemovalLease;
-use crate::snapshot::{RETIRED, list_snapshots};
+use crate::snapshot::{KEY_INDEX, RETIRED, list_snapshots};
 
 /// Read between two looks at whether to stop.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -106,7 +106,11 @@ fn nobody_reads(dir: &Directory) -> Result<RemovalLease, PruneError> {
 /// Steps 2 and 3.
 fn remove_retired(files: &mut dyn Files, dir: &Directory, retired: &Path) -> Result<(), PruneError> {
     // A newer snapshot of the same name has files of its own.
-    if !retired.with_extension("json").exists() {
+    if !is_there(&retired.with_extension("json")) {
+        let index = retired.with_extension(KEY_INDEX);
+        if is_there(&index) {
+            files.remove(&index).map_err(PruneError::io("remove", &index))?;
+        }
         remove_and_sync(files, &retired.with_extension("rdb"), &dir.snapshots())?;
     }
     remove_and_sync(files, retired, &dir.snapshots())
@@ -126,7 +130,7 @@ fn sync(files: &mut dyn Files, folder: &Path) -> Result<(), PruneError> {
 
 /// Reads a snapshot through and compares its digest.
 fn check(path: &Path, blake3: &str, stop: &dyn Fn() -> bool) -> Result<(), PruneError> {
-    let mut file = File::open(path).map_err(PruneError::io("open", path))?;
+    let mut file = open_read(path).map_err(PruneError::io("open", path))?;
     let mut hasher = blake3::Hasher::new();
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {

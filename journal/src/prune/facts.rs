@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::catalog::Catalog;
 use crate::catalog::window::{Stretch, stretches};
-use crate::segment::header::TimelineFacts;
+use crate::segment::header::{SourceHistory, TimelineFacts};
 use crate::snapshot::SnapshotInfo;
 use crate::types::{Lsn, Mark, Micros};
 
@@ -22,6 +22,7 @@ pub(super) struct Facts {
 pub(super) struct SegmentFact {
     pub(super) path: PathBuf,
     pub(super) timeline: TimelineFacts,
+    pub(super) source: SourceHistory,
     pub(super) first_lsn: Lsn,
     pub(super) last_lsn: Lsn,
     /// Time of its first group, or of the last one before it.
@@ -36,6 +37,7 @@ impl SegmentFact {
     pub(super) fn stretch(&self) -> Stretch<'_> {
         Stretch {
             timeline: &self.timeline,
+            source: &self.source,
             first_lsn: self.first_lsn,
             last_lsn: self.last_lsn,
             last_ts: self.last_ts,
@@ -50,6 +52,7 @@ impl Facts {
         let segment = |(stretch, info): (Stretch<'_>, &crate::catalog::SegmentInfo)| SegmentFact {
             path: info.path.clone(),
             timeline: stretch.timeline.clone(),
+            source: stretch.source.clone(),
             first_lsn: stretch.first_lsn,
             last_lsn: stretch.last_lsn,
             first_ts: info.first_ts.unwrap_or(stretch.last_ts),

@@ -6,7 +6,7 @@ use super::facts::SegmentFact;
 use super::*;
 use crate::catalog::Window;
 use crate::catalog::window::Stretch;
-use crate::segment::header::TimelineFacts;
+use crate::segment::header::{SourceHistory, TimelineFacts};
 use crate::snapshot::{SnapshotInfo, SnapshotKind, tests::manifest};
 use crate::types::{Lsn, Mark, ReplOffset, TimelineId};
 
@@ -28,6 +28,7 @@ fn segment(id: u32, lsns: std::ops::RangeInclusive<u64>, from: i64, to: i64) -> 
     SegmentFact {
         path: format!("s{}-{id}", lsns.start()).into(),
         timeline: timeline(id),
+        source: SourceHistory::Unchanged,
         first_lsn: Lsn(*lsns.start()),
         last_lsn: Lsn(*lsns.end()),
         first_ts: Micros(from),

@@ -3,7 +3,7 @@
 use super::*;
 use crate::block::{Block, BlockHeader};
 use crate::segment::footer::link;
-use crate::segment::header::TimelineFacts;
+use crate::segment::header::{SourceHistory, TimelineFacts};
 use crate::segment::name::SegmentName;
 use crate::segment::tally::Reach;
 use crate::types::{ReplOffset, TimelineId};
@@ -21,6 +21,7 @@ pub(crate) fn header(first_lsn: u64, timeline: u32, sealed_with: u8) -> SegmentH
             start_offset: ReplOffset(0),
             start_ts: Micros(0),
         },
+        source: SourceHistory::Unchanged,
         prev_link: if sealed_with == 0 { [0; 32] } else { link(&[sealed_with; 32], false) },
         created: Micros(0),
         last_ts: Micros(first_lsn as i64),
@@ -105,7 +106,7 @@ enum Decision {
 }
 
 fn decision(segments: &[SegmentFacts]) -> Decision {
-    match decide(segments, ID, &Seams::default()) {
+    match decide(segments, ID, &Splices::default()) {
         Ok(plan) => match plan.resume {
             Resume::Empty => Decision::Empty,
             Resume::After { header, .. } if plan.set_aside.is_some() => Decision::SetAsideThenAfter(header.first_lsn.0),
@@ -167,6 +168,15 @@ fn a_segment_must_continue_the_one_before() {
         later(TimelineFacts { id: TimelineId(0), ..good.timeline.clone() }),
         later(TimelineFacts { source_id: "other".to_owned(), ..good.timeline.clone() }),
     ];
+    let changed = |from: &str| SourceHistory::ChangedHere { before: from.to_owned() };
+    let other = TimelineFacts { source_id: "other".to_owned(), ..good.timeline.clone() };
+    let wrong = wrong.into_iter().chain([
+        SegmentHeader { source: changed("another"), ..later(other.clone()) },
+        SegmentHeader { source: SourceHistory::ChangedBefore, ..good.clone() },
+        SegmentHeader { source: changed("other"), ..good.clone() },
+    ]);
+    let renamed = SegmentHeader { source: changed("source 1"), ..later(other) };
+    assert_eq!(decision(&[before(), facts(renamed, sealed(1, 9))]), Decision::After(4));
     assert_eq!(decision(&[before(), facts(good.clone(), sealed(1, 9))]), Decision::After(4));
     for header in wrong {
         let segment = facts(header.clone(), sealed(1, 9));

@@ -1,24 +1,25 @@
 //! Carrying a plan out.
 //!
 //! Order, and what a crash in between leaves: (1) copies in the quarantine, synced: nothing else was changed; (2) new
-//! segments in temporary files: the next start removes them; (3) the seams, bound to links that don't meet yet;
+//! segments in temporary files: the next start removes them; (3) the splices, bound to links that don't meet yet;
 //! (4) the new segments under their names; (5) files go whose records are elsewhere now. A crash within (4) or (5)
 //! leaves some records twice, which the next repair sees: it may be run again at any time.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::plan::{How, Piece, Plan};
 use crate::block::decode_payload;
 use crate::crypto::{KeyFault, Keyring};
-use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir, write_atomically};
+use crate::directory::{Directory, TEMPORARY, write_atomically};
 use crate::error::OpenError;
+use crate::files;
+use crate::files::{FILE_MODE, sync_dir};
 use crate::open::random;
-use crate::seams::{LostRecords, Seam, Seams};
 use crate::segment::footer::Link;
-use crate::segment::header::{SegmentHeader, TimelineFacts};
+use crate::segment::header::{SegmentHeader, SourceHistory, TimelineFacts};
 use crate::segment::scan::{BlockFault, Blocks};
+use crate::splices::{LostRecords, Splice, Splices};
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
 use crate::writer::{PackError, Packer, Whole};
 
@@ -27,7 +28,7 @@ pub(super) fn new_folder(dir: &Directory) -> Result<PathBuf, OpenError> {
     let mut n = 1;
     loop {
         let folder = dir.quarantine().join(format!("repair-{n}"));
-        match std::fs::create_dir_all(dir.quarantine()).and_then(|()| std::fs::create_dir(&folder)) {
+        match files::ensure_folder(&dir.quarantine()).and_then(|()| files::create_folder(&folder)) {
             Ok(()) => return Ok(folder),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => n += 1,
             Err(e) => return Err(OpenError::io("create", &folder)(e)),
@@ -39,8 +40,9 @@ pub(super) fn new_folder(dir: &Directory) -> Result<PathBuf, OpenError> {
 pub(super) fn keep(folder: &Path, file: &Path) -> Result<(), OpenError> {
     let to = folder.join(file.file_name().unwrap_or_default());
     let copy = || {
-        std::fs::copy(file, &to)?;
-        File::open(&to)?.sync_all()
+        let (mut from, mut to) = (files::open_read(file)?, files::create_new(&to)?);
+        io::copy(&mut from, &mut to)?;
+        files::sync(&to)
     };
     copy().map_err(OpenError::io("copy to quarantine", file))
 }
@@ -68,7 +70,7 @@ fn write_anew(
         return Err(OpenError::io("write anew", path)(error));
     }
     let write = || -> Result<Whole, PackError> {
-        let file = File::open(path)?;
+        let file = files::open_read(path)?;
         let tag = piece.of.whole.as_ref().map(|whole| whole.tag);
         let mut packer = Packer::create(dir, header, keyring, random)?;
         for range in &piece.run.ranges {
@@ -86,7 +88,7 @@ fn write_anew(
 /// What of the plan is on the disk under temporary names, and what has to be told of the places between the segments.
 pub(super) struct Prepared {
     wholes: Vec<Option<Whole>>,
-    seams: Vec<Seam>,
+    splices: Vec<Splice>,
     /// Digest of the last segment, if it is sealed.
     last: Option<Link>,
 }
@@ -95,10 +97,10 @@ pub(super) struct Prepared {
 pub(super) fn prepare(
     dir: &Directory,
     plan: &Plan<'_>,
-    seams: &Seams,
+    splices: &Splices,
     keyring: &Keyring,
 ) -> Result<Prepared, OpenError> {
-    let mut prepared = Prepared { wholes: Vec::new(), seams: Vec::new(), last: None };
+    let mut prepared = Prepared { wholes: Vec::new(), splices: Vec::new(), last: None };
     for (n, piece) in plan.pieces.iter().enumerate() {
         let before = n.checked_sub(1).map(|n| &plan.pieces[n]);
         let mut header = piece.run.header.clone();
@@ -115,7 +117,7 @@ pub(super) fn prepare(
         };
         if let (Some(before), Some(last)) = (before, prepared.last) {
             let lost = lost_between(before, piece.run.header.first_lsn, piece.first_ts());
-            prepared.seams.extend(untold_seam(&header, last, lost, seams));
+            prepared.splices.extend(untold_splice(&header, last, lost, splices));
         }
         prepared.wholes.push(whole);
         prepared.last = link;
@@ -134,10 +136,10 @@ pub(super) fn lost_between(before: &Piece<'_>, next: Lsn, to_ts: Option<Micros>)
     })
 }
 
-/// What must be told of the place between a segment with this header and the one before, if no header and no seam says it.
-fn untold_seam(header: &SegmentHeader, before: Link, lost: Option<LostRecords>, seams: &Seams) -> Option<Seam> {
+/// What must be told of the place between a segment with this header and the one before, if no header and no splice says it.
+fn untold_splice(header: &SegmentHeader, before: Link, lost: Option<LostRecords>, splices: &Splices) -> Option<Splice> {
     let chained = header.prev_link == before && lost.is_none();
-    if chained || seams.tells(header, &before, lost.is_some()) {
+    if chained || splices.tells(header, &before, lost.is_some()) {
         return None;
     }
     let why = if lost.is_some() {
@@ -145,7 +147,7 @@ fn untold_seam(header: &SegmentHeader, before: Link, lost: Option<LostRecords>, 
     } else {
         "the segment before was written anew"
     };
-    Some(Seam {
+    Some(Splice {
         first_lsn: header.first_lsn,
         timeline: header.timeline.id,
         before: crate::meta::hex(&before),
@@ -162,17 +164,17 @@ pub(super) fn place(
     plan: &Plan<'_>,
     mut prepared: Prepared,
     fresh: Option<SegmentHeader>,
-    mut seams: Seams,
+    mut splices: Splices,
     keyring: &Keyring,
 ) -> Result<(), OpenError> {
     let folder = dir.segments();
     if let (Some(header), Some(last)) = (&fresh, plan.pieces.last()) {
         let lost = lost_between(last, header.first_lsn, None);
-        prepared.seams.extend(untold_seam(header, header.prev_link, lost, &seams));
+        prepared.splices.extend(untold_splice(header, header.prev_link, lost, &splices));
     }
-    if !prepared.seams.is_empty() || !seams.wrong.is_empty() {
-        seams.all.extend(prepared.seams);
-        seams.store(dir).map_err(OpenError::io("write", dir.seams()))?;
+    if !prepared.splices.is_empty() || !splices.wrong.is_empty() {
+        splices.all.extend(prepared.splices);
+        splices.store(dir).map_err(OpenError::io("write", dir.splices()))?;
     }
     let mut there: Vec<PathBuf> = Vec::new();
     let mut moved = Vec::new();
@@ -222,8 +224,8 @@ fn copy_beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
         .prefix(TEMPORARY)
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(FILE_MODE))
         .tempfile_in(path.parent().unwrap_or(Path::new(".")))?;
-    io::copy(&mut File::open(path)?, &mut to)?;
-    to.as_file().sync_all()?;
+    io::copy(&mut files::open_read(path)?, &mut to)?;
+    files::sync(to.as_file())?;
     Ok(to)
 }
 
@@ -248,6 +250,7 @@ pub(super) fn fresh_header(
             start_offset: ReplOffset(0),
             start_ts: now,
         },
+        source: SourceHistory::Unchanged,
         prev_link: prepared.last.unwrap_or_default(),
         created: now,
         last_ts,

@@ -13,8 +13,9 @@ use std::sync::Arc;
 use crate::block::{BlockHeader, Groups, decode_payload};
 use crate::crypto::{KeyFault, Keyring, Sealer};
 use crate::error::{Damage, OpenError};
+use crate::files;
 use crate::segment::footer::Link;
-use crate::segment::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader, TimelineFacts};
+use crate::segment::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader, SourceHistory, TimelineFacts};
 use crate::segment::load::{TailFact, WholeHeader, load_open_segment, read_tail};
 use crate::segment::name::SegmentName;
 use crate::segment::scan::{BlockFault, Rest, find_later_block, read_block_header, read_payload};
@@ -87,7 +88,29 @@ pub(super) struct Examined {
 pub(super) struct Known<'a> {
     pub(super) journal_id: [u8; 16],
     pub(super) timelines: &'a BTreeMap<TimelineId, TimelineFacts>,
+    /// The headers that are right.
+    pub(super) headers: &'a BTreeMap<SegmentName, SegmentHeader>,
     pub(super) keyring: &'a Keyring,
+}
+
+impl Known<'_> {
+    /// Which id the timeline's source had in a segment, as its neighbours say.
+    fn source_of(&self, name: SegmentName, timeline: &TimelineFacts) -> (String, SourceHistory) {
+        let of_timeline = |header: &&SegmentHeader| header.timeline.id == timeline.id;
+        let before = self.headers.range(..name).next_back().map(|(_, header)| header).filter(of_timeline);
+        let after = self.headers.range(name..).find(|(other, _)| **other != name).map(|(_, header)| header);
+        let id = match (after.filter(of_timeline), before) {
+            (Some(after), _) => after.source_before(),
+            (None, Some(before)) => &before.timeline.source_id,
+            (None, None) => &timeline.source_id,
+        };
+        let source = match before {
+            Some(before) if before.timeline.source_id == id => before.source.after(),
+            Some(before) => SourceHistory::ChangedHere { before: before.timeline.source_id.clone() },
+            None => SourceHistory::Unchanged,
+        };
+        (id.to_owned(), source)
+    }
 }
 
 /// Looks at one file; only the last one may be unfinished. `None` = it was just being created, and holds nothing.
@@ -97,7 +120,7 @@ pub(super) fn examine(
     is_last: bool,
     known: &Known<'_>,
 ) -> Result<Option<Examined>, OpenError> {
-    let file = File::open(path).map_err(OpenError::io("open", path))?;
+    let file = files::open_read(path).map_err(OpenError::io("open", path))?;
     let facts = load_open_segment(&file, name, path, true)?;
     let mut found = Examined {
         path: path.to_owned(),
@@ -253,6 +276,7 @@ fn behind(run: &Run, block: &BlockHeader) -> SegmentHeader {
         complete_until: run.tally.complete_until,
         start_offset: block.start_offset,
         start_db: run.tally.end_db,
+        source: run.header.source.after(),
         ..run.header.clone()
     }
 }
@@ -291,10 +315,12 @@ fn heal(
     }
     // Whatever it said of the blocks, they say themselves; only a wrapped key is nowhere else.
     let Some(timeline) = known.timelines.get(&name.timeline).filter(|_| !block.encrypted) else { return Ok(None) };
+    let (source_id, source) = known.source_of(name, timeline);
     let header = SegmentHeader {
         journal_id: known.journal_id,
         first_lsn: block.first_lsn,
-        timeline: timeline.clone(),
+        timeline: TimelineFacts { source_id, ..timeline.clone() },
+        source,
         prev_link: [0; 32],
         created: block.first_ts,
         last_ts: block.first_ts,

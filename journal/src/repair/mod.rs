@@ -1,11 +1,11 @@
 //! Repair: makes a damaged journal one that can be written to and restored from again, keeping all that can be read.
 //!
 //! ```text
-//! files ─► examine ─► runs of whole blocks, faults ─► plan (pure) ─► pieces ─► copies, new segments, seams (act)
+//! files ─► examine ─► runs of whole blocks, faults ─► plan (pure) ─► pieces ─► copies, new segments, splices (act)
 //! ```
 //!
 //! Only on demand, and only while nobody writes. Nothing is invented: what can't be read is lost, and is told as LSNs
-//! and times, now and by every later look at the journal ([`crate::seams`]). Every file that is changed or goes is
+//! and times, now and by every later look at the journal ([`crate::splices`]). Every file that is changed or goes is
 //! copied to the quarantine before.
 
 mod act;
@@ -24,17 +24,19 @@ use plan::{How, Plan};
 use crate::crypto::Keyring;
 use crate::directory::Directory;
 use crate::error::{OpenError, Span};
+use crate::files::is_there;
 use crate::lease::{PruneLock, ReadLease, RemovalLease};
 use crate::lock::Lock;
 use crate::marks::read_marks;
 use crate::meta::Meta;
 use crate::open::not_a_journal;
-use crate::seams::Seams;
-use crate::segment::header::TimelineFacts;
+use crate::segment::header::{SegmentHeader, TimelineFacts};
 use crate::segment::load::{list_segments, load_segment};
 use crate::segment::name::SegmentName;
-use crate::snapshot::{SnapshotInfo, SnapshotKind, list_snapshots_of};
-use crate::types::{Lsn, TimelineId};
+use crate::server::KnownServers;
+use crate::snapshot::{KEY_INDEX, SnapshotInfo, SnapshotKind, list_snapshots_of};
+use crate::splices::Splices;
+use crate::types::{Lsn, Mark, TimelineId};
 
 /// What was found, and what was done or would be.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -52,41 +54,38 @@ pub struct RepairReport {
 /// Looks for everything that keeps the journal in `dir` from being opened or read, and repairs it if `act`.
 pub fn repair(dir: impl AsRef<Path>, keyring: &Keyring, act: bool) -> Result<RepairReport, OpenError> {
     let dir = Directory::new(dir);
+    // Before the first name is read: what is listed must still be there when it is opened.
+    let reading = ReadLease::take(&dir);
     let (names, _) = list_segments(&dir.segments())?;
-    if !dir.meta().exists() && names.is_empty() {
+    if !is_there(&dir.meta()) && names.is_empty() {
         return Err(not_a_journal(&dir));
     }
     let _lock = if act { Some(Lock::take(&dir)?) } else { None };
     let mut report = RepairReport::default();
     let (meta, known_meta) = meta(&dir, &names, &mut report)?;
-    let _reading = (!act && known_meta).then(|| ReadLease::take(&dir));
     let journal_id = meta.id().unwrap_or_default();
 
+    // Beside a writer: marks and snapshots name LSNs that the segments hold which are listed behind them, and a timeline has
+    // a base among the snapshots that are listed behind it.
+    let lines = Lines::load(&dir)?;
+    let earlier: Vec<PathBuf> =
+        list_snapshots_of(&dir, &meta.journal_id)?.whole.into_iter().map(|info| info.path).collect();
+    let (names, _) = list_segments(&dir.segments())?;
     let snapshots = snapshots(&dir, &meta.journal_id, keyring, &mut report)?;
-    let timelines = timelines(&names, journal_id, &snapshots.right)?;
-    let known = Known { journal_id, timelines: &timelines, keyring };
+    let headers = headers(&names, journal_id)?;
+    let timelines = timelines(&headers, &snapshots.right);
+    let known = Known { journal_id, timelines: &timelines, headers: &headers, keyring };
     let mut files: Vec<Examined> = Vec::new();
     for (n, (name, path)) in names.iter().enumerate() {
         files.extend(examine(*name, path, n + 1 == names.len(), &known)?);
     }
     report.faults.extend(files.iter().flat_map(|f| f.faults.clone()));
-    let seams = Seams::load(&dir).map_err(OpenError::io("read", dir.seams()))?;
-    report.faults.extend(seams.wrong.iter().map(|&offset| Fault {
-        file: dir.seams(),
-        offset,
-        what: "a line with a wrong checksum".to_owned(),
-    }));
-    let (marks, wrong_marks) = read_marks(&dir).map_err(OpenError::io("read", dir.marks()))?;
-    report.faults.extend(wrong_marks.iter().map(|&offset| Fault {
-        file: dir.marks(),
-        offset,
-        what: "a line with a wrong checksum: this mark is lost".to_owned(),
-    }));
-
+    report.faults.extend(lines.faults(&dir));
     let manifests: Vec<_> = snapshots.right.iter().map(|s| &s.manifest).collect();
-    let named = manifests.iter().map(|m| m.lsn).chain(marks.iter().map(|m| m.lsn)).max();
+    let earlier = snapshots.right.iter().filter(|s| earlier.contains(&s.path)).map(|s| s.manifest.lsn);
+    let named = earlier.chain(lines.marks.iter().map(|m| m.lsn)).max();
     let named = named.unwrap_or_default();
-    let plan = plan::plan(&files, &manifests, Lsn(named.0 + 1), &seams);
+    let plan = plan::plan(&files, &manifests, Lsn(named.0 + 1), &lines.splices);
     if report.faults.is_empty()
         && plan.fresh.is_some()
         && let Some(last) = plan.pieces.last().filter(|p| p.run.tally.records == 0)
@@ -100,39 +99,93 @@ pub fn repair(dir: impl AsRef<Path>, keyring: &Keyring, act: bool) -> Result<Rep
         report.faults.push(Fault { file: dir.segments(), offset: 0, what });
     }
     let fresh = plan::next_timeline(&plan.pieces, &manifests);
-    let whole = !known_meta || !snapshots.wrong.is_empty() || !wrong_marks.is_empty() || !seams.wrong.is_empty();
+    let whole = !known_meta || !snapshots.wrong.is_empty() || !lines.faults(&dir).is_empty();
     tell(&dir, &plan, fresh, &mut report);
     let nothing = !whole && plan.changed.is_empty() && plan.fresh.is_none() && !plan.untold;
     if nothing || !act {
         return Ok(report);
     }
 
-    let folder = act::new_folder(&dir)?;
+    drop(reading);
+    let new_meta = (!known_meta).then_some(&meta);
+    report.copies = Some(carry_out(&dir, &plan, &lines, &snapshots.wrong, (new_meta, journal_id, fresh), keyring)?);
+    Ok(report)
+}
+
+/// Keeps copies of what is changed, gives their folder, and changes it.
+fn carry_out(
+    dir: &Directory,
+    plan: &Plan<'_>,
+    lines: &Lines,
+    wrong_snapshots: &[PathBuf],
+    (new_meta, journal_id, fresh): (Option<&Meta>, [u8; 16], TimelineId),
+    keyring: &Keyring,
+) -> Result<PathBuf, OpenError> {
+    let folder = act::new_folder(dir)?;
     for file in &plan.changed {
         act::keep(&folder, &file.path)?;
     }
-    for path in snapshots.wrong.iter().chain([dir.marks(), dir.seams(), dir.meta()].iter()) {
-        if path.exists() {
+    for path in wrong_snapshots.iter().chain([dir.marks(), dir.splices(), dir.server(), dir.meta()].iter()) {
+        if is_there(path) {
             act::keep(&folder, path)?;
         }
     }
-    act::kept(&dir, &folder)?;
-    if !known_meta {
-        meta.store(&dir)?;
+    act::kept(dir, &folder)?;
+    if let Some(meta) = new_meta {
+        meta.store(dir)?;
     }
-    let _prune = PruneLock::take(&dir).map_err(OpenError::io("lock", dir.prune_lock()))?.ok_or_else(|| busy(&dir))?;
-    let _alone = RemovalLease::take(&dir).map_err(OpenError::io("lock", dir.meta()))?.ok_or_else(|| busy(&dir))?;
-    let prepared = act::prepare(&dir, &plan, &seams, keyring)?;
-    let fresh = act::fresh_header(&plan, &prepared, journal_id, fresh);
-    act::place(&dir, &plan, prepared, fresh, seams, keyring)?;
-    for path in &snapshots.wrong {
+    let _prune = PruneLock::take(dir).map_err(OpenError::io("lock", dir.prune_lock()))?.ok_or_else(|| busy(dir))?;
+    let _alone = RemovalLease::take(dir).map_err(OpenError::io("lock", dir.meta()))?.ok_or_else(|| busy(dir))?;
+    let prepared = act::prepare(dir, plan, &lines.splices, keyring)?;
+    let fresh = act::fresh_header(plan, &prepared, journal_id, fresh);
+    act::place(dir, plan, prepared, fresh, lines.splices.clone(), keyring)?;
+    for path in wrong_snapshots {
         std::fs::remove_file(path).map_err(OpenError::io("remove", path))?;
     }
-    if !wrong_marks.is_empty() {
-        crate::lines::store(&dir.marks(), &marks).map_err(OpenError::io("write", dir.marks()))?;
+    lines.store_without_damage(dir)?;
+    Ok(folder)
+}
+
+/// The files that consist of lines.
+struct Lines {
+    marks: Vec<Mark>,
+    wrong_marks: Vec<u64>,
+    splices: Splices,
+    servers: KnownServers,
+}
+
+impl Lines {
+    fn load(dir: &Directory) -> Result<Self, OpenError> {
+        let (marks, wrong_marks) = read_marks(dir).map_err(OpenError::io("read", dir.marks()))?;
+        let splices = Splices::load(dir).map_err(OpenError::io("read", dir.splices()))?;
+        let servers = KnownServers::load_in(dir).map_err(|e| OpenError::io(e.action, &e.path)(e.source))?;
+        Ok(Self { marks, wrong_marks, splices, servers })
     }
-    report.copies = Some(folder);
-    Ok(report)
+
+    /// A fault for each damaged line.
+    fn faults(&self, dir: &Directory) -> Vec<Fault> {
+        let files = [
+            (dir.splices(), &self.splices.wrong[..], ""),
+            (dir.marks(), &self.wrong_marks, ": this mark is lost"),
+            (dir.server(), self.servers.damaged(), ": this identity of a server is lost"),
+        ];
+        let of_file = |(file, offsets, lost): (PathBuf, &[u64], &str)| {
+            let what = format!("a line with a wrong checksum{lost}");
+            offsets.iter().map(|&offset| Fault { file: file.clone(), offset, what: what.clone() }).collect::<Vec<_>>()
+        };
+        files.into_iter().flat_map(of_file).collect()
+    }
+
+    /// Leaves out the damaged lines of marks and servers; those of splices went when what the repair adds was put in place.
+    fn store_without_damage(&self, dir: &Directory) -> Result<(), OpenError> {
+        if !self.wrong_marks.is_empty() {
+            crate::lines::store(&dir.marks(), &self.marks).map_err(OpenError::io("write", dir.marks()))?;
+        }
+        if !self.servers.damaged().is_empty() {
+            self.servers.store(dir).map_err(OpenError::io("write", dir.server()))?;
+        }
+        Ok(())
+    }
 }
 
 fn busy(dir: &Directory) -> OpenError {
@@ -188,8 +241,8 @@ fn snapshots(
     let mut found = Snapshots { right: Vec::new(), wrong: Vec::new() };
     let mut wrong = |file: &Path, what: String, found: &mut Snapshots| {
         report.faults.push(Fault { file: file.to_owned(), offset: 0, what });
-        for path in [file.with_extension("json"), file.with_extension("rdb")] {
-            if path.exists() {
+        for path in ["json", "rdb", KEY_INDEX].map(|extension| file.with_extension(extension)) {
+            if is_there(&path) {
                 found.wrong.push(path);
             }
         }
@@ -199,7 +252,9 @@ fn snapshots(
         wrong(&path, what, &mut found);
     }
     for info in listed.whole {
-        match info.health(keyring)?.damage {
+        let health = info.health(keyring)?;
+        match health.damage {
+            None if health.gone => {}
             None => found.right.push(info),
             Some((_, what)) => wrong(&info.path, what, &mut found),
         }
@@ -207,14 +262,32 @@ fn snapshots(
     Ok(found)
 }
 
-/// What segments and bases say of each timeline.
-fn timelines(
+/// The headers of this journal that are right, by the names of their files.
+fn headers(
     names: &[(SegmentName, PathBuf)],
     journal_id: [u8; 16],
+) -> Result<BTreeMap<SegmentName, SegmentHeader>, OpenError> {
+    let mut headers = BTreeMap::new();
+    for (name, path) in names {
+        if let Ok(whole) = load_segment(*name, path, false)?.header
+            && whole.header.journal_id == journal_id
+        {
+            headers.insert(*name, whole.header);
+        }
+    }
+    Ok(headers)
+}
+
+/// What segments and bases say of each timeline.
+fn timelines(
+    headers: &BTreeMap<SegmentName, SegmentHeader>,
     snapshots: &[SnapshotInfo],
-) -> Result<BTreeMap<TimelineId, TimelineFacts>, OpenError> {
+) -> BTreeMap<TimelineId, TimelineFacts> {
     let mut timelines = BTreeMap::new();
-    for manifest in snapshots.iter().map(|s| &s.manifest).filter(|m| m.kind == SnapshotKind::Base) {
+    let mut bases: Vec<_> = snapshots.iter().map(|s| &s.manifest).filter(|m| m.kind == SnapshotKind::Base).collect();
+    // The first is that with which the timeline begins; others were taken behind changes of its source's id.
+    bases.sort_by_key(|m| (m.timeline, m.offset));
+    for manifest in bases {
         let facts = TimelineFacts {
             id: manifest.timeline,
             source_id: manifest.source_id.clone(),
@@ -222,16 +295,10 @@ fn timelines(
             start_offset: manifest.offset,
             start_ts: manifest.ts,
         };
-        timelines.insert(manifest.timeline, facts);
+        timelines.entry(manifest.timeline).or_insert(facts);
     }
-    for (name, path) in names {
-        if let Ok(whole) = load_segment(*name, path, false)?.header
-            && whole.header.journal_id == journal_id
-        {
-            timelines.insert(whole.header.timeline.id, whole.header.timeline);
-        }
-    }
-    Ok(timelines)
+    timelines.extend(headers.values().map(|header| (header.timeline.id, header.timeline.clone())));
+    timelines
 }
 
 /// Puts a plan into words.

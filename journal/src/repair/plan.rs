@@ -11,12 +11,12 @@
 //! | a second one of the same records | goes |
 //!
 //! Whatever is changed or goes is kept in the quarantine, as it was. LSNs have no holes, so that one in the result is
-//! a loss; and where two links meet that don't name each other, there is a seam.
+//! a loss; and where two links meet that don't name each other, there is a splice.
 
 use super::examine::{Examined, Run, State};
-use crate::seams::Seams;
 use crate::segment::footer::Link;
 use crate::snapshot::SnapshotManifest;
+use crate::splices::Splices;
 use crate::types::{Lsn, Micros, TimelineId};
 
 /// One segment of the result.
@@ -48,7 +48,7 @@ pub(super) struct Plan<'a> {
     pub(super) changed: Vec<&'a Examined>,
     /// Runs that hold nothing which is not elsewhere, or that contradict the others.
     pub(super) dropped: Vec<&'a Run>,
-    /// Some follow on each other, or don't, as no header and no seam says.
+    /// Some follow on each other, or don't, as no header and no splice says.
     pub(super) untold: bool,
     /// A timeline has to begin anew behind all of it, with this LSN.
     pub(super) fresh: Option<Lsn>,
@@ -73,8 +73,13 @@ impl Piece<'_> {
 }
 
 /// Decides. `files` in any order; `snapshots` are those that are right; `claims`: records up to before this LSN were
-/// there once, as snapshots and marks say; `seams`: what was told before.
-pub(super) fn plan<'a>(files: &'a [Examined], snapshots: &[&SnapshotManifest], claims: Lsn, seams: &Seams) -> Plan<'a> {
+/// there once, as snapshots and marks say; `splices`: what was told before.
+pub(super) fn plan<'a>(
+    files: &'a [Examined],
+    snapshots: &[&SnapshotManifest],
+    claims: Lsn,
+    splices: &Splices,
+) -> Plan<'a> {
     let mut all: Vec<Piece<'a>> = Vec::new();
     for of in files {
         for run in &of.runs {
@@ -129,7 +134,7 @@ pub(super) fn plan<'a>(files: &'a [Examined], snapshots: &[&SnapshotManifest], c
     let last = plan.pieces.last().map_or(Lsn(0), |p| p.run.header.first_lsn);
     let counts = |f: &&Examined| f.whole.is_some() || f.name.first_lsn >= last;
     let claims = files.iter().filter(counts).map(|f| f.claims).fold(claims, Lsn::max);
-    plan.untold = untold(&plan.pieces, seams);
+    plan.untold = untold(&plan.pieces, splices);
     let wrong = files.iter().any(|f| !f.faults.is_empty()) || !plan.dropped.is_empty() || plan.untold;
     // A writer goes on in a last segment without a record, which it can't if that is packed.
     let packed = |p: &Piece<'_>| p.how == How::Anew || (p.run.header.packed && p.how != How::Open);
@@ -158,15 +163,15 @@ fn follows(run: &Run, next: &Run) -> bool {
     begin.first_lsn >= end.reach.next_lsn
         && begin.timeline.id >= run.header.timeline.id
         && begin.last_ts >= end.reach.last_ts
-        && (!same || begin.timeline == run.header.timeline && begin.start_offset >= end.reach.end_offset)
+        && (!same || begin.timeline.is_same(&run.header.timeline) && begin.start_offset >= end.reach.end_offset)
 }
 
-/// Pieces that don't follow on, and of which no seam tells.
-fn untold(pieces: &[Piece<'_>], seams: &Seams) -> bool {
+/// Pieces that don't follow on, and of which no splice tells.
+fn untold(pieces: &[Piece<'_>], splices: &Splices) -> bool {
     pieces.windows(2).any(|pair| {
         let (Some(before), header) = (pair[0].link(), &pair[1].run.header) else { return false };
         let hole = header.first_lsn > pair[0].next_lsn();
-        (hole || header.prev_link != before) && !seams.tells(header, &before, hole)
+        (hole || header.prev_link != before) && !splices.tells(header, &before, hole)
     })
 }
 
@@ -174,6 +179,7 @@ fn untold(pieces: &[Piece<'_>], seams: &Seams) -> bool {
 fn leads_to_the_end(pieces: &[Piece<'_>], snapshots: &[&SnapshotManifest]) -> bool {
     let Some(last) = pieces.last() else { return false };
     let (mut first, timeline) = (last.run.header.first_lsn, &last.run.header.timeline);
+    let mut ids = vec![timeline.source_id.as_str(), last.run.header.source_before()];
     if timeline.source_id.is_empty() {
         // An earlier repair has begun it: a base is to come.
         return true;
@@ -184,10 +190,11 @@ fn leads_to_the_end(pieces: &[Piece<'_>], snapshots: &[&SnapshotManifest]) -> bo
             break;
         }
         first = before.run.header.first_lsn;
+        ids.push(before.run.header.source_before());
     }
     let leads_on = |m: &&SnapshotManifest| {
         m.timeline == timeline.id
-            && m.source_id == timeline.source_id
+            && ids.contains(&m.source_id.as_str())
             && m.offset >= timeline.start_offset
             && m.lsn.0 + 1 >= first.0
             && m.lsn < last.next_lsn()

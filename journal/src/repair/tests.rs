@@ -413,3 +413,18 @@ fn a_writer_is_not_disturbed() {
     let error = repair(journal.dir(), &Keyring::default(), true).unwrap_err();
     assert!(matches!(error, OpenError::Locked { .. }), "{error}");
 }
+
+#[test]
+fn a_timeline_begins_with_the_first_of_its_bases() {
+    let base = |timeline, offset| {
+        let manifest = SnapshotManifest {
+            offset: ReplOffset(offset),
+            source_id: format!("at {offset}"),
+            ..crate::snapshot::tests::manifest(offset, timeline, 1)
+        };
+        SnapshotInfo { path: PathBuf::new(), manifest }
+    };
+    let found = timelines(&BTreeMap::new(), &[base(1, 50), base(1, 10), base(2, 7), base(2, 70)]);
+    let begins: Vec<_> = found.values().map(|t| (t.start_offset.0, &*t.source_id)).collect();
+    assert_eq!(begins, [(10, "at 10"), (7, "at 7")]);
+}

@@ -24,14 +24,56 @@ pub(crate) const MAX_HEADER_LEN: usize = 16 << 10;
 /// Longest source id and reason, in bytes.
 const MAX_TEXT: usize = 4 << 10;
 
+/// How often the source of the timeline has changed its id so far.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) enum SourceHistory {
+    /// It has had one id since the timeline began.
+    #[default]
+    Unchanged,
+    /// It had another id until this segment.
+    ChangedHere {
+        /// Which.
+        before: String,
+    },
+    /// It had another id before an earlier segment of the timeline.
+    ChangedBefore,
+}
+
+impl SourceHistory {
+    /// What the next segment says, if nothing changes.
+    pub(crate) fn after(&self) -> Self {
+        match self {
+            Self::Unchanged => Self::Unchanged,
+            Self::ChangedHere { .. } | Self::ChangedBefore => Self::ChangedBefore,
+        }
+    }
+
+    fn encode(&self) -> u8 {
+        match self {
+            Self::Unchanged => 0,
+            Self::ChangedHere { .. } => 1,
+            Self::ChangedBefore => 2,
+        }
+    }
+}
+
 /// A timeline, as each of its segments says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TimelineFacts {
     pub(crate) id: TimelineId,
+    /// May change from a segment to the next: see [`SourceHistory`].
     pub(crate) source_id: String,
     pub(crate) reason: String,
     pub(crate) start_offset: ReplOffset,
     pub(crate) start_ts: Micros,
+}
+
+impl TimelineFacts {
+    /// The same timeline, whatever id its source has.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        (self.id, self.start_offset, self.start_ts) == (other.id, other.start_offset, other.start_ts)
+            && self.reason == other.reason
+    }
 }
 
 /// The header, decoded.
@@ -40,6 +82,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) journal_id: [u8; 16],
     pub(crate) first_lsn: Lsn,
     pub(crate) timeline: TimelineFacts,
+    /// Whether its source has changed its id.
+    pub(crate) source: SourceHistory,
     /// By what it names the segment before; zeros for the very first.
     pub(crate) prev_link: Link,
     pub(crate) created: Micros,
@@ -77,6 +121,20 @@ impl SegmentHeader {
         SegmentName { first_lsn: self.first_lsn, timeline: self.timeline.id }
     }
 
+    /// The source's id before this segment, in the same timeline.
+    pub(crate) fn source_before(&self) -> &str {
+        match &self.source {
+            SourceHistory::ChangedHere { before } => before,
+            SourceHistory::Unchanged | SourceHistory::ChangedBefore => &self.timeline.source_id,
+        }
+    }
+
+    /// Whether the ids of the source go on from this segment, before it in the same timeline.
+    pub(crate) fn continues_source_of(&self, before: &Self) -> bool {
+        let changes = matches!(self.source, SourceHistory::ChangedHere { .. });
+        self.source_before() == before.timeline.source_id && (changes || self.source == before.source.after())
+    }
+
     /// Draws a data key for a segment with this header, if there is a key to wrap it.
     pub(crate) fn lock(&mut self, keyring: &Keyring, random: Random) -> std::io::Result<Option<Arc<Sealer>>> {
         self.cipher = keyring.current().map(|id| Wrapped { key_id: id.to_owned(), bytes: [0; WRAPPED_LEN] });
@@ -111,9 +169,14 @@ impl SegmentHeader {
     fn encode_unwrapped(&self) -> Vec<u8> {
         let source_id = cut(&self.timeline.source_id);
         let reason = cut(&self.timeline.reason);
+        let before = match &self.source {
+            SourceHistory::ChangedHere { before } => Some(cut(before)),
+            SourceHistory::Unchanged | SourceHistory::ChangedBefore => None,
+        };
         let key_id = self.cipher.as_ref().map(|cipher| cipher.key_id.as_str());
-        let locked = key_id.map_or(0, |id| 4 + id.len() + WRAPPED_LEN);
-        let len = FIXED_HEADER_LEN + 4 + source_id.len() + 4 + reason.len() + locked + 4;
+        let texts = [Some(source_id), Some(reason), before, key_id];
+        let texts_len: usize = texts.into_iter().flatten().map(|text| 4 + text.len()).sum();
+        let len = FIXED_HEADER_LEN + texts_len + key_id.map_or(0, |_| WRAPPED_LEN) + 4;
         let mut out = Vec::with_capacity(len);
         out.extend_from_slice(&SEGMENT_MAGIC);
         out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
@@ -129,8 +192,8 @@ impl SegmentHeader {
         out.extend_from_slice(&self.start_offset.0.to_le_bytes());
         out.extend_from_slice(&self.timeline.start_offset.0.to_le_bytes());
         out.extend_from_slice(&self.timeline.start_ts.0.to_le_bytes());
-        out.extend_from_slice(&[u8::from(self.packed), u8::from(key_id.is_some()), 0, 0]);
-        for text in [Some(source_id), Some(reason), key_id].into_iter().flatten() {
+        out.extend_from_slice(&[u8::from(self.packed), u8::from(key_id.is_some()), self.source.encode(), 0]);
+        for text in texts.into_iter().flatten() {
             out.extend_from_slice(&(text.len() as u32).to_le_bytes());
             out.extend_from_slice(text.as_bytes());
         }
@@ -192,11 +255,17 @@ impl SegmentHeader {
         let timeline_offset = ReplOffset(c.u64()?);
         let start_ts = Micros(c.i64()?);
         let form = c.array::<4>()?;
-        if form[0] > 1 || form[1] > 1 || form[2..] != [0; 2] {
-            return Err(Damage::new("form 0 or 1, cipher 0 or 1 and two zero bytes", format!("{form:?}")));
+        if form[0] > 1 || form[1] > 1 || form[2] > 2 || form[3] != 0 {
+            let expected = "form 0 or 1, cipher 0 or 1, source 0 to 2 and a zero byte";
+            return Err(Damage::new(expected, format!("{form:?}")));
         }
         let source_id = c.string32()?;
         let reason = c.string32()?;
+        let source = match form[2] {
+            0 => SourceHistory::Unchanged,
+            1 => SourceHistory::ChangedHere { before: c.string32()? },
+            _ => SourceHistory::ChangedBefore,
+        };
         let cipher = match form[1] {
             0 => None,
             _ => Some(Wrapped { key_id: c.string32()?, bytes: c.array()? }),
@@ -211,6 +280,7 @@ impl SegmentHeader {
             journal_id,
             first_lsn,
             timeline: TimelineFacts { id, source_id, reason, start_offset: timeline_offset, start_ts },
+            source,
             prev_link,
             created,
             last_ts,

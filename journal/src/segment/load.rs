@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::directory::{TEMPORARY, has_hole};
 use crate::error::{Damage, OpenError};
+use crate::files;
 use crate::segment::footer::{FOOTER_MAGIC, Footer, TAIL_LEN};
 use crate::segment::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader};
 use crate::segment::name::SegmentName;
@@ -73,9 +74,8 @@ pub(crate) fn list_segments(dir: &Path) -> Result<(Names, Vec<String>), OpenErro
 fn list_once(dir: &Path) -> Result<(Names, Vec<String>), OpenError> {
     let mut segments = Vec::new();
     let mut others = Vec::new();
-    let entries = match std::fs::read_dir(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((segments, others)),
-        other => other.map_err(OpenError::io("list", dir))?,
+    let Some(entries) = files::read_folder(dir).map_err(OpenError::io("list", dir))? else {
+        return Ok((segments, others));
     };
     for entry in entries {
         let entry = entry.map_err(OpenError::io("list", dir))?;
@@ -96,7 +96,7 @@ fn list_once(dir: &Path) -> Result<(Names, Vec<String>), OpenError> {
 
 /// Reads header and footer; if there is no footer and `with_blocks`, walks the blocks.
 pub(crate) fn load_segment(name: SegmentName, path: &Path, with_blocks: bool) -> Result<SegmentFacts, OpenError> {
-    let file = File::open(path).map_err(OpenError::io("open", path))?;
+    let file = files::open_read(path).map_err(OpenError::io("open", path))?;
     load_open_segment(&file, name, path, with_blocks)
 }
 

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::footer::{Footer, TAIL_LEN};
-use super::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader, TimelineFacts};
+use super::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader, SourceHistory, TimelineFacts};
 use super::tally::{IndexEntry, Reach, Tally};
 use crate::crypto::{WRAPPED_LEN, Wrapped};
 use crate::filter::{Place, Places};
@@ -18,6 +18,7 @@ fn header(source_id: &str, reason: &str) -> SegmentHeader {
             start_offset: ReplOffset(77),
             start_ts: Micros(-5),
         },
+        source: SourceHistory::ChangedHere { before: "8f0b".to_owned() },
         prev_link: [7; 32],
         created: Micros(1),
         last_ts: Micros(2),
@@ -73,6 +74,34 @@ fn a_header_comes_back_and_long_texts_are_cut_between_characters() {
         assert!(reason.starts_with(&read.timeline.reason));
         assert_eq!(SegmentHeader { timeline: header.timeline.clone(), ..read }, header);
     }
+}
+
+#[test]
+fn a_header_says_whether_the_source_has_changed_its_id() {
+    let before = "é".repeat(5000);
+    for source in [
+        SourceHistory::Unchanged,
+        SourceHistory::ChangedHere { before: "8f0b".to_owned() },
+        SourceHistory::ChangedHere { before },
+        SourceHistory::ChangedBefore,
+    ] {
+        for cipher in [None, header("a", "b").cipher] {
+            let header =
+                SegmentHeader { source: source.clone(), cipher, ..header(&"é".repeat(5000), &"é".repeat(5000)) };
+            let bytes = header.encode();
+            assert!(bytes.len() <= MAX_HEADER_LEN, "{}", bytes.len());
+            let (read, ..) = SegmentHeader::decode(&bytes, bytes.len() as u64).unwrap();
+            assert_eq!(read.cipher, header.cipher);
+            assert!(header.source_before().starts_with(read.source_before()));
+            assert_eq!(std::mem::discriminant(&read.source), std::mem::discriminant(&source));
+        }
+    }
+    let mut bytes = header("a", "b").encode();
+    bytes[130] = 3;
+    let end = bytes.len() - 4;
+    let crc = crc32c::crc32c(&bytes[..end]);
+    bytes[end..].copy_from_slice(&crc.to_le_bytes());
+    assert!(matches!(SegmentHeader::decode(&bytes, bytes.len() as u64), Err(HeaderFault::Bad(_))));
 }
 
 #[test]

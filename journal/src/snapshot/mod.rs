@@ -14,10 +14,11 @@ use std::path::PathBuf;
 pub use chunks::SnapshotReader;
 use serde::{Deserialize, Serialize};
 pub use store::SnapshotWriter;
-pub(crate) use store::{RETIRED, clean_snapshots, list_snapshots, list_snapshots_of};
+pub(crate) use store::{KEY_INDEX, RETIRED, clean_snapshots, list_snapshots, list_snapshots_of};
 
 use crate::crypto::{KeyFault, Keyring, Sealer, Wrapped};
 use crate::error::OpenError;
+use crate::files;
 use crate::meta::unhex;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
 use crate::verify::hash_file;
@@ -143,6 +144,8 @@ impl SnapshotManifest {
 /// What reading a snapshot has shown.
 #[derive(Debug)]
 pub(crate) struct Health {
+    /// It was removed since it was listed.
+    pub(crate) gone: bool,
     /// Where it is damaged, and how.
     pub(crate) damage: Option<(u64, String)>,
     /// Why its contents could not be looked at; then only its digest was compared.
@@ -152,8 +155,20 @@ pub(crate) struct Health {
 impl SnapshotInfo {
     /// Reads all of it.
     pub(crate) fn health(&self, keyring: &Keyring) -> Result<Health, OpenError> {
+        match self.read_health(keyring) {
+            Err(OpenError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound
+                    && !files::is_there(&self.path.with_extension("json")) =>
+            {
+                Ok(Health { gone: true, damage: None, unseen: None })
+            }
+            other => other,
+        }
+    }
+
+    fn read_health(&self, keyring: &Keyring) -> Result<Health, OpenError> {
         let path = &self.path;
-        let found = |damage| Health { damage, unseen: None };
+        let found = |damage| Health { gone: false, damage, unseen: None };
         let mut unseen = None;
         let digest = match self.open(keyring) {
             Ok(mut reader) => match std::io::copy(&mut reader, &mut std::io::sink()) {
@@ -166,7 +181,7 @@ impl SnapshotInfo {
             },
             Err(OpenError::Key { fault: KeyFault::Missing(id), .. }) => {
                 unseen = Some(KeyFault::Missing(id));
-                let hashed = std::fs::File::open(path).and_then(|file| hash_file(&file, u64::MAX));
+                let hashed = files::open_read(path).and_then(|file| hash_file(&file, u64::MAX));
                 hashed.map_err(OpenError::io("read", path))?.to_hex().to_string()
             }
             Err(OpenError::Key { fault, .. }) => return Ok(found(Some((0, fault.to_string())))),
@@ -174,7 +189,7 @@ impl SnapshotInfo {
         };
         let expected = &self.manifest.blake3;
         let damage = (digest != *expected).then(|| (0, format!("expected BLAKE3 {expected}, found {digest}")));
-        Ok(Health { damage, unseen })
+        Ok(Health { gone: false, damage, unseen })
     }
 
     /// Opens the file to read what was written into it.
@@ -183,7 +198,7 @@ impl SnapshotInfo {
             None => None,
             Some(encryption) => Some(self.unlock(encryption, keyring)?),
         };
-        let file = std::fs::File::open(&self.path).map_err(OpenError::io("open", &self.path))?;
+        let file = files::open_read(&self.path).map_err(OpenError::io("open", &self.path))?;
         Ok(SnapshotReader::new(file, sealer, self.manifest.bytes))
     }
 

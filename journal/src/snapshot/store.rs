@@ -7,9 +7,9 @@
 //! | writing the manifest | the same | the same |
 //! | afterwards | both | keeps them |
 
-use std::fs::{File, Permissions};
+use std::fs::Permissions;
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -17,12 +17,17 @@ use rustix::fs::{FlockOperation, flock};
 use super::chunks::ChunkWriter;
 use super::{SnapshotEncryption, SnapshotInfo, SnapshotManifest};
 use crate::crypto::{KEY_LEN, Keyring, Random, Sealer, Wrapped, new_data_key};
-use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir, write_atomically};
+use crate::directory::{Directory, TEMPORARY, write_atomically};
 use crate::error::{OpenError, StoreError};
+use crate::files;
+use crate::files::{FILE_MODE, FileKind, is_there, kind_at, sync_dir};
+use crate::lease::{SnapshotStep, SnapshotsAtRest};
 use crate::meta::{Meta, hex};
 use crate::open::random;
 use crate::types::TimelineId;
 
+/// How the name of a snapshot's key index ends. Reserved: see `FORMAT.md`.
+pub(crate) const KEY_INDEX: &str = "keys";
 /// What a manifest is renamed to before its snapshot is removed.
 pub(crate) const RETIRED: &str = "removed";
 
@@ -55,7 +60,8 @@ impl SnapshotWriter {
         let dir = Directory::new(dir);
         let folder = dir.snapshots();
         let create = || -> io::Result<tempfile::NamedTempFile> {
-            std::fs::create_dir_all(&folder)?;
+            files::ensure_folder(&folder)?;
+            let _step = SnapshotStep::begin(&dir)?;
             loop {
                 let file = tempfile::Builder::new()
                     .prefix(&format!("{TEMPORARY}{}-", std::process::id()))
@@ -119,7 +125,9 @@ impl SnapshotWriter {
         manifest.bytes = self.stored;
         manifest.blake3 = self.hasher.finalize().to_hex().to_string();
         let temporary = self.file.path().to_owned();
-        self.file.as_file().sync_all().map_err(StoreError::io("sync", &temporary))?;
+        files::sync(self.file.as_file()).map_err(StoreError::io("sync", &temporary))?;
+        // Until the manifest is there: neither the reserved name nor the manifest's temporary file has a lock of its own.
+        let _step = SnapshotStep::begin(&self.dir).map_err(StoreError::io("lock", self.dir.snapshot_lock()))?;
         let path = reserve_name(&self.dir.snapshots(), &manifest).map_err(StoreError::io("name", &temporary))?;
         let beside = path.with_extension("json");
         let finish = || -> Result<(), StoreError> {
@@ -130,7 +138,7 @@ impl SnapshotWriter {
             write_atomically(&beside, &json).map_err(StoreError::io("write", &beside))
         };
         if let Err(error) = finish() {
-            if !beside.is_file() {
+            if !matches!(kind_at(&beside), Ok(Some(FileKind::Regular))) {
                 // Nobody can use it. What can't be removed either is found by the next writable open.
                 let _ = std::fs::remove_file(&path);
             }
@@ -153,12 +161,12 @@ fn reserve_name(folder: &Path, manifest: &SnapshotManifest) -> io::Result<PathBu
     loop {
         let name = if n == 1 { format!("{stem}.rdb") } else { format!("{stem}-{n}.rdb") };
         let path = folder.join(name);
-        if path.with_extension(RETIRED).exists() {
+        if is_there(&path.with_extension(RETIRED)) {
             // Its removal will take the file of that name along.
             n += 1;
             continue;
         }
-        match File::options().write(true).create_new(true).mode(FILE_MODE).open(&path) {
+        match files::create_new(&path) {
             Ok(_) => return Ok(path),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => n += 1,
             Err(e) => return Err(e),
@@ -166,10 +174,16 @@ fn reserve_name(folder: &Path, manifest: &SnapshotManifest) -> io::Result<PathBu
     }
 }
 
+/// Which one it is of those that have one LSN and timeline.
+fn number_of(path: &Path) -> u64 {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    stem.splitn(3, '-').nth(2).and_then(|number| number.parse().ok()).unwrap_or(1)
+}
+
 /// What is in the snapshots' folder.
 #[derive(Debug, Default)]
 pub(crate) struct SnapshotFiles {
-    /// Finished ones, in the order of LSN and timeline.
+    /// Finished ones, oldest first: in the order of LSN and timeline; those of one place by their time, then by their number.
     pub(crate) whole: Vec<SnapshotInfo>,
     /// Manifests that can't be used, and why.
     pub(crate) broken: Vec<(PathBuf, String)>,
@@ -177,8 +191,8 @@ pub(crate) struct SnapshotFiles {
     pub(crate) unfinished: Vec<PathBuf>,
     /// Manifests of snapshots whose removal was begun; what is there of their files is nothing any more.
     pub(crate) retired: Vec<PathBuf>,
-    /// Names that don't belong here.
-    pub(crate) others: Vec<PathBuf>,
+    /// What does not belong here, and why.
+    pub(crate) others: Vec<(PathBuf, String)>,
 }
 
 /// Lists the snapshots; a file counts only with its manifest and with the size that it says.
@@ -190,42 +204,54 @@ pub(crate) fn list_snapshots(dir: &Directory) -> Result<SnapshotFiles, OpenError
 /// The same for who knows which journal it is.
 pub(crate) fn list_snapshots_of(dir: &Directory, journal_id: &str) -> Result<SnapshotFiles, OpenError> {
     let folder = dir.snapshots();
-    let mut files = SnapshotFiles::default();
-    let entries = match std::fs::read_dir(&folder) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(files),
-        other => other.map_err(OpenError::io("list", &folder))?,
+    let mut found = SnapshotFiles::default();
+    let Some(entries) = files::read_folder(&folder).map_err(OpenError::io("list", &folder))? else {
+        return Ok(found);
     };
     for entry in entries {
-        let path = entry.map_err(OpenError::io("list", &folder))?.path();
+        let entry = entry.map_err(OpenError::io("list", &folder))?;
+        let path = entry.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        match path.extension().and_then(|e| e.to_str()) {
-            _ if name.starts_with(TEMPORARY) => files.unfinished.push(path),
-            Some("json") => match load_snapshot(&path, journal_id) {
-                Ok(info) => files.whole.push(info),
-                Err(what) => files.broken.push((path, what)),
-            },
-            Some(RETIRED) => files.retired.push(path),
-            Some("rdb") => {
-                if !path.with_extension("json").exists() && !path.with_extension(RETIRED).exists() {
-                    files.unfinished.push(path);
+        let extension = path.extension().and_then(|e| e.to_str());
+        if extension == Some("json") && !name.starts_with(TEMPORARY) {
+            match load_snapshot(&path, journal_id) {
+                Ok(info) => found.whole.push(info),
+                // A manifest goes before its file does: this snapshot was removed since it was listed.
+                Err(_) if !is_there(&path) => {}
+                Err(what) => found.broken.push((path, what)),
+            }
+            continue;
+        }
+        if let Some(kind) = kind_at(&path).map_err(OpenError::io("look at", &path))?
+            && kind != FileKind::Regular
+        {
+            found.others.push((path, format!("{kind}, not a regular file")));
+            continue;
+        }
+        match extension {
+            _ if name.starts_with(TEMPORARY) => found.unfinished.push(path),
+            Some(RETIRED) => found.retired.push(path),
+            Some("rdb" | KEY_INDEX) => {
+                if !is_there(&path.with_extension("json")) && !is_there(&path.with_extension(RETIRED)) {
+                    found.unfinished.push(path);
                 }
             }
-            _ => files.others.push(path),
+            _ => found.others.push((path, "not a snapshot's name".to_owned())),
         }
     }
-    files.whole.sort_by(|a, b| {
-        let key = |s: &SnapshotInfo| (s.manifest.lsn, s.manifest.timeline);
-        key(a).cmp(&key(b)).then_with(|| a.path.cmp(&b.path))
+    found.whole.sort_by(|a, b| {
+        let key = |s: &SnapshotInfo| (s.manifest.lsn, s.manifest.timeline, s.manifest.ts, number_of(&s.path));
+        key(a).cmp(&key(b))
     });
-    files.broken.sort_unstable();
-    files.unfinished.sort_unstable();
-    files.retired.sort_unstable();
-    files.others.sort_unstable();
-    Ok(files)
+    found.broken.sort_unstable();
+    found.unfinished.sort_unstable();
+    found.retired.sort_unstable();
+    found.others.sort_unstable();
+    Ok(found)
 }
 
 fn load_snapshot(beside: &Path, journal_id: &str) -> Result<SnapshotInfo, String> {
-    let json = std::fs::read(beside).map_err(|e| format!("cannot be read: {e}"))?;
+    let json = files::read(beside).map_err(|e| format!("cannot be read: {e}"))?;
     let manifest = SnapshotManifest::from_json(&json)?;
     if manifest.journal_id != journal_id {
         return Err(format!("belongs to journal {}, not to {journal_id}", manifest.journal_id));
@@ -236,7 +262,8 @@ fn load_snapshot(beside: &Path, journal_id: &str) -> Result<SnapshotInfo, String
         return Err(format!("is that of {stem}"));
     }
     let path = beside.with_extension("rdb");
-    let found = std::fs::metadata(&path).map_err(|e| format!("its file cannot be read: {e}"))?;
+    let file = files::open_read(&path).map_err(|e| format!("its file cannot be read: {e}"))?;
+    let found = file.metadata().map_err(|e| format!("its file cannot be read: {e}"))?;
     if found.len() != manifest.bytes {
         return Err(format!("its file has {} bytes, not {}", found.len(), manifest.bytes));
     }
@@ -255,31 +282,34 @@ pub(crate) fn clean_snapshots(dir: &Directory, last: TimelineId) -> Result<Vec<S
     // Without any segment nobody knows which began: then all stay.
     let never_began = |s: &&SnapshotInfo| last > TimelineId(0) && s.manifest.timeline > last;
     for info in listed.whole.iter().filter(never_began) {
-        for path in [info.path.with_extension("json"), info.path.clone()] {
+        let beside = [info.path.with_extension("json"), info.path.clone(), info.path.with_extension(KEY_INDEX)];
+        for path in beside.into_iter().filter(|path| is_there(path)) {
             let to = dir.quarantine_path(&path.file_name().unwrap_or_default().to_string_lossy());
             std::fs::rename(&path, &to).map_err(OpenError::io("move to quarantine", &path))?;
         }
         notes.push(format!("moved {}, a base whose timeline never began, to quarantine", info.path.display()));
         changed = true;
     }
-    for path in listed.unfinished {
-        let file = match File::open(&path) {
+    let at_rest = SnapshotsAtRest::take(dir).map_err(OpenError::io("lock", dir.snapshot_lock()))?;
+    // While somebody is in between, they stay: the next opening looks again.
+    for path in at_rest.iter().flat_map(|_| &listed.unfinished) {
+        let file = match files::open_read(path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            Err(e) => return Err(OpenError::io("open", &path)(e)),
+            Err(e) => return Err(OpenError::io("open", path)(e)),
         };
         // Finished since it was listed, or held by a living writer: not ours.
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() || path.with_extension("json").exists() {
             continue;
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let len = file.metadata().map_err(OpenError::io("read", &path))?.len();
+        let len = file.metadata().map_err(OpenError::io("read", path))?.len();
         if name.starts_with(TEMPORARY) || len == 0 {
-            remove(&path)?;
+            remove(path)?;
             notes.push(format!("removed snapshots/{name}, which was never finished"));
         } else {
             let to = dir.quarantine_path(&name);
-            std::fs::rename(&path, &to).map_err(OpenError::io("move to quarantine", &path))?;
+            std::fs::rename(path, &to).map_err(OpenError::io("move to quarantine", path))?;
             notes.push(format!("moved snapshots/{name}, which has no manifest, to quarantine"));
         }
         changed = true;

@@ -26,7 +26,7 @@ pub(crate) fn manifest(lsn: u64, timeline: u32, ts: i64) -> SnapshotManifest {
     }
 }
 
-fn store(journal: &Fixture, manifest: SnapshotManifest) -> PathBuf {
+pub(crate) fn store(journal: &Fixture, manifest: SnapshotManifest) -> PathBuf {
     let mut writer = SnapshotWriter::create(journal.dir()).unwrap();
     writer.write(b"REDIS").unwrap();
     writer.write(b"0010").unwrap();
@@ -44,7 +44,7 @@ fn a_committed_snapshot_is_listed_with_size_and_digest() {
     assert!(same_lsn.ends_with("snapshots/00000000000000000007-000001-2.rdb"));
     let catalog = Catalog::open(journal.dir()).unwrap();
     let paths: Vec<_> = catalog.snapshots().iter().map(|s| s.path.clone()).collect();
-    assert_eq!(paths, [first, same_lsn, second].map(|p| p.canonicalize().unwrap()));
+    assert_eq!(paths, [first, second, same_lsn].map(|p| p.canonicalize().unwrap()));
     let info = &catalog.snapshots()[0].manifest;
     assert_eq!(info.bytes, 9);
     assert_eq!(info.blake3, blake3::hash(b"REDIS0010").to_hex().to_string());

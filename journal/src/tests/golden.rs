@@ -9,11 +9,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::catalog::Catalog;
+use crate::directory::Directory;
 use crate::model::{Fixture, OwnedGroup, keyring, options};
 use crate::open::OpenOptions;
+use crate::server::tests::server;
+use crate::server::{KnownServers, ServerIdentity, add_server};
 use crate::snapshot::SnapshotWriter;
 use crate::snapshot::tests::manifest;
-use crate::types::{Group, Lsn, Origin, OriginKind, TimelineId};
+use crate::splices::{LostRecords, Splice, Splices};
+use crate::types::{Group, Lsn, Micros, Origin, OriginKind, TimelineId};
 
 /// A journal with two blocks and a heartbeat, closed.
 fn journal(options: OpenOptions) -> Fixture {
@@ -113,6 +117,66 @@ fn the_golden_encrypted_segments_are_read_and_written_alike() {
     let encrypted = OpenOptions { keyring: keyring(&["key-1"]), ..options(1 << 20) };
     check(OpenOptions { pack: false, ..encrypted.clone() }, "encrypted");
     check(encrypted, "encrypted-packed");
+}
+
+#[test]
+fn the_golden_segment_behind_a_change_of_the_sources_id_is_read_and_written_alike() {
+    let mut journal = Fixture::with(OpenOptions { pack: false, ..options(1 << 20) });
+    journal.timeline();
+    journal.block(&[OwnedGroup::set(0, b"key", b"before")]);
+    journal.writer().change_source("source 1, promoted".to_owned()).unwrap();
+    journal.block(&[OwnedGroup::set(0, b"key", b"behind")]);
+    journal.writer().change_source("source 1, promoted again".to_owned()).unwrap();
+    journal.block(&[OwnedGroup::set(0, b"key", b"at last")]);
+    journal.close();
+    for path in journal.segments() {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let stored = compare(&format!("source-changed/{name}"), &fs::read(&path).unwrap());
+        fs::write(&path, stored).unwrap();
+    }
+    let catalog = Catalog::open(journal.dir()).unwrap();
+    let timeline = &catalog.timelines()[0];
+    let ids: Vec<&str> = timeline.source_ids().collect();
+    assert_eq!(ids, ["source 1", "source 1, promoted", "source 1, promoted again"]);
+    assert_eq!(timeline.source_changes[0].first_lsn, Lsn(2));
+    let header = |n: usize| fs::read(&journal.segments()[n]).unwrap()[130];
+    assert_eq!([header(0), header(1), header(2)], [0, 1, 1]);
+}
+
+#[test]
+fn the_golden_lines_of_servers_are_read_and_written_alike() {
+    let journal = Fixture::new(1 << 20);
+    let first = server("8f0c", None);
+    let second = ServerIdentity { accepted: true, run_id: String::new(), ..server("90d1", Some("8f0c")) };
+    for server in [&first, &second] {
+        add_server(journal.dir(), server).unwrap();
+    }
+    let path = journal.dir().join("server");
+    let stored = compare("lines/server", &fs::read(&path).unwrap());
+    fs::write(&path, stored).unwrap();
+    let known = KnownServers::load(journal.dir()).unwrap();
+    assert_eq!((known.all(), known.damaged()), (&[first, second][..], &[][..]));
+}
+
+#[test]
+fn the_golden_lines_of_splices_are_read_and_written_alike() {
+    let journal = Fixture::new(1 << 20);
+    let dir = Directory::new(journal.dir());
+    let lost = LostRecords { from_lsn: Lsn(7), to_lsn: Lsn(9), from_ts: Micros(70), to_ts: None };
+    let splice = |lost| Splice {
+        first_lsn: Lsn(10),
+        timeline: TimelineId(1),
+        before: "1".repeat(64),
+        named: "2".repeat(64),
+        lost,
+        why: "they could not be read, or were not there".to_owned(),
+        repaired: Micros(1_000_000),
+    };
+    let splices = Splices { all: vec![splice(Some(lost)), splice(None)], wrong: Vec::new() };
+    splices.store(&dir).unwrap();
+    let stored = compare("lines/splices", &fs::read(dir.splices()).unwrap());
+    fs::write(dir.splices(), stored).unwrap();
+    assert_eq!(Splices::load(&dir).unwrap(), splices);
 }
 
 #[test]

@@ -1,18 +1,24 @@
 //! Verifying everything that is not a segment.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Begins, Verifier, VerifyProgress};
 use crate::directory::{Directory, TEMPORARY};
 use crate::error::{OpenError, Span};
+use crate::files::{FileKind, is_there, kind_at};
+use crate::lease::SnapshotsAtRest;
 use crate::lock::is_held;
 use crate::marks::read_marks;
+use crate::server::KnownServers;
 use crate::snapshot::{SnapshotInfo, SnapshotKind, list_snapshots};
 use crate::types::Mark;
 
-/// What belongs into the journal's directory.
-const KNOWN: [&str; 9] =
-    ["meta", "lock", "prune.lock", "marks", "seams", "segments", "snapshots", "quarantine", "lost+found"];
+/// The files of a journal's directory.
+const FILES: [&str; 7] = ["meta", "lock", "prune.lock", "snapshot.lock", "server", "marks", "splices"];
+/// Its folders.
+const FOLDERS: [&str; 3] = ["segments", "snapshots", "quarantine"];
+/// What may be there besides.
+const FOREIGN: &str = "lost+found";
 
 /// Size of segments and snapshots; what can't be read counts nothing.
 pub(super) fn total_bytes(dir: &Directory) -> u64 {
@@ -28,20 +34,30 @@ pub(super) fn total_bytes(dir: &Directory) -> u64 {
     size(&dir.segments(), "seg") + size(&dir.snapshots(), "rdb")
 }
 
+/// What is of the wrong kind is told once, by its name, and counts as empty.
+pub(super) fn unless_wrong_kind<T: Default>(result: Result<T, OpenError>) -> Result<T, OpenError> {
+    match result {
+        Err(OpenError::WrongKind { .. }) => Ok(T::default()),
+        other => other,
+    }
+}
+
+/// What reading a snapshot has shown.
+enum SnapshotDamage {
+    None,
+    At(u64, String),
+    /// It was removed since it was listed.
+    Gone,
+}
+
 impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
     pub(super) fn snapshots(&mut self) -> Result<(), OpenError> {
         const LOST: &str = "no restore can start from it: an earlier snapshot is used";
-        let files = list_snapshots(&self.dir)?;
+        let files = unless_wrong_kind(list_snapshots(&self.dir))?;
         for (path, what) in &files.broken {
             self.problem(path, 0, what, None, LOST);
         }
-        for path in &files.unfinished {
-            if is_held(path) || path.with_extension("json").exists() || !path.exists() {
-                continue;
-            }
-            let what = "unfinished: it has no manifest";
-            self.problem(path, 0, what, None, "none: it is ignored");
-        }
+        self.unfinished_snapshots(&files.unfinished)?;
         for path in &files.retired {
             let file = self.relative(path);
             self.report.notes.push(format!(
@@ -49,15 +65,17 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
                 file.display()
             ));
         }
-        for path in &files.others {
-            self.problem(path, 0, "not a snapshot's name", None, "none: it is ignored");
+        for (path, what) in &files.others {
+            self.problem(path, 0, what, None, "none: it is ignored");
         }
         for snapshot in &files.whole {
             let (path, manifest) = (&snapshot.path, &snapshot.manifest);
+            let damage = if self.deep { self.snapshot_damage(snapshot)? } else { SnapshotDamage::None };
+            if matches!(damage, SnapshotDamage::Gone) {
+                continue;
+            }
             self.report.snapshots += 1;
-            if self.deep
-                && let Some((offset, what)) = self.snapshot_damage(snapshot)?
-            {
+            if let SnapshotDamage::At(offset, what) = damage {
                 let span = Span {
                     from_lsn: manifest.lsn,
                     to_lsn: Some(manifest.lsn),
@@ -71,14 +89,42 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
         Ok(())
     }
 
+    /// Whoever writes a snapshot holds a lock at any moment, that of the file or [`SnapshotsAtRest`]'s.
+    fn unfinished_snapshots(&mut self, paths: &[PathBuf]) -> Result<(), OpenError> {
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let path = self.dir.snapshot_lock();
+        let at_rest = SnapshotsAtRest::take(&self.dir).map_err(OpenError::io("lock", &path))?;
+        for path in paths {
+            // In this order: a file loses its lock when it has its manifest, or when it is gone.
+            if is_held(path) || is_there(&path.with_extension("json")) || !is_there(path) {
+                continue;
+            }
+            if at_rest.is_some() {
+                self.problem(path, 0, "unfinished: it has no manifest", None, "none: it is ignored");
+            } else {
+                let file = self.relative(path);
+                self.report.notes.push(format!(
+                    "{}: it has no manifest; a snapshot is being put in place at this moment, perhaps this one",
+                    file.display()
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Reads a snapshot: where it is damaged, and how. Its contents can be looked at with its key only.
-    fn snapshot_damage(&mut self, snapshot: &SnapshotInfo) -> Result<Option<(u64, String)>, OpenError> {
+    fn snapshot_damage(&mut self, snapshot: &SnapshotInfo) -> Result<SnapshotDamage, OpenError> {
         let health = snapshot.health(self.keyring)?;
+        if health.gone {
+            return Ok(SnapshotDamage::Gone);
+        }
         if let Some(fault) = health.unseen {
             let file = self.relative(&snapshot.path);
             self.report.notes.push(format!("{}: its contents were not looked at: {fault}", file.display()));
         }
-        Ok(health.damage)
+        Ok(health.damage.map_or(SnapshotDamage::None, |(offset, what)| SnapshotDamage::At(offset, what)))
     }
 
     /// Marks are set when what they mean is on the disk: where the journal ends before one, its end is gone. `marks` were
@@ -99,7 +145,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
 
     pub(super) fn marks(&mut self) -> Result<(), OpenError> {
         let path = self.dir.marks();
-        let (_, wrong) = read_marks(&self.dir).map_err(OpenError::io("read", &path))?;
+        let (_, wrong) = unless_wrong_kind(read_marks(&self.dir).map_err(OpenError::io("read", &path)))?;
         for offset in wrong {
             let what = "a line with a wrong checksum";
             self.problem(&path, offset, what, None, "this mark is lost; use its time or LSN");
@@ -107,9 +153,21 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
         Ok(())
     }
 
-    pub(super) fn damaged_seams(&mut self) {
-        let path = self.dir.seams();
-        for offset in std::mem::take(&mut self.seams.wrong) {
+    pub(super) fn servers(&mut self) -> Result<(), OpenError> {
+        const LOST: &str =
+            "restores are not affected; a server that was recorded here may be refused until it is accepted again";
+        let path = self.dir.server();
+        let known = KnownServers::load_in(&self.dir).map_err(|e| OpenError::io(e.action, &path)(e.source));
+        let known = unless_wrong_kind(known)?;
+        for offset in known.damaged() {
+            self.problem(&path, *offset, "a line with a wrong checksum", None, LOST);
+        }
+        Ok(())
+    }
+
+    pub(super) fn damaged_splices(&mut self) {
+        let path = self.dir.splices();
+        for offset in std::mem::take(&mut self.splices.wrong) {
             let what = "a line with a wrong checksum";
             self.problem(&path, offset, what, None, "the place of an earlier repair is damage again: repair it again");
         }
@@ -117,7 +175,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
 
     /// Snapshots and marks from which no segment leads on: somebody removed old segments, or lost them.
     pub(super) fn before_the_segments(&mut self, begins: &Begins) -> Result<(), OpenError> {
-        for snapshot in list_snapshots(&self.dir)?.whole {
+        for snapshot in unless_wrong_kind(list_snapshots(&self.dir))?.whole {
             let manifest = &snapshot.manifest;
             let lost = match begins.get(&manifest.timeline) {
                 Some(begin) => manifest.lsn.0 + 1 < begin.0,
@@ -135,7 +193,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
             }
         }
         let Some((_, first)) = begins.first_key_value() else { return Ok(()) };
-        let (marks, _) = read_marks(&self.dir).map_err(OpenError::io("read", self.dir.marks()))?;
+        let (marks, _) = unless_wrong_kind(read_marks(&self.dir).map_err(OpenError::io("read", self.dir.marks())))?;
         let early = marks.iter().filter(|m| m.lsn.0 + 1 < first.0).count();
         if early > 0 {
             let marks =
@@ -155,14 +213,24 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
             names.push(name.to_string_lossy().into_owned());
         }
         names.sort_unstable();
+        for (kind, known) in [(FileKind::Regular, &FILES[..]), (FileKind::Directory, &FOLDERS)] {
+            for path in known.iter().map(|name| root.join(name)) {
+                let found = kind_at(&path).map_err(OpenError::io("look at", &path))?;
+                if let Some(found) = found.filter(|found| *found != kind) {
+                    let error = OpenError::WrongKind { file: path, found, wanted: kind };
+                    self.refusal(error, "redtape refuses to use it, or to begin")?;
+                }
+            }
+        }
         for name in names {
-            if !KNOWN.contains(&name.as_str()) && !name.starts_with(TEMPORARY) {
+            let known = FILES.iter().chain(&FOLDERS).chain([&FOREIGN]).any(|known| **known == name);
+            if !known && !name.starts_with(TEMPORARY) {
                 let what = "not part of a journal";
                 self.problem(&root.join(name), 0, what, None, "none: it is ignored");
             }
         }
         for folder in [self.dir.segments(), self.dir.snapshots()] {
-            if !folder.is_dir() {
+            if !is_there(&folder) {
                 let consequence = "nothing can be restored from it";
                 self.problem(&folder, 0, "the folder is missing", None, consequence);
             }

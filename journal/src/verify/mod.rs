@@ -12,6 +12,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use files::unless_wrong_kind;
 pub(crate) use segments::hash_file;
 
 use crate::crypto::Keyring;
@@ -21,7 +22,7 @@ use crate::lease::ReadLease;
 use crate::marks::read_marks;
 use crate::meta::Meta;
 use crate::open::not_a_journal;
-use crate::seams::Seams;
+use crate::splices::Splices;
 use crate::types::{Lsn, TimelineId};
 
 /// One thing that is wrong.
@@ -94,14 +95,14 @@ pub fn verify_with(
         return Err(not_a_journal(&dir));
     };
     let _lease = ReadLease::take(&dir);
-    let seams = Seams::load(&dir).map_err(OpenError::io("read", dir.seams()))?;
-    let (marks, _) = read_marks(&dir).map_err(OpenError::io("read", dir.marks()))?;
+    let splices = unless_wrong_kind(Splices::load(&dir).map_err(OpenError::io("read", dir.splices())))?;
+    let (marks, _) = unless_wrong_kind(read_marks(&dir).map_err(OpenError::io("read", dir.marks())))?;
     let mut verifier = Verifier {
         total: files::total_bytes(&dir),
         dir,
         deep,
         keyring,
-        seams,
+        splices,
         report: VerifyReport::default(),
         end: Lsn(1),
         progress,
@@ -109,7 +110,8 @@ pub fn verify_with(
     let begins = verifier.segments(meta.id().unwrap_or_default())?;
     verifier.snapshots()?;
     verifier.marks()?;
-    verifier.damaged_seams();
+    verifier.servers()?;
+    verifier.damaged_splices();
     verifier.beyond_the_end(&marks);
     verifier.before_the_segments(&begins)?;
     verifier.other_files()?;
@@ -123,7 +125,7 @@ struct Verifier<'a, P> {
     dir: Directory,
     deep: bool,
     keyring: &'a Keyring,
-    seams: Seams,
+    splices: Splices,
     report: VerifyReport,
     total: u64,
     /// The LSN after the last one that was found.
@@ -147,6 +149,10 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
         match error {
             OpenError::Corrupt { file, offset, span, damage } => {
                 self.problem(&file, offset, damage.to_string(), Some(span), consequence);
+                Ok(())
+            }
+            OpenError::WrongKind { file, found, wanted } => {
+                self.problem(&file, 0, format!("{found}, not {wanted}"), None, consequence);
                 Ok(())
             }
             other => Err(other),

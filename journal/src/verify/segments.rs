@@ -6,10 +6,12 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::Duration;
 
+use super::files::unless_wrong_kind;
 use super::{Begins, Verifier, VerifyProgress};
 use crate::block::{BlockHeader, Groups, PayloadFault, decode_payload};
 use crate::crypto::{KeyFault, Sealer};
 use crate::error::{OpenError, Span};
+use crate::files::open_read;
 use crate::filter::{Filter, Places};
 use crate::lock::is_held;
 use crate::recover::{check_footer, check_header, span_of, span_of_rest};
@@ -37,7 +39,7 @@ type Previous = Option<(SegmentHeader, Footer)>;
 
 impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
     pub(super) fn segments(&mut self, journal_id: [u8; 16]) -> Result<Begins, OpenError> {
-        let (names, others) = list_segments(&self.dir.segments())?;
+        let (names, others) = unless_wrong_kind(list_segments(&self.dir.segments()))?;
         for name in others {
             let path = self.dir.segments().join(name);
             self.problem(&path, 0, "not a segment's name", None, "none: it is ignored");
@@ -47,7 +49,14 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
         for (n, (name, path)) in names.iter().enumerate() {
             let is_last = n + 1 == names.len();
             // One file from beginning to end: by its path there may soon be its packed copy.
-            let file = File::open(path).map_err(OpenError::io("open", path))?;
+            let file = match open_read(path).map_err(OpenError::io("open", path)) {
+                Err(error @ OpenError::WrongKind { .. }) => {
+                    self.refusal(error, LOST)?;
+                    previous = None;
+                    continue;
+                }
+                other => other?,
+            };
             let facts = load_open_segment(&file, *name, path, is_last)?;
             self.report.segments += 1;
             previous = self.segment(&file, &facts, is_last, journal_id, &previous)?;
@@ -78,23 +87,23 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
             return Ok(None);
         }
         let chained = previous.as_ref().map(|(header, footer)| (header, footer));
-        if let Err(error) = check_header(facts, journal_id, chained, &self.seams) {
+        if let Err(error) = check_header(facts, journal_id, chained, &self.splices) {
             let consequence = if facts.header.is_ok() { CHAIN } else { LOST };
             self.refusal(error, consequence)?;
         }
         let Ok(whole) = &facts.header else { return Ok(None) };
         let header = whole.header.clone();
         if let Some((_, footer)) = chained
-            && let Some(seam) = self.seams.find(&header, &footer.link())
-            && let Some(lost) = seam.lost
+            && let Some(splice) = self.splices.find(&header, &footer.link())
+            && let Some(lost) = splice.lost
         {
             let file = self.relative(&facts.path);
             self.report.notes.push(format!(
                 "{}: {} is lost before it, as a repair has told at {}: {}",
                 file.display(),
                 lost.span(),
-                seam.repaired,
-                seam.why
+                splice.repaired,
+                splice.why
             ));
         }
         match &facts.tail {

@@ -13,20 +13,22 @@
 
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::later::{Later, Unpacked};
 use crate::block::Block;
 use crate::crypto::{Keyring, Random, Sealer};
-use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir};
+use crate::directory::{Directory, TEMPORARY};
 use crate::error::{Damage, OpenError};
+use crate::files;
+use crate::files::{FILE_MODE, Failure, sync_dir};
 use crate::lock::Lock;
 use crate::open::LastPosition;
 use crate::recover::Resume;
 use crate::segment::footer::{Footer, Link};
-use crate::segment::header::{SegmentHeader, TimelineFacts, tag_of};
+use crate::segment::header::{SegmentHeader, SourceHistory, TimelineFacts, tag_of};
 use crate::segment::load::WholeHeader;
 use crate::segment::scan::Scan;
 use crate::segment::tally::{Reach, Tally};
@@ -38,6 +40,9 @@ use crate::writer::TimelineStart;
 pub(crate) enum AppendError {
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
+    /// What was written before may be on no disk, whatever a later sync says.
+    #[error("cannot {action} {}: a sync failed: {source}", path.display())]
+    Sync { action: &'static str, path: PathBuf, source: io::Error },
     #[error("a block was submitted out of order: {0}")]
     OutOfOrder(Damage),
     #[error("a block was submitted before a timeline was begun")]
@@ -46,19 +51,38 @@ pub(crate) enum AppendError {
     TimelineBack { new: TimelineId, current: TimelineId },
 }
 
-/// The only failure after which what was written before can still be relied upon: nothing was told that it is on the
-/// disk and may not be.
-pub(super) const APPEND: &str = "append to";
-
 impl AppendError {
-    /// A sync may have failed: the kernel may call pages clean that never reached the disk.
+    /// Whether what was written before can no longer be relied upon. After a failed sync, the kernel may call pages clean that
+    /// never reached the disk; and what does not follow on was made of something else than what is there.
     pub(super) fn leaves_doubt(&self) -> bool {
-        !matches!(self, Self::Io { action, .. } if *action == APPEND)
+        match self {
+            // Nothing was said to be on the disk that may not be there.
+            Self::Io { .. } => false,
+            Self::Sync { .. } | Self::OutOfOrder(_) | Self::NoTimeline | Self::TimelineBack { .. } => true,
+        }
     }
 
     fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io { action, path, source }
+        move |error| match Failure::from(error) {
+            Failure::Sync(source) => Self::Sync { action, path, source },
+            Failure::Io(source) => Self::Io { action, path, source },
+            Failure::WrongKind { found, wanted } => {
+                let source = io::Error::other(format!("it is {found}, not {wanted}"));
+                Self::Io { action, path, source }
+            }
+        }
+    }
+
+    /// The same as an error of the opening.
+    fn while_opening(self, path: &Path) -> OpenError {
+        match self {
+            Self::Io { action, path, source } => OpenError::Io { action, path, source },
+            Self::Sync { action, path, source } => OpenError::Sync { action, path, source },
+            other => {
+                OpenError::Io { action: "change the keys of", path: path.to_owned(), source: io::Error::other(other) }
+            }
+        }
     }
 }
 
@@ -66,6 +90,8 @@ impl AppendError {
 #[derive(Debug, Clone)]
 struct Stand {
     timeline: TimelineFacts,
+    /// What the next segment says of it.
+    source: SourceHistory,
     reach: Reach,
     complete_until: Micros,
     end_db: u32,
@@ -147,6 +173,7 @@ impl Appender {
             Resume::Empty => {}
             Resume::After { header, footer } => {
                 stand = Some(Stand {
+                    source: header.source.after(),
                     timeline: header.timeline,
                     reach: footer.tally.reach,
                     complete_until: footer.tally.complete_until,
@@ -183,18 +210,47 @@ impl Appender {
             return Ok(());
         }
         let path = active.path.clone();
-        let failed = |e: AppendError| OpenError::io("change the keys of", &path)(io::Error::other(e));
+        let failed = |e: AppendError| e.while_opening(&path);
         if active.tally.records > 0 {
             return self.seal().map_err(failed);
         }
-        // It holds nothing that was secret: begun anew, under the same name.
-        let stand = active.stand(active.header.prev_link);
-        let before = active.len;
-        self.active = None;
-        self.create(stand, Begin::Anew).map_err(failed)?;
+        // It holds nothing that was secret.
+        let source = active.header.source.clone();
+        let stand = Stand { source, ..active.stand(active.header.prev_link) };
+        self.begin_anew(stand).map_err(failed)
+    }
+
+    /// Begins the segment in use anew under its name; it holds no record, and `stand` all that it says.
+    fn begin_anew(&mut self, stand: Stand) -> Result<(), AppendError> {
+        let before = self.active.take().map_or(0, |active| active.len);
+        self.create(stand, Begin::Anew)?;
         self.segments -= 1;
         self.journal_bytes = self.journal_bytes.saturating_sub(before);
         Ok(())
+    }
+
+    /// The source goes on under another id: so does the timeline, in a segment that says so.
+    pub(crate) fn change_source(&mut self, source_id: String) -> Result<(), AppendError> {
+        let present = match (&self.active, &self.stand) {
+            (Some(active), _) => &active.header.timeline.source_id,
+            (None, Some(stand)) => &stand.timeline.source_id,
+            (None, None) => return Err(AppendError::NoTimeline),
+        };
+        if *present == source_id {
+            return Ok(());
+        }
+        if let Some(active) = self.active.as_ref().filter(|active| active.tally.records == 0) {
+            // A second segment would have its name.
+            let mut stand = active.stand(active.header.prev_link);
+            stand.source = SourceHistory::ChangedHere { before: active.header.source_before().to_owned() };
+            stand.timeline.source_id = source_id;
+            return self.begin_anew(stand);
+        }
+        self.seal()?;
+        let mut stand = self.stand.take().ok_or(AppendError::NoTimeline)?;
+        let before = std::mem::replace(&mut stand.timeline.source_id, source_id);
+        stand.source = SourceHistory::ChangedHere { before };
+        self.create(stand, Begin::New)
     }
 
     /// Bytes in all segments, and their number.
@@ -271,6 +327,7 @@ impl Appender {
                 start_offset: start.offset,
                 start_ts: start.ts,
             },
+            source: SourceHistory::Unchanged,
             reach,
             complete_until: start.ts,
             end_db: 0,
@@ -284,6 +341,7 @@ impl Appender {
             journal_id: self.journal_id,
             first_lsn: stand.reach.next_lsn,
             timeline: stand.timeline,
+            source: stand.source,
             prev_link: stand.link,
             created: (self.options.now)(),
             last_ts: stand.reach.last_ts,
@@ -364,8 +422,8 @@ impl Active {
     }
 
     fn reopen(options: &AppenderOptions, path: PathBuf, whole: WholeHeader, scan: Scan) -> Result<Self, OpenError> {
-        let mut file = File::options().read(true).write(true).open(&path).map_err(OpenError::io("open", &path))?;
-        file.sync_all().map_err(OpenError::io("sync", &path))?;
+        let mut file = files::open_write(&path).map_err(OpenError::io("open", &path))?;
+        files::sync(&file).map_err(OpenError::io("sync", &path))?;
         let mut hasher = blake3::Hasher::new();
         // Leaves the file's cursor at the end of the blocks, where writing goes on.
         hasher.update_reader(Read::by_ref(&mut file).take(scan.end)).map_err(OpenError::io("read", &path))?;
@@ -380,7 +438,7 @@ impl Active {
         block.header.behind_unsynced = self.unsynced;
         self.unsynced = true;
         let bytes = block.place(self.len, self.tag, self.sealer.as_deref());
-        self.file.write_all(bytes).map_err(AppendError::io(APPEND, &self.path))?;
+        self.file.write_all(bytes).map_err(AppendError::io("append to", &self.path))?;
         self.hasher.update(bytes);
         let len = bytes.len() as u64;
         self.tally.add(&block.header, self.len);
@@ -389,7 +447,7 @@ impl Active {
     }
 
     fn sync(&mut self) -> Result<(), AppendError> {
-        self.file.sync_data().map_err(AppendError::io("sync", &self.path))?;
+        files::sync_data(&self.file).map_err(AppendError::io("sync", &self.path))?;
         self.unsynced = false;
         Ok(())
     }
@@ -398,6 +456,7 @@ impl Active {
     fn stand(&self, link: Link) -> Stand {
         Stand {
             timeline: self.header.timeline.clone(),
+            source: self.header.source.after(),
             reach: self.tally.reach,
             complete_until: self.tally.complete_until,
             end_db: self.tally.end_db,
@@ -423,20 +482,15 @@ impl Active {
         footer.prove(self.sealer.as_deref());
         let stand = self.stand(footer.link());
         let bytes = footer.encode();
-        self.file.write_all(&bytes).and_then(|()| self.file.sync_all()).map_err(AppendError::io("seal", &self.path))?;
+        let written = self.file.write_all(&bytes).and_then(|()| files::sync(&self.file));
+        written.map_err(AppendError::io("seal", &self.path))?;
         Ok((stand, self.len + bytes.len() as u64))
     }
 }
 
 fn create_file(path: &Path, header: &[u8]) -> Result<File, AppendError> {
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(FILE_MODE)
-        .open(path)
-        .map_err(AppendError::io("create", path))?;
-    file.write_all(header).and_then(|()| file.sync_all()).map_err(AppendError::io("write", path))?;
+    let mut file = files::create_new(path).map_err(AppendError::io("create", path))?;
+    file.write_all(header).and_then(|()| files::sync(&file)).map_err(AppendError::io("write", path))?;
     Ok(file)
 }
 
@@ -448,7 +502,7 @@ fn replace_file(dir: &Directory, path: &Path, header: &[u8]) -> Result<File, App
             .permissions(Permissions::from_mode(FILE_MODE))
             .tempfile_in(dir.segments())?;
         file.write_all(header)?;
-        file.as_file().sync_all()?;
+        files::sync(file.as_file())?;
         file.persist(path).map_err(|e| e.error)
     };
     replace().map_err(AppendError::io("replace", path))

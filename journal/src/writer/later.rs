@@ -31,7 +31,8 @@ use std::time::{Duration, Instant};
 use super::pack::{PackError, Packer};
 use crate::block::{Groups, decode_payload};
 use crate::crypto::{Keyring, Random, Sealer};
-use crate::directory::{Directory, sync_dir};
+use crate::directory::Directory;
+use crate::files::{open_read, sync_dir};
 use crate::lease::PruneLock;
 use crate::lock::Lock;
 use crate::segment::footer::Digest;
@@ -271,7 +272,7 @@ impl Shared {
     /// Puts the packed copy in the segment's place, if it is still there.
     fn replace(&self, unpacked: &Unpacked, pace: Pace) -> Result<(), PackError> {
         let Unpacked { name, path, .. } = unpacked;
-        let file = match File::open(path) {
+        let file = match open_read(path) {
             // Removed by the retention.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other?,

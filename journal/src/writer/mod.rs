@@ -147,7 +147,7 @@ impl Writer {
     pub fn try_submit(&self, block: Block) -> Result<(), (Block, SubmitError)> {
         match self.handle.shared.queue.push(Item::Block(block), false) {
             Err((Item::Block(block), reason)) => Err((block, reason)),
-            Ok(()) | Err((Item::Timeline(_), _)) => Ok(()),
+            Ok(()) | Err((Item::Timeline(_) | Item::Source(_), _)) => Ok(()),
         }
     }
 
@@ -155,6 +155,12 @@ impl Writer {
     /// is durable before the next block is written.
     pub fn begin_timeline(&self, start: TimelineStart) -> Result<(), SubmitError> {
         self.push(Item::Timeline(start))
+    }
+
+    /// From here on, the timeline's source has another id: behind the blocks submitted so far, a segment begins that says so, in
+    /// the same timeline. It is durable before the next block is written. Nothing happens if the id is the present one.
+    pub fn change_source(&self, source_id: String) -> Result<(), SubmitError> {
+        self.push(Item::Source(source_id))
     }
 
     fn push(&self, item: Item) -> Result<(), SubmitError> {

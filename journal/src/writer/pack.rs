@@ -15,8 +15,9 @@ use bytes::Bytes;
 
 use crate::block::{Block, BlockBuilder, BlockHeader, Compressor, Groups};
 use crate::crypto::{KeyFault, Keyring, Random, Sealer};
-use crate::directory::{Directory, FILE_MODE, TEMPORARY, sync_dir};
+use crate::directory::{Directory, TEMPORARY};
 use crate::error::{Damage, GroupTooLarge};
+use crate::files::{FILE_MODE, sync, sync_dir};
 use crate::filter::{FilterBuilder, Keys};
 use crate::segment::footer::{Digest, Footer, Link};
 use crate::segment::header::{SegmentHeader, tag_of};
@@ -208,7 +209,7 @@ impl Packer {
         footer.prove(self.sealer.as_deref());
         let bytes = footer.encode();
         self.file.write_all(&bytes)?;
-        self.file.as_file().sync_all()?;
+        sync(self.file.as_file())?;
         Ok(Whole { file: self.file, len: position + bytes.len() as u64, link: footer.link() })
     }
 }

@@ -21,13 +21,14 @@ const MAX_BATCH_BYTES: usize = 16 << 20;
 pub(super) enum Item {
     Block(Block),
     Timeline(TimelineStart),
+    Source(String),
 }
 
 impl Item {
     fn len_bytes(&self) -> usize {
         match self {
             Self::Block(block) => block.len_bytes(),
-            Self::Timeline(_) => 0,
+            Self::Timeline(_) | Self::Source(_) => 0,
         }
     }
 }

@@ -106,6 +106,13 @@ impl<F: Fn(Progress)> Loop<F> {
                     self.durable();
                     self.publish();
                 }
+                Item::Source(source_id) => {
+                    // The same.
+                    self.appender.change_source(source_id)?;
+                    self.written();
+                    self.durable();
+                    self.publish();
+                }
             }
         }
         self.written();

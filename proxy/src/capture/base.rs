@@ -13,6 +13,7 @@ use redtape_wire::rdb::{RdbSummary, RdbVerifier};
 
 use super::prober::Pace;
 use super::{Capture, Ended, Link, LinkError, Position};
+use crate::status::CaptureState;
 
 /// Silence on the link that ends a copy.
 const SILENCE: std::time::Duration = std::time::Duration::from_mins(2);
@@ -123,7 +124,7 @@ impl Capture {
         reason: String,
     ) -> Result<(), Ended> {
         let ts = Micros::now().max(self.recorder.tail().ts);
-        self.metrics.state("full_sync");
+        self.status.capture(CaptureState::FullSync);
         self.probes.set_pace(Pace::Late);
         self.take_stamps();
         self.join.stream_starts(ts, offset);

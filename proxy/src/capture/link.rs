@@ -34,7 +34,15 @@ type Conn = Box<dyn Stream + Send>;
 /// Why there is no link.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LinkError {
-    /// The connection.
+    /// There is no connection.
+    #[error("no connection to {address}: {source}")]
+    Unreachable {
+        /// Of the server.
+        address: String,
+        /// What happened.
+        source: io::Error,
+    },
+    /// The connection has ended.
     #[error("the replication link to {address}: {source}")]
     Io {
         /// Of the server.
@@ -72,48 +80,52 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Connects and asks to continue behind `from`, or for a full copy.
+    /// Connects, and no more: the server hardly notices.
+    pub(crate) async fn connect(to: &Connector) -> Result<Self, LinkError> {
+        let address = to.address();
+        let stream =
+            to.connect().await.map_err(|source| LinkError::Unreachable { address: address.clone(), source })?;
+        let (read, write) = tokio::io::split(stream);
+        Ok(Self { address, read, write, buf: BytesMut::with_capacity(READ_BYTES) })
+    }
+
+    /// Asks to continue behind `from`, or for a full copy.
     pub(crate) async fn open(
+        mut self,
         to: &Connector,
         from: Option<(&str, ReplOffset)>,
     ) -> Result<(Self, PsyncReply), LinkError> {
-        let mut link = Self::introduce(to).await?;
-        let address = link.address.clone();
+        self.introduce(to).await?;
+        let address = self.address.clone();
         let (replid, offset) =
             from.map_or(("?".to_owned(), "-1".to_owned()), |(id, at)| (id.to_owned(), (at.0 + 1).to_string()));
-        link.send(&["PSYNC", &replid, &offset]).await?;
+        self.send(&["PSYNC", &replid, &offset]).await?;
         let timed_out = LinkError::Io { address: address.clone(), source: io::ErrorKind::TimedOut.into() };
-        let line = timeout(PSYNC_TIMEOUT, link.line()).await.map_err(|_| timed_out)??;
+        let line = timeout(PSYNC_TIMEOUT, self.line()).await.map_err(|_| timed_out)??;
         match parse_psync_reply(&line) {
             PsyncReply::Later(reply) => Err(LinkError::Later { address, reply }),
             PsyncReply::Refused(reply) => Err(LinkError::Refused { address, command: "PSYNC", reply }),
-            reply => Ok((link, reply)),
+            reply => Ok((self, reply)),
         }
     }
 
     /// Goes through the handshake up to `PSYNC`, to learn whether the server would serve us.
     pub(crate) async fn check(to: &Connector) -> Result<(), LinkError> {
-        Self::introduce(to).await.map(drop)
+        Self::connect(to).await?.introduce(to).await
     }
 
-    async fn introduce(to: &Connector) -> Result<Self, LinkError> {
-        let address = to.address();
-        let io = |source| LinkError::Io { address: address.clone(), source };
-        let stream = to.connect().await.map_err(io)?;
-        let (read, write) = tokio::io::split(stream);
-        let mut link = Self { address: address.clone(), read, write, buf: BytesMut::with_capacity(READ_BYTES) };
+    async fn introduce(&mut self, to: &Connector) -> Result<(), LinkError> {
         if let Some(password) = to.url.password.as_ref().map(Secret::expose) {
             let user = to.url.username.as_deref();
             let auth: Vec<&str> = ["AUTH"].into_iter().chain(user).chain([password]).collect();
-            link.step("AUTH", &auth, true).await?;
+            self.step("AUTH", &auth, true).await?;
         }
         // An ACL of +psync +replconf alone answers NOPERM here: harmless.
-        link.step("PING", &["PING"], false).await?;
-        link.step("REPLCONF", &["REPLCONF", "listening-port", "0"], true).await?;
-        link.step("REPLCONF", &["REPLCONF", "capa", "eof", "capa", "psync2"], true).await?;
+        self.step("PING", &["PING"], false).await?;
+        self.step("REPLCONF", &["REPLCONF", "listening-port", "0"], true).await?;
+        self.step("REPLCONF", &["REPLCONF", "capa", "eof", "capa", "psync2"], true).await?;
         // Servers that don't know it answer with an error.
-        link.step("REPLCONF", &["REPLCONF", "version", ANNOUNCED_VERSION], false).await?;
-        Ok(link)
+        self.step("REPLCONF", &["REPLCONF", "version", ANNOUNCED_VERSION], false).await
     }
 
     async fn step(&mut self, command: &'static str, args: &[&str], must: bool) -> Result<(), LinkError> {
@@ -122,6 +134,9 @@ impl Link {
         let timed_out = timed_out();
         let reply = timeout(STEP_TIMEOUT, self.line()).await.map_err(|_| timed_out)??;
         if must && reply.starts_with('-') {
+            if let PsyncReply::Later(reply) = parse_psync_reply(&reply) {
+                return Err(LinkError::Later { address: self.address.clone(), reply });
+            }
             return Err(LinkError::Refused { address: self.address.clone(), command, reply: reply[1..].to_owned() });
         }
         Ok(())

@@ -22,11 +22,13 @@ mod clock;
 mod cost;
 pub(crate) mod effects;
 mod gulps;
+mod identify;
 mod keys;
 mod link;
 mod probe;
 mod prober;
 mod recorder;
+mod retry;
 mod stream;
 
 use std::path::PathBuf;
@@ -45,18 +47,22 @@ pub(crate) use self::base::{CopyInProgress, manifest, receive};
 use self::clock::ClockWatch;
 pub(crate) use self::link::{Link, LinkError};
 pub(crate) use self::probe::Prober;
-pub(crate) use self::probe::{ServerFacts, info_field};
+pub(crate) use self::probe::{ServerFacts, info_field, is_unreachable};
 use self::prober::{Pace, Probes};
 use self::recorder::{RecordError, Recorder};
+use self::retry::{Complaints, Cost, Retry};
 use crate::connect::Connector;
 use crate::durable::Durable;
+use crate::identity::Mismatch;
 use crate::join::{Join, Probe};
 use crate::metrics::Metrics;
 use crate::reload::Live;
+use crate::status::{CaptureState, Status};
 use crate::tee::Tee;
+use crate::tls::TlsFailure;
 
-/// Pause between attempts to follow the server: doubled from the first up to the second.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// An attempt to connect that has waited for so long began while the server was away, if it is known to be back since.
+const STALE_ATTEMPT: Duration = Duration::from_secs(1);
 /// How often the tee is emptied while nothing else happens.
 pub(crate) const TEE_POLL: Duration = Duration::from_millis(10);
 
@@ -75,6 +81,10 @@ pub(crate) struct CaptureConfig {
     pub segment_bytes: u64,
     /// Sessions leave stamps.
     pub has_tee: bool,
+    /// The upstream's address as the journal remembers it.
+    pub address: String,
+    /// A server that this journal does not record is recorded all the same.
+    pub accept_new_history: bool,
     /// Where the keys are.
     pub live: Arc<ArcSwap<Live>>,
 }
@@ -101,6 +111,13 @@ pub(crate) enum Ended {
     Stream(#[from] effects::StreamError),
     #[error("the upstream can't be asked for its history: {0}")]
     Upstream(String),
+    #[error("the upstream is not reachable: {0}")]
+    Unreachable(String),
+    #[error(
+        "{0}; writes are NOT being recorded: correct --upstream or --dir, or start with --accept-new-history to record this \
+         server in this journal from now on"
+    )]
+    OtherServer(Box<Mismatch>),
     #[error(
         "{followed} is not a replica of {upstream}, writes are NOT being recorded: \
          make it one again (REPLICAOF), or start without --follow"
@@ -112,6 +129,21 @@ pub(crate) enum Ended {
     Journal(String),
     #[error("the journal: {}", RecordError::Slow)]
     Slow,
+}
+
+impl Ended {
+    /// What it has cost the server; `copied`: a full copy was asked of it.
+    fn cost(&self, copied: bool) -> Cost {
+        match self {
+            // A TLS handshake is work.
+            Self::Link(LinkError::Unreachable { source, .. }) if TlsFailure::is_in(source) => Cost::Something,
+            Self::Link(LinkError::Unreachable { .. }) | Self::Unreachable(_) => Cost::Nothing,
+            Self::Link(LinkError::Later { .. }) => Cost::Handshake,
+            // It was let go on where it was, or not even that: a server that fails over ends its links.
+            Self::Link(LinkError::Io { .. }) | Self::Silent if !copied => Cost::Handshake,
+            _ => Cost::Something,
+        }
+    }
 }
 
 impl From<RecordError> for Ended {
@@ -141,6 +173,7 @@ pub(crate) fn open_journal(config: &CaptureConfig) -> Result<(Journal, Recovered
 pub(crate) struct Capture {
     config: CaptureConfig,
     metrics: Metrics,
+    status: Arc<Status>,
     tee: Arc<Tee>,
     table: Arc<ArcSwap<CommandTable>>,
     stop: watch::Receiver<bool>,
@@ -157,6 +190,10 @@ pub(crate) struct Capture {
     unsound: bool,
     durable: Arc<Durable>,
     clock: ClockWatch,
+    complaints: Complaints,
+    waiting: Complaints,
+    /// Of this stretch of following: a full copy was asked for.
+    copied: bool,
 }
 
 /// Follows the server until asked to stop; then everything is flushed and the tail is sealed.
@@ -169,6 +206,7 @@ pub(crate) async fn run(
     tee: Arc<Tee>,
     table: Arc<ArcSwap<CommandTable>>,
     metrics: Metrics,
+    status: Arc<Status>,
     durable: Arc<Durable>,
     stop: watch::Receiver<bool>,
 ) {
@@ -179,10 +217,11 @@ pub(crate) async fn run(
     if let Ok(catalog) = Catalog::open(&config.dir) {
         metrics.gaps.set(catalog.gaps().len() as i64);
     }
-    let probes = Probes::start(config.upstream.clone(), facts, table.clone(), metrics.clone());
+    let probes = Probes::start(config.upstream.clone(), facts, table.clone(), metrics.clone(), status.clone());
     let mut capture = Capture {
         config,
         metrics,
+        status,
         tee,
         table,
         stop,
@@ -196,6 +235,9 @@ pub(crate) async fn run(
         unsound: false,
         durable,
         clock: ClockWatch::start(),
+        complaints: Complaints::default(),
+        waiting: Complaints::default(),
+        copied: false,
     };
     capture.go_on();
     capture.follow().await;
@@ -212,59 +254,88 @@ impl Capture {
     }
 
     async fn follow(&mut self) {
-        let mut pause = BACKOFF.0;
+        let mut retry = Retry::new();
         loop {
             let started = std::time::Instant::now();
+            self.copied = false;
             let ended = self.follow_once().await;
+            let cost = ended.cost(self.copied);
             self.durable.following(false);
-            // Nobody shall see it as streaming until it is again.
-            self.metrics.state("connecting");
+            if matches!(ended, Ended::Stopped) {
+                return;
+            }
+            let pause = retry.pause(cost, started.elapsed());
+            self.tell(&ended, cost);
             if self.last_end.is_none() {
                 self.last_end = Some((Micros::now(), ended.to_string()));
             }
-            match ended {
-                Ended::Stopped => return,
-                Ended::Journal(e) => {
-                    self.durable.trouble(&e);
-                    self.metrics.error("journal");
-                    self.metrics.state("failed");
-                    tracing::error!(error = e, "the journal can't be written: writes are NOT being recorded");
-                }
-                Ended::Slow => {
-                    self.metrics.error("journal_slow");
-                    tracing::error!(
-                        "{}; it has caught up, and the server is followed again from there if its backlog reaches back so far",
-                        Ended::Slow
-                    );
-                }
-                Ended::Link(e @ LinkError::Refused { .. }) => {
-                    self.metrics.error("tap_refused");
-                    tracing::error!(error = %e, "the server does not let redtape follow it: grant +psync +replconf, or check the password");
-                }
-                ended @ Ended::Foreign { .. } => {
-                    self.metrics.error("foreign_history");
-                    self.metrics.state("failed");
-                    tracing::error!("{ended}");
-                }
-                ended => {
-                    self.metrics.error("tap_link");
-                    tracing::warn!(error = %ended, "the replication link ended; following again");
-                }
-            }
-            if started.elapsed() > BACKOFF.1 {
-                pause = BACKOFF.0;
-            }
-            let mut stop = self.stop.clone();
+            let (mut stop, status) = (self.stop.clone(), self.status.clone());
             let stopped = self.with_tee(async {
                 tokio::select! {
                     _ = stop.wait_for(|on| *on) => true,
                     () = tokio::time::sleep(pause) => false,
+                    () = status.server_back() => {
+                        retry.server_is_back();
+                        false
+                    }
                 }
             });
             if stopped.await {
                 return;
             }
-            pause = (pause * 2).min(BACKOFF.1);
+        }
+    }
+
+    /// Logs and counts why following has ended, and shows the state.
+    fn tell(&mut self, ended: &Ended, cost: Cost) {
+        let said = ended.to_string();
+        let state = match ended {
+            Ended::Journal(_) | Ended::Foreign { .. } => CaptureState::Failed,
+            Ended::OtherServer(_) => CaptureState::Refused,
+            _ => CaptureState::Connecting,
+        };
+        self.status.capture_because(state, said.clone());
+        match ended {
+            Ended::Journal(e) => self.durable.trouble(e),
+            // Nothing is recorded until somebody acts: writes pass or are refused, as for any other failure.
+            Ended::OtherServer(_) | Ended::Foreign { .. } => self.durable.trouble(&said),
+            _ => {}
+        }
+        // The server may be away, or loading, or the wrong one, for long.
+        let repeats = cost != Cost::Something || matches!(ended, Ended::OtherServer(_));
+        if repeats && !self.complaints.is_news(&said, std::time::Instant::now()) {
+            return;
+        }
+        match ended {
+            Ended::Journal(e) => {
+                self.metrics.error("journal");
+                tracing::error!(error = e, "the journal can't be written: writes are NOT being recorded");
+            }
+            Ended::Slow => {
+                self.metrics.error("journal_slow");
+                tracing::error!(
+                    "{said}; it has caught up, and the server is followed again from there if its backlog reaches back so far"
+                );
+            }
+            Ended::Link(LinkError::Refused { .. }) => {
+                self.metrics.error("tap_refused");
+                tracing::error!(
+                    error = said,
+                    "the server does not let redtape follow it: grant +psync +replconf, or check the password"
+                );
+            }
+            Ended::OtherServer(_) => {
+                self.metrics.error("server_refused");
+                tracing::error!("{said}");
+            }
+            Ended::Foreign { .. } => {
+                self.metrics.error("foreign_history");
+                tracing::error!("{said}");
+            }
+            _ => {
+                self.metrics.error("tap_link");
+                tracing::warn!(error = said, "the replication link ended; following again");
+            }
         }
     }
 
@@ -285,49 +356,24 @@ impl Capture {
                 }
                 Err(e) => {
                     // A sync that failed once may succeed the next time without having done anything.
-                    self.unsound |= e.contains("sync");
-                    return Ended::Journal(e);
+                    self.unsound |= e.leaves_doubt();
+                    return Ended::Journal(e.to_string());
                 }
             }
         }
-        self.metrics.state("connecting");
         // The probe just before a copy bounds what is in it.
         self.probes.set_pace(Pace::Late);
         let from = self.position.clone().filter(|_| self.break_reason.is_none());
-        let source = self.config.source.clone();
-        let asked = from.clone();
-        let mut stop = self.stop.clone();
-        if from.is_none() {
-            tracing::info!(
-                "waiting for a full copy of the server's data; nothing is recorded until it begins \
-                 (a server with repl-diskless-sync waits repl-diskless-sync-delay first, 5 s by default)"
-            );
-        }
-        let opened = self
-            .with_tee(async move {
-                tokio::select! {
-                    r = Link::open(&source, asked.as_ref().map(|p| (p.replid.as_str(), p.offset))) => Some(r),
-                    _ = stop.wait_for(|on| *on) => None,
-                }
-            })
-            .await;
-        let (mut link, reply) = match opened {
-            None => return Ended::Stopped,
-            Some(Ok(opened)) => opened,
-            Some(Err(e)) => return e.into(),
+        let (mut link, reply) = match self.open_link(from.as_ref()).await {
+            Ok(opened) => opened,
+            Err(e) => return e,
         };
-        if let Err(e) = self.same_history(&reply, from.as_ref()).await {
-            return e;
-        }
         match (reply, from) {
             (PsyncReply::Continue { replid }, Some(position)) => {
-                if let Some(new) = replid.filter(|new| *new != position.replid) {
-                    // A MULTI that contained REPLICAOF can have lost writes here without a trace.
-                    self.break_reason = Some(format!(
-                        "the server's replication id changed from {} to {new} (failover, or it was made a primary again)",
-                        position.replid
-                    ));
-                    return Ended::Base("the history changed hands; a new base is needed".to_owned());
+                if let Some(new) = replid.filter(|new| *new != position.replid)
+                    && let Err(e) = self.change_source(new)
+                {
+                    return e;
                 }
                 tracing::info!(
                     timeline = position.timeline.0,
@@ -347,23 +393,56 @@ impl Capture {
         self.stream(link).await
     }
 
-    /// With `--follow`: the server that is followed must have the upstream's history, or the journal
-    /// would show another server's data as the upstream's.
-    async fn same_history(&mut self, reply: &PsyncReply, from: Option<&Position>) -> Result<(), Ended> {
-        if self.config.source.url == self.config.upstream.url {
-            return Ok(());
+    /// Opens the replication link to a server that may be recorded, and asks to go on behind `from`.
+    async fn open_link(&mut self, from: Option<&Position>) -> Result<(Link, PsyncReply), Ended> {
+        let (source, status) = (self.config.source.clone(), self.status.clone());
+        let connecting = async { connect(&source, &status).await.map_err(Ended::from) };
+        let link = self.or_stopped(Box::pin(connecting)).await?;
+        let judged = self.identify().await?;
+        if from.is_none() && self.waiting.is_news("", std::time::Instant::now()) {
+            tracing::info!(
+                "waiting for a full copy of the server's data; nothing is recorded until it begins \
+                 (a server with repl-diskless-sync waits repl-diskless-sync-delay first, 5 s by default)"
+            );
         }
-        let followed = match reply {
-            PsyncReply::FullResync { replid, .. } | PsyncReply::Continue { replid: Some(replid) } => replid.clone(),
-            _ => from.map(|p| p.replid.clone()).unwrap_or_default(),
+        let asked = from.map(|p| (p.replid.as_str(), p.offset));
+        let opening = async { link.open(&source, asked).await.map_err(Ended::from) };
+        let (link, reply) = self.or_stopped(Box::pin(opening)).await?;
+        let followed = match &reply {
+            PsyncReply::FullResync { replid, .. } | PsyncReply::Continue { replid: Some(replid) } => replid,
+            _ => from.map_or("", |p| &p.replid),
         };
-        let upstream = self.config.upstream.clone();
-        let facts = self.with_tee(async move { Prober::connect(&upstream).await?.facts().await }).await;
-        let upstream = facts.map_err(|e| Ended::Upstream(e.to_string()))?.replid;
-        if upstream == followed {
-            return Ok(());
-        }
-        Err(Ended::Foreign { followed: self.config.source.address(), upstream: self.config.upstream.address() })
+        self.copied = matches!(reply, PsyncReply::FullResync { .. });
+        self.confirm(judged, followed).await?;
+        Ok((link, reply))
+    }
+
+    /// The server goes on with its history under another id: so does the timeline. A `MULTI` with `REPLICAOF` in it can have
+    /// lost writes there without a trace (Redis 7.0), so a base is taken beside the stream.
+    fn change_source(&mut self, replid: String) -> Result<(), Ended> {
+        let Some(position) = &mut self.position else { return Ok(()) };
+        tracing::warn!(
+            before = position.replid,
+            now = replid,
+            "the server's replication id has changed (it restarted, or a failover or promotion): it continues its history, and \
+             so does the journal, without a gap; a new base is taken in the background"
+        );
+        self.recorder.change_source(&replid).map_err(Ended::Journal)?;
+        position.replid = replid;
+        self.status.want_base();
+        Ok(())
+    }
+
+    /// Does something slow while the tee is emptied, unless a stop is asked for meanwhile.
+    async fn or_stopped<T>(&mut self, slow: impl Future<Output = Result<T, Ended>>) -> Result<T, Ended> {
+        let mut stop = self.stop.clone();
+        let slow = async {
+            tokio::select! {
+                result = slow => result,
+                _ = stop.wait_for(|on| *on) => Err(Ended::Stopped),
+            }
+        };
+        self.with_tee(slow).await
     }
 
     fn reason_for(&mut self, from: Option<&Position>, replid: &str) -> String {
@@ -424,6 +503,22 @@ impl Capture {
         let snapshots =
             Catalog::open(&self.config.dir).map(|c| c.snapshots().iter().map(|s| s.manifest.timeline.0).max());
         TimelineId(snapshots.ok().flatten().unwrap_or(0).max(self.recorder.last_timeline().0).saturating_add(1))
+    }
+}
+
+/// Connects to the server that is followed. An attempt that the network has swallowed is not waited for once the server is
+/// known to be back.
+async fn connect(source: &Connector, status: &Status) -> Result<Link, LinkError> {
+    loop {
+        let begun = tokio::time::Instant::now();
+        let stale = async {
+            status.server_back().await;
+            tokio::time::sleep_until(begun + STALE_ATTEMPT).await;
+        };
+        tokio::select! {
+            connected = Link::connect(source) => return connected,
+            () = stale => {}
+        }
     }
 }
 

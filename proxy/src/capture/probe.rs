@@ -23,6 +23,15 @@ pub(crate) struct ServerFacts {
     pub version: String,
     /// `master_replid`: which history it has.
     pub(crate) replid: String,
+    /// `master_replid2` and `second_repl_offset`: which history it continues, and up to where that one is its own.
+    pub(crate) previous: Option<(String, ReplOffset)>,
+    /// `master_repl_offset`.
+    pub(crate) offset: ReplOffset,
+    /// `run_id`: which process it is.
+    pub(crate) run_id: String,
+    pub(crate) is_primary: bool,
+    /// It reads its data from the disk: it may not know its history yet.
+    pub(crate) is_loading: bool,
     /// `repl_backlog_size` in bytes.
     pub backlog_bytes: u64,
 }
@@ -30,6 +39,22 @@ pub(crate) struct ServerFacts {
 /// See the module.
 pub(crate) struct Prober {
     connection: MultiplexedConnection,
+    role: Role,
+}
+
+/// What the server is to others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Role {
+    Primary,
+    /// It follows the server at this address.
+    Replica {
+        primary: String,
+    },
+}
+
+/// No connection to the server comes about, or it has ended, or nothing comes by it: the server has not answered.
+pub(crate) fn is_unreachable(e: &RedisError) -> bool {
+    e.is_io_error() || e.is_connection_refusal() || e.is_timeout()
 }
 
 impl Prober {
@@ -49,7 +74,7 @@ impl Prober {
         let (connection, driver) = tokio::time::timeout(TIMEOUT, connecting).await.map_err(|_| timed_out())??;
         // It ends with the connection's last handle.
         tokio::spawn(driver);
-        Ok(Self { connection })
+        Ok(Self { connection, role: Role::Primary })
     }
 
     /// `ROLE` and the counters of what the server removed by itself.
@@ -66,24 +91,41 @@ impl Prober {
         let received = Micros::now();
         let stats = stats.unwrap_or_default();
         let count = |name: &str| info_field(&stats, name).and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
+        let (role, offset) = role_and_offset(&role)?;
+        self.role = role;
         Ok(Probe {
             sent,
             received,
-            offset: role_offset(&role)?,
+            offset,
             expired: count("expired_keys") + count("expired_subkeys") + count("expired_fields"),
             evicted: count("evicted_keys"),
         })
     }
 
+    /// As the last probe has found it.
+    pub(crate) fn role(&self) -> &Role {
+        &self.role
+    }
+
     pub(crate) async fn facts(&mut self) -> Result<ServerFacts, RedisError> {
         let server: String = redis::cmd("INFO").arg("server").query_async(&mut self.connection).await?;
         let replication: String = redis::cmd("INFO").arg("replication").query_async(&mut self.connection).await?;
+        let persistence: String = redis::cmd("INFO").arg("persistence").query_async(&mut self.connection).await?;
         let valkey = info_field(&server, "valkey_version");
+        let field = |name: &str| info_field(&replication, name);
+        let number = |name: &str| field(name).and_then(|v| v.parse::<u64>().ok());
         Ok(ServerFacts {
             software: if valkey.is_some() { "valkey" } else { "redis" }.to_owned(),
             version: valkey.or_else(|| info_field(&server, "redis_version")).unwrap_or_default().to_owned(),
-            replid: info_field(&replication, "master_replid").unwrap_or_default().to_owned(),
-            backlog_bytes: info_field(&replication, "repl_backlog_size").and_then(|v| v.parse().ok()).unwrap_or(0),
+            replid: field("master_replid").unwrap_or_default().to_owned(),
+            previous: field("master_replid2")
+                .zip(number("second_repl_offset"))
+                .map(|(replid, first)| (replid.to_owned(), ReplOffset(first.saturating_sub(1)))),
+            offset: ReplOffset(number("master_repl_offset").unwrap_or(0)),
+            run_id: info_field(&server, "run_id").unwrap_or_default().to_owned(),
+            is_primary: field("role") == Some("master"),
+            is_loading: info_field(&persistence, "loading") == Some("1"),
+            backlog_bytes: number("repl_backlog_size").unwrap_or(0),
         })
     }
 
@@ -106,15 +148,20 @@ impl Prober {
     }
 }
 
-fn role_offset(role: &Value) -> Result<ReplOffset, RedisError> {
+fn role_and_offset(reply: &Value) -> Result<(Role, ReplOffset), RedisError> {
     let wrong = || RedisError::from((redis::ErrorKind::UnexpectedReturnType, "ROLE gave no replication offset"));
-    if let Value::ServerError(e) = role {
+    if let Value::ServerError(e) = reply {
         return Err(e.clone().into());
     }
-    let Value::Array(items) = role else { return Err(wrong()) };
-    let kind = items.first().and_then(text).ok_or_else(wrong)?;
-    let at = if kind == "master" { 1 } else { 4 };
-    items.get(at).and_then(int).and_then(|n| u64::try_from(n).ok()).map(ReplOffset).ok_or_else(wrong)
+    let Value::Array(items) = reply else { return Err(wrong()) };
+    let offset = |at: usize| items.get(at).and_then(int).and_then(|n| u64::try_from(n).ok()).map(ReplOffset);
+    let word = |at: usize| items.get(at).and_then(text);
+    if word(0).ok_or_else(wrong)? == "master" {
+        return Ok((Role::Primary, offset(1).ok_or_else(wrong)?));
+    }
+    let port = items.get(2).and_then(int).unwrap_or_default();
+    let primary = format!("{}:{port}", word(1).unwrap_or_default());
+    Ok((Role::Replica { primary }, offset(4).ok_or_else(wrong)?))
 }
 
 fn text(value: &Value) -> Option<String> {

@@ -1,22 +1,27 @@
 //! Looks at the server again and again, as often as the capture needs it.
 
 use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use redis::RedisError;
 use redtape_wire::command::CommandTable;
 use tokio::sync::{Notify, mpsc};
 
-use super::probe::{Prober, ServerFacts};
+use super::probe::{Prober, Role, ServerFacts, is_unreachable};
 use crate::connect::Connector;
 use crate::join::Probe;
 use crate::metrics::Metrics;
+use crate::status::Status;
 
 /// Probes on their way to the capture.
 const PENDING_MAX: usize = 64;
-/// Pause after a failed probe.
+/// Pause where no connection comes about: an attempt costs nothing.
+const CONNECT_EVERY: Duration = Duration::from_millis(100);
+/// Pause where the server answers with an error.
 const RETRY: Duration = Duration::from_millis(500);
 /// Probes asked for at once are at least so far apart.
 const AT_ONCE: Duration = Duration::from_millis(2);
@@ -66,23 +71,26 @@ impl Probes {
         facts: ServerFacts,
         table: Arc<ArcSwap<CommandTable>>,
         metrics: Metrics,
+        status: Arc<Status>,
     ) -> Self {
         let (send, receive) = mpsc::channel(PENDING_MAX);
         let pace = Rc::new(Cell::new(Pace::Idle));
         let now = Rc::new(Notify::new());
         let facts = Rc::new(RefCell::new(facts));
-        let task = tokio::task::spawn_local({
-            let (pace, now, facts) = (pace.clone(), now.clone(), facts.clone());
-            async move {
-                loop {
-                    let ended = probe_until_lost(&upstream, &send, &pace, &now, &facts, &table, &metrics).await;
-                    metrics.error("probe");
-                    metrics.upstream_up.set(0);
-                    tracing::warn!(error = ended, "the side connection to the upstream is lost; connecting again");
-                    tokio::time::sleep(RETRY).await;
-                }
-            }
-        });
+        let (pace_there, now_there, facts_there) = (pace.clone(), now.clone(), facts.clone());
+        let mut probing = Probing {
+            upstream,
+            send,
+            pace: pace_there,
+            now: now_there,
+            facts: facts_there,
+            table,
+            metrics,
+            status,
+            role: None,
+            lost: false,
+        };
+        let task = tokio::task::spawn_local(async move { probing.run().await });
         Self { receive, pace, now, facts, task }
     }
 
@@ -111,37 +119,87 @@ impl Probes {
     }
 }
 
-async fn probe_until_lost(
-    upstream: &Connector,
-    send: &mpsc::Sender<Probe>,
-    pace: &Cell<Pace>,
-    now: &Notify,
-    facts: &RefCell<ServerFacts>,
-    table: &ArcSwap<CommandTable>,
-    metrics: &Metrics,
-) -> String {
-    let mut prober = match Prober::connect(upstream).await {
-        Ok(prober) => prober,
-        Err(e) => return e.to_string(),
-    };
-    metrics.upstream_up.set(1);
-    // The server may be another version than before.
-    if let Ok(fresh) = prober.facts().await {
-        facts.replace(fresh);
-    }
-    if let Some(fresh) = prober.commands().await {
-        table.store(Arc::new(fresh));
-    }
-    loop {
-        match prober.probe().await {
-            Ok(probe) if send.send(probe).await.is_ok() => {}
-            Ok(_) => return "the capture ended".to_owned(),
-            Err(e) => return e.to_string(),
+/// The task's end of it.
+struct Probing {
+    upstream: Connector,
+    send: mpsc::Sender<Probe>,
+    pace: Rc<Cell<Pace>>,
+    now: Rc<Notify>,
+    facts: Rc<RefCell<ServerFacts>>,
+    table: Arc<ArcSwap<CommandTable>>,
+    metrics: Metrics,
+    status: Arc<Status>,
+    /// As it was last found.
+    role: Option<Role>,
+    /// That the connection is lost was said.
+    lost: bool,
+}
+
+impl Probing {
+    async fn run(&mut self) {
+        loop {
+            let Err(e) = self.probe_until_lost().await;
+            let why = e.to_string();
+            let gone = is_unreachable(&e);
+            if gone {
+                self.status.upstream_unreachable(&why);
+            }
+            if !std::mem::replace(&mut self.lost, true) {
+                self.metrics.error("probe");
+                tracing::warn!(error = why, "the side connection to the upstream is lost; connecting again");
+            }
+            tokio::time::sleep(if gone { CONNECT_EVERY } else { RETRY }).await;
         }
-        tokio::time::sleep(AT_ONCE).await;
-        tokio::select! {
-            () = tokio::time::sleep(pace.get().interval()) => {}
-            () = now.notified() => {}
+    }
+
+    async fn probe_until_lost(&mut self) -> Result<Infallible, RedisError> {
+        let mut prober = Prober::connect(&self.upstream).await?;
+        // The server may be another version than before.
+        if let Ok(fresh) = prober.facts().await {
+            self.facts.replace(fresh);
+        }
+        if let Some(fresh) = prober.commands().await {
+            self.table.store(Arc::new(fresh));
+        }
+        loop {
+            let probe = prober.probe().await?;
+            self.lost = false;
+            self.status.upstream_answers();
+            self.look_at_role(prober.role());
+            // The capture's end is there for as long as this task is.
+            let _ = self.send.send(probe).await;
+            tokio::time::sleep(AT_ONCE).await;
+            tokio::select! {
+                () = tokio::time::sleep(self.pace.get().interval()) => {}
+                () = self.now.notified() => {}
+            }
+        }
+    }
+
+    fn look_at_role(&mut self, role: &Role) {
+        if self.role.as_ref() == Some(role) {
+            return;
+        }
+        let before = self.role.replace(role.clone());
+        self.metrics.upstream_is_replica.set(i64::from(*role != Role::Primary));
+        let upstream = self.upstream.address();
+        match (before, role) {
+            (None, Role::Primary) => {}
+            (None, Role::Replica { primary }) => {
+                tracing::info!(
+                    upstream,
+                    primary,
+                    "the upstream is a replica: what its primary does is recorded through it"
+                );
+            }
+            (Some(_), Role::Primary) => tracing::warn!(upstream, "the upstream has become a primary"),
+            (Some(_), Role::Replica { primary }) => tracing::warn!(
+                upstream,
+                primary,
+                "the upstream has become a replica (FAILOVER, Sentinel or REPLICAOF): redtape now follows a replica, and \
+                 clients that write through it get the server's READONLY error. Start redtape with --upstream {primary} \
+                 to serve them by the primary"
+            ),
         }
     }
 }

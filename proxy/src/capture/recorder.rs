@@ -9,8 +9,8 @@ use arc_swap::ArcSwap;
 use crossbeam_queue::ArrayQueue;
 use prometheus::local::LocalHistogram;
 use redtape_journal::{
-    Block, BlockBuilder, GroupRef, Journal, Keyring, KeysAt, Lsn, MAX_QUEUED_BYTES, Micros, RecordRef, Recovered,
-    ReplOffset, SubmitError, TimelineId, TimelineStart, Writer,
+    Block, BlockBuilder, GroupRef, Journal, Keyring, KeysAt, Lsn, MAX_QUEUED_BYTES, Micros, OpenError, RecordRef,
+    Recovered, ReplOffset, SubmitError, TimelineId, TimelineStart, Writer,
 };
 use redtape_wire::command::CommandTable;
 use tokio::sync::Notify;
@@ -130,12 +130,12 @@ impl Recorder {
     }
 
     /// After a failure: recovers what is on the disk and goes on from there.
-    pub(crate) fn reopen(&mut self, config: &CaptureConfig, sound: bool) -> Result<Option<Position>, String> {
+    pub(crate) fn reopen(&mut self, config: &CaptureConfig, sound: bool) -> Result<Option<Position>, OpenError> {
         // The lock goes with the old writer; what it could not write is not there, so its error is no news.
         if let Some(old) = self.writer.take() {
             let _ = old.close();
         }
-        let opened = open_journal(config).map_err(|e| e.to_string())?;
+        let opened = open_journal(config)?;
         let began = opened.1.last.as_ref().is_some_and(|l| l.timeline >= self.tail.timeline);
         if let Some(base) = self.base.take().filter(|_| !began) {
             // Its timeline never began: a full copy that nobody can use. What can't be removed is set aside later.
@@ -194,6 +194,15 @@ impl Recorder {
         self.builder = BlockBuilder::new(self.start.1, ts, offset, 0);
         self.metrics.timeline.set(i64::from(timeline.0));
         self.metrics.window_start_seconds.set(ts.0 as f64 / 1e6);
+        Ok(())
+    }
+
+    /// From here on the history of the timeline has another id. What was pushed has gone to the writer before.
+    pub(crate) fn change_source(&mut self, replid: &str) -> Result<(), String> {
+        self.use_keys();
+        let writer = self.writer.as_ref().ok_or("it is not open")?;
+        writer.change_source(replid.to_owned()).map_err(|e| e.to_string())?;
+        self.durable.timeline(self.tail.timeline, replid);
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use super::prober::Pace;
 use super::recorder::RecordError;
 use super::{Capture, Ended, Link, Position, link};
 use crate::join::WAIT_MAX;
+use crate::status::CaptureState;
 
 /// The server is told the durable offset this often.
 const ACK_EVERY: Duration = Duration::from_secs(1);
@@ -81,7 +82,8 @@ impl Capture {
         // A server whose link is not read piles up what it has for us: it is better off without one.
         drop(link);
         self.durable.following(false);
-        self.metrics.state("connecting");
+        // Nobody shall see it as streaming until it is again.
+        self.status.capture_because(CaptureState::Connecting, ended.to_string());
         if matches!(ended, Ended::Slow) {
             self.durable.trouble(&ended.to_string());
             tracing::error!("{ended}; the server is not followed until it has caught up");
@@ -122,7 +124,9 @@ impl Capture {
     }
 
     async fn stream_with(&mut self, link: &mut Link, parser: &mut EffectParser) -> Ended {
-        self.metrics.state("streaming");
+        self.status.capture(CaptureState::Streaming);
+        self.complaints.over();
+        self.waiting.over();
         self.last_end = None;
         if self.durable.is_in_trouble()
             && let Err(e) = self.recorder.try_disk()

@@ -13,6 +13,7 @@ use redtape_journal::Micros;
 use super::table::SECTION;
 use crate::config::{Config, sync};
 use crate::metrics::Metrics;
+use crate::status::Status;
 
 /// What does not change while the process runs.
 #[derive(Debug, Clone, Default)]
@@ -71,7 +72,7 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    pub(super) fn now(fixed: &Fixed, m: &Metrics, uptime: Duration, snapshot_runs: bool) -> Self {
+    pub(super) fn now(fixed: &Fixed, m: &Metrics, status: &Status, uptime: Duration, snapshot_runs: bool) -> Self {
         let micros = |seconds: f64| Micros((seconds * 1e6).round() as i64);
         let (from, to) = (m.window_start_seconds.get(), m.window_end_seconds.get());
         let (durable_lsn, written_lsn) = (m.durable_lsn.get(), m.written_lsn.get());
@@ -84,8 +85,8 @@ impl Facts {
             lanes: m.lanes.get(),
             errors: m.errors_total(),
             last_error: m.last_error().map(|e| (*e).clone()),
-            capture_state: m.capture_state_now(),
-            upstream_up: m.upstream_up.get() == 1,
+            capture_state: status.recording().state.name(),
+            upstream_up: status.unreachable().is_none(),
             tap_offset: m.tap_offset.get(),
             lag_bytes: m.tap_lag_bytes.get(),
             lag_seconds: m.lag_seconds(),
@@ -168,6 +169,7 @@ impl Facts {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::status::CaptureState;
 
     #[test]
     fn a_fresh_proxy_has_no_window() {
@@ -184,11 +186,12 @@ mod tests {
         metrics.window_start_seconds.set(1_795_176_000.000_001);
         metrics.window_end_seconds.set(1_795_176_010.500_003);
         metrics.backlog_covers_seconds.set(f64::INFINITY);
-        metrics.state("streaming");
+        let status = Status::new(metrics.clone());
+        status.capture(CaptureState::Streaming);
         metrics.captured_lsn.set(9);
         metrics.error("journal");
         let fixed = Fixed { dir: "/a\r\nb".to_owned(), ..Fixed::default() };
-        let text = Facts::now(&fixed, &metrics, Duration::from_secs(61), true).section();
+        let text = Facts::now(&fixed, &metrics, &status, Duration::from_secs(61), true).section();
         for line in [
             "proxy_uptime_in_seconds:61",
             "proxy_errors:1",

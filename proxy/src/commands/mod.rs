@@ -43,6 +43,7 @@ use crate::connect::Connector;
 use crate::metrics::Metrics;
 use crate::reload::Live;
 use crate::snapshot;
+use crate::status::Status;
 
 /// A snapshot that takes longer is given up.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_hours(1);
@@ -53,6 +54,7 @@ pub(crate) struct Desk {
     fixed: Fixed,
     wording: Wording,
     metrics: Metrics,
+    status: Arc<Status>,
     live: Arc<ArcSwap<Live>>,
     upstream: Connector,
     source: Connector,
@@ -102,11 +104,13 @@ impl Desk {
         source: Connector,
         live: Arc<ArcSwap<Live>>,
         metrics: Metrics,
+        status: Arc<Status>,
     ) -> Self {
         Self {
             fixed: Fixed::of(config),
             wording: Wording::of(&facts.version),
             metrics,
+            status,
             live,
             upstream,
             source,
@@ -164,8 +168,8 @@ impl Desk {
     }
 
     fn section(&self) -> String {
-        Facts::now(&self.fixed, &self.metrics, self.started.elapsed(), self.snapshot_runs.load(Ordering::Relaxed))
-            .section()
+        let snapshot_runs = self.snapshot_runs.load(Ordering::Relaxed);
+        Facts::now(&self.fixed, &self.metrics, &self.status, self.started.elapsed(), snapshot_runs).section()
     }
 
     fn mark(&self, name: &[u8], user: &str, resp3: bool) -> Answer {

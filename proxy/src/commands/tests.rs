@@ -12,7 +12,8 @@ fn desk(version: &str) -> (Desk, Arc<ArcSwap<Live>>, tempfile::TempDir) {
     let live = Arc::new(ArcSwap::from_pointee(Live::from(&config)));
     let to = Connector::new(url, &config.upstream_tls).unwrap();
     let metrics = Metrics::new().unwrap();
-    (Desk::new(&config, &facts, to.clone(), to, live.clone(), metrics), live, dir)
+    let status = Status::new(metrics.clone());
+    (Desk::new(&config, &facts, to.clone(), to, live.clone(), metrics, status), live, dir)
 }
 
 fn ask(desk: &Desk, line: &str, user: Option<&str>, resp3: bool) -> Result<String, Answer> {

@@ -30,6 +30,7 @@ impl Config {
         fixed("proxy-protocol", json!(self.proxy_protocol.to_string()));
         fixed("upstream", json!(self.upstream.to_string()));
         fixed("follow", json!(self.follow.as_ref().map(ToString::to_string)));
+        fixed("accept-new-history", json!(self.accept_new_history));
         fixed("sharing", json!(self.sharing.to_string()));
         fixed("tcp-keepalive", seconds(self.tcp_keepalive));
         fixed("workers", json!(self.workers));

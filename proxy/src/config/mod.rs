@@ -43,6 +43,10 @@ pub struct Config {
     pub upstream: RedisUrl,
     /// A replica to follow instead of the upstream.
     pub follow: Option<RedisUrl>,
+    /// A server that the journal does not record is recorded in it all the same, from now on.
+    pub accept_new_history: bool,
+    /// The name under which the journal knows the upstream, where that has no lasting address.
+    pub known_as: Option<String>,
     /// How both are checked if their URLs say `rediss://`.
     pub upstream_tls: ClientTls,
     /// Whether sessions share upstream connections.
@@ -111,6 +115,8 @@ impl Config {
             tls: None,
             upstream,
             follow: None,
+            accept_new_history: false,
+            known_as: None,
             upstream_tls: ClientTls::default(),
             sharing: Sharing::Auto,
             max_clients: 10_000,
@@ -139,6 +145,11 @@ impl Config {
     /// Clients are served, not only a journal written.
     pub fn serves(&self) -> bool {
         !self.listen.is_empty() || !self.tls_listen.is_empty()
+    }
+
+    /// The upstream's address as the journal remembers it.
+    pub(crate) fn recorded_address(&self) -> String {
+        self.known_as.clone().unwrap_or_else(|| self.upstream.address())
     }
 
     /// Writes are refused while the journal can't be written.

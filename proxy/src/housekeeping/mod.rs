@@ -1,6 +1,6 @@
 //! Housekeeping: scheduled snapshots, and the pruning of what retention no longer keeps.
 //!
-//! One thread looks at the clock once a second. When a snapshot is due, and none is running, it takes one; the
+//! One thread looks at the clock once a second. When a snapshot is due, or a base is wanted behind a change of the replication id, and none is running, it takes one; the
 //! last one's time is the journal's own, so that a restart changes nothing. It prunes after each snapshot
 //! and now and then; `redtape_journal`'s `prune` says what goes and what a crash leaves. Settings are looked up
 //! each time: SIGHUP changes them.
@@ -26,11 +26,14 @@ use crate::connect::Connector;
 use crate::metrics::Metrics;
 use crate::reload::Live;
 use crate::snapshot::{Taking, take};
+use crate::status::{CaptureState, Status};
 
 /// How often it is looked whether something is due.
 const TICK: Duration = Duration::from_secs(1);
 /// A snapshot that failed is tried again after this time, at most.
 const RETRY: Duration = Duration::from_mins(1);
+/// So is a base behind a change of the replication id: until it stands, what lies between is labelled.
+const BASE_RETRY: Duration = Duration::from_secs(10);
 /// Retention is enforced at least this often; more often when little is kept.
 const PRUNE_EVERY: Duration = Duration::from_mins(1);
 /// A hundredth of what is kept is the least that is worth a look.
@@ -67,6 +70,7 @@ pub(crate) struct Housekeeping {
     pub(crate) source: Connector,
     pub(crate) live: Arc<ArcSwap<Live>>,
     pub(crate) metrics: Metrics,
+    pub(crate) status: Arc<Status>,
     /// The place of the one snapshot, whoever asked for it.
     pub(crate) snapshot_runs: Arc<AtomicBool>,
     pub(crate) stop: watch::Receiver<bool>,
@@ -114,11 +118,17 @@ impl Housekeeping {
     }
 
     async fn snapshot_if_due(&self, settings: &Settings, memory: &mut Memory) {
-        let Some(schedule) = settings.schedule else { return };
         // While nothing is captured, a snapshot would fit nowhere; other alarms say so.
-        let is_time = |last| schedule.next_due(Micros::now(), last) <= Micros::now();
         let must_wait = memory.not_before.is_some_and(|at| Instant::now() < at);
-        if must_wait || !is_time(memory.last) || self.metrics.capture_state_now() != "streaming" {
+        if must_wait || self.status.recording().state != CaptureState::Streaming {
+            return;
+        }
+        if self.status.wants_base() {
+            return self.take_base(settings, memory).await;
+        }
+        let Some(schedule) = settings.schedule else { return };
+        let is_time = |last| schedule.next_due(Micros::now(), last) <= Micros::now();
+        if !is_time(memory.last) {
             return;
         }
         // A base may have been taken since it was looked up.
@@ -132,32 +142,55 @@ impl Housekeeping {
             memory.last = Some(Micros::now());
             return;
         };
+        let pause = match schedule {
+            Schedule::Every(period) => period.min(RETRY),
+            Schedule::At(_) => RETRY,
+        };
+        self.take(SnapshotKind::Scheduled, running, pause, settings, memory).await;
+    }
+
+    /// Behind a change of the replication id, beside the stream. Who takes a snapshot meanwhile is waited for.
+    async fn take_base(&self, settings: &Settings, memory: &mut Memory) {
+        let Some(running) = Running::begin(&self.snapshot_runs) else { return };
+        self.status.begins_base();
+        if !self.take(SnapshotKind::Base, running, BASE_RETRY, settings, memory).await {
+            self.status.want_base();
+        }
+    }
+
+    /// Whether it was taken; a failure is tried again after `pause`.
+    async fn take(
+        &self,
+        kind: SnapshotKind,
+        running: Running,
+        pause: Duration,
+        settings: &Settings,
+        memory: &mut Memory,
+    ) -> bool {
         self.metrics.snapshot_running.set(1);
         let _not_running = scope_end(|| self.metrics.snapshot_running.set(0));
         let begun = Instant::now();
         let keyring = self.live.load().keyring.clone();
-        let how = Taking { kind: SnapshotKind::Scheduled, rate: settings.rate, keyring };
-        let taken = take(&self.dir, &self.source, how).await;
+        let taken = take(&self.dir, &self.source, Taking { kind, rate: settings.rate, keyring }).await;
         drop(running);
+        let what = if kind == SnapshotKind::Base { "base" } else { "scheduled snapshot" };
         match taken {
             Ok(taken) => {
                 let seconds = begun.elapsed().as_secs_f64();
-                tracing::info!(lsn = taken.lsn.0, bytes = taken.bytes, seconds, "scheduled snapshot taken");
+                tracing::info!(lsn = taken.lsn.0, bytes = taken.bytes, seconds, "{what} taken");
                 self.metrics.snapshots.with_label_values(&["taken"]).inc();
                 self.metrics.snapshot_duration_seconds.set(seconds);
                 self.metrics.snapshot_bytes.set(taken.bytes as i64);
                 self.metrics.snapshot_last_seconds.set(taken.ts.0 as f64 / 1e6);
                 (memory.last, memory.prune_at) = (Some(taken.ts), None);
+                true
             }
             Err(error) => {
-                let pause = match schedule {
-                    Schedule::Every(period) => period.min(RETRY),
-                    Schedule::At(_) => RETRY,
-                };
                 self.metrics.error("snapshot");
                 self.metrics.snapshots.with_label_values(&["failed"]).inc();
-                tracing::error!(%error, again_in_seconds = pause.as_secs(), "the scheduled snapshot failed");
+                tracing::error!(%error, again_in_seconds = pause.as_secs(), "the {what} failed");
                 memory.not_before = Some(Instant::now() + pause);
+                false
             }
         }
     }
@@ -221,6 +254,18 @@ impl Housekeeping {
         // The first runs into it whenever the journal grows: once is enough.
         memory.said = (memory.said.0 || cut_short, short);
     }
+}
+
+/// A base behind the last change of the replication id is missing: the process may have ended before it was taken.
+pub(crate) fn lacks_base(catalog: &Catalog) -> bool {
+    let timelines = catalog.timelines();
+    let Some(timeline) = timelines.last() else { return false };
+    let Some(change) = timeline.source_changes.last() else { return false };
+    !catalog
+        .snapshots()
+        .iter()
+        .map(|s| &s.manifest)
+        .any(|m| m.timeline == timeline.id && m.source_id == change.after && m.offset >= change.offset)
 }
 
 /// Runs `end` when dropped, also when what is waited for is given up.

@@ -72,7 +72,7 @@ pub(crate) fn run(command: JournalCommand) -> anyhow::Result<ExitCode> {
 /// A journal that can't be opened, with its exit code.
 pub(crate) fn catalog_failure(error: OpenError) -> Failure {
     let code = match &error {
-        OpenError::Io { .. } => IOERR,
+        OpenError::Io { .. } | OpenError::Sync { .. } => IOERR,
         OpenError::Key { fault, .. } => key_code(fault),
         _ => DATAERR,
     };

@@ -40,7 +40,7 @@ pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
             })
             .collect();
         let value = json!({
-            "sound": problems.is_empty(), "segments": report.segments, "blocks": report.blocks, "groups": report.groups,
+            "sound": problems.is_empty(), "contents_checked": deep, "segments": report.segments, "blocks": report.blocks, "groups": report.groups,
             "records": report.records, "snapshots": report.snapshots, "bytes": report.bytes, "problems": problems,
             "notes": report.notes,
         });
@@ -53,13 +53,15 @@ pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
             }
             writeln!(text, "\n  {}", p.consequence)?;
         }
+        let checked =
+            if deep { "checked" } else { "looked at, but for their contents (without --quick these are checked)" };
         let verdict = if report.problems.is_empty() { "sound" } else { "DAMAGED" };
         for note in &report.notes {
             writeln!(text, "note: {note}")?;
         }
         writeln!(
             text,
-            "{verdict}: {}, {}, {}, {}, {}, {} checked, {}",
+            "{verdict}: {}, {}, {}, {}, {}, {} {checked}, {}",
             count(report.segments, "segment", "segments"),
             count(report.blocks, "block", "blocks"),
             count(report.groups, "group", "groups"),

@@ -95,6 +95,7 @@ impl FollowSettings {
         let mut config = Config::new(url(&upstream, &what, "REDTAPE_UPSTREAM_PASSWORD")?);
         set(&mut config.dir, options.dir);
         config.metrics = options.metrics;
+        set(&mut config.accept_new_history, options.accept_new_history);
         set(&mut config.sync, options.sync.map(policy));
         set(&mut config.segment_bytes, options.segment_mib.map(|m| m * MIB));
         let keys = self.keys.clone().or(file.group()?);

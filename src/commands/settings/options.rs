@@ -47,7 +47,10 @@ pub(crate) struct CaptureOptions {
     /// Directory of the journal [default: redtape-journal]
     #[arg(long, env = "REDTAPE_DIR", value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
-    /// Serve /metrics, /healthz and /readyz here.
+    /// Record this server in this journal from now on, though the journal has recorded another one
+    #[arg(long, env = "REDTAPE_ACCEPT_NEW_HISTORY", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) accept_new_history: Option<bool>,
+    /// Serve /metrics, /livez, /readyz and /journalz here.
     #[arg(long, env = "REDTAPE_METRICS", value_name = "ADDR")]
     pub(crate) metrics: Option<SocketAddr>,
     /// When the journal is synced to the disk [default: everysec]
@@ -142,6 +145,7 @@ impl Or for CaptureOptions {
             metrics: self.metrics.or(other.metrics),
             sync: self.sync.or(other.sync),
             segment_mib: self.segment_mib.or(other.segment_mib),
+            accept_new_history: self.accept_new_history.or(other.accept_new_history),
         }
     }
 }

@@ -7,6 +7,8 @@
  *     write-full            each write to a segment fails with ENOSPC
  *     sync-error-nth <n>    the nth sync of the journal, in the life of the process, fails with EIO
  *     write-full-nth <n>    of the nth write to the journal half is written; the disk is full from then on
+ *     torn-copy-error       once, of a write to a segment half is written; the sync of what is then set aside of it fails, once
+ *     torn-cut-error        the same, but it is the sync of the segment after it was cut that fails
  *   REDTAPE_TEST_DISK_UNDER=<path>   the journal
  *   REDTAPE_TEST_DISK_SEEN=<path>    here stands what has been done, a letter for each failure
  *
@@ -31,12 +33,15 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static long syncs, writes;
 static int is_full;
+/* What torn-*-error have done so far. */
+static int is_torn, has_failed;
+static ino_t cut;
 
 /* Up to where files are synced. */
 enum { FILES = 4096 };
 static struct { ino_t inode; off_t synced; } files[FILES];
 
-/* 2: a segment, or its copy; 1: anything else of the journal; 0: not of interest. */
+/* 3: set aside; 2: a segment, or its copy; 1: anything else of the journal; 0: not of interest. */
 static int kind_of(int fd) {
     char link[64], path[4096];
     if (fd < 3) return 0;
@@ -45,6 +50,7 @@ static int kind_of(int fd) {
     if (n <= 0) return 0;
     path[n] = 0;
     if (strstr(path, "/segments/")) return 2;
+    if (strstr(path, "/quarantine/")) return 3;
     const char *under = getenv("REDTAPE_TEST_DISK_UNDER");
     return under && strncmp(path, under, strlen(under)) == 0;
 }
@@ -100,6 +106,24 @@ static void drop_unsynced(int fd) {
     }
 }
 
+/* Under the lock. The sync of which torn-*-error is about. */
+static int is_behind_the_tear(const char *what, int kind, int fd) {
+    struct stat s;
+    if (!is_torn || has_failed) return 0;
+    if (!strcmp(what, "torn-copy-error")) return kind == 3;
+    return !strcmp(what, "torn-cut-error") && kind == 2 && fstat(fd, &s) == 0 && s.st_ino == cut;
+}
+
+int ftruncate(int fd, off_t size) {
+    struct stat s;
+    pthread_mutex_lock(&lock);
+    if (kind_of(fd) == 2 && fstat(fd, &s) == 0) cut = s.st_ino;
+    pthread_mutex_unlock(&lock);
+    return (int)syscall(SYS_ftruncate, fd, size);
+}
+
+int ftruncate64(int fd, off_t size) { return ftruncate(fd, size); }
+
 static int sync_with(long call, int fd) {
     char what[64];
     long number;
@@ -115,6 +139,11 @@ static int sync_with(long call, int fd) {
     int done;
     if ((kind == 2 && !strcmp(what, "sync-error")) || (!strcmp(what, "sync-error-nth") && syncs == number)) {
         drop_unsynced(fd);
+        seen(kind == 2 ? "s" : "o");
+        errno = EIO;
+        done = -1;
+    } else if (is_behind_the_tear(what, kind, fd)) {
+        has_failed = 1;
         seen(kind == 2 ? "s" : "o");
         errno = EIO;
         done = -1;
@@ -149,7 +178,15 @@ ssize_t write(int fd, const void *bytes, size_t size) {
     writes++;
     ssize_t n;
     int nth = !strcmp(what, "write-full-nth");
-    if (nth && is_full) {
+    if (kind == 2 && !strncmp(what, "torn-", 5) && !is_torn) {
+        is_torn = 1;
+        n = size > 1 ? syscall(SYS_write, fd, bytes, size / 2) : (errno = ENOSPC, -1);
+    } else if (kind == 2 && !strncmp(what, "torn-", 5) && is_torn == 1) {
+        is_torn = 2;
+        seen("w");
+        errno = ENOSPC;
+        n = -1;
+    } else if (nth && is_full) {
         errno = ENOSPC;
         n = -1;
     } else if (nth && writes >= number) {

@@ -19,8 +19,8 @@ impl Disk {
         disk
     }
 
-    /// From now on: `fine`, `stall <ms>`, `sync-error`, `write-full`, `sync-error-nth <n>` or `write-full-nth <n>`
-    /// (see `disk.c`).
+    /// From now on: `fine`, `stall <ms>`, `sync-error`, `write-full`, `sync-error-nth <n>`, `write-full-nth <n>`,
+    /// `torn-copy-error` or `torn-cut-error` (see `disk.c`).
     pub fn is(&self, how: &str) {
         let fresh = self.dir.join("fresh");
         std::fs::write(&fresh, how).expect("what the disk does");

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_redtape");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_redtape");
 
 /// `redtape proxy` in front of an upstream.
 pub struct Redtape {
@@ -48,6 +48,11 @@ impl Redtape {
         let mut redtape = Self::spawned(upstream, journal, extra, environment);
         redtape.wait_streaming();
         redtape
+    }
+
+    /// Like `start_only`, in this environment.
+    pub fn start_only_in(environment: Vec<(String, String)>, upstream: &str, journal: &Path, extra: &[&str]) -> Self {
+        Self::spawned(upstream, journal, extra, environment)
     }
 
     /// Starts it; gives its exit code and what it said if it ends before it answers.
@@ -163,16 +168,22 @@ impl Redtape {
         self.child.as_ref().expect("a running redtape").id()
     }
 
-    /// The text of `/metrics`; `None` while nobody answers.
-    pub fn metrics(&self) -> Option<String> {
+    /// Status and body of an endpoint beside `/metrics`; `None` while nobody answers.
+    pub fn endpoint(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.metrics_port)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
         let (head, body) = text.split_once("\r\n\r\n")?;
-        assert!(head.contains(" 200 "), "/metrics answered: {head}");
-        Some(body.to_owned())
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    }
+
+    /// The text of `/metrics`; `None` while nobody answers.
+    pub fn metrics(&self) -> Option<String> {
+        let (status, body) = self.endpoint("/metrics")?;
+        assert_eq!(status, 200, "/metrics answered: {body}");
+        Some(body)
     }
 
     /// The value of one series, written as in the text: `name` or `name{label="x"}`.

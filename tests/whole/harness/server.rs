@@ -103,6 +103,11 @@ impl Server {
 
     /// Starts the process and waits for its first answer; false when it ended instead.
     fn spawn(&mut self) -> bool {
+        self.spawn_until_it_answers(false)
+    }
+
+    /// `loading`: that it loads is an answer.
+    fn spawn_until_it_answers(&mut self, loading: bool) -> bool {
         let log = OpenOptions::new().create(true).append(true).open(self.log()).expect("the server's log");
         let mut command = Command::new(binary());
         command
@@ -122,10 +127,12 @@ impl Server {
             if child.try_wait().expect("the server's state").is_some() {
                 return Some(false);
             }
-            let pong = Conn::open(&url)
-                .and_then(|mut c| c.call(&args!["PING"]))
-                .is_ok_and(|v| v == Value::Text("PONG".to_owned()));
-            pong.then_some(true)
+            let answer = Conn::open(&url).and_then(|mut c| c.call(&args!["PING"]));
+            let ready = match answer {
+                Ok(Value::Error(e)) => loading && e.starts_with("LOADING"),
+                answer => answer.is_ok_and(|v| v == Value::Text("PONG".to_owned())),
+            };
+            ready.then_some(true)
         });
         self.child = Some(child);
         answered
@@ -159,7 +166,26 @@ impl Server {
     /// SIGKILL and start on the same port, empty.
     pub fn restart(&mut self) {
         self.kill9();
+        self.start_again();
+    }
+
+    /// `SHUTDOWN SAVE`, as a planned restart begins; waits for the process to end.
+    pub fn shut_down_saving(&mut self) {
+        // The connection ends without an answer.
+        let _ = self.conn().call(&args!["SHUTDOWN", "SAVE"]);
+        let mut child = self.child.take().expect("a running server");
+        wait_for("the server's end after SHUTDOWN", Duration::from_secs(20), || child.try_wait().expect("its state"));
+    }
+
+    /// Starts a server that has ended on the same port, with what it finds in its folder.
+    pub fn start_again(&mut self) {
         assert!(self.spawn(), "the server does not start again:\n{}", tail(&self.log(), 20));
+    }
+
+    /// The same with more arguments, and while it loads what it finds.
+    pub fn start_loading(&mut self, extra: &[&str]) {
+        self.extra.extend(extra.iter().map(|&s| s.to_owned()));
+        assert!(self.spawn_until_it_answers(true), "the server does not start again:\n{}", tail(&self.log(), 20));
     }
 
     /// SIGSTOP until the guard is dropped.

@@ -1,8 +1,8 @@
-//! Seams: places where [`crate::repair()`] has joined what was left of a journal, and what is lost there.
+//! Splices: places where [`crate::repair()`] has joined what was left of a journal, and what is lost there.
 //!
 //! A segment's header names the segment before by its link, and its LSN follows on. Where a repair has
 //! replaced or removed what was in between, that can't hold any more, and the segments behind are not
-//! written anew for it. Instead the file `seams` says which two links may meet, and what is missing. It is
+//! written anew for it. Instead the file `splices` says which two links may meet, and what is missing. It is
 //! bound to both, so it hides nothing but what was told when the repair was made.
 //!
 //! Lines as in `marks`; the file is replaced as a whole, and only by a repair. A damaged line is as none: then the
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::directory::Directory;
 use crate::error::Span;
+use crate::files;
 use crate::lines::{decode, store};
 use crate::meta::hex;
 use crate::segment::footer::Link;
@@ -22,7 +23,7 @@ use crate::types::{Lsn, Micros, TimelineId};
 
 /// One place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Seam {
+pub(crate) struct Splice {
     /// The segment behind it.
     pub(crate) first_lsn: Lsn,
     pub(crate) timeline: TimelineId,
@@ -58,47 +59,47 @@ impl LostRecords {
 
 /// All of a journal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Seams {
-    pub(crate) all: Vec<Seam>,
+pub(crate) struct Splices {
+    pub(crate) all: Vec<Splice>,
     /// Offsets of lines that are damaged.
     pub(crate) wrong: Vec<u64>,
 }
 
-impl Seams {
+impl Splices {
     pub(crate) fn load(dir: &Directory) -> io::Result<Self> {
-        let bytes = match std::fs::read(dir.seams()) {
+        let bytes = match files::read(&dir.splices()) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             other => other?,
         };
-        let mut seams = Self::default();
+        let mut splices = Self::default();
         let mut offset = 0;
         for line in bytes.split_inclusive(|&b| b == b'\n') {
             match decode(line.strip_suffix(b"\n").unwrap_or(line)) {
-                Some(seam) => seams.all.push(seam),
-                None => seams.wrong.push(offset),
+                Some(splice) => splices.all.push(splice),
+                None => splices.wrong.push(offset),
             }
             offset += line.len() as u64;
         }
-        Ok(seams)
+        Ok(splices)
     }
 
     /// Puts them in place.
     pub(crate) fn store(&self, dir: &Directory) -> io::Result<()> {
-        store(&dir.seams(), &self.all)
+        store(&dir.splices(), &self.all)
     }
 
     /// The one that says that a segment with this header may follow the one with this link.
-    pub(crate) fn find(&self, header: &SegmentHeader, before: &Link) -> Option<&Seam> {
+    pub(crate) fn find(&self, header: &SegmentHeader, before: &Link) -> Option<&Splice> {
         let (before, named) = (hex(before), hex(&header.prev_link));
-        self.all.iter().rev().find(|seam| {
-            seam.first_lsn == header.first_lsn
-                && seam.timeline == header.timeline.id
-                && seam.before == before
-                && seam.named == named
+        self.all.iter().rev().find(|splice| {
+            splice.first_lsn == header.first_lsn
+                && splice.timeline == header.timeline.id
+                && splice.before == before
+                && splice.named == named
         })
     }
     /// Whether it was told that a segment with this header may follow the one with this link, and whether with a loss.
     pub(crate) fn tells(&self, header: &SegmentHeader, before: &Link, lost: bool) -> bool {
-        self.find(header, before).is_some_and(|seam| seam.lost.is_some() == lost)
+        self.find(header, before).is_some_and(|splice| splice.lost.is_some() == lost)
     }
 }

@@ -1,0 +1,201 @@
+//! What this process does at present: whether the server is recorded, whether it can be reached.
+//!
+//! The capture, the probes and the workers say what they find; the endpoints, `INFO` and the housekeeping read it here.
+//! The gauges at `/metrics` that show the same are set here as well, so that they never say something else.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use redtape_journal::Micros;
+use tokio::sync::Notify;
+
+use crate::metrics::Metrics;
+
+/// What the capture does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CaptureState {
+    /// There is no replication link.
+    Connecting,
+    /// A base is being taken.
+    FullSync,
+    /// Writes are recorded as they happen.
+    Streaming,
+    /// Writes are not recorded, and will not be until something is repaired.
+    Failed,
+    /// The server is not the one that this journal records.
+    Refused,
+}
+
+impl CaptureState {
+    pub(crate) const ALL: [Self; 5] = [Self::Connecting, Self::FullSync, Self::Streaming, Self::Failed, Self::Refused];
+
+    /// As metrics, `INFO` and `/journalz` show it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::FullSync => "full_sync",
+            Self::Streaming => "streaming",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// Whether writes are recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Recording {
+    pub(crate) state: CaptureState,
+    /// Why they are not, as far as that is known.
+    pub(crate) reason: Option<String>,
+    /// Since when the state is this.
+    pub(crate) since: Micros,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Status {
+    recording: ArcSwap<Recording>,
+    /// Why the upstream cannot be reached; `None` = it can.
+    unreachable: ArcSwapOption<String>,
+    is_unreachable: AtomicBool,
+    /// Another history was found at the upstream's address: when, and which.
+    replaced: ArcSwapOption<(Micros, String)>,
+    server_back: Notify,
+    wants_base: AtomicBool,
+    metrics: Metrics,
+}
+
+impl Status {
+    pub(crate) fn new(metrics: Metrics) -> Arc<Self> {
+        let status = Self {
+            recording: ArcSwap::from_pointee(Recording {
+                state: CaptureState::Connecting,
+                reason: None,
+                since: Micros::now(),
+            }),
+            unreachable: ArcSwapOption::empty(),
+            is_unreachable: AtomicBool::new(false),
+            replaced: ArcSwapOption::empty(),
+            server_back: Notify::new(),
+            wants_base: AtomicBool::new(false),
+            metrics,
+        };
+        status.metrics.capture_state(CaptureState::Connecting);
+        status.metrics.upstream_up.set(1);
+        Arc::new(status)
+    }
+
+    /// The capture is in this state now.
+    pub(crate) fn capture(&self, state: CaptureState) {
+        self.set(state, None);
+    }
+
+    /// The capture is in this state, and this is why it does not record.
+    pub(crate) fn capture_because(&self, state: CaptureState, reason: String) {
+        self.set(state, Some(reason));
+    }
+
+    fn set(&self, state: CaptureState, reason: Option<String>) {
+        let before = self.recording.load();
+        let since = if before.state == state { before.since } else { Micros::now() };
+        // Why it ended stays true while it tries again.
+        let keeps = state == CaptureState::Connecting;
+        let reason = reason.or_else(|| before.reason.clone().filter(|_| keeps));
+        self.recording.store(Arc::new(Recording { state, reason, since }));
+        self.metrics.capture_state(state);
+    }
+
+    /// Whether writes are recorded.
+    pub(crate) fn recording(&self) -> Arc<Recording> {
+        self.recording.load_full()
+    }
+
+    /// The upstream answers.
+    pub(crate) fn upstream_answers(&self) {
+        if self.is_unreachable.swap(false, Ordering::AcqRel) {
+            self.unreachable.store(None);
+            self.metrics.upstream_up.set(1);
+            self.server_back.notify_one();
+        }
+    }
+
+    /// No connection to the upstream comes about, or it does not answer.
+    pub(crate) fn upstream_unreachable(&self, why: &str) {
+        self.unreachable.store(Some(Arc::new(why.to_owned())));
+        self.is_unreachable.store(true, Ordering::Release);
+        self.metrics.upstream_up.set(0);
+    }
+
+    /// Why the upstream cannot be reached; `None` = it can.
+    pub(crate) fn unreachable(&self) -> Option<Arc<String>> {
+        self.unreachable.load_full()
+    }
+
+    /// Resolves when an upstream that could not be reached answers somebody: a probe, or a worker for its client.
+    pub(crate) async fn server_back(&self) {
+        self.server_back.notified().await;
+    }
+
+    /// Behind what was recorded lately a base is wanted, beside the stream.
+    pub(crate) fn want_base(&self) {
+        self.wants_base.store(true, Ordering::Release);
+    }
+
+    /// Whether one is wanted that was not begun yet.
+    pub(crate) fn wants_base(&self) -> bool {
+        self.wants_base.load(Ordering::Acquire)
+    }
+
+    /// One is being taken; what changes from here on wants another one.
+    pub(crate) fn begins_base(&self) {
+        self.wants_base.store(false, Ordering::Release);
+    }
+
+    /// The upstream's address leads to a server with another history.
+    pub(crate) fn replaced(&self, what: String) {
+        let now = Micros::now();
+        self.metrics.server_replaced_seconds.set(now.0 as f64 / 1e6);
+        self.replaced.store(Some(Arc::new((now, what))));
+    }
+
+    /// When that was found last by this process, and what.
+    pub(crate) fn last_replaced(&self) -> Option<Arc<(Micros, String)>> {
+        self.replaced.load_full()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_recording_ended_stays_known_until_it_goes_on() {
+        let status = Status::new(Metrics::new().unwrap());
+        assert_eq!(status.recording().reason, None);
+        status.capture_because(CaptureState::Connecting, "the link ended".to_owned());
+        status.capture(CaptureState::Connecting);
+        assert_eq!(status.recording().reason.as_deref(), Some("the link ended"));
+        status.capture_because(CaptureState::Failed, "the disk is full".to_owned());
+        assert_eq!(status.recording().state, CaptureState::Failed);
+        status.capture(CaptureState::Streaming);
+        assert_eq!((status.recording().state, status.recording().reason.clone()), (CaptureState::Streaming, None));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_server_is_called_once_it_answers_again() {
+        let status = Status::new(Metrics::new().unwrap());
+        let called = async |status: &Status| {
+            tokio::time::timeout(std::time::Duration::from_millis(20), status.server_back()).await.is_ok()
+        };
+        status.upstream_answers();
+        assert!(!called(&status).await, "it was never away");
+        status.upstream_unreachable("refused");
+        assert_eq!(status.unreachable().as_deref().map(String::as_str), Some("refused"));
+        status.upstream_answers();
+        status.upstream_answers();
+        assert!(status.unreachable().is_none() && called(&status).await);
+        assert!(!called(&status).await, "once");
+    }
+}
