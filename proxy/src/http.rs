@@ -19,7 +19,8 @@ use crate::metrics::Metrics;
 
 /// A request's head must be there within this time; until then the connection is idle.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// From then on, the answer must be taken within this time.
+/// The answer must be taken within this time: a connection that has not ended so long after the latest end of its
+/// request's head is cut.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections served at once.
 const CONNECTIONS_MAX: usize = 64;

@@ -42,7 +42,7 @@ use crate::reload::{Live, Reload};
 use crate::tee::Tee;
 use crate::tls::{TlsAcceptor, TlsError, TlsFailure};
 use crate::upstream::Upstream;
-use crate::worker::{Pause, Shared, WorkerHandle};
+use crate::worker::{ClientMemory, Pause, Shared, WorkerHandle};
 
 pub use crate::config::{
     Ack, ByteSize, Config, ConfigError, ListenAddr, OnJournalFailure, Period, Setting, Sharing, SocketMode, Switch,
@@ -226,6 +226,7 @@ async fn start(
         durable,
         metrics: metrics.clone(),
         clients: AtomicUsize::new(0),
+        client_memory: Arc::new(ClientMemory::new(config.workers)),
         pause: Pause::new(),
         desk,
         desk_threads: Arc::default(),

@@ -20,6 +20,7 @@ pub(crate) struct Metrics {
     pub client_sent_bytes: IntCounter,
     pub sessions: IntGauge,
     pub sessions_total: IntCounter,
+    pub client_memory_bytes: IntGauge,
     pub tap_lag_bytes: IntGauge,
     pub tap_lag_seconds: Gauge,
     pub tap_received_bytes: IntCounter,
@@ -116,6 +117,10 @@ impl Metrics {
             client_sent_bytes: counter("redtape_client_sent_bytes_total", "Bytes sent to clients")?,
             sessions: gauge("redtape_sessions", "Clients connected now")?,
             sessions_total: counter("redtape_sessions_total", "Clients that ever connected")?,
+            client_memory_bytes: gauge(
+                "redtape_client_memory_bytes",
+                "Bytes in the buffers of all clients, both directions; client-memory limits them",
+            )?,
             tap_lag_bytes: gauge(
                 "redtape_tap_lag_bytes",
                 "Bytes of the replication stream that the server has produced and the journal has not taken",
@@ -207,6 +212,7 @@ impl Metrics {
             "client_tls",
             "proxy_header",
             "output_limit",
+            "client_memory",
             "max_clients",
             "tap_link",
             "tap_refused",

@@ -28,6 +28,7 @@ mod ends;
 mod guard;
 mod lanes;
 mod link;
+mod memory;
 mod own;
 mod pause;
 mod replies;
@@ -53,6 +54,8 @@ use self::acks::Acks;
 use self::client::Client;
 use self::lanes::Lanes;
 use self::link::{ClientRef, Link};
+pub(crate) use self::memory::ClientMemory;
+use self::memory::WorkerMemory;
 pub(crate) use self::pause::Pause;
 pub(crate) use self::socket::Stream;
 use crate::commands::Desk;
@@ -101,6 +104,8 @@ pub(crate) struct Shared {
     pub metrics: Metrics,
     /// Clients of all workers.
     pub clients: AtomicUsize,
+    /// What the buffers of all clients hold.
+    pub client_memory: Arc<ClientMemory>,
     /// Whether clients are paused.
     pub pause: Pause,
     /// Answers `REDTAPE.*`.
@@ -163,7 +168,7 @@ impl WorkerHandle {
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let (inbox, messages) = sync_channel(INBOX_MAX);
         let load = Arc::new(AtomicUsize::new(0));
-        let mut worker = Worker::new(poll, (inbox.clone(), messages), waker.clone(), load.clone(), shared);
+        let mut worker = Worker::new(n, poll, (inbox.clone(), messages), waker.clone(), load.clone(), shared);
         let thread = std::thread::Builder::new().name(format!("worker-{n}")).spawn(move || worker.run())?;
         Ok(Self { inbox, waker, load, thread })
     }
@@ -227,6 +232,7 @@ struct Worker {
     clients: Slab<Client>,
     links: Slab<Link>,
     lanes: Lanes,
+    memory: WorkerMemory,
     /// Clients to be served in this turn or the next.
     ready_clients: Vec<ClientRef>,
     /// Links to be read from in this turn or the next, with their generations.
@@ -264,6 +270,7 @@ fn link_token(index: usize) -> Token {
 
 impl Worker {
     fn new(
+        n: usize,
         poll: Poll,
         (inbox, messages): (SyncSender<Message>, Receiver<Message>),
         waker: Arc<Waker>,
@@ -272,6 +279,7 @@ impl Worker {
     ) -> Self {
         let now = Instant::now();
         let guards_writes = shared.durable.guards();
+        let memory = WorkerMemory::new(shared.client_memory.clone(), n, waker.clone());
         let acks = shared.durable.is_awaited().then(|| Acks::new(shared.durable.waiter(waker.clone()), now));
         Self {
             poll,
@@ -286,6 +294,7 @@ impl Worker {
             clients: Slab::new(),
             links: Slab::new(),
             lanes: Lanes::default(),
+            memory,
             ready_clients: Vec::new(),
             ready_links: Vec::new(),
             dirty: Vec::new(),
@@ -356,6 +365,7 @@ impl Worker {
         self.ask_offset();
         self.release();
         self.tick();
+        self.limit_client_memory();
         self.tell_counts();
     }
 
