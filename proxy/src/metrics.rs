@@ -1,6 +1,7 @@
 //! The numbers at `/metrics`, in Prometheus's text form and base units.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use prometheus::{
@@ -15,6 +16,9 @@ use redtape_journal::Micros;
 pub(crate) struct Metrics {
     registry: Registry,
     last_error: Arc<ArcSwapOption<(String, Micros)>>,
+    /// Counted where lines are written.
+    lost_log_lines: Arc<AtomicU64>,
+    log_lines_lost: IntCounter,
     pub commands: IntCounter,
     pub client_received_bytes: IntCounter,
     pub client_sent_bytes: IntCounter,
@@ -112,6 +116,11 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let metrics = Self {
             last_error: Arc::default(),
+            lost_log_lines: Arc::default(),
+            log_lines_lost: counter(
+                "redtape_log_lines_lost_total",
+                "Log lines that are missing, as stderr was not read or could not be written",
+            )?,
             commands: counter("redtape_commands_total", "Commands received from clients")?,
             client_received_bytes: counter("redtape_client_received_bytes_total", "Bytes received from clients")?,
             client_sent_bytes: counter("redtape_client_sent_bytes_total", "Bytes sent to clients")?,
@@ -244,6 +253,11 @@ impl Metrics {
         Ok(metrics)
     }
 
+    /// Shows how many log lines were lost.
+    pub(crate) fn with_log(self, lost_log_lines: Arc<AtomicU64>) -> Self {
+        Self { lost_log_lines, ..self }
+    }
+
     /// Sets the capture's state.
     pub(crate) fn state(&self, now: &str) {
         for state in CAPTURE_STATES {
@@ -295,6 +309,8 @@ impl Metrics {
     pub(crate) fn page(&self) -> String {
         // An age: it grows though nothing happens, above all when nothing happens.
         self.tap_lag_seconds.set(self.lag_seconds());
+        let lost = self.lost_log_lines.load(Ordering::Relaxed);
+        self.log_lines_lost.inc_by(lost.saturating_sub(self.log_lines_lost.get()));
         let mut page = Vec::new();
         match TextEncoder::new().encode(&self.registry.gather(), &mut page) {
             Ok(()) => String::from_utf8_lossy(&page).into_owned(),

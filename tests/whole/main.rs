@@ -35,5 +35,6 @@ mod real_clients;
 mod redtape_commands;
 mod repair;
 mod retention;
+mod stays_up;
 mod tls_upstream;
 mod transparent;

@@ -62,6 +62,7 @@ use crate::commands::Desk;
 use crate::config::Sharing;
 use crate::durable::Durable;
 use crate::metrics::Metrics;
+use crate::parts::Parts;
 use crate::reload::Live;
 use crate::tee::{Tee, TeeSender};
 use crate::tls::TlsAcceptor;
@@ -112,6 +113,8 @@ pub(crate) struct Shared {
     pub desk: Desk,
     /// Threads that work for it.
     pub desk_threads: Arc<AtomicUsize>,
+    /// What must not end unseen.
+    pub parts: Parts,
 }
 
 /// A client that was just accepted.
@@ -168,8 +171,9 @@ impl WorkerHandle {
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let (inbox, messages) = sync_channel(INBOX_MAX);
         let load = Arc::new(AtomicUsize::new(0));
+        let parts = shared.parts.clone();
         let mut worker = Worker::new(n, poll, (inbox.clone(), messages), waker.clone(), load.clone(), shared);
-        let thread = std::thread::Builder::new().name(format!("worker-{n}")).spawn(move || worker.run())?;
+        let thread = parts.thread(format!("worker-{n}"), move || worker.run())?;
         Ok(Self { inbox, waker, load, thread })
     }
 
@@ -185,7 +189,7 @@ impl WorkerHandle {
     }
 
     fn tell(&self, message: Message) {
-        // A worker ends only after its handle, or by a panic, which is reported when it is joined.
+        // A worker ends only after its handle; by a panic, with the process.
         if let Err(TrySendError::Full(message)) = self.inbox.try_send(message) {
             let _ = self.waker.wake();
             let _ = self.inbox.send(message);
