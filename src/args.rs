@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{config, demo, journal, log, proxy, restore, snapshot};
+use crate::logging;
 
 /// A flight recorder for Redis and Valkey: applications talk to it as to Redis, it keeps every
 /// write on tape and brings back any microsecond.
@@ -14,6 +15,13 @@ pub(crate) struct Args {
     /// Log in JSON lines instead of text.
     #[arg(long, global = true, env = "REDTAPE_LOG_JSON")]
     pub log_json: bool,
+}
+
+impl Args {
+    /// The command runs until it is stopped.
+    pub(crate) fn runs_on(&self) -> bool {
+        matches!(self.command, Command::Proxy(_) | Command::Follow(_))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -41,20 +49,8 @@ pub(crate) enum Command {
 
 /// Logs go to stderr; `RUST_LOG` says how much, `info` by default for what runs on and `warn` for the rest.
 pub(crate) fn init_log(args: &Args) {
-    let default = match args.command {
-        Command::Proxy(_) | Command::Follow(_) => "info",
-        _ => "warn",
-    };
+    let default = if args.runs_on() { "info" } else { "warn" };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
-    if args.log_json {
-        log.json().init();
-    } else {
-        log.init();
-    }
+    logging::start(filter, args.log_json, args.runs_on());
 }

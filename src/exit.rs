@@ -41,9 +41,8 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// Prints the error on stderr and gives its code.
-#[allow(clippy::print_stderr)]
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("redtape: {error:#}");
+    crate::logging::say(&format!("redtape: {error:#}\n"));
     let code = error.downcast_ref::<Failure>().map(|f| f.code);
     ExitCode::from(code.unwrap_or(SOFTWARE))
 }

@@ -2,8 +2,10 @@
 
 mod args;
 mod commands;
+mod defect;
 mod exit;
 mod history;
+mod logging;
 
 use std::process::ExitCode;
 
@@ -19,8 +21,10 @@ fn main() -> ExitCode {
         }
     };
     args::init_log(&args);
-    match commands::run(args.command) {
-        Ok(code) => code,
-        Err(error) => exit::report(&error),
+    if args.runs_on() {
+        defect::end_process_at_panic();
     }
+    let code = defect::caught(|| commands::run(args.command).unwrap_or_else(|error| exit::report(&error)));
+    logging::flush();
+    code
 }

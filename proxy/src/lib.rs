@@ -16,6 +16,7 @@ mod identity;
 mod join;
 mod listen;
 mod metrics;
+mod parts;
 mod reload;
 mod session;
 mod snapshot;
@@ -28,7 +29,7 @@ mod worker;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use arc_swap::ArcSwap;
 use redtape_journal::{KeyFault, OpenError, StoreError};
@@ -44,12 +45,13 @@ use crate::housekeeping::Housekeeping;
 use crate::identity::{Judgement, Recorded};
 use crate::listen::{Acceptor, Listener};
 use crate::metrics::Metrics;
+use crate::parts::Parts;
 use crate::reload::{Live, Reload};
 use crate::status::Status;
 use crate::tee::Tee;
 use crate::tls::{TlsAcceptor, TlsError, TlsFailure};
 use crate::upstream::Upstream;
-use crate::worker::{Pause, Shared, WorkerHandle};
+use crate::worker::{ClientMemory, Pause, Shared, WorkerHandle};
 
 pub use crate::config::{
     Ack, ByteSize, Config, ConfigError, ListenAddr, OnJournalFailure, Period, Setting, Sharing, SocketMode, Switch,
@@ -136,15 +138,19 @@ pub enum StartError {
 const ADVICE_ACL: &str = "redtape needs a user with +psync +replconf on the server it follows and +role +info on the upstream; give its URL as redis://user:password@host or set REDTAPE_UPSTREAM_PASSWORD";
 
 /// Runs until `stop` resolves; then clients are drained and the tail of the journal is sealed. At SIGHUP,
-/// `reread` gives the new settings.
+/// `reread` gives the new settings; `lost_log_lines` is shown at `/metrics`.
+///
+/// A panic of any thread is a defect after which nothing can be promised, and a part that ends unbidden panics: the
+/// caller's panic hook must end the process.
 pub fn run(
     config: Config,
     reread: Reread,
+    lost_log_lines: Arc<AtomicU64>,
     stop: impl Future<Output = ()>,
     started: impl FnOnce(&Started),
 ) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(start(config, reread, stop, started))
+    runtime.block_on(start(config, reread, lost_log_lines, stop, started))
 }
 
 /// What was started, for whoever waits for it.
@@ -159,6 +165,7 @@ pub struct Started {
 async fn start(
     config: Config,
     reread: Reread,
+    lost_log_lines: Arc<AtomicU64>,
     stop: impl Future<Output = ()>,
     started: impl FnOnce(&Started),
 ) -> Result<(), StartError> {
@@ -200,7 +207,7 @@ async fn start(
         live: live.clone(),
     };
     let opened = capture::open_journal(&capture_config)?;
-    let metrics = Metrics::new().map_err(std::io::Error::other)?;
+    let metrics = Metrics::new().map_err(std::io::Error::other)?.with_log(lost_log_lines);
     let status = Status::new(metrics.clone());
     if let Some(last) = &opened.1.last {
         metrics.window_end_seconds.set(last.complete_until.0 as f64 / 1e6);
@@ -231,8 +238,12 @@ async fn start(
         status.clone(),
     );
     let (stop_capture, capture_stop) = watch::channel(false);
+    let (stop_housekeeping, housekeeping_stop) = watch::channel(false);
+    // Dropped before those two, should the start fail from here on.
+    let parts = Parts::default();
+    let running = parts.running();
     let capture_runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let capture_thread = std::thread::Builder::new().name("capture".to_owned()).spawn({
+    let capture_thread = parts.thread("capture", {
         let (tee, table, metrics, durable) = (tee.clone(), table.clone(), metrics.clone(), durable.clone());
         let status = status.clone();
         move || {
@@ -252,7 +263,6 @@ async fn start(
         }
     })?;
 
-    let (stop_housekeeping, housekeeping_stop) = watch::channel(false);
     let housekeeping = Housekeeping {
         dir: config.dir.clone(),
         source: follow.clone().unwrap_or_else(|| upstream.clone()),
@@ -262,7 +272,7 @@ async fn start(
         snapshot_runs: desk.snapshot_runs().clone(),
         stop: housekeeping_stop,
     }
-    .start()?;
+    .start(&parts)?;
 
     let mut bound = Started { listen: Vec::new(), metrics: None };
     let shared = Arc::new(Shared {
@@ -275,9 +285,11 @@ async fn start(
         durable: durable.clone(),
         metrics: metrics.clone(),
         clients: AtomicUsize::new(0),
+        client_memory: Arc::new(ClientMemory::new(config.workers)),
         pause: Pause::new(),
         desk,
         desk_threads: Arc::default(),
+        parts: parts.clone(),
     });
     bound.listen = listeners.iter().map(Listener::address).collect::<Result<_, _>>()?;
     let serving_clients = if config.serves() {
@@ -290,19 +302,19 @@ async fn start(
     if let Some(http) = http {
         bound.metrics = Some(http.local_addr()?);
         let health = Health { status, durable, serves: config.serves() };
-        serving.spawn(http::serve(http, metrics.clone(), health));
+        serving.spawn(parts.clone().task("http", http::serve(http, metrics.clone(), health)));
     }
     if let Some(acceptor) = &acceptor {
-        serving.spawn(tls::watch(acceptor.clone(), metrics.clone()));
+        serving.spawn(parts.clone().task("tls files", tls::watch(acceptor.clone(), metrics.clone())));
     }
     let handle = |c: &Connector| c.tls_handle().cloned();
     let (to_upstream, to_follow) = (handle(&upstream), follow.as_ref().and_then(handle));
     for handle in to_upstream.iter().chain(&to_follow) {
-        serving.spawn(tls::watch(handle.clone(), metrics.clone()));
+        serving.spawn(parts.clone().task("tls files", tls::watch(handle.clone(), metrics.clone())));
     }
     let reload =
         Reload { config: config.clone(), reread, live, acceptor, upstream: to_upstream, follow: to_follow, metrics };
-    serving.spawn(reload.at_each(hangup));
+    serving.spawn(parts.clone().task("reload", reload.at_each(hangup)));
     for addr in &bound.listen {
         tracing::info!(%addr, upstream = %config.upstream, "serving clients");
     }
@@ -310,6 +322,7 @@ async fn start(
     stop.await;
 
     tracing::info!("stopping: clients are drained, then the journal is sealed");
+    drop(running);
     serving.shutdown().await;
     let _ = stop_housekeeping.send(true);
     if housekeeping.join().is_err() {

@@ -153,8 +153,9 @@ impl Acceptor {
                 "the limit on open files has room for fewer clients than maxclients; raise it (ulimit -n, LimitNOFILE=)"
             );
         }
+        let parts = shared.parts.clone();
         let accepting = Accepting { poll, listeners, workers, shared, keepalive, stop: stop.clone(), room };
-        let thread = std::thread::Builder::new().name("accept".to_owned()).spawn(move || accepting.run())?;
+        let thread = parts.thread("accept", move || accepting.run())?;
         Ok(Self { waker, stop, thread })
     }
 

@@ -1,6 +1,7 @@
 //! The numbers at `/metrics`, in Prometheus's text form and base units.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use prometheus::{
@@ -17,11 +18,15 @@ use crate::status::CaptureState;
 pub(crate) struct Metrics {
     registry: Registry,
     last_error: Arc<ArcSwapOption<(String, Micros)>>,
+    /// Counted where lines are written.
+    lost_log_lines: Arc<AtomicU64>,
+    log_lines_lost: IntCounter,
     pub commands: IntCounter,
     pub client_received_bytes: IntCounter,
     pub client_sent_bytes: IntCounter,
     pub sessions: IntGauge,
     pub sessions_total: IntCounter,
+    pub client_memory_bytes: IntGauge,
     pub tap_lag_bytes: IntGauge,
     pub tap_lag_seconds: Gauge,
     pub tap_received_bytes: IntCounter,
@@ -112,11 +117,20 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let metrics = Self {
             last_error: Arc::default(),
+            lost_log_lines: Arc::default(),
+            log_lines_lost: counter(
+                "redtape_log_lines_lost_total",
+                "Log lines that are missing, as stderr was not read or could not be written",
+            )?,
             commands: counter("redtape_commands_total", "Commands received from clients")?,
             client_received_bytes: counter("redtape_client_received_bytes_total", "Bytes received from clients")?,
             client_sent_bytes: counter("redtape_client_sent_bytes_total", "Bytes sent to clients")?,
             sessions: gauge("redtape_sessions", "Clients connected now")?,
             sessions_total: counter("redtape_sessions_total", "Clients that ever connected")?,
+            client_memory_bytes: gauge(
+                "redtape_client_memory_bytes",
+                "Bytes in the buffers of all clients, both directions; client-memory limits them",
+            )?,
             tap_lag_bytes: gauge(
                 "redtape_tap_lag_bytes",
                 "Bytes of the replication stream that the server has produced and the journal has not taken",
@@ -216,6 +230,7 @@ impl Metrics {
             "client_tls",
             "proxy_header",
             "output_limit",
+            "client_memory",
             "max_clients",
             "tap_link",
             "tap_refused",
@@ -246,6 +261,11 @@ impl Metrics {
             metrics.pruned_bytes.with_label_values(&[kind]);
         }
         Ok(metrics)
+    }
+
+    /// Shows how many log lines were lost.
+    pub(crate) fn with_log(self, lost_log_lines: Arc<AtomicU64>) -> Self {
+        Self { lost_log_lines, ..self }
     }
 
     /// Shows the capture's state, which [`crate::status::Status`] holds.
@@ -293,6 +313,8 @@ impl Metrics {
     pub(crate) fn page(&self) -> String {
         // An age: it grows though nothing happens, above all when nothing happens.
         self.tap_lag_seconds.set(self.lag_seconds());
+        let lost = self.lost_log_lines.load(Ordering::Relaxed);
+        self.log_lines_lost.inc_by(lost.saturating_sub(self.log_lines_lost.get()));
         let mut page = Vec::new();
         match TextEncoder::new().encode(&self.registry.gather(), &mut page) {
             Ok(()) => String::from_utf8_lossy(&page).into_owned(),

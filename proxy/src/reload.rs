@@ -30,6 +30,8 @@ pub(crate) struct Live {
     pub(crate) handshake_timeout: Duration,
     /// Bytes of replies that may pile up for one client.
     pub(crate) output_limit: usize,
+    /// Bytes that the buffers of all clients may hold together.
+    pub(crate) client_memory: Option<usize>,
     /// Who may run `REDTAPE.MARK` and `REDTAPE.SNAPSHOT`.
     pub(crate) admin_users: Vec<String>,
     /// Scheduled snapshots and what is pruned.
@@ -45,6 +47,7 @@ impl From<&Config> for Live {
             idle_timeout: config.timeout,
             handshake_timeout: config.handshake_timeout,
             output_limit: usize::try_from(config.output_limit.0).unwrap_or(usize::MAX),
+            client_memory: usize::try_from(config.client_memory.0).ok().filter(|limit| *limit > 0),
             admin_users: config.admin_users.clone(),
             housekeeping: Settings::from(config),
             keyring: config.keyring.clone(),
@@ -116,6 +119,7 @@ impl Reload {
             timeout: new.timeout,
             handshake_timeout: new.handshake_timeout,
             output_limit: new.output_limit,
+            client_memory: new.client_memory,
             admin_users: new.admin_users.clone(),
             journal_key_file: new.journal_key_file.clone(),
             keyring: new.keyring.clone(),
@@ -223,6 +227,7 @@ mod tests {
     #[test]
     fn live_options_change_and_others_wait() {
         let mut new = Config { max_clients: 5, workers: 77, output_limit: ByteSize(1 << 20), ..config() };
+        new.client_memory = ByteSize(0);
         new.admin_users = vec!["ops".to_owned()];
         new.retention = "7d".parse().ok();
         new.snapshot_every = "6h".parse().ok();
@@ -232,6 +237,7 @@ mod tests {
         all.sort_unstable();
         let expected = [
             ("admin-users", true),
+            ("client-memory", true),
             ("client-output-buffer-limit", true),
             ("maxclients", true),
             ("retention", true),
@@ -243,7 +249,7 @@ mod tests {
         let mut reload = reload(Ok(new.clone()));
         reload.now().expect("a reload");
         let live = reload.live.load();
-        assert_eq!((live.max_clients, live.output_limit), (5, 1 << 20));
+        assert_eq!((live.max_clients, live.output_limit, live.client_memory), (5, 1 << 20, None));
         assert_eq!(live.admin_users, ["ops"]);
         assert!(live.housekeeping.retention.is_set() && live.housekeeping.schedule.is_some());
         let still: Vec<_> = changes(&reload.config, &reload.config, &new).into_iter().map(|c| c.option).collect();

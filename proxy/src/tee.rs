@@ -366,15 +366,23 @@ fn surviving(name: &[u8], keys: usize, known: usize, complete: bool) -> std::ops
 pub(crate) fn describe(table: &CommandTable, args: &[&[u8]], argc: usize, db: u32) -> Part {
     let mut room = [0; NAME_MAX];
     let name = lower_name(args[0], &mut room);
-    describe_named(name, table.get_lower(name), args, argc, db)
+    let spec = table.get_lower(name);
+    let id = spec.map_or_else(|| CommandId::of(name), |spec| spec.id);
+    describe_named(name, id, spec, args, argc, db)
 }
 
-/// The same for who has looked the command up: `name` is [`lower_name`] of the first argument and
-/// `spec` its row of the table.
-pub(crate) fn describe_named(name: &[u8], spec: Option<&CommandSpec>, args: &[&[u8]], argc: usize, db: u32) -> Part {
+/// The same for who has looked the command up: `name` is [`lower_name`] of the first argument, `id` stands for it, and
+/// `spec` is its row of the table.
+pub(crate) fn describe_named(
+    name: &[u8],
+    id: CommandId,
+    spec: Option<&CommandSpec>,
+    args: &[&[u8]],
+    argc: usize,
+    db: u32,
+) -> Part {
     let complete = args.len() == argc;
-    let id = spec.map_or_else(|| CommandId::of(name), |spec| spec.id);
-    let positions = spec.map(|spec| spec.keys(|i| args.get(i).copied(), argc)).unwrap_or_default();
+    let positions = spec.map(|spec| spec.keys(args, argc)).unwrap_or_default();
     // Each of a few arguments is hashed once.
     let mut each = SmallVec::<[u64; Part::FEW_ARGS]>::new();
     let mut args_hash = 0;
@@ -390,7 +398,7 @@ pub(crate) fn describe_named(name: &[u8], spec: Option<&CommandSpec>, args: &[&[
     }
     let hash_at = |i: usize| each.get(i.wrapping_sub(1)).copied().unwrap_or_else(|| hash_arg(args[i]));
     let mut hashes = SmallVec::new();
-    for position in positions.iter().filter(|i| **i < args.len()).take(Part::HASHES_MAX) {
+    for position in positions.iter().take(Part::HASHES_MAX) {
         hashes.push(hash_at(*position));
     }
     let keys = hashes.len();
@@ -407,6 +415,11 @@ impl Part {
     pub(crate) const HASHES_MAX: usize = 64;
     /// Arguments whose hashes are at hand while a command is described.
     const FEW_ARGS: usize = 4;
+
+    /// Bytes that it takes.
+    pub(crate) fn buffered(&self) -> usize {
+        size_of::<Self>() + if self.hashes.spilled() { self.hashes.capacity() * size_of::<u64>() } else { 0 }
+    }
 
     /// Hashes of its keys; empty where it has none.
     #[inline]

@@ -81,6 +81,15 @@ impl EmbeddedServer {
         Ok(Some(server))
     }
 
+    /// Ends it as well when nothing is dropped any more.
+    pub(crate) fn killer(&self) -> impl Fn() + Send + 'static {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        move || {
+            // It may have gone by itself.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+
     /// Its URL.
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)

@@ -11,6 +11,7 @@ use redtape_proxy::{Config, ListenAddr, Reread, StartError, Started};
 use super::embedded::EmbeddedServer;
 use super::settings::{FollowSettings, ProxySettings};
 use crate::exit::Failure;
+use crate::{defect, logging};
 
 /// As what a journal knows the server of `--embedded`.
 const EMBEDDED: &str = "the server of --embedded";
@@ -39,6 +40,7 @@ pub(crate) fn run(args: ProxyArgs) -> anyhow::Result<ExitCode> {
     if embedded {
         let started = EmbeddedServer::start()?;
         settings.follow.capture.upstream = Some(started.url());
+        defect::at_end(started.killer());
         server = Some(started);
     }
     let mut config = settings.config()?;
@@ -63,13 +65,13 @@ pub(crate) fn follow(args: FollowArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-#[allow(clippy::print_stderr)] // For the person at the terminal.
+/// For the person at the terminal.
 fn embedded_hint(started: &Started, dir: &std::path::Path) {
     let Some(ListenAddr::Tcp(addr)) = started.listen.first() else { return };
     let (port, dir) = (addr.port(), dir.display());
-    eprintln!(
-        "\nTry it:   redis-cli -p {port} SET greeting hello\n          redtape journal cat --from {dir}\n          redtape journal ls --from {dir}\nCtrl-C ends it.\n"
-    );
+    logging::say(&format!(
+        "\nTry it:   redis-cli -p {port} SET greeting hello\n          redtape journal cat --from {dir}\n          redtape journal ls --from {dir}\nCtrl-C ends it.\n\n"
+    ));
 }
 
 fn serve(config: Config, reread: Reread, started: impl FnOnce(&Started)) -> anyhow::Result<()> {
@@ -85,5 +87,6 @@ fn serve(config: Config, reread: Reread, started: impl FnOnce(&Started)) -> anyh
             _ => std::future::pending().await,
         }
     };
-    redtape_proxy::run(config, reread, stop, started).map_err(|e: StartError| Failure::new(e.exit_code(), e).into())
+    redtape_proxy::run(config, reread, logging::lost_lines(), stop, started)
+        .map_err(|e: StartError| Failure::new(e.exit_code(), e).into())
 }

@@ -168,13 +168,6 @@ fn descriptors(redtape: &Redtape) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", redtape.pid())).unwrap().count()
 }
 
-fn resident_mib(redtape: &Redtape) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", redtape.pid())).unwrap();
-    let kib =
-        status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse::<usize>().ok());
-    kib.unwrap() / 1024
-}
-
 fn server_clients(server: &Server) -> i64 {
     server.conn().info("clients", "connected_clients").parse().unwrap()
 }
@@ -263,7 +256,7 @@ fn clients_that_go_at_bad_moments_harm_nobody() {
                 "{way}: others were harmed"
             );
             nothing_is_left(&s, base);
-            resident.push(resident_mib(&s.redtape));
+            resident.push(s.redtape.resident_bytes() >> 20);
         }
         println!("{way}: resident MiB after each round: {resident:?}");
         // The first rounds fill what is kept for the next ones.
@@ -293,7 +286,7 @@ fn a_client_that_never_reads_slows_only_itself() {
         println!(
             "{way}: {} replies in that second, {} MiB resident",
             load.replies() - before,
-            resident_mib(&s.redtape)
+            s.redtape.resident_bytes() >> 20
         );
         assert!(load.replies() - before > 200);
         // Who reads after all has everything, whole.

@@ -66,12 +66,6 @@ fn waiting_for_replicas(conn: &mut Conn) -> u64 {
     list.split_whitespace().filter_map(field).sum()
 }
 
-fn resident_bytes(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("its size");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("KiB") * 1024
-}
-
 #[test]
 fn a_stalled_disk_costs_bounded_memory_and_not_the_server() {
     const MIB: u64 = 1 << 20;
@@ -89,7 +83,7 @@ fn a_stalled_disk_costs_bounded_memory_and_not_the_server() {
             client.must(&args!["SET", format!("k{}", n % 40), format!("{n}{value}")]);
             if n % 20 == 0 {
                 kept = kept.max(waiting_for_replicas(&mut direct));
-                resident = resident.max(resident_bytes(s.redtape.pid()));
+                resident = resident.max(s.redtape.resident_bytes() as u64);
             }
         }
         println!("backlog {backlog}: the server kept {} MiB, redtape had {} MiB", kept / MIB, resident / MIB);
@@ -432,7 +426,7 @@ fn a_disk_that_stalls_for_half_a_minute() {
         std::thread::sleep(Duration::from_millis(500));
         disk.is("fine");
         while started.elapsed() < Duration::from_secs(29) {
-            resident = resident.max(resident_bytes(redtape.pid()));
+            resident = resident.max(redtape.resident_bytes() as u64);
             std::thread::sleep(Duration::from_millis(100));
         }
         assert!(redtape.metric(r#"redtape_errors_total{kind="ack_timeout"}"#) > Some(0.0), "who waits is told");

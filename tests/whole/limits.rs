@@ -1,13 +1,13 @@
 //! Limits on clients, and the doors they come through: as `redtape.example.toml` documents them.
 
 use crate::harness::certs::Ca;
-use crate::harness::conn::Value;
+use crate::harness::conn::{Value, raw as connect, until_closed};
 use crate::harness::{Conn, Dir, Redtape, Server, free_port, journal, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -37,13 +37,6 @@ impl Scene {
     }
 }
 
-fn connect(port: u16) -> TcpStream {
-    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
-    stream.set_write_timeout(Some(Duration::from_secs(8))).unwrap();
-    stream
-}
-
 /// One reply of known length.
 #[track_caller]
 fn expect(stream: &mut impl Read, reply: &[u8]) {
@@ -56,16 +49,6 @@ fn expect(stream: &mut impl Read, reply: &[u8]) {
 fn ping(stream: &mut (impl Read + Write)) {
     stream.write_all(b"PING\r\n").unwrap();
     expect(stream, b"+PONG\r\n");
-}
-
-/// What comes until the end; panics when there is no end in time.
-#[track_caller]
-fn until_closed(stream: &mut impl Read) -> Vec<u8> {
-    let mut got = Vec::new();
-    match stream.read_to_end(&mut got) {
-        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => panic!("it is not closed"),
-        _ => got,
-    }
 }
 
 #[test]

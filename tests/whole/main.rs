@@ -41,5 +41,6 @@ mod repair;
 mod restarts;
 mod retention;
 mod server_identity;
+mod stays_up;
 mod tls_upstream;
 mod transparent;

@@ -194,21 +194,25 @@ impl CommandSpec {
         !self.movable || self.places != KeyPlaces::Fixed
     }
 
-    /// Positions of the key arguments in `args` (`args[0]` is the name).
-    pub fn keys<'a>(&self, args: impl Fn(usize) -> Option<&'a [u8]>, argc: usize) -> KeyPositions {
+    /// Positions of the key arguments among `args` (`args[0]` is the name).
+    ///
+    /// `argc` is what the request announces: of a huge one more arguments may be announced than have arrived. It only says
+    /// where the last keys stand; work and result never exceed what is in `args`.
+    pub fn keys(&self, args: &[&[u8]], argc: usize) -> KeyPositions {
         let mut keys = KeyPositions::new();
+        let arrived = args.len().min(argc);
         let number = |i: usize| -> usize {
-            args(i).and_then(|a| std::str::from_utf8(a).ok()).and_then(|s| s.parse().ok()).unwrap_or(0)
+            args.get(i).and_then(|a| std::str::from_utf8(a).ok()).and_then(|s| s.parse().ok()).unwrap_or(0)
         };
         let find = |word: &str, from: usize| {
-            (from..argc).find(|i| args(*i).is_some_and(|a| a.eq_ignore_ascii_case(word.as_bytes())))
+            (from..arrived).find(|i| args.get(*i).is_some_and(|a| a.eq_ignore_ascii_case(word.as_bytes())))
         };
         let mut counted = |at: usize| {
             let from = at + 1;
-            keys.extend(from..from.saturating_add(number(at)).min(argc));
+            keys.extend(from..from.saturating_add(number(at)).min(arrived));
         };
         match self.places {
-            KeyPlaces::Fixed => self.fixed_keys(argc, &mut keys),
+            KeyPlaces::Fixed => self.fixed_keys(arrived, argc, &mut keys),
             KeyPlaces::Counted(at) => counted(at),
             KeyPlaces::StoredCounted => {
                 counted(2);
@@ -216,25 +220,24 @@ impl CommandSpec {
             }
             KeyPlaces::Stored => {
                 keys.push(1);
-                let stored = find("store", 2).into_iter().chain(find("storedist", 2)).map(|i| i + 1);
-                keys.extend(stored.filter(|i| *i < argc));
+                keys.extend(find("store", 2).into_iter().chain(find("storedist", 2)).map(|i| i + 1));
             }
             KeyPlaces::Streams => {
                 if let Some(streams) = find("streams", 1) {
                     let from = streams + 1;
-                    keys.extend(from..from + argc.saturating_sub(from) / 2);
+                    keys.extend(from..(from + argc.saturating_sub(from) / 2).min(arrived));
                 }
             }
             KeyPlaces::Migrate => {
-                keys.extend((argc > 3).then_some(3));
-                keys.extend(find("keys", 4).map_or(argc, |i| i + 1)..argc);
+                keys.push(3);
+                keys.extend(find("keys", 4).map_or(arrived, |i| i + 1)..arrived);
             }
         }
-        keys.retain(|i| *i < argc);
+        keys.retain(|i| *i < arrived);
         keys
     }
 
-    fn fixed_keys(&self, argc: usize, keys: &mut KeyPositions) {
+    fn fixed_keys(&self, arrived: usize, argc: usize, keys: &mut KeyPositions) {
         if (self.first, self.last) == (1, 1) {
             keys.push(1);
             return;
@@ -246,10 +249,10 @@ impl CommandSpec {
         let last = if self.last < 0 {
             argc.checked_sub(self.last.unsigned_abs() as usize)
         } else {
-            usize::try_from(self.last).ok().map(|l| l.min(argc.saturating_sub(1)))
+            usize::try_from(self.last).ok()
         };
         let step = usize::try_from(self.step).unwrap_or(1).max(1);
-        if let Some(last) = last {
+        if let Some(last) = last.zip(arrived.checked_sub(1)).map(|(last, newest)| last.min(newest)) {
             keys.extend((first..=last).step_by(step));
         }
     }
@@ -263,7 +266,7 @@ mod tests {
         let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
         let table = CommandTable::builtin();
         let spec = table.get(args[0]).expect("known");
-        let found = spec.keys(|i| args.get(i).copied(), args.len());
+        let found = spec.keys(&args, args.len());
         found.iter().map(|i| String::from_utf8_lossy(args[*i]).into_owned()).collect()
     }
 
@@ -289,6 +292,38 @@ mod tests {
             ("GEORADIUS g 1 2 3 m STORE d", "g d"),
         ] {
             assert_eq!(keys(line).join(" "), want, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_announces_more_than_has_arrived_costs_what_has_arrived() {
+        let table = CommandTable::builtin();
+        for (line, announced, want) in [
+            // Redis takes no more arguments than this.
+            ("DEL a", i32::MAX as usize, &[1][..]),
+            ("DEL", i32::MAX as usize, &[]),
+            ("MSET a 1 b", usize::MAX, &[1, 3]),
+            ("SORT l BY w", i32::MAX as usize, &[1]),
+            ("SORT l STORE", i32::MAX as usize, &[1]),
+            ("GEORADIUS g 1 2 3 m STOREDIST d", i32::MAX as usize, &[1, 7]),
+            ("XREADGROUP GROUP g c STREAMS a b", i32::MAX as usize, &[5, 6]),
+            ("XREAD STREAMS a b", 8, &[2, 3]),
+            ("XREAD STREAMS a b", 5, &[2]),
+            ("MIGRATE h 1 k 0 9 KEYS a", i32::MAX as usize, &[3, 7]),
+            ("MIGRATE h 1", i32::MAX as usize, &[]),
+            ("EVAL s 2147483646 a", i32::MAX as usize, &[3]),
+            ("ZUNIONSTORE d 2147483640 a", i32::MAX as usize, &[1, 3]),
+            ("BLPOP a b 0", i32::MAX as usize, &[1, 2, 3]),
+            ("BLPOP a b 0", 4, &[1, 2]),
+            ("BITOP AND d", i32::MAX as usize, &[2]),
+        ] {
+            let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            let spec = table.get(args[0]).expect("known");
+            let begun = std::time::Instant::now();
+            let keys = spec.keys(&args, announced);
+            assert_eq!(keys.as_slice(), want, "{line} of {announced}");
+            assert!(!keys.spilled() || keys.capacity() <= 8, "{line}: room for {}", keys.capacity());
+            assert!(begun.elapsed() < std::time::Duration::from_millis(50), "{line}: {:?}", begun.elapsed());
         }
     }
 

@@ -134,7 +134,11 @@ impl EffectParser {
                 Ok(Parsed::Partial(missing)) => {
                     // The least that must still come, so that a long command is not parsed again
                     // for every few bytes of it: an argument has at least six bytes.
-                    let least = missing.map_or(0, |m| m.consumed + m.bytes_left + 6 * m.args_left);
+                    let least = missing.map_or(0, |m| (m.consumed + 6 * m.args_left).saturating_add(m.bytes_left));
+                    if self.open_bytes.saturating_add(least) > GROUP_BYTES_MAX {
+                        // It is not waited for in memory first.
+                        return Err(StreamError::GroupTooLarge);
+                    }
                     self.need = least.max(rest.len() + 1);
                     if !fresh {
                         buf.extend_from_slice(&self.chunk[self.used..]);
@@ -278,6 +282,26 @@ mod tests {
             })
             .collect();
         format!("{}{}", if group.atomic { "atomic " } else { "" }, effects.join("; "))
+    }
+
+    #[test]
+    fn what_is_too_large_is_known_by_what_is_announced() {
+        for (announced, too_large) in
+            [(GROUP_BYTES_MAX - 1000, false), (GROUP_BYTES_MAX, true), (usize::MAX >> 2, true)]
+        {
+            let mut parser = EffectParser::new(ReplOffset(0), 0);
+            let begun = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${announced}\r\nx");
+            let next = parser.next(&mut BytesMut::from(begun.as_bytes()), Micros(1));
+            assert_eq!(
+                next.map(|event| event.is_none()),
+                if too_large { Err(StreamError::GroupTooLarge) } else { Ok(true) }
+            );
+        }
+        // So is a transaction of commands that would each fit.
+        let mut parser = EffectParser::new(ReplOffset(0), 0);
+        let mut bytes = BytesMut::from(&stream(&["MULTI", "SET a 1"])[..]);
+        bytes.extend_from_slice(format!("*2\r\n$3\r\nDEL\r\n${}\r\n", GROUP_BYTES_MAX - 40).as_bytes());
+        assert_eq!(parser.next(&mut bytes, Micros(1)).map(|e| e.is_none()), Err(StreamError::GroupTooLarge));
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(super) fn keys_of(table: &CommandTable, args: &[&[u8]]) -> Option<KeyPositio
         _ => {}
     }
     let spec = table.get_lower(name).filter(|spec| spec.keys_are_known())?;
-    let keys = spec.keys(|at| args.get(at).copied(), args.len());
+    let keys = spec.keys(args, args.len());
     // Without a key, it may touch them all: FLUSHALL, SWAPDB, FUNCTION, …
     (!keys.is_empty()).then_some(keys)
 }

@@ -89,6 +89,16 @@ fn filtered(by: &[u8], what: &[u8]) -> Vec<usize> {
 }
 
 impl Completion {
+    /// Bytes that it takes.
+    pub(crate) fn buffered(&self) -> usize {
+        let listed = match &self.0 {
+            Lacks::Rows(rows) => rows.capacity() * size_of::<Option<usize>>(),
+            Lacks::Names(which) | Lacks::Docs(which) => which.capacity() * size_of::<usize>(),
+            _ => 0,
+        };
+        size_of::<Self>() + listed
+    }
+
     /// The whole reply with our part in it; `None` = it stays as it is. `usual` is the shape of a row where
     /// the reply shows none.
     pub(super) fn apply(&self, reply: &[u8], section: impl FnOnce() -> String, usual: &Shape) -> Option<Vec<u8>> {

@@ -54,6 +54,7 @@ impl Config {
         live("timeout", seconds(self.timeout));
         live("handshake-timeout", seconds(Some(self.handshake_timeout)));
         live("client-output-buffer-limit", json!(self.output_limit.to_string()));
+        live("client-memory", json!(self.client_memory.to_string()));
         live("admin-users", json!(self.admin_users));
         // Whether TLS is served at all depends on tls-listen; with which files can change.
         let tls = self.tls.as_ref();

@@ -23,6 +23,8 @@ use crate::tls::{ClientTls, Material as _, ServerTls, TlsError};
 
 /// Less could not hold one reply of usual size.
 const OUTPUT_LIMIT_MIN: ByteSize = ByteSize(64 << 10);
+/// With less, a few clients that are only slow would be taken for too much.
+const CLIENT_MEMORY_MIN: ByteSize = ByteSize(16 << 20);
 /// With less, the server would take the silence between two reads for a dead replica.
 const SNAPSHOT_RATE_MIN: ByteSize = ByteSize(64 << 10);
 
@@ -61,6 +63,9 @@ pub struct Config {
     pub handshake_timeout: Duration,
     /// A client that lets so many bytes of replies pile up is disconnected. Live.
     pub output_limit: ByteSize,
+    /// The largest client is disconnected when the buffers of all together hold more (Redis's `maxmemory-clients`); 0 =
+    /// no limit. Live.
+    pub client_memory: ByteSize,
     /// ACL users who may run `REDTAPE.MARK` and `REDTAPE.SNAPSHOT`. Live.
     pub admin_users: Vec<String>,
     /// Worker threads.
@@ -124,6 +129,7 @@ impl Config {
             tcp_keepalive: Some(Duration::from_mins(5)),
             handshake_timeout: Duration::from_secs(10),
             output_limit: ByteSize(1 << 30),
+            client_memory: ByteSize(1 << 30),
             admin_users: vec!["default".to_owned()],
             workers: std::thread::available_parallelism().map_or(1, |n| (n.get() / 2).max(1)),
             dir: "redtape-journal".into(),
@@ -178,6 +184,9 @@ impl Config {
         }
         if self.output_limit < OUTPUT_LIMIT_MIN {
             return options(format!("client-output-buffer-limit must be at least {OUTPUT_LIMIT_MIN}"));
+        }
+        if self.client_memory.0 != 0 && self.client_memory < CLIENT_MEMORY_MIN {
+            return options(format!("client-memory must be at least {CLIENT_MEMORY_MIN}, or 0 for no limit"));
         }
         if self.ack == Ack::Journal && self.sync != SyncPolicy::Always {
             return options(

@@ -25,6 +25,7 @@ fn what_does_not_go_together_is_named() {
         (Config { tls_listen: vec!["127.0.0.1:6401".parse().expect("a")], ..base() }, "tls-cert-file"),
         (Config { max_clients: 0, ..base() }, "maxclients"),
         (Config { output_limit: ByteSize(10), ..base() }, "client-output-buffer-limit"),
+        (Config { client_memory: ByteSize(1 << 20), ..base() }, "client-memory"),
         (
             Config { snapshot_every: "6h".parse().ok(), snapshot_at: "03:00".parse().ok(), ..base() },
             "snapshot-every and snapshot-at",
@@ -45,6 +46,7 @@ fn what_does_not_go_together_is_named() {
         let message = refusal(&config);
         assert!(message.contains(word), "{word}: {message}");
     }
+    assert!(Config { client_memory: ByteSize(0), ..base() }.check().is_ok(), "no limit");
     let any_port = vec!["127.0.0.1:0".parse().expect("a"); 2];
     assert!(Config { listen: any_port, ..base() }.check().is_ok());
 }

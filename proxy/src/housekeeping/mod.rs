@@ -24,6 +24,7 @@ use crate::commands::Running;
 use crate::config::Config;
 use crate::connect::Connector;
 use crate::metrics::Metrics;
+use crate::parts::Parts;
 use crate::reload::Live;
 use crate::snapshot::{Taking, take};
 use crate::status::{CaptureState, Status};
@@ -93,9 +94,9 @@ struct Memory {
 
 impl Housekeeping {
     /// Runs until `stop` says so; what is in work is given up then, and nothing of it stays.
-    pub(crate) fn start(self) -> std::io::Result<JoinHandle<()>> {
+    pub(crate) fn start(self, parts: &Parts) -> std::io::Result<JoinHandle<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::Builder::new().name("housekeeping".to_owned()).spawn(move || runtime.block_on(self.run()))
+        parts.thread("housekeeping", move || runtime.block_on(self.run()))
     }
 
     async fn run(self) {

@@ -57,12 +57,38 @@ pub(crate) enum Intent {
     Ours,
 }
 
+impl Intent {
+    /// Bytes that it takes beside its own size: texts of the client's.
+    pub(crate) fn buffered(&self) -> usize {
+        match self {
+            Self::Auth(credential) => size_of::<Credential>() + credential.buffered(),
+            Self::Hello(hello) => size_of::<Hello>() + hello.buffered(),
+            Self::SetName(name) => name.len(),
+            Self::Queued(inner) => size_of::<Self>() + inner.buffered(),
+            Self::Complete(completion) => completion.buffered(),
+            _ => 0,
+        }
+    }
+}
+
 /// A user and what proved it. Kept only to open shared connections as this user, once the server has agreed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Credential {
     pub(crate) user: String,
     /// `None` = not text, and so of no use to us.
     pub(crate) password: Option<Secret>,
+}
+
+impl Credential {
+    fn buffered(&self) -> usize {
+        self.user.len() + self.password.as_ref().map_or(0, |p| p.expose().len())
+    }
+}
+
+impl Hello {
+    fn buffered(&self) -> usize {
+        self.auth.as_ref().map_or(0, Credential::buffered) + self.name.as_ref().map_or(0, String::len)
+    }
 }
 
 /// `HELLO`: protocol, user, name.
@@ -123,6 +149,9 @@ pub(crate) enum Kind {
     Shard,
 }
 
+/// Room for requests that is kept while none is under way.
+const PENDING_KEPT: usize = 64;
+
 /// One request on its way, or waiting for its reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pending {
@@ -163,6 +192,8 @@ pub(crate) struct ReplyTracker {
     binding: usize,
     /// Of these: those that make replies unknown if they run by themselves.
     raws: usize,
+    /// Bytes that their intents take beside their own size.
+    texts: usize,
     turns: Turns,
     subscribed: [usize; 3],
     /// The server has agreed to MULTI, and the transaction has not ended.
@@ -178,6 +209,7 @@ impl ReplyTracker {
             self.ours += usize::from(pending.intent == Intent::Ours);
             self.binding += usize::from(matches!(pending.intent, Intent::Hold(_)));
             self.raws += usize::from(queues(&pending.intent, &Intent::Raw));
+            self.texts += pending.intent.buffered();
             if let Some(queues) = turn(&pending.intent) {
                 self.turns = Turns { pending: self.turns.pending + 1, queues };
             }
@@ -190,6 +222,10 @@ impl ReplyTracker {
         self.ours -= usize::from(pending.intent == Intent::Ours);
         self.binding -= usize::from(matches!(pending.intent, Intent::Hold(_)));
         self.raws -= usize::from(queues(&pending.intent, &Intent::Raw));
+        self.texts -= pending.intent.buffered();
+        if self.pending.is_empty() && self.pending.capacity() > PENDING_KEPT {
+            self.pending = VecDeque::new();
+        }
         self.turns.pending -= usize::from(turn(&pending.intent).is_some());
         Some(pending)
     }
@@ -206,6 +242,11 @@ impl ReplyTracker {
 
     pub(crate) fn pending(&self) -> impl Iterator<Item = &Pending> {
         self.pending.iter()
+    }
+
+    /// Bytes that those that wait take.
+    pub(crate) fn buffered(&self) -> usize {
+        self.pending.capacity() * size_of::<Pending>() + self.texts
     }
 
     pub(crate) fn in_flight(&self) -> usize {
@@ -228,7 +269,7 @@ impl ReplyTracker {
 
     /// What is pending will have no reply; it is given back.
     pub(crate) fn forget(&mut self) -> VecDeque<Pending> {
-        (self.ours, self.binding, self.raws, self.turns) = (0, 0, 0, Turns::default());
+        (self.ours, self.binding, self.raws, self.texts, self.turns) = (0, 0, 0, 0, Turns::default());
         std::mem::take(&mut self.pending)
     }
 
@@ -326,7 +367,10 @@ impl ReplyTracker {
             && let Intent::Queued(inner) = intent
             && matches!(**inner, Intent::Subscribe(_) | Intent::UnsubscribeAll(..))
         {
-            *intent = std::mem::replace(inner, Intent::Plain);
+            let inner = std::mem::replace(&mut **inner, Intent::Plain);
+            // The box is gone; a subscription has no texts.
+            self.texts -= intent.buffered();
+            *intent = inner;
         }
     }
 
@@ -487,6 +531,7 @@ mod tests {
         let unsubscribed = Intent::UnsubscribeAll(Kind::Pattern, Some(0));
         assert_eq!(done, [Intent::Multi, queued(Intent::Plain), unsubscribed, Intent::Subscribe(0), Intent::Plain]);
         assert!(t.subscribed());
+        assert_eq!(t.texts, 0, "what was queued is counted as long as it waits, and no longer");
 
         let mut t = ReplyTracker { resp3: true, ..ReplyTracker::default() };
         expect(&mut t, &[Intent::Multi, queued(Intent::UnsubscribeAll(Kind::Shard, None)), Intent::Plain]);

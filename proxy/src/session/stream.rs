@@ -73,7 +73,7 @@ impl RequestScan {
             Ok(Parsed::Partial(Some(r))) => {
                 let argc = args.len() + r.args_left + usize::from(r.bytes_left > 0);
                 if buf.len() < STREAM_FROM && r.bytes_left <= BULK_MAX && argc <= ARGS_MAX {
-                    return Scanned::Incomplete { heavy: argc > STRANGER_ARGS_MAX || r.bytes_left > STRANGER_BULK_MAX };
+                    return Scanned::Incomplete { heavy: argc > STRANGER_ARGS_MAX || r.bulk_len > STRANGER_BULK_MAX };
                 }
                 if args.is_empty() {
                     // No command has such a name.
@@ -189,6 +189,22 @@ mod tests {
             assert_eq!(sent, wire.len(), "step {step}");
             let want = [("SET", 3), ("MSET", 5), ("PING", 1), ("GET", 2)].map(|(n, c)| (n.to_owned(), c));
             assert_eq!(names, want, "step {step}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_refuses_to_strangers_is_known_by_what_is_announced() {
+        for (bytes, heavy) in [
+            (&b"*10\r\n$3\r\nDEL\r\n"[..], false),
+            (b"*11\r\n$3\r\nDEL\r\n", true),
+            (b"*2\r\n$4\r\nAUTH\r\n$16384\r\nx", false),
+            (b"*2\r\n$4\r\nAUTH\r\n$16385\r\nx", true),
+            // However much of it is here.
+            (&[&b"*2\r\n$4\r\nAUTH\r\n$16385\r\n"[..], &[b'x'; 5000]].concat(), true),
+            (b"*11\r\n", true),
+        ] {
+            let scanned = RequestScan::default().next(bytes, &mut Args::new());
+            assert_eq!(scanned, Scanned::Incomplete { heavy }, "{}", bytes[..20.min(bytes.len())].escape_ascii());
         }
     }
 

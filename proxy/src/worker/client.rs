@@ -4,11 +4,16 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::memory::Account;
 use super::socket::{Outgoing, Socket};
 use crate::session::{RequestScan, SessionState};
 
 /// Requests of one session that may wait for their replies; then it is not read from.
 pub(super) const IN_FLIGHT_MAX: usize = 1 << 20;
+/// The same as long as the server has admitted none of its requests.
+const UNADMITTED_IN_FLIGHT_MAX: usize = 1024;
+/// Bytes of refusals that may pile up for such a client. (Servers since 2025 keep 1 KiB of them.)
+const UNADMITTED_OUT_MAX: usize = 1 << 20;
 /// Requests of one session that may wait on a lane.
 pub(super) const LANE_IN_FLIGHT_MAX: usize = 1024;
 /// A client with so many unsent bytes is slow: its own connection to the server is not read from until it has
@@ -63,6 +68,8 @@ pub(super) struct Client {
     /// With `--ack journal`: what may not be said yet, oldest first.
     withheld: VecDeque<Withheld>,
     withheld_bytes: usize,
+    /// What of its buffers is counted in the sum over all clients.
+    pub(super) account: Account,
     /// Its own connection to the server.
     pub(super) home: Option<usize>,
     pub(super) lane: Option<LaneRef>,
@@ -106,6 +113,7 @@ impl Client {
             out: Outgoing::default(),
             withheld: VecDeque::new(),
             withheld_bytes: 0,
+            account: Account::default(),
             home: None,
             lane: None,
             on_lane: false,
@@ -142,6 +150,27 @@ impl Client {
 
     pub(super) fn in_flight(&self) -> usize {
         self.state.replies.in_flight()
+    }
+
+    /// Requests that may wait for their replies.
+    pub(super) fn in_flight_max(&self) -> usize {
+        if self.state.is_refused_so_far() { UNADMITTED_IN_FLIGHT_MAX } else { IN_FLIGHT_MAX }
+    }
+
+    /// Bytes of replies that may pile up. `in_reply`: one has begun and not ended; it may be the first that the server
+    /// does not refuse.
+    pub(super) fn out_max(&self, limit: usize, in_reply: bool) -> usize {
+        if self.state.is_refused_so_far() && !in_reply { limit.min(UNADMITTED_OUT_MAX) } else { limit }
+    }
+
+    /// Bytes in its buffers, but for what waits to be sent to the server.
+    pub(super) fn buffered(&self) -> usize {
+        self.input.capacity()
+            + self.out.memory()
+            + self.withheld_bytes
+            + self.withheld.len() * size_of::<Withheld>()
+            + self.held.as_ref().map_or(0, Vec::capacity)
+            + self.state.buffered()
     }
 
     /// Says something, behind all that was said before.

@@ -193,7 +193,12 @@ impl Worker {
         if link.gathers() {
             return;
         }
-        let Ok(done) = link.out.send(&mut link.socket, shared) else {
+        let sent = link.out.send(&mut link.socket, shared);
+        if let Role::Home(owner) = link.role {
+            self.account(owner.index);
+        }
+        let link = &mut self.links[index];
+        let Ok(done) = sent else {
             // The server has closed: what it said before still goes to the client.
             link.out.clear();
             link.readable = true;
@@ -221,6 +226,11 @@ impl Worker {
 
     /// A client's socket takes more.
     pub(super) fn client_writable(&mut self, reference: ClientRef) {
+        self.send_to_client(reference);
+        self.account(reference.index);
+    }
+
+    fn send_to_client(&mut self, reference: ClientRef) {
         let Some(client) = self.client(reference) else { return };
         match client.out.send(&mut client.socket, false) {
             Err(_) => self.close_client(reference.index),

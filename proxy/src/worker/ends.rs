@@ -33,6 +33,7 @@ impl Worker {
     /// Ends a session at once.
     pub(super) fn close_client(&mut self, index: usize) {
         let Some(mut client) = self.clients.try_remove(index) else { return };
+        self.memory.remove(client.account);
         client.state.close(&mut self.tee, Micros::now());
         client.socket.deregister(self.poll.registry());
         if let Some(home) = client.home {

@@ -28,6 +28,7 @@ mod ends;
 mod guard;
 mod lanes;
 mod link;
+mod memory;
 mod own;
 mod pause;
 mod replies;
@@ -54,12 +55,15 @@ use self::acks::Acks;
 use self::client::Client;
 use self::lanes::Lanes;
 use self::link::{ClientRef, Link};
+pub(crate) use self::memory::ClientMemory;
+use self::memory::WorkerMemory;
 pub(crate) use self::pause::Pause;
 pub(crate) use self::socket::Stream;
 use crate::commands::Desk;
 use crate::config::Sharing;
 use crate::durable::Durable;
 use crate::metrics::Metrics;
+use crate::parts::Parts;
 use crate::reload::Live;
 use crate::tee::{Tee, TeeSender};
 use crate::tls::TlsAcceptor;
@@ -105,12 +109,16 @@ pub(crate) struct Shared {
     pub metrics: Metrics,
     /// Clients of all workers.
     pub clients: AtomicUsize,
+    /// What the buffers of all clients hold.
+    pub client_memory: Arc<ClientMemory>,
     /// Whether clients are paused.
     pub pause: Pause,
     /// Answers `REDTAPE.*`.
     pub desk: Desk,
     /// Threads that work for it.
     pub desk_threads: Arc<AtomicUsize>,
+    /// What must not end unseen.
+    pub parts: Parts,
 }
 
 /// A client that was just accepted.
@@ -167,10 +175,11 @@ impl WorkerHandle {
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let (inbox, messages) = sync_channel(INBOX_MAX);
         let load = Arc::new(AtomicUsize::new(0));
-        let mut worker = Worker::new(poll, (inbox.clone(), messages), waker.clone(), load.clone(), shared);
+        let parts = shared.parts.clone();
+        let mut worker = Worker::new(n, poll, (inbox.clone(), messages), waker.clone(), load.clone(), shared);
         // No two connections of all workers have the same number: the join orders requests by it.
         worker.next_generation |= (n as u64) << WORKER_SHIFT;
-        let thread = std::thread::Builder::new().name(format!("worker-{n}")).spawn(move || worker.run())?;
+        let thread = parts.thread(format!("worker-{n}"), move || worker.run())?;
         Ok(Self { inbox, waker, load, thread })
     }
 
@@ -186,7 +195,7 @@ impl WorkerHandle {
     }
 
     fn tell(&self, message: Message) {
-        // A worker ends only after its handle, or by a panic, which is reported when it is joined.
+        // A worker ends only after its handle; by a panic, with the process.
         if let Err(TrySendError::Full(message)) = self.inbox.try_send(message) {
             let _ = self.waker.wake();
             let _ = self.inbox.send(message);
@@ -233,6 +242,7 @@ struct Worker {
     clients: Slab<Client>,
     links: Slab<Link>,
     lanes: Lanes,
+    memory: WorkerMemory,
     /// Clients to be served in this turn or the next.
     ready_clients: Vec<ClientRef>,
     /// Links to be read from in this turn or the next, with their generations.
@@ -270,6 +280,7 @@ fn link_token(index: usize) -> Token {
 
 impl Worker {
     fn new(
+        n: usize,
         poll: Poll,
         (inbox, messages): (SyncSender<Message>, Receiver<Message>),
         waker: Arc<Waker>,
@@ -278,6 +289,7 @@ impl Worker {
     ) -> Self {
         let now = Instant::now();
         let guards_writes = shared.durable.guards();
+        let memory = WorkerMemory::new(shared.client_memory.clone(), n, waker.clone());
         let acks = shared.durable.is_awaited().then(|| Acks::new(shared.durable.waiter(waker.clone()), now));
         Self {
             poll,
@@ -292,6 +304,7 @@ impl Worker {
             clients: Slab::new(),
             links: Slab::new(),
             lanes: Lanes::default(),
+            memory,
             ready_clients: Vec::new(),
             ready_links: Vec::new(),
             dirty: Vec::new(),
@@ -363,6 +376,7 @@ impl Worker {
         self.ask_offset();
         self.release();
         self.tick();
+        self.limit_client_memory();
         self.tee.rest();
         self.tell_counts();
     }

@@ -4,7 +4,7 @@ use std::io;
 
 use redtape_journal::Micros;
 
-use super::client::{CLIENT_OUT_HIGH, IN_FLIGHT_MAX};
+use super::client::CLIENT_OUT_HIGH;
 use super::link::{ClientRef, Greeting, Role, Stage};
 use super::{LINK_READS_MAX, READ_BYTES, Worker};
 use crate::session::Intent;
@@ -57,7 +57,7 @@ impl Worker {
             // reads only when it has sent everything would wait for ever.
             // A push must not come into the middle of a reply by a lane.
             Role::Home(owner) => self.clients.get(owner.index).is_none_or(|c| {
-                !c.listens_elsewhere() && (c.unsaid() < CLIENT_OUT_HIGH || c.in_flight() > IN_FLIGHT_MAX / 2)
+                !c.listens_elsewhere() && (c.unsaid() < CLIENT_OUT_HIGH || c.in_flight() > c.in_flight_max() / 2)
             }),
         }
     }
@@ -250,8 +250,12 @@ impl Worker {
 
     /// A session got replies: what waited for them goes on.
     pub(super) fn after_replies(&mut self, reference: ClientRef) {
-        let limit = self.live.output_limit;
-        let Some(client) = self.client(reference) else { return };
+        self.account(reference.index);
+        let Some(client) = self.clients.get(reference.index).filter(|c| c.generation == reference.generation) else {
+            return;
+        };
+        let in_reply = client.home.and_then(|home| self.links.get(home)).is_some_and(|h| !h.scanner.at_boundary());
+        let limit = client.out_max(self.live.output_limit, in_reply);
         if client.unsaid() > limit {
             let session = client.state.id();
             self.shared.metrics.error("output_limit");
@@ -269,7 +273,7 @@ impl Worker {
             }
             return;
         }
-        if client.waiting && (in_flight == 0 || (!client.on_lane && in_flight <= IN_FLIGHT_MAX / 2)) {
+        if client.waiting && (in_flight == 0 || (!client.on_lane && in_flight <= client.in_flight_max() / 2)) {
             client.waiting = false;
             self.queue_client(reference);
         } else if client.questioned && in_flight == 0 {

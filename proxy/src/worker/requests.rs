@@ -8,7 +8,7 @@ use redtape_wire::proxy_protocol::{self, ProxyHeader, Source};
 use redtape_wire::resp::{Args, encode_command};
 use smallvec::SmallVec;
 
-use super::client::{CLIENT_OUT_HIGH, Client, IN_FLIGHT_MAX, LANE_IN_FLIGHT_MAX, LaneRef, Stage};
+use super::client::{CLIENT_OUT_HIGH, Client, LANE_IN_FLIGHT_MAX, LaneRef, Stage};
 use super::lanes::{Choice, LaneKey};
 use super::link::{ClientRef, LINK_OUT_MAX};
 use super::{Arrival, READ_BYTES, Worker, client_token};
@@ -60,6 +60,11 @@ impl Worker {
 
     /// Serves a client that is ready: what it sent is read and forwarded.
     pub(super) fn serve_client(&mut self, reference: ClientRef) {
+        self.serve_requests(reference);
+        self.account(reference.index);
+    }
+
+    fn serve_requests(&mut self, reference: ClientRef) {
         let Some(client) = self.client(reference) else { return };
         client.queued = false;
         let index = reference.index;
@@ -419,7 +424,7 @@ impl Worker {
 
     fn has_room_at_home(&self, index: usize) -> bool {
         let client = &self.clients[index];
-        client.in_flight() < IN_FLIGHT_MAX
+        client.in_flight() < client.in_flight_max()
             && client.home.and_then(|home| self.links.get(home)).is_none_or(|link| link.out.len() < LINK_OUT_MAX)
     }
 

@@ -278,6 +278,11 @@ impl Outgoing {
         self.len() == 0
     }
 
+    /// Bytes of memory that it fills, sent ones that still stand before others included.
+    pub(super) fn memory(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
@@ -296,6 +301,7 @@ impl Outgoing {
                     if self.sent > self.bytes.len() / 2 {
                         self.bytes.drain(..self.sent);
                         self.sent = 0;
+                        self.bytes.shrink_to(self.bytes.len() * 2);
                     }
                     return Ok(false);
                 }

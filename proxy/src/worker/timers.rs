@@ -32,6 +32,7 @@ impl Worker {
         }
         if self.now >= self.next_check || self.draining.is_some() {
             self.next_check = self.now + TICK;
+            self.shared.metrics.client_memory_bytes.set(self.shared.client_memory.bytes() as i64);
             self.check_clients();
             self.check_lanes();
             self.check_acks();

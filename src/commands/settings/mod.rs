@@ -153,6 +153,7 @@ impl ProxySettings {
         set(&mut config.tcp_keepalive, options.tcp_keepalive.map(seconds));
         set(&mut config.handshake_timeout, options.handshake_timeout.map(|n| Duration::from_secs(n.into())));
         set(&mut config.output_limit, options.client_output_buffer_limit);
+        set(&mut config.client_memory, options.client_memory);
         set(&mut config.admin_users, options.admin_users);
         set(&mut config.workers, options.workers.map(usize::from));
         Ok(config)

@@ -195,6 +195,10 @@ pub(crate) struct ClientOptions {
     /// Disconnect a client that lets so many bytes of replies pile up, e.g. 256mb [default: 1gb]
     #[arg(long, env = "REDTAPE_CLIENT_OUTPUT_BUFFER_LIMIT", value_name = "SIZE")]
     pub(crate) client_output_buffer_limit: Option<ByteSize>,
+    /// Disconnect the largest client when the buffers of all clients together hold more, e.g. 512mb; 0 = no limit
+    /// [default: 1gb]
+    #[arg(long, env = "REDTAPE_CLIENT_MEMORY", value_name = "SIZE")]
+    pub(crate) client_memory: Option<ByteSize>,
     /// ACL users who may run REDTAPE.MARK and REDTAPE.SNAPSHOT [default: default]
     #[arg(long, env = "REDTAPE_ADMIN_USERS", value_name = "USER", value_delimiter = ',')]
     #[serde(default, deserialize_with = "one_or_many")]
@@ -219,6 +223,7 @@ impl Or for ClientOptions {
             tcp_keepalive: self.tcp_keepalive.or(other.tcp_keepalive),
             handshake_timeout: self.handshake_timeout.or(other.handshake_timeout),
             client_output_buffer_limit: self.client_output_buffer_limit.or(other.client_output_buffer_limit),
+            client_memory: self.client_memory.or(other.client_memory),
             admin_users: self.admin_users.or(other.admin_users),
             workers: self.workers.or(other.workers),
         }

@@ -26,6 +26,7 @@ fn flags_win_over_the_file_and_that_over_defaults() {
         maxclients = 7
         timeout = 30
         client-output-buffer-limit = "256mb"
+        client-memory = 0
         admin-users = "ops"
         sharing = "off"
     "#;
@@ -33,7 +34,7 @@ fn flags_win_over_the_file_and_that_over_defaults() {
     assert_eq!(config.upstream.address(), "file:1");
     assert_eq!(config.listen.len(), 2);
     assert_eq!((config.max_clients, config.timeout), (7, Some(Duration::from_secs(30))));
-    assert_eq!(config.output_limit.0, 256 << 20);
+    assert_eq!((config.output_limit.0, config.client_memory.0), (256 << 20, 0));
     assert_eq!(config.unix_socket_mode.map(|m| m.0), Some(0o770));
     assert_eq!(config.admin_users, ["ops"]);
     assert_eq!(config.handshake_timeout, Duration::from_secs(10), "the default");
@@ -47,12 +48,13 @@ fn flags_win_over_the_file_and_that_over_defaults() {
         "--timeout",
         "0",
         "--tcp-keepalive=0",
+        "--client-memory=64mb",
     ];
     let config = settings(&flags, toml).expect("both");
     assert_eq!(config.upstream.address(), "flag:2");
     assert_eq!(config.listen, ["127.0.0.1:2".parse().expect("an address")]);
     assert_eq!((config.max_clients, config.timeout, config.tcp_keepalive), (9, None, None));
-    assert_eq!(config.admin_users, ["ops"]);
+    assert_eq!((&config.admin_users[..], config.client_memory.0), (&["ops".to_owned()][..], 64 << 20));
 }
 
 #[test]

@@ -90,6 +90,24 @@ macro_rules! args {
     };
 }
 
+/// A connection without a protocol, on which nothing is waited for longer than some seconds.
+pub fn raw(port: u16) -> TcpStream {
+    let stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+    stream.set_read_timeout(Some(Duration::from_secs(8))).expect("a limit");
+    stream.set_write_timeout(Some(Duration::from_secs(8))).expect("a limit");
+    stream
+}
+
+/// What comes until the end; panics when there is no end in time.
+#[track_caller]
+pub fn until_closed(stream: &mut impl Read) -> Vec<u8> {
+    let mut got = Vec::new();
+    match stream.read_to_end(&mut got) {
+        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => panic!("it is not closed"),
+        _ => got,
+    }
+}
+
 /// A client. Replies with errors inside are values: only a broken connection is an `Err`.
 pub struct Conn(BufReader<TcpStream>);
 

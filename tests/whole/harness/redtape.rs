@@ -20,6 +20,8 @@ pub struct Redtape {
     journal: PathBuf,
     extra: Vec<String>,
     environment: Vec<(String, String)>,
+    /// Where it logs instead of into a file.
+    stderr: Option<Stdio>,
     logs: Dir,
 }
 
@@ -53,6 +55,15 @@ impl Redtape {
     /// Like `start_only`, in this environment.
     pub fn start_only_in(environment: Vec<(String, String)>, upstream: &str, journal: &Path, extra: &[&str]) -> Self {
         Self::spawned(upstream, journal, extra, environment)
+    }
+
+    /// Like `start`, logging to this stderr.
+    pub fn start_logging_to(stderr: impl Into<Stdio>, upstream: &str, journal: &Path, extra: &[&str]) -> Self {
+        let mut redtape = Self::prepared(upstream, journal, extra, Vec::new());
+        redtape.stderr = Some(stderr.into());
+        redtape.spawn();
+        redtape.wait_streaming();
+        redtape
     }
 
     /// Starts it; gives its exit code and what it said if it ends before it answers.
@@ -97,6 +108,7 @@ impl Redtape {
             journal: journal.to_owned(),
             extra: extra.iter().map(|&s| s.to_owned()).collect(),
             environment,
+            stderr: None,
             logs: Dir::new("redtape"),
         }
     }
@@ -125,7 +137,7 @@ impl Redtape {
             .args(&self.extra)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log twice"))
-            .stderr(log);
+            .stderr(self.stderr.take().unwrap_or(log.into()));
         self.child = Some(command.spawn().unwrap_or_else(|e| panic!("{BINARY}: {e}")));
         let port = self.port;
         wait_for("redtape's listener", Duration::from_secs(20), || {
@@ -166,6 +178,31 @@ impl Redtape {
 
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("a running redtape").id()
+    }
+
+    /// Its memory in use.
+    pub fn resident_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("its size");
+        line.trim().strip_suffix(" kB").and_then(|kb| kb.trim().parse::<usize>().ok()).expect("a size in kB") * 1024
+    }
+
+    /// Waits until it ends by itself; gives the exit code (`None`: killed by a signal).
+    pub fn wait_end(&mut self, limit: Duration) -> Option<i32> {
+        let child = self.child.as_mut().expect("a running redtape");
+        let code = wait_for("redtape's end", limit, || child.try_wait().expect("redtape's state")).code();
+        self.child = None;
+        code
+    }
+
+    /// The status line of an answer of the HTTP server; `None` while nobody answers.
+    pub fn http_status(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.metrics_port)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        text.lines().next().map(str::to_owned)
     }
 
     /// Status and body of an endpoint beside `/metrics`; `None` while nobody answers.

@@ -46,6 +46,14 @@ impl CommandId {
         id
     }
 
+    /// The id of a name in lower case that has one already, else [`Self::OTHER`]. For names from clients that the server
+    /// has not admitted: they must not use the numbers up.
+    pub fn known(lower: &[u8]) -> Self {
+        let lower = &lower[..lower.len().min(NAME_MAX)];
+        let ids = IDS.read().unwrap_or_else(PoisonError::into_inner);
+        ids.as_ref().and_then(|ids| ids.get(lower).copied()).unwrap_or(Self::OTHER)
+    }
+
     /// The name, in lower case.
     pub fn name(self) -> &'static [u8] {
         NAMES[usize::from(self.0)].get().map_or(b"?", |name| name)
@@ -69,5 +77,6 @@ mod tests {
         assert_eq!((set, set.name(), get.name()), (CommandId::of(b"set"), &b"set"[..], &b"get"[..]));
         let spec = crate::command::CommandTable::builtin().get(b"SeT").map(|s| s.id);
         assert_eq!(spec, Some(set));
+        assert_eq!((CommandId::known(b"set"), CommandId::known(b"never.met")), (set, CommandId::OTHER));
     }
 }

@@ -37,6 +37,8 @@ pub struct Rest {
     pub args_left: usize,
     /// Bytes still missing of the argument that has begun, its CRLF included.
     pub bytes_left: usize,
+    /// Announced length of the argument that has begun; 0 = none has.
+    pub bulk_len: usize,
     /// Bytes at the front of the buffer that are accounted for; the rest is an incomplete header.
     pub consumed: usize,
 }
@@ -62,20 +64,24 @@ pub fn parse_request(buf: &[u8], args: &mut Args) -> Result<Parsed, ParseError> 
         return Err(ParseError);
     }
     for n in 0..count {
-        let rest =
-            |consumed, bytes_left| Rest { args_left: count - n - usize::from(bytes_left > 0), bytes_left, consumed };
+        let rest = |consumed, bytes_left, bulk_len| Rest {
+            args_left: count - n - usize::from(bytes_left > 0),
+            bytes_left,
+            bulk_len,
+            consumed,
+        };
         match buf.get(at) {
-            None => return Ok(Parsed::Partial(Some(rest(at, 0)))),
+            None => return Ok(Parsed::Partial(Some(rest(at, 0, 0)))),
             Some(b'$') => {}
             Some(_) => return Err(ParseError),
         }
         let Some((len, body)) = parse_number(buf, at + 1)? else {
-            return Ok(Parsed::Partial(Some(rest(at, 0))));
+            return Ok(Parsed::Partial(Some(rest(at, 0, 0))));
         };
         let len = usize::try_from(len).map_err(|_| ParseError)?;
         let end = body.checked_add(len).and_then(|e| e.checked_add(2)).ok_or(ParseError)?;
         if end > buf.len() {
-            return Ok(Parsed::Partial(Some(rest(buf.len(), end - buf.len()))));
+            return Ok(Parsed::Partial(Some(rest(buf.len(), end - buf.len(), len))));
         }
         args.push((body, body + len));
         at = end;

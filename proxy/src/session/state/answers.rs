@@ -141,7 +141,9 @@ impl SessionState {
                     self.prove(credential);
                 }
             }
+            Intent::Hold(Holds::NO_EVICT) => self.not_evicted = true,
             Intent::Release(hold) => {
+                self.not_evicted &= *hold != Holds::NO_EVICT;
                 self.holds.unset(*hold);
                 self.hold_what_follows();
             }
@@ -155,6 +157,7 @@ impl SessionState {
                 // Whether the default user needs a password is the server's to say.
                 self.admitted = false;
                 self.credential = None;
+                self.not_evicted = false;
                 self.holds.keep(&[Holds::FOREVER, Holds::LEAVING]);
                 self.hold_what_follows();
                 return;

@@ -77,6 +77,8 @@ pub(crate) struct SessionState {
     /// A transaction that just ran has paused clients, or ended a pause.
     paused: Option<u64>,
     holds: Holds,
+    /// `CLIENT NO-EVICT on`, granted.
+    not_evicted: bool,
     /// A reply told of a write since that was asked last.
     acknowledged: bool,
     /// A write may be under way, or answered, where no reply can be told from another.
@@ -105,6 +107,7 @@ impl SessionState {
             estranged: false,
             paused: None,
             holds: Holds::default(),
+            not_evicted: false,
             acknowledged: false,
             wrote_unseen: false,
             wrote_silently: false,
@@ -124,6 +127,11 @@ impl SessionState {
     /// The server has let it in, as whomever.
     pub(crate) fn is_admitted(&self) -> bool {
         self.admitted
+    }
+
+    /// The server has not admitted it, and what it says to it is followed.
+    pub(crate) fn is_refused_so_far(&self) -> bool {
+        !self.admitted && !self.replies.is_lost()
     }
 
     /// Database, protocol and proof, as the server has confirmed them.
@@ -262,7 +270,8 @@ impl SessionState {
             Meaning::Normal(intent) => intent,
             Meaning::Reply(mode) => return self.reply_mode(mode, tee, now),
         };
-        let stamp = self.stamp_for(spec, &name, args, argc, &intent, now);
+        let command = self.command_id(spec, &name);
+        let stamp = self.stamp_for(spec, &name, command, args, argc, &intent, now);
         match &intent {
             // A doubt begins with its reply; whether what nobody knows binds is known then, too.
             Intent::Plain | Intent::Unknown | Intent::Hold(Holds::DOUBT) => {}
@@ -288,8 +297,7 @@ impl SessionState {
             tee.stamp(stamp);
         }
         if answered && !lost {
-            let name = || spec.map_or_else(|| CommandId::of(&name), |spec| spec.id);
-            self.expect(intent, id.map(|id| (id, name())));
+            self.expect(intent, id.map(|id| (id, command)));
             if self.transactions.unsettles_replies() {
                 self.close(tee, now);
             }
@@ -318,10 +326,18 @@ impl SessionState {
         self.replies.expect(Pending { intent, stamp, tells });
     }
 
+    /// Only a client that the server has admitted adds to the names that are known.
+    fn command_id(&self, spec: Option<&CommandSpec>, name: &[u8]) -> CommandId {
+        let unknown = if self.admitted { CommandId::of } else { CommandId::known };
+        spec.map_or_else(|| unknown(name), |spec| spec.id)
+    }
+
+    #[allow(clippy::too_many_arguments)] // One request, as it was read.
     fn stamp_for(
         &mut self,
         spec: Option<&CommandSpec>,
         name: &[u8],
+        command: CommandId,
         args: &[&[u8]],
         argc: usize,
         intent: &Intent,
@@ -337,10 +353,10 @@ impl SessionState {
             return None;
         }
         let asked = self.asked.db;
-        if self.transactions.queue_part(|db| describe_named(name, spec, args, argc, db.unwrap_or(asked))) {
+        if self.transactions.queue_part(|db| describe_named(name, command, spec, args, argc, db.unwrap_or(asked))) {
             return None;
         }
-        let part = describe_named(name, spec, args, argc, asked);
+        let part = describe_named(name, command, spec, args, argc, asked);
         Some(self.stamp(smallvec::smallvec![part], false, now))
     }
 
@@ -407,6 +423,16 @@ impl SessionState {
         if !self.replies.is_lost() {
             self.transactions.sent(t);
         }
+    }
+
+    /// Bytes that it keeps of requests that are under way or queued.
+    pub(crate) fn buffered(&self) -> usize {
+        self.replies.buffered() + self.transactions.buffered()
+    }
+
+    /// The server has granted it that it is not disconnected for the memory that it takes.
+    pub(crate) fn is_not_evicted(&self) -> bool {
+        self.not_evicted
     }
 
     /// A question of our own is under way.

@@ -455,3 +455,70 @@ fn what_is_shared() {
         assert!(!shared(line), "{line}");
     }
 }
+
+#[test]
+fn a_client_stays_whatever_it_holds_only_when_the_server_says_so() {
+    let mut s = Scene::new();
+    s.ask("CLIENT NO-EVICT ON");
+    assert!(!s.state.is_not_evicted());
+    s.answer(b"-NOAUTH Authentication required.\r\n");
+    assert!(!s.state.is_not_evicted(), "refused");
+    s.ask("CLIENT NO-EVICT ON");
+    s.answer(b"+OK\r\n");
+    assert!(s.state.is_not_evicted());
+    s.ask("CLIENT NO-EVICT OFF");
+    assert!(s.state.is_not_evicted());
+    s.answer(b"+OK\r\n");
+    assert!(!s.state.is_not_evicted());
+    s.ask("MULTI");
+    s.ask("CLIENT NO-EVICT ON");
+    s.ask("EXEC");
+    s.answer(b"+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n");
+    assert!(s.state.is_not_evicted());
+    s.ask("RESET");
+    s.answer(b"+RESET\r\n");
+    assert!(!s.state.is_not_evicted());
+}
+
+#[test]
+fn what_is_kept_of_requests_is_counted_until_they_are_answered() {
+    let mut s = Scene::new();
+    let idle = s.state.buffered();
+    let text = "x".repeat(10_000);
+    for request in
+        [format!("AUTH bob {text}"), format!("HELLO 3 AUTH bob pw SETNAME {text}"), format!("CLIENT SETNAME {text}")]
+    {
+        s.ask(&request);
+        assert!((idle + 10_000..idle + 12_000).contains(&s.state.buffered()), "{}", s.state.buffered());
+        s.answer(b"-ERR no\r\n");
+        assert!(s.state.buffered() < idle + 2000, "{}", s.state.buffered());
+    }
+    // What is queued counts from when it is asked for until EXEC is answered.
+    s.ask("MULTI");
+    s.ask(&format!("AUTH bob {text}"));
+    s.answer(b"+OK\r\n+QUEUED\r\n");
+    assert!(s.state.buffered() > 10_000);
+    s.ask("EXEC");
+    assert!(s.state.buffered() > 10_000);
+    s.answer(b"*1\r\n+OK\r\n");
+    assert!(s.state.buffered() < 2000, "{}", s.state.buffered());
+    // A long pipeline leaves no room behind.
+    for _ in 0..10_000 {
+        s.ask("GET k");
+    }
+    assert!(s.state.buffered() > 100_000);
+    s.answer(&b"$-1\r\n".repeat(10_000));
+    assert_eq!(s.state.buffered(), idle);
+}
+
+#[test]
+fn only_a_client_that_was_admitted_adds_to_the_names_that_are_known() {
+    let mut s = Scene::new();
+    s.ask("NEVER.MET.BEFORE.1 x");
+    s.answer(b"-NOAUTH Authentication required.\r\n");
+    assert_eq!(CommandId::known(b"never.met.before.1"), CommandId::OTHER);
+    s.ask("PING");
+    s.answer(b"+PONG\r\n");
+    s.ask("NEVER.MET.BEFORE.1 x");
+    assert_ne!(CommandId::known(b"never.met.before.1"), CommandId::OTHER);
+}

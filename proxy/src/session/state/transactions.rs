@@ -23,6 +23,8 @@ pub(super) struct Transaction {
     db: Option<u32>,
     /// What takes effect at EXEC.
     pub(super) at_exec: Vec<Intent>,
+    /// Bytes of both.
+    buffered: usize,
 }
 
 impl Transaction {
@@ -47,7 +49,10 @@ impl Transaction {
         match intent {
             // The server refuses these there.
             Intent::Plain | Intent::Multi | Intent::Hold(Holds::WATCH) => {}
-            _ if self.at_exec.len() < AT_EXEC_MAX => self.at_exec.push(intent.clone()),
+            _ if self.at_exec.len() < AT_EXEC_MAX => {
+                self.buffered += size_of::<Intent>() + intent.buffered();
+                self.at_exec.push(intent.clone());
+            }
             // It is not followed further than that.
             _ if self.at_exec.last() != Some(&Intent::Raw) => self.at_exec.push(Intent::Raw),
             _ => {}
@@ -60,8 +65,9 @@ impl Transaction {
 pub(super) struct Transactions {
     queueing: Option<Transaction>,
     sent: VecDeque<Transaction>,
-    /// Of those that were sent: how many bind the session.
+    /// Of those that were sent: how many bind the session, and their bytes.
     binding: usize,
+    sent_buffered: usize,
 }
 
 impl Transactions {
@@ -100,7 +106,9 @@ impl Transactions {
     pub(super) fn queue_part(&mut self, describe: impl FnOnce(Option<u32>) -> Part) -> bool {
         let Some(t) = &mut self.queueing else { return false };
         if t.parts.len() < PARTS_MAX {
-            t.parts.push(describe(t.db));
+            let part = describe(t.db);
+            t.buffered += part.buffered();
+            t.parts.push(part);
         }
         true
     }
@@ -118,6 +126,7 @@ impl Transactions {
     /// EXEC was sent.
     pub(super) fn sent(&mut self, transaction: Transaction) {
         self.binding += usize::from(transaction.binds());
+        self.sent_buffered += transaction.buffered;
         self.sent.push_back(transaction);
     }
 
@@ -125,13 +134,20 @@ impl Transactions {
     pub(super) fn answered(&mut self) -> Option<Transaction> {
         let transaction = self.sent.pop_front()?;
         self.binding -= usize::from(transaction.binds());
+        self.sent_buffered -= transaction.buffered;
         Some(transaction)
     }
 
     /// Nobody will say what becomes of those that were sent.
     pub(super) fn forget_sent(&mut self) {
         self.sent.clear();
-        self.binding = 0;
+        (self.binding, self.sent_buffered) = (0, 0);
+    }
+
+    /// Bytes that all of them take.
+    pub(super) fn buffered(&self) -> usize {
+        let queueing = self.queueing.as_ref().map_or(0, |t| t.buffered);
+        queueing + self.sent_buffered + self.sent.len() * size_of::<Transaction>()
     }
 
     /// Those that were sent and not answered, oldest first.
