@@ -24,6 +24,7 @@ mod disk_trouble;
 mod encrypted;
 mod exactness;
 mod harness_holds;
+mod impersonation;
 mod limits;
 mod log;
 mod metrics;
