@@ -23,6 +23,10 @@ use super::standing::{Standing, Unconfirmed, changes, database, unsettles};
 use crate::commands::{completion, is_ours, may_lack};
 use crate::tee::{Identity, Outcome, Part, Stamp, TeeSender, describe_named};
 
+/// A write whose reply is not seen is taken to have run so long after it was forwarded, in µs, if at all: whoever is known to wait
+/// comes first.
+const UNSEEN_FOR: i64 = 1_000_000;
+
 /// A request that was read and not yet forwarded.
 #[derive(Debug)]
 pub(crate) struct Ask<'t> {
@@ -323,8 +327,8 @@ impl SessionState {
         if !lost && !matches!(intent, Intent::Plain | Intent::Queued(_)) {
             self.close(tee, now);
         }
-        if let Some(id) = id.filter(|_| lost || self.replies_off) {
-            tee.replied(id, now, Outcome::Ran);
+        if let Some(id) = id {
+            tee.replied(id, Micros(now.0 + UNSEEN_FOR), Outcome::Gone);
         }
     }
 
@@ -354,7 +358,7 @@ impl SessionState {
         let stamp = self.stamp(parts, transaction, now);
         let id = stamp.id;
         tee.stamp(stamp);
-        tee.replied(id, now, Outcome::Ran);
+        tee.replied(id, Micros(now.0 + UNSEEN_FOR), Outcome::Gone);
     }
 
     /// A question of our own goes to the session's own connection.

@@ -208,7 +208,7 @@ fn a_name_that_may_be_exec_runs_the_transaction_that_is_queued() {
     let ask = s.state.understand(&s.table, &args, 1);
     assert!(ask.is_unclear() && s.state.writes(&ask));
     s.ask("EXEC\0");
-    assert_eq!(s.said(), ["0:set,0:exec\0 nobody ", "Ran"]);
+    assert_eq!(s.said(), ["0:set,0:exec\0 nobody ", "Gone"]);
 }
 
 #[test]
@@ -220,10 +220,10 @@ fn silenced_replies_do_not_shift_the_others() {
     s.ask("SET a 1");
     s.ask("SADD k v");
     s.answer(b":0\r\n");
-    assert_eq!(s.said(), ["0:set default ", "0:sadd default ", "NoEffect"]);
+    assert_eq!(s.said(), ["0:set default ", "Gone", "0:sadd default ", "NoEffect"]);
     s.ask("CLIENT REPLY OFF");
     s.ask("SET a 1");
-    assert_eq!(s.said(), ["0:set default ", "Ran"]);
+    assert_eq!(s.said(), ["0:set default ", "Gone"]);
     s.ask("CLIENT REPLY ON");
     s.ask("SREM k v");
     s.answer(b"+OK\r\n:1\r\n");
