@@ -242,9 +242,9 @@ impl SessionState {
             && (self.replies.resp3 || !self.replies.subscribed())
     }
 
-    /// A request without arguments, which is never answered: does it change what follows?
+    /// A request without arguments, which is never answered: may it change what follows? It uses up a `CLIENT REPLY SKIP`.
     pub(crate) fn nothing_asked(&mut self) -> bool {
-        std::mem::take(&mut self.skip) > 0
+        std::mem::take(&mut self.skip) > 0 || self.replies.is_lost()
     }
 
     /// Whether `CLIENT REPLY` silences the answer to a request that is not forwarded, which comes now.

@@ -201,6 +201,16 @@ fn behind_a_request_that_can_not_be_told_nothing_is_followed() {
     }
 }
 
+/// Where `CLIENT REPLY SKIP` may have been said, an empty request uses it up.
+#[test]
+fn an_empty_request_is_the_servers_where_nothing_is_followed() {
+    for (line, passed_on) in [("GET k", false), ("CLIENT REPLY SKIP", true), ("CLIENT REPLY\0x SKIP", true)] {
+        let mut s = admitted();
+        s.ask(line);
+        assert_eq!(s.state.nothing_asked(), passed_on, "{line:?}");
+    }
+}
+
 #[test]
 fn a_name_that_may_be_exec_runs_the_transaction_that_is_queued() {
     let mut s = after(&["MULTI", "SET a 1"], "+OK\r\n+QUEUED\r\n");
