@@ -20,8 +20,8 @@ impl Scene {
     fn start() -> Self {
         let (server, journal) = (Server::start(), Dir::new("journal"));
         let mut conn = server.conn();
-        conn.must(&args!["ACL", "SETUSER", "alice", "on", ">alicepw", "~*", "&*", "+@all"]);
-        conn.must(&args!["ACL", "SETUSER", "bob", "on", ">bobpw", "~b*", "+@all", "-@dangerous"]);
+        conn.must(&args!["ACL", "SETUSER", "alice", "on", ">alicepw", "~*", "+@all"]);
+        conn.must(&args!["ACL", "SETUSER", "bob", "on", ">bobpw", "~b*", "+@all", "-@dangerous", "+acl|whoami"]);
         conn.must(&args!["SET", "secret", "of alice"]);
         let redtape = Redtape::start(&server.url(), journal.path(), &["--admin-users", "default,alice"]);
         Self { server, redtape, journal }
