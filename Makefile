@@ -11,6 +11,7 @@
 #   make power     power failures: the disk as each call may leave it, many times (N=10000)
 #   make soak      random conversations beside a bare server, each with another seed (N=120, half an hour)
 #   make beside    readers in a loop beside everything that writes: no work in progress is taken for damage (N=180 seconds)
+#   make fuzz-sessions  attackers beside victims on shared connections, and beside a bare server (T=600 seconds; REDTAPE_SEED)
 #   make disk      each sync fails, each write finds the disk full, in turn (N=100)
 #   make tamper    every bit of a larger segment is flipped, and a whole verification must find each in its place (BYTES=65536)
 #   make fuzz      any bytes for each parser, with cargo-fuzz (T=60 seconds each; TARGETS='segment block')
@@ -40,7 +41,7 @@ one_at_a_time = -- --test-threads=1 --nocapture
 long_ones = -- --ignored --test-threads=1 --nocapture
 endif
 
-.PHONY: demo test lint compat suite clients crash restarts power soak beside disk tamper fuzz measure bench servers
+.PHONY: demo test lint compat suite clients crash restarts power soak beside fuzz-sessions disk tamper fuzz measure bench servers
 
 servers:
 	@scripts/install-servers.sh
@@ -103,6 +104,11 @@ soak: servers
 beside: servers
 	REDTAPE_BESIDE_SECONDS=$(or $(N),180) $(CARGO) test -p redtape-journal --lib beside::
 	REDTAPE_BESIDE_SECONDS=$(or $(N),180) $(CARGO) test -p redtape --test whole beside:: -- --nocapture
+
+# T has a default of its own here. What may differ from a bare server is named in tests/whole/transparent/hostile.rs.
+fuzz-sessions: servers
+	REDTAPE_FUZZ_SECONDS=$(if $(filter file,$(origin T)),600,$(T)) $(CARGO) test -p redtape --test whole \
+	    transparent::attackers_change_nothing_for_others -- --test-threads=1 --nocapture
 
 disk: servers
 	REDTAPE_DISK_CALLS=$(or $(N),100) $(run_long_tests) -p redtape --test whole disk_trouble:: $(long_ones)

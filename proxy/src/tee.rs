@@ -21,6 +21,7 @@ use crossbeam_queue::ArrayQueue;
 use foldhash::fast::FixedState;
 use redtape_journal::Micros;
 use redtape_wire::command::{CommandId, CommandSpec, CommandTable, NAME_MAX, lower_name};
+use redtape_wire::word;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
@@ -51,6 +52,8 @@ pub(crate) struct Identity {
     pub user: String,
     /// Name set by `CLIENT SETNAME`.
     pub name: String,
+    /// The server has not said which user it is, and may never: only the address is certain.
+    pub in_doubt: bool,
 }
 
 /// One command that may write.
@@ -110,10 +113,12 @@ pub(crate) enum Outcome {
 pub(crate) enum TeeMessage {
     /// A request is about to be forwarded.
     Stamp(Stamp),
-    /// The server refused an AUTH or SELECT on which the stamp was built.
+    /// The server has answered an AUTH, SELECT, … behind which stamps were left: only now is it known whose they are.
     Correct {
         /// Of which stamp.
         id: u64,
+        /// Of so many stamps with consecutive ids.
+        count: u32,
         /// Who it was.
         who: Arc<Identity>,
         /// In which database it ran; a transaction's own selections stand.
@@ -240,9 +245,9 @@ impl TeeSender {
         self.push(TeeMessage::Stamp(stamp));
     }
 
-    /// The server refused what the stamp was built on.
-    pub(crate) fn correct(&mut self, id: u64, who: Arc<Identity>, db: u32) {
-        self.push(TeeMessage::Correct { id, who, db });
+    /// The server has said whose these stamps are, and where they work.
+    pub(crate) fn correct(&mut self, id: u64, count: u32, who: Arc<Identity>, db: u32) {
+        self.push(TeeMessage::Correct { id, count, who, db });
     }
 
     /// The reply to it was seen.
@@ -405,8 +410,7 @@ pub(crate) fn describe_named(
     for position in surviving(name, keys, args.len(), complete).take(Part::HASHES_MAX) {
         hashes.push(hash_at(position));
     }
-    let until = name == b"set"
-        && args.iter().skip(3).any(|a| a.eq_ignore_ascii_case(b"exat") || a.eq_ignore_ascii_case(b"pxat"));
+    let until = name == b"set" && args.iter().skip(3).any(|a| word::is_one_of(a, &["exat", "pxat"]));
     Part { args_hash, hashes, db, name: id, keys: keys as u8, until }
 }
 

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use redtape_journal::{Group, Micros};
+use redtape_wire::word;
 
 use crate::error::RestoreError;
 use crate::tape::{FIELD_TTL, SCRIPTS};
@@ -131,12 +132,12 @@ impl Needs {
                 let value: i64 = std::str::from_utf8(args.get(at)?).ok()?.parse().ok()?;
                 value.checked_mul(unit)
             };
-            let option = |word: &[u8], unit: i64| -> Option<i64> {
-                let at = args.iter().skip(2).position(|a| a.eq_ignore_ascii_case(word))?;
+            let option = |option: &str, unit: i64| -> Option<i64> {
+                let at = args.iter().skip(2).position(|a| word::is(a, option))?;
                 number(at + 3, unit)
             };
             if is(b"XCLAIM") {
-                needs.at_least = needs.at_least.max(option(b"TIME", 1000).unwrap_or(i64::MIN));
+                needs.at_least = needs.at_least.max(option("TIME", 1000).unwrap_or(i64::MIN));
             } else if FIELD_TTL.iter().any(|known| is(known)) {
                 needs.field = true;
                 let until = if is(b"HPEXPIREAT") {
@@ -144,7 +145,7 @@ impl Needs {
                 } else if is(b"HEXPIREAT") {
                     number(2, 1_000_000)
                 } else {
-                    option(b"PXAT", 1000).or_else(|| option(b"EXAT", 1_000_000))
+                    option("PXAT", 1000).or_else(|| option("EXAT", 1_000_000))
                 };
                 needs.below = needs.below.min(until.unwrap_or(i64::MAX));
             } else {

@@ -81,7 +81,7 @@ impl Selection {
         let Wanted { users, origins, clients, .. } = &self.wanted;
         (origins.is_empty() || origins.contains(&origin.kind))
             && (users.is_empty() || users.contains(&origin.user))
-            && (clients.is_empty() || origin.kind == OriginKind::Client && self.wants_client(origin))
+            && (clients.is_empty() || self.wants_client(origin))
     }
 
     fn wants_client(&self, origin: &Origin) -> bool {

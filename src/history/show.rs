@@ -122,7 +122,8 @@ fn origin(origin: &Origin) -> String {
         OriginKind::Expiry => return "expiry".to_owned(),
         OriginKind::Eviction => return "eviction".to_owned(),
         OriginKind::Outside => return "outside the proxy".to_owned(),
-        OriginKind::Unknown => return "unknown".to_owned(),
+        OriginKind::Unknown if origin.addr.is_empty() => return "unknown".to_owned(),
+        OriginKind::Unknown => format!("{} (user unknown)", origin.addr),
     };
     if !origin.name.is_empty() {
         text += &format!(" {}", origin.name);
@@ -158,5 +159,11 @@ mod tests {
         assert_eq!(shown(b""), "\"\"");
         assert_eq!(shown(b"a b\0\n"), "\"a b\\x00\\n\"");
         assert!(shown(&[b'x'; 3000]).ends_with("…(2.9 KiB)"));
+    }
+
+    #[test]
+    fn a_client_whose_user_is_not_known_has_an_address() {
+        let of = |addr: &str| origin(&Origin { addr: addr.to_owned(), ..Origin::of(OriginKind::Unknown) });
+        assert_eq!((of(""), of("1.2.3.4:5")), ("unknown".to_owned(), "1.2.3.4:5 (user unknown)".to_owned()));
     }
 }

@@ -28,6 +28,7 @@ mod exactness;
 mod harness_holds;
 mod health;
 mod journal_cli;
+mod impersonation;
 mod limits;
 mod log;
 mod metrics;

@@ -5,6 +5,7 @@
 mod access;
 mod commands;
 mod frames;
+mod hostile;
 mod identity;
 mod lockstep;
 mod sides;
@@ -12,10 +13,13 @@ mod sides;
 use crate::harness::{Conn, env_number, seed};
 use lockstep::Lockstep;
 use sides::Worlds;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Client connections in each world.
 const CONNECTIONS: usize = 6;
+/// The same where some attack others: two victims of each user.
+const ATTACKERS: usize = 4;
+const VICTIMS: usize = 10;
 
 fn users(conn: &mut Conn) {
     conn.must(&args!["ACL", "SETUSER", "ann", "on", ">annpw", "~*", "&*", "+@all"]);
@@ -83,6 +87,30 @@ fn many_random_conversations_are_the_same() {
         println!("conversation {n}: {way}");
         random_conversations(way);
     }
+}
+
+/// `REDTAPE_FUZZ_SECONDS`: how long; each round has a seed of its own. `make fuzz-sessions` runs it for long.
+#[test]
+fn attackers_change_nothing_for_others() {
+    let (seed, seconds) = (seed(), env_number("REDTAPE_FUZZ_SECONDS", 20) as u64);
+    let started = Instant::now();
+    for round in 0.. {
+        let left = Duration::from_secs(seconds).saturating_sub(started.elapsed());
+        if round > 0 && left < Duration::from_secs(5) {
+            break;
+        }
+        let way = ["auto", "auto", "acked", "off"][round as usize % 4];
+        println!("round {round}: {way}; alone: REDTAPE_SEED={} REDTAPE_FUZZ_WAY={way}", seed + round);
+        let way = std::env::var("REDTAPE_FUZZ_WAY").unwrap_or_else(|_| way.to_owned());
+        hostile_conversation(seed + round, &way, left.min(Duration::from_secs(20)));
+    }
+}
+
+fn hostile_conversation(seed: u64, way: &str, limit: Duration) {
+    let worlds = Worlds::start(ATTACKERS + VICTIMS, way, &[], hostile::users);
+    let mut lockstep = Lockstep::hostile(worlds, seed, ATTACKERS);
+    lockstep.run(env_number("REDTAPE_STEPS", usize::MAX), limit);
+    println!("origins: {:?}", hostile::judge_origins(&lockstep.journal()));
 }
 
 #[test]

@@ -12,6 +12,8 @@ use std::fmt::Write as _;
 pub use id::CommandId;
 use smallvec::SmallVec;
 
+use crate::word;
+
 /// Longest command name that is looked up; longer ones are unknown.
 pub const NAME_MAX: usize = 64;
 
@@ -205,7 +207,7 @@ impl CommandSpec {
             args.get(i).and_then(|a| std::str::from_utf8(a).ok()).and_then(|s| s.parse().ok()).unwrap_or(0)
         };
         let find = |word: &str, from: usize| {
-            (from..arrived).find(|i| args.get(*i).is_some_and(|a| a.eq_ignore_ascii_case(word.as_bytes())))
+            (from..arrived).find(|i| args.get(*i).is_some_and(|a| word::is(a, word)))
         };
         let mut counted = |at: usize| {
             let from = at + 1;
@@ -290,6 +292,8 @@ mod tests {
             ("SWAPDB 0 1", ""),
             ("EVAL s 999999999999 a", "a"),
             ("GEORADIUS g 1 2 3 m STORE d", "g d"),
+            ("SORT l STORE\0x dst", "l dst"),
+            ("XREAD streams\0 a 0", "a"),
         ] {
             assert_eq!(keys(line).join(" "), want, "{line}");
         }

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 pub use words::{Cause, Deed, deed};
 
 use crate::command::{NAME_MAX, lower_name};
+use crate::word;
 
 /// What an effect touches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +66,7 @@ pub fn touched<'a>(db: u32, args: &[&'a [u8]], keys: Option<&[usize]>) -> Touche
 
 /// The database into which a `COPY` copies.
 fn copied_to(db: u32, args: &[&[u8]]) -> Option<u32> {
-    match args.iter().skip(3).position(|arg| arg.eq_ignore_ascii_case(b"db")) {
+    match args.iter().skip(3).position(|arg| word::is(arg, "db")) {
         Some(at) => std::str::from_utf8(args.get(at + 4)?).ok()?.parse().ok(),
         None => Some(db),
     }
@@ -112,6 +113,7 @@ mod tests {
             ("MOVE a", None, "Unknown"),
             ("COPY a b DB 5", None, "2:a 5:b"),
             ("COPY a b REPLACE", Some(&[1, 2]), "2:a 2:b"),
+            ("COPY a b db\0x 5", Some(&[1, 2]), "2:a 5:b"),
             ("COPY a b DB", None, "Unknown"),
             ("SCRIPT LOAD x", None, ""),
             ("FUNCTION LOAD x", None, ""),

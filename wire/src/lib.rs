@@ -1,5 +1,6 @@
 //! Redis's own languages, without I/O: RESP requests and replies, the command table, the replication
-//! handshake with its RDB framing, the RDB's header and checksum, connection URLs, and the PROXY protocol.
+//! handshake with its RDB framing, the RDB's header and checksum, connection URLs, the PROXY protocol, and how a server compares
+//! words.
 //!
 //! Both the proxy and the restore engine read these; everything here is a function from bytes to
 //! data, testable without a socket.
@@ -11,3 +12,4 @@ pub mod psync;
 pub mod rdb;
 pub mod resp;
 pub mod url;
+pub mod word;

@@ -4,6 +4,7 @@
 //! search for any key finds the effect.
 
 use redtape_wire::command::{CommandTable, KeyPositions, NAME_MAX, lower_name};
+use redtape_wire::word;
 
 /// The arguments that are its keys; `None` = not known, or others beside them.
 pub(super) fn keys_of(table: &CommandTable, args: &[&[u8]]) -> Option<KeyPositions> {
@@ -13,7 +14,7 @@ pub(super) fn keys_of(table: &CommandTable, args: &[&[u8]]) -> Option<KeyPositio
         // Channels, not keys.
         b"publish" | b"spublish" => return Some(KeyPositions::new()),
         // They also touch keys of another database.
-        b"copy" if args.iter().skip(3).any(|arg| arg.eq_ignore_ascii_case(b"db")) => return None,
+        b"copy" if args.iter().skip(3).any(|arg| word::is(arg, "db")) => return None,
         // So does this; and scripts may touch what they don't declare.
         b"move" | b"eval" | b"evalsha" | b"fcall" => return None,
         _ => {}
@@ -41,6 +42,7 @@ mod tests {
             ("COPY a b", Some(vec![1, 2])),
             ("COPY a b REPLACE", Some(vec![1, 2])),
             ("COPY a b db 2", None),
+            ("COPY a b DB\0 2", None),
             ("MOVE a 2", None),
             ("PUBLISH a b", Some(vec![])),
             ("FLUSHALL", None),

@@ -3,6 +3,8 @@
 //! What a request asks for is found out when it is forwarded; the reply is completed when it is whole. A
 //! reply that is not as expected (an error, `+QUEUED` inside MULTI) is left as it is.
 
+use redtape_wire::word;
+
 use super::glob;
 use super::reply::{aggregate, element_end, error, extended, head, push_bulk};
 use super::rows::{Shape, push_docs, push_row};
@@ -45,9 +47,7 @@ pub(crate) fn completion(args: &[&[u8]]) -> Option<Completion> {
 
 /// `INFO` with these arguments shows a module's section.
 fn shows_section(sections: &[&[u8]]) -> bool {
-    let shows = |s: &&[u8]| {
-        ["all", "everything", "default", "modules", MODULE].iter().any(|name| s.eq_ignore_ascii_case(name.as_bytes()))
-    };
+    let shows = |s: &&[u8]| word::is_one_of(s, &["all", "everything", "default", "modules", MODULE]);
     sections.is_empty() || sections.iter().any(shows)
 }
 
@@ -55,7 +55,7 @@ fn of_command(args: &[&[u8]]) -> Option<Lacks> {
     let Some((subcommand, rest)) = args.split_first() else { return Some(Lacks::AllRows) };
     let all = || (0..COMMANDS.len()).collect();
     let any = |found: Vec<usize>| (!found.is_empty()).then_some(found);
-    match (subcommand.to_ascii_lowercase().as_slice(), rest) {
+    match (word::seen(subcommand).to_ascii_lowercase().as_slice(), rest) {
         (b"count", []) => Some(Lacks::Count(COMMANDS.len())),
         (b"info", []) => Some(Lacks::AllRowsIfAny),
         (b"info", names) => {
@@ -65,9 +65,7 @@ fn of_command(args: &[&[u8]]) -> Option<Lacks> {
         (b"docs", []) => Some(Lacks::Docs(all())),
         (b"docs", names) => any(names.iter().filter_map(|name| ours(name)).collect()).map(Lacks::Docs),
         (b"list", []) => Some(Lacks::Names(all())),
-        (b"list", [filter, by, what]) if filter.eq_ignore_ascii_case(b"filterby") => {
-            any(filtered(by, what)).map(Lacks::Names)
-        }
+        (b"list", [filter, by, what]) if word::is(filter, "filterby") => any(filtered(by, what)).map(Lacks::Names),
         (b"getkeys" | b"getkeysandflags", [name, ..]) => ours(name).map(|_| Lacks::NoKeys),
         _ => None,
     }
@@ -79,9 +77,9 @@ fn ours(name: &[u8]) -> Option<usize> {
 
 /// `COMMAND LIST FILTERBY <by> <what>`.
 fn filtered(by: &[u8], what: &[u8]) -> Vec<usize> {
-    let keep = |c: &Command| match by.to_ascii_lowercase().as_slice() {
+    let keep = |c: &Command| match word::seen(by).to_ascii_lowercase().as_slice() {
         b"module" => what == MODULE.as_bytes(),
-        b"aclcat" => c.categories().iter().any(|category| what.eq_ignore_ascii_case(category.as_bytes())),
+        b"aclcat" => c.categories().iter().any(|category| word::is(what, category)),
         b"pattern" => glob::matches(what, c.name.as_bytes()),
         _ => false,
     };

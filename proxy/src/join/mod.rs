@@ -225,7 +225,9 @@ impl Join {
     pub(crate) fn tee(&mut self, message: TeeMessage) {
         match message {
             TeeMessage::Stamp(stamp) => self.stamps.add(stamp),
-            TeeMessage::Correct { id, who, db } => self.stamps.correct(id, who, db),
+            TeeMessage::Correct { id, count, who, db } => {
+                (id..).take(count as usize).for_each(|id| self.stamps.correct(id, Arc::clone(&who), db));
+            }
             TeeMessage::Replied { id, count, at, outcome } => {
                 (id..).take(count as usize).for_each(|id| self.stamps.reply(id, at, outcome));
             }

@@ -54,7 +54,7 @@ impl Origins {
     fn add(&mut self, key: Key, who: &Arc<Identity>) -> Arc<Origin> {
         let via = key.1.map_or(&b""[..], CommandId::name);
         let origin = Arc::new(Origin {
-            kind: OriginKind::Client,
+            kind: if who.in_doubt { OriginKind::Unknown } else { OriginKind::Client },
             addr: who.addr.clone(),
             user: who.user.clone(),
             name: who.name.clone(),

@@ -74,7 +74,8 @@ impl Intent {
 /// A user and what proved it. Kept only to open shared connections as this user, once the server has agreed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Credential {
-    pub(crate) user: String,
+    /// As it was sent: a name need not be text.
+    pub(crate) user: Vec<u8>,
     /// `None` = not text, and so of no use to us.
     pub(crate) password: Option<Secret>,
 }
@@ -160,6 +161,8 @@ pub(crate) struct Pending {
     pub(crate) stamp: Option<(u64, CommandId)>,
     /// A write before it goes without a reply: this one tells that it has run.
     pub(crate) tells: bool,
+    /// It may change who the session is, or where it works.
+    pub(crate) changes: bool,
 }
 
 /// What a reply did.
@@ -465,7 +468,7 @@ mod tests {
 
     fn expect(tracker: &mut ReplyTracker, intents: &[Intent]) {
         for i in intents {
-            tracker.expect(Pending { intent: i.clone(), stamp: None, tells: false });
+            tracker.expect(Pending { intent: i.clone(), stamp: None, tells: false, changes: false });
         }
     }
 

@@ -1,6 +1,7 @@
 //! What one request means for its session: pure.
 
 use redtape_wire::url::Secret;
+use redtape_wire::word;
 
 use super::replies::{Credential, Hello, Holds, Intent, Kind};
 
@@ -11,6 +12,8 @@ pub(crate) enum Meaning {
     Normal(Intent),
     /// `CLIENT REPLY ON | OFF | SKIP`.
     Reply(ReplyMode),
+    /// What it does can not be told: it may be any command, or what decides is not here.
+    Unclear,
 }
 
 /// `CLIENT REPLY`'s argument.
@@ -21,12 +24,30 @@ pub(crate) enum ReplyMode {
     Skip,
 }
 
+/// A connection's name as text: servers take printable ASCII only.
 fn text(arg: Option<&&[u8]>) -> Option<String> {
     arg.map(|a| String::from_utf8_lossy(a).into_owned())
 }
 
+/// Whether what a request does to its session depends on more than is known of it.
+fn is_unclear(name: &[u8], args: &[&[u8]], argc: usize) -> bool {
+    // How many of its first arguments say what it does.
+    let deciding = match name {
+        b"hello" => argc,
+        b"auth" | b"client" => 3,
+        b"acl" | b"script" | b"select" => 2,
+        _ => 1,
+    };
+    let ambiguous = |at: usize| args.get(at).is_some_and(|arg| word::is_ambiguous(arg));
+    // Which subcommand of the others it is makes no difference, or the larger one is assumed.
+    ambiguous(0) || (name == b"client" && ambiguous(1)) || args.len() < deciding.min(argc)
+}
+
 /// Reads a request. `args` may lack the end of a huge one, `argc` is its full count.
 pub(crate) fn meaning(name: &[u8], args: &[&[u8]], argc: usize, in_multi: bool) -> Meaning {
+    if is_unclear(name, args, argc) {
+        return Meaning::Unclear;
+    }
     let intent = match name {
         // With arguments too many it ends the transaction all the same; the others then do nothing. Whether there is a
         // transaction may be known later: a DISCARD before it may be refused.
@@ -43,8 +64,9 @@ pub(crate) fn meaning(name: &[u8], args: &[&[u8]], argc: usize, in_multi: bool) 
         b"auth" if argc == 2 => Intent::Auth(Box::new(credential(Some(&b"default".as_slice()), args.get(1)))),
         b"auth" => Intent::Auth(Box::new(credential(args.get(1), args.get(2)))),
         b"hello" => Intent::Hello(Box::new(hello(args))),
-        b"client" => match client(args) {
+        b"client" => match client(args, argc) {
             Meaning::Normal(intent) => intent,
+            Meaning::Unclear => return Meaning::Unclear,
             reply @ Meaning::Reply(_) if !in_multi => return reply,
             // Takes effect in the middle of the answer to EXEC, which may then never end.
             Meaning::Reply(_) => Intent::Raw,
@@ -55,15 +77,11 @@ pub(crate) fn meaning(name: &[u8], args: &[&[u8]], argc: usize, in_multi: bool) 
         b"unwatch" if !in_multi => Intent::Release(Holds::WATCH),
         b"asking" => Intent::Hold(Holds::ASKING),
         b"readonly" => Intent::Hold(Holds::READONLY),
-        b"acl"
-            if ["setuser", "deluser", "load"]
-                .iter()
-                .any(|w| args.get(1).is_some_and(|a| a.eq_ignore_ascii_case(w.as_bytes()))) =>
-        {
+        b"acl" if args.get(1).is_some_and(|a| word::is_one_of(a, &["setuser", "deluser", "load"])) => {
             Intent::Hold(Holds::DOUBT)
         }
         b"readwrite" => Intent::Release(Holds::READONLY),
-        b"script" if args.get(1).is_some_and(|a| a.eq_ignore_ascii_case(b"debug")) => Intent::Hold(Holds::FOREVER),
+        b"script" if args.get(1).is_some_and(|a| word::is(a, "debug")) => Intent::Hold(Holds::FOREVER),
         b"unsubscribe" => Intent::UnsubscribeAll(Kind::Channel, None),
         b"punsubscribe" => Intent::UnsubscribeAll(Kind::Pattern, None),
         b"sunsubscribe" => Intent::UnsubscribeAll(Kind::Shard, None),
@@ -75,7 +93,7 @@ pub(crate) fn meaning(name: &[u8], args: &[&[u8]], argc: usize, in_multi: bool) 
 
 fn credential(user: Option<&&[u8]>, password: Option<&&[u8]>) -> Credential {
     let secret = password.and_then(|p| std::str::from_utf8(p).ok()).map(Secret::new);
-    Credential { user: text(user).unwrap_or_default(), password: secret }
+    Credential { user: user.map(|u| u.to_vec()).unwrap_or_default(), password: secret }
 }
 
 fn hello(args: &[&[u8]]) -> Hello {
@@ -87,10 +105,10 @@ fn hello(args: &[&[u8]]) -> Hello {
     let mut hello = Hello { resp3, ..Hello::default() };
     let mut at = 2;
     while at < args.len() {
-        if args[at].eq_ignore_ascii_case(b"auth") {
+        if word::is(args[at], "auth") {
             hello.auth = Some(credential(args.get(at + 1), args.get(at + 2)));
             at += 3;
-        } else if args[at].eq_ignore_ascii_case(b"setname") {
+        } else if word::is(args[at], "setname") {
             hello.name = text(args.get(at + 1));
             at += 2;
         } else {
@@ -100,13 +118,13 @@ fn hello(args: &[&[u8]]) -> Hello {
     hello
 }
 
-fn client(args: &[&[u8]]) -> Meaning {
-    let is = |i: usize, word: &str| args.get(i).is_some_and(|a| a.eq_ignore_ascii_case(word.as_bytes()));
+fn client(args: &[&[u8]], argc: usize) -> Meaning {
+    let is = |i: usize, word: &str| args.get(i).is_some_and(|a| word::is(a, word));
     if is(1, "setname") {
         let name = text(args.get(2));
         return Meaning::Normal(name.map_or(Intent::Plain, |n| Intent::SetName(n.into_boxed_str())));
     }
-    if is(1, "reply") && args.len() == 3 {
+    if is(1, "reply") && argc == 3 {
         for (word, mode) in [("on", ReplyMode::On), ("off", ReplyMode::Off), ("skip", ReplyMode::Skip)] {
             if is(2, word) {
                 return Meaning::Reply(mode);
@@ -176,6 +194,25 @@ mod tests {
             ("PUNSUBSCRIBE a", normal(Intent::Subscribe(1))),
             ("MONITOR", normal(Intent::Raw)),
             ("QUIT", normal(Intent::Farewell)),
+            // As the server reads words: to the first NUL.
+            (
+                "HELLO 3 AUTH\0x ann secret setname\0 app",
+                normal(Intent::Hello(Box::new(Hello {
+                    resp3: Some(true),
+                    auth: Some(ann("ann")),
+                    name: Some("app".into()),
+                }))),
+            ),
+            ("CLIENT REPLY OFF\0", Meaning::Reply(ReplyMode::Off)),
+            ("CLIENT REPLY OFF x", normal(Intent::Plain)),
+            ("CLIENT TRACKING off\0x", normal(Intent::Release(Holds::TRACKING))),
+            ("ACL setuser\0 x", normal(Intent::Hold(Holds::DOUBT))),
+            ("SCRIPT DEBUG\0 yes", normal(Intent::Hold(Holds::FOREVER))),
+            ("CLIENT REPLY\0 OFF", Meaning::Unclear),
+            ("AUTH\x00409 ann secret", Meaning::Unclear),
+            // No server takes such numbers.
+            ("SELECT 3\0", normal(Intent::Plain)),
+            ("HELLO 03", normal(Intent::Hello(Box::default()))),
         ] {
             assert_eq!(read(line, false), want, "{line}");
         }

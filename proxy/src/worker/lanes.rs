@@ -43,20 +43,20 @@ impl LaneKey {
     /// What a lane says first, and what it must hear; `None` = it can't be said.
     pub(super) fn introduction(&self) -> Option<(Vec<u8>, VecDeque<Greeting>)> {
         let (mut bytes, mut greetings) = (Vec::new(), VecDeque::new());
-        let mut say = |args: &[&str], answer| {
+        let mut say = |args: &[&[u8]], answer| {
             encode_command(&mut bytes, args);
             greetings.push_back(answer);
         };
         match &self.credential {
-            Some(c) => say(&["AUTH", &c.user, c.password.as_ref()?.expose()], Greeting::Accepted),
-            None => say(&["PING"], Greeting::Admitted),
+            Some(c) => say(&[b"AUTH", &c.user, c.password.as_ref()?.expose().as_bytes()], Greeting::Accepted),
+            None => say(&[b"PING"], Greeting::Admitted),
         }
         if self.resp3 {
-            say(&["HELLO", "3"], Greeting::Accepted);
+            say(&[b"HELLO", b"3"], Greeting::Accepted);
         }
-        say(&["CLIENT", "SETNAME", LANE_NAME], Greeting::Any);
+        say(&[b"CLIENT", b"SETNAME", LANE_NAME.as_bytes()], Greeting::Any);
         if self.db != 0 {
-            say(&["SELECT", &self.db.to_string()], Greeting::Accepted);
+            say(&[b"SELECT", self.db.to_string().as_bytes()], Greeting::Accepted);
         }
         Some((bytes, greetings))
     }
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     fn key(user: &str, password: &str) -> LaneKey {
-        let credential = Credential { user: user.to_owned(), password: Some(Secret::new(password)) };
+        let credential = Credential { user: user.into(), password: Some(Secret::new(password)) };
         LaneKey { credential: Some(Arc::new(credential)), db: 0, resp3: false }
     }
 
@@ -145,6 +145,22 @@ mod tests {
     }
 
     #[test]
+    fn names_that_are_no_text_are_other_users() {
+        let key = |user: &[u8]| {
+            let credential = Credential { user: user.to_vec(), password: Some(Secret::new("pw")) };
+            LaneKey { credential: Some(Arc::new(credential)), db: 0, resp3: false }
+        };
+        let (mut lanes, now) = (Lanes::default(), Instant::now());
+        lanes.opened(key(b"\xff"), 7);
+        assert_eq!(lanes.choose(&key(b"\xff"), now), Choice::Take(7));
+        for other in [&b"\xfe"[..], "\u{fffd}".as_bytes(), b"\\xff"] {
+            assert_eq!(lanes.choose(&key(other), now), Choice::Open, "{}", other.escape_ascii());
+        }
+        let (bytes, _) = key(b"\xff").introduction().expect("sayable");
+        assert!(bytes.starts_with(b"*3\r\n$4\r\nAUTH\r\n$1\r\n\xff\r\n"));
+    }
+
+    #[test]
     fn there_are_not_more_lanes_than_allowed() {
         let (mut lanes, now) = (Lanes::default(), Instant::now());
         for db in 0..LANES_MAX as u32 {
@@ -160,7 +176,7 @@ mod tests {
         assert_eq!(greetings, [Greeting::Accepted, Greeting::Accepted, Greeting::Any, Greeting::Accepted]);
         let (_, greetings) = LaneKey { credential: None, db: 0, resp3: false }.introduction().expect("sayable");
         assert_eq!(greetings, [Greeting::Admitted, Greeting::Any]);
-        let binary = Credential { user: "ann".to_owned(), password: None };
+        let binary = Credential { user: b"ann".to_vec(), password: None };
         assert!(LaneKey { credential: Some(Arc::new(binary)), db: 0, resp3: false }.introduction().is_none());
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use redtape_journal::Micros;
 use redtape_wire::proxy_protocol::{self, ProxyHeader, Source};
 use redtape_wire::resp::{Args, encode_command};
+use redtape_wire::word;
 use smallvec::SmallVec;
 
 use super::client::{CLIENT_OUT_HIGH, Client, LANE_IN_FLIGHT_MAX, LaneRef, Stage};
@@ -31,8 +32,7 @@ enum Way {
 /// `SCRIPT KILL` and `FUNCTION KILL` write nothing, and must get through when nothing else does.
 fn ends_a_script(words: &[&[u8]]) -> bool {
     let [name, what, ..] = words else { return false };
-    what.eq_ignore_ascii_case(b"kill")
-        && (name.eq_ignore_ascii_case(b"script") || name.eq_ignore_ascii_case(b"function"))
+    word::is(what, "kill") && word::is_one_of(name, &["script", "function"])
 }
 
 impl Worker {
@@ -268,6 +268,10 @@ impl Worker {
     ) -> bool {
         if ask.is_ours && argc == words.len() && self.clients[index].state.may_be_ours() {
             return self.answer_ourselves(index, words);
+        }
+        if ask.is_unclear() && self.clients[index].in_flight() > 0 {
+            self.wait(index);
+            return false;
         }
         if self.guards_writes && !ends_a_script(words) {
             let (writes, queues) = (self.clients[index].state.writes(&ask), ask.queues_a_write());

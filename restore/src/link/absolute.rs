@@ -5,6 +5,7 @@
 //! long, so redtape counts from the group's own time. Streams of 7.0 and later hold none of these forms.
 
 use bytes::Bytes;
+use redtape_wire::word;
 
 /// The commands to send instead of this one, which ran at `ts_ms`; `None` = as it is.
 pub(super) fn absolute(args: &[Bytes], ts_ms: i64) -> Option<Vec<Vec<Bytes>>> {
@@ -19,9 +20,8 @@ pub(super) fn absolute(args: &[Bytes], ts_ms: i64) -> Option<Vec<Vec<Bytes>>> {
         |rest: Vec<Bytes>, until: Bytes| vec![rest, vec![Bytes::from_static(b"PEXPIREAT"), args[1].clone(), until]];
     match name.len() {
         3 if is(b"SET") && args.len() > 4 => {
-            let word = |n: usize, w: &[u8]| args[n].eq_ignore_ascii_case(w);
-            let at = (3..args.len() - 1).find(|n| word(*n, b"EX") || word(*n, b"PX"))?;
-            let until = until(at + 1, if word(at, b"EX") { 1000 } else { 1 })?;
+            let at = (3..args.len() - 1).find(|n| word::is_one_of(&args[*n], &["EX", "PX"]))?;
+            let until = until(at + 1, if word::is(&args[at], "EX") { 1000 } else { 1 })?;
             let rest = args.iter().enumerate().filter(|(n, _)| *n != at && *n != at + 1);
             Some(set(rest.map(|(_, a)| a.clone()).collect(), until))
         }
@@ -34,7 +34,7 @@ pub(super) fn absolute(args: &[Bytes], ts_ms: i64) -> Option<Vec<Vec<Bytes>>> {
             Some(vec![vec![Bytes::from_static(b"PEXPIREAT"), args[1].clone(), until]])
         }
         7 if is(b"RESTORE") && args.len() >= 4 && number(2)? > 0 => {
-            if args[4..].iter().any(|a| a.eq_ignore_ascii_case(b"ABSTTL")) {
+            if args[4..].iter().any(|a| word::is(a, "ABSTTL")) {
                 return None;
             }
             let mut changed = args.to_vec();
@@ -55,6 +55,7 @@ mod tests {
         for (line, want) in [
             ("SET k v PX 300", "SET k v; PEXPIREAT k 1300"),
             ("set k v NX ex 2", "set k v NX; PEXPIREAT k 3000"),
+            ("SET k v px\0x 300", "SET k v; PEXPIREAT k 1300"),
             ("SETEX k 2 v", "SET k v; PEXPIREAT k 3000"),
             ("PSETEX k 2 v", "SET k v; PEXPIREAT k 1002"),
             ("EXPIRE k 5", "PEXPIREAT k 6000"),
@@ -68,6 +69,7 @@ mod tests {
             ("SET k v KEEPTTL", ""),
             ("RESTORE k 0 data", ""),
             ("RESTORE k 5 data ABSTTL", ""),
+            ("RESTORE k 5 data absttl\0", ""),
             ("PEXPIREAT k 5", ""),
             ("EXPIRE k x", ""),
             ("SET k v EX 9223372036854775807", ""),

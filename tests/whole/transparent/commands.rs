@@ -5,6 +5,7 @@ use crate::harness::conn::{Conn, Value, bytes, int, items, text};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
+use redtape_wire::word;
 
 /// Commands that are not made up at random, each with the reason. Some are made from templates instead.
 const EXCLUDED: &[(&str, &str)] = &[
@@ -518,7 +519,27 @@ pub struct Request {
     pub inline: bool,
 }
 
+/// It can stand in a line as it is.
+fn is_plain(word: &[u8]) -> bool {
+    !word.is_empty() && word.iter().all(|c| c.is_ascii_graphic() && !b"\"'".contains(c))
+}
+
+/// As it stands in a line.
+fn quoted(word: Vec<u8>) -> Vec<u8> {
+    if is_plain(&word) {
+        return word;
+    }
+    let inside = word.iter().map(|b| format!("\\x{b:02x}")).collect::<String>();
+    format!("\"{inside}\"").into_bytes()
+}
+
 impl Request {
+    /// These words and nothing else.
+    pub fn of(args: Vec<Vec<u8>>, inline: bool) -> Self {
+        let inline = inline && args.iter().all(|word| word.len() < 1000);
+        Self { parts: args.into_iter().map(Part::Bytes).collect(), rule: Rule::Exact, inline }
+    }
+
     /// Its bytes for a world with these ids.
     pub fn pack(&self, id_of: impl Fn(usize) -> i64, out: &mut Vec<u8>) {
         let args = self.parts.iter().map(|p| match p {
@@ -526,7 +547,7 @@ impl Request {
             Part::IdOf(conn) => id_of(*conn).to_string().into_bytes(),
         });
         if self.inline {
-            out.extend_from_slice(&args.collect::<Vec<_>>().join(&b' '));
+            out.extend_from_slice(&args.map(quoted).collect::<Vec<_>>().join(&b' '));
             return out.extend_from_slice(b"\r\n");
         }
         crate::harness::Args(args.collect()).pack(out);
@@ -550,42 +571,43 @@ impl Request {
 
     fn name(&self) -> Vec<u8> {
         match self.parts.first() {
-            Some(Part::Bytes(b)) => b.to_ascii_uppercase(),
+            Some(Part::Bytes(b)) => word::seen(b).to_ascii_uppercase(),
             _ => Vec::new(),
         }
+    }
+
+    /// Whether the server takes an argument for this word.
+    fn says(&self, at: usize, word: &str) -> bool {
+        matches!(self.parts.get(at), Some(Part::Bytes(b)) if word::is(b, word))
     }
 
     /// Nothing may stand behind a request that may block: when the rest runs depends on the turns of the event loop.
     pub fn may_block(&self) -> bool {
         let name = self.name();
-        let blocks = |p: &Part| matches!(p, Part::Bytes(b) if b.eq_ignore_ascii_case(b"BLOCK"));
+        let blocks = |p: &Part| matches!(p, Part::Bytes(b) if word::is(b, "BLOCK"));
         [&b"BL"[..], b"BR", b"BZ", b"WAIT"].iter().any(|n| name.starts_with(n)) || self.parts.iter().any(blocks)
     }
 
     pub fn names_broadcast(&self) -> bool {
-        self.parts.iter().any(|p| matches!(p, Part::Bytes(b) if b.eq_ignore_ascii_case(b"BCAST")))
+        (0..self.parts.len()).any(|at| self.says(at, "BCAST"))
     }
 
     /// Or change how a redirected invalidation is said, or whether: in RESP2 a session that listens to none gets none.
     pub fn may_end_tracking(&self) -> bool {
-        let is_tracking = |p: &Part| matches!(p, Part::Bytes(b) if b.eq_ignore_ascii_case(b"TRACKING"));
         let name = self.name();
         [&b"RESET"[..], b"QUIT", b"HELLO"].contains(&name.as_slice())
             || name.ends_with(b"SUBSCRIBE")
-            || name == b"CLIENT" && self.parts.get(1).is_some_and(is_tracking)
+            || name == b"CLIENT" && self.says(1, "TRACKING")
     }
 
     /// It may disconnect others: by itself, or because of what their user may do from now on.
     pub fn may_end_others(&self) -> bool {
-        let says =
-            |word: &str| matches!(self.parts.get(1), Some(Part::Bytes(b)) if b.eq_ignore_ascii_case(word.as_bytes()));
-        self.name() == b"CLIENT" && says("KILL")
-            || self.name() == b"ACL" && ["DELUSER", "SETUSER", "LOAD"].iter().any(|w| says(w))
+        self.name() == b"CLIENT" && self.says(1, "KILL")
+            || self.name() == b"ACL" && ["DELUSER", "SETUSER", "LOAD"].iter().any(|w| self.says(1, w))
     }
 
     pub fn asks_refcount(&self) -> bool {
-        self.name() == b"OBJECT"
-            && matches!(self.parts.get(1), Some(Part::Bytes(b)) if b.eq_ignore_ascii_case(b"REFCOUNT"))
+        self.name() == b"OBJECT" && self.says(1, "REFCOUNT")
     }
 
     pub fn is_multi(&self) -> bool {
@@ -597,8 +619,7 @@ impl Request {
     }
 
     pub fn is_client_reply(&self) -> bool {
-        self.name() == b"CLIENT"
-            && matches!(self.parts.get(1), Some(Part::Bytes(b)) if b.eq_ignore_ascii_case(b"REPLY"))
+        self.name() == b"CLIENT" && self.says(1, "REPLY")
     }
 }
 
@@ -722,7 +743,7 @@ impl Commands {
                 _ => {}
             }
         }
-        let plain = |p: &Part| matches!(p, Part::Bytes(b) if !b.is_empty() && b.len() < 1000 && b.iter().all(|c| c.is_ascii_graphic() && !b"\"'".contains(c)));
+        let plain = |p: &Part| matches!(p, Part::Bytes(b) if b.len() < 1000 && is_plain(b));
         inline &= parts.iter().all(plain);
         Some(Request { parts, rule, inline })
     }

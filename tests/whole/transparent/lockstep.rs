@@ -2,6 +2,7 @@
 
 use super::commands::{Commands, Request};
 use super::frames::{Rule, comparable, values};
+use super::hostile::{ENDLESS, Hostile};
 use super::sides::{Standing, Worlds};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -37,6 +38,10 @@ const NOTHING: &[&[u8]] = &[b"*0\r\n", b"*-1\r\n", b"\r\n", b"   \r\n", b"\n", b
 pub struct Lockstep {
     worlds: Worlds,
     commands: Commands,
+    /// Attackers and victims speak, instead of all kinds of commands.
+    hostile: Option<Hostile>,
+    /// The server waits for the end of something that has none.
+    stuck: Vec<bool>,
     rng: StdRng,
     seed: u64,
     step: usize,
@@ -76,6 +81,8 @@ impl Lockstep {
         Self {
             worlds,
             commands,
+            hostile: None,
+            stuck: vec![false; conns],
             rng: StdRng::seed_from_u64(seed),
             seed,
             step: 0,
@@ -89,6 +96,20 @@ impl Lockstep {
         }
     }
 
+    /// So many of the connections are attackers, the others their victims.
+    pub fn hostile(worlds: Worlds, seed: u64, attackers: usize) -> Self {
+        let mut lockstep = Self::new(worlds, seed);
+        let Worlds { direct, proxied, .. } = &mut lockstep.worlds;
+        let servers = [&mut direct.control, &mut proxied.control];
+        lockstep.hostile = Some(Hostile::new(attackers, lockstep.standings.len(), servers));
+        lockstep
+    }
+
+    /// All groups of the journal.
+    pub fn journal(self) -> Vec<crate::harness::journal::Group> {
+        self.worlds.journal()
+    }
+
     pub fn run(&mut self, steps: usize, limit: Duration) {
         let started = Instant::now();
         while self.step < steps && started.elapsed() < limit {
@@ -96,6 +117,7 @@ impl Lockstep {
             let free: Vec<usize> = (0..self.standings.len()).filter(|&c| !self.standings[c].blocked).collect();
             let roll = self.rng.random_range(0..1000);
             match free.choose(&mut self.rng) {
+                Some(&conn) if self.stuck[conn] || self.has_enough(conn) => self.leave(conn),
                 Some(&conn) if roll < 950 && free.len() > 2 => self.batch(conn),
                 _ if roll % 3 == 0 || free.len() == self.standings.len() && roll < 985 => self.time_passes(),
                 _ => {
@@ -118,6 +140,11 @@ impl Lockstep {
         println!("{} steps in {:?}: {:?}", self.step, started.elapsed(), self.told);
     }
 
+    /// An attacker begins anew now and then: many are stuck in a transaction, or subscribed.
+    fn has_enough(&mut self, conn: usize) -> bool {
+        self.hostile.as_ref().is_some_and(|h| h.is_attacker(conn)) && self.rng.random_ratio(1, 12)
+    }
+
     fn known(&self) -> Vec<usize> {
         let both = |c: &usize| self.worlds.direct.links[*c].id.is_some() && self.worlds.proxied.links[*c].id.is_some();
         (0..self.standings.len()).filter(both).collect()
@@ -138,7 +165,10 @@ impl Lockstep {
         // Who gets the keys that were collected for BCAST depends on who asks for them when the event loop
         // turns: nothing stands beside a request that changes that.
         while requests.len() < count {
-            let request = self.commands.one(&mut self.rng, alone && requests.is_empty(), &known);
+            let request = match &mut self.hostile {
+                Some(hostile) => hostile.one(&mut self.rng, conn),
+                None => self.commands.one(&mut self.rng, alone && requests.is_empty(), &known),
+            };
             let changes_broadcast = request.names_broadcast() || any_broadcast && request.may_end_tracking();
             if changes_broadcast && !(alone && requests.is_empty()) {
                 continue;
@@ -156,7 +186,9 @@ impl Lockstep {
             if request.is_quit() && self.silenced[conn] {
                 continue;
             }
-            let last = request.may_block() || request.rule != Rule::Exact || changes_broadcast;
+            // A server that closes while requests lie unread may take back what it said last: by chance.
+            let ends = self.hostile.is_some() && request.is_quit();
+            let last = ends || request.may_block() || request.rule != Rule::Exact || changes_broadcast;
             requests.push(request);
             if last {
                 break;
@@ -196,6 +228,13 @@ impl Lockstep {
                 let garbage = *GARBAGE.choose(&mut self.rng).expect("garbage");
                 wire.iter_mut().for_each(|w| w.extend_from_slice(garbage));
                 self.remember(conn, format!("garbage {:?}", garbage.escape_ascii().to_string()));
+                silent = true;
+            }
+            195..200 if may_add && self.hostile.as_ref().is_some_and(|h| h.is_attacker(conn)) => {
+                let endless = *ENDLESS.choose(&mut self.rng).expect("endless");
+                wire.iter_mut().for_each(|w| w.extend_from_slice(endless));
+                self.remember(conn, format!("endless {:?}", endless.escape_ascii().to_string()));
+                self.stuck[conn] = true;
                 silent = true;
             }
             2..6 if may_add => {
@@ -390,6 +429,10 @@ impl Lockstep {
     fn forget(&mut self, conn: usize) {
         self.unfinished[conn] = None;
         self.silenced[conn] = false;
+        self.stuck[conn] = false;
+        if let Some(hostile) = &mut self.hostile {
+            hostile.forget(conn);
+        }
     }
 
     fn remember(&mut self, conn: usize, what: String) {

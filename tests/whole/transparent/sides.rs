@@ -2,6 +2,7 @@
 
 use crate::harness::clock::{Clock, SharedClock};
 use crate::harness::conn::{Conn, int, items, text};
+use crate::harness::journal::{self, Group};
 use crate::harness::{Args, Dir, Redtape, Server, now_us, wait_for};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -180,11 +181,18 @@ pub struct Worlds {
     pub proxied: Side,
     /// Sessions share connections.
     pub shares: bool,
-    _redtape: Redtape,
-    _journal: Dir,
+    redtape: Redtape,
+    journal: Dir,
 }
 
 impl Worlds {
+    /// The end: all groups of the journal.
+    pub fn journal(mut self) -> Vec<Group> {
+        self.redtape.wait_caught_up();
+        assert_eq!(self.redtape.terminate(), Some(0));
+        journal::cat(self.journal.path())
+    }
+
     pub fn start(links: usize, sharing: &str, extra: &[&str], setup: impl Fn(&mut Conn)) -> Self {
         let clock = SharedClock::at(now_us());
         let mut options = vec![
@@ -228,8 +236,8 @@ impl Worlds {
             direct: Side::new(direct, direct_port, links),
             proxied: Side::new(behind, proxy_port, links),
             shares: sharing != "off",
-            _redtape: redtape,
-            _journal: journal,
+            redtape,
+            journal,
         }
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::copied_to;
 use crate::command::{NAME_MAX, lower_name};
+use crate::word;
 
 /// Why the server removed a key of its own accord, if it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +140,7 @@ pub fn deed<'a>(cause: Cause, db: u32, args: &[&'a [u8]], key_db: u32, key: &[u8
         | b"zrangestore" | b"geosearchstore" | b"pfmerge" => result(first, arg(1)),
         b"bitop" => result(arg(2) == key, arg(2)),
         b"sort" | b"georadius" | b"georadiusbymember" => {
-            let stored = |a: &&[u8]| a.eq_ignore_ascii_case(b"store") || a.eq_ignore_ascii_case(b"storedist");
+            let stored = |a: &&[u8]| word::is_one_of(a, &["store", "storedist"]);
             let target = args.iter().rposition(stored).map_or(&b""[..], |at| arg(at + 1));
             result(target == key, target)
         }
@@ -156,26 +157,26 @@ fn result(is_target: bool, target: &[u8]) -> Deed<'_> {
 
 fn set<'a>(args: &[&'a [u8]]) -> Deed<'a> {
     let options = args.get(3..).unwrap_or_default();
-    let has = |word: &[u8]| options.iter().any(|arg| arg.eq_ignore_ascii_case(word));
-    let word = match (has(b"nx"), has(b"xx")) {
+    let has = |option: &str| options.iter().any(|arg| word::is(arg, option));
+    let done = match (has("nx"), has("xx")) {
         (true, _) => "created",
         (_, true) => "replaced",
         _ => "set",
     };
-    let behind = |name: &[u8]| {
-        let at = options.iter().position(|arg| arg.eq_ignore_ascii_case(name))?;
+    let behind = |option: &str| {
+        let at = options.iter().position(|arg| word::is(arg, option))?;
         options.get(at + 1).copied()
     };
-    if let Some(at) = behind(b"pxat") {
-        return until(word, at, 1000);
+    if let Some(at) = behind("pxat") {
+        return until(done, at, 1000);
     }
-    if let Some(at) = behind(b"exat") {
-        return until(word, at, 1_000_000);
+    if let Some(at) = behind("exat") {
+        return until(done, at, 1_000_000);
     }
-    if let Some(ms) = behind(b"px") {
-        return lives(word, ms, 1);
+    if let Some(ms) = behind("px") {
+        return lives(done, ms, 1);
     }
-    behind(b"ex").map_or(Deed::Plain(word), |seconds| lives(word, seconds, 1000))
+    behind("ex").map_or(Deed::Plain(done), |seconds| lives(done, seconds, 1000))
 }
 
 fn until<'a>(word: &'static str, at: &[u8], micros: i64) -> Deed<'a> {

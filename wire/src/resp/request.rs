@@ -117,9 +117,13 @@ pub fn parse_number(buf: &[u8], from: usize) -> Result<Option<(i64, usize)>, Par
 }
 
 fn parse_inline(buf: &[u8]) -> Result<Parsed, ParseError> {
-    let Some(newline) = buf.iter().position(|&b| b == b'\n') else {
+    let Some(newline) = buf.iter().position(|&b| matches!(b, b'\n' | 0)) else {
         return if buf.len() > INLINE_MAX { Err(ParseError) } else { Ok(Parsed::Partial(None)) };
     };
+    // Redis looks for the end of the line in a C string: behind a NUL it finds none, and reads on until it gives up.
+    if buf[newline] == 0 {
+        return Err(ParseError);
+    }
     let line = buf[..newline].strip_suffix(b"\r").unwrap_or(&buf[..newline]);
     Ok(Parsed::Inline { len: newline + 1, args: split_inline(line) })
 }

@@ -42,6 +42,11 @@ fn inline_requests_as_redis_splits_them() {
     assert_eq!(split(b"\r\n"), Some(vec![]));
     assert_eq!(split(b"GET \"open\r\n"), None);
     assert_eq!(split(b"GET \"a\"b\r\n"), None);
+    assert_eq!(split(b"GET \"a\\x00b\"\r\n"), Some(vec!["GET".into(), "a\0b".into()]));
+    // A server sees no end of the line behind a NUL.
+    for line in [&b"GET a\0\r\n"[..], b"\0\n", b"AUTH ann\0"] {
+        assert_eq!(parse_request(line, &mut Args::new()), Err(ParseError), "{}", line.escape_ascii());
+    }
 }
 
 /// Every reply form of RESP2 and RESP3, each one frame.

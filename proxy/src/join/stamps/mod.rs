@@ -92,6 +92,8 @@ pub(super) struct Stamps {
     connections: Connections,
     /// In the order of replies; stamps among them may have left.
     replied: VecDeque<(Micros, Place)>,
+    /// The same for those whose replies nobody will see. They stand apart since they may wait longer.
+    unseen: VecDeque<(Micros, Place)>,
     pub(super) overflowed: u64,
 }
 
@@ -241,13 +243,14 @@ impl Stamps {
         waiting.number = if let Outcome::Number(n) = outcome { part.and_then(|p| in_order(p, n)) } else { None };
         let told = waiting.number.zip(part.and_then(fingerprint));
         let (certain, connection) = (waiting.certain, waiting.stamp.connection);
+        let replies = if outcome == Outcome::Gone { &mut self.unseen } else { &mut self.replied };
         // Those that have left go from the front as fast as others come.
         for _ in 0..2 {
-            if self.replied.front().is_some_and(|(_, p)| self.places.get(*p).is_none()) {
-                self.replied.pop_front();
+            if replies.front().is_some_and(|(_, p)| self.places.get(*p).is_none()) {
+                replies.pop_front();
             }
         }
-        self.replied.push_back((at, place));
+        replies.push_back((at, place));
         if certain {
             self.connections.is_certain(connection, place);
         }
@@ -269,10 +272,8 @@ impl Stamps {
 
     /// The stream holds everything that ran before `at`: what was replied to before that and is still here had no effect.
     pub(super) fn forget_replied_before(&mut self, at: Micros) {
-        while let Some((replied, place)) = self.replied.front().copied()
-            && replied < at
-        {
-            self.replied.pop_front();
+        let old = |(replied, _): &mut (Micros, Place)| *replied < at;
+        while let Some((_, place)) = self.replied.pop_front_if(old).or_else(|| self.unseen.pop_front_if(old)) {
             self.remove(place);
         }
         self.give_back_room();
@@ -280,12 +281,14 @@ impl Stamps {
 
     /// What a full copy made pile up must not make everything slow afterwards.
     fn give_back_room(&mut self) {
-        let Self { places: Places { recent, len, .. }, replied, by_id, by_key, connections, .. } = self;
+        let Self { places: Places { recent, len, .. }, replied, unseen, by_id, by_key, connections, .. } = self;
         if let Some(room) = shrunk_room(recent.capacity(), recent.len()) {
             recent.shrink_to(room);
         }
-        if let Some(room) = shrunk_room(replied.capacity(), replied.len()) {
-            replied.shrink_to(room);
+        for replies in [replied, unseen] {
+            if let Some(room) = shrunk_room(replies.capacity(), replies.len()) {
+                replies.shrink_to(room);
+            }
         }
         if let Some(room) = shrunk_room(by_id.capacity(), *len) {
             by_id.shrink_to(room);

@@ -8,10 +8,11 @@ use redtape_wire::resp::Frame;
 use super::SessionState;
 use crate::join::outcome_of;
 use crate::session::replies::{Answered, Credential, Holds, Intent};
+use crate::session::standing::database;
 use crate::tee::{Outcome, TeeSender};
 
 /// A session of which a change is refused while more requests than these are under way behind it, is not followed any
-/// more: who asked for each of them would have to be told anew, each time.
+/// more: all of them would have to be looked at, each time.
 pub(super) const CORRECTED_MAX: usize = 4096;
 
 impl SessionState {
@@ -73,22 +74,15 @@ impl SessionState {
         }
         let nothing = matches!(kind, b'_') || line == b"-1";
         self.apply(&pending.intent, error, lets_go, !nothing);
-        let changes = matches!(
-            pending.intent,
-            Intent::Select(_)
-                | Intent::Auth(_)
-                | Intent::Hello(_)
-                | Intent::SetName(_)
-                | Intent::Reset
-                | Intent::Multi
-                | Intent::Exec
-                | Intent::Discard
-        );
-        if changes && (error || nothing) {
+        if pending.changes {
+            self.confirm(tee);
+        }
+        let moves = pending.changes || matches!(pending.intent, Intent::Multi | Intent::Exec | Intent::Discard);
+        if moves && (error || nothing) {
             if self.replies.in_flight() > CORRECTED_MAX {
                 self.close(tee, now);
             } else {
-                self.correct(tee);
+                self.look_where_it_works();
             }
         }
         Some(self.paused.take().map_or(pending.intent, Intent::Pause))
@@ -158,6 +152,7 @@ impl SessionState {
                 self.admitted = false;
                 self.credential = None;
                 self.not_evicted = false;
+                self.is_somebody_again();
                 self.holds.keep(&[Holds::FOREVER, Holds::LEAVING]);
                 self.hold_what_follows();
                 return;
@@ -195,6 +190,11 @@ impl SessionState {
 
     fn prove(&mut self, credential: &Credential) {
         self.credential = Some(Arc::new(credential.clone()));
+        self.is_somebody_again();
+    }
+
+    /// The server has said who it is.
+    fn is_somebody_again(&mut self) {
         // A transaction may still change it.
         self.estranged &= self.transactions.unanswered().next().is_some() || self.replies.is_lost();
     }
@@ -205,22 +205,29 @@ impl SessionState {
         self.transactions.set_queues(self.replies.queues_at_the_end());
     }
 
-    /// A change was refused: what was stamped behind it was not said by whom we thought.
-    fn correct(&mut self, tee: &mut TeeSender) {
-        self.asked = self.agreed.clone();
+    /// A change was agreed to, or refused: who asked for what was stamped behind it, and where, is known now.
+    fn confirm(&mut self, tee: &mut TeeSender) {
+        let Some((from, to)) = self.unconfirmed.answered(self.requests) else { return };
+        // Where the numbers begin anew, the rest goes without a name.
+        let count = if to >= from { to - from } else { u32::MAX - from };
+        if count > 0 {
+            let who = self.who();
+            tee.correct(self.stamp_id(from + 1), count, who, self.agreed.db);
+        }
+    }
+
+    /// A change was refused: where the session works once the server has agreed to the rest.
+    fn look_where_it_works(&mut self) {
+        self.asked_db = self.agreed.db;
         let mut executing = self.transactions.unanswered();
         for pending in self.replies.pending() {
-            if let Some((id, _)) = &pending.stamp {
-                tee.correct(*id, self.asked.who.clone(), self.asked.db);
-            }
             match &pending.intent {
                 Intent::Exec => executing
                     .next()
                     .into_iter()
                     .flat_map(|t| &t.at_exec)
-                    .filter(|i| !matches!(i, Intent::Auth(_) | Intent::Hello(_)))
-                    .for_each(|i| self.asked.advance(i)),
-                intent => self.asked.advance(intent),
+                    .for_each(|i| self.asked_db = database(self.asked_db, i)),
+                intent => self.asked_db = database(self.asked_db, intent),
             }
         }
     }

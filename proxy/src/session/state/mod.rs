@@ -19,9 +19,13 @@ use self::transactions::{Transaction, Transactions};
 use super::replies::{Credential, Holds, Intent, Pending, ReplyTracker};
 use super::requests::{Meaning, ReplyMode, meaning};
 use super::sharing::is_shareable;
-use super::standing::Standing;
+use super::standing::{Standing, Unconfirmed, changes, database, unsettles};
 use crate::commands::{completion, is_ours, may_lack};
 use crate::tee::{Identity, Outcome, Part, Stamp, TeeSender, describe_named};
+
+/// A write whose reply is not seen is taken to have run so long after it was forwarded, in µs, if at all: whoever is known to wait
+/// comes first.
+const UNSEEN_FOR: i64 = 1_000_000;
 
 /// A request that was read and not yet forwarded.
 #[derive(Debug)]
@@ -37,6 +41,12 @@ pub(crate) struct Ask<'t> {
 }
 
 impl Ask<'_> {
+    /// What it does to its session can not be told: nothing may be under way when it is forwarded, and behind it nothing
+    /// is followed.
+    pub(crate) fn is_unclear(&self) -> bool {
+        self.meaning == Meaning::Unclear
+    }
+
     /// It changes nothing about its session.
     pub(crate) fn is_plain(&self) -> bool {
         self.meaning == Meaning::Normal(Intent::Plain)
@@ -62,9 +72,13 @@ pub(crate) struct SessionState {
     pub(crate) replies: ReplyTracker,
     /// As the server confirmed it.
     agreed: Standing,
-    /// As it will be once the server has agreed to all that is under way: what stamps say, since a
-    /// pipelined `AUTH` or `SELECT` holds for the requests behind it.
-    asked: Standing,
+    /// Where it will work once the server has agreed to all that is under way: a pipelined `SELECT` holds for the requests
+    /// behind it. A stamp's effect is looked for there.
+    asked_db: u32,
+    /// Changes of user, name or database that the server has not answered yet.
+    unconfirmed: Unconfirmed,
+    /// The session without a user, for stamps that name nobody.
+    nobody: Option<Arc<Identity>>,
     /// What the server took as proof of who it is; `None` = the default user, who needs none.
     credential: Option<Arc<Credential>>,
     /// The server has answered a command that it answers only to those whom it knows.
@@ -72,7 +86,7 @@ pub(crate) struct SessionState {
     transactions: Transactions,
     replies_off: bool,
     skip: u8,
-    /// Who it is now can't be known: it asked to be somebody where the answer can't be seen.
+    /// Who it is now is not known: it may have asked to be somebody where the answer is not seen.
     estranged: bool,
     /// A transaction that just ran has paused clients, or ended a pause.
     paused: Option<u64>,
@@ -91,14 +105,16 @@ pub(crate) struct SessionState {
 
 impl SessionState {
     pub(crate) fn new(id: u64, addr: String) -> Self {
-        let who = Arc::new(Identity { addr, user: "default".to_owned(), name: String::new() });
+        let who = Arc::new(Identity { addr, user: "default".to_owned(), ..Identity::default() });
         let agreed = Standing { who, db: 0 };
         Self {
             id,
             requests: 0,
             replies: ReplyTracker::default(),
-            asked: agreed.clone(),
+            asked_db: agreed.db,
             agreed,
+            unconfirmed: Unconfirmed::default(),
+            nobody: None,
             credential: None,
             admitted: false,
             transactions: Transactions::default(),
@@ -164,6 +180,8 @@ impl SessionState {
             Meaning::Normal(Intent::Plain | Intent::Unknown) => {
                 !self.transactions.queues() && ask.spec.is_none_or(|spec| spec.write)
             }
+            // It may also be the EXEC of a transaction.
+            Meaning::Unclear => ask.spec.is_none_or(|spec| spec.write) || self.transactions.queues_writes(),
             _ => false,
         }
     }
@@ -232,9 +250,9 @@ impl SessionState {
             && (self.replies.resp3 || !self.replies.subscribed())
     }
 
-    /// A request without arguments, which is never answered: does it change what follows?
+    /// A request without arguments, which is never answered: may it change what follows? It uses up a `CLIENT REPLY SKIP`.
     pub(crate) fn nothing_asked(&mut self) -> bool {
-        std::mem::take(&mut self.skip) > 0
+        std::mem::take(&mut self.skip) > 0 || self.replies.is_lost()
     }
 
     /// Whether `CLIENT REPLY` silences the answer to a request that is not forwarded, which comes now.
@@ -253,8 +271,10 @@ impl SessionState {
             Meaning::Normal(Intent::Queued(inner)) if spec.is_none() && *inner == Intent::Plain => {
                 Meaning::Normal(Intent::Queued(Box::new(Intent::Unknown)))
             }
-            Meaning::Normal(Intent::Plain) if !in_transaction && may_lack(name) => completion(args)
-                .map_or(Meaning::Normal(Intent::Plain), |c| Meaning::Normal(Intent::Complete(Box::new(c)))),
+            Meaning::Normal(Intent::Plain) if !in_transaction && may_lack(name) && args.len() == argc => {
+                completion(args)
+                    .map_or(Meaning::Normal(Intent::Plain), |c| Meaning::Normal(Intent::Complete(Box::new(c))))
+            }
             meaning => meaning,
         };
         let is_ours = meaning == Meaning::Normal(Intent::Unknown) && is_ours(name);
@@ -269,35 +289,41 @@ impl SessionState {
         let intent = match meaning {
             Meaning::Normal(intent) => intent,
             Meaning::Reply(mode) => return self.reply_mode(mode, tee, now),
+            Meaning::Unclear => return self.forward_unclear(spec, &name, args, argc, tee, now),
         };
+        let answered = !self.replies_off && self.skip == 0;
+        let lost = self.replies.is_lost();
+        // Where no answer is seen, nobody becomes somebody else, and nobody is sure to be who he was.
+        let unseen =
+            (!answered || lost) && (unsettles(&intent) || intent == Intent::Exec && self.transactions.unsettles());
+        // What became of each part is not looked for in the answer to EXEC.
+        let unsaid = intent == Intent::Exec && self.transactions.changes_user();
+        self.estranged |= unseen || unsaid;
         let command = self.command_id(spec, &name);
         let stamp = self.stamp_for(spec, &name, command, args, argc, &intent, now);
+        let mut changes = changes(&intent);
         match &intent {
             // A doubt begins with its reply; whether what nobody knows binds is known then, too.
             Intent::Plain | Intent::Unknown | Intent::Hold(Holds::DOUBT) => {}
             Intent::Multi => self.transactions.set_queues(true),
             Intent::Queued(inner) => self.transactions.queue(inner),
-            Intent::Exec => self.asked_at_exec(),
+            Intent::Exec => changes |= self.asked_at_exec(),
             Intent::Discard => self.transactions.set_queues(false),
             Intent::Hold(hold) => self.holds.set(*hold),
             Intent::Farewell => self.holds.set(Holds::LEAVING),
             Intent::Reset => {
                 self.transactions.set_queues(false);
-                self.asked.advance(&intent);
+                self.asked_db = 0;
             }
-            // Where no answer is seen, nobody becomes somebody else.
-            Intent::Auth(_) | Intent::Hello(_) if self.replies_off || self.skip > 0 || self.replies.is_lost() => {}
-            _ => self.asked.advance(&intent),
+            _ => self.asked_db = database(self.asked_db, &intent),
         }
-        let answered = !self.replies_off && self.skip == 0;
         self.skip = self.skip.saturating_sub(1);
         let id = stamp.as_ref().map(|s| s.id);
-        let lost = self.replies.is_lost();
         if let Some(stamp) = stamp {
             tee.stamp(stamp);
         }
         if answered && !lost {
-            self.expect(intent, id.map(|id| (id, command)));
+            self.expect(intent, id.map(|id| (id, command)), changes);
             if self.transactions.unsettles_replies() {
                 self.close(tee, now);
             }
@@ -309,21 +335,57 @@ impl SessionState {
         if !lost && !matches!(intent, Intent::Plain | Intent::Queued(_)) {
             self.close(tee, now);
         }
-        if let Some(id) = id.filter(|_| lost || self.replies_off) {
-            tee.replied(id, now, Outcome::Ran);
+        if let Some(id) = id {
+            tee.replied(id, Micros(now.0 + UNSEEN_FOR), Outcome::Gone);
         }
+    }
+
+    /// A request that may do anything to the session: from here on its replies are not followed, and who it is is not known.
+    fn forward_unclear(
+        &mut self,
+        spec: Option<&CommandSpec>,
+        name: &[u8],
+        args: &[&[u8]],
+        argc: usize,
+        tee: &mut TeeSender,
+        now: Micros,
+    ) {
+        self.close(tee, now);
+        self.estranged = true;
+        self.skip = self.skip.saturating_sub(1);
+        // If it is EXEC, the transaction runs now.
+        let mut parts = self.transactions.parts().cloned().unwrap_or_default();
+        let transaction = !parts.is_empty();
+        if spec.is_none_or(|spec| spec.write) {
+            let command = self.command_id(spec, name);
+            parts.push(describe_named(name, command, spec, args, argc, self.asked_db));
+        }
+        if parts.is_empty() {
+            return;
+        }
+        self.wrote_unseen = true;
+        let stamp = self.stamp(parts, transaction, now);
+        let id = stamp.id;
+        tee.stamp(stamp);
+        tee.replied(id, Micros(now.0 + UNSEEN_FOR), Outcome::Gone);
     }
 
     /// A question of our own goes to the session's own connection.
     pub(crate) fn ask_ourselves(&mut self) {
         debug_assert!(self.is_answered_at_once(), "the answer would be taken for another");
-        self.expect(Intent::Ours, None);
+        self.expect(Intent::Ours, None, false);
     }
 
-    fn expect(&mut self, intent: Intent, stamp: Option<(u64, CommandId)>) {
+    fn expect(&mut self, intent: Intent, stamp: Option<(u64, CommandId)>, changes: bool) {
+        if self.replies.is_lost() {
+            return;
+        }
         // The client sees nothing of our own.
         let tells = intent != Intent::Ours && std::mem::take(&mut self.wrote_silently);
-        self.replies.expect(Pending { intent, stamp, tells });
+        if changes {
+            self.unconfirmed.sent(self.requests);
+        }
+        self.replies.expect(Pending { intent, stamp, tells, changes });
     }
 
     /// Only a client that the server has admitted adds to the names that are known.
@@ -352,7 +414,7 @@ impl SessionState {
         if !may_write || !plain {
             return None;
         }
-        let asked = self.asked.db;
+        let asked = self.asked_db;
         if self.transactions.queue_part(|db| describe_named(name, command, spec, args, argc, db.unwrap_or(asked))) {
             return None;
         }
@@ -362,9 +424,24 @@ impl SessionState {
 
     fn stamp(&mut self, parts: SmallVec<[Part; 1]>, transaction: bool, now: Micros) -> Stamp {
         self.requests = self.requests.wrapping_add(1);
-        let id = self.id << 32 | u64::from(self.requests);
+        let who = if self.unconfirmed.is_empty() { self.who() } else { self.nobody() };
         // The sender knows the connection.
-        Stamp { id, at: now, who: self.asked.who.clone(), connection: 0, parts, transaction }
+        Stamp { id: self.stamp_id(self.requests), at: now, who, connection: 0, parts, transaction }
+    }
+
+    fn stamp_id(&self, number: u32) -> u64 {
+        self.id << 32 | u64::from(number)
+    }
+
+    /// Who it is, as the server has confirmed.
+    fn who(&mut self) -> Arc<Identity> {
+        if self.estranged { self.nobody() } else { Arc::clone(&self.agreed.who) }
+    }
+
+    fn nobody(&mut self) -> Arc<Identity> {
+        let addr = &self.agreed.who.addr;
+        let nobody = || Arc::new(Identity { addr: addr.clone(), in_doubt: true, ..Identity::default() });
+        Arc::clone(self.nobody.get_or_insert_with(nobody))
     }
 
     fn reply_mode(&mut self, mode: ReplyMode, tee: &mut TeeSender, now: Micros) {
@@ -375,7 +452,7 @@ impl SessionState {
             ReplyMode::On => {
                 self.replies_off = false;
                 self.skip = 0;
-                self.expect(Intent::Plain, None);
+                self.expect(Intent::Plain, None, false);
             }
         }
         if mode != ReplyMode::On {
@@ -391,6 +468,7 @@ impl SessionState {
     /// The shared connection on which requests are under way broke: they may have run.
     pub(crate) fn lose_all(&mut self, tee: &mut TeeSender, now: Micros) {
         let pending = self.replies.forget();
+        self.estranged |= self.unconfirmed.forget();
         settle(pending, Outcome::Gone, tee, now);
     }
 
@@ -398,31 +476,30 @@ impl SessionState {
     /// never will. The stamps must not wait for it.
     pub(crate) fn close(&mut self, tee: &mut TeeSender, now: Micros) {
         let pending = self.replies.lose();
+        self.estranged |= self.unconfirmed.forget();
         self.transactions.forget_sent();
         self.wrote_unseen |= std::mem::take(&mut self.wrote_silently) || pending.iter().any(may_run);
         settle(pending, Outcome::Gone, tee, now);
     }
 
-    /// The transaction was sent off; its changes are expected to hold.
-    fn asked_at_exec(&mut self) {
+    /// The transaction was sent off; its changes are expected to hold. True = there are some, of what stamps say.
+    fn asked_at_exec(&mut self) -> bool {
         let t = self.transactions.take();
         for intent in &t.at_exec {
             match intent {
                 Intent::Hold(hold) => self.holds.set(*hold),
-                // What became of each is not looked for in the answer to EXEC.
-                Intent::Auth(_) | Intent::Hello(_) => {
+                Intent::Auth(_) | Intent::Hello(_) | Intent::Unknown | Intent::Select(_) => {
                     self.holds.set(Holds::FOREVER);
-                    self.estranged = true;
-                    continue;
                 }
-                Intent::Unknown | Intent::Select(_) => self.holds.set(Holds::FOREVER),
                 _ => {}
             }
-            self.asked.advance(intent);
+            self.asked_db = database(self.asked_db, intent);
         }
+        let changing = t.at_exec.iter().any(changes);
         if !self.replies.is_lost() {
             self.transactions.sent(t);
         }
+        changing
     }
 
     /// Bytes that it keeps of requests that are under way or queued.
@@ -463,7 +540,7 @@ impl SessionState {
     /// A load balancer has said where the client really comes from. Nothing was forwarded yet.
     pub(crate) fn rename_addr(&mut self, addr: String) {
         self.agreed.rename(|who| who.addr = addr);
-        self.asked = self.agreed.clone();
+        self.nobody = None;
     }
 
     /// Nothing of what was asked for has reached the server: all is as at the beginning.

@@ -24,9 +24,15 @@ impl Scene {
     }
 
     fn ask(&mut self, line: &str) {
+        let argc = line.split(' ').count();
+        self.ask_in_part(line, argc);
+    }
+
+    /// Of so many arguments, only these are here.
+    fn ask_in_part(&mut self, line: &str, argc: usize) {
         let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
-        let ask = self.state.understand(&self.table, &args, args.len());
-        self.state.forward(ask, &args, args.len(), &mut self.sender, Micros(1));
+        let ask = self.state.understand(&self.table, &args, argc);
+        self.state.forward(ask, &args, argc, &mut self.sender, Micros(1));
     }
 
     fn answer(&mut self, bytes: &[u8]) {
@@ -42,6 +48,9 @@ impl Scene {
     }
 
     fn said(&mut self) -> Vec<String> {
+        fn user(who: &Identity) -> &str {
+            if who.in_doubt { "nobody" } else { &who.user }
+        }
         self.sender.flush();
         let mut said = Vec::new();
         self.tee.drain(|m| {
@@ -49,13 +58,13 @@ impl Scene {
                 TeeMessage::Stamp(s) => {
                     let part = |p: &Part| format!("{}:{:?}", p.db, p.name);
                     let parts: Vec<_> = s.parts.iter().map(part).collect();
-                    format!("{} {} {}", parts.join(","), s.who.user, s.who.name)
+                    format!("{} {} {}", parts.join(","), user(&s.who), s.who.name)
                 }
                 TeeMessage::Replied {
                     outcome: Outcome::Number(_) | Outcome::Wrote | Outcome::Empty, count, ..
                 } => vec!["Ran"; count as usize].join(" "),
                 TeeMessage::Replied { outcome, count, .. } => vec![format!("{outcome:?}"); count as usize].join(" "),
-                TeeMessage::Correct { who, db, .. } => format!("correct {} {db}", who.user),
+                TeeMessage::Correct { who, db, count, .. } => format!("{count} by {} {db}", user(&who)),
             });
         });
         said
@@ -69,7 +78,7 @@ fn identity_and_database_follow_what_the_server_agreed_to() {
     s.ask("SELECT 99");
     s.ask("SET k v");
     s.answer(b"-WRONGPASS x\r\n-ERR range\r\n+OK\r\n");
-    assert_eq!(s.said(), ["99:set ann ", "correct default 99", "correct default 0", "Ran"]);
+    assert_eq!(s.said(), ["99:set nobody ", "1 by default 0", "Ran"]);
     s.ask("HELLO 3 AUTH ann good SETNAME app");
     s.answer(b"%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n");
     s.ask("SELECT 3");
@@ -92,7 +101,7 @@ fn a_transaction_is_one_stamp_and_selects_at_exec() {
         s.ask(line);
     }
     s.answer(b"+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*4\r\n+OK\r\n+OK\r\n$-1\r\n:0\r\n");
-    assert_eq!(s.said(), ["0:set,4:del default ", "Ran"]);
+    assert_eq!(s.said(), ["0:set,4:del nobody ", "1 by default 0", "Ran"]);
     s.ask("INCR n");
     assert_eq!(s.said(), ["4:incr default "]);
     s.answer(b":1\r\n");
@@ -100,23 +109,118 @@ fn a_transaction_is_one_stamp_and_selects_at_exec() {
         s.ask(line);
     }
     s.answer(b"+OK\r\n+QUEUED\r\n+QUEUED\r\n*-1\r\n");
-    assert_eq!(s.said(), ["Ran", "5:set default ", "NoEffect"]);
+    assert_eq!(s.said(), ["Ran", "5:set nobody ", "1 by default 4", "NoEffect"]);
     assert!(s.state.is_idle());
     s.ask("INCR n");
     assert_eq!(s.said(), ["4:incr default "]);
 }
 
 #[test]
-fn pipelined_changes_hold_at_once_and_are_corrected_when_refused() {
+fn behind_a_pipelined_change_nobody_is_named_until_it_is_answered() {
     let mut s = Scene::new();
     s.ask("SELECT 2");
     s.ask("AUTH root guess");
     s.ask("SET k v");
-    assert_eq!(s.said(), ["2:set root "]);
+    assert_eq!(s.said(), ["2:set nobody "]);
     s.answer(b"+OK\r\n-WRONGPASS\r\n+OK\r\n");
-    assert_eq!(s.said(), ["correct default 2", "Ran"]);
+    assert_eq!(s.said(), ["1 by default 2", "Ran"]);
     s.ask("SET k v");
     assert_eq!(s.said(), ["2:set default "]);
+}
+
+#[test]
+fn each_reply_names_whose_the_stamps_up_to_the_next_change_are() {
+    let mut s = admitted();
+    for line in ["SET a 1", "AUTH ann x", "SET a 2", "INCR n", "SELECT 3", "SET a 3", "CLIENT SETNAME app", "SET a 4"] {
+        s.ask(line);
+    }
+    let sets = ["0:set default ", "0:set nobody ", "0:incr nobody ", "3:set nobody ", "3:set nobody "];
+    assert_eq!(s.said(), sets);
+    s.answer(b"+OK\r\n+OK\r\n+OK\r\n:1\r\n-ERR range\r\n+OK\r\n+OK\r\n+OK\r\n");
+    assert_eq!(s.said(), ["Ran", "2 by ann 0", "Ran", "Ran", "1 by ann 0", "Ran", "1 by ann 0", "Ran"]);
+    s.ask("SET a 5");
+    assert_eq!(s.said(), ["0:set ann app"]);
+}
+
+/// Who it is would have been said by an answer that nobody saw.
+#[test]
+fn a_session_that_may_be_anybody_is_not_named() {
+    for (asks, answers) in [
+        (&["AUTH root guess"][..], ""),
+        (&["HELLO 3 AUTH root guess"], ""),
+        (&["RESET"], ""),
+        (&["SELECT 9"], ""),
+        (&["CLIENT REPLY OFF", "AUTH root guess"], ""),
+        (&["CLIENT REPLY SKIP", "HELLO 3 AUTH root guess"], ""),
+        (&["CLIENT REPLY OFF", "MULTI", "AUTH root guess", "EXEC"], ""),
+        (&["CLIENT REPLY OFF", "SELECT 3"], ""),
+        (&["MULTI", "AUTH root guess", "EXEC"], "+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n"),
+        (&["MONITOR", "AUTH root guess"], "+OK\r\n"),
+        (&["AUTH\0x root guess"], "+OK\r\n"),
+        (&["\0 x"], "-ERR unknown command\r\n"),
+        (&["CLIENT REPLY\0x off"], ""),
+    ] {
+        let mut s = after(asks, answers);
+        s.said();
+        s.ask("SET k v");
+        s.state.close(&mut s.sender, Micros(3));
+        let said = s.said();
+        assert!(said[0].contains(":set nobody") && said.len() == 2, "{asks:?}: {said:?}");
+        assert!(!s.state.is_free() && s.state.user() != Some("root"), "{asks:?}");
+    }
+    // The answer to the next AUTH says it.
+    let mut s = after(&["HELLO 3 AUTH root guess SETNAME \t", "AUTH ann x"], "-ERR Client names\r\n+OK\r\n");
+    s.ask("SET k v");
+    assert_eq!(s.said(), ["0:set ann "]);
+}
+
+/// What decides is not here, or a name may be another command's.
+#[test]
+fn behind_a_request_that_can_not_be_told_nothing_is_followed() {
+    for (line, argc) in [
+        ("HELLO 3 SETNAME", 7),
+        ("HELLO 3", 7),
+        ("HELLO", 2),
+        ("AUTH bob", 3),
+        ("AUTH", 3),
+        ("CLIENT", 3),
+        ("CLIENT REPLY", 3),
+        ("ACL", 3),
+        ("SCRIPT", 3),
+        ("GET\0 k", 2),
+        ("REDTAPE.MARK\0 x", 2),
+    ] {
+        let mut s = admitted();
+        s.ask_in_part(line, argc);
+        assert!(s.state.replies.is_lost() && !s.state.is_free() && s.state.user().is_none(), "{line:?} of {argc}");
+    }
+    for (line, argc) in
+        [("SET k", 3), ("SCRIPT LOAD", 3), ("CLIENT LIST ID 5", 99), ("HELLO 3", 2), ("ACL SETUSER x", 9)]
+    {
+        let mut s = admitted();
+        s.ask_in_part(line, argc);
+        assert!(!s.state.replies.is_lost() && s.state.user().is_some(), "{line:?} of {argc}");
+    }
+}
+
+/// Where `CLIENT REPLY SKIP` may have been said, an empty request uses it up.
+#[test]
+fn an_empty_request_is_the_servers_where_nothing_is_followed() {
+    for (line, passed_on) in [("GET k", false), ("CLIENT REPLY SKIP", true), ("CLIENT REPLY\0x SKIP", true)] {
+        let mut s = admitted();
+        s.ask(line);
+        assert_eq!(s.state.nothing_asked(), passed_on, "{line:?}");
+    }
+}
+
+#[test]
+fn a_name_that_may_be_exec_runs_the_transaction_that_is_queued() {
+    let mut s = after(&["MULTI", "SET a 1"], "+OK\r\n+QUEUED\r\n");
+    let args: [&[u8]; 1] = [b"EXEC\0"];
+    let ask = s.state.understand(&s.table, &args, 1);
+    assert!(ask.is_unclear() && s.state.writes(&ask));
+    s.ask("EXEC\0");
+    assert_eq!(s.said(), ["0:set,0:exec\0 nobody ", "Gone"]);
 }
 
 #[test]
@@ -128,10 +232,10 @@ fn silenced_replies_do_not_shift_the_others() {
     s.ask("SET a 1");
     s.ask("SADD k v");
     s.answer(b":0\r\n");
-    assert_eq!(s.said(), ["0:set default ", "0:sadd default ", "NoEffect"]);
+    assert_eq!(s.said(), ["0:set default ", "Gone", "0:sadd default ", "NoEffect"]);
     s.ask("CLIENT REPLY OFF");
     s.ask("SET a 1");
-    assert_eq!(s.said(), ["0:set default ", "Ran"]);
+    assert_eq!(s.said(), ["0:set default ", "Gone"]);
     s.ask("CLIENT REPLY ON");
     s.ask("SREM k v");
     s.answer(b"+OK\r\n:1\r\n");
@@ -426,6 +530,9 @@ fn what_is_shared() {
         "EVAL x 0",
         "FCALL_RO f 0",
         "XREAD BLOCK 0 STREAMS s $",
+        "XREAD block\0 0 STREAMS s $",
+        "XREADGROUP GROUP g c BLOCK\0x 0 STREAMS s >",
+        "GET\0 k",
         "WAIT 1 0",
         "SELECT 1",
         "AUTH x",

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use smallvec::SmallVec;
 
 use crate::session::replies::{Holds, Intent};
+use crate::session::standing::unsettles;
 use crate::tee::Part;
 
 /// Commands of one transaction whose keys are remembered for its stamp.
@@ -111,6 +112,22 @@ impl Transactions {
             t.parts.push(part);
         }
         true
+    }
+
+    /// The one that is being queued may change the user or the database.
+    pub(super) fn unsettles(&self) -> bool {
+        self.queueing.as_ref().is_some_and(|t| t.at_exec.iter().any(unsettles))
+    }
+
+    /// The one that is being queued may change the user.
+    pub(super) fn changes_user(&self) -> bool {
+        let changes = |i: &Intent| !matches!(i, Intent::Select(_)) && unsettles(i);
+        self.queueing.as_ref().is_some_and(|t| t.at_exec.iter().any(changes))
+    }
+
+    /// The commands that may write, of the one that is being queued.
+    pub(super) fn parts(&self) -> Option<&SmallVec<[Part; 1]>> {
+        self.queueing.as_ref().map(|t| &t.parts)
     }
 
     /// The commands that may write, for the stamp of EXEC.
