@@ -8,6 +8,7 @@ mod frames;
 mod identity;
 mod lockstep;
 mod sides;
+mod unfinished;
 
 use crate::harness::{Conn, env_number, seed};
 use lockstep::Lockstep;
@@ -128,4 +129,13 @@ fn requests_behind_a_blocked_one_keep_their_order() {
 fn a_first_argument_that_is_too_long_is_refused_at_once() {
     WAYS.iter()
         .for_each(|way| access::protocol_errors(way, &BEFORE, &[b"*1\r\n$99999999999\r\n", b"*3\r\n$536870913\r\n"]));
+}
+
+#[test]
+fn what_is_no_whole_request_is_waited_for_or_refused_alike() {
+    for way in WAYS {
+        unfinished::are_treated_alike(way, None);
+    }
+    unfinished::are_treated_alike("auto", Some("sesame"));
+    unfinished::a_lower_limit_of_bulks_holds_at_once();
 }

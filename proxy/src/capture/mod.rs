@@ -17,6 +17,7 @@
 //! with a base that is on the disk; within a timeline the stream has no holes.
 
 mod base;
+mod bystander;
 mod clock;
 #[cfg(test)]
 mod cost;
@@ -42,6 +43,7 @@ use redtape_wire::psync::PsyncReply;
 use tokio::sync::watch;
 
 pub(crate) use self::base::{CopyInProgress, manifest, receive};
+use self::bystander::Bystander;
 use self::clock::ClockWatch;
 pub(crate) use self::link::{Link, LinkError};
 pub(crate) use self::probe::Prober;
@@ -95,6 +97,8 @@ pub(crate) enum Ended {
     Stopped,
     #[error(transparent)]
     Link(#[from] LinkError),
+    #[error("the server shuts down, and all that it has written was read")]
+    ShutDown,
     #[error("the server has more to say, but the link has been silent for too long")]
     Silent,
     #[error("{0}")]
@@ -157,6 +161,7 @@ pub(crate) struct Capture {
     unsound: bool,
     durable: Arc<Durable>,
     clock: ClockWatch,
+    bystander: Bystander,
 }
 
 /// Follows the server until asked to stop; then everything is flushed and the tail is sealed.
@@ -180,6 +185,7 @@ pub(crate) async fn run(
         metrics.gaps.set(catalog.gaps().len() as i64);
     }
     let probes = Probes::start(config.upstream.clone(), facts, table.clone(), metrics.clone());
+    let bystander = Bystander::start(config.source.clone());
     let mut capture = Capture {
         config,
         metrics,
@@ -196,6 +202,7 @@ pub(crate) async fn run(
         unsound: false,
         durable,
         clock: ClockWatch::start(),
+        bystander,
     };
     capture.go_on();
     capture.follow().await;
@@ -224,6 +231,12 @@ impl Capture {
             }
             match ended {
                 Ended::Stopped => return,
+                ended @ Ended::ShutDown => {
+                    tracing::info!("{ended}; redtape does not keep it waiting, and follows it again when it is back");
+                    if self.stopped_before_it_stays().await {
+                        return;
+                    }
+                }
                 Ended::Journal(e) => {
                     self.durable.trouble(&e);
                     self.metrics.error("journal");
@@ -266,6 +279,14 @@ impl Capture {
             }
             pause = (pause * 2).min(BACKOFF.1);
         }
+    }
+
+    /// A server that waits to shut down would wait for a link that begins now; true = a stop was asked for meanwhile.
+    async fn stopped_before_it_stays(&mut self) -> bool {
+        while self.bystander.shutdown_at().is_some() && !*self.stop.borrow() {
+            self.with_tee(tokio::time::sleep(TEE_POLL)).await;
+        }
+        *self.stop.borrow()
     }
 
     async fn follow_once(&mut self) -> Ended {

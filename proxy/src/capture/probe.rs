@@ -27,6 +27,25 @@ pub(crate) struct ServerFacts {
     pub backlog_bytes: u64,
 }
 
+/// For what a server waits for its replicas, if it does: writes are paused then, and its offset stands still.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ReplicaWaits {
+    /// `SHUTDOWN`: until each replica has acknowledged exactly this offset, or for `shutdown-timeout` (7.0 and later).
+    pub(super) shutdown_at: Option<ReplOffset>,
+    /// `FAILOVER`: until one has.
+    pub(super) failover: bool,
+}
+
+impl ReplicaWaits {
+    fn read(server: &str, replication: &str) -> Self {
+        let offset = info_field(replication, "master_repl_offset").and_then(|n| n.parse().ok()).map(ReplOffset);
+        Self {
+            shutdown_at: info_field(server, "shutdown_in_milliseconds").and(offset),
+            failover: info_field(replication, "master_failover_state") == Some("waiting-for-sync"),
+        }
+    }
+}
+
 /// See the module.
 pub(crate) struct Prober {
     connection: MultiplexedConnection,
@@ -36,7 +55,8 @@ impl Prober {
     /// Our own stream below the client library: one way through TLS for all.
     pub(crate) async fn connect(to: &Connector) -> Result<Self, RedisError> {
         let stream = to.connect().await?;
-        let mut login = RedisConnectionInfo::default();
+        // `CLIENT SETINFO` would be refused to a user with the least rights, and the refusal stand in its server's ACL LOG.
+        let mut login = RedisConnectionInfo::default().set_skip_set_lib_name();
         if let Some(user) = &to.url.username {
             login = login.set_username(user);
         }
@@ -95,6 +115,14 @@ impl Prober {
         let replid = info_field(&info, "master_replid").ok_or_else(|| wrong("INFO gave no replication id"))?;
         let offset = info_field(&info, "master_repl_offset").and_then(|v| v.parse().ok());
         Ok((replid.to_owned(), ReplOffset(offset.ok_or_else(|| wrong("INFO gave no replication offset"))?)))
+    }
+
+    /// Whether the server waits for its replicas, and where its history ends now.
+    pub(crate) async fn waits(&mut self) -> Result<ReplicaWaits, RedisError> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("INFO").arg("server").cmd("INFO").arg("replication");
+        let (server, replication): (String, String) = pipe.query_async(&mut self.connection).await?;
+        Ok(ReplicaWaits::read(&server, &replication))
     }
 
     /// The server's commands; `None` where it does not let us ask.
@@ -158,4 +186,21 @@ fn command_spec(row: &Value) -> Option<CommandSpec> {
 /// One field of an `INFO` text.
 pub(crate) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_waits_for() {
+        let replication = |state| format!("role:master\r\nmaster_failover_state:{state}\r\nmaster_repl_offset:70\r\n");
+        let quiet = ReplicaWaits::default();
+        assert_eq!(ReplicaWaits::read("redis_version:7.0.15\r\n", &replication("no-failover")), quiet);
+        let shutting = ReplicaWaits { shutdown_at: Some(ReplOffset(70)), ..quiet };
+        assert_eq!(ReplicaWaits::read("shutdown_in_milliseconds:9876\r\n", &replication("no-failover")), shutting);
+        let failover = ReplicaWaits { failover: true, ..quiet };
+        assert_eq!(ReplicaWaits::read("redis_version:7.0.15\r\n", &replication("waiting-for-sync")), failover);
+        assert_eq!(ReplicaWaits::read("", &replication("failover-in-progress")), quiet);
+    }
 }

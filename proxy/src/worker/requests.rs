@@ -236,7 +236,13 @@ impl Worker {
             client.questioned = false;
             return false;
         }
+        if client.state.replies.is_lost() {
+            // Nothing could be asked: the server judges by what is there.
+            return true;
+        }
         if client.in_flight() > 0 || !client.state.is_answered_at_once() {
+            // Looked at again when that is answered.
+            client.waiting = client.in_flight() > 0;
             return false;
         }
         if std::mem::take(&mut client.questioned) {

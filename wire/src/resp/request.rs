@@ -37,11 +37,13 @@ pub struct Rest {
     pub args_left: usize,
     /// Bytes still missing of the argument that has begun, its CRLF included.
     pub bytes_left: usize,
+    /// Length of the argument that has begun, as its header announces it; 0 = none has.
+    pub announced: usize,
     /// Bytes at the front of the buffer that are accounted for; the rest is an incomplete header.
     pub consumed: usize,
 }
 
-/// The bytes are not RESP: Redis would answer with a protocol error and close.
+/// The bytes are not RESP: Redis would answer with a protocol error and close, or never find the end of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a RESP request")]
 pub struct ParseError;
@@ -62,20 +64,24 @@ pub fn parse_request(buf: &[u8], args: &mut Args) -> Result<Parsed, ParseError> 
         return Err(ParseError);
     }
     for n in 0..count {
-        let rest =
-            |consumed, bytes_left| Rest { args_left: count - n - usize::from(bytes_left > 0), bytes_left, consumed };
+        let rest = |consumed, bytes_left, announced| Rest {
+            args_left: count - n - usize::from(bytes_left > 0),
+            bytes_left,
+            announced,
+            consumed,
+        };
         match buf.get(at) {
-            None => return Ok(Parsed::Partial(Some(rest(at, 0)))),
+            None => return Ok(Parsed::Partial(Some(rest(at, 0, 0)))),
             Some(b'$') => {}
             Some(_) => return Err(ParseError),
         }
         let Some((len, body)) = parse_number(buf, at + 1)? else {
-            return Ok(Parsed::Partial(Some(rest(at, 0))));
+            return Ok(Parsed::Partial(Some(rest(at, 0, 0))));
         };
         let len = usize::try_from(len).map_err(|_| ParseError)?;
         let end = body.checked_add(len).and_then(|e| e.checked_add(2)).ok_or(ParseError)?;
         if end > buf.len() {
-            return Ok(Parsed::Partial(Some(rest(buf.len(), end - buf.len()))));
+            return Ok(Parsed::Partial(Some(rest(buf.len(), end - buf.len(), len))));
         }
         args.push((body, body + len));
         at = end;
@@ -114,6 +120,10 @@ fn parse_inline(buf: &[u8]) -> Result<Parsed, ParseError> {
     let Some(newline) = buf.iter().position(|&b| b == b'\n') else {
         return if buf.len() > INLINE_MAX { Err(ParseError) } else { Ok(Parsed::Partial(None)) };
     };
+    if buf[..newline].contains(&0) {
+        // Redis looks for the end of the line as in a C string, does not find it, and waits.
+        return Err(ParseError);
+    }
     let line = buf[..newline].strip_suffix(b"\r").unwrap_or(&buf[..newline]);
     Ok(Parsed::Inline { len: newline + 1, args: split_inline(line) })
 }
@@ -127,11 +137,11 @@ fn split_inline(line: &[u8]) -> Option<Vec<Vec<u8>>> {
         while at < line.len() && blank(line[at]) {
             at += 1;
         }
-        if at >= line.len() || line[at] == 0 {
+        if at >= line.len() {
             return Some(args);
         }
         let mut arg = Vec::new();
-        while at < line.len() && !blank(line[at]) && line[at] != 0 {
+        while at < line.len() && !blank(line[at]) {
             match line[at] {
                 quote @ (b'"' | b'\'') => {
                     at = unquote(line, at + 1, quote, &mut arg)?;
