@@ -117,6 +117,10 @@ fn a_shutdown_does_not_wait_for_redtape_which_has_all_of_it() {
         assert!(refused.is_err(), "{refused:?}");
         assert!(took < Duration::from_secs(1), "the server needed {took:?}");
         drop(scene.server);
+        if !Version::tested().at_least((7, 0), (0, 0)) {
+            // It ends without looking whether its replicas have everything.
+            continue;
+        }
         let mut redtape = scene.redtape;
         wait_for("the journal to have it all", Duration::from_secs(10), || {
             (redtape.metric("redtape_journal_durable_lsn") >= Some(2000.0)).then_some(())
@@ -175,4 +179,150 @@ fn the_shutdown_of_a_replica_that_is_followed_does_not_wait() {
     assert!(took < Duration::from_secs(1), "the replica needed {took:?}");
     replica.restart();
     redtape.wait_streaming();
+}
+
+/// Writes until they go by a shared connection, so that what is written from here on is remembered by that one.
+fn share(scene: &Scene, conn: &mut Conn) {
+    wait_for("a shared connection", Duration::from_secs(10), || {
+        for n in 0..5 {
+            conn.must(&args!["SET", "k", n]);
+        }
+        (scene.redtape.metric("redtape_lanes") >= Some(1.0)).then_some(())
+    });
+    for n in 0..5 {
+        conn.must(&args!["SET", "k", n]);
+    }
+}
+
+/// The answer, and how long it took.
+fn timed(conn: &mut Conn, command: &crate::harness::Args) -> (Value, Duration) {
+    let began = Instant::now();
+    let answer = conn.call(command).expect("an answer");
+    (answer, began.elapsed())
+}
+
+/// What a session wrote by a shared connection counts for its WAIT: with a replica that stands still, and goes on.
+fn waits_for_what_it_wrote(user: Option<&[&str]>) {
+    let scene = Scene::start(true);
+    if let Some(rules) = user {
+        let mut rule = args!["ACL", "SETUSER", "app", "on", ">pw", "~*"];
+        rules.iter().for_each(|r| rule.push(r));
+        scene.server.conn().must(&rule);
+    }
+    let open = || {
+        let mut conn = scene.conn();
+        if user.is_some() {
+            conn.must(&args!["AUTH", "app", "pw"]);
+        }
+        share(&scene, &mut conn);
+        conn
+    };
+    let mut clients: Vec<Conn> = (0..6).map(|_| open()).collect();
+    let mut other = open();
+    assert_eq!(int(&clients[0].must(&args!["WAIT", 2, 5000])), 2, "the replica and redtape");
+    let frozen = scene.replica.as_ref().expect("a replica").freeze();
+    for conn in &mut clients {
+        conn.must(&args!["SET", "k", "unseen by the replica"]);
+    }
+    // Each its own time, all by what may be one connection.
+    std::thread::scope(|scope| {
+        for (n, conn) in clients.iter_mut().enumerate() {
+            scope.spawn(move || {
+                let wanted = Duration::from_millis(600 + 150 * n as u64);
+                let (answer, took) = timed(conn, &args!["WAIT", 2, wanted.as_millis() as u64]);
+                assert_eq!(answer, Value::Int(1), "client {n}: the replica has nothing");
+                assert!(took >= wanted && took < wanted + Duration::from_secs(1), "client {n}: {took:?}");
+                // Less is there at once.
+                let (answer, took) = timed(conn, &args!["WAIT", 1, 5000]);
+                assert_eq!(answer, Value::Int(1));
+                assert!(took < Duration::from_secs(1), "client {n}: {took:?}");
+            });
+        }
+        for n in 0..50 {
+            let (_, took) = timed(&mut other, &args!["SET", "other", n]);
+            assert!(took < Duration::from_millis(400), "others are held up: {took:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    // For as long as it takes.
+    let mut late = open();
+    late.must(&args!["SET", "k", "late"]);
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| timed(&mut late, &args!["WAIT", 2, 0]));
+        std::thread::sleep(Duration::from_millis(500));
+        drop(frozen);
+        let (answer, took) = waits.join().expect("no panic");
+        assert_eq!(answer, Value::Int(2));
+        assert!(took >= Duration::from_millis(450), "{took:?}");
+    });
+}
+
+#[test]
+fn wait_waits_for_what_went_by_a_shared_connection() {
+    waits_for_what_it_wrote(None);
+}
+
+#[test]
+fn wait_waits_for_what_a_user_without_the_right_to_ping_wrote() {
+    waits_for_what_it_wrote(Some(&["+set", "+wait"]));
+}
+
+#[test]
+fn wait_is_refused_in_the_servers_words() {
+    let scene = Scene::start(false);
+    scene.server.conn().must(&args!["ACL", "SETUSER", "app", "on", ">pw", "~*", "+set"]);
+    let commands = [
+        args!["WAIT"],
+        args!["WAIT", "x", 0],
+        args!["WAIT", 1, "x"],
+        args!["WAIT", 1, -1],
+        args!["WAIT", -1, 10],
+        args!["WAIT", 0, 0],
+        args!["WAITAOF", 0, 0, 0],
+        args!["WAITAOF", 1, 0, 10],
+        args!["WAITAOF", 2, 0, 10],
+        args!["WAITAOF", 0, 7, 10],
+        args!["WAITAOF", 0, 0],
+    ];
+    for user in [None, Some("app")] {
+        for command in &commands {
+            let [got, want] = [scene.conn(), scene.server.conn()].map(|mut conn| {
+                if let Some(user) = user {
+                    conn.must(&args!["AUTH", user, "pw"]);
+                }
+                // The other has none, and does not mind.
+                share(&scene, &mut conn);
+                conn.must(&args!["SET", "k", 1]);
+                conn.call(command).expect("an answer")
+            });
+            assert_eq!(got, want, "{user:?}: {}", crate::harness::conn::show(command));
+        }
+    }
+}
+
+/// A client that asks while its earlier writes are still under way, or that leaves while it waits.
+#[test]
+fn wait_in_a_pipeline_and_of_clients_that_leave() {
+    let scene = Scene::start(true);
+    let frozen = scene.replica.as_ref().expect("a replica").freeze();
+    let mut conn = scene.conn();
+    share(&scene, &mut conn);
+    let batch: Vec<_> =
+        (0..20).map(|n| args!["SET", "k", n]).chain([args!["WAIT", 2, 300], args!["GET", "k"]]).collect();
+    let replies = conn.pipeline(&batch).expect("replies");
+    assert_eq!(replies[20..], [Value::Int(1), Value::Bytes(b"19".to_vec())]);
+    for _ in 0..20 {
+        let mut leaves = scene.conn();
+        share(&scene, &mut leaves);
+        leaves.send(b"WAIT 2 0\r\n").expect("sent");
+    }
+    drop(frozen);
+    wait_for("those who left to be gone", Duration::from_secs(10), || {
+        (scene.redtape.metric("redtape_sessions") <= Some(1.0)).then_some(())
+    });
+    // What nobody needs any more is closed.
+    wait_for("retired connections to be closed", Duration::from_secs(20), || {
+        conn.must(&args!["GET", "k"]);
+        (scene.redtape.metric("redtape_lanes") <= Some(4.0)).then_some(())
+    });
 }

@@ -7,6 +7,7 @@ mod commands;
 mod frames;
 mod identity;
 mod lockstep;
+mod shared;
 mod sides;
 mod unfinished;
 
@@ -138,4 +139,37 @@ fn what_is_no_whole_request_is_waited_for_or_refused_alike() {
     }
     unfinished::are_treated_alike("auto", Some("sesame"));
     unfinished::a_lower_limit_of_bulks_holds_at_once();
+}
+
+#[test]
+fn reads_pass_the_writes_that_a_pause_holds() {
+    shared::reads_pass_paused_writes();
+}
+
+#[test]
+fn the_servers_timeout_cuts_who_rests_and_nobody_else() {
+    shared::the_servers_timeout_holds("auto", 1);
+    shared::the_servers_timeout_holds("auto", 3);
+    shared::the_servers_timeout_holds("acked", 2);
+}
+
+#[test]
+fn the_server_notes_no_refusal_of_redtapes_own_making() {
+    shared::nothing_is_refused_that_no_client_asked_for();
+    shared::the_least_rights_are_enough();
+}
+
+#[test]
+fn a_password_that_the_server_refused_is_not_tried_again() {
+    shared::a_refused_password_is_not_tried_again();
+}
+
+#[test]
+fn a_shared_connection_that_stalls_is_cut_and_no_other() {
+    shared::a_shared_connection_that_stalls_is_cut();
+}
+
+#[test]
+fn a_server_that_stands_still_costs_nobody_a_connection() {
+    shared::a_server_that_stands_still_costs_nobody_a_connection();
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::replica_wait::{ReplicaWait, Wrote};
 use super::socket::{Outgoing, Socket};
 use crate::session::{RequestScan, SessionState};
 
@@ -65,11 +66,17 @@ pub(super) struct Client {
     withheld_bytes: usize,
     /// Its own connection to the server.
     pub(super) home: Option<usize>,
-    pub(super) lane: Option<LaneRef>,
-    /// What is in flight, is so on the lane.
+    /// The lanes that it used last: for reads, for writes.
+    pub(super) lanes: [Option<LaneRef>; 2],
+    /// What is in flight, is so on a lane: on that for writes, if so.
     pub(super) on_lane: bool,
-    /// The lane was used since the server last heard of this session at home.
+    pub(super) on_writes: bool,
+    /// A lane was used since the server last heard of this session at home.
     pub(super) behind: bool,
+    /// The lanes that carried its writes since it last knew which replicas have them.
+    pub(super) wrote: Wrote,
+    /// It asks which replicas have its writes: see [`super::replica_wait`].
+    pub(super) replica_wait: Option<Box<ReplicaWait>>,
     /// Bytes of a reply that the client gets otherwise than as they are, or not at all.
     pub(super) held: Option<Vec<u8>>,
     /// The socket may have more to read.
@@ -107,9 +114,12 @@ impl Client {
             withheld: VecDeque::new(),
             withheld_bytes: 0,
             home: None,
-            lane: None,
+            lanes: [None; 2],
             on_lane: false,
+            on_writes: false,
             behind: false,
+            wrote: Wrote::default(),
+            replica_wait: None,
             held: None,
             readable: false,
             read_closed: false,
@@ -127,7 +137,7 @@ impl Client {
 
     /// Its requests are taken now.
     pub(super) fn takes_requests(&self) -> bool {
-        self.stage == Stage::Open && !self.waiting && !self.probing && !self.asking
+        self.stage == Stage::Open && !self.waiting && !self.probing && !self.asking && self.replica_wait.is_none()
     }
 
     /// What comes by its home has to wait: pushes that were not asked for stand between replies, never inside.
@@ -138,6 +148,11 @@ impl Client {
     /// Header and handshake are through.
     pub(super) fn is_introduced(&self) -> bool {
         !matches!(self.stage, Stage::Header { .. }) && !self.socket.is_handshaking()
+    }
+
+    /// The lane on which it has requests in flight.
+    pub(super) fn lane(&self) -> Option<LaneRef> {
+        self.lanes[usize::from(self.on_writes)]
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -194,6 +209,11 @@ impl Client {
 
     /// Nothing is under way: it may be closed without losing a reply.
     pub(super) fn is_idle(&self) -> bool {
-        !self.asking && self.unsaid() == 0 && self.input.is_empty() && self.state.is_idle() && !self.scan.is_inside()
+        !self.asking
+            && self.replica_wait.is_none()
+            && self.unsaid() == 0
+            && self.input.is_empty()
+            && self.state.is_idle()
+            && !self.scan.is_inside()
     }
 }

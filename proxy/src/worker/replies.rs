@@ -5,9 +5,13 @@ use std::io;
 use redtape_journal::Micros;
 
 use super::client::{CLIENT_OUT_HIGH, IN_FLIGHT_MAX};
-use super::link::{ClientRef, Greeting, Role, Stage};
+use super::link::{ClientRef, Role, Stage};
+use super::replica_wait::moves_by_any_command;
 use super::{LINK_READS_MAX, READ_BYTES, Worker};
 use crate::session::Intent;
+
+/// Of the answer to `HELLO`, as much is looked at.
+const HELLO_MAX: usize = 4096;
 
 impl Worker {
     /// Reads a link that is ready.
@@ -52,7 +56,7 @@ impl Worker {
             return false;
         }
         match &link.role {
-            Role::Lane(_) | Role::Probe | Role::Barrier => true,
+            Role::Lane(_) | Role::Probe | Role::Barrier | Role::Witness => true,
             // With so many requests in flight that no more are taken, replies have to go on, or a client that
             // reads only when it has sent everything would wait for ever.
             // A push must not come into the middle of a reply by a lane.
@@ -71,6 +75,7 @@ impl Worker {
             Role::Lane(_) => self.lane_replies(index, bytes),
             Role::Probe => self.probe_answered(true),
             Role::Barrier => self.barrier_replies(bytes),
+            Role::Witness => self.witness_answered(true),
         }
     }
 
@@ -84,6 +89,8 @@ impl Worker {
         let (mut passed, mut at) = (0, 0);
         let mut failed = false;
         let mut ticket = None;
+        let (mut proved, mut counted) = (false, false);
+        self.served.any = true;
         if client.state.replies.is_lost()
             && let Some(held) = client.held.take()
         {
@@ -109,6 +116,9 @@ impl Worker {
                 passed = at;
             }
             let Some(frame) = frame else { continue };
+            if self.has_stalled && frame.kind != b'-' {
+                self.served.writes |= client.state.front_would_pause(&self.table);
+            }
             let answered = client.state.reply(&frame, &mut self.tee, now);
             if let Some(acks) = &mut self.acks
                 && client.state.take_acknowledged()
@@ -117,7 +127,13 @@ impl Worker {
             }
             if let Some(held) = client.held.take() {
                 failed |= match &answered {
-                    Some(Intent::Ours) => false,
+                    Some(Intent::Ours) => {
+                        if let Some(wait) = client.replica_wait.as_mut().filter(|wait| wait.at_home) {
+                            wait.said = held;
+                            counted = true;
+                        }
+                        false
+                    }
                     Some(Intent::Complete(lack)) => {
                         let whole = self.shared.desk.complete(lack, &held, client.state.replies.resp3);
                         client.pass(&whole, ticket).is_err()
@@ -129,7 +145,10 @@ impl Worker {
             match answered {
                 None | Some(Intent::Plain | Intent::Ours | Intent::Complete(_)) => {}
                 Some(Intent::Pause(millis)) => self.shared.pause.agreed(millis, self.now),
-                Some(_) => client.lane = None,
+                Some(_) => {
+                    client.lanes = [None; 2];
+                    proved |= !matches!(frame.kind, b'-' | b'!');
+                }
             }
         }
         if let Some(acks) = &mut self.acks
@@ -140,8 +159,14 @@ impl Worker {
         failed |= client.pass(&bytes[passed..], ticket).is_err();
         self.counts.sent += bytes.len() as u64;
         client.active = self.now;
+        if proved {
+            let (_, _, credential) = client.state.standing();
+            self.lanes.proved(credential);
+        }
         if failed {
             self.close_client(owner.index);
+        } else if counted {
+            self.replicas_counted(owner);
         } else {
             self.after_replies(owner);
         }
@@ -177,6 +202,7 @@ impl Worker {
             let mut client =
                 self.clients.get_mut(front.client.index).filter(|c| c.generation == front.client.generation);
             let from = at;
+            let for_writes = link.is_for_writes();
             let mut ticket = None;
             let mut left = front.count;
             // A run of replies for one client is one write.
@@ -189,12 +215,21 @@ impl Worker {
                 if let Some(frame) = frame {
                     left -= 1;
                     link.answered(self.now);
+                    self.served.any = true;
+                    self.served.writes |= for_writes && frame.kind != b'-';
                     if let Some(client) = &mut client {
                         client.state.reply(&frame, &mut self.tee, now);
                     }
                 }
             }
             let Some(client) = client else { continue };
+            if let Some(wait) = &mut client.replica_wait {
+                wait.said.extend_from_slice(&bytes[from..at]);
+                if left < front.count {
+                    self.replicas_counted(front.client);
+                }
+                continue;
+            }
             if let Some(acks) = &mut self.acks
                 && (client.state.take_acknowledged() || client.state.may_acknowledge(link.scanner.at_boundary()))
             {
@@ -217,32 +252,38 @@ impl Worker {
     /// What a new lane hears first. Gives how many bytes were used; `None` = it is no lane.
     fn greet(&mut self, index: usize, bytes: &[u8]) -> Option<usize> {
         let link = &mut self.links[index];
-        let Stage::Greeting(expected) = &mut link.stage else { return None };
+        let Stage::Greeting(answers) = &mut link.stage else { return None };
         let Ok((len, frame)) = link.scanner.scan(bytes) else {
             self.lane_lost(index);
             return None;
         };
+        self.served.any = true;
+        link.progress = self.now;
+        if link.hello.len() < HELLO_MAX {
+            link.hello.extend_from_slice(&bytes[..len]);
+        }
         let Some(frame) = frame else { return Some(len) };
-        let error = matches!(frame.kind, b'-' | b'!');
-        let line = frame.line.as_bytes();
-        let fine = match expected.pop_front() {
-            None => false,
-            Some(Greeting::Accepted) => !error,
-            Some(Greeting::Admitted) => !error || line.starts_with(b"NOPERM"),
-            Some(Greeting::Any) => true,
-        };
-        if !fine {
+        *answers = answers.saturating_sub(1);
+        let ready = *answers == 0;
+        if matches!(frame.kind, b'-' | b'!') {
             let Role::Lane(key) = &link.role else { return None };
             let key = key.clone();
+            let line = frame.line.as_bytes();
             tracing::debug!(
                 said = String::from_utf8_lossy(line).as_ref(),
                 "no shared connection for this user and database; its sessions use their own"
             );
+            let denied = [&b"WRONGPASS"[..], b"NOPERM", b"NOAUTH"].iter().any(|code| line.starts_with(code));
             self.drop_link(index);
-            self.lanes.refused(key, self.now);
+            if denied {
+                self.lanes.denied(&key);
+            } else {
+                self.lanes.refused(key, self.now);
+            }
             return None;
         }
-        if expected.is_empty() {
+        if ready {
+            self.moves_by_any_command = moves_by_any_command(&std::mem::take(&mut link.hello));
             link.stage = Stage::Ready;
         }
         Some(len)

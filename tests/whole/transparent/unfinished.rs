@@ -44,7 +44,7 @@ pub fn are_treated_alike(sharing: &str, password: Option<&str>) {
             let want = exchange(pair.direct.port, &sent, QUIET);
             let got = exchange(pair.redtape.port, &sent, QUIET);
             let shown: Vec<_> =
-                [&before[..], &ending[..ending.len().min(80)], later].map(|b| b.escape_ascii().to_string()).into();
+                [before, &ending[..ending.len().min(80)], later].map(|b| b.escape_ascii().to_string()).into();
             assert_eq!(got, want, "{shown:?}, password {password:?}, {sharing}");
         }
     };
