@@ -155,6 +155,13 @@ impl Client {
         self.lanes[usize::from(self.on_writes)]
     }
 
+    /// The answer to our own question: how many replicas have its writes, if that was asked.
+    pub(super) fn take_count(&mut self, answer: Vec<u8>) {
+        if let Some(wait) = self.replica_wait.as_mut().filter(|wait| wait.at_home) {
+            wait.said = answer;
+        }
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         self.state.replies.in_flight()
     }

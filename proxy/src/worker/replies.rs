@@ -4,11 +4,34 @@ use std::io;
 
 use redtape_journal::Micros;
 
-use super::client::{CLIENT_OUT_HIGH, IN_FLIGHT_MAX};
+use super::client::{CLIENT_OUT_HIGH, Client, IN_FLIGHT_MAX};
 use super::link::{ClientRef, Role, Stage};
 use super::replica_wait::moves_by_any_command;
 use super::{LINK_READS_MAX, READ_BYTES, Worker};
+use crate::commands::Desk;
 use crate::session::Intent;
+
+/// Passes what was held back of a reply, as far as the client is to see it.
+fn pass_held(
+    desk: &Desk,
+    client: &mut Client,
+    answered: Option<&Intent>,
+    held: Vec<u8>,
+    ticket: Option<u64>,
+) -> io::Result<()> {
+    match answered {
+        Some(Intent::Ours) => {
+            client.take_count(held);
+            Ok(())
+        }
+        Some(Intent::Complete(lack)) => {
+            let whole = desk.complete(lack, &held, client.state.replies.resp3);
+            client.pass(&whole, ticket)
+        }
+        // A push came before it.
+        _ => client.pass(&held, ticket),
+    }
+}
 
 /// Of the answer to `HELLO`, as much is looked at.
 const HELLO_MAX: usize = 4096;
@@ -89,7 +112,7 @@ impl Worker {
         let (mut passed, mut at) = (0, 0);
         let mut failed = false;
         let mut ticket = None;
-        let (mut proved, mut counted) = (false, false);
+        let mut proved = false;
         self.served.any = true;
         if client.state.replies.is_lost()
             && let Some(held) = client.held.take()
@@ -126,21 +149,7 @@ impl Worker {
                 ticket = Some(acks.hold(owner, self.now));
             }
             if let Some(held) = client.held.take() {
-                failed |= match &answered {
-                    Some(Intent::Ours) => {
-                        if let Some(wait) = client.replica_wait.as_mut().filter(|wait| wait.at_home) {
-                            wait.said = held;
-                            counted = true;
-                        }
-                        false
-                    }
-                    Some(Intent::Complete(lack)) => {
-                        let whole = self.shared.desk.complete(lack, &held, client.state.replies.resp3);
-                        client.pass(&whole, ticket).is_err()
-                    }
-                    // A push came before it.
-                    _ => client.pass(&held, ticket).is_err(),
-                };
+                failed |= pass_held(&self.shared.desk, client, answered.as_ref(), held, ticket).is_err();
             }
             match answered {
                 None | Some(Intent::Plain | Intent::Ours | Intent::Complete(_)) => {}
@@ -163,12 +172,11 @@ impl Worker {
             let (_, _, credential) = client.state.standing();
             self.lanes.proved(credential);
         }
-        if failed {
-            self.close_client(owner.index);
-        } else if counted {
-            self.replicas_counted(owner);
-        } else {
-            self.after_replies(owner);
+        let counted = client.replica_wait.as_ref().is_some_and(|wait| wait.at_home && !wait.said.is_empty());
+        match (failed, counted) {
+            (true, _) => self.close_client(owner.index),
+            (false, true) => self.replicas_counted(owner),
+            (false, false) => self.after_replies(owner),
         }
     }
 

@@ -19,7 +19,7 @@ fn whole_partial_and_broken_requests() {
     };
     assert_eq!(parse_request(&set[..25], &mut args), rest(0, 1, 0, 25));
     assert_eq!(parse_request(&set[..14], &mut args), rest(2, 0, 0, 13));
-    assert_eq!(parse_request(&set[..11], &mut args), rest(2, 4, 3, 11));
+    assert_eq!(parse_request(&set[..11], &mut args), rest(2, 2, 3, 11));
     assert_eq!(parse_request(b"*3\r", &mut args), Ok(Parsed::Partial(None)));
     assert_eq!(parse_request(b"*0\r\nx", &mut args), Ok(Parsed::Whole { len: 4 }));
     assert_eq!(parse_request(b"*-1\r\nx", &mut args), Ok(Parsed::Whole { len: 5 }));
