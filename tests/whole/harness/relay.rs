@@ -88,6 +88,12 @@ impl Relay {
         wait_for("a replication link to cut", Duration::from_secs(20), || (self.cut_replication() > 0).then_some(()));
     }
 
+    /// How many connections there are that sessions share.
+    pub fn shared(&self) -> usize {
+        let links = self.shared.links.lock().expect("no panic in the relay");
+        links.iter().filter(|l| l.shared.load(Ordering::SeqCst) && !l.closed.load(Ordering::SeqCst)).count()
+    }
+
     /// From here on the server hears nothing of the connections that sessions share now; returns how many there are.
     pub fn deafen_shared(&self) -> usize {
         let links = self.shared.links.lock().expect("no panic in the relay");
