@@ -55,13 +55,14 @@ impl Prober {
     /// Our own stream below the client library: one way through TLS for all.
     pub(crate) async fn connect(to: &Connector) -> Result<Self, RedisError> {
         let stream = to.connect().await?;
-        // `CLIENT SETINFO` would be refused to a user with the least rights, and the refusal stand in its server's ACL LOG.
-        let mut login = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let mut login = RedisConnectionInfo::default();
         if let Some(user) = &to.url.username {
             login = login.set_username(user);
         }
         if let Some(password) = to.url.password.as_ref().map(Secret::expose) {
-            login = login.set_password(password);
+            // `CLIENT SETINFO` would be refused to a user with the least rights, and the refusal stand in the server's ACL LOG.
+            // Without a login it stays: the library must hear something to notice that TLS was refused.
+            login = login.set_password(password).set_skip_set_lib_name();
         }
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(TIMEOUT));
         let connecting = MultiplexedConnection::new_with_config(&login, stream, config);
