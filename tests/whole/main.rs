@@ -40,6 +40,7 @@ mod real_clients;
 mod redtape_commands;
 mod repair;
 mod restarts;
+mod replicas;
 mod retention;
 mod server_identity;
 mod stays_up;

@@ -8,7 +8,9 @@ mod frames;
 mod hostile;
 mod identity;
 mod lockstep;
+mod shared;
 mod sides;
+mod unfinished;
 
 use crate::harness::{Conn, env_number, seed};
 use lockstep::Lockstep;
@@ -156,4 +158,46 @@ fn requests_behind_a_blocked_one_keep_their_order() {
 fn a_first_argument_that_is_too_long_is_refused_at_once() {
     WAYS.iter()
         .for_each(|way| access::protocol_errors(way, &BEFORE, &[b"*1\r\n$99999999999\r\n", b"*3\r\n$536870913\r\n"]));
+}
+
+#[test]
+fn what_is_no_whole_request_is_waited_for_or_refused_alike() {
+    for way in WAYS {
+        unfinished::are_treated_alike(way, None);
+    }
+    unfinished::are_treated_alike("auto", Some("sesame"));
+    unfinished::a_lower_limit_of_bulks_holds_at_once();
+}
+
+#[test]
+fn reads_pass_the_writes_that_a_pause_holds() {
+    shared::reads_pass_paused_writes();
+}
+
+#[test]
+fn the_servers_timeout_cuts_who_rests_and_nobody_else() {
+    shared::the_servers_timeout_holds("auto", 1);
+    shared::the_servers_timeout_holds("auto", 3);
+    shared::the_servers_timeout_holds("acked", 2);
+}
+
+#[test]
+fn the_server_notes_no_refusal_of_redtapes_own_making() {
+    shared::nothing_is_refused_that_no_client_asked_for();
+    shared::the_least_rights_are_enough();
+}
+
+#[test]
+fn a_password_that_the_server_refused_is_not_tried_again() {
+    shared::a_refused_password_is_not_tried_again();
+}
+
+#[test]
+fn a_shared_connection_that_stalls_is_cut_and_no_other() {
+    shared::a_shared_connection_that_stalls_is_cut();
+}
+
+#[test]
+fn a_server_that_stands_still_costs_nobody_a_connection() {
+    shared::a_server_that_stands_still_costs_nobody_a_connection();
 }

@@ -17,6 +17,7 @@
 //! with a base that is on the disk; within a timeline the stream has no holes.
 
 mod base;
+mod bystander;
 mod clock;
 #[cfg(test)]
 mod cost;
@@ -44,6 +45,7 @@ use redtape_wire::psync::PsyncReply;
 use tokio::sync::watch;
 
 pub(crate) use self::base::{CopyInProgress, manifest, receive};
+use self::bystander::Bystander;
 use self::clock::ClockWatch;
 pub(crate) use self::link::{Link, LinkError};
 pub(crate) use self::probe::Prober;
@@ -105,6 +107,8 @@ pub(crate) enum Ended {
     Stopped,
     #[error(transparent)]
     Link(#[from] LinkError),
+    #[error("the server shuts down, and all that it has written was read")]
+    ShutDown,
     #[error("the server has more to say, but the link has been silent for too long")]
     Silent,
     #[error("{0}")]
@@ -138,7 +142,7 @@ impl Ended {
             // A TLS handshake is work.
             Self::Link(LinkError::Unreachable { source, .. }) if TlsFailure::is_in(source) => Cost::Something,
             Self::Link(LinkError::Unreachable { .. }) | Self::Unreachable(_) => Cost::Nothing,
-            Self::Link(LinkError::Later { .. }) => Cost::Handshake,
+            Self::Link(LinkError::Later { .. }) | Self::ShutDown => Cost::Handshake,
             // It was let go on where it was, or not even that: a server that fails over ends its links.
             Self::Link(LinkError::Io { .. }) | Self::Silent if !copied => Cost::Handshake,
             _ => Cost::Something,
@@ -194,6 +198,7 @@ pub(crate) struct Capture {
     waiting: Complaints,
     /// Of this stretch of following: a full copy was asked for.
     copied: bool,
+    bystander: Bystander,
 }
 
 /// Follows the server until asked to stop; then everything is flushed and the tail is sealed.
@@ -218,6 +223,7 @@ pub(crate) async fn run(
         metrics.gaps.set(catalog.gaps().len() as i64);
     }
     let probes = Probes::start(config.upstream.clone(), facts, table.clone(), metrics.clone(), status.clone());
+    let bystander = Bystander::start(config.source.clone());
     let mut capture = Capture {
         config,
         metrics,
@@ -238,6 +244,7 @@ pub(crate) async fn run(
         complaints: Complaints::default(),
         waiting: Complaints::default(),
         copied: false,
+        bystander,
     };
     capture.go_on();
     capture.follow().await;
@@ -268,6 +275,9 @@ impl Capture {
             self.tell(&ended, cost);
             if self.last_end.is_none() {
                 self.last_end = Some((Micros::now(), ended.to_string()));
+            }
+            if matches!(ended, Ended::ShutDown) && self.stopped_before_it_stays().await {
+                return;
             }
             let (mut stop, status) = (self.stop.clone(), self.status.clone());
             let stopped = self.with_tee(async {
@@ -332,11 +342,22 @@ impl Capture {
                 self.metrics.error("foreign_history");
                 tracing::error!("{said}");
             }
+            Ended::ShutDown => {
+                tracing::info!("{said}; redtape does not keep it waiting, and follows it again when it is back");
+            }
             _ => {
                 self.metrics.error("tap_link");
                 tracing::warn!(error = said, "the replication link ended; following again");
             }
         }
+    }
+
+    /// A server that waits to shut down would wait for a link that begins now; true = a stop was asked for meanwhile.
+    async fn stopped_before_it_stays(&mut self) -> bool {
+        while self.bystander.shutdown_at().is_some() && !*self.stop.borrow() {
+            self.with_tee(tokio::time::sleep(TEE_POLL)).await;
+        }
+        *self.stop.borrow()
     }
 
     async fn follow_once(&mut self) -> Ended {

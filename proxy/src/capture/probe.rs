@@ -36,6 +36,25 @@ pub(crate) struct ServerFacts {
     pub backlog_bytes: u64,
 }
 
+/// For what a server waits for its replicas, if it does: writes are paused then, and its offset stands still.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ReplicaWaits {
+    /// `SHUTDOWN`: until each replica has acknowledged exactly this offset, or for `shutdown-timeout` (7.0 and later).
+    pub(super) shutdown_at: Option<ReplOffset>,
+    /// `FAILOVER`: until one has.
+    pub(super) failover: bool,
+}
+
+impl ReplicaWaits {
+    fn read(server: &str, replication: &str) -> Self {
+        let offset = info_field(replication, "master_repl_offset").and_then(|n| n.parse().ok()).map(ReplOffset);
+        Self {
+            shutdown_at: info_field(server, "shutdown_in_milliseconds").and(offset),
+            failover: info_field(replication, "master_failover_state") == Some("waiting-for-sync"),
+        }
+    }
+}
+
 /// See the module.
 pub(crate) struct Prober {
     connection: MultiplexedConnection,
@@ -66,7 +85,9 @@ impl Prober {
             login = login.set_username(user);
         }
         if let Some(password) = to.url.password.as_ref().map(Secret::expose) {
-            login = login.set_password(password);
+            // `CLIENT SETINFO` would be refused to a user with the least rights, and the refusal stand in the server's ACL LOG.
+            // Without a login it stays: the library must hear something to notice that TLS was refused.
+            login = login.set_password(password).set_skip_set_lib_name();
         }
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(TIMEOUT));
         let connecting = MultiplexedConnection::new_with_config(&login, stream, config);
@@ -139,6 +160,14 @@ impl Prober {
         Ok((replid.to_owned(), ReplOffset(offset.ok_or_else(|| wrong("INFO gave no replication offset"))?)))
     }
 
+    /// Whether the server waits for its replicas, and where its history ends now.
+    pub(crate) async fn waits(&mut self) -> Result<ReplicaWaits, RedisError> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("INFO").arg("server").cmd("INFO").arg("replication");
+        let (server, replication): (String, String) = pipe.query_async(&mut self.connection).await?;
+        Ok(ReplicaWaits::read(&server, &replication))
+    }
+
     /// The server's commands; `None` where it does not let us ask.
     pub(crate) async fn commands(&mut self) -> Option<CommandTable> {
         let reply: Value = redis::cmd("COMMAND").query_async(&mut self.connection).await.ok()?;
@@ -205,4 +234,21 @@ fn command_spec(row: &Value) -> Option<CommandSpec> {
 /// One field of an `INFO` text.
 pub(crate) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_waits_for() {
+        let replication = |state| format!("role:master\r\nmaster_failover_state:{state}\r\nmaster_repl_offset:70\r\n");
+        let quiet = ReplicaWaits::default();
+        assert_eq!(ReplicaWaits::read("redis_version:7.0.15\r\n", &replication("no-failover")), quiet);
+        let shutting = ReplicaWaits { shutdown_at: Some(ReplOffset(70)), ..quiet };
+        assert_eq!(ReplicaWaits::read("shutdown_in_milliseconds:9876\r\n", &replication("no-failover")), shutting);
+        let failover = ReplicaWaits { failover: true, ..quiet };
+        assert_eq!(ReplicaWaits::read("redis_version:7.0.15\r\n", &replication("waiting-for-sync")), failover);
+        assert_eq!(ReplicaWaits::read("", &replication("failover-in-progress")), quiet);
+    }
 }

@@ -10,7 +10,7 @@ use super::effects::{EffectParser, StreamEvent};
 use super::gulps::Gulps;
 use super::prober::Pace;
 use super::recorder::RecordError;
-use super::{Capture, Ended, Link, Position, link};
+use super::{Capture, Ended, Link, LinkError, Position, link};
 use crate::join::WAIT_MAX;
 use crate::status::CaptureState;
 
@@ -135,7 +135,7 @@ impl Capture {
         }
         self.durable.following(true);
         self.probes.set_pace(Pace::Late);
-        if let Err(e) = link.ack(self.recorder.durable_offset()).await {
+        if let Err(e) = self.acknowledge(link).await {
             return e.into();
         }
         let progress = self.recorder.progress();
@@ -158,6 +158,9 @@ impl Capture {
             if let Err(e) = self.take_in(link, parser, &mut ack_at, reading.quiet) {
                 return e;
             }
+            if self.bystander.shutdown_at().is_some_and(|at| parser.position().0 >= at) {
+                return Ended::ShutDown;
+            }
             let told = self.take_stamps();
             let Pumped { more, outsiders } = match self.pump(parser, reading.upto(told)) {
                 Ok(pumped) => pumped,
@@ -174,7 +177,7 @@ impl Capture {
             }
             if ack_at.is_some_and(|at| self.recorder.durable_offset() >= at) {
                 ack_at = None;
-                if let Err(e) = link.ack(self.recorder.durable_offset()).await {
+                if let Err(e) = self.acknowledge(link).await {
                     return e.into();
                 }
             }
@@ -206,10 +209,11 @@ impl Capture {
                 () = progress.notified() => self.recorder.export(),
                 _ = first_acks.tick(), if first_acks_left > 0 => {
                     first_acks_left -= 1;
-                    if let Err(e) = link.ack(self.recorder.durable_offset()).await {
+                    if let Err(e) = self.acknowledge(link).await {
                         return e.into();
                     }
                 }
+                () = self.bystander.changed() => {}
                 // The reply that a group waits for may be among it.
                 () = tee.filled(), if self.durable.is_awaited() && self.join.held() > 0 => {}
                 () = tee.many() => {}
@@ -228,7 +232,7 @@ impl Capture {
                     if let Err(e) = beaten {
                         return e.into();
                     }
-                    if let Err(e) = link.ack(self.recorder.durable_offset()).await {
+                    if let Err(e) = self.acknowledge(link).await {
                         return e.into();
                     }
                 }
@@ -257,6 +261,16 @@ impl Capture {
                 None => {}
             }
         }
+    }
+
+    /// Tells the server how far the journal is on the disk; what is no effect (`PING`, `GETACK`) counts with the effect
+    /// before it.
+    async fn acknowledge(&self, link: &mut Link) -> Result<(), LinkError> {
+        let (mut durable, mark) = (self.recorder.durable_offset(), self.durable.mark());
+        if self.position.as_ref().is_some_and(|position| *position.replid == *mark.replid) {
+            durable = durable.max(mark.offset);
+        }
+        link.ack(self.bystander.acknowledges(durable)).await
     }
 
     /// Everything that was received becomes groups in the join.

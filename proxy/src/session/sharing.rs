@@ -14,6 +14,8 @@ pub(super) fn is_shareable(spec: &CommandSpec, args: &[&[u8]]) -> bool {
         // for somebody, hand keys over, or are about the connection itself.
         b"eval" | b"evalsha" | b"eval_ro" | b"evalsha_ro" | b"fcall" | b"fcall_ro" | b"exec" | b"migrate"
         | b"restore-asking" | b"function" | b"script" | b"pfdebug" | b"pfselftest" | b"asking" => false,
+        // A module may block its client for as long as it likes, and the flags of its commands do not say so.
+        name if name.contains(&b'.') => false,
         _ => (spec.write || spec.readonly) && !spec.blocking,
     }
 }

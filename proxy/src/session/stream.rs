@@ -7,8 +7,9 @@ use redtape_wire::resp::{Args, Parsed, parse_number, parse_request};
 
 /// A request that is not whole after this many bytes is passed on while it comes.
 const STREAM_FROM: usize = 64 * 1024;
-/// A longer bulk is refused by most servers: it is passed on at once, so that they can.
-const BULK_MAX: usize = 512 * 1024 * 1024;
+/// A server refuses a longer bulk than its `proto-max-bulk-len` as soon as it has read the length, and that may be as
+/// little as this: the beginning of a longer one is passed on at once, so that it can.
+const BULK_MAX: usize = 1024 * 1024;
 /// More arguments are refused by older servers.
 const ARGS_MAX: usize = 1024 * 1024;
 /// What a server takes from a client that it does not know: arguments, and bytes of one.
@@ -72,8 +73,8 @@ impl RequestScan {
             Ok(Parsed::Inline { len, args }) => Scanned::Inline(len, args),
             Ok(Parsed::Partial(Some(r))) => {
                 let argc = args.len() + r.args_left + usize::from(r.bytes_left > 0);
-                if buf.len() < STREAM_FROM && r.bytes_left <= BULK_MAX && argc <= ARGS_MAX {
-                    return Scanned::Incomplete { heavy: argc > STRANGER_ARGS_MAX || r.bulk_len > STRANGER_BULK_MAX };
+                if buf.len() < STREAM_FROM && r.announced <= BULK_MAX && argc <= ARGS_MAX {
+                    return Scanned::Incomplete { heavy: argc > STRANGER_ARGS_MAX || r.announced > STRANGER_BULK_MAX };
                 }
                 if args.is_empty() {
                     // No command has such a name.
@@ -205,6 +206,20 @@ mod tests {
         ] {
             let scanned = RequestScan::default().next(bytes, &mut Args::new());
             assert_eq!(scanned, Scanned::Incomplete { heavy }, "{}", bytes[..20.min(bytes.len())].escape_ascii());
+        }
+    }
+
+    #[test]
+    fn what_a_server_may_refuse_by_its_length_is_passed_on_as_soon_as_the_length_is_there() {
+        let next = |announced: usize, here: usize| {
+            let wire = [format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${announced}\r\n").into_bytes(), vec![b'x'; here]];
+            RequestScan::default().next(&wire.concat(), &mut Args::new())
+        };
+        for here in [0, 1, 1000] {
+            assert_eq!(next(STRANGER_BULK_MAX, here), Scanned::Incomplete { heavy: false });
+            assert_eq!(next(STRANGER_BULK_MAX + 1, here), Scanned::Incomplete { heavy: true });
+            assert_eq!(next(BULK_MAX, here), Scanned::Incomplete { heavy: true });
+            assert!(matches!(next(BULK_MAX + 1, here), Scanned::Begun(_)), "{here} bytes are here");
         }
     }
 

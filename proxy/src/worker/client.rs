@@ -5,6 +5,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::memory::Account;
+use super::replica_wait::{ReplicaWait, Wrote};
 use super::socket::{Outgoing, Socket};
 use crate::session::{RequestScan, SessionState};
 
@@ -72,11 +73,17 @@ pub(super) struct Client {
     pub(super) account: Account,
     /// Its own connection to the server.
     pub(super) home: Option<usize>,
-    pub(super) lane: Option<LaneRef>,
-    /// What is in flight, is so on the lane.
+    /// The lanes that it used last: for reads, for writes.
+    pub(super) lanes: [Option<LaneRef>; 2],
+    /// What is in flight, is so on a lane: on that for writes, if so.
     pub(super) on_lane: bool,
-    /// The lane was used since the server last heard of this session at home.
+    pub(super) on_writes: bool,
+    /// A lane was used since the server last heard of this session at home.
     pub(super) behind: bool,
+    /// The lanes that carried its writes since it last knew which replicas have them.
+    pub(super) wrote: Wrote,
+    /// It asks which replicas have its writes: see [`super::replica_wait`].
+    pub(super) replica_wait: Option<Box<ReplicaWait>>,
     /// Bytes of a reply that the client gets otherwise than as they are, or not at all.
     pub(super) held: Option<Vec<u8>>,
     /// The socket may have more to read.
@@ -115,9 +122,12 @@ impl Client {
             withheld_bytes: 0,
             account: Account::default(),
             home: None,
-            lane: None,
+            lanes: [None; 2],
             on_lane: false,
+            on_writes: false,
             behind: false,
+            wrote: Wrote::default(),
+            replica_wait: None,
             held: None,
             readable: false,
             read_closed: false,
@@ -135,7 +145,7 @@ impl Client {
 
     /// Its requests are taken now.
     pub(super) fn takes_requests(&self) -> bool {
-        self.stage == Stage::Open && !self.waiting && !self.probing && !self.asking
+        self.stage == Stage::Open && !self.waiting && !self.probing && !self.asking && self.replica_wait.is_none()
     }
 
     /// What comes by its home has to wait: pushes that were not asked for stand between replies, never inside.
@@ -146,6 +156,18 @@ impl Client {
     /// Header and handshake are through.
     pub(super) fn is_introduced(&self) -> bool {
         !matches!(self.stage, Stage::Header { .. }) && !self.socket.is_handshaking()
+    }
+
+    /// The lane on which it has requests in flight.
+    pub(super) fn lane(&self) -> Option<LaneRef> {
+        self.lanes[usize::from(self.on_writes)]
+    }
+
+    /// The answer to our own question: how many replicas have its writes, if that was asked.
+    pub(super) fn take_count(&mut self, answer: Vec<u8>) {
+        if let Some(wait) = self.replica_wait.as_mut().filter(|wait| wait.at_home) {
+            wait.said = answer;
+        }
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -223,6 +245,11 @@ impl Client {
 
     /// Nothing is under way: it may be closed without losing a reply.
     pub(super) fn is_idle(&self) -> bool {
-        !self.asking && self.unsaid() == 0 && self.input.is_empty() && self.state.is_idle() && !self.scan.is_inside()
+        !self.asking
+            && self.replica_wait.is_none()
+            && self.unsaid() == 0
+            && self.input.is_empty()
+            && self.state.is_idle()
+            && !self.scan.is_inside()
     }
 }

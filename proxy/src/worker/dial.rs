@@ -33,6 +33,10 @@ impl Worker {
         if key.introduction().is_none() {
             return self.lanes.refused(key, self.now);
         }
+        let is_ready = |link: usize| self.links.get(link).is_some_and(Link::is_ready);
+        if self.lanes.is_showing(key.credential.as_ref(), is_ready) {
+            return;
+        }
         if self.shared.upstream.may_try().is_ok()
             && let Ok(link) = self.dial(Role::Lane(key.clone()), self.now + CONNECT_TIMEOUT)
         {
@@ -132,16 +136,18 @@ impl Worker {
         match &link.role {
             Role::Home(_) => {}
             Role::Lane(key) => {
-                if let Some((bytes, greetings)) = key.introduction() {
+                if let Some((bytes, answers)) = key.introduction() {
                     link.out.push(&bytes);
-                    link.stage = Stage::Greeting(greetings);
+                    link.progress = self.now;
+                    link.stage = Stage::Greeting(answers);
                 }
             }
             Role::Barrier => link.out.push(&said.unwrap_or_default()),
-            Role::Probe => {
-                let mut ping = Vec::new();
-                encode_command(&mut ping, &["PING"]);
-                link.out.push(&ping);
+            // Any answer will do, and this one needs no right.
+            Role::Probe | Role::Witness => {
+                let mut hello = Vec::new();
+                encode_command(&mut hello, &["HELLO", "2"]);
+                link.out.push(&hello);
             }
         }
         // TLS may have read more than the handshake.

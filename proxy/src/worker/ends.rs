@@ -5,6 +5,7 @@
 //! | client | anything | its home is closed; replies that still come on a lane are thrown away |
 //! | lane | on it | for each an error: it may or may not have run; the session goes on |
 //! | lane and home, the server lives (its user was deleted) | on the lane | the connection ends, as directly |
+//! | lane, as it hung while the server answered others ([`super::stalls`]) | on it | the connection ends |
 //! | lane, in the middle of a reply | on it | that client's connection ends, as nothing can follow half a reply |
 //! | home, while requests are in flight on a lane | on the lane | those are answered, then the connection ends |
 //! | home (`CLIENT KILL`, `QUIT`, a protocol error, the server's `timeout`, its death) | anything | the connection ends, as directly |
@@ -60,6 +61,7 @@ impl Worker {
         }
         client.stage = Stage::Finishing { until: self.now + FINISH_MAX };
         client.input = Vec::new();
+        client.replica_wait = None;
         if let Some(home) = client.home.take() {
             self.drop_link(home);
         }
@@ -117,6 +119,7 @@ impl Worker {
             Role::Lane(_) => self.lane_lost(index),
             Role::Probe => self.probe_answered(false),
             Role::Barrier => self.barrier_lost("the connection has ended"),
+            Role::Witness => self.witness_answered(false),
         }
     }
 
@@ -124,7 +127,7 @@ impl Worker {
         let until = self.now + FINISH_MAX;
         let Some(client) = self.client(owner) else { return };
         client.home = None;
-        if client.on_lane && client.in_flight() > 0 {
+        if client.on_lane && client.in_flight() > 0 && client.replica_wait.is_none() {
             // The lane may still answer.
             client.stage = Stage::Ending { until };
             return;
@@ -174,7 +177,8 @@ impl Worker {
                 self.finish(waiter.index);
                 continue;
             }
-            client.say(LOST.repeat(client.state.asked()).as_bytes());
+            let counting = usize::from(client.replica_wait.take().is_some());
+            client.say(LOST.repeat(client.state.asked() + counting).as_bytes());
             self.shared.metrics.error("upstream_lost");
             let now = Micros::now();
             client.state.lose_all(&mut self.tee, now);
@@ -191,7 +195,7 @@ impl Worker {
         let queue = std::mem::take(&mut link.queue);
         let mid_reply = !link.scanner.at_boundary() && !link.in_push;
         if let Role::Lane(key) = &link.role {
-            self.lanes.closed(key);
+            self.lanes.closed(key, index);
         }
         self.drop_link(index);
         for (n, waiter) in queue.into_iter().enumerate() {
@@ -211,10 +215,11 @@ impl Worker {
         let owner = match &self.links[index].role {
             Role::Home(owner) => *owner,
             Role::Lane(key) => {
-                self.lanes.closed(key);
+                self.lanes.closed(key, index);
                 return self.drop_link(index);
             }
             Role::Probe => return self.probe_answered(false),
+            Role::Witness => return self.witness_answered(false),
             Role::Barrier => {
                 let _ = self.shared.upstream.failed(why);
                 return self.barrier_lost(why);
@@ -237,7 +242,7 @@ impl Worker {
         // Nothing of it has reached the server: the session begins anew.
         client.state.start_over(&mut self.tee, Micros::now());
         client.scan = RequestScan::default();
-        client.lane = None;
+        client.lanes = [None; 2];
         client.waiting = false;
         client.questioned = false;
         if cut {

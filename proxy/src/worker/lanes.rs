@@ -1,26 +1,32 @@
-//! Which lane serves whom: one for each user, database and protocol.
+//! Which lane serves whom: two for each user, database and protocol, one for reads and one for writes.
 //!
 //! A lane is opened with what the *server* took as proof from a session, and used only by sessions whose own
 //! connection the server has let in as that very user, by that very proof. A lane that the server refuses is not
-//! tried again for a while; its sessions stay at home.
+//! tried again for a while; its sessions stay at home. A proof that it refuses is not shown again until it has accepted
+//! it from a session: each refusal stands in its ACL LOG.
+//!
+//! Why two: a server that pauses writes (`CLIENT PAUSE WRITE`, `FAILOVER`, `SHUTDOWN`) hears nothing more of a connection on
+//! which a write waits, and the reads of others would wait behind it.
 
-use std::collections::HashMap;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redtape_wire::resp::encode_command;
 
-use super::link::Greeting;
 use crate::session::Credential;
 
 /// Lanes of one worker; sessions beyond stay at home.
 pub(super) const LANES_MAX: usize = 256;
 /// A lane that was refused is tried again after this time.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
+/// Proofs that are remembered as refused; older ones may be shown once more.
+const DENIED_MAX: usize = 1024;
 /// A lane that nobody uses is closed after this time.
 pub(super) const LANE_IDLE: Duration = Duration::from_secs(30);
+/// For so long a session may ask which replicas have what it wrote by a lane (`WAIT`); until then, that is kept.
+pub(super) const LANE_KEPT: Duration = Duration::from_mins(10);
 /// How lanes name themselves in `CLIENT LIST`.
 const LANE_NAME: &str = "redtape-lane";
 
@@ -30,35 +36,36 @@ pub(super) struct LaneKey {
     pub(super) credential: Option<Arc<Credential>>,
     pub(super) db: u32,
     pub(super) resp3: bool,
+    /// It carries writes, and reads behind a session's own writes.
+    pub(super) writes: bool,
 }
 
 impl Hash for LaneKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.credential.as_ref().map(|c| &c.user).hash(state);
-        (self.db, self.resp3).hash(state);
+        (self.db, self.resp3, self.writes).hash(state);
     }
 }
 
 impl LaneKey {
-    /// What a lane says first, and what it must hear; `None` = it can't be said.
-    pub(super) fn introduction(&self) -> Option<(Vec<u8>, VecDeque<Greeting>)> {
-        let (mut bytes, mut greetings) = (Vec::new(), VecDeque::new());
-        let mut say = |args: &[&[u8]], answer| {
-            encode_command(&mut bytes, args);
-            greetings.push_back(answer);
-        };
+    /// What a lane says first, and how many answers it must hear, none of them an error; `None` = it can't be said.
+    ///
+    /// `HELLO` needs no right, where `CLIENT SETNAME` and `PING` do: a user without them would have refusals in the ACL LOG.
+    pub(super) fn introduction(&self) -> Option<(Vec<u8>, usize)> {
+        let mut bytes = Vec::new();
+        let protocol: &[u8] = if self.resp3 { b"3" } else { b"2" };
         match &self.credential {
-            Some(c) => say(&[b"AUTH", &c.user, c.password.as_ref()?.expose().as_bytes()], Greeting::Accepted),
-            None => say(&[b"PING"], Greeting::Admitted),
+            Some(c) => {
+                let password = c.password.as_ref()?.expose().as_bytes();
+                encode_command(&mut bytes, &[b"HELLO", protocol, b"AUTH", &c.user, password, b"SETNAME", LANE_NAME.as_bytes()]);
+            }
+            None => encode_command(&mut bytes, &[b"HELLO", protocol, b"SETNAME", LANE_NAME.as_bytes()]),
         }
-        if self.resp3 {
-            say(&[b"HELLO", b"3"], Greeting::Accepted);
+        if self.db == 0 {
+            return Some((bytes, 1));
         }
-        say(&[b"CLIENT", b"SETNAME", LANE_NAME.as_bytes()], Greeting::Any);
-        if self.db != 0 {
-            say(&[b"SELECT", self.db.to_string().as_bytes()], Greeting::Accepted);
-        }
-        Some((bytes, greetings))
+        encode_command(&mut bytes, &["SELECT", &self.db.to_string()]);
+        Some((bytes, 2))
     }
 }
 
@@ -83,6 +90,8 @@ pub(super) enum Choice {
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     by_key: HashMap<LaneKey, Lane>,
+    /// Proofs that the server has refused, oldest first.
+    denied: VecDeque<Option<Arc<Credential>>>,
 }
 
 impl Lanes {
@@ -94,8 +103,16 @@ impl Lanes {
                 self.by_key.retain(|_, lane| !matches!(lane, Lane::Refused(until) if *until <= now));
                 Choice::None
             }
+            _ if self.denied.contains(&key.credential) => Choice::None,
             _ => Choice::Open,
         }
+    }
+
+    /// A lane with this proof is being opened, and not yet let in: the server's answer holds for the next one, too.
+    pub(super) fn is_showing(&self, credential: Option<&Arc<Credential>>, is_ready: impl Fn(usize) -> bool) -> bool {
+        self.by_key.iter().any(|(key, lane)| {
+            matches!(lane, Lane::Open(link) if !is_ready(*link)) && key.credential.as_ref() == credential
+        })
     }
 
     pub(super) fn opened(&mut self, key: LaneKey, link: usize) {
@@ -106,8 +123,30 @@ impl Lanes {
         self.by_key.insert(key, Lane::Refused(now + REFUSED_FOR));
     }
 
-    pub(super) fn closed(&mut self, key: &LaneKey) {
+    /// The server refused the proof, or what a session could do when it showed it.
+    pub(super) fn denied(&mut self, key: &LaneKey) {
         self.by_key.remove(key);
+        if self.denied.contains(&key.credential) {
+            return;
+        }
+        if self.denied.len() >= DENIED_MAX {
+            self.denied.pop_front();
+        }
+        self.denied.push_back(key.credential.clone());
+    }
+
+    /// The server has accepted something of a session with this proof: it may be shown again.
+    pub(super) fn proved(&mut self, credential: Option<&Arc<Credential>>) {
+        if !self.denied.is_empty() {
+            self.denied.retain(|denied| denied.as_ref() != credential);
+        }
+    }
+
+    /// This link serves no more sessions under the key.
+    pub(super) fn closed(&mut self, key: &LaneKey, link: usize) {
+        if matches!(self.by_key.get(key), Some(Lane::Open(open)) if *open == link) {
+            self.by_key.remove(key);
+        }
     }
 
     pub(super) fn open(&self) -> impl Iterator<Item = usize> {
@@ -124,9 +163,11 @@ mod tests {
 
     use super::*;
 
+    const HOME: LaneKey = LaneKey { credential: None, db: 0, resp3: false, writes: false };
+
     fn key(user: &str, password: &str) -> LaneKey {
         let credential = Credential { user: user.into(), password: Some(Secret::new(password)) };
-        LaneKey { credential: Some(Arc::new(credential)), db: 0, resp3: false }
+        LaneKey { credential: Some(Arc::new(credential)), ..HOME }
     }
 
     #[test]
@@ -135,11 +176,14 @@ mod tests {
         assert_eq!(lanes.choose(&key("ann", "old"), now), Choice::Open);
         lanes.opened(key("ann", "old"), 7);
         assert_eq!(lanes.choose(&key("ann", "old"), now), Choice::Take(7));
+        assert_eq!(lanes.choose(&LaneKey { writes: true, ..key("ann", "old") }, now), Choice::Open);
         assert_eq!(lanes.choose(&key("ann", "new"), now), Choice::Open);
         lanes.refused(key("ann", "new"), now);
         assert_eq!(lanes.choose(&key("ann", "new"), now), Choice::None);
         assert_eq!(lanes.choose(&key("ann", "new"), now + REFUSED_FOR), Choice::Open);
-        lanes.closed(&key("ann", "old"));
+        lanes.closed(&key("ann", "old"), 8);
+        assert_eq!(lanes.choose(&key("ann", "old"), now), Choice::Take(7));
+        lanes.closed(&key("ann", "old"), 7);
         assert_eq!(lanes.choose(&key("ann", "old"), now), Choice::Open);
         assert!(!format!("{lanes:?}").contains("new"));
     }
@@ -148,7 +192,7 @@ mod tests {
     fn names_that_are_no_text_are_other_users() {
         let key = |user: &[u8]| {
             let credential = Credential { user: user.to_vec(), password: Some(Secret::new("pw")) };
-            LaneKey { credential: Some(Arc::new(credential)), db: 0, resp3: false }
+            LaneKey { credential: Some(Arc::new(credential)), ..HOME }
         };
         let (mut lanes, now) = (Lanes::default(), Instant::now());
         lanes.opened(key(b"\xff"), 7);
@@ -157,26 +201,60 @@ mod tests {
             assert_eq!(lanes.choose(&key(other), now), Choice::Open, "{}", other.escape_ascii());
         }
         let (bytes, _) = key(b"\xff").introduction().expect("sayable");
-        assert!(bytes.starts_with(b"*3\r\n$4\r\nAUTH\r\n$1\r\n\xff\r\n"));
+        assert!(bytes.starts_with(b"*7\r\n$5\r\nHELLO\r\n$1\r\n2\r\n$4\r\nAUTH\r\n$1\r\n\xff\r\n"));
+    }
+
+    #[test]
+    fn a_proof_is_shown_once_at_a_time() {
+        let mut lanes = Lanes::default();
+        let (ann, bob) = (key("ann", "pw"), key("bob", "pw"));
+        lanes.opened(ann.clone(), 7);
+        assert!(lanes.is_showing(ann.credential.as_ref(), |_| false));
+        assert!(!lanes.is_showing(ann.credential.as_ref(), |link| link == 7));
+        assert!(!lanes.is_showing(bob.credential.as_ref(), |_| false));
+    }
+
+    #[test]
+    fn a_refused_proof_is_shown_again_when_a_session_has_proved_it_anew() {
+        let (mut lanes, now) = (Lanes::default(), Instant::now());
+        let (ann, late) = (key("ann", "old"), now + 2 * REFUSED_FOR);
+        lanes.denied(&ann);
+        for refused in [&ann, &LaneKey { writes: true, ..ann.clone() }, &LaneKey { db: 3, ..ann.clone() }] {
+            assert_eq!(lanes.choose(refused, late), Choice::None);
+        }
+        assert_eq!(lanes.choose(&key("ann", "new"), now), Choice::Open);
+        lanes.proved(key("ann", "new").credential.as_ref());
+        assert_eq!(lanes.choose(&ann, late), Choice::None);
+        lanes.proved(key("ann", "old").credential.as_ref());
+        assert_eq!(lanes.choose(&ann, now), Choice::Open);
+        for n in 0..2 * DENIED_MAX {
+            lanes.denied(&key("bob", &n.to_string()));
+        }
+        assert_eq!(lanes.denied.len(), DENIED_MAX);
     }
 
     #[test]
     fn there_are_not_more_lanes_than_allowed() {
         let (mut lanes, now) = (Lanes::default(), Instant::now());
         for db in 0..LANES_MAX as u32 {
-            lanes.opened(LaneKey { credential: None, db, resp3: false }, 1);
+            lanes.opened(LaneKey { db, ..HOME }, 1);
         }
         assert_eq!(lanes.choose(&key("ann", "x"), now), Choice::None);
     }
 
     #[test]
     fn introductions() {
-        let (bytes, greetings) = LaneKey { db: 3, resp3: true, ..key("ann", "pw") }.introduction().expect("sayable");
-        assert!(bytes.starts_with(b"*3\r\n$4\r\nAUTH\r\n$3\r\nann\r\n$2\r\npw\r\n*2\r\n$5\r\nHELLO\r\n"));
-        assert_eq!(greetings, [Greeting::Accepted, Greeting::Accepted, Greeting::Any, Greeting::Accepted]);
-        let (_, greetings) = LaneKey { credential: None, db: 0, resp3: false }.introduction().expect("sayable");
-        assert_eq!(greetings, [Greeting::Admitted, Greeting::Any]);
+        let (bytes, answers) = LaneKey { db: 3, resp3: true, ..key("ann", "pw") }.introduction().expect("sayable");
+        assert!(
+            bytes.starts_with(
+                b"*7\r\n$5\r\nHELLO\r\n$1\r\n3\r\n$4\r\nAUTH\r\n$3\r\nann\r\n$2\r\npw\r\n$7\r\nSETNAME\r\n"
+            )
+        );
+        assert_eq!(answers, 2);
+        let (bytes, answers) = HOME.introduction().expect("sayable");
+        assert!(bytes.starts_with(b"*4\r\n$5\r\nHELLO\r\n$1\r\n2\r\n$7\r\nSETNAME\r\n"));
+        assert_eq!(answers, 1);
         let binary = Credential { user: b"ann".to_vec(), password: None };
-        assert!(LaneKey { credential: Some(Arc::new(binary)), db: 0, resp3: false }.introduction().is_none());
+        assert!(LaneKey { credential: Some(Arc::new(binary)), ..HOME }.introduction().is_none());
     }
 }

@@ -7,6 +7,7 @@ use redtape_wire::resp::ReplyScanner;
 
 use super::lanes::LaneKey;
 use super::socket::{Outgoing, Socket};
+use super::stalls::Stall;
 
 /// A lane whose oldest request waits for so long takes no more: a script runs, or clients are paused.
 pub(super) const STALLED_AFTER: Duration = Duration::from_millis(50);
@@ -38,6 +39,8 @@ pub(super) enum Role {
     Probe,
     /// Tells how far the server is; see [`super::acks`].
     Barrier,
+    /// Asks whether the server answers while a lane stalls; see [`super::stalls`].
+    Witness,
 }
 
 /// How far a link is.
@@ -45,21 +48,10 @@ pub(super) enum Role {
 pub(super) enum Stage {
     /// `connect` was called; a TLS handshake counts as well.
     Connecting { attempt: usize, until: Instant },
-    /// A lane that introduces itself: what its answers must be, oldest first.
-    Greeting(VecDeque<Greeting>),
+    /// A lane that introduces itself: so many answers are still to come.
+    Greeting(usize),
     /// Requests pass.
     Ready,
-}
-
-/// What an answer to a lane's introduction must be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Greeting {
-    /// No error.
-    Accepted,
-    /// Anything but "who are you?".
-    Admitted,
-    /// Anything.
-    Any,
 }
 
 /// See the module.
@@ -91,6 +83,14 @@ pub(super) struct Link {
     pub(super) progress: Instant,
     /// When a lane was last given a request.
     pub(super) used: Instant,
+    /// A lane that takes no more requests but those of [`super::replica_wait`].
+    pub(super) retired: bool,
+    /// A lane that carried the last writes of some session, as of the last look.
+    pub(super) kept: bool,
+    /// Ticks in which a stalled lane saw the server answer others.
+    pub(super) stall: Stall,
+    /// Of a new lane: the answer to its `HELLO`.
+    pub(super) hello: Vec<u8>,
 }
 
 impl Link {
@@ -112,7 +112,16 @@ impl Link {
             ending: false,
             progress: now,
             used: now,
+            retired: false,
+            kept: false,
+            stall: Stall::default(),
+            hello: Vec::new(),
         }
+    }
+
+    /// It is a lane for writes.
+    pub(super) fn is_for_writes(&self) -> bool {
+        matches!(&self.role, Role::Lane(key) if key.writes)
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -127,6 +136,7 @@ impl Link {
     /// Whether a lane may be given another request.
     pub(super) fn flows(&self, now: Instant) -> bool {
         self.is_ready()
+            && !self.retired
             && self.out.len() < LINK_OUT_MAX
             && (self.queue.is_empty() || now.saturating_duration_since(self.progress) < STALLED_AFTER)
     }

@@ -8,18 +8,19 @@
 //!             └───────────────────────────────────────────────────────────────────────────┘
 //!
 //!  client ── session ──┬── home: the session's own connection, for all that has state
-//!                      └── lane: shared by sessions of one user, database and protocol
+//!                      └── lanes: shared by sessions of one user, database and protocol; one for reads, one for writes
 //! ```
 //!
 //! Invariants:
 //! - A session's requests are in flight on one link at a time: home, or its lane. It changes over only when nothing
 //!   is in flight and nothing binds it, so the order of its replies is the order of its requests.
-//! - Only requests that are whole, well-formed and without effect on the connection are put on a lane.
+//! - Only requests that are whole, well-formed and without effect on the connection are put on a lane, and no write on one
+//!   for reads.
 //! - The tee is flushed before requests are written, so the stamp is there before the effect.
 //! - Bytes of a link are scanned before they pass: where a reply ends is known when it ends.
 //! - Nothing waits without a limit, and nobody is read from whose bytes can't go on.
 //!
-//! What happens when something breaks is in [`ends`].
+//! What happens when something breaks is in [`ends`], when something hangs in [`stalls`].
 
 mod acks;
 mod client;
@@ -31,9 +32,11 @@ mod link;
 mod memory;
 mod own;
 mod pause;
+mod replica_wait;
 mod replies;
 mod requests;
 mod socket;
+mod stalls;
 mod tickets;
 mod timers;
 
@@ -59,6 +62,7 @@ pub(crate) use self::memory::ClientMemory;
 use self::memory::WorkerMemory;
 pub(crate) use self::pause::Pause;
 pub(crate) use self::socket::Stream;
+use self::stalls::Served;
 use crate::commands::Desk;
 use crate::config::Sharing;
 use crate::durable::Durable;
@@ -258,6 +262,18 @@ struct Worker {
     probe_waiters: Vec<ClientRef>,
     /// What the probe said, in this turn.
     verdict: Option<bool>,
+    /// Whose replicas are to be counted again, and when the first of them.
+    counting: Vec<ClientRef>,
+    next_count: Instant,
+    /// The server moves a connection's write offset by any command.
+    moves_by_any_command: bool,
+    /// What was answered since the last tick, for those that were not.
+    served: Served,
+    /// Some lane got no answer at the last tick.
+    has_stalled: bool,
+    witness: Option<(usize, u64)>,
+    /// Sessions that work by lanes, at the last tick.
+    behind: usize,
     /// Links that are not connected yet.
     connecting: usize,
     next_generation: u64,
@@ -313,6 +329,13 @@ impl Worker {
             probe: None,
             probe_waiters: Vec::new(),
             verdict: None,
+            counting: Vec::new(),
+            next_count: now,
+            moves_by_any_command: false,
+            served: Served::default(),
+            has_stalled: false,
+            witness: None,
+            behind: 0,
             connecting: 0,
             next_generation: 1,
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
@@ -328,8 +351,8 @@ impl Worker {
         let mut events = Events::with_capacity(EVENTS_MAX);
         while !self.is_drained() {
             let nothing_left = self.ready_clients.is_empty() && self.ready_links.is_empty() && self.verdict.is_none();
-            let timeout =
-                if nothing_left { self.next_tick.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+            let next = if self.counting.is_empty() { self.next_tick } else { self.next_tick.min(self.next_count) };
+            let timeout = if nothing_left { next.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
             match self.poll.poll(&mut events, Some(timeout)) {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
@@ -348,6 +371,7 @@ impl Worker {
         self.tee.begin(Micros::now());
         self.note(events);
         self.renew_settings();
+        self.count_replicas();
         if self.acks.is_some() {
             // Why there is none, those who wait hear when they try again.
             let _ = self.knock();

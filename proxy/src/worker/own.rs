@@ -1,7 +1,7 @@
 //! `REDTAPE.*`: requests that the proxy answers itself, behind the replies to the session's earlier ones.
 //!
 //! Whether a session may ask at all is the server's to say: one that it has not answered yet is heard of there first,
-//! by a `PING` whose answer the client does not see. What takes time runs on a thread of its own, and its answer
+//! by a `HELLO` whose answer the client does not see. What takes time runs on a thread of its own, and its answer
 //! comes back through the inbox; meanwhile the session's next request waits.
 
 use std::sync::Arc;
@@ -73,7 +73,7 @@ impl Worker {
             self.refuse(index, &no_way);
             return Some(true);
         }
-        self.ping_home(index);
+        self.ask_home(index);
         let client = &mut self.clients[index];
         client.questioned = true;
         client.waiting = true;

@@ -1,7 +1,8 @@
 //! Whether clients are paused (`CLIENT PAUSE`): then the server answers some requests of a connection and not the ones
 //! before them, so that nobody may stand behind another's.
 //!
-//! What passes by here is known at once; a pause from elsewhere shows as a lane that stalls.
+//! What passes by here is known at once; a pause from elsewhere shows as a lane that stalls. One of writes alone stalls no reads:
+//! they have lanes of their own.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

@@ -4,10 +4,37 @@ use std::io;
 
 use redtape_journal::Micros;
 
-use super::client::CLIENT_OUT_HIGH;
-use super::link::{ClientRef, Greeting, Role, Stage};
+use super::client::{CLIENT_OUT_HIGH, Client};
+use super::link::{ClientRef, Role, Stage};
+use super::replica_wait::moves_by_any_command;
 use super::{LINK_READS_MAX, READ_BYTES, Worker};
+use crate::commands::Desk;
 use crate::session::Intent;
+
+/// Passes what was held back of a reply, as far as the client is to see it.
+fn pass_held(
+    desk: &Desk,
+    client: &mut Client,
+    answered: Option<&Intent>,
+    held: Vec<u8>,
+    ticket: Option<u64>,
+) -> io::Result<()> {
+    match answered {
+        Some(Intent::Ours) => {
+            client.take_count(held);
+            Ok(())
+        }
+        Some(Intent::Complete(lack)) => {
+            let whole = desk.complete(lack, &held, client.state.replies.resp3);
+            client.pass(&whole, ticket)
+        }
+        // A push came before it.
+        _ => client.pass(&held, ticket),
+    }
+}
+
+/// Of the answer to `HELLO`, as much is looked at.
+const HELLO_MAX: usize = 4096;
 
 impl Worker {
     /// Reads a link that is ready.
@@ -52,7 +79,7 @@ impl Worker {
             return false;
         }
         match &link.role {
-            Role::Lane(_) | Role::Probe | Role::Barrier => true,
+            Role::Lane(_) | Role::Probe | Role::Barrier | Role::Witness => true,
             // With so many requests in flight that no more are taken, replies have to go on, or a client that
             // reads only when it has sent everything would wait for ever.
             // A push must not come into the middle of a reply by a lane.
@@ -71,6 +98,7 @@ impl Worker {
             Role::Lane(_) => self.lane_replies(index, bytes),
             Role::Probe => self.probe_answered(true),
             Role::Barrier => self.barrier_replies(bytes),
+            Role::Witness => self.witness_answered(true),
         }
     }
 
@@ -84,6 +112,8 @@ impl Worker {
         let (mut passed, mut at) = (0, 0);
         let mut failed = false;
         let mut ticket = None;
+        let mut proved = false;
+        self.served.any = true;
         if client.state.replies.is_lost()
             && let Some(held) = client.held.take()
         {
@@ -109,6 +139,9 @@ impl Worker {
                 passed = at;
             }
             let Some(frame) = frame else { continue };
+            if self.has_stalled && frame.kind != b'-' {
+                self.served.writes |= client.state.front_would_pause(&self.table);
+            }
             let answered = client.state.reply(&frame, &mut self.tee, now);
             if let Some(acks) = &mut self.acks
                 && client.state.take_acknowledged()
@@ -116,20 +149,15 @@ impl Worker {
                 ticket = Some(acks.hold(owner, self.now));
             }
             if let Some(held) = client.held.take() {
-                failed |= match &answered {
-                    Some(Intent::Ours) => false,
-                    Some(Intent::Complete(lack)) => {
-                        let whole = self.shared.desk.complete(lack, &held, client.state.replies.resp3);
-                        client.pass(&whole, ticket).is_err()
-                    }
-                    // A push came before it.
-                    _ => client.pass(&held, ticket).is_err(),
-                };
+                failed |= pass_held(&self.shared.desk, client, answered.as_ref(), held, ticket).is_err();
             }
             match answered {
                 None | Some(Intent::Plain | Intent::Ours | Intent::Complete(_)) => {}
                 Some(Intent::Pause(millis)) => self.shared.pause.agreed(millis, self.now),
-                Some(_) => client.lane = None,
+                Some(_) => {
+                    client.lanes = [None; 2];
+                    proved |= !matches!(frame.kind, b'-' | b'!');
+                }
             }
         }
         if let Some(acks) = &mut self.acks
@@ -140,10 +168,15 @@ impl Worker {
         failed |= client.pass(&bytes[passed..], ticket).is_err();
         self.counts.sent += bytes.len() as u64;
         client.active = self.now;
-        if failed {
-            self.close_client(owner.index);
-        } else {
-            self.after_replies(owner);
+        if proved {
+            let (_, _, credential) = client.state.standing();
+            self.lanes.proved(credential);
+        }
+        let counted = client.replica_wait.as_ref().is_some_and(|wait| wait.at_home && !wait.said.is_empty());
+        match (failed, counted) {
+            (true, _) => self.close_client(owner.index),
+            (false, true) => self.replicas_counted(owner),
+            (false, false) => self.after_replies(owner),
         }
     }
 
@@ -177,6 +210,7 @@ impl Worker {
             let mut client =
                 self.clients.get_mut(front.client.index).filter(|c| c.generation == front.client.generation);
             let from = at;
+            let for_writes = link.is_for_writes();
             let mut ticket = None;
             let mut left = front.count;
             // A run of replies for one client is one write.
@@ -189,12 +223,21 @@ impl Worker {
                 if let Some(frame) = frame {
                     left -= 1;
                     link.answered(self.now);
+                    self.served.any = true;
+                    self.served.writes |= for_writes && frame.kind != b'-';
                     if let Some(client) = &mut client {
                         client.state.reply(&frame, &mut self.tee, now);
                     }
                 }
             }
             let Some(client) = client else { continue };
+            if let Some(wait) = &mut client.replica_wait {
+                wait.said.extend_from_slice(&bytes[from..at]);
+                if left < front.count {
+                    self.replicas_counted(front.client);
+                }
+                continue;
+            }
             if let Some(acks) = &mut self.acks
                 && (client.state.take_acknowledged() || client.state.may_acknowledge(link.scanner.at_boundary()))
             {
@@ -217,32 +260,38 @@ impl Worker {
     /// What a new lane hears first. Gives how many bytes were used; `None` = it is no lane.
     fn greet(&mut self, index: usize, bytes: &[u8]) -> Option<usize> {
         let link = &mut self.links[index];
-        let Stage::Greeting(expected) = &mut link.stage else { return None };
+        let Stage::Greeting(answers) = &mut link.stage else { return None };
         let Ok((len, frame)) = link.scanner.scan(bytes) else {
             self.lane_lost(index);
             return None;
         };
+        self.served.any = true;
+        link.progress = self.now;
+        if link.hello.len() < HELLO_MAX {
+            link.hello.extend_from_slice(&bytes[..len]);
+        }
         let Some(frame) = frame else { return Some(len) };
-        let error = matches!(frame.kind, b'-' | b'!');
-        let line = frame.line.as_bytes();
-        let fine = match expected.pop_front() {
-            None => false,
-            Some(Greeting::Accepted) => !error,
-            Some(Greeting::Admitted) => !error || line.starts_with(b"NOPERM"),
-            Some(Greeting::Any) => true,
-        };
-        if !fine {
+        *answers = answers.saturating_sub(1);
+        let ready = *answers == 0;
+        if matches!(frame.kind, b'-' | b'!') {
             let Role::Lane(key) = &link.role else { return None };
             let key = key.clone();
+            let line = frame.line.as_bytes();
             tracing::debug!(
                 said = String::from_utf8_lossy(line).as_ref(),
                 "no shared connection for this user and database; its sessions use their own"
             );
+            let denied = [&b"WRONGPASS"[..], b"NOPERM", b"NOAUTH"].iter().any(|code| line.starts_with(code));
             self.drop_link(index);
-            self.lanes.refused(key, self.now);
+            if denied {
+                self.lanes.denied(&key);
+            } else {
+                self.lanes.refused(key, self.now);
+            }
             return None;
         }
-        if expected.is_empty() {
+        if ready {
+            self.moves_by_any_command = moves_by_any_command(&std::mem::take(&mut link.hello));
             link.stage = Stage::Ready;
         }
         Some(len)

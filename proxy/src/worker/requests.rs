@@ -241,14 +241,20 @@ impl Worker {
             client.questioned = false;
             return false;
         }
+        if client.state.replies.is_lost() {
+            // Nothing could be asked: the server judges by what is there.
+            return true;
+        }
         if client.in_flight() > 0 || !client.state.is_answered_at_once() {
+            // Looked at again when that is answered.
+            client.waiting = client.in_flight() > 0;
             return false;
         }
         if std::mem::take(&mut client.questioned) {
             return true;
         }
         if client.home.is_some() || self.open_home(index).is_ok() {
-            self.ping_home(index);
+            self.ask_home(index);
             self.clients[index].questioned = true;
         }
         false
@@ -288,7 +294,13 @@ impl Worker {
                 self.clients[index].state.writes_unseen();
             }
         }
-        let mut way = self.way(index, whole && ask.shareable);
+        if argc == words.len()
+            && let Some(done) = self.wait_for_replicas(index, &ask, words)
+        {
+            return done;
+        }
+        let writes = ask.may_write();
+        let mut way = self.way(index, whole && ask.shareable, writes);
         if way == Way::Home && !ask.is_plain() && self.clients[index].state.asks_itself() {
             // What silences replies would silence that one, too.
             way = Way::Wait;
@@ -302,10 +314,14 @@ impl Worker {
             Way::Lane(link) => {
                 self.tee.on_connection(self.links[link].generation);
                 client.state.forward(ask, words, argc, &mut self.tee, now);
-                client.on_lane = true;
-                client.behind = true;
-                let reference = ClientRef { index, generation: client.generation };
                 let lane = &mut self.links[link];
+                client.on_lane = true;
+                client.on_writes = lane.is_for_writes();
+                client.behind = true;
+                if writes {
+                    client.wrote.by(LaneRef { link, generation: lane.generation }, self.now);
+                }
+                let reference = ClientRef { index, generation: client.generation };
                 lane.wait(reference, self.now);
                 lane.out.push(bytes);
                 self.make_dirty(link);
@@ -319,12 +335,8 @@ impl Worker {
                     return true;
                 }
                 let client = &mut self.clients[index];
-                if client.behind && matches!(ask.name(), b"wait" | b"waitaof") && client.state.is_answered_at_once() {
-                    self.ping_home(index);
-                }
-                let client = &mut self.clients[index];
                 if !ask.is_plain() {
-                    client.lane = None;
+                    client.lanes = [None; 2];
                 }
                 if let Some(millis) = client.state.pauses(&ask).filter(|_| client.state.user().is_some()) {
                     self.shared.pause.asked(millis, self.now);
@@ -358,7 +370,7 @@ impl Worker {
 
     /// Hands bytes over that are no requests; false = they have to wait.
     fn forward_opaque(&mut self, index: usize, bytes: &[u8], now: Micros) -> bool {
-        if self.way(index, false) == Way::Wait || self.clients[index].state.changes_a_reply() {
+        if self.way(index, false, true) == Way::Wait || self.clients[index].state.changes_a_reply() {
             self.clients[index].waiting = true;
             return false;
         }
@@ -393,22 +405,24 @@ impl Worker {
         true
     }
 
-    fn way(&mut self, index: usize, shareable: bool) -> Way {
+    fn way(&mut self, index: usize, shareable: bool, writes: bool) -> Way {
         let client = &self.clients[index];
         let in_flight = client.in_flight();
         if client.on_lane && in_flight > 0 {
             let resp3 = client.state.replies.resp3;
             let quiet = client.home.and_then(|home| self.links.get(home)).is_some_and(|home| home.is_quiet(resp3));
-            return match client.lane {
+            return match client.lane() {
+                // A write never goes to the lane for reads. Behind its own write a session's read does not pass it.
                 Some(LaneRef { link, generation })
                     if shareable
+                        && (client.on_writes || !writes)
+                        && !(writes && client.wrote.stays_home())
                         && quiet
                         && in_flight < LANE_IN_FLIGHT_MAX
                         && client.unsaid() < CLIENT_OUT_HIGH
-                        && self
-                            .links
-                            .get(link)
-                            .is_some_and(|l| l.generation == generation && l.out.len() < LINK_OUT_MAX) =>
+                        && self.links.get(link).is_some_and(|l| {
+                            l.generation == generation && !l.retired && l.out.len() < LINK_OUT_MAX
+                        }) =>
                 {
                     Way::Lane(link)
                 }
@@ -419,7 +433,8 @@ impl Worker {
             && client.state.is_free()
             && client.unsaid() < CLIENT_OUT_HIGH
             && self.shared.sharing == Sharing::Auto
-            && let Some(link) = self.lane_for(index)
+            && !(writes && client.wrote.stays_home())
+            && let Some(link) = self.lane_for(index, writes)
         {
             return Way::Lane(link);
         }
@@ -433,7 +448,7 @@ impl Worker {
     }
 
     /// The lane that a free session may use now.
-    fn lane_for(&mut self, index: usize) -> Option<usize> {
+    fn lane_for(&mut self, index: usize, writes: bool) -> Option<usize> {
         let now = self.now;
         if self.shared.pause.holds(now) {
             return None;
@@ -441,13 +456,13 @@ impl Worker {
         let client = &self.clients[index];
         // A session that has no connection of its own is not known to the server, or not any more.
         self.links.get(client.home?).filter(|home| home.is_quiet(client.state.replies.resp3))?;
-        if let Some(LaneRef { link, generation }) = client.lane
-            && let Some(lane) = self.links.get(link).filter(|l| l.generation == generation)
+        if let Some(LaneRef { link, generation }) = client.lanes[usize::from(writes)]
+            && let Some(lane) = self.links.get(link).filter(|l| l.generation == generation && !l.retired)
         {
             return lane.flows(now).then_some(link);
         }
         let (db, resp3, credential) = client.state.standing();
-        let key = LaneKey { credential: credential.cloned(), db, resp3 };
+        let key = LaneKey { credential: credential.cloned(), db, resp3, writes };
         match self.lanes.choose(&key, now) {
             Choice::Take(link) => {
                 let lane = &self.links[link];
@@ -455,7 +470,7 @@ impl Worker {
                     return None;
                 }
                 let generation = lane.generation;
-                self.clients[index].lane = Some(LaneRef { link, generation });
+                self.clients[index].lanes[usize::from(writes)] = Some(LaneRef { link, generation });
                 Some(link)
             }
             Choice::Open => {
@@ -478,13 +493,15 @@ impl Worker {
         }
     }
 
-    /// Lets the server hear of a session that has worked on a lane: its offset for `WAIT` moves on, and it is not
-    /// idle.
-    pub(super) fn ping_home(&mut self, index: usize) {
-        self.clients[index].state.ask_ourselves();
-        let mut ping = Vec::new();
-        encode_command(&mut ping, &["PING"]);
-        self.send_home(index, &ping);
+    /// Asks the server whether it knows a session. `HELLO` with the protocol that is spoken changes nothing, and where
+    /// `PING` would be refused to a user without that right, and the refusal stand in the ACL LOG, it needs none.
+    pub(super) fn ask_home(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        client.state.ask_ourselves();
+        let protocol = if client.state.replies.resp3 { "3" } else { "2" };
+        let mut hello = Vec::new();
+        encode_command(&mut hello, &["HELLO", protocol]);
+        self.send_home(index, &hello);
     }
 
     /// One request can't be forwarded at all.

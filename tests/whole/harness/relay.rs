@@ -1,7 +1,7 @@
 //! A TCP relay that can cut, refuse and delay what runs through it.
 //!
-//! Knows one thing of what it carries: whether a connection has sent `PSYNC` (or `SYNC`), so that the
-//! replication link can be cut while the sessions go on.
+//! Knows two things of what it carries: whether a connection has sent `PSYNC` (or `SYNC`), so that the
+//! replication link can be cut while the sessions go on; and whether it has the name of redtape's shared connections.
 
 use super::wait_for;
 use std::io::{Read, Write};
@@ -27,6 +27,8 @@ struct Link {
     client: TcpStream,
     server: TcpStream,
     replication: AtomicBool,
+    shared: AtomicBool,
+    deaf: AtomicBool,
     closed: AtomicBool,
 }
 
@@ -86,6 +88,19 @@ impl Relay {
         wait_for("a replication link to cut", Duration::from_secs(20), || (self.cut_replication() > 0).then_some(()));
     }
 
+    /// How many connections there are that sessions share.
+    pub fn shared(&self) -> usize {
+        let links = self.shared.links.lock().expect("no panic in the relay");
+        links.iter().filter(|l| l.shared.load(Ordering::SeqCst) && !l.closed.load(Ordering::SeqCst)).count()
+    }
+
+    /// From here on the server hears nothing of the connections that sessions share now; returns how many there are.
+    pub fn deafen_shared(&self) -> usize {
+        let links = self.shared.links.lock().expect("no panic in the relay");
+        let is_shared = |l: &&Arc<Link>| l.shared.load(Ordering::SeqCst) && !l.closed.load(Ordering::SeqCst);
+        links.iter().filter(is_shared).map(|l| l.deaf.store(true, Ordering::SeqCst)).count()
+    }
+
     pub fn cut_all(&self) -> usize {
         self.cut(|_| true)
     }
@@ -121,8 +136,14 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let target = *shared.target.lock().expect("no panic in the relay");
         let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) else { continue };
         let (Ok(()), Ok(())) = (client.set_nodelay(true), server.set_nodelay(true)) else { continue };
-        let link =
-            Arc::new(Link { client, server, replication: AtomicBool::new(false), closed: AtomicBool::new(false) });
+        let link = Arc::new(Link {
+            client,
+            server,
+            replication: false.into(),
+            shared: false.into(),
+            deaf: false.into(),
+            closed: false.into(),
+        });
         shared.links.lock().expect("no panic in the relay").push(Arc::clone(&link));
         for up in [true, false] {
             let (link, shared) = (Arc::clone(&link), Arc::clone(shared));
@@ -150,6 +171,12 @@ fn carry(link: &Link, shared: &Shared, up: bool) -> std::io::Result<()> {
             if start.windows(6).any(|w| w == b"PSYNC\r" || w == b"\nSYNC\r") {
                 link.replication.store(true, Ordering::SeqCst);
             }
+            if start.windows(12).any(|w| w == b"REDTAPE-LANE") {
+                link.shared.store(true, Ordering::SeqCst);
+            }
+        }
+        if up && link.deaf.load(Ordering::SeqCst) {
+            continue;
         }
         let delay = shared.delay_ms.load(Ordering::SeqCst);
         if delay > 0 {

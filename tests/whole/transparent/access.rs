@@ -36,7 +36,7 @@ impl Pair {
 }
 
 /// All that comes until the server closes, or says nothing for a while; and whether it closed.
-fn exchange(port: u16, sent: &[u8], quiet: Duration) -> (String, bool) {
+pub fn exchange(port: u16, sent: &[u8], quiet: Duration) -> (String, bool) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(quiet)).unwrap();
     stream.write_all(sent).unwrap();

@@ -37,13 +37,13 @@ pub struct Rest {
     pub args_left: usize,
     /// Bytes still missing of the argument that has begun, its CRLF included.
     pub bytes_left: usize,
-    /// Announced length of the argument that has begun; 0 = none has.
-    pub bulk_len: usize,
+    /// Length of the argument that has begun, as its header announces it; 0 = none has.
+    pub announced: usize,
     /// Bytes at the front of the buffer that are accounted for; the rest is an incomplete header.
     pub consumed: usize,
 }
 
-/// The bytes are not RESP: Redis would answer with a protocol error and close.
+/// The bytes are not RESP: Redis would answer with a protocol error and close, or never find the end of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a RESP request")]
 pub struct ParseError;
@@ -64,10 +64,10 @@ pub fn parse_request(buf: &[u8], args: &mut Args) -> Result<Parsed, ParseError> 
         return Err(ParseError);
     }
     for n in 0..count {
-        let rest = |consumed, bytes_left, bulk_len| Rest {
+        let rest = |consumed, bytes_left, announced| Rest {
             args_left: count - n - usize::from(bytes_left > 0),
             bytes_left,
-            bulk_len,
+            announced,
             consumed,
         };
         match buf.get(at) {
@@ -137,11 +137,11 @@ fn split_inline(line: &[u8]) -> Option<Vec<Vec<u8>>> {
         while at < line.len() && blank(line[at]) {
             at += 1;
         }
-        if at >= line.len() || line[at] == 0 {
+        if at >= line.len() {
             return Some(args);
         }
         let mut arg = Vec::new();
-        while at < line.len() && !blank(line[at]) && line[at] != 0 {
+        while at < line.len() && !blank(line[at]) {
             match line[at] {
                 quote @ (b'"' | b'\'') => {
                     at = unquote(line, at + 1, quote, &mut arg)?;

@@ -14,11 +14,12 @@ fn whole_partial_and_broken_requests() {
     let set = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$0\r\n\r\nrest";
     assert_eq!(parse_request(set, &mut args), Ok(Parsed::Whole { len: 26 }));
     assert_eq!(args_of(set, &args), [b"SET".to_vec(), b"k".to_vec(), vec![]]);
-    let rest = |args_left, bytes_left, bulk_len, consumed| {
-        Ok(Parsed::Partial(Some(Rest { args_left, bytes_left, bulk_len, consumed })))
+    let rest = |args_left, bytes_left, announced, consumed| {
+        Ok(Parsed::Partial(Some(Rest { args_left, bytes_left, announced, consumed })))
     };
     assert_eq!(parse_request(&set[..25], &mut args), rest(0, 1, 0, 25));
     assert_eq!(parse_request(&set[..14], &mut args), rest(2, 0, 0, 13));
+    assert_eq!(parse_request(&set[..11], &mut args), rest(2, 2, 3, 11));
     assert_eq!(parse_request(&set[..9], &mut args), rest(2, 4, 3, 9), "what is missing is not what is announced");
     assert_eq!(parse_request(b"*3\r", &mut args), Ok(Parsed::Partial(None)));
     assert_eq!(parse_request(b"*0\r\nx", &mut args), Ok(Parsed::Whole { len: 4 }));
@@ -47,6 +48,10 @@ fn inline_requests_as_redis_splits_them() {
     for line in [&b"GET a\0\r\n"[..], b"\0\n", b"AUTH ann\0"] {
         assert_eq!(parse_request(line, &mut Args::new()), Err(ParseError), "{}", line.escape_ascii());
     }
+    for line in [&b"\0\n"[..], b"GET a\0b\r\n", b"\0\r\nQUIT\n"] {
+        assert!(parse_request(line, &mut args).is_err(), "{line:?}: Redis finds no end of it");
+    }
+    assert!(parse_request(b"GET a\r\n\0", &mut args).is_ok());
 }
 
 /// Every reply form of RESP2 and RESP3, each one frame.

@@ -52,6 +52,11 @@ impl Ask<'_> {
         self.meaning == Meaning::Normal(Intent::Plain)
     }
 
+    /// It may write when it runs.
+    pub(crate) fn may_write(&self) -> bool {
+        self.spec.is_none_or(|spec| spec.write)
+    }
+
     /// It writes and only waits for EXEC, unless there is no transaction after all.
     pub(crate) fn queues_a_write(&self) -> bool {
         matches!(self.meaning, Meaning::Normal(Intent::Queued(_))) && self.spec.is_none_or(|spec| spec.write)
@@ -207,6 +212,14 @@ impl SessionState {
     /// A write was forwarded and not answered, as far as is known.
     pub(crate) fn has_write_under_way(&self) -> bool {
         self.wrote_unseen || self.wrote_silently || self.replies.pending().any(may_run)
+    }
+
+    /// Whether the oldest request under way is one that a server answers only while it does not pause writes.
+    pub(crate) fn front_would_pause(&self, table: &CommandTable) -> bool {
+        let stamp = self.replies.pending().next().and_then(|pending| pending.stamp.as_ref());
+        stamp
+            .and_then(|(_, name)| table.get_lower(name.name()))
+            .is_some_and(|spec| spec.write && is_shareable(spec, &[]))
     }
 
     /// The proxy discards the client's transaction, by a question of its own.
