@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use redtape_journal::Micros;
 use redtape_restore::progress::Console;
-use redtape_restore::{Filter, Forced, Interrupt, Prepared, Report, Request, RestoreError, When, prepare};
+use redtape_restore::{Filter, Forced, Interrupt, Limits, Prepared, Report, Request, RestoreError, When, prepare};
 use redtape_wire::url::{RedisUrl, Secret};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -107,6 +107,7 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
         server_bin: args.server_bin,
         now: Micros::now(),
         interrupt: interrupt.clone(),
+        limits: Limits::default(),
     };
     let mut console = Console::new(std::io::stderr().is_terminal(), args.json);
     if args.plan {
@@ -190,10 +191,15 @@ fn human(report: &Report) -> String {
         first = format!("{first} and {}", count(report.functions as u64, "function library", "function libraries"));
     }
     let mut lines = vec![format!("{first} as of {} (LSN {}) in {:.1} s", report.at, report.lsn, report.seconds)];
-    if report.expired > 0 {
-        let (had, are) = if report.expired == 1 { ("it", "is") } else { ("they", "are") };
-        lines.push(format!("{} of them had a TTL that has passed since: {had} {are} gone again", report.expired));
+    match report.expired {
+        None => {
+            lines.push("how many of them have expired since is not known: the target does not allow SCAN".to_owned())
+        }
+        Some(0) => {}
+        Some(1) => lines.push("1 of them had a TTL that has passed since: it is gone again".to_owned()),
+        Some(n) => lines.push(format!("{n} of them had a TTL that has passed since: they are gone again")),
     }
+    lines.extend(report.warnings.iter().map(|warning| format!("warning: {warning}")));
     lines.extend(report.checks.iter().map(|check| format!("checked: {check}")));
     lines.join("\n")
 }
@@ -216,17 +222,23 @@ mod tests {
             lsn: 7,
             via: Via::Link,
             keys: [(0, 1)].into(),
-            expired: 1,
+            expired: Some(1),
             functions: 1,
             records: 1,
             seconds: 0.4,
             checks: Vec::new(),
+            warnings: Vec::new(),
         };
         let expected = "restored 1 key and 1 function library as of T (LSN 7) in 0.4 s\n1 of them had a TTL that has passed since: it is gone again";
         assert_eq!(human(&report), expected);
         report.keys = [(0, 1), (3, 2)].into();
-        (report.expired, report.functions) = (0, 2);
+        (report.expired, report.functions) = (Some(0), 2);
         let expected = "restored 3 keys (db 0: 1, db 3: 2) and 2 function libraries as of T (LSN 7) in 0.4 s";
         assert_eq!(human(&report), expected);
+        (report.expired, report.warnings) = (Some(40), vec!["full".to_owned()]);
+        let more = "\n40 of them had a TTL that has passed since: they are gone again\nwarning: full";
+        assert_eq!(human(&report), format!("{expected}{more}"));
+        (report.expired, report.warnings) = (None, Vec::new());
+        assert!(human(&report).contains("is not known"));
     }
 }

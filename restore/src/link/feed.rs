@@ -102,6 +102,17 @@ impl<'s> Feed<'s> {
         self.server.call(&["CONFIG", "SET", "repl-timeout", "2147483647"]).map(drop)
     }
 
+    /// Sends a keep-alive when it is time for one.
+    pub(super) fn keep_alive(&mut self) -> Result<(), RestoreError> {
+        self.interrupt.check()?;
+        if self.last_ping.elapsed() >= PING_EVERY {
+            self.encoder.ping();
+            self.last_ping = Instant::now();
+            self.flush()?;
+        }
+        Ok(())
+    }
+
     /// Appends a group, and sends when enough has come together.
     pub(super) fn send_group(&mut self, group: &Group) -> Result<(), RestoreError> {
         self.encoder.group(group);
