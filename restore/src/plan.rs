@@ -121,9 +121,16 @@ pub fn choose(facts: &Facts<'_>) -> Result<(Via, String), RestoreError> {
     let target = facts.target;
     able(target)?;
     if let Some((master, up)) = &target.follows {
-        let state = if *up { "up" } else { "down" };
+        let (state, then) = if *up {
+            ("up", "")
+        } else {
+            (
+                "down",
+                ". If a restore that was killed left it so, it holds only a part of the data: REPLICAOF NO ONE, then FLUSHALL, and restore again",
+            )
+        };
         return Err(RestoreError::Unable(format!(
-            "{} is a replica of {master} (link {state}) and can't be written to; restore to its master or to another server. If an interrupted restore left it so: REPLICAOF NO ONE, then FLUSHALL",
+            "{} is a replica of {master} (link {state}) and cannot be written to; restore to its master or to another server{then}",
             target.address
         )));
     }
@@ -270,6 +277,11 @@ pub fn make(facts: &Facts<'_>, via: Via, reason: String, scratch: Option<&Binary
     let mut warnings = point.warnings.clone();
     if !everything {
         warnings.push("functions are left out: only some keys are wanted".to_owned());
+    } else if target.functions_hidden {
+        warnings.push(
+            "the functions of the target cannot be seen (FUNCTION LIST is not allowed): over the link those that it has are replaced, and those restored are not counted"
+                .to_owned(),
+        );
     }
     warnings.extend(memory(facts));
     warnings.extend(company(target));

@@ -58,6 +58,7 @@ fn target(banner: &str) -> TargetFacts {
         unfinished: Vec::new(),
         keys: BTreeMap::new(),
         functions: 0,
+        functions_hidden: false,
         tls_replication: false,
         writable_replica: false,
         replicaof_refused: None,
@@ -161,7 +162,10 @@ fn ways() {
 fn refusals() {
     refusal(|c| c.target.keys = BTreeMap::from([(0, 7), (3, 1)]), 73, "7 keys in db 0, 1 key in db 3");
     refusal(|c| c.target.functions = 1, 73, "1 function library");
-    refusal(|c| c.target.follows = Some(("m:1".into(), false)), 69, "replica of m:1");
+    refusal(|c| c.target.follows = Some(("m:1".into(), false)), 69, "replica of m:1 (link down)");
+    // Nobody is told to empty the replica of a master that is there.
+    let error = outcome(|c| c.target.follows = Some(("m:1".into(), true))).expect_err("a replica").to_string();
+    assert!(error.contains("link up") && !error.contains("FLUSHALL"), "{error}");
     refusal(|c| c.target.version = ServerVersion { valkey: false, number: (6, 0, 16) }, 69, "does not load");
     refusal(|c| c.target.unknown_commands = vec!["LMPOP".into()], 69, "LMPOP");
     let forced = |c: &mut Case| {
@@ -235,6 +239,7 @@ fn what_the_target_may_not_hold_is_said_before() {
             "took 500 bytes on the server that made it. If the data does not fit, it evicts",
         ),
         (warnings_of(limited("noeviction"), None), "not known before. If it does not fit, it refuses writes"),
+        (warnings_of(|c| c.target.functions_hidden = true, None), "FUNCTION LIST is not allowed"),
         (warnings_of(|c| c.target.room.limit = None, None), "is unknown: neither INFO nor CONFIG"),
         (
             warnings_of(|c| c.target.others = Others::Seen("client 7".into()), None),

@@ -46,6 +46,8 @@ pub struct TargetFacts {
     pub keys: BTreeMap<u32, u64>,
     /// Function libraries.
     pub functions: usize,
+    /// They cannot be seen by this user.
+    pub functions_hidden: bool,
     /// It reaches its masters over TLS.
     pub tls_replication: bool,
     /// Clients may write to it while it follows a master.
@@ -101,6 +103,7 @@ impl TargetFacts {
             unfinished: find(server)?,
             keys: info.keyspace(),
             functions: server.functions()?.unwrap_or(0),
+            functions_hidden: matches!(server.try_call(&["FUNCTION", "LIST"])?, Err(e) if e.code == "NOPERM"),
             tls_replication,
             writable_replica: server.setting("replica-read-only")?.as_deref() == Some("no"),
             replicaof_refused: replicaof_refused(server)?,

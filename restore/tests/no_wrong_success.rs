@@ -275,9 +275,10 @@ fn a_target_that_cannot_save_is_refused_before() {
     let (dir, at) = journal(30, 10);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap().to_owned();
-    let target = Running::start(&["--save", "3600 1", "--dir", &path]);
+    let target = Running::start(&["--dir", &path]);
     drop(folder);
     let mut client = target.client();
+    client.call(&["CONFIG", "SET", "save", "3600 1"]).unwrap();
     // It cannot fork or write: the status is the same.
     let _ = client.try_call(&["BGSAVE"]).unwrap();
     let start = std::time::Instant::now();

@@ -11,7 +11,7 @@ use redtape_restore::server::Value;
 use redtape_restore::{Forced, Limits, Request, RestoreError, Silent, When, prepare};
 use rustix::process::{Pid, Signal, kill_process};
 use support::record::Recorder;
-use support::{AtStep, Running, binary, children_of_ours, request, run};
+use support::{AtStep, Running, binary, request, run, scratch_servers};
 
 /// Far shorter than a person's, far longer than what a loaded machine needs for a small value.
 const SHORT: Limits =
@@ -92,53 +92,61 @@ fn a_scratch_server_that_does_not_start() {
     let (dir, at) = journal();
     let target = Running::start(&[]);
     let mut request = ask(&dir, at, &target);
-    let real = program();
-    // It never listens; or it is stopped as soon as it does.
-    let sleeps = format!("[ \"$1\" = --version ] && exec {0} --version; exec sleep 300", real.display());
-    let stops = format!(
-        "[ \"$1\" = --version ] && exec {0} --version; {0} \"$1\" & while [ ! -S s ]; do sleep 0.02; done; kill -STOP $!; wait",
-        real.display()
+    // It tells where its configuration is, and sleeps.
+    let told = dir.path().join("told");
+    let text = format!(
+        "[ \"$1\" = --version ] && exec {} --version; echo \"$1\" > {told}.new; mv {told}.new {told}; exec sleep 300",
+        program().display(),
+        told = told.display()
     );
-    for (text, words) in [(sleeps, "did not start"), (stops, "has not answered for")] {
-        request.server_bin = Some(script(dir.path(), &text));
-        let prepared = prepare(&request, &mut Silent).unwrap();
-        let began = Instant::now();
-        given_up(prepared.run(&mut Silent), began, &["the scratch server", words]);
-        for pid in stopped_orphans(&real.canonicalize().unwrap()) {
-            kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
-        }
-    }
-    assert_eq!(run(&mut target.client(), "DBSIZE"), Value::Int(0));
-}
+    request.server_bin = Some(script(dir.path(), &text));
+    let prepared = prepare(&request, &mut Silent).unwrap();
+    let began = Instant::now();
+    given_up(prepared.run(&mut Silent), began, &["the scratch server did not start"]);
 
-/// Scratch servers that lost their parent while they were stopped.
-fn stopped_orphans(program: &Path) -> Vec<u32> {
-    let is_one = |pid: &u32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        rest.trim_start().starts_with('T')
-            && line.contains("redtape-scratch-")
-            && std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program)
-    };
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(is_one).collect()
+    // Somebody accepts in its place and never answers.
+    std::fs::remove_file(&told).unwrap();
+    let silent = std::thread::spawn(move || {
+        let start = Instant::now();
+        let conf = loop {
+            match std::fs::read_to_string(&told) {
+                Ok(conf) => break conf,
+                Err(_) => assert!(start.elapsed() < PATIENCE, "the scratch server is started"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        let socket = Path::new(conf.trim()).with_file_name("s");
+        let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+        let accepted = listener.accept().unwrap();
+        std::thread::sleep(SHORT.start * 2);
+        drop(accepted);
+    });
+    let prepared = prepare(&request, &mut Silent).unwrap();
+    let began = Instant::now();
+    given_up(prepared.run(&mut Silent), began, &["the scratch server has not answered for 5 s", "--server-bin"]);
+    silent.join().unwrap();
+    assert_eq!(run(&mut target.client(), "DBSIZE"), Value::Int(0));
 }
 
 #[test]
 fn a_scratch_server_that_hangs_in_the_middle() {
     let _alone = alone();
     let (dir, at) = journal();
-    let real = program().canonicalize().unwrap();
-    for step in ["looking for conflicts", "copying keys", "looking at the target again"] {
+    for step in [
+        "sending the base",
+        "waiting for the server to load it",
+        "replaying the journal",
+        "looking for conflicts",
+        "copying keys",
+        "looking at the target again",
+    ] {
         let target = Running::start(&[]);
         let mut request = ask(&dir, at, &target);
         if step == "looking for conflicts" {
             request.filter = redtape_restore::Filter::new(&["key:*"], &[], &[]).unwrap();
         }
-        let others: Vec<u32> = children_of_ours(&real);
         let mut stop = AtStep::new(step, 0, || {
-            let scratch: Vec<u32> = children_of_ours(&real).into_iter().filter(|pid| !others.contains(pid)).collect();
+            let scratch = scratch_servers();
             assert_eq!(scratch.len(), 1, "{scratch:?}");
             kill_process(Pid::from_raw(scratch[0] as i32).unwrap(), Signal::STOP).unwrap();
         });
@@ -146,6 +154,7 @@ fn a_scratch_server_that_hangs_in_the_middle() {
         let result = prepare(&request, &mut Silent).unwrap().run(&mut stop);
         assert!(stop.reached(), "{step}");
         given_up(result, began, &["the scratch server has not answered for 3 s", "--server-bin", "its log ends"]);
+        assert_eq!(run(&mut target.client(), "EXISTS key:1"), Value::Int(i64::from(step.contains("again"))), "{step}");
     }
 }
 

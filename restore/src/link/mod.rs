@@ -105,10 +105,17 @@ pub fn deliver(
     let usual_limit = server.reply_limit();
     let door = Door::open(server.url())?;
     let (host, port) = (door.address().ip().to_string(), door.address().port().to_string());
-    server.call(&["REPLICAOF", &host, &port]).map_err(|cause| RestoreError::Undone {
-        cause: Box::new(cause),
-        aftermath: "Nothing was changed; --via scratch needs no REPLICAOF".to_owned(),
-    })?;
+    match server.try_call(&["REPLICAOF", &host, &port]) {
+        Ok(Ok(_)) => {}
+        Ok(Err(reply)) => {
+            return Err(RestoreError::Undone {
+                cause: Box::new(server.refused("REPLICAOF", reply)),
+                aftermath: "Nothing was changed; --via scratch needs no REPLICAOF".to_owned(),
+            });
+        }
+        // It may have been done all the same.
+        Err(cause) => return Err(undo::undo(server, cause, false, door.address())),
+    }
     let mut fed = false;
     let result = attached(server, &door, &expected, clock, interrupt, load, observer, &mut fed, check);
     match result {

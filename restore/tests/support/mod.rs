@@ -87,17 +87,18 @@ impl<F: FnMut()> Observer for AtStep<F> {
     }
 }
 
-/// The processes that this one has started from this program, and that run.
-pub(crate) fn children_of_ours(program: &Path) -> Vec<u32> {
+/// The scratch servers that this process has started and that run.
+pub(crate) fn scratch_servers() -> Vec<u32> {
     let own = std::process::id().to_string();
-    let is_ours = |pid: &u32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let is_one = |pid: &u32| {
+        let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let stat = String::from_utf8_lossy(&read("stat")).into_owned();
         let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-        rest.split_ascii_whitespace().nth(1) == Some(&own) && exe == *program
+        let line = String::from_utf8_lossy(&read("cmdline")).into_owned();
+        rest.split_ascii_whitespace().nth(1) == Some(&own) && line.contains("redtape-scratch-")
     };
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
+    entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(is_one).collect()
 }
 
 /// A server of our own, killed when dropped.
