@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,8 @@ use crate::exit::{Failure, UNAVAILABLE};
 
 /// The server must answer within this time.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for one answer meanwhile.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Ports that are tried.
 const START_ATTEMPTS: usize = 5;
 
@@ -69,7 +72,7 @@ impl EmbeddedServer {
         let mut server = Self { child, port, _dir: dir };
         let deadline = Instant::now() + START_TIMEOUT;
         let client = redis::Client::open(server.url())?;
-        while client.get_connection().and_then(|mut c| redis::cmd("PING").query::<String>(&mut c)).is_err() {
+        while !answers(&client) {
             if server.child.try_wait()?.is_some() {
                 return Ok(None);
             }
@@ -116,6 +119,14 @@ fn find_server() -> Option<String> {
 
 /// What the binary says it is.
 fn version(binary: &str) -> Option<ServerVersion> {
-    let output = Command::new(binary).arg("--version").stdin(Stdio::null()).output().ok()?;
-    ServerVersion::from_banner(&String::from_utf8_lossy(&output.stdout))
+    redtape_restore::scratch::probe(Path::new(binary), START_TIMEOUT).ok().map(|found| found.version)
+}
+
+/// It answers `PING`.
+fn answers(client: &redis::Client) -> bool {
+    let asked = client.get_connection_with_timeout(ANSWER_TIMEOUT).and_then(|mut conn| {
+        conn.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        redis::cmd("PING").query::<String>(&mut conn)
+    });
+    asked.is_ok()
 }

@@ -12,14 +12,13 @@ use clap::{Args, ValueEnum};
 use redtape_journal::Micros;
 use redtape_restore::progress::Console;
 use redtape_restore::{Filter, Forced, Interrupt, Limits, Prepared, Report, Request, RestoreError, When, prepare};
-use redtape_wire::url::{RedisUrl, Secret};
+use redtape_wire::url::RedisUrl;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::agreed;
-use super::journal::count;
+use super::journal::{count, out};
 use super::settings::KeyOptions;
-use super::url;
-use crate::exit::{Failure, IOERR, USAGE};
+use super::{PASSWORD_LIMIT, agreed, password_file, url};
+use crate::exit::{Failure, USAGE};
 
 /// By which way the data goes into the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -116,19 +115,19 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let prepared = prepare(&request, &mut console).map_err(failure)?;
     if args.plan {
         let plan = prepared.plan();
-        print(&if args.json { serde_json::to_string_pretty(plan)? } else { plan.to_string() })?;
+        out(&format!("{}\n", if args.json { serde_json::to_string_pretty(plan)? } else { plan.to_string() }))?;
         return Ok(ExitCode::SUCCESS);
     }
     confirm(&prepared, args.yes)?;
     // Up to here nothing was changed, and a signal ends the process as always.
-    listen(interrupt)?;
+    listen(interrupt, prepared.plan().via)?;
     let report = prepared.run(&mut console).map_err(failure)?;
-    print(&if args.json { serde_json::to_string_pretty(&report)? } else { human(&report) })?;
+    out(&format!("{}\n", if args.json { serde_json::to_string_pretty(&report)? } else { human(&report) }))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// From now on the first SIGINT or SIGTERM has what was begun undone; the second one ends the process.
-fn listen(interrupt: Interrupt) -> anyhow::Result<()> {
+fn listen(interrupt: Interrupt, via: redtape_restore::Via) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let entered = runtime.enter();
     let mut int = signal(SignalKind::interrupt())?;
@@ -146,13 +145,26 @@ fn listen(interrupt: Interrupt) -> anyhow::Result<()> {
         next();
         interrupt.set();
         next();
-        let message = "redtape: ended while it put the target back: the target may be a read-only replica with a part of the data. Run REPLICAOF NO ONE and FLUSHALL on it before anything else";
+        let message = format!("redtape: {}", left_behind(via));
         // Nobody may listen to stderr any more.
         let _ = writeln!(std::io::stderr(), "{message}");
         std::process::exit(i32::from(RestoreError::Interrupted.exit_code()));
     };
     std::thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
     Ok(())
+}
+
+/// What a restore may leave that was ended while it put the target back.
+fn left_behind(via: redtape_restore::Via) -> String {
+    match via {
+        redtape_restore::Via::Scratch => format!(
+            "ended while keys were copied: some of those that are wanted may be in the target, whose key {} says so then",
+            redtape_restore::unfinished::KEY
+        ),
+        redtape_restore::Via::Link | redtape_restore::Via::LinkFromScratch => {
+            "ended while it put the target back: the target may be a read-only replica with a part of the data. Run REPLICAOF NO ONE and FLUSHALL on it before anything else".to_owned()
+        }
+    }
 }
 
 fn failure(error: RestoreError) -> Failure {
@@ -162,9 +174,7 @@ fn failure(error: RestoreError) -> Failure {
 fn target(args: &RestoreArgs) -> anyhow::Result<RedisUrl> {
     let to = url(&args.to, "--to", "REDTAPE_TO_PASSWORD")?;
     let Some(path) = &args.to_password_file else { return Ok(to) };
-    let password = std::fs::read_to_string(path)
-        .map_err(|e| Failure::new(IOERR, format!("cannot read the password file {}: {e}", path.display())))?;
-    Ok(to.with_password(Secret::new(password.trim_end_matches(['\r', '\n']))))
+    Ok(to.with_password(password_file(path, "--to-password-file", PASSWORD_LIMIT)?))
 }
 
 /// An empty target needs no confirmation; one with other keys does.
@@ -193,7 +203,7 @@ fn human(report: &Report) -> String {
     let mut lines = vec![format!("{first} as of {} (LSN {}) in {:.1} s", report.at, report.lsn, report.seconds)];
     match report.expired {
         None => {
-            lines.push("how many of them have expired since is not known: the target does not allow SCAN".to_owned())
+            lines.push("how many of them have expired since is not known: the target does not allow SCAN".to_owned());
         }
         Some(0) => {}
         Some(1) => lines.push("1 of them had a TTL that has passed since: it is gone again".to_owned()),
@@ -204,16 +214,17 @@ fn human(report: &Report) -> String {
     lines.join("\n")
 }
 
-fn print(text: &str) -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{text}")?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use redtape_restore::Via;
 
     use super::*;
+
+    #[test]
+    fn nobody_is_told_to_empty_a_server_that_keys_were_copied_to() {
+        assert!(!left_behind(Via::Scratch).contains("FLUSHALL"));
+        assert!(left_behind(Via::Link).contains("FLUSHALL"));
+    }
 
     #[test]
     fn one_is_not_many() {

@@ -34,6 +34,7 @@ mod power;
 mod real_clients;
 mod redtape_commands;
 mod repair;
+mod restores;
 mod retention;
 mod tls_upstream;
 mod transparent;

@@ -25,6 +25,8 @@ pub(crate) struct ServerFacts {
     pub(crate) replid: String,
     /// `repl_backlog_size` in bytes.
     pub backlog_bytes: u64,
+    /// A node of a cluster (`redis_mode`, in Valkey `server_mode`).
+    pub(crate) cluster: bool,
 }
 
 /// See the module.
@@ -84,6 +86,7 @@ impl Prober {
             version: valkey.or_else(|| info_field(&server, "redis_version")).unwrap_or_default().to_owned(),
             replid: info_field(&replication, "master_replid").unwrap_or_default().to_owned(),
             backlog_bytes: info_field(&replication, "repl_backlog_size").and_then(|v| v.parse().ok()).unwrap_or(0),
+            cluster: ["redis_mode", "server_mode"].iter().any(|name| info_field(&server, name) == Some("cluster")),
         })
     }
 
