@@ -27,9 +27,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Other restores at a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Others {
+pub enum OtherRestores {
     /// None.
-    Nobody,
+    Absent,
     /// At least this one, in words.
     Seen(String),
     /// The server does not let us look, for this reason.
@@ -52,7 +52,7 @@ enum Verdict {
 }
 
 /// What to do in the face of these other restores. Pure.
-fn judge(own: u64, others: &[Client]) -> Verdict {
+fn decide(own: u64, others: &[Client]) -> Verdict {
     match others.iter().map(|c| c.id).min() {
         None => Verdict::Alone,
         Some(lowest) if lowest < own => Verdict::Withdraw,
@@ -61,32 +61,32 @@ fn judge(own: u64, others: &[Client]) -> Verdict {
 }
 
 /// Looks for other restores; takes no part itself.
-pub fn others(server: &mut Server) -> Result<Others, RestoreError> {
+pub fn others(server: &mut Server) -> Result<OtherRestores, RestoreError> {
     Ok(match look(server, None)? {
-        Ok(found) => found.first().map_or(Others::Nobody, |client| Others::Seen(client.to_string())),
-        Err(why) => Others::Unknown(why),
+        Ok(found) => found.first().map_or(OtherRestores::Absent, |client| OtherRestores::Seen(client.to_string())),
+        Err(why) => OtherRestores::Unknown(why),
     })
 }
 
-/// Takes the target for this restore, or fails with [`RestoreError::Busy`]. [`Others::Unknown`] = it could not be asked.
-pub(crate) fn take(server: &mut Server, interrupt: &Interrupt) -> Result<Others, RestoreError> {
+/// Takes the target for this restore, or fails with [`RestoreError::Busy`]. [`OtherRestores::Unknown`] = it could not be asked.
+pub(crate) fn take(server: &mut Server, interrupt: &Interrupt) -> Result<OtherRestores, RestoreError> {
     let own = match server.try_call(&["CLIENT", "ID"])? {
         Ok(Value::Int(id)) if id > 0 => id as u64,
-        Ok(_) => return Ok(Others::Unknown("CLIENT ID gave no number".to_owned())),
-        Err(e) => return Ok(Others::Unknown(e.text)),
+        Ok(_) => return Ok(OtherRestores::Unknown("CLIENT ID gave no number".to_owned())),
+        Err(e) => return Ok(OtherRestores::Unknown(e.text)),
     };
     if let Some(why) = server.set_name(NAME)? {
-        return Ok(Others::Unknown(why));
+        return Ok(OtherRestores::Unknown(why));
     }
     let start = Instant::now();
     loop {
         interrupt.check()?;
         let found = match look(server, Some(own))? {
             Ok(found) => found,
-            Err(why) => return Ok(Others::Unknown(why)),
+            Err(why) => return Ok(OtherRestores::Unknown(why)),
         };
-        match judge(own, &found) {
-            Verdict::Alone => return Ok(Others::Nobody),
+        match decide(own, &found) {
+            Verdict::Alone => return Ok(OtherRestores::Absent),
             Verdict::Wait if start.elapsed() < YIELD_LIMIT => std::thread::sleep(LOOK_EVERY),
             Verdict::Wait | Verdict::Withdraw => {
                 server.clear_name()?;
@@ -150,7 +150,7 @@ mod tests {
             (5, &[4], Verdict::Withdraw),
             (5, &[6, 4], Verdict::Withdraw),
         ] {
-            assert_eq!(judge(own, &others(seen)), verdict, "{own} {seen:?}");
+            assert_eq!(decide(own, &others(seen)), verdict, "{own} {seen:?}");
         }
     }
 }

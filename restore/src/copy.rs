@@ -5,7 +5,7 @@
 //! overwritten either. Each batch is followed by `EXISTS` of its keys, and the whole copy by [`recount`]: what is reported
 //! as restored was seen in the target at the end.
 //!
-//! After a crash the target holds some of the wanted keys, each of them whole, and the sign of [`crate::unfinished`].
+//! After a crash the target holds some of the wanted keys, each of them whole, and the marker of [`crate::unfinished`].
 //!
 //! [`recount`]: crate::lookup::recount
 
@@ -18,8 +18,8 @@ use crate::error::RestoreError;
 use crate::filter::Filter;
 use crate::interrupt::Interrupt;
 use crate::lookup::{Scan, Wanted, expiry, has_passed, milliseconds, select, show, ttl_command};
+use crate::memory::MemoryState;
 use crate::progress::{Event, Observer, Unit};
-use crate::room::Room;
 use crate::scratch::Scratch;
 use crate::server::{Server, Value};
 
@@ -59,7 +59,7 @@ pub(crate) fn copy(
     let unbegun = |e: RestoreError| (e.before_the_target(), false);
     let mut copier = Copier {
         at_ms: scratch.hold().map_err(unbegun)?,
-        evicted_before: Room::ask(target).map_err(unbegun)?.evicted,
+        evicted_before: MemoryState::ask(target).map_err(unbegun)?.evicted,
         total,
         began: false,
         absolute: scratch.version.has_redis(7, 0),
@@ -232,15 +232,15 @@ impl Copier {
 
 /// Why keys that were written are not there any more.
 pub(crate) fn gone(target: &mut Server, evicted_before: u64, lost: u64, meant: u64, examples: &str) -> RestoreError {
-    let room = match Room::settled(target) {
-        Ok(room) => room,
+    let memory = match MemoryState::settled(target) {
+        Ok(memory) => memory,
         Err(e) => return e,
     };
-    let why = match room.evicted.saturating_sub(evicted_before) {
+    let why = match memory.evicted.saturating_sub(evicted_before) {
         0 => format!(
             "{examples}: other clients removed them. Stop those clients, empty the target (FLUSHALL; FUNCTION FLUSH) and restore again"
         ),
-        evicted => room.advice(evicted),
+        evicted => memory.advice(evicted),
     };
     RestoreError::Lost { address: target.address.clone(), lost, meant, why }
 }

@@ -16,8 +16,8 @@
 //!
 //! # One at a time, and no success that was not looked at
 //! - [`claim`]: a restore names its connection at the target and withdraws from one that is there already.
-//! - [`unfinished`]: a copy leaves a sign in the target until all of it was checked.
-//! - [`room`]: what the target evicts is found before the promotion, and looked for behind it.
+//! - [`unfinished`]: a copy leaves a marker in the target until all of it was checked.
+//! - [`memory`]: what the target evicts is found before the promotion, and looked for after it.
 //!
 //! # After an interruption
 //! SIGINT and SIGTERM set an [`Interrupt`]; what was begun is undone: a target fed over the link is
@@ -26,7 +26,7 @@
 //! # After a crash or a kill
 //! Before the promotion a target fed over the link is a read-only replica of a master that is gone:
 //! clients see `READONLY` errors, the next restore says what it finds and how to clear it. A copy
-//! from scratch that was cut short leaves a part of the wanted keys, each of them whole, and the sign of
+//! from scratch that was cut short leaves a part of the wanted keys, each of them whole, and the marker of
 //! [`unfinished`]; the next restore tells of it, refuses to overwrite keys and lists them. The scratch server
 //! dies with its parent.
 
@@ -39,12 +39,12 @@ mod interrupt;
 mod limits;
 pub mod link;
 mod lookup;
+pub mod memory;
 pub mod plan;
 pub mod point;
 pub mod preflight;
 pub mod progress;
 mod reply;
-pub mod room;
 mod run;
 pub mod scratch;
 pub mod server;

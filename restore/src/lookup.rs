@@ -1,4 +1,4 @@
-//! The wanted keys of a scratch server, looked for in the target: before a copy, where none may be there, and behind it, where
+//! The wanted keys of a scratch server, looked for in the target: before a copy, where none may be there, and after it, where
 //! all must be.
 
 use std::collections::{BTreeMap, HashSet};
@@ -20,7 +20,7 @@ const NAMED_KEYS: usize = 5;
 /// Wanted keys in each database of the scratch server.
 pub(crate) type Wanted = BTreeMap<u32, u64>;
 
-/// What of the wanted keys is not in the target behind a copy.
+/// What of the wanted keys is not in the target after a copy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Missing {
     /// Their TTL has passed.

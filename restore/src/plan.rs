@@ -12,7 +12,7 @@ use redtape_journal::Lsn;
 use redtape_wire::rdb::RdbVersion;
 use serde::Serialize;
 
-use crate::claim::Others;
+use crate::claim::OtherRestores;
 use crate::error::RestoreError;
 use crate::filter::Filter;
 use crate::point::RestorePoint;
@@ -138,8 +138,8 @@ pub fn choose(facts: &Facts<'_>) -> Result<(Via, String), RestoreError> {
         && let Some(found) = target.contents()
     {
         let address = target.address.clone();
-        // Beside another restore that is at work the sign is that one's.
-        let unfinished = target.unfinished.iter().find(|u| u.whole && !matches!(target.others, Others::Seen(_)));
+        // Beside another restore that is at work the marker is that one's.
+        let unfinished = target.unfinished.iter().find(|u| u.whole && !matches!(target.others, OtherRestores::Seen(_)));
         return Err(match unfinished {
             Some(unfinished) => RestoreError::Unfinished { address, what: unfinished.what.clone(), found },
             None => RestoreError::NotEmpty { address, found },
@@ -214,7 +214,7 @@ fn why_no_link(facts: &Facts<'_>) -> Option<String> {
     if !facts.filter.is_everything() {
         return Some("only some keys are wanted".to_owned());
     }
-    if target.replica_evicts && target.room.limit != Some(0) {
+    if target.replica_evicts && target.memory.limit != Some(0) {
         return Some(
             "the target keeps to its maxmemory even while it follows redtape (replica-ignore-maxmemory no)".to_owned(),
         );
@@ -283,8 +283,8 @@ pub fn make(facts: &Facts<'_>, via: Via, reason: String, scratch: Option<&Binary
                 .to_owned(),
         );
     }
-    warnings.extend(memory(facts));
-    warnings.extend(company(target));
+    warnings.extend(memory_warning(facts));
+    warnings.extend(other_restores(target));
     if via != Via::Scratch {
         warnings.extend(followers(target));
     }
@@ -316,9 +316,9 @@ pub fn make(facts: &Facts<'_>, via: Via, reason: String, scratch: Option<&Binary
 }
 
 /// Whether the data fits into the target, as far as it can be told.
-fn memory(facts: &Facts<'_>) -> Option<String> {
-    let room = &facts.target.room;
-    let limit = match room.limit {
+fn memory_warning(facts: &Facts<'_>) -> Option<String> {
+    let memory = &facts.target.memory;
+    let limit = match memory.limit {
         None => {
             return Some(
                 "whether the target has a memory limit is unknown: neither INFO nor CONFIG tells its maxmemory"
@@ -328,14 +328,14 @@ fn memory(facts: &Facts<'_>) -> Option<String> {
         Some(0) => return None,
         Some(limit) => limit,
     };
-    let then = if room.evicts() {
+    let then = if memory.evicts() {
         "it evicts keys, and the restore fails"
     } else {
         "it refuses writes, and the restore fails"
     };
     let has = format!(
         "the target has a memory limit of {limit} bytes (maxmemory-policy {}), {} are in use",
-        room.policy, room.used
+        memory.policy, memory.used
     );
     Some(match facts.base_memory.filter(|_| facts.filter.is_everything()) {
         Some(need) if need > limit => {
@@ -351,18 +351,18 @@ fn memory(facts: &Facts<'_>) -> Option<String> {
 }
 
 /// Other restores of the same target.
-fn company(target: &TargetFacts) -> Vec<String> {
+fn other_restores(target: &TargetFacts) -> Vec<String> {
     let mut warnings = Vec::new();
     match &target.others {
-        Others::Nobody => {}
-        Others::Seen(who) => {
+        OtherRestores::Absent => {}
+        OtherRestores::Seen(who) => {
             warnings.push(format!("another restore is at work on the target ({who}): this one cannot begin before its end"));
         }
-        Others::Unknown(why) => warnings.push(format!(
+        OtherRestores::Unknown(why) => warnings.push(format!(
             "whether another restore is at work on the target cannot be seen ({why}): make sure that there is none, or allow CLIENT ID, SETNAME and LIST"
         )),
     }
-    if matches!(target.others, Others::Seen(_)) {
+    if matches!(target.others, OtherRestores::Seen(_)) {
         return warnings;
     }
     warnings.extend(target.unfinished.iter().map(|unfinished| {

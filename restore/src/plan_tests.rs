@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use redtape_journal::{Micros, ReplOffset, SnapshotInfo, SnapshotKind, SnapshotManifest, TimelineId};
 
 use super::*;
-use crate::room::Room;
+use crate::memory::MemoryState;
 use crate::unfinished::Unfinished;
 
 fn point(server_version: &str) -> RestorePoint {
@@ -37,8 +37,8 @@ fn point(server_version: &str) -> RestorePoint {
     }
 }
 
-fn room(limit: u64, policy: &str) -> Room {
-    Room { limit: Some(limit), policy: policy.to_owned(), used: 900, evicted: 0 }
+fn memory(limit: u64, policy: &str) -> MemoryState {
+    MemoryState { limit: Some(limit), policy: policy.to_owned(), used: 900, evicted: 0 }
 }
 
 fn target(banner: &str) -> TargetFacts {
@@ -50,11 +50,11 @@ fn target(banner: &str) -> TargetFacts {
         replicas: 0,
         replid: String::new(),
         is_source: false,
-        room: room(0, "noeviction"),
+        memory: memory(0, "noeviction"),
         replica_evicts: false,
         loading: false,
         disk_trouble: None,
-        others: Others::Nobody,
+        others: OtherRestores::Absent,
         unfinished: Vec::new(),
         keys: BTreeMap::new(),
         functions: 0,
@@ -128,7 +128,11 @@ fn ways() {
     way(|c| c.filter = some_keys(), Via::Scratch, "some keys");
     way(|c| c.forced = Some(Forced::Scratch), Via::Scratch, "--via scratch");
     way(|c| c.forced = Some(Forced::Link), Via::Link, "empty");
-    way(|c| (c.target.replica_evicts, c.target.room) = (true, room(9, "noeviction")), Via::Scratch, "ignore-maxmemory");
+    way(
+        |c| (c.target.replica_evicts, c.target.memory) = (true, memory(9, "noeviction")),
+        Via::Scratch,
+        "ignore-maxmemory",
+    );
     way(|c| c.target.replica_evicts = true, Via::Link, "empty");
     way(|c| c.target.writable_replica = true, Via::Scratch, "replica-read-only no");
     way(|c| c.target.tls_replication = true, Via::Scratch, "TLS");
@@ -202,7 +206,7 @@ fn a_restore_that_did_not_end_is_pointed_out() {
     // That one is still at work, or was for some keys of a server with others.
     let busy = |c: &mut Case| {
         part(c);
-        c.target.others = Others::Seen("client 7".into());
+        c.target.others = OtherRestores::Seen("client 7".into());
     };
     refusal(busy, 73, "is not empty");
     let some = |c: &mut Case| {
@@ -231,7 +235,7 @@ fn warnings_of(change: impl FnOnce(&mut Case), base_memory: Option<u64>) -> Vec<
 
 #[test]
 fn what_the_target_may_not_hold_is_said_before() {
-    let limited = |policy: &'static str| move |c: &mut Case| c.target.room = room(1000, policy);
+    let limited = |policy: &'static str| move |c: &mut Case| c.target.memory = memory(1000, policy);
     for (found, words) in [
         (warnings_of(limited("noeviction"), Some(2000)), "too small for the base alone, which took 2000 bytes"),
         (
@@ -240,12 +244,12 @@ fn what_the_target_may_not_hold_is_said_before() {
         ),
         (warnings_of(limited("noeviction"), None), "not known before. If it does not fit, it refuses writes"),
         (warnings_of(|c| c.target.functions_hidden = true, None), "FUNCTION LIST is not allowed"),
-        (warnings_of(|c| c.target.room.limit = None, None), "is unknown: neither INFO nor CONFIG"),
+        (warnings_of(|c| c.target.memory.limit = None, None), "is unknown: neither INFO nor CONFIG"),
         (
-            warnings_of(|c| c.target.others = Others::Seen("client 7".into()), None),
+            warnings_of(|c| c.target.others = OtherRestores::Seen("client 7".into()), None),
             "another restore is at work on the target (client 7)",
         ),
-        (warnings_of(|c| c.target.others = Others::Unknown("NOPERM".into()), None), "cannot be seen (NOPERM)"),
+        (warnings_of(|c| c.target.others = OtherRestores::Unknown("NOPERM".into()), None), "cannot be seen (NOPERM)"),
     ] {
         assert!(found.len() == 1 && found[0].contains(words), "{words}: {found:?}");
     }
@@ -266,7 +270,7 @@ fn what_the_target_may_not_hold_is_said_before() {
 #[test]
 fn the_plan_says_everything() {
     let mut case = usual();
-    case.target.room = room(1, "allkeys-lru");
+    case.target.memory = memory(1, "allkeys-lru");
     case.filter = some_keys();
     let point = point(case.made_by);
     let facts = Facts {

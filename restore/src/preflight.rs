@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use redtape_journal::TimelineInfo;
 use redtape_wire::url::Endpoint;
 
-use crate::claim::{Others, others};
+use crate::claim::{OtherRestores, others};
 use crate::error::RestoreError;
-use crate::room::Room;
+use crate::memory::MemoryState;
 use crate::server::{Info, Server, Value, text};
 use crate::unfinished::{Unfinished, find};
 use crate::version::{ServerVersion, parse_number};
@@ -31,7 +31,7 @@ pub struct TargetFacts {
     /// The journal follows it; filled in by [`Self::compare_with`].
     pub is_source: bool,
     /// Its memory, and the limit of it.
-    pub room: Room,
+    pub memory: MemoryState,
     /// It gives up keys for its limit even while it follows a master (`replica-ignore-maxmemory no`).
     pub replica_evicts: bool,
     /// It is loading its data: what it holds cannot be told yet.
@@ -39,7 +39,7 @@ pub struct TargetFacts {
     /// Why it takes no writes, as far as its own disk is concerned.
     pub disk_trouble: Option<String>,
     /// Other restores at work on it.
-    pub others: Others,
+    pub others: OtherRestores,
     /// Restores into it that did not end, or are under way.
     pub unfinished: Vec<Unfinished>,
     /// Keys in each database that has some.
@@ -82,9 +82,9 @@ impl TargetFacts {
         });
         let own_port = info.get("tcp_port").and_then(|p| p.parse().ok()).unwrap_or(0);
         let announced = server.setting("replica-announce-port")?.and_then(|p| p.parse().ok()).filter(|p| *p != 0);
-        let mut room = Room::of(&info);
-        if room.limit.is_none() {
-            room.limit = server.setting("maxmemory")?.and_then(|limit| limit.parse().ok());
+        let mut memory = MemoryState::of(&info);
+        if memory.limit.is_none() {
+            memory.limit = server.setting("maxmemory")?.and_then(|limit| limit.parse().ok());
         }
         let tls_replication = server.setting("tls-replication")?.as_deref() == Some("yes");
         Ok(Self {
@@ -95,7 +95,7 @@ impl TargetFacts {
             replicas: info.number("connected_slaves").unwrap_or(0),
             replid: info.get("master_replid").unwrap_or_default().to_owned(),
             is_source: false,
-            room,
+            memory,
             replica_evicts: server.setting("replica-ignore-maxmemory")?.as_deref() == Some("no"),
             loading: info.get("loading") == Some("1") || info.get("async_loading") == Some("1"),
             disk_trouble: disk_trouble(server, &info)?,

@@ -23,15 +23,15 @@ use crate::interrupt::Interrupt;
 use crate::limits::Limits;
 use crate::link::{Delivered, Expected, Load, Replica, deliver};
 use crate::lookup::{Missing, Wanted as Counted, check_conflicts, recount};
+use crate::memory::MemoryState;
 use crate::plan::{Facts, Forced, Plan, Via, choose, make};
 use crate::point::{PointError, RestorePoint, locate};
 use crate::preflight::{TargetFacts, contents, unknown_commands};
 use crate::progress::{Event, Observer, Unit};
-use crate::room::Room;
 use crate::scratch::{Binary, Scratch, Wanted, find, made_by};
 use crate::server::{Server, text};
 use crate::tape::{JournalTape, Tape, TapeFacts, scan};
-use crate::unfinished::{KEY, Sign};
+use crate::unfinished::{KEY, Marker};
 use crate::when::When;
 
 /// What is asked for.
@@ -223,7 +223,7 @@ impl Prepared {
     /// Carries the plan out.
     pub fn run(mut self, observer: &mut dyn Observer) -> Result<Report, RestoreError> {
         let start = Instant::now();
-        self.begin().map_err(RestoreError::before_the_target)?;
+        self.claim_target().map_err(RestoreError::before_the_target)?;
         let mut report = match self.plan.via {
             Via::Link => self.by_link(observer)?,
             Via::LinkFromScratch => self.by_link_from_scratch(observer)?,
@@ -235,16 +235,16 @@ impl Prepared {
 
     /// Takes the target for this restore, and looks whether it is still what the plan was made for.
     ///
-    /// Done again behind the loading of a scratch server: the target was idle, it may have closed the connection, and with it
+    /// Done again after the loading of a scratch server: the target was idle, it may have closed the connection, and with it
     /// went our name.
-    fn begin(&mut self) -> Result<(), RestoreError> {
-        self.target.revive()?;
+    fn claim_target(&mut self) -> Result<(), RestoreError> {
+        self.target.ensure_connected()?;
         claim::take(&mut self.target, &self.interrupt)?;
-        self.look_again()
+        self.recheck_target()
     }
 
     /// The target may have changed since the plan was made: somebody was asked, or a scratch server was loaded.
-    fn look_again(&mut self) -> Result<(), RestoreError> {
+    fn recheck_target(&mut self) -> Result<(), RestoreError> {
         let info = self.target.info(None)?;
         let address = self.target.address.clone();
         if info.get("role") != Some("master") {
@@ -283,8 +283,8 @@ impl Prepared {
     }
 
     /// The report of a restore over the link, when the promoted target was looked at.
-    fn promoted(&mut self, delivered: Delivered, mut checks: Vec<String>) -> Result<Report, RestoreError> {
-        let warnings = self.look_behind(&delivered).map_err(|cause| RestoreError::Undone {
+    fn report_promoted(&mut self, delivered: Delivered, mut checks: Vec<String>) -> Result<Report, RestoreError> {
+        let warnings = self.check_promoted(&delivered).map_err(|cause| RestoreError::Undone {
             cause: Box::new(cause),
             aftermath: "The target was promoted before: it is a master, and what it holds is not sure".to_owned(),
         })?;
@@ -294,25 +294,25 @@ impl Prepared {
         Ok(report)
     }
 
-    /// Looks at a target behind its promotion: the same run of the server, a master, and nothing evicted.
-    fn look_behind(&mut self, delivered: &Delivered) -> Result<Vec<String>, RestoreError> {
-        let room = Room::settled(&mut self.target)?;
+    /// Looks at a target after its promotion: the same run of the server, a master, and nothing evicted.
+    fn check_promoted(&mut self, delivered: &Delivered) -> Result<Vec<String>, RestoreError> {
+        let memory = MemoryState::settled(&mut self.target)?;
         let info = self.target.info(None)?;
         let address = self.target.address.clone();
         if info.get("run_id").unwrap_or_default() != delivered.run_id {
             return Err(RestoreError::Unable(format!(
-                "{address} was started again just behind its promotion: see in its log why"
+                "{address} was started again just after its promotion: see in its log why"
             )));
         }
         if info.get("role") != Some("master") {
-            return Err(RestoreError::Unable(format!("{address} was made a replica just behind its promotion")));
+            return Err(RestoreError::Unable(format!("{address} was made a replica just after its promotion")));
         }
-        let evicted = room.evicted.saturating_sub(delivered.room.evicted);
+        let evicted = memory.evicted.saturating_sub(delivered.memory.evicted);
         if evicted > 0 {
             let meant = delivered.keys.values().sum();
-            return Err(RestoreError::Lost { address, lost: evicted, meant, why: room.advice(evicted) });
+            return Err(RestoreError::Lost { address, lost: evicted, meant, why: memory.advice(evicted) });
         }
-        Ok(full(&room).into_iter().collect())
+        Ok(full_warning(&memory).into_iter().collect())
     }
 
     fn by_link(&mut self, observer: &mut dyn Observer) -> Result<Report, RestoreError> {
@@ -323,7 +323,7 @@ impl Prepared {
         let replica = Replica { server: &mut self.target, expected, clock: None, interrupt: &self.interrupt };
         let delivered =
             deliver(replica, &mut load, observer, &mut |_, _| Ok(())).map_err(RestoreError::before_the_target)?;
-        self.promoted(delivered, Vec::new())
+        self.report_promoted(delivered, Vec::new())
     }
 
     fn scratch(&mut self, observer: &mut dyn Observer) -> Result<(Scratch, Delivered), RestoreError> {
@@ -347,9 +347,9 @@ impl Prepared {
                 highest + 1
             )));
         }
-        self.tell_room(&mut scratch, observer)?;
+        self.report_memory_need(&mut scratch, observer)?;
         let file = scratch.save()?;
-        self.begin()?;
+        self.claim_target()?;
         let rdb_bytes = std::fs::metadata(&file).map_err(RestoreError::io("read", &file))?.len();
         let mut rdb = std::fs::File::open(&file).map_err(RestoreError::io("open", &file))?;
         let nothing: Vec<redtape_journal::Group> = Vec::new();
@@ -372,19 +372,19 @@ impl Prepared {
             Ok(())
         };
         let delivered = deliver(replica, &mut load, observer, &mut compare).map_err(RestoreError::before_the_target)?;
-        self.promoted(delivered, checks)
+        self.report_promoted(delivered, checks)
     }
 
     fn by_scratch(&mut self, observer: &mut dyn Observer) -> Result<Report, RestoreError> {
         let (mut scratch, _) = self.scratch(observer)?;
-        self.tell_room(&mut scratch, observer)?;
+        self.report_memory_need(&mut scratch, observer)?;
         self.copy_all(&mut scratch, observer).map_err(|e| scratch.explain(e))
     }
 
     /// Says now, when it is known, whether the data fits.
-    fn tell_room(&mut self, scratch: &mut Scratch, observer: &mut dyn Observer) -> Result<(), RestoreError> {
+    fn report_memory_need(&mut self, scratch: &mut Scratch, observer: &mut dyn Observer) -> Result<(), RestoreError> {
         let need = scratch.server.info(Some("memory"))?.number("used_memory_dataset").unwrap_or(0);
-        let Room { limit, used, .. } = self.target_facts.room;
+        let MemoryState { limit, used, .. } = self.target_facts.memory;
         if let Some(limit) = limit.filter(|limit| *limit > 0 && need + used > *limit)
             && self.filter.is_everything()
         {
@@ -397,10 +397,10 @@ impl Prepared {
 
     /// What is wanted of the scratch server; nothing of it may be in the way in the target.
     fn wanted(&mut self, scratch: &mut Scratch, observer: &mut dyn Observer) -> Result<Counted, RestoreError> {
-        // A sign that the recorded server itself had is not what was restored there.
+        // A marker that the recorded server itself had is not what was restored there.
         scratch.server.call(&["SELECT", "0"])?;
         scratch.server.call(&["DEL", KEY])?;
-        self.begin()?;
+        self.claim_target()?;
         if self.filter.is_everything() {
             // Nothing can be in the way in an empty target; RESTORE itself refuses what comes in between.
             return Ok(scratch.server.info(Some("keyspace"))?.keyspace());
@@ -409,8 +409,8 @@ impl Prepared {
         if wanted.is_empty() { Err(RestoreError::NoKeys) } else { Ok(wanted) }
     }
 
-    /// Puts the sign up that a copy is under way; where that is not allowed, says so.
-    fn put_sign(&mut self, wanted: &Counted, observer: &mut dyn Observer) -> Result<Option<Sign>, RestoreError> {
+    /// Puts the marker up that a copy is under way; where that is not allowed, says so.
+    fn put_marker(&mut self, wanted: &Counted, observer: &mut dyn Observer) -> Result<Option<Marker>, RestoreError> {
         let whole = self.filter.is_everything();
         let what = format!(
             "{} ({} keys) of {} as of {}, LSN {}, begun at {}",
@@ -421,11 +421,11 @@ impl Prepared {
             self.plan.lsn,
             redtape_journal::Micros::now()
         );
-        Ok(match Sign::put(&mut self.target, whole, &what)? {
-            Ok(sign) => Some(sign),
+        Ok(match Marker::put(&mut self.target, whole, &what)? {
+            Ok(marker) => Some(marker),
             Err(why) => {
                 let note = format!(
-                    "no sign of this restore can be left in the target ({why}): if it is killed, nothing there tells of it"
+                    "no marker of this restore can be left in the target ({why}): if it is killed, nothing there tells of it"
                 );
                 observer.on(&Event::Note(&note));
                 None
@@ -435,22 +435,22 @@ impl Prepared {
 
     fn copy_all(&mut self, scratch: &mut Scratch, observer: &mut dyn Observer) -> Result<Report, RestoreError> {
         let wanted = self.wanted(scratch, observer).map_err(RestoreError::before_the_target)?;
-        let sign = self.put_sign(&wanted, observer).map_err(RestoreError::before_the_target)?;
-        let evicted_before = Room::ask(&mut self.target)?.evicted;
+        let marker = self.put_marker(&wanted, observer).map_err(RestoreError::before_the_target)?;
+        let evicted_before = MemoryState::ask(&mut self.target)?.evicted;
         let copied = match copy(scratch, &mut self.target, &self.filter, &wanted, observer, &self.interrupt) {
             Ok(copied) => copied,
             Err((cause, true)) => return Err(cause),
             Err((cause, false)) => {
-                // Where it cannot be taken away, the sign says more than is true, never less.
-                let _ = sign.map(|sign| sign.remove(&mut self.target));
+                // Where it cannot be taken away, the marker says more than is true, never less.
+                let _ = marker.map(|marker| marker.remove(&mut self.target));
                 return Err(cause);
             }
         };
         let at_ms = scratch.hold()?;
         let missing = recount(scratch, &mut self.target, &self.filter, observer, &self.interrupt, at_ms)?;
-        let warnings = self.judge(&copied, &missing, evicted_before, sign.is_some())?;
-        if let Some(sign) = sign {
-            sign.remove(&mut self.target).map_err(|cause| RestoreError::Undone {
+        let warnings = self.check_copied(&copied, &missing, evicted_before, marker.is_some())?;
+        if let Some(marker) = marker {
+            marker.remove(&mut self.target).map_err(|cause| RestoreError::Undone {
                 cause: Box::new(cause),
                 aftermath: format!(
                     "Everything was restored; only the key {KEY} in db 0, which says that it was not, is left"
@@ -468,7 +468,7 @@ impl Prepared {
             match compare_digests(&mut scratch.server, &mut self.target, &copied.keys, still) {
                 Ok(check) => checks.push(check),
                 Err(e) => {
-                    self.put_sign(&wanted, observer)?;
+                    self.put_marker(&wanted, observer)?;
                     return Err(e);
                 }
             }
@@ -478,22 +478,22 @@ impl Prepared {
         Ok(report)
     }
 
-    /// Whether what is in the target behind a copy is what was meant; otherwise the sign stays.
-    fn judge(
+    /// Whether what is in the target after a copy is what was meant; otherwise the marker stays.
+    fn check_copied(
         &mut self,
         copied: &Copied,
         missing: &Missing,
         evicted_before: u64,
-        sign: bool,
+        marker: bool,
     ) -> Result<Vec<String>, RestoreError> {
         let restored: u64 = copied.keys.values().sum();
-        let room = Room::settled(&mut self.target)?;
+        let memory = MemoryState::settled(&mut self.target)?;
         let everything = self.filter.is_everything();
-        if missing.gone > 0 && (everything || room.evicted > evicted_before) {
+        if missing.gone > 0 && (everything || memory.evicted > evicted_before) {
             let named = missing.named.join(", ");
             return Err(gone(&mut self.target, evicted_before, missing.gone, restored, &named));
         }
-        let mut warnings = Vec::from_iter(full(&room));
+        let mut warnings = Vec::from_iter(full_warning(&memory));
         if missing.gone > 0 {
             warnings.push(format!(
                 "{} of the restored keys are not there any more ({}): other clients removed them",
@@ -503,7 +503,7 @@ impl Prepared {
         }
         if everything {
             let now: u64 = self.target.info(Some("keyspace"))?.keyspace().values().sum();
-            let ours = restored - missing.expired + u64::from(sign);
+            let ours = restored - missing.expired + u64::from(marker);
             if now > ours {
                 return Err(RestoreError::Joined { address: self.target.address.clone(), count: now - ours });
             }
@@ -513,12 +513,12 @@ impl Prepared {
 }
 
 /// A server that keeps what it has and takes no more.
-fn full(room: &Room) -> Option<String> {
-    (room.is_over() && !room.evicts()).then(|| {
+fn full_warning(memory: &MemoryState) -> Option<String> {
+    (memory.is_over() && !memory.evicts()).then(|| {
         format!(
             "everything is there, but the target uses {} bytes of its maxmemory of {}: it refuses writes until that is raised",
-            room.used,
-            room.limit.unwrap_or(0)
+            memory.used,
+            memory.limit.unwrap_or(0)
         )
     })
 }

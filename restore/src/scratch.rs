@@ -311,7 +311,7 @@ impl Scratch {
     /// Writes its data as an RDB; the file lives as long as the scratch server.
     pub fn save(&mut self) -> Result<PathBuf, RestoreError> {
         let (pid, dir) = (self.child.0.id(), self.dir.path().to_owned());
-        let mut progress = move || work_done(pid) + bytes_in(&dir);
+        let mut progress = move || cpu_ticks(pid) + bytes_in(&dir);
         let saved = self.server.call_watched("SAVE", self.limits.stall, &mut progress);
         saved.map_err(|e| self.explain(e))?;
         Ok(self.dir.path().join("scratch.rdb"))
@@ -319,7 +319,7 @@ impl Scratch {
 }
 
 /// Processor time of a process, in ticks of the kernel's; 0 where it is not told.
-fn work_done(pid: u32) -> u64 {
+fn cpu_ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name may hold blanks and brackets; behind it, user and system time are the 12th and 13th field.
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);

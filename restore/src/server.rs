@@ -272,7 +272,7 @@ impl Server {
     }
 
     /// Makes sure that the connection still stands: a server may have closed it while it was idle.
-    pub(crate) fn revive(&mut self) -> Result<(), RestoreError> {
+    pub(crate) fn ensure_connected(&mut self) -> Result<(), RestoreError> {
         match self.try_call(&["PING"]) {
             Err(RestoreError::Unreachable { .. }) => self.reconnect(),
             other => other.map(drop),

@@ -1,8 +1,8 @@
-//! The sign on a target that a restore by copying is under way, or was cut short.
+//! The marker on a target that a restore by copying is under way, or was cut short.
 //!
 //! A copy makes the target a server like any other with a part of the data in it. So a copy first writes a field into the hash
 //! [`KEY`] of database 0 and removes it when all was checked; the hash goes with its last field. A restore that fails or is
-//! killed leaves its field, and with it the sign. (Over the link no sign is needed: until the promotion the target is a
+//! killed leaves its field, and with it the marker. (Over the link no marker is needed: until the promotion the target is a
 //! read-only replica of a master that is gone.)
 //!
 //! The field's name is `whole:ID` or `keys:ID`; its value says in words which restore it was.
@@ -30,13 +30,13 @@ pub struct Unfinished {
     pub what: String,
 }
 
-/// The sign of one restore, while it stands.
+/// The marker of one restore, while it stands.
 #[derive(Debug)]
-pub(crate) struct Sign {
+pub(crate) struct Marker {
     field: String,
 }
 
-impl Sign {
+impl Marker {
     /// Puts it up. `Err(why)` in the result: this user may not write the key.
     pub(crate) fn put(server: &mut Server, whole: bool, what: &str) -> Result<Result<Self, String>, RestoreError> {
         let field = format!("{}:{}", if whole { WHOLE } else { SOME }, crate::scratch::random_word());
@@ -59,7 +59,7 @@ fn select_first(server: &mut Server) -> Result<(), RestoreError> {
     server.call(&["SELECT", "0"]).map(drop)
 }
 
-/// The signs of restores that did not end, or that are still under way; none where it may not be asked.
+/// The markers of restores that did not end, or that are still under way; none where it may not be asked.
 pub fn find(server: &mut Server) -> Result<Vec<Unfinished>, RestoreError> {
     let Ok(Value::Array(items)) = server.try_call(&["HGETALL", KEY])? else { return Ok(Vec::new()) };
     let of_pair = |pair: &[Value]| {

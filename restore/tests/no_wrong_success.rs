@@ -203,7 +203,7 @@ fn a_copy_that_did_not_end_leaves_a_sign() {
             ["only a part of a restore that did not end: everything (300 keys) of", "LSN 300, begun at", "FLUSHALL"];
         failed(observed(&ask(&dir, at, &target, via), &mut Silent), 73, &words);
     }
-    // One of some keys is told of it, and leaves that sign alone.
+    // One of some keys is told of it, and leaves that marker alone.
     let mut some = ask(&dir, at, &target, None);
     some.filter = Filter::new(&["key:nothing*", "key:1"], &[], &[]).unwrap();
     run(&mut client, "DEL key:1");
@@ -213,7 +213,7 @@ fn a_copy_that_did_not_end_leaves_a_sign() {
     assert_eq!(run(&mut client, "HLEN redtape:unfinished-restore"), Value::Int(1));
     run(&mut client, "FLUSHALL");
     assert_eq!(restore(&ask(&dir, at, &target, Some(Forced::Scratch))).unwrap().1.keys[&0], 300);
-    assert_eq!(keys(&mut client), 300, "no sign is left");
+    assert_eq!(keys(&mut client), 300, "no marker is left");
 }
 
 #[test]

@@ -184,7 +184,7 @@ fn lost_keys_come_back_through_redtape_itself() {
     proxy.wait_caught_up();
     let (from, url) = (text(dir.path()), proxy.url());
     let args = ["restore", "--from", from, "--at", "lsn:1", "--key", "user:*", "--to", &url, "--yes"];
-    // Twice: the first one has left neither a name nor a sign.
+    // Twice: the first one has left neither a name nor a marker.
     for _ in 0..2 {
         let told = run(&args).expect_success("through the proxy").stdout;
         assert!(told.starts_with("restored 1 key "), "{told}");

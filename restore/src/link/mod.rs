@@ -31,9 +31,9 @@ use redtape_journal::Group;
 use crate::clock::{AT_REST, ClockFile, Pace, SETTLE};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
+use crate::memory::MemoryState;
 use crate::preflight::contents;
 use crate::progress::{Event, Observer, Unit};
-use crate::room::Room;
 use crate::server::{Info, Server};
 use crate::tape::Tape;
 use accept::Door;
@@ -88,7 +88,7 @@ pub struct Delivered {
     /// Which run of the server it is.
     pub run_id: String,
     /// Its memory.
-    pub room: Room,
+    pub memory: MemoryState,
     /// The server counts errors of its link, and counted none.
     pub errors_counted: bool,
 }
@@ -154,7 +154,7 @@ fn attached(
     if let Some(found) = contents(&before.keyspace(), server.functions()?.unwrap_or(0)) {
         return Err(RestoreError::NotEmpty { address: server.address.clone(), found });
     }
-    let (errors_before, evicted_before) = (unexpected_errors(&before), Room::of(&before).evicted);
+    let (errors_before, evicted_before) = (unexpected_errors(&before), MemoryState::of(&before).evicted);
     *fed = true;
     let mut feed = Feed::begin(server, guest, &fresh_replid(), interrupt)?;
     observer.on(&Event::Step { name: "sending the base", total: load.rdb_bytes, unit: Unit::Bytes });
@@ -178,14 +178,14 @@ fn attached(
         expired = expired::count(&mut feed, observer)?;
     }
     let info = feed.check(errors_before)?;
-    let room = check_room(&feed.server.address, &info, evicted_before)?;
+    let memory = check_memory(&feed.server.address, &info, evicted_before)?;
     let delivered = Delivered {
         keys: info.keyspace(),
         functions: feed.server.functions()?.unwrap_or(0),
         expired,
         stream_bytes: feed.encoder.offset(),
         run_id: info.get("run_id").unwrap_or_default().to_owned(),
-        room,
+        memory,
         errors_counted: errors_before.is_some(),
     };
     check(feed.server, &delivered)?;
@@ -195,27 +195,27 @@ fn attached(
 }
 
 /// The target has kept every key so far, and will when it is a master again. Pure.
-fn check_room(address: &str, info: &Info, evicted_before: u64) -> Result<Room, RestoreError> {
-    let room = Room::of(info);
-    let evicted = room.evicted.saturating_sub(evicted_before);
+fn check_memory(address: &str, info: &Info, evicted_before: u64) -> Result<MemoryState, RestoreError> {
+    let memory = MemoryState::of(info);
+    let evicted = memory.evicted.saturating_sub(evicted_before);
     if evicted > 0 {
         let meant = info.keyspace().values().sum::<u64>() + evicted;
         return Err(RestoreError::Lost {
             address: address.to_owned(),
             lost: evicted,
             meant,
-            why: room.advice(evicted),
+            why: memory.advice(evicted),
         });
     }
-    if room.is_over() && room.evicts() {
+    if memory.is_over() && memory.evicts() {
         return Err(RestoreError::TooSmall {
             address: address.to_owned(),
-            used: room.used,
-            limit: room.limit.unwrap_or(0),
-            policy: room.policy,
+            used: memory.used,
+            limit: memory.limit.unwrap_or(0),
+            policy: memory.policy,
         });
     }
-    Ok(room)
+    Ok(memory)
 }
 
 /// Sends the groups, the clock before each, and waits until all are processed.

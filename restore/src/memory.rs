@@ -18,7 +18,7 @@ const LOOKS_WITHOUT_MOVE: u32 = 10;
 
 /// Memory and evictions of a server, from `INFO`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Room {
+pub struct MemoryState {
     /// Its memory limit, 0 = none; `None` = it does not tell.
     pub limit: Option<u64>,
     /// What it does at the limit.
@@ -29,7 +29,7 @@ pub struct Room {
     pub evicted: u64,
 }
 
-impl Room {
+impl MemoryState {
     /// Reads all sections, or `memory` and `stats`.
     pub fn of(info: &Info) -> Self {
         let number = |name| info.number(name);
@@ -68,15 +68,15 @@ impl Room {
     /// Asks again until a server that evicts is through with it.
     pub(crate) fn settled(server: &mut Server) -> Result<Self, RestoreError> {
         let start = Instant::now();
-        let mut room = Self::ask(server)?;
+        let mut memory = Self::ask(server)?;
         let mut idle = 0;
-        while room.is_over() && room.evicts() && idle < LOOKS_WITHOUT_MOVE && start.elapsed() < EVICTION_LIMIT {
+        while memory.is_over() && memory.evicts() && idle < LOOKS_WITHOUT_MOVE && start.elapsed() < EVICTION_LIMIT {
             std::thread::sleep(LOOK_EVERY);
             let next = Self::ask(server)?;
-            idle = if next.evicted == room.evicted { idle + 1 } else { 0 };
-            room = next;
+            idle = if next.evicted == memory.evicted { idle + 1 } else { 0 };
+            memory = next;
         }
-        Ok(room)
+        Ok(memory)
     }
 }
 
@@ -86,15 +86,15 @@ mod tests {
 
     #[test]
     fn over_the_limit_or_not() {
-        let room = |text: &str| Room::of(&Info::parse(text));
-        let full = room(
+        let memory = |text: &str| MemoryState::of(&Info::parse(text));
+        let full = memory(
             "maxmemory:100\nmaxmemory_policy:allkeys-lru\nused_memory:150\nmem_not_counted_for_evict:40\nevicted_keys:3\n",
         );
         assert_eq!((full.limit, full.used, full.evicted), (Some(100), 110, 3));
         assert!(full.is_over() && full.evicts());
-        assert!(!room("maxmemory:100\nused_memory:150\nmem_not_counted_for_evict:50\n").is_over());
-        assert!(!room("maxmemory:0\nused_memory:150\n").is_over());
-        let silent = room("used_memory:150\n");
+        assert!(!memory("maxmemory:100\nused_memory:150\nmem_not_counted_for_evict:50\n").is_over());
+        assert!(!memory("maxmemory:0\nused_memory:150\n").is_over());
+        let silent = memory("used_memory:150\n");
         assert!(silent.limit.is_none() && !silent.is_over() && !silent.evicts());
         assert!(full.advice(3).contains("evicted 3") && full.advice(3).contains("allkeys-lru"));
     }
