@@ -6,7 +6,7 @@
 //! | the list shows | then |
 //! | --- | --- |
 //! | no other connection of that name | the target is ours, until our connection ends |
-//! | one with a lower client id | we withdraw |
+//! | one with a lower client id | it may be about to end: we look again for [`END_LIMIT`], then withdraw |
 //! | only ones with higher ids | they may be about to withdraw: we look again for [`YIELD_LIMIT`], then withdraw |
 //!
 //! A restore goes on only after a look that showed nobody else. Whoever names itself after that look sees our name, so two can
@@ -22,6 +22,8 @@ use crate::server::{Server, Value, text};
 pub const NAME: &str = "redtape-restore";
 /// How long a restore with a lower id waits for those that came later to withdraw.
 const YIELD_LIMIT: Duration = Duration::from_secs(2);
+/// How long one that has ended may still be in the list: the server sees its end a moment later.
+const END_LIMIT: Duration = Duration::from_millis(500);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -88,6 +90,7 @@ pub(crate) fn take(server: &mut Server, interrupt: &Interrupt) -> Result<OtherRe
         match decide(own, &found) {
             Verdict::Alone => return Ok(OtherRestores::Absent),
             Verdict::Wait if start.elapsed() < YIELD_LIMIT => std::thread::sleep(LOOK_EVERY),
+            Verdict::Withdraw if start.elapsed() < END_LIMIT => std::thread::sleep(LOOK_EVERY),
             Verdict::Wait | Verdict::Withdraw => {
                 server.clear_name()?;
                 let who = found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");

@@ -74,8 +74,17 @@ fn a_target_that_is_too_small_is_no_success_and_no_defect() {
     }
 }
 
+/// The program, with a scratch server of the kind under test.
+fn redtape() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_redtape"));
+    if let Some(server) = std::env::var_os("REDTAPE_TEST_SERVER") {
+        command.env("REDTAPE_SERVER_BIN", server);
+    }
+    command
+}
+
 fn spawn(journal: &Dir, to: &Server) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_redtape"))
+    redtape()
         .args([
             "restore",
             "--from",
@@ -233,8 +242,7 @@ fn output_that_cannot_be_written_is_an_io_error_and_no_defect() {
             args.extend(["--to", &url]);
         }
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_redtape"));
-        let out = child.args(&args).stdin(Stdio::null()).stdout(full).output().expect("redtape");
+        let out = redtape().args(&args).stdin(Stdio::null()).stdout(full).output().expect("redtape");
         let said = String::from_utf8_lossy(&out.stderr);
         assert_eq!(out.status.code(), Some(74), "{args:?}: {said}");
         assert!(said.contains("redtape: "), "{said}");

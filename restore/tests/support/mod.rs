@@ -87,15 +87,14 @@ impl<F: FnMut()> Observer for AtStep<F> {
     }
 }
 
-/// The scratch servers that this process has started and that run.
+/// The scratch servers that this process has started and that run: by their folder, as servers change their command line.
 pub(crate) fn scratch_servers() -> Vec<u32> {
     let own = std::process::id().to_string();
     let is_one = |pid: &u32| {
-        let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
-        let stat = String::from_utf8_lossy(&read("stat")).into_owned();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let line = String::from_utf8_lossy(&read("cmdline")).into_owned();
-        rest.split_ascii_whitespace().nth(1) == Some(&own) && line.contains("redtape-scratch-")
+        let folder = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
+        rest.split_ascii_whitespace().nth(1) == Some(&own) && folder.to_string_lossy().contains("redtape-scratch-")
     };
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(is_one).collect()
