@@ -14,6 +14,8 @@ use crate::exit::{Failure, UNAVAILABLE};
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for one answer meanwhile.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest wait for one answer of a server or proxy of our own; it may be behind a full sync.
+pub(crate) const WORK_TIMEOUT: Duration = Duration::from_secs(30);
 /// Ports that are tried.
 const START_ATTEMPTS: usize = 5;
 
@@ -71,8 +73,7 @@ impl EmbeddedServer {
             .map_err(|e| Failure::new(UNAVAILABLE, format!("can't start {binary}: {e}")))?;
         let mut server = Self { child, port, _dir: dir };
         let deadline = Instant::now() + START_TIMEOUT;
-        let client = redis::Client::open(server.url())?;
-        while !answers(&client) {
+        while !answers(&server.url()) {
             if server.child.try_wait()?.is_some() {
                 return Ok(None);
             }
@@ -123,10 +124,15 @@ fn version(binary: &str) -> Option<ServerVersion> {
 }
 
 /// It answers `PING`.
-fn answers(client: &redis::Client) -> bool {
-    let asked = client.get_connection_with_timeout(ANSWER_TIMEOUT).and_then(|mut conn| {
-        conn.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        redis::cmd("PING").query::<String>(&mut conn)
-    });
-    asked.is_ok()
+fn answers(url: &str) -> bool {
+    let pong = open(url, ANSWER_TIMEOUT).and_then(|mut conn| redis::cmd("PING").query::<String>(&mut conn));
+    pong.is_ok()
+}
+
+/// A connection on which nothing is waited for longer than this.
+pub(crate) fn open(url: &str, limit: Duration) -> redis::RedisResult<redis::Connection> {
+    let conn = redis::Client::open(url)?.get_connection_with_timeout(limit)?;
+    conn.set_read_timeout(Some(limit))?;
+    conn.set_write_timeout(Some(limit))?;
+    Ok(conn)
 }
