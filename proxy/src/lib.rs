@@ -137,6 +137,11 @@ pub enum StartError {
 
 const ADVICE_ACL: &str = "redtape needs a user with +psync +replconf on the server it follows and +role +info on the upstream; give its URL as redis://user:password@host or set REDTAPE_UPSTREAM_PASSWORD";
 
+/// What is not covered where the upstream is a node of a cluster.
+const CLUSTER: &str = "the upstream is a node of a cluster, of which redtape covers only this one: what is recorded, and can be restored, are the keys in its own slots; \
+    replies that send clients to other nodes (MOVED, ASK, CLUSTER SLOTS, SHARDS and NODES) name those nodes' own addresses, so that clients go round redtape; \
+    slots that move away and a failover to another node are not followed. Every node needs a redtape of its own";
+
 /// Runs until `stop` resolves; then clients are drained and the tail of the journal is sealed. At SIGHUP,
 /// `reread` gives the new settings; `lost_log_lines` is shown at `/metrics`.
 ///
@@ -374,6 +379,9 @@ async fn greet(to: &Connector) -> Result<(join::Probe, capture::ServerFacts, Opt
     let probe = prober.probe().await.map_err(|e| failed(&e))?;
     let facts = prober.facts().await.map_err(|e| failed(&e))?;
     tracing::info!(upstream = to.address(), software = facts.software, version = facts.version, "upstream found");
+    if facts.cluster {
+        tracing::warn!(upstream = to.address(), "{CLUSTER}");
+    }
     Ok((probe, facts, prober.commands().await))
 }
 
@@ -440,12 +448,18 @@ impl StartError {
             Self::Listen { .. } | Self::Os(_) => 71,
             Self::OtherServer { .. } => 65,
             Self::Servers(_) => 74,
-            Self::Journal(e) => match e {
-                OpenError::Locked { .. } => 75,
-                OpenError::Io { .. } | OpenError::Sync { .. } => 74,
-                OpenError::Key { fault: KeyFault::Missing(_), .. } => 77,
-                _ => 65,
-            },
+            Self::Journal(e) => journal_code(e),
         }
+    }
+}
+
+/// The exit code of a journal that can't be opened.
+pub(crate) fn journal_code(error: &OpenError) -> u8 {
+    match error {
+        OpenError::Locked { .. } => 75,
+        OpenError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => 77,
+        OpenError::Io { .. } | OpenError::Sync { .. } => 74,
+        OpenError::Key { fault: KeyFault::Missing(_), .. } => 77,
+        _ => 65,
     }
 }

@@ -7,9 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use redtape_journal::{
-    Catalog, KeyFault, Keyring, Lsn, Micros, OpenError, ReadError, ReplOffset, SnapshotKind, TimelineId,
-};
+use redtape_journal::{Catalog, Keyring, Lsn, Micros, ReadError, ReplOffset, SnapshotKind, TimelineId};
 use redtape_wire::psync::PsyncReply;
 
 use crate::capture::{CopyInProgress, Link, Position, Prober, manifest, receive};
@@ -76,8 +74,8 @@ impl SnapshotError {
     /// The exit code, from `sysexits.h`.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Journal(OpenError::Key { fault: KeyFault::Missing(_), .. }) => 77,
-            Self::Journal(_) | Self::OtherServer { .. } => 65,
+            Self::Journal(e) => crate::journal_code(e),
+            Self::OtherServer { .. } => 65,
             Self::Config(_) => 64,
             Self::Server(_) | Self::NotFollowed { .. } => 69,
             Self::Copy(_) => 74,

@@ -22,6 +22,8 @@ pub(crate) mod exit {
     pub(crate) const CANTCREAT: u8 = 73;
     /// Reading or writing failed.
     pub(crate) const IOERR: u8 = 74;
+    /// Another process is in the way.
+    pub(crate) const TEMPFAIL: u8 = 75;
     /// Not allowed.
     pub(crate) const NOPERM: u8 = 77;
     /// Not one of `sysexits`: as shells have it, 128 + SIGINT.
@@ -61,6 +63,29 @@ pub enum RestoreError {
     Denied { address: String, command: String, cause: String },
     #[error("{address} answered {command} with an error: {cause}")]
     Refused { address: String, command: String, cause: String },
+    /// The server understands the command and does not take it in the state that it is in.
+    #[error("{address} refuses {command}: {cause}; {advice}")]
+    Unwilling { address: String, command: String, cause: String, advice: &'static str },
+    #[error(
+        "{address} has not answered for {seconds} s; see in its log whether it hangs, or what keeps it busy (`redis-cli SLOWLOG GET`), and restore again when it answers"
+    )]
+    Silent { address: String, seconds: u64 },
+    #[error("another restore is at work on {address} ({who}): wait until it has ended. This one changed nothing")]
+    Busy { address: String, who: String },
+    #[error(
+        "the target {address} holds only a part of a restore that did not end: {what}. It has {found} now; nothing was changed. Empty it (FLUSHALL; FUNCTION FLUSH) and restore again"
+    )]
+    Unfinished { address: String, what: String, found: String },
+    #[error(
+        "{address} cannot hold the data: with it {used} bytes are in use, and beyond its maxmemory of {limit} bytes it would evict keys (maxmemory-policy {policy}). Raise maxmemory above {used} bytes, or restore to a server with more"
+    )]
+    TooSmall { address: String, used: u64, limit: u64, policy: String },
+    #[error("{address} does not hold all that was restored: {lost} of {meant} keys are gone; {why}")]
+    Lost { address: String, lost: u64, meant: u64, why: String },
+    #[error(
+        "{address} holds {count} keys more than were restored: other clients wrote to it meanwhile. Stop them, empty it (FLUSHALL; FUNCTION FLUSH) and restore again"
+    )]
+    Joined { address: String, count: u64 },
     #[error(
         "the target {address} is not empty ({found}); nothing was changed. Choose an empty server, empty this one (FLUSHALL; FUNCTION FLUSH), or restore only some keys with --key"
     )]
@@ -109,7 +134,7 @@ impl RestoreError {
             Self::Usage(_) | Self::NotConfirmed => exit::USAGE,
             Self::Open(e) => match e {
                 OpenError::Io { source, .. } | OpenError::Sync { source, .. } => io_code(source),
-                OpenError::Locked { .. } => exit::UNAVAILABLE,
+                OpenError::Locked { .. } => exit::TEMPFAIL,
                 OpenError::Key { fault: KeyFault::Missing(_), .. } => exit::NOPERM,
                 _ => exit::DATAERR,
             },
@@ -118,8 +143,15 @@ impl RestoreError {
             Self::Read(ReadError::Io { source, .. }) | Self::Io { source, .. } => io_code(source),
             Self::Read(_) | Self::Damaged { .. } | Self::Base { .. } => exit::DATAERR,
             Self::Login { .. } | Self::Denied { .. } => exit::NOPERM,
-            Self::NotEmpty { .. } | Self::Conflict { .. } => exit::CANTCREAT,
+            Self::NotEmpty { .. } | Self::Unfinished { .. } | Self::Conflict { .. } | Self::Joined { .. } => {
+                exit::CANTCREAT
+            }
+            Self::Busy { .. } => exit::TEMPFAIL,
             Self::Unreachable { .. }
+            | Self::Silent { .. }
+            | Self::Unwilling { .. }
+            | Self::TooSmall { .. }
+            | Self::Lost { .. }
             | Self::Refused { .. }
             | Self::Unable(_)
             | Self::Tls

@@ -14,6 +14,11 @@
 //! - [`scratch`]: the same into a local server whose wall clock redtape holds; [`copy`] takes keys from
 //!   there by `DUMP`/`RESTORE`.
 //!
+//! # One at a time, and no success that was not looked at
+//! - [`claim`]: a restore names its connection at the target and withdraws from one that is there already.
+//! - [`unfinished`]: a copy leaves a marker in the target until all of it was checked.
+//! - [`memory`]: what the target evicts is found before the promotion, and looked for after it.
+//!
 //! # After an interruption
 //! SIGINT and SIGTERM set an [`Interrupt`]; what was begun is undone: a target fed over the link is
 //! detached and emptied again.
@@ -21,15 +26,20 @@
 //! # After a crash or a kill
 //! Before the promotion a target fed over the link is a read-only replica of a master that is gone:
 //! clients see `READONLY` errors, the next restore says what it finds and how to clear it. A copy
-//! from scratch that was cut short leaves a part of the wanted keys, each of them whole; the next
-//! restore refuses to overwrite them and lists them. The scratch server dies with its parent.
+//! from scratch that was cut short leaves a part of the wanted keys, each of them whole, and the marker of
+//! [`unfinished`]; the next restore tells of it, refuses to overwrite keys and lists them. The scratch server
+//! dies with its parent.
 
+pub mod claim;
 pub mod clock;
-pub mod copy;
+mod copy;
 mod error;
 pub mod filter;
 mod interrupt;
+mod limits;
 pub mod link;
+mod lookup;
+pub mod memory;
 pub mod plan;
 pub mod point;
 pub mod preflight;
@@ -40,12 +50,14 @@ pub mod scratch;
 pub mod server;
 mod steps;
 pub mod tape;
+pub mod unfinished;
 pub mod version;
 pub mod when;
 
 pub use error::RestoreError;
 pub use filter::Filter;
 pub use interrupt::Interrupt;
+pub use limits::Limits;
 pub use plan::{Forced, Plan, Via};
 pub use progress::{Event, Observer, Silent};
 pub use run::{Prepared, Report, Request, prepare};

@@ -12,12 +12,14 @@ use redtape_journal::Lsn;
 use redtape_wire::rdb::RdbVersion;
 use serde::Serialize;
 
+use crate::claim::OtherRestores;
 use crate::error::RestoreError;
 use crate::filter::Filter;
 use crate::point::RestorePoint;
 use crate::preflight::TargetFacts;
 use crate::scratch::{Binary, made_by};
 use crate::tape::TapeFacts;
+use crate::unfinished::KEY;
 use crate::version::ServerVersion;
 
 /// By which way.
@@ -52,6 +54,8 @@ pub struct Facts<'a> {
     pub tape: &'a TapeFacts,
     /// The target.
     pub target: &'a TargetFacts,
+    /// Memory in use by the server that made the base, if the base says so.
+    pub base_memory: Option<u64>,
     /// What is wanted.
     pub filter: &'a Filter,
     /// What the person insists on.
@@ -115,17 +119,31 @@ pub struct Plan {
 /// The way, and the reason in words.
 pub fn choose(facts: &Facts<'_>) -> Result<(Via, String), RestoreError> {
     let target = facts.target;
+    able(target)?;
     if let Some((master, up)) = &target.follows {
-        let state = if *up { "up" } else { "down" };
+        let (state, then) = if *up {
+            ("up", "")
+        } else {
+            (
+                "down",
+                ". If a restore that was killed left it so, it holds only a part of the data: REPLICAOF NO ONE, then FLUSHALL, and restore again",
+            )
+        };
         return Err(RestoreError::Unable(format!(
-            "{} is a replica of {master} (link {state}) and can't be written to; restore to its master or to another server. If an interrupted restore left it so: REPLICAOF NO ONE, then FLUSHALL",
+            "{} is a replica of {master} (link {state}) and cannot be written to; restore to its master or to another server{then}",
             target.address
         )));
     }
     if facts.filter.is_everything()
         && let Some(found) = target.contents()
     {
-        return Err(RestoreError::NotEmpty { address: target.address.clone(), found });
+        let address = target.address.clone();
+        // Beside another restore that is at work the marker is that one's.
+        let unfinished = target.unfinished.iter().find(|u| u.whole && !matches!(target.others, OtherRestores::Seen(_)));
+        return Err(match unfinished {
+            Some(unfinished) => RestoreError::Unfinished { address, what: unfinished.what.clone(), found },
+            None => RestoreError::NotEmpty { address, found },
+        });
     }
     // By whatever way: values are dumped in the base's format, or in that of a newer server.
     loadable(facts)?;
@@ -157,6 +175,27 @@ pub fn choose(facts: &Facts<'_>) -> Result<(Via, String), RestoreError> {
     Ok(via)
 }
 
+/// The target can take any data at all.
+fn able(target: &TargetFacts) -> Result<(), RestoreError> {
+    let address = &target.address;
+    if target.cluster {
+        return Err(RestoreError::Unable(format!(
+            "{address} is a node of a cluster (cluster_enabled:1), which holds only a part of the keys; restoring into clusters is not supported yet: choose a server outside of a cluster"
+        )));
+    }
+    if target.loading {
+        return Err(RestoreError::Unable(format!(
+            "{address} is loading its data, so what it holds cannot be told; wait until it has (INFO persistence: loading:0)"
+        )));
+    }
+    if let Some(why) = &target.disk_trouble {
+        return Err(RestoreError::Unable(format!(
+            "{address} takes no writes: {why}; make room or repair what its log names, run BGSAVE, and restore again (or CONFIG SET stop-writes-on-bgsave-error no)"
+        )));
+    }
+    Ok(())
+}
+
 /// The target loads the base.
 fn loadable(facts: &Facts<'_>) -> Result<(), RestoreError> {
     let target = facts.target;
@@ -175,8 +214,10 @@ fn why_no_link(facts: &Facts<'_>) -> Option<String> {
     if !facts.filter.is_everything() {
         return Some("only some keys are wanted".to_owned());
     }
-    if target.cluster {
-        return Some("the target is in cluster mode, where REPLICAOF is refused".to_owned());
+    if target.replica_evicts && target.memory.limit != Some(0) {
+        return Some(
+            "the target keeps to its maxmemory even while it follows redtape (replica-ignore-maxmemory no)".to_owned(),
+        );
     }
     if target.tls_replication {
         return Some(
@@ -236,15 +277,14 @@ pub fn make(facts: &Facts<'_>, via: Via, reason: String, scratch: Option<&Binary
     let mut warnings = point.warnings.clone();
     if !everything {
         warnings.push("functions are left out: only some keys are wanted".to_owned());
+    } else if target.functions_hidden {
+        warnings.push(
+            "the functions of the target cannot be seen (FUNCTION LIST is not allowed): over the link those that it has are replaced, and those restored are not counted"
+                .to_owned(),
+        );
     }
-    if target.maxmemory > 0 && everything {
-        warnings.push(format!(
-            "the target has a memory limit of {} bytes (maxmemory-policy {}): if the data does not fit, {}",
-            target.maxmemory,
-            target.policy,
-            if target.policy == "noeviction" { "writing fails" } else { "it begins to evict what was restored" }
-        ));
-    }
+    warnings.extend(memory_warning(facts));
+    warnings.extend(other_restores(target));
     if via != Via::Scratch {
         warnings.extend(followers(target));
     }
@@ -273,6 +313,65 @@ pub fn make(facts: &Facts<'_>, via: Via, reason: String, scratch: Option<&Binary
         estimate_seconds: estimate(manifest.bytes, tape, via),
         warnings,
     }
+}
+
+/// Whether the data fits into the target, as far as it can be told.
+fn memory_warning(facts: &Facts<'_>) -> Option<String> {
+    let memory = &facts.target.memory;
+    let limit = match memory.limit {
+        None => {
+            return Some(
+                "whether the target has a memory limit is unknown: neither INFO nor CONFIG tells its maxmemory"
+                    .to_owned(),
+            );
+        }
+        Some(0) => return None,
+        Some(limit) => limit,
+    };
+    let then = if memory.evicts() {
+        "it evicts keys, and the restore fails"
+    } else {
+        "it refuses writes, and the restore fails"
+    };
+    let has = format!(
+        "the target has a memory limit of {limit} bytes (maxmemory-policy {}), {} are in use",
+        memory.policy, memory.used
+    );
+    Some(match facts.base_memory.filter(|_| facts.filter.is_everything()) {
+        Some(need) if need > limit => {
+            format!(
+                "{has}: too small for the base alone, which took {need} bytes on the server that made it. Raise maxmemory first, else {then}"
+            )
+        }
+        Some(need) => {
+            format!("{has}; the base took {need} bytes on the server that made it. If the data does not fit, {then}")
+        }
+        None => format!("{has}; how much the data takes is not known before. If it does not fit, {then}"),
+    })
+}
+
+/// Other restores of the same target.
+fn other_restores(target: &TargetFacts) -> Vec<String> {
+    let mut warnings = Vec::new();
+    match &target.others {
+        OtherRestores::Absent => {}
+        OtherRestores::Seen(who) => {
+            warnings.push(format!("another restore is at work on the target ({who}): this one cannot begin before its end"));
+        }
+        OtherRestores::Unknown(why) => warnings.push(format!(
+            "whether another restore is at work on the target cannot be seen ({why}): make sure that there is none, or allow CLIENT ID, SETNAME and LIST"
+        )),
+    }
+    if matches!(target.others, OtherRestores::Seen(_)) {
+        return warnings;
+    }
+    warnings.extend(target.unfinished.iter().map(|unfinished| {
+        format!(
+            "a restore into this target did not end: {}. It may have left a part of its keys; when that is settled: HDEL {KEY} {}",
+            unfinished.what, unfinished.field
+        )
+    }));
+    warnings
 }
 
 /// What those notice who follow the target while it follows redtape.

@@ -3,6 +3,8 @@ use std::collections::BTreeMap;
 use redtape_journal::{Micros, ReplOffset, SnapshotInfo, SnapshotKind, SnapshotManifest, TimelineId};
 
 use super::*;
+use crate::memory::MemoryState;
+use crate::unfinished::Unfinished;
 
 fn point(server_version: &str) -> RestorePoint {
     RestorePoint {
@@ -35,6 +37,10 @@ fn point(server_version: &str) -> RestorePoint {
     }
 }
 
+fn memory(limit: u64, policy: &str) -> MemoryState {
+    MemoryState { limit: Some(limit), policy: policy.to_owned(), used: 900, evicted: 0 }
+}
+
 fn target(banner: &str) -> TargetFacts {
     TargetFacts {
         address: "t:1".to_owned(),
@@ -44,11 +50,15 @@ fn target(banner: &str) -> TargetFacts {
         replicas: 0,
         replid: String::new(),
         is_source: false,
-        maxmemory: 0,
-        policy: "noeviction".to_owned(),
-        used_memory: 0,
+        memory: memory(0, "noeviction"),
+        replica_evicts: false,
+        loading: false,
+        disk_trouble: None,
+        others: OtherRestores::Absent,
+        unfinished: Vec::new(),
         keys: BTreeMap::new(),
         functions: 0,
+        functions_hidden: false,
         tls_replication: false,
         writable_replica: false,
         replicaof_refused: None,
@@ -88,6 +98,7 @@ fn outcome(change: impl FnOnce(&mut Case)) -> Result<(Via, String), RestoreError
         rdb: redtape_wire::rdb::parse_header(case.rdb.as_bytes()).expect(case.rdb),
         tape: &case.tape,
         target: &case.target,
+        base_memory: None,
         filter: &case.filter,
         forced: case.forced,
     })
@@ -117,7 +128,12 @@ fn ways() {
     way(|c| c.filter = some_keys(), Via::Scratch, "some keys");
     way(|c| c.forced = Some(Forced::Scratch), Via::Scratch, "--via scratch");
     way(|c| c.forced = Some(Forced::Link), Via::Link, "empty");
-    way(|c| c.target.cluster = true, Via::Scratch, "cluster");
+    way(
+        |c| (c.target.replica_evicts, c.target.memory) = (true, memory(9, "noeviction")),
+        Via::Scratch,
+        "ignore-maxmemory",
+    );
+    way(|c| c.target.replica_evicts = true, Via::Link, "empty");
     way(|c| c.target.writable_replica = true, Via::Scratch, "replica-read-only no");
     way(|c| c.target.tls_replication = true, Via::Scratch, "TLS");
     way(|c| c.target.replicaof_refused = Some("renamed".into()), Via::Scratch, "renamed");
@@ -150,7 +166,10 @@ fn ways() {
 fn refusals() {
     refusal(|c| c.target.keys = BTreeMap::from([(0, 7), (3, 1)]), 73, "7 keys in db 0, 1 key in db 3");
     refusal(|c| c.target.functions = 1, 73, "1 function library");
-    refusal(|c| c.target.follows = Some(("m:1".into(), false)), 69, "replica of m:1");
+    refusal(|c| c.target.follows = Some(("m:1".into(), false)), 69, "replica of m:1 (link down)");
+    // Nobody is told to empty the replica of a master that is there.
+    let error = outcome(|c| c.target.follows = Some(("m:1".into(), true))).expect_err("a replica").to_string();
+    assert!(error.contains("link up") && !error.contains("FLUSHALL"), "{error}");
     refusal(|c| c.target.version = ServerVersion { valkey: false, number: (6, 0, 16) }, 69, "does not load");
     refusal(|c| c.target.unknown_commands = vec!["LMPOP".into()], 69, "LMPOP");
     let forced = |c: &mut Case| {
@@ -161,10 +180,97 @@ fn refusals() {
 }
 
 #[test]
+fn targets_that_take_nothing() {
+    refusal(|c| c.target.cluster = true, 69, "node of a cluster");
+    let some_into_a_cluster = |c: &mut Case| {
+        c.target.cluster = true;
+        c.filter = some_keys();
+    };
+    refusal(some_into_a_cluster, 69, "outside of a cluster");
+    refusal(|c| c.target.loading = true, 69, "loading its data");
+    refusal(
+        |c| c.target.disk_trouble = Some("its last save failed".into()),
+        69,
+        "takes no writes: its last save failed",
+    );
+}
+
+#[test]
+fn a_restore_that_did_not_end_is_pointed_out() {
+    let part = |c: &mut Case| {
+        c.target.keys = BTreeMap::from([(0, 7)]);
+        c.target.unfinished =
+            vec![Unfinished { field: "whole:abc".into(), whole: true, what: "everything of /j".into() }];
+    };
+    refusal(part, 73, "only a part of a restore that did not end: everything of /j");
+    // That one is still at work, or was for some keys of a server with others.
+    let busy = |c: &mut Case| {
+        part(c);
+        c.target.others = OtherRestores::Seen("client 7".into());
+    };
+    refusal(busy, 73, "is not empty");
+    let some = |c: &mut Case| {
+        part(c);
+        c.target.unfinished[0].whole = false;
+    };
+    refusal(some, 73, "is not empty");
+}
+
+fn warnings_of(change: impl FnOnce(&mut Case), base_memory: Option<u64>) -> Vec<String> {
+    let mut case = usual();
+    change(&mut case);
+    let mut point = point(case.made_by);
+    point.warnings.clear();
+    let facts = Facts {
+        point: &point,
+        rdb: redtape_wire::rdb::parse_header(b"REDIS0010").expect("header"),
+        tape: &case.tape,
+        target: &case.target,
+        base_memory,
+        filter: &case.filter,
+        forced: None,
+    };
+    make(&facts, Via::Link, String::new(), None).warnings
+}
+
+#[test]
+fn what_the_target_may_not_hold_is_said_before() {
+    let limited = |policy: &'static str| move |c: &mut Case| c.target.memory = memory(1000, policy);
+    for (found, words) in [
+        (warnings_of(limited("noeviction"), Some(2000)), "too small for the base alone, which took 2000 bytes"),
+        (
+            warnings_of(limited("allkeys-lru"), Some(500)),
+            "took 500 bytes on the server that made it. If the data does not fit, it evicts",
+        ),
+        (warnings_of(limited("noeviction"), None), "not known before. If it does not fit, it refuses writes"),
+        (warnings_of(|c| c.target.functions_hidden = true, None), "FUNCTION LIST is not allowed"),
+        (warnings_of(|c| c.target.memory.limit = None, None), "is unknown: neither INFO nor CONFIG"),
+        (
+            warnings_of(|c| c.target.others = OtherRestores::Seen("client 7".into()), None),
+            "another restore is at work on the target (client 7)",
+        ),
+        (warnings_of(|c| c.target.others = OtherRestores::Unknown("NOPERM".into()), None), "cannot be seen (NOPERM)"),
+    ] {
+        assert!(found.len() == 1 && found[0].contains(words), "{words}: {found:?}");
+    }
+    assert_eq!(warnings_of(|_| {}, Some(u64::MAX)), Vec::<String>::new());
+    let some = |c: &mut Case| {
+        c.filter = some_keys();
+        c.target.unfinished = vec![Unfinished { field: "keys:abc".into(), whole: false, what: "some keys".into() }];
+    };
+    let found = warnings_of(some, None);
+    assert!(
+        found
+            .iter()
+            .any(|w| w.contains("did not end: some keys") && w.contains("HDEL redtape:unfinished-restore keys:abc")),
+        "{found:?}"
+    );
+}
+
+#[test]
 fn the_plan_says_everything() {
     let mut case = usual();
-    case.target.maxmemory = 1;
-    case.target.policy = "allkeys-lru".to_owned();
+    case.target.memory = memory(1, "allkeys-lru");
     case.filter = some_keys();
     let point = point(case.made_by);
     let facts = Facts {
@@ -172,6 +278,7 @@ fn the_plan_says_everything() {
         rdb: redtape_wire::rdb::parse_header(b"REDIS0010").expect("header"),
         tape: &case.tape,
         target: &case.target,
+        base_memory: None,
         filter: &case.filter,
         forced: None,
     };
@@ -207,6 +314,7 @@ fn who_follows_the_target_is_told() {
             rdb: redtape_wire::rdb::parse_header(b"REDIS0010").expect("header"),
             tape: &case.tape,
             target: &case.target,
+            base_memory: None,
             filter: &case.filter,
             forced: None,
         };

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use redtape_journal::TimelineInfo;
 use redtape_wire::url::Endpoint;
 
+use crate::claim::{OtherRestores, others};
 use crate::error::RestoreError;
-use crate::server::{Server, Value, text};
+use crate::memory::MemoryState;
+use crate::server::{Info, Server, Value, text};
+use crate::unfinished::{Unfinished, find};
 use crate::version::{ServerVersion, parse_number};
 
 /// Facts of a target.
@@ -27,16 +30,24 @@ pub struct TargetFacts {
     pub replid: String,
     /// The journal follows it; filled in by [`Self::compare_with`].
     pub is_source: bool,
-    /// Its memory limit, 0 = none.
-    pub maxmemory: u64,
-    /// What it does at the limit.
-    pub policy: String,
-    /// Memory in use.
-    pub used_memory: u64,
+    /// Its memory, and the limit of it.
+    pub memory: MemoryState,
+    /// It gives up keys for its limit even while it follows a master (`replica-ignore-maxmemory no`).
+    pub replica_evicts: bool,
+    /// It is loading its data: what it holds cannot be told yet.
+    pub loading: bool,
+    /// Why it takes no writes, as far as its own disk is concerned.
+    pub disk_trouble: Option<String>,
+    /// Other restores at work on it.
+    pub others: OtherRestores,
+    /// Restores into it that did not end, or are under way.
+    pub unfinished: Vec<Unfinished>,
     /// Keys in each database that has some.
     pub keys: BTreeMap<u32, u64>,
     /// Function libraries.
     pub functions: usize,
+    /// They cannot be seen by this user.
+    pub functions_hidden: bool,
     /// It reaches its masters over TLS.
     pub tls_replication: bool,
     /// Clients may write to it while it follows a master.
@@ -71,6 +82,10 @@ impl TargetFacts {
         });
         let own_port = info.get("tcp_port").and_then(|p| p.parse().ok()).unwrap_or(0);
         let announced = server.setting("replica-announce-port")?.and_then(|p| p.parse().ok()).filter(|p| *p != 0);
+        let mut memory = MemoryState::of(&info);
+        if memory.limit.is_none() {
+            memory.limit = server.setting("maxmemory")?.and_then(|limit| limit.parse().ok());
+        }
         let tls_replication = server.setting("tls-replication")?.as_deref() == Some("yes");
         Ok(Self {
             address: server.address.clone(),
@@ -80,11 +95,15 @@ impl TargetFacts {
             replicas: info.number("connected_slaves").unwrap_or(0),
             replid: info.get("master_replid").unwrap_or_default().to_owned(),
             is_source: false,
-            maxmemory: info.number("maxmemory").unwrap_or(0),
-            policy: info.get("maxmemory_policy").unwrap_or("noeviction").to_owned(),
-            used_memory: info.number("used_memory").unwrap_or(0),
+            memory,
+            replica_evicts: server.setting("replica-ignore-maxmemory")?.as_deref() == Some("no"),
+            loading: info.get("loading") == Some("1") || info.get("async_loading") == Some("1"),
+            disk_trouble: disk_trouble(server, &info)?,
+            others: others(server)?,
+            unfinished: find(server)?,
             keys: info.keyspace(),
             functions: server.functions()?.unwrap_or(0),
+            functions_hidden: matches!(server.try_call(&["FUNCTION", "LIST"])?, Err(e) if e.code == "NOPERM"),
             tls_replication,
             writable_replica: server.setting("replica-read-only")?.as_deref() == Some("no"),
             replicaof_refused: replicaof_refused(server)?,
@@ -114,6 +133,21 @@ pub fn contents(keys: &BTreeMap<u32, u64>, functions: usize) -> Option<String> {
         parts.push(format!("{functions} function librar{}", if functions == 1 { "y" } else { "ies" }));
     }
     (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// Why a server takes no writes because of its own disk: the rules of `writeCommandsDeniedByDiskError` in `server.c`.
+fn disk_trouble(server: &mut Server, info: &Info) -> Result<Option<String>, RestoreError> {
+    if info.get("aof_last_write_status") == Some("err") {
+        return Ok(Some("it could not write its append-only file (aof_last_write_status:err)".to_owned()));
+    }
+    if info.get("rdb_last_bgsave_status") != Some("err") {
+        return Ok(None);
+    }
+    let is = |setting: Option<String>, value| setting.as_deref() == Some(value);
+    if is(server.setting("stop-writes-on-bgsave-error")?, "no") || is(server.setting("save")?, "") {
+        return Ok(None);
+    }
+    Ok(Some("its last save to disk failed (rdb_last_bgsave_status:err)".to_owned()))
 }
 
 /// Whether `REPLICAOF` may be run, without running it.

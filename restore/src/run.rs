@@ -15,18 +15,23 @@ use redtape_wire::rdb::{RdbSummary, RdbVerifier};
 use redtape_wire::url::RedisUrl;
 use serde::Serialize;
 
-use crate::copy::{check_conflicts, copy};
+use crate::claim;
+use crate::copy::{Copied, copy, gone};
 use crate::error::RestoreError;
 use crate::filter::Filter;
 use crate::interrupt::Interrupt;
+use crate::limits::Limits;
 use crate::link::{Delivered, Expected, Load, Replica, deliver};
+use crate::lookup::{Missing, Wanted as Counted, check_conflicts, recount};
+use crate::memory::MemoryState;
 use crate::plan::{Facts, Forced, Plan, Via, choose, make};
 use crate::point::{PointError, RestorePoint, locate};
-use crate::preflight::{TargetFacts, unknown_commands};
+use crate::preflight::{TargetFacts, contents, unknown_commands};
 use crate::progress::{Event, Observer, Unit};
 use crate::scratch::{Binary, Scratch, Wanted, find, made_by};
 use crate::server::{Server, text};
 use crate::tape::{JournalTape, Tape, TapeFacts, scan};
+use crate::unfinished::{KEY, Marker};
 use crate::when::When;
 
 /// What is asked for.
@@ -50,6 +55,8 @@ pub struct Request {
     pub now: Micros,
     /// Ends the restore when it is set.
     pub interrupt: Interrupt,
+    /// How long servers are waited for.
+    pub limits: Limits,
 }
 
 /// A restore that could begin.
@@ -65,6 +72,8 @@ pub struct Prepared {
     binary: Option<Binary>,
     interrupt: Interrupt,
     keyring: Keyring,
+    limits: Limits,
+    from: PathBuf,
 }
 
 impl std::fmt::Debug for Prepared {
@@ -84,9 +93,9 @@ pub struct Report {
     pub via: Via,
     /// Keys in each database.
     pub keys: BTreeMap<u32, u64>,
-    /// Of these, keys whose TTL had passed when they arrived; over the link they expire by themselves
-    /// after the promotion and are not counted here.
-    pub expired: u64,
+    /// Of these, keys whose TTL has passed since the moment, so that they are gone again; `None` = the target
+    /// does not allow to count them.
+    pub expired: Option<u64>,
     /// Function libraries.
     pub functions: usize,
     /// Records replayed.
@@ -95,6 +104,8 @@ pub struct Report {
     pub seconds: f64,
     /// What was compared, and with which result.
     pub checks: Vec<String>,
+    /// What to be aware of.
+    pub warnings: Vec<String>,
 }
 
 /// Checks everything and makes the plan; changes nothing.
@@ -113,6 +124,7 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
         locate(&request.at, request.now, &catalog).map_err(|error| RestoreError::unreadable(error, &catalog))??;
     observer.on(&Event::Resolved(&point));
     let mut target = Server::connect(&request.to)?;
+    target.set_reply_limit(request.limits.reply)?;
     let mut target_facts = TargetFacts::read(&mut target)?;
     target_facts.compare_with(&catalog.timelines());
     let rdb = check_base(&point.base, &request.keyring, observer)?;
@@ -131,6 +143,7 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
         rdb: rdb.version,
         tape: &tape_facts,
         target: &target_facts,
+        base_memory: rdb.aux.iter().find(|(name, _)| name == "used-mem").and_then(|(_, bytes)| bytes.parse().ok()),
         filter: &request.filter,
         forced: request.via,
     };
@@ -140,7 +153,7 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
     } else {
         let made_by = made_by(&point.base.manifest.server_version);
         let wanted = Wanted { base: rdb.version, made_by, target: target_facts.version };
-        Some(find(request.server_bin.as_deref(), wanted)?)
+        Some(find(request.server_bin.as_deref(), wanted, request.limits)?)
     };
     let plan = make(&facts, via, reason, binary.as_ref());
     observer.on(&Event::Planned(&plan));
@@ -156,6 +169,8 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
         binary,
         interrupt: request.interrupt.clone(),
         keyring: request.keyring.clone(),
+        limits: request.limits,
+        from: request.from.clone(),
     })
 }
 
@@ -208,13 +223,45 @@ impl Prepared {
     /// Carries the plan out.
     pub fn run(mut self, observer: &mut dyn Observer) -> Result<Report, RestoreError> {
         let start = Instant::now();
+        self.claim_target().map_err(RestoreError::before_the_target)?;
         let mut report = match self.plan.via {
             Via::Link => self.by_link(observer)?,
             Via::LinkFromScratch => self.by_link_from_scratch(observer)?,
             Via::Scratch => self.by_scratch(observer)?,
         };
+        // The next one need not wait until the server sees the end of our connection.
+        let _ = self.target.clear_name();
         report.seconds = (start.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
         Ok(report)
+    }
+
+    /// Takes the target for this restore, and looks whether it is still what the plan was made for.
+    ///
+    /// Done again after the loading of a scratch server: the target was idle, it may have closed the connection, and with it
+    /// went our name.
+    fn claim_target(&mut self) -> Result<(), RestoreError> {
+        self.target.ensure_connected()?;
+        claim::take(&mut self.target, &self.interrupt)?;
+        self.recheck_target()
+    }
+
+    /// The target may have changed since the plan was made: somebody was asked, or a scratch server was loaded.
+    fn recheck_target(&mut self) -> Result<(), RestoreError> {
+        let info = self.target.info(None)?;
+        let address = self.target.address.clone();
+        if info.get("role") != Some("master") {
+            return Err(RestoreError::Unable(format!(
+                "{address} has become a replica of {}:{} since the plan was made; nothing was changed",
+                info.get("master_host").unwrap_or("?"),
+                info.get("master_port").unwrap_or("?")
+            )));
+        }
+        if self.filter.is_everything()
+            && let Some(found) = contents(&info.keyspace(), self.target.functions()?.unwrap_or(0))
+        {
+            return Err(RestoreError::NotEmpty { address, found });
+        }
+        Ok(())
     }
 
     fn expected(&self) -> Expected {
@@ -228,12 +275,46 @@ impl Prepared {
             lsn: self.plan.lsn.0,
             via: self.plan.via,
             keys,
-            expired: 0,
+            expired: Some(0),
             functions,
             records: self.tape_facts.records,
             seconds: 0.0,
             checks,
+            warnings: Vec::new(),
         }
+    }
+
+    /// The report of a restore over the link, when the promoted target was looked at.
+    fn report_promoted(&mut self, delivered: Delivered, mut checks: Vec<String>) -> Result<Report, RestoreError> {
+        let warnings = self.check_promoted(&delivered).map_err(|cause| RestoreError::Undone {
+            cause: Box::new(cause),
+            aftermath: "The target was promoted before: it is a master, and what it holds is not sure".to_owned(),
+        })?;
+        checks.extend(link_checks(&delivered));
+        let mut report = self.report(delivered.keys, delivered.functions, checks);
+        (report.expired, report.warnings) = (delivered.expired, warnings);
+        Ok(report)
+    }
+
+    /// Looks at a target after its promotion: the same run of the server, a master, and nothing evicted.
+    fn check_promoted(&mut self, delivered: &Delivered) -> Result<Vec<String>, RestoreError> {
+        let memory = MemoryState::settled(&mut self.target)?;
+        let info = self.target.info(None)?;
+        let address = self.target.address.clone();
+        if info.get("run_id").unwrap_or_default() != delivered.run_id {
+            return Err(RestoreError::Unable(format!(
+                "{address} was started again just after its promotion: see in its log why"
+            )));
+        }
+        if info.get("role") != Some("master") {
+            return Err(RestoreError::Unable(format!("{address} was made a replica just after its promotion")));
+        }
+        let evicted = memory.evicted.saturating_sub(delivered.memory.evicted);
+        if evicted > 0 {
+            let meant = delivered.keys.values().sum();
+            return Err(RestoreError::Lost { address, lost: evicted, meant, why: memory.advice(evicted) });
+        }
+        Ok(full_warning(&memory).into_iter().collect())
     }
 
     fn by_link(&mut self, observer: &mut dyn Observer) -> Result<Report, RestoreError> {
@@ -244,13 +325,12 @@ impl Prepared {
         let replica = Replica { server: &mut self.target, expected, clock: None, interrupt: &self.interrupt };
         let delivered =
             deliver(replica, &mut load, observer, &mut |_, _| Ok(())).map_err(RestoreError::before_the_target)?;
-        let checks = link_checks(&delivered);
-        Ok(self.report(delivered.keys, delivered.functions, checks))
+        self.report_promoted(delivered, Vec::new())
     }
 
     fn scratch(&mut self, observer: &mut dyn Observer) -> Result<(Scratch, Delivered), RestoreError> {
         let binary = self.binary.as_ref().ok_or_else(|| RestoreError::NoScratch("none was chosen".to_owned()))?;
-        let mut scratch = Scratch::start(binary, self.tape_facts.max_db + 1)?;
+        let mut scratch = Scratch::start(binary, self.tape_facts.max_db + 1, self.limits)?;
         let mut rdb = open(&self.point.base, &self.keyring)?;
         let mut load =
             Load { rdb: &mut rdb, rdb_bytes: self.rdb_bytes, tape: &self.tape, records: self.tape_facts.records };
@@ -269,7 +349,9 @@ impl Prepared {
                 highest + 1
             )));
         }
+        self.report_memory_need(&mut scratch, observer)?;
         let file = scratch.save()?;
+        self.claim_target()?;
         let rdb_bytes = std::fs::metadata(&file).map_err(RestoreError::io("read", &file))?.len();
         let mut rdb = std::fs::File::open(&file).map_err(RestoreError::io("open", &file))?;
         let nothing: Vec<redtape_journal::Group> = Vec::new();
@@ -292,49 +374,155 @@ impl Prepared {
             Ok(())
         };
         let delivered = deliver(replica, &mut load, observer, &mut compare).map_err(RestoreError::before_the_target)?;
-        checks.extend(link_checks(&delivered));
-        Ok(self.report(delivered.keys, delivered.functions, checks))
+        self.report_promoted(delivered, checks)
     }
 
     fn by_scratch(&mut self, observer: &mut dyn Observer) -> Result<Report, RestoreError> {
-        let (mut scratch, replayed) = self.scratch(observer)?;
-        if self.target_facts.cluster {
-            let keyspace = scratch.server.info(Some("keyspace"))?.keyspace();
-            if let Some(db) = keyspace.keys().find(|db| **db != 0 && self.filter.wants_db(**db)) {
-                return Err(RestoreError::Unable(format!(
-                    "the target is in cluster mode and has only database 0, the wanted keys are in database {db} too; add --db 0"
-                )));
-            }
+        let (mut scratch, _) = self.scratch(observer)?;
+        self.report_memory_need(&mut scratch, observer)?;
+        self.copy_all(&mut scratch, observer).map_err(|e| scratch.explain(e))
+    }
+
+    /// Says now, when it is known, whether the data fits.
+    fn report_memory_need(&mut self, scratch: &mut Scratch, observer: &mut dyn Observer) -> Result<(), RestoreError> {
+        let need = scratch.server.info(Some("memory"))?.number("used_memory_dataset").unwrap_or(0);
+        let MemoryState { limit, used, .. } = self.target_facts.memory;
+        if let Some(limit) = limit.filter(|limit| *limit > 0 && need + used > *limit)
+            && self.filter.is_everything()
+        {
+            observer.on(&Event::Note(&format!(
+                "the data takes about {need} bytes in the scratch server: more than the target's memory limit of {limit} bytes leaves"
+            )));
         }
-        let wanted = if self.filter.is_everything() {
+        Ok(())
+    }
+
+    /// What is wanted of the scratch server; nothing of it may be in the way in the target.
+    fn wanted(&mut self, scratch: &mut Scratch, observer: &mut dyn Observer) -> Result<Counted, RestoreError> {
+        // A marker that the recorded server itself had is not what was restored there.
+        scratch.server.call(&["SELECT", "0"])?;
+        scratch.server.call(&["DEL", KEY])?;
+        self.claim_target()?;
+        if self.filter.is_everything() {
             // Nothing can be in the way in an empty target; RESTORE itself refuses what comes in between.
-            let now = self.target.info(Some("keyspace"))?.keyspace();
-            if let Some(found) = crate::preflight::contents(&now, self.target.functions()?.unwrap_or(0)) {
-                return Err(RestoreError::NotEmpty { address: self.target.address.clone(), found });
-            }
-            replayed.keys
-        } else {
-            check_conflicts(&mut scratch, &mut self.target, &self.filter, observer, &self.interrupt)
-                .map_err(RestoreError::before_the_target)?
-        };
-        if wanted.is_empty() && !self.filter.is_everything() {
-            return Err(RestoreError::NoKeys);
+            return Ok(scratch.server.info(Some("keyspace"))?.keyspace());
         }
-        let copied = copy(&mut scratch, &mut self.target, &self.filter, &wanted, observer, &self.interrupt)?;
-        let mut checks = vec!["each key was seen in the target after it was written".to_owned()];
+        let wanted = check_conflicts(scratch, &mut self.target, &self.filter, observer, &self.interrupt)?;
+        if wanted.is_empty() { Err(RestoreError::NoKeys) } else { Ok(wanted) }
+    }
+
+    /// Puts the marker up that a copy is under way; where that is not allowed, says so.
+    fn put_marker(&mut self, wanted: &Counted, observer: &mut dyn Observer) -> Result<Option<Marker>, RestoreError> {
+        let whole = self.filter.is_everything();
+        let what = format!(
+            "{} ({} keys) of {} as of {}, LSN {}, begun at {}",
+            if whole { "everything" } else { "some keys" },
+            wanted.values().sum::<u64>(),
+            self.from.display(),
+            self.plan.at,
+            self.plan.lsn,
+            redtape_journal::Micros::now()
+        );
+        Ok(match Marker::put(&mut self.target, whole, &what)? {
+            Ok(marker) => Some(marker),
+            Err(why) => {
+                let note = format!(
+                    "no marker of this restore can be left in the target ({why}): if it is killed, nothing there tells of it"
+                );
+                observer.on(&Event::Note(&note));
+                None
+            }
+        })
+    }
+
+    fn copy_all(&mut self, scratch: &mut Scratch, observer: &mut dyn Observer) -> Result<Report, RestoreError> {
+        let wanted = self.wanted(scratch, observer).map_err(RestoreError::before_the_target)?;
+        let marker = self.put_marker(&wanted, observer).map_err(RestoreError::before_the_target)?;
+        let evicted_before = MemoryState::ask(&mut self.target)?.evicted;
+        let copied = match copy(scratch, &mut self.target, &self.filter, &wanted, observer, &self.interrupt) {
+            Ok(copied) => copied,
+            Err((cause, true)) => return Err(cause),
+            Err((cause, false)) => {
+                // Where it cannot be taken away, the marker says more than is true, never less.
+                let _ = marker.map(|marker| marker.remove(&mut self.target));
+                return Err(cause);
+            }
+        };
+        let at_ms = scratch.hold()?;
+        let missing = recount(scratch, &mut self.target, &self.filter, observer, &self.interrupt, at_ms)?;
+        let warnings = self.check_copied(&copied, &missing, evicted_before, marker.is_some())?;
+        if let Some(marker) = marker {
+            marker.remove(&mut self.target).map_err(|cause| RestoreError::Undone {
+                cause: Box::new(cause),
+                aftermath: format!(
+                    "Everything was restored; only the key {KEY} in db 0, which says that it was not, is left"
+                ),
+            })?;
+        }
+        let mut checks = vec!["all of them were looked for in the target at the end".to_owned()];
         let (restored, planned) = (copied.keys.values().sum::<u64>(), wanted.values().sum::<u64>());
         if copied.keys != wanted {
             // SCAN may count a key twice, never leave one out.
             checks.push(format!("{restored} keys restored of {planned} counted"));
         }
-        if self.filter.is_everything() && copied.expired == 0 {
-            checks.push(compare_digests(&mut scratch.server, &mut self.target, &copied.keys, copied.volatile == 0)?);
+        if self.filter.is_everything() && missing.expired == 0 {
+            let still = copied.volatile == 0;
+            match compare_digests(&mut scratch.server, &mut self.target, &copied.keys, still) {
+                Ok(check) => checks.push(check),
+                Err(e) => {
+                    self.put_marker(&wanted, observer)?;
+                    return Err(e);
+                }
+            }
         }
-        let expired = copied.expired;
         let mut report = self.report(copied.keys, copied.functions, checks);
-        report.expired = expired;
+        (report.expired, report.warnings) = (Some(missing.expired), warnings);
         Ok(report)
     }
+
+    /// Whether what is in the target after a copy is what was meant; otherwise the marker stays.
+    fn check_copied(
+        &mut self,
+        copied: &Copied,
+        missing: &Missing,
+        evicted_before: u64,
+        marker: bool,
+    ) -> Result<Vec<String>, RestoreError> {
+        let restored: u64 = copied.keys.values().sum();
+        let memory = MemoryState::settled(&mut self.target)?;
+        let everything = self.filter.is_everything();
+        if missing.gone > 0 && (everything || memory.evicted > evicted_before) {
+            let named = missing.named.join(", ");
+            return Err(gone(&mut self.target, evicted_before, missing.gone, restored, &named));
+        }
+        let mut warnings = Vec::from_iter(full_warning(&memory));
+        if missing.gone > 0 {
+            warnings.push(format!(
+                "{} of the restored keys are not there any more ({}): other clients removed them",
+                missing.gone,
+                missing.named.join(", ")
+            ));
+        }
+        if everything {
+            let now: u64 = self.target.info(Some("keyspace"))?.keyspace().values().sum();
+            let ours = restored - missing.expired + u64::from(marker);
+            if now > ours {
+                return Err(RestoreError::Joined { address: self.target.address.clone(), count: now - ours });
+            }
+        }
+        Ok(warnings)
+    }
+}
+
+/// A server that keeps what it has and takes no more.
+fn full_warning(memory: &MemoryState) -> Option<String> {
+    (memory.is_over() && !memory.evicts()).then(|| {
+        format!(
+            "everything is there, but the target uses {} bytes of its maxmemory of {}: it refuses writes until that is raised",
+            memory.used,
+            memory.limit.unwrap_or(0)
+        )
+    })
 }
 
 fn open(base: &SnapshotInfo, keyring: &Keyring) -> Result<SnapshotReader, RestoreError> {
@@ -380,9 +568,9 @@ fn compare_digests(
             Ok("the digests of target and scratch server are equal".to_owned())
         }
         (Some(_), Some(_)) if !still => Ok("digests not compared: keys expire".to_owned()),
-        (Some(there), Some(here)) => {
-            Err(RestoreError::Verify(format!("its DEBUG DIGEST is {there}, the scratch server's {here}")))
-        }
+        (Some(there), Some(here)) => Err(RestoreError::Verify(format!(
+            "its DEBUG DIGEST is {there}, the scratch server's {here} (if no other client has written to it meanwhile)"
+        ))),
         _ => Ok("digests not compared: DEBUG is not allowed".to_owned()),
     }
 }

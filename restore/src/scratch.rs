@@ -20,6 +20,7 @@ use redtape_wire::url::Secret;
 use crate::clock::{AT_REST, ClockFile, FILE_VARIABLE, LIBRARY, SETTLE};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
+use crate::limits::Limits;
 use crate::link::{Delivered, Expected, Load, Replica, deliver};
 use crate::progress::Observer;
 use crate::server::{Server, Value, text};
@@ -27,8 +28,12 @@ use crate::version::{ServerVersion, parse_number};
 
 /// Environment variable that names the server's binary.
 pub const BINARY_VARIABLE: &str = "REDTAPE_SERVER_BIN";
-/// How long it may take to start.
-const START_LIMIT: Duration = Duration::from_secs(20);
+/// How long a killed process may take to be gone.
+const GONE_LIMIT: Duration = Duration::from_secs(5);
+/// Between two looks at a child.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Longest answer to `--version` that is read.
+const BANNER_BYTES: usize = 4096;
 /// Databases that it has at least: enough for whatever the base may hold.
 const DATABASES_MIN: u32 = 1024;
 /// Longest path of a unix socket.
@@ -55,12 +60,10 @@ pub struct Wanted {
 }
 
 /// Finds a binary: the named one, else the best on PATH.
-pub fn find(named: Option<&Path>, wanted: Wanted) -> Result<Binary, RestoreError> {
+pub fn find(named: Option<&Path>, wanted: Wanted, limits: Limits) -> Result<Binary, RestoreError> {
     let from_variable = std::env::var_os(BINARY_VARIABLE).map(PathBuf::from);
     if let Some(path) = named.map(Path::to_owned).or(from_variable) {
-        let binary = probe(&path).ok_or_else(|| {
-            RestoreError::NoScratch(format!("{} is not a redis-server or valkey-server that runs here", path.display()))
-        })?;
+        let binary = probe(&path, limits.start).map_err(RestoreError::NoScratch)?;
         return match unfit(&binary, wanted) {
             None => Ok(binary),
             Some(why) => Err(RestoreError::NoScratch(why)),
@@ -75,7 +78,7 @@ pub fn find(named: Option<&Path>, wanted: Wanted) -> Result<Binary, RestoreError
         .filter(|dir| seen.insert(dir.clone()))
         .flat_map(|dir| ["redis-server", "valkey-server"].map(|name| dir.join(name)))
         .filter(|path| path.is_file())
-        .filter_map(|path| probe(&path))
+        .filter_map(|path| probe(&path, limits.start).ok())
         .collect();
     choose(&found, wanted).map_err(RestoreError::NoScratch)
 }
@@ -116,10 +119,31 @@ fn unfit(binary: &Binary, wanted: Wanted) -> Option<String> {
     None
 }
 
-fn probe(path: &Path) -> Option<Binary> {
-    let output = Command::new(path).arg("--version").stdin(Stdio::null()).output().ok()?;
-    let version = ServerVersion::from_banner(&String::from_utf8_lossy(&output.stdout))?;
-    Some(Binary { path: path.to_owned(), version })
+/// Asks a program what it is; says why where it does not tell within the limit.
+pub fn probe(path: &Path, limit: Duration) -> Result<Binary, String> {
+    let is_none = || format!("{} is not a redis-server or valkey-server that runs here", path.display());
+    let child =
+        Command::new(path).arg("--version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    let mut child = Guard(child.map_err(|_| is_none())?);
+    let start = Instant::now();
+    while matches!(child.0.try_wait(), Ok(None)) {
+        if start.elapsed() >= limit {
+            return Err(format!("{} did not tell its version within {} s", path.display(), limit.as_secs()));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    // It has ended; what it wrote is in the pipe, unless somebody else holds that open: the pipe is not waited for.
+    let mut banner = vec![0; BANNER_BYTES];
+    let read = child.0.stdout.take().and_then(|out| read_now(out, &mut banner)).unwrap_or(0);
+    let version = ServerVersion::from_banner(&String::from_utf8_lossy(&banner[..read])).ok_or_else(is_none)?;
+    Ok(Binary { path: path.to_owned(), version })
+}
+
+/// What is in a pipe at this moment.
+fn read_now(mut pipe: std::process::ChildStdout, into: &mut [u8]) -> Option<usize> {
+    use std::io::Read as _;
+    rustix::io::ioctl_fionbio(&pipe, true).ok()?;
+    pipe.read(into).ok()
 }
 
 /// A running scratch server.
@@ -131,6 +155,7 @@ pub struct Scratch {
     pub version: ServerVersion,
     clock: ClockFile,
     password: Secret,
+    limits: Limits,
     child: Guard,
     /// Last, so that it goes when nobody uses it any more.
     dir: tempfile::TempDir,
@@ -142,15 +167,18 @@ struct Guard(Child);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // It may be dead already.
+        // It may be dead already. One that the kernel cannot end (a file system that hangs) is left to it.
         let _ = self.0.kill();
-        let _ = self.0.wait();
+        let start = Instant::now();
+        while matches!(self.0.try_wait(), Ok(None)) && start.elapsed() < GONE_LIMIT {
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
 }
 
 impl Scratch {
     /// Starts one; `databases` is how many the tape needs.
-    pub fn start(binary: &Binary, databases: u32) -> Result<Self, RestoreError> {
+    pub fn start(binary: &Binary, databases: u32, limits: Limits) -> Result<Self, RestoreError> {
         let dir = tempfile::Builder::new().prefix("redtape-scratch-").tempdir();
         let dir = dir.map_err(RestoreError::io("create a folder in", std::env::temp_dir()))?;
         let at = |name: &str| dir.path().join(name);
@@ -184,20 +212,52 @@ impl Scratch {
         let mut child = Guard(child.map_err(RestoreError::io("start", &binary.path))?);
         let url = format!("unix://{}", socket.display()).parse().map_err(|e| RestoreError::Scratch(format!("{e}")))?;
         let start = Instant::now();
-        let server = loop {
+        let mut server = loop {
             match Server::connect(&url) {
                 Ok(server) => break server,
-                Err(_) if start.elapsed() < START_LIMIT && matches!(child.0.try_wait(), Ok(None)) => {
-                    std::thread::sleep(Duration::from_millis(10));
+                Err(_) if start.elapsed() < limits.start && matches!(child.0.try_wait(), Ok(None)) => {
+                    std::thread::sleep(LOOK_EVERY);
                 }
                 Err(_) => {
                     return Err(RestoreError::Scratch(format!("did not start; its log ends: {}", log_end(dir.path()))));
                 }
             }
         };
-        let mut scratch = Self { server, version: binary.version, clock, password, child, dir };
-        scratch.check_clock()?;
+        server.address = format!("the scratch server ({})", binary.path.display());
+        server.set_reply_limit(limits.start)?;
+        let mut scratch = Self { server, version: binary.version, clock, password, limits, child, dir };
+        scratch.check_clock().map_err(|e| scratch.explain(e))?;
+        scratch.server.set_reply_limit(limits.reply)?;
         Ok(scratch)
+    }
+
+    /// Says what to do about a scratch server that does not answer any more, or is gone.
+    pub(crate) fn explain(&mut self, error: RestoreError) -> RestoreError {
+        let log = || log_end(self.dir.path());
+        match error {
+            RestoreError::Silent { address, seconds } if address == self.server.address => {
+                RestoreError::Scratch(format!(
+                    "has not answered for {seconds} s: it hangs, or something stopped it. Restore again, or name another with --server-bin; its log ends: {}",
+                    log()
+                ))
+            }
+            RestoreError::Unreachable { address, .. } if address == self.server.address => {
+                // The end of the process is seen a moment after that of its connection.
+                std::thread::sleep(LOOK_EVERY);
+                let how = match self.child.0.try_wait() {
+                    Ok(Some(status)) => format!("ended ({status})"),
+                    _ => "closed the connection".to_owned(),
+                };
+                RestoreError::Scratch(format!(
+                    "{how}: this machine may be out of memory. Restore again where there is more; its log ends: {}",
+                    log()
+                ))
+            }
+            RestoreError::Undone { cause, aftermath } => {
+                RestoreError::Undone { cause: Box::new(self.explain(*cause)), aftermath }
+            }
+            other => other,
+        }
     }
 
     /// The preloaded library works in this server.
@@ -234,8 +294,8 @@ impl Scratch {
             match cause {
                 RestoreError::Link(why) => RestoreError::Scratch(format!("failed: {why}")),
                 // What happened to a throw-away server concerns nobody.
-                RestoreError::Undone { cause, .. } => *cause,
-                other => other,
+                RestoreError::Undone { cause, .. } => self.explain(*cause),
+                other => self.explain(other),
             }
         })
     }
@@ -250,9 +310,26 @@ impl Scratch {
 
     /// Writes its data as an RDB; the file lives as long as the scratch server.
     pub fn save(&mut self) -> Result<PathBuf, RestoreError> {
-        self.server.call(&["SAVE"])?;
+        let (pid, dir) = (self.child.0.id(), self.dir.path().to_owned());
+        let mut progress = move || cpu_ticks(pid) + bytes_in(&dir);
+        let saved = self.server.call_watched("SAVE", self.limits.stall, &mut progress);
+        saved.map_err(|e| self.explain(e))?;
         Ok(self.dir.path().join("scratch.rdb"))
     }
+}
+
+/// Processor time of a process, in ticks of the kernel's; 0 where it is not told.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name may hold blanks and brackets; behind it, user and system time are the 12th and 13th field.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    fields.split_ascii_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum()
+}
+
+/// Bytes of the files in a folder.
+fn bytes_in(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).map(|m| m.len()).sum()
 }
 
 /// Everything that would make the server do something by itself is off.
@@ -287,7 +364,7 @@ fn config(version: ServerVersion, dir: &Path, databases: u32, password: &Secret)
     lines.join("\n")
 }
 
-fn random_word() -> String {
+pub(crate) fn random_word() -> String {
     use rand::RngExt as _;
     let mut rng = rand::rng();
     (0..32).map(|_| char::from_digit(rng.random_range(0..16), 16).unwrap_or('0')).collect()

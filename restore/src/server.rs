@@ -1,10 +1,10 @@
 //! A connection to a server: raw commands in, values out, errors that say which command was refused.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redtape_wire::resp::encode_command;
 use redtape_wire::url::{Endpoint, RedisUrl, Secret};
@@ -15,8 +15,11 @@ pub use crate::reply::{ErrorReply, Value};
 
 /// Longest time to establish a connection.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// Longest wait for the reply to a command; `SAVE` of a big scratch server takes its time.
-pub const REPLY_LIMIT: Duration = Duration::from_hours(1);
+/// Longest silence of a server that owes a reply: far more than the largest value takes, or a script of somebody else's,
+/// behind which a server answers `BUSY` after some seconds.
+pub const REPLY_LIMIT: Duration = Duration::from_mins(2);
+/// Between two looks at the progress of a server that is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 256 * 1024;
@@ -28,10 +31,19 @@ enum Socket {
     Unix(UnixStream),
 }
 
+/// A server that does not accept is waited for only when its backlog is full.
+fn connect_unix(path: &str) -> io::Result<UnixStream> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(CONNECT_LIMIT))?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket.into())
+}
+
 impl Socket {
     fn connect(endpoint: &Endpoint) -> io::Result<Self> {
         match endpoint {
-            Endpoint::Unix(path) => UnixStream::connect(path).map(Self::Unix),
+            Endpoint::Unix(path) => connect_unix(path).map(Self::Unix),
             Endpoint::Tcp { host, port } => {
                 let mut last = io::Error::from(io::ErrorKind::NotFound);
                 for address in (host.as_str(), *port).to_socket_addrs()? {
@@ -84,6 +96,9 @@ pub struct Server {
     pub address: String,
     url: RedisUrl,
     socket: BufReader<Socket>,
+    limit: Duration,
+    /// Given again when it is connected again.
+    name: Option<&'static str>,
 }
 
 impl std::fmt::Debug for Server {
@@ -102,8 +117,13 @@ impl Server {
         let failed = |e: io::Error| RestoreError::Unreachable { address: address.clone(), cause: e.to_string() };
         let socket = Socket::connect(&url.endpoint).map_err(failed)?;
         socket.set_limit(CONNECT_LIMIT).map_err(failed)?;
-        let mut server =
-            Self { address: address.clone(), url: url.clone(), socket: BufReader::with_capacity(READ_BYTES, socket) };
+        let mut server = Self {
+            address: address.clone(),
+            url: url.clone(),
+            socket: BufReader::with_capacity(READ_BYTES, socket),
+            limit: CONNECT_LIMIT,
+            name: None,
+        };
         if url.username.is_some() || url.password.is_some() {
             let password = url.password.as_ref().map_or("", Secret::expose);
             let mut auth = vec!["AUTH"];
@@ -117,13 +137,37 @@ impl Server {
 
     /// Longest wait for a reply from now on.
     pub fn set_reply_limit(&mut self, limit: Duration) -> Result<(), RestoreError> {
+        self.limit = limit;
         self.socket.get_ref().set_limit(limit).map_err(|e| self.lost(&e))
     }
 
-    /// Replaces a broken connection by a new one.
+    /// Longest wait for a reply at present.
+    pub(crate) fn reply_limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// Replaces a broken connection by a new one, with the same limit and name.
     pub fn reconnect(&mut self) -> Result<(), RestoreError> {
-        *self = Self::connect(&self.url)?;
+        let (limit, name, address) = (self.limit, self.name, self.address.clone());
+        *self = Self { address, ..Self::connect(&self.url)? };
+        self.set_reply_limit(limit)?;
+        if let Some(name) = name {
+            self.set_name(name)?;
+        }
         Ok(())
+    }
+
+    /// Names the connection in the server's list of clients; says why where that is not allowed.
+    pub(crate) fn set_name(&mut self, name: &'static str) -> Result<Option<String>, RestoreError> {
+        let refused = self.try_call(&["CLIENT", "SETNAME", name])?.err();
+        self.name = refused.is_none().then_some(name);
+        Ok(refused.map(|e| e.text))
+    }
+
+    /// Takes the name away.
+    pub(crate) fn clear_name(&mut self) -> Result<(), RestoreError> {
+        self.name = None;
+        self.call(&["CLIENT", "SETNAME", ""]).map(drop)
     }
 
     /// How it is reached.
@@ -154,11 +198,47 @@ impl Server {
         (0..count).map(|_| self.reply()).collect()
     }
 
+    /// Runs one command that may take long. The server is given up when neither a reply comes nor `progress`, a number that
+    /// moves while it works, has moved for as long as `limit`.
+    pub(crate) fn call_watched(
+        &mut self,
+        command: &str,
+        limit: Duration,
+        progress: &mut dyn FnMut() -> u64,
+    ) -> Result<Value, RestoreError> {
+        let mut bytes = Vec::new();
+        encode_command(&mut bytes, &[command]);
+        self.socket.get_mut().write_all(&bytes).map_err(|e| self.lost(&e))?;
+        let usual = self.limit;
+        self.set_reply_limit(LOOK_EVERY.min(limit))?;
+        let (mut last, mut moved) = (progress(), Instant::now());
+        loop {
+            match self.socket.fill_buf() {
+                Ok(_) => break,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if is_timeout(&e) => {
+                    let now = progress();
+                    if now != last {
+                        (last, moved) = (now, Instant::now());
+                    } else if moved.elapsed() >= limit {
+                        return Err(RestoreError::Silent { address: self.address.clone(), seconds: limit.as_secs() });
+                    }
+                }
+                Err(e) => return Err(self.lost(&e)),
+            }
+        }
+        self.set_reply_limit(usual)?;
+        self.reply()?.map_err(|e| self.refused(command, e))
+    }
+
     fn reply(&mut self) -> Result<Result<Value, ErrorReply>, RestoreError> {
         reply::read(&mut self.socket).map_err(|e| self.lost(&e))
     }
 
     fn lost(&self, error: &io::Error) -> RestoreError {
+        if is_timeout(error) {
+            return RestoreError::Silent { address: self.address.clone(), seconds: self.limit.as_secs() };
+        }
         RestoreError::Unreachable { address: self.address.clone(), cause: format!("the connection was lost: {error}") }
     }
 
@@ -171,7 +251,10 @@ impl Server {
             "MOVED" | "ASK" | "CROSSSLOT" => RestoreError::Unable(format!(
                 "{address} is a node of a cluster and does not hold all keys ({cause}); restoring into clusters is not supported yet: choose a server outside of a cluster"
             )),
-            _ => RestoreError::Refused { address, command, cause },
+            code => match unwilling(code) {
+                Some(advice) => RestoreError::Unwilling { address, command, cause, advice },
+                None => RestoreError::Refused { address, command, cause },
+            },
         }
     }
 
@@ -188,6 +271,14 @@ impl Server {
         Ok(pair.get(1).map(text))
     }
 
+    /// Makes sure that the connection still stands: a server may have closed it while it was idle.
+    pub(crate) fn ensure_connected(&mut self) -> Result<(), RestoreError> {
+        match self.try_call(&["PING"]) {
+            Err(RestoreError::Unreachable { .. }) => self.reconnect(),
+            other => other.map(drop),
+        }
+    }
+
     /// Number of function libraries; `None` where functions are unknown or not allowed.
     pub fn functions(&mut self) -> Result<Option<usize>, RestoreError> {
         match self.try_call(&["FUNCTION", "LIST"])? {
@@ -195,6 +286,25 @@ impl Server {
             _ => Ok(None),
         }
     }
+}
+
+/// What to do about a server that does not take a command in its present state, by the code of its reply. Pure.
+fn unwilling(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "OOM" => {
+            "its memory is used up: raise maxmemory there (CONFIG SET maxmemory), or restore to a server with more memory"
+        }
+        "MISCONF" => {
+            "it takes no writes because it could not save to its own disk: make room or repair what its log names, or CONFIG SET stop-writes-on-bgsave-error no"
+        }
+        "NOREPLICAS" => "it takes no writes with so few replicas: connect them, or CONFIG SET min-replicas-to-write 0",
+        "READONLY" => "it has become a replica: somebody else changed its role. Look who, and restore again",
+        "LOADING" => "it is loading its data: wait until it has, and look whether it is the target that you want",
+        "BUSY" => "a script runs there: wait for its end, or SCRIPT KILL",
+        "MASTERDOWN" => "it is a replica whose master is gone: restore to its master or to another server",
+        "CLUSTERDOWN" => "it is a node of a cluster, which is down: choose a server outside of a cluster",
+        _ => return None,
+    })
 }
 
 /// The text of a reply that is a string of any kind.
@@ -230,13 +340,27 @@ impl Info {
 
     /// Keys in each database.
     pub fn keyspace(&self) -> BTreeMap<u32, u64> {
+        self.in_databases("keys=")
+    }
+
+    /// Keys with a TTL in each database.
+    pub fn volatile(&self) -> BTreeMap<u32, u64> {
+        self.in_databases("expires=")
+    }
+
+    fn in_databases(&self, what: &str) -> BTreeMap<u32, u64> {
         let count = |(name, value): (&String, &String)| {
             let db = name.strip_prefix("db")?.parse().ok()?;
-            let keys = value.split(',').find_map(|f| f.strip_prefix("keys="))?.parse().ok()?;
+            let keys = value.split(',').find_map(|f| f.strip_prefix(what))?.parse().ok()?;
             Some((db, keys))
         };
         self.0.iter().filter_map(count).filter(|(_, keys)| *keys > 0).collect()
     }
+}
+
+/// Nothing came in time.
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
 #[cfg(test)]
@@ -251,6 +375,7 @@ mod tests {
         assert_eq!(info.get("redis_version"), Some("7.0.15"));
         assert_eq!(info.number("maxmemory"), Some(0));
         assert_eq!(info.keyspace(), BTreeMap::from([(0, 3), (12, 1)]));
+        assert_eq!(info.volatile(), BTreeMap::from([(0, 1)]));
         assert_eq!(info.get("nope"), None);
     }
 }

@@ -108,22 +108,20 @@ fn databases_and_everything_by_scratch() {
 }
 
 #[test]
-fn a_cluster_node_takes_database_0() {
+fn a_cluster_node_is_refused() {
     let story = story();
     let dir = story.journal.path().join("j");
     let target = Running::start(&["--cluster-enabled", "yes"]);
-    let mut client = target.client();
-    let mut wanted = request(&dir, When::At(story.at), &target, None);
-    let error = restore(&wanted).unwrap_err();
-    assert!(error.to_string().contains("add --db 0"), "{error}");
-    let slots: Vec<String> = ["CLUSTER", "ADDSLOTSRANGE", "0", "16383"].map(str::to_owned).into();
-    if version().has_redis(7, 0) {
-        client.call(&slots).unwrap();
-        while client.call(&["SET", "probe", "1"]).is_err() {
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        run(&mut client, "DEL probe");
-        wanted.filter = Filter::new::<&str>(&[], &[], &[0]).unwrap();
-        assert_eq!(restore(&wanted).unwrap().1.keys[&0], 1503);
+    for (via, filter) in [
+        (None, Filter::default()),
+        (Some(Forced::Scratch), Filter::default()),
+        (None, Filter::new(&["user:*"], &[], &[0]).unwrap()),
+    ] {
+        let mut wanted = request(&dir, When::At(story.at), &target, via);
+        wanted.filter = filter;
+        let error = restore(&wanted).unwrap_err();
+        assert_eq!(error.exit_code(), 69, "{error}");
+        assert!(error.to_string().contains("is a node of a cluster"), "{error}");
     }
+    assert_eq!(run(&mut target.client(), "DBSIZE"), Value::Int(0));
 }

@@ -28,7 +28,7 @@ use self::apps::{Apps, connect};
 use self::children::{Interrupt, Redtape};
 use self::page::{Ink, Page, count, grouped, line};
 use self::world::World;
-use super::embedded::{EmbeddedServer, free_port};
+use super::embedded::{EmbeddedServer, WORK_TIMEOUT, free_port, open};
 use super::journal::bytes;
 use crate::exit::{Failure, SOFTWARE};
 
@@ -180,7 +180,7 @@ fn tell(interrupt: &Interrupt) -> anyhow::Result<ExitCode> {
 
 /// Name and version of a server, and whether it knows functions.
 fn about(url: &str) -> anyhow::Result<(String, bool)> {
-    let mut conn = redis::Client::open(url)?.get_connection()?;
+    let mut conn = open(url, WORK_TIMEOUT)?;
     let info: String = redis::cmd("INFO").arg("server").query(&mut conn)?;
     let field = |name: &str| info.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
     let name = match (field("valkey_version"), field("redis_version")) {

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,10 @@ use crate::exit::{Failure, UNAVAILABLE};
 
 /// The server must answer within this time.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for one answer meanwhile.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest wait for one answer of a server or proxy of our own; it may be behind a full sync.
+pub(crate) const WORK_TIMEOUT: Duration = Duration::from_secs(30);
 /// Ports that are tried.
 const START_ATTEMPTS: usize = 5;
 
@@ -68,8 +73,7 @@ impl EmbeddedServer {
             .map_err(|e| Failure::new(UNAVAILABLE, format!("can't start {binary}: {e}")))?;
         let mut server = Self { child, port, _dir: dir };
         let deadline = Instant::now() + START_TIMEOUT;
-        let client = redis::Client::open(server.url())?;
-        while client.get_connection().and_then(|mut c| redis::cmd("PING").query::<String>(&mut c)).is_err() {
+        while !answers(&server.url()) {
             if server.child.try_wait()?.is_some() {
                 return Ok(None);
             }
@@ -125,6 +129,19 @@ fn find_server() -> Option<String> {
 
 /// What the binary says it is.
 fn version(binary: &str) -> Option<ServerVersion> {
-    let output = Command::new(binary).arg("--version").stdin(Stdio::null()).output().ok()?;
-    ServerVersion::from_banner(&String::from_utf8_lossy(&output.stdout))
+    redtape_restore::scratch::probe(Path::new(binary), START_TIMEOUT).ok().map(|found| found.version)
+}
+
+/// It answers `PING`.
+fn answers(url: &str) -> bool {
+    let pong = open(url, ANSWER_TIMEOUT).and_then(|mut conn| redis::cmd("PING").query::<String>(&mut conn));
+    pong.is_ok()
+}
+
+/// A connection on which nothing is waited for longer than this.
+pub(crate) fn open(url: &str, limit: Duration) -> redis::RedisResult<redis::Connection> {
+    let conn = redis::Client::open(url)?.get_connection_with_timeout(limit)?;
+    conn.set_read_timeout(Some(limit))?;
+    conn.set_write_timeout(Some(limit))?;
+    Ok(conn)
 }

@@ -22,7 +22,7 @@ pub(crate) struct ProxyArgs {
     #[command(flatten)]
     settings: ProxySettings,
     /// Start a redis-server (or valkey-server) of our own as upstream, for trying things out.
-    #[arg(long, conflicts_with = "upstream")]
+    #[arg(long, conflicts_with = "upstream", help_heading = None::<&str>)]
     embedded: bool,
 }
 

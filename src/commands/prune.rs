@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::agreed;
 use super::journal::{bytes, catalog_failure, count, out};
 use super::settings::KeyOptions;
-use crate::exit::{DATAERR, Failure, IOERR, TEMPFAIL, USAGE};
+use crate::exit::{DATAERR, Failure, TEMPFAIL, USAGE, io_code};
 
 /// `redtape journal prune`.
 #[derive(Debug, Args)]
@@ -227,7 +227,7 @@ fn failure(error: PruneError) -> Failure {
         PruneError::Busy { .. } | PruneError::InUse { .. } | PruneError::Stopped => TEMPFAIL,
         PruneError::Base { .. } => DATAERR,
         PruneError::NoSnapshot { .. } | PruneError::LastBase { .. } => USAGE,
-        PruneError::Io { .. } => IOERR,
+        PruneError::Io { ref source, .. } => io_code(source),
     };
     Failure::new(code, error)
 }

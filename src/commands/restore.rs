@@ -11,15 +11,14 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use redtape_journal::Micros;
 use redtape_restore::progress::Console;
-use redtape_restore::{Filter, Forced, Interrupt, Prepared, Report, Request, RestoreError, When, prepare};
-use redtape_wire::url::{RedisUrl, Secret};
+use redtape_restore::{Filter, Forced, Interrupt, Limits, Prepared, Report, Request, RestoreError, When, prepare};
+use redtape_wire::url::RedisUrl;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::agreed;
-use super::journal::count;
+use super::journal::{count, out};
 use super::settings::KeyOptions;
-use super::url;
-use crate::exit::{Failure, IOERR, USAGE};
+use super::{PASSWORD_LIMIT, agreed, password_file, url};
+use crate::exit::{Failure, USAGE};
 
 /// By which way the data goes into the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -107,6 +106,7 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
         server_bin: args.server_bin,
         now: Micros::now(),
         interrupt: interrupt.clone(),
+        limits: Limits::default(),
     };
     let mut console = Console::new(std::io::stderr().is_terminal(), args.json);
     if args.plan {
@@ -115,19 +115,19 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let prepared = prepare(&request, &mut console).map_err(failure)?;
     if args.plan {
         let plan = prepared.plan();
-        print(&if args.json { serde_json::to_string_pretty(plan)? } else { plan.to_string() })?;
+        out(&format!("{}\n", if args.json { serde_json::to_string_pretty(plan)? } else { plan.to_string() }))?;
         return Ok(ExitCode::SUCCESS);
     }
     confirm(&prepared, args.yes)?;
     // Up to here nothing was changed, and a signal ends the process as always.
-    listen(interrupt)?;
+    listen(interrupt, prepared.plan().via)?;
     let report = prepared.run(&mut console).map_err(failure)?;
-    print(&if args.json { serde_json::to_string_pretty(&report)? } else { human(&report) })?;
+    out(&format!("{}\n", if args.json { serde_json::to_string_pretty(&report)? } else { human(&report) }))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// From now on the first SIGINT or SIGTERM has what was begun undone; the second one ends the process.
-fn listen(interrupt: Interrupt) -> anyhow::Result<()> {
+fn listen(interrupt: Interrupt, via: redtape_restore::Via) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let entered = runtime.enter();
     let mut int = signal(SignalKind::interrupt())?;
@@ -145,13 +145,26 @@ fn listen(interrupt: Interrupt) -> anyhow::Result<()> {
         next();
         interrupt.set();
         next();
-        let message = "redtape: ended while it put the target back: the target may be a read-only replica with a part of the data. Run REPLICAOF NO ONE and FLUSHALL on it before anything else";
+        let message = format!("redtape: {}", left_behind(via));
         // Nobody may listen to stderr any more.
         let _ = writeln!(std::io::stderr(), "{message}");
         std::process::exit(i32::from(RestoreError::Interrupted.exit_code()));
     };
     std::thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
     Ok(())
+}
+
+/// What a restore may leave that was ended while it put the target back.
+fn left_behind(via: redtape_restore::Via) -> String {
+    match via {
+        redtape_restore::Via::Scratch => format!(
+            "ended while keys were copied: some of those that are wanted may be in the target, whose key {} says so then",
+            redtape_restore::unfinished::KEY
+        ),
+        redtape_restore::Via::Link | redtape_restore::Via::LinkFromScratch => {
+            "ended while it put the target back: the target may be a read-only replica with a part of the data. Run REPLICAOF NO ONE and FLUSHALL on it before anything else".to_owned()
+        }
+    }
 }
 
 fn failure(error: RestoreError) -> Failure {
@@ -161,9 +174,7 @@ fn failure(error: RestoreError) -> Failure {
 fn target(args: &RestoreArgs) -> anyhow::Result<RedisUrl> {
     let to = url(&args.to, "--to", "REDTAPE_TO_PASSWORD")?;
     let Some(path) = &args.to_password_file else { return Ok(to) };
-    let password = std::fs::read_to_string(path)
-        .map_err(|e| Failure::new(IOERR, format!("cannot read the password file {}: {e}", path.display())))?;
-    Ok(to.with_password(Secret::new(password.trim_end_matches(['\r', '\n']))))
+    Ok(to.with_password(password_file(path, "--to-password-file", PASSWORD_LIMIT)?))
 }
 
 /// An empty target needs no confirmation; one with other keys does.
@@ -190,17 +201,17 @@ fn human(report: &Report) -> String {
         first = format!("{first} and {}", count(report.functions as u64, "function library", "function libraries"));
     }
     let mut lines = vec![format!("{first} as of {} (LSN {}) in {:.1} s", report.at, report.lsn, report.seconds)];
-    if report.expired > 0 {
-        let (had, are) = if report.expired == 1 { ("it", "is") } else { ("they", "are") };
-        lines.push(format!("{} of them had a TTL that has passed since: {had} {are} gone again", report.expired));
+    match report.expired {
+        None => {
+            lines.push("how many of them have expired since is not known: the target does not allow SCAN".to_owned());
+        }
+        Some(0) => {}
+        Some(1) => lines.push("1 of them had a TTL that has passed since: it is gone again".to_owned()),
+        Some(n) => lines.push(format!("{n} of them had a TTL that has passed since: they are gone again")),
     }
+    lines.extend(report.warnings.iter().map(|warning| format!("warning: {warning}")));
     lines.extend(report.checks.iter().map(|check| format!("checked: {check}")));
     lines.join("\n")
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{text}")?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -210,23 +221,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nobody_is_told_to_empty_a_server_that_keys_were_copied_to() {
+        assert!(!left_behind(Via::Scratch).contains("FLUSHALL"));
+        assert!(left_behind(Via::Link).contains("FLUSHALL"));
+    }
+
+    #[test]
     fn one_is_not_many() {
         let mut report = Report {
             at: "T".to_owned(),
             lsn: 7,
             via: Via::Link,
             keys: [(0, 1)].into(),
-            expired: 1,
+            expired: Some(1),
             functions: 1,
             records: 1,
             seconds: 0.4,
             checks: Vec::new(),
+            warnings: Vec::new(),
         };
         let expected = "restored 1 key and 1 function library as of T (LSN 7) in 0.4 s\n1 of them had a TTL that has passed since: it is gone again";
         assert_eq!(human(&report), expected);
         report.keys = [(0, 1), (3, 2)].into();
-        (report.expired, report.functions) = (0, 2);
+        (report.expired, report.functions) = (Some(0), 2);
         let expected = "restored 3 keys (db 0: 1, db 3: 2) and 2 function libraries as of T (LSN 7) in 0.4 s";
         assert_eq!(human(&report), expected);
+        (report.expired, report.warnings) = (Some(40), vec!["full".to_owned()]);
+        let more = "\n40 of them had a TTL that has passed since: they are gone again\nwarning: full";
+        assert_eq!(human(&report), format!("{expected}{more}"));
+        (report.expired, report.warnings) = (None, Vec::new());
+        assert!(human(&report).contains("is not known"));
     }
 }

@@ -45,7 +45,7 @@ pub(crate) struct CreateArgs {
     #[command(flatten)]
     file: FileOption,
     /// Print JSON.
-    #[arg(long)]
+    #[arg(long, help_heading = None::<&str>)]
     json: bool,
 }
 

@@ -206,9 +206,7 @@ impl CommandSpec {
         let number = |i: usize| -> usize {
             args.get(i).and_then(|a| std::str::from_utf8(a).ok()).and_then(|s| s.parse().ok()).unwrap_or(0)
         };
-        let find = |word: &str, from: usize| {
-            (from..arrived).find(|i| args.get(*i).is_some_and(|a| word::is(a, word)))
-        };
+        let find = |word: &str, from: usize| (from..arrived).find(|i| args.get(*i).is_some_and(|a| word::is(a, word)));
         let mut counted = |at: usize| {
             let from = at + 1;
             keys.extend(from..from.saturating_add(number(at)).min(arrived));

@@ -34,6 +34,8 @@ pub(crate) struct ServerFacts {
     pub(crate) is_loading: bool,
     /// `repl_backlog_size` in bytes.
     pub backlog_bytes: u64,
+    /// A node of a cluster (`redis_mode`, in Valkey `server_mode`).
+    pub(crate) cluster: bool,
 }
 
 /// For what a server waits for its replicas, if it does: writes are paused then, and its offset stands still.
@@ -147,6 +149,7 @@ impl Prober {
             is_primary: field("role") == Some("master"),
             is_loading: info_field(&persistence, "loading") == Some("1"),
             backlog_bytes: number("repl_backlog_size").unwrap_or(0),
+            cluster: ["redis_mode", "server_mode"].iter().any(|name| info_field(&server, name) == Some("cluster")),
         })
     }
 

@@ -57,7 +57,10 @@ impl LaneKey {
         match &self.credential {
             Some(c) => {
                 let password = c.password.as_ref()?.expose().as_bytes();
-                encode_command(&mut bytes, &[b"HELLO", protocol, b"AUTH", &c.user, password, b"SETNAME", LANE_NAME.as_bytes()]);
+                encode_command(
+                    &mut bytes,
+                    &[b"HELLO", protocol, b"AUTH", &c.user, password, b"SETNAME", LANE_NAME.as_bytes()],
+                );
             }
             None => encode_command(&mut bytes, &[b"HELLO", protocol, b"SETNAME", LANE_NAME.as_bytes()]),
         }

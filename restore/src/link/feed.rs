@@ -34,6 +34,8 @@ pub(super) struct Feed<'s> {
     pub(super) encoder: Encoder,
     last_move: Instant,
     last_ping: Instant,
+    /// How long the server may stand still, and how long it may owe an answer.
+    stall: Duration,
     interrupt: &'s Interrupt,
 }
 
@@ -51,9 +53,10 @@ impl<'s> Feed<'s> {
         socket.write_all(format!("+FULLRESYNC {replid} 0\r\n").as_bytes()).map_err(failed)?;
         let acks = Acks::start(&socket, pending).map_err(failed)?;
         // A server that doesn't answer for so long stands still.
-        server.set_reply_limit(STALL_LIMIT)?;
+        let stall = STALL_LIMIT.min(server.reply_limit());
+        server.set_reply_limit(stall)?;
         let now = Instant::now();
-        Ok(Self { server, socket, acks, encoder: Encoder::default(), last_move: now, last_ping: now, interrupt })
+        Ok(Self { server, socket, acks, encoder: Encoder::default(), last_move: now, last_ping: now, stall, interrupt })
     }
 
     /// Sends the RDB; nothing may stand between it and the stream.
@@ -100,6 +103,17 @@ impl<'s> Feed<'s> {
     /// The server must not take a clock that moves by years for a silent link.
     pub(super) fn let_the_clock_jump(&mut self) -> Result<(), RestoreError> {
         self.server.call(&["CONFIG", "SET", "repl-timeout", "2147483647"]).map(drop)
+    }
+
+    /// Sends a keep-alive when it is time for one.
+    pub(super) fn keep_alive(&mut self) -> Result<(), RestoreError> {
+        self.interrupt.check()?;
+        if self.last_ping.elapsed() >= PING_EVERY {
+            self.encoder.ping();
+            self.last_ping = Instant::now();
+            self.flush()?;
+        }
+        Ok(())
     }
 
     /// Appends a group, and sends when enough has come together.
@@ -178,9 +192,9 @@ impl<'s> Feed<'s> {
     fn look(&mut self, doing: &str) -> Result<Option<u64>, RestoreError> {
         let info = match self.server.info(None) {
             Ok(info) => info,
-            Err(_) if self.last_move.elapsed() < STALL_LIMIT => {
+            Err(_) if self.last_move.elapsed() < self.stall => {
                 // Busy, or gone: the next look tells.
-                let _ = self.server.reconnect().and_then(|()| self.server.set_reply_limit(STALL_LIMIT));
+                let _ = self.server.reconnect();
                 return Ok(None);
             }
             Err(e) => return Err(e),
@@ -192,10 +206,10 @@ impl<'s> Feed<'s> {
             ));
         }
         let loading = info.get("loading") == Some("1") || info.get("async_loading") == Some("1");
-        if !loading && self.last_move.elapsed() >= STALL_LIMIT {
+        if !loading && self.last_move.elapsed() >= self.stall {
             return Err(RestoreError::Link(format!(
                 "the target stood still for {} s while {doing}; look at its log",
-                STALL_LIMIT.as_secs()
+                self.stall.as_secs()
             )));
         }
         if loading {

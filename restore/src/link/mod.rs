@@ -17,12 +17,13 @@ mod absolute;
 mod accept;
 mod acks;
 mod encode;
+mod expired;
 mod feed;
 mod handshake;
+mod undo;
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 use redtape_journal::Group;
@@ -30,9 +31,10 @@ use redtape_journal::Group;
 use crate::clock::{AT_REST, ClockFile, Pace, SETTLE};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
+use crate::memory::MemoryState;
 use crate::preflight::contents;
 use crate::progress::{Event, Observer, Unit};
-use crate::server::{REPLY_LIMIT, Server};
+use crate::server::{Info, Server};
 use crate::tape::Tape;
 use accept::Door;
 use feed::{Feed, unexpected_errors};
@@ -79,8 +81,14 @@ pub struct Delivered {
     pub keys: BTreeMap<u32, u64>,
     /// Function libraries.
     pub functions: usize,
+    /// Of these keys, how many had a TTL that has passed; `None` = the server does not allow to count them.
+    pub expired: Option<u64>,
     /// Bytes of the stream.
     pub stream_bytes: u64,
+    /// Which run of the server it is.
+    pub run_id: String,
+    /// Its memory.
+    pub memory: MemoryState,
     /// The server counts errors of its link, and counted none.
     pub errors_counted: bool,
 }
@@ -94,16 +102,27 @@ pub fn deliver(
 ) -> Result<Delivered, RestoreError> {
     let Replica { server, expected, clock, interrupt } = replica;
     interrupt.check()?;
+    let usual_limit = server.reply_limit();
     let door = Door::open(server.url())?;
     let (host, port) = (door.address().ip().to_string(), door.address().port().to_string());
-    server.call(&["REPLICAOF", &host, &port]).map_err(|cause| RestoreError::Undone {
-        cause: Box::new(cause),
-        aftermath: "Nothing was changed; --via scratch needs no REPLICAOF".to_owned(),
-    })?;
+    match server.try_call(&["REPLICAOF", &host, &port]) {
+        Ok(Ok(_)) => {}
+        Ok(Err(reply)) => {
+            return Err(RestoreError::Undone {
+                cause: Box::new(server.refused("REPLICAOF", reply)),
+                aftermath: "Nothing was changed; --via scratch needs no REPLICAOF".to_owned(),
+            });
+        }
+        // It may have been done all the same.
+        Err(cause) => return Err(undo::undo(server, cause, false, door.address())),
+    }
     let mut fed = false;
     let result = attached(server, &door, &expected, clock, interrupt, load, observer, &mut fed, check);
     match result {
-        Ok(delivered) => Ok(delivered),
+        Ok(delivered) => {
+            server.set_reply_limit(usual_limit)?;
+            Ok(delivered)
+        }
         // A server whose clock is ours is thrown away.
         Err(cause) if clock.is_some() => Err(cause),
         Err(cause) => {
@@ -113,7 +132,7 @@ pub fn deliver(
                     "interrupted: the target is detached and emptied; where it still loads the base, after that",
                 ));
             }
-            Err(undo(server, cause, fed))
+            Err(undo::undo(server, cause, fed, door.address()))
         }
     }
 }
@@ -135,7 +154,7 @@ fn attached(
     if let Some(found) = contents(&before.keyspace(), server.functions()?.unwrap_or(0)) {
         return Err(RestoreError::NotEmpty { address: server.address.clone(), found });
     }
-    let errors_before = unexpected_errors(&server.info(Some("stats"))?);
+    let (errors_before, evicted_before) = (unexpected_errors(&before), MemoryState::of(&before).evicted);
     *fed = true;
     let mut feed = Feed::begin(server, guest, &fresh_replid(), interrupt)?;
     observer.on(&Event::Step { name: "sending the base", total: load.rdb_bytes, unit: Unit::Bytes });
@@ -150,20 +169,53 @@ fn attached(
     observer.on(&Event::Step { name: "replaying the journal", total: load.records, unit: Unit::Records });
     replay(&mut feed, load.tape, clock, observer)?;
     observer.on(&Event::StepDone);
+    // Where the clock is ours nothing expires.
+    let mut expired = Some(0);
     if let Some(clock) = clock {
         clock.set(AT_REST)?;
         std::thread::sleep(SETTLE);
+    } else {
+        expired = expired::count(&mut feed, observer)?;
     }
-    feed.check(errors_before)?;
-    let stream_bytes = feed.encoder.offset();
-    let keys = feed.server.info(Some("keyspace"))?.keyspace();
-    let functions = feed.server.functions()?.unwrap_or(0);
-    let delivered = Delivered { keys, functions, stream_bytes, errors_counted: errors_before.is_some() };
+    let info = feed.check(errors_before)?;
+    let memory = check_memory(&feed.server.address, &info, evicted_before)?;
+    let delivered = Delivered {
+        keys: info.keyspace(),
+        functions: feed.server.functions()?.unwrap_or(0),
+        expired,
+        stream_bytes: feed.encoder.offset(),
+        run_id: info.get("run_id").unwrap_or_default().to_owned(),
+        memory,
+        errors_counted: errors_before.is_some(),
+    };
     check(feed.server, &delivered)?;
     interrupt.check()?;
     feed.server.call(&["REPLICAOF", "NO", "ONE"])?;
-    feed.server.set_reply_limit(REPLY_LIMIT)?;
     Ok(delivered)
+}
+
+/// The target has kept every key so far, and will when it is a master again. Pure.
+fn check_memory(address: &str, info: &Info, evicted_before: u64) -> Result<MemoryState, RestoreError> {
+    let memory = MemoryState::of(info);
+    let evicted = memory.evicted.saturating_sub(evicted_before);
+    if evicted > 0 {
+        let meant = info.keyspace().values().sum::<u64>() + evicted;
+        return Err(RestoreError::Lost {
+            address: address.to_owned(),
+            lost: evicted,
+            meant,
+            why: memory.advice(evicted),
+        });
+    }
+    if memory.is_over() && memory.evicts() {
+        return Err(RestoreError::TooSmall {
+            address: address.to_owned(),
+            used: memory.used,
+            limit: memory.limit.unwrap_or(0),
+            policy: memory.policy,
+        });
+    }
+    Ok(memory)
 }
 
 /// Sends the groups, the clock before each, and waits until all are processed.
@@ -202,45 +254,6 @@ fn keep_pace(feed: &mut Feed<'_>, pace: &mut Pace, clock: &ClockFile, group: &Gr
         }
     }
     Ok(())
-}
-
-/// Detaches a server that was not promoted, and empties it if it got any data from us.
-fn undo(server: &mut Server, cause: RestoreError, fed: bool) -> RestoreError {
-    let mut run = || -> Result<(), RestoreError> {
-        // The connection may be what failed.
-        if server.info(Some("server")).is_err() {
-            server.reconnect()?;
-        }
-        server.set_reply_limit(REPLY_LIMIT)?;
-        detach(server)?;
-        if fed {
-            server.call(&["FLUSHALL"])?;
-            // Unknown before 7.0, where there is nothing to flush either.
-            let _ = server.try_call(&["FUNCTION", "FLUSH"])?;
-        }
-        Ok(())
-    };
-    let aftermath = match (run(), fed) {
-        (Ok(()), true) => "The target was detached and emptied again".to_owned(),
-        (Ok(()), false) => "The target was detached again; nothing was written to it".to_owned(),
-        (Err(e), _) => format!(
-            "The target could not be put back ({e}): it may still be a read-only replica with a part of the data. Run REPLICAOF NO ONE and FLUSHALL on it before anything else"
-        ),
-    };
-    RestoreError::Undone { cause: Box::new(cause), aftermath }
-}
-
-/// `REPLICAOF NO ONE`, which a server that is still loading our base takes only afterwards.
-fn detach(server: &mut Server) -> Result<(), RestoreError> {
-    const ASK_EVERY: Duration = Duration::from_millis(50);
-    let start = Instant::now();
-    loop {
-        match server.try_call(&["REPLICAOF", "NO", "ONE"])? {
-            Ok(_) => return Ok(()),
-            Err(e) if e.code == "LOADING" && start.elapsed() < REPLY_LIMIT => std::thread::sleep(ASK_EVERY),
-            Err(e) => return Err(server.refused("REPLICAOF", e)),
-        }
-    }
 }
 
 /// The id of a history that nobody has seen.

@@ -13,7 +13,9 @@ use redtape_journal::Micros;
 use redtape_restore::clock::{ClockFile, FILE_VARIABLE, LIBRARY};
 use redtape_restore::server::{Server as Client, Value};
 use redtape_restore::version::ServerVersion;
-use redtape_restore::{Filter, Forced, Interrupt, Plan, Report, Request, RestoreError, Silent, When, prepare};
+use redtape_restore::{
+    Event, Filter, Forced, Interrupt, Limits, Observer, Plan, Report, Request, RestoreError, Silent, When, prepare,
+};
 
 /// The server that tests run against.
 pub(crate) fn binary() -> PathBuf {
@@ -37,6 +39,7 @@ pub(crate) fn request(dir: &Path, at: When, target: &Running, via: Option<Forced
         server_bin: Some(binary()).filter(|b| b.is_absolute()),
         now: Micros::now(),
         interrupt: Interrupt::default(),
+        limits: Limits::default(),
     }
 }
 
@@ -44,6 +47,57 @@ pub(crate) fn restore(request: &Request) -> Result<(Plan, Report), RestoreError>
     let prepared = prepare(request, &mut Silent)?;
     let plan = prepared.plan().clone();
     Ok((plan, prepared.run(&mut Silent)?))
+}
+
+/// Does something once, when a step begins or has come so far.
+pub(crate) struct AtStep<F: FnMut()> {
+    pub(crate) step: &'static str,
+    /// Units of the step that are done before.
+    pub(crate) after: u64,
+    pub(crate) action: Option<F>,
+    inside: bool,
+}
+
+impl<F: FnMut()> AtStep<F> {
+    pub(crate) fn new(step: &'static str, after: u64, action: F) -> Self {
+        Self { step, after, action: Some(action), inside: false }
+    }
+
+    pub(crate) fn reached(&self) -> bool {
+        self.action.is_none()
+    }
+}
+
+impl<F: FnMut()> Observer for AtStep<F> {
+    fn on(&mut self, event: &Event<'_>) {
+        let done = match event {
+            Event::Step { name, .. } => {
+                self.inside = *name == self.step;
+                0
+            }
+            Event::At(done) => *done,
+            _ => return,
+        };
+        if self.inside
+            && done >= self.after
+            && let Some(mut action) = self.action.take()
+        {
+            action();
+        }
+    }
+}
+
+/// The scratch servers that this process has started and that run: by their folder, as servers change their command line.
+pub(crate) fn scratch_servers() -> Vec<u32> {
+    let own = std::process::id().to_string();
+    let is_one = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let folder = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
+        rest.split_ascii_whitespace().nth(1) == Some(&own) && folder.to_string_lossy().contains("redtape-scratch-")
+    };
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(is_one).collect()
 }
 
 /// A server of our own, killed when dropped.
@@ -101,6 +155,10 @@ impl Running {
             std::thread::sleep(Duration::from_millis(10));
         }
         running
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn url(&self) -> String {

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::commands::embedded::{WORK_TIMEOUT, open};
 use anyhow::Context as _;
 use redis::{Connection, Pipeline, RedisResult, Value, cmd, pipe};
 
@@ -248,7 +249,7 @@ impl Drop for Apps {
 
 /// A connection with a name.
 pub(super) fn connect(url: &str, name: &str) -> anyhow::Result<Connection> {
-    let mut conn = redis::Client::open(url)?.get_connection().with_context(|| format!("connect {name}"))?;
+    let mut conn = open(url, WORK_TIMEOUT).with_context(|| format!("connect {name}"))?;
     cmd("CLIENT").arg("SETNAME").arg(name).query::<()>(&mut conn)?;
     Ok(conn)
 }

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::commands::embedded::{WORK_TIMEOUT, open};
 use redis::{Connection, RedisResult, Value, cmd, pipe};
 
 /// Keys read in one go.
@@ -36,7 +37,7 @@ struct Entry {
 impl World {
     /// Reads everything; the caller sees to it that nobody writes.
     pub(super) fn read(url: &str) -> anyhow::Result<Self> {
-        let mut conn = redis::Client::open(url)?.get_connection()?;
+        let mut conn = open(url, WORK_TIMEOUT)?;
         let info: String = cmd("INFO").arg("keyspace").query(&mut conn)?;
         let dbs = info.lines().filter_map(|l| l.strip_prefix("db")?.split_once(':')?.0.parse::<u32>().ok());
         let mut keys = BTreeMap::new();

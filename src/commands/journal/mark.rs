@@ -7,7 +7,7 @@ use clap::Args;
 use redtape_journal::{Mark, Micros, add_mark};
 
 use super::{DirArgs, out};
-use crate::exit::{Failure, IOERR, UNAVAILABLE};
+use crate::exit::{Failure, UNAVAILABLE, io_code};
 
 /// A mark waits so long for the journal to be complete up to it.
 const MARK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,7 +51,7 @@ pub(super) fn run(args: &MarkArgs) -> anyhow::Result<ExitCode> {
         }
         std::thread::sleep(Duration::from_millis(50));
     };
-    add_mark(dir, &Mark { name: args.name.clone(), ts, lsn }).map_err(|e| Failure::new(IOERR, e))?;
+    add_mark(dir, &Mark { name: args.name.clone(), ts, lsn }).map_err(|e| Failure::new(io_code(&e.source), e))?;
     out(&format!("mark:{} is {ts}, LSN {lsn}\n", args.name))?;
     Ok(ExitCode::SUCCESS)
 }

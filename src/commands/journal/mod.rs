@@ -11,10 +11,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use redtape_journal::{Catalog, KeyFault, OpenError, ReadError};
+use redtape_journal::{Catalog, OpenError, ReadError};
 
 use super::settings::KeyOptions;
-use crate::exit::{DATAERR, Failure, IOERR, NOPERM};
+use crate::exit::{Failure, open_code, read_code};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum JournalCommand {
@@ -71,27 +71,12 @@ pub(crate) fn run(command: JournalCommand) -> anyhow::Result<ExitCode> {
 
 /// A journal that can't be opened, with its exit code.
 pub(crate) fn catalog_failure(error: OpenError) -> Failure {
-    let code = match &error {
-        OpenError::Io { .. } | OpenError::Sync { .. } => IOERR,
-        OpenError::Key { fault, .. } => key_code(fault),
-        _ => DATAERR,
-    };
-    Failure::new(code, error)
+    Failure::new(open_code(&error), error)
 }
 
 /// A journal that can't be read, with its exit code.
 pub(crate) fn read_failure(error: ReadError) -> Failure {
-    let code = match &error {
-        ReadError::Io { .. } => IOERR,
-        ReadError::Key { fault, .. } => key_code(fault),
-        _ => DATAERR,
-    };
-    Failure::new(code, error)
-}
-
-/// A wrong key can't be told from a damaged one.
-fn key_code(fault: &KeyFault) -> u8 {
-    if matches!(fault, KeyFault::Missing(_)) { NOPERM } else { DATAERR }
+    Failure::new(read_code(&error), error)
 }
 
 /// Writes to stdout; a reader that has enough (`| head`) is no error.

@@ -7,6 +7,7 @@
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
 
 mod file;
+mod listen;
 mod options;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use redtape_journal::SyncPolicy;
 use redtape_proxy::{Ack, CaFiles, ClientTls, Config, KeyPair, ListenAddr, OnJournalFailure, ServerTls};
 
 pub(crate) use self::file::File;
+use self::listen::Listen;
 use self::options::Or;
 pub(crate) use self::options::{
     CaptureOptions, ClientOptions, HousekeepingOptions, KeyOptions, Sync, TlsOptions, UpstreamTlsOptions,
@@ -49,6 +51,7 @@ pub(crate) struct FollowSettings {
 
 /// Where the file is.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = None::<&str>)]
 pub(crate) struct FileOption {
     /// Settings, one `name = value` a line, named as the flags; flags and environment win.
     #[arg(long, env = "REDTAPE_CONFIG", value_name = "FILE")]
@@ -94,8 +97,9 @@ impl FollowSettings {
         })?;
         let mut config = Config::new(url(&upstream, &what, "REDTAPE_UPSTREAM_PASSWORD")?);
         set(&mut config.dir, options.dir);
-        config.metrics = options.metrics;
         set(&mut config.accept_new_history, options.accept_new_history);
+        // One server for all of them: the first address is the usual one.
+        config.metrics = options.metrics.map(|addr| addr.resolve("--metrics")).transpose()?.map(|all| all[0]);
         set(&mut config.sync, options.sync.map(policy));
         set(&mut config.segment_bytes, options.segment_mib.map(|m| m * MIB));
         let keys = self.keys.clone().or(file.group()?);
@@ -121,9 +125,11 @@ impl ProxySettings {
         };
         let options = self.clients.clone().or(file.group()?);
         let tls = self.tls.clone().or(file.group()?);
-        config.tls_listen = tls.tls_listen.clone().unwrap_or_default();
+        for addr in tls.tls_listen.iter().flatten() {
+            config.tls_listen.extend(addr.resolve("--tls-listen")?);
+        }
         config.listen = match options.listen {
-            Some(listen) => listen,
+            Some(listen) => listen.iter().map(Listen::resolve).collect::<Result<Vec<_>, _>>()?.concat(),
             // Who asks for TLS does not ask for a second way in without it.
             None if !config.tls_listen.is_empty() => Vec::new(),
             None => vec![DEFAULT_LISTEN.parse::<ListenAddr>().map_err(anyhow::Error::msg)?],

@@ -4,19 +4,18 @@
 // The comments on arguments are their help texts, and the fields' names those of the options.
 #![allow(clippy::doc_markdown, clippy::struct_field_names, rustdoc::broken_intra_doc_links)]
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use redtape_journal::{KEYS_VARIABLE, Keyring, KeyringError};
 use redtape_proxy::{
-    Ack, AuthClients, ByteSize, ListenAddr, OnJournalFailure, Period, Protocols, Sharing, SniCert, SocketMode, Switch,
-    TimeOfDay,
+    Ack, AuthClients, ByteSize, OnJournalFailure, Period, Protocols, Sharing, SniCert, SocketMode, Switch, TimeOfDay,
 };
 use serde::Deserialize;
 
 use super::file::one_or_many;
-use crate::exit::{Failure, IOERR, USAGE};
+use super::listen::{HostPort, Listen};
+use crate::exit::{Failure, USAGE, io_code};
 
 /// When the journal is synced to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -50,9 +49,9 @@ pub(crate) struct CaptureOptions {
     /// Record this server in this journal from now on, though the journal has recorded another one
     #[arg(long, env = "REDTAPE_ACCEPT_NEW_HISTORY", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) accept_new_history: Option<bool>,
-    /// Serve /metrics, /livez, /readyz and /journalz here.
+    /// Serve /metrics, /livez, /readyz and /journalz here (HOST:PORT).
     #[arg(long, env = "REDTAPE_METRICS", value_name = "ADDR")]
-    pub(crate) metrics: Option<SocketAddr>,
+    pub(crate) metrics: Option<HostPort>,
     /// When the journal is synced to the disk [default: everysec]
     #[arg(long, env = "REDTAPE_SYNC", value_enum)]
     pub(crate) sync: Option<Sync>,
@@ -82,7 +81,7 @@ impl KeyOptions {
     /// Reads the keys: those of the environment, then those of the files.
     pub(crate) fn keyring(&self) -> Result<Keyring, Failure> {
         let failure = |error: KeyringError| {
-            let code = if matches!(error, KeyringError::Io { .. }) { IOERR } else { USAGE };
+            let code = if let KeyringError::Io { source, .. } = &error { io_code(source) } else { USAGE };
             Failure::new(code, error)
         };
         let mut keyring = match std::env::var(KEYS_VARIABLE) {
@@ -153,12 +152,13 @@ impl Or for CaptureOptions {
 /// How clients are served.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "Clients")]
 pub(crate) struct ClientOptions {
-    /// Serve clients here (ADDRESS:PORT or unix:///PATH); may be given several times
+    /// Serve clients here (HOST:PORT or unix:///PATH, a name stands for its addresses); may be given several times
     /// [default: 127.0.0.1:6400, unless --tls-listen is given]
     #[arg(long, env = "REDTAPE_LISTEN", value_name = "ADDR", value_delimiter = ',')]
     #[serde(default, deserialize_with = "one_or_many")]
-    pub(crate) listen: Option<Vec<ListenAddr>>,
+    pub(crate) listen: Option<Vec<Listen>>,
     /// Mode of unix sockets, in octal [default: by the umask]
     #[arg(long, env = "REDTAPE_UNIXSOCKETPERM", value_name = "MODE")]
     pub(crate) unixsocketperm: Option<SocketMode>,
@@ -167,7 +167,7 @@ pub(crate) struct ClientOptions {
     pub(crate) proxy_protocol: Option<Switch>,
     /// Follow this replica instead of the upstream: then the full copies are made there. Password
     /// as with --upstream, from REDTAPE_FOLLOW_PASSWORD.
-    #[arg(long, env = "REDTAPE_FOLLOW", value_name = "URL", hide_env_values = true)]
+    #[arg(long, env = "REDTAPE_FOLLOW", value_name = "URL", hide_env_values = true, help_heading = None::<&str>)]
     pub(crate) follow: Option<String>,
     /// Whether clients share upstream connections where nothing can tell: auto or off [default: auto]
     #[arg(long, env = "REDTAPE_SHARING", value_name = "AUTO|OFF")]
@@ -235,10 +235,10 @@ impl Or for ClientOptions {
 #[serde(rename_all = "kebab-case")]
 #[command(next_help_heading = "TLS towards clients")]
 pub(crate) struct TlsOptions {
-    /// Serve clients over TLS here; may be given several times
+    /// Serve clients over TLS here (HOST:PORT); may be given several times
     #[arg(long, env = "REDTAPE_TLS_LISTEN", value_name = "ADDR", value_delimiter = ',')]
     #[serde(default, deserialize_with = "one_or_many")]
-    pub(crate) tls_listen: Option<Vec<SocketAddr>>,
+    pub(crate) tls_listen: Option<Vec<HostPort>>,
     /// The certificate, its chain behind it (PEM)
     #[arg(long, env = "REDTAPE_TLS_CERT_FILE", value_name = "FILE")]
     pub(crate) tls_cert_file: Option<PathBuf>,

@@ -1,0 +1,72 @@
+//! The marker on a target that a restore by copying is under way, or was cut short.
+//!
+//! A copy makes the target a server like any other with a part of the data in it. So a copy first writes a field into the hash
+//! [`KEY`] of database 0 and removes it when all was checked; the hash goes with its last field. A restore that fails or is
+//! killed leaves its field, and with it the marker. (Over the link no marker is needed: until the promotion the target is a
+//! read-only replica of a master that is gone.)
+//!
+//! The field's name is `whole:ID` or `keys:ID`; its value says in words which restore it was.
+
+use crate::error::RestoreError;
+use crate::server::{Server, Value, text};
+
+/// The hash in database 0.
+pub const KEY: &str = "redtape:unfinished-restore";
+/// What stands before the id of a restore of everything.
+const WHOLE: &str = "whole";
+/// What stands before the id of a restore of some keys.
+const SOME: &str = "keys";
+/// Fields that are read.
+const SHOWN_MAX: usize = 8;
+
+/// A restore that did not end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Its field.
+    pub field: String,
+    /// It was to bring everything.
+    pub whole: bool,
+    /// Which restore it was, in words.
+    pub what: String,
+}
+
+/// The marker of one restore, while it stands.
+#[derive(Debug)]
+pub(crate) struct Marker {
+    field: String,
+}
+
+impl Marker {
+    /// Puts it up. `Err(why)` in the result: this user may not write the key.
+    pub(crate) fn put(server: &mut Server, whole: bool, what: &str) -> Result<Result<Self, String>, RestoreError> {
+        let field = format!("{}:{}", if whole { WHOLE } else { SOME }, crate::scratch::random_word());
+        select_first(server)?;
+        match server.try_call(&["HSET", KEY, &field, what])? {
+            Ok(_) => Ok(Ok(Self { field })),
+            Err(e) if matches!(e.code.as_str(), "NOPERM" | "WRONGTYPE") => Ok(Err(e.text)),
+            Err(e) => Err(server.refused("HSET", e)),
+        }
+    }
+
+    /// Takes it away: the restore is complete.
+    pub(crate) fn remove(self, server: &mut Server) -> Result<(), RestoreError> {
+        select_first(server)?;
+        server.call(&["HDEL", KEY, &self.field]).map(drop)
+    }
+}
+
+fn select_first(server: &mut Server) -> Result<(), RestoreError> {
+    server.call(&["SELECT", "0"]).map(drop)
+}
+
+/// The markers of restores that did not end, or that are still under way; none where it may not be asked.
+pub fn find(server: &mut Server) -> Result<Vec<Unfinished>, RestoreError> {
+    let Ok(Value::Array(items)) = server.try_call(&["HGETALL", KEY])? else { return Ok(Vec::new()) };
+    let of_pair = |pair: &[Value]| {
+        let [field, what] = pair else { return None };
+        let field = text(field);
+        let whole = field.strip_prefix(WHOLE).is_some_and(|rest| rest.starts_with(':'));
+        Some(Unfinished { field, whole, what: text(what) })
+    };
+    Ok(items.chunks(2).take(SHOWN_MAX).filter_map(of_pair).collect())
+}

@@ -1,0 +1,321 @@
+//! A restore says that it is done only when the target holds what was meant, and else what became of it: targets that are too
+//! small, that somebody else writes to, changes or ends in the middle.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use redtape_journal::Micros;
+use redtape_restore::server::{Server as Client, Value};
+use redtape_restore::{Filter, Forced, Observer, Report, Request, RestoreError, Silent, Via, When, prepare};
+use support::record::Recorder;
+use support::{AtStep, Running, request, restore, run, version};
+
+/// A journal of a server with so many keys of so many bytes.
+fn journal(keys: usize, bytes: usize) -> (tempfile::TempDir, Micros) {
+    let dir = tempfile::tempdir().unwrap();
+    let source = Running::start(&[]);
+    let mut client = source.client();
+    let mut recorder = Recorder::start(&dir.path().join("j"), &source);
+    // What DUMP cannot compress.
+    let mut seed = 7u64;
+    let mut next = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'0' + (seed >> 58) as u8)
+    };
+    let value: String = (0..bytes).map(|_| next()).filter(|c| *c != '\\').collect();
+    for n in 0..keys {
+        run(&mut client, &format!("SET key:{n} {value}"));
+    }
+    let at = recorder.catch_up();
+    recorder.finish();
+    (dir, at)
+}
+
+fn ask(dir: &tempfile::TempDir, at: Micros, target: &Running, via: Option<Forced>) -> Request {
+    request(&dir.path().join("j"), When::At(at), target, via)
+}
+
+fn observed(request: &Request, observer: &mut dyn Observer) -> Result<Report, RestoreError> {
+    prepare(request, &mut Silent)?.run(observer)
+}
+
+#[track_caller]
+fn failed(result: Result<Report, RestoreError>, code: u8, words: &[&str]) -> String {
+    let error = result.map(|report| format!("{report:?}")).unwrap_err();
+    let text = error.to_string();
+    assert_eq!(error.exit_code(), code, "{text}");
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in: {text}");
+    }
+    assert!(!text.contains("report this"), "{text}");
+    text
+}
+
+fn keys(client: &mut Client) -> i64 {
+    let Value::Int(keys) = run(client, "DBSIZE") else { panic!("DBSIZE") };
+    keys
+}
+
+const SMALL: &[&str] = &["--maxmemory", "3mb", "--maxmemory-policy", "allkeys-lru"];
+
+#[test]
+fn a_target_that_would_evict_is_put_back_before_its_promotion() {
+    let (dir, at) = journal(20_000, 100);
+    let target = Running::start(SMALL);
+    let mut request = ask(&dir, at, &target, None);
+    let prepared = prepare(&request, &mut Silent).unwrap();
+    let warnings = prepared.plan().warnings.join("\n");
+    assert!(warnings.contains("memory limit of 3145728 bytes (maxmemory-policy allkeys-lru)"), "{warnings}");
+    drop(prepared);
+    let words = ["cannot hold the data", "maxmemory of 3145728 bytes", "allkeys-lru", "detached and emptied again"];
+    failed(observed(&request, &mut Silent), 69, &words);
+    let mut client = target.client();
+    assert_eq!((client.info(None).unwrap().get("role"), keys(&mut client)), (Some("master"), 0));
+    // It holds to its limit while it is a replica, too: then it is not made one.
+    run(&mut client, "CONFIG SET replica-ignore-maxmemory no");
+    let prepared = prepare(&request, &mut Silent).unwrap();
+    assert_eq!(prepared.plan().via, Via::Scratch, "{}", prepared.plan().reason);
+    request.via = Some(Forced::Link);
+    failed(observed(&request, &mut Silent), 69, &["replica-ignore-maxmemory no"]);
+}
+
+#[test]
+fn a_target_that_evicts_while_it_is_copied_to_is_told() {
+    let (dir, at) = journal(20_000, 100);
+    for filter in [Filter::default(), Filter::new(&["key:*"], &[], &[]).unwrap()] {
+        let target = Running::start(SMALL);
+        let mut request = ask(&dir, at, &target, Some(Forced::Scratch));
+        request.filter = filter;
+        let words = ["does not hold all that was restored", "has evicted", "allkeys-lru", "Raise maxmemory"];
+        failed(observed(&request, &mut Silent), 69, &words);
+    }
+}
+
+#[test]
+fn a_target_without_room_says_what_to_do() {
+    let (dir, at) = journal(20_000, 100);
+    let target = Running::start(&["--maxmemory", "3mb"]);
+    let words = ["refuses RESTORE", "OOM", "raise maxmemory", "may hold a part of the data"];
+    failed(observed(&ask(&dir, at, &target, Some(Forced::Scratch)), &mut Silent), 69, &words);
+
+    // Over the link all of it arrives; the server keeps it and takes no more.
+    let target = Running::start(&["--maxmemory", "3mb"]);
+    let (plan, report) = restore(&ask(&dir, at, &target, None)).unwrap();
+    assert!(plan.warnings.iter().any(|w| w.contains("refuses writes")), "{:?}", plan.warnings);
+    assert!(report.warnings.len() == 1 && report.warnings[0].contains("refuses writes until"), "{report:?}");
+    let mut client = target.client();
+    assert_eq!(keys(&mut client), 20_000);
+    assert_eq!(client.try_call(&["SET", "a", "b"]).unwrap().unwrap_err().code, "OOM");
+}
+
+#[test]
+fn one_restore_at_a_time() {
+    let (dir, at) = journal(3000, 200);
+    let mut withdrew = 0;
+    for ways in [[Forced::Link, Forced::Link], [Forced::Scratch, Forced::Scratch], [Forced::Link, Forced::Scratch]] {
+        for _ in 0..4 {
+            let target = Running::start(&[]);
+            let prepared: Vec<_> =
+                ways.iter().map(|via| prepare(&ask(&dir, at, &target, Some(*via)), &mut Silent).unwrap()).collect();
+            let start = std::sync::Barrier::new(prepared.len());
+            let results: Vec<_> = std::thread::scope(|scope| {
+                let start = &start;
+                let run = |prepared: redtape_restore::Prepared| {
+                    scope.spawn(move || {
+                        start.wait();
+                        prepared.run(&mut Silent)
+                    })
+                };
+                let threads: Vec<_> = prepared.into_iter().map(run).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            let (done, refused): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+            assert_eq!(done.len(), 1, "{ways:?}: {done:?} {refused:?}");
+            for refused in refused.into_iter().map(Result::unwrap_err) {
+                // Or it looked when the first one was through.
+                let (code, text) = (refused.exit_code(), refused.to_string());
+                let busy = ["another restore is at work", "at 127.0.0.1:", "changed nothing"].map(|w| text.contains(w));
+                let late = text.contains("is not empty (3000 keys in db 0); nothing was changed");
+                assert!((code == 75 && busy == [true; 3]) || (code == 73 && late), "{ways:?} {code}: {text}");
+                withdrew += u32::from(code == 75);
+            }
+            assert_eq!(keys(&mut target.client()), 3000, "{ways:?}");
+        }
+    }
+    assert!(withdrew > 0, "some restore met another");
+}
+
+#[test]
+fn a_restore_that_comes_later_is_told_of_the_first() {
+    let (dir, at) = journal(3000, 200);
+    let target = Running::start(&[]);
+    let second = ask(&dir, at, &target, Some(Forced::Scratch));
+    let mut outcome = None;
+    let mut during = AtStep::new("replaying the journal", 0, || {
+        let prepared = prepare(&second, &mut Silent).unwrap();
+        let warnings = prepared.plan().warnings.join("\n");
+        assert!(warnings.contains("another restore is at work on the target (client "), "{warnings}");
+        outcome = Some(prepared.run(&mut Silent));
+    });
+    observed(&second, &mut during).unwrap();
+    assert!(during.reached());
+    failed(outcome.unwrap(), 75, &["another restore is at work"]);
+    // When that one is at its end, its name is gone with its connection.
+    let mut client = target.client();
+    run(&mut client, "FLUSHALL");
+    assert_eq!(restore(&second).unwrap().1.keys[&0], 3000);
+}
+
+#[test]
+fn a_user_who_may_not_see_other_restores_is_warned() {
+    if !version().has_redis(7, 0) {
+        return;
+    }
+    let (dir, at) = journal(30, 10);
+    let target = Running::start(&[]);
+    run(&mut target.client(), "ACL SETUSER few on >pw ~* +@all -client");
+    let mut request = ask(&dir, at, &target, Some(Forced::Scratch));
+    request.to = format!("redis://few:pw@127.0.0.1:{}", target.port).parse().unwrap();
+    let (plan, report) = restore(&request).unwrap();
+    assert!(plan.warnings.iter().any(|w| w.contains("cannot be seen")), "{:?}", plan.warnings);
+    assert_eq!(report.keys[&0], 30);
+}
+
+/// Enough for several batches of a copy.
+fn large() -> (tempfile::TempDir, Micros) {
+    journal(300, 100_000)
+}
+
+#[test]
+fn a_copy_that_did_not_end_leaves_a_sign() {
+    let (dir, at) = large();
+    let target = Running::start(&[]);
+    let request = ask(&dir, at, &target, Some(Forced::Scratch));
+    let interrupt = request.interrupt.clone();
+    let mut end = AtStep::new("copying keys", 1, || interrupt.set());
+    failed(observed(&request, &mut end), 130, &["of 300 keys had been written", "may hold a part"]);
+    let mut client = target.client();
+    assert!((1..300).contains(&keys(&mut client)));
+    assert_eq!(run(&mut client, "HLEN redtape:unfinished-restore"), Value::Int(1));
+    // The next restore of everything, by whatever way, says what it finds.
+    for via in [None, Some(Forced::Scratch)] {
+        let words =
+            ["only a part of a restore that did not end: everything (300 keys) of", "LSN 300, begun at", "FLUSHALL"];
+        failed(observed(&ask(&dir, at, &target, via), &mut Silent), 73, &words);
+    }
+    // One of some keys is told of it, and leaves that marker alone.
+    let mut some = ask(&dir, at, &target, None);
+    some.filter = Filter::new(&["key:nothing*", "key:1"], &[], &[]).unwrap();
+    run(&mut client, "DEL key:1");
+    let (plan, _) = restore(&some).unwrap();
+    let warnings = plan.warnings.join("\n");
+    assert!(warnings.contains("did not end: everything (300 keys)") && warnings.contains("HDEL"), "{warnings}");
+    assert_eq!(run(&mut client, "HLEN redtape:unfinished-restore"), Value::Int(1));
+    run(&mut client, "FLUSHALL");
+    assert_eq!(restore(&ask(&dir, at, &target, Some(Forced::Scratch))).unwrap().1.keys[&0], 300);
+    assert_eq!(keys(&mut client), 300, "no marker is left");
+}
+
+#[test]
+fn what_others_do_to_a_target_while_it_is_copied_to_is_told() {
+    let (dir, at) = large();
+    for (line, code, words) in [
+        ("SET foreign 1", 73, &["holds 1 keys more than were restored", "other clients wrote"][..]),
+        ("FLUSHALL", 69, &["does not hold all that was restored", "other clients removed them"]),
+        ("REPLICAOF 127.0.0.1 1", 69, &["refuses", "it has become a replica", "may hold a part of the data"]),
+    ] {
+        let target = Running::start(&[]);
+        let request = ask(&dir, at, &target, Some(Forced::Scratch));
+        let mut client = target.client();
+        let mut change = AtStep::new("copying keys", 1, || drop(run(&mut client, line)));
+        failed(observed(&request, &mut change), code, words);
+        assert!(change.reached());
+    }
+    // What the owner removes of some restored keys is the owner's business, and told.
+    let target = Running::start(&[]);
+    let mut request = ask(&dir, at, &target, None);
+    request.filter = Filter::new(&["key:*"], &[], &[]).unwrap();
+    let mut client = target.client();
+    let mut change = AtStep::new("looking at the target again", 0, || drop(run(&mut client, "DEL key:7")));
+    let report = observed(&request, &mut change).unwrap();
+    assert_eq!(report.keys[&0], 300);
+    let told = report.warnings.join("\n");
+    assert!(told.contains("1 of the restored keys are not there any more (\"key:7\" in db 0)"), "{told}");
+}
+
+#[test]
+fn a_target_that_was_taken_over_is_left_alone() {
+    if version().has_field_ttl() {
+        // A scratch server goes first there; what happens to the target is the same.
+        return;
+    }
+    let (dir, at) = journal(20_000, 100);
+    let (target, other) = (Running::start(&[]), Running::start(&[]));
+    let mut client = target.client();
+    let follow = format!("REPLICAOF 127.0.0.1 {}", other.port);
+    let mut change = AtStep::new("replaying the journal", 0, || drop(run(&mut client, &follow)));
+    let text = failed(observed(&ask(&dir, at, &target, Some(Forced::Link)), &mut change), 69, &["It was left alone"]);
+    assert!(text.contains(&format!("it follows 127.0.0.1:{}", other.port)), "{text}");
+    assert_eq!(client.info(None).unwrap().get("master_port"), Some(other.port.to_string().as_str()));
+
+    // Detached by somebody who then writes to it.
+    let target = Running::start(&[]);
+    let mut client = target.client();
+    let mut change = AtStep::new("replaying the journal", 0, || {
+        run(&mut client, "REPLICAOF NO ONE");
+        run(&mut client, "SET precious 1");
+    });
+    let text = failed(observed(&ask(&dir, at, &target, Some(Forced::Link)), &mut change), 69, &["It was left alone"]);
+    assert!(text.contains("is a master and holds"), "{text}");
+    assert_eq!(run(&mut client, "EXISTS precious"), Value::Int(1));
+}
+
+#[test]
+fn a_target_that_cannot_save_is_refused_before() {
+    let (dir, at) = journal(30, 10);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap().to_owned();
+    let target = Running::start(&["--dir", &path]);
+    drop(folder);
+    let mut client = target.client();
+    client.call(&["CONFIG", "SET", "save", "3600 1"]).unwrap();
+    // It cannot fork or write: the status is the same.
+    let _ = client.try_call(&["BGSAVE"]).unwrap();
+    let start = std::time::Instant::now();
+    while client.info(None).unwrap().get("rdb_last_bgsave_status") != Some("err") {
+        assert!(start.elapsed().as_secs() < 20, "the save fails");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    for via in [None, Some(Forced::Scratch)] {
+        failed(observed(&ask(&dir, at, &target, via), &mut Silent), 69, &["takes no writes", "last save", "BGSAVE"]);
+    }
+    // It fails in the middle: the server's own word, and what to do.
+    run(&mut client, "CONFIG SET save ");
+    let mut change = AtStep::new("copying keys", 0, || {
+        client.call(&["CONFIG", "SET", "save", "3600 1"]).unwrap();
+    });
+    let request = ask(&dir, at, &target, Some(Forced::Scratch));
+    failed(observed(&request, &mut change), 69, &["refuses RESTORE: MISCONF", "make room or repair"]);
+}
+
+#[test]
+fn what_has_expired_since_is_counted_by_every_way() {
+    let source = Running::start(&[]);
+    let dir = tempfile::tempdir().unwrap();
+    let mut client = source.client();
+    let mut recorder = Recorder::start(&dir.path().join("j"), &source);
+    for n in 0..40 {
+        run(&mut client, &format!("SET short:{n} 1 PX 2000"));
+    }
+    for line in ["SET stays 1", "SET long 1 PX 500000", "SELECT 3", "SET other 1 PX 2000", "SET keeps 1"] {
+        run(&mut client, line);
+    }
+    let at = recorder.catch_up();
+    recorder.finish();
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    for via in [Forced::Link, Forced::Scratch] {
+        let target = Running::start(&[]);
+        let (_, report) = restore(&ask(&dir, at, &target, Some(via))).unwrap();
+        assert_eq!((report.keys[&0], report.keys[&3], report.expired), (42, 2, Some(41)), "{via:?}: {report:?}");
+    }
+}
