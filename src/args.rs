@@ -73,6 +73,7 @@ mod tests {
             | "tcp-keepalive"
             | "handshake-timeout"
             | "client-output-buffer-limit"
+            | "client-memory"
             | "admin-users"
             | "workers" => Some("Clients"),
             "retention" | "journal-max-size" | "snapshot-every" | "snapshot-at" | "snapshot-rate" => {

@@ -4,7 +4,7 @@
 //! What a server continues is asked of itself: it names the history before as its second one. Only then may there be no
 //! gap. In every case the end of the journal equals the server.
 
-use crate::harness::conn::{Conn, Value};
+use crate::harness::conn::{Conn, Value, bytes};
 use crate::harness::redtape::run;
 use crate::harness::{Dir, Redtape, Server, State, env_number, journal, wait_for};
 use std::path::Path;
@@ -287,6 +287,12 @@ fn fail_over(times: usize) {
             load.wait_for(100);
             for (from, to) in [(&scene.server, &other), (&other, &scene.server)] {
                 let [before, _] = histories(from);
+                // The primary calls a replica online some time after the replica itself calls its link up.
+                wait_for("the replica to be online", Duration::from_secs(20), || {
+                    let replica = format!("port={},state=online", to.port);
+                    let info = bytes(&from.conn().must(&args!["INFO", "replication"]));
+                    String::from_utf8_lossy(&info).contains(&replica).then_some(())
+                });
                 from.conn().must(&args!["FAILOVER", "TO", "127.0.0.1", to.port]);
                 wait_for("the failover", Duration::from_secs(20), || {
                     (from.conn().info("replication", "role") == "slave").then_some(())

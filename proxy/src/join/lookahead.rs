@@ -12,7 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use redtape_journal::ReplOffset;
 use smallvec::SmallVec;
 
-use super::Held;
+use super::{EFFECTS_MAX, Held};
 
 /// Groups behind one that are looked at.
 const LOOKAHEAD_MAX: usize = 4096;
@@ -48,14 +48,17 @@ impl Lookahead {
         args.iter().filter_map(stands).take(FOUND_MAX).collect()
     }
 
-    /// In how many groups that are `held`, not later than the one that ends at `end`, this argument stands.
-    pub(super) fn count(&mut self, arg: u64, held: &VecDeque<Held>, end: Option<ReplOffset>) -> usize {
+    /// In how many groups that are `held` this argument stands; no more than `most` are counted.
+    pub(super) fn count(&mut self, arg: u64, held: &VecDeque<Held>, most: usize) -> usize {
         let Some(last) = held.get(LOOKAHEAD_MAX - 1).or(held.back()) else { return 0 };
         let (first, last) = (held[0].group.end_offset, last.group.end_offset);
-        let end = end.map_or(last, |end| end.min(last));
-        self.note(held, first, end);
+        self.note(held, first, last);
         let Some(ends) = self.groups.get(&arg) else { return 0 };
-        ends.partition_point(|at| *at <= end) - ends.partition_point(|at| *at < first)
+        let from = ends.partition_point(|at| *at < first);
+        // It may stand in a group several times.
+        let mut groups: SmallVec<[ReplOffset; 8]> = ends.range(from..).take(most * EFFECTS_MAX).copied().collect();
+        groups.dedup();
+        groups.len().min(most)
     }
 
     fn note(&mut self, held: &VecDeque<Held>, first: ReplOffset, end: ReplOffset) {

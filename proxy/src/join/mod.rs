@@ -58,6 +58,8 @@ const SETTLED: i64 = 2_000;
 const EFFECTS_MAX: usize = 32;
 /// Arguments of an effect that are compared with a script's.
 const WORDS_MAX: usize = 64;
+/// Requests on one key whose effects are looked for behind one.
+const OTHERS_MAX: usize = 64;
 /// Groups that may wait.
 const HELD_MAX: usize = 1 << 16;
 /// Scripts that are passed over for one group.
@@ -400,7 +402,7 @@ impl Join {
                 return Some(self.nobody(kind, (after, latest), None));
             }
         }
-        if !found.tie && found.equals.len() > 1 && self.each_has_its_effect(held, &found) {
+        if !found.tie && found.equals.len() > 1 && self.each_has_its_effect(held) {
             found = self.stamps.oldest_of(found);
         }
         if found.tie || found.contested || self.is_doubtful(held, &found) {
@@ -443,15 +445,17 @@ impl Join {
         }
     }
 
-    /// As many groups stand behind this one, on a key that nobody else writes, as other requests of the client explain it as well:
-    /// each has its own, in their order.
-    fn each_has_its_effect(&mut self, held: &Held, found: &Candidates) -> bool {
+    /// As many groups stand behind this one, on a key that nobody else writes, as other requests wait on it: each has its own, in
+    /// their order.
+    fn each_has_its_effect(&mut self, held: &Held) -> bool {
         let Some((db, key)) = held.parts.first().and_then(|part| Some((part.db, *part.keys().first()?))) else {
             return false;
         };
-        let end = found.replied.and_then(|replied| self.bounds.end_before(replied));
-        self.stamps.has_one_connection_on(db, key)
-            && self.lookahead.count(key, &self.held, end) >= found.equals.len() - 1
+        let waiting = self.stamps.of_one_connection_on(db, key);
+        waiting.is_some_and(|waiting| {
+            let others = waiting.saturating_sub(1).min(OTHERS_MAX);
+            self.lookahead.count(key, &self.held, others) == others
+        })
     }
 
     /// The cause is this request.

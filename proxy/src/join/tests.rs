@@ -391,3 +391,19 @@ fn where_others_write_past_the_proxy_a_script_is_not_named_for_what_it_was_not_g
     s.effect(3000, &["SET mine 1"]);
     assert_eq!(s.next(3000 + SETTLED).map(|(who, _)| who), Some("x via eval".to_owned()));
 }
+
+#[test]
+fn scripts_of_one_client_are_dated_one_by_one_only_if_each_had_an_effect() {
+    for (effects, first) in [(3, (100, 0)), (2, (300, 200))] {
+        let mut s = Scene::new();
+        s.probe(50, 0, 0, 0);
+        for at in [100, 200, 300] {
+            let id = s.request("x", at, &["EVAL s 1 k x"]);
+            s.reply(id, at + 10, Outcome::Ran);
+        }
+        // Read late, together.
+        (0..effects).for_each(|n| s.effect(400, &[&format!("SET k {n}")]));
+        let got = s.join.next(Micros(400 + SETTLED)).expect("the first");
+        assert_eq!((got.origin.name.as_str(), got.ts.0, got.slack), ("x", first.0, first.1), "{effects} effects");
+    }
+}

@@ -354,6 +354,11 @@ impl Bucket {
         self.opaque == 0 && fingerprint.is_some_and(|fingerprint| !self.same.contains_key(&fingerprint))
     }
 
+    /// How many wait.
+    pub(super) fn live(&self) -> usize {
+        self.live
+    }
+
     /// The connection of all that wait; `None` = they are of several.
     pub(super) fn connection(&self) -> Option<u64> {
         self.connection

@@ -333,11 +333,11 @@ impl Stamps {
         }
     }
 
-    /// Nothing of another connection waits on this key.
-    pub(super) fn has_one_connection_on(&self, db: u32, key: u64) -> bool {
-        match self.by_key.get(&slot(db, key)) {
-            Some(KeyQueue::Many(bucket)) => bucket.connection().is_some(),
-            _ => true,
+    /// How many wait on this key, if all are of one connection.
+    pub(super) fn of_one_connection_on(&self, db: u32, key: u64) -> Option<usize> {
+        match self.by_key.get(&slot(db, key))? {
+            KeyQueue::One(_) => Some(1),
+            KeyQueue::Many(bucket) => bucket.connection().map(|_| bucket.live()),
         }
     }
 
