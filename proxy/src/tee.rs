@@ -69,9 +69,14 @@ pub(crate) struct Part {
     pub name: CommandId,
     /// How many of the hashes are keys.
     keys: u8,
-    /// A SET that names a point in time (EXAT, PXAT), which may have passed.
-    pub until: bool,
+    /// What matters of a SET's options, as bits.
+    set: u8,
 }
+
+/// A SET names a point in time (EXAT, PXAT).
+const SET_UNTIL: u8 = 1;
+/// It answers with the old value (GET), or may do so.
+const SET_GETS: u8 = 2;
 
 /// A request on its way to the server.
 #[derive(Debug, Clone)]
@@ -410,8 +415,10 @@ pub(crate) fn describe_named(
     for position in surviving(name, keys, args.len(), complete).take(Part::HASHES_MAX) {
         hashes.push(hash_at(position));
     }
-    let until = name == b"set" && args.iter().skip(3).any(|a| word::is_one_of(a, &["exat", "pxat"]));
-    Part { args_hash, hashes, db, name: id, keys: keys as u8, until }
+    let option = |names: &[&str]| name == b"set" && args.iter().skip(3).any(|a| word::is_one_of(a, names));
+    let until = if option(&["exat", "pxat"]) { SET_UNTIL } else { 0 };
+    let gets = if !complete || option(&["get"]) { SET_GETS } else { 0 };
+    Part { args_hash, hashes, db, name: id, keys: keys as u8, set: until | gets }
 }
 
 impl Part {
@@ -423,6 +430,16 @@ impl Part {
     /// Bytes that it takes.
     pub(crate) fn buffered(&self) -> usize {
         size_of::<Self>() + if self.hashes.spilled() { self.hashes.capacity() * size_of::<u64>() } else { 0 }
+    }
+
+    /// A SET that names a point in time, which may have passed.
+    pub(crate) fn is_until(&self) -> bool {
+        self.set & SET_UNTIL != 0
+    }
+
+    /// A SET that answers with the old value, so that nil says nothing of its effect.
+    pub(crate) fn gets(&self) -> bool {
+        self.set & SET_GETS != 0
     }
 
     /// Hashes of its keys; empty where it has none.

@@ -11,7 +11,6 @@ use super::gulps::Gulps;
 use super::prober::Pace;
 use super::recorder::RecordError;
 use super::{Capture, Ended, Link, LinkError, Position, link};
-use crate::join::WAIT_MAX;
 use crate::status::CaptureState;
 
 /// The server is told the durable offset this often.
@@ -44,7 +43,7 @@ const BUSY_MAX: i64 = 100_000;
 struct Reading {
     /// All that could be read then was taken in.
     heard: Micros,
-    /// The same, before what was read last had come.
+    /// The same of the read before, if it emptied the link: what was read last came after this.
     quiet: Micros,
     /// The link was empty at `heard`.
     emptied: bool,
@@ -101,7 +100,7 @@ impl Capture {
 
     /// Brings all that was read to the journal, however slow the disk is, unless a stop is asked for meanwhile.
     async fn flush_all(&mut self, parser: &EffectParser) -> Result<(), Ended> {
-        let late = Micros(Micros::now().0 + WAIT_MAX);
+        let late = Micros(i64::MAX);
         let mut stop = self.stop.clone();
         loop {
             tokio::select! {

@@ -62,7 +62,7 @@ pub(super) fn is_script(request: &[u8]) -> bool {
 
 /// One request may cause several groups.
 pub(super) fn many_groups(request: &[u8]) -> bool {
-    matches!(request, b"xreadgroup" | b"xclaim" | b"xautoclaim" | b"spop" | b"migrate")
+    matches!(request, b"xreadgroup" | b"xclaim" | b"xautoclaim" | b"migrate")
 }
 
 /// The same command with the same arguments.
@@ -71,7 +71,8 @@ pub(super) fn is_exact(request: &Part, effect: &Part) -> bool {
     request.name == effect.name && request.args_hash != 0 && request.args_hash == effect.args_hash
 }
 
-/// Whether the plain command `request` can appear as `effect`; `None` = it cannot. `known`: the server's table has the request.
+/// Whether the plain command `request` can appear as `effect`; `None` = it cannot. `known`: it is a command of which it is known how it
+/// stands in the stream, and not a module's or a newer one.
 pub(super) fn fit(request: &Part, effect: &Part, known: impl FnOnce() -> bool) -> Option<Fit> {
     if is_exact(request, effect) {
         return Some(Fit::Exact);
@@ -106,15 +107,15 @@ pub(super) fn fit_script(script: &Part, effect: &Part) -> Fit {
     if script.name == effect.name || effect.keys().iter().any(names) { Fit::Possible } else { Fit::Guess }
 }
 
-/// Whether a request of another name can have taken away what the effect took away, if it did: one key,
-/// and a SET only if it named a point in time, which had passed. Others find the key gone by itself.
+/// Whether a request can stand in the stream as this deletion, if it is one: of one key, and a SET only if it named a point in time,
+/// which had passed. Any other request finds the key gone by itself.
 fn may_take_away(request: &Part, effect: &Part) -> bool {
     if !matches!(effect.name.name(), b"del" | b"unlink") {
         return true;
     }
     match request.name.name() {
         b"migrate" => true,
-        b"set" => request.until && effect.keys().len() == 1,
+        b"set" => request.is_until() && effect.keys().len() == 1,
         _ => effect.keys().len() == 1,
     }
 }
@@ -136,10 +137,13 @@ fn direction(request: &[u8]) -> i64 {
 /// What a reply says of its request's effect, by its first line (type byte and rest).
 pub(crate) fn outcome_of(request: &[u8], kind: u8, line: &[u8]) -> Outcome {
     if says_no_effect(request, kind, line) {
-        return Outcome::NoEffect;
+        return if may_write_silently(request, kind) { Outcome::Ran } else { Outcome::NoEffect };
     }
-    if is_script(request) {
-        return if says_nothing(kind, line) { Outcome::Empty } else { Outcome::Ran };
+    if is_script(request) || request == b"set" {
+        if says_nothing(kind, line) {
+            return Outcome::Empty;
+        }
+        return if request == b"set" && kind == b'+' { Outcome::Wrote } else { Outcome::Ran };
     }
     if direction(request) != 0
         && let Some(number) = std::str::from_utf8(line).ok().and_then(|l| l.parse().ok())
@@ -154,17 +158,26 @@ fn says_nothing(kind: u8, line: &[u8]) -> bool {
     matches!((kind, line), (b':', b"0") | (b'$' | b'*', b"-1") | (b'_', _) | (b'#', b"f"))
 }
 
-/// Whether a command that answers so, and not with [`says_no_effect`], always stands in the stream.
+/// Whether a command whose reply does not say "nothing was done" always stands in the stream. A wrong yes holds back what is behind it
+/// on its connection until the next probe, so the list has what is certain on every server: not `ZINCRBY` (by 0), `XADD` (`IDMP`),
+/// `FLUSHDB` (6.x) or `SMOVE` (into the same set).
 fn always_writes(request: &[u8], kind: u8, line: &[u8]) -> bool {
     match request {
-        b"set" => kind == b'+',
         b"setex" | b"psetex" | b"getset" | b"mset" | b"hmset" | b"hset" | b"incrby" | b"decrby" | b"hincrby"
-        | b"incrbyfloat" | b"hincrbyfloat" | b"zincrby" | b"flushall" | b"flushdb" => true,
+        | b"incrbyfloat" | b"hincrbyfloat" | b"flushall" => true,
+        b"smove" => false,
         b"spop" | b"lpop" | b"rpop" | b"getdel" | b"lmove" | b"rpoplpush" | b"lmpop" | b"zmpop" | b"blpop"
         | b"brpop" | b"blmove" | b"brpoplpush" | b"blmpop" | b"bzmpop" | b"bzpopmin" | b"bzpopmax" | b"zpopmin"
-        | b"zpopmax" | b"xadd" => !(kind == b'*' && line == b"0"),
+        | b"zpopmax" => !(matches!(kind, b'*' | b'~') && line == b"0"),
         _ => kind == b':' && ZERO_IS_NO_EFFECT.contains(&request),
     }
+}
+
+/// Says that nothing was done, or an error, and may have changed something all the same: claims of entries that are
+/// gone are removed, a group gets a consumer, keys were deleted before the error; and nobody knows what a module does.
+fn may_write_silently(request: &[u8], kind: u8) -> bool {
+    matches!(request, b"xclaim" | b"xautoclaim" | b"xreadgroup" | b"migrate")
+        || (matches!(kind, b'-' | b'!') && request.contains(&b'.'))
 }
 
 /// Commands that changed nothing where they answer with 0, and something where they answer with another number.
@@ -203,7 +216,7 @@ const ZERO_IS_NO_EFFECT: [&[u8]; 29] = [
 /// Whether the first line of a reply (type byte and rest) says that the command changed nothing.
 fn says_no_effect(request: &[u8], kind: u8, line: &[u8]) -> bool {
     match (kind, line) {
-        (b'-' | b'!', _) => !is_script(request) || request == b"exec",
+        (b'-' | b'!', _) => !is_script(request) || request == b"exec" || line.starts_with(b"NOSCRIPT "),
         (b':', b"0") => ZERO_IS_NO_EFFECT.contains(&request),
         (b':', b"-1") => request == b"linsert",
         (b'$' | b'*' | b'_', b"-1" | b"") => matches!(

@@ -27,10 +27,10 @@ pub(super) struct Cause {
     pub(super) stamped: Option<Micros>,
     /// It certainly ran after this.
     pub(super) after: Micros,
-    /// When the first and the last request that may be the cause were forwarded: it ran after the first of them, and it is not dated
-    /// before the last.
+    /// When the first and the last of the requests that may be the cause were forwarded. It ran after the first; it is dated at the
+    /// last, since slack only says how much earlier it may have run.
     pub(super) forwarded: (Micros, Micros),
-    /// It ran before this, as far as is known; not later than the last was forwarded, where a request says when.
+    /// It ran before this, as far as is known. Where a request is named, this is when the last of those was forwarded.
     pub(super) to: Micros,
     /// What caused it was answered by then.
     pub(super) replied: Option<Micros>,
@@ -69,6 +69,11 @@ impl Dating {
     /// What comes ran after this.
     pub(super) fn ran_after(&mut self, at: Micros) {
         self.not_before = self.not_before.max(at);
+    }
+
+    /// Times that are known are of another clock. `ts` goes on from where it is all the same.
+    pub(super) fn clock_stepped_back(&mut self) {
+        self.not_before = Micros(0);
     }
 
     /// Groups that wait.

@@ -1,4 +1,4 @@
-//! Which arguments stand in the groups behind the one whose cause is looked for: a script that was given them caused one of those. Pure.
+//! Which arguments stand in later groups: a script that was given them caused one of those, and not the present one. Pure.
 //!
 //! ```text
 //!          judged │ start … noted … upto │ not looked at yet

@@ -17,8 +17,8 @@
 //!   while [`HELD_MAX`] wait;
 //! - no client is named where another may as well have been the cause, nor is `outside` said then.
 //!
-//! How late it is, is told by how far the link was read and the workers have told what they know: replies may be known whose effects
-//! were not read yet, and by the clock alone another's effect would be given to them.
+//! Waiting is measured by how far the link was read and how much the workers have told, not by the clock: replies may be known whose
+//! effects were not read yet, and another's effect would be given to them.
 
 mod bounds;
 mod causes;
@@ -58,8 +58,6 @@ const SETTLED: i64 = 2_000;
 const EFFECTS_MAX: usize = 32;
 /// Arguments of an effect that are compared with a script's.
 const WORDS_MAX: usize = 64;
-/// Requests on one key whose effects are looked for behind one.
-const OTHERS_MAX: usize = 64;
 /// Groups that may wait.
 const HELD_MAX: usize = 1 << 16;
 /// Scripts that are passed over for one group.
@@ -103,11 +101,15 @@ struct Held {
 }
 
 impl Held {
-    /// Hashes of all arguments of the group: what a script was given appears among them.
+    /// Hashes of all arguments of the group, sorted: what a script was given appears among them.
     fn words(&self) -> &[u64] {
         let hashes = |args: &[&[u8]]| args.iter().skip(1).take(WORDS_MAX).map(|a| hash_arg(a)).collect::<Vec<_>>();
         let effects = self.group.effects.iter().take(EFFECTS_MAX);
-        self.words.get_or_init(|| effects.flat_map(|e| e.with_args(hashes)).collect())
+        self.words.get_or_init(|| {
+            let mut words: Box<[u64]> = effects.flat_map(|e| e.with_args(hashes)).collect();
+            words.sort_unstable();
+            words
+        })
     }
 
     /// Whether it takes nothing but single keys or fields away, as expiry and eviction do.
@@ -144,6 +146,8 @@ struct ServerDeletions {
 #[derive(Debug)]
 pub(crate) struct Join {
     table: Arc<CommandTable>,
+    /// Commands of which it is known how they stand in the stream.
+    built_in: CommandTable,
     has_tee: bool,
     stamps: Stamps,
     bounds: Bounds,
@@ -174,6 +178,7 @@ impl Join {
     pub(crate) fn new(table: Arc<CommandTable>, has_tee: bool) -> Self {
         Self {
             table,
+            built_in: CommandTable::builtin(),
             has_tee,
             stamps: Stamps::default(),
             bounds: Bounds::default(),
@@ -238,6 +243,13 @@ impl Join {
 
     /// Takes a look at the server.
     pub(crate) fn probe(&mut self, probe: Probe) {
+        if probe.sent < self.newest_probe.sent {
+            // The clock stepped back: what was known of times is of another clock. Until what ran before has been read, nobody can
+            // be told by them.
+            self.bounds = Bounds::default();
+            self.dating.clock_stepped_back();
+            self.unknown_until(probe.offset);
+        }
         self.bounds.add(probe);
         if self.recent.len() >= RECENT_MAX {
             self.recent.pop_front();
@@ -385,7 +397,8 @@ impl Join {
         };
         let mut without = Vec::new();
         let Some(mut found) = self.explain(&wanted, upto, &mut without) else {
-            let kind = if without.is_empty() { self.unexplained(held, patience)? } else { OriginKind::Unknown };
+            let in_doubt = !without.is_empty() || self.stamps.has_many_on(&held.parts);
+            let kind = if in_doubt { OriginKind::Unknown } else { self.unexplained(held, patience)? };
             return Some(self.nobody(kind, (after, latest), None));
         };
         let may_be_told = !found.best.replied || (found.contested && !found.tie);
@@ -402,7 +415,7 @@ impl Join {
                 return Some(self.nobody(kind, (after, latest), None));
             }
         }
-        if !found.tie && found.equals.len() > 1 && self.each_has_its_effect(held) {
+        if !found.tie && found.equals.len() > 1 && self.each_has_its_effect(held, &found) {
             found = self.stamps.oldest_of(found);
         }
         if found.tie || found.contested || self.is_doubtful(held, &found) {
@@ -418,8 +431,8 @@ impl Join {
     /// The best explanation that is not needed more by a group behind this one: a script whose own arguments stand there did not cause
     /// this. Those that are passed over for that are in `without` afterwards.
     fn explain(&mut self, wanted: &Wanted<'_>, upto: Micros, without: &mut Vec<Place>) -> Option<Candidates> {
-        let Self { table, stamps, lookahead, held, bounds, .. } = self;
-        let known = |name: &[u8]| table.get_lower(name).is_some();
+        let Self { built_in, stamps, lookahead, held, bounds, .. } = self;
+        let known = |name: &[u8]| built_in.get_lower(name).is_some();
         loop {
             let found = stamps.best(wanted, without, known)?;
             if !found.best.weak || wanted.patience == Patience::Fresh || without.len() >= WITHOUT_MAX {
@@ -445,15 +458,14 @@ impl Join {
         }
     }
 
-    /// As many groups stand behind this one, on a key that nobody else writes, as other requests wait on it: each has its own, in
-    /// their order.
-    fn each_has_its_effect(&mut self, held: &Held) -> bool {
+    /// Only calls of one command by one connection wait on the group's key, and as many groups stand behind it there as there are
+    /// other calls: each call has its own group, in their order.
+    fn each_has_its_effect(&mut self, held: &Held, found: &Candidates) -> bool {
         let Some((db, key)) = held.parts.first().and_then(|part| Some((part.db, *part.keys().first()?))) else {
             return false;
         };
-        let waiting = self.stamps.of_one_connection_on(db, key);
-        waiting.is_some_and(|waiting| {
-            let others = waiting.saturating_sub(1).min(OTHERS_MAX);
+        self.stamps.same_on(db, key, found).is_some_and(|waiting| {
+            let others = waiting.saturating_sub(1);
             self.lookahead.count(key, &self.held, others) == others
         })
     }

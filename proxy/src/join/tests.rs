@@ -407,3 +407,95 @@ fn scripts_of_one_client_are_dated_one_by_one_only_if_each_had_an_effect() {
         assert_eq!((got.origin.name.as_str(), got.ts.0, got.slack), ("x", first.0, first.1), "{effects} effects");
     }
 }
+
+#[test]
+fn a_script_that_may_be_the_cause_does_not_take_the_effect_of_a_client_that_has_gone() {
+    let mut s = Scene::new();
+    let gone = s.request("gone", 100, &["SET foo bar"]);
+    s.reply(gone, 1_000_101, Outcome::Gone);
+    let script = s.request("b", 110, &["EVAL s 1 other x"]);
+    s.reply(script, 150, Outcome::Ran);
+    s.effect(200, &["SET foo bar"]);
+    assert_eq!(s.next(200 + SETTLED).map(|(who, _)| who), Some("gone".to_owned()));
+    s.effect(2500, &["SET other 1"]);
+    assert_eq!(s.next(2500 + SETTLED).map(|(who, _)| who), Some("b via eval".to_owned()));
+}
+
+#[test]
+fn a_clock_that_steps_back_makes_nobody_an_outsider() {
+    let mut s = Scene::new();
+    s.probe(100_000_000, 0, 0, 0);
+    s.effect(100_000_050, &["SET z 1"]);
+    assert_eq!(s.next(100_000_060), got("Outside", 100_000_050));
+    s.effect(100_000_100, &["SET a 1"]);
+    let after_step = s.offset();
+    s.probe(50_000_000, after_step, 0, 0);
+    assert_eq!(s.next(50_000_100).map(|(who, _)| who), Some("Unknown".to_owned()), "it ran before the step");
+    let id = s.request("x", 50_000_200, &["SET k v"]);
+    s.reply(id, 50_000_250, Outcome::Wrote);
+    s.effect(50_000_300, &["SET k v"]);
+    let judged = s.join.next(Micros(50_000_301)).expect("known");
+    assert_eq!((judged.origin.name.as_str(), judged.ts.0), ("x", 100_000_050), "time never goes back");
+}
+
+#[test]
+fn many_refused_attempts_do_not_hide_the_one_that_succeeded() {
+    let mut s = Scene::new();
+    for n in 0..3_000 {
+        let id = s.request("loser", 100 + n, &[&format!("SET lock token-{n} NX PX 30000")]);
+        s.reply(id, 101 + n, Outcome::Empty);
+    }
+    let id = s.request("winner", 4_000, &["SET lock mine NX PX 30000"]);
+    s.reply(id, 4_010, Outcome::Wrote);
+    s.effect(4_100, &["SET lock mine PXAT 99"]);
+    assert_eq!(s.next(4_101), got("winner", 4_000));
+    // With GET, nil may be the old value.
+    for n in 0..3_000 {
+        let id = s.request("reader", 5_000 + n, &[&format!("SET lock token-{n} GET PX 30000")]);
+        s.reply(id, 5_001 + n, Outcome::Empty);
+    }
+    s.effect(8_100, &["SET lock another PXAT 99"]);
+    assert_eq!(s.next(8_100 + HOLD).map(|(who, _)| who), Some("Unknown".to_owned()), "not all could be looked at");
+}
+
+#[test]
+fn modules_and_newer_commands_may_stand_in_the_stream_otherwise_than_they_were_sent() {
+    let table = CommandTable::from_text("ts.add -4 write 1 1 1\nmsetnew -3 write 1 1 1\nset -3 write 1 1 1");
+    let table = Arc::new(table);
+    for (request, effect) in [("TS.ADD k * 5", "TS.ADD k 1700 5"), ("MSETNEW k 1 EX 5", "MSETNEW k 1 PXAT 99")] {
+        let mut s = Scene::new();
+        s.join = Join::new(table.clone(), true);
+        s.join.stream_starts(Micros(1), ReplOffset(0));
+        s.table = table.clone();
+        let id = s.request("x", 100, &[request]);
+        s.reply(id, 150, Outcome::Ran);
+        s.effect(200, &[effect]);
+        assert_eq!(s.next(200 + HOLD), got("x", 100), "{request}");
+    }
+}
+
+#[test]
+fn what_replies_say() {
+    for (request, reply, want) in [
+        ("xclaim", "*0", Outcome::Ran),
+        ("migrate", "-IOERR broke", Outcome::Ran),
+        ("xreadgroup", "*-1", Outcome::Ran),
+        ("evalsha", "-NOSCRIPT No matching script", Outcome::NoEffect),
+        ("eval", "-ERR in the middle", Outcome::Ran),
+        ("set", "$-1", Outcome::Empty),
+        ("set", "+OK", Outcome::Wrote),
+        ("set", "$3", Outcome::Ran),
+        ("spop", "~0", Outcome::Ran),
+        ("spop", "$3", Outcome::Wrote),
+        ("zincrby", "$1", Outcome::Ran),
+        ("smove", ":1", Outcome::Ran),
+        ("smove", ":0", Outcome::NoEffect),
+        ("linsert", ":-1", Outcome::NoEffect),
+        ("incr", ":7", Outcome::Number(7)),
+        ("sadd", ":2", Outcome::Wrote),
+        ("sadd", ":0", Outcome::NoEffect),
+    ] {
+        let reply = reply.as_bytes();
+        assert_eq!(outcome_of(request.as_bytes(), reply[0], &reply[1..]), want, "{request} {}", reply.escape_ascii());
+    }
+}

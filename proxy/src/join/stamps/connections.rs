@@ -27,8 +27,14 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn add(&mut self, id: u64, place: Place) {
-        self.by_id.entry(id).or_default().open.push_back(place);
+    /// Not more than `limit` places are kept of which `waits` says that they have left.
+    pub(super) fn add(&mut self, id: u64, place: Place, limit: usize, waits: impl Fn(Place) -> bool) {
+        let connection = self.by_id.entry(id).or_default();
+        connection.open.push_back(place);
+        if connection.open.len() > limit {
+            connection.open.retain(|place| waits(*place));
+            connection.certain.retain(|place| waits(*place));
+        }
     }
 
     /// Its effect must come. Replies come in the order of the requests.

@@ -88,8 +88,7 @@ impl KeyQueue {
     /// The stamps, oldest first; of several, without the consumed ones.
     pub(super) fn live(&self) -> impl Iterator<Item = Seen> {
         let (one, bucket) = self.one_or_many();
-        let there = bucket.into_iter().flat_map(|b| b.all.iter().filter(|m| !m.has_left).map(|m| m.seen));
-        one.into_iter().chain(there)
+        one.into_iter().chain(bucket.into_iter().flat_map(Bucket::seen))
     }
 
     /// The consumed ones, oldest first, or the only one, which may be consumed.
@@ -352,6 +351,11 @@ impl Bucket {
     /// None here has this fingerprint, or may cause what its fingerprint does not tell.
     pub(super) fn has_no_duplicate_of(&self, fingerprint: Option<Fingerprint>) -> bool {
         self.opaque == 0 && fingerprint.is_some_and(|fingerprint| !self.same.contains_key(&fingerprint))
+    }
+
+    /// Those that wait, oldest first.
+    pub(super) fn seen(&self) -> impl Iterator<Item = Seen> {
+        self.all.iter().filter(|m| !m.has_left).map(|m| m.seen)
     }
 
     /// How many wait.

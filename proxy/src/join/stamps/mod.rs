@@ -29,14 +29,19 @@ use smallvec::SmallVec;
 use self::connections::Connections;
 use self::key_queue::{Bucket, Entry, Fingerprint, KeyQueue};
 use self::places::Places;
+use self::search::UNFIT_MAX;
 pub(super) use self::search::{Candidates, Patience, Wanted};
 use super::causes::{is_script, many_groups, replies_in_order};
 use crate::tee::{Identity, Outcome, Part, Stamp};
 
 /// Stamps that may wait. A first full sync of half a minute at 30,000 writes a second fits.
 pub(super) const STAMPS_MAX: usize = 1 << 20;
+/// Stamps that have left may stand in the order of replies or of a connection, beside twice those that wait.
+const LEFT_MAX: usize = 1024;
 /// Replies that are looked at to find one whose stamp still waits.
 const REPLIES_MAX: usize = 64;
+/// Requests on one key that are compared to see whether all are the same.
+const SAME_MAX: usize = 64;
 /// Room for so many is never given back.
 const ROOM_MIN: usize = 1 << 14;
 
@@ -59,7 +64,8 @@ pub(super) enum State {
     Doubted,
     /// It had one and may have more, or its client is gone: others come first.
     Consumed,
-    /// A later request of its connection had its effect, so it had none; others come first, and it is no certain cause.
+    /// A later request of its connection had its effect, so its own has been, or never was: others come first, and it is no certain
+    /// cause.
     Passed,
 }
 
@@ -193,7 +199,8 @@ impl Stamps {
         let waiting = Waiting { stamp, replied: None, number: None, certain: false, empty: false, state: State::Open };
         let place = self.places.add(waiting);
         self.by_id.insert(id, place);
-        self.connections.add(connection, place);
+        let (limit, places) = (2 * self.places.len + LEFT_MAX, &self.places);
+        self.connections.add(connection, place, limit, |other| places.get(other).is_some());
         self.enter(place, &slots);
     }
 
@@ -228,13 +235,19 @@ impl Stamps {
 
     pub(super) fn reply(&mut self, id: u64, at: Micros, outcome: Outcome) {
         let Some(place) = self.by_id.get(&id).copied() else { return };
-        if outcome == Outcome::NoEffect {
+        let Some(waiting) = self.places.get_mut(place) else { return };
+        let part = waiting.stamp.parts.first().filter(|_| !waiting.stamp.transaction);
+        let set = part.filter(|part| part.name.name() == b"set");
+        // A SET with NX or XX that found its condition unmet.
+        let unmet = outcome == Outcome::Empty && set.is_some_and(|set| !set.gets());
+        // One that names a time which has passed is not in the stream where there was no key (Valkey).
+        let may_have_passed = set.is_some_and(Part::is_until);
+        if outcome == Outcome::NoEffect || unmet {
             self.remove(place);
             return;
         }
-        let Some(waiting) = self.places.get_mut(place) else { return };
         waiting.replied = Some(at);
-        waiting.certain = matches!(outcome, Outcome::Wrote | Outcome::Number(_));
+        waiting.certain = matches!(outcome, Outcome::Wrote | Outcome::Number(_)) && !may_have_passed;
         waiting.empty = outcome == Outcome::Empty;
         if outcome == Outcome::Gone && waiting.state.is_live() {
             waiting.state = State::Consumed;
@@ -251,6 +264,10 @@ impl Stamps {
             }
         }
         replies.push_back((at, place));
+        if replies.len() > 2 * self.places.len + LEFT_MAX {
+            let places = &self.places;
+            replies.retain(|(_, place)| places.get(*place).is_some());
+        }
         if certain {
             self.connections.is_certain(connection, place);
         }
@@ -320,7 +337,7 @@ impl Stamps {
         }
     }
 
-    /// One of these had an effect, and nothing tells which. Once as many effects came as they are, each had its own.
+    /// One of these had an effect, and nothing tells which. When as many effects have come as there are requests, all had one.
     pub(super) fn doubt(&mut self, equals: &[Place]) {
         let first = equals.iter().copied().filter(|place| self.is_open(*place)).min();
         if let Some(waiting) = first.and_then(|place| self.places.get_mut(place)) {
@@ -333,12 +350,24 @@ impl Stamps {
         }
     }
 
-    /// How many wait on this key, if all are of one connection.
-    pub(super) fn of_one_connection_on(&self, db: u32, key: u64) -> Option<usize> {
-        match self.by_key.get(&slot(db, key))? {
-            KeyQueue::One(_) => Some(1),
-            KeyQueue::Many(bucket) => bucket.connection().map(|_| bucket.live()),
-        }
+    /// More wait on a key of the group than are compared: that none is found does not say that none is the cause.
+    pub(super) fn has_many_on(&self, parts: &[Part]) -> bool {
+        let many = |slot: &Slot| {
+            self.by_key.get(slot).is_some_and(|queue| matches!(queue, KeyQueue::Many(b) if b.live() > UNFIT_MAX))
+        };
+        parts.iter().any(|part| part.keys().iter().any(|key| many(&slot(part.db, *key))))
+    }
+
+    /// How many wait on this key, if all are of one connection, and the same command as this one, whose reply says that it did
+    /// something.
+    pub(super) fn same_on(&self, db: u32, key: u64, found: &Candidates) -> Option<usize> {
+        let KeyQueue::Many(bucket) = self.by_key.get(&slot(db, key))? else { return Some(1) };
+        bucket.connection()?;
+        let name = |w: &Waiting| w.stamp.parts.first().filter(|_| !w.stamp.transaction).map(|part| part.name);
+        let command = self.get(found.best.place).and_then(name)?;
+        let same = |w: &Waiting| name(w) == Some(command) && !w.empty;
+        let all = || bucket.seen().map(|seen| self.get(seen.place).is_some_and(same));
+        (bucket.live() <= SAME_MAX && all().all(|same| same)).then(|| bucket.live())
     }
 
     /// Of these, all of one client, this one had its effect: those before it have run, too.

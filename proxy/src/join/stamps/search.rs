@@ -7,6 +7,7 @@
 //! A rank says how well a request explains a group; equal ranks are told apart by what connections, numbers and replies say of the
 //! order. Where nothing tells two clients apart, that is said ([`Candidates::tie`]), and no client is named.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use redtape_journal::Micros;
@@ -19,6 +20,8 @@ use crate::tee::{Part, is_telling};
 
 /// Stamps on one key that may have caused an effect and are compared.
 pub(super) const CANDIDATES_MAX: usize = 256;
+/// Stamps on one key that cannot have caused it and are compared.
+pub(super) const UNFIT_MAX: usize = 1024;
 /// Stamps on one key that are looked at.
 const SCANNED_MAX: usize = 4096;
 /// Stamps one behind the other that came after the effect: those behind them did so too. They stand in
@@ -67,11 +70,11 @@ pub(in crate::join) struct Wanted<'a> {
 struct Rank {
     /// No effect of it was seen, nor of what stands behind it on its connection.
     open: bool,
-    /// No other effect must come on its connection before its own.
-    free: bool,
     /// Effects of the group that it may have caused.
     covered: usize,
     fit: Fit,
+    /// No other effect must come on its connection before its own.
+    free: bool,
     /// No script: a command becomes few others, a script anything.
     plain: bool,
     /// A transaction for an atomic group, a single command for another.
@@ -122,6 +125,11 @@ impl Candidates {
         let at = waiting.stamp.at;
         let equals = smallvec::smallvec![best.place];
         Self { best, tie: false, contested: false, forwarded: (at, at), equals, replied: waiting.replied }
+    }
+
+    /// Nothing but some script was found, none of whose arguments tells.
+    pub(super) fn is_a_scripts_guess(&self) -> bool {
+        self.best.script && self.best.rank.fit < Fit::Value
     }
 
     /// One more that explains it as well.
@@ -175,9 +183,9 @@ impl Stamps {
         }
         let rank = Rank {
             open: true,
-            free: true,
             covered: 1,
             fit: Fit::Exact,
+            free: true,
             plain: true,
             shape: true,
             exact: 1,
@@ -195,7 +203,7 @@ impl Stamps {
         without: &[Place],
         known: impl Fn(&[u8]) -> bool,
     ) -> Option<Candidates> {
-        Search { stamps: self, wanted, without, known, hurry: true, found: None }.run()
+        Search { stamps: self, wanted, without, known, hurry: true, compared: HashSet::new(), found: None }.run()
     }
 
     /// The same candidates, of which the oldest is known to be the cause.
@@ -215,7 +223,8 @@ impl Stamps {
         wanted: &Wanted<'_>,
         known: impl Fn(&[u8]) -> bool,
     ) -> bool {
-        let search = Search { stamps: self, wanted, without: &[], known, hurry: true, found: None };
+        let compared = HashSet::new();
+        let search = Search { stamps: self, wanted, without: &[], known, hurry: true, compared, found: None };
         let waiting = self.places.get(place).filter(|w| w.stamp.at <= wanted.ran.1);
         waiting.and_then(|w| search.compare(place, w)).is_some_and(|m| m.rank.fit >= Fit::Value)
     }
@@ -299,6 +308,8 @@ pub(super) struct Search<'a, 'g, K> {
     pub(super) known: K,
     /// What cannot lead is not compared with the rest.
     pub(super) hurry: bool,
+    /// Of a group on several keys, what was compared on one of them.
+    pub(super) compared: HashSet<Place>,
     pub(super) found: Option<Candidates>,
 }
 
@@ -307,6 +318,9 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
         let stamps = self.stamps;
         let slots = wanted_slots(self.wanted);
         let of = |slot: &Slot| stamps.by_key.get(slot);
+        let leads = |found: &Option<Candidates>, fit| {
+            found.as_ref().is_some_and(|f| f.best.rank.open && f.best.rank.fit >= fit)
+        };
         let attainable = self.attainable(&slots);
         for queue in slots.iter().filter_map(of) {
             if self.look_through(queue.live(), false, attainable) {
@@ -314,9 +328,6 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
             }
         }
         // Scripts may touch what they did not declare.
-        let leads = |found: &Option<Candidates>, fit| {
-            found.as_ref().is_some_and(|f| f.best.rank.open && f.best.rank.free && f.best.rank.fit >= fit)
-        };
         if !leads(&self.found, Fit::Value)
             && let Some(queue) = of(&NO_KEY).filter(|_| !slots.contains(&NO_KEY))
         {
@@ -327,15 +338,26 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
         {
             self.look_through(queue.live(), false, None);
         }
-        if self.found.is_none() {
-            for queue in slots.iter().chain(&[NO_KEY, SCRIPTS]).filter_map(of) {
-                self.look_through(queue.consumed(), true, None);
-            }
+        if self.found.as_ref().is_none_or(Candidates::is_a_scripts_guess) {
+            self.look_through_consumed(&slots);
         }
         self.found
     }
 
-    /// Where nothing waits on the group's keys that has to be looked at, nor the same command with the same arguments.
+    /// Those that had an effect, or whose client is gone, are the cause where nothing else is, or nothing but a script that may be.
+    fn look_through_consumed(&mut self, slots: &[Slot]) {
+        let live = self.found.take();
+        let more: &[Slot] = if live.is_none() { &[NO_KEY, SCRIPTS] } else { &[] };
+        for queue in slots.iter().chain(more).filter_map(|slot| self.stamps.by_key.get(slot)) {
+            self.look_through(queue.consumed(), true, None);
+        }
+        if live.is_some() && self.found.as_ref().is_none_or(|found| found.best.rank.fit < Fit::Value) {
+            self.found = live;
+        }
+    }
+
+    /// The best fit that there can be, if it follows from what waits on the group's keys: no scripts or transactions, nor the same
+    /// command with the same arguments. `None` = each has to be looked at.
     fn attainable(&self, slots: &[Slot]) -> Option<Attainable> {
         let [effect] = self.wanted.parts else { return None };
         let fit = if effect.values().is_empty() { Fit::Possible } else { Fit::Value };
@@ -354,7 +376,7 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
         Some(Attainable { fit, one_connection })
     }
 
-    /// Compares those with the leader, if they are `consumed`, or are not. `attainable`: no fit among them is better. True = nothing
+    /// Compares those with the leader that are consumed, or (`consumed` false) those that are not. `attainable`: no fit among them is better. True = nothing
     /// behind can change who leads, nor whether that is certain.
     pub(super) fn look_through(
         &mut self,
@@ -363,7 +385,7 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
         attainable: Option<Attainable>,
     ) -> bool {
         let (after, before) = self.wanted.ran;
-        let (mut compared, mut newer) = (0, 0);
+        let (mut compared, mut unfit, mut newer) = (0, 0, 0);
         let mut known = Known::default();
         let without = self.without;
         for seen in stamps.filter(|seen| !without.contains(&seen.place)).take(SCANNED_MAX) {
@@ -397,13 +419,23 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
             if waiting.replied.is_some_and(|at| at < after) {
                 continue;
             }
+            if self.wanted.parts.len() > 1 && !self.compared.insert(seen.place) {
+                // It waits on several of the group's keys.
+                continue;
+            }
+            let candidate = self.compare(seen.place, waiting);
+            known.note(seen, candidate.is_some(), waiting.certain);
+            let Some(candidate) = candidate else {
+                unfit += 1;
+                if unfit > UNFIT_MAX {
+                    break;
+                }
+                continue;
+            };
             compared += 1;
             if compared > CANDIDATES_MAX {
                 break;
             }
-            let candidate = self.compare(seen.place, waiting);
-            known.note(seen, candidate.is_some(), waiting.certain);
-            let Some(candidate) = candidate else { continue };
             self.weigh(candidate, waiting);
             if self.hurry && self.is_settled(candidate, waiting, attainable) {
                 return true;
@@ -443,7 +475,7 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
         let order = order((found.best.place, leader), (candidate.place, waiting), found.best, self.wanted);
         match order {
             Order::Leader => {}
-            // What is not told apart from the leader is not told apart from what comes before it.
+            // Whoever could not be told apart from the leader cannot be told apart from the one that takes its place.
             Order::Other => {
                 let (tie, contested) = (found.tie, found.contested);
                 *found = Candidates { tie, contested, ..Candidates::new(candidate, waiting) };
@@ -472,9 +504,11 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
     fn compare(&self, place: Place, waiting: &Waiting) -> Option<Match> {
         let stamp = &waiting.stamp;
         let (mut covered, mut exact, mut given, mut best) = (0, 0, 0, None);
-        for effect in self.wanted.parts {
-            let fits = stamp.parts.iter().take(REQUEST_PARTS_MAX).filter_map(|p| self.fit(p, effect));
-            let Some(fit) = fits.max() else { continue };
+        for (n, effect) in self.wanted.parts.iter().enumerate() {
+            // Most transactions stand in the stream as they were sent.
+            let as_sent = stamp.parts.get(n).filter(|p| is_exact(p, effect)).map(|_| Fit::Exact);
+            let fits = || stamp.parts.iter().take(REQUEST_PARTS_MAX).filter_map(|p| self.fit(p, effect)).max();
+            let Some(fit) = as_sent.or_else(fits) else { continue };
             covered += 1;
             exact += usize::from(fit == Fit::Exact);
             given += usize::from(fit >= Fit::Possible);
@@ -488,7 +522,7 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
             let group = (self.wanted.words)();
             // What stands in a group by chance says nothing where the script was not given the key.
             let tells = |v: &&u64| fit > Fit::Guess || is_telling(**v);
-            words = scripts().flat_map(Part::values).filter(tells).filter(|v| group.contains(v)).count();
+            words = scripts().flat_map(Part::values).filter(tells).filter(|v| group.binary_search(v).is_ok()).count();
             weak = words == 0 && scripts().any(|p| !p.values().is_empty());
             if words > 0 && fit == Fit::Possible {
                 fit = Fit::Value;
@@ -496,9 +530,9 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
         }
         let rank = Rank {
             open: waiting.state.is_live(),
-            free: !self.stamps.is_held_back(place, stamp),
             covered,
             fit,
+            free: !self.stamps.is_held_back(place, stamp),
             plain: !script,
             shape: stamp.transaction == self.wanted.atomic,
             exact,

@@ -83,11 +83,15 @@ fn somebody(rng: &mut StdRng, waiting: &mut [VecDeque<u64>]) -> Option<u64> {
 
 /// Compares all that wait with the effect, one after the other, slot by slot.
 fn at_leisure(stamps: &Stamps, wanted: &Wanted<'_>) -> Option<Candidates> {
-    let mut search = Search { stamps, wanted, without: &[], known: |_: &[u8]| true, hurry: false, found: None };
+    let compared = std::collections::HashSet::new();
+    let known = |_: &[u8]| true;
+    let mut search = Search { stamps, wanted, without: &[], known, hurry: false, compared, found: None };
     let mut slots_wanted = SmallVec::new();
     part_slots(&wanted.parts[0], &mut slots_wanted);
+    let mut live = None;
     for consumed in [false, true] {
-        for slot in slots_wanted.iter().chain(&[NO_KEY, SCRIPTS]) {
+        let more: &[Slot] = if live.is_none() { &[NO_KEY, SCRIPTS] } else { &[] };
+        for slot in slots_wanted.iter().chain(more) {
             let there = stamps.places.iter().filter(|(_, waiting)| slots(&waiting.stamp).contains(slot));
             let seen = |(place, waiting)| {
                 let entry = entry(place, waiting);
@@ -95,11 +99,16 @@ fn at_leisure(stamps: &Stamps, wanted: &Wanted<'_>) -> Option<Candidates> {
             };
             search.look_through(there.map(seen), consumed, None);
         }
-        if search.found.is_some() {
-            break;
+        let fits = search.found.as_ref().is_some_and(|found| found.best.fit() >= Fit::Value);
+        if consumed {
+            return if fits || live.is_none() { search.found } else { live };
         }
+        if search.found.as_ref().is_some_and(|found| !found.is_a_scripts_guess()) {
+            return search.found;
+        }
+        live = search.found.take();
     }
-    search.found
+    live
 }
 
 #[test]

@@ -30,7 +30,7 @@ impl SessionState {
         let line = line.as_bytes();
         if let Some((id, name)) = pending.stamp {
             let outcome = outcome_of(name.name(), kind, line);
-            self.acknowledged |= outcome != Outcome::NoEffect || may_write_silently(name.name(), kind);
+            self.acknowledged |= outcome != Outcome::NoEffect;
             tee.replied(id, now, outcome);
         }
         if pending.intent == Intent::Plain {
@@ -231,13 +231,6 @@ impl SessionState {
             }
         }
     }
-}
-
-/// Says that nothing was done, or an error, and may have changed something all the same: claims of entries that are
-/// gone are removed, a group gets a consumer, keys were deleted before the error; and who knows what a module does.
-fn may_write_silently(name: &[u8], kind: u8) -> bool {
-    matches!(name, b"xclaim" | b"xautoclaim" | b"xreadgroup" | b"migrate")
-        || (matches!(kind, b'-' | b'!') && name.contains(&b'.'))
 }
 
 /// The refusal is of who somebody says he is, or of the protocol: then nothing was changed.

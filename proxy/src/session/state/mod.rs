@@ -570,8 +570,9 @@ fn may_run(pending: &Pending) -> bool {
     pending.stamp.is_some() || pending.tells || matches!(pending.intent, Intent::Queued(_))
 }
 
-/// Requests that nobody will answer any more: their stamps wait no longer.
+/// Requests whose replies nobody will see. What the server has of them it may run for a while.
 fn settle(pending: VecDeque<Pending>, outcome: Outcome, tee: &mut TeeSender, now: Micros) {
+    let now = if outcome == Outcome::Gone { Micros(now.0 + UNSEEN_FOR) } else { now };
     for (id, _) in pending.into_iter().filter_map(|p| p.stamp) {
         tee.replied(id, now, outcome);
     }
