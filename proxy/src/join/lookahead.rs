@@ -16,8 +16,8 @@ use super::{EFFECTS_MAX, Held};
 
 /// Groups behind one that are looked at.
 const LOOKAHEAD_MAX: usize = 4096;
-/// Groups that are given for one question.
-const FOUND_MAX: usize = 4;
+/// Groups that are given for one argument.
+const FOUND_MAX: usize = 32;
 /// Different arguments that are noted.
 const NOTED_MAX: usize = 1 << 18;
 
@@ -37,15 +37,18 @@ impl Lookahead {
         args: &[u64],
         held: &VecDeque<Held>,
         end: Option<ReplOffset>,
-    ) -> SmallVec<[ReplOffset; FOUND_MAX]> {
+    ) -> SmallVec<[ReplOffset; 8]> {
         let Some(last) = held.get(LOOKAHEAD_MAX - 1).or(held.back()) else { return SmallVec::new() };
         let (first, last) = (held[0].group.end_offset, last.group.end_offset);
         let end = end.map_or(last, |end| end.min(last));
         self.note(held, first, end);
         // The one that is judged may be among them.
-        let stands =
-            |arg: &u64| self.groups.get(arg)?.iter().find(|at| **at >= first).filter(|at| **at <= end).copied();
-        args.iter().filter_map(stands).take(FOUND_MAX).collect()
+        let within = |at: &&ReplOffset| **at >= first && **at <= end;
+        let ends = args.iter().filter_map(|arg| self.groups.get(arg));
+        let mut found: SmallVec<[ReplOffset; 8]> =
+            ends.flat_map(|ends| ends.iter().filter(within).take(FOUND_MAX)).copied().collect();
+        found.dedup();
+        found
     }
 
     /// In how many groups that are `held` this argument stands; no more than `most` are counted.

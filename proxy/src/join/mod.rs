@@ -402,7 +402,9 @@ impl Join {
             return Some(self.nobody(kind, (after, latest), None));
         };
         let may_be_told = !found.best.replied || (found.contested && !found.tie);
-        let waits = may_be_told || (found.best.weak && patience == Patience::Fresh);
+        // Where others write past the proxy, the group may be theirs, and the script's own be still on its way.
+        let enough = if self.has_outsiders(held) { Patience::Late } else { Patience::Settled };
+        let waits = may_be_told || (found.best.weak && patience < enough);
         if waits && patience < Patience::Late {
             return None;
         }
@@ -435,8 +437,12 @@ impl Join {
         let known = |name: &[u8]| built_in.get_lower(name).is_some();
         loop {
             let found = stamps.best(wanted, without, known)?;
-            if !found.best.weak || wanted.patience == Patience::Fresh || without.len() >= WITHOUT_MAX {
+            if !found.best.weak || wanted.patience == Patience::Fresh {
                 return Some(found);
+            }
+            if without.len() >= WITHOUT_MAX {
+                // There may be as many again.
+                return None;
             }
             let waiting = stamps.get(found.best.place)?;
             let Some(replied) = waiting.replied.filter(|at| *at <= upto) else { return Some(found) };
@@ -500,8 +506,12 @@ impl Join {
     fn is_doubtful(&self, held: &Held, found: &Candidates) -> bool {
         let passed =
             found.best.fit() < Fit::Value && self.stamps.get(found.best.place).is_none_or(|w| w.state == State::Passed);
-        let outsiders = self.last_outside.is_some_and(|at| held.group.arrived.0 - at.0 < OUTSIDERS_FOR);
-        passed || (found.best.fit() == Fit::Guess && outsiders)
+        passed || (found.best.fit() == Fit::Guess && self.has_outsiders(held))
+    }
+
+    /// Somebody has written past the proxy not long before.
+    fn has_outsiders(&self, held: &Held) -> bool {
+        self.last_outside.is_some_and(|at| held.group.arrived.0 - at.0 < OUTSIDERS_FOR)
     }
 
     /// A script may have removed something, or found it expired: what the server's own counters say.

@@ -387,9 +387,10 @@ fn where_others_write_past_the_proxy_a_script_is_not_named_for_what_it_was_not_g
     let id = s.request("x", 200, &["EVAL s 1 mine arg"]);
     s.reply(id, 250, Outcome::Ran);
     s.effect(300, &["SET another 1"]);
-    assert_eq!(s.next(300 + SETTLED).map(|(who, _)| who), Some("Unknown".to_owned()));
-    s.effect(3000, &["SET mine 1"]);
-    assert_eq!(s.next(3000 + SETTLED).map(|(who, _)| who), Some("x via eval".to_owned()));
+    assert_eq!(s.next(300 + SETTLED), None, "the script's own effect may be on its way");
+    assert_eq!(s.next(300 + HOLD).map(|(who, _)| who), Some("Unknown".to_owned()));
+    s.effect(6000, &["SET mine 1"]);
+    assert_eq!(s.next(6000 + HOLD).map(|(who, _)| who), Some("x via eval".to_owned()));
 }
 
 #[test]
