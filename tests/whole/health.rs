@@ -81,3 +81,20 @@ fn a_server_that_hangs_is_not_ready() {
     drop(frozen);
     wait_for("the way back", Duration::from_secs(30), || health(&redtape)[1].then_some(()));
 }
+
+/// A server that was away and then refuses what redtape asks it, answers: clients can be served.
+#[test]
+fn a_server_that_only_refuses_is_ready() {
+    let (server, journal) = (Server::start(), Dir::new("journal"));
+    let mut admin = server.conn();
+    admin.must(&args!["ACL", "SETUSER", "redtape", "on", ">pw", "allkeys", "+@all"]);
+    let url = format!("redis://redtape:pw@127.0.0.1:{}", server.port);
+    let redtape = Redtape::start(&url, journal.path(), &[]);
+    let frozen = server.freeze();
+    wait_for("the hanging server to be seen", Duration::from_secs(30), || (!health(&redtape)[1]).then_some(()));
+    // It reads this before redtape has connected again.
+    admin.send(b"ACL SETUSER redtape -role\r\n").expect("sent");
+    drop(frozen);
+    assert_eq!(admin.reply().expect("an answer"), Value::Text("OK".to_owned()));
+    wait_for("the way back", Duration::from_secs(30), || health(&redtape)[1].then_some(()));
+}
