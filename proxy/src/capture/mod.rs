@@ -308,7 +308,9 @@ impl Capture {
         match ended {
             Ended::Journal(e) => self.durable.trouble(e),
             // Nothing is recorded until somebody acts: writes pass or are refused, as for any other failure.
-            Ended::OtherServer(_) | Ended::Foreign { .. } => self.durable.trouble(&said),
+            // Clients are told no addresses and identities of servers.
+            Ended::OtherServer(_) => self.durable.trouble("it is the journal of another server"),
+            Ended::Foreign { .. } => self.durable.trouble("the server that is followed is not a replica of this one"),
             _ => {}
         }
         // The server may be away, or loading, or the wrong one, for long.
