@@ -324,3 +324,24 @@ fn wait_in_a_pipeline_and_of_clients_that_leave() {
         (scene.redtape.metric("redtape_lanes") <= Some(4.0)).then_some(())
     });
 }
+
+/// A client that leaves while its own connection waits, which is asked last.
+#[test]
+fn a_client_that_leaves_in_the_last_step_of_its_wait_is_gone() {
+    let scene = Scene::start(true);
+    let mut leaves = scene.conn();
+    share(&scene, &mut leaves);
+    assert_eq!(int(&leaves.must(&args!["WAIT", 2, 5000])), 2);
+    let _frozen = scene.replica.as_ref().expect("a replica").freeze();
+    leaves.must(&args!["SET", "k", "by its own connection"]);
+    leaves.send(b"WAIT 2 0\r\n").expect("sent");
+    let mut admin = scene.server.conn();
+    let mut blocked = |count: &str| {
+        wait_for(&format!("{count} blocked clients"), Duration::from_secs(10), || {
+            (admin.info("clients", "blocked_clients") == count).then_some(())
+        });
+    };
+    blocked("1");
+    drop(leaves);
+    blocked("0");
+}
