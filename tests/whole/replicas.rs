@@ -127,6 +127,38 @@ fn a_shutdown_does_not_wait_for_redtape_which_has_all_of_it() {
     }
 }
 
+/// Before a copy begins, and while it comes, redtape is a replica that has not caught up.
+#[test]
+fn a_shutdown_does_not_wait_for_a_base() {
+    if !Version::tested().at_least((7, 0), (0, 0)) {
+        return;
+    }
+    // The second: a key is copied every 10 ms.
+    for (option, value, state) in [
+        ("--repl-diskless-sync-delay", "30", "state=wait_bgsave"),
+        ("--rdb-key-save-delay", "10000", "state=send_bulk"),
+    ] {
+        let server = Server::with(&["--repl-diskless-sync-delay", "0", option, value]);
+        let mut conn = server.conn();
+        for n in 0..2000 {
+            conn.must(&args!["SET", format!("k{n}"), n]);
+        }
+        let journal = Dir::new("journal");
+        let mut redtape = Redtape::start_only(&server.url(), journal.path(), &[]);
+        wait_for("redtape to wait for the copy", Duration::from_secs(10), || {
+            let info = crate::harness::conn::text(&conn.must(&args!["INFO", "replication"]));
+            (info.contains(state) || info.contains("state=wait_bgsave")).then_some(())
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        let began = Instant::now();
+        let refused = conn.call(&args!["SHUTDOWN", "NOSAVE"]);
+        let took = began.elapsed();
+        assert!(refused.is_err(), "{option}: {refused:?}");
+        assert!(took < Duration::from_secs(3), "{option}: the server needed {took:?}");
+        assert_eq!(redtape.terminate(), Some(0));
+    }
+}
+
 /// A shutdown that waits for another replica, and is called off: redtape follows again, without a gap.
 #[test]
 fn a_shutdown_that_is_called_off_costs_nothing() {

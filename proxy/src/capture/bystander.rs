@@ -111,6 +111,16 @@ impl Bystander {
         }
     }
 
+    /// Resolves when the server waits to shut down. It borrows nothing: for one who does something else meanwhile.
+    pub(super) fn shuts_down(&self) -> impl Future<Output = ()> + use<> {
+        let known = self.known.clone();
+        async move {
+            while !matches!(known.get(), Known::Said(ReplicaWaits { shutdown_at: Some(_), .. })) {
+                tokio::time::sleep(ASK_EVERY).await;
+            }
+        }
+    }
+
     /// Resolves when something else is known than before. For one who waits.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
