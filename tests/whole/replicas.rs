@@ -149,6 +149,8 @@ fn a_shutdown_does_not_wait_for_a_base() {
             let info = crate::harness::conn::text(&conn.must(&args!["INFO", "replication"]));
             (info.contains(state) || info.contains("state=wait_bgsave")).then_some(())
         });
+        // It has not acknowledged this.
+        conn.must(&args!["SET", "k", "moves the offset"]);
         std::thread::sleep(Duration::from_millis(500));
         let began = Instant::now();
         let refused = conn.call(&args!["SHUTDOWN", "NOSAVE"]);
