@@ -447,19 +447,41 @@ impl StartError {
             Self::Config(_) => 64,
             Self::Listen { .. } | Self::Os(_) => 71,
             Self::OtherServer { .. } => 65,
-            Self::Servers(_) => 74,
+            Self::Servers(e) => io_code(&e.source),
             Self::Journal(e) => journal_code(e),
         }
     }
+}
+
+/// The exit code of a file that cannot be read or written.
+fn io_code(error: &std::io::Error) -> u8 {
+    if error.kind() == std::io::ErrorKind::PermissionDenied { 77 } else { 74 }
 }
 
 /// The exit code of a journal that can't be opened.
 pub(crate) fn journal_code(error: &OpenError) -> u8 {
     match error {
         OpenError::Locked { .. } => 75,
-        OpenError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => 77,
-        OpenError::Io { .. } | OpenError::Sync { .. } => 74,
+        OpenError::Io { source, .. } | OpenError::Sync { source, .. } => io_code(source),
         OpenError::Key { fault: KeyFault::Missing(_), .. } => 77,
         _ => 65,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind::{NotFound, PermissionDenied};
+
+    use super::*;
+
+    #[test]
+    fn a_file_without_the_right_to_it_has_an_exit_code_of_its_own() {
+        for (kind, code) in [(PermissionDenied, 77), (NotFound, 74)] {
+            let (action, path) = ("read", PathBuf::from("server"));
+            let servers = StoreError { action, path: path.clone(), source: kind.into() };
+            assert_eq!(StartError::from(servers).exit_code(), code, "{kind:?}");
+            assert_eq!(journal_code(&OpenError::Sync { action, path: path.clone(), source: kind.into() }), code);
+            assert_eq!(journal_code(&OpenError::Io { action, path, source: kind.into() }), code);
+        }
     }
 }

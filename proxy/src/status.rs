@@ -3,8 +3,8 @@
 //! The capture, the probes and the workers say what they find; the endpoints, `INFO` and the housekeeping read it here.
 //! The gauges at `/metrics` that show the same are set here as well, so that they never say something else.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use redtape_journal::Micros;
@@ -59,6 +59,8 @@ pub(crate) struct Status {
     /// Why the upstream cannot be reached; `None` = it can.
     unreachable: ArcSwapOption<String>,
     is_unreachable: AtomicBool,
+    /// Held while the two above and the gauge change, so that all three say the same.
+    reachability: Mutex<()>,
     /// Another history was found at the upstream's address: when, and which.
     replaced: ArcSwapOption<(Micros, String)>,
     server_back: Notify,
@@ -76,6 +78,7 @@ impl Status {
             }),
             unreachable: ArcSwapOption::empty(),
             is_unreachable: AtomicBool::new(false),
+            reachability: Mutex::new(()),
             replaced: ArcSwapOption::empty(),
             server_back: Notify::new(),
             wants_base: AtomicBool::new(false),
@@ -113,6 +116,11 @@ impl Status {
 
     /// The upstream answers.
     pub(crate) fn upstream_answers(&self) {
+        // The usual case takes no lock.
+        if !self.is_unreachable.load(Ordering::Acquire) {
+            return;
+        }
+        let _changes = self.lock();
         if self.is_unreachable.swap(false, Ordering::AcqRel) {
             self.unreachable.store(None);
             self.metrics.upstream_up.set(1);
@@ -122,9 +130,14 @@ impl Status {
 
     /// No connection to the upstream comes about, or it does not answer.
     pub(crate) fn upstream_unreachable(&self, why: &str) {
+        let _changes = self.lock();
         self.unreachable.store(Some(Arc::new(why.to_owned())));
         self.is_unreachable.store(true, Ordering::Release);
         self.metrics.upstream_up.set(0);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.reachability.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why the upstream cannot be reached; `None` = it can.
@@ -181,6 +194,20 @@ mod tests {
         assert_eq!(status.recording().state, CaptureState::Failed);
         status.capture(CaptureState::Streaming);
         assert_eq!((status.recording().state, status.recording().reason.clone()), (CaptureState::Streaming, None));
+    }
+
+    #[test]
+    fn the_gauge_and_the_reason_say_the_same() {
+        let status = Status::new(Metrics::new().unwrap());
+        for round in 0..2000 {
+            std::thread::scope(|scope| {
+                scope.spawn(|| status.upstream_unreachable("refused"));
+                scope.spawn(|| status.upstream_answers());
+            });
+            let reachable = status.unreachable().is_none();
+            assert_eq!(status.metrics.upstream_up.get() == 1, reachable, "round {round}");
+            assert_eq!(!status.is_unreachable.load(Ordering::Acquire), reachable, "round {round}");
+        }
     }
 
     #[tokio::test]

@@ -127,6 +127,40 @@ fn a_shutdown_does_not_wait_for_redtape_which_has_all_of_it() {
     }
 }
 
+/// Before a copy begins, and while it comes, redtape is a replica that has not caught up.
+#[test]
+fn a_shutdown_does_not_wait_for_a_base() {
+    if !Version::tested().at_least((7, 0), (0, 0)) {
+        return;
+    }
+    // The second: a key is copied every 10 ms.
+    for (option, value, state) in [
+        ("--repl-diskless-sync-delay", "30", "state=wait_bgsave"),
+        ("--rdb-key-save-delay", "10000", "state=send_bulk"),
+    ] {
+        let server = Server::with(&["--repl-diskless-sync-delay", "0", option, value]);
+        let mut conn = server.conn();
+        for n in 0..2000 {
+            conn.must(&args!["SET", format!("k{n}"), n]);
+        }
+        let journal = Dir::new("journal");
+        let mut redtape = Redtape::start_only(&server.url(), journal.path(), &[]);
+        wait_for("redtape to wait for the copy", Duration::from_secs(10), || {
+            let info = crate::harness::conn::text(&conn.must(&args!["INFO", "replication"]));
+            (info.contains(state) || info.contains("state=wait_bgsave")).then_some(())
+        });
+        // It has not acknowledged this.
+        conn.must(&args!["SET", "k", "moves the offset"]);
+        std::thread::sleep(Duration::from_millis(500));
+        let began = Instant::now();
+        let refused = conn.call(&args!["SHUTDOWN", "NOSAVE"]);
+        let took = began.elapsed();
+        assert!(refused.is_err(), "{option}: {refused:?}");
+        assert!(took < Duration::from_secs(3), "{option}: the server needed {took:?}");
+        assert_eq!(redtape.terminate(), Some(0));
+    }
+}
+
 /// A shutdown that waits for another replica, and is called off: redtape follows again, without a gap.
 #[test]
 fn a_shutdown_that_is_called_off_costs_nothing() {
@@ -323,4 +357,25 @@ fn wait_in_a_pipeline_and_of_clients_that_leave() {
         conn.must(&args!["GET", "k"]);
         (scene.redtape.metric("redtape_lanes") <= Some(4.0)).then_some(())
     });
+}
+
+/// A client that leaves while its own connection waits, which is asked last.
+#[test]
+fn a_client_that_leaves_in_the_last_step_of_its_wait_is_gone() {
+    let scene = Scene::start(true);
+    let mut leaves = scene.conn();
+    share(&scene, &mut leaves);
+    assert_eq!(int(&leaves.must(&args!["WAIT", 2, 5000])), 2);
+    let _frozen = scene.replica.as_ref().expect("a replica").freeze();
+    leaves.must(&args!["SET", "k", "by its own connection"]);
+    leaves.send(b"WAIT 2 0\r\n").expect("sent");
+    let mut admin = scene.server.conn();
+    let mut blocked = |count: &str| {
+        wait_for(&format!("{count} blocked clients"), Duration::from_secs(10), || {
+            (admin.info("clients", "blocked_clients") == count).then_some(())
+        });
+    };
+    blocked("1");
+    drop(leaves);
+    blocked("0");
 }

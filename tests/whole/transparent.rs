@@ -182,6 +182,21 @@ fn the_servers_timeout_cuts_who_rests_and_nobody_else() {
 }
 
 #[test]
+fn the_servers_timeout_spares_who_always_has_requests_in_flight() {
+    shared::the_servers_timeout_spares_those_who_always_have_requests_in_flight();
+}
+
+#[test]
+fn refusals_while_all_clients_are_paused_cut_nobody() {
+    shared::refusals_during_a_pause_cut_nobody();
+}
+
+#[test]
+fn a_write_that_waits_while_clients_are_drained_is_answered() {
+    shared::a_paused_write_is_drained();
+}
+
+#[test]
 fn the_server_notes_no_refusal_of_redtapes_own_making() {
     shared::nothing_is_refused_that_no_client_asked_for();
     shared::the_least_rights_are_enough();

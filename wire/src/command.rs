@@ -35,6 +35,8 @@ pub struct CommandSpec {
     pub readonly: bool,
     /// May block the connection.
     pub blocking: bool,
+    /// Comes from a module, built in or loaded.
+    pub module: bool,
     /// Key positions depend on the arguments.
     pub movable: bool,
     /// Position of the first key, 0 = none.
@@ -129,6 +131,7 @@ impl CommandTable {
                 (row.write, "write"),
                 (row.readonly, "readonly"),
                 (row.blocking, "blocking"),
+                (row.module, "module"),
                 (row.movable, "movablekeys"),
             ];
             let flags: Vec<&str> = flags.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
@@ -183,6 +186,7 @@ impl CommandSpec {
             write,
             readonly: has("readonly") && !write,
             blocking: has("blocking"),
+            module: has("module"),
             movable: has("movablekeys"),
             first,
             last,

@@ -136,21 +136,11 @@ impl Capture {
             "taking a base: a full copy of the server's data"
         );
         let mut copy = CopyInProgress::begin(&self.config.dir, &self.config.live.load().keyring)?;
-        let mut stop = self.stop.clone();
         loop {
             if copy.take(link)? {
                 break;
             }
-            let received = self.with_tee(async {
-                tokio::select! {
-                    r = receive(link) => Some(r),
-                    _ = stop.wait_for(|on| *on) => None,
-                }
-            });
-            match received.await {
-                None => return Err(Ended::Stopped),
-                Some(r) => r.map_err(Ended::Base)?,
-            };
+            self.or_stopped(async { receive(link).await.map_err(Ended::Base) }).await?;
         }
         let at = (self.recorder.tail().lsn, ts);
         let table = self.table.load().to_text();

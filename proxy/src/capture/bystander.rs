@@ -22,13 +22,14 @@ use std::time::Duration;
 use redtape_journal::ReplOffset;
 use tokio::sync::Notify;
 
-use super::probe::{Prober, ReplicaWaits};
+use super::probe::{Prober, ReplicaWaits, is_answer};
 use crate::connect::Connector;
 
 /// How often the server is asked. A server that shuts down looks ten times a second whether it may.
 const ASK_EVERY: Duration = Duration::from_millis(200);
-/// Pause after a failed attempt.
+/// Pause after a failed attempt. After a refused login it doubles up to the second: each stands in the server's ACL LOG.
 const RETRY: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_mins(1);
 /// A server that has waited in `FAILOVER` for so many answers in a row is worth a warning.
 const FAILOVER_ASKS: u32 = 10;
 
@@ -75,10 +76,16 @@ impl Bystander {
         let task = tokio::task::spawn_local({
             let (known, changed) = (known.clone(), changed.clone());
             async move {
-                while ask_until_lost(&server, &known, &changed).await {
+                let mut pause = RETRY;
+                loop {
+                    let ended = ask_until_lost(&server, &known, &changed).await;
+                    if ended == AskingEnded::NotAllowed {
+                        break;
+                    }
                     known.set(Known::Nothing);
                     changed.notify_one();
-                    tokio::time::sleep(RETRY).await;
+                    tokio::time::sleep(pause).await;
+                    pause = next_pause(pause, ended);
                 }
                 known.set(Known::Refused);
                 tracing::warn!(
@@ -104,20 +111,50 @@ impl Bystander {
         }
     }
 
+    /// Resolves when the server waits to shut down. It borrows nothing: for one who does something else meanwhile.
+    pub(super) fn shuts_down(&self) -> impl Future<Output = ()> + use<> {
+        let known = self.known.clone();
+        async move {
+            while !matches!(known.get(), Known::Said(ReplicaWaits { shutdown_at: Some(_), .. })) {
+                tokio::time::sleep(ASK_EVERY).await;
+            }
+        }
+    }
+
     /// Resolves when something else is known than before. For one who waits.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 }
 
-/// False = the server refuses to be asked.
-async fn ask_until_lost(server: &Connector, known: &Cell<Known>, changed: &Notify) -> bool {
-    let Ok(mut prober) = Prober::connect(server).await else { return true };
+/// Why the server is not asked any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AskingEnded {
+    /// It refuses to be asked.
+    NotAllowed,
+    /// It refuses the login.
+    LoginRefused,
+    /// The connection has ended, or none came about.
+    Lost,
+}
+
+/// The pause behind this one.
+fn next_pause(pause: Duration, ended: AskingEnded) -> Duration {
+    if ended == AskingEnded::LoginRefused { (pause * 2).min(RETRY_MAX) } else { RETRY }
+}
+
+async fn ask_until_lost(server: &Connector, known: &Cell<Known>, changed: &Notify) -> AskingEnded {
+    let mut prober = match Prober::connect(server).await {
+        Ok(prober) => prober,
+        Err(e) if is_answer(&e) => return AskingEnded::LoginRefused,
+        Err(_) => return AskingEnded::Lost,
+    };
     let mut failover_asks = 0;
     loop {
         let waits = match prober.waits().await {
             Ok(waits) => waits,
-            Err(e) => return e.code() != Some("NOPERM"),
+            Err(e) if e.code() == Some("NOPERM") => return AskingEnded::NotAllowed,
+            Err(_) => return AskingEnded::Lost,
         };
         if known.replace(Known::Said(waits)) != Known::Said(waits) {
             changed.notify_one();
@@ -137,6 +174,18 @@ async fn ask_until_lost(server: &Connector, known: &Cell<Known>, changed: &Notif
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refused_login_is_tried_ever_more_rarely() {
+        let mut pause = RETRY;
+        for _ in 0..20 {
+            let next = next_pause(pause, AskingEnded::LoginRefused);
+            assert!(next > pause || next == RETRY_MAX);
+            pause = next;
+        }
+        assert_eq!(pause, RETRY_MAX);
+        assert_eq!(next_pause(pause, AskingEnded::Lost), RETRY);
+    }
 
     #[test]
     fn what_is_acknowledged_is_never_the_servers_offset_unless_shutdown_cannot_be_seen() {

@@ -308,7 +308,9 @@ impl Capture {
         match ended {
             Ended::Journal(e) => self.durable.trouble(e),
             // Nothing is recorded until somebody acts: writes pass or are refused, as for any other failure.
-            Ended::OtherServer(_) | Ended::Foreign { .. } => self.durable.trouble(&said),
+            // Clients are told no addresses and identities of servers.
+            Ended::OtherServer(_) => self.durable.trouble("it is the journal of another server"),
+            Ended::Foreign { .. } => self.durable.trouble("the server that is followed is not a replica of this one"),
             _ => {}
         }
         // The server may be away, or loading, or the wrong one, for long.
@@ -454,12 +456,14 @@ impl Capture {
         Ok(())
     }
 
-    /// Does something slow while the tee is emptied, unless a stop is asked for meanwhile.
-    async fn or_stopped<T>(&mut self, slow: impl Future<Output = Result<T, Ended>>) -> Result<T, Ended> {
-        let mut stop = self.stop.clone();
+    /// Does something slow while the tee is emptied, unless a stop is asked for meanwhile, or the server waits to shut down:
+    /// it would wait for a replica that has not caught up.
+    pub(super) async fn or_stopped<T>(&mut self, slow: impl Future<Output = Result<T, Ended>>) -> Result<T, Ended> {
+        let (mut stop, shuts_down) = (self.stop.clone(), self.bystander.shuts_down());
         let slow = async {
             tokio::select! {
                 result = slow => result,
+                () = shuts_down => Err(Ended::ShutDown),
                 _ = stop.wait_for(|on| *on) => Err(Ended::Stopped),
             }
         };

@@ -78,6 +78,12 @@ pub(crate) fn is_unreachable(e: &RedisError) -> bool {
     e.is_io_error() || e.is_connection_refusal() || e.is_timeout()
 }
 
+/// The server has answered, if not what was hoped for: an error (`NOPERM`, `BUSY`, `LOADING`), or a `ROLE` without an offset.
+pub(crate) fn is_answer(e: &RedisError) -> bool {
+    e.code().is_some()
+        || matches!(e.kind(), redis::ErrorKind::UnexpectedReturnType | redis::ErrorKind::AuthenticationFailed)
+}
+
 impl Prober {
     /// Our own stream below the client library: one way through TLS for all.
     pub(crate) async fn connect(to: &Connector) -> Result<Self, RedisError> {
@@ -242,6 +248,28 @@ pub(crate) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_of_the_server_is_an_answer() {
+        let no_offset = Value::Array(vec![
+            Value::BulkString(b"slave".to_vec()),
+            Value::BulkString(b"127.0.0.1".to_vec()),
+            Value::Int(1),
+            Value::BulkString(b"connecting".to_vec()),
+            Value::Int(-1),
+        ]);
+        let error = role_and_offset(&no_offset).expect_err("no offset");
+        assert!(is_answer(&error) && !is_unreachable(&error), "{error}");
+        for said in ["-NOPERM no\r\n", "-BUSY a script\r\n", "-LOADING wait\r\n", "-ERR other\r\n"] {
+            let said = redis::parse_redis_value(said.as_bytes()).expect("a reply");
+            let error = role_and_offset(&said).expect_err("an error");
+            assert!(is_answer(&error) && !is_unreachable(&error), "{error}");
+        }
+        for gone in [std::io::ErrorKind::ConnectionRefused, std::io::ErrorKind::TimedOut] {
+            let error = RedisError::from(std::io::Error::from(gone));
+            assert!(!is_answer(&error) && is_unreachable(&error), "{error}");
+        }
+    }
 
     #[test]
     fn what_a_server_waits_for() {

@@ -11,7 +11,7 @@ use redis::RedisError;
 use redtape_wire::command::CommandTable;
 use tokio::sync::{Notify, mpsc};
 
-use super::probe::{Prober, Role, ServerFacts, is_unreachable};
+use super::probe::{Prober, Role, ServerFacts, is_answer, is_unreachable};
 use crate::connect::Connector;
 use crate::join::Probe;
 use crate::metrics::Metrics;
@@ -143,6 +143,8 @@ impl Probing {
             let gone = is_unreachable(&e);
             if gone {
                 self.status.upstream_unreachable(&why);
+            } else if is_answer(&e) {
+                self.status.upstream_answers();
             }
             if !std::mem::replace(&mut self.lost, true) {
                 self.metrics.error("probe");

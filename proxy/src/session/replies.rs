@@ -58,6 +58,17 @@ pub(crate) enum Intent {
 }
 
 impl Intent {
+    /// Whether its success proves that the server takes the credential of the session. Without a credential, the only thing
+    /// that a server refuses to a shared connection for lack of rights is `SELECT`.
+    pub(crate) fn proves(&self, has_credential: bool) -> bool {
+        match self {
+            Self::Auth(_) => true,
+            Self::Hello(hello) => hello.auth.is_some(),
+            Self::Select(_) => !has_credential,
+            _ => false,
+        }
+    }
+
     /// Bytes that it takes beside its own size: texts of the client's.
     pub(crate) fn buffered(&self) -> usize {
         match self {

@@ -80,6 +80,8 @@ pub(crate) fn meaning(name: &[u8], args: &[&[u8]], argc: usize, in_multi: bool) 
         b"acl" if args.get(1).is_some_and(|a| word::is_one_of(a, &["setuser", "deluser", "load"])) => {
             Intent::Hold(Holds::DOUBT)
         }
+        // The field sets that it prepares belong to the connection.
+        b"himport" => Intent::Unknown,
         b"readwrite" => Intent::Release(Holds::READONLY),
         b"script" if args.get(1).is_some_and(|a| word::is(a, "debug")) => Intent::Hold(Holds::FOREVER),
         b"unsubscribe" => Intent::UnsubscribeAll(Kind::Channel, None),
@@ -186,6 +188,7 @@ mod tests {
             ("CLIENT ID", normal(Intent::Plain)),
             ("client tracking on bcast", normal(Intent::Hold(Holds::TRACKING))),
             ("CLIENT TRACKING off", normal(Intent::Release(Holds::TRACKING))),
+            ("HIMPORT PREPARE s a b", normal(Intent::Unknown)),
             ("CLIENT CAPA redirect", normal(Intent::Hold(Holds::FOREVER))),
             ("WATCH k", normal(Intent::Hold(Holds::WATCH))),
             ("SCRIPT LOAD x", normal(Intent::Plain)),

@@ -153,6 +153,11 @@ impl Client {
         self.on_lane && self.state.replies.resp3 && !self.probing && self.in_flight() > 0
     }
 
+    /// Nothing more is said to it than was said already.
+    pub(super) fn is_finished(&self) -> bool {
+        matches!(self.stage, Stage::Finishing { .. } | Stage::Lingering { .. })
+    }
+
     /// Header and handshake are through.
     pub(super) fn is_introduced(&self) -> bool {
         !matches!(self.stage, Stage::Header { .. }) && !self.socket.is_handshaking()
@@ -170,8 +175,22 @@ impl Client {
         }
     }
 
+    /// Its own connection is asked which replicas have its writes.
+    pub(super) fn waits_at_home(&self) -> bool {
+        self.replica_wait.as_ref().is_some_and(|wait| wait.at_home)
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         self.state.replies.in_flight()
+    }
+
+    /// A lane was used since the server last heard of it at home, where nothing is under way: what is in flight, is so on
+    /// the lane. An empty line to its home changes nothing then.
+    pub(super) fn works_on_lane(&self) -> bool {
+        self.behind
+            && self.home.is_some()
+            && (self.on_lane || self.in_flight() == 0)
+            && self.state.replies_can_be_told()
     }
 
     /// Requests that may wait for their replies.

@@ -56,7 +56,7 @@ impl Worker {
     /// Ends a session as soon as it has read what was said.
     pub(super) fn finish(&mut self, index: usize) {
         let Some(client) = self.clients.get_mut(index) else { return };
-        if matches!(client.stage, Stage::Finishing { .. } | Stage::Lingering { .. }) {
+        if client.is_finished() {
             return;
         }
         client.stage = Stage::Finishing { until: self.now + FINISH_MAX };

@@ -138,7 +138,7 @@ impl Lanes {
         self.denied.push_back(key.credential.clone());
     }
 
-    /// The server has accepted something of a session with this proof: it may be shown again.
+    /// The server has accepted this proof from a session: it may be shown again.
     pub(super) fn proved(&mut self, credential: Option<&Arc<Credential>>) {
         if !self.denied.is_empty() {
             self.denied.retain(|denied| denied.as_ref() != credential);

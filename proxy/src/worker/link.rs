@@ -31,6 +31,20 @@ pub(super) struct Waiter {
     pub(super) count: usize,
 }
 
+/// Why a lane that carried writes is kept, though nobody writes by it any more: the larger, the more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) enum Kept {
+    /// Nobody needs it.
+    #[default]
+    No,
+    /// Sessions wrote by it, and as many replicas as they asked for had it all.
+    Counted,
+    /// The same, and a session does not know how many replicas have it.
+    Uncounted,
+    /// A running `WAIT` asks it.
+    InUse,
+}
+
 /// What a link is for.
 #[derive(Debug)]
 pub(super) enum Role {
@@ -85,8 +99,8 @@ pub(super) struct Link {
     pub(super) used: Instant,
     /// A lane that takes no more requests but those of [`super::replica_wait`].
     pub(super) retired: bool,
-    /// A lane that carried the last writes of some session, as of the last look.
-    pub(super) kept: bool,
+    /// Whether a lane carried the last writes of some session, as of the last look.
+    pub(super) kept: Kept,
     /// Ticks in which a stalled lane saw the server answer others.
     pub(super) stall: Stall,
     /// Of a new lane: the answer to its `HELLO`.
@@ -113,7 +127,7 @@ impl Link {
             progress: now,
             used: now,
             retired: false,
-            kept: false,
+            kept: Kept::No,
             stall: Stall::default(),
             hello: Vec::new(),
         }

@@ -27,15 +27,15 @@ use smallvec::SmallVec;
 
 use super::Worker;
 use super::client::{LaneRef, Stage};
-use super::link::{ClientRef, Role};
+use super::link::{ClientRef, Kept, Role};
 use crate::session::Ask;
 
 /// Lanes that may have carried writes of one session; then it writes by its own connection.
 const WROTE_MAX: usize = 8;
 /// Pause between two counts: doubled from the first up to the second.
 const COUNT_EVERY: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
-/// Longest answer to `WAITAOF`.
-const ANSWER_MAX: usize = 256;
+/// Longest answer to `WAIT` or `WAITAOF`, which may be an error with a user's name; a server that says more is not listened to.
+pub(super) const ANSWER_MAX: usize = 64 * 1024;
 const WRITES_LOST: &str = "-ERR redtape: the connection that carried earlier writes of this session is lost, so which \
                            replicas have them is not known; later writes can be waited for\r\n";
 
@@ -47,7 +47,11 @@ pub(super) struct Wrote {
     at: Option<Instant>,
     /// It writes by its own connection from here on.
     stays_home: bool,
-    /// When one of them was found to be lost.
+    /// So many had what was written by all of them, and as many were asked for.
+    counted: Option<Counts>,
+    /// The same of lanes that were closed after that: no later answer is larger.
+    at_most: Option<Counts>,
+    /// When one of them was found to be lost, and it was not known who has what it carried.
     lost: Option<Instant>,
 }
 
@@ -55,6 +59,7 @@ impl Wrote {
     #[inline]
     pub(super) fn by(&mut self, lane: LaneRef, now: Instant) {
         self.at = Some(now);
+        self.counted = None;
         if self.lanes.last() == Some(&lane) || self.lanes.contains(&lane) {
             return;
         }
@@ -71,17 +76,32 @@ impl Wrote {
     pub(super) fn look(&mut self, mut is_there: impl FnMut(LaneRef) -> bool, now: Instant, memory: Duration) {
         if self.at.is_some_and(|at| now.saturating_duration_since(at) >= memory) {
             self.lanes.clear();
+            self.at_most = None;
         }
         let before = self.lanes.len();
         self.lanes.retain(|lane| is_there(*lane));
         if self.lanes.len() < before {
-            self.lost = Some(now);
+            match self.counted {
+                Some(counted) => self.at_most = Some(self.at_most.map_or(counted, |least| least.min(counted))),
+                None => self.lost = Some(now),
+            }
         }
         self.lost = self.lost.filter(|at| now.saturating_duration_since(*at) < memory);
     }
 
     fn is_nothing(&self) -> bool {
-        self.lanes.is_empty() && self.lost.is_none()
+        self.lanes.is_empty() && self.lost.is_none() && self.at_most.is_none()
+    }
+
+    /// Why its lanes are kept.
+    pub(super) fn kept(&self) -> Kept {
+        if self.counted.is_some() { Kept::Counted } else { Kept::Uncounted }
+    }
+
+    /// Whether it cannot be known who has what was written. It is told once.
+    fn take_lost(&mut self, wanted: Counts) -> bool {
+        let too_few = self.at_most.take_if(|most| !most.reach(wanted)).is_some();
+        self.lost.take().is_some() || too_few
     }
 }
 
@@ -170,6 +190,13 @@ pub(super) struct ReplicaWait {
     pause: Duration,
 }
 
+impl ReplicaWait {
+    /// The lanes that it has still to ask.
+    pub(super) fn lanes(&self) -> &[LaneRef] {
+        &self.lanes
+    }
+}
+
 /// Whether a server, by its answer to `HELLO`, moves a connection's offset by any command (before 7.2).
 pub(super) fn moves_by_any_command(hello: &[u8]) -> bool {
     let mut lines = hello.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
@@ -197,9 +224,10 @@ impl Worker {
             self.nudge_home(index);
             return Some(false);
         }
-        let lost = client.wrote.lost.take().is_some();
+        let lost = client.wrote.take_lost(goal.wanted);
         if self.moves_by_any_command {
             client.wrote.lanes.clear();
+            client.wrote.at_most = None;
             client.state.ask_ourselves();
             let all = Counts { local: 0, replicas: 0 };
             self.send_home(index, &goal.request(all, 0));
@@ -221,12 +249,12 @@ impl Worker {
             until,
             lanes,
             at_home: false,
-            least: None,
+            least: self.clients[index].wrote.at_most,
             said: Vec::new(),
             again_at: self.now,
             pause: COUNT_EVERY.0,
         }));
-        self.ask_lane(index, true);
+        self.ask_next(index);
         Some(true)
     }
 
@@ -236,6 +264,15 @@ impl Worker {
         link.retired = true;
         if let Role::Lane(key) = &link.role {
             self.lanes.closed(key, lane.link);
+        }
+    }
+
+    /// Has the next connection count: a lane, or at last the session's own connection.
+    fn ask_next(&mut self, index: usize) {
+        if self.clients[index].replica_wait.as_ref().is_some_and(|wait| wait.lanes.is_empty()) {
+            self.ask_home_last(index);
+        } else {
+            self.ask_lane(index, true);
         }
     }
 
@@ -276,12 +313,16 @@ impl Worker {
         let Some(client) = self.client(reference) else { return };
         let Some(wait) = &mut client.replica_wait else { return };
         let said = std::mem::take(&mut wait.said);
+        if said.len() > ANSWER_MAX {
+            return self.finish(reference.index);
+        }
         let Some(counts) = Counts::read(&said, wait.goal.aof) else {
             // The server's own words.
             return self.end_replica_wait(reference, &said);
         };
         let least = wait.least.map_or(counts, |least| least.min(counts));
         if wait.at_home {
+            client.wrote.counted = wait.least.filter(|lanes| lanes.reach(wait.goal.wanted));
             let answer = least.write(wait.goal.aof);
             return self.end_replica_wait(reference, answer.as_bytes());
         }
@@ -296,11 +337,7 @@ impl Worker {
         wait.least = Some(least);
         wait.lanes.pop();
         wait.pause = COUNT_EVERY.0;
-        if wait.lanes.is_empty() {
-            self.ask_home_last(reference.index);
-        } else {
-            self.ask_lane(reference.index, true);
-        }
+        self.ask_next(reference.index);
     }
 
     /// By the clock: those whose replicas are to be counted again.
@@ -333,7 +370,6 @@ impl Worker {
     }
 
     fn end_replica_wait(&mut self, reference: ClientRef, answer: &[u8]) {
-        debug_assert!(answer.len() <= ANSWER_MAX, "an answer of {} bytes", answer.len());
         let now = self.now;
         let Some(client) = self.client(reference) else { return };
         client.replica_wait = None;
@@ -408,6 +444,26 @@ mod tests {
             assert_eq!(moves_by_any_command(hello(version).as_bytes()), moves, "{version}");
         }
         assert!(!moves_by_any_command(b"-ERR unknown command\r\n"));
+    }
+
+    #[test]
+    fn of_a_lane_closed_after_its_writes_were_counted_no_more_is_claimed() {
+        let (now, lane, memory) = (Instant::now(), LaneRef { link: 1, generation: 1 }, Duration::from_secs(9));
+        let mut wrote = Wrote::default();
+        wrote.by(lane, now);
+        assert_eq!(wrote.kept(), Kept::Uncounted);
+        wrote.counted = Some(counts(0, 2));
+        assert_eq!(wrote.kept(), Kept::Counted);
+        wrote.look(|_| false, now, memory);
+        assert!(!wrote.is_nothing() && !wrote.take_lost(counts(0, 2)), "as many as were counted");
+        assert_eq!(wrote.at_most, Some(counts(0, 2)));
+        assert!(wrote.take_lost(counts(0, 3)), "more than were counted");
+        assert!(wrote.is_nothing(), "it is told once");
+        // What is written by a lane later was not counted.
+        wrote.counted = Some(counts(0, 2));
+        wrote.by(lane, now);
+        wrote.look(|_| false, now, memory);
+        assert!(wrote.take_lost(counts(0, 1)));
     }
 
     #[test]

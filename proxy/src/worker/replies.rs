@@ -6,7 +6,7 @@ use redtape_journal::Micros;
 
 use super::client::{CLIENT_OUT_HIGH, Client};
 use super::link::{ClientRef, Role, Stage};
-use super::replica_wait::moves_by_any_command;
+use super::replica_wait::{ANSWER_MAX, moves_by_any_command};
 use super::{LINK_READS_MAX, READ_BYTES, Worker};
 use crate::commands::Desk;
 use crate::session::Intent;
@@ -113,7 +113,6 @@ impl Worker {
         let mut failed = false;
         let mut ticket = None;
         let mut proved = false;
-        self.served.any = true;
         if client.state.replies.is_lost()
             && let Some(held) = client.held.take()
         {
@@ -139,8 +138,10 @@ impl Worker {
                 passed = at;
             }
             let Some(frame) = frame else { continue };
-            if self.has_stalled && frame.kind != b'-' {
-                self.served.writes |= client.state.front_would_pause(&self.table);
+            // Of replies by a home only these show that the server works: while all clients are paused, it still refuses
+            // requests, and ends the waiting of those who were blocked before.
+            if self.has_stalled && !matches!(frame.kind, b'-' | b'!') && client.state.front_would_pause(&self.table) {
+                (self.served.any, self.served.writes) = (true, true);
             }
             let answered = client.state.reply(&frame, &mut self.tee, now);
             if let Some(acks) = &mut self.acks
@@ -154,9 +155,10 @@ impl Worker {
             match answered {
                 None | Some(Intent::Plain | Intent::Ours | Intent::Complete(_)) => {}
                 Some(Intent::Pause(millis)) => self.shared.pause.agreed(millis, self.now),
-                Some(_) => {
+                Some(intent) => {
                     client.lanes = [None; 2];
-                    proved |= !matches!(frame.kind, b'-' | b'!');
+                    let (_, _, credential) = client.state.standing();
+                    proved |= !matches!(frame.kind, b'-' | b'!') && intent.proves(credential.is_some());
                 }
             }
         }
@@ -213,6 +215,8 @@ impl Worker {
             let for_writes = link.is_for_writes();
             let mut ticket = None;
             let mut left = front.count;
+            // A question of ours is alone in flight.
+            let ours = client.as_ref().is_some_and(|c| matches!(c.state.replies.front(), Some(Intent::Ours)));
             // A run of replies for one client is one write.
             while at < bytes.len() && left > 0 && !(bytes[at] == b'>' && link.scanner.at_boundary()) {
                 let Ok((len, frame)) = link.scanner.scan(&bytes[at..]) else {
@@ -233,9 +237,15 @@ impl Worker {
             let Some(client) = client else { continue };
             if let Some(wait) = &mut client.replica_wait {
                 wait.said.extend_from_slice(&bytes[from..at]);
-                if left < front.count {
+                if wait.said.len() > ANSWER_MAX {
+                    self.finish(front.client.index);
+                } else if left < front.count {
                     self.replicas_counted(front.client);
                 }
+                continue;
+            }
+            if ours || client.is_finished() {
+                // The client left its WAIT, or is told nothing more.
                 continue;
             }
             if let Some(acks) = &mut self.acks
@@ -281,7 +291,12 @@ impl Worker {
                 said = String::from_utf8_lossy(line).as_ref(),
                 "no shared connection for this user and database; its sessions use their own"
             );
-            let denied = [&b"WRONGPASS"[..], b"NOPERM", b"NOAUTH"].iter().any(|code| line.starts_with(code));
+            let codes: &[&[u8]] = match key.credential {
+                Some(_) => &[b"WRONGPASS", b"NOPERM", b"NOAUTH"],
+                // Nothing was shown, and nothing stands in the ACL LOG.
+                None => &[b"NOPERM"],
+            };
+            let denied = codes.iter().any(|code| line.starts_with(code));
             self.drop_link(index);
             if denied {
                 self.lanes.denied(&key);

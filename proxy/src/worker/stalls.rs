@@ -28,7 +28,7 @@ pub(super) struct Stall {
     writes: u32,
 }
 
-/// What was answered since the last tick.
+/// What was answered since the last tick: on lanes, to the witness, and of what came by homes the writes that were done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Served {
     pub(super) any: bool,

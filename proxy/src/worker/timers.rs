@@ -1,11 +1,11 @@
 //! What happens by the clock: timeouts of clients and links, the end of idle lanes, draining.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Worker;
-use super::client::Stage;
+use super::client::{LaneRef, Stage};
 use super::lanes::{LANE_IDLE, LANE_KEPT};
-use super::link::{Role, Stage as LinkStage};
+use super::link::{Kept, Role, Stage as LinkStage};
 use crate::connect::CONNECT_TIMEOUT;
 
 /// How often all clients are looked at.
@@ -22,7 +22,7 @@ const KEEP_ALIVE_SESSIONS: u32 = 1000;
 const KEEP_ALIVE_MAX: Duration = Duration::from_secs(5);
 /// What a server takes note of, and neither answers nor counts as a command: an empty line.
 const SIGN_OF_LIFE: &[u8] = b"\r\n";
-/// Lanes that take no more requests, of one worker; then the oldest are closed.
+/// Lanes that take no more requests, of one worker; then those are closed that are needed least, unless they are in use.
 const RETIRED_MAX: usize = 64;
 
 /// A client that has ended its side while what it said last waits for a reply, is gone after so long without one: the
@@ -37,10 +37,14 @@ impl Worker {
         if self.connecting > 0 || self.probe.is_some() {
             self.check_links();
         }
-        if self.now >= self.next_check || self.draining.is_some() {
+        let is_due = self.now >= self.next_check;
+        if is_due || self.draining.is_some() {
+            self.check_clients();
+        }
+        // Stalls are counted in ticks of this length, while clients are drained as well.
+        if is_due {
             self.next_check = self.now + TICK;
             self.shared.metrics.client_memory_bytes.set(self.shared.client_memory.bytes() as i64);
-            self.check_clients();
             self.check_stalls();
             self.check_lanes();
             self.check_acks();
@@ -91,6 +95,8 @@ impl Worker {
                     self.now.saturating_duration_since(client.opened) >= live.handshake_timeout
                 }
                 Stage::Open if client.waiting && client.read_closed && silent >= GONE_AFTER => true,
+                // Its home waits in the server, which lets go of a client that leaves.
+                Stage::Open if client.waits_at_home() && client.read_closed && silent >= TICK => true,
                 // Redis does not count those who wait for something either.
                 Stage::Open => {
                     live.idle_timeout.is_some_and(|t| silent >= t)
@@ -102,11 +108,7 @@ impl Worker {
             };
             if over {
                 close.push(index);
-            } else if client.behind
-                && client.home.is_some()
-                && client.state.is_free()
-                && self.now.saturating_duration_since(client.home_active) >= keep_alive
-            {
+            } else if client.works_on_lane() && self.now.saturating_duration_since(client.home_active) >= keep_alive {
                 alive.push(index);
             }
         }
@@ -114,9 +116,24 @@ impl Worker {
             self.close_client(index);
         }
         for index in alive {
-            self.send_home(index, SIGN_OF_LIFE);
+            self.keep_home_alive(index);
         }
         self.flush_links();
+    }
+
+    /// Lets the server hear of a session on its own connection, which has nothing in flight; what the session has in
+    /// flight on a lane stays there.
+    fn keep_home_alive(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        let Some(home) = client.home else { return };
+        // With nothing in flight, it rests until it uses a lane again.
+        client.behind = client.in_flight() > 0;
+        client.home_active = self.now;
+        // A server that has not read the last line yet needs no other.
+        if self.links[home].out.is_empty() {
+            self.links[home].out.push(SIGN_OF_LIFE);
+            self.make_dirty(home);
+        }
     }
 
     /// Closes lanes that nobody needs, and lets the server hear of the others.
@@ -132,19 +149,16 @@ impl Worker {
                 continue;
             }
             let rests = now.saturating_duration_since(link.used);
-            if !link.kept && (link.retired || rests >= LANE_IDLE) {
+            if link.kept == Kept::No && (link.retired || rests >= LANE_IDLE) {
                 idle.push(index);
                 continue;
             }
             if link.retired {
-                retired.push((link.used, index));
+                retired.push((link.kept, link.used, index));
             }
             resting.push(index);
         }
-        if retired.len() > RETIRED_MAX {
-            retired.sort_unstable();
-            idle.extend(retired.iter().take(retired.len() - RETIRED_MAX).map(|(_, index)| *index));
-        }
+        idle.extend(surplus(retired));
         for index in resting {
             // A server with a `timeout` would end it, maybe just when it is used again.
             self.links[index].out.push(SIGN_OF_LIFE);
@@ -159,21 +173,20 @@ impl Worker {
     /// Which lanes carried the last writes of some session.
     fn mark_kept_lanes(&mut self) {
         for (_, link) in &mut self.links {
-            link.kept = false;
+            link.kept = Kept::No;
         }
         let links = &mut self.links;
+        let mut keep = |lane: LaneRef, why: Kept| {
+            let link = links.get_mut(lane.link).filter(|l| l.generation == lane.generation);
+            link.map(|l| l.kept = l.kept.max(why)).is_some()
+        };
         for (_, client) in &mut self.clients {
-            client.wrote.look(
-                |lane| {
-                    links
-                        .get_mut(lane.link)
-                        .filter(|l| l.generation == lane.generation)
-                        .map(|l| l.kept = true)
-                        .is_some()
-                },
-                self.now,
-                LANE_KEPT,
-            );
+            let why = client.wrote.kept();
+            client.wrote.look(|lane| keep(lane, why), self.now, LANE_KEPT);
+            // It may take longer than what was written is remembered.
+            for lane in client.replica_wait.iter().flat_map(|wait| wait.lanes()) {
+                keep(*lane, Kept::InUse);
+            }
         }
     }
 
@@ -184,5 +197,29 @@ impl Worker {
             self.close_client(index);
         }
         self.tee.flush();
+    }
+}
+
+/// Which retired lanes are closed where there are too many: those that are needed least, of them the oldest; none in use.
+fn surplus(mut retired: Vec<(Kept, Instant, usize)>) -> impl Iterator<Item = usize> {
+    retired.sort_unstable();
+    let too_many = retired.len().saturating_sub(RETIRED_MAX);
+    retired.into_iter().take(too_many).filter(|(kept, ..)| *kept != Kept::InUse).map(|(_, _, index)| index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_too_many_retired_lanes_those_needed_least_are_closed_and_none_in_use() {
+        let now = Instant::now();
+        let age = |seconds: u64| now + Duration::from_secs(1000 - seconds);
+        let mut lanes: Vec<_> = (0..RETIRED_MAX).map(|n| (Kept::Uncounted, age(900), n)).collect();
+        assert_eq!(surplus(lanes.clone()).count(), 0);
+        lanes.extend([(Kept::Counted, age(1), 100), (Kept::Counted, age(2), 101), (Kept::InUse, age(999), 102)]);
+        assert_eq!(surplus(lanes.clone()).collect::<Vec<_>>(), [101, 100, 0]);
+        let in_use: Vec<_> = (0..2 * RETIRED_MAX).map(|n| (Kept::InUse, now, n)).collect();
+        assert_eq!(surplus(in_use).count(), 0);
     }
 }

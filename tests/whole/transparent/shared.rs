@@ -80,6 +80,77 @@ pub fn the_servers_timeout_holds(sharing: &str, seconds: u64) {
     }
 }
 
+/// Clients that always have requests in flight, or one that waits for long, are no idle clients either.
+pub fn the_servers_timeout_spares_those_who_always_have_requests_in_flight() {
+    let pair = Pair::start("auto", None);
+    let [mut tight, mut pipelines, mut waits] = sharing_clients(&pair, None);
+    pair.behind.conn().must(&args!["CONFIG", "SET", "timeout", 1]);
+    let until = Instant::now() + Duration::from_secs(6);
+    let get = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n";
+    let tight = std::thread::spawn(move || {
+        while Instant::now() < until {
+            tight.call(&args!["GET", "k"]).map_err(|e| format!("a tight loop was cut: {e}"))?;
+        }
+        Ok::<(), String>(())
+    });
+    let pipelines = std::thread::spawn(move || {
+        pipelines.send(&get.repeat(64)).unwrap();
+        while Instant::now() < until {
+            pipelines.send(get).map_err(|e| format!("a pipelining client was cut: {e}"))?;
+            pipelines.reply().map_err(|e| format!("a pipelining client was cut: {e}"))?;
+        }
+        Ok::<(), String>(())
+    });
+    if Version::tested().at_least((6, 2), (0, 0)) {
+        pair.behind.conn().must(&args!["CLIENT", "PAUSE", 4500, "WRITE"]);
+        waits.send(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nw\r\n").unwrap();
+        let reply = waits.reply().expect("a write that waited through a pause was cut");
+        assert_eq!(reply, Value::Text("OK".to_owned()));
+        waits.must(&args!["GET", "k"]);
+    }
+    for client in [tight, pipelines] {
+        assert_eq!(client.join().unwrap(), Ok(()));
+    }
+    assert!(pair.redtape.metric("redtape_lanes") >= Some(1.0));
+}
+
+/// While all clients are paused, and redtape did not see why, the server still refuses what a user may not do: that is no
+/// sign that it answers others.
+pub fn refusals_during_a_pause_cut_nobody() {
+    let pair = Pair::start("auto", None);
+    let [mut reader] = sharing_clients(&pair, None);
+    let mut admin = pair.behind.conn();
+    admin.must(&args!["ACL", "SETUSER", "weak", "on", ">pw", "+ping"]);
+    let mut weak = Conn::open(&pair.redtape.url()).unwrap();
+    weak.must(&args!["AUTH", "weak", "pw"]);
+    let paused = Duration::from_secs(14);
+    admin.must(&args!["CLIENT", "PAUSE", paused.as_millis() as u64, "ALL"]);
+    let began = Instant::now();
+    reader.send(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n").unwrap();
+    while began.elapsed() < paused - Duration::from_secs(1) {
+        assert!(matches!(weak.call(&args!["GET", "k"]), Ok(Value::Error(_))));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(text(&reader.reply().expect("a read that waited through a pause was cut")), "v");
+}
+
+/// A write that waits on a shared connection while the server pauses writes is answered during a shutdown of redtape: the
+/// connection is not taken for stalled sooner than otherwise.
+pub fn a_paused_write_is_drained() {
+    if !Version::tested().at_least((6, 2), (0, 0)) {
+        return;
+    }
+    let mut pair = Pair::start("auto", None);
+    let [mut writer] = sharing_clients(&pair, None);
+    pair.behind.conn().must(&args!["CLIENT", "PAUSE", 4500, "WRITE"]);
+    writer.send(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nw\r\n").unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    let waiting = std::thread::spawn(move || writer.reply());
+    assert_eq!(pair.redtape.terminate(), Some(0));
+    let reply = waiting.join().unwrap().expect("a write that waited through a pause was cut");
+    assert_eq!(reply, Value::Text("OK".to_owned()));
+}
+
 /// What the server's logs and counters have of refusals.
 fn refusals(conn: &mut Conn) -> Vec<String> {
     let mut seen: Vec<String> = items(&conn.must(&args!["ACL", "LOG"]))
@@ -150,6 +221,13 @@ pub fn a_refused_password_is_not_tried_again() {
     let until = Instant::now() + Duration::from_secs(13);
     while Instant::now() < until {
         conn.must(&args!["SET", "k", 1]);
+        conn.must(&args!["GET", "k"]);
+        // What succeeds without a password proves none.
+        conn.must(&args!["SELECT", 0]);
+        conn.must(&args!["CLIENT", "SETNAME", "app"]);
+        conn.must(&args!["MULTI"]);
+        conn.must(&args!["GET", "k"]);
+        conn.must(&args!["EXEC"]);
         conn.must(&args!["GET", "k"]);
         std::thread::sleep(Duration::from_millis(100));
     }
