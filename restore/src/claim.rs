@@ -6,8 +6,8 @@
 //! | the list shows | then |
 //! | --- | --- |
 //! | no other connection of that name | the target is ours, until our connection ends |
-//! | one with a lower client id | it may be about to end: we look again for [`END_LIMIT`], then withdraw |
-//! | only ones with higher ids | they may be about to withdraw: we look again for [`YIELD_LIMIT`], then withdraw |
+//! | one with a lower client id | it may be about to end: we look again for `END_LIMIT`, then withdraw |
+//! | only ones with higher ids | they may be about to withdraw: we look again for `YIELD_LIMIT`, then withdraw |
 //!
 //! A restore goes on only after a look that showed nobody else. Whoever names itself after that look sees our name, so two can
 //! never both go on. Nothing is left behind: the name ends with the connection, however the process ends.

@@ -11,7 +11,7 @@
 //!   read through and its digest compared, every record up to the cut has been read, the target's
 //!   version, role, emptiness and rights are known.
 //! - [`link`]: redtape acts as the master of an empty target, then promotes it.
-//! - [`scratch`]: the same into a local server whose wall clock redtape holds; [`copy`] takes keys from
+//! - [`scratch`]: the same into a local server whose wall clock redtape holds; `copy` takes keys from
 //!   there by `DUMP`/`RESTORE`.
 //!
 //! # One at a time, and no success that was not looked at
