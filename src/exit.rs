@@ -26,7 +26,7 @@ pub(crate) const USAGE: u8 = 64;
 pub(crate) const DATAERR: u8 = 65;
 /// Not allowed, or the key is missing.
 pub(crate) const NOPERM: u8 = 77;
-/// A file can't be read or written.
+/// A file cannot be read or written.
 pub(crate) const IOERR: u8 = 74;
 /// Not now: somebody else is in the way.
 pub(crate) const TEMPFAIL: u8 = 75;
@@ -57,12 +57,12 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// The code of a file that can't be read or written.
+/// The code of a file that cannot be read or written.
 pub(crate) fn io_code(error: &io::Error) -> u8 {
     if error.kind() == io::ErrorKind::PermissionDenied { NOPERM } else { IOERR }
 }
 
-/// The code of a journal that can't be opened.
+/// The code of a journal that cannot be opened.
 pub(crate) fn open_code(error: &OpenError) -> u8 {
     match error {
         OpenError::Io { source, .. } | OpenError::Sync { source, .. } => io_code(source),
@@ -72,7 +72,7 @@ pub(crate) fn open_code(error: &OpenError) -> u8 {
     }
 }
 
-/// The code of a journal that can't be read.
+/// The code of a journal that cannot be read.
 pub(crate) fn read_code(error: &ReadError) -> u8 {
     match error {
         ReadError::Io { source, .. } => io_code(source),
@@ -81,7 +81,7 @@ pub(crate) fn read_code(error: &ReadError) -> u8 {
     }
 }
 
-/// A wrong key can't be told from a damaged one.
+/// A wrong key cannot be told from a damaged one.
 fn key_code(fault: &KeyFault) -> u8 {
     if matches!(fault, KeyFault::Missing(_)) { NOPERM } else { DATAERR }
 }

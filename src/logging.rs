@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Invariants: who logs never waits, never fails and never panics. A line that finds the queue full (nobody reads the
-//! pipe), or that can't be written (the reader is gone, the disk is full), is lost and counted; when lines can be
+//! pipe), or that cannot be written (the reader is gone, the disk is full), is lost and counted; when lines can be
 //! written again, the log says how many are missing, and `/metrics` shows it at any time.
 
 use std::fs::File;
@@ -38,7 +38,7 @@ pub(crate) fn start(filter: tracing_subscriber::EnvFilter, json: bool, apart: bo
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(colored)
-        // It would say so on stderr, and panic where that can't be written.
+        // It would say so on stderr, and panic where that cannot be written.
         .log_internal_errors(false)
         .with_writer(move || -> Box<dyn Write> {
             match &queue {
@@ -70,7 +70,7 @@ pub(crate) fn lost_lines() -> Arc<AtomicU64> {
 pub(crate) fn say(text: &str) {
     match QUEUE.get() {
         Some(queue) => queue.push(text.as_bytes()),
-        // Who can't read it does not miss it.
+        // Who cannot read it does not miss it.
         None => drop(io::stderr().write_all(text.as_bytes())),
     }
 }

@@ -108,7 +108,7 @@ pub enum StartError {
     /// What the journal says of its servers cannot be read.
     #[error(transparent)]
     Servers(#[from] StoreError),
-    /// The options can't be used.
+    /// The options cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The server is there, but no TLS connection to it comes about.
@@ -122,7 +122,7 @@ pub enum StartError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] OpenError),
-    /// An address can't be bound.
+    /// An address cannot be bound.
     #[error("can't listen on {addr}: {source}. Is another process using it?")]
     Listen {
         /// Which.
@@ -458,7 +458,7 @@ fn io_code(error: &std::io::Error) -> u8 {
     if error.kind() == std::io::ErrorKind::PermissionDenied { 77 } else { 74 }
 }
 
-/// The exit code of a journal that can't be opened.
+/// The exit code of a journal that cannot be opened.
 pub(crate) fn journal_code(error: &OpenError) -> u8 {
     match error {
         OpenError::Locked { .. } => 75,

@@ -197,7 +197,7 @@ fn load_entries(
     Ok(entries)
 }
 
-/// What follows can't be used.
+/// What follows cannot be used.
 fn break_off(before: Option<&mut Entry>) {
     if let Some(before) = before.filter(|before| before.damage.is_none()) {
         before.damage = Some(Damage::new("a segment that goes on", "one that cannot be used"));

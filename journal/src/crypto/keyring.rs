@@ -23,10 +23,10 @@ pub(super) const MAX_FILE: u64 = 1 << 20;
 /// Rights that nobody but owner and group may have.
 const OTHERS: u32 = 0o007;
 
-/// Why keys can't be used. Never says anything of the keys themselves.
+/// Why keys cannot be used. Never says anything of the keys themselves.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
-    /// The file can't be read.
+    /// The file cannot be read.
     #[error("cannot read the key file {}: {source}", path.display())]
     Io {
         /// The file.
@@ -58,7 +58,7 @@ pub enum KeyringError {
         /// What is wrong with it.
         fault: Box<KeyringError>,
     },
-    /// The file can't be replaced.
+    /// The file cannot be replaced.
     #[error("cannot write the key file {}: {source}", path.display())]
     Write {
         /// The file.
@@ -99,7 +99,7 @@ pub enum KeyringError {
     Empty,
 }
 
-/// Why a file can't be decrypted.
+/// Why a file cannot be decrypted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFault {
     /// Its key is not there.

@@ -1,7 +1,7 @@
 //! Carrying a plan out.
 //!
 //! Order, and what a crash in between leaves: (1) copies in the quarantine, synced: nothing else was changed; (2) new
-//! segments in temporary files: the next start removes them; (3) the splices, bound to links that don't meet yet;
+//! segments in temporary files: the next start removes them; (3) the splices, bound to links that do not meet yet;
 //! (4) the new segments under their names; (5) files go whose records are elsewhere now. A crash within (4) or (5)
 //! leaves some records twice, which the next repair sees: it may be run again at any time.
 

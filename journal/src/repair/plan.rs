@@ -11,7 +11,7 @@
 //! | a second one of the same records | goes |
 //!
 //! Whatever is changed or goes is kept in the quarantine, as it was. LSNs have no holes, so that one in the result is
-//! a loss; and where two links meet that don't name each other, there is a splice.
+//! a loss; and where two links meet that do not name each other, there is a splice.
 
 use super::examine::{Examined, Run, State};
 use crate::segment::footer::Link;
@@ -48,7 +48,7 @@ pub(super) struct Plan<'a> {
     pub(super) changed: Vec<&'a Examined>,
     /// Runs that hold nothing which is not elsewhere, or that contradict the others.
     pub(super) dropped: Vec<&'a Run>,
-    /// Some follow on each other, or don't, as no header and no splice says.
+    /// Some follow on each other, or do not, as no header and no splice says.
     pub(super) untold: bool,
     /// A timeline has to begin anew behind all of it, with this LSN.
     pub(super) fresh: Option<Lsn>,
@@ -136,7 +136,7 @@ pub(super) fn plan<'a>(
     let claims = files.iter().filter(counts).map(|f| f.claims).fold(claims, Lsn::max);
     plan.untold = untold(&plan.pieces, splices);
     let wrong = files.iter().any(|f| !f.faults.is_empty()) || !plan.dropped.is_empty() || plan.untold;
-    // A writer goes on in a last segment without a record, which it can't if that is packed.
+    // A writer goes on in a last segment without a record, which it cannot if that is packed.
     let packed = |p: &Piece<'_>| p.how == How::Anew || (p.run.header.packed && p.how != How::Open);
     let empty = plan.pieces.last().is_some_and(|p| packed(p) && p.run.tally.records == 0);
     if claims > end || empty || (wrong && !leads_to_the_end(&plan.pieces, snapshots)) {
@@ -166,7 +166,7 @@ fn follows(run: &Run, next: &Run) -> bool {
         && (!same || begin.timeline.is_same(&run.header.timeline) && begin.start_offset >= end.reach.end_offset)
 }
 
-/// Pieces that don't follow on, and of which no splice tells.
+/// Pieces that do not follow on, and of which no splice tells.
 fn untold(pieces: &[Piece<'_>], splices: &Splices) -> bool {
     pieces.windows(2).any(|pair| {
         let (Some(before), header) = (pair[0].link(), &pair[1].run.header) else { return false };

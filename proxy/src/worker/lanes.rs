@@ -48,7 +48,7 @@ impl Hash for LaneKey {
 }
 
 impl LaneKey {
-    /// What a lane says first, and how many answers it must hear, none of them an error; `None` = it can't be said.
+    /// What a lane says first, and how many answers it must hear, none of them an error; `None` = it cannot be said.
     ///
     /// `HELLO` needs no right, where `CLIENT SETNAME` and `PING` do: a user without them would have refusals in the ACL LOG.
     pub(super) fn introduction(&self) -> Option<(Vec<u8>, usize)> {

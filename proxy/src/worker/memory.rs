@@ -58,7 +58,7 @@ impl ClientMemory {
 
     fn wake(&self, worker: usize) {
         if let Some(waker) = self.workers.get(worker).and_then(|seat| seat.waker.get()) {
-            // One that can't be woken looks once a second.
+            // One that cannot be woken looks once a second.
             let _ = waker.wake();
         }
     }

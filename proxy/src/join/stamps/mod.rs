@@ -15,6 +15,7 @@
 
 mod connections;
 mod key_queue;
+mod known;
 mod places;
 mod search;
 

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use redtape_journal::Micros;
 use smallvec::SmallVec;
 
-use super::key_queue::{Fingerprint, KeyQueue, Seen};
+use super::key_queue::{KeyQueue, Seen};
+use super::known::{Known, Said};
 use super::{NO_KEY, Place, SCRIPTS, Slot, Stamps, State, Waiting, fingerprint, part_slots, slot};
 use crate::join::causes::{Fit, fit, fit_script, is_blocking, is_exact, is_script, replies_in_order};
 use crate::tee::{Part, is_telling};
@@ -27,12 +28,6 @@ const SCANNED_MAX: usize = 4096;
 /// Stamps one behind the other that came after the effect: those behind them did so too. They stand in
 /// the order of arrival from several workers, which is nearly that of their times.
 pub(super) const NEWER_MAX: usize = 64;
-/// Fingerprints that are remembered while a key queue is looked through.
-const FINGERPRINTS_MAX: usize = 8;
-/// Fingerprints and connections of those that fit, likewise.
-const FITTING_MAX: usize = 64;
-/// Equal requests of one connection that are compared.
-const SAME_MAX: usize = 8;
 /// Commands of a transaction that are compared.
 const REQUEST_PARTS_MAX: usize = 64;
 /// A reply may overtake its effect by so much, in µs: the server writes both in one turn, but may lose its core in between.
@@ -239,66 +234,6 @@ pub(super) struct Attainable {
     one_connection: bool,
 }
 
-/// What is known of a stamp from those with the same fingerprint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Said {
-    /// It does not fit.
-    Never,
-    /// An older one of its connection must have its effect first.
-    Behind,
-    /// Enough of its connection were compared.
-    Enough,
-}
-
-/// Those with one fingerprint on one connection, which fit.
-struct Fitting {
-    fingerprint: Fingerprint,
-    connection: u64,
-    /// So many may still be compared.
-    left: usize,
-    /// One of them must have its effect.
-    certain: bool,
-}
-
-/// What was found while a key queue is looked through.
-#[derive(Default)]
-struct Known {
-    never: SmallVec<[Fingerprint; FINGERPRINTS_MAX]>,
-    fitting: SmallVec<[Fitting; FINGERPRINTS_MAX]>,
-}
-
-impl Known {
-    fn of(&self, seen: Seen) -> Option<Said> {
-        let fingerprint = seen.fingerprint?;
-        if self.never.contains(&fingerprint) {
-            return Some(Said::Never);
-        }
-        let same = |of: &&Fitting| of.fingerprint == fingerprint && of.connection == seen.connection;
-        match self.fitting.iter().find(same)? {
-            Fitting { certain: true, .. } => Some(Said::Behind),
-            Fitting { left: 0, .. } => Some(Said::Enough),
-            Fitting { .. } => None,
-        }
-    }
-
-    fn note(&mut self, seen: Seen, fits: bool, certain: bool) {
-        let (Some(fingerprint), connection) = (seen.fingerprint, seen.connection) else { return };
-        if !fits {
-            if self.never.len() < FINGERPRINTS_MAX {
-                self.never.push(fingerprint);
-            }
-            return;
-        }
-        let same = |of: &&mut Fitting| of.fingerprint == fingerprint && of.connection == connection;
-        if let Some(before) = self.fitting.iter_mut().find(same) {
-            before.left = before.left.saturating_sub(1);
-            before.certain |= certain;
-        } else if self.fitting.len() < FITTING_MAX {
-            self.fitting.push(Fitting { fingerprint, connection, left: SAME_MAX, certain });
-        }
-    }
-}
-
 /// A search for the cause of one group.
 pub(super) struct Search<'a, 'g, K> {
     pub(super) stamps: &'a Stamps,
@@ -475,7 +410,7 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
         let order = order((found.best.place, leader), (candidate.place, waiting), found.best, self.wanted);
         match order {
             Order::Leader => {}
-            // Whoever could not be told apart from the leader cannot be told apart from the one that takes its place.
+            // What could not be told apart from the leader cannot be told apart from its successor either.
             Order::Other => {
                 let (tie, contested) = (found.tie, found.contested);
                 *found = Candidates { tie, contested, ..Candidates::new(candidate, waiting) };
