@@ -17,7 +17,7 @@ use super::{EFFECTS_MAX, Held};
 /// Groups behind one that are looked at.
 const LOOKAHEAD_MAX: usize = 4096;
 /// Groups that are given for one argument.
-const FOUND_MAX: usize = 32;
+const FOUND_MAX: usize = 16;
 /// Different arguments that are noted.
 const NOTED_MAX: usize = 1 << 18;
 

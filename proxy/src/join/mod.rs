@@ -112,6 +112,12 @@ impl Held {
         })
     }
 
+    /// Whether it is on a key that one of these requests was given.
+    fn has_key_of(&self, requests: &[Part]) -> bool {
+        let given = |key: &u64| requests.iter().any(|r| r.keys().contains(key) || r.values().contains(key));
+        self.parts.iter().any(|part| part.keys().iter().any(given))
+    }
+
     /// Whether it takes nothing but single keys or fields away, as expiry and eviction do.
     fn only_removes(&self) -> bool {
         let removal = |p: &Part| matches!(p.name.name(), b"del" | b"unlink" | b"hdel") && p.keys().len() == 1;
@@ -451,7 +457,7 @@ impl Join {
             let ends = lookahead.find(&given, held, bounds.end_before(replied));
             let needed = ends.iter().any(|end| {
                 let at = held.partition_point(|h| h.group.end_offset < *end);
-                held.get(at).is_some_and(|behind| {
+                held.get(at).filter(|behind| behind.has_key_of(&waiting.stamp.parts)).is_some_and(|behind| {
                     let (ran, words) = ((Micros(0), behind.group.arrived), &|| behind.words());
                     let wanted = Wanted { parts: &behind.parts, words, atomic: behind.group.atomic, ran, ..*wanted };
                     stamps.explains_better(found.best.place, &wanted, known)
