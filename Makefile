@@ -12,6 +12,7 @@
 #   make soak      random conversations beside a bare server, each with another seed (N=120, half an hour)
 #   make beside    readers in a loop beside everything that writes: no work in progress is taken for damage (N=180 seconds)
 #   make fuzz-sessions  attackers beside victims on shared connections, and beside a bare server (T=600 seconds; REDTAPE_SEED)
+#   make attribution  scripts, functions and transactions of up to 50 clients: whose, and when (release build)
 #   make disk      each sync fails, each write finds the disk full, in turn (N=100)
 #   make tamper    every bit of a larger segment is flipped, and a whole verification must find each in its place (BYTES=65536)
 #   make fuzz      any bytes for each parser, with cargo-fuzz (T=60 seconds each; TARGETS='segment block')
@@ -41,7 +42,7 @@ one_at_a_time = -- --test-threads=1 --nocapture
 long_ones = -- --ignored --test-threads=1 --nocapture
 endif
 
-.PHONY: demo test lint compat suite clients crash restarts power soak beside fuzz-sessions disk tamper fuzz measure bench servers
+.PHONY: demo test lint compat suite clients crash restarts power soak beside fuzz-sessions attribution disk tamper fuzz measure bench servers
 
 servers:
 	@scripts/install-servers.sh
@@ -109,6 +110,10 @@ beside: servers
 fuzz-sessions: servers
 	REDTAPE_FUZZ_SECONDS=$(if $(filter file,$(origin T)),600,$(T)) $(CARGO) test -p redtape --test whole \
 	    transparent::attackers_change_nothing_for_others -- --test-threads=1 --nocapture
+
+attribution: servers
+	REDTAPE_ATTRIBUTION_CLIENTS=50 REDTAPE_ATTRIBUTION_MILLIS=5000 $(CARGO) test --release -p redtape --test whole attribution:: \
+	    -- --test-threads=1 --nocapture
 
 disk: servers
 	REDTAPE_DISK_CALLS=$(or $(N),100) $(run_long_tests) -p redtape --test whole disk_trouble:: $(long_ones)
