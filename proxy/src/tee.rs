@@ -156,6 +156,9 @@ pub(crate) struct Tee {
     many: Notify,
     /// For each sender, since when it may know more than it has handed over.
     busy_since: Mutex<Vec<Arc<AtomicI64>>>,
+    /// Sessions that write without stamps, and when the last of those that are over has ended, in µs.
+    unstamped: AtomicUsize,
+    unstamped_ended: AtomicI64,
 }
 
 /// A sender has handed over all that it knows.
@@ -171,7 +174,29 @@ impl Default for Tee {
             filled: Notify::new(),
             many: Notify::new(),
             busy_since: Mutex::default(),
+            unstamped: AtomicUsize::new(0),
+            unstamped_ended: AtomicI64::new(0),
         }
+    }
+}
+
+/// A session whose writes the server may run without, or long after, a stamp: it sends bytes that cannot be parsed, or it may
+/// be blocked where its replies cannot be told apart. Counted until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Unstamped(Arc<Tee>);
+
+impl Unstamped {
+    fn new(tee: &Arc<Tee>) -> Self {
+        tee.unstamped.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(tee))
+    }
+}
+
+impl Drop for Unstamped {
+    fn drop(&mut self) {
+        // In this order: whoever finds it gone finds when.
+        self.0.unstamped_ended.fetch_max(Micros::now().0, Ordering::AcqRel);
+        self.0.unstamped.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -187,6 +212,14 @@ impl Tee {
     pub(crate) fn told_until(&self, now: Micros) -> Micros {
         let senders = self.busy_since.lock().unwrap_or_else(PoisonError::into_inner);
         Micros(senders.iter().map(|since| since.load(Ordering::Acquire)).fold(now.0, i64::min))
+    }
+
+    /// Until when a session may have written without a stamp: forever while there is one. `None` = there was none.
+    pub(crate) fn unstamped_until(&self) -> Option<Micros> {
+        if self.unstamped.load(Ordering::Acquire) > 0 {
+            return Some(Micros(i64::MAX));
+        }
+        Some(Micros(self.unstamped_ended.load(Ordering::Acquire))).filter(|at| at.0 > 0)
     }
 
     /// Gives all messages that were flushed before the call to `take`, in the order of flushing.
@@ -236,6 +269,11 @@ impl TeeSender {
     pub(crate) fn rest(&mut self) {
         self.flush();
         self.busy_since.store(AT_REST, Ordering::Release);
+    }
+
+    /// A session begins to write without stamps.
+    pub(crate) fn unstamped(&self) -> Unstamped {
+        Unstamped::new(&self.tee)
     }
 
     /// The stamps that follow are of requests on this upstream connection.

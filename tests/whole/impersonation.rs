@@ -2,7 +2,7 @@
 //! request otherwise than byte by byte, where a request is not whole when it is forwarded, where a reply is never seen, and
 //! where a name is no text.
 
-use crate::harness::conn::{Value, text};
+use crate::harness::conn::{Value, int, text};
 use crate::harness::journal::{self, Group};
 use crate::harness::{Args, Conn, Dir, Redtape, Server, wait_for};
 use std::io::{Read, Write};
@@ -43,11 +43,16 @@ impl Scene {
     }
 
     /// The end: all groups that set this key.
-    fn groups(mut self, key: &str) -> Vec<Group> {
+    fn groups(self, key: &str) -> Vec<Group> {
+        let sets = |g: &Group| g.records.iter().any(|r| r.args.get(1).is_some_and(|k| k == key.as_bytes()));
+        self.all_groups().into_iter().filter(sets).collect()
+    }
+
+    /// The end: all groups.
+    fn all_groups(mut self) -> Vec<Group> {
         self.redtape.wait_caught_up();
         assert_eq!(self.redtape.terminate(), Some(0));
-        let sets = |g: &Group| g.records.iter().any(|r| r.args.get(1).is_some_and(|k| k == key.as_bytes()));
-        journal::cat(self.journal.path()).into_iter().filter(sets).collect()
+        journal::cat(self.journal.path())
     }
 }
 
@@ -83,6 +88,23 @@ fn an_option_is_the_servers_option_up_to_a_nul() {
         conn.must(&hello);
         let is_known = conn.call(&args!["REDTAPE.MARK", "x"]).unwrap();
         assert!(is_refused(&is_known), "{is_known:?}");
+        is_bob(scene, conn);
+    }
+}
+
+/// Servers before 7.2 take the users of a `HELLO` in turn: one that is refused does not undo what the one before it changed.
+#[test]
+fn a_hello_that_is_refused_may_have_changed_the_user() {
+    let scene = Scene::start();
+    let hello = args!["HELLO", 2, "AUTH", "bob", "bobpw", "AUTH", "alice", "wrong"];
+    let mut direct = scene.server.conn();
+    direct.must(&args!["AUTH", "alice", "alicepw"]);
+    assert!(matches!(direct.call(&hello).unwrap(), Value::Error(_)));
+    let user = text(&direct.must(&args!["ACL", "WHOAMI"]));
+    let mut conn = scene.client(b"alice", "alicepw", "secret");
+    assert!(matches!(conn.call(&hello).unwrap(), Value::Error(_)));
+    assert_eq!(text(&conn.must(&args!["ACL", "WHOAMI"])), user);
+    if user == "bob" {
         is_bob(scene, conn);
     }
 }
@@ -218,4 +240,67 @@ fn users_whose_names_are_no_text_are_told_apart() {
         names[n].clone_from(&group.origin.user);
     }
     assert_eq!(names, ["\\xff (bytes)", "\\xfe (bytes)", "\u{fffd}"]);
+}
+
+/// What one connection has written is never called a write past the proxy, whatever kept redtape from following it.
+#[test]
+fn what_came_by_redtape_is_never_called_outside() {
+    let scene = Scene::start();
+    let mut control = scene.server.conn();
+    control.must(&args!["ACL", "SETUSER", "solo", "on", ">solopw", "~*", "+@all", "-multi", "-exec"]);
+    let encoded = |commands: &[Args]| {
+        let mut bytes = Vec::new();
+        commands.iter().for_each(|c| c.pack(&mut bytes));
+        bytes
+    };
+
+    // Behind a MULTI that is refused, what was to be queued runs by itself.
+    let mut solo = scene.client(b"solo", "solopw", "x");
+    for n in 0..20 {
+        let commands = [args!["MULTI"], args!["SET", format!("w:multi{n}"), n], args!["EXEC"]];
+        let replies = solo.pipeline(&commands).unwrap();
+        assert!(matches!(&replies[..], [Value::Error(_), Value::Text(_), Value::Error(_)]), "{replies:?}");
+    }
+
+    // A login whose reply is silenced, and a request that is longer than what is waited for from a stranger.
+    let mut huge = scene.conn();
+    let value = "v".repeat(70_000);
+    let commands = [
+        args!["CLIENT", "REPLY", "OFF"],
+        args!["AUTH", "alice", "alicepw"],
+        args!["SET", "w:huge", value],
+        args!["SET", "w:behind", 1],
+    ];
+    let bytes = encoded(&commands);
+    // In pieces, so that the long one is not whole when it is looked at.
+    for piece in bytes.chunks(20_000) {
+        huge.send(piece).unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let limit = Duration::from_secs(10);
+    let mut exist = |keys: [&str; 2]| {
+        wait_for("the writes", limit, || (int(&control.must(&args!["EXISTS", keys[0], keys[1]])) == 2).then_some(()));
+    };
+    exist(["w:huge", "w:behind"]);
+    huge.send(&encoded(&[args!["SET", "w:later", 1]])).unwrap();
+
+    // What blocks where no reply can be told apart, and a write behind it, which runs when somebody serves it.
+    let mut blocked = scene.client(b"alice", "alicepw", "secret");
+    let commands = [args!["CLIENT", "REPLY", "OFF"], args!["BLPOP", "w:queue", 0], args!["SET", "w:served", 1]];
+    blocked.send(&encoded(&commands)).unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    let mut other = scene.client(b"alice", "alicepw", "secret");
+    other.must(&args!["RPUSH", "w:queue", 1]);
+    exist(["w:served", "w:later"]);
+
+    let groups = scene.all_groups();
+    let of_test = |g: &&Group| g.records.iter().any(|r| r.args.get(1).is_some_and(|k| k.starts_with(b"w:")));
+    let groups: Vec<&Group> = groups.iter().filter(of_test).collect();
+    assert_eq!(groups.len(), 20 + 3 + 3, "{groups:?}");
+    for group in groups {
+        let origin = &group.origin;
+        assert!(origin.kind == "client" || origin.kind == "unknown", "{group:?}");
+        let multi = group.records[0].args[1].starts_with(b"w:multi");
+        assert!(!multi || origin.user == "solo", "{group:?}");
+    }
 }

@@ -514,6 +514,7 @@ impl Capture {
     pub(crate) fn take_stamps(&mut self) -> Micros {
         let told = self.tee.told_until(Micros::now());
         self.tee.drain(|message| self.join.tee(message));
+        self.join.unstamped_until(self.tee.unstamped_until());
         let dropped = self.tee.dropped() + self.join.stamps().1;
         if dropped > self.dropped {
             self.metrics.stamps_dropped.inc_by(dropped - self.dropped);

@@ -172,6 +172,8 @@ pub(crate) struct Join {
     /// The same; cleared once the stamps whose replies may have been lost are gone.
     replies_lost: Option<Micros>,
     origins: Origins,
+    /// Until when sessions may have written without stamps, if any has.
+    unstamped_until: Option<Micros>,
     /// When a write that certainly came from outside arrived last.
     last_outside: Option<Micros>,
     /// When a group arrived last that several clients explain equally well.
@@ -200,6 +202,7 @@ impl Join {
             lost: None,
             replies_lost: None,
             origins: Origins::default(),
+            unstamped_until: None,
             last_outside: None,
             last_tie: None,
         }
@@ -298,6 +301,11 @@ impl Join {
         self.lost = Some(now);
         // A reply may be among what was lost: its stamp would wait for ever.
         self.replies_lost = Some(now);
+    }
+
+    /// Until this time a session may have sent writes without stamps; they run within [`LOST_FOR`].
+    pub(crate) fn unstamped_until(&mut self, until: Option<Micros>) {
+        self.unstamped_until = until;
     }
 
     /// End of the newest group that was taken in.
@@ -404,7 +412,7 @@ impl Join {
         let mut without = Vec::new();
         let Some(mut found) = self.explain(&wanted, upto, &mut without) else {
             let in_doubt = !without.is_empty() || self.stamps.has_many_on(&held.parts);
-            let kind = if in_doubt { OriginKind::Unknown } else { self.unexplained(held, patience)? };
+            let kind = if in_doubt { OriginKind::Unknown } else { self.unexplained(held, after, patience)? };
             return Some(self.nobody(kind, (after, latest), None));
         };
         let may_be_told = !found.best.replied || (found.contested && !found.tie);
@@ -426,7 +434,7 @@ impl Join {
         if !found.tie && found.equals.len() > 1 && self.each_has_its_effect(held, &found) {
             found = self.stamps.oldest_of(found);
         }
-        if found.tie || found.contested || self.is_doubtful(held, &found) {
+        if found.tie || found.contested || self.is_doubtful(held, &found, after) {
             if found.tie || found.contested {
                 self.last_tie = Some(group.arrived);
                 self.stamps.doubt(&found.equals);
@@ -493,7 +501,7 @@ impl Join {
         self.stamps.explain(place, sure);
         self.stamps.pass_before(place, &found.equals);
         let (mut first, last) = found.forwarded;
-        if !sure && self.last_tie.is_some_and(|at| held.group.arrived.0 - at.0 < TIES_FOR) {
+        if !sure && self.has_ties(held) {
             // The request may have had its effect among those that could not be told apart.
             first = after;
         }
@@ -509,10 +517,31 @@ impl Join {
     }
 
     /// Whether the request may as well not be the cause: then its client is not named.
-    fn is_doubtful(&self, held: &Held, found: &Candidates) -> bool {
-        let passed =
-            found.best.fit() < Fit::Value && self.stamps.get(found.best.place).is_none_or(|w| w.state == State::Passed);
-        passed || (found.best.fit() == Fit::Guess && self.has_outsiders(held))
+    fn is_doubtful(&self, held: &Held, found: &Candidates, after: Micros) -> bool {
+        let best = &found.best;
+        if best.fit() >= Fit::Value {
+            return false;
+        }
+        let Some(waiting) = self.stamps.get(best.place) else { return true };
+        let has_key = || held.has_key_of(&waiting.stamp.parts);
+        match waiting.state {
+            State::Passed => true,
+            State::Unseen => !has_key(),
+            State::Open | State::Doubted | State::Consumed => {
+                (self.may_be_unstamped(after) && !has_key())
+                    || (best.fit() == Fit::Guess && (self.has_outsiders(held) || self.has_ties(held)))
+            }
+        }
+    }
+
+    /// Whether a group that ran after `after` may be of a session that writes without stamps.
+    fn may_be_unstamped(&self, after: Micros) -> bool {
+        self.unstamped_until.is_some_and(|until| after.0 <= until.0.saturating_add(LOST_FOR))
+    }
+
+    /// Not long before, clients could not be told apart: a request may have had its effect then.
+    fn has_ties(&self, held: &Held) -> bool {
+        self.last_tie.is_some_and(|at| held.group.arrived.0 - at.0 < TIES_FOR)
     }
 
     /// Somebody has written past the proxy not long before.
@@ -546,8 +575,8 @@ impl Join {
         None
     }
 
-    /// The kind of a group without request; `None` = a fresh probe will tell.
-    fn unexplained(&mut self, held: &Held, patience: Patience) -> Option<OriginKind> {
+    /// The kind of a group without request, which ran after `after`; `None` = a fresh probe will tell.
+    fn unexplained(&mut self, held: &Held, after: Micros, patience: Patience) -> Option<OriginKind> {
         let group = &held.group;
         if held.only_removes() {
             if let Some(kind) = self.counted(held.parts.len() as u64) {
@@ -558,7 +587,8 @@ impl Join {
                 return None;
             }
         }
-        let known = self.has_tee && self.lost.is_none() && group.end_offset > self.unknown_until;
+        let all_stamped = self.lost.is_none() && !self.may_be_unstamped(after);
+        let known = self.has_tee && all_stamped && group.end_offset > self.unknown_until;
         if known {
             self.last_outside = Some(group.arrived);
         }

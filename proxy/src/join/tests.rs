@@ -212,6 +212,35 @@ fn nobody_asked_for_it() {
 }
 
 #[test]
+fn while_a_session_may_write_without_stamps_nobody_is_an_outsider() {
+    let mut s = Scene::new();
+    s.probe(10, 0, 0, 0);
+    s.join.unstamped_until(Some(Micros(i64::MAX)));
+    s.effect(100, &["SET k v"]);
+    assert_eq!(s.next(101), got("Unknown", 100));
+    // It has gone: what it sent may run for a while.
+    s.join.unstamped_until(Some(Micros(200)));
+    s.effect(900_000, &["SET k v"]);
+    assert_eq!(s.next(900_001), got("Unknown", 900_000));
+    let offset = s.offset();
+    s.probe(200 + LOST_FOR + 1, offset, 0, 0);
+    s.effect(2_000_000, &["SET k v"]);
+    assert_eq!(s.next(2_000_001), got("Outside", 2_000_000));
+}
+
+#[test]
+fn a_client_that_has_gone_is_not_named_for_what_it_did_not_ask_for_by_name() {
+    for (request, want) in [("FOREIGN x", "Unknown"), ("EVAL text 0", "Unknown"), ("SPOP k", "ann via spop")] {
+        let mut s = Scene::new();
+        s.probe(10, 0, 0, 0);
+        let id = s.request("ann", 100, &[request]);
+        s.reply(id, 150, Outcome::Gone);
+        s.effect(200, &["SREM k m"]);
+        assert_eq!(s.next(300_000).map(|(who, _)| who), Some(want.to_owned()), "{request}");
+    }
+}
+
+#[test]
 fn probes_bound_the_time_of_what_arrives_late() {
     let mut s = Scene::new();
     s.effect(90_000, &["SET a 1"]);

@@ -107,8 +107,11 @@ impl Hello {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Hello {
     pub(crate) resp3: Option<bool>,
+    /// The last that it names.
     pub(crate) auth: Option<Credential>,
     pub(crate) name: Option<String>,
+    /// It names several users: servers before 7.2 take each in turn, until one is refused.
+    pub(crate) several_users: bool,
 }
 
 /// What binds a session to its own connection beside a transaction and subscriptions: a set.
@@ -362,6 +365,11 @@ impl ReplyTracker {
     /// A transaction was discarded by a question of our own.
     pub(crate) fn discarded(&mut self) {
         self.in_multi = false;
+    }
+
+    /// The server has begun the transaction in which the next request is queued.
+    pub(crate) fn queues_for_sure(&self) -> bool {
+        !self.lost && self.in_multi && self.turns.pending == 0
     }
 
     /// Whether a transaction is being queued once all that is pending is answered, if the server agrees to it.

@@ -108,6 +108,7 @@ fn hello(args: &[&[u8]]) -> Hello {
     let mut at = 2;
     while at < args.len() {
         if word::is(args[at], "auth") {
+            hello.several_users |= hello.auth.is_some();
             hello.auth = Some(credential(args.get(at + 1), args.get(at + 2)));
             at += 3;
         } else if word::is(args[at], "setname") {
@@ -180,6 +181,16 @@ mod tests {
                     resp3: Some(true),
                     auth: Some(ann("ann")),
                     name: Some("app".into()),
+                    several_users: false,
+                }))),
+            ),
+            (
+                "HELLO 2 AUTH bob secret AUTH ann secret",
+                normal(Intent::Hello(Box::new(Hello {
+                    resp3: Some(false),
+                    auth: Some(ann("ann")),
+                    several_users: true,
+                    ..Hello::default()
                 }))),
             ),
             ("HELLO", normal(Intent::Hello(Box::default()))),
@@ -204,6 +215,7 @@ mod tests {
                     resp3: Some(true),
                     auth: Some(ann("ann")),
                     name: Some("app".into()),
+                    several_users: false,
                 }))),
             ),
             ("CLIENT REPLY OFF\0", Meaning::Reply(ReplyMode::Off)),

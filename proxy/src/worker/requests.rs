@@ -400,6 +400,7 @@ impl Worker {
         }
         if !bytes.is_empty() {
             client.state.writes_unseen();
+            client.state.writes_unstamped(&self.tee);
         }
         self.send_home(index, bytes);
         true

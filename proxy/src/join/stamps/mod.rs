@@ -63,8 +63,10 @@ pub(super) enum State {
     Open,
     /// None was seen that is certainly its own: it is one of several that explain a group equally well.
     Doubted,
-    /// It had one and may have more, or its client is gone: others come first.
+    /// It had one and may have more: others come first.
     Consumed,
+    /// Nobody will see its reply, so it may not have run: others come first.
+    Unseen,
     /// A later request of its connection had its effect, so its own has been, or never was: others come first, and it is no certain
     /// cause.
     Passed,
@@ -251,7 +253,7 @@ impl Stamps {
         waiting.certain = matches!(outcome, Outcome::Wrote | Outcome::Number(_)) && !may_have_passed;
         waiting.empty = outcome == Outcome::Empty;
         if outcome == Outcome::Gone && waiting.state.is_live() {
-            waiting.state = State::Consumed;
+            waiting.state = State::Unseen;
         }
         let part = waiting.stamp.parts.first();
         waiting.number = if let Outcome::Number(n) = outcome { part.and_then(|p| in_order(p, n)) } else { None };

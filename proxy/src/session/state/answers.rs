@@ -29,7 +29,8 @@ impl SessionState {
         self.acknowledged |= pending.tells || by_itself;
         let line = line.as_bytes();
         if let Some((id, name)) = pending.stamp {
-            let outcome = outcome_of(name.name(), kind, line);
+            let queued = matches!(pending.intent, Intent::Queued(_)) && !by_itself;
+            let outcome = if queued { Outcome::NoEffect } else { outcome_of(name.name(), kind, line) };
             self.acknowledged |= outcome != Outcome::NoEffect;
             tee.replied(id, now, outcome);
         }
@@ -61,8 +62,12 @@ impl SessionState {
             self.close(tee, now);
         }
         let meant = if let Intent::Queued(inner) = &pending.intent { inner } else { &pending.intent };
-        if error && matches!(meant, Intent::Hello(hello) if hello.auth.is_some()) && !says_who_is_wrong(line) {
-            // Older servers may have taken the user and refused the rest.
+        if let Intent::Hello(hello) = meant
+            && error
+            && hello.auth.is_some()
+            && (hello.several_users || !says_who_is_wrong(line))
+        {
+            // Older servers may have taken the user, or the first of several, and refused the rest.
             self.estranged = true;
         }
         if by_itself && !error {

@@ -21,7 +21,7 @@ use super::requests::{Meaning, ReplyMode, meaning};
 use super::sharing::is_shareable;
 use super::standing::{Standing, Unconfirmed, changes, database, unsettles};
 use crate::commands::{completion, is_ours, may_lack};
-use crate::tee::{Identity, Outcome, Part, Stamp, TeeSender, describe_named};
+use crate::tee::{Identity, Outcome, Part, Stamp, TeeSender, Unstamped, describe_named};
 
 /// A write whose reply is not seen is taken to have run so long after it was forwarded, in µs, if at all: whoever is known to wait
 /// comes first.
@@ -104,6 +104,8 @@ pub(crate) struct SessionState {
     wrote_unseen: bool,
     /// A write was forwarded that is never answered, and nothing behind it that is.
     wrote_silently: bool,
+    /// Held while the server may run writes of this session that have no stamp.
+    unstamped: Option<Unstamped>,
     /// We have discarded its transaction and were not answered yet.
     discarding: bool,
 }
@@ -132,6 +134,7 @@ impl SessionState {
             acknowledged: false,
             wrote_unseen: false,
             wrote_silently: false,
+            unstamped: None,
             discarding: false,
         }
     }
@@ -204,6 +207,11 @@ impl SessionState {
         self.wrote_unseen || self.replies.pending().next().is_some_and(|p| begun(p) && may_run(p))
     }
 
+    /// From here on the server may run writes of this session that have no stamp.
+    pub(crate) fn writes_unstamped(&mut self, tee: &TeeSender) {
+        self.unstamped.get_or_insert_with(|| tee.unstamped());
+    }
+
     /// Something that may write was forwarded where no reply can be told from another.
     pub(crate) fn writes_unseen(&mut self) {
         self.wrote_unseen |= self.replies.is_lost();
@@ -216,8 +224,9 @@ impl SessionState {
 
     /// Whether the oldest request under way is one that a server answers only while it does not pause writes.
     pub(crate) fn front_would_pause(&self, table: &CommandTable) -> bool {
-        let stamp = self.replies.pending().next().and_then(|pending| pending.stamp.as_ref());
-        stamp
+        let front = self.replies.pending().next().filter(|pending| !matches!(pending.intent, Intent::Queued(_)));
+        front
+            .and_then(|pending| pending.stamp.as_ref())
             .and_then(|(_, name)| table.get_lower(name.name()))
             .is_some_and(|spec| spec.write && is_shareable(spec, &[]))
     }
@@ -343,6 +352,10 @@ impl SessionState {
             return;
         }
         *(if lost { &mut self.wrote_unseen } else { &mut self.wrote_silently }) |= id.is_some();
+        if spec.is_none_or(|spec| spec.blocking) {
+            // What stands behind it runs when it is served, whenever that is.
+            self.writes_unstamped(tee);
+        }
         // Nobody will say what became of it: it is not taken as agreed, and what it may have changed is not known from
         // here on. (Some versions confirm a subscription all the same.)
         if !lost && !matches!(intent, Intent::Plain | Intent::Queued(_)) {
@@ -379,6 +392,9 @@ impl SessionState {
         self.wrote_unseen = true;
         let stamp = self.stamp(parts, transaction, now);
         let id = stamp.id;
+        if spec.is_none_or(|spec| spec.blocking) {
+            self.writes_unstamped(tee);
+        }
         tee.stamp(stamp);
         tee.replied(id, Micros(now.0 + UNSEEN_FOR), Outcome::Gone);
     }
@@ -427,11 +443,14 @@ impl SessionState {
         if !may_write || !plain {
             return None;
         }
-        let asked = self.asked_db;
-        if self.transactions.queue_part(|db| describe_named(name, command, spec, args, argc, db.unwrap_or(asked))) {
+        let db = self.transactions.db().unwrap_or(self.asked_db);
+        let part = describe_named(name, command, spec, args, argc, db);
+        if self.transactions.queues() && self.replies.queues_for_sure() {
+            self.transactions.queue_part(part);
             return None;
         }
-        let part = describe_named(name, command, spec, args, argc, asked);
+        // Its MULTI may be refused: then the command runs by itself.
+        self.transactions.queue_part(part.clone());
         Some(self.stamp(smallvec::smallvec![part], false, now))
     }
 

@@ -97,22 +97,63 @@ fn identity_and_database_follow_what_the_server_agreed_to() {
 #[test]
 fn a_transaction_is_one_stamp_and_selects_at_exec() {
     let mut s = Scene::new();
-    for line in ["MULTI", "SET a 1", "SELECT 4", "GET a", "DEL b", "EXEC"] {
+    s.ask("MULTI");
+    s.answer(b"+OK\r\n");
+    for line in ["SET a 1", "SELECT 4", "GET a", "DEL b", "EXEC"] {
         s.ask(line);
     }
-    s.answer(b"+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*4\r\n+OK\r\n+OK\r\n$-1\r\n:0\r\n");
+    s.answer(b"+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*4\r\n+OK\r\n+OK\r\n$-1\r\n:0\r\n");
     assert_eq!(s.said(), ["0:set,4:del nobody ", "1 by default 0", "Ran"]);
     s.ask("INCR n");
     assert_eq!(s.said(), ["4:incr default "]);
     s.answer(b":1\r\n");
-    for line in ["MULTI", "SELECT 5", "SET a 1", "EXEC"] {
+    s.ask("MULTI");
+    s.answer(b"+OK\r\n");
+    for line in ["SELECT 5", "SET a 1", "EXEC"] {
         s.ask(line);
     }
-    s.answer(b"+OK\r\n+QUEUED\r\n+QUEUED\r\n*-1\r\n");
+    s.answer(b"+QUEUED\r\n+QUEUED\r\n*-1\r\n");
     assert_eq!(s.said(), ["Ran", "5:set nobody ", "1 by default 4", "NoEffect"]);
     assert!(s.state.is_idle());
     s.ask("INCR n");
     assert_eq!(s.said(), ["4:incr default "]);
+}
+
+#[test]
+fn what_is_queued_before_multi_is_answered_is_stamped_for_itself_too() {
+    let mut s = admitted();
+    for line in ["MULTI", "SET a 1", "SELECT 4", "DEL b", "GET a", "EXEC"] {
+        s.ask(line);
+    }
+    assert_eq!(s.said(), ["0:set default ", "4:del nobody ", "0:set,4:del nobody "]);
+    // The server has queued them: alone they have no effect.
+    s.answer(b"+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*4\r\n+OK\r\n+OK\r\n:0\r\n$-1\r\n");
+    assert_eq!(s.said(), ["NoEffect", "2 by default 0", "NoEffect", "Ran"]);
+    for line in ["MULTI", "SET a 1", "INCR n", "EXEC"] {
+        s.ask(line);
+    }
+    assert_eq!(s.said(), ["4:set default ", "4:incr default ", "4:set,4:incr default "]);
+    // It has refused MULTI: they ran, each by itself.
+    s.answer(b"-NOPERM\r\n+OK\r\n:1\r\n-NOPERM\r\n");
+    assert_eq!(s.said(), ["Ran", "Ran", "NoEffect"]);
+}
+
+#[test]
+fn writes_may_be_without_a_stamp_once_a_session_may_block_unseen() {
+    let mut s = admitted();
+    s.ask("BLPOP k 0");
+    assert_eq!(s.tee.unstamped_until(), None, "its reply will tell");
+    s.answer(b"*-1\r\n");
+    s.ask("CLIENT REPLY SKIP");
+    s.ask("SET k v");
+    assert_eq!(s.tee.unstamped_until(), None, "it runs at once");
+    s.ask("CLIENT REPLY SKIP");
+    s.ask("BLPOP k 0");
+    assert_eq!(s.tee.unstamped_until(), Some(Micros(i64::MAX)));
+    let tee = Arc::clone(&s.tee);
+    let before = Micros::now();
+    drop(s);
+    assert!(tee.unstamped_until().is_some_and(|until| until >= before && until <= Micros::now()));
 }
 
 #[test]
@@ -215,7 +256,9 @@ fn an_empty_request_is_the_servers_where_nothing_is_followed() {
 
 #[test]
 fn a_name_that_may_be_exec_runs_the_transaction_that_is_queued() {
-    let mut s = after(&["MULTI", "SET a 1"], "+OK\r\n+QUEUED\r\n");
+    let mut s = after(&["MULTI"], "+OK\r\n");
+    s.ask("SET a 1");
+    s.answer(b"+QUEUED\r\n");
     let args: [&[u8]; 1] = [b"EXEC\0"];
     let ask = s.state.understand(&s.table, &args, 1);
     assert!(ask.is_unclear() && s.state.writes(&ask));

@@ -103,15 +103,17 @@ impl Transactions {
         }
     }
 
-    /// Remembers a command that may write, if it is queued: in which database is known then. False = it is not queued.
-    pub(super) fn queue_part(&mut self, describe: impl FnOnce(Option<u32>) -> Part) -> bool {
-        let Some(t) = &mut self.queueing else { return false };
-        if t.parts.len() < PARTS_MAX {
-            let part = describe(t.db);
+    /// The database selected in the one that is being queued.
+    pub(super) fn db(&self) -> Option<u32> {
+        self.queueing.as_ref().and_then(|t| t.db)
+    }
+
+    /// Remembers a command that may write, if one is being queued.
+    pub(super) fn queue_part(&mut self, part: Part) {
+        if let Some(t) = self.queueing.as_mut().filter(|t| t.parts.len() < PARTS_MAX) {
             t.buffered += part.buffered();
             t.parts.push(part);
         }
-        true
     }
 
     /// The one that is being queued may change the user or the database.
