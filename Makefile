@@ -112,7 +112,7 @@ fuzz-sessions: servers
 	    transparent::attackers_change_nothing_for_others -- --test-threads=1 --nocapture
 
 attribution: servers
-	REDTAPE_ATTRIBUTION_CLIENTS=50 REDTAPE_ATTRIBUTION_MILLIS=5000 $(CARGO) test --release -p redtape --test whole attribution:: \
+	REDTAPE_ATTRIBUTION_MILLIS=5000 $(CARGO) test --release -p redtape --test whole attribution:: \
 	    -- --test-threads=1 --nocapture
 
 disk: servers

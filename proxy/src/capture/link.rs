@@ -29,6 +29,10 @@ const LINE_MAX: usize = 4096;
 const ANNOUNCED_VERSION: &str = "9.1.0";
 /// Bytes read at once.
 pub(crate) const READ_BYTES: usize = 256 * 1024;
+/// A read of fewer bytes has emptied the socket: there is always room for more.
+const SHORT_READ: usize = READ_BYTES / 8;
+/// Reads one behind the other that may not have emptied the link.
+const READS_MAX: usize = 8;
 
 type Conn = Box<dyn Stream + Send>;
 
@@ -76,6 +80,8 @@ pub(crate) struct Link {
     address: String,
     read: ReadHalf<Conn>,
     write: WriteHalf<Conn>,
+    /// A read ends with a TLS record, so that a short one does not say that nothing is left.
+    tls: bool,
     /// Received and not yet used.
     pub(crate) buf: BytesMut,
 }
@@ -87,7 +93,8 @@ impl Link {
         let stream =
             to.connect().await.map_err(|source| LinkError::Unreachable { address: address.clone(), source })?;
         let (read, write) = tokio::io::split(stream);
-        Ok(Self { address, read, write, buf: BytesMut::with_capacity(READ_BYTES) })
+        let tls = to.tls_handle().is_some();
+        Ok(Self { address, read, write, tls, buf: BytesMut::with_capacity(READ_BYTES) })
     }
 
     /// Asks to continue behind `from`, or for a full copy.
@@ -173,7 +180,7 @@ impl Link {
     /// Reads more into `buf`; gives how many bytes. An end of the connection is an error. Cancel-safe.
     pub(crate) async fn receive(&mut self) -> Result<usize, LinkError> {
         // The rest of the buffer is used up before another is made: frames of it may still be held.
-        if self.buf.capacity() - self.buf.len() < READ_BYTES / 8 {
+        if self.buf.capacity() - self.buf.len() < SHORT_READ {
             self.buf.reserve(READ_BYTES);
         }
         match self.read.read_buf(&mut self.buf).await {
@@ -190,6 +197,24 @@ impl Link {
             r = self.receive() => Some(r),
             () = std::future::ready(()) => None,
         }
+    }
+
+    /// Reads what is there behind a read of `last` bytes; gives how many bytes more, and whether the link is empty now.
+    /// An end of the connection shows again at the next read: what was read before it is used first.
+    pub(crate) async fn receive_rest(&mut self, mut last: usize) -> (usize, bool) {
+        let mut more = 0;
+        for _ in 0..READS_MAX {
+            if last < SHORT_READ && !self.tls {
+                return (more, true);
+            }
+            match self.receive_now().await {
+                None => return (more, true),
+                Some(Ok(n)) => last = n,
+                Some(Err(_)) => break,
+            }
+            more += last;
+        }
+        (more, false)
     }
 
     /// Acknowledges an offset: see [`super::bystander`].

@@ -10,7 +10,7 @@ use super::effects::{EffectParser, StreamEvent};
 use super::gulps::Gulps;
 use super::prober::Pace;
 use super::recorder::RecordError;
-use super::{Capture, Ended, Link, LinkError, Position, link};
+use super::{Capture, Ended, Link, LinkError, Position};
 use crate::status::CaptureState;
 
 /// The server is told the durable offset this often.
@@ -33,9 +33,7 @@ const BACKLOG_SHORT_SECONDS: f64 = 60.0;
 /// The write rate is judged after so many seconds, and from then on until it is worth a warning.
 const RATE_AFTER: u32 = 5;
 
-/// A read of fewer bytes has emptied the socket: there is always room for more.
-const SHORT_READ: usize = link::READ_BYTES / 8;
-/// A worker that is busy for longer, in µs, is not waited for: what it knows comes too late.
+/// A worker that is busy for longer, in µs, is not waited for: what it knows comes too late. Nor is a link that is never empty.
 const BUSY_MAX: i64 = 100_000;
 
 /// How far the link was read.
@@ -55,7 +53,9 @@ impl Reading {
         if fresh && self.emptied {
             self.quiet = self.heard;
         }
-        (self.heard, self.emptied) = (looked, emptied);
+        // What is left may be as old as what was read.
+        let heard = if emptied { looked } else { self.heard.max(Micros(looked.0 - BUSY_MAX)) };
+        (self.heard, self.emptied) = (heard, emptied);
     }
 
     /// Everything up to then was taken in: of the link, and of what workers know.
@@ -246,8 +246,13 @@ impl Capture {
                 if received.is_none() {
                     received = link.receive_now().await;
                 }
-                let emptied = received.as_ref().is_none_or(|r| r.as_ref().is_ok_and(|n| *n < SHORT_READ));
-                reading.read(looked, emptied, received.is_some() && parser.is_at_boundary());
+                let fresh = received.is_some() && parser.is_at_boundary();
+                let mut emptied = true;
+                if let Some(Ok(n)) = &mut received {
+                    let (more, all) = link.receive_rest(*n).await;
+                    (*n, emptied) = (*n + more, all);
+                }
+                reading.read(looked, emptied, fresh);
             }
             match received {
                 Some(Ok(n)) => {
@@ -422,5 +427,24 @@ impl Rate {
         self.per_second = if self.seconds == 0 { now } else { self.per_second * 0.8 + now * 0.2 };
         self.seconds = self.seconds.saturating_add(1);
         Some(self.per_second)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_is_not_emptied_says_nothing_of_what_is_left() {
+        let mut reading = Reading::default();
+        reading.read(Micros(1_000_000), true, true);
+        assert_eq!(reading.upto(Micros(2_000_000)), Micros(1_000_000));
+        reading.read(Micros(1_050_000), false, true);
+        assert_eq!((reading.heard, reading.quiet), (Micros(1_000_000), Micros(1_000_000)));
+        // One that is never empty holds nothing up for ever.
+        reading.read(Micros(1_500_000), false, true);
+        assert_eq!((reading.heard, reading.quiet), (Micros(1_500_000 - BUSY_MAX), Micros(1_000_000)));
+        reading.read(Micros(1_600_000), true, true);
+        assert_eq!((reading.heard, reading.quiet), (Micros(1_600_000), Micros(1_000_000)));
     }
 }

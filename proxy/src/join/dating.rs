@@ -100,7 +100,8 @@ impl Dating {
     /// The first group, if a request says when it ran.
     pub(super) fn next_exact(&mut self) -> Option<Attributed> {
         let (_, cause) = self.waiting.front()?;
-        let exact = cause.to <= self.not_before.max(self.prev_ts) || (cause.sure && cause.is_one_request());
+        let is_exact = cause.sure && cause.is_one_request();
+        let exact = cause.to <= self.not_before.max(self.prev_ts) || is_exact;
         if exact { self.date() } else { None }
     }
 
@@ -121,10 +122,12 @@ impl Dating {
         while self.replies.front().is_some_and(|(of, _)| *of <= number) {
             self.replies.pop_front();
         }
+        let is_exact = cause.sure && cause.is_one_request();
         let Cause { origin, stamped, after, forwarded: (first, last), to, sure, .. } = cause;
         self.not_before = self.not_before.max(if sure { first } else { after });
         let followed = self.replies.front().map_or(Micros(i64::MAX), |(_, replied)| *replied);
-        let ts = self.prev_ts.max(self.not_before).max(last).max(to.min(followed));
+        let latest = if is_exact { last } else { last.max(to).min(followed) };
+        let ts = self.prev_ts.max(self.not_before).max(latest);
         let since = self.not_before.max(first).min(ts);
         self.prev_ts = ts;
         Some(Attributed { group, ts, slack: (ts.0 - since.0).unsigned_abs(), origin, stamped })
