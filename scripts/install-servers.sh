@@ -79,6 +79,7 @@ valkey-8.0        bookworm,bookworm-backports     valkey   8.0
 redis-8.0.2       trixie                          redis    8.0.2
 valkey-8.1        trixie                          valkey   8.1
 redis-8.0.6       sid                             redis    8.0.6
+redis-8.6         sid,experimental                redis    8.6
 valkey-9.1        sid                             valkey   9.1
 '
 
@@ -119,6 +120,10 @@ build() {
     local apt_dir=$PWD/.servers/.apt/${suites//,/+}
     mkdir -p "$apt_dir"/{lists/partial,cache/archives/partial,log,parts}
     : >"$apt_dir/status"
+    # Of experimental only the server: the libraries are those of the suite that it is built on.
+    if [[ $suites == *,experimental ]]; then
+        printf 'Package: %s-*\nPin: release a=experimental\nPin-Priority: 990\n' "$program" >"$apt_dir/parts/experimental.pref"
+    fi
     local apt=(-q -o "Dir::Etc::sourcelist=$apt_dir/own.sources" -o "Dir::Etc::sourceparts=$apt_dir/parts"
         -o "Dir::Etc::preferencesparts=$apt_dir/parts" -o "Dir::State::lists=$apt_dir/lists"
         -o "Dir::State::status=$apt_dir/status" -o "Dir::State::extended_states=$apt_dir/extended"
@@ -205,6 +210,10 @@ install_suite() {
     rm -rf "$apt_dir" "$dir.new"
     mkdir -p "$apt_dir"/{lists/partial,cache/archives/partial,log,parts} "$dir.new"
     : >"$apt_dir/status"
+    # Of experimental only the server: the libraries are those of the suite that it is built on.
+    if [[ $suites == *,experimental ]]; then
+        printf 'Package: %s-*\nPin: release a=experimental\nPin-Priority: 990\n' "$program" >"$apt_dir/parts/experimental.pref"
+    fi
     source_lists "$apt_dir/parts" >"$apt_dir/parts/own.sources"
     local apt=(-q -o "Dir::Etc::sourcelist=/dev/null" -o "Dir::Etc::sourceparts=$apt_dir/parts"
         -o "Dir::State::lists=$apt_dir/lists" -o "Dir::Cache=$apt_dir/cache" -o "Dir::Log=$apt_dir/log"
