@@ -2,7 +2,7 @@
 #
 #   make demo      the whole story on a server of its own: write, lose, find, restore, compare
 #   make test      every test, on the machine's own redis-server
-#   make lint      formatting, clippy, rustdoc, dependencies
+#   make lint      formatting, layout (arrows between crates, import cycles between files), clippy, rustdoc, dependencies
 #   make compat    the exactness tests on every server of scripts/install-servers.sh, then the suite
 #   make suite     Redis's own test suite through redtape, in each way of sharing and by TLS; the journal taken is proven
 #   make clients   current releases of client libraries, directly and through redtape
@@ -57,6 +57,8 @@ test: servers
 
 lint:
 	$(CARGO) fmt --all --check
+# tests/layout/src/layers.rs is the table of allowed arrows. Seconds to build: it shares nothing with the product.
+	$(CARGO) run --quiet -p redtape-layout -- --root .
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
 	$(CARGO) deny --log-level error check bans licenses sources

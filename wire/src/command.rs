@@ -171,7 +171,7 @@ impl CommandSpec {
     pub fn new(name: &str, arity: i32, flags: &[&str], first: i32, last: i32, step: i32) -> Self {
         let has = |flag: &str| flags.contains(&flag);
         let name = name.to_ascii_lowercase();
-        // Containers carry no flags of their own, and some "reads" write (see the FACTS on PFCOUNT).
+        // Containers carry no flags of their own, and some "reads" write (docs/redis-facts.md 2.1, 5.8).
         let (write, first, last, step) = match name.as_str() {
             "xgroup" => (true, 2, 2, 1),
             "function" | "script" | "publish" | "spublish" | "pfcount" | "pfdebug" => (true, first, last, step),

@@ -1,6 +1,6 @@
 //! Which request can cause which effect, and which replies say that there was none.
 //!
-//! Source: FACTS 2 (what Redis puts in the stream), tested there on Redis 7.0 and, through the
+//! Source: docs/redis-facts.md 2 (what a server puts in the stream), tested there on Redis 7.0 and, through the
 //! exactness workload, on every server that redtape supports.
 
 use crate::tee::{Outcome, Part};
