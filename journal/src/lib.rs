@@ -25,21 +25,22 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod block;
+mod bloom;
 mod catalog;
 mod clock_step;
+mod compact;
 mod crypto;
 mod directory;
 mod encoding;
 mod error;
 mod files;
-mod filter;
 mod follow;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 #[allow(missing_docs, clippy::expect_used)]
 pub mod fuzzing;
+mod jsonl;
 mod lease;
-mod lines;
 mod lock;
 mod marks;
 mod meta;
@@ -47,6 +48,7 @@ mod meta;
 mod model;
 mod open;
 mod prune;
+pub mod query;
 mod recover;
 mod repair;
 mod segment;

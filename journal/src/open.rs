@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
+use crate::compact::{Unpacked, remove_unfinished};
 use crate::crypto::{Keyring, Random};
 use crate::directory::{Directory, TEMPORARY};
 use crate::error::OpenError;
@@ -32,7 +33,7 @@ use crate::segment::load::{SegmentFacts, TailFact, list_segments, load_segment};
 use crate::snapshot::clean_snapshots;
 use crate::splices::Splices;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
-use crate::writer::{Appender, AppenderOptions, Progress, Unpacked, Writer, remove_unfinished};
+use crate::writer::{Appender, AppenderOptions, Progress, Writer};
 
 /// How much is copied at once into the quarantine.
 const COPY_CHUNK: usize = 1 << 20;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::directory::Directory;
 use crate::error::Span;
 use crate::files;
-use crate::lines::{decode, store};
+use crate::jsonl::{decode, store};
 use crate::meta::hex;
 use crate::segment::footer::Link;
 use crate::segment::header::SegmentHeader;

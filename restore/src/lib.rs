@@ -52,7 +52,6 @@ mod steps;
 pub mod tape;
 pub mod unfinished;
 pub mod version;
-pub mod when;
 
 pub use error::RestoreError;
 pub use filter::Filter;
@@ -61,4 +60,3 @@ pub use limits::Limits;
 pub use plan::{Forced, Plan, Via};
 pub use progress::{Event, Observer, Silent};
 pub use run::{Prepared, Report, Request, prepare};
-pub use when::When;

@@ -6,13 +6,13 @@
 
 use std::path::PathBuf;
 
+use redtape_journal::query::{Moment, When, list_windows};
 use redtape_journal::{
     Catalog, Cut, Gap, Lsn, Mark, Micros, ReadError, SnapshotInfo, SnapshotManifest, SourceChange, TimelineId,
     TimelineInfo, Window,
 };
 
 use crate::steps::came_twice;
-use crate::when::{Moment, When};
 
 /// Where exactly a restore begins and ends.
 #[derive(Debug, Clone, PartialEq)]
@@ -299,13 +299,6 @@ fn not_in_a_window(asked: Micros, windows: &[Window], gaps: &[Gap]) -> PointErro
         }
         _ => PointError::Outside { asked, windows: list_windows(windows) },
     }
-}
-
-/// One line a window, for people.
-pub fn list_windows(windows: &[Window]) -> String {
-    let line =
-        |w: &Window| format!("  {} to {} (LSN {} to {}, timeline {})", w.from, w.to, w.from_lsn, w.to_lsn, w.timeline);
-    windows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn list_marks(marks: &[Mark]) -> String {

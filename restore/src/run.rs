@@ -10,6 +10,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use redtape_journal::query::When;
 use redtape_journal::{Catalog, Keyring, Micros, OpenError, SnapshotInfo, SnapshotReader};
 use redtape_wire::rdb::{RdbSummary, RdbVerifier};
 use redtape_wire::url::RedisUrl;
@@ -32,7 +33,6 @@ use crate::scratch::{Binary, Scratch, Wanted, find, made_by};
 use crate::server::{Server, text};
 use crate::tape::{JournalTape, Tape, TapeFacts, scan};
 use crate::unfinished::{KEY, Marker};
-use crate::when::When;
 
 /// What is asked for.
 #[derive(Debug, Clone)]

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use redtape_journal::query::list_windows;
 use redtape_journal::{Catalog, OpenError, RepairReport, Span, repair};
-use redtape_restore::point::list_windows;
 use serde_json::{Value, json};
 
 use super::agreed;

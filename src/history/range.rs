@@ -1,8 +1,7 @@
 //! From when to when.
 
+use redtape_journal::query::{Moment, When};
 use redtape_journal::{Catalog, Lsn, Micros};
-use redtape_restore::When;
-use redtape_restore::when::Moment;
 
 use crate::exit::{Failure, USAGE};
 

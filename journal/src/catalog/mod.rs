@@ -9,10 +9,10 @@
 //! wrong footer is worked around by walking the blocks, and noted. A bad block or a missing segment ends the window before it ([`Window::damaged_behind`]);
 //! reading across it is an error with file, offset and LSN. A writer is stricter: it refuses them all.
 
-mod back;
 mod find;
 mod load;
 mod read;
+mod reverse;
 mod search;
 mod segment;
 #[cfg(test)]
@@ -22,9 +22,9 @@ pub(crate) mod window;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use back::BackReader;
 pub(crate) use load::Entry;
 pub use read::GroupReader;
+pub use reverse::BackReader;
 use search::Search;
 pub use search::Searched;
 

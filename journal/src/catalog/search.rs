@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 
+use crate::bloom::{Place, Places, Question, hash_key};
 use crate::crypto::Sealer;
 use crate::error::Damage;
-use crate::filter::{Place, Places, Question, hash_key};
 use crate::segment::tally::IndexEntry;
 use crate::types::Group;
 

@@ -1,8 +1,8 @@
 //! Following a journal that another process writes: its groups as they come, across segments, restarts and timelines.
 //!
 //! ```text
-//! segments/ ─► listing ─► part (one open file, a place in it) ─► whole blocks ─► groups
-//!              (next.rs)   (part.rs)
+//! segments/ ─► listing ─► cursor (one open file, a place in it) ─► whole blocks ─► groups
+//!              (next.rs)   (segment_cursor.rs)
 //! ```
 //!
 //! A follower asks again and again ([`Follower::next`]); an answer is given at once. It holds one file open and no lock:
@@ -25,14 +25,14 @@
 //! | begins a segment anew under its name (other keys, no record) | opens it again |
 
 mod next;
-mod part;
+mod segment_cursor;
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
 
 use next::Listing;
-use part::{Behind, Part};
+use segment_cursor::{Behind, Part};
 
 use crate::crypto::Keyring;
 use crate::directory::Directory;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::plan::{How, Piece, Plan};
 use crate::block::decode_payload;
+use crate::compact::{PackError, Packer, Whole};
 use crate::crypto::{KeyFault, Keyring};
 use crate::directory::{Directory, TEMPORARY, write_atomically};
 use crate::error::OpenError;
@@ -21,7 +22,6 @@ use crate::segment::header::{SegmentHeader, SourceHistory, TimelineFacts};
 use crate::segment::scan::{BlockFault, Blocks};
 use crate::splices::{LostRecords, Splice, Splices};
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
-use crate::writer::{PackError, Packer, Whole};
 
 /// Where the copies go: `repair-1`, `repair-2`, … in the quarantine.
 pub(super) fn new_folder(dir: &Directory) -> Result<PathBuf, OpenError> {

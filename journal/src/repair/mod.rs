@@ -179,7 +179,7 @@ impl Lines {
     /// Leaves out the damaged lines of marks and servers; those of splices went when what the repair adds was put in place.
     fn store_without_damage(&self, dir: &Directory) -> Result<(), OpenError> {
         if !self.wrong_marks.is_empty() {
-            crate::lines::store(&dir.marks(), &self.marks).map_err(OpenError::io("write", dir.marks()))?;
+            crate::jsonl::store(&dir.marks(), &self.marks).map_err(OpenError::io("write", dir.marks()))?;
         }
         if !self.servers.damaged().is_empty() {
             self.servers.store(dir).map_err(OpenError::io("write", dir.server()))?;

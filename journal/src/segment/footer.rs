@@ -6,10 +6,10 @@
 //! `segment_tag` bind it to its place, so that the last bytes of somebody's value are never taken
 //! for one. In an encrypted segment it ends with a proof that its writer had the data key.
 
+use crate::bloom::{PLACE_LEN, Place, Places};
 use crate::crypto::{PROOF_LEN, Sealer};
 use crate::encoding::Cursor;
 use crate::error::Damage;
-use crate::filter::{PLACE_LEN, Place, Places};
 use crate::segment::tally::{IndexEntry, Reach, Tally};
 use crate::types::{Lsn, Micros, ReplOffset};
 

@@ -3,8 +3,8 @@ use proptest::prelude::*;
 use super::footer::{Footer, TAIL_LEN};
 use super::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader, SourceHistory, TimelineFacts};
 use super::tally::{IndexEntry, Reach, Tally};
+use crate::bloom::{Place, Places};
 use crate::crypto::{WRAPPED_LEN, Wrapped};
-use crate::filter::{Place, Places};
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
 
 fn header(source_id: &str, reason: &str) -> SegmentHeader {

@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use crate::block::{BLOCK_HEADER_LEN, BlockBuilder, BlockHeader};
 use crate::catalog::Catalog;
+use crate::compact::Packer;
 use crate::crypto::Keyring;
 use crate::directory::Directory;
 use crate::marks::add_mark;
@@ -27,7 +28,6 @@ use crate::snapshot::SnapshotWriter;
 use crate::snapshot::tests::manifest;
 use crate::types::{Group, Lsn, Mark, Micros};
 use crate::verify::{Problem, verify_with};
-use crate::writer::Packer;
 
 /// Size of the segment of which each bit is flipped.
 const BYTES: usize = 3 << 10;

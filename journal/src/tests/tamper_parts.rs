@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::tamper::{chain, parts, sealed, variants};
 use crate::block::{BLOCK_HEADER_LEN, BlockHeader};
+use crate::bloom::{Filter, Place};
 use crate::crypto::Sealer;
-use crate::filter::{Filter, Place};
 use crate::segment::footer::Footer;
 use crate::segment::header::SegmentHeader;
 use crate::segment::load::WholeHeader;

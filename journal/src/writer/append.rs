@@ -2,7 +2,7 @@
 //!
 //! Invariants: a segment is sealed and synced before the next one is created; a new segment's header
 //! and name are synced before its first block is written; a block is written only if it continues
-//! the history. After an error the appender is not used again. Sealed segments are packed behind its back ([`super::later`]).
+//! the history. After an error the appender is not used again. Sealed segments are packed behind its back ([`crate::compact`]).
 //!
 //! | crash while | a reader finds |
 //! | --- | --- |
@@ -17,8 +17,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::later::{Later, Unpacked};
 use crate::block::Block;
+use crate::compact::{Later, Unpacked};
 use crate::crypto::{Keyring, Random, Sealer};
 use crate::directory::{Directory, TEMPORARY};
 use crate::error::{Damage, OpenError};

@@ -14,8 +14,6 @@
 //! Crash: what is behind `durable` may be lost or torn; what is before it is found by the next open.
 
 mod append;
-mod later;
-mod pack;
 mod queue;
 #[cfg(test)]
 mod tests;
@@ -25,8 +23,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 pub(crate) use append::{Appender, AppenderOptions};
-pub(crate) use later::Unpacked;
-pub(crate) use pack::{PackError, Packer, Whole, remove_unfinished};
 pub use queue::MAX_QUEUED_BYTES;
 use queue::{End, Item, Queue};
 

@@ -15,9 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
+use redtape_journal::query::{Moment, When};
 use redtape_journal::{Catalog, FollowError, Followed, Follower, Group, Lsn, Micros, Note, TimelineId};
-use redtape_restore::When;
-use redtape_restore::when::Moment;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};

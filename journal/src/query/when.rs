@@ -11,7 +11,7 @@
 
 use std::str::FromStr;
 
-use redtape_journal::{Lsn, Micros};
+use crate::types::{Lsn, Micros};
 
 /// A moment, as asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The packed copy of a segment: the same groups in large, compressed blocks, with key filters.
 //!
 //! The segment itself takes blocks as they come, small ones at a low rate, so that a sync is cheap. The copy is written to a
-//! temporary file, without syncs but one at its end. Who makes it, and when, is [`super::later`]'s and the repair's.
+//! temporary file, without syncs but one at its end. Who makes it, and when, is [`super::background`]'s and the repair's.
 //!
 //! Invariant: there is a copy only as a whole, synced, and if its sums are the segment's.
 
@@ -14,11 +14,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::block::{Block, BlockBuilder, BlockHeader, Compressor, Groups};
+use crate::bloom::{FilterBuilder, Keys};
 use crate::crypto::{KeyFault, Keyring, Random, Sealer};
 use crate::directory::{Directory, TEMPORARY};
 use crate::error::{Damage, GroupTooLarge};
 use crate::files::{FILE_MODE, sync, sync_dir};
-use crate::filter::{FilterBuilder, Keys};
 use crate::segment::footer::{Digest, Footer, Link};
 use crate::segment::header::{SegmentHeader, tag_of};
 use crate::segment::scan::BlockFault;

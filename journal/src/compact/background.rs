@@ -28,7 +28,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::pack::{PackError, Packer};
+use super::compactor::{PackError, Packer};
 use crate::block::{Groups, decode_payload};
 use crate::crypto::{Keyring, Random, Sealer};
 use crate::directory::Directory;
@@ -66,7 +66,7 @@ pub(crate) struct Unpacked {
 
 /// Packs what it is given; ends its threads when it is dropped.
 #[derive(Debug)]
-pub(super) struct Later(Arc<Shared>);
+pub(crate) struct Later(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -126,7 +126,7 @@ impl State {
 }
 
 impl Later {
-    pub(super) fn new(dir: &Directory, lock: Arc<Lock>, keyring: Arc<Mutex<Keyring>>, random: Random) -> Self {
+    pub(crate) fn new(dir: &Directory, lock: Arc<Lock>, keyring: Arc<Mutex<Keyring>>, random: Random) -> Self {
         Self(Arc::new(Shared {
             dir: dir.clone(),
             _lock: lock,
@@ -141,7 +141,7 @@ impl Later {
     }
 
     /// Has it packed some time.
-    pub(super) fn add(&self, unpacked: Unpacked) {
+    pub(crate) fn add(&self, unpacked: Unpacked) {
         let mut state = self.0.lock();
         for again in std::mem::take(&mut state.postponed) {
             state.add(again);
@@ -154,12 +154,12 @@ impl Later {
     }
 
     /// By how much the segments have become smaller so far, in bytes.
-    pub(super) fn saved(&self) -> i64 {
+    pub(crate) fn saved(&self) -> i64 {
         self.0.saved.load(Ordering::Relaxed)
     }
 
     /// Packs what waits, for a limited time; nothing is packed afterwards.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         let mut state = self.0.lock();
         self.0.closing.store(true, Ordering::Relaxed);
         if !state.waiting.is_empty() {
@@ -395,5 +395,5 @@ impl<'a> Reading<'a> {
 }
 
 #[cfg(test)]
-#[path = "later_tests.rs"]
+#[path = "background_tests.rs"]
 mod tests;
