@@ -39,6 +39,7 @@ mod follow;
 #[doc(hidden)]
 #[allow(missing_docs, clippy::expect_used)]
 pub mod fuzzing;
+mod hex;
 mod jsonl;
 mod lease;
 mod lock;
@@ -72,7 +73,7 @@ pub use files::FileKind;
 pub use follow::{FollowError, Followed, Follower, Note};
 pub use marks::{add_mark, add_new_mark};
 pub use meta::Meta;
-pub use open::{Journal, LastPosition, OpenOptions, Recovered, SyncPolicy};
+pub use open::{Journal, OpenOptions, Recovered};
 pub use prune::{
     ItemKind, PruneError, PruneItem, PrunePlan, Retention, Shortfall, Why, plan_prune, plan_removal, prune,
     remove_snapshots,

@@ -31,8 +31,8 @@ use std::path::{Path, PathBuf};
 use crate::FORMAT_VERSION;
 use crate::error::{Damage, OpenError, Span};
 use crate::segment::footer::Footer;
-use crate::segment::header::{HeaderFault, SegmentHeader};
-use crate::segment::load::{SegmentFacts, TailFact, WholeHeader};
+use crate::segment::header::{HeaderFault, SegmentHeader, WholeHeader};
+use crate::segment::load::{SegmentFacts, TailFact};
 use crate::segment::scan::{Rest, Scan};
 use crate::segment::tally::Tally;
 use crate::splices::Splices;
@@ -189,7 +189,7 @@ fn check_chain(
     let expect = |holds: bool, expected: String, found: String| {
         if holds { Ok(()) } else { Err(Damage::new(expected, found)) }
     };
-    let id = |id| crate::meta::hex(id);
+    let id = |id| crate::hex::hex(id);
     expect(
         header.journal_id == journal_id,
         format!("a segment of journal {}", id(&journal_id)),
@@ -204,7 +204,7 @@ fn check_chain(
         return expect(
             header.first_lsn.0 != 1 || header.prev_link == [0; 32] || header.timeline.id > crate::types::TimelineId(1),
             "no predecessor of the first segment".to_owned(),
-            format!("link {}", crate::meta::hex(&header.prev_link)),
+            format!("link {}", crate::hex::hex(&header.prev_link)),
         );
     };
     let splice = splices.find(header, &footer.link());

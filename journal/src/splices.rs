@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 use crate::directory::Directory;
 use crate::error::Span;
 use crate::files;
+use crate::hex::hex;
 use crate::jsonl::{decode, store};
-use crate::meta::hex;
-use crate::segment::footer::Link;
 use crate::segment::header::SegmentHeader;
+use crate::segment::link::Link;
 use crate::types::{Lsn, Micros, TimelineId};
 
 /// One place.

@@ -37,8 +37,7 @@ use segment_cursor::{Behind, Part};
 use crate::crypto::Keyring;
 use crate::directory::Directory;
 use crate::error::{OpenError, ReadError};
-use crate::meta::Meta;
-use crate::open::not_a_journal;
+use crate::meta::{Meta, not_a_journal};
 use crate::segment::name::SegmentName;
 use crate::types::{Group, Lsn, Micros, TimelineId};
 

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::block::{Block, BlockHeader};
-use crate::segment::footer::link;
 use crate::segment::header::{SourceHistory, TimelineFacts};
+use crate::segment::link::link;
 use crate::segment::name::SegmentName;
 use crate::segment::tally::Reach;
 use crate::types::{ReplOffset, TimelineId};

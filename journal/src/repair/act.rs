@@ -11,14 +11,13 @@ use std::path::{Path, PathBuf};
 use super::plan::{How, Piece, Plan};
 use crate::block::decode_payload;
 use crate::compact::{PackError, Packer, Whole};
-use crate::crypto::{KeyFault, Keyring};
+use crate::crypto::{KeyFault, Keyring, random};
 use crate::directory::{Directory, TEMPORARY, write_atomically};
 use crate::error::OpenError;
 use crate::files;
 use crate::files::{FILE_MODE, sync_dir};
-use crate::open::random;
-use crate::segment::footer::Link;
 use crate::segment::header::{SegmentHeader, SourceHistory, TimelineFacts};
+use crate::segment::link::Link;
 use crate::segment::scan::{BlockFault, Blocks};
 use crate::splices::{LostRecords, Splice, Splices};
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
@@ -150,8 +149,8 @@ fn untold_splice(header: &SegmentHeader, before: Link, lost: Option<LostRecords>
     Some(Splice {
         first_lsn: header.first_lsn,
         timeline: header.timeline.id,
-        before: crate::meta::hex(&before),
-        named: crate::meta::hex(&header.prev_link),
+        before: crate::hex::hex(&before),
+        named: crate::hex::hex(&header.prev_link),
         lost,
         why: why.to_owned(),
         repaired: Micros::now(),

@@ -14,14 +14,13 @@ use crate::block::{BlockHeader, Groups, decode_payload};
 use crate::crypto::{KeyFault, Keyring, Sealer};
 use crate::error::{Damage, OpenError};
 use crate::files;
-use crate::segment::footer::Link;
-use crate::segment::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader, SourceHistory, TimelineFacts};
-use crate::segment::load::{TailFact, WholeHeader, load_open_segment, read_tail};
+use crate::segment::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader, SourceHistory, TimelineFacts, WholeHeader};
+use crate::segment::link::{Link, hash_file};
+use crate::segment::load::{TailFact, load_open_segment, read_tail};
 use crate::segment::name::SegmentName;
 use crate::segment::scan::{BlockFault, Rest, find_later_block, read_block_header, read_payload};
 use crate::segment::tally::Tally;
 use crate::types::{Lsn, TimelineId};
-use crate::verify::hash_file;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,7 +157,7 @@ pub(super) fn examine(
         }
     };
     if whole.header.journal_id != known.journal_id {
-        let id = crate::meta::hex(&whole.header.journal_id);
+        let id = crate::hex::hex(&whole.header.journal_id);
         found.fault(0, format!("it belongs to another journal, {id}"));
         return Ok(Some(found));
     }

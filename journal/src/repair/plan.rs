@@ -14,7 +14,7 @@
 //! a loss; and where two links meet that do not name each other, there is a splice.
 
 use super::examine::{Examined, Run, State};
-use crate::segment::footer::Link;
+use crate::segment::link::Link;
 use crate::snapshot::SnapshotManifest;
 use crate::splices::Splices;
 use crate::types::{Lsn, Micros, TimelineId};

@@ -10,6 +10,7 @@ use crate::bloom::{PLACE_LEN, Place, Places};
 use crate::crypto::{PROOF_LEN, Sealer};
 use crate::encoding::Cursor;
 use crate::error::Damage;
+use crate::segment::link::{DIGEST_LEN, Digest, Link, link};
 use crate::segment::tally::{IndexEntry, Reach, Tally};
 use crate::types::{Lsn, Micros, ReplOffset};
 
@@ -27,20 +28,8 @@ const FLAG_FILTERS: u32 = 1;
 const FLAG_SEALED: u32 = 2;
 /// Bit 2: it is the copy of a segment that was sealed with another digest.
 const FLAG_COPY: u32 = 4;
-const DIGEST_LEN: usize = 32;
-const LINK_CLEAR: &str = "redtape journal 1, the link to a segment in clear";
-const LINK_ENCRYPTED: &str = "redtape journal 1, the link to an encrypted segment";
 
-/// Of what stands before a footer.
-pub(crate) type Digest = [u8; DIGEST_LEN];
-/// By what a segment names the one before it; zeros for none.
-pub(crate) type Link = [u8; DIGEST_LEN];
 const INDEX_ENTRY_LEN: usize = 32;
-
-/// The link to a segment that was sealed with this digest.
-pub(crate) fn link(sealed: &Digest, encrypted: bool) -> Link {
-    blake3::derive_key(if encrypted { LINK_ENCRYPTED } else { LINK_CLEAR }, sealed)
-}
 
 /// The footer, decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]

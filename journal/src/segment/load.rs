@@ -9,7 +9,7 @@ use crate::directory::{TEMPORARY, has_hole};
 use crate::error::{Damage, OpenError};
 use crate::files;
 use crate::segment::footer::{FOOTER_MAGIC, Footer, TAIL_LEN};
-use crate::segment::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader};
+use crate::segment::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader, WholeHeader};
 use crate::segment::name::SegmentName;
 use crate::segment::scan::{Rest, Scan, find_later_block, scan};
 
@@ -21,14 +21,6 @@ pub(crate) struct SegmentFacts {
     pub(crate) bytes: u64,
     pub(crate) header: Result<WholeHeader, HeaderFault>,
     pub(crate) tail: TailFact,
-}
-
-/// A header that is right, with its size and its checksum.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct WholeHeader {
-    pub(crate) header: SegmentHeader,
-    pub(crate) len: u64,
-    pub(crate) tag: u32,
 }
 
 /// How a segment file ends.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::block::{BLOCK_HEADER_LEN, BLOCK_MAGIC, BlockHeader, PayloadFault};
 use crate::directory::has_hole;
 use crate::error::Damage;
-use crate::segment::load::WholeHeader;
+use crate::segment::header::WholeHeader;
 use crate::segment::tally::Tally;
 
 /// How much is read at once while searching for a later block.

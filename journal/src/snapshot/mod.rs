@@ -19,9 +19,9 @@ pub(crate) use store::{KEY_INDEX, RETIRED, clean_snapshots, list_snapshots, list
 use crate::crypto::{KeyFault, Keyring, Sealer, Wrapped};
 use crate::error::OpenError;
 use crate::files;
-use crate::meta::unhex;
+use crate::hex::unhex;
+use crate::segment::link::hash_file;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
-use crate::verify::hash_file;
 
 /// How pretty JSON ends.
 const JSON_END: &str = "\n}";

@@ -16,14 +16,14 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::chunks::ChunkWriter;
 use super::{SnapshotEncryption, SnapshotInfo, SnapshotManifest};
-use crate::crypto::{KEY_LEN, Keyring, Random, Sealer, Wrapped, new_data_key};
+use crate::crypto::{KEY_LEN, Keyring, Random, Sealer, Wrapped, new_data_key, random};
 use crate::directory::{Directory, TEMPORARY, write_atomically};
 use crate::error::{OpenError, StoreError};
 use crate::files;
 use crate::files::{FILE_MODE, FileKind, is_there, kind_at, sync_dir};
+use crate::hex::hex;
 use crate::lease::{SnapshotStep, SnapshotsAtRest};
-use crate::meta::{Meta, hex};
-use crate::open::random;
+use crate::meta::Meta;
 use crate::types::TimelineId;
 
 /// How the name of a snapshot's key index ends. Reserved: see `FORMAT.md`.

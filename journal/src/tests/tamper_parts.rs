@@ -13,7 +13,7 @@ use crate::bloom::{Filter, Place};
 use crate::crypto::Sealer;
 use crate::segment::footer::Footer;
 use crate::segment::header::SegmentHeader;
-use crate::segment::load::WholeHeader;
+use crate::segment::header::WholeHeader;
 
 const BYTES: usize = 1 << 20;
 /// Bits of one part that a thread takes at a time.

@@ -13,15 +13,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use files::unless_wrong_kind;
-pub(crate) use segments::hash_file;
 
 use crate::crypto::Keyring;
 use crate::directory::Directory;
 use crate::error::{OpenError, Span};
 use crate::lease::ReadLease;
 use crate::marks::read_marks;
-use crate::meta::Meta;
-use crate::open::not_a_journal;
+use crate::meta::{Meta, not_a_journal};
 use crate::splices::Splices;
 use crate::types::{Lsn, TimelineId};
 

@@ -1,7 +1,6 @@
 //! Verifying segments and how they continue each other.
 
 use std::fs::File;
-use std::io::{self, Read, Seek};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::Duration;
@@ -16,8 +15,9 @@ use crate::files::open_read;
 use crate::lock::is_held;
 use crate::recover::{check_footer, check_header, span_of, span_of_rest};
 use crate::segment::footer::Footer;
-use crate::segment::header::{HeaderFault, SegmentHeader};
-use crate::segment::load::{SegmentFacts, TailFact, WholeHeader, list_segments, load_open_segment};
+use crate::segment::header::{HeaderFault, SegmentHeader, WholeHeader};
+use crate::segment::link::hash_file;
+use crate::segment::load::{SegmentFacts, TailFact, list_segments, load_open_segment};
 use crate::segment::scan::{BlockFault, Blocks, Rest, Scan, scan};
 use crate::types::{Lsn, Micros};
 
@@ -340,12 +340,4 @@ enum Tail {
 /// Why a whole block's payload can't be decoded.
 fn in_words(fault: PayloadFault) -> String {
     BlockFault::from(fault).to_string()
-}
-
-/// BLAKE3 of the first `len` bytes.
-pub(crate) fn hash_file(mut file: &File, len: u64) -> io::Result<blake3::Hash> {
-    let mut hasher = blake3::Hasher::new();
-    file.rewind()?;
-    hasher.update_reader(file.take(len))?;
-    Ok(hasher.finalize())
 }

@@ -25,14 +25,13 @@ use crate::error::{Damage, OpenError};
 use crate::files;
 use crate::files::{FILE_MODE, Failure, sync_dir};
 use crate::lock::Lock;
-use crate::open::LastPosition;
 use crate::recover::Resume;
-use crate::segment::footer::{Footer, Link};
-use crate::segment::header::{SegmentHeader, SourceHistory, TimelineFacts, tag_of};
-use crate::segment::load::WholeHeader;
+use crate::segment::footer::Footer;
+use crate::segment::header::{SegmentHeader, SourceHistory, TimelineFacts, WholeHeader, tag_of};
+use crate::segment::link::Link;
 use crate::segment::scan::Scan;
 use crate::segment::tally::{Reach, Tally};
-use crate::types::{Lsn, Micros, TimelineId};
+use crate::types::{LastPosition, Lsn, Micros, TimelineId};
 use crate::writer::TimelineStart;
 
 /// Why something couldn't be appended.

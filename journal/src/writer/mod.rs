@@ -29,8 +29,7 @@ use queue::{End, Item, Queue};
 use crate::block::Block;
 use crate::crypto::Keyring;
 use crate::error::SubmitError;
-use crate::open::SyncPolicy;
-use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
+use crate::types::{Lsn, Micros, ReplOffset, SyncPolicy, TimelineId};
 
 /// The two watermarks at one moment; `durable_* <= written_*`. Between a new timeline's beginning and its first
 /// block both stand at its start.

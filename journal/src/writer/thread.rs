@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use super::append::{AppendError, Appender};
 use super::queue::{Batch, End, Item};
 use super::{Progress, Published, Shared};
-use crate::open::SyncPolicy;
 use crate::segment::tally::Reach;
-use crate::types::Lsn;
+use crate::types::{Lsn, SyncPolicy};
 
 /// With `everysec`, a write is synced no later than this.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
