@@ -64,7 +64,7 @@ mod writer;
 
 pub use block::{Block, BlockBuilder, MAX_GROUP_BYTES};
 pub use catalog::{
-    AtOffset, BackReader, Catalog, Cut, Gap, GroupReader, Searched, SegmentInfo, SourceChange, TimelineInfo, Window,
+    AtOffset, Catalog, Cut, Gap, GroupReader, ReverseReader, Searched, SegmentInfo, SourceChange, TimelineInfo, Window,
 };
 pub use clock_step::ClockStep;
 pub use crypto::{AddedKey, KEYS_VARIABLE, KeyFault, Keyring, KeyringError};

@@ -143,7 +143,7 @@ pub(crate) fn options(segment_bytes: u64) -> OpenOptions {
     OpenOptions {
         segment_bytes,
         sync: SyncPolicy::No,
-        pack: true,
+        compact: true,
         keyring: Keyring::default(),
         source: "redis://localhost".to_owned(),
     }

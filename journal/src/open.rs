@@ -17,7 +17,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use crate::compact::{Unpacked, remove_unfinished};
+use crate::compact::{Uncompacted, remove_unfinished};
 use crate::crypto::{Keyring, Random, random};
 use crate::directory::Directory;
 use crate::error::OpenError;
@@ -45,7 +45,7 @@ pub struct OpenOptions {
     /// When data is synced.
     pub sync: SyncPolicy,
     /// A segment that is sealed is replaced by a copy in large, compressed blocks.
-    pub pack: bool,
+    pub compact: bool,
     /// Without keys, nothing is encrypted. With some, every file begun from now on is, with the current one.
     pub keyring: Keyring,
     /// Where the data comes from, without secrets; kept in `meta` when the journal is created.
@@ -57,7 +57,7 @@ impl Default for OpenOptions {
         Self {
             segment_bytes: 64 << 20,
             sync: SyncPolicy::default(),
-            pack: true,
+            compact: true,
             keyring: Keyring::default(),
             source: String::new(),
         }
@@ -172,13 +172,13 @@ impl Journal {
             journal_id,
             AppenderOptions {
                 segment_bytes: options.segment_bytes,
-                pack: options.pack,
+                compact: options.compact,
                 keyring: Arc::new(Mutex::new(options.keyring)),
                 now: environment.now,
                 random: environment.random,
             },
             plan.resume,
-            facts.iter().filter_map(unpacked).collect(),
+            facts.iter().filter_map(uncompacted).collect(),
             (bytes, segments),
         )?;
         let last = appender.last_position();
@@ -194,11 +194,11 @@ impl Journal {
     }
 }
 
-/// A sealed segment that its writer had no time to pack.
-fn unpacked(facts: &SegmentFacts) -> Option<Unpacked> {
+/// A sealed segment that its writer had no time to compact.
+fn uncompacted(facts: &SegmentFacts) -> Option<Uncompacted> {
     let (Ok(whole), TailFact::Sealed(footer)) = (&facts.header, &facts.tail) else { return None };
     let wanted = !whole.header.packed && footer.tally.records > 0;
-    wanted.then(|| Unpacked { name: facts.name, path: facts.path.clone(), bytes: facts.bytes })
+    wanted.then(|| Uncompacted { name: facts.name, path: facts.path.clone(), bytes: facts.bytes })
 }
 
 /// Who can't read the end of a journal doesn't write on: forgotten keys must not make it go on in clear.

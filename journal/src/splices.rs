@@ -99,7 +99,7 @@ impl Splices {
         })
     }
     /// Whether it was told that a segment with this header may follow the one with this link, and whether with a loss.
-    pub(crate) fn tells(&self, header: &SegmentHeader, before: &Link, lost: bool) -> bool {
+    pub(crate) fn explains(&self, header: &SegmentHeader, before: &Link, lost: bool) -> bool {
         self.find(header, before).is_some_and(|splice| splice.lost.is_some() == lost)
     }
 }

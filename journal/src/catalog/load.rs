@@ -54,7 +54,7 @@ pub(crate) struct Entry {
 impl Entry {
     /// Its last LSN, or the one before it if it holds none.
     pub(crate) fn last_lsn(&self) -> Lsn {
-        Lsn(self.tally.reach.next_lsn.0 - 1)
+        Lsn(self.tally.extent.next_lsn.0 - 1)
     }
 
     /// Where and why the history breaks off behind this segment's blocks, in words.
@@ -75,9 +75,9 @@ impl Entry {
             first_lsn: self.header.first_lsn,
             last_lsn: self.last_lsn(),
             first_ts: (self.tally.groups > 0).then_some(self.tally.first_ts),
-            last_ts: self.tally.reach.last_ts,
+            last_ts: self.tally.extent.last_ts,
             complete_until: self.tally.complete_until,
-            end_offset: self.tally.reach.end_offset,
+            end_offset: self.tally.extent.end_offset,
             bytes: self.bytes,
             sealed: self.sealed,
         }
@@ -164,7 +164,7 @@ fn load_entries(
                 Some(Damage::new("the records behind it", format!("{} is lost: {}", lost.span(), splice.why)));
             before.lost = Some(splice.clone());
         } else if let Some(before) = entries.last_mut()
-            && before.tally.reach.next_lsn == whole.header.first_lsn
+            && before.tally.extent.next_lsn == whole.header.first_lsn
         {
             // Nothing is missing between the two, whatever is wrong with the footer.
             before.damage = None;
@@ -210,10 +210,10 @@ fn later(facts: &SegmentFacts, header: &SegmentHeader, before: &Tally) -> bool {
     let Ok(whole) = &facts.header else { return false };
     let next = &whole.header;
     let same = next.timeline.id == header.timeline.id;
-    next.first_lsn >= before.reach.next_lsn
-        && next.last_ts >= before.reach.last_ts
+    next.first_lsn >= before.extent.next_lsn
+        && next.last_ts >= before.extent.last_ts
         && next.timeline.id >= header.timeline.id
-        && (!same || next.timeline.is_same(&header.timeline) && next.start_offset >= before.reach.end_offset)
+        && (!same || next.timeline.is_same(&header.timeline) && next.start_offset >= before.extent.end_offset)
 }
 
 fn rescan(facts: &SegmentFacts, whole: &WholeHeader) -> Result<Scan, OpenError> {
@@ -286,7 +286,7 @@ impl Entry {
             TailFact::BadFooter { damage, .. } => return Err(changed(damage.found.clone())),
             TailFact::Unknown => return Err(changed("nothing".to_owned())),
         }
-        entry.until = Some(self.tally.reach.next_lsn);
+        entry.until = Some(self.tally.extent.next_lsn);
         if self.sealed {
             // What is behind it is what it was.
             (entry.damage, entry.unchained, entry.lost) = (self.damage.clone(), self.unchained, self.lost.clone());

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 pub(crate) use load::Entry;
 pub use read::GroupReader;
-pub use reverse::BackReader;
+pub use reverse::ReverseReader;
 use search::Search;
 pub use search::Searched;
 
@@ -266,30 +266,30 @@ impl Catalog {
     }
 
     /// The groups of a timeline that end at or before `upto`, the newest first.
-    pub fn groups_back(&self, upto: Lsn, timeline: TimelineId) -> BackReader {
-        BackReader::new(Arc::clone(&self.entries), Arc::clone(&self.lease), upto, timeline)
+    pub fn groups_back(&self, upto: Lsn, timeline: TimelineId) -> ReverseReader {
+        ReverseReader::new(Arc::clone(&self.entries), Arc::clone(&self.lease), upto, timeline)
     }
 
     /// Like [`Catalog::groups_back`], but only those that touch one of these keys or may do so, as in
     /// [`Catalog::groups_for_keys`].
-    pub fn groups_back_for_keys(&self, upto: Lsn, timeline: TimelineId, keys: &[(u32, &[u8])]) -> BackReader {
+    pub fn groups_back_for_keys(&self, upto: Lsn, timeline: TimelineId, keys: &[(u32, &[u8])]) -> ReverseReader {
         self.groups_back(upto, timeline).only(Search::new(keys))
     }
 
     /// The last whole group with `ts <= at`.
     pub fn find_cut_by_ts(&self, timeline: TimelineId, at: Micros) -> Result<Cut, ReadError> {
-        find::find(&self.entries, timeline, |reach| reach.last_ts > at).map(|found| found.cut)
+        find::find(&self.entries, timeline, |extent| extent.last_ts > at).map(|found| found.cut)
     }
 
     /// The last whole group that ends at or before `lsn`.
     pub fn find_cut_by_lsn(&self, timeline: TimelineId, lsn: Lsn) -> Result<Cut, ReadError> {
-        find::find(&self.entries, timeline, |reach| reach.next_lsn.0 - 1 > lsn.0).map(|found| found.cut)
+        find::find(&self.entries, timeline, |extent| extent.next_lsn.0 - 1 > lsn.0).map(|found| found.cut)
     }
 
     /// The last whole group that ends at or before `offset`, and whether the journal reaches that
     /// far.
     pub fn lsn_at_offset(&self, timeline: TimelineId, offset: ReplOffset) -> Result<AtOffset, ReadError> {
-        let found = find::find(&self.entries, timeline, |reach| reach.end_offset > offset)?;
+        let found = find::find(&self.entries, timeline, |extent| extent.end_offset > offset)?;
         Ok(AtOffset { lsn: found.cut.lsn, reached: found.end_offset >= offset })
     }
 }

@@ -13,7 +13,7 @@ use crate::error::{Damage, ReadError, Span};
 use crate::segment::footer::Footer;
 use crate::segment::load::read_footer;
 use crate::segment::scan::{BlockFault, read_block_header, read_payload};
-use crate::segment::tally::Reach;
+use crate::segment::tally::Extent;
 use crate::types::{Lsn, Micros};
 
 /// A segment's file and a place in it.
@@ -93,7 +93,7 @@ impl OpenSegment {
             if at.position > entry.header_len {
                 begins.push((at.position, before));
             }
-            before = at.reach.next_lsn;
+            before = at.extent.next_lsn;
         }
         let ends = begins[1..].iter().map(|(start, _)| *start).chain([entry.data_end]);
         let wanted = |range: &Range<u64>| {
@@ -112,13 +112,13 @@ impl OpenSegment {
 
     /// Moves to the last indexed block up to which nothing is `beyond`, if there is one; returns how
     /// far the history reaches with it.
-    pub(super) fn seek(&mut self, beyond: impl Fn(&Reach) -> bool) -> Result<Option<Reach>, ReadError> {
+    pub(super) fn seek(&mut self, beyond: impl Fn(&Extent) -> bool) -> Result<Option<Extent>, ReadError> {
         self.read_footer()?;
         let index = self.footer.as_ref().map_or(&self.entry.tally.index, |footer| &footer.tally.index);
-        let n = index.partition_point(|e| !beyond(&e.reach));
+        let n = index.partition_point(|e| !beyond(&e.extent));
         let Some(found) = n.checked_sub(1).map(|n| index[n]) else { return Ok(None) };
         self.position = found.position;
-        Ok(Some(found.reach))
+        Ok(Some(found.extent))
     }
 
     /// The header of the next block, `None` at the end. Its payload is not touched.
@@ -186,7 +186,7 @@ fn span_of_entry(entry: &Entry) -> Span {
         from_lsn: entry.header.first_lsn,
         to_lsn: Some(entry.last_lsn()),
         from_ts: entry.header.last_ts,
-        to_ts: Some(entry.tally.reach.last_ts.max(Micros(i64::MIN))),
+        to_ts: Some(entry.tally.extent.last_ts.max(Micros(i64::MIN))),
     }
 }
 

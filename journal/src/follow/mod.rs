@@ -32,7 +32,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use next::Listing;
-use segment_cursor::{Behind, Part};
+use segment_cursor::{Behind, SegmentCursor};
 
 use crate::crypto::Keyring;
 use crate::directory::Directory;
@@ -103,7 +103,7 @@ pub struct Follower {
     listing: Listing,
     /// The segment in turn.
     at: Option<SegmentName>,
-    part: Option<Part>,
+    cursor: Option<SegmentCursor>,
     /// The last segment was read, but is there under its name as another file.
     again: bool,
 }
@@ -127,7 +127,7 @@ impl Follower {
             complete_until: Micros(0),
             listing: Listing::default(),
             at: None,
-            part: None,
+            cursor: None,
             again: false,
         })
     }
@@ -136,27 +136,27 @@ impl Follower {
     #[expect(clippy::should_implement_trait, reason = "it does not end: after `None` there may be more")]
     pub fn next(&mut self) -> Result<Option<Followed>, FollowError> {
         loop {
-            let Some(part) = &mut self.part else {
+            let Some(cursor) = &mut self.cursor else {
                 match self.enter()? {
                     Entered::Nothing => return Ok(None),
                     Entered::Segment => continue,
                     Entered::Note(note) => return Ok(Some(Followed::Note(note))),
                 }
             };
-            if let Some(group) = part.next_group(self.next_lsn)? {
+            if let Some(group) = cursor.next_group(self.next_lsn)? {
                 self.next_lsn = group.records.last().map_or(self.next_lsn, |r| Lsn(r.lsn.0 + 1));
-                return Ok(Some(Followed::Group { timeline: part.timeline(), group }));
+                return Ok(Some(Followed::Group { timeline: cursor.timeline(), group }));
             }
-            self.complete_until = self.complete_until.max(part.complete_until());
-            let name = part.name();
+            self.complete_until = self.complete_until.max(cursor.complete_until());
+            let name = cursor.name();
             let has_next = |listing: &mut Listing, segments: &Path| listing.after(segments, name).map(|n| n.is_some());
-            match part.behind(&self.segments, || has_next(&mut self.listing, &self.segments))? {
+            match cursor.behind(&self.segments, || has_next(&mut self.listing, &self.segments))? {
                 Behind::NotYet => return Ok(None),
                 // Between the last look into the file and this one, more may have been written.
                 Behind::LookAgain => {}
-                Behind::Left => self.part = None,
+                Behind::Left => self.cursor = None,
                 Behind::Replaced => {
-                    self.part = None;
+                    self.cursor = None;
                     self.again = true;
                 }
             }
@@ -171,8 +171,8 @@ impl Follower {
             None => self.listing.holding(&self.segments, self.next_lsn)?,
         };
         let Some(name) = name else { return Ok(Entered::Nothing) };
-        let opened = Part::open(&self.segments, name, self.journal_id, &self.keyring, self.next_lsn)?;
-        let Some(part) = opened else {
+        let opened = SegmentCursor::open(&self.segments, name, self.journal_id, &self.keyring, self.next_lsn)?;
+        let Some(cursor) = opened else {
             // Removed since it was listed, or not finished yet.
             self.again = false;
             self.listing.forget();
@@ -183,7 +183,7 @@ impl Follower {
             // The segment itself is opened with the next call.
             return Ok(Entered::Note(Note::Removed { from, to: Lsn(name.first_lsn.0 - 1) }));
         }
-        let facts = part.facts();
+        let facts = cursor.facts();
         let before = self.timeline.replace(facts.id);
         let note = before.filter(|before| *before != facts.id).map(|_| Note::Timeline {
             id: facts.id,
@@ -191,10 +191,10 @@ impl Follower {
             complete_until: self.complete_until,
             start_ts: facts.start_ts,
         });
-        self.complete_until = self.complete_until.max(part.complete_until());
+        self.complete_until = self.complete_until.max(cursor.complete_until());
         self.at = Some(name);
         self.again = false;
-        self.part = Some(part);
+        self.cursor = Some(cursor);
         Ok(note.map_or(Entered::Segment, Entered::Note))
     }
 }

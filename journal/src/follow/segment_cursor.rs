@@ -1,4 +1,4 @@
-//! One segment's file, held open, and a place in it.
+//! The segment cursor: the open file of one segment, and a position in it.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -24,9 +24,9 @@ use crate::types::{Group, Lsn, Micros, TimelineId};
 /// A tail that stays as it is for so long is looked at more closely.
 const STALLED: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// A position in the open file of one segment.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct SegmentCursor {
     name: SegmentName,
     path: PathBuf,
     file: File,
@@ -61,7 +61,7 @@ pub(super) enum Behind {
     Replaced,
 }
 
-impl Part {
+impl SegmentCursor {
     /// Opens the segment, before the block with this record if there is one. `None` = it is not there any more, or its
     /// header is not finished.
     pub(super) fn open(
@@ -85,7 +85,7 @@ impl Part {
         match &facts.tail {
             TailFact::Sealed(footer) => {
                 let index = &footer.tally.index;
-                let n = index.partition_point(|entry| entry.reach.next_lsn <= next_lsn);
+                let n = index.partition_point(|entry| entry.extent.next_lsn <= next_lsn);
                 if let Some(entry) = n.checked_sub(1).map(|n| index[n]) {
                     (position, expected) = (entry.position, None);
                 }

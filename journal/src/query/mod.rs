@@ -3,5 +3,5 @@
 mod when;
 mod windows;
 
-pub use when::{Moment, When, WhenError};
+pub use when::{PointInTime, When, WhenError};
 pub use windows::list_windows;

@@ -2,7 +2,7 @@
 
 use crate::catalog::Window;
 
-/// One line a window, for people.
+/// One line for each window.
 pub fn list_windows(windows: &[Window]) -> String {
     let line =
         |w: &Window| format!("  {} to {} (LSN {} to {}, timeline {})", w.from, w.to, w.from_lsn, w.to_lsn, w.timeline);

@@ -92,7 +92,7 @@ pub fn repair(dir: impl AsRef<Path>, keyring: &Keyring, act: bool) -> Result<Rep
         let what = "it is packed and holds no record: a writer can't go on in it".to_owned();
         report.faults.push(Fault { file: last.of.path.clone(), offset: 0, what });
     }
-    let end = plan.pieces.last().map_or(Lsn(0), |p| Lsn(p.run.tally.reach.next_lsn.0 - 1));
+    let end = plan.pieces.last().map_or(Lsn(0), |p| Lsn(p.run.tally.extent.next_lsn.0 - 1));
     if named > end {
         let what = format!("they end with LSN {end}, and a snapshot or a mark was made at LSN {named}");
         report.faults.push(Fault { file: dir.segments(), offset: 0, what });
@@ -100,7 +100,7 @@ pub fn repair(dir: impl AsRef<Path>, keyring: &Keyring, act: bool) -> Result<Rep
     let fresh = plan::next_timeline(&plan.pieces, &manifests);
     let whole = !known_meta || !snapshots.wrong.is_empty() || !lines.faults(&dir).is_empty();
     tell(&dir, &plan, fresh, &mut report);
-    let nothing = !whole && plan.changed.is_empty() && plan.fresh.is_none() && !plan.untold;
+    let nothing = !whole && plan.changed.is_empty() && plan.fresh.is_none() && !plan.unexplained;
     if nothing || !act {
         return Ok(report);
     }
@@ -313,7 +313,7 @@ fn tell(dir: &Directory, plan: &Plan<'_>, fresh: TimelineId, report: &mut Repair
     {
         report.lost.push(lost.span());
     }
-    if plan.untold && plan.changed.is_empty() {
+    if plan.unexplained && plan.changed.is_empty() {
         report.faults.push(Fault {
             file: dir.segments(),
             offset: 0,
@@ -324,7 +324,7 @@ fn tell(dir: &Directory, plan: &Plan<'_>, fresh: TimelineId, report: &mut Repair
         let of = plan.pieces.iter().filter(|p| std::ptr::eq(p.of, *file));
         let what: Vec<String> = of
             .map(|p| {
-                let name = format!("LSN {} to {}", p.run.header.first_lsn, p.run.tally.reach.next_lsn.0 - 1);
+                let name = format!("LSN {} to {}", p.run.header.first_lsn, p.run.tally.extent.next_lsn.0 - 1);
                 match p.how {
                     How::Renamed(_) => format!("gets its right name ({name})"),
                     _ if p.run.tally.records == 0 => "is written anew, without a record".to_owned(),

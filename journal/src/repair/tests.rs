@@ -54,7 +54,7 @@ fn snapshot(journal: &Fixture, kind: SnapshotKind) {
 }
 
 fn plain() -> OpenOptions {
-    OpenOptions { pack: false, ..options(3000) }
+    OpenOptions { compact: false, ..options(3000) }
 }
 
 /// What can be read, over all holes.
@@ -156,7 +156,7 @@ fn flip(path: &Path, at: usize, mask: u8) {
 
 fn variants() -> Vec<OpenOptions> {
     let locked = OpenOptions { keyring: keyring(&["one"]), ..options(3000) };
-    vec![plain(), options(3000), locked.clone(), OpenOptions { pack: false, ..locked }]
+    vec![plain(), options(3000), locked.clone(), OpenOptions { compact: false, ..locked }]
 }
 
 /// A journal, closed, of which each test has its own copy.
@@ -193,7 +193,7 @@ fn wherever_a_segment_is_damaged_only_what_is_hit_is_lost() {
             let lost: u64 = report.lost.iter().map(|s| s.to_lsn.unwrap().0 + 1 - s.from_lsn.0).sum();
             // A packed block holds some of the small ones; without its header, an encrypted segment is nothing.
             let headless = options.keyring.current().is_some() && at < 300;
-            assert!(lost <= if options.pack || headless { 60 } else { 4 }, "byte {at} costs {lost} records");
+            assert!(lost <= if options.compact || headless { 60 } else { 4 }, "byte {at} costs {lost} records");
         }
     }
 }
@@ -377,7 +377,7 @@ fn when_nothing_is_left_of_the_last_segment_a_timeline_begins() {
         let file = fs::File::options().write(true).open(&path).unwrap();
         file.set_len(u64::from(header) + 40).unwrap();
         journal.expected.clear();
-        if !journal.options.pack {
+        if !journal.options.compact {
             // As a crash leaves it.
             continue;
         }

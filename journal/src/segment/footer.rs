@@ -11,7 +11,7 @@ use crate::crypto::{PROOF_LEN, Sealer};
 use crate::encoding::Cursor;
 use crate::error::Damage;
 use crate::segment::link::{DIGEST_LEN, Digest, Link, link};
-use crate::segment::tally::{IndexEntry, Reach, Tally};
+use crate::segment::tally::{Extent, IndexEntry, Tally};
 use crate::types::{Lsn, Micros, ReplOffset};
 
 /// First bytes of a footer.
@@ -102,20 +102,20 @@ impl Footer {
         out.extend_from_slice(&t.blocks.to_le_bytes());
         out.extend_from_slice(&t.groups.to_le_bytes());
         out.extend_from_slice(&t.records.to_le_bytes());
-        out.extend_from_slice(&(t.reach.next_lsn.0 - 1).to_le_bytes());
+        out.extend_from_slice(&(t.extent.next_lsn.0 - 1).to_le_bytes());
         out.extend_from_slice(&t.first_ts.0.to_le_bytes());
-        out.extend_from_slice(&t.reach.last_ts.0.to_le_bytes());
+        out.extend_from_slice(&t.extent.last_ts.0.to_le_bytes());
         out.extend_from_slice(&t.complete_until.0.to_le_bytes());
-        out.extend_from_slice(&t.reach.end_offset.0.to_le_bytes());
+        out.extend_from_slice(&t.extent.end_offset.0.to_le_bytes());
         out.extend_from_slice(&t.end_db.to_le_bytes());
         out.extend_from_slice(&(t.index.len() as u32).to_le_bytes());
         out.extend_from_slice(&self.flags().to_le_bytes());
         out.extend_from_slice(&self.blocks_end.to_le_bytes());
         for entry in &t.index {
             out.extend_from_slice(&entry.position.to_le_bytes());
-            out.extend_from_slice(&entry.reach.next_lsn.0.to_le_bytes());
-            out.extend_from_slice(&entry.reach.last_ts.0.to_le_bytes());
-            out.extend_from_slice(&entry.reach.end_offset.0.to_le_bytes());
+            out.extend_from_slice(&entry.extent.next_lsn.0.to_le_bytes());
+            out.extend_from_slice(&entry.extent.last_ts.0.to_le_bytes());
+            out.extend_from_slice(&entry.extent.end_offset.0.to_le_bytes());
         }
         if let Some(filters) = &self.filters {
             std::iter::once(&filters.all).chain(&filters.intervals).for_each(|place| place.encode(&mut out));
@@ -181,8 +181,9 @@ impl Footer {
         let mut index = Vec::with_capacity(entries);
         for _ in 0..entries {
             let position = c.u64()?;
-            let reach = Reach { next_lsn: Lsn(c.u64()?), last_ts: Micros(c.i64()?), end_offset: ReplOffset(c.u64()?) };
-            index.push(IndexEntry { position, reach });
+            let extent =
+                Extent { next_lsn: Lsn(c.u64()?), last_ts: Micros(c.i64()?), end_offset: ReplOffset(c.u64()?) };
+            index.push(IndexEntry { position, extent });
         }
         let filters =
             if with_filters { Some(decode_places(&mut c, entries, blocks_end..position, sealed)?) } else { None };
@@ -202,7 +203,7 @@ impl Footer {
                 groups,
                 records,
                 first_ts,
-                reach: Reach { next_lsn, last_ts, end_offset },
+                extent: Extent { next_lsn, last_ts, end_offset },
                 complete_until,
                 end_db,
                 index,

@@ -143,7 +143,7 @@ fn nothing_to_repair(dir: &Path) {
 
 #[test]
 fn no_reader_takes_work_in_progress_for_damage() {
-    let mut journal = Fixture::with(OpenOptions { pack: true, ..options(4 << 10) });
+    let mut journal = Fixture::with(OpenOptions { compact: true, ..options(4 << 10) });
     snapshot(journal.dir(), 0, 1, SnapshotKind::Base);
     journal.timeline();
     journal.block(&[OwnedGroup::simple(b"the first")]);

@@ -205,7 +205,7 @@ fn a_crash_before_the_change_is_durable_leaves_the_id_before() {
 fn encrypted_and_as_written_it_is_the_same() {
     for options in [
         OpenOptions { keyring: keyring(&["key-1"]), ..options(1 << 20) },
-        OpenOptions { pack: false, ..options(1 << 20) },
+        OpenOptions { compact: false, ..options(1 << 20) },
     ] {
         let mut journal = Fixture::with(options);
         journal.timeline();

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::tamper::{chain, parts, sealed, variants};
 use crate::block::{BLOCK_HEADER_LEN, BlockHeader};
-use crate::bloom::{Filter, Place};
+use crate::bloom::{BloomFilter, Place};
 use crate::crypto::Sealer;
 use crate::segment::footer::Footer;
 use crate::segment::header::SegmentHeader;
@@ -40,7 +40,7 @@ impl Check<'_> {
                         && header.check_payload(payload).is_ok()
                 })
             }
-            Self::Filter { place, sealer } => Filter::read(*place, *sealer, |at, room| {
+            Self::Filter { place, sealer } => BloomFilter::read(*place, *sealer, |at, room| {
                 room.copy_from_slice(&bytes[(at - position) as usize..][..room.len()]);
                 Ok(())
             })

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::files::unless_wrong_kind;
 use super::{Begins, Verifier, VerifyProgress};
 use crate::block::{BlockHeader, Groups, PayloadFault, decode_payload};
-use crate::bloom::{Filter, Places};
+use crate::bloom::{BloomFilter, Places};
 use crate::crypto::{KeyFault, Sealer};
 use crate::error::{OpenError, Span};
 use crate::files::open_read;
@@ -108,7 +108,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
         }
         match &facts.tail {
             TailFact::Sealed(footer) => {
-                self.end = self.end.max(footer.tally.reach.next_lsn);
+                self.end = self.end.max(footer.tally.extent.next_lsn);
                 if let Err(error) = check_footer(facts, &header, footer) {
                     self.refusal(error, UNPROVEN)?;
                 } else if let Ok(sealer) = header.unlock(self.keyring)
@@ -160,8 +160,8 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
                     Tail::Waiting => return self.waiting(path, scan.end, &what),
                     Tail::Left => {}
                 }
-                let from_lsn = scan.tally.reach.next_lsn;
-                let from_ts = scan.tally.reach.last_ts;
+                let from_lsn = scan.tally.extent.next_lsn;
+                let from_ts = scan.tally.extent.last_ts;
                 let span = Some(Span { from_lsn, from_ts, ..Span::default() });
                 let consequence = if is_last { TORN } else { LOST };
                 self.problem(path, scan.end, what, span, consequence);
@@ -216,7 +216,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
             }
             Rest::Nothing => {}
             Rest::Torn { damage, .. } => {
-                let end = footer.tally.reach;
+                let end = footer.tally.extent;
                 let span = span_of_rest(&scan.tally, end.next_lsn, end.last_ts);
                 self.problem(path, scan.end, damage.to_string(), Some(span), LOST);
             }
@@ -288,7 +288,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
             };
             self.problem(&facts.path, block.position, what, Some(span), LOST);
         }
-        self.end = self.end.max(scan.tally.reach.next_lsn);
+        self.end = self.end.max(scan.tally.extent.next_lsn);
         self.report.blocks += u64::from(scan.tally.blocks);
         self.report.groups += scan.tally.groups;
         self.report.records += scan.tally.records;
@@ -304,9 +304,10 @@ fn check_filters(
     places: &Places,
     sealer: Option<&Sealer>,
 ) -> Result<(), String> {
-    let load = |place| Filter::read(place, sealer, |at, out| file.read_exact_at(out, at)).map_err(|e| e.to_string());
+    let load =
+        |place| BloomFilter::read(place, sealer, |at, out| file.read_exact_at(out, at)).map_err(|e| e.to_string());
     let all = load(places.all)?;
-    let mut part: Option<(usize, Filter)> = None;
+    let mut part: Option<(usize, BloomFilter)> = None;
     for block in Blocks::of(file, whole, footer.blocks_end) {
         let (block, stored) = block.map_err(|e| e.to_string())?;
         let n = footer.tally.index.partition_point(|e| e.position <= block.position).saturating_sub(1);

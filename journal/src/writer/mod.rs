@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! submit ─► queue (bounded) ─► thread: append ─► sync ─► watermarks, callback
-//!                                        └─► seal ─► packed later, by a thread of low priority
+//!                                        └─► seal ─► compacted in the background
 //! ```
 //!
 //! Invariants: `durable <= written`, both never go back within a timeline; blocks are written in the

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::append::{AppendError, Appender};
 use super::queue::{Batch, End, Item};
 use super::{Progress, Published, Shared};
-use crate::segment::tally::Reach;
+use crate::segment::tally::Extent;
 use crate::types::{Lsn, SyncPolicy};
 
 /// With `everysec`, a write is synced no later than this.
@@ -130,7 +130,7 @@ impl<F: Fn(Progress)> Loop<F> {
         self.durable();
         self.publish();
         if matches!(batch.end, Some(End::Seal)) {
-            self.appender.pack_rest();
+            self.appender.compact_rest();
             self.written();
             self.publish();
         }
@@ -147,7 +147,7 @@ impl<F: Fn(Progress)> Loop<F> {
 
     fn written(&mut self) {
         (self.published.journal_bytes, self.published.segments) = self.appender.size();
-        if let Some(Reach { next_lsn, last_ts, end_offset }) = self.appender.reach() {
+        if let Some(Extent { next_lsn, last_ts, end_offset }) = self.appender.extent() {
             let progress = &mut self.published.progress;
             progress.written_lsn = Lsn(next_lsn.0 - 1);
             progress.written_offset = end_offset;
