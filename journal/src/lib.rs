@@ -78,7 +78,7 @@ pub use prune::{
     ItemKind, PruneError, PruneItem, PrunePlan, Retention, Shortfall, Why, plan_prune, plan_removal, prune,
     remove_snapshots,
 };
-pub use repair::{Fault, RepairReport, repair};
+pub use repair::{Fault, RepairPlan, RepairReport, plan_repair, repair};
 pub use segment::name::SegmentName;
 pub use server::{KnownServers, PreviousHistory, ServerIdentity, add_server};
 pub use snapshot::{SnapshotEncryption, SnapshotInfo, SnapshotKind, SnapshotManifest, SnapshotReader, SnapshotWriter};

@@ -77,7 +77,7 @@ fn who_has_opened_the_journal_before_is_still_told_of_a_loss() {
     segments(&mut journal, 3);
     journal.kill();
     std::fs::remove_file(&journal.segments()[3]).unwrap();
-    crate::repair::repair(journal.dir(), &Keyring::default(), true).unwrap();
+    crate::repair::repair(journal.dir(), &Keyring::default()).unwrap();
     let catalog = Catalog::open(journal.dir()).unwrap();
     let read = || -> Vec<Result<Lsn, String>> {
         let groups = catalog.groups(Lsn(0), TimelineId(1));

@@ -14,7 +14,7 @@ use crate::marks::add_mark;
 use crate::model::{Fixture, OwnedGroup, options};
 use crate::open::OpenOptions;
 use crate::prune::{PruneError, Retention, plan_prune, prune};
-use crate::repair::repair;
+use crate::repair::plan_repair;
 use crate::snapshot::tests::manifest;
 use crate::snapshot::{SnapshotKind, SnapshotWriter};
 use crate::types::{Lsn, Mark, Micros, TimelineId};
@@ -137,7 +137,7 @@ fn verified(dir: &Path, deep: bool) {
 }
 
 fn nothing_to_repair(dir: &Path) {
-    let report = repair(dir, &Keyring::default(), false).unwrap();
+    let report = plan_repair(dir, &Keyring::default()).unwrap();
     assert_eq!((report.faults, report.lost, report.steps), (vec![], vec![], vec![]));
 }
 

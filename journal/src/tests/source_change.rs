@@ -161,8 +161,8 @@ fn the_headers_around_the_change_are_made_again_from_their_neighbours() {
         let file = std::fs::File::options().write(true).open(&path).unwrap();
         // Two bytes: no single bit explains them.
         file.write_all_at(&[0xff, 0xff], 100).unwrap();
-        let report = repair(journal.dir(), &Keyring::default(), true).unwrap();
-        assert!(!report.faults.is_empty() && report.lost.is_empty(), "{damaged}: {report:?}");
+        let report = repair(journal.dir(), &Keyring::default()).unwrap();
+        assert!(!report.plan.is_sound() && report.plan.lost.is_empty(), "{damaged}: {report:?}");
         let report = verify(journal.dir(), true, |_| ()).unwrap();
         assert_eq!(report.problems, [], "{damaged}");
         journal.check();
@@ -181,8 +181,8 @@ fn the_headers_around_the_change_are_made_again_from_their_neighbours() {
 fn a_lost_segment_with_the_change_does_not_keep_the_rest_from_being_used() {
     let mut journal = journal(&["second", "third"]);
     std::fs::remove_file(&journal.segments()[1]).unwrap();
-    let report = repair(journal.dir(), &Keyring::default(), true).unwrap();
-    assert_eq!(report.lost.len(), 1, "{report:?}");
+    let report = repair(journal.dir(), &Keyring::default()).unwrap();
+    assert_eq!(report.plan.lost.len(), 1, "{report:?}");
     assert_eq!(verify(journal.dir(), true, |_| ()).unwrap().problems, []);
     journal.reopen();
     assert!(journal.recovered.last.is_some());
