@@ -68,7 +68,9 @@ pub use catalog::{
 };
 pub use clock_step::ClockStep;
 pub use crypto::{AddedKey, KEYS_VARIABLE, KeyFault, Keyring, KeyringError};
-pub use error::{Damage, GroupTooLarge, OpenError, ReadError, Span, StoreError, SubmitError};
+pub use error::{
+    AppendError, Damage, GroupTooLarge, OpenError, ReadError, Span, StoreError, SubmitError, WriterFailure,
+};
 pub use files::FileKind;
 pub use follow::{FollowError, Followed, Follower, Note};
 pub use marks::{add_mark, add_new_mark};

@@ -258,7 +258,7 @@ impl Shared {
                 state.add(uncompacted);
                 self.wake(&mut state, Priority::Usual);
             }
-            CompactError::Io(_) | CompactError::NoRoom => {
+            CompactError::Io(_) | CompactError::Open(_) | CompactError::NoRoom => {
                 let mut state = self.lock();
                 if state.postponed.is_empty() {
                     // One warning for all of them.
@@ -278,7 +278,7 @@ impl Shared {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other?,
         };
-        let facts = load_open_segment(&file, *name, path, false).map_err(io::Error::other)?;
+        let facts = load_open_segment(&file, *name, path, false)?;
         let (Ok(whole), TailFact::Sealed(footer)) = (&facts.header, &facts.tail) else {
             return Err(CompactError::Different);
         };
@@ -356,7 +356,7 @@ fn compare(
     keyring: &Keyring,
     go_on: impl Fn() -> Result<(), CompactError>,
 ) -> Result<(), CompactError> {
-    let facts = load_open_segment(copy, uncompacted.name, &uncompacted.path, false).map_err(io::Error::other)?;
+    let facts = load_open_segment(copy, uncompacted.name, &uncompacted.path, false)?;
     let (Ok(whole), TailFact::Sealed(footer)) = (&facts.header, &facts.tail) else {
         return Err(CompactError::WrongCopy);
     };

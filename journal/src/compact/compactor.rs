@@ -17,7 +17,7 @@ use crate::block::{Block, BlockBuilder, BlockHeader, Compressor, Groups};
 use crate::bloom::{BloomFilterBuilder, Keys};
 use crate::crypto::{KeyFault, Keyring, Random, Sealer};
 use crate::directory::{Directory, TEMPORARY};
-use crate::error::{Damage, GroupTooLarge};
+use crate::error::{Damage, GroupTooLarge, OpenError};
 use crate::files::{FILE_MODE, sync, sync_dir};
 use crate::segment::footer::Footer;
 use crate::segment::header::{SegmentHeader, tag_of};
@@ -36,6 +36,8 @@ const LARGE_BYTES: usize = COMPACTED_BLOCK_BYTES / 2;
 pub(crate) enum CompactError {
     #[error(transparent)]
     Io(#[from] io::Error),
+    #[error(transparent)]
+    Open(#[from] OpenError),
     #[error(transparent)]
     TooLarge(#[from] GroupTooLarge),
     #[error("a block cannot be read: {0}")]

@@ -4,6 +4,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::catalog::Catalog;
 use crate::crypto::Keyring;
+use crate::error::AppendError;
 use crate::model::{Fixture, OwnedGroup, keyring, options};
 use crate::open::OpenOptions;
 use crate::prune::{Retention, prune};
@@ -103,7 +104,8 @@ fn without_a_timeline_no_id_can_change() {
     let journal = Fixture::new(1 << 20);
     journal.writer().change_source("second".to_owned()).unwrap();
     crate::model::wait_until("failed", || journal.writer().failed().is_some());
-    assert!(journal.writer().failed().unwrap().contains("before a timeline was begun"));
+    let failure = journal.writer().failed().unwrap();
+    assert!(matches!(failure.cause(), AppendError::NoTimeline), "{failure}");
 }
 
 #[test]

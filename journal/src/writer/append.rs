@@ -21,9 +21,9 @@ use crate::block::Block;
 use crate::compact::{Background, Uncompacted};
 use crate::crypto::{Keyring, Random, Sealer};
 use crate::directory::{Directory, TEMPORARY};
-use crate::error::{Damage, OpenError};
+use crate::error::{AppendError, OpenError};
 use crate::files;
-use crate::files::{FILE_MODE, Failure, sync_dir};
+use crate::files::{FILE_MODE, sync_dir};
 use crate::lock::Lock;
 use crate::recover::Resume;
 use crate::segment::footer::Footer;
@@ -33,57 +33,6 @@ use crate::segment::scan::Scan;
 use crate::segment::tally::{Extent, Tally};
 use crate::types::{LastPosition, Lsn, Micros, TimelineId};
 use crate::writer::TimelineStart;
-
-/// Why something couldn't be appended.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum AppendError {
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io { action: &'static str, path: PathBuf, source: io::Error },
-    /// What was written before may be on no disk, whatever a later sync says.
-    #[error("cannot {action} {}: a sync failed: {source}", path.display())]
-    Sync { action: &'static str, path: PathBuf, source: io::Error },
-    #[error("a block was submitted out of order: {0}")]
-    OutOfOrder(Damage),
-    #[error("a block was submitted before a timeline was begun")]
-    NoTimeline,
-    #[error("timeline {new} was begun after timeline {current}")]
-    TimelineBack { new: TimelineId, current: TimelineId },
-}
-
-impl AppendError {
-    /// Whether what was written before can no longer be relied upon. After a failed sync, the kernel may call pages clean that
-    /// never reached the disk; and what does not follow on was made of something else than what is there.
-    pub(super) fn leaves_doubt(&self) -> bool {
-        match self {
-            // Nothing was said to be on the disk that may not be there.
-            Self::Io { .. } => false,
-            Self::Sync { .. } | Self::OutOfOrder(_) | Self::NoTimeline | Self::TimelineBack { .. } => true,
-        }
-    }
-
-    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |error| match Failure::from(error) {
-            Failure::Sync(source) => Self::Sync { action, path, source },
-            Failure::Io(source) => Self::Io { action, path, source },
-            Failure::WrongKind { found, wanted } => {
-                let source = io::Error::other(format!("it is {found}, not {wanted}"));
-                Self::Io { action, path, source }
-            }
-        }
-    }
-
-    /// The same as an error of the opening.
-    fn while_opening(self, path: &Path) -> OpenError {
-        match self {
-            Self::Io { action, path, source } => OpenError::Io { action, path, source },
-            Self::Sync { action, path, source } => OpenError::Sync { action, path, source },
-            other => {
-                OpenError::Io { action: "change the keys of", path: path.to_owned(), source: io::Error::other(other) }
-            }
-        }
-    }
-}
 
 /// The end of the chain: what the next segment has to follow.
 #[derive(Debug, Clone)]

@@ -28,7 +28,7 @@ use queue::{End, Item, Queue};
 
 use crate::block::Block;
 use crate::crypto::Keyring;
-use crate::error::SubmitError;
+use crate::error::{AppendError, SubmitError, WriterFailure};
 use crate::types::{Lsn, Micros, ReplOffset, SyncPolicy, TimelineId};
 
 /// The two watermarks at one moment; `durable_* <= written_*`. Between a new timeline's beginning and its first
@@ -77,7 +77,7 @@ pub struct Watermarks {
     /// Number of segments.
     pub segments: u64,
     /// Why the writer has stopped, if it has.
-    pub last_error: Option<String>,
+    pub last_error: Option<WriterFailure>,
 }
 
 /// How a timeline begins.
@@ -199,7 +199,7 @@ impl Writer {
     }
 
     /// Why the writer has stopped, if it has.
-    pub fn failed(&self) -> Option<String> {
+    pub fn failed(&self) -> Option<WriterFailure> {
         self.handle.shared.queue.failed()
     }
 
@@ -230,7 +230,7 @@ impl Handle {
             && thread.thread().id() != std::thread::current().id()
             && thread.join().is_err()
         {
-            self.shared.queue.fail("the journal writer's thread panicked".to_owned());
+            self.shared.queue.fail(WriterFailure::new(AppendError::Panicked));
         }
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::append::{AppendError, Appender};
+use super::append::Appender;
 use super::queue::{Batch, End, Item};
 use super::{Progress, Published, Shared};
+use crate::error::{AppendError, WriterFailure};
 use crate::segment::tally::Extent;
 use crate::types::{Lsn, SyncPolicy};
 
@@ -36,7 +37,7 @@ pub(super) fn spawn(
     match spawned {
         Ok(thread) => Some(thread),
         Err(e) => {
-            shared.queue.fail(format!("cannot start the journal writer's thread: {e}"));
+            shared.queue.fail(WriterFailure::new(AppendError::NoThread(e)));
             None
         }
     }
@@ -57,7 +58,7 @@ struct RefuseAtEnd(Arc<Shared>);
 impl Drop for RefuseAtEnd {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.queue.fail("the journal writer's thread panicked".to_owned());
+            self.0.queue.fail(WriterFailure::new(AppendError::Panicked));
         }
     }
 }
@@ -73,9 +74,9 @@ impl<F: Fn(Progress)> Loop<F> {
                 Ok(()) => {}
                 Err(e) => {
                     tracing::error!("the journal writer stops: {e}");
-                    self.shared.queue.fail(e.to_string());
                     self.published.progress.failed = true;
                     self.published.progress.doubtful = e.leaves_doubt();
+                    self.shared.queue.fail(WriterFailure::new(e));
                     self.publish();
                     return;
                 }
