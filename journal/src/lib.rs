@@ -56,6 +56,7 @@ mod segment;
 mod server;
 mod snapshot;
 mod splices;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod types;

@@ -30,6 +30,7 @@ use crate::recover::{Cut, Plan, Resume, corrupt, decide, torn_name};
 use crate::segment::load::{SegmentFacts, TailFact, list_segments, load_segment};
 use crate::snapshot::clean_snapshots;
 use crate::splices::Splices;
+use crate::storage::LocalDirectory;
 use crate::types::{LastPosition, Micros, SyncPolicy, TimelineId};
 use crate::writer::{Appender, AppenderOptions, Progress, Writer};
 
@@ -136,12 +137,13 @@ impl Journal {
 
         let journal_id = meta.id().unwrap_or_default();
         let _lease = ReadLease::take(&dir);
-        let (names, others) = list_segments(&dir.segments())?;
+        let storage = LocalDirectory::new(&dir);
+        let (names, others) = list_segments(&storage)?;
         let mut notes: Vec<String> =
             others.iter().map(|name| format!("segments/{name} is not part of the journal")).collect();
         let mut facts = Vec::with_capacity(names.len());
         for (n, (name, path)) in names.iter().enumerate() {
-            facts.push(load_segment(*name, path, n + 1 == names.len())?);
+            facts.push(load_segment(&storage, *name, path, n + 1 == names.len())?);
         }
         let splices = Splices::load(&dir).map_err(OpenError::io("read", dir.splices()))?;
         let plan = decide(&facts, journal_id, &splices)?;

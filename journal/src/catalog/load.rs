@@ -1,6 +1,5 @@
 //! Building a catalog from a directory.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +7,6 @@ use super::{Catalog, SegmentInfo};
 use crate::crypto::{KeyFault, Keyring, Sealer};
 use crate::directory::Directory;
 use crate::error::{Damage, OpenError, ReadError, Span};
-use crate::files;
 use crate::lease::ReadLease;
 use crate::marks::read_marks;
 use crate::meta::{Meta, not_a_journal};
@@ -18,13 +16,16 @@ use crate::segment::header::{HeaderFault, SegmentHeader, WholeHeader};
 use crate::segment::load::{SegmentFacts, TailFact, list_segments, load_open_segment, load_segment};
 use crate::segment::scan::{Rest, Scan, scan};
 use crate::segment::tally::Tally;
-use crate::snapshot::list_snapshots;
+use crate::snapshot::list_snapshots_of;
 use crate::splices::{Splice, Splices};
+use crate::storage::{LocalDirectory, Storage, StoredFile};
 use crate::types::Lsn;
 
 /// One segment, as far as its blocks can be read.
 #[derive(Debug)]
 pub(crate) struct Entry {
+    /// Where its file is read from.
+    pub(super) storage: Arc<dyn Storage>,
     pub(crate) path: PathBuf,
     pub(crate) header: SegmentHeader,
     pub(crate) header_len: u64,
@@ -91,12 +92,13 @@ pub(super) fn load(root: &Path, keyring: &Keyring) -> Result<Catalog, OpenError>
     };
     // Before the first name is read: what is listed must still be there when it is opened.
     let lease = Arc::new(ReadLease::take(&dir));
+    let storage: Arc<dyn Storage> = Arc::new(LocalDirectory::new(&dir));
     let mut notes = Vec::new();
     let splices = Splices::load(&dir).map_err(OpenError::io("read", dir.splices()))?;
-    let entries = load_entries(&dir, meta.id().unwrap_or_default(), &splices, keyring, &mut notes)?;
+    let entries = load_entries(&storage, meta.id().unwrap_or_default(), &splices, keyring, &mut notes)?;
     let (marks, wrong) = read_marks(&dir).map_err(OpenError::io("read", dir.marks()))?;
     notes.extend(wrong.iter().map(|at| format!("marks has a damaged line at offset {at}")));
-    let snapshots = list_snapshots(&dir)?;
+    let snapshots = list_snapshots_of(&*storage, &meta.journal_id)?;
     notes.extend(snapshots.broken.iter().map(|(path, what)| format!("{}: {what}", path.display())));
     Ok(Catalog {
         meta,
@@ -106,22 +108,23 @@ pub(super) fn load(root: &Path, keyring: &Keyring) -> Result<Catalog, OpenError>
         marks,
         notes,
         lease,
+        storage,
     })
 }
 
 fn load_entries(
-    dir: &Directory,
+    storage: &Arc<dyn Storage>,
     journal_id: [u8; 16],
     splices: &Splices,
     keyring: &Keyring,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Entry>, OpenError> {
-    let (names, _) = list_segments(&dir.segments())?;
+    let (names, _) = list_segments(&**storage)?;
     let mut entries: Vec<Entry> = Vec::with_capacity(names.len());
     let mut previous: Option<(SegmentHeader, Footer)> = None;
     for (n, (name, path)) in names.iter().enumerate() {
         let is_last = n + 1 == names.len();
-        let facts = match load_segment(*name, path, is_last) {
+        let facts = match load_segment(&**storage, *name, path, is_last) {
             // Pruned since it was listed.
             Err(OpenError::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::NotFound && entries.is_empty() =>
@@ -174,7 +177,7 @@ fn load_entries(
             before.damage = Some(damage);
             before.unchained = true;
         }
-        let mut entry = Entry::begin(&facts, &whole, keyring);
+        let mut entry = Entry::begin(storage, &facts, &whole, keyring);
         match &facts.tail {
             TailFact::Sealed(footer) => {
                 check_footer(&facts, &entry.header, footer)?;
@@ -184,7 +187,7 @@ fn load_entries(
             }
             TailFact::Open(scan) => entry.fill(scan, is_last, notes),
             TailFact::BadFooter { .. } | TailFact::Unknown => {
-                let scan = rescan(&facts, &whole)?;
+                let scan = rescan(&**storage, &facts, &whole)?;
                 entry.fill(&scan, false, notes);
             }
         }
@@ -216,17 +219,18 @@ fn later(facts: &SegmentFacts, header: &SegmentHeader, before: &Tally) -> bool {
         && (!same || next.timeline.is_same(&header.timeline) && next.start_offset >= before.extent.end_offset)
 }
 
-fn rescan(facts: &SegmentFacts, whole: &WholeHeader) -> Result<Scan, OpenError> {
+fn rescan(storage: &dyn Storage, facts: &SegmentFacts, whole: &WholeHeader) -> Result<Scan, OpenError> {
     let read = || {
-        let file = files::open_read(&facts.path)?;
-        scan(&file, facts.bytes, whole, |_, _| ())
+        let file = storage.open(&facts.path)?;
+        scan(&*file, facts.bytes, whole, |_, _| ())
     };
     read().map_err(OpenError::io("read", &facts.path))
 }
 
 impl Entry {
-    fn begin(facts: &SegmentFacts, whole: &WholeHeader, keyring: &Keyring) -> Self {
+    fn begin(storage: &Arc<dyn Storage>, facts: &SegmentFacts, whole: &WholeHeader, keyring: &Keyring) -> Self {
         Self {
+            storage: Arc::clone(storage),
             path: facts.path.clone(),
             header_len: whole.len,
             tag: whole.tag,
@@ -258,7 +262,7 @@ impl Entry {
     }
 
     /// The same segment as it is now: `file`, just opened, is not the one that the catalog has seen.
-    pub(super) fn look_again(&self, file: &File) -> Result<Self, ReadError> {
+    pub(super) fn look_again(&self, file: &dyn StoredFile) -> Result<Self, ReadError> {
         let changed = |found: String| ReadError::Corrupt {
             file: self.path.clone(),
             offset: 0,
@@ -276,7 +280,7 @@ impl Entry {
         if !same && original(&whole.header) != original(&self.header) {
             return Err(changed("a segment of another history".to_owned()));
         }
-        let mut entry = Self::begin(&facts, whole, &self.keyring);
+        let mut entry = Self::begin(&self.storage, &facts, whole, &self.keyring);
         match &facts.tail {
             TailFact::Sealed(footer) => {
                 entry.check_proof(footer).map_err(|damage| changed(damage.found))?;

@@ -32,7 +32,8 @@ use crate::crypto::Keyring;
 use crate::error::{OpenError, ReadError};
 use crate::lease::ReadLease;
 use crate::meta::Meta;
-use crate::snapshot::SnapshotInfo;
+use crate::snapshot::{SnapshotInfo, SnapshotReader};
+use crate::storage::Storage;
 use crate::types::{Lsn, Mark, Micros, ReplOffset, TimelineId};
 
 /// One segment.
@@ -184,6 +185,7 @@ pub struct Catalog {
     marks: Vec<Mark>,
     notes: Vec<String>,
     lease: Arc<ReadLease>,
+    storage: Arc<dyn Storage>,
 }
 
 impl Catalog {
@@ -228,6 +230,11 @@ impl Catalog {
     /// The finished snapshots, in the order of LSN and timeline.
     pub fn snapshots(&self) -> &[SnapshotInfo] {
         &self.snapshots
+    }
+
+    /// Opens a snapshot of this journal to read what was written into it.
+    pub fn open_snapshot(&self, snapshot: &SnapshotInfo, keyring: &Keyring) -> Result<SnapshotReader, OpenError> {
+        snapshot.open_in(&*self.storage, keyring)
     }
 
     /// The marks, in the order in which they were set.

@@ -1,8 +1,6 @@
 //! One segment's file, opened, and a place in it.
 
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::load::Entry;
@@ -14,12 +12,13 @@ use crate::segment::footer::Footer;
 use crate::segment::load::read_footer;
 use crate::segment::scan::{BlockFault, read_block_header, read_payload};
 use crate::segment::tally::Extent;
+use crate::storage::StoredFile;
 use crate::types::{Lsn, Micros};
 
 /// A segment's file and a place in it.
 #[derive(Debug)]
 pub(super) struct OpenSegment {
-    file: File,
+    file: Box<dyn StoredFile>,
     pub(super) entry: Arc<Entry>,
     position: u64,
     pub(super) block_position: u64,
@@ -31,11 +30,11 @@ pub(super) struct OpenSegment {
 
 impl OpenSegment {
     pub(super) fn open(entry: &Arc<Entry>) -> Result<Self, ReadError> {
-        let file = crate::files::open_read(&entry.path).map_err(|e| io_error(entry, 0, e))?;
+        let file = entry.storage.open(&entry.path).map_err(|e| io_error(entry, 0, e))?;
         let mut entry = Arc::clone(entry);
         // The catalog knows the segment as it was; since then its packed copy may have taken its place.
-        if !has_tag(&file, &entry).map_err(|e| io_error(&entry, 0, e))? {
-            entry = Arc::new(entry.look_again(&file)?);
+        if !has_tag(&*file, &entry).map_err(|e| io_error(&entry, 0, e))? {
+            entry = Arc::new(entry.look_again(&*file)?);
         }
         Ok(Self { file, position: entry.header_len, entry, block_position: 0, footer: None, ranges: None })
     }
@@ -45,7 +44,7 @@ impl OpenSegment {
         if !entry.sealed || self.footer.is_some() {
             return Ok(());
         }
-        let footer = read_footer(&self.file, entry.footer_at, entry.bytes, entry.tag)
+        let footer = read_footer(&*self.file, entry.footer_at, entry.bytes, entry.tag)
             .map_err(|e| io_error(entry, entry.footer_at, e))?
             .map_err(|d| corrupt(entry, entry.footer_at, Span::default(), d))?;
         self.footer = Some(footer);
@@ -128,7 +127,7 @@ impl OpenSegment {
             return Ok(None);
         }
         let at = self.position;
-        let block = read_block_header(&self.file, at, entry.data_end, Some(entry.tag));
+        let block = read_block_header(&*self.file, at, entry.data_end, Some(entry.tag));
         let block = block.map_err(|fault| {
             let span = Span { from_lsn: entry.header.first_lsn, ..span_of_entry(entry) };
             fault_at(entry, at, span, fault)
@@ -155,7 +154,7 @@ impl OpenSegment {
     /// Reads the payload of a block and decodes it group by group.
     pub(super) fn groups(&self, block: &BlockHeader) -> Result<Groups, ReadError> {
         let sealer = self.sealer()?;
-        let payload = read_payload(&self.file, block)
+        let payload = read_payload(&*self.file, block)
             .and_then(|stored| Ok(decode_payload(block, stored, sealer)?))
             .map_err(|fault| fault_at(&self.entry, block.position, span_of(block), fault))?;
         Ok(Groups::new(*block, payload))
@@ -163,7 +162,7 @@ impl OpenSegment {
 }
 
 /// Whether the file has the header that the catalog has seen.
-fn has_tag(file: &File, entry: &Entry) -> std::io::Result<bool> {
+fn has_tag(file: &dyn StoredFile, entry: &Entry) -> std::io::Result<bool> {
     const LEN: usize = 4;
     let mut tag = [0; LEN];
     match file.read_exact_at(&mut tag, entry.header_len - LEN as u64) {

@@ -29,7 +29,8 @@ mod segment_cursor;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use next::Listing;
 use segment_cursor::{Behind, SegmentCursor};
@@ -39,6 +40,7 @@ use crate::directory::Directory;
 use crate::error::{OpenError, ReadError};
 use crate::meta::{Meta, not_a_journal};
 use crate::segment::name::SegmentName;
+use crate::storage::{LocalDirectory, Storage};
 use crate::types::{Group, Lsn, Micros, TimelineId};
 
 /// What a follower has seen.
@@ -92,7 +94,7 @@ pub enum FollowError {
 /// Follows a journal; see the module.
 #[derive(Debug)]
 pub struct Follower {
-    segments: PathBuf,
+    storage: Arc<dyn Storage>,
     journal_id: [u8; 16],
     keyring: Keyring,
     /// The first record that was not given yet.
@@ -119,7 +121,7 @@ impl Follower {
         let dir = Directory::new(dir);
         let Some(meta) = Meta::load(&dir)? else { return Err(not_a_journal(&dir)) };
         Ok(Self {
-            segments: dir.segments(),
+            storage: Arc::new(LocalDirectory::new(&dir)),
             journal_id: meta.id().unwrap_or_default(),
             keyring: keyring.clone(),
             next_lsn: Lsn(after.0.saturating_add(1)),
@@ -149,8 +151,9 @@ impl Follower {
             }
             self.complete_until = self.complete_until.max(cursor.complete_until());
             let name = cursor.name();
-            let has_next = |listing: &mut Listing, segments: &Path| listing.after(segments, name).map(|n| n.is_some());
-            match cursor.behind(&self.segments, || has_next(&mut self.listing, &self.segments))? {
+            let has_next =
+                |listing: &mut Listing, storage: &dyn Storage| listing.after(storage, name).map(|n| n.is_some());
+            match cursor.behind(&*self.storage, || has_next(&mut self.listing, &*self.storage))? {
                 Behind::NotYet => return Ok(None),
                 // Between the last look into the file and this one, more may have been written.
                 Behind::LookAgain => {}
@@ -167,11 +170,11 @@ impl Follower {
     fn enter(&mut self) -> Result<Entered, FollowError> {
         let name = match self.at {
             Some(at) if self.again => Some(at),
-            Some(at) => self.listing.after(&self.segments, at)?,
-            None => self.listing.holding(&self.segments, self.next_lsn)?,
+            Some(at) => self.listing.after(&*self.storage, at)?,
+            None => self.listing.holding(&*self.storage, self.next_lsn)?,
         };
         let Some(name) = name else { return Ok(Entered::Nothing) };
-        let opened = SegmentCursor::open(&self.segments, name, self.journal_id, &self.keyring, self.next_lsn)?;
+        let opened = SegmentCursor::open(&*self.storage, name, self.journal_id, &self.keyring, self.next_lsn)?;
         let Some(cursor) = opened else {
             // Removed since it was listed, or not finished yet.
             self.again = false;

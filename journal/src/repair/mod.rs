@@ -36,6 +36,7 @@ use crate::segment::name::SegmentName;
 use crate::server::KnownServers;
 use crate::snapshot::{KEY_INDEX, SnapshotInfo, SnapshotKind, list_snapshots_of};
 use crate::splices::Splices;
+use crate::storage::LocalDirectory;
 use crate::types::{Lsn, Mark, TimelineId};
 
 /// What is wrong with a journal, and what a repair does about it.
@@ -91,7 +92,7 @@ pub fn repair(dir: impl AsRef<Path>, keyring: &Keyring) -> Result<RepairReport, 
 }
 
 fn refuse_other_directory(dir: &Directory) -> Result<(), OpenError> {
-    let (names, _) = list_segments(&dir.segments())?;
+    let (names, _) = list_segments(&LocalDirectory::new(dir))?;
     if is_there(&dir.meta()) || !names.is_empty() { Ok(()) } else { Err(not_a_journal(dir)) }
 }
 
@@ -123,18 +124,21 @@ struct Decision<'a> {
 impl Survey {
     fn of(dir: &Directory, keyring: &Keyring) -> Result<Self, OpenError> {
         let mut told = RepairPlan::default();
-        let (names, _) = list_segments(&dir.segments())?;
+        let (names, _) = list_segments(&LocalDirectory::new(dir))?;
         let (meta, has_meta) = meta(dir, &names, &mut told)?;
         let journal_id = meta.id().unwrap_or_default();
 
         // Beside a writer: marks and snapshots name LSNs that the segments hold which are listed behind them, and a timeline
         // has a base among the snapshots that are listed behind it.
         let lines = Lines::load(dir)?;
-        let earlier: Vec<PathBuf> =
-            list_snapshots_of(dir, &meta.journal_id)?.whole.into_iter().map(|info| info.path).collect();
-        let (names, _) = list_segments(&dir.segments())?;
+        let earlier: Vec<PathBuf> = list_snapshots_of(&LocalDirectory::new(dir), &meta.journal_id)?
+            .whole
+            .into_iter()
+            .map(|info| info.path)
+            .collect();
+        let (names, _) = list_segments(&LocalDirectory::new(dir))?;
         let snapshots = snapshots(dir, &meta.journal_id, keyring, &mut told)?;
-        let headers = headers(&names, journal_id)?;
+        let headers = headers(dir, &names, journal_id)?;
         let timelines = timelines(&headers, &snapshots.right);
         let known = Known { journal_id, timelines: &timelines, headers: &headers, keyring };
         let mut files: Vec<Examined> = Vec::new();
@@ -263,11 +267,12 @@ fn meta(dir: &Directory, names: &[(SegmentName, PathBuf)], told: &mut RepairPlan
         Err(OpenError::Corrupt { damage, .. }) => damage.to_string(),
         Err(other) => return Err(other),
     };
+    let storage = LocalDirectory::new(dir);
     // As most segments say.
     let mut ids: BTreeMap<[u8; 16], usize> = BTreeMap::new();
     let mut created = crate::types::Micros::now();
     for (name, path) in names {
-        if let Ok(whole) = load_segment(*name, path, false)?.header {
+        if let Ok(whole) = load_segment(&storage, *name, path, false)?.header {
             *ids.entry(whole.header.journal_id).or_default() += 1;
             created = created.min(whole.header.created);
         }
@@ -290,7 +295,7 @@ fn snapshots(
     keyring: &Keyring,
     told: &mut RepairPlan,
 ) -> Result<Snapshots, OpenError> {
-    let listed = list_snapshots_of(dir, journal_id)?;
+    let listed = list_snapshots_of(&LocalDirectory::new(dir), journal_id)?;
     let mut found = Snapshots { right: Vec::new(), wrong: Vec::new() };
     let mut wrong = |file: &Path, what: String, found: &mut Snapshots| {
         told.faults.push(Fault { file: file.to_owned(), offset: 0, what });
@@ -305,7 +310,7 @@ fn snapshots(
         wrong(&path, what, &mut found);
     }
     for info in listed.whole {
-        let health = info.health(keyring)?;
+        let health = info.health(&LocalDirectory::new(dir), keyring)?;
         match health.damage {
             None if health.gone => {}
             None => found.right.push(info),
@@ -317,12 +322,14 @@ fn snapshots(
 
 /// The headers of this journal that are right, by the names of their files.
 fn headers(
+    dir: &Directory,
     names: &[(SegmentName, PathBuf)],
     journal_id: [u8; 16],
 ) -> Result<BTreeMap<SegmentName, SegmentHeader>, OpenError> {
+    let storage = LocalDirectory::new(dir);
     let mut headers = BTreeMap::new();
     for (name, path) in names {
-        if let Ok(whole) = load_segment(*name, path, false)?.header
+        if let Ok(whole) = load_segment(&storage, *name, path, false)?.header
             && whole.header.journal_id == journal_id
         {
             headers.insert(*name, whole.header);

@@ -27,6 +27,7 @@ use crate::segment::name::SegmentName;
 use crate::segment::scan::Blocks;
 use crate::snapshot::SnapshotWriter;
 use crate::snapshot::tests::manifest;
+use crate::storage::LocalDirectory;
 use crate::types::{Group, Lsn, Mark, Micros};
 use crate::verify::{Problem, verify_with};
 
@@ -83,7 +84,8 @@ fn problems(dir: &Path, deep: bool, keyring: &Keyring) -> Vec<Problem> {
 
 /// Header and footer of a sealed segment.
 pub(super) fn sealed(path: &Path) -> (WholeHeader, Footer) {
-    let facts = load_segment(name_of(path), path, false).unwrap();
+    let storage = LocalDirectory::new(&Directory::new(path.parent().unwrap().parent().unwrap()));
+    let facts = load_segment(&storage, name_of(path), path, false).unwrap();
     let (whole, TailFact::Sealed(footer)) = (facts.header.unwrap(), facts.tail) else { panic!("not sealed") };
     (whole, footer)
 }
