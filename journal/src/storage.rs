@@ -157,6 +157,10 @@ impl StoredFile for File {
     fn read_at(&self, room: &mut [u8], at: u64) -> io::Result<usize> {
         FileExt::read_at(self, room, at)
     }
+
+    fn read_exact_at(&self, room: &mut [u8], at: u64) -> io::Result<()> {
+        FileExt::read_exact_at(self, room, at)
+    }
 }
 
 #[cfg(test)]

@@ -9,8 +9,7 @@ mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub use chunks::SnapshotReader;
 use serde::{Deserialize, Serialize};
@@ -19,10 +18,9 @@ pub(crate) use store::{KEY_INDEX, RETIRED, clean_snapshots, list_snapshots, list
 
 use crate::crypto::{KeyFault, Keyring, Sealer, Wrapped};
 use crate::error::OpenError;
-use crate::files::open_read;
 use crate::hex::unhex;
 use crate::segment::link::hash_file;
-use crate::storage::{Storage, StoredFile};
+use crate::storage::Storage;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
 
 /// How pretty JSON ends.
@@ -193,26 +191,13 @@ impl SnapshotInfo {
         Ok(Health { gone: false, damage, unseen })
     }
 
-    /// Opens the local file to read what was written into it; see [`crate::Catalog::open_snapshot`].
-    pub fn open(&self, keyring: &Keyring) -> Result<SnapshotReader, OpenError> {
-        self.open_by(keyring, |path| Ok(Box::new(open_read(path)?)))
-    }
-
-    /// Opens the file where it is stored.
+    /// Opens the file where it is stored, to read what was written into it.
     pub(crate) fn open_in(&self, storage: &dyn Storage, keyring: &Keyring) -> Result<SnapshotReader, OpenError> {
-        self.open_by(keyring, |path| storage.open(path))
-    }
-
-    fn open_by(
-        &self,
-        keyring: &Keyring,
-        open: impl FnOnce(&Path) -> io::Result<Box<dyn StoredFile>>,
-    ) -> Result<SnapshotReader, OpenError> {
         let sealer = match &self.manifest.encryption {
             None => None,
             Some(encryption) => Some(self.unlock(encryption, keyring)?),
         };
-        let file = open(&self.path).map_err(OpenError::io("open", &self.path))?;
+        let file = storage.open(&self.path).map_err(OpenError::io("open", &self.path))?;
         Ok(SnapshotReader::new(file, sealer, self.manifest.bytes))
     }
 

@@ -161,7 +161,7 @@ fn an_encrypted_snapshot_comes_back_with_its_key_only() {
     let info = &catalog.snapshots()[0];
     let read = |keyring: &Keyring| {
         let mut content = Vec::new();
-        info.open(keyring).map(|mut reader| reader.read_to_end(&mut content).map(|_| content))
+        catalog.open_snapshot(info, keyring).map(|mut reader| reader.read_to_end(&mut content).map(|_| content))
     };
     assert_eq!(read(&keyring(&["one", "two"])).unwrap().unwrap(), content);
     let error = read(&keyring(&["two"])).unwrap_err();
@@ -184,5 +184,5 @@ fn an_encrypted_snapshot_comes_back_with_its_key_only() {
     fs::write(&path, &stored).unwrap();
     let mut other = info.clone();
     other.manifest.lsn = Lsn(1);
-    assert!(matches!(other.open(&keyring(&["one"])), Err(OpenError::Key { .. })));
+    assert!(matches!(catalog.open_snapshot(&other, &keyring(&["one"])), Err(OpenError::Key { .. })));
 }

@@ -198,6 +198,6 @@ fn the_golden_snapshots_are_read_and_written_alike() {
     fs::write(&beside, json).unwrap();
     let catalog = Catalog::open(journal.dir()).unwrap();
     let mut read = Vec::new();
-    catalog.snapshots()[0].open(&keyring).unwrap().read_to_end(&mut read).unwrap();
+    catalog.open_snapshot(&catalog.snapshots()[0], &keyring).unwrap().read_to_end(&mut read).unwrap();
     assert_eq!(read, content);
 }
