@@ -84,7 +84,7 @@ fn recreate(
     write().map_err(|e| OpenError::io("write anew", path)(io::Error::other(e)))
 }
 
-/// What of the plan is on the disk under temporary names, and what has to be told of the places between the segments.
+/// The new segments under temporary names, and the splices for the places between the segments.
 pub(super) struct Prepared {
     wholes: Vec<Option<CompactedCopy>>,
     splices: Vec<Splice>,
@@ -135,7 +135,8 @@ pub(super) fn lost_between(before: &Piece<'_>, next: Lsn, to_ts: Option<Micros>)
     })
 }
 
-/// What must be told of the place between a segment with this header and the one before, if no header and no splice says it.
+/// The splice between a segment with this header and the one before; `None` if the header or an earlier splice explains the
+/// place.
 fn splice_between(
     header: &SegmentHeader,
     before: Link,

@@ -5,7 +5,7 @@
 //! repair:      the same under the lock ─► copies, new segments, splices (act) ─► RepairReport
 //! ```
 //!
-//! Only on demand, and only while nobody writes. Nothing is invented: what can't be read is lost, and is told as LSNs
+//! Only on demand, and only while nobody writes. Nothing is invented: records that cannot be read are lost, and are named by LSNs
 //! and times, now and by every later look at the journal ([`crate::splices`]). Every file that is changed or goes is
 //! copied to the quarantine before.
 
@@ -74,7 +74,7 @@ pub fn plan_repair(dir: impl AsRef<Path>, keyring: &Keyring) -> Result<RepairPla
     let _lease = ReadLease::take(&dir);
     refuse_other_directory(&dir)?;
     let survey = Survey::of(&dir, keyring)?;
-    Ok(survey.decide(&dir).told)
+    Ok(survey.decide(&dir).summary)
 }
 
 /// Repairs the journal in `dir`. Plans anew, under the journal's lock, as the journal may have changed since
@@ -88,7 +88,7 @@ pub fn repair(dir: impl AsRef<Path>, keyring: &Keyring) -> Result<RepairReport, 
     let decision = survey.decide(&dir);
     drop(lease);
     let copies = if decision.is_needed { Some(carry_out(&dir, &survey, &decision, keyring)?) } else { None };
-    Ok(RepairReport { plan: decision.told, copies })
+    Ok(RepairReport { plan: decision.summary, copies })
 }
 
 fn refuse_other_directory(dir: &Directory) -> Result<(), OpenError> {
@@ -108,7 +108,7 @@ struct Survey {
     /// Up to this LSN there were records, as snapshots and marks say.
     named: Lsn,
     /// Faults and steps that do not depend on the plan for the segments.
-    told: RepairPlan,
+    summary: RepairPlan,
 }
 
 /// What is to be done.
@@ -118,14 +118,14 @@ struct Decision<'a> {
     fresh: TimelineId,
     /// Files have to be changed.
     is_needed: bool,
-    told: RepairPlan,
+    summary: RepairPlan,
 }
 
 impl Survey {
     fn of(dir: &Directory, keyring: &Keyring) -> Result<Self, OpenError> {
-        let mut told = RepairPlan::default();
+        let mut summary = RepairPlan::default();
         let (names, _) = list_segments(&LocalDirectory::new(dir))?;
-        let (meta, has_meta) = meta(dir, &names, &mut told)?;
+        let (meta, has_meta) = meta(dir, &names, &mut summary)?;
         let journal_id = meta.id().unwrap_or_default();
 
         // Beside a writer: marks and snapshots name LSNs that the segments hold which are listed behind them, and a timeline
@@ -137,7 +137,7 @@ impl Survey {
             .map(|info| info.path)
             .collect();
         let (names, _) = list_segments(&LocalDirectory::new(dir))?;
-        let snapshots = snapshots(dir, &meta.journal_id, keyring, &mut told)?;
+        let snapshots = snapshots(dir, &meta.journal_id, keyring, &mut summary)?;
         let headers = headers(dir, &names, journal_id)?;
         let timelines = timelines(&headers, &snapshots.right);
         let known = Known { journal_id, timelines: &timelines, headers: &headers, keyring };
@@ -145,34 +145,34 @@ impl Survey {
         for (n, (name, path)) in names.iter().enumerate() {
             files.extend(examine(*name, path, n + 1 == names.len(), &known)?);
         }
-        told.faults.extend(files.iter().flat_map(|f| f.faults.clone()));
-        told.faults.extend(lines.faults(dir));
+        summary.faults.extend(files.iter().flat_map(|f| f.faults.clone()));
+        summary.faults.extend(lines.faults(dir));
         let earlier = snapshots.right.iter().filter(|s| earlier.contains(&s.path)).map(|s| s.manifest.lsn);
         let named = earlier.chain(lines.marks.iter().map(|m| m.lsn)).max().unwrap_or_default();
-        Ok(Self { meta, has_meta, journal_id, lines, snapshots, files, named, told })
+        Ok(Self { meta, has_meta, journal_id, lines, snapshots, files, named, summary })
     }
 
     fn decide(&self, dir: &Directory) -> Decision<'_> {
-        let mut told = self.told.clone();
+        let mut summary = self.summary.clone();
         let manifests: Vec<_> = self.snapshots.right.iter().map(|s| &s.manifest).collect();
         let plan = plan::plan(&self.files, &manifests, Lsn(self.named.0 + 1), &self.lines.splices);
-        if told.faults.is_empty()
+        if summary.faults.is_empty()
             && plan.fresh.is_some()
             && let Some(last) = plan.pieces.last().filter(|p| p.run.tally.records == 0)
         {
             let what = "it is packed and holds no record: a writer can't go on in it".to_owned();
-            told.faults.push(Fault { file: last.of.path.clone(), offset: 0, what });
+            summary.faults.push(Fault { file: last.of.path.clone(), offset: 0, what });
         }
         let end = plan.pieces.last().map_or(Lsn(0), |p| Lsn(p.run.tally.extent.next_lsn.0 - 1));
         if self.named > end {
             let what = format!("they end with LSN {end}, and a snapshot or a mark was made at LSN {}", self.named);
-            told.faults.push(Fault { file: dir.segments(), offset: 0, what });
+            summary.faults.push(Fault { file: dir.segments(), offset: 0, what });
         }
         let fresh = plan::next_timeline(&plan.pieces, &manifests);
-        describe(dir, &plan, fresh, &mut told);
+        describe(dir, &plan, fresh, &mut summary);
         let others = !self.has_meta || !self.snapshots.wrong.is_empty() || !self.lines.faults(dir).is_empty();
         let is_needed = others || !plan.changed.is_empty() || plan.fresh.is_some() || plan.unexplained;
-        Decision { plan, fresh, is_needed, told }
+        Decision { plan, fresh, is_needed, summary }
     }
 }
 
@@ -260,7 +260,11 @@ fn busy(dir: &Directory) -> OpenError {
 }
 
 /// What `meta` says, or would have said; whether it is there.
-fn meta(dir: &Directory, names: &[(SegmentName, PathBuf)], told: &mut RepairPlan) -> Result<(Meta, bool), OpenError> {
+fn meta(
+    dir: &Directory,
+    names: &[(SegmentName, PathBuf)],
+    summary: &mut RepairPlan,
+) -> Result<(Meta, bool), OpenError> {
     let what = match Meta::load(dir) {
         Ok(Some(meta)) => return Ok((meta, true)),
         Ok(None) => "it is missing".to_owned(),
@@ -278,8 +282,10 @@ fn meta(dir: &Directory, names: &[(SegmentName, PathBuf)], told: &mut RepairPlan
         }
     }
     let Some((id, _)) = ids.into_iter().max_by_key(|(_, n)| *n) else { return Err(not_a_journal(dir)) };
-    told.faults.push(Fault { file: dir.meta(), offset: 0, what });
-    told.steps.push("meta is made again from what the segments say; where the data comes from is not known".to_owned());
+    summary.faults.push(Fault { file: dir.meta(), offset: 0, what });
+    summary
+        .steps
+        .push("meta is made again from what the segments say; where the data comes from is not known".to_owned());
     Ok((Meta::new(id, created, String::new()), false))
 }
 
@@ -293,18 +299,18 @@ fn snapshots(
     dir: &Directory,
     journal_id: &str,
     keyring: &Keyring,
-    told: &mut RepairPlan,
+    summary: &mut RepairPlan,
 ) -> Result<Snapshots, OpenError> {
     let listed = list_snapshots_of(&LocalDirectory::new(dir), journal_id)?;
     let mut found = Snapshots { right: Vec::new(), wrong: Vec::new() };
     let mut wrong = |file: &Path, what: String, found: &mut Snapshots| {
-        told.faults.push(Fault { file: file.to_owned(), offset: 0, what });
+        summary.faults.push(Fault { file: file.to_owned(), offset: 0, what });
         for path in ["json", "rdb", KEY_INDEX].map(|extension| file.with_extension(extension)) {
             if is_there(&path) {
                 found.wrong.push(path);
             }
         }
-        told.steps.push(format!("{} goes to the quarantine: no restore can start from it", relative(dir, file)));
+        summary.steps.push(format!("{} goes to the quarantine: no restore can start from it", relative(dir, file)));
     };
     for (path, what) in listed.broken {
         wrong(&path, what, &mut found);
@@ -362,20 +368,20 @@ fn timelines(
 }
 
 /// Puts a plan into words.
-fn describe(dir: &Directory, plan: &Plan<'_>, fresh: TimelineId, told: &mut RepairPlan) {
+fn describe(dir: &Directory, plan: &Plan<'_>, fresh: TimelineId, summary: &mut RepairPlan) {
     for pair in plan.pieces.windows(2) {
         let next = &pair[1].run;
         if let Some(lost) = act::lost_between(&pair[0], next.header.first_lsn, pair[1].first_ts()) {
-            told.lost.push(lost.span());
+            summary.lost.push(lost.span());
         }
     }
     if let (Some(next), Some(last)) = (plan.fresh, plan.pieces.last())
         && let Some(lost) = act::lost_between(last, next, None)
     {
-        told.lost.push(lost.span());
+        summary.lost.push(lost.span());
     }
     if plan.unexplained && plan.changed.is_empty() {
-        told.faults.push(Fault {
+        summary.faults.push(Fault {
             file: dir.segments(),
             offset: 0,
             what: "segments are missing, or are not the right ones".to_owned(),
@@ -395,13 +401,13 @@ fn describe(dir: &Directory, plan: &Plan<'_>, fresh: TimelineId, told: &mut Repa
             .collect();
         if file.faults.is_empty() && plan.fresh.is_none() {
             let what = "its records are in another segment already, or contradict it".to_owned();
-            told.faults.push(Fault { file: file.path.clone(), offset: 0, what });
+            summary.faults.push(Fault { file: file.path.clone(), offset: 0, what });
         }
         let what = if what.is_empty() { "goes".to_owned() } else { what.join(", and ") };
-        told.steps.push(format!("{} {what}", relative(dir, &file.path)));
+        summary.steps.push(format!("{} {what}", relative(dir, &file.path)));
     }
     if plan.fresh.is_some() {
-        told.steps.push(format!(
+        summary.steps.push(format!(
             "timeline {fresh} begins behind it: the next start of redtape takes a base, from which moments can be restored again"
         ));
     }

@@ -48,7 +48,7 @@ pub(super) struct Plan<'a> {
     pub(super) changed: Vec<&'a Examined>,
     /// Runs that hold nothing which is not elsewhere, or that contradict the others.
     pub(super) dropped: Vec<&'a Run>,
-    /// Some follow on each other, or do not, as no header and no splice says.
+    /// Two pieces meet in a way that neither a header nor a splice explains.
     pub(super) unexplained: bool,
     /// A timeline has to begin anew behind all of it, with this LSN.
     pub(super) fresh: Option<Lsn>,
@@ -73,7 +73,7 @@ impl Piece<'_> {
 }
 
 /// Decides. `files` in any order; `snapshots` are those that are right; `claims`: records up to before this LSN were
-/// there once, as snapshots and marks say; `splices`: what was told before.
+/// there once, as snapshots and marks say; `splices`: those of earlier repairs.
 pub(super) fn plan<'a>(
     files: &'a [Examined],
     snapshots: &[&SnapshotManifest],
@@ -166,7 +166,7 @@ fn follows(run: &Run, next: &Run) -> bool {
         && (!same || begin.timeline.is_same(&run.header.timeline) && begin.start_offset >= end.extent.end_offset)
 }
 
-/// Pieces that do not follow on, and of which no splice tells.
+/// Whether two pieces meet in a way that neither a header nor a splice explains.
 fn unexplained(pieces: &[Piece<'_>], splices: &Splices) -> bool {
     pieces.windows(2).any(|pair| {
         let (Some(before), header) = (pair[0].link(), &pair[1].run.header) else { return false };
