@@ -2,7 +2,7 @@
 #![no_main]
 
 use redtape_journal::Micros;
-use redtape_restore::When;
+use redtape_journal::query::When;
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
     match text.parse::<When>() {

@@ -3,7 +3,7 @@
 //!
 //! `cargo bench -p redtape-journal --bench writer`. Blocks are built beforehand; the clock runs from the first `submit` to
 //! the end of `close`, so that each figure has its share of seals and packs all that was written. CPU time is that of the process, nearly
-//! all of it the threads that write and pack. On a disk in memory if there is one: the device's speed is not the question.
+//! all of it the threads that write and compact. On a disk in memory if there is one: the device's speed is not the question.
 
 // A bench may print, and fail.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
@@ -96,7 +96,7 @@ fn write(blocks: &[Block], options: &OpenOptions) -> (f64, f64, u64) {
 
 /// How long the next start takes when the writer died with all of it in one segment that was not sealed.
 fn recover(blocks: &[Block], options: &OpenOptions) -> f64 {
-    let options = OpenOptions { segment_bytes: 1 << 40, pack: false, ..options.clone() };
+    let options = OpenOptions { segment_bytes: 1 << 40, compact: false, ..options.clone() };
     let (dir, writer) = begin(&options);
     for block in blocks.iter().cloned() {
         writer.submit(block).unwrap();
@@ -116,13 +116,13 @@ fn main() {
         let (blocks, records) = blocks(value_bytes);
         let mib = blocks.iter().map(Block::len_bytes).sum::<usize>() as f64 / f64::from(1 << 20);
         println!("values of {value_bytes} B: {records} SETs, {mib:.0} MiB in blocks of {} KiB", BLOCK_BYTES >> 10);
-        for (what, pack, keyring) in [
+        for (what, compact, keyring) in [
             ("as it comes", false, Keyring::default()),
             ("encrypted", false, key()),
             ("packed", true, Keyring::default()),
             ("encrypted and packed", true, key()),
         ] {
-            let options = OpenOptions { sync: SyncPolicy::No, pack, keyring, ..OpenOptions::default() };
+            let options = OpenOptions { sync: SyncPolicy::No, compact, keyring, ..OpenOptions::default() };
             let runs = (0..ROUNDS).map(|_| write(&blocks, &options));
             let (wall, cpu, stored) = runs.min_by(|one, other| one.1.total_cmp(&other.1)).unwrap();
             println!(
@@ -132,7 +132,7 @@ fn main() {
                 cpu * 1e6 / records as f64,
                 stored as f64 / records as f64
             );
-            if !pack {
+            if !compact {
                 let best = (0..ROUNDS).map(|_| recover(&blocks, &options)).fold(f64::MAX, f64::min);
                 println!("  {:<22} {:>6.0} MiB/s", "  a start after a crash", mib / best);
             }

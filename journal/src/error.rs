@@ -5,10 +5,11 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::crypto::KeyFault;
 use crate::files::{Failure, FileKind};
-use crate::types::{Lsn, Micros};
+use crate::types::{Lsn, Micros, TimelineId};
 
 /// The LSNs and times that a piece of damage affects, as far as they are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -229,7 +230,7 @@ pub enum ReadError {
     },
     /// The journal doesn't have this timeline.
     #[error("the journal has no timeline {0}")]
-    NoTimeline(crate::types::TimelineId),
+    NoTimeline(TimelineId),
 }
 
 /// A group that the format can't hold, or that doesn't fit into the block any more.
@@ -242,7 +243,138 @@ pub struct GroupTooLarge {
     pub limit: u64,
 }
 
-/// Why the writer didn't take something.
+/// Why the writer cannot append, and so has stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The file system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A sync failed: what was written before may be on no disk, whatever a later sync says.
+    #[error("cannot {action} {}: a sync failed: {source}", path.display())]
+    Sync {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Something that is no file or folder of a journal has the name of one.
+    #[error("cannot {action} {}: it is {found}, not {wanted}", path.display())]
+    WrongKind {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What it is.
+        found: FileKind,
+        /// What a journal has there.
+        wanted: FileKind,
+    },
+    /// A block does not continue the history.
+    #[error("a block was submitted out of order: {0}")]
+    OutOfOrder(#[source] Damage),
+    /// There is no timeline for the block or the source's id.
+    #[error("a block was submitted before a timeline was begun")]
+    NoTimeline,
+    /// A timeline must have a greater number than the one before.
+    #[error("timeline {new} was begun after timeline {current}")]
+    TimelineBack {
+        /// The timeline that was to begin.
+        new: TimelineId,
+        /// The timeline in use.
+        current: TimelineId,
+    },
+    /// The writer never ran.
+    #[error("cannot start the journal writer's thread: {0}")]
+    NoThread(#[source] std::io::Error),
+    /// A bug, in the writer or in the callback on its progress.
+    #[error("the journal writer's thread panicked")]
+    Panicked,
+}
+
+impl AppendError {
+    /// Whether what was written before can no longer be relied upon. After a failed sync, the kernel may call pages clean that
+    /// never reached the disk; and what does not follow on was made of something else than what is there.
+    pub fn leaves_doubt(&self) -> bool {
+        match self {
+            // All that was reported as durable is on the disk.
+            Self::Io { .. } | Self::WrongKind { .. } | Self::NoThread(_) | Self::Panicked => false,
+            Self::Sync { .. } | Self::OutOfOrder(_) | Self::NoTimeline | Self::TimelineBack { .. } => true,
+        }
+    }
+
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |error| match Failure::from(error) {
+            Failure::Sync(source) => Self::Sync { action, path, source },
+            Failure::Io(source) => Self::Io { action, path, source },
+            Failure::WrongKind { found, wanted } => Self::WrongKind { action, path, found, wanted },
+        }
+    }
+
+    /// The same as an error of the opening, during which the keys of the segment at `path` were to be changed.
+    pub(crate) fn while_opening(self, path: &Path) -> OpenError {
+        match self {
+            Self::Io { action, path, source } => OpenError::Io { action, path, source },
+            Self::Sync { action, path, source } => OpenError::Sync { action, path, source },
+            Self::WrongKind { path, found, wanted, .. } => OpenError::WrongKind { file: path, found, wanted },
+            other @ (Self::OutOfOrder(_)
+            | Self::NoTimeline
+            | Self::TimelineBack { .. }
+            | Self::NoThread(_)
+            | Self::Panicked) => OpenError::Io {
+                action: "change the keys of",
+                path: path.to_owned(),
+                source: std::io::Error::other(other),
+            },
+        }
+    }
+}
+
+/// Why the writer has stopped for good. Clones share the cause; two failures are equal if they are the same event.
+#[derive(Debug, Clone)]
+pub struct WriterFailure(Arc<AppendError>);
+
+impl WriterFailure {
+    pub(crate) fn new(cause: AppendError) -> Self {
+        Self(Arc::new(cause))
+    }
+
+    /// What could not be appended, and why.
+    pub fn cause(&self) -> &AppendError {
+        &self.0
+    }
+}
+
+impl PartialEq for WriterFailure {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for WriterFailure {}
+
+impl fmt::Display for WriterFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for WriterFailure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// Why the writer did not take a block or a timeline.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
     /// More than `MAX_QUEUED_BYTES` are waiting; only from `try_submit`.
@@ -253,7 +385,7 @@ pub enum SubmitError {
     Closed,
     /// A write or sync failed earlier; the writer is finished until the journal is opened again.
     #[error("the journal writer has stopped: {0}")]
-    Failed(String),
+    Failed(#[source] WriterFailure),
 }
 
 /// Why a mark or a snapshot couldn't be stored.

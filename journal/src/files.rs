@@ -38,7 +38,7 @@ pub enum FileKind {
 }
 
 impl FileKind {
-    fn of(file_type: FileType) -> Self {
+    pub(crate) fn of(file_type: FileType) -> Self {
         match file_type {
             t if t.is_file() => Self::Regular,
             t if t.is_dir() => Self::Directory,

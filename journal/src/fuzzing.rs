@@ -79,10 +79,10 @@ pub fn segment(bytes: &[u8]) {
     fs::write(dir.segments().join("00000000000000000001-000001.seg"), bytes).expect("a segment");
     let before = readable(root.path());
     let _ = verify(root.path(), true, |_| ());
-    match repair(root.path(), &Keyring::default(), true) {
+    match repair(root.path(), &Keyring::default()) {
         // Encrypted, and there is no key; or of a newer format.
         Err(_) => return,
-        Ok(report) => assert!(report.copies.is_none() || !report.faults.is_empty(), "{report:?}"),
+        Ok(report) => assert!(report.copies.is_none() || !report.plan.is_sound(), "{report:?}"),
     }
     let opened = Journal::create_or_open(root.path(), OpenOptions::default());
     if let Err(error) = opened {
@@ -113,12 +113,12 @@ pub fn manifest(bytes: &[u8]) {
 
 /// A line of marks or splices, a key file.
 pub fn lines(bytes: &[u8]) {
-    let _ = crate::lines::decode::<Mark>(bytes);
-    let _ = crate::lines::decode::<crate::splices::Splice>(bytes);
+    let _ = crate::jsonl::decode::<Mark>(bytes);
+    let _ = crate::jsonl::decode::<crate::splices::Splice>(bytes);
     let _ = crate::server::KnownServers::parse(bytes);
     let _ = Keyring::parse(&String::from_utf8_lossy(bytes));
     if let Ok(mark) = serde_json::from_slice::<Mark>(bytes) {
-        let line = crate::lines::encode(&mark).expect("it was JSON before");
-        assert_eq!(crate::lines::decode(line.trim_end().as_bytes()), Some(mark));
+        let line = crate::jsonl::encode(&mark).expect("it was JSON before");
+        assert_eq!(crate::jsonl::decode(line.trim_end().as_bytes()), Some(mark));
     }
 }

@@ -25,21 +25,23 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod block;
+mod bloom;
 mod catalog;
 mod clock_step;
+mod compact;
 mod crypto;
 mod directory;
 mod encoding;
 mod error;
 mod files;
-mod filter;
 mod follow;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 #[allow(missing_docs, clippy::expect_used)]
 pub mod fuzzing;
+mod hex;
+mod jsonl;
 mod lease;
-mod lines;
 mod lock;
 mod marks;
 mod meta;
@@ -47,12 +49,14 @@ mod meta;
 mod model;
 mod open;
 mod prune;
+pub mod query;
 mod recover;
 mod repair;
 mod segment;
 mod server;
 mod snapshot;
 mod splices;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -61,21 +65,23 @@ mod writer;
 
 pub use block::{Block, BlockBuilder, MAX_GROUP_BYTES};
 pub use catalog::{
-    AtOffset, BackReader, Catalog, Cut, Gap, GroupReader, Searched, SegmentInfo, SourceChange, TimelineInfo, Window,
+    AtOffset, Catalog, Cut, Gap, GroupReader, ReverseReader, Searched, SegmentInfo, SourceChange, TimelineInfo, Window,
 };
 pub use clock_step::ClockStep;
 pub use crypto::{AddedKey, KEYS_VARIABLE, KeyFault, Keyring, KeyringError};
-pub use error::{Damage, GroupTooLarge, OpenError, ReadError, Span, StoreError, SubmitError};
+pub use error::{
+    AppendError, Damage, GroupTooLarge, OpenError, ReadError, Span, StoreError, SubmitError, WriterFailure,
+};
 pub use files::FileKind;
 pub use follow::{FollowError, Followed, Follower, Note};
 pub use marks::{add_mark, add_new_mark};
 pub use meta::Meta;
-pub use open::{Journal, LastPosition, OpenOptions, Recovered, SyncPolicy};
+pub use open::{Journal, OpenOptions, Recovered};
 pub use prune::{
     ItemKind, PruneError, PruneItem, PrunePlan, Retention, Shortfall, Why, plan_prune, plan_removal, prune,
     remove_snapshots,
 };
-pub use repair::{Fault, RepairReport, repair};
+pub use repair::{Fault, RepairPlan, RepairReport, plan_repair, repair};
 pub use segment::name::SegmentName;
 pub use server::{KnownServers, PreviousHistory, ServerIdentity, add_server};
 pub use snapshot::{SnapshotEncryption, SnapshotInfo, SnapshotKind, SnapshotManifest, SnapshotReader, SnapshotWriter};

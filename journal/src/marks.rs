@@ -13,7 +13,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::directory::Directory;
 use crate::error::StoreError;
 use crate::files;
-use crate::lines::{append, encode, parse};
+use crate::jsonl::{append, encode, parse};
 use crate::types::Mark;
 
 /// Appends a mark and syncs it. `dir` is the journal's directory.
@@ -61,7 +61,7 @@ pub(crate) fn read_marks(dir: &Directory) -> io::Result<(Vec<Mark>, Vec<u64>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lines::decode;
+    use crate::jsonl::decode;
     use crate::types::{Lsn, Micros};
 
     fn mark(name: &str, lsn: u64) -> Mark {

@@ -6,8 +6,9 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use crate::FORMAT_VERSION;
-use crate::directory::{Directory, write_atomically};
+use crate::directory::{Directory, TEMPORARY, write_atomically};
 use crate::error::{Damage, OpenError, Span};
+use crate::hex::{hex, unhex};
 use crate::types::Micros;
 
 /// What a journal says of itself.
@@ -75,21 +76,40 @@ impl Meta {
     }
 }
 
-/// Bytes from as many pairs of hex digits.
-pub(crate) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    if text.len() != 2 * N {
-        return None;
+/// What to say of a directory without `meta` from which somebody wants to read.
+pub(crate) fn not_a_journal(dir: &Directory) -> OpenError {
+    let root = dir.root().to_owned();
+    match foreign_files(dir) {
+        Ok(Some(found)) => OpenError::NotAJournal { dir: root, found },
+        Ok(None) => OpenError::NoJournal { dir: root },
+        Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            OpenError::NoJournal { dir: root }
+        }
+        Err(other) => other,
     }
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-        let digit = |b: u8| char::from(b).to_digit(16);
-        *byte = (digit(pair[0])? * 16 + digit(pair[1])?) as u8;
-    }
-    Some(bytes)
 }
 
-/// Lower-case hex digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    let digit = |n: u8| char::from(b"0123456789abcdef"[usize::from(n & 15)]);
-    bytes.iter().flat_map(|&b| [digit(b >> 4), digit(b)]).collect()
+/// Names the files that no journal leaves beside a missing `meta`.
+pub(crate) fn foreign_files(dir: &Directory) -> Result<Option<String>, OpenError> {
+    let root = dir.root();
+    let mut foreign = Vec::new();
+    for entry in std::fs::read_dir(root).map_err(OpenError::io("list", root))? {
+        let entry = entry.map_err(OpenError::io("list", root))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let ours = name == "lock" || name == "lost+found" || name.starts_with(TEMPORARY);
+        if !ours {
+            foreign.push(name);
+        }
+    }
+    if foreign.is_empty() {
+        return Ok(None);
+    }
+    foreign.sort_unstable();
+    let more = foreign.len().saturating_sub(3);
+    foreign.truncate(3);
+    let mut found = foreign.join(", ");
+    if more > 0 {
+        found = format!("{found} and {more} more");
+    }
+    Ok(Some(found))
 }

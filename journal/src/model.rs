@@ -11,10 +11,10 @@ use crate::catalog::Catalog;
 use crate::crypto::{Keyring, Random};
 use crate::directory::TEMPORARY;
 use crate::error::{GroupTooLarge, OpenError};
-use crate::open::{Environment, Journal, OpenOptions, Recovered, SyncPolicy};
+use crate::open::{Environment, Journal, OpenOptions, Recovered};
 use crate::segment::name::SegmentName;
 use crate::types::{
-    Group, GroupRef, KeysAt, Lsn, Micros, Origin, OriginKind, Record, RecordRef, ReplOffset, TimelineId,
+    Group, GroupRef, KeysAt, Lsn, Micros, Origin, OriginKind, Record, RecordRef, ReplOffset, SyncPolicy, TimelineId,
 };
 use crate::writer::{TimelineStart, Writer};
 
@@ -143,7 +143,7 @@ pub(crate) fn options(segment_bytes: u64) -> OpenOptions {
     OpenOptions {
         segment_bytes,
         sync: SyncPolicy::No,
-        pack: true,
+        compact: true,
         keyring: Keyring::default(),
         source: "redis://localhost".to_owned(),
     }

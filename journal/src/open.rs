@@ -17,38 +17,25 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use serde::{Deserialize, Serialize};
-
-use crate::crypto::{Keyring, Random};
-use crate::directory::{Directory, TEMPORARY};
+use crate::compact::{Uncompacted, remove_unfinished};
+use crate::crypto::{Keyring, Random, random};
+use crate::directory::Directory;
 use crate::error::OpenError;
 use crate::files;
 use crate::files::{is_there, sync_dir};
 use crate::lease::{PruneLock, ReadLease};
 use crate::lock::Lock;
-use crate::meta::Meta;
+use crate::meta::{Meta, foreign_files};
 use crate::recover::{Cut, Plan, Resume, corrupt, decide, torn_name};
 use crate::segment::load::{SegmentFacts, TailFact, list_segments, load_segment};
 use crate::snapshot::clean_snapshots;
 use crate::splices::Splices;
-use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
-use crate::writer::{Appender, AppenderOptions, Progress, Unpacked, Writer, remove_unfinished};
+use crate::storage::LocalDirectory;
+use crate::types::{LastPosition, Micros, SyncPolicy, TimelineId};
+use crate::writer::{Appender, AppenderOptions, Progress, Writer};
 
 /// How much is copied at once into the quarantine.
 const COPY_CHUNK: usize = 1 << 20;
-
-/// When data is synced, in Redis's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SyncPolicy {
-    /// After each batch of blocks (group commit).
-    Always,
-    /// At most a second after a write.
-    #[default]
-    EverySec,
-    /// Only at a seal, and when asked.
-    No,
-}
 
 /// How a journal is opened.
 #[derive(Debug, Clone)]
@@ -59,7 +46,7 @@ pub struct OpenOptions {
     /// When data is synced.
     pub sync: SyncPolicy,
     /// A segment that is sealed is replaced by a copy in large, compressed blocks.
-    pub pack: bool,
+    pub compact: bool,
     /// Without keys, nothing is encrypted. With some, every file begun from now on is, with the current one.
     pub keyring: Keyring,
     /// Where the data comes from, without secrets; kept in `meta` when the journal is created.
@@ -71,30 +58,11 @@ impl Default for OpenOptions {
         Self {
             segment_bytes: 64 << 20,
             sync: SyncPolicy::default(),
-            pack: true,
+            compact: true,
             keyring: Keyring::default(),
             source: String::new(),
         }
     }
-}
-
-/// Where a journal ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastPosition {
-    /// The last timeline begun.
-    pub timeline: TimelineId,
-    /// Id of its source (Redis: the replication id).
-    pub source_id: String,
-    /// Last LSN in the journal, 0 if there is none.
-    pub last_lsn: Lsn,
-    /// Time of the last group; 0 if there is none.
-    pub last_ts: Micros,
-    /// The journal is known to be complete up to this time.
-    pub complete_until: Micros,
-    /// Position in the source from which to resume.
-    pub end_offset: ReplOffset,
-    /// Database selected at that position.
-    pub db: u32,
 }
 
 /// What opening found and did.
@@ -128,15 +96,6 @@ fn random_id() -> io::Result<[u8; 16]> {
     let mut id = [0; 16];
     random(&mut id)?;
     Ok(id)
-}
-
-/// From the kernel.
-pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
-    let mut filled = 0;
-    while filled < bytes.len() {
-        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
-    }
-    Ok(())
 }
 
 /// A journal opened for writing; holds the lock.
@@ -178,12 +137,13 @@ impl Journal {
 
         let journal_id = meta.id().unwrap_or_default();
         let _lease = ReadLease::take(&dir);
-        let (names, others) = list_segments(&dir.segments())?;
+        let storage = LocalDirectory::new(&dir);
+        let (names, others) = list_segments(&storage)?;
         let mut notes: Vec<String> =
             others.iter().map(|name| format!("segments/{name} is not part of the journal")).collect();
         let mut facts = Vec::with_capacity(names.len());
         for (n, (name, path)) in names.iter().enumerate() {
-            facts.push(load_segment(*name, path, n + 1 == names.len())?);
+            facts.push(load_segment(&storage, *name, path, n + 1 == names.len())?);
         }
         let splices = Splices::load(&dir).map_err(OpenError::io("read", dir.splices()))?;
         let plan = decide(&facts, journal_id, &splices)?;
@@ -214,13 +174,13 @@ impl Journal {
             journal_id,
             AppenderOptions {
                 segment_bytes: options.segment_bytes,
-                pack: options.pack,
+                compact: options.compact,
                 keyring: Arc::new(Mutex::new(options.keyring)),
                 now: environment.now,
                 random: environment.random,
             },
             plan.resume,
-            facts.iter().filter_map(unpacked).collect(),
+            facts.iter().filter_map(uncompacted).collect(),
             (bytes, segments),
         )?;
         let last = appender.last_position();
@@ -236,11 +196,11 @@ impl Journal {
     }
 }
 
-/// A sealed segment that its writer had no time to pack.
-fn unpacked(facts: &SegmentFacts) -> Option<Unpacked> {
+/// A sealed segment that its writer had no time to compact.
+fn uncompacted(facts: &SegmentFacts) -> Option<Uncompacted> {
     let (Ok(whole), TailFact::Sealed(footer)) = (&facts.header, &facts.tail) else { return None };
     let wanted = !whole.header.packed && footer.tally.records > 0;
-    wanted.then(|| Unpacked { name: facts.name, path: facts.path.clone(), bytes: facts.bytes })
+    wanted.then(|| Uncompacted { name: facts.name, path: facts.path.clone(), bytes: facts.bytes })
 }
 
 /// Who can't read the end of a journal doesn't write on: forgotten keys must not make it go on in clear.
@@ -281,44 +241,6 @@ fn refuse_other_directory(dir: &Directory) -> Result<(), OpenError> {
         None => Ok(()),
         Some(found) => Err(OpenError::NotAJournal { dir: dir.root().to_owned(), found }),
     }
-}
-
-/// What to say of a directory without `meta` from which somebody wants to read.
-pub(crate) fn not_a_journal(dir: &Directory) -> OpenError {
-    let root = dir.root().to_owned();
-    match foreign_files(dir) {
-        Ok(Some(found)) => OpenError::NotAJournal { dir: root, found },
-        Ok(None) => OpenError::NoJournal { dir: root },
-        Err(OpenError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-            OpenError::NoJournal { dir: root }
-        }
-        Err(other) => other,
-    }
-}
-
-/// Names the files that no journal leaves beside a missing `meta`.
-fn foreign_files(dir: &Directory) -> Result<Option<String>, OpenError> {
-    let root = dir.root();
-    let mut foreign = Vec::new();
-    for entry in std::fs::read_dir(root).map_err(OpenError::io("list", root))? {
-        let entry = entry.map_err(OpenError::io("list", root))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let ours = name == "lock" || name == "lost+found" || name.starts_with(TEMPORARY);
-        if !ours {
-            foreign.push(name);
-        }
-    }
-    if foreign.is_empty() {
-        return Ok(None);
-    }
-    foreign.sort_unstable();
-    let more = foreign.len().saturating_sub(3);
-    foreign.truncate(3);
-    let mut found = foreign.join(", ");
-    if more > 0 {
-        found = format!("{found} and {more} more");
-    }
-    Ok(Some(found))
 }
 
 fn create_meta(dir: &Directory, environment: Environment, source: String) -> Result<Meta, OpenError> {

@@ -31,8 +31,8 @@ use std::path::{Path, PathBuf};
 use crate::FORMAT_VERSION;
 use crate::error::{Damage, OpenError, Span};
 use crate::segment::footer::Footer;
-use crate::segment::header::{HeaderFault, SegmentHeader};
-use crate::segment::load::{SegmentFacts, TailFact, WholeHeader};
+use crate::segment::header::{HeaderFault, SegmentHeader, WholeHeader};
+use crate::segment::load::{SegmentFacts, TailFact};
 use crate::segment::scan::{Rest, Scan};
 use crate::segment::tally::Tally;
 use crate::splices::Splices;
@@ -146,9 +146,9 @@ fn decide_rest(segment: &SegmentFacts, scan: &Scan) -> Result<Option<Cut>, OpenE
 /// From the end of the whole blocks to the beginning of a later one.
 pub(crate) fn span_of_rest(tally: &Tally, later_lsn: Lsn, later_ts: Micros) -> Span {
     Span {
-        from_lsn: tally.reach.next_lsn,
+        from_lsn: tally.extent.next_lsn,
         to_lsn: Some(Lsn(later_lsn.0.saturating_sub(1))),
-        from_ts: tally.reach.last_ts,
+        from_ts: tally.extent.last_ts,
         to_ts: Some(later_ts),
     }
 }
@@ -189,7 +189,7 @@ fn check_chain(
     let expect = |holds: bool, expected: String, found: String| {
         if holds { Ok(()) } else { Err(Damage::new(expected, found)) }
     };
-    let id = |id| crate::meta::hex(id);
+    let id = |id| crate::hex::hex(id);
     expect(
         header.journal_id == journal_id,
         format!("a segment of journal {}", id(&journal_id)),
@@ -204,7 +204,7 @@ fn check_chain(
         return expect(
             header.first_lsn.0 != 1 || header.prev_link == [0; 32] || header.timeline.id > crate::types::TimelineId(1),
             "no predecessor of the first segment".to_owned(),
-            format!("link {}", crate::meta::hex(&header.prev_link)),
+            format!("link {}", crate::hex::hex(&header.prev_link)),
         );
     };
     let splice = splices.find(header, &footer.link());
@@ -213,7 +213,7 @@ fn check_chain(
         format!("a successor of the segment with the link {}", blake3::Hash::from(footer.link())),
         format!("one of {}; a segment is missing", blake3::Hash::from(header.prev_link)),
     )?;
-    let end = &footer.tally.reach;
+    let end = &footer.tally.extent;
     let lost = splice.is_some_and(|splice| splice.lost.is_some());
     expect(
         header.first_lsn == end.next_lsn || (lost && header.first_lsn > end.next_lsn),
@@ -249,11 +249,11 @@ fn check_chain(
 /// Checks that a footer fits its segment's header.
 pub(crate) fn check_footer(segment: &SegmentFacts, header: &SegmentHeader, footer: &Footer) -> Result<(), OpenError> {
     let t = &footer.tally;
-    let records = t.reach.next_lsn.0.checked_sub(header.first_lsn.0);
-    if records != Some(t.records) || t.reach.last_ts < header.last_ts || t.reach.end_offset < header.start_offset {
+    let records = t.extent.next_lsn.0.checked_sub(header.first_lsn.0);
+    if records != Some(t.records) || t.extent.last_ts < header.last_ts || t.extent.end_offset < header.start_offset {
         let damage = Damage::new(
             format!("a footer that follows LSN {}, {}", header.first_lsn, header.last_ts),
-            format!("{} records up to LSN {}", t.records, t.reach.next_lsn.0 - 1),
+            format!("{} records up to LSN {}", t.records, t.extent.next_lsn.0 - 1),
         );
         return Err(corrupt(segment, footer.position, damage));
     }
@@ -275,8 +275,8 @@ pub(crate) fn span_of(segment: &SegmentFacts) -> Span {
         span.from_ts = whole.header.last_ts;
     }
     if let TailFact::Sealed(footer) = &segment.tail {
-        span.to_lsn = Some(Lsn(footer.tally.reach.next_lsn.0 - 1));
-        span.to_ts = Some(footer.tally.reach.last_ts);
+        span.to_lsn = Some(Lsn(footer.tally.extent.next_lsn.0 - 1));
+        span.to_ts = Some(footer.tally.extent.last_ts);
     }
     span
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::directory::{Directory, write_atomically};
 use crate::error::StoreError;
 use crate::files;
-use crate::lines::{append, encode, parse};
+use crate::jsonl::{append, encode, parse};
 use crate::types::{Micros, ReplOffset};
 
 /// Longest text in a line, in bytes.
@@ -142,7 +142,7 @@ impl KnownServers {
 
     /// Puts the file in place without its damaged lines.
     pub(crate) fn store(&self, dir: &Directory) -> io::Result<()> {
-        crate::lines::store(&dir.server(), &self.all)
+        crate::jsonl::store(&dir.server(), &self.all)
     }
 }
 

@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 use crate::directory::Directory;
 use crate::error::Span;
 use crate::files;
-use crate::lines::{decode, store};
-use crate::meta::hex;
-use crate::segment::footer::Link;
+use crate::hex::hex;
+use crate::jsonl::{decode, store};
 use crate::segment::header::SegmentHeader;
+use crate::segment::link::Link;
 use crate::types::{Lsn, Micros, TimelineId};
 
 /// One place.
@@ -99,7 +99,7 @@ impl Splices {
         })
     }
     /// Whether it was told that a segment with this header may follow the one with this link, and whether with a loss.
-    pub(crate) fn tells(&self, header: &SegmentHeader, before: &Link, lost: bool) -> bool {
+    pub(crate) fn explains(&self, header: &SegmentHeader, before: &Link, lost: bool) -> bool {
         self.find(header, before).is_some_and(|splice| splice.lost.is_some() == lost)
     }
 }

@@ -62,6 +62,38 @@ impl fmt::Display for Micros {
     }
 }
 
+/// When data is synced, in Redis's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyncPolicy {
+    /// After each batch of blocks (group commit).
+    Always,
+    /// At most a second after a write.
+    #[default]
+    EverySec,
+    /// Only at a seal, and when asked.
+    No,
+}
+
+/// Where a journal ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastPosition {
+    /// The last timeline begun.
+    pub timeline: TimelineId,
+    /// Id of its source (Redis: the replication id).
+    pub source_id: String,
+    /// Last LSN in the journal, 0 if there is none.
+    pub last_lsn: Lsn,
+    /// Time of the last group; 0 if there is none.
+    pub last_ts: Micros,
+    /// The journal is known to be complete up to this time.
+    pub complete_until: Micros,
+    /// Position in the source from which to resume.
+    pub end_offset: ReplOffset,
+    /// Database selected at that position.
+    pub db: u32,
+}
+
 /// Who caused a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

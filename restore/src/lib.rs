@@ -5,7 +5,7 @@
 //!   pure functions of data │ act on the target, in this order
 //! ```
 //!
-//! - [`when`]: what a person asks for (`2026-11-20T12:00:00Z`, `10m ago`, `mark:before-deploy`, …).
+//! - [`redtape_journal::query::When`]: the point in time that is asked for (`2026-11-20T12:00:00Z`, `10m ago`, `mark:before-deploy`, …).
 //! - [`point`]: that moment in the journal: timeline, cut, base. A cut never falls inside a group.
 //! - [`plan`]: by which way, and why. Nothing is written before the plan is complete: the base has been
 //!   read through and its digest compared, every record up to the cut has been read, the target's
@@ -52,7 +52,6 @@ mod steps;
 pub mod tape;
 pub mod unfinished;
 pub mod version;
-pub mod when;
 
 pub use error::RestoreError;
 pub use filter::Filter;
@@ -61,4 +60,3 @@ pub use limits::Limits;
 pub use plan::{Forced, Plan, Via};
 pub use progress::{Event, Observer, Silent};
 pub use run::{Prepared, Report, Request, prepare};
-pub use when::When;

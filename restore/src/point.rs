@@ -6,13 +6,13 @@
 
 use std::path::PathBuf;
 
+use redtape_journal::query::{PointInTime, When, list_windows};
 use redtape_journal::{
     Catalog, Cut, Gap, Lsn, Mark, Micros, ReadError, SnapshotInfo, SnapshotManifest, SourceChange, TimelineId,
     TimelineInfo, Window,
 };
 
 use crate::steps::came_twice;
-use crate::when::{Moment, When};
 
 /// Where exactly a restore begins and ends.
 #[derive(Debug, Clone, PartialEq)]
@@ -159,7 +159,7 @@ pub fn locate(when: &When, now: Micros, facts: &dyn Facts) -> Result<Result<Rest
         return Ok(Err(PointError::NoWindow));
     };
     let (window, cut, asked, mut warnings) = match &when {
-        Moment::At(at) => {
+        PointInTime::At(at) => {
             let Some(window) = windows.iter().rev().find(|w| w.from <= *at && *at <= w.to) else {
                 return Ok(Err(not_in_a_window(*at, &windows, &facts.gaps())));
             };
@@ -167,20 +167,20 @@ pub fn locate(when: &When, now: Micros, facts: &dyn Facts) -> Result<Result<Rest
             let slack = slack_warning(&cut, *at);
             (window, cut, *at, slack.into_iter().chain(came_twice(&facts.marks(), *at)).collect())
         }
-        Moment::Latest if newest.damaged_behind => return Ok(Err(PointError::Damaged { end: newest.to })),
-        Moment::Latest if facts.last_timeline().is_some_and(|last| last > newest.timeline) => {
+        PointInTime::Latest if newest.damaged_behind => return Ok(Err(PointError::Damaged { end: newest.to })),
+        PointInTime::Latest if facts.last_timeline().is_some_and(|last| last > newest.timeline) => {
             let timeline = facts.last_timeline().unwrap_or_default();
             return Ok(Err(PointError::NewestLost { timeline, end: newest.to }));
         }
-        Moment::Latest => {
+        PointInTime::Latest => {
             let by_lsn = || facts.cut_by_lsn(newest.timeline, newest.to_lsn);
             (newest, without_segments(newest).map_or_else(by_lsn, Ok)?, newest.to, Vec::new())
         }
-        Moment::Lsn(lsn) => match by_lsn(*lsn, None, &windows, facts)? {
+        PointInTime::Lsn(lsn) => match by_lsn(*lsn, None, &windows, facts)? {
             Ok((window, cut, warnings)) => (window, cut, cut.ts, warnings),
             Err(error) => return Ok(Err(error)),
         },
-        Moment::Mark(name) => {
+        PointInTime::Mark(name) => {
             let marks = facts.marks();
             let Some(mark) = marks.iter().filter(|m| m.name == *name).max_by_key(|m| (m.lsn, m.ts)) else {
                 return Ok(Err(PointError::NoMark { name: name.clone(), known: list_marks(&marks) }));
@@ -192,7 +192,7 @@ pub fn locate(when: &When, now: Micros, facts: &dyn Facts) -> Result<Result<Rest
         }
     };
     warnings.extend(facts.notes());
-    let timed = matches!(when, Moment::At(_));
+    let timed = matches!(when, PointInTime::At(_));
     let snapshots = facts.snapshots();
     let base = snapshots
         .iter()
@@ -299,13 +299,6 @@ fn not_in_a_window(asked: Micros, windows: &[Window], gaps: &[Gap]) -> PointErro
         }
         _ => PointError::Outside { asked, windows: list_windows(windows) },
     }
-}
-
-/// One line a window, for people.
-pub fn list_windows(windows: &[Window]) -> String {
-    let line =
-        |w: &Window| format!("  {} to {} (LSN {} to {}, timeline {})", w.from, w.to, w.from_lsn, w.to_lsn, w.timeline);
-    windows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn list_marks(marks: &[Mark]) -> String {

@@ -10,6 +10,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use redtape_journal::query::When;
 use redtape_journal::{Catalog, Keyring, Micros, OpenError, SnapshotInfo, SnapshotReader};
 use redtape_wire::rdb::{RdbSummary, RdbVerifier};
 use redtape_wire::url::RedisUrl;
@@ -32,7 +33,6 @@ use crate::scratch::{Binary, Scratch, Wanted, find, made_by};
 use crate::server::{Server, text};
 use crate::tape::{JournalTape, Tape, TapeFacts, scan};
 use crate::unfinished::{KEY, Marker};
-use crate::when::When;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -127,7 +127,7 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
     target.set_reply_limit(request.limits.reply)?;
     let mut target_facts = TargetFacts::read(&mut target)?;
     target_facts.compare_with(&catalog.timelines());
-    let rdb = check_base(&point.base, &request.keyring, observer)?;
+    let rdb = check_base(&catalog, &point.base, &request.keyring, observer)?;
     let tape = JournalTape { catalog, timeline: point.timeline, after: point.base.manifest.lsn, upto: point.lsn };
     observer.on(&Event::Step {
         name: "reading the journal",
@@ -175,10 +175,15 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
 }
 
 /// Reads the base through: its digest, its checksum, its header.
-fn check_base(base: &SnapshotInfo, keyring: &Keyring, observer: &mut dyn Observer) -> Result<RdbSummary, RestoreError> {
+fn check_base(
+    catalog: &Catalog,
+    base: &SnapshotInfo,
+    keyring: &Keyring,
+    observer: &mut dyn Observer,
+) -> Result<RdbSummary, RestoreError> {
     const CHUNK_BYTES: usize = 1 << 20;
     let path = &base.path;
-    let mut file = open(base, keyring)?;
+    let mut file = open(catalog, base, keyring)?;
     let damaged = |problem: String| RestoreError::Base { path: path.clone(), problem };
     observer.on(&Event::Step { name: "checking the base", total: base.manifest.bytes, unit: Unit::Bytes });
     let mut rdb = RdbVerifier::new();
@@ -318,7 +323,7 @@ impl Prepared {
     }
 
     fn by_link(&mut self, observer: &mut dyn Observer) -> Result<Report, RestoreError> {
-        let mut rdb = open(&self.point.base, &self.keyring)?;
+        let mut rdb = open(&self.tape.catalog, &self.point.base, &self.keyring)?;
         let mut load =
             Load { rdb: &mut rdb, rdb_bytes: self.rdb_bytes, tape: &self.tape, records: self.tape_facts.records };
         let expected = self.expected();
@@ -331,7 +336,7 @@ impl Prepared {
     fn scratch(&mut self, observer: &mut dyn Observer) -> Result<(Scratch, Delivered), RestoreError> {
         let binary = self.binary.as_ref().ok_or_else(|| RestoreError::NoScratch("none was chosen".to_owned()))?;
         let mut scratch = Scratch::start(binary, self.tape_facts.max_db + 1, self.limits)?;
-        let mut rdb = open(&self.point.base, &self.keyring)?;
+        let mut rdb = open(&self.tape.catalog, &self.point.base, &self.keyring)?;
         let mut load =
             Load { rdb: &mut rdb, rdb_bytes: self.rdb_bytes, tape: &self.tape, records: self.tape_facts.records };
         let delivered = scratch.load(&mut load, observer, &self.interrupt).map_err(RestoreError::before_the_target)?;
@@ -525,8 +530,8 @@ fn full_warning(memory: &MemoryState) -> Option<String> {
     })
 }
 
-fn open(base: &SnapshotInfo, keyring: &Keyring) -> Result<SnapshotReader, RestoreError> {
-    base.open(keyring).map_err(|e| match e {
+fn open(catalog: &Catalog, base: &SnapshotInfo, keyring: &Keyring) -> Result<SnapshotReader, RestoreError> {
+    catalog.open_snapshot(base, keyring).map_err(|e| match e {
         OpenError::Io { path, source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
             RestoreError::Point(PointError::BaseMissing(path))
         }

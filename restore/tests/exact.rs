@@ -5,7 +5,8 @@
 mod support;
 
 use redtape_journal::Micros;
-use redtape_restore::{Forced, Via, When};
+use redtape_journal::query::When;
+use redtape_restore::{Forced, Via};
 use support::record::Recorder;
 use support::{Running, assert_same, request, restore, run, state, version};
 

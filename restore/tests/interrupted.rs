@@ -4,8 +4,9 @@
 mod support;
 
 use redtape_journal::Micros;
+use redtape_journal::query::When;
 use redtape_restore::server::{Server as Client, Value};
-use redtape_restore::{Event, Filter, Forced, Interrupt, Observer, When, prepare};
+use redtape_restore::{Event, Filter, Forced, Interrupt, Observer, prepare};
 use support::record::Recorder;
 use support::{Running, request, run, version};
 

@@ -5,8 +5,9 @@
 mod support;
 
 use redtape_journal::Micros;
+use redtape_journal::query::When;
 use redtape_restore::server::{Server as Client, Value};
-use redtape_restore::{Filter, Forced, Observer, Report, Request, RestoreError, Silent, Via, When, prepare};
+use redtape_restore::{Filter, Forced, Observer, Report, Request, RestoreError, Silent, Via, prepare};
 use support::record::Recorder;
 use support::{AtStep, Running, request, restore, run, version};
 

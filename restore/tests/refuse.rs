@@ -6,8 +6,9 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use redtape_journal::Micros;
+use redtape_journal::query::When;
 use redtape_restore::server::Value;
-use redtape_restore::{Forced, Request, Silent, When, prepare};
+use redtape_restore::{Forced, Request, Silent, prepare};
 use support::record::Recorder;
 use support::{Running, request, restore, run, version};
 

@@ -4,8 +4,9 @@
 mod support;
 
 use redtape_journal::Micros;
+use redtape_journal::query::When;
 use redtape_restore::server::Value;
-use redtape_restore::{Filter, Forced, Silent, Via, When, prepare};
+use redtape_restore::{Filter, Forced, Silent, Via, prepare};
 use support::record::Recorder;
 use support::{Running, request, restore, run, version};
 

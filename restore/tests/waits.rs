@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use redtape_journal::Micros;
+use redtape_journal::query::When;
 use redtape_restore::server::Value;
-use redtape_restore::{Forced, Limits, Request, RestoreError, Silent, When, prepare};
+use redtape_restore::{Forced, Limits, Request, RestoreError, Silent, prepare};
 use rustix::process::{Pid, Signal, kill_process};
 use support::record::Recorder;
 use support::{AtStep, Running, binary, request, run, scratch_servers};

@@ -7,8 +7,8 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
+use redtape_journal::query::When;
 use redtape_journal::{Catalog, Gap, Group, Searched, TimelineId};
-use redtape_restore::When;
 
 use super::journal::{DirArgs, bytes, count, out};
 use crate::exit::DATAERR;

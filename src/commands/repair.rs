@@ -1,12 +1,12 @@
 //! `redtape journal repair`: what is wrong, what is lost, and what was done about it.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use redtape_journal::{Catalog, OpenError, RepairReport, Span, repair};
-use redtape_restore::point::list_windows;
+use redtape_journal::query::list_windows;
+use redtape_journal::{Catalog, OpenError, RepairPlan, Span, plan_repair, repair};
 use serde_json::{Value, json};
 
 use super::agreed;
@@ -35,17 +35,17 @@ pub(crate) struct RepairArgs {
 
 pub(crate) fn run(args: &RepairArgs) -> anyhow::Result<ExitCode> {
     let keyring = args.keys.keyring()?;
-    let planned = repair(&args.dir, &keyring, false).map_err(failure)?;
-    let sound = planned.faults.is_empty();
+    let plan = plan_repair(&args.dir, &keyring).map_err(failure)?;
+    let sound = plan.is_sound();
     if args.plan || sound {
-        show(args, &planned)?;
+        show(args, &plan, None)?;
         return Ok(if sound { ExitCode::SUCCESS } else { ExitCode::from(DATAERR) });
     }
     if !args.yes {
-        confirm(args, &planned)?;
+        confirm(args, &plan)?;
     }
-    let done = repair(&args.dir, &keyring, true).map_err(failure)?;
-    show(args, &done)?;
+    let done = repair(&args.dir, &keyring).map_err(failure)?;
+    show(args, &done.plan, done.copies.as_deref())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -58,45 +58,46 @@ fn failure(error: OpenError) -> anyhow::Error {
     }
 }
 
-fn confirm(args: &RepairArgs, planned: &RepairReport) -> anyhow::Result<()> {
+fn confirm(args: &RepairArgs, plan: &RepairPlan) -> anyhow::Result<()> {
     let elsewhere = "the journal is damaged; add --yes to repair it, or --plan to see what would be done";
-    if agreed(&format!("{}Repair it?", text(args, planned)?), elsewhere)? {
+    if agreed(&format!("{}Repair it?", text(args, plan, None)?), elsewhere)? {
         return Ok(());
     }
     Err(Failure::new(USAGE, "nothing was changed").into())
 }
 
-fn show(args: &RepairArgs, report: &RepairReport) -> anyhow::Result<()> {
-    let text = if args.json { format!("{}\n", as_json(args, report)) } else { text(args, report)? };
+/// `copies`: the folder that keeps the files as they were, if the repair was made.
+fn show(args: &RepairArgs, plan: &RepairPlan, copies: Option<&Path>) -> anyhow::Result<()> {
+    let text = if args.json { format!("{}\n", as_json(args, plan, copies)) } else { text(args, plan, copies)? };
     out(&text)
 }
 
-fn text(args: &RepairArgs, report: &RepairReport) -> Result<String, std::fmt::Error> {
+fn text(args: &RepairArgs, plan: &RepairPlan, copies: Option<&Path>) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
-    if report.faults.is_empty() {
+    if plan.is_sound() {
         writeln!(text, "sound: there is nothing to repair")?;
-        for span in &report.lost {
+        for span in &plan.lost {
             writeln!(text, "lost earlier: {span}")?;
         }
         return Ok(text);
     }
-    for fault in &report.faults {
+    for fault in &plan.faults {
         let file = fault.file.strip_prefix(&args.dir).unwrap_or(&fault.file);
         writeln!(text, "{} at byte {}: {}", file.display(), fault.offset, fault.what)?;
     }
-    let (does, is) = if report.copies.is_some() { ("done", "lost") } else { ("to be done", "would be lost") };
+    let (does, is) = if copies.is_some() { ("done", "lost") } else { ("to be done", "would be lost") };
     writeln!(text, "\n{does}:")?;
-    for step in &report.steps {
+    for step in &plan.steps {
         writeln!(text, "  {step}")?;
     }
     writeln!(text, "\n{is}:")?;
-    if report.lost.is_empty() {
+    if plan.lost.is_empty() {
         writeln!(text, "  nothing")?;
     }
-    for span in &report.lost {
+    for span in &plan.lost {
         writeln!(text, "  {span}")?;
     }
-    if let Some(copies) = &report.copies {
+    if let Some(copies) = copies {
         writeln!(text, "\nEvery file that was changed is kept as it was in {}.", copies.display())?;
         if let Ok(catalog) = Catalog::open(&args.dir) {
             let windows = catalog.windows();
@@ -107,14 +108,14 @@ fn text(args: &RepairArgs, report: &RepairReport) -> Result<String, std::fmt::Er
     Ok(text)
 }
 
-fn as_json(args: &RepairArgs, report: &RepairReport) -> Value {
+fn as_json(args: &RepairArgs, plan: &RepairPlan, copies: Option<&Path>) -> Value {
     let span = |s: &Span| {
         json!({
             "from_lsn": s.from_lsn.0, "to_lsn": s.to_lsn.map(|l| l.0),
             "from_ts_us": s.from_ts.0, "to_ts_us": s.to_ts.map(|t| t.0),
         })
     };
-    let faults: Vec<Value> = report
+    let faults: Vec<Value> = plan
         .faults
         .iter()
         .map(|f| {
@@ -123,7 +124,7 @@ fn as_json(args: &RepairArgs, report: &RepairReport) -> Value {
         })
         .collect();
     json!({
-        "sound": report.faults.is_empty(), "repaired": report.copies.is_some(), "faults": faults,
-        "lost": report.lost.iter().map(span).collect::<Vec<_>>(), "steps": report.steps, "copies": report.copies,
+        "sound": plan.is_sound(), "repaired": copies.is_some(), "faults": faults,
+        "lost": plan.lost.iter().map(span).collect::<Vec<_>>(), "steps": plan.steps, "copies": copies,
     })
 }

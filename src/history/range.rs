@@ -1,8 +1,7 @@
 //! From when to when.
 
+use redtape_journal::query::{PointInTime, When};
 use redtape_journal::{Catalog, Lsn, Micros};
-use redtape_restore::When;
-use redtape_restore::when::Moment;
 
 use crate::exit::{Failure, USAGE};
 
@@ -34,21 +33,21 @@ impl Range {
         let mut begins = None;
         match since.map(|when| when.resolve(now)) {
             None => {}
-            Some(Moment::At(ts)) => (range.since, begins) = (Some(ts), Some(ts)),
-            Some(Moment::Lsn(lsn)) => range.after = Lsn(lsn.0.saturating_sub(1)),
-            Some(Moment::Mark(name)) => {
+            Some(PointInTime::At(ts)) => (range.since, begins) = (Some(ts), Some(ts)),
+            Some(PointInTime::Lsn(lsn)) => range.after = Lsn(lsn.0.saturating_sub(1)),
+            Some(PointInTime::Mark(name)) => {
                 let (lsn, ts) = mark(name)?;
                 (range.after, begins) = (lsn, Some(ts));
             }
             // Nothing comes after the end.
-            Some(Moment::Latest) => return Ok(None),
+            Some(PointInTime::Latest) => return Ok(None),
         }
         let mut ends = None;
         match until.map(|when| when.resolve(now)) {
-            None | Some(Moment::Latest) => {}
-            Some(Moment::At(ts)) => (range.until, ends) = (Some(ts), Some(ts)),
-            Some(Moment::Lsn(lsn)) => range.upto = lsn,
-            Some(Moment::Mark(name)) => {
+            None | Some(PointInTime::Latest) => {}
+            Some(PointInTime::At(ts)) => (range.until, ends) = (Some(ts), Some(ts)),
+            Some(PointInTime::Lsn(lsn)) => range.upto = lsn,
+            Some(PointInTime::Mark(name)) => {
                 let (lsn, ts) = mark(name)?;
                 (range.upto, ends) = (lsn, Some(ts));
             }

@@ -7,7 +7,7 @@ use super::Cut;
 use super::load::Entry;
 use super::segment::{OpenSegment, corrupt};
 use crate::error::{ReadError, Span};
-use crate::segment::tally::Reach;
+use crate::segment::tally::Extent;
 use crate::types::{Lsn, ReplOffset, TimelineId};
 
 /// A place, and how far the timeline reaches in the source.
@@ -22,15 +22,15 @@ pub(super) struct Found {
 pub(super) fn find(
     entries: &[Arc<Entry>],
     timeline: TimelineId,
-    beyond: impl Fn(&Reach) -> bool,
+    beyond: impl Fn(&Extent) -> bool,
 ) -> Result<Found, ReadError> {
     let mut ours = entries.iter().filter(|e| e.header.timeline.id == timeline);
     let first = ours.clone().next().ok_or(ReadError::NoTimeline(timeline))?;
     let last = ours.clone().next_back().ok_or(ReadError::NoTimeline(timeline))?;
-    let end_offset = last.tally.reach.end_offset;
+    let end_offset = last.tally.extent.end_offset;
     let start = &first.header;
-    let mut before = Reach { next_lsn: start.first_lsn, last_ts: start.last_ts, end_offset: start.start_offset };
-    let cut = |before: &Reach, next| {
+    let mut before = Extent { next_lsn: start.first_lsn, last_ts: start.last_ts, end_offset: start.start_offset };
+    let cut = |before: &Extent, next| {
         let began = before.next_lsn > start.first_lsn;
         // Without an earlier group in the journal, its beginning is all that is known.
         let pruned = start.start_offset > start.timeline.start_offset;
@@ -45,25 +45,28 @@ pub(super) fn find(
         if entry.tally.records == 0 {
             continue;
         }
-        if !beyond(&entry.tally.reach) {
-            before = entry.tally.reach;
+        if !beyond(&entry.tally.extent) {
+            before = entry.tally.extent;
             continue;
         }
         let mut segment = OpenSegment::open(entry)?;
-        if let Some(reach) = segment.seek(&beyond)? {
-            before = reach;
+        if let Some(extent) = segment.seek(&beyond)? {
+            before = extent;
         }
         while let Some(block) = segment.next_header()? {
             if block.groups == 0 {
                 continue;
             }
             // A block of the packed copy may hold later groups, too.
-            if !beyond(&block.reach()) && !segment.is_later(Lsn(block.next_lsn().0 - 1)) {
-                before = block.reach();
+            if !beyond(&block.extent()) && !segment.is_later(Lsn(block.next_lsn().0 - 1)) {
+                before = block.extent();
                 continue;
             }
-            let first =
-                Reach { next_lsn: Lsn(block.first_lsn.0 + 1), last_ts: block.first_ts, end_offset: block.start_offset };
+            let first = Extent {
+                next_lsn: Lsn(block.first_lsn.0 + 1),
+                last_ts: block.first_ts,
+                end_offset: block.start_offset,
+            };
             let mut groups = match segment.groups(&block) {
                 Ok(groups) => groups,
                 // Whatever it held is not wanted.
@@ -77,15 +80,15 @@ pub(super) fn find(
                     let span = Span { from_lsn: block.first_lsn, ..Span::default() };
                     corrupt(&segment.entry, block.position, span, damage)
                 })?;
-                let reach = Reach { next_lsn: groups.next_lsn(), last_ts: group.ts, end_offset: group.end_offset };
-                if segment.is_later(Lsn(reach.next_lsn.0 - 1)) {
+                let extent = Extent { next_lsn: groups.next_lsn(), last_ts: group.ts, end_offset: group.end_offset };
+                if segment.is_later(Lsn(extent.next_lsn.0 - 1)) {
                     return Ok(Found { cut: cut(&before, None), end_offset });
                 }
-                if beyond(&reach) {
+                if beyond(&extent) {
                     let next = Some((group.ts, group.slack));
                     return Ok(Found { cut: cut(&before, next), end_offset });
                 }
-                before = reach;
+                before = extent;
             }
         }
     }

@@ -1,6 +1,5 @@
 //! Building a catalog from a directory.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,24 +7,25 @@ use super::{Catalog, SegmentInfo};
 use crate::crypto::{KeyFault, Keyring, Sealer};
 use crate::directory::Directory;
 use crate::error::{Damage, OpenError, ReadError, Span};
-use crate::files;
 use crate::lease::ReadLease;
 use crate::marks::read_marks;
-use crate::meta::Meta;
-use crate::open::not_a_journal;
+use crate::meta::{Meta, not_a_journal};
 use crate::recover::{check_footer, check_header, corrupt};
 use crate::segment::footer::Footer;
-use crate::segment::header::{HeaderFault, SegmentHeader};
-use crate::segment::load::{SegmentFacts, TailFact, WholeHeader, list_segments, load_open_segment, load_segment};
+use crate::segment::header::{HeaderFault, SegmentHeader, WholeHeader};
+use crate::segment::load::{SegmentFacts, TailFact, list_segments, load_open_segment, load_segment};
 use crate::segment::scan::{Rest, Scan, scan};
 use crate::segment::tally::Tally;
-use crate::snapshot::list_snapshots;
+use crate::snapshot::list_snapshots_of;
 use crate::splices::{Splice, Splices};
+use crate::storage::{LocalDirectory, Storage, StoredFile};
 use crate::types::Lsn;
 
 /// One segment, as far as its blocks can be read.
 #[derive(Debug)]
 pub(crate) struct Entry {
+    /// Where its file is read from.
+    pub(super) storage: Arc<dyn Storage>,
     pub(crate) path: PathBuf,
     pub(crate) header: SegmentHeader,
     pub(crate) header_len: u64,
@@ -55,7 +55,7 @@ pub(crate) struct Entry {
 impl Entry {
     /// Its last LSN, or the one before it if it holds none.
     pub(crate) fn last_lsn(&self) -> Lsn {
-        Lsn(self.tally.reach.next_lsn.0 - 1)
+        Lsn(self.tally.extent.next_lsn.0 - 1)
     }
 
     /// Where and why the history breaks off behind this segment's blocks, in words.
@@ -76,9 +76,9 @@ impl Entry {
             first_lsn: self.header.first_lsn,
             last_lsn: self.last_lsn(),
             first_ts: (self.tally.groups > 0).then_some(self.tally.first_ts),
-            last_ts: self.tally.reach.last_ts,
+            last_ts: self.tally.extent.last_ts,
             complete_until: self.tally.complete_until,
-            end_offset: self.tally.reach.end_offset,
+            end_offset: self.tally.extent.end_offset,
             bytes: self.bytes,
             sealed: self.sealed,
         }
@@ -92,12 +92,13 @@ pub(super) fn load(root: &Path, keyring: &Keyring) -> Result<Catalog, OpenError>
     };
     // Before the first name is read: what is listed must still be there when it is opened.
     let lease = Arc::new(ReadLease::take(&dir));
+    let storage: Arc<dyn Storage> = Arc::new(LocalDirectory::new(&dir));
     let mut notes = Vec::new();
     let splices = Splices::load(&dir).map_err(OpenError::io("read", dir.splices()))?;
-    let entries = load_entries(&dir, meta.id().unwrap_or_default(), &splices, keyring, &mut notes)?;
+    let entries = load_entries(&storage, meta.id().unwrap_or_default(), &splices, keyring, &mut notes)?;
     let (marks, wrong) = read_marks(&dir).map_err(OpenError::io("read", dir.marks()))?;
     notes.extend(wrong.iter().map(|at| format!("marks has a damaged line at offset {at}")));
-    let snapshots = list_snapshots(&dir)?;
+    let snapshots = list_snapshots_of(&*storage, &meta.journal_id)?;
     notes.extend(snapshots.broken.iter().map(|(path, what)| format!("{}: {what}", path.display())));
     Ok(Catalog {
         meta,
@@ -107,22 +108,23 @@ pub(super) fn load(root: &Path, keyring: &Keyring) -> Result<Catalog, OpenError>
         marks,
         notes,
         lease,
+        storage,
     })
 }
 
 fn load_entries(
-    dir: &Directory,
+    storage: &Arc<dyn Storage>,
     journal_id: [u8; 16],
     splices: &Splices,
     keyring: &Keyring,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Entry>, OpenError> {
-    let (names, _) = list_segments(&dir.segments())?;
+    let (names, _) = list_segments(&**storage)?;
     let mut entries: Vec<Entry> = Vec::with_capacity(names.len());
     let mut previous: Option<(SegmentHeader, Footer)> = None;
     for (n, (name, path)) in names.iter().enumerate() {
         let is_last = n + 1 == names.len();
-        let facts = match load_segment(*name, path, is_last) {
+        let facts = match load_segment(&**storage, *name, path, is_last) {
             // Pruned since it was listed.
             Err(OpenError::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::NotFound && entries.is_empty() =>
@@ -165,7 +167,7 @@ fn load_entries(
                 Some(Damage::new("the records behind it", format!("{} is lost: {}", lost.span(), splice.why)));
             before.lost = Some(splice.clone());
         } else if let Some(before) = entries.last_mut()
-            && before.tally.reach.next_lsn == whole.header.first_lsn
+            && before.tally.extent.next_lsn == whole.header.first_lsn
         {
             // Nothing is missing between the two, whatever is wrong with the footer.
             before.damage = None;
@@ -175,7 +177,7 @@ fn load_entries(
             before.damage = Some(damage);
             before.unchained = true;
         }
-        let mut entry = Entry::begin(&facts, &whole, keyring);
+        let mut entry = Entry::begin(storage, &facts, &whole, keyring);
         match &facts.tail {
             TailFact::Sealed(footer) => {
                 check_footer(&facts, &entry.header, footer)?;
@@ -185,7 +187,7 @@ fn load_entries(
             }
             TailFact::Open(scan) => entry.fill(scan, is_last, notes),
             TailFact::BadFooter { .. } | TailFact::Unknown => {
-                let scan = rescan(&facts, &whole)?;
+                let scan = rescan(&**storage, &facts, &whole)?;
                 entry.fill(&scan, false, notes);
             }
         }
@@ -211,23 +213,24 @@ fn later(facts: &SegmentFacts, header: &SegmentHeader, before: &Tally) -> bool {
     let Ok(whole) = &facts.header else { return false };
     let next = &whole.header;
     let same = next.timeline.id == header.timeline.id;
-    next.first_lsn >= before.reach.next_lsn
-        && next.last_ts >= before.reach.last_ts
+    next.first_lsn >= before.extent.next_lsn
+        && next.last_ts >= before.extent.last_ts
         && next.timeline.id >= header.timeline.id
-        && (!same || next.timeline.is_same(&header.timeline) && next.start_offset >= before.reach.end_offset)
+        && (!same || next.timeline.is_same(&header.timeline) && next.start_offset >= before.extent.end_offset)
 }
 
-fn rescan(facts: &SegmentFacts, whole: &WholeHeader) -> Result<Scan, OpenError> {
+fn rescan(storage: &dyn Storage, facts: &SegmentFacts, whole: &WholeHeader) -> Result<Scan, OpenError> {
     let read = || {
-        let file = files::open_read(&facts.path)?;
-        scan(&file, facts.bytes, whole, |_, _| ())
+        let file = storage.open(&facts.path)?;
+        scan(&*file, facts.bytes, whole, |_, _| ())
     };
     read().map_err(OpenError::io("read", &facts.path))
 }
 
 impl Entry {
-    fn begin(facts: &SegmentFacts, whole: &WholeHeader, keyring: &Keyring) -> Self {
+    fn begin(storage: &Arc<dyn Storage>, facts: &SegmentFacts, whole: &WholeHeader, keyring: &Keyring) -> Self {
         Self {
+            storage: Arc::clone(storage),
             path: facts.path.clone(),
             header_len: whole.len,
             tag: whole.tag,
@@ -259,7 +262,7 @@ impl Entry {
     }
 
     /// The same segment as it is now: `file`, just opened, is not the one that the catalog has seen.
-    pub(super) fn look_again(&self, file: &File) -> Result<Self, ReadError> {
+    pub(super) fn look_again(&self, file: &dyn StoredFile) -> Result<Self, ReadError> {
         let changed = |found: String| ReadError::Corrupt {
             file: self.path.clone(),
             offset: 0,
@@ -277,7 +280,7 @@ impl Entry {
         if !same && original(&whole.header) != original(&self.header) {
             return Err(changed("a segment of another history".to_owned()));
         }
-        let mut entry = Self::begin(&facts, whole, &self.keyring);
+        let mut entry = Self::begin(&self.storage, &facts, whole, &self.keyring);
         match &facts.tail {
             TailFact::Sealed(footer) => {
                 entry.check_proof(footer).map_err(|damage| changed(damage.found))?;
@@ -287,7 +290,7 @@ impl Entry {
             TailFact::BadFooter { damage, .. } => return Err(changed(damage.found.clone())),
             TailFact::Unknown => return Err(changed("nothing".to_owned())),
         }
-        entry.until = Some(self.tally.reach.next_lsn);
+        entry.until = Some(self.tally.extent.next_lsn);
         if self.sealed {
             // What is behind it is what it was.
             (entry.damage, entry.unchained, entry.lost) = (self.damage.clone(), self.unchained, self.lost.clone());

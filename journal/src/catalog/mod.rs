@@ -9,10 +9,10 @@
 //! wrong footer is worked around by walking the blocks, and noted. A bad block or a missing segment ends the window before it ([`Window::damaged_behind`]);
 //! reading across it is an error with file, offset and LSN. A writer is stricter: it refuses them all.
 
-mod back;
 mod find;
 mod load;
 mod read;
+mod reverse;
 mod search;
 mod segment;
 #[cfg(test)]
@@ -22,9 +22,9 @@ pub(crate) mod window;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use back::BackReader;
 pub(crate) use load::Entry;
 pub use read::GroupReader;
+pub use reverse::ReverseReader;
 use search::Search;
 pub use search::Searched;
 
@@ -32,7 +32,8 @@ use crate::crypto::Keyring;
 use crate::error::{OpenError, ReadError};
 use crate::lease::ReadLease;
 use crate::meta::Meta;
-use crate::snapshot::SnapshotInfo;
+use crate::snapshot::{SnapshotInfo, SnapshotReader};
+use crate::storage::Storage;
 use crate::types::{Lsn, Mark, Micros, ReplOffset, TimelineId};
 
 /// One segment.
@@ -184,6 +185,7 @@ pub struct Catalog {
     marks: Vec<Mark>,
     notes: Vec<String>,
     lease: Arc<ReadLease>,
+    storage: Arc<dyn Storage>,
 }
 
 impl Catalog {
@@ -230,6 +232,11 @@ impl Catalog {
         &self.snapshots
     }
 
+    /// Opens a snapshot of this journal to read what was written into it.
+    pub fn open_snapshot(&self, snapshot: &SnapshotInfo, keyring: &Keyring) -> Result<SnapshotReader, OpenError> {
+        snapshot.open_in(&*self.storage, keyring)
+    }
+
     /// The marks, in the order in which they were set.
     pub fn marks(&self) -> &[Mark] {
         &self.marks
@@ -266,30 +273,30 @@ impl Catalog {
     }
 
     /// The groups of a timeline that end at or before `upto`, the newest first.
-    pub fn groups_back(&self, upto: Lsn, timeline: TimelineId) -> BackReader {
-        BackReader::new(Arc::clone(&self.entries), Arc::clone(&self.lease), upto, timeline)
+    pub fn groups_back(&self, upto: Lsn, timeline: TimelineId) -> ReverseReader {
+        ReverseReader::new(Arc::clone(&self.entries), Arc::clone(&self.lease), upto, timeline)
     }
 
     /// Like [`Catalog::groups_back`], but only those that touch one of these keys or may do so, as in
     /// [`Catalog::groups_for_keys`].
-    pub fn groups_back_for_keys(&self, upto: Lsn, timeline: TimelineId, keys: &[(u32, &[u8])]) -> BackReader {
+    pub fn groups_back_for_keys(&self, upto: Lsn, timeline: TimelineId, keys: &[(u32, &[u8])]) -> ReverseReader {
         self.groups_back(upto, timeline).only(Search::new(keys))
     }
 
     /// The last whole group with `ts <= at`.
     pub fn find_cut_by_ts(&self, timeline: TimelineId, at: Micros) -> Result<Cut, ReadError> {
-        find::find(&self.entries, timeline, |reach| reach.last_ts > at).map(|found| found.cut)
+        find::find(&self.entries, timeline, |extent| extent.last_ts > at).map(|found| found.cut)
     }
 
     /// The last whole group that ends at or before `lsn`.
     pub fn find_cut_by_lsn(&self, timeline: TimelineId, lsn: Lsn) -> Result<Cut, ReadError> {
-        find::find(&self.entries, timeline, |reach| reach.next_lsn.0 - 1 > lsn.0).map(|found| found.cut)
+        find::find(&self.entries, timeline, |extent| extent.next_lsn.0 - 1 > lsn.0).map(|found| found.cut)
     }
 
     /// The last whole group that ends at or before `offset`, and whether the journal reaches that
     /// far.
     pub fn lsn_at_offset(&self, timeline: TimelineId, offset: ReplOffset) -> Result<AtOffset, ReadError> {
-        let found = find::find(&self.entries, timeline, |reach| reach.end_offset > offset)?;
+        let found = find::find(&self.entries, timeline, |extent| extent.end_offset > offset)?;
         Ok(AtOffset { lsn: found.cut.lsn, reached: found.end_offset >= offset })
     }
 }

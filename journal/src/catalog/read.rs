@@ -76,8 +76,8 @@ impl GroupReader {
             let Some(block) = segment.next_header()? else {
                 if let Some(damage) = &entry.damage {
                     let span = Span {
-                        from_lsn: entry.tally.reach.next_lsn,
-                        from_ts: entry.tally.reach.last_ts,
+                        from_lsn: entry.tally.extent.next_lsn,
+                        from_ts: entry.tally.extent.last_ts,
                         ..Span::default()
                     };
                     return Err(corrupt(entry, entry.data_end, span, damage.clone()));
@@ -114,7 +114,7 @@ impl GroupReader {
             }
             let mut segment = OpenSegment::open(entry)?;
             let wanted = Lsn(self.after.0.saturating_add(1));
-            if segment.seek(|reach| reach.next_lsn > wanted)?.is_some() {
+            if segment.seek(|extent| extent.next_lsn > wanted)?.is_some() {
                 self.expected = None;
             }
             if let Some(search) = &self.search {

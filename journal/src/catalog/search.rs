@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 
+use crate::bloom::{Lookup, Place, Places, hash_key};
 use crate::crypto::Sealer;
 use crate::error::Damage;
-use crate::filter::{Place, Places, Question, hash_key};
 use crate::segment::tally::IndexEntry;
 use crate::types::Group;
 
@@ -56,11 +56,11 @@ impl Search {
         read: &mut impl FnMut(u64, &mut [u8]) -> io::Result<()>,
         read_bytes: &mut u64,
     ) -> io::Result<Result<Vec<u64>, Damage>> {
-        let mut question = Question::new(place, sealer, read);
+        let mut lookup = Lookup::new(place, sealer, read);
         let mut found = Vec::new();
         let mut damage = None;
         for hash in hashes {
-            match question.may_hold(*hash)? {
+            match lookup.may_hold(*hash)? {
                 Ok(true) => found.push(*hash),
                 Ok(false) => {}
                 Err(fault) => {
@@ -69,7 +69,7 @@ impl Search {
                 }
             }
         }
-        *read_bytes += question.read_bytes;
+        *read_bytes += lookup.read_bytes;
         Ok(damage.map_or(Ok(found), Err))
     }
 

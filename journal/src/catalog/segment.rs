@@ -1,8 +1,6 @@
 //! One segment's file, opened, and a place in it.
 
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::load::Entry;
@@ -13,13 +11,14 @@ use crate::error::{Damage, ReadError, Span};
 use crate::segment::footer::Footer;
 use crate::segment::load::read_footer;
 use crate::segment::scan::{BlockFault, read_block_header, read_payload};
-use crate::segment::tally::Reach;
+use crate::segment::tally::Extent;
+use crate::storage::StoredFile;
 use crate::types::{Lsn, Micros};
 
 /// A segment's file and a place in it.
 #[derive(Debug)]
 pub(super) struct OpenSegment {
-    file: File,
+    file: Box<dyn StoredFile>,
     pub(super) entry: Arc<Entry>,
     position: u64,
     pub(super) block_position: u64,
@@ -31,11 +30,11 @@ pub(super) struct OpenSegment {
 
 impl OpenSegment {
     pub(super) fn open(entry: &Arc<Entry>) -> Result<Self, ReadError> {
-        let file = crate::files::open_read(&entry.path).map_err(|e| io_error(entry, 0, e))?;
+        let file = entry.storage.open(&entry.path).map_err(|e| io_error(entry, 0, e))?;
         let mut entry = Arc::clone(entry);
         // The catalog knows the segment as it was; since then its packed copy may have taken its place.
-        if !has_tag(&file, &entry).map_err(|e| io_error(&entry, 0, e))? {
-            entry = Arc::new(entry.look_again(&file)?);
+        if !has_tag(&*file, &entry).map_err(|e| io_error(&entry, 0, e))? {
+            entry = Arc::new(entry.look_again(&*file)?);
         }
         Ok(Self { file, position: entry.header_len, entry, block_position: 0, footer: None, ranges: None })
     }
@@ -45,7 +44,7 @@ impl OpenSegment {
         if !entry.sealed || self.footer.is_some() {
             return Ok(());
         }
-        let footer = read_footer(&self.file, entry.footer_at, entry.bytes, entry.tag)
+        let footer = read_footer(&*self.file, entry.footer_at, entry.bytes, entry.tag)
             .map_err(|e| io_error(entry, entry.footer_at, e))?
             .map_err(|d| corrupt(entry, entry.footer_at, Span::default(), d))?;
         self.footer = Some(footer);
@@ -93,7 +92,7 @@ impl OpenSegment {
             if at.position > entry.header_len {
                 begins.push((at.position, before));
             }
-            before = at.reach.next_lsn;
+            before = at.extent.next_lsn;
         }
         let ends = begins[1..].iter().map(|(start, _)| *start).chain([entry.data_end]);
         let wanted = |range: &Range<u64>| {
@@ -112,13 +111,13 @@ impl OpenSegment {
 
     /// Moves to the last indexed block up to which nothing is `beyond`, if there is one; returns how
     /// far the history reaches with it.
-    pub(super) fn seek(&mut self, beyond: impl Fn(&Reach) -> bool) -> Result<Option<Reach>, ReadError> {
+    pub(super) fn seek(&mut self, beyond: impl Fn(&Extent) -> bool) -> Result<Option<Extent>, ReadError> {
         self.read_footer()?;
         let index = self.footer.as_ref().map_or(&self.entry.tally.index, |footer| &footer.tally.index);
-        let n = index.partition_point(|e| !beyond(&e.reach));
+        let n = index.partition_point(|e| !beyond(&e.extent));
         let Some(found) = n.checked_sub(1).map(|n| index[n]) else { return Ok(None) };
         self.position = found.position;
-        Ok(Some(found.reach))
+        Ok(Some(found.extent))
     }
 
     /// The header of the next block, `None` at the end. Its payload is not touched.
@@ -128,7 +127,7 @@ impl OpenSegment {
             return Ok(None);
         }
         let at = self.position;
-        let block = read_block_header(&self.file, at, entry.data_end, Some(entry.tag));
+        let block = read_block_header(&*self.file, at, entry.data_end, Some(entry.tag));
         let block = block.map_err(|fault| {
             let span = Span { from_lsn: entry.header.first_lsn, ..span_of_entry(entry) };
             fault_at(entry, at, span, fault)
@@ -155,7 +154,7 @@ impl OpenSegment {
     /// Reads the payload of a block and decodes it group by group.
     pub(super) fn groups(&self, block: &BlockHeader) -> Result<Groups, ReadError> {
         let sealer = self.sealer()?;
-        let payload = read_payload(&self.file, block)
+        let payload = read_payload(&*self.file, block)
             .and_then(|stored| Ok(decode_payload(block, stored, sealer)?))
             .map_err(|fault| fault_at(&self.entry, block.position, span_of(block), fault))?;
         Ok(Groups::new(*block, payload))
@@ -163,7 +162,7 @@ impl OpenSegment {
 }
 
 /// Whether the file has the header that the catalog has seen.
-fn has_tag(file: &File, entry: &Entry) -> std::io::Result<bool> {
+fn has_tag(file: &dyn StoredFile, entry: &Entry) -> std::io::Result<bool> {
     const LEN: usize = 4;
     let mut tag = [0; LEN];
     match file.read_exact_at(&mut tag, entry.header_len - LEN as u64) {
@@ -186,7 +185,7 @@ fn span_of_entry(entry: &Entry) -> Span {
         from_lsn: entry.header.first_lsn,
         to_lsn: Some(entry.last_lsn()),
         from_ts: entry.header.last_ts,
-        to_ts: Some(entry.tally.reach.last_ts.max(Micros(i64::MIN))),
+        to_ts: Some(entry.tally.extent.last_ts.max(Micros(i64::MIN))),
     }
 }
 

@@ -39,9 +39,9 @@ proptest! {
     #[test]
     fn places_are_found_as_in_the_model(
         timelines in prop::collection::vec(prop::collection::vec(small_groups(), 0..12), 1..4),
-        segment_bytes in 300u64..4000, close: bool, pack: bool,
+        segment_bytes in 300u64..4000, close: bool, compact: bool,
     ) {
-        let mut journal = Fixture::with(OpenOptions { pack, ..options(segment_bytes) });
+        let mut journal = Fixture::with(OpenOptions { compact, ..options(segment_bytes) });
         for blocks in &timelines {
             journal.timeline();
             for block in blocks {
@@ -185,8 +185,8 @@ fn a_damaged_end_is_told_from_the_end() {
 #[test]
 fn a_segment_that_was_sealed_since_is_read_as_far_as_it_went() {
     let block = |n: u8| vec![OwnedGroup::simple(&[n; 90]), OwnedGroup::simple(&[n; 9])];
-    for (seen, pack) in [(1, true), (7, true), (30, true), (7, false)] {
-        let mut journal = Fixture::with(OpenOptions { pack, ..options(1 << 20) });
+    for (seen, compact) in [(1, true), (7, true), (30, true), (7, false)] {
+        let mut journal = Fixture::with(OpenOptions { compact, ..options(1 << 20) });
         journal.timeline();
         for n in 0..seen {
             journal.block(&block(n));
@@ -241,8 +241,8 @@ fn another_segment_in_the_place_of_one_is_refused() {
 
 #[test]
 fn a_search_for_keys_finds_all_that_may_touch_them_and_reads_little_else() {
-    for pack in [true, false] {
-        let mut journal = Fixture::with(OpenOptions { pack, ..options(40_000) });
+    for compact in [true, false] {
+        let mut journal = Fixture::with(OpenOptions { compact, ..options(40_000) });
         journal.timeline();
         for n in 0..2000u32 {
             let mut groups = vec![OwnedGroup::set(n % 2, format!("key:{n}").as_bytes(), &n.to_le_bytes().repeat(9))];
@@ -252,7 +252,7 @@ fn a_search_for_keys_finds_all_that_may_touch_them_and_reads_little_else() {
             }
             journal.block(&groups);
         }
-        if pack {
+        if compact {
             journal.sync();
             journal.wait_until_packed();
         }
@@ -273,7 +273,7 @@ fn a_search_for_keys_finds_all_that_may_touch_them_and_reads_little_else() {
                 };
                 let expected: Vec<Group> = journal.expected[0].1.iter().filter(touches).cloned().collect();
                 assert_eq!(found, expected, "{wanted:?} after {after}");
-                if pack && after == 0 {
+                if compact && after == 0 {
                     let Searched { read_bytes, skipped_bytes } = reader.searched();
                     assert!(skipped_bytes > (all - open) / 2, "{skipped_bytes} of {all}");
                     assert!(read_bytes < open + (all - open) / 2, "{read_bytes} of {all}");

@@ -26,10 +26,10 @@ pub(super) fn timelines(entries: &[Arc<Entry>]) -> Vec<TimelineInfo> {
             last_ts: if last.last_lsn() < first.header.first_lsn {
                 timeline.start_ts
             } else {
-                last.tally.reach.last_ts
+                last.tally.extent.last_ts
             },
             complete_until: last.tally.complete_until,
-            end_offset: last.tally.reach.end_offset,
+            end_offset: last.tally.extent.end_offset,
             bytes: run.iter().map(|e| e.bytes).sum(),
         });
     }
@@ -86,7 +86,7 @@ pub(crate) fn stretches(entries: &[Arc<Entry>]) -> Vec<Stretch<'_>> {
         source: &e.header.source,
         first_lsn: e.header.first_lsn,
         last_lsn: e.last_lsn(),
-        last_ts: e.tally.reach.last_ts,
+        last_ts: e.tally.extent.last_ts,
         complete_until: e.tally.complete_until,
         damaged: e.damage.is_some(),
     }));

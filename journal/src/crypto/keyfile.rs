@@ -35,7 +35,15 @@ pub struct AddedKey {
     pub before: Option<String>,
 }
 
-pub(super) fn add(path: &Path, id: impl Fn(&Keyring) -> String) -> Result<AddedKey, KeyringError> {
+impl Keyring {
+    /// Adds a key to a key file, or creates the file with it. `id` is asked for its id, with the keys that are there. The file is
+    /// replaced as a whole; of several who add keys at once, one waits for the other, and none loses a key.
+    pub fn add_to_file(path: &Path, id: impl Fn(&Self) -> String) -> Result<AddedKey, KeyringError> {
+        add(path, id)
+    }
+}
+
+fn add(path: &Path, id: impl Fn(&Keyring) -> String) -> Result<AddedKey, KeyringError> {
     let write = |source| KeyringError::Write { path: path.to_owned(), source };
     for _ in 0..TRIES {
         let held = hold(path)?;

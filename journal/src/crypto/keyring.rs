@@ -7,12 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::files::{FileKind, read_named};
-use crate::meta::unhex;
-use crate::open::random;
+use crate::hex::unhex;
 use base64::Engine as _;
 
-use super::keyfile::AddedKey;
-use super::{KEY_LEN, Random, Sealer, WRAPPED_LEN, Wrapped, new_data_key};
+use super::{KEY_LEN, Random, Sealer, WRAPPED_LEN, Wrapped, new_data_key, random};
 
 /// The environment variable that may hold keys; it must not be handed on to other processes.
 pub const KEYS_VARIABLE: &str = "REDTAPE_JOURNAL_KEYS";
@@ -168,12 +166,6 @@ impl Keyring {
         let wrong = |fault| KeyringError::File { path: path.to_owned(), fault: Box::new(fault) };
         let text = String::from_utf8(bytes).map_err(|_| io_error(io::ErrorKind::InvalidData.into()))?;
         Self::parse(&text).map_err(wrong)
-    }
-
-    /// Adds a key to a key file, or creates the file with it. `id` is asked for its id, with the keys that are there. The file is
-    /// replaced as a whole; of several who add keys at once, one waits for the other, and none loses a key.
-    pub fn add_to_file(path: &Path, id: impl Fn(&Self) -> String) -> Result<AddedKey, KeyringError> {
-        super::keyfile::add(path, id)
     }
 
     /// Adds the keys of another ring. Its current key becomes that of both, unless only this one's is marked with `*`.

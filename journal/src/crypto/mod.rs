@@ -42,6 +42,15 @@ pub(crate) const PROOF_LEN: usize = 32;
 /// Fills a buffer with random bytes; fixed in tests.
 pub(crate) type Random = fn(&mut [u8]) -> std::io::Result<()>;
 
+/// Random bytes from the kernel.
+pub(crate) fn random(bytes: &mut [u8]) -> std::io::Result<()> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(())
+}
+
 /// A data key as it stands in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wrapped {

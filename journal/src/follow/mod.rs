@@ -1,8 +1,8 @@
 //! Following a journal that another process writes: its groups as they come, across segments, restarts and timelines.
 //!
 //! ```text
-//! segments/ ─► listing ─► part (one open file, a place in it) ─► whole blocks ─► groups
-//!              (next.rs)   (part.rs)
+//! segments/ ─► listing ─► cursor (one open file, a place in it) ─► whole blocks ─► groups
+//!              (next.rs)   (segment_cursor.rs)
 //! ```
 //!
 //! A follower asks again and again ([`Follower::next`]); an answer is given at once. It holds one file open and no lock:
@@ -25,21 +25,22 @@
 //! | begins a segment anew under its name (other keys, no record) | opens it again |
 
 mod next;
-mod part;
+mod segment_cursor;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use next::Listing;
-use part::{Behind, Part};
+use segment_cursor::{Behind, SegmentCursor};
 
 use crate::crypto::Keyring;
 use crate::directory::Directory;
 use crate::error::{OpenError, ReadError};
-use crate::meta::Meta;
-use crate::open::not_a_journal;
+use crate::meta::{Meta, not_a_journal};
 use crate::segment::name::SegmentName;
+use crate::storage::{LocalDirectory, Storage};
 use crate::types::{Group, Lsn, Micros, TimelineId};
 
 /// What a follower has seen.
@@ -93,7 +94,7 @@ pub enum FollowError {
 /// Follows a journal; see the module.
 #[derive(Debug)]
 pub struct Follower {
-    segments: PathBuf,
+    storage: Arc<dyn Storage>,
     journal_id: [u8; 16],
     keyring: Keyring,
     /// The first record that was not given yet.
@@ -104,7 +105,7 @@ pub struct Follower {
     listing: Listing,
     /// The segment in turn.
     at: Option<SegmentName>,
-    part: Option<Part>,
+    cursor: Option<SegmentCursor>,
     /// The last segment was read, but is there under its name as another file.
     again: bool,
 }
@@ -120,7 +121,7 @@ impl Follower {
         let dir = Directory::new(dir);
         let Some(meta) = Meta::load(&dir)? else { return Err(not_a_journal(&dir)) };
         Ok(Self {
-            segments: dir.segments(),
+            storage: Arc::new(LocalDirectory::new(&dir)),
             journal_id: meta.id().unwrap_or_default(),
             keyring: keyring.clone(),
             next_lsn: Lsn(after.0.saturating_add(1)),
@@ -128,7 +129,7 @@ impl Follower {
             complete_until: Micros(0),
             listing: Listing::default(),
             at: None,
-            part: None,
+            cursor: None,
             again: false,
         })
     }
@@ -137,27 +138,28 @@ impl Follower {
     #[expect(clippy::should_implement_trait, reason = "it does not end: after `None` there may be more")]
     pub fn next(&mut self) -> Result<Option<Followed>, FollowError> {
         loop {
-            let Some(part) = &mut self.part else {
+            let Some(cursor) = &mut self.cursor else {
                 match self.enter()? {
                     Entered::Nothing => return Ok(None),
                     Entered::Segment => continue,
                     Entered::Note(note) => return Ok(Some(Followed::Note(note))),
                 }
             };
-            if let Some(group) = part.next_group(self.next_lsn)? {
+            if let Some(group) = cursor.next_group(self.next_lsn)? {
                 self.next_lsn = group.records.last().map_or(self.next_lsn, |r| Lsn(r.lsn.0 + 1));
-                return Ok(Some(Followed::Group { timeline: part.timeline(), group }));
+                return Ok(Some(Followed::Group { timeline: cursor.timeline(), group }));
             }
-            self.complete_until = self.complete_until.max(part.complete_until());
-            let name = part.name();
-            let has_next = |listing: &mut Listing, segments: &Path| listing.after(segments, name).map(|n| n.is_some());
-            match part.behind(&self.segments, || has_next(&mut self.listing, &self.segments))? {
+            self.complete_until = self.complete_until.max(cursor.complete_until());
+            let name = cursor.name();
+            let has_next =
+                |listing: &mut Listing, storage: &dyn Storage| listing.after(storage, name).map(|n| n.is_some());
+            match cursor.behind(&*self.storage, || has_next(&mut self.listing, &*self.storage))? {
                 Behind::NotYet => return Ok(None),
                 // Between the last look into the file and this one, more may have been written.
                 Behind::LookAgain => {}
-                Behind::Left => self.part = None,
+                Behind::Left => self.cursor = None,
                 Behind::Replaced => {
-                    self.part = None;
+                    self.cursor = None;
                     self.again = true;
                 }
             }
@@ -168,12 +170,12 @@ impl Follower {
     fn enter(&mut self) -> Result<Entered, FollowError> {
         let name = match self.at {
             Some(at) if self.again => Some(at),
-            Some(at) => self.listing.after(&self.segments, at)?,
-            None => self.listing.holding(&self.segments, self.next_lsn)?,
+            Some(at) => self.listing.after(&*self.storage, at)?,
+            None => self.listing.holding(&*self.storage, self.next_lsn)?,
         };
         let Some(name) = name else { return Ok(Entered::Nothing) };
-        let opened = Part::open(&self.segments, name, self.journal_id, &self.keyring, self.next_lsn)?;
-        let Some(part) = opened else {
+        let opened = SegmentCursor::open(&*self.storage, name, self.journal_id, &self.keyring, self.next_lsn)?;
+        let Some(cursor) = opened else {
             // Removed since it was listed, or not finished yet.
             self.again = false;
             self.listing.forget();
@@ -184,7 +186,7 @@ impl Follower {
             // The segment itself is opened with the next call.
             return Ok(Entered::Note(Note::Removed { from, to: Lsn(name.first_lsn.0 - 1) }));
         }
-        let facts = part.facts();
+        let facts = cursor.facts();
         let before = self.timeline.replace(facts.id);
         let note = before.filter(|before| *before != facts.id).map(|_| Note::Timeline {
             id: facts.id,
@@ -192,10 +194,10 @@ impl Follower {
             complete_until: self.complete_until,
             start_ts: facts.start_ts,
         });
-        self.complete_until = self.complete_until.max(part.complete_until());
+        self.complete_until = self.complete_until.max(cursor.complete_until());
         self.at = Some(name);
         self.again = false;
-        self.part = Some(part);
+        self.cursor = Some(cursor);
         Ok(note.map_or(Entered::Segment, Entered::Note))
     }
 }

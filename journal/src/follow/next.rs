@@ -1,11 +1,11 @@
 //! Which segments there are: read again only when the directory has changed.
 
-use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::OpenError;
 use crate::segment::load::list_segments;
 use crate::segment::name::SegmentName;
+use crate::storage::{Folder, Storage};
 use crate::types::Lsn;
 
 /// The clock of a file system may be coarse: for so long after a change it is taken for changing.
@@ -29,15 +29,15 @@ struct Read {
 
 impl Listing {
     /// The first segment behind this one.
-    pub(super) fn after(&mut self, segments: &Path, name: SegmentName) -> Result<Option<SegmentName>, OpenError> {
-        self.refresh(segments)?;
+    pub(super) fn after(&mut self, storage: &dyn Storage, name: SegmentName) -> Result<Option<SegmentName>, OpenError> {
+        self.refresh(storage)?;
         let n = self.names.partition_point(|other| *other <= name);
         Ok(self.names.get(n).copied())
     }
 
     /// The segment that holds this record, or will; the first one if the record was removed.
-    pub(super) fn holding(&mut self, segments: &Path, lsn: Lsn) -> Result<Option<SegmentName>, OpenError> {
-        self.refresh(segments)?;
+    pub(super) fn holding(&mut self, storage: &dyn Storage, lsn: Lsn) -> Result<Option<SegmentName>, OpenError> {
+        self.refresh(storage)?;
         let n = self.names.partition_point(|other| other.first_lsn <= lsn);
         Ok(self.names.get(n.saturating_sub(1)).copied())
     }
@@ -47,9 +47,9 @@ impl Listing {
         self.read = None;
     }
 
-    fn refresh(&mut self, segments: &Path) -> Result<(), OpenError> {
+    fn refresh(&mut self, storage: &dyn Storage) -> Result<(), OpenError> {
         // Before the names: a change in between is seen the next time.
-        let modified = std::fs::metadata(segments).and_then(|m| m.modified()).ok();
+        let modified = std::fs::metadata(storage.folder(Folder::Segments)).and_then(|m| m.modified()).ok();
         let now = Instant::now();
         let same = self.read.filter(|read| read.modified == modified && modified.is_some());
         let fresh = |read: &Read| {
@@ -59,7 +59,7 @@ impl Listing {
         if same.as_ref().is_some_and(fresh) {
             return Ok(());
         }
-        self.names = list_segments(segments)?.0.into_iter().map(|(name, _)| name).collect();
+        self.names = list_segments(storage)?.0.into_iter().map(|(name, _)| name).collect();
         self.read = Some(Read { modified, changed: same.map_or(now, |read| read.changed), at: now });
         Ok(())
     }

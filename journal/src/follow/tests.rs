@@ -63,10 +63,10 @@ proptest! {
     #[test]
     fn every_group_comes_once_and_in_order(
         steps in prop::collection::vec(any_step(), 1..40),
-        segment_bytes in 300u64..3000, pack: bool, secret: bool,
+        segment_bytes in 300u64..3000, compact: bool, secret: bool,
     ) {
         let keyring = if secret { keyring(&["one"]) } else { Keyring::default() };
-        let mut journal = Fixture::with(OpenOptions { pack, keyring, ..options(segment_bytes) });
+        let mut journal = Fixture::with(OpenOptions { compact, keyring, ..options(segment_bytes) });
         journal.timeline();
         let mut follower = follow(&journal, 0);
         let (mut groups, mut notes) = (Vec::new(), Vec::new());
@@ -179,7 +179,7 @@ fn timelines_are_announced_and_what_was_removed_is_declared() {
 
 #[test]
 fn damage_in_what_has_ended_is_an_error() {
-    let mut journal = Fixture::with(OpenOptions { pack: false, ..options(400) });
+    let mut journal = Fixture::with(OpenOptions { compact: false, ..options(400) });
     journal.timeline();
     for n in 0..6u8 {
         journal.block(&[OwnedGroup::simple(&[n; 100])]);

@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::block::{Block, BlockHeader};
-use crate::segment::footer::link;
 use crate::segment::header::{SourceHistory, TimelineFacts};
+use crate::segment::link::link;
 use crate::segment::name::SegmentName;
-use crate::segment::tally::Reach;
+use crate::segment::tally::Extent;
 use crate::types::{ReplOffset, TimelineId};
 
 const ID: [u8; 16] = [1; 16];
@@ -35,8 +35,8 @@ pub(crate) fn header(first_lsn: u64, timeline: u32, sealed_with: u8) -> SegmentH
 
 fn tally(header: &SegmentHeader, records: u64) -> Tally {
     let end = header.first_lsn.0 + records;
-    let reach = Reach { next_lsn: Lsn(end), last_ts: Micros(end as i64), end_offset: ReplOffset(end) };
-    Tally { records, reach, ..Tally::begin(header) }
+    let extent = Extent { next_lsn: Lsn(end), last_ts: Micros(end as i64), end_offset: ReplOffset(end) };
+    Tally { records, extent, ..Tally::begin(header) }
 }
 
 fn facts(header: SegmentHeader, tail: impl FnOnce(&SegmentHeader) -> TailFact) -> SegmentFacts {

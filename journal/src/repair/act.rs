@@ -10,18 +10,17 @@ use std::path::{Path, PathBuf};
 
 use super::plan::{How, Piece, Plan};
 use crate::block::decode_payload;
-use crate::crypto::{KeyFault, Keyring};
+use crate::compact::{CompactError, CompactedCopy, Compactor};
+use crate::crypto::{KeyFault, Keyring, random};
 use crate::directory::{Directory, TEMPORARY, write_atomically};
 use crate::error::OpenError;
 use crate::files;
 use crate::files::{FILE_MODE, sync_dir};
-use crate::open::random;
-use crate::segment::footer::Link;
 use crate::segment::header::{SegmentHeader, SourceHistory, TimelineFacts};
+use crate::segment::link::Link;
 use crate::segment::scan::{BlockFault, Blocks};
 use crate::splices::{LostRecords, Splice, Splices};
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
-use crate::writer::{PackError, Packer, Whole};
 
 /// Where the copies go: `repair-1`, `repair-2`, … in the quarantine.
 pub(super) fn new_folder(dir: &Directory) -> Result<PathBuf, OpenError> {
@@ -56,12 +55,12 @@ pub(super) fn kept(dir: &Directory, folder: &Path) -> Result<(), OpenError> {
 }
 
 /// Writes the blocks of a piece as a segment that follows the one with this link. It has no name yet.
-fn write_anew(
+fn recreate(
     dir: &Directory,
     piece: &Piece<'_>,
     header: &SegmentHeader,
     keyring: &Keyring,
-) -> Result<Whole, OpenError> {
+) -> Result<CompactedCopy, OpenError> {
     let path = &piece.of.path;
     let key = |fault: &KeyFault| OpenError::Key { file: path.clone(), fault: fault.clone() };
     let sealer = piece.of.sealer.as_ref().map_err(key)?;
@@ -69,25 +68,25 @@ fn write_anew(
         let error = io::Error::other("there is no key to encrypt it again");
         return Err(OpenError::io("write anew", path)(error));
     }
-    let write = || -> Result<Whole, PackError> {
+    let write = || -> Result<CompactedCopy, CompactError> {
         let file = files::open_read(path)?;
         let tag = piece.of.whole.as_ref().map(|whole| whole.tag);
-        let mut packer = Packer::create(dir, header, keyring, random)?;
+        let mut compactor = Compactor::create(dir, header, keyring, random)?;
         for range in &piece.run.ranges {
             for block in Blocks::between(&file, tag, range.clone()) {
                 let (block, stored) = block?;
                 let payload = decode_payload(&block, stored, sealer.as_deref()).map_err(BlockFault::from)?;
-                packer.push(&block, &payload)?;
+                compactor.push(&block, &payload)?;
             }
         }
-        packer.finish(&piece.run.tally, None)
+        compactor.finish(&piece.run.tally, None)
     };
     write().map_err(|e| OpenError::io("write anew", path)(io::Error::other(e)))
 }
 
-/// What of the plan is on the disk under temporary names, and what has to be told of the places between the segments.
+/// The new segments under temporary names, and the splices for the places between the segments.
 pub(super) struct Prepared {
-    wholes: Vec<Option<Whole>>,
+    wholes: Vec<Option<CompactedCopy>>,
     splices: Vec<Splice>,
     /// Digest of the last segment, if it is sealed.
     last: Option<Link>,
@@ -107,17 +106,17 @@ pub(super) fn prepare(
         let (whole, link) = match piece.how {
             How::Stands(link) | How::Renamed(link) => (None, Some(link)),
             How::Open => (None, None),
-            How::Anew => {
+            How::Recreated => {
                 let named = if header.first_lsn == Lsn(1) { [0; 32] } else { header.prev_link };
                 header.prev_link = prepared.last.unwrap_or(named);
-                let whole = write_anew(dir, piece, &header, keyring)?;
+                let whole = recreate(dir, piece, &header, keyring)?;
                 let link = whole.link();
                 (Some(whole), Some(link))
             }
         };
         if let (Some(before), Some(last)) = (before, prepared.last) {
             let lost = lost_between(before, piece.run.header.first_lsn, piece.first_ts());
-            prepared.splices.extend(untold_splice(&header, last, lost, splices));
+            prepared.splices.extend(splice_between(&header, last, lost, splices));
         }
         prepared.wholes.push(whole);
         prepared.last = link;
@@ -127,19 +126,25 @@ pub(super) fn prepare(
 
 /// What is missing behind a piece, if the next one begins with this LSN.
 pub(super) fn lost_between(before: &Piece<'_>, next: Lsn, to_ts: Option<Micros>) -> Option<LostRecords> {
-    let reach = &before.run.tally.reach;
-    (next > reach.next_lsn).then(|| LostRecords {
-        from_lsn: reach.next_lsn,
+    let extent = &before.run.tally.extent;
+    (next > extent.next_lsn).then(|| LostRecords {
+        from_lsn: extent.next_lsn,
         to_lsn: Lsn(next.0 - 1),
-        from_ts: reach.last_ts,
+        from_ts: extent.last_ts,
         to_ts,
     })
 }
 
-/// What must be told of the place between a segment with this header and the one before, if no header and no splice says it.
-fn untold_splice(header: &SegmentHeader, before: Link, lost: Option<LostRecords>, splices: &Splices) -> Option<Splice> {
+/// The splice between a segment with this header and the one before; `None` if the header or an earlier splice explains the
+/// place.
+fn splice_between(
+    header: &SegmentHeader,
+    before: Link,
+    lost: Option<LostRecords>,
+    splices: &Splices,
+) -> Option<Splice> {
     let chained = header.prev_link == before && lost.is_none();
-    if chained || splices.tells(header, &before, lost.is_some()) {
+    if chained || splices.explains(header, &before, lost.is_some()) {
         return None;
     }
     let why = if lost.is_some() {
@@ -150,8 +155,8 @@ fn untold_splice(header: &SegmentHeader, before: Link, lost: Option<LostRecords>
     Some(Splice {
         first_lsn: header.first_lsn,
         timeline: header.timeline.id,
-        before: crate::meta::hex(&before),
-        named: crate::meta::hex(&header.prev_link),
+        before: crate::hex::hex(&before),
+        named: crate::hex::hex(&header.prev_link),
         lost,
         why: why.to_owned(),
         repaired: Micros::now(),
@@ -170,7 +175,7 @@ pub(super) fn place(
     let folder = dir.segments();
     if let (Some(header), Some(last)) = (&fresh, plan.pieces.last()) {
         let lost = lost_between(last, header.first_lsn, None);
-        prepared.splices.extend(untold_splice(header, header.prev_link, lost, &splices));
+        prepared.splices.extend(splice_between(header, header.prev_link, lost, &splices));
     }
     if !prepared.splices.is_empty() || !splices.wrong.is_empty() {
         splices.all.extend(prepared.splices);
@@ -183,7 +188,7 @@ pub(super) fn place(
         let to = folder.join(header.name().to_string());
         if let Some(whole) = whole {
             // A file of that name whose own records go elsewhere is among the copies.
-            moved.push((Source::Whole(whole), to.clone()));
+            moved.push((Source::Compacted(whole), to.clone()));
         } else if matches!(piece.how, How::Renamed(_)) {
             let temporary = copy_beside(&piece.of.path).map_err(OpenError::io("copy", &piece.of.path))?;
             moved.push((Source::Copy(temporary), to.clone()));
@@ -206,14 +211,14 @@ pub(super) fn place(
 }
 
 enum Source {
-    Whole(Whole),
+    Compacted(CompactedCopy),
     Copy(tempfile::NamedTempFile),
 }
 
 impl Source {
     fn replace(self, to: &Path) -> io::Result<()> {
         match self {
-            Self::Whole(whole) => whole.replace(to).map(drop),
+            Self::Compacted(whole) => whole.replace(to).map(drop),
             Self::Copy(file) => file.persist(to).map(drop).map_err(|e| e.error),
         }
     }
@@ -238,7 +243,7 @@ pub(super) fn fresh_header(
 ) -> Option<SegmentHeader> {
     let first_lsn = plan.fresh?;
     let last = plan.pieces.last().map(|p| &p.run.tally);
-    let last_ts = last.map_or(Micros(0), |t| t.reach.last_ts);
+    let last_ts = last.map_or(Micros(0), |t| t.extent.last_ts);
     let now = Micros::now().max(last_ts);
     Some(SegmentHeader {
         journal_id,

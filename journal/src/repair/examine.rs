@@ -14,14 +14,13 @@ use crate::block::{BlockHeader, Groups, decode_payload};
 use crate::crypto::{KeyFault, Keyring, Sealer};
 use crate::error::{Damage, OpenError};
 use crate::files;
-use crate::segment::footer::Link;
-use crate::segment::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader, SourceHistory, TimelineFacts};
-use crate::segment::load::{TailFact, WholeHeader, load_open_segment, read_tail};
+use crate::segment::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader, SourceHistory, TimelineFacts, WholeHeader};
+use crate::segment::link::{Link, hash_file};
+use crate::segment::load::{TailFact, load_open_segment, read_tail};
 use crate::segment::name::SegmentName;
 use crate::segment::scan::{BlockFault, Rest, find_later_block, read_block_header, read_payload};
 use crate::segment::tally::Tally;
 use crate::types::{Lsn, TimelineId};
-use crate::verify::hash_file;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,7 +157,7 @@ pub(super) fn examine(
         }
     };
     if whole.header.journal_id != known.journal_id {
-        let id = crate::meta::hex(&whole.header.journal_id);
+        let id = crate::hex::hex(&whole.header.journal_id);
         found.fault(0, format!("it belongs to another journal, {id}"));
         return Ok(Some(found));
     }
@@ -195,7 +194,7 @@ impl Examined {
         right &= self.faults.is_empty();
         match tail {
             TailFact::Sealed(footer) => {
-                self.claims = self.claims.max(footer.tally.reach.next_lsn);
+                self.claims = self.claims.max(footer.tally.extent.next_lsn);
                 let digest = hash_file(file, footer.position)?;
                 let fits = self.runs.len() == 1 && self.runs[0].tally == footer.tally;
                 let proven = match &self.sealer {
@@ -224,8 +223,8 @@ impl Examined {
         }
         let worthless = self.state == State::Broken && self.runs.len() > 1;
         self.runs.retain(|run| !(worthless && run.tally.blocks == 0));
-        let reach = |run: &Run| run.tally.reach.next_lsn;
-        self.claims = self.runs.iter().map(reach).fold(self.claims, Lsn::max);
+        let extent = |run: &Run| run.tally.extent.next_lsn;
+        self.claims = self.runs.iter().map(extent).fold(self.claims, Lsn::max);
         self.whole = Some(whole);
         Ok(())
     }
@@ -240,7 +239,7 @@ impl Examined {
                 Ok(block) => {
                     if let Err(damage) = run.tally.check_next(&block) {
                         self.fault(at, damage.to_string());
-                        if block.first_lsn < run.tally.reach.next_lsn {
+                        if block.first_lsn < run.tally.extent.next_lsn {
                             // Stale: what it holds was there before.
                             at += block.len();
                             continue;
@@ -269,10 +268,10 @@ impl Examined {
 
 /// The header of a segment that begins with this block, behind a hole.
 fn behind(run: &Run, block: &BlockHeader) -> SegmentHeader {
-    let reach = &run.tally.reach;
+    let extent = &run.tally.extent;
     SegmentHeader {
         first_lsn: block.first_lsn,
-        last_ts: reach.last_ts.min(block.first_ts),
+        last_ts: extent.last_ts.min(block.first_ts),
         complete_until: run.tally.complete_until,
         start_offset: block.start_offset,
         start_db: run.tally.end_db,

@@ -14,7 +14,7 @@
 //! a loss; and where two links meet that do not name each other, there is a splice.
 
 use super::examine::{Examined, Run, State};
-use crate::segment::footer::Link;
+use crate::segment::link::Link;
 use crate::snapshot::SnapshotManifest;
 use crate::splices::Splices;
 use crate::types::{Lsn, Micros, TimelineId};
@@ -37,7 +37,7 @@ pub(super) enum How {
     /// It is there under another name.
     Renamed(Link),
     /// Its blocks are written anew.
-    Anew,
+    Recreated,
 }
 
 /// The result.
@@ -48,8 +48,8 @@ pub(super) struct Plan<'a> {
     pub(super) changed: Vec<&'a Examined>,
     /// Runs that hold nothing which is not elsewhere, or that contradict the others.
     pub(super) dropped: Vec<&'a Run>,
-    /// Some follow on each other, or do not, as no header and no splice says.
-    pub(super) untold: bool,
+    /// Two pieces meet in a way that neither a header nor a splice explains.
+    pub(super) unexplained: bool,
     /// A timeline has to begin anew behind all of it, with this LSN.
     pub(super) fresh: Option<Lsn>,
 }
@@ -58,7 +58,7 @@ impl Piece<'_> {
     fn link(&self) -> Option<Link> {
         match self.how {
             How::Stands(link) | How::Renamed(link) => Some(link),
-            How::Open | How::Anew => None,
+            How::Open | How::Recreated => None,
         }
     }
 
@@ -68,12 +68,12 @@ impl Piece<'_> {
     }
 
     fn next_lsn(&self) -> Lsn {
-        self.run.tally.reach.next_lsn
+        self.run.tally.extent.next_lsn
     }
 }
 
 /// Decides. `files` in any order; `snapshots` are those that are right; `claims`: records up to before this LSN were
-/// there once, as snapshots and marks say; `splices`: what was told before.
+/// there once, as snapshots and marks say; `splices`: those of earlier repairs.
 pub(super) fn plan<'a>(
     files: &'a [Examined],
     snapshots: &[&SnapshotManifest],
@@ -88,7 +88,7 @@ pub(super) fn plan<'a>(
                 State::Sealed(link) if named => How::Stands(link),
                 State::Sealed(link) => How::Renamed(link),
                 State::Open if named => How::Open,
-                State::Open | State::Broken => How::Anew,
+                State::Open | State::Broken => How::Recreated,
             };
             all.push(Piece { of, run, how });
         }
@@ -97,7 +97,7 @@ pub(super) fn plan<'a>(
         How::Stands(_) => 0,
         How::Renamed(_) => 1,
         How::Open => 2,
-        How::Anew => 3,
+        How::Recreated => 3,
     };
     all.sort_by_key(|p| {
         let header = &p.run.header;
@@ -127,17 +127,17 @@ pub(super) fn plan<'a>(
         && first.run.header.prev_link != [0; 32]
     {
         // Nothing can have been before it.
-        first.how = How::Anew;
+        first.how = How::Recreated;
     }
     let end = plan.pieces.last().map_or(Lsn(1), Piece::next_lsn);
     // A guess counts only if nothing that is right lies behind.
     let last = plan.pieces.last().map_or(Lsn(0), |p| p.run.header.first_lsn);
     let counts = |f: &&Examined| f.whole.is_some() || f.name.first_lsn >= last;
     let claims = files.iter().filter(counts).map(|f| f.claims).fold(claims, Lsn::max);
-    plan.untold = untold(&plan.pieces, splices);
-    let wrong = files.iter().any(|f| !f.faults.is_empty()) || !plan.dropped.is_empty() || plan.untold;
+    plan.unexplained = unexplained(&plan.pieces, splices);
+    let wrong = files.iter().any(|f| !f.faults.is_empty()) || !plan.dropped.is_empty() || plan.unexplained;
     // A writer goes on in a last segment without a record, which it cannot if that is packed.
-    let packed = |p: &Piece<'_>| p.how == How::Anew || (p.run.header.packed && p.how != How::Open);
+    let packed = |p: &Piece<'_>| p.how == How::Recreated || (p.run.header.packed && p.how != How::Open);
     let empty = plan.pieces.last().is_some_and(|p| packed(p) && p.run.tally.records == 0);
     if claims > end || empty || (wrong && !leads_to_the_end(&plan.pieces, snapshots)) {
         plan.fresh = Some(claims.max(end));
@@ -145,7 +145,7 @@ pub(super) fn plan<'a>(
     let last = plan.pieces.len().saturating_sub(1);
     for (n, piece) in plan.pieces.iter_mut().enumerate() {
         if piece.how == How::Open && (n < last || plan.fresh.is_some()) {
-            piece.how = How::Anew;
+            piece.how = How::Recreated;
         }
     }
     let stands = |file: &Examined| {
@@ -160,18 +160,18 @@ pub(super) fn plan<'a>(
 fn follows(run: &Run, next: &Run) -> bool {
     let (end, begin) = (&run.tally, &next.header);
     let same = run.header.timeline.id == begin.timeline.id;
-    begin.first_lsn >= end.reach.next_lsn
+    begin.first_lsn >= end.extent.next_lsn
         && begin.timeline.id >= run.header.timeline.id
-        && begin.last_ts >= end.reach.last_ts
-        && (!same || begin.timeline.is_same(&run.header.timeline) && begin.start_offset >= end.reach.end_offset)
+        && begin.last_ts >= end.extent.last_ts
+        && (!same || begin.timeline.is_same(&run.header.timeline) && begin.start_offset >= end.extent.end_offset)
 }
 
-/// Pieces that do not follow on, and of which no splice tells.
-fn untold(pieces: &[Piece<'_>], splices: &Splices) -> bool {
+/// Whether two pieces meet in a way that neither a header nor a splice explains.
+fn unexplained(pieces: &[Piece<'_>], splices: &Splices) -> bool {
     pieces.windows(2).any(|pair| {
         let (Some(before), header) = (pair[0].link(), &pair[1].run.header) else { return false };
         let hole = header.first_lsn > pair[0].next_lsn();
-        (hole || header.prev_link != before) && !splices.tells(header, &before, hole)
+        (hole || header.prev_link != before) && !splices.explains(header, &before, hole)
     })
 }
 

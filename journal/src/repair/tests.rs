@@ -54,7 +54,7 @@ fn snapshot(journal: &Fixture, kind: SnapshotKind) {
 }
 
 fn plain() -> OpenOptions {
-    OpenOptions { pack: false, ..options(3000) }
+    OpenOptions { compact: false, ..options(3000) }
 }
 
 /// What can be read, over all holes.
@@ -76,10 +76,10 @@ fn readable(journal: &Fixture) -> Vec<Group> {
 fn repaired(journal: &mut Fixture) -> RepairReport {
     let dir = journal.dir().to_owned();
     let before = all_files(&dir);
-    let planned = repair(&dir, &journal.options.keyring, false).unwrap();
+    let planned = plan_repair(&dir, &journal.options.keyring).unwrap();
     assert_eq!(all_files(&dir), before, "a plan changes nothing");
-    let report = repair(&dir, &journal.options.keyring, true).unwrap();
-    assert_eq!((&report.faults, &report.lost, &report.steps), (&planned.faults, &planned.lost, &planned.steps));
+    let report = repair(&dir, &journal.options.keyring).unwrap();
+    assert_eq!(report.plan, planned);
     if let Some(folder) = &report.copies {
         for entry in fs::read_dir(folder).unwrap() {
             let copy = entry.unwrap().path();
@@ -92,8 +92,12 @@ fn repaired(journal: &mut Fixture) -> RepairReport {
             assert!(kept || folder.join(path.file_name().unwrap()).exists(), "{path:?} is gone");
         }
     }
-    let again = repair(&dir, &journal.options.keyring, true).unwrap();
-    assert_eq!((again.faults, again.copies, again.lost), (vec![], None, report.lost.clone()), "a second repair");
+    let again = repair(&dir, &journal.options.keyring).unwrap();
+    assert_eq!(
+        (again.plan.faults, again.copies, again.plan.lost),
+        (vec![], None, report.plan.lost.clone()),
+        "a second repair"
+    );
     sound(journal);
 
     let expected: Vec<Group> = journal.expected.iter().flat_map(|(_, groups)| groups.clone()).collect();
@@ -101,7 +105,7 @@ fn repaired(journal: &mut Fixture) -> RepairReport {
     let lsns =
         |groups: &[Group]| -> BTreeSet<u64> { groups.iter().flat_map(|g| &g.records).map(|r| r.lsn.0).collect() };
     assert!(found.iter().all(|g| expected.contains(g)), "nothing is invented");
-    let lost: BTreeSet<u64> = report.lost.iter().flat_map(|s| s.from_lsn.0..=s.to_lsn.unwrap().0).collect();
+    let lost: BTreeSet<u64> = report.plan.lost.iter().flat_map(|s| s.from_lsn.0..=s.to_lsn.unwrap().0).collect();
     let (there, all) = (lsns(&found), lsns(&expected));
     assert!(there.is_disjoint(&lost), "lost and found");
     let missing: Vec<_> = all.iter().filter(|lsn| !there.contains(lsn) && !lost.contains(lsn)).collect();
@@ -156,7 +160,7 @@ fn flip(path: &Path, at: usize, mask: u8) {
 
 fn variants() -> Vec<OpenOptions> {
     let locked = OpenOptions { keyring: keyring(&["one"]), ..options(3000) };
-    vec![plain(), options(3000), locked.clone(), OpenOptions { pack: false, ..locked }]
+    vec![plain(), options(3000), locked.clone(), OpenOptions { compact: false, ..locked }]
 }
 
 /// A journal, closed, of which each test has its own copy.
@@ -172,7 +176,7 @@ fn a_sound_journal_is_left_alone() {
     for options in variants() {
         let journal = closed(&options);
         let before = all_files(journal.dir());
-        let report = repair(journal.dir(), &options.keyring, true).unwrap();
+        let report = repair(journal.dir(), &options.keyring).unwrap();
         assert_eq!(report, RepairReport::default());
         assert_eq!(all_files(journal.dir()), before);
         assert!(!journal.dir().join("quarantine/repair-1").exists());
@@ -189,11 +193,11 @@ fn wherever_a_segment_is_damaged_only_what_is_hit_is_lost() {
             let path = journal.segments()[2].clone();
             flip(&path, at, 0x11);
             let report = repaired(&mut journal);
-            assert!(report.faults.iter().any(|f| f.file == path), "byte {at}: {report:?}");
-            let lost: u64 = report.lost.iter().map(|s| s.to_lsn.unwrap().0 + 1 - s.from_lsn.0).sum();
+            assert!(report.plan.faults.iter().any(|f| f.file == path), "byte {at}: {report:?}");
+            let lost: u64 = report.plan.lost.iter().map(|s| s.to_lsn.unwrap().0 + 1 - s.from_lsn.0).sum();
             // A packed block holds some of the small ones; without its header, an encrypted segment is nothing.
             let headless = options.keyring.current().is_some() && at < 300;
-            assert!(lost <= if options.pack || headless { 60 } else { 4 }, "byte {at} costs {lost} records");
+            assert!(lost <= if options.compact || headless { 60 } else { 4 }, "byte {at} costs {lost} records");
         }
     }
 }
@@ -207,8 +211,8 @@ fn one_wrong_bit_in_a_header_costs_nothing() {
             let len = u32::from_le_bytes(fs::read(path).unwrap()[12..16].try_into().unwrap());
             flip(path, at.min(len as usize - 1), 4);
             let report = repaired(&mut journal);
-            assert_eq!(report.lost, [], "byte {at}");
-            assert!(report.faults[0].what.contains("one bit was wrong"), "{report:?}");
+            assert_eq!(report.plan.lost, [], "byte {at}");
+            assert!(report.plan.faults[0].what.contains("one bit was wrong"), "{report:?}");
         }
     }
 }
@@ -235,13 +239,13 @@ fn what_is_cut_off_or_missing_is_told() {
                 }
                 if of == 0 {
                     journal.expected[0].1.retain(|g| g.records[0].lsn.0 > 1000);
-                    let report = repair(journal.dir(), &journal.options.keyring, true).unwrap();
-                    assert!(!report.faults.is_empty());
+                    let report = repair(journal.dir(), &journal.options.keyring).unwrap();
+                    assert!(!report.plan.faults.is_empty());
                     sound(&journal);
                     continue;
                 }
                 let report = repaired(&mut journal);
-                let any = report.lost.len() == 1 || cut == Some(900) && report.lost.is_empty();
+                let any = report.plan.lost.len() == 1 || cut == Some(900) && report.plan.lost.is_empty();
                 assert!(any, "segment {of} cut at {cut:?}: {report:?}");
             }
         }
@@ -261,8 +265,8 @@ fn what_was_lost_at_the_end_is_not_numbered_again() {
         let last = journal.last_segment();
         fs::remove_file(&last).unwrap();
         let report = repaired(&mut journal);
-        assert_eq!(report.lost.len(), 1);
-        assert!(report.steps.iter().any(|s| s.contains("takes a base")), "{report:?}");
+        assert_eq!(report.plan.lost.len(), 1);
+        assert!(report.plan.steps.iter().any(|s| s.contains("takes a base")), "{report:?}");
     }
 }
 
@@ -276,13 +280,13 @@ fn names_that_were_mixed_up_are_put_right() {
         fs::rename(&segments[3], &segments[1]).unwrap();
         fs::rename(&aside, &segments[3]).unwrap();
         let report = repaired(&mut journal);
-        assert_eq!((report.lost, report.faults.len()), (vec![], 2));
+        assert_eq!((report.plan.lost, report.plan.faults.len()), (vec![], 2));
         let mut journal = closed(&options);
         let segments = journal.segments();
         fs::copy(&segments[1], &segments[3]).unwrap();
         let report = repaired(&mut journal);
-        assert_eq!(report.lost.len(), 1, "what was written over");
-        assert_eq!(report.faults.len(), 1);
+        assert_eq!(report.plan.lost.len(), 1, "what was written over");
+        assert_eq!(report.plan.faults.len(), 1);
     }
 }
 
@@ -298,8 +302,8 @@ fn a_segment_of_another_journal_goes() {
         bytes[len - 4..len].copy_from_slice(&crc);
         fs::write(&path, bytes).unwrap();
         let report = repaired(&mut journal);
-        assert!(report.faults[0].what.contains("another journal"), "{report:?}");
-        assert_eq!(report.lost.len(), 1);
+        assert!(report.plan.faults[0].what.contains("another journal"), "{report:?}");
+        assert_eq!(report.plan.lost.len(), 1);
     }
 }
 
@@ -311,7 +315,7 @@ fn an_unsealed_end_stays_what_it_is_unless_it_is_damaged() {
         let path = torn.last_segment();
         let len = fs::metadata(&path).unwrap().len();
         fs::File::options().write(true).open(&path).unwrap().set_len(len - 10).unwrap();
-        let report = repair(torn.dir(), &options.keyring, true).unwrap();
+        let report = repair(torn.dir(), &options.keyring).unwrap();
         assert_eq!(report, RepairReport::default(), "the next start cuts it");
         torn.reopen();
         torn.forget_lost();
@@ -328,7 +332,7 @@ fn an_unsealed_end_stays_what_it_is_unless_it_is_damaged() {
         let header = u32::from_le_bytes(fs::read(&path).unwrap()[12..16].try_into().unwrap());
         flip(&path, header as usize + 100, 1);
         let report = repaired(&mut hit);
-        assert_eq!(report.lost.len(), 1, "{report:?}");
+        assert_eq!(report.plan.lost.len(), 1, "{report:?}");
     }
 }
 
@@ -339,7 +343,7 @@ fn without_the_key_nothing_is_changed() {
     let path = journal.segments()[2].clone();
     flip(&path, fs::metadata(&path).unwrap().len() as usize - 20, 1);
     let before = all_files(journal.dir());
-    let error = repair(journal.dir(), &Keyring::default(), true).unwrap_err().to_string();
+    let error = repair(journal.dir(), &Keyring::default()).unwrap_err().to_string();
     assert!(error.contains("one"), "{error}");
     assert_eq!(all_files(journal.dir()), before);
 }
@@ -357,7 +361,7 @@ fn meta_marks_and_snapshots() {
     snapshots.sort();
     flip(snapshots.iter().find(|p| p.extension().is_some_and(|e| e == "rdb")).unwrap(), 3, 1);
     let report = repaired(&mut journal);
-    assert_eq!(report.faults.len(), 3, "{report:?}");
+    assert_eq!(report.plan.faults.len(), 3, "{report:?}");
     let catalog = Catalog::open(journal.dir()).unwrap();
     assert_eq!(catalog.marks().len(), 1);
     assert_eq!(catalog.snapshots().len(), 1);
@@ -377,12 +381,12 @@ fn when_nothing_is_left_of_the_last_segment_a_timeline_begins() {
         let file = fs::File::options().write(true).open(&path).unwrap();
         file.set_len(u64::from(header) + 40).unwrap();
         journal.expected.clear();
-        if !journal.options.pack {
+        if !journal.options.compact {
             // As a crash leaves it.
             continue;
         }
         let report = repaired(&mut journal);
-        assert!(report.steps.iter().any(|s| s.contains("takes a base")), "{report:?}");
+        assert!(report.plan.steps.iter().any(|s| s.contains("takes a base")), "{report:?}");
     }
 }
 
@@ -403,14 +407,14 @@ fn a_first_segment_without_a_record_that_names_a_predecessor() {
         fs::write(&path, bytes).unwrap();
         assert!(crate::model::open_with(journal.dir(), journal.options.clone()).is_err(), "the writer refuses it");
         let report = repaired(&mut journal);
-        assert!(report.steps.iter().any(|s| s.contains("takes a base")), "{report:?}");
+        assert!(report.plan.steps.iter().any(|s| s.contains("takes a base")), "{report:?}");
     }
 }
 
 #[test]
 fn a_writer_is_not_disturbed() {
     let journal = journal(plain());
-    let error = repair(journal.dir(), &Keyring::default(), true).unwrap_err();
+    let error = repair(journal.dir(), &Keyring::default()).unwrap_err();
     assert!(matches!(error, OpenError::Locked { .. }), "{error}");
 }
 

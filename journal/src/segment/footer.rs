@@ -6,11 +6,12 @@
 //! `segment_tag` bind it to its place, so that the last bytes of somebody's value are never taken
 //! for one. In an encrypted segment it ends with a proof that its writer had the data key.
 
+use crate::bloom::{PLACE_LEN, Place, Places};
 use crate::crypto::{PROOF_LEN, Sealer};
 use crate::encoding::Cursor;
 use crate::error::Damage;
-use crate::filter::{PLACE_LEN, Place, Places};
-use crate::segment::tally::{IndexEntry, Reach, Tally};
+use crate::segment::link::{DIGEST_LEN, Digest, Link, link};
+use crate::segment::tally::{Extent, IndexEntry, Tally};
 use crate::types::{Lsn, Micros, ReplOffset};
 
 /// First bytes of a footer.
@@ -27,20 +28,8 @@ const FLAG_FILTERS: u32 = 1;
 const FLAG_SEALED: u32 = 2;
 /// Bit 2: it is the copy of a segment that was sealed with another digest.
 const FLAG_COPY: u32 = 4;
-const DIGEST_LEN: usize = 32;
-const LINK_CLEAR: &str = "redtape journal 1, the link to a segment in clear";
-const LINK_ENCRYPTED: &str = "redtape journal 1, the link to an encrypted segment";
 
-/// Of what stands before a footer.
-pub(crate) type Digest = [u8; DIGEST_LEN];
-/// By what a segment names the one before it; zeros for none.
-pub(crate) type Link = [u8; DIGEST_LEN];
 const INDEX_ENTRY_LEN: usize = 32;
-
-/// The link to a segment that was sealed with this digest.
-pub(crate) fn link(sealed: &Digest, encrypted: bool) -> Link {
-    blake3::derive_key(if encrypted { LINK_ENCRYPTED } else { LINK_CLEAR }, sealed)
-}
 
 /// The footer, decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,20 +102,20 @@ impl Footer {
         out.extend_from_slice(&t.blocks.to_le_bytes());
         out.extend_from_slice(&t.groups.to_le_bytes());
         out.extend_from_slice(&t.records.to_le_bytes());
-        out.extend_from_slice(&(t.reach.next_lsn.0 - 1).to_le_bytes());
+        out.extend_from_slice(&(t.extent.next_lsn.0 - 1).to_le_bytes());
         out.extend_from_slice(&t.first_ts.0.to_le_bytes());
-        out.extend_from_slice(&t.reach.last_ts.0.to_le_bytes());
+        out.extend_from_slice(&t.extent.last_ts.0.to_le_bytes());
         out.extend_from_slice(&t.complete_until.0.to_le_bytes());
-        out.extend_from_slice(&t.reach.end_offset.0.to_le_bytes());
+        out.extend_from_slice(&t.extent.end_offset.0.to_le_bytes());
         out.extend_from_slice(&t.end_db.to_le_bytes());
         out.extend_from_slice(&(t.index.len() as u32).to_le_bytes());
         out.extend_from_slice(&self.flags().to_le_bytes());
         out.extend_from_slice(&self.blocks_end.to_le_bytes());
         for entry in &t.index {
             out.extend_from_slice(&entry.position.to_le_bytes());
-            out.extend_from_slice(&entry.reach.next_lsn.0.to_le_bytes());
-            out.extend_from_slice(&entry.reach.last_ts.0.to_le_bytes());
-            out.extend_from_slice(&entry.reach.end_offset.0.to_le_bytes());
+            out.extend_from_slice(&entry.extent.next_lsn.0.to_le_bytes());
+            out.extend_from_slice(&entry.extent.last_ts.0.to_le_bytes());
+            out.extend_from_slice(&entry.extent.end_offset.0.to_le_bytes());
         }
         if let Some(filters) = &self.filters {
             std::iter::once(&filters.all).chain(&filters.intervals).for_each(|place| place.encode(&mut out));
@@ -192,8 +181,9 @@ impl Footer {
         let mut index = Vec::with_capacity(entries);
         for _ in 0..entries {
             let position = c.u64()?;
-            let reach = Reach { next_lsn: Lsn(c.u64()?), last_ts: Micros(c.i64()?), end_offset: ReplOffset(c.u64()?) };
-            index.push(IndexEntry { position, reach });
+            let extent =
+                Extent { next_lsn: Lsn(c.u64()?), last_ts: Micros(c.i64()?), end_offset: ReplOffset(c.u64()?) };
+            index.push(IndexEntry { position, extent });
         }
         let filters =
             if with_filters { Some(decode_places(&mut c, entries, blocks_end..position, sealed)?) } else { None };
@@ -213,7 +203,7 @@ impl Footer {
                 groups,
                 records,
                 first_ts,
-                reach: Reach { next_lsn, last_ts, end_offset },
+                extent: Extent { next_lsn, last_ts, end_offset },
                 complete_until,
                 end_db,
                 index,

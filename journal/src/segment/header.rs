@@ -11,7 +11,7 @@ use crate::crypto::{KeyFault, Keyring, Random, Sealer, WRAPPED_LEN, Wrapped};
 use crate::directory::has_hole;
 use crate::encoding::Cursor;
 use crate::error::Damage;
-use crate::segment::footer::Link;
+use crate::segment::link::Link;
 use crate::segment::name::SegmentName;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
 
@@ -96,6 +96,14 @@ pub(crate) struct SegmentHeader {
     pub(crate) packed: bool,
     /// The wrapped data key, if the segment is encrypted.
     pub(crate) cipher: Option<Wrapped>,
+}
+
+/// A header that is right, with its size and its checksum.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WholeHeader {
+    pub(crate) header: SegmentHeader,
+    pub(crate) len: u64,
+    pub(crate) tag: u32,
 }
 
 /// Why a header can't be decoded.

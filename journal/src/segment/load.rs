@@ -1,17 +1,15 @@
 //! Reading what a segment file says of itself: header, and footer or blocks.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::directory::{TEMPORARY, has_hole};
 use crate::error::{Damage, OpenError};
-use crate::files;
 use crate::segment::footer::{FOOTER_MAGIC, Footer, TAIL_LEN};
-use crate::segment::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader};
+use crate::segment::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader, WholeHeader};
 use crate::segment::name::SegmentName;
 use crate::segment::scan::{Rest, Scan, find_later_block, scan};
+use crate::storage::{Folder, Storage, StoredFile};
 
 /// What is known of one segment file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,14 +19,6 @@ pub(crate) struct SegmentFacts {
     pub(crate) bytes: u64,
     pub(crate) header: Result<WholeHeader, HeaderFault>,
     pub(crate) tail: TailFact,
-}
-
-/// A header that is right, with its size and its checksum.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct WholeHeader {
-    pub(crate) header: SegmentHeader,
-    pub(crate) len: u64,
-    pub(crate) tag: u32,
 }
 
 /// How a segment file ends.
@@ -55,14 +45,14 @@ type Names = Vec<(SegmentName, PathBuf)>;
 /// A listing is repeated until it gives the same twice, so many times.
 const LISTINGS_MAX: usize = 100;
 
-/// Lists the segments of a directory in the order of the history, and the names of other files.
+/// Lists the segments of a journal in the order of the history, and the names of other files.
 ///
 /// Where a copy takes the place of a segment meanwhile, a listing may miss that name (on tmpfs with many files). Each does
 /// so once: it is there in the next.
-pub(crate) fn list_segments(dir: &Path) -> Result<(Names, Vec<String>), OpenError> {
-    let mut listed = list_once(dir)?;
+pub(crate) fn list_segments(storage: &dyn Storage) -> Result<(Names, Vec<String>), OpenError> {
+    let mut listed = list_once(storage)?;
     for _ in 1..LISTINGS_MAX {
-        let again = list_once(dir)?;
+        let again = list_once(storage)?;
         if again == listed {
             break;
         }
@@ -71,21 +61,21 @@ pub(crate) fn list_segments(dir: &Path) -> Result<(Names, Vec<String>), OpenErro
     Ok(listed)
 }
 
-fn list_once(dir: &Path) -> Result<(Names, Vec<String>), OpenError> {
+fn list_once(storage: &dyn Storage) -> Result<(Names, Vec<String>), OpenError> {
     let mut segments = Vec::new();
     let mut others = Vec::new();
-    let Some(entries) = files::read_folder(dir).map_err(OpenError::io("list", dir))? else {
+    let list = storage.list(Folder::Segments);
+    let Some(paths) = list.map_err(|e| OpenError::io("list", storage.folder(Folder::Segments))(e))? else {
         return Ok((segments, others));
     };
-    for entry in entries {
-        let entry = entry.map_err(OpenError::io("list", dir))?;
-        let file_name = entry.file_name();
+    for path in paths {
+        let file_name = path.file_name().unwrap_or_default();
         // A packed copy that is being made, or that a crash left.
         if file_name.to_string_lossy().starts_with(TEMPORARY) {
             continue;
         }
         match file_name.to_str().and_then(SegmentName::parse) {
-            Some(name) => segments.push((name, entry.path())),
+            Some(name) => segments.push((name, path)),
             None => others.push(file_name.to_string_lossy().into_owned()),
         }
     }
@@ -95,21 +85,26 @@ fn list_once(dir: &Path) -> Result<(Names, Vec<String>), OpenError> {
 }
 
 /// Reads header and footer; if there is no footer and `with_blocks`, walks the blocks.
-pub(crate) fn load_segment(name: SegmentName, path: &Path, with_blocks: bool) -> Result<SegmentFacts, OpenError> {
-    let file = files::open_read(path).map_err(OpenError::io("open", path))?;
-    load_open_segment(&file, name, path, with_blocks)
+pub(crate) fn load_segment(
+    storage: &dyn Storage,
+    name: SegmentName,
+    path: &Path,
+    with_blocks: bool,
+) -> Result<SegmentFacts, OpenError> {
+    let file = storage.open(path).map_err(OpenError::io("open", path))?;
+    load_open_segment(&*file, name, path, with_blocks)
 }
 
 /// The same for who has opened the file and goes on reading from it: by its path there may soon be
 /// another, since a segment that is sealed is replaced by its packed copy.
 pub(crate) fn load_open_segment(
-    file: &File,
+    file: &dyn StoredFile,
     name: SegmentName,
     path: &Path,
     with_blocks: bool,
 ) -> Result<SegmentFacts, OpenError> {
     let io_error = |e| OpenError::io("read", path)(e);
-    let bytes = file.metadata().map_err(io_error)?.len();
+    let bytes = file.bytes().map_err(io_error)?;
     let header = read_header(file, bytes).map_err(io_error)?;
     let tail = match &header {
         Err(_) => TailFact::Unknown,
@@ -118,7 +113,7 @@ pub(crate) fn load_open_segment(
     Ok(SegmentFacts { path: path.to_owned(), name, bytes, header, tail })
 }
 
-fn read_header(file: &File, file_len: u64) -> io::Result<Result<WholeHeader, HeaderFault>> {
+fn read_header(file: &dyn StoredFile, file_len: u64) -> io::Result<Result<WholeHeader, HeaderFault>> {
     let mut bytes = vec![0; MAX_HEADER_LEN.min(file_len as usize)];
     file.read_exact_at(&mut bytes, 0)?;
     let header = SegmentHeader::decode(&bytes, file_len).map(|(header, len, tag)| WholeHeader { header, len, tag });
@@ -133,7 +128,12 @@ fn read_header(file: &File, file_len: u64) -> io::Result<Result<WholeHeader, Hea
 }
 
 /// How the file ends; the header is right.
-pub(crate) fn read_tail(file: &File, file_len: u64, whole: &WholeHeader, with_blocks: bool) -> io::Result<TailFact> {
+pub(crate) fn read_tail(
+    file: &dyn StoredFile,
+    file_len: u64,
+    whole: &WholeHeader,
+    with_blocks: bool,
+) -> io::Result<TailFact> {
     let mut bad_footer = None;
     if let Some(position) = find_footer(file, file_len, whole.len)? {
         match read_footer(file, position, file_len, whole.tag)? {
@@ -170,14 +170,14 @@ pub(crate) fn read_tail(file: &File, file_len: u64, whole: &WholeHeader, with_bl
     Ok(TailFact::Open(scan))
 }
 
-fn range_has_hole(file: &File, from: u64, to: u64) -> io::Result<bool> {
+fn range_has_hole(file: &dyn StoredFile, from: u64, to: u64) -> io::Result<bool> {
     let mut bytes = vec![0; (to - from) as usize];
     file.read_exact_at(&mut bytes, from)?;
     Ok(has_hole(&bytes, from))
 }
 
 /// Where the footer begins of which the tail is at the end of the file, if that is possible.
-fn find_footer(file: &File, file_len: u64, header_len: u64) -> io::Result<Option<u64>> {
+fn find_footer(file: &dyn StoredFile, file_len: u64, header_len: u64) -> io::Result<Option<u64>> {
     if file_len < header_len + TAIL_LEN as u64 {
         return Ok(None);
     }
@@ -189,7 +189,12 @@ fn find_footer(file: &File, file_len: u64, header_len: u64) -> io::Result<Option
 }
 
 /// Reads the footer between `position` and the end of the file.
-pub(crate) fn read_footer(file: &File, position: u64, file_len: u64, tag: u32) -> io::Result<Result<Footer, Damage>> {
+pub(crate) fn read_footer(
+    file: &dyn StoredFile,
+    position: u64,
+    file_len: u64,
+    tag: u32,
+) -> io::Result<Result<Footer, Damage>> {
     let mut magic = [0; FOOTER_MAGIC.len()];
     file.read_exact_at(&mut magic, position)?;
     if magic != FOOTER_MAGIC {

@@ -11,6 +11,7 @@
 
 pub(crate) mod footer;
 pub(crate) mod header;
+pub(crate) mod link;
 pub(crate) mod load;
 pub(crate) mod name;
 pub(crate) mod scan;

@@ -2,18 +2,17 @@
 //!
 //! Nothing here changes a file. Memory is bounded by the largest block.
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 
 use crate::block::{BLOCK_HEADER_LEN, BLOCK_MAGIC, BlockHeader, PayloadFault};
 use crate::directory::has_hole;
 use crate::error::Damage;
-use crate::segment::load::WholeHeader;
+use crate::segment::header::WholeHeader;
 use crate::segment::tally::Tally;
+use crate::storage::StoredFile;
 
 /// How much is read at once while searching for a later block.
 const SEARCH_CHUNK: usize = 1 << 20;
@@ -56,7 +55,7 @@ impl From<Damage> for BlockFault {
 /// Reads and checks the header of the block at `position`; the block must end at or before `end`,
 /// and belong to the segment with this tag, if one is given.
 pub(crate) fn read_block_header(
-    file: &File,
+    file: &dyn StoredFile,
     position: u64,
     end: u64,
     tag: Option<u32>,
@@ -78,7 +77,7 @@ pub(crate) fn read_block_header(
 }
 
 /// Reads and checks the payload of a block whose header was read.
-pub(crate) fn read_payload(file: &File, header: &BlockHeader) -> Result<Bytes, BlockFault> {
+pub(crate) fn read_payload(file: &dyn StoredFile, header: &BlockHeader) -> Result<Bytes, BlockFault> {
     let mut payload = vec![0; header.stored_len as usize];
     file.read_exact_at(&mut payload, header.position + BLOCK_HEADER_LEN as u64)?;
     header.check_payload(&payload)?;
@@ -87,7 +86,7 @@ pub(crate) fn read_payload(file: &File, header: &BlockHeader) -> Result<Bytes, B
 
 /// The blocks between two places of a file, where nothing but whole blocks should be; ends with the first error.
 pub(crate) struct Blocks<'a> {
-    file: &'a File,
+    file: &'a dyn StoredFile,
     tag: Option<u32>,
     position: u64,
     end: u64,
@@ -95,12 +94,12 @@ pub(crate) struct Blocks<'a> {
 
 impl<'a> Blocks<'a> {
     /// All of a segment of which the blocks end there.
-    pub(crate) fn of(file: &'a File, whole: &WholeHeader, end: u64) -> Self {
+    pub(crate) fn of(file: &'a dyn StoredFile, whole: &WholeHeader, end: u64) -> Self {
         Self::between(file, Some(whole.tag), whole.len..end)
     }
 
     /// Those of a range; `tag`: of the segment to which they belong, if that is known.
-    pub(crate) fn between(file: &'a File, tag: Option<u32>, range: Range<u64>) -> Self {
+    pub(crate) fn between(file: &'a dyn StoredFile, tag: Option<u32>, range: Range<u64>) -> Self {
         Self { file, tag, position: range.start, end: range.end }
     }
 
@@ -161,7 +160,7 @@ pub(crate) enum Rest {
 /// Walks the blocks from the end of the segment's header to `file_len`, checking everything but
 /// the groups inside. `on_block` is given each whole block's header and payload.
 pub(crate) fn scan(
-    file: &File,
+    file: &dyn StoredFile,
     file_len: u64,
     whole: &WholeHeader,
     mut on_block: impl FnMut(&BlockHeader, &Bytes),
@@ -204,7 +203,7 @@ pub(crate) fn scan(
 /// What was written since the last sync reaches the disk in any order: when the power fails, a sector may be missing and
 /// what was written behind it may be there. So a hole (a sector that reads as zeros) is a tear as long as
 /// each whole block behind it says that what is before it may not have been synced.
-fn find_proof(file: &File, end: u64, file_len: u64, tag: u32) -> io::Result<Option<BlockHeader>> {
+fn find_proof(file: &dyn StoredFile, end: u64, file_len: u64, tag: u32) -> io::Result<Option<BlockHeader>> {
     let Some(first) = find_later_block(file, end + 1, file_len, Some(tag))? else { return Ok(None) };
     let mut later = first;
     let mut wrong = vec![0; (first.position - end) as usize];
@@ -223,7 +222,7 @@ fn find_proof(file: &File, end: u64, file_len: u64, tag: u32) -> io::Result<Opti
 
 /// Finds the first whole block of this segment at or after `from`.
 pub(crate) fn find_later_block(
-    file: &File,
+    file: &dyn StoredFile,
     from: u64,
     file_len: u64,
     tag: Option<u32>,
@@ -253,7 +252,12 @@ pub(crate) fn find_later_block(
     Ok(None)
 }
 
-fn whole_block(file: &File, position: u64, file_len: u64, tag: Option<u32>) -> io::Result<Option<BlockHeader>> {
+fn whole_block(
+    file: &dyn StoredFile,
+    position: u64,
+    file_len: u64,
+    tag: Option<u32>,
+) -> io::Result<Option<BlockHeader>> {
     let block =
         read_block_header(file, position, file_len, tag).and_then(|block| read_payload(file, &block).map(|_| block));
     match block {

@@ -14,7 +14,7 @@ pub(crate) const INDEX_PAYLOAD_BYTES: u32 = if cfg!(test) { 256 } else { 64 << 1
 
 /// How far the history reaches at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Reach {
+pub(crate) struct Extent {
     /// LSN of the next record.
     pub(crate) next_lsn: Lsn,
     /// Time of the last group.
@@ -27,7 +27,7 @@ pub(crate) struct Reach {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IndexEntry {
     pub(crate) position: u64,
-    pub(crate) reach: Reach,
+    pub(crate) extent: Extent,
 }
 
 /// The sum of a segment's blocks.
@@ -38,7 +38,7 @@ pub(crate) struct Tally {
     pub(crate) records: u64,
     /// Time of the first group; without one, of the last group before the segment.
     pub(crate) first_ts: Micros,
-    pub(crate) reach: Reach,
+    pub(crate) extent: Extent,
     pub(crate) complete_until: Micros,
     pub(crate) end_db: u32,
     pub(crate) index: Vec<IndexEntry>,
@@ -46,8 +46,8 @@ pub(crate) struct Tally {
 
 impl BlockHeader {
     /// How far the history reaches with this block.
-    pub(crate) fn reach(&self) -> Reach {
-        Reach { next_lsn: self.next_lsn(), last_ts: self.last_ts, end_offset: self.end_offset }
+    pub(crate) fn extent(&self) -> Extent {
+        Extent { next_lsn: self.next_lsn(), last_ts: self.last_ts, end_offset: self.end_offset }
     }
 }
 
@@ -59,7 +59,7 @@ impl Tally {
             groups: 0,
             records: 0,
             first_ts: header.last_ts,
-            reach: Reach { next_lsn: header.first_lsn, last_ts: header.last_ts, end_offset: header.start_offset },
+            extent: Extent { next_lsn: header.first_lsn, last_ts: header.last_ts, end_offset: header.start_offset },
             complete_until: header.complete_until,
             end_db: header.start_db,
             index: Vec::new(),
@@ -68,21 +68,21 @@ impl Tally {
 
     /// Checks that a block continues the history: LSNs without a hole, time and offset not back.
     pub(crate) fn check_next(&self, block: &BlockHeader) -> Result<(), Damage> {
-        if block.first_lsn != self.reach.next_lsn {
+        if block.first_lsn != self.extent.next_lsn {
             return Err(Damage::new(
-                format!("a block that begins with LSN {}", self.reach.next_lsn),
+                format!("a block that begins with LSN {}", self.extent.next_lsn),
                 format!("one with LSN {}", block.first_lsn),
             ));
         }
-        if block.first_ts < self.reach.last_ts {
+        if block.first_ts < self.extent.last_ts {
             return Err(Damage::new(
-                format!("a block from {} on", self.reach.last_ts),
+                format!("a block from {} on", self.extent.last_ts),
                 format!("one from {} on", block.first_ts),
             ));
         }
-        if block.start_offset < self.reach.end_offset {
+        if block.start_offset < self.extent.end_offset {
             return Err(Damage::new(
-                format!("a block from offset {} on", self.reach.end_offset),
+                format!("a block from offset {} on", self.extent.end_offset),
                 format!("one from offset {} on", block.start_offset),
             ));
         }
@@ -91,7 +91,7 @@ impl Tally {
 
     /// The same groups lead to the same place, in whatever blocks.
     pub(crate) fn same_history(&self, other: &Self) -> bool {
-        let of = |t: &Self| (t.groups, t.records, t.first_ts, t.reach, t.complete_until, t.end_db);
+        let of = |t: &Self| (t.groups, t.records, t.first_ts, t.extent, t.complete_until, t.end_db);
         of(self) == of(other)
     }
 
@@ -104,14 +104,14 @@ impl Tally {
         self.groups += u64::from(block.groups);
         self.records += u64::from(block.records);
         // A heartbeat has no group, so it can't move the time of the last one.
-        let last_ts = if block.groups > 0 { block.last_ts } else { self.reach.last_ts };
-        self.reach = Reach { last_ts, ..block.reach() };
+        let last_ts = if block.groups > 0 { block.last_ts } else { self.extent.last_ts };
+        self.extent = Extent { last_ts, ..block.extent() };
         self.complete_until = self.complete_until.max(block.complete_until);
         self.end_db = block.end_db;
         let far = self.index.last().is_none_or(|e| position - e.position >= INDEX_EVERY_BYTES);
         let due = far || block.raw_len >= INDEX_PAYLOAD_BYTES;
         if due {
-            self.index.push(IndexEntry { position, reach: self.reach });
+            self.index.push(IndexEntry { position, extent: self.extent });
         }
     }
 }

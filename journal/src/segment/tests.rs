@@ -2,9 +2,9 @@ use proptest::prelude::*;
 
 use super::footer::{Footer, TAIL_LEN};
 use super::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader, SourceHistory, TimelineFacts};
-use super::tally::{IndexEntry, Reach, Tally};
+use super::tally::{Extent, IndexEntry, Tally};
+use crate::bloom::{Place, Places};
 use crate::crypto::{WRAPPED_LEN, Wrapped};
-use crate::filter::{Place, Places};
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
 
 fn header(source_id: &str, reason: &str) -> SegmentHeader {
@@ -31,15 +31,15 @@ fn header(source_id: &str, reason: &str) -> SegmentHeader {
 }
 
 fn footer() -> Footer {
-    let reach = Reach { next_lsn: Lsn(50), last_ts: Micros(60), end_offset: ReplOffset(70) };
-    let entry = IndexEntry { position: 128, reach };
+    let extent = Extent { next_lsn: Lsn(50), last_ts: Micros(60), end_offset: ReplOffset(70) };
+    let entry = IndexEntry { position: 128, extent };
     Footer {
         tally: Tally {
             blocks: 2,
             groups: 3,
             records: 8,
             first_ts: Micros(55),
-            reach,
+            extent,
             complete_until: Micros(61),
             end_db: 1,
             index: vec![entry, IndexEntry { position: 700, ..entry }],

@@ -7,10 +7,10 @@
 //! A chunk can be opened at its own place only, and only the last one as the last: what is cut off, swapped or
 //! added is noticed.
 
-use std::fs::File;
 use std::io::{self, Read};
 
 use crate::crypto::{OVERHEAD, Sealer};
+use crate::storage::StoredFile;
 
 /// Content of a chunk; only the last one has less.
 pub(super) const CHUNK_BYTES: usize = if cfg!(test) { 64 } else { 64 << 10 };
@@ -63,7 +63,9 @@ impl ChunkWriter {
 /// Reads the content of a snapshot, whether it is encrypted or not.
 #[derive(Debug)]
 pub struct SnapshotReader {
-    file: File,
+    file: Box<dyn StoredFile>,
+    /// Where the next bytes are read that are not encrypted.
+    position: u64,
     sealed: Option<ChunkReader>,
     hasher: blake3::Hasher,
 }
@@ -83,7 +85,7 @@ struct ChunkReader {
 
 impl SnapshotReader {
     /// `bytes` is the size that the file must have.
-    pub(super) fn new(file: File, sealer: Option<Sealer>, bytes: u64) -> Self {
+    pub(super) fn new(file: Box<dyn StoredFile>, sealer: Option<Sealer>, bytes: u64) -> Self {
         let reader = |sealer| ChunkReader {
             sealer,
             number: 0,
@@ -93,7 +95,7 @@ impl SnapshotReader {
             given: 0,
             ended: false,
         };
-        Self { file, sealed: sealer.map(reader), hasher: blake3::Hasher::new() }
+        Self { file, position: 0, sealed: sealer.map(reader), hasher: blake3::Hasher::new() }
     }
 
     /// Where in the file the chunk begins that was read last, or could not be read; 0 without encryption.
@@ -108,13 +110,13 @@ impl SnapshotReader {
 }
 
 impl ChunkReader {
-    fn next_chunk(&mut self, file: &mut File, hasher: &mut blake3::Hasher) -> io::Result<()> {
+    fn next_chunk(&mut self, file: &dyn StoredFile, hasher: &mut blake3::Hasher) -> io::Result<()> {
         let len = self.left.min((CHUNK_BYTES + OVERHEAD) as u64);
         self.left -= len;
         self.position = self.number * (CHUNK_BYTES + OVERHEAD) as u64;
         let last = self.left == 0;
         let mut sealed = vec![0; len as usize];
-        file.read_exact(&mut sealed)?;
+        file.read_exact_at(&mut sealed, self.position)?;
         hasher.update(&sealed);
         let wrong = || {
             let what = format!("chunk {} of the snapshot is damaged, not in its place, or not all there", self.number);
@@ -131,12 +133,13 @@ impl ChunkReader {
 impl Read for SnapshotReader {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let Some(chunks) = &mut self.sealed else {
-            let n = self.file.read(out)?;
+            let n = self.file.read_at(out, self.position)?;
+            self.position += n as u64;
             self.hasher.update(&out[..n]);
             return Ok(n);
         };
         while chunks.given == chunks.content.len() && !chunks.ended {
-            chunks.next_chunk(&mut self.file, &mut self.hasher)?;
+            chunks.next_chunk(&*self.file, &mut self.hasher)?;
         }
         let n = out.len().min(chunks.content.len() - chunks.given);
         out[..n].copy_from_slice(&chunks.content[chunks.given..chunks.given + n]);
@@ -153,9 +156,8 @@ mod tests {
     fn read(bytes: &[u8], sealer: Sealer) -> io::Result<Vec<u8>> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        std::io::Seek::rewind(&mut file).unwrap();
         let mut out = Vec::new();
-        SnapshotReader::new(file, Some(sealer), bytes.len() as u64).read_to_end(&mut out).map(|_| out)
+        SnapshotReader::new(Box::new(file), Some(sealer), bytes.len() as u64).read_to_end(&mut out).map(|_| out)
     }
 
     fn sealed(content: &[u8], piece: usize) -> Vec<u8> {

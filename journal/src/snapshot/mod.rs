@@ -18,10 +18,10 @@ pub(crate) use store::{KEY_INDEX, RETIRED, clean_snapshots, list_snapshots, list
 
 use crate::crypto::{KeyFault, Keyring, Sealer, Wrapped};
 use crate::error::OpenError;
-use crate::files;
-use crate::meta::unhex;
+use crate::hex::unhex;
+use crate::segment::link::hash_file;
+use crate::storage::Storage;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
-use crate::verify::hash_file;
 
 /// How pretty JSON ends.
 const JSON_END: &str = "\n}";
@@ -154,11 +154,10 @@ pub(crate) struct Health {
 
 impl SnapshotInfo {
     /// Reads all of it.
-    pub(crate) fn health(&self, keyring: &Keyring) -> Result<Health, OpenError> {
-        match self.read_health(keyring) {
+    pub(crate) fn health(&self, storage: &dyn Storage, keyring: &Keyring) -> Result<Health, OpenError> {
+        match self.read_health(storage, keyring) {
             Err(OpenError::Io { source, .. })
-                if source.kind() == std::io::ErrorKind::NotFound
-                    && !files::is_there(&self.path.with_extension("json")) =>
+                if source.kind() == std::io::ErrorKind::NotFound && !storage.has(&self.path.with_extension("json")) =>
             {
                 Ok(Health { gone: true, damage: None, unseen: None })
             }
@@ -166,11 +165,11 @@ impl SnapshotInfo {
         }
     }
 
-    fn read_health(&self, keyring: &Keyring) -> Result<Health, OpenError> {
+    fn read_health(&self, storage: &dyn Storage, keyring: &Keyring) -> Result<Health, OpenError> {
         let path = &self.path;
         let found = |damage| Health { gone: false, damage, unseen: None };
         let mut unseen = None;
-        let digest = match self.open(keyring) {
+        let digest = match self.open_in(storage, keyring) {
             Ok(mut reader) => match std::io::copy(&mut reader, &mut std::io::sink()) {
                 Ok(_) => reader.digest(),
                 // Who can compute digests can't encrypt.
@@ -181,7 +180,7 @@ impl SnapshotInfo {
             },
             Err(OpenError::Key { fault: KeyFault::Missing(id), .. }) => {
                 unseen = Some(KeyFault::Missing(id));
-                let hashed = files::open_read(path).and_then(|file| hash_file(&file, u64::MAX));
+                let hashed = storage.open(path).and_then(|file| hash_file(&*file, u64::MAX));
                 hashed.map_err(OpenError::io("read", path))?.to_hex().to_string()
             }
             Err(OpenError::Key { fault, .. }) => return Ok(found(Some((0, fault.to_string())))),
@@ -192,13 +191,13 @@ impl SnapshotInfo {
         Ok(Health { gone: false, damage, unseen })
     }
 
-    /// Opens the file to read what was written into it.
-    pub fn open(&self, keyring: &Keyring) -> Result<SnapshotReader, OpenError> {
+    /// Opens the file where it is stored, to read what was written into it.
+    pub(crate) fn open_in(&self, storage: &dyn Storage, keyring: &Keyring) -> Result<SnapshotReader, OpenError> {
         let sealer = match &self.manifest.encryption {
             None => None,
             Some(encryption) => Some(self.unlock(encryption, keyring)?),
         };
-        let file = files::open_read(&self.path).map_err(OpenError::io("open", &self.path))?;
+        let file = storage.open(&self.path).map_err(OpenError::io("open", &self.path))?;
         Ok(SnapshotReader::new(file, sealer, self.manifest.bytes))
     }
 

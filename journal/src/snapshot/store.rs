@@ -16,14 +16,15 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::chunks::ChunkWriter;
 use super::{SnapshotEncryption, SnapshotInfo, SnapshotManifest};
-use crate::crypto::{KEY_LEN, Keyring, Random, Sealer, Wrapped, new_data_key};
+use crate::crypto::{KEY_LEN, Keyring, Random, Sealer, Wrapped, new_data_key, random};
 use crate::directory::{Directory, TEMPORARY, write_atomically};
 use crate::error::{OpenError, StoreError};
 use crate::files;
 use crate::files::{FILE_MODE, FileKind, is_there, kind_at, sync_dir};
+use crate::hex::hex;
 use crate::lease::{SnapshotStep, SnapshotsAtRest};
-use crate::meta::{Meta, hex};
-use crate::open::random;
+use crate::meta::Meta;
+use crate::storage::{Folder, Found, LocalDirectory, Storage};
 use crate::types::TimelineId;
 
 /// How the name of a snapshot's key index ends. Reserved: see `FORMAT.md`.
@@ -198,33 +199,30 @@ pub(crate) struct SnapshotFiles {
 /// Lists the snapshots; a file counts only with its manifest and with the size that it says.
 pub(crate) fn list_snapshots(dir: &Directory) -> Result<SnapshotFiles, OpenError> {
     let journal_id = Meta::load(dir)?.map_or_else(String::new, |meta| meta.journal_id);
-    list_snapshots_of(dir, &journal_id)
+    list_snapshots_of(&LocalDirectory::new(dir), &journal_id)
 }
 
 /// The same for who knows which journal it is.
-pub(crate) fn list_snapshots_of(dir: &Directory, journal_id: &str) -> Result<SnapshotFiles, OpenError> {
-    let folder = dir.snapshots();
+pub(crate) fn list_snapshots_of(storage: &dyn Storage, journal_id: &str) -> Result<SnapshotFiles, OpenError> {
     let mut found = SnapshotFiles::default();
-    let Some(entries) = files::read_folder(&folder).map_err(OpenError::io("list", &folder))? else {
+    let list = storage.list(Folder::Snapshots);
+    let Some(paths) = list.map_err(|e| OpenError::io("list", storage.folder(Folder::Snapshots))(e))? else {
         return Ok(found);
     };
-    for entry in entries {
-        let entry = entry.map_err(OpenError::io("list", &folder))?;
-        let path = entry.path();
+    for path in paths {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let extension = path.extension().and_then(|e| e.to_str());
         if extension == Some("json") && !name.starts_with(TEMPORARY) {
-            match load_snapshot(&path, journal_id) {
+            match load_snapshot(storage, &path, journal_id) {
                 Ok(info) => found.whole.push(info),
                 // A manifest goes before its file does: this snapshot was removed since it was listed.
-                Err(_) if !is_there(&path) => {}
+                Err(_) if !storage.has(&path) => {}
                 Err(what) => found.broken.push((path, what)),
             }
             continue;
         }
-        if let Some(kind) = kind_at(&path).map_err(OpenError::io("look at", &path))?
-            && kind != FileKind::Regular
-        {
+        let at = storage.look_at(&path).map_err(OpenError::io("look at", &path))?;
+        if let Some(Found { kind, .. }) = at.filter(|at| at.kind != FileKind::Regular) {
             found.others.push((path, format!("{kind}, not a regular file")));
             continue;
         }
@@ -232,7 +230,7 @@ pub(crate) fn list_snapshots_of(dir: &Directory, journal_id: &str) -> Result<Sna
             _ if name.starts_with(TEMPORARY) => found.unfinished.push(path),
             Some(RETIRED) => found.retired.push(path),
             Some("rdb" | KEY_INDEX) => {
-                if !is_there(&path.with_extension("json")) && !is_there(&path.with_extension(RETIRED)) {
+                if !storage.has(&path.with_extension("json")) && !storage.has(&path.with_extension(RETIRED)) {
                     found.unfinished.push(path);
                 }
             }
@@ -250,8 +248,8 @@ pub(crate) fn list_snapshots_of(dir: &Directory, journal_id: &str) -> Result<Sna
     Ok(found)
 }
 
-fn load_snapshot(beside: &Path, journal_id: &str) -> Result<SnapshotInfo, String> {
-    let json = files::read(beside).map_err(|e| format!("cannot be read: {e}"))?;
+fn load_snapshot(storage: &dyn Storage, beside: &Path, journal_id: &str) -> Result<SnapshotInfo, String> {
+    let json = storage.open(beside).and_then(|file| file.read_all()).map_err(|e| format!("cannot be read: {e}"))?;
     let manifest = SnapshotManifest::from_json(&json)?;
     if manifest.journal_id != journal_id {
         return Err(format!("belongs to journal {}, not to {journal_id}", manifest.journal_id));
@@ -262,10 +260,10 @@ fn load_snapshot(beside: &Path, journal_id: &str) -> Result<SnapshotInfo, String
         return Err(format!("is that of {stem}"));
     }
     let path = beside.with_extension("rdb");
-    let file = files::open_read(&path).map_err(|e| format!("its file cannot be read: {e}"))?;
-    let found = file.metadata().map_err(|e| format!("its file cannot be read: {e}"))?;
-    if found.len() != manifest.bytes {
-        return Err(format!("its file has {} bytes, not {}", found.len(), manifest.bytes));
+    let bytes = storage.open(&path).and_then(|file| file.bytes());
+    let bytes = bytes.map_err(|e| format!("its file cannot be read: {e}"))?;
+    if bytes != manifest.bytes {
+        return Err(format!("its file has {bytes} bytes, not {}", manifest.bytes));
     }
     Ok(SnapshotInfo { path, manifest })
 }

@@ -14,7 +14,7 @@ use crate::marks::add_mark;
 use crate::model::{Fixture, OwnedGroup, options};
 use crate::open::OpenOptions;
 use crate::prune::{PruneError, Retention, plan_prune, prune};
-use crate::repair::repair;
+use crate::repair::plan_repair;
 use crate::snapshot::tests::manifest;
 use crate::snapshot::{SnapshotKind, SnapshotWriter};
 use crate::types::{Lsn, Mark, Micros, TimelineId};
@@ -137,13 +137,13 @@ fn verified(dir: &Path, deep: bool) {
 }
 
 fn nothing_to_repair(dir: &Path) {
-    let report = repair(dir, &Keyring::default(), false).unwrap();
+    let report = plan_repair(dir, &Keyring::default()).unwrap();
     assert_eq!((report.faults, report.lost, report.steps), (vec![], vec![], vec![]));
 }
 
 #[test]
 fn no_reader_takes_work_in_progress_for_damage() {
-    let mut journal = Fixture::with(OpenOptions { pack: true, ..options(4 << 10) });
+    let mut journal = Fixture::with(OpenOptions { compact: true, ..options(4 << 10) });
     snapshot(journal.dir(), 0, 1, SnapshotKind::Base);
     journal.timeline();
     journal.block(&[OwnedGroup::simple(b"the first")]);

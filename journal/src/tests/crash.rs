@@ -145,7 +145,7 @@ fn a_sector_that_is_missing_is_a_tear_only_where_nothing_was_synced() {
 
 #[test]
 fn a_header_or_a_footer_with_a_missing_sector_was_never_finished() {
-    let mut journal = Fixture::with(OpenOptions { pack: false, ..options(1 << 20) });
+    let mut journal = Fixture::with(OpenOptions { compact: false, ..options(1 << 20) });
     journal.timeline_because(&"x".repeat(1500));
     journal.kill();
     let path = journal.last_segment();

@@ -25,8 +25,8 @@ fn secrets() -> Vec<OwnedGroup> {
         .collect()
 }
 
-fn encrypted(ids: &[&str], pack: bool) -> OpenOptions {
-    OpenOptions { pack, keyring: keyring(ids), ..options(1 << 20) }
+fn encrypted(ids: &[&str], compact: bool) -> OpenOptions {
+    OpenOptions { compact, keyring: keyring(ids), ..options(1 << 20) }
 }
 
 fn groups(journal: &Fixture, keyring: &Keyring) -> Vec<Result<Group, ReadError>> {
@@ -35,8 +35,8 @@ fn groups(journal: &Fixture, keyring: &Keyring) -> Vec<Result<Group, ReadError>>
 
 #[test]
 fn keys_values_and_origins_are_not_in_the_files() {
-    for pack in [false, true] {
-        let mut journal = Fixture::with(encrypted(&["one"], pack));
+    for compact in [false, true] {
+        let mut journal = Fixture::with(encrypted(&["one"], compact));
         journal.timeline();
         journal.block(&secrets());
         journal.kill();
@@ -116,7 +116,7 @@ fn what_was_begun_without_a_key_or_with_another_one_is_not_continued() {
 
 #[test]
 fn a_block_in_another_place_or_in_clear_is_refused() {
-    let mut plain = Fixture::with(OpenOptions { pack: false, ..options(1 << 20) });
+    let mut plain = Fixture::with(OpenOptions { compact: false, ..options(1 << 20) });
     let mut journal = Fixture::with(encrypted(&["one"], false));
     for journal in [&mut plain, &mut journal] {
         journal.timeline();
@@ -161,7 +161,7 @@ fn an_encrypted_snapshot_comes_back_with_its_key_only() {
     let info = &catalog.snapshots()[0];
     let read = |keyring: &Keyring| {
         let mut content = Vec::new();
-        info.open(keyring).map(|mut reader| reader.read_to_end(&mut content).map(|_| content))
+        catalog.open_snapshot(info, keyring).map(|mut reader| reader.read_to_end(&mut content).map(|_| content))
     };
     assert_eq!(read(&keyring(&["one", "two"])).unwrap().unwrap(), content);
     let error = read(&keyring(&["two"])).unwrap_err();
@@ -184,5 +184,5 @@ fn an_encrypted_snapshot_comes_back_with_its_key_only() {
     fs::write(&path, &stored).unwrap();
     let mut other = info.clone();
     other.manifest.lsn = Lsn(1);
-    assert!(matches!(other.open(&keyring(&["one"])), Err(OpenError::Key { .. })));
+    assert!(matches!(catalog.open_snapshot(&other, &keyring(&["one"])), Err(OpenError::Key { .. })));
 }

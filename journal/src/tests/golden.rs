@@ -104,7 +104,7 @@ fn check(options: OpenOptions, folder: &str) {
 
 #[test]
 fn the_golden_segment_as_written_is_read_and_written_alike() {
-    check(OpenOptions { pack: false, ..options(1 << 20) }, "plain");
+    check(OpenOptions { compact: false, ..options(1 << 20) }, "plain");
 }
 
 #[test]
@@ -115,13 +115,13 @@ fn the_golden_packed_segment_is_read_and_written_alike() {
 #[test]
 fn the_golden_encrypted_segments_are_read_and_written_alike() {
     let encrypted = OpenOptions { keyring: keyring(&["key-1"]), ..options(1 << 20) };
-    check(OpenOptions { pack: false, ..encrypted.clone() }, "encrypted");
+    check(OpenOptions { compact: false, ..encrypted.clone() }, "encrypted");
     check(encrypted, "encrypted-packed");
 }
 
 #[test]
 fn the_golden_segment_behind_a_change_of_the_sources_id_is_read_and_written_alike() {
-    let mut journal = Fixture::with(OpenOptions { pack: false, ..options(1 << 20) });
+    let mut journal = Fixture::with(OpenOptions { compact: false, ..options(1 << 20) });
     journal.timeline();
     journal.block(&[OwnedGroup::set(0, b"key", b"before")]);
     journal.writer().change_source("source 1, promoted".to_owned()).unwrap();
@@ -198,6 +198,6 @@ fn the_golden_snapshots_are_read_and_written_alike() {
     fs::write(&beside, json).unwrap();
     let catalog = Catalog::open(journal.dir()).unwrap();
     let mut read = Vec::new();
-    catalog.snapshots()[0].open(&keyring).unwrap().read_to_end(&mut read).unwrap();
+    catalog.open_snapshot(&catalog.snapshots()[0], &keyring).unwrap().read_to_end(&mut read).unwrap();
     assert_eq!(read, content);
 }

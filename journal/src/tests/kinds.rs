@@ -9,7 +9,7 @@ use crate::crypto::Keyring;
 use crate::marks::add_mark;
 use crate::model::{Fixture, OwnedGroup, open};
 use crate::prune::{Retention, prune};
-use crate::repair::repair;
+use crate::repair::plan_repair;
 use crate::server::{add_server, tests::server};
 use crate::snapshot::SnapshotWriter;
 use crate::snapshot::tests::{manifest, store};
@@ -59,7 +59,7 @@ fn everything(dir: &Path) -> Vec<(&'static str, String)> {
     vec![
         ("verify", check()),
         ("read", read()),
-        ("plan a repair", text(repair(dir, &Keyring::default(), false).map(drop).map_err(|e| e.to_string()))),
+        ("plan a repair", text(plan_repair(dir, &Keyring::default()).map(drop).map_err(|e| e.to_string()))),
         ("mark", text(add_mark(dir, &mark()).map_err(|e| e.to_string()))),
         ("server", text(add_server(dir, &server("bb", None)).map(drop).map_err(|e| e.to_string()))),
         ("snapshot", text(snapshot())),

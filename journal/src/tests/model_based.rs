@@ -53,9 +53,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 250, ..ProptestConfig::default() })]
     #[test]
     fn a_journal_keeps_what_it_was_given(
-        steps in prop::collection::vec(any_step(), 1..40), segment_bytes in 300u64..3000, pack: bool, encrypted: bool,
+        steps in prop::collection::vec(any_step(), 1..40), segment_bytes in 300u64..3000, compact: bool, encrypted: bool,
     ) {
-        let mut journal = Fixture::with(OpenOptions { pack, ..options(segment_bytes) });
+        let mut journal = Fixture::with(OpenOptions { compact, ..options(segment_bytes) });
         let everything = keyring(&KEYS);
         journal.timeline();
         for step in steps {

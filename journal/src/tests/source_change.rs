@@ -4,6 +4,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::catalog::Catalog;
 use crate::crypto::Keyring;
+use crate::error::AppendError;
 use crate::model::{Fixture, OwnedGroup, keyring, options};
 use crate::open::OpenOptions;
 use crate::prune::{Retention, prune};
@@ -103,7 +104,8 @@ fn without_a_timeline_no_id_can_change() {
     let journal = Fixture::new(1 << 20);
     journal.writer().change_source("second".to_owned()).unwrap();
     crate::model::wait_until("failed", || journal.writer().failed().is_some());
-    assert!(journal.writer().failed().unwrap().contains("before a timeline was begun"));
+    let failure = journal.writer().failed().unwrap();
+    assert!(matches!(failure.cause(), AppendError::NoTimeline), "{failure}");
 }
 
 #[test]
@@ -161,8 +163,8 @@ fn the_headers_around_the_change_are_made_again_from_their_neighbours() {
         let file = std::fs::File::options().write(true).open(&path).unwrap();
         // Two bytes: no single bit explains them.
         file.write_all_at(&[0xff, 0xff], 100).unwrap();
-        let report = repair(journal.dir(), &Keyring::default(), true).unwrap();
-        assert!(!report.faults.is_empty() && report.lost.is_empty(), "{damaged}: {report:?}");
+        let report = repair(journal.dir(), &Keyring::default()).unwrap();
+        assert!(!report.plan.is_sound() && report.plan.lost.is_empty(), "{damaged}: {report:?}");
         let report = verify(journal.dir(), true, |_| ()).unwrap();
         assert_eq!(report.problems, [], "{damaged}");
         journal.check();
@@ -181,8 +183,8 @@ fn the_headers_around_the_change_are_made_again_from_their_neighbours() {
 fn a_lost_segment_with_the_change_does_not_keep_the_rest_from_being_used() {
     let mut journal = journal(&["second", "third"]);
     std::fs::remove_file(&journal.segments()[1]).unwrap();
-    let report = repair(journal.dir(), &Keyring::default(), true).unwrap();
-    assert_eq!(report.lost.len(), 1, "{report:?}");
+    let report = repair(journal.dir(), &Keyring::default()).unwrap();
+    assert_eq!(report.plan.lost.len(), 1, "{report:?}");
     assert_eq!(verify(journal.dir(), true, |_| ()).unwrap().problems, []);
     journal.reopen();
     assert!(journal.recovered.last.is_some());
@@ -205,7 +207,7 @@ fn a_crash_before_the_change_is_durable_leaves_the_id_before() {
 fn encrypted_and_as_written_it_is_the_same() {
     for options in [
         OpenOptions { keyring: keyring(&["key-1"]), ..options(1 << 20) },
-        OpenOptions { pack: false, ..options(1 << 20) },
+        OpenOptions { compact: false, ..options(1 << 20) },
     ] {
         let mut journal = Fixture::with(options);
         journal.timeline();

@@ -14,20 +14,22 @@ use bytes::Bytes;
 
 use crate::block::{BLOCK_HEADER_LEN, BlockBuilder, BlockHeader};
 use crate::catalog::Catalog;
+use crate::compact::Compactor;
 use crate::crypto::Keyring;
 use crate::directory::Directory;
 use crate::marks::add_mark;
 use crate::model::{Fixture, NOW, OwnedGroup, counted, keyring, name_of, options};
 use crate::open::{Environment, Journal, OpenOptions};
 use crate::segment::footer::Footer;
-use crate::segment::load::{TailFact, WholeHeader, load_segment};
+use crate::segment::header::WholeHeader;
+use crate::segment::load::{TailFact, load_segment};
 use crate::segment::name::SegmentName;
 use crate::segment::scan::Blocks;
 use crate::snapshot::SnapshotWriter;
 use crate::snapshot::tests::manifest;
+use crate::storage::LocalDirectory;
 use crate::types::{Group, Lsn, Mark, Micros};
 use crate::verify::{Problem, verify_with};
-use crate::writer::Packer;
 
 /// Size of the segment of which each bit is flipped.
 const BYTES: usize = 3 << 10;
@@ -36,7 +38,7 @@ const LARGE_BYTES: usize = 64 << 10;
 const STEP: usize = 16;
 
 pub(super) fn variants() -> [(&'static str, OpenOptions); 4] {
-    let with = |pack, keyring| OpenOptions { pack, keyring, ..options(1 << 30) };
+    let with = |compact, keyring| OpenOptions { compact, keyring, ..options(1 << 30) };
     let key = || keyring(&["one"]);
     [
         ("plain", with(false, Keyring::default())),
@@ -67,7 +69,7 @@ pub(super) fn chain(options: OpenOptions, bytes: usize, behind: u8) -> Fixture {
         journal.block(&[]);
     }
     journal.close();
-    assert_eq!(journal.packed(), vec![journal.options.pack; 2 + usize::from(behind)]);
+    assert_eq!(journal.packed(), vec![journal.options.compact; 2 + usize::from(behind)]);
     let mark =
         Mark { name: "end".to_owned(), ts: journal.builder.last_ts(), lsn: Lsn(journal.builder.next_lsn().0 - 1) };
     add_mark(journal.dir(), &mark).unwrap();
@@ -82,7 +84,8 @@ fn problems(dir: &Path, deep: bool, keyring: &Keyring) -> Vec<Problem> {
 
 /// Header and footer of a sealed segment.
 pub(super) fn sealed(path: &Path) -> (WholeHeader, Footer) {
-    let facts = load_segment(name_of(path), path, false).unwrap();
+    let storage = LocalDirectory::new(&Directory::new(path.parent().unwrap().parent().unwrap()));
+    let facts = load_segment(&storage, name_of(path), path, false).unwrap();
     let (whole, TailFact::Sealed(footer)) = (facts.header.unwrap(), facts.tail) else { panic!("not sealed") };
     (whole, footer)
 }
@@ -218,7 +221,7 @@ fn every_cut_of_a_segment_is_found() {
                 let found = problems(journal.dir(), true, &journal.options.keyring);
                 let what = format!("{what}, {behind} behind, {len} bytes");
                 // The end of a journal that has not been packed looks like this after each block that is written.
-                if behind == 0 && !options.pack && parts.iter().any(|part| part.end == len as u64) {
+                if behind == 0 && !options.compact && parts.iter().any(|part| part.end == len as u64) {
                     assert_eq!(found, [], "{what}");
                 } else {
                     assert!(found.iter().any(|p| p.file == relative && p.offset <= len as u64), "{what}: {found:?}");
@@ -306,8 +309,8 @@ fn a_segment_that_is_gone_swapped_doubled_or_foreign_is_found() {
 /// Somebody without the key, who can compute every checksum, makes a sealed segment shorter.
 #[test]
 fn a_footer_made_without_the_key_is_found() {
-    for pack in [true, false] {
-        let options = OpenOptions { pack, keyring: keyring(&["one"]), ..options(1 << 30) };
+    for compact in [true, false] {
+        let options = OpenOptions { compact, keyring: keyring(&["one"]), ..options(1 << 30) };
         let journal = chain(options.clone(), BYTES, 0);
         fs::remove_file(journal.dir().join("marks")).unwrap();
         let file = journal.last_segment();
@@ -339,7 +342,8 @@ fn a_copy_made_without_the_key_is_found() {
         let file = journal.segments()[1].clone();
         let (whole, footer) = sealed(&file);
         let header = &whole.header;
-        let mut packer = Packer::create(&Directory::new(journal.dir()), header, &Keyring::default(), counted).unwrap();
+        let mut compactor =
+            Compactor::create(&Directory::new(journal.dir()), header, &Keyring::default(), counted).unwrap();
         let mut builder = BlockBuilder::new(header.first_lsn, header.last_ts, header.start_offset, header.start_db);
         for mut group in groups(300, 1) {
             group.records[0].1[2].fill(b'X');
@@ -348,9 +352,9 @@ fn a_copy_made_without_the_key_is_found() {
         let mut block = builder.finish(footer.tally.complete_until);
         let bytes = block.place(0, 0, None);
         let (block, payload) = bytes.split_first_chunk::<BLOCK_HEADER_LEN>().unwrap();
-        packer.push(&BlockHeader::decode(block).unwrap(), &Bytes::copy_from_slice(payload)).unwrap();
+        compactor.push(&BlockHeader::decode(block).unwrap(), &Bytes::copy_from_slice(payload)).unwrap();
         let sealed = copy.then(|| footer.copy_of.unwrap());
-        packer.finish(&footer.tally, sealed).unwrap().replace(&file).unwrap();
+        compactor.finish(&footer.tally, sealed).unwrap().replace(&file).unwrap();
         let found = problems(journal.dir(), false, &journal.options.keyring);
         assert!(found.iter().any(|p| p.offset == 0), "{found:?}");
         assert!(crate::model::open_with(journal.dir(), journal.options.clone()).is_err());

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::tamper::{chain, parts, sealed, variants};
 use crate::block::{BLOCK_HEADER_LEN, BlockHeader};
+use crate::bloom::{BloomFilter, Place};
 use crate::crypto::Sealer;
-use crate::filter::{Filter, Place};
 use crate::segment::footer::Footer;
 use crate::segment::header::SegmentHeader;
-use crate::segment::load::WholeHeader;
+use crate::segment::header::WholeHeader;
 
 const BYTES: usize = 1 << 20;
 /// Bits of one part that a thread takes at a time.
@@ -40,7 +40,7 @@ impl Check<'_> {
                         && header.check_payload(payload).is_ok()
                 })
             }
-            Self::Filter { place, sealer } => Filter::read(*place, *sealer, |at, room| {
+            Self::Filter { place, sealer } => BloomFilter::read(*place, *sealer, |at, room| {
                 room.copy_from_slice(&bytes[(at - position) as usize..][..room.len()]);
                 Ok(())
             })

@@ -1,9 +1,9 @@
 //! Verifying everything that is not a segment.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{Begins, Verifier, VerifyProgress};
-use crate::directory::{Directory, TEMPORARY};
+use crate::directory::TEMPORARY;
 use crate::error::{OpenError, Span};
 use crate::files::{FileKind, is_there, kind_at};
 use crate::lease::SnapshotsAtRest;
@@ -11,6 +11,7 @@ use crate::lock::is_held;
 use crate::marks::read_marks;
 use crate::server::KnownServers;
 use crate::snapshot::{SnapshotInfo, SnapshotKind, list_snapshots};
+use crate::storage::{Folder, Storage};
 use crate::types::Mark;
 
 /// The files of a journal's directory.
@@ -20,18 +21,14 @@ const FOLDERS: [&str; 3] = ["segments", "snapshots", "quarantine"];
 /// What may be there besides.
 const FOREIGN: &str = "lost+found";
 
-/// Size of segments and snapshots; what can't be read counts nothing.
-pub(super) fn total_bytes(dir: &Directory) -> u64 {
-    let size = |folder: &Path, extension: &str| -> u64 {
-        let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
-        entries
-            .flatten()
-            .filter(|e| e.path().extension().is_some_and(|found| found == extension))
-            .filter_map(|e| e.metadata().ok())
-            .map(|m| m.len())
-            .sum()
+/// Size of segments and snapshots; what cannot be read counts nothing.
+pub(super) fn total_bytes(storage: &dyn Storage) -> u64 {
+    let size = |folder: Folder, extension: &str| -> u64 {
+        let paths = storage.list(folder).ok().flatten().unwrap_or_default();
+        let ours = paths.iter().filter(|path| path.extension().is_some_and(|found| found == extension));
+        ours.filter_map(|path| storage.look_at(path).ok().flatten()).map(|found| found.version.bytes).sum()
     };
-    size(&dir.segments(), "seg") + size(&dir.snapshots(), "rdb")
+    size(Folder::Segments, "seg") + size(Folder::Snapshots, "rdb")
 }
 
 /// What is of the wrong kind is told once, by its name, and counts as empty.
@@ -116,7 +113,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
 
     /// Reads a snapshot: where it is damaged, and how. Its contents can be looked at with its key only.
     fn snapshot_damage(&mut self, snapshot: &SnapshotInfo) -> Result<SnapshotDamage, OpenError> {
-        let health = snapshot.health(self.keyring)?;
+        let health = snapshot.health(&self.storage, self.keyring)?;
         if health.gone {
             return Ok(SnapshotDamage::Gone);
         }

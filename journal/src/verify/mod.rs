@@ -13,16 +13,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use files::unless_wrong_kind;
-pub(crate) use segments::hash_file;
 
 use crate::crypto::Keyring;
 use crate::directory::Directory;
 use crate::error::{OpenError, Span};
 use crate::lease::ReadLease;
 use crate::marks::read_marks;
-use crate::meta::Meta;
-use crate::open::not_a_journal;
+use crate::meta::{Meta, not_a_journal};
 use crate::splices::Splices;
+use crate::storage::LocalDirectory;
 use crate::types::{Lsn, TimelineId};
 
 /// One thing that is wrong.
@@ -97,8 +96,10 @@ pub fn verify_with(
     let _lease = ReadLease::take(&dir);
     let splices = unless_wrong_kind(Splices::load(&dir).map_err(OpenError::io("read", dir.splices())))?;
     let (marks, _) = unless_wrong_kind(read_marks(&dir).map_err(OpenError::io("read", dir.marks())))?;
+    let storage = LocalDirectory::new(&dir);
     let mut verifier = Verifier {
-        total: files::total_bytes(&dir),
+        total: files::total_bytes(&storage),
+        storage,
         dir,
         deep,
         keyring,
@@ -123,6 +124,7 @@ type Begins = BTreeMap<TimelineId, Lsn>;
 
 struct Verifier<'a, P> {
     dir: Directory,
+    storage: LocalDirectory,
     deep: bool,
     keyring: &'a Keyring,
     splices: Splices,

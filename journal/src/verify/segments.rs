@@ -1,24 +1,22 @@
 //! Verifying segments and how they continue each other.
 
-use std::fs::File;
-use std::io::{self, Read, Seek};
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::Duration;
 
 use super::files::unless_wrong_kind;
 use super::{Begins, Verifier, VerifyProgress};
 use crate::block::{BlockHeader, Groups, PayloadFault, decode_payload};
+use crate::bloom::{BloomFilter, Places};
 use crate::crypto::{KeyFault, Sealer};
 use crate::error::{OpenError, Span};
-use crate::files::open_read;
-use crate::filter::{Filter, Places};
 use crate::lock::is_held;
 use crate::recover::{check_footer, check_header, span_of, span_of_rest};
 use crate::segment::footer::Footer;
-use crate::segment::header::{HeaderFault, SegmentHeader};
-use crate::segment::load::{SegmentFacts, TailFact, WholeHeader, list_segments, load_open_segment};
+use crate::segment::header::{HeaderFault, SegmentHeader, WholeHeader};
+use crate::segment::link::hash_file;
+use crate::segment::load::{SegmentFacts, TailFact, list_segments, load_open_segment};
 use crate::segment::scan::{BlockFault, Blocks, Rest, Scan, scan};
+use crate::storage::{Storage, StoredFile, Version};
 use crate::types::{Lsn, Micros};
 
 /// How often a tail that a living writer may be writing is looked at.
@@ -39,7 +37,7 @@ type Previous = Option<(SegmentHeader, Footer)>;
 
 impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
     pub(super) fn segments(&mut self, journal_id: [u8; 16]) -> Result<Begins, OpenError> {
-        let (names, others) = unless_wrong_kind(list_segments(&self.dir.segments()))?;
+        let (names, others) = unless_wrong_kind(list_segments(&self.storage))?;
         for name in others {
             let path = self.dir.segments().join(name);
             self.problem(&path, 0, "not a segment's name", None, "none: it is ignored");
@@ -49,7 +47,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
         for (n, (name, path)) in names.iter().enumerate() {
             let is_last = n + 1 == names.len();
             // One file from beginning to end: by its path there may soon be its packed copy.
-            let file = match open_read(path).map_err(OpenError::io("open", path)) {
+            let file = match self.storage.open(path).map_err(OpenError::io("open", path)) {
                 Err(error @ OpenError::WrongKind { .. }) => {
                     self.refusal(error, LOST)?;
                     previous = None;
@@ -57,9 +55,9 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
                 }
                 other => other?,
             };
-            let facts = load_open_segment(&file, *name, path, is_last)?;
+            let facts = load_open_segment(&*file, *name, path, is_last)?;
             self.report.segments += 1;
-            previous = self.segment(&file, &facts, is_last, journal_id, &previous)?;
+            previous = self.segment(&*file, &facts, is_last, journal_id, &previous)?;
             if let Ok(whole) = &facts.header {
                 let header = &whole.header;
                 begins.entry(header.timeline.id).or_insert(header.first_lsn);
@@ -71,7 +69,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
 
     fn segment(
         &mut self,
-        file: &File,
+        file: &dyn StoredFile,
         facts: &SegmentFacts,
         is_last: bool,
         journal_id: [u8; 16],
@@ -108,7 +106,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
         }
         match &facts.tail {
             TailFact::Sealed(footer) => {
-                self.end = self.end.max(footer.tally.reach.next_lsn);
+                self.end = self.end.max(footer.tally.extent.next_lsn);
                 if let Err(error) = check_footer(facts, &header, footer) {
                     self.refusal(error, UNPROVEN)?;
                 } else if let Ok(sealer) = header.unlock(self.keyring)
@@ -145,7 +143,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
     }
 
     /// What is behind the blocks of a segment without a footer.
-    fn unsealed(&mut self, file: &File, facts: &SegmentFacts, is_last: bool, scan: &Scan) {
+    fn unsealed(&mut self, file: &dyn StoredFile, facts: &SegmentFacts, is_last: bool, scan: &Scan) {
         let path = &facts.path;
         match &scan.rest {
             Rest::Nothing if is_last => {}
@@ -160,8 +158,8 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
                     Tail::Waiting => return self.waiting(path, scan.end, &what),
                     Tail::Left => {}
                 }
-                let from_lsn = scan.tally.reach.next_lsn;
-                let from_ts = scan.tally.reach.last_ts;
+                let from_lsn = scan.tally.extent.next_lsn;
+                let from_ts = scan.tally.extent.last_ts;
                 let span = Some(Span { from_lsn, from_ts, ..Span::default() });
                 let consequence = if is_last { TORN } else { LOST };
                 self.problem(path, scan.end, what, span, consequence);
@@ -173,10 +171,12 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
         }
     }
 
-    fn tail_is(&self, file: &File, facts: &SegmentFacts) -> Tail {
-        let looked_at = file.metadata().map_or(0, |it| it.ino());
-        let changed =
-            || std::fs::metadata(&facts.path).map_or(true, |now| now.len() != facts.bytes || now.ino() != looked_at);
+    fn tail_is(&self, file: &dyn StoredFile, facts: &SegmentFacts) -> Tail {
+        let read = file.version().map(|version| Version { bytes: facts.bytes, ..version }).ok();
+        let changed = || {
+            let now = self.storage.look_at(&facts.path).ok().flatten();
+            now.is_none_or(|now| Some(now.version) != read)
+        };
         for _ in 0..LIVE_LOOKS {
             // In this order: who has let go of the lock has finished what it was writing.
             let left = !is_held(&self.dir.lock());
@@ -202,7 +202,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
     /// Every block up to the footer, their sum, and the digest.
     fn sealed_blocks(
         &mut self,
-        file: &File,
+        file: &dyn StoredFile,
         facts: &SegmentFacts,
         whole: &WholeHeader,
         footer: &Footer,
@@ -216,7 +216,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
             }
             Rest::Nothing => {}
             Rest::Torn { damage, .. } => {
-                let end = footer.tally.reach;
+                let end = footer.tally.extent;
                 let span = span_of_rest(&scan.tally, end.next_lsn, end.last_ts);
                 self.problem(path, scan.end, damage.to_string(), Some(span), LOST);
             }
@@ -244,7 +244,13 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
     }
 
     /// Walks the blocks up to `end`, decoding every group if this is a deep verification.
-    fn blocks(&mut self, file: &File, facts: &SegmentFacts, whole: &WholeHeader, end: u64) -> Result<Scan, OpenError> {
+    fn blocks(
+        &mut self,
+        file: &dyn StoredFile,
+        facts: &SegmentFacts,
+        whole: &WholeHeader,
+        end: u64,
+    ) -> Result<Scan, OpenError> {
         let unlocked = whole.header.unlock(self.keyring);
         let deep = self.deep && unlocked.is_ok();
         match &unlocked {
@@ -288,7 +294,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
             };
             self.problem(&facts.path, block.position, what, Some(span), LOST);
         }
-        self.end = self.end.max(scan.tally.reach.next_lsn);
+        self.end = self.end.max(scan.tally.extent.next_lsn);
         self.report.blocks += u64::from(scan.tally.blocks);
         self.report.groups += scan.tally.groups;
         self.report.records += scan.tally.records;
@@ -298,15 +304,16 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
 
 /// Every key of every record must be in both its filters. Damage elsewhere was found before.
 fn check_filters(
-    file: &File,
+    file: &dyn StoredFile,
     whole: &WholeHeader,
     footer: &Footer,
     places: &Places,
     sealer: Option<&Sealer>,
 ) -> Result<(), String> {
-    let load = |place| Filter::read(place, sealer, |at, out| file.read_exact_at(out, at)).map_err(|e| e.to_string());
+    let load =
+        |place| BloomFilter::read(place, sealer, |at, out| file.read_exact_at(out, at)).map_err(|e| e.to_string());
     let all = load(places.all)?;
-    let mut part: Option<(usize, Filter)> = None;
+    let mut part: Option<(usize, BloomFilter)> = None;
     for block in Blocks::of(file, whole, footer.blocks_end) {
         let (block, stored) = block.map_err(|e| e.to_string())?;
         let n = footer.tally.index.partition_point(|e| e.position <= block.position).saturating_sub(1);
@@ -340,12 +347,4 @@ enum Tail {
 /// Why a whole block's payload can't be decoded.
 fn in_words(fault: PayloadFault) -> String {
     BlockFault::from(fault).to_string()
-}
-
-/// BLAKE3 of the first `len` bytes.
-pub(crate) fn hash_file(mut file: &File, len: u64) -> io::Result<blake3::Hash> {
-    let mut hasher = blake3::Hasher::new();
-    file.rewind()?;
-    hasher.update_reader(file.take(len))?;
-    Ok(hasher.finalize())
 }

@@ -27,18 +27,18 @@ fn every_flipped_bit_of_a_sealed_segment_is_found() {
 }
 
 /// A sealed segment of about a MiB, as it was written or packed, perhaps encrypted.
-fn large(pack: bool, encrypted: bool) -> Fixture {
+fn large(compact: bool, encrypted: bool) -> Fixture {
     let noise = |n: u32| blake3::hash(&n.to_le_bytes()).as_bytes().repeat(4);
     let group = |n: u32| OwnedGroup::set(0, &n.to_le_bytes(), &noise(n));
     let blocks: Vec<_> = (0..6).map(|b| (0..1100).map(|n| group(b * 1100 + n)).collect()).collect();
     let keyring = if encrypted { keyring(&["one"]) } else { Keyring::default() };
-    Fixture::closed_with(OpenOptions { pack, keyring, ..options(4 << 20) }, &blocks)
+    Fixture::closed_with(OpenOptions { compact, keyring, ..options(4 << 20) }, &blocks)
 }
 
 #[test]
 fn flipped_bits_and_cuts_of_a_large_sealed_segment_are_found_in_their_place() {
-    for (pack, encrypted) in [(false, false), (true, false), (false, true), (true, true)] {
-        let journal = large(pack, encrypted);
+    for (compact, encrypted) in [(false, false), (true, false), (false, true), (true, true)] {
+        let journal = large(compact, encrypted);
         let path = journal.last_segment();
         let whole = fs::read(&path).unwrap();
         let keyring = &journal.options.keyring;
@@ -57,13 +57,13 @@ fn flipped_bits_and_cuts_of_a_large_sealed_segment_are_found_in_their_place() {
             let mut bytes = whole.clone();
             bytes[at] ^= 1 << (at % 8);
             let found = check(&bytes, true);
-            assert!(found.iter().any(|p| p.file == file), "byte {at}, packed {pack}, encrypted {encrypted}");
+            assert!(found.iter().any(|p| p.file == file), "byte {at}, packed {compact}, encrypted {encrypted}");
             assert!(found.iter().all(|p| p.offset <= at as u64 || p.offset + 300 > tail as u64), "{at}: {found:?}");
         }
         for len in (0..40).map(|n| whole.len() / 40 * n).chain(whole.len() - 20..whole.len()) {
             let found = check(&whole[..len], false);
             // As it was written, a segment without its footer is an unsealed one.
-            assert!(!found.is_empty() || !pack, "cut at {len}");
+            assert!(!found.is_empty() || !compact, "cut at {len}");
         }
     }
 }
@@ -71,7 +71,7 @@ fn flipped_bits_and_cuts_of_a_large_sealed_segment_are_found_in_their_place() {
 #[test]
 fn a_damaged_block_is_reported_with_what_it_affects() {
     let journal = Fixture::closed_with(
-        OpenOptions { pack: false, ..options(1 << 20) },
+        OpenOptions { compact: false, ..options(1 << 20) },
         &[vec![OwnedGroup::simple(b"a")], vec![OwnedGroup::simple(b"needle")], vec![OwnedGroup::simple(b"b")]],
     );
     let path = journal.last_segment();

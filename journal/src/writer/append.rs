@@ -2,7 +2,7 @@
 //!
 //! Invariants: a segment is sealed and synced before the next one is created; a new segment's header
 //! and name are synced before its first block is written; a block is written only if it continues
-//! the history. After an error the appender is not used again. Sealed segments are packed behind its back ([`super::later`]).
+//! the history. After an error the appender is not used again. Sealed segments are compacted in the background ([`crate::compact`]).
 //!
 //! | crash while | a reader finds |
 //! | --- | --- |
@@ -17,82 +17,30 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::later::{Later, Unpacked};
 use crate::block::Block;
+use crate::compact::{Background, Uncompacted};
 use crate::crypto::{Keyring, Random, Sealer};
 use crate::directory::{Directory, TEMPORARY};
-use crate::error::{Damage, OpenError};
+use crate::error::{AppendError, OpenError};
 use crate::files;
-use crate::files::{FILE_MODE, Failure, sync_dir};
+use crate::files::{FILE_MODE, sync_dir};
 use crate::lock::Lock;
-use crate::open::LastPosition;
 use crate::recover::Resume;
-use crate::segment::footer::{Footer, Link};
-use crate::segment::header::{SegmentHeader, SourceHistory, TimelineFacts, tag_of};
-use crate::segment::load::WholeHeader;
+use crate::segment::footer::Footer;
+use crate::segment::header::{SegmentHeader, SourceHistory, TimelineFacts, WholeHeader, tag_of};
+use crate::segment::link::Link;
 use crate::segment::scan::Scan;
-use crate::segment::tally::{Reach, Tally};
-use crate::types::{Lsn, Micros, TimelineId};
+use crate::segment::tally::{Extent, Tally};
+use crate::types::{LastPosition, Lsn, Micros, TimelineId};
 use crate::writer::TimelineStart;
 
-/// Why something couldn't be appended.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum AppendError {
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io { action: &'static str, path: PathBuf, source: io::Error },
-    /// What was written before may be on no disk, whatever a later sync says.
-    #[error("cannot {action} {}: a sync failed: {source}", path.display())]
-    Sync { action: &'static str, path: PathBuf, source: io::Error },
-    #[error("a block was submitted out of order: {0}")]
-    OutOfOrder(Damage),
-    #[error("a block was submitted before a timeline was begun")]
-    NoTimeline,
-    #[error("timeline {new} was begun after timeline {current}")]
-    TimelineBack { new: TimelineId, current: TimelineId },
-}
-
-impl AppendError {
-    /// Whether what was written before can no longer be relied upon. After a failed sync, the kernel may call pages clean that
-    /// never reached the disk; and what does not follow on was made of something else than what is there.
-    pub(super) fn leaves_doubt(&self) -> bool {
-        match self {
-            // Nothing was said to be on the disk that may not be there.
-            Self::Io { .. } => false,
-            Self::Sync { .. } | Self::OutOfOrder(_) | Self::NoTimeline | Self::TimelineBack { .. } => true,
-        }
-    }
-
-    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |error| match Failure::from(error) {
-            Failure::Sync(source) => Self::Sync { action, path, source },
-            Failure::Io(source) => Self::Io { action, path, source },
-            Failure::WrongKind { found, wanted } => {
-                let source = io::Error::other(format!("it is {found}, not {wanted}"));
-                Self::Io { action, path, source }
-            }
-        }
-    }
-
-    /// The same as an error of the opening.
-    fn while_opening(self, path: &Path) -> OpenError {
-        match self {
-            Self::Io { action, path, source } => OpenError::Io { action, path, source },
-            Self::Sync { action, path, source } => OpenError::Sync { action, path, source },
-            other => {
-                OpenError::Io { action: "change the keys of", path: path.to_owned(), source: io::Error::other(other) }
-            }
-        }
-    }
-}
-
-/// Where the history stands between two segments.
+/// The end of the chain: what the next segment has to follow.
 #[derive(Debug, Clone)]
-struct Stand {
+struct ChainTip {
     timeline: TimelineFacts,
     /// What the next segment says of it.
     source: SourceHistory,
-    reach: Reach,
+    extent: Extent,
     complete_until: Micros,
     end_db: u32,
     link: Link,
@@ -118,7 +66,7 @@ struct Active {
 #[derive(Debug, Clone)]
 pub(crate) struct AppenderOptions {
     pub(crate) segment_bytes: u64,
-    pub(crate) pack: bool,
+    pub(crate) compact: bool,
     /// Replaced while the writer runs; looked at when a file is begun.
     pub(crate) keyring: Arc<Mutex<Keyring>>,
     pub(crate) now: fn() -> Micros,
@@ -130,8 +78,8 @@ pub(crate) struct AppenderOptions {
 enum Begin {
     /// There is no file of that name.
     New,
-    /// In the place of one that holds no record.
-    Anew,
+    /// It replaces the file of that name, which holds no record.
+    Recreate,
 }
 
 impl AppenderOptions {
@@ -144,38 +92,38 @@ impl AppenderOptions {
 #[derive(Debug)]
 pub(crate) struct Appender {
     dir: Directory,
-    /// Packs sealed segments, if they shall be.
-    later: Option<Later>,
+    /// Compacts sealed segments; `None` if the options say no.
+    background: Option<Background>,
     _lock: Arc<Lock>,
     journal_id: [u8; 16],
     options: AppenderOptions,
     /// Kept while no segment is in use; `None` before the first timeline.
-    stand: Option<Stand>,
+    tip: Option<ChainTip>,
     active: Option<Active>,
     journal_bytes: u64,
     segments: u64,
 }
 
 impl Appender {
-    /// Goes on where recovery says. Syncs the segment in use. `unpacked`: what an earlier writer left.
+    /// Goes on where recovery says. Syncs the segment in use. `uncompacted`: segments that an earlier writer left so.
     pub(crate) fn resume(
         dir: Directory,
         lock: Lock,
         journal_id: [u8; 16],
         options: AppenderOptions,
         resume: Resume,
-        unpacked: Vec<Unpacked>,
+        uncompacted: Vec<Uncompacted>,
         (journal_bytes, segments): (u64, u64),
     ) -> Result<Self, OpenError> {
-        let mut stand = None;
+        let mut tip = None;
         let mut active = None;
         match resume {
             Resume::Empty => {}
             Resume::After { header, footer } => {
-                stand = Some(Stand {
+                tip = Some(ChainTip {
                     source: header.source.after(),
                     timeline: header.timeline,
-                    reach: footer.tally.reach,
+                    extent: footer.tally.extent,
                     complete_until: footer.tally.complete_until,
                     end_db: footer.tally.end_db,
                     link: footer.link(),
@@ -184,15 +132,16 @@ impl Appender {
             Resume::In { path, whole, scan } => active = Some(Active::reopen(&options, path, whole, scan)?),
         }
         let lock = Arc::new(lock);
-        let later =
-            options.pack.then(|| Later::new(&dir, Arc::clone(&lock), Arc::clone(&options.keyring), options.random));
-        if let Some(later) = &later {
-            for unpacked in unpacked {
-                later.add(unpacked);
+        let background = options
+            .compact
+            .then(|| Background::new(&dir, Arc::clone(&lock), Arc::clone(&options.keyring), options.random));
+        if let Some(background) = &background {
+            for uncompacted in uncompacted {
+                background.add(uncompacted);
             }
         }
         let mut appender =
-            Self { dir, later, _lock: lock, journal_id, options, stand, active, journal_bytes, segments };
+            Self { dir, background, _lock: lock, journal_id, options, tip, active, journal_bytes, segments };
         appender.change_keys()?;
         Ok(appender)
     }
@@ -216,14 +165,14 @@ impl Appender {
         }
         // It holds nothing that was secret.
         let source = active.header.source.clone();
-        let stand = Stand { source, ..active.stand(active.header.prev_link) };
-        self.begin_anew(stand).map_err(failed)
+        let tip = ChainTip { source, ..active.tip(active.header.prev_link) };
+        self.recreate(tip).map_err(failed)
     }
 
-    /// Begins the segment in use anew under its name; it holds no record, and `stand` all that it says.
-    fn begin_anew(&mut self, stand: Stand) -> Result<(), AppendError> {
+    /// Replaces the segment in use, which holds no record, by one of the same name that follows `tip`.
+    fn recreate(&mut self, tip: ChainTip) -> Result<(), AppendError> {
         let before = self.active.take().map_or(0, |active| active.len);
-        self.create(stand, Begin::Anew)?;
+        self.create(tip, Begin::Recreate)?;
         self.segments -= 1;
         self.journal_bytes = self.journal_bytes.saturating_sub(before);
         Ok(())
@@ -231,9 +180,9 @@ impl Appender {
 
     /// The source goes on under another id: so does the timeline, in a segment that says so.
     pub(crate) fn change_source(&mut self, source_id: String) -> Result<(), AppendError> {
-        let present = match (&self.active, &self.stand) {
+        let present = match (&self.active, &self.tip) {
             (Some(active), _) => &active.header.timeline.source_id,
-            (None, Some(stand)) => &stand.timeline.source_id,
+            (None, Some(tip)) => &tip.timeline.source_id,
             (None, None) => return Err(AppendError::NoTimeline),
         };
         if *present == source_id {
@@ -241,49 +190,49 @@ impl Appender {
         }
         if let Some(active) = self.active.as_ref().filter(|active| active.tally.records == 0) {
             // A second segment would have its name.
-            let mut stand = active.stand(active.header.prev_link);
-            stand.source = SourceHistory::ChangedHere { before: active.header.source_before().to_owned() };
-            stand.timeline.source_id = source_id;
-            return self.begin_anew(stand);
+            let mut tip = active.tip(active.header.prev_link);
+            tip.source = SourceHistory::ChangedHere { before: active.header.source_before().to_owned() };
+            tip.timeline.source_id = source_id;
+            return self.recreate(tip);
         }
         self.seal()?;
-        let mut stand = self.stand.take().ok_or(AppendError::NoTimeline)?;
-        let before = std::mem::replace(&mut stand.timeline.source_id, source_id);
-        stand.source = SourceHistory::ChangedHere { before };
-        self.create(stand, Begin::New)
+        let mut tip = self.tip.take().ok_or(AppendError::NoTimeline)?;
+        let before = std::mem::replace(&mut tip.timeline.source_id, source_id);
+        tip.source = SourceHistory::ChangedHere { before };
+        self.create(tip, Begin::New)
     }
 
     /// Bytes in all segments, and their number.
     pub(crate) fn size(&self) -> (u64, u64) {
-        let saved = self.later.as_ref().map_or(0, Later::saved);
+        let saved = self.background.as_ref().map_or(0, Background::saved);
         (self.journal_bytes.saturating_add_signed(-saved), self.segments)
     }
 
     /// How far what is written reaches.
-    pub(crate) fn reach(&self) -> Option<Reach> {
-        let active = self.active.as_ref().map(|a| a.tally.reach);
-        active.or_else(|| self.stand.as_ref().map(|s| s.reach))
+    pub(crate) fn extent(&self) -> Option<Extent> {
+        let active = self.active.as_ref().map(|a| a.tally.extent);
+        active.or_else(|| self.tip.as_ref().map(|s| s.extent))
     }
 
     /// The timeline in use; 0 before the first.
     pub(crate) fn timeline(&self) -> TimelineId {
         let active = self.active.as_ref().map(|a| a.header.timeline.id);
-        active.or_else(|| self.stand.as_ref().map(|s| s.timeline.id)).unwrap_or_default()
+        active.or_else(|| self.tip.as_ref().map(|s| s.timeline.id)).unwrap_or_default()
     }
 
     pub(crate) fn last_position(&self) -> Option<LastPosition> {
-        let stand = match &self.active {
-            Some(active) => active.stand([0; 32]),
-            None => self.stand.clone()?,
+        let tip = match &self.active {
+            Some(active) => active.tip([0; 32]),
+            None => self.tip.clone()?,
         };
         Some(LastPosition {
-            timeline: stand.timeline.id,
-            source_id: stand.timeline.source_id,
-            last_lsn: Lsn(stand.reach.next_lsn.0 - 1),
-            last_ts: stand.reach.last_ts,
-            complete_until: stand.complete_until,
-            end_offset: stand.reach.end_offset,
-            db: stand.end_db,
+            timeline: tip.timeline.id,
+            source_id: tip.timeline.source_id,
+            last_lsn: Lsn(tip.extent.next_lsn.0 - 1),
+            last_ts: tip.extent.last_ts,
+            complete_until: tip.complete_until,
+            end_offset: tip.extent.end_offset,
+            db: tip.end_db,
         })
     }
 
@@ -296,8 +245,8 @@ impl Appender {
             self.seal()?;
         }
         if self.active.is_none() {
-            let stand = self.stand.take().ok_or(AppendError::NoTimeline)?;
-            self.create(stand, Begin::New)?;
+            let tip = self.tip.take().ok_or(AppendError::NoTimeline)?;
+            self.create(tip, Begin::New)?;
         }
         let active = self.active.as_mut().ok_or(AppendError::NoTimeline)?;
         self.journal_bytes += active.write_block(block)?;
@@ -307,19 +256,19 @@ impl Appender {
     /// Seals the segment in use and begins the timeline's first one.
     pub(crate) fn begin_timeline(&mut self, start: TimelineStart) -> Result<(), AppendError> {
         self.seal()?;
-        let before = self.stand.take();
+        let before = self.tip.take();
         if let Some(before) = &before
             && start.timeline <= before.timeline.id
         {
             let current = before.timeline.id;
             return Err(AppendError::TimelineBack { new: start.timeline, current });
         }
-        let reach = Reach {
-            next_lsn: before.as_ref().map_or(Lsn(1), |b| b.reach.next_lsn),
-            last_ts: before.as_ref().map_or(Micros(0), |b| b.reach.last_ts),
+        let extent = Extent {
+            next_lsn: before.as_ref().map_or(Lsn(1), |b| b.extent.next_lsn),
+            last_ts: before.as_ref().map_or(Micros(0), |b| b.extent.last_ts),
             end_offset: start.offset,
         };
-        let stand = Stand {
+        let tip = ChainTip {
             timeline: TimelineFacts {
                 id: start.timeline,
                 source_id: start.source_id,
@@ -328,26 +277,26 @@ impl Appender {
                 start_ts: start.ts,
             },
             source: SourceHistory::Unchanged,
-            reach,
+            extent,
             complete_until: start.ts,
             end_db: 0,
             link: before.map_or([0; 32], |b| b.link),
         };
-        self.create(stand, Begin::New)
+        self.create(tip, Begin::New)
     }
 
-    fn create(&mut self, stand: Stand, begin: Begin) -> Result<(), AppendError> {
+    fn create(&mut self, tip: ChainTip, begin: Begin) -> Result<(), AppendError> {
         let header = SegmentHeader {
             journal_id: self.journal_id,
-            first_lsn: stand.reach.next_lsn,
-            timeline: stand.timeline,
-            source: stand.source,
-            prev_link: stand.link,
+            first_lsn: tip.extent.next_lsn,
+            timeline: tip.timeline,
+            source: tip.source,
+            prev_link: tip.link,
             created: (self.options.now)(),
-            last_ts: stand.reach.last_ts,
-            complete_until: stand.complete_until,
-            start_offset: stand.reach.end_offset,
-            start_db: stand.end_db,
+            last_ts: tip.extent.last_ts,
+            complete_until: tip.complete_until,
+            start_offset: tip.extent.end_offset,
+            start_db: tip.end_db,
             packed: false,
             cipher: None,
         };
@@ -373,19 +322,19 @@ impl Appender {
             // Without a record it may have to be continued, see `recover`.
             let packable = active.tally.records > 0;
             let (path, name) = (active.path.clone(), active.header.name());
-            let (stand, bytes) = active.seal()?;
-            self.stand = Some(stand);
+            let (tip, bytes) = active.seal()?;
+            self.tip = Some(tip);
             self.journal_bytes = (self.journal_bytes + bytes).saturating_sub(before);
-            if let Some(later) = self.later.as_ref().filter(|_| packable) {
-                later.add(Unpacked { name, path, bytes });
+            if let Some(background) = self.background.as_ref().filter(|_| packable) {
+                background.add(Uncompacted { name, path, bytes });
             }
         }
         Ok(())
     }
 
-    /// What is sealed is packed now, as far as there is time. The appender is not used again.
-    pub(crate) fn pack_rest(&self) {
-        self.later.iter().for_each(Later::close);
+    /// Compacts what is sealed, as far as there is time. The appender is not used again.
+    pub(crate) fn compact_rest(&self) {
+        self.background.iter().for_each(Background::close);
     }
 
     /// At the end of the writer's life: seals the segment in use, unless it holds no record. That
@@ -411,7 +360,7 @@ impl Active {
         let bytes = header.encode();
         let file = match begin {
             Begin::New => create_file(&path, &bytes)?,
-            Begin::Anew => replace_file(dir, &path, &bytes)?,
+            Begin::Recreate => replace_file(dir, &path, &bytes)?,
         };
         sync_dir(&dir.segments()).map_err(AppendError::io("sync", &dir.segments()))?;
         let mut hasher = blake3::Hasher::new();
@@ -452,20 +401,20 @@ impl Active {
         Ok(())
     }
 
-    /// Where the history stands at the end of this segment.
-    fn stand(&self, link: Link) -> Stand {
-        Stand {
+    /// The chain tip behind this segment.
+    fn tip(&self, link: Link) -> ChainTip {
+        ChainTip {
             timeline: self.header.timeline.clone(),
             source: self.header.source.after(),
-            reach: self.tally.reach,
+            extent: self.tally.extent,
             complete_until: self.tally.complete_until,
             end_db: self.tally.end_db,
             link,
         }
     }
 
-    /// Returns where the history stands, and the size of the sealed file.
-    fn seal(mut self) -> Result<(Stand, u64), AppendError> {
+    /// Returns the chain tip, and the size of the sealed file.
+    fn seal(mut self) -> Result<(ChainTip, u64), AppendError> {
         // A footer is believed without a look at the blocks: it must not reach the disk before them.
         self.sync()?;
         let digest = *self.hasher.finalize().as_bytes();
@@ -480,11 +429,11 @@ impl Active {
             proof: None,
         };
         footer.prove(self.sealer.as_deref());
-        let stand = self.stand(footer.link());
+        let tip = self.tip(footer.link());
         let bytes = footer.encode();
         let written = self.file.write_all(&bytes).and_then(|()| files::sync(&self.file));
         written.map_err(AppendError::io("seal", &self.path))?;
-        Ok((stand, self.len + bytes.len() as u64))
+        Ok((tip, self.len + bytes.len() as u64))
     }
 }
 
@@ -494,7 +443,7 @@ fn create_file(path: &Path, header: &[u8]) -> Result<File, AppendError> {
     Ok(file)
 }
 
-/// Begins a segment anew that holds no record. At any moment there is the old file or the new one.
+/// Replaces a segment that holds no record. At any moment there is the old file or the new one.
 fn replace_file(dir: &Directory, path: &Path, header: &[u8]) -> Result<File, AppendError> {
     let replace = || -> io::Result<File> {
         let mut file = tempfile::Builder::new()

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! submit ─► queue (bounded) ─► thread: append ─► sync ─► watermarks, callback
-//!                                        └─► seal ─► packed later, by a thread of low priority
+//!                                        └─► seal ─► compacted in the background
 //! ```
 //!
 //! Invariants: `durable <= written`, both never go back within a timeline; blocks are written in the
@@ -14,8 +14,6 @@
 //! Crash: what is behind `durable` may be lost or torn; what is before it is found by the next open.
 
 mod append;
-mod later;
-mod pack;
 mod queue;
 #[cfg(test)]
 mod tests;
@@ -25,16 +23,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 pub(crate) use append::{Appender, AppenderOptions};
-pub(crate) use later::Unpacked;
-pub(crate) use pack::{PackError, Packer, Whole, remove_unfinished};
 pub use queue::MAX_QUEUED_BYTES;
 use queue::{End, Item, Queue};
 
 use crate::block::Block;
 use crate::crypto::Keyring;
-use crate::error::SubmitError;
-use crate::open::SyncPolicy;
-use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
+use crate::error::{AppendError, SubmitError, WriterFailure};
+use crate::types::{Lsn, Micros, ReplOffset, SyncPolicy, TimelineId};
 
 /// The two watermarks at one moment; `durable_* <= written_*`. Between a new timeline's beginning and its first
 /// block both stand at its start.
@@ -82,7 +77,7 @@ pub struct Watermarks {
     /// Number of segments.
     pub segments: u64,
     /// Why the writer has stopped, if it has.
-    pub last_error: Option<String>,
+    pub last_error: Option<WriterFailure>,
 }
 
 /// How a timeline begins.
@@ -204,7 +199,7 @@ impl Writer {
     }
 
     /// Why the writer has stopped, if it has.
-    pub fn failed(&self) -> Option<String> {
+    pub fn failed(&self) -> Option<WriterFailure> {
         self.handle.shared.queue.failed()
     }
 
@@ -235,7 +230,7 @@ impl Handle {
             && thread.thread().id() != std::thread::current().id()
             && thread.join().is_err()
         {
-            self.shared.queue.fail("the journal writer's thread panicked".to_owned());
+            self.shared.queue.fail(WriterFailure::new(AppendError::Panicked));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::block::Block;
-use crate::error::SubmitError;
+use crate::error::{SubmitError, WriterFailure};
 use crate::writer::TimelineStart;
 
 /// `submit` waits while more than this is queued. A single larger block passes through an empty
@@ -58,7 +58,7 @@ struct State {
     bytes: usize,
     sync: bool,
     end: Option<End>,
-    failed: Option<String>,
+    failed: Option<WriterFailure>,
 }
 
 #[derive(Debug, Default)]
@@ -118,7 +118,7 @@ impl Queue {
 
     /// The writer is finished: drops what is queued, refuses everything from now on. The first
     /// reason stays.
-    pub(super) fn fail(&self, reason: String) {
+    pub(super) fn fail(&self, reason: WriterFailure) {
         let mut state = self.lock();
         state.failed.get_or_insert(reason);
         state.items.clear();
@@ -127,7 +127,7 @@ impl Queue {
         self.drained.notify_all();
     }
 
-    pub(super) fn failed(&self) -> Option<String> {
+    pub(super) fn failed(&self) -> Option<WriterFailure> {
         self.lock().failed.clone()
     }
 

@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::block::BlockBuilder;
+use crate::error::{AppendError, WriterFailure};
 use crate::model::{Fixture, OwnedGroup, options};
 use crate::open::Journal;
 use crate::types::ReplOffset;
@@ -141,8 +142,9 @@ fn a_full_queue_holds_back_until_it_is_drained_or_fails() {
         let queue = Arc::clone(&queue);
         move || queue.push(Item::Block(block(3, full)), true).map_err(|(_, e)| e)
     });
-    queue.fail("disk".to_owned());
-    assert_eq!(waiting.join().unwrap(), Err(SubmitError::Failed("disk".to_owned())));
+    let failure = WriterFailure::new(AppendError::Panicked);
+    queue.fail(failure.clone());
+    assert_eq!(waiting.join().unwrap(), Err(SubmitError::Failed(failure)));
     assert_eq!(queue.bytes(), 0);
 }
 

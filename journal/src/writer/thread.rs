@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::append::{AppendError, Appender};
+use super::append::Appender;
 use super::queue::{Batch, End, Item};
 use super::{Progress, Published, Shared};
-use crate::open::SyncPolicy;
-use crate::segment::tally::Reach;
-use crate::types::Lsn;
+use crate::error::{AppendError, WriterFailure};
+use crate::segment::tally::Extent;
+use crate::types::{Lsn, SyncPolicy};
 
 /// With `everysec`, a write is synced no later than this.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ pub(super) fn spawn(
     match spawned {
         Ok(thread) => Some(thread),
         Err(e) => {
-            shared.queue.fail(format!("cannot start the journal writer's thread: {e}"));
+            shared.queue.fail(WriterFailure::new(AppendError::NoThread(e)));
             None
         }
     }
@@ -58,7 +58,7 @@ struct RefuseAtEnd(Arc<Shared>);
 impl Drop for RefuseAtEnd {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.queue.fail("the journal writer's thread panicked".to_owned());
+            self.0.queue.fail(WriterFailure::new(AppendError::Panicked));
         }
     }
 }
@@ -74,9 +74,9 @@ impl<F: Fn(Progress)> Loop<F> {
                 Ok(()) => {}
                 Err(e) => {
                     tracing::error!("the journal writer stops: {e}");
-                    self.shared.queue.fail(e.to_string());
                     self.published.progress.failed = true;
                     self.published.progress.doubtful = e.leaves_doubt();
+                    self.shared.queue.fail(WriterFailure::new(e));
                     self.publish();
                     return;
                 }
@@ -131,7 +131,7 @@ impl<F: Fn(Progress)> Loop<F> {
         self.durable();
         self.publish();
         if matches!(batch.end, Some(End::Seal)) {
-            self.appender.pack_rest();
+            self.appender.compact_rest();
             self.written();
             self.publish();
         }
@@ -148,7 +148,7 @@ impl<F: Fn(Progress)> Loop<F> {
 
     fn written(&mut self) {
         (self.published.journal_bytes, self.published.segments) = self.appender.size();
-        if let Some(Reach { next_lsn, last_ts, end_offset }) = self.appender.reach() {
+        if let Some(Extent { next_lsn, last_ts, end_offset }) = self.appender.extent() {
             let progress = &mut self.published.progress;
             progress.written_lsn = Lsn(next_lsn.0 - 1);
             progress.written_offset = end_offset;

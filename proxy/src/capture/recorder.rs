@@ -150,7 +150,7 @@ impl Recorder {
 
     pub(crate) fn failed(&self) -> Option<String> {
         match &self.writer {
-            Some(writer) => writer.failed(),
+            Some(writer) => writer.failed().map(|failure| failure.to_string()),
             None => Some("it is not open".to_owned()),
         }
     }
@@ -241,7 +241,7 @@ impl Recorder {
         // Not one block's room: else the next gulp would be too much again.
         while let Some(writer) = self.writer.as_ref().filter(|w| w.queued_bytes() > DRAINED_BYTES) {
             if let Some(why) = writer.failed() {
-                return Err(RecordError::Failed(why));
+                return Err(RecordError::Failed(why.to_string()));
             }
             self.some_progress().await;
         }

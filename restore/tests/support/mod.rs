@@ -10,11 +10,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use redtape_journal::Micros;
+use redtape_journal::query::When;
 use redtape_restore::clock::{ClockFile, FILE_VARIABLE, LIBRARY};
 use redtape_restore::server::{Server as Client, Value};
 use redtape_restore::version::ServerVersion;
 use redtape_restore::{
-    Event, Filter, Forced, Interrupt, Limits, Observer, Plan, Report, Request, RestoreError, Silent, When, prepare,
+    Event, Filter, Forced, Interrupt, Limits, Observer, Plan, Report, Request, RestoreError, Silent, prepare,
 };
 
 /// The server that tests run against.

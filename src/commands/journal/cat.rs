@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use redtape_restore::When;
+use redtape_journal::query::When;
 
 use super::{DirArgs, out};
 use crate::history::arguments::Filters;

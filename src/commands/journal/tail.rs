@@ -15,9 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
+use redtape_journal::query::{PointInTime, When};
 use redtape_journal::{Catalog, FollowError, Followed, Follower, Group, Lsn, Micros, Note, TimelineId};
-use redtape_restore::When;
-use redtape_restore::when::Moment;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -127,9 +126,9 @@ fn begin(args: &TailArgs, selection: &Selection) -> anyhow::Result<Follower> {
 /// The record behind which it begins.
 fn since(when: &When, catalog: &Catalog, end: Lsn) -> anyhow::Result<Lsn> {
     match when.resolve(Micros::now()) {
-        Moment::Latest => Ok(end),
-        Moment::Lsn(Lsn(0)) => Err(Failure::new(USAGE, "the first record is lsn:1").into()),
-        Moment::At(ts) => {
+        PointInTime::Latest => Ok(end),
+        PointInTime::Lsn(Lsn(0)) => Err(Failure::new(USAGE, "the first record is lsn:1").into()),
+        PointInTime::At(ts) => {
             for timeline in catalog.timelines() {
                 let cut = behind(catalog, &timeline, Micros(ts.0.saturating_sub(1)))?;
                 if cut < timeline.last_lsn {
@@ -138,7 +137,9 @@ fn since(when: &When, catalog: &Catalog, end: Lsn) -> anyhow::Result<Lsn> {
             }
             Ok(end)
         }
-        Moment::Lsn(_) | Moment::Mark(_) => Ok(Range::of(Some(when), None, catalog)?.map_or(end, |range| range.after)),
+        PointInTime::Lsn(_) | PointInTime::Mark(_) => {
+            Ok(Range::of(Some(when), None, catalog)?.map_or(end, |range| range.after))
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Streaming the groups of a timeline backwards: the newest first.
+//! The reverse reader: streams the groups of a timeline, the newest first.
 //!
 //! A segment is read in the intervals of its index, the last one first: each is decoded as a whole and given back to
 //! front. So memory is bounded by the largest interval, and who has seen enough has read little more than that.
@@ -14,10 +14,9 @@ use crate::error::{ReadError, Span};
 use crate::lease::ReadLease;
 use crate::types::{Group, Lsn, TimelineId};
 
-/// Streams groups, the newest first. What can't be read is given as an error in its place, and what is older
-/// follows.
+/// Streams groups, the newest first. A part that cannot be read gives an error in its place; older groups follow.
 #[derive(Debug)]
-pub struct BackReader {
+pub struct ReverseReader {
     entries: Arc<[Arc<Entry>]>,
     /// Nothing is removed while it reads.
     _lease: Arc<ReadLease>,
@@ -34,7 +33,7 @@ pub struct BackReader {
     searched: Searched,
 }
 
-impl BackReader {
+impl ReverseReader {
     pub(super) fn new(entries: Arc<[Arc<Entry>]>, lease: Arc<ReadLease>, upto: Lsn, timeline: TimelineId) -> Self {
         Self {
             entries_left: entries.len(),
@@ -80,8 +79,8 @@ impl BackReader {
             self.intervals = intervals;
             self.segment = Some(segment);
             if let Some(damage) = entry.damage.clone().filter(|_| entry.last_lsn() < self.upto) {
-                let reach = entry.tally.reach;
-                let span = Span { from_lsn: reach.next_lsn, from_ts: reach.last_ts, ..Span::default() };
+                let extent = entry.tally.extent;
+                let span = Span { from_lsn: extent.next_lsn, from_ts: extent.last_ts, ..Span::default() };
                 self.groups.push(Err(corrupt(&entry, entry.data_end, span, damage)));
             }
             return Ok(true);
@@ -118,7 +117,7 @@ impl BackReader {
     }
 }
 
-impl Iterator for BackReader {
+impl Iterator for ReverseReader {
     type Item = Result<Group, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -1,4 +1,4 @@
-//! `WHEN`: the moment a person asks for, as text.
+//! `WHEN`: a point in time as an operator writes it.
 //!
 //! | form | meaning |
 //! | --- | --- |
@@ -11,9 +11,9 @@
 
 use std::str::FromStr;
 
-use redtape_journal::{Lsn, Micros};
+use crate::types::{Lsn, Micros};
 
-/// A moment, as asked for.
+/// A point in time, as asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum When {
     /// This microsecond, inclusive.
@@ -28,9 +28,9 @@ pub enum When {
     Latest,
 }
 
-/// A moment that does not depend on the present.
+/// A point in time that does not depend on the present.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Moment {
+pub enum PointInTime {
     /// This microsecond, inclusive.
     At(Micros),
     /// After this record.
@@ -41,10 +41,10 @@ pub enum Moment {
     Latest,
 }
 
-/// Not a moment.
+/// The text is not a point in time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} is not a moment ({reason}); write 2026-11-20T12:00:00.123456Z, @1795176000.5, \"10m ago\", lsn:N, mark:NAME or latest"
+    "{text:?} is not a point in time ({reason}); write 2026-11-20T12:00:00.123456Z, @1795176000.5, \"10m ago\", lsn:N, mark:NAME or latest"
 )]
 pub struct WhenError {
     /// What was written.
@@ -54,14 +54,14 @@ pub struct WhenError {
 }
 
 impl When {
-    /// The moment, where "ago" counts from `now`.
-    pub fn resolve(&self, now: Micros) -> Moment {
+    /// The point in time, where "ago" counts from `now`.
+    pub fn resolve(&self, now: Micros) -> PointInTime {
         match self {
-            Self::Ago(us) => Moment::At(Micros(now.0.saturating_sub(*us))),
-            Self::At(at) => Moment::At(*at),
-            Self::Lsn(lsn) => Moment::Lsn(*lsn),
-            Self::Mark(name) => Moment::Mark(name.clone()),
-            Self::Latest => Moment::Latest,
+            Self::Ago(us) => PointInTime::At(Micros(now.0.saturating_sub(*us))),
+            Self::At(at) => PointInTime::At(*at),
+            Self::Lsn(lsn) => PointInTime::Lsn(*lsn),
+            Self::Mark(name) => PointInTime::Mark(name.clone()),
+            Self::Latest => PointInTime::Latest,
         }
     }
 }
@@ -189,8 +189,8 @@ mod tests {
         ] {
             assert_eq!(text.parse(), Ok(want), "{text}");
         }
-        assert_eq!(When::Ago(1).resolve(Micros(10)), Moment::At(Micros(9)));
-        assert_eq!(When::Latest.resolve(Micros(10)), Moment::Latest);
+        assert_eq!(When::Ago(1).resolve(Micros(10)), PointInTime::At(Micros(9)));
+        assert_eq!(When::Latest.resolve(Micros(10)), PointInTime::Latest);
     }
 
     #[test]

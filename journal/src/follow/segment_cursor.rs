@@ -1,9 +1,7 @@
-//! One segment's file, held open, and a place in it.
+//! The segment cursor: the open file of one segment, and a position in it.
 
-use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,25 +9,25 @@ use super::FollowError;
 use crate::block::{BLOCK_HEADER_LEN, BlockHeader, Groups, decode_payload};
 use crate::crypto::{KeyFault, Keyring, Sealer};
 use crate::error::{Damage, OpenError, ReadError, Span};
-use crate::files;
 use crate::recover::check_header;
 use crate::segment::footer::FOOTER_MAGIC;
-use crate::segment::header::{HeaderFault, TimelineFacts};
-use crate::segment::load::{TailFact, WholeHeader, load_open_segment};
+use crate::segment::header::{HeaderFault, TimelineFacts, WholeHeader};
+use crate::segment::load::{TailFact, load_open_segment};
 use crate::segment::name::SegmentName;
 use crate::segment::scan::{BlockFault, find_later_block, read_block_header, read_payload};
 use crate::splices::Splices;
+use crate::storage::{Folder, Storage, StoredFile};
 use crate::types::{Group, Lsn, Micros, TimelineId};
 
 /// A tail that stays as it is for so long is looked at more closely.
 const STALLED: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// A position in the open file of one segment.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct SegmentCursor {
     name: SegmentName,
     path: PathBuf,
-    file: File,
+    file: Box<dyn StoredFile>,
     whole: WholeHeader,
     sealer: Result<Option<Arc<Sealer>>, KeyFault>,
     position: u64,
@@ -61,22 +59,22 @@ pub(super) enum Behind {
     Replaced,
 }
 
-impl Part {
+impl SegmentCursor {
     /// Opens the segment, before the block with this record if there is one. `None` = it is not there any more, or its
     /// header is not finished.
     pub(super) fn open(
-        segments: &Path,
+        storage: &dyn Storage,
         name: SegmentName,
         journal_id: [u8; 16],
         keyring: &Keyring,
         next_lsn: Lsn,
     ) -> Result<Option<Self>, FollowError> {
-        let path = segments.join(name.to_string());
-        let file = match files::open_read(&path) {
+        let path = storage.folder(Folder::Segments).join(name.to_string());
+        let file = match storage.open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(OpenError::io("open", &path))?,
         };
-        let facts = load_open_segment(&file, name, &path, false)?;
+        let facts = load_open_segment(&*file, name, &path, false)?;
         if facts.header == Err(HeaderFault::Unfinished) {
             return Ok(None);
         }
@@ -85,7 +83,7 @@ impl Part {
         match &facts.tail {
             TailFact::Sealed(footer) => {
                 let index = &footer.tally.index;
-                let n = index.partition_point(|entry| entry.reach.next_lsn <= next_lsn);
+                let n = index.partition_point(|entry| entry.extent.next_lsn <= next_lsn);
                 if let Some(entry) = n.checked_sub(1).map(|n| index[n]) {
                     (position, expected) = (entry.position, None);
                 }
@@ -165,12 +163,12 @@ impl Part {
     fn next_block(&mut self, next_lsn: Lsn) -> Result<bool, ReadError> {
         let len = match self.end {
             Some(end) => end,
-            None => self.file.metadata().map_err(|e| self.io_error(e))?.len(),
+            None => self.file.bytes().map_err(|e| self.io_error(e))?,
         };
         if self.position >= len {
             return Ok(false);
         }
-        let block = match read_block_header(&self.file, self.position, len, Some(self.whole.tag)) {
+        let block = match read_block_header(&*self.file, self.position, len, Some(self.whole.tag)) {
             Ok(block) => block,
             Err(fault) => return self.not_whole(fault),
         };
@@ -180,7 +178,7 @@ impl Part {
             return Err(self.corrupt(self.position, span, damage));
         }
         if block.groups > 0 && block.next_lsn() > next_lsn {
-            let payload = match read_payload(&self.file, &block) {
+            let payload = match read_payload(&*self.file, &block) {
                 Ok(stored) => stored,
                 Err(fault) => return self.not_whole(fault),
             };
@@ -216,7 +214,7 @@ impl Part {
     /// Asked when there is no whole block at the place.
     pub(super) fn behind(
         &mut self,
-        segments: &Path,
+        storage: &dyn Storage,
         has_next: impl FnOnce() -> Result<bool, OpenError>,
     ) -> Result<Behind, FollowError> {
         if self.last_look {
@@ -224,21 +222,18 @@ impl Part {
             return Ok(if self.replaced { Behind::Replaced } else { Behind::Left });
         }
         let has_next = has_next()?;
-        let named = match std::fs::metadata(segments.join(self.name.to_string())) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            other => Some(other.map_err(OpenError::io("look at", &self.path))?),
-        };
-        let ours = self.file.metadata().map_err(|e| self.io_error(e))?;
-        let other = named.as_ref().filter(|named| !is_same(named, &ours));
+        let named = storage.look_at(&self.path).map_err(OpenError::io("look at", &self.path))?;
+        let ours = self.file.version().map_err(|e| self.io_error(e))?;
+        let other = named.is_some_and(|named| named.version.id != ours.id);
         // A sealed segment without a record is continued by the next writer.
-        let reopened = self.end.is_some() && ours.len() != self.sealed_bytes;
-        if has_next || other.is_some() || reopened {
+        let reopened = self.end.is_some() && ours.bytes != self.sealed_bytes;
+        if has_next || other || reopened {
             self.last_look = true;
-            self.replaced = !has_next && (other.is_some() || reopened);
+            self.replaced = !has_next && (other || reopened);
             return Ok(Behind::LookAgain);
         }
         if self.end.is_none() {
-            self.look_closer(ours.len())?;
+            self.look_closer(ours.bytes)?;
         }
         Ok(Behind::NotYet)
     }
@@ -258,7 +253,7 @@ impl Part {
             }
         }
         self.stalled = Some((len, Instant::now()));
-        let later = find_later_block(&self.file, self.position + 1, len, Some(self.whole.tag));
+        let later = find_later_block(&*self.file, self.position + 1, len, Some(self.whole.tag));
         match later.map_err(|e| self.io_error(e))? {
             Some(block) => Err(self.broken_tail(format!("a whole one only at {}", block.position))),
             None => Ok(()),
@@ -268,7 +263,7 @@ impl Part {
     /// A segment that was left for the next one ends with a block, or with a footer.
     fn check_end(&self) -> Result<(), ReadError> {
         let mut next = [0; FOOTER_MAGIC.len()];
-        let len = self.file.metadata().map_err(|e| self.io_error(e))?.len();
+        let len = self.file.bytes().map_err(|e| self.io_error(e))?;
         if self.end.is_some() || self.position >= len {
             return Ok(());
         }
@@ -308,8 +303,4 @@ impl Part {
         let lsn = self.expected.unwrap_or(self.name.first_lsn);
         ReadError::Io { file: self.path.clone(), offset: self.position, lsn, source }
     }
-}
-
-fn is_same(a: &Metadata, b: &Metadata) -> bool {
-    (a.dev(), a.ino()) == (b.dev(), b.ino())
 }

@@ -1,13 +1,13 @@
-//! Filters over keys: which parts of a sealed segment can't hold a key.
+//! Bloom filters over keys: which parts of a sealed segment cannot hold a key.
 //!
 //! A split block Bloom filter, as in Apache Parquet: a key's hash chooses one block of 256 bits and one
-//! bit in each of its eight words. So a question reads 32 bytes, and the answer "no" is certain.
+//! bit in each of its eight words. So a lookup reads 32 bytes, and the answer "no" is certain.
 //!
 //! ```text
 //! blocks of the segment │ page │ page │ … │ footer: where each filter is, how large it is
 //! ```
 //!
-//! Filters lie between the last block and the footer, in pages that are checked one by one: a question
+//! Filters lie between the last block and the footer, in pages that are checked one by one: a lookup
 //! reads one page, whatever the filter's size, and a damaged page never says "no".
 
 use std::io;
@@ -111,7 +111,7 @@ impl Keys {
     }
 
     /// The filter of all of them.
-    pub(crate) fn filter(&mut self) -> Filter {
+    pub(crate) fn filter(&mut self) -> BloomFilter {
         self.sort();
         let blocks = self.hashes.len().div_ceil(KEYS_IN_A_BLOCK) as u32;
         let mut words = vec![[0; 8]; blocks as usize];
@@ -119,29 +119,29 @@ impl Keys {
             let block = &mut words[block_of(hash, blocks) as usize];
             block.iter_mut().enumerate().for_each(|(n, word)| *word |= bit(hash, n));
         }
-        Filter { blocks: words, unknown: self.unknown }
+        BloomFilter { blocks: words, unknown: self.unknown }
     }
 }
 
 /// A filter in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Filter {
+pub(crate) struct BloomFilter {
     blocks: Vec<[u32; 8]>,
     unknown: bool,
 }
 
-impl Filter {
+impl BloomFilter {
     /// Reads a whole filter, page by page.
     pub(crate) fn read(
         place: Place,
         sealer: Option<&Sealer>,
         read: impl FnMut(u64, &mut [u8]) -> io::Result<()>,
     ) -> io::Result<Self> {
-        let mut question = Question::new(place, sealer, read);
+        let mut lookup = Lookup::new(place, sealer, read);
         let mut blocks = Vec::new();
         for number in 0..place.blocks.div_ceil(PAGE_BLOCKS) {
-            question.turn_to(number)?.map_err(io::Error::other)?;
-            let page = question.page.iter().flat_map(|(_, page)| page.as_chunks::<BLOCK_BYTES>().0);
+            lookup.turn_to(number)?.map_err(io::Error::other)?;
+            let page = lookup.page.iter().flat_map(|(_, page)| page.as_chunks::<BLOCK_BYTES>().0);
             blocks.extend(page.map(words));
         }
         Ok(Self { blocks, unknown: place.unknown })
@@ -191,16 +191,16 @@ fn page_crc(position: u64, page: &[u8]) -> u32 {
 /// The filters of a segment: one for all, and one for each entry of the index, over what lies up to the
 /// next entry.
 #[derive(Debug, Default)]
-pub(crate) struct FilterBuilder {
+pub(crate) struct BloomFilterBuilder {
     all: Keys,
     /// Of the interval that is still open.
     interval: Keys,
     /// There is such an interval.
     begun: bool,
-    finished: Vec<Filter>,
+    finished: Vec<BloomFilter>,
 }
 
-impl FilterBuilder {
+impl BloomFilterBuilder {
     /// Adds the keys of a block, with which the index has so many entries.
     pub(crate) fn add(&mut self, keys: &Keys, entries: usize) {
         if entries > self.finished.len() + 1 {
@@ -276,7 +276,7 @@ impl Place {
 }
 
 /// Asks one filter about keys, reading a page at a time; the last one is kept.
-pub(crate) struct Question<'a, R> {
+pub(crate) struct Lookup<'a, R> {
     place: Place,
     sealer: Option<&'a Sealer>,
     /// Reads bytes of the file, exactly as many.
@@ -285,7 +285,7 @@ pub(crate) struct Question<'a, R> {
     pub(crate) read_bytes: u64,
 }
 
-impl<'a, R: FnMut(u64, &mut [u8]) -> io::Result<()>> Question<'a, R> {
+impl<'a, R: FnMut(u64, &mut [u8]) -> io::Result<()>> Lookup<'a, R> {
     pub(crate) fn new(place: Place, sealer: Option<&'a Sealer>, read: R) -> Self {
         Self { place, sealer, read, page: None, read_bytes: 0 }
     }
@@ -351,7 +351,7 @@ mod tests {
             out.copy_from_slice(&bytes[at..at + out.len()]);
             Ok(())
         };
-        Question::new(place, None, read).may_hold(hash).unwrap()
+        Lookup::new(place, None, read).may_hold(hash).unwrap()
     }
 
     #[test]

@@ -1,22 +1,22 @@
-//! Packing, when there is time: a sealed segment is replaced by its packed copy.
+//! Compaction in the background: each sealed segment is replaced by its packed copy.
 //!
-//! The writer seals a segment as it is, at the price of two syncs, and hands its name over. Packing costs ten times what
-//! appending does, so it falls to a thread of the lowest priority: where all cores are taken, who writes and who waits come
-//! first. The debt has a limit, [`UNHURRIED_BYTES`]; what is beyond it is packed by a second thread of the usual priority.
+//! The writer seals a segment as it is, which costs two syncs, and hands its name over. Compaction costs ten times as much
+//! as appending, so a thread of the lowest priority does it: clients and the writer come first where all cores are busy. At
+//! most [`LOW_PRIORITY_BYTES`] wait for that thread; a second thread of the usual priority compacts what is beyond.
 //!
 //! Invariants:
-//! - A copy takes the place of its segment only as a whole, synced, made of the very bytes that were sealed, and when reading it
-//!   has given the same groups. It says with which digest they were sealed, so the chain of segments does not change.
-//! - A segment that was removed meanwhile does not come back: whether it is there is looked at under `prune.lock`.
-//! - What goes wrong costs the copy, never the segment. For want of room or files it is tried again with the next one, and
-//!   whatever is left, when the journal is opened next.
-//! - The writer waits for it only at its end: [`CLOSE_TIMEOUT`] for what is left, [`END_TIMEOUT`] for what is under way.
-//!   A thread that the disk holds longer has the journal's lock until then.
+//! - A copy replaces its segment as a whole, synced, after the sealed bytes were checked against their digest and the copy
+//!   was read back and gave the same groups. It names the digest of the sealed segment, so the chain does not change.
+//! - A segment that was removed meanwhile does not come back: `prune.lock` is held while that is checked.
+//! - A failure costs the copy, never the segment. If the disk has no room, or no file can be opened, it is tried again with the
+//!   next segment. What is left when the writer ends is compacted after the next open.
+//! - The writer waits for this thread only when it is closed: [`CLOSE_TIMEOUT`] for all that is left, then [`END_TIMEOUT`] for
+//!   the step under way. A thread that hangs on the disk for longer holds the journal's lock until it ends.
 //!
 //! | crash while | a reader finds | the next open |
 //! | --- | --- | --- |
-//! | the copy is written | the segment, and a temporary file | removes the file, packs again |
-//! | it is renamed | the one or the other, both whole | packs again, if it is the segment |
+//! | the copy is written | the segment, and a temporary file | removes the file, compacts again |
+//! | it is renamed | the segment or its copy, both whole | compacts again, if it is the segment |
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -28,50 +28,51 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::pack::{PackError, Packer};
+use super::compactor::{CompactError, Compactor};
 use crate::block::{Groups, decode_payload};
 use crate::crypto::{Keyring, Random, Sealer};
 use crate::directory::Directory;
 use crate::files::{open_read, sync_dir};
 use crate::lease::PruneLock;
 use crate::lock::Lock;
-use crate::segment::footer::Digest;
-use crate::segment::load::{TailFact, WholeHeader, load_open_segment};
+use crate::segment::header::WholeHeader;
+use crate::segment::link::Digest;
+use crate::segment::load::{TailFact, load_open_segment};
 use crate::segment::name::SegmentName;
 use crate::segment::scan::{BlockFault, Blocks};
 use crate::types::Group;
 
-/// As much may wait for the thread of low priority.
-const UNHURRIED_BYTES: u64 = 512 << 20;
-/// A writer that is closed packs for so long; the rest waits for the next one.
+/// So many bytes of segments may wait for the thread of low priority.
+const LOW_PRIORITY_BYTES: u64 = 512 << 20;
+/// How long a writer that is closed goes on compacting; the rest waits for the next writer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// At the end, the step that is under way gets so long.
+/// How long the step under way may take at the end.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often the end of the threads is looked for.
+/// How often the end of the threads is polled.
 const END_POLL: Duration = Duration::from_millis(5);
-/// So many times the segment's size must be free: a copy must not take the room that the writer needs.
+/// So many times the segment's size must be free on the disk, so that the copy never takes the space that the writer needs.
 const ROOM: u64 = 2;
-/// As much is hashed at once.
-const HASHED_BYTES: usize = 256 << 10;
-/// The lowest priority (`nice`). In tests the usual one: they wait for it.
+/// Bytes hashed at once.
+const HASH_CHUNK: usize = 256 << 10;
+/// The lowest priority (`nice`). Tests use the usual one, because they wait for the thread.
 const NICE: i32 = if cfg!(test) { 0 } else { 19 };
 
-/// A sealed segment that is not packed.
+/// A sealed segment that has no packed copy yet.
 #[derive(Debug)]
-pub(crate) struct Unpacked {
+pub(crate) struct Uncompacted {
     pub(crate) name: SegmentName,
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
 }
 
-/// Packs what it is given; ends its threads when it is dropped.
+/// Compacts the segments handed to it; ends its threads when it is dropped.
 #[derive(Debug)]
-pub(super) struct Later(Arc<Shared>);
+pub(crate) struct Background(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     dir: Directory,
-    /// Nobody else writes as long as something may be put in place.
+    /// No other writer opens the journal while a copy may still replace a segment.
     _lock: Arc<Lock>,
     keyring: Arc<Mutex<Keyring>>,
     random: Random,
@@ -79,7 +80,7 @@ struct Shared {
     /// A thread has ended.
     ended: Condvar,
     stop: AtomicBool,
-    /// There is little time left.
+    /// The writer is being closed: time is limited.
     closing: AtomicBool,
     /// By how much the segments have become smaller.
     saved: AtomicI64,
@@ -87,46 +88,46 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: VecDeque<Unpacked>,
+    waiting: VecDeque<Uncompacted>,
     waiting_bytes: u64,
-    /// What there was no room for, or no file.
-    postponed: Vec<Unpacked>,
-    unhurried: Option<JoinHandle<()>>,
-    hurried: Option<JoinHandle<()>>,
+    /// Segments for which there was no room, or no file could be opened.
+    postponed: Vec<Uncompacted>,
+    low: Option<JoinHandle<()>>,
+    usual: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pace {
-    Unhurried,
-    Hurried,
+enum Priority {
+    Low,
+    Usual,
 }
 
 impl State {
-    fn thread(&mut self, pace: Pace) -> &mut Option<JoinHandle<()>> {
-        match pace {
-            Pace::Unhurried => &mut self.unhurried,
-            Pace::Hurried => &mut self.hurried,
+    fn thread(&mut self, priority: Priority) -> &mut Option<JoinHandle<()>> {
+        match priority {
+            Priority::Low => &mut self.low,
+            Priority::Usual => &mut self.usual,
         }
     }
 
-    fn add(&mut self, unpacked: Unpacked) {
-        self.waiting_bytes += unpacked.bytes;
-        self.waiting.push_back(unpacked);
+    fn add(&mut self, uncompacted: Uncompacted) {
+        self.waiting_bytes += uncompacted.bytes;
+        self.waiting.push_back(uncompacted);
     }
 
-    fn take(&mut self) -> Option<Unpacked> {
+    fn take(&mut self) -> Option<Uncompacted> {
         let next = self.waiting.pop_front()?;
         self.waiting_bytes -= next.bytes;
         Some(next)
     }
 
     fn runs(&self) -> bool {
-        [&self.unhurried, &self.hurried].into_iter().flatten().any(|thread| !thread.is_finished())
+        [&self.low, &self.usual].into_iter().flatten().any(|thread| !thread.is_finished())
     }
 }
 
-impl Later {
-    pub(super) fn new(dir: &Directory, lock: Arc<Lock>, keyring: Arc<Mutex<Keyring>>, random: Random) -> Self {
+impl Background {
+    pub(crate) fn new(dir: &Directory, lock: Arc<Lock>, keyring: Arc<Mutex<Keyring>>, random: Random) -> Self {
         Self(Arc::new(Shared {
             dir: dir.clone(),
             _lock: lock,
@@ -140,30 +141,30 @@ impl Later {
         }))
     }
 
-    /// Has it packed some time.
-    pub(super) fn add(&self, unpacked: Unpacked) {
+    /// Queues a segment.
+    pub(crate) fn add(&self, uncompacted: Uncompacted) {
         let mut state = self.0.lock();
         for again in std::mem::take(&mut state.postponed) {
             state.add(again);
         }
-        state.add(unpacked);
-        self.0.wake(&mut state, Pace::Unhurried);
+        state.add(uncompacted);
+        self.0.wake(&mut state, Priority::Low);
         if self.0.is_urgent(&state) {
-            self.0.wake(&mut state, Pace::Hurried);
+            self.0.wake(&mut state, Priority::Usual);
         }
     }
 
     /// By how much the segments have become smaller so far, in bytes.
-    pub(super) fn saved(&self) -> i64 {
+    pub(crate) fn saved(&self) -> i64 {
         self.0.saved.load(Ordering::Relaxed)
     }
 
-    /// Packs what waits, for a limited time; nothing is packed afterwards.
-    pub(super) fn close(&self) {
+    /// Compacts what waits, for a limited time; nothing is compacted afterwards.
+    pub(crate) fn close(&self) {
         let mut state = self.0.lock();
         self.0.closing.store(true, Ordering::Relaxed);
         if !state.waiting.is_empty() {
-            self.0.wake(&mut state, Pace::Hurried);
+            self.0.wake(&mut state, Priority::Usual);
         }
         drop(state);
         self.0.wait(CLOSE_TIMEOUT);
@@ -176,7 +177,7 @@ impl Later {
     }
 }
 
-impl Drop for Later {
+impl Drop for Background {
     fn drop(&mut self) {
         self.end();
     }
@@ -187,7 +188,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Until no thread runs, or that long.
+    /// Waits until no thread runs, at most `timeout`.
     fn wait(&self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
         let mut state = self.lock();
@@ -196,123 +197,123 @@ impl Shared {
         }
     }
 
-    /// Sees to it that a thread of this pace runs.
-    fn wake(self: &Arc<Self>, state: &mut State, pace: Pace) {
-        if state.thread(pace).as_ref().is_some_and(|thread| !thread.is_finished()) {
+    /// Starts the thread of this priority, if it does not run.
+    fn wake(self: &Arc<Self>, state: &mut State, priority: Priority) {
+        if state.thread(priority).as_ref().is_some_and(|thread| !thread.is_finished()) {
             return;
         }
         let shared = Arc::clone(self);
-        let spawned = std::thread::Builder::new().name("pack".to_owned()).spawn(move || shared.run(pace));
+        let spawned = std::thread::Builder::new().name("compact".to_owned()).spawn(move || shared.run(priority));
         match spawned {
-            Ok(thread) => *state.thread(pace) = Some(thread),
-            Err(e) => tracing::warn!("a thread that compresses sealed segments can't be started for now: {e}"),
+            Ok(thread) => *state.thread(priority) = Some(thread),
+            Err(e) => tracing::warn!("a thread that compresses sealed segments cannot be started for now: {e}"),
         }
     }
 
-    fn run(self: &Arc<Self>, pace: Pace) {
-        if pace == Pace::Unhurried {
-            // Where that is refused, it is as important as the others.
+    fn run(self: &Arc<Self>, priority: Priority) {
+        if priority == Priority::Low {
+            // If the system refuses, it runs at the usual priority.
             let _ = rustix::process::setpriority_process(None, NICE);
         }
         loop {
             let mut state = self.lock();
-            let wanted = match pace {
-                Pace::Unhurried => !self.closing.load(Ordering::Relaxed),
-                Pace::Hurried => self.is_urgent(&state),
+            let wanted = match priority {
+                Priority::Low => !self.closing.load(Ordering::Relaxed),
+                Priority::Usual => self.is_urgent(&state),
             };
             let next = if wanted && !self.is_stopped() { state.take() } else { None };
-            let Some(unpacked) = next else {
+            let Some(uncompacted) = next else {
                 // Under the lock: what is added from now on finds no thread, and starts one.
-                state.thread(pace).take();
+                state.thread(priority).take();
                 self.ended.notify_all();
                 return;
             };
             drop(state);
-            self.pack(unpacked, pace);
+            self.compact(uncompacted, priority);
         }
     }
 
-    /// More waits than a thread of low priority should be left alone with.
+    /// More waits than the thread of low priority can be left with.
     fn is_urgent(&self, state: &State) -> bool {
-        self.closing.load(Ordering::Relaxed) || state.waiting_bytes > UNHURRIED_BYTES
+        self.closing.load(Ordering::Relaxed) || state.waiting_bytes > LOW_PRIORITY_BYTES
     }
 
     fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// At the end, one of low priority would hold up the others.
-    fn go_on(&self, pace: Pace) -> Result<(), PackError> {
-        let late = pace == Pace::Unhurried && self.closing.load(Ordering::Relaxed);
-        if late || self.is_stopped() { Err(PackError::GivenUp) } else { Ok(()) }
+    /// At the end, the thread of low priority gives up, as it would delay the close.
+    fn go_on(&self, priority: Priority) -> Result<(), CompactError> {
+        let late = priority == Priority::Low && self.closing.load(Ordering::Relaxed);
+        if late || self.is_stopped() { Err(CompactError::GivenUp) } else { Ok(()) }
     }
 
-    fn pack(self: &Arc<Self>, unpacked: Unpacked, pace: Pace) {
-        let Err(error) = self.replace(&unpacked, pace) else { return };
-        let path = unpacked.path.display();
+    fn compact(self: &Arc<Self>, uncompacted: Uncompacted, priority: Priority) {
+        let Err(error) = self.replace(&uncompacted, priority) else { return };
+        let path = uncompacted.path.display();
         match error {
-            PackError::GivenUp if self.is_stopped() => {}
-            PackError::GivenUp => {
+            CompactError::GivenUp if self.is_stopped() => {}
+            CompactError::GivenUp => {
                 let mut state = self.lock();
-                state.add(unpacked);
-                self.wake(&mut state, Pace::Hurried);
+                state.add(uncompacted);
+                self.wake(&mut state, Priority::Usual);
             }
-            PackError::Io(_) | PackError::NoRoom => {
+            CompactError::Io(_) | CompactError::Open(_) | CompactError::NoRoom => {
                 let mut state = self.lock();
                 if state.postponed.is_empty() {
-                    // Once for all of them.
+                    // One warning for all of them.
                     tracing::warn!("{path} is not compressed for now: {error}");
                 }
-                state.postponed.push(unpacked);
+                state.postponed.push(uncompacted);
             }
             error => tracing::warn!("{path} stays as it is, not compressed: {error}"),
         }
     }
 
-    /// Puts the packed copy in the segment's place, if it is still there.
-    fn replace(&self, unpacked: &Unpacked, pace: Pace) -> Result<(), PackError> {
-        let Unpacked { name, path, .. } = unpacked;
+    /// Replaces the segment by its packed copy, if it is still there.
+    fn replace(&self, uncompacted: &Uncompacted, priority: Priority) -> Result<(), CompactError> {
+        let Uncompacted { name, path, .. } = uncompacted;
         let file = match open_read(path) {
             // Removed by the retention.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other?,
         };
-        let facts = load_open_segment(&file, *name, path, false).map_err(io::Error::other)?;
+        let facts = load_open_segment(&file, *name, path, false)?;
         let (Ok(whole), TailFact::Sealed(footer)) = (&facts.header, &facts.tail) else {
-            return Err(PackError::Different);
+            return Err(CompactError::Different);
         };
         if whole.header.packed || footer.tally.records == 0 {
             return Ok(());
         }
         let room = rustix::fs::fstatvfs(&file).map_err(io::Error::from)?;
         if room.f_bavail.saturating_mul(room.f_frsize) < facts.bytes.saturating_mul(ROOM) {
-            return Err(PackError::NoRoom);
+            return Err(CompactError::NoRoom);
         }
         let keyring = self.keyring.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let sealer = whole.header.unlock(&keyring)?;
         // What was written with an old key is read with the old key.
         let keyring = match &whole.header.cipher {
             None => Keyring::default(),
-            Some(wrapped) => keyring.with_current(&wrapped.key_id).ok_or(PackError::NoKey)?,
+            Some(wrapped) => keyring.with_current(&wrapped.key_id).ok_or(CompactError::NoKey)?,
         };
         footer.check_proof(sealer.as_deref())?;
-        if self.hash(&file, footer.position, pace)? != footer.digest {
-            return Err(PackError::Different);
+        if self.hash(&file, footer.position, priority)? != footer.digest {
+            return Err(CompactError::Different);
         }
-        let mut packer = Packer::create(&self.dir, &whole.header, &keyring, self.random)?;
+        let mut compactor = Compactor::create(&self.dir, &whole.header, &keyring, self.random)?;
         for block in Blocks::of(&file, whole, footer.blocks_end) {
-            self.go_on(pace)?;
+            self.go_on(priority)?;
             let (block, stored) = block?;
             let payload = decode_payload(&block, stored, sealer.as_deref()).map_err(BlockFault::from)?;
-            packer.push(&block, &payload)?;
+            compactor.push(&block, &payload)?;
         }
-        self.go_on(pace)?;
-        let copy = packer.finish(&footer.tally, Some(footer.digest))?;
+        self.go_on(priority)?;
+        let copy = compactor.finish(&footer.tally, Some(footer.digest))?;
         let original = Reading::new(&file, whole, footer.blocks_end, sealer);
-        compare(original, copy.file(), unpacked, &keyring, || self.go_on(pace))?;
+        compare(original, copy.file(), uncompacted, &keyring, || self.go_on(priority))?;
 
         let lock = loop {
-            self.go_on(pace)?;
+            self.go_on(priority)?;
             if let Some(lock) = PruneLock::take(&self.dir)? {
                 break lock;
             }
@@ -332,12 +333,12 @@ impl Shared {
         Ok(())
     }
 
-    fn hash(&self, file: &File, len: u64, pace: Pace) -> Result<Digest, PackError> {
+    fn hash(&self, file: &File, len: u64, priority: Priority) -> Result<Digest, CompactError> {
         let mut hasher = blake3::Hasher::new();
-        let mut bytes = vec![0; HASHED_BYTES];
+        let mut bytes = vec![0; HASH_CHUNK];
         let mut at = 0;
         while at < len {
-            self.go_on(pace)?;
+            self.go_on(priority)?;
             let some = bytes.len().min((len - at) as usize);
             file.read_exact_at(&mut bytes[..some], at)?;
             hasher.update(&bytes[..some]);
@@ -351,13 +352,13 @@ impl Shared {
 fn compare(
     mut original: Reading<'_>,
     copy: &File,
-    unpacked: &Unpacked,
+    uncompacted: &Uncompacted,
     keyring: &Keyring,
-    go_on: impl Fn() -> Result<(), PackError>,
-) -> Result<(), PackError> {
-    let facts = load_open_segment(copy, unpacked.name, &unpacked.path, false).map_err(io::Error::other)?;
+    go_on: impl Fn() -> Result<(), CompactError>,
+) -> Result<(), CompactError> {
+    let facts = load_open_segment(copy, uncompacted.name, &uncompacted.path, false)?;
     let (Ok(whole), TailFact::Sealed(footer)) = (&facts.header, &facts.tail) else {
-        return Err(PackError::WrongCopy);
+        return Err(CompactError::WrongCopy);
     };
     let mut copied = Reading::new(copy, whole, footer.blocks_end, whole.header.unlock(keyring)?);
     loop {
@@ -365,7 +366,7 @@ fn compare(
         match (original.next_group()?, copied.next_group()?) {
             (None, None) => return Ok(()),
             (one, other) if one == other => {}
-            _ => return Err(PackError::WrongCopy),
+            _ => return Err(CompactError::WrongCopy),
         }
     }
 }
@@ -382,7 +383,7 @@ impl<'a> Reading<'a> {
         Self { blocks: Blocks::of(file, whole, end), sealer, groups: None }
     }
 
-    fn next_group(&mut self) -> Result<Option<Group>, PackError> {
+    fn next_group(&mut self) -> Result<Option<Group>, CompactError> {
         loop {
             if let Some(group) = self.groups.as_mut().and_then(Iterator::next) {
                 return Ok(Some(group?));
@@ -395,5 +396,5 @@ impl<'a> Reading<'a> {
 }
 
 #[cfg(test)]
-#[path = "later_tests.rs"]
+#[path = "background_tests.rs"]
 mod tests;

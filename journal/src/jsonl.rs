@@ -1,4 +1,4 @@
-//! Lines of JSON that prove themselves: each ends with a CRC32C of what is before it,
+//! Files of JSON lines with checksums: each line ends with a CRC32C of what is before it,
 //! `{"name":…,"crc32c":"9a3f00d1"}`.
 
 use std::fs::File;

@@ -1,9 +1,9 @@
-//! The packed copy of a segment: the same groups in large, compressed blocks, with key filters.
+//! The compactor: writes the packed copy of a segment, the same groups in large, compressed blocks with Bloom filters over keys.
 //!
-//! The segment itself takes blocks as they come, small ones at a low rate, so that a sync is cheap. The copy is written to a
-//! temporary file, without syncs but one at its end. Who makes it, and when, is [`super::later`]'s and the repair's.
+//! The writer's own blocks are as small as the load makes them, so that a sync is cheap. The copy goes to a temporary file and
+//! is synced once, at its end. [`super::background`] and the repair decide when one is made.
 //!
-//! Invariant: there is a copy only as a whole, synced, and if its sums are the segment's.
+//! Invariant: a copy is given out only as a whole, synced, and if its sums are those of the segment.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Write};
@@ -14,30 +14,33 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::block::{Block, BlockBuilder, BlockHeader, Compressor, Groups};
+use crate::bloom::{BloomFilterBuilder, Keys};
 use crate::crypto::{KeyFault, Keyring, Random, Sealer};
 use crate::directory::{Directory, TEMPORARY};
-use crate::error::{Damage, GroupTooLarge};
+use crate::error::{Damage, GroupTooLarge, OpenError};
 use crate::files::{FILE_MODE, sync, sync_dir};
-use crate::filter::{FilterBuilder, Keys};
-use crate::segment::footer::{Digest, Footer, Link};
+use crate::segment::footer::Footer;
 use crate::segment::header::{SegmentHeader, tag_of};
+use crate::segment::link::{Digest, Link};
 use crate::segment::scan::BlockFault;
 use crate::segment::tally::Tally;
 use crate::types::{Group, GroupRef, KeysAt, Micros, RecordRef};
 
 /// Groups are gathered into blocks of this size.
-pub(crate) const PACK_BYTES: usize = if cfg!(test) { 1 << 10 } else { 256 << 10 };
+pub(crate) const COMPACTED_BLOCK_BYTES: usize = if cfg!(test) { 1 << 10 } else { 256 << 10 };
 /// A block of this size is compressed as it is.
-const LARGE_BYTES: usize = PACK_BYTES / 2;
+const LARGE_BYTES: usize = COMPACTED_BLOCK_BYTES / 2;
 
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PackError {
+pub(crate) enum CompactError {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
     TooLarge(#[from] GroupTooLarge),
-    #[error("a block can't be read: {0}")]
+    #[error("a block cannot be read: {0}")]
     Unreadable(#[from] BlockFault),
     #[error("it is not what was sealed")]
     Different,
@@ -49,20 +52,20 @@ pub(crate) enum PackError {
     Key(#[from] KeyFault),
     #[error("there is no key to encrypt it again")]
     NoKey,
-    /// There is no more time for it.
+    /// The writer was closed, and there is no more time.
     #[error("the writer was closed")]
     GivenUp,
 }
 
-impl From<Damage> for PackError {
+impl From<Damage> for CompactError {
     fn from(damage: Damage) -> Self {
         Self::Unreadable(damage.into())
     }
 }
 
-/// Writes the copy.
+/// Writes a packed copy.
 #[derive(Debug)]
-pub(crate) struct Packer {
+pub(crate) struct Compactor {
     file: tempfile::NamedTempFile,
     tag: u32,
     tally: Tally,
@@ -74,17 +77,17 @@ pub(crate) struct Packer {
     sealer: Option<Arc<Sealer>>,
     /// Of the groups that are not yet in a block.
     keys: Keys,
-    filters: FilterBuilder,
+    filters: BloomFilterBuilder,
 }
 
-impl Packer {
+impl Compactor {
     /// Begins the copy of a segment with this header.
     pub(crate) fn create(
         dir: &Directory,
         header: &SegmentHeader,
         keyring: &Keyring,
         random: Random,
-    ) -> Result<Self, PackError> {
+    ) -> Result<Self, CompactError> {
         let mut header = SegmentHeader { packed: true, ..header.clone() };
         let sealer = header.lock(keyring, random)?;
         let mut file = tempfile::Builder::new()
@@ -106,12 +109,12 @@ impl Packer {
             compressor: Compressor::new()?,
             sealer,
             keys: Keys::default(),
-            filters: FilterBuilder::default(),
+            filters: BloomFilterBuilder::default(),
         })
     }
 
     /// Adds the groups of a block, whose payload is as it was encoded.
-    pub(crate) fn push(&mut self, header: &BlockHeader, payload: &Bytes) -> Result<(), PackError> {
+    pub(crate) fn push(&mut self, header: &BlockHeader, payload: &Bytes) -> Result<(), CompactError> {
         let large = payload.len() >= LARGE_BYTES;
         if large {
             self.flush()?;
@@ -131,13 +134,13 @@ impl Packer {
         }
         self.pending.set_end_offset(header.end_offset);
         self.pending.set_db(header.end_db);
-        if self.pending.len_bytes() >= PACK_BYTES {
+        if self.pending.len_bytes() >= COMPACTED_BLOCK_BYTES {
             self.flush()?;
         }
         Ok(())
     }
 
-    fn gather(&mut self, group: &Group) -> Result<(), PackError> {
+    fn gather(&mut self, group: &Group) -> Result<(), CompactError> {
         let args: Vec<Vec<&[u8]>> = group.records.iter().map(|r| r.args.iter().map(|arg| &arg[..]).collect()).collect();
         let records: Vec<RecordRef<'_>> = group
             .records
@@ -161,7 +164,7 @@ impl Packer {
     }
 
     /// Writes the groups that were gathered.
-    fn flush(&mut self) -> Result<(), PackError> {
+    fn flush(&mut self) -> Result<(), CompactError> {
         if self.pending.is_empty() {
             return Ok(());
         }
@@ -169,7 +172,7 @@ impl Packer {
         self.write(block)
     }
 
-    fn write(&mut self, mut block: Block) -> Result<(), PackError> {
+    fn write(&mut self, mut block: Block) -> Result<(), CompactError> {
         block.compress(&mut self.compressor)?;
         self.tally.check_next(&block.header)?;
         let bytes = block.place(self.len, self.tag, self.sealer.as_deref());
@@ -182,19 +185,19 @@ impl Packer {
         Ok(())
     }
 
-    /// Ends the copy, which must come to the same as `wanted`, and syncs it. It has no name yet. `copy_of`: with which digest
+    /// Ends the copy, whose sums must equal `wanted`, and syncs it. It has no name yet. `copy_of`: the digest with which
     /// the segment was sealed, if it was.
-    pub(crate) fn finish(mut self, wanted: &Tally, copy_of: Option<Digest>) -> Result<Whole, PackError> {
+    pub(crate) fn finish(mut self, wanted: &Tally, copy_of: Option<Digest>) -> Result<CompactedCopy, CompactError> {
         self.flush()?;
         let tally = &self.tally;
         let behind = (self.pending.end_offset(), self.pending.db(), self.complete_until);
-        if behind != (tally.reach.end_offset, tally.end_db, tally.complete_until) {
+        if behind != (tally.extent.end_offset, tally.end_db, tally.complete_until) {
             // What heartbeats have said since the last group.
             let block = self.pending.finish(self.complete_until);
             self.write(block)?;
         }
         if !self.tally.same_history(wanted) {
-            return Err(PackError::Different);
+            return Err(CompactError::Different);
         }
         let blocks_end = self.len;
         let (filters, bytes) = self.filters.encode(blocks_end, self.sealer.as_deref());
@@ -210,25 +213,25 @@ impl Packer {
         let bytes = footer.encode();
         self.file.write_all(&bytes)?;
         sync(self.file.as_file())?;
-        Ok(Whole { file: self.file, len: position + bytes.len() as u64, link: footer.link() })
+        Ok(CompactedCopy { file: self.file, len: position + bytes.len() as u64, link: footer.link() })
     }
 }
 
-/// A copy that is whole and synced.
+/// A packed copy that is whole and synced.
 #[derive(Debug)]
-pub(crate) struct Whole {
+pub(crate) struct CompactedCopy {
     file: tempfile::NamedTempFile,
     len: u64,
     link: Link,
 }
 
-impl Whole {
-    /// By what the next segment names it.
+impl CompactedCopy {
+    /// The link by which the next segment names it.
     pub(crate) fn link(&self) -> Link {
         self.link
     }
 
-    /// Its file, for who wants to read it first.
+    /// Its file, to be read before it is put in place.
     pub(crate) fn file(&self) -> &File {
         self.file.as_file()
     }
@@ -290,9 +293,9 @@ mod tests {
         journal.timeline();
         let dir = Directory::new(journal.dir());
         let facts = crate::recover::tests::header(1, 1, 0);
-        let packer = Packer::create(&dir, &facts, &Keyring::default(), |_| Ok(())).unwrap();
+        let compactor = Compactor::create(&dir, &facts, &Keyring::default(), |_| Ok(())).unwrap();
         let wanted = Tally { records: 1, ..Tally::begin(&facts) };
-        assert!(matches!(packer.finish(&wanted, None), Err(PackError::Different)));
+        assert!(matches!(compactor.finish(&wanted, None), Err(CompactError::Different)));
         journal.kill();
         assert_eq!(journal.temporary(), 0);
     }
