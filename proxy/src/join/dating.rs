@@ -88,7 +88,7 @@ impl Dating {
 
     /// A group whose cause is known.
     pub(super) fn add(&mut self, group: EffectGroup, cause: Cause) {
-        if let Some(replied) = cause.replied.filter(|_| cause.stamped.is_some()) {
+        if let Some(replied) = cause.replied {
             while self.replies.back().is_some_and(|(_, earlier)| *earlier >= replied) {
                 self.replies.pop_back();
             }

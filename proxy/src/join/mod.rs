@@ -413,7 +413,7 @@ impl Join {
         let Some(mut found) = self.explain(&wanted, upto, &mut without) else {
             let in_doubt = !without.is_empty() || self.stamps.has_many_on(&held.parts);
             let kind = if in_doubt { OriginKind::Unknown } else { self.unexplained(held, after, patience)? };
-            return Some(self.nobody(kind, (after, latest), None));
+            return Some(self.nobody(kind, (after, latest)));
         };
         let may_be_told = !found.best.replied || (found.contested && !found.tie);
         // Where others write past the proxy, the group may be theirs, and the script's own be still on its way.
@@ -428,7 +428,7 @@ impl Join {
                 return None;
             }
             if let Some(kind) = self.server_deleted(held, &found) {
-                return Some(self.nobody(kind, (after, latest), None));
+                return Some(self.nobody(kind, (after, latest)));
             }
         }
         if !found.tie && found.equals.len() > 1 && self.each_has_its_effect(held, &found) {
@@ -439,7 +439,7 @@ impl Join {
                 self.last_tie = Some(group.arrived);
                 self.stamps.doubt(&found.equals);
             }
-            return Some(self.nobody(OriginKind::Unknown, (after, latest), found.replied));
+            return Some(self.nobody(OriginKind::Unknown, (after, latest)));
         }
         Some(self.name(held, &found, (after, latest)))
     }
@@ -494,7 +494,7 @@ impl Join {
     fn name(&mut self, held: &Held, found: &Candidates, (after, latest): (Micros, Micros)) -> Cause {
         let place = found.best.place;
         let Some(waiting) = self.stamps.get(place) else {
-            return self.nobody(OriginKind::Unknown, (after, latest), None);
+            return self.nobody(OriginKind::Unknown, (after, latest));
         };
         let (origin, stamped) = (self.origins.of(&waiting.stamp, &held.parts), waiting.stamp.at);
         let sure = found.best.fit() >= Fit::Value;
@@ -506,12 +506,14 @@ impl Join {
             first = after;
         }
         let forwarded = (after.max(first.min(latest)), after.max(last.min(latest)));
-        Cause { origin, stamped: Some(stamped), after, forwarded, to: forwarded.1, replied: found.replied, sure }
+        // A guess may be another request of its client: its reply proves nothing about what ran before.
+        let replied = found.replied.filter(|_| found.best.fit() > Fit::Guess);
+        Cause { origin, stamped: Some(stamped), after, forwarded, to: forwarded.1, replied, sure }
     }
 
-    /// No client is named. What may have caused it was answered at `replied`, if that is known.
-    fn nobody(&mut self, kind: OriginKind, (after, latest): (Micros, Micros), replied: Option<Micros>) -> Cause {
-        let to = after.max(replied.map_or(latest, |replied| replied.min(latest)));
+    /// No client is named: that those who may have caused it were answered says nothing, since it may have been another.
+    fn nobody(&mut self, kind: OriginKind, (after, latest): (Micros, Micros)) -> Cause {
+        let to = after.max(latest);
         let origin = self.origins.nobody(kind);
         Cause { origin, stamped: None, after, forwarded: (after, after), to, replied: None, sure: false }
     }
