@@ -65,7 +65,7 @@ impl Directory {
         self.root.join("quarantine")
     }
 
-    /// A path in the quarantine that doesn't exist yet: `name`, else `name.1`, `name.2`, …
+    /// A path in the quarantine that does not exist yet: `name`, else `name.1`, `name.2`, …
     pub(crate) fn quarantine_path(&self, name: &str) -> PathBuf {
         let dir = self.quarantine();
         let first = dir.join(name);

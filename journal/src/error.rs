@@ -60,7 +60,7 @@ impl Damage {
     }
 }
 
-/// Why a journal directory can't be opened.
+/// Why a journal directory cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The directory holds something else.
@@ -120,7 +120,7 @@ pub enum OpenError {
         /// Expected and found.
         damage: Box<Damage>,
     },
-    /// It can't be decrypted.
+    /// It cannot be decrypted.
     #[error("cannot decrypt {}: {fault}", file.display())]
     Key {
         /// The file.
@@ -178,7 +178,7 @@ impl OpenError {
     }
 }
 
-/// Why a group can't be read.
+/// Why a group cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The bytes are damaged.
@@ -193,7 +193,7 @@ pub enum ReadError {
         /// Expected and found.
         damage: Box<Damage>,
     },
-    /// A block is stored in a way that this program doesn't know.
+    /// A block is stored in a way that this program does not know.
     #[error(
         "{} at offset {offset} (LSN {lsn}): block codec {codec} is unknown; use a newer redtape",
         file.display()
@@ -220,7 +220,7 @@ pub enum ReadError {
         /// The cause.
         source: std::io::Error,
     },
-    /// It can't be decrypted.
+    /// It cannot be decrypted.
     #[error("cannot decrypt {}: {fault}", file.display())]
     Key {
         /// The file.
@@ -228,12 +228,12 @@ pub enum ReadError {
         /// Why.
         fault: KeyFault,
     },
-    /// The journal doesn't have this timeline.
+    /// The journal does not have this timeline.
     #[error("the journal has no timeline {0}")]
     NoTimeline(TimelineId),
 }
 
-/// A group that the format can't hold, or that doesn't fit into the block any more.
+/// A group that the format cannot hold, or that does not fit into the block any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a group of {bytes} bytes exceeds the limit of {limit}")]
 pub struct GroupTooLarge {
@@ -388,7 +388,7 @@ pub enum SubmitError {
     Failed(#[source] WriterFailure),
 }
 
-/// Why a mark or a snapshot couldn't be stored.
+/// Why a mark or a snapshot could not be stored.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}: {source}", path.display())]
 pub struct StoreError {

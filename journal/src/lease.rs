@@ -39,7 +39,7 @@ pub(crate) struct ReadLease {
 }
 
 impl ReadLease {
-    /// Waits while a file is being removed. Where `meta` can't be locked (a copy on a foreign file
+    /// Waits while a file is being removed. Where `meta` cannot be locked (a copy on a foreign file
     /// system), nobody can prune either.
     pub(crate) fn take(dir: &Directory) -> Self {
         let file = files::open_read(&dir.meta()).ok().filter(|file| {

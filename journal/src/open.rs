@@ -120,7 +120,7 @@ impl Journal {
         let dir = Directory::new(dir);
         make_root(dir.root())?;
         refuse_other_directory(&dir)?;
-        // What can't be read is not touched, not even its lock.
+        // What cannot be read is not touched, not even its lock.
         Meta::load(&dir)?;
         let lock = Lock::take(&dir)?;
         let (meta, created) = match Meta::load(&dir)? {
@@ -203,7 +203,7 @@ fn uncompacted(facts: &SegmentFacts) -> Option<Uncompacted> {
     wanted.then(|| Uncompacted { name: facts.name, path: facts.path.clone(), bytes: facts.bytes })
 }
 
-/// Who can't read the end of a journal doesn't write on: forgotten keys must not make it go on in clear.
+/// Who cannot read the end of a journal does not write on: forgotten keys must not make it go on in clear.
 fn check_keys(last: &SegmentFacts, keyring: &Keyring) -> Result<(), OpenError> {
     let Ok(whole) = &last.header else { return Ok(()) };
     let sealer = whole.header.unlock(keyring).map_err(|fault| OpenError::Key { file: last.path.clone(), fault })?;

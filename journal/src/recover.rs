@@ -23,7 +23,7 @@
 //! the next, journal id, digest, LSN, time and offset must continue, and timelines must not go back. Where a
 //! repair has joined two segments, [`crate::splices`] says which digests meet, and which LSNs are lost.
 //!
-//! Corrupt means that nothing is changed and the journal isn't opened for writing: [`crate::repair()`] does more, when
+//! Corrupt means that nothing is changed and the journal is not opened for writing: [`crate::repair()`] does more, when
 //! it is asked to.
 
 use std::path::{Path, PathBuf};

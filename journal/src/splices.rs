@@ -1,7 +1,7 @@
 //! Splices: places where [`crate::repair()`] has joined what was left of a journal, and what is lost there.
 //!
 //! A segment's header names the segment before by its link, and its LSN follows on. Where a repair has
-//! replaced or removed what was in between, that can't hold any more, and the segments behind are not
+//! replaced or removed what was in between, that cannot hold any more, and the segments behind are not
 //! written anew for it. Instead the file `splices` says which two links may meet, and what is missing. It is
 //! bound to both, so it hides nothing but what was told when the repair was made.
 //!

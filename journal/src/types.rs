@@ -151,7 +151,7 @@ pub struct RecordRef<'a> {
 /// Which arguments of a record are the keys that it touches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeysAt<'a> {
-    /// Not known, or it touches keys that it doesn't name: a search for any key finds the record.
+    /// Not known, or it touches keys that it does not name: a search for any key finds the record.
     Unknown,
     /// These, and no others; empty = it touches none. Numbers that no argument has mean [`KeysAt::Unknown`].
     Arguments(&'a [usize]),

@@ -273,7 +273,7 @@ impl BlockBuilder {
     }
 
     /// An upper bound of the group's encoded size, if it is possible at all. As a record takes at
-    /// least two bytes, the `u32` counters of a block can't overflow before its payload does.
+    /// least two bytes, the `u32` counters of a block cannot overflow before its payload does.
     fn check_size(&self, group: &GroupRef<'_>) -> Result<usize, GroupTooLarge> {
         let origin = group.origin;
         let texts = [&origin.addr, &origin.user, &origin.name, &origin.via];

@@ -17,10 +17,10 @@ const MIN_COMPRESSED_RAW: usize = 128;
 /// two thirds of the time: `cargo bench -p redtape-journal --bench writer`.
 const LEVEL: i32 = 1;
 
-/// Why a payload can't be decoded.
+/// Why a payload cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PayloadFault {
-    /// Stored in a way that this program doesn't know.
+    /// Stored in a way that this program does not know.
     UnknownCodec(u8),
     /// It is not what the header says.
     Damage(Damage),

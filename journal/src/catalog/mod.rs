@@ -136,7 +136,7 @@ pub struct Window {
     pub to: Micros,
     /// Its last LSN.
     pub to_lsn: Lsn,
-    /// It ends because of damage: what was recorded next can't be read or is missing.
+    /// It ends because of damage: what was recorded next cannot be read or is missing.
     pub damaged_behind: bool,
 }
 
@@ -204,7 +204,7 @@ impl Catalog {
         load::load(dir.as_ref(), keyring)
     }
 
-    /// Whether the end of the journal can be read with the keys given: who can't must not add to it.
+    /// Whether the end of the journal can be read with the keys given: who cannot must not add to it.
     pub fn check_keys(&self) -> Result<(), OpenError> {
         match self.entries.last().map(|last| (&last.path, &last.sealer)) {
             Some((file, Err(fault))) => Err(OpenError::Key { file: file.clone(), fault: fault.clone() }),

@@ -105,7 +105,7 @@ impl GroupReader {
         while let Some(entry) = self.entries.get(self.next_entry) {
             self.next_entry += 1;
             let ours = |e: &Entry| e.header.timeline.id == self.timeline;
-            // What can't be read behind a damaged segment's blocks ends where the next segment begins.
+            // What cannot be read behind a damaged segment's blocks ends where the next segment begins.
             let next = self.entries.get(self.next_entry).filter(|e| ours(e));
             let wanted_is_behind = next.is_some_and(|e| e.header.first_lsn.0 <= self.after.0.saturating_add(1));
             let unneeded = entry.last_lsn() <= self.after && (entry.damage.is_none() || wanted_is_behind);

@@ -18,7 +18,7 @@ use crate::types::Group;
 pub struct Searched {
     /// Bytes of footers, filters and blocks that were read.
     pub read_bytes: u64,
-    /// Bytes of blocks that can't concern the keys, and were not.
+    /// Bytes of blocks that cannot concern the keys, and were not.
     pub skipped_bytes: u64,
 }
 

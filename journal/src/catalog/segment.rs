@@ -63,7 +63,7 @@ impl OpenSegment {
         let ranges = search
             .ranges(&tally.index, places, *blocks_end, self.sealer()?, read, read_bytes)
             .map_err(|e| io_error(entry, *blocks_end, e))?;
-        // A filter that can't be trusted spares nothing, and hides nothing.
+        // A filter that cannot be trusted spares nothing, and hides nothing.
         self.ranges = ranges.inspect_err(|damage| tracing::warn!("{}: {damage}", entry.path.display())).ok();
         Ok(())
     }

@@ -12,7 +12,7 @@
 //! alike. There is no counter, so there is none to be lost. A data key is wrapped in the same way, so that two copies of a
 //! machine whose kernels draw the same "random" bytes do no harm either.
 //!
-//! A footer of an encrypted segment carries a **proof**, a keyed hash of all its fields: who has no key can't cut blocks off
+//! A footer of an encrypted segment carries a **proof**, a keyed hash of all its fields: who has no key cannot cut blocks off
 //! a sealed segment and compute a footer that fits.
 //!
 //! What stays in clear: LSNs, times, offsets, sizes, the timeline's source and reason, names of marks.

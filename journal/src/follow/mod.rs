@@ -86,7 +86,7 @@ pub enum FollowError {
     /// A segment is not what it should be.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// A group can't be read.
+    /// A group cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
 }

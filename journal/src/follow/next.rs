@@ -10,7 +10,7 @@ use crate::types::Lsn;
 
 /// The clock of a file system may be coarse: for so long after a change it is taken for changing.
 const SETTLE: Duration = Duration::from_millis(200);
-/// A file system that doesn't tell of changes is looked at this often nevertheless.
+/// A file system that does not tell of changes is looked at this often nevertheless.
 const DISTRUST: Duration = Duration::from_secs(2);
 
 /// Names in the order of the history, as they were at a moment.

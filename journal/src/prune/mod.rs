@@ -68,7 +68,7 @@ impl Retention {
 /// is sound, and the next run goes on.
 #[derive(Debug, thiserror::Error)]
 pub enum PruneError {
-    /// The journal can't be read.
+    /// The journal cannot be read.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// Somebody else prunes.

@@ -32,11 +32,11 @@ pub struct PrunePlan {
     pub promised_from: Option<Micros>,
     /// The size limit took more than retention alone would have.
     pub cut_short: bool,
-    /// The size limit can't be met.
+    /// The size limit cannot be met.
     pub shortfall: Option<Shortfall>,
 }
 
-/// A size limit that can't be met, as the last snapshot and what lies behind it are never removed.
+/// A size limit that cannot be met, as the last snapshot and what lies behind it are never removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shortfall {
     /// The limit.

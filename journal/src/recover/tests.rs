@@ -185,7 +185,7 @@ fn a_segment_must_continue_the_one_before() {
     // A new timeline may begin at any offset of its own.
     let timeline = SegmentHeader { start_offset: ReplOffset(0), ..header(4, 2, 7) };
     assert_eq!(decision(&[before(), facts(timeline, sealed(1, 9))]), Decision::After(4));
-    // Pruned: the first one has a predecessor that isn't there.
+    // Pruned: the first one has a predecessor that is not there.
     assert_eq!(decision(&[facts(good.clone(), sealed(1, 9))]), Decision::After(4));
     let renamed = SegmentFacts { name: before().name, ..facts(good, sealed(1, 9)) };
     assert_eq!(decision(&[renamed]), Decision::Corrupt { offset: 0 });

@@ -367,7 +367,7 @@ fn meta_marks_and_snapshots() {
     assert_eq!(catalog.snapshots().len(), 1);
 }
 
-/// Found by fuzzing: a packed segment without a record can't be gone on with.
+/// Found by fuzzing: a packed segment without a record cannot be gone on with.
 #[test]
 fn when_nothing_is_left_of_the_last_segment_a_timeline_begins() {
     for options in variants() {
@@ -390,7 +390,7 @@ fn when_nothing_is_left_of_the_last_segment_a_timeline_begins() {
     }
 }
 
-/// Found by fuzzing: such a header is written anew and sealed, and a writer can't go on in that.
+/// Found by fuzzing: such a header is written anew and sealed, and a writer cannot go on in that.
 #[test]
 fn a_first_segment_without_a_record_that_names_a_predecessor() {
     for options in variants().into_iter().filter(|options| options.keyring.current().is_none()) {

@@ -106,7 +106,7 @@ pub(crate) struct WholeHeader {
     pub(crate) tag: u32,
 }
 
-/// Why a header can't be decoded.
+/// Why a header cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum HeaderFault {
     /// The file ends inside the header, or sectors of it never reached the disk: the segment was being created.

@@ -18,7 +18,7 @@ pub struct SegmentName {
 }
 
 impl SegmentName {
-    /// Parses a file name; `None` if it isn't one of a segment.
+    /// Parses a file name; `None` if it is not one of a segment.
     pub fn parse(file_name: &str) -> Option<Self> {
         let stem = file_name.strip_suffix(".seg")?;
         let (lsn, timeline) = stem.split_once('-')?;

@@ -26,7 +26,7 @@ pub(crate) enum BlockFault {
     /// The block is damaged or incomplete.
     #[error(transparent)]
     Damage(Damage),
-    /// The block is whole, and stored in a way that this program doesn't know.
+    /// The block is whole, and stored in a way that this program does not know.
     #[error("block codec {0} is unknown; use a newer redtape")]
     UnknownCodec(u8),
 }
@@ -182,7 +182,7 @@ pub(crate) fn scan(
             Err(fault) => {
                 let damage = match fault {
                     BlockFault::Damage(damage) => damage,
-                    // Nothing is decoded here, so a codec can't be at fault.
+                    // Nothing is decoded here, so a codec cannot be at fault.
                     BlockFault::Io(_) | BlockFault::UnknownCodec(_) => {
                         Damage::new("a whole block", "the end of the file")
                     }

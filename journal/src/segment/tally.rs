@@ -103,7 +103,7 @@ impl Tally {
         self.blocks += 1;
         self.groups += u64::from(block.groups);
         self.records += u64::from(block.records);
-        // A heartbeat has no group, so it can't move the time of the last one.
+        // A heartbeat has no group, so it cannot move the time of the last one.
         let last_ts = if block.groups > 0 { block.last_ts } else { self.extent.last_ts };
         self.extent = Extent { last_ts, ..block.extent() };
         self.complete_until = self.complete_until.max(block.complete_until);

@@ -172,7 +172,7 @@ impl SnapshotInfo {
         let digest = match self.open_in(storage, keyring) {
             Ok(mut reader) => match std::io::copy(&mut reader, &mut std::io::sink()) {
                 Ok(_) => reader.digest(),
-                // Who can compute digests can't encrypt.
+                // Who can compute digests cannot encrypt.
                 Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
                     return Ok(found(Some((reader.chunk_position(), e.to_string()))));
                 }

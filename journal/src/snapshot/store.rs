@@ -140,7 +140,7 @@ impl SnapshotWriter {
         };
         if let Err(error) = finish() {
             if !matches!(kind_at(&beside), Ok(Some(FileKind::Regular))) {
-                // Nobody can use it. What can't be removed either is found by the next writable open.
+                // Nobody can use it. What cannot be removed either is found by the next writable open.
                 let _ = std::fs::remove_file(&path);
             }
             return Err(error);
@@ -186,7 +186,7 @@ fn number_of(path: &Path) -> u64 {
 pub(crate) struct SnapshotFiles {
     /// Finished ones, oldest first: in the order of LSN and timeline; those of one place by their time, then by their number.
     pub(crate) whole: Vec<SnapshotInfo>,
-    /// Manifests that can't be used, and why.
+    /// Manifests that cannot be used, and why.
     pub(crate) broken: Vec<(PathBuf, String)>,
     /// Files without manifest: unfinished, or being written.
     pub(crate) unfinished: Vec<PathBuf>,
@@ -268,7 +268,7 @@ fn load_snapshot(storage: &dyn Storage, beside: &Path, journal_id: &str) -> Resu
     Ok(SnapshotInfo { path, manifest })
 }
 
-/// Removes what crashed writers left. Called under the journal's lock; writers of snapshots don't
+/// Removes what crashed writers left. Called under the journal's lock; writers of snapshots do not
 /// hold that, but each holds the lock of its own file.
 ///
 /// A base whose timeline never began (a crash or a full disk between the two) goes too: nothing can

@@ -56,7 +56,7 @@ fn a_snapshot_that_gets_no_manifest_leaves_nothing() {
     let journal = Fixture::new(1 << 20);
     let mut writer = SnapshotWriter::create(journal.dir()).unwrap();
     writer.write(b"x").unwrap();
-    // In the manifest's place there is what can't be replaced.
+    // In the manifest's place there is what cannot be replaced.
     let in_the_way = journal.dir().join("snapshots/00000000000000000007-000001.json");
     fs::create_dir(&in_the_way).unwrap();
     let refused = writer.commit(manifest(7, 1, 70)).unwrap_err();

@@ -98,7 +98,7 @@ fn a_bad_block_before_a_whole_one_is_corrupt_and_nothing_is_changed() {
     assert_eq!(catalog.notes().len(), 1);
 }
 
-/// What lies between two syncs reaches the disk in any order; what was synced can't be missing.
+/// What lies between two syncs reaches the disk in any order; what was synced cannot be missing.
 #[test]
 fn a_sector_that_is_missing_is_a_tear_only_where_nothing_was_synced() {
     let mut journal = Fixture::new(1 << 20);

@@ -48,7 +48,7 @@ pub(super) fn variants() -> [(&'static str, OpenOptions); 4] {
     ]
 }
 
-/// Groups with values that don't compress; `bytes` of them.
+/// Groups with values that do not compress; `bytes` of them.
 fn groups(bytes: usize, seed: u8) -> Vec<OwnedGroup> {
     let mut value = [0; 150];
     (0..=bytes / 200)

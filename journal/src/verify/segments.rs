@@ -344,7 +344,7 @@ enum Tail {
     Left,
 }
 
-/// Why a whole block's payload can't be decoded.
+/// Why a whole block's payload cannot be decoded.
 fn in_words(fault: PayloadFault) -> String {
     BlockFault::from(fault).to_string()
 }

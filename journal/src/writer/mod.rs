@@ -137,7 +137,7 @@ impl Writer {
         self.push(Item::Block(block))
     }
 
-    /// Queues a block without waiting; gives it back with the reason if it can't be taken.
+    /// Queues a block without waiting; gives it back with the reason if it cannot be taken.
     #[expect(clippy::result_large_err, reason = "the caller gets its block back")]
     pub fn try_submit(&self, block: Block) -> Result<(), (Block, SubmitError)> {
         match self.handle.shared.queue.push(Item::Block(block), false) {
@@ -225,7 +225,7 @@ impl Handle {
     fn end(&self, end: End) {
         self.shared.queue.ask_end(end);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // The callback may own the last handle; a thread can't wait for itself.
+        // The callback may own the last handle; a thread cannot wait for itself.
         if let Some(thread) = thread
             && thread.thread().id() != std::thread::current().id()
             && thread.join().is_err()
