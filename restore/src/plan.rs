@@ -12,14 +12,14 @@ use redtape_journal::Lsn;
 use redtape_wire::rdb::RdbVersion;
 use serde::Serialize;
 
-use crate::claim::OtherRestores;
+use crate::target::claim::OtherRestores;
 use crate::error::RestoreError;
 use crate::filter::Filter;
 use crate::point::RestorePoint;
-use crate::preflight::TargetFacts;
-use crate::scratch::{Binary, made_by};
-use crate::tape::TapeFacts;
-use crate::unfinished::KEY;
+use crate::target::preflight::TargetFacts;
+use crate::source::scratch::{Binary, made_by};
+use crate::source::journal_range::TapeFacts;
+use crate::target::unfinished::KEY;
 use crate::version::ServerVersion;
 
 /// By which way.

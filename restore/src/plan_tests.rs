@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use redtape_journal::{Micros, ReplOffset, SnapshotInfo, SnapshotKind, SnapshotManifest, TimelineId};
 
 use super::*;
-use crate::memory::MemoryState;
-use crate::unfinished::Unfinished;
+use crate::target::memory::MemoryState;
+use crate::target::unfinished::Unfinished;
 
 fn point(server_version: &str) -> RestorePoint {
     RestorePoint {

@@ -11,7 +11,7 @@ use redtape_journal::{
     TimelineInfo, Window,
 };
 
-use crate::steps::came_twice;
+use crate::clock_steps::came_twice;
 use crate::when::{Moment, When};
 
 /// Where exactly a restore begins and ends.

@@ -15,23 +15,23 @@ use redtape_wire::rdb::{RdbSummary, RdbVerifier};
 use redtape_wire::url::RedisUrl;
 use serde::Serialize;
 
-use crate::claim;
-use crate::copy::{Copied, copy, gone};
+use crate::target::claim;
+use crate::target::copy::{Copied, copy, gone};
 use crate::error::RestoreError;
 use crate::filter::Filter;
 use crate::interrupt::Interrupt;
 use crate::limits::Limits;
-use crate::link::{Delivered, Expected, Load, Replica, deliver};
-use crate::lookup::{Missing, Wanted as Counted, check_conflicts, recount};
-use crate::memory::MemoryState;
+use crate::replica_link::{Delivered, Expected, Load, Replica, deliver};
+use crate::target::lookup::{Missing, Wanted as Counted, check_conflicts, recount};
+use crate::target::memory::MemoryState;
 use crate::plan::{Facts, Forced, Plan, Via, choose, make};
 use crate::point::{PointError, RestorePoint, locate};
-use crate::preflight::{TargetFacts, contents, unknown_commands};
+use crate::target::preflight::{TargetFacts, contents, unknown_commands};
 use crate::progress::{Event, Observer, Unit};
-use crate::scratch::{Binary, Scratch, Wanted, find, made_by};
-use crate::server::{Server, text};
-use crate::tape::{JournalTape, Tape, TapeFacts, scan};
-use crate::unfinished::{KEY, Marker};
+use crate::source::scratch::{Binary, Scratch, Wanted, find, made_by};
+use crate::client::{Server, text};
+use crate::source::journal_range::{JournalTape, Tape, TapeFacts, scan};
+use crate::target::unfinished::{KEY, Marker};
 use crate::when::When;
 
 /// What is asked for.

@@ -184,7 +184,7 @@ fn a_real_clock_expires_what_has_expired_since() {
         let (_, report) = result.unwrap();
         assert_eq!((report.keys[&0], report.expired), (3, Some(1)), "{report:?}");
         let mut client = target.client();
-        assert_eq!(run(&mut client, "EXISTS gone"), redtape_restore::server::Value::Int(0));
-        assert_eq!(run(&mut client, "EXISTS stays later"), redtape_restore::server::Value::Int(2));
+        assert_eq!(run(&mut client, "EXISTS gone"), redtape_restore::client::Value::Int(0));
+        assert_eq!(run(&mut client, "EXISTS stays later"), redtape_restore::client::Value::Int(2));
     }
 }

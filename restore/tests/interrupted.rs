@@ -4,7 +4,7 @@
 mod support;
 
 use redtape_journal::Micros;
-use redtape_restore::server::{Server as Client, Value};
+use redtape_restore::client::{Server as Client, Value};
 use redtape_restore::{Event, Filter, Forced, Interrupt, Observer, When, prepare};
 use support::record::Recorder;
 use support::{Running, request, run, version};

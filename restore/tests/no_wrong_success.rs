@@ -5,7 +5,7 @@
 mod support;
 
 use redtape_journal::Micros;
-use redtape_restore::server::{Server as Client, Value};
+use redtape_restore::client::{Server as Client, Value};
 use redtape_restore::{Filter, Forced, Observer, Report, Request, RestoreError, Silent, Via, When, prepare};
 use support::record::Recorder;
 use support::{AtStep, Running, request, restore, run, version};

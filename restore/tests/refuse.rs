@@ -6,7 +6,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use redtape_journal::Micros;
-use redtape_restore::server::Value;
+use redtape_restore::client::Value;
 use redtape_restore::{Forced, Request, Silent, When, prepare};
 use support::record::Recorder;
 use support::{Running, request, restore, run, version};
@@ -154,7 +154,7 @@ fn targets_that_cannot_be() {
     assert!(!format!("{error} {error:?}").contains("wrong-one"));
 
     let right = format!("redis://:sesame@127.0.0.1:{port}");
-    let mut client = redtape_restore::server::Server::connect(&right.parse().unwrap()).unwrap();
+    let mut client = redtape_restore::client::Server::connect(&right.parse().unwrap()).unwrap();
     if version().has_redis(7, 0) {
         run(&mut client, "ACL SETUSER weak on >pw ~* +ping +info +config|get +command +select +client +function|list");
         refused(&ask(&format!("redis://weak:pw@127.0.0.1:{port}")), 77, &["NOPERM"]);

@@ -4,7 +4,7 @@
 mod support;
 
 use redtape_journal::Micros;
-use redtape_restore::server::Value;
+use redtape_restore::client::Value;
 use redtape_restore::{Filter, Forced, Silent, Via, When, prepare};
 use support::record::Recorder;
 use support::{Running, request, restore, run, version};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use redtape_journal::Micros;
-use redtape_restore::server::Value;
+use redtape_restore::client::Value;
 use redtape_restore::{Forced, Limits, Request, RestoreError, Silent, When, prepare};
 use rustix::process::{Pid, Signal, kill_process};
 use support::record::Recorder;

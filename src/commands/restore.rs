@@ -159,7 +159,7 @@ fn left_behind(via: redtape_restore::Via) -> String {
     match via {
         redtape_restore::Via::Scratch => format!(
             "ended while keys were copied: some of those that are wanted may be in the target, whose key {} says so then",
-            redtape_restore::unfinished::KEY
+            redtape_restore::target::unfinished::KEY
         ),
         redtape_restore::Via::Link | redtape_restore::Via::LinkFromScratch => {
             "ended while it put the target back: the target may be a read-only replica with a part of the data. Run REPLICAOF NO ONE and FLUSHALL on it before anything else".to_owned()

@@ -10,8 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use redtape_journal::Micros;
-use redtape_restore::clock::{ClockFile, FILE_VARIABLE, LIBRARY};
-use redtape_restore::server::{Server as Client, Value};
+use redtape_restore::source::clock::{ClockFile, FILE_VARIABLE, LIBRARY};
+use redtape_restore::client::{Server as Client, Value};
 use redtape_restore::version::ServerVersion;
 use redtape_restore::{
     Event, Filter, Forced, Interrupt, Limits, Observer, Plan, Report, Request, RestoreError, Silent, When, prepare,
@@ -204,14 +204,14 @@ pub(crate) fn state(client: &mut Client) -> Vec<String> {
             let digest = ask(&[b"DEBUG", b"DIGEST-VALUE", &key]);
             let ttl =
                 if version.has_redis(7, 0) { ask(&[b"PEXPIRETIME", &key]) } else { has_ttl(&ask(&[b"PTTL", &key])) };
-            let kind = redtape_restore::server::text(&ask(&[b"TYPE", &key]));
+            let kind = redtape_restore::client::text(&ask(&[b"TYPE", &key]));
             let mut line = format!("db {db} {shown}: {kind} {digest:?} ttl {ttl:?}");
             if kind == "stream" {
                 line += &format!(" {:?}", without_seen_times(ask(&[b"XINFO", b"STREAM", &key, b"FULL"])));
             }
             if kind == "hash" && version.has_field_ttl() {
                 let Value::Array(mut fields) = ask(&[b"HKEYS", &key]) else { panic!("HKEYS") };
-                fields.sort_by_key(redtape_restore::server::text);
+                fields.sort_by_key(redtape_restore::client::text);
                 for field in fields {
                     let Value::Bytes(field) = field else { panic!("field") };
                     line += &format!(" {:?}", ask(&[b"HPEXPIRETIME", &key, b"FIELDS", b"1", &field]));
@@ -247,7 +247,7 @@ fn without_seen_times(value: Value) -> Value {
             let mut out = Vec::new();
             let mut items = items.into_iter();
             while let Some(item) = items.next() {
-                let name = redtape_restore::server::text(&item);
+                let name = redtape_restore::client::text(&item);
                 if NOT_REPLICATED.contains(&name.as_str()) {
                     items.next();
                 } else {

@@ -9,8 +9,8 @@ use crate::error::RestoreError;
 use crate::filter::Filter;
 use crate::interrupt::Interrupt;
 use crate::progress::{Event, Observer, Unit};
-use crate::scratch::Scratch;
-use crate::server::{Server, Value, text};
+use crate::source::scratch::Scratch;
+use crate::client::{Server, Value, text};
 
 /// Keys asked for in one step of `SCAN`.
 const SCAN_COUNT: &str = "1000";

@@ -8,7 +8,7 @@
 //! The field's name is `whole:ID` or `keys:ID`; its value says in words which restore it was.
 
 use crate::error::RestoreError;
-use crate::server::{Server, Value, text};
+use crate::client::{Server, Value, text};
 
 /// The hash in database 0.
 pub const KEY: &str = "redtape:unfinished-restore";
@@ -39,7 +39,7 @@ pub(crate) struct Marker {
 impl Marker {
     /// Puts it up. `Err(why)` in the result: this user may not write the key.
     pub(crate) fn put(server: &mut Server, whole: bool, what: &str) -> Result<Result<Self, String>, RestoreError> {
-        let field = format!("{}:{}", if whole { WHOLE } else { SOME }, crate::scratch::random_word());
+        let field = format!("{}:{}", if whole { WHOLE } else { SOME }, crate::source::scratch::random_word());
         select_first(server)?;
         match server.try_call(&["HSET", KEY, &field, what])? {
             Ok(_) => Ok(Ok(Self { field })),

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::error::RestoreError;
-use crate::server::{Info, Server};
+use crate::client::{Info, Server};
 
 /// How long a server is waited for that evicts.
 const EVICTION_LIMIT: Duration = Duration::from_secs(30);

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use redtape_journal::TimelineInfo;
 use redtape_wire::url::Endpoint;
 
-use crate::claim::{OtherRestores, others};
+use crate::target::claim::{OtherRestores, others};
 use crate::error::RestoreError;
-use crate::memory::MemoryState;
-use crate::server::{Info, Server, Value, text};
-use crate::unfinished::{Unfinished, find};
+use crate::target::memory::MemoryState;
+use crate::client::{Info, Server, Value, text};
+use crate::target::unfinished::{Unfinished, find};
 use crate::version::{ServerVersion, parse_number};
 
 /// Facts of a target.

@@ -5,9 +5,9 @@
 //! overwritten either. Each batch is followed by `EXISTS` of its keys, and the whole copy by [`recount`]: what is reported
 //! as restored was seen in the target at the end.
 //!
-//! After a crash the target holds some of the wanted keys, each of them whole, and the marker of [`crate::unfinished`].
+//! After a crash the target holds some of the wanted keys, each of them whole, and the marker of [`crate::target::unfinished`].
 //!
-//! [`recount`]: crate::lookup::recount
+//! [`recount`]: crate::target::lookup::recount
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
@@ -17,11 +17,11 @@ use redtape_wire::resp::encode_command;
 use crate::error::RestoreError;
 use crate::filter::Filter;
 use crate::interrupt::Interrupt;
-use crate::lookup::{Scan, Wanted, expiry, has_passed, milliseconds, select, show, ttl_command};
-use crate::memory::MemoryState;
+use crate::target::lookup::{Scan, Wanted, expiry, has_passed, milliseconds, select, show, ttl_command};
+use crate::target::memory::MemoryState;
 use crate::progress::{Event, Observer, Unit};
-use crate::scratch::Scratch;
-use crate::server::{Server, Value};
+use crate::source::scratch::Scratch;
+use crate::client::{Server, Value};
 
 /// Bytes of one pipeline to the target, about.
 const BATCH_BYTES: usize = 8 << 20;

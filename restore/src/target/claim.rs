@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
-use crate::server::{Server, Value, text};
+use crate::client::{Server, Value, text};
 
 /// The name of the connection that restores; deliveries show under it in `CLIENT LIST` and `MONITOR`.
 pub const NAME: &str = "redtape-restore";

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use redtape_journal::Group;
 
-use super::accept::Guest;
+use super::listener::Guest;
 use super::acks::{Acks, Heard};
 use super::encode::Encoder;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::progress::{Event, Observer};
-use crate::server::{Info, Server};
+use crate::client::{Info, Server};
 
 /// Bytes of the stream that are sent in one write.
 const WRITE_BYTES: usize = 256 * 1024;

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use super::feed::Feed;
+use super::sender::Feed;
 use crate::error::RestoreError;
 use crate::progress::{Event, Observer, Unit};
-use crate::server::{Server, Value};
+use crate::client::{Server, Value};
 
 /// Keys asked for in one step.
 const SCAN_COUNT: &str = "1000";

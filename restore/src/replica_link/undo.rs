@@ -6,10 +6,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::feed::STALL_LIMIT;
+use super::sender::STALL_LIMIT;
 use crate::error::RestoreError;
-use crate::preflight::contents;
-use crate::server::{Info, Server};
+use crate::target::preflight::contents;
+use crate::client::{Info, Server};
 
 /// How long a server that is still loading our base is waited for, once it answers.
 const LOADED_LIMIT: Duration = Duration::from_hours(1);

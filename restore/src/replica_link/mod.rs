@@ -14,11 +14,11 @@
 //! Interrupted in the middle, it is undone as well. Killed in the middle, the target stays a read-only replica of a master that is gone.
 
 mod absolute;
-mod accept;
+mod listener;
 mod acks;
 mod encode;
 mod expired;
-mod feed;
+mod sender;
 mod handshake;
 mod undo;
 
@@ -28,16 +28,16 @@ use std::io::Read;
 use rand::RngExt as _;
 use redtape_journal::Group;
 
-use crate::clock::{AT_REST, ClockFile, Pace, SETTLE};
+use crate::source::clock::{AT_REST, ClockFile, Pace, SETTLE};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
-use crate::memory::MemoryState;
-use crate::preflight::contents;
+use crate::target::memory::MemoryState;
+use crate::target::preflight::contents;
 use crate::progress::{Event, Observer, Unit};
-use crate::server::{Info, Server};
-use crate::tape::Tape;
-use accept::Door;
-use feed::{Feed, unexpected_errors};
+use crate::client::{Info, Server};
+use crate::source::journal_range::Tape;
+use listener::Door;
+use sender::{Feed, unexpected_errors};
 pub use handshake::Expected;
 
 /// What is sent.

@@ -2,7 +2,7 @@
 //!
 //! It listens on a unix socket in a folder that only this user can enter, follows only a master that
 //! knows a password made up for it, persists nothing, evicts nothing, and has a wall clock that redtape
-//! holds ([`crate::clock`]): at rest nothing in it ever expires.
+//! holds ([`crate::source::clock`]): at rest nothing in it ever expires.
 //!
 //! It dies with [`Scratch`]'s drop, and by the preloaded library when the thread that started it dies.
 //! A killed restore leaves its folder behind (`redtape-scratch-*` in TMPDIR, closed to other users).
@@ -17,13 +17,13 @@ use std::time::{Duration, Instant};
 use redtape_wire::rdb::RdbVersion;
 use redtape_wire::url::Secret;
 
-use crate::clock::{AT_REST, ClockFile, FILE_VARIABLE, LIBRARY, SETTLE};
+use crate::source::clock::{AT_REST, ClockFile, FILE_VARIABLE, LIBRARY, SETTLE};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::limits::Limits;
-use crate::link::{Delivered, Expected, Load, Replica, deliver};
+use crate::replica_link::{Delivered, Expected, Load, Replica, deliver};
 use crate::progress::Observer;
-use crate::server::{Server, Value, text};
+use crate::client::{Server, Value, text};
 use crate::version::{ServerVersion, parse_number};
 
 /// Environment variable that names the server's binary.

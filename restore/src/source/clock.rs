@@ -23,7 +23,7 @@ use redtape_journal::{Group, Micros};
 use redtape_wire::word;
 
 use crate::error::RestoreError;
-use crate::tape::{FIELD_TTL, SCRIPTS};
+use crate::source::journal_range::{FIELD_TTL, SCRIPTS};
 
 /// What the clock shows while nothing is replayed: the second day of 1970.
 pub const AT_REST: Micros = Micros(86_400_000_000);
@@ -203,7 +203,7 @@ impl ClockFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tape::by_hand::group;
+    use crate::source::journal_range::by_hand::group;
 
     /// Runs groups (ts in ms, command) past a clock that shows 0 ms; gives (barrier, to in ms) for each.
     fn moves(groups: &[(i64, &str)]) -> Vec<Option<(bool, i64)>> {
