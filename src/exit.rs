@@ -86,6 +86,16 @@ fn key_code(fault: &KeyFault) -> u8 {
     if matches!(fault, KeyFault::Missing(_)) { NOPERM } else { DATAERR }
 }
 
+/// A journal that can't be opened, with its exit code.
+pub(crate) fn open_failure(error: OpenError) -> Failure {
+    Failure::new(open_code(&error), error)
+}
+
+/// A journal that can't be read, with its exit code.
+pub(crate) fn read_failure(error: ReadError) -> Failure {
+    Failure::new(read_code(&error), error)
+}
+
 /// Prints the error on stderr and gives its code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     crate::logging::say(&format!("redtape: {error:#}\n"));

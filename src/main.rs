@@ -5,7 +5,9 @@ mod commands;
 mod defect;
 mod exit;
 mod history;
+mod input;
 mod logging;
+mod output;
 
 use std::process::ExitCode;
 

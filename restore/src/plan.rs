@@ -12,13 +12,13 @@ use redtape_journal::Lsn;
 use redtape_wire::rdb::RdbVersion;
 use serde::Serialize;
 
-use crate::target::claim::OtherRestores;
 use crate::error::RestoreError;
 use crate::filter::Filter;
 use crate::point::RestorePoint;
-use crate::target::preflight::TargetFacts;
-use crate::source::scratch::{Binary, made_by};
 use crate::source::journal_range::TapeFacts;
+use crate::source::scratch::{Binary, made_by};
+use crate::target::claim::OtherRestores;
+use crate::target::preflight::TargetFacts;
 use crate::target::unfinished::KEY;
 use crate::version::ServerVersion;
 

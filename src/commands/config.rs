@@ -7,9 +7,9 @@ use clap::{ArgMatches, Args, CommandFactory as _, Subcommand};
 
 use redtape_journal::KEYS_VARIABLE;
 
-use super::journal::out;
 use super::settings::ProxySettings;
 use crate::exit::{Failure, USAGE};
+use crate::output::out;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {

@@ -29,8 +29,8 @@ use self::children::{Interrupt, Redtape};
 use self::page::{Ink, Page, count, grouped, line};
 use self::world::World;
 use super::embedded::{EmbeddedServer, WORK_TIMEOUT, free_port, open};
-use super::journal::bytes;
 use crate::exit::{Failure, SOFTWARE};
+use crate::output::bytes;
 
 /// How long the applications write before the accident, and after it.
 const WRITING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(400));

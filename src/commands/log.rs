@@ -10,13 +10,14 @@ use clap::Args;
 use redtape_journal::{Catalog, Gap, Group, Searched, TimelineId};
 use redtape_restore::When;
 
-use super::journal::{DirArgs, bytes, count, out};
+use super::journal::DirArgs;
 use crate::exit::DATAERR;
 use crate::history::arguments::Filters;
 use crate::history::range::Range;
 use crate::history::read::{backward, forward};
 use crate::history::selection::Selection;
 use crate::history::show::{record_json, record_text};
+use crate::output::{bytes, count, out};
 
 /// Output is gathered up to this size.
 const GATHER_BYTES: usize = 1 << 16;

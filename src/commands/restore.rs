@@ -15,10 +15,10 @@ use redtape_restore::{Filter, Forced, Interrupt, Limits, Prepared, Report, Reque
 use redtape_wire::url::RedisUrl;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::journal::{count, out};
 use super::settings::KeyOptions;
-use super::{PASSWORD_LIMIT, agreed, password_file, url};
 use crate::exit::{Failure, USAGE};
+use crate::input::{PASSWORD_LIMIT, agreed, password_file, url};
+use crate::output::{count, out};
 
 /// By which way the data goes into the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -11,11 +11,11 @@ use redtape_journal::Catalog;
 use redtape_proxy::ByteSize;
 use serde_json::json;
 
-use super::journal::{bytes, catalog_failure, out};
 use super::settings::{
     CaptureOptions, FileOption, FollowSettings, HousekeepingOptions, KeyOptions, UpstreamTlsOptions,
 };
-use crate::exit::Failure;
+use crate::exit::{Failure, open_failure};
+use crate::output::{bytes, out};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SnapshotCommand {
@@ -24,7 +24,7 @@ pub(crate) enum SnapshotCommand {
     /// List the snapshots of a journal.
     Ls(LsArgs),
     /// Remove snapshots; never the last one from which the journal goes on.
-    Rm(super::prune::RemoveArgs),
+    Rm(super::journal::prune::RemoveArgs),
 }
 
 #[derive(Debug, Args)]
@@ -65,7 +65,7 @@ pub(crate) fn run(command: SnapshotCommand) -> anyhow::Result<ExitCode> {
     match command {
         SnapshotCommand::Create(args) => create(*args),
         SnapshotCommand::Ls(args) => ls(&args),
-        SnapshotCommand::Rm(args) => super::prune::remove(&args),
+        SnapshotCommand::Rm(args) => super::journal::prune::remove(&args),
     }
 }
 
@@ -91,7 +91,7 @@ fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn ls(args: &LsArgs) -> anyhow::Result<ExitCode> {
-    let catalog = Catalog::open_with(&args.dir, &args.keys.keyring()?).map_err(catalog_failure)?;
+    let catalog = Catalog::open_with(&args.dir, &args.keys.keyring()?).map_err(open_failure)?;
     let mut text = String::new();
     for info in catalog.snapshots() {
         let m = &info.manifest;

@@ -4,7 +4,7 @@ use redtape_journal::{Catalog, Group, Lsn, Micros, ReadError, Searched, Timeline
 
 use super::range::Range;
 use super::selection::Selection;
-use crate::commands::journal::read_failure;
+use crate::exit::read_failure;
 
 /// Takes a group; `false` = that is enough.
 type Take<'a> = &'a mut dyn FnMut(TimelineId, &Group) -> anyhow::Result<bool>;

@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 
 use redtape_journal::{Group, Micros, Origin, OriginKind, Record};
 use redtape_restore::Filter;
-use redtape_wire::effect::{Cause, Deed, Touched, deed, touched};
+use redtape_wire::effect::{Touched, touched};
 
+use super::describe::{Cause, Deed, deed};
 use super::show::shown;
 use crate::exit::{Failure, USAGE};
 

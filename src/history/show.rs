@@ -8,7 +8,7 @@ use redtape_journal::{Group, Origin, OriginKind, Record, TimelineId};
 use serde_json::{Value, json};
 
 use super::selection::Done;
-use crate::commands::journal::bytes;
+use crate::output::bytes;
 
 /// Bytes of one argument that a person is shown.
 const SHOWN_BYTES: usize = 60;

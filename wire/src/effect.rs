@@ -5,11 +5,7 @@
 //! mostly made absolute (Redis 7.0 `replication.c`, `t_string.c`, `expire.c`, `db.c`). So `SET k v NX` has *created* the key,
 //! and a `DEL` of one key has *deleted* it; but `SET k v` has *set* it, whether it was there before or not.
 
-mod words;
-
 use smallvec::SmallVec;
-
-pub use words::{Cause, Deed, deed};
 
 use crate::command::{NAME_MAX, lower_name};
 use crate::word;
@@ -65,7 +61,7 @@ pub fn touched<'a>(db: u32, args: &[&'a [u8]], keys: Option<&[usize]>) -> Touche
 }
 
 /// The database into which a `COPY` copies.
-fn copied_to(db: u32, args: &[&[u8]]) -> Option<u32> {
+pub fn copied_to(db: u32, args: &[&[u8]]) -> Option<u32> {
     match args.iter().skip(3).position(|arg| word::is(arg, "db")) {
         Some(at) => std::str::from_utf8(args.get(at + 4)?).ok()?.parse().ok(),
         None => Some(db),

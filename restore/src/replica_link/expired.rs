@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use super::sender::Feed;
+use crate::client::{Server, Value};
 use crate::error::RestoreError;
 use crate::progress::{Event, Observer, Unit};
-use crate::client::{Server, Value};
 
 /// Keys asked for in one step.
 const SCAN_COUNT: &str = "1000";

@@ -12,9 +12,9 @@ use redtape_wire::resp::{Args, Parsed, parse_request};
 use redtape_wire::url::{Endpoint, RedisUrl};
 
 use super::handshake::{Answer, Expected, Handshake};
+use crate::client::CONNECT_LIMIT;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
-use crate::client::CONNECT_LIMIT;
 
 /// How long the target may take to connect and greet.
 pub(super) const ACCEPT_LIMIT: Duration = Duration::from_secs(20);

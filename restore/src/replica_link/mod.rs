@@ -14,12 +14,12 @@
 //! Interrupted in the middle, it is undone as well. Killed in the middle, the target stays a read-only replica of a master that is gone.
 
 mod absolute;
-mod listener;
 mod acks;
 mod encode;
 mod expired;
-mod sender;
 mod handshake;
+mod listener;
+mod sender;
 mod undo;
 
 use std::collections::BTreeMap;
@@ -28,17 +28,17 @@ use std::io::Read;
 use rand::RngExt as _;
 use redtape_journal::Group;
 
-use crate::source::clock::{AT_REST, ClockFile, Pace, SETTLE};
+use crate::client::{Info, Server};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
+use crate::progress::{Event, Observer, Unit};
+use crate::source::clock::{AT_REST, ClockFile, Pace, SETTLE};
+use crate::source::journal_range::Tape;
 use crate::target::memory::MemoryState;
 use crate::target::preflight::contents;
-use crate::progress::{Event, Observer, Unit};
-use crate::client::{Info, Server};
-use crate::source::journal_range::Tape;
+pub use handshake::Expected;
 use listener::Door;
 use sender::{Feed, unexpected_errors};
-pub use handshake::Expected;
 
 /// What is sent.
 pub struct Load<'a> {

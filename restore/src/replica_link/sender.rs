@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use redtape_journal::Group;
 
-use super::listener::Guest;
 use super::acks::{Acks, Heard};
 use super::encode::Encoder;
+use super::listener::Guest;
+use crate::client::{Info, Server};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::progress::{Event, Observer};
-use crate::client::{Info, Server};
 
 /// Bytes of the stream that are sent in one write.
 const WRITE_BYTES: usize = 256 * 1024;

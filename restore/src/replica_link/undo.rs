@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::sender::STALL_LIMIT;
+use crate::client::{Info, Server};
 use crate::error::RestoreError;
 use crate::target::preflight::contents;
-use crate::client::{Info, Server};
 
 /// How long a server that is still loading our base is waited for, once it answers.
 const LOADED_LIMIT: Duration = Duration::from_hours(1);

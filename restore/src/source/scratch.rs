@@ -17,13 +17,13 @@ use std::time::{Duration, Instant};
 use redtape_wire::rdb::RdbVersion;
 use redtape_wire::url::Secret;
 
-use crate::source::clock::{AT_REST, ClockFile, FILE_VARIABLE, LIBRARY, SETTLE};
+use crate::client::{Server, Value, text};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::limits::Limits;
-use crate::replica_link::{Delivered, Expected, Load, Replica, deliver};
 use crate::progress::Observer;
-use crate::client::{Server, Value, text};
+use crate::replica_link::{Delivered, Expected, Load, Replica, deliver};
+use crate::source::clock::{AT_REST, ClockFile, FILE_VARIABLE, LIBRARY, SETTLE};
 use crate::version::{ServerVersion, parse_number};
 
 /// Environment variable that names the server's binary.

@@ -14,9 +14,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::client::{Server, Value, text};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
-use crate::client::{Server, Value, text};
 
 /// The name of the connection that restores; deliveries show under it in `CLIENT LIST` and `MONITOR`.
 pub const NAME: &str = "redtape-restore";

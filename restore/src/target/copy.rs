@@ -14,14 +14,14 @@ use std::collections::{BTreeMap, HashSet};
 
 use redtape_wire::resp::encode_command;
 
+use crate::client::{Server, Value};
 use crate::error::RestoreError;
 use crate::filter::Filter;
 use crate::interrupt::Interrupt;
-use crate::target::lookup::{Scan, Wanted, expiry, has_passed, milliseconds, select, show, ttl_command};
-use crate::target::memory::MemoryState;
 use crate::progress::{Event, Observer, Unit};
 use crate::source::scratch::Scratch;
-use crate::client::{Server, Value};
+use crate::target::lookup::{Scan, Wanted, expiry, has_passed, milliseconds, select, show, ttl_command};
+use crate::target::memory::MemoryState;
 
 /// Bytes of one pipeline to the target, about.
 const BATCH_BYTES: usize = 8 << 20;

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, HashSet};
 
 use redtape_wire::resp::encode_command;
 
+use crate::client::{Server, Value, text};
 use crate::error::RestoreError;
 use crate::filter::Filter;
 use crate::interrupt::Interrupt;
 use crate::progress::{Event, Observer, Unit};
 use crate::source::scratch::Scratch;
-use crate::client::{Server, Value, text};
 
 /// Keys asked for in one step of `SCAN`.
 const SCAN_COUNT: &str = "1000";

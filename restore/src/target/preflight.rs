@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use redtape_journal::TimelineInfo;
 use redtape_wire::url::Endpoint;
 
-use crate::target::claim::{OtherRestores, others};
-use crate::error::RestoreError;
-use crate::target::memory::MemoryState;
 use crate::client::{Info, Server, Value, text};
+use crate::error::RestoreError;
+use crate::target::claim::{OtherRestores, others};
+use crate::target::memory::MemoryState;
 use crate::target::unfinished::{Unfinished, find};
 use crate::version::{ServerVersion, parse_number};
 

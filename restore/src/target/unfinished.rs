@@ -7,8 +7,8 @@
 //!
 //! The field's name is `whole:ID` or `keys:ID`; its value says in words which restore it was.
 
-use crate::error::RestoreError;
 use crate::client::{Server, Value, text};
+use crate::error::RestoreError;
 
 /// The hash in database 0.
 pub const KEY: &str = "redtape:unfinished-restore";

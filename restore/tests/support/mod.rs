@@ -10,8 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use redtape_journal::Micros;
-use redtape_restore::source::clock::{ClockFile, FILE_VARIABLE, LIBRARY};
 use redtape_restore::client::{Server as Client, Value};
+use redtape_restore::source::clock::{ClockFile, FILE_VARIABLE, LIBRARY};
 use redtape_restore::version::ServerVersion;
 use redtape_restore::{
     Event, Filter, Forced, Interrupt, Limits, Observer, Plan, Report, Request, RestoreError, Silent, When, prepare,

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use redtape_journal::{Catalog, Lsn, SnapshotInfo, SourceChange, TimelineInfo, Window};
 use serde_json::json;
 
-use super::{DirArgs, bytes, count, out};
+use super::DirArgs;
+use crate::output::{bytes, count, out};
 
 /// What the journal takes on the disk.
 struct Size {

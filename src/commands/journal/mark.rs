@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use redtape_journal::{Mark, Micros, add_mark};
 
-use super::{DirArgs, out};
+use super::DirArgs;
 use crate::exit::{Failure, UNAVAILABLE, io_code};
+use crate::output::out;
 
 /// A mark waits so long for the journal to be complete up to it.
 const MARK_TIMEOUT: Duration = Duration::from_secs(10);

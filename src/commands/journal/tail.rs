@@ -22,13 +22,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{DirArgs, catalog_failure, out, read_failure};
-use crate::exit::{Failure, IOERR, USAGE};
+use super::DirArgs;
+use crate::exit::{Failure, IOERR, USAGE, open_failure, read_failure};
 use crate::history::arguments::Filters;
 use crate::history::range::Range;
 use crate::history::read::{backward, behind};
 use crate::history::selection::Selection;
 use crate::history::show::{group_json, group_text};
+use crate::output::out;
 
 /// How often it looks for more.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -117,7 +118,7 @@ fn begin(args: &TailArgs, selection: &Selection) -> anyhow::Result<Follower> {
     // From here on pruning need not wait.
     drop(catalog);
     let follower =
-        Follower::open(&args.journal.from, &args.journal.keys.keyring()?, after, timeline).map_err(catalog_failure)?;
+        Follower::open(&args.journal.from, &args.journal.keys.keyring()?, after, timeline).map_err(open_failure)?;
     for text in printed {
         out(&text)?;
     }
@@ -223,7 +224,7 @@ fn listen() -> anyhow::Result<Arc<AtomicBool>> {
 
 fn failure(error: FollowError) -> Failure {
     match error {
-        FollowError::Open(error) => catalog_failure(error),
+        FollowError::Open(error) => open_failure(error),
         FollowError::Read(error) => read_failure(error),
     }
 }

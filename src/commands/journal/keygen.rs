@@ -11,8 +11,8 @@ use std::process::ExitCode;
 use clap::Args;
 use redtape_journal::{Keyring, KeyringError, Micros};
 
-use super::journal::out;
 use crate::exit::{Failure, IOERR, TEMPFAIL, USAGE};
+use crate::output::out;
 
 /// `redtape journal keygen`.
 #[derive(Debug, Args)]

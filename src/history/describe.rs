@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use super::copied_to;
-use crate::command::{NAME_MAX, lower_name};
-use crate::word;
+use redtape_wire::command::{NAME_MAX, lower_name};
+use redtape_wire::effect::copied_to;
+use redtape_wire::word;
 
 /// Why the server removed a key of its own accord, if it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// Somebody asked for it.
     Asked,
     /// Its time had come.
@@ -19,7 +19,7 @@ pub enum Cause {
 
 /// What an effect did to one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Deed<'a> {
+pub(crate) enum Deed<'a> {
     /// Plain words.
     Plain(&'static str),
     /// Words, and the other key.
@@ -36,7 +36,7 @@ pub enum Deed<'a> {
 
 impl Deed<'_> {
     /// The words alone: one of a fixed set, for machines.
-    pub fn word(&self) -> &'static str {
+    pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::Plain(word)
             | Self::With(word, _)
@@ -51,7 +51,11 @@ impl Deed<'_> {
 /// `show` is how a key is written for a terminal, and `time` how a moment is.
 impl<'a> Deed<'a> {
     /// For a person.
-    pub fn display(&self, show: impl Fn(&[u8]) -> String + 'a, time: impl Fn(i64) -> String + 'a) -> impl fmt::Display {
+    pub(crate) fn display(
+        &self,
+        show: impl Fn(&[u8]) -> String + 'a,
+        time: impl Fn(i64) -> String + 'a,
+    ) -> impl fmt::Display {
         match self {
             Self::Plain(word) => (*word).to_owned(),
             Self::With(word, key) => format!("{word} {}", show(key)),
@@ -64,7 +68,7 @@ impl<'a> Deed<'a> {
 }
 
 /// What the command, in database `db`, did to `key` in `key_db`, which it touches.
-pub fn deed<'a>(cause: Cause, db: u32, args: &[&'a [u8]], key_db: u32, key: &[u8]) -> Deed<'a> {
+pub(crate) fn deed<'a>(cause: Cause, db: u32, args: &[&'a [u8]], key_db: u32, key: &[u8]) -> Deed<'a> {
     use Deed::{Database, Plain, With, WithIn};
     let mut room = [0; NAME_MAX];
     let Some(name) = args.first() else { return Plain("perhaps touched") };

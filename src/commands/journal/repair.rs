@@ -9,10 +9,10 @@ use redtape_journal::{Catalog, OpenError, RepairReport, Span, repair};
 use redtape_restore::point::list_windows;
 use serde_json::{Value, json};
 
-use super::agreed;
-use super::journal::{catalog_failure, count, out};
-use super::settings::KeyOptions;
-use crate::exit::{DATAERR, Failure, USAGE};
+use crate::commands::settings::KeyOptions;
+use crate::exit::{DATAERR, Failure, USAGE, open_failure};
+use crate::input::agreed;
+use crate::output::{count, out};
 
 /// `redtape journal repair`.
 #[derive(Debug, Args)]
@@ -54,7 +54,7 @@ fn failure(error: OpenError) -> anyhow::Error {
         OpenError::Locked { .. } => {
             Failure::new(crate::exit::TEMPFAIL, format!("{error}; stop redtape before a repair")).into()
         }
-        other => catalog_failure(other).into(),
+        other => open_failure(other).into(),
     }
 }
 

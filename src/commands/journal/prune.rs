@@ -15,10 +15,10 @@ use redtape_journal::{
 use redtape_proxy::{ByteSize, Period};
 use serde_json::{Value, json};
 
-use super::agreed;
-use super::journal::{bytes, catalog_failure, count, out};
-use super::settings::KeyOptions;
-use crate::exit::{DATAERR, Failure, TEMPFAIL, USAGE, io_code};
+use crate::commands::settings::KeyOptions;
+use crate::exit::{DATAERR, Failure, TEMPFAIL, USAGE, io_code, open_failure};
+use crate::input::agreed;
+use crate::output::{bytes, count, out};
 
 /// `redtape journal prune`.
 #[derive(Debug, Args)]
@@ -223,7 +223,7 @@ fn as_json(dir: &Path, plan: &PrunePlan, done: bool) -> Value {
 
 fn failure(error: PruneError) -> Failure {
     let code = match error {
-        PruneError::Open(error) => return catalog_failure(error),
+        PruneError::Open(error) => return open_failure(error),
         PruneError::Busy { .. } | PruneError::InUse { .. } | PruneError::Stopped => TEMPFAIL,
         PruneError::Base { .. } => DATAERR,
         PruneError::NoSnapshot { .. } | PruneError::LastBase { .. } => USAGE,
