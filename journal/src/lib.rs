@@ -31,6 +31,7 @@ mod crypto;
 mod directory;
 mod encoding;
 mod error;
+mod error_kind;
 mod files;
 mod filter;
 mod follow;
@@ -66,6 +67,7 @@ pub use catalog::{
 pub use clock_step::ClockStep;
 pub use crypto::{AddedKey, KEYS_VARIABLE, KeyFault, Keyring, KeyringError};
 pub use error::{Damage, GroupTooLarge, OpenError, ReadError, Span, StoreError, SubmitError};
+pub use error_kind::ErrorKind;
 pub use files::FileKind;
 pub use follow::{FollowError, Followed, Follower, Note};
 pub use marks::{add_mark, add_new_mark};

@@ -47,7 +47,7 @@ pub mod target;
 pub mod version;
 pub mod when;
 
-pub use error::RestoreError;
+pub use error::{ErrorKind, RestoreError};
 pub use filter::Filter;
 pub use interrupt::Interrupt;
 pub use limits::Limits;

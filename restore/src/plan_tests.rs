@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use redtape_journal::{Micros, ReplOffset, SnapshotInfo, SnapshotKind, SnapshotManifest, TimelineId};
 
 use super::*;
+use crate::error::ErrorKind;
 use crate::target::memory::MemoryState;
 use crate::target::unfinished::Unfinished;
 
@@ -112,9 +113,9 @@ fn way(change: impl FnOnce(&mut Case), want: Via, word: &str) {
 }
 
 #[track_caller]
-fn refusal(change: impl FnOnce(&mut Case), code: u8, word: &str) {
+fn refusal(change: impl FnOnce(&mut Case), kind: ErrorKind, word: &str) {
     let error = outcome(change).expect_err("refused");
-    assert_eq!(error.exit_code(), code, "{error}");
+    assert_eq!(error.kind(), kind, "{error}");
     assert!(error.to_string().contains(word), "{error}");
 }
 
@@ -164,33 +165,37 @@ fn ways() {
 
 #[test]
 fn refusals() {
-    refusal(|c| c.target.keys = BTreeMap::from([(0, 7), (3, 1)]), 73, "7 keys in db 0, 1 key in db 3");
-    refusal(|c| c.target.functions = 1, 73, "1 function library");
-    refusal(|c| c.target.follows = Some(("m:1".into(), false)), 69, "replica of m:1 (link down)");
+    refusal(|c| c.target.keys = BTreeMap::from([(0, 7), (3, 1)]), ErrorKind::Occupied, "7 keys in db 0, 1 key in db 3");
+    refusal(|c| c.target.functions = 1, ErrorKind::Occupied, "1 function library");
+    refusal(|c| c.target.follows = Some(("m:1".into(), false)), ErrorKind::Unavailable, "replica of m:1 (link down)");
     // Nobody is told to empty the replica of a master that is there.
     let error = outcome(|c| c.target.follows = Some(("m:1".into(), true))).expect_err("a replica").to_string();
     assert!(error.contains("link up") && !error.contains("FLUSHALL"), "{error}");
-    refusal(|c| c.target.version = ServerVersion { valkey: false, number: (6, 0, 16) }, 69, "does not load");
-    refusal(|c| c.target.unknown_commands = vec!["LMPOP".into()], 69, "LMPOP");
+    refusal(
+        |c| c.target.version = ServerVersion { valkey: false, number: (6, 0, 16) },
+        ErrorKind::Unavailable,
+        "does not load",
+    );
+    refusal(|c| c.target.unknown_commands = vec!["LMPOP".into()], ErrorKind::Unavailable, "LMPOP");
     let forced = |c: &mut Case| {
         c.forced = Some(Forced::Link);
         c.filter = some_keys();
     };
-    refusal(forced, 69, "--via link is not possible: only some keys");
+    refusal(forced, ErrorKind::Unavailable, "--via link is not possible: only some keys");
 }
 
 #[test]
 fn targets_that_take_nothing() {
-    refusal(|c| c.target.cluster = true, 69, "node of a cluster");
+    refusal(|c| c.target.cluster = true, ErrorKind::Unavailable, "node of a cluster");
     let some_into_a_cluster = |c: &mut Case| {
         c.target.cluster = true;
         c.filter = some_keys();
     };
-    refusal(some_into_a_cluster, 69, "outside of a cluster");
-    refusal(|c| c.target.loading = true, 69, "loading its data");
+    refusal(some_into_a_cluster, ErrorKind::Unavailable, "outside of a cluster");
+    refusal(|c| c.target.loading = true, ErrorKind::Unavailable, "loading its data");
     refusal(
         |c| c.target.disk_trouble = Some("its last save failed".into()),
-        69,
+        ErrorKind::Unavailable,
         "takes no writes: its last save failed",
     );
 }
@@ -202,18 +207,18 @@ fn a_restore_that_did_not_end_is_pointed_out() {
         c.target.unfinished =
             vec![Unfinished { field: "whole:abc".into(), whole: true, what: "everything of /j".into() }];
     };
-    refusal(part, 73, "only a part of a restore that did not end: everything of /j");
+    refusal(part, ErrorKind::Occupied, "only a part of a restore that did not end: everything of /j");
     // That one is still at work, or was for some keys of a server with others.
     let busy = |c: &mut Case| {
         part(c);
         c.target.others = OtherRestores::Seen("client 7".into());
     };
-    refusal(busy, 73, "is not empty");
+    refusal(busy, ErrorKind::Occupied, "is not empty");
     let some = |c: &mut Case| {
         part(c);
         c.target.unfinished[0].whole = false;
     };
-    refusal(some, 73, "is not empty");
+    refusal(some, ErrorKind::Occupied, "is not empty");
 }
 
 fn warnings_of(change: impl FnOnce(&mut Case), base_memory: Option<u64>) -> Vec<String> {

@@ -1,6 +1,7 @@
 use redtape_journal::{ReplOffset, SnapshotKind, SnapshotManifest};
 
 use super::*;
+use crate::error::{ErrorKind, RestoreError};
 
 /// A journal of two timelines. Timeline 1: base at 100 (LSN 0), groups (end LSN, ts): (1, 110), (3, 120),
 /// (4, 120), (5, 150); a manual snapshot at LSN 4, 130; complete until 160. Timeline 2: base at 300
@@ -185,8 +186,9 @@ fn a_damaged_end_is_not_taken_for_the_end() {
         let error = find(when.clone()).expect_err("refused");
         assert!(error.to_string().contains(advice), "{when:?}: {error}");
         assert!(!error.to_string().contains("latest"), "{when:?}: {error}");
-        let code = crate::error::RestoreError::from(error).exit_code();
-        assert_eq!(code, if when == When::Latest { 65 } else { 66 }, "{when:?}");
+        let kind = RestoreError::from(error).kind();
+        let damaged = ErrorKind::Storage(redtape_journal::ErrorKind::Damaged);
+        assert_eq!(kind, if when == When::Latest { damaged } else { ErrorKind::NotInJournal }, "{when:?}");
     }
     for when in [at(400), at(110), When::Lsn(Lsn(6))] {
         let point = find(when.clone()).unwrap_or_else(|e| panic!("{when:?}: {e}"));

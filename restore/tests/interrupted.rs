@@ -5,7 +5,7 @@ mod support;
 
 use redtape_journal::Micros;
 use redtape_restore::client::{Server as Client, Value};
-use redtape_restore::{Event, Filter, Forced, Interrupt, Observer, When, prepare};
+use redtape_restore::{ErrorKind, Event, Filter, Forced, Interrupt, Observer, When, prepare};
 use support::record::Recorder;
 use support::{Running, request, run, version};
 
@@ -50,7 +50,7 @@ fn ended_at(step: &'static str, dir: &tempfile::TempDir, at: Micros, target: &Ru
     let mut observer = EndAt { step, interrupt: request.interrupt.clone(), reached: false };
     let error = prepare(&request, &mut observer).unwrap().run(&mut observer).unwrap_err();
     assert!(observer.reached, "{step}: {error}");
-    assert_eq!(error.exit_code(), 130, "{step}: {error}");
+    assert_eq!(error.kind(), ErrorKind::Interrupted, "{step}: {error}");
     error.to_string()
 }
 

@@ -5,7 +5,7 @@ mod support;
 
 use redtape_journal::Micros;
 use redtape_restore::client::Value;
-use redtape_restore::{Filter, Forced, Silent, Via, When, prepare};
+use redtape_restore::{ErrorKind, Filter, Forced, Silent, Via, When, prepare};
 use support::record::Recorder;
 use support::{Running, request, restore, run, version};
 
@@ -68,7 +68,7 @@ fn chosen_keys_into_a_server_with_others() {
     // A second time: everything is there already, and nothing is touched.
     run(&mut client, "SET user:1 changed-since");
     let error = restore(&wanted).unwrap_err();
-    assert_eq!(error.exit_code(), 73, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Occupied, "{error}");
     let text = error.to_string();
     assert!(
         text.contains("1503 of the wanted keys") && text.contains("in db 0") && text.contains("nothing was changed"),
@@ -86,7 +86,10 @@ fn chosen_keys_into_a_server_with_others() {
     // Nothing matches.
     wanted.filter = Filter::new(&["nothing*"], &[], &[]).unwrap();
     let error = restore(&wanted).unwrap_err();
-    assert_eq!((error.exit_code(), error.to_string().as_str()), (66, "no key matches; nothing was restored"));
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (ErrorKind::NotInJournal, "no key matches; nothing was restored")
+    );
     assert_eq!(run(&mut client, "DBSIZE"), Value::Int(1));
 }
 
@@ -120,7 +123,7 @@ fn a_cluster_node_is_refused() {
         let mut wanted = request(&dir, When::At(story.at), &target, via);
         wanted.filter = filter;
         let error = restore(&wanted).unwrap_err();
-        assert_eq!(error.exit_code(), 69, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         assert!(error.to_string().contains("is a node of a cluster"), "{error}");
     }
     assert_eq!(run(&mut target.client(), "DBSIZE"), Value::Int(0));

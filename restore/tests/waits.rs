@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use redtape_journal::Micros;
 use redtape_restore::client::Value;
-use redtape_restore::{Forced, Limits, Request, RestoreError, Silent, When, prepare};
+use redtape_restore::{ErrorKind, Forced, Limits, Request, RestoreError, Silent, When, prepare};
 use rustix::process::{Pid, Signal, kill_process};
 use support::record::Recorder;
 use support::{AtStep, Running, binary, request, run, scratch_servers};
@@ -49,7 +49,7 @@ fn ask(dir: &tempfile::TempDir, at: Micros, target: &Running) -> Request {
 fn given_up(result: Result<impl std::fmt::Debug, RestoreError>, began: Instant, words: &[&str]) {
     let error = result.unwrap_err();
     let text = error.to_string();
-    assert_eq!(error.exit_code(), 69, "{text}");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{text}");
     for word in words {
         assert!(text.contains(word), "{word:?} is not in: {text}");
     }

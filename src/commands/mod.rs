@@ -12,10 +12,33 @@ pub(crate) mod snapshot;
 
 use std::process::ExitCode;
 
-use crate::args::Command;
+use clap::{ArgMatches, Subcommand};
 
-/// Runs one command.
-pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Stand between applications and Redis, and journal every write.
+    Proxy(Box<proxy::ProxyArgs>),
+    /// Journal every write of a server without standing in its way.
+    Follow(Box<proxy::FollowArgs>),
+    /// The whole story on an embedded server: write, lose everything, get it back.
+    Demo(demo::DemoArgs),
+    /// Bring the data of any moment back.
+    Restore(Box<restore::RestoreArgs>),
+    /// Look into a journal: what can be restored, is it sound, what was written.
+    #[command(subcommand)]
+    Journal(journal::JournalCommand),
+    /// Who wrote what, when, and what it did to a key.
+    Log(Box<log::LogArgs>),
+    /// Take, list or remove snapshots: full copies from which a restore starts.
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
+    /// Check or show the settings of redtape proxy.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+}
+
+/// Runs one command; `matches` is that from which it was made.
+pub(crate) fn run(command: Command, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match command {
         Command::Proxy(args) => proxy::run(*args),
         Command::Follow(args) => proxy::follow(*args),
@@ -24,6 +47,6 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Journal(command) => journal::run(command),
         Command::Log(args) => log::run(&args),
         Command::Snapshot(command) => snapshot::run(command),
-        Command::Config(command) => config::run(command),
+        Command::Config(command) => config::run(command, matches),
     }
 }

@@ -16,7 +16,7 @@ use redtape_wire::url::RedisUrl;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::settings::KeyOptions;
-use crate::exit::{Failure, USAGE};
+use crate::exit::{Failure, INTERRUPTED, USAGE};
 use crate::input::{PASSWORD_LIMIT, agreed, password_file, url};
 use crate::output::{count, out};
 
@@ -112,7 +112,7 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     if args.plan {
         console = console.without_plan();
     }
-    let prepared = prepare(&request, &mut console).map_err(failure)?;
+    let prepared = prepare(&request, &mut console)?;
     if args.plan {
         let plan = prepared.plan();
         out(&format!("{}\n", if args.json { serde_json::to_string_pretty(plan)? } else { plan.to_string() }))?;
@@ -121,7 +121,7 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     confirm(&prepared, args.yes)?;
     // Up to here nothing was changed, and a signal ends the process as always.
     listen(interrupt, prepared.plan().via)?;
-    let report = prepared.run(&mut console).map_err(failure)?;
+    let report = prepared.run(&mut console)?;
     out(&format!("{}\n", if args.json { serde_json::to_string_pretty(&report)? } else { human(&report) }))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -148,7 +148,7 @@ fn listen(interrupt: Interrupt, via: redtape_restore::Via) -> anyhow::Result<()>
         let message = format!("redtape: {}", left_behind(via));
         // Nobody may listen to stderr any more.
         let _ = writeln!(std::io::stderr(), "{message}");
-        std::process::exit(i32::from(RestoreError::Interrupted.exit_code()));
+        std::process::exit(i32::from(INTERRUPTED));
     };
     std::thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
     Ok(())
@@ -167,10 +167,6 @@ fn left_behind(via: redtape_restore::Via) -> String {
     }
 }
 
-fn failure(error: RestoreError) -> Failure {
-    Failure::new(error.exit_code(), error)
-}
-
 fn target(args: &RestoreArgs) -> anyhow::Result<RedisUrl> {
     let to = url(&args.to, "--to", "REDTAPE_TO_PASSWORD")?;
     let Some(path) = &args.to_password_file else { return Ok(to) };
@@ -187,7 +183,7 @@ fn confirm(prepared: &Prepared, yes: bool) -> anyhow::Result<()> {
     if agreed(&format!("{target} holds other keys. Restore the wanted ones into it?"), elsewhere)? {
         return Ok(());
     }
-    Err(failure(RestoreError::NotConfirmed).into())
+    Err(RestoreError::NotConfirmed.into())
 }
 
 fn human(report: &Report) -> String {

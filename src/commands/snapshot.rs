@@ -14,7 +14,6 @@ use serde_json::json;
 use super::settings::{
     CaptureOptions, FileOption, FollowSettings, HousekeepingOptions, KeyOptions, UpstreamTlsOptions,
 };
-use crate::exit::{Failure, open_failure};
 use crate::output::{bytes, out};
 
 #[derive(Debug, Subcommand)]
@@ -74,7 +73,7 @@ fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
     let housekeeping = HousekeepingOptions { snapshot_rate, ..HousekeepingOptions::default() };
     let capture = CaptureOptions { upstream, dir, ..CaptureOptions::default() };
     let config = FollowSettings { capture, keys, housekeeping, upstream_tls, file }.config("--upstream URL")?;
-    let taken = redtape_proxy::take_snapshot(&config).map_err(|e| Failure::new(e.exit_code(), e))?;
+    let taken = redtape_proxy::take_snapshot(&config)?;
     if json {
         let line = json!({"lsn": taken.lsn.0, "ts": taken.ts.to_string(), "ts_us": taken.ts.0, "bytes": taken.bytes, "timeline": taken.timeline.0});
         out(&format!("{line}\n"))?;
@@ -91,7 +90,7 @@ fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn ls(args: &LsArgs) -> anyhow::Result<ExitCode> {
-    let catalog = Catalog::open_with(&args.dir, &args.keys.keyring()?).map_err(open_failure)?;
+    let catalog = Catalog::open_with(&args.dir, &args.keys.keyring()?)?;
     let mut text = String::new();
     for info in catalog.snapshots() {
         let m = &info.manifest;

@@ -4,7 +4,6 @@ use redtape_journal::{Catalog, Group, Lsn, Micros, ReadError, Searched, Timeline
 
 use super::range::Range;
 use super::selection::Selection;
-use crate::exit::read_failure;
 
 /// Takes a group; `false` = that is enough.
 type Take<'a> = &'a mut dyn FnMut(TimelineId, &Group) -> anyhow::Result<bool>;
@@ -32,7 +31,7 @@ pub(crate) fn forward(
         };
         let mut goes_on = true;
         for group in &mut groups {
-            let group = group.map_err(read_failure)?;
+            let group = group?;
             if range.until.is_some_and(|until| group.ts > until) || last_lsn(&group) > range.upto {
                 goes_on = false;
                 break;
@@ -100,7 +99,7 @@ pub(crate) fn backward(
 
 /// The last record that ran at this time or before.
 pub(crate) fn behind(catalog: &Catalog, timeline: &TimelineInfo, at: Micros) -> anyhow::Result<Lsn> {
-    Ok(catalog.find_cut_by_ts(timeline.id, at).map_err(read_failure)?.lsn)
+    Ok(catalog.find_cut_by_ts(timeline.id, at)?.lsn)
 }
 
 fn last_lsn(group: &Group) -> Lsn {

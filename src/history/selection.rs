@@ -11,8 +11,8 @@ use redtape_restore::Filter;
 use redtape_wire::effect::{Touched, touched};
 
 use super::describe::{Cause, Deed, deed};
-use super::show::shown;
 use crate::exit::{Failure, USAGE};
+use crate::output::shown;
 
 /// In these databases a key is searched if none is named: those that a server has by default.
 const DATABASES: std::ops::Range<u32> = 0..16;

@@ -8,10 +8,8 @@ use redtape_journal::{Group, Origin, OriginKind, Record, TimelineId};
 use serde_json::{Value, json};
 
 use super::selection::Done;
-use crate::output::bytes;
+use crate::output::shown;
 
-/// Bytes of one argument that a person is shown.
-const SHOWN_BYTES: usize = 60;
 /// Arguments of one record that a person is shown.
 const SHOWN_ARGS: usize = 12;
 /// Keys of one record of which a person is told what happened to them.
@@ -137,29 +135,9 @@ fn origin(origin: &Origin) -> String {
     text
 }
 
-/// As redis-cli shows bytes: quoted where needed, cut when long.
-pub(crate) fn shown(arg: &[u8]) -> String {
-    let cut = &arg[..arg.len().min(SHOWN_BYTES)];
-    let plain = !arg.is_empty() && cut.iter().all(|b| b.is_ascii_graphic() && *b != b'"' && *b != b'\\');
-    let mut text =
-        if plain { String::from_utf8_lossy(cut).into_owned() } else { format!("\"{}\"", cut.escape_ascii()) };
-    if arg.len() > SHOWN_BYTES {
-        text += &format!("…({})", bytes(arg.len() as u64));
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn arguments_for_people() {
-        assert_eq!(shown(b"key:1"), "key:1");
-        assert_eq!(shown(b""), "\"\"");
-        assert_eq!(shown(b"a b\0\n"), "\"a b\\x00\\n\"");
-        assert!(shown(&[b'x'; 3000]).ends_with("…(2.9 KiB)"));
-    }
 
     #[test]
     fn a_client_whose_user_is_not_known_has_an_address() {

@@ -17,10 +17,8 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::commands::embedded::free_port;
-use crate::exit::{Failure, SOFTWARE, UNAVAILABLE};
+use crate::exit::{Failure, INTERRUPTED, SOFTWARE, UNAVAILABLE};
 
-/// As shells have it: 128 + SIGINT.
-const INTERRUPTED: u8 = 130;
 /// The proxy must have taken its base within this time.
 const STREAMING_TIMEOUT: Duration = Duration::from_secs(20);
 /// The proxy must be gone within this time after SIGTERM.

@@ -9,9 +9,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use redtape_journal::{Keyring, KeyringError, Micros};
+use redtape_journal::{Keyring, Micros};
 
-use crate::exit::{Failure, IOERR, TEMPFAIL, USAGE};
 use crate::output::out;
 
 /// `redtape journal keygen`.
@@ -29,7 +28,7 @@ pub(crate) struct KeygenArgs {
 pub(crate) fn run(args: &KeygenArgs) -> anyhow::Result<ExitCode> {
     let file = &args.file;
     let id = |taken: &Keyring| args.id.clone().unwrap_or_else(|| free_id(taken, Micros::now()));
-    let added = Keyring::add_to_file(file, id).map_err(failure)?;
+    let added = Keyring::add_to_file(file, id)?;
     let next = match &added.before {
         None => "give it to redtape proxy (or follow) with --journal-key-file".to_owned(),
         Some(old) => format!("kill -HUP the running redtape to use it; keep `{old}` for what is encrypted with it"),
@@ -40,15 +39,6 @@ pub(crate) fn run(args: &KeygenArgs) -> anyhow::Result<ExitCode> {
         file.display()
     ))?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn failure(error: KeyringError) -> Failure {
-    let code = match &error {
-        KeyringError::Write { .. } => IOERR,
-        KeyringError::Busy { .. } => TEMPFAIL,
-        _ => USAGE,
-    };
-    Failure::new(code, error)
 }
 
 /// The day, and a number if it is not the first key of that day.

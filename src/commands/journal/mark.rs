@@ -7,7 +7,7 @@ use clap::Args;
 use redtape_journal::{Mark, Micros, add_mark};
 
 use super::DirArgs;
-use crate::exit::{Failure, UNAVAILABLE, io_code};
+use crate::exit::{Failure, UNAVAILABLE};
 use crate::output::out;
 
 /// A mark waits so long for the journal to be complete up to it.
@@ -52,7 +52,7 @@ pub(super) fn run(args: &MarkArgs) -> anyhow::Result<ExitCode> {
         }
         std::thread::sleep(Duration::from_millis(50));
     };
-    add_mark(dir, &Mark { name: args.name.clone(), ts, lsn }).map_err(|e| Failure::new(io_code(&e.source), e))?;
+    add_mark(dir, &Mark { name: args.name.clone(), ts, lsn })?;
     out(&format!("mark:{} is {ts}, LSN {lsn}\n", args.name))?;
     Ok(ExitCode::SUCCESS)
 }

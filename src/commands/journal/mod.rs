@@ -16,7 +16,6 @@ use clap::{Args, Subcommand};
 use redtape_journal::Catalog;
 
 use crate::commands::settings::KeyOptions;
-use crate::exit::open_failure;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum JournalCommand {
@@ -54,7 +53,7 @@ pub(crate) struct DirArgs {
 impl DirArgs {
     /// Opens it for reading.
     pub(crate) fn open(&self) -> anyhow::Result<Catalog> {
-        Ok(Catalog::open_with(&self.from, &self.keys.keyring()?).map_err(open_failure)?)
+        Ok(Catalog::open_with(&self.from, &self.keys.keyring()?)?)
     }
 }
 

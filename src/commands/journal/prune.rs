@@ -16,7 +16,7 @@ use redtape_proxy::{ByteSize, Period};
 use serde_json::{Value, json};
 
 use crate::commands::settings::KeyOptions;
-use crate::exit::{DATAERR, Failure, TEMPFAIL, USAGE, io_code, open_failure};
+use crate::exit::{Failure, USAGE};
 use crate::input::agreed;
 use crate::output::{bytes, count, out};
 
@@ -77,7 +77,7 @@ pub(crate) fn run(args: &PruneArgs) -> anyhow::Result<ExitCode> {
     // What goes is decided by what stands in clear; keys that can't be used are worth a word all the same.
     args.keys.keyring()?;
     let now = Micros::now();
-    let plan = plan_prune(&args.dir, &retention, now).map_err(failure)?;
+    let plan = plan_prune(&args.dir, &retention, now)?;
     carry_out(&args.dir, &args.how, &plan, || {
         // Planned anew, as somebody else may have pruned meanwhile.
         prune(&args.dir, &retention, now, &mut |_| {}, &|| false)
@@ -87,7 +87,7 @@ pub(crate) fn run(args: &PruneArgs) -> anyhow::Result<ExitCode> {
 /// Removes snapshots by name.
 pub(crate) fn remove(args: &RemoveArgs) -> anyhow::Result<ExitCode> {
     args.keys.keyring()?;
-    let plan = plan_removal(&args.dir, &args.names).map_err(failure)?;
+    let plan = plan_removal(&args.dir, &args.names)?;
     carry_out(&args.dir, &args.how, &plan, || remove_snapshots(&args.dir, &args.names))
 }
 
@@ -103,7 +103,7 @@ fn carry_out(
     if !plan.is_empty() && !how.yes {
         confirm(dir, plan)?;
     }
-    let done = act().map_err(failure)?;
+    let done = act()?;
     show(dir, how, &done, true)
 }
 
@@ -219,15 +219,4 @@ fn as_json(dir: &Path, plan: &PrunePlan, done: bool) -> Value {
         "lost_marks": plan.lost_marks.iter().map(|m| json!({"name": m.name, "ts": m.ts.to_string(), "ts_us": m.ts.0, "lsn": m.lsn.0})).collect::<Vec<_>>(),
         "notes": notes(plan),
     })
-}
-
-fn failure(error: PruneError) -> Failure {
-    let code = match error {
-        PruneError::Open(error) => return open_failure(error),
-        PruneError::Busy { .. } | PruneError::InUse { .. } | PruneError::Stopped => TEMPFAIL,
-        PruneError::Base { .. } => DATAERR,
-        PruneError::NoSnapshot { .. } | PruneError::LastBase { .. } => USAGE,
-        PruneError::Io { ref source, .. } => io_code(source),
-    };
-    Failure::new(code, error)
 }

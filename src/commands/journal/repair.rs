@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use redtape_journal::{Catalog, OpenError, RepairReport, Span, repair};
+use redtape_journal::{Catalog, ErrorKind, OpenError, RepairReport, Span, repair};
 use redtape_restore::point::list_windows;
 use serde_json::{Value, json};
 
 use crate::commands::settings::KeyOptions;
-use crate::exit::{DATAERR, Failure, USAGE, open_failure};
+use crate::exit::{DATAERR, Failure, TEMPFAIL, USAGE};
 use crate::input::agreed;
 use crate::output::{count, out};
 
@@ -50,11 +50,9 @@ pub(crate) fn run(args: &RepairArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn failure(error: OpenError) -> anyhow::Error {
-    match error {
-        OpenError::Locked { .. } => {
-            Failure::new(crate::exit::TEMPFAIL, format!("{error}; stop redtape before a repair")).into()
-        }
-        other => open_failure(other).into(),
+    match error.kind() {
+        ErrorKind::InUse => Failure::new(TEMPFAIL, format!("{error}; stop redtape before a repair")).into(),
+        _ => error.into(),
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
-use redtape_journal::{Catalog, FollowError, Followed, Follower, Group, Lsn, Micros, Note, TimelineId};
+use redtape_journal::{Catalog, Followed, Follower, Group, Lsn, Micros, Note, TimelineId};
 use redtape_restore::When;
 use redtape_restore::when::Moment;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -23,7 +23,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::DirArgs;
-use crate::exit::{Failure, IOERR, USAGE, open_failure, read_failure};
+use crate::exit::{Failure, IOERR, USAGE};
 use crate::history::arguments::Filters;
 use crate::history::range::Range;
 use crate::history::read::{backward, behind};
@@ -78,7 +78,7 @@ pub(super) fn run(args: &TailArgs) -> anyhow::Result<ExitCode> {
             text.clear();
         }
         if let Err(error) = followed {
-            return Err(failure(error).into());
+            return Err(error.into());
         }
         if idle && !wait()? {
             break;
@@ -108,7 +108,7 @@ fn begin(args: &TailArgs, selection: &Selection) -> anyhow::Result<Follower> {
                 let mut damage = None;
                 backward(&catalog, &range, selection, &mut take, &mut |error| damage = Some(error))?;
                 if let Some(error) = damage {
-                    return Err(read_failure(error).into());
+                    return Err(error.into());
                 }
             }
             (end, timeline)
@@ -117,8 +117,7 @@ fn begin(args: &TailArgs, selection: &Selection) -> anyhow::Result<Follower> {
     };
     // From here on pruning need not wait.
     drop(catalog);
-    let follower =
-        Follower::open(&args.journal.from, &args.journal.keys.keyring()?, after, timeline).map_err(open_failure)?;
+    let follower = Follower::open(&args.journal.from, &args.journal.keys.keyring()?, after, timeline)?;
     for text in printed {
         out(&text)?;
     }
@@ -220,11 +219,4 @@ fn listen() -> anyhow::Result<Arc<AtomicBool>> {
     };
     std::thread::Builder::new().name("signals".to_owned()).spawn(watch)?;
     Ok(ended)
-}
-
-fn failure(error: FollowError) -> Failure {
-    match error {
-        FollowError::Open(error) => open_failure(error),
-        FollowError::Read(error) => read_failure(error),
-    }
 }

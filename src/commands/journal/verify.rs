@@ -8,7 +8,7 @@ use redtape_journal::verify_with;
 use serde_json::{Value, json};
 
 use super::DirArgs;
-use crate::exit::{DATAERR, open_failure};
+use crate::exit::DATAERR;
 use crate::output::{bytes, count, out};
 
 #[derive(Debug, Args)]
@@ -25,7 +25,7 @@ pub(crate) struct VerifyArgs {
 
 pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let deep = args.deep || !args.quick;
-    let report = verify_with(&args.journal.from, deep, &args.journal.keys.keyring()?, |_| {}).map_err(open_failure)?;
+    let report = verify_with(&args.journal.from, deep, &args.journal.keys.keyring()?, |_| {})?;
     let mut text = String::new();
     if args.journal.json {
         let problems: Vec<Value> = report
