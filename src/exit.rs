@@ -49,7 +49,7 @@ pub(crate) const NOPERM: u8 = 77;
 pub(crate) const INTERRUPTED: u8 = 130;
 
 /// The code of a failure of the journal, or of another file.
-fn storage_code(kind: redtape_journal::ErrorKind) -> u8 {
+pub(crate) fn storage_code(kind: redtape_journal::ErrorKind) -> u8 {
     use redtape_journal::ErrorKind;
     match kind {
         ErrorKind::InUse => TEMPFAIL,
@@ -125,14 +125,18 @@ impl From<KeyringError> for Failure {
 
 /// Prints the error on stderr and gives its code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    crate::logging::say(&format!("redtape: {error:#}\n"));
-    ExitCode::from(code(error))
+    let (code, message) = outcome(error);
+    crate::logging::say(&format!("redtape: {message}\n"));
+    ExitCode::from(code)
 }
 
-/// An error that is of no type with a kind is a defect.
-fn code(error: &anyhow::Error) -> u8 {
-    fn of<E: std::error::Error + Send + Sync + 'static>(error: &anyhow::Error, code: fn(&E) -> u8) -> Option<u8> {
-        error.downcast_ref::<E>().map(code)
+/// The code, and the whole message. An error of no type with a kind is a defect.
+fn outcome(error: &anyhow::Error) -> (u8, String) {
+    fn of<E>(error: &anyhow::Error, code: fn(&E) -> u8) -> Option<(u8, String)>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        error.downcast_ref::<E>().map(|e| (code(e), e.to_string()))
     }
     let known = [
         of::<Failure>(error, |e| e.code),
@@ -147,7 +151,13 @@ fn code(error: &anyhow::Error) -> u8 {
         of::<SnapshotError>(error, |e| proxy_code(e.kind())),
         of::<io::Error>(error, io_code),
     ];
-    known.into_iter().flatten().next().unwrap_or(SOFTWARE)
+    let Some((code, own)) = known.into_iter().flatten().next() else {
+        return (SOFTWARE, format!("{error:#}"));
+    };
+    // The libraries' messages hold their causes already: what was added to them by context stands before, and nothing behind.
+    let mut said: Vec<String> = error.chain().map(ToString::to_string).take_while(|text| *text != own).collect();
+    said.push(own);
+    (code, said.join(": "))
 }
 
 #[cfg(test)]
@@ -163,10 +173,9 @@ mod tests {
     #[track_caller]
     fn ends_with(error: impl Into<anyhow::Error>, expected: u8) {
         let error = error.into();
-        assert_eq!(code(&error), expected, "{error:?}");
-        // Context does not hide it.
-        let shown = format!("{error:#}");
-        assert_eq!(code(&error.context("read the journal")), expected, "{shown}");
+        let own = error.to_string();
+        assert_eq!(outcome(&error), (expected, own.clone()), "causes are said once");
+        assert_eq!(outcome(&error.context("start")), (expected, format!("start: {own}")), "context hides nothing");
     }
 
     #[test]
@@ -242,6 +251,6 @@ mod tests {
         ends_with(RestoreError::Busy { address: "a".to_owned(), who: "b".to_owned() }, TEMPFAIL);
         let undone = RestoreError::Undone { cause: Box::new(RestoreError::Interrupted), aftermath: "so".to_owned() };
         ends_with(undone, INTERRUPTED);
-        assert_eq!(code(&anyhow::anyhow!("unknown")), SOFTWARE);
+        assert_eq!(outcome(&anyhow::anyhow!("unknown").context("start")), (SOFTWARE, "start: unknown".to_owned()));
     }
 }
