@@ -32,6 +32,7 @@
 
 pub mod client;
 mod clock_steps;
+pub mod console;
 mod error;
 pub mod filter;
 mod interrupt;
@@ -39,6 +40,7 @@ mod limits;
 pub mod plan;
 pub mod point;
 pub mod progress;
+mod random;
 pub mod replica_link;
 mod reply;
 mod run;

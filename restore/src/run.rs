@@ -24,8 +24,9 @@ use crate::plan::{Facts, Forced, Plan, Via, choose, make};
 use crate::point::{PointError, RestorePoint, locate};
 use crate::progress::{Event, Observer, Unit};
 use crate::replica_link::{Delivered, Expected, Load, Replica, deliver};
+use crate::source::binary::{Binary, BinaryNeeds, find, made_by};
 use crate::source::journal_range::{JournalTape, Tape, TapeFacts, scan};
-use crate::source::scratch::{Binary, Scratch, Wanted, find, made_by};
+use crate::source::scratch::Scratch;
 use crate::target::claim;
 use crate::target::copy::{Copied, copy, gone};
 use crate::target::lookup::{Missing, Wanted as Counted, check_conflicts, recount};
@@ -152,7 +153,7 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
         None
     } else {
         let made_by = made_by(&point.base.manifest.server_version);
-        let wanted = Wanted { base: rdb.version, made_by, target: target_facts.version };
+        let wanted = BinaryNeeds { base: rdb.version, made_by, target: target_facts.version };
         Some(find(request.server_bin.as_deref(), wanted, request.limits)?)
     };
     let plan = make(&facts, via, reason, binary.as_ref());

@@ -129,7 +129,7 @@ fn find_server() -> Option<String> {
 
 /// What the binary says it is.
 fn version(binary: &str) -> Option<ServerVersion> {
-    redtape_restore::source::scratch::probe(Path::new(binary), START_TIMEOUT).ok().map(|found| found.version)
+    redtape_restore::source::binary::probe(Path::new(binary), START_TIMEOUT).ok().map(|found| found.version)
 }
 
 /// It answers `PING`.

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use redtape_journal::Micros;
-use redtape_restore::progress::Console;
+use redtape_restore::console::Console;
 use redtape_restore::{Filter, Forced, Interrupt, Limits, Prepared, Report, Request, RestoreError, When, prepare};
 use redtape_wire::url::RedisUrl;
 use tokio::signal::unix::{SignalKind, signal};

@@ -25,13 +25,13 @@ mod undo;
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use rand::RngExt as _;
 use redtape_journal::Group;
 
 use crate::client::{Info, Server};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::progress::{Event, Observer, Unit};
+use crate::random;
 use crate::source::clock::{AT_REST, ClockFile, Pace, SETTLE};
 use crate::source::journal_range::Tape;
 use crate::target::memory::MemoryState;
@@ -258,6 +258,7 @@ fn keep_pace(feed: &mut Feed<'_>, pace: &mut Pace, clock: &ClockFile, group: &Gr
 
 /// The id of a history that nobody has seen.
 fn fresh_replid() -> String {
-    let mut rng = rand::rng();
-    (0..40).map(|_| char::from_digit(rng.random_range(0..16), 16).unwrap_or('0')).collect()
+    /// As many digits as Redis's own (`CONFIG_RUN_ID_SIZE`).
+    const DIGITS: usize = 40;
+    random::hex(DIGITS)
 }

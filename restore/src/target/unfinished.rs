@@ -9,6 +9,7 @@
 
 use crate::client::{Server, Value, text};
 use crate::error::RestoreError;
+use crate::random;
 
 /// The hash in database 0.
 pub const KEY: &str = "redtape:unfinished-restore";
@@ -16,6 +17,8 @@ pub const KEY: &str = "redtape:unfinished-restore";
 const WHOLE: &str = "whole";
 /// What stands before the id of a restore of some keys.
 const SOME: &str = "keys";
+/// Hexadecimal digits of the id.
+const ID_DIGITS: usize = 32;
 /// Fields that are read.
 const SHOWN_MAX: usize = 8;
 
@@ -39,7 +42,7 @@ pub(crate) struct Marker {
 impl Marker {
     /// Puts it up. `Err(why)` in the result: this user may not write the key.
     pub(crate) fn put(server: &mut Server, whole: bool, what: &str) -> Result<Result<Self, String>, RestoreError> {
-        let field = format!("{}:{}", if whole { WHOLE } else { SOME }, crate::source::scratch::random_word());
+        let field = format!("{}:{}", if whole { WHOLE } else { SOME }, random::hex(ID_DIGITS));
         select_first(server)?;
         match server.try_call(&["HSET", KEY, &field, what])? {
             Ok(_) => Ok(Ok(Self { field })),
