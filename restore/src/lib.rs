@@ -53,7 +53,7 @@ pub use error::{ErrorKind, RestoreError};
 pub use filter::Filter;
 pub use interrupt::Interrupt;
 pub use limits::Limits;
-pub use plan::{Forced, Plan, Via};
+pub use plan::{ForcedMethod, Method, Plan};
 pub use progress::{Event, Observer, Silent};
 pub use run::{Prepared, Report, Request, prepare};
 pub use when::When;

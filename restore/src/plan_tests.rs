@@ -75,9 +75,9 @@ struct Case {
     rdb: &'static str,
     made_by: &'static str,
     target: TargetFacts,
-    tape: TapeFacts,
+    range: RangeFacts,
     filter: Filter,
-    forced: Option<Forced>,
+    forced: Option<ForcedMethod>,
 }
 
 fn usual() -> Case {
@@ -85,19 +85,19 @@ fn usual() -> Case {
         rdb: "REDIS0010",
         made_by: "7.0.15",
         target: target("Redis v=7.0.15"),
-        tape: TapeFacts { records: 9, groups: 1, ..TapeFacts::default() },
+        range: RangeFacts { records: 9, groups: 1, ..RangeFacts::default() },
         filter: Filter::default(),
         forced: None,
     }
 }
 
-fn outcome(change: impl FnOnce(&mut Case)) -> Result<(Via, String), RestoreError> {
+fn outcome(change: impl FnOnce(&mut Case)) -> Result<(Method, String), RestoreError> {
     let mut case = usual();
     change(&mut case);
     choose(&Facts {
         point: &point(case.made_by),
         rdb: redtape_wire::rdb::parse_header(case.rdb.as_bytes()).expect(case.rdb),
-        tape: &case.tape,
+        range: &case.range,
         target: &case.target,
         base_memory: None,
         filter: &case.filter,
@@ -106,9 +106,9 @@ fn outcome(change: impl FnOnce(&mut Case)) -> Result<(Via, String), RestoreError
 }
 
 #[track_caller]
-fn way(change: impl FnOnce(&mut Case), want: Via, word: &str) {
-    let (via, reason) = outcome(change).expect("possible");
-    assert_eq!(via, want, "{reason}");
+fn method(change: impl FnOnce(&mut Case), want: Method, word: &str) {
+    let (method, reason) = outcome(change).expect("possible");
+    assert_eq!(method, want, "{reason}");
     assert!(reason.contains(word), "{reason}");
 }
 
@@ -125,42 +125,42 @@ fn some_keys() -> Filter {
 
 #[test]
 fn ways() {
-    way(|_| {}, Via::Link, "empty");
-    way(|c| c.filter = some_keys(), Via::Scratch, "some keys");
-    way(|c| c.forced = Some(Forced::Scratch), Via::Scratch, "--via scratch");
-    way(|c| c.forced = Some(Forced::Link), Via::Link, "empty");
-    way(
+    method(|_| {}, Method::Link, "empty");
+    method(|c| c.filter = some_keys(), Method::Scratch, "some keys");
+    method(|c| c.forced = Some(ForcedMethod::Scratch), Method::Scratch, "--via scratch");
+    method(|c| c.forced = Some(ForcedMethod::Link), Method::Link, "empty");
+    method(
         |c| (c.target.replica_evicts, c.target.memory) = (true, memory(9, "noeviction")),
-        Via::Scratch,
+        Method::Scratch,
         "ignore-maxmemory",
     );
-    way(|c| c.target.replica_evicts = true, Via::Link, "empty");
-    way(|c| c.target.writable_replica = true, Via::Scratch, "replica-read-only no");
-    way(|c| c.target.tls_replication = true, Via::Scratch, "TLS");
-    way(|c| c.target.replicaof_refused = Some("renamed".into()), Via::Scratch, "renamed");
-    way(|c| c.tape.max_db = 16, Via::Scratch, "database 16");
-    way(|c| c.tape.field_ttl = true, Via::LinkFromScratch, "fields");
-    way(|c| c.tape.scripts = true, Via::LinkFromScratch, "scripts");
-    way(|c| c.target.databases = Some(4), Via::LinkFromScratch, "fewer databases");
-    way(|c| c.target.databases = None, Via::Link, "");
+    method(|c| c.target.replica_evicts = true, Method::Link, "empty");
+    method(|c| c.target.writable_replica = true, Method::Scratch, "replica-read-only no");
+    method(|c| c.target.tls_replication = true, Method::Scratch, "TLS");
+    method(|c| c.target.replicaof_refused = Some("renamed".into()), Method::Scratch, "renamed");
+    method(|c| c.range.max_db = 16, Method::Scratch, "database 16");
+    method(|c| c.range.field_ttl = true, Method::LinkFromScratch, "fields");
+    method(|c| c.range.scripts = true, Method::LinkFromScratch, "scripts");
+    method(|c| c.target.databases = Some(4), Method::LinkFromScratch, "fewer databases");
+    method(|c| c.target.databases = None, Method::Link, "");
     let redis8 = |c: &mut Case| {
         (c.rdb, c.made_by, c.target) = ("REDIS0012", "8.0.2", target("Redis v=8.0.2"));
     };
-    way(redis8, Via::LinkFromScratch, "may hold");
+    method(redis8, Method::LinkFromScratch, "may hold");
     let valkey9 = |c: &mut Case| {
         (c.rdb, c.made_by, c.target) = ("VALKEY080", "9.1.2", target("Valkey v=9.1.2"));
     };
-    way(valkey9, Via::LinkFromScratch, "may hold");
+    method(valkey9, Method::LinkFromScratch, "may hold");
     let valkey8 = |c: &mut Case| {
         (c.rdb, c.made_by, c.target) = ("REDIS0011", "8.1.1", target("Valkey v=8.1.1"));
     };
-    way(valkey8, Via::Link, "");
+    method(valkey8, Method::Link, "");
     // Keys are added to what is there.
     let filtered = |c: &mut Case| {
         c.filter = some_keys();
         c.target.keys = BTreeMap::from([(0, 7)]);
     };
-    way(filtered, Via::Scratch, "some keys");
+    method(filtered, Method::Scratch, "some keys");
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn refusals() {
     );
     refusal(|c| c.target.unknown_commands = vec!["LMPOP".into()], ErrorKind::Unavailable, "LMPOP");
     let forced = |c: &mut Case| {
-        c.forced = Some(Forced::Link);
+        c.forced = Some(ForcedMethod::Link);
         c.filter = some_keys();
     };
     refusal(forced, ErrorKind::Unavailable, "--via link is not possible: only some keys");
@@ -229,13 +229,13 @@ fn warnings_of(change: impl FnOnce(&mut Case), base_memory: Option<u64>) -> Vec<
     let facts = Facts {
         point: &point,
         rdb: redtape_wire::rdb::parse_header(b"REDIS0010").expect("header"),
-        tape: &case.tape,
+        range: &case.range,
         target: &case.target,
         base_memory,
         filter: &case.filter,
         forced: None,
     };
-    make(&facts, Via::Link, String::new(), None).warnings
+    make(&facts, Method::Link, String::new(), None).warnings
 }
 
 #[test]
@@ -281,14 +281,14 @@ fn the_plan_says_everything() {
     let facts = Facts {
         point: &point,
         rdb: redtape_wire::rdb::parse_header(b"REDIS0010").expect("header"),
-        tape: &case.tape,
+        range: &case.range,
         target: &case.target,
         base_memory: None,
         filter: &case.filter,
         forced: None,
     };
     let binary = Binary { path: "/usr/bin/redis-server".into(), version: case.target.version };
-    let plan = make(&facts, Via::Scratch, "why".to_owned(), Some(&binary));
+    let plan = make(&facts, Method::Scratch, "why".to_owned(), Some(&binary));
     let text = plan.to_string();
     for word in [
         "t:1 (Redis 7.0.15)",
@@ -304,34 +304,34 @@ fn the_plan_says_everything() {
     assert!(plan.estimate_seconds > 2.0 && !plan.functions);
     let json = serde_json::to_value(&plan).expect("json");
     assert_eq!((json["via"].as_str(), json["lsn"].as_u64()), (Some("scratch"), Some(10)));
-    let link = make(&Facts { filter: &Filter::default(), ..facts }, Via::Link, String::new(), None);
+    let link = make(&Facts { filter: &Filter::default(), ..facts }, Method::Link, String::new(), None);
     assert!(link.functions && link.warnings.iter().any(|w| w.contains("evict")));
 }
 
 #[test]
 fn who_follows_the_target_is_told() {
-    let warnings = |replicas, is_source, via| {
+    let warnings = |replicas, is_source, method| {
         let mut case = usual();
         (case.target.replicas, case.target.is_source) = (replicas, is_source);
         let point = point(case.made_by);
         let facts = Facts {
             point: &point,
             rdb: redtape_wire::rdb::parse_header(b"REDIS0010").expect("header"),
-            tape: &case.tape,
+            range: &case.range,
             target: &case.target,
             base_memory: None,
             filter: &case.filter,
             forced: None,
         };
-        make(&facts, via, String::new(), None).warnings.split_off(1)
+        make(&facts, method, String::new(), None).warnings.split_off(1)
     };
-    assert_eq!(warnings(0, false, Via::Link), Vec::<String>::new());
-    assert_eq!(warnings(1, false, Via::Link), ["1 replica follows the target; it gets everything too"]);
-    assert_eq!(warnings(2, false, Via::Link), ["2 replicas follow the target; they get everything too"]);
+    assert_eq!(warnings(0, false, Method::Link), Vec::<String>::new());
+    assert_eq!(warnings(1, false, Method::Link), ["1 replica follows the target; it gets everything too"]);
+    assert_eq!(warnings(2, false, Method::Link), ["2 replicas follow the target; they get everything too"]);
     // The recorded server itself: one of its replicas is redtape.
-    let into_source = warnings(1, true, Via::LinkFromScratch);
+    let into_source = warnings(1, true, Method::LinkFromScratch);
     assert!(into_source.len() == 1 && into_source[0].contains("Stop the writers first"), "{into_source:?}");
-    assert_eq!(warnings(2, true, Via::Link).len(), 2);
+    assert_eq!(warnings(2, true, Method::Link).len(), 2);
     // Copied keys are writes like any other.
-    assert_eq!(warnings(1, true, Via::Scratch), Vec::<String>::new());
+    assert_eq!(warnings(1, true, Method::Scratch), Vec::<String>::new());
 }

@@ -1,8 +1,8 @@
 //! One restore from request to report: everything is checked first, then the plan is carried out.
 //!
 //! ```text
-//! prepare: point ─► base's digest ─► target's facts ─► scan of the tape ─► plan      (changes nothing)
-//! run:     by the plan's way ─► checks ─► report
+//! prepare: point ─► base's digest ─► target's facts ─► scan of the journal ─► plan      (changes nothing)
+//! run:     by the plan's method ─► checks ─► report
 //! ```
 
 use std::collections::BTreeMap;
@@ -20,12 +20,12 @@ use crate::error::RestoreError;
 use crate::filter::Filter;
 use crate::interrupt::Interrupt;
 use crate::limits::Limits;
-use crate::plan::{Facts, Forced, Plan, Via, choose, make};
+use crate::plan::{Facts, ForcedMethod, Method, Plan, choose, make};
 use crate::point::{PointError, RestorePoint, locate};
 use crate::progress::{Event, Observer, Unit};
-use crate::replica_link::{Delivered, Expected, Load, Replica, deliver};
+use crate::replica_link::{Delivered, Expected, Payload, Replica, deliver};
 use crate::source::binary::{Binary, BinaryNeeds, find, made_by};
-use crate::source::journal_range::{JournalTape, Tape, TapeFacts, scan};
+use crate::source::journal_range::{JournalRange, RangeFacts, ReplaySource, scan};
 use crate::source::scratch::Scratch;
 use crate::target::claim;
 use crate::target::copy::{Copied, copy, gone};
@@ -48,8 +48,8 @@ pub struct Request {
     pub to: RedisUrl,
     /// Which keys.
     pub filter: Filter,
-    /// Which way, if the person insists.
-    pub via: Option<Forced>,
+    /// By which method, if the person insists.
+    pub method: Option<ForcedMethod>,
     /// Which scratch server, if the person insists.
     pub server_bin: Option<PathBuf>,
     /// The present, for "ago".
@@ -64,8 +64,8 @@ pub struct Request {
 pub struct Prepared {
     plan: Plan,
     point: RestorePoint,
-    tape: JournalTape,
-    tape_facts: TapeFacts,
+    range: JournalRange,
+    range_facts: RangeFacts,
     rdb_bytes: u64,
     target_facts: TargetFacts,
     target: Server,
@@ -90,8 +90,9 @@ pub struct Report {
     pub at: String,
     /// The last record restored.
     pub lsn: u64,
-    /// By which way.
-    pub via: Via,
+    /// By which method.
+    #[serde(rename = "via")]
+    pub method: Method,
     /// Keys in each database.
     pub keys: BTreeMap<u32, u64>,
     /// Of these, keys whose TTL has passed since the moment, so that they are gone again; `None` = the target
@@ -129,40 +130,40 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
     let mut target_facts = TargetFacts::read(&mut target)?;
     target_facts.compare_with(&catalog.timelines());
     let rdb = check_base(&point.base, &request.keyring, observer)?;
-    let tape = JournalTape { catalog, timeline: point.timeline, after: point.base.manifest.lsn, upto: point.lsn };
+    let range = JournalRange { catalog, timeline: point.timeline, after: point.base.manifest.lsn, upto: point.lsn };
     observer.on(&Event::Step {
         name: "reading the journal",
         total: point.lsn.0 - point.base.manifest.lsn.0,
         unit: Unit::Records,
     });
-    let tape_facts = scan(&tape, &mut |records| observer.on(&Event::At(records)))
-        .map_err(|error| RestoreError::unreadable(error, &tape.catalog))?;
+    let range_facts = scan(&range, &mut |records| observer.on(&Event::At(records)))
+        .map_err(|error| RestoreError::unreadable(error, &range.catalog))?;
     observer.on(&Event::StepDone);
-    target_facts.unknown_commands = unknown_commands(&mut target, tape_facts.commands.iter())?;
+    target_facts.unknown_commands = unknown_commands(&mut target, range_facts.commands.iter())?;
     let facts = Facts {
         point: &point,
         rdb: rdb.version,
-        tape: &tape_facts,
+        range: &range_facts,
         target: &target_facts,
         base_memory: rdb.aux.iter().find(|(name, _)| name == "used-mem").and_then(|(_, bytes)| bytes.parse().ok()),
         filter: &request.filter,
-        forced: request.via,
+        forced: request.method,
     };
-    let (via, reason) = choose(&facts)?;
-    let binary = if via == Via::Link {
+    let (method, reason) = choose(&facts)?;
+    let binary = if method == Method::Link {
         None
     } else {
         let made_by = made_by(&point.base.manifest.server_version);
         let wanted = BinaryNeeds { base: rdb.version, made_by, target: target_facts.version };
         Some(find(request.server_bin.as_deref(), wanted, request.limits)?)
     };
-    let plan = make(&facts, via, reason, binary.as_ref());
+    let plan = make(&facts, method, reason, binary.as_ref());
     observer.on(&Event::Planned(&plan));
     Ok(Prepared {
         plan,
         point,
-        tape,
-        tape_facts,
+        range,
+        range_facts,
         rdb_bytes: rdb.bytes,
         target_facts,
         target,
@@ -225,10 +226,10 @@ impl Prepared {
     pub fn run(mut self, observer: &mut dyn Observer) -> Result<Report, RestoreError> {
         let start = Instant::now();
         self.claim_target().map_err(RestoreError::before_the_target)?;
-        let mut report = match self.plan.via {
-            Via::Link => self.by_link(observer)?,
-            Via::LinkFromScratch => self.by_link_from_scratch(observer)?,
-            Via::Scratch => self.by_scratch(observer)?,
+        let mut report = match self.plan.method {
+            Method::Link => self.by_link(observer)?,
+            Method::LinkFromScratch => self.by_link_from_scratch(observer)?,
+            Method::Scratch => self.by_scratch(observer)?,
         };
         // The next one need not wait until the server sees the end of our connection.
         let _ = self.target.clear_name();
@@ -274,11 +275,11 @@ impl Prepared {
         Report {
             at: self.plan.at.clone(),
             lsn: self.plan.lsn.0,
-            via: self.plan.via,
+            method: self.plan.method,
             keys,
             expired: Some(0),
             functions,
-            records: self.tape_facts.records,
+            records: self.range_facts.records,
             seconds: 0.0,
             checks,
             warnings: Vec::new(),
@@ -321,7 +322,7 @@ impl Prepared {
     fn by_link(&mut self, observer: &mut dyn Observer) -> Result<Report, RestoreError> {
         let mut rdb = open(&self.point.base, &self.keyring)?;
         let mut load =
-            Load { rdb: &mut rdb, rdb_bytes: self.rdb_bytes, tape: &self.tape, records: self.tape_facts.records };
+            Payload { rdb: &mut rdb, rdb_bytes: self.rdb_bytes, range: &self.range, records: self.range_facts.records };
         let expected = self.expected();
         let replica = Replica { server: &mut self.target, expected, clock: None, interrupt: &self.interrupt };
         let delivered =
@@ -331,10 +332,10 @@ impl Prepared {
 
     fn scratch(&mut self, observer: &mut dyn Observer) -> Result<(Scratch, Delivered), RestoreError> {
         let binary = self.binary.as_ref().ok_or_else(|| RestoreError::NoScratch("none was chosen".to_owned()))?;
-        let mut scratch = Scratch::start(binary, self.tape_facts.max_db + 1, self.limits)?;
+        let mut scratch = Scratch::start(binary, self.range_facts.max_db + 1, self.limits)?;
         let mut rdb = open(&self.point.base, &self.keyring)?;
         let mut load =
-            Load { rdb: &mut rdb, rdb_bytes: self.rdb_bytes, tape: &self.tape, records: self.tape_facts.records };
+            Payload { rdb: &mut rdb, rdb_bytes: self.rdb_bytes, range: &self.range, records: self.range_facts.records };
         let delivered = scratch.load(&mut load, observer, &self.interrupt).map_err(RestoreError::before_the_target)?;
         Ok((scratch, delivered))
     }
@@ -356,8 +357,8 @@ impl Prepared {
         let rdb_bytes = std::fs::metadata(&file).map_err(RestoreError::io("read", &file))?.len();
         let mut rdb = std::fs::File::open(&file).map_err(RestoreError::io("open", &file))?;
         let nothing: Vec<redtape_journal::Group> = Vec::new();
-        let tape: &dyn Tape = &nothing;
-        let mut load = Load { rdb: &mut rdb, rdb_bytes, tape, records: 0 };
+        let range: &dyn ReplaySource = &nothing;
+        let mut load = Payload { rdb: &mut rdb, rdb_bytes, range, records: 0 };
         let expected = self.expected();
         let replica = Replica { server: &mut self.target, expected, clock: None, interrupt: &self.interrupt };
         let mut checks = Vec::new();

@@ -7,7 +7,9 @@ mod support;
 use redtape_journal::Micros;
 use redtape_restore::ErrorKind::{Busy, Interrupted, Occupied, Unavailable};
 use redtape_restore::client::{Server as Client, Value};
-use redtape_restore::{ErrorKind, Filter, Forced, Observer, Report, Request, RestoreError, Silent, Via, When, prepare};
+use redtape_restore::{
+    ErrorKind, Filter, ForcedMethod, Method, Observer, Report, Request, RestoreError, Silent, When, prepare,
+};
 use support::record::Recorder;
 use support::{AtStep, Running, request, restore, run, version};
 
@@ -32,7 +34,7 @@ fn journal(keys: usize, bytes: usize) -> (tempfile::TempDir, Micros) {
     (dir, at)
 }
 
-fn ask(dir: &tempfile::TempDir, at: Micros, target: &Running, via: Option<Forced>) -> Request {
+fn ask(dir: &tempfile::TempDir, at: Micros, target: &Running, via: Option<ForcedMethod>) -> Request {
     request(&dir.path().join("j"), When::At(at), target, via)
 }
 
@@ -75,8 +77,8 @@ fn a_target_that_would_evict_is_put_back_before_its_promotion() {
     // It holds to its limit while it is a replica, too: then it is not made one.
     run(&mut client, "CONFIG SET replica-ignore-maxmemory no");
     let prepared = prepare(&request, &mut Silent).unwrap();
-    assert_eq!(prepared.plan().via, Via::Scratch, "{}", prepared.plan().reason);
-    request.via = Some(Forced::Link);
+    assert_eq!(prepared.plan().method, Method::Scratch, "{}", prepared.plan().reason);
+    request.method = Some(ForcedMethod::Link);
     failed(observed(&request, &mut Silent), Unavailable, &["replica-ignore-maxmemory no"]);
 }
 
@@ -85,7 +87,7 @@ fn a_target_that_evicts_while_it_is_copied_to_is_told() {
     let (dir, at) = journal(20_000, 100);
     for filter in [Filter::default(), Filter::new(&["key:*"], &[], &[]).unwrap()] {
         let target = Running::start(SMALL);
-        let mut request = ask(&dir, at, &target, Some(Forced::Scratch));
+        let mut request = ask(&dir, at, &target, Some(ForcedMethod::Scratch));
         request.filter = filter;
         let words = ["does not hold all that was restored", "has evicted", "allkeys-lru", "Raise maxmemory"];
         failed(observed(&request, &mut Silent), Unavailable, &words);
@@ -97,7 +99,7 @@ fn a_target_without_room_says_what_to_do() {
     let (dir, at) = journal(20_000, 100);
     let target = Running::start(&["--maxmemory", "3mb"]);
     let words = ["refuses RESTORE", "OOM", "raise maxmemory", "may hold a part of the data"];
-    failed(observed(&ask(&dir, at, &target, Some(Forced::Scratch)), &mut Silent), Unavailable, &words);
+    failed(observed(&ask(&dir, at, &target, Some(ForcedMethod::Scratch)), &mut Silent), Unavailable, &words);
 
     // Over the link all of it arrives; the server keeps it and takes no more.
     let target = Running::start(&["--maxmemory", "3mb"]);
@@ -113,7 +115,11 @@ fn a_target_without_room_says_what_to_do() {
 fn one_restore_at_a_time() {
     let (dir, at) = journal(3000, 200);
     let mut withdrew = 0;
-    for ways in [[Forced::Link, Forced::Link], [Forced::Scratch, Forced::Scratch], [Forced::Link, Forced::Scratch]] {
+    for ways in [
+        [ForcedMethod::Link, ForcedMethod::Link],
+        [ForcedMethod::Scratch, ForcedMethod::Scratch],
+        [ForcedMethod::Link, ForcedMethod::Scratch],
+    ] {
         for _ in 0..4 {
             let target = Running::start(&[]);
             let prepared: Vec<_> =
@@ -150,7 +156,7 @@ fn one_restore_at_a_time() {
 fn a_restore_that_comes_later_is_told_of_the_first() {
     let (dir, at) = journal(3000, 200);
     let target = Running::start(&[]);
-    let second = ask(&dir, at, &target, Some(Forced::Scratch));
+    let second = ask(&dir, at, &target, Some(ForcedMethod::Scratch));
     let mut outcome = None;
     let mut during = AtStep::new("replaying the journal", 0, || {
         let prepared = prepare(&second, &mut Silent).unwrap();
@@ -175,7 +181,7 @@ fn a_user_who_may_not_see_other_restores_is_warned() {
     let (dir, at) = journal(30, 10);
     let target = Running::start(&[]);
     run(&mut target.client(), "ACL SETUSER few on >pw ~* +@all -client");
-    let mut request = ask(&dir, at, &target, Some(Forced::Scratch));
+    let mut request = ask(&dir, at, &target, Some(ForcedMethod::Scratch));
     request.to = format!("redis://few:pw@127.0.0.1:{}", target.port).parse().unwrap();
     let (plan, report) = restore(&request).unwrap();
     assert!(plan.warnings.iter().any(|w| w.contains("cannot be seen")), "{:?}", plan.warnings);
@@ -191,7 +197,7 @@ fn large() -> (tempfile::TempDir, Micros) {
 fn a_copy_that_did_not_end_leaves_a_sign() {
     let (dir, at) = large();
     let target = Running::start(&[]);
-    let request = ask(&dir, at, &target, Some(Forced::Scratch));
+    let request = ask(&dir, at, &target, Some(ForcedMethod::Scratch));
     let interrupt = request.interrupt.clone();
     let mut end = AtStep::new("copying keys", 1, || interrupt.set());
     failed(observed(&request, &mut end), Interrupted, &["of 300 keys had been written", "may hold a part"]);
@@ -199,7 +205,7 @@ fn a_copy_that_did_not_end_leaves_a_sign() {
     assert!((1..300).contains(&keys(&mut client)));
     assert_eq!(run(&mut client, "HLEN redtape:unfinished-restore"), Value::Int(1));
     // The next restore of everything, by whatever way, says what it finds.
-    for via in [None, Some(Forced::Scratch)] {
+    for via in [None, Some(ForcedMethod::Scratch)] {
         let words =
             ["only a part of a restore that did not end: everything (300 keys) of", "LSN 300, begun at", "FLUSHALL"];
         failed(observed(&ask(&dir, at, &target, via), &mut Silent), Occupied, &words);
@@ -213,7 +219,7 @@ fn a_copy_that_did_not_end_leaves_a_sign() {
     assert!(warnings.contains("did not end: everything (300 keys)") && warnings.contains("HDEL"), "{warnings}");
     assert_eq!(run(&mut client, "HLEN redtape:unfinished-restore"), Value::Int(1));
     run(&mut client, "FLUSHALL");
-    assert_eq!(restore(&ask(&dir, at, &target, Some(Forced::Scratch))).unwrap().1.keys[&0], 300);
+    assert_eq!(restore(&ask(&dir, at, &target, Some(ForcedMethod::Scratch))).unwrap().1.keys[&0], 300);
     assert_eq!(keys(&mut client), 300, "no marker is left");
 }
 
@@ -226,7 +232,7 @@ fn what_others_do_to_a_target_while_it_is_copied_to_is_told() {
         ("REPLICAOF 127.0.0.1 1", Unavailable, &["refuses", "it has become a replica", "may hold a part of the data"]),
     ] {
         let target = Running::start(&[]);
-        let request = ask(&dir, at, &target, Some(Forced::Scratch));
+        let request = ask(&dir, at, &target, Some(ForcedMethod::Scratch));
         let mut client = target.client();
         let mut change = AtStep::new("copying keys", 1, || drop(run(&mut client, line)));
         failed(observed(&request, &mut change), kind, words);
@@ -255,8 +261,11 @@ fn a_target_that_was_taken_over_is_left_alone() {
     let mut client = target.client();
     let follow = format!("REPLICAOF 127.0.0.1 {}", other.port);
     let mut change = AtStep::new("replaying the journal", 0, || drop(run(&mut client, &follow)));
-    let text =
-        failed(observed(&ask(&dir, at, &target, Some(Forced::Link)), &mut change), Unavailable, &["It was left alone"]);
+    let text = failed(
+        observed(&ask(&dir, at, &target, Some(ForcedMethod::Link)), &mut change),
+        Unavailable,
+        &["It was left alone"],
+    );
     assert!(text.contains(&format!("it follows 127.0.0.1:{}", other.port)), "{text}");
     assert_eq!(client.info(None).unwrap().get("master_port"), Some(other.port.to_string().as_str()));
 
@@ -267,8 +276,11 @@ fn a_target_that_was_taken_over_is_left_alone() {
         run(&mut client, "REPLICAOF NO ONE");
         run(&mut client, "SET precious 1");
     });
-    let text =
-        failed(observed(&ask(&dir, at, &target, Some(Forced::Link)), &mut change), Unavailable, &["It was left alone"]);
+    let text = failed(
+        observed(&ask(&dir, at, &target, Some(ForcedMethod::Link)), &mut change),
+        Unavailable,
+        &["It was left alone"],
+    );
     assert!(text.contains("is a master and holds"), "{text}");
     assert_eq!(run(&mut client, "EXISTS precious"), Value::Int(1));
 }
@@ -289,7 +301,7 @@ fn a_target_that_cannot_save_is_refused_before() {
         assert!(start.elapsed().as_secs() < 20, "the save fails");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    for via in [None, Some(Forced::Scratch)] {
+    for via in [None, Some(ForcedMethod::Scratch)] {
         failed(
             observed(&ask(&dir, at, &target, via), &mut Silent),
             Unavailable,
@@ -301,7 +313,7 @@ fn a_target_that_cannot_save_is_refused_before() {
     let mut change = AtStep::new("copying keys", 0, || {
         client.call(&["CONFIG", "SET", "save", "3600 1"]).unwrap();
     });
-    let request = ask(&dir, at, &target, Some(Forced::Scratch));
+    let request = ask(&dir, at, &target, Some(ForcedMethod::Scratch));
     failed(observed(&request, &mut change), Unavailable, &["refuses RESTORE: MISCONF", "make room or repair"]);
 }
 
@@ -320,7 +332,7 @@ fn what_has_expired_since_is_counted_by_every_way() {
     let at = recorder.catch_up();
     recorder.finish();
     std::thread::sleep(std::time::Duration::from_millis(2100));
-    for via in [Forced::Link, Forced::Scratch] {
+    for via in [ForcedMethod::Link, ForcedMethod::Scratch] {
         let target = Running::start(&[]);
         let (_, report) = restore(&ask(&dir, at, &target, Some(via))).unwrap();
         assert_eq!((report.keys[&0], report.keys[&3], report.expired), (42, 2, Some(41)), "{via:?}: {report:?}");

@@ -9,7 +9,7 @@ use redtape_journal::ErrorKind::{Damaged, NotAJournal};
 use redtape_journal::Micros;
 use redtape_restore::ErrorKind::{Denied, NotInJournal, Occupied, Storage, Unavailable, Usage};
 use redtape_restore::client::Value;
-use redtape_restore::{ErrorKind, Forced, Request, Silent, When, prepare};
+use redtape_restore::{ErrorKind, ForcedMethod, Request, Silent, When, prepare};
 use support::record::Recorder;
 use support::{Running, request, restore, run, version};
 
@@ -198,7 +198,7 @@ fn scratch_servers_that_are_missing_or_wrong() {
     let path = dir.path().join("j");
     journal(&path);
     let target = Running::start(&[]);
-    let mut ask = request(&path, When::Latest, &target, Some(Forced::Scratch));
+    let mut ask = request(&path, When::Latest, &target, Some(ForcedMethod::Scratch));
     ask.server_bin = Some(PathBuf::from("/nowhere/redis-server"));
     refused(&ask, Unavailable, &["/nowhere/redis-server", "--server-bin"]);
     ask.server_bin = Some(PathBuf::from("/bin/true"));
@@ -227,7 +227,11 @@ fn targets_that_are_too_old() {
         Unavailable,
         &["Redis 6.0", "does not load the base", "at least as new"],
     );
-    refused(&request(&path, When::Latest, &target, Some(Forced::Scratch)), Unavailable, &["does not load the base"]);
+    refused(
+        &request(&path, When::Latest, &target, Some(ForcedMethod::Scratch)),
+        Unavailable,
+        &["does not load the base"],
+    );
     assert_eq!(run(&mut target.client(), "DBSIZE"), Value::Int(0));
 }
 
@@ -248,7 +252,7 @@ fn a_link_that_fails_leaves_the_target_as_it_was() {
     recorder.catch_up();
     let target = Running::start(&[]);
     refused(
-        &request(&path, When::Latest, &target, Some(Forced::Link)),
+        &request(&path, When::Latest, &target, Some(ForcedMethod::Link)),
         Unavailable,
         // Where a scratch server goes first, the target was never touched.
         &[
@@ -266,7 +270,7 @@ fn a_link_that_fails_leaves_the_target_as_it_was() {
     recorder.catch_up();
     recorder.finish();
     refused(
-        &request(&path, When::Latest, &target, Some(Forced::Link)),
+        &request(&path, When::Latest, &target, Some(ForcedMethod::Link)),
         Unavailable,
         &[if version().has_field_ttl() { "the scratch server" } else { "does not know NOSUCHCOMMAND" }],
     );

@@ -5,7 +5,7 @@ mod support;
 
 use redtape_journal::Micros;
 use redtape_restore::client::Value;
-use redtape_restore::{ErrorKind, Filter, Forced, Silent, Via, When, prepare};
+use redtape_restore::{ErrorKind, Filter, ForcedMethod, Method, Silent, When, prepare};
 use support::record::Recorder;
 use support::{Running, request, restore, run, version};
 
@@ -54,7 +54,7 @@ fn chosen_keys_into_a_server_with_others() {
     wanted.filter = Filter::new(&["user:*"], &["^order:".to_owned()], &[0]).unwrap();
     let prepared = prepare(&wanted, &mut Silent).unwrap();
     assert!(prepared.target_holds_data());
-    assert_eq!(prepared.plan().via, Via::Scratch);
+    assert_eq!(prepared.plan().method, Method::Scratch);
     let report = prepared.run(&mut Silent).unwrap();
     assert_eq!((report.keys.get(&0), report.keys.get(&2), report.functions), (Some(&1503), None, 0));
     assert_eq!(run(&mut client, "GET user:1500"), Value::Bytes(b"name1500".to_vec()));
@@ -104,7 +104,7 @@ fn databases_and_everything_by_scratch() {
     assert_eq!(report.keys.into_iter().collect::<Vec<_>>(), [(2, 1)]);
 
     let target = Running::start(&[]);
-    let (plan, report) = restore(&request(&dir, When::At(story.at), &target, Some(Forced::Scratch))).unwrap();
+    let (plan, report) = restore(&request(&dir, When::At(story.at), &target, Some(ForcedMethod::Scratch))).unwrap();
     assert_eq!((report.keys[&0], report.keys[&2]), (1503, 1));
     assert_eq!(report.functions, usize::from(version().has_redis(7, 0)));
     assert!(plan.functions && plan.scratch.is_some());
@@ -117,7 +117,7 @@ fn a_cluster_node_is_refused() {
     let target = Running::start(&["--cluster-enabled", "yes"]);
     for (via, filter) in [
         (None, Filter::default()),
-        (Some(Forced::Scratch), Filter::default()),
+        (Some(ForcedMethod::Scratch), Filter::default()),
         (None, Filter::new(&["user:*"], &[], &[0]).unwrap()),
     ] {
         let mut wanted = request(&dir, When::At(story.at), &target, via);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use redtape_journal::Micros;
 use redtape_restore::client::Value;
-use redtape_restore::{ErrorKind, Forced, Limits, Request, RestoreError, Silent, When, prepare};
+use redtape_restore::{ErrorKind, ForcedMethod, Limits, Request, RestoreError, Silent, When, prepare};
 use rustix::process::{Pid, Signal, kill_process};
 use support::record::Recorder;
 use support::{AtStep, Running, binary, request, run, scratch_servers};
@@ -40,7 +40,7 @@ fn journal() -> (tempfile::TempDir, Micros) {
 }
 
 fn ask(dir: &tempfile::TempDir, at: Micros, target: &Running) -> Request {
-    let mut request = request(&dir.path().join("j"), When::At(at), target, Some(Forced::Scratch));
+    let mut request = request(&dir.path().join("j"), When::At(at), target, Some(ForcedMethod::Scratch));
     request.limits = SHORT;
     request
 }

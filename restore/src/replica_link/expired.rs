@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::sender::Feed;
+use super::sender::Sender;
 use crate::client::{Server, Value};
 use crate::error::RestoreError;
 use crate::progress::{Event, Observer, Unit};
@@ -14,8 +14,8 @@ use crate::progress::{Event, Observer, Unit};
 const SCAN_COUNT: &str = "1000";
 
 /// The number of keys whose TTL has passed; `None` where the server does not allow to count them.
-pub(super) fn count(feed: &mut Feed<'_>, observer: &mut dyn Observer) -> Result<Option<u64>, RestoreError> {
-    let info = feed.server.info(Some("keyspace"))?;
+pub(super) fn count(sender: &mut Sender<'_>, observer: &mut dyn Observer) -> Result<Option<u64>, RestoreError> {
+    let info = sender.server.info(Some("keyspace"))?;
     let volatile = info.volatile();
     let keys: BTreeMap<u32, u64> = info.keyspace().into_iter().filter(|(db, _)| volatile.contains_key(db)).collect();
     if keys.is_empty() {
@@ -24,29 +24,29 @@ pub(super) fn count(feed: &mut Feed<'_>, observer: &mut dyn Observer) -> Result<
     observer.on(&Event::Step { name: "counting what has expired", total: keys.values().sum(), unit: Unit::Keys });
     let mut expired = Some(0);
     for (db, total) in keys {
-        let Some(alive) = alive(feed, db, observer)? else {
+        let Some(alive) = alive(sender, db, observer)? else {
             expired = None;
             break;
         };
         // SCAN may give a key twice where a table shrinks meanwhile, never leave one out.
         expired = expired.map(|n| n + total.saturating_sub(alive));
     }
-    feed.server.call(&["SELECT", "0"])?;
+    sender.server.call(&["SELECT", "0"])?;
     observer.on(&Event::StepDone);
     // The keep-alives are part of the stream.
-    feed.barrier()?;
+    sender.barrier()?;
     Ok(expired)
 }
 
 /// Keys of a database that clients would see.
-fn alive(feed: &mut Feed<'_>, db: u32, observer: &mut dyn Observer) -> Result<Option<u64>, RestoreError> {
-    if feed.server.try_call(&["SELECT", &db.to_string()])?.is_err() {
+fn alive(sender: &mut Sender<'_>, db: u32, observer: &mut dyn Observer) -> Result<Option<u64>, RestoreError> {
+    if sender.server.try_call(&["SELECT", &db.to_string()])?.is_err() {
         return Ok(None);
     }
     let (mut cursor, mut seen) = (b"0".to_vec(), 0);
     loop {
-        feed.keep_alive()?;
-        let Some((next, found)) = step(feed.server, &cursor)? else { return Ok(None) };
+        sender.keep_alive()?;
+        let Some((next, found)) = step(sender.server, &cursor)? else { return Ok(None) };
         seen += found;
         observer.on(&Event::At(seen));
         if next == b"0" {

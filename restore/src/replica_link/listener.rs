@@ -27,7 +27,7 @@ const GREETING_BYTES: usize = 16 * 1024;
 
 /// Waits for one replica.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct Listener {
     listener: TcpListener,
     local: SocketAddr,
     peer: IpAddr,
@@ -35,14 +35,14 @@ pub(super) struct Door {
 
 /// A replica that has asked for its full sync.
 #[derive(Debug)]
-pub(super) struct Guest {
+pub(super) struct ReplicaConnection {
     /// The link.
     pub(super) socket: TcpStream,
     /// What it sent behind `PSYNC`.
     pub(super) pending: Vec<u8>,
 }
 
-impl Door {
+impl Listener {
     /// Opens a port on the address from which this server is reached.
     pub(super) fn open(url: &RedisUrl) -> Result<Self, RestoreError> {
         let (local, peer) = match &url.endpoint {
@@ -62,7 +62,7 @@ impl Door {
     }
 
     /// Waits for the replica that is expected.
-    pub(super) fn wait(&self, expected: &Expected, interrupt: &Interrupt) -> Result<Guest, RestoreError> {
+    pub(super) fn wait(&self, expected: &Expected, interrupt: &Interrupt) -> Result<ReplicaConnection, RestoreError> {
         let start = Instant::now();
         let mut turned_away: Vec<String> = Vec::new();
         while start.elapsed() < ACCEPT_LIMIT {
@@ -119,7 +119,7 @@ fn route(host: &str, port: u16, address: &str) -> Result<(IpAddr, IpAddr), Resto
 }
 
 /// Goes through the handshake up to `PSYNC`.
-fn greet(mut socket: TcpStream, expected: &Expected) -> Result<Guest, String> {
+fn greet(mut socket: TcpStream, expected: &Expected) -> Result<ReplicaConnection, String> {
     let io = |e: std::io::Error| e.to_string();
     socket.set_nonblocking(false).map_err(io)?;
     socket.set_nodelay(true).map_err(io)?;
@@ -136,7 +136,7 @@ fn greet(mut socket: TcpStream, expected: &Expected) -> Result<Guest, String> {
                 buffer.drain(..len);
                 match answer {
                     Answer::Say(text) => socket.write_all(text.as_bytes()).map_err(io)?,
-                    Answer::FullSync => return Ok(Guest { socket, pending: buffer }),
+                    Answer::FullSync => return Ok(ReplicaConnection { socket, pending: buffer }),
                     Answer::Stranger(why) => return Err(why),
                 }
                 continue;
@@ -168,7 +168,7 @@ mod tests {
         let target = TcpListener::bind("127.0.0.1:0").expect("port");
         let port = target.local_addr().expect("address").port();
         let url = format!("redis://127.0.0.1:{port}").parse().expect("URL");
-        let door = Door::open(&url).expect("door");
+        let door = Listener::open(&url).expect("door");
         let address = door.address();
         assert!(address.ip().is_loopback());
         let visitors = std::thread::spawn(move || {

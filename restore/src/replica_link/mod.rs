@@ -33,28 +33,28 @@ use crate::interrupt::Interrupt;
 use crate::progress::{Event, Observer, Unit};
 use crate::random;
 use crate::source::clock::{AT_REST, ClockFile, Pace, SETTLE};
-use crate::source::journal_range::Tape;
+use crate::source::journal_range::ReplaySource;
 use crate::target::memory::MemoryState;
 use crate::target::preflight::contents;
 pub use handshake::Expected;
-use listener::Door;
-use sender::{Feed, unexpected_errors};
+use listener::Listener;
+use sender::{Sender, unexpected_errors};
 
 /// What is sent.
-pub struct Load<'a> {
+pub struct Payload<'a> {
     /// The base.
     pub rdb: &'a mut dyn Read,
     /// Its length.
     pub rdb_bytes: u64,
     /// What follows it.
-    pub tape: &'a dyn Tape,
+    pub range: &'a dyn ReplaySource,
     /// How many records that is, for the progress.
     pub records: u64,
 }
 
-impl std::fmt::Debug for Load<'_> {
+impl std::fmt::Debug for Payload<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Load")
+        f.debug_struct("Payload")
             .field("rdb_bytes", &self.rdb_bytes)
             .field("records", &self.records)
             .finish_non_exhaustive()
@@ -96,14 +96,14 @@ pub struct Delivered {
 /// Feeds a server and promotes it. `check` runs just before the promotion.
 pub fn deliver(
     replica: Replica<'_>,
-    load: &mut Load<'_>,
+    load: &mut Payload<'_>,
     observer: &mut dyn Observer,
     check: &mut dyn FnMut(&mut Server, &Delivered) -> Result<(), RestoreError>,
 ) -> Result<Delivered, RestoreError> {
     let Replica { server, expected, clock, interrupt } = replica;
     interrupt.check()?;
     let usual_limit = server.reply_limit();
-    let door = Door::open(server.url())?;
+    let door = Listener::open(server.url())?;
     let (host, port) = (door.address().ip().to_string(), door.address().port().to_string());
     match server.try_call(&["REPLICAOF", &host, &port]) {
         Ok(Ok(_)) => {}
@@ -140,11 +140,11 @@ pub fn deliver(
 #[allow(clippy::too_many_arguments, reason = "one step of `deliver`, apart only for the undo")]
 fn attached(
     server: &mut Server,
-    door: &Door,
+    door: &Listener,
     expected: &Expected,
     clock: Option<&ClockFile>,
     interrupt: &Interrupt,
-    load: &mut Load<'_>,
+    load: &mut Payload<'_>,
     observer: &mut dyn Observer,
     fed: &mut bool,
     check: &mut dyn FnMut(&mut Server, &Delivered) -> Result<(), RestoreError>,
@@ -156,18 +156,18 @@ fn attached(
     }
     let (errors_before, evicted_before) = (unexpected_errors(&before), MemoryState::of(&before).evicted);
     *fed = true;
-    let mut feed = Feed::begin(server, guest, &fresh_replid(), interrupt)?;
+    let mut sender = Sender::begin(server, guest, &fresh_replid(), interrupt)?;
     observer.on(&Event::Step { name: "sending the base", total: load.rdb_bytes, unit: Unit::Bytes });
-    feed.send_rdb(load.rdb, load.rdb_bytes, observer)?;
+    sender.send_rdb(load.rdb, load.rdb_bytes, observer)?;
     observer.on(&Event::StepDone);
     observer.on(&Event::Step { name: "waiting for the server to load it", total: 100, unit: Unit::Percent });
-    feed.wait_loaded(observer)?;
+    sender.wait_loaded(observer)?;
     if clock.is_some() {
-        feed.let_the_clock_jump()?;
+        sender.let_the_clock_jump()?;
     }
     observer.on(&Event::StepDone);
     observer.on(&Event::Step { name: "replaying the journal", total: load.records, unit: Unit::Records });
-    replay(&mut feed, load.tape, clock, observer)?;
+    replay(&mut sender, load.range, clock, observer)?;
     observer.on(&Event::StepDone);
     // Where the clock is ours nothing expires.
     let mut expired = Some(0);
@@ -175,22 +175,22 @@ fn attached(
         clock.set(AT_REST)?;
         std::thread::sleep(SETTLE);
     } else {
-        expired = expired::count(&mut feed, observer)?;
+        expired = expired::count(&mut sender, observer)?;
     }
-    let info = feed.check(errors_before)?;
-    let memory = check_memory(&feed.server.address, &info, evicted_before)?;
+    let info = sender.check(errors_before)?;
+    let memory = check_memory(&sender.server.address, &info, evicted_before)?;
     let delivered = Delivered {
         keys: info.keyspace(),
-        functions: feed.server.functions()?.unwrap_or(0),
+        functions: sender.server.functions()?.unwrap_or(0),
         expired,
-        stream_bytes: feed.encoder.offset(),
+        stream_bytes: sender.encoder.offset(),
         run_id: info.get("run_id").unwrap_or_default().to_owned(),
         memory,
         errors_counted: errors_before.is_some(),
     };
-    check(feed.server, &delivered)?;
+    check(sender.server, &delivered)?;
     interrupt.check()?;
-    feed.server.call(&["REPLICAOF", "NO", "ONE"])?;
+    sender.server.call(&["REPLICAOF", "NO", "ONE"])?;
     Ok(delivered)
 }
 
@@ -220,33 +220,33 @@ fn check_memory(address: &str, info: &Info, evicted_before: u64) -> Result<Memor
 
 /// Sends the groups, the clock before each, and waits until all are processed.
 fn replay(
-    feed: &mut Feed<'_>,
-    tape: &dyn Tape,
+    sender: &mut Sender<'_>,
+    range: &dyn ReplaySource,
     clock: Option<&ClockFile>,
     observer: &mut dyn Observer,
 ) -> Result<(), RestoreError> {
     const TELL_EVERY: u64 = 4096;
     let mut pace = Pace::new(AT_REST);
     let mut records = 0;
-    for (n, group) in (1u64..).zip(tape.groups()) {
+    for (n, group) in (1u64..).zip(range.groups()) {
         let group = group?;
         if let Some(clock) = clock {
-            keep_pace(feed, &mut pace, clock, &group)?;
+            keep_pace(sender, &mut pace, clock, &group)?;
         }
-        feed.send_group(&group)?;
+        sender.send_group(&group)?;
         records += group.records.len() as u64;
         if n % TELL_EVERY == 0 {
             observer.on(&Event::At(records));
         }
     }
     observer.on(&Event::At(records));
-    feed.barrier()
+    sender.barrier()
 }
 
-fn keep_pace(feed: &mut Feed<'_>, pace: &mut Pace, clock: &ClockFile, group: &Group) -> Result<(), RestoreError> {
+fn keep_pace(sender: &mut Sender<'_>, pace: &mut Pace, clock: &ClockFile, group: &Group) -> Result<(), RestoreError> {
     if let Some(step) = pace.before(group) {
         if step.barrier {
-            feed.barrier()?;
+            sender.barrier()?;
         }
         clock.set(step.to)?;
         if step.barrier {

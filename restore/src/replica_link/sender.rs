@@ -8,7 +8,7 @@ use redtape_journal::Group;
 
 use super::acks::{Acks, Heard};
 use super::encode::Encoder;
-use super::listener::Guest;
+use super::listener::ReplicaConnection;
 use crate::client::{Info, Server};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
@@ -25,7 +25,7 @@ const PING_EVERY: Duration = Duration::from_secs(5);
 
 /// A link to a replica that has asked for its full sync.
 #[derive(Debug)]
-pub(super) struct Feed<'s> {
+pub(super) struct Sender<'s> {
     /// The same server, as a client sees it.
     pub(super) server: &'s mut Server,
     socket: TcpStream,
@@ -39,16 +39,16 @@ pub(super) struct Feed<'s> {
     interrupt: &'s Interrupt,
 }
 
-impl<'s> Feed<'s> {
+impl<'s> Sender<'s> {
     /// Answers the `PSYNC`.
     pub(super) fn begin(
         server: &'s mut Server,
-        guest: Guest,
+        guest: ReplicaConnection,
         replid: &str,
         interrupt: &'s Interrupt,
     ) -> Result<Self, RestoreError> {
         let failed = |e: std::io::Error| RestoreError::Link(format!("the link to the target failed: {e}"));
-        let Guest { mut socket, pending } = guest;
+        let ReplicaConnection { mut socket, pending } = guest;
         socket.set_write_timeout(Some(LOOK_EVERY)).map_err(failed)?;
         socket.write_all(format!("+FULLRESYNC {replid} 0\r\n").as_bytes()).map_err(failed)?;
         let acks = Acks::start(&socket, pending).map_err(failed)?;

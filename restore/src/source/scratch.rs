@@ -25,7 +25,7 @@ use crate::interrupt::Interrupt;
 use crate::limits::Limits;
 use crate::progress::Observer;
 use crate::random;
-use crate::replica_link::{Delivered, Expected, Load, Replica, deliver};
+use crate::replica_link::{Delivered, Expected, Payload, Replica, deliver};
 use crate::version::ServerVersion;
 
 /// Between two looks at a child.
@@ -53,7 +53,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Starts one; `databases` is how many the tape needs.
+    /// Starts one; `databases` is how many the journal needs.
     pub fn start(binary: &Binary, databases: u32, limits: Limits) -> Result<Self, RestoreError> {
         let dir = tempfile::Builder::new().prefix("redtape-scratch-").tempdir();
         let dir = dir.map_err(RestoreError::io("create a folder in", std::env::temp_dir()))?;
@@ -152,10 +152,10 @@ impl Scratch {
         Ok(())
     }
 
-    /// Loads a base and replays a tape; afterwards the server is a master at rest.
+    /// Loads a base and replays what follows it; afterwards the server is a master at rest.
     pub fn load(
         &mut self,
-        load: &mut Load<'_>,
+        load: &mut Payload<'_>,
         observer: &mut dyn Observer,
         interrupt: &Interrupt,
     ) -> Result<Delivered, RestoreError> {

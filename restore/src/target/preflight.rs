@@ -60,7 +60,7 @@ pub struct TargetFacts {
     pub announced_port: u16,
     /// Reached by a unix socket.
     pub unix: bool,
-    /// Commands of the tape that it doesn't know; filled in by [`unknown_commands`].
+    /// Commands of the journal that it doesn't know; filled in by [`unknown_commands`].
     pub unknown_commands: Vec<String>,
 }
 

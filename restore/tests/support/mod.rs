@@ -14,7 +14,8 @@ use redtape_restore::client::{Server as Client, Value};
 use redtape_restore::source::clock::{ClockFile, FILE_VARIABLE, LIBRARY};
 use redtape_restore::version::ServerVersion;
 use redtape_restore::{
-    Event, Filter, Forced, Interrupt, Limits, Observer, Plan, Report, Request, RestoreError, Silent, When, prepare,
+    Event, Filter, ForcedMethod, Interrupt, Limits, Observer, Plan, Report, Request, RestoreError, Silent, When,
+    prepare,
 };
 
 /// The server that tests run against.
@@ -28,14 +29,14 @@ pub(crate) fn version() -> ServerVersion {
 }
 
 /// Everything to this target.
-pub(crate) fn request(dir: &Path, at: When, target: &Running, via: Option<Forced>) -> Request {
+pub(crate) fn request(dir: &Path, at: When, target: &Running, via: Option<ForcedMethod>) -> Request {
     Request {
         keyring: redtape_journal::Keyring::default(),
         from: dir.to_owned(),
         at,
         to: target.url().parse().unwrap(),
         filter: Filter::default(),
-        via,
+        method: via,
         server_bin: Some(binary()).filter(|b| b.is_absolute()),
         now: Micros::now(),
         interrupt: Interrupt::default(),
