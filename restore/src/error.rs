@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use redtape_journal::{Catalog, Micros, OpenError, ReadError};
 
-use crate::point::PointError;
+use crate::point::{LocateError, PointError};
 
 /// What kind of failure a [`RestoreError`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -182,6 +182,14 @@ impl RestoreError {
             nearest: format!(
                 "{nearest}. `redtape journal verify` shows all damage; `redtape journal repair` saves what is left"
             ),
+        }
+    }
+
+    /// No restore point was found, for this reason.
+    pub(crate) fn not_located(error: LocateError, catalog: &Catalog) -> Self {
+        match error {
+            LocateError::Point(error) => Self::Point(error),
+            LocateError::Read(error) => Self::unreadable(error, catalog),
         }
     }
 

@@ -8,7 +8,7 @@ use redtape_journal::Micros;
 use redtape_restore::ErrorKind::{Busy, Interrupted, Occupied, Unavailable};
 use redtape_restore::client::{Server as Client, Value};
 use redtape_restore::{
-    ErrorKind, Filter, ForcedMethod, Method, Observer, Report, Request, RestoreError, Silent, When, prepare,
+    ErrorKind, Filter, ForcedMethod, Method, Observer, Report, Request, RestoreError, Silent, Target, When, prepare,
 };
 use support::record::Recorder;
 use support::{AtStep, Running, request, restore, run, version};
@@ -108,7 +108,7 @@ fn a_target_without_room_says_what_to_do() {
     assert!(report.warnings.len() == 1 && report.warnings[0].contains("refuses writes until"), "{report:?}");
     let mut client = target.client();
     assert_eq!(keys(&mut client), 20_000);
-    assert_eq!(client.try_call(&["SET", "a", "b"]).unwrap().unwrap_err().code, "OOM");
+    assert_eq!(client.try_call(&["SET", "a", "b"]).unwrap().error().unwrap().code, "OOM");
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_user_who_may_not_see_other_restores_is_warned() {
     let target = Running::start(&[]);
     run(&mut target.client(), "ACL SETUSER few on >pw ~* +@all -client");
     let mut request = ask(&dir, at, &target, Some(ForcedMethod::Scratch));
-    request.to = format!("redis://few:pw@127.0.0.1:{}", target.port).parse().unwrap();
+    request.to = Target::Server(format!("redis://few:pw@127.0.0.1:{}", target.port).parse().unwrap());
     let (plan, report) = restore(&request).unwrap();
     assert!(plan.warnings.iter().any(|w| w.contains("cannot be seen")), "{:?}", plan.warnings);
     assert_eq!(report.keys[&0], 30);

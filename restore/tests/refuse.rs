@@ -9,7 +9,7 @@ use redtape_journal::ErrorKind::{Damaged, NotAJournal};
 use redtape_journal::Micros;
 use redtape_restore::ErrorKind::{Denied, NotInJournal, Occupied, Storage, Unavailable, Usage};
 use redtape_restore::client::Value;
-use redtape_restore::{ErrorKind, ForcedMethod, Request, Silent, When, prepare};
+use redtape_restore::{ErrorKind, ForcedMethod, Request, Silent, Target, When, prepare};
 use support::record::Recorder;
 use support::{Running, request, restore, run, version};
 
@@ -155,7 +155,7 @@ fn targets_that_cannot_be() {
     let target = Running::start(&["--requirepass", "sesame"]);
     let ask = |to: &str| {
         let mut request = request(&path, When::Latest, &target, None);
-        request.to = to.parse().unwrap();
+        request.to = Target::Server(to.parse().unwrap());
         request
     };
     let port = target.port;

@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use redtape_journal::Micros;
 use redtape_restore::console::Console;
 use redtape_restore::{
-    Filter, ForcedMethod, Interrupt, Limits, Prepared, Report, Request, RestoreError, When, prepare,
+    Filter, ForcedMethod, Interrupt, Limits, Prepared, Report, Request, RestoreError, Target, When, prepare,
 };
 use redtape_wire::url::RedisUrl;
 use tokio::signal::unix::{SignalKind, signal};
@@ -102,7 +102,7 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
         from: args.from,
         keyring,
         at: args.at,
-        to,
+        to: Target::Server(to),
         filter,
         method,
         server_bin: args.server_bin,

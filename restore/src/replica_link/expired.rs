@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::sender::Sender;
-use crate::client::{Server, Value};
+use crate::client::{Reply, Server, Value};
 use crate::error::RestoreError;
 use crate::progress::{Event, Observer, Unit};
 
@@ -40,7 +40,7 @@ pub(super) fn count(sender: &mut Sender<'_>, observer: &mut dyn Observer) -> Res
 
 /// Keys of a database that clients would see.
 fn alive(sender: &mut Sender<'_>, db: u32, observer: &mut dyn Observer) -> Result<Option<u64>, RestoreError> {
-    if sender.server.try_call(&["SELECT", &db.to_string()])?.is_err() {
+    if sender.server.try_call(&["SELECT", &db.to_string()])?.error().is_some() {
         return Ok(None);
     }
     let (mut cursor, mut seen) = (b"0".to_vec(), 0);
@@ -58,8 +58,8 @@ fn alive(sender: &mut Sender<'_>, db: u32, observer: &mut dyn Observer) -> Resul
 
 /// One step of `SCAN`: the next cursor, and how many keys it gave; `None` where it is not allowed.
 fn step(server: &mut Server, cursor: &[u8]) -> Result<Option<(Vec<u8>, u64)>, RestoreError> {
-    let Ok(reply) = server.try_call(&[b"SCAN", cursor, b"COUNT", SCAN_COUNT.as_bytes()])? else { return Ok(None) };
-    let Value::Array(parts) = reply else { return Ok(None) };
+    let reply = server.try_call(&[b"SCAN", cursor, b"COUNT", SCAN_COUNT.as_bytes()])?;
+    let Reply::Value(Value::Array(parts)) = reply else { return Ok(None) };
     match &parts[..] {
         [Value::Bytes(next), Value::Array(keys)] => Ok(Some((next.clone(), keys.len() as u64))),
         _ => Ok(None),

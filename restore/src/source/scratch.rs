@@ -155,13 +155,13 @@ impl Scratch {
     /// Loads a base and replays what follows it; afterwards the server is a master at rest.
     pub fn load(
         &mut self,
-        load: &mut Payload<'_>,
+        payload: Payload<'_>,
         observer: &mut dyn Observer,
         interrupt: &Interrupt,
     ) -> Result<Delivered, RestoreError> {
         let expected = Expected { port: None, password: Some(self.password.clone()) };
         let replica = Replica { server: &mut self.server, expected, clock: Some(&self.clock), interrupt };
-        let result = deliver(replica, load, observer, &mut |_, _| Ok(()));
+        let result = deliver(replica, payload, observer, &mut |_, _| Ok(()));
         result.map_err(|cause| {
             if let Ok(Some(status)) = self.child.0.try_wait() {
                 let log = log_end(self.dir.path());

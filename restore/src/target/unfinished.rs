@@ -7,9 +7,10 @@
 //!
 //! The field's name is `whole:ID` or `keys:ID`; its value says in words which restore it was.
 
-use crate::client::{Server, Value, text};
+use crate::client::{Reply, Server, Value, text};
 use crate::error::RestoreError;
 use crate::random;
+use crate::refusal::{Refusal, meaning};
 
 /// The hash in database 0.
 pub const KEY: &str = "redtape:unfinished-restore";
@@ -39,15 +40,26 @@ pub(crate) struct Marker {
     field: String,
 }
 
+/// What became of a marker that was to be written.
+#[derive(Debug)]
+pub(crate) enum PutMarker {
+    /// It stands.
+    Written(Marker),
+    /// This user may not write the key, in the server's words.
+    NotAllowed(String),
+}
+
 impl Marker {
-    /// Puts it up. `Err(why)` in the result: this user may not write the key.
-    pub(crate) fn put(server: &mut Server, whole: bool, what: &str) -> Result<Result<Self, String>, RestoreError> {
+    /// Writes it.
+    pub(crate) fn put(server: &mut Server, whole: bool, what: &str) -> Result<PutMarker, RestoreError> {
         let field = format!("{}:{}", if whole { WHOLE } else { SOME }, random::hex(ID_DIGITS));
         select_first(server)?;
         match server.try_call(&["HSET", KEY, &field, what])? {
-            Ok(_) => Ok(Ok(Self { field })),
-            Err(e) if matches!(e.code.as_str(), "NOPERM" | "WRONGTYPE") => Ok(Err(e.text)),
-            Err(e) => Err(server.refused("HSET", e)),
+            Reply::Value(_) => Ok(PutMarker::Written(Self { field })),
+            Reply::Error(e) if matches!(meaning(&e.code), Refusal::Denied | Refusal::WrongType) => {
+                Ok(PutMarker::NotAllowed(e.text))
+            }
+            Reply::Error(e) => Err(server.refused("HSET", &e)),
         }
     }
 
@@ -64,7 +76,7 @@ fn select_first(server: &mut Server) -> Result<(), RestoreError> {
 
 /// The markers of restores that did not end, or that are still under way; none where it may not be asked.
 pub fn find(server: &mut Server) -> Result<Vec<Unfinished>, RestoreError> {
-    let Ok(Value::Array(items)) = server.try_call(&["HGETALL", KEY])? else { return Ok(Vec::new()) };
+    let Reply::Value(Value::Array(items)) = server.try_call(&["HGETALL", KEY])? else { return Ok(Vec::new()) };
     let of_pair = |pair: &[Value]| {
         let [field, what] = pair else { return None };
         let field = text(field);

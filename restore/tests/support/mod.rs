@@ -14,8 +14,8 @@ use redtape_restore::client::{Server as Client, Value};
 use redtape_restore::source::clock::{ClockFile, FILE_VARIABLE, LIBRARY};
 use redtape_restore::version::ServerVersion;
 use redtape_restore::{
-    Event, Filter, ForcedMethod, Interrupt, Limits, Observer, Plan, Report, Request, RestoreError, Silent, When,
-    prepare,
+    Event, Filter, ForcedMethod, Interrupt, Limits, Observer, Plan, Report, Request, RestoreError, Silent, Target,
+    When, prepare,
 };
 
 /// The server that tests run against.
@@ -34,7 +34,7 @@ pub(crate) fn request(dir: &Path, at: When, target: &Running, via: Option<Forced
         keyring: redtape_journal::Keyring::default(),
         from: dir.to_owned(),
         at,
-        to: target.url().parse().unwrap(),
+        to: Target::Server(target.url().parse().unwrap()),
         filter: Filter::default(),
         method: via,
         server_bin: Some(binary()).filter(|b| b.is_absolute()),
@@ -201,7 +201,7 @@ pub(crate) fn state(client: &mut Client) -> Vec<String> {
         for key in keys {
             let Value::Bytes(key) = key else { panic!("key") };
             let shown = key.escape_ascii().to_string();
-            let mut ask = |args: &[&[u8]]| client.try_call(args).unwrap().unwrap_or(Value::Nil);
+            let mut ask = |args: &[&[u8]]| client.try_call(args).unwrap().value().unwrap_or(Value::Nil);
             let digest = ask(&[b"DEBUG", b"DIGEST-VALUE", &key]);
             let ttl =
                 if version.has_redis(7, 0) { ask(&[b"PEXPIRETIME", &key]) } else { has_ttl(&ask(&[b"PTTL", &key])) };
@@ -222,10 +222,10 @@ pub(crate) fn state(client: &mut Client) -> Vec<String> {
         }
     }
     run(client, "SELECT 0");
-    if let Ok(dump) = client.try_call(&["FUNCTION", "DUMP"]).unwrap() {
+    if let Some(dump) = client.try_call(&["FUNCTION", "DUMP"]).unwrap().value() {
         lines.push(format!("functions {dump:?}"));
     }
-    if let Ok(digest) = client.try_call(&["DEBUG", "DIGEST"]).unwrap() {
+    if let Some(digest) = client.try_call(&["DEBUG", "DIGEST"]).unwrap().value() {
         lines.push(format!("digest {digest:?}"));
     }
     lines.sort();
