@@ -8,6 +8,7 @@ mod history;
 mod input;
 mod logging;
 mod output;
+mod signals;
 
 use std::process::ExitCode;
 

@@ -302,7 +302,7 @@ impl Server {
         Ok(Info::parse(&text(&reply)))
     }
 
-    /// One setting; `None` where `CONFIG` is not allowed or doesn't know it.
+    /// One setting; `None` where `CONFIG` is not allowed or does not know it.
     pub fn setting(&mut self, name: &str) -> Result<Option<String>, RestoreError> {
         let Reply::Value(Value::Array(pair)) = self.try_call(&["CONFIG", "GET", name])? else { return Ok(None) };
         Ok(pair.get(1).map(text))

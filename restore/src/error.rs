@@ -161,7 +161,7 @@ impl RestoreError {
         }
     }
 
-    /// The journal can't be read up to the moment asked for; says which moments can be had instead.
+    /// The journal cannot be read up to the point asked for; says which restore points can be had instead.
     pub(crate) fn unreadable(error: ReadError, catalog: &Catalog) -> Self {
         let ReadError::Corrupt { span, .. } = &error else { return error.into() };
         let snapshots: Vec<_> = catalog.snapshots().iter().map(|s| s.manifest.ts).collect();

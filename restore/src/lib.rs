@@ -1,18 +1,21 @@
-//! The restore engine: brings what Redis held at a moment into a target, exactly.
+//! The restore engine: brings what Redis held at a point in time into a target, exactly.
 //!
 //! ```text
-//! when ─► point ─► plan ─► (link | scratch ─► copy | scratch ─► link) ─► verify
-//!   pure functions of data │ act on the target, in this order
+//! request ─► point ─► source ─► target ─► plan ─► target.restore(plan, source) ─► report
+//!  (when)   (where)  (what is   (where it
+//!                     rebuilt)   goes)
 //! ```
 //!
 //! - [`when`]: what a person asks for (`2026-11-20T12:00:00Z`, `10m ago`, `mark:before-deploy`, …).
-//! - [`point`]: that moment in the journal: timeline, cut, base. A cut never falls inside a group.
-//! - [`plan`]: by which way, and why. Nothing is written before the plan is complete: the base has been
-//!   read through and its digest compared, every record up to the cut has been read, the target's
-//!   version, role, emptiness and rights are known.
-//! - [`replica_link`]: redtape acts as the master of an empty target, then promotes it.
-//! - [`source::scratch`]: the same into a local server whose wall clock redtape holds; `copy` takes keys from
-//!   there by `DUMP`/`RESTORE`.
+//! - [`point`]: the restore point in the journal: timeline, cut, base. A cut never falls inside a group. Pure.
+//! - [`plan`]: by which method, and why. Pure. Nothing is written before the plan is complete: the base has been read through
+//!   and its digest compared, every record up to the cut has been read, the target's version, role, emptiness and rights are
+//!   known.
+//! - [`source`]: how the dataset is rebuilt: the journal range as it is, or replayed by a scratch server whose wall clock
+//!   redtape holds.
+//! - [`target`]: where it goes. A running server gets it over the replica link, or key by key.
+//! - [`replica_link`]: redtape acts as the master of an empty server, then promotes it; source and target both use it.
+//! - [`client`]: a connection to a server.
 //!
 //! # One at a time, and no success that was not looked at
 //! - [`target::claim`]: a restore names its connection at the target and withdraws from one that is there already.

@@ -69,7 +69,7 @@ pub struct Base {
     pub file: String,
     /// Everything up to this LSN is in it.
     pub lsn: Lsn,
-    /// The moment that it shows.
+    /// The point in time that it shows.
     pub at: String,
     /// Its size.
     pub bytes: u64,
@@ -82,7 +82,7 @@ pub struct Base {
 /// What a restore will do.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Plan {
-    /// The asked moment, UTC.
+    /// The asked point in time, UTC.
     pub at: String,
     /// Time of the last group restored.
     pub last_write: String,
@@ -209,7 +209,7 @@ fn loadable(facts: &Facts<'_>) -> Result<(), RestoreError> {
     )))
 }
 
-/// Why the target can't follow redtape.
+/// Why the target cannot follow redtape.
 fn why_no_link(facts: &Facts<'_>) -> Option<String> {
     let target = facts.target;
     if !facts.filter.is_everything() {
@@ -229,7 +229,7 @@ fn why_no_link(facts: &Facts<'_>) -> Option<String> {
         return Some("clients may write to the target while it follows redtape (replica-read-only no)".to_owned());
     }
     if let Some(why) = &target.replicaof_refused {
-        return Some(format!("the target can't follow redtape: {why}"));
+        return Some(format!("the target cannot follow redtape: {why}"));
     }
     if let Some(databases) = target.databases
         && databases <= facts.range.max_db
@@ -380,7 +380,7 @@ fn followers(target: &TargetFacts) -> Vec<String> {
     let mut warnings = Vec::new();
     if target.is_source {
         warnings.push(
-            "this is the server that the journal follows: clients get READONLY while it loads, and the journal begins a new timeline; writes from now until its new base can't be restored. Stop the writers first"
+            "this is the server that the journal follows: clients get READONLY while it loads, and the journal begins a new timeline; writes from now until its new base cannot be restored. Stop the writers first"
                 .to_owned(),
         );
     }

@@ -37,7 +37,7 @@ pub struct RestorePoint {
 pub trait Facts {
     /// Ranges that can be restored.
     fn windows(&self) -> Vec<Window>;
-    /// Ranges that can't.
+    /// Ranges that cannot.
     fn gaps(&self) -> Vec<Gap>;
     /// Named moments.
     fn marks(&self) -> Vec<Mark>;
@@ -104,7 +104,7 @@ fn change_passed<'a>(changes: &'a [SourceChange], base: &SnapshotManifest, lsn: 
     changes[before_base..].iter().find(|c| c.first_lsn <= lsn)
 }
 
-/// Why a moment can't be restored.
+/// Why a moment cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum PointError {
@@ -114,7 +114,7 @@ pub enum PointError {
     NoWindow,
     #[error("{}", damaged_behind(*.end))]
     Damaged { end: Micros },
-    /// The newest timeline can't be restored, and an older one is not what was asked for.
+    /// The newest timeline cannot be restored, and an older one is not what was asked for.
     #[error(
         "the base of the newest timeline ({timeline}) is missing or damaged, so nothing of it can be restored; \
          `redtape journal verify` says more; to restore up to the end of the one before use --at {end}"
@@ -134,7 +134,7 @@ pub enum PointError {
     #[error("there is no mark named {name:?}; {known}")]
     NoMark { name: String, known: String },
     #[error(
-        "LSN {lsn} can't be restored{}. Restorable:\n{windows}",
+        "LSN {lsn} cannot be restored{}. Restorable:\n{windows}",
         damaged.map(|end| format!(": {}", damaged_behind(end))).unwrap_or_default()
     )]
     NoLsn { lsn: Lsn, damaged: Option<Micros>, windows: String },

@@ -6,7 +6,7 @@ use crate::point::RestorePoint;
 /// Something that happened.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The asked moment is resolved; nothing has acted yet.
+    /// The restore point is found; nothing has acted yet.
     Resolved(&'a RestorePoint),
     /// The plan is complete; nothing has acted yet.
     Planned(&'a Plan),

@@ -49,7 +49,7 @@ fn show(settings: &ProxySettings, matches: &ArgMatches) -> anyhow::Result<ExitCo
     let config = settings.config()?;
     let file = settings.follow.file.read()?;
     let matches = matches.subcommand_matches("config").and_then(|m| m.subcommand_matches("show"));
-    let mut text = "# The settings in force. Passwords are shown as ***: don't use this as it is.\n".to_owned();
+    let mut text = "# The settings in force. Passwords are shown as ***: do not use this as it is.\n".to_owned();
     for setting in config.settings() {
         let name = setting.name;
         let source = given(matches, name).or_else(|| file.place(name)).unwrap_or_else(|| "default".to_owned());

@@ -70,7 +70,7 @@ impl EmbeddedServer {
             // Ctrl-C is for us: the server goes when we are done with it.
             .process_group(0)
             .spawn()
-            .map_err(|e| Failure::new(UNAVAILABLE, format!("can't start {binary}: {e}")))?;
+            .map_err(|e| Failure::new(UNAVAILABLE, format!("cannot start {binary}: {e}")))?;
         let mut server = Self { child, port, _dir: dir };
         let deadline = Instant::now() + START_TIMEOUT;
         while !answers(&server.url()) {

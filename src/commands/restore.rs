@@ -15,12 +15,12 @@ use redtape_restore::{
     Filter, ForcedMethod, Interrupt, Limits, Prepared, Report, Request, RestoreError, Target, When, prepare,
 };
 use redtape_wire::url::RedisUrl;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::settings::KeyOptions;
 use crate::exit::{Failure, INTERRUPTED, USAGE};
 use crate::input::{PASSWORD_LIMIT, agreed, password_file, url};
 use crate::output::{count, out};
+use crate::signals::Signals;
 
 /// How the data is delivered to the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -130,29 +130,14 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
 
 /// From now on the first SIGINT or SIGTERM has what was begun undone; the second one ends the process.
 fn listen(interrupt: Interrupt, method: redtape_restore::Method) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let entered = runtime.enter();
-    let mut int = signal(SignalKind::interrupt())?;
-    let mut term = signal(SignalKind::terminate())?;
-    drop(entered);
-    let wait = move || {
-        let mut next = || {
-            runtime.block_on(async {
-                tokio::select! {
-                    _ = int.recv() => {}
-                    _ = term.recv() => {}
-                }
-            });
-        };
-        next();
+    Signals::listen()?.watch(move |mut signals| {
+        signals.wait();
         interrupt.set();
-        next();
-        let message = format!("redtape: {}", left_behind(method));
+        signals.wait();
         // Nobody may listen to stderr any more.
-        let _ = writeln!(std::io::stderr(), "{message}");
+        let _ = writeln!(std::io::stderr(), "redtape: {}", left_behind(method));
         std::process::exit(i32::from(INTERRUPTED));
-    };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
+    })?;
     Ok(())
 }
 

@@ -32,12 +32,9 @@ pub(crate) fn forward(
         let mut goes_on = true;
         for group in &mut groups {
             let group = group?;
-            if range.until.is_some_and(|until| group.ts > until) || last_lsn(&group) > range.upto {
-                goes_on = false;
-                break;
-            }
-            if selection.wants(&group) && !take(timeline.id, &group)? {
-                goes_on = false;
+            let beyond = range.until.is_some_and(|until| group.ts > until) || last_lsn(&group) > range.upto;
+            goes_on = !beyond && (!selection.wants(&group) || take(timeline.id, &group)?);
+            if !goes_on {
                 break;
             }
         }
@@ -49,7 +46,7 @@ pub(crate) fn forward(
     Ok(searched)
 }
 
-/// Newest first. What can't be read is given to `on_damage`, and what is older follows.
+/// Newest first. What cannot be read is given to `on_damage`, and what is older follows.
 pub(crate) fn backward(
     catalog: &Catalog,
     range: &Range,
@@ -80,12 +77,9 @@ pub(crate) fn backward(
                     continue;
                 }
             };
-            if range.since.is_some_and(|since| group.ts < since) || last_lsn(&group) <= range.after {
-                goes_on = false;
-                break;
-            }
-            if selection.wants(&group) && !take(timeline.id, &group)? {
-                goes_on = false;
+            let beyond = range.since.is_some_and(|since| group.ts < since) || last_lsn(&group) <= range.after;
+            goes_on = !beyond && (!selection.wants(&group) || take(timeline.id, &group)?);
+            if !goes_on {
                 break;
             }
         }

@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 use redtape_journal::{Group, Origin, OriginKind, Record, TimelineId};
 use serde_json::{Value, json};
 
-use super::selection::Done;
+use super::selection::KeyChange;
 use crate::output::shown;
 
 /// Arguments of one record that a person is shown.
@@ -34,7 +34,7 @@ pub(crate) fn group_json(group: &Group, timeline: TimelineId) -> Value {
 }
 
 /// One write for a machine: `did` says what it did to the wanted keys.
-pub(crate) fn record_json(group: &Group, record: &Record, timeline: TimelineId, done: &[Done]) -> Value {
+pub(crate) fn record_json(group: &Group, record: &Record, timeline: TimelineId, done: &[KeyChange]) -> Value {
     let mut value = json!({
         "lsn": record.lsn.0,
         "ts": group.ts.to_string(),
@@ -47,7 +47,7 @@ pub(crate) fn record_json(group: &Group, record: &Record, timeline: TimelineId, 
         "args": args_json(record),
     });
     if !done.is_empty() {
-        let did = |d: &Done| json!({"db": d.db, "key": d.key.as_ref().map(|key| bytes_json(key)), "what": d.word});
+        let did = |d: &KeyChange| json!({"db": d.db, "key": d.key.as_ref().map(|key| bytes_json(key)), "what": d.word});
         value["did"] = done.iter().map(did).collect();
     }
     value
@@ -70,14 +70,14 @@ pub(crate) fn record_text(
     text: &mut String,
     group: &Group,
     record: &Record,
-    done: Option<&[Done]>,
+    done: Option<&[KeyChange]>,
     only: Option<&[u8]>,
 ) -> std::fmt::Result {
     let bar = if group.atomic { "|" } else { " " };
     let who = origin(&group.origin);
     write!(text, "{}  {:>8}  {who:<36}  db{:<3}{bar}", group.ts, record.lsn.0, record.db)?;
     if let Some(done) = done {
-        let phrase = |d: &Done| match &d.key {
+        let phrase = |d: &KeyChange| match &d.key {
             Some(key) if only != Some(key) => format!("{} {}", shown(key), d.what),
             _ => d.what.clone(),
         };

@@ -1,4 +1,4 @@
-//! How many keys have expired since the moment that is restored: counted in the replica, just before its promotion.
+//! How many keys have expired since the restore point: counted in the replica, just before its promotion.
 //!
 //! A replica keeps keys whose TTL has passed and leaves them out of `SCAN`. Nothing changes in it while it is counted: it is
 //! read-only, and no more commands come over its link.

@@ -2,7 +2,7 @@
 //!
 //! The listener is bound to the one address from which the target was reached, on a port that the
 //! system chooses, for as long as one restore lasts. Connections from other addresses, and those that
-//! don't greet as the target would, are closed unanswered.
+//! do not greet as the target would, are closed unanswered.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};

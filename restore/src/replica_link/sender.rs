@@ -16,7 +16,7 @@ use crate::progress::{Event, Observer};
 
 /// Bytes of the stream that are sent in one write.
 const WRITE_BYTES: usize = 256 * 1024;
-/// Between two looks at a server that doesn't take or acknowledge anything.
+/// Between two looks at a server that does not take or acknowledge anything.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long it may stand still without loading.
 pub(super) const STALL_LIMIT: Duration = Duration::from_mins(1);
@@ -52,7 +52,7 @@ impl<'s> Sender<'s> {
         socket.set_write_timeout(Some(LOOK_EVERY)).map_err(failed)?;
         socket.write_all(format!("+FULLRESYNC {replid} 0\r\n").as_bytes()).map_err(failed)?;
         let acks = Acks::start(&socket, pending).map_err(failed)?;
-        // A server that doesn't answer for so long stands still.
+        // A server that does not answer for so long stands still.
         let stall = STALL_LIMIT.min(server.reply_limit());
         server.set_reply_limit(stall)?;
         let now = Instant::now();
@@ -221,7 +221,7 @@ impl<'s> Sender<'s> {
 
     fn closed(doing: &str) -> RestoreError {
         RestoreError::Link(format!(
-            "the target closed the link while {doing}; its log says why (an RDB that it can't load, no memory or disk left, more databases than its `databases` setting)"
+            "the target closed the link while {doing}; its log says why (an RDB that it cannot load, no memory or disk left, more databases than its `databases` setting)"
         ))
     }
 

@@ -1,7 +1,7 @@
 //! The groups to replay, and what is known of them before anything acts.
 //!
-//! The whole stretch is read once for the plan: damage in it, a command that the target doesn't know,
-//! or a database that it doesn't have stop a restore before it has changed anything.
+//! The whole stretch is read once for the plan: damage in it, a command that the target does not know,
+//! or a database that it does not have stop a restore before it has changed anything.
 
 use std::collections::BTreeSet;
 

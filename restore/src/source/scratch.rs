@@ -63,7 +63,7 @@ impl Scratch {
         let socket = at("s");
         if socket.as_os_str().len() > SOCKET_PATH_LIMIT {
             return Err(RestoreError::Scratch(format!(
-                "can't use {}: the path is too long for a socket; set TMPDIR to a shorter one",
+                "cannot use {}: the path is too long for a socket; set TMPDIR to a shorter one",
                 socket.display()
             )));
         }
@@ -177,7 +177,7 @@ impl Scratch {
     }
 
     /// Lets the clock stand still even in a server that needs it to run otherwise: what is read now is
-    /// read at one moment. Returns that moment in milliseconds.
+    /// read at one point in time. Returns it in milliseconds.
     pub fn hold(&mut self) -> Result<i64, RestoreError> {
         self.clock.stop(AT_REST)?;
         std::thread::sleep(SETTLE);

@@ -53,7 +53,7 @@ pub struct TargetFacts {
     pub tls_replication: bool,
     /// Clients may write to it while it follows a master.
     pub writable_replica: bool,
-    /// Why `REPLICAOF` can't be used; `None` = as far as can be asked, it can.
+    /// Why `REPLICAOF` cannot be used; `None` = as far as can be asked, it can.
     pub replicaof_refused: Option<String>,
     /// Number of databases, if it may be asked.
     pub databases: Option<u32>,
@@ -61,7 +61,7 @@ pub struct TargetFacts {
     pub announced_port: u16,
     /// Reached by a unix socket.
     pub unix: bool,
-    /// Commands of the journal that it doesn't know; filled in by [`unknown_commands`].
+    /// Commands of the journal that it does not know; filled in by [`unknown_commands`].
     pub unknown_commands: Vec<String>,
 }
 
@@ -167,7 +167,7 @@ fn replicaof_refused(server: &mut Server) -> Result<Option<String>, RestoreError
     }
 }
 
-/// Which of these commands the server doesn't know.
+/// Which of these commands the server does not know.
 pub fn unknown_commands<'a>(
     server: &mut Server,
     names: impl Iterator<Item = &'a Vec<u8>>,

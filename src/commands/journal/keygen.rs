@@ -34,7 +34,7 @@ pub(crate) fn run(args: &KeygenArgs) -> anyhow::Result<ExitCode> {
         Some(old) => format!("kill -HUP the running redtape to use it; keep `{old}` for what is encrypted with it"),
     };
     out(&format!(
-        "key `{}` is in {}: {next}. Keep a copy elsewhere: without its key, a journal can't be restored\n",
+        "key `{}` is in {}: {next}. Keep a copy elsewhere: without its key, a journal cannot be restored\n",
         added.id,
         file.display()
     ))?;

@@ -36,7 +36,7 @@ pub(super) fn run(args: &MarkArgs) -> anyhow::Result<ExitCode> {
         let has_base = window.is_some();
         if let Some(w) = window.filter(|w| w.to >= ts) {
             if ts < w.from {
-                // The base came in between: what was before it can't be restored.
+                // The base came in between: what was before it cannot be restored.
                 ts = Micros::now();
                 continue;
             }

@@ -74,7 +74,7 @@ pub(crate) fn run(args: &PruneArgs) -> anyhow::Result<ExitCode> {
         let message = "say what to keep: --retention 7d, --max-size 10gb, or both (--plan shows what would go)";
         return Err(Failure::new(USAGE, message).into());
     }
-    // What goes is decided by what stands in clear; keys that can't be used are worth a word all the same.
+    // What goes is decided by what stands in clear; keys that cannot be used are worth a word all the same.
     args.keys.keyring()?;
     let now = Micros::now();
     let plan = plan_prune(&args.dir, &retention, now)?;
@@ -177,7 +177,7 @@ fn notes(plan: &PrunePlan) -> Vec<String> {
             n => format!("; {} are snapshots taken by hand (`redtape snapshot rm`)", bytes(n)),
         };
         notes.push(format!(
-            "the limit of {} can't be met: {} remain, as the last base and what lies behind it stay{manual}. A newer snapshot makes older ones dispensable (`redtape snapshot create`, --snapshot-every)",
+            "the limit of {} cannot be met: {} remain, as the last base and what lies behind it stay{manual}. A newer snapshot makes older ones dispensable (`redtape snapshot create`, --snapshot-every)",
             bytes(short.limit),
             bytes(short.bytes),
         ));

@@ -20,7 +20,6 @@ use redtape_restore::When;
 use redtape_restore::when::Moment;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::DirArgs;
 use crate::exit::{Failure, IOERR, USAGE};
@@ -30,6 +29,7 @@ use crate::history::read::{backward, behind};
 use crate::history::selection::Selection;
 use crate::history::show::{group_json, group_text};
 use crate::output::out;
+use crate::signals::Signals;
 
 /// How often it looks for more.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -200,23 +200,11 @@ fn wait() -> anyhow::Result<bool> {
 fn listen() -> anyhow::Result<Arc<AtomicBool>> {
     let ended = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&ended);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let entered = runtime.enter();
-    let mut int = signal(SignalKind::interrupt())?;
-    let mut term = signal(SignalKind::terminate())?;
-    drop(entered);
-    let watch = move || {
-        let mut next = async || {
-            tokio::select! {
-                _ = int.recv() => {}
-                _ = term.recv() => {}
-            }
-        };
-        runtime.block_on(next());
+    Signals::listen()?.watch(move |mut signals| {
+        signals.wait();
         flag.store(true, Ordering::Relaxed);
-        let _ = runtime.block_on(async { tokio::time::timeout(END_WITHIN, next()).await });
+        signals.wait_within(END_WITHIN);
         std::process::exit(0);
-    };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(watch)?;
+    })?;
     Ok(ended)
 }
