@@ -28,7 +28,7 @@ const GREETING_BYTES: usize = 16 * 1024;
 /// Waits for one replica.
 #[derive(Debug)]
 pub(super) struct Listener {
-    listener: TcpListener,
+    socket: TcpListener,
     local: SocketAddr,
     peer: IpAddr,
 }
@@ -50,10 +50,10 @@ impl Listener {
             Endpoint::Tcp { host, port } => route(host, *port, &url.address())?,
         };
         let failed = |e: std::io::Error| RestoreError::Link(format!("cannot listen on {local} for the target: {e}"));
-        let listener = TcpListener::bind((local, 0)).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let local = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, local, peer: peer.to_canonical() })
+        let socket = TcpListener::bind((local, 0)).map_err(failed)?;
+        socket.set_nonblocking(true).map_err(failed)?;
+        let local = socket.local_addr().map_err(failed)?;
+        Ok(Self { socket, local, peer: peer.to_canonical() })
     }
 
     /// What the target is told to follow.
@@ -67,7 +67,7 @@ impl Listener {
         let mut turned_away: Vec<String> = Vec::new();
         while start.elapsed() < ACCEPT_LIMIT {
             interrupt.check()?;
-            let (socket, from) = match self.listener.accept() {
+            let (socket, from) = match self.socket.accept() {
                 Ok(accepted) => accepted,
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
                     std::thread::sleep(LOOK_EVERY);
@@ -84,7 +84,7 @@ impl Listener {
                 continue;
             }
             match greet(socket, expected) {
-                Ok(guest) => return Ok(guest),
+                Ok(connection) => return Ok(connection),
                 Err(why) => turned_away.push(format!("{from}: {why}")),
             }
         }
@@ -168,8 +168,8 @@ mod tests {
         let target = TcpListener::bind("127.0.0.1:0").expect("port");
         let port = target.local_addr().expect("address").port();
         let url = format!("redis://127.0.0.1:{port}").parse().expect("URL");
-        let door = Listener::open(&url).expect("door");
-        let address = door.address();
+        let listener = Listener::open(&url).expect("listener");
+        let address = listener.address();
         assert!(address.ip().is_loopback());
         let visitors = std::thread::spawn(move || {
             for greeting in
@@ -190,8 +190,9 @@ mod tests {
             replica.read_exact(&mut answer).expect("answer");
             assert_eq!(&answer, b"+OK\r\n");
         });
-        let guest = door.wait(&Expected { port: Some(6380), password: None }, &Interrupt::default()).expect("guest");
-        assert!(guest.pending.len() <= 1);
+        let connection =
+            listener.wait(&Expected { port: Some(6380), password: None }, &Interrupt::default()).expect("connection");
+        assert!(connection.pending.len() <= 1);
         visitors.join().expect("visitors");
     }
 }

@@ -43,12 +43,12 @@ impl<'s> Sender<'s> {
     /// Answers the `PSYNC`.
     pub(super) fn begin(
         server: &'s mut Server,
-        guest: ReplicaConnection,
+        connection: ReplicaConnection,
         replid: &str,
         interrupt: &'s Interrupt,
     ) -> Result<Self, RestoreError> {
         let failed = |e: std::io::Error| RestoreError::Link(format!("the link to the target failed: {e}"));
-        let ReplicaConnection { mut socket, pending } = guest;
+        let ReplicaConnection { mut socket, pending } = connection;
         socket.set_write_timeout(Some(LOOK_EVERY)).map_err(failed)?;
         socket.write_all(format!("+FULLRESYNC {replid} 0\r\n").as_bytes()).map_err(failed)?;
         let acks = Acks::start(&socket, pending).map_err(failed)?;

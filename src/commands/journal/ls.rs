@@ -26,11 +26,8 @@ impl Size {
 
 pub(super) fn run(args: &DirArgs) -> anyhow::Result<ExitCode> {
     let catalog = args.open()?;
-    if args.json {
-        out(&format!("{}\n", as_json(&catalog)))?
-    } else {
-        out(&as_text(&catalog)?)?
-    }
+    let text = if args.json { format!("{}\n", as_json(&catalog)) } else { as_text(&catalog)? };
+    out(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
