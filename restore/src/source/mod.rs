@@ -1,5 +1,5 @@
 //! How the dataset of a restore point is rebuilt: from a base and the journal range behind it, sent as they are
-//! ([`Source::payload`]) or replayed by a scratch server ([`Source::rebuild`]). Where it goes, it does not know.
+//! (`Source::payload`) or replayed by a scratch server (`Source::rebuild`). Where it goes, it does not know.
 
 pub mod binary;
 mod child;

@@ -1,9 +1,9 @@
 //! Where a dataset goes. Each kind of target has a file or folder of its own; what they get is a
-//! [`Source`](crate::source::Source), which does not know them.
+//! `Source`, which does not know them.
 //!
 //! | target | |
 //! | --- | --- |
-//! | a running server | [`server`], by one of the methods of [`crate::plan`] |
+//! | a running server | `server/`, by one of the methods of [`crate::plan`] |
 
 pub mod claim;
 pub(crate) mod copy;
