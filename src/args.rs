@@ -1,8 +1,8 @@
 //! The command line: the contract with users and scripts.
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 
-use crate::commands::{config, demo, journal, log, proxy, restore, snapshot};
+use crate::commands::Command;
 use crate::logging;
 
 /// A flight recorder for Redis and Valkey: applications talk to it as to Redis, it keeps every
@@ -22,29 +22,6 @@ impl Args {
     pub(crate) fn runs_on(&self) -> bool {
         matches!(self.command, Command::Proxy(_) | Command::Follow(_))
     }
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Stand between applications and Redis, and journal every write.
-    Proxy(Box<proxy::ProxyArgs>),
-    /// Journal every write of a server without standing in its way.
-    Follow(Box<proxy::FollowArgs>),
-    /// The whole story on an embedded server: write, lose everything, get it back.
-    Demo(demo::DemoArgs),
-    /// Bring the data of any moment back.
-    Restore(Box<restore::RestoreArgs>),
-    /// Look into a journal: what can be restored, is it sound, what was written.
-    #[command(subcommand)]
-    Journal(journal::JournalCommand),
-    /// Who wrote what, when, and what it did to a key.
-    Log(Box<log::LogArgs>),
-    /// Take, list or remove snapshots: full copies from which a restore starts.
-    #[command(subcommand)]
-    Snapshot(snapshot::SnapshotCommand),
-    /// Check or show the settings of redtape proxy.
-    #[command(subcommand)]
-    Config(config::ConfigCommand),
 }
 
 /// Logs go to stderr; `RUST_LOG` says how much, `info` by default for what runs on and `warn` for the rest.

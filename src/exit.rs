@@ -1,41 +1,101 @@
 //! Exit codes by `sysexits.h`, and the one message with which a failed command ends. README lists them for users; a test
 //! compares.
 //!
+//! This is the only place where a kind of failure becomes a code. The libraries give the kinds, so that the same failure
+//! ends every command with the same code.
+//!
 //! | code | | from |
 //! | --- | --- | --- |
 //! | 64 | [`USAGE`] | arguments, settings |
-//! | 65 | [`DATAERR`] | a damaged journal, none, or one of a newer version |
-//! | 66 | `NOINPUT` | `redtape-restore`: no such moment or keys |
+//! | 65 | [`DATAERR`] | a damaged journal, none, one of a newer version, or one of another server |
+//! | 66 | [`NOINPUT`] | no such point in time or keys |
 //! | 69 | [`UNAVAILABLE`] | a server |
-//! | 70 | [`SOFTWARE`] | an error that nobody has given a code: a defect |
-//! | 71 | `OSERR` | `redtape-proxy`: a port, the system |
-//! | 73 | `CANTCREAT` | `redtape-restore`: what is in the target |
+//! | 70 | [`SOFTWARE`] | an error that nobody has given a kind: a defect |
+//! | 71 | [`OSERR`] | a port, the system |
+//! | 73 | [`CANTCREAT`] | what is in the target |
 //! | 74 | [`IOERR`] | files |
 //! | 75 | [`TEMPFAIL`] | another process |
 //! | 77 | [`NOPERM`] | rights and keys |
-//! | 130 | | `redtape-restore`: interrupted |
+//! | 130 | [`INTERRUPTED`] | a signal, after which what was begun was undone |
 
 use std::process::ExitCode;
 use std::{fmt, io};
 
-use redtape_journal::{KeyFault, OpenError, ReadError};
+use redtape_journal::{FollowError, KeyringError, OpenError, PruneError, ReadError, StoreError};
+use redtape_proxy::{SnapshotError, StartError};
+use redtape_restore::RestoreError;
 
 /// Wrong arguments.
 pub(crate) const USAGE: u8 = 64;
 /// Damaged or unsuitable data.
 pub(crate) const DATAERR: u8 = 65;
-/// Not allowed, or the key is missing.
-pub(crate) const NOPERM: u8 = 77;
-/// A file cannot be read or written.
-pub(crate) const IOERR: u8 = 74;
-/// Not now: somebody else is in the way.
-pub(crate) const TEMPFAIL: u8 = 75;
+/// What was asked for is not in the journal.
+pub(crate) const NOINPUT: u8 = 66;
+/// A service is not there, or not able.
+pub(crate) const UNAVAILABLE: u8 = 69;
 /// A defect of redtape itself.
 pub(crate) const SOFTWARE: u8 = 70;
-/// A service is not there.
-pub(crate) const UNAVAILABLE: u8 = 69;
+/// The operating system refuses something that is no file.
+pub(crate) const OSERR: u8 = 71;
+/// The target cannot take the data.
+pub(crate) const CANTCREAT: u8 = 73;
+/// A file cannot be read or written, or a copy broke off.
+pub(crate) const IOERR: u8 = 74;
+/// Not now: another process is in the way.
+pub(crate) const TEMPFAIL: u8 = 75;
+/// Not allowed, or the key is missing.
+pub(crate) const NOPERM: u8 = 77;
+/// Not one of `sysexits`: as shells have it, 128 + SIGINT.
+pub(crate) const INTERRUPTED: u8 = 130;
 
-/// An error with the exit code that it ends in.
+/// The code of a failure of the journal, or of another file.
+pub(crate) fn storage_code(kind: redtape_journal::ErrorKind) -> u8 {
+    use redtape_journal::ErrorKind;
+    match kind {
+        ErrorKind::InUse => TEMPFAIL,
+        ErrorKind::Refused => USAGE,
+        ErrorKind::KeyMissing | ErrorKind::Denied => NOPERM,
+        ErrorKind::NotAJournal | ErrorKind::Damaged => DATAERR,
+        ErrorKind::Io => IOERR,
+    }
+}
+
+/// The code of a restore that was not done.
+fn restore_code(kind: redtape_restore::ErrorKind) -> u8 {
+    use redtape_restore::ErrorKind;
+    match kind {
+        ErrorKind::Usage => USAGE,
+        ErrorKind::NotInJournal => NOINPUT,
+        ErrorKind::Storage(kind) => storage_code(kind),
+        ErrorKind::Denied => NOPERM,
+        ErrorKind::Unavailable => UNAVAILABLE,
+        ErrorKind::Occupied => CANTCREAT,
+        ErrorKind::Busy => TEMPFAIL,
+        ErrorKind::Mismatch => SOFTWARE,
+        ErrorKind::Interrupted => INTERRUPTED,
+    }
+}
+
+/// The code of a proxy or capture that was not started, or of a snapshot that was not taken.
+fn proxy_code(kind: redtape_proxy::ErrorKind) -> u8 {
+    use redtape_proxy::ErrorKind;
+    match kind {
+        ErrorKind::Config => USAGE,
+        ErrorKind::Unavailable => UNAVAILABLE,
+        ErrorKind::Denied => NOPERM,
+        ErrorKind::OtherServer => DATAERR,
+        ErrorKind::System => OSERR,
+        ErrorKind::Transfer => IOERR,
+        ErrorKind::Storage(kind) => storage_code(kind),
+    }
+}
+
+/// The code of a file that cannot be read or written.
+pub(crate) fn io_code(error: &io::Error) -> u8 {
+    storage_code(error.into())
+}
+
+/// An error with the exit code that it ends in: for what no library reports.
 #[derive(Debug)]
 pub(crate) struct Failure {
     code: u8,
@@ -57,57 +117,66 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// The code of a file that cannot be read or written.
-pub(crate) fn io_code(error: &io::Error) -> u8 {
-    if error.kind() == io::ErrorKind::PermissionDenied { NOPERM } else { IOERR }
-}
-
-/// The code of a journal that cannot be opened.
-pub(crate) fn open_code(error: &OpenError) -> u8 {
-    match error {
-        OpenError::Io { source, .. } | OpenError::Sync { source, .. } => io_code(source),
-        OpenError::Locked { .. } => TEMPFAIL,
-        OpenError::Key { fault, .. } => key_code(fault),
-        _ => DATAERR,
+impl From<KeyringError> for Failure {
+    fn from(error: KeyringError) -> Self {
+        Self::new(storage_code(error.kind()), error)
     }
-}
-
-/// The code of a journal that cannot be read.
-pub(crate) fn read_code(error: &ReadError) -> u8 {
-    match error {
-        ReadError::Io { source, .. } => io_code(source),
-        ReadError::Key { fault, .. } => key_code(fault),
-        _ => DATAERR,
-    }
-}
-
-/// A wrong key cannot be told from a damaged one.
-fn key_code(fault: &KeyFault) -> u8 {
-    if matches!(fault, KeyFault::Missing(_)) { NOPERM } else { DATAERR }
 }
 
 /// Prints the error on stderr and gives its code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    crate::logging::say(&format!("redtape: {error:#}\n"));
-    ExitCode::from(code(error))
+    let (code, message) = outcome(error);
+    crate::logging::say(&format!("redtape: {message}\n"));
+    ExitCode::from(code)
 }
 
-/// An error that nobody has given a code, and whose kind does not tell it, is a defect.
-fn code(error: &anyhow::Error) -> u8 {
-    if let Some(failure) = error.downcast_ref::<Failure>() {
-        return failure.code;
+/// The code, and the whole message. An error of no type with a kind is a defect.
+fn outcome(error: &anyhow::Error) -> (u8, String) {
+    fn of<E>(error: &anyhow::Error, code: fn(&E) -> u8) -> Option<(u8, String)>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        error.downcast_ref::<E>().map(|e| (code(e), e.to_string()))
     }
-    let by_kind = [
-        error.downcast_ref::<OpenError>().map(open_code),
-        error.downcast_ref::<ReadError>().map(read_code),
-        error.downcast_ref::<io::Error>().map(io_code),
+    let known = [
+        of::<Failure>(error, |e| e.code),
+        of::<OpenError>(error, |e| storage_code(e.kind())),
+        of::<ReadError>(error, |e| storage_code(e.kind())),
+        of::<FollowError>(error, |e| storage_code(e.kind())),
+        of::<PruneError>(error, |e| storage_code(e.kind())),
+        of::<StoreError>(error, |e| storage_code(e.kind())),
+        of::<KeyringError>(error, |e| storage_code(e.kind())),
+        of::<RestoreError>(error, |e| restore_code(e.kind())),
+        of::<StartError>(error, |e| proxy_code(e.kind())),
+        of::<SnapshotError>(error, |e| proxy_code(e.kind())),
+        of::<io::Error>(error, io_code),
     ];
-    by_kind.into_iter().flatten().next().unwrap_or(SOFTWARE)
+    let Some((code, own)) = known.into_iter().flatten().next() else {
+        return (SOFTWARE, format!("{error:#}"));
+    };
+    // The libraries' messages hold their causes already: what was added to them by context stands before, and nothing behind.
+    let mut said: Vec<String> = error.chain().map(ToString::to_string).take_while(|text| *text != own).collect();
+    said.push(own);
+    (code, said.join(": "))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind::{NotFound, PermissionDenied, StorageFull};
+    use std::path::PathBuf;
+
+    use redtape_journal::{Damage, KeyFault, Lsn, Span};
+
     use super::*;
+
+    /// The code with which a command ends that fails with this error, whoever reports it.
+    #[track_caller]
+    fn ends_with(error: impl Into<anyhow::Error>, expected: u8) {
+        let error = error.into();
+        let own = error.to_string();
+        assert_eq!(outcome(&error), (expected, own.clone()), "causes are said once");
+        assert_eq!(outcome(&error.context("start")), (expected, format!("start: {own}")), "context hides nothing");
+    }
 
     #[test]
     fn the_readme_lists_the_same_codes() {
@@ -120,20 +189,68 @@ mod tests {
         let readme = codes(include_str!("../README.md"), "## Exit codes", "interrupted");
         let table = codes(include_str!("exit.rs"), "| --- |", "use std");
         assert_eq!(readme, table);
-        let constants = [USAGE, DATAERR, UNAVAILABLE, SOFTWARE, IOERR, TEMPFAIL, NOPERM].map(u16::from);
-        assert!(constants.iter().all(|code| table.contains(code)), "{constants:?} {table:?}");
+        let constants =
+            [USAGE, DATAERR, NOINPUT, UNAVAILABLE, SOFTWARE, OSERR, CANTCREAT, IOERR, TEMPFAIL, NOPERM, INTERRUPTED];
+        assert_eq!(std::collections::BTreeSet::from(constants.map(u16::from)), table);
     }
 
+    /// Whether a journal is opened to be read, written, pruned, restored from or recorded into.
     #[test]
-    fn a_journal_that_is_locked_or_closed_to_us() {
-        let io = |kind| OpenError::Io { action: "open", path: "j".into(), source: io::Error::from(kind) };
-        assert_eq!(open_code(&OpenError::Locked { dir: "j".into(), pid: None }), TEMPFAIL);
-        assert_eq!(open_code(&io(io::ErrorKind::PermissionDenied)), NOPERM);
-        assert_eq!(open_code(&io(io::ErrorKind::StorageFull)), IOERR);
-        assert_eq!(open_code(&OpenError::NoJournal { dir: "j".into() }), DATAERR);
-        let bare = anyhow::Error::from(io::Error::from(io::ErrorKind::StorageFull)).context("write");
-        assert_eq!(code(&bare), IOERR);
-        assert_eq!(code(&OpenError::NoJournal { dir: "j".into() }.into()), DATAERR);
-        assert_eq!(code(&anyhow::anyhow!("unknown")), SOFTWARE);
+    fn the_same_failure_has_the_same_code_whoever_meets_it() {
+        let path = || PathBuf::from("j");
+        let damage = || Box::new(Damage { expected: "a".to_owned(), found: "b".to_owned() });
+        let open: [(&dyn Fn() -> OpenError, u8); 10] = [
+            (&|| OpenError::Locked { dir: path(), pid: None }, TEMPFAIL),
+            (&|| OpenError::Key { file: path(), fault: KeyFault::Missing("k".to_owned()) }, NOPERM),
+            (&|| OpenError::Key { file: path(), fault: KeyFault::Wrong("k".to_owned()) }, DATAERR),
+            (&|| OpenError::NoJournal { dir: path() }, DATAERR),
+            (&|| OpenError::NotAJournal { dir: path(), found: "x".to_owned() }, DATAERR),
+            (&|| OpenError::NewerFormat { file: path(), found: 9, supported: 1 }, DATAERR),
+            (&|| OpenError::Corrupt { file: path(), offset: 0, span: Span::default(), damage: damage() }, DATAERR),
+            (&|| OpenError::Io { action: "open", path: path(), source: PermissionDenied.into() }, NOPERM),
+            (&|| OpenError::Sync { action: "open", path: path(), source: PermissionDenied.into() }, NOPERM),
+            (&|| OpenError::Io { action: "open", path: path(), source: NotFound.into() }, IOERR),
+        ];
+        for (error, expected) in open {
+            ends_with(error(), expected);
+            ends_with(FollowError::from(error()), expected);
+            ends_with(PruneError::from(error()), expected);
+            ends_with(RestoreError::from(error()), expected);
+            ends_with(StartError::from(error()), expected);
+            ends_with(SnapshotError::from(error()), expected);
+        }
+        let lsn = Lsn(1);
+        let read: [(&dyn Fn() -> ReadError, u8); 4] = [
+            (&|| ReadError::Key { file: path(), fault: KeyFault::Missing("k".to_owned()) }, NOPERM),
+            (&|| ReadError::Corrupt { file: path(), offset: 0, span: Span::default(), damage: damage() }, DATAERR),
+            (&|| ReadError::Io { file: path(), offset: 0, lsn, source: PermissionDenied.into() }, NOPERM),
+            (&|| ReadError::Io { file: path(), offset: 0, lsn, source: StorageFull.into() }, IOERR),
+        ];
+        for (error, expected) in read {
+            ends_with(error(), expected);
+            ends_with(FollowError::from(error()), expected);
+            ends_with(RestoreError::from(error()), expected);
+            ends_with(SnapshotError::from(error()), expected);
+        }
+        for (kind, expected) in [(PermissionDenied, NOPERM), (NotFound, IOERR), (StorageFull, IOERR)] {
+            let source = || io::Error::from(kind);
+            let store = || StoreError { action: "write", path: path(), source: source() };
+            ends_with(source(), expected);
+            ends_with(store(), expected);
+            ends_with(StartError::from(store()), expected);
+            ends_with(SnapshotError::Store(store()), expected);
+            ends_with(PruneError::Io { action: "remove", path: path(), source: source() }, expected);
+            ends_with(KeyringError::Io { path: path(), source: source() }, expected);
+            ends_with(KeyringError::Write { path: path(), source: source() }, expected);
+            ends_with(Failure::from(KeyringError::Io { path: path(), source: source() }), expected);
+            ends_with(RestoreError::Io { action: "read", path: path(), source: source() }, expected);
+        }
+        ends_with(PruneError::Busy { dir: path() }, TEMPFAIL);
+        ends_with(PruneError::InUse { dir: path() }, TEMPFAIL);
+        ends_with(KeyringError::Busy { path: path() }, TEMPFAIL);
+        ends_with(RestoreError::Busy { address: "a".to_owned(), who: "b".to_owned() }, TEMPFAIL);
+        let undone = RestoreError::Undone { cause: Box::new(RestoreError::Interrupted), aftermath: "so".to_owned() };
+        ends_with(undone, INTERRUPTED);
+        assert_eq!(outcome(&anyhow::anyhow!("unknown").context("start")), (SOFTWARE, "start: unknown".to_owned()));
     }
 }

@@ -5,15 +5,22 @@ mod commands;
 mod defect;
 mod exit;
 mod history;
+mod input;
 mod logging;
+mod output;
+mod signals;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 
 fn main() -> ExitCode {
-    let args = match args::Args::try_parse() {
-        Ok(args) => args,
+    let parsed = args::Args::command().try_get_matches().and_then(|matches| {
+        let args = args::Args::from_arg_matches(&matches).map_err(|e| e.format(&mut args::Args::command()))?;
+        Ok((args, matches))
+    });
+    let (args, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             // --help and --version come here, too.
             let _ = error.print();
@@ -24,7 +31,7 @@ fn main() -> ExitCode {
     if args.runs_on() {
         defect::end_process_at_panic();
     }
-    let code = defect::caught(|| commands::run(args.command).unwrap_or_else(|error| exit::report(&error)));
+    let code = defect::caught(|| commands::run(args.command, &matches).unwrap_or_else(|error| exit::report(&error)));
     logging::flush();
     code
 }

@@ -33,6 +33,7 @@ mod crypto;
 mod directory;
 mod encoding;
 mod error;
+mod error_kind;
 mod files;
 mod follow;
 #[cfg(fuzzing)]
@@ -72,6 +73,7 @@ pub use crypto::{AddedKey, KEYS_VARIABLE, KeyFault, Keyring, KeyringError};
 pub use error::{
     AppendError, Damage, GroupTooLarge, OpenError, ReadError, Span, StoreError, SubmitError, WriterFailure,
 };
+pub use error_kind::ErrorKind;
 pub use files::FileKind;
 pub use follow::{FollowError, Followed, Follower, Note};
 pub use marks::{add_mark, add_new_mark};

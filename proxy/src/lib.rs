@@ -9,6 +9,7 @@ mod commands;
 mod config;
 mod connect;
 mod durable;
+mod error_kind;
 mod health;
 mod housekeeping;
 mod http;
@@ -32,7 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use arc_swap::ArcSwap;
-use redtape_journal::{KeyFault, OpenError, StoreError};
+use redtape_journal::{OpenError, StoreError};
 use redtape_wire::command::CommandTable;
 use tokio::sync::watch;
 
@@ -57,6 +58,7 @@ pub use crate::config::{
     Ack, ByteSize, Config, ConfigError, ListenAddr, OnJournalFailure, Period, Setting, Sharing, SocketMode, Switch,
     TimeOfDay,
 };
+pub use crate::error_kind::ErrorKind;
 pub use crate::identity::Mismatch;
 pub use crate::reload::Reread;
 pub use crate::snapshot::{SnapshotError, SnapshotTaken, take_snapshot};
@@ -439,49 +441,16 @@ impl From<TlsError> for StartError {
 }
 
 impl StartError {
-    /// The exit code, from `sysexits.h`.
-    pub fn exit_code(&self) -> u8 {
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Unreachable { .. } | Self::Foreign { .. } | Self::Tls { .. } => 69,
-            Self::Refused { .. } => 77,
-            Self::Config(_) => 64,
-            Self::Listen { .. } | Self::Os(_) => 71,
-            Self::OtherServer { .. } => 65,
-            Self::Servers(e) => io_code(&e.source),
-            Self::Journal(e) => journal_code(e),
-        }
-    }
-}
-
-/// The exit code of a file that cannot be read or written.
-fn io_code(error: &std::io::Error) -> u8 {
-    if error.kind() == std::io::ErrorKind::PermissionDenied { 77 } else { 74 }
-}
-
-/// The exit code of a journal that cannot be opened.
-pub(crate) fn journal_code(error: &OpenError) -> u8 {
-    match error {
-        OpenError::Locked { .. } => 75,
-        OpenError::Io { source, .. } | OpenError::Sync { source, .. } => io_code(source),
-        OpenError::Key { fault: KeyFault::Missing(_), .. } => 77,
-        _ => 65,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::ErrorKind::{NotFound, PermissionDenied};
-
-    use super::*;
-
-    #[test]
-    fn a_file_without_the_right_to_it_has_an_exit_code_of_its_own() {
-        for (kind, code) in [(PermissionDenied, 77), (NotFound, 74)] {
-            let (action, path) = ("read", PathBuf::from("server"));
-            let servers = StoreError { action, path: path.clone(), source: kind.into() };
-            assert_eq!(StartError::from(servers).exit_code(), code, "{kind:?}");
-            assert_eq!(journal_code(&OpenError::Sync { action, path: path.clone(), source: kind.into() }), code);
-            assert_eq!(journal_code(&OpenError::Io { action, path, source: kind.into() }), code);
+            Self::Unreachable { .. } | Self::Foreign { .. } | Self::Tls { .. } => ErrorKind::Unavailable,
+            Self::Refused { .. } => ErrorKind::Denied,
+            Self::Config(_) => ErrorKind::Config,
+            Self::Listen { .. } | Self::Os(_) => ErrorKind::System,
+            Self::OtherServer { .. } => ErrorKind::OtherServer,
+            Self::Servers(e) => ErrorKind::Storage(e.kind()),
+            Self::Journal(e) => ErrorKind::Storage(e.kind()),
         }
     }
 }

@@ -7,12 +7,13 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use redtape_journal::{Catalog, Keyring, Lsn, Micros, ReadError, ReplOffset, SnapshotKind, TimelineId};
+use redtape_journal::{Catalog, Keyring, Lsn, Micros, ReadError, ReplOffset, SnapshotKind, StoreError, TimelineId};
 use redtape_wire::psync::PsyncReply;
 
-use crate::capture::{CopyInProgress, Link, Position, Prober, manifest, receive};
+use crate::capture::{CopyError, CopyInProgress, Link, Position, Prober, manifest, receive};
 use crate::config::{Config, ConfigError};
 use crate::connect::Connector;
+use crate::error_kind::ErrorKind;
 
 /// The journal must reach the snapshot's offset within this time.
 const REACH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -48,6 +49,12 @@ pub enum SnapshotError {
     /// The copy failed on its way.
     #[error("the copy failed: {0}; nothing was changed")]
     Copy(String),
+    /// A group of the journal can't be read.
+    #[error("the copy failed: {0}; nothing was changed")]
+    Read(#[from] ReadError),
+    /// The copy can't be stored.
+    #[error("the copy failed: {0}; nothing was changed")]
+    Store(StoreError),
     /// The server is not the one that the journal follows.
     #[error(
         "{address} is not the server that this journal follows (its replication id is {found}, the journal's is {expected}); give the same --upstream as to redtape proxy"
@@ -71,14 +78,25 @@ pub enum SnapshotError {
 }
 
 impl SnapshotError {
-    /// The exit code, from `sysexits.h`.
-    pub fn exit_code(&self) -> u8 {
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Journal(e) => crate::journal_code(e),
-            Self::OtherServer { .. } => 65,
-            Self::Config(_) => 64,
-            Self::Server(_) | Self::NotFollowed { .. } => 69,
-            Self::Copy(_) => 74,
+            Self::Journal(e) => ErrorKind::Storage(e.kind()),
+            Self::Read(e) => ErrorKind::Storage(e.kind()),
+            Self::Store(e) => ErrorKind::Storage(e.kind()),
+            Self::OtherServer { .. } => ErrorKind::OtherServer,
+            Self::Config(_) => ErrorKind::Config,
+            Self::Server(_) | Self::NotFollowed { .. } => ErrorKind::Unavailable,
+            Self::Copy(_) => ErrorKind::Transfer,
+        }
+    }
+}
+
+impl From<CopyError> for SnapshotError {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::Source(e) => Self::Copy(e),
+            CopyError::Disk(e) => Self::Store(e),
         }
     }
 }
@@ -137,9 +155,9 @@ pub(crate) async fn take(dir: &Path, upstream: &Connector, how: Taking) -> Resul
     if expected != replid {
         return Err(SnapshotError::OtherServer { address: upstream.address(), found: replid, expected });
     }
-    let mut copy = CopyInProgress::begin(dir, &how.keyring).map_err(|e| SnapshotError::Copy(e.to_string()))?;
+    let mut copy = CopyInProgress::begin(dir, &how.keyring)?;
     let (begun, mut received) = (Instant::now(), 0);
-    while !copy.take(&mut link).map_err(|e| SnapshotError::Copy(e.to_string()))? {
+    while !copy.take(&mut link)? {
         received += receive(&mut link).await.map_err(SnapshotError::Copy)? as u64;
         if let Some(rate) = how.rate {
             tokio::time::sleep(pause(received, rate, begun.elapsed())).await;
@@ -150,9 +168,7 @@ pub(crate) async fn take(dir: &Path, upstream: &Connector, how: Taking) -> Resul
     let ts = ts.max(last_ts);
     drop(catalog);
     let position = Position { timeline, replid, offset, db: 0 };
-    let (summary, path) = copy
-        .commit(|s| manifest(s, (lsn, ts), &position, how.kind, &table))
-        .map_err(|e| SnapshotError::Copy(e.to_string()))?;
+    let (summary, path) = copy.commit(|s| manifest(s, (lsn, ts), &position, how.kind, &table))?;
     Ok(SnapshotTaken { lsn, ts, path, bytes: summary.bytes, timeline })
 }
 
@@ -164,12 +180,11 @@ async fn lsn_at(
     offset: ReplOffset,
 ) -> Result<(Lsn, Micros), SnapshotError> {
     let deadline = Instant::now() + REACH_TIMEOUT;
-    let failed = |e: ReadError| SnapshotError::Copy(e.to_string());
     loop {
         let catalog = Catalog::open_with(dir, keyring)?;
-        let at = catalog.lsn_at_offset(timeline, offset).map_err(failed)?;
+        let at = catalog.lsn_at_offset(timeline, offset)?;
         if at.reached {
-            return Ok((at.lsn, catalog.find_cut_by_lsn(timeline, at.lsn).map_err(failed)?.ts));
+            return Ok((at.lsn, catalog.find_cut_by_lsn(timeline, at.lsn)?.ts));
         }
         if Instant::now() >= deadline {
             return Err(SnapshotError::NotFollowed { offset });

@@ -1,33 +1,32 @@
-//! What can go wrong with a restore: one message each, with what to do, and an exit code of `sysexits`.
+//! What can go wrong with a restore: one message each, with what to do, and its kind, which decides the exit code.
 
 use std::path::PathBuf;
 
-use redtape_journal::{Catalog, KeyFault, Micros, OpenError, ReadError};
+use redtape_journal::{Catalog, Micros, OpenError, ReadError};
 
-use crate::point::PointError;
+use crate::point::{LocateError, PointError};
 
-/// Exit codes of `sysexits.h`.
-pub(crate) mod exit {
-    /// The command was used wrongly.
-    pub(crate) const USAGE: u8 = 64;
-    /// Data is corrupt.
-    pub(crate) const DATAERR: u8 = 65;
-    /// What was asked for is not in the journal.
-    pub(crate) const NOINPUT: u8 = 66;
-    /// Something that is needed is not there or not able.
-    pub(crate) const UNAVAILABLE: u8 = 69;
-    /// The result is not what was planned.
-    pub(crate) const SOFTWARE: u8 = 70;
-    /// The target can't take the data.
-    pub(crate) const CANTCREAT: u8 = 73;
-    /// Reading or writing failed.
-    pub(crate) const IOERR: u8 = 74;
-    /// Another process is in the way.
-    pub(crate) const TEMPFAIL: u8 = 75;
-    /// Not allowed.
-    pub(crate) const NOPERM: u8 = 77;
-    /// Not one of `sysexits`: as shells have it, 128 + SIGINT.
-    pub(crate) const INTERRUPTED: u8 = 130;
+/// What kind of failure a [`RestoreError`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// The request cannot be used, or was not confirmed.
+    Usage,
+    /// The point in time, or the keys, are not in the journal.
+    NotInJournal,
+    /// The journal, or another file.
+    Storage(redtape_journal::ErrorKind),
+    /// The target does not accept the user, or does not allow a command.
+    Denied,
+    /// A server is not there, or not able.
+    Unavailable,
+    /// What is in the target stands in the way, or other clients wrote to it.
+    Occupied,
+    /// Another restore is at work on the target.
+    Busy,
+    /// The result is not what was planned: a defect.
+    Mismatch,
+    /// The restore was interrupted, and undone.
+    Interrupted,
 }
 
 /// Why a restore was not done.
@@ -128,25 +127,23 @@ impl From<ReadError> for RestoreError {
 }
 
 impl RestoreError {
-    /// The exit code by `sysexits.h`.
-    pub fn exit_code(&self) -> u8 {
+    /// What kind of failure it is; of one that was undone, that of its cause.
+    pub fn kind(&self) -> ErrorKind {
+        use redtape_journal::ErrorKind::Damaged;
         match self {
-            Self::Usage(_) | Self::NotConfirmed => exit::USAGE,
-            Self::Open(e) => match e {
-                OpenError::Io { source, .. } | OpenError::Sync { source, .. } => io_code(source),
-                OpenError::Locked { .. } => exit::TEMPFAIL,
-                OpenError::Key { fault: KeyFault::Missing(_), .. } => exit::NOPERM,
-                _ => exit::DATAERR,
-            },
-            Self::Point(PointError::Damaged { .. } | PointError::NewestLost { .. }) => exit::DATAERR,
-            Self::Point(_) | Self::NoKeys => exit::NOINPUT,
-            Self::Read(ReadError::Io { source, .. }) | Self::Io { source, .. } => io_code(source),
-            Self::Read(_) | Self::Damaged { .. } | Self::Base { .. } => exit::DATAERR,
-            Self::Login { .. } | Self::Denied { .. } => exit::NOPERM,
-            Self::NotEmpty { .. } | Self::Unfinished { .. } | Self::Conflict { .. } | Self::Joined { .. } => {
-                exit::CANTCREAT
+            Self::Usage(_) | Self::NotConfirmed => ErrorKind::Usage,
+            Self::Open(e) => ErrorKind::Storage(e.kind()),
+            Self::Read(e) | Self::Damaged { error: e, .. } => ErrorKind::Storage(e.kind()),
+            Self::Io { source, .. } => ErrorKind::Storage(source.into()),
+            Self::Point(PointError::Damaged { .. } | PointError::NewestLost { .. }) | Self::Base { .. } => {
+                ErrorKind::Storage(Damaged)
             }
-            Self::Busy { .. } => exit::TEMPFAIL,
+            Self::Point(_) | Self::NoKeys => ErrorKind::NotInJournal,
+            Self::Login { .. } | Self::Denied { .. } => ErrorKind::Denied,
+            Self::NotEmpty { .. } | Self::Unfinished { .. } | Self::Conflict { .. } | Self::Joined { .. } => {
+                ErrorKind::Occupied
+            }
+            Self::Busy { .. } => ErrorKind::Busy,
             Self::Unreachable { .. }
             | Self::Silent { .. }
             | Self::Unwilling { .. }
@@ -157,14 +154,14 @@ impl RestoreError {
             | Self::Tls
             | Self::NoScratch(_)
             | Self::Scratch(_)
-            | Self::Link(_) => exit::UNAVAILABLE,
-            Self::Verify(_) => exit::SOFTWARE,
-            Self::Interrupted => exit::INTERRUPTED,
-            Self::Undone { cause, .. } => cause.exit_code(),
+            | Self::Link(_) => ErrorKind::Unavailable,
+            Self::Verify(_) => ErrorKind::Mismatch,
+            Self::Interrupted => ErrorKind::Interrupted,
+            Self::Undone { cause, .. } => cause.kind(),
         }
     }
 
-    /// The journal can't be read up to the moment asked for; says which moments can be had instead.
+    /// The journal cannot be read up to the point asked for; says which restore points can be had instead.
     pub(crate) fn unreadable(error: ReadError, catalog: &Catalog) -> Self {
         let ReadError::Corrupt { span, .. } = &error else { return error.into() };
         let snapshots: Vec<_> = catalog.snapshots().iter().map(|s| s.manifest.ts).collect();
@@ -188,6 +185,14 @@ impl RestoreError {
         }
     }
 
+    /// No restore point was found, for this reason.
+    pub(crate) fn not_located(error: LocateError, catalog: &Catalog) -> Self {
+        match error {
+            LocateError::Point(error) => Self::Point(error),
+            LocateError::Read(error) => Self::unreadable(error, catalog),
+        }
+    }
+
     /// Says of an interruption that the target has nothing of it.
     pub(crate) fn before_the_target(self) -> Self {
         match self {
@@ -202,8 +207,4 @@ impl RestoreError {
         let path = path.into();
         move |source| Self::Io { action, path, source }
     }
-}
-
-fn io_code(error: &std::io::Error) -> u8 {
-    if error.kind() == std::io::ErrorKind::PermissionDenied { exit::NOPERM } else { exit::IOERR }
 }

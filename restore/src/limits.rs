@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::server::REPLY_LIMIT;
+use crate::client::REPLY_LIMIT;
 
 /// The limits of one restore; tests have shorter ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
-//! The plan: by which way, what, how long, and what to be aware of. Pure.
+//! The plan: by which method, what, how long, and what to be aware of. Pure.
 //!
-//! | way | when |
+//! | method | when |
 //! | --- | --- |
 //! | link | everything is wanted, the target is empty, may follow redtape, and its own clock makes no difference |
 //! | link from scratch | the same, but TTLs of hash fields or whole scripts are (or may be) in play: a scratch server replays at the right times, the target then follows with what came out |
@@ -12,20 +12,20 @@ use redtape_journal::Lsn;
 use redtape_wire::rdb::RdbVersion;
 use serde::Serialize;
 
-use crate::claim::OtherRestores;
 use crate::error::RestoreError;
 use crate::filter::Filter;
 use crate::point::RestorePoint;
-use crate::preflight::TargetFacts;
-use crate::scratch::{Binary, made_by};
-use crate::tape::TapeFacts;
-use crate::unfinished::KEY;
+use crate::source::binary::{Binary, made_by};
+use crate::source::journal_range::RangeFacts;
+use crate::target::claim::OtherRestores;
+use crate::target::preflight::TargetFacts;
+use crate::target::unfinished::KEY;
 use crate::version::ServerVersion;
 
-/// By which way.
+/// How a restore is delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Via {
+pub enum Method {
     /// redtape is the target's master for a while.
     Link,
     /// A scratch server replays; redtape is the target's master with the result.
@@ -36,7 +36,7 @@ pub enum Via {
 
 /// What the person insists on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Forced {
+pub enum ForcedMethod {
     /// `--via link`
     Link,
     /// `--via scratch`
@@ -51,7 +51,7 @@ pub struct Facts<'a> {
     /// The base's header, read from the file.
     pub rdb: RdbVersion,
     /// The stretch to replay.
-    pub tape: &'a TapeFacts,
+    pub range: &'a RangeFacts,
     /// The target.
     pub target: &'a TargetFacts,
     /// Memory in use by the server that made the base, if the base says so.
@@ -59,7 +59,7 @@ pub struct Facts<'a> {
     /// What is wanted.
     pub filter: &'a Filter,
     /// What the person insists on.
-    pub forced: Option<Forced>,
+    pub forced: Option<ForcedMethod>,
 }
 
 /// The base, as the plan shows it.
@@ -69,7 +69,7 @@ pub struct Base {
     pub file: String,
     /// Everything up to this LSN is in it.
     pub lsn: Lsn,
-    /// The moment that it shows.
+    /// The point in time that it shows.
     pub at: String,
     /// Its size.
     pub bytes: u64,
@@ -82,7 +82,7 @@ pub struct Base {
 /// What a restore will do.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Plan {
-    /// The asked moment, UTC.
+    /// The asked point in time, UTC.
     pub at: String,
     /// Time of the last group restored.
     pub last_write: String,
@@ -90,9 +90,10 @@ pub struct Plan {
     pub lsn: Lsn,
     /// In which history.
     pub timeline: u32,
-    /// By which way.
-    pub via: Via,
-    /// Why by that way.
+    /// By which method.
+    #[serde(rename = "via")]
+    pub method: Method,
+    /// Why by that method.
     pub reason: String,
     /// The base.
     pub base: Base,
@@ -116,8 +117,8 @@ pub struct Plan {
     pub warnings: Vec<String>,
 }
 
-/// The way, and the reason in words.
-pub fn choose(facts: &Facts<'_>) -> Result<(Via, String), RestoreError> {
+/// The method, and the reason in words.
+pub fn choose(facts: &Facts<'_>) -> Result<(Method, String), RestoreError> {
     let target = facts.target;
     able(target)?;
     if let Some((master, up)) = &target.follows {
@@ -148,23 +149,23 @@ pub fn choose(facts: &Facts<'_>) -> Result<(Via, String), RestoreError> {
     // By whatever way: values are dumped in the base's format, or in that of a newer server.
     loadable(facts)?;
     let no_link = why_no_link(facts);
-    let via = match (facts.forced, no_link) {
-        (Some(Forced::Link), Some(why)) => {
+    let method = match (facts.forced, no_link) {
+        (Some(ForcedMethod::Link), Some(why)) => {
             return Err(RestoreError::Unable(format!(
                 "--via link is not possible: {why}; leave --via out, or use --via scratch"
             )));
         }
-        (Some(Forced::Scratch), _) => (Via::Scratch, "asked for with --via scratch".to_owned()),
-        (None, Some(why)) => (Via::Scratch, why),
+        (Some(ForcedMethod::Scratch), _) => (Method::Scratch, "asked for with --via scratch".to_owned()),
+        (None, Some(why)) => (Method::Scratch, why),
         (_, None) => match why_not_directly(facts) {
-            Some(why) => (Via::LinkFromScratch, why),
+            Some(why) => (Method::LinkFromScratch, why),
             None => (
-                Via::Link,
+                Method::Link,
                 "the target is empty, may follow redtape, and nothing in the journal depends on its clock".to_owned(),
             ),
         },
     };
-    if !target.unknown_commands.is_empty() && via.0 == Via::Link {
+    if !target.unknown_commands.is_empty() && method.0 == Method::Link {
         return Err(RestoreError::Unable(format!(
             "{} ({}) does not know {}, which the journal holds; restore to a newer server, or one with the same modules",
             target.address,
@@ -172,7 +173,7 @@ pub fn choose(facts: &Facts<'_>) -> Result<(Via, String), RestoreError> {
             target.unknown_commands.join(", ")
         )));
     }
-    Ok(via)
+    Ok(method)
 }
 
 /// The target can take any data at all.
@@ -208,7 +209,7 @@ fn loadable(facts: &Facts<'_>) -> Result<(), RestoreError> {
     )))
 }
 
-/// Why the target can't follow redtape.
+/// Why the target cannot follow redtape.
 fn why_no_link(facts: &Facts<'_>) -> Option<String> {
     let target = facts.target;
     if !facts.filter.is_everything() {
@@ -228,14 +229,14 @@ fn why_no_link(facts: &Facts<'_>) -> Option<String> {
         return Some("clients may write to the target while it follows redtape (replica-read-only no)".to_owned());
     }
     if let Some(why) = &target.replicaof_refused {
-        return Some(format!("the target can't follow redtape: {why}"));
+        return Some(format!("the target cannot follow redtape: {why}"));
     }
     if let Some(databases) = target.databases
-        && databases <= facts.tape.max_db
+        && databases <= facts.range.max_db
     {
         return Some(format!(
             "the target has {databases} databases, the journal writes to database {}",
-            facts.tape.max_db
+            facts.range.max_db
         ));
     }
     None
@@ -249,7 +250,7 @@ fn why_not_directly(facts: &Facts<'_>) -> Option<String> {
     let number = made_by(maker);
     let valkey = facts.rdb.family == redtape_wire::rdb::Family::Valkey;
     let knows_fields = number.is_some_and(|number| ServerVersion { valkey: false, number }.has_field_ttl());
-    if facts.tape.field_ttl {
+    if facts.range.field_ttl {
         return Some(
             "the journal holds TTLs of hash fields, which a server whose clock is later would drop too early"
                 .to_owned(),
@@ -258,7 +259,7 @@ fn why_not_directly(facts: &Facts<'_>) -> Option<String> {
     if valkey || (facts.rdb.version >= 12 && knows_fields) {
         return Some(format!("the base ({}, made by {maker}) may hold TTLs of hash fields", facts.rdb));
     }
-    if facts.tape.scripts {
+    if facts.range.scripts {
         return Some(
             "the journal holds whole scripts, which depend on the clock of the server that runs them".to_owned(),
         );
@@ -270,8 +271,8 @@ fn why_not_directly(facts: &Facts<'_>) -> Option<String> {
 }
 
 /// Makes the plan.
-pub fn make(facts: &Facts<'_>, via: Via, reason: String, scratch: Option<&Binary>) -> Plan {
-    let (point, target, tape) = (facts.point, facts.target, facts.tape);
+pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&Binary>) -> Plan {
+    let (point, target, range) = (facts.point, facts.target, facts.range);
     let manifest = &point.base.manifest;
     let everything = facts.filter.is_everything();
     let mut warnings = point.warnings.clone();
@@ -285,7 +286,7 @@ pub fn make(facts: &Facts<'_>, via: Via, reason: String, scratch: Option<&Binary
     }
     warnings.extend(memory_warning(facts));
     warnings.extend(other_restores(target));
-    if via != Via::Scratch {
+    if method != Method::Scratch {
         warnings.extend(followers(target));
     }
     Plan {
@@ -293,7 +294,7 @@ pub fn make(facts: &Facts<'_>, via: Via, reason: String, scratch: Option<&Binary
         last_write: point.ts.to_string(),
         lsn: point.lsn,
         timeline: point.timeline.0,
-        via,
+        method,
         reason,
         base: Base {
             file: point.base.path.display().to_string(),
@@ -303,14 +304,14 @@ pub fn make(facts: &Facts<'_>, via: Via, reason: String, scratch: Option<&Binary
             rdb: facts.rdb.to_string(),
             server_version: manifest.server_version.clone(),
         },
-        replay_groups: tape.groups,
-        replay_records: tape.records,
-        replay_bytes: tape.bytes,
+        replay_groups: range.groups,
+        replay_records: range.records,
+        replay_bytes: range.bytes,
         target: target.address.clone(),
         target_version: target.version.to_string(),
         scratch: scratch.map(|b| format!("{} ({})", b.path.display(), b.version)),
         functions: everything,
-        estimate_seconds: estimate(manifest.bytes, tape, via),
+        estimate_seconds: estimate(manifest.bytes, range, method),
         warnings,
     }
 }
@@ -379,7 +380,7 @@ fn followers(target: &TargetFacts) -> Vec<String> {
     let mut warnings = Vec::new();
     if target.is_source {
         warnings.push(
-            "this is the server that the journal follows: clients get READONLY while it loads, and the journal begins a new timeline; writes from now until its new base can't be restored. Stop the writers first"
+            "this is the server that the journal follows: clients get READONLY while it loads, and the journal begins a new timeline; writes from now until its new base cannot be restored. Stop the writers first"
                 .to_owned(),
         );
     }
@@ -394,18 +395,18 @@ fn followers(target: &TargetFacts) -> Vec<String> {
 }
 
 /// A rough guess from common speeds of one server.
-fn estimate(base_bytes: u64, tape: &TapeFacts, via: Via) -> f64 {
+fn estimate(base_bytes: u64, range: &RangeFacts, method: Method) -> f64 {
     const LOAD_BYTES_PER_S: f64 = 150e6;
     const RECORDS_PER_S: f64 = 500e3;
     const STREAM_BYTES_PER_S: f64 = 200e6;
     let load = base_bytes as f64 / LOAD_BYTES_PER_S;
-    let replay = (tape.records as f64 / RECORDS_PER_S).max(tape.bytes as f64 / STREAM_BYTES_PER_S);
-    let passes = match via {
-        Via::Link => 0.0,
-        Via::LinkFromScratch => 2.0,
-        Via::Scratch => 4.0,
+    let replay = (range.records as f64 / RECORDS_PER_S).max(range.bytes as f64 / STREAM_BYTES_PER_S);
+    let passes = match method {
+        Method::Link => 0.0,
+        Method::LinkFromScratch => 2.0,
+        Method::Scratch => 4.0,
     };
-    let seconds = 0.5 + load + replay + passes * (load + tape.bytes as f64 / LOAD_BYTES_PER_S / 2.0);
+    let seconds = 0.5 + load + replay + passes * (load + range.bytes as f64 / LOAD_BYTES_PER_S / 2.0);
     (seconds * 10.0).round() / 10.0
 }
 
@@ -416,18 +417,18 @@ fn count(n: u64, what: &str) -> String {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let via = match self.via {
-            Via::Link => "link",
-            Via::LinkFromScratch => "link from a scratch server",
-            Via::Scratch => "scratch server and copy",
+        let method = match self.method {
+            Method::Link => "link",
+            Method::LinkFromScratch => "link from a scratch server",
+            Method::Scratch => "scratch server and copy",
         };
         writeln!(f, "restore to   {} ({})", self.target, self.target_version)?;
         writeln!(
             f,
-            "moment       {}, last write {}, LSN {}, timeline {}",
+            "point        {}, last write {}, LSN {}, timeline {}",
             self.at, self.last_write, self.lsn, self.timeline
         )?;
-        writeln!(f, "way          {via}: {}", self.reason)?;
+        writeln!(f, "method       {method}: {}", self.reason)?;
         if let Some(scratch) = &self.scratch {
             writeln!(f, "scratch      {scratch}")?;
         }

@@ -3,8 +3,9 @@ use std::collections::BTreeMap;
 use redtape_journal::{Micros, ReplOffset, SnapshotInfo, SnapshotKind, SnapshotManifest, TimelineId};
 
 use super::*;
-use crate::memory::MemoryState;
-use crate::unfinished::Unfinished;
+use crate::error::ErrorKind;
+use crate::target::memory::MemoryState;
+use crate::target::unfinished::Unfinished;
 
 fn point(server_version: &str) -> RestorePoint {
     RestorePoint {
@@ -74,9 +75,9 @@ struct Case {
     rdb: &'static str,
     made_by: &'static str,
     target: TargetFacts,
-    tape: TapeFacts,
+    range: RangeFacts,
     filter: Filter,
-    forced: Option<Forced>,
+    forced: Option<ForcedMethod>,
 }
 
 fn usual() -> Case {
@@ -84,19 +85,19 @@ fn usual() -> Case {
         rdb: "REDIS0010",
         made_by: "7.0.15",
         target: target("Redis v=7.0.15"),
-        tape: TapeFacts { records: 9, groups: 1, ..TapeFacts::default() },
+        range: RangeFacts { records: 9, groups: 1, ..RangeFacts::default() },
         filter: Filter::default(),
         forced: None,
     }
 }
 
-fn outcome(change: impl FnOnce(&mut Case)) -> Result<(Via, String), RestoreError> {
+fn outcome(change: impl FnOnce(&mut Case)) -> Result<(Method, String), RestoreError> {
     let mut case = usual();
     change(&mut case);
     choose(&Facts {
         point: &point(case.made_by),
         rdb: redtape_wire::rdb::parse_header(case.rdb.as_bytes()).expect(case.rdb),
-        tape: &case.tape,
+        range: &case.range,
         target: &case.target,
         base_memory: None,
         filter: &case.filter,
@@ -105,16 +106,16 @@ fn outcome(change: impl FnOnce(&mut Case)) -> Result<(Via, String), RestoreError
 }
 
 #[track_caller]
-fn way(change: impl FnOnce(&mut Case), want: Via, word: &str) {
-    let (via, reason) = outcome(change).expect("possible");
-    assert_eq!(via, want, "{reason}");
+fn method(change: impl FnOnce(&mut Case), want: Method, word: &str) {
+    let (method, reason) = outcome(change).expect("possible");
+    assert_eq!(method, want, "{reason}");
     assert!(reason.contains(word), "{reason}");
 }
 
 #[track_caller]
-fn refusal(change: impl FnOnce(&mut Case), code: u8, word: &str) {
+fn refusal(change: impl FnOnce(&mut Case), kind: ErrorKind, word: &str) {
     let error = outcome(change).expect_err("refused");
-    assert_eq!(error.exit_code(), code, "{error}");
+    assert_eq!(error.kind(), kind, "{error}");
     assert!(error.to_string().contains(word), "{error}");
 }
 
@@ -124,73 +125,77 @@ fn some_keys() -> Filter {
 
 #[test]
 fn ways() {
-    way(|_| {}, Via::Link, "empty");
-    way(|c| c.filter = some_keys(), Via::Scratch, "some keys");
-    way(|c| c.forced = Some(Forced::Scratch), Via::Scratch, "--via scratch");
-    way(|c| c.forced = Some(Forced::Link), Via::Link, "empty");
-    way(
+    method(|_| {}, Method::Link, "empty");
+    method(|c| c.filter = some_keys(), Method::Scratch, "some keys");
+    method(|c| c.forced = Some(ForcedMethod::Scratch), Method::Scratch, "--via scratch");
+    method(|c| c.forced = Some(ForcedMethod::Link), Method::Link, "empty");
+    method(
         |c| (c.target.replica_evicts, c.target.memory) = (true, memory(9, "noeviction")),
-        Via::Scratch,
+        Method::Scratch,
         "ignore-maxmemory",
     );
-    way(|c| c.target.replica_evicts = true, Via::Link, "empty");
-    way(|c| c.target.writable_replica = true, Via::Scratch, "replica-read-only no");
-    way(|c| c.target.tls_replication = true, Via::Scratch, "TLS");
-    way(|c| c.target.replicaof_refused = Some("renamed".into()), Via::Scratch, "renamed");
-    way(|c| c.tape.max_db = 16, Via::Scratch, "database 16");
-    way(|c| c.tape.field_ttl = true, Via::LinkFromScratch, "fields");
-    way(|c| c.tape.scripts = true, Via::LinkFromScratch, "scripts");
-    way(|c| c.target.databases = Some(4), Via::LinkFromScratch, "fewer databases");
-    way(|c| c.target.databases = None, Via::Link, "");
+    method(|c| c.target.replica_evicts = true, Method::Link, "empty");
+    method(|c| c.target.writable_replica = true, Method::Scratch, "replica-read-only no");
+    method(|c| c.target.tls_replication = true, Method::Scratch, "TLS");
+    method(|c| c.target.replicaof_refused = Some("renamed".into()), Method::Scratch, "renamed");
+    method(|c| c.range.max_db = 16, Method::Scratch, "database 16");
+    method(|c| c.range.field_ttl = true, Method::LinkFromScratch, "fields");
+    method(|c| c.range.scripts = true, Method::LinkFromScratch, "scripts");
+    method(|c| c.target.databases = Some(4), Method::LinkFromScratch, "fewer databases");
+    method(|c| c.target.databases = None, Method::Link, "");
     let redis8 = |c: &mut Case| {
         (c.rdb, c.made_by, c.target) = ("REDIS0012", "8.0.2", target("Redis v=8.0.2"));
     };
-    way(redis8, Via::LinkFromScratch, "may hold");
+    method(redis8, Method::LinkFromScratch, "may hold");
     let valkey9 = |c: &mut Case| {
         (c.rdb, c.made_by, c.target) = ("VALKEY080", "9.1.2", target("Valkey v=9.1.2"));
     };
-    way(valkey9, Via::LinkFromScratch, "may hold");
+    method(valkey9, Method::LinkFromScratch, "may hold");
     let valkey8 = |c: &mut Case| {
         (c.rdb, c.made_by, c.target) = ("REDIS0011", "8.1.1", target("Valkey v=8.1.1"));
     };
-    way(valkey8, Via::Link, "");
+    method(valkey8, Method::Link, "");
     // Keys are added to what is there.
     let filtered = |c: &mut Case| {
         c.filter = some_keys();
         c.target.keys = BTreeMap::from([(0, 7)]);
     };
-    way(filtered, Via::Scratch, "some keys");
+    method(filtered, Method::Scratch, "some keys");
 }
 
 #[test]
 fn refusals() {
-    refusal(|c| c.target.keys = BTreeMap::from([(0, 7), (3, 1)]), 73, "7 keys in db 0, 1 key in db 3");
-    refusal(|c| c.target.functions = 1, 73, "1 function library");
-    refusal(|c| c.target.follows = Some(("m:1".into(), false)), 69, "replica of m:1 (link down)");
+    refusal(|c| c.target.keys = BTreeMap::from([(0, 7), (3, 1)]), ErrorKind::Occupied, "7 keys in db 0, 1 key in db 3");
+    refusal(|c| c.target.functions = 1, ErrorKind::Occupied, "1 function library");
+    refusal(|c| c.target.follows = Some(("m:1".into(), false)), ErrorKind::Unavailable, "replica of m:1 (link down)");
     // Nobody is told to empty the replica of a master that is there.
     let error = outcome(|c| c.target.follows = Some(("m:1".into(), true))).expect_err("a replica").to_string();
     assert!(error.contains("link up") && !error.contains("FLUSHALL"), "{error}");
-    refusal(|c| c.target.version = ServerVersion { valkey: false, number: (6, 0, 16) }, 69, "does not load");
-    refusal(|c| c.target.unknown_commands = vec!["LMPOP".into()], 69, "LMPOP");
+    refusal(
+        |c| c.target.version = ServerVersion { valkey: false, number: (6, 0, 16) },
+        ErrorKind::Unavailable,
+        "does not load",
+    );
+    refusal(|c| c.target.unknown_commands = vec!["LMPOP".into()], ErrorKind::Unavailable, "LMPOP");
     let forced = |c: &mut Case| {
-        c.forced = Some(Forced::Link);
+        c.forced = Some(ForcedMethod::Link);
         c.filter = some_keys();
     };
-    refusal(forced, 69, "--via link is not possible: only some keys");
+    refusal(forced, ErrorKind::Unavailable, "--via link is not possible: only some keys");
 }
 
 #[test]
 fn targets_that_take_nothing() {
-    refusal(|c| c.target.cluster = true, 69, "node of a cluster");
+    refusal(|c| c.target.cluster = true, ErrorKind::Unavailable, "node of a cluster");
     let some_into_a_cluster = |c: &mut Case| {
         c.target.cluster = true;
         c.filter = some_keys();
     };
-    refusal(some_into_a_cluster, 69, "outside of a cluster");
-    refusal(|c| c.target.loading = true, 69, "loading its data");
+    refusal(some_into_a_cluster, ErrorKind::Unavailable, "outside of a cluster");
+    refusal(|c| c.target.loading = true, ErrorKind::Unavailable, "loading its data");
     refusal(
         |c| c.target.disk_trouble = Some("its last save failed".into()),
-        69,
+        ErrorKind::Unavailable,
         "takes no writes: its last save failed",
     );
 }
@@ -202,18 +207,18 @@ fn a_restore_that_did_not_end_is_pointed_out() {
         c.target.unfinished =
             vec![Unfinished { field: "whole:abc".into(), whole: true, what: "everything of /j".into() }];
     };
-    refusal(part, 73, "only a part of a restore that did not end: everything of /j");
+    refusal(part, ErrorKind::Occupied, "only a part of a restore that did not end: everything of /j");
     // That one is still at work, or was for some keys of a server with others.
     let busy = |c: &mut Case| {
         part(c);
         c.target.others = OtherRestores::Seen("client 7".into());
     };
-    refusal(busy, 73, "is not empty");
+    refusal(busy, ErrorKind::Occupied, "is not empty");
     let some = |c: &mut Case| {
         part(c);
         c.target.unfinished[0].whole = false;
     };
-    refusal(some, 73, "is not empty");
+    refusal(some, ErrorKind::Occupied, "is not empty");
 }
 
 fn warnings_of(change: impl FnOnce(&mut Case), base_memory: Option<u64>) -> Vec<String> {
@@ -224,13 +229,13 @@ fn warnings_of(change: impl FnOnce(&mut Case), base_memory: Option<u64>) -> Vec<
     let facts = Facts {
         point: &point,
         rdb: redtape_wire::rdb::parse_header(b"REDIS0010").expect("header"),
-        tape: &case.tape,
+        range: &case.range,
         target: &case.target,
         base_memory,
         filter: &case.filter,
         forced: None,
     };
-    make(&facts, Via::Link, String::new(), None).warnings
+    make(&facts, Method::Link, String::new(), None).warnings
 }
 
 #[test]
@@ -276,14 +281,14 @@ fn the_plan_says_everything() {
     let facts = Facts {
         point: &point,
         rdb: redtape_wire::rdb::parse_header(b"REDIS0010").expect("header"),
-        tape: &case.tape,
+        range: &case.range,
         target: &case.target,
         base_memory: None,
         filter: &case.filter,
         forced: None,
     };
     let binary = Binary { path: "/usr/bin/redis-server".into(), version: case.target.version };
-    let plan = make(&facts, Via::Scratch, "why".to_owned(), Some(&binary));
+    let plan = make(&facts, Method::Scratch, "why".to_owned(), Some(&binary));
     let text = plan.to_string();
     for word in [
         "t:1 (Redis 7.0.15)",
@@ -299,34 +304,34 @@ fn the_plan_says_everything() {
     assert!(plan.estimate_seconds > 2.0 && !plan.functions);
     let json = serde_json::to_value(&plan).expect("json");
     assert_eq!((json["via"].as_str(), json["lsn"].as_u64()), (Some("scratch"), Some(10)));
-    let link = make(&Facts { filter: &Filter::default(), ..facts }, Via::Link, String::new(), None);
+    let link = make(&Facts { filter: &Filter::default(), ..facts }, Method::Link, String::new(), None);
     assert!(link.functions && link.warnings.iter().any(|w| w.contains("evict")));
 }
 
 #[test]
 fn who_follows_the_target_is_told() {
-    let warnings = |replicas, is_source, via| {
+    let warnings = |replicas, is_source, method| {
         let mut case = usual();
         (case.target.replicas, case.target.is_source) = (replicas, is_source);
         let point = point(case.made_by);
         let facts = Facts {
             point: &point,
             rdb: redtape_wire::rdb::parse_header(b"REDIS0010").expect("header"),
-            tape: &case.tape,
+            range: &case.range,
             target: &case.target,
             base_memory: None,
             filter: &case.filter,
             forced: None,
         };
-        make(&facts, via, String::new(), None).warnings.split_off(1)
+        make(&facts, method, String::new(), None).warnings.split_off(1)
     };
-    assert_eq!(warnings(0, false, Via::Link), Vec::<String>::new());
-    assert_eq!(warnings(1, false, Via::Link), ["1 replica follows the target; it gets everything too"]);
-    assert_eq!(warnings(2, false, Via::Link), ["2 replicas follow the target; they get everything too"]);
+    assert_eq!(warnings(0, false, Method::Link), Vec::<String>::new());
+    assert_eq!(warnings(1, false, Method::Link), ["1 replica follows the target; it gets everything too"]);
+    assert_eq!(warnings(2, false, Method::Link), ["2 replicas follow the target; they get everything too"]);
     // The recorded server itself: one of its replicas is redtape.
-    let into_source = warnings(1, true, Via::LinkFromScratch);
+    let into_source = warnings(1, true, Method::LinkFromScratch);
     assert!(into_source.len() == 1 && into_source[0].contains("Stop the writers first"), "{into_source:?}");
-    assert_eq!(warnings(2, true, Via::Link).len(), 2);
+    assert_eq!(warnings(2, true, Method::Link).len(), 2);
     // Copied keys are writes like any other.
-    assert_eq!(warnings(1, true, Via::Scratch), Vec::<String>::new());
+    assert_eq!(warnings(1, true, Method::Scratch), Vec::<String>::new());
 }

@@ -12,7 +12,7 @@ use redtape_journal::{
     TimelineInfo, Window,
 };
 
-use crate::steps::came_twice;
+use crate::clock_steps::came_twice;
 
 /// Where exactly a restore begins and ends.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,7 +37,7 @@ pub struct RestorePoint {
 pub trait Facts {
     /// Ranges that can be restored.
     fn windows(&self) -> Vec<Window>;
-    /// Ranges that can't.
+    /// Ranges that cannot.
     fn gaps(&self) -> Vec<Gap>;
     /// Named moments.
     fn marks(&self) -> Vec<Mark>;
@@ -104,7 +104,7 @@ fn change_passed<'a>(changes: &'a [SourceChange], base: &SnapshotManifest, lsn: 
     changes[before_base..].iter().find(|c| c.first_lsn <= lsn)
 }
 
-/// Why a moment can't be restored.
+/// Why a moment cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum PointError {
@@ -114,7 +114,7 @@ pub enum PointError {
     NoWindow,
     #[error("{}", damaged_behind(*.end))]
     Damaged { end: Micros },
-    /// The newest timeline can't be restored, and an older one is not what was asked for.
+    /// The newest timeline cannot be restored, and an older one is not what was asked for.
     #[error(
         "the base of the newest timeline ({timeline}) is missing or damaged, so nothing of it can be restored; \
          `redtape journal verify` says more; to restore up to the end of the one before use --at {end}"
@@ -134,7 +134,7 @@ pub enum PointError {
     #[error("there is no mark named {name:?}; {known}")]
     NoMark { name: String, known: String },
     #[error(
-        "LSN {lsn} can't be restored{}. Restorable:\n{windows}",
+        "LSN {lsn} cannot be restored{}. Restorable:\n{windows}",
         damaged.map(|end| format!(": {}", damaged_behind(end))).unwrap_or_default()
     )]
     NoLsn { lsn: Lsn, damaged: Option<Micros>, windows: String },
@@ -150,45 +150,54 @@ fn damaged_behind(end: Micros) -> String {
     )
 }
 
-/// Finds the restore point, or says why there is none; an outer error = the journal can't be read.
-/// `now` is what "ago" counts from.
-pub fn locate(when: &When, now: Micros, facts: &dyn Facts) -> Result<Result<RestorePoint, PointError>, ReadError> {
+/// Why no restore point was found.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum LocateError {
+    /// There is none.
+    #[error(transparent)]
+    Point(#[from] PointError),
+    /// The journal cannot be read there.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// Finds the restore point. `now` is what "ago" counts from.
+pub fn locate(when: &When, now: Micros, facts: &dyn Facts) -> Result<RestorePoint, LocateError> {
     let when = when.resolve(now);
     let windows = facts.windows();
     let Some(newest) = windows.iter().max_by_key(|w| (w.timeline, w.to)) else {
-        return Ok(Err(PointError::NoWindow));
+        return Err(PointError::NoWindow.into());
     };
     let (window, cut, asked, mut warnings) = match &when {
         PointInTime::At(at) => {
             let Some(window) = windows.iter().rev().find(|w| w.from <= *at && *at <= w.to) else {
-                return Ok(Err(not_in_a_window(*at, &windows, &facts.gaps())));
+                return Err(not_in_a_window(*at, &windows, &facts.gaps()).into());
             };
             let cut = without_segments(window).map_or_else(|| facts.cut_by_ts(window.timeline, *at), Ok)?;
             let slack = slack_warning(&cut, *at);
             (window, cut, *at, slack.into_iter().chain(came_twice(&facts.marks(), *at)).collect())
         }
-        PointInTime::Latest if newest.damaged_behind => return Ok(Err(PointError::Damaged { end: newest.to })),
+        PointInTime::Latest if newest.damaged_behind => return Err(PointError::Damaged { end: newest.to }.into()),
         PointInTime::Latest if facts.last_timeline().is_some_and(|last| last > newest.timeline) => {
             let timeline = facts.last_timeline().unwrap_or_default();
-            return Ok(Err(PointError::NewestLost { timeline, end: newest.to }));
+            return Err(PointError::NewestLost { timeline, end: newest.to }.into());
         }
         PointInTime::Latest => {
             let by_lsn = || facts.cut_by_lsn(newest.timeline, newest.to_lsn);
             (newest, without_segments(newest).map_or_else(by_lsn, Ok)?, newest.to, Vec::new())
         }
-        PointInTime::Lsn(lsn) => match by_lsn(*lsn, None, &windows, facts)? {
-            Ok((window, cut, warnings)) => (window, cut, cut.ts, warnings),
-            Err(error) => return Ok(Err(error)),
-        },
+        PointInTime::Lsn(lsn) => {
+            let (window, cut, warnings) = by_lsn(*lsn, None, &windows, facts)?;
+            (window, cut, cut.ts, warnings)
+        }
         PointInTime::Mark(name) => {
             let marks = facts.marks();
             let Some(mark) = marks.iter().filter(|m| m.name == *name).max_by_key(|m| (m.lsn, m.ts)) else {
-                return Ok(Err(PointError::NoMark { name: name.clone(), known: list_marks(&marks) }));
+                return Err(PointError::NoMark { name: name.clone(), known: list_marks(&marks) }.into());
             };
-            match by_lsn(mark.lsn, Some(mark.ts), &windows, facts)? {
-                Ok((window, cut, warnings)) => (window, cut, mark.ts, warnings),
-                Err(error) => return Ok(Err(error)),
-            }
+            let (window, cut, warnings) = by_lsn(mark.lsn, Some(mark.ts), &windows, facts)?;
+            (window, cut, mark.ts, warnings)
         }
     };
     warnings.extend(facts.notes());
@@ -201,7 +210,7 @@ pub fn locate(when: &When, now: Micros, facts: &dyn Facts) -> Result<Result<Rest
         .filter(|s| !timed || s.manifest.ts <= asked)
         .max_by_key(|s| (s.manifest.lsn, s.manifest.ts));
     let Some(base) = base else {
-        return Ok(Err(PointError::NoBase { asked, timeline: window.timeline, windows: list_windows(&windows) }));
+        return Err(PointError::NoBase { asked, timeline: window.timeline, windows: list_windows(&windows) }.into());
     };
     if base.manifest.lsn == cut.lsn && timed && asked.0 - base.manifest.ts.0 < 0 {
         warnings.push(format!("the base shows {}, later than the asked moment", base.manifest.ts));
@@ -215,7 +224,7 @@ pub fn locate(when: &When, now: Micros, facts: &dyn Facts) -> Result<Result<Rest
         ));
     }
     let ts = if base.manifest.lsn == cut.lsn { base.manifest.ts.max(cut.ts.min(asked)) } else { cut.ts };
-    Ok(Ok(RestorePoint {
+    Ok(RestorePoint {
         timeline: window.timeline,
         lsn: cut.lsn,
         ts,
@@ -223,7 +232,7 @@ pub fn locate(when: &When, now: Micros, facts: &dyn Facts) -> Result<Result<Rest
         base: base.clone(),
         next_ts: cut.next_ts,
         warnings,
-    }))
+    })
 }
 
 /// The cut in a window of a single moment: that of a snapshot behind which the segments were removed.
@@ -240,7 +249,7 @@ fn by_lsn<'a>(
     near: Option<Micros>,
     windows: &'a [Window],
     facts: &dyn Facts,
-) -> Result<Result<Found<'a>, PointError>, ReadError> {
+) -> Result<Found<'a>, LocateError> {
     // The last LSN of a timeline is also that of the next one's base: the moment tells which is meant.
     let holds = |w: &&Window| w.from_lsn <= lsn && lsn <= w.to_lsn;
     let named = |w: &&Window| near.is_none_or(|ts| w.from <= ts && ts <= w.to);
@@ -248,13 +257,13 @@ fn by_lsn<'a>(
         && !windows.iter().any(|w| named(&w))
     {
         // Its LSN may lie in a window, but what the window shows there is another moment.
-        return Ok(Err(not_in_a_window(ts, windows, &facts.gaps())));
+        return Err(not_in_a_window(ts, windows, &facts.gaps()).into());
     }
     let Some(window) = windows.iter().find(|w| holds(w) && named(w)) else {
         // The last window before it.
         let before = windows.iter().filter(|w| w.to_lsn < lsn).max_by_key(|w| (w.to_lsn, w.timeline));
         let damaged = before.filter(|w| w.damaged_behind).map(|w| w.to);
-        return Ok(Err(PointError::NoLsn { lsn, damaged, windows: list_windows(windows) }));
+        return Err(PointError::NoLsn { lsn, damaged, windows: list_windows(windows) }.into());
     };
     let cut = without_segments(window).map_or_else(|| facts.cut_by_lsn(window.timeline, lsn), Ok)?;
     let mut warnings = Vec::new();
@@ -264,7 +273,7 @@ fn by_lsn<'a>(
             cut.lsn
         ));
     }
-    Ok(Ok((window, cut, warnings)))
+    Ok((window, cut, warnings))
 }
 
 /// The next group may have run before T although its time is later.

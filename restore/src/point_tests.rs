@@ -1,6 +1,16 @@
 use redtape_journal::{ReplOffset, SnapshotKind, SnapshotManifest};
 
 use super::*;
+use crate::error::{ErrorKind, RestoreError};
+
+/// The point, or why there is none; the journal can be read.
+#[track_caller]
+fn found(when: &When, now: i64, facts: &dyn Facts) -> Result<RestorePoint, PointError> {
+    locate(when, Micros(now), facts).map_err(|error| match error {
+        LocateError::Point(error) => error,
+        LocateError::Read(error) => panic!("readable: {error}"),
+    })
+}
 
 /// A journal of two timelines. Timeline 1: base at 100 (LSN 0), groups (end LSN, ts): (1, 110), (3, 120),
 /// (4, 120), (5, 150); a manual snapshot at LSN 4, 130; complete until 160. Timeline 2: base at 300
@@ -152,7 +162,7 @@ fn cut_and_base() {
         (When::Mark("end".into()), 5, 4, false),
         (When::Mark("later".into()), 5, 5, false),
     ] {
-        let point = locate(&when, Micros(1000), &Fake).expect("readable").unwrap_or_else(|e| panic!("{when:?}: {e}"));
+        let point = found(&when, 1000, &Fake).unwrap_or_else(|e| panic!("{when:?}: {e}"));
         assert_eq!((point.lsn.0, point.base.manifest.lsn.0), (lsn, base_lsn), "{when:?}");
         assert_eq!(!point.warnings.is_empty(), warned, "{when:?} {:?}", point.warnings);
         assert!(point.ts <= point.asked.max(point.ts));
@@ -170,7 +180,7 @@ fn refusals_name_what_can_be_had() {
         // Its LSN is in both windows, its moment in none.
         (When::Mark("before the base".into()), &["00.000250Z lies in a gap", "the server was replaced"]),
     ] {
-        let error = locate(&when, Micros(1000), &Fake).expect("readable").expect_err("refused").to_string();
+        let error = found(&when, 1000, &Fake).expect_err("refused").to_string();
         for word in words {
             assert!(error.contains(word), "{when:?}: {error}");
         }
@@ -179,14 +189,15 @@ fn refusals_name_what_can_be_had() {
 
 #[test]
 fn a_damaged_end_is_not_taken_for_the_end() {
-    let find = |when| locate(&when, Micros(1000), &Damaged).expect("readable");
+    let find = |when: When| found(&when, 1000, &Damaged);
     let advice = "damaged behind 1970-01-01T00:00:00.000400Z; `redtape journal verify` shows where; to restore up to there use --at 1970-01-01T00:00:00.000400Z";
     for when in [When::Latest, at(401), When::Lsn(Lsn(7))] {
         let error = find(when.clone()).expect_err("refused");
         assert!(error.to_string().contains(advice), "{when:?}: {error}");
         assert!(!error.to_string().contains("latest"), "{when:?}: {error}");
-        let code = crate::error::RestoreError::from(error).exit_code();
-        assert_eq!(code, if when == When::Latest { 65 } else { 66 }, "{when:?}");
+        let kind = RestoreError::from(error).kind();
+        let damaged = ErrorKind::Storage(redtape_journal::ErrorKind::Damaged);
+        assert_eq!(kind, if when == When::Latest { damaged } else { ErrorKind::NotInJournal }, "{when:?}");
     }
     for when in [at(400), at(110), When::Lsn(Lsn(6))] {
         let point = find(when.clone()).unwrap_or_else(|e| panic!("{when:?}: {e}"));
@@ -226,10 +237,10 @@ impl Facts for NewestLost {
 
 #[test]
 fn an_older_timeline_is_not_taken_for_the_latest() {
-    let refused = locate(&When::Latest, Micros(1000), &NewestLost).expect("readable").expect_err("refused");
+    let refused = found(&When::Latest, 1000, &NewestLost).expect_err("refused");
     assert!(matches!(refused, PointError::NewestLost { timeline: TimelineId(99), .. }), "{refused}");
     assert!(refused.to_string().contains("--at "), "{refused}");
-    assert!(locate(&When::Latest, Micros(1000), &Fake).expect("readable").is_ok());
+    assert!(found(&When::Latest, 1000, &Fake).is_ok());
 }
 
 /// What pruning leaves of the same journal: of timeline 1 only the manual snapshot.
@@ -273,14 +284,14 @@ impl Facts for Pruned {
 #[test]
 fn a_snapshot_without_its_segments_is_restored_at_its_own_moment_and_no_other() {
     for when in [at(130), When::Lsn(Lsn(4)), When::Mark("deploy".into())] {
-        let point = locate(&when, Micros(500), &Pruned).expect("readable").expect("a restore point");
+        let point = found(&when, 500, &Pruned).expect("a restore point");
         assert_eq!((point.timeline, point.lsn, point.ts), (TimelineId(1), Lsn(4), Micros(130)), "{when:?}");
         assert_eq!((point.base.manifest.lsn, point.next_ts), (Lsn(4), None), "{when:?}");
     }
     for outside in [at(129), at(131), When::Lsn(Lsn(3)), When::Mark("start".into())] {
-        assert!(locate(&outside, Micros(500), &Pruned).expect("readable").is_err(), "{outside:?}");
+        assert!(found(&outside, 500, &Pruned).is_err(), "{outside:?}");
     }
-    assert_eq!(locate(&When::Latest, Micros(500), &Pruned).expect("readable").map(|p| p.lsn), Ok(Lsn(6)));
+    assert_eq!(found(&When::Latest, 500, &Pruned).map(|p| p.lsn), Ok(Lsn(6)));
 }
 
 #[test]

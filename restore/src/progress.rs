@@ -1,15 +1,12 @@
 //! What a restore tells while it runs.
 
-use std::io::Write as _;
-use std::time::{Duration, Instant};
-
 use crate::plan::Plan;
 use crate::point::RestorePoint;
 
 /// Something that happened.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The asked moment is resolved; nothing has acted yet.
+    /// The restore point is found; nothing has acted yet.
     Resolved(&'a RestorePoint),
     /// The plan is complete; nothing has acted yet.
     Planned(&'a Plan),
@@ -44,7 +41,8 @@ pub enum Unit {
 }
 
 impl Unit {
-    fn name(self) -> &'static str {
+    /// In words.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Bytes => "bytes",
             Self::Records => "records",
@@ -66,101 +64,4 @@ pub struct Silent;
 
 impl Observer for Silent {
     fn on(&mut self, _: &Event<'_>) {}
-}
-
-/// Bars on a terminal, lines elsewhere; always on stderr.
-#[derive(Debug)]
-pub struct Console {
-    bar: Option<indicatif::ProgressBar>,
-    terminal: bool,
-    json: bool,
-    shows_plan: bool,
-    step: Option<(String, u64, Unit)>,
-    last_line: Instant,
-}
-
-/// Between two lines of progress where there is no terminal.
-const LINE_EVERY: Duration = Duration::from_secs(5);
-
-impl Console {
-    /// `terminal`: stderr is one; `json`: one JSON object a line.
-    pub fn new(terminal: bool, json: bool) -> Self {
-        let last_line = Instant::now();
-        Self { bar: None, terminal: terminal && !json, json, shows_plan: true, step: None, last_line }
-    }
-
-    /// Leaves the plan out: it is printed elsewhere.
-    #[must_use]
-    pub fn without_plan(mut self) -> Self {
-        self.shows_plan = false;
-        self
-    }
-
-    fn line(&self, human: &str, json: &serde_json::Value) {
-        // Nobody listens to stderr any more: the restore goes on.
-        let _ = if self.json { writeln!(std::io::stderr(), "{json}") } else { writeln!(std::io::stderr(), "{human}") };
-    }
-
-    fn begin(&mut self, name: &str, total: u64, unit: Unit) {
-        self.step = Some((name.to_owned(), total, unit));
-        self.last_line = Instant::now();
-        if !self.terminal {
-            self.line(name, &serde_json::json!({"event": "step", "name": name, "total": total, "unit": unit.name()}));
-            return;
-        }
-        let bar = if total == 0 { indicatif::ProgressBar::new_spinner() } else { indicatif::ProgressBar::new(total) };
-        let template = match (total, unit) {
-            (0, _) => "{spinner} {msg} {pos}",
-            (_, Unit::Bytes) => "{msg} {wide_bar} {bytes}/{total_bytes} {eta}",
-            _ => "{msg} {wide_bar} {pos}/{len} {eta}",
-        };
-        if let Ok(style) = indicatif::ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        bar.set_message(name.to_owned());
-        self.bar = Some(bar);
-    }
-}
-
-impl Observer for Console {
-    fn on(&mut self, event: &Event<'_>) {
-        match event {
-            Event::Resolved(point) => {
-                let human = format!("restore point: {} (LSN {}, timeline {})", point.asked, point.lsn, point.timeline);
-                let json = serde_json::json!({"event": "resolved", "at": point.asked.to_string(), "lsn": point.lsn.0, "timeline": point.timeline.0});
-                self.line(&human, &json);
-            }
-            Event::Planned(_) if !self.shows_plan => {}
-            Event::Planned(plan) => {
-                self.line(&format!("{plan}"), &serde_json::json!({"event": "plan", "plan": plan}));
-            }
-            Event::Step { name, total, unit } => self.begin(name, *total, *unit),
-            Event::At(done) => {
-                if let Some(bar) = &self.bar {
-                    bar.set_position(*done);
-                } else if self.last_line.elapsed() >= LINE_EVERY
-                    && let Some((name, total, unit)) = &self.step
-                {
-                    let of = if *total > 0 { format!(" of {total}") } else { String::new() };
-                    let human = format!("{name}: {done}{of} {}", unit.name());
-                    let json = serde_json::json!({"event": "progress", "name": name, "done": done, "total": total, "unit": unit.name()});
-                    self.line(&human, &json);
-                    self.last_line = Instant::now();
-                }
-            }
-            Event::StepDone => {
-                if let Some(bar) = self.bar.take() {
-                    bar.finish_and_clear();
-                }
-                self.step = None;
-            }
-            Event::Note(note) => {
-                let json = serde_json::json!({"event": "note", "text": note});
-                match &self.bar {
-                    Some(bar) => bar.suspend(|| self.line(note, &json)),
-                    None => self.line(note, &json),
-                }
-            }
-        }
-    }
 }

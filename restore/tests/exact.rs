@@ -6,7 +6,7 @@ mod support;
 
 use redtape_journal::Micros;
 use redtape_journal::query::When;
-use redtape_restore::{Forced, Via};
+use redtape_restore::{ForcedMethod, Method};
 use support::record::Recorder;
 use support::{Running, assert_same, request, restore, run, state, version};
 
@@ -130,7 +130,7 @@ fn every_moment_comes_back_by_every_way() {
     std::thread::sleep(std::time::Duration::from_millis(800));
     let link_is_exact = !version().has_field_ttl();
     for (n, (at, lsn, held)) in moments.iter().enumerate() {
-        for forced in [None, Some(Forced::Scratch)] {
+        for forced in [None, Some(ForcedMethod::Scratch)] {
             let when = match n {
                 1 => When::Lsn(redtape_journal::Lsn(*lsn)),
                 2 => When::Mark("step2".to_owned()),
@@ -145,15 +145,15 @@ fn every_moment_comes_back_by_every_way() {
             let target = if forced.is_none() { Running::start(debug) } else { Running::timeless() };
             let (plan, report) = restore(&request(&journal, when, &target, forced)).unwrap();
             let want = match forced {
-                Some(_) => Via::Scratch,
-                None if link_is_exact => Via::Link,
-                None => Via::LinkFromScratch,
+                Some(_) => Method::Scratch,
+                None if link_is_exact => Method::Link,
+                None => Method::LinkFromScratch,
             };
-            assert_eq!(plan.via, want, "{}", plan.reason);
+            assert_eq!(plan.method, want, "{}", plan.reason);
             assert_eq!(report.lsn, *lsn);
             let got = state(&mut target.client());
-            assert_same(held, &got, &format!("moment {n} via {:?}; {:?}", plan.via, report.checks));
-            println!("moment {n} via {:?}: {:?}", plan.via, report);
+            assert_same(held, &got, &format!("moment {n} via {:?}; {:?}", plan.method, report.checks));
+            println!("moment {n} via {:?}: {:?}", plan.method, report);
         }
     }
     // The accident itself is in the journal too.
@@ -175,17 +175,17 @@ fn a_real_clock_expires_what_has_expired_since() {
     let at = recorder.catch_up();
     recorder.finish();
     std::thread::sleep(std::time::Duration::from_millis(400));
-    for via in [Forced::Link, Forced::Scratch] {
+    for via in [ForcedMethod::Link, ForcedMethod::Scratch] {
         let target = Running::start(&[]);
         let result = restore(&request(&journal, When::At(at), &target, Some(via)));
-        if via == Forced::Link && version().has_field_ttl() {
+        if via == ForcedMethod::Link && version().has_field_ttl() {
             // The way is a link from scratch then; the outcome is the same.
             assert!(result.is_ok());
         }
         let (_, report) = result.unwrap();
         assert_eq!((report.keys[&0], report.expired), (3, Some(1)), "{report:?}");
         let mut client = target.client();
-        assert_eq!(run(&mut client, "EXISTS gone"), redtape_restore::server::Value::Int(0));
-        assert_eq!(run(&mut client, "EXISTS stays later"), redtape_restore::server::Value::Int(2));
+        assert_eq!(run(&mut client, "EXISTS gone"), redtape_restore::client::Value::Int(0));
+        assert_eq!(run(&mut client, "EXISTS stays later"), redtape_restore::client::Value::Int(2));
     }
 }

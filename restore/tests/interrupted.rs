@@ -5,8 +5,8 @@ mod support;
 
 use redtape_journal::Micros;
 use redtape_journal::query::When;
-use redtape_restore::server::{Server as Client, Value};
-use redtape_restore::{Event, Filter, Forced, Interrupt, Observer, prepare};
+use redtape_restore::client::{Server as Client, Value};
+use redtape_restore::{ErrorKind, Event, Filter, ForcedMethod, Interrupt, Observer, prepare};
 use support::record::Recorder;
 use support::{Running, request, run, version};
 
@@ -43,7 +43,13 @@ fn journal() -> (tempfile::TempDir, Micros) {
 }
 
 /// The message with which a restore ends that is ended at this step.
-fn ended_at(step: &'static str, dir: &tempfile::TempDir, at: Micros, target: &Running, via: Option<Forced>) -> String {
+fn ended_at(
+    step: &'static str,
+    dir: &tempfile::TempDir,
+    at: Micros,
+    target: &Running,
+    via: Option<ForcedMethod>,
+) -> String {
     let mut request = request(dir.path(), When::At(at), target, via);
     if step == "looking for conflicts" {
         request.filter = Filter::new(&["key:*"], &[], &[]).unwrap();
@@ -51,7 +57,7 @@ fn ended_at(step: &'static str, dir: &tempfile::TempDir, at: Micros, target: &Ru
     let mut observer = EndAt { step, interrupt: request.interrupt.clone(), reached: false };
     let error = prepare(&request, &mut observer).unwrap().run(&mut observer).unwrap_err();
     assert!(observer.reached, "{step}: {error}");
-    assert_eq!(error.exit_code(), 130, "{step}: {error}");
+    assert_eq!(error.kind(), ErrorKind::Interrupted, "{step}: {error}");
     error.to_string()
 }
 
@@ -69,7 +75,7 @@ fn over_the_link_the_target_is_detached_and_emptied_again() {
     let via_scratch = version().has_field_ttl();
     for step in ["sending the base", "replaying the journal"] {
         let target = Running::start(&[]);
-        let message = ended_at(step, &dir, at, &target, Some(Forced::Link));
+        let message = ended_at(step, &dir, at, &target, Some(ForcedMethod::Link));
         // Where a scratch server goes first, the step is already that one's.
         let end = if via_scratch { "Nothing was written to the target" } else { "was detached and emptied again" };
         assert!(message.starts_with("interrupted. ") && message.ends_with(end), "{message}");
@@ -95,7 +101,7 @@ fn by_copying_nothing_was_written_or_it_is_said_what() {
     let (dir, at) = journal();
     for step in ["replaying the journal", "looking for conflicts", "copying keys"] {
         let target = Running::start(&[]);
-        let message = ended_at(step, &dir, at, &target, Some(Forced::Scratch));
+        let message = ended_at(step, &dir, at, &target, Some(ForcedMethod::Scratch));
         assert_eq!(message, "interrupted. Nothing was written to the target", "{step}");
         assert_eq!(run(&mut target.client(), "DBSIZE"), Value::Int(0));
     }

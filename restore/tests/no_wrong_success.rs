@@ -6,8 +6,11 @@ mod support;
 
 use redtape_journal::Micros;
 use redtape_journal::query::When;
-use redtape_restore::server::{Server as Client, Value};
-use redtape_restore::{Filter, Forced, Observer, Report, Request, RestoreError, Silent, Via, prepare};
+use redtape_restore::ErrorKind::{Busy, Interrupted, Occupied, Unavailable};
+use redtape_restore::client::{Server as Client, Value};
+use redtape_restore::{
+    ErrorKind, Filter, ForcedMethod, Method, Observer, Report, Request, RestoreError, Silent, Target, prepare,
+};
 use support::record::Recorder;
 use support::{AtStep, Running, request, restore, run, version};
 
@@ -32,7 +35,7 @@ fn journal(keys: usize, bytes: usize) -> (tempfile::TempDir, Micros) {
     (dir, at)
 }
 
-fn ask(dir: &tempfile::TempDir, at: Micros, target: &Running, via: Option<Forced>) -> Request {
+fn ask(dir: &tempfile::TempDir, at: Micros, target: &Running, via: Option<ForcedMethod>) -> Request {
     request(&dir.path().join("j"), When::At(at), target, via)
 }
 
@@ -41,10 +44,10 @@ fn observed(request: &Request, observer: &mut dyn Observer) -> Result<Report, Re
 }
 
 #[track_caller]
-fn failed(result: Result<Report, RestoreError>, code: u8, words: &[&str]) -> String {
+fn failed(result: Result<Report, RestoreError>, kind: ErrorKind, words: &[&str]) -> String {
     let error = result.map(|report| format!("{report:?}")).unwrap_err();
     let text = error.to_string();
-    assert_eq!(error.exit_code(), code, "{text}");
+    assert_eq!(error.kind(), kind, "{text}");
     for word in words {
         assert!(text.contains(word), "{word:?} is not in: {text}");
     }
@@ -69,15 +72,15 @@ fn a_target_that_would_evict_is_put_back_before_its_promotion() {
     assert!(warnings.contains("memory limit of 3145728 bytes (maxmemory-policy allkeys-lru)"), "{warnings}");
     drop(prepared);
     let words = ["cannot hold the data", "maxmemory of 3145728 bytes", "allkeys-lru", "detached and emptied again"];
-    failed(observed(&request, &mut Silent), 69, &words);
+    failed(observed(&request, &mut Silent), Unavailable, &words);
     let mut client = target.client();
     assert_eq!((client.info(None).unwrap().get("role"), keys(&mut client)), (Some("master"), 0));
     // It holds to its limit while it is a replica, too: then it is not made one.
     run(&mut client, "CONFIG SET replica-ignore-maxmemory no");
     let prepared = prepare(&request, &mut Silent).unwrap();
-    assert_eq!(prepared.plan().via, Via::Scratch, "{}", prepared.plan().reason);
-    request.via = Some(Forced::Link);
-    failed(observed(&request, &mut Silent), 69, &["replica-ignore-maxmemory no"]);
+    assert_eq!(prepared.plan().method, Method::Scratch, "{}", prepared.plan().reason);
+    request.method = Some(ForcedMethod::Link);
+    failed(observed(&request, &mut Silent), Unavailable, &["replica-ignore-maxmemory no"]);
 }
 
 #[test]
@@ -85,10 +88,10 @@ fn a_target_that_evicts_while_it_is_copied_to_is_told() {
     let (dir, at) = journal(20_000, 100);
     for filter in [Filter::default(), Filter::new(&["key:*"], &[], &[]).unwrap()] {
         let target = Running::start(SMALL);
-        let mut request = ask(&dir, at, &target, Some(Forced::Scratch));
+        let mut request = ask(&dir, at, &target, Some(ForcedMethod::Scratch));
         request.filter = filter;
         let words = ["does not hold all that was restored", "has evicted", "allkeys-lru", "Raise maxmemory"];
-        failed(observed(&request, &mut Silent), 69, &words);
+        failed(observed(&request, &mut Silent), Unavailable, &words);
     }
 }
 
@@ -97,7 +100,7 @@ fn a_target_without_room_says_what_to_do() {
     let (dir, at) = journal(20_000, 100);
     let target = Running::start(&["--maxmemory", "3mb"]);
     let words = ["refuses RESTORE", "OOM", "raise maxmemory", "may hold a part of the data"];
-    failed(observed(&ask(&dir, at, &target, Some(Forced::Scratch)), &mut Silent), 69, &words);
+    failed(observed(&ask(&dir, at, &target, Some(ForcedMethod::Scratch)), &mut Silent), Unavailable, &words);
 
     // Over the link all of it arrives; the server keeps it and takes no more.
     let target = Running::start(&["--maxmemory", "3mb"]);
@@ -106,14 +109,18 @@ fn a_target_without_room_says_what_to_do() {
     assert!(report.warnings.len() == 1 && report.warnings[0].contains("refuses writes until"), "{report:?}");
     let mut client = target.client();
     assert_eq!(keys(&mut client), 20_000);
-    assert_eq!(client.try_call(&["SET", "a", "b"]).unwrap().unwrap_err().code, "OOM");
+    assert_eq!(client.try_call(&["SET", "a", "b"]).unwrap().error().unwrap().code, "OOM");
 }
 
 #[test]
 fn one_restore_at_a_time() {
     let (dir, at) = journal(3000, 200);
     let mut withdrew = 0;
-    for ways in [[Forced::Link, Forced::Link], [Forced::Scratch, Forced::Scratch], [Forced::Link, Forced::Scratch]] {
+    for ways in [
+        [ForcedMethod::Link, ForcedMethod::Link],
+        [ForcedMethod::Scratch, ForcedMethod::Scratch],
+        [ForcedMethod::Link, ForcedMethod::Scratch],
+    ] {
         for _ in 0..4 {
             let target = Running::start(&[]);
             let prepared: Vec<_> =
@@ -134,11 +141,11 @@ fn one_restore_at_a_time() {
             assert_eq!(done.len(), 1, "{ways:?}: {done:?} {refused:?}");
             for refused in refused.into_iter().map(Result::unwrap_err) {
                 // Or it looked when the first one was through.
-                let (code, text) = (refused.exit_code(), refused.to_string());
+                let (kind, text) = (refused.kind(), refused.to_string());
                 let busy = ["another restore is at work", "at 127.0.0.1:", "changed nothing"].map(|w| text.contains(w));
                 let late = text.contains("is not empty (3000 keys in db 0); nothing was changed");
-                assert!((code == 75 && busy == [true; 3]) || (code == 73 && late), "{ways:?} {code}: {text}");
-                withdrew += u32::from(code == 75);
+                assert!((kind == Busy && busy == [true; 3]) || (kind == Occupied && late), "{ways:?} {kind:?}: {text}");
+                withdrew += u32::from(kind == Busy);
             }
             assert_eq!(keys(&mut target.client()), 3000, "{ways:?}");
         }
@@ -150,7 +157,7 @@ fn one_restore_at_a_time() {
 fn a_restore_that_comes_later_is_told_of_the_first() {
     let (dir, at) = journal(3000, 200);
     let target = Running::start(&[]);
-    let second = ask(&dir, at, &target, Some(Forced::Scratch));
+    let second = ask(&dir, at, &target, Some(ForcedMethod::Scratch));
     let mut outcome = None;
     let mut during = AtStep::new("replaying the journal", 0, || {
         let prepared = prepare(&second, &mut Silent).unwrap();
@@ -160,7 +167,7 @@ fn a_restore_that_comes_later_is_told_of_the_first() {
     });
     observed(&second, &mut during).unwrap();
     assert!(during.reached());
-    failed(outcome.unwrap(), 75, &["another restore is at work"]);
+    failed(outcome.unwrap(), Busy, &["another restore is at work"]);
     // When that one is at its end, its name is gone with its connection.
     let mut client = target.client();
     run(&mut client, "FLUSHALL");
@@ -175,8 +182,8 @@ fn a_user_who_may_not_see_other_restores_is_warned() {
     let (dir, at) = journal(30, 10);
     let target = Running::start(&[]);
     run(&mut target.client(), "ACL SETUSER few on >pw ~* +@all -client");
-    let mut request = ask(&dir, at, &target, Some(Forced::Scratch));
-    request.to = format!("redis://few:pw@127.0.0.1:{}", target.port).parse().unwrap();
+    let mut request = ask(&dir, at, &target, Some(ForcedMethod::Scratch));
+    request.to = Target::Server(format!("redis://few:pw@127.0.0.1:{}", target.port).parse().unwrap());
     let (plan, report) = restore(&request).unwrap();
     assert!(plan.warnings.iter().any(|w| w.contains("cannot be seen")), "{:?}", plan.warnings);
     assert_eq!(report.keys[&0], 30);
@@ -191,18 +198,18 @@ fn large() -> (tempfile::TempDir, Micros) {
 fn a_copy_that_did_not_end_leaves_a_sign() {
     let (dir, at) = large();
     let target = Running::start(&[]);
-    let request = ask(&dir, at, &target, Some(Forced::Scratch));
+    let request = ask(&dir, at, &target, Some(ForcedMethod::Scratch));
     let interrupt = request.interrupt.clone();
     let mut end = AtStep::new("copying keys", 1, || interrupt.set());
-    failed(observed(&request, &mut end), 130, &["of 300 keys had been written", "may hold a part"]);
+    failed(observed(&request, &mut end), Interrupted, &["of 300 keys had been written", "may hold a part"]);
     let mut client = target.client();
     assert!((1..300).contains(&keys(&mut client)));
     assert_eq!(run(&mut client, "HLEN redtape:unfinished-restore"), Value::Int(1));
     // The next restore of everything, by whatever way, says what it finds.
-    for via in [None, Some(Forced::Scratch)] {
+    for via in [None, Some(ForcedMethod::Scratch)] {
         let words =
             ["only a part of a restore that did not end: everything (300 keys) of", "LSN 300, begun at", "FLUSHALL"];
-        failed(observed(&ask(&dir, at, &target, via), &mut Silent), 73, &words);
+        failed(observed(&ask(&dir, at, &target, via), &mut Silent), Occupied, &words);
     }
     // One of some keys is told of it, and leaves that marker alone.
     let mut some = ask(&dir, at, &target, None);
@@ -213,23 +220,23 @@ fn a_copy_that_did_not_end_leaves_a_sign() {
     assert!(warnings.contains("did not end: everything (300 keys)") && warnings.contains("HDEL"), "{warnings}");
     assert_eq!(run(&mut client, "HLEN redtape:unfinished-restore"), Value::Int(1));
     run(&mut client, "FLUSHALL");
-    assert_eq!(restore(&ask(&dir, at, &target, Some(Forced::Scratch))).unwrap().1.keys[&0], 300);
+    assert_eq!(restore(&ask(&dir, at, &target, Some(ForcedMethod::Scratch))).unwrap().1.keys[&0], 300);
     assert_eq!(keys(&mut client), 300, "no marker is left");
 }
 
 #[test]
 fn what_others_do_to_a_target_while_it_is_copied_to_is_told() {
     let (dir, at) = large();
-    for (line, code, words) in [
-        ("SET foreign 1", 73, &["holds 1 keys more than were restored", "other clients wrote"][..]),
-        ("FLUSHALL", 69, &["does not hold all that was restored", "other clients removed them"]),
-        ("REPLICAOF 127.0.0.1 1", 69, &["refuses", "it has become a replica", "may hold a part of the data"]),
+    for (line, kind, words) in [
+        ("SET foreign 1", Occupied, &["holds 1 keys more than were restored", "other clients wrote"][..]),
+        ("FLUSHALL", Unavailable, &["does not hold all that was restored", "other clients removed them"]),
+        ("REPLICAOF 127.0.0.1 1", Unavailable, &["refuses", "it has become a replica", "may hold a part of the data"]),
     ] {
         let target = Running::start(&[]);
-        let request = ask(&dir, at, &target, Some(Forced::Scratch));
+        let request = ask(&dir, at, &target, Some(ForcedMethod::Scratch));
         let mut client = target.client();
         let mut change = AtStep::new("copying keys", 1, || drop(run(&mut client, line)));
-        failed(observed(&request, &mut change), code, words);
+        failed(observed(&request, &mut change), kind, words);
         assert!(change.reached());
     }
     // What the owner removes of some restored keys is the owner's business, and told.
@@ -255,7 +262,11 @@ fn a_target_that_was_taken_over_is_left_alone() {
     let mut client = target.client();
     let follow = format!("REPLICAOF 127.0.0.1 {}", other.port);
     let mut change = AtStep::new("replaying the journal", 0, || drop(run(&mut client, &follow)));
-    let text = failed(observed(&ask(&dir, at, &target, Some(Forced::Link)), &mut change), 69, &["It was left alone"]);
+    let text = failed(
+        observed(&ask(&dir, at, &target, Some(ForcedMethod::Link)), &mut change),
+        Unavailable,
+        &["It was left alone"],
+    );
     assert!(text.contains(&format!("it follows 127.0.0.1:{}", other.port)), "{text}");
     assert_eq!(client.info(None).unwrap().get("master_port"), Some(other.port.to_string().as_str()));
 
@@ -266,7 +277,11 @@ fn a_target_that_was_taken_over_is_left_alone() {
         run(&mut client, "REPLICAOF NO ONE");
         run(&mut client, "SET precious 1");
     });
-    let text = failed(observed(&ask(&dir, at, &target, Some(Forced::Link)), &mut change), 69, &["It was left alone"]);
+    let text = failed(
+        observed(&ask(&dir, at, &target, Some(ForcedMethod::Link)), &mut change),
+        Unavailable,
+        &["It was left alone"],
+    );
     assert!(text.contains("is a master and holds"), "{text}");
     assert_eq!(run(&mut client, "EXISTS precious"), Value::Int(1));
 }
@@ -287,16 +302,20 @@ fn a_target_that_cannot_save_is_refused_before() {
         assert!(start.elapsed().as_secs() < 20, "the save fails");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    for via in [None, Some(Forced::Scratch)] {
-        failed(observed(&ask(&dir, at, &target, via), &mut Silent), 69, &["takes no writes", "last save", "BGSAVE"]);
+    for via in [None, Some(ForcedMethod::Scratch)] {
+        failed(
+            observed(&ask(&dir, at, &target, via), &mut Silent),
+            Unavailable,
+            &["takes no writes", "last save", "BGSAVE"],
+        );
     }
     // It fails in the middle: the server's own word, and what to do.
     run(&mut client, "CONFIG SET save ");
     let mut change = AtStep::new("copying keys", 0, || {
         client.call(&["CONFIG", "SET", "save", "3600 1"]).unwrap();
     });
-    let request = ask(&dir, at, &target, Some(Forced::Scratch));
-    failed(observed(&request, &mut change), 69, &["refuses RESTORE: MISCONF", "make room or repair"]);
+    let request = ask(&dir, at, &target, Some(ForcedMethod::Scratch));
+    failed(observed(&request, &mut change), Unavailable, &["refuses RESTORE: MISCONF", "make room or repair"]);
 }
 
 #[test]
@@ -314,7 +333,7 @@ fn what_has_expired_since_is_counted_by_every_way() {
     let at = recorder.catch_up();
     recorder.finish();
     std::thread::sleep(std::time::Duration::from_millis(2100));
-    for via in [Forced::Link, Forced::Scratch] {
+    for via in [ForcedMethod::Link, ForcedMethod::Scratch] {
         let target = Running::start(&[]);
         let (_, report) = restore(&ask(&dir, at, &target, Some(via))).unwrap();
         assert_eq!((report.keys[&0], report.keys[&3], report.expired), (42, 2, Some(41)), "{via:?}: {report:?}");

@@ -1,14 +1,16 @@
-//! Bad input and bad days: one clear message, an exit code of sysexits, and nothing changed.
+//! Bad input and bad days: one clear message, a kind of failure, and nothing changed.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod support;
 
 use std::path::{Path, PathBuf};
 
+use redtape_journal::ErrorKind::{Damaged, NotAJournal};
 use redtape_journal::Micros;
 use redtape_journal::query::When;
-use redtape_restore::server::Value;
-use redtape_restore::{Forced, Request, Silent, prepare};
+use redtape_restore::ErrorKind::{Denied, NotInJournal, Occupied, Storage, Unavailable, Usage};
+use redtape_restore::client::Value;
+use redtape_restore::{ErrorKind, ForcedMethod, Request, Silent, Target, prepare};
 use support::record::Recorder;
 use support::{Running, request, restore, run, version};
 
@@ -24,14 +26,14 @@ fn journal(dir: &Path) -> Micros {
 }
 
 #[track_caller]
-fn refused(request: &Request, code: u8, words: &[&str]) {
+fn refused(request: &Request, kind: ErrorKind, words: &[&str]) {
     let error = restore(request).map(|r| r.1).unwrap_err();
     let text = error.to_string();
-    assert_eq!(error.exit_code(), code, "{text}");
+    assert_eq!(error.kind(), kind, "{text}");
     for word in words {
         assert!(text.contains(word), "{word:?} is not in: {text}");
     }
-    println!("{code}: {text}\n");
+    println!("{kind:?}: {text}\n");
 }
 
 #[test]
@@ -46,11 +48,19 @@ fn moments_that_are_not_there() {
     journal(&path);
     let target = Running::start(&[]);
     let ask = |at| request(&path, at, &target, None);
-    refused(&ask(When::At(before)), 66, &["outside", "Restorable:", "LSN 0 to 1", "timeline 2"]);
-    refused(&ask(When::At(Micros(before.0 + 3_600_000_000))), 66, &["later than the journal's end", "--at latest"]);
-    refused(&ask(When::At(inside)), 66, &["gap", "the server was replaced", "Nearest", &first_end.to_string()]);
-    refused(&ask(When::Lsn(redtape_journal::Lsn(99))), 66, &["LSN 99", "Restorable:"]);
-    refused(&ask(When::Mark("x".to_owned())), 66, &["no mark named \"x\"", "no marks"]);
+    refused(&ask(When::At(before)), NotInJournal, &["outside", "Restorable:", "LSN 0 to 1", "timeline 2"]);
+    refused(
+        &ask(When::At(Micros(before.0 + 3_600_000_000))),
+        NotInJournal,
+        &["later than the journal's end", "--at latest"],
+    );
+    refused(
+        &ask(When::At(inside)),
+        NotInJournal,
+        &["gap", "the server was replaced", "Nearest", &first_end.to_string()],
+    );
+    refused(&ask(When::Lsn(redtape_journal::Lsn(99))), NotInJournal, &["LSN 99", "Restorable:"]);
+    refused(&ask(When::Mark("x".to_owned())), NotInJournal, &["no mark named \"x\"", "no marks"]);
     assert_eq!(run(&mut target.client(), "DBSIZE"), Value::Int(0));
 }
 
@@ -59,9 +69,13 @@ fn journals_that_are_none_or_damaged() {
     let dir = tempfile::tempdir().unwrap();
     let target = Running::start(&[]);
     let ask = |path: &Path| request(path, When::Latest, &target, None);
-    refused(&ask(&dir.path().join("nowhere")), 65, &["there is no journal at", "nowhere; give --from DIR"]);
+    refused(
+        &ask(&dir.path().join("nowhere")),
+        Storage(NotAJournal),
+        &["there is no journal at", "nowhere; give --from DIR"],
+    );
     std::fs::write(dir.path().join("photo.jpg"), "x").unwrap();
-    refused(&ask(dir.path()), 65, &["not a journal"]);
+    refused(&ask(dir.path()), Storage(NotAJournal), &["not a journal"]);
     let path = dir.path().join("j");
     journal(&path);
     let base = std::fs::read_dir(path.join("snapshots"))
@@ -73,7 +87,7 @@ fn journals_that_are_none_or_damaged() {
     let mut bad = sound.clone();
     bad[20] ^= 1;
     std::fs::write(&base, &bad).unwrap();
-    refused(&ask(&path), 65, &["is damaged", "digest"]);
+    refused(&ask(&path), Storage(Damaged), &["is damaged", "digest"]);
     std::fs::write(&base, &sound).unwrap();
     let segment = std::fs::read_dir(path.join("segments")).unwrap().next().unwrap().unwrap().path();
     let mut bytes = std::fs::read(&segment).unwrap();
@@ -82,7 +96,7 @@ fn journals_that_are_none_or_damaged() {
     bytes[at + 1] ^= 0xff;
     std::fs::write(&segment, &bytes).unwrap();
     let error = restore(&ask(&path)).unwrap_err();
-    assert!([65, 66].contains(&error.exit_code()), "{error}");
+    assert!([Storage(Damaged), NotInJournal].contains(&error.kind()), "{error}");
     assert_eq!(run(&mut target.client(), "DBSIZE"), Value::Int(0));
 }
 
@@ -109,9 +123,9 @@ fn a_journal_that_is_damaged_before_its_end() {
     let ask = |at| request(&path, at, &target, None);
     let end = moments[0].to_string();
     let words = [&format!("damaged behind {end}"), "journal verify", &format!("use --at {end}")];
-    refused(&ask(When::Latest), 65, &words);
-    refused(&ask(When::At(moments[2])), 66, &words);
-    refused(&ask(When::Lsn(redtape_journal::Lsn(3))), 66, &words);
+    refused(&ask(When::Latest), Storage(Damaged), &words);
+    refused(&ask(When::At(moments[2])), NotInJournal, &words);
+    refused(&ask(When::Lsn(redtape_journal::Lsn(3))), NotInJournal, &words);
     assert_eq!(run(&mut target.client(), "DBSIZE"), Value::Int(0));
     // What is advised works, and does not pretend.
     let (plan, report) = restore(&ask(end.parse().unwrap())).unwrap();
@@ -142,29 +156,33 @@ fn targets_that_cannot_be() {
     let target = Running::start(&["--requirepass", "sesame"]);
     let ask = |to: &str| {
         let mut request = request(&path, When::Latest, &target, None);
-        request.to = to.parse().unwrap();
+        request.to = Target::Server(to.parse().unwrap());
         request
     };
     let port = target.port;
-    refused(&ask("redis://127.0.0.1:1"), 69, &["cannot reach 127.0.0.1:1"]);
-    refused(&ask("rediss://127.0.0.1:1"), 69, &["TLS"]);
-    refused(&ask("redis://127.0.0.1:1/3"), 64, &["--db"]);
-    refused(&ask(&format!("redis://127.0.0.1:{port}")), 77, &["NOAUTH"]);
-    refused(&ask(&format!("redis://:wrong-one@127.0.0.1:{port}")), 77, &["refuses the login", "REDTAPE_TO_PASSWORD"]);
+    refused(&ask("redis://127.0.0.1:1"), Unavailable, &["cannot reach 127.0.0.1:1"]);
+    refused(&ask("rediss://127.0.0.1:1"), Unavailable, &["TLS"]);
+    refused(&ask("redis://127.0.0.1:1/3"), Usage, &["--db"]);
+    refused(&ask(&format!("redis://127.0.0.1:{port}")), Denied, &["NOAUTH"]);
+    refused(
+        &ask(&format!("redis://:wrong-one@127.0.0.1:{port}")),
+        Denied,
+        &["refuses the login", "REDTAPE_TO_PASSWORD"],
+    );
     let error = restore(&ask(&format!("redis://:wrong-one@127.0.0.1:{port}"))).unwrap_err();
     assert!(!format!("{error} {error:?}").contains("wrong-one"));
 
     let right = format!("redis://:sesame@127.0.0.1:{port}");
-    let mut client = redtape_restore::server::Server::connect(&right.parse().unwrap()).unwrap();
+    let mut client = redtape_restore::client::Server::connect(&right.parse().unwrap()).unwrap();
     if version().has_redis(7, 0) {
         run(&mut client, "ACL SETUSER weak on >pw ~* +ping +info +config|get +command +select +client +function|list");
-        refused(&ask(&format!("redis://weak:pw@127.0.0.1:{port}")), 77, &["NOPERM"]);
+        refused(&ask(&format!("redis://weak:pw@127.0.0.1:{port}")), Denied, &["NOPERM"]);
     }
     run(&mut client, "SET other 1");
-    refused(&ask(&right), 73, &["not empty", "1 key in db 0", "--key"]);
+    refused(&ask(&right), Occupied, &["not empty", "1 key in db 0", "--key"]);
     run(&mut client, "FLUSHALL");
     run(&mut client, "REPLICAOF 127.0.0.1 1");
-    refused(&ask(&right), 69, &["replica of 127.0.0.1:1", "REPLICAOF NO ONE"]);
+    refused(&ask(&right), Unavailable, &["replica of 127.0.0.1:1", "REPLICAOF NO ONE"]);
     run(&mut client, "REPLICAOF NO ONE");
 
     // The right password: it works, with the plan first.
@@ -181,15 +199,15 @@ fn scratch_servers_that_are_missing_or_wrong() {
     let path = dir.path().join("j");
     journal(&path);
     let target = Running::start(&[]);
-    let mut ask = request(&path, When::Latest, &target, Some(Forced::Scratch));
+    let mut ask = request(&path, When::Latest, &target, Some(ForcedMethod::Scratch));
     ask.server_bin = Some(PathBuf::from("/nowhere/redis-server"));
-    refused(&ask, 69, &["/nowhere/redis-server", "--server-bin"]);
+    refused(&ask, Unavailable, &["/nowhere/redis-server", "--server-bin"]);
     ask.server_bin = Some(PathBuf::from("/bin/true"));
-    refused(&ask, 69, &["/bin/true is not a redis-server"]);
+    refused(&ask, Unavailable, &["/bin/true is not a redis-server"]);
     let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.servers/redis-6.0/redis-server");
     if old.exists() && version().has_redis(7, 0) {
         ask.server_bin = Some(old);
-        refused(&ask, 69, &["does not load"]);
+        refused(&ask, Unavailable, &["does not load"]);
     }
     assert_eq!(run(&mut target.client(), "DBSIZE"), Value::Int(0));
 }
@@ -207,10 +225,14 @@ fn targets_that_are_too_old() {
     let target = Running::start_binary(&old, &[], false);
     refused(
         &request(&path, When::Latest, &target, None),
-        69,
+        Unavailable,
         &["Redis 6.0", "does not load the base", "at least as new"],
     );
-    refused(&request(&path, When::Latest, &target, Some(Forced::Scratch)), 69, &["does not load the base"]);
+    refused(
+        &request(&path, When::Latest, &target, Some(ForcedMethod::Scratch)),
+        Unavailable,
+        &["does not load the base"],
+    );
     assert_eq!(run(&mut target.client(), "DBSIZE"), Value::Int(0));
 }
 
@@ -231,8 +253,8 @@ fn a_link_that_fails_leaves_the_target_as_it_was() {
     recorder.catch_up();
     let target = Running::start(&[]);
     refused(
-        &request(&path, When::Latest, &target, Some(Forced::Link)),
-        69,
+        &request(&path, When::Latest, &target, Some(ForcedMethod::Link)),
+        Unavailable,
         // Where a scratch server goes first, the target was never touched.
         &[
             "refused 1 of the journal's commands",
@@ -249,8 +271,8 @@ fn a_link_that_fails_leaves_the_target_as_it_was() {
     recorder.catch_up();
     recorder.finish();
     refused(
-        &request(&path, When::Latest, &target, Some(Forced::Link)),
-        69,
+        &request(&path, When::Latest, &target, Some(ForcedMethod::Link)),
+        Unavailable,
         &[if version().has_field_ttl() { "the scratch server" } else { "does not know NOSUCHCOMMAND" }],
     );
     assert_eq!(run(&mut target_client, "DBSIZE"), Value::Int(0));

@@ -5,8 +5,8 @@ mod support;
 
 use redtape_journal::Micros;
 use redtape_journal::query::When;
-use redtape_restore::server::Value;
-use redtape_restore::{Filter, Forced, Silent, Via, prepare};
+use redtape_restore::client::Value;
+use redtape_restore::{ErrorKind, Filter, ForcedMethod, Method, Silent, prepare};
 use support::record::Recorder;
 use support::{Running, request, restore, run, version};
 
@@ -55,7 +55,7 @@ fn chosen_keys_into_a_server_with_others() {
     wanted.filter = Filter::new(&["user:*"], &["^order:".to_owned()], &[0]).unwrap();
     let prepared = prepare(&wanted, &mut Silent).unwrap();
     assert!(prepared.target_holds_data());
-    assert_eq!(prepared.plan().via, Via::Scratch);
+    assert_eq!(prepared.plan().method, Method::Scratch);
     let report = prepared.run(&mut Silent).unwrap();
     assert_eq!((report.keys.get(&0), report.keys.get(&2), report.functions), (Some(&1503), None, 0));
     assert_eq!(run(&mut client, "GET user:1500"), Value::Bytes(b"name1500".to_vec()));
@@ -69,7 +69,7 @@ fn chosen_keys_into_a_server_with_others() {
     // A second time: everything is there already, and nothing is touched.
     run(&mut client, "SET user:1 changed-since");
     let error = restore(&wanted).unwrap_err();
-    assert_eq!(error.exit_code(), 73, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Occupied, "{error}");
     let text = error.to_string();
     assert!(
         text.contains("1503 of the wanted keys") && text.contains("in db 0") && text.contains("nothing was changed"),
@@ -87,7 +87,10 @@ fn chosen_keys_into_a_server_with_others() {
     // Nothing matches.
     wanted.filter = Filter::new(&["nothing*"], &[], &[]).unwrap();
     let error = restore(&wanted).unwrap_err();
-    assert_eq!((error.exit_code(), error.to_string().as_str()), (66, "no key matches; nothing was restored"));
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (ErrorKind::NotInJournal, "no key matches; nothing was restored")
+    );
     assert_eq!(run(&mut client, "DBSIZE"), Value::Int(1));
 }
 
@@ -102,7 +105,7 @@ fn databases_and_everything_by_scratch() {
     assert_eq!(report.keys.into_iter().collect::<Vec<_>>(), [(2, 1)]);
 
     let target = Running::start(&[]);
-    let (plan, report) = restore(&request(&dir, When::At(story.at), &target, Some(Forced::Scratch))).unwrap();
+    let (plan, report) = restore(&request(&dir, When::At(story.at), &target, Some(ForcedMethod::Scratch))).unwrap();
     assert_eq!((report.keys[&0], report.keys[&2]), (1503, 1));
     assert_eq!(report.functions, usize::from(version().has_redis(7, 0)));
     assert!(plan.functions && plan.scratch.is_some());
@@ -115,13 +118,13 @@ fn a_cluster_node_is_refused() {
     let target = Running::start(&["--cluster-enabled", "yes"]);
     for (via, filter) in [
         (None, Filter::default()),
-        (Some(Forced::Scratch), Filter::default()),
+        (Some(ForcedMethod::Scratch), Filter::default()),
         (None, Filter::new(&["user:*"], &[], &[0]).unwrap()),
     ] {
         let mut wanted = request(&dir, When::At(story.at), &target, via);
         wanted.filter = filter;
         let error = restore(&wanted).unwrap_err();
-        assert_eq!(error.exit_code(), 69, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         assert!(error.to_string().contains("is a node of a cluster"), "{error}");
     }
     assert_eq!(run(&mut target.client(), "DBSIZE"), Value::Int(0));

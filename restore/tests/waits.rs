@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use redtape_journal::Micros;
 use redtape_journal::query::When;
-use redtape_restore::server::Value;
-use redtape_restore::{Forced, Limits, Request, RestoreError, Silent, prepare};
+use redtape_restore::client::Value;
+use redtape_restore::{ErrorKind, ForcedMethod, Limits, Request, RestoreError, Silent, prepare};
 use rustix::process::{Pid, Signal, kill_process};
 use support::record::Recorder;
 use support::{AtStep, Running, binary, request, run, scratch_servers};
@@ -41,7 +41,7 @@ fn journal() -> (tempfile::TempDir, Micros) {
 }
 
 fn ask(dir: &tempfile::TempDir, at: Micros, target: &Running) -> Request {
-    let mut request = request(&dir.path().join("j"), When::At(at), target, Some(Forced::Scratch));
+    let mut request = request(&dir.path().join("j"), When::At(at), target, Some(ForcedMethod::Scratch));
     request.limits = SHORT;
     request
 }
@@ -50,7 +50,7 @@ fn ask(dir: &tempfile::TempDir, at: Micros, target: &Running) -> Request {
 fn given_up(result: Result<impl std::fmt::Debug, RestoreError>, began: Instant, words: &[&str]) {
     let error = result.unwrap_err();
     let text = error.to_string();
-    assert_eq!(error.exit_code(), 69, "{text}");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{text}");
     for word in words {
         assert!(text.contains(word), "{word:?} is not in: {text}");
     }

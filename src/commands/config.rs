@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, CommandFactory as _, Subcommand};
+use clap::{ArgMatches, Args, Subcommand};
 
 use redtape_journal::KEYS_VARIABLE;
 
-use super::journal::out;
 use super::settings::ProxySettings;
 use crate::exit::{Failure, USAGE};
+use crate::output::out;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
@@ -25,10 +25,11 @@ pub(crate) struct ConfigArgs {
     settings: ProxySettings,
 }
 
-pub(crate) fn run(command: ConfigCommand) -> anyhow::Result<ExitCode> {
+/// Runs the command; `matches` tells flags from the environment.
+pub(crate) fn run(command: ConfigCommand, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match command {
         ConfigCommand::Check(args) => check(&args.settings),
-        ConfigCommand::Show(args) => show(&args.settings),
+        ConfigCommand::Show(args) => show(&args.settings, matches),
     }
 }
 
@@ -44,13 +45,11 @@ fn check(settings: &ProxySettings) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(settings: &ProxySettings) -> anyhow::Result<ExitCode> {
+fn show(settings: &ProxySettings, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let config = settings.config()?;
     let file = settings.follow.file.read()?;
-    // Parsed once more, as only the matches tell flags from the environment.
-    let matches = crate::args::Args::command().get_matches();
     let matches = matches.subcommand_matches("config").and_then(|m| m.subcommand_matches("show"));
-    let mut text = "# The settings in force. Passwords are shown as ***: don't use this as it is.\n".to_owned();
+    let mut text = "# The settings in force. Passwords are shown as ***: do not use this as it is.\n".to_owned();
     for setting in config.settings() {
         let name = setting.name;
         let source = given(matches, name).or_else(|| file.place(name)).unwrap_or_else(|| "default".to_owned());

@@ -25,12 +25,12 @@ use redtape_journal::Micros;
 use serde::Deserialize;
 
 use self::apps::{Apps, connect};
-use self::children::{Interrupt, Redtape};
+use self::children::{Interrupt, Proxy, Redtape};
 use self::page::{Ink, Page, count, grouped, line};
 use self::world::World;
 use super::embedded::{EmbeddedServer, WORK_TIMEOUT, free_port, open};
-use super::journal::bytes;
 use crate::exit::{Failure, SOFTWARE};
+use crate::output::bytes;
 
 /// How long the applications write before the accident, and after it.
 const WRITING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(400));
@@ -111,54 +111,12 @@ fn tell(interrupt: &Interrupt) -> anyhow::Result<ExitCode> {
     let gone = page.ink(Ink::Bad, &format!("{} left of {}", count(left, "key", "keys"), grouped(before.len())));
     Page::say(&format!("{gone}; the applications notice nothing and write {} new ones", grouped(since.len())))?;
 
-    page.step("What happened, and who was it?")?;
-    proxy.wait_complete(Micros::now().0 as f64 / 1e6, interrupt)?;
-    let cat = ["journal", "cat", "--from", &journal, "--command", "FLUSHALL"];
-    let accident = find(&redtape.run(&[&cat[..], &["--json"]].concat())?)?;
-    page.command(&format!("redtape {}", cat.join(" ")))?;
-    for text in redtape.run(&cat)?.lines() {
-        Page::say(text.trim_start())?;
-    }
-    let recorded = proxy.metric("redtape_journal_written_lsn").unwrap_or_default() as u64;
-    let size = proxy.metric("redtape_journal_bytes").unwrap_or_default() as u64;
-    Page::say(&format!(
-        "Number {} of {} effects in the journal ({})",
-        grouped(accident.lsn),
-        grouped(recorded),
-        bytes(size)
-    ))?;
-
+    let accident = find_out(&mut page, &redtape, &mut proxy, &journal, interrupt)?;
     page.step("Back to the microsecond before, in a second server")?;
     let second = EmbeddedServer::start_with_debug()?;
-    let (at, why) = moment_before(&redtape, &journal, &accident, &second.url())?;
-    let restore = ["restore", "--from", &journal, "--at", &at, "--to", &second.url(), "--yes"];
-    page.command(&format!("redtape {}", restore.join(" ")))?;
-    let started = Instant::now();
-    for text in redtape.run(&restore)?.lines() {
-        Page::say(text)?;
-    }
-    let took = started.elapsed();
-    Page::say(&why)?;
-
+    let took = bring_back(&page, &redtape, &journal, &accident, &second.url())?;
     page.step("Is it the same?")?;
-    let after = World::read(&second.url())?;
-    Page::say(&format!("before the FLUSHALL   {}", summary(&before)))?;
-    Page::say(&format!("restored              {}", summary(&after)))?;
-    let differences = before.differences(&after);
-    if !differences.is_empty() {
-        Page::say(
-            &page
-                .ink(Ink::Bad, &format!("NOT equal: {}", count(differences.len() as u64, "difference", "differences"))),
-        )?;
-        for difference in differences.iter().take(SHOWN_DIFFERENCES) {
-            Page::say(&format!("  {difference}"))?;
-        }
-        return Err(Failure::new(SOFTWARE, "what was restored is not what was lost; please report this").into());
-    }
-    let equal = page.ink(Ink::Good, "equal");
-    let ttls = if before.tells_times() { "TTL to the millisecond" } else { "TTL (whether there is one)" };
-    let functions = if before.has_functions() { ", functions" } else { "" };
-    Page::say(&format!("{equal}: every key, value and {ttls}, stream groups{functions}"))?;
+    compare(&page, &before, &World::read(&second.url())?)?;
 
     proxy.stop()?;
     drop((server, second));
@@ -176,6 +134,68 @@ fn tell(interrupt: &Interrupt) -> anyhow::Result<ExitCode> {
     ))?;
     line("\nTry it yourself:  redtape proxy --embedded --dir my-journal")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Who did it, as the journal has it.
+fn find_out(
+    page: &mut Page,
+    redtape: &Redtape,
+    proxy: &mut Proxy,
+    journal: &str,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Found> {
+    page.step("What happened, and who was it?")?;
+    proxy.wait_complete(Micros::now().0 as f64 / 1e6, interrupt)?;
+    let cat = ["journal", "cat", "--from", journal, "--command", "FLUSHALL"];
+    let accident = find(&redtape.run(&[&cat[..], &["--json"]].concat())?)?;
+    page.command(&format!("redtape {}", cat.join(" ")))?;
+    for text in redtape.run(&cat)?.lines() {
+        Page::say(text.trim_start())?;
+    }
+    let recorded = proxy.metric("redtape_journal_written_lsn").unwrap_or_default() as u64;
+    let size = proxy.metric("redtape_journal_bytes").unwrap_or_default() as u64;
+    Page::say(&format!(
+        "Number {} of {} effects in the journal ({})",
+        grouped(accident.lsn),
+        grouped(recorded),
+        bytes(size)
+    ))?;
+    Ok(accident)
+}
+
+/// Restores the point just before the accident; how long that took.
+fn bring_back(page: &Page, redtape: &Redtape, journal: &str, accident: &Found, to: &str) -> anyhow::Result<Duration> {
+    let (at, why) = point_before(redtape, journal, accident, to)?;
+    let restore = ["restore", "--from", journal, "--at", &at, "--to", to, "--yes"];
+    page.command(&format!("redtape {}", restore.join(" ")))?;
+    let started = Instant::now();
+    for text in redtape.run(&restore)?.lines() {
+        Page::say(text)?;
+    }
+    let took = started.elapsed();
+    Page::say(&why)?;
+    Ok(took)
+}
+
+/// Success only if all is equal.
+fn compare(page: &Page, before: &World, after: &World) -> anyhow::Result<()> {
+    Page::say(&format!("before the FLUSHALL   {}", summary(before)))?;
+    Page::say(&format!("restored              {}", summary(after)))?;
+    let differences = before.differences(after);
+    if !differences.is_empty() {
+        Page::say(
+            &page
+                .ink(Ink::Bad, &format!("NOT equal: {}", count(differences.len() as u64, "difference", "differences"))),
+        )?;
+        for difference in differences.iter().take(SHOWN_DIFFERENCES) {
+            Page::say(&format!("  {difference}"))?;
+        }
+        return Err(Failure::new(SOFTWARE, "what was restored is not what was lost; please report this").into());
+    }
+    let equal = page.ink(Ink::Good, "equal");
+    let ttls = if before.tells_times() { "TTL to the millisecond" } else { "TTL (whether there is one)" };
+    let functions = if before.has_functions() { ", functions" } else { "" };
+    Page::say(&format!("{equal}: every key, value and {ttls}, stream groups{functions}"))
 }
 
 /// Name and version of a server, and whether it knows functions.
@@ -203,7 +223,7 @@ fn find(lines: &str) -> anyhow::Result<Found> {
 /// A time is what a person has in mind, so the microsecond before is asked for, if the plan says that
 /// its cut is right before the accident. It is not where other writes share the accident's microsecond;
 /// the number of the effect before it is exact always.
-fn moment_before(redtape: &Redtape, journal: &str, accident: &Found, to: &str) -> anyhow::Result<(String, String)> {
+fn point_before(redtape: &Redtape, journal: &str, accident: &Found, to: &str) -> anyhow::Result<(String, String)> {
     #[derive(Deserialize)]
     struct Plan {
         lsn: u64,
@@ -213,7 +233,7 @@ fn moment_before(redtape: &Redtape, journal: &str, accident: &Found, to: &str) -
     let plan: Plan = serde_json::from_str(&plan).context("read `restore --plan --json`")?;
     let number = format!("lsn:{before}");
     Ok(if plan.lsn == before {
-        (time, format!("--at is the FLUSHALL's time less a microsecond; --at {number} is the same moment"))
+        (time, format!("--at is the FLUSHALL's time less a microsecond; --at {number} is the same point"))
     } else {
         (number, "--at is the number before the FLUSHALL's: other writes share its microsecond".to_owned())
     })

@@ -70,7 +70,7 @@ impl EmbeddedServer {
             // Ctrl-C is for us: the server goes when we are done with it.
             .process_group(0)
             .spawn()
-            .map_err(|e| Failure::new(UNAVAILABLE, format!("can't start {binary}: {e}")))?;
+            .map_err(|e| Failure::new(UNAVAILABLE, format!("cannot start {binary}: {e}")))?;
         let mut server = Self { child, port, _dir: dir };
         let deadline = Instant::now() + START_TIMEOUT;
         while !answers(&server.url()) {
@@ -129,7 +129,7 @@ fn find_server() -> Option<String> {
 
 /// What the binary says it is.
 fn version(binary: &str) -> Option<ServerVersion> {
-    redtape_restore::scratch::probe(Path::new(binary), START_TIMEOUT).ok().map(|found| found.version)
+    redtape_restore::source::binary::probe(Path::new(binary), START_TIMEOUT).ok().map(|found| found.version)
 }
 
 /// It answers `PING`.

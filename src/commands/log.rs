@@ -10,13 +10,14 @@ use clap::Args;
 use redtape_journal::query::When;
 use redtape_journal::{Catalog, Gap, Group, Searched, TimelineId};
 
-use super::journal::{DirArgs, bytes, count, out};
-use crate::exit::DATAERR;
+use super::journal::DirArgs;
+use crate::exit::storage_code;
 use crate::history::arguments::Filters;
 use crate::history::range::Range;
 use crate::history::read::{backward, forward};
 use crate::history::selection::Selection;
 use crate::history::show::{record_json, record_text};
+use crate::output::{bytes, count, out};
 
 /// Output is gathered up to this size.
 const GATHER_BYTES: usize = 1 << 16;
@@ -50,12 +51,12 @@ pub(crate) fn run(args: &LogArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let mut lines = Lines { args, selection: &selection, text: String::new(), shown: 0 };
-    let mut damaged = false;
+    let mut unread = None;
     let read = if args.reverse {
         forward(&catalog, &range, &selection, &mut |timeline, group| lines.add(timeline, group))
     } else {
         backward(&catalog, &range, &selection, &mut |timeline, group| lines.add(timeline, group), &mut |error| {
-            damaged = true;
+            unread.get_or_insert(storage_code(error.kind()));
             // Nobody may listen to stderr any more.
             let _ = writeln!(std::io::stderr(), "redtape: {error}; what is older follows");
         })
@@ -68,7 +69,7 @@ pub(crate) fn run(args: &LogArgs) -> anyhow::Result<ExitCode> {
         let _ = writeln!(stderr, "gap: what was written from {} to {} is not known: {}", gap.from, gap.to, gap.reason);
     }
     let _ = writeln!(stderr, "{}", summary(shown, &selection, &catalog, searched));
-    Ok(if damaged { ExitCode::from(DATAERR) } else { ExitCode::SUCCESS })
+    Ok(unread.map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
 struct Lines<'a> {

@@ -6,11 +6,10 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use redtape_proxy::{Config, ListenAddr, Reread, StartError, Started};
+use redtape_proxy::{Config, ListenAddr, Reread, Started};
 
 use super::embedded::EmbeddedServer;
 use super::settings::{FollowSettings, ProxySettings};
-use crate::exit::Failure;
 use crate::{defect, logging};
 
 /// As what a journal knows the server of `--embedded`.
@@ -87,6 +86,5 @@ fn serve(config: Config, reread: Reread, started: impl FnOnce(&Started)) -> anyh
             _ => std::future::pending().await,
         }
     };
-    redtape_proxy::run(config, reread, logging::lost_lines(), stop, started)
-        .map_err(|e: StartError| Failure::new(e.exit_code(), e).into())
+    Ok(redtape_proxy::run(config, reread, logging::lost_lines(), stop, started)?)
 }

@@ -11,19 +11,21 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use redtape_journal::Micros;
 use redtape_journal::query::When;
-use redtape_restore::progress::Console;
-use redtape_restore::{Filter, Forced, Interrupt, Limits, Prepared, Report, Request, RestoreError, prepare};
+use redtape_restore::console::Console;
+use redtape_restore::{
+    Filter, ForcedMethod, Interrupt, Limits, Prepared, Report, Request, RestoreError, Target, prepare,
+};
 use redtape_wire::url::RedisUrl;
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::journal::{count, out};
 use super::settings::KeyOptions;
-use super::{PASSWORD_LIMIT, agreed, password_file, url};
-use crate::exit::{Failure, USAGE};
+use crate::exit::{Failure, INTERRUPTED, USAGE};
+use crate::input::{PASSWORD_LIMIT, agreed, password_file, url};
+use crate::output::{count, out};
+use crate::signals::Signals;
 
-/// By which way the data goes into the target.
+/// How the data is delivered to the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Via {
+pub(crate) enum Method {
     /// redtape acts as the target's master for a while, then promotes it.
     Link,
     /// A local redis-server or valkey-server holds the past; keys are copied from it.
@@ -68,9 +70,9 @@ pub(crate) struct RestoreArgs {
     /// What happens when a wanted key exists in the target.
     #[arg(long, value_enum, default_value = "fail")]
     on_conflict: OnConflict,
-    /// Insist on a way; by itself the plan takes the best that is exact.
-    #[arg(long, value_enum)]
-    via: Option<Via>,
+    /// Insist on a method; by itself the plan takes the best that is exact.
+    #[arg(long = "via", value_enum)]
+    method: Option<Method>,
     /// The redis-server or valkey-server to use as scratch server [default: the best on PATH]
     #[arg(long, value_name = "FILE", env = "REDTAPE_SERVER_BIN")]
     server_bin: Option<PathBuf>,
@@ -92,18 +94,18 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let OnConflict::Fail = args.on_conflict;
     let globs: Vec<Vec<u8>> = args.keys.into_iter().map(OsStringExt::into_vec).collect();
     let filter = Filter::new(&globs, &args.key_regex, &args.dbs).map_err(|e| Failure::new(USAGE, e))?;
-    let via = args.via.map(|via| match via {
-        Via::Link => Forced::Link,
-        Via::Scratch => Forced::Scratch,
+    let method = args.method.map(|method| match method {
+        Method::Link => ForcedMethod::Link,
+        Method::Scratch => ForcedMethod::Scratch,
     });
     let interrupt = Interrupt::default();
     let request = Request {
         from: args.from,
         keyring,
         at: args.at,
-        to,
+        to: Target::Server(to),
         filter,
-        via,
+        method,
         server_bin: args.server_bin,
         now: Micros::now(),
         interrupt: interrupt.clone(),
@@ -113,7 +115,7 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     if args.plan {
         console = console.without_plan();
     }
-    let prepared = prepare(&request, &mut console).map_err(failure)?;
+    let prepared = prepare(&request, &mut console)?;
     if args.plan {
         let plan = prepared.plan();
         out(&format!("{}\n", if args.json { serde_json::to_string_pretty(plan)? } else { plan.to_string() }))?;
@@ -121,55 +123,36 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     }
     confirm(&prepared, args.yes)?;
     // Up to here nothing was changed, and a signal ends the process as always.
-    listen(interrupt, prepared.plan().via)?;
-    let report = prepared.run(&mut console).map_err(failure)?;
+    listen(interrupt, prepared.plan().method)?;
+    let report = prepared.run(&mut console)?;
     out(&format!("{}\n", if args.json { serde_json::to_string_pretty(&report)? } else { human(&report) }))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// From now on the first SIGINT or SIGTERM has what was begun undone; the second one ends the process.
-fn listen(interrupt: Interrupt, via: redtape_restore::Via) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let entered = runtime.enter();
-    let mut int = signal(SignalKind::interrupt())?;
-    let mut term = signal(SignalKind::terminate())?;
-    drop(entered);
-    let wait = move || {
-        let mut next = || {
-            runtime.block_on(async {
-                tokio::select! {
-                    _ = int.recv() => {}
-                    _ = term.recv() => {}
-                }
-            });
-        };
-        next();
+fn listen(interrupt: Interrupt, method: redtape_restore::Method) -> anyhow::Result<()> {
+    Signals::listen()?.watch(move |mut signals| {
+        signals.wait();
         interrupt.set();
-        next();
-        let message = format!("redtape: {}", left_behind(via));
+        signals.wait();
         // Nobody may listen to stderr any more.
-        let _ = writeln!(std::io::stderr(), "{message}");
-        std::process::exit(i32::from(RestoreError::Interrupted.exit_code()));
-    };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
+        let _ = writeln!(std::io::stderr(), "redtape: {}", left_behind(method));
+        std::process::exit(i32::from(INTERRUPTED));
+    })?;
     Ok(())
 }
 
 /// What a restore may leave that was ended while it put the target back.
-fn left_behind(via: redtape_restore::Via) -> String {
-    match via {
-        redtape_restore::Via::Scratch => format!(
+fn left_behind(method: redtape_restore::Method) -> String {
+    match method {
+        redtape_restore::Method::Scratch => format!(
             "ended while keys were copied: some of those that are wanted may be in the target, whose key {} says so then",
-            redtape_restore::unfinished::KEY
+            redtape_restore::target::unfinished::KEY
         ),
-        redtape_restore::Via::Link | redtape_restore::Via::LinkFromScratch => {
+        redtape_restore::Method::Link | redtape_restore::Method::LinkFromScratch => {
             "ended while it put the target back: the target may be a read-only replica with a part of the data. Run REPLICAOF NO ONE and FLUSHALL on it before anything else".to_owned()
         }
     }
-}
-
-fn failure(error: RestoreError) -> Failure {
-    Failure::new(error.exit_code(), error)
 }
 
 fn target(args: &RestoreArgs) -> anyhow::Result<RedisUrl> {
@@ -188,7 +171,7 @@ fn confirm(prepared: &Prepared, yes: bool) -> anyhow::Result<()> {
     if agreed(&format!("{target} holds other keys. Restore the wanted ones into it?"), elsewhere)? {
         return Ok(());
     }
-    Err(failure(RestoreError::NotConfirmed).into())
+    Err(RestoreError::NotConfirmed.into())
 }
 
 fn human(report: &Report) -> String {
@@ -217,14 +200,14 @@ fn human(report: &Report) -> String {
 
 #[cfg(test)]
 mod tests {
-    use redtape_restore::Via;
+    use redtape_restore::Method;
 
     use super::*;
 
     #[test]
     fn nobody_is_told_to_empty_a_server_that_keys_were_copied_to() {
-        assert!(!left_behind(Via::Scratch).contains("FLUSHALL"));
-        assert!(left_behind(Via::Link).contains("FLUSHALL"));
+        assert!(!left_behind(Method::Scratch).contains("FLUSHALL"));
+        assert!(left_behind(Method::Link).contains("FLUSHALL"));
     }
 
     #[test]
@@ -232,7 +215,7 @@ mod tests {
         let mut report = Report {
             at: "T".to_owned(),
             lsn: 7,
-            via: Via::Link,
+            method: Method::Link,
             keys: [(0, 1)].into(),
             expired: Some(1),
             functions: 1,

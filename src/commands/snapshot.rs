@@ -11,11 +11,10 @@ use redtape_journal::Catalog;
 use redtape_proxy::ByteSize;
 use serde_json::json;
 
-use super::journal::{bytes, catalog_failure, out};
 use super::settings::{
     CaptureOptions, FileOption, FollowSettings, HousekeepingOptions, KeyOptions, UpstreamTlsOptions,
 };
-use crate::exit::Failure;
+use crate::output::{bytes, out};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SnapshotCommand {
@@ -24,7 +23,7 @@ pub(crate) enum SnapshotCommand {
     /// List the snapshots of a journal.
     Ls(LsArgs),
     /// Remove snapshots; never the last one from which the journal goes on.
-    Rm(super::prune::RemoveArgs),
+    Rm(super::journal::prune::RemoveArgs),
 }
 
 #[derive(Debug, Args)]
@@ -65,7 +64,7 @@ pub(crate) fn run(command: SnapshotCommand) -> anyhow::Result<ExitCode> {
     match command {
         SnapshotCommand::Create(args) => create(*args),
         SnapshotCommand::Ls(args) => ls(&args),
-        SnapshotCommand::Rm(args) => super::prune::remove(&args),
+        SnapshotCommand::Rm(args) => super::journal::prune::remove(&args),
     }
 }
 
@@ -74,7 +73,7 @@ fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
     let housekeeping = HousekeepingOptions { snapshot_rate, ..HousekeepingOptions::default() };
     let capture = CaptureOptions { upstream, dir, ..CaptureOptions::default() };
     let config = FollowSettings { capture, keys, housekeeping, upstream_tls, file }.config("--upstream URL")?;
-    let taken = redtape_proxy::take_snapshot(&config).map_err(|e| Failure::new(e.exit_code(), e))?;
+    let taken = redtape_proxy::take_snapshot(&config)?;
     if json {
         let line = json!({"lsn": taken.lsn.0, "ts": taken.ts.to_string(), "ts_us": taken.ts.0, "bytes": taken.bytes, "timeline": taken.timeline.0});
         out(&format!("{line}\n"))?;
@@ -91,7 +90,7 @@ fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn ls(args: &LsArgs) -> anyhow::Result<ExitCode> {
-    let catalog = Catalog::open_with(&args.dir, &args.keys.keyring()?).map_err(catalog_failure)?;
+    let catalog = Catalog::open_with(&args.dir, &args.keys.keyring()?)?;
     let mut text = String::new();
     for info in catalog.snapshots() {
         let m = &info.manifest;

@@ -6,6 +6,7 @@
 //! ```
 
 pub(crate) mod arguments;
+pub(crate) mod describe;
 pub(crate) mod range;
 pub(crate) mod read;
 pub(crate) mod selection;

@@ -21,7 +21,7 @@ pub(crate) struct Range {
 impl Range {
     const ALL: Self = Self { since: None, after: Lsn(0), until: None, upto: Lsn(u64::MAX) };
 
-    /// Resolves both ends; `None` = there can't be anything.
+    /// Resolves both ends; `None` = there cannot be anything.
     pub(crate) fn of(since: Option<&When>, until: Option<&When>, catalog: &Catalog) -> anyhow::Result<Option<Self>> {
         let now = Micros::now();
         let mut range = Self::ALL;

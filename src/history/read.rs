@@ -4,7 +4,6 @@ use redtape_journal::{Catalog, Group, Lsn, Micros, ReadError, Searched, Timeline
 
 use super::range::Range;
 use super::selection::Selection;
-use crate::commands::journal::read_failure;
 
 /// Takes a group; `false` = that is enough.
 type Take<'a> = &'a mut dyn FnMut(TimelineId, &Group) -> anyhow::Result<bool>;
@@ -32,13 +31,10 @@ pub(crate) fn forward(
         };
         let mut goes_on = true;
         for group in &mut groups {
-            let group = group.map_err(read_failure)?;
-            if range.until.is_some_and(|until| group.ts > until) || last_lsn(&group) > range.upto {
-                goes_on = false;
-                break;
-            }
-            if selection.wants(&group) && !take(timeline.id, &group)? {
-                goes_on = false;
+            let group = group?;
+            let beyond = range.until.is_some_and(|until| group.ts > until) || last_lsn(&group) > range.upto;
+            goes_on = !beyond && (!selection.wants(&group) || take(timeline.id, &group)?);
+            if !goes_on {
                 break;
             }
         }
@@ -50,7 +46,7 @@ pub(crate) fn forward(
     Ok(searched)
 }
 
-/// Newest first. What can't be read is given to `on_damage`, and what is older follows.
+/// Newest first. What cannot be read is given to `on_damage`, and what is older follows.
 pub(crate) fn backward(
     catalog: &Catalog,
     range: &Range,
@@ -81,12 +77,9 @@ pub(crate) fn backward(
                     continue;
                 }
             };
-            if range.since.is_some_and(|since| group.ts < since) || last_lsn(&group) <= range.after {
-                goes_on = false;
-                break;
-            }
-            if selection.wants(&group) && !take(timeline.id, &group)? {
-                goes_on = false;
+            let beyond = range.since.is_some_and(|since| group.ts < since) || last_lsn(&group) <= range.after;
+            goes_on = !beyond && (!selection.wants(&group) || take(timeline.id, &group)?);
+            if !goes_on {
                 break;
             }
         }
@@ -100,7 +93,7 @@ pub(crate) fn backward(
 
 /// The last record that ran at this time or before.
 pub(crate) fn behind(catalog: &Catalog, timeline: &TimelineInfo, at: Micros) -> anyhow::Result<Lsn> {
-    Ok(catalog.find_cut_by_ts(timeline.id, at).map_err(read_failure)?.lsn)
+    Ok(catalog.find_cut_by_ts(timeline.id, at)?.lsn)
 }
 
 fn last_lsn(group: &Group) -> Lsn {

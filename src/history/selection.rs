@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 
 use redtape_journal::{Group, Micros, Origin, OriginKind, Record};
 use redtape_restore::Filter;
-use redtape_wire::effect::{Cause, Deed, Touched, deed, touched};
+use redtape_wire::effect::{KeyScope, key_scope};
 
-use super::show::shown;
+use super::describe::{Cause, Change, change};
 use crate::exit::{Failure, USAGE};
+use crate::output::shown;
 
 /// In these databases a key is searched if none is named: those that a server has by default.
 const DATABASES: std::ops::Range<u32> = 0..16;
@@ -45,7 +46,7 @@ enum Keys {
 
 /// What a record did to a wanted key; without a key, to all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Done {
+pub(crate) struct KeyChange {
     pub(crate) db: Option<u32>,
     pub(crate) key: Option<Vec<u8>>,
     /// One of a fixed set of words.
@@ -74,7 +75,7 @@ impl Selection {
 
     /// Whether the record is wanted; its group's origin is.
     pub(crate) fn wants_record(&self, group: &Group, record: &Record) -> bool {
-        self.wants_command(group, record) && self.wants_touched(record)
+        self.wants_command(group, record) && self.wants_scope(record)
     }
 
     pub(crate) fn wants_origin(&self, origin: &Origin) -> bool {
@@ -104,20 +105,20 @@ impl Selection {
         commands.is_empty() || commands.iter().any(is)
     }
 
-    fn wants_touched(&self, record: &Record) -> bool {
+    fn wants_scope(&self, record: &Record) -> bool {
         let dbs = &self.wanted.dbs;
         if matches!(self.keys, Keys::Any) && dbs.is_empty() {
             return true;
         }
         let args = arguments(record);
-        let touched = touched(record.db, &args, record.keys.as_deref());
-        match &touched {
-            Touched::Keys(keys) => {
+        let scope = key_scope(record.db, &args, record.keys.as_deref());
+        match &scope {
+            KeyScope::Keys(keys) => {
                 let here = |(db, key): &(u32, &[u8])| self.wants_db(*db) && self.wants_key(key);
                 // What touches no key at all (PUBLISH) belongs to the database in which it ran.
                 keys.iter().any(here) || keys.is_empty() && matches!(self.keys, Keys::Any) && self.wants_db(record.db)
             }
-            _ => dbs.is_empty() || dbs.iter().any(|db| touched.may_be_in(*db)),
+            _ => dbs.is_empty() || dbs.iter().any(|db| scope.may_be_in(*db)),
         }
     }
 
@@ -160,7 +161,7 @@ impl Selection {
     }
 
     /// What a wanted record did to the wanted keys.
-    pub(crate) fn done(&self, group: &Group, record: &Record) -> Vec<Done> {
+    pub(crate) fn done(&self, group: &Group, record: &Record) -> Vec<KeyChange> {
         if !self.has_keys() {
             return Vec::new();
         }
@@ -170,35 +171,35 @@ impl Selection {
             OriginKind::Eviction => Cause::Eviction,
             _ => Cause::Asked,
         };
-        let one = |db: Option<u32>, key: Option<&[u8]>, deed: &Deed<'_>| Done {
+        let one = |db: Option<u32>, key: Option<&[u8]>, change: &Change<'_>| KeyChange {
             db,
             key: key.map(<[u8]>::to_vec),
-            word: deed.word(),
-            what: deed.display(shown, |us| Micros(us).to_string()).to_string(),
+            word: change.word(),
+            what: change.display(shown, |us| Micros(us).to_string()).to_string(),
         };
         let all = |db: Option<u32>| {
-            let deed = deed(cause, record.db, &args, db.unwrap_or(record.db), &[]);
+            let change = change(cause, record.db, &args, db.unwrap_or(record.db), &[]);
             match &self.keys {
-                Keys::Exact(keys) => keys.iter().map(|key| one(db, Some(key), &deed)).collect(),
-                _ => vec![one(db, None, &deed)],
+                Keys::Exact(keys) => keys.iter().map(|key| one(db, Some(key), &change)).collect(),
+                _ => vec![one(db, None, &change)],
             }
         };
-        match touched(record.db, &args, record.keys.as_deref()) {
-            Touched::Keys(mut keys) => {
+        match key_scope(record.db, &args, record.keys.as_deref()) {
+            KeyScope::Keys(mut keys) => {
                 keys.retain(|(db, key)| self.wants_db(*db) && self.wants_key(key));
-                let mut done: Vec<Done> = Vec::new();
+                let mut done: Vec<KeyChange> = Vec::new();
                 for (db, key) in keys {
-                    let next = one(Some(db), Some(key), &deed(cause, record.db, &args, db, key));
+                    let next = one(Some(db), Some(key), &change(cause, record.db, &args, db, key));
                     if !done.contains(&next) {
                         done.push(next);
                     }
                 }
                 done
             }
-            Touched::Databases(dbs) => {
+            KeyScope::Databases(dbs) => {
                 dbs.iter().filter(|db| self.wants_db(**db)).flat_map(|db| all(Some(*db))).collect()
             }
-            Touched::Everything | Touched::Unknown => all(None),
+            KeyScope::Everything | KeyScope::Unknown => all(None),
         }
     }
 }

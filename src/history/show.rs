@@ -7,11 +7,9 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 use redtape_journal::{Group, Origin, OriginKind, Record, TimelineId};
 use serde_json::{Value, json};
 
-use super::selection::Done;
-use crate::commands::journal::bytes;
+use super::selection::KeyChange;
+use crate::output::shown;
 
-/// Bytes of one argument that a person is shown.
-const SHOWN_BYTES: usize = 60;
 /// Arguments of one record that a person is shown.
 const SHOWN_ARGS: usize = 12;
 /// Keys of one record of which a person is told what happened to them.
@@ -36,7 +34,7 @@ pub(crate) fn group_json(group: &Group, timeline: TimelineId) -> Value {
 }
 
 /// One write for a machine: `did` says what it did to the wanted keys.
-pub(crate) fn record_json(group: &Group, record: &Record, timeline: TimelineId, done: &[Done]) -> Value {
+pub(crate) fn record_json(group: &Group, record: &Record, timeline: TimelineId, done: &[KeyChange]) -> Value {
     let mut value = json!({
         "lsn": record.lsn.0,
         "ts": group.ts.to_string(),
@@ -49,7 +47,7 @@ pub(crate) fn record_json(group: &Group, record: &Record, timeline: TimelineId, 
         "args": args_json(record),
     });
     if !done.is_empty() {
-        let did = |d: &Done| json!({"db": d.db, "key": d.key.as_ref().map(|key| bytes_json(key)), "what": d.word});
+        let did = |d: &KeyChange| json!({"db": d.db, "key": d.key.as_ref().map(|key| bytes_json(key)), "what": d.word});
         value["did"] = done.iter().map(did).collect();
     }
     value
@@ -72,14 +70,14 @@ pub(crate) fn record_text(
     text: &mut String,
     group: &Group,
     record: &Record,
-    done: Option<&[Done]>,
+    done: Option<&[KeyChange]>,
     only: Option<&[u8]>,
 ) -> std::fmt::Result {
     let bar = if group.atomic { "|" } else { " " };
     let who = origin(&group.origin);
     write!(text, "{}  {:>8}  {who:<36}  db{:<3}{bar}", group.ts, record.lsn.0, record.db)?;
     if let Some(done) = done {
-        let phrase = |d: &Done| match &d.key {
+        let phrase = |d: &KeyChange| match &d.key {
             Some(key) if only != Some(key) => format!("{} {}", shown(key), d.what),
             _ => d.what.clone(),
         };
@@ -137,29 +135,9 @@ fn origin(origin: &Origin) -> String {
     text
 }
 
-/// As redis-cli shows bytes: quoted where needed, cut when long.
-pub(crate) fn shown(arg: &[u8]) -> String {
-    let cut = &arg[..arg.len().min(SHOWN_BYTES)];
-    let plain = !arg.is_empty() && cut.iter().all(|b| b.is_ascii_graphic() && *b != b'"' && *b != b'\\');
-    let mut text =
-        if plain { String::from_utf8_lossy(cut).into_owned() } else { format!("\"{}\"", cut.escape_ascii()) };
-    if arg.len() > SHOWN_BYTES {
-        text += &format!("…({})", bytes(arg.len() as u64));
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn arguments_for_people() {
-        assert_eq!(shown(b"key:1"), "key:1");
-        assert_eq!(shown(b""), "\"\"");
-        assert_eq!(shown(b"a b\0\n"), "\"a b\\x00\\n\"");
-        assert!(shown(&[b'x'; 3000]).ends_with("…(2.9 KiB)"));
-    }
 
     #[test]
     fn a_client_whose_user_is_not_known_has_an_address() {

@@ -426,6 +426,99 @@ fn a_directory_that_is_no_journal_or_a_newer_one_is_left_alone() {
     assert_eq!(state(&to), untouched);
 }
 
+/// Every command that opens a journal, on this one.
+fn on_journal(dir: &str, upstream: &str, to: &str) -> Vec<Vec<String>> {
+    let listen = format!("127.0.0.1:{}", free_port());
+    let dir = ["--dir", dir];
+    let commands: [&[&str]; 13] = [
+        &["proxy", "--upstream", upstream, "--listen", &listen],
+        &["follow", "--upstream", upstream],
+        &["snapshot", "create", "--upstream", upstream],
+        &["snapshot", "ls"],
+        &["snapshot", "rm", "no-such-snapshot"],
+        &["journal", "ls"],
+        &["journal", "verify"],
+        &["journal", "cat"],
+        &["journal", "tail", "--lines", "1"],
+        &["journal", "mark", "now"],
+        &["journal", "repair", "--plan"],
+        &["journal", "prune", "--max-size", "1", "--yes"],
+        &["log"],
+    ];
+    let mut all: Vec<Vec<String>> =
+        commands.iter().map(|words| [words, &dir[..]].concat().into_iter().map(str::to_owned).collect()).collect();
+    let restore = ["restore", "--from", dir[1], "--at", "latest", "--to", to, "--yes"];
+    all.push(restore.map(str::to_owned).into());
+    all
+}
+
+#[test]
+fn the_same_failure_ends_every_command_with_the_same_code() {
+    let (server, target) = (Server::start(), Server::start());
+    let (url, to) = (server.url(), target.url());
+    let (journal, other) = (Dir::new("journal"), Dir::new("other"));
+    let (dir, keys) = (text(journal.path()), other.join("keys"));
+    run(&["journal", "keygen", text(&keys)]).expect_success("keygen");
+    let mut recorder = Redtape::start(&url, journal.path(), &["--journal-key-file", text(&keys)]);
+    Conn::open(&recorder.url()).unwrap().must(&args!["SET", "k", "v"]);
+    recorder.wait_caught_up();
+    let of = |words: &[&str], dir: &str| {
+        let mut all = on_journal(dir, &url, &to);
+        all.retain(|command| words.iter().any(|word| command[..2].join(" ").starts_with(word)));
+        assert!(all.len() >= words.len(), "{words:?}");
+        all
+    };
+    let end_with = |commands: Vec<Vec<String>>, settings: &[(&str, &str)], code: i32| {
+        for command in commands {
+            refused(&command, settings, code, &[]);
+        }
+    };
+    let with_keys = [("REDTAPE_JOURNAL_KEY_FILE", text(&keys))];
+
+    // Locked: by the one that writes it, and by one that prunes it.
+    end_with(of(&["proxy", "follow"], dir), &with_keys, TEMPFAIL);
+    assert_eq!(recorder.terminate(), Some(0));
+    let pruning = std::fs::File::options().write(true).open(journal.join("prune.lock")).unwrap();
+    rustix::fs::flock(&pruning, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    end_with(of(&["journal prune"], dir), &with_keys, TEMPFAIL);
+    drop(pruning);
+
+    // The key is missing: those that only look at what stands in clear do not need it.
+    let read = ["proxy", "follow", "snapshot create", "journal cat", "journal tail", "log", "restore"];
+    end_with(of(&read, dir), &[], NOPERM);
+
+    // Not a journal, and none.
+    std::fs::write(other.join("holiday.jpg"), "a picture").unwrap();
+    end_with(on_journal(text(other.path()), &url, &to), &[], DATAERR);
+    let missing = other.join("missing");
+    let reading = ["snapshot", "journal", "log", "restore"];
+    end_with(of(&reading, text(&missing)), &[], DATAERR);
+
+    // Damaged.
+    let meta = journal.join("meta");
+    let sound = std::fs::read(&meta).unwrap();
+    std::fs::write(&meta, "{\"format\":").unwrap();
+    let mut opening = on_journal(dir, &url, &to);
+    // That it plans to repair is no failure; the damage is in its code all the same, as below.
+    opening.retain(|command| command[1] != "repair");
+    end_with(opening, &with_keys, DATAERR);
+    std::fs::write(&meta, &sound).unwrap();
+    let segment = std::fs::read_dir(journal.join("segments")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    std::fs::write(&segment, &bytes).unwrap();
+    for command in [&["journal", "verify"][..], &["journal", "cat"], &["journal", "repair", "--plan"]] {
+        let outcome = redtape(&[command, &["--dir", dir]].concat(), &with_keys);
+        assert_eq!(outcome.code, Some(DATAERR), "{command:?}: {outcome:?}");
+    }
+    let writing = std::fs::File::options().write(true).open(journal.join("lock")).unwrap();
+    rustix::fs::flock(&writing, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    refused(&["journal", "repair", "--yes", "--dir", dir], &with_keys, TEMPFAIL, &["stop redtape before a repair"]);
+    end_with(of(&["proxy", "follow"], dir), &with_keys, TEMPFAIL);
+    assert_eq!(target.conn().must(&args!["DBSIZE"]), crate::harness::conn::Value::Int(0));
+}
+
 #[test]
 fn a_second_process_on_the_same_directory_is_refused() {
     let server = Server::start();

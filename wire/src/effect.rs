@@ -1,22 +1,16 @@
-//! What one command of the replication stream does: which keys and databases it touches, and what it does to a key, in
-//! words that claim no more than the command itself tells.
+//! Which keys and databases one command of the replication stream touches.
 //!
-//! Pure, and about effects only: a command stands in the stream because it changed something, and relative arguments were
-//! mostly made absolute (Redis 7.0 `replication.c`, `t_string.c`, `expire.c`, `db.c`). So `SET k v NX` has *created* the key,
-//! and a `DEL` of one key has *deleted* it; but `SET k v` has *set* it, whether it was there before or not.
-
-mod words;
+//! Pure, and about effects only: a command stands in the stream because it changed something (Redis 7.0 `replication.c`,
+//! `db.c`).
 
 use smallvec::SmallVec;
-
-pub use words::{Cause, Deed, deed};
 
 use crate::command::{NAME_MAX, lower_name};
 use crate::word;
 
-/// What an effect touches.
+/// What an effect touches: its key scope.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Touched<'a> {
+pub enum KeyScope<'a> {
     /// These keys, each in its database, and no others; empty = none.
     Keys(SmallVec<[(u32, &'a [u8]); 2]>),
     /// Every key of these databases.
@@ -27,52 +21,52 @@ pub enum Touched<'a> {
     Unknown,
 }
 
-/// What the command does in database `db`. `keys`: which arguments are its keys, if the journal knows.
-pub fn touched<'a>(db: u32, args: &[&'a [u8]], keys: Option<&[usize]>) -> Touched<'a> {
+/// The key scope of a command in database `db`. `keys`: which arguments are its keys, if the journal knows.
+pub fn key_scope<'a>(db: u32, args: &[&'a [u8]], keys: Option<&[usize]>) -> KeyScope<'a> {
     let mut room = [0; NAME_MAX];
-    let Some(name) = args.first() else { return Touched::Unknown };
+    let Some(name) = args.first() else { return KeyScope::Unknown };
     let number = |at: usize| std::str::from_utf8(args.get(at)?).ok()?.parse::<u32>().ok();
     match lower_name(name, &mut room) {
-        b"flushall" => return Touched::Everything,
-        b"flushdb" => return Touched::Databases(SmallVec::from_slice(&[db])),
+        b"flushall" => return KeyScope::Everything,
+        b"flushdb" => return KeyScope::Databases(SmallVec::from_slice(&[db])),
         b"swapdb" => {
             return match (number(1), number(2)) {
-                (Some(a), Some(b)) => Touched::Databases(SmallVec::from_slice(&[a, b])),
-                _ => Touched::Unknown,
+                (Some(a), Some(b)) => KeyScope::Databases(SmallVec::from_slice(&[a, b])),
+                _ => KeyScope::Unknown,
             };
         }
         // Scripts and libraries themselves, and channels.
-        b"script" | b"function" | b"publish" | b"spublish" => return Touched::Keys(SmallVec::new()),
+        b"script" | b"function" | b"publish" | b"spublish" => return KeyScope::Keys(SmallVec::new()),
         b"move" => {
             return match (args.get(1), number(2)) {
-                (Some(key), Some(to)) => Touched::Keys(SmallVec::from_slice(&[(db, *key), (to, *key)])),
-                _ => Touched::Unknown,
+                (Some(key), Some(to)) => KeyScope::Keys(SmallVec::from_slice(&[(db, *key), (to, *key)])),
+                _ => KeyScope::Unknown,
             };
         }
         b"copy" => {
-            let (Some(from), Some(to)) = (args.get(1), args.get(2)) else { return Touched::Unknown };
+            let (Some(from), Some(to)) = (args.get(1), args.get(2)) else { return KeyScope::Unknown };
             return match copied_to(db, args) {
-                Some(there) => Touched::Keys(SmallVec::from_slice(&[(db, *from), (there, *to)])),
-                None => Touched::Unknown,
+                Some(there) => KeyScope::Keys(SmallVec::from_slice(&[(db, *from), (there, *to)])),
+                None => KeyScope::Unknown,
             };
         }
         _ => {}
     }
     match keys {
-        Some(keys) => Touched::Keys(keys.iter().filter_map(|at| args.get(*at)).map(|key| (db, *key)).collect()),
-        None => Touched::Unknown,
+        Some(keys) => KeyScope::Keys(keys.iter().filter_map(|at| args.get(*at)).map(|key| (db, *key)).collect()),
+        None => KeyScope::Unknown,
     }
 }
 
 /// The database into which a `COPY` copies.
-fn copied_to(db: u32, args: &[&[u8]]) -> Option<u32> {
+pub fn copied_to(db: u32, args: &[&[u8]]) -> Option<u32> {
     match args.iter().skip(3).position(|arg| word::is(arg, "db")) {
         Some(at) => std::str::from_utf8(args.get(at + 4)?).ok()?.parse().ok(),
         None => Some(db),
     }
 }
 
-impl Touched<'_> {
+impl KeyScope<'_> {
     /// It touches something in this database, or may do so.
     pub fn may_be_in(&self, db: u32) -> bool {
         match self {
@@ -89,8 +83,8 @@ mod tests {
 
     fn show(db: u32, line: &str, keys: Option<&[usize]>) -> String {
         let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
-        match touched(db, &args, keys) {
-            Touched::Keys(keys) => {
+        match key_scope(db, &args, keys) {
+            KeyScope::Keys(keys) => {
                 let keys: Vec<String> =
                     keys.iter().map(|(db, key)| format!("{db}:{}", String::from_utf8_lossy(key))).collect();
                 keys.join(" ")
@@ -122,8 +116,8 @@ mod tests {
         ] {
             assert_eq!(show(2, line, keys), want, "{line}");
         }
-        assert_eq!(touched(0, &[], None), Touched::Unknown);
-        let swapped = touched(3, &[b"SWAPDB", b"0", b"7"], None);
+        assert_eq!(key_scope(0, &[], None), KeyScope::Unknown);
+        let swapped = key_scope(3, &[b"SWAPDB", b"0", b"7"], None);
         assert!(swapped.may_be_in(7) && !swapped.may_be_in(3));
     }
 }

@@ -44,7 +44,7 @@ use redtape_wire::command::CommandTable;
 use redtape_wire::psync::PsyncReply;
 use tokio::sync::watch;
 
-pub(crate) use self::base::{CopyInProgress, manifest, receive};
+pub(crate) use self::base::{CopyError, CopyInProgress, manifest, receive};
 use self::bystander::Bystander;
 use self::clock::ClockWatch;
 pub(crate) use self::link::{Link, LinkError};

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use redtape_journal::Micros;
 use redtape_journal::query::When;
-use redtape_restore::clock::{ClockFile, FILE_VARIABLE, LIBRARY};
-use redtape_restore::server::{Server as Client, Value};
+use redtape_restore::client::{Server as Client, Value};
+use redtape_restore::source::clock::{ClockFile, FILE_VARIABLE, LIBRARY};
 use redtape_restore::version::ServerVersion;
 use redtape_restore::{
-    Event, Filter, Forced, Interrupt, Limits, Observer, Plan, Report, Request, RestoreError, Silent, prepare,
+    Event, Filter, ForcedMethod, Interrupt, Limits, Observer, Plan, Report, Request, RestoreError, Silent, Target,
+    prepare,
 };
 
 /// The server that tests run against.
@@ -29,14 +30,14 @@ pub(crate) fn version() -> ServerVersion {
 }
 
 /// Everything to this target.
-pub(crate) fn request(dir: &Path, at: When, target: &Running, via: Option<Forced>) -> Request {
+pub(crate) fn request(dir: &Path, at: When, target: &Running, via: Option<ForcedMethod>) -> Request {
     Request {
         keyring: redtape_journal::Keyring::default(),
         from: dir.to_owned(),
         at,
-        to: target.url().parse().unwrap(),
+        to: Target::Server(target.url().parse().unwrap()),
         filter: Filter::default(),
-        via,
+        method: via,
         server_bin: Some(binary()).filter(|b| b.is_absolute()),
         now: Micros::now(),
         interrupt: Interrupt::default(),
@@ -201,18 +202,18 @@ pub(crate) fn state(client: &mut Client) -> Vec<String> {
         for key in keys {
             let Value::Bytes(key) = key else { panic!("key") };
             let shown = key.escape_ascii().to_string();
-            let mut ask = |args: &[&[u8]]| client.try_call(args).unwrap().unwrap_or(Value::Nil);
+            let mut ask = |args: &[&[u8]]| client.try_call(args).unwrap().value().unwrap_or(Value::Nil);
             let digest = ask(&[b"DEBUG", b"DIGEST-VALUE", &key]);
             let ttl =
                 if version.has_redis(7, 0) { ask(&[b"PEXPIRETIME", &key]) } else { has_ttl(&ask(&[b"PTTL", &key])) };
-            let kind = redtape_restore::server::text(&ask(&[b"TYPE", &key]));
+            let kind = redtape_restore::client::text(&ask(&[b"TYPE", &key]));
             let mut line = format!("db {db} {shown}: {kind} {digest:?} ttl {ttl:?}");
             if kind == "stream" {
                 line += &format!(" {:?}", without_seen_times(ask(&[b"XINFO", b"STREAM", &key, b"FULL"])));
             }
             if kind == "hash" && version.has_field_ttl() {
                 let Value::Array(mut fields) = ask(&[b"HKEYS", &key]) else { panic!("HKEYS") };
-                fields.sort_by_key(redtape_restore::server::text);
+                fields.sort_by_key(redtape_restore::client::text);
                 for field in fields {
                     let Value::Bytes(field) = field else { panic!("field") };
                     line += &format!(" {:?}", ask(&[b"HPEXPIRETIME", &key, b"FIELDS", b"1", &field]));
@@ -222,10 +223,10 @@ pub(crate) fn state(client: &mut Client) -> Vec<String> {
         }
     }
     run(client, "SELECT 0");
-    if let Ok(dump) = client.try_call(&["FUNCTION", "DUMP"]).unwrap() {
+    if let Some(dump) = client.try_call(&["FUNCTION", "DUMP"]).unwrap().value() {
         lines.push(format!("functions {dump:?}"));
     }
-    if let Ok(digest) = client.try_call(&["DEBUG", "DIGEST"]).unwrap() {
+    if let Some(digest) = client.try_call(&["DEBUG", "DIGEST"]).unwrap().value() {
         lines.push(format!("digest {digest:?}"));
     }
     lines.sort();
@@ -248,7 +249,7 @@ fn without_seen_times(value: Value) -> Value {
             let mut out = Vec::new();
             let mut items = items.into_iter();
             while let Some(item) = items.next() {
-                let name = redtape_restore::server::text(&item);
+                let name = redtape_restore::client::text(&item);
                 if NOT_REPLICATED.contains(&name.as_str()) {
                     items.next();
                 } else {

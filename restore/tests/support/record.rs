@@ -10,7 +10,7 @@ use redtape_journal::{
     BlockBuilder, GroupRef, Journal, KeysAt, Lsn, Mark, Micros, OpenOptions, Origin, OriginKind, RecordRef, ReplOffset,
     SnapshotKind, SnapshotManifest, SnapshotWriter, TimelineId, TimelineStart, Writer, add_mark,
 };
-use redtape_restore::server::Server as Client;
+use redtape_restore::client::Server as Client;
 use redtape_wire::psync::{PsyncReply, RdbReceiver, parse_psync_reply};
 use redtape_wire::rdb::RdbVerifier;
 use redtape_wire::resp::{Args, Parsed, encode_command, parse_request};

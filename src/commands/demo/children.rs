@@ -14,13 +14,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 
 use crate::commands::embedded::free_port;
-use crate::exit::{Failure, SOFTWARE, UNAVAILABLE};
+use crate::exit::{Failure, INTERRUPTED, SOFTWARE, UNAVAILABLE};
+use crate::signals::Signals;
 
-/// As shells have it: 128 + SIGINT.
-const INTERRUPTED: u8 = 130;
 /// The proxy must have taken its base within this time.
 const STREAMING_TIMEOUT: Duration = Duration::from_secs(20);
 /// The proxy must be gone within this time after SIGTERM.
@@ -37,22 +36,11 @@ pub(super) struct Interrupt(Arc<AtomicBool>);
 impl Interrupt {
     /// From now on SIGINT, SIGTERM and SIGHUP only set a flag.
     pub(super) fn listen() -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let entered = runtime.enter();
-        let mut int = signal(SignalKind::interrupt())?;
-        let mut term = signal(SignalKind::terminate())?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        drop(entered);
         let flag = Arc::new(AtomicBool::new(false));
         let set = flag.clone();
-        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    _ = int.recv() => {}
-                    _ = term.recv() => {}
-                    _ = hangup.recv() => {}
-                }
-            });
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        Signals::listen_to(&kinds)?.watch(move |mut signals| {
+            signals.wait();
             set.store(true, Ordering::Relaxed);
         })?;
         Ok(Self(flag))

@@ -176,7 +176,7 @@ fn canonical(kind: &str, value: Value) -> Vec<u8> {
     items.concat()
 }
 
-/// A value with its length, so that neighbours can't run into each other.
+/// A value with its length, so that neighbours cannot run into each other.
 fn bytes(value: &Value) -> Vec<u8> {
     let raw = match value {
         Value::BulkString(b) => b.clone(),

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use clap::Args;
 use redtape_journal::query::When;
 
-use super::{DirArgs, out};
+use super::DirArgs;
 use crate::history::arguments::Filters;
 use crate::history::range::Range;
 use crate::history::read::forward;
 use crate::history::show::{group_json, group_text};
+use crate::output::out;
 
 /// Output is gathered up to this size.
 const GATHER_BYTES: usize = 1 << 16;

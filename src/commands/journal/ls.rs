@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use redtape_journal::{Catalog, Lsn, SnapshotInfo, SourceChange, TimelineInfo, Window};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{DirArgs, bytes, count, out};
+use super::DirArgs;
+use crate::output::{bytes, count, out};
 
 /// What the journal takes on the disk.
 struct Size {
@@ -25,44 +26,51 @@ impl Size {
 
 pub(super) fn run(args: &DirArgs) -> anyhow::Result<ExitCode> {
     let catalog = args.open()?;
+    let text = if args.json { format!("{}\n", as_json(&catalog)) } else { as_text(&catalog)? };
+    out(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn as_json(catalog: &Catalog) -> Value {
     let (windows, gaps, timelines) = (catalog.windows(), catalog.gaps(), catalog.timelines());
-    let size = Size::of(&catalog);
-    if args.json {
-        let value = json!({
-            "journal_id": catalog.meta().journal_id,
-            "source": catalog.meta().source,
-            "windows": windows.iter().map(|w| json!({
-                "timeline": w.timeline.0, "from": w.from.to_string(), "from_us": w.from.0, "from_lsn": w.from_lsn.0,
-                "to": w.to.to_string(), "to_us": w.to.0, "to_lsn": w.to_lsn.0, "damaged_behind": w.damaged_behind,
+    let size = Size::of(catalog);
+    json!({
+        "journal_id": catalog.meta().journal_id,
+        "source": catalog.meta().source,
+        "windows": windows.iter().map(|w| json!({
+            "timeline": w.timeline.0, "from": w.from.to_string(), "from_us": w.from.0, "from_lsn": w.from_lsn.0,
+            "to": w.to.to_string(), "to_us": w.to.0, "to_lsn": w.to_lsn.0, "damaged_behind": w.damaged_behind,
+        })).collect::<Vec<_>>(),
+        "gaps": gaps.iter().map(|g| json!({
+            "from": g.from.to_string(), "from_us": g.from.0, "to": g.to.to_string(), "to_us": g.to.0,
+            "after_lsn": g.after_lsn.0, "reason": g.reason,
+        })).collect::<Vec<_>>(),
+        "timelines": timelines.iter().map(|t| json!({
+            "timeline": t.id.0, "source_id": t.source_id,
+            "source_changes": t.source_changes.iter().map(|c| json!({
+                "first_lsn": c.first_lsn.0, "offset": c.offset.0, "ts": c.ts.to_string(), "ts_us": c.ts.0,
+                "before": c.before, "after": c.after,
+                "certain_from_lsn": certain_from(t, c, catalog.snapshots()).map(|lsn| lsn.0),
             })).collect::<Vec<_>>(),
-            "gaps": gaps.iter().map(|g| json!({
-                "from": g.from.to_string(), "from_us": g.from.0, "to": g.to.to_string(), "to_us": g.to.0,
-                "after_lsn": g.after_lsn.0, "reason": g.reason,
-            })).collect::<Vec<_>>(),
-            "timelines": timelines.iter().map(|t| json!({
-                "timeline": t.id.0, "source_id": t.source_id,
-                "source_changes": t.source_changes.iter().map(|c| json!({
-                    "first_lsn": c.first_lsn.0, "offset": c.offset.0, "ts": c.ts.to_string(), "ts_us": c.ts.0,
-                    "before": c.before, "after": c.after,
-                    "certain_from_lsn": certain_from(t, c, catalog.snapshots()).map(|lsn| lsn.0),
-                })).collect::<Vec<_>>(),
-                "reason": t.reason, "start": t.start_ts.to_string(), "start_us": t.start_ts.0,
-                "first_lsn": t.first_lsn.0, "last_lsn": t.last_lsn.0, "start_offset": t.start_offset.0, "end_offset": t.end_offset.0, "bytes": t.bytes,
-            })).collect::<Vec<_>>(),
-            "marks": catalog.marks().iter().map(|m| json!({
-                "name": m.name, "ts": m.ts.to_string(), "ts_us": m.ts.0, "lsn": m.lsn.0,
-            })).collect::<Vec<_>>(),
-            "segments": catalog.segments().len(),
-            "snapshots": catalog.snapshots().len(),
-            "segment_bytes": size.segments,
-            "snapshot_bytes": size.snapshots,
-            "bytes": size.segments + size.snapshots,
-            "contents_checked": false,
-            "notes": catalog.notes(),
-        });
-        out(&format!("{value}\n"))?;
-        return Ok(ExitCode::SUCCESS);
-    }
+            "reason": t.reason, "start": t.start_ts.to_string(), "start_us": t.start_ts.0,
+            "first_lsn": t.first_lsn.0, "last_lsn": t.last_lsn.0, "start_offset": t.start_offset.0, "end_offset": t.end_offset.0, "bytes": t.bytes,
+        })).collect::<Vec<_>>(),
+        "marks": catalog.marks().iter().map(|m| json!({
+            "name": m.name, "ts": m.ts.to_string(), "ts_us": m.ts.0, "lsn": m.lsn.0,
+        })).collect::<Vec<_>>(),
+        "segments": catalog.segments().len(),
+        "snapshots": catalog.snapshots().len(),
+        "segment_bytes": size.segments,
+        "snapshot_bytes": size.snapshots,
+        "bytes": size.segments + size.snapshots,
+        "contents_checked": false,
+        "notes": catalog.notes(),
+    })
+}
+
+fn as_text(catalog: &Catalog) -> Result<String, std::fmt::Error> {
+    let (windows, gaps, timelines) = (catalog.windows(), catalog.gaps(), catalog.timelines());
+    let size = Size::of(catalog);
     let mut text = String::new();
     let segments = count(catalog.segments().len() as u64, "segment", "segments");
     let snapshots = count(catalog.snapshots().len() as u64, "snapshot", "snapshots");
@@ -109,8 +117,7 @@ pub(super) fn run(args: &DirArgs) -> anyhow::Result<ExitCode> {
             "\nThe contents of segments and snapshots were not read: `redtape journal verify` checks them."
         )?;
     }
-    out(&text)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(text)
 }
 
 /// The LSN of the first base behind a change of the source's id: from there on moments are certain again.

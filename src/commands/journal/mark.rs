@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use redtape_journal::{Mark, Micros, add_mark};
 
-use super::{DirArgs, out};
-use crate::exit::{Failure, UNAVAILABLE, io_code};
+use super::DirArgs;
+use crate::exit::{Failure, UNAVAILABLE};
+use crate::output::out;
 
 /// A mark waits so long for the journal to be complete up to it.
 const MARK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,7 +36,7 @@ pub(super) fn run(args: &MarkArgs) -> anyhow::Result<ExitCode> {
         let has_base = window.is_some();
         if let Some(w) = window.filter(|w| w.to >= ts) {
             if ts < w.from {
-                // The base came in between: what was before it can't be restored.
+                // The base came in between: what was before it cannot be restored.
                 ts = Micros::now();
                 continue;
             }
@@ -51,7 +52,7 @@ pub(super) fn run(args: &MarkArgs) -> anyhow::Result<ExitCode> {
         }
         std::thread::sleep(Duration::from_millis(50));
     };
-    add_mark(dir, &Mark { name: args.name.clone(), ts, lsn }).map_err(|e| Failure::new(io_code(&e.source), e))?;
+    add_mark(dir, &Mark { name: args.name.clone(), ts, lsn })?;
     out(&format!("mark:{} is {ts}, LSN {lsn}\n", args.name))?;
     Ok(ExitCode::SUCCESS)
 }

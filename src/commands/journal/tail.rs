@@ -16,18 +16,19 @@ use std::time::Duration;
 
 use clap::Args;
 use redtape_journal::query::{PointInTime, When};
-use redtape_journal::{Catalog, FollowError, Followed, Follower, Group, Lsn, Micros, Note, TimelineId};
+use redtape_journal::{Catalog, Followed, Follower, Group, Lsn, Micros, Note, TimelineId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::{DirArgs, catalog_failure, out, read_failure};
+use super::DirArgs;
 use crate::exit::{Failure, IOERR, USAGE};
 use crate::history::arguments::Filters;
 use crate::history::range::Range;
 use crate::history::read::{backward, behind};
 use crate::history::selection::Selection;
 use crate::history::show::{group_json, group_text};
+use crate::output::out;
+use crate::signals::Signals;
 
 /// How often it looks for more.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -76,7 +77,7 @@ pub(super) fn run(args: &TailArgs) -> anyhow::Result<ExitCode> {
             text.clear();
         }
         if let Err(error) = followed {
-            return Err(failure(error).into());
+            return Err(error.into());
         }
         if idle && !wait()? {
             break;
@@ -106,7 +107,7 @@ fn begin(args: &TailArgs, selection: &Selection) -> anyhow::Result<Follower> {
                 let mut damage = None;
                 backward(&catalog, &range, selection, &mut take, &mut |error| damage = Some(error))?;
                 if let Some(error) = damage {
-                    return Err(read_failure(error).into());
+                    return Err(error.into());
                 }
             }
             (end, timeline)
@@ -115,8 +116,7 @@ fn begin(args: &TailArgs, selection: &Selection) -> anyhow::Result<Follower> {
     };
     // From here on pruning need not wait.
     drop(catalog);
-    let follower =
-        Follower::open(&args.journal.from, &args.journal.keys.keyring()?, after, timeline).map_err(catalog_failure)?;
+    let follower = Follower::open(&args.journal.from, &args.journal.keys.keyring()?, after, timeline)?;
     for text in printed {
         out(&text)?;
     }
@@ -201,30 +201,11 @@ fn wait() -> anyhow::Result<bool> {
 fn listen() -> anyhow::Result<Arc<AtomicBool>> {
     let ended = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&ended);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let entered = runtime.enter();
-    let mut int = signal(SignalKind::interrupt())?;
-    let mut term = signal(SignalKind::terminate())?;
-    drop(entered);
-    let watch = move || {
-        let mut next = async || {
-            tokio::select! {
-                _ = int.recv() => {}
-                _ = term.recv() => {}
-            }
-        };
-        runtime.block_on(next());
+    Signals::listen()?.watch(move |mut signals| {
+        signals.wait();
         flag.store(true, Ordering::Relaxed);
-        let _ = runtime.block_on(async { tokio::time::timeout(END_WITHIN, next()).await });
+        signals.wait_within(END_WITHIN);
         std::process::exit(0);
-    };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(watch)?;
+    })?;
     Ok(ended)
-}
-
-fn failure(error: FollowError) -> Failure {
-    match error {
-        FollowError::Open(error) => catalog_failure(error),
-        FollowError::Read(error) => read_failure(error),
-    }
 }

@@ -7,8 +7,9 @@ use clap::Args;
 use redtape_journal::verify_with;
 use serde_json::{Value, json};
 
-use super::{DirArgs, bytes, catalog_failure, count, out};
+use super::DirArgs;
 use crate::exit::DATAERR;
+use crate::output::{bytes, count, out};
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
@@ -24,8 +25,7 @@ pub(crate) struct VerifyArgs {
 
 pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let deep = args.deep || !args.quick;
-    let report =
-        verify_with(&args.journal.from, deep, &args.journal.keys.keyring()?, |_| {}).map_err(catalog_failure)?;
+    let report = verify_with(&args.journal.from, deep, &args.journal.keys.keyring()?, |_| {})?;
     let mut text = String::new();
     if args.journal.json {
         let problems: Vec<Value> = report

@@ -25,8 +25,8 @@ use self::options::Or;
 pub(crate) use self::options::{
     CaptureOptions, ClientOptions, HousekeepingOptions, KeyOptions, Sync, TlsOptions, UpstreamTlsOptions,
 };
-use super::url;
 use crate::exit::{Failure, USAGE};
+use crate::input::url;
 
 /// Where clients are served if nothing else is said.
 const DEFAULT_LISTEN: &str = "127.0.0.1:6400";

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use redtape_journal::{KEYS_VARIABLE, Keyring, KeyringError};
+use redtape_journal::{KEYS_VARIABLE, Keyring};
 use redtape_proxy::{
     Ack, AuthClients, ByteSize, OnJournalFailure, Period, Protocols, Sharing, SniCert, SocketMode, Switch, TimeOfDay,
 };
@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::file::one_or_many;
 use super::listen::{HostPort, Listen};
-use crate::exit::{Failure, USAGE, io_code};
+use crate::exit::{Failure, USAGE};
 
 /// When the journal is synced to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -80,10 +80,6 @@ impl Or for KeyOptions {
 impl KeyOptions {
     /// Reads the keys: those of the environment, then those of the files.
     pub(crate) fn keyring(&self) -> Result<Keyring, Failure> {
-        let failure = |error: KeyringError| {
-            let code = if let KeyringError::Io { source, .. } = &error { io_code(source) } else { USAGE };
-            Failure::new(code, error)
-        };
         let mut keyring = match std::env::var(KEYS_VARIABLE) {
             Err(std::env::VarError::NotPresent) => Keyring::default(),
             Err(_) => return Err(Failure::new(USAGE, format!("{KEYS_VARIABLE} is not text"))),
@@ -91,7 +87,7 @@ impl KeyOptions {
             Ok(keys) => Keyring::parse(&keys).map_err(|e| Failure::new(USAGE, format!("{KEYS_VARIABLE}: {e}")))?,
         };
         for file in self.journal_key_file.iter().flatten() {
-            keyring = Keyring::from_file(file).and_then(|keys| keyring.and(&keys)).map_err(failure)?;
+            keyring = Keyring::from_file(file).and_then(|keys| keyring.and(&keys))?;
         }
         Ok(keyring)
     }

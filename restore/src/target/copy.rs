@@ -5,23 +5,24 @@
 //! overwritten either. Each batch is followed by `EXISTS` of its keys, and the whole copy by [`recount`]: what is reported
 //! as restored was seen in the target at the end.
 //!
-//! After a crash the target holds some of the wanted keys, each of them whole, and the marker of [`crate::unfinished`].
+//! After a crash the target holds some of the wanted keys, each of them whole, and the marker of [`crate::target::unfinished`].
 //!
-//! [`recount`]: crate::lookup::recount
+//! [`recount`]: crate::target::lookup::recount
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
 
 use redtape_wire::resp::encode_command;
 
+use crate::client::{Reply, Server, Value};
 use crate::error::RestoreError;
 use crate::filter::Filter;
 use crate::interrupt::Interrupt;
-use crate::lookup::{Scan, Wanted, expiry, has_passed, milliseconds, select, show, ttl_command};
-use crate::memory::MemoryState;
 use crate::progress::{Event, Observer, Unit};
-use crate::scratch::Scratch;
-use crate::server::{Server, Value};
+use crate::refusal::{Refusal, meaning};
+use crate::source::scratch::Scratch;
+use crate::target::lookup::{KeyCounts, Scan, expiry, has_passed, milliseconds, select, show, ttl_command};
+use crate::target::memory::MemoryState;
 
 /// Bytes of one pipeline to the target, about.
 const BATCH_BYTES: usize = 8 << 20;
@@ -45,18 +46,27 @@ pub(crate) struct Copied {
     pub(crate) bytes: u64,
 }
 
-/// Copies the wanted keys, and the functions too if everything is wanted. An error comes with whether anything was written.
+/// A copy that broke off.
+#[derive(Debug)]
+pub(crate) struct CopyError {
+    /// Why, and what that means for the target.
+    pub(crate) cause: RestoreError,
+    /// Something may have been written to the target.
+    pub(crate) wrote: bool,
+}
+
+/// Copies the wanted keys, and the functions too if everything is wanted.
 pub(crate) fn copy(
     scratch: &mut Scratch,
     target: &mut Server,
     filter: &Filter,
-    wanted: &Wanted,
+    wanted: &KeyCounts,
     observer: &mut dyn Observer,
     interrupt: &Interrupt,
-) -> Result<Copied, (RestoreError, bool)> {
+) -> Result<Copied, CopyError> {
     let total = wanted.values().sum();
     observer.on(&Event::Step { name: "copying keys", total, unit: Unit::Keys });
-    let unbegun = |e: RestoreError| (e.before_the_target(), false);
+    let unbegun = |e: RestoreError| CopyError { cause: e.before_the_target(), wrote: false };
     let mut copier = Copier {
         at_ms: scratch.hold().map_err(unbegun)?,
         evicted_before: MemoryState::ask(target).map_err(unbegun)?.evicted,
@@ -77,7 +87,7 @@ pub(crate) fn copy(
         let aftermath = format!(
             "{done} of {total} keys had been written and seen there by then: the target may hold a part of the data"
         );
-        (RestoreError::Undone { cause: Box::new(cause), aftermath }, true)
+        CopyError { cause: RestoreError::Undone { cause: Box::new(cause), aftermath }, wrote: true }
     })?;
     Ok(copier.copied)
 }
@@ -111,7 +121,7 @@ impl Copier {
         scratch: &mut Scratch,
         target: &mut Server,
         filter: &Filter,
-        wanted: &Wanted,
+        wanted: &KeyCounts,
         observer: &mut dyn Observer,
         interrupt: &Interrupt,
     ) -> Result<(), RestoreError> {
@@ -151,7 +161,9 @@ impl Copier {
         let before = self.batch.bytes;
         let mut replies = scratch.pipeline(&packed, keys.len() * 2)?.into_iter();
         for key in keys {
-            let (Some(Ok(Value::Bytes(value))), Some(Ok(Value::Int(ttl)))) = (replies.next(), replies.next()) else {
+            let (Some(Reply::Value(Value::Bytes(value))), Some(Reply::Value(Value::Int(ttl)))) =
+                (replies.next(), replies.next())
+            else {
                 return Err(RestoreError::Scratch(format!("did not give the value of {}", show(&key))));
             };
             let expires = expiry(ttl, self.absolute, self.at_ms);
@@ -182,7 +194,7 @@ impl Copier {
         self.began = true;
         let mut replies = target.pipeline(&packed, keys.len() * 2 + 1)?;
         let target_ms = match replies.pop() {
-            Some(Ok(Value::Array(time))) => milliseconds(&time),
+            Some(Reply::Value(Value::Array(time))) => milliseconds(&time),
             _ => None,
         };
         // Where TIME is not allowed, clocks are taken to agree.
@@ -190,10 +202,10 @@ impl Copier {
         let exists = replies.split_off(keys.len());
         let mut twice = HashSet::new();
         for (n, reply) in replies.into_iter().enumerate() {
-            let Err(error) = reply else { continue };
+            let Reply::Error(error) = reply else { continue };
             let (key, _, value) = &keys[n];
             // What a server says to a value that it cannot read is a plain `ERR`.
-            if error.code == "ERR" {
+            if meaning(&error.code) == Refusal::Plain {
                 return Err(RestoreError::Unable(format!(
                     "{} does not take the value of {} ({}): it is older than what the journal holds, or lacks a module. Restore to a newer server",
                     target.address,
@@ -201,8 +213,8 @@ impl Copier {
                     error.text
                 )));
             }
-            if error.code != "BUSYKEY" {
-                return Err(target.refused("RESTORE", error));
+            if meaning(&error.code) != Refusal::KeyExists {
+                return Err(target.refused("RESTORE", &error));
             }
             // SCAN may give a key twice; anything else with that name is somebody else's.
             if target.call(&[b"DUMP", key.as_slice()])? != Value::Bytes(value.clone()) {
@@ -213,7 +225,7 @@ impl Copier {
         }
         for (n, reply) in exists.into_iter().enumerate() {
             let (key, expires, _) = &keys[n];
-            let there = reply.map_err(|e| target.refused("EXISTS", e))? != Value::Int(0);
+            let there = target.must("EXISTS", reply)? != Value::Int(0);
             if twice.contains(&n) {
                 continue;
             }
@@ -255,9 +267,9 @@ fn copy_functions(scratch: &mut Server, target: &mut Server) -> Result<usize, Re
     let args: [&[u8]; 3] = [b"FUNCTION", b"RESTORE", &dump];
     target.call(&args)?;
     let there = match target.try_call(&["FUNCTION", "LIST"])? {
-        Ok(Value::Array(libraries)) => libraries.len(),
-        Ok(_) => 0,
-        Err(e) => return Err(target.refused("FUNCTION LIST", e)),
+        Reply::Value(Value::Array(libraries)) => libraries.len(),
+        Reply::Value(_) => 0,
+        Reply::Error(e) => return Err(target.refused("FUNCTION LIST", &e)),
     };
     match there.cmp(&count) {
         Ordering::Equal => Ok(count),

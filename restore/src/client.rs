@@ -10,6 +10,7 @@ use redtape_wire::resp::encode_command;
 use redtape_wire::url::{Endpoint, RedisUrl, Secret};
 
 use crate::error::RestoreError;
+use crate::refusal::{Refusal, advice, meaning};
 use crate::reply;
 pub use crate::reply::{ErrorReply, Value};
 
@@ -90,6 +91,27 @@ impl Write for Socket {
     }
 }
 
+/// A server's answer to one command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// A value.
+    Value(Value),
+    /// The command was refused.
+    Error(ErrorReply),
+}
+
+impl Reply {
+    /// The value, if it is one.
+    pub fn value(self) -> Option<Value> {
+        if let Self::Value(value) = self { Some(value) } else { None }
+    }
+
+    /// The refusal, if it is one.
+    pub fn error(self) -> Option<ErrorReply> {
+        if let Self::Error(error) = self { Some(error) } else { None }
+    }
+}
+
 /// A connected server.
 pub struct Server {
     /// For messages: never holds a secret.
@@ -129,7 +151,9 @@ impl Server {
             let mut auth = vec!["AUTH"];
             auth.extend(url.username.as_deref());
             auth.push(password);
-            server.try_call(&auth)?.map_err(|e| RestoreError::Login { address, cause: e.text })?;
+            if let Reply::Error(e) = server.try_call(&auth)? {
+                return Err(RestoreError::Login { address, cause: e.text });
+            }
         }
         server.set_reply_limit(REPLY_LIMIT)?;
         Ok(server)
@@ -159,7 +183,7 @@ impl Server {
 
     /// Names the connection in the server's list of clients; says why where that is not allowed.
     pub(crate) fn set_name(&mut self, name: &'static str) -> Result<Option<String>, RestoreError> {
-        let refused = self.try_call(&["CLIENT", "SETNAME", name])?.err();
+        let refused = self.try_call(&["CLIENT", "SETNAME", name])?.error();
         self.name = refused.is_none().then_some(name);
         Ok(refused.map(|e| e.text))
     }
@@ -176,7 +200,7 @@ impl Server {
     }
 
     /// Runs one command; an error reply is a value of its own.
-    pub fn try_call<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<Result<Value, ErrorReply>, RestoreError> {
+    pub fn try_call<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<Reply, RestoreError> {
         let mut bytes = Vec::new();
         encode_command(&mut bytes, args);
         self.socket.get_mut().write_all(&bytes).map_err(|e| self.lost(&e))?;
@@ -186,11 +210,12 @@ impl Server {
     /// Runs one command that has to succeed.
     pub fn call<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<Value, RestoreError> {
         let name = args.first().map(|a| String::from_utf8_lossy(a.as_ref()).into_owned()).unwrap_or_default();
-        self.try_call(args)?.map_err(|e| self.refused(&name, e))
+        let reply = self.try_call(args)?;
+        self.must(&name, reply)
     }
 
     /// Runs encoded commands in one go; one result for each.
-    pub fn pipeline(&mut self, packed: &[u8], count: usize) -> Result<Vec<Result<Value, ErrorReply>>, RestoreError> {
+    pub fn pipeline(&mut self, packed: &[u8], count: usize) -> Result<Vec<Reply>, RestoreError> {
         if count == 0 {
             return Ok(Vec::new());
         }
@@ -228,11 +253,15 @@ impl Server {
             }
         }
         self.set_reply_limit(usual)?;
-        self.reply()?.map_err(|e| self.refused(command, e))
+        let reply = self.reply()?;
+        self.must(command, reply)
     }
 
-    fn reply(&mut self) -> Result<Result<Value, ErrorReply>, RestoreError> {
-        reply::read(&mut self.socket).map_err(|e| self.lost(&e))
+    fn reply(&mut self) -> Result<Reply, RestoreError> {
+        Ok(match reply::read(&mut self.socket).map_err(|e| self.lost(&e))? {
+            Ok(value) => Reply::Value(value),
+            Err(error) => Reply::Error(error),
+        })
     }
 
     fn lost(&self, error: &io::Error) -> RestoreError {
@@ -242,16 +271,24 @@ impl Server {
         RestoreError::Unreachable { address: self.address.clone(), cause: format!("the connection was lost: {error}") }
     }
 
+    /// The value of a reply to a command that has to succeed.
+    pub(crate) fn must(&self, command: &str, reply: Reply) -> Result<Value, RestoreError> {
+        match reply {
+            Reply::Value(value) => Ok(value),
+            Reply::Error(error) => Err(self.refused(command, &error)),
+        }
+    }
+
     /// Says that a command was refused.
-    pub fn refused(&self, command: &str, error: ErrorReply) -> RestoreError {
-        let (address, command, cause) = (self.address.clone(), command.to_owned(), error.text);
-        match error.code.as_str() {
-            "NOPERM" => RestoreError::Denied { address, command, cause },
-            "NOAUTH" | "WRONGPASS" => RestoreError::Login { address, cause },
-            "MOVED" | "ASK" | "CROSSSLOT" => RestoreError::Unable(format!(
+    pub fn refused(&self, command: &str, error: &ErrorReply) -> RestoreError {
+        let (address, command, cause) = (self.address.clone(), command.to_owned(), error.text.clone());
+        match meaning(&error.code) {
+            Refusal::Denied => RestoreError::Denied { address, command, cause },
+            Refusal::Login => RestoreError::Login { address, cause },
+            Refusal::OtherNode => RestoreError::Unable(format!(
                 "{address} is a node of a cluster and does not hold all keys ({cause}); restoring into clusters is not supported yet: choose a server outside of a cluster"
             )),
-            code => match unwilling(code) {
+            _ => match advice(&error.code) {
                 Some(advice) => RestoreError::Unwilling { address, command, cause, advice },
                 None => RestoreError::Refused { address, command, cause },
             },
@@ -265,9 +302,9 @@ impl Server {
         Ok(Info::parse(&text(&reply)))
     }
 
-    /// One setting; `None` where `CONFIG` is not allowed or doesn't know it.
+    /// One setting; `None` where `CONFIG` is not allowed or does not know it.
     pub fn setting(&mut self, name: &str) -> Result<Option<String>, RestoreError> {
-        let Ok(Value::Array(pair)) = self.try_call(&["CONFIG", "GET", name])? else { return Ok(None) };
+        let Reply::Value(Value::Array(pair)) = self.try_call(&["CONFIG", "GET", name])? else { return Ok(None) };
         Ok(pair.get(1).map(text))
     }
 
@@ -282,29 +319,10 @@ impl Server {
     /// Number of function libraries; `None` where functions are unknown or not allowed.
     pub fn functions(&mut self) -> Result<Option<usize>, RestoreError> {
         match self.try_call(&["FUNCTION", "LIST"])? {
-            Ok(Value::Array(libraries)) => Ok(Some(libraries.len())),
+            Reply::Value(Value::Array(libraries)) => Ok(Some(libraries.len())),
             _ => Ok(None),
         }
     }
-}
-
-/// What to do about a server that does not take a command in its present state, by the code of its reply. Pure.
-fn unwilling(code: &str) -> Option<&'static str> {
-    Some(match code {
-        "OOM" => {
-            "its memory is used up: raise maxmemory there (CONFIG SET maxmemory), or restore to a server with more memory"
-        }
-        "MISCONF" => {
-            "it takes no writes because it could not save to its own disk: make room or repair what its log names, or CONFIG SET stop-writes-on-bgsave-error no"
-        }
-        "NOREPLICAS" => "it takes no writes with so few replicas: connect them, or CONFIG SET min-replicas-to-write 0",
-        "READONLY" => "it has become a replica: somebody else changed its role. Look who, and restore again",
-        "LOADING" => "it is loading its data: wait until it has, and look whether it is the target that you want",
-        "BUSY" => "a script runs there: wait for its end, or SCRIPT KILL",
-        "MASTERDOWN" => "it is a replica whose master is gone: restore to its master or to another server",
-        "CLUSTERDOWN" => "it is a node of a cluster, which is down: choose a server outside of a cluster",
-        _ => return None,
-    })
 }
 
 /// The text of a reply that is a string of any kind.

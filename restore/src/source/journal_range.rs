@@ -1,21 +1,21 @@
 //! The groups to replay, and what is known of them before anything acts.
 //!
-//! The whole stretch is read once for the plan: damage in it, a command that the target doesn't know,
-//! or a database that it doesn't have stop a restore before it has changed anything.
+//! The whole stretch is read once for the plan: damage in it, a command that the target does not know,
+//! or a database that it does not have stop a restore before it has changed anything.
 
 use std::collections::BTreeSet;
 
 use redtape_journal::{Catalog, Group, Lsn, ReadError, TimelineId};
 
 /// A stretch of a journal that can be read more than once.
-pub trait Tape {
+pub trait ReplaySource {
     /// Its groups, from the start.
     fn groups(&self) -> Box<dyn Iterator<Item = Result<Group, ReadError>> + '_>;
 }
 
 /// The groups of a timeline behind `after`, up to and with `upto`.
 #[derive(Debug)]
-pub struct JournalTape {
+pub struct JournalRange {
     /// Where they are.
     pub catalog: Catalog,
     /// In which history.
@@ -26,7 +26,7 @@ pub struct JournalTape {
     pub upto: Lsn,
 }
 
-impl Tape for JournalTape {
+impl ReplaySource for JournalRange {
     fn groups(&self) -> Box<dyn Iterator<Item = Result<Group, ReadError>> + '_> {
         if self.after >= self.upto {
             return Box::new(std::iter::empty());
@@ -44,7 +44,7 @@ impl Tape for JournalTape {
     }
 }
 
-impl Tape for Vec<Group> {
+impl ReplaySource for Vec<Group> {
     fn groups(&self) -> Box<dyn Iterator<Item = Result<Group, ReadError>> + '_> {
         Box::new(self.iter().cloned().map(Ok))
     }
@@ -52,7 +52,7 @@ impl Tape for Vec<Group> {
 
 /// What a stretch holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TapeFacts {
+pub struct RangeFacts {
     /// Groups.
     pub groups: u64,
     /// Records.
@@ -79,11 +79,11 @@ pub(crate) const FIELD_TTL: [&[u8]; 7] =
 pub(crate) const SCRIPTS: [&[u8]; 3] = [b"EVAL", b"EVALSHA", b"FCALL"];
 
 /// Reads a stretch through; `on_progress` gets the records so far now and then.
-pub fn scan(tape: &dyn Tape, on_progress: &mut dyn FnMut(u64)) -> Result<TapeFacts, ReadError> {
+pub fn scan(range: &dyn ReplaySource, on_progress: &mut dyn FnMut(u64)) -> Result<RangeFacts, ReadError> {
     const EVERY: u64 = 65536;
-    let mut facts = TapeFacts::default();
+    let mut facts = RangeFacts::default();
     let mut upper = Vec::with_capacity(NAME_LIMIT);
-    for group in tape.groups() {
+    for group in range.groups() {
         let group = group?;
         facts.groups += 1;
         for record in &group.records {

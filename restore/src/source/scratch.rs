@@ -2,7 +2,7 @@
 //!
 //! It listens on a unix socket in a folder that only this user can enter, follows only a master that
 //! knows a password made up for it, persists nothing, evicts nothing, and has a wall clock that redtape
-//! holds ([`crate::clock`]): at rest nothing in it ever expires.
+//! holds ([`crate::source::clock`]): at rest nothing in it ever expires.
 //!
 //! It dies with [`Scratch`]'s drop, and by the preloaded library when the thread that started it dies.
 //! A killed restore leaves its folder behind (`redtape-scratch-*` in TMPDIR, closed to other users).
@@ -11,140 +11,31 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use redtape_wire::rdb::RdbVersion;
 use redtape_wire::url::Secret;
 
-use crate::clock::{AT_REST, ClockFile, FILE_VARIABLE, LIBRARY, SETTLE};
+use super::binary::Binary;
+use super::child::ChildGuard;
+use super::clock::{AT_REST, ClockFile, FILE_VARIABLE, LIBRARY, SETTLE};
+use crate::client::{Server, Value, text};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::limits::Limits;
-use crate::link::{Delivered, Expected, Load, Replica, deliver};
 use crate::progress::Observer;
-use crate::server::{Server, Value, text};
-use crate::version::{ServerVersion, parse_number};
+use crate::random;
+use crate::replica_link::{Delivered, Expected, Payload, Replica, deliver};
+use crate::version::ServerVersion;
 
-/// Environment variable that names the server's binary.
-pub const BINARY_VARIABLE: &str = "REDTAPE_SERVER_BIN";
-/// How long a killed process may take to be gone.
-const GONE_LIMIT: Duration = Duration::from_secs(5);
 /// Between two looks at a child.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// Longest answer to `--version` that is read.
-const BANNER_BYTES: usize = 4096;
 /// Databases that it has at least: enough for whatever the base may hold.
 const DATABASES_MIN: u32 = 1024;
+/// Hexadecimal digits of its password.
+const PASSWORD_DIGITS: usize = 32;
 /// Longest path of a unix socket.
 const SOCKET_PATH_LIMIT: usize = 107;
-
-/// A binary that can be started.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Binary {
-    /// Where it is.
-    pub path: PathBuf,
-    /// What it says it is.
-    pub version: ServerVersion,
-}
-
-/// What is needed of a binary.
-#[derive(Debug, Clone, Copy)]
-pub struct Wanted {
-    /// It loads this.
-    pub base: RdbVersion,
-    /// Made by this server; the nearest version is taken.
-    pub made_by: Option<(u32, u32, u32)>,
-    /// What it writes, this server loads.
-    pub target: ServerVersion,
-}
-
-/// Finds a binary: the named one, else the best on PATH.
-pub fn find(named: Option<&Path>, wanted: Wanted, limits: Limits) -> Result<Binary, RestoreError> {
-    let from_variable = std::env::var_os(BINARY_VARIABLE).map(PathBuf::from);
-    if let Some(path) = named.map(Path::to_owned).or(from_variable) {
-        let binary = probe(&path, limits.start).map_err(RestoreError::NoScratch)?;
-        return match unfit(&binary, wanted) {
-            None => Ok(binary),
-            Some(why) => Err(RestoreError::NoScratch(why)),
-        };
-    }
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    // Folders may be links to each other (/bin to /usr/bin), and the file itself a link to a program
-    // that looks at the name by which it was called: only the folder is resolved.
-    let mut seen = std::collections::HashSet::new();
-    let found: Vec<Binary> = std::env::split_paths(&folders)
-        .filter_map(|dir| dir.canonicalize().ok())
-        .filter(|dir| seen.insert(dir.clone()))
-        .flat_map(|dir| ["redis-server", "valkey-server"].map(|name| dir.join(name)))
-        .filter(|path| path.is_file())
-        .filter_map(|path| probe(&path, limits.start).ok())
-        .collect();
-    choose(&found, wanted).map_err(RestoreError::NoScratch)
-}
-
-/// The best of several binaries: the one nearest to what made the base. Pure.
-fn choose(found: &[Binary], wanted: Wanted) -> Result<Binary, String> {
-    let distance = |b: &Binary| {
-        let (major, minor, patch) = b.version.number;
-        let (m, n, p) = wanted.made_by.unwrap_or(b.version.number);
-        (major.abs_diff(m), minor.abs_diff(n), patch.abs_diff(p))
-    };
-    let fit = found.iter().filter(|b| unfit(b, wanted).is_none()).min_by_key(|b| distance(b));
-    fit.cloned().ok_or_else(|| {
-        if found.is_empty() {
-            return format!(
-                "neither redis-server nor valkey-server is on PATH; one that loads {} is needed",
-                wanted.base
-            );
-        }
-        found.iter().filter_map(|b| unfit(b, wanted)).collect::<Vec<_>>().join("; ")
-    })
-}
-
-/// Why a binary can't be used, if it can't.
-fn unfit(binary: &Binary, wanted: Wanted) -> Option<String> {
-    let Binary { path, version } = binary;
-    if !version.loads(wanted.base, wanted.made_by) {
-        return Some(format!("{} is {version}, which does not load {}", path.display(), wanted.base));
-    }
-    if !wanted.target.loads(version.writes(), Some(version.number)) {
-        return Some(format!(
-            "{} is {version}, whose values ({}) the target, {}, does not load: an older scratch server, or a newer target",
-            path.display(),
-            version.writes(),
-            wanted.target
-        ));
-    }
-    None
-}
-
-/// Asks a program what it is; says why where it does not tell within the limit.
-pub fn probe(path: &Path, limit: Duration) -> Result<Binary, String> {
-    let is_none = || format!("{} is not a redis-server or valkey-server that runs here", path.display());
-    let child =
-        Command::new(path).arg("--version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-    let mut child = Guard(child.map_err(|_| is_none())?);
-    let start = Instant::now();
-    while matches!(child.0.try_wait(), Ok(None)) {
-        if start.elapsed() >= limit {
-            return Err(format!("{} did not tell its version within {} s", path.display(), limit.as_secs()));
-        }
-        std::thread::sleep(LOOK_EVERY);
-    }
-    // It has ended; what it wrote is in the pipe, unless somebody else holds that open: the pipe is not waited for.
-    let mut banner = vec![0; BANNER_BYTES];
-    let read = child.0.stdout.take().and_then(|out| read_now(out, &mut banner)).unwrap_or(0);
-    let version = ServerVersion::from_banner(&String::from_utf8_lossy(&banner[..read])).ok_or_else(is_none)?;
-    Ok(Binary { path: path.to_owned(), version })
-}
-
-/// What is in a pipe at this moment.
-fn read_now(mut pipe: std::process::ChildStdout, into: &mut [u8]) -> Option<usize> {
-    use std::io::Read as _;
-    rustix::io::ioctl_fionbio(&pipe, true).ok()?;
-    pipe.read(into).ok()
-}
 
 /// A running scratch server.
 #[derive(Debug)]
@@ -156,28 +47,13 @@ pub struct Scratch {
     clock: ClockFile,
     password: Secret,
     limits: Limits,
-    child: Guard,
+    child: ChildGuard,
     /// Last, so that it goes when nobody uses it any more.
     dir: tempfile::TempDir,
 }
 
-/// Kills the child.
-#[derive(Debug)]
-struct Guard(Child);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        // It may be dead already. One that the kernel cannot end (a file system that hangs) is left to it.
-        let _ = self.0.kill();
-        let start = Instant::now();
-        while matches!(self.0.try_wait(), Ok(None)) && start.elapsed() < GONE_LIMIT {
-            std::thread::sleep(LOOK_EVERY);
-        }
-    }
-}
-
 impl Scratch {
-    /// Starts one; `databases` is how many the tape needs.
+    /// Starts one; `databases` is how many the journal needs.
     pub fn start(binary: &Binary, databases: u32, limits: Limits) -> Result<Self, RestoreError> {
         let dir = tempfile::Builder::new().prefix("redtape-scratch-").tempdir();
         let dir = dir.map_err(RestoreError::io("create a folder in", std::env::temp_dir()))?;
@@ -187,14 +63,14 @@ impl Scratch {
         let socket = at("s");
         if socket.as_os_str().len() > SOCKET_PATH_LIMIT {
             return Err(RestoreError::Scratch(format!(
-                "can't use {}: the path is too long for a socket; set TMPDIR to a shorter one",
+                "cannot use {}: the path is too long for a socket; set TMPDIR to a shorter one",
                 socket.display()
             )));
         }
         // Before 6.2 a server's own timers run on the wall clock.
         let clock = ClockFile::create(&at("clock"), !binary.version.has_redis(6, 2))?;
         fs::write(at("clock.so"), LIBRARY).map_err(RestoreError::io("write", at("clock.so")))?;
-        let password = Secret::new(random_word());
+        let password = Secret::new(random::hex(PASSWORD_DIGITS));
         let config = config(binary.version, dir.path(), databases.max(DATABASES_MIN), &password);
         fs::write(at("conf"), config).map_err(RestoreError::io("write", at("conf")))?;
         let child = Command::new(&binary.path)
@@ -209,7 +85,7 @@ impl Scratch {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
-        let mut child = Guard(child.map_err(RestoreError::io("start", &binary.path))?);
+        let mut child = ChildGuard(child.map_err(RestoreError::io("start", &binary.path))?);
         let url = format!("unix://{}", socket.display()).parse().map_err(|e| RestoreError::Scratch(format!("{e}")))?;
         let start = Instant::now();
         let mut server = loop {
@@ -276,16 +152,16 @@ impl Scratch {
         Ok(())
     }
 
-    /// Loads a base and replays a tape; afterwards the server is a master at rest.
+    /// Loads a base and replays what follows it; afterwards the server is a master at rest.
     pub fn load(
         &mut self,
-        load: &mut Load<'_>,
+        payload: Payload<'_>,
         observer: &mut dyn Observer,
         interrupt: &Interrupt,
     ) -> Result<Delivered, RestoreError> {
         let expected = Expected { port: None, password: Some(self.password.clone()) };
         let replica = Replica { server: &mut self.server, expected, clock: Some(&self.clock), interrupt };
-        let result = deliver(replica, load, observer, &mut |_, _| Ok(()));
+        let result = deliver(replica, payload, observer, &mut |_, _| Ok(()));
         result.map_err(|cause| {
             if let Ok(Some(status)) = self.child.0.try_wait() {
                 let log = log_end(self.dir.path());
@@ -301,7 +177,7 @@ impl Scratch {
     }
 
     /// Lets the clock stand still even in a server that needs it to run otherwise: what is read now is
-    /// read at one moment. Returns that moment in milliseconds.
+    /// read at one point in time. Returns it in milliseconds.
     pub fn hold(&mut self) -> Result<i64, RestoreError> {
         self.clock.stop(AT_REST)?;
         std::thread::sleep(SETTLE);
@@ -364,12 +240,6 @@ fn config(version: ServerVersion, dir: &Path, databases: u32, password: &Secret)
     lines.join("\n")
 }
 
-pub(crate) fn random_word() -> String {
-    use rand::RngExt as _;
-    let mut rng = rand::rng();
-    (0..32).map(|_| char::from_digit(rng.random_range(0..16), 16).unwrap_or('0')).collect()
-}
-
 /// The last lines of the log, in one.
 fn log_end(dir: &Path) -> String {
     const LINES: usize = 4;
@@ -378,46 +248,4 @@ fn log_end(dir: &Path) -> String {
     let lines: Vec<&str> = log.lines().filter(|l| !l.trim().is_empty()).collect();
     let end = &lines[lines.len().saturating_sub(LINES)..];
     if end.is_empty() { "(empty)".to_owned() } else { end.join(" / ") }
-}
-
-/// The number in a snapshot's `server_version`.
-pub fn made_by(server_version: &str) -> Option<(u32, u32, u32)> {
-    let digits = server_version.trim_start_matches(|c: char| !c.is_ascii_digit());
-    parse_number(digits)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_nearest_binary_that_fits() {
-        let binary = |banner: &str| Binary {
-            path: format!("/bin/{}", banner.replace(' ', "-")).into(),
-            version: ServerVersion::from_banner(banner).expect(banner),
-        };
-        let all: Vec<Binary> =
-            ["Redis v=6.0.16", "Redis v=7.0.15", "Redis v=8.0.2", "Valkey v=8.1.1", "Valkey v=9.1.2"]
-                .map(binary)
-                .into();
-        let rdb = |t: &str| redtape_wire::rdb::parse_header(t.as_bytes()).expect(t);
-        let target = |banner: &str| ServerVersion::from_banner(banner).expect(banner);
-        for (base, by, to, want) in [
-            ("REDIS0010", "7.0.15", "Redis v=7.0.15", "7.0.15"),
-            ("REDIS0010", "7.0.11", "Redis v=8.0.2", "7.0.15"),
-            ("REDIS0009", "6.2.1", "Redis v=6.2.1", "6.0.16"),
-            ("REDIS0012", "8.0.6", "Redis v=8.0.6", "8.0.2"),
-            ("VALKEY080", "9.0.0", "Valkey v=9.0.0", "9.1.2"),
-            ("REDIS0011", "8.0.1", "Valkey v=8.0.1", "8.1.1"),
-            ("REDIS0012", "7.4.0", "Redis v=7.0.15", ""),
-            ("VALKEY080", "9.0.0", "Redis v=8.0.2", ""),
-        ] {
-            let wanted = Wanted { base: rdb(base), made_by: made_by(by), target: target(to) };
-            let got = choose(&all, wanted).map(|b| b.version.to_string()).unwrap_or_default();
-            assert!(got.ends_with(want) && got.is_empty() == want.is_empty(), "{base} by {by} to {to}: {got}");
-        }
-        let wanted = Wanted { base: rdb("REDIS0010"), made_by: None, target: target("Redis v=7.0.15") };
-        assert!(choose(&[], wanted).expect_err("none").contains("PATH"));
-        assert_eq!(made_by("valkey 8.0.1"), Some((8, 0, 1)));
-    }
 }

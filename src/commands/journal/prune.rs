@@ -15,10 +15,10 @@ use redtape_journal::{
 use redtape_proxy::{ByteSize, Period};
 use serde_json::{Value, json};
 
-use super::agreed;
-use super::journal::{bytes, catalog_failure, count, out};
-use super::settings::KeyOptions;
-use crate::exit::{DATAERR, Failure, TEMPFAIL, USAGE, io_code};
+use crate::commands::settings::KeyOptions;
+use crate::exit::{Failure, USAGE};
+use crate::input::agreed;
+use crate::output::{bytes, count, out};
 
 /// `redtape journal prune`.
 #[derive(Debug, Args)]
@@ -74,10 +74,10 @@ pub(crate) fn run(args: &PruneArgs) -> anyhow::Result<ExitCode> {
         let message = "say what to keep: --retention 7d, --max-size 10gb, or both (--plan shows what would go)";
         return Err(Failure::new(USAGE, message).into());
     }
-    // What goes is decided by what stands in clear; keys that can't be used are worth a word all the same.
+    // What goes is decided by what stands in clear; keys that cannot be used are worth a word all the same.
     args.keys.keyring()?;
     let now = Micros::now();
-    let plan = plan_prune(&args.dir, &retention, now).map_err(failure)?;
+    let plan = plan_prune(&args.dir, &retention, now)?;
     carry_out(&args.dir, &args.how, &plan, || {
         // Planned anew, as somebody else may have pruned meanwhile.
         prune(&args.dir, &retention, now, &mut |_| {}, &|| false)
@@ -87,7 +87,7 @@ pub(crate) fn run(args: &PruneArgs) -> anyhow::Result<ExitCode> {
 /// Removes snapshots by name.
 pub(crate) fn remove(args: &RemoveArgs) -> anyhow::Result<ExitCode> {
     args.keys.keyring()?;
-    let plan = plan_removal(&args.dir, &args.names).map_err(failure)?;
+    let plan = plan_removal(&args.dir, &args.names)?;
     carry_out(&args.dir, &args.how, &plan, || remove_snapshots(&args.dir, &args.names))
 }
 
@@ -103,7 +103,7 @@ fn carry_out(
     if !plan.is_empty() && !how.yes {
         confirm(dir, plan)?;
     }
-    let done = act().map_err(failure)?;
+    let done = act()?;
     show(dir, how, &done, true)
 }
 
@@ -177,7 +177,7 @@ fn notes(plan: &PrunePlan) -> Vec<String> {
             n => format!("; {} are snapshots taken by hand (`redtape snapshot rm`)", bytes(n)),
         };
         notes.push(format!(
-            "the limit of {} can't be met: {} remain, as the last base and what lies behind it stay{manual}. A newer snapshot makes older ones dispensable (`redtape snapshot create`, --snapshot-every)",
+            "the limit of {} cannot be met: {} remain, as the last base and what lies behind it stay{manual}. A newer snapshot makes older ones dispensable (`redtape snapshot create`, --snapshot-every)",
             bytes(short.limit),
             bytes(short.bytes),
         ));
@@ -219,15 +219,4 @@ fn as_json(dir: &Path, plan: &PrunePlan, done: bool) -> Value {
         "lost_marks": plan.lost_marks.iter().map(|m| json!({"name": m.name, "ts": m.ts.to_string(), "ts_us": m.ts.0, "lsn": m.lsn.0})).collect::<Vec<_>>(),
         "notes": notes(plan),
     })
-}
-
-fn failure(error: PruneError) -> Failure {
-    let code = match error {
-        PruneError::Open(error) => return catalog_failure(error),
-        PruneError::Busy { .. } | PruneError::InUse { .. } | PruneError::Stopped => TEMPFAIL,
-        PruneError::Base { .. } => DATAERR,
-        PruneError::NoSnapshot { .. } | PruneError::LastBase { .. } => USAGE,
-        PruneError::Io { ref source, .. } => io_code(source),
-    };
-    Failure::new(code, error)
 }

@@ -6,10 +6,11 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::feed::STALL_LIMIT;
+use super::sender::STALL_LIMIT;
+use crate::client::{Info, Reply, Server};
 use crate::error::RestoreError;
-use crate::preflight::contents;
-use crate::server::{Info, Server};
+use crate::refusal::{Refusal, meaning};
+use crate::target::preflight::contents;
 
 /// How long a server that is still loading our base is waited for, once it answers.
 const LOADED_LIMIT: Duration = Duration::from_hours(1);
@@ -67,9 +68,11 @@ fn detach(server: &mut Server) -> Result<(), RestoreError> {
     let start = Instant::now();
     loop {
         match server.try_call(&["REPLICAOF", "NO", "ONE"])? {
-            Ok(_) => return Ok(()),
-            Err(e) if e.code == "LOADING" && start.elapsed() < LOADED_LIMIT => std::thread::sleep(ASK_EVERY),
-            Err(e) => return Err(server.refused("REPLICAOF", e)),
+            Reply::Value(_) => return Ok(()),
+            Reply::Error(e) if meaning(&e.code) == Refusal::Loading && start.elapsed() < LOADED_LIMIT => {
+                std::thread::sleep(ASK_EVERY);
+            }
+            Reply::Error(e) => return Err(server.refused("REPLICAOF", &e)),
         }
     }
 }

@@ -9,10 +9,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use redtape_journal::{Keyring, KeyringError, Micros};
+use redtape_journal::{Keyring, Micros};
 
-use super::journal::out;
-use crate::exit::{Failure, IOERR, TEMPFAIL, USAGE};
+use crate::output::out;
 
 /// `redtape journal keygen`.
 #[derive(Debug, Args)]
@@ -29,26 +28,17 @@ pub(crate) struct KeygenArgs {
 pub(crate) fn run(args: &KeygenArgs) -> anyhow::Result<ExitCode> {
     let file = &args.file;
     let id = |taken: &Keyring| args.id.clone().unwrap_or_else(|| free_id(taken, Micros::now()));
-    let added = Keyring::add_to_file(file, id).map_err(failure)?;
+    let added = Keyring::add_to_file(file, id)?;
     let next = match &added.before {
         None => "give it to redtape proxy (or follow) with --journal-key-file".to_owned(),
         Some(old) => format!("kill -HUP the running redtape to use it; keep `{old}` for what is encrypted with it"),
     };
     out(&format!(
-        "key `{}` is in {}: {next}. Keep a copy elsewhere: without its key, a journal can't be restored\n",
+        "key `{}` is in {}: {next}. Keep a copy elsewhere: without its key, a journal cannot be restored\n",
         added.id,
         file.display()
     ))?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn failure(error: KeyringError) -> Failure {
-    let code = match &error {
-        KeyringError::Write { .. } => IOERR,
-        KeyringError::Busy { .. } => TEMPFAIL,
-        _ => USAGE,
-    };
-    Failure::new(code, error)
 }
 
 /// The day, and a number if it is not the first key of that day.

@@ -7,8 +7,10 @@
 //!
 //! The field's name is `whole:ID` or `keys:ID`; its value says in words which restore it was.
 
+use crate::client::{Reply, Server, Value, text};
 use crate::error::RestoreError;
-use crate::server::{Server, Value, text};
+use crate::random;
+use crate::refusal::{Refusal, meaning};
 
 /// The hash in database 0.
 pub const KEY: &str = "redtape:unfinished-restore";
@@ -16,6 +18,8 @@ pub const KEY: &str = "redtape:unfinished-restore";
 const WHOLE: &str = "whole";
 /// What stands before the id of a restore of some keys.
 const SOME: &str = "keys";
+/// Hexadecimal digits of the id.
+const ID_DIGITS: usize = 32;
 /// Fields that are read.
 const SHOWN_MAX: usize = 8;
 
@@ -36,15 +40,26 @@ pub(crate) struct Marker {
     field: String,
 }
 
+/// What became of a marker that was to be written.
+#[derive(Debug)]
+pub(crate) enum PutMarker {
+    /// It stands.
+    Written(Marker),
+    /// This user may not write the key, in the server's words.
+    NotAllowed(String),
+}
+
 impl Marker {
-    /// Puts it up. `Err(why)` in the result: this user may not write the key.
-    pub(crate) fn put(server: &mut Server, whole: bool, what: &str) -> Result<Result<Self, String>, RestoreError> {
-        let field = format!("{}:{}", if whole { WHOLE } else { SOME }, crate::scratch::random_word());
+    /// Writes it.
+    pub(crate) fn put(server: &mut Server, whole: bool, what: &str) -> Result<PutMarker, RestoreError> {
+        let field = format!("{}:{}", if whole { WHOLE } else { SOME }, random::hex(ID_DIGITS));
         select_first(server)?;
         match server.try_call(&["HSET", KEY, &field, what])? {
-            Ok(_) => Ok(Ok(Self { field })),
-            Err(e) if matches!(e.code.as_str(), "NOPERM" | "WRONGTYPE") => Ok(Err(e.text)),
-            Err(e) => Err(server.refused("HSET", e)),
+            Reply::Value(_) => Ok(PutMarker::Written(Self { field })),
+            Reply::Error(e) if matches!(meaning(&e.code), Refusal::Denied | Refusal::WrongType) => {
+                Ok(PutMarker::NotAllowed(e.text))
+            }
+            Reply::Error(e) => Err(server.refused("HSET", &e)),
         }
     }
 
@@ -61,7 +76,7 @@ fn select_first(server: &mut Server) -> Result<(), RestoreError> {
 
 /// The markers of restores that did not end, or that are still under way; none where it may not be asked.
 pub fn find(server: &mut Server) -> Result<Vec<Unfinished>, RestoreError> {
-    let Ok(Value::Array(items)) = server.try_call(&["HGETALL", KEY])? else { return Ok(Vec::new()) };
+    let Reply::Value(Value::Array(items)) = server.try_call(&["HGETALL", KEY])? else { return Ok(Vec::new()) };
     let of_pair = |pair: &[Value]| {
         let [field, what] = pair else { return None };
         let field = text(field);

@@ -6,8 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::client::{Info, Server};
 use crate::error::RestoreError;
-use crate::server::{Info, Server};
 
 /// How long a server is waited for that evicts.
 const EVICTION_LIMIT: Duration = Duration::from_secs(30);

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use redtape_journal::TimelineInfo;
 use redtape_wire::url::Endpoint;
 
-use crate::claim::{OtherRestores, others};
+use crate::client::{Info, Reply, Server, Value, text};
 use crate::error::RestoreError;
-use crate::memory::MemoryState;
-use crate::server::{Info, Server, Value, text};
-use crate::unfinished::{Unfinished, find};
+use crate::refusal::{Refusal, meaning};
+use crate::target::claim::{OtherRestores, others};
+use crate::target::memory::MemoryState;
+use crate::target::unfinished::{Unfinished, find};
 use crate::version::{ServerVersion, parse_number};
 
 /// Facts of a target.
@@ -52,7 +53,7 @@ pub struct TargetFacts {
     pub tls_replication: bool,
     /// Clients may write to it while it follows a master.
     pub writable_replica: bool,
-    /// Why `REPLICAOF` can't be used; `None` = as far as can be asked, it can.
+    /// Why `REPLICAOF` cannot be used; `None` = as far as can be asked, it can.
     pub replicaof_refused: Option<String>,
     /// Number of databases, if it may be asked.
     pub databases: Option<u32>,
@@ -60,7 +61,7 @@ pub struct TargetFacts {
     pub announced_port: u16,
     /// Reached by a unix socket.
     pub unix: bool,
-    /// Commands of the tape that it doesn't know; filled in by [`unknown_commands`].
+    /// Commands of the journal that it does not know; filled in by [`unknown_commands`].
     pub unknown_commands: Vec<String>,
 }
 
@@ -103,7 +104,7 @@ impl TargetFacts {
             unfinished: find(server)?,
             keys: info.keyspace(),
             functions: server.functions()?.unwrap_or(0),
-            functions_hidden: matches!(server.try_call(&["FUNCTION", "LIST"])?, Err(e) if e.code == "NOPERM"),
+            functions_hidden: matches!(server.try_call(&["FUNCTION", "LIST"])?, Reply::Error(e) if meaning(&e.code) == Refusal::Denied),
             tls_replication,
             writable_replica: server.setting("replica-read-only")?.as_deref() == Some("no"),
             replicaof_refused: replicaof_refused(server)?,
@@ -152,21 +153,21 @@ fn disk_trouble(server: &mut Server, info: &Info) -> Result<Option<String>, Rest
 
 /// Whether `REPLICAOF` may be run, without running it.
 fn replicaof_refused(server: &mut Server) -> Result<Option<String>, RestoreError> {
-    if let Ok(Value::Array(rows)) = server.try_call(&["COMMAND", "INFO", "replicaof"])?
+    if let Reply::Value(Value::Array(rows)) = server.try_call(&["COMMAND", "INFO", "replicaof"])?
         && matches!(rows.first(), None | Some(Value::Nil))
     {
         return Ok(Some("it does not know REPLICAOF (renamed, or a managed service)".to_owned()));
     }
-    let Ok(user) = server.try_call(&["ACL", "WHOAMI"])? else { return Ok(None) };
+    let Reply::Value(user) = server.try_call(&["ACL", "WHOAMI"])? else { return Ok(None) };
     let user = text(&user);
     // 7.0 and later; a user who may not ask finds out when acting.
     match server.try_call(&["ACL", "DRYRUN", &user, "REPLICAOF", "NO", "ONE"])? {
-        Ok(Value::Status(_)) | Err(_) => Ok(None),
-        Ok(reason) => Ok(Some(format!("its user {user:?} may not run REPLICAOF: {}", text(&reason)))),
+        Reply::Value(Value::Status(_)) | Reply::Error(_) => Ok(None),
+        Reply::Value(reason) => Ok(Some(format!("its user {user:?} may not run REPLICAOF: {}", text(&reason)))),
     }
 }
 
-/// Which of these commands the server doesn't know.
+/// Which of these commands the server does not know.
 pub fn unknown_commands<'a>(
     server: &mut Server,
     names: impl Iterator<Item = &'a Vec<u8>>,
@@ -178,7 +179,7 @@ pub fn unknown_commands<'a>(
     let mut args: Vec<&[u8]> = vec![b"COMMAND", b"INFO"];
     args.extend(names.iter().map(|n| n.as_slice()));
     // Not allowed to ask: the link's own checks will tell.
-    let Ok(Value::Array(rows)) = server.try_call(&args)? else { return Ok(Vec::new()) };
+    let Reply::Value(Value::Array(rows)) = server.try_call(&args)? else { return Ok(Vec::new()) };
     let unknown = names.iter().zip(&rows).filter(|(_, row)| match row {
         Value::Nil => true,
         Value::Array(fields) => fields.is_empty(),

@@ -2,7 +2,7 @@
 //!
 //! The listener is bound to the one address from which the target was reached, on a port that the
 //! system chooses, for as long as one restore lasts. Connections from other addresses, and those that
-//! don't greet as the target would, are closed unanswered.
+//! do not greet as the target would, are closed unanswered.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
@@ -12,9 +12,9 @@ use redtape_wire::resp::{Args, Parsed, parse_request};
 use redtape_wire::url::{Endpoint, RedisUrl};
 
 use super::handshake::{Answer, Expected, Handshake};
+use crate::client::CONNECT_LIMIT;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
-use crate::server::CONNECT_LIMIT;
 
 /// How long the target may take to connect and greet.
 pub(super) const ACCEPT_LIMIT: Duration = Duration::from_secs(20);
@@ -27,22 +27,22 @@ const GREETING_BYTES: usize = 16 * 1024;
 
 /// Waits for one replica.
 #[derive(Debug)]
-pub(super) struct Door {
-    listener: TcpListener,
+pub(super) struct Listener {
+    socket: TcpListener,
     local: SocketAddr,
     peer: IpAddr,
 }
 
 /// A replica that has asked for its full sync.
 #[derive(Debug)]
-pub(super) struct Guest {
+pub(super) struct ReplicaConnection {
     /// The link.
     pub(super) socket: TcpStream,
     /// What it sent behind `PSYNC`.
     pub(super) pending: Vec<u8>,
 }
 
-impl Door {
+impl Listener {
     /// Opens a port on the address from which this server is reached.
     pub(super) fn open(url: &RedisUrl) -> Result<Self, RestoreError> {
         let (local, peer) = match &url.endpoint {
@@ -50,10 +50,10 @@ impl Door {
             Endpoint::Tcp { host, port } => route(host, *port, &url.address())?,
         };
         let failed = |e: std::io::Error| RestoreError::Link(format!("cannot listen on {local} for the target: {e}"));
-        let listener = TcpListener::bind((local, 0)).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let local = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, local, peer: peer.to_canonical() })
+        let socket = TcpListener::bind((local, 0)).map_err(failed)?;
+        socket.set_nonblocking(true).map_err(failed)?;
+        let local = socket.local_addr().map_err(failed)?;
+        Ok(Self { socket, local, peer: peer.to_canonical() })
     }
 
     /// What the target is told to follow.
@@ -62,12 +62,12 @@ impl Door {
     }
 
     /// Waits for the replica that is expected.
-    pub(super) fn wait(&self, expected: &Expected, interrupt: &Interrupt) -> Result<Guest, RestoreError> {
+    pub(super) fn wait(&self, expected: &Expected, interrupt: &Interrupt) -> Result<ReplicaConnection, RestoreError> {
         let start = Instant::now();
         let mut turned_away: Vec<String> = Vec::new();
         while start.elapsed() < ACCEPT_LIMIT {
             interrupt.check()?;
-            let (socket, from) = match self.listener.accept() {
+            let (socket, from) = match self.socket.accept() {
                 Ok(accepted) => accepted,
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
                     std::thread::sleep(LOOK_EVERY);
@@ -84,7 +84,7 @@ impl Door {
                 continue;
             }
             match greet(socket, expected) {
-                Ok(guest) => return Ok(guest),
+                Ok(connection) => return Ok(connection),
                 Err(why) => turned_away.push(format!("{from}: {why}")),
             }
         }
@@ -119,7 +119,7 @@ fn route(host: &str, port: u16, address: &str) -> Result<(IpAddr, IpAddr), Resto
 }
 
 /// Goes through the handshake up to `PSYNC`.
-fn greet(mut socket: TcpStream, expected: &Expected) -> Result<Guest, String> {
+fn greet(mut socket: TcpStream, expected: &Expected) -> Result<ReplicaConnection, String> {
     let io = |e: std::io::Error| e.to_string();
     socket.set_nonblocking(false).map_err(io)?;
     socket.set_nodelay(true).map_err(io)?;
@@ -136,7 +136,7 @@ fn greet(mut socket: TcpStream, expected: &Expected) -> Result<Guest, String> {
                 buffer.drain(..len);
                 match answer {
                     Answer::Say(text) => socket.write_all(text.as_bytes()).map_err(io)?,
-                    Answer::FullSync => return Ok(Guest { socket, pending: buffer }),
+                    Answer::FullSync => return Ok(ReplicaConnection { socket, pending: buffer }),
                     Answer::Stranger(why) => return Err(why),
                 }
                 continue;
@@ -168,8 +168,8 @@ mod tests {
         let target = TcpListener::bind("127.0.0.1:0").expect("port");
         let port = target.local_addr().expect("address").port();
         let url = format!("redis://127.0.0.1:{port}").parse().expect("URL");
-        let door = Door::open(&url).expect("door");
-        let address = door.address();
+        let listener = Listener::open(&url).expect("listener");
+        let address = listener.address();
         assert!(address.ip().is_loopback());
         let visitors = std::thread::spawn(move || {
             for greeting in
@@ -190,8 +190,9 @@ mod tests {
             replica.read_exact(&mut answer).expect("answer");
             assert_eq!(&answer, b"+OK\r\n");
         });
-        let guest = door.wait(&Expected { port: Some(6380), password: None }, &Interrupt::default()).expect("guest");
-        assert!(guest.pending.len() <= 1);
+        let connection =
+            listener.wait(&Expected { port: Some(6380), password: None }, &Interrupt::default()).expect("connection");
+        assert!(connection.pending.len() <= 1);
         visitors.join().expect("visitors");
     }
 }

@@ -14,9 +14,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::client::{Reply, Server, Value, text};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
-use crate::server::{Server, Value, text};
 
 /// The name of the connection that restores; deliveries show under it in `CLIENT LIST` and `MONITOR`.
 pub const NAME: &str = "redtape-restore";
@@ -65,17 +65,19 @@ fn decide(own: u64, others: &[Client]) -> Verdict {
 /// Looks for other restores; takes no part itself.
 pub fn others(server: &mut Server) -> Result<OtherRestores, RestoreError> {
     Ok(match look(server, None)? {
-        Ok(found) => found.first().map_or(OtherRestores::Absent, |client| OtherRestores::Seen(client.to_string())),
-        Err(why) => OtherRestores::Unknown(why),
+        Clients::Listed(found) => {
+            found.first().map_or(OtherRestores::Absent, |client| OtherRestores::Seen(client.to_string()))
+        }
+        Clients::Hidden(why) => OtherRestores::Unknown(why),
     })
 }
 
 /// Takes the target for this restore, or fails with [`RestoreError::Busy`]. [`OtherRestores::Unknown`] = it could not be asked.
 pub(crate) fn take(server: &mut Server, interrupt: &Interrupt) -> Result<OtherRestores, RestoreError> {
     let own = match server.try_call(&["CLIENT", "ID"])? {
-        Ok(Value::Int(id)) if id > 0 => id as u64,
-        Ok(_) => return Ok(OtherRestores::Unknown("CLIENT ID gave no number".to_owned())),
-        Err(e) => return Ok(OtherRestores::Unknown(e.text)),
+        Reply::Value(Value::Int(id)) if id > 0 => id as u64,
+        Reply::Value(_) => return Ok(OtherRestores::Unknown("CLIENT ID gave no number".to_owned())),
+        Reply::Error(e) => return Ok(OtherRestores::Unknown(e.text)),
     };
     if let Some(why) = server.set_name(NAME)? {
         return Ok(OtherRestores::Unknown(why));
@@ -84,8 +86,8 @@ pub(crate) fn take(server: &mut Server, interrupt: &Interrupt) -> Result<OtherRe
     loop {
         interrupt.check()?;
         let found = match look(server, Some(own))? {
-            Ok(found) => found,
-            Err(why) => return Ok(OtherRestores::Unknown(why)),
+            Clients::Listed(found) => found,
+            Clients::Hidden(why) => return Ok(OtherRestores::Unknown(why)),
         };
         match decide(own, &found) {
             Verdict::Alone => return Ok(OtherRestores::Absent),
@@ -100,11 +102,20 @@ pub(crate) fn take(server: &mut Server, interrupt: &Interrupt) -> Result<OtherRe
     }
 }
 
-/// The restores in the server's list, but for the connection `own`; or why it cannot be seen.
-fn look(server: &mut Server, own: Option<u64>) -> Result<Result<Vec<Client>, String>, RestoreError> {
+/// The restores in a server's list of clients.
+enum Clients {
+    Listed(Vec<Client>),
+    /// The server does not let us look, in its words.
+    Hidden(String),
+}
+
+/// Looks at the list, but for the connection `own`.
+fn look(server: &mut Server, own: Option<u64>) -> Result<Clients, RestoreError> {
     Ok(match server.try_call(&["CLIENT", "LIST", "TYPE", "normal"])? {
-        Ok(list) => Ok(restores(&text(&list)).into_iter().filter(|client| Some(client.id) != own).collect()),
-        Err(e) => Err(e.text),
+        Reply::Value(list) => {
+            Clients::Listed(restores(&text(&list)).into_iter().filter(|client| Some(client.id) != own).collect())
+        }
+        Reply::Error(e) => Clients::Hidden(e.text),
     })
 }
 

@@ -6,13 +6,13 @@ use std::process::ExitCode;
 
 use clap::Args;
 use redtape_journal::query::list_windows;
-use redtape_journal::{Catalog, OpenError, RepairPlan, Span, plan_repair, repair};
+use redtape_journal::{Catalog, ErrorKind, OpenError, RepairPlan, Span, plan_repair, repair};
 use serde_json::{Value, json};
 
-use super::agreed;
-use super::journal::{catalog_failure, count, out};
-use super::settings::KeyOptions;
-use crate::exit::{DATAERR, Failure, USAGE};
+use crate::commands::settings::KeyOptions;
+use crate::exit::{DATAERR, Failure, TEMPFAIL, USAGE};
+use crate::input::agreed;
+use crate::output::{count, out};
 
 /// `redtape journal repair`.
 #[derive(Debug, Args)]
@@ -50,11 +50,9 @@ pub(crate) fn run(args: &RepairArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn failure(error: OpenError) -> anyhow::Error {
-    match error {
-        OpenError::Locked { .. } => {
-            Failure::new(crate::exit::TEMPFAIL, format!("{error}; stop redtape before a repair")).into()
-        }
-        other => catalog_failure(other).into(),
+    match error.kind() {
+        ErrorKind::InUse => Failure::new(TEMPFAIL, format!("{error}; stop redtape before a repair")).into(),
+        _ => error.into(),
     }
 }
 

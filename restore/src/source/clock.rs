@@ -4,11 +4,11 @@
 //! - `XCLAIM … TIME t` is clamped to the clock: it must show at least `t`;
 //! - `HPEXPIREAT h t` drops the field when the clock has passed `t`: it must show less;
 //! - to `HPERSIST` and whatever else sets the end of a field, a field is gone once its present end has passed: the clock
-//!   must not be ahead of the tape. That it is behind does them no harm;
+//!   must not be ahead of the journal. That it is behind does them no harm;
 //! - scripts that are in the stream as such (Redis 6) see the clock: it must show the script's time;
 //! - a stream's consumers remember when they were seen: the nearer to the group's time the better.
 //!
-//! So the clock **follows the tape**: [`Pace`] decides, before each group is sent, whether the clock
+//! So the clock **follows the journal**: [`Pace`] decides, before each group is sent, whether the clock
 //! moves and whether the server must first have processed all that is under way ("barrier"). At rest
 //! (loading the base, being read) it shows [`AT_REST`], long before any TTL: nothing expires.
 //!
@@ -23,7 +23,7 @@ use redtape_journal::{Group, Micros};
 use redtape_wire::word;
 
 use crate::error::RestoreError;
-use crate::tape::{FIELD_TTL, SCRIPTS};
+use crate::source::journal_range::{FIELD_TTL, SCRIPTS};
 
 /// What the clock shows while nothing is replayed: the second day of 1970.
 pub const AT_REST: Micros = Micros(86_400_000_000);
@@ -31,7 +31,7 @@ pub const AT_REST: Micros = Micros(86_400_000_000);
 const STEP_US: i64 = 1000;
 /// How far it stays below the end of a hash field: servers add monotonic time to a clock they read before.
 const MARGIN_US: i64 = 5000;
-/// How far it stays behind the tape rather than to wait for the server.
+/// How far it stays behind the journal rather than to wait for the server.
 const LAG_US: i64 = 250_000;
 /// How far ahead of an `XCLAIM` it is set.
 const LEAD_US: i64 = 1_000_000;
@@ -53,7 +53,7 @@ pub struct Move {
     pub to: Micros,
 }
 
-/// Decides how the clock follows the tape. Pure.
+/// Decides how the clock follows the journal. Pure.
 #[derive(Debug)]
 pub struct Pace {
     shown: i64,
@@ -203,7 +203,7 @@ impl ClockFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tape::by_hand::group;
+    use crate::source::journal_range::by_hand::group;
 
     /// Runs groups (ts in ms, command) past a clock that shows 0 ms; gives (barrier, to in ms) for each.
     fn moves(groups: &[(i64, &str)]) -> Vec<Option<(bool, i64)>> {
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_follows_the_tape() {
+    fn the_clock_follows_the_journal() {
         // Plain commands never need a barrier.
         assert_eq!(moves(&[(5, "SET a 1"), (5, "SET a 2"), (9, "DEL a")]), [Some((false, 5)), None, Some((false, 9))]);
         // Behind what concerns a field the clock goes on when the server is through with it, and waits for that a while.
@@ -235,7 +235,7 @@ mod tests {
         // The server's clock is ahead: XCLAIM's time must not be clamped.
         let claim = "XCLAIM s g c 0 1-1 TIME 70 RETRYCOUNT 1 FORCE JUSTID LASTID 1-1";
         assert_eq!(moves(&[(50, claim), (60, "SET a 1"), (71, claim)]), [Some((true, 1070)), None, None]);
-        // Nor must it be ahead of the tape where a field would seem to be gone by then.
+        // Nor must it be ahead of the journal where a field would seem to be gone by then.
         assert_eq!(
             moves(&[(50, claim), (60, "HPERSIST h FIELDS 1 f"), (61, "SET a 1"), (71, claim)]),
             [Some((true, 1070)), Some((true, 60)), None, Some((true, 1070))]

@@ -78,7 +78,7 @@ impl Encoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tape::by_hand::group;
+    use crate::source::journal_range::by_hand::group;
 
     fn words(buffer: &[u8]) -> String {
         let mut args = redtape_wire::resp::Args::new();

@@ -1,14 +1,18 @@
-//! The words for what an effect did to a key.
+//! The words for what an effect did to a key. They claim no more than the command itself tells.
+//!
+//! A command stands in the replication stream because it changed something, and relative arguments were mostly made absolute
+//! (Redis 7.0 `replication.c`, `t_string.c`, `expire.c`, `db.c`). So `SET k v NX` has *created* the key, and a `DEL` of one key
+//! has *deleted* it; but `SET k v` has *set* it, whether it was there before or not.
 
 use std::fmt;
 
-use super::copied_to;
-use crate::command::{NAME_MAX, lower_name};
-use crate::word;
+use redtape_wire::command::{NAME_MAX, lower_name};
+use redtape_wire::effect::copied_to;
+use redtape_wire::word;
 
 /// Why the server removed a key of its own accord, if it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// Somebody asked for it.
     Asked,
     /// Its time had come.
@@ -19,7 +23,7 @@ pub enum Cause {
 
 /// What an effect did to one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Deed<'a> {
+pub(crate) enum Change<'a> {
     /// Plain words.
     Plain(&'static str),
     /// Words, and the other key.
@@ -34,9 +38,9 @@ pub enum Deed<'a> {
     For(&'static str, i64),
 }
 
-impl Deed<'_> {
+impl Change<'_> {
     /// The words alone: one of a fixed set, for machines.
-    pub fn word(&self) -> &'static str {
+    pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::Plain(word)
             | Self::With(word, _)
@@ -49,9 +53,13 @@ impl Deed<'_> {
 }
 
 /// `show` is how a key is written for a terminal, and `time` how a moment is.
-impl<'a> Deed<'a> {
+impl<'a> Change<'a> {
     /// For a person.
-    pub fn display(&self, show: impl Fn(&[u8]) -> String + 'a, time: impl Fn(i64) -> String + 'a) -> impl fmt::Display {
+    pub(crate) fn display(
+        &self,
+        show: impl Fn(&[u8]) -> String + 'a,
+        time: impl Fn(i64) -> String + 'a,
+    ) -> impl fmt::Display {
         match self {
             Self::Plain(word) => (*word).to_owned(),
             Self::With(word, key) => format!("{word} {}", show(key)),
@@ -64,8 +72,8 @@ impl<'a> Deed<'a> {
 }
 
 /// What the command, in database `db`, did to `key` in `key_db`, which it touches.
-pub fn deed<'a>(cause: Cause, db: u32, args: &[&'a [u8]], key_db: u32, key: &[u8]) -> Deed<'a> {
-    use Deed::{Database, Plain, With, WithIn};
+pub(crate) fn change<'a>(cause: Cause, db: u32, args: &[&'a [u8]], key_db: u32, key: &[u8]) -> Change<'a> {
+    use Change::{Database, Plain, With, WithIn};
     let mut room = [0; NAME_MAX];
     let Some(name) = args.first() else { return Plain("perhaps touched") };
     let name = lower_name(name, &mut room);
@@ -151,11 +159,11 @@ pub fn deed<'a>(cause: Cause, db: u32, args: &[&'a [u8]], key_db: u32, key: &[u8
 }
 
 /// The destination of a result, which may also be empty, or what it was made from.
-fn result(is_target: bool, target: &[u8]) -> Deed<'_> {
-    if is_target { Deed::Plain("replaced by a result") } else { Deed::With("read for", target) }
+fn result(is_target: bool, target: &[u8]) -> Change<'_> {
+    if is_target { Change::Plain("replaced by a result") } else { Change::With("read for", target) }
 }
 
-fn set<'a>(args: &[&'a [u8]]) -> Deed<'a> {
+fn set<'a>(args: &[&'a [u8]]) -> Change<'a> {
     let options = args.get(3..).unwrap_or_default();
     let has = |option: &str| options.iter().any(|arg| word::is(arg, option));
     let done = match (has("nx"), has("xx")) {
@@ -176,17 +184,17 @@ fn set<'a>(args: &[&'a [u8]]) -> Deed<'a> {
     if let Some(ms) = behind("px") {
         return lives(done, ms, 1);
     }
-    behind("ex").map_or(Deed::Plain(done), |seconds| lives(done, seconds, 1000))
+    behind("ex").map_or(Change::Plain(done), |seconds| lives(done, seconds, 1000))
 }
 
-fn until<'a>(word: &'static str, at: &[u8], micros: i64) -> Deed<'a> {
+fn until<'a>(word: &'static str, at: &[u8], micros: i64) -> Change<'a> {
     let at = std::str::from_utf8(at).ok().and_then(|s| s.parse::<i64>().ok()?.checked_mul(micros));
-    at.map_or(Deed::Plain(word), |at| Deed::Until(word, at))
+    at.map_or(Change::Plain(word), |at| Change::Until(word, at))
 }
 
-fn lives<'a>(word: &'static str, time: &[u8], millis: i64) -> Deed<'a> {
+fn lives<'a>(word: &'static str, time: &[u8], millis: i64) -> Change<'a> {
     let time = std::str::from_utf8(time).ok().and_then(|s| s.parse::<i64>().ok()?.checked_mul(millis));
-    time.map_or(Deed::Plain(word), |ms| Deed::For(word, ms))
+    time.map_or(Change::Plain(word), |ms| Change::For(word, ms))
 }
 
 #[cfg(test)]
@@ -195,8 +203,8 @@ mod tests {
 
     fn words(cause: Cause, line: &str, key_db: u32, key: &str) -> String {
         let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
-        let deed = deed(cause, 0, &args, key_db, key.as_bytes());
-        deed.display(|key| String::from_utf8_lossy(key).into_owned(), |us| format!("@{us}")).to_string()
+        let change = change(cause, 0, &args, key_db, key.as_bytes());
+        change.display(|key| String::from_utf8_lossy(key).into_owned(), |us| format!("@{us}")).to_string()
     }
 
     #[test]

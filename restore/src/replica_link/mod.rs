@@ -14,54 +14,54 @@
 //! Interrupted in the middle, it is undone as well. Killed in the middle, the target stays a read-only replica of a master that is gone.
 
 mod absolute;
-mod accept;
 mod acks;
 mod encode;
 mod expired;
-mod feed;
 mod handshake;
+mod listener;
+mod sender;
 mod undo;
 
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use rand::RngExt as _;
 use redtape_journal::Group;
 
-use crate::clock::{AT_REST, ClockFile, Pace, SETTLE};
+use crate::client::{Info, Reply, Server};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
-use crate::memory::MemoryState;
-use crate::preflight::contents;
 use crate::progress::{Event, Observer, Unit};
-use crate::server::{Info, Server};
-use crate::tape::Tape;
-use accept::Door;
-use feed::{Feed, unexpected_errors};
+use crate::random;
+use crate::source::clock::{AT_REST, ClockFile, Pace, SETTLE};
+use crate::source::journal_range::ReplaySource;
+use crate::target::memory::MemoryState;
+use crate::target::preflight::contents;
 pub use handshake::Expected;
+use listener::Listener;
+use sender::{Sender, unexpected_errors};
 
 /// What is sent.
-pub struct Load<'a> {
+pub struct Payload<'a> {
     /// The base.
-    pub rdb: &'a mut dyn Read,
+    pub rdb: Box<dyn Read + 'a>,
     /// Its length.
     pub rdb_bytes: u64,
     /// What follows it.
-    pub tape: &'a dyn Tape,
+    pub replay: &'a dyn ReplaySource,
     /// How many records that is, for the progress.
     pub records: u64,
 }
 
-impl std::fmt::Debug for Load<'_> {
+impl std::fmt::Debug for Payload<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Load")
+        f.debug_struct("Payload")
             .field("rdb_bytes", &self.rdb_bytes)
             .field("records", &self.records)
             .finish_non_exhaustive()
     }
 }
 
-/// Who is fed.
+/// The server that receives it.
 #[derive(Debug)]
 pub struct Replica<'a> {
     /// The server, as a client sees it.
@@ -93,31 +93,35 @@ pub struct Delivered {
     pub errors_counted: bool,
 }
 
-/// Feeds a server and promotes it. `check` runs just before the promotion.
+/// Looks at a server just before its promotion, and may refuse it.
+pub type Check<'a> = dyn FnMut(&mut Server, &Delivered) -> Result<(), RestoreError> + 'a;
+
+/// Sends a dataset to a server and promotes it; `check` runs just before the promotion. What was begun and failed is undone.
 pub fn deliver(
     replica: Replica<'_>,
-    load: &mut Load<'_>,
+    mut payload: Payload<'_>,
     observer: &mut dyn Observer,
-    check: &mut dyn FnMut(&mut Server, &Delivered) -> Result<(), RestoreError>,
+    check: &mut Check<'_>,
 ) -> Result<Delivered, RestoreError> {
-    let Replica { server, expected, clock, interrupt } = replica;
-    interrupt.check()?;
-    let usual_limit = server.reply_limit();
-    let door = Door::open(server.url())?;
-    let (host, port) = (door.address().ip().to_string(), door.address().port().to_string());
-    match server.try_call(&["REPLICAOF", &host, &port]) {
-        Ok(Ok(_)) => {}
-        Ok(Err(reply)) => {
+    replica.interrupt.check()?;
+    let usual_limit = replica.server.reply_limit();
+    let listener = Listener::open(replica.server.url())?;
+    let address = listener.address();
+    let (host, port) = (address.ip().to_string(), address.port().to_string());
+    match replica.server.try_call(&["REPLICAOF", &host, &port]) {
+        Ok(Reply::Value(_)) => {}
+        Ok(Reply::Error(reply)) => {
             return Err(RestoreError::Undone {
-                cause: Box::new(server.refused("REPLICAOF", reply)),
+                cause: Box::new(replica.server.refused("REPLICAOF", &reply)),
                 aftermath: "Nothing was changed; --via scratch needs no REPLICAOF".to_owned(),
             });
         }
         // It may have been done all the same.
-        Err(cause) => return Err(undo::undo(server, cause, false, door.address())),
+        Err(cause) => return Err(undo::undo(replica.server, cause, false, address)),
     }
-    let mut fed = false;
-    let result = attached(server, &door, &expected, clock, interrupt, load, observer, &mut fed, check);
+    let mut delivery = Delivery { replica, listener, holds_data: false };
+    let result = delivery.run(&mut payload, observer, check);
+    let Delivery { replica: Replica { server, clock, .. }, holds_data, .. } = delivery;
     match result {
         Ok(delivered) => {
             server.set_reply_limit(usual_limit)?;
@@ -132,66 +136,88 @@ pub fn deliver(
                     "interrupted: the target is detached and emptied; where it still loads the base, after that",
                 ));
             }
-            Err(undo::undo(server, cause, fed, door.address()))
+            Err(undo::undo(server, cause, holds_data, address))
         }
     }
 }
 
-#[allow(clippy::too_many_arguments, reason = "one step of `deliver`, apart only for the undo")]
-fn attached(
-    server: &mut Server,
-    door: &Door,
-    expected: &Expected,
-    clock: Option<&ClockFile>,
-    interrupt: &Interrupt,
-    load: &mut Load<'_>,
-    observer: &mut dyn Observer,
-    fed: &mut bool,
-    check: &mut dyn FnMut(&mut Server, &Delivered) -> Result<(), RestoreError>,
-) -> Result<Delivered, RestoreError> {
-    let guest = door.wait(expected, interrupt)?;
-    let before = server.info(None)?;
-    if let Some(found) = contents(&before.keyspace(), server.functions()?.unwrap_or(0)) {
-        return Err(RestoreError::NotEmpty { address: server.address.clone(), found });
+/// A server that was told to follow us, up to its promotion.
+struct Delivery<'a> {
+    replica: Replica<'a>,
+    listener: Listener,
+    /// From here on it may hold data from us, which an undo has to remove.
+    holds_data: bool,
+}
+
+impl Delivery<'_> {
+    fn run(
+        &mut self,
+        payload: &mut Payload<'_>,
+        observer: &mut dyn Observer,
+        check: &mut Check<'_>,
+    ) -> Result<Delivered, RestoreError> {
+        let Replica { server, expected, clock, interrupt } = &mut self.replica;
+        let connection = self.listener.wait(expected, interrupt)?;
+        let before = info_of_empty(server)?;
+        let errors_before = unexpected_errors(&before);
+        self.holds_data = true;
+        let mut sender = Sender::begin(server, connection, &fresh_replid(), interrupt)?;
+        send_base(&mut sender, payload, clock.is_some(), observer)?;
+        observer.on(&Event::Step { name: "replaying the journal", total: payload.records, unit: Unit::Records });
+        replay(&mut sender, payload.replay, *clock, observer)?;
+        observer.on(&Event::StepDone);
+        // Where the clock is ours nothing expires.
+        let mut expired = Some(0);
+        if let Some(clock) = clock {
+            clock.set(AT_REST)?;
+            std::thread::sleep(SETTLE);
+        } else {
+            expired = expired::count(&mut sender, observer)?;
+        }
+        let info = sender.check(errors_before)?;
+        let memory = check_memory(&sender.server.address, &info, MemoryState::of(&before).evicted)?;
+        let delivered = Delivered {
+            keys: info.keyspace(),
+            functions: sender.server.functions()?.unwrap_or(0),
+            expired,
+            stream_bytes: sender.encoder.offset(),
+            run_id: info.get("run_id").unwrap_or_default().to_owned(),
+            memory,
+            errors_counted: errors_before.is_some(),
+        };
+        check(sender.server, &delivered)?;
+        interrupt.check()?;
+        sender.server.call(&["REPLICAOF", "NO", "ONE"])?;
+        Ok(delivered)
     }
-    let (errors_before, evicted_before) = (unexpected_errors(&before), MemoryState::of(&before).evicted);
-    *fed = true;
-    let mut feed = Feed::begin(server, guest, &fresh_replid(), interrupt)?;
-    observer.on(&Event::Step { name: "sending the base", total: load.rdb_bytes, unit: Unit::Bytes });
-    feed.send_rdb(load.rdb, load.rdb_bytes, observer)?;
+}
+
+/// `INFO` of a server that is still empty, now that nobody else can write to it.
+fn info_of_empty(server: &mut Server) -> Result<Info, RestoreError> {
+    let info = server.info(None)?;
+    match contents(&info.keyspace(), server.functions()?.unwrap_or(0)) {
+        None => Ok(info),
+        Some(found) => Err(RestoreError::NotEmpty { address: server.address.clone(), found }),
+    }
+}
+
+/// Sends the base and waits until it is loaded. `holds_clock`: the server's clock is about to move by years.
+fn send_base(
+    sender: &mut Sender<'_>,
+    payload: &mut Payload<'_>,
+    holds_clock: bool,
+    observer: &mut dyn Observer,
+) -> Result<(), RestoreError> {
+    observer.on(&Event::Step { name: "sending the base", total: payload.rdb_bytes, unit: Unit::Bytes });
+    sender.send_rdb(&mut *payload.rdb, payload.rdb_bytes, observer)?;
     observer.on(&Event::StepDone);
     observer.on(&Event::Step { name: "waiting for the server to load it", total: 100, unit: Unit::Percent });
-    feed.wait_loaded(observer)?;
-    if clock.is_some() {
-        feed.let_the_clock_jump()?;
+    sender.wait_loaded(observer)?;
+    if holds_clock {
+        sender.let_the_clock_jump()?;
     }
     observer.on(&Event::StepDone);
-    observer.on(&Event::Step { name: "replaying the journal", total: load.records, unit: Unit::Records });
-    replay(&mut feed, load.tape, clock, observer)?;
-    observer.on(&Event::StepDone);
-    // Where the clock is ours nothing expires.
-    let mut expired = Some(0);
-    if let Some(clock) = clock {
-        clock.set(AT_REST)?;
-        std::thread::sleep(SETTLE);
-    } else {
-        expired = expired::count(&mut feed, observer)?;
-    }
-    let info = feed.check(errors_before)?;
-    let memory = check_memory(&feed.server.address, &info, evicted_before)?;
-    let delivered = Delivered {
-        keys: info.keyspace(),
-        functions: feed.server.functions()?.unwrap_or(0),
-        expired,
-        stream_bytes: feed.encoder.offset(),
-        run_id: info.get("run_id").unwrap_or_default().to_owned(),
-        memory,
-        errors_counted: errors_before.is_some(),
-    };
-    check(feed.server, &delivered)?;
-    interrupt.check()?;
-    feed.server.call(&["REPLICAOF", "NO", "ONE"])?;
-    Ok(delivered)
+    Ok(())
 }
 
 /// The target has kept every key so far, and will when it is a master again. Pure.
@@ -220,33 +246,33 @@ fn check_memory(address: &str, info: &Info, evicted_before: u64) -> Result<Memor
 
 /// Sends the groups, the clock before each, and waits until all are processed.
 fn replay(
-    feed: &mut Feed<'_>,
-    tape: &dyn Tape,
+    sender: &mut Sender<'_>,
+    range: &dyn ReplaySource,
     clock: Option<&ClockFile>,
     observer: &mut dyn Observer,
 ) -> Result<(), RestoreError> {
     const TELL_EVERY: u64 = 4096;
     let mut pace = Pace::new(AT_REST);
     let mut records = 0;
-    for (n, group) in (1u64..).zip(tape.groups()) {
+    for (n, group) in (1u64..).zip(range.groups()) {
         let group = group?;
         if let Some(clock) = clock {
-            keep_pace(feed, &mut pace, clock, &group)?;
+            keep_pace(sender, &mut pace, clock, &group)?;
         }
-        feed.send_group(&group)?;
+        sender.send_group(&group)?;
         records += group.records.len() as u64;
         if n % TELL_EVERY == 0 {
             observer.on(&Event::At(records));
         }
     }
     observer.on(&Event::At(records));
-    feed.barrier()
+    sender.barrier()
 }
 
-fn keep_pace(feed: &mut Feed<'_>, pace: &mut Pace, clock: &ClockFile, group: &Group) -> Result<(), RestoreError> {
+fn keep_pace(sender: &mut Sender<'_>, pace: &mut Pace, clock: &ClockFile, group: &Group) -> Result<(), RestoreError> {
     if let Some(step) = pace.before(group) {
         if step.barrier {
-            feed.barrier()?;
+            sender.barrier()?;
         }
         clock.set(step.to)?;
         if step.barrier {
@@ -258,6 +284,7 @@ fn keep_pace(feed: &mut Feed<'_>, pace: &mut Pace, clock: &ClockFile, group: &Gr
 
 /// The id of a history that nobody has seen.
 fn fresh_replid() -> String {
-    let mut rng = rand::rng();
-    (0..40).map(|_| char::from_digit(rng.random_range(0..16), 16).unwrap_or('0')).collect()
+    /// As many digits as Redis's own (`CONFIG_RUN_ID_SIZE`).
+    const DIGITS: usize = 40;
+    random::hex(DIGITS)
 }

@@ -5,20 +5,21 @@ use std::collections::{BTreeMap, HashSet};
 
 use redtape_wire::resp::encode_command;
 
+use crate::client::{Reply, Server, Value, text};
 use crate::error::RestoreError;
 use crate::filter::Filter;
 use crate::interrupt::Interrupt;
 use crate::progress::{Event, Observer, Unit};
-use crate::scratch::Scratch;
-use crate::server::{Server, Value, text};
+use crate::refusal::{Refusal, meaning};
+use crate::source::scratch::Scratch;
 
 /// Keys asked for in one step of `SCAN`.
 const SCAN_COUNT: &str = "1000";
 /// Keys that are named in a message.
 const NAMED_KEYS: usize = 5;
 
-/// Wanted keys in each database of the scratch server.
-pub(crate) type Wanted = BTreeMap<u32, u64>;
+/// Keys in each database.
+pub(crate) type KeyCounts = BTreeMap<u32, u64>;
 
 /// What of the wanted keys is not in the target after a copy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,8 +39,8 @@ pub(crate) fn check_conflicts(
     filter: &Filter,
     observer: &mut dyn Observer,
     interrupt: &Interrupt,
-) -> Result<Wanted, RestoreError> {
-    let (mut wanted, mut conflicts, mut named) = (Wanted::new(), 0u64, Vec::new());
+) -> Result<KeyCounts, RestoreError> {
+    let (mut wanted, mut conflicts, mut named) = (KeyCounts::new(), 0u64, Vec::new());
     let name = "looking for conflicts";
     look_up(scratch, target, filter, (observer, name), interrupt, &mut |_, db, keys, there| {
         *wanted.entry(db).or_default() += keys.len() as u64;
@@ -131,10 +132,7 @@ fn look_up(
                 encode_command(&mut packed, &[b"EXISTS", key.as_slice()]);
             }
             let replies = target.pipeline(&packed, keys.len())?;
-            let exists = |reply: Result<Value, _>| match reply {
-                Ok(value) => Ok(value != Value::Int(0)),
-                Err(e) => Err(target.refused("EXISTS", e)),
-            };
+            let exists = |reply| Ok::<_, RestoreError>(target.must("EXISTS", reply)? != Value::Int(0));
             let there: Vec<bool> = replies.into_iter().map(exists).collect::<Result<_, _>>()?;
             found(&mut scratch.server, db, &keys, &there)?;
             observer.on(&Event::At(seen));
@@ -179,12 +177,12 @@ pub(crate) fn show(key: &[u8]) -> String {
 /// What the server says to a database that it does not have is a plain `ERR`, as other errors are.
 pub(crate) fn select(server: &mut Server, db: u32) -> Result<(), RestoreError> {
     match server.try_call(&["SELECT", &db.to_string()])? {
-        Ok(_) => Ok(()),
-        Err(e) if e.code == "ERR" && db != 0 => Err(RestoreError::Unable(format!(
+        Reply::Value(_) => Ok(()),
+        Reply::Error(e) if meaning(&e.code) == Refusal::Plain && db != 0 => Err(RestoreError::Unable(format!(
             "{} has no database {db} ({}); raise its `databases` setting, or leave that database out with --db",
             server.address, e.text
         ))),
-        Err(e) => Err(server.refused("SELECT", e)),
+        Reply::Error(e) => Err(server.refused("SELECT", &e)),
     }
 }
 

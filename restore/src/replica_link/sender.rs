@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 
 use redtape_journal::Group;
 
-use super::accept::Guest;
 use super::acks::{Acks, Heard};
 use super::encode::Encoder;
+use super::listener::ReplicaConnection;
+use crate::client::{Info, Server};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::progress::{Event, Observer};
-use crate::server::{Info, Server};
 
 /// Bytes of the stream that are sent in one write.
 const WRITE_BYTES: usize = 256 * 1024;
-/// Between two looks at a server that doesn't take or acknowledge anything.
+/// Between two looks at a server that does not take or acknowledge anything.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long it may stand still without loading.
 pub(super) const STALL_LIMIT: Duration = Duration::from_mins(1);
@@ -25,7 +25,7 @@ const PING_EVERY: Duration = Duration::from_secs(5);
 
 /// A link to a replica that has asked for its full sync.
 #[derive(Debug)]
-pub(super) struct Feed<'s> {
+pub(super) struct Sender<'s> {
     /// The same server, as a client sees it.
     pub(super) server: &'s mut Server,
     socket: TcpStream,
@@ -39,20 +39,20 @@ pub(super) struct Feed<'s> {
     interrupt: &'s Interrupt,
 }
 
-impl<'s> Feed<'s> {
+impl<'s> Sender<'s> {
     /// Answers the `PSYNC`.
     pub(super) fn begin(
         server: &'s mut Server,
-        guest: Guest,
+        connection: ReplicaConnection,
         replid: &str,
         interrupt: &'s Interrupt,
     ) -> Result<Self, RestoreError> {
         let failed = |e: std::io::Error| RestoreError::Link(format!("the link to the target failed: {e}"));
-        let Guest { mut socket, pending } = guest;
+        let ReplicaConnection { mut socket, pending } = connection;
         socket.set_write_timeout(Some(LOOK_EVERY)).map_err(failed)?;
         socket.write_all(format!("+FULLRESYNC {replid} 0\r\n").as_bytes()).map_err(failed)?;
         let acks = Acks::start(&socket, pending).map_err(failed)?;
-        // A server that doesn't answer for so long stands still.
+        // A server that does not answer for so long stands still.
         let stall = STALL_LIMIT.min(server.reply_limit());
         server.set_reply_limit(stall)?;
         let now = Instant::now();
@@ -221,7 +221,7 @@ impl<'s> Feed<'s> {
 
     fn closed(doing: &str) -> RestoreError {
         RestoreError::Link(format!(
-            "the target closed the link while {doing}; its log says why (an RDB that it can't load, no memory or disk left, more databases than its `databases` setting)"
+            "the target closed the link while {doing}; its log says why (an RDB that it cannot load, no memory or disk left, more databases than its `databases` setting)"
         ))
     }
 

@@ -6,7 +6,7 @@
 
 use redtape_journal::{ClockStep, Mark, Micros};
 
-/// For each step back of the clock that makes `asked` mean two moments: what the person should know.
+/// For each step back of the clock that makes `asked` mean two points in time: what the person should know.
 pub(crate) fn came_twice(marks: &[Mark], asked: Micros) -> Vec<String> {
     let told = |mark: &Mark| {
         let back_to = ClockStep::of(&mark.name).filter(|step| step.by < 0)?.to;

@@ -1,0 +1,37 @@
+//! What is asked for.
+
+use std::path::PathBuf;
+
+use redtape_journal::{Keyring, Micros};
+
+use crate::filter::Filter;
+use crate::interrupt::Interrupt;
+use crate::limits::Limits;
+use crate::plan::ForcedMethod;
+use crate::target::Target;
+use redtape_journal::query::When;
+
+/// One restore, as it is asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The journal's directory.
+    pub from: PathBuf,
+    /// What it is encrypted with, if it is.
+    pub keyring: Keyring,
+    /// The point in time.
+    pub at: When,
+    /// Where the dataset goes.
+    pub to: Target,
+    /// Which keys.
+    pub filter: Filter,
+    /// By which method, if the person insists.
+    pub method: Option<ForcedMethod>,
+    /// Which scratch server, if the person insists.
+    pub server_bin: Option<PathBuf>,
+    /// The present, for "ago".
+    pub now: Micros,
+    /// Ends the restore when it is set.
+    pub interrupt: Interrupt,
+    /// How long servers are waited for.
+    pub limits: Limits,
+}

@@ -1,0 +1,154 @@
+//! A scratch server replays; keys are copied from it to the target, which may hold others.
+
+use super::digest::compare_digests;
+use super::{Restored, ServerTarget, full_warning};
+use crate::error::RestoreError;
+use crate::plan::Plan;
+use crate::progress::{Event, Observer};
+use crate::source::Source;
+use crate::source::scratch::Scratch;
+use crate::target::copy::{Copied, copy, gone};
+use crate::target::lookup::{KeyCounts, Missing, check_conflicts, recount};
+use crate::target::memory::MemoryState;
+use crate::target::unfinished::{KEY, Marker, PutMarker};
+
+/// Rebuilds the dataset and copies what is wanted of it.
+pub(super) fn restore(
+    target: &mut ServerTarget,
+    plan: &Plan,
+    source: &Source,
+    observer: &mut dyn Observer,
+) -> Result<Restored, RestoreError> {
+    let (mut scratch, _) = source.rebuild(observer)?;
+    target.report_memory_need(&mut scratch, observer)?;
+    let about = format!("of {} as of {}, LSN {}", source.from.display(), plan.at, plan.lsn);
+    copy_all(target, &about, &mut scratch, observer).map_err(|e| scratch.explain(e))
+}
+
+/// Copies, looks for everything in the target again, and takes the marker away. `about`: which restore it is, in words.
+fn copy_all(
+    target: &mut ServerTarget,
+    about: &str,
+    scratch: &mut Scratch,
+    observer: &mut dyn Observer,
+) -> Result<Restored, RestoreError> {
+    let wanted = wanted(target, scratch, observer).map_err(RestoreError::before_the_target)?;
+    let marker = put_marker(target, about, &wanted, observer).map_err(RestoreError::before_the_target)?;
+    let evicted_before = MemoryState::ask(&mut target.server)?.evicted;
+    let copied = match copy(scratch, &mut target.server, &target.filter, &wanted, observer, &target.interrupt) {
+        Ok(copied) => copied,
+        Err(failed) => {
+            if !failed.wrote {
+                // Where it cannot be taken away, the marker says more than is true, never less.
+                let _ = marker.map(|marker| marker.remove(&mut target.server));
+            }
+            return Err(failed.cause);
+        }
+    };
+    let at_ms = scratch.hold()?;
+    let missing = recount(scratch, &mut target.server, &target.filter, observer, &target.interrupt, at_ms)?;
+    let warnings = check_copied(target, &copied, &missing, evicted_before, marker.is_some())?;
+    if let Some(marker) = marker {
+        marker.remove(&mut target.server).map_err(|cause| RestoreError::Undone {
+            cause: Box::new(cause),
+            aftermath: format!(
+                "Everything was restored; only the key {KEY} in db 0, which says that it was not, is left"
+            ),
+        })?;
+    }
+    let mut checks = vec!["all of them were looked for in the target at the end".to_owned()];
+    let (restored, planned) = (copied.keys.values().sum::<u64>(), wanted.values().sum::<u64>());
+    if copied.keys != wanted {
+        // SCAN may count a key twice, never leave one out.
+        checks.push(format!("{restored} keys restored of {planned} counted"));
+    }
+    if target.filter.is_everything() && missing.expired == 0 {
+        let still = copied.volatile == 0;
+        match compare_digests(&mut scratch.server, &mut target.server, &copied.keys, still) {
+            Ok(check) => checks.push(check),
+            Err(e) => {
+                put_marker(target, about, &wanted, observer)?;
+                return Err(e);
+            }
+        }
+    }
+    let Copied { keys, functions, .. } = copied;
+    Ok(Restored { keys, expired: Some(missing.expired), functions, checks, warnings })
+}
+
+/// What is wanted of the scratch server; nothing of it may be in the way in the target.
+fn wanted(
+    target: &mut ServerTarget,
+    scratch: &mut Scratch,
+    observer: &mut dyn Observer,
+) -> Result<KeyCounts, RestoreError> {
+    // A marker that the recorded server itself had is not what was restored there.
+    scratch.server.call(&["SELECT", "0"])?;
+    scratch.server.call(&["DEL", KEY])?;
+    target.claim()?;
+    if target.filter.is_everything() {
+        // Nothing can be in the way in an empty target; RESTORE itself refuses what comes in between.
+        return Ok(scratch.server.info(Some("keyspace"))?.keyspace());
+    }
+    let wanted = check_conflicts(scratch, &mut target.server, &target.filter, observer, &target.interrupt)?;
+    if wanted.is_empty() { Err(RestoreError::NoKeys) } else { Ok(wanted) }
+}
+
+/// Writes the marker that a copy is under way; where that is not allowed, says so.
+fn put_marker(
+    target: &mut ServerTarget,
+    about: &str,
+    wanted: &KeyCounts,
+    observer: &mut dyn Observer,
+) -> Result<Option<Marker>, RestoreError> {
+    let whole = target.filter.is_everything();
+    let what = format!(
+        "{} ({} keys) {about}, begun at {}",
+        if whole { "everything" } else { "some keys" },
+        wanted.values().sum::<u64>(),
+        redtape_journal::Micros::now()
+    );
+    Ok(match Marker::put(&mut target.server, whole, &what)? {
+        PutMarker::Written(marker) => Some(marker),
+        PutMarker::NotAllowed(why) => {
+            let note = format!(
+                "no marker of this restore can be left in the target ({why}): if it is killed, nothing there tells of it"
+            );
+            observer.on(&Event::Note(&note));
+            None
+        }
+    })
+}
+
+/// Whether what is in the target after a copy is what was meant; otherwise the marker stays.
+fn check_copied(
+    target: &mut ServerTarget,
+    copied: &Copied,
+    missing: &Missing,
+    evicted_before: u64,
+    marker: bool,
+) -> Result<Vec<String>, RestoreError> {
+    let restored: u64 = copied.keys.values().sum();
+    let memory = MemoryState::settled(&mut target.server)?;
+    let everything = target.filter.is_everything();
+    if missing.gone > 0 && (everything || memory.evicted > evicted_before) {
+        let named = missing.named.join(", ");
+        return Err(gone(&mut target.server, evicted_before, missing.gone, restored, &named));
+    }
+    let mut warnings = Vec::from_iter(full_warning(&memory));
+    if missing.gone > 0 {
+        warnings.push(format!(
+            "{} of the restored keys are not there any more ({}): other clients removed them",
+            missing.gone,
+            missing.named.join(", ")
+        ));
+    }
+    if everything {
+        let now: u64 = target.server.info(Some("keyspace"))?.keyspace().values().sum();
+        let ours = restored - missing.expired + u64::from(marker);
+        if now > ours {
+            return Err(RestoreError::Joined { address: target.server.address.clone(), count: now - ours });
+        }
+    }
+    Ok(warnings)
+}

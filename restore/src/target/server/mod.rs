@@ -1,0 +1,150 @@
+//! A running server as the target: looked at before the plan is made, then restored to by the plan's method.
+//!
+//! Invariants: the target is claimed, and looked at once more, before the first write to it; what was begun and failed is undone
+//! or marked as unfinished; success is reported only of what was seen in the target at the end.
+
+mod by_copy;
+mod by_link;
+mod digest;
+
+use std::collections::BTreeMap;
+
+use redtape_wire::url::RedisUrl;
+
+use super::claim;
+use super::memory::MemoryState;
+use super::preflight::{TargetFacts, contents, unknown_commands};
+use crate::client::Server;
+use crate::error::RestoreError;
+use crate::filter::Filter;
+use crate::interrupt::Interrupt;
+use crate::plan::{Method, Plan};
+use crate::progress::{Event, Observer};
+use crate::request::Request;
+use crate::source::Source;
+use crate::source::scratch::Scratch;
+
+/// A server that data is restored to.
+pub(crate) struct ServerTarget {
+    /// What was found before the plan was made.
+    pub(crate) facts: TargetFacts,
+    server: Server,
+    filter: Filter,
+    interrupt: Interrupt,
+}
+
+/// What is in the target at the end.
+pub(crate) struct Restored {
+    /// Keys in each database.
+    pub(crate) keys: BTreeMap<u32, u64>,
+    /// Of these, keys that have expired; `None` = the target does not allow to count them.
+    pub(crate) expired: Option<u64>,
+    /// Function libraries.
+    pub(crate) functions: usize,
+    /// What was compared, and with which result.
+    pub(crate) checks: Vec<String>,
+    /// What to be aware of.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl ServerTarget {
+    /// Refuses a URL that cannot name a target.
+    pub(crate) fn check_url(url: &RedisUrl) -> Result<(), RestoreError> {
+        if url.db != 0 {
+            return Err(RestoreError::Usage(
+                "the target's URL names a database; leave it out: keys go to the databases they come from (--db chooses some)"
+                    .to_owned(),
+            ));
+        }
+        if url.tls { Err(RestoreError::Tls) } else { Ok(()) }
+    }
+
+    /// Connects and looks at it; changes nothing.
+    pub(crate) fn open(url: &RedisUrl, request: &Request) -> Result<Self, RestoreError> {
+        let mut server = Server::connect(url)?;
+        server.set_reply_limit(request.limits.reply)?;
+        let facts = TargetFacts::read(&mut server)?;
+        Ok(Self { facts, server, filter: request.filter.clone(), interrupt: request.interrupt.clone() })
+    }
+
+    /// Finds out which of the commands to replay it does not know.
+    pub(crate) fn look_up_commands<'a>(
+        &mut self,
+        names: impl Iterator<Item = &'a Vec<u8>>,
+    ) -> Result<(), RestoreError> {
+        self.facts.unknown_commands = unknown_commands(&mut self.server, names)?;
+        Ok(())
+    }
+
+    /// Restores by the plan's method.
+    pub(crate) fn restore(
+        &mut self,
+        plan: &Plan,
+        source: &Source,
+        observer: &mut dyn Observer,
+    ) -> Result<Restored, RestoreError> {
+        self.claim().map_err(RestoreError::before_the_target)?;
+        let restored = match plan.method {
+            Method::Link => by_link::restore(self, source, observer)?,
+            Method::LinkFromScratch => by_link::restore_from_scratch(self, source, observer)?,
+            Method::Scratch => by_copy::restore(self, plan, source, observer)?,
+        };
+        // The next restore need not wait until the server sees the end of our connection.
+        let _ = self.server.clear_name();
+        Ok(restored)
+    }
+
+    /// Takes the target for this restore, and looks whether it is still what the plan was made for.
+    ///
+    /// Done again after the loading of a scratch server: the target was idle, it may have closed the connection, and with it
+    /// went our name.
+    fn claim(&mut self) -> Result<(), RestoreError> {
+        self.server.ensure_connected()?;
+        claim::take(&mut self.server, &self.interrupt)?;
+        self.recheck()
+    }
+
+    /// The target may have changed since the plan was made: somebody was asked, or a scratch server was loaded.
+    fn recheck(&mut self) -> Result<(), RestoreError> {
+        let info = self.server.info(None)?;
+        let address = self.server.address.clone();
+        if info.get("role") != Some("master") {
+            return Err(RestoreError::Unable(format!(
+                "{address} has become a replica of {}:{} since the plan was made; nothing was changed",
+                info.get("master_host").unwrap_or("?"),
+                info.get("master_port").unwrap_or("?")
+            )));
+        }
+        if self.filter.is_everything()
+            && let Some(found) = contents(&info.keyspace(), self.server.functions()?.unwrap_or(0))
+        {
+            return Err(RestoreError::NotEmpty { address, found });
+        }
+        Ok(())
+    }
+
+    /// Says now, when it is known, whether the data fits.
+    fn report_memory_need(&self, scratch: &mut Scratch, observer: &mut dyn Observer) -> Result<(), RestoreError> {
+        let need = scratch.server.info(Some("memory"))?.number("used_memory_dataset").unwrap_or(0);
+        let MemoryState { limit, used, .. } = self.facts.memory;
+        if let Some(limit) = limit.filter(|limit| *limit > 0 && need + used > *limit)
+            && self.filter.is_everything()
+        {
+            observer.on(&Event::Note(&format!(
+                "the data takes about {need} bytes in the scratch server: more than the target's memory limit of {limit} bytes leaves"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// A server that keeps what it has and takes no more.
+fn full_warning(memory: &MemoryState) -> Option<String> {
+    (memory.is_over() && !memory.evicts()).then(|| {
+        format!(
+            "everything is there, but the target uses {} bytes of its maxmemory of {}: it refuses writes until that is raised",
+            memory.used,
+            memory.limit.unwrap_or(0)
+        )
+    })
+}
