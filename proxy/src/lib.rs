@@ -7,7 +7,6 @@
 mod capture;
 mod commands;
 mod config;
-mod connect;
 mod durable;
 mod health;
 mod housekeeping;
@@ -22,7 +21,6 @@ mod session;
 mod snapshot;
 mod status;
 mod tee;
-mod tls;
 mod upstream;
 mod worker;
 
@@ -33,12 +31,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use arc_swap::ArcSwap;
 use redtape_journal::{KeyFault, OpenError, StoreError};
+use redtape_net::tls::{TlsAcceptor, TlsError, TlsFailure};
+use redtape_net::{Connector, tls};
 use redtape_wire::command::CommandTable;
 use tokio::sync::watch;
 
 use crate::capture::{CaptureConfig, LinkError, Prober};
 use crate::commands::Desk;
-use crate::connect::Connector;
 use crate::durable::{Durable, Gate};
 use crate::health::Health;
 use crate::housekeeping::Housekeeping;
@@ -49,7 +48,6 @@ use crate::parts::Parts;
 use crate::reload::{Live, Reload};
 use crate::status::Status;
 use crate::tee::Tee;
-use crate::tls::{TlsAcceptor, TlsError, TlsFailure};
 use crate::upstream::Upstream;
 use crate::worker::{ClientMemory, Pause, Shared, WorkerHandle};
 
@@ -60,7 +58,6 @@ pub use crate::config::{
 pub use crate::identity::Mismatch;
 pub use crate::reload::Reread;
 pub use crate::snapshot::{SnapshotError, SnapshotTaken, take_snapshot};
-pub use crate::tls::{AuthClients, CaFiles, ClientTls, KeyPair, Protocols, ServerTls, SniCert};
 
 /// Why nothing was started.
 #[derive(Debug, thiserror::Error)]
@@ -309,13 +306,17 @@ async fn start(
         let health = Health { status, durable, serves: config.serves() };
         serving.spawn(parts.clone().task("http", http::serve(http, metrics.clone(), health)));
     }
+    let tls_failed = {
+        let metrics = metrics.clone();
+        move || metrics.error("tls_reload")
+    };
     if let Some(acceptor) = &acceptor {
-        serving.spawn(parts.clone().task("tls files", tls::watch(acceptor.clone(), metrics.clone())));
+        serving.spawn(parts.clone().task("tls files", tls::watch(acceptor.clone(), tls_failed.clone())));
     }
     let handle = |c: &Connector| c.tls_handle().cloned();
     let (to_upstream, to_follow) = (handle(&upstream), follow.as_ref().and_then(handle));
     for handle in to_upstream.iter().chain(&to_follow) {
-        serving.spawn(parts.clone().task("tls files", tls::watch(handle.clone(), metrics.clone())));
+        serving.spawn(parts.clone().task("tls files", tls::watch(handle.clone(), tls_failed.clone())));
     }
     let reload =
         Reload { config: config.clone(), reread, live, acceptor, upstream: to_upstream, follow: to_follow, metrics };

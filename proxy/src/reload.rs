@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use redtape_journal::Keyring;
+use redtape_net::tls::{ClientTls, ServerTls, TlsAcceptor, TlsConnector, TlsError};
 use serde_json::Value;
 use tokio::signal::unix::Signal;
 
 use crate::config::Config;
 use crate::housekeeping::Settings;
 use crate::metrics::Metrics;
-use crate::tls::{ClientTls, ServerTls, TlsAcceptor, TlsConnector, TlsError};
 
 /// Reads the settings again, with the flags and environment of the start.
 pub type Reread = Box<dyn FnMut() -> Result<Config, String> + Send>;

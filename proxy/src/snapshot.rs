@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use redtape_journal::{Catalog, Keyring, Lsn, Micros, ReadError, ReplOffset, SnapshotKind, TimelineId};
+use redtape_net::Connector;
 use redtape_wire::psync::PsyncReply;
 
 use crate::capture::{CopyInProgress, Link, Position, Prober, manifest, receive};
 use crate::config::{Config, ConfigError};
-use crate::connect::Connector;
 
 /// The journal must reach the snapshot's offset within this time.
 const REACH_TIMEOUT: Duration = Duration::from_secs(30);

@@ -44,7 +44,6 @@ pub mod plan;
 pub mod point;
 pub mod preflight;
 pub mod progress;
-mod reply;
 mod run;
 pub mod scratch;
 pub mod server;

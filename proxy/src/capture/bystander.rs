@@ -20,10 +20,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use redtape_journal::ReplOffset;
+use redtape_net::Connector;
 use tokio::sync::Notify;
 
 use super::probe::{Prober, ReplicaWaits, is_answer};
-use crate::connect::Connector;
 
 /// How often the server is asked. A server that shuts down looks ten times a second whether it may.
 const ASK_EVERY: Duration = Duration::from_millis(200);

@@ -10,14 +10,12 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use redtape_journal::ReplOffset;
+use redtape_net::{Connector, Stream};
 use redtape_wire::psync::{PsyncReply, parse_psync_reply};
 use redtape_wire::resp::encode_command;
 use redtape_wire::url::Secret;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::time::timeout;
-
-use crate::connect::Connector;
-use crate::upstream::Stream;
 
 /// A handshake step that takes longer has failed.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);

@@ -40,6 +40,8 @@ use arc_swap::ArcSwap;
 use redtape_journal::{
     Catalog, Journal, Lsn, Micros, OpenError, OpenOptions, Recovered, ReplOffset, SyncPolicy, TimelineId,
 };
+use redtape_net::Connector;
+use redtape_net::tls::TlsFailure;
 use redtape_wire::command::CommandTable;
 use redtape_wire::psync::PsyncReply;
 use tokio::sync::watch;
@@ -53,7 +55,6 @@ pub(crate) use self::probe::{ServerFacts, info_field, is_unreachable};
 use self::prober::{Pace, Probes};
 use self::recorder::{RecordError, Recorder};
 use self::retry::{Complaints, Cost, Retry};
-use crate::connect::Connector;
 use crate::durable::Durable;
 use crate::identity::Mismatch;
 use crate::join::{Join, Probe};
@@ -61,7 +62,6 @@ use crate::metrics::Metrics;
 use crate::reload::Live;
 use crate::status::{CaptureState, Status};
 use crate::tee::Tee;
-use crate::tls::TlsFailure;
 
 /// An attempt to connect that has waited for so long began while the server was away, if it is known to be back since.
 const STALE_ATTEMPT: Duration = Duration::from_secs(1);

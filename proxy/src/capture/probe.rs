@@ -5,10 +5,10 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError, Value};
 use redtape_journal::{Micros, ReplOffset};
+use redtape_net::Connector;
 use redtape_wire::command::{CommandSpec, CommandTable};
 use redtape_wire::url::Secret;
 
-use crate::connect::Connector;
 use crate::join::Probe;
 
 /// An answer that takes longer counts as none.

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use redis::RedisError;
+use redtape_net::Connector;
 use redtape_wire::command::CommandTable;
 use tokio::sync::{Notify, mpsc};
 
 use super::probe::{Prober, Role, ServerFacts, is_answer, is_unreachable};
-use crate::connect::Connector;
 use crate::join::Probe;
 use crate::metrics::Metrics;
 use crate::status::Status;

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use redtape_journal::{
     Catalog, Keyring, Lsn, Mark, Micros, OpenError, ReadError, ReplOffset, StoreError, Window, add_new_mark,
 };
+use redtape_net::Connector;
 
 use crate::capture::Prober;
-use crate::connect::Connector;
 
 /// The journal must be there within this time.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);

@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use redtape_journal::{Lsn, Mark, SnapshotKind, SyncPolicy};
+use redtape_net::Connector;
 
 pub(crate) use self::completion::{Completion, completion};
 use self::info::{Facts, Fixed};
@@ -39,7 +40,6 @@ use self::table::{COMMANDS, HELP, Name};
 use self::wording::Wording;
 use crate::capture::ServerFacts;
 use crate::config::Config;
-use crate::connect::Connector;
 use crate::metrics::Metrics;
 use crate::reload::Live;
 use crate::snapshot;

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use redtape_journal::SyncPolicy;
+use redtape_net::tls::SniCert;
 use serde_json::{Value, json};
 
 use super::Config;
-use crate::tls::SniCert;
 
 /// One option as it is set.
 #[derive(Debug, Clone, PartialEq)]

@@ -13,13 +13,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use redtape_journal::{Keyring, SyncPolicy};
+use redtape_net::tls::{ClientTls, ServerTls, TlsError};
 use redtape_wire::url::{Endpoint, RedisUrl};
 
 pub use self::listing::Setting;
 pub(crate) use self::listing::sync;
 pub use self::times::{Period, TimeOfDay};
 pub use self::values::{Ack, ByteSize, ListenAddr, OnJournalFailure, Sharing, SocketMode, Switch};
-use crate::tls::{ClientTls, Material as _, ServerTls, TlsError};
 
 /// Less could not hold one reply of usual size.
 const OUTPUT_LIMIT_MIN: ByteSize = ByteSize(64 << 10);
@@ -210,11 +210,11 @@ impl Config {
             _ => {}
         }
         if let Some(tls) = &self.tls {
-            tls.build()?;
+            tls.check()?;
         }
         let servers = [Some(&self.upstream), self.follow.as_ref()];
         if servers.iter().flatten().any(|url| url.tls) {
-            self.upstream_tls.build()?;
+            self.upstream_tls.check()?;
             if let (true, Endpoint::Tcp { host, .. }) = (self.upstream.tls, &self.upstream.endpoint) {
                 self.upstream_tls.server_name(host)?;
             }

@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use redtape_journal::{Catalog, ItemKind, Micros, PruneError, PrunePlan, Retention, SnapshotKind, prune};
+use redtape_net::Connector;
 use tokio::sync::watch;
 
 pub(crate) use self::schedule::Schedule;
 use crate::commands::Running;
 use crate::config::Config;
-use crate::connect::Connector;
 use crate::metrics::Metrics;
 use crate::parts::Parts;
 use crate::reload::Live;

@@ -23,6 +23,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use redtape_journal::ReplOffset;
+use redtape_net::CONNECT_TIMEOUT;
 use redtape_wire::resp::{ReplyScanner, encode_command};
 use redtape_wire::url::Secret;
 
@@ -30,7 +31,6 @@ use super::Worker;
 use super::link::{ClientRef, Role};
 use super::tickets::Tickets;
 use crate::capture::info_field;
-use crate::connect::CONNECT_TIMEOUT;
 use crate::durable::Waiter;
 use crate::upstream::NoWay;
 

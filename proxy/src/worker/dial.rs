@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use redtape_net::{CONNECT_TIMEOUT, configure_tcp};
 use redtape_wire::resp::encode_command;
 
 use super::lanes::LaneKey;
@@ -11,7 +12,6 @@ use super::link::{ClientRef, Link, Role, Stage};
 use super::socket::{Socket, Stream};
 use super::timers::TICK_CONNECTING;
 use super::{Worker, link_token};
-use crate::connect::{CONNECT_TIMEOUT, configure_tcp};
 use crate::upstream::{NoWay, Target};
 
 /// A unix socket says at once that too many wait; the server takes them within moments.

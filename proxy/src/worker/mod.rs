@@ -51,6 +51,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use mio::{Events, Poll, Token, Waker};
 use redtape_journal::Micros;
+use redtape_net::tls::TlsAcceptor;
 use redtape_wire::command::CommandTable;
 use slab::Slab;
 
@@ -70,7 +71,6 @@ use crate::metrics::Metrics;
 use crate::parts::Parts;
 use crate::reload::Live;
 use crate::tee::{Tee, TeeSender};
-use crate::tls::TlsAcceptor;
 use crate::upstream::Upstream;
 
 /// Messages that may wait for a worker.

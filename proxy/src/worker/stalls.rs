@@ -11,10 +11,11 @@
 //! witness does: a connection that says `HELLO` as nobody. Those who wait on a lane that is cut are disconnected, as by a server
 //! that died: what they asked for may have run, and is not sent again.
 
+use redtape_net::CONNECT_TIMEOUT;
+
 use super::Worker;
 use super::link::Role;
 use super::timers::TICK;
-use crate::connect::CONNECT_TIMEOUT;
 
 /// Ticks in which a stalled lane may see others answered.
 const STALLED_TICKS: u32 = 20;

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use redtape_net::CONNECT_TIMEOUT;
+
 use super::Worker;
 use super::client::{LaneRef, Stage};
 use super::lanes::{LANE_IDLE, LANE_KEPT};
 use super::link::{Kept, Role, Stage as LinkStage};
-use crate::connect::CONNECT_TIMEOUT;
 
 /// How often all clients are looked at.
 pub(super) const TICK: Duration = Duration::from_millis(500);

@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use clap::Args;
 use redtape_journal::SyncPolicy;
-use redtape_proxy::{Ack, CaFiles, ClientTls, Config, KeyPair, ListenAddr, OnJournalFailure, ServerTls};
+use redtape_net::tls::{CaFiles, ClientTls, KeyPair, ServerTls};
+use redtape_proxy::{Ack, Config, ListenAddr, OnJournalFailure};
 
 pub(crate) use self::file::File;
 use self::listen::Listen;

@@ -2,13 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use redtape_journal::Micros;
 
 use super::TlsError;
-use crate::metrics::Metrics;
 
 /// How often the files are looked at.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -16,7 +14,7 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 const ENDS_SOON_SECONDS: i64 = 14 * 24 * 3600;
 
 /// Options from which a rustls configuration is built.
-pub(crate) trait Material: Clone + PartialEq + Send + 'static {
+pub trait Material: Clone + PartialEq + Send + 'static {
     /// `rustls::ServerConfig` or `rustls::ClientConfig`.
     type Config: Send + Sync + 'static;
     /// For messages: on which side.
@@ -28,19 +26,19 @@ pub(crate) trait Material: Clone + PartialEq + Send + 'static {
 }
 
 /// What was built.
-pub(crate) struct Built<C> {
+pub struct Built<C> {
     /// For connections.
-    pub(crate) config: Arc<C>,
+    pub config: Arc<C>,
     /// When our certificate ends, in seconds since 1970, if there is one.
-    pub(crate) ends: Option<i64>,
+    pub ends: Option<i64>,
 }
 
 /// How a file looks from outside: another content nearly always has another. Links are followed, as secrets
 /// are often swapped by them.
 type Look = Vec<(PathBuf, Option<(u64, u64, i64, i64)>)>;
 
-/// See the module. Cheap to read; replaced by one at a time.
-pub(crate) struct Handle<M: Material> {
+/// A configuration that can be replaced. Cheap to read; one caller at a time replaces it.
+pub struct Handle<M: Material> {
     current: ArcSwap<M::Config>,
     /// Held while a configuration is built and put in place.
     loaded: Mutex<Loaded<M>>,
@@ -59,7 +57,7 @@ impl<M: Material> std::fmt::Debug for Handle<M> {
 
 impl<M: Material> Handle<M> {
     /// Reads the files for the first time.
-    pub(crate) fn new(material: M) -> Result<Self, TlsError> {
+    pub fn new(material: M) -> Result<Self, TlsError> {
         let look = look(&material);
         let built = material.build()?;
         warn_of_the_end(M::SIDE, built.ends);
@@ -67,12 +65,12 @@ impl<M: Material> Handle<M> {
     }
 
     /// For the next connection.
-    pub(crate) fn current(&self) -> Arc<M::Config> {
+    pub fn current(&self) -> Arc<M::Config> {
         self.current.load_full()
     }
 
     /// Reads `material` and puts it in place; on an error everything stays as it was.
-    pub(crate) fn replace(&self, material: M) -> Result<(), TlsError> {
+    pub fn replace(&self, material: M) -> Result<(), TlsError> {
         let mut loaded = self.lock();
         // Before the files are read: what changes meanwhile is found by the next look.
         let look = look(&material);
@@ -85,8 +83,8 @@ impl<M: Material> Handle<M> {
         Ok(())
     }
 
-    /// Reads the files again. What is wrong with them is logged and counted, and the old ones stay in use.
-    pub(crate) fn reload(&self, metrics: &Metrics) -> bool {
+    /// Reads the files again. False = they cannot be used: that is logged, and the old ones stay in use.
+    pub(super) fn reload(&self) -> bool {
         let material = self.lock().material.clone();
         let look = look(&material);
         match self.replace(material) {
@@ -94,7 +92,6 @@ impl<M: Material> Handle<M> {
             Err(e) => {
                 // Not again until they change again.
                 self.lock().look = look;
-                metrics.error("tls_reload");
                 tracing::error!(side = M::SIDE, error = %e, "TLS files can't be used; the ones read before stay in use");
                 false
             }
@@ -117,14 +114,16 @@ impl<M: Material> Handle<M> {
 }
 
 /// Reloads when files have changed and then stayed as they are from one look to the next: certificate and
-/// key are seldom replaced at once. Ends when dropped.
-pub(crate) async fn watch<M: Material>(handle: Arc<Handle<M>>, metrics: Metrics) {
+/// key are seldom replaced at once. Calls `on_failure` for each set of files that cannot be used. Ends when dropped.
+pub async fn watch<M: Material>(handle: Arc<Handle<M>>, on_failure: impl Fn()) {
     let mut seen = None;
     loop {
         tokio::time::sleep(WATCH_EVERY).await;
         let now = handle.changed();
         if now.is_some() && now == seen {
-            handle.reload(&metrics);
+            if !handle.reload() {
+                on_failure();
+            }
             seen = None;
         } else {
             seen = now;
@@ -145,7 +144,8 @@ fn look<M: Material>(material: &M) -> Look {
 
 fn warn_of_the_end(side: &str, ends: Option<i64>) {
     let Some(ends) = ends else { return };
-    let left = ends - Micros::now().0 / 1_000_000;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let left = ends - i64::try_from(now).unwrap_or(i64::MAX);
     if left < 0 {
         tracing::error!(side, ended = date(ends), "redtape's own TLS certificate has expired; peers will refuse it");
     } else if left < ENDS_SOON_SECONDS {

@@ -31,8 +31,13 @@ pub struct ClientTls {
 }
 
 impl ClientTls {
+    /// Whether the files can be used.
+    pub fn check(&self) -> Result<(), TlsError> {
+        self.build().map(drop)
+    }
+
     /// The name that the server must be able to prove.
-    pub(crate) fn server_name(&self, host: &str) -> Result<ServerName<'static>, TlsError> {
+    pub fn server_name(&self, host: &str) -> Result<ServerName<'static>, TlsError> {
         let (name, from) = self.sni.as_deref().map_or((host, "the URL"), |sni| (sni, "upstream-tls-sni"));
         ServerName::try_from(name.to_owned())
             .map_err(|_| TlsError::Options(format!("{name:?} (from {from}) is no DNS name or IP address for TLS")))

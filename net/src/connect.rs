@@ -11,25 +11,29 @@ use std::time::{Duration, Instant};
 
 use redtape_wire::url::{Endpoint, RedisUrl};
 use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::tls::{ClientTls, Explained, TlsConnector, TlsError, TlsFailure};
-use crate::upstream::Stream;
 
 /// A connection attempt that takes longer has failed, and so has a TLS handshake.
-pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A peer that does not acknowledge sent bytes for so long is gone.
 const PEER_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a name server has answered holds for so long: repeated attempts to connect do not ask it each time.
 const NAME_HOLDS: Duration = Duration::from_secs(2);
 /// Idle connections are probed after this time (what Redis has as the default of `tcp-keepalive`).
-pub(crate) const KEEPALIVE: Duration = Duration::from_mins(5);
+const KEEPALIVE: Duration = Duration::from_mins(5);
 
-/// See the module. Cheap to clone.
+/// Bytes both ways, whatever carries them.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+
+/// How to reach one server. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Connector {
+pub struct Connector {
     /// Where, and as whom.
-    pub(crate) url: RedisUrl,
+    pub url: RedisUrl,
     tls: Option<Tls>,
     /// What became of the last look-up of the name.
     found: Arc<Mutex<Option<(Instant, Found)>>>,
@@ -46,7 +50,7 @@ struct Tls {
 
 impl Connector {
     /// Reads the files of `tls` if the URL needs them.
-    pub(crate) fn new(url: RedisUrl, tls: &ClientTls) -> Result<Self, TlsError> {
+    pub fn new(url: RedisUrl, tls: &ClientTls) -> Result<Self, TlsError> {
         let tls = match &url.endpoint {
             Endpoint::Tcp { host, .. } if url.tls => {
                 let name = tls.server_name(host)?;
@@ -58,22 +62,22 @@ impl Connector {
     }
 
     /// `host:port`, or the socket's path.
-    pub(crate) fn address(&self) -> String {
+    pub fn address(&self) -> String {
         self.url.address()
     }
 
     /// For a connection that is driven by hand: what `rustls::ClientConnection::new` takes. `None` = no TLS.
-    pub(crate) fn tls(&self) -> Option<(Arc<rustls::ClientConfig>, ServerName<'static>)> {
+    pub fn tls(&self) -> Option<(Arc<rustls::ClientConfig>, ServerName<'static>)> {
         self.tls.as_ref().map(|tls| (tls.handle.current(), tls.name.clone()))
     }
 
     /// The TLS configuration, to be reloaded.
-    pub(crate) fn tls_handle(&self) -> Option<&Arc<TlsConnector>> {
+    pub fn tls_handle(&self) -> Option<&Arc<TlsConnector>> {
         self.tls.as_ref().map(|tls| &tls.handle)
     }
 
     /// Opens a connection, TLS handshake included.
-    pub(crate) async fn connect(&self) -> io::Result<Box<dyn Stream + Send>> {
+    pub async fn connect(&self) -> io::Result<Box<dyn Stream + Send>> {
         let (host, port) = match &self.url.endpoint {
             Endpoint::Unix(path) => return Ok(Box::new(in_time(UnixStream::connect(path)).await?)),
             Endpoint::Tcp { host, port } => (host.as_str(), *port),
@@ -114,7 +118,7 @@ impl Connector {
 }
 
 /// What a connection to a server needs of the kernel.
-pub(crate) fn configure_tcp<S: AsFd>(stream: &S) -> io::Result<()> {
+pub fn configure_tcp<S: AsFd>(stream: &S) -> io::Result<()> {
     let socket = socket2::SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_user_timeout(Some(PEER_TIMEOUT))?;

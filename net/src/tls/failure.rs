@@ -10,11 +10,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// A TLS failure in words that say what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("TLS: {0}")]
-pub(crate) struct TlsFailure(pub(crate) String);
+pub struct TlsFailure(pub(crate) String);
 
 impl TlsFailure {
     /// Of a connection that redtape opened.
-    pub(crate) fn explain(error: &Error) -> Self {
+    pub fn explain(error: &Error) -> Self {
         Self(match error {
             Error::InvalidCertificate(e) => certificate(e),
             Error::AlertReceived(
@@ -50,7 +50,7 @@ impl TlsFailure {
     }
 
     /// The handshake's error.
-    pub(crate) fn in_handshake(error: io::Error) -> io::Error {
+    pub fn in_handshake(error: io::Error) -> io::Error {
         if error.kind() == io::ErrorKind::UnexpectedEof {
             let why = "the server closed the connection during the handshake; is this its tls-port?";
             return io::Error::new(error.kind(), Self(why.to_owned()));
@@ -59,7 +59,7 @@ impl TlsFailure {
     }
 
     /// Whether TLS is at the bottom of an error, however wrapped.
-    pub(crate) fn is_in(error: &(dyn std::error::Error + 'static)) -> bool {
+    pub fn is_in(error: &(dyn std::error::Error + 'static)) -> bool {
         type Boxed = std::sync::Arc<dyn std::error::Error + Send + Sync>;
         let mut next = Some(error);
         while let Some(error) = next {
@@ -106,7 +106,7 @@ fn certificate(error: &CertificateError) -> String {
 ///
 /// One task must drive both directions: a read also sends what an earlier write left behind, since a write
 /// returns when TLS has taken the bytes, not when the socket has.
-pub(crate) struct Explained<S>(pub(crate) S);
+pub struct Explained<S>(pub(crate) S);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Explained<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

@@ -155,6 +155,11 @@ pub struct ServerTls {
 }
 
 impl ServerTls {
+    /// Whether the files can be used.
+    pub fn check(&self) -> Result<(), TlsError> {
+        self.build().map(drop)
+    }
+
     fn verifier(&self) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
         if self.auth_clients == AuthClients::No {
             if !self.crl_files.is_empty() {

@@ -28,15 +28,16 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 
 pub use self::client::ClientTls;
-pub(crate) use self::failure::{Explained, TlsFailure};
+pub use self::failure::{Explained, TlsFailure};
 pub use self::files::{CaFiles, KeyPair};
-pub(crate) use self::handle::{Handle, Material, watch};
+use self::handle::Material;
+pub use self::handle::{Handle, watch};
 pub use self::server::{AuthClients, Protocols, ServerTls, SniCert};
 
 /// The configuration towards clients, as it is now.
-pub(crate) type TlsAcceptor = Handle<ServerTls>;
+pub type TlsAcceptor = Handle<ServerTls>;
 /// The configuration towards servers, as it is now.
-pub(crate) type TlsConnector = Handle<ClientTls>;
+pub type TlsConnector = Handle<ClientTls>;
 
 /// Why a TLS configuration can't be used. Each names the option and the file.
 #[derive(Debug, thiserror::Error)]

@@ -37,7 +37,7 @@ const LINE_MAX: u64 = 64 * 1024;
 const TRUST_BYTES: usize = 1 << 20;
 
 /// Reads one reply.
-pub(crate) fn read(from: &mut impl BufRead) -> io::Result<Result<Value, ErrorReply>> {
+pub fn read(from: &mut impl BufRead) -> io::Result<Result<Value, ErrorReply>> {
     read_nested(from, 0)
 }
 
