@@ -11,8 +11,10 @@
 
 use std::sync::Arc;
 
+use redtape_journal::Micros;
+use redtape_telemetry::{CaptureState, Recording, Status};
+
 use crate::durable::Durable;
-use crate::status::{CaptureState, Recording, Status};
 
 /// What the answers are derived from.
 #[derive(Debug, Clone)]
@@ -39,7 +41,8 @@ impl Health {
     /// `/journalz`.
     pub(crate) fn journal(&self) -> Answer {
         let replaced = self.status.last_replaced();
-        let notice = replaced.as_deref().map(|(at, what)| format!("note: since {at}, {what}\n")).unwrap_or_default();
+        let notice =
+            replaced.as_deref().map(|(at, what)| format!("note: since {}, {what}\n", Micros(*at))).unwrap_or_default();
         let text = |answer: String| answer + &notice;
         journal(&self.status.recording()).map(text).map_err(text)
     }
@@ -57,7 +60,8 @@ fn ready(unreachable: Option<&str>, refuses: Option<&str>) -> Answer {
 }
 
 fn journal(recording: &Recording) -> Answer {
-    let Recording { state, reason, since } = recording;
+    let Recording { state, reason, since_us } = recording;
+    let since = Micros(*since_us);
     if *state == CaptureState::Streaming {
         return Ok("streaming\n".to_owned());
     }
@@ -74,8 +78,6 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use redtape_journal::Micros;
-
     use super::*;
 
     #[test]
@@ -95,7 +97,7 @@ mod tests {
     fn the_journal_is_fine_only_while_it_streams() {
         for state in CaptureState::ALL {
             for reason in [None, Some("No space\nleft")] {
-                let recording = Recording { state, reason: reason.map(str::to_owned), since: Micros(0) };
+                let recording = Recording { state, reason: reason.map(str::to_owned), since_us: 0 };
                 let answer = journal(&recording);
                 assert_eq!(answer.is_ok(), state == CaptureState::Streaming, "{state:?}");
                 let (Ok(text) | Err(text)) = answer;

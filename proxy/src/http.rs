@@ -12,11 +12,11 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use redtape_telemetry::Metrics;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::health::{Answer, Health};
-use crate::metrics::Metrics;
 
 /// A request's head must be there within this time; until then the connection is idle.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);

@@ -14,12 +14,10 @@ mod http;
 mod identity;
 mod join;
 mod listen;
-mod metrics;
 mod parts;
 mod reload;
 mod session;
 mod snapshot;
-mod status;
 mod tee;
 mod upstream;
 mod worker;
@@ -33,6 +31,7 @@ use arc_swap::ArcSwap;
 use redtape_journal::{KeyFault, OpenError, StoreError};
 use redtape_net::tls::{TlsAcceptor, TlsError, TlsFailure};
 use redtape_net::{Connector, tls};
+use redtape_telemetry::{Metrics, Status};
 use redtape_wire::command::CommandTable;
 use tokio::sync::watch;
 
@@ -43,10 +42,8 @@ use crate::health::Health;
 use crate::housekeeping::Housekeeping;
 use crate::identity::{Judgement, Recorded};
 use crate::listen::{Acceptor, Listener};
-use crate::metrics::Metrics;
 use crate::parts::Parts;
 use crate::reload::{Live, Reload};
-use crate::status::Status;
 use crate::tee::Tee;
 use crate::upstream::Upstream;
 use crate::worker::{ClientMemory, Pause, Shared, WorkerHandle};
@@ -209,14 +206,14 @@ async fn start(
         live: live.clone(),
     };
     let opened = capture::open_journal(&capture_config)?;
-    let metrics = Metrics::new().map_err(std::io::Error::other)?.with_log(lost_log_lines);
+    let metrics = Metrics::new(lost_log_lines).map_err(std::io::Error::other)?;
     let status = Status::new(metrics.clone());
     if let Some(last) = &opened.1.last {
-        metrics.window_end_seconds.set(last.complete_until.0 as f64 / 1e6);
+        metrics.journal.window_end_seconds.set(last.complete_until.0 as f64 / 1e6);
     }
     if let Ok(catalog) = redtape_journal::Catalog::open(&config.dir) {
         if let Some(window) = catalog.windows().last() {
-            metrics.window_start_seconds.set(window.from.0 as f64 / 1e6);
+            metrics.journal.window_start_seconds.set(window.from.0 as f64 / 1e6);
         }
         if housekeeping::lacks_base(&catalog) {
             status.want_base();

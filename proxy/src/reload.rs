@@ -9,12 +9,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use redtape_journal::Keyring;
 use redtape_net::tls::{ClientTls, ServerTls, TlsAcceptor, TlsConnector, TlsError};
+use redtape_telemetry::Metrics;
 use serde_json::Value;
 use tokio::signal::unix::Signal;
 
 use crate::config::Config;
 use crate::housekeeping::Settings;
-use crate::metrics::Metrics;
 
 /// Reads the settings again, with the flags and environment of the start.
 pub type Reread = Box<dyn FnMut() -> Result<Config, String> + Send>;
@@ -220,7 +220,7 @@ mod tests {
             acceptor: None,
             upstream: None,
             follow: None,
-            metrics: Metrics::new().expect("metrics"),
+            metrics: Metrics::new(Arc::default()).expect("metrics"),
         }
     }
 

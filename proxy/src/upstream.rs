@@ -16,10 +16,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use redtape_net::Connector;
+use redtape_telemetry::{Metrics, Status};
 use redtape_wire::url::Endpoint;
-
-use crate::metrics::Metrics;
-use crate::status::Status;
 
 /// Pause after a failed attempt: doubled from the first up to the second. Short, so that a server that is back is found
 /// by the first who comes.

@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use redtape_journal::{
     Keyring, Lsn, Micros, ReplOffset, SnapshotKind, SnapshotManifest, SnapshotWriter, StoreError, TimelineStart,
 };
+use redtape_telemetry::CaptureState;
 use redtape_wire::psync::RdbReceiver;
 use redtape_wire::rdb::{RdbSummary, RdbVerifier};
 
 use super::prober::Pace;
 use super::{Capture, Ended, Link, LinkError, Position};
-use crate::status::CaptureState;
 
 /// Silence on the link that ends a copy.
 const SILENCE: std::time::Duration = std::time::Duration::from_mins(2);

@@ -42,6 +42,7 @@ use redtape_journal::{
 };
 use redtape_net::Connector;
 use redtape_net::tls::TlsFailure;
+use redtape_telemetry::{CaptureState, Metrics, Status};
 use redtape_wire::command::CommandTable;
 use redtape_wire::psync::PsyncReply;
 use tokio::sync::watch;
@@ -58,9 +59,7 @@ use self::retry::{Complaints, Cost, Retry};
 use crate::durable::Durable;
 use crate::identity::Mismatch;
 use crate::join::{Join, Probe};
-use crate::metrics::Metrics;
 use crate::reload::Live;
-use crate::status::{CaptureState, Status};
 use crate::tee::Tee;
 
 /// An attempt to connect that has waited for so long began while the server was away, if it is known to be back since.
@@ -220,7 +219,7 @@ pub(crate) async fn run(
     join.unknown_until(first_probe.offset);
     let (recorder, position) = Recorder::start(opened, true, config.live.clone(), metrics.clone(), durable.clone());
     if let Ok(catalog) = Catalog::open(&config.dir) {
-        metrics.gaps.set(catalog.gaps().len() as i64);
+        metrics.journal.gaps.set(catalog.gaps().len() as i64);
     }
     let probes = Probes::start(config.upstream.clone(), facts, table.clone(), metrics.clone(), status.clone());
     let bystander = Bystander::start(config.source.clone());
@@ -503,7 +502,7 @@ impl Capture {
                 probe = self.probes.next() => {
                     self.join.probe(probe);
                     if let Some(position) = &self.position {
-                        self.metrics.tap_lag_bytes.set(probe.offset.0.saturating_sub(position.offset.0) as i64);
+                        self.metrics.capture.lag_bytes.set(probe.offset.0.saturating_sub(position.offset.0) as i64);
                     }
                 }
             }
@@ -516,7 +515,7 @@ impl Capture {
         self.tee.drain(|message| self.join.tee(message));
         let dropped = self.tee.dropped() + self.join.stamps().1;
         if dropped > self.dropped {
-            self.metrics.stamps_dropped.inc_by(dropped - self.dropped);
+            self.metrics.capture.stamps_dropped.inc_by(dropped - self.dropped);
             self.dropped = dropped;
             self.join.stamps_were_lost(Micros::now());
         }

@@ -9,13 +9,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use redis::RedisError;
 use redtape_net::Connector;
+use redtape_telemetry::{Metrics, Status};
 use redtape_wire::command::CommandTable;
 use tokio::sync::{Notify, mpsc};
 
 use super::probe::{Prober, Role, ServerFacts, is_answer, is_unreachable};
 use crate::join::Probe;
-use crate::metrics::Metrics;
-use crate::status::Status;
 
 /// Probes on their way to the capture.
 const PENDING_MAX: usize = 64;
@@ -183,7 +182,7 @@ impl Probing {
             return;
         }
         let before = self.role.replace(role.clone());
-        self.metrics.upstream_is_replica.set(i64::from(*role != Role::Primary));
+        self.metrics.upstream.is_replica.set(i64::from(*role != Role::Primary));
         let upstream = self.upstream.address();
         match (before, role) {
             (None, Role::Primary) => {}

@@ -12,6 +12,7 @@ use redtape_journal::{
     Block, BlockBuilder, GroupRef, Journal, Keyring, KeysAt, Lsn, MAX_QUEUED_BYTES, Micros, OpenError, RecordRef,
     Recovered, ReplOffset, SubmitError, TimelineId, TimelineStart, Writer,
 };
+use redtape_telemetry::Metrics;
 use redtape_wire::command::CommandTable;
 use tokio::sync::Notify;
 
@@ -19,7 +20,6 @@ use super::keys::keys_of;
 use super::{CaptureConfig, Position, Tail, open_journal};
 use crate::durable::Durable;
 use crate::join::Attributed;
-use crate::metrics::Metrics;
 use crate::reload::Live;
 
 /// A block is handed over when it has grown to this size.
@@ -117,7 +117,7 @@ impl Recorder {
             progress,
             written,
             timed: VecDeque::new(),
-            times: metrics.request_to_journal_seconds.local(),
+            times: metrics.capture.request_to_journal_seconds.local(),
             pruned: metrics.pruned_segments(),
             metrics,
             durable,
@@ -125,7 +125,7 @@ impl Recorder {
             // Whatever it was opened with, the first block looks.
             keyring: Keyring::default(),
         };
-        recorder.metrics.timeline.set(i64::from(tail.timeline.0));
+        recorder.metrics.journal.timeline.set(i64::from(tail.timeline.0));
         (recorder, position)
     }
 
@@ -186,14 +186,14 @@ impl Recorder {
         let (timeline, offset, ts) = (start.timeline, start.offset, start.ts.max(self.tail.ts));
         writer.begin_timeline(start).map_err(|e| e.to_string())?;
         if self.tail.timeline > TimelineId(0) {
-            self.metrics.gaps.inc();
+            self.metrics.journal.gaps.inc();
         }
         self.tail = Tail { ts, timeline, ..self.tail };
         self.start = (offset, Lsn(self.tail.lsn.0 + 1));
         self.complete_until = ts;
         self.builder = BlockBuilder::new(self.start.1, ts, offset, 0);
-        self.metrics.timeline.set(i64::from(timeline.0));
-        self.metrics.window_start_seconds.set(ts.0 as f64 / 1e6);
+        self.metrics.journal.timeline.set(i64::from(timeline.0));
+        self.metrics.journal.window_start_seconds.set(ts.0 as f64 / 1e6);
         Ok(())
     }
 
@@ -333,13 +333,13 @@ impl Recorder {
             }
         }
         self.times.flush();
-        self.metrics.captured_lsn.set(self.tail.lsn.0 as i64);
-        self.metrics.written_lsn.set(w.written_lsn.0 as i64);
-        self.metrics.durable_lsn.set(w.durable_lsn.0 as i64);
+        self.metrics.journal.captured_lsn.set(self.tail.lsn.0 as i64);
+        self.metrics.journal.written_lsn.set(w.written_lsn.0 as i64);
+        self.metrics.journal.durable_lsn.set(w.durable_lsn.0 as i64);
         let (bytes, segments) = self.metrics.pruned_segments();
-        self.metrics.journal_bytes.set(w.journal_bytes as i64 - (bytes - self.pruned.0) as i64);
-        self.metrics.journal_segments.set(w.segments as i64 - (segments - self.pruned.1) as i64);
-        self.metrics.window_end_seconds.set(self.complete_until.0 as f64 / 1e6);
+        self.metrics.journal.bytes.set(w.journal_bytes as i64 - (bytes - self.pruned.0) as i64);
+        self.metrics.journal.segments.set(w.segments as i64 - (segments - self.pruned.1) as i64);
+        self.metrics.journal.window_end_seconds.set(self.complete_until.0 as f64 / 1e6);
     }
 
     /// Writes what is queued and seals the tail.

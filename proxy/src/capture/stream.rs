@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use redtape_journal::{Micros, OriginKind, ReplOffset, SyncPolicy};
+use redtape_telemetry::CaptureState;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sleep_until};
 
@@ -11,7 +12,6 @@ use super::gulps::Gulps;
 use super::prober::Pace;
 use super::recorder::RecordError;
 use super::{Capture, Ended, Link, LinkError, Position, link};
-use crate::status::CaptureState;
 
 /// The server is told the durable offset this often.
 const ACK_EVERY: Duration = Duration::from_secs(1);
@@ -253,7 +253,7 @@ impl Capture {
                 Some(Ok(n)) => {
                     silent_seconds = 0;
                     first_acks_left = 0;
-                    self.metrics.tap_received_bytes.inc_by(n as u64);
+                    self.metrics.capture.received_bytes.inc_by(n as u64);
                     gulps.took(n, Instant::now());
                 }
                 Some(Err(e)) => return e.into(),
@@ -321,7 +321,7 @@ impl Capture {
         }
         self.join.reached(parser.position().0);
         for (label, n) in ORIGIN_LABELS.into_iter().zip(kinds).filter(|(_, n)| *n > 0) {
-            self.metrics.groups.with_label_values(&[label]).inc_by(n);
+            self.metrics.capture.groups.with_label_values(&[label]).inc_by(n);
         }
         self.recorder.flush(self.join.complete_until())?;
         if self.join.held() == 0 {
@@ -350,10 +350,10 @@ impl Capture {
     fn look(&mut self) {
         let probe = self.join.newest_probe();
         let lag = probe.offset.0.saturating_sub(self.join.processed().0);
-        self.metrics.tap_lag_bytes.set(lag as i64);
-        self.metrics.tap_offset.set(self.join.processed().0 as i64);
+        self.metrics.capture.lag_bytes.set(lag as i64);
+        self.metrics.capture.offset.set(self.join.processed().0 as i64);
         let complete = self.join.complete_until().unwrap_or_default();
-        self.metrics.stamps_waiting.set(self.join.stamps().0 as i64);
+        self.metrics.capture.stamps_waiting.set(self.join.stamps().0 as i64);
         let behind_micros = probe.received.0 - complete.0;
         self.probes.set_pace(if lag > 0 && behind_micros > 100_000 {
             Pace::Late
@@ -368,10 +368,10 @@ impl Capture {
 
     fn judge_backlog(&mut self, rate: &mut Rate) {
         let backlog = self.probes.facts().backlog_bytes;
-        self.metrics.backlog_bytes.set(backlog as i64);
+        self.metrics.capture.backlog_bytes.set(backlog as i64);
         let Some(per_second) = rate.second(self.join.newest_probe().offset) else { return };
         let covers = if per_second > 0.0 { backlog as f64 / per_second } else { f64::INFINITY };
-        self.metrics.backlog_covers_seconds.set(covers);
+        self.metrics.capture.backlog_covers_seconds.set(covers);
         if rate.seconds < RATE_AFTER || backlog == 0 || rate.warned {
             return;
         }

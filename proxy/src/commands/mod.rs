@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use redtape_journal::{Lsn, Mark, SnapshotKind, SyncPolicy};
 use redtape_net::Connector;
+use redtape_telemetry::{Metrics, Status};
 
 pub(crate) use self::completion::{Completion, completion};
 use self::info::{Facts, Fixed};
@@ -40,10 +41,8 @@ use self::table::{COMMANDS, HELP, Name};
 use self::wording::Wording;
 use crate::capture::ServerFacts;
 use crate::config::Config;
-use crate::metrics::Metrics;
 use crate::reload::Live;
 use crate::snapshot;
-use crate::status::Status;
 
 /// A snapshot that takes longer is given up.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_hours(1);
@@ -129,9 +128,9 @@ impl Desk {
             Ok(Name::Lsn) => {
                 let lsn = |gauge: &prometheus::IntGauge| Field::Number(gauge.get());
                 // Read in this order, they are in order: durable <= written <= captured.
-                let durable = lsn(&self.metrics.durable_lsn);
-                let written = lsn(&self.metrics.written_lsn);
-                let captured = lsn(&self.metrics.captured_lsn);
+                let durable = lsn(&self.metrics.journal.durable_lsn);
+                let written = lsn(&self.metrics.journal.written_lsn);
+                let captured = lsn(&self.metrics.journal.captured_lsn);
                 fields(&[("captured", captured), ("written", written), ("durable", durable)], resp3)
             }
             Ok(Name::Help) => status_list(HELP),
@@ -184,7 +183,7 @@ impl Desk {
         let (dir, upstream, user) = (self.dir.clone(), self.upstream.clone(), user.to_owned());
         let keyring = self.live.load().keyring.clone();
         // Without syncs on their own, what is written is all that can be waited for.
-        let synced = (self.sync != SyncPolicy::No).then(|| self.metrics.durable_lsn.clone());
+        let synced = (self.sync != SyncPolicy::No).then(|| self.metrics.journal.durable_lsn.clone());
         Answer::Later(Box::new(move || {
             let durable = || synced.as_ref().map_or(Lsn(u64::MAX), |gauge| Lsn(gauge.get().max(0) as u64));
             match block_on(mark::set(&dir, &keyring, &upstream, &name, durable)) {

@@ -11,7 +11,7 @@ fn desk(version: &str) -> (Desk, Arc<ArcSwap<Live>>, tempfile::TempDir) {
     let facts = ServerFacts { version: version.to_owned(), ..ServerFacts::default() };
     let live = Arc::new(ArcSwap::from_pointee(Live::from(&config)));
     let to = Connector::new(url, &config.upstream_tls).unwrap();
-    let metrics = Metrics::new().unwrap();
+    let metrics = Metrics::new(Arc::default()).unwrap();
     let status = Status::new(metrics.clone());
     (Desk::new(&config, &facts, to.clone(), to, live.clone(), metrics, status), live, dir)
 }
@@ -56,9 +56,9 @@ fn refusals_come_in_the_order_and_words_of_redis() {
 #[test]
 fn info_lsn_and_help() {
     let (desk, _, dir) = desk("8.0.6");
-    desk.metrics.captured_lsn.set(12);
-    desk.metrics.written_lsn.set(11);
-    desk.metrics.durable_lsn.set(10);
+    desk.metrics.journal.captured_lsn.set(12);
+    desk.metrics.journal.written_lsn.set(11);
+    desk.metrics.journal.durable_lsn.set(10);
     let flat = "$8\r\ncaptured\r\n:12\r\n$7\r\nwritten\r\n:11\r\n$7\r\ndurable\r\n:10\r\n";
     assert_eq!(ask(&desk, "Redtape.LSN", Some("bob"), false).unwrap(), format!("*6\r\n{flat}"));
     assert_eq!(ask(&desk, "Redtape.LSN", Some("bob"), true).unwrap(), format!("%3\r\n{flat}"));

@@ -18,16 +18,15 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use redtape_journal::{Catalog, ItemKind, Micros, PruneError, PrunePlan, Retention, SnapshotKind, prune};
 use redtape_net::Connector;
+use redtape_telemetry::{CaptureState, Metrics, Status};
 use tokio::sync::watch;
 
 pub(crate) use self::schedule::Schedule;
 use crate::commands::Running;
 use crate::config::Config;
-use crate::metrics::Metrics;
 use crate::parts::Parts;
 use crate::reload::Live;
 use crate::snapshot::{Taking, take};
-use crate::status::{CaptureState, Status};
 
 /// How often it is looked whether something is due.
 const TICK: Duration = Duration::from_secs(1);
@@ -139,7 +138,7 @@ impl Housekeeping {
         }
         let Some(running) = Running::begin(&self.snapshot_runs) else {
             tracing::warn!("a snapshot is due, but another one is still running: this one is skipped");
-            self.metrics.snapshots.with_label_values(&["skipped"]).inc();
+            self.metrics.housekeeping.snapshots.with_label_values(&["skipped"]).inc();
             memory.last = Some(Micros::now());
             return;
         };
@@ -168,8 +167,8 @@ impl Housekeeping {
         settings: &Settings,
         memory: &mut Memory,
     ) -> bool {
-        self.metrics.snapshot_running.set(1);
-        let _not_running = scope_end(|| self.metrics.snapshot_running.set(0));
+        self.metrics.housekeeping.snapshot_running.set(1);
+        let _not_running = scope_end(|| self.metrics.housekeeping.snapshot_running.set(0));
         let begun = Instant::now();
         let keyring = self.live.load().keyring.clone();
         let taken = take(&self.dir, &self.source, Taking { kind, rate: settings.rate, keyring }).await;
@@ -179,16 +178,16 @@ impl Housekeeping {
             Ok(taken) => {
                 let seconds = begun.elapsed().as_secs_f64();
                 tracing::info!(lsn = taken.lsn.0, bytes = taken.bytes, seconds, "{what} taken");
-                self.metrics.snapshots.with_label_values(&["taken"]).inc();
-                self.metrics.snapshot_duration_seconds.set(seconds);
-                self.metrics.snapshot_bytes.set(taken.bytes as i64);
-                self.metrics.snapshot_last_seconds.set(taken.ts.0 as f64 / 1e6);
+                self.metrics.housekeeping.snapshots.with_label_values(&["taken"]).inc();
+                self.metrics.housekeeping.snapshot_duration_seconds.set(seconds);
+                self.metrics.housekeeping.snapshot_bytes.set(taken.bytes as i64);
+                self.metrics.housekeeping.snapshot_last_seconds.set(taken.ts.0 as f64 / 1e6);
                 (memory.last, memory.prune_at) = (Some(taken.ts), None);
                 true
             }
             Err(error) => {
                 self.metrics.error("snapshot");
-                self.metrics.snapshots.with_label_values(&["failed"]).inc();
+                self.metrics.housekeeping.snapshots.with_label_values(&["failed"]).inc();
                 tracing::error!(%error, again_in_seconds = pause.as_secs(), "the {what} failed");
                 memory.not_before = Some(Instant::now() + pause);
                 false
@@ -201,15 +200,15 @@ impl Housekeeping {
         let catalog = Catalog::open(&self.dir).ok()?;
         let ours = catalog.snapshots().iter().filter(|s| s.manifest.kind != SnapshotKind::Manual);
         let last = ours.map(|s| s.manifest.ts).max();
-        self.metrics.snapshot_last_seconds.set(last.map_or(0.0, |ts| ts.0 as f64 / 1e6));
+        self.metrics.housekeeping.snapshot_last_seconds.set(last.map_or(0.0, |ts| ts.0 as f64 / 1e6));
         last
     }
 
     fn prune(&self, retention: &Retention, memory: &mut Memory) {
         let mut on_removed = |item: &redtape_journal::PruneItem| {
             let kind = if item.kind == ItemKind::Segment { "segment" } else { "snapshot" };
-            self.metrics.pruned_bytes.with_label_values(&[kind]).inc_by(item.bytes);
-            self.metrics.pruned_files.with_label_values(&[kind]).inc();
+            self.metrics.housekeeping.pruned_bytes.with_label_values(&[kind]).inc_by(item.bytes);
+            self.metrics.housekeeping.pruned_files.with_label_values(&[kind]).inc();
         };
         match prune(&self.dir, retention, Micros::now(), &mut on_removed, &|| *self.stop.borrow()) {
             Ok(plan) => {
@@ -230,11 +229,11 @@ impl Housekeeping {
     }
 
     fn pruned(&self, plan: &PrunePlan, memory: &mut Memory) {
-        self.metrics.prune_last_seconds.set(Micros::now().0 as f64 / 1e6);
+        self.metrics.housekeeping.prune_last_seconds.set(Micros::now().0 as f64 / 1e6);
         let over = plan.shortfall.map_or(0, |s| s.bytes - s.limit);
-        self.metrics.over_limit_bytes.set(over as i64);
+        self.metrics.housekeeping.over_limit_bytes.set(over as i64);
         if let (false, Some(window)) = (plan.is_empty(), plan.windows_after.last()) {
-            self.metrics.window_start_seconds.set(window.from.0 as f64 / 1e6);
+            self.metrics.journal.window_start_seconds.set(window.from.0 as f64 / 1e6);
             tracing::info!(
                 files = plan.removed().count(),
                 bytes = plan.bytes_before - plan.bytes_after,

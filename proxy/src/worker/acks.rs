@@ -318,7 +318,7 @@ impl Worker {
             && let Some((_, reference, since)) = acks.holders.pop_front_if(|(ticket, ..)| *ticket <= covered)
         {
             let waited = self.now.saturating_duration_since(since);
-            self.shared.metrics.ack_seconds.observe(waited.as_secs_f64());
+            self.shared.metrics.clients.ack_seconds.observe(waited.as_secs_f64());
             let Some(client) = self.client(reference) else { continue };
             client.release(covered);
             self.client_writable(reference);
@@ -330,7 +330,7 @@ impl Worker {
     pub(super) fn check_acks(&mut self) {
         let Some(acks) = &mut self.acks else { return };
         let holders = acks.holders.len() as i64;
-        self.shared.metrics.ack_waiting.add(holders - acks.reported);
+        self.shared.metrics.clients.ack_waiting.add(holders - acks.reported);
         acks.reported = holders;
         // It stands before anybody asks for it.
         if acks.barrier.is_none() {

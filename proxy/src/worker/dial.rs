@@ -41,7 +41,7 @@ impl Worker {
             && let Ok(link) = self.dial(Role::Lane(key.clone()), self.now + CONNECT_TIMEOUT)
         {
             self.lanes.opened(key, link);
-            self.shared.metrics.lanes.inc();
+            self.shared.metrics.clients.shared_conns.inc();
         }
     }
 

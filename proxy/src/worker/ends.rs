@@ -48,7 +48,7 @@ impl Worker {
             }
             self.drop_link(home);
         }
-        self.shared.metrics.sessions.dec();
+        self.shared.metrics.clients.sessions.dec();
         self.shared.clients.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
         self.load.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
     }
@@ -104,7 +104,7 @@ impl Worker {
             self.connecting -= 1;
         }
         if matches!(link.role, Role::Lane(_)) {
-            self.shared.metrics.lanes.dec();
+            self.shared.metrics.clients.shared_conns.dec();
         }
     }
 

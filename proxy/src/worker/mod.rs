@@ -52,6 +52,7 @@ use arc_swap::ArcSwap;
 use mio::{Events, Poll, Token, Waker};
 use redtape_journal::Micros;
 use redtape_net::tls::TlsAcceptor;
+use redtape_telemetry::Metrics;
 use redtape_wire::command::CommandTable;
 use slab::Slab;
 
@@ -67,7 +68,6 @@ use self::stalls::Served;
 use crate::commands::Desk;
 use crate::config::Sharing;
 use crate::durable::Durable;
-use crate::metrics::Metrics;
 use crate::parts::Parts;
 use crate::reload::Live;
 use crate::tee::{Tee, TeeSender};
@@ -527,9 +527,9 @@ impl Worker {
         let counts = std::mem::take(&mut self.counts);
         let metrics = &self.shared.metrics;
         for (n, counter) in [
-            (counts.commands, &metrics.commands),
-            (counts.received, &metrics.client_received_bytes),
-            (counts.sent, &metrics.client_sent_bytes),
+            (counts.commands, &metrics.clients.commands),
+            (counts.received, &metrics.clients.received_bytes),
+            (counts.sent, &metrics.clients.sent_bytes),
         ] {
             if n > 0 {
                 counter.inc_by(n);

@@ -45,7 +45,7 @@ impl Worker {
         // Stalls are counted in ticks of this length, while clients are drained as well.
         if is_due {
             self.next_check = self.now + TICK;
-            self.shared.metrics.client_memory_bytes.set(self.shared.client_memory.bytes() as i64);
+            self.shared.metrics.clients.memory_bytes.set(self.shared.client_memory.bytes() as i64);
             self.check_stalls();
             self.check_lanes();
             self.check_acks();

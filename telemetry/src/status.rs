@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use redtape_journal::Micros;
 use tokio::sync::Notify;
 
 use crate::metrics::Metrics;
+use crate::now_us;
 
 /// What the capture does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CaptureState {
+pub enum CaptureState {
     /// There is no replication link.
     Connecting,
     /// A base is being taken.
@@ -28,10 +28,11 @@ pub(crate) enum CaptureState {
 }
 
 impl CaptureState {
-    pub(crate) const ALL: [Self; 5] = [Self::Connecting, Self::FullSync, Self::Streaming, Self::Failed, Self::Refused];
+    /// Every state.
+    pub const ALL: [Self; 5] = [Self::Connecting, Self::FullSync, Self::Streaming, Self::Failed, Self::Refused];
 
     /// As metrics, `INFO` and `/journalz` show it.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
             Self::FullSync => "full_sync",
@@ -44,37 +45,39 @@ impl CaptureState {
 
 /// Whether writes are recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Recording {
-    pub(crate) state: CaptureState,
+pub struct Recording {
+    /// What the capture does.
+    pub state: CaptureState,
     /// Why they are not, as far as that is known.
-    pub(crate) reason: Option<String>,
-    /// Since when the state is this.
-    pub(crate) since: Micros,
+    pub reason: Option<String>,
+    /// Since when the state is this, in microseconds since 1970.
+    pub since_us: i64,
 }
 
-/// See the module.
+/// What this process does at present. Shared by all threads.
 #[derive(Debug)]
-pub(crate) struct Status {
+pub struct Status {
     recording: ArcSwap<Recording>,
     /// Why the upstream cannot be reached; `None` = it can.
     unreachable: ArcSwapOption<String>,
     is_unreachable: AtomicBool,
     /// Held while the two above and the gauge change, so that all three say the same.
     reachability: Mutex<()>,
-    /// Another history was found at the upstream's address: when, and which.
-    replaced: ArcSwapOption<(Micros, String)>,
+    /// Another history was found at the upstream's address: when, in microseconds since 1970, and which.
+    replaced: ArcSwapOption<(i64, String)>,
     server_back: Notify,
     wants_base: AtomicBool,
     metrics: Metrics,
 }
 
 impl Status {
-    pub(crate) fn new(metrics: Metrics) -> Arc<Self> {
+    /// Nothing is recorded yet, and the upstream is believed to answer.
+    pub fn new(metrics: Metrics) -> Arc<Self> {
         let status = Self {
             recording: ArcSwap::from_pointee(Recording {
                 state: CaptureState::Connecting,
                 reason: None,
-                since: Micros::now(),
+                since_us: now_us(),
             }),
             unreachable: ArcSwapOption::empty(),
             is_unreachable: AtomicBool::new(false),
@@ -85,37 +88,37 @@ impl Status {
             metrics,
         };
         status.metrics.capture_state(CaptureState::Connecting);
-        status.metrics.upstream_up.set(1);
+        status.metrics.upstream.up.set(1);
         Arc::new(status)
     }
 
     /// The capture is in this state now.
-    pub(crate) fn capture(&self, state: CaptureState) {
+    pub fn capture(&self, state: CaptureState) {
         self.set(state, None);
     }
 
     /// The capture is in this state, and this is why it does not record.
-    pub(crate) fn capture_because(&self, state: CaptureState, reason: String) {
+    pub fn capture_because(&self, state: CaptureState, reason: String) {
         self.set(state, Some(reason));
     }
 
     fn set(&self, state: CaptureState, reason: Option<String>) {
         let before = self.recording.load();
-        let since = if before.state == state { before.since } else { Micros::now() };
+        let since_us = if before.state == state { before.since_us } else { now_us() };
         // Why it ended stays true while it tries again.
         let keeps = state == CaptureState::Connecting;
         let reason = reason.or_else(|| before.reason.clone().filter(|_| keeps));
-        self.recording.store(Arc::new(Recording { state, reason, since }));
+        self.recording.store(Arc::new(Recording { state, reason, since_us }));
         self.metrics.capture_state(state);
     }
 
     /// Whether writes are recorded.
-    pub(crate) fn recording(&self) -> Arc<Recording> {
+    pub fn recording(&self) -> Arc<Recording> {
         self.recording.load_full()
     }
 
     /// The upstream answers.
-    pub(crate) fn upstream_answers(&self) {
+    pub fn upstream_answers(&self) {
         // The usual case takes no lock.
         if !self.is_unreachable.load(Ordering::Acquire) {
             return;
@@ -123,17 +126,17 @@ impl Status {
         let _changes = self.lock();
         if self.is_unreachable.swap(false, Ordering::AcqRel) {
             self.unreachable.store(None);
-            self.metrics.upstream_up.set(1);
+            self.metrics.upstream.up.set(1);
             self.server_back.notify_one();
         }
     }
 
     /// No connection to the upstream comes about, or it does not answer.
-    pub(crate) fn upstream_unreachable(&self, why: &str) {
+    pub fn upstream_unreachable(&self, why: &str) {
         let _changes = self.lock();
         self.unreachable.store(Some(Arc::new(why.to_owned())));
         self.is_unreachable.store(true, Ordering::Release);
-        self.metrics.upstream_up.set(0);
+        self.metrics.upstream.up.set(0);
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
@@ -141,39 +144,39 @@ impl Status {
     }
 
     /// Why the upstream cannot be reached; `None` = it can.
-    pub(crate) fn unreachable(&self) -> Option<Arc<String>> {
+    pub fn unreachable(&self) -> Option<Arc<String>> {
         self.unreachable.load_full()
     }
 
     /// Resolves when an upstream that could not be reached answers somebody: a probe, or a worker for its client.
-    pub(crate) async fn server_back(&self) {
+    pub async fn server_back(&self) {
         self.server_back.notified().await;
     }
 
     /// Behind what was recorded lately a base is wanted, beside the stream.
-    pub(crate) fn want_base(&self) {
+    pub fn want_base(&self) {
         self.wants_base.store(true, Ordering::Release);
     }
 
     /// Whether one is wanted that was not begun yet.
-    pub(crate) fn wants_base(&self) -> bool {
+    pub fn wants_base(&self) -> bool {
         self.wants_base.load(Ordering::Acquire)
     }
 
     /// One is being taken; what changes from here on wants another one.
-    pub(crate) fn begins_base(&self) {
+    pub fn begins_base(&self) {
         self.wants_base.store(false, Ordering::Release);
     }
 
     /// The upstream's address leads to a server with another history.
-    pub(crate) fn replaced(&self, what: String) {
-        let now = Micros::now();
-        self.metrics.server_replaced_seconds.set(now.0 as f64 / 1e6);
+    pub fn replaced(&self, what: String) {
+        let now = now_us();
+        self.metrics.upstream.replaced_seconds.set(now as f64 / 1e6);
         self.replaced.store(Some(Arc::new((now, what))));
     }
 
-    /// When that was found last by this process, and what.
-    pub(crate) fn last_replaced(&self) -> Option<Arc<(Micros, String)>> {
+    /// When that was found last by this process, in microseconds since 1970, and what.
+    pub fn last_replaced(&self) -> Option<Arc<(i64, String)>> {
         self.replaced.load_full()
     }
 }
@@ -185,7 +188,7 @@ mod tests {
 
     #[test]
     fn why_recording_ended_stays_known_until_it_goes_on() {
-        let status = Status::new(Metrics::new().unwrap());
+        let status = Status::new(Metrics::new(Arc::default()).unwrap());
         assert_eq!(status.recording().reason, None);
         status.capture_because(CaptureState::Connecting, "the link ended".to_owned());
         status.capture(CaptureState::Connecting);
@@ -198,21 +201,21 @@ mod tests {
 
     #[test]
     fn the_gauge_and_the_reason_say_the_same() {
-        let status = Status::new(Metrics::new().unwrap());
+        let status = Status::new(Metrics::new(Arc::default()).unwrap());
         for round in 0..2000 {
             std::thread::scope(|scope| {
                 scope.spawn(|| status.upstream_unreachable("refused"));
                 scope.spawn(|| status.upstream_answers());
             });
             let reachable = status.unreachable().is_none();
-            assert_eq!(status.metrics.upstream_up.get() == 1, reachable, "round {round}");
+            assert_eq!(status.metrics.upstream.up.get() == 1, reachable, "round {round}");
             assert_eq!(!status.is_unreachable.load(Ordering::Acquire), reachable, "round {round}");
         }
     }
 
     #[tokio::test]
     async fn who_waits_for_the_server_is_called_once_it_answers_again() {
-        let status = Status::new(Metrics::new().unwrap());
+        let status = Status::new(Metrics::new(Arc::default()).unwrap());
         let called = async |status: &Status| {
             tokio::time::timeout(std::time::Duration::from_millis(20), status.server_back()).await.is_ok()
         };
