@@ -14,10 +14,12 @@ mod http;
 mod identity;
 mod join;
 mod listen;
+mod live;
 mod parts;
 mod reload;
 mod session;
 mod snapshot;
+mod take_snapshot;
 mod tee;
 mod upstream;
 mod worker;
@@ -42,8 +44,9 @@ use crate::health::Health;
 use crate::housekeeping::Housekeeping;
 use crate::identity::{Judgement, Recorded};
 use crate::listen::{Acceptor, Listener};
+use crate::live::Live;
 use crate::parts::Parts;
-use crate::reload::{Live, Reload};
+use crate::reload::Reload;
 use crate::tee::Tee;
 use crate::upstream::Upstream;
 use crate::worker::{ClientMemory, Pause, Shared, WorkerHandle};
@@ -54,7 +57,8 @@ pub use crate::config::{
 };
 pub use crate::identity::Mismatch;
 pub use crate::reload::Reread;
-pub use crate::snapshot::{SnapshotError, SnapshotTaken, take_snapshot};
+pub use crate::snapshot::{SnapshotError, SnapshotTaken};
+pub use crate::take_snapshot::{CreateError, take_snapshot};
 
 /// Why nothing was started.
 #[derive(Debug, thiserror::Error)]
@@ -177,6 +181,8 @@ async fn start(
     let acceptor = config.tls.clone().filter(|_| !config.tls_listen.is_empty()).map(TlsAcceptor::new).transpose()?;
     let acceptor = acceptor.map(Arc::new);
     let live = Arc::new(ArcSwap::from_pointee(Live::from(&config)));
+    let housekeeping_settings = Arc::new(ArcSwap::from_pointee(housekeeping::Settings::from(&config)));
+    let keyring = Arc::new(ArcSwap::from_pointee(config.keyring.clone()));
     let upstream = Connector::new(config.upstream.clone(), &config.upstream_tls)?;
     let follow = config.follow.clone().map(|url| Connector::new(url, &config.follow_tls())).transpose()?;
     let source = follow.clone().unwrap_or_else(|| upstream.clone());
@@ -203,7 +209,7 @@ async fn start(
         has_tee: config.serves(),
         accept_new_history: config.accept_new_history,
         address: config.recorded_address(),
-        live: live.clone(),
+        keyring: keyring.clone(),
     };
     let opened = capture::open_journal(&capture_config)?;
     let metrics = Metrics::new(lost_log_lines).map_err(std::io::Error::other)?;
@@ -233,6 +239,7 @@ async fn start(
         upstream.clone(),
         capture_config.source.clone(),
         live.clone(),
+        keyring.clone(),
         metrics.clone(),
         status.clone(),
     );
@@ -265,7 +272,8 @@ async fn start(
     let housekeeping = Housekeeping {
         dir: config.dir.clone(),
         source: follow.clone().unwrap_or_else(|| upstream.clone()),
-        live: live.clone(),
+        settings: housekeeping_settings.clone(),
+        keyring: keyring.clone(),
         metrics: metrics.clone(),
         status: status.clone(),
         snapshot_runs: desk.snapshot_runs().clone(),
@@ -315,8 +323,17 @@ async fn start(
     for handle in to_upstream.iter().chain(&to_follow) {
         serving.spawn(parts.clone().task("tls files", tls::watch(handle.clone(), tls_failed.clone())));
     }
-    let reload =
-        Reload { config: config.clone(), reread, live, acceptor, upstream: to_upstream, follow: to_follow, metrics };
+    let reload = Reload {
+        config: config.clone(),
+        reread,
+        live,
+        housekeeping: housekeeping_settings,
+        keyring,
+        acceptor,
+        upstream: to_upstream,
+        follow: to_follow,
+        metrics,
+    };
     serving.spawn(parts.clone().task("reload", reload.at_each(hangup)));
     for addr in &bound.listen {
         tracing::info!(%addr, upstream = %config.upstream, "serving clients");

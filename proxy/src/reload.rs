@@ -4,7 +4,6 @@
 //! applied. Options that can't change are named with a warning, again at each SIGHUP until a restart.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use redtape_journal::Keyring;
@@ -13,32 +12,13 @@ use redtape_telemetry::Metrics;
 use serde_json::Value;
 use tokio::signal::unix::Signal;
 
+use crate::capture::KeyringHandle;
 use crate::config::Config;
 use crate::housekeeping::Settings;
+use crate::live::Live;
 
 /// Reads the settings again, with the flags and environment of the start.
 pub type Reread = Box<dyn FnMut() -> Result<Config, String> + Send>;
-
-/// Settings that sessions look up whenever they need them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Live {
-    /// Clients at once.
-    pub(crate) max_clients: usize,
-    /// Clients that are idle for so long are disconnected.
-    pub(crate) idle_timeout: Option<Duration>,
-    /// TLS handshake and PROXY header must be through within this time.
-    pub(crate) handshake_timeout: Duration,
-    /// Bytes of replies that may pile up for one client.
-    pub(crate) output_limit: usize,
-    /// Bytes that the buffers of all clients may hold together.
-    pub(crate) client_memory: Option<usize>,
-    /// Who may run `REDTAPE.MARK` and `REDTAPE.SNAPSHOT`.
-    pub(crate) admin_users: Vec<String>,
-    /// Scheduled snapshots and what is pruned.
-    pub(crate) housekeeping: Settings,
-    /// What the journal is encrypted with.
-    pub(crate) keyring: Keyring,
-}
 
 impl From<&Config> for Live {
     fn from(config: &Config) -> Self {
@@ -49,8 +29,7 @@ impl From<&Config> for Live {
             output_limit: usize::try_from(config.output_limit.0).unwrap_or(usize::MAX),
             client_memory: usize::try_from(config.client_memory.0).ok().filter(|limit| *limit > 0),
             admin_users: config.admin_users.clone(),
-            housekeeping: Settings::from(config),
-            keyring: config.keyring.clone(),
+            snapshot_rate: config.snapshot_rate.map(|rate| rate.0),
         }
     }
 }
@@ -63,6 +42,10 @@ pub(crate) struct Reload {
     pub(crate) reread: Reread,
     /// Where sessions look.
     pub(crate) live: Arc<ArcSwap<Live>>,
+    /// Where the housekeeping looks.
+    pub(crate) housekeeping: Arc<ArcSwap<Settings>>,
+    /// Where the journal's keys are looked up.
+    pub(crate) keyring: KeyringHandle,
     /// Towards clients, if TLS is served.
     pub(crate) acceptor: Option<Arc<TlsAcceptor>>,
     /// Towards the upstream, if it is `rediss://`.
@@ -97,6 +80,8 @@ impl Reload {
         self.replace_tls(&new).map_err(|e| e.to_string())?;
         self.config = self.in_force(&new);
         self.live.store(Arc::new(Live::from(&self.config)));
+        self.housekeeping.store(Arc::new(Settings::from(&self.config)));
+        self.keyring.store(Arc::new(self.config.keyring.clone()));
         let changes = changes(&before, &self.config, &new);
         if changes.is_empty() {
             tracing::info!("no setting has changed");
@@ -215,6 +200,8 @@ mod tests {
         let (config, mut new) = (config(), Some(new));
         Reload {
             live: Arc::new(ArcSwap::from_pointee(Live::from(&config))),
+            housekeeping: Arc::new(ArcSwap::from_pointee(Settings::from(&config))),
+            keyring: Arc::default(),
             config,
             reread: Box::new(move || new.take().expect("one reload")),
             acceptor: None,
@@ -251,7 +238,8 @@ mod tests {
         let live = reload.live.load();
         assert_eq!((live.max_clients, live.output_limit, live.client_memory), (5, 1 << 20, None));
         assert_eq!(live.admin_users, ["ops"]);
-        assert!(live.housekeeping.retention.is_set() && live.housekeeping.schedule.is_some());
+        let housekeeping = reload.housekeeping.load();
+        assert!(housekeeping.retention.is_set() && housekeeping.schedule.is_some());
         let still: Vec<_> = changes(&reload.config, &reload.config, &new).into_iter().map(|c| c.option).collect();
         assert_eq!(still, ["workers", "upstream"], "said again at the next SIGHUP");
     }
@@ -260,10 +248,10 @@ mod tests {
     fn bad_settings_change_nothing() {
         for new in [Err("no such file".to_owned()), Ok(Config { max_clients: 9, workers: 0, ..config() })] {
             let mut reload = reload(new);
-            let before = reload.live.load_full();
+            let before = (reload.live.load_full(), reload.housekeeping.load_full());
             assert!(reload.now().is_err());
-            assert_eq!(*reload.live.load_full(), *before);
-            assert_eq!(reload.config.max_clients, before.max_clients);
+            assert_eq!((reload.live.load_full(), reload.housekeeping.load_full()), before);
+            assert_eq!(reload.config.max_clients, before.0.max_clients);
         }
     }
 }

@@ -12,7 +12,6 @@ use redtape_net::Connector;
 use redtape_wire::psync::PsyncReply;
 
 use crate::capture::{CopyInProgress, Link, Position, Prober, manifest, receive};
-use crate::config::{Config, ConfigError};
 
 /// The journal must reach the snapshot's offset within this time.
 const REACH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,9 +38,6 @@ pub enum SnapshotError {
     /// The journal can't be read.
     #[error(transparent)]
     Journal(#[from] redtape_journal::OpenError),
-    /// The options can't be used.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     /// The server can't be reached or refuses.
     #[error("{0}. Check --upstream and its password (REDTAPE_UPSTREAM_PASSWORD)")]
     Server(String),
@@ -68,34 +64,6 @@ pub enum SnapshotError {
         /// Where the snapshot stands.
         offset: ReplOffset,
     },
-}
-
-impl SnapshotError {
-    /// The exit code, from `sysexits.h`.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Journal(e) => crate::journal_code(e),
-            Self::OtherServer { .. } => 65,
-            Self::Config(_) => 64,
-            Self::Server(_) | Self::NotFollowed { .. } => 69,
-            Self::Copy(_) => 74,
-        }
-    }
-}
-
-/// Takes a snapshot of the upstream into the journal, which another process may be writing.
-pub fn take_snapshot(config: &Config) -> Result<SnapshotTaken, SnapshotError> {
-    for warning in config.check()? {
-        tracing::warn!("{warning}");
-    }
-    let upstream = Connector::new(config.upstream.clone(), &config.upstream_tls).map_err(ConfigError::from)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| SnapshotError::Server(e.to_string()))?;
-    let how =
-        Taking { kind: SnapshotKind::Manual, rate: config.snapshot_rate.map(|r| r.0), keyring: config.keyring.clone() };
-    runtime.block_on(take(&config.dir, &upstream, how))
 }
 
 /// How a snapshot is taken.

@@ -135,7 +135,7 @@ impl Capture {
             reason,
             "taking a base: a full copy of the server's data"
         );
-        let mut copy = CopyInProgress::begin(&self.config.dir, &self.config.live.load().keyring)?;
+        let mut copy = CopyInProgress::begin(&self.config.dir, &self.config.keyring.load())?;
         loop {
             if copy.take(link)? {
                 break;

@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use redtape_journal::{
-    Catalog, Journal, Lsn, Micros, OpenError, OpenOptions, Recovered, ReplOffset, SyncPolicy, TimelineId,
+    Catalog, Journal, Keyring, Lsn, Micros, OpenError, OpenOptions, Recovered, ReplOffset, SyncPolicy, TimelineId,
 };
 use redtape_net::Connector;
 use redtape_net::tls::TlsFailure;
@@ -59,13 +59,15 @@ use self::retry::{Complaints, Cost, Retry};
 use crate::durable::Durable;
 use crate::identity::Mismatch;
 use crate::join::{Join, Probe};
-use crate::reload::Live;
 use crate::tee::Tee;
 
 /// An attempt to connect that has waited for so long began while the server was away, if it is known to be back since.
 const STALE_ATTEMPT: Duration = Duration::from_secs(1);
 /// How often the tee is emptied while nothing else happens.
 pub(crate) const TEE_POLL: Duration = Duration::from_millis(10);
+
+/// The journal's keys as they are now; a reload replaces them.
+pub(crate) type KeyringHandle = Arc<ArcSwap<Keyring>>;
 
 /// What capture needs to know.
 #[derive(Debug, Clone)]
@@ -86,8 +88,8 @@ pub(crate) struct CaptureConfig {
     pub address: String,
     /// A server that this journal does not record is recorded all the same.
     pub accept_new_history: bool,
-    /// Where the keys are.
-    pub live: Arc<ArcSwap<Live>>,
+    /// The keys with which the journal is encrypted.
+    pub keyring: KeyringHandle,
 }
 
 /// Where the journal stands in the server's history.
@@ -165,7 +167,7 @@ pub(crate) fn open_journal(config: &CaptureConfig) -> Result<(Journal, Recovered
         OpenOptions {
             segment_bytes: config.segment_bytes,
             sync: config.sync,
-            keyring: config.live.load().keyring.clone(),
+            keyring: Keyring::clone(&config.keyring.load()),
             source: config.upstream.url.to_string(),
             ..OpenOptions::default()
         },
@@ -217,7 +219,7 @@ pub(crate) async fn run(
     let mut join = Join::new(table.load_full(), config.has_tee);
     // What ran before this process is here was asked for through an earlier one, or past it.
     join.unknown_until(first_probe.offset);
-    let (recorder, position) = Recorder::start(opened, true, config.live.clone(), metrics.clone(), durable.clone());
+    let (recorder, position) = Recorder::start(opened, true, config.keyring.clone(), metrics.clone(), durable.clone());
     if let Ok(catalog) = Catalog::open(&config.dir) {
         metrics.journal.gaps.set(catalog.gaps().len() as i64);
     }

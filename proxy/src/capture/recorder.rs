@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use crossbeam_queue::ArrayQueue;
 use prometheus::local::LocalHistogram;
 use redtape_journal::{
@@ -17,10 +16,9 @@ use redtape_wire::command::CommandTable;
 use tokio::sync::Notify;
 
 use super::keys::keys_of;
-use super::{CaptureConfig, Position, Tail, open_journal};
+use super::{CaptureConfig, KeyringHandle, Position, Tail, open_journal};
 use crate::durable::Durable;
 use crate::join::Attributed;
-use crate::reload::Live;
 
 /// A block is handed over when it has grown to this size.
 const BLOCK_BYTES: usize = 128 * 1024;
@@ -63,9 +61,9 @@ pub(crate) struct Recorder {
     times: LocalHistogram,
     metrics: Metrics,
     durable: Arc<Durable>,
-    live: Arc<ArcSwap<Live>>,
+    keyring: KeyringHandle,
     /// The keys that the writer has.
-    keyring: Keyring,
+    keyring_in_use: Arc<Keyring>,
     /// What had been pruned when the writer counted its segments.
     pruned: (u64, u64),
 }
@@ -75,7 +73,7 @@ impl Recorder {
     pub(crate) fn start(
         opened: (Journal, Recovered),
         sound: bool,
-        live: Arc<ArcSwap<Live>>,
+        keyring: KeyringHandle,
         metrics: Metrics,
         durable: Arc<Durable>,
     ) -> (Self, Option<Position>) {
@@ -121,9 +119,9 @@ impl Recorder {
             pruned: metrics.pruned_segments(),
             metrics,
             durable,
-            live,
+            keyring,
             // Whatever it was opened with, the first block looks.
-            keyring: Keyring::default(),
+            keyring_in_use: Arc::default(),
         };
         recorder.metrics.journal.timeline.set(i64::from(tail.timeline.0));
         (recorder, position)
@@ -143,7 +141,7 @@ impl Recorder {
             let _ = std::fs::remove_file(base);
         }
         let (fresh, position) =
-            Self::start(opened, sound, self.live.clone(), self.metrics.clone(), self.durable.clone());
+            Self::start(opened, sound, self.keyring.clone(), self.metrics.clone(), self.durable.clone());
         *self = fresh;
         Ok(position)
     }
@@ -281,12 +279,12 @@ impl Recorder {
 
     /// Gives the writer the keys that a reload has brought: from the next file on it uses them.
     fn use_keys(&mut self) {
-        let live = self.live.load();
-        if live.keyring != self.keyring
+        let keyring = self.keyring.load();
+        if *keyring != self.keyring_in_use
             && let Some(writer) = &self.writer
         {
-            self.keyring = live.keyring.clone();
-            writer.set_keyring(self.keyring.clone());
+            self.keyring_in_use = Arc::clone(&keyring);
+            writer.set_keyring(Keyring::clone(&keyring));
         }
     }
 

@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use redtape_journal::{Lsn, Mark, SnapshotKind, SyncPolicy};
+use redtape_journal::{Keyring, Lsn, Mark, SnapshotKind, SyncPolicy};
 use redtape_net::Connector;
 use redtape_telemetry::{Metrics, Status};
 
@@ -39,9 +39,9 @@ use self::reply::{Field, error, fields, status_list, text};
 use self::rows::Shape;
 use self::table::{COMMANDS, HELP, Name};
 use self::wording::Wording;
-use crate::capture::ServerFacts;
+use crate::capture::{KeyringHandle, ServerFacts};
 use crate::config::Config;
-use crate::reload::Live;
+use crate::live::Live;
 use crate::snapshot;
 
 /// A snapshot that takes longer is given up.
@@ -55,6 +55,7 @@ pub(crate) struct Desk {
     metrics: Metrics,
     status: Arc<Status>,
     live: Arc<ArcSwap<Live>>,
+    keyring: KeyringHandle,
     upstream: Connector,
     source: Connector,
     dir: PathBuf,
@@ -96,12 +97,14 @@ pub(crate) fn may_lack(name: &[u8]) -> bool {
 impl Desk {
     /// `source` is the server that is followed: that of `--follow`, or the upstream itself. `facts` say which
     /// server's words to use.
+    #[allow(clippy::too_many_arguments)] // Each is kept as it is.
     pub(crate) fn new(
         config: &Config,
         facts: &ServerFacts,
         upstream: Connector,
         source: Connector,
         live: Arc<ArcSwap<Live>>,
+        keyring: KeyringHandle,
         metrics: Metrics,
         status: Arc<Status>,
     ) -> Self {
@@ -111,6 +114,7 @@ impl Desk {
             metrics,
             status,
             live,
+            keyring,
             upstream,
             source,
             dir: config.dir.clone(),
@@ -181,7 +185,7 @@ impl Desk {
             Err(why) => return Answer::Reply(error(format!("ERR {why}"))),
         };
         let (dir, upstream, user) = (self.dir.clone(), self.upstream.clone(), user.to_owned());
-        let keyring = self.live.load().keyring.clone();
+        let keyring = Keyring::clone(&self.keyring.load());
         // Without syncs on their own, what is written is all that can be waited for.
         let synced = (self.sync != SyncPolicy::No).then(|| self.metrics.journal.durable_lsn.clone());
         Answer::Later(Box::new(move || {
@@ -207,8 +211,7 @@ impl Desk {
             return Answer::Reply(error("ERR a snapshot is already running; REDTAPE.INFO tells when it has ended"));
         };
         let (dir, source, user) = (self.dir.clone(), self.source.clone(), user.to_owned());
-        let live = self.live.load_full();
-        let (rate, keyring) = (live.housekeeping.rate, live.keyring.clone());
+        let (rate, keyring) = (self.live.load().snapshot_rate, Keyring::clone(&self.keyring.load()));
         let how = snapshot::Taking { kind: SnapshotKind::Manual, rate, keyring };
         Answer::Later(Box::new(move || {
             let taking = async { tokio::time::timeout(SNAPSHOT_TIMEOUT, snapshot::take(&dir, &source, how)).await };

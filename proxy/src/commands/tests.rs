@@ -13,7 +13,7 @@ fn desk(version: &str) -> (Desk, Arc<ArcSwap<Live>>, tempfile::TempDir) {
     let to = Connector::new(url, &config.upstream_tls).unwrap();
     let metrics = Metrics::new(Arc::default()).unwrap();
     let status = Status::new(metrics.clone());
-    (Desk::new(&config, &facts, to.clone(), to, live.clone(), metrics, status), live, dir)
+    (Desk::new(&config, &facts, to.clone(), to, live.clone(), Arc::default(), metrics, status), live, dir)
 }
 
 fn ask(desk: &Desk, line: &str, user: Option<&str>, resp3: bool) -> Result<String, Answer> {

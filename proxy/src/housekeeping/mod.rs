@@ -16,16 +16,16 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use redtape_journal::{Catalog, ItemKind, Micros, PruneError, PrunePlan, Retention, SnapshotKind, prune};
+use redtape_journal::{Catalog, ItemKind, Keyring, Micros, PruneError, PrunePlan, Retention, SnapshotKind, prune};
 use redtape_net::Connector;
 use redtape_telemetry::{CaptureState, Metrics, Status};
 use tokio::sync::watch;
 
 pub(crate) use self::schedule::Schedule;
+use crate::capture::KeyringHandle;
 use crate::commands::Running;
 use crate::config::Config;
 use crate::parts::Parts;
-use crate::reload::Live;
 use crate::snapshot::{Taking, take};
 
 /// How often it is looked whether something is due.
@@ -68,7 +68,8 @@ pub(crate) struct Housekeeping {
     pub(crate) dir: PathBuf,
     /// The server that is followed.
     pub(crate) source: Connector,
-    pub(crate) live: Arc<ArcSwap<Live>>,
+    pub(crate) settings: Arc<ArcSwap<Settings>>,
+    pub(crate) keyring: KeyringHandle,
     pub(crate) metrics: Metrics,
     pub(crate) status: Arc<Status>,
     /// The place of the one snapshot, whoever asked for it.
@@ -105,7 +106,7 @@ impl Housekeeping {
                 _ = stop.wait_for(|on| *on) => return,
                 () = tokio::time::sleep(TICK) => {}
             }
-            let settings = self.live.load().housekeeping;
+            let settings = **self.settings.load();
             tokio::select! {
                 _ = stop.wait_for(|on| *on) => return,
                 () = self.snapshot_if_due(&settings, &mut memory) => {}
@@ -170,7 +171,7 @@ impl Housekeeping {
         self.metrics.housekeeping.snapshot_running.set(1);
         let _not_running = scope_end(|| self.metrics.housekeeping.snapshot_running.set(0));
         let begun = Instant::now();
-        let keyring = self.live.load().keyring.clone();
+        let keyring = Keyring::clone(&self.keyring.load());
         let taken = take(&self.dir, &self.source, Taking { kind, rate: settings.rate, keyring }).await;
         drop(running);
         let what = if kind == SnapshotKind::Base { "base" } else { "scheduled snapshot" };

@@ -68,8 +68,8 @@ use self::stalls::Served;
 use crate::commands::Desk;
 use crate::config::Sharing;
 use crate::durable::Durable;
+use crate::live::Live;
 use crate::parts::Parts;
-use crate::reload::Live;
 use crate::tee::{Tee, TeeSender};
 use crate::upstream::Upstream;
 
