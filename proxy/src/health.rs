@@ -11,10 +11,9 @@
 
 use std::sync::Arc;
 
+use redtape_capture::Durable;
 use redtape_journal::Micros;
 use redtape_telemetry::{CaptureState, Recording, Status};
-
-use crate::durable::Durable;
 
 /// What the answers are derived from.
 #[derive(Debug, Clone)]

@@ -4,23 +4,19 @@
 //! (a wrong URL or password changes nothing on the disk), then the journal is opened and recovered,
 //! then capture begins, and only then are clients let in.
 
-mod capture;
 mod commands;
 mod config;
-mod durable;
+#[cfg(test)]
+mod cost;
 mod health;
 mod housekeeping;
 mod http;
-mod identity;
-mod join;
 mod listen;
 mod live;
 mod parts;
 mod reload;
 mod session;
-mod snapshot;
 mod take_snapshot;
-mod tee;
 mod upstream;
 mod worker;
 
@@ -30,6 +26,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use arc_swap::ArcSwap;
+use redtape_capture::tee::Tee;
+use redtape_capture::{CaptureConfig, CaptureInputs, Durable, Gate, Judgement, LinkError, Prober, Recorded};
 use redtape_journal::{KeyFault, OpenError, StoreError};
 use redtape_net::tls::{TlsAcceptor, TlsError, TlsFailure};
 use redtape_net::{Connector, tls};
@@ -37,17 +35,13 @@ use redtape_telemetry::{Metrics, Status};
 use redtape_wire::command::CommandTable;
 use tokio::sync::watch;
 
-use crate::capture::{CaptureConfig, LinkError, Prober};
 use crate::commands::Desk;
-use crate::durable::{Durable, Gate};
 use crate::health::Health;
 use crate::housekeeping::Housekeeping;
-use crate::identity::{Judgement, Recorded};
 use crate::listen::{Acceptor, Listener};
 use crate::live::Live;
 use crate::parts::Parts;
 use crate::reload::Reload;
-use crate::tee::Tee;
 use crate::upstream::Upstream;
 use crate::worker::{ClientMemory, Pause, Shared, WorkerHandle};
 
@@ -55,10 +49,10 @@ pub use crate::config::{
     Ack, ByteSize, Config, ConfigError, ListenAddr, OnJournalFailure, Period, Setting, Sharing, SocketMode, Switch,
     TimeOfDay,
 };
-pub use crate::identity::Mismatch;
 pub use crate::reload::Reread;
-pub use crate::snapshot::{SnapshotError, SnapshotTaken};
 pub use crate::take_snapshot::{CreateError, take_snapshot};
+pub use redtape_capture::Mismatch;
+pub use redtape_capture::snapshot::{SnapshotError, SnapshotTaken};
 
 /// Why nothing was started.
 #[derive(Debug, thiserror::Error)]
@@ -211,7 +205,7 @@ async fn start(
         address: config.recorded_address(),
         keyring: keyring.clone(),
     };
-    let opened = capture::open_journal(&capture_config)?;
+    let opened = redtape_capture::open_journal(&capture_config)?;
     let metrics = Metrics::new(lost_log_lines).map_err(std::io::Error::other)?;
     let status = Status::new(metrics.clone());
     if let Some(last) = &opened.1.last {
@@ -253,18 +247,9 @@ async fn start(
         let (tee, table, metrics, durable) = (tee.clone(), table.clone(), metrics.clone(), durable.clone());
         let status = status.clone();
         move || {
-            let run = capture::run(
-                capture_config,
-                opened,
-                first_probe,
-                facts,
-                tee,
-                table,
-                metrics,
-                status,
-                durable,
-                capture_stop,
-            );
+            let stop = capture_stop;
+            let inputs = CaptureInputs { opened, first_probe, facts, tee, table, metrics, status, durable, stop };
+            let run = redtape_capture::run(capture_config, inputs);
             tokio::task::LocalSet::new().block_on(&capture_runtime, run);
         }
     })?;
@@ -378,12 +363,14 @@ fn prepare_process() {
 const SIGXFSZ: i32 = 25;
 
 /// Asks the upstream who it is; nothing is changed anywhere.
-async fn greet(to: &Connector) -> Result<(join::Probe, capture::ServerFacts, Option<CommandTable>), StartError> {
+async fn greet(
+    to: &Connector,
+) -> Result<(redtape_capture::Probe, redtape_capture::ServerFacts, Option<CommandTable>), StartError> {
     let failed = |e: &redis::RedisError| {
         let address = to.address();
         if TlsFailure::is_in(e) {
             StartError::Tls { address, why: e.to_string() }
-        } else if capture::is_unreachable(e) {
+        } else if redtape_capture::is_unreachable(e) {
             StartError::Unreachable { address, why: e.to_string() }
         } else {
             let why = e.detail().map_or_else(|| e.to_string(), str::to_owned);
@@ -404,7 +391,7 @@ async fn greet(to: &Connector) -> Result<(join::Probe, capture::ServerFacts, Opt
 async fn is_replica_of(
     source: &Connector,
     upstream: &Connector,
-    facts: &capture::ServerFacts,
+    facts: &redtape_capture::ServerFacts,
 ) -> Result<(), StartError> {
     let Ok(mut prober) = Prober::connect(source).await else { return Ok(()) };
     match prober.facts().await {
@@ -416,7 +403,7 @@ async fn is_replica_of(
 }
 
 /// Refuses a server that the journal does not record. One that loads its data is asked again by the capture.
-fn may_record(config: &Config, facts: &capture::ServerFacts) -> Result<(), StartError> {
+fn may_record(config: &Config, facts: &redtape_capture::ServerFacts) -> Result<(), StartError> {
     let recorded = Recorded::load(&config.dir)?;
     if facts.is_loading {
         return Ok(());
@@ -431,7 +418,7 @@ fn may_record(config: &Config, facts: &capture::ServerFacts) -> Result<(), Start
 
 /// Whether the server would let us follow it: everything of the handshake but `PSYNC` itself.
 async fn may_follow(source: &Connector) -> Result<(), StartError> {
-    match capture::Link::check(source).await {
+    match redtape_capture::Link::check(source).await {
         Ok(()) | Err(LinkError::Later { .. }) => Ok(()),
         Err(LinkError::Unreachable { address, source } | LinkError::Io { address, source }) => {
             let why = source.to_string();

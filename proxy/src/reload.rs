@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use redtape_capture::KeyringHandle;
 use redtape_journal::Keyring;
 use redtape_net::tls::{ClientTls, ServerTls, TlsAcceptor, TlsConnector, TlsError};
 use redtape_telemetry::Metrics;
 use serde_json::Value;
 use tokio::signal::unix::Signal;
 
-use crate::capture::KeyringHandle;
 use crate::config::Config;
 use crate::housekeeping::Settings;
 use crate::live::Live;

@@ -1,10 +1,10 @@
 //! A snapshot for `redtape snapshot create`, with the options of the daemon that follows.
 
+use redtape_capture::snapshot::{SnapshotError, SnapshotTaken, Taking, take};
 use redtape_journal::SnapshotKind;
 use redtape_net::Connector;
 
 use crate::config::{Config, ConfigError};
-use crate::snapshot::{SnapshotError, SnapshotTaken, Taking, take};
 
 /// Why no snapshot was taken.
 #[derive(Debug, thiserror::Error)]

@@ -7,6 +7,7 @@
 
 pub mod command;
 pub mod effect;
+pub mod info;
 pub mod proxy_protocol;
 pub mod psync;
 pub mod rdb;

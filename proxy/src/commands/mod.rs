@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use redtape_capture::{KeyringHandle, ServerFacts, snapshot};
 use redtape_journal::{Keyring, Lsn, Mark, SnapshotKind, SyncPolicy};
 use redtape_net::Connector;
 use redtape_telemetry::{Metrics, Status};
@@ -39,10 +40,8 @@ use self::reply::{Field, error, fields, status_list, text};
 use self::rows::Shape;
 use self::table::{COMMANDS, HELP, Name};
 use self::wording::Wording;
-use crate::capture::{KeyringHandle, ServerFacts};
 use crate::config::Config;
 use crate::live::Live;
-use crate::snapshot;
 
 /// A snapshot that takes longer is given up.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_hours(1);
@@ -130,11 +129,10 @@ impl Desk {
             Err(refusal) => refusal,
             Ok(Name::Info) => text(&self.section(), resp3),
             Ok(Name::Lsn) => {
-                let lsn = |gauge: &prometheus::IntGauge| Field::Number(gauge.get());
                 // Read in this order, they are in order: durable <= written <= captured.
-                let durable = lsn(&self.metrics.journal.durable_lsn);
-                let written = lsn(&self.metrics.journal.written_lsn);
-                let captured = lsn(&self.metrics.journal.captured_lsn);
+                let durable = Field::Number(self.metrics.journal.durable_lsn.get());
+                let written = Field::Number(self.metrics.journal.written_lsn.get());
+                let captured = Field::Number(self.metrics.journal.captured_lsn.get());
                 fields(&[("captured", captured), ("written", written), ("durable", durable)], resp3)
             }
             Ok(Name::Help) => status_list(HELP),

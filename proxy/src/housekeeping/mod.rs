@@ -16,17 +16,17 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use redtape_capture::KeyringHandle;
+use redtape_capture::snapshot::{Taking, take};
 use redtape_journal::{Catalog, ItemKind, Keyring, Micros, PruneError, PrunePlan, Retention, SnapshotKind, prune};
 use redtape_net::Connector;
 use redtape_telemetry::{CaptureState, Metrics, Status};
 use tokio::sync::watch;
 
 pub(crate) use self::schedule::Schedule;
-use crate::capture::KeyringHandle;
 use crate::commands::Running;
 use crate::config::Config;
 use crate::parts::Parts;
-use crate::snapshot::{Taking, take};
 
 /// How often it is looked whether something is due.
 const TICK: Duration = Duration::from_secs(1);

@@ -22,16 +22,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use redtape_capture::Waiter;
 use redtape_journal::ReplOffset;
 use redtape_net::CONNECT_TIMEOUT;
+use redtape_wire::info::info_field;
 use redtape_wire::resp::{ReplyScanner, encode_command};
 use redtape_wire::url::Secret;
 
 use super::Worker;
 use super::link::{ClientRef, Role};
 use super::tickets::Tickets;
-use crate::capture::info_field;
-use crate::durable::Waiter;
 use crate::upstream::NoWay;
 
 /// A reply whose write is not on the disk after this time is not given any more.

@@ -50,6 +50,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use mio::{Events, Poll, Token, Waker};
+use redtape_capture::Durable;
+use redtape_capture::tee::{Tee, TeeSender};
 use redtape_journal::Micros;
 use redtape_net::tls::TlsAcceptor;
 use redtape_telemetry::Metrics;
@@ -67,10 +69,8 @@ pub(crate) use self::socket::Stream;
 use self::stalls::Served;
 use crate::commands::Desk;
 use crate::config::Sharing;
-use crate::durable::Durable;
 use crate::live::Live;
 use crate::parts::Parts;
-use crate::tee::{Tee, TeeSender};
 use crate::upstream::Upstream;
 
 /// Messages that may wait for a worker.

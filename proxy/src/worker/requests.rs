@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use redtape_capture::tee::next_session_id;
 use redtape_journal::Micros;
 use redtape_wire::proxy_protocol::{self, ProxyHeader, Source};
 use redtape_wire::resp::{Args, encode_command};
@@ -15,7 +16,6 @@ use super::link::{ClientRef, LINK_OUT_MAX};
 use super::{Arrival, READ_BYTES, Worker, client_token};
 use crate::config::Sharing;
 use crate::session::{Ask, Scanned};
-use crate::tee::next_session_id;
 use crate::upstream::NoWay;
 
 /// Which way a request goes.

@@ -7,9 +7,8 @@
 
 use std::collections::VecDeque;
 
+use redtape_capture::Mark;
 use redtape_journal::ReplOffset;
-
-use crate::durable::Mark;
 
 /// What the server said for one ticket.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use redtape_wire::resp::encode_command;
 
 use super::*;
-use crate::capture::effects::{EffectParser, StreamEvent};
+use crate::psync::effects::{EffectParser, StreamEvent};
 use crate::tee::{Identity, Outcome, Stamp};
 
 /// A join with its own stream, so that tests read as what clients and the server did.

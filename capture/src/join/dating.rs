@@ -17,7 +17,7 @@ use std::sync::Arc;
 use redtape_journal::{Micros, Origin, ReplOffset};
 
 use super::{Attributed, CLOCK_STEP, HELD_MAX, WAIT_MAX};
-use crate::capture::effects::EffectGroup;
+use crate::group::EffectGroup;
 
 /// What caused a group, and when it can have run.
 #[derive(Debug)]

@@ -13,7 +13,8 @@ use redtape_wire::psync::RdbReceiver;
 use redtape_wire::rdb::{RdbSummary, RdbVerifier};
 
 use super::prober::Pace;
-use super::{Capture, Ended, Link, LinkError, Position};
+use super::{Capture, Ended, Link, LinkError};
+use crate::options::Position;
 
 /// Silence on the link that ends a copy.
 const SILENCE: std::time::Duration = std::time::Duration::from_mins(2);

@@ -32,7 +32,7 @@ type Conn = Box<dyn Stream + Send>;
 
 /// Why there is no link.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LinkError {
+pub enum LinkError {
     /// There is no connection.
     #[error("no connection to {address}: {source}")]
     Unreachable {
@@ -70,7 +70,7 @@ pub(crate) enum LinkError {
 }
 
 /// A link on which the server has answered `PSYNC`.
-pub(crate) struct Link {
+pub struct Link {
     address: String,
     read: ReadHalf<Conn>,
     write: WriteHalf<Conn>,
@@ -109,7 +109,7 @@ impl Link {
     }
 
     /// Goes through the handshake up to `PSYNC`, to learn whether the server would serve us.
-    pub(crate) async fn check(to: &Connector) -> Result<(), LinkError> {
+    pub async fn check(to: &Connector) -> Result<(), LinkError> {
         Self::connect(to).await?.introduce(to).await
     }
 

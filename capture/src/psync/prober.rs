@@ -13,7 +13,8 @@ use redtape_telemetry::{Metrics, Status};
 use redtape_wire::command::CommandTable;
 use tokio::sync::{Notify, mpsc};
 
-use super::probe::{Prober, Role, ServerFacts, is_answer, is_unreachable};
+use super::probe::{Prober, Role, is_answer, is_unreachable};
+use crate::identity::ServerFacts;
 use crate::join::Probe;
 
 /// Probes on their way to the capture.

@@ -7,36 +7,14 @@ use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError, Value};
 use redtape_journal::{Micros, ReplOffset};
 use redtape_net::Connector;
 use redtape_wire::command::{CommandSpec, CommandTable};
+use redtape_wire::info::info_field;
 use redtape_wire::url::Secret;
 
+use crate::identity::ServerFacts;
 use crate::join::Probe;
 
 /// An answer that takes longer counts as none.
 const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What the server says of itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct ServerFacts {
-    /// `redis` or `valkey`.
-    pub software: String,
-    /// Its version.
-    pub version: String,
-    /// `master_replid`: which history it has.
-    pub(crate) replid: String,
-    /// `master_replid2` and `second_repl_offset`: which history it continues, and up to where that one is its own.
-    pub(crate) previous: Option<(String, ReplOffset)>,
-    /// `master_repl_offset`.
-    pub(crate) offset: ReplOffset,
-    /// `run_id`: which process it is.
-    pub(crate) run_id: String,
-    pub(crate) is_primary: bool,
-    /// It reads its data from the disk: it may not know its history yet.
-    pub(crate) is_loading: bool,
-    /// `repl_backlog_size` in bytes.
-    pub backlog_bytes: u64,
-    /// A node of a cluster (`redis_mode`, in Valkey `server_mode`).
-    pub(crate) cluster: bool,
-}
 
 /// For what a server waits for its replicas, if it does: writes are paused then, and its offset stands still.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,8 +35,8 @@ impl ReplicaWaits {
     }
 }
 
-/// See the module.
-pub(crate) struct Prober {
+/// A connection on which the server is asked about itself.
+pub struct Prober {
     connection: MultiplexedConnection,
     role: Role,
 }
@@ -74,7 +52,7 @@ pub(crate) enum Role {
 }
 
 /// No connection to the server comes about, or it has ended, or nothing comes by it: the server has not answered.
-pub(crate) fn is_unreachable(e: &RedisError) -> bool {
+pub fn is_unreachable(e: &RedisError) -> bool {
     e.is_io_error() || e.is_connection_refusal() || e.is_timeout()
 }
 
@@ -86,7 +64,7 @@ pub(crate) fn is_answer(e: &RedisError) -> bool {
 
 impl Prober {
     /// Our own stream below the client library: one way through TLS for all.
-    pub(crate) async fn connect(to: &Connector) -> Result<Self, RedisError> {
+    pub async fn connect(to: &Connector) -> Result<Self, RedisError> {
         let stream = to.connect().await?;
         let mut login = RedisConnectionInfo::default();
         if let Some(user) = &to.url.username {
@@ -107,7 +85,7 @@ impl Prober {
     }
 
     /// `ROLE` and the counters of what the server removed by itself.
-    pub(crate) async fn probe(&mut self) -> Result<Probe, RedisError> {
+    pub async fn probe(&mut self) -> Result<Probe, RedisError> {
         let sent = Micros::now();
         let (role, stats): (Value, Result<String, RedisError>) = {
             let mut pipe = redis::pipe();
@@ -136,7 +114,8 @@ impl Prober {
         &self.role
     }
 
-    pub(crate) async fn facts(&mut self) -> Result<ServerFacts, RedisError> {
+    /// What the server says of itself (`INFO`).
+    pub async fn facts(&mut self) -> Result<ServerFacts, RedisError> {
         let server: String = redis::cmd("INFO").arg("server").query_async(&mut self.connection).await?;
         let replication: String = redis::cmd("INFO").arg("replication").query_async(&mut self.connection).await?;
         let persistence: String = redis::cmd("INFO").arg("persistence").query_async(&mut self.connection).await?;
@@ -161,7 +140,7 @@ impl Prober {
 
     /// Which history the server has, and how far it is: whatever anybody was told before this was sent
     /// has its effect at or before the offset (Redis moves it while the command runs; replies leave later).
-    pub(crate) async fn history(&mut self) -> Result<(String, ReplOffset), RedisError> {
+    pub async fn history(&mut self) -> Result<(String, ReplOffset), RedisError> {
         let info: String = redis::cmd("INFO").arg("replication").query_async(&mut self.connection).await?;
         let wrong = |what| RedisError::from((redis::ErrorKind::UnexpectedReturnType, what));
         let replid = info_field(&info, "master_replid").ok_or_else(|| wrong("INFO gave no replication id"))?;
@@ -178,7 +157,7 @@ impl Prober {
     }
 
     /// The server's commands; `None` where it does not let us ask.
-    pub(crate) async fn commands(&mut self) -> Option<CommandTable> {
+    pub async fn commands(&mut self) -> Option<CommandTable> {
         let reply: Value = redis::cmd("COMMAND").query_async(&mut self.connection).await.ok()?;
         let Value::Array(rows) = reply else { return None };
         let table = CommandTable::from_specs(rows.iter().filter_map(command_spec));
@@ -238,11 +217,6 @@ fn command_spec(row: &Value) -> Option<CommandSpec> {
     }
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     Some(CommandSpec::new(&text(row.first()?)?, position(row, 1), &all, first, last, step))
-}
-
-/// One field of an `INFO` text.
-pub(crate) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
-    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
 #[cfg(test)]

@@ -34,9 +34,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bounds::Bounds;
-pub(crate) use bounds::Probe;
+pub use bounds::Probe;
 use causes::Fit;
-pub(crate) use causes::outcome_of;
+pub use causes::outcome_of;
 use dating::{Cause, Dating};
 use lookahead::Lookahead;
 use origins::Origins;
@@ -45,7 +45,7 @@ use redtape_wire::command::CommandTable;
 use smallvec::SmallVec;
 use stamps::{Candidates, Patience, Place, Stamps, State, Wanted};
 
-use crate::capture::effects::EffectGroup;
+use crate::group::EffectGroup;
 use crate::tee::{Part, TeeMessage, describe, hash_arg};
 
 /// Longest wait of a group for replies and probes, in µs.

@@ -8,10 +8,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sleep_until};
 
 use super::effects::{EffectParser, StreamEvent};
-use super::gulps::Gulps;
+use super::pacing::Gulps;
 use super::prober::Pace;
-use super::recorder::RecordError;
-use super::{Capture, Ended, Link, LinkError, Position, link};
+use super::{Capture, Ended, Link, LinkError, link};
+use crate::options::Position;
+use crate::recorder::RecordError;
 
 /// The server is told the durable offset this often.
 const ACK_EVERY: Duration = Duration::from_secs(1);

@@ -7,8 +7,8 @@
 use redis::RedisError;
 use redtape_journal::{ServerIdentity, add_server};
 
-use super::{Capture, Ended, LinkError, Prober, ServerFacts, is_unreachable};
-use crate::identity::{Judgement, Recorded, identity, is_same_process};
+use super::{Capture, Ended, LinkError, Prober, is_unreachable};
+use crate::identity::{Judgement, Recorded, ServerFacts, identity, is_same_process};
 
 /// A server that was judged.
 pub(super) struct Identified {

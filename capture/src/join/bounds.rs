@@ -13,7 +13,7 @@ const PROBES_MAX: usize = 1 << 16;
 
 /// One look at the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Probe {
+pub struct Probe {
     /// Just before `ROLE` was sent.
     pub sent: Micros,
     /// Just after its reply arrived.

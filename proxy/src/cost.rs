@@ -9,16 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use redtape_journal::{BlockBuilder, Lsn, Micros, ReplOffset};
+use redtape_capture::measure::Steps;
+use redtape_journal::Micros;
 use redtape_wire::command::CommandTable;
 use redtape_wire::resp::{ReplyScanner, encode_command};
 use smallvec::SmallVec;
 
-use super::effects::{EffectParser, StreamEvent};
-use super::recorder::push_group;
-use crate::join::{Join, WAIT_MAX};
 use crate::session::SessionState;
-use crate::tee::Tee;
 
 const SESSIONS: usize = 50;
 const PIPELINE: usize = 16;
@@ -74,12 +71,8 @@ fn of_a_write() {
 /// Nanoseconds of each part, for each request.
 fn measure(workload: &Workload) -> [u128; PARTS.len()] {
     let table = Arc::new(CommandTable::builtin());
-    let tee = Arc::new(Tee::default());
-    let mut sender = tee.sender();
-    let mut join = Join::new(table.clone(), true);
-    let mut parser = EffectParser::new(ReplOffset(0), 0);
-    let mut builder = BlockBuilder::new(Lsn(1), Micros(0), ReplOffset(0), 0);
-    join.stream_starts(Micros(1), ReplOffset(0));
+    let mut capture = Steps::new(table.clone());
+    let mut sender = capture.tee().sender();
     let mut sessions: Vec<_> =
         (0..SESSIONS).map(|n| SessionState::new(n as u64 + 1, format!("127.0.0.1:{n}"))).collect();
     let mut spent = [Duration::ZERO; PARTS.len()];
@@ -127,24 +120,13 @@ fn measure(workload: &Workload) -> [u128; PARTS.len()] {
             sender.flush();
         }
         ends(&mut spent);
-        tee.drain(|m| join.tee(m));
+        capture.drain();
         ends(&mut spent);
-        while let Some(StreamEvent::Group(group)) = parser.next(&mut wire, Micros(now + 1000)).expect("sound") {
-            join.effect(group, Micros(now));
-        }
+        capture.parse(&mut wire, Micros(now + 1000), Micros(now));
         ends(&mut spent);
-        let mut attributed = Vec::with_capacity(SESSIONS * PIPELINE);
-        // Late enough, so that nothing is waited for.
-        while let Some(one) = join.next(Micros(now + 1000 + WAIT_MAX)) {
-            attributed.push(one);
-        }
+        capture.attribute(Micros(now + 1000));
         ends(&mut spent);
-        for one in &attributed {
-            push_group(&mut builder, one, &table).expect("small");
-        }
-        written += attributed.len();
-        drop(attributed);
-        builder.finish(Micros(now));
+        written += capture.write(Micros(now));
         ends(&mut spent);
     }
     assert_eq!(written, SESSIONS * PIPELINE * ROUNDS, "{}", workload.request);

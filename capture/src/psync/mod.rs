@@ -19,27 +19,20 @@
 mod base;
 mod bystander;
 mod clock;
-#[cfg(test)]
-mod cost;
 pub(crate) mod effects;
-mod gulps;
 mod identify;
-mod keys;
 mod link;
+mod pacing;
 mod probe;
 mod prober;
-mod recorder;
 mod retry;
 mod stream;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use redtape_journal::{
-    Catalog, Journal, Keyring, Lsn, Micros, OpenError, OpenOptions, Recovered, ReplOffset, SyncPolicy, TimelineId,
-};
+use redtape_journal::{Catalog, Journal, Micros, Recovered, ReplOffset, TimelineId};
 use redtape_net::Connector;
 use redtape_net::tls::TlsFailure;
 use redtape_telemetry::{CaptureState, Metrics, Status};
@@ -50,56 +43,21 @@ use tokio::sync::watch;
 pub(crate) use self::base::{CopyInProgress, manifest, receive};
 use self::bystander::Bystander;
 use self::clock::ClockWatch;
-pub(crate) use self::link::{Link, LinkError};
-pub(crate) use self::probe::Prober;
-pub(crate) use self::probe::{ServerFacts, info_field, is_unreachable};
+pub use self::link::{Link, LinkError};
+pub use self::probe::{Prober, is_unreachable};
 use self::prober::{Pace, Probes};
-use self::recorder::{RecordError, Recorder};
 use self::retry::{Complaints, Cost, Retry};
-use crate::durable::Durable;
-use crate::identity::Mismatch;
+use crate::durability::Durable;
+use crate::identity::{Mismatch, ServerFacts};
 use crate::join::{Join, Probe};
+use crate::options::{CaptureConfig, Position};
+use crate::recorder::{RecordError, Recorder};
 use crate::tee::Tee;
 
 /// An attempt to connect that has waited for so long began while the server was away, if it is known to be back since.
 const STALE_ATTEMPT: Duration = Duration::from_secs(1);
 /// How often the tee is emptied while nothing else happens.
 pub(crate) const TEE_POLL: Duration = Duration::from_millis(10);
-
-/// The journal's keys as they are now; a reload replaces them.
-pub(crate) type KeyringHandle = Arc<ArcSwap<Keyring>>;
-
-/// What capture needs to know.
-#[derive(Debug, Clone)]
-pub(crate) struct CaptureConfig {
-    /// The server to follow: the upstream, or one of its replicas.
-    pub source: Connector,
-    /// The server whose offset tells how far we are: the upstream.
-    pub upstream: Connector,
-    /// The journal's directory.
-    pub dir: PathBuf,
-    /// When the journal is synced.
-    pub sync: SyncPolicy,
-    /// Size at which a segment is sealed.
-    pub segment_bytes: u64,
-    /// Sessions leave stamps.
-    pub has_tee: bool,
-    /// The upstream's address as the journal remembers it.
-    pub address: String,
-    /// A server that this journal does not record is recorded all the same.
-    pub accept_new_history: bool,
-    /// The keys with which the journal is encrypted.
-    pub keyring: KeyringHandle,
-}
-
-/// Where the journal stands in the server's history.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Position {
-    pub(crate) timeline: TimelineId,
-    pub(crate) replid: String,
-    pub(crate) offset: ReplOffset,
-    pub(crate) db: u32,
-}
 
 /// Why a stretch of following ended.
 #[derive(Debug, thiserror::Error)]
@@ -160,20 +118,6 @@ impl From<RecordError> for Ended {
     }
 }
 
-/// Opens the journal as capture wants it.
-pub(crate) fn open_journal(config: &CaptureConfig) -> Result<(Journal, Recovered), OpenError> {
-    Journal::create_or_open(
-        &config.dir,
-        OpenOptions {
-            segment_bytes: config.segment_bytes,
-            sync: config.sync,
-            keyring: Keyring::clone(&config.keyring.load()),
-            source: config.upstream.url.to_string(),
-            ..OpenOptions::default()
-        },
-    )
-}
-
 /// The capture, for one thread.
 pub(crate) struct Capture {
     config: CaptureConfig,
@@ -202,20 +146,32 @@ pub(crate) struct Capture {
     bystander: Bystander,
 }
 
-/// Follows the server until asked to stop; then everything is flushed and the tail is sealed.
-#[allow(clippy::too_many_arguments)] // Each has one owner and one use; a struct would only rename them.
-pub(crate) async fn run(
-    config: CaptureConfig,
-    opened: (Journal, Recovered),
-    first_probe: Probe,
-    facts: ServerFacts,
-    tee: Arc<Tee>,
-    table: Arc<ArcSwap<CommandTable>>,
-    metrics: Metrics,
-    status: Arc<Status>,
-    durable: Arc<Durable>,
-    stop: watch::Receiver<bool>,
-) {
+/// What the capture works with.
+pub struct CaptureInputs {
+    /// The journal, and what was found in it.
+    pub opened: (Journal, Recovered),
+    /// The upstream's offset before clients were let in.
+    pub first_probe: Probe,
+    /// What the upstream has said of itself.
+    pub facts: ServerFacts,
+    /// What sessions tell of their requests.
+    pub tee: Arc<Tee>,
+    /// The server's commands; renewed here when the server is another one.
+    pub table: Arc<ArcSwap<CommandTable>>,
+    /// Counted here.
+    pub metrics: Metrics,
+    /// Told here what the capture does.
+    pub status: Arc<Status>,
+    /// Told here how far the journal is.
+    pub durable: Arc<Durable>,
+    /// Set to true, the capture ends.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// Follows the server until asked to stop; then everything is flushed and the tail is sealed. Needs a
+/// [`tokio::task::LocalSet`].
+pub async fn run(config: CaptureConfig, inputs: CaptureInputs) {
+    let CaptureInputs { opened, first_probe, facts, tee, table, metrics, status, durable, stop } = inputs;
     let mut join = Join::new(table.load_full(), config.has_tee);
     // What ran before this process is here was asked for through an earlier one, or past it.
     join.unknown_until(first_probe.offset);
@@ -546,12 +502,4 @@ async fn connect(source: &Connector, status: &Status) -> Result<Link, LinkError>
             () = stale => {}
         }
     }
-}
-
-/// What the journal holds at its end, for messages.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Tail {
-    pub(crate) lsn: Lsn,
-    pub(crate) ts: Micros,
-    pub(crate) timeline: TimelineId,
 }

@@ -113,7 +113,7 @@ mod tests {
     use redtape_journal::Micros;
 
     use super::*;
-    use crate::capture::effects::EffectGroup;
+    use crate::group::EffectGroup;
 
     fn held(rng: &mut StdRng, end: u64) -> Held {
         let words: Box<[u64]> = (0..rng.random_range(0..4)).map(|_| rng.random_range(0..40)).collect();

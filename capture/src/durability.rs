@@ -23,7 +23,7 @@ const FOLLOW_GRACE: Duration = Duration::from_secs(3);
 
 /// Up to where a history is on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Mark {
+pub struct Mark {
     /// The server's replication id.
     pub replid: Arc<str>,
     /// Its replication offset.
@@ -32,14 +32,14 @@ pub(crate) struct Mark {
 
 impl Mark {
     /// What the server had done at this offset of this history is on the disk.
-    pub(crate) fn covers(&self, replid: &str, offset: ReplOffset) -> bool {
+    pub fn covers(&self, replid: &str, offset: ReplOffset) -> bool {
         *self.replid == *replid && self.offset >= offset
     }
 }
 
 /// When writes are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Gate {
+pub enum Gate {
     /// Never.
     Open,
     /// While the journal can't be written.
@@ -50,7 +50,7 @@ pub(crate) enum Gate {
 
 /// A worker that may wait for the mark.
 #[derive(Debug)]
-pub(crate) struct Waiter {
+pub struct Waiter {
     /// It waits.
     pub wants: AtomicBool,
     waker: Arc<Waker>,
@@ -78,9 +78,9 @@ struct State {
     astray_since: Option<Instant>,
 }
 
-/// See the module.
+/// How far the journal is on the disk, and whether writes may pass. Shared by capture and workers.
 #[derive(Debug)]
-pub(crate) struct Durable {
+pub struct Durable {
     gate: Gate,
     mark: ArcSwap<Mark>,
     state: Mutex<State>,
@@ -90,7 +90,8 @@ pub(crate) struct Durable {
 }
 
 impl Durable {
-    pub(crate) fn new(gate: Gate) -> Self {
+    /// Nothing is followed yet.
+    pub fn new(gate: Gate) -> Self {
         // Not following yet, and no grace for that.
         let long_ago = Instant::now().checked_sub(FOLLOW_GRACE).unwrap_or_else(Instant::now);
         Self {
@@ -103,22 +104,22 @@ impl Durable {
     }
 
     /// Somebody waits until replies are covered: nothing may be slower than it must be.
-    pub(crate) fn is_awaited(&self) -> bool {
+    pub fn is_awaited(&self) -> bool {
         self.gate == Gate::Follow
     }
 
     /// Writes may be refused.
-    pub(crate) fn guards(&self) -> bool {
+    pub fn guards(&self) -> bool {
         self.gate != Gate::Open
     }
 
     /// Up to where all is durable.
-    pub(crate) fn mark(&self) -> Arc<Mark> {
+    pub fn mark(&self) -> Arc<Mark> {
         self.mark.load_full()
     }
 
     /// A worker that will be woken when the mark moves, whenever it `wants`.
-    pub(crate) fn waiter(&self, waker: Arc<Waker>) -> Arc<Waiter> {
+    pub fn waiter(&self, waker: Arc<Waker>) -> Arc<Waiter> {
         let waiter = Arc::new(Waiter { wants: AtomicBool::new(false), waker });
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&waiter));
         waiter
@@ -194,12 +195,12 @@ impl Durable {
     }
 
     /// The server's stream is being followed now.
-    pub(crate) fn is_following(&self) -> bool {
+    pub fn is_following(&self) -> bool {
         self.lock().astray_since.is_none()
     }
 
     /// Why a write must not pass now, if so: a sentence for the client, without the error's code.
-    pub(crate) fn refuses(&self) -> Option<String> {
+    pub fn refuses(&self) -> Option<String> {
         if self.gate == Gate::Open || !self.doubtful.load(Ordering::Acquire) {
             return None;
         }

@@ -13,14 +13,37 @@
 use std::fmt;
 use std::path::Path;
 
-use redtape_journal::{Catalog, KnownServers, Micros, PreviousHistory, ServerIdentity, StoreError};
+use redtape_journal::{Catalog, KnownServers, Micros, PreviousHistory, ReplOffset, ServerIdentity, StoreError};
 use redtape_wire::url::RedisUrl;
 
-use crate::capture::ServerFacts;
+/// What the server says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServerFacts {
+    /// `redis` or `valkey`.
+    pub software: String,
+    /// Its version.
+    pub version: String,
+    /// `master_replid`: which history it has.
+    pub replid: String,
+    /// `master_replid2` and `second_repl_offset`: which history it continues, and up to where that one is its own.
+    pub previous: Option<(String, ReplOffset)>,
+    /// `master_repl_offset`.
+    pub offset: ReplOffset,
+    /// `run_id`: which process it is.
+    pub run_id: String,
+    /// It follows no other server.
+    pub is_primary: bool,
+    /// It reads its data from the disk: it may not know its history yet.
+    pub is_loading: bool,
+    /// `repl_backlog_size` in bytes.
+    pub backlog_bytes: u64,
+    /// A node of a cluster (`redis_mode`, in Valkey `server_mode`).
+    pub cluster: bool,
+}
 
 /// What the journal knows of servers.
 #[derive(Debug, Default)]
-pub(crate) struct Recorded {
+pub struct Recorded {
     servers: KnownServers,
     /// Histories of timelines: a journal may have lost the file in which its servers stand.
     histories: Vec<String>,
@@ -30,7 +53,7 @@ pub(crate) struct Recorded {
 
 /// What is to be done with a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Judgement {
+pub enum Judgement {
     /// The journal has recorded nothing yet.
     First,
     /// It records this one.
@@ -105,7 +128,7 @@ pub(crate) fn is_same_process(before: &ServerIdentity, now: &ServerFacts) -> boo
 
 impl Recorded {
     /// Reads what is there; a directory that is no journal yet has recorded nothing.
-    pub(crate) fn load(dir: &Path) -> Result<Self, StoreError> {
+    pub fn load(dir: &Path) -> Result<Self, StoreError> {
         let servers = KnownServers::load(dir)?;
         for at in servers.damaged() {
             tracing::warn!(offset = at, "the file `server` of the journal has a damaged line; it is left out");
@@ -123,7 +146,7 @@ impl Recorded {
     }
 
     /// Decides; `facts` are of the server that was found.
-    pub(crate) fn judge(&self, facts: &ServerFacts, address: &str, accept: bool) -> Judgement {
+    pub fn judge(&self, facts: &ServerFacts, address: &str, accept: bool) -> Judgement {
         let found = identity(facts, address.to_owned());
         let latest = self.servers.latest();
         if latest.is_none() && self.histories.is_empty() {

@@ -7,7 +7,7 @@ use redtape_wire::command::{CommandTable, KeyPositions, NAME_MAX, lower_name};
 use redtape_wire::word;
 
 /// The arguments that are its keys; `None` = not known, or others beside them.
-pub(super) fn keys_of(table: &CommandTable, args: &[&[u8]]) -> Option<KeyPositions> {
+pub(crate) fn keys_of(table: &CommandTable, args: &[&[u8]]) -> Option<KeyPositions> {
     let mut room = [0; NAME_MAX];
     let name = lower_name(args.first()?, &mut room);
     match name {

@@ -135,7 +135,7 @@ fn direction(request: &[u8]) -> i64 {
 }
 
 /// What a reply says of its request's effect, by its first line (type byte and rest).
-pub(crate) fn outcome_of(request: &[u8], kind: u8, line: &[u8]) -> Outcome {
+pub fn outcome_of(request: &[u8], kind: u8, line: &[u8]) -> Outcome {
     if says_no_effect(request, kind, line) {
         return if may_write_silently(request, kind) { Outcome::Ran } else { Outcome::NoEffect };
     }

@@ -11,7 +11,8 @@ use redtape_journal::{Catalog, Keyring, Lsn, Micros, ReadError, ReplOffset, Snap
 use redtape_net::Connector;
 use redtape_wire::psync::PsyncReply;
 
-use crate::capture::{CopyInProgress, Link, Position, Prober, manifest, receive};
+use crate::options::Position;
+use crate::psync::{CopyInProgress, Link, Prober, manifest, receive};
 
 /// The journal must reach the snapshot's offset within this time.
 const REACH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -68,13 +69,13 @@ pub enum SnapshotError {
 
 /// How a snapshot is taken.
 #[derive(Debug, Clone)]
-pub(crate) struct Taking {
+pub struct Taking {
     /// Who asked for it.
-    pub(crate) kind: SnapshotKind,
+    pub kind: SnapshotKind,
     /// Bytes a second; `None` = as fast as it comes.
-    pub(crate) rate: Option<u64>,
+    pub rate: Option<u64>,
     /// What the journal is encrypted with.
-    pub(crate) keyring: Keyring,
+    pub keyring: Keyring,
 }
 
 /// How long to wait after `bytes` in `elapsed`, so that they came at `rate`.
@@ -84,7 +85,7 @@ fn pause(bytes: u64, rate: u64, elapsed: Duration) -> Duration {
 }
 
 /// The same within a runtime; `upstream` is the followed server or the one that it replicates.
-pub(crate) async fn take(dir: &Path, upstream: &Connector, how: Taking) -> Result<SnapshotTaken, SnapshotError> {
+pub async fn take(dir: &Path, upstream: &Connector, how: Taking) -> Result<SnapshotTaken, SnapshotError> {
     // Held to the end: it keeps the segment in which the copy's offset lies from being pruned.
     let catalog = Catalog::open_with(dir, &how.keyring)?;
     catalog.check_keys()?;

@@ -45,7 +45,7 @@ const HASHED_BYTES: usize = 96;
 
 /// Who a session is, as the journal names it. Replaced as a whole when AUTH or SETNAME succeeds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Identity {
+pub struct Identity {
     /// Address of the client, `ip:port`.
     pub addr: String,
     /// ACL user.
@@ -58,7 +58,7 @@ pub(crate) struct Identity {
 
 /// One command that may write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Part {
+pub struct Part {
     /// Hash of all arguments behind the name; 0 = not known.
     pub args_hash: u64,
     /// Hashes of its keys, then of its values.
@@ -80,7 +80,7 @@ const SET_GETS: u8 = 2;
 
 /// A request on its way to the server.
 #[derive(Debug, Clone)]
-pub(crate) struct Stamp {
+pub struct Stamp {
     /// Unique while it matters: session number and running number.
     pub id: u64,
     /// When it was forwarded.
@@ -97,7 +97,7 @@ pub(crate) struct Stamp {
 
 /// What its reply said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// It may have had an effect.
     Ran,
     /// It had an effect: the command always has one where the server answers so.
@@ -115,7 +115,7 @@ pub(crate) enum Outcome {
 /// What sessions say.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // Half of the messages are stamps; a box for each costs more than the room.
-pub(crate) enum TeeMessage {
+pub enum TeeMessage {
     /// A request is about to be forwarded.
     Stamp(Stamp),
     /// The server has answered an AUTH, SELECT, … behind which stamps were left: only now is it known whose they are.
@@ -146,7 +146,7 @@ type Batch = Vec<TeeMessage>;
 
 /// The queue between workers and join.
 #[derive(Debug)]
-pub(crate) struct Tee {
+pub struct Tee {
     full: ArrayQueue<Batch>,
     spare: ArrayQueue<Batch>,
     /// Messages in `full`.
@@ -177,7 +177,7 @@ impl Default for Tee {
 
 impl Tee {
     /// A sender, for one worker thread.
-    pub(crate) fn sender(self: &Arc<Self>) -> TeeSender {
+    pub fn sender(self: &Arc<Self>) -> TeeSender {
         let busy_since = Arc::new(AtomicI64::new(AT_REST));
         self.busy_since.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&busy_since));
         TeeSender { tee: Arc::clone(self), batch: Vec::new(), busy_since, connection: 0 }
@@ -190,7 +190,7 @@ impl Tee {
     }
 
     /// Gives all messages that were flushed before the call to `take`, in the order of flushing.
-    pub(crate) fn drain(&self, mut take: impl FnMut(TeeMessage)) {
+    pub fn drain(&self, mut take: impl FnMut(TeeMessage)) {
         // Those who keep on flushing do not keep the join here.
         for _ in 0..=BATCHES_MAX {
             let Some(mut batch) = self.full.pop() else { return };
@@ -219,7 +219,7 @@ impl Tee {
 
 /// Collects what the sessions of one worker say and hands it over in batches.
 #[derive(Debug)]
-pub(crate) struct TeeSender {
+pub struct TeeSender {
     tee: Arc<Tee>,
     batch: Batch,
     busy_since: Arc<AtomicI64>,
@@ -228,36 +228,36 @@ pub(crate) struct TeeSender {
 
 impl TeeSender {
     /// Its worker is about to read from its sockets: until [`Self::rest`] it may know more than it has handed over.
-    pub(crate) fn begin(&self, now: Micros) {
+    pub fn begin(&self, now: Micros) {
         self.busy_since.store(now.0, Ordering::Release);
     }
 
     /// Its worker is about to wait: what it knows is handed over before.
-    pub(crate) fn rest(&mut self) {
+    pub fn rest(&mut self) {
         self.flush();
         self.busy_since.store(AT_REST, Ordering::Release);
     }
 
     /// The stamps that follow are of requests on this upstream connection.
-    pub(crate) fn on_connection(&mut self, connection: u64) {
+    pub fn on_connection(&mut self, connection: u64) {
         self.connection = connection;
     }
 
     /// A request will be forwarded after the next flush.
     #[inline]
-    pub(crate) fn stamp(&mut self, mut stamp: Stamp) {
+    pub fn stamp(&mut self, mut stamp: Stamp) {
         stamp.connection = self.connection;
         self.push(TeeMessage::Stamp(stamp));
     }
 
     /// The server has said whose these stamps are, and where they work.
-    pub(crate) fn correct(&mut self, id: u64, count: u32, who: Arc<Identity>, db: u32) {
+    pub fn correct(&mut self, id: u64, count: u32, who: Arc<Identity>, db: u32) {
         self.push(TeeMessage::Correct { id, count, who, db });
     }
 
     /// The reply to it was seen.
     #[inline]
-    pub(crate) fn replied(&mut self, id: u64, at: Micros, outcome: Outcome) {
+    pub fn replied(&mut self, id: u64, at: Micros, outcome: Outcome) {
         if let Some(TeeMessage::Replied { id: first, count, at: then, outcome: before }) = self.batch.last_mut()
             && *before == outcome
             && matches!(outcome, Outcome::Ran | Outcome::Wrote)
@@ -290,14 +290,14 @@ impl TeeSender {
     }
 
     /// Flushes, and wakes a join that waits for it.
-    pub(crate) fn flush_and_call(&mut self) {
+    pub fn flush_and_call(&mut self) {
         self.flush();
         self.tee.filled.notify_one();
     }
 
     /// Hands everything said so far to the join, or drops and counts it. Nothing happens if there is
     /// nothing.
-    pub(crate) fn flush(&mut self) {
+    pub fn flush(&mut self) {
         if self.batch.is_empty() {
             return;
         }
@@ -324,7 +324,7 @@ impl Drop for TeeSender {
 }
 
 /// A number for a session, unique in this process.
-pub(crate) fn next_session_id() -> u64 {
+pub fn next_session_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
@@ -383,7 +383,7 @@ pub(crate) fn describe(table: &CommandTable, args: &[&[u8]], argc: usize, db: u3
 
 /// The same for who has looked the command up: `name` is [`lower_name`] of the first argument, `id` stands for it, and
 /// `spec` is its row of the table.
-pub(crate) fn describe_named(
+pub fn describe_named(
     name: &[u8],
     id: CommandId,
     spec: Option<&CommandSpec>,
@@ -428,7 +428,7 @@ impl Part {
     const FEW_ARGS: usize = 4;
 
     /// Bytes that it takes.
-    pub(crate) fn buffered(&self) -> usize {
+    pub fn buffered(&self) -> usize {
         size_of::<Self>() + if self.hashes.spilled() { self.hashes.capacity() * size_of::<u64>() } else { 0 }
     }
 

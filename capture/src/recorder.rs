@@ -15,10 +15,11 @@ use redtape_telemetry::Metrics;
 use redtape_wire::command::CommandTable;
 use tokio::sync::Notify;
 
-use super::keys::keys_of;
-use super::{CaptureConfig, KeyringHandle, Position, Tail, open_journal};
-use crate::durable::Durable;
+use crate::durability::Durable;
+use crate::group::Effect;
 use crate::join::Attributed;
+use crate::keys::keys_of;
+use crate::options::{CaptureConfig, KeyringHandle, Position, Tail, open_journal};
 
 /// A block is handed over when it has grown to this size.
 const BLOCK_BYTES: usize = 128 * 1024;
@@ -351,7 +352,7 @@ impl Recorder {
     }
 }
 
-pub(super) fn push_group(
+pub(crate) fn push_group(
     builder: &mut BlockBuilder,
     attributed: &Attributed,
     table: &CommandTable,
@@ -374,7 +375,7 @@ pub(super) fn push_group(
         return push(builder, &[RecordRef { db: effect.db, args: &args, keys: lend(keys.as_deref()) }]);
     }
     // Arguments are lent one effect at a time; a group needs them all at once.
-    let args: Vec<_> = group.effects.iter().map(super::effects::Effect::args).collect();
+    let args: Vec<_> = group.effects.iter().map(Effect::args).collect();
     let keys: Vec<_> = args.iter().map(|args| keys_of(table, args)).collect();
     let records: Vec<_> = group
         .effects
