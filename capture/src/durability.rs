@@ -32,6 +32,7 @@ pub struct Mark {
 
 impl Mark {
     /// What the server had done at this offset of this history is on the disk.
+    #[inline]
     pub fn covers(&self, replid: &str, offset: ReplOffset) -> bool {
         *self.replid == *replid && self.offset >= offset
     }
@@ -104,16 +105,19 @@ impl Durable {
     }
 
     /// Somebody waits until replies are covered: nothing may be slower than it must be.
+    #[inline]
     pub fn is_awaited(&self) -> bool {
         self.gate == Gate::Follow
     }
 
     /// Writes may be refused.
+    #[inline]
     pub fn guards(&self) -> bool {
         self.gate != Gate::Open
     }
 
     /// Up to where all is durable.
+    #[inline]
     pub fn mark(&self) -> Arc<Mark> {
         self.mark.load_full()
     }
@@ -200,10 +204,16 @@ impl Durable {
     }
 
     /// Why a write must not pass now, if so: a sentence for the client, without the error's code.
+    #[inline]
     pub fn refuses(&self) -> Option<String> {
         if self.gate == Gate::Open || !self.doubtful.load(Ordering::Acquire) {
             return None;
         }
+        self.doubt()
+    }
+
+    #[cold]
+    fn doubt(&self) -> Option<String> {
         let state = self.lock();
         if let Some(why) = &state.trouble {
             // A client reads one line.

@@ -228,17 +228,20 @@ pub struct TeeSender {
 
 impl TeeSender {
     /// Its worker is about to read from its sockets: until [`Self::rest`] it may know more than it has handed over.
+    #[inline]
     pub fn begin(&self, now: Micros) {
         self.busy_since.store(now.0, Ordering::Release);
     }
 
     /// Its worker is about to wait: what it knows is handed over before.
+    #[inline]
     pub fn rest(&mut self) {
         self.flush();
         self.busy_since.store(AT_REST, Ordering::Release);
     }
 
     /// The stamps that follow are of requests on this upstream connection.
+    #[inline]
     pub fn on_connection(&mut self, connection: u64) {
         self.connection = connection;
     }
@@ -251,6 +254,7 @@ impl TeeSender {
     }
 
     /// The server has said whose these stamps are, and where they work.
+    #[inline]
     pub fn correct(&mut self, id: u64, count: u32, who: Arc<Identity>, db: u32) {
         self.push(TeeMessage::Correct { id, count, who, db });
     }
@@ -290,6 +294,7 @@ impl TeeSender {
     }
 
     /// Flushes, and wakes a join that waits for it.
+    #[inline]
     pub fn flush_and_call(&mut self) {
         self.flush();
         self.tee.filled.notify_one();
@@ -297,6 +302,7 @@ impl TeeSender {
 
     /// Hands everything said so far to the join, or drops and counts it. Nothing happens if there is
     /// nothing.
+    #[inline]
     pub fn flush(&mut self) {
         if self.batch.is_empty() {
             return;
@@ -383,6 +389,7 @@ pub(crate) fn describe(table: &CommandTable, args: &[&[u8]], argc: usize, db: u3
 
 /// The same for who has looked the command up: `name` is [`lower_name`] of the first argument, `id` stands for it, and
 /// `spec` is its row of the table.
+#[inline]
 pub fn describe_named(
     name: &[u8],
     id: CommandId,
@@ -428,6 +435,7 @@ impl Part {
     const FEW_ARGS: usize = 4;
 
     /// Bytes that it takes.
+    #[inline]
     pub fn buffered(&self) -> usize {
         size_of::<Self>() + if self.hashes.spilled() { self.hashes.capacity() * size_of::<u64>() } else { 0 }
     }

@@ -118,6 +118,7 @@ impl Status {
     }
 
     /// The upstream answers.
+    #[inline]
     pub fn upstream_answers(&self) {
         // The usual case takes no lock.
         if !self.is_unreachable.load(Ordering::Acquire) {

@@ -8,6 +8,7 @@
 pub mod command;
 pub mod effect;
 pub mod info;
+pub mod outcome;
 pub mod proxy_protocol;
 pub mod psync;
 pub mod rdb;

@@ -16,9 +16,13 @@ use std::collections::{BTreeMap, HashMap, VecDeque, hash_map};
 
 use redtape_journal::Micros;
 
-use super::search::{CANDIDATES_MAX, NEWER_MAX};
 use super::{Place, shrunk_room};
 
+/// Stamps on one key that may have caused an effect and are compared.
+pub(super) const CANDIDATES_MAX: usize = 256;
+/// Stamps one behind the other that came after the effect: those behind them did so too. They stand in
+/// the order of arrival from several workers, which is nearly that of their times.
+pub(super) const NEWER_MAX: usize = 64;
 /// Stamps that have left may stand in a bucket, beside a sixteenth of the others.
 const LEFT_MAX: usize = 64;
 

@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use redtape_journal::Micros;
+use redtape_wire::outcome::is_script;
 use smallvec::SmallVec;
 
 use self::connections::Connections;
@@ -32,7 +33,7 @@ use self::key_queue::{Bucket, Entry, Fingerprint, KeyQueue};
 use self::places::Places;
 use self::search::UNFIT_MAX;
 pub(super) use self::search::{Candidates, Patience, Wanted};
-use super::causes::{is_script, many_groups, replies_in_order};
+use super::causes::{many_groups, replies_in_order};
 use crate::tee::{Identity, Outcome, Part, Stamp};
 
 /// Stamps that may wait. A first full sync of half a minute at 30,000 writes a second fits.

@@ -11,23 +11,19 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use redtape_journal::Micros;
+use redtape_wire::outcome::is_script;
 use smallvec::SmallVec;
 
-use super::key_queue::{KeyQueue, Seen};
+use super::key_queue::{CANDIDATES_MAX, KeyQueue, NEWER_MAX, Seen};
 use super::known::{Known, Said};
 use super::{NO_KEY, Place, SCRIPTS, Slot, Stamps, State, Waiting, fingerprint, part_slots, slot};
-use crate::join::causes::{Fit, fit, fit_script, is_blocking, is_exact, is_script, replies_in_order};
+use crate::join::causes::{Fit, fit, fit_script, is_blocking, is_exact, replies_in_order};
 use crate::tee::{Part, is_telling};
 
-/// Stamps on one key that may have caused an effect and are compared.
-pub(super) const CANDIDATES_MAX: usize = 256;
 /// Stamps on one key that cannot have caused it and are compared.
 pub(super) const UNFIT_MAX: usize = 1024;
 /// Stamps on one key that are looked at.
 const SCANNED_MAX: usize = 4096;
-/// Stamps one behind the other that came after the effect: those behind them did so too. They stand in
-/// the order of arrival from several workers, which is nearly that of their times.
-pub(super) const NEWER_MAX: usize = 64;
 /// Commands of a transaction that are compared.
 const REQUEST_PARTS_MAX: usize = 64;
 /// A reply may overtake its effect by so much, in µs: the server writes both in one turn, but may lose its core in between.

@@ -4,8 +4,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use redtape_wire::command::CommandTable;
 
-use super::key_queue::Seen;
-use super::search::{CANDIDATES_MAX, Candidates, Patience, Search, Wanted};
+use super::key_queue::{CANDIDATES_MAX, Seen};
+use super::search::{Candidates, Patience, Search, Wanted};
 use super::*;
 use crate::join::causes::Fit;
 use crate::tee::{describe, hash_arg};
