@@ -5,6 +5,8 @@
 //! as exact as from the timeline's own base.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use redtape_journal::{Catalog, Keyring, Lsn, Micros, ReadError, ReplOffset, SnapshotKind, TimelineId};
@@ -76,6 +78,32 @@ pub struct Taking {
     pub rate: Option<u64>,
     /// What the journal is encrypted with.
     pub keyring: Keyring,
+}
+
+/// The place of the one snapshot that may be taken at a time, whoever asks for it.
+#[derive(Debug, Clone, Default)]
+pub struct SnapshotSlot(Arc<AtomicBool>);
+
+impl SnapshotSlot {
+    /// Takes the place, unless a snapshot is running.
+    pub fn begin(&self) -> Option<SnapshotRunning> {
+        (!self.0.swap(true, Ordering::AcqRel)).then(|| SnapshotRunning(self.clone()))
+    }
+
+    /// A snapshot is running.
+    pub fn is_taken(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Holds the place of the one snapshot; gives it up when dropped.
+#[derive(Debug)]
+pub struct SnapshotRunning(SnapshotSlot);
+
+impl Drop for SnapshotRunning {
+    fn drop(&mut self) {
+        self.0.0.store(false, Ordering::Release);
+    }
 }
 
 /// How long to wait after `bytes` in `elapsed`, so that they came at `rate`.

@@ -4,19 +4,19 @@ use std::time::Duration;
 
 /// Settings that sessions look up whenever they need them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Live {
+pub struct Live {
     /// Clients at once.
-    pub(crate) max_clients: usize,
+    pub max_clients: usize,
     /// Clients that are idle for so long are disconnected.
-    pub(crate) idle_timeout: Option<Duration>,
+    pub idle_timeout: Option<Duration>,
     /// TLS handshake and PROXY header must be through within this time.
-    pub(crate) handshake_timeout: Duration,
+    pub handshake_timeout: Duration,
     /// Bytes of replies that may pile up for one client.
-    pub(crate) output_limit: usize,
+    pub output_limit: usize,
     /// Bytes that the buffers of all clients may hold together.
-    pub(crate) client_memory: Option<usize>,
+    pub client_memory: Option<usize>,
     /// Who may run `REDTAPE.MARK` and `REDTAPE.SNAPSHOT`.
-    pub(crate) admin_users: Vec<String>,
+    pub admin_users: Vec<String>,
     /// Bytes of a snapshot that are received in a second; `None` = as fast as they come.
-    pub(crate) snapshot_rate: Option<u64>,
+    pub snapshot_rate: Option<u64>,
 }

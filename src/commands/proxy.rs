@@ -6,10 +6,11 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use redtape_proxy::{Config, ListenAddr, Reread, StartError, Started};
+use redtape_wire::settings::ListenAddr;
 
 use super::embedded::EmbeddedServer;
 use super::settings::{FollowSettings, ProxySettings};
+use crate::daemon::{self, Config, Reread, StartError, Started};
 use crate::exit::Failure;
 use crate::{defect, logging};
 
@@ -87,6 +88,6 @@ fn serve(config: Config, reread: Reread, started: impl FnOnce(&Started)) -> anyh
             _ => std::future::pending().await,
         }
     };
-    redtape_proxy::run(config, reread, logging::lost_lines(), stop, started)
+    daemon::run(config, reread, logging::lost_lines(), stop, started)
         .map_err(|e: StartError| Failure::new(e.exit_code(), e).into())
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use redtape_journal::Micros;
 use redtape_telemetry::{Metrics, Status};
 
+use super::AdminSetup;
 use super::table::SECTION;
-use crate::config::{Config, sync};
 
 /// What does not change while the process runs.
 #[derive(Debug, Clone, Default)]
@@ -26,14 +26,14 @@ pub(super) struct Fixed {
 
 impl Fixed {
     /// Passwords in URLs are shown as `***`.
-    pub(super) fn of(config: &Config) -> Self {
-        let dir = std::path::absolute(&config.dir).unwrap_or_else(|_| config.dir.clone());
+    pub(super) fn of(setup: &AdminSetup) -> Self {
+        let dir = std::path::absolute(&setup.dir).unwrap_or_else(|_| setup.dir.clone());
         Self {
-            upstream: config.upstream.to_string(),
-            follow: config.follow.as_ref().map(ToString::to_string).unwrap_or_default(),
+            upstream: setup.upstream.url.to_string(),
+            follow: setup.follow.as_ref().map(|follow| follow.url.to_string()).unwrap_or_default(),
             dir: dir.display().to_string(),
-            sync: sync(config.sync),
-            sharing: config.sharing.to_string(),
+            sync: setup.sync,
+            sharing: setup.sharing.to_string(),
         }
     }
 }

@@ -56,6 +56,7 @@ use redtape_journal::Micros;
 use redtape_net::tls::TlsAcceptor;
 use redtape_telemetry::Metrics;
 use redtape_wire::command::CommandTable;
+use redtape_wire::settings::Sharing;
 use slab::Slab;
 
 use self::acks::Acks;
@@ -67,8 +68,7 @@ use self::memory::WorkerMemory;
 pub(crate) use self::pause::Pause;
 pub(crate) use self::socket::Stream;
 use self::stalls::Served;
-use crate::commands::Desk;
-use crate::config::Sharing;
+use crate::commands::AdminCommands;
 use crate::live::Live;
 use crate::parts::Parts;
 use crate::upstream::Upstream;
@@ -118,9 +118,9 @@ pub(crate) struct Shared {
     /// Whether clients are paused.
     pub pause: Pause,
     /// Answers `REDTAPE.*`.
-    pub desk: Desk,
+    pub admin: AdminCommands,
     /// Threads that work for it.
-    pub desk_threads: Arc<AtomicUsize>,
+    pub admin_threads: Arc<AtomicUsize>,
     /// What must not end unseen.
     pub parts: Parts,
 }

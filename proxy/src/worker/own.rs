@@ -31,10 +31,10 @@ impl Worker {
         let reference = ClientRef { index, generation: client.generation };
         let silent = client.state.silences_own();
         let (user, resp3) = (client.state.user(), client.state.replies.resp3);
-        match self.shared.desk.answer(words, user, resp3) {
+        match self.shared.admin.answer(words, user, resp3) {
             Answer::Reply(bytes) => self.own_answer(reference, if silent { b"" } else { &bytes }),
             Answer::Later(run) => {
-                let Some(running) = Running::begin(&self.shared.desk_threads) else {
+                let Some(running) = Running::begin(&self.shared.admin_threads) else {
                     let full = "-ERR redtape: too many commands of this kind are running; try again later\r\n";
                     self.own_answer(reference, if silent { b"" } else { full.as_bytes() });
                     return true;

@@ -8,12 +8,12 @@ use super::client::{CLIENT_OUT_HIGH, Client};
 use super::link::{ClientRef, Role, Stage};
 use super::replica_wait::{ANSWER_MAX, moves_by_any_command};
 use super::{LINK_READS_MAX, READ_BYTES, Worker};
-use crate::commands::Desk;
+use crate::commands::AdminCommands;
 use crate::session::Intent;
 
 /// Passes what was held back of a reply, as far as the client is to see it.
 fn pass_held(
-    desk: &Desk,
+    admin: &AdminCommands,
     client: &mut Client,
     answered: Option<&Intent>,
     held: Vec<u8>,
@@ -25,7 +25,7 @@ fn pass_held(
             Ok(())
         }
         Some(Intent::Complete(lack)) => {
-            let whole = desk.complete(lack, &held, client.state.replies.resp3);
+            let whole = admin.complete(lack, &held, client.state.replies.resp3);
             client.pass(&whole, ticket)
         }
         // A push came before it.
@@ -150,7 +150,7 @@ impl Worker {
                 ticket = Some(acks.hold(owner, self.now));
             }
             if let Some(held) = client.held.take() {
-                failed |= pass_held(&self.shared.desk, client, answered.as_ref(), held, ticket).is_err();
+                failed |= pass_held(&self.shared.admin, client, answered.as_ref(), held, ticket).is_err();
             }
             match answered {
                 None | Some(Intent::Plain | Intent::Ours | Intent::Complete(_)) => {}

@@ -7,6 +7,7 @@ use redtape_capture::tee::next_session_id;
 use redtape_journal::Micros;
 use redtape_wire::proxy_protocol::{self, ProxyHeader, Source};
 use redtape_wire::resp::{Args, encode_command};
+use redtape_wire::settings::Sharing;
 use redtape_wire::word;
 use smallvec::SmallVec;
 
@@ -14,7 +15,6 @@ use super::client::{CLIENT_OUT_HIGH, Client, LANE_IN_FLIGHT_MAX, LaneRef, Stage}
 use super::lanes::{Choice, LaneKey};
 use super::link::{ClientRef, LINK_OUT_MAX};
 use super::{Arrival, READ_BYTES, Worker, client_token};
-use crate::config::Sharing;
 use crate::session::{Ask, Scanned};
 use crate::upstream::NoWay;
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 use clap::Args;
 use redtape_journal::SyncPolicy;
 use redtape_net::tls::{CaFiles, ClientTls, KeyPair, ServerTls};
-use redtape_proxy::{Ack, Config, ListenAddr, OnJournalFailure};
+use redtape_wire::settings::{Ack, ListenAddr, OnJournalFailure};
 
 pub(crate) use self::file::File;
 use self::listen::Listen;
@@ -27,6 +27,7 @@ pub(crate) use self::options::{
     CaptureOptions, ClientOptions, HousekeepingOptions, KeyOptions, Sync, TlsOptions, UpstreamTlsOptions,
 };
 use super::url;
+use crate::daemon::Config;
 use crate::exit::{Failure, USAGE};
 
 /// Where clients are served if nothing else is said.

@@ -10,18 +10,18 @@ use super::Config;
 
 /// One option as it is set.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Setting {
+pub(crate) struct Setting {
     /// As in `redtape.toml`.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Secrets are `***`; null = not set.
-    pub value: Value,
+    pub(crate) value: Value,
     /// SIGHUP changes it while redtape runs.
-    pub live: bool,
+    pub(crate) live: bool,
 }
 
 impl Config {
     /// All of them, in the order of the documentation.
-    pub fn settings(&self) -> Vec<Setting> {
+    pub(crate) fn settings(&self) -> Vec<Setting> {
         let mut all = Vec::new();
         let mut fixed = |name, value| all.push(Setting { name, value, live: false });
         fixed("listen", texts(&self.listen));

@@ -11,22 +11,20 @@ mod schedule;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use redtape_capture::KeyringHandle;
-use redtape_capture::snapshot::{Taking, take};
+use redtape_capture::snapshot::{SnapshotRunning, SnapshotSlot, Taking, take};
 use redtape_journal::{Catalog, ItemKind, Keyring, Micros, PruneError, PrunePlan, Retention, SnapshotKind, prune};
 use redtape_net::Connector;
+use redtape_proxy::Parts;
 use redtape_telemetry::{CaptureState, Metrics, Status};
 use tokio::sync::watch;
 
-pub(crate) use self::schedule::Schedule;
-use crate::commands::Running;
-use crate::config::Config;
-use crate::parts::Parts;
+use self::schedule::Schedule;
+pub(crate) use self::schedule::Settings;
 
 /// How often it is looked whether something is due.
 const TICK: Duration = Duration::from_secs(1);
@@ -34,34 +32,6 @@ const TICK: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_mins(1);
 /// So is a base behind a change of the replication id: until it stands, what lies between is labelled.
 const BASE_RETRY: Duration = Duration::from_secs(10);
-/// Retention is enforced at least this often; more often when little is kept.
-const PRUNE_EVERY: Duration = Duration::from_mins(1);
-/// A hundredth of what is kept is the least that is worth a look.
-const LOOKS: u32 = 100;
-
-/// What is to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Settings {
-    pub(crate) retention: Retention,
-    pub(crate) schedule: Option<Schedule>,
-    /// Bytes a second.
-    pub(crate) rate: Option<u64>,
-}
-
-impl From<&Config> for Settings {
-    fn from(config: &Config) -> Self {
-        let keep = config.retention.map(|p| p.0);
-        let retention = Retention { keep, max_bytes: config.journal_max_size.map(|s| s.0) };
-        Self { retention, schedule: Schedule::of(config), rate: config.snapshot_rate.map(|r| r.0) }
-    }
-}
-
-impl Settings {
-    fn prune_every(&self) -> Duration {
-        self.retention.keep.map_or(PRUNE_EVERY, |keep| (keep / LOOKS).clamp(TICK, PRUNE_EVERY))
-    }
-}
-
 /// What it works on.
 pub(crate) struct Housekeeping {
     /// The journal.
@@ -73,7 +43,7 @@ pub(crate) struct Housekeeping {
     pub(crate) metrics: Metrics,
     pub(crate) status: Arc<Status>,
     /// The place of the one snapshot, whoever asked for it.
-    pub(crate) snapshot_runs: Arc<AtomicBool>,
+    pub(crate) snapshots: SnapshotSlot,
     pub(crate) stop: watch::Receiver<bool>,
 }
 
@@ -137,7 +107,7 @@ impl Housekeeping {
         if !is_time(memory.last) {
             return;
         }
-        let Some(running) = Running::begin(&self.snapshot_runs) else {
+        let Some(running) = self.snapshots.begin() else {
             tracing::warn!("a snapshot is due, but another one is still running: this one is skipped");
             self.metrics.housekeeping.snapshots.with_label_values(&["skipped"]).inc();
             memory.last = Some(Micros::now());
@@ -152,7 +122,7 @@ impl Housekeeping {
 
     /// Behind a change of the replication id, beside the stream. Who takes a snapshot meanwhile is waited for.
     async fn take_base(&self, settings: &Settings, memory: &mut Memory) {
-        let Some(running) = Running::begin(&self.snapshot_runs) else { return };
+        let Some(running) = self.snapshots.begin() else { return };
         self.status.begins_base();
         if !self.take(SnapshotKind::Base, running, BASE_RETRY, settings, memory).await {
             self.status.want_base();
@@ -163,7 +133,7 @@ impl Housekeeping {
     async fn take(
         &self,
         kind: SnapshotKind,
-        running: Running,
+        running: SnapshotRunning,
         pause: Duration,
         settings: &Settings,
         memory: &mut Memory,
@@ -278,18 +248,4 @@ fn scope_end<F: Fn()>(end: F) -> impl Drop {
         }
     }
     End(end)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn little_that_is_kept_is_looked_at_often() {
-        let every = |keep: Option<u64>| {
-            let retention = Retention { keep: keep.map(Duration::from_secs), max_bytes: None };
-            Settings { retention, schedule: None, rate: None }.prune_every().as_secs()
-        };
-        assert_eq!([every(Some(5)), every(Some(1800)), every(Some(604_800)), every(None)], [1, 18, 60, 60]);
-    }
 }

@@ -1,4 +1,4 @@
-//! The small HTTP server for people and machines that watch: `/metrics`, and what [`crate::health`] answers.
+//! The small HTTP server for people and machines that watch: `/metrics`, and what [`super::health`] answers.
 //!
 //! One request a connection, and a time limit for each half of it. Of [`CONNECTIONS_MAX`] the oldest makes room for a new
 //! one: whoever opens many and does not read keeps nobody out.
@@ -16,7 +16,7 @@ use redtape_telemetry::Metrics;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::health::{Answer, Health};
+use super::health::{Answer, Health};
 
 /// A request's head must be there within this time; until then the connection is idle.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);

@@ -2,12 +2,43 @@
 
 use std::time::Duration;
 
-use redtape_journal::Micros;
+use redtape_journal::{Micros, Retention};
+use redtape_wire::units::TimeOfDay;
 
-use crate::config::{Config, TimeOfDay};
+use crate::daemon::config::Config;
 
 const MINUTE: i64 = 60_000_000;
 const DAY: i64 = 24 * 60 * MINUTE;
+
+/// Retention is enforced at least this often; more often when little is kept.
+const PRUNE_EVERY: Duration = Duration::from_mins(1);
+/// And at most this often.
+const PRUNE_EVERY_MIN: Duration = Duration::from_secs(1);
+/// A hundredth of what is kept is the least that is worth a look.
+const LOOKS: u32 = 100;
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub(crate) retention: Retention,
+    pub(crate) schedule: Option<Schedule>,
+    /// Bytes a second.
+    pub(crate) rate: Option<u64>,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        let keep = config.retention.map(|p| p.0);
+        let retention = Retention { keep, max_bytes: config.journal_max_size.map(|s| s.0) };
+        Self { retention, schedule: Schedule::of(config), rate: config.snapshot_rate.map(|r| r.0) }
+    }
+}
+
+impl Settings {
+    pub(super) fn prune_every(&self) -> Duration {
+        self.retention.keep.map_or(PRUNE_EVERY, |keep| (keep / LOOKS).clamp(PRUNE_EVERY_MIN, PRUNE_EVERY))
+    }
+}
 
 /// When snapshots are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +78,15 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn little_that_is_kept_is_looked_at_often() {
+        let every = |keep: Option<u64>| {
+            let retention = Retention { keep: keep.map(Duration::from_secs), max_bytes: None };
+            Settings { retention, schedule: None, rate: None }.prune_every().as_secs()
+        };
+        assert_eq!([every(Some(5)), every(Some(1800)), every(Some(604_800)), every(None)], [1, 18, 60, 60]);
+    }
 
     fn at(text: &str) -> Micros {
         let time: jiff::Timestamp = text.parse().expect(text);

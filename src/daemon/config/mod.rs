@@ -4,8 +4,6 @@
 //! the options (kebab-case, Redis's own where Redis has them).
 
 mod listing;
-mod times;
-mod values;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -14,12 +12,11 @@ use std::time::Duration;
 
 use redtape_journal::{Keyring, SyncPolicy};
 use redtape_net::tls::{ClientTls, ServerTls, TlsError};
+use redtape_wire::settings::{Ack, ListenAddr, OnJournalFailure, Sharing, SocketMode, Switch};
+use redtape_wire::units::{ByteSize, Period, TimeOfDay};
 use redtape_wire::url::{Endpoint, RedisUrl};
 
-pub use self::listing::Setting;
 pub(crate) use self::listing::sync;
-pub use self::times::{Period, TimeOfDay};
-pub use self::values::{Ack, ByteSize, ListenAddr, OnJournalFailure, Sharing, SocketMode, Switch};
 
 /// Less could not hold one reply of usual size.
 const OUTPUT_LIMIT_MIN: ByteSize = ByteSize(64 << 10);
@@ -30,77 +27,77 @@ const SNAPSHOT_RATE_MIN: ByteSize = ByteSize(64 << 10);
 
 /// What a proxy (or, without listeners, a follower) needs to know.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub(crate) struct Config {
     /// Where clients are served; with `tls_listen`, none = capture only.
-    pub listen: Vec<ListenAddr>,
+    pub(crate) listen: Vec<ListenAddr>,
     /// Where clients are served over TLS.
-    pub tls_listen: Vec<SocketAddr>,
+    pub(crate) tls_listen: Vec<SocketAddr>,
     /// Mode of unix sockets; `None` = by the umask.
-    pub unix_socket_mode: Option<SocketMode>,
+    pub(crate) unix_socket_mode: Option<SocketMode>,
     /// Clients' addresses come in a PROXY protocol header (version 2) on every TCP connection.
-    pub proxy_protocol: Switch,
+    pub(crate) proxy_protocol: Switch,
     /// What is shown to and asked of clients on `tls_listen`.
-    pub tls: Option<ServerTls>,
+    pub(crate) tls: Option<ServerTls>,
     /// The server behind the proxy.
-    pub upstream: RedisUrl,
+    pub(crate) upstream: RedisUrl,
     /// A replica to follow instead of the upstream.
-    pub follow: Option<RedisUrl>,
+    pub(crate) follow: Option<RedisUrl>,
     /// A server that the journal does not record is recorded in it all the same, from now on.
-    pub accept_new_history: bool,
+    pub(crate) accept_new_history: bool,
     /// The name under which the journal knows the upstream, where that has no lasting address.
-    pub known_as: Option<String>,
+    pub(crate) known_as: Option<String>,
     /// How both are checked if their URLs say `rediss://`.
-    pub upstream_tls: ClientTls,
+    pub(crate) upstream_tls: ClientTls,
     /// Whether sessions share upstream connections.
-    pub sharing: Sharing,
+    pub(crate) sharing: Sharing,
     /// Clients at once. Live.
-    pub max_clients: usize,
+    pub(crate) max_clients: usize,
     /// Clients that are idle for so long are disconnected (Redis's `timeout`). Live.
-    pub timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
     /// Idle connections of clients are probed after this time.
-    pub tcp_keepalive: Option<Duration>,
+    pub(crate) tcp_keepalive: Option<Duration>,
     /// TLS handshake and PROXY header must be through within this time. Live.
-    pub handshake_timeout: Duration,
+    pub(crate) handshake_timeout: Duration,
     /// A client that lets so many bytes of replies pile up is disconnected. Live.
-    pub output_limit: ByteSize,
+    pub(crate) output_limit: ByteSize,
     /// The largest client is disconnected when the buffers of all together hold more (Redis's `maxmemory-clients`); 0 =
     /// no limit. Live.
-    pub client_memory: ByteSize,
+    pub(crate) client_memory: ByteSize,
     /// ACL users who may run `REDTAPE.MARK` and `REDTAPE.SNAPSHOT`. Live.
-    pub admin_users: Vec<String>,
+    pub(crate) admin_users: Vec<String>,
     /// Worker threads.
-    pub workers: usize,
+    pub(crate) workers: usize,
     /// The journal's directory.
-    pub dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// When the journal is synced.
-    pub sync: SyncPolicy,
+    pub(crate) sync: SyncPolicy,
     /// When clients hear that their writes were done.
-    pub ack: Ack,
+    pub(crate) ack: Ack,
     /// What becomes of writes while the journal can't be written.
-    pub on_journal_failure: OnJournalFailure,
+    pub(crate) on_journal_failure: OnJournalFailure,
     /// Size at which a segment is sealed, in bytes.
-    pub segment_bytes: u64,
+    pub(crate) segment_bytes: u64,
     /// The files that the journal's keys come from, for people. Live.
-    pub journal_key_file: Vec<PathBuf>,
+    pub(crate) journal_key_file: Vec<PathBuf>,
     /// The keys; without any, the journal is not encrypted. Live.
-    pub keyring: Keyring,
+    pub(crate) keyring: Keyring,
     /// Where `/metrics` is served.
-    pub metrics: Option<SocketAddr>,
+    pub(crate) metrics: Option<SocketAddr>,
     /// Every moment of so much time stays restorable; older ones go. Live.
-    pub retention: Option<Period>,
+    pub(crate) retention: Option<Period>,
     /// The oldest goes when the journal is larger. Live.
-    pub journal_max_size: Option<ByteSize>,
+    pub(crate) journal_max_size: Option<ByteSize>,
     /// A snapshot is taken so long after the last one. Live.
-    pub snapshot_every: Option<Period>,
+    pub(crate) snapshot_every: Option<Period>,
     /// A snapshot is taken each day at this time. Live.
-    pub snapshot_at: Option<TimeOfDay>,
+    pub(crate) snapshot_at: Option<TimeOfDay>,
     /// Bytes of a snapshot that are received in a second. Live.
-    pub snapshot_rate: Option<ByteSize>,
+    pub(crate) snapshot_rate: Option<ByteSize>,
 }
 
 /// Options that can't be used. The message names them.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     /// They don't go together.
     #[error("{0}")]
     Options(String),
@@ -111,7 +108,7 @@ pub enum ConfigError {
 
 impl Config {
     /// Every option at its default.
-    pub fn new(upstream: RedisUrl) -> Self {
+    pub(crate) fn new(upstream: RedisUrl) -> Self {
         Self {
             listen: Vec::new(),
             tls_listen: Vec::new(),
@@ -149,7 +146,7 @@ impl Config {
     }
 
     /// Clients are served, not only a journal written.
-    pub fn serves(&self) -> bool {
+    pub(crate) fn serves(&self) -> bool {
         !self.listen.is_empty() || !self.tls_listen.is_empty()
     }
 
@@ -170,7 +167,7 @@ impl Config {
 
     /// Whether the options go together and the TLS files can be used; nothing is changed anywhere. What is
     /// allowed but surely not meant is returned.
-    pub fn check(&self) -> Result<Vec<String>, ConfigError> {
+    pub(crate) fn check(&self) -> Result<Vec<String>, ConfigError> {
         let options = |why: String| Err(ConfigError::Options(why));
         let mut warnings = Vec::new();
         for (zero, name) in [

@@ -9,28 +9,54 @@ use arc_swap::ArcSwap;
 use redtape_capture::KeyringHandle;
 use redtape_journal::Keyring;
 use redtape_net::tls::{ClientTls, ServerTls, TlsAcceptor, TlsConnector, TlsError};
+use redtape_proxy::Live;
 use redtape_telemetry::Metrics;
 use serde_json::Value;
 use tokio::signal::unix::Signal;
 
-use crate::config::Config;
-use crate::housekeeping::Settings;
-use crate::live::Live;
+use super::config::Config;
+use super::housekeeping::Settings;
 
 /// Reads the settings again, with the flags and environment of the start.
-pub type Reread = Box<dyn FnMut() -> Result<Config, String> + Send>;
+pub(crate) type Reread = Box<dyn FnMut() -> Result<Config, String> + Send>;
 
-impl From<&Config> for Live {
-    fn from(config: &Config) -> Self {
+/// Settings that can change while redtape runs, each where its readers look it up.
+#[derive(Clone)]
+pub(super) struct Handles {
+    /// For sessions.
+    pub(super) live: Arc<ArcSwap<Live>>,
+    /// For the housekeeping.
+    pub(super) housekeeping: Arc<ArcSwap<Settings>>,
+    /// The journal's keys.
+    pub(super) keyring: KeyringHandle,
+}
+
+impl Handles {
+    /// With the settings of the start.
+    pub(super) fn of(config: &Config) -> Self {
         Self {
-            max_clients: config.max_clients,
-            idle_timeout: config.timeout,
-            handshake_timeout: config.handshake_timeout,
-            output_limit: usize::try_from(config.output_limit.0).unwrap_or(usize::MAX),
-            client_memory: usize::try_from(config.client_memory.0).ok().filter(|limit| *limit > 0),
-            admin_users: config.admin_users.clone(),
-            snapshot_rate: config.snapshot_rate.map(|rate| rate.0),
+            live: Arc::new(ArcSwap::from_pointee(live(config))),
+            housekeeping: Arc::new(ArcSwap::from_pointee(Settings::from(config))),
+            keyring: Arc::new(ArcSwap::from_pointee(config.keyring.clone())),
         }
+    }
+
+    fn replace(&self, config: &Config) {
+        self.live.store(Arc::new(live(config)));
+        self.housekeeping.store(Arc::new(Settings::from(config)));
+        self.keyring.store(Arc::new(config.keyring.clone()));
+    }
+}
+
+fn live(config: &Config) -> Live {
+    Live {
+        max_clients: config.max_clients,
+        idle_timeout: config.timeout,
+        handshake_timeout: config.handshake_timeout,
+        output_limit: usize::try_from(config.output_limit.0).unwrap_or(usize::MAX),
+        client_memory: usize::try_from(config.client_memory.0).ok().filter(|limit| *limit > 0),
+        admin_users: config.admin_users.clone(),
+        snapshot_rate: config.snapshot_rate.map(|rate| rate.0),
     }
 }
 
@@ -40,12 +66,8 @@ pub(crate) struct Reload {
     pub(crate) config: Config,
     /// Reads what shall be.
     pub(crate) reread: Reread,
-    /// Where sessions look.
-    pub(crate) live: Arc<ArcSwap<Live>>,
-    /// Where the housekeeping looks.
-    pub(crate) housekeeping: Arc<ArcSwap<Settings>>,
-    /// Where the journal's keys are looked up.
-    pub(crate) keyring: KeyringHandle,
+    /// Where they are looked up.
+    pub(crate) handles: Handles,
     /// Towards clients, if TLS is served.
     pub(crate) acceptor: Option<Arc<TlsAcceptor>>,
     /// Towards the upstream, if it is `rediss://`.
@@ -79,9 +101,7 @@ impl Reload {
         })?;
         self.replace_tls(&new).map_err(|e| e.to_string())?;
         self.config = self.in_force(&new);
-        self.live.store(Arc::new(Live::from(&self.config)));
-        self.housekeeping.store(Arc::new(Settings::from(&self.config)));
-        self.keyring.store(Arc::new(self.config.keyring.clone()));
+        self.handles.replace(&self.config);
         let changes = changes(&before, &self.config, &new);
         if changes.is_empty() {
             tracing::info!("no setting has changed");
@@ -189,8 +209,9 @@ fn changes(old: &Config, in_force: &Config, new: &Config) -> Vec<Change> {
 
 #[cfg(test)]
 mod tests {
+    use redtape_wire::units::ByteSize;
+
     use super::*;
-    use crate::config::ByteSize;
 
     fn config() -> Config {
         Config::new("redis://u:old@h".parse().expect("a URL"))
@@ -199,9 +220,7 @@ mod tests {
     fn reload(new: Result<Config, String>) -> Reload {
         let (config, mut new) = (config(), Some(new));
         Reload {
-            live: Arc::new(ArcSwap::from_pointee(Live::from(&config))),
-            housekeeping: Arc::new(ArcSwap::from_pointee(Settings::from(&config))),
-            keyring: Arc::default(),
+            handles: Handles::of(&config),
             config,
             reread: Box::new(move || new.take().expect("one reload")),
             acceptor: None,
@@ -235,10 +254,10 @@ mod tests {
         assert_eq!(all, expected);
         let mut reload = reload(Ok(new.clone()));
         reload.now().expect("a reload");
-        let live = reload.live.load();
+        let live = reload.handles.live.load();
         assert_eq!((live.max_clients, live.output_limit, live.client_memory), (5, 1 << 20, None));
         assert_eq!(live.admin_users, ["ops"]);
-        let housekeeping = reload.housekeeping.load();
+        let housekeeping = reload.handles.housekeeping.load();
         assert!(housekeeping.retention.is_set() && housekeeping.schedule.is_some());
         let still: Vec<_> = changes(&reload.config, &reload.config, &new).into_iter().map(|c| c.option).collect();
         assert_eq!(still, ["workers", "upstream"], "said again at the next SIGHUP");
@@ -248,9 +267,9 @@ mod tests {
     fn bad_settings_change_nothing() {
         for new in [Err("no such file".to_owned()), Ok(Config { max_clients: 9, workers: 0, ..config() })] {
             let mut reload = reload(new);
-            let before = (reload.live.load_full(), reload.housekeeping.load_full());
+            let before = (reload.handles.live.load_full(), reload.handles.housekeeping.load_full());
             assert!(reload.now().is_err());
-            assert_eq!((reload.live.load_full(), reload.housekeeping.load_full()), before);
+            assert_eq!((reload.handles.live.load_full(), reload.handles.housekeeping.load_full()), before);
             assert_eq!(reload.config.max_clients, before.0.max_clients);
         }
     }

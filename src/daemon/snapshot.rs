@@ -4,11 +4,12 @@ use redtape_capture::snapshot::{SnapshotError, SnapshotTaken, Taking, take};
 use redtape_journal::SnapshotKind;
 use redtape_net::Connector;
 
-use crate::config::{Config, ConfigError};
+use super::config::{Config, ConfigError};
+use super::error::journal_code;
 
 /// Why no snapshot was taken.
 #[derive(Debug, thiserror::Error)]
-pub enum CreateError {
+pub(crate) enum CreateError {
     /// The options cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -19,10 +20,10 @@ pub enum CreateError {
 
 impl CreateError {
     /// The exit code, from `sysexits.h`.
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => 64,
-            Self::Snapshot(SnapshotError::Journal(e)) => crate::journal_code(e),
+            Self::Snapshot(SnapshotError::Journal(e)) => journal_code(e),
             Self::Snapshot(SnapshotError::OtherServer { .. }) => 65,
             Self::Snapshot(SnapshotError::Server(_) | SnapshotError::NotFollowed { .. }) => 69,
             Self::Snapshot(SnapshotError::Copy(_)) => 74,
@@ -31,7 +32,7 @@ impl CreateError {
 }
 
 /// Takes a snapshot of the upstream into the journal, which another process may be writing.
-pub fn take_snapshot(config: &Config) -> Result<SnapshotTaken, CreateError> {
+pub(crate) fn take_snapshot(config: &Config) -> Result<SnapshotTaken, CreateError> {
     for warning in config.check()? {
         tracing::warn!("{warning}");
     }

@@ -1,4 +1,4 @@
-//! Lengths of time and times of day as people write them.
+//! Sizes, lengths of time and times of day as people write them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,6 +9,71 @@ use serde::Deserialize;
 /// Units, the largest first: letter and seconds.
 const UNITS: [(char, u64); 5] = [('w', 7 * 86_400), ('d', 86_400), ('h', 3600), ('m', 60), ('s', 1)];
 const MINUTES_A_DAY: u32 = 24 * 60;
+
+/// A value in a file: TOML's numbers mean what they mean as text.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a text or a number")]
+pub(crate) enum Raw {
+    Number(u64),
+    Text(String),
+}
+
+macro_rules! read_as_text {
+    ($($type:ty),*) => {$(
+        impl TryFrom<Raw> for $type {
+            type Error = String;
+
+            fn try_from(raw: Raw) -> Result<Self, String> {
+                match raw {
+                    Raw::Number(n) => n.to_string().parse(),
+                    Raw::Text(text) => text.parse(),
+                }
+            }
+        }
+    )*};
+}
+
+pub(crate) use read_as_text;
+
+read_as_text!(ByteSize);
+
+/// Bytes, written as in `redis.conf`: `1k` is 1000, `1kb` is 1024, and so for `m` and `g`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "Raw")]
+pub struct ByteSize(pub u64);
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "expected a size such as 1048576, 256mb or 1gb".to_owned();
+        let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (digits, unit) = text.split_at(end);
+        let factor: u64 = match unit.to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "k" => 1000,
+            "kb" => 1 << 10,
+            "m" => 1_000_000,
+            "mb" => 1 << 20,
+            "g" => 1_000_000_000,
+            "gb" => 1 << 30,
+            _ => return Err(wrong()),
+        };
+        let number: u64 = digits.parse().map_err(|_| wrong())?;
+        number.checked_mul(factor).map(Self).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (shift, unit) in [(30, "gb"), (20, "mb"), (10, "kb")] {
+            if self.0 != 0 && self.0.is_multiple_of(1 << shift) {
+                return write!(f, "{}{unit}", self.0 >> shift);
+            }
+        }
+        write!(f, "{}", self.0)
+    }
+}
 
 /// A length of time: `90s`, `30m`, `6h`, `7d`, `2w`. Never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -100,6 +165,22 @@ impl fmt::Display for TimeOfDay {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_those_of_redis() {
+        for (text, bytes) in [("0", 0), ("12", 12), ("7b", 7), ("1k", 1000), ("1kb", 1024), ("2M", 2_000_000)] {
+            assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
+        }
+        for (text, bytes) in [("256mb", 256 << 20), ("1gb", 1 << 30), ("3g", 3_000_000_000)] {
+            assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
+        }
+        for bad in ["", "mb", "-1", "1.5gb", "1 gb", "1tb", "99999999999999999999", "18446744073709551615gb"] {
+            assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
+        }
+        for shown in ["0", "1000", "1kb", "256mb", "1gb", "1025"] {
+            assert_eq!(shown.parse::<ByteSize>().expect(shown).to_string(), shown);
+        }
+    }
 
     #[test]
     fn periods() {
