@@ -30,8 +30,8 @@ use redtape_wire::resp::{ReplyScanner, encode_command};
 use redtape_wire::url::Secret;
 
 use super::Worker;
-use super::link::{ClientRef, Role};
 use super::tickets::Tickets;
+use super::upstream_conn::{ClientRef, Role};
 use crate::upstream::NoWay;
 
 /// A reply whose write is not on the disk after this time is not given any more.

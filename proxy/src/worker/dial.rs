@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use redtape_net::{CONNECT_TIMEOUT, configure_tcp};
 use redtape_wire::resp::encode_command;
 
-use super::lanes::LaneKey;
-use super::link::{ClientRef, Link, Role, Stage};
+use super::shared_conns::LaneKey;
 use super::socket::{Socket, Stream};
 use super::timers::TICK_CONNECTING;
+use super::upstream_conn::{ClientRef, Link, Role, Stage};
 use super::{Worker, link_token};
 use crate::upstream::{NoWay, Target};
 

@@ -20,25 +20,25 @@
 //! - Bytes of a link are scanned before they pass: where a reply ends is known when it ends.
 //! - Nothing waits without a limit, and nobody is read from whose bytes can't go on.
 //!
-//! What happens when something breaks is in [`ends`], when something hangs in [`stalls`].
+//! What happens when something breaks is in [`disconnect`], when something hangs in [`stalls`].
 
 mod acks;
+mod admin;
 mod client;
 mod dial;
-mod ends;
-mod guard;
-mod lanes;
-mod link;
+mod disconnect;
 mod memory;
-mod own;
 mod pause;
 mod replica_wait;
 mod replies;
 mod requests;
+mod shared_conns;
 mod socket;
 mod stalls;
 mod tickets;
 mod timers;
+mod upstream_conn;
+mod write_gate;
 
 use std::io;
 use std::net::SocketAddr;
@@ -61,13 +61,13 @@ use slab::Slab;
 
 use self::acks::Acks;
 use self::client::Client;
-use self::lanes::Lanes;
-use self::link::{ClientRef, Link};
 pub(crate) use self::memory::ClientMemory;
 use self::memory::WorkerMemory;
 pub(crate) use self::pause::Pause;
+use self::shared_conns::Lanes;
 pub(crate) use self::socket::Stream;
 use self::stalls::Served;
+use self::upstream_conn::{ClientRef, Link};
 use crate::commands::AdminCommands;
 use crate::live::Live;
 use crate::parts::Parts;

@@ -27,7 +27,7 @@ use smallvec::SmallVec;
 
 use super::Worker;
 use super::client::{LaneRef, Stage};
-use super::link::{ClientRef, Kept, Role};
+use super::upstream_conn::{ClientRef, Kept, Role};
 use crate::session::Ask;
 
 /// Lanes that may have carried writes of one session; then it writes by its own connection.

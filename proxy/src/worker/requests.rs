@@ -12,8 +12,8 @@ use redtape_wire::word;
 use smallvec::SmallVec;
 
 use super::client::{CLIENT_OUT_HIGH, Client, LANE_IN_FLIGHT_MAX, LaneRef, Stage};
-use super::lanes::{Choice, LaneKey};
-use super::link::{ClientRef, LINK_OUT_MAX};
+use super::shared_conns::{Choice, LaneKey};
+use super::upstream_conn::{ClientRef, LINK_OUT_MAX};
 use super::{Arrival, READ_BYTES, Worker, client_token};
 use crate::session::{Ask, Scanned};
 use crate::upstream::NoWay;

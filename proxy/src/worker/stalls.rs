@@ -14,8 +14,8 @@
 use redtape_net::CONNECT_TIMEOUT;
 
 use super::Worker;
-use super::link::Role;
 use super::timers::TICK;
+use super::upstream_conn::Role;
 
 /// Ticks in which a stalled lane may see others answered.
 const STALLED_TICKS: u32 = 20;
@@ -54,7 +54,7 @@ impl Worker {
         let (mut stalled, mut cut) = (false, Vec::new());
         for (index, link) in &mut self.links {
             let Role::Lane(key) = &link.role else { continue };
-            let waits = !link.queue.is_empty() || matches!(link.stage, super::link::Stage::Greeting(_));
+            let waits = !link.queue.is_empty() || matches!(link.stage, super::upstream_conn::Stage::Greeting(_));
             if !waits || self.now.saturating_duration_since(link.progress) < TICK {
                 link.stall = Stall::default();
                 continue;

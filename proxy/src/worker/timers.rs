@@ -6,8 +6,8 @@ use redtape_net::CONNECT_TIMEOUT;
 
 use super::Worker;
 use super::client::{LaneRef, Stage};
-use super::lanes::{LANE_IDLE, LANE_KEPT};
-use super::link::{Kept, Role, Stage as LinkStage};
+use super::shared_conns::{LANE_IDLE, LANE_KEPT};
+use super::upstream_conn::{Kept, Role, Stage as LinkStage};
 
 /// How often all clients are looked at.
 pub(super) const TICK: Duration = Duration::from_millis(500);
@@ -74,7 +74,7 @@ impl Worker {
         {
             // Connected, and silent for so long: a busy server counts as alive.
             let since = probe.progress;
-            if self.now.saturating_duration_since(since) >= super::ends::ALIVE_TIMEOUT {
+            if self.now.saturating_duration_since(since) >= super::disconnect::ALIVE_TIMEOUT {
                 self.probe_answered(true);
             }
         }

@@ -4,7 +4,7 @@
 //! They are refused before the server hears of them, in the order of the session's other replies, with `-JOURNAL`.
 
 use super::Worker;
-use super::link::ClientRef;
+use super::upstream_conn::ClientRef;
 
 impl Worker {
     /// `None` = the write passes; else whether it is done with or has to wait. `exec`: it is a transaction; `whole`: its

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::link::ClientRef;
+use super::upstream_conn::ClientRef;
 use super::{Message, Worker};
 use crate::commands::Answer;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use redtape_wire::resp::ReplyScanner;
 
-use super::lanes::LaneKey;
+use super::shared_conns::LaneKey;
 use super::socket::{Outgoing, Socket};
 use super::stalls::Stall;
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use super::Worker;
 use super::client::{FINISH_MAX, LINGER, Stage};
-use super::link::{ClientRef, Role, Stage as LinkStage};
+use super::upstream_conn::{ClientRef, Role, Stage as LinkStage};
 use crate::session::RequestScan;
 use crate::upstream::NoWay;
 
