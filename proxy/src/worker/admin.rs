@@ -16,7 +16,7 @@ const THREADS_MAX: usize = 32;
 
 impl Worker {
     /// Answers one; false = it has to wait.
-    pub(super) fn answer_ourselves(&mut self, index: usize, words: &[&[u8]]) -> bool {
+    pub(super) fn answer_admin(&mut self, index: usize, words: &[&[u8]]) -> bool {
         let client = &mut self.clients[index];
         if client.in_flight() > 0 {
             client.waiting = true;
@@ -32,11 +32,11 @@ impl Worker {
         let silent = client.state.silences_own();
         let (user, resp3) = (client.state.user(), client.state.replies.resp3);
         match self.shared.admin.answer(words, user, resp3) {
-            Answer::Reply(bytes) => self.own_answer(reference, if silent { b"" } else { &bytes }),
+            Answer::Reply(bytes) => self.admin_answer(reference, if silent { b"" } else { &bytes }),
             Answer::Later(run) => {
                 let Some(running) = Running::begin(&self.shared.admin_threads) else {
                     let full = "-ERR redtape: too many commands of this kind are running; try again later\r\n";
-                    self.own_answer(reference, if silent { b"" } else { full.as_bytes() });
+                    self.admin_answer(reference, if silent { b"" } else { full.as_bytes() });
                     return true;
                 };
                 let client = &mut self.clients[index];
@@ -52,7 +52,7 @@ impl Worker {
                 };
                 if let Err(e) = std::thread::Builder::new().name("redtape-command".to_owned()).spawn(work) {
                     let sorry = format!("-ERR redtape: no thread for it: {e}; nothing was done\r\n");
-                    self.own_answer(reference, if silent { b"" } else { sorry.as_bytes() });
+                    self.admin_answer(reference, if silent { b"" } else { sorry.as_bytes() });
                 }
             }
         }
@@ -66,14 +66,14 @@ impl Worker {
         if client.state.user().is_some() || client.questioned {
             return None;
         }
-        if client.home.is_none()
-            && let Err(no_way) = self.open_home(index)
+        if client.pinned.is_none()
+            && let Err(no_way) = self.open_pinned(index)
         {
             self.counts.commands += 1;
             self.refuse(index, &no_way);
             return Some(true);
         }
-        self.ask_home(index);
+        self.ask_pinned(index);
         let client = &mut self.clients[index];
         client.questioned = true;
         client.waiting = true;
@@ -81,7 +81,7 @@ impl Worker {
     }
 
     /// The answer to such a request goes to its client, and the next is read.
-    pub(super) fn own_answer(&mut self, reference: ClientRef, bytes: &[u8]) {
+    pub(super) fn admin_answer(&mut self, reference: ClientRef, bytes: &[u8]) {
         let now = self.now;
         let Some(client) = self.client(reference) else { return };
         if std::mem::take(&mut client.asking) {

@@ -1,17 +1,17 @@
-//! What happens when something ends: a client, a session's own connection, a lane, the server.
+//! What happens when something ends: a client, a pinned connection, a shared connection, the server.
 //!
 //! | what ends | in flight | what the client sees |
 //! | --- | --- | --- |
-//! | client | anything | its home is closed; replies that still come on a lane are thrown away |
-//! | lane | on it | for each an error: it may or may not have run; the session goes on |
-//! | lane and home, the server lives (its user was deleted) | on the lane | the connection ends, as directly |
-//! | lane, as it hung while the server answered others ([`super::stalls`]) | on it | the connection ends |
-//! | lane, in the middle of a reply | on it | that client's connection ends, as nothing can follow half a reply |
-//! | home, while requests are in flight on a lane | on the lane | those are answered, then the connection ends |
-//! | home (`CLIENT KILL`, `QUIT`, a protocol error, the server's `timeout`, its death) | anything | the connection ends, as directly |
-//! | lane, the server is gone | on it | the connection ends, as directly |
-//! | home can't be opened, the server was there before | what waited for it | the connection ends, as directly |
-//! | home can't be opened, the server never was there | what waited for it | for each an error: not reachable; the session goes on |
+//! | client | anything | its pinned connection is closed; replies that still come on a shared connection are thrown away |
+//! | shared connection | on it | for each an error: it may or may not have run; the session goes on |
+//! | both connections, the server lives (its user was deleted) | on the shared connection | the connection ends, as directly |
+//! | shared connection, as it hung while the server answered others ([`super::stalls`]) | on it | the connection ends |
+//! | shared connection, in the middle of a reply | on it | that client's connection ends, as nothing can follow half a reply |
+//! | pinned connection, while requests are in flight on a shared connection | on the shared connection | those are answered, then the connection ends |
+//! | pinned connection (`CLIENT KILL`, `QUIT`, a protocol error, the server's `timeout`, its death) | anything | the connection ends, as directly |
+//! | shared connection, the server is gone | on it | the connection ends, as directly |
+//! | pinned connection can't be opened, the server was there before | what waited for it | the connection ends, as directly |
+//! | pinned connection can't be opened, the server never was there | what waited for it | for each an error: not reachable; the session goes on |
 //!
 //! Nothing is ever sent to the server a second time.
 
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use super::Worker;
 use super::client::{FINISH_MAX, LINGER, Stage};
-use super::upstream_conn::{ClientRef, Role, Stage as LinkStage};
+use super::upstream_conn::{ClientRef, Role, Stage as ConnStage};
 use crate::session::RequestScan;
 use crate::upstream::NoWay;
 
@@ -37,16 +37,16 @@ impl Worker {
         self.memory.remove(client.account);
         client.state.close(&mut self.tee, Micros::now());
         client.socket.deregister(self.poll.registry());
-        if let Some(home) = client.home {
+        if let Some(pinned) = client.pinned {
             // What it sent before it left is the server's to run.
-            let link = &mut self.links[home];
-            if !link.out.is_empty() && !matches!(link.stage, LinkStage::Connecting { .. }) {
+            let conn = &mut self.conns[pinned];
+            if !conn.out.is_empty() && !matches!(conn.stage, ConnStage::Connecting { .. }) {
                 self.tee.flush();
-                let link = &mut self.links[home];
+                let conn = &mut self.conns[pinned];
                 // Whatever does not fit now is lost with it, as directly.
-                let _ = link.out.send(&mut link.socket, false);
+                let _ = conn.out.send(&mut conn.socket, false);
             }
-            self.drop_link(home);
+            self.drop_conn(pinned);
         }
         self.shared.metrics.clients.sessions.dec();
         self.shared.clients.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
@@ -62,8 +62,8 @@ impl Worker {
         client.stage = Stage::Finishing { until: self.now + FINISH_MAX };
         client.input = Vec::new();
         client.replica_wait = None;
-        if let Some(home) = client.home.take() {
-            self.drop_link(home);
+        if let Some(pinned) = client.pinned.take() {
+            self.drop_conn(pinned);
         }
         let client = &self.clients[index];
         let reference = ClientRef { index, generation: client.generation };
@@ -96,39 +96,39 @@ impl Worker {
         self.queue_client(reference);
     }
 
-    /// Takes a link away; nothing else changes.
-    pub(super) fn drop_link(&mut self, index: usize) {
-        let Some(mut link) = self.links.try_remove(index) else { return };
-        link.socket.deregister(self.poll.registry());
-        if matches!(link.stage, LinkStage::Connecting { .. }) {
+    /// Takes a connection away; nothing else changes.
+    pub(super) fn drop_conn(&mut self, index: usize) {
+        let Some(mut conn) = self.conns.try_remove(index) else { return };
+        conn.socket.deregister(self.poll.registry());
+        if matches!(conn.stage, ConnStage::Connecting { .. }) {
             self.connecting -= 1;
         }
-        if matches!(link.role, Role::Lane(_)) {
+        if matches!(conn.role, Role::Shared(_)) {
             self.shared.metrics.clients.shared_conns.dec();
         }
     }
 
-    /// The server has closed a link.
-    pub(super) fn link_lost(&mut self, index: usize) {
-        match &self.links[index].role {
-            Role::Home(owner) => {
+    /// The server has closed a connection.
+    pub(super) fn conn_lost(&mut self, index: usize) {
+        match &self.conns[index].role {
+            Role::Pinned(owner) => {
                 let owner = *owner;
-                self.drop_link(index);
-                self.home_lost(owner);
+                self.drop_conn(index);
+                self.pinned_lost(owner);
             }
-            Role::Lane(_) => self.lane_lost(index),
+            Role::Shared(_) => self.shared_lost(index),
             Role::Probe => self.probe_answered(false),
             Role::Barrier => self.barrier_lost("the connection has ended"),
             Role::Witness => self.witness_answered(false),
         }
     }
 
-    fn home_lost(&mut self, owner: ClientRef) {
+    fn pinned_lost(&mut self, owner: ClientRef) {
         let until = self.now + FINISH_MAX;
         let Some(client) = self.client(owner) else { return };
-        client.home = None;
-        if client.on_lane && client.in_flight() > 0 && client.replica_wait.is_none() {
-            // The lane may still answer.
+        client.pinned = None;
+        if client.on_shared && client.in_flight() > 0 && client.replica_wait.is_none() {
+            // The shared connection may still answer.
             client.stage = Stage::Ending { until };
             return;
         }
@@ -143,11 +143,11 @@ impl Worker {
             client.probing = true;
             self.probe_waiters.push(waiter);
             // What happened there is part of the verdict.
-            self.nudge_home(waiter.index);
+            self.nudge_pinned(waiter.index);
         }
         if self.probe.is_none() && self.verdict.is_none() {
             match self.dial(Role::Probe, self.now + ALIVE_TIMEOUT) {
-                Ok(link) => self.probe = Some((link, self.links[link].generation)),
+                Ok(conn) => self.probe = Some((conn, self.conns[conn].generation)),
                 Err(_) => self.probe_answered(false),
             }
         }
@@ -156,10 +156,10 @@ impl Worker {
     /// It is known whether the server lives. What follows from it comes at the end of the turn, when all that the server
     /// did before has been read.
     pub(super) fn probe_answered(&mut self, alive: bool) {
-        if let Some((link, generation)) = self.probe.take()
-            && self.link(link, generation).is_some()
+        if let Some((conn, generation)) = self.probe.take()
+            && self.conn(conn, generation).is_some()
         {
-            self.drop_link(link);
+            self.drop_conn(conn);
         }
         self.verdict = Some(alive);
     }
@@ -172,7 +172,7 @@ impl Worker {
                 continue;
             };
             client.probing = false;
-            if client.home.is_none() || !alive {
+            if client.pinned.is_none() || !alive {
                 // As directly: whoever loses the connection knows that what was under way may have run.
                 self.finish(waiter.index);
                 continue;
@@ -189,15 +189,15 @@ impl Worker {
         }
     }
 
-    /// A lane is gone: who waited on it hears so, and goes on.
-    pub(super) fn lane_lost(&mut self, index: usize) {
-        let Some(link) = self.links.get_mut(index) else { return };
-        let queue = std::mem::take(&mut link.queue);
-        let mid_reply = !link.scanner.at_boundary() && !link.in_push;
-        if let Role::Lane(key) = &link.role {
-            self.lanes.closed(key, index);
+    /// A shared connection is gone: who waited on it hears so, and goes on.
+    pub(super) fn shared_lost(&mut self, index: usize) {
+        let Some(conn) = self.conns.get_mut(index) else { return };
+        let queue = std::mem::take(&mut conn.queue);
+        let mid_reply = !conn.scanner.at_boundary() && !conn.in_push;
+        if let Role::Shared(key) = &conn.role {
+            self.shared_conns.closed(key, index);
         }
-        self.drop_link(index);
+        self.drop_conn(index);
         for (n, waiter) in queue.into_iter().enumerate() {
             if self.client(waiter.client).is_none_or(|c| c.probing) {
                 continue;
@@ -212,11 +212,11 @@ impl Worker {
 
     /// No way to the server worked.
     pub(super) fn connect_failed(&mut self, index: usize, why: &str) {
-        let owner = match &self.links[index].role {
-            Role::Home(owner) => *owner,
-            Role::Lane(key) => {
-                self.lanes.closed(key, index);
-                return self.drop_link(index);
+        let owner = match &self.conns[index].role {
+            Role::Pinned(owner) => *owner,
+            Role::Shared(key) => {
+                self.shared_conns.closed(key, index);
+                return self.drop_conn(index);
             }
             Role::Probe => return self.probe_answered(false),
             Role::Witness => return self.witness_answered(false),
@@ -226,11 +226,11 @@ impl Worker {
             }
         };
         let no_way = self.shared.upstream.failed(why);
-        self.drop_link(index);
+        self.drop_conn(index);
         let Some(client) = self.clients.get_mut(owner.index).filter(|c| c.generation == owner.generation) else {
             return;
         };
-        client.home = None;
+        client.pinned = None;
         let waiting = client.state.asked();
         let mut cut = client.scan.is_inside() || client.state.replies.is_lost();
         match no_way {
@@ -242,7 +242,7 @@ impl Worker {
         // Nothing of it has reached the server: the session begins anew.
         client.state.start_over(&mut self.tee, Micros::now());
         client.scan = RequestScan::default();
-        client.lanes = [None; 2];
+        client.shared_conns = [None; 2];
         client.waiting = false;
         client.questioned = false;
         if cut {

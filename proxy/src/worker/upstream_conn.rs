@@ -1,21 +1,21 @@
-//! One connection to the server: a session's own (its *home*), a *lane* that sessions share, or a probe.
+//! One connection to the server: *pinned* (a session's own), *shared* by sessions, or a probe.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use redtape_wire::resp::ReplyScanner;
 
-use super::shared_conns::LaneKey;
+use super::shared_conns::SharedKey;
 use super::socket::{Outgoing, Socket};
 use super::stalls::Stall;
 
-/// A lane whose oldest request waits for so long takes no more: a script runs, or clients are paused.
+/// A shared connection whose oldest request waits for so long takes no more: a script runs, or clients are paused.
 pub(super) const STALLED_AFTER: Duration = Duration::from_millis(50);
-/// While the server works on what a lane has sent, so many bytes wait for its answer and then go together: one system
+/// While the server works on what a shared connection has sent, so many bytes wait for its answer and then go together: one system
 /// call for each of many requests is what a server spends most of its time on. More go at once, so that both work.
-pub(super) const LANE_BATCH: usize = 16 * 1024;
+pub(super) const SHARED_BATCH: usize = 16 * 1024;
 /// Bytes that may wait for a server that does not read; then who would add to them is not read from either.
-pub(super) const LINK_OUT_MAX: usize = 1 << 20;
+pub(super) const CONN_OUT_MAX: usize = 1 << 20;
 
 /// A client of this worker, as long as it is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,14 +24,14 @@ pub(super) struct ClientRef {
     pub(super) generation: u64,
 }
 
-/// Requests of one client, one behind the other, on a lane.
+/// Requests of one client, one behind the other, on a shared connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Waiter {
     pub(super) client: ClientRef,
     pub(super) count: usize,
 }
 
-/// Why a lane that carried writes is kept, though nobody writes by it any more: the larger, the more.
+/// Why a shared connection that carried writes is kept, though nobody writes by it any more: the larger, the more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) enum Kept {
     /// Nobody needs it.
@@ -45,24 +45,24 @@ pub(super) enum Kept {
     InUse,
 }
 
-/// What a link is for.
+/// What a connection is for.
 #[derive(Debug)]
 pub(super) enum Role {
-    Home(ClientRef),
-    Lane(LaneKey),
+    Pinned(ClientRef),
+    Shared(SharedKey),
     Probe,
     /// Tells how far the server is; see [`super::acks`].
     Barrier,
-    /// Asks whether the server answers while a lane stalls; see [`super::stalls`].
+    /// Asks whether the server answers while a shared connection stalls; see [`super::stalls`].
     Witness,
 }
 
-/// How far a link is.
+/// How far a connection is.
 #[derive(Debug)]
 pub(super) enum Stage {
     /// `connect` was called; a TLS handshake counts as well.
     Connecting { attempt: usize, until: Instant },
-    /// A lane that introduces itself: so many answers are still to come.
+    /// A shared connection that introduces itself: so many answers are still to come.
     Greeting(usize),
     /// Requests pass.
     Ready,
@@ -71,19 +71,19 @@ pub(super) enum Stage {
 /// See the module.
 #[allow(clippy::struct_excessive_bools)] // Each is a fact of its own.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct UpstreamConn {
     pub(super) socket: Socket,
     pub(super) role: Role,
     pub(super) stage: Stage,
     pub(super) generation: u64,
     pub(super) out: Outgoing,
     pub(super) scanner: ReplyScanner,
-    /// On a lane: who waits for replies, oldest first.
+    /// On a shared connection: who waits for replies, oldest first.
     pub(super) queue: VecDeque<Waiter>,
-    /// On a lane: requests that were sent and not answered, and those that were not sent.
+    /// On a shared connection: requests that were sent and not answered, and those that were not sent.
     pub(super) sent: usize,
     pub(super) unsent: usize,
-    /// On a lane: in the middle of a push.
+    /// On a shared connection: in the middle of a push.
     pub(super) in_push: bool,
     /// The socket may have more to read.
     pub(super) readable: bool,
@@ -95,19 +95,19 @@ pub(super) struct Link {
     pub(super) ending: bool,
     /// When the oldest request began to be the oldest.
     pub(super) progress: Instant,
-    /// When a lane was last given a request.
+    /// When a shared connection was last given a request.
     pub(super) used: Instant,
-    /// A lane that takes no more requests but those of [`super::replica_wait`].
+    /// A shared connection that takes no more requests but those of [`super::replica_wait`].
     pub(super) retired: bool,
-    /// Whether a lane carried the last writes of some session, as of the last look.
+    /// Whether a shared connection carried the last writes of some session, as of the last look.
     pub(super) kept: Kept,
-    /// Ticks in which a stalled lane saw the server answer others.
+    /// Ticks in which a stalled shared connection saw the server answer others.
     pub(super) stall: Stall,
-    /// Of a new lane: the answer to its `HELLO`.
+    /// Of a new shared connection: the answer to its `HELLO`.
     pub(super) hello: Vec<u8>,
 }
 
-impl Link {
+impl UpstreamConn {
     pub(super) fn new(socket: Socket, role: Role, stage: Stage, generation: u64, now: Instant) -> Self {
         Self {
             socket,
@@ -133,25 +133,25 @@ impl Link {
         }
     }
 
-    /// It is a lane for writes.
+    /// It is a shared connection for writes.
     pub(super) fn is_for_writes(&self) -> bool {
-        matches!(&self.role, Role::Lane(key) if key.writes)
+        matches!(&self.role, Role::Shared(key) if key.writes)
     }
 
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.stage, Stage::Ready)
     }
 
-    /// Of a home: nothing there concerns the client now. With RESP3, pushes may come that nobody has asked for.
+    /// Of a pinned connection: nothing there concerns the client now. With RESP3, pushes may come that nobody has asked for.
     pub(super) fn is_quiet(&self, resp3: bool) -> bool {
         !self.read_closed && self.scanner.at_boundary() && !(resp3 && self.readable)
     }
 
-    /// Whether a lane may be given another request.
+    /// Whether a shared connection may be given another request.
     pub(super) fn flows(&self, now: Instant) -> bool {
         self.is_ready()
             && !self.retired
-            && self.out.len() < LINK_OUT_MAX
+            && self.out.len() < CONN_OUT_MAX
             && (self.queue.is_empty() || now.saturating_duration_since(self.progress) < STALLED_AFTER)
     }
 
@@ -168,9 +168,9 @@ impl Link {
         }
     }
 
-    /// What waits to be sent waits on: the server has work of this lane, and its answer will come.
+    /// What waits to be sent waits on: the server has work of this shared connection, and its answer will come.
     pub(super) fn gathers(&self) -> bool {
-        self.sent > 0 && self.out.len() < LANE_BATCH
+        self.sent > 0 && self.out.len() < SHARED_BATCH
     }
 
     /// All that waited was handed to the socket.

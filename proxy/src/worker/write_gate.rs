@@ -85,23 +85,23 @@ impl Worker {
     /// An answer of ours stands behind those that are under way, and not inside a push: `Some` = it has to wait.
     fn wait_for_turn(&mut self, index: usize) -> Option<bool> {
         let client = &mut self.clients[index];
-        let inside = client.home.and_then(|home| self.links.get(home)).is_some_and(|h| !h.scanner.at_boundary());
+        let inside = client.pinned.and_then(|pinned| self.conns.get(pinned)).is_some_and(|h| !h.scanner.at_boundary());
         if client.in_flight() == 0 && (!inside || client.state.replies.is_lost()) {
             return None;
         }
         client.waiting = true;
-        self.nudge_home(index);
+        self.nudge_pinned(index);
         Some(false)
     }
 
     /// Discards a session's transaction at the server; false = nobody would say whether that was done.
     fn discard(&mut self, index: usize) -> bool {
         let client = &mut self.clients[index];
-        if client.home.is_none() || !client.state.replies_can_be_told() || client.state.silences_own() {
+        if client.pinned.is_none() || !client.state.replies_can_be_told() || client.state.silences_own() {
             return false;
         }
         client.state.discard_ourselves();
-        self.send_home(index, b"*1\r\n$7\r\nDISCARD\r\n");
+        self.send_pinned(index, b"*1\r\n$7\r\nDISCARD\r\n");
         true
     }
 }
