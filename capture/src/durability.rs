@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! journal's thread ── synced ──┐
-//! capture ── timeline, reached ┼─► mark (replication id, offset) ─► workers, woken
-//! capture ── trouble, following┘   gate ─► workers, asked for each write
+//! capture ── timeline, reached ┼─► position (replication id, offset) ─► workers, woken
+//! capture ── failure, following┘   gate ─► workers, asked for each write
 //! ```
 //!
 //! Invariant: whatever the server did in the history `replid` up to `offset` is synced, or was no write. An offset
@@ -23,14 +23,14 @@ const FOLLOW_GRACE: Duration = Duration::from_secs(3);
 
 /// Up to where a history is on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mark {
+pub struct DurablePosition {
     /// The server's replication id.
     pub replid: Arc<str>,
     /// Its replication offset.
     pub offset: ReplOffset,
 }
 
-impl Mark {
+impl DurablePosition {
     /// What the server had done at this offset of this history is on the disk.
     #[inline]
     pub fn covers(&self, replid: &str, offset: ReplOffset) -> bool {
@@ -49,7 +49,7 @@ pub enum Gate {
     Follow,
 }
 
-/// A worker that may wait for the mark.
+/// A worker that may wait for the position.
 #[derive(Debug)]
 pub struct Waiter {
     /// It waits.
@@ -72,33 +72,33 @@ struct State {
     progress: Progress,
     /// In this timeline, everything behind this LSN and up to this offset was no write.
     reached: Option<(TimelineId, Lsn, ReplOffset)>,
-    trouble: Option<String>,
-    /// In trouble: syncs that were counted when the writer spoke first after it began.
-    syncs_in_trouble: Option<u64>,
+    failure: Option<String>,
+    /// After a failure: syncs that were counted when the writer spoke first after it began.
+    syncs_after_failure: Option<u64>,
     /// `None` = the stream is being followed.
-    astray_since: Option<Instant>,
+    disconnected_since: Option<Instant>,
 }
 
 /// How far the journal is on the disk, and whether writes may pass. Shared by capture and workers.
 #[derive(Debug)]
-pub struct Durable {
+pub struct DurabilityTracker {
     gate: Gate,
-    mark: ArcSwap<Mark>,
+    position: ArcSwap<DurablePosition>,
     state: Mutex<State>,
     /// Something is wrong; what, is in `state`.
     doubtful: AtomicBool,
     waiters: Mutex<Vec<Arc<Waiter>>>,
 }
 
-impl Durable {
+impl DurabilityTracker {
     /// Nothing is followed yet.
     pub fn new(gate: Gate) -> Self {
         // Not following yet, and no grace for that.
         let long_ago = Instant::now().checked_sub(FOLLOW_GRACE).unwrap_or_else(Instant::now);
         Self {
             gate,
-            mark: ArcSwap::from_pointee(Mark { replid: "".into(), offset: ReplOffset(0) }),
-            state: Mutex::new(State { astray_since: Some(long_ago), ..State::default() }),
+            position: ArcSwap::from_pointee(DurablePosition { replid: "".into(), offset: ReplOffset(0) }),
+            state: Mutex::new(State { disconnected_since: Some(long_ago), ..State::default() }),
             doubtful: AtomicBool::new(true),
             waiters: Mutex::default(),
         }
@@ -118,11 +118,11 @@ impl Durable {
 
     /// Up to where all is durable.
     #[inline]
-    pub fn mark(&self) -> Arc<Mark> {
-        self.mark.load_full()
+    pub fn position(&self) -> Arc<DurablePosition> {
+        self.position.load_full()
     }
 
-    /// A worker that will be woken when the mark moves, whenever it `wants`.
+    /// A worker that will be woken when the position moves, whenever it `wants`.
     pub fn waiter(&self, waker: Arc<Waker>) -> Arc<Waiter> {
         let waiter = Arc::new(Waiter { wants: AtomicBool::new(false), waker });
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&waiter));
@@ -144,10 +144,10 @@ impl Durable {
         let mut state = self.lock();
         state.progress = progress;
         if progress.failed {
-            state.trouble.get_or_insert_with(|| "its writer has stopped".to_owned());
-            state.syncs_in_trouble = None;
-        } else if state.trouble.is_some() && *state.syncs_in_trouble.get_or_insert(progress.syncs) < progress.syncs {
-            (state.trouble, state.syncs_in_trouble) = (None, None);
+            state.failure.get_or_insert_with(|| "its writer has stopped".to_owned());
+            state.syncs_after_failure = None;
+        } else if state.failure.is_some() && *state.syncs_after_failure.get_or_insert(progress.syncs) < progress.syncs {
+            (state.failure, state.syncs_after_failure) = (None, None);
         }
         self.renew(state);
     }
@@ -170,37 +170,37 @@ impl Durable {
     }
 
     /// The journal can't be written; it is all right again when something was synced.
-    pub(crate) fn trouble(&self, why: &str) {
+    pub(crate) fn report_failure(&self, why: &str) {
         let mut state = self.lock();
-        state.trouble = Some(why.to_owned());
+        state.failure = Some(why.to_owned());
         // The next writer counts anew.
-        state.syncs_in_trouble = None;
+        state.syncs_after_failure = None;
         self.doubtful.store(true, Ordering::Release);
     }
 
     /// Whether something must be synced before writes are let through.
-    pub(crate) fn is_in_trouble(&self) -> bool {
-        self.lock().trouble.is_some()
+    pub(crate) fn has_failed(&self) -> bool {
+        self.lock().failure.is_some()
     }
 
     /// The server's stream is being followed, or not.
     pub(crate) fn following(&self, on: bool) {
         let mut state = self.lock();
         if on {
-            state.astray_since = None;
+            state.disconnected_since = None;
         } else {
-            state.astray_since.get_or_insert_with(Instant::now);
+            state.disconnected_since.get_or_insert_with(Instant::now);
         }
         self.renew(state);
         if on {
-            // Some may wait for this, and not for a mark.
+            // Some may wait for this, and not for a position.
             self.wake(|_| true);
         }
     }
 
     /// The server's stream is being followed now.
     pub fn is_following(&self) -> bool {
-        self.lock().astray_since.is_none()
+        self.lock().disconnected_since.is_none()
     }
 
     /// Why a write must not pass now, if so: a sentence for the client, without the error's code.
@@ -215,22 +215,23 @@ impl Durable {
     #[cold]
     fn doubt(&self) -> Option<String> {
         let state = self.lock();
-        if let Some(why) = &state.trouble {
+        if let Some(why) = &state.failure {
             // A client reads one line.
             let why = why.replace(['\r', '\n'], " ");
             return Some(format!("redtape: the journal can't be written ({why}); writes are refused until it can"));
         }
-        let astray = self.gate == Gate::Follow && state.astray_since.is_some_and(|at| at.elapsed() >= FOLLOW_GRACE);
-        astray.then(|| {
+        let disconnected =
+            self.gate == Gate::Follow && state.disconnected_since.is_some_and(|at| at.elapsed() >= FOLLOW_GRACE);
+        disconnected.then(|| {
             "redtape: the journal does not follow the server at present (a full copy is under way, or there is no \
              link to it); writes are refused until it does"
                 .to_owned()
         })
     }
 
-    /// Derives the mark and wakes those who wait for it.
+    /// Derives the position and wakes those who wait for it.
     fn renew(&self, state: MutexGuard<'_, State>) {
-        self.doubtful.store(state.trouble.is_some() || state.astray_since.is_some(), Ordering::Release);
+        self.doubtful.store(state.failure.is_some() || state.disconnected_since.is_some(), Ordering::Release);
         let progress = &state.progress;
         let history = state.histories.iter().flatten().find(|(id, _)| *id == progress.timeline);
         let Some((_, replid)) = history else { return };
@@ -241,11 +242,11 @@ impl Durable {
         {
             offset = offset.max(reached);
         }
-        let mark = Mark { replid: Arc::clone(replid), offset };
-        if *self.mark.load_full() == mark {
+        let position = DurablePosition { replid: Arc::clone(replid), offset };
+        if *self.position.load_full() == position {
             return;
         }
-        self.mark.store(Arc::new(mark));
+        self.position.store(Arc::new(position));
         drop(state);
         self.wake(|waiter| waiter.wants.swap(false, Ordering::AcqRel));
     }
@@ -276,63 +277,70 @@ mod tests {
 
     #[test]
     fn the_mark_is_of_the_history_that_is_on_the_disk() {
-        let durable = Durable::new(Gate::Follow);
-        durable.timeline(TimelineId(1), "one");
-        durable.synced(progress(1, 5, 500, 1));
-        assert!(durable.mark().covers("one", ReplOffset(500)));
-        assert!(!durable.mark().covers("one", ReplOffset(501)) && !durable.mark().covers("two", ReplOffset(3)));
+        let durability = DurabilityTracker::new(Gate::Follow);
+        durability.timeline(TimelineId(1), "one");
+        durability.synced(progress(1, 5, 500, 1));
+        assert!(durability.position().covers("one", ReplOffset(500)));
+        assert!(
+            !durability.position().covers("one", ReplOffset(501))
+                && !durability.position().covers("two", ReplOffset(3))
+        );
         // The next one is named before anything of it is on the disk.
-        durable.timeline(TimelineId(2), "two");
-        durable.synced(progress(1, 6, 600, 2));
-        assert!(durable.mark().covers("one", ReplOffset(600)));
-        durable.synced(progress(2, 6, 40, 3));
-        assert!(durable.mark().covers("two", ReplOffset(40)) && !durable.mark().covers("one", ReplOffset(1)));
+        durability.timeline(TimelineId(2), "two");
+        durability.synced(progress(1, 6, 600, 2));
+        assert!(durability.position().covers("one", ReplOffset(600)));
+        durability.synced(progress(2, 6, 40, 3));
+        assert!(
+            durability.position().covers("two", ReplOffset(40)) && !durability.position().covers("one", ReplOffset(1))
+        );
         // One that nobody has named counts nothing.
-        durable.synced(progress(3, 9, 90, 4));
-        assert!(durable.mark().covers("two", ReplOffset(40)) && !durable.mark().covers("two", ReplOffset(41)));
+        durability.synced(progress(3, 9, 90, 4));
+        assert!(
+            durability.position().covers("two", ReplOffset(40)) && !durability.position().covers("two", ReplOffset(41))
+        );
     }
 
     #[test]
     fn what_was_no_write_counts_once_the_writes_before_it_are_synced() {
-        let durable = Durable::new(Gate::Follow);
-        durable.timeline(TimelineId(1), "one");
-        durable.synced(progress(1, 5, 500, 1));
-        durable.reached(TimelineId(1), Lsn(6), ReplOffset(700));
-        assert_eq!(durable.mark().offset, ReplOffset(500));
-        durable.synced(progress(1, 6, 600, 2));
-        assert_eq!(durable.mark().offset, ReplOffset(700));
-        durable.reached(TimelineId(1), Lsn(6), ReplOffset(714));
-        assert_eq!(durable.mark().offset, ReplOffset(714));
+        let durability = DurabilityTracker::new(Gate::Follow);
+        durability.timeline(TimelineId(1), "one");
+        durability.synced(progress(1, 5, 500, 1));
+        durability.reached(TimelineId(1), Lsn(6), ReplOffset(700));
+        assert_eq!(durability.position().offset, ReplOffset(500));
+        durability.synced(progress(1, 6, 600, 2));
+        assert_eq!(durability.position().offset, ReplOffset(700));
+        durability.reached(TimelineId(1), Lsn(6), ReplOffset(714));
+        assert_eq!(durability.position().offset, ReplOffset(714));
         // Another timeline's offsets are others.
-        durable.timeline(TimelineId(2), "two");
-        durable.synced(progress(2, 6, 10, 3));
-        assert_eq!(durable.mark().offset, ReplOffset(10));
+        durability.timeline(TimelineId(2), "two");
+        durability.synced(progress(2, 6, 10, 3));
+        assert_eq!(durability.position().offset, ReplOffset(10));
     }
 
     #[test]
     fn writes_pass_only_where_they_may() {
-        for (gate, at_first, in_trouble) in
+        for (gate, at_first, failed) in
             [(Gate::Open, false, false), (Gate::Journal, false, true), (Gate::Follow, true, true)]
         {
-            let durable = Durable::new(gate);
-            assert_eq!(durable.refuses().is_some(), at_first, "{gate:?} before the first copy");
-            durable.following(true);
-            assert_eq!(durable.refuses(), None, "{gate:?}");
-            durable.following(false);
-            assert_eq!(durable.refuses(), None, "{gate:?}: an interruption of a moment");
-            durable.following(true);
-            durable.trouble("No space left\r\non device");
-            let refused = durable.refuses();
-            assert_eq!(refused.is_some(), in_trouble, "{gate:?}");
+            let durability = DurabilityTracker::new(gate);
+            assert_eq!(durability.refuses().is_some(), at_first, "{gate:?} before the first copy");
+            durability.following(true);
+            assert_eq!(durability.refuses(), None, "{gate:?}");
+            durability.following(false);
+            assert_eq!(durability.refuses(), None, "{gate:?}: an interruption of a moment");
+            durability.following(true);
+            durability.report_failure("No space left\r\non device");
+            let refused = durability.refuses();
+            assert_eq!(refused.is_some(), failed, "{gate:?}");
             assert!(refused.is_none_or(|s| s.contains("No space left  on device")));
             // A failed writer's last words change nothing, a sync does.
-            durable.synced(Progress { failed: true, ..progress(1, 1, 1, 7) });
-            assert_eq!(durable.refuses().is_some(), in_trouble, "{gate:?}");
+            durability.synced(Progress { failed: true, ..progress(1, 1, 1, 7) });
+            assert_eq!(durability.refuses().is_some(), failed, "{gate:?}");
             // The next writer counts anew; what it says first, it says before it syncs.
-            durable.synced(progress(1, 1, 1, 1));
-            assert_eq!(durable.refuses().is_some(), in_trouble, "{gate:?}");
-            durable.synced(progress(1, 1, 1, 2));
-            assert_eq!(durable.refuses(), None, "{gate:?}");
+            durability.synced(progress(1, 1, 1, 1));
+            assert_eq!(durability.refuses().is_some(), failed, "{gate:?}");
+            durability.synced(progress(1, 1, 1, 2));
+            assert_eq!(durability.refuses(), None, "{gate:?}");
         }
     }
 
@@ -340,16 +348,16 @@ mod tests {
     fn who_waits_is_woken_once() {
         let poll = mio::Poll::new().expect("a poll");
         let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).expect("a waker"));
-        let durable = Durable::new(Gate::Follow);
-        durable.timeline(TimelineId(1), "one");
-        let waiter = durable.waiter(waker);
-        durable.synced(progress(1, 1, 1, 1));
+        let durability = DurabilityTracker::new(Gate::Follow);
+        durability.timeline(TimelineId(1), "one");
+        let waiter = durability.waiter(waker);
+        durability.synced(progress(1, 1, 1, 1));
         assert!(!waiter.wants.load(Ordering::Acquire));
         waiter.wants.store(true, Ordering::Release);
         // Nothing new, nobody is woken.
-        durable.synced(progress(1, 1, 1, 2));
+        durability.synced(progress(1, 1, 1, 2));
         assert!(waiter.wants.load(Ordering::Acquire));
-        durable.synced(progress(1, 2, 2, 3));
+        durability.synced(progress(1, 2, 2, 3));
         assert!(!waiter.wants.load(Ordering::Acquire));
     }
 }

@@ -22,7 +22,7 @@ mod recorder;
 pub mod snapshot;
 pub mod tee;
 
-pub use self::durability::{Durable, Gate, Mark, Waiter};
+pub use self::durability::{DurabilityTracker, DurablePosition, Gate, Waiter};
 pub use self::identity::{Judgement, Mismatch, Recorded, ServerFacts};
 pub use self::join::{Probe, outcome_of};
 pub use self::options::{CaptureConfig, KeyringHandle, open_journal};

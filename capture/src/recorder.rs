@@ -15,7 +15,7 @@ use redtape_telemetry::Metrics;
 use redtape_wire::command::CommandTable;
 use tokio::sync::Notify;
 
-use crate::durability::Durable;
+use crate::durability::DurabilityTracker;
 use crate::group::Effect;
 use crate::join::Attributed;
 use crate::keys::keys_of;
@@ -61,7 +61,7 @@ pub(crate) struct Recorder {
     timed: VecDeque<(Lsn, Micros)>,
     times: LocalHistogram,
     metrics: Metrics,
-    durable: Arc<Durable>,
+    durability: Arc<DurabilityTracker>,
     keyring: KeyringHandle,
     /// The keys that the writer has.
     keyring_in_use: Arc<Keyring>,
@@ -76,7 +76,7 @@ impl Recorder {
         sound: bool,
         keyring: KeyringHandle,
         metrics: Metrics,
-        durable: Arc<Durable>,
+        durability: Arc<DurabilityTracker>,
     ) -> (Self, Option<Position>) {
         let (journal, recovered) = opened;
         for note in &recovered.notes {
@@ -85,9 +85,9 @@ impl Recorder {
         let progress = Arc::new(Notify::new());
         let written = Arc::new(ArrayQueue::new(WRITTEN_MAX));
         let writer = journal.start({
-            let (progress, written, durable) = (progress.clone(), written.clone(), durable.clone());
+            let (progress, written, durability) = (progress.clone(), written.clone(), durability.clone());
             move |p| {
-                durable.synced(p);
+                durability.synced(p);
                 written.force_push((p.written_lsn, Micros::now()));
                 progress.notify_one();
             }
@@ -100,9 +100,9 @@ impl Recorder {
         let followed = last.filter(|l| !l.source_id.is_empty());
         let position = followed.map(|l| Position { timeline: l.timeline, replid: l.source_id.clone(), offset, db });
         if let Some(last) = last {
-            durable.timeline(last.timeline, &last.source_id);
+            durability.timeline(last.timeline, &last.source_id);
             if sound {
-                durable.found(writer.progress());
+                durability.found(writer.progress());
             }
         }
         let recorder = Self {
@@ -119,7 +119,7 @@ impl Recorder {
             times: metrics.capture.request_to_journal_seconds.local(),
             pruned: metrics.pruned_segments(),
             metrics,
-            durable,
+            durability,
             keyring,
             // Whatever it was opened with, the first block looks.
             keyring_in_use: Arc::default(),
@@ -142,7 +142,7 @@ impl Recorder {
             let _ = std::fs::remove_file(base);
         }
         let (fresh, position) =
-            Self::start(opened, sound, self.keyring.clone(), self.metrics.clone(), self.durable.clone());
+            Self::start(opened, sound, self.keyring.clone(), self.metrics.clone(), self.durability.clone());
         *self = fresh;
         Ok(position)
     }
@@ -181,7 +181,7 @@ impl Recorder {
         self.base = Some(base);
         self.use_keys();
         let writer = self.writer.as_ref().ok_or("it is not open")?;
-        self.durable.timeline(start.timeline, &start.source_id);
+        self.durability.timeline(start.timeline, &start.source_id);
         let (timeline, offset, ts) = (start.timeline, start.offset, start.ts.max(self.tail.ts));
         writer.begin_timeline(start).map_err(|e| e.to_string())?;
         if self.tail.timeline > TimelineId(0) {
@@ -201,7 +201,7 @@ impl Recorder {
         self.use_keys();
         let writer = self.writer.as_ref().ok_or("it is not open")?;
         writer.change_source(replid.to_owned()).map_err(|e| e.to_string())?;
-        self.durable.timeline(self.tail.timeline, replid);
+        self.durability.timeline(self.tail.timeline, replid);
         Ok(())
     }
 
@@ -237,7 +237,7 @@ impl Recorder {
                 done => done?,
             }
         }
-        // Not one block's room: else the next gulp would be too much again.
+        // Not one block's room: else the next read would be too much again.
         while let Some(writer) = self.writer.as_ref().filter(|w| w.queued_bytes() > DRAINED_BYTES) {
             if let Some(why) = writer.failed() {
                 return Err(RecordError::Failed(why));
@@ -254,10 +254,10 @@ impl Recorder {
 
     /// Everything that is no effect up to `offset` is known to be none: who waits for it waits for what was pushed.
     pub(crate) fn reached(&self, offset: ReplOffset) {
-        self.durable.reached(self.tail.timeline, self.tail.lsn, offset);
+        self.durability.reached(self.tail.timeline, self.tail.lsn, offset);
     }
 
-    /// After trouble: writes something and asks for a sync, to see whether that works again.
+    /// After a failure: writes something and asks for a sync, to see whether that works again.
     pub(crate) fn try_disk(&mut self) -> Result<(), RecordError> {
         let block = self.builder.finish(self.complete_until);
         self.submit(block)?;

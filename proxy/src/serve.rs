@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use redtape_capture::Durable;
+use redtape_capture::DurabilityTracker;
 use redtape_capture::tee::Tee;
 use redtape_net::Connector;
 use redtape_net::tls::TlsAcceptor;
@@ -43,7 +43,7 @@ pub struct ProxySetup {
     /// The server's commands.
     pub table: Arc<ArcSwap<CommandTable>>,
     /// How far the journal is on the disk, and whether writes may pass.
-    pub durable: Arc<Durable>,
+    pub durability: Arc<DurabilityTracker>,
     /// Counted here.
     pub metrics: Metrics,
     /// Told here whether the upstream answers.
@@ -64,7 +64,7 @@ impl ProxySetup {
             live: self.live,
             tee: self.tee,
             table: self.table,
-            durable: self.durable,
+            durability: self.durability,
             metrics: self.metrics,
             clients: AtomicUsize::new(0),
             client_memory: Arc::new(ClientMemory::new(self.workers)),

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use redtape_capture::Durable;
+use redtape_capture::DurabilityTracker;
 use redtape_journal::Micros;
 use redtape_telemetry::{CaptureState, Recording, Status};
 
@@ -19,7 +19,7 @@ use redtape_telemetry::{CaptureState, Recording, Status};
 #[derive(Debug, Clone)]
 pub(crate) struct Health {
     pub(crate) status: Arc<Status>,
-    pub(crate) durable: Arc<Durable>,
+    pub(crate) durability: Arc<DurabilityTracker>,
     /// There are listeners for clients.
     pub(crate) serves: bool,
 }
@@ -34,7 +34,7 @@ impl Health {
             return self.journal();
         }
         let unreachable = self.status.unreachable();
-        ready(unreachable.as_deref().map(String::as_str), self.durable.refuses().as_deref())
+        ready(unreachable.as_deref().map(String::as_str), self.durability.refuses().as_deref())
     }
 
     /// `/journalz`.

@@ -26,7 +26,7 @@ use std::thread::JoinHandle;
 use arc_swap::ArcSwap;
 use redtape_capture::snapshot::SnapshotSlot;
 use redtape_capture::tee::Tee;
-use redtape_capture::{CaptureConfig, CaptureInputs, Durable, Gate, open_journal};
+use redtape_capture::{CaptureConfig, CaptureInputs, DurabilityTracker, Gate, open_journal};
 use redtape_journal::{Catalog, Recovered, SyncPolicy};
 use redtape_net::tls::TlsAcceptor;
 use redtape_net::{Connector, tls};
@@ -109,7 +109,7 @@ async fn serve(
         table: common.table.clone(),
         metrics: common.metrics.clone(),
         status: common.status.clone(),
-        durable: common.durable.clone(),
+        durability: common.durability.clone(),
         stop: capture_stop,
     };
     let capture = start_capture(capture_config, inputs, &common.parts)?;
@@ -188,7 +188,7 @@ struct Common {
     status: Arc<Status>,
     tee: Arc<Tee>,
     table: Arc<ArcSwap<CommandTable>>,
-    durable: Arc<Durable>,
+    durability: Arc<DurabilityTracker>,
     snapshots: SnapshotSlot,
     parts: Parts,
 }
@@ -212,7 +212,7 @@ impl Common {
             metrics,
             tee: Arc::default(),
             table: Arc::new(ArcSwap::from_pointee(commands.unwrap_or_else(CommandTable::builtin))),
-            durable: Arc::new(Durable::new(gate)),
+            durability: Arc::new(DurabilityTracker::new(gate)),
             snapshots: SnapshotSlot::default(),
             parts: Parts::default(),
         })
@@ -305,7 +305,7 @@ fn start_data_path(
         live: common.handles.live.clone(),
         tee: common.tee.clone(),
         table: common.table.clone(),
-        durable: common.durable.clone(),
+        durability: common.durability.clone(),
         metrics: common.metrics.clone(),
         status: common.status.clone(),
         admin,
@@ -325,8 +325,8 @@ fn spawn_tasks(
 ) -> JoinSet<()> {
     let (mut tasks, parts) = (JoinSet::new(), &common.parts);
     if let Some(http) = http {
-        let (status, durable) = (common.status.clone(), common.durable.clone());
-        let health = Health { status, durable, serves: config.serves() };
+        let (status, durability) = (common.status.clone(), common.durability.clone());
+        let health = Health { status, durability, serves: config.serves() };
         tasks.spawn(parts.clone().task("http", http::serve(http, common.metrics.clone(), health)));
     }
     let count_failure = {

@@ -47,7 +47,7 @@ pub use self::link::{Link, LinkError};
 pub use self::probe::{Prober, is_unreachable};
 use self::prober::{Pace, Probes};
 use self::retry::{Complaints, Cost, Retry};
-use crate::durability::Durable;
+use crate::durability::DurabilityTracker;
 use crate::identity::{Mismatch, ServerFacts};
 use crate::join::{Join, Probe};
 use crate::options::{CaptureConfig, Position};
@@ -137,7 +137,7 @@ pub(crate) struct Capture {
     dropped: u64,
     /// What stands in the journal may be on no disk: until the next base, nothing is built on it.
     unsound: bool,
-    durable: Arc<Durable>,
+    durability: Arc<DurabilityTracker>,
     clock: ClockWatch,
     complaints: Complaints,
     waiting: Complaints,
@@ -163,7 +163,7 @@ pub struct CaptureInputs {
     /// Told here what the capture does.
     pub status: Arc<Status>,
     /// Told here how far the journal is.
-    pub durable: Arc<Durable>,
+    pub durability: Arc<DurabilityTracker>,
     /// Set to true, the capture ends.
     pub stop: watch::Receiver<bool>,
 }
@@ -171,11 +171,12 @@ pub struct CaptureInputs {
 /// Follows the server until asked to stop; then everything is flushed and the tail is sealed. Needs a
 /// [`tokio::task::LocalSet`].
 pub async fn run(config: CaptureConfig, inputs: CaptureInputs) {
-    let CaptureInputs { opened, first_probe, facts, tee, table, metrics, status, durable, stop } = inputs;
+    let CaptureInputs { opened, first_probe, facts, tee, table, metrics, status, durability, stop } = inputs;
     let mut join = Join::new(table.load_full(), config.has_tee);
     // What ran before this process is here was asked for through an earlier one, or past it.
     join.unknown_until(first_probe.offset);
-    let (recorder, position) = Recorder::start(opened, true, config.keyring.clone(), metrics.clone(), durable.clone());
+    let (recorder, position) =
+        Recorder::start(opened, true, config.keyring.clone(), metrics.clone(), durability.clone());
     if let Ok(catalog) = Catalog::open(&config.dir) {
         metrics.journal.gaps.set(catalog.gaps().len() as i64);
     }
@@ -196,7 +197,7 @@ pub async fn run(config: CaptureConfig, inputs: CaptureInputs) {
         last_end: None,
         dropped: 0,
         unsound: false,
-        durable,
+        durability,
         clock: ClockWatch::start(),
         complaints: Complaints::default(),
         waiting: Complaints::default(),
@@ -224,7 +225,7 @@ impl Capture {
             self.copied = false;
             let ended = self.follow_once().await;
             let cost = ended.cost(self.copied);
-            self.durable.following(false);
+            self.durability.following(false);
             if matches!(ended, Ended::Stopped) {
                 return;
             }
@@ -263,11 +264,13 @@ impl Capture {
         };
         self.status.capture_because(state, said.clone());
         match ended {
-            Ended::Journal(e) => self.durable.trouble(e),
+            Ended::Journal(e) => self.durability.report_failure(e),
             // Nothing is recorded until somebody acts: writes pass or are refused, as for any other failure.
             // Clients are told no addresses and identities of servers.
-            Ended::OtherServer(_) => self.durable.trouble("it is the journal of another server"),
-            Ended::Foreign { .. } => self.durable.trouble("the server that is followed is not a replica of this one"),
+            Ended::OtherServer(_) => self.durability.report_failure("it is the journal of another server"),
+            Ended::Foreign { .. } => {
+                self.durability.report_failure("the server that is followed is not a replica of this one")
+            }
             _ => {}
         }
         // The server may be away, or loading, or the wrong one, for long.

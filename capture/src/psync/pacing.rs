@@ -1,7 +1,7 @@
 //! How long the tap rests between two reads of the link, so that one read takes what many writes left:
 //! a tap that wakes for each write costs the server and us a system call each.
 //!
-//! The rest is as long as a gulp takes to come, so that the socket's buffer never fills meanwhile. It is
+//! The rest is as long as one read takes to come, so that the socket's buffer never fills meanwhile. It is
 //! shorter while little comes, while a client waits in `WAIT`, and where the times of arrival are
 //! evidence: then nothing is gained by waiting, or something lost.
 
@@ -13,19 +13,19 @@ use tokio::time::Instant;
 const REST: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(5));
 /// A shorter rest is none.
 const REST_MIN: Duration = Duration::from_micros(250);
-/// A gulp that is worth waking for, and no danger: less than half of what a socket holds that has not
-/// grown yet. A tap for which the server has to wait finds gulps that are larger, and rests less and less.
-const GULP_BYTES: usize = 30 * 1024;
+/// A read that is worth waking for, and no danger: less than half of what a socket holds that has not
+/// grown yet. A tap for which the server has to wait finds reads that are larger, and rests less and less.
+const LARGE_READ_BYTES: usize = 30 * 1024;
 /// Below so many bytes a second (a thousand small writes) waking often costs nothing.
 const QUIET_BYTES_PER_SECOND: f64 = 128.0 * 1024.0;
-/// Weight of the newest gulp in the rate.
+/// Weight of the newest read in the rate.
 const SMOOTHING: f64 = 0.2;
 /// Whoever called WAIT once, or wrote past the proxy, will do it again soon.
 const PROMPT_FOR: Duration = Duration::from_secs(1);
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Gulps {
+pub(super) struct ReadPacing {
     always_prompt: bool,
     never_rest: bool,
     prompt_until: Instant,
@@ -37,9 +37,9 @@ pub(super) struct Gulps {
     busy: bool,
 }
 
-impl Gulps {
+impl ReadPacing {
     /// `always_prompt`: whatever that costs; `never_rest`: somebody waits for each write, and the disk's syncs make
-    /// gulps of what comes meanwhile.
+    /// larger reads of what comes meanwhile.
     pub(super) fn new(always_prompt: bool, never_rest: bool, now: Instant) -> Self {
         Self {
             always_prompt,
@@ -59,8 +59,8 @@ impl Gulps {
         let prompt = self.always_prompt || now < self.prompt_until;
         self.busy = !prompt && bytes as f64 / elapsed >= QUIET_BYTES_PER_SECOND;
         self.rate += SMOOTHING * (bytes as f64 / elapsed - self.rate);
-        let fills_a_gulp = Duration::from_secs_f64(GULP_BYTES as f64 / self.rate.max(1.0));
-        self.rest = fills_a_gulp.min(if self.busy { REST.1 } else { REST.0 });
+        let fills_a_read = Duration::from_secs_f64(LARGE_READ_BYTES as f64 / self.rate.max(1.0));
+        self.rest = fills_a_read.min(if self.busy { REST.1 } else { REST.0 });
         if self.rest < REST_MIN || self.never_rest {
             self.rest = Duration::ZERO;
         }
@@ -94,50 +94,50 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// The rest after many gulps from a source of so many bytes a millisecond through a socket that holds 64 KiB.
-    fn rest_at(gulps: &mut Gulps, bytes_a_ms: usize) -> (Duration, bool) {
-        let mut now = gulps.last;
+    /// The rest after many reads from a source of so many bytes a millisecond through a socket that holds 64 KiB.
+    fn rest_at(pacing: &mut ReadPacing, bytes_a_ms: usize) -> (Duration, bool) {
+        let mut now = pacing.last;
         for _ in 0..100 {
-            // It takes a tenth of a millisecond to work a gulp up.
-            let waited = (gulps.rest + MS / 10).max(MS * 100 / bytes_a_ms as u32);
+            // It takes a tenth of a millisecond to work a read up.
+            let waited = (pacing.rest + MS / 10).max(MS * 100 / bytes_a_ms as u32);
             now += waited;
-            gulps.took((waited.as_micros() as usize * bytes_a_ms / 1000).min(64 << 10), now);
+            pacing.took((waited.as_micros() as usize * bytes_a_ms / 1000).min(64 << 10), now);
         }
-        (gulps.rest, gulps.sleep(now).is_some())
+        (pacing.rest, pacing.sleep(now).is_some())
     }
 
     #[test]
     fn the_rest_grows_with_the_load_and_shrinks_before_the_socket_is_full() {
-        let mut gulps = Gulps::new(false, false, Instant::now());
-        assert_eq!(rest_at(&mut gulps, 1), (REST.0, false), "a write now and then");
-        assert_eq!(rest_at(&mut gulps, 100), (REST.0, false));
-        assert_eq!(rest_at(&mut gulps, 2 << 10), (REST.1, true), "2 MiB a second");
-        let (rest, busy) = rest_at(&mut gulps, 32 << 10);
+        let mut pacing = ReadPacing::new(false, false, Instant::now());
+        assert_eq!(rest_at(&mut pacing, 1), (REST.0, false), "a write now and then");
+        assert_eq!(rest_at(&mut pacing, 100), (REST.0, false));
+        assert_eq!(rest_at(&mut pacing, 2 << 10), (REST.1, true), "2 MiB a second");
+        let (rest, busy) = rest_at(&mut pacing, 32 << 10);
         assert!(busy && rest >= MS / 4 && rest <= MS, "32 MiB a second: {rest:?}");
-        assert_eq!(rest_at(&mut gulps, 1 << 20), (Duration::ZERO, false), "a gigabyte a second");
-        assert_eq!(rest_at(&mut gulps, 2 << 10), (REST.1, true));
-        assert_eq!(rest_at(&mut gulps, 1), (REST.0, false));
+        assert_eq!(rest_at(&mut pacing, 1 << 20), (Duration::ZERO, false), "a gigabyte a second");
+        assert_eq!(rest_at(&mut pacing, 2 << 10), (REST.1, true));
+        assert_eq!(rest_at(&mut pacing, 1), (REST.0, false));
     }
 
     #[test]
     fn nobody_who_waits_for_the_disk_is_kept_waiting() {
         let start = Instant::now();
-        let mut gulps = Gulps::new(false, false, start);
-        gulps.took(4 << 10, start + MS);
-        assert!(gulps.sleep(start + MS).is_some());
-        gulps.be_prompt(start + MS);
-        assert_eq!((gulps.rest_until() - start, gulps.sleep(start + MS)), (2 * MS, None));
-        gulps.took(4 << 10, start + 2 * MS);
-        assert_eq!((gulps.rest_until() - start, gulps.sleep(start + 2 * MS)), (3 * MS, None));
+        let mut pacing = ReadPacing::new(false, false, start);
+        pacing.took(4 << 10, start + MS);
+        assert!(pacing.sleep(start + MS).is_some());
+        pacing.be_prompt(start + MS);
+        assert_eq!((pacing.rest_until() - start, pacing.sleep(start + MS)), (2 * MS, None));
+        pacing.took(4 << 10, start + 2 * MS);
+        assert_eq!((pacing.rest_until() - start, pacing.sleep(start + 2 * MS)), (3 * MS, None));
         let later = start + 2 * PROMPT_FOR;
-        gulps.took(4 << 20, later);
-        gulps.took(4 << 10, later + MS);
-        assert!(gulps.sleep(later + MS).is_some());
-        let mut gulps = Gulps::new(true, true, start);
-        gulps.took(4 << 10, start + MS);
-        assert_eq!((gulps.rest_until() - start, gulps.sleep(start + MS)), (MS, None));
-        let mut gulps = Gulps::new(true, false, start);
-        gulps.took(4 << 10, start + MS);
-        assert_eq!((gulps.rest_until() - start, gulps.sleep(start + MS)), (2 * MS, None));
+        pacing.took(4 << 20, later);
+        pacing.took(4 << 10, later + MS);
+        assert!(pacing.sleep(later + MS).is_some());
+        let mut pacing = ReadPacing::new(true, true, start);
+        pacing.took(4 << 10, start + MS);
+        assert_eq!((pacing.rest_until() - start, pacing.sleep(start + MS)), (MS, None));
+        let mut pacing = ReadPacing::new(true, false, start);
+        pacing.took(4 << 10, start + MS);
+        assert_eq!((pacing.rest_until() - start, pacing.sleep(start + MS)), (2 * MS, None));
     }
 }

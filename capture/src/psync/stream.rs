@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sleep_until};
 
 use super::effects::{EffectParser, StreamEvent};
-use super::pacing::Gulps;
+use super::pacing::ReadPacing;
 use super::prober::Pace;
 use super::{Capture, Ended, Link, LinkError, link};
 use crate::options::Position;
@@ -81,11 +81,11 @@ impl Capture {
         let ended = self.stream_with(&mut link, &mut parser).await;
         // A server whose link is not read piles up what it has for us: it is better off without one.
         drop(link);
-        self.durable.following(false);
+        self.durability.following(false);
         // Nobody shall see it as streaming until it is again.
         self.status.capture_because(CaptureState::Connecting, ended.to_string());
         if matches!(ended, Ended::Slow) {
-            self.durable.trouble(&ended.to_string());
+            self.durability.report_failure(&ended.to_string());
             tracing::error!("{ended}; the server is not followed until it has caught up");
         }
         // What was read goes to the journal before anything else happens.
@@ -128,12 +128,12 @@ impl Capture {
         self.complaints.over();
         self.waiting.over();
         self.last_end = None;
-        if self.durable.is_in_trouble()
+        if self.durability.has_failed()
             && let Err(e) = self.recorder.try_disk()
         {
             return e.into();
         }
-        self.durable.following(true);
+        self.durability.following(true);
         self.probes.set_pace(Pace::Late);
         if let Err(e) = self.acknowledge(link).await {
             return e.into();
@@ -145,7 +145,7 @@ impl Capture {
         let mut stopping: Option<(Micros, Instant)> = None;
         // Without stamps, the time of arrival is all that is known of an effect's time.
         let always_prompt = self.config.sync == SyncPolicy::Always || !self.config.has_tee;
-        let mut gulps = Gulps::new(always_prompt, self.durable.is_awaited(), Instant::now());
+        let mut pacing = ReadPacing::new(always_prompt, self.durability.is_awaited(), Instant::now());
         let tee = self.tee.clone();
         let mut ack_at: Option<ReplOffset> = None;
         let mut rate = Rate::default();
@@ -169,11 +169,11 @@ impl Capture {
             if outsiders {
                 // Where not all come through the proxy, who can't have been the cause is told by the time
                 // of arrival.
-                gulps.be_prompt(Instant::now());
+                pacing.be_prompt(Instant::now());
             }
             if ack_at.is_some() {
                 self.recorder.sync_now();
-                gulps.be_prompt(Instant::now());
+                pacing.be_prompt(Instant::now());
             }
             if ack_at.is_some_and(|at| self.recorder.durable_offset() >= at) {
                 ack_at = None;
@@ -189,7 +189,7 @@ impl Capture {
                     Err(e) => e.into(),
                 };
             }
-            if let Some(rest) = gulps.sleep(Instant::now()).filter(|_| !more && stopping.is_none()) {
+            if let Some(rest) = pacing.sleep(Instant::now()).filter(|_| !more && stopping.is_none()) {
                 // Nobody else works on this thread but the probes, which may be up to so much less exact.
                 std::thread::sleep(rest);
             }
@@ -199,7 +199,7 @@ impl Capture {
             tokio::task::yield_now().await;
             let mut received = None;
             tokio::select! {
-                r = async { sleep_until(gulps.rest_until()).await; link.receive().await }, if !more => received = Some(r),
+                r = async { sleep_until(pacing.rest_until()).await; link.receive().await }, if !more => received = Some(r),
                 probe = self.probes.next() => {
                     self.join.probe(probe);
                     self.look();
@@ -215,7 +215,7 @@ impl Capture {
                 }
                 () = self.bystander.changed() => {}
                 // The reply that a group waits for may be among it.
-                () = tee.filled(), if self.durable.is_awaited() && self.join.held() > 0 => {}
+                () = tee.filled(), if self.durability.is_awaited() && self.join.held() > 0 => {}
                 () = tee.many() => {}
                 () = sleep(HELD_POLL), if self.join.held() > 0 => {}
                 _ = second.tick() => {
@@ -243,7 +243,7 @@ impl Capture {
                 () = sleep(HELD_POLL), if stopping.is_some() => self.probes.at_once(),
             }
             // Whoever was first above, time passes for groups that are held only as the link is read.
-            if !more && Instant::now() >= gulps.rest_until() {
+            if !more && Instant::now() >= pacing.rest_until() {
                 if received.is_none() {
                     received = link.receive_now().await;
                 }
@@ -255,7 +255,7 @@ impl Capture {
                     silent_seconds = 0;
                     first_acks_left = 0;
                     self.metrics.capture.received_bytes.inc_by(n as u64);
-                    gulps.took(n, Instant::now());
+                    pacing.took(n, Instant::now());
                 }
                 Some(Err(e)) => return e.into(),
                 None => {}
@@ -266,11 +266,11 @@ impl Capture {
     /// Tells the server how far the journal is on the disk; what is no effect (`PING`, `GETACK`) counts with the effect
     /// before it.
     async fn acknowledge(&self, link: &mut Link) -> Result<(), LinkError> {
-        let (mut durable, mark) = (self.recorder.durable_offset(), self.durable.mark());
-        if self.position.as_ref().is_some_and(|position| *position.replid == *mark.replid) {
-            durable = durable.max(mark.offset);
+        let (mut offset, durable) = (self.recorder.durable_offset(), self.durability.position());
+        if self.position.as_ref().is_some_and(|position| *position.replid == *durable.replid) {
+            offset = offset.max(durable.offset);
         }
-        link.ack(self.bystander.acknowledges(durable)).await
+        link.ack(self.bystander.acknowledges(offset)).await
     }
 
     /// Everything that was received becomes groups in the join.

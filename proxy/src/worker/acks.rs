@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! reply read ─► withheld with a ticket ─► end of the turn: INFO replication on the barrier ─► (history, offset)
-//!                                                                   journal's mark covers it ─► reply goes
+//!                                                                   durable position covers it ─► reply goes
 //! ```
 //!
 //! The **barrier** is a connection of the worker's own, as redtape's user. Whatever the server did before it answers
@@ -246,7 +246,7 @@ impl Worker {
         let Some(acks) = &self.acks else { return Ok(()) };
         let wanted = acks.barrier.is_none() && !acks.blocked_clients.is_empty();
         // A server may take another replication id when the tap attaches: the barrier comes behind it.
-        if !wanted || !self.shared.durable.is_following() {
+        if !wanted || !self.shared.durability.is_following() {
             return Ok(());
         }
         let opened = self.open_barrier();
@@ -310,10 +310,10 @@ impl Worker {
         if !acks.tickets.wait() {
             return;
         }
-        // In this order: whatever moves the mark from here on wakes us.
+        // In this order: whatever moves the position from here on wakes us.
         acks.waiter.wants.store(true, Ordering::SeqCst);
-        let mark = self.shared.durable.mark();
-        let Some(covered) = acks.tickets.covered(&mark) else { return };
+        let position = self.shared.durability.position();
+        let Some(covered) = acks.tickets.covered(&position) else { return };
         while let Some(acks) = &mut self.acks
             && let Some((_, reference, since)) = acks.holders.pop_front_if(|(ticket, ..)| *ticket <= covered)
         {
@@ -334,7 +334,7 @@ impl Worker {
         acks.reported = holders;
         // It stands before anybody asks for it.
         if acks.barrier.is_none() {
-            if self.shared.durable.is_following() {
+            if self.shared.durability.is_following() {
                 let _ = self.open_barrier();
             } else {
                 // By now they may be told that it does not follow.

@@ -50,7 +50,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use mio::{Events, Poll, Token, Waker};
-use redtape_capture::Durable;
+use redtape_capture::DurabilityTracker;
 use redtape_capture::tee::{Tee, TeeSender};
 use redtape_journal::Micros;
 use redtape_net::tls::TlsAcceptor;
@@ -108,7 +108,7 @@ pub(crate) struct Shared {
     /// The server's commands.
     pub table: Arc<ArcSwap<CommandTable>>,
     /// How far the journal is on the disk, and whether writes may pass.
-    pub durable: Arc<Durable>,
+    pub durability: Arc<DurabilityTracker>,
     /// Counted here.
     pub metrics: Metrics,
     /// Clients of all workers.
@@ -304,9 +304,9 @@ impl Worker {
         shared: Arc<Shared>,
     ) -> Self {
         let now = Instant::now();
-        let guards_writes = shared.durable.guards();
+        let guards_writes = shared.durability.guards();
         let memory = WorkerMemory::new(shared.client_memory.clone(), n, waker.clone());
-        let acks = shared.durable.is_awaited().then(|| Acks::new(shared.durable.waiter(waker.clone()), now));
+        let acks = shared.durability.is_awaited().then(|| Acks::new(shared.durability.waiter(waker.clone()), now));
         Self {
             poll,
             messages,

@@ -376,7 +376,7 @@ impl Worker {
         }
         // Nobody knows what they do.
         if self.guards_writes && !bytes.is_empty() {
-            if self.shared.durable.refuses().is_some() {
+            if self.shared.durability.refuses().is_some() {
                 self.shared.metrics.error("journal_reject");
                 self.finish(index);
                 return true;

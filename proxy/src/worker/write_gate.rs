@@ -10,7 +10,7 @@ impl Worker {
     /// `None` = the write passes; else whether it is done with or has to wait. `exec`: it is a transaction; `whole`: its
     /// end is there.
     pub(super) fn stop_write(&mut self, index: usize, exec: bool, whole: bool) -> Option<bool> {
-        let Some(why) = self.shared.durable.refuses() else { return self.wait_for_barrier(index, whole) };
+        let Some(why) = self.shared.durability.refuses() else { return self.wait_for_barrier(index, whole) };
         if let Some(done) = self.wait_for_turn(index) {
             return Some(done);
         }
