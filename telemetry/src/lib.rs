@@ -4,12 +4,14 @@
 //! The crate knows no other part of redtape: times are microseconds since 1970, positions are plain numbers.
 
 mod metrics;
+mod recording;
 mod status;
 
 pub use self::metrics::{
     CaptureMetrics, ClientMetrics, HousekeepingMetrics, JournalMetrics, Metrics, MetricsError, UpstreamMetrics,
 };
-pub use self::status::{CaptureState, Recording, Status};
+pub use self::recording::{CaptureState, Recording};
+pub use self::status::Status;
 
 /// The wall clock, in microseconds since 1970.
 fn now_us() -> i64 {

@@ -5,8 +5,9 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::memory::Account;
-use super::replica_wait::{ReplicaWait, Wrote};
+use super::session_writes::{ReplicaWait, Wrote};
 use super::socket::{Outgoing, Socket};
+use super::upstream_conn::SharedRef;
 use crate::session::{RequestScan, SessionState};
 
 /// Requests of one session that may wait for their replies; then it is not read from.
@@ -45,13 +46,6 @@ pub(super) enum Stage {
 struct Withheld {
     ticket: u64,
     bytes: Vec<u8>,
-}
-
-/// The shared connection that a session used last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SharedRef {
-    pub(super) conn: usize,
-    pub(super) generation: u64,
 }
 
 /// See the module. An idle one owns no buffers.

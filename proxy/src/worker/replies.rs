@@ -5,7 +5,8 @@ use std::io;
 use redtape_journal::Micros;
 
 use super::client::{CLIENT_OUT_HIGH, Client};
-use super::replica_wait::{ANSWER_MAX, moves_by_any_command};
+use super::replica_wait::ANSWER_MAX;
+use super::session_writes::moves_by_any_command;
 use super::upstream_conn::{ClientRef, Role, Stage};
 use super::{CONN_READS_MAX, READ_BYTES, Worker};
 use crate::commands::AdminCommands;

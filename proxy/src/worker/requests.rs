@@ -11,9 +11,9 @@ use redtape_wire::settings::Sharing;
 use redtape_wire::word;
 use smallvec::SmallVec;
 
-use super::client::{CLIENT_OUT_HIGH, Client, SHARED_IN_FLIGHT_MAX, SharedRef, Stage};
+use super::client::{CLIENT_OUT_HIGH, Client, SHARED_IN_FLIGHT_MAX, Stage};
 use super::shared_conns::{Choice, SharedKey};
-use super::upstream_conn::{CONN_OUT_MAX, ClientRef};
+use super::upstream_conn::{CONN_OUT_MAX, ClientRef, SharedRef};
 use super::{Arrival, READ_BYTES, Worker, client_token};
 use crate::session::{Ask, Scanned};
 use crate::upstream::NoWay;

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use redtape_net::CONNECT_TIMEOUT;
 
 use super::Worker;
-use super::client::{SharedRef, Stage};
+use super::client::Stage;
 use super::shared_conns::{SHARED_IDLE, SHARED_KEPT};
-use super::upstream_conn::{Kept, Role, Stage as ConnStage};
+use super::upstream_conn::{Kept, Role, SharedRef, Stage as ConnStage};
 
 /// How often all clients are looked at.
 pub(super) const TICK: Duration = Duration::from_millis(500);

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use redtape_wire::resp::ReplyScanner;
 
+use super::progress::Stall;
 use super::shared_conns::SharedKey;
 use super::socket::{Outgoing, Socket};
-use super::stalls::Stall;
 
 /// A shared connection whose oldest request waits for so long takes no more: a script runs, or clients are paused.
 pub(super) const STALLED_AFTER: Duration = Duration::from_millis(50);
@@ -21,6 +21,13 @@ pub(super) const CONN_OUT_MAX: usize = 1 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ClientRef {
     pub(super) index: usize,
+    pub(super) generation: u64,
+}
+
+/// A shared connection that a session uses or used, as long as it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SharedRef {
+    pub(super) conn: usize,
     pub(super) generation: u64,
 }
 

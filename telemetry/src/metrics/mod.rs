@@ -22,7 +22,7 @@ pub use self::journal::JournalMetrics;
 use self::process::ProcessMetrics;
 use self::register::Registrar;
 pub use self::upstream::UpstreamMetrics;
-use crate::status::CaptureState;
+use crate::recording::CaptureState;
 
 /// Two metrics have the same name, or one has a name that Prometheus does not take.
 pub type MetricsError = prometheus::Error;
