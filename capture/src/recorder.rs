@@ -11,7 +11,7 @@ use redtape_journal::{
     Block, BlockBuilder, GroupRef, Journal, Keyring, KeysAt, Lsn, MAX_QUEUED_BYTES, Micros, OpenError, RecordRef,
     Recovered, ReplOffset, SubmitError, TimelineId, TimelineStart, Writer,
 };
-use redtape_telemetry::Metrics;
+use redtape_telemetry::{Metrics, Status, Watermarks};
 use redtape_wire::command::CommandTable;
 use tokio::sync::Notify;
 
@@ -61,6 +61,7 @@ pub(crate) struct Recorder {
     timed: VecDeque<(Lsn, Micros)>,
     times: LocalHistogram,
     metrics: Metrics,
+    status: Arc<Status>,
     durability: Arc<DurabilityTracker>,
     keyring: KeyringHandle,
     /// The keys that the writer has.
@@ -75,7 +76,7 @@ impl Recorder {
         opened: (Journal, Recovered),
         sound: bool,
         keyring: KeyringHandle,
-        metrics: Metrics,
+        (metrics, status): (Metrics, Arc<Status>),
         durability: Arc<DurabilityTracker>,
     ) -> (Self, Option<Position>) {
         let (journal, recovered) = opened;
@@ -117,8 +118,9 @@ impl Recorder {
             written,
             timed: VecDeque::new(),
             times: metrics.capture.request_to_journal_seconds.local(),
-            pruned: metrics.pruned_segments(),
+            pruned: status.pruned_segments(),
             metrics,
+            status,
             durability,
             keyring,
             // Whatever it was opened with, the first block looks.
@@ -141,8 +143,13 @@ impl Recorder {
             let _ = std::fs::remove_file(base.with_extension("json"));
             let _ = std::fs::remove_file(base);
         }
-        let (fresh, position) =
-            Self::start(opened, sound, self.keyring.clone(), self.metrics.clone(), self.durability.clone());
+        let (fresh, position) = Self::start(
+            opened,
+            sound,
+            self.keyring.clone(),
+            (self.metrics.clone(), self.status.clone()),
+            self.durability.clone(),
+        );
         *self = fresh;
         Ok(position)
     }
@@ -192,7 +199,7 @@ impl Recorder {
         self.complete_until = ts;
         self.builder = BlockBuilder::new(self.start.1, ts, offset, 0);
         self.metrics.journal.timeline.set(i64::from(timeline.0));
-        self.metrics.journal.window_start_seconds.set(ts.0 as f64 / 1e6);
+        self.status.set_window_start(ts.0);
         Ok(())
     }
 
@@ -332,13 +339,15 @@ impl Recorder {
             }
         }
         self.times.flush();
-        self.metrics.journal.captured_lsn.set(self.tail.lsn.0 as i64);
-        self.metrics.journal.written_lsn.set(w.written_lsn.0 as i64);
-        self.metrics.journal.durable_lsn.set(w.durable_lsn.0 as i64);
-        let (bytes, segments) = self.metrics.pruned_segments();
+        self.status.set_watermarks(Watermarks {
+            captured: self.tail.lsn.0,
+            written: w.written_lsn.0,
+            durable: w.durable_lsn.0,
+        });
+        let (bytes, segments) = self.status.pruned_segments();
         self.metrics.journal.bytes.set(w.journal_bytes as i64 - (bytes - self.pruned.0) as i64);
         self.metrics.journal.segments.set(w.segments as i64 - (segments - self.pruned.1) as i64);
-        self.metrics.journal.window_end_seconds.set(self.complete_until.0 as f64 / 1e6);
+        self.status.set_window_end(self.complete_until.0);
     }
 
     /// Writes what is queued and seals the tail.

@@ -12,7 +12,6 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use redtape_telemetry::Metrics;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -32,7 +31,7 @@ const HEADERS_MAX: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until dropped.
-pub(crate) async fn serve(listener: TcpListener, metrics: Metrics, health: Health) {
+pub(crate) async fn serve(listener: TcpListener, health: Health) {
     let (mut tasks, mut open) = (JoinSet::new(), VecDeque::<AbortHandle>::new());
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -46,13 +45,13 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Metrics, health: Healt
         {
             oldest.abort();
         }
-        open.push_back(tasks.spawn(serve_connection(stream, metrics.clone(), health.clone())));
+        open.push_back(tasks.spawn(serve_connection(stream, health.clone())));
     }
 }
 
-async fn serve_connection(stream: TcpStream, metrics: Metrics, health: Health) {
+async fn serve_connection(stream: TcpStream, health: Health) {
     let service = hyper::service::service_fn(move |request| {
-        let response = answer(&request, &metrics, &health);
+        let response = answer(&request, &health);
         async move { Ok::<_, Infallible>(response) }
     });
     let mut server = hyper::server::conn::http1::Builder::new();
@@ -63,13 +62,13 @@ async fn serve_connection(stream: TcpStream, metrics: Metrics, health: Health) {
     let _ = tokio::time::timeout(READ_TIMEOUT + WRITE_TIMEOUT, connection).await;
 }
 
-fn answer(request: &Request<Incoming>, metrics: &Metrics, health: &Health) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, health: &Health) -> Response<Full<Bytes>> {
     let plain = |answer: Answer| match answer {
         Ok(text) => (StatusCode::OK, "text/plain", text),
         Err(text) => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", text),
     };
     let (status, kind, body) = match request.uri().path() {
-        "/metrics" => (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.page()),
+        "/metrics" => (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", health.status.metrics_page()),
         "/livez" | "/healthz" => plain(Ok("ok\n".to_owned())),
         "/readyz" => plain(health.ready()),
         "/journalz" => plain(health.journal()),

@@ -221,11 +221,11 @@ impl Common {
     /// Shows what can be restored before anything new is recorded.
     fn show_journal(&self, config: &Config, recovered: &Recovered) {
         if let Some(last) = &recovered.last {
-            self.metrics.journal.window_end_seconds.set(last.complete_until.0 as f64 / 1e6);
+            self.status.set_window_end(last.complete_until.0);
         }
         let Ok(catalog) = Catalog::open(&config.dir) else { return };
         if let Some(window) = catalog.windows().last() {
-            self.metrics.journal.window_start_seconds.set(window.from.0 as f64 / 1e6);
+            self.status.set_window_start(window.from.0);
         }
         if housekeeping::lacks_base(&catalog) {
             self.status.want_base();
@@ -327,7 +327,7 @@ fn spawn_tasks(
     if let Some(http) = http {
         let (status, durability) = (common.status.clone(), common.durability.clone());
         let health = Health { status, durability, serves: config.serves() };
-        tasks.spawn(parts.clone().task("http", http::serve(http, common.metrics.clone(), health)));
+        tasks.spawn(parts.clone().task("http", http::serve(http, health)));
     }
     let count_failure = {
         let metrics = common.metrics.clone();

@@ -3,10 +3,12 @@
 //! Capture, proxy and housekeeping report here; `/metrics`, `INFO redtape`, `/readyz` and `/journalz` read here.
 //! The crate knows no other part of redtape: times are microseconds since 1970, positions are plain numbers.
 
+mod journal;
 mod metrics;
 mod recording;
 mod status;
 
+pub use self::journal::Watermarks;
 pub use self::metrics::{
     CaptureMetrics, ClientMetrics, HousekeepingMetrics, JournalMetrics, Metrics, MetricsError, UpstreamMetrics,
 };

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Notify;
 
+use crate::journal::{JournalStatus, Watermarks};
 use crate::metrics::Metrics;
 use crate::now_us;
 use crate::recording::{CaptureState, Recording};
@@ -26,6 +27,7 @@ pub struct Status {
     replaced: ArcSwapOption<(i64, String)>,
     server_back: Notify,
     wants_base: AtomicBool,
+    journal: JournalStatus,
     metrics: Metrics,
 }
 
@@ -44,6 +46,7 @@ impl Status {
             replaced: ArcSwapOption::empty(),
             server_back: Notify::new(),
             wants_base: AtomicBool::new(false),
+            journal: JournalStatus::default(),
             metrics,
         };
         status.metrics.capture_state(CaptureState::Connecting);
@@ -138,6 +141,61 @@ impl Status {
     /// When that was found last by this process, in microseconds since 1970, and what.
     pub fn last_replaced(&self) -> Option<Arc<(i64, String)>> {
         self.replaced.load_full()
+    }
+}
+
+impl Status {
+    /// The journal has come so far.
+    pub fn set_watermarks(&self, to: Watermarks) {
+        self.journal.set_watermarks(to);
+        self.metrics.journal.captured_lsn.set(to.captured as i64);
+        self.metrics.journal.written_lsn.set(to.written as i64);
+        self.metrics.journal.durable_lsn.set(to.durable as i64);
+    }
+
+    /// How far the journal has come.
+    pub fn watermarks(&self) -> Watermarks {
+        self.journal.watermarks()
+    }
+
+    /// The present restorable window begins here, in microseconds since 1970.
+    pub fn set_window_start(&self, us: i64) {
+        self.journal.set_window_start(us);
+        self.metrics.journal.window_start_seconds.set(us as f64 / 1e6);
+    }
+
+    /// The journal is complete up to here, in microseconds since 1970.
+    pub fn set_window_end(&self, us: i64) {
+        self.journal.set_window_end(us);
+        self.metrics.journal.window_end_seconds.set(us as f64 / 1e6);
+    }
+
+    /// The present restorable window, in microseconds since 1970.
+    pub fn window(&self) -> Option<(i64, i64)> {
+        self.journal.window()
+    }
+
+    /// Age of the newest moment up to which the journal is complete, in seconds; 0 before there is one.
+    pub fn lag_seconds(&self) -> f64 {
+        let complete = self.journal.window_end();
+        if complete > 0 { ((now_us() - complete) as f64 / 1e6).max(0.0) } else { 0.0 }
+    }
+
+    /// Retention has removed a segment.
+    pub fn segment_pruned(&self, bytes: u64) {
+        self.journal.segment_pruned(bytes);
+    }
+
+    /// Bytes and number of the segments that were pruned since the start.
+    pub fn pruned_segments(&self) -> (u64, u64) {
+        self.journal.pruned_segments()
+    }
+
+    /// The page at `/metrics`.
+    pub fn metrics_page(&self) -> String {
+        // An age: it grows though nothing happens, above all when nothing happens.
+        self.metrics.capture.lag_seconds.set(self.lag_seconds());
+        self.metrics.page()
     }
 }
 

@@ -176,7 +176,7 @@ pub async fn run(config: CaptureConfig, inputs: CaptureInputs) {
     // What ran before this process is here was asked for through an earlier one, or past it.
     join.unknown_until(first_probe.offset);
     let (recorder, position) =
-        Recorder::start(opened, true, config.keyring.clone(), metrics.clone(), durability.clone());
+        Recorder::start(opened, true, config.keyring.clone(), (metrics.clone(), status.clone()), durability.clone());
     if let Ok(catalog) = Catalog::open(&config.dir) {
         metrics.journal.gaps.set(catalog.gaps().len() as i64);
     }
@@ -269,7 +269,7 @@ impl Capture {
             // Clients are told no addresses and identities of servers.
             Ended::OtherServer(_) => self.durability.report_failure("it is the journal of another server"),
             Ended::Foreign { .. } => {
-                self.durability.report_failure("the server that is followed is not a replica of this one")
+                self.durability.report_failure("the server that is followed is not a replica of this one");
             }
             _ => {}
         }

@@ -64,17 +64,15 @@ pub(super) struct Facts {
     timeline: i64,
     gaps: i64,
     window: Option<(Micros, Micros)>,
-    captured_lsn: i64,
-    written_lsn: i64,
-    durable_lsn: i64,
+    captured_lsn: u64,
+    written_lsn: u64,
+    durable_lsn: u64,
     snapshot_runs: bool,
 }
 
 impl Facts {
     pub(super) fn now(fixed: &Fixed, m: &Metrics, status: &Status, uptime: Duration, snapshot_runs: bool) -> Self {
-        let micros = |seconds: f64| Micros((seconds * 1e6).round() as i64);
-        let (from, to) = (m.journal.window_start_seconds.get(), m.journal.window_end_seconds.get());
-        let (durable_lsn, written_lsn) = (m.journal.durable_lsn.get(), m.journal.written_lsn.get());
+        let journal = status.watermarks();
         Self {
             fixed: fixed.clone(),
             uptime,
@@ -88,7 +86,7 @@ impl Facts {
             upstream_up: status.unreachable().is_none(),
             tap_offset: m.capture.offset.get(),
             lag_bytes: m.capture.lag_bytes.get(),
-            lag_seconds: m.lag_seconds(),
+            lag_seconds: status.lag_seconds(),
             backlog_bytes: m.capture.backlog_bytes.get(),
             backlog_covers_seconds: m.capture.backlog_covers_seconds.get(),
             stamps_waiting: m.capture.stamps_waiting.get(),
@@ -98,11 +96,10 @@ impl Facts {
             segments: m.journal.segments.get(),
             timeline: m.journal.timeline.get(),
             gaps: m.journal.gaps.get(),
-            // A window that has just begun may be exported before its end.
-            window: (from > 0.0 && to > 0.0).then(|| (micros(from), micros(to.max(from)))),
-            captured_lsn: m.journal.captured_lsn.get(),
-            written_lsn,
-            durable_lsn,
+            window: status.window().map(|(from, to)| (Micros(from), Micros(to))),
+            captured_lsn: journal.captured,
+            written_lsn: journal.written,
+            durable_lsn: journal.durable,
             snapshot_runs,
         }
     }
@@ -167,7 +164,7 @@ impl Facts {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use redtape_telemetry::CaptureState;
+    use redtape_telemetry::{CaptureState, Watermarks};
 
     use super::*;
 
@@ -181,14 +178,14 @@ mod tests {
     }
 
     #[test]
-    fn values_come_from_the_metrics_to_the_microsecond() {
+    fn values_come_from_the_status_to_the_microsecond() {
         let metrics = Metrics::new(std::sync::Arc::default()).unwrap();
-        metrics.journal.window_start_seconds.set(1_795_176_000.000_001);
-        metrics.journal.window_end_seconds.set(1_795_176_010.500_003);
         metrics.capture.backlog_covers_seconds.set(f64::INFINITY);
         let status = Status::new(metrics.clone());
         status.capture(CaptureState::Streaming);
-        metrics.journal.captured_lsn.set(9);
+        status.set_window_start(1_795_176_000_000_001);
+        status.set_window_end(1_795_176_010_500_003);
+        status.set_watermarks(Watermarks { captured: 9, ..Watermarks::default() });
         metrics.error("journal");
         let fixed = Fixed { dir: "/a\r\nb".to_owned(), ..Fixed::default() };
         let text = Facts::now(&fixed, &metrics, &status, Duration::from_secs(61), true).section();

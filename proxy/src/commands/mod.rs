@@ -32,7 +32,7 @@ use redtape_capture::KeyringHandle;
 use redtape_capture::snapshot::{self, SnapshotSlot};
 use redtape_journal::{Keyring, Lsn, Mark, SnapshotKind};
 use redtape_net::Connector;
-use redtape_telemetry::{Metrics, Status};
+use redtape_telemetry::{Metrics, Status, Watermarks};
 use redtape_wire::settings::Sharing;
 
 pub(crate) use self::completion::{Completion, completion};
@@ -149,11 +149,9 @@ impl AdminCommands {
             Err(refusal) => refusal,
             Ok(Name::Info) => text(&self.section(), resp3),
             Ok(Name::Lsn) => {
-                // Read in this order, they are in order: durable <= written <= captured.
-                let durable = Field::Number(self.metrics.journal.durable_lsn.get());
-                let written = Field::Number(self.metrics.journal.written_lsn.get());
-                let captured = Field::Number(self.metrics.journal.captured_lsn.get());
-                fields(&[("captured", captured), ("written", written), ("durable", durable)], resp3)
+                let Watermarks { captured, written, durable } = self.status.watermarks();
+                let lsn = |lsn: u64| Field::Number(lsn as i64);
+                fields(&[("captured", lsn(captured)), ("written", lsn(written)), ("durable", lsn(durable))], resp3)
             }
             Ok(Name::Help) => status_list(HELP),
             Ok(Name::Mark) => return self.mark(args[1], user.unwrap_or_default(), resp3),
@@ -200,9 +198,9 @@ impl AdminCommands {
         let (dir, upstream, user) = (self.dir.clone(), self.upstream.clone(), user.to_owned());
         let keyring = Keyring::clone(&self.keyring.load());
         // Without syncs on their own, what is written is all that can be waited for.
-        let synced = (!self.never_syncs).then(|| self.metrics.journal.durable_lsn.clone());
+        let synced = (!self.never_syncs).then(|| self.status.clone());
         Answer::Later(Box::new(move || {
-            let durable = || synced.as_ref().map_or(Lsn(u64::MAX), |gauge| Lsn(gauge.get().max(0) as u64));
+            let durable = || synced.as_ref().map_or(Lsn(u64::MAX), |status| Lsn(status.watermarks().durable));
             match block_on(mark::set(&dir, &keyring, &upstream, &name, durable)) {
                 Ok(Ok(mark)) => {
                     tracing::info!(user, name = mark.shown_name(), lsn = mark.lsn.0, ts = %mark.ts, "mark set");

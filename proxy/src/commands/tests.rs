@@ -68,9 +68,7 @@ fn refusals_come_in_the_order_and_words_of_redis() {
 #[test]
 fn info_lsn_and_help() {
     let (admin, _, dir) = admin("8.0.6");
-    admin.metrics.journal.captured_lsn.set(12);
-    admin.metrics.journal.written_lsn.set(11);
-    admin.metrics.journal.durable_lsn.set(10);
+    admin.status.set_watermarks(Watermarks { captured: 12, written: 11, durable: 10 });
     let flat = "$8\r\ncaptured\r\n:12\r\n$7\r\nwritten\r\n:11\r\n$7\r\ndurable\r\n:10\r\n";
     assert_eq!(ask(&admin, "Redtape.LSN", Some("bob"), false).unwrap(), format!("*6\r\n{flat}"));
     assert_eq!(ask(&admin, "Redtape.LSN", Some("bob"), true).unwrap(), format!("%3\r\n{flat}"));

@@ -177,7 +177,11 @@ impl Housekeeping {
 
     fn prune(&self, retention: &Retention, memory: &mut Memory) {
         let mut on_removed = |item: &redtape_journal::PruneItem| {
-            let kind = if item.kind == ItemKind::Segment { "segment" } else { "snapshot" };
+            let is_segment = item.kind == ItemKind::Segment;
+            if is_segment {
+                self.status.segment_pruned(item.bytes);
+            }
+            let kind = if is_segment { "segment" } else { "snapshot" };
             self.metrics.housekeeping.pruned_bytes.with_label_values(&[kind]).inc_by(item.bytes);
             self.metrics.housekeeping.pruned_files.with_label_values(&[kind]).inc();
         };
@@ -204,7 +208,7 @@ impl Housekeeping {
         let over = plan.shortfall.map_or(0, |s| s.bytes - s.limit);
         self.metrics.housekeeping.over_limit_bytes.set(over as i64);
         if let (false, Some(window)) = (plan.is_empty(), plan.windows_after.last()) {
-            self.metrics.journal.window_start_seconds.set(window.from.0 as f64 / 1e6);
+            self.status.set_window_start(window.from.0);
             tracing::info!(
                 files = plan.removed().count(),
                 bytes = plan.bytes_before - plan.bytes_after,

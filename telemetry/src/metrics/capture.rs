@@ -9,9 +9,9 @@ use super::register::Registrar;
 #[derive(Debug, Clone)]
 #[allow(missing_docs)] // Each is described where it is registered, for the reader of /metrics too.
 pub struct CaptureMetrics {
-    pub state: IntGaugeVec,
+    pub(crate) state: IntGaugeVec,
     pub lag_bytes: IntGauge,
-    pub(super) lag_seconds: Gauge,
+    pub(crate) lag_seconds: Gauge,
     pub received_bytes: IntCounter,
     pub offset: IntGauge,
     pub request_to_journal_seconds: Histogram,

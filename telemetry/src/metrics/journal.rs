@@ -9,11 +9,11 @@ use super::register::Registrar;
 #[derive(Debug, Clone)]
 #[allow(missing_docs)] // Each is described where it is registered, for the reader of /metrics too.
 pub struct JournalMetrics {
-    pub captured_lsn: IntGauge,
-    pub written_lsn: IntGauge,
-    pub durable_lsn: IntGauge,
-    pub window_start_seconds: Gauge,
-    pub window_end_seconds: Gauge,
+    pub(crate) captured_lsn: IntGauge,
+    pub(crate) written_lsn: IntGauge,
+    pub(crate) durable_lsn: IntGauge,
+    pub(crate) window_start_seconds: Gauge,
+    pub(crate) window_end_seconds: Gauge,
     pub bytes: IntGauge,
     pub segments: IntGauge,
     pub timeline: IntGauge,

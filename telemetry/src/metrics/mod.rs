@@ -13,7 +13,7 @@ mod upstream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use prometheus::{Encoder as _, IntCounterVec, Registry, TextEncoder};
+use prometheus::{Encoder as _, Registry, TextEncoder};
 
 pub use self::capture::CaptureMetrics;
 pub use self::clients::ClientMetrics;
@@ -67,12 +67,6 @@ impl Metrics {
         }
     }
 
-    /// Bytes and number of the segments that were pruned since the start.
-    pub fn pruned_segments(&self) -> (u64, u64) {
-        let of = |counters: &IntCounterVec| counters.with_label_values(&["segment"]).get();
-        (of(&self.housekeeping.pruned_bytes), of(&self.housekeeping.pruned_files))
-    }
-
     /// Counts an error.
     pub fn error(&self, kind: &str) {
         self.process.error(kind);
@@ -88,16 +82,8 @@ impl Metrics {
         self.process.last_error()
     }
 
-    /// Age of the newest moment up to which the journal is complete, in seconds; 0 before there is one.
-    pub fn lag_seconds(&self) -> f64 {
-        let complete = self.journal.window_end_seconds.get();
-        if complete > 0.0 { (crate::now_us() as f64 / 1e6 - complete).max(0.0) } else { 0.0 }
-    }
-
     /// The page.
-    pub fn page(&self) -> String {
-        // An age: it grows though nothing happens, above all when nothing happens.
-        self.capture.lag_seconds.set(self.lag_seconds());
+    pub(crate) fn page(&self) -> String {
         self.process.count_lost_log_lines();
         let mut page = Vec::new();
         match TextEncoder::new().encode(&self.registry.gather(), &mut page) {

@@ -9,9 +9,9 @@ use super::register::Registrar;
 #[derive(Debug, Clone)]
 #[allow(missing_docs)] // Each is described where it is registered, for the reader of /metrics too.
 pub struct UpstreamMetrics {
-    pub up: IntGauge,
+    pub(crate) up: IntGauge,
     pub is_replica: IntGauge,
-    pub replaced_seconds: Gauge,
+    pub(crate) replaced_seconds: Gauge,
 }
 
 impl UpstreamMetrics {
