@@ -22,8 +22,9 @@ use std::process::ExitCode;
 use std::{fmt, io};
 
 use redtape_journal::{FollowError, KeyringError, OpenError, PruneError, ReadError, StoreError};
-use redtape_proxy::{SnapshotError, StartError};
 use redtape_restore::RestoreError;
+
+use crate::daemon::{CreateError, ErrorKind as DaemonErrorKind, StartError};
 
 /// Wrong arguments.
 pub(crate) const USAGE: u8 = 64;
@@ -77,8 +78,8 @@ fn restore_code(kind: redtape_restore::ErrorKind) -> u8 {
 }
 
 /// The code of a proxy or capture that was not started, or of a snapshot that was not taken.
-fn proxy_code(kind: redtape_proxy::ErrorKind) -> u8 {
-    use redtape_proxy::ErrorKind;
+fn daemon_code(kind: DaemonErrorKind) -> u8 {
+    use DaemonErrorKind as ErrorKind;
     match kind {
         ErrorKind::Config => USAGE,
         ErrorKind::Unavailable => UNAVAILABLE,
@@ -147,8 +148,8 @@ fn outcome(error: &anyhow::Error) -> (u8, String) {
         of::<StoreError>(error, |e| storage_code(e.kind())),
         of::<KeyringError>(error, |e| storage_code(e.kind())),
         of::<RestoreError>(error, |e| restore_code(e.kind())),
-        of::<StartError>(error, |e| proxy_code(e.kind())),
-        of::<SnapshotError>(error, |e| proxy_code(e.kind())),
+        of::<StartError>(error, |e| daemon_code(e.kind())),
+        of::<CreateError>(error, |e| daemon_code(e.kind())),
         of::<io::Error>(error, io_code),
     ];
     let Some((code, own)) = known.into_iter().flatten().next() else {
@@ -165,6 +166,7 @@ mod tests {
     use std::io::ErrorKind::{NotFound, PermissionDenied, StorageFull};
     use std::path::PathBuf;
 
+    use redtape_capture::snapshot::SnapshotError;
     use redtape_journal::{Damage, KeyFault, Lsn, Span};
 
     use super::*;
@@ -217,7 +219,7 @@ mod tests {
             ends_with(PruneError::from(error()), expected);
             ends_with(RestoreError::from(error()), expected);
             ends_with(StartError::from(error()), expected);
-            ends_with(SnapshotError::from(error()), expected);
+            ends_with(CreateError::from(SnapshotError::from(error())), expected);
         }
         let lsn = Lsn(1);
         let read: [(&dyn Fn() -> ReadError, u8); 4] = [
@@ -230,7 +232,7 @@ mod tests {
             ends_with(error(), expected);
             ends_with(FollowError::from(error()), expected);
             ends_with(RestoreError::from(error()), expected);
-            ends_with(SnapshotError::from(error()), expected);
+            ends_with(CreateError::from(SnapshotError::from(error())), expected);
         }
         for (kind, expected) in [(PermissionDenied, NOPERM), (NotFound, IOERR), (StorageFull, IOERR)] {
             let source = || io::Error::from(kind);
@@ -238,7 +240,7 @@ mod tests {
             ends_with(source(), expected);
             ends_with(store(), expected);
             ends_with(StartError::from(store()), expected);
-            ends_with(SnapshotError::Store(store()), expected);
+            ends_with(CreateError::from(SnapshotError::Store(store())), expected);
             ends_with(PruneError::Io { action: "remove", path: path(), source: source() }, expected);
             ends_with(KeyringError::Io { path: path(), source: source() }, expected);
             ends_with(KeyringError::Write { path: path(), source: source() }, expected);

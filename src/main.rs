@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod daemon;
 mod defect;
 mod exit;
 mod history;

@@ -3,6 +3,7 @@
 
 use std::fs::Permissions;
 use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token, Waker};
+use redtape_wire::settings::{ListenAddr, SocketMode, Switch};
 
-use crate::config::{Config, ListenAddr, Switch};
 use crate::worker::{Arrival, From, Shared, Stream, WorkerHandle};
 
 /// `listen()` backlog.
@@ -33,42 +34,54 @@ enum Socket {
     Unix(mio::net::UnixListener, PathBuf),
 }
 
+/// Where clients are served.
+#[derive(Debug, Clone, Default)]
+pub struct ListenOptions {
+    /// Without TLS.
+    pub plain: Vec<ListenAddr>,
+    /// With TLS.
+    pub tls: Vec<SocketAddr>,
+    /// Mode of unix sockets; `None` = by the umask.
+    pub unix_socket_mode: Option<SocketMode>,
+    /// Clients' addresses come in a PROXY protocol header (version 2) on every TCP connection.
+    pub proxy_protocol: Switch,
+}
+
 /// One bound socket.
 #[derive(Debug)]
-pub(crate) struct Listener {
+pub struct Listener {
     socket: Socket,
     tls: bool,
     header: bool,
 }
 
 impl Listener {
-    /// Binds everything that the configuration asks for; gives the address that failed.
-    pub(crate) fn bind_all(config: &Config) -> Result<Vec<Self>, (ListenAddr, io::Error)> {
-        let header = config.proxy_protocol == Switch::On;
+    /// Binds every address; gives the one that failed.
+    pub fn bind_all(options: &ListenOptions) -> Result<Vec<Self>, (ListenAddr, io::Error)> {
         let mut bound = Vec::new();
-        for (addr, tls) in config
-            .listen
+        for (addr, tls) in options
+            .plain
             .iter()
             .map(|a| (a.clone(), false))
-            .chain(config.tls_listen.iter().map(|a| (ListenAddr::Tcp(*a), true)))
+            .chain(options.tls.iter().map(|a| (ListenAddr::Tcp(*a), true)))
         {
             let socket = match &addr {
                 ListenAddr::Tcp(tcp) => bind_tcp(*tcp).map(Socket::Tcp),
                 ListenAddr::Unix(path) => {
-                    let mode = config.unix_socket_mode.map(|m| m.0);
+                    let mode = options.unix_socket_mode.map(|m| m.0);
                     bind_unix(path, mode).map(|s| Socket::Unix(s, path.clone()))
                 }
             };
             let socket = socket.map_err(|e| (addr.clone(), e))?;
             // A load balancer speaks TCP; what comes through a file comes from this machine.
-            let header = header && matches!(socket, Socket::Tcp(_));
+            let header = options.proxy_protocol == Switch::On && matches!(socket, Socket::Tcp(_));
             bound.push(Self { socket, tls, header });
         }
         Ok(bound)
     }
 
     /// The address with the port that was given.
-    pub(crate) fn address(&self) -> io::Result<ListenAddr> {
+    pub fn address(&self) -> io::Result<ListenAddr> {
         match &self.socket {
             Socket::Tcp(s) => s.local_addr().map(ListenAddr::Tcp),
             Socket::Unix(_, path) => Ok(ListenAddr::Unix(path.clone())),
@@ -96,7 +109,7 @@ impl Drop for Socket {
     }
 }
 
-fn bind_tcp(addr: std::net::SocketAddr) -> io::Result<mio::net::TcpListener> {
+fn bind_tcp(addr: SocketAddr) -> io::Result<mio::net::TcpListener> {
     let socket = socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;

@@ -1,6 +1,6 @@
 //! The parts of the proxy that run until they are told to stop: none of them may end unseen.
 //!
-//! A part that panics ends the process, since the process's panic hook does that (see [`crate::run`]). A part that
+//! A part that panics ends the process, since the process's panic hook does that. A part that
 //! returns though nobody has stopped it panics here, so that the same comes of it. Threads that end by themselves
 //! (one `REDTAPE.*` request, a name that is looked up) need only the hook.
 
@@ -11,13 +11,13 @@ use std::thread::JoinHandle;
 
 /// Starts parts, and knows whether they may end.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Parts {
+pub struct Parts {
     stopping: Arc<AtomicBool>,
 }
 
 /// While this is there, no part may end.
 #[derive(Debug)]
-pub(crate) struct Running(Parts);
+pub struct Running(Parts);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -27,12 +27,12 @@ impl Drop for Running {
 
 impl Parts {
     /// To be dropped before any part is told to stop.
-    pub(crate) fn running(&self) -> Running {
+    pub fn running(&self) -> Running {
         Running(self.clone())
     }
 
     /// A thread for a part.
-    pub(crate) fn thread<T: Send + 'static>(
+    pub fn thread<T: Send + 'static>(
         &self,
         name: impl Into<String>,
         run: impl FnOnce() -> T + Send + 'static,
@@ -46,7 +46,7 @@ impl Parts {
     }
 
     /// A task for a part.
-    pub(crate) async fn task(self, name: &'static str, run: impl Future<Output = ()>) {
+    pub async fn task(self, name: &'static str, run: impl Future<Output = ()>) {
         run.await;
         self.ended(name);
     }

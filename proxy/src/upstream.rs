@@ -15,22 +15,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use redtape_net::Connector;
+use redtape_telemetry::{Metrics, Status};
 use redtape_wire::url::Endpoint;
-use tokio::io::{AsyncRead, AsyncWrite};
-
-use crate::connect::Connector;
-use crate::metrics::Metrics;
-use crate::status::Status;
 
 /// Pause after a failed attempt: doubled from the first up to the second. Short, so that a server that is back is found
 /// by the first who comes.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(400));
 /// Pause after a name was looked up.
 const LOOK_UP_PAUSE: Duration = Duration::from_secs(2);
-
-/// Bytes both ways, whatever carries them.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
 /// One way to the server.
 #[derive(Debug, Clone)]

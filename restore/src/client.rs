@@ -6,13 +6,13 @@ use std::net::{TcpStream, ToSocketAddrs as _};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use redtape_net::reply;
+pub use redtape_net::reply::{ErrorReply, Value};
 use redtape_wire::resp::encode_command;
 use redtape_wire::url::{Endpoint, RedisUrl, Secret};
 
 use crate::error::RestoreError;
 use crate::refusal::{Refusal, advice, meaning};
-use crate::reply;
-pub use crate::reply::{ErrorReply, Value};
 
 /// Longest time to establish a connection.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(5);

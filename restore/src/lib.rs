@@ -46,7 +46,6 @@ pub mod progress;
 mod random;
 mod refusal;
 pub mod replica_link;
-mod reply;
 mod request;
 mod run;
 pub mod source;

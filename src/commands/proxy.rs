@@ -6,10 +6,11 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use redtape_proxy::{Config, ListenAddr, Reread, Started};
+use redtape_wire::settings::ListenAddr;
 
 use super::embedded::EmbeddedServer;
 use super::settings::{FollowSettings, ProxySettings};
+use crate::daemon::{self, Config, Reread, Started};
 use crate::{defect, logging};
 
 /// As what a journal knows the server of `--embedded`.
@@ -86,5 +87,5 @@ fn serve(config: Config, reread: Reread, started: impl FnOnce(&Started)) -> anyh
             _ => std::future::pending().await,
         }
     };
-    Ok(redtape_proxy::run(config, reread, logging::lost_lines(), stop, started)?)
+    Ok(daemon::run(config, reread, logging::lost_lines(), stop, started)?)
 }

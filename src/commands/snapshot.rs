@@ -8,12 +8,13 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use redtape_journal::Catalog;
-use redtape_proxy::ByteSize;
+use redtape_wire::units::ByteSize;
 use serde_json::json;
 
 use super::settings::{
     CaptureOptions, FileOption, FollowSettings, HousekeepingOptions, KeyOptions, UpstreamTlsOptions,
 };
+use crate::daemon::take_snapshot;
 use crate::output::{bytes, out};
 
 #[derive(Debug, Subcommand)]
@@ -73,7 +74,7 @@ fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
     let housekeeping = HousekeepingOptions { snapshot_rate, ..HousekeepingOptions::default() };
     let capture = CaptureOptions { upstream, dir, ..CaptureOptions::default() };
     let config = FollowSettings { capture, keys, housekeeping, upstream_tls, file }.config("--upstream URL")?;
-    let taken = redtape_proxy::take_snapshot(&config)?;
+    let taken = take_snapshot(&config)?;
     if json {
         let line = json!({"lsn": taken.lsn.0, "ts": taken.ts.to_string(), "ts_us": taken.ts.0, "bytes": taken.bytes, "timeline": taken.timeline.0});
         out(&format!("{line}\n"))?;

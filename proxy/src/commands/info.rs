@@ -9,11 +9,10 @@ use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
 use redtape_journal::Micros;
+use redtape_telemetry::{Metrics, Status};
 
+use super::AdminSetup;
 use super::table::SECTION;
-use crate::config::{Config, sync};
-use crate::metrics::Metrics;
-use crate::status::Status;
 
 /// What does not change while the process runs.
 #[derive(Debug, Clone, Default)]
@@ -27,14 +26,14 @@ pub(super) struct Fixed {
 
 impl Fixed {
     /// Passwords in URLs are shown as `***`.
-    pub(super) fn of(config: &Config) -> Self {
-        let dir = std::path::absolute(&config.dir).unwrap_or_else(|_| config.dir.clone());
+    pub(super) fn of(setup: &AdminSetup) -> Self {
+        let dir = std::path::absolute(&setup.dir).unwrap_or_else(|_| setup.dir.clone());
         Self {
-            upstream: config.upstream.to_string(),
-            follow: config.follow.as_ref().map(ToString::to_string).unwrap_or_default(),
+            upstream: setup.upstream.url.to_string(),
+            follow: setup.follow.as_ref().map(|follow| follow.url.to_string()).unwrap_or_default(),
             dir: dir.display().to_string(),
-            sync: sync(config.sync),
-            sharing: config.sharing.to_string(),
+            sync: setup.sync,
+            sharing: setup.sharing.to_string(),
         }
     }
 }
@@ -65,45 +64,42 @@ pub(super) struct Facts {
     timeline: i64,
     gaps: i64,
     window: Option<(Micros, Micros)>,
-    captured_lsn: i64,
-    written_lsn: i64,
-    durable_lsn: i64,
+    captured_lsn: u64,
+    written_lsn: u64,
+    durable_lsn: u64,
     snapshot_runs: bool,
 }
 
 impl Facts {
     pub(super) fn now(fixed: &Fixed, m: &Metrics, status: &Status, uptime: Duration, snapshot_runs: bool) -> Self {
-        let micros = |seconds: f64| Micros((seconds * 1e6).round() as i64);
-        let (from, to) = (m.window_start_seconds.get(), m.window_end_seconds.get());
-        let (durable_lsn, written_lsn) = (m.durable_lsn.get(), m.written_lsn.get());
+        let journal = status.watermarks();
         Self {
             fixed: fixed.clone(),
             uptime,
-            sessions: m.sessions.get(),
-            sessions_total: m.sessions_total.get(),
-            commands: m.commands.get(),
-            lanes: m.lanes.get(),
+            sessions: m.clients.sessions.get(),
+            sessions_total: m.clients.sessions_total.get(),
+            commands: m.clients.commands.get(),
+            lanes: m.clients.shared_conns.get(),
             errors: m.errors_total(),
-            last_error: m.last_error().map(|e| (*e).clone()),
+            last_error: m.last_error().map(|e| (e.0.clone(), Micros(e.1))),
             capture_state: status.recording().state.name(),
             upstream_up: status.unreachable().is_none(),
-            tap_offset: m.tap_offset.get(),
-            lag_bytes: m.tap_lag_bytes.get(),
-            lag_seconds: m.lag_seconds(),
-            backlog_bytes: m.backlog_bytes.get(),
-            backlog_covers_seconds: m.backlog_covers_seconds.get(),
-            stamps_waiting: m.stamps_waiting.get(),
-            stamps_dropped: m.stamps_dropped.get(),
-            clock_steps: m.clock_steps.get(),
-            journal_bytes: m.journal_bytes.get(),
-            segments: m.journal_segments.get(),
-            timeline: m.timeline.get(),
-            gaps: m.gaps.get(),
-            // A window that has just begun may be exported before its end.
-            window: (from > 0.0 && to > 0.0).then(|| (micros(from), micros(to.max(from)))),
-            captured_lsn: m.captured_lsn.get(),
-            written_lsn,
-            durable_lsn,
+            tap_offset: m.capture.offset.get(),
+            lag_bytes: m.capture.lag_bytes.get(),
+            lag_seconds: status.lag_seconds(),
+            backlog_bytes: m.capture.backlog_bytes.get(),
+            backlog_covers_seconds: m.capture.backlog_covers_seconds.get(),
+            stamps_waiting: m.capture.stamps_waiting.get(),
+            stamps_dropped: m.capture.stamps_dropped.get(),
+            clock_steps: m.capture.clock_steps.get(),
+            journal_bytes: m.journal.bytes.get(),
+            segments: m.journal.segments.get(),
+            timeline: m.journal.timeline.get(),
+            gaps: m.journal.gaps.get(),
+            window: status.window().map(|(from, to)| (Micros(from), Micros(to))),
+            captured_lsn: journal.captured,
+            written_lsn: journal.written,
+            durable_lsn: journal.durable,
             snapshot_runs,
         }
     }
@@ -168,8 +164,9 @@ impl Facts {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use redtape_telemetry::{CaptureState, Watermarks};
+
     use super::*;
-    use crate::status::CaptureState;
 
     #[test]
     fn a_fresh_proxy_has_no_window() {
@@ -181,14 +178,14 @@ mod tests {
     }
 
     #[test]
-    fn values_come_from_the_metrics_to_the_microsecond() {
-        let metrics = Metrics::new().unwrap();
-        metrics.window_start_seconds.set(1_795_176_000.000_001);
-        metrics.window_end_seconds.set(1_795_176_010.500_003);
-        metrics.backlog_covers_seconds.set(f64::INFINITY);
+    fn values_come_from_the_status_to_the_microsecond() {
+        let metrics = Metrics::new(std::sync::Arc::default()).unwrap();
+        metrics.capture.backlog_covers_seconds.set(f64::INFINITY);
         let status = Status::new(metrics.clone());
         status.capture(CaptureState::Streaming);
-        metrics.captured_lsn.set(9);
+        status.set_window_start(1_795_176_000_000_001);
+        status.set_window_end(1_795_176_010_500_003);
+        status.set_watermarks(Watermarks { captured: 9, ..Watermarks::default() });
         metrics.error("journal");
         let fixed = Fixed { dir: "/a\r\nb".to_owned(), ..Fixed::default() };
         let text = Facts::now(&fixed, &metrics, &status, Duration::from_secs(61), true).section();

@@ -10,12 +10,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use redtape_capture::Prober;
 use redtape_journal::{
     Catalog, Keyring, Lsn, Mark, Micros, OpenError, ReadError, ReplOffset, StoreError, Window, add_new_mark,
 };
-
-use crate::capture::Prober;
-use crate::connect::Connector;
+use redtape_net::Connector;
 
 /// The journal must be there within this time.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,9 +1,9 @@
 //! `REDTAPE.*`: what the proxy answers itself, so that redis-cli is enough to use it.
 //!
 //! ```text
-//! request ─► is_ours ─► Desk::answer ─► Reply            at once: INFO, LSN, HELP, every error
+//! request ─► is_ours ─► AdminCommands::answer ─► Reply            at once: INFO, LSN, HELP, every error
 //!    │                             └──► Later            on a thread of its own: MARK, SNAPSHOT
-//!    └─────► completion ─► (server) ─► Desk::complete    INFO and COMMAND: our part of the server's reply
+//!    └─────► completion ─► (server) ─► AdminCommands::complete    INFO and COMMAND: our part of the server's reply
 //! ```
 //!
 //! To a client the commands are those of a module: they stand in `COMMAND`, have a section in `INFO`, and
@@ -25,11 +25,15 @@ mod wording;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use redtape_journal::{Lsn, Mark, SnapshotKind, SyncPolicy};
+use redtape_capture::KeyringHandle;
+use redtape_capture::snapshot::{self, SnapshotSlot};
+use redtape_journal::{Keyring, Lsn, Mark, SnapshotKind};
+use redtape_net::Connector;
+use redtape_telemetry::{Metrics, Status, Watermarks};
+use redtape_wire::settings::Sharing;
 
 pub(crate) use self::completion::{Completion, completion};
 use self::info::{Facts, Fixed};
@@ -37,31 +41,26 @@ use self::reply::{Field, error, fields, status_list, text};
 use self::rows::Shape;
 use self::table::{COMMANDS, HELP, Name};
 use self::wording::Wording;
-use crate::capture::ServerFacts;
-use crate::config::Config;
-use crate::connect::Connector;
-use crate::metrics::Metrics;
-use crate::reload::Live;
-use crate::snapshot;
-use crate::status::Status;
+use crate::live::Live;
 
 /// A snapshot that takes longer is given up.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_hours(1);
 
 /// Answers `REDTAPE.*`; one for the process, shared by workers.
 #[derive(Debug)]
-pub(crate) struct Desk {
+pub struct AdminCommands {
     fixed: Fixed,
     wording: Wording,
     metrics: Metrics,
     status: Arc<Status>,
     live: Arc<ArcSwap<Live>>,
+    keyring: KeyringHandle,
     upstream: Connector,
     source: Connector,
     dir: PathBuf,
-    sync: SyncPolicy,
+    never_syncs: bool,
     started: Instant,
-    snapshot_runs: Arc<AtomicBool>,
+    snapshots: SnapshotSlot,
 }
 
 /// What the client gets.
@@ -82,7 +81,7 @@ impl std::fmt::Debug for Answer {
     }
 }
 
-/// Whether it is for [`Desk::answer`]; `name` is in lower case.
+/// Whether it is for [`AdminCommands::answer`]; `name` is in lower case.
 #[inline]
 pub(crate) fn is_ours(name: &[u8]) -> bool {
     name.starts_with(table::PREFIX)
@@ -94,30 +93,53 @@ pub(crate) fn may_lack(name: &[u8]) -> bool {
     name == b"info" || name == b"command"
 }
 
-impl Desk {
-    /// `source` is the server that is followed: that of `--follow`, or the upstream itself. `facts` say which
-    /// server's words to use.
-    pub(crate) fn new(
-        config: &Config,
-        facts: &ServerFacts,
-        upstream: Connector,
-        source: Connector,
-        live: Arc<ArcSwap<Live>>,
-        metrics: Metrics,
-        status: Arc<Status>,
-    ) -> Self {
+/// What the admin commands work with.
+#[derive(Debug)]
+pub struct AdminSetup {
+    /// The server behind the proxy.
+    pub upstream: Connector,
+    /// The server that is followed, if that is another one.
+    pub follow: Option<Connector>,
+    /// Version of the upstream: in the words of which server errors are.
+    pub server_version: String,
+    /// The journal's directory.
+    pub dir: PathBuf,
+    /// When the journal is synced, in the words of the option.
+    pub sync: &'static str,
+    /// The journal is synced when the operating system likes: a mark cannot wait for it.
+    pub never_syncs: bool,
+    /// Whether sessions share upstream connections.
+    pub sharing: Sharing,
+    /// Who may run what changes something, and how fast a snapshot may be.
+    pub live: Arc<ArcSwap<Live>>,
+    /// The journal's keys.
+    pub keyring: KeyringHandle,
+    /// Shown in `INFO`.
+    pub metrics: Metrics,
+    /// Shown in `INFO`.
+    pub status: Arc<Status>,
+    /// The place of the one snapshot.
+    pub snapshots: SnapshotSlot,
+}
+
+impl AdminCommands {
+    /// Nothing is asked or written before a command comes.
+    pub fn new(setup: AdminSetup) -> Self {
+        let fixed = Fixed::of(&setup);
+        let source = setup.follow.unwrap_or_else(|| setup.upstream.clone());
         Self {
-            fixed: Fixed::of(config),
-            wording: Wording::of(&facts.version),
-            metrics,
-            status,
-            live,
-            upstream,
+            fixed,
+            wording: Wording::of(&setup.server_version),
+            metrics: setup.metrics,
+            status: setup.status,
+            live: setup.live,
+            keyring: setup.keyring,
+            upstream: setup.upstream,
             source,
-            dir: config.dir.clone(),
-            sync: config.sync,
+            dir: setup.dir,
+            never_syncs: setup.never_syncs,
             started: Instant::now(),
-            snapshot_runs: Arc::default(),
+            snapshots: setup.snapshots,
         }
     }
 
@@ -127,12 +149,9 @@ impl Desk {
             Err(refusal) => refusal,
             Ok(Name::Info) => text(&self.section(), resp3),
             Ok(Name::Lsn) => {
-                let lsn = |gauge: &prometheus::IntGauge| Field::Number(gauge.get());
-                // Read in this order, they are in order: durable <= written <= captured.
-                let durable = lsn(&self.metrics.durable_lsn);
-                let written = lsn(&self.metrics.written_lsn);
-                let captured = lsn(&self.metrics.captured_lsn);
-                fields(&[("captured", captured), ("written", written), ("durable", durable)], resp3)
+                let Watermarks { captured, written, durable } = self.status.watermarks();
+                let lsn = |lsn: u64| Field::Number(lsn as i64);
+                fields(&[("captured", lsn(captured)), ("written", lsn(written)), ("durable", lsn(durable))], resp3)
             }
             Ok(Name::Help) => status_list(HELP),
             Ok(Name::Mark) => return self.mark(args[1], user.unwrap_or_default(), resp3),
@@ -162,13 +181,8 @@ impl Desk {
         Ok(command.id)
     }
 
-    /// The place of the one snapshot, for [`Running::begin`].
-    pub(crate) fn snapshot_runs(&self) -> &Arc<AtomicBool> {
-        &self.snapshot_runs
-    }
-
     fn section(&self) -> String {
-        let snapshot_runs = self.snapshot_runs.load(Ordering::Relaxed);
+        let snapshot_runs = self.snapshots.is_taken();
         Facts::now(&self.fixed, &self.metrics, &self.status, self.started.elapsed(), snapshot_runs).section()
     }
 
@@ -182,11 +196,11 @@ impl Desk {
             Err(why) => return Answer::Reply(error(format!("ERR {why}"))),
         };
         let (dir, upstream, user) = (self.dir.clone(), self.upstream.clone(), user.to_owned());
-        let keyring = self.live.load().keyring.clone();
+        let keyring = Keyring::clone(&self.keyring.load());
         // Without syncs on their own, what is written is all that can be waited for.
-        let synced = (self.sync != SyncPolicy::No).then(|| self.metrics.durable_lsn.clone());
+        let synced = (!self.never_syncs).then(|| self.status.clone());
         Answer::Later(Box::new(move || {
-            let durable = || synced.as_ref().map_or(Lsn(u64::MAX), |gauge| Lsn(gauge.get().max(0) as u64));
+            let durable = || synced.as_ref().map_or(Lsn(u64::MAX), |status| Lsn(status.watermarks().durable));
             match block_on(mark::set(&dir, &keyring, &upstream, &name, durable)) {
                 Ok(Ok(mark)) => {
                     tracing::info!(user, name = mark.shown_name(), lsn = mark.lsn.0, ts = %mark.ts, "mark set");
@@ -204,12 +218,11 @@ impl Desk {
     }
 
     fn snapshot(&self, user: &str, resp3: bool) -> Answer {
-        let Some(running) = Running::begin(&self.snapshot_runs) else {
+        let Some(running) = self.snapshots.begin() else {
             return Answer::Reply(error("ERR a snapshot is already running; REDTAPE.INFO tells when it has ended"));
         };
         let (dir, source, user) = (self.dir.clone(), self.source.clone(), user.to_owned());
-        let live = self.live.load_full();
-        let (rate, keyring) = (live.housekeeping.rate, live.keyring.clone());
+        let (rate, keyring) = (self.live.load().snapshot_rate, Keyring::clone(&self.keyring.load()));
         let how = snapshot::Taking { kind: SnapshotKind::Manual, rate, keyring };
         Answer::Later(Box::new(move || {
             let taking = async { tokio::time::timeout(SNAPSHOT_TIMEOUT, snapshot::take(&dir, &source, how)).await };
@@ -234,21 +247,6 @@ impl Desk {
                 Err(e) => error(format!("JOURNAL {e}")),
             }
         }))
-    }
-}
-
-/// Holds the place of the one snapshot; gives it up when dropped.
-pub(crate) struct Running(Arc<AtomicBool>);
-
-impl Running {
-    pub(crate) fn begin(place: &Arc<AtomicBool>) -> Option<Self> {
-        (!place.swap(true, Ordering::AcqRel)).then(|| Self(place.clone()))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Bytes of replies: those that the desk makes, and where the elements of the server's end.
+//! Bytes of replies: those that admin commands make, and where the elements of the server's end.
 
 /// A value in [`fields`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn replies_of_the_desk() {
+    fn replies_of_admin_commands() {
         assert_eq!(error("ERR a\r\nb"), b"-ERR a  b\r\n");
         assert_eq!(text("# hw\r\n", false), b"$6\r\n# hw\r\n\r\n");
         assert_eq!(text("# hw\r\n", true), b"=10\r\ntxt:# hw\r\n\r\n");

@@ -1,24 +1,36 @@
-use redtape_journal::Micros;
+use redtape_journal::{Micros, SyncPolicy};
+use redtape_net::tls::ClientTls;
 use redtape_wire::url::RedisUrl;
 
 use super::*;
 
-fn desk(version: &str) -> (Desk, Arc<ArcSwap<Live>>, tempfile::TempDir) {
+fn admin(version: &str) -> (AdminCommands, Arc<ArcSwap<Live>>, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     // Nobody listens on port 1.
     let url: RedisUrl = "redis://:secret@127.0.0.1:1".parse().unwrap();
-    let config = Config { dir: dir.path().to_owned(), admin_users: vec!["ops".to_owned()], ..Config::new(url.clone()) };
-    let facts = ServerFacts { version: version.to_owned(), ..ServerFacts::default() };
-    let live = Arc::new(ArcSwap::from_pointee(Live::from(&config)));
-    let to = Connector::new(url, &config.upstream_tls).unwrap();
-    let metrics = Metrics::new().unwrap();
-    let status = Status::new(metrics.clone());
-    (Desk::new(&config, &facts, to.clone(), to, live.clone(), metrics, status), live, dir)
+    let live = Live { admin_users: vec!["ops".to_owned()], ..Live::default() };
+    let live = Arc::new(ArcSwap::from_pointee(live));
+    let metrics = Metrics::new(Arc::default()).unwrap();
+    let setup = AdminSetup {
+        upstream: Connector::new(url, &ClientTls::default()).unwrap(),
+        follow: None,
+        server_version: version.to_owned(),
+        dir: dir.path().to_owned(),
+        sync: "everysec",
+        never_syncs: false,
+        sharing: Sharing::Auto,
+        live: live.clone(),
+        keyring: Arc::default(),
+        status: Status::new(metrics.clone()),
+        metrics,
+        snapshots: SnapshotSlot::default(),
+    };
+    (AdminCommands::new(setup), live, dir)
 }
 
-fn ask(desk: &Desk, line: &str, user: Option<&str>, resp3: bool) -> Result<String, Answer> {
+fn ask(admin: &AdminCommands, line: &str, user: Option<&str>, resp3: bool) -> Result<String, Answer> {
     let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
-    match desk.answer(&args, user, resp3) {
+    match admin.answer(&args, user, resp3) {
         Answer::Reply(bytes) => Ok(String::from_utf8(bytes).unwrap()),
         later @ Answer::Later(_) => Err(later),
     }
@@ -26,7 +38,7 @@ fn ask(desk: &Desk, line: &str, user: Option<&str>, resp3: bool) -> Result<Strin
 
 #[test]
 fn refusals_come_in_the_order_and_words_of_redis() {
-    let (desk, live, _dir) = desk("7.0.15");
+    let (admin, live, _dir) = admin("7.0.15");
     let noauth = "-NOAUTH Authentication required.\r\n";
     let unknown = "-ERR unknown command 'Redtape.Foo', with args beginning with: 'a' \r\n";
     let arity = "-ERR wrong number of arguments for 'redtape.mark' command\r\n";
@@ -42,27 +54,25 @@ fn refusals_come_in_the_order_and_words_of_redis() {
         ("redtape.mark \u{7}", Some("ops"), "-ERR a mark's name holds no control characters\r\n"),
     ] {
         for resp3 in [false, true] {
-            assert_eq!(ask(&desk, line, user, resp3).unwrap(), expected);
+            assert_eq!(ask(&admin, line, user, resp3).unwrap(), expected);
         }
     }
-    let Answer::Reply(bytes) = desk.answer(&[b"REDTAPE.MARK", b"\xff"], Some("ops"), false) else { panic!() };
+    let Answer::Reply(bytes) = admin.answer(&[b"REDTAPE.MARK", b"\xff"], Some("ops"), false) else { panic!() };
     assert_eq!(bytes, b"-ERR a mark's name is UTF-8 text\r\n");
     // The users are looked up at each command.
     live.rcu(|l| Live { admin_users: vec!["bob".to_owned()], ..(**l).clone() });
-    assert_eq!(ask(&desk, "REDTAPE.MARK a", Some("ops"), false).unwrap(), noperm);
-    assert!(ask(&desk, "REDTAPE.MARK a", Some("bob"), false).is_err());
+    assert_eq!(ask(&admin, "REDTAPE.MARK a", Some("ops"), false).unwrap(), noperm);
+    assert!(ask(&admin, "REDTAPE.MARK a", Some("bob"), false).is_err());
 }
 
 #[test]
 fn info_lsn_and_help() {
-    let (desk, _, dir) = desk("8.0.6");
-    desk.metrics.captured_lsn.set(12);
-    desk.metrics.written_lsn.set(11);
-    desk.metrics.durable_lsn.set(10);
+    let (admin, _, dir) = admin("8.0.6");
+    admin.status.set_watermarks(Watermarks { captured: 12, written: 11, durable: 10 });
     let flat = "$8\r\ncaptured\r\n:12\r\n$7\r\nwritten\r\n:11\r\n$7\r\ndurable\r\n:10\r\n";
-    assert_eq!(ask(&desk, "Redtape.LSN", Some("bob"), false).unwrap(), format!("*6\r\n{flat}"));
-    assert_eq!(ask(&desk, "Redtape.LSN", Some("bob"), true).unwrap(), format!("%3\r\n{flat}"));
-    let info = ask(&desk, "REDTAPE.INFO", Some("bob"), false).unwrap();
+    assert_eq!(ask(&admin, "Redtape.LSN", Some("bob"), false).unwrap(), format!("*6\r\n{flat}"));
+    assert_eq!(ask(&admin, "Redtape.LSN", Some("bob"), true).unwrap(), format!("%3\r\n{flat}"));
+    let info = ask(&admin, "REDTAPE.INFO", Some("bob"), false).unwrap();
     for part in [
         "\r\n# Redtape\r\nproxy_version:".to_owned(),
         "proxy_upstream:redis://:***@127.0.0.1:1\r\n".to_owned(),
@@ -72,11 +82,11 @@ fn info_lsn_and_help() {
     ] {
         assert!(info.contains(&part), "{part} in {info}");
     }
-    assert!(ask(&desk, "REDTAPE.INFO", Some("bob"), true).unwrap().starts_with('='));
-    let completed = desk.complete(&completion(&[b"INFO", b"redtape"]).unwrap(), b"=4\r\ntxt:\r\n", true);
-    assert_eq!(String::from_utf8(completed).unwrap(), ask(&desk, "REDTAPE.INFO", Some("bob"), true).unwrap());
-    assert_eq!(desk.complete(&completion(&[b"INFO"]).unwrap(), b"-NOPERM x\r\n", true), b"-NOPERM x\r\n");
-    let help = ask(&desk, "redtape.help", Some("bob"), true).unwrap();
+    assert!(ask(&admin, "REDTAPE.INFO", Some("bob"), true).unwrap().starts_with('='));
+    let completed = admin.complete(&completion(&[b"INFO", b"redtape"]).unwrap(), b"=4\r\ntxt:\r\n", true);
+    assert_eq!(String::from_utf8(completed).unwrap(), ask(&admin, "REDTAPE.INFO", Some("bob"), true).unwrap());
+    assert_eq!(admin.complete(&completion(&[b"INFO"]).unwrap(), b"-NOPERM x\r\n", true), b"-NOPERM x\r\n");
+    let help = ask(&admin, "redtape.help", Some("bob"), true).unwrap();
     assert_eq!(help.lines().count(), HELP.len() + 1);
     for command in &COMMANDS {
         let name = command.name.strip_prefix("redtape.").unwrap().to_ascii_uppercase();
@@ -88,23 +98,23 @@ fn info_lsn_and_help() {
 
 #[test]
 fn one_snapshot_at_a_time_and_what_fails_gives_its_place_up() {
-    let (desk, _, _dir) = desk("7.0.15");
-    let Answer::Later(first) = ask(&desk, "REDTAPE.SNAPSHOT", Some("ops"), false).unwrap_err() else { panic!() };
-    let second = ask(&desk, "REDTAPE.SNAPSHOT", Some("ops"), false).unwrap();
+    let (admin, _, _dir) = admin("7.0.15");
+    let Answer::Later(first) = ask(&admin, "REDTAPE.SNAPSHOT", Some("ops"), false).unwrap_err() else { panic!() };
+    let second = ask(&admin, "REDTAPE.SNAPSHOT", Some("ops"), false).unwrap();
     assert!(second.starts_with("-ERR a snapshot is already running"), "{second}");
-    assert!(ask(&desk, "REDTAPE.INFO", Some("ops"), false).unwrap().contains("snapshot_in_progress:1"));
+    assert!(ask(&admin, "REDTAPE.INFO", Some("ops"), false).unwrap().contains("snapshot_in_progress:1"));
     // There is no journal.
     let reply = String::from_utf8(first()).unwrap();
     assert!(reply.starts_with("-JOURNAL ") && reply.ends_with("\r\n"), "{reply}");
-    let third = ask(&desk, "REDTAPE.SNAPSHOT", Some("ops"), false).unwrap_err();
+    let third = ask(&admin, "REDTAPE.SNAPSHOT", Some("ops"), false).unwrap_err();
     // One that is never run, because its client has gone.
     drop(third);
-    assert!(ask(&desk, "REDTAPE.SNAPSHOT", Some("ops"), false).is_err());
+    assert!(ask(&admin, "REDTAPE.SNAPSHOT", Some("ops"), false).is_err());
 }
 
 #[test]
 fn a_mark_needs_a_free_name_and_the_servers_word() {
-    let (desk, _, dir) = desk("7.0.15");
+    let (admin, _, dir) = admin("7.0.15");
     let config = redtape_journal::OpenOptions {
         segment_bytes: 1 << 20,
         sync: SyncPolicy::Always,
@@ -115,7 +125,7 @@ fn a_mark_needs_a_free_name_and_the_servers_word() {
     let mark = Mark { name: "taken".to_owned(), ts: Micros(0), lsn: Lsn(3) };
     redtape_journal::add_new_mark(dir.path(), &mark).unwrap();
     let mark = |name| {
-        let Answer::Later(set) = ask(&desk, &format!("REDTAPE.MARK {name}"), Some("ops"), false).unwrap_err() else {
+        let Answer::Later(set) = ask(&admin, &format!("REDTAPE.MARK {name}"), Some("ops"), false).unwrap_err() else {
             panic!()
         };
         String::from_utf8(set()).unwrap()

@@ -6,8 +6,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use redtape_capture::tee::Identity;
+
 use super::replies::Intent;
-use crate::tee::Identity;
 
 /// Who a session is and where it works.
 #[derive(Debug, Clone)]

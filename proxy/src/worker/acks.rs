@@ -3,14 +3,14 @@
 //!
 //! ```text
 //! reply read ─► withheld with a ticket ─► end of the turn: INFO replication on the barrier ─► (history, offset)
-//!                                                                   journal's mark covers it ─► reply goes
+//!                                                                   durable position covers it ─► reply goes
 //! ```
 //!
 //! The **barrier** is a connection of the worker's own, as redtape's user. Whatever the server did before it answers
 //! there is at or before the offset that it says (Redis moves the offset while a command runs; replies leave later).
 //!
 //! Invariants:
-//! - lanes and homes lead to the server to which the barrier leads: all go to one address, and when the barrier finds
+//! - shared and pinned connections lead to the server to which the barrier leads: all go to one address, and when the barrier finds
 //!   another history there, all clients are disconnected;
 //! - a write is forwarded only while the barrier stands, and its reply goes only if the same barrier stood all the
 //!   while: then both speak of one life of the server. If the barrier falls, whoever has a write under way is
@@ -22,16 +22,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use redtape_capture::Waiter;
 use redtape_journal::ReplOffset;
+use redtape_net::CONNECT_TIMEOUT;
+use redtape_wire::info::info_field;
 use redtape_wire::resp::{ReplyScanner, encode_command};
 use redtape_wire::url::Secret;
 
 use super::Worker;
-use super::link::{ClientRef, Role};
 use super::tickets::Tickets;
-use crate::capture::info_field;
-use crate::connect::CONNECT_TIMEOUT;
-use crate::durable::Waiter;
+use super::upstream_conn::{ClientRef, Role};
 use crate::upstream::NoWay;
 
 /// A reply whose write is not on the disk after this time is not given any more.
@@ -47,7 +47,7 @@ const ANSWER_MAX: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Acks {
     pub(super) tickets: Tickets,
-    /// Index and generation of its link.
+    /// Index and generation of its connection.
     barrier: Option<(usize, u64)>,
     /// It stands: the server has answered on it.
     stands: bool,
@@ -69,7 +69,7 @@ pub(super) struct Acks {
     /// Who has withheld replies, with their tickets, oldest first.
     holders: VecDeque<(u64, ClientRef, Instant)>,
     /// Who waits for the barrier.
-    at_the_gate: Vec<ClientRef>,
+    blocked_clients: Vec<ClientRef>,
     waiter: Arc<Waiter>,
 }
 
@@ -89,7 +89,7 @@ impl Acks {
             put_off: 0,
             reported: 0,
             holders: VecDeque::new(),
-            at_the_gate: Vec::new(),
+            blocked_clients: Vec::new(),
             waiter,
         }
     }
@@ -111,17 +111,17 @@ impl Worker {
         if acks.stands {
             return Ok(true);
         }
-        acks.at_the_gate.push(client);
-        self.knock()?;
+        acks.blocked_clients.push(client);
+        self.reopen_barrier()?;
         Ok(false)
     }
 
     fn open_barrier(&mut self) -> Result<(), NoWay> {
         self.shared.upstream.may_try()?;
-        let link = self.dial(Role::Barrier, self.now + CONNECT_TIMEOUT)?;
-        let generation = self.links[link].generation;
+        let conn = self.dial(Role::Barrier, self.now + CONNECT_TIMEOUT)?;
+        let generation = self.conns[conn].generation;
         if let Some(acks) = &mut self.acks {
-            acks.barrier = Some((link, generation));
+            acks.barrier = Some((conn, generation));
             acks.input.clear();
             acks.scanner = ReplyScanner::new();
         }
@@ -161,15 +161,15 @@ impl Worker {
         self.ask_barrier();
         // The capture may wait for these replies to know whose the effects are.
         self.tee.flush_and_call();
-        self.flush_links();
+        self.flush_conns();
     }
 
     fn ask_barrier(&mut self) {
         let Some(acks) = &mut self.acks else { return };
-        let Some((link, _)) = acks.barrier else { return };
+        let Some((conn, _)) = acks.barrier else { return };
         acks.asked_at = self.now;
-        self.links[link].out.push(ASK);
-        self.make_dirty(link);
+        self.conns[conn].out.push(ASK);
+        self.make_dirty(conn);
     }
 
     /// The server's answers on the barrier.
@@ -221,17 +221,17 @@ impl Worker {
                 let before = acks.history.replace(replid.to_owned());
                 if before.is_some_and(|before| before != replid) {
                     // Connections from before may lead to another server than the barrier now does.
-                    for lane in self.lanes.open().collect::<Vec<_>>() {
-                        self.lane_lost(lane);
+                    for shared in self.shared_conns.open().collect::<Vec<_>>() {
+                        self.shared_lost(shared);
                     }
                     let old: Vec<usize> =
-                        self.clients.iter().filter(|(_, c)| c.home.is_some()).map(|(i, _)| i).collect();
+                        self.clients.iter().filter(|(_, c)| c.pinned.is_some()).map(|(i, _)| i).collect();
                     tracing::warn!(clients = old.len(), "the server has another history: clients are disconnected");
                     for index in old {
                         self.close_client(index);
                     }
                 }
-                self.open_gate();
+                self.unblock_clients();
                 return self.barrier_replies(&bytes[at..]);
             }
             if !acks.tickets.answered(replid.to_owned(), ReplOffset(offset)) {
@@ -241,25 +241,25 @@ impl Worker {
         self.release();
     }
 
-    /// Whoever waits for a barrier since nobody followed the server gets one as soon as somebody does.
-    pub(super) fn knock(&mut self) -> Result<(), NoWay> {
+    /// Clients blocked on a missing barrier get one when the replica link is back.
+    pub(super) fn reopen_barrier(&mut self) -> Result<(), NoWay> {
         let Some(acks) = &self.acks else { return Ok(()) };
-        let wanted = acks.barrier.is_none() && !acks.at_the_gate.is_empty();
+        let wanted = acks.barrier.is_none() && !acks.blocked_clients.is_empty();
         // A server may take another replication id when the tap attaches: the barrier comes behind it.
-        if !wanted || !self.shared.durable.is_following() {
+        if !wanted || !self.shared.durability.is_following() {
             return Ok(());
         }
         let opened = self.open_barrier();
         if opened.is_err() {
-            self.open_gate();
+            self.unblock_clients();
         }
         opened
     }
 
     /// Those who wait for the barrier try again.
-    fn open_gate(&mut self) {
+    fn unblock_clients(&mut self) {
         let Some(acks) = &mut self.acks else { return };
-        for client in std::mem::take(&mut acks.at_the_gate) {
+        for client in std::mem::take(&mut acks.blocked_clients) {
             if let Some(c) = self.client(client) {
                 c.waiting = false;
                 self.queue_client(client);
@@ -275,10 +275,10 @@ impl Worker {
         acks.tickets.forget();
         acks.holders.clear();
         acks.logging_in = 0;
-        if let Some((link, generation)) = acks.barrier.take()
-            && self.link(link, generation).is_some()
+        if let Some((conn, generation)) = acks.barrier.take()
+            && self.conn(conn, generation).is_some()
         {
-            self.drop_link(link);
+            self.drop_conn(conn);
         }
         if stood {
             tracing::warn!("the connection that tells which writes are durable is lost ({why}); opening another");
@@ -292,11 +292,11 @@ impl Worker {
             self.close_client(index);
         }
         if stood {
-            self.open_gate();
+            self.unblock_clients();
             return;
         }
         // One that never stood would not stand at the next try either.
-        let waiting = self.acks.as_mut().map(|acks| std::mem::take(&mut acks.at_the_gate));
+        let waiting = self.acks.as_mut().map(|acks| std::mem::take(&mut acks.blocked_clients));
         for client in waiting.into_iter().flatten() {
             if self.client(client).is_some() {
                 self.finish(client.index);
@@ -310,15 +310,15 @@ impl Worker {
         if !acks.tickets.wait() {
             return;
         }
-        // In this order: whatever moves the mark from here on wakes us.
+        // In this order: whatever moves the position from here on wakes us.
         acks.waiter.wants.store(true, Ordering::SeqCst);
-        let mark = self.shared.durable.mark();
-        let Some(covered) = acks.tickets.covered(&mark) else { return };
+        let position = self.shared.durability.position();
+        let Some(covered) = acks.tickets.covered(&position) else { return };
         while let Some(acks) = &mut self.acks
             && let Some((_, reference, since)) = acks.holders.pop_front_if(|(ticket, ..)| *ticket <= covered)
         {
             let waited = self.now.saturating_duration_since(since);
-            self.shared.metrics.ack_seconds.observe(waited.as_secs_f64());
+            self.shared.metrics.clients.ack_seconds.observe(waited.as_secs_f64());
             let Some(client) = self.client(reference) else { continue };
             client.release(covered);
             self.client_writable(reference);
@@ -330,15 +330,15 @@ impl Worker {
     pub(super) fn check_acks(&mut self) {
         let Some(acks) = &mut self.acks else { return };
         let holders = acks.holders.len() as i64;
-        self.shared.metrics.ack_waiting.add(holders - acks.reported);
+        self.shared.metrics.clients.ack_waiting.add(holders - acks.reported);
         acks.reported = holders;
         // It stands before anybody asks for it.
         if acks.barrier.is_none() {
-            if self.shared.durable.is_following() {
+            if self.shared.durability.is_following() {
                 let _ = self.open_barrier();
             } else {
                 // By now they may be told that it does not follow.
-                self.open_gate();
+                self.unblock_clients();
             }
         }
         let Some(acks) = &mut self.acks else { return };
@@ -360,7 +360,7 @@ impl Worker {
         for _ in 0..put_off + usize::from(idle) {
             self.ask_barrier();
         }
-        self.flush_links();
+        self.flush_conns();
         if open && put_off == 0 && self.now.saturating_duration_since(heard) >= ACK_TIMEOUT {
             self.barrier_lost("the server does not answer");
         }

@@ -5,8 +5,9 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::memory::Account;
-use super::replica_wait::{ReplicaWait, Wrote};
+use super::session_writes::{ReplicaWait, Wrote};
 use super::socket::{Outgoing, Socket};
+use super::upstream_conn::SharedRef;
 use crate::session::{RequestScan, SessionState};
 
 /// Requests of one session that may wait for their replies; then it is not read from.
@@ -15,8 +16,8 @@ pub(super) const IN_FLIGHT_MAX: usize = 1 << 20;
 const UNADMITTED_IN_FLIGHT_MAX: usize = 1024;
 /// Bytes of refusals that may pile up for such a client. (Servers since 2025 keep 1 KiB of them.)
 const UNADMITTED_OUT_MAX: usize = 1 << 20;
-/// Requests of one session that may wait on a lane.
-pub(super) const LANE_IN_FLIGHT_MAX: usize = 1024;
+/// Requests of one session that may wait on a shared connection.
+pub(super) const SHARED_IN_FLIGHT_MAX: usize = 1024;
 /// A client with so many unsent bytes is slow: its own connection to the server is not read from until it has
 /// read, and it shares none.
 pub(super) const CLIENT_OUT_HIGH: usize = 1 << 20;
@@ -32,7 +33,7 @@ pub(super) enum Stage {
     Header { tls: bool },
     /// Requests are served.
     Open,
-    /// Its home is gone; what is in flight on a lane is still answered, until then.
+    /// Its pinned connection is gone; what is in flight on a shared connection is still answered, until then.
     Ending { until: Instant },
     /// Nothing is served any more; what was said is still sent, until then.
     Finishing { until: Instant },
@@ -45,13 +46,6 @@ pub(super) enum Stage {
 struct Withheld {
     ticket: u64,
     bytes: Vec<u8>,
-}
-
-/// The lane that a session used last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct LaneRef {
-    pub(super) link: usize,
-    pub(super) generation: u64,
 }
 
 /// See the module. An idle one owns no buffers.
@@ -72,15 +66,15 @@ pub(super) struct Client {
     /// What of its buffers is counted in the sum over all clients.
     pub(super) account: Account,
     /// Its own connection to the server.
-    pub(super) home: Option<usize>,
-    /// The lanes that it used last: for reads, for writes.
-    pub(super) lanes: [Option<LaneRef>; 2],
-    /// What is in flight, is so on a lane: on that for writes, if so.
-    pub(super) on_lane: bool,
+    pub(super) pinned: Option<usize>,
+    /// The shared connections that it used last: for reads, for writes.
+    pub(super) shared_conns: [Option<SharedRef>; 2],
+    /// What is in flight, is so on a shared connection: on that for writes, if so.
+    pub(super) on_shared: bool,
     pub(super) on_writes: bool,
-    /// A lane was used since the server last heard of this session at home.
+    /// A shared connection was used since the server last heard of this session on its pinned connection.
     pub(super) behind: bool,
-    /// The lanes that carried its writes since it last knew which replicas have them.
+    /// The shared connections that carried its writes since it last knew which replicas have them.
     pub(super) wrote: Wrote,
     /// It asks which replicas have its writes: see [`super::replica_wait`].
     pub(super) replica_wait: Option<Box<ReplicaWait>>,
@@ -94,7 +88,7 @@ pub(super) struct Client {
     pub(super) eof: bool,
     /// Its next request waits until what is in flight is answered, or until there is room for it.
     pub(super) waiting: bool,
-    /// Its lane broke; whether the server lives is being asked.
+    /// Its shared connection broke; whether the server lives is being asked.
     pub(super) probing: bool,
     /// A request of its own is being answered by the proxy, on another thread.
     pub(super) asking: bool,
@@ -104,8 +98,8 @@ pub(super) struct Client {
     pub(super) queued: bool,
     pub(super) opened: Instant,
     pub(super) active: Instant,
-    /// When the server last heard of it at home.
-    pub(super) home_active: Instant,
+    /// When the server last heard of it on its pinned connection.
+    pub(super) pinned_active: Instant,
 }
 
 impl Client {
@@ -121,9 +115,9 @@ impl Client {
             withheld: VecDeque::new(),
             withheld_bytes: 0,
             account: Account::default(),
-            home: None,
-            lanes: [None; 2],
-            on_lane: false,
+            pinned: None,
+            shared_conns: [None; 2],
+            on_shared: false,
             on_writes: false,
             behind: false,
             wrote: Wrote::default(),
@@ -139,7 +133,7 @@ impl Client {
             queued: false,
             opened: now,
             active: now,
-            home_active: now,
+            pinned_active: now,
         }
     }
 
@@ -148,9 +142,9 @@ impl Client {
         self.stage == Stage::Open && !self.waiting && !self.probing && !self.asking && self.replica_wait.is_none()
     }
 
-    /// What comes by its home has to wait: pushes that were not asked for stand between replies, never inside.
+    /// What comes by its pinned connection has to wait: pushes that were not asked for stand between replies, never inside.
     pub(super) fn listens_elsewhere(&self) -> bool {
-        self.on_lane && self.state.replies.resp3 && !self.probing && self.in_flight() > 0
+        self.on_shared && self.state.replies.resp3 && !self.probing && self.in_flight() > 0
     }
 
     /// Nothing more is said to it than was said already.
@@ -163,33 +157,34 @@ impl Client {
         !matches!(self.stage, Stage::Header { .. }) && !self.socket.is_handshaking()
     }
 
-    /// The lane on which it has requests in flight.
-    pub(super) fn lane(&self) -> Option<LaneRef> {
-        self.lanes[usize::from(self.on_writes)]
+    /// The shared connection on which it has requests in flight.
+    pub(super) fn shared(&self) -> Option<SharedRef> {
+        self.shared_conns[usize::from(self.on_writes)]
     }
 
     /// The answer to our own question: how many replicas have its writes, if that was asked.
     pub(super) fn take_count(&mut self, answer: Vec<u8>) {
-        if let Some(wait) = self.replica_wait.as_mut().filter(|wait| wait.at_home) {
+        if let Some(wait) = self.replica_wait.as_mut().filter(|wait| wait.on_pinned) {
             wait.said = answer;
         }
     }
 
     /// Its own connection is asked which replicas have its writes.
-    pub(super) fn waits_at_home(&self) -> bool {
-        self.replica_wait.as_ref().is_some_and(|wait| wait.at_home)
+    pub(super) fn waits_on_pinned(&self) -> bool {
+        self.replica_wait.as_ref().is_some_and(|wait| wait.on_pinned)
     }
 
     pub(super) fn in_flight(&self) -> usize {
         self.state.replies.in_flight()
     }
 
-    /// A lane was used since the server last heard of it at home, where nothing is under way: what is in flight, is so on
-    /// the lane. An empty line to its home changes nothing then.
-    pub(super) fn works_on_lane(&self) -> bool {
+    /// A shared connection was used since the server last heard of it on its pinned connection, where nothing is under
+    /// way: what is in flight, is so on the shared connection. An empty line to its pinned connection changes nothing
+    /// then.
+    pub(super) fn works_on_shared(&self) -> bool {
         self.behind
-            && self.home.is_some()
-            && (self.on_lane || self.in_flight() == 0)
+            && self.pinned.is_some()
+            && (self.on_shared || self.in_flight() == 0)
             && self.state.replies_can_be_told()
     }
 

@@ -1,17 +1,17 @@
-//! Opens links without waiting, and sends what waits on them.
+//! Opens connections without waiting, and sends what waits on them.
 
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use redtape_net::{CONNECT_TIMEOUT, configure_tcp};
 use redtape_wire::resp::encode_command;
 
-use super::lanes::LaneKey;
-use super::link::{ClientRef, Link, Role, Stage};
+use super::shared_conns::SharedKey;
 use super::socket::{Socket, Stream};
 use super::timers::TICK_CONNECTING;
-use super::{Worker, link_token};
-use crate::connect::{CONNECT_TIMEOUT, configure_tcp};
+use super::upstream_conn::{ClientRef, Role, Stage, UpstreamConn};
+use super::{Worker, conn_token};
 use crate::upstream::{NoWay, Target};
 
 /// A unix socket says at once that too many wait; the server takes them within moments.
@@ -20,37 +20,37 @@ const UNIX_PAUSE: Duration = Duration::from_millis(1);
 
 impl Worker {
     /// Opens the session's own connection; what is sent meanwhile waits in it.
-    pub(super) fn open_home(&mut self, client: usize) -> Result<(), NoWay> {
+    pub(super) fn open_pinned(&mut self, client: usize) -> Result<(), NoWay> {
         self.shared.upstream.may_try()?;
         let reference = ClientRef { index: client, generation: self.clients[client].generation };
-        let home = self.dial(Role::Home(reference), self.now + CONNECT_TIMEOUT)?;
-        self.clients[client].home = Some(home);
+        let pinned = self.dial(Role::Pinned(reference), self.now + CONNECT_TIMEOUT)?;
+        self.clients[client].pinned = Some(pinned);
         Ok(())
     }
 
-    /// Opens a lane; it can be used as soon as the server has let it in.
-    pub(super) fn open_lane(&mut self, key: LaneKey) {
+    /// Opens a shared connection; it can be used as soon as the server has let it in.
+    pub(super) fn open_shared(&mut self, key: SharedKey) {
         if key.introduction().is_none() {
-            return self.lanes.refused(key, self.now);
+            return self.shared_conns.refused(key, self.now);
         }
-        let is_ready = |link: usize| self.links.get(link).is_some_and(Link::is_ready);
-        if self.lanes.is_showing(key.credential.as_ref(), is_ready) {
+        let is_ready = |conn: usize| self.conns.get(conn).is_some_and(UpstreamConn::is_ready);
+        if self.shared_conns.is_showing(key.credential.as_ref(), is_ready) {
             return;
         }
         if self.shared.upstream.may_try().is_ok()
-            && let Ok(link) = self.dial(Role::Lane(key.clone()), self.now + CONNECT_TIMEOUT)
+            && let Ok(conn) = self.dial(Role::Shared(key.clone()), self.now + CONNECT_TIMEOUT)
         {
-            self.lanes.opened(key, link);
-            self.shared.metrics.lanes.inc();
+            self.shared_conns.opened(key, conn);
+            self.shared.metrics.clients.shared_conns.inc();
         }
     }
 
     /// Begins to connect, by the first way that does not fail at once.
     pub(super) fn dial(&mut self, role: Role, until: Instant) -> Result<usize, NoWay> {
-        let index = self.links.vacant_key();
+        let index = self.conns.vacant_key();
         let (socket, attempt) = self.begin(index, 0).map_err(|e| self.shared.upstream.failed(&e.to_string()))?;
         let generation = self.generation();
-        self.links.insert(Link::new(socket, role, Stage::Connecting { attempt, until }, generation, self.now));
+        self.conns.insert(UpstreamConn::new(socket, role, Stage::Connecting { attempt, until }, generation, self.now));
         self.connecting += 1;
         self.next_tick = self.next_tick.min(self.now + TICK_CONNECTING);
         Ok(index)
@@ -82,18 +82,18 @@ impl Worker {
         if let Some((config, name)) = self.shared.upstream.connector.tls() {
             socket.start_tls(config, name)?;
         }
-        socket.register(self.poll.registry(), link_token(index))?;
+        socket.register(self.poll.registry(), conn_token(index))?;
         Ok(socket)
     }
 
-    /// A link that is being connected shows a sign.
+    /// A connection that is being connected shows a sign.
     pub(super) fn go_on_connecting(&mut self, index: usize) {
         let mut nothing = [0; 1];
-        let link = &mut self.links[index];
-        let result = match link.socket.connected() {
+        let conn = &mut self.conns[index];
+        let result = match conn.socket.connected() {
             Ok(None) => return,
-            Ok(Some(())) if link.socket.is_handshaking() => match link.socket.read(&mut nothing) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock && link.socket.is_handshaking() => return,
+            Ok(Some(())) if conn.socket.is_handshaking() => match conn.socket.read(&mut nothing) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && conn.socket.is_handshaking() => return,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(()),
                 Ok(0) => Err(io::Error::other(
                     "the server closed the connection during the TLS handshake; is this its tls-port?",
@@ -104,60 +104,60 @@ impl Worker {
             other => other.map(drop),
         };
         match result {
-            Ok(()) => self.link_connected(index),
+            Ok(()) => self.conn_connected(index),
             Err(e) => self.try_next(index, &e),
         }
     }
 
     /// This way did not work: the next, or none.
     pub(super) fn try_next(&mut self, index: usize, error: &io::Error) {
-        let link = &mut self.links[index];
-        let Stage::Connecting { attempt, until } = link.stage else { return };
-        link.socket.deregister(self.poll.registry());
+        let conn = &mut self.conns[index];
+        let Stage::Connecting { attempt, until } = conn.stage else { return };
+        conn.socket.deregister(self.poll.registry());
         match self.begin(index, attempt + 1) {
             Ok((socket, attempt)) => {
-                let link = &mut self.links[index];
-                link.socket = socket;
-                (link.readable, link.read_closed) = (false, false);
-                link.stage = Stage::Connecting { attempt, until };
+                let conn = &mut self.conns[index];
+                conn.socket = socket;
+                (conn.readable, conn.read_closed) = (false, false);
+                conn.stage = Stage::Connecting { attempt, until };
             }
             Err(_) => self.connect_failed(index, &error.to_string()),
         }
     }
 
-    fn link_connected(&mut self, index: usize) {
-        let said = matches!(self.links[index].role, Role::Barrier).then(|| self.introduce_barrier());
-        let link = &mut self.links[index];
-        if let Stage::Connecting { attempt, .. } = link.stage {
+    fn conn_connected(&mut self, index: usize) {
+        let said = matches!(self.conns[index].role, Role::Barrier).then(|| self.introduce_barrier());
+        let conn = &mut self.conns[index];
+        if let Stage::Connecting { attempt, .. } = conn.stage {
             self.shared.upstream.answered(attempt);
         }
         self.connecting -= 1;
-        link.stage = Stage::Ready;
-        match &link.role {
-            Role::Home(_) => {}
-            Role::Lane(key) => {
+        conn.stage = Stage::Ready;
+        match &conn.role {
+            Role::Pinned(_) => {}
+            Role::Shared(key) => {
                 if let Some((bytes, answers)) = key.introduction() {
-                    link.out.push(&bytes);
-                    link.progress = self.now;
-                    link.stage = Stage::Greeting(answers);
+                    conn.out.push(&bytes);
+                    conn.progress = self.now;
+                    conn.stage = Stage::Greeting(answers);
                 }
             }
-            Role::Barrier => link.out.push(&said.unwrap_or_default()),
+            Role::Barrier => conn.out.push(&said.unwrap_or_default()),
             // Any answer will do, and this one needs no right.
             Role::Probe | Role::Witness => {
                 let mut hello = Vec::new();
                 encode_command(&mut hello, &["HELLO", "2"]);
-                link.out.push(&hello);
+                conn.out.push(&hello);
             }
         }
         // TLS may have read more than the handshake.
-        link.readable = true;
+        conn.readable = true;
         self.make_dirty(index);
     }
 
     /// The socket takes more.
-    pub(super) fn link_writable(&mut self, index: usize) {
-        if matches!(self.links[index].stage, Stage::Connecting { .. }) {
+    pub(super) fn conn_writable(&mut self, index: usize) {
+        if matches!(self.conns[index].stage, Stage::Connecting { .. }) {
             self.go_on_connecting(index);
         } else {
             self.make_dirty(index);
@@ -165,64 +165,64 @@ impl Worker {
     }
 
     pub(super) fn make_dirty(&mut self, index: usize) {
-        let link = &mut self.links[index];
-        if !link.dirty {
-            link.dirty = true;
+        let conn = &mut self.conns[index];
+        if !conn.dirty {
+            conn.dirty = true;
             self.dirty.push(index);
         }
     }
 
-    /// Sends what waits on links, after the stamps of what is sent have gone to the tee.
-    pub(super) fn flush_links(&mut self) {
+    /// Sends what waits on connections, after the stamps of what is sent have gone to the tee.
+    pub(super) fn flush_conns(&mut self) {
         if self.dirty.is_empty() {
             return;
         }
         self.tee.flush();
         for index in std::mem::take(&mut self.dirty) {
-            // Another link may have its number by now: one flush too many does no harm.
-            if let Some(link) = self.links.get_mut(index)
-                && link.dirty
+            // Another connection may have its number by now: one flush too many does no harm.
+            if let Some(conn) = self.conns.get_mut(index)
+                && conn.dirty
             {
-                link.dirty = false;
-                self.flush_link(index);
+                conn.dirty = false;
+                self.flush_conn(index);
             }
         }
     }
 
-    fn flush_link(&mut self, index: usize) {
-        let link = &mut self.links[index];
-        if matches!(link.stage, Stage::Connecting { .. }) {
+    fn flush_conn(&mut self, index: usize) {
+        let conn = &mut self.conns[index];
+        if matches!(conn.stage, Stage::Connecting { .. }) {
             return;
         }
-        let generation = link.generation;
-        let shared = matches!(link.role, Role::Lane(_));
-        if link.gathers() {
+        let generation = conn.generation;
+        let shared = matches!(conn.role, Role::Shared(_));
+        if conn.gathers() {
             return;
         }
-        let sent = link.out.send(&mut link.socket, shared);
-        if let Role::Home(owner) = link.role {
+        let sent = conn.out.send(&mut conn.socket, shared);
+        if let Role::Pinned(owner) = conn.role {
             self.account(owner.index);
         }
-        let link = &mut self.links[index];
+        let conn = &mut self.conns[index];
         let Ok(done) = sent else {
             // The server has closed: what it said before still goes to the client.
-            link.out.clear();
-            link.readable = true;
-            link.read_closed = true;
-            return self.ready_links.push((index, generation));
+            conn.out.clear();
+            conn.readable = true;
+            conn.read_closed = true;
+            return self.ready_conns.push((index, generation));
         };
         if !done {
             return;
         }
-        link.all_sent();
-        if link.ending {
-            link.socket.shutdown();
+        conn.all_sent();
+        if conn.ending {
+            conn.socket.shutdown();
         }
-        if let Role::Home(owner) = &link.role {
+        if let Role::Pinned(owner) = &conn.role {
             let owner = *owner;
             if let Some(client) = self.client(owner)
                 && client.waiting
-                && !client.on_lane
+                && !client.on_shared
             {
                 client.waiting = false;
                 self.queue_client(owner);
@@ -246,12 +246,16 @@ impl Worker {
             Ok(true) => {
                 match client.stage {
                     super::client::Stage::Finishing { .. } => self.linger(reference.index),
-                    _ if client.eof && client.home.is_none() && client.in_flight() == 0 && client.input.is_empty() => {
+                    _ if client.eof
+                        && client.pinned.is_none()
+                        && client.in_flight() == 0
+                        && client.input.is_empty() =>
+                    {
                         self.close_client(reference.index);
                     }
                     _ => {
-                        // Its home may have waited for this.
-                        self.nudge_home(reference.index);
+                        // Its pinned connection may have waited for this.
+                        self.nudge_pinned(reference.index);
                     }
                 }
             }

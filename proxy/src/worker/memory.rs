@@ -149,7 +149,7 @@ impl Worker {
     #[inline]
     pub(super) fn account(&mut self, index: usize) {
         let Some(client) = self.clients.get_mut(index) else { return };
-        let to_server = client.home.and_then(|home| self.links.get(home)).map_or(0, |home| home.out.memory());
+        let to_server = client.pinned.and_then(|pinned| self.conns.get(pinned)).map_or(0, |pinned| pinned.out.memory());
         let bytes = client.buffered() + to_server;
         self.memory.set(&mut client.account, bytes, client.state.is_not_evicted());
     }

@@ -1,44 +1,46 @@
 //! The data path: one thread that moves the bytes of its sessions, and waits for nothing but readiness.
 //!
 //! ```text
-//!             ┌──────────────── one turn ─────────────────────────────────────────────────┐
-//!  epoll ───► │ requests: read clients ─► cut ─► route ─► stamps ─► append to links        │
-//!             │ flush:    the tee, then one write for each link                           │
-//!             │ replies:  read links ─► whose is it ─► write to clients                   │
-//!             └───────────────────────────────────────────────────────────────────────────┘
+//!             ┌──────────────── one turn ────────────────────────────────────────────────┐
+//!  epoll ───► │ requests: read clients ─► cut ─► route ─► stamps ─► append to connections│
+//!             │ flush:    the tee, then one write for each connection                    │
+//!             │ replies:  read connections ─► whose is it ─► write to clients            │
+//!             └──────────────────────────────────────────────────────────────────────────┘
 //!
-//!  client ── session ──┬── home: the session's own connection, for all that has state
-//!                      └── lanes: shared by sessions of one user, database and protocol; one for reads, one for writes
+//!  client ── session ──┬── pinned connection: the session's own, for all that has state
+//!                      └── shared connections: of sessions of one user, database and protocol; one for reads, one for writes
 //! ```
 //!
 //! Invariants:
-//! - A session's requests are in flight on one link at a time: home, or its lane. It changes over only when nothing
+//! - A session's requests are in flight on one connection at a time: the pinned one, or a shared one. It changes over only when nothing
 //!   is in flight and nothing binds it, so the order of its replies is the order of its requests.
-//! - Only requests that are whole, well-formed and without effect on the connection are put on a lane, and no write on one
+//! - Only requests that are whole, well-formed and without effect on the connection are put on a shared connection, and no write on one
 //!   for reads.
 //! - The tee is flushed before requests are written, so the stamp is there before the effect.
-//! - Bytes of a link are scanned before they pass: where a reply ends is known when it ends.
+//! - Bytes of a connection are scanned before they pass: where a reply ends is known when it ends.
 //! - Nothing waits without a limit, and nobody is read from whose bytes can't go on.
 //!
-//! What happens when something breaks is in [`ends`], when something hangs in [`stalls`].
+//! What happens when something breaks is in [`disconnect`], when something hangs in [`stalls`].
 
 mod acks;
+mod admin;
 mod client;
 mod dial;
-mod ends;
-mod guard;
-mod lanes;
-mod link;
+mod disconnect;
 mod memory;
-mod own;
 mod pause;
+mod progress;
 mod replica_wait;
 mod replies;
 mod requests;
+mod session_writes;
+mod shared_conns;
 mod socket;
 mod stalls;
 mod tickets;
 mod timers;
+mod upstream_conn;
+mod write_gate;
 
 use std::io;
 use std::net::SocketAddr;
@@ -50,27 +52,27 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use mio::{Events, Poll, Token, Waker};
+use redtape_capture::DurabilityTracker;
+use redtape_capture::tee::{Tee, TeeSender};
 use redtape_journal::Micros;
+use redtape_net::tls::TlsAcceptor;
+use redtape_telemetry::Metrics;
 use redtape_wire::command::CommandTable;
+use redtape_wire::settings::Sharing;
 use slab::Slab;
 
 use self::acks::Acks;
 use self::client::Client;
-use self::lanes::Lanes;
-use self::link::{ClientRef, Link};
 pub(crate) use self::memory::ClientMemory;
 use self::memory::WorkerMemory;
 pub(crate) use self::pause::Pause;
+use self::progress::Served;
+use self::shared_conns::SharedConns;
 pub(crate) use self::socket::Stream;
-use self::stalls::Served;
-use crate::commands::Desk;
-use crate::config::Sharing;
-use crate::durable::Durable;
-use crate::metrics::Metrics;
+use self::upstream_conn::{ClientRef, UpstreamConn};
+use crate::commands::AdminCommands;
+use crate::live::Live;
 use crate::parts::Parts;
-use crate::reload::Live;
-use crate::tee::{Tee, TeeSender};
-use crate::tls::TlsAcceptor;
 use crate::upstream::Upstream;
 
 /// Messages that may wait for a worker.
@@ -82,8 +84,8 @@ const READ_BYTES: usize = 128 * 1024;
 /// How often in one turn it is looked whether more clients are ready, and requests that are enough at once.
 const GATHER_ROUNDS: usize = 3;
 const GATHER_MAX: usize = 32;
-/// Reads of one link in one turn.
-const LINK_READS_MAX: usize = 8;
+/// Reads of one connection in one turn.
+const CONN_READS_MAX: usize = 8;
 /// Sessions that are still busy so long after a shutdown began are cut.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -108,7 +110,7 @@ pub(crate) struct Shared {
     /// The server's commands.
     pub table: Arc<ArcSwap<CommandTable>>,
     /// How far the journal is on the disk, and whether writes may pass.
-    pub durable: Arc<Durable>,
+    pub durability: Arc<DurabilityTracker>,
     /// Counted here.
     pub metrics: Metrics,
     /// Clients of all workers.
@@ -118,9 +120,9 @@ pub(crate) struct Shared {
     /// Whether clients are paused.
     pub pause: Pause,
     /// Answers `REDTAPE.*`.
-    pub desk: Desk,
+    pub admin: AdminCommands,
     /// Threads that work for it.
-    pub desk_threads: Arc<AtomicUsize>,
+    pub admin_threads: Arc<AtomicUsize>,
     /// What must not end unseen.
     pub parts: Parts,
 }
@@ -244,14 +246,14 @@ struct Worker {
     table: Arc<CommandTable>,
     live: Arc<Live>,
     clients: Slab<Client>,
-    links: Slab<Link>,
-    lanes: Lanes,
+    conns: Slab<UpstreamConn>,
+    shared_conns: SharedConns,
     memory: WorkerMemory,
     /// Clients to be served in this turn or the next.
     ready_clients: Vec<ClientRef>,
-    /// Links to be read from in this turn or the next, with their generations.
-    ready_links: Vec<(usize, u64)>,
-    /// Links with something to send.
+    /// Connections to be read from in this turn or the next, with their generations.
+    ready_conns: Vec<(usize, u64)>,
+    /// Connections with something to send.
     dirty: Vec<usize>,
     /// Writes may have to be refused, or to wait.
     guards_writes: bool,
@@ -269,12 +271,12 @@ struct Worker {
     moves_by_any_command: bool,
     /// What was answered since the last tick, for those that were not.
     served: Served,
-    /// Some lane got no answer at the last tick.
+    /// Some shared connection got no answer at the last tick.
     has_stalled: bool,
     witness: Option<(usize, u64)>,
-    /// Sessions that work by lanes, at the last tick.
+    /// Sessions that work by shared connections, at the last tick.
     behind: usize,
-    /// Links that are not connected yet.
+    /// Connections that are not connected yet.
     connecting: usize,
     next_generation: u64,
     scratch: Box<[u8]>,
@@ -290,7 +292,7 @@ fn client_token(index: usize) -> Token {
     Token(index * 2)
 }
 
-fn link_token(index: usize) -> Token {
+fn conn_token(index: usize) -> Token {
     Token(index * 2 + 1)
 }
 
@@ -304,9 +306,9 @@ impl Worker {
         shared: Arc<Shared>,
     ) -> Self {
         let now = Instant::now();
-        let guards_writes = shared.durable.guards();
+        let guards_writes = shared.durability.guards();
         let memory = WorkerMemory::new(shared.client_memory.clone(), n, waker.clone());
-        let acks = shared.durable.is_awaited().then(|| Acks::new(shared.durable.waiter(waker.clone()), now));
+        let acks = shared.durability.is_awaited().then(|| Acks::new(shared.durability.waiter(waker.clone()), now));
         Self {
             poll,
             messages,
@@ -318,11 +320,11 @@ impl Worker {
             live: shared.live.load_full(),
             shared,
             clients: Slab::new(),
-            links: Slab::new(),
-            lanes: Lanes::default(),
+            conns: Slab::new(),
+            shared_conns: SharedConns::default(),
             memory,
             ready_clients: Vec::new(),
-            ready_links: Vec::new(),
+            ready_conns: Vec::new(),
             dirty: Vec::new(),
             guards_writes,
             acks,
@@ -350,7 +352,7 @@ impl Worker {
     fn run(&mut self) {
         let mut events = Events::with_capacity(EVENTS_MAX);
         while !self.is_drained() {
-            let nothing_left = self.ready_clients.is_empty() && self.ready_links.is_empty() && self.verdict.is_none();
+            let nothing_left = self.ready_clients.is_empty() && self.ready_conns.is_empty() && self.verdict.is_none();
             let next = if self.counting.is_empty() { self.next_tick } else { self.next_tick.min(self.next_count) };
             let timeout = if nothing_left { next.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
             match self.poll.poll(&mut events, Some(timeout)) {
@@ -374,9 +376,9 @@ impl Worker {
         self.count_replicas();
         if self.acks.is_some() {
             // Why there is none, those who wait hear when they try again.
-            let _ = self.knock();
+            let _ = self.reopen_barrier();
             // The server is asked how far it is before it gets more: a write waits for no later ones' sync.
-            self.serve_links();
+            self.serve_conns();
             self.ask_offset();
         }
         self.serve_clients();
@@ -393,10 +395,10 @@ impl Worker {
             self.note(events);
             self.serve_clients();
         }
-        self.flush_links();
-        self.serve_links();
+        self.flush_conns();
+        self.serve_conns();
         self.pass_verdict();
-        self.flush_links();
+        self.flush_conns();
         self.ask_offset();
         self.release();
         self.tick();
@@ -405,15 +407,15 @@ impl Worker {
         self.tell_counts();
     }
 
-    /// Some requests are about to go to the server by lanes, and other clients of theirs may have more.
+    /// Some requests are about to go to the server by shared connections, and other clients of theirs may have more.
     fn more_may_come(&self) -> bool {
-        let gathered: usize = self.dirty.iter().filter_map(|l| self.links.get(*l)).map(|l| l.unsent).sum();
+        let gathered: usize = self.dirty.iter().filter_map(|l| self.conns.get(*l)).map(|l| l.unsent).sum();
         gathered > 0 && gathered < GATHER_MAX.min(self.clients.len() / 2)
     }
 
-    fn serve_links(&mut self) {
-        for (link, generation) in std::mem::take(&mut self.ready_links) {
-            self.serve_link(link, generation);
+    fn serve_conns(&mut self) {
+        for (conn, generation) in std::mem::take(&mut self.ready_conns) {
+            self.serve_conn(conn, generation);
         }
     }
 
@@ -431,7 +433,7 @@ impl Worker {
             match event.token() {
                 WAKE => woken = true,
                 Token(t) if t % 2 == 0 => self.client_event(t / 2, event),
-                Token(t) => self.link_event(t / 2, event),
+                Token(t) => self.conn_event(t / 2, event),
             }
         }
         if woken {
@@ -454,18 +456,18 @@ impl Worker {
         }
     }
 
-    fn link_event(&mut self, index: usize, event: &mio::event::Event) {
-        let Some(link) = self.links.get_mut(index) else { return };
+    fn conn_event(&mut self, index: usize, event: &mio::event::Event) {
+        let Some(conn) = self.conns.get_mut(index) else { return };
         if event.is_readable() || event.is_read_closed() || event.is_error() {
-            link.readable = true;
-            link.read_closed |= event.is_read_closed() || event.is_error();
+            conn.readable = true;
+            conn.read_closed |= event.is_read_closed() || event.is_error();
         }
-        let generation = link.generation;
+        let generation = conn.generation;
         if event.is_writable() {
-            self.link_writable(index);
+            self.conn_writable(index);
         }
-        if self.link(index, generation).is_some_and(|l| l.readable) {
-            self.ready_links.push((index, generation));
+        if self.conn(index, generation).is_some_and(|l| l.readable) {
+            self.ready_conns.push((index, generation));
         }
     }
 
@@ -483,9 +485,9 @@ impl Worker {
         self.clients.get_mut(client.index).filter(|c| c.generation == client.generation)
     }
 
-    /// The link, unless it has gone.
-    fn link(&mut self, index: usize, generation: u64) -> Option<&mut Link> {
-        self.links.get_mut(index).filter(|l| l.generation == generation)
+    /// The connection, unless it has gone.
+    fn conn(&mut self, index: usize, generation: u64) -> Option<&mut UpstreamConn> {
+        self.conns.get_mut(index).filter(|l| l.generation == generation)
     }
 
     fn generation(&mut self) -> u64 {
@@ -508,7 +510,7 @@ impl Worker {
         while let Ok(message) = self.messages.try_recv() {
             match message {
                 Message::Arrival(arrival) => self.arrive(arrival),
-                Message::Answered(client, bytes) => self.own_answer(client, &bytes),
+                Message::Answered(client, bytes) => self.admin_answer(client, &bytes),
                 Message::Drain => self.draining = Some(self.now + DRAIN_TIMEOUT),
             }
         }
@@ -527,9 +529,9 @@ impl Worker {
         let counts = std::mem::take(&mut self.counts);
         let metrics = &self.shared.metrics;
         for (n, counter) in [
-            (counts.commands, &metrics.commands),
-            (counts.received, &metrics.client_received_bytes),
-            (counts.sent, &metrics.client_sent_bytes),
+            (counts.commands, &metrics.clients.commands),
+            (counts.received, &metrics.clients.received_bytes),
+            (counts.sent, &metrics.clients.sent_bytes),
         ] {
             if n > 0 {
                 counter.inc_by(n);

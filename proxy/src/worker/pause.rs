@@ -1,13 +1,13 @@
 //! Whether clients are paused (`CLIENT PAUSE`): then the server answers some requests of a connection and not the ones
 //! before them, so that nobody may stand behind another's.
 //!
-//! What passes by here is known at once; a pause from elsewhere shows as a lane that stalls. One of writes alone stalls no reads:
-//! they have lanes of their own.
+//! What passes by here is known at once; a pause from elsewhere shows as a shared connection that stalls. One of
+//! writes alone stalls no reads: they have shared connections of their own.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A longer pause counts as this long; then lanes that stall tell.
+/// A longer pause counts as this long; then shared connections that stall tell.
 const PAUSE_MAX: Duration = Duration::from_hours(1);
 
 /// One that was asked for and not granted yet counts so long.

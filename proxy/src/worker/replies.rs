@@ -1,19 +1,20 @@
-//! From the server to clients: reads links, finds out whose each reply is, and writes.
+//! From the server to clients: reads connections, finds out whose each reply is, and writes.
 
 use std::io;
 
 use redtape_journal::Micros;
 
 use super::client::{CLIENT_OUT_HIGH, Client};
-use super::link::{ClientRef, Role, Stage};
-use super::replica_wait::{ANSWER_MAX, moves_by_any_command};
-use super::{LINK_READS_MAX, READ_BYTES, Worker};
-use crate::commands::Desk;
+use super::replica_wait::ANSWER_MAX;
+use super::session_writes::moves_by_any_command;
+use super::upstream_conn::{ClientRef, Role, Stage};
+use super::{CONN_READS_MAX, READ_BYTES, Worker};
+use crate::commands::AdminCommands;
 use crate::session::Intent;
 
 /// Passes what was held back of a reply, as far as the client is to see it.
 fn pass_held(
-    desk: &Desk,
+    admin: &AdminCommands,
     client: &mut Client,
     answered: Option<&Intent>,
     held: Vec<u8>,
@@ -25,7 +26,7 @@ fn pass_held(
             Ok(())
         }
         Some(Intent::Complete(lack)) => {
-            let whole = desk.complete(lack, &held, client.state.replies.resp3);
+            let whole = admin.complete(lack, &held, client.state.replies.resp3);
             client.pass(&whole, ticket)
         }
         // A push came before it.
@@ -37,30 +38,30 @@ fn pass_held(
 const HELLO_MAX: usize = 4096;
 
 impl Worker {
-    /// Reads a link that is ready.
-    pub(super) fn serve_link(&mut self, index: usize, generation: u64) {
-        let Some(link) = self.link(index, generation) else { return };
-        if matches!(link.stage, Stage::Connecting { .. }) {
+    /// Reads a connection that is ready.
+    pub(super) fn serve_conn(&mut self, index: usize, generation: u64) {
+        let Some(conn) = self.conn(index, generation) else { return };
+        if matches!(conn.stage, Stage::Connecting { .. }) {
             self.go_on_connecting(index);
         }
         let mut scratch = std::mem::take(&mut self.scratch);
-        for _ in 0..LINK_READS_MAX {
+        for _ in 0..CONN_READS_MAX {
             if !self.may_read(index, generation) {
                 break;
             }
-            let Some(link) = self.link(index, generation) else { break };
-            match link.socket.read(&mut scratch) {
+            let Some(conn) = self.conn(index, generation) else { break };
+            match conn.socket.read(&mut scratch) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    link.readable = false;
+                    conn.readable = false;
                 }
                 // A server that is killed resets the connection: it ended, as with an orderly close.
                 Ok(0) | Err(_) => {
-                    link.readable = false;
-                    self.link_lost(index);
+                    conn.readable = false;
+                    self.conn_lost(index);
                 }
                 Ok(n) => {
-                    if link.socket.is_drained_by(n, READ_BYTES) && !link.read_closed {
-                        link.readable = false;
+                    if conn.socket.is_drained_by(n, READ_BYTES) && !conn.read_closed {
+                        conn.readable = false;
                     }
                     self.take_replies(index, &scratch[..n]);
                 }
@@ -68,34 +69,34 @@ impl Worker {
         }
         self.scratch = scratch;
         if self.may_read(index, generation) {
-            self.ready_links.push((index, generation));
+            self.ready_conns.push((index, generation));
         }
     }
 
     /// There is something to read, and room for it where it goes.
     fn may_read(&self, index: usize, generation: u64) -> bool {
-        let Some(link) = self.links.get(index).filter(|l| l.generation == generation) else { return false };
-        if !link.readable || matches!(link.stage, Stage::Connecting { .. }) {
+        let Some(conn) = self.conns.get(index).filter(|l| l.generation == generation) else { return false };
+        if !conn.readable || matches!(conn.stage, Stage::Connecting { .. }) {
             return false;
         }
-        match &link.role {
-            Role::Lane(_) | Role::Probe | Role::Barrier | Role::Witness => true,
+        match &conn.role {
+            Role::Shared(_) | Role::Probe | Role::Barrier | Role::Witness => true,
             // With so many requests in flight that no more are taken, replies have to go on, or a client that
             // reads only when it has sent everything would wait for ever.
-            // A push must not come into the middle of a reply by a lane.
-            Role::Home(owner) => self.clients.get(owner.index).is_none_or(|c| {
+            // A push must not come into the middle of a reply by a shared connection.
+            Role::Pinned(owner) => self.clients.get(owner.index).is_none_or(|c| {
                 !c.listens_elsewhere() && (c.unsaid() < CLIENT_OUT_HIGH || c.in_flight() > c.in_flight_max() / 2)
             }),
         }
     }
 
     fn take_replies(&mut self, index: usize, bytes: &[u8]) {
-        match &self.links[index].role {
-            Role::Home(owner) => {
+        match &self.conns[index].role {
+            Role::Pinned(owner) => {
                 let owner = *owner;
-                self.home_replies(index, owner, bytes);
+                self.pinned_replies(index, owner, bytes);
             }
-            Role::Lane(_) => self.lane_replies(index, bytes),
+            Role::Shared(_) => self.shared_replies(index, bytes),
             Role::Probe => self.probe_answered(true),
             Role::Barrier => self.barrier_replies(bytes),
             Role::Witness => self.witness_answered(true),
@@ -103,11 +104,11 @@ impl Worker {
     }
 
     /// Replies of a session's own connection: all are its own.
-    fn home_replies(&mut self, index: usize, owner: ClientRef, bytes: &[u8]) {
+    fn pinned_replies(&mut self, index: usize, owner: ClientRef, bytes: &[u8]) {
         let Some(client) = self.clients.get_mut(owner.index).filter(|c| c.generation == owner.generation) else {
             return;
         };
-        let link = &mut self.links[index];
+        let conn = &mut self.conns[index];
         let now = Micros::now();
         let (mut passed, mut at) = (0, 0);
         let mut failed = false;
@@ -120,12 +121,12 @@ impl Worker {
         }
         while at < bytes.len() && !client.state.replies.is_lost() {
             let held = matches!(client.state.replies.front(), Some(Intent::Ours | Intent::Complete(_)));
-            if held && client.held.is_none() && link.scanner.at_boundary() {
+            if held && client.held.is_none() && conn.scanner.at_boundary() {
                 failed |= client.pass(&bytes[passed..at], ticket).is_err();
                 passed = at;
                 client.held = Some(Vec::new());
             }
-            let Ok((len, frame)) = link.scanner.scan(&bytes[at..]) else {
+            let Ok((len, frame)) = conn.scanner.scan(&bytes[at..]) else {
                 client.state.close(&mut self.tee, now);
                 if let Some(held) = client.held.take() {
                     failed |= client.pass(&held, None).is_err();
@@ -138,7 +139,7 @@ impl Worker {
                 passed = at;
             }
             let Some(frame) = frame else { continue };
-            // Of replies by a home only these show that the server works: while all clients are paused, it still refuses
+            // Of replies by a pinned connection only these show that the server works: while all clients are paused, it still refuses
             // requests, and ends the waiting of those who were blocked before.
             if self.has_stalled && !matches!(frame.kind, b'-' | b'!') && client.state.front_would_pause(&self.table) {
                 (self.served.any, self.served.writes) = (true, true);
@@ -150,20 +151,20 @@ impl Worker {
                 ticket = Some(acks.hold(owner, self.now));
             }
             if let Some(held) = client.held.take() {
-                failed |= pass_held(&self.shared.desk, client, answered.as_ref(), held, ticket).is_err();
+                failed |= pass_held(&self.shared.admin, client, answered.as_ref(), held, ticket).is_err();
             }
             match answered {
                 None | Some(Intent::Plain | Intent::Ours | Intent::Complete(_)) => {}
                 Some(Intent::Pause(millis)) => self.shared.pause.agreed(millis, self.now),
                 Some(intent) => {
-                    client.lanes = [None; 2];
+                    client.shared_conns = [None; 2];
                     let (_, _, credential) = client.state.standing();
                     proved |= !matches!(frame.kind, b'-' | b'!') && intent.proves(credential.is_some());
                 }
             }
         }
         if let Some(acks) = &mut self.acks
-            && client.state.may_acknowledge(link.scanner.at_boundary())
+            && client.state.may_acknowledge(conn.scanner.at_boundary())
         {
             ticket = Some(acks.hold(owner, self.now));
         }
@@ -172,9 +173,9 @@ impl Worker {
         client.active = self.now;
         if proved {
             let (_, _, credential) = client.state.standing();
-            self.lanes.proved(credential);
+            self.shared_conns.proved(credential);
         }
-        let counted = client.replica_wait.as_ref().is_some_and(|wait| wait.at_home && !wait.said.is_empty());
+        let counted = client.replica_wait.as_ref().is_some_and(|wait| wait.on_pinned && !wait.said.is_empty());
         match (failed, counted) {
             (true, _) => self.close_client(owner.index),
             (false, true) => self.replicas_counted(owner),
@@ -182,51 +183,51 @@ impl Worker {
         }
     }
 
-    /// Replies of a lane: each belongs to whoever has waited longest.
-    fn lane_replies(&mut self, index: usize, bytes: &[u8]) {
+    /// Replies of a shared connection: each belongs to whoever has waited longest.
+    fn shared_replies(&mut self, index: usize, bytes: &[u8]) {
         let now = Micros::now();
         let mut at = 0;
         while at < bytes.len() {
-            let link = &mut self.links[index];
-            if link.in_push || (bytes[at] == b'>' && link.scanner.at_boundary()) {
+            let conn = &mut self.conns[index];
+            if conn.in_push || (bytes[at] == b'>' && conn.scanner.at_boundary()) {
                 // Somebody has invalidations sent here. They are nobody's reply.
-                let Ok((len, frame)) = link.scanner.scan(&bytes[at..]) else { return self.lane_lost(index) };
-                link.in_push = frame.is_none();
+                let Ok((len, frame)) = conn.scanner.scan(&bytes[at..]) else { return self.shared_lost(index) };
+                conn.in_push = frame.is_none();
                 at += len;
                 continue;
             }
-            if !matches!(link.stage, Stage::Ready) {
+            if !matches!(conn.stage, Stage::Ready) {
                 match self.greet(index, &bytes[at..]) {
                     Some(len) => at += len,
                     None => return,
                 }
                 continue;
             }
-            let link = &mut self.links[index];
-            let Some(front) = link.queue.front().copied() else {
+            let conn = &mut self.conns[index];
+            let Some(front) = conn.queue.front().copied() else {
                 // The server says something that nobody has asked for: it is about to close.
                 let said = String::from_utf8_lossy(&bytes[at..bytes.len().min(at + 100)]).into_owned();
                 tracing::debug!(said, "an unasked reply on a shared connection; it is given up");
-                return self.lane_lost(index);
+                return self.shared_lost(index);
             };
             let mut client =
                 self.clients.get_mut(front.client.index).filter(|c| c.generation == front.client.generation);
             let from = at;
-            let for_writes = link.is_for_writes();
+            let for_writes = conn.is_for_writes();
             let mut ticket = None;
             let mut left = front.count;
             // A question of ours is alone in flight.
             let ours = client.as_ref().is_some_and(|c| matches!(c.state.replies.front(), Some(Intent::Ours)));
             // A run of replies for one client is one write.
-            while at < bytes.len() && left > 0 && !(bytes[at] == b'>' && link.scanner.at_boundary()) {
-                let Ok((len, frame)) = link.scanner.scan(&bytes[at..]) else {
+            while at < bytes.len() && left > 0 && !(bytes[at] == b'>' && conn.scanner.at_boundary()) {
+                let Ok((len, frame)) = conn.scanner.scan(&bytes[at..]) else {
                     tracing::warn!("what the server sends on a shared connection is no RESP; it is given up");
-                    return self.lane_lost(index);
+                    return self.shared_lost(index);
                 };
                 at += len;
                 if let Some(frame) = frame {
                     left -= 1;
-                    link.answered(self.now);
+                    conn.answered(self.now);
                     self.served.any = true;
                     self.served.writes |= for_writes && frame.kind != b'-';
                     if let Some(client) = &mut client {
@@ -249,7 +250,7 @@ impl Worker {
                 continue;
             }
             if let Some(acks) = &mut self.acks
-                && (client.state.take_acknowledged() || client.state.may_acknowledge(link.scanner.at_boundary()))
+                && (client.state.take_acknowledged() || client.state.may_acknowledge(conn.scanner.at_boundary()))
             {
                 ticket = Some(acks.hold(front.client, self.now));
             }
@@ -261,30 +262,30 @@ impl Worker {
                 self.after_replies(front.client);
             }
         }
-        let link = &self.links[index];
-        if !link.out.is_empty() && !link.gathers() {
+        let conn = &self.conns[index];
+        if !conn.out.is_empty() && !conn.gathers() {
             self.make_dirty(index);
         }
     }
 
-    /// What a new lane hears first. Gives how many bytes were used; `None` = it is no lane.
+    /// What a new shared connection hears first. Gives how many bytes were used; `None` = it is given up as one.
     fn greet(&mut self, index: usize, bytes: &[u8]) -> Option<usize> {
-        let link = &mut self.links[index];
-        let Stage::Greeting(answers) = &mut link.stage else { return None };
-        let Ok((len, frame)) = link.scanner.scan(bytes) else {
-            self.lane_lost(index);
+        let conn = &mut self.conns[index];
+        let Stage::Greeting(answers) = &mut conn.stage else { return None };
+        let Ok((len, frame)) = conn.scanner.scan(bytes) else {
+            self.shared_lost(index);
             return None;
         };
         self.served.any = true;
-        link.progress = self.now;
-        if link.hello.len() < HELLO_MAX {
-            link.hello.extend_from_slice(&bytes[..len]);
+        conn.progress = self.now;
+        if conn.hello.len() < HELLO_MAX {
+            conn.hello.extend_from_slice(&bytes[..len]);
         }
         let Some(frame) = frame else { return Some(len) };
         *answers = answers.saturating_sub(1);
         let ready = *answers == 0;
         if matches!(frame.kind, b'-' | b'!') {
-            let Role::Lane(key) = &link.role else { return None };
+            let Role::Shared(key) = &conn.role else { return None };
             let key = key.clone();
             let line = frame.line.as_bytes();
             tracing::debug!(
@@ -297,17 +298,17 @@ impl Worker {
                 None => &[b"NOPERM"],
             };
             let denied = codes.iter().any(|code| line.starts_with(code));
-            self.drop_link(index);
+            self.drop_conn(index);
             if denied {
-                self.lanes.denied(&key);
+                self.shared_conns.denied(&key);
             } else {
-                self.lanes.refused(key, self.now);
+                self.shared_conns.refused(key, self.now);
             }
             return None;
         }
         if ready {
-            self.moves_by_any_command = moves_by_any_command(&std::mem::take(&mut link.hello));
-            link.stage = Stage::Ready;
+            self.moves_by_any_command = moves_by_any_command(&std::mem::take(&mut conn.hello));
+            conn.stage = Stage::Ready;
         }
         Some(len)
     }
@@ -318,7 +319,8 @@ impl Worker {
         let Some(client) = self.clients.get(reference.index).filter(|c| c.generation == reference.generation) else {
             return;
         };
-        let in_reply = client.home.and_then(|home| self.links.get(home)).is_some_and(|h| !h.scanner.at_boundary());
+        let in_reply =
+            client.pinned.and_then(|pinned| self.conns.get(pinned)).is_some_and(|h| !h.scanner.at_boundary());
         let limit = client.out_max(self.live.output_limit, in_reply);
         if client.unsaid() > limit {
             let session = client.state.id();
@@ -327,8 +329,8 @@ impl Worker {
             return self.close_client(reference.index);
         }
         let in_flight = client.in_flight();
-        if in_flight == 0 && client.on_lane {
-            self.nudge_home(reference.index);
+        if in_flight == 0 && client.on_shared {
+            self.nudge_pinned(reference.index);
         }
         let Some(client) = self.client(reference) else { return };
         if matches!(client.stage, super::client::Stage::Ending { .. }) {
@@ -337,15 +339,15 @@ impl Worker {
             }
             return;
         }
-        if client.waiting && (in_flight == 0 || (!client.on_lane && in_flight <= client.in_flight_max() / 2)) {
+        if client.waiting && (in_flight == 0 || (!client.on_shared && in_flight <= client.in_flight_max() / 2)) {
             client.waiting = false;
             self.queue_client(reference);
         } else if client.questioned && in_flight == 0 {
             // One that was let in asks no more.
             client.questioned = !client.state.is_admitted();
             self.queue_client(reference);
-        } else if client.eof && client.on_lane && in_flight == 0 && !client.waiting {
-            client.on_lane = false;
+        } else if client.eof && client.on_shared && in_flight == 0 && !client.waiting {
+            client.on_shared = false;
             self.queue_client(reference);
         }
     }

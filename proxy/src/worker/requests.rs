@@ -1,28 +1,28 @@
-//! From clients to the server: reads, cuts, decides which way, and hands over to links.
+//! From clients to the server: reads, cuts, decides which way, and hands over to connections.
 
 use std::io;
 use std::sync::Arc;
 
+use redtape_capture::tee::next_session_id;
 use redtape_journal::Micros;
 use redtape_wire::proxy_protocol::{self, ProxyHeader, Source};
 use redtape_wire::resp::{Args, encode_command};
+use redtape_wire::settings::Sharing;
 use redtape_wire::word;
 use smallvec::SmallVec;
 
-use super::client::{CLIENT_OUT_HIGH, Client, LANE_IN_FLIGHT_MAX, LaneRef, Stage};
-use super::lanes::{Choice, LaneKey};
-use super::link::{ClientRef, LINK_OUT_MAX};
+use super::client::{CLIENT_OUT_HIGH, Client, SHARED_IN_FLIGHT_MAX, Stage};
+use super::shared_conns::{Choice, SharedKey};
+use super::upstream_conn::{CONN_OUT_MAX, ClientRef, SharedRef};
 use super::{Arrival, READ_BYTES, Worker, client_token};
-use crate::config::Sharing;
 use crate::session::{Ask, Scanned};
-use crate::tee::next_session_id;
 use crate::upstream::NoWay;
 
 /// Which way a request goes.
 #[derive(Debug, PartialEq, Eq)]
 enum Way {
     /// By the session's own connection.
-    Home,
+    Pinned,
     /// By this shared one.
     Lane(usize),
     /// None yet: what is in flight has to be answered first, or there is no room.
@@ -46,8 +46,8 @@ impl Worker {
                 _ => Ok(()),
             }
         });
-        self.shared.metrics.sessions.inc();
-        self.shared.metrics.sessions_total.inc();
+        self.shared.metrics.clients.sessions.inc();
+        self.shared.metrics.clients.sessions_total.inc();
         let session = next_session_id();
         let stage = if arrival.header { Stage::Header { tls: arrival.tls } } else { Stage::Open };
         let client = Client::new(socket, arrival.from.to_string(), session, stage, self.now);
@@ -179,16 +179,16 @@ impl Worker {
                 }
                 Scanned::Empty(len) => {
                     if self.clients[index].state.nothing_asked() {
-                        self.send_home(index, &rest[..len]);
+                        self.send_pinned(index, &rest[..len]);
                     }
                     at += len;
                 }
                 Scanned::Rest(len) => {
-                    if !self.has_room_at_home(index) {
+                    if !self.has_room_on_pinned(index) {
                         // The scan has passed these bytes: they are forwarded, and no more is read.
                         self.clients[index].waiting = true;
                     }
-                    self.send_home(index, &rest[..len]);
+                    self.send_pinned(index, &rest[..len]);
                     at += len;
                 }
                 Scanned::Whole(len) => {
@@ -215,7 +215,7 @@ impl Worker {
                     }
                     if let Some(client) = self.clients.get_mut(index) {
                         client.scan.go_on(begun);
-                        if client.home.is_none() {
+                        if client.pinned.is_none() {
                             // It was refused: the rest can't be told from requests any more.
                             self.finish(index);
                         }
@@ -253,8 +253,8 @@ impl Worker {
         if std::mem::take(&mut client.questioned) {
             return true;
         }
-        if client.home.is_some() || self.open_home(index).is_ok() {
-            self.ask_home(index);
+        if client.pinned.is_some() || self.open_pinned(index).is_ok() {
+            self.ask_pinned(index);
             self.clients[index].questioned = true;
         }
         false
@@ -273,7 +273,7 @@ impl Worker {
         now: Micros,
     ) -> bool {
         if ask.is_ours && argc == words.len() && self.clients[index].state.may_be_ours() {
-            return self.answer_ourselves(index, words);
+            return self.answer_admin(index, words);
         }
         if ask.is_unclear() && self.clients[index].in_flight() > 0 {
             self.wait(index);
@@ -301,7 +301,7 @@ impl Worker {
         }
         let writes = ask.may_write();
         let mut way = self.way(index, whole && ask.shareable, writes);
-        if way == Way::Home && !ask.is_plain() && self.clients[index].state.asks_itself() {
+        if way == Way::Pinned && !ask.is_plain() && self.clients[index].state.asks_itself() {
             // What silences replies would silence that one, too.
             way = Way::Wait;
         }
@@ -311,24 +311,24 @@ impl Worker {
                 self.wait(index);
                 return false;
             }
-            Way::Lane(link) => {
-                self.tee.on_connection(self.links[link].generation);
+            Way::Lane(conn) => {
+                self.tee.on_connection(self.conns[conn].generation);
                 client.state.forward(ask, words, argc, &mut self.tee, now);
-                let lane = &mut self.links[link];
-                client.on_lane = true;
-                client.on_writes = lane.is_for_writes();
+                let shared = &mut self.conns[conn];
+                client.on_shared = true;
+                client.on_writes = shared.is_for_writes();
                 client.behind = true;
                 if writes {
-                    client.wrote.by(LaneRef { link, generation: lane.generation }, self.now);
+                    client.wrote.by(SharedRef { conn, generation: shared.generation }, self.now);
                 }
                 let reference = ClientRef { index, generation: client.generation };
-                lane.wait(reference, self.now);
-                lane.out.push(bytes);
-                self.make_dirty(link);
+                shared.wait(reference, self.now);
+                shared.out.push(bytes);
+                self.make_dirty(conn);
             }
-            Way::Home => {
-                if client.home.is_none()
-                    && let Err(no_way) = self.open_home(index)
+            Way::Pinned => {
+                if client.pinned.is_none()
+                    && let Err(no_way) = self.open_pinned(index)
                 {
                     self.counts.commands += 1;
                     self.refuse(index, &no_way);
@@ -336,16 +336,16 @@ impl Worker {
                 }
                 let client = &mut self.clients[index];
                 if !ask.is_plain() {
-                    client.lanes = [None; 2];
+                    client.shared_conns = [None; 2];
                 }
                 if let Some(millis) = client.state.pauses(&ask).filter(|_| client.state.user().is_some()) {
                     self.shared.pause.asked(millis, self.now);
                 }
-                if let Some(home) = client.home.and_then(|home| self.links.get(home)) {
-                    self.tee.on_connection(home.generation);
+                if let Some(pinned) = client.pinned.and_then(|pinned| self.conns.get(pinned)) {
+                    self.tee.on_connection(pinned.generation);
                 }
                 client.state.forward(ask, words, argc, &mut self.tee, now);
-                self.send_home(index, bytes);
+                self.send_pinned(index, bytes);
             }
         }
         self.counts.commands += 1;
@@ -355,16 +355,16 @@ impl Worker {
     /// The client's next request has to wait.
     fn wait(&mut self, index: usize) {
         self.clients[index].waiting = true;
-        self.nudge_home(index);
+        self.nudge_pinned(index);
     }
 
-    /// What came by a client's home and was left there has its turn: whatever held it back may be over.
-    pub(super) fn nudge_home(&mut self, index: usize) {
-        if let Some(home) = self.clients[index].home
-            && let Some(link) = self.links.get(home)
-            && link.readable
+    /// What came by a client's pinned connection and was left there has its turn: whatever held it back may be over.
+    pub(super) fn nudge_pinned(&mut self, index: usize) {
+        if let Some(pinned) = self.clients[index].pinned
+            && let Some(conn) = self.conns.get(pinned)
+            && conn.readable
         {
-            self.ready_links.push((home, link.generation));
+            self.ready_conns.push((pinned, conn.generation));
         }
     }
 
@@ -376,7 +376,7 @@ impl Worker {
         }
         // Nobody knows what they do.
         if self.guards_writes && !bytes.is_empty() {
-            if self.shared.durable.refuses().is_some() {
+            if self.shared.durability.refuses().is_some() {
                 self.shared.metrics.error("journal_reject");
                 self.finish(index);
                 return true;
@@ -385,8 +385,8 @@ impl Worker {
                 return done;
             }
         }
-        if self.clients[index].home.is_none()
-            && let Err(no_way) = self.open_home(index)
+        if self.clients[index].pinned.is_none()
+            && let Err(no_way) = self.open_pinned(index)
         {
             self.refuse(index, &no_way);
             self.finish(index);
@@ -402,30 +402,31 @@ impl Worker {
             client.state.writes_unseen();
             client.state.writes_unstamped(&self.tee);
         }
-        self.send_home(index, bytes);
+        self.send_pinned(index, bytes);
         true
     }
 
     fn way(&mut self, index: usize, shareable: bool, writes: bool) -> Way {
         let client = &self.clients[index];
         let in_flight = client.in_flight();
-        if client.on_lane && in_flight > 0 {
+        if client.on_shared && in_flight > 0 {
             let resp3 = client.state.replies.resp3;
-            let quiet = client.home.and_then(|home| self.links.get(home)).is_some_and(|home| home.is_quiet(resp3));
-            return match client.lane() {
-                // A write never goes to the lane for reads. Behind its own write a session's read does not pass it.
-                Some(LaneRef { link, generation })
+            let quiet =
+                client.pinned.and_then(|pinned| self.conns.get(pinned)).is_some_and(|pinned| pinned.is_quiet(resp3));
+            return match client.shared() {
+                // A write never goes to the shared connection for reads. Behind its own write a session's read does not pass it.
+                Some(SharedRef { conn, generation })
                     if shareable
                         && (client.on_writes || !writes)
-                        && !(writes && client.wrote.stays_home())
+                        && !(writes && client.wrote.stays_pinned())
                         && quiet
-                        && in_flight < LANE_IN_FLIGHT_MAX
+                        && in_flight < SHARED_IN_FLIGHT_MAX
                         && client.unsaid() < CLIENT_OUT_HIGH
-                        && self.links.get(link).is_some_and(|l| {
-                            l.generation == generation && !l.retired && l.out.len() < LINK_OUT_MAX
+                        && self.conns.get(conn).is_some_and(|l| {
+                            l.generation == generation && !l.retired && l.out.len() < CONN_OUT_MAX
                         }) =>
                 {
-                    Way::Lane(link)
+                    Way::Lane(conn)
                 }
                 _ => Way::Wait,
             };
@@ -434,48 +435,48 @@ impl Worker {
             && client.state.is_free()
             && client.unsaid() < CLIENT_OUT_HIGH
             && self.shared.sharing == Sharing::Auto
-            && !(writes && client.wrote.stays_home())
-            && let Some(link) = self.lane_for(index, writes)
+            && !(writes && client.wrote.stays_pinned())
+            && let Some(conn) = self.shared_for(index, writes)
         {
-            return Way::Lane(link);
+            return Way::Lane(conn);
         }
-        if self.has_room_at_home(index) { Way::Home } else { Way::Wait }
+        if self.has_room_on_pinned(index) { Way::Pinned } else { Way::Wait }
     }
 
-    fn has_room_at_home(&self, index: usize) -> bool {
+    fn has_room_on_pinned(&self, index: usize) -> bool {
         let client = &self.clients[index];
         client.in_flight() < client.in_flight_max()
-            && client.home.and_then(|home| self.links.get(home)).is_none_or(|link| link.out.len() < LINK_OUT_MAX)
+            && client.pinned.and_then(|pinned| self.conns.get(pinned)).is_none_or(|conn| conn.out.len() < CONN_OUT_MAX)
     }
 
-    /// The lane that a free session may use now.
-    fn lane_for(&mut self, index: usize, writes: bool) -> Option<usize> {
+    /// The shared connection that a free session may use now.
+    fn shared_for(&mut self, index: usize, writes: bool) -> Option<usize> {
         let now = self.now;
         if self.shared.pause.holds(now) {
             return None;
         }
         let client = &self.clients[index];
         // A session that has no connection of its own is not known to the server, or not any more.
-        self.links.get(client.home?).filter(|home| home.is_quiet(client.state.replies.resp3))?;
-        if let Some(LaneRef { link, generation }) = client.lanes[usize::from(writes)]
-            && let Some(lane) = self.links.get(link).filter(|l| l.generation == generation && !l.retired)
+        self.conns.get(client.pinned?).filter(|pinned| pinned.is_quiet(client.state.replies.resp3))?;
+        if let Some(SharedRef { conn, generation }) = client.shared_conns[usize::from(writes)]
+            && let Some(shared) = self.conns.get(conn).filter(|l| l.generation == generation && !l.retired)
         {
-            return lane.flows(now).then_some(link);
+            return shared.flows(now).then_some(conn);
         }
         let (db, resp3, credential) = client.state.standing();
-        let key = LaneKey { credential: credential.cloned(), db, resp3, writes };
-        match self.lanes.choose(&key, now) {
-            Choice::Take(link) => {
-                let lane = &self.links[link];
-                if !lane.flows(now) {
+        let key = SharedKey { credential: credential.cloned(), db, resp3, writes };
+        match self.shared_conns.choose(&key, now) {
+            Choice::Take(conn) => {
+                let shared = &self.conns[conn];
+                if !shared.flows(now) {
                     return None;
                 }
-                let generation = lane.generation;
-                self.clients[index].lanes[usize::from(writes)] = Some(LaneRef { link, generation });
-                Some(link)
+                let generation = shared.generation;
+                self.clients[index].shared_conns[usize::from(writes)] = Some(SharedRef { conn, generation });
+                Some(conn)
             }
             Choice::Open => {
-                self.open_lane(key);
+                self.open_shared(key);
                 None
             }
             Choice::None => None,
@@ -483,26 +484,26 @@ impl Worker {
     }
 
     /// Appends to what goes to the session's own connection, which is open.
-    pub(super) fn send_home(&mut self, index: usize, bytes: &[u8]) {
+    pub(super) fn send_pinned(&mut self, index: usize, bytes: &[u8]) {
         let client = &mut self.clients[index];
-        client.on_lane = false;
+        client.on_shared = false;
         client.behind = false;
-        client.home_active = self.now;
-        if let Some(home) = client.home {
-            self.links[home].out.push(bytes);
-            self.make_dirty(home);
+        client.pinned_active = self.now;
+        if let Some(pinned) = client.pinned {
+            self.conns[pinned].out.push(bytes);
+            self.make_dirty(pinned);
         }
     }
 
     /// Asks the server whether it knows a session. `HELLO` with the protocol that is spoken changes nothing, and where
     /// `PING` would be refused to a user without that right, and the refusal stand in the ACL LOG, it needs none.
-    pub(super) fn ask_home(&mut self, index: usize) {
+    pub(super) fn ask_pinned(&mut self, index: usize) {
         let client = &mut self.clients[index];
         client.state.ask_ourselves();
         let protocol = if client.state.replies.resp3 { "3" } else { "2" };
         let mut hello = Vec::new();
         encode_command(&mut hello, &["HELLO", protocol]);
-        self.send_home(index, &hello);
+        self.send_pinned(index, &hello);
     }
 
     /// One request can't be forwarded at all.
@@ -522,13 +523,13 @@ impl Worker {
     fn client_ended(&mut self, index: usize) {
         let client = &mut self.clients[index];
         let answered = client.in_flight() == 0 && client.unsaid() == 0;
-        match client.home {
-            // On a lane the others go on: the answers are waited for here.
-            _ if client.on_lane && client.in_flight() > 0 => {}
+        match client.pinned {
+            // On a shared connection the others go on: the answers are waited for here.
+            _ if client.on_shared && client.in_flight() > 0 => {}
             // The server ends its side when it has answered.
-            Some(home) => {
-                self.links[home].ending = true;
-                self.make_dirty(home);
+            Some(pinned) => {
+                self.conns[pinned].ending = true;
+                self.make_dirty(pinned);
             }
             None if answered => self.close_client(index),
             None => {}

@@ -10,10 +10,9 @@ use std::sync::Arc;
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
+use redtape_net::tls::TlsFailure;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 use rustls_pki_types::ServerName;
-
-use crate::tls::TlsFailure;
 
 /// Bytes both ways, as the kernel carries them.
 #[derive(Debug)]

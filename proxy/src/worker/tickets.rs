@@ -1,15 +1,14 @@
 //! Which replies may go: pure.
 //!
 //! Replies that are read together share a ticket. For each ticket the server is asked once how far it is, after they
-//! were read: it says an offset at or behind all that they tell of. They go when the journal's mark covers it.
+//! were read: it says an offset at or behind all that they tell of. They go when the journal's position covers it.
 //!
 //! Invariant: tickets are asked for, answered and covered in their order.
 
 use std::collections::VecDeque;
 
+use redtape_capture::DurablePosition;
 use redtape_journal::ReplOffset;
-
-use crate::durable::Mark;
 
 /// What the server said for one ticket.
 #[derive(Debug)]
@@ -67,10 +66,10 @@ impl Tickets {
         true
     }
 
-    /// The newest ticket that the mark covers; those before it are covered as well.
-    pub(super) fn covered(&mut self, mark: &Mark) -> Option<u64> {
+    /// The newest ticket that the position covers; those before it are covered as well.
+    pub(super) fn covered(&mut self, position: &DurablePosition) -> Option<u64> {
         let mut newest = None;
-        while let Some(answered) = self.answered.pop_front_if(|a| mark.covers(&a.replid, a.offset)) {
+        while let Some(answered) = self.answered.pop_front_if(|a| position.covers(&a.replid, a.offset)) {
             newest = Some(answered.ticket);
         }
         newest
@@ -99,8 +98,8 @@ impl Tickets {
 mod tests {
     use super::*;
 
-    fn mark(replid: &str, offset: u64) -> Mark {
-        Mark { replid: replid.into(), offset: ReplOffset(offset) }
+    fn position(replid: &str, offset: u64) -> DurablePosition {
+        DurablePosition { replid: replid.into(), offset: ReplOffset(offset) }
     }
 
     #[test]
@@ -112,16 +111,16 @@ mod tests {
         assert!(tickets.ask() && !tickets.ask() && tickets.wait());
         let second = tickets.take();
         assert!(second > first);
-        assert_eq!(tickets.covered(&mark("one", 1000)), None, "the server has said nothing yet");
+        assert_eq!(tickets.covered(&position("one", 1000)), None, "the server has said nothing yet");
         assert!(tickets.answered("one".to_owned(), ReplOffset(100)));
         assert!(!tickets.answered("one".to_owned(), ReplOffset(100)), "the second was not asked for yet");
         assert!(tickets.ask());
         assert!(tickets.answered("one".to_owned(), ReplOffset(200)));
-        assert_eq!(tickets.covered(&mark("one", 99)), None);
-        assert_eq!(tickets.covered(&mark("two", 1000)), None, "another history");
-        assert_eq!(tickets.covered(&mark("one", 150)), Some(first));
-        assert_eq!(tickets.covered(&mark("one", 150)), None);
-        assert_eq!(tickets.covered(&mark("one", 200)), Some(second));
+        assert_eq!(tickets.covered(&position("one", 99)), None);
+        assert_eq!(tickets.covered(&position("two", 1000)), None, "another history");
+        assert_eq!(tickets.covered(&position("one", 150)), Some(first));
+        assert_eq!(tickets.covered(&position("one", 150)), None);
+        assert_eq!(tickets.covered(&position("one", 200)), Some(second));
         assert!(!tickets.wait());
     }
 
@@ -134,7 +133,7 @@ mod tests {
         assert!(tickets.answered("gone".to_owned(), ReplOffset(9)));
         assert!(tickets.answered("one".to_owned(), ReplOffset(1)));
         assert!(!tickets.are_asked());
-        assert_eq!(tickets.covered(&mark("one", 1)), Some(0));
+        assert_eq!(tickets.covered(&position("one", 1)), Some(0));
     }
 
     #[test]
@@ -145,9 +144,9 @@ mod tests {
             assert!(tickets.ask() && tickets.answered(replid.to_owned(), ReplOffset(offset)));
         }
         // What was written before the history changed is not known to be on the disk.
-        assert_eq!(tickets.covered(&mark("new", 1000)), None);
+        assert_eq!(tickets.covered(&position("new", 1000)), None);
         tickets.forget_until(0);
-        assert_eq!(tickets.covered(&mark("new", 1000)), Some(1));
+        assert_eq!(tickets.covered(&position("new", 1000)), Some(1));
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! What happens by the clock: timeouts of clients and links, the end of idle lanes, draining.
+//! What happens by the clock: timeouts of clients and connections, the end of idle shared connections, draining.
 
 use std::time::{Duration, Instant};
 
+use redtape_net::CONNECT_TIMEOUT;
+
 use super::Worker;
-use super::client::{LaneRef, Stage};
-use super::lanes::{LANE_IDLE, LANE_KEPT};
-use super::link::{Kept, Role, Stage as LinkStage};
-use crate::connect::CONNECT_TIMEOUT;
+use super::client::Stage;
+use super::shared_conns::{SHARED_IDLE, SHARED_KEPT};
+use super::upstream_conn::{Kept, Role, SharedRef, Stage as ConnStage};
 
 /// How often all clients are looked at.
 pub(super) const TICK: Duration = Duration::from_millis(500);
@@ -14,15 +15,16 @@ pub(super) const TICK: Duration = Duration::from_millis(500);
 pub(super) const TICK_CONNECTING: Duration = Duration::from_millis(100);
 /// The same while clients are drained.
 const TICK_DRAINING: Duration = Duration::from_millis(5);
-/// A session that works on a lane is heard of at home after so long, at the next tick: then no server takes it for idle, not even
-/// with a `timeout` of one second, and whatever it is set to meanwhile. One that rests is not heard of, and the server ends it.
+/// A session that works on a shared connection is heard of on its pinned connection after so long, at the next tick:
+/// then no server takes it for idle, not even with a `timeout` of one second, and whatever it is set to meanwhile. One
+/// that rests is not heard of, and the server ends it.
 const KEEP_ALIVE: Duration = Duration::from_millis(400);
 /// For each so many of them, it takes as much longer, up to this.
 const KEEP_ALIVE_SESSIONS: u32 = 1000;
 const KEEP_ALIVE_MAX: Duration = Duration::from_secs(5);
 /// What a server takes note of, and neither answers nor counts as a command: an empty line.
 const SIGN_OF_LIFE: &[u8] = b"\r\n";
-/// Lanes that take no more requests, of one worker; then those are closed that are needed least, unless they are in use.
+/// Shared connections that take no more requests, of one worker; then those are closed that are needed least, unless they are in use.
 const RETIRED_MAX: usize = 64;
 
 /// A client that has ended its side while what it said last waits for a reply, is gone after so long without one: the
@@ -35,7 +37,7 @@ impl Worker {
             return;
         }
         if self.connecting > 0 || self.probe.is_some() {
-            self.check_links();
+            self.check_conns();
         }
         let is_due = self.now >= self.next_check;
         if is_due || self.draining.is_some() {
@@ -44,9 +46,9 @@ impl Worker {
         // Stalls are counted in ticks of this length, while clients are drained as well.
         if is_due {
             self.next_check = self.now + TICK;
-            self.shared.metrics.client_memory_bytes.set(self.shared.client_memory.bytes() as i64);
+            self.shared.metrics.clients.memory_bytes.set(self.shared.client_memory.bytes() as i64);
             self.check_stalls();
-            self.check_lanes();
+            self.check_shared();
             self.check_acks();
         }
         let pause = match self.draining {
@@ -57,23 +59,23 @@ impl Worker {
         self.next_tick = (self.now + pause).min(self.next_check.max(self.now));
     }
 
-    fn check_links(&mut self) {
+    fn check_conns(&mut self) {
         let late: Vec<usize> = self
-            .links
+            .conns
             .iter()
-            .filter(|(_, l)| matches!(l.stage, LinkStage::Connecting { until, .. } if self.now >= until))
+            .filter(|(_, l)| matches!(l.stage, ConnStage::Connecting { until, .. } if self.now >= until))
             .map(|(index, _)| index)
             .collect();
         for index in late {
             self.connect_failed(index, &format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()));
         }
-        if let Some((link, generation)) = self.probe
-            && let Some(probe) = self.link(link, generation)
+        if let Some((conn, generation)) = self.probe
+            && let Some(probe) = self.conn(conn, generation)
             && probe.is_ready()
         {
             // Connected, and silent for so long: a busy server counts as alive.
             let since = probe.progress;
-            if self.now.saturating_duration_since(since) >= super::ends::ALIVE_TIMEOUT {
+            if self.now.saturating_duration_since(since) >= super::disconnect::ALIVE_TIMEOUT {
                 self.probe_answered(true);
             }
         }
@@ -95,8 +97,8 @@ impl Worker {
                     self.now.saturating_duration_since(client.opened) >= live.handshake_timeout
                 }
                 Stage::Open if client.waiting && client.read_closed && silent >= GONE_AFTER => true,
-                // Its home waits in the server, which lets go of a client that leaves.
-                Stage::Open if client.waits_at_home() && client.read_closed && silent >= TICK => true,
+                // Its pinned connection waits in the server, which lets go of a client that leaves.
+                Stage::Open if client.waits_on_pinned() && client.read_closed && silent >= TICK => true,
                 // Redis does not count those who wait for something either.
                 Stage::Open => {
                     live.idle_timeout.is_some_and(|t| silent >= t)
@@ -108,7 +110,8 @@ impl Worker {
             };
             if over {
                 close.push(index);
-            } else if client.works_on_lane() && self.now.saturating_duration_since(client.home_active) >= keep_alive {
+            } else if client.works_on_shared() && self.now.saturating_duration_since(client.pinned_active) >= keep_alive
+            {
                 alive.push(index);
             }
         }
@@ -116,76 +119,76 @@ impl Worker {
             self.close_client(index);
         }
         for index in alive {
-            self.keep_home_alive(index);
+            self.keep_pinned_alive(index);
         }
-        self.flush_links();
+        self.flush_conns();
     }
 
     /// Lets the server hear of a session on its own connection, which has nothing in flight; what the session has in
-    /// flight on a lane stays there.
-    fn keep_home_alive(&mut self, index: usize) {
+    /// flight on a shared connection stays there.
+    fn keep_pinned_alive(&mut self, index: usize) {
         let client = &mut self.clients[index];
-        let Some(home) = client.home else { return };
-        // With nothing in flight, it rests until it uses a lane again.
+        let Some(pinned) = client.pinned else { return };
+        // With nothing in flight, it rests until it uses a shared connection again.
         client.behind = client.in_flight() > 0;
-        client.home_active = self.now;
+        client.pinned_active = self.now;
         // A server that has not read the last line yet needs no other.
-        if self.links[home].out.is_empty() {
-            self.links[home].out.push(SIGN_OF_LIFE);
-            self.make_dirty(home);
+        if self.conns[pinned].out.is_empty() {
+            self.conns[pinned].out.push(SIGN_OF_LIFE);
+            self.make_dirty(pinned);
         }
     }
 
-    /// Closes lanes that nobody needs, and lets the server hear of the others.
-    fn check_lanes(&mut self) {
-        self.mark_kept_lanes();
+    /// Closes shared connections that nobody needs, and lets the server hear of the others.
+    fn check_shared(&mut self) {
+        self.mark_kept_conns();
         let now = self.now;
         let (mut idle, mut resting, mut retired) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, link) in &self.links {
-            if matches!(link.role, Role::Barrier) && link.is_ready() {
+        for (index, conn) in &self.conns {
+            if matches!(conn.role, Role::Barrier) && conn.is_ready() {
                 resting.push(index);
             }
-            if !matches!(link.role, Role::Lane(_)) || !link.is_ready() || !link.queue.is_empty() {
+            if !matches!(conn.role, Role::Shared(_)) || !conn.is_ready() || !conn.queue.is_empty() {
                 continue;
             }
-            let rests = now.saturating_duration_since(link.used);
-            if link.kept == Kept::No && (link.retired || rests >= LANE_IDLE) {
+            let rests = now.saturating_duration_since(conn.used);
+            if conn.kept == Kept::No && (conn.retired || rests >= SHARED_IDLE) {
                 idle.push(index);
                 continue;
             }
-            if link.retired {
-                retired.push((link.kept, link.used, index));
+            if conn.retired {
+                retired.push((conn.kept, conn.used, index));
             }
             resting.push(index);
         }
         idle.extend(surplus(retired));
         for index in resting {
             // A server with a `timeout` would end it, maybe just when it is used again.
-            self.links[index].out.push(SIGN_OF_LIFE);
+            self.conns[index].out.push(SIGN_OF_LIFE);
             self.make_dirty(index);
         }
         for index in idle {
-            self.lane_lost(index);
+            self.shared_lost(index);
         }
-        self.flush_links();
+        self.flush_conns();
     }
 
-    /// Which lanes carried the last writes of some session.
-    fn mark_kept_lanes(&mut self) {
-        for (_, link) in &mut self.links {
-            link.kept = Kept::No;
+    /// Which shared connections carried the last writes of some session.
+    fn mark_kept_conns(&mut self) {
+        for (_, conn) in &mut self.conns {
+            conn.kept = Kept::No;
         }
-        let links = &mut self.links;
-        let mut keep = |lane: LaneRef, why: Kept| {
-            let link = links.get_mut(lane.link).filter(|l| l.generation == lane.generation);
-            link.map(|l| l.kept = l.kept.max(why)).is_some()
+        let conns = &mut self.conns;
+        let mut keep = |shared: SharedRef, why: Kept| {
+            let conn = conns.get_mut(shared.conn).filter(|l| l.generation == shared.generation);
+            conn.map(|l| l.kept = l.kept.max(why)).is_some()
         };
         for (_, client) in &mut self.clients {
             let why = client.wrote.kept();
-            client.wrote.look(|lane| keep(lane, why), self.now, LANE_KEPT);
+            client.wrote.look(|shared| keep(shared, why), self.now, SHARED_KEPT);
             // It may take longer than what was written is remembered.
-            for lane in client.replica_wait.iter().flat_map(|wait| wait.lanes()) {
-                keep(*lane, Kept::InUse);
+            for shared in client.replica_wait.iter().flat_map(|wait| wait.shared_conns()) {
+                keep(*shared, Kept::InUse);
             }
         }
     }
@@ -200,7 +203,7 @@ impl Worker {
     }
 }
 
-/// Which retired lanes are closed where there are too many: those that are needed least, of them the oldest; none in use.
+/// Which retired shared connections are closed where there are too many: those that are needed least, of them the oldest; none in use.
 fn surplus(mut retired: Vec<(Kept, Instant, usize)>) -> impl Iterator<Item = usize> {
     retired.sort_unstable();
     let too_many = retired.len().saturating_sub(RETIRED_MAX);
@@ -212,13 +215,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_too_many_retired_lanes_those_needed_least_are_closed_and_none_in_use() {
+    fn of_too_many_retired_connections_those_needed_least_are_closed_and_none_in_use() {
         let now = Instant::now();
         let age = |seconds: u64| now + Duration::from_secs(1000 - seconds);
-        let mut lanes: Vec<_> = (0..RETIRED_MAX).map(|n| (Kept::Uncounted, age(900), n)).collect();
-        assert_eq!(surplus(lanes.clone()).count(), 0);
-        lanes.extend([(Kept::Counted, age(1), 100), (Kept::Counted, age(2), 101), (Kept::InUse, age(999), 102)]);
-        assert_eq!(surplus(lanes.clone()).collect::<Vec<_>>(), [101, 100, 0]);
+        let mut shared_conns: Vec<_> = (0..RETIRED_MAX).map(|n| (Kept::Uncounted, age(900), n)).collect();
+        assert_eq!(surplus(shared_conns.clone()).count(), 0);
+        shared_conns.extend([(Kept::Counted, age(1), 100), (Kept::Counted, age(2), 101), (Kept::InUse, age(999), 102)]);
+        assert_eq!(surplus(shared_conns.clone()).collect::<Vec<_>>(), [101, 100, 0]);
         let in_use: Vec<_> = (0..2 * RETIRED_MAX).map(|n| (Kept::InUse, now, n)).collect();
         assert_eq!(surplus(in_use).count(), 0);
     }

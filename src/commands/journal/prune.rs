@@ -12,7 +12,7 @@ use redtape_journal::{
     ItemKind, Micros, PruneError, PruneItem, PrunePlan, Retention, SnapshotKind, Why, Window, plan_prune, plan_removal,
     prune, remove_snapshots,
 };
-use redtape_proxy::{ByteSize, Period};
+use redtape_wire::units::{ByteSize, Period};
 use serde_json::{Value, json};
 
 use crate::commands::settings::KeyOptions;

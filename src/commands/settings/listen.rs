@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::str::FromStr;
 
-use redtape_proxy::ListenAddr;
+use redtape_wire::settings::ListenAddr;
 use serde::Deserialize;
 
 use crate::exit::{Failure, USAGE};

@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use clap::Args;
 use redtape_journal::SyncPolicy;
-use redtape_proxy::{Ack, CaFiles, ClientTls, Config, KeyPair, ListenAddr, OnJournalFailure, ServerTls};
+use redtape_net::tls::{CaFiles, ClientTls, KeyPair, ServerTls};
+use redtape_wire::settings::{Ack, ListenAddr, OnJournalFailure};
 
 pub(crate) use self::file::File;
 use self::listen::Listen;
@@ -25,6 +26,7 @@ use self::options::Or;
 pub(crate) use self::options::{
     CaptureOptions, ClientOptions, HousekeepingOptions, KeyOptions, Sync, TlsOptions, UpstreamTlsOptions,
 };
+use crate::daemon::Config;
 use crate::exit::{Failure, USAGE};
 use crate::input::url;
 

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use redtape_journal::{KEYS_VARIABLE, Keyring};
-use redtape_proxy::{
-    Ack, AuthClients, ByteSize, OnJournalFailure, Period, Protocols, Sharing, SniCert, SocketMode, Switch, TimeOfDay,
-};
+use redtape_net::tls::{AuthClients, Protocols, SniCert};
+use redtape_wire::settings::{Ack, OnJournalFailure, Sharing, SocketMode, Switch};
+use redtape_wire::units::{ByteSize, Period, TimeOfDay};
 use serde::Deserialize;
 
 use super::file::one_or_many;

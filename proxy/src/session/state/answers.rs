@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use redtape_capture::outcome_of;
+use redtape_capture::tee::{Outcome, TeeSender};
 use redtape_journal::Micros;
 use redtape_wire::resp::Frame;
 
 use super::SessionState;
-use crate::join::outcome_of;
 use crate::session::replies::{Answered, Credential, Holds, Intent};
 use crate::session::standing::database;
-use crate::tee::{Outcome, TeeSender};
 
 /// A session of which a change is refused while more requests than these are under way behind it, is not followed any
 /// more: all of them would have to be looked at, each time.

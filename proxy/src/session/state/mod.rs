@@ -11,6 +11,7 @@ mod transactions;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use redtape_capture::tee::{Identity, Outcome, Part, Stamp, TeeSender, Unstamped, describe_named};
 use redtape_journal::Micros;
 use redtape_wire::command::{CommandId, CommandSpec, CommandTable, NAME_MAX, lower_name};
 use smallvec::SmallVec;
@@ -21,7 +22,6 @@ use super::requests::{Meaning, ReplyMode, meaning};
 use super::sharing::is_shareable;
 use super::standing::{Standing, Unconfirmed, changes, database, unsettles};
 use crate::commands::{completion, is_ours, may_lack};
-use crate::tee::{Identity, Outcome, Part, Stamp, TeeSender, Unstamped, describe_named};
 
 /// A write whose reply is not seen is taken to have run so long after it was forwarded, in µs, if at all: whoever is known to wait
 /// comes first.

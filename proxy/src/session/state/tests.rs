@@ -1,9 +1,9 @@
+use redtape_capture::tee::{Tee, TeeMessage};
 use redtape_wire::resp::ReplyScanner;
 
 use super::answers::CORRECTED_MAX;
 use super::transactions::AT_EXEC_MAX;
 use super::*;
-use crate::tee::{Tee, TeeMessage};
 
 struct Scene {
     state: SessionState,

@@ -5,11 +5,11 @@
 
 use std::collections::VecDeque;
 
+use redtape_capture::tee::Part;
 use smallvec::SmallVec;
 
 use crate::session::replies::{Holds, Intent};
 use crate::session::standing::unsettles;
-use crate::tee::Part;
 
 /// Commands of one transaction whose keys are remembered for its stamp.
 const PARTS_MAX: usize = 256;

@@ -1,0 +1,562 @@
+//! Which of the stamps that wait caused a group of effects.
+//!
+//! ```text
+//! key queues of the group's keys ─► each stamp is compared with the group ─► rank ─► the leader, and who explains it as well
+//! ```
+//!
+//! A rank says how well a request explains a group; equal ranks are told apart by what connections, numbers and replies say of the
+//! order. Where nothing tells two clients apart, that is said ([`Candidates::tie`]), and no client is named.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use redtape_journal::Micros;
+use redtape_wire::outcome::is_script;
+use smallvec::SmallVec;
+
+use super::key_queue::{CANDIDATES_MAX, KeyQueue, NEWER_MAX, Seen};
+use super::known::{Known, Said};
+use super::{NO_KEY, Place, SCRIPTS, Slot, Stamps, State, Waiting, fingerprint, part_slots, slot};
+use crate::join::causes::{Fit, fit, fit_script, is_blocking, is_exact, replies_in_order};
+use crate::tee::{Part, is_telling};
+
+/// Stamps on one key that cannot have caused it and are compared.
+pub(super) const UNFIT_MAX: usize = 1024;
+/// Stamps on one key that are looked at.
+const SCANNED_MAX: usize = 4096;
+/// Commands of a transaction that are compared.
+const REQUEST_PARTS_MAX: usize = 64;
+/// A reply may overtake its effect by so much, in µs: the server writes both in one turn, but may lose its core in between.
+/// (62 ms were seen, six processes on two cores.)
+const OVERTAKES: i64 = 200_000;
+
+/// How long a group has waited for replies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::join) enum Patience {
+    /// Replies may still be on their way.
+    Fresh,
+    /// A request without a reply has hardly run.
+    Settled,
+    /// No reply is waited for any more.
+    Late,
+}
+
+/// A group whose cause is wanted.
+pub(in crate::join) struct Wanted<'a> {
+    /// Its effects.
+    pub(in crate::join) parts: &'a [Part],
+    /// All arguments in it; asked for only where a script may be the cause.
+    pub(in crate::join) words: &'a dyn Fn() -> &'a [u64],
+    /// It stood between MULTI and EXEC.
+    pub(in crate::join) atomic: bool,
+    /// It ran between these: a request that was forwarded later or answered earlier is not its cause.
+    pub(in crate::join) ran: (Micros, Micros),
+    /// The link was found empty then, and it had not come.
+    pub(in crate::join) quiet: Micros,
+    pub(in crate::join) patience: Patience,
+}
+
+/// How well a request explains a group; larger is better, the first difference decides.
+#[allow(clippy::struct_excessive_bools)] // Independent marks, compared one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    /// No effect of it was seen, nor of what stands behind it on its connection.
+    open: bool,
+    /// Effects of the group that it may have caused.
+    covered: usize,
+    fit: Fit,
+    /// No other effect must come on its connection before its own.
+    free: bool,
+    /// No script: a command becomes few others, a script anything.
+    plain: bool,
+    /// A transaction for an atomic group, a single command for another.
+    shape: bool,
+    /// Effects that are its commands, with their arguments; and those on keys that it was given.
+    exact: usize,
+    given: usize,
+    /// Arguments of a script that are found in the group.
+    words: usize,
+}
+
+/// One request that may have caused a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::join) struct Match {
+    pub(in crate::join) place: Place,
+    rank: Rank,
+    /// A script that was given arguments, none of which is in the group.
+    pub(in crate::join) weak: bool,
+    /// Some script is part of it.
+    pub(in crate::join) script: bool,
+    pub(in crate::join) replied: bool,
+}
+
+impl Match {
+    pub(in crate::join) fn fit(&self) -> Fit {
+        self.rank.fit
+    }
+}
+
+/// The best explanation of a group, and those that are as good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::join) struct Candidates {
+    pub(in crate::join) best: Match,
+    /// Another client's request explains it as well.
+    pub(in crate::join) tie: bool,
+    /// Another client's request explains it as well, and has no reply yet.
+    pub(in crate::join) contested: bool,
+    /// When the first and the last of those that explain it as well were forwarded.
+    pub(in crate::join) forwarded: (Micros, Micros),
+    /// All of them, as far as they were looked at.
+    pub(in crate::join) equals: SmallVec<[Place; 4]>,
+    /// When the last of them was answered; `None` = not all were.
+    pub(in crate::join) replied: Option<Micros>,
+}
+
+impl Candidates {
+    fn new(best: Match, waiting: &Waiting) -> Self {
+        let at = waiting.stamp.at;
+        let equals = smallvec::smallvec![best.place];
+        Self { best, tie: false, contested: false, forwarded: (at, at), equals, replied: waiting.replied }
+    }
+
+    /// Nothing but some script was found, none of whose arguments tells.
+    pub(super) fn is_a_scripts_guess(&self) -> bool {
+        self.best.script && self.best.rank.fit < Fit::Value
+    }
+
+    /// One more that explains it as well.
+    fn also(&mut self, place: Place, waiting: &Waiting) {
+        let at = waiting.stamp.at;
+        if !self.equals.contains(&place) && self.equals.len() < CANDIDATES_MAX {
+            self.equals.push(place);
+        }
+        self.forwarded = (self.forwarded.0.min(at), self.forwarded.1.max(at));
+        self.replied = self.replied.zip(waiting.replied).map(|(a, b)| a.max(b));
+    }
+}
+
+/// Which of two that explain a group equally well is its cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// The one of the two that leads so far, or the other: that is certain enough to name a client.
+    Leader,
+    Other,
+    /// Both are of one client: the leader, or the other, and its time is as uncertain as that.
+    SameClient {
+        other_first: bool,
+    },
+    /// As soon as both have their replies, it is clear.
+    Open {
+        other_first: bool,
+    },
+    /// Nothing tells the two clients apart.
+    Tie,
+}
+
+impl Stamps {
+    /// What [`Self::best`] would find where there is nothing to weigh: a request on the effect's only key is the same
+    /// command with the same arguments, it has its reply, and among its duplicates it came first. Nearly all effects are of
+    /// this kind, so their requests are found without looking at others.
+    #[inline]
+    pub(in crate::join) fn certain(&self, effect: &Part, (after, before): (Micros, Micros)) -> Option<Candidates> {
+        let [key] = effect.keys() else { return None };
+        let (place, by_age) = match self.by_key.get(&slot(effect.db, *key))? {
+            KeyQueue::One(place) => (*place, false),
+            KeyQueue::Many(bucket) => bucket.first(fingerprint(effect)?, replies_in_order(effect) != 0, before)?,
+        };
+        let waiting = self.places.get(place)?;
+        let [part] = &waiting.stamp.parts[..] else { return None };
+        let in_time = waiting.stamp.at <= before && waiting.replied? >= after;
+        let plain = !waiting.stamp.transaction && waiting.state == State::Open;
+        let same = is_exact(part, effect) && part.db == effect.db && part.keys().contains(key);
+        let told = (waiting.certain || !by_age) && !is_script(part.name.name());
+        if !in_time || !plain || !same || !told || self.is_held_back(place, &waiting.stamp) {
+            return None;
+        }
+        let rank = Rank {
+            open: true,
+            covered: 1,
+            fit: Fit::Exact,
+            free: true,
+            plain: true,
+            shape: true,
+            exact: 1,
+            given: 1,
+            words: 0,
+        };
+        Some(Candidates::new(Match { place, rank, weak: false, script: false, replied: true }, waiting))
+    }
+
+    /// The best explanation of a group. `without`: what is known not to be the cause; `known`: whether the server's table has a
+    /// command.
+    pub(in crate::join) fn best(
+        &self,
+        wanted: &Wanted<'_>,
+        without: &[Place],
+        known: impl Fn(&[u8]) -> bool,
+    ) -> Option<Candidates> {
+        Search { stamps: self, wanted, without, known, hurry: true, compared: HashSet::new(), found: None }.run()
+    }
+
+    /// The same candidates, of which the oldest is known to be the cause.
+    pub(in crate::join) fn oldest_of(&self, found: Candidates) -> Candidates {
+        let oldest = found.equals.iter().min().copied();
+        let Some((place, waiting)) = oldest.and_then(|place| Some((place, self.places.get(place)?))) else {
+            return found;
+        };
+        let best = Match { place, replied: waiting.replied.is_some(), ..found.best };
+        Candidates { contested: found.contested, ..Candidates::new(best, waiting) }
+    }
+
+    /// Whether a script was given a key of the group, and something else that stands in it.
+    pub(in crate::join) fn explains_better(
+        &self,
+        place: Place,
+        wanted: &Wanted<'_>,
+        known: impl Fn(&[u8]) -> bool,
+    ) -> bool {
+        let compared = HashSet::new();
+        let search = Search { stamps: self, wanted, without: &[], known, hurry: true, compared, found: None };
+        let waiting = self.places.get(place).filter(|w| w.stamp.at <= wanted.ran.1);
+        waiting.and_then(|w| search.compare(place, w)).is_some_and(|m| m.rank.fit >= Fit::Value)
+    }
+}
+
+/// What is known of the stamps of a key queue without a look at each.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attainable {
+    /// None fits better.
+    fit: Fit,
+    /// All are of one connection.
+    one_connection: bool,
+}
+
+/// A search for the cause of one group.
+pub(super) struct Search<'a, 'g, K> {
+    pub(super) stamps: &'a Stamps,
+    pub(super) wanted: &'a Wanted<'g>,
+    pub(super) without: &'a [Place],
+    /// Whether the server's table has a command.
+    pub(super) known: K,
+    /// What cannot lead is not compared with the rest.
+    pub(super) hurry: bool,
+    /// Of a group on several keys, what was compared on one of them.
+    pub(super) compared: HashSet<Place>,
+    pub(super) found: Option<Candidates>,
+}
+
+impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
+    fn run(mut self) -> Option<Candidates> {
+        let stamps = self.stamps;
+        let slots = wanted_slots(self.wanted);
+        let of = |slot: &Slot| stamps.by_key.get(slot);
+        let leads = |found: &Option<Candidates>, fit| {
+            found.as_ref().is_some_and(|f| f.best.rank.open && f.best.rank.fit >= fit)
+        };
+        let attainable = self.attainable(&slots);
+        for queue in slots.iter().filter_map(of) {
+            if self.look_through(queue.live(), false, attainable) {
+                return self.found;
+            }
+        }
+        // Scripts may touch what they did not declare.
+        if !leads(&self.found, Fit::Value)
+            && let Some(queue) = of(&NO_KEY).filter(|_| !slots.contains(&NO_KEY))
+        {
+            self.look_through(queue.live(), false, None);
+        }
+        if !leads(&self.found, Fit::Possible)
+            && let Some(queue) = of(&SCRIPTS)
+        {
+            self.look_through(queue.live(), false, None);
+        }
+        if self.found.as_ref().is_none_or(Candidates::is_a_scripts_guess) {
+            self.look_through_consumed(&slots);
+        }
+        self.found
+    }
+
+    /// Those that had an effect, or whose client is gone, are the cause where nothing else is, or nothing but a script that may be.
+    fn look_through_consumed(&mut self, slots: &[Slot]) {
+        let live = self.found.take();
+        let more: &[Slot] = if live.is_none() { &[NO_KEY, SCRIPTS] } else { &[] };
+        for queue in slots.iter().chain(more).filter_map(|slot| self.stamps.by_key.get(slot)) {
+            self.look_through(queue.consumed(), true, None);
+        }
+        if live.is_some() && self.found.as_ref().is_none_or(|found| found.best.rank.fit < Fit::Value) {
+            self.found = live;
+        }
+    }
+
+    /// The best fit that there can be, if it follows from what waits on the group's keys: no scripts or transactions, nor the same
+    /// command with the same arguments. `None` = each has to be looked at.
+    fn attainable(&self, slots: &[Slot]) -> Option<Attainable> {
+        let [effect] = self.wanted.parts else { return None };
+        let fit = if effect.values().is_empty() { Fit::Possible } else { Fit::Value };
+        let wanted = fingerprint(effect);
+        let mut connections = SmallVec::<[Option<u64>; 2]>::new();
+        for slot in slots {
+            match self.stamps.by_key.get(slot) {
+                None => {}
+                Some(KeyQueue::Many(bucket)) if *slot != NO_KEY && bucket.has_no_duplicate_of(wanted) => {
+                    connections.push(bucket.connection());
+                }
+                Some(_) => return None,
+            }
+        }
+        let one_connection = connections.first().is_some_and(|of| of.is_some() && connections.iter().all(|c| c == of));
+        Some(Attainable { fit, one_connection })
+    }
+
+    /// Compares those with the leader that are consumed, or (`consumed` false) those that are not. `attainable`: no fit among them is better. True = nothing
+    /// behind can change who leads, nor whether that is certain.
+    pub(super) fn look_through(
+        &mut self,
+        stamps: impl Iterator<Item = Seen>,
+        consumed: bool,
+        attainable: Option<Attainable>,
+    ) -> bool {
+        let (after, before) = self.wanted.ran;
+        let (mut compared, mut unfit, mut newer) = (0, 0, 0);
+        let mut known = Known::default();
+        let without = self.without;
+        for seen in stamps.filter(|seen| !without.contains(&seen.place)).take(SCANNED_MAX) {
+            #[cfg(test)]
+            super::LOOKED_AT.set(super::LOOKED_AT.get() + 1);
+            match known.of(seen) {
+                Some(Said::Never) if self.hurry => continue,
+                Some(said) if self.hurry || said == Said::Behind => {
+                    compared += 1;
+                    if compared > CANDIDATES_MAX {
+                        break;
+                    }
+                    continue;
+                }
+                _ => {}
+            }
+            let Some(waiting) = self.stamps.places.get(seen.place) else { continue };
+            if waiting.state.is_live() == consumed {
+                continue;
+            }
+            #[cfg(test)]
+            super::LOOKED_AT.set(super::LOOKED_AT.get() + super::COMPARED);
+            if waiting.stamp.at > before {
+                newer += 1;
+                if newer > NEWER_MAX {
+                    break;
+                }
+                continue;
+            }
+            newer = 0;
+            if waiting.replied.is_some_and(|at| at < after) {
+                continue;
+            }
+            if self.wanted.parts.len() > 1 && !self.compared.insert(seen.place) {
+                // It waits on several of the group's keys.
+                continue;
+            }
+            let candidate = self.compare(seen.place, waiting);
+            known.note(seen, candidate.is_some(), waiting.certain);
+            let Some(candidate) = candidate else {
+                unfit += 1;
+                if unfit > UNFIT_MAX {
+                    break;
+                }
+                continue;
+            };
+            compared += 1;
+            if compared > CANDIDATES_MAX {
+                break;
+            }
+            self.weigh(candidate, waiting);
+            if self.hurry && self.is_settled(candidate, waiting, attainable) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// What was just compared leads, and nothing younger can be better, or as good.
+    fn is_settled(&self, candidate: Match, waiting: &Waiting, attainable: Option<Attainable>) -> bool {
+        let Some(found) = &self.found else { return false };
+        let Rank { open, free, fit, shape, covered, .. } = found.best.rank;
+        if !(open && free && shape && covered == 1 && self.wanted.parts.len() == 1) {
+            return false;
+        }
+        let leads = found.best.place == candidate.place && waiting.certain && !waiting.stamp.transaction;
+        if fit == Fit::Exact {
+            return leads && waiting.number.is_none();
+        }
+        attainable.is_some_and(|most| fit >= most.fit && (found.tie || (leads && most.one_connection)))
+    }
+
+    /// Compares one with the leader.
+    fn weigh(&mut self, candidate: Match, waiting: &Waiting) {
+        let Some(found) = &mut self.found else {
+            self.found = Some(Candidates::new(candidate, waiting));
+            return;
+        };
+        if candidate.place == found.best.place || candidate.rank < found.best.rank {
+            return;
+        }
+        let Some(leader) = self.stamps.places.get(found.best.place).filter(|_| candidate.rank == found.best.rank)
+        else {
+            *found = Candidates::new(candidate, waiting);
+            return;
+        };
+        let order = order((found.best.place, leader), (candidate.place, waiting), found.best, self.wanted);
+        match order {
+            Order::Leader => {}
+            // What could not be told apart from the leader cannot be told apart from its successor either.
+            Order::Other => {
+                let (tie, contested) = (found.tie, found.contested);
+                *found = Candidates { tie, contested, ..Candidates::new(candidate, waiting) };
+            }
+            Order::SameClient { other_first } => {
+                found.also(candidate.place, waiting);
+                if other_first {
+                    found.best = candidate;
+                }
+            }
+            Order::Open { other_first } => {
+                found.contested = true;
+                found.also(candidate.place, waiting);
+                if other_first {
+                    found.best = candidate;
+                }
+            }
+            Order::Tie => {
+                found.tie = true;
+                found.also(candidate.place, waiting);
+            }
+        }
+    }
+
+    /// How well one explains the group; `None` = not at all.
+    fn compare(&self, place: Place, waiting: &Waiting) -> Option<Match> {
+        let stamp = &waiting.stamp;
+        let (mut covered, mut exact, mut given, mut best) = (0, 0, 0, None);
+        for (n, effect) in self.wanted.parts.iter().enumerate() {
+            // Most transactions stand in the stream as they were sent.
+            let as_sent = stamp.parts.get(n).filter(|p| is_exact(p, effect)).map(|_| Fit::Exact);
+            let fits = || stamp.parts.iter().take(REQUEST_PARTS_MAX).filter_map(|p| self.fit(p, effect)).max();
+            let Some(fit) = as_sent.or_else(fits) else { continue };
+            covered += 1;
+            exact += usize::from(fit == Fit::Exact);
+            given += usize::from(fit >= Fit::Possible);
+            best = best.max(Some(fit));
+        }
+        let mut fit = best?;
+        let scripts = || stamp.parts.iter().take(REQUEST_PARTS_MAX).filter(|p| is_script(p.name.name()));
+        let script = scripts().next().is_some();
+        let (mut words, mut weak) = (0, false);
+        if script && fit < Fit::Exact {
+            let group = (self.wanted.words)();
+            // What stands in a group by chance says nothing where the script was not given the key.
+            let tells = |v: &&u64| fit > Fit::Guess || is_telling(**v);
+            words = scripts().flat_map(Part::values).filter(tells).filter(|v| group.binary_search(v).is_ok()).count();
+            weak = words == 0 && scripts().any(|p| !p.values().is_empty());
+            if words > 0 && fit == Fit::Possible {
+                fit = Fit::Value;
+            }
+        }
+        let rank = Rank {
+            open: waiting.state.is_live(),
+            covered,
+            fit,
+            free: !self.stamps.is_held_back(place, stamp),
+            plain: !script,
+            shape: stamp.transaction == self.wanted.atomic,
+            exact,
+            given,
+            words,
+        };
+        Some(Match { place, rank, weak, script, replied: waiting.replied.is_some() })
+    }
+
+    fn fit(&self, request: &Part, effect: &Part) -> Option<Fit> {
+        let (name, keys) = (request.name.name(), request.keys());
+        if is_script(name) {
+            return Some(fit_script(request, effect));
+        }
+        let given = keys.is_empty() || (request.db == effect.db && keys.iter().any(|k| effect.keys().contains(k)));
+        if given { fit(request, effect, || (self.known)(name)) } else { None }
+    }
+}
+
+/// Where requests wait that were given a key of the group.
+fn wanted_slots(wanted: &Wanted<'_>) -> SmallVec<[Slot; 4]> {
+    let mut slots = SmallVec::new();
+    for part in wanted.parts {
+        part_slots(part, &mut slots);
+    }
+    slots.retain(|slot| *slot != SCRIPTS);
+    slots
+}
+
+/// Which of two that explain a group equally well ran first, or which of them ran.
+fn order(leader: (Place, &Waiting), other: (Place, &Waiting), found: Match, wanted: &Wanted<'_>) -> Order {
+    let patience = wanted.patience;
+    let ((leader_at, leader), (other_at, other)) = (leader, other);
+    let (a, b) = (&leader.stamp, &other.stamp);
+    let other_is_older = other_at < leader_at;
+    let older = if other_is_older { other } else { leader };
+    if a.connection == b.connection && older.certain {
+        return if other_is_older { Order::Other } else { Order::Leader };
+    }
+    let single = |w: &Waiting| w.stamp.parts.len() == 1 && !w.stamp.transaction;
+    if found.rank.fit == Fit::Exact && single(leader) && single(other) && replies_in_order(&a.parts[0]) != 0 {
+        return match (leader.number, other.number) {
+            (Some(a), Some(b)) if b < a => Order::Other,
+            (Some(_), Some(_)) => Order::Leader,
+            (leads, _) => Order::Open { other_first: leads.is_none() && other_is_older },
+        };
+    }
+    // A worker that has no time to read leaves replies unread: little evidence takes longer to outweigh that.
+    let needed = if found.rank.fit >= Fit::Value { Patience::Settled } else { Patience::Late };
+    if Arc::ptr_eq(&a.who, &b.who) {
+        return order_of_one_client(leader, other, other_is_older, (patience >= needed, wanted.quiet));
+    }
+    if found.rank.fit == Fit::Exact && older.certain {
+        // It had this very effect. If the other had the same one, which was first makes no difference.
+        return if other_is_older { Order::Other } else { Order::Leader };
+    }
+    let has_not_run =
+        |w: &Waiting| is_served_in_order(w) || (needed == Patience::Settled && patience >= Patience::Settled);
+    match (leader.replied.is_some(), other.replied.is_some()) {
+        (true, false) if has_not_run(other) => Order::Leader,
+        (false, true) if has_not_run(leader) => Order::Other,
+        (leads, replied) if patience < Patience::Late && !(leads && replied) => {
+            Order::Open { other_first: replied || (!leads && other_is_older) }
+        }
+        _ => Order::Tie,
+    }
+}
+
+/// The same for two requests of one client. The younger one has run only if the older one has; `waited`: and if it has, its reply
+/// is known.
+fn order_of_one_client(
+    leader: &Waiting,
+    other: &Waiting,
+    other_is_older: bool,
+    (waited, quiet): (bool, Micros),
+) -> Order {
+    let (older, younger) = if other_is_older { (other, leader) } else { (leader, other) };
+    if younger.replied.is_some() && older.replied.is_some() {
+        // What was answered long before the group came is hardly its cause; a script that answered with something is more likely
+        // to have done something.
+        let recent = |w: &Waiting| w.replied.is_none_or(|at| at.0 >= quiet.0 - OVERTAKES);
+        let likely = |w: &Waiting, is_older| (recent(w), w.state == State::Open, !w.empty, is_older);
+        let other_first = likely(other, other_is_older) > likely(leader, !other_is_older);
+        return Order::SameClient { other_first };
+    }
+    if older.replied.is_some() && !waited {
+        return Order::Open { other_first: other_is_older };
+    }
+    if other_is_older { Order::Other } else { Order::Leader }
+}
+
+/// It waits in the server for something to come, and is answered as soon as it has run.
+fn is_served_in_order(waiting: &Waiting) -> bool {
+    matches!(&waiting.stamp.parts[..], [part] if is_blocking(part.name.name()))
+}

@@ -1,0 +1,60 @@
+//! Which keys an effect touches, for the journal's key filters.
+//!
+//! Invariant: what is named is all that the effect can touch. Where that is not certain, nothing is named, and a
+//! search for any key finds the effect.
+
+use redtape_wire::command::{CommandTable, KeyPositions, NAME_MAX, lower_name};
+use redtape_wire::word;
+
+/// The arguments that are its keys; `None` = not known, or others beside them.
+pub(crate) fn keys_of(table: &CommandTable, args: &[&[u8]]) -> Option<KeyPositions> {
+    let mut room = [0; NAME_MAX];
+    let name = lower_name(args.first()?, &mut room);
+    match name {
+        // Channels, not keys.
+        b"publish" | b"spublish" => return Some(KeyPositions::new()),
+        // They also touch keys of another database.
+        b"copy" if args.iter().skip(3).any(|arg| word::is(arg, "db")) => return None,
+        // So does this; and scripts may touch what they don't declare.
+        b"move" | b"eval" | b"evalsha" | b"fcall" => return None,
+        _ => {}
+    }
+    let spec = table.get_lower(name).filter(|spec| spec.keys_are_known())?;
+    let keys = spec.keys(args, args.len());
+    // Without a key, it may touch them all: FLUSHALL, SWAPDB, FUNCTION, …
+    (!keys.is_empty()).then_some(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_named_only_where_they_are_all() {
+        let table = CommandTable::builtin();
+        for (line, keys) in [
+            ("SET a 1", Some(vec![1])),
+            ("del a b", Some(vec![1, 2])),
+            ("MSET a 1 b 2", Some(vec![1, 3])),
+            ("RENAME a b", Some(vec![1, 2])),
+            ("ZUNIONSTORE c 2 a b", Some(vec![1, 3, 4])),
+            ("SORT l STORE d", Some(vec![1, 3])),
+            ("COPY a b", Some(vec![1, 2])),
+            ("COPY a b REPLACE", Some(vec![1, 2])),
+            ("COPY a b db 2", None),
+            ("COPY a b DB\0 2", None),
+            ("MOVE a 2", None),
+            ("PUBLISH a b", Some(vec![])),
+            ("FLUSHALL", None),
+            ("FLUSHDB ASYNC", None),
+            ("SWAPDB 0 1", None),
+            ("EVAL x 1 a", None),
+            ("SCRIPT LOAD x", None),
+            ("JSON.SET a . 1", None),
+        ] {
+            let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            assert_eq!(keys_of(&table, &args).map(|keys| keys.to_vec()), keys, "{line}");
+        }
+        assert_eq!(keys_of(&table, &[]), None);
+    }
+}

@@ -1,0 +1,29 @@
+//! Capture: follows the server, finds out who caused each effect, and brings it to the journal.
+//!
+//! ```text
+//! proxy's sessions ── Tee (stamps) ──┐
+//! server ── psync: link ─► parser ───┴► join ─► recorder ─► journal's writer
+//!                                                              │
+//! proxy's sessions ◄── durability: how far the journal is ◄────┘
+//! ```
+//!
+//! [`run`] does it all on one thread; [`snapshot`] takes copies of the dataset beside it.
+
+mod durability;
+mod group;
+mod identity;
+mod join;
+mod keys;
+#[doc(hidden)]
+pub mod measure;
+mod options;
+mod psync;
+mod recorder;
+pub mod snapshot;
+pub mod tee;
+
+pub use self::durability::{DurabilityTracker, DurablePosition, Gate, Waiter};
+pub use self::identity::{Judgement, Mismatch, Recorded, ServerFacts};
+pub use self::join::{Probe, outcome_of};
+pub use self::options::{CaptureConfig, KeyringHandle, open_journal};
+pub use self::psync::{CaptureInputs, Link, LinkError, Prober, is_unreachable, run};

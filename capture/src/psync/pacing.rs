@@ -1,0 +1,143 @@
+//! How long the tap rests between two reads of the link, so that one read takes what many writes left:
+//! a tap that wakes for each write costs the server and us a system call each.
+//!
+//! The rest is as long as one read takes to come, so that the socket's buffer never fills meanwhile. It is
+//! shorter while little comes, while a client waits in `WAIT`, and where the times of arrival are
+//! evidence: then nothing is gained by waiting, or something lost.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The rest while little comes, or somebody waits; and the longest.
+const REST: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(5));
+/// A shorter rest is none.
+const REST_MIN: Duration = Duration::from_micros(250);
+/// A read that is worth waking for, and no danger: less than half of what a socket holds that has not
+/// grown yet. A tap for which the server has to wait finds reads that are larger, and rests less and less.
+const LARGE_READ_BYTES: usize = 30 * 1024;
+/// Below so many bytes a second (a thousand small writes) waking often costs nothing.
+const QUIET_BYTES_PER_SECOND: f64 = 128.0 * 1024.0;
+/// Weight of the newest read in the rate.
+const SMOOTHING: f64 = 0.2;
+/// Whoever called WAIT once, or wrote past the proxy, will do it again soon.
+const PROMPT_FOR: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct ReadPacing {
+    always_prompt: bool,
+    never_rest: bool,
+    prompt_until: Instant,
+    last: Instant,
+    /// Bytes a second, smoothed.
+    rate: f64,
+    rest: Duration,
+    rest_until: Instant,
+    busy: bool,
+}
+
+impl ReadPacing {
+    /// `always_prompt`: whatever that costs; `never_rest`: somebody waits for each write, and the disk's syncs make
+    /// larger reads of what comes meanwhile.
+    pub(super) fn new(always_prompt: bool, never_rest: bool, now: Instant) -> Self {
+        Self {
+            always_prompt,
+            never_rest,
+            prompt_until: now,
+            last: now,
+            rate: 0.0,
+            rest: REST.0,
+            rest_until: now,
+            busy: false,
+        }
+    }
+
+    /// So much was read.
+    pub(super) fn took(&mut self, bytes: usize, now: Instant) {
+        let elapsed = now.duration_since(self.last).as_secs_f64().max(1e-6);
+        let prompt = self.always_prompt || now < self.prompt_until;
+        self.busy = !prompt && bytes as f64 / elapsed >= QUIET_BYTES_PER_SECOND;
+        self.rate += SMOOTHING * (bytes as f64 / elapsed - self.rate);
+        let fills_a_read = Duration::from_secs_f64(LARGE_READ_BYTES as f64 / self.rate.max(1.0));
+        self.rest = fills_a_read.min(if self.busy { REST.1 } else { REST.0 });
+        if self.rest < REST_MIN || self.never_rest {
+            self.rest = Duration::ZERO;
+        }
+        self.last = now;
+        self.rest_until = now + self.rest;
+    }
+
+    /// A client waits until what was read is on the disk, or the times of arrival matter.
+    pub(super) fn be_prompt(&mut self, now: Instant) {
+        self.prompt_until = now + PROMPT_FOR;
+        self.busy = false;
+        self.rest_until = self.rest_until.min(now + REST.0);
+    }
+
+    /// The next read is due then.
+    pub(super) fn rest_until(&self) -> Instant {
+        self.rest_until
+    }
+
+    /// Under load: how long the thread had better sleep, deaf to everything. Listening meanwhile would
+    /// wake it for each packet, just to learn that it rests.
+    pub(super) fn sleep(&self, now: Instant) -> Option<Duration> {
+        let left = self.rest_until.saturating_duration_since(now);
+        (self.busy && !left.is_zero()).then_some(left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// The rest after many reads from a source of so many bytes a millisecond through a socket that holds 64 KiB.
+    fn rest_at(pacing: &mut ReadPacing, bytes_a_ms: usize) -> (Duration, bool) {
+        let mut now = pacing.last;
+        for _ in 0..100 {
+            // It takes a tenth of a millisecond to work a read up.
+            let waited = (pacing.rest + MS / 10).max(MS * 100 / bytes_a_ms as u32);
+            now += waited;
+            pacing.took((waited.as_micros() as usize * bytes_a_ms / 1000).min(64 << 10), now);
+        }
+        (pacing.rest, pacing.sleep(now).is_some())
+    }
+
+    #[test]
+    fn the_rest_grows_with_the_load_and_shrinks_before_the_socket_is_full() {
+        let mut pacing = ReadPacing::new(false, false, Instant::now());
+        assert_eq!(rest_at(&mut pacing, 1), (REST.0, false), "a write now and then");
+        assert_eq!(rest_at(&mut pacing, 100), (REST.0, false));
+        assert_eq!(rest_at(&mut pacing, 2 << 10), (REST.1, true), "2 MiB a second");
+        let (rest, busy) = rest_at(&mut pacing, 32 << 10);
+        assert!(busy && rest >= MS / 4 && rest <= MS, "32 MiB a second: {rest:?}");
+        assert_eq!(rest_at(&mut pacing, 1 << 20), (Duration::ZERO, false), "a gigabyte a second");
+        assert_eq!(rest_at(&mut pacing, 2 << 10), (REST.1, true));
+        assert_eq!(rest_at(&mut pacing, 1), (REST.0, false));
+    }
+
+    #[test]
+    fn nobody_who_waits_for_the_disk_is_kept_waiting() {
+        let start = Instant::now();
+        let mut pacing = ReadPacing::new(false, false, start);
+        pacing.took(4 << 10, start + MS);
+        assert!(pacing.sleep(start + MS).is_some());
+        pacing.be_prompt(start + MS);
+        assert_eq!((pacing.rest_until() - start, pacing.sleep(start + MS)), (2 * MS, None));
+        pacing.took(4 << 10, start + 2 * MS);
+        assert_eq!((pacing.rest_until() - start, pacing.sleep(start + 2 * MS)), (3 * MS, None));
+        let later = start + 2 * PROMPT_FOR;
+        pacing.took(4 << 20, later);
+        pacing.took(4 << 10, later + MS);
+        assert!(pacing.sleep(later + MS).is_some());
+        let mut pacing = ReadPacing::new(true, true, start);
+        pacing.took(4 << 10, start + MS);
+        assert_eq!((pacing.rest_until() - start, pacing.sleep(start + MS)), (MS, None));
+        let mut pacing = ReadPacing::new(true, false, start);
+        pacing.took(4 << 10, start + MS);
+        assert_eq!((pacing.rest_until() - start, pacing.sleep(start + MS)), (2 * MS, None));
+    }
+}

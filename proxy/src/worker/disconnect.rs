@@ -1,0 +1,257 @@
+//! What happens when something ends: a client, a pinned connection, a shared connection, the server.
+//!
+//! | what ends | in flight | what the client sees |
+//! | --- | --- | --- |
+//! | client | anything | its pinned connection is closed; replies that still come on a shared connection are thrown away |
+//! | shared connection | on it | for each an error: it may or may not have run; the session goes on |
+//! | both connections, the server lives (its user was deleted) | on the shared connection | the connection ends, as directly |
+//! | shared connection, as it hung while the server answered others ([`super::stalls`]) | on it | the connection ends |
+//! | shared connection, in the middle of a reply | on it | that client's connection ends, as nothing can follow half a reply |
+//! | pinned connection, while requests are in flight on a shared connection | on the shared connection | those are answered, then the connection ends |
+//! | pinned connection (`CLIENT KILL`, `QUIT`, a protocol error, the server's `timeout`, its death) | anything | the connection ends, as directly |
+//! | shared connection, the server is gone | on it | the connection ends, as directly |
+//! | pinned connection can't be opened, the server was there before | what waited for it | the connection ends, as directly |
+//! | pinned connection can't be opened, the server never was there | what waited for it | for each an error: not reachable; the session goes on |
+//!
+//! Nothing is ever sent to the server a second time.
+
+use redtape_journal::Micros;
+use std::time::Duration;
+
+use super::Worker;
+use super::client::{FINISH_MAX, LINGER, Stage};
+use super::upstream_conn::{ClientRef, Role, Stage as ConnStage};
+use crate::session::RequestScan;
+use crate::upstream::NoWay;
+
+/// A living server answers a PING within this time, or is busy.
+pub(super) const ALIVE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Reads of one turn of what a client still says that is not served any more.
+const LINGER_READS_MAX: usize = 16;
+const LOST: &str = "-ERR redtape: the connection to the upstream was lost; this command may or may not have run\r\n";
+
+impl Worker {
+    /// Ends a session at once.
+    pub(super) fn close_client(&mut self, index: usize) {
+        let Some(mut client) = self.clients.try_remove(index) else { return };
+        self.memory.remove(client.account);
+        client.state.close(&mut self.tee, Micros::now());
+        client.socket.deregister(self.poll.registry());
+        if let Some(pinned) = client.pinned {
+            // What it sent before it left is the server's to run.
+            let conn = &mut self.conns[pinned];
+            if !conn.out.is_empty() && !matches!(conn.stage, ConnStage::Connecting { .. }) {
+                self.tee.flush();
+                let conn = &mut self.conns[pinned];
+                // Whatever does not fit now is lost with it, as directly.
+                let _ = conn.out.send(&mut conn.socket, false);
+            }
+            self.drop_conn(pinned);
+        }
+        self.shared.metrics.clients.sessions.dec();
+        self.shared.clients.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        self.load.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Ends a session as soon as it has read what was said.
+    pub(super) fn finish(&mut self, index: usize) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        if client.is_finished() {
+            return;
+        }
+        client.stage = Stage::Finishing { until: self.now + FINISH_MAX };
+        client.input = Vec::new();
+        client.replica_wait = None;
+        if let Some(pinned) = client.pinned.take() {
+            self.drop_conn(pinned);
+        }
+        let client = &self.clients[index];
+        let reference = ClientRef { index, generation: client.generation };
+        self.client_writable(reference);
+    }
+
+    /// All was said. Bytes that the client still sends would make the kernel take back what it has not read yet.
+    pub(super) fn linger(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        client.socket.shutdown();
+        client.stage = Stage::Lingering { until: self.now + LINGER };
+        client.readable = true;
+        self.read_on_for_nothing(index);
+    }
+
+    pub(super) fn read_on_for_nothing(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        let mut room = [0; 4096];
+        for _ in 0..LINGER_READS_MAX {
+            match client.socket.read(&mut room) {
+                Ok(n) if n > 0 => {}
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                    client.readable = false;
+                    return;
+                }
+                _ => return self.close_client(index),
+            }
+        }
+        let reference = ClientRef { index, generation: client.generation };
+        self.queue_client(reference);
+    }
+
+    /// Takes a connection away; nothing else changes.
+    pub(super) fn drop_conn(&mut self, index: usize) {
+        let Some(mut conn) = self.conns.try_remove(index) else { return };
+        conn.socket.deregister(self.poll.registry());
+        if matches!(conn.stage, ConnStage::Connecting { .. }) {
+            self.connecting -= 1;
+        }
+        if matches!(conn.role, Role::Shared(_)) {
+            self.shared.metrics.clients.shared_conns.dec();
+        }
+    }
+
+    /// The server has closed a connection.
+    pub(super) fn conn_lost(&mut self, index: usize) {
+        match &self.conns[index].role {
+            Role::Pinned(owner) => {
+                let owner = *owner;
+                self.drop_conn(index);
+                self.pinned_lost(owner);
+            }
+            Role::Shared(_) => self.shared_lost(index),
+            Role::Probe => self.probe_answered(false),
+            Role::Barrier => self.barrier_lost("the connection has ended"),
+            Role::Witness => self.witness_answered(false),
+        }
+    }
+
+    fn pinned_lost(&mut self, owner: ClientRef) {
+        let until = self.now + FINISH_MAX;
+        let Some(client) = self.client(owner) else { return };
+        client.pinned = None;
+        if client.on_shared && client.in_flight() > 0 && client.replica_wait.is_none() {
+            // The shared connection may still answer.
+            client.stage = Stage::Ending { until };
+            return;
+        }
+        // As directly, whatever the reason: CLIENT KILL, QUIT, a protocol error, the end of the server.
+        self.finish(owner.index);
+    }
+
+    /// Has the server asked, by a connection of its own. Its answer comes behind whatever the server did before: what
+    /// it closed together is seen to be closed by then.
+    fn ask_whether_it_lives(&mut self, waiter: ClientRef) {
+        if let Some(client) = self.client(waiter) {
+            client.probing = true;
+            self.probe_waiters.push(waiter);
+            // What happened there is part of the verdict.
+            self.nudge_pinned(waiter.index);
+        }
+        if self.probe.is_none() && self.verdict.is_none() {
+            match self.dial(Role::Probe, self.now + ALIVE_TIMEOUT) {
+                Ok(conn) => self.probe = Some((conn, self.conns[conn].generation)),
+                Err(_) => self.probe_answered(false),
+            }
+        }
+    }
+
+    /// It is known whether the server lives. What follows from it comes at the end of the turn, when all that the server
+    /// did before has been read.
+    pub(super) fn probe_answered(&mut self, alive: bool) {
+        if let Some((conn, generation)) = self.probe.take()
+            && self.conn(conn, generation).is_some()
+        {
+            self.drop_conn(conn);
+        }
+        self.verdict = Some(alive);
+    }
+
+    /// Tells those who wait for the probe.
+    pub(super) fn pass_verdict(&mut self) {
+        let Some(alive) = self.verdict.take() else { return };
+        for waiter in std::mem::take(&mut self.probe_waiters) {
+            let Some(client) = self.clients.get_mut(waiter.index).filter(|c| c.generation == waiter.generation) else {
+                continue;
+            };
+            client.probing = false;
+            if client.pinned.is_none() || !alive {
+                // As directly: whoever loses the connection knows that what was under way may have run.
+                self.finish(waiter.index);
+                continue;
+            }
+            let counting = usize::from(client.replica_wait.take().is_some());
+            client.say(LOST.repeat(client.state.asked() + counting).as_bytes());
+            self.shared.metrics.error("upstream_lost");
+            let now = Micros::now();
+            client.state.lose_all(&mut self.tee, now);
+            client.readable = true;
+            self.client_writable(waiter);
+            self.after_replies(waiter);
+            self.queue_client(waiter);
+        }
+    }
+
+    /// A shared connection is gone: who waited on it hears so, and goes on.
+    pub(super) fn shared_lost(&mut self, index: usize) {
+        let Some(conn) = self.conns.get_mut(index) else { return };
+        let queue = std::mem::take(&mut conn.queue);
+        let mid_reply = !conn.scanner.at_boundary() && !conn.in_push;
+        if let Role::Shared(key) = &conn.role {
+            self.shared_conns.closed(key, index);
+        }
+        self.drop_conn(index);
+        for (n, waiter) in queue.into_iter().enumerate() {
+            if self.client(waiter.client).is_none_or(|c| c.probing) {
+                continue;
+            }
+            if n == 0 && mid_reply {
+                self.finish(waiter.client.index);
+            } else {
+                self.ask_whether_it_lives(waiter.client);
+            }
+        }
+    }
+
+    /// No way to the server worked.
+    pub(super) fn connect_failed(&mut self, index: usize, why: &str) {
+        let owner = match &self.conns[index].role {
+            Role::Pinned(owner) => *owner,
+            Role::Shared(key) => {
+                self.shared_conns.closed(key, index);
+                return self.drop_conn(index);
+            }
+            Role::Probe => return self.probe_answered(false),
+            Role::Witness => return self.witness_answered(false),
+            Role::Barrier => {
+                let _ = self.shared.upstream.failed(why);
+                return self.barrier_lost(why);
+            }
+        };
+        let no_way = self.shared.upstream.failed(why);
+        self.drop_conn(index);
+        let Some(client) = self.clients.get_mut(owner.index).filter(|c| c.generation == owner.generation) else {
+            return;
+        };
+        client.pinned = None;
+        let waiting = client.state.asked();
+        let mut cut = client.scan.is_inside() || client.state.replies.is_lost();
+        match no_way {
+            NoWay::Say(sentence) => {
+                client.say(format!("-ERR {sentence}\r\n").repeat(waiting.max(usize::from(cut))).as_bytes());
+            }
+            NoWay::End => cut = true,
+        }
+        // Nothing of it has reached the server: the session begins anew.
+        client.state.start_over(&mut self.tee, Micros::now());
+        client.scan = RequestScan::default();
+        client.shared_conns = [None; 2];
+        client.waiting = false;
+        client.questioned = false;
+        if cut {
+            return self.finish(owner.index);
+        }
+        if let Some(client) = self.client(owner) {
+            client.readable = true;
+        }
+        self.client_writable(owner);
+        self.queue_client(owner);
+    }
+}
