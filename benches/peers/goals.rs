@@ -1,21 +1,11 @@
 //! What redtape wants to reach, held against what was measured.
 
-use serde::Serialize;
-
 use crate::cells::Work;
+use crate::figures::{added_us, paired, ratio, total_cpu};
+use crate::goal::Goal;
 use crate::latency::Pace;
 use crate::peers::Name::{self, Haproxy, Nutcracker, Redis, RedisAof, RedisAofAlways};
-use crate::report::{Report, median};
-use crate::rounds::{Series, Slice};
-
-/// One line of the list.
-#[derive(Serialize)]
-pub(crate) struct Goal {
-    pub(crate) wanted: String,
-    pub(crate) measured: String,
-    /// `None`: not measured in this run.
-    pub(crate) met: Option<bool>,
-}
+use crate::report::Report;
 
 /// How much a proxy may add to a lone client's round trip.
 const ADDED_US: f64 = 40.0;
@@ -70,7 +60,7 @@ pub(crate) fn judge(report: &Report) -> Vec<Goal> {
         goals.push(compare(format!("{name}: p99 <= 1.00x {than}"), tail, |r| r <= 1.0));
     }
     for pace in [Pace::BackToBack, Pace::ThousandASecond] {
-        let added = added_us(report, Name::Redtape, pace);
+        let added = added_us(&report.trips, Name::Redtape, pace);
         let pace = if pace == Pace::BackToBack { "back to back" } else { "a thousand a second" };
         goals.push(Goal {
             wanted: format!("one connection alone, {pace}: adds <= {ADDED_US:.0} us (p50)"),
@@ -97,30 +87,4 @@ pub(crate) fn judge(report: &Report) -> Vec<Goal> {
 fn compare(wanted: String, ratio: Option<f64>, met: impl Fn(f64) -> bool) -> Goal {
     let measured = ratio.map_or("not measured".to_owned(), |r| format!("{r:.2}x"));
     Goal { wanted, measured, met: ratio.map(met) }
-}
-
-pub(crate) fn total_cpu(slice: &Slice) -> f64 {
-    slice.server_cpu + slice.proxy_cpu
-}
-
-/// The median over the rounds of one peer's number in proportion to another's in the same round.
-pub(crate) fn ratio(series: &[Series], of: Name, to: Name, what: impl Fn(&Slice) -> f64) -> Option<f64> {
-    let values = |name| -> Option<Vec<f64>> {
-        let found = series.iter().find(|s| s.peer == name && s.failed.is_none() && !s.slices.is_empty())?;
-        Some(found.slices.iter().map(&what).collect())
-    };
-    Some(paired(&values(of)?, &values(to)?))
-}
-
-fn paired(of: &[f64], to: &[f64]) -> f64 {
-    median(of.iter().zip(to).map(|(of, to)| of / to))
-}
-
-/// What a peer adds to Redis's own p50 (median over the rounds).
-pub(crate) fn added_us(report: &Report, name: Name, pace: Pace) -> Option<f64> {
-    let p50 = |name| {
-        let trips = report.trips.iter().find(|t| t.peer == name && t.pace == pace && t.failed.is_none())?;
-        (!trips.p50.is_empty()).then_some(&trips.p50)
-    };
-    Some(median(p50(name)?.iter().zip(p50(Name::Redis)?).map(|(with, without)| with - without)))
 }

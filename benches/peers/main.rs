@@ -13,6 +13,8 @@
 
 mod cells;
 mod cpu;
+mod figures;
+mod goal;
 mod goals;
 mod idle;
 mod latency;
@@ -156,7 +158,7 @@ fn main() -> Result<ExitCode> {
     }
     eprintln!("[{:4.0} s] done", started.elapsed().as_secs_f64());
 
-    report.judge();
+    report.goals = goals::judge(&report);
     let markdown = report.markdown();
     println!("{markdown}");
     let write = |name: &str, text: &str| {

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::cells::Cell;
-use crate::goals::{Goal, added_us, judge, ratio, total_cpu};
+use crate::figures::{added_us, median, ratio, total_cpu};
+use crate::goal::Goal;
 use crate::idle::Crowd;
 use crate::latency::{PACES, Pace, Trips};
 use crate::peers::Name;
@@ -35,10 +36,6 @@ pub(crate) struct Report {
 const QUIET: f64 = 0.05;
 
 impl Report {
-    pub(crate) fn judge(&mut self) {
-        self.goals = judge(self);
-    }
-
     pub(crate) fn failures(&self) -> usize {
         let cells = self.cells.iter().flat_map(|c| &c.series).filter(|s| s.failed.is_some()).count();
         cells
@@ -102,7 +99,7 @@ impl Report {
                 for values in [&trips.p50, &trips.p99, &trips.p999] {
                     let _ = write!(text, "| {:.1} ", median(values.iter().copied()));
                 }
-                let added = added_us(self, trips.peer, pace).filter(|_| trips.peer != Name::Redis);
+                let added = added_us(&self.trips, trips.peer, pace).filter(|_| trips.peer != Name::Redis);
                 let _ = writeln!(text, "| {} |", added.map_or(String::new(), |us| format!("{us:+.1} us")));
             }
             text.push('\n');
@@ -190,15 +187,4 @@ impl Measured {
 
 fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
-}
-
-/// Not a number for no values.
-pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => values[n / 2],
-        n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
-    }
 }

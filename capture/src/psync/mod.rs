@@ -8,7 +8,7 @@
 //! ```
 //!
 //! One thread owns all of it but the writer. What a crash leaves at each step:
-//! - while a base is taken: an unfinished file, set aside at the next start; the old timeline stands;
+//! - while a base is taken: an unfinished file, removed at the next start; the old timeline stands;
 //! - after a base, before its timeline begins: a base that nothing refers to; a new one is taken;
 //! - in the stream: the journal up to the last whole block; the next start resumes at its offset,
 //!   so that nothing is missing or doubled while the server's backlog reaches that far.
