@@ -279,7 +279,7 @@ const WRONG_MAX: f64 = 1.0;
 /// What may be unknown where there is evidence, in thousandths.
 const UNKNOWN_MAX: f64 = 10.0;
 /// What may be dated outside of [sent, replied] where there is evidence, in thousandths: the slack says so.
-const MISDATED_MAX: f64 = 200.0;
+const MISDATED_MAX: f64 = 300.0;
 
 fn judge(what: &str, found: &[(Round, BTreeMap<Kind, Tally>)]) {
     let (mut all, mut clear) = (Tally::default(), Tally::default());

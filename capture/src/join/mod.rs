@@ -500,14 +500,15 @@ impl Join {
         let sure = found.best.fit() >= Fit::Value;
         self.stamps.explain(place, sure);
         self.stamps.pass_before(place, &found.equals);
-        let (mut first, last) = found.forwarded;
-        if !sure && self.has_ties(held) {
-            // The request may have had its effect among those that could not be told apart.
-            first = after;
+        let (mut first, mut last) = found.forwarded;
+        // A script may have had its effect among those that could not be told apart, and this may be that of another of its client.
+        let may_be_another = !sure && found.best.script && self.has_ties(held);
+        if may_be_another {
+            (first, last) = (after, latest);
         }
         let forwarded = (after.max(first.min(latest)), after.max(last.min(latest)));
         // A guess may be another request of its client: its reply proves nothing about what ran before.
-        let replied = found.replied.filter(|_| found.best.fit() > Fit::Guess);
+        let replied = found.replied.filter(|_| found.best.fit() > Fit::Guess && !may_be_another);
         Cause { origin, stamped: Some(stamped), after, forwarded, to: forwarded.1, replied, sure }
     }
 

@@ -350,11 +350,12 @@ fn two_clients_that_may_both_be_the_cause_are_not_named() {
     assert_eq!(s.next(2300 + SETTLED).map(|(who, _)| who), Some("Unknown".to_owned()));
     assert_eq!(s.next(2300 + SETTLED).map(|(who, _)| who), Some("Unknown".to_owned()));
     assert_eq!(s.join.stamps().0, 0, "both had their effects");
-    // The next one is alone.
-    let a = s.request("a", 9000, &["EVAL s 1 acct 3"]);
-    s.reply(a, 9050, Outcome::Ran);
-    s.effect(9100, &["INCRBY acct 6"]);
-    assert_eq!(s.next(9100 + SETTLED), got("a via eval", 9000));
+    // The next one is alone, and long behind them.
+    let at = 9000 + TIES_FOR;
+    let a = s.request("a", at, &["EVAL s 1 acct 3"]);
+    s.reply(a, at + 50, Outcome::Ran);
+    s.effect(at + 100, &["INCRBY acct 6"]);
+    assert_eq!(s.next(at + 100 + SETTLED), got("a via eval", at));
 }
 
 #[test]
@@ -385,6 +386,45 @@ fn what_nobody_asked_for_is_not_dated_behind_the_replies_to_what_came_later() {
     s.effect(900, &["SET k v"]);
     assert_eq!(s.next(901), got("Outside", 130));
     assert_eq!(s.next(901), got("a", 130));
+}
+
+#[test]
+fn one_of_several_requests_of_a_client_is_not_dated_behind_the_replies_to_what_came_later() {
+    let mut s = Scene::new();
+    s.probe(50, 0, 0, 0);
+    for at in [100, 500] {
+        let id = s.request("x", at, &["EVAL s 1 k x"]);
+        s.reply(id, at + 10, Outcome::Ran);
+    }
+    let other = s.request("y", 200, &["SET other v"]);
+    s.reply(other, 230, Outcome::Wrote);
+    // Read late, together.
+    s.effect(900, &["SET k 1"]);
+    s.effect(900, &["SET other v"]);
+    let first = s.join.next(Micros(900 + HOLD)).expect("the script's");
+    assert_eq!((first.origin.name.as_str(), first.ts.0, first.slack), ("x", 230, 130));
+    assert_eq!(s.next(900 + HOLD), got("y", 230));
+}
+
+#[test]
+fn near_a_tie_the_time_of_a_script_is_as_uncertain_as_the_tie() {
+    let mut s = Scene::new();
+    s.probe(50, 0, 0, 0);
+    let ids = ["a", "b"].map(|who| s.request(who, 100, &["EVAL s 1 k x"]));
+    ids.into_iter().for_each(|id| s.reply(id, 150, Outcome::Ran));
+    s.effect(200, &["SET k 1"]);
+    assert_eq!(s.next(200 + HOLD), got("Unknown", 200));
+    // Its script may have been the one above; what was answered then says nothing of what ran before.
+    let own = s.request("a", 6000, &["EVAL s 1 own x"]);
+    s.reply(own, 6050, Outcome::Ran);
+    s.effect(6100, &["SET own 1"]);
+    let script = s.join.next(Micros(6100 + HOLD)).expect("the script's");
+    assert_eq!((script.origin.name.as_str(), script.ts.0, script.slack), ("a", 6100, 6050));
+    // A command that is no script is dated by its stamp.
+    let expire = s.request("a", 7000, &["SPOP set"]);
+    s.reply(expire, 7050, Outcome::Wrote);
+    s.effect(7100, &["SREM set m"]);
+    assert_eq!(s.next(7100 + HOLD), got("a via spop", 7000));
 }
 
 #[test]
