@@ -147,7 +147,7 @@ fn a_followed_server_that_is_no_replica_any_more_is_not_taken_for_the_upstream()
     wait_for("the alarm", Duration::from_secs(20), || {
         (redtape.metric(r#"redtape_capture_state{state="failed"}"#) == Some(1.0)).then_some(())
     });
-    assert!(redtape.said().contains("writes are NOT being recorded"), "{}", redtape.said());
+    redtape.wait_said("writes are NOT being recorded");
     let complete = redtape.metric("redtape_journal_complete_until_seconds");
     conn.must(&args!["SET", "precious", 1]);
     std::thread::sleep(Duration::from_millis(2500));
@@ -238,6 +238,9 @@ fn a_promoted_server_goes_on_without_a_gap_and_gets_a_new_base_beside_the_stream
     });
     let mut redtape = Redtape::start(&server.url(), dir.path(), &[]);
     primary.conn().must(&args!["SET", "k", "by the primary"]);
+    wait_for("the write at the replica", Duration::from_secs(10), || {
+        (int(&server.conn().must(&args!["EXISTS", "k"])) == 1).then_some(())
+    });
     redtape.wait_caught_up();
     server.conn().must(&args!["REPLICAOF", "NO", "ONE"]);
     // Nobody waits for redtape: this is written in the moment of the promotion.
@@ -248,7 +251,7 @@ fn a_promoted_server_goes_on_without_a_gap_and_gets_a_new_base_beside_the_stream
     redtape.wait_streaming();
     Conn::open(&redtape.url()).expect("a client").must(&args!["SET", "k", "behind the base"]);
     redtape.wait_caught_up();
-    assert!(redtape.said().contains("the server's replication id has changed"), "{}", redtape.said());
+    redtape.wait_said("the server's replication id has changed");
     // That it was missing is not forgotten, and not said of one that is there.
     assert_eq!(redtape.terminate(), Some(0));
     redtape.start_again();
@@ -371,6 +374,6 @@ fn the_backlog_is_judged_at_the_start() {
         }
         redtape.said().contains("covers an outage of redtape of only").then_some(())
     });
-    assert!(redtape.said().contains("repl-backlog-size"), "and says what to do");
+    redtape.wait_said("repl-backlog-size");
     assert!(redtape.metric("redtape_backlog_covers_seconds").is_some_and(|s| s < 60.0));
 }

@@ -515,6 +515,18 @@ fn the_same_failure_ends_every_command_with_the_same_code() {
     let writing = std::fs::File::options().write(true).open(journal.join("lock")).unwrap();
     rustix::fs::flock(&writing, rustix::fs::FlockOperation::LockExclusive).unwrap();
     refused(&["journal", "repair", "--yes", "--dir", dir], &with_keys, TEMPFAIL, &["stop redtape before a repair"]);
+    drop(writing);
+    let pruning = std::fs::File::options().create(true).append(true).open(journal.join("prune.lock")).unwrap();
+    rustix::fs::flock(&pruning, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    refused(
+        &["journal", "repair", "--yes", "--dir", dir],
+        &with_keys,
+        TEMPFAIL,
+        &["read or pruned by another process"],
+    );
+    drop(pruning);
+    let writing = std::fs::File::options().write(true).open(journal.join("lock")).unwrap();
+    rustix::fs::flock(&writing, rustix::fs::FlockOperation::LockExclusive).unwrap();
     end_with(of(&["proxy", "follow"], dir), &with_keys, TEMPFAIL);
     assert_eq!(target.conn().must(&args!["DBSIZE"]), crate::harness::conn::Value::Int(0));
 }

@@ -56,8 +56,8 @@ fn a_clock_that_steps_by_hours_disorders_nothing() {
         }
     }
     let last = write_for(Duration::from_millis(300));
+    assert_eq!(redtape.terminate(), Some(0), "{}", redtape.said());
     let said = redtape.said();
-    assert_eq!(redtape.terminate(), Some(0), "{said}");
     assert_eq!(said.matches("the wall clock has stepped").count(), STEPS.len(), "{said}");
     journal::assert_verified(journal.path());
     assert_eq!(journal::timelines(journal.path()), 1);

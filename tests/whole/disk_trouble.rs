@@ -97,7 +97,7 @@ fn a_stalled_disk_costs_bounded_memory_and_not_the_server() {
         s.redtape.wait_streaming();
         client.must(&args!["SET", "after", 1]);
         s.redtape.wait_caught_up();
-        assert!(s.redtape.said().contains("the disk is too slow: 256 MiB wait for it"), "{}", s.redtape.said());
+        s.redtape.wait_said("the disk is too slow: 256 MiB wait for it");
         assert_eq!(journal::timelines(s.journal.path()), timelines, "backlog {backlog}");
         let state = State::record_calm(&mut direct);
         assert_eq!(s.redtape.terminate(), Some(0));
@@ -264,7 +264,7 @@ fn full_from(server: &Server, n: usize) {
             wait_for(&format!("{case}: the alarm"), Duration::from_secs(15), || {
                 (redtape.metric(r#"redtape_errors_total{kind="journal"}"#) > Some(0.0)).then_some(())
             });
-            assert!(redtape.said().contains("No space left on device"), "{case}: {}", redtape.said());
+            redtape.wait_said("No space left on device");
             let reply = Conn::open(&redtape.url()).and_then(|mut conn| conn.call(&args!["SET", "full", 1]));
             assert!(!matches!(reply, Ok(Value::Text(_))), "{case}: acknowledged, and on no disk: {reply:?}");
             reply.map_or_else(|e| e.to_string(), |reply| format!("{reply:?}"))

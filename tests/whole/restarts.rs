@@ -52,13 +52,14 @@ fn a_change_of_the_upstreams_role_is_told() {
     // As Sentinel does it.
     server.conn().must(&args!["REPLICAOF", "127.0.0.1", other.port]);
     is_replica(1.0);
+    redtape.wait_said("the upstream has become a replica");
     let said = redtape.said();
     let line =
         said.lines().find(|l| l.contains("the upstream has become a replica")).unwrap_or_else(|| panic!("{said}"));
     assert!(line.contains("WARN") && line.contains(&format!("127.0.0.1:{}", other.port)), "{line}");
     server.conn().must(&args!["REPLICAOF", "NO", "ONE"]);
     is_replica(0.0);
-    assert!(redtape.said().contains("the upstream has become a primary"), "{}", redtape.said());
+    redtape.wait_said("the upstream has become a primary");
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn a_wrong_upstream_is_refused_with_both_identities_and_accepted_when_told() {
     Conn::open(&redtape.url()).expect("a client").must(&args!["SET", "k", "of the other"]);
     redtape.wait_caught_up();
     assert_eq!(redtape.terminate(), Some(0));
-    assert!(redtape.said().contains("accept-new-history is set"), "{}", redtape.said());
+    redtape.wait_said("accept-new-history is set");
     assert_eq!(journal::timelines(journal.path()), 2);
     assert_eq!(text(&restored(&journal, "latest")), "of the other");
     assert_eq!(text(&restored(&journal, "lsn:1")), "precious");
@@ -137,6 +137,7 @@ fn another_history_at_the_same_address_is_recorded_with_an_alarm() {
             (redtape.metric("redtape_timeline") == Some(timelines)).then_some(())
         });
         assert!(redtape.metric("redtape_server_replaced_seconds") > Some(1e9));
+        redtape.wait_said("leads to a server with another history");
         let said = redtape.said();
         let line = said.lines().rev().find(|l| l.contains("leads to a server with another history")).expect("a line");
         let (status, body) = redtape.endpoint("/journalz").expect("an answer");

@@ -296,7 +296,7 @@ fn all_clients_together_hold_no_more_than_client_memory() {
     let evicted = redtape.metric(r#"redtape_errors_total{kind="client_memory"}"#).unwrap();
     println!("{} MiB at most, {evicted} clients disconnected", grown / MIB);
     assert!(evicted >= 1.0, "{evicted} clients were disconnected");
-    assert!(redtape.said().contains("exceed client-memory"), "{}", redtape.said());
+    redtape.wait_said("exceed client-memory");
     assert!(redtape.metric("redtape_client_memory_bytes").unwrap() <= (128 * MIB) as f64);
     // The small one was never the largest: it gets all of its reply.
     small.set_nonblocking(false).unwrap();

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_redtape");
 
@@ -155,6 +155,16 @@ impl Redtape {
     /// What it has said on stderr and stdout so far.
     pub fn said(&self) -> String {
         tail(&self.log(), usize::MAX)
+    }
+
+    /// Waits until it has said this: its log has a thread of its own, behind the metrics.
+    #[track_caller]
+    pub fn wait_said(&self, what: &str) {
+        let started = Instant::now();
+        while !self.said().contains(what) {
+            assert!(started.elapsed() < Duration::from_secs(10), "it has not said {what:?}:\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn assert_alive(&mut self) {
