@@ -196,13 +196,44 @@ mod tests {
         assert_eq!(std::collections::BTreeSet::from(constants.map(u16::from)), table);
     }
 
+    #[test]
+    fn each_kind_of_failure_has_its_code() {
+        use redtape_restore::ErrorKind as Restore;
+        let io = || redtape_journal::ErrorKind::Io;
+        for (kind, expected) in [
+            (Restore::Usage, USAGE),
+            (Restore::NotInJournal, NOINPUT),
+            (Restore::Storage(io()), IOERR),
+            (Restore::Denied, NOPERM),
+            (Restore::Unavailable, UNAVAILABLE),
+            (Restore::Occupied, CANTCREAT),
+            (Restore::Busy, TEMPFAIL),
+            (Restore::Mismatch, SOFTWARE),
+            (Restore::Interrupted, INTERRUPTED),
+        ] {
+            assert_eq!(restore_code(kind), expected, "{kind:?}");
+        }
+        for (kind, expected) in [
+            (DaemonErrorKind::Config, USAGE),
+            (DaemonErrorKind::Unavailable, UNAVAILABLE),
+            (DaemonErrorKind::Denied, NOPERM),
+            (DaemonErrorKind::OtherServer, DATAERR),
+            (DaemonErrorKind::System, OSERR),
+            (DaemonErrorKind::Transfer, IOERR),
+            (DaemonErrorKind::Storage(io()), IOERR),
+        ] {
+            assert_eq!(daemon_code(kind), expected, "{kind:?}");
+        }
+    }
+
     /// Whether a journal is opened to be read, written, pruned, restored from or recorded into.
     #[test]
     fn the_same_failure_has_the_same_code_whoever_meets_it() {
         let path = || PathBuf::from("j");
         let damage = || Box::new(Damage { expected: "a".to_owned(), found: "b".to_owned() });
-        let open: [(&dyn Fn() -> OpenError, u8); 10] = [
+        let open: [(&dyn Fn() -> OpenError, u8); 11] = [
             (&|| OpenError::Locked { dir: path(), pid: None }, TEMPFAIL),
+            (&|| OpenError::Busy { dir: path() }, TEMPFAIL),
             (&|| OpenError::Key { file: path(), fault: KeyFault::Missing("k".to_owned()) }, NOPERM),
             (&|| OpenError::Key { file: path(), fault: KeyFault::Wrong("k".to_owned()) }, DATAERR),
             (&|| OpenError::NoJournal { dir: path() }, DATAERR),

@@ -61,9 +61,8 @@ impl Steps {
 
     /// Encodes a block of what was attributed; gives how many groups are in it.
     pub fn write(&mut self, now: Micros) -> usize {
-        let attributed = std::mem::take(&mut self.attributed);
-        let written = attributed.iter().filter(|one| push_group(&mut self.builder, one, &self.table).is_ok()).count();
-        drop(attributed);
+        let Self { attributed, builder, table, .. } = self;
+        let written = attributed.drain(..).filter(|one| push_group(builder, one, table).is_ok()).count();
         self.builder.finish(now);
         written
     }

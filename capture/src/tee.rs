@@ -402,6 +402,7 @@ fn hash_on(before: u64, arg: u64) -> u64 {
 
 /// Which arguments of a command survive rewriting: the value of a SET, the last field of an XADD,
 /// what a script is given behind its keys.
+#[inline]
 fn surviving(name: &[u8], keys: usize, known: usize, complete: bool) -> std::ops::Range<usize> {
     let range = match name {
         b"set" | b"getset" | b"setnx" => 2..3,

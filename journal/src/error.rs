@@ -105,6 +105,12 @@ pub enum OpenError {
         /// The process, if it has written its id.
         pid: Option<u32>,
     },
+    /// Another process reads the journal or prunes it, and what was asked for moves files.
+    #[error("the journal {} is read or pruned by another process; end that (a restore, `journal tail`) and try again", dir.display())]
+    Busy {
+        /// The journal's directory.
+        dir: PathBuf,
+    },
     /// Damage that is not a torn tail. Nothing was changed.
     #[error(
         "{} is corrupt at offset {offset} ({span}): {damage}; `redtape journal verify` shows all damage, `redtape journal repair` saves what is left",

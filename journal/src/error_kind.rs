@@ -48,7 +48,7 @@ impl OpenError {
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Locked { .. } => ErrorKind::InUse,
+            Self::Locked { .. } | Self::Busy { .. } => ErrorKind::InUse,
             Self::Key { fault, .. } => fault.into(),
             Self::NotAJournal { .. } | Self::NoJournal { .. } | Self::NewerFormat { .. } => ErrorKind::NotAJournal,
             Self::Corrupt { .. } | Self::WrongKind { .. } => ErrorKind::Damaged,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use redtape_journal::query::When;
 use redtape_journal::{Keyring, Micros};
 
 use crate::filter::Filter;
@@ -9,7 +10,6 @@ use crate::interrupt::Interrupt;
 use crate::limits::Limits;
 use crate::plan::ForcedMethod;
 use crate::target::Target;
-use redtape_journal::query::When;
 
 /// One restore, as it is asked for.
 #[derive(Debug, Clone)]

@@ -252,11 +252,7 @@ impl Lines {
 }
 
 fn busy(dir: &Directory) -> OpenError {
-    let error = std::io::Error::new(
-        std::io::ErrorKind::ResourceBusy,
-        "another process reads it or prunes it; end that (a restore, `journal tail`), and repair again",
-    );
-    OpenError::io("repair", dir.root())(error)
+    OpenError::Busy { dir: dir.root().to_owned() }
 }
 
 /// What `meta` says, or would have said; whether it is there.

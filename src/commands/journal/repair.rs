@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use redtape_journal::query::list_windows;
-use redtape_journal::{Catalog, ErrorKind, OpenError, RepairPlan, Span, plan_repair, repair};
+use redtape_journal::{Catalog, OpenError, RepairPlan, Span, plan_repair, repair};
 use serde_json::{Value, json};
 
 use crate::commands::settings::KeyOptions;
@@ -50,8 +50,8 @@ pub(crate) fn run(args: &RepairArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn failure(error: OpenError) -> anyhow::Error {
-    match error.kind() {
-        ErrorKind::InUse => Failure::new(TEMPFAIL, format!("{error}; stop redtape before a repair")).into(),
+    match error {
+        OpenError::Locked { .. } => Failure::new(TEMPFAIL, format!("{error}; stop redtape before a repair")).into(),
         _ => error.into(),
     }
 }
