@@ -19,6 +19,9 @@ use redtape_journal::{Micros, Origin, ReplOffset};
 use super::{Attributed, CLOCK_STEP, HELD_MAX, WAIT_MAX};
 use crate::group::EffectGroup;
 
+/// A group whose time is less certain than this, in µs, waits for what runs behind it.
+const UNCERTAIN: i64 = 2_000;
+
 /// What caused a group, and when it can have run.
 #[derive(Debug)]
 pub(super) struct Cause {
@@ -108,11 +111,20 @@ impl Dating {
     /// The first group, if its time will not become better known. All that could be read at `upto` was taken in;
     /// `all_causes_known`: no other group waits for its cause.
     pub(super) fn next(&mut self, upto: Micros, all_causes_known: bool) -> Option<Attributed> {
-        let (group, _) = self.waiting.front()?;
+        let (group, cause) = self.waiting.front()?;
         let waited = upto.0 - group.arrived.0;
         // A clock that stepped back since would hold it until it is there again.
         let over = !(-CLOCK_STEP..WAIT_MAX).contains(&waited) || self.waiting.len() >= HELD_MAX;
-        if over || (all_causes_known && waited > 0) { self.date() } else { None }
+        // Where it may have run long before it came, what runs behind it will tell more, and is hardly far behind.
+        let since = self.prev_ts.max(self.not_before).max(cause.after).max(cause.forwarded.0);
+        let uncertain = cause.to.0 - since.0 > UNCERTAIN;
+        let known = all_causes_known && waited > 0 && (!uncertain || self.is_followed());
+        if over || known { self.date() } else { None }
+    }
+
+    /// The reply to something that ran behind the first group is known.
+    fn is_followed(&self) -> bool {
+        self.replies.back().is_some_and(|(of, _)| *of > self.first)
     }
 
     fn date(&mut self) -> Option<Attributed> {
