@@ -412,7 +412,9 @@ fn near_a_tie_the_time_of_a_script_is_as_uncertain_as_the_tie() {
     let mut s = Scene::new();
     s.probe(50, 0, 0, 0);
     let ids = ["a", "b"].map(|who| s.request(who, 100, &["EVAL s 1 k x"]));
-    ids.into_iter().for_each(|id| s.reply(id, 150, Outcome::Ran));
+    for id in ids {
+        s.reply(id, 150, Outcome::Ran);
+    }
     s.effect(200, &["SET k 1"]);
     assert_eq!(s.next(200 + HOLD), got("Unknown", 200));
     // Its script may have been the one above; what was answered then says nothing of what ran before.
