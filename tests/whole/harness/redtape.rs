@@ -139,12 +139,13 @@ impl Redtape {
             .stdout(log.try_clone().expect("the log twice"))
             .stderr(self.stderr.take().unwrap_or(log.into()));
         self.child = Some(command.spawn().unwrap_or_else(|e| panic!("{BINARY}: {e}")));
-        let port = self.port;
-        wait_for("redtape's listener", Duration::from_secs(20), || {
+        // Clients' address is bound before that of the metrics.
+        let ports = [self.port, self.metrics_port];
+        wait_for("redtape's listeners", Duration::from_secs(20), || {
             if let Some(status) = self.child.as_mut().and_then(|c| c.try_wait().expect("redtape's state")) {
                 return Some(Some(status.code()));
             }
-            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok().map(|_| None)
+            ports.iter().all(|port| TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_ok()).then_some(None)
         })
     }
 
