@@ -42,9 +42,9 @@ pub(super) struct Cause {
 }
 
 impl Cause {
-    /// It is clear which request it is, if its client is right.
-    fn is_one_request(&self) -> bool {
-        self.stamped.is_some() && self.forwarded.0 == self.forwarded.1
+    /// It is clear which request it is, and so when it ran.
+    fn is_exact(&self) -> bool {
+        self.sure && self.stamped.is_some() && self.forwarded.0 == self.forwarded.1
     }
 }
 
@@ -103,8 +103,7 @@ impl Dating {
     /// The first group, if a request says when it ran.
     pub(super) fn next_exact(&mut self) -> Option<Attributed> {
         let (_, cause) = self.waiting.front()?;
-        let is_exact = cause.sure && cause.is_one_request();
-        let exact = cause.to <= self.not_before.max(self.prev_ts) || is_exact;
+        let exact = cause.to <= self.not_before.max(self.prev_ts) || cause.is_exact();
         if exact { self.date() } else { None }
     }
 
@@ -134,7 +133,7 @@ impl Dating {
         while self.replies.front().is_some_and(|(of, _)| *of <= number) {
             self.replies.pop_front();
         }
-        let is_exact = cause.sure && cause.is_one_request();
+        let is_exact = cause.is_exact();
         let Cause { origin, stamped, after, forwarded: (first, last), to, sure, .. } = cause;
         self.not_before = self.not_before.max(if sure { first } else { after });
         let followed = self.replies.front().map_or(Micros(i64::MAX), |(_, replied)| *replied);

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_redtape");
 
@@ -159,13 +159,8 @@ impl Redtape {
     }
 
     /// Waits until it has said this: its log has a thread of its own, behind the metrics.
-    #[track_caller]
     pub fn wait_said(&self, what: &str) {
-        let started = Instant::now();
-        while !self.said().contains(what) {
-            assert!(started.elapsed() < Duration::from_secs(10), "it has not said {what:?}:\n{}", self.said());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_for(what, Duration::from_secs(10), || self.said().contains(what).then_some(()));
     }
 
     fn assert_alive(&mut self) {

@@ -445,12 +445,14 @@ impl SessionState {
         }
         let db = self.transactions.db().unwrap_or(self.asked_db);
         let part = describe_named(name, command, spec, args, argc, db);
-        if self.transactions.queues() && self.replies.queues_for_sure() {
-            self.transactions.queue_part(part);
-            return None;
+        if self.transactions.queues() {
+            if self.replies.queues_for_sure() {
+                self.transactions.queue_part(part);
+                return None;
+            }
+            // Its MULTI may be refused: then the command runs by itself.
+            self.transactions.queue_part(part.clone());
         }
-        // Its MULTI may be refused: then the command runs by itself.
-        self.transactions.queue_part(part.clone());
         Some(self.stamp(smallvec::smallvec![part], false, now))
     }
 
