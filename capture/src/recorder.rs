@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 use prometheus::local::LocalHistogram;
@@ -252,6 +252,28 @@ impl Recorder {
             self.some_progress().await;
         }
         Ok(())
+    }
+
+    /// Syncs what little there is; gives how long that took, without what was under way before. Does not borrow the recorder.
+    pub(crate) fn timed_sync(&self) -> impl Future<Output = Result<Duration, RecordError>> + use<> {
+        let (writer, progress) = (self.writer.clone(), self.progress.clone());
+        async move {
+            let Some(writer) = writer else { return Err(RecordError::Failed("it is not open".to_owned())) };
+            let mut took = Duration::ZERO;
+            // The first may be waiting for one that is under way.
+            for _ in 0..2 {
+                let (syncs, began) = (writer.progress().syncs, Instant::now());
+                writer.sync_now();
+                while writer.progress().syncs == syncs {
+                    if let Some(why) = writer.failed() {
+                        return Err(RecordError::Failed(why.to_string()));
+                    }
+                    let _ = tokio::time::timeout(LOOK_AGAIN, progress.notified()).await;
+                }
+                took = began.elapsed();
+            }
+            Ok(took)
+        }
     }
 
     async fn some_progress(&self) {

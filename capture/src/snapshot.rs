@@ -19,6 +19,8 @@ use crate::psync::{CopyError, CopyInProgress, Link, Prober, manifest, receive};
 /// The journal must reach the snapshot's offset within this time.
 const REACH_TIMEOUT: Duration = Duration::from_secs(30);
 const REACH_POLL: Duration = Duration::from_millis(100);
+/// Then so long is waited for the write behind it, or for word that there is none yet: a capture says so once a second.
+const NEXT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A snapshot was taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,39 +159,68 @@ pub async fn take(dir: &Path, upstream: &Connector, how: Taking) -> Result<Snaps
             tokio::time::sleep(pause(received, rate, begun.elapsed())).await;
         }
     }
-    let (lsn, last_ts) = lsn_at(dir, &how.keyring, timeline, offset).await?;
-    // What it holds may be dated a little later than it was asked for, and must not seem to lie behind it.
-    let ts = ts.max(last_ts);
+    let (lsn, ts) = place_of(dir, &how.keyring, (timeline, offset), ts).await?;
     drop(catalog);
     let position = Position { timeline, replid, offset, db: 0 };
     let (summary, path) = copy.commit(|s| manifest(s, (lsn, ts), &position, how.kind, &table))?;
     Ok(SnapshotTaken { lsn, ts, path, bytes: summary.bytes, timeline })
 }
 
-/// The last LSN up to the offset, and the time of its group.
-async fn lsn_at(
+/// The last LSN up to the offset, and the time that the copy shows. The server answered at `answered`.
+async fn place_of(
     dir: &Path,
     keyring: &Keyring,
-    timeline: TimelineId,
-    offset: ReplOffset,
+    (timeline, offset): (TimelineId, ReplOffset),
+    answered: Micros,
 ) -> Result<(Lsn, Micros), SnapshotError> {
     let deadline = Instant::now() + REACH_TIMEOUT;
+    let mut reached = None;
     loop {
         let catalog = Catalog::open_with(dir, keyring)?;
         let at = catalog.lsn_at_offset(timeline, offset)?;
         if at.reached {
-            return Ok((at.lsn, catalog.find_cut_by_lsn(timeline, at.lsn)?.ts));
-        }
-        if Instant::now() >= deadline {
+            let waited = reached.get_or_insert_with(Instant::now).elapsed();
+            let cut = catalog.find_cut_by_lsn(timeline, at.lsn)?;
+            let to = catalog.timelines().iter().find(|t| t.id == timeline).map(|t| t.last_ts.max(t.complete_until));
+            // A write that follows the copy may be on its way to the journal.
+            if cut.next_ts.is_some() || to >= Some(answered) || waited >= NEXT_TIMEOUT {
+                return Ok((at.lsn, shown_time(answered, cut.ts, cut.next_ts.or(to))));
+            }
+        } else if Instant::now() >= deadline {
             return Err(SnapshotError::NotFollowed { offset });
         }
         tokio::time::sleep(REACH_POLL).await;
     }
 }
 
+/// The time that a copy shows: as late as it was `answered` for, but behind the `last` write that it holds and before the
+/// `next` one, which it does not hold. The server answers some time after it has forked.
+fn shown_time(answered: Micros, last: Micros, next: Option<Micros>) -> Micros {
+    let before_next = next.map_or(answered, |next| answered.min(Micros(next.0.saturating_sub(1))));
+    before_next.max(last)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_shows_a_time_between_the_writes_around_it() {
+        let at = Micros;
+        for (answered, last, next, shown) in [
+            (100, 50, None, 100),
+            (100, 50, Some(200), 100),
+            (100, 50, Some(101), 100),
+            (100, 50, Some(100), 99),
+            (100, 50, Some(80), 79),
+            // Dated later than it was asked for.
+            (100, 120, Some(130), 120),
+            // In the same microsecond.
+            (100, 80, Some(80), 80),
+        ] {
+            assert_eq!(shown_time(at(answered), at(last), next.map(at)), at(shown), "{answered} {last} {next:?}");
+        }
+    }
 
     #[test]
     fn a_rate_is_kept_over_all_that_came() {

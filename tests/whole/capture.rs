@@ -1,6 +1,7 @@
 //! Following: as a sidecar, by a replica, through failovers; snapshots beside a running capture.
 
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::harness::conn::{Conn, bytes, int};
@@ -359,6 +360,41 @@ fn snapshots_and_marks_beside_a_running_capture() {
     let marked = restore(&dir, "mark:half-way");
     let length = int(&marked.conn().must(&args!["LLEN", "l"])) as u64;
     assert!(length >= lsn && length <= 8_000);
+}
+
+/// The server answers some time after it has forked: what was written in between is not in the copy.
+#[test]
+fn a_snapshot_shows_a_time_before_the_next_write() {
+    let dir = Dir::new("journal");
+    let server = Server::with(&["--repl-backlog-size", "64mb", "--repl-diskless-sync-delay", "0"]);
+    let mut redtape = Redtape::start(&server.url(), dir.path(), &[]);
+    let (url, stop) = (redtape.url(), AtomicBool::new(false));
+    let snapshots: Vec<(u64, i64)> = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut conn = Conn::open(&url).expect("a client");
+            while !stop.load(Ordering::Relaxed) {
+                conn.must(&args!["INCR", "n"]);
+            }
+        });
+        let taken = (0..3).map(|_| {
+            let taken = run(&["snapshot", "create", "--dir", path(&dir), "--upstream", &server.url(), "--json"])
+                .expect_success("snapshot create");
+            let taken: Value = serde_json::from_str(&taken.stdout).expect("JSON");
+            (taken["lsn"].as_u64().expect("an LSN"), taken["ts_us"].as_i64().expect("a time"))
+        });
+        let taken = taken.collect();
+        stop.store(true, Ordering::Relaxed);
+        taken
+    });
+    redtape.wait_caught_up();
+    assert_eq!(redtape.terminate(), Some(0));
+    let groups = crate::harness::journal::cat(dir.path());
+    let time_of = |lsn: u64| groups.iter().find(|g| g.lsn == lsn).expect("a group").ts_us;
+    for (lsn, ts) in snapshots {
+        let (last, next) = (time_of(lsn), time_of(lsn + 1));
+        println!("LSN {lsn}: {last} <= {ts} < {next}");
+        assert!(last <= ts && (ts < next || last == next), "LSN {lsn}: {last} <= {ts} < {next}");
+    }
 }
 
 #[test]

@@ -59,11 +59,44 @@ fn while_the_journal_cannot_be_written_writes_pass_or_are_refused_as_configured(
     }
 }
 
-/// Bytes that the server keeps for its replicas.
+/// A number that the server says in `INFO`.
+fn info(conn: &mut Conn, section: &str, field: &str) -> u64 {
+    let info = text(&conn.must(&args!["INFO", section]));
+    let value = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    value.unwrap_or_else(|| panic!("no {field} in {info}")).trim().parse().expect("a number")
+}
+
+/// Bytes that the server keeps for its replicas, besides the backlog that it has anyhow.
 fn waiting_for_replicas(conn: &mut Conn) -> u64 {
-    let list = text(&conn.must(&args!["CLIENT", "LIST", "TYPE", "replica"]));
-    let field = |word: &str| word.strip_prefix("omem=").map(|n| n.parse::<u64>().expect("bytes"));
-    list.split_whitespace().filter_map(field).sum()
+    info(conn, "memory", "mem_clients_slaves")
+}
+
+#[test]
+fn no_full_copy_is_asked_for_while_the_disk_stalls() {
+    const VALUE: usize = 1 << 20;
+    let mut s = scene(Server::with(&["--repl-backlog-size", "1mb"]), &["--sync", "always"]);
+    let (mut direct, mut client) = (s.server.conn(), s.client());
+    client.must(&args!["SET", "before", 1]);
+    s.redtape.wait_caught_up();
+    assert_eq!(info(&mut direct, "stats", "sync_full"), 1);
+    // A batch of 16 MiB is synced in so long: the disk falls behind, and catches up a little in some seconds.
+    s.disk.is("stall 600");
+    let value = "v".repeat(VALUE);
+    wait_for("the journal to fall too far behind", Duration::from_secs(60), || {
+        for n in 0..8 {
+            client.must(&args!["SET", format!("k{n}"), &value]);
+        }
+        s.redtape.said().contains("the server is not followed until it has caught up").then_some(())
+    });
+    let caught_up = || s.redtape.metric(r#"redtape_errors_total{kind="journal_slow"}"#) == Some(1.0);
+    wait_for("the disk to catch up", Duration::from_secs(60), || caught_up().then_some(()));
+    for _ in 0..30 {
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(info(&mut direct, "stats", "sync_full"), 1, "a fork for a disk that stalls");
+    }
+    s.disk.is("fine");
+    s.redtape.wait_streaming();
+    assert_eq!(info(&mut direct, "stats", "sync_full"), 2);
 }
 
 #[test]
@@ -87,7 +120,7 @@ fn a_stalled_disk_costs_bounded_memory_and_not_the_server() {
             }
         }
         println!("backlog {backlog}: the server kept {} MiB, redtape had {} MiB", kept / MIB, resident / MIB);
-        assert!(kept < 200 * MIB, "the server kept {kept} bytes for a tap that does not read");
+        assert!(kept < 200 * MIB, "the server kept {kept} bytes for a link that is not read");
         assert!(resident < 700 * MIB, "redtape had {resident} bytes");
         assert!(s.redtape.metric(r#"redtape_errors_total{kind="journal_slow"}"#) <= Some(1.0));
         s.disk.is("fine");

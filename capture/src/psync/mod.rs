@@ -26,6 +26,7 @@ mod pacing;
 mod probe;
 mod prober;
 mod retry;
+mod slow_disk;
 mod stream;
 
 use std::sync::Arc;
@@ -143,6 +144,8 @@ pub(crate) struct Capture {
     waiting: Complaints,
     /// Of this stretch of following: a full copy was asked for.
     copied: bool,
+    /// Following has ended because the disk was too slow.
+    disk_was_slow: bool,
     bystander: Bystander,
 }
 
@@ -202,6 +205,7 @@ pub async fn run(config: CaptureConfig, inputs: CaptureInputs) {
         complaints: Complaints::default(),
         waiting: Complaints::default(),
         copied: false,
+        disk_was_slow: false,
         bystander,
     };
     capture.go_on();
@@ -225,6 +229,7 @@ impl Capture {
             self.copied = false;
             let ended = self.follow_once().await;
             let cost = ended.cost(self.copied);
+            self.disk_was_slow |= matches!(ended, Ended::Slow);
             self.durability.following(false);
             if matches!(ended, Ended::Stopped) {
                 return;
@@ -344,8 +349,14 @@ impl Capture {
                 }
             }
         }
-        // The probe just before a copy bounds what is in it.
         self.probes.set_pace(Pace::Late);
+        if self.disk_was_slow {
+            if let Err(e) = self.wait_for_slow_disk().await {
+                return e;
+            }
+            self.disk_was_slow = false;
+        }
+        // The probe just before a copy bounds what is in it.
         let from = self.position.clone().filter(|_| self.break_reason.is_none());
         let (mut link, reply) = match self.open_link(from.as_ref()).await {
             Ok(opened) => opened,
