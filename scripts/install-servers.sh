@@ -210,10 +210,6 @@ install_suite() {
     rm -rf "$apt_dir" "$dir.new"
     mkdir -p "$apt_dir"/{lists/partial,cache/archives/partial,log,parts} "$dir.new"
     : >"$apt_dir/status"
-    # Of experimental only the server: the libraries are those of the suite that it is built on.
-    if [[ $suites == *,experimental ]]; then
-        printf 'Package: %s-*\nPin: release a=experimental\nPin-Priority: 990\n' "$program" >"$apt_dir/parts/experimental.pref"
-    fi
     source_lists "$apt_dir/parts" >"$apt_dir/parts/own.sources"
     local apt=(-q -o "Dir::Etc::sourcelist=/dev/null" -o "Dir::Etc::sourceparts=$apt_dir/parts"
         -o "Dir::State::lists=$apt_dir/lists" -o "Dir::Cache=$apt_dir/cache" -o "Dir::Log=$apt_dir/log"

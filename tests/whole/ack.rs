@@ -213,7 +213,8 @@ fn who_waits_for_the_journal_to_follow_is_served_when_it_does() {
     const ROUNDS: u32 = 5;
     let (server, journal) = (Server::with(&["--repl-diskless-sync-delay", "1"]), Dir::new("journal"));
     let mut redtape = Redtape::start(&server.url(), journal.path(), &["--ack", "journal"]);
-    let mut waited = Duration::ZERO;
+    // The others: a write while it follows, what a busy machine and its disk take anyhow.
+    let (mut waited, mut others) = (Duration::ZERO, Duration::ZERO);
     for n in 1..=ROUNDS {
         redtape.kill9();
         // Another history: a new base.
@@ -225,16 +226,20 @@ fn who_waits_for_the_journal_to_follow_is_served_when_it_does() {
         conn.must(&args!["MULTI"]);
         let client = std::thread::spawn(move || {
             let replies = conn.pipeline(&[args!["INCR", "n"], args!["EXEC"]]).expect("replies");
-            (replies, Instant::now())
+            let served = Instant::now();
+            conn.must(&args!["SET", "other", 1]);
+            (replies, served, served.elapsed())
         });
         redtape.wait_streaming();
         let follows = Instant::now();
-        let (replies, served) = client.join().expect("the client");
+        let (replies, served, other) = client.join().expect("the client");
         assert_eq!(replies[1], Value::Array(vec![Value::Int(n.into())]));
         waited += served.saturating_duration_since(follows);
+        others += other;
     }
-    // By the clock it were half a second each time.
-    assert!(waited < Duration::from_secs(1), "{ROUNDS} times, {waited:?} in all");
+    // It connects, asks, writes, asks and syncs, where the others write, ask and sync. By the clock it were half a second more
+    // each time.
+    assert!(waited < Duration::from_secs(1) + 3 * others, "{ROUNDS} times, {waited:?} in all; others {others:?}");
 }
 
 #[test]

@@ -102,8 +102,11 @@ impl Side {
                     std::thread::sleep(Duration::from_micros(100));
                     assert!(started.elapsed() < Duration::from_secs(20), "a connection takes no more bytes");
                 }
-                // Closed: the reader finds out.
-                Err(_) => break,
+                // Closed by a reset, and the error is told once: the reader sees an orderly end.
+                Err(_) => {
+                    self.links[link].reset = true;
+                    break;
+                }
             }
         }
         self.drain();
