@@ -332,7 +332,10 @@ fn snapshots_and_marks_beside_a_running_capture() {
             conn.must(&args!["RPUSH", "l", n]);
         }
     });
-    std::thread::sleep(Duration::from_millis(100));
+    let mut direct = server.conn();
+    wait_for("the writes to be under way", Duration::from_secs(20), || {
+        (int(&direct.must(&args!["LLEN", "l"])) >= 200).then_some(())
+    });
     let taken = run(&["snapshot", "create", "--dir", path(&dir), "--upstream", &server.url(), "--json"])
         .expect_success("snapshot create");
     let taken: Value = serde_json::from_str(&taken.stdout).expect("JSON");
