@@ -28,6 +28,7 @@ mod client;
 mod dial;
 mod disconnect;
 mod memory;
+mod outcome;
 mod pause;
 mod progress;
 mod replica_wait;
@@ -131,7 +132,7 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Arrival {
     pub stream: Stream,
-    pub from: From,
+    pub from: ClientAddr,
     /// It speaks TLS.
     pub tls: bool,
     /// A load balancer says first who it is.
@@ -140,13 +141,13 @@ pub(crate) struct Arrival {
 
 /// From where a client comes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum From {
+pub(crate) enum ClientAddr {
     Addr(SocketAddr),
     /// The socket's path.
     Unix(String),
 }
 
-impl std::fmt::Display for From {
+impl std::fmt::Display for ClientAddr {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Addr(addr) => addr.fmt(f),

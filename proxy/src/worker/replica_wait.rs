@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use super::Worker;
 use super::client::Stage;
+use super::outcome::Admission;
 use super::session_writes::{Counts, Goal, ReplicaWait};
 use super::upstream_conn::{ClientRef, Role, SharedRef};
 use crate::session::Ask;
@@ -37,21 +38,21 @@ const WRITES_LOST: &str = "-ERR redtape: the connection that carried earlier wri
                            replicas have them is not known; later writes can be waited for\r\n";
 
 impl Worker {
-    /// `None` = the session's own connection can answer; else whether the request is done with or has to wait.
-    pub(super) fn wait_for_replicas(&mut self, index: usize, ask: &Ask<'_>, words: &[&[u8]]) -> Option<bool> {
+    /// Takes a `WAIT` over whose answer the session's own connection does not know; any other request is forwarded.
+    pub(super) fn wait_for_replicas(&mut self, index: usize, ask: &Ask<'_>, words: &[&[u8]]) -> Admission {
         if !matches!(ask.name(), b"wait" | b"waitaof") {
-            return None;
+            return Admission::Forward;
         }
         let client = &mut self.clients[index];
         client.wrote.stays_pinned = true;
         if client.wrote.is_nothing() || !client.state.is_answered_at_once() {
-            return None;
+            return Admission::Forward;
         }
-        let (goal, millis) = Goal::read(ask.name() == b"waitaof", words)?;
+        let Some((goal, millis)) = Goal::read(ask.name() == b"waitaof", words) else { return Admission::Forward };
         if client.in_flight() > 0 {
             client.waiting = true;
             self.nudge_pinned(index);
-            return Some(false);
+            return Admission::Wait;
         }
         let lost = client.wrote.take_lost(goal.wanted);
         if self.moves_by_any_command {
@@ -60,12 +61,12 @@ impl Worker {
             client.state.ask_ourselves();
             let all = Counts { local: 0, replicas: 0 };
             self.send_pinned(index, &goal.request(all, 0));
-            return None;
+            return Admission::Forward;
         }
         self.counts.commands += 1;
         if lost {
             self.writes_lost(index);
-            return Some(true);
+            return Admission::Done;
         }
         // They go on counting: what the session writes later by its own connection may have no effect, and move nothing.
         let shared_conns = self.clients[index].wrote.shared_conns.clone();
@@ -84,7 +85,7 @@ impl Worker {
             pause: COUNT_EVERY.0,
         }));
         self.ask_next(index);
-        Some(true)
+        Admission::Done
     }
 
     /// A shared connection takes no more requests of others: what it remembers stands still.

@@ -12,22 +12,12 @@ use redtape_wire::word;
 use smallvec::SmallVec;
 
 use super::client::{CLIENT_OUT_HIGH, Client, SHARED_IN_FLIGHT_MAX, Stage};
+use super::outcome::{Admission, Forwarded, Route};
 use super::shared_conns::{Choice, SharedKey};
 use super::upstream_conn::{CONN_OUT_MAX, ClientRef, SharedRef};
 use super::{Arrival, READ_BYTES, Worker, client_token};
 use crate::session::{Ask, Scanned};
 use crate::upstream::NoWay;
-
-/// Which way a request goes.
-#[derive(Debug, PartialEq, Eq)]
-enum Way {
-    /// By the session's own connection.
-    Pinned,
-    /// By this shared one.
-    Lane(usize),
-    /// None yet: what is in flight has to be answered first, or there is no room.
-    Wait,
-}
 
 /// `SCRIPT KILL` and `FUNCTION KILL` write nothing, and must get through when nothing else does.
 fn ends_a_script(words: &[&[u8]]) -> bool {
@@ -194,7 +184,7 @@ impl Worker {
                 Scanned::Whole(len) => {
                     let words: SmallVec<[&[u8]; 8]> = args.iter().map(|(a, b)| &rest[*a..*b]).collect();
                     let ask = self.clients[index].state.understand(&table, &words, words.len());
-                    if !self.forward(index, ask, &words, words.len(), &rest[..len], true, now) {
+                    if self.forward(index, ask, &words, words.len(), &rest[..len], true, now) == Forwarded::Waits {
                         break;
                     }
                     at += len;
@@ -202,7 +192,7 @@ impl Worker {
                 Scanned::Inline(len, Some(words)) => {
                     let words: SmallVec<[&[u8]; 8]> = words.iter().map(Vec::as_slice).collect();
                     let ask = self.clients[index].state.understand(&table, &words, words.len());
-                    if !self.forward(index, ask, &words, words.len(), &rest[..len], false, now) {
+                    if self.forward(index, ask, &words, words.len(), &rest[..len], false, now) == Forwarded::Waits {
                         break;
                     }
                     at += len;
@@ -210,7 +200,8 @@ impl Worker {
                 Scanned::Begun(begun) => {
                     let words: SmallVec<[&[u8]; 8]> = args.iter().map(|(a, b)| &rest[*a..*b]).collect();
                     let ask = self.clients[index].state.understand(&table, &words, begun.argc);
-                    if !self.forward(index, ask, &words, begun.argc, &rest[..begun.len], false, now) {
+                    if self.forward(index, ask, &words, begun.argc, &rest[..begun.len], false, now) == Forwarded::Waits
+                    {
                         break;
                     }
                     if let Some(client) = self.clients.get_mut(index) {
@@ -223,7 +214,7 @@ impl Worker {
                     at += begun.len;
                 }
                 Scanned::Inline(_, None) | Scanned::Opaque => {
-                    if !self.forward_opaque(index, rest, now) {
+                    if self.forward_opaque(index, rest, now) == Forwarded::Waits {
                         break;
                     }
                     at = buf.len();
@@ -260,7 +251,7 @@ impl Worker {
         false
     }
 
-    /// Hands one request over; false = it has to wait.
+    /// Hands one request over.
     #[allow(clippy::too_many_arguments)] // One request, in all its forms.
     fn forward(
         &mut self,
@@ -271,47 +262,47 @@ impl Worker {
         bytes: &[u8],
         whole: bool,
         now: Micros,
-    ) -> bool {
+    ) -> Forwarded {
         if ask.is_ours && argc == words.len() && self.clients[index].state.may_be_ours() {
             return self.answer_admin(index, words);
         }
         if ask.is_unclear() && self.clients[index].in_flight() > 0 {
             self.wait(index);
-            return false;
+            return Forwarded::Waits;
         }
         if self.guards_writes && !ends_a_script(words) {
             let (writes, queues) = (self.clients[index].state.writes(&ask), ask.queues_a_write());
             let all = argc == words.len();
-            let stopped = match (writes, queues) {
-                (true, _) => self.stop_write(index, ask.name() == b"exec", all),
-                (_, true) => self.wait_for_barrier(index, all),
-                _ => None,
+            let admission = match (writes, queues) {
+                (true, _) => self.admit_write(index, ask.name() == b"exec", all),
+                (_, true) => self.admit_to_probe(index, all),
+                _ => Admission::Forward,
             };
-            if let Some(done) = stopped {
-                return done;
+            if let Some(stopped) = admission.stopped() {
+                return stopped;
             }
             if writes || queues {
                 self.clients[index].state.writes_unseen();
             }
         }
         if argc == words.len()
-            && let Some(done) = self.wait_for_replicas(index, &ask, words)
+            && let Some(stopped) = self.wait_for_replicas(index, &ask, words).stopped()
         {
-            return done;
+            return stopped;
         }
         let writes = ask.may_write();
-        let mut way = self.way(index, whole && ask.shareable, writes);
-        if way == Way::Pinned && !ask.is_plain() && self.clients[index].state.asks_itself() {
+        let mut route = self.route(index, whole && ask.shareable, writes);
+        if route == Route::Pinned && !ask.is_plain() && self.clients[index].state.asks_itself() {
             // What silences replies would silence that one, too.
-            way = Way::Wait;
+            route = Route::Wait;
         }
         let client = &mut self.clients[index];
-        match way {
-            Way::Wait => {
+        match route {
+            Route::Wait => {
                 self.wait(index);
-                return false;
+                return Forwarded::Waits;
             }
-            Way::Lane(conn) => {
+            Route::Shared(conn) => {
                 self.tee.on_connection(self.conns[conn].generation);
                 client.state.forward(ask, words, argc, &mut self.tee, now);
                 let shared = &mut self.conns[conn];
@@ -326,13 +317,13 @@ impl Worker {
                 shared.out.push(bytes);
                 self.make_dirty(conn);
             }
-            Way::Pinned => {
+            Route::Pinned => {
                 if client.pinned.is_none()
                     && let Err(no_way) = self.open_pinned(index)
                 {
                     self.counts.commands += 1;
                     self.refuse(index, &no_way);
-                    return true;
+                    return Forwarded::Done;
                 }
                 let client = &mut self.clients[index];
                 if !ask.is_plain() {
@@ -349,7 +340,7 @@ impl Worker {
             }
         }
         self.counts.commands += 1;
-        true
+        Forwarded::Done
     }
 
     /// The client's next request has to wait.
@@ -368,21 +359,21 @@ impl Worker {
         }
     }
 
-    /// Hands bytes over that are no requests; false = they have to wait.
-    fn forward_opaque(&mut self, index: usize, bytes: &[u8], now: Micros) -> bool {
-        if self.way(index, false, true) == Way::Wait || self.clients[index].state.changes_a_reply() {
+    /// Hands bytes over that are no requests.
+    fn forward_opaque(&mut self, index: usize, bytes: &[u8], now: Micros) -> Forwarded {
+        if self.route(index, false, true) == Route::Wait || self.clients[index].state.changes_a_reply() {
             self.clients[index].waiting = true;
-            return false;
+            return Forwarded::Waits;
         }
         // Nobody knows what they do.
         if self.guards_writes && !bytes.is_empty() {
             if self.shared.durability.refuses().is_some() {
                 self.shared.metrics.error("journal_reject");
                 self.finish(index);
-                return true;
+                return Forwarded::Done;
             }
-            if let Some(done) = self.wait_for_barrier(index, true) {
-                return done;
+            if let Some(stopped) = self.admit_to_probe(index, true).stopped() {
+                return stopped;
             }
         }
         if self.clients[index].pinned.is_none()
@@ -390,7 +381,7 @@ impl Worker {
         {
             self.refuse(index, &no_way);
             self.finish(index);
-            return true;
+            return Forwarded::Done;
         }
         let client = &mut self.clients[index];
         if !client.state.replies.is_lost() && !bytes.is_empty() {
@@ -403,10 +394,10 @@ impl Worker {
             client.state.writes_unstamped(&self.tee);
         }
         self.send_pinned(index, bytes);
-        true
+        Forwarded::Done
     }
 
-    fn way(&mut self, index: usize, shareable: bool, writes: bool) -> Way {
+    fn route(&mut self, index: usize, shareable: bool, writes: bool) -> Route {
         let client = &self.clients[index];
         let in_flight = client.in_flight();
         if client.on_shared && in_flight > 0 {
@@ -426,9 +417,9 @@ impl Worker {
                             l.generation == generation && !l.retired && l.out.len() < CONN_OUT_MAX
                         }) =>
                 {
-                    Way::Lane(conn)
+                    Route::Shared(conn)
                 }
-                _ => Way::Wait,
+                _ => Route::Wait,
             };
         }
         if shareable
@@ -438,9 +429,9 @@ impl Worker {
             && !(writes && client.wrote.stays_pinned())
             && let Some(conn) = self.shared_for(index, writes)
         {
-            return Way::Lane(conn);
+            return Route::Shared(conn);
         }
-        if self.has_room_on_pinned(index) { Way::Pinned } else { Way::Wait }
+        if self.has_room_on_pinned(index) { Route::Pinned } else { Route::Wait }
     }
 
     fn has_room_on_pinned(&self, index: usize) -> bool {
