@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::outcome::{Admission, Forwarded};
-use super::upstream_conn::ClientRef;
+use super::refs::ClientRef;
 use super::{Message, Worker};
 use crate::commands::Answer;
 

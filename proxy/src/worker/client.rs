@@ -5,9 +5,9 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::memory::Account;
+use super::refs::ConnRef;
 use super::session_writes::{ReplicaWait, Wrote};
 use super::socket::{Outgoing, Socket};
-use super::upstream_conn::SharedRef;
 use crate::session::{RequestScan, SessionState};
 
 /// Requests of one session that may wait for their replies; then it is not read from.
@@ -68,7 +68,7 @@ pub(super) struct Client {
     /// Its own connection to the server.
     pub(super) pinned: Option<usize>,
     /// The shared connections that it used last: for reads, for writes.
-    pub(super) shared_conns: [Option<SharedRef>; 2],
+    pub(super) shared_conns: [Option<ConnRef>; 2],
     /// What is in flight, is so on a shared connection: on that for writes, if so.
     pub(super) on_shared: bool,
     pub(super) on_writes: bool,
@@ -158,7 +158,7 @@ impl Client {
     }
 
     /// The shared connection on which it has requests in flight.
-    pub(super) fn shared(&self) -> Option<SharedRef> {
+    pub(super) fn shared(&self) -> Option<ConnRef> {
         self.shared_conns[usize::from(self.on_writes)]
     }
 

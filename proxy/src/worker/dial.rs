@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use redtape_net::{CONNECT_TIMEOUT, configure_tcp};
 use redtape_wire::resp::encode_command;
 
+use super::refs::ClientRef;
 use super::shared_conns::SharedKey;
 use super::socket::{Socket, Stream};
 use super::timers::TICK_CONNECTING;
-use super::upstream_conn::{ClientRef, Role, Stage, UpstreamConn};
+use super::upstream_conn::{Role, Stage, UpstreamConn};
 use super::{Worker, conn_token};
 use crate::upstream::{NoWay, Target};
 
@@ -126,7 +127,7 @@ impl Worker {
     }
 
     fn conn_connected(&mut self, index: usize) {
-        let said = matches!(self.conns[index].role, Role::Barrier).then(|| self.introduce_barrier());
+        let said = matches!(self.conns[index].role, Role::OffsetProbe).then(|| self.introduce_offset_probe());
         let conn = &mut self.conns[index];
         if let Stage::Connecting { attempt, .. } = conn.stage {
             self.shared.upstream.answered(attempt);
@@ -142,7 +143,7 @@ impl Worker {
                     conn.stage = Stage::Greeting(answers);
                 }
             }
-            Role::Barrier => conn.out.push(&said.unwrap_or_default()),
+            Role::OffsetProbe => conn.out.push(&said.unwrap_or_default()),
             // Any answer will do, and this one needs no right.
             Role::Probe | Role::Witness => {
                 let mut hello = Vec::new();
@@ -194,7 +195,7 @@ impl Worker {
         if matches!(conn.stage, Stage::Connecting { .. }) {
             return;
         }
-        let generation = conn.generation;
+        let reference = conn.reference(index);
         let shared = matches!(conn.role, Role::Shared(_));
         if conn.gathers() {
             return;
@@ -209,7 +210,7 @@ impl Worker {
             conn.out.clear();
             conn.readable = true;
             conn.read_closed = true;
-            return self.ready_conns.push((index, generation));
+            return self.ready_conns.push(reference);
         };
         if !done {
             return;

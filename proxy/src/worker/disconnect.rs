@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use super::Worker;
 use super::client::{FINISH_MAX, LINGER, Stage};
-use super::upstream_conn::{ClientRef, Role, Stage as ConnStage};
+use super::refs::ClientRef;
+use super::upstream_conn::{Role, Stage as ConnStage};
 use crate::session::RequestScan;
 use crate::upstream::NoWay;
 
@@ -118,7 +119,7 @@ impl Worker {
             }
             Role::Shared(_) => self.shared_lost(index),
             Role::Probe => self.probe_answered(false),
-            Role::Barrier => self.barrier_lost("the connection has ended"),
+            Role::OffsetProbe => self.offset_probe_lost("the connection has ended"),
             Role::Witness => self.witness_answered(false),
         }
     }
@@ -147,7 +148,7 @@ impl Worker {
         }
         if self.probe.is_none() && self.verdict.is_none() {
             match self.dial(Role::Probe, self.now + ALIVE_TIMEOUT) {
-                Ok(conn) => self.probe = Some((conn, self.conns[conn].generation)),
+                Ok(conn) => self.probe = Some(self.conns[conn].reference(conn)),
                 Err(_) => self.probe_answered(false),
             }
         }
@@ -156,10 +157,10 @@ impl Worker {
     /// It is known whether the server lives. What follows from it comes at the end of the turn, when all that the server
     /// did before has been read.
     pub(super) fn probe_answered(&mut self, alive: bool) {
-        if let Some((conn, generation)) = self.probe.take()
-            && self.conn(conn, generation).is_some()
+        if let Some(probe) = self.probe.take()
+            && self.conn(probe).is_some()
         {
-            self.drop_conn(conn);
+            self.drop_conn(probe.index);
         }
         self.verdict = Some(alive);
     }
@@ -220,9 +221,9 @@ impl Worker {
             }
             Role::Probe => return self.probe_answered(false),
             Role::Witness => return self.witness_answered(false),
-            Role::Barrier => {
+            Role::OffsetProbe => {
                 let _ = self.shared.upstream.failed(why);
-                return self.barrier_lost(why);
+                return self.offset_probe_lost(why);
             }
         };
         let no_way = self.shared.upstream.failed(why);

@@ -22,6 +22,7 @@
 //!
 //! What happens when something breaks is in [`disconnect`], when something hangs in [`stalls`].
 
+mod ack_gate;
 mod acks;
 mod admin;
 mod client;
@@ -31,6 +32,7 @@ mod memory;
 mod outcome;
 mod pause;
 mod progress;
+mod refs;
 mod replica_wait;
 mod replies;
 mod requests;
@@ -38,7 +40,6 @@ mod session_writes;
 mod shared_conns;
 mod socket;
 mod stalls;
-mod tickets;
 mod timers;
 mod upstream_conn;
 mod write_gate;
@@ -53,8 +54,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use mio::{Events, Poll, Token, Waker};
-use redtape_capture::DurabilityTracker;
 use redtape_capture::tee::{Tee, TeeSender};
+use redtape_capture::{DurabilityTracker, Waiter};
 use redtape_journal::Micros;
 use redtape_net::tls::TlsAcceptor;
 use redtape_telemetry::Metrics;
@@ -62,15 +63,16 @@ use redtape_wire::command::CommandTable;
 use redtape_wire::settings::Sharing;
 use slab::Slab;
 
-use self::acks::Acks;
+use self::ack_gate::AckGate;
 use self::client::Client;
 pub(crate) use self::memory::ClientMemory;
 use self::memory::WorkerMemory;
 pub(crate) use self::pause::Pause;
 use self::progress::Served;
+use self::refs::{ClientRef, ConnRef};
 use self::shared_conns::SharedConns;
 pub(crate) use self::socket::Stream;
-use self::upstream_conn::{ClientRef, UpstreamConn};
+use self::upstream_conn::UpstreamConn;
 use crate::commands::AdminCommands;
 use crate::live::Live;
 use crate::parts::Parts;
@@ -253,15 +255,17 @@ struct Worker {
     /// Clients to be served in this turn or the next.
     ready_clients: Vec<ClientRef>,
     /// Connections to be read from in this turn or the next, with their generations.
-    ready_conns: Vec<(usize, u64)>,
+    ready_conns: Vec<ConnRef>,
     /// Connections with something to send.
     dirty: Vec<usize>,
     /// Writes may have to be refused, or to wait.
     guards_writes: bool,
     /// With `--ack journal`.
-    acks: Option<Acks>,
+    ack_gate: Option<AckGate>,
+    /// The same: woken when more is durable.
+    durable_waiter: Option<Arc<Waiter>>,
     /// Asks whether the server lives, and who wants to know.
-    probe: Option<(usize, u64)>,
+    probe: Option<ConnRef>,
     probe_waiters: Vec<ClientRef>,
     /// What the probe said, in this turn.
     verdict: Option<bool>,
@@ -274,7 +278,7 @@ struct Worker {
     served: Served,
     /// Some shared connection got no answer at the last tick.
     has_stalled: bool,
-    witness: Option<(usize, u64)>,
+    witness: Option<ConnRef>,
     /// Sessions that work by shared connections, at the last tick.
     behind: usize,
     /// Connections that are not connected yet.
@@ -309,7 +313,8 @@ impl Worker {
         let now = Instant::now();
         let guards_writes = shared.durability.guards();
         let memory = WorkerMemory::new(shared.client_memory.clone(), n, waker.clone());
-        let acks = shared.durability.is_awaited().then(|| Acks::new(shared.durability.waiter(waker.clone()), now));
+        let ack_gate = shared.durability.is_awaited().then(|| AckGate::new(now));
+        let durable_waiter = ack_gate.as_ref().map(|_| shared.durability.waiter(waker.clone()));
         Self {
             poll,
             messages,
@@ -328,7 +333,8 @@ impl Worker {
             ready_conns: Vec::new(),
             dirty: Vec::new(),
             guards_writes,
-            acks,
+            ack_gate,
+            durable_waiter,
             probe: None,
             probe_waiters: Vec::new(),
             verdict: None,
@@ -375,9 +381,9 @@ impl Worker {
         self.note(events);
         self.renew_settings();
         self.count_replicas();
-        if self.acks.is_some() {
+        if self.ack_gate.is_some() {
             // Why there is none, those who wait hear when they try again.
-            let _ = self.reopen_barrier();
+            let _ = self.reopen_offset_probe();
             // The server is asked how far it is before it gets more: a write waits for no later ones' sync.
             self.serve_conns();
             self.ask_offset();
@@ -415,8 +421,8 @@ impl Worker {
     }
 
     fn serve_conns(&mut self) {
-        for (conn, generation) in std::mem::take(&mut self.ready_conns) {
-            self.serve_conn(conn, generation);
+        for conn in std::mem::take(&mut self.ready_conns) {
+            self.serve_conn(conn);
         }
     }
 
@@ -463,12 +469,12 @@ impl Worker {
             conn.readable = true;
             conn.read_closed |= event.is_read_closed() || event.is_error();
         }
-        let generation = conn.generation;
+        let reference = conn.reference(index);
         if event.is_writable() {
             self.conn_writable(index);
         }
-        if self.conn(index, generation).is_some_and(|l| l.readable) {
-            self.ready_conns.push((index, generation));
+        if self.conn(reference).is_some_and(|l| l.readable) {
+            self.ready_conns.push(reference);
         }
     }
 
@@ -487,8 +493,8 @@ impl Worker {
     }
 
     /// The connection, unless it has gone.
-    fn conn(&mut self, index: usize, generation: u64) -> Option<&mut UpstreamConn> {
-        self.conns.get_mut(index).filter(|l| l.generation == generation)
+    fn conn(&mut self, conn: ConnRef) -> Option<&mut UpstreamConn> {
+        self.conns.get_mut(conn.index).filter(|c| c.generation == conn.generation)
     }
 
     fn generation(&mut self) -> u64 {

@@ -26,8 +26,9 @@ use std::time::Duration;
 use super::Worker;
 use super::client::Stage;
 use super::outcome::Admission;
+use super::refs::{ClientRef, ConnRef};
 use super::session_writes::{Counts, Goal, ReplicaWait};
-use super::upstream_conn::{ClientRef, Role, SharedRef};
+use super::upstream_conn::Role;
 use crate::session::Ask;
 
 /// Pause between two counts: doubled from the first up to the second.
@@ -89,11 +90,11 @@ impl Worker {
     }
 
     /// A shared connection takes no more requests of others: what it remembers stands still.
-    fn retire(&mut self, shared: SharedRef) {
-        let Some(conn) = self.conns.get_mut(shared.conn).filter(|l| l.generation == shared.generation) else { return };
+    fn retire(&mut self, shared: ConnRef) {
+        let Some(conn) = self.conns.get_mut(shared.index).filter(|l| l.generation == shared.generation) else { return };
         conn.retired = true;
         if let Role::Shared(key) = &conn.role {
-            self.shared_conns.closed(key, shared.conn);
+            self.shared_conns.closed(key, shared.index);
         }
     }
 
@@ -112,7 +113,7 @@ impl Worker {
         let reference = ClientRef { index, generation: client.generation };
         let Some(wait) = &mut client.replica_wait else { return };
         let Some(shared) = wait.shared_conns.last().copied() else { return };
-        let Some(conn) = self.conns.get_mut(shared.conn).filter(|l| l.generation == shared.generation) else {
+        let Some(conn) = self.conns.get_mut(shared.index).filter(|l| l.generation == shared.generation) else {
             return self.writes_lost(index);
         };
         let none = Counts { local: 0, replicas: 0 };
@@ -122,7 +123,7 @@ impl Worker {
         client.active = self.now;
         conn.wait(reference, self.now);
         conn.out.push(&request);
-        self.make_dirty(shared.conn);
+        self.make_dirty(shared.index);
     }
 
     /// Has the session's own connection count, for what is left of the time.

@@ -5,9 +5,10 @@ use std::io;
 use redtape_journal::Micros;
 
 use super::client::{CLIENT_OUT_HIGH, Client};
+use super::refs::{ClientRef, ConnRef};
 use super::replica_wait::ANSWER_MAX;
 use super::session_writes::moves_by_any_command;
-use super::upstream_conn::{ClientRef, Role, Stage};
+use super::upstream_conn::{Role, Stage};
 use super::{CONN_READS_MAX, READ_BYTES, Worker};
 use crate::commands::AdminCommands;
 use crate::session::Intent;
@@ -39,17 +40,18 @@ const HELLO_MAX: usize = 4096;
 
 impl Worker {
     /// Reads a connection that is ready.
-    pub(super) fn serve_conn(&mut self, index: usize, generation: u64) {
-        let Some(conn) = self.conn(index, generation) else { return };
+    pub(super) fn serve_conn(&mut self, reference: ConnRef) {
+        let index = reference.index;
+        let Some(conn) = self.conn(reference) else { return };
         if matches!(conn.stage, Stage::Connecting { .. }) {
             self.go_on_connecting(index);
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         for _ in 0..CONN_READS_MAX {
-            if !self.may_read(index, generation) {
+            if !self.may_read(reference) {
                 break;
             }
-            let Some(conn) = self.conn(index, generation) else { break };
+            let Some(conn) = self.conn(reference) else { break };
             match conn.socket.read(&mut scratch) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     conn.readable = false;
@@ -68,19 +70,21 @@ impl Worker {
             }
         }
         self.scratch = scratch;
-        if self.may_read(index, generation) {
-            self.ready_conns.push((index, generation));
+        if self.may_read(reference) {
+            self.ready_conns.push(reference);
         }
     }
 
     /// There is something to read, and room for it where it goes.
-    fn may_read(&self, index: usize, generation: u64) -> bool {
-        let Some(conn) = self.conns.get(index).filter(|l| l.generation == generation) else { return false };
+    fn may_read(&self, reference: ConnRef) -> bool {
+        let Some(conn) = self.conns.get(reference.index).filter(|l| l.generation == reference.generation) else {
+            return false;
+        };
         if !conn.readable || matches!(conn.stage, Stage::Connecting { .. }) {
             return false;
         }
         match &conn.role {
-            Role::Shared(_) | Role::Probe | Role::Barrier | Role::Witness => true,
+            Role::Shared(_) | Role::Probe | Role::OffsetProbe | Role::Witness => true,
             // With so many requests in flight that no more are taken, replies have to go on, or a client that
             // reads only when it has sent everything would wait for ever.
             // A push must not come into the middle of a reply by a shared connection.
@@ -98,7 +102,7 @@ impl Worker {
             }
             Role::Shared(_) => self.shared_replies(index, bytes),
             Role::Probe => self.probe_answered(true),
-            Role::Barrier => self.barrier_replies(bytes),
+            Role::OffsetProbe => self.offset_probe_replies(bytes),
             Role::Witness => self.witness_answered(true),
         }
     }
@@ -145,10 +149,10 @@ impl Worker {
                 (self.served.any, self.served.writes) = (true, true);
             }
             let answered = client.state.reply(&frame, &mut self.tee, now);
-            if let Some(acks) = &mut self.acks
+            if let Some(gate) = &mut self.ack_gate
                 && client.state.take_acknowledged()
             {
-                ticket = Some(acks.hold(owner, self.now));
+                ticket = Some(gate.hold(owner, self.now));
             }
             if let Some(held) = client.held.take() {
                 failed |= pass_held(&self.shared.admin, client, answered.as_ref(), held, ticket).is_err();
@@ -163,10 +167,10 @@ impl Worker {
                 }
             }
         }
-        if let Some(acks) = &mut self.acks
+        if let Some(gate) = &mut self.ack_gate
             && client.state.may_acknowledge(conn.scanner.at_boundary())
         {
-            ticket = Some(acks.hold(owner, self.now));
+            ticket = Some(gate.hold(owner, self.now));
         }
         failed |= client.pass(&bytes[passed..], ticket).is_err();
         self.counts.sent += bytes.len() as u64;
@@ -249,10 +253,10 @@ impl Worker {
                 // The client left its WAIT, or is told nothing more.
                 continue;
             }
-            if let Some(acks) = &mut self.acks
+            if let Some(gate) = &mut self.ack_gate
                 && (client.state.take_acknowledged() || client.state.may_acknowledge(conn.scanner.at_boundary()))
             {
-                ticket = Some(acks.hold(front.client, self.now));
+                ticket = Some(gate.hold(front.client, self.now));
             }
             client.active = self.now;
             self.counts.sent += (at - from) as u64;

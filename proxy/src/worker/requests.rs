@@ -13,8 +13,9 @@ use smallvec::SmallVec;
 
 use super::client::{CLIENT_OUT_HIGH, Client, SHARED_IN_FLIGHT_MAX, Stage};
 use super::outcome::{Admission, Forwarded, Route};
+use super::refs::{ClientRef, ConnRef};
 use super::shared_conns::{Choice, SharedKey};
-use super::upstream_conn::{CONN_OUT_MAX, ClientRef, SharedRef};
+use super::upstream_conn::CONN_OUT_MAX;
 use super::{Arrival, READ_BYTES, Worker, client_token};
 use crate::session::{Ask, Scanned};
 use crate::upstream::NoWay;
@@ -310,7 +311,7 @@ impl Worker {
                 client.on_writes = shared.is_for_writes();
                 client.behind = true;
                 if writes {
-                    client.wrote.by(SharedRef { conn, generation: shared.generation }, self.now);
+                    client.wrote.by(shared.reference(conn), self.now);
                 }
                 let reference = ClientRef { index, generation: client.generation };
                 shared.wait(reference, self.now);
@@ -355,7 +356,7 @@ impl Worker {
             && let Some(conn) = self.conns.get(pinned)
             && conn.readable
         {
-            self.ready_conns.push((pinned, conn.generation));
+            self.ready_conns.push(conn.reference(pinned));
         }
     }
 
@@ -406,7 +407,7 @@ impl Worker {
                 client.pinned.and_then(|pinned| self.conns.get(pinned)).is_some_and(|pinned| pinned.is_quiet(resp3));
             return match client.shared() {
                 // A write never goes to the shared connection for reads. Behind its own write a session's read does not pass it.
-                Some(SharedRef { conn, generation })
+                Some(ConnRef { index: conn, generation })
                     if shareable
                         && (client.on_writes || !writes)
                         && !(writes && client.wrote.stays_pinned())
@@ -449,7 +450,7 @@ impl Worker {
         let client = &self.clients[index];
         // A session that has no connection of its own is not known to the server, or not any more.
         self.conns.get(client.pinned?).filter(|pinned| pinned.is_quiet(client.state.replies.resp3))?;
-        if let Some(SharedRef { conn, generation }) = client.shared_conns[usize::from(writes)]
+        if let Some(ConnRef { index: conn, generation }) = client.shared_conns[usize::from(writes)]
             && let Some(shared) = self.conns.get(conn).filter(|l| l.generation == generation && !l.retired)
         {
             return shared.flows(now).then_some(conn);
@@ -463,7 +464,7 @@ impl Worker {
                     return None;
                 }
                 let generation = shared.generation;
-                self.clients[index].shared_conns[usize::from(writes)] = Some(SharedRef { conn, generation });
+                self.clients[index].shared_conns[usize::from(writes)] = Some(ConnRef { index: conn, generation });
                 Some(conn)
             }
             Choice::Open => {

@@ -70,17 +70,17 @@ impl Worker {
     /// Nobody asks the server anything: somebody has to, or a stalled shared connection would hold its sessions for ever.
     fn ask_witness(&mut self) {
         if let Ok(conn) = self.dial(Role::Witness, self.now + CONNECT_TIMEOUT) {
-            self.witness = Some((conn, self.conns[conn].generation));
+            self.witness = Some(self.conns[conn].reference(conn));
         }
     }
 
     /// The witness was answered, or is gone.
     pub(super) fn witness_answered(&mut self, alive: bool) {
         self.served.any |= alive;
-        if let Some((conn, generation)) = self.witness.take()
-            && self.conn(conn, generation).is_some()
+        if let Some(witness) = self.witness.take()
+            && self.conn(witness).is_some()
         {
-            self.drop_conn(conn);
+            self.drop_conn(witness.index);
         }
     }
 }

@@ -6,8 +6,9 @@ use redtape_net::CONNECT_TIMEOUT;
 
 use super::Worker;
 use super::client::Stage;
+use super::refs::ConnRef;
 use super::shared_conns::{SHARED_IDLE, SHARED_KEPT};
-use super::upstream_conn::{Kept, Role, SharedRef, Stage as ConnStage};
+use super::upstream_conn::{Kept, Role, Stage as ConnStage};
 
 /// How often all clients are looked at.
 pub(super) const TICK: Duration = Duration::from_millis(500);
@@ -69,8 +70,8 @@ impl Worker {
         for index in late {
             self.connect_failed(index, &format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()));
         }
-        if let Some((conn, generation)) = self.probe
-            && let Some(probe) = self.conn(conn, generation)
+        if let Some(probe) = self.probe
+            && let Some(probe) = self.conn(probe)
             && probe.is_ready()
         {
             // Connected, and silent for so long: a busy server counts as alive.
@@ -145,7 +146,7 @@ impl Worker {
         let now = self.now;
         let (mut idle, mut resting, mut retired) = (Vec::new(), Vec::new(), Vec::new());
         for (index, conn) in &self.conns {
-            if matches!(conn.role, Role::Barrier) && conn.is_ready() {
+            if matches!(conn.role, Role::OffsetProbe) && conn.is_ready() {
                 resting.push(index);
             }
             if !matches!(conn.role, Role::Shared(_)) || !conn.is_ready() || !conn.queue.is_empty() {
@@ -179,8 +180,8 @@ impl Worker {
             conn.kept = Kept::No;
         }
         let conns = &mut self.conns;
-        let mut keep = |shared: SharedRef, why: Kept| {
-            let conn = conns.get_mut(shared.conn).filter(|l| l.generation == shared.generation);
+        let mut keep = |shared: ConnRef, why: Kept| {
+            let conn = conns.get_mut(shared.index).filter(|l| l.generation == shared.generation);
             conn.map(|l| l.kept = l.kept.max(why)).is_some()
         };
         for (_, client) in &mut self.clients {

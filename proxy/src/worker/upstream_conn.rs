@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use redtape_wire::resp::ReplyScanner;
 
 use super::progress::Stall;
+use super::refs::{ClientRef, ConnRef};
 use super::shared_conns::SharedKey;
 use super::socket::{Outgoing, Socket};
 
@@ -16,20 +17,6 @@ pub(super) const STALLED_AFTER: Duration = Duration::from_millis(50);
 pub(super) const SHARED_BATCH: usize = 16 * 1024;
 /// Bytes that may wait for a server that does not read; then who would add to them is not read from either.
 pub(super) const CONN_OUT_MAX: usize = 1 << 20;
-
-/// A client of this worker, as long as it is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ClientRef {
-    pub(super) index: usize,
-    pub(super) generation: u64,
-}
-
-/// A shared connection that a session uses or used, as long as it is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SharedRef {
-    pub(super) conn: usize,
-    pub(super) generation: u64,
-}
 
 /// Requests of one client, one behind the other, on a shared connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,9 +44,10 @@ pub(super) enum Kept {
 pub(super) enum Role {
     Pinned(ClientRef),
     Shared(SharedKey),
+    /// Asks whether the server lives; see [`super::disconnect`].
     Probe,
-    /// Tells how far the server is; see [`super::acks`].
-    Barrier,
+    /// Tells how far the server is; see [`super::ack_gate`].
+    OffsetProbe,
     /// Asks whether the server answers while a shared connection stalls; see [`super::stalls`].
     Witness,
 }
@@ -115,6 +103,11 @@ pub(super) struct UpstreamConn {
 }
 
 impl UpstreamConn {
+    /// As long as it is at this index.
+    pub(super) fn reference(&self, index: usize) -> ConnRef {
+        ConnRef { index, generation: self.generation }
+    }
+
     pub(super) fn new(socket: Socket, role: Role, stage: Stage, generation: u64, now: Instant) -> Self {
         Self {
             socket,

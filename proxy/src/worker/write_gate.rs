@@ -5,7 +5,7 @@
 
 use super::Worker;
 use super::outcome::Admission;
-use super::upstream_conn::ClientRef;
+use super::refs::ClientRef;
 
 impl Worker {
     /// Whether a write passes. `exec`: it is a transaction; `whole`: its end is there.
@@ -61,7 +61,7 @@ impl Worker {
     /// With `--ack journal`: whether what is forwarded now can be acknowledged.
     pub(super) fn admit_to_probe(&mut self, index: usize, whole: bool) -> Admission {
         let reference = ClientRef { index, generation: self.clients[index].generation };
-        match self.passes_barrier(reference) {
+        match self.passes_ack_gate(reference) {
             Ok(true) => Admission::Forward,
             Ok(false) => {
                 self.clients[index].waiting = true;
