@@ -8,9 +8,8 @@ use redtape_wire::url::Secret;
 
 use super::Worker;
 use super::ack_gate::{ACK_TIMEOUT, BlockedBy, Missing, ProbeAction, QUESTION};
-use super::client::Client;
 use super::refs::{ClientRef, ConnRef};
-use super::upstream_conn::Role;
+use super::upstream_pool::Role;
 use crate::upstream::NoWay;
 
 impl Worker {
@@ -26,10 +25,9 @@ impl Worker {
 
     fn open_offset_probe(&mut self) -> Result<(), NoWay> {
         self.shared.upstream.may_try()?;
-        let index = self.dial(Role::OffsetProbe, self.now + CONNECT_TIMEOUT)?;
-        let generation = self.conns[index].generation;
+        let conn = self.dial(Role::OffsetProbe, self.now + CONNECT_TIMEOUT)?;
         if let Some(gate) = &mut self.ack_gate {
-            gate.opening(ConnRef { index, generation });
+            gate.opening(conn);
         }
         Ok(())
     }
@@ -53,9 +51,9 @@ impl Worker {
     }
 
     fn send_question(&mut self, probe: ConnRef) {
-        if let Some(conn) = self.conn(probe) {
+        if let Some(conn) = self.pool.get_mut(probe) {
             conn.out.push(QUESTION);
-            self.make_dirty(probe.index);
+            self.pool.make_dirty(probe.index);
         }
     }
 
@@ -82,10 +80,10 @@ impl Worker {
 
     /// Connections from before may lead to another server than the offset probe does now.
     fn disconnect_all(&mut self) {
-        for shared in self.shared_conns.open().collect::<Vec<_>>() {
+        for shared in self.pool.open_shared() {
             self.shared_lost(shared);
         }
-        let old: Vec<usize> = self.clients.iter().filter(|(_, c)| c.pinned.is_some()).map(|(i, _)| i).collect();
+        let old = self.clients.which(|client| client.pinned.is_some());
         tracing::warn!(clients = old.len(), "the server has another history: clients are disconnected");
         for index in old {
             self.close_client(index);
@@ -113,10 +111,7 @@ impl Worker {
     /// Clients that were blocked try again.
     fn resume(&mut self, blocked: Vec<ClientRef>) {
         for client in blocked {
-            if let Some(c) = self.client(client) {
-                c.waiting = false;
-                self.queue_client(client);
-            }
+            self.clients.resume(client);
         }
     }
 
@@ -124,11 +119,7 @@ impl Worker {
     pub(super) fn offset_probe_lost(&mut self, why: &str) {
         let Some(gate) = &mut self.ack_gate else { return };
         let loss = gate.probe_lost();
-        if let Some(conn) = loss.conn
-            && self.conn(conn).is_some()
-        {
-            self.drop_conn(conn.index);
-        }
+        self.close_conn(loss.conn);
         match &loss.blocked {
             BlockedBy::Interruption(_) => {
                 tracing::warn!("the connection that tells which writes are durable is lost ({why}); opening another");
@@ -139,16 +130,14 @@ impl Worker {
             }
             BlockedBy::Refusal { is_news: false, .. } => {}
         }
-        let doubtful = |c: &Client| c.withholds() || c.state.has_write_under_way();
-        let lost: Vec<usize> = self.clients.iter().filter(|(_, c)| doubtful(c)).map(|(index, _)| index).collect();
-        for index in lost {
+        for index in self.clients.which(|client| client.withholds() || client.state.has_write_under_way()) {
             self.close_client(index);
         }
         match loss.blocked {
             BlockedBy::Interruption(clients) => self.resume(clients),
             BlockedBy::Refusal { clients, .. } => {
                 for client in clients {
-                    if self.client(client).is_some() {
+                    if self.clients.get_mut(client).is_some() {
                         self.finish(client.index);
                     }
                 }
@@ -171,7 +160,7 @@ impl Worker {
         {
             let waited = self.now.saturating_duration_since(since);
             self.shared.metrics.clients.ack_seconds.observe(waited.as_secs_f64());
-            let Some(client) = self.client(reference) else { continue };
+            let Some(client) = self.clients.get_mut(reference) else { continue };
             client.release(covered);
             self.client_writable(reference);
             self.after_replies(reference);
@@ -201,7 +190,7 @@ impl Worker {
         }
         let mut closed = 0;
         for client in tick.late {
-            if self.client(client).is_some() {
+            if self.clients.get_mut(client).is_some() {
                 closed += 1;
                 self.shared.metrics.error("ack_timeout");
                 self.close_client(client.index);

@@ -83,12 +83,12 @@ impl Worker {
     /// The answer to such a request goes to its client, and the next is read.
     pub(super) fn admin_answer(&mut self, reference: ClientRef, bytes: &[u8]) {
         let now = self.now;
-        let Some(client) = self.client(reference) else { return };
+        let Some(client) = self.clients.get_mut(reference) else { return };
         if std::mem::take(&mut client.asking) {
-            self.queue_client(reference);
+            self.clients.queue(reference);
         }
-        let Some(client) = self.client(reference) else { return };
-        if client.stage == super::client::Stage::Open {
+        let Some(client) = self.clients.get_mut(reference) else { return };
+        if client.stage == super::client_table::Stage::Open {
             client.say(bytes);
             client.active = now;
             self.counts.sent += bytes.len() as u64;

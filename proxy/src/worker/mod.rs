@@ -25,23 +25,23 @@
 mod ack_gate;
 mod acks;
 mod admin;
-mod client;
+mod client_table;
+mod clock;
 mod dial;
 mod disconnect;
+mod liveness;
 mod memory;
 mod outcome;
 mod pause;
-mod progress;
 mod refs;
 mod replica_wait;
 mod replies;
 mod requests;
 mod session_writes;
-mod shared_conns;
 mod socket;
 mod stalls;
 mod timers;
-mod upstream_conn;
+mod upstream_pool;
 mod write_gate;
 
 use std::io;
@@ -61,18 +61,15 @@ use redtape_net::tls::TlsAcceptor;
 use redtape_telemetry::Metrics;
 use redtape_wire::command::CommandTable;
 use redtape_wire::settings::Sharing;
-use slab::Slab;
 
 use self::ack_gate::AckGate;
-use self::client::Client;
-pub(crate) use self::memory::ClientMemory;
-use self::memory::WorkerMemory;
+pub(crate) use self::client_table::ClientMemory;
+use self::client_table::ClientTable;
+use self::liveness::Liveness;
 pub(crate) use self::pause::Pause;
-use self::progress::Served;
-use self::refs::{ClientRef, ConnRef};
-use self::shared_conns::SharedConns;
+use self::refs::ClientRef;
 pub(crate) use self::socket::Stream;
-use self::upstream_conn::UpstreamConn;
+use self::upstream_pool::UpstreamPool;
 use crate::commands::AdminCommands;
 use crate::live::Live;
 use crate::parts::Parts;
@@ -186,8 +183,6 @@ impl WorkerHandle {
         let load = Arc::new(AtomicUsize::new(0));
         let parts = shared.parts.clone();
         let mut worker = Worker::new(n, poll, (inbox.clone(), messages), waker.clone(), load.clone(), shared);
-        // No two connections of all workers have the same number: the join orders requests by it.
-        worker.next_generation |= (n as u64) << WORKER_SHIFT;
         let thread = parts.thread(format!("worker-{n}"), move || worker.run())?;
         Ok(Self { inbox, waker, load, thread })
     }
@@ -248,42 +243,15 @@ struct Worker {
     tee: TeeSender,
     table: Arc<CommandTable>,
     live: Arc<Live>,
-    clients: Slab<Client>,
-    conns: Slab<UpstreamConn>,
-    shared_conns: SharedConns,
-    memory: WorkerMemory,
-    /// Clients to be served in this turn or the next.
-    ready_clients: Vec<ClientRef>,
-    /// Connections to be read from in this turn or the next, with their generations.
-    ready_conns: Vec<ConnRef>,
-    /// Connections with something to send.
-    dirty: Vec<usize>,
+    clients: ClientTable,
+    pool: UpstreamPool,
     /// Writes may have to be refused, or to wait.
     guards_writes: bool,
     /// With `--ack journal`.
     ack_gate: Option<AckGate>,
     /// The same: woken when more is durable.
     durable_waiter: Option<Arc<Waiter>>,
-    /// Asks whether the server lives, and who wants to know.
-    probe: Option<ConnRef>,
-    probe_waiters: Vec<ClientRef>,
-    /// What the probe said, in this turn.
-    verdict: Option<bool>,
-    /// Whose replicas are to be counted again, and when the first of them.
-    counting: Vec<ClientRef>,
-    next_count: Instant,
-    /// The server moves a connection's write offset by any command.
-    moves_by_any_command: bool,
-    /// What was answered since the last tick, for those that were not.
-    served: Served,
-    /// Some shared connection got no answer at the last tick.
-    has_stalled: bool,
-    witness: Option<ConnRef>,
-    /// Sessions that work by shared connections, at the last tick.
-    behind: usize,
-    /// Connections that are not connected yet.
-    connecting: usize,
-    next_generation: u64,
+    liveness: Liveness,
     scratch: Box<[u8]>,
     counts: Counts,
     now: Instant,
@@ -312,7 +280,7 @@ impl Worker {
     ) -> Self {
         let now = Instant::now();
         let guards_writes = shared.durability.guards();
-        let memory = WorkerMemory::new(shared.client_memory.clone(), n, waker.clone());
+        let clients = ClientTable::new(shared.client_memory.clone(), n, waker.clone());
         let ack_gate = shared.durability.is_awaited().then(|| AckGate::new(now));
         let durable_waiter = ack_gate.as_ref().map(|_| shared.durability.waiter(waker.clone()));
         Self {
@@ -325,28 +293,13 @@ impl Worker {
             table: shared.table.load_full(),
             live: shared.live.load_full(),
             shared,
-            clients: Slab::new(),
-            conns: Slab::new(),
-            shared_conns: SharedConns::default(),
-            memory,
-            ready_clients: Vec::new(),
-            ready_conns: Vec::new(),
-            dirty: Vec::new(),
+            clients,
+            // No two connections of all workers have the same number: the join orders requests by it.
+            pool: UpstreamPool::new((n as u64) << WORKER_SHIFT),
             guards_writes,
             ack_gate,
             durable_waiter,
-            probe: None,
-            probe_waiters: Vec::new(),
-            verdict: None,
-            counting: Vec::new(),
-            next_count: now,
-            moves_by_any_command: false,
-            served: Served::default(),
-            has_stalled: false,
-            witness: None,
-            behind: 0,
-            connecting: 0,
-            next_generation: 1,
+            liveness: Liveness::default(),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
             counts: Counts::default(),
             now,
@@ -359,8 +312,8 @@ impl Worker {
     fn run(&mut self) {
         let mut events = Events::with_capacity(EVENTS_MAX);
         while !self.is_drained() {
-            let nothing_left = self.ready_clients.is_empty() && self.ready_conns.is_empty() && self.verdict.is_none();
-            let next = if self.counting.is_empty() { self.next_tick } else { self.next_tick.min(self.next_count) };
+            let nothing_left = !self.clients.has_ready() && !self.pool.has_ready() && !self.liveness.has_verdict();
+            let next = self.clients.next_count().map_or(self.next_tick, |count| self.next_tick.min(count));
             let timeout = if nothing_left { next.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
             match self.poll.poll(&mut events, Some(timeout)) {
                 Ok(()) => {}
@@ -416,19 +369,18 @@ impl Worker {
 
     /// Some requests are about to go to the server by shared connections, and other clients of theirs may have more.
     fn more_may_come(&self) -> bool {
-        let gathered: usize = self.dirty.iter().filter_map(|l| self.conns.get(*l)).map(|l| l.unsent).sum();
+        let gathered = self.pool.gathered();
         gathered > 0 && gathered < GATHER_MAX.min(self.clients.len() / 2)
     }
 
     fn serve_conns(&mut self) {
-        for conn in std::mem::take(&mut self.ready_conns) {
+        for conn in self.pool.take_ready() {
             self.serve_conn(conn);
         }
     }
 
     fn serve_clients(&mut self) {
-        // Those who are put on the list from here on have their turn in the next round.
-        for client in std::mem::take(&mut self.ready_clients) {
+        for client in self.clients.take_ready() {
             self.serve_client(client);
         }
     }
@@ -449,14 +401,14 @@ impl Worker {
     }
 
     fn client_event(&mut self, index: usize, event: &mio::event::Event) {
-        let Some(client) = self.clients.get_mut(index) else { return };
+        let Some(client) = self.clients.at_mut(index) else { return };
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             client.readable = true;
             client.read_closed |= event.is_read_closed() || event.is_error();
         }
         let (writable, reference) = (event.is_writable(), ClientRef { index, generation: client.generation });
         if client.readable {
-            self.queue_client(reference);
+            self.clients.queue(reference);
         }
         if writable {
             self.client_writable(reference);
@@ -464,7 +416,7 @@ impl Worker {
     }
 
     fn conn_event(&mut self, index: usize, event: &mio::event::Event) {
-        let Some(conn) = self.conns.get_mut(index) else { return };
+        let Some(conn) = self.pool.at(index) else { return };
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             conn.readable = true;
             conn.read_closed |= event.is_read_closed() || event.is_error();
@@ -473,33 +425,9 @@ impl Worker {
         if event.is_writable() {
             self.conn_writable(index);
         }
-        if self.conn(reference).is_some_and(|l| l.readable) {
-            self.ready_conns.push(reference);
+        if self.pool.get(reference).is_some_and(|conn| conn.readable) {
+            self.pool.queue(reference);
         }
-    }
-
-    fn queue_client(&mut self, client: ClientRef) {
-        if let Some(c) = self.client(client)
-            && !c.queued
-        {
-            c.queued = true;
-            self.ready_clients.push(client);
-        }
-    }
-
-    /// The client, unless it has gone.
-    fn client(&mut self, client: ClientRef) -> Option<&mut Client> {
-        self.clients.get_mut(client.index).filter(|c| c.generation == client.generation)
-    }
-
-    /// The connection, unless it has gone.
-    fn conn(&mut self, conn: ConnRef) -> Option<&mut UpstreamConn> {
-        self.conns.get_mut(conn.index).filter(|c| c.generation == conn.generation)
-    }
-
-    fn generation(&mut self) -> u64 {
-        self.next_generation += 1;
-        self.next_generation
     }
 
     fn renew_settings(&mut self) {

@@ -24,11 +24,10 @@
 use std::time::Duration;
 
 use super::Worker;
-use super::client::Stage;
+use super::client_table::Recount;
 use super::outcome::Admission;
-use super::refs::{ClientRef, ConnRef};
+use super::refs::ClientRef;
 use super::session_writes::{Counts, Goal, ReplicaWait};
-use super::upstream_conn::Role;
 use crate::session::Ask;
 
 /// Pause between two counts: doubled from the first up to the second.
@@ -56,7 +55,7 @@ impl Worker {
             return Admission::Wait;
         }
         let lost = client.wrote.take_lost(goal.wanted);
-        if self.moves_by_any_command {
+        if self.pool.moves_by_any_command() {
             client.wrote.shared_conns.clear();
             client.wrote.at_most = None;
             client.state.ask_ourselves();
@@ -72,7 +71,7 @@ impl Worker {
         // They go on counting: what the session writes later by its own connection may have no effect, and move nothing.
         let shared_conns = self.clients[index].wrote.shared_conns.clone();
         for shared in &shared_conns {
-            self.retire(*shared);
+            self.pool.retire(*shared);
         }
         let until = (millis > 0).then(|| self.now.checked_add(Duration::from_millis(millis))).flatten();
         self.clients[index].replica_wait = Some(Box::new(ReplicaWait {
@@ -87,15 +86,6 @@ impl Worker {
         }));
         self.ask_next(index);
         Admission::Done
-    }
-
-    /// A shared connection takes no more requests of others: what it remembers stands still.
-    fn retire(&mut self, shared: ConnRef) {
-        let Some(conn) = self.conns.get_mut(shared.index).filter(|l| l.generation == shared.generation) else { return };
-        conn.retired = true;
-        if let Role::Shared(key) = &conn.role {
-            self.shared_conns.closed(key, shared.index);
-        }
     }
 
     /// Has the next connection count: a shared one, or at last the session's own.
@@ -113,7 +103,7 @@ impl Worker {
         let reference = ClientRef { index, generation: client.generation };
         let Some(wait) = &mut client.replica_wait else { return };
         let Some(shared) = wait.shared_conns.last().copied() else { return };
-        let Some(conn) = self.conns.get_mut(shared.index).filter(|l| l.generation == shared.generation) else {
+        let Some(conn) = self.pool.get_mut(shared) else {
             return self.writes_lost(index);
         };
         let none = Counts { local: 0, replicas: 0 };
@@ -123,7 +113,7 @@ impl Worker {
         client.active = self.now;
         conn.wait(reference, self.now);
         conn.out.push(&request);
-        self.make_dirty(shared.index);
+        self.pool.make_dirty(shared.index);
     }
 
     /// Has the session's own connection count, for what is left of the time.
@@ -141,7 +131,7 @@ impl Worker {
     /// A connection has counted: the reply is there.
     pub(super) fn replicas_counted(&mut self, reference: ClientRef) {
         let now = self.now;
-        let Some(client) = self.client(reference) else { return };
+        let Some(client) = self.clients.get_mut(reference) else { return };
         let Some(wait) = &mut client.replica_wait else { return };
         let said = std::mem::take(&mut wait.said);
         if said.len() > ANSWER_MAX {
@@ -161,9 +151,7 @@ impl Worker {
             wait.again_at = wait.until.map_or(now + wait.pause, |until| until.min(now + wait.pause));
             wait.pause = (wait.pause * 2).min(COUNT_EVERY.1);
             let at = wait.again_at;
-            self.next_count = self.next_count.min(at);
-            self.counting.push(reference);
-            return;
+            return self.clients.count_later(reference, at);
         }
         wait.least = Some(least);
         wait.shared_conns.pop();
@@ -173,23 +161,12 @@ impl Worker {
 
     /// By the clock: those whose replicas are to be counted again.
     pub(super) fn count_replicas(&mut self) {
-        if self.counting.is_empty() || self.now < self.next_count {
-            return;
-        }
-        self.next_count = self.now + COUNT_EVERY.1;
-        for reference in std::mem::take(&mut self.counting) {
-            let now = self.now;
-            let Some(client) = self.client(reference) else { continue };
-            let Some(wait) = &client.replica_wait else { continue };
-            if now < wait.again_at {
-                let at = wait.again_at;
-                self.next_count = self.next_count.min(at);
-                self.counting.push(reference);
-            } else if client.read_closed || client.stage != Stage::Open {
-                // A server lets go of a client that leaves while it waits.
-                self.close_client(reference.index);
-            } else {
-                self.ask_shared(reference.index, false);
+        for (client, recount) in self.clients.due_counts(self.now) {
+            match recount {
+                // The one before it may have ended this one's session.
+                Recount::Ask if self.clients.get(client).is_some() => self.ask_shared(client.index, false),
+                Recount::Ask => {}
+                Recount::Close => self.close_client(client.index),
             }
         }
     }
@@ -202,16 +179,16 @@ impl Worker {
 
     fn end_replica_wait(&mut self, reference: ClientRef, answer: &[u8]) {
         let now = self.now;
-        let Some(client) = self.client(reference) else { return };
+        let Some(client) = self.clients.get_mut(reference) else { return };
         client.replica_wait = None;
         client.on_shared = false;
         client.active = now;
         self.counts.sent += answer.len() as u64;
-        let Some(client) = self.client(reference) else { return };
+        let Some(client) = self.clients.get_mut(reference) else { return };
         if client.pass(answer, None).is_err() {
             return self.close_client(reference.index);
         }
         self.after_replies(reference);
-        self.queue_client(reference);
+        self.clients.queue(reference);
     }
 }

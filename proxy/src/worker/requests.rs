@@ -11,11 +11,10 @@ use redtape_wire::settings::Sharing;
 use redtape_wire::word;
 use smallvec::SmallVec;
 
-use super::client::{CLIENT_OUT_HIGH, Client, SHARED_IN_FLIGHT_MAX, Stage};
+use super::client_table::{CLIENT_OUT_HIGH, Client, SHARED_IN_FLIGHT_MAX, Stage};
 use super::outcome::{Admission, Forwarded, Route};
-use super::refs::{ClientRef, ConnRef};
-use super::shared_conns::{Choice, SharedKey};
-use super::upstream_conn::CONN_OUT_MAX;
+use super::refs::ClientRef;
+use super::upstream_pool::{CONN_OUT_MAX, SharedKey, SharedRoute};
 use super::{Arrival, READ_BYTES, Worker, client_token};
 use crate::session::{Ask, Scanned};
 use crate::upstream::NoWay;
@@ -56,7 +55,7 @@ impl Worker {
     }
 
     fn serve_requests(&mut self, reference: ClientRef) {
-        let Some(client) = self.client(reference) else { return };
+        let Some(client) = self.clients.get_mut(reference) else { return };
         client.queued = false;
         let index = reference.index;
         match client.stage {
@@ -71,21 +70,21 @@ impl Worker {
         if !client.input.is_empty() {
             let mut input = std::mem::take(&mut client.input);
             let used = self.take_requests(index, &input);
-            if let Some(client) = self.client(reference)
+            if let Some(client) = self.clients.get_mut(reference)
                 && used < input.len()
             {
                 input.drain(..used);
                 client.input = input;
             }
         }
-        if self.client(reference).is_some_and(|c| c.takes_requests() && c.readable) {
+        if self.clients.get_mut(reference).is_some_and(|c| c.takes_requests() && c.readable) {
             self.read_client(reference);
         }
-        if let Some(client) = self.client(reference)
+        if let Some(client) = self.clients.get_mut(reference)
             && client.takes_requests()
         {
             if client.readable {
-                self.queue_client(reference);
+                self.clients.queue(reference);
             } else if client.eof {
                 self.client_ended(index);
             }
@@ -128,7 +127,7 @@ impl Worker {
         let kept = std::mem::take(&mut self.clients[index].input);
         if kept.is_empty() {
             let used = self.take_requests(index, bytes);
-            if let Some(client) = self.client(reference) {
+            if let Some(client) = self.clients.get_mut(reference) {
                 // Exactly so much room: what is idle in the middle of a request is small.
                 client.input = bytes[used..].to_vec();
             }
@@ -137,7 +136,7 @@ impl Worker {
         let mut input = kept;
         input.extend_from_slice(bytes);
         let used = self.take_requests(index, &input);
-        if let Some(client) = self.client(reference)
+        if let Some(client) = self.clients.get_mut(reference)
             && used < input.len()
         {
             input.drain(..used);
@@ -151,7 +150,7 @@ impl Worker {
         let now = Micros::now();
         let mut args = Args::new();
         let mut at = 0;
-        while self.clients.get(index).is_some_and(Client::takes_requests) {
+        while self.clients.at(index).is_some_and(Client::takes_requests) {
             let rest = &buf[at..];
             match self.clients[index].scan.next(rest, &mut args) {
                 Scanned::Incomplete { heavy: false } => break,
@@ -205,7 +204,7 @@ impl Worker {
                     {
                         break;
                     }
-                    if let Some(client) = self.clients.get_mut(index) {
+                    if let Some(client) = self.clients.at_mut(index) {
                         client.scan.go_on(begun);
                         if client.pinned.is_none() {
                             // It was refused: the rest can't be told from requests any more.
@@ -304,9 +303,9 @@ impl Worker {
                 return Forwarded::Waits;
             }
             Route::Shared(conn) => {
-                self.tee.on_connection(self.conns[conn].generation);
+                self.tee.on_connection(self.pool[conn].generation);
                 client.state.forward(ask, words, argc, &mut self.tee, now);
-                let shared = &mut self.conns[conn];
+                let shared = &mut self.pool[conn];
                 client.on_shared = true;
                 client.on_writes = shared.is_for_writes();
                 client.behind = true;
@@ -316,7 +315,7 @@ impl Worker {
                 let reference = ClientRef { index, generation: client.generation };
                 shared.wait(reference, self.now);
                 shared.out.push(bytes);
-                self.make_dirty(conn);
+                self.pool.make_dirty(conn);
             }
             Route::Pinned => {
                 if client.pinned.is_none()
@@ -333,7 +332,7 @@ impl Worker {
                 if let Some(millis) = client.state.pauses(&ask).filter(|_| client.state.user().is_some()) {
                     self.shared.pause.asked(millis, self.now);
                 }
-                if let Some(pinned) = client.pinned.and_then(|pinned| self.conns.get(pinned)) {
+                if let Some(pinned) = self.pool.pinned(client.pinned) {
                     self.tee.on_connection(pinned.generation);
                 }
                 client.state.forward(ask, words, argc, &mut self.tee, now);
@@ -352,12 +351,7 @@ impl Worker {
 
     /// What came by a client's pinned connection and was left there has its turn: whatever held it back may be over.
     pub(super) fn nudge_pinned(&mut self, index: usize) {
-        if let Some(pinned) = self.clients[index].pinned
-            && let Some(conn) = self.conns.get(pinned)
-            && conn.readable
-        {
-            self.ready_conns.push(conn.reference(pinned));
-        }
+        self.pool.nudge(self.clients[index].pinned);
     }
 
     /// Hands bytes over that are no requests.
@@ -403,22 +397,19 @@ impl Worker {
         let in_flight = client.in_flight();
         if client.on_shared && in_flight > 0 {
             let resp3 = client.state.replies.resp3;
-            let quiet =
-                client.pinned.and_then(|pinned| self.conns.get(pinned)).is_some_and(|pinned| pinned.is_quiet(resp3));
+            let quiet = self.pool.pinned(client.pinned).is_some_and(|pinned| pinned.is_quiet(resp3));
             return match client.shared() {
                 // A write never goes to the shared connection for reads. Behind its own write a session's read does not pass it.
-                Some(ConnRef { index: conn, generation })
+                Some(shared)
                     if shareable
                         && (client.on_writes || !writes)
                         && !(writes && client.wrote.stays_pinned())
                         && quiet
                         && in_flight < SHARED_IN_FLIGHT_MAX
                         && client.unsaid() < CLIENT_OUT_HIGH
-                        && self.conns.get(conn).is_some_and(|l| {
-                            l.generation == generation && !l.retired && l.out.len() < CONN_OUT_MAX
-                        }) =>
+                        && self.pool.goes_on(shared) =>
                 {
-                    Route::Shared(conn)
+                    Route::Shared(shared.index)
                 }
                 _ => Route::Wait,
             };
@@ -438,7 +429,7 @@ impl Worker {
     fn has_room_on_pinned(&self, index: usize) -> bool {
         let client = &self.clients[index];
         client.in_flight() < client.in_flight_max()
-            && client.pinned.and_then(|pinned| self.conns.get(pinned)).is_none_or(|conn| conn.out.len() < CONN_OUT_MAX)
+            && self.pool.pinned(client.pinned).is_none_or(|conn| conn.out.len() < CONN_OUT_MAX)
     }
 
     /// The shared connection that a free session may use now.
@@ -447,31 +438,21 @@ impl Worker {
         if self.shared.pause.holds(now) {
             return None;
         }
-        let client = &self.clients[index];
+        let client = &mut self.clients[index];
         // A session that has no connection of its own is not known to the server, or not any more.
-        self.conns.get(client.pinned?).filter(|pinned| pinned.is_quiet(client.state.replies.resp3))?;
-        if let Some(ConnRef { index: conn, generation }) = client.shared_conns[usize::from(writes)]
-            && let Some(shared) = self.conns.get(conn).filter(|l| l.generation == generation && !l.retired)
-        {
-            return shared.flows(now).then_some(conn);
-        }
-        let (db, resp3, credential) = client.state.standing();
-        let key = SharedKey { credential: credential.cloned(), db, resp3, writes };
-        match self.shared_conns.choose(&key, now) {
-            Choice::Take(conn) => {
-                let shared = &self.conns[conn];
-                if !shared.flows(now) {
-                    return None;
-                }
-                let generation = shared.generation;
-                self.clients[index].shared_conns[usize::from(writes)] = Some(ConnRef { index: conn, generation });
-                Some(conn)
-            }
-            Choice::Open => {
+        self.pool.pinned(client.pinned).filter(|pinned| pinned.is_quiet(client.state.replies.resp3))?;
+        let state = &client.state;
+        let key = || {
+            let (db, resp3, credential) = state.standing();
+            SharedKey { credential: credential.cloned(), db, resp3, writes }
+        };
+        match self.pool.route(&mut client.shared_conns[usize::from(writes)], key, now) {
+            SharedRoute::Use(conn) => Some(conn),
+            SharedRoute::Open(key) => {
                 self.open_shared(key);
                 None
             }
-            Choice::None => None,
+            SharedRoute::None => None,
         }
     }
 
@@ -482,8 +463,8 @@ impl Worker {
         client.behind = false;
         client.pinned_active = self.now;
         if let Some(pinned) = client.pinned {
-            self.conns[pinned].out.push(bytes);
-            self.make_dirty(pinned);
+            self.pool[pinned].out.push(bytes);
+            self.pool.make_dirty(pinned);
         }
     }
 
@@ -520,8 +501,8 @@ impl Worker {
             _ if client.on_shared && client.in_flight() > 0 => {}
             // The server ends its side when it has answered.
             Some(pinned) => {
-                self.conns[pinned].ending = true;
-                self.make_dirty(pinned);
+                self.pool[pinned].ending = true;
+                self.pool.make_dirty(pinned);
             }
             None if answered => self.close_client(index),
             None => {}
@@ -568,6 +549,6 @@ impl Worker {
         // What follows may be there already.
         client.readable = true;
         let reference = ClientRef { index, generation: client.generation };
-        self.queue_client(reference);
+        self.clients.queue(reference);
     }
 }

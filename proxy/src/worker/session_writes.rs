@@ -6,7 +6,7 @@ use redtape_wire::resp::encode_command;
 use smallvec::SmallVec;
 
 use super::refs::ConnRef;
-use super::upstream_conn::Kept;
+use super::upstream_pool::Kept;
 
 /// Shared connections that may have carried writes of one session; then it writes by its own connection.
 const WROTE_MAX: usize = 8;
@@ -169,16 +169,6 @@ impl ReplicaWait {
     }
 }
 
-/// Whether a server, by its answer to `HELLO`, moves a connection's offset by any command (before 7.2).
-pub(super) fn moves_by_any_command(hello: &[u8]) -> bool {
-    let mut lines = hello.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    let version = lines.by_ref().find(|line| *line == b"version").and_then(|_| lines.nth(1));
-    let mut numbers =
-        version.unwrap_or_default().split(|b| *b == b'.').map(|n| std::str::from_utf8(n).ok()?.parse().ok());
-    let (major, minor): (Option<u32>, Option<u32>) = (numbers.next().flatten(), numbers.next().flatten());
-    matches!((major, minor), (Some(major), Some(minor)) if (major, minor) < (7, 2))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,22 +212,6 @@ mod tests {
         assert_eq!(counts(0, 2).write(true), "*2\r\n:0\r\n:2\r\n");
         assert_eq!(counts(0, 2).write(false), ":2\r\n");
         assert!(counts(1, 2).reach(counts(1, 1)) && !counts(0, 2).reach(counts(1, 1)));
-    }
-
-    #[test]
-    fn which_servers_move_the_offset_by_any_command() {
-        let hello = |version: &str| {
-            format!(
-                "*14\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n${}\r\n{version}\r\n$5\r\nproto\r\n:2\r\n",
-                version.len()
-            )
-        };
-        for (version, moves) in
-            [("6.0.16", true), ("7.0.15", true), ("7.2.0", false), ("8.0.6", false), ("10.0.1", false), ("", false)]
-        {
-            assert_eq!(moves_by_any_command(hello(version).as_bytes()), moves, "{version}");
-        }
-        assert!(!moves_by_any_command(b"-ERR unknown command\r\n"));
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl Worker {
     /// An answer of redtape's own stands behind those that are under way, and not inside a push: false = it has to wait.
     fn has_turn(&mut self, index: usize) -> bool {
         let client = &mut self.clients[index];
-        let inside = client.pinned.and_then(|pinned| self.conns.get(pinned)).is_some_and(|h| !h.scanner.at_boundary());
+        let inside = self.pool.pinned(client.pinned).is_some_and(|h| !h.scanner.at_boundary());
         if client.in_flight() == 0 && (!inside || client.state.replies.is_lost()) {
             return true;
         }
