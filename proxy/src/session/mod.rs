@@ -8,6 +8,7 @@ mod sharing;
 mod standing;
 mod state;
 mod stream;
+mod tracking;
 
 pub(crate) use self::replies::{Credential, Intent};
 pub(crate) use self::state::{Ask, SessionState};

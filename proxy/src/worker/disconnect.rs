@@ -229,7 +229,7 @@ impl Worker {
         };
         client.pinned = None;
         let waiting = client.state.asked();
-        let mut cut = client.scan.is_inside() || client.state.replies.is_lost();
+        let mut cut = client.scan.is_inside() || client.state.replies.is_desynced();
         match no_way {
             NoWay::Say(sentence) => {
                 client.say(format!("-ERR {sentence}\r\n").repeat(waiting.max(usize::from(cut))).as_bytes());

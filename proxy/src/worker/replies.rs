@@ -116,12 +116,12 @@ impl Worker {
         let mut failed = false;
         let mut ticket = None;
         let mut proved = false;
-        if client.state.replies.is_lost()
+        if client.state.replies.is_desynced()
             && let Some(held) = client.held.take()
         {
             failed |= client.pass(&held, None).is_err();
         }
-        while at < bytes.len() && !client.state.replies.is_lost() {
+        while at < bytes.len() && !client.state.replies.is_desynced() {
             let held = matches!(client.state.replies.front(), Some(Intent::Ours | Intent::Complete(_)));
             if held && client.held.is_none() && conn.scanner.at_boundary() {
                 failed |= client.pass(&bytes[passed..at], ticket).is_err();

@@ -232,7 +232,7 @@ impl Worker {
             client.questioned = false;
             return false;
         }
-        if client.state.replies.is_lost() {
+        if client.state.replies.is_desynced() {
             // Nothing could be asked: the server judges by what is there.
             return true;
         }
@@ -379,7 +379,7 @@ impl Worker {
             return Forwarded::Done;
         }
         let client = &mut self.clients[index];
-        if !client.state.replies.is_lost() && !bytes.is_empty() {
+        if !client.state.replies.is_desynced() && !bytes.is_empty() {
             self.shared.metrics.error("client_protocol");
             client.state.close(&mut self.tee, now);
             client.scan.stop();

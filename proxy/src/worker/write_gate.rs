@@ -86,7 +86,7 @@ impl Worker {
     fn has_turn(&mut self, index: usize) -> bool {
         let client = &mut self.clients[index];
         let inside = self.pool.pinned(client.pinned).is_some_and(|h| !h.scanner.at_boundary());
-        if client.in_flight() == 0 && (!inside || client.state.replies.is_lost()) {
+        if client.in_flight() == 0 && (!inside || client.state.replies.is_desynced()) {
             return true;
         }
         client.waiting = true;

@@ -8,7 +8,7 @@ use redtape_journal::Micros;
 use redtape_wire::resp::Frame;
 
 use super::SessionState;
-use crate::session::replies::{Answered, Credential, Holds, Intent};
+use crate::session::replies::{Answered, Credential, Holds, InTransaction, Intent};
 use crate::session::standing::database;
 
 /// A session of which a change is refused while more requests than these are under way behind it, is not followed any
@@ -23,7 +23,8 @@ impl SessionState {
             self.estranged = true;
             self.close(tee, now);
         }
-        let Answered { pending, error, by_itself, lets_go, kind, line } = self.replies.frame(frame)?;
+        let Answered { pending, error, in_transaction, kind, line } = self.replies.frame(frame)?;
+        let by_itself = in_transaction == InTransaction::RanUnqueued;
         self.holds.unset(Holds::DOUBT);
         // Of what ran by itself we don't know better: a script may have written up to an error.
         self.acknowledged |= pending.tells || by_itself;
@@ -78,7 +79,7 @@ impl SessionState {
             }
         }
         let nothing = matches!(kind, b'_') || line == b"-1";
-        self.apply(&pending.intent, error, lets_go, !nothing);
+        self.apply(&pending.intent, error, in_transaction, !nothing);
         if pending.changes {
             self.confirm(tee);
         }
@@ -93,14 +94,14 @@ impl SessionState {
         Some(self.paused.take().map_or(pending.intent, Intent::Pause))
     }
 
-    /// What the server agreed to (`error`: refused; `lets_go`: of watched keys all the same; `value` false: EXEC found
+    /// What the server agreed to (`error`: refused; `value` false: EXEC found
     /// its keys changed).
-    fn apply(&mut self, intent: &Intent, error: bool, lets_go: bool, value: bool) {
+    fn apply(&mut self, intent: &Intent, error: bool, in_transaction: InTransaction, value: bool) {
         match intent {
             Intent::Exec => {
                 let executed = self.transactions.answered();
                 // Watched keys are let go whether it ran or not, but not if there was no transaction.
-                if lets_go {
+                if in_transaction == InTransaction::Unwatched {
                     self.holds.unset(Holds::WATCH);
                 }
                 self.hold_what_follows();
@@ -201,7 +202,7 @@ impl SessionState {
     /// The server has said who it is.
     fn is_somebody_again(&mut self) {
         // A transaction may still change it.
-        self.estranged &= self.transactions.unanswered().next().is_some() || self.replies.is_lost();
+        self.estranged &= self.transactions.unanswered().next().is_some() || self.replies.is_desynced();
     }
 
     /// A request that begins or ends a transaction was refused: what stands behind it began, ended or continued another one

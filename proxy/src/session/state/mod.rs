@@ -21,6 +21,7 @@ use super::replies::{Credential, Holds, Intent, Pending, ReplyTracker};
 use super::requests::{Meaning, ReplyMode, meaning};
 use super::sharing::is_shareable;
 use super::standing::{Standing, Unconfirmed, changes, database, unsettles};
+use super::tracking::Tracking;
 use crate::commands::{completion, is_ours, may_lack};
 
 /// A write whose reply is not seen is taken to have run so long after it was forwarded, in µs, if at all: whoever is known to wait
@@ -89,8 +90,6 @@ pub(crate) struct SessionState {
     /// The server has answered a command that it answers only to those whom it knows.
     admitted: bool,
     transactions: Transactions,
-    replies_off: bool,
-    skip: u8,
     /// Who it is now is not known: it may have asked to be somebody where the answer is not seen.
     estranged: bool,
     /// A transaction that just ran has paused clients, or ended a pause.
@@ -100,8 +99,6 @@ pub(crate) struct SessionState {
     not_evicted: bool,
     /// A reply told of a write since that was asked last.
     acknowledged: bool,
-    /// A write may be under way, or answered, where no reply can be told from another.
-    wrote_unseen: bool,
     /// A write was forwarded that is never answered, and nothing behind it that is.
     wrote_silently: bool,
     /// Held while the server may run writes of this session that have no stamp.
@@ -125,14 +122,11 @@ impl SessionState {
             credential: None,
             admitted: false,
             transactions: Transactions::default(),
-            replies_off: false,
-            skip: 0,
             estranged: false,
             paused: None,
             holds: Holds::default(),
             not_evicted: false,
             acknowledged: false,
-            wrote_unseen: false,
             wrote_silently: false,
             unstamped: None,
             discarding: false,
@@ -155,7 +149,7 @@ impl SessionState {
 
     /// The server has not admitted it, and what it says to it is followed.
     pub(crate) fn is_refused_so_far(&self) -> bool {
-        !self.admitted && !self.replies.is_lost()
+        !self.admitted && !self.replies.is_desynced()
     }
 
     /// Database, protocol and proof, as the server has confirmed them.
@@ -169,16 +163,14 @@ impl SessionState {
             && self.replies.in_flight() == 0
             && !self.transactions.queues()
             && self.holds.is_empty()
-            && !self.replies_off
-            && self.skip == 0
+            && self.replies.tracking() == Tracking::Followed
             && !self.estranged
-            && !self.replies.is_lost()
             && !self.replies.subscribed()
     }
 
     /// Requests forwarded now will be answered, and not only queued.
     pub(crate) fn is_answered_at_once(&self) -> bool {
-        !self.transactions.queues() && !self.replies_off && self.skip == 0 && !self.replies.is_lost()
+        !self.transactions.queues() && self.replies.tracking() == Tracking::Followed
     }
 
     /// Whether a request may write when it runs: what only waits for EXEC does not.
@@ -204,7 +196,8 @@ impl SessionState {
     pub(crate) fn may_acknowledge(&self, at_boundary: bool) -> bool {
         // Of several confirmations, each may be the first to tell.
         let begun = |p: &Pending| !at_boundary || matches!(p.intent, Intent::Subscribe(_) | Intent::UnsubscribeAll(..));
-        self.wrote_unseen || self.replies.pending().next().is_some_and(|p| begun(p) && may_run(p))
+        self.replies.tracking().has_written_unseen()
+            || self.replies.pending().next().is_some_and(|p| begun(p) && may_run(p))
     }
 
     /// From here on the server may run writes of this session that have no stamp.
@@ -214,12 +207,12 @@ impl SessionState {
 
     /// Something that may write was forwarded where no reply can be told from another.
     pub(crate) fn writes_unseen(&mut self) {
-        self.wrote_unseen |= self.replies.is_lost();
+        self.replies.tracking_mut().wrote_unseen();
     }
 
     /// A write was forwarded and not answered, as far as is known.
     pub(crate) fn has_write_under_way(&self) -> bool {
-        self.wrote_unseen || self.wrote_silently || self.replies.pending().any(may_run)
+        self.replies.tracking().has_written_unseen() || self.wrote_silently || self.replies.pending().any(may_run)
     }
 
     /// Whether the oldest request under way is one that a server answers only while it does not pause writes.
@@ -242,12 +235,12 @@ impl SessionState {
 
     /// It has said farewell: the server runs nothing of what stands behind it, unless it refuses.
     pub(crate) fn is_leaving(&self) -> bool {
-        self.holds.contains(Holds::LEAVING) && !self.replies.is_lost()
+        self.holds.contains(Holds::LEAVING) && !self.replies.is_desynced()
     }
 
     /// Whose the next reply is, is known.
     pub(crate) fn replies_can_be_told(&self) -> bool {
-        self.skip == 0 && !self.replies.is_lost()
+        matches!(self.replies.tracking(), Tracking::Followed | Tracking::Silenced)
     }
 
     /// A request that pauses clients if the server agrees: for so many milliseconds.
@@ -262,24 +255,27 @@ impl SessionState {
     /// The proxy's own commands are answered by the proxy. Where the server would refuse any command that it does not
     /// know (a transaction, subscriptions in RESP2), it is left to do so.
     pub(crate) fn may_be_ours(&self) -> bool {
-        // Who is not known yet is asked for, and that must be answered.
-        (self.admitted || !self.replies_off)
+        let may_ask = match self.replies.tracking() {
+            Tracking::Followed => true,
+            // Who is not known yet is asked for, and that must be answered.
+            Tracking::Silenced => self.admitted,
+            Tracking::SkipsNext | Tracking::Desynced { .. } => false,
+        };
+        may_ask
             && !self.estranged
             && !self.holds.contains(Holds::LEAVING)
-            && self.skip == 0
             && !self.transactions.queues()
-            && !self.replies.is_lost()
             && (self.replies.resp3 || !self.replies.subscribed())
     }
 
     /// A request without arguments, which is never answered: may it change what follows? It uses up a `CLIENT REPLY SKIP`.
     pub(crate) fn nothing_asked(&mut self) -> bool {
-        std::mem::take(&mut self.skip) > 0 || self.replies.is_lost()
+        self.replies.tracking_mut().next_forwarded() || self.replies.is_desynced()
     }
 
     /// Whether `CLIENT REPLY` silences the answer to a request that is not forwarded, which comes now.
     pub(crate) fn silences_own(&self) -> bool {
-        self.replies_off
+        self.replies.tracking() == Tracking::Silenced
     }
 
     /// Reads a request; nothing changes. `args` may lack the end of a huge one, `argc` is its full count.
@@ -313,11 +309,10 @@ impl SessionState {
             Meaning::Reply(mode) => return self.reply_mode(mode, tee, now),
             Meaning::Unclear => return self.forward_unclear(spec, &name, args, argc, tee, now),
         };
-        let answered = !self.replies_off && self.skip == 0;
-        let lost = self.replies.is_lost();
+        let answered = self.replies.tracking() == Tracking::Followed;
+        let desynced = self.replies.is_desynced();
         // Where no answer is seen, nobody becomes somebody else, and nobody is sure to be who he was.
-        let unseen =
-            (!answered || lost) && (unsettles(&intent) || intent == Intent::Exec && self.transactions.unsettles());
+        let unseen = !answered && (unsettles(&intent) || intent == Intent::Exec && self.transactions.unsettles());
         // What became of each part is not looked for in the answer to EXEC.
         let unsaid = intent == Intent::Exec && self.transactions.changes_user();
         self.estranged |= unseen || unsaid;
@@ -339,26 +334,30 @@ impl SessionState {
             }
             _ => self.asked_db = database(self.asked_db, &intent),
         }
-        self.skip = self.skip.saturating_sub(1);
+        self.replies.tracking_mut().next_forwarded();
         let id = stamp.as_ref().map(|s| s.id);
         if let Some(stamp) = stamp {
             tee.stamp(stamp);
         }
-        if answered && !lost {
+        if answered {
             self.expect(intent, id.map(|id| (id, command)), changes);
             if self.transactions.unsettles_replies() {
                 self.close(tee, now);
             }
             return;
         }
-        *(if lost { &mut self.wrote_unseen } else { &mut self.wrote_silently }) |= id.is_some();
+        if id.is_some() && desynced {
+            self.writes_unseen();
+        } else if id.is_some() {
+            self.wrote_silently = true;
+        }
         if spec.is_none_or(|spec| spec.blocking) {
             // What stands behind it runs when it is served, whenever that is.
             self.writes_unstamped(tee);
         }
         // Nobody will say what became of it: it is not taken as agreed, and what it may have changed is not known from
         // here on. (Some versions confirm a subscription all the same.)
-        if !lost && !matches!(intent, Intent::Plain | Intent::Queued(_)) {
+        if !desynced && !matches!(intent, Intent::Plain | Intent::Queued(_)) {
             self.close(tee, now);
         }
         if let Some(id) = id {
@@ -378,7 +377,6 @@ impl SessionState {
     ) {
         self.close(tee, now);
         self.estranged = true;
-        self.skip = self.skip.saturating_sub(1);
         // If it is EXEC, the transaction runs now.
         let mut parts = self.transactions.parts().cloned().unwrap_or_default();
         let transaction = !parts.is_empty();
@@ -389,7 +387,7 @@ impl SessionState {
         if parts.is_empty() {
             return;
         }
-        self.wrote_unseen = true;
+        self.writes_unseen();
         let stamp = self.stamp(parts, transaction, now);
         let id = stamp.id;
         if spec.is_none_or(|spec| spec.blocking) {
@@ -406,7 +404,7 @@ impl SessionState {
     }
 
     fn expect(&mut self, intent: Intent, stamp: Option<(u64, CommandId)>, changes: bool) {
-        if self.replies.is_lost() {
+        if self.replies.is_desynced() {
             return;
         }
         // The client sees nothing of our own.
@@ -480,12 +478,11 @@ impl SessionState {
 
     fn reply_mode(&mut self, mode: ReplyMode, tee: &mut TeeSender, now: Micros) {
         match mode {
-            ReplyMode::Off => self.replies_off = true,
+            ReplyMode::Off => self.replies.tracking_mut().silence(true),
             // SKIP silences itself and the next request.
-            ReplyMode::Skip => self.skip = u8::from(!self.replies_off),
+            ReplyMode::Skip => self.replies.tracking_mut().skip_next(),
             ReplyMode::On => {
-                self.replies_off = false;
-                self.skip = 0;
+                self.replies.tracking_mut().silence(false);
                 self.expect(Intent::Plain, None, false);
             }
         }
@@ -509,10 +506,12 @@ impl SessionState {
     /// No more replies can be told apart, or the session ends: what was asked for has run by now, or
     /// never will. The stamps must not wait for it.
     pub(crate) fn close(&mut self, tee: &mut TeeSender, now: Micros) {
-        let pending = self.replies.lose();
+        let pending = self.replies.desync();
         self.estranged |= self.unconfirmed.forget();
         self.transactions.forget_sent();
-        self.wrote_unseen |= std::mem::take(&mut self.wrote_silently) || pending.iter().any(may_run);
+        if std::mem::take(&mut self.wrote_silently) || pending.iter().any(may_run) {
+            self.writes_unseen();
+        }
         settle(pending, Outcome::Gone, tee, now);
     }
 
@@ -530,7 +529,7 @@ impl SessionState {
             self.asked_db = database(self.asked_db, intent);
         }
         let changing = t.at_exec.iter().any(changes);
-        if !self.replies.is_lost() {
+        if !self.replies.is_desynced() {
             self.transactions.sent(t);
         }
         changing
@@ -568,7 +567,7 @@ impl SessionState {
 
     /// It waits for what others say: messages, the commands of others, the replication stream.
     pub(crate) fn is_listening(&self) -> bool {
-        self.replies.subscribed() || self.replies.is_lost()
+        self.replies.subscribed() || self.replies.is_desynced()
     }
 
     /// A load balancer has said where the client really comes from. Nothing was forwarded yet.
@@ -579,7 +578,7 @@ impl SessionState {
 
     /// Nothing of what was asked for has reached the server: all is as at the beginning.
     pub(crate) fn start_over(&mut self, tee: &mut TeeSender, now: Micros) {
-        settle(self.replies.lose(), Outcome::NoEffect, tee, now);
+        settle(self.replies.desync(), Outcome::NoEffect, tee, now);
         let requests = self.requests;
         *self = Self::new(self.id, self.agreed.who.addr.clone());
         self.requests = requests;

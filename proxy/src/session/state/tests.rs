@@ -233,14 +233,14 @@ fn behind_a_request_that_can_not_be_told_nothing_is_followed() {
     ] {
         let mut s = admitted();
         s.ask_in_part(line, argc);
-        assert!(s.state.replies.is_lost() && !s.state.is_free() && s.state.user().is_none(), "{line:?} of {argc}");
+        assert!(s.state.replies.is_desynced() && !s.state.is_free() && s.state.user().is_none(), "{line:?} of {argc}");
     }
     for (line, argc) in
         [("SET k", 3), ("SCRIPT LOAD", 3), ("CLIENT LIST ID 5", 99), ("HELLO 3", 2), ("ACL SETUSER x", 9)]
     {
         let mut s = admitted();
         s.ask_in_part(line, argc);
-        assert!(!s.state.replies.is_lost() && s.state.user().is_some(), "{line:?} of {argc}");
+        assert!(!s.state.replies.is_desynced() && s.state.user().is_some(), "{line:?} of {argc}");
     }
 }
 
@@ -395,7 +395,7 @@ fn the_next_reply_tells_of_writes_that_had_none() {
 #[test]
 fn writes_without_a_reply_are_not_forgotten_where_replies_can_not_be_told() {
     let s = after(&["CLIENT REPLY OFF", "SET k v", "SELECT 1", "CLIENT REPLY ON"], "");
-    assert!(s.state.replies.is_lost() && s.state.has_write_under_way() && s.state.may_acknowledge(true));
+    assert!(s.state.replies.is_desynced() && s.state.has_write_under_way() && s.state.may_acknowledge(true));
 }
 
 #[test]
@@ -436,7 +436,7 @@ fn what_a_session_piles_up_has_a_limit() {
     }
     s.ask("GET k");
     s.answer(b"-ERR range\r\n");
-    assert!(s.state.replies.is_lost());
+    assert!(s.state.replies.is_desynced());
 }
 
 #[test]
@@ -527,7 +527,7 @@ fn behind_silence_in_a_transaction_no_reply_is_waited_for() {
     ] {
         let mut s = after(asks, answers);
         s.ask("COMMAND");
-        assert!(s.state.replies.is_lost(), "{asks:?}");
+        assert!(s.state.replies.is_desynced(), "{asks:?}");
         assert!(!s.state.changes_a_reply() && !s.state.is_free(), "{asks:?}");
     }
 }
