@@ -40,14 +40,14 @@ pub(crate) enum Intent {
     /// `UNSUBSCRIBE` without channels: one confirmation for each, at least one.
     UnsubscribeAll(Kind, Option<u32>),
     /// `QUIT`: the server closes.
-    Farewell,
+    Quit,
     /// `MONITOR`, `SYNC`, `PSYNC`, and `CLIENT REPLY` in a transaction: no more replies from here on, or not those
     /// that were asked for.
     Raw,
     /// Binds the session to its own connection.
-    Hold(Holds),
+    Pin(PinReasons),
     /// Ends such a bond.
-    Release(Holds),
+    Unpin(PinReasons),
     /// A command that nobody knows: it may do anything to the connection.
     Unknown,
     /// `CLIENT PAUSE` for so many milliseconds; 0 = `CLIENT UNPAUSE`.
@@ -55,7 +55,7 @@ pub(crate) enum Intent {
     /// `INFO` or `COMMAND`: the reply lacks what the proxy adds.
     Complete(Box<Completion>),
     /// Our own question; the client does not see the answer.
-    Ours,
+    Internal,
 }
 
 impl Intent {
@@ -117,9 +117,9 @@ pub(crate) struct Hello {
 
 /// What binds a session to its own connection beside a transaction and subscriptions: a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Holds(u16);
+pub(crate) struct PinReasons(u16);
 
-impl Holds {
+impl PinReasons {
     pub(crate) const WATCH: Self = Self(1);
     pub(crate) const TRACKING: Self = Self(2);
     pub(crate) const NO_EVICT: Self = Self(4);
@@ -214,7 +214,7 @@ struct Turns {
 pub(crate) struct ReplyTracker {
     pending: VecDeque<Pending>,
     /// Of these: our own questions, and requests that bind the session.
-    ours: usize,
+    internal: usize,
     binding: usize,
     /// Of these: those that make replies unknown if they run by themselves.
     raws: usize,
@@ -232,8 +232,8 @@ pub(crate) struct ReplyTracker {
 impl ReplyTracker {
     pub(crate) fn expect(&mut self, pending: Pending) {
         if !self.is_desynced() {
-            self.ours += usize::from(pending.intent == Intent::Ours);
-            self.binding += usize::from(matches!(pending.intent, Intent::Hold(_)));
+            self.internal += usize::from(pending.intent == Intent::Internal);
+            self.binding += usize::from(matches!(pending.intent, Intent::Pin(_)));
             self.raws += usize::from(queues(&pending.intent, &Intent::Raw));
             self.texts += pending.intent.buffered();
             if let Some(queues) = turn(&pending.intent) {
@@ -245,8 +245,8 @@ impl ReplyTracker {
 
     fn pop(&mut self) -> Option<Pending> {
         let pending = self.pending.pop_front()?;
-        self.ours -= usize::from(pending.intent == Intent::Ours);
-        self.binding -= usize::from(matches!(pending.intent, Intent::Hold(_)));
+        self.internal -= usize::from(pending.intent == Intent::Internal);
+        self.binding -= usize::from(matches!(pending.intent, Intent::Pin(_)));
         self.raws -= usize::from(queues(&pending.intent, &Intent::Raw));
         self.texts -= pending.intent.buffered();
         if self.pending.is_empty() && self.pending.capacity() > PENDING_KEPT {
@@ -257,8 +257,8 @@ impl ReplyTracker {
     }
 
     /// Our own questions among those that wait.
-    pub(crate) fn ours(&self) -> usize {
-        self.ours
+    pub(crate) fn internal(&self) -> usize {
+        self.internal
     }
 
     /// Some that wait bind the session.
@@ -306,7 +306,7 @@ impl ReplyTracker {
 
     /// What is pending will have no reply; it is given back.
     pub(crate) fn forget(&mut self) -> VecDeque<Pending> {
-        (self.ours, self.binding, self.raws, self.texts, self.turns) = (0, 0, 0, 0, Turns::default());
+        (self.internal, self.binding, self.raws, self.texts, self.turns) = (0, 0, 0, 0, Turns::default());
         std::mem::take(&mut self.pending)
     }
 

@@ -10,11 +10,11 @@ use super::Worker;
 use super::ack_gate::{ACK_TIMEOUT, BlockedBy, Missing, ProbeAction, QUESTION};
 use super::refs::{ClientRef, ConnRef};
 use super::upstream_pool::Role;
-use crate::upstream::NoWay;
+use crate::upstream::Unreachable;
 
 impl Worker {
     /// Whether a write may be forwarded now; else the client waits for the probe, or hears why there is none.
-    pub(super) fn passes_ack_gate(&mut self, client: ClientRef) -> Result<bool, NoWay> {
+    pub(super) fn passes_ack_gate(&mut self, client: ClientRef) -> Result<bool, Unreachable> {
         let Some(gate) = &mut self.ack_gate else { return Ok(true) };
         if gate.admits(client) {
             return Ok(true);
@@ -23,7 +23,7 @@ impl Worker {
         Ok(false)
     }
 
-    fn open_offset_probe(&mut self) -> Result<(), NoWay> {
+    fn open_offset_probe(&mut self) -> Result<(), Unreachable> {
         self.shared.upstream.may_try()?;
         let conn = self.dial(Role::OffsetProbe, self.now + CONNECT_TIMEOUT)?;
         if let Some(gate) = &mut self.ack_gate {
@@ -91,7 +91,7 @@ impl Worker {
     }
 
     /// Clients blocked for lack of an offset probe get one when the replica link is back.
-    pub(super) fn reopen_offset_probe(&mut self) -> Result<(), NoWay> {
+    pub(super) fn reopen_offset_probe(&mut self) -> Result<(), Unreachable> {
         let Some(gate) = &self.ack_gate else { return Ok(()) };
         if !gate.wants_probe(self.shared.durability.is_following()) {
             return Ok(());

@@ -17,7 +17,7 @@ const THREADS_MAX: usize = 32;
 
 impl Worker {
     /// Answers one.
-    pub(super) fn answer_admin(&mut self, index: usize, words: &[&[u8]]) -> Forwarded {
+    pub(super) fn answer_admin(&mut self, index: usize, args: &[&[u8]]) -> Forwarded {
         let client = &mut self.clients[index];
         if client.in_flight() > 0 {
             client.waiting = true;
@@ -32,7 +32,7 @@ impl Worker {
         let reference = ClientRef { index, generation: client.generation };
         let silent = client.state.silences_own();
         let (user, resp3) = (client.state.user(), client.state.replies.resp3);
-        match self.shared.admin.answer(words, user, resp3) {
+        match self.shared.admin.answer(args, user, resp3) {
             Answer::Reply(bytes) => self.admin_answer(reference, if silent { b"" } else { &bytes }),
             Answer::Later(run) => {
                 let Some(running) = Running::begin(&self.shared.admin_threads) else {
@@ -67,10 +67,10 @@ impl Worker {
             return Admission::Forward;
         }
         if client.pinned.is_none()
-            && let Err(no_way) = self.open_pinned(index)
+            && let Err(unreachable) = self.open_pinned(index)
         {
             self.counts.commands += 1;
-            self.refuse(index, &no_way);
+            self.refuse(index, &unreachable);
             return Admission::Done;
         }
         self.ask_pinned(index);

@@ -12,7 +12,7 @@ use super::socket::{Socket, Stream};
 use super::upstream_pool::SharedKey;
 use super::upstream_pool::{Role, Stage};
 use super::{Worker, conn_token};
-use crate::upstream::{NoWay, Target};
+use crate::upstream::{Target, Unreachable};
 
 /// A unix socket says at once that too many wait; the server takes them within moments.
 const UNIX_TRIES: usize = 50;
@@ -20,7 +20,7 @@ const UNIX_PAUSE: Duration = Duration::from_millis(1);
 
 impl Worker {
     /// Opens the session's own connection; what is sent meanwhile waits in it.
-    pub(super) fn open_pinned(&mut self, client: usize) -> Result<(), NoWay> {
+    pub(super) fn open_pinned(&mut self, client: usize) -> Result<(), Unreachable> {
         self.shared.upstream.may_try()?;
         let reference = ClientRef { index: client, generation: self.clients[client].generation };
         let pinned = self.dial(Role::Pinned(reference), self.now + CONNECT_TIMEOUT)?;
@@ -36,7 +36,7 @@ impl Worker {
     }
 
     /// Begins to connect, by the first way that does not fail at once.
-    pub(super) fn dial(&mut self, role: Role, until: Instant) -> Result<ConnRef, NoWay> {
+    pub(super) fn dial(&mut self, role: Role, until: Instant) -> Result<ConnRef, Unreachable> {
         let index = self.pool.vacant_key();
         let (socket, attempt) = self.begin(index, 0).map_err(|e| self.shared.upstream.failed(&e.to_string()))?;
         self.next_tick = self.next_tick.min(self.now + TICK_CONNECTING);

@@ -10,8 +10,8 @@
 //! | pinned connection, while requests are in flight on a shared connection | on the shared connection | those are answered, then the connection ends |
 //! | pinned connection (`CLIENT KILL`, `QUIT`, a protocol error, the server's `timeout`, its death) | anything | the connection ends, as directly |
 //! | shared connection, the server is gone | on it | the connection ends, as directly |
-//! | pinned connection can't be opened, the server was there before | what waited for it | the connection ends, as directly |
-//! | pinned connection can't be opened, the server never was there | what waited for it | for each an error: not reachable; the session goes on |
+//! | pinned connection cannot be opened, the server was there before | what waited for it | the connection ends, as directly |
+//! | pinned connection cannot be opened, the server never was there | what waited for it | for each an error: not reachable; the session goes on |
 //!
 //! Nothing is ever sent to the server a second time.
 
@@ -23,7 +23,7 @@ use super::client_table::{FINISH_MAX, LINGER, Stage};
 use super::refs::{ClientRef, ConnRef};
 use super::upstream_pool::{Role, Stage as ConnStage, Unanswered, UpstreamConn};
 use crate::session::RequestScan;
-use crate::upstream::NoWay;
+use crate::upstream::Unreachable;
 
 /// A living server answers a PING within this time, or is busy.
 pub(super) const ALIVE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -222,7 +222,7 @@ impl Worker {
                 return self.offset_probe_lost(why);
             }
         };
-        let no_way = self.shared.upstream.failed(why);
+        let unreachable = self.shared.upstream.failed(why);
         self.drop_conn(index);
         let Some(client) = self.clients.get_mut(owner) else {
             return;
@@ -230,11 +230,11 @@ impl Worker {
         client.pinned = None;
         let waiting = client.state.asked();
         let mut cut = client.scan.is_inside() || client.state.replies.is_desynced();
-        match no_way {
-            NoWay::Say(sentence) => {
+        match unreachable {
+            Unreachable::Say(sentence) => {
                 client.say(format!("-ERR {sentence}\r\n").repeat(waiting.max(usize::from(cut))).as_bytes());
             }
-            NoWay::End => cut = true,
+            Unreachable::End => cut = true,
         }
         // Nothing of it has reached the server: the session begins anew.
         client.state.start_over(&mut self.tee, Micros::now());

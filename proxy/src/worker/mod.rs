@@ -18,7 +18,7 @@
 //!   for reads.
 //! - The tee is flushed before requests are written, so the stamp is there before the effect.
 //! - Bytes of a connection are scanned before they pass: where a reply ends is known when it ends.
-//! - Nothing waits without a limit, and nobody is read from whose bytes can't go on.
+//! - Nothing waits without a limit, and nobody is read from whose bytes cannot go on.
 //!
 //! What happens when something breaks is in [`disconnect`], when something hangs in [`stalls`].
 
@@ -246,7 +246,7 @@ struct Worker {
     clients: ClientTable,
     pool: UpstreamPool,
     /// Writes may have to be refused, or to wait.
-    guards_writes: bool,
+    gates_writes: bool,
     /// With `--ack journal`.
     ack_gate: Option<AckGate>,
     /// The same: woken when more is durable.
@@ -279,7 +279,7 @@ impl Worker {
         shared: Arc<Shared>,
     ) -> Self {
         let now = Instant::now();
-        let guards_writes = shared.durability.guards();
+        let gates_writes = shared.durability.guards();
         let clients = ClientTable::new(shared.client_memory.clone(), n, waker.clone());
         let ack_gate = shared.durability.is_awaited().then(|| AckGate::new(now));
         let durable_waiter = ack_gate.as_ref().map(|_| shared.durability.waiter(waker.clone()));
@@ -296,7 +296,7 @@ impl Worker {
             clients,
             // No two connections of all workers have the same number: the join orders requests by it.
             pool: UpstreamPool::new((n as u64) << WORKER_SHIFT),
-            guards_writes,
+            gates_writes,
             ack_gate,
             durable_waiter,
             liveness: Liveness::default(),

@@ -28,7 +28,7 @@ use super::client_table::Recount;
 use super::outcome::Admission;
 use super::refs::ClientRef;
 use super::session_writes::{Counts, Goal, ReplicaWait};
-use crate::session::Ask;
+use crate::session::ClassifiedRequest;
 
 /// Pause between two counts: doubled from the first up to the second.
 const COUNT_EVERY: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
@@ -39,8 +39,13 @@ const WRITES_LOST: &str = "-ERR redtape: the connection that carried earlier wri
 
 impl Worker {
     /// Takes a `WAIT` over whose answer the session's own connection does not know; any other request is forwarded.
-    pub(super) fn wait_for_replicas(&mut self, index: usize, ask: &Ask<'_>, words: &[&[u8]]) -> Admission {
-        if !matches!(ask.name(), b"wait" | b"waitaof") {
+    pub(super) fn wait_for_replicas(
+        &mut self,
+        index: usize,
+        request: &ClassifiedRequest<'_>,
+        args: &[&[u8]],
+    ) -> Admission {
+        if !matches!(request.name(), b"wait" | b"waitaof") {
             return Admission::Forward;
         }
         let client = &mut self.clients[index];
@@ -48,7 +53,7 @@ impl Worker {
         if client.wrote.is_nothing() || !client.state.is_answered_at_once() {
             return Admission::Forward;
         }
-        let Some((goal, millis)) = Goal::read(ask.name() == b"waitaof", words) else { return Admission::Forward };
+        let Some((goal, millis)) = Goal::read(request.name() == b"waitaof", args) else { return Admission::Forward };
         if client.in_flight() > 0 {
             client.waiting = true;
             self.nudge_pinned(index);
@@ -58,7 +63,7 @@ impl Worker {
         if self.pool.moves_by_any_command() {
             client.wrote.shared_conns.clear();
             client.wrote.at_most = None;
-            client.state.ask_ourselves();
+            client.state.ask_internally();
             let all = Counts { local: 0, replicas: 0 };
             self.send_pinned(index, &goal.request(all, 0));
             return Admission::Forward;
@@ -108,7 +113,7 @@ impl Worker {
         };
         let none = Counts { local: 0, replicas: 0 };
         let request = if first { wait.goal.request(wait.goal.wanted, 1) } else { wait.goal.request(none, 0) };
-        client.state.ask_ourselves();
+        client.state.ask_internally();
         (client.on_shared, client.on_writes, client.behind) = (true, true, true);
         client.active = self.now;
         conn.wait(reference, self.now);
@@ -124,7 +129,7 @@ impl Worker {
         let millis = wait.until.map_or(0, |until| until.saturating_duration_since(now).as_millis().max(1));
         let request = wait.goal.request(wait.goal.wanted, millis);
         wait.on_pinned = true;
-        client.state.ask_ourselves();
+        client.state.ask_internally();
         self.send_pinned(index, &request);
     }
 

@@ -21,7 +21,7 @@ fn pass_held(
     ticket: Option<u64>,
 ) -> io::Result<()> {
     match answered {
-        Some(Intent::Ours) => {
+        Some(Intent::Internal) => {
             client.take_count(held);
             Ok(())
         }
@@ -122,7 +122,7 @@ impl Worker {
             failed |= client.pass(&held, None).is_err();
         }
         while at < bytes.len() && !client.state.replies.is_desynced() {
-            let held = matches!(client.state.replies.front(), Some(Intent::Ours | Intent::Complete(_)));
+            let held = matches!(client.state.replies.front(), Some(Intent::Internal | Intent::Complete(_)));
             if held && client.held.is_none() && conn.scanner.at_boundary() {
                 failed |= client.pass(&bytes[passed..at], ticket).is_err();
                 passed = at;
@@ -154,11 +154,11 @@ impl Worker {
                 failed |= pass_held(&self.shared.admin, client, answered.as_ref(), held, ticket).is_err();
             }
             match answered {
-                None | Some(Intent::Plain | Intent::Ours | Intent::Complete(_)) => {}
+                None | Some(Intent::Plain | Intent::Internal | Intent::Complete(_)) => {}
                 Some(Intent::Pause(millis)) => self.shared.pause.agreed(millis, self.now),
                 Some(intent) => {
                     client.shared_conns = [None; 2];
-                    let (_, _, credential) = client.state.standing();
+                    let (_, _, credential) = client.state.context();
                     proved |= !matches!(frame.kind, b'-' | b'!') && intent.proves(credential.is_some());
                 }
             }
@@ -175,7 +175,7 @@ impl Worker {
             self.pool.wrote_elsewhere();
         }
         if proved {
-            let (_, _, credential) = client.state.standing();
+            let (_, _, credential) = client.state.context();
             self.pool.proved(credential);
         }
         let counted = client.replica_wait.as_ref().is_some_and(|wait| wait.on_pinned && !wait.said.is_empty());
@@ -228,7 +228,7 @@ impl Worker {
         let mut client = self.clients.get_mut(front.client);
         let for_writes = conn.is_for_writes();
         // A question of ours is alone in flight.
-        let ours = client.as_ref().is_some_and(|c| matches!(c.state.replies.front(), Some(Intent::Ours)));
+        let ours = client.as_ref().is_some_and(|c| matches!(c.state.replies.front(), Some(Intent::Internal)));
         let counts = client.as_ref().is_some_and(|c| c.replica_wait.is_some());
         let (mut at, mut left, mut wrote) = (0, front.count, false);
         while at < bytes.len() && left > 0 && !conn.is_at_push(bytes[at]) {

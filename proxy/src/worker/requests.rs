@@ -16,12 +16,30 @@ use super::outcome::{Admission, Forwarded, Route};
 use super::refs::ClientRef;
 use super::upstream_pool::{CONN_OUT_MAX, SharedKey, SharedRoute};
 use super::{Arrival, READ_BYTES, Worker, client_token};
-use crate::session::{Ask, Scanned};
-use crate::upstream::NoWay;
+use crate::session::{ClassifiedRequest, Scanned};
+use crate::upstream::Unreachable;
+
+/// A request as it was read.
+#[derive(Debug, Clone, Copy)]
+struct ReadRequest<'a> {
+    /// May lack the end of a huge one.
+    args: &'a [&'a [u8]],
+    /// How many there are in all.
+    argc: usize,
+    bytes: &'a [u8],
+    /// Well-formed RESP, with its end.
+    is_whole: bool,
+}
+
+impl ReadRequest<'_> {
+    fn has_all_args(self) -> bool {
+        self.argc == self.args.len()
+    }
+}
 
 /// `SCRIPT KILL` and `FUNCTION KILL` write nothing, and must get through when nothing else does.
-fn ends_a_script(words: &[&[u8]]) -> bool {
-    let [name, what, ..] = words else { return false };
+fn ends_a_script(args: &[&[u8]]) -> bool {
+    let [name, what, ..] = args else { return false };
     word::is(what, "kill") && word::is_one_of(name, &["script", "function"])
 }
 
@@ -148,11 +166,11 @@ impl Worker {
     fn take_requests(&mut self, index: usize, buf: &[u8]) -> usize {
         let table = Arc::clone(&self.table);
         let now = Micros::now();
-        let mut args = Args::new();
+        let mut spans = Args::new();
         let mut at = 0;
         while self.clients.at(index).is_some_and(Client::takes_requests) {
             let rest = &buf[at..];
-            match self.clients[index].scan.next(rest, &mut args) {
+            match self.clients[index].scan.next(rest, &mut spans) {
                 Scanned::Incomplete { heavy: false } => break,
                 Scanned::Whole(_) | Scanned::Inline(..) | Scanned::Begun(_) | Scanned::Opaque
                     if self.clients[index].state.is_leaving() =>
@@ -182,32 +200,35 @@ impl Worker {
                     at += len;
                 }
                 Scanned::Whole(len) => {
-                    let words: SmallVec<[&[u8]; 8]> = args.iter().map(|(a, b)| &rest[*a..*b]).collect();
-                    let ask = self.clients[index].state.understand(&table, &words, words.len());
-                    if self.forward(index, ask, &words, words.len(), &rest[..len], true, now) == Forwarded::Waits {
+                    let args: SmallVec<[&[u8]; 8]> = spans.iter().map(|(a, b)| &rest[*a..*b]).collect();
+                    let request = self.clients[index].state.classify(&table, &args, args.len());
+                    let read = ReadRequest { args: &args, argc: args.len(), bytes: &rest[..len], is_whole: true };
+                    if self.forward(index, request, read, now) == Forwarded::Waits {
                         break;
                     }
                     at += len;
                 }
                 Scanned::Inline(len, Some(words)) => {
-                    let words: SmallVec<[&[u8]; 8]> = words.iter().map(Vec::as_slice).collect();
-                    let ask = self.clients[index].state.understand(&table, &words, words.len());
-                    if self.forward(index, ask, &words, words.len(), &rest[..len], false, now) == Forwarded::Waits {
+                    let args: SmallVec<[&[u8]; 8]> = words.iter().map(Vec::as_slice).collect();
+                    let request = self.clients[index].state.classify(&table, &args, args.len());
+                    let read = ReadRequest { args: &args, argc: args.len(), bytes: &rest[..len], is_whole: false };
+                    if self.forward(index, request, read, now) == Forwarded::Waits {
                         break;
                     }
                     at += len;
                 }
                 Scanned::Begun(begun) => {
-                    let words: SmallVec<[&[u8]; 8]> = args.iter().map(|(a, b)| &rest[*a..*b]).collect();
-                    let ask = self.clients[index].state.understand(&table, &words, begun.argc);
-                    if self.forward(index, ask, &words, begun.argc, &rest[..begun.len], false, now) == Forwarded::Waits
-                    {
+                    let args: SmallVec<[&[u8]; 8]> = spans.iter().map(|(a, b)| &rest[*a..*b]).collect();
+                    let request = self.clients[index].state.classify(&table, &args, begun.argc);
+                    let read =
+                        ReadRequest { args: &args, argc: begun.argc, bytes: &rest[..begun.len], is_whole: false };
+                    if self.forward(index, request, read, now) == Forwarded::Waits {
                         break;
                     }
                     if let Some(client) = self.clients.at_mut(index) {
                         client.scan.go_on(begun);
                         if client.pinned.is_none() {
-                            // It was refused: the rest can't be told from requests any more.
+                            // It was refused: the rest cannot be told from requests any more.
                             self.finish(index);
                         }
                     }
@@ -252,95 +273,102 @@ impl Worker {
     }
 
     /// Hands one request over.
-    #[allow(clippy::too_many_arguments)] // One request, in all its forms.
     fn forward(
         &mut self,
         index: usize,
-        ask: Ask<'_>,
-        words: &[&[u8]],
-        argc: usize,
-        bytes: &[u8],
-        whole: bool,
+        request: ClassifiedRequest<'_>,
+        read: ReadRequest<'_>,
         now: Micros,
     ) -> Forwarded {
-        if ask.is_ours && argc == words.len() && self.clients[index].state.may_be_ours() {
-            return self.answer_admin(index, words);
+        if request.is_admin && read.has_all_args() && self.clients[index].state.may_use_admin_commands() {
+            return self.answer_admin(index, read.args);
         }
-        if ask.is_unclear() && self.clients[index].in_flight() > 0 {
-            self.wait(index);
-            return Forwarded::Waits;
-        }
-        if self.guards_writes && !ends_a_script(words) {
-            let (writes, queues) = (self.clients[index].state.writes(&ask), ask.queues_a_write());
-            let all = argc == words.len();
-            let admission = match (writes, queues) {
-                (true, _) => self.admit_write(index, ask.name() == b"exec", all),
-                (_, true) => self.admit_to_probe(index, all),
-                _ => Admission::Forward,
-            };
-            if let Some(stopped) = admission.stopped() {
-                return stopped;
-            }
-            if writes || queues {
-                self.clients[index].state.writes_unseen();
-            }
-        }
-        if argc == words.len()
-            && let Some(stopped) = self.wait_for_replicas(index, &ask, words).stopped()
-        {
+        if let Some(stopped) = self.admit(index, &request, read).stopped() {
             return stopped;
         }
-        let writes = ask.may_write();
-        let mut route = self.route(index, whole && ask.shareable, writes);
-        if route == Route::Pinned && !ask.is_plain() && self.clients[index].state.asks_itself() {
+        let mut route = self.route(index, read.is_whole && request.shareable, request.may_write());
+        if route == Route::Pinned && !request.is_plain() && self.clients[index].state.has_internal_request() {
             // What silences replies would silence that one, too.
             route = Route::Wait;
         }
-        let client = &mut self.clients[index];
         match route {
             Route::Wait => {
                 self.wait(index);
                 return Forwarded::Waits;
             }
-            Route::Shared(conn) => {
-                self.tee.on_connection(self.pool[conn].generation);
-                client.state.forward(ask, words, argc, &mut self.tee, now);
-                let shared = &mut self.pool[conn];
-                client.on_shared = true;
-                client.on_writes = shared.is_for_writes();
-                client.behind = true;
-                if writes {
-                    client.wrote.by(shared.reference(conn), self.now);
-                }
-                let reference = ClientRef { index, generation: client.generation };
-                shared.wait(reference, self.now);
-                shared.out.push(bytes);
-                self.pool.make_dirty(conn);
-            }
-            Route::Pinned => {
-                if client.pinned.is_none()
-                    && let Err(no_way) = self.open_pinned(index)
-                {
-                    self.counts.commands += 1;
-                    self.refuse(index, &no_way);
-                    return Forwarded::Done;
-                }
-                let client = &mut self.clients[index];
-                if !ask.is_plain() {
-                    client.shared_conns = [None; 2];
-                }
-                if let Some(millis) = client.state.pauses(&ask).filter(|_| client.state.user().is_some()) {
-                    self.shared.pause.asked(millis, self.now);
-                }
-                if let Some(pinned) = self.pool.pinned(client.pinned) {
-                    self.tee.on_connection(pinned.generation);
-                }
-                client.state.forward(ask, words, argc, &mut self.tee, now);
-                self.send_pinned(index, bytes);
-            }
+            Route::Shared(conn) => self.forward_shared(index, conn, request, read, now),
+            Route::Pinned => self.forward_pinned(index, request, read, now),
         }
         self.counts.commands += 1;
         Forwarded::Done
+    }
+
+    /// Whether a request may be sent to the server now, on whichever connection.
+    fn admit(&mut self, index: usize, request: &ClassifiedRequest<'_>, read: ReadRequest<'_>) -> Admission {
+        if request.is_unclear() && self.clients[index].in_flight() > 0 {
+            self.wait(index);
+            return Admission::Wait;
+        }
+        if self.gates_writes && !ends_a_script(read.args) {
+            let (writes, queues) = (self.clients[index].state.writes(request), request.queues_a_write());
+            let admission = match (writes, queues) {
+                (true, _) => self.admit_write(index, request.name() == b"exec", read.has_all_args()),
+                (_, true) => self.admit_to_probe(index, read.has_all_args()),
+                _ => Admission::Forward,
+            };
+            if admission != Admission::Forward {
+                return admission;
+            }
+            if writes || queues {
+                self.clients[index].state.writes_unseen();
+            }
+        }
+        if read.has_all_args() { self.wait_for_replicas(index, request, read.args) } else { Admission::Forward }
+    }
+
+    fn forward_shared(
+        &mut self,
+        index: usize,
+        conn: usize,
+        request: ClassifiedRequest<'_>,
+        read: ReadRequest<'_>,
+        now: Micros,
+    ) {
+        let writes = request.may_write();
+        let client = &mut self.clients[index];
+        self.tee.on_connection(self.pool[conn].generation);
+        client.state.forward(request, read.args, read.argc, &mut self.tee, now);
+        let shared = &mut self.pool[conn];
+        client.on_shared = true;
+        client.on_writes = shared.is_for_writes();
+        client.behind = true;
+        if writes {
+            client.wrote.by(shared.reference(conn), self.now);
+        }
+        let reference = ClientRef { index, generation: client.generation };
+        shared.wait(reference, self.now);
+        shared.out.push(read.bytes);
+        self.pool.make_dirty(conn);
+    }
+
+    fn forward_pinned(&mut self, index: usize, request: ClassifiedRequest<'_>, read: ReadRequest<'_>, now: Micros) {
+        if self.clients[index].pinned.is_none()
+            && let Err(unreachable) = self.open_pinned(index)
+        {
+            return self.refuse(index, &unreachable);
+        }
+        let client = &mut self.clients[index];
+        if !request.is_plain() {
+            client.shared_conns = [None; 2];
+        }
+        if let Some(millis) = client.state.pauses(&request).filter(|_| client.state.user().is_some()) {
+            self.shared.pause.asked(millis, self.now);
+        }
+        if let Some(pinned) = self.pool.pinned(client.pinned) {
+            self.tee.on_connection(pinned.generation);
+        }
+        client.state.forward(request, read.args, read.argc, &mut self.tee, now);
+        self.send_pinned(index, read.bytes);
     }
 
     /// The client's next request has to wait.
@@ -361,7 +389,7 @@ impl Worker {
             return Forwarded::Waits;
         }
         // Nobody knows what they do.
-        if self.guards_writes && !bytes.is_empty() {
+        if self.gates_writes && !bytes.is_empty() {
             if self.shared.durability.refuses().is_some() {
                 self.shared.metrics.error("journal_reject");
                 self.finish(index);
@@ -372,9 +400,9 @@ impl Worker {
             }
         }
         if self.clients[index].pinned.is_none()
-            && let Err(no_way) = self.open_pinned(index)
+            && let Err(unreachable) = self.open_pinned(index)
         {
-            self.refuse(index, &no_way);
+            self.refuse(index, &unreachable);
             self.finish(index);
             return Forwarded::Done;
         }
@@ -415,7 +443,7 @@ impl Worker {
             };
         }
         if shareable
-            && client.state.is_free()
+            && client.state.is_multiplexable()
             && client.unsaid() < CLIENT_OUT_HIGH
             && self.shared.sharing == Sharing::Auto
             && !(writes && client.wrote.stays_pinned())
@@ -443,7 +471,7 @@ impl Worker {
         self.pool.pinned(client.pinned).filter(|pinned| pinned.is_quiet(client.state.replies.resp3))?;
         let state = &client.state;
         let key = || {
-            let (db, resp3, credential) = state.standing();
+            let (db, resp3, credential) = state.context();
             SharedKey { credential: credential.cloned(), db, resp3, writes }
         };
         match self.pool.route(&mut client.shared_conns[usize::from(writes)], key, now) {
@@ -472,18 +500,18 @@ impl Worker {
     /// `PING` would be refused to a user without that right, and the refusal stand in the ACL LOG, it needs none.
     pub(super) fn ask_pinned(&mut self, index: usize) {
         let client = &mut self.clients[index];
-        client.state.ask_ourselves();
+        client.state.ask_internally();
         let protocol = if client.state.replies.resp3 { "3" } else { "2" };
         let mut hello = Vec::new();
         encode_command(&mut hello, &["HELLO", protocol]);
         self.send_pinned(index, &hello);
     }
 
-    /// One request can't be forwarded at all.
-    pub(super) fn refuse(&mut self, index: usize, no_way: &NoWay) {
-        match no_way {
-            NoWay::End => self.finish(index),
-            NoWay::Say(sentence) => {
+    /// One request cannot be forwarded at all.
+    pub(super) fn refuse(&mut self, index: usize, unreachable: &Unreachable) {
+        match unreachable {
+            Unreachable::End => self.finish(index),
+            Unreachable::Say(sentence) => {
                 let client = &mut self.clients[index];
                 client.say(format!("-ERR {sentence}\r\n").as_bytes());
                 let reference = ClientRef { index, generation: client.generation };

@@ -1,4 +1,4 @@
-//! Writes that must not pass now: refused while the journal can't be written, and, with `--ack journal`, while nobody
+//! Writes that must not pass now: refused while the journal cannot be written, and, with `--ack journal`, while nobody
 //! could say whether they are durable.
 //!
 //! They are refused before the server hears of them, in the order of the session's other replies, with `-JOURNAL`.
@@ -16,13 +16,13 @@ impl Worker {
         }
         let client = &self.clients[index];
         if !client.state.replies_can_be_told() {
-            // Among replies that can't be told apart, a refusal would be taken for another's.
+            // Among replies that cannot be told apart, a refusal would be taken for another's.
             self.counts.commands += 1;
             self.shared.metrics.error("journal_reject");
             self.finish(index);
             return Admission::Done;
         }
-        if !exec && client.state.may_be_ours() {
+        if !exec && client.state.may_use_admin_commands() {
             let known = self.admit_known(index);
             if known != Admission::Forward {
                 return known;
@@ -50,7 +50,7 @@ impl Worker {
         }
         let reference = ClientRef { index, generation: client.generation };
         if ends {
-            // What follows can't be told from requests, or would run outside of its transaction.
+            // What follows cannot be told from requests, or would run outside of its transaction.
             self.finish(index);
         } else {
             self.client_writable(reference);
@@ -67,14 +67,14 @@ impl Worker {
                 self.clients[index].waiting = true;
                 Admission::Wait
             }
-            Err(no_way) => {
+            Err(unreachable) => {
                 if !self.has_turn(index) {
                     return Admission::Wait;
                 }
                 self.counts.commands += 1;
-                self.refuse(index, &no_way);
+                self.refuse(index, &unreachable);
                 if !whole {
-                    // The rest of it can't be told from requests.
+                    // The rest of it cannot be told from requests.
                     self.finish(index);
                 }
                 Admission::Done
@@ -100,7 +100,7 @@ impl Worker {
         if client.pinned.is_none() || !client.state.replies_can_be_told() || client.state.silences_own() {
             return false;
         }
-        client.state.discard_ourselves();
+        client.state.discard_internally();
         self.send_pinned(index, b"*1\r\n$7\r\nDISCARD\r\n");
         true
     }

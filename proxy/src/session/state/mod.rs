@@ -3,7 +3,7 @@
 //! Order that matters: [`SessionState::forward`] leaves the stamp with the tee, and the tee is flushed before the
 //! caller forwards the request's bytes.
 //!
-//! [`SessionState::is_free`] is the one place that says whether a session may leave its own connection.
+//! [`SessionState::is_multiplexable`] is the one place that says whether a session may leave its own connection.
 
 mod answers;
 mod transactions;
@@ -17,10 +17,10 @@ use redtape_wire::command::{CommandId, CommandSpec, CommandTable, NAME_MAX, lowe
 use smallvec::SmallVec;
 
 use self::transactions::{Transaction, Transactions};
-use super::replies::{Credential, Holds, Intent, Pending, ReplyTracker};
+use super::context::{SessionContext, Unconfirmed, changes, database, unsettles};
+use super::replies::{Credential, Intent, Pending, PinReasons, ReplyTracker};
 use super::requests::{Meaning, ReplyMode, meaning};
 use super::sharing::is_shareable;
-use super::standing::{Standing, Unconfirmed, changes, database, unsettles};
 use super::tracking::Tracking;
 use crate::commands::{completion, is_ours, may_lack};
 
@@ -30,7 +30,7 @@ const UNSEEN_FOR: i64 = 1_000_000;
 
 /// A request that was read and not yet forwarded.
 #[derive(Debug)]
-pub(crate) struct Ask<'t> {
+pub(crate) struct ClassifiedRequest<'t> {
     spec: Option<&'t CommandSpec>,
     /// In lower case.
     name: SmallVec<[u8; 24]>,
@@ -38,10 +38,10 @@ pub(crate) struct Ask<'t> {
     /// It leaves nothing behind on the connection on which it runs.
     pub(crate) shareable: bool,
     /// `REDTAPE.*`.
-    pub(crate) is_ours: bool,
+    pub(crate) is_admin: bool,
 }
 
-impl Ask<'_> {
+impl ClassifiedRequest<'_> {
     /// What it does to its session can not be told: nothing may be under way when it is forwarded, and behind it nothing
     /// is followed.
     pub(crate) fn is_unclear(&self) -> bool {
@@ -77,7 +77,7 @@ pub(crate) struct SessionState {
     requests: u32,
     pub(crate) replies: ReplyTracker,
     /// As the server confirmed it.
-    agreed: Standing,
+    agreed: SessionContext,
     /// Where it will work once the server has agreed to all that is under way: a pipelined `SELECT` holds for the requests
     /// behind it. A stamp's effect is looked for there.
     asked_db: u32,
@@ -91,10 +91,10 @@ pub(crate) struct SessionState {
     admitted: bool,
     transactions: Transactions,
     /// Who it is now is not known: it may have asked to be somebody where the answer is not seen.
-    estranged: bool,
+    identity_unknown: bool,
     /// A transaction that just ran has paused clients, or ended a pause.
     paused: Option<u64>,
-    holds: Holds,
+    pin_reasons: PinReasons,
     /// `CLIENT NO-EVICT on`, granted.
     not_evicted: bool,
     /// A reply told of a write since that was asked last.
@@ -110,7 +110,7 @@ pub(crate) struct SessionState {
 impl SessionState {
     pub(crate) fn new(id: u64, addr: String) -> Self {
         let who = Arc::new(Identity { addr, user: "default".to_owned(), ..Identity::default() });
-        let agreed = Standing { who, db: 0 };
+        let agreed = SessionContext { who, db: 0 };
         Self {
             id,
             requests: 0,
@@ -122,9 +122,9 @@ impl SessionState {
             credential: None,
             admitted: false,
             transactions: Transactions::default(),
-            estranged: false,
+            identity_unknown: false,
             paused: None,
-            holds: Holds::default(),
+            pin_reasons: PinReasons::default(),
             not_evicted: false,
             acknowledged: false,
             wrote_silently: false,
@@ -139,7 +139,7 @@ impl SessionState {
 
     /// Who it is, as the server has confirmed; `None` = the server has not let it in yet, as far as is known.
     pub(crate) fn user(&self) -> Option<&str> {
-        (self.admitted && !self.estranged).then_some(self.agreed.who.user.as_str())
+        (self.admitted && !self.identity_unknown).then_some(self.agreed.who.user.as_str())
     }
 
     /// The server has let it in, as whomever.
@@ -153,18 +153,18 @@ impl SessionState {
     }
 
     /// Database, protocol and proof, as the server has confirmed them.
-    pub(crate) fn standing(&self) -> (u32, bool, Option<&Arc<Credential>>) {
+    pub(crate) fn context(&self) -> (u32, bool, Option<&Arc<Credential>>) {
         (self.agreed.db, self.replies.resp3, self.credential.as_ref())
     }
 
     /// Nothing binds the session to its own connection, and nothing is under way: its next request may go elsewhere.
-    pub(crate) fn is_free(&self) -> bool {
+    pub(crate) fn is_multiplexable(&self) -> bool {
         self.admitted
             && self.replies.in_flight() == 0
             && !self.transactions.queues()
-            && self.holds.is_empty()
+            && self.pin_reasons.is_empty()
             && self.replies.tracking() == Tracking::Followed
-            && !self.estranged
+            && !self.identity_unknown
             && !self.replies.subscribed()
     }
 
@@ -174,14 +174,14 @@ impl SessionState {
     }
 
     /// Whether a request may write when it runs: what only waits for EXEC does not.
-    pub(crate) fn writes(&self, ask: &Ask<'_>) -> bool {
-        match &ask.meaning {
+    pub(crate) fn writes(&self, request: &ClassifiedRequest<'_>) -> bool {
+        match &request.meaning {
             Meaning::Normal(Intent::Exec) => self.transactions.queues_writes(),
             Meaning::Normal(Intent::Plain | Intent::Unknown) => {
-                !self.transactions.queues() && ask.spec.is_none_or(|spec| spec.write)
+                !self.transactions.queues() && request.spec.is_none_or(|spec| spec.write)
             }
             // It may also be the EXEC of a transaction.
-            Meaning::Unclear => ask.spec.is_none_or(|spec| spec.write) || self.transactions.queues_writes(),
+            Meaning::Unclear => request.spec.is_none_or(|spec| spec.write) || self.transactions.queues_writes(),
             _ => false,
         }
     }
@@ -191,7 +191,7 @@ impl SessionState {
         std::mem::take(&mut self.acknowledged)
     }
 
-    /// Whether bytes that were read last may tell of a write, beside whole replies: the beginning of one, or what can't
+    /// Whether bytes that were read last may tell of a write, beside whole replies: the beginning of one, or what cannot
     /// be followed.
     pub(crate) fn may_acknowledge(&self, at_boundary: bool) -> bool {
         // Of several confirmations, each may be the first to tell.
@@ -225,17 +225,17 @@ impl SessionState {
     }
 
     /// The proxy discards the client's transaction, by a question of its own.
-    pub(crate) fn discard_ourselves(&mut self) {
+    pub(crate) fn discard_internally(&mut self) {
         self.transactions.set_queues(false);
         self.discarding = true;
-        self.holds.unset(Holds::WATCH);
+        self.pin_reasons.unset(PinReasons::WATCH);
         self.replies.discarded();
-        self.ask_ourselves();
+        self.ask_internally();
     }
 
     /// It has said farewell: the server runs nothing of what stands behind it, unless it refuses.
     pub(crate) fn is_leaving(&self) -> bool {
-        self.holds.contains(Holds::LEAVING) && !self.replies.is_desynced()
+        self.pin_reasons.contains(PinReasons::LEAVING) && !self.replies.is_desynced()
     }
 
     /// Whose the next reply is, is known.
@@ -244,8 +244,8 @@ impl SessionState {
     }
 
     /// A request that pauses clients if the server agrees: for so many milliseconds.
-    pub(crate) fn pauses(&self, ask: &Ask<'_>) -> Option<u64> {
-        match &ask.meaning {
+    pub(crate) fn pauses(&self, request: &ClassifiedRequest<'_>) -> Option<u64> {
+        match &request.meaning {
             Meaning::Normal(Intent::Pause(millis)) => Some(*millis),
             Meaning::Normal(Intent::Exec) => self.transactions.queueing().and_then(Transaction::pauses),
             _ => None,
@@ -254,7 +254,7 @@ impl SessionState {
 
     /// The proxy's own commands are answered by the proxy. Where the server would refuse any command that it does not
     /// know (a transaction, subscriptions in RESP2), it is left to do so.
-    pub(crate) fn may_be_ours(&self) -> bool {
+    pub(crate) fn may_use_admin_commands(&self) -> bool {
         let may_ask = match self.replies.tracking() {
             Tracking::Followed => true,
             // Who is not known yet is asked for, and that must be answered.
@@ -262,8 +262,8 @@ impl SessionState {
             Tracking::SkipsNext | Tracking::Desynced { .. } => false,
         };
         may_ask
-            && !self.estranged
-            && !self.holds.contains(Holds::LEAVING)
+            && !self.identity_unknown
+            && !self.pin_reasons.contains(PinReasons::LEAVING)
             && !self.transactions.queues()
             && (self.replies.resp3 || !self.replies.subscribed())
     }
@@ -279,7 +279,7 @@ impl SessionState {
     }
 
     /// Reads a request; nothing changes. `args` may lack the end of a huge one, `argc` is its full count.
-    pub(crate) fn understand<'t>(&self, table: &'t CommandTable, args: &[&[u8]], argc: usize) -> Ask<'t> {
+    pub(crate) fn classify<'t>(&self, table: &'t CommandTable, args: &[&[u8]], argc: usize) -> ClassifiedRequest<'t> {
         let mut room = [0; NAME_MAX];
         let name = lower_name(args[0], &mut room);
         let spec = table.get_lower(name).filter(|_| args[0].len() <= NAME_MAX);
@@ -295,15 +295,22 @@ impl SessionState {
             }
             meaning => meaning,
         };
-        let is_ours = meaning == Meaning::Normal(Intent::Unknown) && is_ours(name);
+        let is_admin = meaning == Meaning::Normal(Intent::Unknown) && is_ours(name);
         let shareable = meaning == Meaning::Normal(Intent::Plain) && spec.is_some_and(|s| is_shareable(s, args));
-        Ask { spec, name: SmallVec::from_slice(name), meaning, shareable, is_ours }
+        ClassifiedRequest { spec, name: SmallVec::from_slice(name), meaning, shareable, is_admin }
     }
 
     /// Takes note of a request that is about to be forwarded.
-    pub(crate) fn forward(&mut self, ask: Ask<'_>, args: &[&[u8]], argc: usize, tee: &mut TeeSender, now: Micros) {
-        let Ask { spec, name, meaning, .. } = ask;
-        self.holds.unset(Holds::ASKING);
+    pub(crate) fn forward(
+        &mut self,
+        request: ClassifiedRequest<'_>,
+        args: &[&[u8]],
+        argc: usize,
+        tee: &mut TeeSender,
+        now: Micros,
+    ) {
+        let ClassifiedRequest { spec, name, meaning, .. } = request;
+        self.pin_reasons.unset(PinReasons::ASKING);
         let intent = match meaning {
             Meaning::Normal(intent) => intent,
             Meaning::Reply(mode) => return self.reply_mode(mode, tee, now),
@@ -315,19 +322,19 @@ impl SessionState {
         let unseen = !answered && (unsettles(&intent) || intent == Intent::Exec && self.transactions.unsettles());
         // What became of each part is not looked for in the answer to EXEC.
         let unsaid = intent == Intent::Exec && self.transactions.changes_user();
-        self.estranged |= unseen || unsaid;
+        self.identity_unknown |= unseen || unsaid;
         let command = self.command_id(spec, &name);
         let stamp = self.stamp_for(spec, &name, command, args, argc, &intent, now);
         let mut changes = changes(&intent);
         match &intent {
             // A doubt begins with its reply; whether what nobody knows binds is known then, too.
-            Intent::Plain | Intent::Unknown | Intent::Hold(Holds::DOUBT) => {}
+            Intent::Plain | Intent::Unknown | Intent::Pin(PinReasons::DOUBT) => {}
             Intent::Multi => self.transactions.set_queues(true),
             Intent::Queued(inner) => self.transactions.queue(inner),
             Intent::Exec => changes |= self.asked_at_exec(),
             Intent::Discard => self.transactions.set_queues(false),
-            Intent::Hold(hold) => self.holds.set(*hold),
-            Intent::Farewell => self.holds.set(Holds::LEAVING),
+            Intent::Pin(hold) => self.pin_reasons.set(*hold),
+            Intent::Quit => self.pin_reasons.set(PinReasons::LEAVING),
             Intent::Reset => {
                 self.transactions.set_queues(false);
                 self.asked_db = 0;
@@ -376,7 +383,7 @@ impl SessionState {
         now: Micros,
     ) {
         self.close(tee, now);
-        self.estranged = true;
+        self.identity_unknown = true;
         // If it is EXEC, the transaction runs now.
         let mut parts = self.transactions.parts().cloned().unwrap_or_default();
         let transaction = !parts.is_empty();
@@ -398,9 +405,9 @@ impl SessionState {
     }
 
     /// A question of our own goes to the session's own connection.
-    pub(crate) fn ask_ourselves(&mut self) {
+    pub(crate) fn ask_internally(&mut self) {
         debug_assert!(self.is_answered_at_once(), "the answer would be taken for another");
-        self.expect(Intent::Ours, None, false);
+        self.expect(Intent::Internal, None, false);
     }
 
     fn expect(&mut self, intent: Intent, stamp: Option<(u64, CommandId)>, changes: bool) {
@@ -408,7 +415,7 @@ impl SessionState {
             return;
         }
         // The client sees nothing of our own.
-        let tells = intent != Intent::Ours && std::mem::take(&mut self.wrote_silently);
+        let tells = intent != Intent::Internal && std::mem::take(&mut self.wrote_silently);
         if changes {
             self.unconfirmed.sent(self.requests);
         }
@@ -467,7 +474,7 @@ impl SessionState {
 
     /// Who it is, as the server has confirmed.
     fn who(&mut self) -> Arc<Identity> {
-        if self.estranged { self.nobody() } else { Arc::clone(&self.agreed.who) }
+        if self.identity_unknown { self.nobody() } else { Arc::clone(&self.agreed.who) }
     }
 
     fn nobody(&mut self) -> Arc<Identity> {
@@ -489,7 +496,7 @@ impl SessionState {
         if mode != ReplyMode::On {
             // Whether it was taken is never said: the session stays where it is, and one that may be refused for being
             // unknown is not followed at all.
-            self.holds.set(Holds::FOREVER);
+            self.pin_reasons.set(PinReasons::FOREVER);
             if !self.admitted {
                 self.close(tee, now);
             }
@@ -499,7 +506,7 @@ impl SessionState {
     /// The shared connection on which requests are under way broke: they may have run.
     pub(crate) fn lose_all(&mut self, tee: &mut TeeSender, now: Micros) {
         let pending = self.replies.forget();
-        self.estranged |= self.unconfirmed.forget();
+        self.identity_unknown |= self.unconfirmed.forget();
         settle(pending, Outcome::Gone, tee, now);
     }
 
@@ -507,7 +514,7 @@ impl SessionState {
     /// never will. The stamps must not wait for it.
     pub(crate) fn close(&mut self, tee: &mut TeeSender, now: Micros) {
         let pending = self.replies.desync();
-        self.estranged |= self.unconfirmed.forget();
+        self.identity_unknown |= self.unconfirmed.forget();
         self.transactions.forget_sent();
         if std::mem::take(&mut self.wrote_silently) || pending.iter().any(may_run) {
             self.writes_unseen();
@@ -520,9 +527,9 @@ impl SessionState {
         let t = self.transactions.take();
         for intent in &t.at_exec {
             match intent {
-                Intent::Hold(hold) => self.holds.set(*hold),
+                Intent::Pin(hold) => self.pin_reasons.set(*hold),
                 Intent::Auth(_) | Intent::Hello(_) | Intent::Unknown | Intent::Select(_) => {
-                    self.holds.set(Holds::FOREVER);
+                    self.pin_reasons.set(PinReasons::FOREVER);
                 }
                 _ => {}
             }
@@ -546,18 +553,18 @@ impl SessionState {
     }
 
     /// A question of our own is under way.
-    pub(crate) fn asks_itself(&self) -> bool {
-        self.replies.ours() > 0
+    pub(crate) fn has_internal_request(&self) -> bool {
+        self.replies.internal() > 0
     }
 
     /// Some reply is changed on its way to the client.
     pub(crate) fn changes_a_reply(&self) -> bool {
-        self.replies.pending().any(|p| matches!(p.intent, Intent::Ours | Intent::Complete(_)))
+        self.replies.pending().any(|p| matches!(p.intent, Intent::Internal | Intent::Complete(_)))
     }
 
     /// Requests of the client that are under way.
     pub(crate) fn asked(&self) -> usize {
-        self.replies.in_flight() - self.replies.ours()
+        self.replies.in_flight() - self.replies.internal()
     }
 
     /// Nothing is under way: the session may be closed without losing a reply.

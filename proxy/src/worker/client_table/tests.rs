@@ -24,7 +24,7 @@ fn add(table: &mut Table, session: u64, now: Instant) -> ClientRef {
 fn ask(table: &mut Table, client: ClientRef, requests: usize) {
     let client = table.get_mut(client).expect("there");
     client.state.replies.forget();
-    (0..requests).for_each(|_| client.state.ask_ourselves());
+    (0..requests).for_each(|_| client.state.ask_internally());
 }
 
 fn answered(table: &mut Table, client: ClientRef) -> AfterReplies {
@@ -156,7 +156,7 @@ fn a_clients_time_is_over_when_nothing_comes_of_it() {
     let idle = Timeouts { idle: Some(Duration::from_mins(5)), ..TIMEOUTS };
     assert!(!closed(later, TIMEOUTS, &|_| {}), "an idle client may stay");
     assert!(closed(later, idle, &|_| {}));
-    assert!(!closed(later, idle, &|c| c.state.ask_ourselves()), "the server works for it");
+    assert!(!closed(later, idle, &|c| c.state.ask_internally()), "the server works for it");
     assert!(!closed(later, idle, &|c| c.asking = true), "redtape works for it");
     let header = |c: &mut Client<bool>| c.stage = Stage::Header { tls: false };
     assert!(closed(now + TIMEOUTS.handshake, TIMEOUTS, &header) && !closed(now, TIMEOUTS, &header));
