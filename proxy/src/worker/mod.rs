@@ -11,9 +11,23 @@
 //!                      └── shared connections: of sessions of one user, database and protocol; one for reads, one for writes
 //! ```
 //!
+//! The [`Worker`] keeps the loop and does the I/O. What it does is decided by components that own their state, return
+//! actions, and know of no socket:
+//!
+//! | component | decides |
+//! | --- | --- |
+//! | [`ClientTable`] | who is to be served; whose time, memory or unread replies are too much |
+//! | [`UpstreamPool`] | which shared connection serves whom; which is opened, retired, cut, kept alive |
+//! | [`AckGate`] | with `--ack journal`: which replies are withheld and which go; when the server is asked how far it is |
+//! | [`Liveness`] | whether the server lives, when a shared connection broke |
+//! | [`SessionState`](crate::session::SessionState) | what a request and a reply mean for their session |
+//!
+//! They do not know each other. What concerns two of them (a route needs the session and the pool) is asked of both by the
+//! worker, in [`requests`] and [`replies`].
+//!
 //! Invariants:
 //! - A session's requests are in flight on one connection at a time: the pinned one, or a shared one. It changes over only when nothing
-//!   is in flight and nothing binds it, so the order of its replies is the order of its requests.
+//!   is in flight and nothing pins it, so the order of its replies is the order of its requests.
 //! - Only requests that are whole, well-formed and without effect on the connection are put on a shared connection, and no write on one
 //!   for reads.
 //! - The tee is flushed before requests are written, so the stamp is there before the effect.
@@ -205,7 +219,7 @@ impl WorkerHandle {
             let _ = self.inbox.send(message);
         }
         if let Err(e) = self.waker.wake() {
-            tracing::error!(error = %e, "can't wake a worker");
+            tracing::error!(error = %e, "cannot wake a worker");
         }
     }
 
@@ -249,7 +263,7 @@ struct Worker {
     gates_writes: bool,
     /// With `--ack journal`.
     ack_gate: Option<AckGate>,
-    /// The same: woken when more is durable.
+    /// With `--ack journal`: this worker is woken when more is durable.
     durable_waiter: Option<Arc<Waiter>>,
     liveness: Liveness,
     scratch: Box<[u8]>,

@@ -34,6 +34,17 @@ fn pass_held(
     }
 }
 
+/// What replies of a session's own connection, read together, have shown.
+#[derive(Debug, Clone, Copy, Default)]
+struct PinnedRun {
+    /// The client's socket is broken.
+    failed: bool,
+    /// A write was done that would wait while the server pauses writes.
+    wrote: bool,
+    /// The server took the session's proof of who it is.
+    proved: bool,
+}
+
 impl Worker {
     /// Reads a connection that is ready.
     pub(super) fn serve_conn(&mut self, reference: ConnRef) {
@@ -111,11 +122,9 @@ impl Worker {
         let has_stalled = self.pool.has_stalled();
         let conn = &mut self.pool[index];
         let now = Micros::now();
-        let mut wrote = false;
+        let PinnedRun { mut failed, mut wrote, mut proved } = PinnedRun::default();
         let (mut passed, mut at) = (0, 0);
-        let mut failed = false;
         let mut ticket = None;
-        let mut proved = false;
         if client.state.replies.is_desynced()
             && let Some(held) = client.held.take()
         {
@@ -171,15 +180,21 @@ impl Worker {
         failed |= client.pass(&bytes[passed..], ticket).is_err();
         self.counts.sent += bytes.len() as u64;
         client.active = self.now;
-        if wrote {
+        self.after_pinned_replies(owner, PinnedRun { failed, wrote, proved });
+    }
+
+    /// Replies of a session's own connection were passed.
+    fn after_pinned_replies(&mut self, owner: ClientRef, run: PinnedRun) {
+        let Some(client) = self.clients.get(owner) else { return };
+        if run.wrote {
             self.pool.wrote_elsewhere();
         }
-        if proved {
+        if run.proved {
             let (_, _, credential) = client.state.context();
             self.pool.proved(credential);
         }
         let counted = client.replica_wait.as_ref().is_some_and(|wait| wait.on_pinned && !wait.said.is_empty());
-        match (failed, counted) {
+        match (run.failed, counted) {
             (true, _) => self.close_client(owner.index),
             (false, true) => self.replicas_counted(owner),
             (false, false) => self.after_replies(owner),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use redtape_capture::tee::next_session_id;
 use redtape_journal::Micros;
+use redtape_wire::command::CommandTable;
 use redtape_wire::proxy_protocol::{self, ProxyHeader, Source};
 use redtape_wire::resp::{Args, encode_command};
 use redtape_wire::settings::Sharing;
@@ -170,79 +171,91 @@ impl Worker {
         let mut at = 0;
         while self.clients.at(index).is_some_and(Client::takes_requests) {
             let rest = &buf[at..];
-            match self.clients[index].scan.next(rest, &mut spans) {
-                Scanned::Incomplete { heavy: false } => break,
-                Scanned::Whole(_) | Scanned::Inline(..) | Scanned::Begun(_) | Scanned::Opaque
-                    if self.clients[index].state.is_leaving() =>
-                {
-                    // A server that closes while requests lie unread resets the connection, and with it may go replies.
-                    self.wait(index);
-                    break;
-                }
-                Scanned::Incomplete { heavy: true } => {
-                    if !self.is_refused_already(index) {
-                        break;
-                    }
-                    self.clients[index].scan.stop();
-                }
-                Scanned::Empty(len) => {
-                    if self.clients[index].state.nothing_asked() {
-                        self.send_pinned(index, &rest[..len]);
-                    }
-                    at += len;
-                }
-                Scanned::Rest(len) => {
-                    if !self.has_room_on_pinned(index) {
-                        // The scan has passed these bytes: they are forwarded, and no more is read.
-                        self.clients[index].waiting = true;
-                    }
-                    self.send_pinned(index, &rest[..len]);
-                    at += len;
-                }
-                Scanned::Whole(len) => {
-                    let args: SmallVec<[&[u8]; 8]> = spans.iter().map(|(a, b)| &rest[*a..*b]).collect();
-                    let request = self.clients[index].state.classify(&table, &args, args.len());
-                    let read = ReadRequest { args: &args, argc: args.len(), bytes: &rest[..len], is_whole: true };
-                    if self.forward(index, request, read, now) == Forwarded::Waits {
-                        break;
-                    }
-                    at += len;
-                }
-                Scanned::Inline(len, Some(words)) => {
-                    let args: SmallVec<[&[u8]; 8]> = words.iter().map(Vec::as_slice).collect();
-                    let request = self.clients[index].state.classify(&table, &args, args.len());
-                    let read = ReadRequest { args: &args, argc: args.len(), bytes: &rest[..len], is_whole: false };
-                    if self.forward(index, request, read, now) == Forwarded::Waits {
-                        break;
-                    }
-                    at += len;
-                }
-                Scanned::Begun(begun) => {
-                    let args: SmallVec<[&[u8]; 8]> = spans.iter().map(|(a, b)| &rest[*a..*b]).collect();
-                    let request = self.clients[index].state.classify(&table, &args, begun.argc);
-                    let read =
-                        ReadRequest { args: &args, argc: begun.argc, bytes: &rest[..begun.len], is_whole: false };
-                    if self.forward(index, request, read, now) == Forwarded::Waits {
-                        break;
-                    }
-                    if let Some(client) = self.clients.at_mut(index) {
-                        client.scan.go_on(begun);
-                        if client.pinned.is_none() {
-                            // It was refused: the rest cannot be told from requests any more.
-                            self.finish(index);
-                        }
-                    }
-                    at += begun.len;
-                }
-                Scanned::Inline(_, None) | Scanned::Opaque => {
-                    if self.forward_opaque(index, rest, now) == Forwarded::Waits {
-                        break;
-                    }
-                    at = buf.len();
-                }
-            }
+            let scanned = self.clients[index].scan.next(rest, &mut spans);
+            let Some(used) = self.take_scanned(index, scanned, rest, &spans, &table, now) else { break };
+            at += used;
         }
         at
+    }
+
+    /// Takes what the front of `rest` holds: how many bytes were used, `None` = it has to wait, or for more bytes.
+    fn take_scanned(
+        &mut self,
+        index: usize,
+        scanned: Scanned,
+        rest: &[u8],
+        spans: &Args,
+        table: &CommandTable,
+        now: Micros,
+    ) -> Option<usize> {
+        match scanned {
+            Scanned::Incomplete { heavy: false } => None,
+            Scanned::Whole(_) | Scanned::Inline(..) | Scanned::Begun(_) | Scanned::Opaque
+                if self.clients[index].state.is_leaving() =>
+            {
+                // A server that closes while requests lie unread resets the connection, and with it may go replies.
+                self.wait(index);
+                None
+            }
+            Scanned::Incomplete { heavy: true } => {
+                if !self.is_refused_already(index) {
+                    return None;
+                }
+                self.clients[index].scan.stop();
+                Some(0)
+            }
+            Scanned::Empty(len) => {
+                if self.clients[index].state.nothing_asked() {
+                    self.send_pinned(index, &rest[..len]);
+                }
+                Some(len)
+            }
+            Scanned::Rest(len) => {
+                if !self.has_room_on_pinned(index) {
+                    // The scan has passed these bytes: they are forwarded, and no more is read.
+                    self.clients[index].waiting = true;
+                }
+                self.send_pinned(index, &rest[..len]);
+                Some(len)
+            }
+            Scanned::Whole(len) => {
+                let args: SmallVec<[&[u8]; 8]> = spans.iter().map(|(a, b)| &rest[*a..*b]).collect();
+                let read = ReadRequest { args: &args, argc: args.len(), bytes: &rest[..len], is_whole: true };
+                self.take_request(index, read, table, now)
+            }
+            Scanned::Inline(len, Some(words)) => {
+                let args: SmallVec<[&[u8]; 8]> = words.iter().map(Vec::as_slice).collect();
+                let read = ReadRequest { args: &args, argc: args.len(), bytes: &rest[..len], is_whole: false };
+                self.take_request(index, read, table, now)
+            }
+            Scanned::Begun(begun) => {
+                let args: SmallVec<[&[u8]; 8]> = spans.iter().map(|(a, b)| &rest[*a..*b]).collect();
+                let read = ReadRequest { args: &args, argc: begun.argc, bytes: &rest[..begun.len], is_whole: false };
+                let used = self.take_request(index, read, table, now)?;
+                if let Some(client) = self.clients.at_mut(index) {
+                    client.scan.go_on(begun);
+                    if client.pinned.is_none() {
+                        // It was refused: the rest cannot be told from requests any more.
+                        self.finish(index);
+                    }
+                }
+                Some(used)
+            }
+            Scanned::Inline(_, None) | Scanned::Opaque => {
+                (self.forward_opaque(index, rest, now) == Forwarded::Done).then_some(rest.len())
+            }
+        }
+    }
+
+    fn take_request(
+        &mut self,
+        index: usize,
+        read: ReadRequest<'_>,
+        table: &CommandTable,
+        now: Micros,
+    ) -> Option<usize> {
+        let request = self.clients[index].state.classify(table, read.args, read.argc);
+        (self.forward(index, request, read, now) == Forwarded::Done).then_some(read.bytes.len())
     }
 
     /// Whether the server does not know the client, and so would take no more of what is not even whole. That is asked
