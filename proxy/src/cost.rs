@@ -106,8 +106,8 @@ fn measure(workload: &Workload) -> [u128; PARTS.len()] {
         for (session, requests) in sessions.iter_mut().zip(requests.chunks(PIPELINE)) {
             for request in requests {
                 let args: SmallVec<[&[u8]; 8]> = request.iter().map(Vec::as_slice).collect();
-                let ask = session.understand(&table, &args, args.len());
-                session.forward(ask, &args, args.len(), &mut sender, Micros(now));
+                let request = session.classify(&table, &args, args.len());
+                session.forward(request, &args, args.len(), &mut sender, Micros(now));
             }
             sender.flush();
         }

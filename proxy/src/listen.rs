@@ -14,7 +14,7 @@ use std::time::Duration;
 use mio::{Events, Interest, Poll, Token, Waker};
 use redtape_wire::settings::{ListenAddr, SocketMode, Switch};
 
-use crate::worker::{Arrival, From, Shared, Stream, WorkerHandle};
+use crate::worker::{Arrival, ClientAddr, Shared, Stream, WorkerHandle};
 
 /// `listen()` backlog.
 const LISTEN_BACKLOG: i32 = 1024;
@@ -90,10 +90,10 @@ impl Listener {
 
     fn accept(&self) -> io::Result<Arrival> {
         let (stream, from) = match &self.socket {
-            Socket::Tcp(s) => s.accept().map(|(stream, addr)| (Stream::Tcp(stream), From::Addr(addr)))?,
+            Socket::Tcp(s) => s.accept().map(|(stream, addr)| (Stream::Tcp(stream), ClientAddr::Addr(addr)))?,
             Socket::Unix(s, path) => {
                 let (stream, _) = s.accept()?;
-                (Stream::Unix(stream), From::Unix(path.display().to_string()))
+                (Stream::Unix(stream), ClientAddr::Unix(path.display().to_string()))
             }
         };
         Ok(Arrival { stream, from, tls: self.tls, header: self.header })

@@ -34,7 +34,7 @@ pub(crate) enum Target {
 
 /// What to do for a client that needs the server while there is no way to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum NoWay {
+pub(crate) enum Unreachable {
     /// Say this, without `-ERR`.
     Say(String),
     /// End the connection.
@@ -92,12 +92,12 @@ impl Upstream {
     }
 
     /// Whether to try now.
-    pub(crate) fn may_try(&self) -> Result<(), NoWay> {
+    pub(crate) fn may_try(&self) -> Result<(), Unreachable> {
         if !self.is_down.load(Ordering::Relaxed) {
             return Ok(());
         }
         match &*self.lock() {
-            Some(down) if Instant::now() < down.next_try => Err(self.no_way(&down.why)),
+            Some(down) if Instant::now() < down.next_try => Err(self.unreachable(&down.why)),
             _ => Ok(()),
         }
     }
@@ -124,7 +124,7 @@ impl Upstream {
     }
 
     /// No way answered.
-    pub(crate) fn failed(&self, why: &str) -> NoWay {
+    pub(crate) fn failed(&self, why: &str) -> Unreachable {
         self.metrics.error("upstream_connect");
         self.status.upstream_unreachable(why);
         if let Some(look_up) = &self.look_up {
@@ -155,16 +155,19 @@ impl Upstream {
         let since = guard.as_ref().map_or(now, |d| d.since);
         *guard = Some(Down { since, next_try: now + pause, pause, why: why.to_owned() });
         self.is_down.store(true, Ordering::Relaxed);
-        self.no_way(why)
+        self.unreachable(why)
     }
 
-    fn no_way(&self, why: &str) -> NoWay {
+    fn unreachable(&self, why: &str) -> Unreachable {
         if self.was_reached.load(Ordering::Relaxed) {
-            return NoWay::End;
+            return Unreachable::End;
         }
         // A client reads one line.
         let why = why.replace(['\r', '\n'], " ");
-        NoWay::Say(format!("redtape: the upstream {} is not reachable ({why}); retry later", self.connector.address()))
+        Unreachable::Say(format!(
+            "redtape: the upstream {} is not reachable ({why}); retry later",
+            self.connector.address()
+        ))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Down>> {

@@ -10,7 +10,7 @@ pub(super) struct Wording {
 }
 
 impl Wording {
-    /// From a version like `7.0.15`; what can't be read is taken for a new one.
+    /// From a version like `7.0.15`; what cannot be read is taken for a new one.
     pub(super) fn of(version: &str) -> Self {
         let mut parts = version.split('.').map(|part| part.parse().ok());
         let major = parts.next().flatten();

@@ -2,13 +2,14 @@
 //!
 //! The bytes are moved by [`crate::worker`]; here is what they mean.
 
+mod context;
 mod replies;
 mod requests;
 mod sharing;
-mod standing;
 mod state;
 mod stream;
+mod tracking;
 
 pub(crate) use self::replies::{Credential, Intent};
-pub(crate) use self::state::{Ask, SessionState};
+pub(crate) use self::state::{ClassifiedRequest, SessionState};
 pub(crate) use self::stream::{RequestScan, Scanned};

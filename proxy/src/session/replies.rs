@@ -1,7 +1,7 @@
 //! Which reply belongs to which request of one session, and what it changed.
 //!
-//! Pure: frames in, state changes out. The tracker never alters what passes; where it can't follow
-//! (MONITOR, replication, protocol errors) it says `lost` and only stops learning.
+//! Pure: frames in, state changes out. The tracker never alters what passes; where it cannot follow
+//! (MONITOR, replication, protocol errors) it is desynced and only stops learning.
 
 use std::collections::VecDeque;
 
@@ -9,6 +9,7 @@ use redtape_wire::command::CommandId;
 use redtape_wire::resp::{Frame, Head};
 use redtape_wire::url::Secret;
 
+use super::tracking::Tracking;
 use crate::commands::Completion;
 
 /// What a request does to the session if the server agrees. Small: there is one for each request on its way.
@@ -39,14 +40,14 @@ pub(crate) enum Intent {
     /// `UNSUBSCRIBE` without channels: one confirmation for each, at least one.
     UnsubscribeAll(Kind, Option<u32>),
     /// `QUIT`: the server closes.
-    Farewell,
+    Quit,
     /// `MONITOR`, `SYNC`, `PSYNC`, and `CLIENT REPLY` in a transaction: no more replies from here on, or not those
     /// that were asked for.
     Raw,
     /// Binds the session to its own connection.
-    Hold(Holds),
+    Pin(PinReasons),
     /// Ends such a bond.
-    Release(Holds),
+    Unpin(PinReasons),
     /// A command that nobody knows: it may do anything to the connection.
     Unknown,
     /// `CLIENT PAUSE` for so many milliseconds; 0 = `CLIENT UNPAUSE`.
@@ -54,7 +55,7 @@ pub(crate) enum Intent {
     /// `INFO` or `COMMAND`: the reply lacks what the proxy adds.
     Complete(Box<Completion>),
     /// Our own question; the client does not see the answer.
-    Ours,
+    Internal,
 }
 
 impl Intent {
@@ -116,9 +117,9 @@ pub(crate) struct Hello {
 
 /// What binds a session to its own connection beside a transaction and subscriptions: a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Holds(u16);
+pub(crate) struct PinReasons(u16);
 
-impl Holds {
+impl PinReasons {
     pub(crate) const WATCH: Self = Self(1);
     pub(crate) const TRACKING: Self = Self(2);
     pub(crate) const NO_EVICT: Self = Self(4);
@@ -179,15 +180,23 @@ pub(crate) struct Pending {
     pub(crate) changes: bool,
 }
 
+/// What a reply says of the transaction to which its request belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InTransaction {
+    /// Nothing, or what was asked for.
+    AsAsked,
+    /// The request was to be queued, and there was no transaction: it ran by itself, up to an error maybe.
+    RanUnqueued,
+    /// An EXEC that let go of watched keys: it ran, or ended a transaction when it was refused.
+    Unwatched,
+}
+
 /// What a reply did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answered {
     pub(crate) pending: Pending,
     pub(crate) error: bool,
-    /// It was to be queued, and there was no transaction: it ran by itself, up to an error maybe.
-    pub(crate) by_itself: bool,
-    /// An EXEC that let go of watched keys: it ran, or ended a transaction when it was refused.
-    pub(crate) lets_go: bool,
+    pub(crate) in_transaction: InTransaction,
     pub(crate) kind: u8,
     /// Start of the reply's first line.
     pub(crate) line: Head,
@@ -205,7 +214,7 @@ struct Turns {
 pub(crate) struct ReplyTracker {
     pending: VecDeque<Pending>,
     /// Of these: our own questions, and requests that bind the session.
-    ours: usize,
+    internal: usize,
     binding: usize,
     /// Of these: those that make replies unknown if they run by themselves.
     raws: usize,
@@ -215,16 +224,16 @@ pub(crate) struct ReplyTracker {
     subscribed: [usize; 3],
     /// The server has agreed to MULTI, and the transaction has not ended.
     in_multi: bool,
-    lost: bool,
+    tracking: Tracking,
     /// RESP3: pushes have their own type.
     pub(crate) resp3: bool,
 }
 
 impl ReplyTracker {
     pub(crate) fn expect(&mut self, pending: Pending) {
-        if !self.lost {
-            self.ours += usize::from(pending.intent == Intent::Ours);
-            self.binding += usize::from(matches!(pending.intent, Intent::Hold(_)));
+        if !self.is_desynced() {
+            self.internal += usize::from(pending.intent == Intent::Internal);
+            self.binding += usize::from(matches!(pending.intent, Intent::Pin(_)));
             self.raws += usize::from(queues(&pending.intent, &Intent::Raw));
             self.texts += pending.intent.buffered();
             if let Some(queues) = turn(&pending.intent) {
@@ -236,8 +245,8 @@ impl ReplyTracker {
 
     fn pop(&mut self) -> Option<Pending> {
         let pending = self.pending.pop_front()?;
-        self.ours -= usize::from(pending.intent == Intent::Ours);
-        self.binding -= usize::from(matches!(pending.intent, Intent::Hold(_)));
+        self.internal -= usize::from(pending.intent == Intent::Internal);
+        self.binding -= usize::from(matches!(pending.intent, Intent::Pin(_)));
         self.raws -= usize::from(queues(&pending.intent, &Intent::Raw));
         self.texts -= pending.intent.buffered();
         if self.pending.is_empty() && self.pending.capacity() > PENDING_KEPT {
@@ -248,8 +257,8 @@ impl ReplyTracker {
     }
 
     /// Our own questions among those that wait.
-    pub(crate) fn ours(&self) -> usize {
-        self.ours
+    pub(crate) fn internal(&self) -> usize {
+        self.internal
     }
 
     /// Some that wait bind the session.
@@ -274,19 +283,30 @@ impl ReplyTracker {
         self.subscribed.iter().any(|n| *n > 0)
     }
 
-    pub(crate) fn is_lost(&self) -> bool {
-        self.lost
+    /// Whether replies are matched to requests.
+    pub(super) fn tracking(&self) -> Tracking {
+        self.tracking
     }
 
-    /// Replies can't be told apart any more; what was pending is given back.
-    pub(crate) fn lose(&mut self) -> VecDeque<Pending> {
-        self.lost = true;
+    /// The same, to be changed.
+    pub(super) fn tracking_mut(&mut self) -> &mut Tracking {
+        &mut self.tracking
+    }
+
+    /// No reply can be matched to a request any more.
+    pub(crate) fn is_desynced(&self) -> bool {
+        self.tracking.is_desynced()
+    }
+
+    /// Replies cannot be matched any more; what was pending is given back.
+    pub(crate) fn desync(&mut self) -> VecDeque<Pending> {
+        self.tracking.desync();
         self.forget()
     }
 
     /// What is pending will have no reply; it is given back.
     pub(crate) fn forget(&mut self) -> VecDeque<Pending> {
-        (self.ours, self.binding, self.raws, self.texts, self.turns) = (0, 0, 0, 0, Turns::default());
+        (self.internal, self.binding, self.raws, self.texts, self.turns) = (0, 0, 0, 0, Turns::default());
         std::mem::take(&mut self.pending)
     }
 
@@ -296,7 +316,7 @@ impl ReplyTracker {
 
     /// A reply for which nothing waits.
     pub(crate) fn is_unasked(&self, frame: &Frame) -> bool {
-        !self.lost
+        !self.is_desynced()
             && self.pending.is_empty()
             && frame.kind != b'>'
             && !(self.subscribed() && frame.kind == b'*' && is_message(frame.first.as_bytes()))
@@ -304,7 +324,7 @@ impl ReplyTracker {
 
     /// Takes one frame; gives the request that it completes.
     pub(crate) fn frame(&mut self, frame: &Frame) -> Option<Answered> {
-        if self.lost {
+        if self.is_desynced() {
             return None;
         }
         let first = frame.first.as_bytes();
@@ -335,7 +355,7 @@ impl ReplyTracker {
                 self.resp3 = false;
                 self.subscribed = [0; 3];
             }
-            Intent::Raw if !error => self.lost = true,
+            Intent::Raw if !error => self.tracking.desync(),
             _ => {}
         }
         match &pending.intent {
@@ -350,11 +370,16 @@ impl ReplyTracker {
             },
             _ => {}
         }
-        let lets_go = pending.intent == Intent::Exec
+        let unwatched = pending.intent == Intent::Exec
             && (!error
                 || line.starts_with(b"EXECABORT")
                 || (was_in_multi && !self.in_multi && !line.starts_with(NO_TRANSACTION)));
-        Some(Answered { pending, error, by_itself, lets_go, kind: frame.kind, line: frame.line })
+        let in_transaction = match (by_itself, unwatched) {
+            (true, _) => InTransaction::RanUnqueued,
+            (false, true) => InTransaction::Unwatched,
+            (false, false) => InTransaction::AsAsked,
+        };
+        Some(Answered { pending, error, in_transaction, kind: frame.kind, line: frame.line })
     }
 
     /// The server has agreed to MULTI, and the transaction has not ended.
@@ -369,7 +394,7 @@ impl ReplyTracker {
 
     /// The server has begun the transaction in which the next request is queued.
     pub(crate) fn queues_for_sure(&self) -> bool {
-        !self.lost && self.in_multi && self.turns.pending == 0
+        !self.is_desynced() && self.in_multi && self.turns.pending == 0
     }
 
     /// Whether a transaction is being queued once all that is pending is answered, if the server agrees to it.
@@ -423,8 +448,8 @@ impl ReplyTracker {
             return None;
         }
         let pending = self.pop()?;
-        let (error, by_itself, lets_go, line) = (false, false, false, Head::default());
-        Some(Answered { pending, error, by_itself, lets_go, kind: frame.kind, line })
+        let in_transaction = InTransaction::AsAsked;
+        Some(Answered { pending, error: false, in_transaction, kind: frame.kind, line: Head::default() })
     }
 }
 
@@ -528,7 +553,7 @@ mod tests {
         expect(&mut t, &[Intent::Plain, Intent::Raw]);
         assert_eq!(play(&mut t, b"*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nx\r\n"), [Intent::Plain]);
         assert_eq!(play(&mut t, b"+OK\r\n+1700000000.1 [0 a] \"get\"\r\n"), [Intent::Raw]);
-        assert!(t.is_lost());
+        assert!(t.is_desynced());
     }
 
     /// As in RESP2 with a subscription, or for a user who may not MULTI.

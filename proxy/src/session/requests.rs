@@ -3,7 +3,7 @@
 use redtape_wire::url::Secret;
 use redtape_wire::word;
 
-use super::replies::{Credential, Hello, Holds, Intent, Kind};
+use super::replies::{Credential, Hello, Intent, Kind, PinReasons};
 
 /// What to do about one request besides passing it on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub(crate) fn meaning(name: &[u8], args: &[&[u8]], argc: usize, in_multi: bool) 
         b"exec" => Intent::Exec,
         b"discard" if in_multi && argc == 1 => Intent::Discard,
         b"multi" if argc == 1 => Intent::Multi,
-        b"quit" => Intent::Farewell,
+        b"quit" => Intent::Quit,
         b"reset" if argc == 1 => Intent::Reset,
         b"monitor" | b"sync" | b"psync" => Intent::Raw,
         b"select" => {
@@ -73,23 +73,23 @@ pub(crate) fn meaning(name: &[u8], args: &[&[u8]], argc: usize, in_multi: bool) 
         },
         b"subscribe" | b"psubscribe" | b"ssubscribe" => Intent::Subscribe(argc.saturating_sub(1).max(1)),
         b"unsubscribe" | b"punsubscribe" | b"sunsubscribe" if argc > 1 => Intent::Subscribe(argc - 1),
-        b"watch" => Intent::Hold(Holds::WATCH),
-        b"unwatch" if !in_multi => Intent::Release(Holds::WATCH),
-        b"asking" => Intent::Hold(Holds::ASKING),
-        b"readonly" => Intent::Hold(Holds::READONLY),
+        b"watch" => Intent::Pin(PinReasons::WATCH),
+        b"unwatch" if !in_multi => Intent::Unpin(PinReasons::WATCH),
+        b"asking" => Intent::Pin(PinReasons::ASKING),
+        b"readonly" => Intent::Pin(PinReasons::READONLY),
         b"acl" if args.get(1).is_some_and(|a| word::is_one_of(a, &["setuser", "deluser", "load"])) => {
-            Intent::Hold(Holds::DOUBT)
+            Intent::Pin(PinReasons::DOUBT)
         }
         // The field sets that it prepares belong to the connection.
         b"himport" => Intent::Unknown,
-        b"readwrite" => Intent::Release(Holds::READONLY),
-        b"script" if args.get(1).is_some_and(|a| word::is(a, "debug")) => Intent::Hold(Holds::FOREVER),
+        b"readwrite" => Intent::Unpin(PinReasons::READONLY),
+        b"script" if args.get(1).is_some_and(|a| word::is(a, "debug")) => Intent::Pin(PinReasons::FOREVER),
         b"unsubscribe" => Intent::UnsubscribeAll(Kind::Channel, None),
         b"punsubscribe" => Intent::UnsubscribeAll(Kind::Pattern, None),
         b"sunsubscribe" => Intent::UnsubscribeAll(Kind::Shard, None),
         _ => Intent::Plain,
     };
-    let at_once = matches!(intent, Intent::Exec | Intent::Discard | Intent::Farewell | Intent::Reset);
+    let at_once = matches!(intent, Intent::Exec | Intent::Discard | Intent::Quit | Intent::Reset);
     Meaning::Normal(if in_multi && !at_once { Intent::Queued(Box::new(intent)) } else { intent })
 }
 
@@ -134,13 +134,15 @@ fn client(args: &[&[u8]], argc: usize) -> Meaning {
             }
         }
     }
-    for (word, hold) in [("tracking", Holds::TRACKING), ("no-evict", Holds::NO_EVICT), ("no-touch", Holds::NO_TOUCH)] {
+    for (word, hold) in
+        [("tracking", PinReasons::TRACKING), ("no-evict", PinReasons::NO_EVICT), ("no-touch", PinReasons::NO_TOUCH)]
+    {
         if is(1, word) {
-            return Meaning::Normal(if is(2, "off") { Intent::Release(hold) } else { Intent::Hold(hold) });
+            return Meaning::Normal(if is(2, "off") { Intent::Unpin(hold) } else { Intent::Pin(hold) });
         }
     }
     if is(1, "kill") {
-        return Meaning::Normal(Intent::Hold(Holds::DOUBT));
+        return Meaning::Normal(Intent::Pin(PinReasons::DOUBT));
     }
     if is(1, "unpause") {
         return Meaning::Normal(Intent::Pause(0));
@@ -151,7 +153,7 @@ fn client(args: &[&[u8]], argc: usize) -> Meaning {
         return Meaning::Normal(Intent::Pause(millis));
     }
     if is(1, "capa") || is(1, "import-source") {
-        return Meaning::Normal(Intent::Hold(Holds::FOREVER));
+        return Meaning::Normal(Intent::Pin(PinReasons::FOREVER));
     }
     Meaning::Normal(Intent::Plain)
 }
@@ -197,17 +199,17 @@ mod tests {
             ("CLIENT SETNAME app", normal(Intent::SetName("app".into()))),
             ("CLIENT REPLY OFF", Meaning::Reply(ReplyMode::Off)),
             ("CLIENT ID", normal(Intent::Plain)),
-            ("client tracking on bcast", normal(Intent::Hold(Holds::TRACKING))),
-            ("CLIENT TRACKING off", normal(Intent::Release(Holds::TRACKING))),
+            ("client tracking on bcast", normal(Intent::Pin(PinReasons::TRACKING))),
+            ("CLIENT TRACKING off", normal(Intent::Unpin(PinReasons::TRACKING))),
             ("HIMPORT PREPARE s a b", normal(Intent::Unknown)),
-            ("CLIENT CAPA redirect", normal(Intent::Hold(Holds::FOREVER))),
-            ("WATCH k", normal(Intent::Hold(Holds::WATCH))),
+            ("CLIENT CAPA redirect", normal(Intent::Pin(PinReasons::FOREVER))),
+            ("WATCH k", normal(Intent::Pin(PinReasons::WATCH))),
             ("SCRIPT LOAD x", normal(Intent::Plain)),
             ("SUBSCRIBE a b", normal(Intent::Subscribe(2))),
             ("UNSUBSCRIBE", normal(Intent::UnsubscribeAll(Kind::Channel, None))),
             ("PUNSUBSCRIBE a", normal(Intent::Subscribe(1))),
             ("MONITOR", normal(Intent::Raw)),
-            ("QUIT", normal(Intent::Farewell)),
+            ("QUIT", normal(Intent::Quit)),
             // As the server reads words: to the first NUL.
             (
                 "HELLO 3 AUTH\0x ann secret setname\0 app",
@@ -220,9 +222,9 @@ mod tests {
             ),
             ("CLIENT REPLY OFF\0", Meaning::Reply(ReplyMode::Off)),
             ("CLIENT REPLY OFF x", normal(Intent::Plain)),
-            ("CLIENT TRACKING off\0x", normal(Intent::Release(Holds::TRACKING))),
-            ("ACL setuser\0 x", normal(Intent::Hold(Holds::DOUBT))),
-            ("SCRIPT DEBUG\0 yes", normal(Intent::Hold(Holds::FOREVER))),
+            ("CLIENT TRACKING off\0x", normal(Intent::Unpin(PinReasons::TRACKING))),
+            ("ACL setuser\0 x", normal(Intent::Pin(PinReasons::DOUBT))),
+            ("SCRIPT DEBUG\0 yes", normal(Intent::Pin(PinReasons::FOREVER))),
             ("CLIENT REPLY\0 OFF", Meaning::Unclear),
             ("AUTH\x00409 ann secret", Meaning::Unclear),
             // No server takes such numbers.

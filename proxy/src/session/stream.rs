@@ -25,7 +25,7 @@ pub(crate) enum Scanned {
     Empty(usize),
     /// A whole request of so many bytes; its arguments are where `args` says.
     Whole(usize),
-    /// The same, as a line of text; `None` = quotes that don't match.
+    /// The same, as a line of text; `None` = quotes that do not match.
     Inline(usize, Option<Vec<Vec<u8>>>),
     /// The beginning of a huge request; the rest comes as [`Self::Rest`] after [`RequestScan::go_on`].
     Begun(Begun),
@@ -119,7 +119,7 @@ impl RequestScan {
                 (b'$', Ok(None)) => break,
                 (b'$', Ok(Some((len, body)))) if len >= 0 => {
                     self.args_left -= 1;
-                    // What `len as usize` can't hold, no server takes either.
+                    // What `len as usize` cannot hold, no server takes either.
                     self.bytes_left = usize::try_from(len).unwrap_or(usize::MAX - 2) + 2;
                     at = body;
                 }

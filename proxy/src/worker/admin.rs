@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::upstream_conn::ClientRef;
+use super::outcome::{Admission, Forwarded};
+use super::refs::ClientRef;
 use super::{Message, Worker};
 use crate::commands::Answer;
 
@@ -15,15 +16,15 @@ use crate::commands::Answer;
 const THREADS_MAX: usize = 32;
 
 impl Worker {
-    /// Answers one; false = it has to wait.
-    pub(super) fn answer_admin(&mut self, index: usize, words: &[&[u8]]) -> bool {
+    /// Answers one.
+    pub(super) fn answer_admin(&mut self, index: usize, args: &[&[u8]]) -> Forwarded {
         let client = &mut self.clients[index];
         if client.in_flight() > 0 {
             client.waiting = true;
-            return false;
+            return Forwarded::Waits;
         }
-        if let Some(done) = self.ask_who(index) {
-            return done;
+        if let Some(stopped) = self.admit_known(index).stopped() {
+            return stopped;
         }
         let client = &mut self.clients[index];
         client.questioned = false;
@@ -31,13 +32,13 @@ impl Worker {
         let reference = ClientRef { index, generation: client.generation };
         let silent = client.state.silences_own();
         let (user, resp3) = (client.state.user(), client.state.replies.resp3);
-        match self.shared.admin.answer(words, user, resp3) {
+        match self.shared.admin.answer(args, user, resp3) {
             Answer::Reply(bytes) => self.admin_answer(reference, if silent { b"" } else { &bytes }),
             Answer::Later(run) => {
                 let Some(running) = Running::begin(&self.shared.admin_threads) else {
                     let full = "-ERR redtape: too many commands of this kind are running; try again later\r\n";
                     self.admin_answer(reference, if silent { b"" } else { full.as_bytes() });
-                    return true;
+                    return Forwarded::Done;
                 };
                 let client = &mut self.clients[index];
                 client.asking = true;
@@ -56,39 +57,38 @@ impl Worker {
                 }
             }
         }
-        true
+        Forwarded::Done
     }
 
-    /// A client that is not known to the server gets no answer of ours: first the server is asked. `Some` = the request
-    /// has to wait for that, or is done with.
-    pub(super) fn ask_who(&mut self, index: usize) -> Option<bool> {
+    /// A client that is not known to the server gets no answer of ours: first the server is asked.
+    pub(super) fn admit_known(&mut self, index: usize) -> Admission {
         let client = &self.clients[index];
         if client.state.user().is_some() || client.questioned {
-            return None;
+            return Admission::Forward;
         }
         if client.pinned.is_none()
-            && let Err(no_way) = self.open_pinned(index)
+            && let Err(unreachable) = self.open_pinned(index)
         {
             self.counts.commands += 1;
-            self.refuse(index, &no_way);
-            return Some(true);
+            self.refuse(index, &unreachable);
+            return Admission::Done;
         }
         self.ask_pinned(index);
         let client = &mut self.clients[index];
         client.questioned = true;
         client.waiting = true;
-        Some(false)
+        Admission::Wait
     }
 
     /// The answer to such a request goes to its client, and the next is read.
     pub(super) fn admin_answer(&mut self, reference: ClientRef, bytes: &[u8]) {
         let now = self.now;
-        let Some(client) = self.client(reference) else { return };
+        let Some(client) = self.clients.get_mut(reference) else { return };
         if std::mem::take(&mut client.asking) {
-            self.queue_client(reference);
+            self.clients.queue(reference);
         }
-        let Some(client) = self.client(reference) else { return };
-        if client.stage == super::client::Stage::Open {
+        let Some(client) = self.clients.get_mut(reference) else { return };
+        if client.stage == super::client_table::Stage::Open {
             client.say(bytes);
             client.active = now;
             self.counts.sent += bytes.len() as u64;

@@ -5,14 +5,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use redtape_net::{CONNECT_TIMEOUT, configure_tcp};
-use redtape_wire::resp::encode_command;
 
-use super::shared_conns::SharedKey;
+use super::clock::TICK_CONNECTING;
+use super::refs::{ClientRef, ConnRef};
 use super::socket::{Socket, Stream};
-use super::timers::TICK_CONNECTING;
-use super::upstream_conn::{ClientRef, Role, Stage, UpstreamConn};
+use super::upstream_pool::SharedKey;
+use super::upstream_pool::{Role, Stage};
 use super::{Worker, conn_token};
-use crate::upstream::{NoWay, Target};
+use crate::upstream::{Target, Unreachable};
 
 /// A unix socket says at once that too many wait; the server takes them within moments.
 const UNIX_TRIES: usize = 50;
@@ -20,40 +20,27 @@ const UNIX_PAUSE: Duration = Duration::from_millis(1);
 
 impl Worker {
     /// Opens the session's own connection; what is sent meanwhile waits in it.
-    pub(super) fn open_pinned(&mut self, client: usize) -> Result<(), NoWay> {
+    pub(super) fn open_pinned(&mut self, client: usize) -> Result<(), Unreachable> {
         self.shared.upstream.may_try()?;
         let reference = ClientRef { index: client, generation: self.clients[client].generation };
         let pinned = self.dial(Role::Pinned(reference), self.now + CONNECT_TIMEOUT)?;
-        self.clients[client].pinned = Some(pinned);
+        self.clients[client].pinned = Some(pinned.index);
         Ok(())
     }
 
     /// Opens a shared connection; it can be used as soon as the server has let it in.
     pub(super) fn open_shared(&mut self, key: SharedKey) {
-        if key.introduction().is_none() {
-            return self.shared_conns.refused(key, self.now);
-        }
-        let is_ready = |conn: usize| self.conns.get(conn).is_some_and(UpstreamConn::is_ready);
-        if self.shared_conns.is_showing(key.credential.as_ref(), is_ready) {
-            return;
-        }
-        if self.shared.upstream.may_try().is_ok()
-            && let Ok(conn) = self.dial(Role::Shared(key.clone()), self.now + CONNECT_TIMEOUT)
-        {
-            self.shared_conns.opened(key, conn);
+        if self.shared.upstream.may_try().is_ok() && self.dial(Role::Shared(key), self.now + CONNECT_TIMEOUT).is_ok() {
             self.shared.metrics.clients.shared_conns.inc();
         }
     }
 
     /// Begins to connect, by the first way that does not fail at once.
-    pub(super) fn dial(&mut self, role: Role, until: Instant) -> Result<usize, NoWay> {
-        let index = self.conns.vacant_key();
+    pub(super) fn dial(&mut self, role: Role, until: Instant) -> Result<ConnRef, Unreachable> {
+        let index = self.pool.vacant_key();
         let (socket, attempt) = self.begin(index, 0).map_err(|e| self.shared.upstream.failed(&e.to_string()))?;
-        let generation = self.generation();
-        self.conns.insert(UpstreamConn::new(socket, role, Stage::Connecting { attempt, until }, generation, self.now));
-        self.connecting += 1;
         self.next_tick = self.next_tick.min(self.now + TICK_CONNECTING);
-        Ok(index)
+        Ok(self.pool.insert(socket, role, Stage::Connecting { attempt, until }, self.now))
     }
 
     /// Begins with the `attempt`-th way or one behind it.
@@ -89,7 +76,7 @@ impl Worker {
     /// A connection that is being connected shows a sign.
     pub(super) fn go_on_connecting(&mut self, index: usize) {
         let mut nothing = [0; 1];
-        let conn = &mut self.conns[index];
+        let conn = &mut self.pool[index];
         let result = match conn.socket.connected() {
             Ok(None) => return,
             Ok(Some(())) if conn.socket.is_handshaking() => match conn.socket.read(&mut nothing) {
@@ -111,12 +98,12 @@ impl Worker {
 
     /// This way did not work: the next, or none.
     pub(super) fn try_next(&mut self, index: usize, error: &io::Error) {
-        let conn = &mut self.conns[index];
+        let conn = &mut self.pool[index];
         let Stage::Connecting { attempt, until } = conn.stage else { return };
         conn.socket.deregister(self.poll.registry());
         match self.begin(index, attempt + 1) {
             Ok((socket, attempt)) => {
-                let conn = &mut self.conns[index];
+                let conn = &mut self.pool[index];
                 conn.socket = socket;
                 (conn.readable, conn.read_closed) = (false, false);
                 conn.stage = Stage::Connecting { attempt, until };
@@ -126,75 +113,45 @@ impl Worker {
     }
 
     fn conn_connected(&mut self, index: usize) {
-        let said = matches!(self.conns[index].role, Role::Barrier).then(|| self.introduce_barrier());
-        let conn = &mut self.conns[index];
-        if let Stage::Connecting { attempt, .. } = conn.stage {
+        if matches!(self.pool[index].role, Role::OffsetProbe) {
+            let introduction = self.introduce_offset_probe();
+            self.pool[index].out.push(&introduction);
+        }
+        if let Some(attempt) = self.pool.connected(index, self.now) {
             self.shared.upstream.answered(attempt);
         }
-        self.connecting -= 1;
-        conn.stage = Stage::Ready;
-        match &conn.role {
-            Role::Pinned(_) => {}
-            Role::Shared(key) => {
-                if let Some((bytes, answers)) = key.introduction() {
-                    conn.out.push(&bytes);
-                    conn.progress = self.now;
-                    conn.stage = Stage::Greeting(answers);
-                }
-            }
-            Role::Barrier => conn.out.push(&said.unwrap_or_default()),
-            // Any answer will do, and this one needs no right.
-            Role::Probe | Role::Witness => {
-                let mut hello = Vec::new();
-                encode_command(&mut hello, &["HELLO", "2"]);
-                conn.out.push(&hello);
-            }
-        }
-        // TLS may have read more than the handshake.
-        conn.readable = true;
-        self.make_dirty(index);
+        self.pool.make_dirty(index);
     }
 
     /// The socket takes more.
     pub(super) fn conn_writable(&mut self, index: usize) {
-        if matches!(self.conns[index].stage, Stage::Connecting { .. }) {
+        if matches!(self.pool[index].stage, Stage::Connecting { .. }) {
             self.go_on_connecting(index);
         } else {
-            self.make_dirty(index);
-        }
-    }
-
-    pub(super) fn make_dirty(&mut self, index: usize) {
-        let conn = &mut self.conns[index];
-        if !conn.dirty {
-            conn.dirty = true;
-            self.dirty.push(index);
+            self.pool.make_dirty(index);
         }
     }
 
     /// Sends what waits on connections, after the stamps of what is sent have gone to the tee.
     pub(super) fn flush_conns(&mut self) {
-        if self.dirty.is_empty() {
+        if self.pool.is_clean() {
             return;
         }
         self.tee.flush();
-        for index in std::mem::take(&mut self.dirty) {
+        for index in self.pool.take_dirty() {
             // Another connection may have its number by now: one flush too many does no harm.
-            if let Some(conn) = self.conns.get_mut(index)
-                && conn.dirty
-            {
-                conn.dirty = false;
+            if self.pool.begin_flush(index) {
                 self.flush_conn(index);
             }
         }
     }
 
     fn flush_conn(&mut self, index: usize) {
-        let conn = &mut self.conns[index];
+        let conn = &mut self.pool[index];
         if matches!(conn.stage, Stage::Connecting { .. }) {
             return;
         }
-        let generation = conn.generation;
+        let reference = conn.reference(index);
         let shared = matches!(conn.role, Role::Shared(_));
         if conn.gathers() {
             return;
@@ -203,13 +160,13 @@ impl Worker {
         if let Role::Pinned(owner) = conn.role {
             self.account(owner.index);
         }
-        let conn = &mut self.conns[index];
+        let conn = &mut self.pool[index];
         let Ok(done) = sent else {
             // The server has closed: what it said before still goes to the client.
             conn.out.clear();
             conn.readable = true;
             conn.read_closed = true;
-            return self.ready_conns.push((index, generation));
+            return self.pool.queue(reference);
         };
         if !done {
             return;
@@ -219,14 +176,7 @@ impl Worker {
             conn.socket.shutdown();
         }
         if let Role::Pinned(owner) = &conn.role {
-            let owner = *owner;
-            if let Some(client) = self.client(owner)
-                && client.waiting
-                && !client.on_shared
-            {
-                client.waiting = false;
-                self.queue_client(owner);
-            }
+            self.clients.pinned_has_room(*owner);
         }
     }
 
@@ -237,7 +187,7 @@ impl Worker {
     }
 
     fn send_to_client(&mut self, reference: ClientRef) {
-        let Some(client) = self.client(reference) else { return };
+        let Some(client) = self.clients.get_mut(reference) else { return };
         match client.out.send(&mut client.socket, false) {
             Err(_) => self.close_client(reference.index),
             Ok(false) => {}
@@ -245,7 +195,7 @@ impl Worker {
             Ok(true) if client.withholds() => {}
             Ok(true) => {
                 match client.stage {
-                    super::client::Stage::Finishing { .. } => self.linger(reference.index),
+                    super::client_table::Stage::Finishing { .. } => self.linger(reference.index),
                     _ if client.eof
                         && client.pinned.is_none()
                         && client.in_flight() == 0

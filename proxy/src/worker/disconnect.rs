@@ -10,8 +10,8 @@
 //! | pinned connection, while requests are in flight on a shared connection | on the shared connection | those are answered, then the connection ends |
 //! | pinned connection (`CLIENT KILL`, `QUIT`, a protocol error, the server's `timeout`, its death) | anything | the connection ends, as directly |
 //! | shared connection, the server is gone | on it | the connection ends, as directly |
-//! | pinned connection can't be opened, the server was there before | what waited for it | the connection ends, as directly |
-//! | pinned connection can't be opened, the server never was there | what waited for it | for each an error: not reachable; the session goes on |
+//! | pinned connection cannot be opened, the server was there before | what waited for it | the connection ends, as directly |
+//! | pinned connection cannot be opened, the server never was there | what waited for it | for each an error: not reachable; the session goes on |
 //!
 //! Nothing is ever sent to the server a second time.
 
@@ -19,10 +19,11 @@ use redtape_journal::Micros;
 use std::time::Duration;
 
 use super::Worker;
-use super::client::{FINISH_MAX, LINGER, Stage};
-use super::upstream_conn::{ClientRef, Role, Stage as ConnStage};
+use super::client_table::{FINISH_MAX, LINGER, Stage};
+use super::refs::{ClientRef, ConnRef};
+use super::upstream_pool::{Role, Stage as ConnStage, Unanswered, UpstreamConn};
 use crate::session::RequestScan;
-use crate::upstream::NoWay;
+use crate::upstream::Unreachable;
 
 /// A living server answers a PING within this time, or is busy.
 pub(super) const ALIVE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -33,16 +34,15 @@ const LOST: &str = "-ERR redtape: the connection to the upstream was lost; this 
 impl Worker {
     /// Ends a session at once.
     pub(super) fn close_client(&mut self, index: usize) {
-        let Some(mut client) = self.clients.try_remove(index) else { return };
-        self.memory.remove(client.account);
+        let Some(mut client) = self.clients.remove(index) else { return };
         client.state.close(&mut self.tee, Micros::now());
         client.socket.deregister(self.poll.registry());
         if let Some(pinned) = client.pinned {
             // What it sent before it left is the server's to run.
-            let conn = &mut self.conns[pinned];
+            let conn = &mut self.pool[pinned];
             if !conn.out.is_empty() && !matches!(conn.stage, ConnStage::Connecting { .. }) {
                 self.tee.flush();
-                let conn = &mut self.conns[pinned];
+                let conn = &mut self.pool[pinned];
                 // Whatever does not fit now is lost with it, as directly.
                 let _ = conn.out.send(&mut conn.socket, false);
             }
@@ -55,7 +55,7 @@ impl Worker {
 
     /// Ends a session as soon as it has read what was said.
     pub(super) fn finish(&mut self, index: usize) {
-        let Some(client) = self.clients.get_mut(index) else { return };
+        let Some(client) = self.clients.at_mut(index) else { return };
         if client.is_finished() {
             return;
         }
@@ -93,16 +93,28 @@ impl Worker {
             }
         }
         let reference = ClientRef { index, generation: client.generation };
-        self.queue_client(reference);
+        self.clients.queue(reference);
     }
 
-    /// Takes a connection away; nothing else changes.
-    pub(super) fn drop_conn(&mut self, index: usize) {
-        let Some(mut conn) = self.conns.try_remove(index) else { return };
-        conn.socket.deregister(self.poll.registry());
-        if matches!(conn.stage, ConnStage::Connecting { .. }) {
-            self.connecting -= 1;
+    /// Takes a connection away; nothing else changes. Gives what is left of it.
+    pub(super) fn drop_conn(&mut self, index: usize) -> Option<UpstreamConn> {
+        let mut conn = self.pool.remove(index)?;
+        self.let_go(&mut conn);
+        Some(conn)
+    }
+
+    /// The same, of one that may be gone already.
+    pub(super) fn close_conn(&mut self, conn: Option<ConnRef>) {
+        if let Some(conn) = conn
+            && self.pool.get(conn).is_some()
+        {
+            self.drop_conn(conn.index);
         }
+    }
+
+    /// A connection was taken out of the pool.
+    pub(super) fn let_go(&mut self, conn: &mut UpstreamConn) {
+        conn.socket.deregister(self.poll.registry());
         if matches!(conn.role, Role::Shared(_)) {
             self.shared.metrics.clients.shared_conns.dec();
         }
@@ -110,7 +122,7 @@ impl Worker {
 
     /// The server has closed a connection.
     pub(super) fn conn_lost(&mut self, index: usize) {
-        match &self.conns[index].role {
+        match &self.pool[index].role {
             Role::Pinned(owner) => {
                 let owner = *owner;
                 self.drop_conn(index);
@@ -118,14 +130,14 @@ impl Worker {
             }
             Role::Shared(_) => self.shared_lost(index),
             Role::Probe => self.probe_answered(false),
-            Role::Barrier => self.barrier_lost("the connection has ended"),
+            Role::OffsetProbe => self.offset_probe_lost("the connection has ended"),
             Role::Witness => self.witness_answered(false),
         }
     }
 
     fn pinned_lost(&mut self, owner: ClientRef) {
         let until = self.now + FINISH_MAX;
-        let Some(client) = self.client(owner) else { return };
+        let Some(client) = self.clients.get_mut(owner) else { return };
         client.pinned = None;
         if client.on_shared && client.in_flight() > 0 && client.replica_wait.is_none() {
             // The shared connection may still answer.
@@ -139,15 +151,14 @@ impl Worker {
     /// Has the server asked, by a connection of its own. Its answer comes behind whatever the server did before: what
     /// it closed together is seen to be closed by then.
     fn ask_whether_it_lives(&mut self, waiter: ClientRef) {
-        if let Some(client) = self.client(waiter) {
-            client.probing = true;
-            self.probe_waiters.push(waiter);
+        let is_there = self.clients.get_mut(waiter).map(|client| client.probing = true).is_some();
+        if is_there {
             // What happened there is part of the verdict.
             self.nudge_pinned(waiter.index);
         }
-        if self.probe.is_none() && self.verdict.is_none() {
+        if self.liveness.ask(is_there.then_some(waiter)) {
             match self.dial(Role::Probe, self.now + ALIVE_TIMEOUT) {
-                Ok(conn) => self.probe = Some((conn, self.conns[conn].generation)),
+                Ok(conn) => self.liveness.asking(conn),
                 Err(_) => self.probe_answered(false),
             }
         }
@@ -156,19 +167,15 @@ impl Worker {
     /// It is known whether the server lives. What follows from it comes at the end of the turn, when all that the server
     /// did before has been read.
     pub(super) fn probe_answered(&mut self, alive: bool) {
-        if let Some((conn, generation)) = self.probe.take()
-            && self.conn(conn, generation).is_some()
-        {
-            self.drop_conn(conn);
-        }
-        self.verdict = Some(alive);
+        let probe = self.liveness.answered(alive);
+        self.close_conn(probe);
     }
 
     /// Tells those who wait for the probe.
     pub(super) fn pass_verdict(&mut self) {
-        let Some(alive) = self.verdict.take() else { return };
-        for waiter in std::mem::take(&mut self.probe_waiters) {
-            let Some(client) = self.clients.get_mut(waiter.index).filter(|c| c.generation == waiter.generation) else {
+        let Some((alive, waiters)) = self.liveness.take_verdict() else { return };
+        for waiter in waiters {
+            let Some(client) = self.clients.get_mut(waiter) else {
                 continue;
             };
             client.probing = false;
@@ -185,59 +192,49 @@ impl Worker {
             client.readable = true;
             self.client_writable(waiter);
             self.after_replies(waiter);
-            self.queue_client(waiter);
+            self.clients.queue(waiter);
         }
     }
 
     /// A shared connection is gone: who waited on it hears so, and goes on.
     pub(super) fn shared_lost(&mut self, index: usize) {
-        let Some(conn) = self.conns.get_mut(index) else { return };
-        let queue = std::mem::take(&mut conn.queue);
-        let mid_reply = !conn.scanner.at_boundary() && !conn.in_push;
-        if let Role::Shared(key) = &conn.role {
-            self.shared_conns.closed(key, index);
-        }
-        self.drop_conn(index);
-        for (n, waiter) in queue.into_iter().enumerate() {
-            if self.client(waiter.client).is_none_or(|c| c.probing) {
+        let Some(mut conn) = self.drop_conn(index) else { return };
+        for (waiter, unanswered) in conn.take_unanswered() {
+            if self.clients.get_mut(waiter).is_none_or(|c| c.probing) {
                 continue;
             }
-            if n == 0 && mid_reply {
-                self.finish(waiter.client.index);
-            } else {
-                self.ask_whether_it_lives(waiter.client);
+            match unanswered {
+                Unanswered::MidReply => self.finish(waiter.index),
+                Unanswered::Whole => self.ask_whether_it_lives(waiter),
             }
         }
     }
 
     /// No way to the server worked.
     pub(super) fn connect_failed(&mut self, index: usize, why: &str) {
-        let owner = match &self.conns[index].role {
+        let owner = match &self.pool[index].role {
             Role::Pinned(owner) => *owner,
-            Role::Shared(key) => {
-                self.shared_conns.closed(key, index);
-                return self.drop_conn(index);
-            }
+            Role::Shared(_) => return drop(self.drop_conn(index)),
             Role::Probe => return self.probe_answered(false),
             Role::Witness => return self.witness_answered(false),
-            Role::Barrier => {
+            Role::OffsetProbe => {
                 let _ = self.shared.upstream.failed(why);
-                return self.barrier_lost(why);
+                return self.offset_probe_lost(why);
             }
         };
-        let no_way = self.shared.upstream.failed(why);
+        let unreachable = self.shared.upstream.failed(why);
         self.drop_conn(index);
-        let Some(client) = self.clients.get_mut(owner.index).filter(|c| c.generation == owner.generation) else {
+        let Some(client) = self.clients.get_mut(owner) else {
             return;
         };
         client.pinned = None;
         let waiting = client.state.asked();
-        let mut cut = client.scan.is_inside() || client.state.replies.is_lost();
-        match no_way {
-            NoWay::Say(sentence) => {
+        let mut cut = client.scan.is_inside() || client.state.replies.is_desynced();
+        match unreachable {
+            Unreachable::Say(sentence) => {
                 client.say(format!("-ERR {sentence}\r\n").repeat(waiting.max(usize::from(cut))).as_bytes());
             }
-            NoWay::End => cut = true,
+            Unreachable::End => cut = true,
         }
         // Nothing of it has reached the server: the session begins anew.
         client.state.start_over(&mut self.tee, Micros::now());
@@ -248,10 +245,10 @@ impl Worker {
         if cut {
             return self.finish(owner.index);
         }
-        if let Some(client) = self.client(owner) {
+        if let Some(client) = self.clients.get_mut(owner) {
             client.readable = true;
         }
         self.client_writable(owner);
-        self.queue_client(owner);
+        self.clients.queue(owner);
     }
 }

@@ -1,254 +1,46 @@
-//! What the buffers of all clients hold together, and which client is disconnected when that is more than
-//! `client-memory`.
-//!
-//! Each worker keeps a running sum over its own clients, and how many of them are of which size class (powers of two);
-//! both follow each client's buffers as they change. Once a turn the change goes into the sum that all workers share.
-//! Clients are walked over only while the limit is exceeded.
-//!
-//! Over the limit, the worker with the client of the highest class disconnects its largest ones until it is not the one
-//! any more or the limit holds; another worker that notices it wakes that one. So the client that goes is the largest, or
-//! at least half as large. A client to which the server has granted `CLIENT NO-EVICT on` counts and stays.
-
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
-
-use mio::Waker;
+//! What clients' buffers hold: counted as it changes, and limited at the end of each turn.
 
 use super::Worker;
-
-/// Classes of sizes: a size's number of binary digits. Class 0 holds nothing, or may not be disconnected.
-const CLASSES: usize = usize::BITS as usize + 1;
-
-/// What all workers share.
-#[derive(Debug)]
-pub(crate) struct ClientMemory {
-    total: AtomicUsize,
-    workers: Box<[Seat]>,
-}
-
-#[derive(Debug, Default)]
-struct Seat {
-    /// The class of its largest client.
-    highest: AtomicUsize,
-    waker: OnceLock<Arc<Waker>>,
-}
-
-impl ClientMemory {
-    /// For so many workers.
-    pub(crate) fn new(workers: usize) -> Self {
-        Self { total: AtomicUsize::new(0), workers: (0..workers).map(|_| Seat::default()).collect() }
-    }
-
-    /// Bytes in the buffers of all clients.
-    pub(crate) fn bytes(&self) -> usize {
-        self.total.load(Ordering::Relaxed)
-    }
-
-    /// The worker with the largest client, the first of several; `None` = nobody may be disconnected.
-    fn largest(&self) -> Option<usize> {
-        let mut found = (0, None);
-        for (worker, seat) in self.workers.iter().enumerate() {
-            let class = seat.highest.load(Ordering::Relaxed);
-            if class > found.0 {
-                found = (class, Some(worker));
-            }
-        }
-        found.1
-    }
-
-    fn wake(&self, worker: usize) {
-        if let Some(waker) = self.workers.get(worker).and_then(|seat| seat.waker.get()) {
-            // One that cannot be woken looks once a second.
-            let _ = waker.wake();
-        }
-    }
-}
-
-/// What is counted of one client.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Account {
-    bytes: usize,
-    class: usize,
-}
-
-/// One worker's part.
-#[derive(Debug)]
-pub(super) struct WorkerMemory {
-    shared: Arc<ClientMemory>,
-    worker: usize,
-    bytes: usize,
-    published: usize,
-    classes: [u32; CLASSES],
-    highest: usize,
-    published_highest: usize,
-}
-
-impl WorkerMemory {
-    pub(super) fn new(shared: Arc<ClientMemory>, worker: usize, waker: Arc<Waker>) -> Self {
-        if let Some(seat) = shared.workers.get(worker) {
-            // Each worker is started once.
-            let _ = seat.waker.set(waker);
-        }
-        Self::without_waker(shared, worker)
-    }
-
-    fn without_waker(shared: Arc<ClientMemory>, worker: usize) -> Self {
-        Self { shared, worker, bytes: 0, published: 0, classes: [0; CLASSES], highest: 0, published_highest: 0 }
-    }
-
-    /// A client's buffers hold so much now; `stays`: it is not disconnected for it.
-    #[inline]
-    pub(super) fn set(&mut self, account: &mut Account, bytes: usize, stays: bool) {
-        let class = if stays { 0 } else { (usize::BITS - bytes.leading_zeros()) as usize };
-        let before = std::mem::replace(account, Account { bytes, class });
-        self.bytes = self.bytes - before.bytes + bytes;
-        if before.class != class {
-            self.move_class(before.class, class);
-        }
-    }
-
-    fn move_class(&mut self, from: usize, to: usize) {
-        if from > 0 {
-            self.classes[from] -= 1;
-        }
-        if to > 0 {
-            self.classes[to] += 1;
-        }
-        self.highest = self.highest.max(to);
-        while self.highest > 0 && self.classes[self.highest] == 0 {
-            self.highest -= 1;
-        }
-    }
-
-    /// A client is gone.
-    pub(super) fn remove(&mut self, mut account: Account) {
-        self.set(&mut account, 0, true);
-    }
-
-    /// Tells the others; gives the sum over all workers.
-    fn publish(&mut self) -> usize {
-        if self.bytes != self.published {
-            // Modulo 2^n, so that one addition will do for both directions.
-            self.shared.total.fetch_add(self.bytes.wrapping_sub(self.published), Ordering::Relaxed);
-            self.published = self.bytes;
-        }
-        if self.highest != self.published_highest {
-            self.shared.workers[self.worker].highest.store(self.highest, Ordering::Relaxed);
-            self.published_highest = self.highest;
-        }
-        self.shared.bytes()
-    }
-
-    fn has_the_largest(&self) -> bool {
-        self.shared.largest() == Some(self.worker)
-    }
-}
+use super::client_table::OverMemory;
 
 impl Worker {
     /// Takes note of what a client's buffers hold now.
     #[inline]
     pub(super) fn account(&mut self, index: usize) {
-        let Some(client) = self.clients.get_mut(index) else { return };
-        let to_server = client.pinned.and_then(|pinned| self.conns.get(pinned)).map_or(0, |pinned| pinned.out.memory());
-        let bytes = client.buffered() + to_server;
-        self.memory.set(&mut client.account, bytes, client.state.is_not_evicted());
+        let Some(client) = self.clients.at(index) else { return };
+        let to_server = self.pool.pinned(client.pinned).map_or(0, |pinned| pinned.out.memory());
+        self.clients.account(index, to_server);
     }
 
     /// At the end of a turn: if all clients' buffers together hold too much, the largest go.
     pub(super) fn limit_client_memory(&mut self) {
-        let total = self.memory.publish();
-        let Some(limit) = self.live.client_memory.filter(|limit| total > *limit) else { return };
-        if self.memory.has_the_largest() {
-            self.evict_clients(limit);
-        } else if let Some(worker) = self.shared.client_memory.largest() {
-            self.shared.client_memory.wake(worker);
+        match self.clients.check_memory(self.live.client_memory) {
+            OverMemory::No => {}
+            OverMemory::Here => self.evict_clients(),
+            OverMemory::Elsewhere(worker) => self.shared.client_memory.wake(worker),
         }
     }
 
-    fn evict_clients(&mut self, limit: usize) {
-        let all: Vec<usize> = self.clients.iter().map(|(index, _)| index).collect();
-        for index in all {
+    fn evict_clients(&mut self) {
+        for index in self.clients.which(|_| true) {
             self.account(index);
         }
-        let of_size = self.clients.iter().filter(|(_, client)| client.account.class > 0);
-        let mut by_size: Vec<(usize, usize)> = of_size.map(|(index, client)| (client.account.bytes, index)).collect();
-        by_size.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
-        for (bytes, index) in by_size {
-            let total = self.memory.publish();
-            if total <= limit || !self.memory.has_the_largest() {
+        let limit = self.live.client_memory;
+        for (bytes, index) in self.clients.largest() {
+            if self.clients.check_memory(limit) != OverMemory::Here {
                 return;
             }
-            let Some(client) = self.clients.get(index) else { continue };
-            let session = client.state.id();
+            let Some(client) = self.clients.at(index) else { continue };
             self.shared.metrics.error("client_memory");
             tracing::warn!(
-                session,
+                session = client.state.id(),
                 bytes,
-                total,
+                total = self.clients.total_memory(),
                 limit,
                 "the buffers of all clients together exceed client-memory: the client with the largest is disconnected"
             );
             self.close_client(index);
         }
-        self.memory.publish();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn workers(n: usize) -> (Arc<ClientMemory>, Vec<WorkerMemory>) {
-        let shared = Arc::new(ClientMemory::new(n));
-        let all = (0..n).map(|worker| WorkerMemory::without_waker(shared.clone(), worker)).collect();
-        (shared, all)
-    }
-
-    #[test]
-    fn sums_follow_every_change_and_end_at_nothing() {
-        let (shared, mut all) = workers(2);
-        let mut accounts = [[Account::default(); 3]; 2];
-        let mut seed = 7_usize;
-        for _ in 0..1000 {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let (worker, client) = (seed >> 33 & 1, (seed >> 35) % 3);
-            let bytes = if (seed >> 40).is_multiple_of(4) { 0 } else { seed >> 44 };
-            all[worker].set(&mut accounts[worker][client], bytes, (seed >> 50).is_multiple_of(8));
-            all[worker].publish();
-            let sum: usize = accounts.iter().flatten().map(|a| a.bytes).sum();
-            assert_eq!(shared.bytes(), sum);
-            let highest = |w: usize| accounts[w].iter().map(|a| a.class).max().unwrap_or(0);
-            assert_eq!([all[0].highest, all[1].highest], [highest(0), highest(1)]);
-        }
-        for (worker, of_worker) in all.iter_mut().zip(accounts) {
-            for account in of_worker {
-                worker.remove(account);
-            }
-            worker.publish();
-            assert_eq!((worker.bytes, worker.highest), (0, 0));
-        }
-        assert_eq!((shared.bytes(), shared.largest()), (0, None));
-    }
-
-    #[test]
-    fn one_worker_has_the_largest_client() {
-        let (shared, mut all) = workers(3);
-        let mut accounts = [Account::default(); 4];
-        assert_eq!(shared.largest(), None);
-        for (worker, bytes) in [(1, 5000), (2, 6000)] {
-            all[worker].set(&mut accounts[worker], bytes, false);
-            all[worker].publish();
-        }
-        assert_eq!(shared.largest(), Some(1), "the first of those that are about as large");
-        all[2].set(&mut accounts[2], 9000, false);
-        assert_eq!(shared.largest(), Some(1), "not told yet");
-        all[2].publish();
-        assert_eq!(shared.largest(), Some(2));
-        all[0].set(&mut accounts[0], usize::MAX, true);
-        all[0].publish();
-        assert_eq!(shared.largest(), Some(2), "the server has granted the first one that it stays");
-        all[2].remove(accounts[2]);
-        all[2].publish();
-        assert_eq!(shared.largest(), Some(1));
+        self.clients.check_memory(limit);
     }
 }

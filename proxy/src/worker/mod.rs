@@ -11,35 +11,51 @@
 //!                      └── shared connections: of sessions of one user, database and protocol; one for reads, one for writes
 //! ```
 //!
+//! The [`Worker`] keeps the loop and does the I/O. What it does is decided by components that own their state, return
+//! actions, and know of no socket:
+//!
+//! | component | decides |
+//! | --- | --- |
+//! | [`ClientTable`] | who is to be served; whose time, memory or unread replies are too much |
+//! | [`UpstreamPool`] | which shared connection serves whom; which is opened, retired, cut, kept alive |
+//! | [`AckGate`] | with `--ack journal`: which replies are withheld and which go; when the server is asked how far it is |
+//! | [`Liveness`] | whether the server lives, when a shared connection broke |
+//! | [`SessionState`](crate::session::SessionState) | what a request and a reply mean for their session |
+//!
+//! They do not know each other. What concerns two of them (a route needs the session and the pool) is asked of both by the
+//! worker, in [`requests`] and [`replies`].
+//!
 //! Invariants:
 //! - A session's requests are in flight on one connection at a time: the pinned one, or a shared one. It changes over only when nothing
-//!   is in flight and nothing binds it, so the order of its replies is the order of its requests.
+//!   is in flight and nothing pins it, so the order of its replies is the order of its requests.
 //! - Only requests that are whole, well-formed and without effect on the connection are put on a shared connection, and no write on one
 //!   for reads.
 //! - The tee is flushed before requests are written, so the stamp is there before the effect.
 //! - Bytes of a connection are scanned before they pass: where a reply ends is known when it ends.
-//! - Nothing waits without a limit, and nobody is read from whose bytes can't go on.
+//! - Nothing waits without a limit, and nobody is read from whose bytes cannot go on.
 //!
 //! What happens when something breaks is in [`disconnect`], when something hangs in [`stalls`].
 
+mod ack_gate;
 mod acks;
 mod admin;
-mod client;
+mod client_table;
+mod clock;
 mod dial;
 mod disconnect;
+mod liveness;
 mod memory;
+mod outcome;
 mod pause;
-mod progress;
+mod refs;
 mod replica_wait;
 mod replies;
 mod requests;
 mod session_writes;
-mod shared_conns;
 mod socket;
 mod stalls;
-mod tickets;
 mod timers;
-mod upstream_conn;
+mod upstream_pool;
 mod write_gate;
 
 use std::io;
@@ -52,24 +68,22 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use mio::{Events, Poll, Token, Waker};
-use redtape_capture::DurabilityTracker;
 use redtape_capture::tee::{Tee, TeeSender};
+use redtape_capture::{DurabilityTracker, Waiter};
 use redtape_journal::Micros;
 use redtape_net::tls::TlsAcceptor;
 use redtape_telemetry::Metrics;
 use redtape_wire::command::CommandTable;
 use redtape_wire::settings::Sharing;
-use slab::Slab;
 
-use self::acks::Acks;
-use self::client::Client;
-pub(crate) use self::memory::ClientMemory;
-use self::memory::WorkerMemory;
+use self::ack_gate::AckGate;
+pub(crate) use self::client_table::ClientMemory;
+use self::client_table::ClientTable;
+use self::liveness::Liveness;
 pub(crate) use self::pause::Pause;
-use self::progress::Served;
-use self::shared_conns::SharedConns;
+use self::refs::ClientRef;
 pub(crate) use self::socket::Stream;
-use self::upstream_conn::{ClientRef, UpstreamConn};
+use self::upstream_pool::UpstreamPool;
 use crate::commands::AdminCommands;
 use crate::live::Live;
 use crate::parts::Parts;
@@ -131,7 +145,7 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Arrival {
     pub stream: Stream,
-    pub from: From,
+    pub from: ClientAddr,
     /// It speaks TLS.
     pub tls: bool,
     /// A load balancer says first who it is.
@@ -140,13 +154,13 @@ pub(crate) struct Arrival {
 
 /// From where a client comes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum From {
+pub(crate) enum ClientAddr {
     Addr(SocketAddr),
     /// The socket's path.
     Unix(String),
 }
 
-impl std::fmt::Display for From {
+impl std::fmt::Display for ClientAddr {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Addr(addr) => addr.fmt(f),
@@ -183,8 +197,6 @@ impl WorkerHandle {
         let load = Arc::new(AtomicUsize::new(0));
         let parts = shared.parts.clone();
         let mut worker = Worker::new(n, poll, (inbox.clone(), messages), waker.clone(), load.clone(), shared);
-        // No two connections of all workers have the same number: the join orders requests by it.
-        worker.next_generation |= (n as u64) << WORKER_SHIFT;
         let thread = parts.thread(format!("worker-{n}"), move || worker.run())?;
         Ok(Self { inbox, waker, load, thread })
     }
@@ -207,7 +219,7 @@ impl WorkerHandle {
             let _ = self.inbox.send(message);
         }
         if let Err(e) = self.waker.wake() {
-            tracing::error!(error = %e, "can't wake a worker");
+            tracing::error!(error = %e, "cannot wake a worker");
         }
     }
 
@@ -245,40 +257,15 @@ struct Worker {
     tee: TeeSender,
     table: Arc<CommandTable>,
     live: Arc<Live>,
-    clients: Slab<Client>,
-    conns: Slab<UpstreamConn>,
-    shared_conns: SharedConns,
-    memory: WorkerMemory,
-    /// Clients to be served in this turn or the next.
-    ready_clients: Vec<ClientRef>,
-    /// Connections to be read from in this turn or the next, with their generations.
-    ready_conns: Vec<(usize, u64)>,
-    /// Connections with something to send.
-    dirty: Vec<usize>,
+    clients: ClientTable,
+    pool: UpstreamPool,
     /// Writes may have to be refused, or to wait.
-    guards_writes: bool,
+    gates_writes: bool,
     /// With `--ack journal`.
-    acks: Option<Acks>,
-    /// Asks whether the server lives, and who wants to know.
-    probe: Option<(usize, u64)>,
-    probe_waiters: Vec<ClientRef>,
-    /// What the probe said, in this turn.
-    verdict: Option<bool>,
-    /// Whose replicas are to be counted again, and when the first of them.
-    counting: Vec<ClientRef>,
-    next_count: Instant,
-    /// The server moves a connection's write offset by any command.
-    moves_by_any_command: bool,
-    /// What was answered since the last tick, for those that were not.
-    served: Served,
-    /// Some shared connection got no answer at the last tick.
-    has_stalled: bool,
-    witness: Option<(usize, u64)>,
-    /// Sessions that work by shared connections, at the last tick.
-    behind: usize,
-    /// Connections that are not connected yet.
-    connecting: usize,
-    next_generation: u64,
+    ack_gate: Option<AckGate>,
+    /// With `--ack journal`: this worker is woken when more is durable.
+    durable_waiter: Option<Arc<Waiter>>,
+    liveness: Liveness,
     scratch: Box<[u8]>,
     counts: Counts,
     now: Instant,
@@ -306,9 +293,10 @@ impl Worker {
         shared: Arc<Shared>,
     ) -> Self {
         let now = Instant::now();
-        let guards_writes = shared.durability.guards();
-        let memory = WorkerMemory::new(shared.client_memory.clone(), n, waker.clone());
-        let acks = shared.durability.is_awaited().then(|| Acks::new(shared.durability.waiter(waker.clone()), now));
+        let gates_writes = shared.durability.guards();
+        let clients = ClientTable::new(shared.client_memory.clone(), n, waker.clone());
+        let ack_gate = shared.durability.is_awaited().then(|| AckGate::new(now));
+        let durable_waiter = ack_gate.as_ref().map(|_| shared.durability.waiter(waker.clone()));
         Self {
             poll,
             messages,
@@ -319,27 +307,13 @@ impl Worker {
             table: shared.table.load_full(),
             live: shared.live.load_full(),
             shared,
-            clients: Slab::new(),
-            conns: Slab::new(),
-            shared_conns: SharedConns::default(),
-            memory,
-            ready_clients: Vec::new(),
-            ready_conns: Vec::new(),
-            dirty: Vec::new(),
-            guards_writes,
-            acks,
-            probe: None,
-            probe_waiters: Vec::new(),
-            verdict: None,
-            counting: Vec::new(),
-            next_count: now,
-            moves_by_any_command: false,
-            served: Served::default(),
-            has_stalled: false,
-            witness: None,
-            behind: 0,
-            connecting: 0,
-            next_generation: 1,
+            clients,
+            // No two connections of all workers have the same number: the join orders requests by it.
+            pool: UpstreamPool::new((n as u64) << WORKER_SHIFT),
+            gates_writes,
+            ack_gate,
+            durable_waiter,
+            liveness: Liveness::default(),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
             counts: Counts::default(),
             now,
@@ -352,8 +326,8 @@ impl Worker {
     fn run(&mut self) {
         let mut events = Events::with_capacity(EVENTS_MAX);
         while !self.is_drained() {
-            let nothing_left = self.ready_clients.is_empty() && self.ready_conns.is_empty() && self.verdict.is_none();
-            let next = if self.counting.is_empty() { self.next_tick } else { self.next_tick.min(self.next_count) };
+            let nothing_left = !self.clients.has_ready() && !self.pool.has_ready() && !self.liveness.has_verdict();
+            let next = self.clients.next_count().map_or(self.next_tick, |count| self.next_tick.min(count));
             let timeout = if nothing_left { next.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
             match self.poll.poll(&mut events, Some(timeout)) {
                 Ok(()) => {}
@@ -374,9 +348,9 @@ impl Worker {
         self.note(events);
         self.renew_settings();
         self.count_replicas();
-        if self.acks.is_some() {
+        if self.ack_gate.is_some() {
             // Why there is none, those who wait hear when they try again.
-            let _ = self.reopen_barrier();
+            let _ = self.reopen_offset_probe();
             // The server is asked how far it is before it gets more: a write waits for no later ones' sync.
             self.serve_conns();
             self.ask_offset();
@@ -409,19 +383,18 @@ impl Worker {
 
     /// Some requests are about to go to the server by shared connections, and other clients of theirs may have more.
     fn more_may_come(&self) -> bool {
-        let gathered: usize = self.dirty.iter().filter_map(|l| self.conns.get(*l)).map(|l| l.unsent).sum();
+        let gathered = self.pool.gathered();
         gathered > 0 && gathered < GATHER_MAX.min(self.clients.len() / 2)
     }
 
     fn serve_conns(&mut self) {
-        for (conn, generation) in std::mem::take(&mut self.ready_conns) {
-            self.serve_conn(conn, generation);
+        for conn in self.pool.take_ready() {
+            self.serve_conn(conn);
         }
     }
 
     fn serve_clients(&mut self) {
-        // Those who are put on the list from here on have their turn in the next round.
-        for client in std::mem::take(&mut self.ready_clients) {
+        for client in self.clients.take_ready() {
             self.serve_client(client);
         }
     }
@@ -442,14 +415,14 @@ impl Worker {
     }
 
     fn client_event(&mut self, index: usize, event: &mio::event::Event) {
-        let Some(client) = self.clients.get_mut(index) else { return };
+        let Some(client) = self.clients.at_mut(index) else { return };
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             client.readable = true;
             client.read_closed |= event.is_read_closed() || event.is_error();
         }
         let (writable, reference) = (event.is_writable(), ClientRef { index, generation: client.generation });
         if client.readable {
-            self.queue_client(reference);
+            self.clients.queue(reference);
         }
         if writable {
             self.client_writable(reference);
@@ -457,42 +430,18 @@ impl Worker {
     }
 
     fn conn_event(&mut self, index: usize, event: &mio::event::Event) {
-        let Some(conn) = self.conns.get_mut(index) else { return };
+        let Some(conn) = self.pool.at(index) else { return };
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             conn.readable = true;
             conn.read_closed |= event.is_read_closed() || event.is_error();
         }
-        let generation = conn.generation;
+        let reference = conn.reference(index);
         if event.is_writable() {
             self.conn_writable(index);
         }
-        if self.conn(index, generation).is_some_and(|l| l.readable) {
-            self.ready_conns.push((index, generation));
+        if self.pool.get(reference).is_some_and(|conn| conn.readable) {
+            self.pool.queue(reference);
         }
-    }
-
-    fn queue_client(&mut self, client: ClientRef) {
-        if let Some(c) = self.client(client)
-            && !c.queued
-        {
-            c.queued = true;
-            self.ready_clients.push(client);
-        }
-    }
-
-    /// The client, unless it has gone.
-    fn client(&mut self, client: ClientRef) -> Option<&mut Client> {
-        self.clients.get_mut(client.index).filter(|c| c.generation == client.generation)
-    }
-
-    /// The connection, unless it has gone.
-    fn conn(&mut self, index: usize, generation: u64) -> Option<&mut UpstreamConn> {
-        self.conns.get_mut(index).filter(|l| l.generation == generation)
-    }
-
-    fn generation(&mut self) -> u64 {
-        self.next_generation += 1;
-        self.next_generation
     }
 
     fn renew_settings(&mut self) {

@@ -24,10 +24,11 @@
 use std::time::Duration;
 
 use super::Worker;
-use super::client::Stage;
+use super::client_table::Recount;
+use super::outcome::Admission;
+use super::refs::ClientRef;
 use super::session_writes::{Counts, Goal, ReplicaWait};
-use super::upstream_conn::{ClientRef, Role, SharedRef};
-use crate::session::Ask;
+use crate::session::ClassifiedRequest;
 
 /// Pause between two counts: doubled from the first up to the second.
 const COUNT_EVERY: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
@@ -37,40 +38,45 @@ const WRITES_LOST: &str = "-ERR redtape: the connection that carried earlier wri
                            replicas have them is not known; later writes can be waited for\r\n";
 
 impl Worker {
-    /// `None` = the session's own connection can answer; else whether the request is done with or has to wait.
-    pub(super) fn wait_for_replicas(&mut self, index: usize, ask: &Ask<'_>, words: &[&[u8]]) -> Option<bool> {
-        if !matches!(ask.name(), b"wait" | b"waitaof") {
-            return None;
+    /// Takes a `WAIT` over whose answer the session's own connection does not know; any other request is forwarded.
+    pub(super) fn wait_for_replicas(
+        &mut self,
+        index: usize,
+        request: &ClassifiedRequest<'_>,
+        args: &[&[u8]],
+    ) -> Admission {
+        if !matches!(request.name(), b"wait" | b"waitaof") {
+            return Admission::Forward;
         }
         let client = &mut self.clients[index];
         client.wrote.stays_pinned = true;
         if client.wrote.is_nothing() || !client.state.is_answered_at_once() {
-            return None;
+            return Admission::Forward;
         }
-        let (goal, millis) = Goal::read(ask.name() == b"waitaof", words)?;
+        let Some((goal, millis)) = Goal::read(request.name() == b"waitaof", args) else { return Admission::Forward };
         if client.in_flight() > 0 {
             client.waiting = true;
             self.nudge_pinned(index);
-            return Some(false);
+            return Admission::Wait;
         }
         let lost = client.wrote.take_lost(goal.wanted);
-        if self.moves_by_any_command {
+        if self.pool.moves_by_any_command() {
             client.wrote.shared_conns.clear();
             client.wrote.at_most = None;
-            client.state.ask_ourselves();
+            client.state.ask_internally();
             let all = Counts { local: 0, replicas: 0 };
             self.send_pinned(index, &goal.request(all, 0));
-            return None;
+            return Admission::Forward;
         }
         self.counts.commands += 1;
         if lost {
             self.writes_lost(index);
-            return Some(true);
+            return Admission::Done;
         }
         // They go on counting: what the session writes later by its own connection may have no effect, and move nothing.
         let shared_conns = self.clients[index].wrote.shared_conns.clone();
         for shared in &shared_conns {
-            self.retire(*shared);
+            self.pool.retire(*shared);
         }
         let until = (millis > 0).then(|| self.now.checked_add(Duration::from_millis(millis))).flatten();
         self.clients[index].replica_wait = Some(Box::new(ReplicaWait {
@@ -84,16 +90,7 @@ impl Worker {
             pause: COUNT_EVERY.0,
         }));
         self.ask_next(index);
-        Some(true)
-    }
-
-    /// A shared connection takes no more requests of others: what it remembers stands still.
-    fn retire(&mut self, shared: SharedRef) {
-        let Some(conn) = self.conns.get_mut(shared.conn).filter(|l| l.generation == shared.generation) else { return };
-        conn.retired = true;
-        if let Role::Shared(key) = &conn.role {
-            self.shared_conns.closed(key, shared.conn);
-        }
+        Admission::Done
     }
 
     /// Has the next connection count: a shared one, or at last the session's own.
@@ -111,17 +108,17 @@ impl Worker {
         let reference = ClientRef { index, generation: client.generation };
         let Some(wait) = &mut client.replica_wait else { return };
         let Some(shared) = wait.shared_conns.last().copied() else { return };
-        let Some(conn) = self.conns.get_mut(shared.conn).filter(|l| l.generation == shared.generation) else {
+        let Some(conn) = self.pool.get_mut(shared) else {
             return self.writes_lost(index);
         };
         let none = Counts { local: 0, replicas: 0 };
         let request = if first { wait.goal.request(wait.goal.wanted, 1) } else { wait.goal.request(none, 0) };
-        client.state.ask_ourselves();
+        client.state.ask_internally();
         (client.on_shared, client.on_writes, client.behind) = (true, true, true);
         client.active = self.now;
         conn.wait(reference, self.now);
         conn.out.push(&request);
-        self.make_dirty(shared.conn);
+        self.pool.make_dirty(shared.index);
     }
 
     /// Has the session's own connection count, for what is left of the time.
@@ -132,14 +129,14 @@ impl Worker {
         let millis = wait.until.map_or(0, |until| until.saturating_duration_since(now).as_millis().max(1));
         let request = wait.goal.request(wait.goal.wanted, millis);
         wait.on_pinned = true;
-        client.state.ask_ourselves();
+        client.state.ask_internally();
         self.send_pinned(index, &request);
     }
 
     /// A connection has counted: the reply is there.
     pub(super) fn replicas_counted(&mut self, reference: ClientRef) {
         let now = self.now;
-        let Some(client) = self.client(reference) else { return };
+        let Some(client) = self.clients.get_mut(reference) else { return };
         let Some(wait) = &mut client.replica_wait else { return };
         let said = std::mem::take(&mut wait.said);
         if said.len() > ANSWER_MAX {
@@ -159,9 +156,7 @@ impl Worker {
             wait.again_at = wait.until.map_or(now + wait.pause, |until| until.min(now + wait.pause));
             wait.pause = (wait.pause * 2).min(COUNT_EVERY.1);
             let at = wait.again_at;
-            self.next_count = self.next_count.min(at);
-            self.counting.push(reference);
-            return;
+            return self.clients.count_later(reference, at);
         }
         wait.least = Some(least);
         wait.shared_conns.pop();
@@ -171,23 +166,12 @@ impl Worker {
 
     /// By the clock: those whose replicas are to be counted again.
     pub(super) fn count_replicas(&mut self) {
-        if self.counting.is_empty() || self.now < self.next_count {
-            return;
-        }
-        self.next_count = self.now + COUNT_EVERY.1;
-        for reference in std::mem::take(&mut self.counting) {
-            let now = self.now;
-            let Some(client) = self.client(reference) else { continue };
-            let Some(wait) = &client.replica_wait else { continue };
-            if now < wait.again_at {
-                let at = wait.again_at;
-                self.next_count = self.next_count.min(at);
-                self.counting.push(reference);
-            } else if client.read_closed || client.stage != Stage::Open {
-                // A server lets go of a client that leaves while it waits.
-                self.close_client(reference.index);
-            } else {
-                self.ask_shared(reference.index, false);
+        for (client, recount) in self.clients.due_counts(self.now) {
+            match recount {
+                // The one before it may have ended this one's session.
+                Recount::Ask if self.clients.get(client).is_some() => self.ask_shared(client.index, false),
+                Recount::Ask => {}
+                Recount::Close => self.close_client(client.index),
             }
         }
     }
@@ -200,16 +184,16 @@ impl Worker {
 
     fn end_replica_wait(&mut self, reference: ClientRef, answer: &[u8]) {
         let now = self.now;
-        let Some(client) = self.client(reference) else { return };
+        let Some(client) = self.clients.get_mut(reference) else { return };
         client.replica_wait = None;
         client.on_shared = false;
         client.active = now;
         self.counts.sent += answer.len() as u64;
-        let Some(client) = self.client(reference) else { return };
+        let Some(client) = self.clients.get_mut(reference) else { return };
         if client.pass(answer, None).is_err() {
             return self.close_client(reference.index);
         }
         self.after_replies(reference);
-        self.queue_client(reference);
+        self.clients.queue(reference);
     }
 }

@@ -4,10 +4,10 @@ use std::io;
 
 use redtape_journal::Micros;
 
-use super::client::{CLIENT_OUT_HIGH, Client};
+use super::client_table::{AfterReplies, CLIENT_OUT_HIGH, Client};
+use super::refs::{ClientRef, ConnRef};
 use super::replica_wait::ANSWER_MAX;
-use super::session_writes::moves_by_any_command;
-use super::upstream_conn::{ClientRef, Role, Stage};
+use super::upstream_pool::{Greeted, Role, Stage};
 use super::{CONN_READS_MAX, READ_BYTES, Worker};
 use crate::commands::AdminCommands;
 use crate::session::Intent;
@@ -21,7 +21,7 @@ fn pass_held(
     ticket: Option<u64>,
 ) -> io::Result<()> {
     match answered {
-        Some(Intent::Ours) => {
+        Some(Intent::Internal) => {
             client.take_count(held);
             Ok(())
         }
@@ -34,22 +34,31 @@ fn pass_held(
     }
 }
 
-/// Of the answer to `HELLO`, as much is looked at.
-const HELLO_MAX: usize = 4096;
+/// What replies of a session's own connection, read together, have shown.
+#[derive(Debug, Clone, Copy, Default)]
+struct PinnedRun {
+    /// The client's socket is broken.
+    failed: bool,
+    /// A write was done that would wait while the server pauses writes.
+    wrote: bool,
+    /// The server took the session's proof of who it is.
+    proved: bool,
+}
 
 impl Worker {
     /// Reads a connection that is ready.
-    pub(super) fn serve_conn(&mut self, index: usize, generation: u64) {
-        let Some(conn) = self.conn(index, generation) else { return };
+    pub(super) fn serve_conn(&mut self, reference: ConnRef) {
+        let index = reference.index;
+        let Some(conn) = self.pool.get_mut(reference) else { return };
         if matches!(conn.stage, Stage::Connecting { .. }) {
             self.go_on_connecting(index);
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         for _ in 0..CONN_READS_MAX {
-            if !self.may_read(index, generation) {
+            if !self.may_read(reference) {
                 break;
             }
-            let Some(conn) = self.conn(index, generation) else { break };
+            let Some(conn) = self.pool.get_mut(reference) else { break };
             match conn.socket.read(&mut scratch) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     conn.readable = false;
@@ -68,59 +77,61 @@ impl Worker {
             }
         }
         self.scratch = scratch;
-        if self.may_read(index, generation) {
-            self.ready_conns.push((index, generation));
+        if self.may_read(reference) {
+            self.pool.queue(reference);
         }
     }
 
     /// There is something to read, and room for it where it goes.
-    fn may_read(&self, index: usize, generation: u64) -> bool {
-        let Some(conn) = self.conns.get(index).filter(|l| l.generation == generation) else { return false };
+    fn may_read(&self, reference: ConnRef) -> bool {
+        let Some(conn) = self.pool.get(reference) else {
+            return false;
+        };
         if !conn.readable || matches!(conn.stage, Stage::Connecting { .. }) {
             return false;
         }
         match &conn.role {
-            Role::Shared(_) | Role::Probe | Role::Barrier | Role::Witness => true,
+            Role::Shared(_) | Role::Probe | Role::OffsetProbe | Role::Witness => true,
             // With so many requests in flight that no more are taken, replies have to go on, or a client that
             // reads only when it has sent everything would wait for ever.
             // A push must not come into the middle of a reply by a shared connection.
-            Role::Pinned(owner) => self.clients.get(owner.index).is_none_or(|c| {
+            Role::Pinned(owner) => self.clients.at(owner.index).is_none_or(|c| {
                 !c.listens_elsewhere() && (c.unsaid() < CLIENT_OUT_HIGH || c.in_flight() > c.in_flight_max() / 2)
             }),
         }
     }
 
     fn take_replies(&mut self, index: usize, bytes: &[u8]) {
-        match &self.conns[index].role {
+        match &self.pool[index].role {
             Role::Pinned(owner) => {
                 let owner = *owner;
                 self.pinned_replies(index, owner, bytes);
             }
             Role::Shared(_) => self.shared_replies(index, bytes),
             Role::Probe => self.probe_answered(true),
-            Role::Barrier => self.barrier_replies(bytes),
+            Role::OffsetProbe => self.offset_probe_replies(bytes),
             Role::Witness => self.witness_answered(true),
         }
     }
 
     /// Replies of a session's own connection: all are its own.
     fn pinned_replies(&mut self, index: usize, owner: ClientRef, bytes: &[u8]) {
-        let Some(client) = self.clients.get_mut(owner.index).filter(|c| c.generation == owner.generation) else {
+        let Some(client) = self.clients.get_mut(owner) else {
             return;
         };
-        let conn = &mut self.conns[index];
+        let has_stalled = self.pool.has_stalled();
+        let conn = &mut self.pool[index];
         let now = Micros::now();
+        let PinnedRun { mut failed, mut wrote, mut proved } = PinnedRun::default();
         let (mut passed, mut at) = (0, 0);
-        let mut failed = false;
         let mut ticket = None;
-        let mut proved = false;
-        if client.state.replies.is_lost()
+        if client.state.replies.is_desynced()
             && let Some(held) = client.held.take()
         {
             failed |= client.pass(&held, None).is_err();
         }
-        while at < bytes.len() && !client.state.replies.is_lost() {
-            let held = matches!(client.state.replies.front(), Some(Intent::Ours | Intent::Complete(_)));
+        while at < bytes.len() && !client.state.replies.is_desynced() {
+            let held = matches!(client.state.replies.front(), Some(Intent::Internal | Intent::Complete(_)));
             if held && client.held.is_none() && conn.scanner.at_boundary() {
                 failed |= client.pass(&bytes[passed..at], ticket).is_err();
                 passed = at;
@@ -141,42 +152,49 @@ impl Worker {
             let Some(frame) = frame else { continue };
             // Of replies by a pinned connection only these show that the server works: while all clients are paused, it still refuses
             // requests, and ends the waiting of those who were blocked before.
-            if self.has_stalled && !matches!(frame.kind, b'-' | b'!') && client.state.front_would_pause(&self.table) {
-                (self.served.any, self.served.writes) = (true, true);
-            }
+            wrote |= has_stalled && !matches!(frame.kind, b'-' | b'!') && client.state.front_would_pause(&self.table);
             let answered = client.state.reply(&frame, &mut self.tee, now);
-            if let Some(acks) = &mut self.acks
+            if let Some(gate) = &mut self.ack_gate
                 && client.state.take_acknowledged()
             {
-                ticket = Some(acks.hold(owner, self.now));
+                ticket = Some(gate.hold(owner, self.now));
             }
             if let Some(held) = client.held.take() {
                 failed |= pass_held(&self.shared.admin, client, answered.as_ref(), held, ticket).is_err();
             }
             match answered {
-                None | Some(Intent::Plain | Intent::Ours | Intent::Complete(_)) => {}
+                None | Some(Intent::Plain | Intent::Internal | Intent::Complete(_)) => {}
                 Some(Intent::Pause(millis)) => self.shared.pause.agreed(millis, self.now),
                 Some(intent) => {
                     client.shared_conns = [None; 2];
-                    let (_, _, credential) = client.state.standing();
+                    let (_, _, credential) = client.state.context();
                     proved |= !matches!(frame.kind, b'-' | b'!') && intent.proves(credential.is_some());
                 }
             }
         }
-        if let Some(acks) = &mut self.acks
+        if let Some(gate) = &mut self.ack_gate
             && client.state.may_acknowledge(conn.scanner.at_boundary())
         {
-            ticket = Some(acks.hold(owner, self.now));
+            ticket = Some(gate.hold(owner, self.now));
         }
         failed |= client.pass(&bytes[passed..], ticket).is_err();
         self.counts.sent += bytes.len() as u64;
         client.active = self.now;
-        if proved {
-            let (_, _, credential) = client.state.standing();
-            self.shared_conns.proved(credential);
+        self.after_pinned_replies(owner, PinnedRun { failed, wrote, proved });
+    }
+
+    /// Replies of a session's own connection were passed.
+    fn after_pinned_replies(&mut self, owner: ClientRef, run: PinnedRun) {
+        let Some(client) = self.clients.get(owner) else { return };
+        if run.wrote {
+            self.pool.wrote_elsewhere();
+        }
+        if run.proved {
+            let (_, _, credential) = client.state.context();
+            self.pool.proved(credential);
         }
         let counted = client.replica_wait.as_ref().is_some_and(|wait| wait.on_pinned && !wait.said.is_empty());
-        match (failed, counted) {
+        match (run.failed, counted) {
             (true, _) => self.close_client(owner.index),
             (false, true) => self.replicas_counted(owner),
             (false, false) => self.after_replies(owner),
@@ -188,167 +206,141 @@ impl Worker {
         let now = Micros::now();
         let mut at = 0;
         while at < bytes.len() {
-            let conn = &mut self.conns[index];
-            if conn.in_push || (bytes[at] == b'>' && conn.scanner.at_boundary()) {
+            let conn = &mut self.pool[index];
+            if conn.is_at_push(bytes[at]) {
                 // Somebody has invalidations sent here. They are nobody's reply.
                 let Ok((len, frame)) = conn.scanner.scan(&bytes[at..]) else { return self.shared_lost(index) };
                 conn.in_push = frame.is_none();
                 at += len;
                 continue;
             }
-            if !matches!(conn.stage, Stage::Ready) {
-                match self.greet(index, &bytes[at..]) {
-                    Some(len) => at += len,
-                    None => return,
-                }
-                continue;
-            }
-            let conn = &mut self.conns[index];
-            let Some(front) = conn.queue.front().copied() else {
-                // The server says something that nobody has asked for: it is about to close.
-                let said = String::from_utf8_lossy(&bytes[at..bytes.len().min(at + 100)]).into_owned();
-                tracing::debug!(said, "an unasked reply on a shared connection; it is given up");
-                return self.shared_lost(index);
-            };
-            let mut client =
-                self.clients.get_mut(front.client.index).filter(|c| c.generation == front.client.generation);
-            let from = at;
-            let for_writes = conn.is_for_writes();
-            let mut ticket = None;
-            let mut left = front.count;
-            // A question of ours is alone in flight.
-            let ours = client.as_ref().is_some_and(|c| matches!(c.state.replies.front(), Some(Intent::Ours)));
-            // A run of replies for one client is one write.
-            while at < bytes.len() && left > 0 && !(bytes[at] == b'>' && conn.scanner.at_boundary()) {
-                let Ok((len, frame)) = conn.scanner.scan(&bytes[at..]) else {
-                    tracing::warn!("what the server sends on a shared connection is no RESP; it is given up");
-                    return self.shared_lost(index);
-                };
-                at += len;
-                if let Some(frame) = frame {
-                    left -= 1;
-                    conn.answered(self.now);
-                    self.served.any = true;
-                    self.served.writes |= for_writes && frame.kind != b'-';
-                    if let Some(client) = &mut client {
-                        client.state.reply(&frame, &mut self.tee, now);
-                    }
-                }
-            }
-            let Some(client) = client else { continue };
-            if let Some(wait) = &mut client.replica_wait {
-                wait.said.extend_from_slice(&bytes[from..at]);
-                if wait.said.len() > ANSWER_MAX {
-                    self.finish(front.client.index);
-                } else if left < front.count {
-                    self.replicas_counted(front.client);
-                }
-                continue;
-            }
-            if ours || client.is_finished() {
-                // The client left its WAIT, or is told nothing more.
-                continue;
-            }
-            if let Some(acks) = &mut self.acks
-                && (client.state.take_acknowledged() || client.state.may_acknowledge(conn.scanner.at_boundary()))
-            {
-                ticket = Some(acks.hold(front.client, self.now));
-            }
-            client.active = self.now;
-            self.counts.sent += (at - from) as u64;
-            if client.pass(&bytes[from..at], ticket).is_err() {
-                self.close_client(front.client.index);
+            let used = if matches!(conn.stage, Stage::Ready) {
+                self.run_of_replies(index, &bytes[at..], now)
             } else {
-                self.after_replies(front.client);
+                self.greet(index, &bytes[at..])
+            };
+            // The connection is gone.
+            let Some(used) = used else { return };
+            at += used;
+        }
+        let conn = &self.pool[index];
+        if !conn.out.is_empty() && !conn.gathers() {
+            self.pool.make_dirty(index);
+        }
+    }
+
+    /// Replies of a shared connection to the client that has waited longest, as many as are there: they are one write.
+    /// Gives how many bytes were used; `None` = the connection was given up.
+    fn run_of_replies(&mut self, index: usize, bytes: &[u8], now: Micros) -> Option<usize> {
+        let conn = &mut self.pool[index];
+        let Some(front) = conn.queue.front().copied() else {
+            // The server says something that nobody has asked for: it is about to close.
+            let said = String::from_utf8_lossy(&bytes[..bytes.len().min(100)]).into_owned();
+            tracing::debug!(said, "an unasked reply on a shared connection; it is given up");
+            self.shared_lost(index);
+            return None;
+        };
+        let mut client = self.clients.get_mut(front.client);
+        let for_writes = conn.is_for_writes();
+        // A question of ours is alone in flight.
+        let ours = client.as_ref().is_some_and(|c| matches!(c.state.replies.front(), Some(Intent::Internal)));
+        let counts = client.as_ref().is_some_and(|c| c.replica_wait.is_some());
+        let (mut at, mut left, mut wrote) = (0, front.count, false);
+        while at < bytes.len() && left > 0 && !conn.is_at_push(bytes[at]) {
+            let Ok((len, frame)) = conn.scanner.scan(&bytes[at..]) else {
+                tracing::warn!("what the server sends on a shared connection is no RESP; it is given up");
+                self.shared_lost(index);
+                return None;
+            };
+            at += len;
+            if let Some(frame) = frame {
+                left -= 1;
+                conn.answered(self.now);
+                wrote |= for_writes && frame.kind != b'-';
+                if let Some(client) = &mut client {
+                    client.state.reply(&frame, &mut self.tee, now);
+                }
             }
         }
-        let conn = &self.conns[index];
-        if !conn.out.is_empty() && !conn.gathers() {
-            self.make_dirty(index);
+        let at_boundary = conn.scanner.at_boundary();
+        let answered = left < front.count;
+        if answered {
+            self.pool.served(wrote);
+        }
+        if counts {
+            self.counting_replies(front.client, &bytes[..at], answered);
+        } else if !ours {
+            // Else the client has left its WAIT.
+            self.pass_shared(front.client, &bytes[..at], at_boundary);
+        }
+        Some(at)
+    }
+
+    /// The answer to a `WAIT` of ours on a shared connection, or a part of it.
+    fn counting_replies(&mut self, reference: ClientRef, bytes: &[u8], answered: bool) {
+        let Some(client) = self.clients.get_mut(reference) else { return };
+        let Some(wait) = &mut client.replica_wait else { return };
+        wait.said.extend_from_slice(bytes);
+        if wait.said.len() > ANSWER_MAX {
+            self.finish(reference.index);
+        } else if answered {
+            self.replicas_counted(reference);
+        }
+    }
+
+    /// Passes replies that came by a shared connection to their client.
+    fn pass_shared(&mut self, reference: ClientRef, bytes: &[u8], at_boundary: bool) {
+        let now = self.now;
+        let Some(client) = self.clients.get_mut(reference) else {
+            return;
+        };
+        if client.is_finished() {
+            return;
+        }
+        let mut ticket = None;
+        if let Some(gate) = &mut self.ack_gate
+            && (client.state.take_acknowledged() || client.state.may_acknowledge(at_boundary))
+        {
+            ticket = Some(gate.hold(reference, now));
+        }
+        client.active = now;
+        self.counts.sent += bytes.len() as u64;
+        if client.pass(bytes, ticket).is_err() {
+            self.close_client(reference.index);
+        } else {
+            self.after_replies(reference);
         }
     }
 
     /// What a new shared connection hears first. Gives how many bytes were used; `None` = it is given up as one.
     fn greet(&mut self, index: usize, bytes: &[u8]) -> Option<usize> {
-        let conn = &mut self.conns[index];
-        let Stage::Greeting(answers) = &mut conn.stage else { return None };
-        let Ok((len, frame)) = conn.scanner.scan(bytes) else {
-            self.shared_lost(index);
-            return None;
-        };
-        self.served.any = true;
-        conn.progress = self.now;
-        if conn.hello.len() < HELLO_MAX {
-            conn.hello.extend_from_slice(&bytes[..len]);
-        }
-        let Some(frame) = frame else { return Some(len) };
-        *answers = answers.saturating_sub(1);
-        let ready = *answers == 0;
-        if matches!(frame.kind, b'-' | b'!') {
-            let Role::Shared(key) = &conn.role else { return None };
-            let key = key.clone();
-            let line = frame.line.as_bytes();
-            tracing::debug!(
-                said = String::from_utf8_lossy(line).as_ref(),
-                "no shared connection for this user and database; its sessions use their own"
-            );
-            let codes: &[&[u8]] = match key.credential {
-                Some(_) => &[b"WRONGPASS", b"NOPERM", b"NOAUTH"],
-                // Nothing was shown, and nothing stands in the ACL LOG.
-                None => &[b"NOPERM"],
-            };
-            let denied = codes.iter().any(|code| line.starts_with(code));
-            self.drop_conn(index);
-            if denied {
-                self.shared_conns.denied(&key);
-            } else {
-                self.shared_conns.refused(key, self.now);
+        match self.pool.greet(index, bytes, self.now) {
+            Greeted::Took(len) => return Some(len),
+            Greeted::NoResp => self.shared_lost(index),
+            Greeted::Refused(mut conn, said) => {
+                tracing::debug!(said, "no shared connection for this user and database; its sessions use their own");
+                self.let_go(&mut conn);
             }
-            return None;
         }
-        if ready {
-            self.moves_by_any_command = moves_by_any_command(&std::mem::take(&mut conn.hello));
-            conn.stage = Stage::Ready;
-        }
-        Some(len)
+        None
     }
 
     /// A session got replies: what waited for them goes on.
     pub(super) fn after_replies(&mut self, reference: ClientRef) {
         self.account(reference.index);
-        let Some(client) = self.clients.get(reference.index).filter(|c| c.generation == reference.generation) else {
-            return;
-        };
-        let in_reply =
-            client.pinned.and_then(|pinned| self.conns.get(pinned)).is_some_and(|h| !h.scanner.at_boundary());
-        let limit = client.out_max(self.live.output_limit, in_reply);
-        if client.unsaid() > limit {
-            let session = client.state.id();
-            self.shared.metrics.error("output_limit");
-            tracing::warn!(session, limit, "a client that does not read its replies is disconnected");
-            return self.close_client(reference.index);
+        let Some(client) = self.clients.get(reference) else { return };
+        let in_reply = self.pool.pinned(client.pinned).is_some_and(|pinned| !pinned.scanner.at_boundary());
+        if client.on_shared && client.in_flight() == 0 {
+            self.pool.nudge(client.pinned);
         }
-        let in_flight = client.in_flight();
-        if in_flight == 0 && client.on_shared {
-            self.nudge_pinned(reference.index);
-        }
-        let Some(client) = self.client(reference) else { return };
-        if matches!(client.stage, super::client::Stage::Ending { .. }) {
-            if in_flight == 0 {
-                self.finish(reference.index);
+        match self.clients.after_replies(reference, in_reply, self.live.output_limit) {
+            AfterReplies::Nothing => {}
+            AfterReplies::TooMuchUnread { session, limit } => {
+                self.shared.metrics.error("output_limit");
+                tracing::warn!(session, limit, "a client that does not read its replies is disconnected");
+                self.close_client(reference.index);
             }
-            return;
-        }
-        if client.waiting && (in_flight == 0 || (!client.on_shared && in_flight <= client.in_flight_max() / 2)) {
-            client.waiting = false;
-            self.queue_client(reference);
-        } else if client.questioned && in_flight == 0 {
-            // One that was let in asks no more.
-            client.questioned = !client.state.is_admitted();
-            self.queue_client(reference);
-        } else if client.eof && client.on_shared && in_flight == 0 && !client.waiting {
-            client.on_shared = false;
-            self.queue_client(reference);
+            AfterReplies::Finish => self.finish(reference.index),
         }
     }
 }

@@ -5,33 +5,42 @@ use std::sync::Arc;
 
 use redtape_capture::tee::next_session_id;
 use redtape_journal::Micros;
+use redtape_wire::command::CommandTable;
 use redtape_wire::proxy_protocol::{self, ProxyHeader, Source};
 use redtape_wire::resp::{Args, encode_command};
 use redtape_wire::settings::Sharing;
 use redtape_wire::word;
 use smallvec::SmallVec;
 
-use super::client::{CLIENT_OUT_HIGH, Client, SHARED_IN_FLIGHT_MAX, Stage};
-use super::shared_conns::{Choice, SharedKey};
-use super::upstream_conn::{CONN_OUT_MAX, ClientRef, SharedRef};
+use super::client_table::{CLIENT_OUT_HIGH, Client, SHARED_IN_FLIGHT_MAX, Stage};
+use super::outcome::{Admission, Forwarded, Route};
+use super::refs::ClientRef;
+use super::upstream_pool::{CONN_OUT_MAX, SharedKey, SharedRoute};
 use super::{Arrival, READ_BYTES, Worker, client_token};
-use crate::session::{Ask, Scanned};
-use crate::upstream::NoWay;
+use crate::session::{ClassifiedRequest, Scanned};
+use crate::upstream::Unreachable;
 
-/// Which way a request goes.
-#[derive(Debug, PartialEq, Eq)]
-enum Way {
-    /// By the session's own connection.
-    Pinned,
-    /// By this shared one.
-    Lane(usize),
-    /// None yet: what is in flight has to be answered first, or there is no room.
-    Wait,
+/// A request as it was read.
+#[derive(Debug, Clone, Copy)]
+struct ReadRequest<'a> {
+    /// May lack the end of a huge one.
+    args: &'a [&'a [u8]],
+    /// How many there are in all.
+    argc: usize,
+    bytes: &'a [u8],
+    /// Well-formed RESP, with its end.
+    is_whole: bool,
+}
+
+impl ReadRequest<'_> {
+    fn has_all_args(self) -> bool {
+        self.argc == self.args.len()
+    }
 }
 
 /// `SCRIPT KILL` and `FUNCTION KILL` write nothing, and must get through when nothing else does.
-fn ends_a_script(words: &[&[u8]]) -> bool {
-    let [name, what, ..] = words else { return false };
+fn ends_a_script(args: &[&[u8]]) -> bool {
+    let [name, what, ..] = args else { return false };
     word::is(what, "kill") && word::is_one_of(name, &["script", "function"])
 }
 
@@ -65,7 +74,7 @@ impl Worker {
     }
 
     fn serve_requests(&mut self, reference: ClientRef) {
-        let Some(client) = self.client(reference) else { return };
+        let Some(client) = self.clients.get_mut(reference) else { return };
         client.queued = false;
         let index = reference.index;
         match client.stage {
@@ -80,21 +89,21 @@ impl Worker {
         if !client.input.is_empty() {
             let mut input = std::mem::take(&mut client.input);
             let used = self.take_requests(index, &input);
-            if let Some(client) = self.client(reference)
+            if let Some(client) = self.clients.get_mut(reference)
                 && used < input.len()
             {
                 input.drain(..used);
                 client.input = input;
             }
         }
-        if self.client(reference).is_some_and(|c| c.takes_requests() && c.readable) {
+        if self.clients.get_mut(reference).is_some_and(|c| c.takes_requests() && c.readable) {
             self.read_client(reference);
         }
-        if let Some(client) = self.client(reference)
+        if let Some(client) = self.clients.get_mut(reference)
             && client.takes_requests()
         {
             if client.readable {
-                self.queue_client(reference);
+                self.clients.queue(reference);
             } else if client.eof {
                 self.client_ended(index);
             }
@@ -137,7 +146,7 @@ impl Worker {
         let kept = std::mem::take(&mut self.clients[index].input);
         if kept.is_empty() {
             let used = self.take_requests(index, bytes);
-            if let Some(client) = self.client(reference) {
+            if let Some(client) = self.clients.get_mut(reference) {
                 // Exactly so much room: what is idle in the middle of a request is small.
                 client.input = bytes[used..].to_vec();
             }
@@ -146,7 +155,7 @@ impl Worker {
         let mut input = kept;
         input.extend_from_slice(bytes);
         let used = self.take_requests(index, &input);
-        if let Some(client) = self.client(reference)
+        if let Some(client) = self.clients.get_mut(reference)
             && used < input.len()
         {
             input.drain(..used);
@@ -158,79 +167,95 @@ impl Worker {
     fn take_requests(&mut self, index: usize, buf: &[u8]) -> usize {
         let table = Arc::clone(&self.table);
         let now = Micros::now();
-        let mut args = Args::new();
+        let mut spans = Args::new();
         let mut at = 0;
-        while self.clients.get(index).is_some_and(Client::takes_requests) {
+        while self.clients.at(index).is_some_and(Client::takes_requests) {
             let rest = &buf[at..];
-            match self.clients[index].scan.next(rest, &mut args) {
-                Scanned::Incomplete { heavy: false } => break,
-                Scanned::Whole(_) | Scanned::Inline(..) | Scanned::Begun(_) | Scanned::Opaque
-                    if self.clients[index].state.is_leaving() =>
-                {
-                    // A server that closes while requests lie unread resets the connection, and with it may go replies.
-                    self.wait(index);
-                    break;
-                }
-                Scanned::Incomplete { heavy: true } => {
-                    if !self.is_refused_already(index) {
-                        break;
-                    }
-                    self.clients[index].scan.stop();
-                }
-                Scanned::Empty(len) => {
-                    if self.clients[index].state.nothing_asked() {
-                        self.send_pinned(index, &rest[..len]);
-                    }
-                    at += len;
-                }
-                Scanned::Rest(len) => {
-                    if !self.has_room_on_pinned(index) {
-                        // The scan has passed these bytes: they are forwarded, and no more is read.
-                        self.clients[index].waiting = true;
-                    }
-                    self.send_pinned(index, &rest[..len]);
-                    at += len;
-                }
-                Scanned::Whole(len) => {
-                    let words: SmallVec<[&[u8]; 8]> = args.iter().map(|(a, b)| &rest[*a..*b]).collect();
-                    let ask = self.clients[index].state.understand(&table, &words, words.len());
-                    if !self.forward(index, ask, &words, words.len(), &rest[..len], true, now) {
-                        break;
-                    }
-                    at += len;
-                }
-                Scanned::Inline(len, Some(words)) => {
-                    let words: SmallVec<[&[u8]; 8]> = words.iter().map(Vec::as_slice).collect();
-                    let ask = self.clients[index].state.understand(&table, &words, words.len());
-                    if !self.forward(index, ask, &words, words.len(), &rest[..len], false, now) {
-                        break;
-                    }
-                    at += len;
-                }
-                Scanned::Begun(begun) => {
-                    let words: SmallVec<[&[u8]; 8]> = args.iter().map(|(a, b)| &rest[*a..*b]).collect();
-                    let ask = self.clients[index].state.understand(&table, &words, begun.argc);
-                    if !self.forward(index, ask, &words, begun.argc, &rest[..begun.len], false, now) {
-                        break;
-                    }
-                    if let Some(client) = self.clients.get_mut(index) {
-                        client.scan.go_on(begun);
-                        if client.pinned.is_none() {
-                            // It was refused: the rest can't be told from requests any more.
-                            self.finish(index);
-                        }
-                    }
-                    at += begun.len;
-                }
-                Scanned::Inline(_, None) | Scanned::Opaque => {
-                    if !self.forward_opaque(index, rest, now) {
-                        break;
-                    }
-                    at = buf.len();
-                }
-            }
+            let scanned = self.clients[index].scan.next(rest, &mut spans);
+            let Some(used) = self.take_scanned(index, scanned, rest, &spans, &table, now) else { break };
+            at += used;
         }
         at
+    }
+
+    /// Takes what the front of `rest` holds: how many bytes were used, `None` = it has to wait, or for more bytes.
+    fn take_scanned(
+        &mut self,
+        index: usize,
+        scanned: Scanned,
+        rest: &[u8],
+        spans: &Args,
+        table: &CommandTable,
+        now: Micros,
+    ) -> Option<usize> {
+        match scanned {
+            Scanned::Incomplete { heavy: false } => None,
+            Scanned::Whole(_) | Scanned::Inline(..) | Scanned::Begun(_) | Scanned::Opaque
+                if self.clients[index].state.is_leaving() =>
+            {
+                // A server that closes while requests lie unread resets the connection, and with it may go replies.
+                self.wait(index);
+                None
+            }
+            Scanned::Incomplete { heavy: true } => {
+                if !self.is_refused_already(index) {
+                    return None;
+                }
+                self.clients[index].scan.stop();
+                Some(0)
+            }
+            Scanned::Empty(len) => {
+                if self.clients[index].state.nothing_asked() {
+                    self.send_pinned(index, &rest[..len]);
+                }
+                Some(len)
+            }
+            Scanned::Rest(len) => {
+                if !self.has_room_on_pinned(index) {
+                    // The scan has passed these bytes: they are forwarded, and no more is read.
+                    self.clients[index].waiting = true;
+                }
+                self.send_pinned(index, &rest[..len]);
+                Some(len)
+            }
+            Scanned::Whole(len) => {
+                let args: SmallVec<[&[u8]; 8]> = spans.iter().map(|(a, b)| &rest[*a..*b]).collect();
+                let read = ReadRequest { args: &args, argc: args.len(), bytes: &rest[..len], is_whole: true };
+                self.take_request(index, read, table, now)
+            }
+            Scanned::Inline(len, Some(words)) => {
+                let args: SmallVec<[&[u8]; 8]> = words.iter().map(Vec::as_slice).collect();
+                let read = ReadRequest { args: &args, argc: args.len(), bytes: &rest[..len], is_whole: false };
+                self.take_request(index, read, table, now)
+            }
+            Scanned::Begun(begun) => {
+                let args: SmallVec<[&[u8]; 8]> = spans.iter().map(|(a, b)| &rest[*a..*b]).collect();
+                let read = ReadRequest { args: &args, argc: begun.argc, bytes: &rest[..begun.len], is_whole: false };
+                let used = self.take_request(index, read, table, now)?;
+                if let Some(client) = self.clients.at_mut(index) {
+                    client.scan.go_on(begun);
+                    if client.pinned.is_none() {
+                        // It was refused: the rest cannot be told from requests any more.
+                        self.finish(index);
+                    }
+                }
+                Some(used)
+            }
+            Scanned::Inline(_, None) | Scanned::Opaque => {
+                (self.forward_opaque(index, rest, now) == Forwarded::Done).then_some(rest.len())
+            }
+        }
+    }
+
+    fn take_request(
+        &mut self,
+        index: usize,
+        read: ReadRequest<'_>,
+        table: &CommandTable,
+        now: Micros,
+    ) -> Option<usize> {
+        let request = self.clients[index].state.classify(table, read.args, read.argc);
+        (self.forward(index, request, read, now) == Forwarded::Done).then_some(read.bytes.len())
     }
 
     /// Whether the server does not know the client, and so would take no more of what is not even whole. That is asked
@@ -241,7 +266,7 @@ impl Worker {
             client.questioned = false;
             return false;
         }
-        if client.state.replies.is_lost() {
+        if client.state.replies.is_desynced() {
             // Nothing could be asked: the server judges by what is there.
             return true;
         }
@@ -260,96 +285,103 @@ impl Worker {
         false
     }
 
-    /// Hands one request over; false = it has to wait.
-    #[allow(clippy::too_many_arguments)] // One request, in all its forms.
+    /// Hands one request over.
     fn forward(
         &mut self,
         index: usize,
-        ask: Ask<'_>,
-        words: &[&[u8]],
-        argc: usize,
-        bytes: &[u8],
-        whole: bool,
+        request: ClassifiedRequest<'_>,
+        read: ReadRequest<'_>,
         now: Micros,
-    ) -> bool {
-        if ask.is_ours && argc == words.len() && self.clients[index].state.may_be_ours() {
-            return self.answer_admin(index, words);
+    ) -> Forwarded {
+        if request.is_admin && read.has_all_args() && self.clients[index].state.may_use_admin_commands() {
+            return self.answer_admin(index, read.args);
         }
-        if ask.is_unclear() && self.clients[index].in_flight() > 0 {
+        if let Some(stopped) = self.admit(index, &request, read).stopped() {
+            return stopped;
+        }
+        let mut route = self.route(index, read.is_whole && request.shareable, request.may_write());
+        if route == Route::Pinned && !request.is_plain() && self.clients[index].state.has_internal_request() {
+            // What silences replies would silence that one, too.
+            route = Route::Wait;
+        }
+        match route {
+            Route::Wait => {
+                self.wait(index);
+                return Forwarded::Waits;
+            }
+            Route::Shared(conn) => self.forward_shared(index, conn, request, read, now),
+            Route::Pinned => self.forward_pinned(index, request, read, now),
+        }
+        self.counts.commands += 1;
+        Forwarded::Done
+    }
+
+    /// Whether a request may be sent to the server now, on whichever connection.
+    fn admit(&mut self, index: usize, request: &ClassifiedRequest<'_>, read: ReadRequest<'_>) -> Admission {
+        if request.is_unclear() && self.clients[index].in_flight() > 0 {
             self.wait(index);
-            return false;
+            return Admission::Wait;
         }
-        if self.guards_writes && !ends_a_script(words) {
-            let (writes, queues) = (self.clients[index].state.writes(&ask), ask.queues_a_write());
-            let all = argc == words.len();
-            let stopped = match (writes, queues) {
-                (true, _) => self.stop_write(index, ask.name() == b"exec", all),
-                (_, true) => self.wait_for_barrier(index, all),
-                _ => None,
+        if self.gates_writes && !ends_a_script(read.args) {
+            let (writes, queues) = (self.clients[index].state.writes(request), request.queues_a_write());
+            let admission = match (writes, queues) {
+                (true, _) => self.admit_write(index, request.name() == b"exec", read.has_all_args()),
+                (_, true) => self.admit_to_probe(index, read.has_all_args()),
+                _ => Admission::Forward,
             };
-            if let Some(done) = stopped {
-                return done;
+            if admission != Admission::Forward {
+                return admission;
             }
             if writes || queues {
                 self.clients[index].state.writes_unseen();
             }
         }
-        if argc == words.len()
-            && let Some(done) = self.wait_for_replicas(index, &ask, words)
-        {
-            return done;
+        if read.has_all_args() { self.wait_for_replicas(index, request, read.args) } else { Admission::Forward }
+    }
+
+    fn forward_shared(
+        &mut self,
+        index: usize,
+        conn: usize,
+        request: ClassifiedRequest<'_>,
+        read: ReadRequest<'_>,
+        now: Micros,
+    ) {
+        let writes = request.may_write();
+        let client = &mut self.clients[index];
+        self.tee.on_connection(self.pool[conn].generation);
+        client.state.forward(request, read.args, read.argc, &mut self.tee, now);
+        let shared = &mut self.pool[conn];
+        client.on_shared = true;
+        client.on_writes = shared.is_for_writes();
+        client.behind = true;
+        if writes {
+            client.wrote.by(shared.reference(conn), self.now);
         }
-        let writes = ask.may_write();
-        let mut way = self.way(index, whole && ask.shareable, writes);
-        if way == Way::Pinned && !ask.is_plain() && self.clients[index].state.asks_itself() {
-            // What silences replies would silence that one, too.
-            way = Way::Wait;
+        let reference = ClientRef { index, generation: client.generation };
+        shared.wait(reference, self.now);
+        shared.out.push(read.bytes);
+        self.pool.make_dirty(conn);
+    }
+
+    fn forward_pinned(&mut self, index: usize, request: ClassifiedRequest<'_>, read: ReadRequest<'_>, now: Micros) {
+        if self.clients[index].pinned.is_none()
+            && let Err(unreachable) = self.open_pinned(index)
+        {
+            return self.refuse(index, &unreachable);
         }
         let client = &mut self.clients[index];
-        match way {
-            Way::Wait => {
-                self.wait(index);
-                return false;
-            }
-            Way::Lane(conn) => {
-                self.tee.on_connection(self.conns[conn].generation);
-                client.state.forward(ask, words, argc, &mut self.tee, now);
-                let shared = &mut self.conns[conn];
-                client.on_shared = true;
-                client.on_writes = shared.is_for_writes();
-                client.behind = true;
-                if writes {
-                    client.wrote.by(SharedRef { conn, generation: shared.generation }, self.now);
-                }
-                let reference = ClientRef { index, generation: client.generation };
-                shared.wait(reference, self.now);
-                shared.out.push(bytes);
-                self.make_dirty(conn);
-            }
-            Way::Pinned => {
-                if client.pinned.is_none()
-                    && let Err(no_way) = self.open_pinned(index)
-                {
-                    self.counts.commands += 1;
-                    self.refuse(index, &no_way);
-                    return true;
-                }
-                let client = &mut self.clients[index];
-                if !ask.is_plain() {
-                    client.shared_conns = [None; 2];
-                }
-                if let Some(millis) = client.state.pauses(&ask).filter(|_| client.state.user().is_some()) {
-                    self.shared.pause.asked(millis, self.now);
-                }
-                if let Some(pinned) = client.pinned.and_then(|pinned| self.conns.get(pinned)) {
-                    self.tee.on_connection(pinned.generation);
-                }
-                client.state.forward(ask, words, argc, &mut self.tee, now);
-                self.send_pinned(index, bytes);
-            }
+        if !request.is_plain() {
+            client.shared_conns = [None; 2];
         }
-        self.counts.commands += 1;
-        true
+        if let Some(millis) = client.state.pauses(&request).filter(|_| client.state.user().is_some()) {
+            self.shared.pause.asked(millis, self.now);
+        }
+        if let Some(pinned) = self.pool.pinned(client.pinned) {
+            self.tee.on_connection(pinned.generation);
+        }
+        client.state.forward(request, read.args, read.argc, &mut self.tee, now);
+        self.send_pinned(index, read.bytes);
     }
 
     /// The client's next request has to wait.
@@ -360,40 +392,35 @@ impl Worker {
 
     /// What came by a client's pinned connection and was left there has its turn: whatever held it back may be over.
     pub(super) fn nudge_pinned(&mut self, index: usize) {
-        if let Some(pinned) = self.clients[index].pinned
-            && let Some(conn) = self.conns.get(pinned)
-            && conn.readable
-        {
-            self.ready_conns.push((pinned, conn.generation));
-        }
+        self.pool.nudge(self.clients[index].pinned);
     }
 
-    /// Hands bytes over that are no requests; false = they have to wait.
-    fn forward_opaque(&mut self, index: usize, bytes: &[u8], now: Micros) -> bool {
-        if self.way(index, false, true) == Way::Wait || self.clients[index].state.changes_a_reply() {
+    /// Hands bytes over that are no requests.
+    fn forward_opaque(&mut self, index: usize, bytes: &[u8], now: Micros) -> Forwarded {
+        if self.route(index, false, true) == Route::Wait || self.clients[index].state.changes_a_reply() {
             self.clients[index].waiting = true;
-            return false;
+            return Forwarded::Waits;
         }
         // Nobody knows what they do.
-        if self.guards_writes && !bytes.is_empty() {
+        if self.gates_writes && !bytes.is_empty() {
             if self.shared.durability.refuses().is_some() {
                 self.shared.metrics.error("journal_reject");
                 self.finish(index);
-                return true;
+                return Forwarded::Done;
             }
-            if let Some(done) = self.wait_for_barrier(index, true) {
-                return done;
+            if let Some(stopped) = self.admit_to_probe(index, true).stopped() {
+                return stopped;
             }
         }
         if self.clients[index].pinned.is_none()
-            && let Err(no_way) = self.open_pinned(index)
+            && let Err(unreachable) = self.open_pinned(index)
         {
-            self.refuse(index, &no_way);
+            self.refuse(index, &unreachable);
             self.finish(index);
-            return true;
+            return Forwarded::Done;
         }
         let client = &mut self.clients[index];
-        if !client.state.replies.is_lost() && !bytes.is_empty() {
+        if !client.state.replies.is_desynced() && !bytes.is_empty() {
             self.shared.metrics.error("client_protocol");
             client.state.close(&mut self.tee, now);
             client.scan.stop();
@@ -403,50 +430,47 @@ impl Worker {
             client.state.writes_unstamped(&self.tee);
         }
         self.send_pinned(index, bytes);
-        true
+        Forwarded::Done
     }
 
-    fn way(&mut self, index: usize, shareable: bool, writes: bool) -> Way {
+    fn route(&mut self, index: usize, shareable: bool, writes: bool) -> Route {
         let client = &self.clients[index];
         let in_flight = client.in_flight();
         if client.on_shared && in_flight > 0 {
             let resp3 = client.state.replies.resp3;
-            let quiet =
-                client.pinned.and_then(|pinned| self.conns.get(pinned)).is_some_and(|pinned| pinned.is_quiet(resp3));
+            let quiet = self.pool.pinned(client.pinned).is_some_and(|pinned| pinned.is_quiet(resp3));
             return match client.shared() {
                 // A write never goes to the shared connection for reads. Behind its own write a session's read does not pass it.
-                Some(SharedRef { conn, generation })
+                Some(shared)
                     if shareable
                         && (client.on_writes || !writes)
                         && !(writes && client.wrote.stays_pinned())
                         && quiet
                         && in_flight < SHARED_IN_FLIGHT_MAX
                         && client.unsaid() < CLIENT_OUT_HIGH
-                        && self.conns.get(conn).is_some_and(|l| {
-                            l.generation == generation && !l.retired && l.out.len() < CONN_OUT_MAX
-                        }) =>
+                        && self.pool.goes_on(shared) =>
                 {
-                    Way::Lane(conn)
+                    Route::Shared(shared.index)
                 }
-                _ => Way::Wait,
+                _ => Route::Wait,
             };
         }
         if shareable
-            && client.state.is_free()
+            && client.state.is_multiplexable()
             && client.unsaid() < CLIENT_OUT_HIGH
             && self.shared.sharing == Sharing::Auto
             && !(writes && client.wrote.stays_pinned())
             && let Some(conn) = self.shared_for(index, writes)
         {
-            return Way::Lane(conn);
+            return Route::Shared(conn);
         }
-        if self.has_room_on_pinned(index) { Way::Pinned } else { Way::Wait }
+        if self.has_room_on_pinned(index) { Route::Pinned } else { Route::Wait }
     }
 
     fn has_room_on_pinned(&self, index: usize) -> bool {
         let client = &self.clients[index];
         client.in_flight() < client.in_flight_max()
-            && client.pinned.and_then(|pinned| self.conns.get(pinned)).is_none_or(|conn| conn.out.len() < CONN_OUT_MAX)
+            && self.pool.pinned(client.pinned).is_none_or(|conn| conn.out.len() < CONN_OUT_MAX)
     }
 
     /// The shared connection that a free session may use now.
@@ -455,31 +479,21 @@ impl Worker {
         if self.shared.pause.holds(now) {
             return None;
         }
-        let client = &self.clients[index];
+        let client = &mut self.clients[index];
         // A session that has no connection of its own is not known to the server, or not any more.
-        self.conns.get(client.pinned?).filter(|pinned| pinned.is_quiet(client.state.replies.resp3))?;
-        if let Some(SharedRef { conn, generation }) = client.shared_conns[usize::from(writes)]
-            && let Some(shared) = self.conns.get(conn).filter(|l| l.generation == generation && !l.retired)
-        {
-            return shared.flows(now).then_some(conn);
-        }
-        let (db, resp3, credential) = client.state.standing();
-        let key = SharedKey { credential: credential.cloned(), db, resp3, writes };
-        match self.shared_conns.choose(&key, now) {
-            Choice::Take(conn) => {
-                let shared = &self.conns[conn];
-                if !shared.flows(now) {
-                    return None;
-                }
-                let generation = shared.generation;
-                self.clients[index].shared_conns[usize::from(writes)] = Some(SharedRef { conn, generation });
-                Some(conn)
-            }
-            Choice::Open => {
+        self.pool.pinned(client.pinned).filter(|pinned| pinned.is_quiet(client.state.replies.resp3))?;
+        let state = &client.state;
+        let key = || {
+            let (db, resp3, credential) = state.context();
+            SharedKey { credential: credential.cloned(), db, resp3, writes }
+        };
+        match self.pool.route(&mut client.shared_conns[usize::from(writes)], key, now) {
+            SharedRoute::Use(conn) => Some(conn),
+            SharedRoute::Open(key) => {
                 self.open_shared(key);
                 None
             }
-            Choice::None => None,
+            SharedRoute::None => None,
         }
     }
 
@@ -490,8 +504,8 @@ impl Worker {
         client.behind = false;
         client.pinned_active = self.now;
         if let Some(pinned) = client.pinned {
-            self.conns[pinned].out.push(bytes);
-            self.make_dirty(pinned);
+            self.pool[pinned].out.push(bytes);
+            self.pool.make_dirty(pinned);
         }
     }
 
@@ -499,18 +513,18 @@ impl Worker {
     /// `PING` would be refused to a user without that right, and the refusal stand in the ACL LOG, it needs none.
     pub(super) fn ask_pinned(&mut self, index: usize) {
         let client = &mut self.clients[index];
-        client.state.ask_ourselves();
+        client.state.ask_internally();
         let protocol = if client.state.replies.resp3 { "3" } else { "2" };
         let mut hello = Vec::new();
         encode_command(&mut hello, &["HELLO", protocol]);
         self.send_pinned(index, &hello);
     }
 
-    /// One request can't be forwarded at all.
-    pub(super) fn refuse(&mut self, index: usize, no_way: &NoWay) {
-        match no_way {
-            NoWay::End => self.finish(index),
-            NoWay::Say(sentence) => {
+    /// One request cannot be forwarded at all.
+    pub(super) fn refuse(&mut self, index: usize, unreachable: &Unreachable) {
+        match unreachable {
+            Unreachable::End => self.finish(index),
+            Unreachable::Say(sentence) => {
                 let client = &mut self.clients[index];
                 client.say(format!("-ERR {sentence}\r\n").as_bytes());
                 let reference = ClientRef { index, generation: client.generation };
@@ -528,8 +542,8 @@ impl Worker {
             _ if client.on_shared && client.in_flight() > 0 => {}
             // The server ends its side when it has answered.
             Some(pinned) => {
-                self.conns[pinned].ending = true;
-                self.make_dirty(pinned);
+                self.pool[pinned].ending = true;
+                self.pool.make_dirty(pinned);
             }
             None if answered => self.close_client(index),
             None => {}
@@ -576,6 +590,6 @@ impl Worker {
         // What follows may be there already.
         client.readable = true;
         let reference = ClientRef { index, generation: client.generation };
-        self.queue_client(reference);
+        self.clients.queue(reference);
     }
 }

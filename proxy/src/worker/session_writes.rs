@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use redtape_wire::resp::encode_command;
 use smallvec::SmallVec;
 
-use super::upstream_conn::{Kept, SharedRef};
+use super::refs::ConnRef;
+use super::upstream_pool::Kept;
 
 /// Shared connections that may have carried writes of one session; then it writes by its own connection.
 const WROTE_MAX: usize = 8;
@@ -13,7 +14,7 @@ const WROTE_MAX: usize = 8;
 /// The shared connections that carried a session's writes.
 #[derive(Debug, Default)]
 pub(super) struct Wrote {
-    pub(super) shared_conns: SmallVec<[SharedRef; 1]>,
+    pub(super) shared_conns: SmallVec<[ConnRef; 1]>,
     /// When it wrote by one of them last.
     pub(super) at: Option<Instant>,
     /// It writes by its own connection from here on.
@@ -28,7 +29,7 @@ pub(super) struct Wrote {
 
 impl Wrote {
     #[inline]
-    pub(super) fn by(&mut self, shared: SharedRef, now: Instant) {
+    pub(super) fn by(&mut self, shared: ConnRef, now: Instant) {
         self.at = Some(now);
         self.counted = None;
         if self.shared_conns.last() == Some(&shared) || self.shared_conns.contains(&shared) {
@@ -44,7 +45,7 @@ impl Wrote {
 
     /// Looks which shared connections are still there. What was written or lost `memory` ago counts no more: a replica that has it not yet
     /// is not connected any more.
-    pub(super) fn look(&mut self, mut is_there: impl FnMut(SharedRef) -> bool, now: Instant, memory: Duration) {
+    pub(super) fn look(&mut self, mut is_there: impl FnMut(ConnRef) -> bool, now: Instant, memory: Duration) {
         if self.at.is_some_and(|at| now.saturating_duration_since(at) >= memory) {
             self.shared_conns.clear();
             self.at_most = None;
@@ -150,7 +151,7 @@ pub(super) struct ReplicaWait {
     /// `None`: as long as it takes.
     pub(super) until: Option<Instant>,
     /// Shared connections that were not answered for yet; the last is asked now.
-    pub(super) shared_conns: SmallVec<[SharedRef; 1]>,
+    pub(super) shared_conns: SmallVec<[ConnRef; 1]>,
     /// The session's own connection is asked now.
     pub(super) on_pinned: bool,
     /// The smallest counts so far.
@@ -163,19 +164,9 @@ pub(super) struct ReplicaWait {
 
 impl ReplicaWait {
     /// The shared connections that it has still to ask.
-    pub(super) fn shared_conns(&self) -> &[SharedRef] {
+    pub(super) fn shared_conns(&self) -> &[ConnRef] {
         &self.shared_conns
     }
-}
-
-/// Whether a server, by its answer to `HELLO`, moves a connection's offset by any command (before 7.2).
-pub(super) fn moves_by_any_command(hello: &[u8]) -> bool {
-    let mut lines = hello.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    let version = lines.by_ref().find(|line| *line == b"version").and_then(|_| lines.nth(1));
-    let mut numbers =
-        version.unwrap_or_default().split(|b| *b == b'.').map(|n| std::str::from_utf8(n).ok()?.parse().ok());
-    let (major, minor): (Option<u32>, Option<u32>) = (numbers.next().flatten(), numbers.next().flatten());
-    matches!((major, minor), (Some(major), Some(minor)) if (major, minor) < (7, 2))
 }
 
 #[cfg(test)]
@@ -224,24 +215,8 @@ mod tests {
     }
 
     #[test]
-    fn which_servers_move_the_offset_by_any_command() {
-        let hello = |version: &str| {
-            format!(
-                "*14\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n${}\r\n{version}\r\n$5\r\nproto\r\n:2\r\n",
-                version.len()
-            )
-        };
-        for (version, moves) in
-            [("6.0.16", true), ("7.0.15", true), ("7.2.0", false), ("8.0.6", false), ("10.0.1", false), ("", false)]
-        {
-            assert_eq!(moves_by_any_command(hello(version).as_bytes()), moves, "{version}");
-        }
-        assert!(!moves_by_any_command(b"-ERR unknown command\r\n"));
-    }
-
-    #[test]
     fn of_a_connection_closed_after_its_writes_were_counted_no_more_is_claimed() {
-        let (now, shared, memory) = (Instant::now(), SharedRef { conn: 1, generation: 1 }, Duration::from_secs(9));
+        let (now, shared, memory) = (Instant::now(), ConnRef { index: 1, generation: 1 }, Duration::from_secs(9));
         let mut wrote = Wrote::default();
         wrote.by(shared, now);
         assert_eq!(wrote.kept(), Kept::Uncounted);
@@ -261,7 +236,7 @@ mod tests {
 
     #[test]
     fn what_carried_writes_is_remembered_within_bounds() {
-        let (now, shared) = (Instant::now(), |conn| SharedRef { conn, generation: 1 });
+        let (now, shared) = (Instant::now(), |index| ConnRef { index, generation: 1 });
         let mut wrote = Wrote::default();
         assert!(wrote.is_nothing());
         for _ in 0..3 {
@@ -269,7 +244,7 @@ mod tests {
             wrote.by(shared(2), now);
         }
         assert_eq!(wrote.shared_conns.len(), 2);
-        wrote.look(|l| l.conn == 1, now, Duration::from_secs(9));
+        wrote.look(|l| l.index == 1, now, Duration::from_secs(9));
         assert!(wrote.lost.is_some() && wrote.shared_conns.len() == 1);
         wrote.look(|_| false, now, Duration::from_secs(9));
         assert!(!wrote.is_nothing(), "the loss counts");

@@ -1,34 +1,35 @@
-//! Writes that must not pass now: refused while the journal can't be written, and, with `--ack journal`, while nobody
+//! Writes that must not pass now: refused while the journal cannot be written, and, with `--ack journal`, while nobody
 //! could say whether they are durable.
 //!
 //! They are refused before the server hears of them, in the order of the session's other replies, with `-JOURNAL`.
 
 use super::Worker;
-use super::upstream_conn::ClientRef;
+use super::outcome::Admission;
+use super::refs::ClientRef;
 
 impl Worker {
-    /// `None` = the write passes; else whether it is done with or has to wait. `exec`: it is a transaction; `whole`: its
-    /// end is there.
-    pub(super) fn stop_write(&mut self, index: usize, exec: bool, whole: bool) -> Option<bool> {
-        let Some(why) = self.shared.durability.refuses() else { return self.wait_for_barrier(index, whole) };
-        if let Some(done) = self.wait_for_turn(index) {
-            return Some(done);
+    /// Whether a write passes. `exec`: it is a transaction; `whole`: its end is there.
+    pub(super) fn admit_write(&mut self, index: usize, exec: bool, whole: bool) -> Admission {
+        let Some(why) = self.shared.durability.refuses() else { return self.admit_to_probe(index, whole) };
+        if !self.has_turn(index) {
+            return Admission::Wait;
         }
         let client = &self.clients[index];
         if !client.state.replies_can_be_told() {
-            // Among replies that can't be told apart, a refusal would be taken for another's.
+            // Among replies that cannot be told apart, a refusal would be taken for another's.
             self.counts.commands += 1;
             self.shared.metrics.error("journal_reject");
             self.finish(index);
-            return Some(true);
+            return Admission::Done;
         }
-        if !exec && client.state.may_be_ours() {
-            if let Some(done) = self.ask_who(index) {
-                return Some(done);
+        if !exec && client.state.may_use_admin_commands() {
+            let known = self.admit_known(index);
+            if known != Admission::Forward {
+                return known;
             }
             if self.clients[index].state.user().is_none() {
                 // Whom the server does not know, it tells so itself.
-                return self.wait_for_barrier(index, whole);
+                return self.admit_to_probe(index, whole);
             }
         }
         self.counts.commands += 1;
@@ -49,49 +50,48 @@ impl Worker {
         }
         let reference = ClientRef { index, generation: client.generation };
         if ends {
-            // What follows can't be told from requests, or would run outside of its transaction.
+            // What follows cannot be told from requests, or would run outside of its transaction.
             self.finish(index);
         } else {
             self.client_writable(reference);
         }
-        Some(true)
+        Admission::Done
     }
 
-    /// With `--ack journal`: `None` = what is forwarded now can be acknowledged; else whether it is done with or has to
-    /// wait.
-    pub(super) fn wait_for_barrier(&mut self, index: usize, whole: bool) -> Option<bool> {
+    /// With `--ack journal`: whether what is forwarded now can be acknowledged.
+    pub(super) fn admit_to_probe(&mut self, index: usize, whole: bool) -> Admission {
         let reference = ClientRef { index, generation: self.clients[index].generation };
-        match self.passes_barrier(reference) {
-            Ok(true) => None,
+        match self.passes_ack_gate(reference) {
+            Ok(true) => Admission::Forward,
             Ok(false) => {
                 self.clients[index].waiting = true;
-                Some(false)
+                Admission::Wait
             }
-            Err(no_way) => {
-                if let Some(done) = self.wait_for_turn(index) {
-                    return Some(done);
+            Err(unreachable) => {
+                if !self.has_turn(index) {
+                    return Admission::Wait;
                 }
                 self.counts.commands += 1;
-                self.refuse(index, &no_way);
+                self.refuse(index, &unreachable);
                 if !whole {
-                    // The rest of it can't be told from requests.
+                    // The rest of it cannot be told from requests.
                     self.finish(index);
                 }
-                Some(true)
+                Admission::Done
             }
         }
     }
 
-    /// An answer of ours stands behind those that are under way, and not inside a push: `Some` = it has to wait.
-    fn wait_for_turn(&mut self, index: usize) -> Option<bool> {
+    /// An answer of redtape's own stands behind those that are under way, and not inside a push: false = it has to wait.
+    fn has_turn(&mut self, index: usize) -> bool {
         let client = &mut self.clients[index];
-        let inside = client.pinned.and_then(|pinned| self.conns.get(pinned)).is_some_and(|h| !h.scanner.at_boundary());
-        if client.in_flight() == 0 && (!inside || client.state.replies.is_lost()) {
-            return None;
+        let inside = self.pool.pinned(client.pinned).is_some_and(|h| !h.scanner.at_boundary());
+        if client.in_flight() == 0 && (!inside || client.state.replies.is_desynced()) {
+            return true;
         }
         client.waiting = true;
         self.nudge_pinned(index);
-        Some(false)
+        false
     }
 
     /// Discards a session's transaction at the server; false = nobody would say whether that was done.
@@ -100,7 +100,7 @@ impl Worker {
         if client.pinned.is_none() || !client.state.replies_can_be_told() || client.state.silences_own() {
             return false;
         }
-        client.state.discard_ourselves();
+        client.state.discard_internally();
         self.send_pinned(index, b"*1\r\n$7\r\nDISCARD\r\n");
         true
     }

@@ -8,8 +8,8 @@ use redtape_journal::Micros;
 use redtape_wire::resp::Frame;
 
 use super::SessionState;
-use crate::session::replies::{Answered, Credential, Holds, Intent};
-use crate::session::standing::database;
+use crate::session::context::database;
+use crate::session::replies::{Answered, Credential, InTransaction, Intent, PinReasons};
 
 /// A session of which a change is refused while more requests than these are under way behind it, is not followed any
 /// more: all of them would have to be looked at, each time.
@@ -20,12 +20,13 @@ impl SessionState {
     pub(crate) fn reply(&mut self, frame: &Frame, tee: &mut TeeSender, now: Micros) -> Option<Intent> {
         if self.replies.is_unasked(frame) {
             // A request that should have been silent was answered: from here on nothing is known.
-            self.estranged = true;
+            self.identity_unknown = true;
             self.close(tee, now);
         }
-        let Answered { pending, error, by_itself, lets_go, kind, line } = self.replies.frame(frame)?;
-        self.holds.unset(Holds::DOUBT);
-        // Of what ran by itself we don't know better: a script may have written up to an error.
+        let Answered { pending, error, in_transaction, kind, line } = self.replies.frame(frame)?;
+        let by_itself = in_transaction == InTransaction::RanUnqueued;
+        self.pin_reasons.unset(PinReasons::DOUBT);
+        // Of what ran by itself we do not know better: a script may have written up to an error.
         self.acknowledged |= pending.tells || by_itself;
         let line = line.as_bytes();
         if let Some((id, name)) = pending.stamp {
@@ -53,11 +54,11 @@ impl SessionState {
         if error && matches!(pending.intent, Intent::Pause(_)) {
             return Some(Intent::Plain);
         }
-        if pending.intent == Intent::Ours && line.starts_with(b"NOPERM") {
+        if pending.intent == Intent::Internal && line.starts_with(b"NOPERM") {
             // It knows who asks.
             self.admitted = true;
         }
-        if pending.intent == Intent::Ours && std::mem::take(&mut self.discarding) && error {
+        if pending.intent == Intent::Internal && std::mem::take(&mut self.discarding) && error {
             // The transaction goes on, and nothing in it is known any more.
             self.close(tee, now);
         }
@@ -68,17 +69,17 @@ impl SessionState {
             && (hello.several_users || !says_who_is_wrong(line))
         {
             // Older servers may have taken the user, or the first of several, and refused the rest.
-            self.estranged = true;
+            self.identity_unknown = true;
         }
         if by_itself && !error {
             self.agree(meant);
-            self.hold_again(meant);
+            self.pin_again(meant);
             if *meant == Intent::Raw {
                 self.close(tee, now);
             }
         }
         let nothing = matches!(kind, b'_') || line == b"-1";
-        self.apply(&pending.intent, error, lets_go, !nothing);
+        self.apply(&pending.intent, error, in_transaction, !nothing);
         if pending.changes {
             self.confirm(tee);
         }
@@ -93,17 +94,17 @@ impl SessionState {
         Some(self.paused.take().map_or(pending.intent, Intent::Pause))
     }
 
-    /// What the server agreed to (`error`: refused; `lets_go`: of watched keys all the same; `value` false: EXEC found
+    /// What the server agreed to (`error`: refused; `value` false: EXEC found
     /// its keys changed).
-    fn apply(&mut self, intent: &Intent, error: bool, lets_go: bool, value: bool) {
+    fn apply(&mut self, intent: &Intent, error: bool, in_transaction: InTransaction, value: bool) {
         match intent {
             Intent::Exec => {
                 let executed = self.transactions.answered();
                 // Watched keys are let go whether it ran or not, but not if there was no transaction.
-                if lets_go {
-                    self.holds.unset(Holds::WATCH);
+                if in_transaction == InTransaction::Unwatched {
+                    self.pin_reasons.unset(PinReasons::WATCH);
                 }
-                self.hold_what_follows();
+                self.pin_what_follows();
                 if let Some(t) = executed
                     && !error
                     && value
@@ -117,13 +118,13 @@ impl SessionState {
                         }
                         if !matches!(intent, Intent::Auth(_) | Intent::Hello(_)) {
                             self.agree(intent);
-                            self.hold_again(intent);
+                            self.pin_again(intent);
                         }
                     }
                 }
             }
             // No server refuses it; if one does, what stands behind it counts.
-            Intent::Farewell if error => self.holds.unset(Holds::LEAVING),
+            Intent::Quit if error => self.pin_reasons.unset(PinReasons::LEAVING),
             // Where the server knows no more of a command than we do, nothing was changed.
             _ if error => {}
             Intent::Queued(_) => {}
@@ -140,68 +141,68 @@ impl SessionState {
                     self.prove(credential);
                 }
             }
-            Intent::Hold(Holds::NO_EVICT) => self.not_evicted = true,
-            Intent::Release(hold) => {
-                self.not_evicted &= *hold != Holds::NO_EVICT;
-                self.holds.unset(*hold);
-                self.hold_what_follows();
+            Intent::Pin(PinReasons::NO_EVICT) => self.not_evicted = true,
+            Intent::Unpin(hold) => {
+                self.not_evicted &= *hold != PinReasons::NO_EVICT;
+                self.pin_reasons.unset(*hold);
+                self.pin_what_follows();
             }
-            Intent::Unknown => self.holds.set(Holds::FOREVER),
-            Intent::Hold(Holds::DOUBT) => self.holds.set(Holds::DOUBT),
+            Intent::Unknown => self.pin_reasons.set(PinReasons::FOREVER),
+            Intent::Pin(PinReasons::DOUBT) => self.pin_reasons.set(PinReasons::DOUBT),
             Intent::Discard => {
-                self.holds.unset(Holds::WATCH);
-                self.hold_what_follows();
+                self.pin_reasons.unset(PinReasons::WATCH);
+                self.pin_what_follows();
             }
             Intent::Reset => {
                 // Whether the default user needs a password is the server's to say.
                 self.admitted = false;
                 self.credential = None;
                 self.not_evicted = false;
-                self.is_somebody_again();
-                self.holds.keep(&[Holds::FOREVER, Holds::LEAVING]);
-                self.hold_what_follows();
+                self.identity_is_known_again();
+                self.pin_reasons.keep(&[PinReasons::FOREVER, PinReasons::LEAVING]);
+                self.pin_what_follows();
                 return;
             }
-            Intent::Farewell | Intent::Raw => return,
+            Intent::Quit | Intent::Raw => return,
             _ => {}
         }
         self.admitted = true;
     }
 
     /// What was asked for behind a request that lets go holds on.
-    fn hold_what_follows(&mut self) {
+    fn pin_what_follows(&mut self) {
         if !self.replies.binds() && !self.transactions.binds() {
             return;
         }
-        let mut holds = Holds::default();
+        let mut pin_reasons = PinReasons::default();
         let later = self.transactions.unanswered().flat_map(|t| &t.at_exec);
         for intent in self.replies.pending().map(|p| &p.intent).chain(later) {
-            if let Intent::Hold(hold) = intent
-                && *hold != Holds::DOUBT
+            if let Intent::Pin(hold) = intent
+                && *hold != PinReasons::DOUBT
             {
-                holds.set(*hold);
+                pin_reasons.set(*hold);
             }
         }
-        self.holds.set(holds);
+        self.pin_reasons.set(pin_reasons);
     }
 
-    fn hold_again(&mut self, intent: &Intent) {
+    fn pin_again(&mut self, intent: &Intent) {
         match intent {
-            Intent::Hold(hold) => self.holds.set(*hold),
-            Intent::Unknown => self.holds.set(Holds::FOREVER),
+            Intent::Pin(hold) => self.pin_reasons.set(*hold),
+            Intent::Unknown => self.pin_reasons.set(PinReasons::FOREVER),
             _ => {}
         }
     }
 
     fn prove(&mut self, credential: &Credential) {
         self.credential = Some(Arc::new(credential.clone()));
-        self.is_somebody_again();
+        self.identity_is_known_again();
     }
 
     /// The server has said who it is.
-    fn is_somebody_again(&mut self) {
+    fn identity_is_known_again(&mut self) {
         // A transaction may still change it.
-        self.estranged &= self.transactions.unanswered().next().is_some() || self.replies.is_lost();
+        self.identity_unknown &= self.transactions.unanswered().next().is_some() || self.replies.is_desynced();
     }
 
     /// A request that begins or ends a transaction was refused: what stands behind it began, ended or continued another one

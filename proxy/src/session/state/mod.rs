@@ -3,7 +3,7 @@
 //! Order that matters: [`SessionState::forward`] leaves the stamp with the tee, and the tee is flushed before the
 //! caller forwards the request's bytes.
 //!
-//! [`SessionState::is_free`] is the one place that says whether a session may leave its own connection.
+//! [`SessionState::is_multiplexable`] is the one place that says whether a session may leave its own connection.
 
 mod answers;
 mod transactions;
@@ -17,10 +17,11 @@ use redtape_wire::command::{CommandId, CommandSpec, CommandTable, NAME_MAX, lowe
 use smallvec::SmallVec;
 
 use self::transactions::{Transaction, Transactions};
-use super::replies::{Credential, Holds, Intent, Pending, ReplyTracker};
+use super::context::{SessionContext, Unconfirmed, changes, database, unsettles};
+use super::replies::{Credential, Intent, Pending, PinReasons, ReplyTracker};
 use super::requests::{Meaning, ReplyMode, meaning};
 use super::sharing::is_shareable;
-use super::standing::{Standing, Unconfirmed, changes, database, unsettles};
+use super::tracking::Tracking;
 use crate::commands::{completion, is_ours, may_lack};
 
 /// A write whose reply is not seen is taken to have run so long after it was forwarded, in µs, if at all: whoever is known to wait
@@ -29,7 +30,7 @@ const UNSEEN_FOR: i64 = 1_000_000;
 
 /// A request that was read and not yet forwarded.
 #[derive(Debug)]
-pub(crate) struct Ask<'t> {
+pub(crate) struct ClassifiedRequest<'t> {
     spec: Option<&'t CommandSpec>,
     /// In lower case.
     name: SmallVec<[u8; 24]>,
@@ -37,10 +38,10 @@ pub(crate) struct Ask<'t> {
     /// It leaves nothing behind on the connection on which it runs.
     pub(crate) shareable: bool,
     /// `REDTAPE.*`.
-    pub(crate) is_ours: bool,
+    pub(crate) is_admin: bool,
 }
 
-impl Ask<'_> {
+impl ClassifiedRequest<'_> {
     /// What it does to its session can not be told: nothing may be under way when it is forwarded, and behind it nothing
     /// is followed.
     pub(crate) fn is_unclear(&self) -> bool {
@@ -76,7 +77,7 @@ pub(crate) struct SessionState {
     requests: u32,
     pub(crate) replies: ReplyTracker,
     /// As the server confirmed it.
-    agreed: Standing,
+    agreed: SessionContext,
     /// Where it will work once the server has agreed to all that is under way: a pipelined `SELECT` holds for the requests
     /// behind it. A stamp's effect is looked for there.
     asked_db: u32,
@@ -89,19 +90,15 @@ pub(crate) struct SessionState {
     /// The server has answered a command that it answers only to those whom it knows.
     admitted: bool,
     transactions: Transactions,
-    replies_off: bool,
-    skip: u8,
     /// Who it is now is not known: it may have asked to be somebody where the answer is not seen.
-    estranged: bool,
+    identity_unknown: bool,
     /// A transaction that just ran has paused clients, or ended a pause.
     paused: Option<u64>,
-    holds: Holds,
+    pin_reasons: PinReasons,
     /// `CLIENT NO-EVICT on`, granted.
     not_evicted: bool,
     /// A reply told of a write since that was asked last.
     acknowledged: bool,
-    /// A write may be under way, or answered, where no reply can be told from another.
-    wrote_unseen: bool,
     /// A write was forwarded that is never answered, and nothing behind it that is.
     wrote_silently: bool,
     /// Held while the server may run writes of this session that have no stamp.
@@ -113,7 +110,7 @@ pub(crate) struct SessionState {
 impl SessionState {
     pub(crate) fn new(id: u64, addr: String) -> Self {
         let who = Arc::new(Identity { addr, user: "default".to_owned(), ..Identity::default() });
-        let agreed = Standing { who, db: 0 };
+        let agreed = SessionContext { who, db: 0 };
         Self {
             id,
             requests: 0,
@@ -125,14 +122,11 @@ impl SessionState {
             credential: None,
             admitted: false,
             transactions: Transactions::default(),
-            replies_off: false,
-            skip: 0,
-            estranged: false,
+            identity_unknown: false,
             paused: None,
-            holds: Holds::default(),
+            pin_reasons: PinReasons::default(),
             not_evicted: false,
             acknowledged: false,
-            wrote_unseen: false,
             wrote_silently: false,
             unstamped: None,
             discarding: false,
@@ -145,7 +139,7 @@ impl SessionState {
 
     /// Who it is, as the server has confirmed; `None` = the server has not let it in yet, as far as is known.
     pub(crate) fn user(&self) -> Option<&str> {
-        (self.admitted && !self.estranged).then_some(self.agreed.who.user.as_str())
+        (self.admitted && !self.identity_unknown).then_some(self.agreed.who.user.as_str())
     }
 
     /// The server has let it in, as whomever.
@@ -155,41 +149,39 @@ impl SessionState {
 
     /// The server has not admitted it, and what it says to it is followed.
     pub(crate) fn is_refused_so_far(&self) -> bool {
-        !self.admitted && !self.replies.is_lost()
+        !self.admitted && !self.replies.is_desynced()
     }
 
     /// Database, protocol and proof, as the server has confirmed them.
-    pub(crate) fn standing(&self) -> (u32, bool, Option<&Arc<Credential>>) {
+    pub(crate) fn context(&self) -> (u32, bool, Option<&Arc<Credential>>) {
         (self.agreed.db, self.replies.resp3, self.credential.as_ref())
     }
 
     /// Nothing binds the session to its own connection, and nothing is under way: its next request may go elsewhere.
-    pub(crate) fn is_free(&self) -> bool {
+    pub(crate) fn is_multiplexable(&self) -> bool {
         self.admitted
             && self.replies.in_flight() == 0
             && !self.transactions.queues()
-            && self.holds.is_empty()
-            && !self.replies_off
-            && self.skip == 0
-            && !self.estranged
-            && !self.replies.is_lost()
+            && self.pin_reasons.is_empty()
+            && self.replies.tracking() == Tracking::Followed
+            && !self.identity_unknown
             && !self.replies.subscribed()
     }
 
     /// Requests forwarded now will be answered, and not only queued.
     pub(crate) fn is_answered_at_once(&self) -> bool {
-        !self.transactions.queues() && !self.replies_off && self.skip == 0 && !self.replies.is_lost()
+        !self.transactions.queues() && self.replies.tracking() == Tracking::Followed
     }
 
     /// Whether a request may write when it runs: what only waits for EXEC does not.
-    pub(crate) fn writes(&self, ask: &Ask<'_>) -> bool {
-        match &ask.meaning {
+    pub(crate) fn writes(&self, request: &ClassifiedRequest<'_>) -> bool {
+        match &request.meaning {
             Meaning::Normal(Intent::Exec) => self.transactions.queues_writes(),
             Meaning::Normal(Intent::Plain | Intent::Unknown) => {
-                !self.transactions.queues() && ask.spec.is_none_or(|spec| spec.write)
+                !self.transactions.queues() && request.spec.is_none_or(|spec| spec.write)
             }
             // It may also be the EXEC of a transaction.
-            Meaning::Unclear => ask.spec.is_none_or(|spec| spec.write) || self.transactions.queues_writes(),
+            Meaning::Unclear => request.spec.is_none_or(|spec| spec.write) || self.transactions.queues_writes(),
             _ => false,
         }
     }
@@ -199,12 +191,13 @@ impl SessionState {
         std::mem::take(&mut self.acknowledged)
     }
 
-    /// Whether bytes that were read last may tell of a write, beside whole replies: the beginning of one, or what can't
+    /// Whether bytes that were read last may tell of a write, beside whole replies: the beginning of one, or what cannot
     /// be followed.
     pub(crate) fn may_acknowledge(&self, at_boundary: bool) -> bool {
         // Of several confirmations, each may be the first to tell.
         let begun = |p: &Pending| !at_boundary || matches!(p.intent, Intent::Subscribe(_) | Intent::UnsubscribeAll(..));
-        self.wrote_unseen || self.replies.pending().next().is_some_and(|p| begun(p) && may_run(p))
+        self.replies.tracking().has_written_unseen()
+            || self.replies.pending().next().is_some_and(|p| begun(p) && may_run(p))
     }
 
     /// From here on the server may run writes of this session that have no stamp.
@@ -214,12 +207,12 @@ impl SessionState {
 
     /// Something that may write was forwarded where no reply can be told from another.
     pub(crate) fn writes_unseen(&mut self) {
-        self.wrote_unseen |= self.replies.is_lost();
+        self.replies.tracking_mut().wrote_unseen();
     }
 
     /// A write was forwarded and not answered, as far as is known.
     pub(crate) fn has_write_under_way(&self) -> bool {
-        self.wrote_unseen || self.wrote_silently || self.replies.pending().any(may_run)
+        self.replies.tracking().has_written_unseen() || self.wrote_silently || self.replies.pending().any(may_run)
     }
 
     /// Whether the oldest request under way is one that a server answers only while it does not pause writes.
@@ -232,27 +225,27 @@ impl SessionState {
     }
 
     /// The proxy discards the client's transaction, by a question of its own.
-    pub(crate) fn discard_ourselves(&mut self) {
+    pub(crate) fn discard_internally(&mut self) {
         self.transactions.set_queues(false);
         self.discarding = true;
-        self.holds.unset(Holds::WATCH);
+        self.pin_reasons.unset(PinReasons::WATCH);
         self.replies.discarded();
-        self.ask_ourselves();
+        self.ask_internally();
     }
 
     /// It has said farewell: the server runs nothing of what stands behind it, unless it refuses.
     pub(crate) fn is_leaving(&self) -> bool {
-        self.holds.contains(Holds::LEAVING) && !self.replies.is_lost()
+        self.pin_reasons.contains(PinReasons::LEAVING) && !self.replies.is_desynced()
     }
 
     /// Whose the next reply is, is known.
     pub(crate) fn replies_can_be_told(&self) -> bool {
-        self.skip == 0 && !self.replies.is_lost()
+        matches!(self.replies.tracking(), Tracking::Followed | Tracking::Silenced)
     }
 
     /// A request that pauses clients if the server agrees: for so many milliseconds.
-    pub(crate) fn pauses(&self, ask: &Ask<'_>) -> Option<u64> {
-        match &ask.meaning {
+    pub(crate) fn pauses(&self, request: &ClassifiedRequest<'_>) -> Option<u64> {
+        match &request.meaning {
             Meaning::Normal(Intent::Pause(millis)) => Some(*millis),
             Meaning::Normal(Intent::Exec) => self.transactions.queueing().and_then(Transaction::pauses),
             _ => None,
@@ -261,29 +254,32 @@ impl SessionState {
 
     /// The proxy's own commands are answered by the proxy. Where the server would refuse any command that it does not
     /// know (a transaction, subscriptions in RESP2), it is left to do so.
-    pub(crate) fn may_be_ours(&self) -> bool {
-        // Who is not known yet is asked for, and that must be answered.
-        (self.admitted || !self.replies_off)
-            && !self.estranged
-            && !self.holds.contains(Holds::LEAVING)
-            && self.skip == 0
+    pub(crate) fn may_use_admin_commands(&self) -> bool {
+        let may_ask = match self.replies.tracking() {
+            Tracking::Followed => true,
+            // Who is not known yet is asked for, and that must be answered.
+            Tracking::Silenced => self.admitted,
+            Tracking::SkipsNext | Tracking::Desynced { .. } => false,
+        };
+        may_ask
+            && !self.identity_unknown
+            && !self.pin_reasons.contains(PinReasons::LEAVING)
             && !self.transactions.queues()
-            && !self.replies.is_lost()
             && (self.replies.resp3 || !self.replies.subscribed())
     }
 
     /// A request without arguments, which is never answered: may it change what follows? It uses up a `CLIENT REPLY SKIP`.
     pub(crate) fn nothing_asked(&mut self) -> bool {
-        std::mem::take(&mut self.skip) > 0 || self.replies.is_lost()
+        self.replies.tracking_mut().next_forwarded() || self.replies.is_desynced()
     }
 
     /// Whether `CLIENT REPLY` silences the answer to a request that is not forwarded, which comes now.
     pub(crate) fn silences_own(&self) -> bool {
-        self.replies_off
+        self.replies.tracking() == Tracking::Silenced
     }
 
     /// Reads a request; nothing changes. `args` may lack the end of a huge one, `argc` is its full count.
-    pub(crate) fn understand<'t>(&self, table: &'t CommandTable, args: &[&[u8]], argc: usize) -> Ask<'t> {
+    pub(crate) fn classify<'t>(&self, table: &'t CommandTable, args: &[&[u8]], argc: usize) -> ClassifiedRequest<'t> {
         let mut room = [0; NAME_MAX];
         let name = lower_name(args[0], &mut room);
         let spec = table.get_lower(name).filter(|_| args[0].len() <= NAME_MAX);
@@ -299,66 +295,76 @@ impl SessionState {
             }
             meaning => meaning,
         };
-        let is_ours = meaning == Meaning::Normal(Intent::Unknown) && is_ours(name);
+        let is_admin = meaning == Meaning::Normal(Intent::Unknown) && is_ours(name);
         let shareable = meaning == Meaning::Normal(Intent::Plain) && spec.is_some_and(|s| is_shareable(s, args));
-        Ask { spec, name: SmallVec::from_slice(name), meaning, shareable, is_ours }
+        ClassifiedRequest { spec, name: SmallVec::from_slice(name), meaning, shareable, is_admin }
     }
 
     /// Takes note of a request that is about to be forwarded.
-    pub(crate) fn forward(&mut self, ask: Ask<'_>, args: &[&[u8]], argc: usize, tee: &mut TeeSender, now: Micros) {
-        let Ask { spec, name, meaning, .. } = ask;
-        self.holds.unset(Holds::ASKING);
+    pub(crate) fn forward(
+        &mut self,
+        request: ClassifiedRequest<'_>,
+        args: &[&[u8]],
+        argc: usize,
+        tee: &mut TeeSender,
+        now: Micros,
+    ) {
+        let ClassifiedRequest { spec, name, meaning, .. } = request;
+        self.pin_reasons.unset(PinReasons::ASKING);
         let intent = match meaning {
             Meaning::Normal(intent) => intent,
             Meaning::Reply(mode) => return self.reply_mode(mode, tee, now),
             Meaning::Unclear => return self.forward_unclear(spec, &name, args, argc, tee, now),
         };
-        let answered = !self.replies_off && self.skip == 0;
-        let lost = self.replies.is_lost();
+        let answered = self.replies.tracking() == Tracking::Followed;
+        let desynced = self.replies.is_desynced();
         // Where no answer is seen, nobody becomes somebody else, and nobody is sure to be who he was.
-        let unseen =
-            (!answered || lost) && (unsettles(&intent) || intent == Intent::Exec && self.transactions.unsettles());
+        let unseen = !answered && (unsettles(&intent) || intent == Intent::Exec && self.transactions.unsettles());
         // What became of each part is not looked for in the answer to EXEC.
         let unsaid = intent == Intent::Exec && self.transactions.changes_user();
-        self.estranged |= unseen || unsaid;
+        self.identity_unknown |= unseen || unsaid;
         let command = self.command_id(spec, &name);
         let stamp = self.stamp_for(spec, &name, command, args, argc, &intent, now);
         let mut changes = changes(&intent);
         match &intent {
             // A doubt begins with its reply; whether what nobody knows binds is known then, too.
-            Intent::Plain | Intent::Unknown | Intent::Hold(Holds::DOUBT) => {}
+            Intent::Plain | Intent::Unknown | Intent::Pin(PinReasons::DOUBT) => {}
             Intent::Multi => self.transactions.set_queues(true),
             Intent::Queued(inner) => self.transactions.queue(inner),
             Intent::Exec => changes |= self.asked_at_exec(),
             Intent::Discard => self.transactions.set_queues(false),
-            Intent::Hold(hold) => self.holds.set(*hold),
-            Intent::Farewell => self.holds.set(Holds::LEAVING),
+            Intent::Pin(hold) => self.pin_reasons.set(*hold),
+            Intent::Quit => self.pin_reasons.set(PinReasons::LEAVING),
             Intent::Reset => {
                 self.transactions.set_queues(false);
                 self.asked_db = 0;
             }
             _ => self.asked_db = database(self.asked_db, &intent),
         }
-        self.skip = self.skip.saturating_sub(1);
+        self.replies.tracking_mut().next_forwarded();
         let id = stamp.as_ref().map(|s| s.id);
         if let Some(stamp) = stamp {
             tee.stamp(stamp);
         }
-        if answered && !lost {
+        if answered {
             self.expect(intent, id.map(|id| (id, command)), changes);
             if self.transactions.unsettles_replies() {
                 self.close(tee, now);
             }
             return;
         }
-        *(if lost { &mut self.wrote_unseen } else { &mut self.wrote_silently }) |= id.is_some();
+        if id.is_some() && desynced {
+            self.writes_unseen();
+        } else if id.is_some() {
+            self.wrote_silently = true;
+        }
         if spec.is_none_or(|spec| spec.blocking) {
             // What stands behind it runs when it is served, whenever that is.
             self.writes_unstamped(tee);
         }
         // Nobody will say what became of it: it is not taken as agreed, and what it may have changed is not known from
         // here on. (Some versions confirm a subscription all the same.)
-        if !lost && !matches!(intent, Intent::Plain | Intent::Queued(_)) {
+        if !desynced && !matches!(intent, Intent::Plain | Intent::Queued(_)) {
             self.close(tee, now);
         }
         if let Some(id) = id {
@@ -377,8 +383,7 @@ impl SessionState {
         now: Micros,
     ) {
         self.close(tee, now);
-        self.estranged = true;
-        self.skip = self.skip.saturating_sub(1);
+        self.identity_unknown = true;
         // If it is EXEC, the transaction runs now.
         let mut parts = self.transactions.parts().cloned().unwrap_or_default();
         let transaction = !parts.is_empty();
@@ -389,7 +394,7 @@ impl SessionState {
         if parts.is_empty() {
             return;
         }
-        self.wrote_unseen = true;
+        self.writes_unseen();
         let stamp = self.stamp(parts, transaction, now);
         let id = stamp.id;
         if spec.is_none_or(|spec| spec.blocking) {
@@ -400,17 +405,17 @@ impl SessionState {
     }
 
     /// A question of our own goes to the session's own connection.
-    pub(crate) fn ask_ourselves(&mut self) {
+    pub(crate) fn ask_internally(&mut self) {
         debug_assert!(self.is_answered_at_once(), "the answer would be taken for another");
-        self.expect(Intent::Ours, None, false);
+        self.expect(Intent::Internal, None, false);
     }
 
     fn expect(&mut self, intent: Intent, stamp: Option<(u64, CommandId)>, changes: bool) {
-        if self.replies.is_lost() {
+        if self.replies.is_desynced() {
             return;
         }
         // The client sees nothing of our own.
-        let tells = intent != Intent::Ours && std::mem::take(&mut self.wrote_silently);
+        let tells = intent != Intent::Internal && std::mem::take(&mut self.wrote_silently);
         if changes {
             self.unconfirmed.sent(self.requests);
         }
@@ -469,7 +474,7 @@ impl SessionState {
 
     /// Who it is, as the server has confirmed.
     fn who(&mut self) -> Arc<Identity> {
-        if self.estranged { self.nobody() } else { Arc::clone(&self.agreed.who) }
+        if self.identity_unknown { self.nobody() } else { Arc::clone(&self.agreed.who) }
     }
 
     fn nobody(&mut self) -> Arc<Identity> {
@@ -480,19 +485,18 @@ impl SessionState {
 
     fn reply_mode(&mut self, mode: ReplyMode, tee: &mut TeeSender, now: Micros) {
         match mode {
-            ReplyMode::Off => self.replies_off = true,
+            ReplyMode::Off => self.replies.tracking_mut().silence(true),
             // SKIP silences itself and the next request.
-            ReplyMode::Skip => self.skip = u8::from(!self.replies_off),
+            ReplyMode::Skip => self.replies.tracking_mut().skip_next(),
             ReplyMode::On => {
-                self.replies_off = false;
-                self.skip = 0;
+                self.replies.tracking_mut().silence(false);
                 self.expect(Intent::Plain, None, false);
             }
         }
         if mode != ReplyMode::On {
             // Whether it was taken is never said: the session stays where it is, and one that may be refused for being
             // unknown is not followed at all.
-            self.holds.set(Holds::FOREVER);
+            self.pin_reasons.set(PinReasons::FOREVER);
             if !self.admitted {
                 self.close(tee, now);
             }
@@ -502,17 +506,19 @@ impl SessionState {
     /// The shared connection on which requests are under way broke: they may have run.
     pub(crate) fn lose_all(&mut self, tee: &mut TeeSender, now: Micros) {
         let pending = self.replies.forget();
-        self.estranged |= self.unconfirmed.forget();
+        self.identity_unknown |= self.unconfirmed.forget();
         settle(pending, Outcome::Gone, tee, now);
     }
 
     /// No more replies can be told apart, or the session ends: what was asked for has run by now, or
     /// never will. The stamps must not wait for it.
     pub(crate) fn close(&mut self, tee: &mut TeeSender, now: Micros) {
-        let pending = self.replies.lose();
-        self.estranged |= self.unconfirmed.forget();
+        let pending = self.replies.desync();
+        self.identity_unknown |= self.unconfirmed.forget();
         self.transactions.forget_sent();
-        self.wrote_unseen |= std::mem::take(&mut self.wrote_silently) || pending.iter().any(may_run);
+        if std::mem::take(&mut self.wrote_silently) || pending.iter().any(may_run) {
+            self.writes_unseen();
+        }
         settle(pending, Outcome::Gone, tee, now);
     }
 
@@ -521,16 +527,16 @@ impl SessionState {
         let t = self.transactions.take();
         for intent in &t.at_exec {
             match intent {
-                Intent::Hold(hold) => self.holds.set(*hold),
+                Intent::Pin(hold) => self.pin_reasons.set(*hold),
                 Intent::Auth(_) | Intent::Hello(_) | Intent::Unknown | Intent::Select(_) => {
-                    self.holds.set(Holds::FOREVER);
+                    self.pin_reasons.set(PinReasons::FOREVER);
                 }
                 _ => {}
             }
             self.asked_db = database(self.asked_db, intent);
         }
         let changing = t.at_exec.iter().any(changes);
-        if !self.replies.is_lost() {
+        if !self.replies.is_desynced() {
             self.transactions.sent(t);
         }
         changing
@@ -547,18 +553,18 @@ impl SessionState {
     }
 
     /// A question of our own is under way.
-    pub(crate) fn asks_itself(&self) -> bool {
-        self.replies.ours() > 0
+    pub(crate) fn has_internal_request(&self) -> bool {
+        self.replies.internal() > 0
     }
 
     /// Some reply is changed on its way to the client.
     pub(crate) fn changes_a_reply(&self) -> bool {
-        self.replies.pending().any(|p| matches!(p.intent, Intent::Ours | Intent::Complete(_)))
+        self.replies.pending().any(|p| matches!(p.intent, Intent::Internal | Intent::Complete(_)))
     }
 
     /// Requests of the client that are under way.
     pub(crate) fn asked(&self) -> usize {
-        self.replies.in_flight() - self.replies.ours()
+        self.replies.in_flight() - self.replies.internal()
     }
 
     /// Nothing is under way: the session may be closed without losing a reply.
@@ -568,7 +574,7 @@ impl SessionState {
 
     /// It waits for what others say: messages, the commands of others, the replication stream.
     pub(crate) fn is_listening(&self) -> bool {
-        self.replies.subscribed() || self.replies.is_lost()
+        self.replies.subscribed() || self.replies.is_desynced()
     }
 
     /// A load balancer has said where the client really comes from. Nothing was forwarded yet.
@@ -579,7 +585,7 @@ impl SessionState {
 
     /// Nothing of what was asked for has reached the server: all is as at the beginning.
     pub(crate) fn start_over(&mut self, tee: &mut TeeSender, now: Micros) {
-        settle(self.replies.lose(), Outcome::NoEffect, tee, now);
+        settle(self.replies.desync(), Outcome::NoEffect, tee, now);
         let requests = self.requests;
         *self = Self::new(self.id, self.agreed.who.addr.clone());
         self.requests = requests;

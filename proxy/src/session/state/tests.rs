@@ -31,7 +31,7 @@ impl Scene {
     /// Of so many arguments, only these are here.
     fn ask_in_part(&mut self, line: &str, argc: usize) {
         let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
-        let ask = self.state.understand(&self.table, &args, argc);
+        let ask = self.state.classify(&self.table, &args, argc);
         self.state.forward(ask, &args, argc, &mut self.sender, Micros(1));
     }
 
@@ -207,7 +207,7 @@ fn a_session_that_may_be_anybody_is_not_named() {
         s.state.close(&mut s.sender, Micros(3));
         let said = s.said();
         assert!(said[0].contains(":set nobody") && said.len() == 2, "{asks:?}: {said:?}");
-        assert!(!s.state.is_free() && s.state.user() != Some("root"), "{asks:?}");
+        assert!(!s.state.is_multiplexable() && s.state.user() != Some("root"), "{asks:?}");
     }
     // The answer to the next AUTH says it.
     let mut s = after(&["HELLO 3 AUTH root guess SETNAME \t", "AUTH ann x"], "-ERR Client names\r\n+OK\r\n");
@@ -233,14 +233,17 @@ fn behind_a_request_that_can_not_be_told_nothing_is_followed() {
     ] {
         let mut s = admitted();
         s.ask_in_part(line, argc);
-        assert!(s.state.replies.is_lost() && !s.state.is_free() && s.state.user().is_none(), "{line:?} of {argc}");
+        assert!(
+            s.state.replies.is_desynced() && !s.state.is_multiplexable() && s.state.user().is_none(),
+            "{line:?} of {argc}"
+        );
     }
     for (line, argc) in
         [("SET k", 3), ("SCRIPT LOAD", 3), ("CLIENT LIST ID 5", 99), ("HELLO 3", 2), ("ACL SETUSER x", 9)]
     {
         let mut s = admitted();
         s.ask_in_part(line, argc);
-        assert!(!s.state.replies.is_lost() && s.state.user().is_some(), "{line:?} of {argc}");
+        assert!(!s.state.replies.is_desynced() && s.state.user().is_some(), "{line:?} of {argc}");
     }
 }
 
@@ -260,7 +263,7 @@ fn a_name_that_may_be_exec_runs_the_transaction_that_is_queued() {
     s.ask("SET a 1");
     s.answer(b"+QUEUED\r\n");
     let args: [&[u8]; 1] = [b"EXEC\0"];
-    let ask = s.state.understand(&s.table, &args, 1);
+    let ask = s.state.classify(&s.table, &args, 1);
     assert!(ask.is_unclear() && s.state.writes(&ask));
     s.ask("EXEC\0");
     assert_eq!(s.said(), ["0:set,0:exec\0 nobody ", "Gone"]);
@@ -289,14 +292,14 @@ fn silenced_replies_do_not_shift_the_others() {
 #[test]
 fn only_a_session_without_bonds_is_free() {
     let mut s = Scene::new();
-    assert!(!s.state.is_free(), "the server has not said yet whether it needs a password");
+    assert!(!s.state.is_multiplexable(), "the server has not said yet whether it needs a password");
     s.ask("GET k");
     s.answer(b"-NOAUTH Authentication required.\r\n");
-    assert!(!s.state.is_free() && s.state.user().is_none());
+    assert!(!s.state.is_multiplexable() && s.state.user().is_none());
     s.ask("GET k");
-    assert!(!s.state.is_free(), "under way");
+    assert!(!s.state.is_multiplexable(), "under way");
     s.answer(b"$-1\r\n");
-    assert!(s.state.is_free());
+    assert!(s.state.is_multiplexable());
     for (bind, answer, part, answer2) in [
         ("MULTI", "+OK", "DISCARD", "+OK"),
         ("MULTI", "+OK", "EXEC", "*0"),
@@ -315,19 +318,19 @@ fn only_a_session_without_bonds_is_free() {
     ] {
         s.ask(bind);
         s.answer(format!("{answer}\r\n").as_bytes());
-        assert!(!s.state.is_free(), "{bind}");
+        assert!(!s.state.is_multiplexable(), "{bind}");
         s.ask(part);
         s.answer(format!("{answer2}\r\n").as_bytes());
         s.ask("GET k");
         s.answer(b"$-1\r\n");
-        assert!(s.state.is_free(), "{bind}, {part}");
+        assert!(s.state.is_multiplexable(), "{bind}, {part}");
     }
     s.ask("NO.SUCH x");
     s.answer(b"-ERR unknown command\r\n");
-    assert!(s.state.is_free());
+    assert!(s.state.is_multiplexable());
     s.ask("NEW.MODULE x");
     s.answer(b"+OK\r\n");
-    assert!(!s.state.is_free(), "who knows what it did");
+    assert!(!s.state.is_multiplexable(), "who knows what it did");
 }
 
 fn admitted() -> Scene {
@@ -360,14 +363,14 @@ fn who_asks_where_no_answer_is_seen_is_nobody() {
         s.ask("GET k");
         s.answer(b"$-1\r\n");
         let state = &s.state;
-        assert!(!state.is_free() && state.user() != Some("root") && state.standing().2.is_none(), "{asks:?}");
+        assert!(!state.is_multiplexable() && state.user() != Some("root") && state.context().2.is_none(), "{asks:?}");
     }
     let mut s = Scene::new();
     s.ask("CLIENT REPLY SKIP");
     s.ask("GET k");
     s.ask("PING");
     s.answer(b"-NOAUTH\r\n-NOAUTH\r\n-NOAUTH\r\n");
-    assert!(!s.state.is_free() && s.state.user().is_none());
+    assert!(!s.state.is_multiplexable() && s.state.user().is_none());
 }
 
 #[test]
@@ -395,16 +398,16 @@ fn the_next_reply_tells_of_writes_that_had_none() {
 #[test]
 fn writes_without_a_reply_are_not_forgotten_where_replies_can_not_be_told() {
     let s = after(&["CLIENT REPLY OFF", "SET k v", "SELECT 1", "CLIENT REPLY ON"], "");
-    assert!(s.state.replies.is_lost() && s.state.has_write_under_way() && s.state.may_acknowledge(true));
+    assert!(s.state.replies.is_desynced() && s.state.has_write_under_way() && s.state.may_acknowledge(true));
 }
 
 #[test]
 fn what_runs_by_itself_behind_a_refused_multi_counts() {
     let mut s = after(&["MULTI", "HELLO 3", "WATCH k"], "-NOPERM\r\n%1\r\n$5\r\nproto\r\n:3\r\n+OK\r\n");
-    assert!(s.state.standing().1 && !s.state.is_free(), "it speaks RESP3, and watches");
+    assert!(s.state.context().1 && !s.state.is_multiplexable(), "it speaks RESP3, and watches");
     s.ask("UNWATCH");
     s.answer(b"+OK\r\n");
-    assert!(s.state.is_free());
+    assert!(s.state.is_multiplexable());
 }
 
 #[test]
@@ -413,9 +416,9 @@ fn a_transaction_that_the_proxy_can_not_discard_goes_on() {
         let mut s = admitted();
         s.ask("MULTI");
         s.answer(b"+OK\r\n");
-        s.state.discard_ourselves();
+        s.state.discard_internally();
         s.answer(answer.as_bytes());
-        assert_eq!(s.state.is_free(), free, "{answer}");
+        assert_eq!(s.state.is_multiplexable(), free, "{answer}");
     }
 }
 
@@ -436,7 +439,7 @@ fn what_a_session_piles_up_has_a_limit() {
     }
     s.ask("GET k");
     s.answer(b"-ERR range\r\n");
-    assert!(s.state.replies.is_lost());
+    assert!(s.state.replies.is_desynced());
 }
 
 #[test]
@@ -451,9 +454,9 @@ fn behind_a_farewell_nothing_goes_elsewhere() {
         for line in asks {
             s.ask(line);
         }
-        assert!(!s.state.may_be_ours() && s.state.is_leaving(), "{asks:?}, not answered");
+        assert!(!s.state.may_use_admin_commands() && s.state.is_leaving(), "{asks:?}, not answered");
         s.answer(answers.as_bytes());
-        assert_eq!((s.state.is_free(), s.state.may_be_ours()), (!leaves, !leaves), "{asks:?}");
+        assert_eq!((s.state.is_multiplexable(), s.state.may_use_admin_commands()), (!leaves, !leaves), "{asks:?}");
         assert_eq!(s.state.is_leaving(), leaves, "{asks:?}");
     }
 }
@@ -469,7 +472,7 @@ fn what_binds_behind_what_lets_go_binds() {
         let mut s = after(&asks, answers);
         s.ask("GET k");
         s.answer(b"$-1\r\n");
-        assert!(!s.state.is_free(), "{asks:?}");
+        assert!(!s.state.is_multiplexable(), "{asks:?}");
     }
 }
 
@@ -477,7 +480,7 @@ fn what_binds_behind_what_lets_go_binds() {
 fn behind_a_refused_multi_requests_run_by_themselves() {
     let mut s = after(&["MULTI", "SELECT 5", "EXEC"], "-NOPERM\r\n+OK\r\n-ERR EXEC without MULTI\r\n");
     s.said();
-    assert_eq!(s.state.standing().0, 5);
+    assert_eq!(s.state.context().0, 5);
 }
 
 /// What is asked in one go, what the server answers, and whether a transaction is being queued then.
@@ -498,7 +501,7 @@ fn a_refused_multi_leaves_other_transactions_alone() {
         (&["MULTI", "DISCARD", "GET k"], "+OK\r\n-NOPERM\r\n+QUEUED\r\n".to_owned(), true),
         (&["MULTI", "DISCARD", "EXEC"], "+OK\r\n-NOPERM\r\n-EXECABORT\r\n".to_owned(), false),
         (&["MULTI", "EXEC", "MULTI", "MULTI"], format!("{refused}-ERR EXEC without\r\n+OK\r\n{refused}"), true),
-        // Older servers don't know RESET, or need a right for it; some leave the transaction on when they refuse EXEC.
+        // Older servers do not know RESET, or need a right for it; some leave the transaction on when they refuse EXEC.
         (&["MULTI", "RESET"], "+OK\r\n-ERR unknown command\r\n".to_owned(), true),
         (&["MULTI", "RESET", "EXEC"], "+OK\r\n-NOPERM\r\n-EXECABORT\r\n".to_owned(), false),
         (&["MULTI", "EXEC x"], "+OK\r\n-ERR wrong number of arguments\r\n".to_owned(), true),
@@ -511,7 +514,7 @@ fn a_refused_multi_leaves_other_transactions_alone() {
         assert!(!s.state.is_idle(), "{asks:?} {answers}, then MULTI");
         s.ask("EXEC");
         s.answer(b"*0\r\n");
-        assert!(s.state.is_free(), "{asks:?} {answers}, then MULTI and EXEC");
+        assert!(s.state.is_multiplexable(), "{asks:?} {answers}, then MULTI and EXEC");
     }
 }
 
@@ -527,8 +530,8 @@ fn behind_silence_in_a_transaction_no_reply_is_waited_for() {
     ] {
         let mut s = after(asks, answers);
         s.ask("COMMAND");
-        assert!(s.state.replies.is_lost(), "{asks:?}");
-        assert!(!s.state.changes_a_reply() && !s.state.is_free(), "{asks:?}");
+        assert!(s.state.replies.is_desynced(), "{asks:?}");
+        assert!(!s.state.changes_a_reply() && !s.state.is_multiplexable(), "{asks:?}");
     }
 }
 
@@ -544,7 +547,7 @@ fn watched_keys_are_let_go_by_a_transaction_only() {
         ("-NOPERM", "-EXECABORT x", false),
     ] {
         let s = after(&["WATCH k", "MULTI", "EXEC"], &format!("+OK\r\n{multi}\r\n{exec}\r\n"));
-        assert_eq!(s.state.is_free(), !watched, "{multi} {exec}");
+        assert_eq!(s.state.is_multiplexable(), !watched, "{multi} {exec}");
     }
 }
 
@@ -555,7 +558,7 @@ fn what_is_watched_behind_a_discard_that_was_taken_for_none_is_watched() {
         s.ask(ask);
         s.answer(format!("{answer}\r\n").as_bytes());
     }
-    assert!(!s.state.is_free());
+    assert!(!s.state.is_multiplexable());
 }
 
 #[test]
@@ -563,7 +566,7 @@ fn what_is_shared() {
     let s = Scene::new();
     let shared = |line: &str| {
         let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
-        s.state.understand(&s.table, &args, args.len()).shareable
+        s.state.classify(&s.table, &args, args.len()).shareable
     };
     for line in ["GET k", "set k v", "XREAD STREAMS s 0", "PUBLISH c m", "FLUSHALL", "PING", "SORT l", "SCAN 0"] {
         assert!(shared(line), "{line}");

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use redtape_capture::tee::Part;
 use smallvec::SmallVec;
 
-use crate::session::replies::{Holds, Intent};
-use crate::session::standing::unsettles;
+use crate::session::context::unsettles;
+use crate::session::replies::{Intent, PinReasons};
 
 /// Commands of one transaction whose keys are remembered for its stamp.
 const PARTS_MAX: usize = 256;
@@ -30,7 +30,7 @@ pub(super) struct Transaction {
 
 impl Transaction {
     fn binds(&self) -> bool {
-        self.at_exec.iter().any(|i| matches!(i, Intent::Hold(_)))
+        self.at_exec.iter().any(|i| matches!(i, Intent::Pin(_)))
     }
 
     /// It pauses clients, for so many milliseconds; 0 = it ends a pause.
@@ -38,7 +38,7 @@ impl Transaction {
         self.at_exec.iter().rev().find_map(|i| if let Intent::Pause(millis) = i { Some(*millis) } else { None })
     }
 
-    /// How much will be answered can't be known.
+    /// How much will be answered cannot be known.
     fn unsettles_replies(&self) -> bool {
         self.at_exec.iter().any(|i| matches!(i, Intent::Subscribe(_) | Intent::UnsubscribeAll(..) | Intent::Raw))
     }
@@ -49,7 +49,7 @@ impl Transaction {
         }
         match intent {
             // The server refuses these there.
-            Intent::Plain | Intent::Multi | Intent::Hold(Holds::WATCH) => {}
+            Intent::Plain | Intent::Multi | Intent::Pin(PinReasons::WATCH) => {}
             _ if self.at_exec.len() < AT_EXEC_MAX => {
                 self.buffered += size_of::<Intent>() + intent.buffered();
                 self.at_exec.push(intent.clone());

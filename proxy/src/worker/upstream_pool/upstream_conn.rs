@@ -7,40 +7,27 @@ use redtape_wire::resp::ReplyScanner;
 
 use super::progress::Stall;
 use super::shared_conns::SharedKey;
-use super::socket::{Outgoing, Socket};
+use crate::worker::refs::{ClientRef, ConnRef};
+use crate::worker::socket::{Outgoing, Socket};
 
 /// A shared connection whose oldest request waits for so long takes no more: a script runs, or clients are paused.
-pub(super) const STALLED_AFTER: Duration = Duration::from_millis(50);
+pub(in crate::worker) const STALLED_AFTER: Duration = Duration::from_millis(50);
 /// While the server works on what a shared connection has sent, so many bytes wait for its answer and then go together: one system
 /// call for each of many requests is what a server spends most of its time on. More go at once, so that both work.
-pub(super) const SHARED_BATCH: usize = 16 * 1024;
+pub(in crate::worker) const SHARED_BATCH: usize = 16 * 1024;
 /// Bytes that may wait for a server that does not read; then who would add to them is not read from either.
-pub(super) const CONN_OUT_MAX: usize = 1 << 20;
-
-/// A client of this worker, as long as it is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ClientRef {
-    pub(super) index: usize,
-    pub(super) generation: u64,
-}
-
-/// A shared connection that a session uses or used, as long as it is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SharedRef {
-    pub(super) conn: usize,
-    pub(super) generation: u64,
-}
+pub(in crate::worker) const CONN_OUT_MAX: usize = 1 << 20;
 
 /// Requests of one client, one behind the other, on a shared connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Waiter {
-    pub(super) client: ClientRef,
-    pub(super) count: usize,
+pub(in crate::worker) struct Waiter {
+    pub(in crate::worker) client: ClientRef,
+    pub(in crate::worker) count: usize,
 }
 
 /// Why a shared connection that carried writes is kept, though nobody writes by it any more: the larger, the more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) enum Kept {
+pub(in crate::worker) enum Kept {
     /// Nobody needs it.
     #[default]
     No,
@@ -52,21 +39,31 @@ pub(super) enum Kept {
     InUse,
 }
 
+/// A client's requests on a shared connection that broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::worker) enum Unanswered {
+    /// The client has a part of a reply: nothing can follow it.
+    MidReply,
+    /// Each of them may be answered with an error.
+    Whole,
+}
+
 /// What a connection is for.
 #[derive(Debug)]
-pub(super) enum Role {
+pub(in crate::worker) enum Role {
     Pinned(ClientRef),
     Shared(SharedKey),
+    /// Asks whether the server lives; see [`crate::worker::disconnect`].
     Probe,
-    /// Tells how far the server is; see [`super::acks`].
-    Barrier,
-    /// Asks whether the server answers while a shared connection stalls; see [`super::stalls`].
+    /// Tells how far the server is; see [`crate::worker::ack_gate`].
+    OffsetProbe,
+    /// Asks whether the server answers while a shared connection stalls; see [`crate::worker::stalls`].
     Witness,
 }
 
 /// How far a connection is.
 #[derive(Debug)]
-pub(super) enum Stage {
+pub(in crate::worker) enum Stage {
     /// `connect` was called; a TLS handshake counts as well.
     Connecting { attempt: usize, until: Instant },
     /// A shared connection that introduces itself: so many answers are still to come.
@@ -78,44 +75,49 @@ pub(super) enum Stage {
 /// See the module.
 #[allow(clippy::struct_excessive_bools)] // Each is a fact of its own.
 #[derive(Debug)]
-pub(super) struct UpstreamConn {
-    pub(super) socket: Socket,
-    pub(super) role: Role,
-    pub(super) stage: Stage,
-    pub(super) generation: u64,
-    pub(super) out: Outgoing,
-    pub(super) scanner: ReplyScanner,
+pub(in crate::worker) struct UpstreamConn<S = Socket> {
+    pub(in crate::worker) socket: S,
+    pub(in crate::worker) role: Role,
+    pub(in crate::worker) stage: Stage,
+    pub(in crate::worker) generation: u64,
+    pub(in crate::worker) out: Outgoing,
+    pub(in crate::worker) scanner: ReplyScanner,
     /// On a shared connection: who waits for replies, oldest first.
-    pub(super) queue: VecDeque<Waiter>,
+    pub(in crate::worker) queue: VecDeque<Waiter>,
     /// On a shared connection: requests that were sent and not answered, and those that were not sent.
-    pub(super) sent: usize,
-    pub(super) unsent: usize,
+    pub(in crate::worker) sent: usize,
+    pub(in crate::worker) unsent: usize,
     /// On a shared connection: in the middle of a push.
-    pub(super) in_push: bool,
+    pub(in crate::worker) in_push: bool,
     /// The socket may have more to read.
-    pub(super) readable: bool,
+    pub(in crate::worker) readable: bool,
     /// The server has ended its side; what it said before is still read.
-    pub(super) read_closed: bool,
+    pub(in crate::worker) read_closed: bool,
     /// In the list of those to be flushed.
-    pub(super) dirty: bool,
+    pub(in crate::worker) dirty: bool,
     /// No more will be sent once `out` is empty.
-    pub(super) ending: bool,
+    pub(in crate::worker) ending: bool,
     /// When the oldest request began to be the oldest.
-    pub(super) progress: Instant,
+    pub(in crate::worker) progress: Instant,
     /// When a shared connection was last given a request.
-    pub(super) used: Instant,
-    /// A shared connection that takes no more requests but those of [`super::replica_wait`].
-    pub(super) retired: bool,
+    pub(in crate::worker) used: Instant,
+    /// A shared connection that takes no more requests but those of [`crate::worker::replica_wait`].
+    pub(in crate::worker) retired: bool,
     /// Whether a shared connection carried the last writes of some session, as of the last look.
     pub(super) kept: Kept,
     /// Ticks in which a stalled shared connection saw the server answer others.
     pub(super) stall: Stall,
     /// Of a new shared connection: the answer to its `HELLO`.
-    pub(super) hello: Vec<u8>,
+    pub(in crate::worker) hello: Vec<u8>,
 }
 
-impl UpstreamConn {
-    pub(super) fn new(socket: Socket, role: Role, stage: Stage, generation: u64, now: Instant) -> Self {
+impl<S> UpstreamConn<S> {
+    /// As long as it is at this index.
+    pub(in crate::worker) fn reference(&self, index: usize) -> ConnRef {
+        ConnRef { index, generation: self.generation }
+    }
+
+    pub(in crate::worker) fn new(socket: S, role: Role, stage: Stage, generation: u64, now: Instant) -> Self {
         Self {
             socket,
             role,
@@ -141,21 +143,21 @@ impl UpstreamConn {
     }
 
     /// It is a shared connection for writes.
-    pub(super) fn is_for_writes(&self) -> bool {
+    pub(in crate::worker) fn is_for_writes(&self) -> bool {
         matches!(&self.role, Role::Shared(key) if key.writes)
     }
 
-    pub(super) fn is_ready(&self) -> bool {
+    pub(in crate::worker) fn is_ready(&self) -> bool {
         matches!(self.stage, Stage::Ready)
     }
 
     /// Of a pinned connection: nothing there concerns the client now. With RESP3, pushes may come that nobody has asked for.
-    pub(super) fn is_quiet(&self, resp3: bool) -> bool {
+    pub(in crate::worker) fn is_quiet(&self, resp3: bool) -> bool {
         !self.read_closed && self.scanner.at_boundary() && !(resp3 && self.readable)
     }
 
     /// Whether a shared connection may be given another request.
-    pub(super) fn flows(&self, now: Instant) -> bool {
+    pub(in crate::worker) fn flows(&self, now: Instant) -> bool {
         self.is_ready()
             && !self.retired
             && self.out.len() < CONN_OUT_MAX
@@ -163,7 +165,7 @@ impl UpstreamConn {
     }
 
     /// One more request of `client` is on its way.
-    pub(super) fn wait(&mut self, client: ClientRef, now: Instant) {
+    pub(in crate::worker) fn wait(&mut self, client: ClientRef, now: Instant) {
         if self.queue.is_empty() {
             self.progress = now;
         }
@@ -175,18 +177,30 @@ impl UpstreamConn {
         }
     }
 
+    /// A shared connection is gone: who waited on it.
+    pub(in crate::worker) fn take_unanswered(&mut self) -> Vec<(ClientRef, Unanswered)> {
+        let mid_reply = !self.scanner.at_boundary() && !self.in_push;
+        let unanswered = |n| if n == 0 && mid_reply { Unanswered::MidReply } else { Unanswered::Whole };
+        std::mem::take(&mut self.queue).into_iter().enumerate().map(|(n, w)| (w.client, unanswered(n))).collect()
+    }
+
+    /// A shared connection is in a push, or the next byte begins one.
+    pub(in crate::worker) fn is_at_push(&self, next: u8) -> bool {
+        self.in_push || (next == b'>' && self.scanner.at_boundary())
+    }
+
     /// What waits to be sent waits on: the server has work of this shared connection, and its answer will come.
-    pub(super) fn gathers(&self) -> bool {
+    pub(in crate::worker) fn gathers(&self) -> bool {
         self.sent > 0 && self.out.len() < SHARED_BATCH
     }
 
     /// All that waited was handed to the socket.
-    pub(super) fn all_sent(&mut self) {
+    pub(in crate::worker) fn all_sent(&mut self) {
         self.sent += std::mem::take(&mut self.unsent);
     }
 
     /// The oldest request was answered.
-    pub(super) fn answered(&mut self, now: Instant) {
+    pub(in crate::worker) fn answered(&mut self, now: Instant) {
         self.progress = now;
         // One that went out in a part of what waits was not counted yet.
         if self.sent > 0 {

@@ -12,12 +12,12 @@ use super::replies::Intent;
 
 /// Who a session is and where it works.
 #[derive(Debug, Clone)]
-pub(super) struct Standing {
+pub(super) struct SessionContext {
     pub(super) who: Arc<Identity>,
     pub(super) db: u32,
 }
 
-impl Standing {
+impl SessionContext {
     /// What an agreed request changes.
     pub(super) fn advance(&mut self, intent: &Intent) {
         self.db = database(self.db, intent);

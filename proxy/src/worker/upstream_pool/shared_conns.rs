@@ -26,18 +26,18 @@ const DENIED_MAX: usize = 1024;
 /// A shared connection that nobody uses is closed after this time.
 pub(super) const SHARED_IDLE: Duration = Duration::from_secs(30);
 /// For so long a session may ask which replicas have what it wrote by a shared connection (`WAIT`); until then, that is kept.
-pub(super) const SHARED_KEPT: Duration = Duration::from_mins(10);
+pub(in crate::worker) const SHARED_KEPT: Duration = Duration::from_mins(10);
 /// How shared connections name themselves in `CLIENT LIST`.
 const SHARED_NAME: &str = "redtape-lane";
 
 /// What all sessions of a shared connection have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct SharedKey {
-    pub(super) credential: Option<Arc<Credential>>,
-    pub(super) db: u32,
-    pub(super) resp3: bool,
+pub(in crate::worker) struct SharedKey {
+    pub(in crate::worker) credential: Option<Arc<Credential>>,
+    pub(in crate::worker) db: u32,
+    pub(in crate::worker) resp3: bool,
     /// It carries writes, and reads behind a session's own writes.
-    pub(super) writes: bool,
+    pub(in crate::worker) writes: bool,
 }
 
 impl Hash for SharedKey {

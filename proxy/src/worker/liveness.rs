@@ -1,0 +1,74 @@
+//! Whether the server lives, asked on a connection of its own when a shared connection broke. Decides; the worker
+//! ([`super::disconnect`]) opens the connection and tells those who wait.
+//!
+//! Invariant: one question at a time. Its answer is passed on at the end of the turn, and whoever asks until then gets it too.
+
+use super::refs::{ClientRef, ConnRef};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Liveness {
+    probe: Option<ConnRef>,
+    waiters: Vec<ClientRef>,
+    /// What the probe said, in this turn.
+    verdict: Option<bool>,
+}
+
+impl Liveness {
+    /// Somebody wants to know. True = a probe is to be opened: then [`Self::asking`], or [`Self::answered`] if that fails.
+    #[must_use]
+    pub(super) fn ask(&mut self, waiter: Option<ClientRef>) -> bool {
+        self.waiters.extend(waiter);
+        self.probe.is_none() && self.verdict.is_none()
+    }
+
+    /// A probe is being opened.
+    pub(super) fn asking(&mut self, probe: ConnRef) {
+        self.probe = Some(probe);
+    }
+
+    /// The probe, while it was not answered.
+    pub(super) fn probe(&self) -> Option<ConnRef> {
+        self.probe
+    }
+
+    /// It is known whether the server lives. Gives the probe, which is to be closed.
+    pub(super) fn answered(&mut self, alive: bool) -> Option<ConnRef> {
+        self.verdict = Some(alive);
+        self.probe.take()
+    }
+
+    /// An answer was not passed on yet.
+    pub(super) fn has_verdict(&self) -> bool {
+        self.verdict.is_some()
+    }
+
+    /// At the end of a turn: the answer, and who is to be told.
+    pub(super) fn take_verdict(&mut self) -> Option<(bool, Vec<ClientRef>)> {
+        let alive = self.verdict.take()?;
+        Some((alive, std::mem::take(&mut self.waiters)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_who_ask_in_one_turn_get_the_answer_to_one_question() {
+        let client = |index| ClientRef { index, generation: 1 };
+        let probe = ConnRef { index: 4, generation: 9 };
+        let mut liveness = Liveness::default();
+        assert!(liveness.ask(Some(client(1))));
+        liveness.asking(probe);
+        assert!(!liveness.ask(Some(client(2))), "it is being asked");
+        assert_eq!((liveness.probe(), liveness.take_verdict()), (Some(probe), None));
+        assert_eq!(liveness.answered(true), Some(probe));
+        assert!(liveness.has_verdict() && !liveness.ask(Some(client(3))), "the answer is there");
+        assert_eq!(liveness.take_verdict(), Some((true, vec![client(1), client(2), client(3)])));
+        assert_eq!((liveness.take_verdict(), liveness.probe()), (None, None));
+        assert!(liveness.ask(None), "the next one is another question");
+        assert_eq!(liveness.answered(false), None, "it could not be opened");
+        assert_eq!(liveness.take_verdict(), Some((false, vec![])));
+    }
+}
