@@ -46,7 +46,7 @@ impl Registrar<'_> {
     /// Shows a count of the status.
     pub(super) fn show_count(&self, name: &str, help: &str, count: &Count) -> Result<(), MetricsError> {
         let (opts, count) = (Opts::new(name, help), count.clone());
-        self.show(IntCounter::with_opts(opts.clone())?, move || {
+        self.show(&IntCounter::with_opts(opts.clone())?, move || {
             // A counter of Prometheus only grows, so each page has one of its own.
             let Ok(shown) = IntCounter::with_opts(opts.clone()) else { return Vec::new() };
             shown.inc_by(count.get());
@@ -57,7 +57,7 @@ impl Registrar<'_> {
     /// Shows a level of the status.
     pub(super) fn show_level(&self, name: &str, help: &str, level: &Level) -> Result<(), MetricsError> {
         let (gauge, level) = (IntGauge::new(name, help)?, level.clone());
-        self.show(gauge.clone(), move || {
+        self.show(&gauge.clone(), move || {
             gauge.set(level.get());
             gauge.collect()
         })
@@ -66,7 +66,7 @@ impl Registrar<'_> {
     /// Shows a duration of the status.
     pub(super) fn show_seconds(&self, name: &str, help: &str, seconds: &Seconds) -> Result<(), MetricsError> {
         let (gauge, seconds) = (Gauge::new(name, help)?, seconds.clone());
-        self.show(gauge.clone(), move || {
+        self.show(&gauge.clone(), move || {
             gauge.set(seconds.get());
             gauge.collect()
         })
@@ -74,7 +74,7 @@ impl Registrar<'_> {
 
     fn show(
         &self,
-        like: impl Collector,
+        like: &impl Collector,
         now: impl Fn() -> Vec<MetricFamily> + Send + Sync + 'static,
     ) -> Result<(), MetricsError> {
         let described = like.desc().into_iter().cloned().collect();
