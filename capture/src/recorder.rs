@@ -126,7 +126,7 @@ impl Recorder {
             // Whatever it was opened with, the first block looks.
             keyring_in_use: Arc::default(),
         };
-        recorder.metrics.journal.timeline.set(i64::from(tail.timeline.0));
+        recorder.status.numbers.journal.timeline.set(i64::from(tail.timeline.0));
         (recorder, position)
     }
 
@@ -192,13 +192,13 @@ impl Recorder {
         let (timeline, offset, ts) = (start.timeline, start.offset, start.ts.max(self.tail.ts));
         writer.begin_timeline(start).map_err(|e| e.to_string())?;
         if self.tail.timeline > TimelineId(0) {
-            self.metrics.journal.gaps.inc();
+            self.status.numbers.journal.gaps.inc();
         }
         self.tail = Tail { ts, timeline, ..self.tail };
         self.start = (offset, Lsn(self.tail.lsn.0 + 1));
         self.complete_until = ts;
         self.builder = BlockBuilder::new(self.start.1, ts, offset, 0);
-        self.metrics.journal.timeline.set(i64::from(timeline.0));
+        self.status.numbers.journal.timeline.set(i64::from(timeline.0));
         self.status.set_window_start(ts.0);
         Ok(())
     }
@@ -367,8 +367,8 @@ impl Recorder {
             durable: w.durable_lsn.0,
         });
         let (bytes, segments) = self.status.pruned_segments();
-        self.metrics.journal.bytes.set(w.journal_bytes as i64 - (bytes - self.pruned.0) as i64);
-        self.metrics.journal.segments.set(w.segments as i64 - (segments - self.pruned.1) as i64);
+        self.status.numbers.journal.bytes.set(w.journal_bytes as i64 - (bytes - self.pruned.0) as i64);
+        self.status.numbers.journal.segments.set(w.segments as i64 - (segments - self.pruned.1) as i64);
         self.status.set_window_end(self.complete_until.0);
     }
 

@@ -13,7 +13,6 @@ use redtape_wire::rdb::RdbVersion;
 use serde::Serialize;
 
 use crate::error::RestoreError;
-use crate::filter::Filter;
 use crate::point::RestorePoint;
 use crate::source::binary::{Binary, made_by};
 use crate::source::journal_range::RangeFacts;
@@ -21,6 +20,7 @@ use crate::target::claim::OtherRestores;
 use crate::target::preflight::TargetFacts;
 use crate::target::unfinished::KEY;
 use crate::version::ServerVersion;
+use redtape_journal::query::Filter;
 
 /// How a restore is delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

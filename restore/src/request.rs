@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use redtape_journal::query::When;
 use redtape_journal::{Keyring, Micros};
 
-use crate::filter::Filter;
 use crate::interrupt::Interrupt;
 use crate::limits::Limits;
 use crate::plan::ForcedMethod;
 use crate::target::Target;
+use redtape_journal::query::Filter;
 
 /// One restore, as it is asked for.
 #[derive(Debug, Clone)]

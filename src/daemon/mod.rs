@@ -272,7 +272,6 @@ fn admin_setup(config: &Config, servers: &Servers, server_version: &str, common:
         sharing: config.sharing,
         live: common.handles.live.clone(),
         keyring: common.handles.keyring.clone(),
-        metrics: common.metrics.clone(),
         status: common.status.clone(),
         snapshots: common.snapshots.clone(),
     }

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use redtape_journal::query::Filter;
 use redtape_journal::{Group, Micros, Origin, OriginKind, Record};
-use redtape_restore::Filter;
 use redtape_wire::effect::{KeyScope, key_scope};
 
 use super::describe::{Cause, Change, change};

@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Notify;
 
+use crate::errors::Errors;
 use crate::journal::{JournalStatus, Watermarks};
 use crate::metrics::Metrics;
 use crate::now_us;
+use crate::numbers::Numbers;
 use crate::recording::{CaptureState, Recording};
 
 /// What this process does at present. Shared by all threads.
@@ -28,6 +30,9 @@ pub struct Status {
     server_back: Notify,
     wants_base: AtomicBool,
     journal: JournalStatus,
+    /// What the parts of redtape count and measure.
+    pub numbers: Numbers,
+    errors: Arc<Errors>,
     metrics: Metrics,
 }
 
@@ -47,6 +52,8 @@ impl Status {
             server_back: Notify::new(),
             wants_base: AtomicBool::new(false),
             journal: JournalStatus::default(),
+            numbers: metrics.numbers(),
+            errors: metrics.errors(),
             metrics,
         };
         status.metrics.capture_state(CaptureState::Connecting);
@@ -191,6 +198,11 @@ impl Status {
         self.journal.pruned_segments()
     }
 
+    /// Errors since the start.
+    pub fn errors(&self) -> &Errors {
+        &self.errors
+    }
+
     /// The page at `/metrics`.
     pub fn metrics_page(&self) -> String {
         // An age: it grows though nothing happens, above all when nothing happens.
@@ -228,6 +240,32 @@ mod tests {
             let reachable = status.unreachable().is_none();
             assert_eq!(status.metrics.upstream.up.get() == 1, reachable, "round {round}");
             assert_eq!(!status.is_unreachable.load(Ordering::Acquire), reachable, "round {round}");
+        }
+    }
+
+    #[test]
+    fn the_page_is_a_view_of_the_numbers() {
+        let metrics = Metrics::new(Arc::default()).unwrap();
+        let status = Status::new(metrics.clone());
+        metrics.clients.sessions.inc();
+        metrics.clients.commands.inc_by(3);
+        metrics.error("journal");
+        status.numbers.capture.backlog_covers.set(2.5);
+        status.numbers.journal.bytes.set(7);
+        assert_eq!((status.numbers.clients.sessions.get(), status.numbers.clients.commands.get()), (1, 3));
+        assert_eq!((status.errors().total(), status.errors().last().unwrap().kind.as_str()), (1, "journal"));
+        // A page that is rendered again counts nothing twice.
+        for page in [status.metrics_page(), status.metrics_page()] {
+            for line in [
+                "# TYPE redtape_commands_total counter",
+                "redtape_commands_total 3",
+                "redtape_sessions 1",
+                "redtape_backlog_covers_seconds 2.5",
+                "redtape_journal_bytes 7",
+                "redtape_errors_total{kind=\"journal\"} 1",
+            ] {
+                assert!(page.lines().any(|l| l == line), "{line} in {page}");
+            }
         }
     }
 

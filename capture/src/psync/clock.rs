@@ -40,7 +40,7 @@ impl Capture {
     pub(super) fn watch_clock(&mut self) {
         let wall = Micros::now();
         let Some(step) = self.clock.look(wall, Instant::now()) else { return };
-        self.metrics.capture.clock_steps.inc();
+        self.status.numbers.capture.clock_steps.inc();
         let name = ClockStep { by: step, to: wall }.to_string();
         let tail = self.recorder.tail().ts;
         if tail > wall {

@@ -181,7 +181,7 @@ pub async fn run(config: CaptureConfig, inputs: CaptureInputs) {
     let (recorder, position) =
         Recorder::start(opened, true, config.keyring.clone(), (metrics.clone(), status.clone()), durability.clone());
     if let Ok(catalog) = Catalog::open(&config.dir) {
-        metrics.journal.gaps.set(catalog.gaps().len() as i64);
+        status.numbers.journal.gaps.set(catalog.gaps().len() as i64);
     }
     let probes = Probes::start(config.upstream.clone(), facts, table.clone(), metrics.clone(), status.clone());
     let bystander = Bystander::start(config.source.clone());
@@ -474,7 +474,7 @@ impl Capture {
                 probe = self.probes.next() => {
                     self.join.probe(probe);
                     if let Some(position) = &self.position {
-                        self.metrics.capture.lag_bytes.set(probe.offset.0.saturating_sub(position.offset.0) as i64);
+                        self.status.numbers.capture.lag_bytes.set(probe.offset.0.saturating_sub(position.offset.0) as i64);
                     }
                 }
             }
@@ -488,7 +488,7 @@ impl Capture {
         self.join.unstamped_until(self.tee.unstamped_until());
         let dropped = self.tee.dropped() + self.join.stamps().1;
         if dropped > self.dropped {
-            self.metrics.capture.stamps_dropped.inc_by(dropped - self.dropped);
+            self.status.numbers.capture.stamps_dropped.inc_by(dropped - self.dropped);
             self.dropped = dropped;
             self.join.stamps_were_lost(Micros::now());
         }

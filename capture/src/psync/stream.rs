@@ -356,10 +356,11 @@ impl Capture {
     fn look(&mut self) {
         let probe = self.join.newest_probe();
         let lag = probe.offset.0.saturating_sub(self.join.processed().0);
-        self.metrics.capture.lag_bytes.set(lag as i64);
-        self.metrics.capture.offset.set(self.join.processed().0 as i64);
+        let numbers = &self.status.numbers.capture;
+        numbers.lag_bytes.set(lag as i64);
+        numbers.offset.set(self.join.processed().0 as i64);
         let complete = self.join.complete_until().unwrap_or_default();
-        self.metrics.capture.stamps_waiting.set(self.join.stamps().0 as i64);
+        numbers.stamps_waiting.set(self.join.stamps().0 as i64);
         let behind_micros = probe.received.0 - complete.0;
         self.probes.set_pace(if lag > 0 && behind_micros > 100_000 {
             Pace::Late
@@ -374,10 +375,10 @@ impl Capture {
 
     fn judge_backlog(&mut self, rate: &mut Rate) {
         let backlog = self.probes.facts().backlog_bytes;
-        self.metrics.capture.backlog_bytes.set(backlog as i64);
+        self.status.numbers.capture.backlog_bytes.set(backlog as i64);
         let Some(per_second) = rate.second(self.join.newest_probe().offset) else { return };
         let covers = if per_second > 0.0 { backlog as f64 / per_second } else { f64::INFINITY };
-        self.metrics.capture.backlog_covers_seconds.set(covers);
+        self.status.numbers.capture.backlog_covers.set(covers);
         if rate.seconds < RATE_AFTER || backlog == 0 || rate.warned {
             return;
         }

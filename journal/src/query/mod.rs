@@ -1,7 +1,9 @@
-//! Which part of a journal is asked for, as text: points in time, and the windows that can be restored.
+//! Which part of a journal is asked for: points in time and keys, as they are written, and the windows that can be restored.
 
+mod filter;
 mod when;
 mod windows;
 
+pub use filter::{Filter, FilterError};
 pub use when::{PointInTime, When, WhenError};
 pub use windows::list_windows;

@@ -9,7 +9,7 @@ use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
 use redtape_journal::Micros;
-use redtape_telemetry::{Metrics, Status};
+use redtape_telemetry::Status;
 
 use super::AdminSetup;
 use super::table::SECTION;
@@ -71,31 +71,31 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    pub(super) fn now(fixed: &Fixed, m: &Metrics, status: &Status, uptime: Duration, snapshot_runs: bool) -> Self {
-        let journal = status.watermarks();
+    pub(super) fn now(fixed: &Fixed, status: &Status, uptime: Duration, snapshot_runs: bool) -> Self {
+        let (numbers, errors, journal) = (&status.numbers, status.errors(), status.watermarks());
         Self {
             fixed: fixed.clone(),
             uptime,
-            sessions: m.clients.sessions.get(),
-            sessions_total: m.clients.sessions_total.get(),
-            commands: m.clients.commands.get(),
-            lanes: m.clients.shared_conns.get(),
-            errors: m.errors_total(),
-            last_error: m.last_error().map(|e| (e.0.clone(), Micros(e.1))),
+            sessions: numbers.clients.sessions.get(),
+            sessions_total: numbers.clients.sessions_total.get(),
+            commands: numbers.clients.commands.get(),
+            lanes: numbers.clients.shared_conns.get(),
+            errors: errors.total(),
+            last_error: errors.last().map(|e| (e.kind.clone(), Micros(e.at_us))),
             capture_state: status.recording().state.name(),
             upstream_up: status.unreachable().is_none(),
-            tap_offset: m.capture.offset.get(),
-            lag_bytes: m.capture.lag_bytes.get(),
+            tap_offset: numbers.capture.offset.get(),
+            lag_bytes: numbers.capture.lag_bytes.get(),
             lag_seconds: status.lag_seconds(),
-            backlog_bytes: m.capture.backlog_bytes.get(),
-            backlog_covers_seconds: m.capture.backlog_covers_seconds.get(),
-            stamps_waiting: m.capture.stamps_waiting.get(),
-            stamps_dropped: m.capture.stamps_dropped.get(),
-            clock_steps: m.capture.clock_steps.get(),
-            journal_bytes: m.journal.bytes.get(),
-            segments: m.journal.segments.get(),
-            timeline: m.journal.timeline.get(),
-            gaps: m.journal.gaps.get(),
+            backlog_bytes: numbers.capture.backlog_bytes.get(),
+            backlog_covers_seconds: numbers.capture.backlog_covers.get(),
+            stamps_waiting: numbers.capture.stamps_waiting.get(),
+            stamps_dropped: numbers.capture.stamps_dropped.get(),
+            clock_steps: numbers.capture.clock_steps.get(),
+            journal_bytes: numbers.journal.bytes.get(),
+            segments: numbers.journal.segments.get(),
+            timeline: numbers.journal.timeline.get(),
+            gaps: numbers.journal.gaps.get(),
             window: status.window().map(|(from, to)| (Micros(from), Micros(to))),
             captured_lsn: journal.captured,
             written_lsn: journal.written,
@@ -164,7 +164,7 @@ impl Facts {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use redtape_telemetry::{CaptureState, Watermarks};
+    use redtape_telemetry::{CaptureState, Metrics, Watermarks};
 
     use super::*;
 
@@ -180,17 +180,21 @@ mod tests {
     #[test]
     fn values_come_from_the_status_to_the_microsecond() {
         let metrics = Metrics::new(std::sync::Arc::default()).unwrap();
-        metrics.capture.backlog_covers_seconds.set(f64::INFINITY);
         let status = Status::new(metrics.clone());
+        metrics.clients.sessions.inc();
+        status.numbers.journal.gaps.set(2);
+        status.numbers.capture.backlog_covers.set(f64::INFINITY);
         status.capture(CaptureState::Streaming);
         status.set_window_start(1_795_176_000_000_001);
         status.set_window_end(1_795_176_010_500_003);
         status.set_watermarks(Watermarks { captured: 9, ..Watermarks::default() });
         metrics.error("journal");
         let fixed = Fixed { dir: "/a\r\nb".to_owned(), ..Fixed::default() };
-        let text = Facts::now(&fixed, &metrics, &status, Duration::from_secs(61), true).section();
+        let text = Facts::now(&fixed, &status, Duration::from_secs(61), true).section();
         for line in [
             "proxy_uptime_in_seconds:61",
+            "proxy_connected_clients:1",
+            "journal_gaps:2",
             "proxy_errors:1",
             "proxy_last_error:journal",
             "tap_state:streaming",

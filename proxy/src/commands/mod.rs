@@ -32,7 +32,7 @@ use redtape_capture::KeyringHandle;
 use redtape_capture::snapshot::{self, SnapshotSlot};
 use redtape_journal::{Keyring, Lsn, Mark, SnapshotKind};
 use redtape_net::Connector;
-use redtape_telemetry::{Metrics, Status, Watermarks};
+use redtape_telemetry::{Status, Watermarks};
 use redtape_wire::settings::Sharing;
 
 pub(crate) use self::completion::{Completion, completion};
@@ -51,7 +51,6 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_hours(1);
 pub struct AdminCommands {
     fixed: Fixed,
     wording: Wording,
-    metrics: Metrics,
     status: Arc<Status>,
     live: Arc<ArcSwap<Live>>,
     keyring: KeyringHandle,
@@ -115,8 +114,6 @@ pub struct AdminSetup {
     /// The journal's keys.
     pub keyring: KeyringHandle,
     /// Shown in `INFO`.
-    pub metrics: Metrics,
-    /// Shown in `INFO`.
     pub status: Arc<Status>,
     /// The place of the one snapshot.
     pub snapshots: SnapshotSlot,
@@ -130,7 +127,6 @@ impl AdminCommands {
         Self {
             fixed,
             wording: Wording::of(&setup.server_version),
-            metrics: setup.metrics,
             status: setup.status,
             live: setup.live,
             keyring: setup.keyring,
@@ -183,7 +179,7 @@ impl AdminCommands {
 
     fn section(&self) -> String {
         let snapshot_runs = self.snapshots.is_taken();
-        Facts::now(&self.fixed, &self.metrics, &self.status, self.started.elapsed(), snapshot_runs).section()
+        Facts::now(&self.fixed, &self.status, self.started.elapsed(), snapshot_runs).section()
     }
 
     fn mark(&self, name: &[u8], user: &str, resp3: bool) -> Answer {

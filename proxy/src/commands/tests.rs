@@ -1,5 +1,6 @@
 use redtape_journal::{Micros, SyncPolicy};
 use redtape_net::tls::ClientTls;
+use redtape_telemetry::Metrics;
 use redtape_wire::url::RedisUrl;
 
 use super::*;
@@ -21,8 +22,7 @@ fn admin(version: &str) -> (AdminCommands, Arc<ArcSwap<Live>>, tempfile::TempDir
         sharing: Sharing::Auto,
         live: live.clone(),
         keyring: Arc::default(),
-        status: Status::new(metrics.clone()),
-        metrics,
+        status: Status::new(metrics),
         snapshots: SnapshotSlot::default(),
     };
     (AdminCommands::new(setup), live, dir)

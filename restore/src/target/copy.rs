@@ -16,13 +16,13 @@ use redtape_wire::resp::encode_command;
 
 use crate::client::{Reply, Server, Value};
 use crate::error::RestoreError;
-use crate::filter::Filter;
 use crate::interrupt::Interrupt;
 use crate::progress::{Event, Observer, Unit};
 use crate::refusal::{Refusal, meaning};
 use crate::source::scratch::Scratch;
 use crate::target::lookup::{KeyCounts, Scan, expiry, has_passed, milliseconds, select, show, ttl_command};
 use crate::target::memory::MemoryState;
+use redtape_journal::query::Filter;
 
 /// Bytes of one pipeline to the target, about.
 const BATCH_BYTES: usize = 8 << 20;
@@ -55,30 +55,39 @@ pub(crate) struct CopyError {
     pub(crate) wrote: bool,
 }
 
+/// What is to be copied, from where to where.
+pub(crate) struct CopyJob<'a> {
+    /// It is at rest.
+    pub(crate) scratch: &'a mut Scratch,
+    /// Where keys are written.
+    pub(crate) target: &'a mut Server,
+    /// Which keys.
+    pub(crate) filter: &'a Filter,
+    /// How many they are.
+    pub(crate) wanted: &'a KeyCounts,
+    /// Told how far it is.
+    pub(crate) observer: &'a mut dyn Observer,
+    /// Looked at before each fetch.
+    pub(crate) interrupt: &'a Interrupt,
+}
+
 /// Copies the wanted keys, and the functions too if everything is wanted.
-pub(crate) fn copy(
-    scratch: &mut Scratch,
-    target: &mut Server,
-    filter: &Filter,
-    wanted: &KeyCounts,
-    observer: &mut dyn Observer,
-    interrupt: &Interrupt,
-) -> Result<Copied, CopyError> {
-    let total = wanted.values().sum();
-    observer.on(&Event::Step { name: "copying keys", total, unit: Unit::Keys });
+pub(crate) fn copy(mut job: CopyJob<'_>) -> Result<Copied, CopyError> {
+    let total = job.wanted.values().sum();
+    job.observer.on(&Event::Step { name: "copying keys", total, unit: Unit::Keys });
     let unbegun = |e: RestoreError| CopyError { cause: e.before_the_target(), wrote: false };
     let mut copier = Copier {
-        at_ms: scratch.hold().map_err(unbegun)?,
-        evicted_before: MemoryState::ask(target).map_err(unbegun)?.evicted,
+        at_ms: job.scratch.hold().map_err(unbegun)?,
+        evicted_before: MemoryState::ask(job.target).map_err(unbegun)?.evicted,
         total,
         began: false,
-        absolute: scratch.version.has_redis(7, 0),
+        absolute: job.scratch.version.has_redis(7, 0),
         fetch: 16,
         copied: Copied::default(),
         batch: Batch::default(),
     };
-    let result = copier.run(scratch, target, filter, wanted, observer, interrupt);
-    observer.on(&Event::StepDone);
+    let result = copier.run(&mut job);
+    job.observer.on(&Event::StepDone);
     let done: u64 = copier.copied.keys.values().sum();
     result.map_err(|cause| {
         if !copier.began {
@@ -116,15 +125,8 @@ struct Batch {
 }
 
 impl Copier {
-    fn run(
-        &mut self,
-        scratch: &mut Scratch,
-        target: &mut Server,
-        filter: &Filter,
-        wanted: &KeyCounts,
-        observer: &mut dyn Observer,
-        interrupt: &Interrupt,
-    ) -> Result<(), RestoreError> {
+    fn run(&mut self, job: &mut CopyJob<'_>) -> Result<(), RestoreError> {
+        let CopyJob { scratch, target, filter, wanted, observer, interrupt } = job;
         for db in wanted.keys().copied() {
             select(target, db)?;
             let mut scan = Scan::new(db);

@@ -7,11 +7,11 @@ use redtape_wire::resp::encode_command;
 
 use crate::client::{Reply, Server, Value, text};
 use crate::error::RestoreError;
-use crate::filter::Filter;
 use crate::interrupt::Interrupt;
 use crate::progress::{Event, Observer, Unit};
 use crate::refusal::{Refusal, meaning};
 use crate::source::scratch::Scratch;
+use redtape_journal::query::Filter;
 
 /// Keys asked for in one step of `SCAN`.
 const SCAN_COUNT: &str = "1000";

@@ -18,10 +18,12 @@ use prometheus::{Encoder as _, Registry, TextEncoder};
 pub use self::capture::CaptureMetrics;
 pub use self::clients::ClientMetrics;
 pub use self::housekeeping::HousekeepingMetrics;
-pub use self::journal::JournalMetrics;
+use self::journal::JournalMetrics;
 use self::process::ProcessMetrics;
 use self::register::Registrar;
 pub use self::upstream::UpstreamMetrics;
+use crate::errors::Errors;
+use crate::numbers::Numbers;
 use crate::recording::CaptureState;
 
 /// Two metrics have the same name, or one has a name that Prometheus does not take.
@@ -31,13 +33,15 @@ pub type MetricsError = prometheus::Error;
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
+    /// The status's; some of these metrics are views of them.
+    numbers: Numbers,
     process: ProcessMetrics,
     /// Clients.
     pub clients: ClientMetrics,
     /// Capture.
     pub capture: CaptureMetrics,
     /// The journal.
-    pub journal: JournalMetrics,
+    pub(crate) journal: JournalMetrics,
     /// The upstream.
     pub upstream: UpstreamMetrics,
     /// Snapshots and retention.
@@ -47,16 +51,17 @@ pub struct Metrics {
 impl Metrics {
     /// Registers everything. `lost_log_lines` is read whenever the page is rendered.
     pub fn new(lost_log_lines: Arc<AtomicU64>) -> Result<Self, MetricsError> {
-        let registry = Registry::new();
+        let (registry, numbers) = (Registry::new(), Numbers::default());
         let r = Registrar(&registry);
         Ok(Self {
             process: ProcessMetrics::register(&r, lost_log_lines)?,
-            clients: ClientMetrics::register(&r)?,
-            capture: CaptureMetrics::register(&r)?,
-            journal: JournalMetrics::register(&r)?,
+            clients: ClientMetrics::register(&r, numbers.clients.clone())?,
+            capture: CaptureMetrics::register(&r, &numbers.capture)?,
+            journal: JournalMetrics::register(&r, &numbers.journal)?,
             upstream: UpstreamMetrics::register(&r)?,
             housekeeping: HousekeepingMetrics::register(&r)?,
             registry,
+            numbers,
         })
     }
 
@@ -72,14 +77,14 @@ impl Metrics {
         self.process.error(kind);
     }
 
-    /// Errors so far, of all kinds.
-    pub fn errors_total(&self) -> u64 {
-        self.process.errors_total()
+    /// The status's numbers.
+    pub(crate) fn numbers(&self) -> Numbers {
+        self.numbers.clone()
     }
 
-    /// Kind and time of the last error, in microseconds since 1970.
-    pub fn last_error(&self) -> Option<Arc<(String, i64)>> {
-        self.process.last_error()
+    /// The status's errors.
+    pub(crate) fn errors(&self) -> Arc<Errors> {
+        self.process.seen()
     }
 
     /// The page.

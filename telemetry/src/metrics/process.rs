@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::ArcSwapOption;
 use prometheus::{IntCounter, IntCounterVec};
 
 use super::MetricsError;
 use super::register::Registrar;
+use crate::errors::Errors;
 
 /// Every kind of error that is counted from the start.
 const ERRORS: [&str; 23] = [
@@ -40,7 +40,8 @@ const ERRORS: [&str; 23] = [
 #[derive(Debug, Clone)]
 pub(super) struct ProcessMetrics {
     errors: IntCounterVec,
-    last_error: Arc<ArcSwapOption<(String, i64)>>,
+    /// The status's: how many there were, and the last one.
+    seen: Arc<Errors>,
     /// Counted where lines are written.
     lost_log_lines: Arc<AtomicU64>,
     log_lines_lost: IntCounter,
@@ -52,7 +53,7 @@ impl ProcessMetrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Self {
             errors: r.counters("redtape_errors_total", "Errors, by kind", "kind", &ERRORS)?,
-            last_error: Arc::default(),
+            seen: Arc::default(),
             lost_log_lines,
             log_lines_lost: r.counter(
                 "redtape_log_lines_lost_total",
@@ -63,21 +64,11 @@ impl ProcessMetrics {
 
     pub(super) fn error(&self, kind: &str) {
         self.errors.with_label_values(&[kind]).inc();
-        self.last_error.store(Some(Arc::new((kind.to_owned(), crate::now_us()))));
+        self.seen.add(kind);
     }
 
-    pub(super) fn errors_total(&self) -> u64 {
-        use prometheus::core::Collector as _;
-        let families = self.errors.collect();
-        families
-            .iter()
-            .flat_map(prometheus::proto::MetricFamily::get_metric)
-            .map(|m| m.get_counter().get_value() as u64)
-            .sum()
-    }
-
-    pub(super) fn last_error(&self) -> Option<Arc<(String, i64)>> {
-        self.last_error.load_full()
+    pub(super) fn seen(&self) -> Arc<Errors> {
+        Arc::clone(&self.seen)
     }
 
     pub(super) fn count_lost_log_lines(&self) {

@@ -10,7 +10,6 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
         &[
             "redtape-proxy",
             "redtape-restore",
-            "redtape-archive",
             "redtape-capture",
             "redtape-telemetry",
             "redtape-net",
@@ -20,7 +19,6 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("redtape-proxy", &["redtape-capture", "redtape-telemetry", "redtape-net", "redtape-journal", "redtape-wire"]),
     ("redtape-restore", &["redtape-net", "redtape-journal", "redtape-wire"]),
-    ("redtape-archive", &["redtape-net", "redtape-journal", "redtape-wire"]),
     ("redtape-capture", &["redtape-telemetry", "redtape-net", "redtape-journal", "redtape-wire"]),
     ("redtape-net", &["redtape-wire"]),
     ("redtape-journal", &["redtape-wire"]),

@@ -7,7 +7,7 @@ use crate::plan::Plan;
 use crate::progress::{Event, Observer};
 use crate::source::Source;
 use crate::source::scratch::Scratch;
-use crate::target::copy::{Copied, copy, gone};
+use crate::target::copy::{Copied, CopyJob, copy, gone};
 use crate::target::lookup::{KeyCounts, Missing, check_conflicts, recount};
 use crate::target::memory::MemoryState;
 use crate::target::unfinished::{KEY, Marker, PutMarker};
@@ -35,7 +35,15 @@ fn copy_all(
     let wanted = wanted(target, scratch, observer).map_err(RestoreError::before_the_target)?;
     let marker = put_marker(target, about, &wanted, observer).map_err(RestoreError::before_the_target)?;
     let evicted_before = MemoryState::ask(&mut target.server)?.evicted;
-    let copied = match copy(scratch, &mut target.server, &target.filter, &wanted, observer, &target.interrupt) {
+    let job = CopyJob {
+        scratch: &mut *scratch,
+        target: &mut target.server,
+        filter: &target.filter,
+        wanted: &wanted,
+        observer: &mut *observer,
+        interrupt: &target.interrupt,
+    };
+    let copied = match copy(job) {
         Ok(copied) => copied,
         Err(failed) => {
             if !failed.wrote {

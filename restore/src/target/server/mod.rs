@@ -16,13 +16,13 @@ use super::memory::MemoryState;
 use super::preflight::{TargetFacts, contents, unknown_commands};
 use crate::client::Server;
 use crate::error::RestoreError;
-use crate::filter::Filter;
 use crate::interrupt::Interrupt;
 use crate::plan::{Method, Plan};
 use crate::progress::{Event, Observer};
 use crate::request::Request;
 use crate::source::Source;
 use crate::source::scratch::Scratch;
+use redtape_journal::query::Filter;
 
 /// A server that data is restored to.
 pub(crate) struct ServerTarget {

@@ -3,6 +3,9 @@
 //! Several patterns of a kind are alternatives; `--key` and `--key-regex` are one kind. A key is
 //! wanted when its database *and* its name are. Globs follow `stringmatchlen` of Redis's `util.c`,
 //! on bytes, and match the whole key; a regular expression matches anywhere in it.
+//!
+//! It stands in the journal, with its dependency on `regex`, as whatever reads a journal asks for keys in this way: the
+//! log, a restore, and what else chooses a part of the history.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -19,7 +22,7 @@ pub struct Filter {
     dbs: BTreeSet<u32>,
 }
 
-/// A pattern that can't be used.
+/// A pattern that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("--key-regex can't be used: {0}")]
 pub struct FilterError(String);
