@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::ArrayQueue;
 use prometheus::local::LocalHistogram;
 use redtape_journal::{
-    Block, BlockBuilder, GroupRef, Journal, Keyring, KeysAt, Lsn, MAX_QUEUED_BYTES, Micros, OpenError, RecordRef,
-    Recovered, ReplOffset, SubmitError, TimelineId, TimelineStart, Writer,
+    Block, BlockBuilder, GroupRef, GroupTooLarge, Journal, Keyring, KeysAt, Lsn, MAX_QUEUED_BYTES, Micros, OpenError, RecordRef,
+    Recovered, ReplOffset, SubmitError, TimelineId, TimelineStart, Writer, WriterFailure,
 };
 use redtape_telemetry::{Metrics, Status, Watermarks};
 use redtape_wire::command::CommandTable;
@@ -35,9 +35,18 @@ const TIMED_MAX: usize = 4096;
 /// Why something was not handed to the journal.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecordError {
-    /// It can't be written.
-    #[error("{0}")]
-    Failed(String),
+    /// The journal could not be opened again after a failure.
+    #[error("it is not open")]
+    NotOpen,
+    /// The writer has stopped.
+    #[error(transparent)]
+    Stopped(WriterFailure),
+    /// The writer does not take it.
+    #[error(transparent)]
+    Refused(SubmitError),
+    /// A group that no block can hold.
+    #[error(transparent)]
+    TooLarge(#[from] GroupTooLarge),
     /// As much waits for the disk as may. What was given is kept.
     #[error("the disk is too slow: {} MiB wait for it", MAX_QUEUED_BYTES >> 20)]
     Slow,
@@ -154,10 +163,10 @@ impl Recorder {
         Ok(position)
     }
 
-    pub(crate) fn failed(&self) -> Option<String> {
+    pub(crate) fn failed(&self) -> Option<RecordError> {
         match &self.writer {
-            Some(writer) => writer.failed().map(|failure| failure.to_string()),
-            None => Some("it is not open".to_owned()),
+            Some(writer) => writer.failed().map(RecordError::Stopped),
+            None => Some(RecordError::NotOpen),
         }
     }
 
@@ -184,13 +193,13 @@ impl Recorder {
     }
 
     /// A timeline begins; its base is on the disk.
-    pub(crate) fn begin(&mut self, start: TimelineStart, base: PathBuf) -> Result<(), String> {
+    pub(crate) fn begin(&mut self, start: TimelineStart, base: PathBuf) -> Result<(), RecordError> {
         self.base = Some(base);
         self.use_keys();
-        let writer = self.writer.as_ref().ok_or("it is not open")?;
+        let writer = self.writer.as_ref().ok_or(RecordError::NotOpen)?;
         self.durability.timeline(start.timeline, &start.source_id);
         let (timeline, offset, ts) = (start.timeline, start.offset, start.ts.max(self.tail.ts));
-        writer.begin_timeline(start).map_err(|e| e.to_string())?;
+        writer.begin_timeline(start).map_err(RecordError::Refused)?;
         if self.tail.timeline > TimelineId(0) {
             self.status.numbers.journal.gaps.inc();
         }
@@ -204,16 +213,16 @@ impl Recorder {
     }
 
     /// From here on the history of the timeline has another id. What was pushed has gone to the writer before.
-    pub(crate) fn change_source(&mut self, replid: &str) -> Result<(), String> {
+    pub(crate) fn change_source(&mut self, replid: &str) -> Result<(), RecordError> {
         self.use_keys();
-        let writer = self.writer.as_ref().ok_or("it is not open")?;
-        writer.change_source(replid.to_owned()).map_err(|e| e.to_string())?;
+        let writer = self.writer.as_ref().ok_or(RecordError::NotOpen)?;
+        writer.change_source(replid.to_owned()).map_err(RecordError::Refused)?;
         self.durability.timeline(self.tail.timeline, replid);
         Ok(())
     }
 
     /// Takes a group; true = the block is large enough to be handed over. It must be, before the next is taken.
-    pub(crate) fn push(&mut self, attributed: &Attributed, table: &CommandTable) -> Result<bool, String> {
+    pub(crate) fn push(&mut self, attributed: &Attributed, table: &CommandTable) -> Result<bool, RecordError> {
         let group = &attributed.group;
         let lsn = push_group(&mut self.builder, attributed, table)?;
         self.builder.set_db(group.end_db);
@@ -247,7 +256,7 @@ impl Recorder {
         // Not one block's room: else the next read would be too much again.
         while let Some(writer) = self.writer.as_ref().filter(|w| w.queued_bytes() > DRAINED_BYTES) {
             if let Some(why) = writer.failed() {
-                return Err(RecordError::Failed(why.to_string()));
+                return Err(RecordError::Stopped(why));
             }
             self.some_progress().await;
         }
@@ -258,7 +267,7 @@ impl Recorder {
     pub(crate) fn timed_sync(&self) -> impl Future<Output = Result<Duration, RecordError>> + use<> {
         let (writer, progress) = (self.writer.clone(), self.progress.clone());
         async move {
-            let Some(writer) = writer else { return Err(RecordError::Failed("it is not open".to_owned())) };
+            let Some(writer) = writer else { return Err(RecordError::NotOpen) };
             let mut took = Duration::ZERO;
             // The first may be waiting for one that is under way.
             for _ in 0..2 {
@@ -266,7 +275,7 @@ impl Recorder {
                 writer.sync_now();
                 while writer.progress().syncs == syncs {
                     if let Some(why) = writer.failed() {
-                        return Err(RecordError::Failed(why.to_string()));
+                        return Err(RecordError::Stopped(why));
                     }
                     let _ = tokio::time::timeout(LOOK_AGAIN, progress.notified()).await;
                 }
@@ -320,14 +329,14 @@ impl Recorder {
 
     fn submit(&mut self, block: Block) -> Result<(), RecordError> {
         self.use_keys();
-        let Some(writer) = &self.writer else { return Err(RecordError::Failed("it is not open".to_owned())) };
+        let Some(writer) = &self.writer else { return Err(RecordError::NotOpen) };
         match writer.try_submit(block) {
             Ok(()) => Ok(()),
             Err((back, SubmitError::Full)) => {
                 self.held_back = Some(back);
                 Err(RecordError::Slow)
             }
-            Err((_, e)) => Err(RecordError::Failed(e.to_string())),
+            Err((_, e)) => Err(RecordError::Refused(e)),
         }
     }
 
@@ -387,7 +396,7 @@ pub(crate) fn push_group(
     builder: &mut BlockBuilder,
     attributed: &Attributed,
     table: &CommandTable,
-) -> Result<Lsn, String> {
+) -> Result<Lsn, GroupTooLarge> {
     let group = &attributed.group;
     let push = |builder: &mut BlockBuilder, records: &[RecordRef<'_>]| {
         let group = GroupRef {
@@ -398,7 +407,7 @@ pub(crate) fn push_group(
             end_offset: group.end_offset,
             records,
         };
-        builder.push(&group).map_err(|e| e.to_string())
+        builder.push(&group)
     };
     if let [effect] = &group.effects[..] {
         let args = effect.args();

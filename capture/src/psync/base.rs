@@ -34,7 +34,7 @@ impl From<CopyError> for Ended {
     fn from(error: CopyError) -> Self {
         match error {
             CopyError::Source(e) => Self::Base(e),
-            CopyError::Disk(e) => Self::Journal(e.to_string()),
+            CopyError::Disk(e) => Self::Journal(e.into()),
         }
     }
 }
@@ -152,7 +152,7 @@ impl Capture {
         }
         let start =
             TimelineStart { timeline: position.timeline, source_id: position.replid.clone(), offset, reason, ts };
-        self.recorder.begin(start, path).map_err(Ended::Journal)?;
+        self.recorder.begin(start, path)?;
         self.unsound = false;
         tracing::info!(
             timeline = position.timeline.0,

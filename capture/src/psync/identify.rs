@@ -69,7 +69,7 @@ impl Capture {
     }
 
     fn judge(&self, facts: &ServerFacts) -> Result<Identified, Ended> {
-        let recorded = Recorded::load(&self.config.dir).map_err(|e| Ended::Journal(e.to_string()))?;
+        let recorded = Recorded::load(&self.config.dir).map_err(|e| Ended::Journal(e.into()))?;
         let address = self.config.address.clone();
         match recorded.judge(facts, &address, self.config.accept_new_history) {
             Judgement::Unrelated(mismatch) => Err(Ended::OtherServer(Box::new(mismatch))),
@@ -79,7 +79,7 @@ impl Capture {
 
     fn record_server(&mut self, judgement: Judgement, mut server: ServerIdentity) -> Result<(), Ended> {
         server.accepted = matches!(judgement, Judgement::Accepted(_));
-        add_server(&self.config.dir, &server).map_err(|e| Ended::Journal(e.to_string()))?;
+        add_server(&self.config.dir, &server).map_err(|e| Ended::Journal(e.into()))?;
         match judgement {
             Judgement::First | Judgement::Known | Judgement::Unrelated(_) => {}
             Judgement::Replaced(mismatch) => {

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use redtape_journal::{Catalog, Journal, Micros, Recovered, ReplOffset, TimelineId};
+use redtape_journal::{Catalog, Journal, Micros, OpenError, Recovered, ReplOffset, StoreError, TimelineId};
 use redtape_net::Connector;
 use redtape_net::tls::TlsFailure;
 use redtape_telemetry::{CaptureState, Metrics, Status};
@@ -90,9 +90,26 @@ pub(crate) enum Ended {
     #[error("the base copy: {0}")]
     Base(String),
     #[error("the journal: {0}")]
-    Journal(String),
+    Journal(JournalError),
     #[error("the journal: {}", RecordError::Slow)]
     Slow,
+}
+
+/// Why nothing can be recorded.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JournalError {
+    /// A group was not taken.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A base, or which servers were recorded, cannot be stored.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It cannot be opened again.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A stop was asked for, and the disk did not answer in time.
+    #[error("it was stopped while the disk was stalled")]
+    StalledAtStop,
 }
 
 impl Ended {
@@ -113,8 +130,8 @@ impl Ended {
 impl From<RecordError> for Ended {
     fn from(error: RecordError) -> Self {
         match error {
-            RecordError::Failed(why) => Self::Journal(why),
             RecordError::Slow => Self::Slow,
+            failed => Self::Journal(failed.into()),
         }
     }
 }
@@ -269,7 +286,7 @@ impl Capture {
         };
         self.status.capture_because(state, said.clone());
         match ended {
-            Ended::Journal(e) => self.durability.report_failure(e),
+            Ended::Journal(e) => self.durability.report_failure(&e.to_string()),
             // Nothing is recorded until somebody acts: writes pass or are refused, as for any other failure.
             // Clients are told no addresses and identities of servers.
             Ended::OtherServer(_) => self.durability.report_failure("it is the journal of another server"),
@@ -286,7 +303,7 @@ impl Capture {
         match ended {
             Ended::Journal(e) => {
                 self.metrics.error("journal");
-                tracing::error!(error = e, "the journal can't be written: writes are NOT being recorded");
+                tracing::error!(error = %e, "the journal can't be written: writes are NOT being recorded");
             }
             Ended::Slow => {
                 self.metrics.error("journal_slow");
@@ -345,7 +362,7 @@ impl Capture {
                 Err(e) => {
                     // A sync that failed once may succeed the next time without having done anything.
                     self.unsound |= e.leaves_doubt();
-                    return Ended::Journal(e.to_string());
+                    return Ended::Journal(e.into());
                 }
             }
         }
@@ -421,7 +438,7 @@ impl Capture {
             "the server's replication id has changed (it restarted, or a failover or promotion): it continues its history, and \
              so does the journal, without a gap; a new base is taken in the background"
         );
-        self.recorder.change_source(&replid).map_err(Ended::Journal)?;
+        self.recorder.change_source(&replid)?;
         position.replid = replid;
         self.status.want_base();
         Ok(())

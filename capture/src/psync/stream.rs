@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sle
 use super::effects::{EffectParser, StreamEvent};
 use super::pacing::ReadPacing;
 use super::prober::Pace;
-use super::{Capture, Ended, Link, LinkError};
+use super::{Capture, Ended, JournalError, Link, LinkError};
 use crate::options::Position;
 use crate::recorder::RecordError;
 
@@ -108,7 +108,7 @@ impl Capture {
                 drained = self.recorder.drained() => drained?,
                 // The writer may never come back from the disk; what it has is synced or cut at the next start.
                 () = stalled_at_stop(&mut stop) => {
-                    return Err(Ended::Journal("it was stopped while the disk was stalled".to_owned()));
+                    return Err(Ended::Journal(JournalError::StalledAtStop));
                 }
             }
             if self.break_reason.is_some() {
@@ -220,7 +220,7 @@ impl Capture {
                 () = sleep(HELD_POLL), if self.join.held() > 0 => {}
                 _ = second.tick() => {
                     if let Some(e) = self.recorder.failed() {
-                        return Ended::Journal(e);
+                        return e.into();
                     }
                     silent_seconds += 1;
                     if silent_seconds > SILENT_SECONDS && self.join.newest_probe().offset > parser.position().0 {
@@ -317,8 +317,8 @@ impl Capture {
                 Ok(true) => self.recorder.flush(None)?,
                 Err(e) => {
                     // The group is not in the journal, so neither may anything behind it be.
-                    self.break_reason = Some(e.clone());
-                    return Err(Ended::Journal(e));
+                    self.break_reason = Some(e.to_string());
+                    return Err(e.into());
                 }
             }
             if n % PUMP_TIME.1 == 0 && Instant::now() >= until {

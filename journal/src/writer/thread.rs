@@ -73,7 +73,6 @@ impl<F: Fn(Progress)> Loop<F> {
                 Ok(()) if end.is_some() => return,
                 Ok(()) => {}
                 Err(e) => {
-                    tracing::error!("the journal writer stops: {e}");
                     self.published.progress.failed = true;
                     self.published.progress.doubtful = e.leaves_doubt();
                     self.shared.queue.fail(WriterFailure::new(e));
