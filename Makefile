@@ -62,10 +62,10 @@ lint:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
 	$(CARGO) deny --log-level error check bans licenses sources
-# The advisory database is fetched from the network; where it can't be had, say so and go on.
+# The advisory database is fetched from the network; where it cannot be had, say so and go on.
 	@if timeout 120 $(CARGO) deny --log-level error fetch db >/dev/null 2>&1; \
 	    then $(CARGO) deny --log-level error check advisories; \
-	    else echo "lint: the advisory database can't be fetched from here; advisories NOT checked" >&2; fi
+	    else echo "lint: the advisory database cannot be fetched from here; advisories NOT checked" >&2; fi
 
 # Each server in turn; all are tried, and the names of those that failed end the run.
 compat:

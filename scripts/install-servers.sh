@@ -229,7 +229,7 @@ install_suite() {
     mkdir "$dir.new/tests/tls"
     : >"$dir.new/tests/tls/redis.dh"
     (cd "$dir.new" && bash utils/gen-test-certs.sh) >"$apt_dir/certs.out" 2>&1 ||
-        { cat "$apt_dir/certs.out" >&2; die "the suite's certificates can't be made"; }
+        { cat "$apt_dir/certs.out" >&2; die "the suite's certificates cannot be made"; }
     printf '%s\n' "$version" >"$dir.new/version"
     rm -rf "$dir"
     mv "$dir.new" "$dir"

@@ -277,7 +277,7 @@ fn installed(program: &str) -> PathBuf {
     if sbin.exists() { sbin } else { program.into() }
 }
 
-/// What can't be measured here, and why.
+/// What cannot be measured here, and why.
 pub(crate) fn missing(binary: &Binary) -> Vec<(Name, String)> {
     let mut missing = Vec::new();
     for name in [Name::Nutcracker, Name::Haproxy] {

@@ -43,9 +43,9 @@ impl DurablePosition {
 pub enum Gate {
     /// Never.
     Open,
-    /// While the journal can't be written.
+    /// While the journal cannot be written.
     Journal,
-    /// Also while it does not follow the server: what is written then can't be acknowledged.
+    /// Also while it does not follow the server: what is written then cannot be acknowledged.
     Follow,
 }
 
@@ -60,7 +60,7 @@ pub struct Waiter {
 impl Waiter {
     fn wake(&self) {
         if let Err(e) = self.waker.wake() {
-            tracing::error!(error = %e, "can't wake a worker");
+            tracing::error!(error = %e, "cannot wake a worker");
         }
     }
 }
@@ -169,7 +169,7 @@ impl DurabilityTracker {
         }
     }
 
-    /// The journal can't be written; it is all right again when something was synced.
+    /// The journal cannot be written; it is all right again when something was synced.
     pub(crate) fn report_failure(&self, why: &str) {
         let mut state = self.lock();
         state.failure = Some(why.to_owned());
@@ -218,7 +218,7 @@ impl DurabilityTracker {
         if let Some(why) = &state.failure {
             // A client reads one line.
             let why = why.replace(['\r', '\n'], " ");
-            return Some(format!("redtape: the journal can't be written ({why}); writes are refused until it can"));
+            return Some(format!("redtape: the journal cannot be written ({why}); writes are refused until it can"));
         }
         let disconnected =
             self.gate == Gate::Follow && state.disconnected_since.is_some_and(|at| at.elapsed() >= FOLLOW_GRACE);

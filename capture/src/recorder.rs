@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::ArrayQueue;
 use prometheus::local::LocalHistogram;
 use redtape_journal::{
-    Block, BlockBuilder, GroupRef, GroupTooLarge, Journal, Keyring, KeysAt, Lsn, MAX_QUEUED_BYTES, Micros, OpenError, RecordRef,
-    Recovered, ReplOffset, SubmitError, TimelineId, TimelineStart, Writer, WriterFailure,
+    Block, BlockBuilder, GroupRef, GroupTooLarge, Journal, Keyring, KeysAt, Lsn, MAX_QUEUED_BYTES, Micros, OpenError,
+    RecordRef, Recovered, ReplOffset, SubmitError, TimelineId, TimelineStart, Writer, WriterFailure,
 };
 use redtape_telemetry::{Metrics, Status, Watermarks};
 use redtape_wire::command::CommandTable;
@@ -148,7 +148,7 @@ impl Recorder {
         let opened = open_journal(config)?;
         let began = opened.1.last.as_ref().is_some_and(|l| l.timeline >= self.tail.timeline);
         if let Some(base) = self.base.take().filter(|_| !began) {
-            // Its timeline never began: a full copy that nobody can use. What can't be removed is set aside later.
+            // Its timeline never began: a full copy that nobody can use. What cannot be removed is set aside later.
             let _ = std::fs::remove_file(base.with_extension("json"));
             let _ = std::fs::remove_file(base);
         }

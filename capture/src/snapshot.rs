@@ -40,19 +40,19 @@ pub struct SnapshotTaken {
 /// Why no snapshot was taken.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// The journal can't be read.
+    /// The journal cannot be read.
     #[error(transparent)]
     Journal(#[from] redtape_journal::OpenError),
-    /// The server can't be reached or refuses.
+    /// The server cannot be reached or refuses.
     #[error("{0}. Check --upstream and its password (REDTAPE_UPSTREAM_PASSWORD)")]
     Server(String),
     /// The copy failed on its way.
     #[error("the copy failed: {0}; nothing was changed")]
     Copy(String),
-    /// A group of the journal can't be read.
+    /// A group of the journal cannot be read.
     #[error("the copy failed: {0}; nothing was changed")]
     Read(#[from] ReadError),
-    /// The copy can't be stored.
+    /// The copy cannot be stored.
     #[error("the copy failed: {0}; nothing was changed")]
     Store(StoreError),
     /// The server is not the one that the journal follows.
@@ -137,7 +137,7 @@ pub async fn take(dir: &Path, upstream: &Connector, how: Taking) -> Result<Snaps
     let server = |e: String| SnapshotError::Server(e);
     let table = match Prober::connect(upstream).await {
         Ok(mut prober) => prober.commands().await.map(|t| t.to_text()).unwrap_or_default(),
-        Err(e) => return Err(server(format!("can't reach {}: {e}", upstream.address()))),
+        Err(e) => return Err(server(format!("cannot reach {}: {e}", upstream.address()))),
     };
     let link = Link::connect(upstream).await.map_err(|e| server(e.to_string()))?;
     let (mut link, reply) = link.open(upstream, None).await.map_err(|e| server(e.to_string()))?;

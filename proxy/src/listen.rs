@@ -176,7 +176,7 @@ impl Acceptor {
     pub(crate) fn drain(self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Err(e) = self.waker.wake() {
-            tracing::error!(error = %e, "can't stop accepting");
+            tracing::error!(error = %e, "cannot stop accepting");
         }
         let Ok(workers) = self.thread.join() else {
             return tracing::error!("accepting ended with a panic");
@@ -212,7 +212,7 @@ impl Accepting {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => {
-                    tracing::error!(error = %e, "can't wait for clients; no more are accepted");
+                    tracing::error!(error = %e, "cannot wait for clients; no more are accepted");
                     break;
                 }
             }
@@ -234,7 +234,7 @@ impl Accepting {
                     io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
                     _ => {
                         // Those who are here go on.
-                        tracing::warn!(error = %e, "can't accept a client");
+                        tracing::warn!(error = %e, "cannot accept a client");
                         return false;
                     }
                 },

@@ -199,7 +199,7 @@ fn start_lookups(endpoint: Endpoint, into: Arc<ArcSwap<Vec<Target>>>) -> io::Res
         while asked.recv().is_ok() {
             match look_up(&endpoint) {
                 Ok(found) => into.store(Arc::new(found)),
-                Err(e) => tracing::warn!(error = %e, "the upstream's name can't be looked up; its old address stays"),
+                Err(e) => tracing::warn!(error = %e, "the upstream's name cannot be looked up; its old address stays"),
             }
             // A name server is not asked more often.
             std::thread::sleep(LOOK_UP_PAUSE);

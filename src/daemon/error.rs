@@ -32,7 +32,7 @@ pub(crate) enum ErrorKind {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
     /// The server is not there.
-    #[error("can't reach {address}: {why}. Is the server running there? Check --upstream (and --follow)")]
+    #[error("cannot reach {address}: {why}. Is the server running there? Check --upstream (and --follow)")]
     Unreachable {
         /// Its address.
         address: String,
@@ -78,7 +78,7 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The server is there, but no TLS connection to it comes about.
-    #[error("can't connect to {address}: {why}")]
+    #[error("cannot connect to {address}: {why}")]
     Tls {
         /// Its address.
         address: String,
@@ -89,7 +89,7 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Journal(#[from] OpenError),
     /// An address cannot be bound.
-    #[error("can't listen on {addr}: {source}. Is another process using it?")]
+    #[error("cannot listen on {addr}: {source}. Is another process using it?")]
     Listen {
         /// Which.
         addr: ListenAddr,
@@ -97,7 +97,7 @@ pub(crate) enum StartError {
         source: std::io::Error,
     },
     /// The operating system refuses threads or the like.
-    #[error("can't start: {0}")]
+    #[error("cannot start: {0}")]
     Os(#[from] std::io::Error),
 }
 

@@ -9,11 +9,11 @@ pub(super) fn prepare() {
     // Two file descriptors for each client: as many as are allowed.
     let files = getrlimit(Resource::Nofile);
     if setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum }).is_err() {
-        tracing::warn!("can't raise the limit on open files; it is {:?}", files.current);
+        tracing::warn!("cannot raise the limit on open files; it is {:?}", files.current);
     }
     // A file size limit makes a write fail, as a full disk does, instead of ending the process.
     match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(SIGXFSZ)) {
         Ok(mut exceeded) => drop(tokio::spawn(async move { while exceeded.recv().await.is_some() {} })),
-        Err(e) => tracing::warn!(error = %e, "can't handle SIGXFSZ"),
+        Err(e) => tracing::warn!(error = %e, "cannot handle SIGXFSZ"),
     }
 }

@@ -1,7 +1,7 @@
 //! SIGHUP: settings and certificates are read again, and what can change while redtape runs does.
 //!
 //! All or nothing: new settings are read and checked as at a start, TLS files included, before the first is
-//! applied. Options that can't change are named with a warning, again at each SIGHUP until a restart.
+//! applied. Options that cannot change are named with a warning, again at each SIGHUP until a restart.
 
 use std::sync::Arc;
 
@@ -85,7 +85,7 @@ impl Reload {
             tracing::info!("SIGHUP: settings and TLS files are read again");
             if let Err(why) = self.now() {
                 self.metrics.error("config_reload");
-                tracing::error!(error = why, "the new settings can't be used; everything stays as it was");
+                tracing::error!(error = why, "the new settings cannot be used; everything stays as it was");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! `--ack journal`: what a client was told is on the disk, whatever happens then; and what can't be made durable is
+//! `--ack journal`: what a client was told is on the disk, whatever happens then; and what cannot be made durable is
 //! not acknowledged.
 
 use crate::harness::conn::{Value, text};
@@ -172,7 +172,7 @@ fn a_disk_that_fails_acknowledges_nothing_and_recovers() {
         });
         let why = if trouble == "sync-error" { "Input/output error" } else { "No space left on device" };
         assert!(
-            refused.starts_with("JOURNAL redtape: the journal can't be written") && refused.contains(why),
+            refused.starts_with("JOURNAL redtape: the journal cannot be written") && refused.contains(why),
             "{refused}"
         );
         // Reads go on; a transaction is refused as a whole and leaves nothing behind.
@@ -266,7 +266,7 @@ fn options_that_contradict_it_are_refused() {
     with(&["--sync", "always"]).expect_success("--sync always");
     for (options, says) in [
         (["--sync", "everysec"], "ack journal needs sync always"),
-        (["--on-journal-failure", "pass"], "ack journal rejects writes that can't be journaled"),
+        (["--on-journal-failure", "pass"], "ack journal rejects writes that cannot be journaled"),
     ] {
         let outcome = with(&options);
         assert_ne!(outcome.code, Some(0), "{options:?}");

@@ -142,7 +142,7 @@ impl Past {
         };
         write(&proxy.url());
         proxy.wait_caught_up();
-        // Empty, and with another history: what it held can't be continued.
+        // Empty, and with another history: what it held cannot be continued.
         server.restart();
         wait_for("the second timeline", Duration::from_secs(30), || {
             (proxy.metric("redtape_timeline") == Some(2.0)).then_some(())
@@ -218,11 +218,11 @@ fn proxy_and_follow_say_what_is_missing_or_wrong() {
     // The server is not there.
     let nobody = format!("redis://127.0.0.1:{}", free_port());
     for command in ["proxy", "follow"] {
-        let words = &["can't reach 127.0.0.1:", "--upstream"];
+        let words = &["cannot reach 127.0.0.1:", "--upstream"];
         refused(&[command, "--dir", journal, "--upstream", &nobody], &[], UNAVAILABLE, words);
     }
     let with_password = nobody.replace("//", &format!("//:{PASSWORD}@"));
-    refused(&["proxy", "--dir", journal, "--upstream", &with_password], &[], UNAVAILABLE, &["can't reach"]);
+    refused(&["proxy", "--dir", journal, "--upstream", &with_password], &[], UNAVAILABLE, &["cannot reach"]);
     let socket = format!("unix://{}", dir.join("none.sock").display());
     refused(&["proxy", "--dir", journal, "--upstream", &socket], &[], UNAVAILABLE, &["none.sock"]);
     refused(
@@ -232,16 +232,16 @@ fn proxy_and_follow_say_what_is_missing_or_wrong() {
         &["no-such-host"],
     );
     let args = ["proxy", "--dir", journal, "--upstream", &url, "--follow", &nobody];
-    refused(&args, &[], UNAVAILABLE, &["can't reach", "--follow"]);
+    refused(&args, &[], UNAVAILABLE, &["cannot reach", "--follow"]);
 
     // Somebody else has the port.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     let args = ["proxy", "--dir", journal, "--upstream", &url, "--listen", &taken];
-    refused(&args, &[], OSERR, &["can't listen on", "another process"]);
+    refused(&args, &[], OSERR, &["cannot listen on", "another process"]);
     let free = format!("127.0.0.1:{}", free_port());
     let args = ["proxy", "--dir", journal, "--upstream", &url, "--listen", &free, "--metrics", &taken];
-    refused(&args, &[], OSERR, &["can't listen on", "another process"]);
+    refused(&args, &[], OSERR, &["cannot listen on", "another process"]);
     assert_same_tree(&nothing, dir.path());
 }
 

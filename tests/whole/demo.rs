@@ -1,5 +1,5 @@
 //! The demo tells its whole story, quickly, and leaves nothing behind: no process, no file, also when
-//! it is interrupted or can't begin.
+//! it is interrupted or cannot begin.
 
 use crate::harness::{Dir, tail, wait_for};
 use rustix::process::{Pid, Signal, kill_process};

@@ -211,7 +211,7 @@ fn with_clients<T>(redtape: &Redtape, marks: &str, meanwhile: impl FnOnce() -> T
     })
 }
 
-/// Starts on this disk; where it can't, it must say why and end, and then start when the disk is fine.
+/// Starts on this disk; where it cannot, it must say why and end, and then start when the disk is fine.
 fn start_in_spite(disk: &Disk, server: &Server, journal: &Path, why: &str) -> (Redtape, bool) {
     match Redtape::start_or_end(disk.environment_under(journal), &server.url(), journal, SWEPT) {
         Ok(redtape) => (redtape, false),
@@ -397,7 +397,7 @@ impl Drop for SmallDisk {
 #[test]
 fn a_small_disk_fills_up_and_all_is_well_when_there_is_room() {
     let Some(disk) = SmallDisk::mount("4m") else {
-        println!("NOT TESTED: a tmpfs can't be mounted here (that needs root)");
+        println!("NOT TESTED: a tmpfs cannot be mounted here (that needs root)");
         return;
     };
     let server = Server::with(&["--repl-backlog-size", "256mb"]);

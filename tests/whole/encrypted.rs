@@ -148,12 +148,12 @@ fn keys_rotate_while_clients_write_and_every_moment_restores() {
     let upstream = world.server.url();
     let snapshot = ["snapshot", "create", "--upstream", &upstream];
     world.command(&snapshot, Some(&key_file)).expect_success("a snapshot");
-    // Who has no key can't add to the journal in clear.
+    // Who has no key cannot add to the journal in clear.
     let refused = world.command(&snapshot, None);
     assert_eq!(refused.code, Some(NOPERM), "{refused:?}");
     assert!(refused.stderr.contains("`first-key`"), "{refused:?}");
 
-    // A key file that can't be used changes nothing, nor does one that forgets the key in use.
+    // A key file that cannot be used changes nothing, nor does one that forgets the key in use.
     let good = fs::read_to_string(&key_file).unwrap();
     for bad in ["second-key:nonsense\n", ""] {
         fs::write(&key_file, bad).unwrap();

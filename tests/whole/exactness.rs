@@ -87,7 +87,7 @@ fn every_moment_comes_back_exactly() {
             let target = Server::at_clock(state.at_us);
             let outcome = restore(&journal_dir, state.at_us, &target, via);
             if outcome.code != Some(0) && may_refuse(via, &outcome) {
-                println!("moment {moment} by {via}: refused, as it can't be exact: {}", outcome.stderr.trim());
+                println!("moment {moment} by {via}: refused, as it cannot be exact: {}", outcome.stderr.trim());
                 continue;
             }
             let outcome = outcome.expect_success(&format!("moment {moment} by {via}"));
@@ -114,7 +114,7 @@ fn restore(journal_dir: &Dir, at_us: i64, target: &Server, via: &str) -> Outcome
     run(&["restore", "--from", from, "--at", &rfc3339(at_us), "--to", &target.url(), "--via", via, "--yes"])
 }
 
-/// Hash fields with a TTL that has passed can't be replayed into a running server: there the link may
+/// Hash fields with a TTL that has passed cannot be replayed into a running server: there the link may
 /// say so and name the other way. It may never be wrong.
 fn may_refuse(via: &str, outcome: &Outcome) -> bool {
     let has_field_ttls = Version::tested().at_least((7, 4), (9, 0));

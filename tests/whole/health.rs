@@ -53,7 +53,7 @@ fn who_is_ready_serves_clients_under_the_chosen_policy() {
         });
         if refuses {
             assert!(
-                body(&redtape, "/readyz").contains("the journal can't be written"),
+                body(&redtape, "/readyz").contains("the journal cannot be written"),
                 "{}",
                 body(&redtape, "/readyz")
             );

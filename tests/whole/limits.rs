@@ -276,7 +276,7 @@ fn replaced_certificates_are_served_to_new_connections() {
     std::fs::rename(&next.1, &t.cert.1).unwrap();
     let second = wait_for("the new certificate", Duration::from_secs(10), || Some(shown()).filter(|c| *c != first));
     ping(&mut old_client);
-    // A file that can't be used changes nothing.
+    // A file that cannot be used changes nothing.
     std::fs::write(&t.cert.0, "nothing good").unwrap();
     wait_for("a word about it", Duration::from_secs(10), || {
         (t.scene.redtape.metric(r#"redtape_errors_total{kind="tls_reload"}"#)? >= 1.0).then_some(())

@@ -507,7 +507,7 @@ fn ends(dir: &Path) {
     assert!(line.contains(" SET ") && line.ends_with('\n'), "{line}");
     drop(out);
     assert_eq!(end_of(&mut child), Some(0));
-    // A full pipe: it can't write, and ends all the same.
+    // A full pipe: it cannot write, and ends all the same.
     let mut child = tail(&["--since", "lsn:1", "--json"]);
     std::thread::sleep(Duration::from_millis(500));
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();

@@ -1,4 +1,4 @@
-//! A client can't tell the difference: the same bytes through the proxy as directly.
+//! A client cannot tell the difference: the same bytes through the proxy as directly.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

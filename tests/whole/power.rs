@@ -132,7 +132,7 @@ fn record(recorder: &Recorder, sync: &str, rounds: u32, seed: u64) {
             pause(300, 500);
             ask(&redtape, &args!["REDTAPE.SNAPSHOT"]);
             pause(300, 500);
-            // What is pruned can't be compared with afterwards.
+            // What is pruned cannot be compared with afterwards.
             copy(&journal, &recorder.reference(round));
             let journal = journal.to_str().expect("a plain path");
             let prune = ["journal", "prune", "--dir", journal, "--max-size", "1500kb", "--yes"];
@@ -531,7 +531,7 @@ fn check(journal: &Path, reference: &Reference, known: &Known, must: Lsn, go_on:
     if must > Lsn(0) {
         let windows = catalog.windows();
         let window = windows.last().context("nothing can be restored")?;
-        ensure!(window.to_lsn >= must && !window.damaged_behind, "{must} can't be restored: {windows:?}");
+        ensure!(window.to_lsn >= must && !window.damaged_behind, "{must} cannot be restored: {windows:?}");
     }
     for mark in &known.marks {
         ensure!(catalog.marks().iter().any(|m| m.name == *mark), "no mark `{mark}`");

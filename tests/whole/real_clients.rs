@@ -1,4 +1,4 @@
-//! Client libraries as applications use them, current releases, can't tell redtape from the server.
+//! Client libraries as applications use them, current releases, cannot tell redtape from the server.
 //!
 //! The same checks run directly first, then through redtape in each way of sharing that the binary knows:
 //! what fails directly as well is the library's or the server's matter and is said so.

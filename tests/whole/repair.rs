@@ -109,7 +109,7 @@ fn what_is_left_of_a_damaged_journal_restores_and_redtape_goes_on() {
     let (refused, _) = restore(dir, &format!("lsn:{}", lost[0].1 + 1));
     assert_eq!(refused.code, Some(66), "{}", refused.stderr);
 
-    // From what is left, the present can't be restored: the next start takes a base.
+    // From what is left, the present cannot be restored: the next start takes a base.
     redtape.start_again();
     redtape.wait_streaming();
     let mut conn = Conn::open(&redtape.url()).unwrap();

@@ -115,7 +115,7 @@ fn a_server_is_followed_and_copied_over_tls() {
     wait_for("it on tape", Duration::from_secs(20), || keys(&dir).contains(&"after-reload".to_owned()).then_some(()));
     // A broken one is reported, and the good one stays in use when the link is made anew.
     std::fs::write(tls.ca.file("ca.crt"), "-----BEGIN").unwrap();
-    follower.wait_said("TLS files can't be used");
+    follower.wait_said("TLS files cannot be used");
     conn.must(&args!["CLIENT", "KILL", "TYPE", "replica"]);
     conn.must(&args!["SET", "after-kill", "v"]);
     wait_for("it on tape", Duration::from_secs(20), || keys(&dir).contains(&"after-kill".to_owned()).then_some(()));

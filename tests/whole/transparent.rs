@@ -1,4 +1,4 @@
-//! A client can't tell redtape from the server: the same requests, in the same order, get the same bytes.
+//! A client cannot tell redtape from the server: the same requests, in the same order, get the same bytes.
 //!
 //! `REDTAPE_SEED` runs one conversation again, `REDTAPE_STEPS` says how long it is.
 

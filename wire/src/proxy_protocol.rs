@@ -49,7 +49,7 @@ pub enum Source {
     Unix,
 }
 
-/// Why the connection can't be served.
+/// Why the connection cannot be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProxyHeaderError {
     /// A client without a load balancer, or one that does not send the header.
@@ -73,7 +73,7 @@ pub enum ProxyHeaderError {
     #[error("a PROXY protocol header of {0} bytes; redtape takes at most {HEADER_MAX}")]
     TooLong(usize),
     /// Too short for its addresses.
-    #[error("a PROXY protocol header whose {0} bytes can't hold the addresses that it announces")]
+    #[error("a PROXY protocol header whose {0} bytes cannot hold the addresses that it announces")]
     TooShort(usize),
 }
 

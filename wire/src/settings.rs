@@ -152,7 +152,7 @@ impl fmt::Display for Ack {
     }
 }
 
-/// What becomes of writes while the journal can't be written.
+/// What becomes of writes while the journal cannot be written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Raw")]
 pub enum OnJournalFailure {

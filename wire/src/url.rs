@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A secret: prints as `***`, so that it can't reach a log by accident.
+/// A secret: prints as `***`, so that it cannot reach a log by accident.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 

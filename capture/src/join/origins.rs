@@ -20,7 +20,7 @@ type Key = (usize, Option<CommandId>);
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Origins {
-    /// The identity is kept beside its address, so that the address can't be given to another.
+    /// The identity is kept beside its address, so that the address cannot be given to another.
     known: HashMap<Key, (Arc<Identity>, Arc<Origin>), foldhash::fast::FixedState>,
     last: Option<(Key, Arc<Origin>)>,
     /// Those without a client, by kind.

@@ -148,7 +148,9 @@ impl Capture {
         let made = |s: &RdbSummary| manifest(s, at, &position, SnapshotKind::Base, &table);
         let (summary, path) = copy.commit(made)?;
         if !summary.checksum_present {
-            tracing::warn!("the server writes no RDB checksums (rdbchecksum no): the base can't be checked on its way");
+            tracing::warn!(
+                "the server writes no RDB checksums (rdbchecksum no): the base cannot be checked on its way"
+            );
         }
         let start =
             TimelineStart { timeline: position.timeline, source_id: position.replid.clone(), offset, reason, ts };

@@ -57,7 +57,7 @@ impl Capture {
         }
         let (lsn, ts) = (self.recorder.durable_lsn(), self.recorder.complete_until().max(tail));
         if let Err(e) = add_new_mark(&self.config.dir, &Mark { name, ts, lsn }) {
-            tracing::warn!("the clock's step can't be marked in the journal: {e}");
+            tracing::warn!("the clock's step cannot be marked in the journal: {e}");
         }
     }
 }

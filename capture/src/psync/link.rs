@@ -64,7 +64,7 @@ pub enum LinkError {
         reply: String,
     },
     /// Not now.
-    #[error("{address} can't serve a replica now: {reply}")]
+    #[error("{address} cannot serve a replica now: {reply}")]
     Later {
         /// Of the server.
         address: String,

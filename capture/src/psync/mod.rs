@@ -73,7 +73,7 @@ pub(crate) enum Ended {
     Silent,
     #[error("{0}")]
     Stream(#[from] effects::StreamError),
-    #[error("the upstream can't be asked for its history: {0}")]
+    #[error("the upstream cannot be asked for its history: {0}")]
     Upstream(String),
     #[error("the upstream is not reachable: {0}")]
     Unreachable(String),
@@ -148,7 +148,7 @@ pub(crate) struct Capture {
     recorder: Recorder,
     probes: Probes,
     position: Option<Position>,
-    /// Why the present position can't be continued, if so.
+    /// Why the present position cannot be continued, if so.
     break_reason: Option<String>,
     /// How following ended last, and when.
     last_end: Option<(Micros, String)>,
@@ -303,7 +303,7 @@ impl Capture {
         match ended {
             Ended::Journal(e) => {
                 self.metrics.error("journal");
-                tracing::error!(error = %e, "the journal can't be written: writes are NOT being recorded");
+                tracing::error!(error = %e, "the journal cannot be written: writes are NOT being recorded");
             }
             Ended::Slow => {
                 self.metrics.error("journal_slow");

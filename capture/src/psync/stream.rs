@@ -167,7 +167,7 @@ impl Capture {
                 Err(e) => return e,
             };
             if outsiders {
-                // Where not all come through the proxy, who can't have been the cause is told by the time
+                // Where not all come through the proxy, who cannot have been the cause is told by the time
                 // of arrival.
                 pacing.be_prompt(Instant::now());
             }

@@ -97,7 +97,7 @@ fn certificate(error: &CertificateError) -> String {
              CA:FALSE)"
                 .to_owned()
         }
-        other => format!("the server's certificate can't be used: {other}"),
+        other => format!("the server's certificate cannot be used: {other}"),
     }
 }
 

@@ -92,7 +92,7 @@ impl<M: Material> Handle<M> {
             Err(e) => {
                 // Not again until they change again.
                 self.lock().look = look;
-                tracing::error!(side = M::SIDE, error = %e, "TLS files can't be used; the ones read before stay in use");
+                tracing::error!(side = M::SIDE, error = %e, "TLS files cannot be used; the ones read before stay in use");
                 false
             }
         }

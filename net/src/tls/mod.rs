@@ -39,11 +39,11 @@ pub type TlsAcceptor = Handle<ServerTls>;
 /// The configuration towards servers, as it is now.
 pub type TlsConnector = Handle<ClientTls>;
 
-/// Why a TLS configuration can't be used. Each names the option and the file.
+/// Why a TLS configuration cannot be used. Each names the option and the file.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file can't be read.
-    #[error("can't read {} ({option}): {source}", path.display())]
+    /// A file cannot be read.
+    #[error("cannot read {} ({option}): {source}", path.display())]
     Read {
         /// Of which option.
         option: &'static str,

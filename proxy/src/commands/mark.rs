@@ -27,7 +27,7 @@ pub(super) enum MarkError {
     #[error("there is a mark {:?} already, of {} (LSN {}); choose another name", .0.shown_name(), .0.ts, .0.lsn)]
     Taken(Mark),
     /// The server does not tell how far it is.
-    #[error("can't ask {address} for its replication offset ({why}); nothing was marked")]
+    #[error("cannot ask {address} for its replication offset ({why}); nothing was marked")]
     Server {
         /// The upstream.
         address: String,

@@ -135,6 +135,6 @@ fn a_mark_needs_a_free_name_and_the_servers_word() {
         "-ERR there is a mark \"taken\" already, of 1970-01-01T00:00:00.000000Z (LSN 3); choose another name\r\n"
     );
     let reply = mark("free");
-    assert!(reply.starts_with("-JOURNAL can't ask 127.0.0.1:1 for its replication offset"), "{reply}");
+    assert!(reply.starts_with("-JOURNAL cannot ask 127.0.0.1:1 for its replication offset"), "{reply}");
     assert!(reply.contains("nothing was marked"), "{reply}");
 }

@@ -125,7 +125,7 @@ impl Worker {
                 tracing::warn!("the connection that tells which writes are durable is lost ({why}); opening another");
             }
             BlockedBy::Refusal { is_news: true, .. } => {
-                tracing::error!("writes can't be acknowledged: {why}. redtape's user needs +info on the upstream");
+                tracing::error!("writes cannot be acknowledged: {why}. redtape's user needs +info on the upstream");
                 self.shared.metrics.error("ack_barrier");
             }
             BlockedBy::Refusal { is_news: false, .. } => {}

@@ -333,7 +333,7 @@ impl Worker {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => {
-                    tracing::error!(error = %e, "a worker can't wait for its sockets; it ends");
+                    tracing::error!(error = %e, "a worker cannot wait for its sockets; it ends");
                     return;
                 }
             }

@@ -62,7 +62,7 @@ impl Worker {
         let client = Client::new(socket, arrival.from.to_string(), session, stage, self.now);
         self.clients.insert(client);
         if let Err(e) = begun {
-            tracing::warn!(error = %e, "a client can't be served");
+            tracing::warn!(error = %e, "a client cannot be served");
             self.close_client(index);
         }
     }

@@ -64,7 +64,7 @@ pub(super) fn line(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     let written = writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush());
     // Not `exit`: what the demo has started must be ended.
-    written.map_err(|e| Failure::new(IOERR, format!("can't write to stdout: {e}")).into())
+    written.map_err(|e| Failure::new(IOERR, format!("cannot write to stdout: {e}")).into())
 }
 
 /// `1234567` as `1,234,567`.

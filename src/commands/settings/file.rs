@@ -33,7 +33,7 @@ impl File {
     pub(crate) fn read(path: Option<&Path>, known: &[String]) -> Result<Self, Failure> {
         let Some(path) = path else { return Ok(Self::default()) };
         let text = std::fs::read_to_string(path)
-            .map_err(|e| Failure::new(USAGE, format!("can't read --config {}: {e}", path.display())))?;
+            .map_err(|e| Failure::new(USAGE, format!("cannot read --config {}: {e}", path.display())))?;
         Self::parse(path, text, known)
     }
 

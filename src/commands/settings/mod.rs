@@ -33,7 +33,7 @@ use crate::input::url;
 /// Where clients are served if nothing else is said.
 const DEFAULT_LISTEN: &str = "127.0.0.1:6400";
 const MIB: u64 = 1 << 20;
-/// Lists of tables can't be flags.
+/// Lists of tables cannot be flags.
 const IN_FILE_ONLY: &str = "tls-sni-cert";
 
 /// `redtape follow`.
@@ -147,7 +147,7 @@ impl ProxySettings {
         set(&mut config.ack, options.ack);
         if config.ack == Ack::Journal {
             if options.on_journal_failure == Some(OnJournalFailure::Pass) {
-                let why = "ack journal rejects writes that can't be journaled: take on-journal-failure out, or set it to reject";
+                let why = "ack journal rejects writes that cannot be journaled: take on-journal-failure out, or set it to reject";
                 return Err(Failure::new(USAGE, why).into());
             }
             config.on_journal_failure = OnJournalFailure::Reject;

@@ -172,7 +172,7 @@ pub(crate) struct ClientOptions {
     /// the journal and synced, so that what was acknowledged can always be restored [default: upstream]
     #[arg(long, env = "REDTAPE_ACK", value_name = "UPSTREAM|JOURNAL")]
     pub(crate) ack: Option<Ack>,
-    /// While the journal can't be written (disk full, I/O error): pass = writes go on and are missing in it, reject =
+    /// While the journal cannot be written (disk full, I/O error): pass = writes go on and are missing in it, reject =
     /// they are refused with -JOURNAL while reads go on; --ack journal always rejects [default: pass]
     #[arg(long, env = "REDTAPE_ON_JOURNAL_FAILURE", value_name = "PASS|REJECT")]
     pub(crate) on_journal_failure: Option<OnJournalFailure>,

@@ -73,7 +73,7 @@ pub(crate) struct Config {
     pub(crate) sync: SyncPolicy,
     /// When clients hear that their writes were done.
     pub(crate) ack: Ack,
-    /// What becomes of writes while the journal can't be written.
+    /// What becomes of writes while the journal cannot be written.
     pub(crate) on_journal_failure: OnJournalFailure,
     /// Size at which a segment is sealed, in bytes.
     pub(crate) segment_bytes: u64,
@@ -95,7 +95,7 @@ pub(crate) struct Config {
     pub(crate) snapshot_rate: Option<ByteSize>,
 }
 
-/// Options that can't be used. The message names them.
+/// Options that cannot be used. The message names them.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
     /// They don't go together.
@@ -155,7 +155,7 @@ impl Config {
         self.known_as.clone().unwrap_or_else(|| self.upstream.address())
     }
 
-    /// Writes are refused while the journal can't be written.
+    /// Writes are refused while the journal cannot be written.
     pub(crate) fn rejects_writes(&self) -> bool {
         self.ack == Ack::Journal || self.on_journal_failure == OnJournalFailure::Reject
     }

@@ -198,7 +198,7 @@ impl Housekeeping {
             }
             Err(error) => {
                 self.metrics.error("prune");
-                tracing::error!(%error, "what is older than the retention can't be removed");
+                tracing::error!(%error, "what is older than the retention cannot be removed");
             }
         }
     }
@@ -223,7 +223,7 @@ impl Housekeeping {
         if short && !memory.said.1 {
             tracing::warn!(
                 over_bytes = over,
-                "journal-max-size can't be met: the last base and what lies behind it stay; take snapshots more often"
+                "journal-max-size cannot be met: the last base and what lies behind it stay; take snapshots more often"
             );
         }
         // The first runs into it whenever the journal grows: once is enough.

@@ -82,7 +82,7 @@ impl Clock {
 }
 
 /// The wall clock of redtape, stepped by libfaketime while it runs; its monotonic clock stays right. (Servers have
-/// [`Clock`]: libfaketime's package is bound to one C library, so it can't be preloaded into those of other suites.)
+/// [`Clock`]: libfaketime's package is bound to one C library, so it cannot be preloaded into those of other suites.)
 #[derive(Debug)]
 pub struct SteppedClock {
     dir: super::Dir,

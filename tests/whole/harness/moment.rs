@@ -96,7 +96,7 @@ impl State {
     pub fn record_calm(conn: &mut Conn) -> Self {
         let started = Instant::now();
         // How long nothing may expire; grows to what a recording really takes.
-        // A minute where the restored server's clock can't stand still (`Server::at_clock`).
+        // A minute where the restored server's clock cannot stand still (`Server::at_clock`).
         let stands = Version::tested().timers_by_monotonic_clock();
         let mut window_ms = if stands { 500 } else { 60_000 };
         loop {

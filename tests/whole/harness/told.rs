@@ -26,7 +26,7 @@ pub type Told = BTreeMap<String, String>;
 
 /// Eight clients write by pipelines and remember what they were told, until `stop`; they come again when they are
 /// disconnected. Each value is greater than those before it. Behind each write stands a question of which the answer is
-/// known, so that a reply out of order can't go unnoticed.
+/// known, so that a reply out of order cannot go unnoticed.
 pub fn write_and_remember(url: &str, stop: &AtomicBool, marks: &str) -> Told {
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..8).map(|n| scope.spawn(move || one_client(url, stop, marks, n))).collect();

@@ -19,7 +19,7 @@ static IDS: RwLock<Option<HashMap<Box<[u8]>, CommandId>>> = RwLock::new(None);
 pub struct CommandId(u16);
 
 impl CommandId {
-    /// Names beyond the limit; they can't be told apart.
+    /// Names beyond the limit; they cannot be told apart.
     pub const OTHER: Self = Self(0);
 
     /// The id of a name in lower case.

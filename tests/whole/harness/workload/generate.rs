@@ -200,7 +200,7 @@ impl Generator {
     fn ttl_ms(&mut self) -> i64 {
         match self.below(100) {
             0..50 => self.rng.random_range(10..300),
-            // Not where a restored server's clock can't stand still: see `Server::at_clock`.
+            // Not where a restored server's clock cannot stand still: see `Server::at_clock`.
             50..80 if self.version.timers_by_monotonic_clock() => self.rng.random_range(5_000..60_000),
             _ => self.rng.random_range(3_600_000..36_000_000),
         }
