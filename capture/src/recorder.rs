@@ -22,7 +22,12 @@ use crate::keys::keys_of;
 use crate::options::{CaptureConfig, KeyringHandle, Position, Tail, open_journal};
 
 /// A block is handed over when it has grown to this size.
-const BLOCK_BYTES: usize = 128 * 1024;
+const BLOCK_BYTES: usize = 256 * 1024;
+/// A block of this size is compressed when it is written, one below only when its segment is compacted.
+const LARGE_BLOCK_BYTES: usize = 64 * 1024;
+/// What comes so fast that a large block is there within this time is gathered, for so long at most; only where nobody waits for
+/// the disk.
+const GATHER: Duration = Duration::from_millis(20);
 /// A slow disk has caught up when no more than this waits for it.
 const DRAINED_BYTES: usize = MAX_QUEUED_BYTES / 4;
 /// How often the writer is looked at that says nothing.
@@ -56,6 +61,8 @@ pub(crate) enum RecordError {
 pub(crate) struct Recorder {
     writer: Option<Writer>,
     builder: BlockBuilder,
+    /// When what the builder holds is handed over at the latest, if more may be gathered.
+    gather_until: Option<Instant>,
     /// What the writer's full queue gave back; goes before all else.
     held_back: Option<Block>,
     tail: Tail,
@@ -118,6 +125,7 @@ impl Recorder {
         let recorder = Self {
             writer: Some(writer),
             builder: BlockBuilder::new(Lsn(tail.lsn.0 + 1), tail.ts, offset, db),
+            gather_until: None,
             held_back: None,
             tail,
             start: (offset, Lsn(tail.lsn.0 + 1)),
@@ -235,8 +243,26 @@ impl Recorder {
         Ok(self.builder.len_bytes() >= BLOCK_BYTES)
     }
 
+    /// Hands over what was pushed, unless `rate`, in bytes a second, makes a large block of it within [`GATHER`].
+    pub(crate) fn gather(&mut self, complete_until: Option<Micros>, rate: f64) -> Result<(), RecordError> {
+        let now = Instant::now();
+        if self.builder.is_empty() || rate * GATHER.as_secs_f64() < LARGE_BLOCK_BYTES as f64 {
+            return self.flush(complete_until);
+        }
+        if now < *self.gather_until.get_or_insert(now + GATHER) {
+            return Ok(());
+        }
+        self.flush(complete_until)
+    }
+
+    /// When what is gathered must be handed over.
+    pub(crate) fn gather_until(&self) -> Option<Instant> {
+        self.gather_until
+    }
+
     /// Hands over what was pushed.
     pub(crate) fn flush(&mut self, complete_until: Option<Micros>) -> Result<(), RecordError> {
+        self.gather_until = None;
         if self.builder.is_empty() {
             return Ok(());
         }

@@ -84,6 +84,11 @@ impl<'a> Cursor<'a> {
 
     #[inline]
     pub(crate) fn varint(&mut self) -> Result<u64, Damage> {
+        // Nearly all of them are small.
+        if let Some(&byte) = self.bytes.get(self.pos).filter(|byte| **byte < 0x80) {
+            self.pos += 1;
+            return Ok(u64::from(byte));
+        }
         let mut value = 0u64;
         for (n, &byte) in self.bytes[self.pos..].iter().take(MAX_VARINT).enumerate() {
             if n == MAX_VARINT - 1 && byte > 1 {
@@ -114,6 +119,11 @@ impl<'a> Cursor<'a> {
         let start = self.pos;
         self.pos += len;
         Ok(start..self.pos)
+    }
+
+    /// What a range holds that was read before.
+    pub(crate) fn bytes(&self, range: std::ops::Range<usize>) -> &'a [u8] {
+        &self.bytes[range]
     }
 
     /// A varint length and as many bytes of UTF-8.

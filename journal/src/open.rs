@@ -199,7 +199,7 @@ impl Journal {
 /// A sealed segment that its writer had no time to compact.
 fn uncompacted(facts: &SegmentFacts) -> Option<Uncompacted> {
     let (Ok(whole), TailFact::Sealed(footer)) = (&facts.header, &facts.tail) else { return None };
-    let wanted = !whole.header.packed && footer.tally.records > 0;
+    let wanted = !whole.header.packed && footer.wants_compaction();
     wanted.then(|| Uncompacted { name: facts.name, path: facts.path.clone(), bytes: facts.bytes })
 }
 

@@ -15,7 +15,7 @@
 //! | right, packed | any | none or wrong | corrupt: a packed segment came as a whole |
 //! | right, packed | whole, no record | whole | corrupt: only a segment with a record is packed |
 //! | right | whole | none | go on in it |
-//! | right | whole, then torn | none or begun, or sectors missing | cut, bytes to quarantine, go on in it |
+//! | right | whole, then torn, or key filters | none or begun, or sectors missing | cut, bytes to quarantine, go on in it |
 //! | right | whole | complete but wrong | corrupt |
 //! | right | bad, later a whole one that proves that it was synced | any | corrupt |
 //!

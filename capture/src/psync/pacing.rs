@@ -75,6 +75,12 @@ impl ReadPacing {
         self.rest_until = self.rest_until.min(now + REST.0);
     }
 
+    /// Bytes a second that may be gathered; 0 where somebody waits for each write.
+    pub(super) fn gathered_rate(&self, now: Instant) -> f64 {
+        let prompt = self.always_prompt || self.never_rest || now < self.prompt_until;
+        if prompt { 0.0 } else { self.rate }
+    }
+
     /// The next read is due then.
     pub(super) fn rest_until(&self) -> Instant {
         self.rest_until
@@ -125,8 +131,10 @@ mod tests {
         let mut pacing = ReadPacing::new(false, false, start);
         pacing.took(4 << 10, start + MS);
         assert!(pacing.sleep(start + MS).is_some());
+        assert!(pacing.gathered_rate(start + MS) > 0.0);
         pacing.be_prompt(start + MS);
         assert_eq!((pacing.rest_until() - start, pacing.sleep(start + MS)), (2 * MS, None));
+        assert!(pacing.gathered_rate(start + MS) <= 0.0, "blocks are not held back");
         pacing.took(4 << 10, start + 2 * MS);
         assert_eq!((pacing.rest_until() - start, pacing.sleep(start + 2 * MS)), (3 * MS, None));
         let later = start + 2 * PROMPT_FOR;
@@ -135,6 +143,7 @@ mod tests {
         assert!(pacing.sleep(later + MS).is_some());
         let mut pacing = ReadPacing::new(true, true, start);
         pacing.took(4 << 10, start + MS);
+        assert!(pacing.gathered_rate(start + MS) <= 0.0);
         assert_eq!((pacing.rest_until() - start, pacing.sleep(start + MS)), (MS, None));
         let mut pacing = ReadPacing::new(true, false, start);
         pacing.took(4 << 10, start + MS);

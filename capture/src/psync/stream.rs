@@ -115,7 +115,7 @@ impl Capture {
                 // Behind a group that is missing, none may follow.
                 return self.recorder.flush(None).map_err(Ended::from);
             }
-            match self.pump(parser, late) {
+            match self.pump(parser, late, 0.0) {
                 Ok(Pumped { more: true, .. }) | Err(Ended::Slow) => {}
                 Ok(_) => return Ok(()),
                 Err(e) => return Err(e),
@@ -162,7 +162,9 @@ impl Capture {
                 return Ended::ShutDown;
             }
             let told = self.take_stamps();
-            let Pumped { more, outsiders } = match self.pump(parser, reading.upto(told)) {
+            let awaited = ack_at.is_some() || stopping.is_some();
+            let incoming = if awaited { 0.0 } else { pacing.gathered_rate(Instant::now()) };
+            let Pumped { more, outsiders } = match self.pump(parser, reading.upto(told), incoming) {
                 Ok(pumped) => pumped,
                 Err(e) => return e,
             };
@@ -195,7 +197,8 @@ impl Capture {
             }
             // They, the clock and the sockets get their turn however much comes. Whether the link can be read is asked of the kernel
             // meanwhile.
-            let looked = Micros::now();
+            let (looked, looked_at) = (Micros::now(), Instant::now());
+            let gathered = self.recorder.gather_until().map(Instant::from_std);
             tokio::task::yield_now().await;
             let mut received = None;
             tokio::select! {
@@ -218,6 +221,7 @@ impl Capture {
                 () = tee.filled(), if self.durability.is_awaited() && self.join.held() > 0 => {}
                 () = tee.many() => {}
                 () = sleep(HELD_POLL), if self.join.held() > 0 => {}
+                () = sleep_until(gathered.unwrap_or(looked_at)), if gathered.is_some() => {}
                 _ = second.tick() => {
                     if let Some(e) = self.recorder.failed() {
                         return e.into();
@@ -301,7 +305,8 @@ impl Capture {
     }
 
     /// Lets attributed groups go to the journal; all that could be read, and all that workers knew, at `upto` was taken in.
-    fn pump(&mut self, parser: &EffectParser, upto: Micros) -> Result<Pumped, Ended> {
+    /// `rate`: bytes a second that come, if nobody waits for them.
+    fn pump(&mut self, parser: &EffectParser, upto: Micros, rate: f64) -> Result<Pumped, Ended> {
         let until = Instant::now() + PUMP_TIME.0;
         let table = self.table.load_full();
         let mut more = true;
@@ -329,7 +334,7 @@ impl Capture {
         for (label, n) in ORIGIN_LABELS.into_iter().zip(kinds).filter(|(_, n)| *n > 0) {
             self.metrics.capture.groups.with_label_values(&[label]).inc_by(n);
         }
-        self.recorder.flush(self.join.complete_until())?;
+        self.recorder.gather(self.join.complete_until(), rate)?;
         if self.join.held() == 0 {
             self.recorder.reached(parser.position().0);
         }

@@ -118,19 +118,29 @@ impl Block {
         }
     }
 
+    /// The payload as it will be stored, but for encryption.
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.bytes[BLOCK_HEADER_LEN..]
+    }
+
     /// Compresses the payload, if that pays.
     pub(crate) fn compress(&mut self, compressor: &mut Compressor) -> std::io::Result<()> {
         if self.header.codec != CODEC_NONE {
             return Ok(());
         }
-        if let Some(stored) = compressor.compress(&self.bytes[BLOCK_HEADER_LEN..])? {
-            self.bytes.truncate(BLOCK_HEADER_LEN);
-            self.bytes.extend_from_slice(&stored);
-            self.header.codec = CODEC_ZSTD;
-            self.header.stored_len = stored.len() as u32;
-            self.header.payload_crc = crc32c::crc32c(&stored);
+        if let Some(stored) = compressor.compress(self.payload())? {
+            self.store(stored);
         }
         Ok(())
+    }
+
+    /// The payload is stored compressed, as this.
+    pub(crate) fn store(&mut self, compressed: &[u8]) {
+        self.bytes.truncate(BLOCK_HEADER_LEN);
+        self.bytes.extend_from_slice(compressed);
+        self.header.codec = CODEC_ZSTD;
+        self.header.stored_len = compressed.len() as u32;
+        self.header.payload_crc = crc32c::crc32c(compressed);
     }
 }
 

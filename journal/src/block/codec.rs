@@ -32,9 +32,15 @@ impl From<Damage> for PayloadFault {
     }
 }
 
+/// Buffers that have grown over this size are not kept.
+const KEPT_BYTES: usize = 4 << 20;
+
 /// Compresses payloads one after the other.
 pub(crate) struct Compressor {
     zstd: zstd::bulk::Compressor<'static>,
+    check: zstd::bulk::Decompressor<'static>,
+    output: Vec<u8>,
+    again: Vec<u8>,
 }
 
 impl std::fmt::Debug for Compressor {
@@ -45,23 +51,36 @@ impl std::fmt::Debug for Compressor {
 
 impl Compressor {
     pub(crate) fn new() -> std::io::Result<Self> {
-        Ok(Self { zstd: zstd::bulk::Compressor::new(LEVEL)? })
+        let (zstd, check) = (zstd::bulk::Compressor::new(LEVEL)?, zstd::bulk::Decompressor::new()?);
+        Ok(Self { zstd, check, output: Vec::new(), again: Vec::new() })
     }
 
-    /// The compressed payload, if that saves at least an eighth. What is given was decompressed again
-    /// and compared: the original is about to be removed.
-    pub(crate) fn compress(&mut self, raw: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
+    /// The compressed payload, if that saves at least a twentieth. What is given was decompressed again
+    /// and compared: the original is about to be forgotten.
+    pub(crate) fn compress(&mut self, raw: &[u8]) -> std::io::Result<Option<&[u8]>> {
         if raw.len() < MIN_COMPRESSED_RAW || raw.len() > MAX_COMPRESSED_RAW as usize {
             return Ok(None);
         }
-        let compressed = self.zstd.compress(raw)?;
-        if compressed.len() > raw.len() - raw.len() / 8 {
+        self.output.clear();
+        self.output.shrink_to(KEPT_BYTES);
+        self.output.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+        self.zstd.compress_to_buffer(raw, &mut self.output)?;
+        if self.output.len() > raw.len() - raw.len() / 20 {
             return Ok(None);
         }
-        if zstd::bulk::decompress(&compressed, raw.len())? != raw {
+        self.again.clear();
+        self.again.shrink_to(KEPT_BYTES);
+        self.again.reserve(raw.len());
+        self.check.decompress_to_buffer(&self.output, &mut self.again)?;
+        if self.again != raw {
             return Err(std::io::Error::other("a block was not the same after compression"));
         }
-        Ok(Some(compressed))
+        Ok(Some(&self.output))
+    }
+
+    /// What was given last.
+    pub(crate) fn output(&self) -> &[u8] {
+        &self.output
     }
 }
 
@@ -116,7 +135,8 @@ mod tests {
         #[test]
         fn what_is_compressed_comes_back(word in prop::collection::vec(any::<u8>(), 1..40), times in 1usize..200) {
             let raw = word.repeat(times);
-            let compressed = Compressor::new().unwrap().compress(&raw).unwrap();
+            let mut compressor = Compressor::new().unwrap();
+            let compressed = compressor.compress(&raw).unwrap().map(<[u8]>::to_vec);
             prop_assert!(compressed.is_some() || raw.len() < 1000);
             if let Some(compressed) = compressed {
                 let decoded = decode(&header(CODEC_ZSTD, raw.len()), Bytes::from(compressed.clone()), None).unwrap();

@@ -15,7 +15,7 @@ use crate::error::Damage;
 use crate::types::{Group, Lsn, Micros, Origin, OriginKind, Record, ReplOffset};
 
 /// Smallest record: db, keys, argc.
-const MIN_RECORD: usize = 3;
+pub(super) const MIN_RECORD: usize = 3;
 /// No more than this is reserved for a count before its bytes were seen.
 const MAX_RESERVE: usize = 1024;
 

@@ -1,7 +1,7 @@
 //! Reading only what may concern certain keys.
 //!
-//! A sealed, packed segment has key filters: what they rule out is not read. What has none (a segment that is
-//! still written, or was sealed as it was) is read, and its groups are looked at one by one.
+//! A sealed segment has key filters: what they rule out is not read. What has none (the segment in use, or one that an earlier
+//! version has sealed) is read, and its groups are looked at one by one.
 
 use std::collections::HashMap;
 use std::io;

@@ -282,7 +282,7 @@ impl Shared {
         let (Ok(whole), TailFact::Sealed(footer)) = (&facts.header, &facts.tail) else {
             return Err(CompactError::Different);
         };
-        if whole.header.packed || footer.tally.records == 0 {
+        if whole.header.packed || !footer.wants_compaction() {
             return Ok(());
         }
         let room = rustix::fs::fstatvfs(&file).map_err(io::Error::from)?;

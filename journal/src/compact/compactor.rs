@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::block::{Block, BlockBuilder, BlockHeader, Compressor, Groups};
-use crate::bloom::{BloomFilterBuilder, Keys};
+use crate::block::{Block, BlockBuilder, BlockHeader, Compressor, Groups, LARGE_BLOCK_BYTES};
+use crate::bloom::FilterBuilder;
 use crate::crypto::{KeyFault, Keyring, Random, Sealer};
 use crate::directory::{Directory, TEMPORARY};
 use crate::error::{Damage, GroupTooLarge, OpenError};
@@ -28,8 +28,8 @@ use crate::types::{Group, GroupRef, KeysAt, Micros, RecordRef};
 
 /// Groups are gathered into blocks of this size.
 pub(crate) const COMPACTED_BLOCK_BYTES: usize = if cfg!(test) { 1 << 10 } else { 256 << 10 };
-/// A block of this size is compressed as it is.
-const LARGE_BYTES: usize = COMPACTED_BLOCK_BYTES / 2;
+/// Size of a copy for the guess of how many keys it has.
+const EXPECTED_BYTES: u64 = 64 << 20;
 
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]
@@ -75,9 +75,7 @@ pub(crate) struct Compactor {
     complete_until: Micros,
     compressor: Compressor,
     sealer: Option<Arc<Sealer>>,
-    /// Of the groups that are not yet in a block.
-    keys: Keys,
-    filters: BloomFilterBuilder,
+    filters: FilterBuilder,
 }
 
 impl Compactor {
@@ -108,22 +106,19 @@ impl Compactor {
             complete_until: header.complete_until,
             compressor: Compressor::new()?,
             sealer,
-            keys: Keys::default(),
-            filters: BloomFilterBuilder::default(),
+            filters: FilterBuilder::new(EXPECTED_BYTES),
         })
     }
 
     /// Adds the groups of a block, whose payload is as it was encoded.
     pub(crate) fn push(&mut self, header: &BlockHeader, payload: &Bytes) -> Result<(), CompactError> {
-        let large = payload.len() >= LARGE_BYTES;
+        let large = payload.len() >= LARGE_BLOCK_BYTES;
         if large {
             self.flush()?;
         }
-        for group in Groups::new(*header, payload.clone()) {
-            let group = group?;
-            self.keys.add_group(&group);
-            if !large {
-                self.gather(&group)?;
+        if !large {
+            for group in Groups::new(*header, payload.clone()) {
+                self.gather(&group?)?;
             }
         }
         self.complete_until = self.complete_until.max(header.complete_until);
@@ -173,14 +168,15 @@ impl Compactor {
     }
 
     fn write(&mut self, mut block: Block) -> Result<(), CompactError> {
-        block.compress(&mut self.compressor)?;
         self.tally.check_next(&block.header)?;
+        self.filters.begin_block(self.len, self.tally.opens_interval(&block.header, self.len));
+        self.filters.add_payload(&block.header, block.payload());
+        block.compress(&mut self.compressor)?;
         let bytes = block.place(self.len, self.tag, self.sealer.as_deref());
         self.file.write_all(bytes)?;
         self.hasher.update(bytes);
         let len = bytes.len() as u64;
         self.tally.add(&block.header, self.len);
-        self.filters.add(&std::mem::take(&mut self.keys), self.tally.index.len());
         self.len += len;
         Ok(())
     }
@@ -270,7 +266,7 @@ mod tests {
         let mut journal = Fixture::new(1 << 20);
         journal.timeline();
         for n in 0..100u8 {
-            let value = if n == 50 { vec![n; LARGE_BYTES] } else { vec![n; 20] };
+            let value = if n == 50 { vec![n; LARGE_BLOCK_BYTES] } else { vec![n; 20] };
             journal.block(&[OwnedGroup::simple(&value)]);
             journal.block(&[]);
         }

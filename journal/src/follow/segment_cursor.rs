@@ -10,9 +10,8 @@ use crate::block::{BLOCK_HEADER_LEN, BlockHeader, Groups, decode_payload};
 use crate::crypto::{KeyFault, Keyring, Sealer};
 use crate::error::{Damage, OpenError, ReadError, Span};
 use crate::recover::check_header;
-use crate::segment::footer::FOOTER_MAGIC;
 use crate::segment::header::{HeaderFault, TimelineFacts, WholeHeader};
-use crate::segment::load::{TailFact, load_open_segment};
+use crate::segment::load::{TailFact, load_open_segment, read_tail};
 use crate::segment::name::SegmentName;
 use crate::segment::scan::{BlockFault, find_later_block, read_block_header, read_payload};
 use crate::splices::Splices;
@@ -260,16 +259,14 @@ impl SegmentCursor {
         }
     }
 
-    /// A segment that was left for the next one ends with a block, or with a footer.
+    /// A segment that was left for the next one ends with a block, or with filters and a footer.
     fn check_end(&self) -> Result<(), ReadError> {
-        let mut next = [0; FOOTER_MAGIC.len()];
         let len = self.file.bytes().map_err(|e| self.io_error(e))?;
         if self.end.is_some() || self.position >= len {
             return Ok(());
         }
-        match self.file.read_exact_at(&mut next, self.position) {
-            Ok(()) if next == FOOTER_MAGIC => Ok(()),
-            Err(e) if e.kind() != io::ErrorKind::UnexpectedEof => Err(self.io_error(e)),
+        match read_tail(&*self.file, len, &self.whole, false).map_err(|e| self.io_error(e))? {
+            TailFact::Sealed(footer) if footer.blocks_end == self.position => Ok(()),
             _ => Err(self.broken_tail("none, in a segment that has ended".to_owned())),
         }
     }

@@ -30,6 +30,8 @@ const FLAG_SEALED: u32 = 2;
 const FLAG_COPY: u32 = 4;
 
 const INDEX_ENTRY_LEN: usize = 32;
+/// A segment is compacted if more than one of so many blocks is small.
+const SMALL_BLOCKS_ONE_IN: u64 = 16;
 
 /// The footer, decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,10 +53,22 @@ pub(crate) struct Footer {
 }
 
 impl Footer {
+    /// Offset of the field that says where the blocks end.
+    pub(crate) const BLOCKS_END_AT: usize = 92;
+
     /// By what the next segment names this one: the digest with which it was sealed, and whether it is encrypted. Else who has
     /// no key could put a copy in clear in its place; one that says to be encrypted needs a proof.
     pub(crate) fn link(&self) -> Link {
         link(&self.copy_of.unwrap_or(self.digest), self.proof.is_some())
+    }
+
+    /// Whether a packed copy would be worth its work: it has no filters, or many blocks are so small that they were not
+    /// compressed when they were written. Each large one has an entry in the index; the first has one whatever its size, and
+    /// counts as small.
+    pub(crate) fn wants_compaction(&self) -> bool {
+        let t = &self.tally;
+        let small = (u64::from(t.blocks) + 1).saturating_sub(t.index.len() as u64);
+        t.records > 0 && (self.filters.is_none() || small * SMALL_BLOCKS_ONE_IN > u64::from(t.blocks))
     }
 
     fn flags(&self) -> u32 {
@@ -135,18 +149,7 @@ impl Footer {
 
     /// Decodes a whole footer, found at `position` of the segment with this tag.
     pub(crate) fn decode(bytes: &[u8], position: u64, segment_tag: u32) -> Result<Self, Damage> {
-        if bytes.len() < MIN_FOOTER_LEN || bytes[..8] != FOOTER_MAGIC {
-            return Err(Damage::new("a footer (`RTAPEFTR`)", "something else"));
-        }
-        let mut tail = Cursor::at(bytes, bytes.len() - TAIL_LEN);
-        let (len, stored) = (tail.u32()? as usize, tail.u32()?);
-        let computed = crc32c::crc32c(&bytes[..bytes.len() - 12]);
-        if stored != computed || bytes[bytes.len() - 8..] != TAIL_MAGIC || len != bytes.len() {
-            return Err(Damage::new(
-                format!("a footer of {} bytes with checksum {stored:08x}", bytes.len()),
-                format!("{len} bytes, {computed:08x}"),
-            ));
-        }
+        check_ends(bytes)?;
         let mut c = Cursor::at(bytes, 8);
         let (at, tag) = (c.u64()?, c.u32()?);
         if at != position || tag != segment_tag {
@@ -217,6 +220,23 @@ impl Footer {
             proof,
         })
     }
+}
+
+/// Checks magics, length and checksum.
+fn check_ends(bytes: &[u8]) -> Result<(), Damage> {
+    if bytes.len() < MIN_FOOTER_LEN || bytes[..8] != FOOTER_MAGIC {
+        return Err(Damage::new("a footer (`RTAPEFTR`)", "something else"));
+    }
+    let mut tail = Cursor::at(bytes, bytes.len() - TAIL_LEN);
+    let (len, stored) = (tail.u32()? as usize, tail.u32()?);
+    let computed = crc32c::crc32c(&bytes[..bytes.len() - 12]);
+    if stored != computed || bytes[bytes.len() - 8..] != TAIL_MAGIC || len != bytes.len() {
+        return Err(Damage::new(
+            format!("a footer of {} bytes with checksum {stored:08x}", bytes.len()),
+            format!("{len} bytes, {computed:08x}"),
+        ));
+    }
+    Ok(())
 }
 
 /// Size of a footer with so many index entries and these flags.

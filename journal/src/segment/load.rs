@@ -158,16 +158,31 @@ pub(crate) fn read_tail(
             bad_footer.unwrap_or_else(|| (scan.end, Damage::new("a footer, as the segment is packed", "none")));
         return Ok(TailFact::BadFooter { position, damage });
     }
-    // What looks like a tail may be the end of somebody's value: it is a footer's only if the
-    // blocks end where the footer begins, and only if it begins like one. If sectors of it are missing, its writer never
-    // came to sync it.
+    // What looks like a tail may be the end of somebody's value: it is a footer's only if it begins like one, and fits this
+    // place. If sectors of it are missing, its writer never came to sync it.
     if let (Some((position, damage)), Rest::Torn { .. }) = (bad_footer, &scan.rest)
-        && scan.end == position
+        && (scan.end == position || footer_fits(file, position, whole.tag, scan.end)?)
         && !range_has_hole(file, position, file_len)?
     {
         return Ok(TailFact::BadFooter { position, damage });
     }
     Ok(TailFact::Open(scan))
+}
+
+/// Whether two of these three are right in what begins like a footer: its position, its segment's tag, and where the blocks end.
+/// One wrong bit is in one of them at most; the value of a torn block does not know them.
+fn footer_fits(file: &dyn StoredFile, position: u64, tag: u32, blocks_end: u64) -> io::Result<bool> {
+    let mut begin = [0; Footer::BLOCKS_END_AT + 8];
+    match file.read_exact_at(&mut begin, position) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+        other => other?,
+    }
+    let found = [
+        begin[8..16] == position.to_le_bytes(),
+        begin[16..20] == tag.to_le_bytes(),
+        begin[Footer::BLOCKS_END_AT..] == blocks_end.to_le_bytes(),
+    ];
+    Ok(begin[..8] == FOOTER_MAGIC && found.iter().filter(|right| **right).count() >= 2)
 }
 
 fn range_has_hole(file: &dyn StoredFile, from: u64, to: u64) -> io::Result<bool> {

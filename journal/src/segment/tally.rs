@@ -1,7 +1,7 @@
 //! What the blocks of a segment add up to: kept while writing, computed again while scanning, and
 //! stored in the footer. One owner for the rule of how a block may follow another.
 
-use crate::block::BlockHeader;
+use crate::block::{BlockHeader, LARGE_BLOCK_BYTES};
 use crate::error::Damage;
 use crate::segment::header::SegmentHeader;
 use crate::types::{Lsn, Micros, ReplOffset};
@@ -10,7 +10,7 @@ use crate::types::{Lsn, Micros, ReplOffset};
 pub(crate) const INDEX_EVERY_BYTES: u64 = if cfg!(test) { 512 } else { 256 << 10 };
 
 /// A decoded payload of this size has an entry wherever it lies.
-pub(crate) const INDEX_PAYLOAD_BYTES: u32 = if cfg!(test) { 256 } else { 64 << 10 };
+pub(crate) const INDEX_PAYLOAD_BYTES: u32 = LARGE_BLOCK_BYTES as u32;
 
 /// How far the history reaches at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,8 +95,15 @@ impl Tally {
         of(self) == of(other)
     }
 
+    /// Whether the index gets an entry for a block at this position.
+    pub(crate) fn opens_interval(&self, block: &BlockHeader, position: u64) -> bool {
+        let far = self.index.last().is_none_or(|e| position - e.position >= INDEX_EVERY_BYTES);
+        far || block.raw_len >= INDEX_PAYLOAD_BYTES
+    }
+
     /// Adds a block that was checked.
     pub(crate) fn add(&mut self, block: &BlockHeader, position: u64) {
+        let opens = self.opens_interval(block, position);
         if self.groups == 0 {
             self.first_ts = block.first_ts;
         }
@@ -108,9 +115,7 @@ impl Tally {
         self.extent = Extent { last_ts, ..block.extent() };
         self.complete_until = self.complete_until.max(block.complete_until);
         self.end_db = block.end_db;
-        let far = self.index.last().is_none_or(|e| position - e.position >= INDEX_EVERY_BYTES);
-        let due = far || block.raw_len >= INDEX_PAYLOAD_BYTES;
-        if due {
+        if opens {
             self.index.push(IndexEntry { position, extent: self.extent });
         }
     }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::catalog::Catalog;
+use crate::crypto::Keyring;
 use crate::directory::Directory;
 use crate::model::{Fixture, OwnedGroup, keyring, options};
 use crate::open::OpenOptions;
@@ -18,6 +19,7 @@ use crate::snapshot::SnapshotWriter;
 use crate::snapshot::tests::manifest;
 use crate::splices::{LostRecords, Splice, Splices};
 use crate::types::{Group, Lsn, Micros, Origin, OriginKind, TimelineId};
+use crate::verify::verify_with;
 
 /// A journal with two blocks and a heartbeat, closed.
 fn journal(options: OpenOptions) -> Fixture {
@@ -90,7 +92,12 @@ fn check(options: OpenOptions, folder: &str) {
     let name = journal.last_segment().file_name().unwrap().to_string_lossy().into_owned();
     let stored = compare(&format!("{folder}/{name}"), &fs::read(journal.last_segment()).unwrap());
 
-    fs::write(journal.last_segment(), &stored).unwrap();
+    check_stored(&journal, &stored);
+}
+
+/// A segment with what the journal holds, in whatever form, is read alike.
+fn check_stored(journal: &Fixture, stored: &[u8]) {
+    fs::write(journal.last_segment(), stored).unwrap();
     let catalog = Catalog::open_with(journal.dir(), &journal.options.keyring).unwrap();
     let groups: Vec<Group> = catalog.groups(Lsn(0), TimelineId(1)).collect::<Result<_, _>>().unwrap();
     assert_eq!(groups, journal.expected[0].1);
@@ -117,6 +124,60 @@ fn the_golden_encrypted_segments_are_read_and_written_alike() {
     let encrypted = OpenOptions { keyring: keyring(&["key-1"]), ..options(1 << 20) };
     check(OpenOptions { compact: false, ..encrypted.clone() }, "encrypted");
     check(encrypted, "encrypted-packed");
+}
+
+/// What was written before segments had filters when they were sealed.
+fn without_filters(name: &str) -> Vec<u8> {
+    fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/without-filters").join(name)).unwrap()
+}
+
+#[test]
+fn the_golden_segments_that_were_sealed_without_filters_are_read() {
+    let encrypted = || OpenOptions { keyring: keyring(&["key-1"]), ..options(1 << 20) };
+    for (folder, options) in [
+        ("plain", options(1 << 20)),
+        ("packed", options(1 << 20)),
+        ("encrypted", encrypted()),
+        ("encrypted-packed", encrypted()),
+    ] {
+        let mut journal = journal(OpenOptions { compact: false, ..options });
+        check_stored(&journal, &without_filters(&format!("{folder}/00000000000000000001-000001.seg")));
+        let keyring = &journal.options.keyring;
+        // Not block by block: the distances in the index of a test were others then.
+        assert_eq!(verify_with(journal.dir(), false, keyring, |_| ()).unwrap().problems, [], "{folder}");
+        // A writer goes on behind it, and compacts it.
+        journal.options.compact = true;
+        journal.reopen();
+        journal.block(&[OwnedGroup::set(0, b"key", b"behind")]);
+        journal.sync();
+        journal.wait_until_packed();
+        journal.close();
+        let keyring = &journal.options.keyring;
+        assert_eq!(verify_with(journal.dir(), false, keyring, |_| ()).unwrap().problems, [], "{folder}");
+        journal.check();
+    }
+}
+
+#[test]
+fn the_golden_segment_with_both_kinds_of_blocks_is_read_and_written_alike() {
+    for (folder, keyring) in [("compressed", Keyring::default()), ("compressed-encrypted", keyring(&["key-1"]))] {
+        let mut journal = Fixture::with_random(OpenOptions { compact: false, keyring, ..options(1 << 20) }, |bytes| {
+            bytes.fill(42);
+            Ok(())
+        });
+        journal.timeline();
+        journal.block(&[OwnedGroup::set(0, b"large", &b"compressed ".repeat(100))]);
+        journal.block(&[OwnedGroup::set(0, b"small", b"stored as it is")]);
+        journal.close();
+        let name = journal.last_segment().file_name().unwrap().to_string_lossy().into_owned();
+        let written = fs::read(journal.last_segment()).unwrap();
+        assert!(written.len() < 1100, "{} bytes", written.len());
+        let stored = compare(&format!("{folder}/{name}"), &written);
+        fs::write(journal.last_segment(), stored).unwrap();
+        let keyring = &journal.options.keyring;
+        assert_eq!(verify_with(journal.dir(), true, keyring, |_| ()).unwrap().problems, []);
+        journal.check();
+    }
 }
 
 #[test]

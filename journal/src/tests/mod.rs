@@ -2,6 +2,7 @@
 
 mod beside;
 mod crash;
+mod crash_sealing;
 mod encrypted;
 mod golden;
 mod kinds;

@@ -48,12 +48,13 @@ pub(super) fn variants() -> [(&'static str, OpenOptions); 4] {
     ]
 }
 
-/// Groups with values that do not compress; `bytes` of them.
+/// Groups with values of which every other run of eight does not compress; `bytes` of them.
 fn groups(bytes: usize, seed: u8) -> Vec<OwnedGroup> {
     let mut value = [0; 150];
     (0..=bytes / 200)
         .map(|n| {
-            blake3::Hasher::new().update(&[seed]).update(&n.to_le_bytes()).finalize_xof().fill(&mut value);
+            let noise = if n / 8 % 2 == 0 { 150 } else { 75 };
+            blake3::Hasher::new().update(&[seed]).update(&n.to_le_bytes()).finalize_xof().fill(&mut value[..noise]);
             OwnedGroup::set(0, format!("key:{seed}:{n}").as_bytes(), &value)
         })
         .collect()
@@ -65,7 +66,9 @@ pub(super) fn chain(options: OpenOptions, bytes: usize, behind: u8) -> Fixture {
     for part in 0..2 + behind {
         journal.timeline();
         let all = groups(if part == 1 { bytes } else { 300 }, part);
-        all.chunks(8).for_each(|some| journal.block(some));
+        // Large blocks, some of them compressed, are not compacted.
+        let in_a_block = if journal.options.compact { 2 } else { 8 };
+        all.chunks(in_a_block).for_each(|some| journal.block(some));
         journal.block(&[]);
     }
     journal.close();

@@ -7,17 +7,19 @@
 //! | crash while | a reader finds |
 //! | --- | --- |
 //! | writing a block | a torn tail, ignored; the next open cuts it |
-//! | writing a footer | the same: all blocks are there, and were synced before it |
+//! | writing key filters | the same: all blocks are there |
+//! | writing a footer | the same: blocks and filters were synced before it |
 //! | between footer and next segment | a sealed last segment |
 //! | writing a new header | an unfinished file without data, ignored; the next open sets it aside |
 
 use std::fs::{File, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::block::Block;
+use crate::block::{BLOCK_HEADER_LEN, Block, Compressor, LARGE_BLOCK_BYTES, decode_payload};
+use crate::bloom::FilterBuilder;
 use crate::compact::{Background, Uncompacted};
 use crate::crypto::{Keyring, Random, Sealer};
 use crate::directory::{Directory, TEMPORARY};
@@ -29,7 +31,7 @@ use crate::recover::Resume;
 use crate::segment::footer::Footer;
 use crate::segment::header::{SegmentHeader, SourceHistory, TimelineFacts, WholeHeader, tag_of};
 use crate::segment::link::Link;
-use crate::segment::scan::Scan;
+use crate::segment::scan::{Blocks, Scan};
 use crate::segment::tally::{Extent, Tally};
 use crate::types::{LastPosition, Lsn, Micros, TimelineId};
 use crate::writer::TimelineStart;
@@ -60,6 +62,8 @@ struct Active {
     unsynced: bool,
     /// Encrypts its blocks, if it is encrypted.
     sealer: Option<Arc<Sealer>>,
+    /// Over the keys of its blocks; written when it is sealed.
+    filters: FilterBuilder,
 }
 
 /// How segments are written.
@@ -100,6 +104,7 @@ pub(crate) struct Appender {
     /// Kept while no segment is in use; `None` before the first timeline.
     tip: Option<ChainTip>,
     active: Option<Active>,
+    compressor: Compressor,
     journal_bytes: u64,
     segments: u64,
 }
@@ -131,6 +136,7 @@ impl Appender {
             }
             Resume::In { path, whole, scan } => active = Some(Active::reopen(&options, path, whole, scan)?),
         }
+        let compressor = Compressor::new().map_err(OpenError::io("compress for", dir.root()))?;
         let lock = Arc::new(lock);
         let background = options
             .compact
@@ -140,8 +146,18 @@ impl Appender {
                 background.add(uncompacted);
             }
         }
-        let mut appender =
-            Self { dir, background, _lock: lock, journal_id, options, tip, active, journal_bytes, segments };
+        let mut appender = Self {
+            dir,
+            background,
+            _lock: lock,
+            journal_id,
+            options,
+            tip,
+            active,
+            compressor,
+            journal_bytes,
+            segments,
+        };
         appender.change_keys()?;
         Ok(appender)
     }
@@ -236,12 +252,17 @@ impl Appender {
         })
     }
 
-    /// Writes a block, beginning a new segment where one is due.
-    pub(crate) fn append(&mut self, block: Block) -> Result<(), AppendError> {
-        let due = self.active.as_ref().is_some_and(|active| {
-            active.tally.records > 0 && active.len + block.header.len() > self.options.segment_bytes
-        });
-        if due {
+    /// Writes a block, beginning a new segment where one is due. A large one is compressed before.
+    pub(crate) fn append(&mut self, mut block: Block) -> Result<(), AppendError> {
+        let large = block.payload().len() >= LARGE_BLOCK_BYTES;
+        let compressed = if large {
+            let compressed = self.compressor.compress(block.payload());
+            compressed.map_err(AppendError::io("compress for", self.dir.root()))?.map(<[u8]>::len)
+        } else {
+            None
+        };
+        let len = (BLOCK_HEADER_LEN + compressed.unwrap_or(block.payload().len())) as u64;
+        if self.active.as_ref().is_some_and(|active| active.is_full(len, self.options.segment_bytes)) {
             self.seal()?;
         }
         if self.active.is_none() {
@@ -249,6 +270,10 @@ impl Appender {
             self.create(tip, Begin::New)?;
         }
         let active = self.active.as_mut().ok_or(AppendError::NoTimeline)?;
+        active.take_keys(&block);
+        if compressed.is_some() {
+            block.store(self.compressor.output());
+        }
         self.journal_bytes += active.write_block(block)?;
         Ok(())
     }
@@ -319,13 +344,11 @@ impl Appender {
     pub(crate) fn seal(&mut self) -> Result<(), AppendError> {
         if let Some(active) = self.active.take() {
             let before = active.len;
-            // Without a record it may have to be continued, see `recover`.
-            let packable = active.tally.records > 0;
             let (path, name) = (active.path.clone(), active.header.name());
-            let (tip, bytes) = active.seal()?;
+            let Sealed { tip, bytes, wants_compaction } = active.seal()?;
             self.tip = Some(tip);
             self.journal_bytes = (self.journal_bytes + bytes).saturating_sub(before);
-            if let Some(background) = self.background.as_ref().filter(|_| packable) {
+            if let Some(background) = self.background.as_ref().filter(|_| wants_compaction) {
                 background.add(Uncompacted { name, path, bytes });
             }
         }
@@ -367,19 +390,50 @@ impl Active {
         hasher.update(&bytes);
         let tally = Tally::begin(&header);
         let len = bytes.len() as u64;
-        Ok(Self { file, path, header, tag: tag_of(&bytes), tally, hasher, len, unsynced: false, sealer })
+        let filters = FilterBuilder::new(options.segment_bytes);
+        Ok(Self { file, path, header, tag: tag_of(&bytes), tally, hasher, len, unsynced: false, sealer, filters })
     }
 
+    /// Reads it once, for its digest and its filters.
     fn reopen(options: &AppenderOptions, path: PathBuf, whole: WholeHeader, scan: Scan) -> Result<Self, OpenError> {
         let mut file = files::open_write(&path).map_err(OpenError::io("open", &path))?;
         files::sync(&file).map_err(OpenError::io("sync", &path))?;
-        let mut hasher = blake3::Hasher::new();
-        // Leaves the file's cursor at the end of the blocks, where writing goes on.
-        hasher.update_reader(Read::by_ref(&mut file).take(scan.end)).map_err(OpenError::io("read", &path))?;
         let sealer =
             whole.header.unlock(&options.keyring()).map_err(|fault| OpenError::Key { file: path.clone(), fault })?;
+        let read = OpenError::io("read", &path);
+        let (mut hasher, mut filters) = (blake3::Hasher::new(), FilterBuilder::new(options.segment_bytes));
+        let mut tally = Tally::begin(&whole.header);
+        let mut go_through = || -> io::Result<()> {
+            hasher.update_reader(Read::by_ref(&mut file).take(whole.len))?;
+            for block in Blocks::of(&file, &whole, scan.end) {
+                let (block, stored) = block.map_err(io::Error::other)?;
+                hasher.update(&block.encode()).update(&stored);
+                filters.begin_block(block.position, tally.opens_interval(&block, block.position));
+                match decode_payload(&block, stored, sealer.as_deref()) {
+                    Ok(payload) => filters.add_payload(&block, &payload),
+                    // A damaged one, or of a later version: it is not ruled out.
+                    Err(_) => filters.add(None),
+                }
+                tally.add(&block, block.position);
+            }
+            // Here writing goes on.
+            file.seek(SeekFrom::Start(scan.end)).map(drop)
+        };
+        go_through().map_err(read)?;
         let WholeHeader { header, tag, .. } = whole;
-        Ok(Self { file, path, header, tag, tally: scan.tally, hasher, len: scan.end, unsynced: false, sealer })
+        let tally = scan.tally;
+        Ok(Self { file, path, header, tag, tally, hasher, len: scan.end, unsynced: false, sealer, filters })
+    }
+
+    /// A block that takes so many bytes belongs into the next segment. The filters are part of a segment's size.
+    fn is_full(&self, block_bytes: u64, segment_bytes: u64) -> bool {
+        self.tally.records > 0 && self.len + self.filters.built_bytes() + block_bytes > segment_bytes
+    }
+
+    /// Takes the keys of a block into the filters before it is written.
+    fn take_keys(&mut self, block: &Block) {
+        self.filters.begin_block(self.len, self.tally.opens_interval(&block.header, self.len));
+        self.filters.add_payload(&block.header, block.payload());
     }
 
     fn write_block(&mut self, mut block: Block) -> Result<u64, AppendError> {
@@ -413,15 +467,26 @@ impl Active {
         }
     }
 
-    /// Returns the chain tip, and the size of the sealed file.
-    fn seal(mut self) -> Result<(ChainTip, u64), AppendError> {
-        // A footer is believed without a look at the blocks: it must not reach the disk before them.
+    /// Returns the chain tip, the size of the sealed file, and whether there is something to compact.
+    fn seal(mut self) -> Result<Sealed, AppendError> {
+        let blocks_end = self.len;
+        // One without a record may be continued, and has none.
+        let filters = (self.tally.records > 0).then(|| {
+            let filters = std::mem::replace(&mut self.filters, FilterBuilder::new(0));
+            filters.encode(blocks_end, self.sealer.as_deref())
+        });
+        if let Some((_, pages)) = &filters {
+            self.file.write_all(pages).map_err(AppendError::io("append to", &self.path))?;
+            self.hasher.update(pages);
+            self.len += pages.len() as u64;
+        }
+        // A footer is believed without a look at the blocks and the filters: it must not reach the disk before them.
         self.sync()?;
         let digest = *self.hasher.finalize().as_bytes();
         let mut footer = Footer {
             tally: self.tally.clone(),
-            filters: None,
-            blocks_end: self.len,
+            filters: filters.map(|(places, _)| places),
+            blocks_end,
             digest,
             copy_of: None,
             position: self.len,
@@ -433,8 +498,15 @@ impl Active {
         let bytes = footer.encode();
         let written = self.file.write_all(&bytes).and_then(|()| files::sync(&self.file));
         written.map_err(AppendError::io("seal", &self.path))?;
-        Ok((tip, self.len + bytes.len() as u64))
+        Ok(Sealed { tip, bytes: self.len + bytes.len() as u64, wants_compaction: footer.wants_compaction() })
     }
+}
+
+/// What became of a segment.
+struct Sealed {
+    tip: ChainTip,
+    bytes: u64,
+    wants_compaction: bool,
 }
 
 fn create_file(path: &Path, header: &[u8]) -> Result<File, AppendError> {

@@ -152,7 +152,9 @@ fn a_full_queue_holds_back_until_it_is_drained_or_fails() {
 fn a_block_larger_than_the_queue_or_a_segment_passes() {
     let mut journal = Fixture::new(1000);
     journal.timeline();
-    journal.block(&[OwnedGroup::simple(&vec![3; 2 * MAX_QUEUED_BYTES])]);
+    let mut noise = vec![0; 2 * MAX_QUEUED_BYTES];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    journal.block(&[OwnedGroup::simple(&noise)]);
     journal.block(&[OwnedGroup::simple(b"x")]);
     journal.close();
     journal.check();

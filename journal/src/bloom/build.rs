@@ -1,0 +1,171 @@
+//! Collecting the keys of a segment into its filters, while its blocks are written.
+//!
+//! The filter of an interval is built when the next one begins. That of the whole segment is built from the hashes, as long as they
+//! are few; then from a guess of how many there will be: it is made too large, and halved at the end as often as it is no more
+//! than half full.
+//!
+//! Invariant: memory is bounded. [`RECENT_MAX`] and [`FEW_MAX`] hashes, two filters of [`FILTER_MAX_BLOCKS`], and the
+//! intervals' filters that are built ([`FilterBuilder::built_bytes`]): the writer counts those as part of the segment's size.
+
+use super::filter::BloomFilter;
+use super::{BLOCK_BYTES, KEYS_IN_A_BLOCK, Places, hash_key};
+use crate::block::{BlockHeader, each_key};
+use crate::crypto::Sealer;
+
+/// Hashes that are gathered before they are sorted (512 KiB).
+const RECENT_MAX: usize = if cfg!(test) { 1 << 8 } else { 64 << 10 };
+/// So many different hashes are kept as they are (2 MiB); more go into a filter at once.
+const FEW_MAX: usize = if cfg!(test) { 1 << 10 } else { 256 << 10 };
+/// Largest filter that is built before the number of its keys is known (16 MiB, 12.6 million keys). With more keys, a search reads
+/// more than it had to, and finds the same.
+const FILTER_MAX_BLOCKS: u32 = if cfg!(test) { 1 << 14 } else { 1 << 19 };
+
+/// Different keys, on their way into a filter.
+#[derive(Debug, Default)]
+struct KeySet {
+    /// Sorted runs; none twice in a run.
+    hashes: Vec<u64>,
+    /// Once there were too many.
+    filter: Option<BloomFilter>,
+    unknown: bool,
+}
+
+impl KeySet {
+    /// Adds hashes in order. `growth`: by how much the set will grow till its end, as far as one knows.
+    fn add(&mut self, run: &[u64], growth: f64) {
+        if let Some(filter) = &mut self.filter {
+            return filter.add(run);
+        }
+        self.hashes.extend_from_slice(run);
+        if self.hashes.len() <= FEW_MAX {
+            return;
+        }
+        self.sort();
+        if self.hashes.len() > FEW_MAX / 2 {
+            let blocks = self.hashes.len() as f64 * growth.max(1.0) / KEYS_IN_A_BLOCK as f64;
+            let blocks = (blocks.min(f64::from(FILTER_MAX_BLOCKS)) as u32).next_power_of_two();
+            let mut filter = BloomFilter::with_blocks(blocks);
+            filter.add(&std::mem::take(&mut self.hashes));
+            self.filter = Some(filter);
+        }
+    }
+
+    fn sort(&mut self) {
+        self.hashes.sort_unstable();
+        self.hashes.dedup();
+    }
+
+    fn finish(mut self) -> BloomFilter {
+        let mut filter = if let Some(mut guessed) = self.filter.take() {
+            while guessed.halve() {}
+            guessed
+        } else {
+            self.sort();
+            let mut exact = BloomFilter::with_blocks(self.hashes.len().div_ceil(KEYS_IN_A_BLOCK) as u32);
+            exact.add(&self.hashes);
+            exact
+        };
+        filter.unknown = self.unknown;
+        filter
+    }
+}
+
+/// The filters of a segment: one for all, and one for each entry of the index, over what lies up to the
+/// next entry.
+#[derive(Debug)]
+pub(crate) struct FilterBuilder {
+    /// Hashes that are in neither set yet.
+    recent: Vec<u64>,
+    all: KeySet,
+    /// Of the interval that is still open.
+    interval: KeySet,
+    /// There is such an interval.
+    begun: bool,
+    finished: Vec<BloomFilter>,
+    built_bytes: u64,
+    /// Where the present block is, and the size that the segment may have.
+    position: u64,
+    segment_bytes: u64,
+}
+
+impl FilterBuilder {
+    /// For a segment of about so many bytes.
+    pub(crate) fn new(segment_bytes: u64) -> Self {
+        Self {
+            recent: Vec::new(),
+            all: KeySet::default(),
+            interval: KeySet::default(),
+            begun: false,
+            finished: Vec::new(),
+            built_bytes: 0,
+            position: 0,
+            segment_bytes,
+        }
+    }
+
+    /// What is added from now on belongs to the block at this position. `opens`: the index has an entry for it.
+    pub(crate) fn begin_block(&mut self, position: u64, opens: bool) {
+        if opens && self.begun {
+            self.finish_interval();
+        }
+        self.begun = true;
+        self.position = position;
+    }
+
+    /// Adds a key of the block; `None` = of a record, it is not known which keys it has.
+    #[inline]
+    pub(crate) fn add(&mut self, key: Option<(u32, &[u8])>) {
+        let Some((db, key)) = key else {
+            self.interval.unknown = true;
+            return;
+        };
+        if self.recent.len() == RECENT_MAX {
+            self.take_recent();
+        }
+        self.recent.push(hash_key(db, key));
+    }
+
+    /// Adds all keys of a block. What cannot be walked is never ruled out.
+    pub(crate) fn add_payload(&mut self, header: &BlockHeader, payload: &[u8]) {
+        if each_key(header, payload, |key| self.add(key)).is_err() {
+            self.add(None);
+        }
+    }
+
+    /// Size of the filters of intervals so far.
+    pub(crate) fn built_bytes(&self) -> u64 {
+        self.built_bytes
+    }
+
+    fn take_recent(&mut self) {
+        self.recent.sort_unstable();
+        self.recent.dedup();
+        // So many keys in one interval are those of one huge group.
+        self.interval.add(&self.recent, f64::MAX);
+        self.all.add(&self.recent, self.segment_bytes as f64 / self.position.max(1) as f64);
+        self.recent.clear();
+    }
+
+    fn finish_interval(&mut self) {
+        self.take_recent();
+        let interval = std::mem::take(&mut self.interval);
+        self.all.unknown |= interval.unknown;
+        let filter = interval.finish();
+        self.built_bytes += filter.blocks.len() as u64 * BLOCK_BYTES as u64;
+        self.finished.push(filter);
+    }
+
+    /// The pages, which will be at `position` of the file, and where each filter is.
+    pub(crate) fn encode(mut self, position: u64, sealer: Option<&Sealer>) -> (Places, Vec<u8>) {
+        if self.begun {
+            self.finish_interval();
+        }
+        let mut out = Vec::new();
+        let all = self.all.finish().encode(position, sealer, &mut out);
+        let mut intervals = Vec::with_capacity(self.finished.len());
+        for filter in &self.finished {
+            intervals.push(filter.encode(position + out.len() as u64, sealer, &mut out));
+        }
+        (Places { sealed: sealer.is_some(), all, intervals }, out)
+    }
+}
