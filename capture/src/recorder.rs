@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::ArrayQueue;
 use prometheus::local::LocalHistogram;
 use redtape_journal::{
-    Block, BlockBuilder, GroupRef, GroupTooLarge, Journal, Keyring, KeysAt, Lsn, MAX_QUEUED_BYTES, Micros, OpenError,
-    RecordRef, Recovered, ReplOffset, SubmitError, TimelineId, TimelineStart, Writer, WriterFailure,
+    Block, BlockBuilder, GroupRef, GroupTooLarge, Journal, Keyring, KeysAt, LARGE_BLOCK_BYTES, Lsn, MAX_QUEUED_BYTES,
+    Micros, OpenError, RecordRef, Recovered, ReplOffset, SubmitError, TimelineId, TimelineStart, Writer, WriterFailure,
 };
 use redtape_telemetry::{Metrics, Status, Watermarks};
 use redtape_wire::command::CommandTable;
@@ -23,8 +23,6 @@ use crate::options::{CaptureConfig, KeyringHandle, Position, Tail, open_journal}
 
 /// A block is handed over when it has grown to this size.
 const BLOCK_BYTES: usize = 256 * 1024;
-/// A block of this size is compressed when it is written, one below only when its segment is compacted.
-const LARGE_BLOCK_BYTES: usize = 64 * 1024;
 /// What comes so fast that a large block is there within this time is gathered, for so long at most; only where nobody waits for
 /// the disk.
 const GATHER: Duration = Duration::from_millis(20);

@@ -64,7 +64,7 @@ mod types;
 mod verify;
 mod writer;
 
-pub use block::{Block, BlockBuilder, MAX_GROUP_BYTES};
+pub use block::{Block, BlockBuilder, LARGE_BLOCK_BYTES, MAX_GROUP_BYTES};
 pub use catalog::{
     AtOffset, Catalog, Cut, Gap, GroupReader, ReverseReader, Searched, SegmentInfo, SourceChange, TimelineInfo, Window,
 };

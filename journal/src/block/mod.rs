@@ -20,6 +20,6 @@ pub(crate) use header::{BLOCK_HEADER_LEN, BLOCK_MAGIC, BlockHeader};
 pub(crate) use walk::each_key;
 
 /// A block of which the payload has so many bytes is compressed when it is written, and stays as it is.
-pub(crate) const LARGE_BLOCK_BYTES: usize = if cfg!(test) { 512 } else { 64 << 10 };
+pub const LARGE_BLOCK_BYTES: usize = if cfg!(test) { 512 } else { 64 << 10 };
 /// The largest encoded group (2 GiB).
 pub const MAX_GROUP_BYTES: u64 = 1 << 31;

@@ -1,4 +1,4 @@
-//! Walking the groups of a payload as bytes: nothing is allocated for a group, a record or an argument.
+//! Walking the groups of a payload for their keys: nothing is allocated for a group, a record or an argument.
 //!
 //! Invariant: it takes the payloads that [`super::decode::Groups`] takes, but for the texts of origins, which are not looked at.
 
@@ -14,26 +14,10 @@ use crate::types::{Lsn, Micros, ReplOffset};
 /// Texts of an origin.
 const ORIGIN_TEXTS: usize = 4;
 
-/// A group, its records as they are encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RawGroup<'a> {
-    pub(crate) flags: u8,
-    pub(crate) ts: Micros,
-    pub(crate) slack: u64,
-    /// Its number in the block.
-    pub(crate) origin: u64,
-    /// The origin as it is encoded, if it is a new one.
-    pub(crate) new_origin: Option<&'a [u8]>,
-    pub(crate) end_offset: ReplOffset,
-    pub(crate) record_count: u64,
-    pub(crate) records: &'a [u8],
-}
-
 /// A place between two groups of a payload.
 #[derive(Debug)]
-pub(crate) struct GroupWalk<'a> {
+struct GroupWalk<'a> {
     header: BlockHeader,
-    payload: &'a [u8],
     cursor: Cursor<'a>,
     read: u32,
     next_lsn: Lsn,
@@ -44,10 +28,9 @@ pub(crate) struct GroupWalk<'a> {
 
 impl<'a> GroupWalk<'a> {
     /// `payload` is decompressed, and its checksum is right.
-    pub(crate) fn new(header: BlockHeader, payload: &'a [u8]) -> Self {
+    fn new(header: BlockHeader, payload: &'a [u8]) -> Self {
         Self {
             header,
-            payload,
             cursor: Cursor::new(payload),
             read: 0,
             next_lsn: header.first_lsn,
@@ -57,14 +40,11 @@ impl<'a> GroupWalk<'a> {
         }
     }
 
-    /// The next group, `None` behind the last one. `on_key` is given the database and each key of its records; `None` for a
+    /// Passes the next group; false = the last one was passed. `on_key` is given the database and each key of its records; `None` for a
     /// record of which the keys are not known.
-    pub(crate) fn next_group(
-        &mut self,
-        on_key: &mut impl FnMut(Option<(u32, &[u8])>),
-    ) -> Result<Option<RawGroup<'a>>, Damage> {
+    fn next_group(&mut self, on_key: &mut impl FnMut(Option<(u32, &[u8])>)) -> Result<bool, Damage> {
         if self.read == self.header.groups {
-            return self.check_end().map(|()| None);
+            return self.check_end().map(|()| false);
         }
         let c = &mut self.cursor;
         let flags = c.u8()?;
@@ -74,8 +54,8 @@ impl<'a> GroupWalk<'a> {
         let ts_delta = c.varint()?;
         let ts = self.ts.0.checked_add_unsigned(ts_delta);
         let ts = ts.ok_or_else(|| Damage::new("a time of 64 bits", format!("delta {ts_delta}")))?;
-        let slack = c.varint()?;
-        let (origin, new_origin) = self.origin()?;
+        let _slack = c.varint()?;
+        self.origin()?;
         let c = &mut self.cursor;
         let offset_delta = c.varint()?;
         let offset = self.offset.0.checked_add(offset_delta);
@@ -85,35 +65,31 @@ impl<'a> GroupWalk<'a> {
         if record_count == 0 || record_count > left {
             return Err(Damage::new(format!("a group of 1 to {left} records"), format!("{record_count} records")));
         }
-        let begin = c.pos();
         for _ in 0..record_count {
             record(c, on_key)?;
         }
-        let records = &self.payload[begin..c.pos()];
         self.read += 1;
         self.next_lsn.0 += record_count;
         self.ts = Micros(ts);
         self.offset = ReplOffset(offset);
-        let (ts, end_offset) = (self.ts, self.offset);
-        Ok(Some(RawGroup { flags, ts, slack, origin, new_origin, end_offset, record_count, records }))
+        Ok(true)
     }
 
-    fn origin(&mut self) -> Result<(u64, Option<&'a [u8]>), Damage> {
+    fn origin(&mut self) -> Result<(), Damage> {
         let c = &mut self.cursor;
         let index = c.varint()?;
         if index > self.origins {
             return Err(Damage::new(format!("an origin up to {}", self.origins), format!("{index}")));
         }
         if index < self.origins {
-            return Ok((index, None));
+            return Ok(());
         }
-        let begin = c.pos();
         c.u8()?;
         for _ in 0..ORIGIN_TEXTS {
             c.range()?;
         }
         self.origins += 1;
-        Ok((index, Some(&self.payload[begin..c.pos()])))
+        Ok(())
     }
 
     /// After the last group: everything that the header promised has been there.
@@ -179,6 +155,6 @@ pub(crate) fn each_key(
     mut on_key: impl FnMut(Option<(u32, &[u8])>),
 ) -> Result<(), Damage> {
     let mut walk = GroupWalk::new(*header, payload);
-    while walk.next_group(&mut on_key)?.is_some() {}
+    while walk.next_group(&mut on_key)? {}
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Whether the server lives, asked on a connection of its own when a shared connection broke. Decides; the worker
 //! ([`super::disconnect`]) opens the connection and tells those who wait.
 //!
-//! Invariant: one question at a time. Its answer is passed on at the end of the turn, and whoever asks until then gets it too.
+//! Invariant: one question at a time. Its answer is passed on at the end of the turn, and all who ask until then get it too.
 
 use super::refs::{ClientRef, ConnRef};
 

@@ -101,7 +101,7 @@ fn replies_that_no_position_covers_are_late_and_not_given() {
     assert_eq!(gate.tick(now + (ACK_TIMEOUT * 9) / 10).late, []);
     assert_eq!(gate.tick(now + ACK_TIMEOUT).late, [client(1)]);
     assert_eq!(gate.next_covered(ticket), None, "it is not given later either");
-    // The journal works again: whoever still waits gets its reply.
+    // The journal works again: a client that still waits gets its reply.
     assert_eq!(gate.covered(|| at("one", 200)), Some(second));
     assert_eq!(gate.next_covered(second), Some((client(2), soon)));
 }

@@ -43,7 +43,7 @@ const GONE_AFTER: Duration = Duration::from_mins(1);
 pub(super) struct Timeouts {
     pub(super) handshake: Duration,
     pub(super) idle: Option<Duration>,
-    /// Whoever is idle goes at once.
+    /// Idle clients go at once.
     pub(super) draining: bool,
 }
 
