@@ -173,14 +173,15 @@ pub(super) fn retain(facts: &Facts, retention: &Retention, now: Micros) -> Prune
         planner.cutoff = None;
         return planner.plan(Start::at(0), false, Why::NoBase);
     };
-    let by_time = planner.start_by_time().min(newest);
+    let by_time = planner.start_by_time(Start::at(0)).min(newest);
     let (mut start, mut squeezed) = (by_time, false);
     if let Some(limit) = retention.max_bytes {
         // First what outlived its segments, then base by base.
         squeezed = planner.bytes_from(start, false) > limit;
         while planner.bytes_from(start, squeezed) > limit {
-            let Some(next) = planner.bases.iter().find(|b| **b > start) else { break };
-            start = *next;
+            let Some(next) = planner.bases.iter().copied().find(|b| *b > start) else { break };
+            // What is left may hold bases that its own age makes unnecessary.
+            start = planner.start_by_time(next).min(newest).max(next);
         }
     }
     let mut plan = planner.plan(start, squeezed, if start >= newest { Why::LastBase } else { Why::Needed });
@@ -258,14 +259,17 @@ impl<'a> Planner<'a> {
         Self { facts, stretches, bases, cutoff }
     }
 
-    /// By the first table of [`super`], `keep` alone.
-    fn start_by_time(&self) -> Start {
-        let Some(cutoff) = self.cutoff else { return Start::at(0) };
+    /// By the first table of [`super`], `keep` alone, of what lies behind `from`.
+    fn start_by_time(&self, from: Start) -> Start {
+        let Some(cutoff) = self.cutoff else { return from };
         let mut begin = 0;
         for run in self.stretches.chunk_by(Stretch::leads_to) {
-            let segments = begin..begin + run.len();
+            let segments = begin.max(from.segment)..begin + run.len();
             begin = segments.end;
-            let bases = || self.bases.iter().filter(|b| segments.contains(&b.segment));
+            if segments.is_empty() {
+                continue;
+            }
+            let bases = || self.bases.iter().filter(|b| segments.contains(&b.segment) && **b >= from);
             let end = run[run.len() - 1].end().max(bases().map(|b| b.ts).max().unwrap_or(Micros(i64::MIN)));
             if end < cutoff {
                 continue;

@@ -94,6 +94,17 @@ fn two_timelines() -> Facts {
     }
 }
 
+/// A timeline that ends where the next one begins, which has a second snapshot of its first moment.
+fn two_bases_of_one_moment() -> Facts {
+    let mut again = snapshot(2, 10, 10, Scheduled);
+    again.path = "r10-again.rdb".into();
+    Facts {
+        segments: vec![segment(1, 1..=10, 0, 10), segment(2, 11..=20, 10, 20), segment(2, 21..=30, 20, 40)],
+        snapshots: vec![snapshot(1, 0, 0, Base), snapshot(2, 10, 10, Base), again],
+        marks: vec![],
+    }
+}
+
 #[test]
 fn what_goes() {
     let everything = "r0-1-0.rdb s1-1 r10-1-10.rdb s11-1 s21-1";
@@ -139,6 +150,13 @@ fn what_goes() {
         ("one base with its segment", usual(), at_most(8 * BYTES - 1), 40, "r0-1-0.rdb s1-1"),
         ("two", usual(), at_most(5 * BYTES), 40, "r0-1-0.rdb s1-1 r10-1-10.rdb s11-1"),
         ("the last base stays, whatever the size", usual(), at_most(0), 40, everything),
+        (
+            "what the size takes leaves nothing that time alone would take",
+            two_bases_of_one_moment(),
+            Retention { keep: Some(Duration::from_micros(30)), max_bytes: Some(4 * BYTES) },
+            40,
+            "r0-1-0.rdb s1-1 r10-2-10.rdb",
+        ),
     ];
     for (what, facts, retention, now, goes) in cases {
         let plan = plan::retain(&facts, &retention, Micros(now));
