@@ -97,25 +97,19 @@ impl Block {
         &self.bytes
     }
 
-    /// A block of a payload that was encoded before; `header` says what is in it.
-    pub(crate) fn of_payload(header: BlockHeader, payload: &[u8]) -> Self {
-        let mut bytes = Vec::with_capacity(BLOCK_HEADER_LEN + payload.len());
+    /// A block that was written before, of which the payload is `stored` but for encryption; `header` says what is in it.
+    pub(crate) fn of_stored(header: BlockHeader, stored: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(BLOCK_HEADER_LEN + stored.len());
         bytes.resize(BLOCK_HEADER_LEN, 0);
-        bytes.extend_from_slice(payload);
-        let payload_crc = crc32c::crc32c(payload);
-        let len = payload.len() as u32;
-        Self {
-            header: BlockHeader {
-                codec: CODEC_NONE,
-                encrypted: false,
-                behind_unsynced: false,
-                stored_len: len,
-                raw_len: len,
-                payload_crc,
-                ..header
-            },
-            bytes,
-        }
+        bytes.extend_from_slice(stored);
+        let header = BlockHeader {
+            encrypted: false,
+            behind_unsynced: false,
+            stored_len: stored.len() as u32,
+            payload_crc: crc32c::crc32c(stored),
+            ..header
+        };
+        Self { header, bytes }
     }
 
     /// The payload as it will be stored, but for encryption.
@@ -123,7 +117,7 @@ impl Block {
         &self.bytes[BLOCK_HEADER_LEN..]
     }
 
-    /// Compresses the payload, if that pays.
+    /// Compresses the payload, if that pays and it is not yet.
     pub(crate) fn compress(&mut self, compressor: &mut Compressor) -> std::io::Result<()> {
         if self.header.codec != CODEC_NONE {
             return Ok(());
@@ -248,23 +242,9 @@ impl BlockBuilder {
             return Ok(Lsn(self.next_lsn().0.saturating_sub(1)));
         }
         let most = self.check_size(group)?;
-        if self.bytes.is_empty() {
-            self.bytes.reserve_exact(self.capacity.max(BLOCK_HEADER_LEN + most));
-            self.bytes.resize(BLOCK_HEADER_LEN, 0);
-        } else {
-            self.bytes.reserve(most);
-        }
-        let ts = group.ts.max(self.last_ts);
-        if self.groups == 0 {
-            self.first_ts = ts;
-            self.last_ts = ts;
-        }
-        let end_offset = group.end_offset.max(self.group_offset);
-        self.bytes.push(if group.atomic { FLAG_ATOMIC } else { 0 });
-        put_varint(&mut self.bytes, ts.0.wrapping_sub(self.last_ts.0) as u64);
-        put_varint(&mut self.bytes, group.slack);
+        self.begin_group(most, if group.atomic { FLAG_ATOMIC } else { 0 }, group.ts, group.slack);
         self.put_origin(group.origin);
-        put_varint(&mut self.bytes, end_offset.0 - self.group_offset.0);
+        self.put_offset(group.end_offset);
         put_varint(&mut self.bytes, group.records.len() as u64);
         for record in group.records {
             put_varint(&mut self.bytes, u64::from(record.db));
@@ -274,12 +254,46 @@ impl BlockBuilder {
                 put_bytes(&mut self.bytes, arg);
             }
         }
+        self.end_group(group.records.len() as u32);
+        Ok(Lsn(self.next_lsn().0 - 1))
+    }
+
+    /// Begins a group of at most so many bytes: all that comes before its origin.
+    pub(super) fn begin_group(&mut self, most: usize, flags: u8, ts: Micros, slack: u64) {
+        if self.bytes.is_empty() {
+            self.bytes.reserve_exact(self.capacity.max(BLOCK_HEADER_LEN + most));
+            self.bytes.resize(BLOCK_HEADER_LEN, 0);
+        } else {
+            self.bytes.reserve(most);
+        }
+        let ts = ts.max(self.last_ts);
+        if self.groups == 0 {
+            self.first_ts = ts;
+            self.last_ts = ts;
+        }
+        self.bytes.push(flags);
+        put_varint(&mut self.bytes, ts.0.wrapping_sub(self.last_ts.0) as u64);
+        put_varint(&mut self.bytes, slack);
         self.last_ts = ts;
+    }
+
+    /// What comes behind its origin: where it ends in the source.
+    pub(super) fn put_offset(&mut self, end_offset: ReplOffset) {
+        let end_offset = end_offset.max(self.group_offset);
+        put_varint(&mut self.bytes, end_offset.0 - self.group_offset.0);
         self.group_offset = end_offset;
         self.end_offset = self.end_offset.max(end_offset);
+    }
+
+    /// Bytes of the group as they are.
+    pub(super) fn put_encoded(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Counts a group that was written.
+    pub(super) fn end_group(&mut self, records: u32) {
         self.groups += 1;
-        self.records += group.records.len() as u32;
-        Ok(Lsn(self.next_lsn().0 - 1))
+        self.records += records;
     }
 
     /// An upper bound of the group's encoded size, if it is possible at all. As a record takes at
@@ -335,6 +349,16 @@ impl BlockBuilder {
     /// Time of the last group pushed, or the one given to `new`.
     pub fn last_ts(&self) -> Micros {
         self.last_ts
+    }
+
+    /// Position in the source after the last group: the next one is not before it.
+    pub(super) fn group_offset(&self) -> ReplOffset {
+        self.group_offset
+    }
+
+    /// Puts a number.
+    pub(super) fn put_number(&mut self, number: u64) {
+        put_varint(&mut self.bytes, number);
     }
 
     /// Position in the source after everything pushed.

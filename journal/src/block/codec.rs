@@ -38,7 +38,8 @@ const KEPT_BYTES: usize = 4 << 20;
 /// Compresses payloads one after the other.
 pub(crate) struct Compressor {
     zstd: zstd::bulk::Compressor<'static>,
-    check: zstd::bulk::Decompressor<'static>,
+    /// Decompresses what was compressed, to compare it.
+    check: Option<zstd::bulk::Decompressor<'static>>,
     output: Vec<u8>,
     again: Vec<u8>,
 }
@@ -50,13 +51,19 @@ impl std::fmt::Debug for Compressor {
 }
 
 impl Compressor {
+    /// For who forgets the original at once.
     pub(crate) fn new() -> std::io::Result<Self> {
-        let (zstd, check) = (zstd::bulk::Compressor::new(LEVEL)?, zstd::bulk::Decompressor::new()?);
-        Ok(Self { zstd, check, output: Vec::new(), again: Vec::new() })
+        let check = zstd::bulk::Decompressor::new()?;
+        Ok(Self { check: Some(check), ..Self::unchecked()? })
     }
 
-    /// The compressed payload, if that saves at least a twentieth. What is given was decompressed again
-    /// and compared: the original is about to be forgotten.
+    /// For who reads what was written, and compares, before the original is forgotten.
+    pub(crate) fn unchecked() -> std::io::Result<Self> {
+        Ok(Self { zstd: zstd::bulk::Compressor::new(LEVEL)?, check: None, output: Vec::new(), again: Vec::new() })
+    }
+
+    /// The compressed payload, if that saves at least a twentieth. Unless it is [`Compressor::unchecked`], what is given was
+    /// decompressed again and compared.
     pub(crate) fn compress(&mut self, raw: &[u8]) -> std::io::Result<Option<&[u8]>> {
         if raw.len() < MIN_COMPRESSED_RAW || raw.len() > MAX_COMPRESSED_RAW as usize {
             return Ok(None);
@@ -68,12 +75,14 @@ impl Compressor {
         if self.output.len() > raw.len() - raw.len() / 20 {
             return Ok(None);
         }
-        self.again.clear();
-        self.again.shrink_to(KEPT_BYTES);
-        self.again.reserve(raw.len());
-        self.check.decompress_to_buffer(&self.output, &mut self.again)?;
-        if self.again != raw {
-            return Err(std::io::Error::other("a block was not the same after compression"));
+        if let Some(check) = &mut self.check {
+            self.again.clear();
+            self.again.shrink_to(KEPT_BYTES);
+            self.again.reserve(raw.len());
+            check.decompress_to_buffer(&self.output, &mut self.again)?;
+            if self.again != raw {
+                return Err(std::io::Error::other("a block was not the same after compression"));
+            }
         }
         Ok(Some(&self.output))
     }
@@ -87,17 +96,26 @@ impl Compressor {
 /// The payload as it was encoded; `stored` has the right checksum. `sealer` is that of the segment, if it is
 /// encrypted.
 pub(crate) fn decode(header: &BlockHeader, stored: Bytes, sealer: Option<&Sealer>) -> Result<Bytes, PayloadFault> {
-    let stored = match sealer {
-        None if !header.encrypted => stored,
+    decompress(header, decrypt(header, stored, sealer)?)
+}
+
+/// The payload as it was before it was encrypted, if it was.
+pub(crate) fn decrypt(header: &BlockHeader, stored: Bytes, sealer: Option<&Sealer>) -> Result<Bytes, Damage> {
+    match sealer {
+        None if !header.encrypted => Ok(stored),
         Some(sealer) if header.encrypted => {
             let opened = sealer.open(&header.place(), &stored);
-            Bytes::from(opened.ok_or_else(|| Damage::new("a payload encrypted for this place", "another one"))?)
+            opened.map(Bytes::from).ok_or_else(|| Damage::new("a payload encrypted for this place", "another one"))
         }
         _ => {
             let expected = if sealer.is_some() { "an encrypted block" } else { "a block that is not encrypted" };
-            return Err(Damage::new(expected, "the other").into());
+            Err(Damage::new(expected, "the other"))
         }
-    };
+    }
+}
+
+/// The payload as it was before it was compressed, if it was.
+pub(crate) fn decompress(header: &BlockHeader, stored: Bytes) -> Result<Bytes, PayloadFault> {
     match header.codec {
         CODEC_NONE => Ok(stored),
         CODEC_ZSTD => {

@@ -1,6 +1,6 @@
-//! Walking the groups of a payload for their keys: nothing is allocated for a group, a record or an argument.
+//! Walking the groups of a payload as bytes: nothing is allocated for a group, a record or an argument.
 //!
-//! Invariant: it takes the payloads that [`super::decode::Groups`] takes, but for the texts of origins, which are not looked at.
+//! Invariant: it takes the payloads that [`super::decode::Groups`] takes, and no others.
 
 use smallvec::SmallVec;
 
@@ -9,14 +9,32 @@ use super::decode::MIN_RECORD;
 use super::header::BlockHeader;
 use crate::encoding::Cursor;
 use crate::error::Damage;
-use crate::types::{Lsn, Micros, ReplOffset};
+use crate::types::{Lsn, Micros, OriginKind, ReplOffset};
 
 /// Texts of an origin.
 const ORIGIN_TEXTS: usize = 4;
+/// The highest kind of an origin.
+const ORIGIN_KIND_MAX: u8 = OriginKind::Unknown as u8;
+
+/// A group as it stands in a payload. What depends on the groups before it is decoded; the rest is bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EncodedGroup<'a> {
+    pub(crate) flags: u8,
+    pub(crate) ts: Micros,
+    pub(crate) slack: u64,
+    /// Number of its origin in the payload.
+    pub(crate) origin: u64,
+    /// Kind and texts of its origin, where the payload has it first.
+    pub(crate) new_origin: Option<&'a [u8]>,
+    pub(crate) end_offset: ReplOffset,
+    pub(crate) record_count: u32,
+    /// The number of records, and the records.
+    pub(crate) records: &'a [u8],
+}
 
 /// A place between two groups of a payload.
 #[derive(Debug)]
-struct GroupWalk<'a> {
+pub(crate) struct GroupWalk<'a> {
     header: BlockHeader,
     cursor: Cursor<'a>,
     read: u32,
@@ -28,7 +46,7 @@ struct GroupWalk<'a> {
 
 impl<'a> GroupWalk<'a> {
     /// `payload` is decompressed, and its checksum is right.
-    fn new(header: BlockHeader, payload: &'a [u8]) -> Self {
+    pub(crate) fn new(header: BlockHeader, payload: &'a [u8]) -> Self {
         Self {
             header,
             cursor: Cursor::new(payload),
@@ -40,11 +58,14 @@ impl<'a> GroupWalk<'a> {
         }
     }
 
-    /// Passes the next group; false = the last one was passed. `on_key` is given the database and each key of its records; `None` for a
+    /// The next group; `None` = the last one was passed. `on_key` is given the database and each key of its records; `None` for a
     /// record of which the keys are not known.
-    fn next_group(&mut self, on_key: &mut impl FnMut(Option<(u32, &[u8])>)) -> Result<bool, Damage> {
+    pub(crate) fn next_group(
+        &mut self,
+        on_key: &mut impl FnMut(Option<(u32, &[u8])>),
+    ) -> Result<Option<EncodedGroup<'a>>, Damage> {
         if self.read == self.header.groups {
-            return self.check_end().map(|()| false);
+            return self.check_end().map(|()| None);
         }
         let c = &mut self.cursor;
         let flags = c.u8()?;
@@ -54,12 +75,13 @@ impl<'a> GroupWalk<'a> {
         let ts_delta = c.varint()?;
         let ts = self.ts.0.checked_add_unsigned(ts_delta);
         let ts = ts.ok_or_else(|| Damage::new("a time of 64 bits", format!("delta {ts_delta}")))?;
-        let _slack = c.varint()?;
-        self.origin()?;
+        let slack = c.varint()?;
+        let (origin, new_origin) = self.origin()?;
         let c = &mut self.cursor;
         let offset_delta = c.varint()?;
         let offset = self.offset.0.checked_add(offset_delta);
         let offset = offset.ok_or_else(|| Damage::new("an offset of 64 bits", format!("delta {offset_delta}")))?;
+        let begin = c.pos();
         let record_count = c.count(MIN_RECORD)? as u64;
         let left = self.header.next_lsn().0 - self.next_lsn.0;
         if record_count == 0 || record_count > left {
@@ -68,28 +90,46 @@ impl<'a> GroupWalk<'a> {
         for _ in 0..record_count {
             record(c, on_key)?;
         }
+        let records = c.bytes(begin..c.pos());
         self.read += 1;
         self.next_lsn.0 += record_count;
         self.ts = Micros(ts);
         self.offset = ReplOffset(offset);
-        Ok(true)
+        Ok(Some(EncodedGroup {
+            flags,
+            ts: self.ts,
+            slack,
+            origin,
+            new_origin,
+            end_offset: self.offset,
+            // No more than the header's, which is of 32 bits.
+            record_count: record_count as u32,
+            records,
+        }))
     }
 
-    fn origin(&mut self) -> Result<(), Damage> {
+    /// Its number, and its bytes if it is new.
+    fn origin(&mut self) -> Result<(u64, Option<&'a [u8]>), Damage> {
         let c = &mut self.cursor;
         let index = c.varint()?;
         if index > self.origins {
             return Err(Damage::new(format!("an origin up to {}", self.origins), format!("{index}")));
         }
         if index < self.origins {
-            return Ok(());
+            return Ok((index, None));
         }
-        c.u8()?;
+        let begin = c.pos();
+        let kind = c.u8()?;
+        if kind > ORIGIN_KIND_MAX {
+            return Err(Damage::new(format!("an origin kind 0 to {ORIGIN_KIND_MAX}"), format!("{kind}")));
+        }
         for _ in 0..ORIGIN_TEXTS {
-            c.range()?;
+            let range = c.range()?;
+            let text = std::str::from_utf8(c.bytes(range));
+            text.map_err(|e| Damage::new("UTF-8", format!("{e} in an origin at byte {begin}")))?;
         }
         self.origins += 1;
-        Ok(())
+        Ok((index, Some(c.bytes(begin..c.pos()))))
     }
 
     /// After the last group: everything that the header promised has been there.
@@ -155,6 +195,6 @@ pub(crate) fn each_key(
     mut on_key: impl FnMut(Option<(u32, &[u8])>),
 ) -> Result<(), Damage> {
     let mut walk = GroupWalk::new(*header, payload);
-    while walk.next_group(&mut on_key)? {}
+    while walk.next_group(&mut on_key)?.is_some() {}
     Ok(())
 }

@@ -115,14 +115,20 @@ impl FilterBuilder {
     /// Adds a key of the block; `None` = of a record, it is not known which keys it has.
     #[inline]
     pub(crate) fn add(&mut self, key: Option<(u32, &[u8])>) {
-        let Some((db, key)) = key else {
+        self.add_hash(key.map(|(db, key)| hash_key(db, key)));
+    }
+
+    /// The same of the key's hash.
+    #[inline]
+    pub(crate) fn add_hash(&mut self, hash: Option<u64>) {
+        let Some(hash) = hash else {
             self.interval.unknown = true;
             return;
         };
         if self.recent.len() == RECENT_MAX {
             self.take_recent();
         }
-        self.recent.push(hash_key(db, key));
+        self.recent.push(hash);
     }
 
     /// Adds all keys of a block. What cannot be walked is never ruled out.

@@ -21,6 +21,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -29,18 +30,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::compactor::{CompactError, Compactor};
-use crate::block::{Groups, decode_payload};
-use crate::crypto::{Keyring, Random, Sealer};
+use crate::block::decrypt;
+use crate::crypto::{Keyring, Random};
 use crate::directory::Directory;
 use crate::files::{open_read, sync_dir};
 use crate::lease::PruneLock;
 use crate::lock::Lock;
-use crate::segment::header::WholeHeader;
-use crate::segment::link::Digest;
 use crate::segment::load::{TailFact, load_open_segment};
 use crate::segment::name::SegmentName;
-use crate::segment::scan::{BlockFault, Blocks};
-use crate::types::Group;
+use crate::segment::scan::Blocks;
 
 /// So many bytes of segments may wait for the thread of low priority.
 const LOW_PRIORITY_BYTES: u64 = 512 << 20;
@@ -297,20 +295,22 @@ impl Shared {
             Some(wrapped) => keyring.with_current(&wrapped.key_id).ok_or(CompactError::NoKey)?,
         };
         footer.check_proof(sealer.as_deref())?;
-        if self.hash(&file, footer.position, priority)? != footer.digest {
-            return Err(CompactError::Different);
-        }
         let mut compactor = Compactor::create(&self.dir, &whole.header, &keyring, self.random)?;
+        let mut hasher = blake3::Hasher::new();
+        self.hash(&mut hasher, &file, 0..whole.len, priority)?;
         for block in Blocks::of(&file, whole, footer.blocks_end) {
             self.go_on(priority)?;
             let (block, stored) = block?;
-            let payload = decode_payload(&block, stored, sealer.as_deref()).map_err(BlockFault::from)?;
-            compactor.push(&block, &payload)?;
+            hasher.update(&block.encode()).update(&stored);
+            compactor.push(&block, &decrypt(&block, stored, sealer.as_deref())?)?;
+        }
+        self.hash(&mut hasher, &file, footer.blocks_end..footer.position, priority)?;
+        if *hasher.finalize().as_bytes() != footer.digest {
+            return Err(CompactError::Different);
         }
         self.go_on(priority)?;
         let copy = compactor.finish(&footer.tally, Some(footer.digest))?;
-        let original = Reading::new(&file, whole, footer.blocks_end, sealer);
-        compare(original, copy.file(), uncompacted, &keyring, || self.go_on(priority))?;
+        copy.check(&keyring, || self.go_on(priority))?;
 
         let lock = loop {
             self.go_on(priority)?;
@@ -333,65 +333,24 @@ impl Shared {
         Ok(())
     }
 
-    fn hash(&self, file: &File, len: u64, priority: Priority) -> Result<Digest, CompactError> {
-        let mut hasher = blake3::Hasher::new();
-        let mut bytes = vec![0; HASH_CHUNK];
-        let mut at = 0;
-        while at < len {
+    /// Hashes a range of the file.
+    fn hash(
+        &self,
+        hasher: &mut blake3::Hasher,
+        file: &File,
+        range: Range<u64>,
+        priority: Priority,
+    ) -> Result<(), CompactError> {
+        let mut bytes = vec![0; HASH_CHUNK.min((range.end - range.start) as usize)];
+        let mut at = range.start;
+        while at < range.end {
             self.go_on(priority)?;
-            let some = bytes.len().min((len - at) as usize);
+            let some = bytes.len().min((range.end - at) as usize);
             file.read_exact_at(&mut bytes[..some], at)?;
             hasher.update(&bytes[..some]);
             at += some as u64;
         }
-        Ok(*hasher.finalize().as_bytes())
-    }
-}
-
-/// Reads the copy as a reader will, and compares each group.
-fn compare(
-    mut original: Reading<'_>,
-    copy: &File,
-    uncompacted: &Uncompacted,
-    keyring: &Keyring,
-    go_on: impl Fn() -> Result<(), CompactError>,
-) -> Result<(), CompactError> {
-    let facts = load_open_segment(copy, uncompacted.name, &uncompacted.path, false)?;
-    let (Ok(whole), TailFact::Sealed(footer)) = (&facts.header, &facts.tail) else {
-        return Err(CompactError::WrongCopy);
-    };
-    let mut copied = Reading::new(copy, whole, footer.blocks_end, whole.header.unlock(keyring)?);
-    loop {
-        go_on()?;
-        match (original.next_group()?, copied.next_group()?) {
-            (None, None) => return Ok(()),
-            (one, other) if one == other => {}
-            _ => return Err(CompactError::WrongCopy),
-        }
-    }
-}
-
-/// The groups of a sealed segment, one after the other.
-struct Reading<'a> {
-    blocks: Blocks<'a>,
-    sealer: Option<Arc<Sealer>>,
-    groups: Option<Groups>,
-}
-
-impl<'a> Reading<'a> {
-    fn new(file: &'a File, whole: &WholeHeader, end: u64, sealer: Option<Arc<Sealer>>) -> Self {
-        Self { blocks: Blocks::of(file, whole, end), sealer, groups: None }
-    }
-
-    fn next_group(&mut self) -> Result<Option<Group>, CompactError> {
-        loop {
-            if let Some(group) = self.groups.as_mut().and_then(Iterator::next) {
-                return Ok(Some(group?));
-            }
-            let Some((block, stored)) = self.blocks.next().transpose()? else { return Ok(None) };
-            let payload = decode_payload(&block, stored, self.sealer.as_deref()).map_err(BlockFault::from)?;
-            self.groups = Some(Groups::new(block, payload));
-        }
+        Ok(())
     }
 }
 

@@ -1,11 +1,15 @@
 //! The compactor: writes the packed copy of a segment, the same groups in large, compressed blocks with Bloom filters over keys.
 //!
-//! The writer's own blocks are as small as the load makes them, so that a sync is cheap. The copy goes to a temporary file and
-//! is synced once, at its end. [`super::background`] and the repair decide when one is made.
+//! The writer's own blocks are as small as the load makes them, so that a sync is cheap. The compactor works on bytes: it joins
+//! small blocks and compresses them, and copies large ones as they are stored. The copy goes to a temporary file and is synced
+//! once, at its end. [`super::background`] and the repair decide when one is made.
 //!
-//! Invariant: a copy is given out only as a whole, synced, and if its sums are those of the segment.
+//! Invariants:
+//! - A copy is given out only as a whole, synced, if its sums are those of the segment. It is put in place only when it was read
+//!   back and gave the same groups ([`CompactedCopy::check`]).
+//! - Memory: two blocks of the segment, decoded, beside the block that is gathered and the filters.
 
-use std::fs::{File, Permissions};
+use std::fs::Permissions;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -13,18 +17,23 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::block::{Block, BlockBuilder, BlockHeader, Compressor, Groups, LARGE_BLOCK_BYTES};
-use crate::bloom::FilterBuilder;
+use super::digest::GroupsDigest;
+use crate::block::{
+    Block, BlockHeader, BlockJoiner, Compressor, GroupWalk, LARGE_BLOCK_BYTES, decode_payload, decompress,
+};
+use crate::bloom::{FilterBuilder, hash_key};
 use crate::crypto::{KeyFault, Keyring, Random, Sealer};
 use crate::directory::{Directory, TEMPORARY};
-use crate::error::{Damage, GroupTooLarge, OpenError};
+use crate::error::{Damage, OpenError};
 use crate::files::{FILE_MODE, sync, sync_dir};
 use crate::segment::footer::Footer;
 use crate::segment::header::{SegmentHeader, tag_of};
 use crate::segment::link::{Digest, Link};
-use crate::segment::scan::BlockFault;
+use crate::segment::load::{TailFact, load_open_segment};
+use crate::segment::name::SegmentName;
+use crate::segment::scan::{BlockFault, Blocks};
 use crate::segment::tally::Tally;
-use crate::types::{Group, GroupRef, KeysAt, Micros, RecordRef};
+use crate::types::Micros;
 
 /// Groups are gathered into blocks of this size.
 pub(crate) const COMPACTED_BLOCK_BYTES: usize = if cfg!(test) { 1 << 10 } else { 256 << 10 };
@@ -38,8 +47,6 @@ pub(crate) enum CompactError {
     Io(#[from] io::Error),
     #[error(transparent)]
     Open(#[from] OpenError),
-    #[error(transparent)]
-    TooLarge(#[from] GroupTooLarge),
     #[error("a block cannot be read: {0}")]
     Unreadable(#[from] BlockFault),
     #[error("it is not what was sealed")]
@@ -67,15 +74,20 @@ impl From<Damage> for CompactError {
 #[derive(Debug)]
 pub(crate) struct Compactor {
     file: tempfile::NamedTempFile,
+    name: SegmentName,
     tag: u32,
     tally: Tally,
     hasher: blake3::Hasher,
     len: u64,
-    pending: BlockBuilder,
+    pending: BlockJoiner,
+    /// Hashes of the keys in `pending`; `None` for a record of which the keys are not known.
+    pending_keys: Vec<Option<u64>>,
     complete_until: Micros,
     compressor: Compressor,
     sealer: Option<Arc<Sealer>>,
     filters: FilterBuilder,
+    /// Over all groups pushed.
+    content: GroupsDigest,
 }
 
 impl Compactor {
@@ -98,63 +110,66 @@ impl Compactor {
         hasher.update(&bytes);
         Ok(Self {
             file,
+            name: header.name(),
             tag: tag_of(&bytes),
             tally: Tally::begin(&header),
             hasher,
             len: bytes.len() as u64,
-            pending: BlockBuilder::new(header.first_lsn, header.last_ts, header.start_offset, header.start_db),
+            pending: BlockJoiner::new(header.first_lsn, header.last_ts, header.start_offset, header.start_db),
+            pending_keys: Vec::new(),
             complete_until: header.complete_until,
-            compressor: Compressor::new()?,
+            // The copy is read back as a whole.
+            compressor: Compressor::unchecked()?,
             sealer,
             filters: FilterBuilder::new(EXPECTED_BYTES),
+            content: GroupsDigest::default(),
         })
     }
 
-    /// Adds the groups of a block, whose payload is as it was encoded.
-    pub(crate) fn push(&mut self, header: &BlockHeader, payload: &Bytes) -> Result<(), CompactError> {
-        let large = payload.len() >= LARGE_BLOCK_BYTES;
-        if large {
-            self.flush()?;
-        }
-        if !large {
-            for group in Groups::new(*header, payload.clone()) {
-                self.gather(&group?)?;
-            }
-        }
+    /// Adds the groups of a block, of which the payload is `stored` but for encryption.
+    pub(crate) fn push(&mut self, header: &BlockHeader, stored: &Bytes) -> Result<(), CompactError> {
+        let payload = decompress(header, stored.clone()).map_err(BlockFault::from)?;
         self.complete_until = self.complete_until.max(header.complete_until);
-        if large {
-            self.write(Block::of_payload(*header, payload))?;
-            self.pending = BlockBuilder::new(header.next_lsn(), header.last_ts, header.end_offset, header.end_db);
-            return Ok(());
+        if payload.len() >= LARGE_BLOCK_BYTES {
+            self.copy(header, stored, &payload)
+        } else {
+            self.join(header, &payload)
         }
-        self.pending.set_end_offset(header.end_offset);
-        self.pending.set_db(header.end_db);
-        if self.pending.len_bytes() >= COMPACTED_BLOCK_BYTES {
-            self.flush()?;
+    }
+
+    /// Copies a large block.
+    fn copy(&mut self, header: &BlockHeader, stored: &[u8], payload: &[u8]) -> Result<(), CompactError> {
+        self.flush()?;
+        let mut block = Block::of_stored(*header, stored);
+        // Large ones of earlier versions are not compressed.
+        block.compress(&mut self.compressor)?;
+        self.filters.begin_block(self.len, self.tally.opens_interval(&block.header, self.len));
+        let Self { filters, content, .. } = self;
+        content.begin_block();
+        let mut walk = GroupWalk::new(*header, payload);
+        while let Some(group) = walk.next_group(&mut |key| filters.add(key))? {
+            content.add(&group);
         }
+        self.write(block)?;
+        self.pending = BlockJoiner::new(header.next_lsn(), header.last_ts, header.end_offset, header.end_db);
         Ok(())
     }
 
-    fn gather(&mut self, group: &Group) -> Result<(), CompactError> {
-        let args: Vec<Vec<&[u8]>> = group.records.iter().map(|r| r.args.iter().map(|arg| &arg[..]).collect()).collect();
-        let records: Vec<RecordRef<'_>> = group
-            .records
-            .iter()
-            .zip(&args)
-            .map(|(r, args)| RecordRef {
-                db: r.db,
-                args,
-                keys: r.keys.as_ref().map_or(KeysAt::Unknown, |keys| KeysAt::Arguments(keys)),
-            })
-            .collect();
-        self.pending.push(&GroupRef {
-            ts: group.ts,
-            slack: group.slack,
-            origin: &group.origin,
-            atomic: group.atomic,
-            end_offset: group.end_offset,
-            records: &records,
-        })?;
+    /// Gathers the groups of a small block.
+    fn join(&mut self, header: &BlockHeader, payload: &[u8]) -> Result<(), CompactError> {
+        let Self { pending, pending_keys, content, .. } = self;
+        content.begin_block();
+        pending.begin_block();
+        let mut walk = GroupWalk::new(*header, payload);
+        let mut on_key = |key: Option<(u32, &[u8])>| pending_keys.push(key.map(|(db, key)| hash_key(db, key)));
+        while let Some(group) = walk.next_group(&mut on_key)? {
+            content.add(&group);
+            pending.push(&group)?;
+        }
+        pending.end_block(header);
+        if self.pending.len_bytes() >= COMPACTED_BLOCK_BYTES {
+            self.flush()?;
+        }
         Ok(())
     }
 
@@ -163,15 +178,21 @@ impl Compactor {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let block = self.pending.finish(self.complete_until);
+        self.write_pending()
+    }
+
+    fn write_pending(&mut self) -> Result<(), CompactError> {
+        let mut block = self.pending.finish(self.complete_until);
+        self.filters.begin_block(self.len, self.tally.opens_interval(&block.header, self.len));
+        for hash in self.pending_keys.drain(..) {
+            self.filters.add_hash(hash);
+        }
+        block.compress(&mut self.compressor)?;
         self.write(block)
     }
 
     fn write(&mut self, mut block: Block) -> Result<(), CompactError> {
         self.tally.check_next(&block.header)?;
-        self.filters.begin_block(self.len, self.tally.opens_interval(&block.header, self.len));
-        self.filters.add_payload(&block.header, block.payload());
-        block.compress(&mut self.compressor)?;
         let bytes = block.place(self.len, self.tag, self.sealer.as_deref());
         self.file.write_all(bytes)?;
         self.hasher.update(bytes);
@@ -186,11 +207,10 @@ impl Compactor {
     pub(crate) fn finish(mut self, wanted: &Tally, copy_of: Option<Digest>) -> Result<CompactedCopy, CompactError> {
         self.flush()?;
         let tally = &self.tally;
-        let behind = (self.pending.end_offset(), self.pending.db(), self.complete_until);
-        if behind != (tally.extent.end_offset, tally.end_db, tally.complete_until) {
+        let behind = (self.pending.end(), self.complete_until);
+        if behind != ((tally.extent.end_offset, tally.end_db), tally.complete_until) {
             // What heartbeats have said since the last group.
-            let block = self.pending.finish(self.complete_until);
-            self.write(block)?;
+            self.write_pending()?;
         }
         if !self.tally.same_history(wanted) {
             return Err(CompactError::Different);
@@ -209,7 +229,13 @@ impl Compactor {
         let bytes = footer.encode();
         self.file.write_all(&bytes)?;
         sync(self.file.as_file())?;
-        Ok(CompactedCopy { file: self.file, len: position + bytes.len() as u64, link: footer.link() })
+        Ok(CompactedCopy {
+            file: self.file,
+            name: self.name,
+            len: position + bytes.len() as u64,
+            link: footer.link(),
+            content: self.content.finish(),
+        })
     }
 }
 
@@ -217,8 +243,11 @@ impl Compactor {
 #[derive(Debug)]
 pub(crate) struct CompactedCopy {
     file: tempfile::NamedTempFile,
+    name: SegmentName,
     len: u64,
     link: Link,
+    /// Digest of the groups that it was made of.
+    content: u128,
 }
 
 impl CompactedCopy {
@@ -227,9 +256,30 @@ impl CompactedCopy {
         self.link
     }
 
-    /// Its file, to be read before it is put in place.
-    pub(crate) fn file(&self) -> &File {
-        self.file.as_file()
+    /// Reads it as a reader will: it must give the groups of which it was made. `go_on` is asked for each block.
+    pub(crate) fn check(
+        &self,
+        keyring: &Keyring,
+        mut go_on: impl FnMut() -> Result<(), CompactError>,
+    ) -> Result<(), CompactError> {
+        let file = self.file.as_file();
+        let facts = load_open_segment(file, self.name, self.file.path(), false)?;
+        let (Ok(whole), TailFact::Sealed(footer)) = (&facts.header, &facts.tail) else {
+            return Err(CompactError::WrongCopy);
+        };
+        let sealer = whole.header.unlock(keyring)?;
+        let mut content = GroupsDigest::default();
+        for block in Blocks::of(file, whole, footer.blocks_end) {
+            go_on()?;
+            let (header, stored) = block?;
+            let payload = decode_payload(&header, stored, sealer.as_deref()).map_err(BlockFault::from)?;
+            content.begin_block();
+            let mut walk = GroupWalk::new(header, &payload);
+            while let Some(group) = walk.next_group(&mut |_| ())? {
+                content.add(&group);
+            }
+        }
+        if content.finish() == self.content { Ok(()) } else { Err(CompactError::WrongCopy) }
     }
 
     /// Puts it in the segment's place, and gives its size. Either of the two may be there until the folder is synced.

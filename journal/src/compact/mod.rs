@@ -8,6 +8,7 @@
 
 mod background;
 mod compactor;
+mod digest;
 
 pub(crate) use background::{Background, Uncompacted};
 pub(crate) use compactor::{CompactError, CompactedCopy, Compactor, remove_unfinished};

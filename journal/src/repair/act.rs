@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::plan::{How, Piece, Plan};
-use crate::block::decode_payload;
+use crate::block::decrypt;
 use crate::compact::{CompactError, CompactedCopy, Compactor};
 use crate::crypto::{KeyFault, Keyring, random};
 use crate::directory::{Directory, TEMPORARY, write_atomically};
@@ -18,7 +18,7 @@ use crate::files;
 use crate::files::{FILE_MODE, sync_dir};
 use crate::segment::header::{SegmentHeader, SourceHistory, TimelineFacts};
 use crate::segment::link::Link;
-use crate::segment::scan::{BlockFault, Blocks};
+use crate::segment::scan::Blocks;
 use crate::splices::{LostRecords, Splice, Splices};
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
 
@@ -75,11 +75,12 @@ fn recreate(
         for range in &piece.run.ranges {
             for block in Blocks::between(&file, tag, range.clone()) {
                 let (block, stored) = block?;
-                let payload = decode_payload(&block, stored, sealer.as_deref()).map_err(BlockFault::from)?;
-                compactor.push(&block, &payload)?;
+                compactor.push(&block, &decrypt(&block, stored, sealer.as_deref())?)?;
             }
         }
-        compactor.finish(&piece.run.tally, None)
+        let copy = compactor.finish(&piece.run.tally, None)?;
+        copy.check(keyring, || Ok(()))?;
+        Ok(copy)
     };
     write().map_err(|e| OpenError::io("write anew", path)(io::Error::other(e)))
 }

@@ -6,10 +6,12 @@
 //! `segment_tag` bind it to its place, so that the last bytes of somebody's value are never taken
 //! for one. In an encrypted segment it ends with a proof that its writer had the data key.
 
+use crate::block::LARGE_BLOCK_BYTES;
 use crate::bloom::{PLACE_LEN, Place, Places};
 use crate::crypto::{PROOF_LEN, Sealer};
 use crate::encoding::Cursor;
 use crate::error::Damage;
+use crate::segment::header::MAX_HEADER_LEN;
 use crate::segment::link::{DIGEST_LEN, Digest, Link, link};
 use crate::segment::tally::{Extent, IndexEntry, Tally};
 use crate::types::{Lsn, Micros, ReplOffset};
@@ -63,12 +65,14 @@ impl Footer {
     }
 
     /// Whether a packed copy would be worth its work: it has no filters, or many blocks are so small that they were not
-    /// compressed when they were written. Each large one has an entry in the index; the first has one whatever its size, and
-    /// counts as small.
+    /// compressed when they were written. Each large one has an entry in the index. The first one has one whatever its size, and
+    /// counts as small, but for a large one that is alone.
     pub(crate) fn wants_compaction(&self) -> bool {
         let t = &self.tally;
+        let large_alone = t.blocks == 1 && self.blocks_end >= (LARGE_BLOCK_BYTES + MAX_HEADER_LEN) as u64;
         let small = (u64::from(t.blocks) + 1).saturating_sub(t.index.len() as u64);
-        t.records > 0 && (self.filters.is_none() || small * SMALL_BLOCKS_ONE_IN > u64::from(t.blocks))
+        let many = small * SMALL_BLOCKS_ONE_IN > u64::from(t.blocks) && !large_alone;
+        t.records > 0 && (self.filters.is_none() || many)
     }
 
     fn flags(&self) -> u32 {
