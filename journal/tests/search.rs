@@ -129,7 +129,7 @@ fn look_for_one(dir: &std::path::Path, written: &[Lsn], tail: u64) {
     let bytes: u64 = segments(dir).iter().sum();
     for dbs in [1, 16] {
         let (before, begun) = (read_so_far(), Instant::now());
-        let catalog = Catalog::open(dir).unwrap();
+        let catalog = Catalog::open_for_search(dir, &Keyring::default()).unwrap();
         let opened = read_so_far() - before;
         let keys: Vec<(u32, &[u8])> = (0..dbs).map(|db| (db, &b"user:4711"[..])).collect();
         let mut reader = catalog.groups_back_for_keys(Lsn(u64::MAX), TimelineId(1), &keys);
@@ -145,8 +145,9 @@ fn look_for_one(dir: &std::path::Path, written: &[Lsn], tail: u64) {
             100.0 * read as f64 / bytes as f64,
             begun.elapsed()
         );
-        // What is read of the tail is read twice: when the journal is opened, and for the search.
-        assert!(read < bytes / 10 + 2 * tail && reader.searched().read_bytes <= read, "{read} of {bytes} bytes");
+        // Of a small journal, a large part are the pages that are read anyway.
+        let most = if dbs == 1 && bytes > 4 << 30 { bytes / 100 } else { bytes / 10 };
+        assert!(read < most + tail && reader.searched().read_bytes <= read, "{read} of {bytes} bytes");
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) struct LogArgs {
 /// Runs the command.
 pub(crate) fn run(args: &LogArgs) -> anyhow::Result<ExitCode> {
     let selection = args.filters.selection()?;
-    let catalog = args.journal.open()?;
+    let catalog = args.journal.open_for(&selection)?;
     let Some(range) = Range::of(args.since.as_ref(), args.until.as_ref(), &catalog)? else {
         return Ok(ExitCode::SUCCESS);
     };

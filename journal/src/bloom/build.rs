@@ -70,8 +70,14 @@ impl KeySet {
     }
 }
 
-/// The filters of a segment: one for all, and one for each entry of the index, over what lies up to the
-/// next entry.
+/// The filters of a segment in memory: one for all, and one for each entry of the index, over what lies up to the next entry.
+#[derive(Debug)]
+pub(crate) struct SegmentFilters {
+    pub(crate) all: BloomFilter,
+    pub(crate) intervals: Vec<BloomFilter>,
+}
+
+/// Collects the keys of a segment's blocks, in order.
 #[derive(Debug)]
 pub(crate) struct FilterBuilder {
     /// Hashes that are in neither set yet.
@@ -161,17 +167,21 @@ impl FilterBuilder {
         self.finished.push(filter);
     }
 
-    /// The pages, which will be at `position` of the file, and where each filter is.
-    pub(crate) fn encode(mut self, position: u64, sealer: Option<&Sealer>) -> (Places, Vec<u8>) {
+    /// The filters over all that was added.
+    pub(crate) fn finish(mut self) -> SegmentFilters {
         if self.begun {
             self.finish_interval();
         }
+        SegmentFilters { all: self.all.finish(), intervals: self.finished }
+    }
+
+    /// The pages, which will be at `position` of the file, and where each filter is.
+    pub(crate) fn encode(self, position: u64, sealer: Option<&Sealer>) -> (Places, Vec<u8>) {
+        let SegmentFilters { all, intervals } = self.finish();
         let mut out = Vec::new();
-        let all = self.all.finish().encode(position, sealer, &mut out);
-        let mut intervals = Vec::with_capacity(self.finished.len());
-        for filter in &self.finished {
-            intervals.push(filter.encode(position + out.len() as u64, sealer, &mut out));
-        }
+        let all = all.encode(position, sealer, &mut out);
+        let place = |filter: &BloomFilter| filter.encode(position + out.len() as u64, sealer, &mut out);
+        let intervals = intervals.iter().map(place).collect();
         (Places { sealed: sealer.is_some(), all, intervals }, out)
     }
 }

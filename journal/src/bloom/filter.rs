@@ -66,16 +66,33 @@ impl BloomFilter {
         Ok(Self { blocks, unknown: place.unknown })
     }
 
+    /// Whether the key with this hash may be there.
+    pub(crate) fn may_hold(&self, hash: u64) -> bool {
+        let block = self.blocks.get(block_of(hash, self.blocks.len() as u32) as usize);
+        block.is_some_and(|block| matches(block, hash))
+    }
+
+    /// Records of which the keys are not known are there: whatever else it says, they may be meant.
+    pub(crate) fn has_unknown(&self) -> bool {
+        self.unknown
+    }
+
     /// Whether a search for any key of the group would find it.
     pub(crate) fn has(&self, group: &Group) -> bool {
-        let holds = |hash: u64| {
-            let block = self.blocks.get(block_of(hash, self.blocks.len() as u32) as usize);
-            block.is_some_and(|block| matches(block, hash))
-        };
         group.records.iter().all(|record| match &record.keys {
             None => self.unknown,
-            Some(keys) => keys.iter().filter_map(|at| record.args.get(*at)).all(|key| holds(hash_key(record.db, key))),
+            Some(keys) => {
+                keys.iter().filter_map(|at| record.args.get(*at)).all(|key| self.may_hold(hash_key(record.db, key)))
+            }
         })
+    }
+
+    /// The same with one bit less, which leaves out a key.
+    #[cfg(test)]
+    pub(crate) fn without_first_bit(mut self) -> Self {
+        let word = self.blocks.iter_mut().flatten().find(|word| **word != 0).expect("a filter with a key");
+        *word &= *word - 1;
+        self
     }
 
     /// Appends the pages to `out`, which will be at `position` of the file; returns the place.

@@ -3,7 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{Catalog, SegmentInfo};
+use crate::block::{BlockHeader, decode_payload};
+use crate::bloom::{EXPECTED_BYTES, FilterBuilder, SegmentFilters};
 use crate::crypto::{KeyFault, Keyring, Sealer};
 use crate::directory::Directory;
 use crate::error::{Damage, OpenError, ReadError, Span};
@@ -13,7 +17,7 @@ use crate::meta::{Meta, not_a_journal};
 use crate::recover::{check_footer, check_header, corrupt};
 use crate::segment::footer::Footer;
 use crate::segment::header::{HeaderFault, SegmentHeader, WholeHeader};
-use crate::segment::load::{SegmentFacts, TailFact, list_segments, load_open_segment, load_segment};
+use crate::segment::load::{SegmentFacts, TailFact, list_segments, load_open_segment, load_segment_and};
 use crate::segment::scan::{Rest, Scan, scan};
 use crate::segment::tally::Tally;
 use crate::snapshot::list_snapshots_of;
@@ -40,6 +44,8 @@ pub(crate) struct Entry {
     pub(crate) data_end: u64,
     /// Where the footer of a sealed segment begins.
     pub(super) footer_at: u64,
+    /// Of the segment in use, if the journal was opened for a search.
+    pub(super) filters: Option<Arc<SegmentFilters>>,
     /// For a sealed segment without index: that stays in the file until it is wanted.
     pub(crate) tally: Tally,
     pub(crate) bytes: u64,
@@ -85,7 +91,8 @@ impl Entry {
     }
 }
 
-pub(super) fn load(root: &Path, keyring: &Keyring) -> Result<Catalog, OpenError> {
+/// `filters`: the keys of the segment in use are collected.
+pub(super) fn load(root: &Path, keyring: &Keyring, filters: bool) -> Result<Catalog, OpenError> {
     let dir = Directory::new(root);
     let Some(meta) = Meta::load(&dir)? else {
         return Err(not_a_journal(&dir));
@@ -95,7 +102,7 @@ pub(super) fn load(root: &Path, keyring: &Keyring) -> Result<Catalog, OpenError>
     let storage: Arc<dyn Storage> = Arc::new(LocalDirectory::new(&dir));
     let mut notes = Vec::new();
     let splices = Splices::load(&dir).map_err(OpenError::io("read", dir.splices()))?;
-    let entries = load_entries(&storage, meta.id().unwrap_or_default(), &splices, keyring, &mut notes)?;
+    let entries = load_entries(&storage, meta.id().unwrap_or_default(), &splices, (keyring, filters), &mut notes)?;
     let (marks, wrong) = read_marks(&dir).map_err(OpenError::io("read", dir.marks()))?;
     notes.extend(wrong.iter().map(|at| format!("marks has a damaged line at offset {at}")));
     let snapshots = list_snapshots_of(&*storage, &meta.journal_id)?;
@@ -116,7 +123,7 @@ fn load_entries(
     storage: &Arc<dyn Storage>,
     journal_id: [u8; 16],
     splices: &Splices,
-    keyring: &Keyring,
+    (keyring, filters): (&Keyring, bool),
     notes: &mut Vec<String>,
 ) -> Result<Vec<Entry>, OpenError> {
     let (names, _) = list_segments(&**storage)?;
@@ -124,7 +131,13 @@ fn load_entries(
     let mut previous: Option<(SegmentHeader, Footer)> = None;
     for (n, (name, path)) in names.iter().enumerate() {
         let is_last = n + 1 == names.len();
-        let facts = match load_segment(&**storage, *name, path, is_last) {
+        let mut collected = filters.then(|| OpenFilters::new(keyring));
+        let facts = load_segment_and(&**storage, *name, path, is_last, &mut |whole, before, block, stored| {
+            if let Some(filters) = &mut collected {
+                filters.add(whole, before, block, stored);
+            }
+        });
+        let facts = match facts {
             // Pruned since it was listed.
             Err(OpenError::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::NotFound && entries.is_empty() =>
@@ -185,7 +198,10 @@ fn load_entries(
                 previous = Some((entry.header.clone(), footer.clone()));
                 entry.seal(footer);
             }
-            TailFact::Open(scan) => entry.fill(scan, is_last, notes),
+            TailFact::Open(scan) => {
+                entry.fill(scan, is_last, notes);
+                entry.filters = collected.map(|filters| Arc::new(filters.builder.finish()));
+            }
             TailFact::BadFooter { .. } | TailFact::Unknown => {
                 let scan = rescan(&**storage, &facts, &whole)?;
                 entry.fill(&scan, false, notes);
@@ -197,6 +213,31 @@ fn load_entries(
         entries.push(entry);
     }
     Ok(entries)
+}
+
+/// Filters over the keys of the segment in use, block by block.
+struct OpenFilters {
+    builder: FilterBuilder,
+    keyring: Keyring,
+    /// Of the segment, once it is known.
+    sealer: Option<Result<Option<Arc<Sealer>>, KeyFault>>,
+}
+
+impl OpenFilters {
+    fn new(keyring: &Keyring) -> Self {
+        Self { builder: FilterBuilder::new(EXPECTED_BYTES), keyring: keyring.clone(), sealer: None }
+    }
+
+    fn add(&mut self, whole: &WholeHeader, before: &Tally, block: &BlockHeader, stored: &Bytes) {
+        let sealer = self.sealer.get_or_insert_with(|| whole.header.unlock(&self.keyring));
+        self.builder.begin_block(block.position, before.opens_interval(block, block.position));
+        let payload = sealer.as_ref().ok().map(|sealer| decode_payload(block, stored.clone(), sealer.as_deref()));
+        match payload {
+            Some(Ok(payload)) => self.builder.add_payload(block, &payload),
+            // What cannot be read is never ruled out: reading it says why.
+            Some(Err(_)) | None => self.builder.add(None),
+        }
+    }
 }
 
 /// What follows cannot be used.
@@ -222,7 +263,7 @@ fn later(facts: &SegmentFacts, header: &SegmentHeader, before: &Tally) -> bool {
 fn rescan(storage: &dyn Storage, facts: &SegmentFacts, whole: &WholeHeader) -> Result<Scan, OpenError> {
     let read = || {
         let file = storage.open(&facts.path)?;
-        scan(&*file, facts.bytes, whole, |_, _| ())
+        scan(&*file, facts.bytes, whole, |_, _, _| ())
     };
     read().map_err(OpenError::io("read", &facts.path))
 }
@@ -239,6 +280,7 @@ impl Entry {
             until: None,
             data_end: whole.len,
             footer_at: facts.bytes,
+            filters: None,
             tally: Tally::begin(&whole.header),
             bytes: facts.bytes,
             sealed: false,

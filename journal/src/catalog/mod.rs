@@ -196,12 +196,18 @@ impl Catalog {
 
     /// Opens the journal in `dir`; changes nothing.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, OpenError> {
-        load::load(dir.as_ref(), &Keyring::default())
+        load::load(dir.as_ref(), &Keyring::default(), false)
     }
 
     /// The same for a journal that is encrypted, at least in part. What has another key can be listed, not read.
     pub fn open_with(dir: impl AsRef<Path>, keyring: &Keyring) -> Result<Self, OpenError> {
-        load::load(dir.as_ref(), keyring)
+        load::load(dir.as_ref(), keyring, false)
+    }
+
+    /// The same, to search for keys ([`Catalog::groups_for_keys`]): the segment in use, which has no filters in its file, is
+    /// read here anyway; so its keys are collected, and a search reads of it only what may hold them.
+    pub fn open_for_search(dir: impl AsRef<Path>, keyring: &Keyring) -> Result<Self, OpenError> {
+        load::load(dir.as_ref(), keyring, true)
     }
 
     /// Whether the end of the journal can be read with the keys given: who cannot must not add to it.

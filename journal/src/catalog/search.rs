@@ -1,13 +1,14 @@
 //! Reading only what may concern certain keys.
 //!
-//! A sealed segment has key filters: what they rule out is not read. What has none (the segment in use, or one that an earlier
-//! version has sealed) is read, and its groups are looked at one by one.
+//! A sealed segment has key filters: what they rule out is not read. Those of the segment in use are made when the journal is
+//! opened for a search ([`super::Catalog::open_for_search`]). What has none (a segment that an earlier version has sealed) is
+//! read, and its groups are looked at one by one.
 
 use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 
-use crate::bloom::{Lookup, Place, Places, hash_key};
+use crate::bloom::{BloomFilter, Lookup, Place, Places, SegmentFilters, hash_key};
 use crate::crypto::Sealer;
 use crate::error::Damage;
 use crate::segment::tally::IndexEntry;
@@ -90,7 +91,7 @@ impl Search {
             Ok(anywhere) => anywhere,
             Err(damage) => return Ok(Err(damage)),
         };
-        let mut ranges: Vec<Range<u64>> = Vec::new();
+        let mut ranges = Ranges::default();
         for (n, (entry, place)) in index.iter().zip(&places.intervals).enumerate() {
             let wanted = place.unknown
                 || !anywhere.is_empty()
@@ -98,15 +99,36 @@ impl Search {
                         Ok(here) => !here.is_empty(),
                         Err(damage) => return Ok(Err(damage)),
                     };
-            if !wanted {
-                continue;
-            }
-            let end = index.get(n + 1).map_or(blocks_end, |next| next.position);
-            match ranges.last_mut() {
-                Some(last) if last.end == entry.position => last.end = end,
-                _ => ranges.push(entry.position..end),
+            if wanted {
+                ranges.add(entry.position..index.get(n + 1).map_or(blocks_end, |next| next.position));
             }
         }
-        Ok(Ok(ranges))
+        Ok(Ok(ranges.0))
+    }
+
+    /// The same by filters in memory, those of the segment in use.
+    pub(super) fn ranges_by(&self, index: &[IndexEntry], filters: &SegmentFilters, blocks_end: u64) -> Vec<Range<u64>> {
+        let may_be_in = |filter: &BloomFilter| self.by_hash.keys().any(|hash| filter.may_hold(*hash));
+        let anywhere = may_be_in(&filters.all);
+        let mut ranges = Ranges::default();
+        for (n, (entry, filter)) in index.iter().zip(&filters.intervals).enumerate() {
+            if filter.has_unknown() || anywhere && may_be_in(filter) {
+                ranges.add(entry.position..index.get(n + 1).map_or(blocks_end, |next| next.position));
+            }
+        }
+        ranges.0
+    }
+}
+
+/// Parts of a file, in order; those that touch are one.
+#[derive(Debug, Default)]
+struct Ranges(Vec<Range<u64>>);
+
+impl Ranges {
+    fn add(&mut self, range: Range<u64>) {
+        match self.0.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => self.0.push(range),
+        }
     }
 }

@@ -55,6 +55,10 @@ impl OpenSegment {
     pub(super) fn look_for(&mut self, search: &Search, read_bytes: &mut u64) -> Result<(), ReadError> {
         self.read_footer()?;
         let entry = &self.entry;
+        if let Some(filters) = entry.filters.as_ref().filter(|_| !entry.sealed) {
+            self.ranges = Some(search.ranges_by(&entry.tally.index, filters, entry.data_end));
+            return Ok(());
+        }
         let Some(Footer { filters: Some(places), tally, blocks_end, position, .. }) = &self.footer else {
             return Ok(());
         };

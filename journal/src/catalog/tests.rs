@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Fixture, OwnedGroup, any_groups, options};
+use crate::model::{Fixture, OwnedGroup, any_groups, keyring, options};
 use crate::open::OpenOptions;
 use crate::snapshot::SnapshotWriter;
 use crate::snapshot::tests::manifest;
@@ -279,6 +279,54 @@ fn a_search_for_keys_finds_all_that_may_touch_them_and_reads_little_else() {
                     assert!(read_bytes < open + (all - open) / 2, "{read_bytes} of {all}");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn a_search_reads_of_the_segment_in_use_only_what_may_hold_the_keys() {
+    for keys in [Keyring::default(), keyring(&["one"])] {
+        let options = OpenOptions { compact: false, keyring: keys.clone(), ..options(1 << 30) };
+        let mut journal = Fixture::with(options.clone());
+        journal.timeline();
+        for n in 0..300u32 {
+            let mut groups = vec![OwnedGroup::set(0, format!("key:{n}").as_bytes(), &[n as u8; 90])];
+            if n == 150 {
+                groups.push(OwnedGroup::simple(b"FLUSHALL"));
+            }
+            if n == 200 {
+                // A block that is compressed when it is written.
+                groups.push(OwnedGroup::set(0, b"large", &vec![7; crate::block::LARGE_BLOCK_BYTES]));
+            }
+            journal.block(&groups);
+        }
+        journal.kill();
+        let expected = &journal.expected[0].1;
+        let found = |catalog: &Catalog, key: &[u8]| {
+            let mut forward = catalog.groups_for_keys(Lsn(0), TimelineId(1), &[(0, key)]);
+            let groups: Vec<Group> = forward.by_ref().map(Result::unwrap).collect();
+            let mut back = catalog.groups_back_for_keys(Lsn(u64::MAX), TimelineId(1), &[(0, key)]);
+            let mut reversed: Vec<Group> = back.by_ref().map(Result::unwrap).collect();
+            reversed.reverse();
+            assert_eq!(groups, reversed);
+            (groups, forward.searched().read_bytes, back.searched().read_bytes)
+        };
+        let plain = Catalog::open_with(journal.dir(), &options.keyring).unwrap();
+        let catalog = Catalog::open_for_search(journal.dir(), &options.keyring).unwrap();
+        let bytes = catalog.segments()[0].bytes;
+        assert!(!catalog.segments()[0].sealed && bytes > 30_000);
+        for key in [&b"key:0"[..], b"key:7", b"key:299", b"large", b"none"] {
+            let (groups, forward, back) = found(&catalog, key);
+            let touches = |g: &&Group| g.records[0].keys.is_none() || g.records[0].may_touch(0, key);
+            assert_eq!(groups, expected.iter().filter(touches).cloned().collect::<Vec<_>>());
+            assert!(forward < bytes / 8 && back < bytes / 8, "{forward} and {back} of {bytes}");
+            let (same, all, _) = found(&plain, key);
+            assert!(same == groups && all > bytes * 9 / 10);
+        }
+        if keys.current().is_some() {
+            let blind = Catalog::open_for_search(journal.dir(), &Keyring::default()).unwrap();
+            let mut read = blind.groups_for_keys(Lsn(0), TimelineId(1), &[(0, b"none")]);
+            assert!(matches!(read.next(), Some(Err(ReadError::Key { .. }))), "what cannot be read is not ruled out");
         }
     }
 }

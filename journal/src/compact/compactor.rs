@@ -21,7 +21,7 @@ use super::digest::GroupsDigest;
 use crate::block::{
     Block, BlockHeader, BlockJoiner, Compressor, GroupWalk, LARGE_BLOCK_BYTES, decode_payload, decompress,
 };
-use crate::bloom::{FilterBuilder, hash_key};
+use crate::bloom::{EXPECTED_BYTES, FilterBuilder, hash_key};
 use crate::crypto::{KeyFault, Keyring, Random, Sealer};
 use crate::directory::{Directory, TEMPORARY};
 use crate::error::{Damage, OpenError};
@@ -37,8 +37,6 @@ use crate::types::Micros;
 
 /// Groups are gathered into blocks of this size.
 pub(crate) const COMPACTED_BLOCK_BYTES: usize = if cfg!(test) { 1 << 10 } else { 256 << 10 };
-/// Size of a copy for the guess of how many keys it has.
-const EXPECTED_BYTES: u64 = 64 << 20;
 
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]

@@ -3,12 +3,16 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
+use crate::block::BlockHeader;
 use crate::directory::{TEMPORARY, has_hole};
 use crate::error::{Damage, OpenError};
 use crate::segment::footer::{FOOTER_MAGIC, Footer, TAIL_LEN};
 use crate::segment::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader, WholeHeader};
 use crate::segment::name::SegmentName;
 use crate::segment::scan::{Rest, Scan, find_later_block, scan};
+use crate::segment::tally::Tally;
 use crate::storage::{Folder, Storage, StoredFile};
 
 /// What is known of one segment file.
@@ -38,6 +42,9 @@ pub(crate) enum TailFact {
     /// Without a footer; or the header is wrong, and nothing more can be said.
     Unknown,
 }
+
+/// Is given the segment's header, the sum of the blocks before, and a block's header and stored payload.
+pub(crate) type OnBlock<'a> = dyn FnMut(&WholeHeader, &Tally, &BlockHeader, &Bytes) + 'a;
 
 /// Segments in the order of the history, with their paths.
 type Names = Vec<(SegmentName, PathBuf)>;
@@ -91,8 +98,19 @@ pub(crate) fn load_segment(
     path: &Path,
     with_blocks: bool,
 ) -> Result<SegmentFacts, OpenError> {
+    load_segment_and(storage, name, path, with_blocks, &mut |_, _, _, _| ())
+}
+
+/// The same, and gives each whole block that is walked to `on_block`.
+pub(crate) fn load_segment_and(
+    storage: &dyn Storage,
+    name: SegmentName,
+    path: &Path,
+    with_blocks: bool,
+    on_block: &mut OnBlock<'_>,
+) -> Result<SegmentFacts, OpenError> {
     let file = storage.open(path).map_err(OpenError::io("open", path))?;
-    load_open_segment(&*file, name, path, with_blocks)
+    load_file(&*file, name, path, with_blocks, on_block)
 }
 
 /// The same for who has opened the file and goes on reading from it: by its path there may soon be
@@ -103,12 +121,22 @@ pub(crate) fn load_open_segment(
     path: &Path,
     with_blocks: bool,
 ) -> Result<SegmentFacts, OpenError> {
+    load_file(file, name, path, with_blocks, &mut |_, _, _, _| ())
+}
+
+fn load_file(
+    file: &dyn StoredFile,
+    name: SegmentName,
+    path: &Path,
+    with_blocks: bool,
+    on_block: &mut OnBlock<'_>,
+) -> Result<SegmentFacts, OpenError> {
     let io_error = |e| OpenError::io("read", path)(e);
     let bytes = file.bytes().map_err(io_error)?;
     let header = read_header(file, bytes).map_err(io_error)?;
     let tail = match &header {
         Err(_) => TailFact::Unknown,
-        Ok(whole) => read_tail(file, bytes, whole, with_blocks).map_err(io_error)?,
+        Ok(whole) => walk_tail(file, bytes, whole, with_blocks, on_block).map_err(io_error)?,
     };
     Ok(SegmentFacts { path: path.to_owned(), name, bytes, header, tail })
 }
@@ -134,6 +162,16 @@ pub(crate) fn read_tail(
     whole: &WholeHeader,
     with_blocks: bool,
 ) -> io::Result<TailFact> {
+    walk_tail(file, file_len, whole, with_blocks, &mut |_, _, _, _| ())
+}
+
+fn walk_tail(
+    file: &dyn StoredFile,
+    file_len: u64,
+    whole: &WholeHeader,
+    with_blocks: bool,
+    on_block: &mut OnBlock<'_>,
+) -> io::Result<TailFact> {
     let mut bad_footer = None;
     if let Some(position) = find_footer(file, file_len, whole.len)? {
         match read_footer(file, position, file_len, whole.tag)? {
@@ -151,7 +189,7 @@ pub(crate) fn read_tail(
             None => TailFact::Unknown,
         });
     }
-    let scan = scan(file, file_len, whole, |_, _| ())?;
+    let scan = scan(file, file_len, whole, |before, block, stored| on_block(whole, before, block, stored))?;
     if whole.header.packed {
         // It was put in place as a whole, so this is no tail that is being written.
         let (position, damage) =

@@ -158,12 +158,12 @@ pub(crate) enum Rest {
 }
 
 /// Walks the blocks from the end of the segment's header to `file_len`, checking everything but
-/// the groups inside. `on_block` is given each whole block's header and payload.
+/// the groups inside. `on_block` is given the sum of the blocks before, and each whole block's header and stored payload.
 pub(crate) fn scan(
     file: &dyn StoredFile,
     file_len: u64,
     whole: &WholeHeader,
-    mut on_block: impl FnMut(&BlockHeader, &Bytes),
+    mut on_block: impl FnMut(&Tally, &BlockHeader, &Bytes),
 ) -> io::Result<Scan> {
     let mut tally = Tally::begin(&whole.header);
     let (mut end, tag) = (whole.len, whole.tag);
@@ -174,7 +174,7 @@ pub(crate) fn scan(
         });
         match block {
             Ok((block, payload)) => {
-                on_block(&block, &payload);
+                on_block(&tally, &block, &payload);
                 tally.add(&block, end);
                 end += block.len();
             }

@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
-use crate::block::{BLOCK_HEADER_LEN, BlockBuilder, BlockHeader};
+use crate::block::{BLOCK_HEADER_LEN, BlockBuilder, BlockHeader, LARGE_BLOCK_BYTES};
+use crate::bloom::BloomFilter;
 use crate::catalog::Catalog;
 use crate::compact::Compactor;
 use crate::crypto::Keyring;
@@ -24,7 +25,7 @@ use crate::segment::footer::Footer;
 use crate::segment::header::WholeHeader;
 use crate::segment::load::{TailFact, load_segment};
 use crate::segment::name::SegmentName;
-use crate::segment::scan::Blocks;
+use crate::segment::scan::{Blocks, Rest};
 use crate::snapshot::SnapshotWriter;
 use crate::snapshot::tests::manifest;
 use crate::storage::LocalDirectory;
@@ -193,6 +194,93 @@ fn every_flipped_bit_of_a_segment_is_found_in_its_place() {
     }
 }
 
+/// Blocks of the segment in use: small ones, large ones that are compressed, and one that does not compress.
+fn in_use(keyring: Keyring) -> (Fixture, Vec<Range<u64>>) {
+    let mut journal = Fixture::with(OpenOptions { compact: false, keyring, ..options(1 << 30) });
+    journal.timeline();
+    for n in 0..6u8 {
+        journal.block(&groups(150, n));
+        journal.block(&[OwnedGroup::set(0, &[b'k', n], &vec![n; 2 * LARGE_BLOCK_BYTES])]);
+        journal.block(&groups(3 * LARGE_BLOCK_BYTES, 10 + n)[..4]);
+    }
+    journal.sync();
+    journal.kill();
+    let file = journal.last_segment();
+    let storage = LocalDirectory::new(&Directory::new(journal.dir()));
+    let facts = load_segment(&storage, name_of(&file), &file, true).unwrap();
+    let (whole, TailFact::Open(scan)) = (facts.header.unwrap(), facts.tail) else { panic!("not in use") };
+    assert!(scan.rest == Rest::Nothing);
+    let mut blocks = Vec::new();
+    let (mut compressed, mut plain) = (0, 0);
+    for block in Blocks::of(&File::open(&file).unwrap(), &whole, scan.end) {
+        let (block, _) = block.unwrap();
+        if block.codec == 0 {
+            plain += 1
+        } else {
+            compressed += 1
+        }
+        blocks.push(block.position..block.position + block.len());
+    }
+    assert!(compressed >= 6 && plain >= 6, "{compressed} compressed, {plain} not");
+    (journal, blocks)
+}
+
+#[test]
+fn every_flipped_bit_of_the_segment_in_use_is_found_or_is_a_torn_end() {
+    for keyring in [Keyring::default(), keyring(&["one"])] {
+        let (journal, blocks) = in_use(keyring);
+        let file = journal.last_segment();
+        let (last, before) = blocks.split_last().unwrap();
+        let part = |at: u64| before.iter().find(|part| part.contains(&at)).unwrap().clone();
+        let bits: Vec<usize> = (before[0].start as usize * 8..last.start as usize * 8).step_by(3).collect();
+        flip(&journal, &file, &bits, part, "in use");
+        // Behind the last block there is none that proves it to be damage: the next writer cuts it, and nothing before it.
+        let whole = fs::read(&file).unwrap();
+        let all = &journal.expected[0].1;
+        for bit in (last.start as usize * 8..last.end as usize * 8).step_by(5) {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&file, &bytes).unwrap();
+            let catalog = Catalog::open_with(journal.dir(), &journal.options.keyring).unwrap();
+            let read: Vec<Group> = catalog.groups(Lsn(0), journal.expected[0].0).map(Result::unwrap).collect();
+            assert_eq!(read, all[..all.len() - 4], "bit {bit}");
+        }
+    }
+}
+
+/// Whatever is wrong with how filters are made: a verification finds a key that they leave out.
+#[test]
+fn a_filter_that_leaves_out_a_key_is_found() {
+    for (what, options) in variants() {
+        let journal = chain(options.clone(), BYTES, 0);
+        let file = journal.last_segment();
+        let (whole, footer) = sealed(&file);
+        let sealer = whole.header.unlock(&options.keyring).unwrap();
+        let bytes = fs::read(&file).unwrap();
+        let places = footer.filters.clone().unwrap();
+        let with_keys = std::iter::once(&places.all).chain(&places.intervals).filter(|place| place.blocks > 0);
+        for (n, place) in with_keys.enumerate() {
+            // The same filter with a bit less, in pages that are as they should be.
+            let open = File::open(&file).unwrap();
+            let read = |at: u64, out: &mut [u8]| open.read_exact_at(out, at);
+            let filter = BloomFilter::read(*place, sealer.as_deref(), read).unwrap();
+            let mut pages = Vec::new();
+            filter.without_first_bit().encode(place.position, sealer.as_deref(), &mut pages);
+            let mut forged = bytes[..footer.position as usize].to_vec();
+            forged[place.position as usize..][..pages.len()].copy_from_slice(&pages);
+            let mut footer = footer.clone();
+            footer.digest = *blake3::hash(&forged).as_bytes();
+            footer.prove(sealer.as_deref());
+            fs::write(&file, [&forged[..], &footer.encode()].concat()).unwrap();
+            let found = problems(journal.dir(), true, &options.keyring);
+            let told = |p: &Problem| p.what.contains("leaves out LSN");
+            assert!(found.iter().any(told), "{what}, filter {n}: {found:?}");
+            fs::write(&file, &bytes).unwrap();
+        }
+        assert_eq!(problems(journal.dir(), true, &options.keyring), []);
+    }
+}
+
 #[test]
 fn flipped_bits_all_over_a_larger_segment_are_found() {
     for (what, options) in variants() {
@@ -320,7 +408,7 @@ fn a_footer_made_without_the_key_is_found() {
         let (whole, mut footer) = sealed(&file);
         let end = parts(&file)[2].end;
         let bytes = fs::read(&file).unwrap();
-        let scan = crate::segment::scan::scan(&File::open(&file).unwrap(), end, &whole, |_, _| ()).unwrap();
+        let scan = crate::segment::scan::scan(&File::open(&file).unwrap(), end, &whole, |_, _, _| ()).unwrap();
         footer.tally = scan.tally;
         (footer.position, footer.blocks_end, footer.filters) = (end, end, None);
         footer.digest = *blake3::hash(&bytes[..end as usize]).as_bytes();

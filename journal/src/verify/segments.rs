@@ -16,6 +16,7 @@ use crate::segment::header::{HeaderFault, SegmentHeader, WholeHeader};
 use crate::segment::link::hash_file;
 use crate::segment::load::{SegmentFacts, TailFact, list_segments, load_open_segment};
 use crate::segment::scan::{BlockFault, Blocks, Rest, Scan, scan};
+use crate::segment::tally::Tally;
 use crate::storage::{Storage, StoredFile, Version};
 use crate::types::{Lsn, Micros};
 
@@ -265,7 +266,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
         }
         let sealer = unlocked.ok().flatten();
         let mut damaged: Vec<(BlockHeader, Lsn, Micros, String)> = Vec::new();
-        let check = |block: &BlockHeader, payload: &bytes::Bytes| {
+        let check = |_: &Tally, block: &BlockHeader, payload: &bytes::Bytes| {
             if !deep {
                 return;
             }

@@ -34,7 +34,7 @@ pub(crate) struct CatArgs {
 
 pub(super) fn run(args: &CatArgs) -> anyhow::Result<ExitCode> {
     let selection = args.filters.selection()?;
-    let catalog = args.journal.open()?;
+    let catalog = args.journal.open_for(&selection)?;
     let Some(range) = Range::of(args.since.as_ref(), args.until.as_ref(), &catalog)? else {
         return Ok(ExitCode::SUCCESS);
     };

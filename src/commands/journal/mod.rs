@@ -16,6 +16,7 @@ use clap::{Args, Subcommand};
 use redtape_journal::Catalog;
 
 use crate::commands::settings::KeyOptions;
+use crate::history::selection::Selection;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum JournalCommand {
@@ -54,6 +55,14 @@ impl DirArgs {
     /// Opens it for reading.
     pub(crate) fn open(&self) -> anyhow::Result<Catalog> {
         Ok(Catalog::open_with(&self.from, &self.keys.keyring()?)?)
+    }
+
+    /// The same, to read what is selected.
+    pub(crate) fn open_for(&self, selection: &Selection) -> anyhow::Result<Catalog> {
+        if selection.search().is_none() {
+            return self.open();
+        }
+        Ok(Catalog::open_for_search(&self.from, &self.keys.keyring()?)?)
     }
 }
 
