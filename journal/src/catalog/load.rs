@@ -14,6 +14,7 @@ use crate::recover::{check_footer, check_header, corrupt};
 use crate::segment::footer::Footer;
 use crate::segment::header::{HeaderFault, SegmentHeader, WholeHeader};
 use crate::segment::load::{SegmentFacts, TailFact, list_segments, load_open_segment, load_segment};
+use crate::segment::name::SegmentName;
 use crate::segment::scan::{Rest, Scan, scan};
 use crate::segment::tally::Tally;
 use crate::snapshot::list_snapshots_of;
@@ -93,9 +94,21 @@ pub(super) fn load(root: &Path, keyring: &Keyring) -> Result<Catalog, OpenError>
     // Before the first name is read: what is listed must still be there when it is opened.
     let lease = Arc::new(ReadLease::take(&dir));
     let storage: Arc<dyn Storage> = Arc::new(LocalDirectory::new(&dir));
-    let mut notes = Vec::new();
     let splices = Splices::load(&dir).map_err(OpenError::io("read", dir.splices()))?;
-    let entries = load_entries(&storage, meta.id().unwrap_or_default(), &splices, keyring, &mut notes)?;
+    let mut loader = Loader {
+        storage: &storage,
+        journal_id: meta.id().unwrap_or_default(),
+        splices: &splices,
+        keyring,
+        entries: Vec::new(),
+        previous: None,
+        notes: Vec::new(),
+    };
+    let (names, _) = list_segments(&*storage)?;
+    for (n, (name, path)) in names.iter().enumerate() {
+        loader.add(*name, path, n + 1 == names.len())?;
+    }
+    let Loader { entries, mut notes, .. } = loader;
     let (marks, wrong) = read_marks(&dir).map_err(OpenError::io("read", dir.marks()))?;
     notes.extend(wrong.iter().map(|at| format!("marks has a damaged line at offset {at}")));
     let snapshots = list_snapshots_of(&*storage, &meta.journal_id)?;
@@ -112,91 +125,120 @@ pub(super) fn load(root: &Path, keyring: &Keyring) -> Result<Catalog, OpenError>
     })
 }
 
-fn load_entries(
-    storage: &Arc<dyn Storage>,
+/// Puts the entries of a catalog together, segment by segment, in the order of the history.
+struct Loader<'a> {
+    storage: &'a Arc<dyn Storage>,
     journal_id: [u8; 16],
-    splices: &Splices,
-    keyring: &Keyring,
-    notes: &mut Vec<String>,
-) -> Result<Vec<Entry>, OpenError> {
-    let (names, _) = list_segments(&**storage)?;
-    let mut entries: Vec<Entry> = Vec::with_capacity(names.len());
-    let mut previous: Option<(SegmentHeader, Footer)> = None;
-    for (n, (name, path)) in names.iter().enumerate() {
-        let is_last = n + 1 == names.len();
-        let facts = match load_segment(&**storage, *name, path, is_last) {
+    splices: &'a Splices,
+    keyring: &'a Keyring,
+    entries: Vec<Entry>,
+    /// Of the segment before, if it is sealed.
+    previous: Option<(SegmentHeader, Footer)>,
+    /// What is damaged, for the reader.
+    notes: Vec<String>,
+}
+
+/// A header that was checked against the segment before.
+struct CheckedHeader {
+    whole: WholeHeader,
+    /// It is right by itself, but does not continue the segment before.
+    unchained: Option<Damage>,
+}
+
+impl Loader<'_> {
+    /// Adds the next segment. One that cannot be used is left out, and the history breaks off before it.
+    fn add(&mut self, name: SegmentName, path: &Path, is_last: bool) -> Result<(), OpenError> {
+        let Some(facts) = self.read(name, path, is_last)? else { return Ok(()) };
+        if is_last && facts.header == Err(HeaderFault::Unfinished) {
+            return Ok(());
+        }
+        let Some(checked) = self.check(&facts)? else { return Ok(()) };
+        self.explain_what_is_before(&checked.whole.header);
+        if let (Some(damage), Some(before)) = (checked.unchained, self.entries.last_mut()) {
+            self.notes.push(format!("{} does not continue {}: {damage}", path.display(), before.path.display()));
+            before.damage = Some(damage);
+            before.unchained = true;
+        }
+        let entry = self.entry(&facts, &checked.whole, is_last)?;
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    /// `None` = there is nothing to use.
+    fn read(&mut self, name: SegmentName, path: &Path, is_last: bool) -> Result<Option<SegmentFacts>, OpenError> {
+        match load_segment(&**self.storage, name, path, is_last) {
             // Pruned since it was listed.
             Err(OpenError::Io { source, .. })
-                if source.kind() == std::io::ErrorKind::NotFound && entries.is_empty() =>
+                if source.kind() == std::io::ErrorKind::NotFound && self.entries.is_empty() =>
             {
-                continue;
+                Ok(None)
             }
-            // As one that is damaged: the history breaks off before it.
+            // As one that is damaged.
             Err(error @ OpenError::WrongKind { .. }) => {
-                notes.push(error.to_string());
-                break_off(entries.last_mut());
-                continue;
+                self.leave_out(&error);
+                Ok(None)
             }
-            other => other?,
-        };
-        if is_last && facts.header == Err(HeaderFault::Unfinished) {
-            break;
+            other => other.map(Some),
         }
-        let chained = previous.as_ref().map(|(header, footer)| (header, footer));
-        let checked = check_header(&facts, journal_id, chained, splices);
-        let (whole, unchained) = match (checked, chained) {
-            (Ok(whole), _) => (whole.clone(), None),
+    }
+
+    /// `None` = the segment cannot be used.
+    fn check(&mut self, facts: &SegmentFacts) -> Result<Option<CheckedHeader>, OpenError> {
+        let previous = self.previous.as_ref().map(|(header, footer)| (header, footer));
+        let error = match (check_header(facts, self.journal_id, previous, self.splices), previous) {
+            (Ok(whole), _) => return Ok(Some(CheckedHeader { whole: whole.clone(), unchained: None })),
             (Err(OpenError::Corrupt { damage, .. }), Some((header, footer)))
-                if later(&facts, header, &footer.tally) && check_header(&facts, journal_id, None, splices).is_ok() =>
+                if later(facts, header, &footer.tally)
+                    && let Ok(whole) = check_header(facts, self.journal_id, None, self.splices) =>
             {
-                (check_header(&facts, journal_id, None, splices)?.clone(), Some(*damage))
+                return Ok(Some(CheckedHeader { whole: whole.clone(), unchained: Some(*damage) }));
             }
-            // It is as if it were not there, and the history breaks off before it.
-            (Err(error @ OpenError::Corrupt { .. }), _) => {
-                notes.push(error.to_string());
-                break_off(entries.last_mut());
-                continue;
-            }
+            (Err(error @ OpenError::Corrupt { .. }), _) => error,
             (Err(error), _) => return Err(error),
         };
-        if let (Some(before), Some((_, footer))) = (entries.last_mut(), chained)
-            && let Some(splice) = splices.find(&whole.header, &footer.link())
+        self.leave_out(&error);
+        Ok(None)
+    }
+
+    fn leave_out(&mut self, error: &OpenError) {
+        self.notes.push(error.to_string());
+        break_off(self.entries.last_mut());
+    }
+
+    /// The segment before may be damaged at its end: `header`, of the one behind it, tells what that means.
+    fn explain_what_is_before(&mut self, header: &SegmentHeader) {
+        let Some(before) = self.entries.last_mut() else { return };
+        let footer = self.previous.as_ref().map(|(_, footer)| footer);
+        if let Some(splice) = footer.and_then(|footer| self.splices.find(header, &footer.link()))
             && let Some(lost) = splice.lost
         {
             before.damage =
                 Some(Damage::new("the records behind it", format!("{} is lost: {}", lost.span(), splice.why)));
             before.lost = Some(splice.clone());
-        } else if let Some(before) = entries.last_mut()
-            && before.tally.extent.next_lsn == whole.header.first_lsn
-        {
+        } else if before.tally.extent.next_lsn == header.first_lsn {
             // Nothing is missing between the two, whatever is wrong with the footer.
             before.damage = None;
         }
-        if let (Some(damage), Some(before)) = (unchained, entries.last_mut()) {
-            notes.push(format!("{} does not continue {}: {damage}", path.display(), before.path.display()));
-            before.damage = Some(damage);
-            before.unchained = true;
-        }
-        let mut entry = Entry::begin(storage, &facts, &whole, keyring);
+    }
+
+    fn entry(&mut self, facts: &SegmentFacts, whole: &WholeHeader, is_last: bool) -> Result<Entry, OpenError> {
+        let mut entry = Entry::begin(self.storage, facts, whole, self.keyring);
+        self.previous = None;
         match &facts.tail {
             TailFact::Sealed(footer) => {
-                check_footer(&facts, &entry.header, footer)?;
-                entry.check_proof(footer).map_err(|damage| corrupt(&facts, footer.position, damage))?;
-                previous = Some((entry.header.clone(), footer.clone()));
+                check_footer(facts, &entry.header, footer)?;
+                entry.check_proof(footer).map_err(|damage| corrupt(facts, footer.position, damage))?;
+                self.previous = Some((entry.header.clone(), footer.clone()));
                 entry.seal(footer);
             }
-            TailFact::Open(scan) => entry.fill(scan, is_last, notes),
+            TailFact::Open(scan) => entry.fill(scan, is_last, &mut self.notes),
             TailFact::BadFooter { .. } | TailFact::Unknown => {
-                let scan = rescan(&**storage, &facts, &whole)?;
-                entry.fill(&scan, false, notes);
+                let scan = rescan(&**self.storage, facts, whole)?;
+                entry.fill(&scan, false, &mut self.notes);
             }
         }
-        if !entry.sealed {
-            previous = None;
-        }
-        entries.push(entry);
+        Ok(entry)
     }
-    Ok(entries)
 }
 
 /// What follows cannot be used.
