@@ -46,7 +46,7 @@ pub struct ProxySetup {
     pub durability: Arc<DurabilityTracker>,
     /// Counted here.
     pub metrics: Metrics,
-    /// Told here whether the upstream answers.
+    /// Told here whether the upstream answers, and what clients do.
     pub status: Arc<Status>,
     /// Answers `REDTAPE.*`.
     pub admin: AdminCommands,
@@ -58,13 +58,14 @@ impl ProxySetup {
     /// Starts the workers, then lets clients in.
     pub fn start(self) -> io::Result<Serving> {
         let shared = Arc::new(Shared {
-            upstream: Upstream::new(self.upstream, self.metrics.clone(), self.status)?,
+            upstream: Upstream::new(self.upstream, self.metrics.clone(), self.status.clone())?,
             sharing: self.sharing,
             acceptor: self.acceptor,
             live: self.live,
             tee: self.tee,
             table: self.table,
             durability: self.durability,
+            status: self.status,
             metrics: self.metrics,
             clients: AtomicUsize::new(0),
             client_memory: Arc::new(ClientMemory::new(self.workers)),

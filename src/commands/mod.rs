@@ -5,6 +5,7 @@ pub(crate) mod demo;
 pub(crate) mod embedded;
 pub(crate) mod journal;
 pub(crate) mod log;
+mod plan_flags;
 pub(crate) mod proxy;
 pub(crate) mod restore;
 pub(crate) mod settings;

@@ -10,7 +10,7 @@ use redtape_wire::settings::ListenAddr;
 
 use super::embedded::EmbeddedServer;
 use super::settings::{FollowSettings, ProxySettings};
-use crate::daemon::{self, Config, Reread, Started};
+use crate::daemon::{Config, Daemon, Reread, Started};
 use crate::{defect, logging};
 
 /// As what a journal knows the server of `--embedded`.
@@ -87,5 +87,6 @@ fn serve(config: Config, reread: Reread, started: impl FnOnce(&Started)) -> anyh
             _ => std::future::pending().await,
         }
     };
-    Ok(daemon::run(config, reread, logging::lost_lines(), stop, started)?)
+    let daemon = Daemon { config, reread, lost_log_lines: logging::lost_lines() };
+    Ok(daemon.run(stop, started)?)
 }

@@ -17,6 +17,7 @@ use redtape_restore::{
 };
 use redtape_wire::url::RedisUrl;
 
+use super::plan_flags::PlanFlags;
 use super::settings::KeyOptions;
 use crate::exit::{Failure, INTERRUPTED, USAGE};
 use crate::input::{PASSWORD_LIMIT, agreed, password_file, url};
@@ -41,7 +42,11 @@ pub(crate) enum OnConflict {
 
 /// `redtape restore`.
 #[derive(Debug, Args)]
-#[allow(clippy::doc_markdown, reason = "the help text is read on a terminal")]
+#[command(
+    mut_arg("plan", |arg| arg.help("Print the plan and change nothing")),
+    mut_arg("yes", |arg| arg.help("Write into a server that holds other keys without asking")),
+    mut_arg("json", |arg| arg.help("Print JSON: the plan or the report on stdout, progress as lines on stderr"))
+)]
 pub(crate) struct RestoreArgs {
     /// Directory of the journal.
     #[arg(long, env = "REDTAPE_DIR", value_name = "DIR")]
@@ -76,20 +81,14 @@ pub(crate) struct RestoreArgs {
     /// The redis-server or valkey-server to use as scratch server [default: the best on PATH]
     #[arg(long, value_name = "FILE", env = "REDTAPE_SERVER_BIN")]
     server_bin: Option<PathBuf>,
-    /// Print the plan and change nothing.
-    #[arg(long)]
-    plan: bool,
-    /// Write into a server that holds other keys without asking.
-    #[arg(long)]
-    yes: bool,
-    /// Print JSON: the plan or the report on stdout, progress as lines on stderr.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    flags: PlanFlags,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let to = target(&args)?;
+    let PlanFlags { plan: plan_only, yes, json } = args.flags;
     let keyring = args.journal_keys.keyring()?;
     let OnConflict::Fail = args.on_conflict;
     let globs: Vec<Vec<u8>> = args.keys.into_iter().map(OsStringExt::into_vec).collect();
@@ -111,21 +110,21 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
         interrupt: interrupt.clone(),
         limits: Limits::default(),
     };
-    let mut console = Console::new(std::io::stderr().is_terminal(), args.json);
-    if args.plan {
+    let mut console = Console::new(std::io::stderr().is_terminal(), json);
+    if plan_only {
         console = console.without_plan();
     }
     let prepared = prepare(&request, &mut console)?;
-    if args.plan {
+    if plan_only {
         let plan = prepared.plan();
-        out(&format!("{}\n", if args.json { serde_json::to_string_pretty(plan)? } else { plan.to_string() }))?;
+        out(&format!("{}\n", if json { serde_json::to_string_pretty(plan)? } else { plan.to_string() }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    confirm(&prepared, args.yes)?;
+    confirm(&prepared, yes)?;
     // Up to here nothing was changed, and a signal ends the process as always.
     listen(interrupt, prepared.plan().method)?;
     let report = prepared.run(&mut console)?;
-    out(&format!("{}\n", if args.json { serde_json::to_string_pretty(&report)? } else { human(&report) }))?;
+    out(&format!("{}\n", if json { serde_json::to_string_pretty(&report)? } else { human(&report) }))?;
     Ok(ExitCode::SUCCESS)
 }
 

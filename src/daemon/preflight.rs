@@ -5,7 +5,7 @@ use redtape_net::Connector;
 use redtape_net::tls::TlsFailure;
 use redtape_wire::command::CommandTable;
 
-use super::Servers;
+use super::common::Servers;
 use super::config::Config;
 use super::error::StartError;
 

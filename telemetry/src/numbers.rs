@@ -39,6 +39,11 @@ impl Level {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// So many more, or less.
+    pub fn add(&self, n: i64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
     /// It is this.
     pub fn set(&self, to: i64) {
         self.0.store(to, Ordering::Relaxed);
@@ -77,7 +82,7 @@ pub struct Numbers {
     pub journal: JournalNumbers,
 }
 
-/// Numbers of the proxy's clients. The workers report them by [`ClientMetrics`](crate::ClientMetrics).
+/// Numbers of the proxy's clients.
 #[derive(Debug, Clone, Default)]
 pub struct ClientNumbers {
     /// Clients connected now.
@@ -86,6 +91,14 @@ pub struct ClientNumbers {
     pub sessions_total: Count,
     /// Commands received.
     pub commands: Count,
+    /// Bytes received.
+    pub received_bytes: Count,
+    /// Bytes sent.
+    pub sent_bytes: Count,
+    /// Bytes in the buffers of all clients, both directions.
+    pub memory_bytes: Level,
+    /// Replies to writes that wait until the journal is synced.
+    pub ack_waiting: Level,
     /// Upstream connections that sessions share, now.
     pub shared_conns: Level,
 }

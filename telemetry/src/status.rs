@@ -247,12 +247,13 @@ mod tests {
     fn the_page_is_a_view_of_the_numbers() {
         let metrics = Metrics::new(Arc::default()).unwrap();
         let status = Status::new(metrics.clone());
-        metrics.clients.sessions.inc();
-        metrics.clients.commands.inc_by(3);
+        status.numbers.clients.sessions.inc();
+        status.numbers.clients.commands.inc_by(3);
+        status.numbers.clients.ack_waiting.add(4);
+        status.numbers.clients.ack_waiting.add(-2);
         metrics.error("journal");
         status.numbers.capture.backlog_covers.set(2.5);
         status.numbers.journal.bytes.set(7);
-        assert_eq!((status.numbers.clients.sessions.get(), status.numbers.clients.commands.get()), (1, 3));
         assert_eq!((status.errors().total(), status.errors().last().unwrap().kind.as_str()), (1, "journal"));
         // A page that is rendered again counts nothing twice.
         for page in [status.metrics_page(), status.metrics_page()] {
@@ -260,6 +261,7 @@ mod tests {
                 "# TYPE redtape_commands_total counter",
                 "redtape_commands_total 3",
                 "redtape_sessions 1",
+                "redtape_ack_waiting 2",
                 "redtape_backlog_covers_seconds 2.5",
                 "redtape_journal_bytes 7",
                 "redtape_errors_total{kind=\"journal\"} 1",
@@ -267,6 +269,15 @@ mod tests {
                 assert!(page.lines().any(|l| l == line), "{line} in {page}");
             }
         }
+    }
+
+    #[test]
+    fn a_backlog_that_covers_any_outage_is_shown_as_infinity() {
+        let status = Status::new(Metrics::new(Arc::default()).unwrap());
+        status.numbers.capture.backlog_covers.set(f64::INFINITY);
+        let page = status.metrics_page();
+        assert!(page.lines().any(|line| line == "redtape_backlog_covers_seconds +Inf"), "{page}");
+        assert!(page.lines().all(|line| !line.ends_with(" inf")), "{page}");
     }
 
     #[tokio::test]

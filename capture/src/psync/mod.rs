@@ -16,6 +16,7 @@
 //! Invariants: the server is only ever told offsets whose effects are synced; a timeline begins
 //! with a base that is on the disk; within a timeline the stream has no holes.
 
+mod backlog;
 mod base;
 mod bystander;
 mod clock;
@@ -25,6 +26,7 @@ mod link;
 mod pacing;
 mod probe;
 mod prober;
+mod reading;
 mod retry;
 mod slow_disk;
 mod stream;

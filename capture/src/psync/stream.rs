@@ -1,16 +1,21 @@
 //! The stream behind the base: effects to the join, attributed groups to the recorder, ACKs back.
 
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redtape_journal::{Micros, OriginKind, ReplOffset, SyncPolicy};
 use redtape_telemetry::CaptureState;
-use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sleep_until};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, sleep_until};
 
+use super::backlog::WriteRate;
 use super::effects::{EffectParser, StreamEvent};
 use super::pacing::ReadPacing;
 use super::prober::Pace;
+use super::reading::Reading;
 use super::{Capture, Ended, JournalError, Link, LinkError};
+use crate::join::Probe;
 use crate::options::Position;
 use crate::recorder::RecordError;
 
@@ -29,60 +34,110 @@ const PUMP_MAX: usize = 1024;
 const PUMP_TIME: (Duration, usize) = (Duration::from_millis(5), 16);
 /// The server has produced something and the link has been silent for so long: it is dead.
 const SILENT_SECONDS: u32 = 10;
-/// An outage that the backlog covers for less than this many seconds is worth a warning.
-const BACKLOG_SHORT_SECONDS: f64 = 60.0;
-/// The write rate is judged after so many seconds, and from then on until it is worth a warning.
-const RATE_AFTER: u32 = 5;
 
-/// A worker that is busy for longer, in µs, is not waited for: what it knows comes too late. Nor is a link that is never empty.
-const BUSY_MAX: i64 = 100_000;
-
-/// How far the link was read.
-#[derive(Debug, Default)]
-struct Reading {
-    /// All that could be read then was taken in.
-    heard: Micros,
-    /// The same of the read before, if it emptied the link: what was read last came after this.
-    quiet: Micros,
-    /// The link was empty at `heard`.
-    emptied: bool,
+/// One stretch of following: the link, and what is kept from one round of the loop to the next.
+struct Following {
+    link: Link,
+    parser: EffectParser,
+    reading: Reading,
+    pacing: ReadPacing,
+    rate: WriteRate,
+    /// A client waits in `WAIT` until the journal is durable up to here.
+    ack_at: Option<ReplOffset>,
+    /// See [`ACK_AT_FIRST`].
+    first_acks: Interval,
+    first_acks_left: u32,
+    /// See [`ACK_EVERY`].
+    second: Interval,
+    /// Since the link was last read.
+    silent_seconds: u32,
+    /// The journal's writer has come further.
+    progress: Arc<Notify>,
+    stop: watch::Receiver<bool>,
+    stopping: Option<Stopping>,
 }
 
-impl Reading {
-    /// The link was read, at `looked` or later; `emptied`: nothing is left; `fresh`: something came, and no part of it before.
-    fn read(&mut self, looked: Micros, emptied: bool, fresh: bool) {
-        if fresh && self.emptied {
-            self.quiet = self.heard;
+impl Following {
+    /// Reads all that is there behind what was `received`; `looked`: a time before that. Gives how much was read in all.
+    async fn read_all(
+        &mut self,
+        received: Option<Result<usize, LinkError>>,
+        looked: Micros,
+    ) -> Option<Result<usize, LinkError>> {
+        let mut received = match received {
+            Some(received) => Some(received),
+            None => self.link.receive_now().await,
+        };
+        let fresh = received.is_some() && self.parser.is_at_boundary();
+        let mut emptied = true;
+        if let Some(Ok(n)) = &mut received {
+            let (more, all) = self.link.receive_rest(*n).await;
+            (*n, emptied) = (*n + more, all);
         }
-        // What is left may be as old as what was read.
-        let heard = if emptied { looked } else { self.heard.max(Micros(looked.0 - BUSY_MAX)) };
-        (self.heard, self.emptied) = (heard, emptied);
+        self.reading.read(looked, emptied, fresh);
+        received
     }
 
-    /// Everything up to then was taken in: of the link, and of what workers know.
-    fn upto(&self, told: Micros) -> Micros {
-        self.heard.min(told).max(Micros(self.heard.0 - BUSY_MAX))
+    /// Ends the link. The parser knows how far the stream was read.
+    fn close(self) -> EffectParser {
+        self.parser
     }
+}
+
+/// A stop was asked for: what is under way is still taken in.
+struct Stopping {
+    since: Micros,
+    deadline: Instant,
+}
+
+impl Stopping {
+    fn begin() -> Self {
+        Self { since: Micros::now(), deadline: Instant::now() + STOP_TIMEOUT }
+    }
+
+    /// `complete_until`: every effect up to then is in the journal.
+    fn is_done(&self, complete_until: Option<Micros>) -> bool {
+        complete_until >= Some(self.since) || Instant::now() >= self.deadline
+    }
+}
+
+/// What has ended a wait.
+enum Woken {
+    /// The link was read, or has ended.
+    Received(Result<usize, LinkError>),
+    Probe(Probe),
+    /// The journal's writer has come further.
+    Progress,
+    /// See [`ACK_AT_FIRST`].
+    FirstAck,
+    /// A second has passed.
+    Second,
+    /// A stop is asked for.
+    Stop,
+    /// It is, and what was under way has not arrived.
+    StillStopping,
+    /// Nothing but what each round does.
+    Nothing,
 }
 
 /// What [`Capture::pump`] met.
 struct Pumped {
     /// There are more groups.
     more: bool,
-    /// Somebody writes who does not come through the proxy.
+    /// Some writes did not come through the proxy.
     outsiders: bool,
 }
 
 impl Capture {
     /// Follows the stream until it ends.
-    pub(super) async fn stream(&mut self, mut link: Link) -> Ended {
+    pub(super) async fn stream(&mut self, link: Link) -> Ended {
         let Some(position) = self.position.clone() else { return Ended::Base("there is no base".to_owned()) };
-        let mut parser = EffectParser::new(position.offset, position.db);
-        let ended = self.stream_with(&mut link, &mut parser).await;
+        let mut following = self.following(link, EffectParser::new(position.offset, position.db));
+        let Err(ended) = self.follow_stream(&mut following).await;
         // A server whose link is not read piles up what it has for us: it is better off without one.
-        drop(link);
+        let parser = following.close();
         self.durability.following(false);
-        // Nobody shall see it as streaming until it is again.
+        // It does not show as streaming until it is again.
         self.status.capture_because(CaptureState::Connecting, ended.to_string());
         if matches!(ended, Ended::Slow) {
             self.durability.report_failure(&ended.to_string());
@@ -97,6 +152,32 @@ impl Capture {
             self.break_reason = Some(e.to_string());
         }
         flushed.err().unwrap_or(ended)
+    }
+
+    fn following(&self, link: Link, parser: EffectParser) -> Following {
+        let now = Instant::now();
+        // Without stamps, the time of arrival is all that is known of an effect's time.
+        let always_prompt = self.config.sync == SyncPolicy::Always || !self.config.has_tee;
+        let ticks = |first, every| {
+            let mut ticks = interval_at(first, every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        };
+        Following {
+            link,
+            parser,
+            reading: Reading::default(),
+            pacing: ReadPacing::new(always_prompt, self.durability.is_awaited(), now),
+            rate: WriteRate::default(),
+            ack_at: None,
+            first_acks: ticks(now + ACK_AT_FIRST.0, ACK_AT_FIRST.0),
+            first_acks_left: ACK_AT_FIRST.1,
+            second: ticks(now, ACK_EVERY),
+            silent_seconds: 0,
+            progress: self.recorder.progress(),
+            stop: self.stop.clone(),
+            stopping: None,
+        }
     }
 
     /// Brings all that was read to the journal, however slow the disk is, unless a stop is asked for meanwhile.
@@ -123,153 +204,145 @@ impl Capture {
         }
     }
 
-    async fn stream_with(&mut self, link: &mut Link, parser: &mut EffectParser) -> Ended {
+    async fn follow_stream(&mut self, on: &mut Following) -> Result<Infallible, Ended> {
+        self.begin_streaming(&mut on.link).await?;
+        loop {
+            let more = self.attribute(on)?;
+            self.acknowledge_awaited(on).await?;
+            if on.stopping.as_ref().is_some_and(|stopping| stopping.is_done(self.join.complete_until())) {
+                self.beat(&on.parser)?;
+                return Err(Ended::Stopped);
+            }
+            if let Some(rest) = on.pacing.sleep(Instant::now()).filter(|_| !more && on.stopping.is_none()) {
+                // Nothing else runs on this thread but the probes, which may be up to so much less exact.
+                std::thread::sleep(rest);
+            }
+            let looked = Micros::now();
+            let mut received = match self.wait(on, more).await {
+                Woken::Received(received) => Some(received),
+                woken => {
+                    self.answer(woken, on).await?;
+                    None
+                }
+            };
+            // Whatever came first, time passes for groups that are held only as the link is read.
+            if !more && Instant::now() >= on.pacing.rest_until() {
+                received = on.read_all(received, looked).await;
+            }
+            if let Some(n) = received.transpose()? {
+                on.silent_seconds = 0;
+                on.first_acks_left = 0;
+                self.metrics.capture.received_bytes.inc_by(n as u64);
+                on.pacing.took(n, Instant::now());
+            }
+        }
+    }
+
+    async fn begin_streaming(&mut self, link: &mut Link) -> Result<(), Ended> {
         self.status.capture(CaptureState::Streaming);
         self.complaints.over();
         self.waiting.over();
         self.last_end = None;
-        if self.durability.has_failed()
-            && let Err(e) = self.recorder.try_disk()
-        {
-            return e.into();
+        if self.durability.has_failed() {
+            self.recorder.try_disk()?;
         }
         self.durability.following(true);
         self.probes.set_pace(Pace::Late);
-        if let Err(e) = self.acknowledge(link).await {
-            return e.into();
+        Ok(self.acknowledge(link).await?)
+    }
+
+    /// What was read goes through the join, and to the journal what has its time and origin; true = there are more groups.
+    fn attribute(&mut self, on: &mut Following) -> Result<bool, Ended> {
+        self.take_in(on)?;
+        if self.bystander.shutdown_at().is_some_and(|at| on.parser.position().0 >= at) {
+            return Err(Ended::ShutDown);
         }
-        let progress = self.recorder.progress();
-        let mut second = interval(ACK_EVERY);
-        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut stop = self.stop.clone();
-        let mut stopping: Option<(Micros, Instant)> = None;
-        // Without stamps, the time of arrival is all that is known of an effect's time.
-        let always_prompt = self.config.sync == SyncPolicy::Always || !self.config.has_tee;
-        let mut pacing = ReadPacing::new(always_prompt, self.durability.is_awaited(), Instant::now());
-        let tee = self.tee.clone();
-        let mut ack_at: Option<ReplOffset> = None;
-        let mut rate = Rate::default();
-        let mut silent_seconds = 0;
-        let mut first_acks = interval_at(Instant::now() + ACK_AT_FIRST.0, ACK_AT_FIRST.0);
-        first_acks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut first_acks_left = ACK_AT_FIRST.1;
-        let mut reading = Reading::default();
-        loop {
-            if let Err(e) = self.take_in(link, parser, &mut ack_at, reading.quiet) {
-                return e;
-            }
-            if self.bystander.shutdown_at().is_some_and(|at| parser.position().0 >= at) {
-                return Ended::ShutDown;
-            }
-            let told = self.take_stamps();
-            let awaited = ack_at.is_some() || stopping.is_some();
-            let incoming = if awaited { 0.0 } else { pacing.gathered_rate(Instant::now()) };
-            let Pumped { more, outsiders } = match self.pump(parser, reading.upto(told), incoming) {
-                Ok(pumped) => pumped,
-                Err(e) => return e,
-            };
-            if outsiders {
-                // Where not all come through the proxy, who cannot have been the cause is told by the time
-                // of arrival.
-                pacing.be_prompt(Instant::now());
-            }
-            if ack_at.is_some() {
-                self.recorder.sync_now();
-                pacing.be_prompt(Instant::now());
-            }
-            if ack_at.is_some_and(|at| self.recorder.durable_offset() >= at) {
-                ack_at = None;
-                if let Err(e) = self.acknowledge(link).await {
-                    return e.into();
-                }
-            }
-            if let Some((since, deadline)) = stopping
-                && (self.join.complete_until() >= Some(since) || Instant::now() >= deadline)
-            {
-                return match self.beat(parser) {
-                    Ok(()) => Ended::Stopped,
-                    Err(e) => e.into(),
-                };
-            }
-            if let Some(rest) = pacing.sleep(Instant::now()).filter(|_| !more && stopping.is_none()) {
-                // Nobody else works on this thread but the probes, which may be up to so much less exact.
-                std::thread::sleep(rest);
-            }
-            // They, the clock and the sockets get their turn however much comes. Whether the link can be read is asked of the kernel
-            // meanwhile.
-            let (looked, looked_at) = (Micros::now(), Instant::now());
-            let gathered = self.recorder.gather_until().map(Instant::from_std);
-            tokio::task::yield_now().await;
-            let mut received = None;
-            tokio::select! {
-                r = async { sleep_until(pacing.rest_until()).await; link.receive().await }, if !more => received = Some(r),
-                probe = self.probes.next() => {
-                    self.join.probe(probe);
-                    self.look();
-                    self.watch_clock();
-                }
-                () = std::future::ready(()), if more => {}
-                () = progress.notified() => self.recorder.export(),
-                _ = first_acks.tick(), if first_acks_left > 0 => {
-                    first_acks_left -= 1;
-                    if let Err(e) = self.acknowledge(link).await {
-                        return e.into();
-                    }
-                }
-                () = self.bystander.changed() => {}
-                // The reply that a group waits for may be among it.
-                () = tee.filled(), if self.durability.is_awaited() && self.join.held() > 0 => {}
-                () = tee.many() => {}
-                () = sleep(HELD_POLL), if self.join.held() > 0 => {}
-                () = sleep_until(gathered.unwrap_or(looked_at)), if gathered.is_some() => {}
-                _ = second.tick() => {
-                    if let Some(e) = self.recorder.failed() {
-                        return e.into();
-                    }
-                    silent_seconds += 1;
-                    if silent_seconds > SILENT_SECONDS && self.join.newest_probe().offset > parser.position().0 {
-                        return Ended::Silent;
-                    }
-                    let beaten = self.beat(parser);
-                    self.recorder.export();
-                    self.judge_backlog(&mut rate);
-                    if let Err(e) = beaten {
-                        return e.into();
-                    }
-                    if let Err(e) = self.acknowledge(link).await {
-                        return e.into();
-                    }
-                }
-                _ = stop.wait_for(|on| *on), if stopping.is_none() => {
-                    stopping = Some((Micros::now(), Instant::now() + STOP_TIMEOUT));
-                    self.probes.at_once();
-                }
-                () = sleep(HELD_POLL), if stopping.is_some() => self.probes.at_once(),
-            }
-            // Whoever was first above, time passes for groups that are held only as the link is read.
-            if !more && Instant::now() >= pacing.rest_until() {
-                if received.is_none() {
-                    received = link.receive_now().await;
-                }
-                let fresh = received.is_some() && parser.is_at_boundary();
-                let mut emptied = true;
-                if let Some(Ok(n)) = &mut received {
-                    let (more, all) = link.receive_rest(*n).await;
-                    (*n, emptied) = (*n + more, all);
-                }
-                reading.read(looked, emptied, fresh);
-            }
-            match received {
-                Some(Ok(n)) => {
-                    silent_seconds = 0;
-                    first_acks_left = 0;
-                    self.metrics.capture.received_bytes.inc_by(n as u64);
-                    pacing.took(n, Instant::now());
-                }
-                Some(Err(e)) => return e.into(),
-                None => {}
-            }
+        let told = self.take_stamps();
+        let awaited = on.ack_at.is_some() || on.stopping.is_some();
+        let incoming = if awaited { 0.0 } else { on.pacing.gathered_rate(Instant::now()) };
+        let Pumped { more, outsiders } = self.pump(&on.parser, on.reading.upto(told), incoming)?;
+        if outsiders {
+            // Where not all writes come through the proxy, times of arrival tell which client cannot have been the cause.
+            on.pacing.be_prompt(Instant::now());
         }
+        Ok(more)
+    }
+
+    /// A client waits in `WAIT`: the journal syncs at once, and the server is told as soon as that is done.
+    async fn acknowledge_awaited(&mut self, on: &mut Following) -> Result<(), Ended> {
+        let Some(at) = on.ack_at else { return Ok(()) };
+        self.recorder.sync_now();
+        on.pacing.be_prompt(Instant::now());
+        if self.recorder.durable_offset() >= at {
+            on.ack_at = None;
+            self.acknowledge(&mut on.link).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until there is something to do. `more`: there is already, but the probes, the clock and the sockets get their turn
+    /// however much comes.
+    async fn wait(&mut self, on: &mut Following, more: bool) -> Woken {
+        let gathered = self.recorder.gather_until().map(Instant::from_std);
+        // The kernel is asked meanwhile whether the link can be read.
+        tokio::task::yield_now().await;
+        let (rest_until, held, stopping) = (on.pacing.rest_until(), self.join.held() > 0, on.stopping.is_some());
+        let link = &mut on.link;
+        tokio::select! {
+            received = async { sleep_until(rest_until).await; link.receive().await }, if !more => Woken::Received(received),
+            probe = self.probes.next() => Woken::Probe(probe),
+            () = std::future::ready(()), if more => Woken::Nothing,
+            () = on.progress.notified() => Woken::Progress,
+            _ = on.first_acks.tick(), if on.first_acks_left > 0 => Woken::FirstAck,
+            () = self.bystander.changed() => Woken::Nothing,
+            // The reply that a group waits for may be in it.
+            () = self.tee.filled(), if self.durability.is_awaited() && held => Woken::Nothing,
+            () = self.tee.many() => Woken::Nothing,
+            () = sleep(HELD_POLL), if held => Woken::Nothing,
+            () = sleep_until(gathered.unwrap_or(rest_until)), if gathered.is_some() => Woken::Nothing,
+            _ = on.second.tick() => Woken::Second,
+            _ = on.stop.wait_for(|on| *on), if !stopping => Woken::Stop,
+            () = sleep(HELD_POLL), if stopping => Woken::StillStopping,
+        }
+    }
+
+    /// Does what is due.
+    async fn answer(&mut self, woken: Woken, on: &mut Following) -> Result<(), Ended> {
+        match woken {
+            Woken::Received(_) | Woken::Nothing => {}
+            Woken::Probe(probe) => {
+                self.join.probe(probe);
+                self.look();
+                self.watch_clock();
+            }
+            Woken::Progress => self.recorder.export(),
+            Woken::FirstAck => {
+                on.first_acks_left -= 1;
+                self.acknowledge(&mut on.link).await?;
+            }
+            Woken::Second => self.each_second(on).await?,
+            Woken::Stop => {
+                on.stopping = Some(Stopping::begin());
+                self.probes.at_once();
+            }
+            Woken::StillStopping => self.probes.at_once(),
+        }
+        Ok(())
+    }
+
+    async fn each_second(&mut self, on: &mut Following) -> Result<(), Ended> {
+        if let Some(e) = self.recorder.failed() {
+            return Err(e.into());
+        }
+        on.silent_seconds += 1;
+        if on.silent_seconds > SILENT_SECONDS && self.join.newest_probe().offset > on.parser.position().0 {
+            return Err(Ended::Silent);
+        }
+        let beaten = self.beat(&on.parser);
+        self.recorder.export();
+        self.judge_backlog(&mut on.rate);
+        beaten?;
+        Ok(self.acknowledge(&mut on.link).await?)
     }
 
     /// Tells the server how far the journal is on the disk; what is no effect (`PING`, `GETACK`) counts with the effect
@@ -283,21 +356,15 @@ impl Capture {
     }
 
     /// Everything that was received becomes groups in the join.
-    fn take_in(
-        &mut self,
-        link: &mut Link,
-        parser: &mut EffectParser,
-        ack_at: &mut Option<ReplOffset>,
-        quiet: Micros,
-    ) -> Result<(), Ended> {
+    fn take_in(&mut self, on: &mut Following) -> Result<(), Ended> {
         let now = Micros::now();
-        while let Some(event) = parser.next(&mut link.buf, now)? {
+        while let Some(event) = on.parser.next(&mut on.link.buf, now)? {
             match event {
-                StreamEvent::Group(group) => self.join.effect(group, quiet),
+                StreamEvent::Group(group) => self.join.effect(group, on.reading.quiet),
                 StreamEvent::GetAck => {
                     // A client waits in WAIT: what came before this must be on the disk.
-                    let (offset, _) = parser.position();
-                    *ack_at = Some(self.join.end_of_last_group().map_or(ReplOffset(0), |end| end.min(offset)));
+                    let (offset, _) = on.parser.position();
+                    on.ack_at = Some(self.join.end_of_last_group().map_or(ReplOffset(0), |end| end.min(offset)));
                 }
             }
         }
@@ -377,34 +444,6 @@ impl Capture {
             Pace::Idle
         });
     }
-
-    fn judge_backlog(&mut self, rate: &mut Rate) {
-        let backlog = self.probes.facts().backlog_bytes;
-        self.status.numbers.capture.backlog_bytes.set(backlog as i64);
-        let Some(per_second) = rate.second(self.join.newest_probe().offset) else { return };
-        let covers = if per_second > 0.0 { backlog as f64 / per_second } else { f64::INFINITY };
-        self.status.numbers.capture.backlog_covers.set(covers);
-        if rate.seconds < RATE_AFTER || backlog == 0 || rate.warned {
-            return;
-        }
-        let (mib, kib) = (backlog as f64 / 1_048_576.0, per_second / 1024.0);
-        if covers < BACKLOG_SHORT_SECONDS {
-            rate.warned = true;
-            let want = (per_second * BACKLOG_SHORT_SECONDS * 10.0).max(64.0 * 1_048_576.0) / 1_048_576.0;
-            tracing::warn!(
-                "the server's backlog of {mib:.0} MiB covers an outage of redtape of only {covers:.0} s at the present {kib:.0} KiB/s; \
-                 a longer one costs a gap. Raise it: CONFIG SET repl-backlog-size {want:.0}mb"
-            );
-        } else if rate.seconds > RATE_AFTER {
-            // That it suffices was said; it may become too short when more is written.
-        } else if per_second >= 1024.0 {
-            tracing::info!(
-                "the server's backlog of {mib:.0} MiB covers an outage of redtape of {covers:.0} s at the present {kib:.0} KiB/s"
-            );
-        } else {
-            tracing::info!("the server's backlog is {mib:.0} MiB; hardly anything is being written at present");
-        }
-    }
 }
 
 /// A stop was asked for some time ago.
@@ -415,43 +454,3 @@ async fn stalled_at_stop(stop: &mut watch::Receiver<bool>) {
 
 /// The kinds of origin in the order of their numbers, as metrics name them.
 const ORIGIN_LABELS: [&str; 5] = ["client", "expiry", "eviction", "outside", "unknown"];
-
-/// Bytes a second of the replication stream, smoothed.
-#[derive(Debug, Default)]
-struct Rate {
-    last: Option<ReplOffset>,
-    per_second: f64,
-    seconds: u32,
-    /// Once is enough.
-    warned: bool,
-}
-
-impl Rate {
-    /// Once a second with the server's offset.
-    fn second(&mut self, offset: ReplOffset) -> Option<f64> {
-        let last = self.last.replace(offset)?;
-        let now = offset.0.saturating_sub(last.0) as f64;
-        self.per_second = if self.seconds == 0 { now } else { self.per_second * 0.8 + now * 0.2 };
-        self.seconds = self.seconds.saturating_add(1);
-        Some(self.per_second)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_link_that_is_not_emptied_says_nothing_of_what_is_left() {
-        let mut reading = Reading::default();
-        reading.read(Micros(1_000_000), true, true);
-        assert_eq!(reading.upto(Micros(2_000_000)), Micros(1_000_000));
-        reading.read(Micros(1_050_000), false, true);
-        assert_eq!((reading.heard, reading.quiet), (Micros(1_000_000), Micros(1_000_000)));
-        // One that is never empty holds nothing up for ever.
-        reading.read(Micros(1_500_000), false, true);
-        assert_eq!((reading.heard, reading.quiet), (Micros(1_500_000 - BUSY_MAX), Micros(1_000_000)));
-        reading.read(Micros(1_600_000), true, true);
-        assert_eq!((reading.heard, reading.quiet), (Micros(1_600_000), Micros(1_000_000)));
-    }
-}

@@ -3,11 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
-
+use super::open_filters::OpenFilters;
 use super::{Catalog, SegmentInfo};
-use crate::block::{BlockHeader, decode_payload};
-use crate::bloom::{EXPECTED_BYTES, FilterBuilder, SegmentFilters};
+use crate::bloom::SegmentFilters;
 use crate::crypto::{KeyFault, Keyring, Sealer};
 use crate::directory::Directory;
 use crate::error::{Damage, OpenError, ReadError, Span};
@@ -18,6 +16,7 @@ use crate::recover::{check_footer, check_header, corrupt};
 use crate::segment::footer::Footer;
 use crate::segment::header::{HeaderFault, SegmentHeader, WholeHeader};
 use crate::segment::load::{SegmentFacts, TailFact, list_segments, load_open_segment, load_segment_and};
+use crate::segment::name::SegmentName;
 use crate::segment::scan::{Rest, Scan, scan};
 use crate::segment::tally::Tally;
 use crate::snapshot::list_snapshots_of;
@@ -45,7 +44,7 @@ pub(crate) struct Entry {
     /// Where the footer of a sealed segment begins.
     pub(super) footer_at: u64,
     /// Of the segment in use, if the journal was opened for a search.
-    pub(super) filters: Option<Arc<SegmentFilters>>,
+    pub(super) filters: Option<SegmentFilters>,
     /// For a sealed segment without index: that stays in the file until it is wanted.
     pub(crate) tally: Tally,
     pub(crate) bytes: u64,
@@ -91,8 +90,8 @@ impl Entry {
     }
 }
 
-/// `filters`: the keys of the segment in use are collected.
-pub(super) fn load(root: &Path, keyring: &Keyring, filters: bool) -> Result<Catalog, OpenError> {
+/// `for_search`: filters are made of the segment in use.
+pub(super) fn load(root: &Path, keyring: &Keyring, for_search: bool) -> Result<Catalog, OpenError> {
     let dir = Directory::new(root);
     let Some(meta) = Meta::load(&dir)? else {
         return Err(not_a_journal(&dir));
@@ -100,9 +99,22 @@ pub(super) fn load(root: &Path, keyring: &Keyring, filters: bool) -> Result<Cata
     // Before the first name is read: what is listed must still be there when it is opened.
     let lease = Arc::new(ReadLease::take(&dir));
     let storage: Arc<dyn Storage> = Arc::new(LocalDirectory::new(&dir));
-    let mut notes = Vec::new();
     let splices = Splices::load(&dir).map_err(OpenError::io("read", dir.splices()))?;
-    let entries = load_entries(&storage, meta.id().unwrap_or_default(), &splices, (keyring, filters), &mut notes)?;
+    let mut loader = Loader {
+        storage: &storage,
+        journal_id: meta.id().unwrap_or_default(),
+        splices: &splices,
+        keyring,
+        for_search,
+        entries: Vec::new(),
+        previous: None,
+        notes: Vec::new(),
+    };
+    let (names, _) = list_segments(&*storage)?;
+    for (n, (name, path)) in names.iter().enumerate() {
+        loader.add(*name, path, n + 1 == names.len())?;
+    }
+    let Loader { entries, mut notes, .. } = loader;
     let (marks, wrong) = read_marks(&dir).map_err(OpenError::io("read", dir.marks()))?;
     notes.extend(wrong.iter().map(|at| format!("marks has a damaged line at offset {at}")));
     let snapshots = list_snapshots_of(&*storage, &meta.journal_id)?;
@@ -119,124 +131,135 @@ pub(super) fn load(root: &Path, keyring: &Keyring, filters: bool) -> Result<Cata
     })
 }
 
-fn load_entries(
-    storage: &Arc<dyn Storage>,
+/// Puts the entries of a catalog together, segment by segment, in the order of the history.
+struct Loader<'a> {
+    storage: &'a Arc<dyn Storage>,
     journal_id: [u8; 16],
-    splices: &Splices,
-    (keyring, filters): (&Keyring, bool),
-    notes: &mut Vec<String>,
-) -> Result<Vec<Entry>, OpenError> {
-    let (names, _) = list_segments(&**storage)?;
-    let mut entries: Vec<Entry> = Vec::with_capacity(names.len());
-    let mut previous: Option<(SegmentHeader, Footer)> = None;
-    for (n, (name, path)) in names.iter().enumerate() {
-        let is_last = n + 1 == names.len();
-        let mut collected = filters.then(|| OpenFilters::new(keyring));
-        let facts = load_segment_and(&**storage, *name, path, is_last, &mut |whole, before, block, stored| {
-            if let Some(filters) = &mut collected {
+    splices: &'a Splices,
+    keyring: &'a Keyring,
+    for_search: bool,
+    entries: Vec<Entry>,
+    /// Of the segment before, if it is sealed.
+    previous: Option<(SegmentHeader, Footer)>,
+    /// What is damaged, for the reader.
+    notes: Vec<String>,
+}
+
+/// A header that was checked against the segment before.
+struct CheckedHeader {
+    whole: WholeHeader,
+    /// It is right by itself, but does not continue the segment before.
+    unchained: Option<Damage>,
+}
+
+impl Loader<'_> {
+    /// Adds the next segment. One that cannot be used is left out, and the history breaks off before it.
+    fn add(&mut self, name: SegmentName, path: &Path, is_last: bool) -> Result<(), OpenError> {
+        let mut filters = self.for_search.then(|| OpenFilters::new(self.keyring));
+        let Some(facts) = self.read(name, path, is_last, &mut filters)? else { return Ok(()) };
+        if is_last && facts.header == Err(HeaderFault::Unfinished) {
+            return Ok(());
+        }
+        let Some(checked) = self.check(&facts)? else { return Ok(()) };
+        self.explain_what_is_before(&checked.whole.header);
+        if let (Some(damage), Some(before)) = (checked.unchained, self.entries.last_mut()) {
+            self.notes.push(format!("{} does not continue {}: {damage}", path.display(), before.path.display()));
+            before.damage = Some(damage);
+            before.unchained = true;
+        }
+        let mut entry = self.entry(&facts, &checked.whole, is_last)?;
+        if matches!(facts.tail, TailFact::Open(_)) {
+            entry.filters = filters.map(OpenFilters::finish);
+        }
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    /// `None` = there is nothing to use.
+    fn read(
+        &mut self,
+        name: SegmentName,
+        path: &Path,
+        is_last: bool,
+        filters: &mut Option<OpenFilters>,
+    ) -> Result<Option<SegmentFacts>, OpenError> {
+        let facts = load_segment_and(&**self.storage, name, path, is_last, &mut |whole, before, block, stored| {
+            if let Some(filters) = filters {
                 filters.add(whole, before, block, stored);
             }
         });
-        let facts = match facts {
+        match facts {
             // Pruned since it was listed.
             Err(OpenError::Io { source, .. })
-                if source.kind() == std::io::ErrorKind::NotFound && entries.is_empty() =>
+                if source.kind() == std::io::ErrorKind::NotFound && self.entries.is_empty() =>
             {
-                continue;
+                Ok(None)
             }
-            // As one that is damaged: the history breaks off before it.
+            // As one that is damaged.
             Err(error @ OpenError::WrongKind { .. }) => {
-                notes.push(error.to_string());
-                break_off(entries.last_mut());
-                continue;
+                self.leave_out(&error);
+                Ok(None)
             }
-            other => other?,
-        };
-        if is_last && facts.header == Err(HeaderFault::Unfinished) {
-            break;
+            other => other.map(Some),
         }
-        let chained = previous.as_ref().map(|(header, footer)| (header, footer));
-        let checked = check_header(&facts, journal_id, chained, splices);
-        let (whole, unchained) = match (checked, chained) {
-            (Ok(whole), _) => (whole.clone(), None),
+    }
+
+    /// `None` = the segment cannot be used.
+    fn check(&mut self, facts: &SegmentFacts) -> Result<Option<CheckedHeader>, OpenError> {
+        let previous = self.previous.as_ref().map(|(header, footer)| (header, footer));
+        let error = match (check_header(facts, self.journal_id, previous, self.splices), previous) {
+            (Ok(whole), _) => return Ok(Some(CheckedHeader { whole: whole.clone(), unchained: None })),
             (Err(OpenError::Corrupt { damage, .. }), Some((header, footer)))
-                if later(&facts, header, &footer.tally) && check_header(&facts, journal_id, None, splices).is_ok() =>
+                if later(facts, header, &footer.tally)
+                    && let Ok(whole) = check_header(facts, self.journal_id, None, self.splices) =>
             {
-                (check_header(&facts, journal_id, None, splices)?.clone(), Some(*damage))
+                return Ok(Some(CheckedHeader { whole: whole.clone(), unchained: Some(*damage) }));
             }
-            // It is as if it were not there, and the history breaks off before it.
-            (Err(error @ OpenError::Corrupt { .. }), _) => {
-                notes.push(error.to_string());
-                break_off(entries.last_mut());
-                continue;
-            }
+            (Err(error @ OpenError::Corrupt { .. }), _) => error,
             (Err(error), _) => return Err(error),
         };
-        if let (Some(before), Some((_, footer))) = (entries.last_mut(), chained)
-            && let Some(splice) = splices.find(&whole.header, &footer.link())
+        self.leave_out(&error);
+        Ok(None)
+    }
+
+    fn leave_out(&mut self, error: &OpenError) {
+        self.notes.push(error.to_string());
+        break_off(self.entries.last_mut());
+    }
+
+    /// The segment before may be damaged at its end: `header`, of the one behind it, tells what that means.
+    fn explain_what_is_before(&mut self, header: &SegmentHeader) {
+        let Some(before) = self.entries.last_mut() else { return };
+        let footer = self.previous.as_ref().map(|(_, footer)| footer);
+        if let Some(splice) = footer.and_then(|footer| self.splices.find(header, &footer.link()))
             && let Some(lost) = splice.lost
         {
             before.damage =
                 Some(Damage::new("the records behind it", format!("{} is lost: {}", lost.span(), splice.why)));
             before.lost = Some(splice.clone());
-        } else if let Some(before) = entries.last_mut()
-            && before.tally.extent.next_lsn == whole.header.first_lsn
-        {
+        } else if before.tally.extent.next_lsn == header.first_lsn {
             // Nothing is missing between the two, whatever is wrong with the footer.
             before.damage = None;
         }
-        if let (Some(damage), Some(before)) = (unchained, entries.last_mut()) {
-            notes.push(format!("{} does not continue {}: {damage}", path.display(), before.path.display()));
-            before.damage = Some(damage);
-            before.unchained = true;
-        }
-        let mut entry = Entry::begin(storage, &facts, &whole, keyring);
+    }
+
+    fn entry(&mut self, facts: &SegmentFacts, whole: &WholeHeader, is_last: bool) -> Result<Entry, OpenError> {
+        let mut entry = Entry::begin(self.storage, facts, whole, self.keyring);
+        self.previous = None;
         match &facts.tail {
             TailFact::Sealed(footer) => {
-                check_footer(&facts, &entry.header, footer)?;
-                entry.check_proof(footer).map_err(|damage| corrupt(&facts, footer.position, damage))?;
-                previous = Some((entry.header.clone(), footer.clone()));
+                check_footer(facts, &entry.header, footer)?;
+                entry.check_proof(footer).map_err(|damage| corrupt(facts, footer.position, damage))?;
+                self.previous = Some((entry.header.clone(), footer.clone()));
                 entry.seal(footer);
             }
-            TailFact::Open(scan) => {
-                entry.fill(scan, is_last, notes);
-                entry.filters = collected.map(|filters| Arc::new(filters.builder.finish()));
-            }
+            TailFact::Open(scan) => entry.fill(scan, is_last, &mut self.notes),
             TailFact::BadFooter { .. } | TailFact::Unknown => {
-                let scan = rescan(&**storage, &facts, &whole)?;
-                entry.fill(&scan, false, notes);
+                let scan = rescan(&**self.storage, facts, whole)?;
+                entry.fill(&scan, false, &mut self.notes);
             }
         }
-        if !entry.sealed {
-            previous = None;
-        }
-        entries.push(entry);
-    }
-    Ok(entries)
-}
-
-/// Filters over the keys of the segment in use, block by block.
-struct OpenFilters {
-    builder: FilterBuilder,
-    keyring: Keyring,
-    /// Of the segment, once it is known.
-    sealer: Option<Result<Option<Arc<Sealer>>, KeyFault>>,
-}
-
-impl OpenFilters {
-    fn new(keyring: &Keyring) -> Self {
-        Self { builder: FilterBuilder::new(EXPECTED_BYTES), keyring: keyring.clone(), sealer: None }
-    }
-
-    fn add(&mut self, whole: &WholeHeader, before: &Tally, block: &BlockHeader, stored: &Bytes) {
-        let sealer = self.sealer.get_or_insert_with(|| whole.header.unlock(&self.keyring));
-        self.builder.begin_block(block.position, before.opens_interval(block, block.position));
-        let payload = sealer.as_ref().ok().map(|sealer| decode_payload(block, stored.clone(), sealer.as_deref()));
-        match payload {
-            Some(Ok(payload)) => self.builder.add_payload(block, &payload),
-            // What cannot be read is never ruled out: reading it says why.
-            Some(Err(_)) | None => self.builder.add(None),
-        }
+        Ok(entry)
     }
 }
 

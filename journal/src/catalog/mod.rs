@@ -11,6 +11,7 @@
 
 mod find;
 mod load;
+mod open_filters;
 mod read;
 mod reverse;
 mod search;

@@ -80,47 +80,8 @@ pub(super) fn plan<'a>(
     claims: Lsn,
     splices: &Splices,
 ) -> Plan<'a> {
-    let mut all: Vec<Piece<'a>> = Vec::new();
-    for of in files {
-        for run in &of.runs {
-            let named = run.header.first_lsn == of.name.first_lsn && run.header.timeline.id == of.name.timeline;
-            let how = match of.state {
-                State::Sealed(link) if named => How::Stands(link),
-                State::Sealed(link) => How::Renamed(link),
-                State::Open if named => How::Open,
-                State::Open | State::Broken => How::Recreated,
-            };
-            all.push(Piece { of, run, how });
-        }
-    }
-    let rank = |how: &How| match how {
-        How::Stands(_) => 0,
-        How::Renamed(_) => 1,
-        How::Open => 2,
-        How::Recreated => 3,
-    };
-    all.sort_by_key(|p| {
-        let header = &p.run.header;
-        (header.first_lsn, header.timeline.id, std::cmp::Reverse(p.next_lsn()), rank(&p.how))
-    });
     let mut plan = Plan::default();
-    let mut rest = all.into_iter().peekable();
-    while let Some(first) = rest.next() {
-        let place = |p: &Piece<'_>| (p.run.header.first_lsn, p.run.header.timeline.id);
-        let mut same = vec![first];
-        while let Some(other) = rest.next_if(|p| place(p) == place(&same[0])) {
-            same.push(other);
-        }
-        let before = plan.pieces.last();
-        // Of several for one place, the one that names its predecessor, else the longest.
-        let chained = |p: &Piece<'_>| before.is_some_and(|b| b.link() == Some(p.run.header.prev_link));
-        let chosen = same.swap_remove(same.iter().position(chained).unwrap_or(0));
-        plan.dropped.extend(same.iter().map(|p| p.run));
-        match before {
-            Some(before) if !follows(before.run, chosen.run) => plan.dropped.push(chosen.run),
-            _ => plan.pieces.push(chosen),
-        }
-    }
+    choose(&mut plan, candidates(files));
     if let Some(first) = plan.pieces.first_mut()
         && first.run.header.first_lsn == Lsn(1)
         && first.run.header.timeline.id == TimelineId(1)
@@ -154,6 +115,55 @@ pub(super) fn plan<'a>(
     };
     plan.changed = files.iter().filter(|file| !stands(file)).collect();
     plan
+}
+
+/// Every run of whole blocks, in the order of the history; of several for one place, the best comes first.
+fn candidates(files: &[Examined]) -> Vec<Piece<'_>> {
+    let mut all: Vec<Piece<'_>> = Vec::new();
+    for of in files {
+        for run in &of.runs {
+            let named = run.header.first_lsn == of.name.first_lsn && run.header.timeline.id == of.name.timeline;
+            let how = match of.state {
+                State::Sealed(link) if named => How::Stands(link),
+                State::Sealed(link) => How::Renamed(link),
+                State::Open if named => How::Open,
+                State::Open | State::Broken => How::Recreated,
+            };
+            all.push(Piece { of, run, how });
+        }
+    }
+    let rank = |how: &How| match how {
+        How::Stands(_) => 0,
+        How::Renamed(_) => 1,
+        How::Open => 2,
+        How::Recreated => 3,
+    };
+    all.sort_by_key(|p| {
+        let header = &p.run.header;
+        (header.first_lsn, header.timeline.id, std::cmp::Reverse(p.next_lsn()), rank(&p.how))
+    });
+    all
+}
+
+/// Takes the pieces that make a history, one for each place; the others are dropped.
+fn choose<'a>(plan: &mut Plan<'a>, candidates: Vec<Piece<'a>>) {
+    let mut rest = candidates.into_iter().peekable();
+    while let Some(first) = rest.next() {
+        let place = |p: &Piece<'_>| (p.run.header.first_lsn, p.run.header.timeline.id);
+        let mut same = vec![first];
+        while let Some(other) = rest.next_if(|p| place(p) == place(&same[0])) {
+            same.push(other);
+        }
+        let before = plan.pieces.last();
+        // Of several for one place, the one that names its predecessor, else the longest.
+        let chained = |p: &Piece<'_>| before.is_some_and(|b| b.link() == Some(p.run.header.prev_link));
+        let chosen = same.swap_remove(same.iter().position(chained).unwrap_or(0));
+        plan.dropped.extend(same.iter().map(|p| p.run));
+        match before {
+            Some(before) if !follows(before.run, chosen.run) => plan.dropped.push(chosen.run),
+            _ => plan.pieces.push(chosen),
+        }
+    }
 }
 
 /// Nothing of `next` is before the end of `run`.

@@ -92,7 +92,7 @@ fn certificate(error: &CertificateError) -> String {
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             format!("the server's certificate is not valid yet ({error}); is the clock right?")
         }
-        other if other.to_string().contains("CaUsedAsEndEntity") => {
+        CertificateError::Other(other) if matches!(other.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity)) => {
             "the server shows a CA's certificate as its own; give it one that is signed by the CA (basicConstraints \
              CA:FALSE)"
                 .to_owned()

@@ -28,6 +28,7 @@ impl Ca {
         let key = Key::generate().expect("a key");
         let dir = tempfile::tempdir().expect("a folder");
         std::fs::write(dir.path().join("ca.crt"), params.self_signed(&key).expect("a CA").pem()).expect("ca.crt");
+        std::fs::write(dir.path().join("ca.key"), key.serialize_pem()).expect("ca.key");
         Self { issuer: Issuer::new(params, key), dir }
     }
 
@@ -41,9 +42,13 @@ impl Ca {
 
     /// A certificate for a host, or with this name for a client.
     fn sign(&self, host: &str, serial: u64) -> KeyPair {
+        self.sign_until(host, serial, 2060)
+    }
+
+    fn sign_until(&self, host: &str, serial: u64, year: i32) -> KeyPair {
         let mut params = CertificateParams::new([host.to_owned()]).expect("a name");
         params.serial_number = Some(SerialNumber::from(serial));
-        params.not_after = date_time_ymd(2060, 7, 4);
+        params.not_after = date_time_ymd(year, 7, 4);
         let key = Key::generate().expect("a key");
         let pair =
             KeyPair { cert_file: self.file(&format!("{host}.crt")), key_file: self.file(&format!("{host}.key")) };
@@ -272,6 +277,24 @@ fn servers_are_checked_unless_told_otherwise() {
     connect(&connector(dir), "redtape.test", &server).expect("the CA is in the folder");
     let named = ClientTls { sni: Some("redtape.test".to_owned()), ..ClientTls::default() };
     assert_eq!(named.server_name("10.0.0.1").expect("a name").to_str(), "redtape.test");
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_is_explained() {
+    let ca = Ca::new("ca");
+    let client = connector(ca.client(None));
+    let explained = |name: &str, pair: KeyPair| {
+        let server = acceptor(ServerTls { pair, ..ca.server() });
+        let error = connect(&client, name, &server).expect_err("a certificate that cannot be used");
+        TlsFailure::explain(&error).to_string()
+    };
+    let own = KeyPair { cert_file: ca.file("ca.crt"), key_file: ca.file("ca.key") };
+    let said = explained("redtape.test", own);
+    assert!(said.contains("a CA's certificate as its own") && said.contains("CA:FALSE"), "{said}");
+    let said = explained("another.test", ca.sign("redtape.test", 1));
+    assert!(said.contains("another name") && said.contains("--upstream-tls-sni"), "{said}");
+    let said = explained("old.test", ca.sign_until("old.test", 2, 2024));
+    assert!(said.contains("has expired"), "{said}");
 }
 
 #[test]

@@ -181,7 +181,7 @@ mod tests {
     fn values_come_from_the_status_to_the_microsecond() {
         let metrics = Metrics::new(std::sync::Arc::default()).unwrap();
         let status = Status::new(metrics.clone());
-        metrics.clients.sessions.inc();
+        status.numbers.clients.sessions.inc();
         status.numbers.journal.gaps.set(2);
         status.numbers.capture.backlog_covers.set(f64::INFINITY);
         status.capture(CaptureState::Streaming);

@@ -170,7 +170,7 @@ impl Worker {
     /// By the clock: who has waited too long, and a probe that nobody uses.
     pub(super) fn check_acks(&mut self) {
         let Some(gate) = &mut self.ack_gate else { return };
-        self.shared.metrics.clients.ack_waiting.add(gate.waiting_change());
+        self.shared.status.numbers.clients.ack_waiting.add(gate.waiting_change());
         match gate.missing(self.shared.durability.is_following()) {
             Missing::No => {}
             // Why there is none, those who wait hear when they try again.

@@ -31,7 +31,7 @@ impl Worker {
     /// Opens a shared connection; it can be used as soon as the server has let it in.
     pub(super) fn open_shared(&mut self, key: SharedKey) {
         if self.shared.upstream.may_try().is_ok() && self.dial(Role::Shared(key), self.now + CONNECT_TIMEOUT).is_ok() {
-            self.shared.metrics.clients.shared_conns.inc();
+            self.shared.status.numbers.clients.shared_conns.inc();
         }
     }
 

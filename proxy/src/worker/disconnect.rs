@@ -48,7 +48,7 @@ impl Worker {
             }
             self.drop_conn(pinned);
         }
-        self.shared.metrics.clients.sessions.dec();
+        self.shared.status.numbers.clients.sessions.dec();
         self.shared.clients.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
         self.load.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
     }
@@ -116,7 +116,7 @@ impl Worker {
     pub(super) fn let_go(&mut self, conn: &mut UpstreamConn) {
         conn.socket.deregister(self.poll.registry());
         if matches!(conn.role, Role::Shared(_)) {
-            self.shared.metrics.clients.shared_conns.dec();
+            self.shared.status.numbers.clients.shared_conns.dec();
         }
     }
 

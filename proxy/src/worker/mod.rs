@@ -72,7 +72,7 @@ use redtape_capture::tee::{Tee, TeeSender};
 use redtape_capture::{DurabilityTracker, Waiter};
 use redtape_journal::Micros;
 use redtape_net::tls::TlsAcceptor;
-use redtape_telemetry::Metrics;
+use redtape_telemetry::{Metrics, Status};
 use redtape_wire::command::CommandTable;
 use redtape_wire::settings::Sharing;
 
@@ -125,7 +125,9 @@ pub(crate) struct Shared {
     pub table: Arc<ArcSwap<CommandTable>>,
     /// How far the journal is on the disk, and whether writes may pass.
     pub durability: Arc<DurabilityTracker>,
-    /// Counted here.
+    /// Its numbers of clients are kept by the workers.
+    pub status: Arc<Status>,
+    /// Counts errors, and how long replies wait for the journal.
     pub metrics: Metrics,
     /// Clients of all workers.
     pub clients: AtomicUsize,
@@ -476,11 +478,11 @@ impl Worker {
 
     fn tell_counts(&mut self) {
         let counts = std::mem::take(&mut self.counts);
-        let metrics = &self.shared.metrics;
+        let numbers = &self.shared.status.numbers.clients;
         for (n, counter) in [
-            (counts.commands, &metrics.clients.commands),
-            (counts.received, &metrics.clients.received_bytes),
-            (counts.sent, &metrics.clients.sent_bytes),
+            (counts.commands, &numbers.commands),
+            (counts.received, &numbers.received_bytes),
+            (counts.sent, &numbers.sent_bytes),
         ] {
             if n > 0 {
                 counter.inc_by(n);

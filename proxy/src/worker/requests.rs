@@ -55,8 +55,8 @@ impl Worker {
                 _ => Ok(()),
             }
         });
-        self.shared.metrics.clients.sessions.inc();
-        self.shared.metrics.clients.sessions_total.inc();
+        self.shared.status.numbers.clients.sessions.inc();
+        self.shared.status.numbers.clients.sessions_total.inc();
         let session = next_session_id();
         let stage = if arrival.header { Stage::Header { tls: arrival.tls } } else { Stage::Open };
         let client = Client::new(socket, arrival.from.to_string(), session, stage, self.now);

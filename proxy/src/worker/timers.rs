@@ -22,7 +22,7 @@ impl Worker {
         // Stalls are counted in ticks of this length, while clients are drained as well.
         if is_due {
             self.next_check = self.now + TICK;
-            self.shared.metrics.clients.memory_bytes.set(self.clients.total_memory() as i64);
+            self.shared.status.numbers.clients.memory_bytes.set(self.clients.total_memory() as i64);
             self.check_stalls();
             self.check_shared();
             self.check_acks();

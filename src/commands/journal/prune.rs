@@ -15,6 +15,7 @@ use redtape_journal::{
 use redtape_wire::units::{ByteSize, Period};
 use serde_json::{Value, json};
 
+use crate::commands::plan_flags::PlanFlags;
 use crate::commands::settings::KeyOptions;
 use crate::exit::{Failure, USAGE};
 use crate::input::agreed;
@@ -22,6 +23,10 @@ use crate::output::{bytes, count, out};
 
 /// `redtape journal prune`.
 #[derive(Debug, Args)]
+#[command(
+    mut_arg("plan", |arg| arg.help("Show what would go, and why, and change nothing")),
+    mut_arg("yes", |arg| arg.help("Remove without asking"))
+)]
 pub(crate) struct PruneArgs {
     /// Directory of the journal.
     #[arg(long, alias = "from", env = "REDTAPE_DIR", value_name = "DIR", default_value = "redtape-journal")]
@@ -36,11 +41,15 @@ pub(crate) struct PruneArgs {
     #[command(flatten)]
     keys: KeyOptions,
     #[command(flatten)]
-    how: How,
+    flags: PlanFlags,
 }
 
 /// `redtape snapshot rm`.
 #[derive(Debug, Args)]
+#[command(
+    mut_arg("plan", |arg| arg.help("Show what would go, and why, and change nothing")),
+    mut_arg("yes", |arg| arg.help("Remove without asking"))
+)]
 pub(crate) struct RemoveArgs {
     /// Names of snapshots, as `redtape snapshot ls` prints them.
     #[arg(required = true, value_name = "NAME")]
@@ -51,20 +60,7 @@ pub(crate) struct RemoveArgs {
     #[command(flatten)]
     keys: KeyOptions,
     #[command(flatten)]
-    how: How,
-}
-
-#[derive(Debug, Args)]
-struct How {
-    /// Show what would go, and why, and change nothing.
-    #[arg(long)]
-    plan: bool,
-    /// Remove without asking.
-    #[arg(long)]
-    yes: bool,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
+    flags: PlanFlags,
 }
 
 /// Prunes, or says what pruning would do.
@@ -78,7 +74,7 @@ pub(crate) fn run(args: &PruneArgs) -> anyhow::Result<ExitCode> {
     args.keys.keyring()?;
     let now = Micros::now();
     let plan = plan_prune(&args.dir, &retention, now)?;
-    carry_out(&args.dir, &args.how, &plan, || {
+    carry_out(&args.dir, args.flags, &plan, || {
         // Planned anew, as somebody else may have pruned meanwhile.
         prune(&args.dir, &retention, now, &mut |_| {}, &|| false)
     })
@@ -88,23 +84,23 @@ pub(crate) fn run(args: &PruneArgs) -> anyhow::Result<ExitCode> {
 pub(crate) fn remove(args: &RemoveArgs) -> anyhow::Result<ExitCode> {
     args.keys.keyring()?;
     let plan = plan_removal(&args.dir, &args.names)?;
-    carry_out(&args.dir, &args.how, &plan, || remove_snapshots(&args.dir, &args.names))
+    carry_out(&args.dir, args.flags, &plan, || remove_snapshots(&args.dir, &args.names))
 }
 
 fn carry_out(
     dir: &Path,
-    how: &How,
+    flags: PlanFlags,
     plan: &PrunePlan,
     act: impl FnOnce() -> Result<PrunePlan, PruneError>,
 ) -> anyhow::Result<ExitCode> {
-    if how.plan {
-        return show(dir, how, plan, false);
+    if flags.plan {
+        return show(dir, flags, plan, false);
     }
-    if !plan.is_empty() && !how.yes {
+    if !plan.is_empty() && !flags.yes {
         confirm(dir, plan)?;
     }
     let done = act()?;
-    show(dir, how, &done, true)
+    show(dir, flags, &done, true)
 }
 
 fn confirm(dir: &Path, plan: &PrunePlan) -> anyhow::Result<()> {
@@ -115,8 +111,8 @@ fn confirm(dir: &Path, plan: &PrunePlan) -> anyhow::Result<()> {
     Err(Failure::new(USAGE, "nothing was removed").into())
 }
 
-fn show(dir: &Path, how: &How, plan: &PrunePlan, done: bool) -> anyhow::Result<ExitCode> {
-    let text = if how.json { format!("{}\n", as_json(dir, plan, done)) } else { text(dir, plan, done)? };
+fn show(dir: &Path, flags: PlanFlags, plan: &PrunePlan, done: bool) -> anyhow::Result<ExitCode> {
+    let text = if flags.json { format!("{}\n", as_json(dir, plan, done)) } else { text(dir, plan, done)? };
     out(&text)?;
     Ok(ExitCode::SUCCESS)
 }

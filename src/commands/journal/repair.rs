@@ -9,6 +9,7 @@ use redtape_journal::query::list_windows;
 use redtape_journal::{Catalog, OpenError, RepairPlan, Span, plan_repair, repair};
 use serde_json::{Value, json};
 
+use crate::commands::plan_flags::PlanFlags;
 use crate::commands::settings::KeyOptions;
 use crate::exit::{DATAERR, Failure, TEMPFAIL, USAGE};
 use crate::input::agreed;
@@ -16,32 +17,29 @@ use crate::output::{count, out};
 
 /// `redtape journal repair`.
 #[derive(Debug, Args)]
+#[command(
+    mut_arg("plan", |arg| arg.help("Show what is wrong and what would be done, and change nothing")),
+    mut_arg("yes", |arg| arg.help("Repair without asking"))
+)]
 pub(crate) struct RepairArgs {
     /// Directory of the journal. Nobody may be writing to it.
     #[arg(long, alias = "from", env = "REDTAPE_DIR", value_name = "DIR", default_value = "redtape-journal")]
     dir: PathBuf,
     #[command(flatten)]
     keys: KeyOptions,
-    /// Show what is wrong and what would be done, and change nothing.
-    #[arg(long)]
-    plan: bool,
-    /// Repair without asking.
-    #[arg(long)]
-    yes: bool,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    flags: PlanFlags,
 }
 
 pub(crate) fn run(args: &RepairArgs) -> anyhow::Result<ExitCode> {
     let keyring = args.keys.keyring()?;
     let plan = plan_repair(&args.dir, &keyring).map_err(failure)?;
     let sound = plan.is_sound();
-    if args.plan || sound {
+    if args.flags.plan || sound {
         show(args, &plan, None)?;
         return Ok(if sound { ExitCode::SUCCESS } else { ExitCode::from(DATAERR) });
     }
-    if !args.yes {
+    if !args.flags.yes {
         confirm(args, &plan)?;
     }
     let done = repair(&args.dir, &keyring).map_err(failure)?;
@@ -66,7 +64,7 @@ fn confirm(args: &RepairArgs, plan: &RepairPlan) -> anyhow::Result<()> {
 
 /// `copies`: the folder that keeps the files as they were, if the repair was made.
 fn show(args: &RepairArgs, plan: &RepairPlan, copies: Option<&Path>) -> anyhow::Result<()> {
-    let text = if args.json { format!("{}\n", as_json(args, plan, copies)) } else { text(args, plan, copies)? };
+    let text = if args.flags.json { format!("{}\n", as_json(args, plan, copies)) } else { text(args, plan, copies)? };
     out(&text)
 }
 

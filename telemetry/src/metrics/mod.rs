@@ -55,7 +55,7 @@ impl Metrics {
         let r = Registrar(&registry);
         Ok(Self {
             process: ProcessMetrics::register(&r, lost_log_lines)?,
-            clients: ClientMetrics::register(&r, numbers.clients.clone())?,
+            clients: ClientMetrics::register(&r, &numbers.clients)?,
             capture: CaptureMetrics::register(&r, &numbers.capture)?,
             journal: JournalMetrics::register(&r, &numbers.journal)?,
             upstream: UpstreamMetrics::register(&r)?,
@@ -92,7 +92,8 @@ impl Metrics {
         self.process.count_lost_log_lines();
         let mut page = Vec::new();
         match TextEncoder::new().encode(&self.registry.gather(), &mut page) {
-            Ok(()) => String::from_utf8_lossy(&page).into_owned(),
+            // The encoder writes infinity as Rust does.
+            Ok(()) => String::from_utf8_lossy(&page).replace(" inf\n", " +Inf\n"),
             Err(e) => format!("# {e}\n"),
         }
     }
