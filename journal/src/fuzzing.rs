@@ -7,7 +7,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use crate::block::{BLOCK_HEADER_LEN, BlockHeader, Groups, decode_payload};
+use crate::block::{BLOCK_HEADER_LEN, BlockHeader, BlockJoiner, GroupWalk, Groups, decode_payload};
 use crate::catalog::Catalog;
 use crate::crypto::Keyring;
 use crate::directory::Directory;
@@ -52,11 +52,28 @@ fn groups_of(header: &mut [u8; BLOCK_HEADER_LEN], payload: &[u8]) -> Option<Vec<
     assert!(header.check_payload(payload).is_ok());
     let payload = decode_payload(&header, Bytes::copy_from_slice(payload), None).ok()?;
     assert_eq!(payload.len(), header.raw_len as usize);
-    let groups: Vec<Group> = Groups::new(header, payload).collect::<Result<_, _>>().ok()?;
+    let groups: Result<Vec<Group>, _> = Groups::new(header, payload.clone()).collect();
+    let joined = joined(&header, &payload);
+    assert_eq!(groups.is_ok(), joined.is_some(), "the walk takes what the decoder takes");
+    let groups = groups.ok()?;
+    assert_eq!(joined.as_ref(), Some(&groups));
     let records: usize = groups.iter().map(|g| g.records.len()).sum();
     assert_eq!((groups.len(), records), (header.groups as usize, header.records as usize));
     assert!(groups.is_sorted_by_key(|g| g.ts) && groups.is_sorted_by_key(|g| g.end_offset));
     Some(groups)
+}
+
+/// The groups after they were joined into another block, as bytes.
+fn joined(header: &BlockHeader, payload: &[u8]) -> Option<Vec<Group>> {
+    let mut joiner = BlockJoiner::new(header.first_lsn, header.first_ts, header.start_offset, header.end_db);
+    let mut walk = GroupWalk::new(*header, payload);
+    while let Some(group) = walk.next_group(&mut |_| ()).ok()? {
+        joiner.push(&group).expect("groups that follow each other");
+    }
+    joiner.end_block(header);
+    let block = joiner.finish(header.complete_until);
+    let groups = Groups::new(block.header, Bytes::copy_from_slice(block.payload()));
+    Some(groups.collect::<Result<_, _>>().expect("what was joined can be decoded"))
 }
 
 /// The only segment of a journal. Whatever it is: it can be looked at, repaired, and then written to.
