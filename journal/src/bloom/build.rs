@@ -1,58 +1,58 @@
 //! Collecting the keys of a segment into its filters, while its blocks are written.
 //!
-//! The filter of an interval is built when the next one begins. That of the whole segment is built from the hashes, as long as they
-//! are few; then from a guess of how many there will be: it is made too large, and halved at the end as often as it is no more
-//! than half full.
+//! The filter of an interval is built when the next one begins. A filter is built from the hashes, as long as they are few; then from
+//! a guess of how many there will be: it is made too large, and halved at the end as often as it is no more than half full.
 //!
-//! Invariant: memory is bounded. [`RECENT_MAX`] and [`FEW_MAX`] hashes, two filters of [`FILTER_MAX_BLOCKS`], and the
+//! Invariant: memory is bounded. [`RECENT_MAX`] and twice [`FEW_MAX`] hashes, two filters of [`FILTER_MAX_BLOCKS`], and the
 //! intervals' filters that are built ([`FilterBuilder::built_bytes`]): the writer counts those as part of the segment's size.
+
+use std::collections::HashSet;
 
 use super::filter::BloomFilter;
 use super::{BLOCK_BYTES, KEYS_IN_A_BLOCK, Places, hash_key};
 use crate::block::{BlockHeader, each_key};
 use crate::crypto::Sealer;
 
-/// Hashes that are gathered before they are sorted (512 KiB).
+/// Different hashes of an interval that are gathered before they are put into the sets (64 Ki: 1 MiB).
 const RECENT_MAX: usize = if cfg!(test) { 1 << 8 } else { 64 << 10 };
-/// So many different hashes are kept as they are (2 MiB); more go into a filter at once.
-const FEW_MAX: usize = if cfg!(test) { 1 << 10 } else { 256 << 10 };
+/// So many different hashes are kept as they are (128 Ki: 2 MiB); more go into a filter at once.
+const FEW_MAX: usize = if cfg!(test) { 1 << 9 } else { 128 << 10 };
 /// Largest filter that is built before the number of its keys is known (16 MiB, 12.6 million keys). With more keys, a search reads
 /// more than it had to, and finds the same.
 const FILTER_MAX_BLOCKS: u32 = if cfg!(test) { 1 << 14 } else { 1 << 19 };
+/// A set that has room for so many times its hashes gives the room back.
+const ROOM_MAX: usize = 8;
+/// Sets with room for so few hashes keep it.
+const ROOM_KEPT: usize = 4 << 10;
+
+/// Hashes of keys, each once. Seeded by the process: who chooses keys does not choose where they lie.
+type Hashes = HashSet<u64, foldhash::fast::RandomState>;
 
 /// Different keys, on their way into a filter.
 #[derive(Debug, Default)]
 struct KeySet {
-    /// Sorted runs; none twice in a run.
-    hashes: Vec<u64>,
+    few: Hashes,
     /// Once there were too many.
     filter: Option<BloomFilter>,
     unknown: bool,
 }
 
 impl KeySet {
-    /// Adds hashes in order. `growth`: by how much the set will grow till its end, as far as one knows.
-    fn add(&mut self, run: &[u64], growth: f64) {
-        if let Some(filter) = &mut self.filter {
-            return filter.add(run);
-        }
-        self.hashes.extend_from_slice(run);
-        if self.hashes.len() <= FEW_MAX {
-            return;
-        }
-        self.sort();
-        if self.hashes.len() > FEW_MAX / 2 {
-            let blocks = self.hashes.len() as f64 * growth.max(1.0) / KEYS_IN_A_BLOCK as f64;
-            let blocks = (blocks.min(f64::from(FILTER_MAX_BLOCKS)) as u32).next_power_of_two();
-            let mut filter = BloomFilter::with_blocks(blocks);
-            filter.add(&std::mem::take(&mut self.hashes));
-            self.filter = Some(filter);
-        }
+    fn is_empty(&self) -> bool {
+        self.few.is_empty() && self.filter.is_none()
     }
 
-    fn sort(&mut self) {
-        self.hashes.sort_unstable();
-        self.hashes.dedup();
+    /// Adds a hash. `growth`: by how much the set will grow till its end, as far as one knows.
+    fn add(&mut self, hash: u64, growth: f64) {
+        if let Some(filter) = &mut self.filter {
+            return filter.add(hash);
+        }
+        self.few.insert(hash);
+        if self.few.len() > FEW_MAX {
+            let blocks = self.few.len() as f64 * growth.max(1.0) / KEYS_IN_A_BLOCK as f64;
+            let blocks = (blocks.min(f64::from(FILTER_MAX_BLOCKS)) as u32).next_power_of_two();
+            self.filter = Some(BloomFilter::over(blocks, &std::mem::take(&mut self.few)));
+        }
     }
 
     fn finish(mut self) -> BloomFilter {
@@ -60,14 +60,16 @@ impl KeySet {
             while guessed.halve() {}
             guessed
         } else {
-            self.sort();
-            let mut exact = BloomFilter::with_blocks(self.hashes.len().div_ceil(KEYS_IN_A_BLOCK) as u32);
-            exact.add(&self.hashes);
-            exact
+            exact(&self.few)
         };
         filter.unknown = self.unknown;
         filter
     }
+}
+
+/// A filter of the size that so many hashes need.
+fn exact(hashes: &Hashes) -> BloomFilter {
+    BloomFilter::over(hashes.len().div_ceil(KEYS_IN_A_BLOCK) as u32, hashes)
 }
 
 /// The filters of a segment in memory: one for all, and one for each entry of the index, over what lies up to the next entry.
@@ -80,8 +82,8 @@ pub(crate) struct SegmentFilters {
 /// Collects the keys of a segment's blocks, in order.
 #[derive(Debug)]
 pub(crate) struct FilterBuilder {
-    /// Hashes that are in neither set yet.
-    recent: Vec<u64>,
+    /// Hashes of the open interval that are in neither set yet.
+    recent: Hashes,
     all: KeySet,
     /// Of the interval that is still open.
     interval: KeySet,
@@ -98,7 +100,7 @@ impl FilterBuilder {
     /// For a segment of about so many bytes.
     pub(crate) fn new(segment_bytes: u64) -> Self {
         Self {
-            recent: Vec::new(),
+            recent: Hashes::default(),
             all: KeySet::default(),
             interval: KeySet::default(),
             begun: false,
@@ -134,7 +136,7 @@ impl FilterBuilder {
         if self.recent.len() == RECENT_MAX {
             self.take_recent();
         }
-        self.recent.push(hash);
+        self.recent.insert(hash);
     }
 
     /// Adds all keys of a block. What cannot be walked is never ruled out.
@@ -150,19 +152,39 @@ impl FilterBuilder {
     }
 
     fn take_recent(&mut self) {
-        self.recent.sort_unstable();
-        self.recent.dedup();
-        // So many keys in one interval are those of one huge group.
-        self.interval.add(&self.recent, f64::MAX);
-        self.all.add(&self.recent, self.segment_bytes as f64 / self.position.max(1) as f64);
-        self.recent.clear();
+        let growth = self.growth();
+        for hash in self.recent.drain() {
+            // So many keys in one interval are those of one huge group.
+            self.interval.add(hash, f64::MAX);
+            self.all.add(hash, growth);
+        }
+    }
+
+    /// By how much the segment will still grow.
+    fn growth(&self) -> f64 {
+        self.segment_bytes as f64 / self.position.max(1) as f64
     }
 
     fn finish_interval(&mut self) {
-        self.take_recent();
-        let interval = std::mem::take(&mut self.interval);
-        self.all.unknown |= interval.unknown;
-        let filter = interval.finish();
+        let unknown = self.interval.unknown;
+        self.all.unknown |= unknown;
+        let mut filter = if self.interval.is_empty() {
+            let filter = exact(&self.recent);
+            let growth = self.growth();
+            for hash in &self.recent {
+                self.all.add(*hash, growth);
+            }
+            filter
+        } else {
+            self.take_recent();
+            std::mem::take(&mut self.interval).finish()
+        };
+        filter.unknown = unknown;
+        self.interval.unknown = false;
+        if self.recent.capacity() > ROOM_KEPT.max(self.recent.len() * ROOM_MAX) {
+            self.recent = Hashes::default();
+        }
+        self.recent.clear();
         self.built_bytes += filter.blocks.len() as u64 * BLOCK_BYTES as u64;
         self.finished.push(filter);
     }

@@ -23,13 +23,19 @@ impl BloomFilter {
         Self { blocks: vec![[0; 8]; blocks as usize], unknown: false }
     }
 
-    /// Adds the keys with these hashes. Hashes in order touch the memory in order.
-    pub(super) fn add(&mut self, hashes: &[u64]) {
+    /// A filter of so many blocks over the keys with these hashes.
+    pub(super) fn over<'a>(blocks: u32, hashes: impl IntoIterator<Item = &'a u64>) -> Self {
+        let mut filter = Self::with_blocks(blocks);
+        hashes.into_iter().for_each(|hash| filter.add(*hash));
+        filter
+    }
+
+    /// Adds the key with this hash.
+    #[inline]
+    pub(super) fn add(&mut self, hash: u64) {
         let blocks = self.blocks.len() as u32;
-        for &hash in hashes {
-            let block = &mut self.blocks[block_of(hash, blocks) as usize];
-            block.iter_mut().enumerate().for_each(|(n, word)| *word |= bit(hash, n));
-        }
+        let block = &mut self.blocks[block_of(hash, blocks) as usize];
+        block.iter_mut().enumerate().for_each(|(n, word)| *word |= bit(hash, n));
     }
 
     /// Halves the number of blocks, which is a power of two and more than one, if no more bits are set then than in a filter

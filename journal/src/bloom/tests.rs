@@ -59,7 +59,7 @@ fn the_hash_and_the_bits_are_the_formats() {
     assert_eq!(hash_key(0, b""), 0x2d06_8005_38d3_94c2, "XXH3 as published");
     assert_ne!(hash_key(0, b"key"), hash_key(1, b"key"));
     let mut filter = BloomFilter::with_blocks(1);
-    filter.add(&[0]);
+    filter.add(0);
     assert_eq!(filter.blocks, [[1; 8]]);
 }
 

@@ -215,9 +215,9 @@ fn in_use(keyring: Keyring) -> (Fixture, Vec<Range<u64>>) {
     for block in Blocks::of(&File::open(&file).unwrap(), &whole, scan.end) {
         let (block, _) = block.unwrap();
         if block.codec == 0 {
-            plain += 1
+            plain += 1;
         } else {
-            compressed += 1
+            compressed += 1;
         }
         blocks.push(block.position..block.position + block.len());
     }
