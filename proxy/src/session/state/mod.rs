@@ -22,10 +22,10 @@ use super::replies::{Credential, Intent, Pending, PinReasons, ReplyTracker};
 use super::requests::{Meaning, ReplyMode, meaning};
 use super::sharing::is_shareable;
 use super::tracking::Tracking;
-use crate::commands::{completion, is_ours, may_lack};
+use crate::commands::{completion, is_admin_command, may_lack};
 
-/// A write whose reply is not seen is taken to have run so long after it was forwarded, in µs, if at all: whoever is known to wait
-/// comes first.
+/// A write whose reply is not seen is taken to have run so long after it was forwarded, in µs, if at all: a request that is known to
+/// wait comes first.
 const UNSEEN_FOR: i64 = 1_000_000;
 
 /// A request that was read and not yet forwarded.
@@ -295,7 +295,7 @@ impl SessionState {
             }
             meaning => meaning,
         };
-        let is_admin = meaning == Meaning::Normal(Intent::Unknown) && is_ours(name);
+        let is_admin = meaning == Meaning::Normal(Intent::Unknown) && is_admin_command(name);
         let shareable = meaning == Meaning::Normal(Intent::Plain) && spec.is_some_and(|s| is_shareable(s, args));
         ClassifiedRequest { spec, name: SmallVec::from_slice(name), meaning, shareable, is_admin }
     }
@@ -404,7 +404,7 @@ impl SessionState {
         tee.replied(id, Micros(now.0 + UNSEEN_FOR), Outcome::Gone);
     }
 
-    /// A question of our own goes to the session's own connection.
+    /// An internal request goes to the session's pinned connection.
     pub(crate) fn ask_internally(&mut self) {
         debug_assert!(self.is_answered_at_once(), "the answer would be taken for another");
         self.expect(Intent::Internal, None, false);
@@ -414,7 +414,7 @@ impl SessionState {
         if self.replies.is_desynced() {
             return;
         }
-        // The client sees nothing of our own.
+        // The client sees nothing of an internal request.
         let tells = intent != Intent::Internal && std::mem::take(&mut self.wrote_silently);
         if changes {
             self.unconfirmed.sent(self.requests);
