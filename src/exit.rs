@@ -171,7 +171,7 @@ mod tests {
 
     use super::*;
 
-    /// The code with which a command ends that fails with this error, whoever reports it.
+    /// A command that fails with this error ends with this code, whichever crate reports it.
     #[track_caller]
     fn ends_with(error: impl Into<anyhow::Error>, expected: u8) {
         let error = error.into();

@@ -61,7 +61,7 @@ fn start_thread() -> Option<LogQueue> {
     Some(QUEUE.get_or_init(|| queue).clone())
 }
 
-/// Lines that were lost so far, for whoever shows numbers.
+/// Lines that were lost so far.
 pub(crate) fn lost_lines() -> Arc<AtomicU64> {
     QUEUE.get().map(|queue| queue.lost.clone()).unwrap_or_default()
 }

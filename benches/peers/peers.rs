@@ -271,7 +271,7 @@ fn words(line: &str) -> Vec<String> {
     line.split(' ').map(str::to_owned).collect()
 }
 
-/// Debian puts daemons where an ordinary user's `PATH` doesn't look.
+/// Debian puts daemons where an ordinary user's `PATH` does not look.
 fn installed(program: &str) -> PathBuf {
     let sbin = Path::new("/usr/sbin").join(program);
     if sbin.exists() { sbin } else { program.into() }

@@ -51,7 +51,7 @@ impl Report {
         text.push('\n');
         let others = median(self.cells.iter().flat_map(|c| &c.series).flat_map(|s| &s.slices).map(|s| s.others));
         if others.is_finite() {
-            let verdict = if others > QUIET { ": not a quiet machine, don't quote these numbers" } else { "" };
+            let verdict = if others > QUIET { ": not a quiet machine, do not quote these numbers" } else { "" };
             let _ = writeln!(text, "Other processes used {:.0} % of the machine (median){verdict}.\n", others * 100.0);
         }
         for cell in &self.cells {

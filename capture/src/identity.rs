@@ -135,7 +135,7 @@ impl Recorded {
         }
         let (mut histories, mut source) = (Vec::new(), None);
         // What is in the file is in it before a timeline says it. A directory that is no journal, or that cannot be read, is
-        // told of by whoever opens it.
+        // reported when it is opened.
         let incomplete = servers.latest().is_none() || !servers.damaged().is_empty();
         if let Some(catalog) = incomplete.then(|| Catalog::open(dir).ok()).flatten() {
             histories = catalog.timelines().iter().flat_map(|t| t.source_ids().map(str::to_owned)).collect();

@@ -15,7 +15,7 @@ pub(crate) fn keys_of(table: &CommandTable, args: &[&[u8]]) -> Option<KeyPositio
         b"publish" | b"spublish" => return Some(KeyPositions::new()),
         // They also touch keys of another database.
         b"copy" if args.iter().skip(3).any(|arg| word::is(arg, "db")) => return None,
-        // So does this; and scripts may touch what they don't declare.
+        // So does this; and scripts may touch what they do not declare.
         b"move" | b"eval" | b"evalsha" | b"fcall" => return None,
         _ => {}
     }

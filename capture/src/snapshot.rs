@@ -97,7 +97,7 @@ pub struct Taking {
     pub keyring: Keyring,
 }
 
-/// The place of the one snapshot that may be taken at a time, whoever asks for it.
+/// The place of the one snapshot that may be taken at a time, scheduled or asked for.
 #[derive(Debug, Clone, Default)]
 pub struct SnapshotSlot(Arc<AtomicBool>);
 

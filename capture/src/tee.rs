@@ -9,8 +9,8 @@
 //! Bounded and never waiting: when the join is too slow a batch is dropped and its messages are
 //! counted. A lost stamp costs an origin, never an effect.
 //!
-//! Order: a worker flushes its sender *before* it forwards the requests, so that whoever has read an
-//! effect from the replication link finds its stamp by draining the tee once. What one session says
+//! Order: a worker flushes its sender *before* it forwards the requests, so that the join, once it has read an
+//! effect from the replication link, finds its stamp by draining the tee once. What one session says
 //! goes through one sender and stays in order; sessions of different workers interleave.
 
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -106,7 +106,7 @@ pub enum Outcome {
     Number(i64),
     /// It may have had an effect, but the reply is 0, nil or false, as of a script that did nothing.
     Empty,
-    /// The session ended before the reply: it may have run, but whoever still waits comes first.
+    /// The session ended before the reply: it may have run, but a session that still waits comes first.
     Gone,
     /// It certainly had none.
     NoEffect,
@@ -194,7 +194,7 @@ impl Unstamped {
 
 impl Drop for Unstamped {
     fn drop(&mut self) {
-        // In this order: whoever finds it gone finds when.
+        // In this order: a reader that finds it gone finds when.
         self.0.unstamped_ended.fetch_max(Micros::now().0, Ordering::AcqRel);
         self.0.unstamped.fetch_sub(1, Ordering::AcqRel);
     }

@@ -1,5 +1,5 @@
-//! What kind of failure an error is. Whoever has to decide something (an exit code, whether to try again) asks for the
-//! kind, never for a message.
+//! What kind of failure an error is. Decisions (an exit code, whether to try again) are made by the kind, never by a
+//! message.
 
 use std::io;
 

@@ -2,15 +2,15 @@
 //!
 //! | lock | held by | as long as |
 //! | --- | --- | --- |
-//! | `meta`, shared | whoever reads segments or snapshots: catalogs, verification, the opening of a writer | it reads |
-//! | `meta`, exclusive | whoever removes | one file is being removed |
-//! | `prune.lock`, exclusive | whoever removes | it plans and removes |
+//! | `meta`, shared | a reader of segments or snapshots: catalogs, verification, the opening of a writer | it reads |
+//! | `meta`, exclusive | a process that removes | one file is being removed |
+//! | `prune.lock`, exclusive | a process that removes | it plans and removes |
 //! | | the writer | a packed copy takes the place of its segment |
-//! | `snapshot.lock`, exclusive | who writes a snapshot | files of it are there that do not yet say whose they are |
-//! | `snapshot.lock`, shared | who judges unfinished snapshots: verification, the opening of a writer | it judges |
+//! | `snapshot.lock`, exclusive | a process that writes a snapshot | files of it are there that do not yet say whose they are |
+//! | `snapshot.lock`, shared | a process that judges unfinished snapshots: verification, the opening of a writer | it judges |
 //!
-//! Who follows a journal for ever ([`crate::follow`]) takes none of them, or nothing could ever be removed: it holds the one file
-//! open that it reads, and says so when it comes too late for another.
+//! A process that follows a journal for ever ([`crate::follow`]) takes none of them, or nothing could ever be removed: it holds
+//! the one file open that it reads, and says so when it comes too late for another.
 //!
 //! Nothing is pulled away under a reader; a reader that comes while something is removed waits for
 //! that one file. `meta` is there in every journal and never replaced, so that a reader needs no right
@@ -103,7 +103,8 @@ pub(crate) struct SnapshotStep {
 }
 
 impl SnapshotStep {
-    /// For who is about to create such a file, until it has a lock of its own or a manifest. Waits for whoever judges.
+    /// For a process that is about to create such a file, until it has a lock of its own or a manifest. Waits while another
+    /// one judges.
     pub(crate) fn begin(dir: &Directory) -> io::Result<Self> {
         let file = files::open_or_create(&dir.snapshot_lock())?;
         loop {

@@ -227,7 +227,7 @@ fn make_root(root: &Path) -> Result<(), OpenError> {
     for path in root.ancestors().take(missing) {
         sync_dir(&parent(path)).map_err(OpenError::io("sync", &parent(path)))?;
     }
-    // Whoever made it before may have been killed between that and the sync. Its parent may not be ours to read.
+    // The process that made it may have been killed before it synced the parent, which may not be readable to this one.
     let _ = sync_dir(&parent(root));
     Ok(())
 }

@@ -62,7 +62,7 @@ fn one_key_is_found_in_a_small_part_of_the_journal() {
     }
 }
 
-/// Bytes that this process has read from files, as the kernel counts them; 0 where it doesn't.
+/// Bytes that this process has read from files, as the kernel counts them; 0 where it does not.
 fn read_so_far() -> u64 {
     let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
     let rchar = io.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse().ok());
@@ -86,7 +86,7 @@ fn one_key_in_a_large_journal() {
     let begun = Instant::now();
     while writer.watermarks().journal_bytes < mib << 20 {
         for chunk in value.chunks_mut(8) {
-            // xorshift: bytes that can't be compressed.
+            // xorshift: bytes that cannot be compressed.
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;

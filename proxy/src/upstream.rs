@@ -4,7 +4,7 @@
 //! One back-off for all: while the server is away each client learns so at once.
 //!
 //! How it learns: a server that was never reached is probably a wrong address, and the client is told so. One that was
-//! there and went away ends connections, as directly: client libraries reconnect on that, and take an error for the
+//! there and went away ends connections, as without the proxy: client libraries reconnect on that, and take an error for the
 //! command's own answer.
 
 use std::io;
@@ -139,7 +139,7 @@ impl Upstream {
                 error = why,
                 "upstream is not reachable; {}",
                 if self.was_reached.load(Ordering::Relaxed) {
-                    "clients' connections end until it is, as directly"
+                    "clients' connections end until it is, as without the proxy"
                 } else {
                     "it never was: clients get an error until it is"
                 }

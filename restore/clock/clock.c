@@ -4,7 +4,7 @@
  *     [0]  the time, microseconds since 1970
  *     [1]  0: the clock stands still; else: CLOCK_MONOTONIC (microseconds) at which it started to run
  *
- * Without that variable, or when the file can't be mapped, the clock is the real one; the restore
+ * Without that variable, or when the file cannot be mapped, the clock is the real one; the restore
  * engine asks the server's TIME before it trusts it. Only the wall clock is replaced: CLOCK_MONOTONIC,
  * on which servers run their timers, stays real.
  *

@@ -1,7 +1,7 @@
 //! The small HTTP server for people and machines that watch: `/metrics`, and what [`super::health`] answers.
 //!
 //! One request a connection, and a time limit for each half of it. Of [`CONNECTIONS_MAX`] the oldest makes room for a new
-//! one: whoever opens many and does not read keeps nobody out.
+//! one, so that a client that opens many and does not read locks no other client out.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

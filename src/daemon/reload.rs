@@ -160,7 +160,7 @@ impl Reload {
             acceptor.replace(tls.clone())?;
         }
         if let Some(tls) = self.new_upstream_tls(new) {
-            // The names that are checked don't change.
+            // The names that are checked do not change.
             for handle in self.upstream.iter().chain(&self.follow) {
                 handle.replace(tls.clone())?;
             }

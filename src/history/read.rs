@@ -29,15 +29,11 @@ pub(crate) fn forward(
             Some(keys) => catalog.groups_for_keys(after, timeline.id, keys),
             None => catalog.groups(after, timeline.id),
         };
-        let mut goes_on = true;
-        for group in &mut groups {
+        let goes_on = until_enough(&mut groups, |group| {
             let group = group?;
             let beyond = range.until.is_some_and(|until| group.ts > until) || last_lsn(&group) > range.upto;
-            goes_on = !beyond && (!selection.wants(&group) || take(timeline.id, &group)?);
-            if !goes_on {
-                break;
-            }
-        }
+            Ok(!beyond && (!selection.wants(&group) || take(timeline.id, &group)?))
+        })?;
         add(&mut searched, groups.searched());
         if !goes_on {
             break;
@@ -68,27 +64,36 @@ pub(crate) fn backward(
             Some(keys) => catalog.groups_back_for_keys(upto, timeline.id, keys),
             None => catalog.groups_back(upto, timeline.id),
         };
-        let mut goes_on = true;
-        for group in &mut groups {
+        let goes_on = until_enough(&mut groups, |group| {
             let group = match group {
                 Ok(group) => group,
                 Err(error) => {
                     on_damage(error);
-                    continue;
+                    return Ok(true);
                 }
             };
             let beyond = range.since.is_some_and(|since| group.ts < since) || last_lsn(&group) <= range.after;
-            goes_on = !beyond && (!selection.wants(&group) || take(timeline.id, &group)?);
-            if !goes_on {
-                break;
-            }
-        }
+            Ok(!beyond && (!selection.wants(&group) || take(timeline.id, &group)?))
+        })?;
         add(&mut searched, groups.searched());
         if !goes_on {
             break;
         }
     }
     Ok(searched)
+}
+
+/// Gives each group to `take`; false = it has enough.
+fn until_enough(
+    groups: impl Iterator<Item = Result<Group, ReadError>>,
+    mut take: impl FnMut(Result<Group, ReadError>) -> anyhow::Result<bool>,
+) -> anyhow::Result<bool> {
+    for group in groups {
+        if !take(group)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The last record that ran at this time or before.

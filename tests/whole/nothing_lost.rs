@@ -2,7 +2,7 @@
 //! without. A restore at `latest` equals the server, and there is one timeline: no effect was missed.
 //!
 //! Then redtape, the server, and both in turn, under eight pipelined clients that remember what they were told: with
-//! `--ack journal` the journal has it all, whoever died; replies are never out of order; and at the end the
+//! `--ack journal` the journal has it all, whichever process died; replies are never out of order; and at the end the
 //! journal equals the server, whatever it was acknowledged by.
 //!
 //! `kill -9` leaves the page cache alone: this is about redtape's own death, not the machine's.

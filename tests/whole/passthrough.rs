@@ -1,4 +1,4 @@
-//! A client cannot tell the difference: the same bytes through the proxy as directly.
+//! A client cannot tell the difference: the same bytes through the proxy as without it.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const CLIENTS: u64 = 8;
-/// Below the folder that is watched; two of its folders don't exist before.
+/// Below the folder that is watched; two of its folders do not exist before.
 const JOURNAL: &str = "var/redtape/journal";
 /// Client `n` counts up from `n` times this; so each of its replies is another number, of ten digits.
 const COUNT_FROM: u64 = 1_000_000_000;
@@ -485,7 +485,7 @@ fn options() -> OpenOptions {
 
 /// Opens what is left and compares; gives the last LSN that is there.
 fn check(journal: &Path, reference: &Reference, known: &Known, must: Lsn, go_on: bool) -> anyhow::Result<Lsn> {
-    // Whoever looks before the writer is started again sees no damage, either.
+    // A reader before the writer is started again sees no damage, either.
     if must > Lsn(0) {
         let catalog = Catalog::open(journal).context("cannot be read")?;
         ensure!(catalog.notes().iter().all(|n| n.starts_with("marks ")), "{:?}", catalog.notes());

@@ -82,7 +82,7 @@ fn what_is_left_of_a_damaged_journal_restores_and_redtape_goes_on() {
     let reached = report["lsn"].as_u64().unwrap();
     assert_holds(&target, reached);
 
-    // And a footer and a header: a writer won't have it.
+    // And a footer and a header: a writer refuses it.
     let len = fs::metadata(&files[4]).unwrap().len();
     flip(&files[4], len - 100, 1);
     flip(&files[5], 40, 4);

@@ -214,7 +214,7 @@ fn a_part_that_ends_ends_the_process_and_says_so() {
         let mut conn = Conn::open(&redtape.url()).unwrap();
         conn.must(&args!["SET", "k", part]);
         fault.of_thread(part);
-        // Whoever waits has to wait again.
+        // The next request meets the fault.
         let _ = (conn.call(&args!["SET", "k", "again"]), TcpStream::connect(("127.0.0.1", redtape.port)));
         let _ = redtape.http_status("/healthz");
         assert_eq!(redtape.wait_end(Duration::from_secs(20)), Some(70), "{part}: {}", redtape.said());

@@ -118,7 +118,7 @@ fn may_take_away(request: &Part, effect: &Part) -> bool {
 }
 
 /// Equal commands of this kind answer with numbers that grow (1) or shrink (-1) in the order in
-/// which they ran, so that their replies tell them apart; 0 = they don't.
+/// which they ran, so that their replies tell them apart; 0 = they do not.
 pub(super) fn replies_in_order(request: &Part) -> i64 {
     direction(request.name.name())
 }

@@ -128,7 +128,7 @@ impl Link {
         }
         self.step("REPLCONF", &["REPLCONF", "listening-port", "0"], true).await?;
         self.step("REPLCONF", &["REPLCONF", "capa", "eof", "capa", "psync2"], true).await?;
-        // Servers that don't know it answer with an error.
+        // Servers that do not know it answer with an error.
         self.step("REPLCONF", &["REPLCONF", "version", ANNOUNCED_VERSION], false).await
     }
 

@@ -1,5 +1,5 @@
-//! How long the tap rests between two reads of the link, so that one read takes what many writes left:
-//! a tap that wakes for each write costs the server and us a system call each.
+//! How long the capture rests between two reads of the replication link, so that one read takes what many writes left:
+//! waking for each write costs the server and redtape a system call each.
 //!
 //! The rest is as long as one read takes to come, so that the socket's buffer never fills meanwhile. It is
 //! shorter while little comes, while a client waits in `WAIT`, and where the times of arrival are
@@ -14,13 +14,13 @@ const REST: (Duration, Duration) = (Duration::from_millis(1), Duration::from_mil
 /// A shorter rest is none.
 const REST_MIN: Duration = Duration::from_micros(250);
 /// A read that is worth waking for, and no danger: less than half of what a socket holds that has not
-/// grown yet. A tap for which the server has to wait finds reads that are larger, and rests less and less.
+/// grown yet. Where the server has to wait, reads are larger, and the rest becomes shorter and shorter.
 const LARGE_READ_BYTES: usize = 30 * 1024;
 /// Below so many bytes a second (a thousand small writes) waking often costs nothing.
 const QUIET_BYTES_PER_SECOND: f64 = 128.0 * 1024.0;
 /// Weight of the newest read in the rate.
 const SMOOTHING: f64 = 0.2;
-/// Whoever called WAIT once, or wrote past the proxy, will do it again soon.
+/// A client that called `WAIT`, or wrote past the proxy, will probably do so again soon.
 const PROMPT_FOR: Duration = Duration::from_secs(1);
 
 /// See the module.

@@ -1,10 +1,10 @@
 //! Adding a key to a key file.
 //!
-//! The file is replaced as a whole, so that whoever reads it finds the old keys or all of them, and no crash costs a key. Who
-//! replaces it holds an exclusive `flock` on the file that is there; who has waited for that lock looks whether the file
-//! is still the one of that name, and begins again if it is not. Where there is no file, only one of several creates it.
+//! The file is replaced as a whole, so that a reader finds the old keys or all of them, and no crash costs a key. A process
+//! that replaces it holds an exclusive `flock` on the file that is there; one that has waited for that lock looks whether
+//! the file is still the one of that name, and begins again if it is not. Where there is no file, only one of several creates it.
 //!
-//! Invariant: a key that was said to be in the file stays in it, whoever adds others at the same moment.
+//! Invariant: a key that was said to be in the file stays in it, though other processes add keys at the same moment.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Write};

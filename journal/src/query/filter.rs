@@ -24,7 +24,7 @@ pub struct Filter {
 
 /// A pattern that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("--key-regex can't be used: {0}")]
+#[error("--key-regex cannot be used: {0}")]
 pub struct FilterError(String);
 
 impl Filter {

@@ -252,7 +252,7 @@ pub(super) fn fresh_header(
         timeline: TimelineFacts {
             id: timeline,
             source_id: String::new(),
-            reason: "the journal was repaired, and from what is left the present can't be restored".to_owned(),
+            reason: "the journal was repaired, and from what is left the present cannot be restored".to_owned(),
             start_offset: ReplOffset(0),
             start_ts: now,
         },

@@ -204,7 +204,7 @@ impl Examined {
                 if let Some((at, damage)) = torn {
                     self.fault(at, damage.to_string());
                 } else if right && !fits {
-                    self.fault(footer.position, "the footer's sums or index don't fit the blocks");
+                    self.fault(footer.position, "the footer's sums or index do not fit the blocks");
                 } else if right && !proven {
                     self.fault(footer.position, "somebody without its key has written the footer");
                 } else if right && digest.as_bytes() != &footer.digest {

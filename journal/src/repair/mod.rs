@@ -160,7 +160,7 @@ impl Survey {
             && plan.fresh.is_some()
             && let Some(last) = plan.pieces.last().filter(|p| p.run.tally.records == 0)
         {
-            let what = "it is packed and holds no record: a writer can't go on in it".to_owned();
+            let what = "it is packed and holds no record: a writer cannot go on in it".to_owned();
             summary.faults.push(Fault { file: last.of.path.clone(), offset: 0, what });
         }
         let end = plan.pieces.last().map_or(Lsn(0), |p| Lsn(p.run.tally.extent.next_lsn.0 - 1));

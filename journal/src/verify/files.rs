@@ -86,7 +86,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
         Ok(())
     }
 
-    /// Whoever writes a snapshot holds a lock at any moment, that of the file or [`SnapshotsAtRest`]'s.
+    /// A process that writes a snapshot holds a lock at any moment, that of the file or [`SnapshotsAtRest`]'s.
     fn unfinished_snapshots(&mut self, paths: &[PathBuf]) -> Result<(), OpenError> {
         if paths.is_empty() {
             return Ok(());

@@ -25,7 +25,7 @@ const LIVE_LOOKS: u32 = 50;
 /// The time in between.
 const LIVE_PAUSE: Duration = Duration::from_millis(20);
 
-const LOST: &str = "its records can't be read: restore to a moment before them, or after a later snapshot";
+const LOST: &str = "its records cannot be read: restore to a moment before them, or after a later snapshot";
 const UNPROVEN: &str = "the records are there and right, but the segment no longer proves it";
 const CHAIN: &str = "records between the two segments may be missing: no restore across this place";
 const FORGED: &str =
@@ -212,7 +212,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
         let scan = self.blocks(file, facts, whole, footer.blocks_end)?;
         match &scan.rest {
             Rest::Nothing if scan.tally != footer.tally => {
-                let what = "the footer's sums or index don't fit the blocks";
+                let what = "the footer's sums or index do not fit the blocks";
                 self.problem(path, footer.position, what, Some(span_of(facts)), UNPROVEN);
             }
             Rest::Nothing => {}

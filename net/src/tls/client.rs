@@ -92,8 +92,8 @@ impl Material for ClientTls {
     }
 }
 
-/// `upstream-tls-insecure`: whoever answers is believed to be the server. What it signs must still fit, so
-/// that a broken handshake is seen as one.
+/// `upstream-tls-insecure`: any certificate is taken for the server's. Its signatures are still checked, so that a broken
+/// handshake is seen as one.
 #[derive(Debug)]
 struct Unverified(Arc<CryptoProvider>);
 

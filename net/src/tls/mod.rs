@@ -84,14 +84,14 @@ pub enum TlsError {
         path: PathBuf,
     },
     /// Certificate and key are not a pair.
-    #[error("{} and {} don't belong together: the key is not that of the certificate", cert.display(), key.display())]
+    #[error("{} and {} do not belong together: the key is not that of the certificate", cert.display(), key.display())]
     Mismatch {
         /// The certificate.
         cert: PathBuf,
         /// The key.
         key: PathBuf,
     },
-    /// Options that don't go together.
+    /// Options that do not go together.
     #[error("{0}")]
     Options(String),
 }

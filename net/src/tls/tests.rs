@@ -316,7 +316,7 @@ fn unusable_files_are_named() {
         (pair(&key, &key), ["redtape.test.key (tls-cert-file)", "no certificate"]),
         (pair(&cert, &cert), ["redtape.test.crt (tls-key-file)", "no private key"]),
         (pair(&cert, &encrypted), ["encrypted.key", "openssl pkey"]),
-        (pair(&cert, &other.key_file), ["other.key", "don't belong together"]),
+        (pair(&cert, &other.key_file), ["other.key", "do not belong together"]),
         (
             ServerTls {
                 auth_clients: AuthClients::Yes,

@@ -22,7 +22,7 @@ enum Lacks {
     AllRows,
     /// The same, where an older server gives none at all.
     AllRowsIfAny,
-    /// Rows in the place of nils: of each name that was asked for, ours by its index.
+    /// Rows in the place of nils: of each name that was asked for, the admin command by its index.
     Rows(Vec<Option<usize>>),
     /// A number to be added.
     Count(usize),
@@ -59,19 +59,20 @@ fn of_command(args: &[&[u8]]) -> Option<Lacks> {
         (b"count", []) => Some(Lacks::Count(COMMANDS.len())),
         (b"info", []) => Some(Lacks::AllRowsIfAny),
         (b"info", names) => {
-            let rows: Vec<_> = names.iter().map(|name| ours(name)).collect();
+            let rows: Vec<_> = names.iter().map(|name| index_of(name)).collect();
             rows.iter().any(Option::is_some).then_some(Lacks::Rows(rows))
         }
         (b"docs", []) => Some(Lacks::Docs(all())),
-        (b"docs", names) => any(names.iter().filter_map(|name| ours(name)).collect()).map(Lacks::Docs),
+        (b"docs", names) => any(names.iter().filter_map(|name| index_of(name)).collect()).map(Lacks::Docs),
         (b"list", []) => Some(Lacks::Names(all())),
         (b"list", [filter, by, what]) if word::is(filter, "filterby") => any(filtered(by, what)).map(Lacks::Names),
-        (b"getkeys" | b"getkeysandflags", [name, ..]) => ours(name).map(|_| Lacks::NoKeys),
+        (b"getkeys" | b"getkeysandflags", [name, ..]) => index_of(name).map(|_| Lacks::NoKeys),
         _ => None,
     }
 }
 
-fn ours(name: &[u8]) -> Option<usize> {
+/// The index of an admin command.
+fn index_of(name: &[u8]) -> Option<usize> {
     COMMANDS.iter().position(|c| name.eq_ignore_ascii_case(c.name.as_bytes()))
 }
 
@@ -160,10 +161,10 @@ fn with_rows(reply: &[u8], shape: &Shape) -> Option<Vec<u8>> {
 fn with_rows_for_nils(reply: &[u8], asked: &[Option<usize>], shape: &Shape) -> Option<Vec<u8>> {
     let (_, count, mut at) = aggregate(reply).filter(|(kind, count, _)| *kind == b'*' && *count == asked.len())?;
     let mut out = format!("*{count}\r\n").into_bytes();
-    for ours in asked {
+    for row in asked {
         let end = element_end(reply, at)?;
         let is_nil = matches!(&reply[at..end], b"$-1\r\n" | b"*-1\r\n" | b"_\r\n");
-        match ours {
+        match row {
             Some(i) if is_nil => push_row(&mut out, &COMMANDS[*i], shape),
             _ => out.extend_from_slice(&reply[at..end]),
         }

@@ -1,7 +1,7 @@
 //! The section `# Redtape` of `INFO`: its fields, and where their values come from.
 //!
 //! Client libraries read all sections into one map, so no field may have the name of one of the server's:
-//! ours begin with the part of redtape that they tell about (`proxy_`, `tap_`, `tee_`, `journal_`). Units
+//! those of redtape begin with the part of redtape that they tell about (`proxy_`, `tap_`, `tee_`, `journal_`). Units
 //! stand last. Times are given twice: in RFC 3339, and in microseconds since 1970; without a restorable
 //! window they are empty and 0.
 

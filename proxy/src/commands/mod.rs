@@ -1,9 +1,9 @@
 //! `REDTAPE.*`: what the proxy answers itself, so that redis-cli is enough to use it.
 //!
 //! ```text
-//! request ─► is_ours ─► AdminCommands::answer ─► Reply            at once: INFO, LSN, HELP, every error
-//!    │                             └──► Later            on a thread of its own: MARK, SNAPSHOT
-//!    └─────► completion ─► (server) ─► AdminCommands::complete    INFO and COMMAND: our part of the server's reply
+//! request ─► is_admin_command ─► AdminCommands::answer ─► Reply   at once: INFO, LSN, HELP, every error
+//!    │                                      └──► Later            on a thread of its own: MARK, SNAPSHOT
+//!    └─────► completion ─► (server) ─► AdminCommands::complete    INFO and COMMAND: redtape's part of the server's reply
 //! ```
 //!
 //! To a client the commands are those of a module: they stand in `COMMAND`, have a section in `INFO`, and
@@ -82,7 +82,7 @@ impl std::fmt::Debug for Answer {
 
 /// Whether it is for [`AdminCommands::answer`]; `name` is in lower case.
 #[inline]
-pub(crate) fn is_ours(name: &[u8]) -> bool {
+pub(crate) fn is_admin_command(name: &[u8]) -> bool {
     name.starts_with(table::PREFIX)
 }
 

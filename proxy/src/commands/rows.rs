@@ -48,7 +48,7 @@ impl Shape {
         found
     }
 
-    /// Also says whether its last element is empty, as ours: a list that is not may be of another type.
+    /// Also says whether its last element is empty, as in redtape's rows: a list that is not may be of another type.
     fn of_row(row: &[u8]) -> Option<(Self, bool)> {
         let (kind, elements, mut at) = aggregate(row)?;
         if kind != b'*' || elements < ALWAYS {

@@ -91,9 +91,9 @@ fn info_lsn_and_help() {
     for command in &COMMANDS {
         let name = command.name.strip_prefix("redtape.").unwrap().to_ascii_uppercase();
         assert!(help.contains(&format!("\r\n+{name}")), "{name}");
-        assert!(is_ours(command.name.as_bytes()));
+        assert!(is_admin_command(command.name.as_bytes()));
     }
-    assert!(!is_ours(b"redtape") && !is_ours(b"get"));
+    assert!(!is_admin_command(b"redtape") && !is_admin_command(b"get"));
 }
 
 #[test]

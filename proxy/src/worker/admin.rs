@@ -60,7 +60,7 @@ impl Worker {
         Forwarded::Done
     }
 
-    /// A client that is not known to the server gets no answer of ours: first the server is asked.
+    /// A client that is not known to the server gets no answer of redtape: first the server is asked.
     pub(super) fn admit_known(&mut self, index: usize) -> Admission {
         let client = &self.clients[index];
         if client.state.user().is_some() || client.questioned {

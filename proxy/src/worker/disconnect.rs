@@ -4,13 +4,13 @@
 //! | --- | --- | --- |
 //! | client | anything | its pinned connection is closed; replies that still come on a shared connection are thrown away |
 //! | shared connection | on it | for each an error: it may or may not have run; the session goes on |
-//! | both connections, the server lives (its user was deleted) | on the shared connection | the connection ends, as directly |
+//! | both connections, the server lives (its user was deleted) | on the shared connection | the connection ends, as without the proxy |
 //! | shared connection, as it hung while the server answered others ([`super::stalls`]) | on it | the connection ends |
 //! | shared connection, in the middle of a reply | on it | that client's connection ends, as nothing can follow half a reply |
 //! | pinned connection, while requests are in flight on a shared connection | on the shared connection | those are answered, then the connection ends |
-//! | pinned connection (`CLIENT KILL`, `QUIT`, a protocol error, the server's `timeout`, its death) | anything | the connection ends, as directly |
-//! | shared connection, the server is gone | on it | the connection ends, as directly |
-//! | pinned connection cannot be opened, the server was there before | what waited for it | the connection ends, as directly |
+//! | pinned connection (`CLIENT KILL`, `QUIT`, a protocol error, the server's `timeout`, its death) | anything | the connection ends, as without the proxy |
+//! | shared connection, the server is gone | on it | the connection ends, as without the proxy |
+//! | pinned connection cannot be opened, the server was there before | what waited for it | the connection ends, as without the proxy |
 //! | pinned connection cannot be opened, the server never was there | what waited for it | for each an error: not reachable; the session goes on |
 //!
 //! Nothing is ever sent to the server a second time.
@@ -43,7 +43,7 @@ impl Worker {
             if !conn.out.is_empty() && !matches!(conn.stage, ConnStage::Connecting { .. }) {
                 self.tee.flush();
                 let conn = &mut self.pool[pinned];
-                // Whatever does not fit now is lost with it, as directly.
+                // Whatever does not fit now is lost with it, as without the proxy.
                 let _ = conn.out.send(&mut conn.socket, false);
             }
             self.drop_conn(pinned);
@@ -180,7 +180,7 @@ impl Worker {
             };
             client.probing = false;
             if client.pinned.is_none() || !alive {
-                // As directly: whoever loses the connection knows that what was under way may have run.
+                // As without the proxy: a client that loses the connection knows that what was under way may have run.
                 self.finish(waiter.index);
                 continue;
             }

@@ -362,8 +362,8 @@ impl Worker {
             if !self.more_may_come() {
                 break;
             }
-            // Whoever waits for this core has work for us: with it, one system call will do for more requests. When
-            // nobody does, this takes no time.
+            // A thread that waits for this core probably has work for this worker: with it, one system call serves more
+            // requests. When none waits, this takes no time.
             std::thread::yield_now();
             if self.poll.poll(events, Some(Duration::ZERO)).is_err() || events.is_empty() {
                 break;

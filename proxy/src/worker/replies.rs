@@ -201,7 +201,7 @@ impl Worker {
         }
     }
 
-    /// Replies of a shared connection: each belongs to whoever has waited longest.
+    /// Replies of a shared connection: each belongs to the session that has waited longest.
     fn shared_replies(&mut self, index: usize, bytes: &[u8]) {
         let now = Micros::now();
         let mut at = 0;
@@ -242,8 +242,8 @@ impl Worker {
         };
         let mut client = self.clients.get_mut(front.client);
         let for_writes = conn.is_for_writes();
-        // A question of ours is alone in flight.
-        let ours = client.as_ref().is_some_and(|c| matches!(c.state.replies.front(), Some(Intent::Internal)));
+        // An internal request is alone in flight.
+        let internal = client.as_ref().is_some_and(|c| matches!(c.state.replies.front(), Some(Intent::Internal)));
         let counts = client.as_ref().is_some_and(|c| c.replica_wait.is_some());
         let (mut at, mut left, mut wrote) = (0, front.count, false);
         while at < bytes.len() && left > 0 && !conn.is_at_push(bytes[at]) {
@@ -269,14 +269,14 @@ impl Worker {
         }
         if counts {
             self.counting_replies(front.client, &bytes[..at], answered);
-        } else if !ours {
+        } else if !internal {
             // Else the client has left its WAIT.
             self.pass_shared(front.client, &bytes[..at], at_boundary);
         }
         Some(at)
     }
 
-    /// The answer to a `WAIT` of ours on a shared connection, or a part of it.
+    /// The answer to an internal `WAIT` on a shared connection, or a part of it.
     fn counting_replies(&mut self, reference: ClientRef, bytes: &[u8], answered: bool) {
         let Some(client) = self.clients.get_mut(reference) else { return };
         let Some(wait) = &mut client.replica_wait else { return };

@@ -153,7 +153,7 @@ impl Socket {
             }
             match tls.reader().read(buf) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                // An end without a farewell: whoever counts on lengths, as RESP does, loses nothing by it.
+                // An end without `close_notify`: RESP frames carry their lengths, so that nothing is lost unseen.
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 r => return r,
             }

@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! - From `REPLICAOF` to the promotion the target is a read-only replica: nobody else writes to it.
-//! - It is promoted only after it has acknowledged every byte, its link is up, its offset is ours and it
+//! - It is promoted only after it has acknowledged every byte, its link is up, its offset is redtape's and it
 //!   has counted no error. Everything before that is undone: detached, and emptied if it was fed at all.
 //! - Between the target's emptiness and the first byte of data nobody can write: it is looked at
 //!   again after `REPLICAOF`.
@@ -127,7 +127,7 @@ pub fn deliver(
             server.set_reply_limit(usual_limit)?;
             Ok(delivered)
         }
-        // A server whose clock is ours is thrown away.
+        // A server whose clock redtape holds is thrown away.
         Err(cause) if clock.is_some() => Err(cause),
         Err(cause) => {
             if matches!(cause, RestoreError::Interrupted) {
@@ -166,7 +166,7 @@ impl Delivery<'_> {
         observer.on(&Event::Step { name: "replaying the journal", total: payload.records, unit: Unit::Records });
         replay(&mut sender, payload.replay, *clock, observer)?;
         observer.on(&Event::StepDone);
-        // Where the clock is ours nothing expires.
+        // Where redtape holds the clock nothing expires.
         let mut expired = Some(0);
         if let Some(clock) = clock {
             clock.set(AT_REST)?;

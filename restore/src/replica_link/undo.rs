@@ -1,7 +1,7 @@
 //! Putting a target back that was not promoted: detached, and emptied if it got any data from us.
 //!
 //! Only a server that still follows us is touched. One that follows somebody else, or nobody any more (it was started again, or
-//! an operator detached it), may hold data that is not ours.
+//! an operator detached it), may hold data of others.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

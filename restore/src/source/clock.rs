@@ -230,7 +230,7 @@ mod tests {
             moves(&[(5, "HPERSIST h FIELDS 1 f"), (300, "HPERSIST h FIELDS 1 g")]),
             [Some((false, 5)), Some((true, 300))]
         );
-        // The server's clock is behind ours: the field's end is before the group's time.
+        // The server's clock is behind this one: the field's end is before the group's time.
         assert_eq!(moves(&[(150, "SET a 1"), (151, field)]), [Some((false, 150)), Some((true, 95))]);
         // The server's clock is ahead: XCLAIM's time must not be clamped.
         let claim = "XCLAIM s g c 0 1-1 TIME 70 RETRYCOUNT 1 FORCE JUSTID LASTID 1-1";

@@ -1,4 +1,4 @@
-//! What the restore tests stand on: real servers, a tap that records one into a journal, and a full
+//! What the restore tests stand on: real servers, a recorder of one into a journal, and a full
 //! comparison of two servers.
 #![allow(dead_code, clippy::unwrap_used, clippy::format_push_string)]
 

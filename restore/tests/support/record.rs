@@ -1,4 +1,4 @@
-//! Records a server into a journal, step by step: a small tap without join or clock.
+//! Records a server into a journal, step by step: a small capture without join or clock.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

@@ -1,6 +1,6 @@
 //! `redtape journal keygen`: a new key in a file that only its owner can read.
 //!
-//! The file is replaced as a whole, so that whoever reads it at a SIGHUP finds the old keys or all of them.
+//! The file is replaced as a whole, so that a reload at a SIGHUP finds the old keys or all of them.
 
 // The comments on arguments are their help texts.
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]

@@ -34,7 +34,7 @@ use crate::signals::Signals;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Output is gathered up to this size while more is there.
 const GATHER_BYTES: usize = 1 << 16;
-/// Whoever does not read our output is waited for so long at the end.
+/// At the end, a reader that does not take the output is waited for so long.
 const END_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]

@@ -72,7 +72,7 @@ pub(crate) struct ProxySettings {
 }
 
 impl FileOption {
-    /// Reads it. Whoever uses the file, all options may be in it.
+    /// Reads it. All options of `redtape proxy` may be in it, whichever command reads it.
     pub(crate) fn read(&self) -> Result<File, Failure> {
         let all = ProxySettings::augment_args(clap::Command::new("redtape"));
         let longs = all.get_arguments().filter_map(clap::Arg::get_long).filter(|l| *l != "config");

@@ -98,7 +98,7 @@ pub(crate) struct Config {
 /// Options that cannot be used. The message names them.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
-    /// They don't go together.
+    /// They do not go together.
     #[error("{0}")]
     Options(String),
     /// TLS.

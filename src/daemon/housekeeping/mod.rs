@@ -42,7 +42,7 @@ pub(crate) struct Housekeeping {
     pub(crate) keyring: KeyringHandle,
     pub(crate) metrics: Metrics,
     pub(crate) status: Arc<Status>,
-    /// The place of the one snapshot, whoever asked for it.
+    /// The place of the one snapshot, scheduled or asked for.
     pub(crate) snapshots: SnapshotSlot,
     pub(crate) stop: watch::Receiver<bool>,
 }

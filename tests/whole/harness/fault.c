@@ -1,4 +1,4 @@
-/* A thread that can't wait for its sockets any more. Preloaded into redtape (fault.rs builds it).
+/* A thread that cannot wait for its sockets any more. Preloaded into redtape (fault.rs builds it).
  *
  *   REDTAPE_TEST_FAULT=<path>   a file with the name of a thread: each epoll_wait of that thread fails with EBADF
  *

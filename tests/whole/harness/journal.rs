@@ -81,7 +81,7 @@ fn group(line: &str) -> Group {
     }
 }
 
-/// A string, or `{"b64": …}` for what isn't UTF-8.
+/// A string, or `{"b64": …}` for what is not UTF-8.
 fn argument(value: &Value) -> Vec<u8> {
     match value {
         Value::String(text) => text.clone().into_bytes(),

@@ -19,7 +19,7 @@ pub struct State {
     /// `DEBUG DIGEST` of the whole server.
     pub digest: String,
     pub dbs: BTreeMap<u32, BTreeMap<Vec<u8>, Key>>,
-    /// `DBSIZE` of each db that isn't empty.
+    /// `DBSIZE` of each db that is not empty.
     pub sizes: BTreeMap<u32, i64>,
     /// Code by library name.
     pub functions: BTreeMap<String, Vec<u8>>,
@@ -187,7 +187,7 @@ impl State {
         found
     }
 
-    /// Panics with the first differences when `found` isn't what this state says.
+    /// Panics with the first differences when `found` is not what this state says.
     #[track_caller]
     pub fn assert_same(&self, found: &Self, what: &str) {
         let differences = self.differences(found);

@@ -36,7 +36,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-/* The sixth argument of a rename that comes from here; the kernel doesn't look at it. */
+/* The sixth argument of a rename that comes from here; the kernel does not look at it. */
 #define OURS 0x7265636f
 #define LIBC_CALL __attribute__((visibility("default")))
 
@@ -88,7 +88,7 @@ static void note(char kind, int fd, uint64_t number, uint64_t offset, const char
         {(void *)bytes, size},
     };
     if (syscall(SYS_writev, log_fd, parts, 4) != (ssize_t)event.len) {
-        static const char said[] = "record.c: the log can't be written\n";
+        static const char said[] = "record.c: the log cannot be written\n";
         syscall(SYS_write, 2, said, sizeof said - 1);
         _exit(97);
     }
@@ -99,7 +99,7 @@ static int is_under(const char *path) {
     return under && strncmp(path, under, under_len) == 0 && (path[under_len] == '/' || path[under_len] == 0);
 }
 
-/* The path of a descriptor below the folder; 0 if it isn't one. */
+/* The path of a descriptor below the folder; 0 if it is not one. */
 static int path_of(int fd, char *path, size_t size) {
     char link[64];
     if (!under || fd < 3 || fd == log_fd) return 0;
@@ -239,7 +239,7 @@ LIBC_CALL ssize_t sendfile64(int out, int in, off64_t *at, size_t size) {
     return syscall(SYS_sendfile, out, in, at, size);
 }
 
-/* What leaves by a socket that doesn't wait (under the lock nobody may). */
+/* What leaves by a socket that does not wait (under the lock nobody may). */
 static ssize_t sent(int fd, const struct iovec *parts, int count, ssize_t (*send_it)(void *), void *what) {
     if (!under) return send_it(what);
     size_t size = 0;
@@ -353,7 +353,7 @@ static void catch_renames(void) {
     struct sigaction action = {.sa_sigaction = on_caught, .sa_flags = SA_SIGINFO};
     if (sigaction(SIGSYS, &action, NULL) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
         prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0) {
-        perror("record.c: system calls can't be caught");
+        perror("record.c: system calls cannot be caught");
         _exit(96);
     }
 }

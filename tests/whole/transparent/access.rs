@@ -1,4 +1,4 @@
-//! Who may do what, and what is said to those who may not or cannot speak: the same as directly.
+//! Who may do what, and what is said to those who may not or cannot speak: the same as without the proxy.
 
 use crate::harness::conn::{Value, text};
 use crate::harness::{Args, Conn, Dir, Redtape, Server};

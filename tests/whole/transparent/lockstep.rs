@@ -3,7 +3,7 @@
 use super::commands::{Commands, Request};
 use super::frames::{Rule, comparable, values};
 use super::hostile::{ENDLESS, Hostile};
-use super::sides::{Standing, Worlds};
+use super::sides::{ClientState, Worlds};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -45,7 +45,7 @@ pub struct Lockstep {
     rng: StdRng,
     seed: u64,
     step: usize,
-    standings: Vec<Standing>,
+    client_states: Vec<ClientState>,
     broadcast: bool,
     /// The end of a request whose start was sent, in both worlds' bytes.
     unfinished: Vec<Option<[Vec<u8>; 2]>>,
@@ -77,7 +77,7 @@ impl Lockstep {
         let commands = Commands::of(&mut worlds.direct.control);
         // What asking has left behind must be in both.
         Commands::of(&mut worlds.proxied.control);
-        let standings = worlds.direct.standings();
+        let client_states = worlds.direct.client_states();
         Self {
             worlds,
             commands,
@@ -86,7 +86,7 @@ impl Lockstep {
             rng: StdRng::seed_from_u64(seed),
             seed,
             step: 0,
-            standings,
+            client_states,
             broadcast: false,
             unfinished: vec![None; conns],
             silenced: vec![false; conns],
@@ -101,7 +101,7 @@ impl Lockstep {
         let mut lockstep = Self::new(worlds, seed);
         let Worlds { direct, proxied, .. } = &mut lockstep.worlds;
         let servers = [&mut direct.control, &mut proxied.control];
-        lockstep.hostile = Some(Hostile::new(attackers, lockstep.standings.len(), servers));
+        lockstep.hostile = Some(Hostile::new(attackers, lockstep.client_states.len(), servers));
         lockstep
     }
 
@@ -114,14 +114,14 @@ impl Lockstep {
         let started = Instant::now();
         while self.step < steps && started.elapsed() < limit {
             self.step += 1;
-            let free: Vec<usize> = (0..self.standings.len()).filter(|&c| !self.standings[c].blocked).collect();
+            let free: Vec<usize> = (0..self.client_states.len()).filter(|&c| !self.client_states[c].blocked).collect();
             let roll = self.rng.random_range(0..1000);
             match free.choose(&mut self.rng) {
                 Some(&conn) if self.stuck[conn] || self.has_enough(conn) => self.leave(conn),
                 Some(&conn) if roll < 950 && free.len() > 2 => self.batch(conn),
-                _ if roll % 3 == 0 || free.len() == self.standings.len() && roll < 985 => self.time_passes(),
+                _ if roll % 3 == 0 || free.len() == self.client_states.len() && roll < 985 => self.time_passes(),
                 _ => {
-                    let conn = self.rng.random_range(0..self.standings.len());
+                    let conn = self.rng.random_range(0..self.client_states.len());
                     self.leave(conn);
                 }
             }
@@ -147,14 +147,14 @@ impl Lockstep {
 
     fn known(&self) -> Vec<usize> {
         let both = |c: &usize| self.worlds.direct.links[*c].id.is_some() && self.worlds.proxied.links[*c].id.is_some();
-        (0..self.standings.len()).filter(both).collect()
+        (0..self.client_states.len()).filter(both).collect()
     }
 
     fn requests(&mut self, conn: usize) -> Vec<Request> {
-        let standing = &self.standings[conn];
-        let alone = !standing.in_multi && self.unfinished[conn].is_none();
+        let state = &self.client_states[conn];
+        let alone = !state.in_multi && self.unfinished[conn].is_none();
         let known = self.known();
-        let any_broadcast = self.standings.iter().any(|s| s.broadcast);
+        let any_broadcast = self.client_states.iter().any(|s| s.broadcast);
         let count = match self.rng.random_range(0..100) {
             0..50 => 1,
             50..80 => self.rng.random_range(1..5),
@@ -200,7 +200,8 @@ impl Lockstep {
     fn batch(&mut self, conn: usize) {
         let requests = self.requests(conn);
         // Also where it was on, or is, only between two requests of this step.
-        self.broadcast = self.standings.iter().any(|s| s.broadcast) || requests.iter().any(Request::names_broadcast);
+        self.broadcast =
+            self.client_states.iter().any(|s| s.broadcast) || requests.iter().any(Request::names_broadcast);
         let rule = requests[0].rule;
         let attack = rule == Rule::Exact && self.unfinished[conn].is_none() && self.rng.random_ratio(1, 400);
         if attack {
@@ -291,7 +292,7 @@ impl Lockstep {
     /// connection that asked.
     fn settle_direct(&mut self, sent: usize, conn: usize) -> usize {
         self.worlds.direct.settle(sent);
-        self.standings = self.worlds.direct.standings();
+        self.client_states = self.worlds.direct.client_states();
         let told = &mut self.told;
         for link in &self.worlds.direct.links {
             told.reply_bytes += link.got.len();
@@ -300,25 +301,25 @@ impl Lockstep {
         }
         told.pushes_to_others +=
             self.worlds.direct.links.iter().filter(|l| !l.got.is_empty()).count().saturating_sub(1);
-        told.blocked += self.standings.iter().filter(|s| s.blocked).count();
-        told.in_multi += self.standings.iter().filter(|s| s.in_multi).count();
-        told.subscribed += self.standings.iter().filter(|s| s.subscribed).count();
-        told.resp3 += self.standings.iter().filter(|s| s.resp3).count();
+        told.blocked += self.client_states.iter().filter(|s| s.blocked).count();
+        told.in_multi += self.client_states.iter().filter(|s| s.in_multi).count();
+        told.subscribed += self.client_states.iter().filter(|s| s.subscribed).count();
+        told.resp3 += self.client_states.iter().filter(|s| s.resp3).count();
         values(&self.worlds.direct.links[conn].got).0.len()
     }
 
     /// Waits until every connection has the same in both worlds. `conn`: the one to which `rule` applies.
     fn compare(&mut self, conn: usize, rule: Rule) {
-        let broadcast = self.broadcast || self.standings.iter().any(|s| s.broadcast);
+        let broadcast = self.broadcast || self.client_states.iter().any(|s| s.broadcast);
         let ids = &self.names;
         let rule_of = |c: usize| if c == conn { rule } else { Rule::Exact };
         let started = Instant::now();
-        for other in 0..self.standings.len() {
+        for other in 0..self.client_states.len() {
             let rule = rule_of(other);
             // What another's tracking has sent here comes by this session's own connection, its replies by a shared one:
             // in which order, nobody can say.
-            let standing = &self.standings[other];
-            let loose = broadcast || self.worlds.shares && standing.resp3 && standing.is_redirected_to;
+            let state = &self.client_states[other];
+            let loose = broadcast || self.worlds.shares && state.resp3 && state.is_redirected_to;
             loop {
                 let (want, got) = (&self.worlds.direct.links[other], &self.worlds.proxied.links[other]);
                 let same = want.closed == got.closed && {
@@ -386,7 +387,7 @@ impl Lockstep {
 
     fn time_passes(&mut self) {
         let by = *[1, 10, 60, 1000, 5000, 200_000].choose(&mut self.rng).expect("times");
-        for c in 0..self.standings.len() {
+        for c in 0..self.client_states.len() {
             self.remember(c, format!("({by} ms pass)"));
         }
         self.broadcast = false;
@@ -414,13 +415,13 @@ impl Lockstep {
     }
 
     fn reopen_closed(&mut self) {
-        for conn in 0..self.standings.len() {
+        for conn in 0..self.client_states.len() {
             if self.worlds.direct.links[conn].closed {
                 self.remember(conn, "(closed by the server)".to_owned());
                 self.worlds.direct.reopen(conn);
                 self.worlds.proxied.reopen(conn);
                 self.forget(conn);
-                self.standings[conn] = Standing::default();
+                self.client_states[conn] = ClientState::default();
                 self.same_silent_state("a connection was closed");
             }
         }
@@ -468,7 +469,7 @@ impl Lockstep {
         panic!(
             "{}\nconnection {conn} ({rule:?}), {:?}: bytes differ from {same} on\ndirectly {}\nproxied  {}\n{clients}\n{}",
             self.hint(),
-            self.standings[conn],
+            self.client_states[conn],
             show(want),
             show(got),
             self.history_of(conn)

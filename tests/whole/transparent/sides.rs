@@ -67,7 +67,7 @@ pub struct Side {
 
 /// What the server says of one of its connections.
 #[derive(Clone, Debug, Default)]
-pub struct Standing {
+pub struct ClientState {
     pub blocked: bool,
     pub in_multi: bool,
     pub subscribed: bool,
@@ -133,7 +133,7 @@ impl Side {
     }
 
     /// For each connection of a server without anything in between.
-    pub fn standings(&mut self) -> Vec<Standing> {
+    pub fn client_states(&mut self) -> Vec<ClientState> {
         let list = self.clients();
         let mut by_port = BTreeMap::new();
         let is_redirected_to = |id: &str| list.split([' ', '\n']).any(|f| f.strip_prefix("redir=") == Some(id));
@@ -142,7 +142,7 @@ impl Side {
             let flags = field("flags=");
             let subscribed = ["sub=", "psub=", "ssub="].iter().any(|f| !matches!(field(f), "" | "0"));
             let port: u16 = field("addr=").rsplit(':').next().and_then(|p| p.parse().ok()).unwrap_or(0);
-            let standing = Standing {
+            let state = ClientState {
                 blocked: flags.contains('b'),
                 in_multi: flags.contains('x'),
                 subscribed,
@@ -150,7 +150,7 @@ impl Side {
                 resp3: field("resp=") == "3",
                 is_redirected_to: is_redirected_to(field("id=")),
             };
-            by_port.insert(port, standing);
+            by_port.insert(port, state);
         }
         self.links.iter().map(|l| by_port.get(&l.local_port).cloned().unwrap_or_default()).collect()
     }

@@ -22,10 +22,10 @@ use super::replies::{Credential, Intent, Pending, PinReasons, ReplyTracker};
 use super::requests::{Meaning, ReplyMode, meaning};
 use super::sharing::is_shareable;
 use super::tracking::Tracking;
-use crate::commands::{completion, is_ours, may_lack};
+use crate::commands::{completion, is_admin_command, may_lack};
 
-/// A write whose reply is not seen is taken to have run so long after it was forwarded, in µs, if at all: whoever is known to wait
-/// comes first.
+/// A write whose reply is not seen is taken to have run so long after it was forwarded, in µs, if at all: a request that is known to
+/// wait comes first.
 const UNSEEN_FOR: i64 = 1_000_000;
 
 /// A request that was read and not yet forwarded.
@@ -66,6 +66,28 @@ impl ClassifiedRequest<'_> {
     /// The command's name in lower case, cut at [`NAME_MAX`] bytes.
     pub(crate) fn name(&self) -> &[u8] {
         &self.name
+    }
+}
+
+/// A request as it was read: what its stamp is made from.
+struct ReadRequest<'a> {
+    spec: Option<&'a CommandSpec>,
+    /// In lower case.
+    name: &'a [u8],
+    command: CommandId,
+    /// May lack the end of a huge request.
+    args: &'a [&'a [u8]],
+    /// Its full count.
+    argc: usize,
+}
+
+impl ReadRequest<'_> {
+    fn may_write(&self) -> bool {
+        self.spec.is_none_or(|spec| spec.write)
+    }
+
+    fn part(&self, db: u32) -> Part {
+        describe_named(self.name, self.command, self.spec, self.args, self.argc, db)
     }
 }
 
@@ -295,7 +317,7 @@ impl SessionState {
             }
             meaning => meaning,
         };
-        let is_admin = meaning == Meaning::Normal(Intent::Unknown) && is_ours(name);
+        let is_admin = meaning == Meaning::Normal(Intent::Unknown) && is_admin_command(name);
         let shareable = meaning == Meaning::Normal(Intent::Plain) && spec.is_some_and(|s| is_shareable(s, args));
         ClassifiedRequest { spec, name: SmallVec::from_slice(name), meaning, shareable, is_admin }
     }
@@ -314,7 +336,10 @@ impl SessionState {
         let intent = match meaning {
             Meaning::Normal(intent) => intent,
             Meaning::Reply(mode) => return self.reply_mode(mode, tee, now),
-            Meaning::Unclear => return self.forward_unclear(spec, &name, args, argc, tee, now),
+            Meaning::Unclear => {
+                let read = ReadRequest { spec, name: &name, command: self.command_id(spec, &name), args, argc };
+                return self.forward_unclear(&read, tee, now);
+            }
         };
         let answered = self.replies.tracking() == Tracking::Followed;
         let desynced = self.replies.is_desynced();
@@ -324,7 +349,7 @@ impl SessionState {
         let unsaid = intent == Intent::Exec && self.transactions.changes_user();
         self.identity_unknown |= unseen || unsaid;
         let command = self.command_id(spec, &name);
-        let stamp = self.stamp_for(spec, &name, command, args, argc, &intent, now);
+        let stamp = self.stamp_for(&ReadRequest { spec, name: &name, command, args, argc }, &intent, now);
         let mut changes = changes(&intent);
         match &intent {
             // A doubt begins with its reply; whether what nobody knows binds is known then, too.
@@ -373,23 +398,14 @@ impl SessionState {
     }
 
     /// A request that may do anything to the session: from here on its replies are not followed, and who it is is not known.
-    fn forward_unclear(
-        &mut self,
-        spec: Option<&CommandSpec>,
-        name: &[u8],
-        args: &[&[u8]],
-        argc: usize,
-        tee: &mut TeeSender,
-        now: Micros,
-    ) {
+    fn forward_unclear(&mut self, read: &ReadRequest<'_>, tee: &mut TeeSender, now: Micros) {
         self.close(tee, now);
         self.identity_unknown = true;
         // If it is EXEC, the transaction runs now.
         let mut parts = self.transactions.parts().cloned().unwrap_or_default();
         let transaction = !parts.is_empty();
-        if spec.is_none_or(|spec| spec.write) {
-            let command = self.command_id(spec, name);
-            parts.push(describe_named(name, command, spec, args, argc, self.asked_db));
+        if read.may_write() {
+            parts.push(read.part(self.asked_db));
         }
         if parts.is_empty() {
             return;
@@ -397,14 +413,14 @@ impl SessionState {
         self.writes_unseen();
         let stamp = self.stamp(parts, transaction, now);
         let id = stamp.id;
-        if spec.is_none_or(|spec| spec.blocking) {
+        if read.spec.is_none_or(|spec| spec.blocking) {
             self.writes_unstamped(tee);
         }
         tee.stamp(stamp);
         tee.replied(id, Micros(now.0 + UNSEEN_FOR), Outcome::Gone);
     }
 
-    /// A question of our own goes to the session's own connection.
+    /// An internal request goes to the session's pinned connection.
     pub(crate) fn ask_internally(&mut self) {
         debug_assert!(self.is_answered_at_once(), "the answer would be taken for another");
         self.expect(Intent::Internal, None, false);
@@ -414,7 +430,7 @@ impl SessionState {
         if self.replies.is_desynced() {
             return;
         }
-        // The client sees nothing of our own.
+        // The client sees nothing of an internal request.
         let tells = intent != Intent::Internal && std::mem::take(&mut self.wrote_silently);
         if changes {
             self.unconfirmed.sent(self.requests);
@@ -428,28 +444,16 @@ impl SessionState {
         spec.map_or_else(|| unknown(name), |spec| spec.id)
     }
 
-    #[allow(clippy::too_many_arguments)] // One request, as it was read.
-    fn stamp_for(
-        &mut self,
-        spec: Option<&CommandSpec>,
-        name: &[u8],
-        command: CommandId,
-        args: &[&[u8]],
-        argc: usize,
-        intent: &Intent,
-        now: Micros,
-    ) -> Option<Stamp> {
-        let may_write = spec.is_none_or(|spec| spec.write);
+    fn stamp_for(&mut self, read: &ReadRequest<'_>, intent: &Intent, now: Micros) -> Option<Stamp> {
         if *intent == Intent::Exec {
             let parts = self.transactions.take_parts();
             return (!parts.is_empty()).then(|| self.stamp(parts, true, now));
         }
         let plain = matches!(intent, Intent::Plain | Intent::Unknown | Intent::Queued(_));
-        if !may_write || !plain {
+        if !read.may_write() || !plain {
             return None;
         }
-        let db = self.transactions.db().unwrap_or(self.asked_db);
-        let part = describe_named(name, command, spec, args, argc, db);
+        let part = read.part(self.transactions.db().unwrap_or(self.asked_db));
         if self.transactions.queues() {
             if self.replies.queues_for_sure() {
                 self.transactions.queue_part(part);

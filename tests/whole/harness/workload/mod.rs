@@ -289,7 +289,7 @@ impl Client {
     }
 }
 
-/// Fills an empty server a little, so that a base isn't empty: some thousand commands of the workload,
+/// Fills an empty server a little, so that a base is not empty: some thousand commands of the workload,
 /// by one client, straight to the server.
 pub fn preload(server: &Server, seed: u64, batches: usize) {
     let mut conn = server.conn();
