@@ -99,6 +99,25 @@ fn no_full_copy_is_asked_for_while_the_disk_stalls() {
     assert_eq!(info(&mut direct, "stats", "sync_full"), 2);
 }
 
+/// What is shown as the end of what can be restored was written: whoever restores now finds it.
+#[test]
+fn the_end_of_the_window_is_never_ahead_of_the_files() {
+    let mut s = scene(Server::start(), &["--sync", "always"]);
+    let mut client = s.client();
+    client.must(&args!["SET", "before", 1]);
+    s.redtape.wait_caught_up();
+    s.disk.is("stall 3000");
+    for n in 0..40 {
+        client.must(&args!["SET", "k", n]);
+        std::thread::sleep(Duration::from_millis(100));
+        let shown = s.redtape.metric("redtape_journal_complete_until_seconds").expect("the metric");
+        let written = journal::complete_until(s.journal.path());
+        assert!(shown <= written + 1e-5, "after {n} writes: {shown} is shown, the files end with {written}");
+    }
+    s.disk.is("fine");
+    s.redtape.wait_caught_up();
+}
+
 #[test]
 fn a_stalled_disk_costs_bounded_memory_and_not_the_server() {
     const MIB: u64 = 1 << 20;

@@ -50,6 +50,8 @@ fn with_always_a_block_becomes_durable_at_once() {
     writer.submit(block(1, 50)).unwrap();
     let progress = wait_for(&receive, |p| p.durable_lsn == Lsn(1));
     assert_eq!((progress.durable_offset, progress.durable_ts), (ReplOffset(50), Micros(10)));
+    assert_eq!(progress.written_until, writer.watermarks().written_until);
+    assert_eq!(progress.written_until, Micros(1), "as the block says");
     let watermarks = writer.watermarks();
     assert_eq!((watermarks.segments, watermarks.last_error), (1, None));
     writer.close().unwrap();

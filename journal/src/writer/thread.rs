@@ -152,6 +152,7 @@ impl<F: Fn(Progress)> Loop<F> {
             progress.written_lsn = Lsn(next_lsn.0 - 1);
             progress.written_offset = end_offset;
             progress.written_ts = last_ts;
+            progress.written_until = self.appender.complete_until();
             progress.timeline = self.appender.timeline();
         }
     }

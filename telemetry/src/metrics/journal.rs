@@ -33,7 +33,7 @@ impl JournalMetrics {
             )?,
             window_end_seconds: r.float(
                 "redtape_journal_complete_until_seconds",
-                "Everything that ran before this Unix time is in the journal: the end of the restorable window; 0 = none",
+                "Everything that ran before this Unix time is in the journal's files: the end of the restorable window; 0 = none",
             )?,
         })
     }

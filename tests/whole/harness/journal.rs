@@ -111,6 +111,12 @@ fn base64(text: &str) -> Vec<u8> {
     out
 }
 
+/// Up to when a reader of the files finds everything; Unix seconds.
+pub fn complete_until(dir: &Path) -> f64 {
+    let catalog = redtape_journal::Catalog::open(dir).expect("a journal");
+    catalog.timelines().last().map_or(0.0, |timeline| timeline.complete_until.0 as f64 / 1e6)
+}
+
 /// How many timelines `journal ls --json` knows: one, as long as nothing was missed.
 pub fn timelines(dir: &Path) -> usize {
     let dir = dir.to_str().expect("a folder with a plain name");
