@@ -133,6 +133,23 @@ fn a_journal_that_is_damaged_before_its_end() {
     assert!(plan.warnings.iter().any(|w| w.contains("at offset")), "{:?}", plan.warnings);
 }
 
+/// As between the base and the first segment: the copy is there, and what came behind it is not yet.
+#[test]
+fn a_base_alone_is_not_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    let source = Running::start(&[]);
+    run(&mut source.client(), "SET k v");
+    Recorder::start(&path, &source).finish();
+    for segment in std::fs::read_dir(path.join("segments")).unwrap() {
+        std::fs::remove_file(segment.unwrap().path()).unwrap();
+    }
+    let target = Running::start(&[]);
+    let (_, report) = restore(&request(&path, When::Latest, &target, None)).unwrap();
+    assert_eq!((report.keys[&0], report.lsn), (1, 0));
+    assert_eq!(run(&mut target.client(), "GET k"), Value::Bytes(b"v".to_vec()));
+}
+
 #[test]
 fn the_recorded_server_itself_is_pointed_out() {
     let dir = tempfile::tempdir().unwrap();

@@ -29,10 +29,13 @@ fn users(conn: &mut Conn) {
 }
 
 fn random_conversations(sharing: &str) {
-    let seed = seed();
+    conversation(sharing, seed(), env_number("REDTAPE_STEPS", 6000));
+}
+
+fn conversation(sharing: &str, seed: u64, steps: usize) {
     let worlds = Worlds::start(CONNECTIONS, sharing, &[], users);
     let mut lockstep = Lockstep::new(worlds, seed);
-    lockstep.run(env_number("REDTAPE_STEPS", 6000), Duration::from_secs(25));
+    lockstep.run(steps, Duration::from_secs(25));
     let told = &lockstep.told;
     // Short runs are for looking at one failure.
     if told.requests > 3000 {
@@ -78,6 +81,12 @@ fn random_conversations_are_the_same_with_shared_connections() {
 #[test]
 fn random_conversations_are_the_same_where_replies_wait_for_the_journal() {
     random_conversations("acked");
+}
+
+/// A client without replies, told of all keys, pushes to a list and pops from it: the server may name the list once or twice.
+#[test]
+fn a_conversation_with_a_repeated_invalidation_is_the_same() {
+    conversation("auto", 93_650_646_598_562, 5_200);
 }
 
 /// What these find is rare: the more, the better.

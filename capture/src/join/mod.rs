@@ -434,10 +434,13 @@ impl Join {
         if !found.tie && found.equals.len() > 1 && self.each_has_its_effect(held, &found) {
             found = self.stamps.oldest_of(found);
         }
-        if found.tie || found.contested || self.is_doubtful(held, &found, after) {
+        if found.tie || found.contested || self.is_doubtful(held, &found, after, upto) {
             if found.tie || found.contested {
                 self.last_tie = Some(group.arrived);
-                self.stamps.doubt(&found.equals);
+                // Writes past the proxy do not say how many of these have had their effect.
+                if found.best.fit() >= Fit::Value || !self.has_outsiders(held) {
+                    self.stamps.doubt(&found.equals);
+                }
             }
             return Some(self.nobody(OriginKind::Unknown, (after, latest)));
         }
@@ -497,8 +500,11 @@ impl Join {
             return self.nobody(OriginKind::Unknown, (after, latest));
         };
         let (origin, stamped) = (self.origins.of(&waiting.stamp, &held.parts), waiting.stamp.at);
-        let sure = found.best.fit() >= Fit::Value;
-        self.stamps.explain(place, sure);
+        let sure = found.best.fit() >= Fit::Value && found.best.is_free();
+        // One that may have changed nothing, or has no reply yet, may have been given the same effect of another: that does not say
+        // that those before it on its connection have run.
+        let ran = sure && (waiting.certain || waiting.stamp.transaction || found.best.script);
+        self.stamps.explain(place, ran);
         self.stamps.pass_before(place, &found.equals);
         let (mut first, mut last) = found.forwarded;
         // A script may have had its effect among those that could not be told apart, and this may be that of another of its client.
@@ -520,19 +526,22 @@ impl Join {
     }
 
     /// Whether the request may as well not be the cause: then its client is not named.
-    fn is_doubtful(&self, held: &Held, found: &Candidates, after: Micros) -> bool {
+    fn is_doubtful(&self, held: &Held, found: &Candidates, after: Micros, upto: Micros) -> bool {
         let best = &found.best;
         if best.fit() >= Fit::Value {
             return false;
         }
         let Some(waiting) = self.stamps.get(best.place) else { return true };
         let has_key = || held.has_key_of(&waiting.stamp.parts);
+        // What it was given may stand in what was not read yet.
+        let may_come = best.weak && waiting.replied.is_none_or(|at| at > upto);
         match waiting.state {
             State::Passed => true,
             State::Unseen => !has_key(),
             State::Open | State::Doubted | State::Consumed => {
                 (self.may_be_unstamped(after) && !has_key())
                     || (best.fit() == Fit::Guess && (self.has_outsiders(held) || self.has_ties(held)))
+                    || (may_come && self.has_outsiders(held))
             }
         }
     }

@@ -377,6 +377,44 @@ fn a_request_waits_for_the_effects_of_those_before_it_on_its_connection() {
 }
 
 #[test]
+fn the_order_on_a_connection_weighs_more_than_the_same_words() {
+    let mut s = Scene::new();
+    // The first stands in the stream as the last does.
+    let ids = ["GETSET s v", "GETEX other EX 60", "SET s v"].map(|line| s.request("a", 100, &[line]));
+    ids.into_iter().for_each(|id| s.reply(id, 150, Outcome::Wrote));
+    for effect in ["SET s v", "PEXPIREAT other 123", "SET s v"] {
+        s.effect(200, &[effect]);
+    }
+    let names: Vec<_> = std::iter::from_fn(|| s.next(210)).map(|(who, _)| who).collect();
+    assert_eq!(names, ["a via getset", "a via getex", "a"]);
+}
+
+#[test]
+fn an_outsider_who_does_the_same_does_not_make_a_connection_run_ahead() {
+    for outcome in [None, Some(Outcome::Ran), Some(Outcome::Wrote)] {
+        let mut s = Scene::new();
+        // Two clients on one connection; what the second asks for, somebody else has done before.
+        let first = s.request("ann", 100, &["EXPIRE n 60"]);
+        let second = s.request("alf", 101, &["PFCOUNT pf"]);
+        let answered = |s: &mut Scene, outcome| {
+            s.reply(first, 5_500, outcome);
+            s.reply(second, 5_500, Outcome::Ran);
+        };
+        if let Some(outcome) = outcome {
+            answered(&mut s, outcome);
+        }
+        s.effect(200, &["PFCOUNT pf"]);
+        assert!(s.next(200 + HOLD).is_some());
+        if outcome.is_none() {
+            answered(&mut s, Outcome::Wrote);
+        }
+        s.effect(5_600, &["PEXPIREAT n 123"]);
+        let found = s.next(5_600 + HOLD).map(|(who, _)| who);
+        assert_eq!(found.as_deref(), Some("ann via expire"), "{outcome:?}");
+    }
+}
+
+#[test]
 fn what_nobody_asked_for_is_not_dated_behind_the_replies_to_what_came_later() {
     let mut s = Scene::new();
     s.probe(50, 0, 0, 0);
@@ -463,6 +501,40 @@ fn where_others_write_past_the_proxy_a_script_is_not_named_for_what_it_was_not_g
     assert_eq!(s.next(300 + HOLD).map(|(who, _)| who), Some("Unknown".to_owned()));
     s.effect(6000, &["SET mine 1"]);
     assert_eq!(s.next(6000 + HOLD).map(|(who, _)| who), Some("x via eval".to_owned()));
+}
+
+#[test]
+fn a_script_whose_reply_came_late_is_not_named_for_what_an_outsider_did() {
+    let mut s = Scene::new();
+    s.effect(100, &["SET elsewhere 1"]);
+    assert_eq!(s.next(101), got("Outside", 100));
+    let id = s.request("x", 200, &["EVAL s 1 mine its-argument"]);
+    s.effect(300, &["SET mine 1"]);
+    assert_eq!(s.next(300 + SETTLED), None, "the reply may be on its way");
+    // The link was not read since: the script's own effect may be there already.
+    s.reply(id, 400 + HOLD, Outcome::Ran);
+    assert_eq!(s.next(300 + HOLD).map(|(who, _)| who), Some("Unknown".to_owned()));
+    s.effect(6000, &["SET mine its-argument"]);
+    assert_eq!(s.next(6000 + HOLD).map(|(who, _)| who), Some("x via eval".to_owned()));
+}
+
+#[test]
+fn what_outsiders_do_does_not_use_up_scripts_that_cannot_be_told_apart() {
+    let mut s = Scene::new();
+    s.effect(100, &["SET elsewhere 1"]);
+    assert_eq!(s.next(101), got("Outside", 100));
+    for (who, line) in [("a", "EVAL s 1 ka from-a"), ("b", "EVAL s 1 kb from-b")] {
+        let id = s.request(who, 200, &[line]);
+        s.reply(id, 250, Outcome::Ran);
+    }
+    for n in 0..2 {
+        s.effect(300, &[&format!("APPEND elsewhere {n}")]);
+        assert_eq!(s.next(300 + WAIT_MAX).map(|(who, _)| who), Some("Unknown".to_owned()));
+    }
+    for (who, effect) in [("a via eval", "SET ka from-a"), ("b via eval", "SET kb from-b")] {
+        s.effect(11_000, &[effect]);
+        assert_eq!(s.next(11_000 + HOLD).map(|(who, _)| who), Some(who.to_owned()));
+    }
 }
 
 #[test]

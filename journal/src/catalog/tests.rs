@@ -129,6 +129,29 @@ fn windows_begin_with_a_snapshot_and_gaps_lie_between_them() {
     assert_eq!(catalog.gaps(), [gap]);
 }
 
+#[test]
+fn a_base_is_a_moment_before_its_first_segment_is_written() {
+    let mut journal = Fixture::new(1 << 20);
+    SnapshotWriter::create(journal.dir()).unwrap().commit(manifest(0, 1, 7)).unwrap();
+    let catalog = Catalog::open(journal.dir()).unwrap();
+    assert!(catalog.segments().is_empty());
+    let windows = catalog.windows();
+    assert_eq!(
+        windows.iter().map(|w| (w.timeline, w.from, w.to)).collect::<Vec<_>>(),
+        [(TimelineId(1), Micros(7), Micros(7))]
+    );
+    assert_eq!(windows_of(&catalog), [(0, 0, false)]);
+    // Then the same moment is where the window begins.
+    journal.timeline();
+    journal.block(&[OwnedGroup::simple(b"a")]);
+    journal.close();
+    let windows = Catalog::open(journal.dir()).unwrap().windows();
+    assert_eq!(
+        windows.iter().map(|w| (w.from, w.from_lsn, w.to_lsn)).collect::<Vec<_>>(),
+        [(Micros(7), Lsn(0), Lsn(1))]
+    );
+}
+
 fn windows_of(catalog: &Catalog) -> Vec<(u64, u64, bool)> {
     catalog.windows().iter().map(|w| (w.from_lsn.0, w.to_lsn.0, w.damaged_behind)).collect()
 }

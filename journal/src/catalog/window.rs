@@ -124,10 +124,10 @@ pub(crate) fn is_left_alone(manifest: &SnapshotManifest, first: &Stretch<'_>) ->
 }
 
 /// One window for each unbroken run of segments that has a snapshot to start from, and before them
-/// one of a single moment for each snapshot that outlived its segments.
+/// one of a single moment for each snapshot that outlived its segments, or whose first segment is still to be written.
 pub(crate) fn windows(stretches: &[Stretch<'_>], snapshots: &[&SnapshotManifest]) -> Vec<Window> {
-    let Some(first) = stretches.first() else { return Vec::new() };
-    let mut alone: Vec<_> = snapshots.iter().filter(|m| is_left_alone(m, first)).collect();
+    let is_alone = |m: &&&SnapshotManifest| stretches.first().is_none_or(|first| is_left_alone(m, first));
+    let mut alone: Vec<_> = snapshots.iter().filter(is_alone).collect();
     alone.sort_by_key(|m| (m.timeline, m.lsn, m.ts));
     let moment = |m: &&&SnapshotManifest| Window {
         timeline: m.timeline,

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redtape_journal::{
     BlockBuilder, GroupRef, Journal, KeysAt, Lsn, Mark, Micros, OpenOptions, Origin, OriginKind, RecordRef, ReplOffset,
@@ -25,6 +25,7 @@ pub(crate) struct Recorder {
     db: u32,
     transaction: Option<Vec<(u32, Vec<Vec<u8>>)>>,
     builder: BlockBuilder,
+    timeline: TimelineId,
     writer: Option<Writer>,
     source: Client,
 }
@@ -110,6 +111,7 @@ impl Recorder {
             db: 0,
             transaction: None,
             builder,
+            timeline: TimelineId(timeline),
             writer: Some(writer),
             source: source.client(),
         };
@@ -123,7 +125,7 @@ impl Recorder {
         self.link.write_all(&bytes).unwrap();
     }
 
-    /// Journals everything that the source has done so far; returns a moment after it.
+    /// Journals everything that the source has done so far, and waits until readers see it; returns a moment after it.
     pub(crate) fn catch_up(&mut self) -> Micros {
         let wanted = self.source.info(Some("replication")).unwrap().number("master_repl_offset").unwrap();
         let mut chunk = vec![0u8; 65536];
@@ -141,8 +143,16 @@ impl Recorder {
         }
         self.ack();
         let now = Micros::now();
+        self.builder.set_end_offset(ReplOffset(self.offset));
         let block = self.builder.finish(now);
-        self.writer.as_ref().unwrap().submit(block).unwrap();
+        let writer = self.writer.as_ref().unwrap();
+        writer.submit(block).unwrap();
+        let started = Instant::now();
+        while writer.progress().timeline != self.timeline || writer.progress().written_offset.0 < self.offset {
+            assert!(started.elapsed() < Duration::from_secs(20), "the writer does not write: {:?}", writer.failed());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // A moment after it is another one.
         std::thread::sleep(Duration::from_millis(2));
         now
     }

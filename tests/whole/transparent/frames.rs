@@ -80,11 +80,15 @@ fn is_flush(value: &[u8]) -> bool {
         .any(|head| matches!(value.strip_prefix(*head), Some(b"_\r\n" | b"$-1\r\n" | b"*-1\r\n")))
 }
 
-/// `bytes` as they are compared. `ids`: the connections of this world by the ids that it gave them.
-pub fn comparable(bytes: &[u8], rule: Rule, ids: &BTreeMap<i64, usize>, broadcast: bool) -> Vec<u8> {
+/// Keys that invalidations name, as the protocol has them.
+pub type Keys = BTreeSet<Vec<u8>>;
+
+/// `bytes` as they are compared. `ids`: the connections of this world by the ids that it gave them. `late`: how invalidations are
+/// divided into messages does not count, and a key among these may be named once more; `None` = there is no such excuse.
+pub fn comparable(bytes: &[u8], rule: Rule, ids: &BTreeMap<i64, usize>, late: Option<&Keys>) -> Vec<u8> {
     let mut bytes = hello_without_id(bytes);
-    if broadcast {
-        bytes = invalidations_last(&bytes);
+    if let Some(late) = late {
+        bytes = invalidations_last(&bytes, late);
     }
     let (mut all, rest) = values(&bytes);
     all.chunk_by_mut(|a, b| is_flush(a) && is_flush(b)).for_each(<[&[u8]]>::sort_unstable);
@@ -120,30 +124,38 @@ fn hello_without_id(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The keys that an invalidation names; `None` = it is none.
+fn named_keys(value: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let (head, parts) = items(value);
+    let is_push = head == b">2\r\n" && parts[0] == b"$10\r\ninvalidate\r\n";
+    let is_message =
+        parts.len() == 3 && parts[0] == b"$7\r\nmessage\r\n" && parts[1] == b"$20\r\n__redis__:invalidate\r\n";
+    if !is_push && !is_message {
+        return None;
+    }
+    let list = *parts.last()?;
+    // After FLUSHALL there is no list: all keys.
+    let named = items(list).1;
+    Some(if named.is_empty() { vec![list.to_vec()] } else { named.into_iter().map(<[u8]>::to_vec).collect() })
+}
+
+/// All keys that the invalidations in `bytes` name.
+pub fn invalidated(bytes: &[u8]) -> Keys {
+    values(bytes).0.into_iter().filter_map(named_keys).flatten().collect()
+}
+
 /// With BCAST the server collects keys until its event loop turns, and when it turns depends on how
-/// the requests came in: the keys of a step must be the same, not how they are divided into messages.
-fn invalidations_last(bytes: &[u8]) -> Vec<u8> {
+/// the requests came in: the keys of a step must be the same, not how they are divided into messages. So one of them may be named
+/// again when the step is already compared.
+fn invalidations_last(bytes: &[u8], late: &Keys) -> Vec<u8> {
     let (all, rest) = values(bytes);
     let (mut out, mut keys, mut broken) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
     for value in all {
         if value.starts_with(BROKEN_REDIRECTION) {
             // Said at each turn at which there was something to say.
             broken.insert(value);
-            continue;
-        }
-        let (head, parts) = items(value);
-        let is_push = head == b">2\r\n" && parts[0] == b"$10\r\ninvalidate\r\n";
-        let is_message =
-            parts.len() == 3 && parts[0] == b"$7\r\nmessage\r\n" && parts[1] == b"$20\r\n__redis__:invalidate\r\n";
-        if is_push || is_message {
-            let list = parts[parts.len() - 1];
-            // After FLUSHALL there is no list: all keys.
-            let named = items(list).1;
-            keys.extend(if named.is_empty() {
-                vec![list.to_vec()]
-            } else {
-                named.into_iter().map(<[u8]>::to_vec).collect()
-            });
+        } else if let Some(named) = named_keys(value) {
+            keys.extend(named.into_iter().filter(|key| !late.contains(key)));
         } else {
             out.extend_from_slice(value);
         }
@@ -206,4 +218,21 @@ fn pairs(parts: &[&[u8]], is_own: impl Fn(&[u8]) -> bool, out: &mut Vec<u8>) {
     for pair in parts.chunks(2).filter(|p| !is_own(p[0])) {
         pair.iter().for_each(|p| out.extend_from_slice(p));
     }
+}
+
+#[test]
+fn a_key_is_invalidated_once_more_only_where_it_was_just_before() {
+    let push = |keys: &[&str]| {
+        let mut push = format!(">2\r\n$10\r\ninvalidate\r\n*{}\r\n", keys.len());
+        keys.iter().for_each(|key| push += &format!("${}\r\n{key}\r\n", key.len()));
+        push.into_bytes()
+    };
+    let compared = |bytes: &[u8], late: &Keys| comparable(bytes, Rule::Exact, &BTreeMap::new(), Some(late));
+    let (none, before) = (Keys::new(), invalidated(&push(&["l1", "x"])));
+    assert_eq!(compared(&[push(&["a", "b"]), push(&["a"])].concat(), &none), compared(&push(&["b", "a"]), &none));
+    // A server whose loop has turned between two writes on one key names it twice.
+    assert_eq!(compared(&push(&["l1"]), &before), b"");
+    assert_eq!(compared(&push(&["l1", "other"]), &before), compared(&push(&["other"]), &none));
+    assert_ne!(compared(&push(&["l1"]), &none), b"");
+    assert_ne!(comparable(&push(&["l1"]), Rule::Exact, &BTreeMap::new(), None), b"");
 }

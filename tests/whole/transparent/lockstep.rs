@@ -1,7 +1,7 @@
 //! The judge: one connection's requests at a time, in both worlds, until all that they cause is there.
 
 use super::commands::{Commands, Request};
-use super::frames::{Rule, comparable, values};
+use super::frames::{Keys, Rule, comparable, invalidated, values};
 use super::hostile::{ENDLESS, Hostile};
 use super::sides::{ClientState, Worlds};
 use rand::rngs::StdRng;
@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What has effects without a reply: the same in both worlds within this time.
 const SILENT_PATIENCE: Duration = Duration::from_secs(2);
+/// For so many steps an invalidation may be repeated that was divided into several messages.
+const REPEATED_FOR: usize = 3;
 /// How many of a connection's last requests a failure shows.
 const HISTORY: usize = 60;
 
@@ -47,6 +49,8 @@ pub struct Lockstep {
     step: usize,
     client_states: Vec<ClientState>,
     broadcast: bool,
+    /// Keys of which connections were told, directly, in the last steps: step, connection, keys.
+    invalidated: VecDeque<(usize, usize, Keys)>,
     /// The end of a request whose start was sent, in both worlds' bytes.
     unfinished: Vec<Option<[Vec<u8>; 2]>>,
     /// It has asked for silence, and may have it still.
@@ -88,6 +92,7 @@ impl Lockstep {
             step: 0,
             client_states,
             broadcast: false,
+            invalidated: VecDeque::new(),
             unfinished: vec![None; conns],
             silenced: vec![false; conns],
             history: vec![VecDeque::new(); conns],
@@ -310,7 +315,8 @@ impl Lockstep {
 
     /// Waits until every connection has the same in both worlds. `conn`: the one to which `rule` applies.
     fn compare(&mut self, conn: usize, rule: Rule) {
-        let broadcast = self.broadcast || self.client_states.iter().any(|s| s.broadcast);
+        while self.invalidated.pop_front_if(|(step, ..)| *step + REPEATED_FOR < self.step).is_some() {}
+        let broadcast = self.broadcast || self.client_states.iter().any(|s| s.broadcast) || !self.invalidated.is_empty();
         let ids = &self.names;
         let rule_of = |c: usize| if c == conn { rule } else { Rule::Exact };
         let started = Instant::now();
@@ -320,12 +326,16 @@ impl Lockstep {
             // in which order, nobody can say.
             let state = &self.client_states[other];
             let loose = broadcast || self.worlds.shares && state.resp3 && state.is_redirected_to;
+            let told = invalidated(&self.worlds.direct.links[other].got);
+            let before = self.invalidated.iter().filter(|(_, link, _)| *link == other);
+            let late: Keys = before.flat_map(|(.., keys)| keys - &told).collect();
+            let (none, late) = (Some(Keys::new()).filter(|_| loose), Some(late).filter(|_| loose));
             loop {
                 let (want, got) = (&self.worlds.direct.links[other], &self.worlds.proxied.links[other]);
                 let same = want.closed == got.closed && {
                     want.got == got.got
-                        || comparable(&want.got, rule, &ids[0], loose)
-                            == comparable(&got.got, rule, &ids[1], loose)
+                        || comparable(&want.got, rule, &ids[0], none.as_ref())
+                            == comparable(&got.got, rule, &ids[1], late.as_ref())
                         // An id that nobody has been told is compared in kind; then it is learnt.
                         || rule == Rule::Ids && both_are_numbers(&want.got, &got.got) && want.id.is_none()
                         // A server that closes while requests lie unread (behind a QUIT) resets the connection, and
@@ -342,12 +352,18 @@ impl Lockstep {
                     std::thread::sleep(Duration::from_micros(50));
                 }
             }
+            if broadcast && !told.is_empty() {
+                self.invalidated.push_back((self.step, other, told));
+            }
         }
     }
 
     fn forget_compared(&mut self) {
         for side in [&mut self.worlds.direct, &mut self.worlds.proxied] {
-            side.links.iter_mut().for_each(|l| l.got.clear());
+            for link in side.links.iter_mut().filter(|l| !l.got.is_empty()) {
+                std::mem::swap(&mut link.compared, &mut link.got);
+                link.got.clear();
+            }
         }
     }
 
@@ -461,8 +477,8 @@ impl Lockstep {
         let clients = self.worlds.proxied.clients();
         let show = |l: &super::sides::Link| {
             let end = if l.closed { "<closed>" } else { "" };
-            let text = l.got[..l.got.len().min(3000)].escape_ascii().to_string();
-            format!("{} bytes {text}{end}", l.got.len())
+            let text = |bytes: &[u8]| bytes[..bytes.len().min(3000)].escape_ascii().to_string();
+            format!("{} bytes {}{end}\n  (before: {})", l.got.len(), text(&l.got), text(&l.compared))
         };
         let (want, got) = (&self.worlds.direct.links[conn], &self.worlds.proxied.links[conn]);
         let same = want.got.iter().zip(&got.got).take_while(|(a, b)| a == b).count();

@@ -18,6 +18,8 @@ pub struct Link {
     pub local_port: u16,
     /// What came and was not yet compared.
     pub got: Vec<u8>,
+    /// What was compared last.
+    pub compared: Vec<u8>,
     pub closed: bool,
     /// It ended with a reset, which takes what was on its way with it.
     pub reset: bool,
@@ -31,7 +33,7 @@ impl Link {
         stream.set_nodelay(true).expect("nodelay");
         stream.set_nonblocking(true).expect("nonblocking");
         let local_port = stream.local_addr().expect("an address").port();
-        Self { stream, local_port, got: Vec::new(), closed: false, reset: false, id: None }
+        Self { stream, local_port, got: Vec::new(), compared: Vec::new(), closed: false, reset: false, id: None }
     }
 
     /// Takes what is there; how much that was.

@@ -64,9 +64,11 @@ struct Rank {
     open: bool,
     /// Effects of the group that it may have caused.
     covered: usize,
-    fit: Fit,
+    /// The fit, as far as it weighs more than the order on its connection.
+    evidence: Fit,
     /// No other effect must come on its connection before its own.
     free: bool,
+    fit: Fit,
     /// No script: a command becomes few others, a script anything.
     plain: bool,
     /// A transaction for an atomic group, a single command for another.
@@ -93,6 +95,11 @@ pub(in crate::join) struct Match {
 impl Match {
     pub(in crate::join) fn fit(&self) -> Fit {
         self.rank.fit
+    }
+
+    /// The order on its connection does not speak against it.
+    pub(in crate::join) fn is_free(&self) -> bool {
+        self.rank.free
     }
 }
 
@@ -176,8 +183,9 @@ impl Stamps {
         let rank = Rank {
             open: true,
             covered: 1,
-            fit: Fit::Exact,
+            evidence: Fit::Value,
             free: true,
+            fit: Fit::Exact,
             plain: true,
             shape: true,
             exact: 1,
@@ -463,6 +471,7 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
         let rank = Rank {
             open: waiting.state.is_live(),
             covered,
+            evidence: fit.min(Fit::Value),
             fit,
             free: !self.stamps.is_held_back(place, stamp),
             plain: !script,
