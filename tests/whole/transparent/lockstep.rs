@@ -316,7 +316,8 @@ impl Lockstep {
     /// Waits until every connection has the same in both worlds. `conn`: the one to which `rule` applies.
     fn compare(&mut self, conn: usize, rule: Rule) {
         while self.invalidated.pop_front_if(|(step, ..)| *step + REPEATED_FOR < self.step).is_some() {}
-        let broadcast = self.broadcast || self.client_states.iter().any(|s| s.broadcast) || !self.invalidated.is_empty();
+        let broadcast =
+            self.broadcast || self.client_states.iter().any(|s| s.broadcast) || !self.invalidated.is_empty();
         let ids = &self.names;
         let rule_of = |c: usize| if c == conn { rule } else { Rule::Exact };
         let started = Instant::now();
