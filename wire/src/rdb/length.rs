@@ -32,3 +32,19 @@ pub(super) fn read_count(input: &mut impl Input, what: &'static str) -> Result<u
         Length::Encoded(_) => Err(Fault::Invalid("an encoded string stands where a count must stand").at(at)),
     }
 }
+
+/// As a server writes it: in as few bytes as it takes.
+pub(super) fn write_length(len: u64, out: &mut Vec<u8>) {
+    match len {
+        0..0x40 => out.push(len as u8),
+        0x40..0x4000 => out.extend_from_slice(&(0x4000 | len as u16).to_be_bytes()),
+        0x4000..=0xffff_ffff => {
+            out.push(0x80);
+            out.extend_from_slice(&(len as u32).to_be_bytes());
+        }
+        _ => {
+            out.push(0x81);
+            out.extend_from_slice(&len.to_be_bytes());
+        }
+    }
+}

@@ -1,7 +1,9 @@
 //! Strings in each of their encodings: plain, integers of 8, 16 and 32 bits, LZF (`rdbGenericLoadStringObject`).
 
+use std::borrow::Cow;
+
 use super::fault::{Fault, ReadError};
-use super::input::Input;
+use super::input::{Input, SliceInput};
 use super::length::{Length, read_count, read_length};
 use super::lzf;
 
@@ -97,6 +99,28 @@ pub(super) fn skip_or_keep(
     }
     keep(input, &stored, at, what, out)?;
     Ok(true)
+}
+
+/// A string of a value in memory, where it lies if it lies there as it is.
+pub(super) fn read_string<'a>(
+    input: &mut SliceInput<'a>,
+    limit: u64,
+    what: &'static str,
+) -> Result<Cow<'a, [u8]>, ReadError> {
+    let at = input.at();
+    match read_head(input, what)? {
+        Stored::Integer(number) => Ok(Cow::Owned(number.to_string().into_bytes())),
+        Stored::Plain(bytes) | Stored::Lzf { plain: bytes, .. } if bytes > limit => {
+            Err(Fault::TooLarge { limit }.at(at))
+        }
+        Stored::Plain(len) => input.take(len, what).map(Cow::Borrowed),
+        Stored::Lzf { compressed, plain } => {
+            let from = input.take(compressed, what)?;
+            let mut out = Vec::new();
+            lzf::decompress(from, in_memory(plain, at)?, &mut out).map_err(|fault| fault.at(at))?;
+            Ok(Cow::Owned(out))
+        }
+    }
 }
 
 fn in_memory(len: u64, at: u64) -> Result<usize, ReadError> {

@@ -170,3 +170,68 @@ fn a_source_may_give_one_byte_at_a_time() {
     }
     assert_eq!(lines, walk(&file));
 }
+
+#[test]
+fn what_was_cut_out_makes_an_rdb_again() {
+    let file = rdb("REDIS0010", BODY);
+    let mut walker = Walker::new(&file[..]).expect("a header");
+    let version = walker.version();
+    let mut copied = RdbWriter::new(Vec::new(), version, Some("7.0.15")).expect("memory");
+    let mut built = RdbWriter::new(Vec::new(), version, Some("7.0.15")).expect("memory");
+    let cut = |extent: Extent| &file[extent.offset as usize..extent.end() as usize];
+    let mut singles = Vec::new();
+    while let Some(entry) = walker.next_entry().expect("sound") {
+        match entry {
+            Entry::Function(extent) => {
+                copied.function(cut(extent)).expect("memory");
+                built.function(cut(extent)).expect("memory");
+            }
+            Entry::Key(key) => {
+                copied.entry(key.db, cut(key.entry)).expect("memory");
+                built.key(&key, b"", cut(key.value)).expect("memory");
+                singles.push(single_key_rdb(version, None, key.db, cut(key.entry)).expect("memory"));
+            }
+            _ => {}
+        }
+    }
+    let (copied, built) = (copied.finish().expect("memory"), built.finish().expect("memory"));
+    // The same, but for the field that is left out, the hint of sizes, and an expiry in seconds in the original.
+    let keys = |file: &[u8]| {
+        let mut walker = Walker::new(file).expect("a header");
+        let mut out = Vec::new();
+        while let Some(entry) = walker.next_entry().expect("sound") {
+            if let Entry::Key(key) = entry {
+                let value = file[key.value.offset as usize..key.value.end() as usize].to_vec();
+                let named = (key.db, key.key.to_vec(), key.value_type, value);
+                out.push((named, key.expires_at_ms, key.idle_seconds, key.frequency));
+            }
+        }
+        out
+    };
+    assert_eq!(keys(&copied), keys(&file));
+    assert_eq!(keys(&built), keys(&file));
+    let each: Vec<_> = singles.iter().flat_map(|single| keys(single)).collect();
+    assert_eq!(each, keys(&file));
+    assert!(copied.starts_with(b"REDIS0010\xfa\x09redis-ver\x067.0.15\xf5\x03lua\xfe\x00"));
+}
+
+#[test]
+fn a_payload_of_dump() {
+    // `SET k x`, `DUMP k` of redis-server 7.0.15, but for the checksum.
+    let mut payload = b"\x00\x01x\x0a\x00".to_vec();
+    let crc = checksum(CrcAlgorithm::Crc64Redis, &payload);
+    payload.extend_from_slice(&crc.to_le_bytes());
+    let parsed = parse_dump(&payload).expect("sound");
+    assert_eq!(
+        (parsed.version.to_string().as_str(), parsed.value_type, parsed.value),
+        ("REDIS0010", ValueType::String, &b"\x01x"[..])
+    );
+    for bit in 0..payload.len() * 8 {
+        let mut bad = payload.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert!(parse_dump(&bad).is_err(), "bit {bit}");
+    }
+    for len in 0..payload.len() {
+        assert!(parse_dump(&payload[..len]).is_err(), "cut at {len}");
+    }
+}

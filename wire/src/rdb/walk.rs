@@ -167,9 +167,10 @@ impl<R: Read> Walker<R> {
         self.over = true;
         let at = self.input.at();
         let number = self.input.byte("the file: its end mark is missing")?;
-        let opcode = match table::is_opcode(number) {
-            true => Some(table::find_opcode(self.version, number).map_err(|fault| fault.at(at))?),
-            false => None,
+        let opcode = if table::is_opcode(number) {
+            Some(table::find_opcode(self.version, number).map_err(|fault| fault.at(at))?)
+        } else {
+            None
         };
         let entry = match opcode {
             None | Some(Opcode::KeyMetadata | Opcode::Idle | Opcode::Freq | Opcode::ExpireMs | Opcode::Expire) => {
