@@ -2,7 +2,7 @@
 //! another one in release candidates of Redis 7.4; 243 is a slot import in Valkey and the metadata of a key in Redis.
 //! So everything is looked up by magic, version and number, and what is not in these tables is refused by its name.
 //!
-//! Sources: `rdb.h` and `rdb.c` of each server named, and files that these servers wrote (`wire/tests/`): Redis 6.0.16
+//! Sources: `rdb.h` and `rdb.c` of each server named, and files that these servers wrote (`wire/tests/golden/`): Redis 6.0.16
 //! writes REDIS0009, 7.0.15 REDIS0010, 8.0.2 and 8.0.6 REDIS0012, 8.6.3 REDIS0013; Valkey 8.0.1 and 8.1.1 REDIS0011,
 //! 9.1.2 VALKEY080.
 //!

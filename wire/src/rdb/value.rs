@@ -1,4 +1,5 @@
-//! A value as clients see it, whatever it was encoded as. Two values are equal if and only if their canonical forms are.
+//! A value as clients see it, whatever it was encoded as. Two values are equal if and only if their canonical forms are,
+//! but for those of modules, which only the module could compare.
 
 /// Any bytes: keys, fields, members, elements.
 pub type Bytes = Vec<u8>;
@@ -18,7 +19,8 @@ pub enum Value {
     Hash(Vec<Field>),
     /// A stream.
     Stream(Box<Stream>),
-    /// A value of a module: opaque, equal if the bytes are.
+    /// A value of a module: opaque. Unequal bytes say nothing: a vector set (Redis 8.0) is written in another order after
+    /// each load.
     Module {
         /// The id of its type, see [`module_type`](super::module_type).
         id: u64,

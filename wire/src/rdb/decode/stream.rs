@@ -105,9 +105,8 @@ fn read_entry(
 ) -> Result<(StreamId, Vec<(Bytes, Bytes)>), ReadError> {
     let fail = |fault: Fault| fault.at(at);
     let (ms, seq) = (pack.number().map_err(fail)?, pack.number().map_err(fail)?);
-    let ms = master.ms.checked_add_signed(ms).ok_or_else(|| BAD_ENTRY.at(at))?;
-    // Numbers inside a millisecond have all 64 bits; the difference wraps around.
-    let id = StreamId { ms, seq: master.seq.wrapping_add_signed(seq) };
+    // Ids have all 64 bits, differences are stored as signed numbers: they wrap around, as in the server.
+    let id = StreamId { ms: master.ms.wrapping_add_signed(ms), seq: master.seq.wrapping_add_signed(seq) };
     let same = flags & SAME_FIELDS != 0;
     let count = if same { names.len() as i64 } else { pack.number().map_err(fail)? };
     let mut fields = Vec::new();
