@@ -26,7 +26,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 BYTES ?= 65536
 T ?= 60
-TARGETS ?= group block segment manifest lines resp_request resp_reply rdb when
+TARGETS ?= group block segment manifest lines resp_request resp_reply rdb rdb_walk when
 
 # nextest keeps the heavy tests apart (.config/nextest.toml). Without it, one test at a time does.
 nextest := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
@@ -132,6 +132,8 @@ fuzz:
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --locked
 	@mkdir -p fuzz/corpus/segment
 	@for file in journal/tests/golden/*/*.seg; do cp "$$file" "fuzz/corpus/segment/$$(basename "$$(dirname "$$file")").seg"; done
+	@mkdir -p fuzz/corpus/rdb_walk
+	@cp wire/tests/golden/*.rdb fuzz/corpus/rdb_walk/
 	@for target in $(TARGETS); do \
 	    mkdir -p fuzz/corpus/$$target; \
 	    RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target -- -max_total_time=$(T) -max_len=65536 -timeout=20 -rss_limit_mb=4096; \

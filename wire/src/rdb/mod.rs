@@ -48,4 +48,6 @@ pub use walk::{AUX_KEPT_MAX, End, Entry, Extent, KEY_MAX, KeyEntry, Walker, read
 pub use write::{RdbWriter, single_key_rdb};
 
 #[cfg(test)]
+mod property_tests;
+#[cfg(test)]
 mod tests;
