@@ -3,7 +3,7 @@
 #   make demo      the whole story on a server of its own: write, lose, find, restore, compare
 #   make test      every test, on the machine's own redis-server
 #   make lint      formatting, layout (arrows between crates, import cycles between files), clippy, rustdoc, dependencies
-#   make compat    the exactness tests on every server of scripts/install-servers.sh, then the suite
+#   make compat    the exactness tests and the RDB's on every server of scripts/install-servers.sh, then the suite
 #   make suite     Redis's own test suite through redtape, in each way of sharing and by TLS; the journal taken is proven
 #   make clients   current releases of client libraries, directly and through redtape
 #   make crash     kill -9 of redtape, of the server, of both under load, many times (N=200)
@@ -26,7 +26,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 BYTES ?= 65536
 T ?= 60
-TARGETS ?= group block segment manifest lines resp_request resp_reply rdb when
+TARGETS ?= group block segment manifest lines resp_request resp_reply rdb rdb_walk when
 
 # nextest keeps the heavy tests apart (.config/nextest.toml). Without it, one test at a time does.
 nextest := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
@@ -75,6 +75,8 @@ compat:
 	    echo "=== $$server: $$($$server --version | cut -d' ' -f1-3)"; \
 	    REDTAPE_TEST_SERVER=$$PWD/$$server $(run_tests) -p redtape --test whole exactness:: $(one_at_a_time) \
 	        || failed="$$failed $$server"; \
+	    REDTAPE_TEST_SERVER=$$PWD/$$server $(run_tests) -p redtape-wire --test rdb $(one_at_a_time) \
+	        || failed="$$failed $$server (RDB)"; \
 	done; \
 	[ -z "$$failed" ] || { echo "compat: failed on$$failed" >&2; exit 1; }
 	@$(MAKE) --no-print-directory suite
@@ -130,6 +132,8 @@ fuzz:
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --locked
 	@mkdir -p fuzz/corpus/segment
 	@for file in journal/tests/golden/*/*.seg; do cp "$$file" "fuzz/corpus/segment/$$(basename "$$(dirname "$$file")").seg"; done
+	@mkdir -p fuzz/corpus/rdb_walk
+	@cp wire/tests/golden/*.rdb fuzz/corpus/rdb_walk/
 	@for target in $(TARGETS); do \
 	    mkdir -p fuzz/corpus/$$target; \
 	    RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target -- -max_total_time=$(T) -max_len=65536 -timeout=20 -rss_limit_mb=4096; \

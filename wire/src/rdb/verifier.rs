@@ -1,127 +1,9 @@
-//! The RDB's header, auxiliary fields and checksum; values stay opaque.
-//!
-//! Layout (Redis `rdb.c`): 9 bytes magic and version (`REDIS0010`, `VALKEY080`), opcodes and values,
-//! opcode 255, then 8 bytes CRC64 (Jones, little-endian) over everything before; zero = the server
-//! writes no checksums (`rdbchecksum no`).
+//! The CRC64 of an RDB that streams by in pieces, without a look at its values.
 
 use crc_fast::{CrcAlgorithm, Digest};
 
-/// Length of magic plus version.
-pub const HEADER_LEN: usize = 9;
-const TRAILER_LEN: usize = 8;
-const OPCODE_AUX: u8 = 250;
-
-/// Whose RDB it is: types and opcodes of the same number differ between them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// Magic `REDIS`.
-    Redis,
-    /// Magic `VALKEY` (Valkey 9 and later; earlier ones write `REDIS0011`).
-    Valkey,
-}
-
-/// Magic and version of an RDB.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RdbVersion {
-    /// Which magic.
-    pub family: Family,
-    /// RDB version: 9 (Redis 5, 6), 10 (7.0), 11 (7.2, Valkey 8), 12 (7.4, 8.0), 80 (Valkey 9).
-    pub version: u32,
-}
-
-impl std::fmt::Display for RdbVersion {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.family {
-            Family::Redis => write!(f, "REDIS{:04}", self.version),
-            Family::Valkey => write!(f, "VALKEY{:03}", self.version),
-        }
-    }
-}
-
-/// What is wrong with an RDB.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RdbError {
-    /// Neither magic.
-    #[error("not an RDB: it starts with {found:?}")]
-    Magic {
-        /// The first bytes, made printable.
-        found: String,
-    },
-    /// It ends before its checksum.
-    #[error("the RDB is cut off after {bytes} bytes")]
-    Truncated {
-        /// How many bytes there were.
-        bytes: u64,
-    },
-    /// The checksum at the end is another.
-    #[error("the RDB's CRC64 does not match: {stored:016x} stored, {computed:016x} computed over {bytes} bytes")]
-    Checksum {
-        /// The one in the file.
-        stored: u64,
-        /// The one of the bytes.
-        computed: u64,
-        /// How many bytes were covered.
-        bytes: u64,
-    },
-}
-
-/// Reads magic and version from the first nine bytes.
-pub fn parse_header(bytes: &[u8]) -> Result<RdbVersion, RdbError> {
-    let digits = |from: usize| {
-        let text = bytes.get(from..HEADER_LEN)?;
-        text.iter().all(u8::is_ascii_digit).then(|| std::str::from_utf8(text).ok()?.parse().ok()).flatten()
-    };
-    let family = if bytes.starts_with(b"REDIS") {
-        Some((Family::Redis, 5))
-    } else if bytes.starts_with(b"VALKEY") {
-        Some((Family::Valkey, 6))
-    } else {
-        None
-    };
-    family.and_then(|(family, from)| Some(RdbVersion { family, version: digits(from)? })).ok_or_else(|| {
-        RdbError::Magic { found: String::from_utf8_lossy(&bytes[..bytes.len().min(HEADER_LEN)]).into_owned() }
-    })
-}
-
-/// Reads the auxiliary fields (`redis-ver`, `ctime`, `repl-offset`, …) at the front of an RDB.
-/// Fields whose value is not a plain string or small integer are left out.
-pub fn parse_aux(head: &[u8]) -> Vec<(String, String)> {
-    let mut fields = Vec::new();
-    let mut at = HEADER_LEN;
-    while head.get(at) == Some(&OPCODE_AUX) {
-        let Some((key, next)) = parse_string(head, at + 1) else { break };
-        let Some((value, next)) = parse_string(head, next) else { break };
-        fields.push((key, value));
-        at = next;
-    }
-    fields
-}
-
-fn parse_string(bytes: &[u8], at: usize) -> Option<(String, usize)> {
-    let first = *bytes.get(at)?;
-    let little = |n: usize| -> Option<i64> {
-        let raw = bytes.get(at + 1..at + 1 + n)?;
-        let mut wide = [if raw.last()? & 0x80 == 0 { 0 } else { 0xff }; 8];
-        wide[..n].copy_from_slice(raw);
-        Some(i64::from_le_bytes(wide))
-    };
-    let (len, body) = match first >> 6 {
-        0 => (usize::from(first & 0x3f), at + 1),
-        1 => (usize::from(first & 0x3f) << 8 | usize::from(*bytes.get(at + 1)?), at + 2),
-        3 => {
-            let width = match first & 0x3f {
-                0 => 1,
-                1 => 2,
-                2 => 4,
-                _ => return None,
-            };
-            return Some((little(width)?.to_string(), at + 1 + width));
-        }
-        _ => return None,
-    };
-    let text = bytes.get(body..body.checked_add(len)?)?;
-    Some((String::from_utf8_lossy(text).into_owned(), body + len))
-}
+use super::aux::parse_aux;
+use super::header::{HEADER_LEN, RdbError, RdbVersion, TRAILER_LEN, parse_header};
 
 /// Checks an RDB's CRC64 while it streams by.
 ///
@@ -214,6 +96,7 @@ impl RdbVerifier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rdb::Family;
 
     /// `SAVE` of an empty redis-server 7.0.15 with `rdbchecksum yes`, its auxiliary fields cut down:
     /// header, EOF, CRC64 of those ten bytes.

@@ -1,0 +1,61 @@
+//! What `DUMP` answers: a value with its type, the version of its RDB, a CRC64 (`createDumpPayload` in `cluster.c`).
+
+use crc_fast::{CrcAlgorithm, checksum};
+
+use super::fault::{Fault, ReadError};
+use super::header::{Family, RdbError, RdbVersion};
+use super::input::{Input, SliceInput};
+use super::module;
+use super::table::{self, Opcode, ValueType};
+
+/// Two bytes version, eight bytes CRC64.
+const FOOTER_LEN: usize = 10;
+
+/// A payload whose checksum is right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DumpPayload<'a> {
+    /// The version of the value.
+    pub version: RdbVersion,
+    /// How it is stored.
+    pub value_type: ValueType,
+    /// Metadata of modules on the key, with the opcode (Redis 8.6); empty if there are none.
+    pub metadata: &'a [u8],
+    /// The value, for [`decode_value`](super::decode_value).
+    pub value: &'a [u8],
+}
+
+/// Takes a payload apart and compares its checksum; a checksum of zero is none (Redis 8 for trusted peers).
+///
+/// A payload has no magic: Valkey's versions begin at 80, and it has reserved everything from 12 to 79 for Redis.
+pub fn parse_dump(payload: &[u8]) -> Result<DumpPayload<'_>, ReadError> {
+    let truncated = || Fault::Truncated { what: "a payload of DUMP" }.at(payload.len() as u64);
+    let (body, footer) = payload.len().checked_sub(FOOTER_LEN).map(|at| payload.split_at(at)).ok_or_else(truncated)?;
+    let (number, crc) = footer.split_at(2);
+    let number = u32::from(number[0]) | u32::from(number[1]) << 8;
+    let family = if number >= 80 { Family::Valkey } else { Family::Redis };
+    let version = RdbVersion { family, version: number };
+    if !table::is_known(version) {
+        return Err(Fault::UnknownVersion(version).at(body.len() as u64));
+    }
+    let stored = crc.iter().rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
+    let covered = &payload[..payload.len() - 8];
+    let computed = checksum(CrcAlgorithm::Crc64Redis, covered);
+    if stored != 0 && stored != computed {
+        let bytes = covered.len() as u64;
+        return Err(Fault::Whole(RdbError::Checksum { stored, computed, bytes }).at(bytes));
+    }
+    let mut input = SliceInput::new(body, 0);
+    let mut metadata = &body[..0];
+    let mut number = input.byte("a payload of DUMP")?;
+    if table::is_opcode(number) {
+        match table::find_opcode(version, number).map_err(|fault| fault.at(0))? {
+            Opcode::KeyMetadata => module::skip_key_metadata(&mut input)?,
+            _ => return Err(Fault::Invalid("a payload of DUMP begins with an opcode").at(0)),
+        }
+        metadata = &body[..body.len() - input.rest().len()];
+        number = input.byte("a payload of DUMP")?;
+    }
+    let at = input.at() - 1;
+    let value_type = ValueType::find(version, number).map_err(|fault| fault.at(at))?;
+    Ok(DumpPayload { version, value_type, metadata, value: input.rest() })
+}
