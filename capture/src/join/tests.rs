@@ -381,7 +381,9 @@ fn the_order_on_a_connection_weighs_more_than_the_same_words() {
     let mut s = Scene::new();
     // The first stands in the stream as the last does.
     let ids = ["GETSET s v", "GETEX other EX 60", "SET s v"].map(|line| s.request("a", 100, &[line]));
-    ids.into_iter().for_each(|id| s.reply(id, 150, Outcome::Wrote));
+    for id in ids {
+        s.reply(id, 150, Outcome::Wrote);
+    }
     for effect in ["SET s v", "PEXPIREAT other 123", "SET s v"] {
         s.effect(200, &[effect]);
     }

@@ -230,6 +230,12 @@ impl Appender {
         active.or_else(|| self.tip.as_ref().map(|s| s.extent))
     }
 
+    /// Up to when what is written is complete.
+    pub(crate) fn complete_until(&self) -> Micros {
+        let active = self.active.as_ref().map(|a| a.tally.complete_until);
+        active.or_else(|| self.tip.as_ref().map(|s| s.complete_until)).unwrap_or_default()
+    }
+
     /// The timeline in use; 0 before the first.
     pub(crate) fn timeline(&self) -> TimelineId {
         let active = self.active.as_ref().map(|a| a.header.timeline.id);

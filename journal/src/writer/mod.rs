@@ -47,6 +47,8 @@ pub struct Progress {
     pub written_ts: Micros,
     /// Time of the last group made durable.
     pub durable_ts: Micros,
+    /// What is written is complete up to this time.
+    pub complete_until: Micros,
     /// Timeline of both offsets; 0 before the first.
     pub timeline: TimelineId,
     /// How often what is written was synced.
@@ -57,7 +59,7 @@ pub struct Progress {
     pub doubtful: bool,
 }
 
-/// What the writer has done so far; the first six as in [`Progress`].
+/// What the writer has done so far; the first seven as in [`Progress`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Watermarks {
     /// Last LSN handed to the page cache.
@@ -72,6 +74,8 @@ pub struct Watermarks {
     pub written_ts: Micros,
     /// Time of the last group made durable.
     pub durable_ts: Micros,
+    /// What is written is complete up to this time.
+    pub complete_until: Micros,
     /// Bytes in all segments.
     pub journal_bytes: u64,
     /// Number of segments.
@@ -187,6 +191,7 @@ impl Writer {
             durable_offset: p.durable_offset,
             written_ts: p.written_ts,
             durable_ts: p.durable_ts,
+            complete_until: p.complete_until,
             journal_bytes,
             segments,
             last_error: self.failed(),
