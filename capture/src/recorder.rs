@@ -402,8 +402,8 @@ impl Recorder {
         let (bytes, segments) = self.status.pruned_segments();
         self.status.numbers.journal.bytes.set(w.journal_bytes as i64 - (bytes - self.pruned.0) as i64);
         self.status.numbers.journal.segments.set(w.segments as i64 - (segments - self.pruned.1) as i64);
-        // Not what was handed over: a restore would not find that yet.
-        self.status.set_window_end(w.written_until.0);
+        // What the writer has not written yet cannot be restored.
+        self.status.set_window_end(w.complete_until.0);
     }
 
     /// Writes what is queued and seals the tail.

@@ -230,7 +230,7 @@ impl Appender {
         active.or_else(|| self.tip.as_ref().map(|s| s.extent))
     }
 
-    /// What is written is complete up to this time; 0 before the first timeline.
+    /// Up to when what is written is complete.
     pub(crate) fn complete_until(&self) -> Micros {
         let active = self.active.as_ref().map(|a| a.tally.complete_until);
         active.or_else(|| self.tip.as_ref().map(|s| s.complete_until)).unwrap_or_default()

@@ -48,7 +48,7 @@ pub struct Progress {
     /// Time of the last group made durable.
     pub durable_ts: Micros,
     /// What is written is complete up to this time.
-    pub written_until: Micros,
+    pub complete_until: Micros,
     /// Timeline of both offsets; 0 before the first.
     pub timeline: TimelineId,
     /// How often what is written was synced.
@@ -75,7 +75,7 @@ pub struct Watermarks {
     /// Time of the last group made durable.
     pub durable_ts: Micros,
     /// What is written is complete up to this time.
-    pub written_until: Micros,
+    pub complete_until: Micros,
     /// Bytes in all segments.
     pub journal_bytes: u64,
     /// Number of segments.
@@ -191,7 +191,7 @@ impl Writer {
             durable_offset: p.durable_offset,
             written_ts: p.written_ts,
             durable_ts: p.durable_ts,
-            written_until: p.written_until,
+            complete_until: p.complete_until,
             journal_bytes,
             segments,
             last_error: self.failed(),

@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::block::BlockBuilder;
+use crate::catalog::Catalog;
 use crate::error::{AppendError, WriterFailure};
 use crate::model::{Fixture, OwnedGroup, options};
 use crate::open::Journal;
@@ -50,8 +51,6 @@ fn with_always_a_block_becomes_durable_at_once() {
     writer.submit(block(1, 50)).unwrap();
     let progress = wait_for(&receive, |p| p.durable_lsn == Lsn(1));
     assert_eq!((progress.durable_offset, progress.durable_ts), (ReplOffset(50), Micros(10)));
-    assert_eq!(progress.written_until, writer.watermarks().written_until);
-    assert_eq!(progress.written_until, Micros(1), "as the block says");
     let watermarks = writer.watermarks();
     assert_eq!((watermarks.segments, watermarks.last_error), (1, None));
     writer.close().unwrap();
@@ -71,6 +70,19 @@ fn with_everysec_a_block_becomes_durable_within_a_second() {
     wait_for(&receive, |p| p.durable_lsn == Lsn(1));
     let took = begun.elapsed();
     assert!((Duration::from_millis(800)..Duration::from_secs(3)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn a_time_is_told_as_complete_when_readers_find_it_so() {
+    let root = tempfile::tempdir().unwrap();
+    let (writer, receive) = open(root.path(), SyncPolicy::No);
+    writer.begin_timeline(start()).unwrap();
+    writer.submit(block(1, 50)).unwrap();
+    // Nothing but time has passed.
+    writer.submit(BlockBuilder::new(Lsn(2), Micros(10), ReplOffset(50), 0).finish(Micros(99))).unwrap();
+    wait_for(&receive, |p| p.complete_until == Micros(99));
+    assert_eq!(writer.watermarks().complete_until, Micros(99));
+    assert_eq!(Catalog::open(root.path()).unwrap().timelines()[0].complete_until, Micros(99));
 }
 
 #[test]

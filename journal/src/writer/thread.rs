@@ -147,12 +147,12 @@ impl<F: Fn(Progress)> Loop<F> {
 
     fn written(&mut self) {
         (self.published.journal_bytes, self.published.segments) = self.appender.size();
+        self.published.progress.complete_until = self.appender.complete_until();
         if let Some(Extent { next_lsn, last_ts, end_offset }) = self.appender.extent() {
             let progress = &mut self.published.progress;
             progress.written_lsn = Lsn(next_lsn.0 - 1);
             progress.written_offset = end_offset;
             progress.written_ts = last_ts;
-            progress.written_until = self.appender.complete_until();
             progress.timeline = self.appender.timeline();
         }
     }
