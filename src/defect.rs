@@ -32,7 +32,7 @@ pub(crate) fn end_process_at_panic() {
     }));
 }
 
-/// Does this too when a defect ends the process: for what a crash would leave behind and nobody else removes.
+/// Registers what is done before a defect ends the process: removing what a crash would leave behind and nobody else removes.
 pub(crate) fn at_end(act: impl Fn() + Send + 'static) {
     LAST_ACTS.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(act));
 }
@@ -50,7 +50,7 @@ fn tell(info: &PanicHookInfo<'_>) {
     if tracing::enabled!(tracing::Level::ERROR) {
         tracing::error!(thread, place, "a defect of redtape, please report it: {what}; the process ends{backtrace}");
     } else {
-        // However little is to be logged.
+        // It is told though the log is off.
         logging::say(&format!(
             "redtape: a defect, please report it: {what} ({place}, thread {thread}); the process ends{backtrace}\n"
         ));

@@ -10,10 +10,10 @@
 //! | 65 | [`DATAERR`] | a damaged journal, none, one of a newer version, or one of another server |
 //! | 66 | [`NOINPUT`] | no such point in time or keys |
 //! | 69 | [`UNAVAILABLE`] | a server |
-//! | 70 | [`SOFTWARE`] | an error that nobody has given a kind: a defect |
+//! | 70 | [`SOFTWARE`] | a defect: an error without a kind, a panic, a restore of which the check failed |
 //! | 71 | [`OSERR`] | a port, the system |
 //! | 73 | [`CANTCREAT`] | what is in the target |
-//! | 74 | [`IOERR`] | files |
+//! | 74 | [`IOERR`] | files; a transfer that broke off |
 //! | 75 | [`TEMPFAIL`] | another process |
 //! | 77 | [`NOPERM`] | rights and keys |
 //! | 130 | [`INTERRUPTED`] | a signal, after which what was begun was undone |

@@ -73,7 +73,7 @@ struct State {
     /// In this timeline, everything behind this LSN and up to this offset was no write.
     reached: Option<(TimelineId, Lsn, ReplOffset)>,
     failure: Option<String>,
-    /// After a failure: syncs that were counted when the writer spoke first after it began.
+    /// After a failure: the count of syncs in the first report of the new writer. A higher one ends the failure.
     syncs_after_failure: Option<u64>,
     /// `None` = the stream is being followed.
     disconnected_since: Option<Instant>,
@@ -112,7 +112,7 @@ impl DurabilityTracker {
 
     /// Writes may be refused.
     #[inline]
-    pub fn guards(&self) -> bool {
+    pub fn gates_writes(&self) -> bool {
         self.gate != Gate::Open
     }
 

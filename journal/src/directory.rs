@@ -80,9 +80,8 @@ impl Directory {
 /// The smallest part of a file that a disk writes as a whole.
 const SECTOR: usize = 512;
 
-/// Whether a sector of `bytes`, which lie at `offset` of a file, can be one that never reached the disk before the power
-/// failed: those read as zeros. Nothing that is written here begins with a zero or holds so many of them, but for
-/// values; so this explains bytes that are wrong, and says nothing of right ones.
+/// Whether a sector of `bytes`, which lie at `offset` of a file, or the part of one at an edge, is all zeros: so reads a sector
+/// that a power failure has kept from the disk. Values may hold as many zeros: ask only of bytes that are known to be wrong.
 pub(crate) fn has_hole(bytes: &[u8], offset: u64) -> bool {
     let first = SECTOR - (offset % SECTOR as u64) as usize;
     let (first, rest) = bytes.split_at(first.min(bytes.len()));

@@ -1,8 +1,7 @@
 //! The one writer's lock: an exclusive `flock` on `lock`, which holds the writer's process id for
 //! people to read. The lock ends with the process, however it ends.
 //!
-//! A reader that asks for the writer takes the lock for a moment, shared; a writer that meets it
-//! there waits longer than that.
+//! A reader that asks whether there is a writer takes the lock for a moment, shared; so a writer tries again for longer than that.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -57,7 +56,7 @@ fn take_patiently(file: &File) -> Result<(), Errno> {
     flock(file, FlockOperation::NonBlockingLockExclusive)
 }
 
-/// Somebody who lives holds the lock of the file at `path`.
+/// Whether a live process holds the lock of the file at `path`.
 pub(crate) fn is_held(path: &Path) -> bool {
     files::open_read(path)
         .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK))

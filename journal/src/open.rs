@@ -5,9 +5,9 @@
 //! 1. the directory and `lock`: an empty directory, opened as new;
 //! 2. `meta`, put in place as a whole: from here on it is a journal;
 //! 3. the folders: made again by the next open;
-//! 4. recovery, as [`crate::recover`] decides: bytes reach the quarantine and are synced there before
-//!    they are cut from a segment, so at worst they are in both places;
-//! 5. sync of the last segment, sealed or not: what is reported as there is durable.
+//! 4. sync of the last segment as it was found, sealed or not: what is reported as there is durable;
+//! 5. recovery, as [`crate::recover`] decides: bytes reach the quarantine and are synced there before
+//!    they are cut from a segment, so at worst they are in both places.
 //!
 //! Afterwards an unsealed last segment is continued; after a sealed one, the first block begins a
 //! new segment.
@@ -45,7 +45,7 @@ pub struct OpenOptions {
     pub segment_bytes: u64,
     /// When data is synced.
     pub sync: SyncPolicy,
-    /// A segment that is sealed is replaced by a copy in large, compressed blocks.
+    /// A sealed segment with many small blocks, or without key filters, is replaced by a copy in large, compressed blocks.
     pub compact: bool,
     /// Without keys, nothing is encrypted. With some, every file begun from now on is, with the current one.
     pub keyring: Keyring,

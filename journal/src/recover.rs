@@ -1,9 +1,8 @@
 //! What to do with the segments that a writer finds: a pure decision over what they say.
 //!
 //! A crash can leave only the end of the history unfinished, and only that is repaired. In the
-//! order of the rows, for the last segment ("torn" = behind the last whole block there is no other whole block, or
-//! sectors are missing of what was not yet synced when all the whole blocks behind were written; "missing" sectors read as
-//! zeros):
+//! order of the rows, for the last segment. *Missing* sectors read as zeros. *Torn*: no whole block follows behind the bytes
+//! that are no whole block; or sectors are missing there, and each whole block behind says that they were not yet synced.
 //!
 //! | header | blocks | footer | decision |
 //! | --- | --- | --- | --- |

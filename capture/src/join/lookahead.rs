@@ -1,7 +1,7 @@
 //! Which arguments stand in later groups: a script that was given them caused one of those, and not the present one. Pure.
 //!
 //! ```text
-//!          judged │ start … noted … upto │ not looked at yet
+//!      attributed │ start … noted … upto │ not looked at yet
 //! held: ──────────┴──────────────────────┴──────────────────► stream
 //! ```
 //!
@@ -42,7 +42,7 @@ impl Lookahead {
         let (first, last) = (held[0].group.end_offset, last.group.end_offset);
         let end = end.map_or(last, |end| end.min(last));
         self.note(held, first, end);
-        // The one that is judged may be among them.
+        // The group that is being attributed may be among them.
         let within = |at: &&ReplOffset| **at >= first && **at <= end;
         let ends = args.iter().filter_map(|arg| self.groups.get(arg));
         let mut found: SmallVec<[ReplOffset; 8]> =
@@ -133,7 +133,7 @@ mod tests {
                     end += rng.random_range(1..20);
                     waiting.push_back(held(&mut rng, end));
                 }
-                // As the join does: the first is judged, and goes, or waits on.
+                // As the join does: the first is attributed, and goes, or waits on.
                 let Some(first) = waiting.pop_front() else { continue };
                 for _ in 0..rng.random_range(0..3) {
                     let args: Vec<u64> = (0..rng.random_range(0..3)).map(|_| rng.random_range(0..50)).collect();

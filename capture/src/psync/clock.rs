@@ -36,7 +36,7 @@ impl ClockWatch {
 }
 
 impl Capture {
-    /// Called twice a second at least.
+    /// Called at each probe while the stream is followed: twice a second at least, if the server answers.
     pub(super) fn watch_clock(&mut self) {
         let wall = Micros::now();
         let Some(step) = self.clock.look(wall, Instant::now()) else { return };

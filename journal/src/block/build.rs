@@ -97,7 +97,7 @@ impl Block {
         &self.bytes
     }
 
-    /// A block that was written before, of which the payload is `stored` but for encryption; `header` says what is in it.
+    /// A block that was written before. `stored`: its payload as it is stored, decrypted; `header` says what is in it.
     pub(crate) fn of_stored(header: BlockHeader, stored: &[u8]) -> Self {
         let mut bytes = Vec::with_capacity(BLOCK_HEADER_LEN + stored.len());
         bytes.resize(BLOCK_HEADER_LEN, 0);

@@ -1,7 +1,7 @@
-//! Collecting the keys of a segment into its filters, while its blocks are written.
+//! Collecting the keys of a segment into its filters, while its blocks are written or read.
 //!
 //! The filter of an interval is built when the next one begins. A filter is built from the hashes, as long as they are few; then from
-//! a guess of how many there will be: it is made too large, and halved at the end as often as it is no more than half full.
+//! a guess of how many there will be: it is made too large, and halved at the end while it is then no fuller than a filter of the right size is.
 //!
 //! Invariant: memory is bounded. [`RECENT_MAX`] and twice [`FEW_MAX`] hashes, two filters of [`FILTER_MAX_BLOCKS`], and the
 //! intervals' filters that are built ([`FilterBuilder::built_bytes`]): the writer counts those as part of the segment's size.

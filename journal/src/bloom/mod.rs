@@ -1,4 +1,4 @@
-//! Bloom filters over keys: which parts of a sealed segment cannot hold a key.
+//! Bloom filters over keys: which parts of a segment cannot hold a key. Those of the segment in use are in memory only.
 //!
 //! A split block Bloom filter, as in Apache Parquet: a key's hash chooses one block of 256 bits and one
 //! bit in each of its eight words. So a lookup reads 32 bytes, and the answer "no" is certain.

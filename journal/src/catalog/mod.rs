@@ -2,7 +2,7 @@
 //!
 //! A catalog shows the journal as it was when it was opened. It works while a writer is live, and holds
 //! pruning off for as long as it, or a reader of it, is there ([`crate::lease`]): the last segment is read up to the
-//! last whole block, and a tail that is being written is no error. A segment that was sealed since, and so replaced by its
+//! last whole block, and a tail that is being written is no error. A segment that was sealed since, and may have been replaced by its
 //! packed copy, is looked at anew when it is opened, and read as far as it went at first. To see more, open a new one.
 //!
 //! Damage: a segment whose header is wrong, or that is not what its name says, counts as missing, and is noted. A
@@ -273,8 +273,9 @@ impl Catalog {
     }
 
     /// Like [`Catalog::groups`], but only those that touch one of these keys (database, key) or may do so: a
-    /// record of which the keys are not known counts as touching all. Reads little more of packed segments than
-    /// what holds such groups; see [`GroupReader::searched`].
+    /// record of which the keys are not known counts as touching all. Reads little more than the blocks that hold such groups: of
+    /// a sealed segment that has filters, and of the segment in use after [`Catalog::open_for_search`]; see
+    /// [`GroupReader::searched`].
     pub fn groups_for_keys(&self, after: Lsn, timeline: TimelineId, keys: &[(u32, &[u8])]) -> GroupReader {
         GroupReader::new(Arc::clone(&self.entries), Arc::clone(&self.lease), after, timeline).only(Search::new(keys))
     }

@@ -19,7 +19,7 @@ use crate::types::Group;
 pub struct Searched {
     /// Bytes of footers, filters and blocks that were read.
     pub read_bytes: u64,
-    /// Bytes of blocks that cannot concern the keys, and were not.
+    /// Bytes of blocks that were not read, as they cannot concern the keys.
     pub skipped_bytes: u64,
 }
 
@@ -49,7 +49,7 @@ impl Search {
         })
     }
 
-    /// Which of the hashes, in order, the filter lets be there.
+    /// Those of the hashes that the filter may hold, in order.
     fn may_be_in(
         hashes: &[u64],
         place: Place,

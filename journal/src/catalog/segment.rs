@@ -83,7 +83,7 @@ impl OpenSegment {
     }
 
     /// The intervals of the index that are wanted and begin at or before `upto`, in order, and the size of all. Of a segment
-    /// that was sealed since, the index is that of its packed copy.
+    /// that was sealed since, the index is that of the file that is there now.
     pub(super) fn intervals(&mut self, upto: Lsn) -> Result<(Vec<Range<u64>>, u64), ReadError> {
         self.read_footer()?;
         let entry = &self.entry;

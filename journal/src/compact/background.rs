@@ -1,4 +1,4 @@
-//! Compaction in the background: each sealed segment is replaced by its packed copy.
+//! Compaction in the background: each sealed segment for which that is worth its work is replaced by its packed copy.
 //!
 //! The writer seals a segment as it is, which costs two syncs, and hands its name over. Compaction costs ten times as much
 //! as appending, so a thread of the lowest priority does it: clients and the writer come first where all cores are busy. At

@@ -124,7 +124,7 @@ impl Compactor {
         })
     }
 
-    /// Adds the groups of a block, of which the payload is `stored` but for encryption.
+    /// Adds the groups of a block. `stored`: its payload as it is stored, decrypted.
     pub(crate) fn push(&mut self, header: &BlockHeader, stored: &Bytes) -> Result<(), CompactError> {
         let payload = decompress(header, stored.clone()).map_err(BlockFault::from)?;
         self.complete_until = self.complete_until.max(header.complete_until);
@@ -200,7 +200,7 @@ impl Compactor {
         Ok(())
     }
 
-    /// Ends the copy, whose sums must equal `wanted`, and syncs it. It has no name yet. `copy_of`: the digest with which
+    /// Ends the copy, of which the tally must equal `wanted`, and syncs it. It has no name yet. `copy_of`: the digest with which
     /// the segment was sealed, if it was.
     pub(crate) fn finish(mut self, wanted: &Tally, copy_of: Option<Digest>) -> Result<CompactedCopy, CompactError> {
         self.flush()?;

@@ -1,5 +1,5 @@
-//! Compaction: a sealed segment is replaced by a copy of the same groups in large, compressed blocks. In the format, that
-//! is a *packed* segment.
+//! Compaction: a sealed segment with many small blocks, or without key filters, is replaced by a copy of the same groups in large,
+//! compressed blocks. In the format, that is a *packed* segment.
 //!
 //! ```text
 //! writer seals ─► background (thread of low priority) ─► compactor ─► the copy takes the segment's name

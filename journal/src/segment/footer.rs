@@ -65,8 +65,9 @@ impl Footer {
     }
 
     /// Whether a packed copy would be worth its work: it has no filters, or many blocks are so small that they were not
-    /// compressed when they were written. Each large one has an entry in the index. The first one has one whatever its size, and
-    /// counts as small, but for a large one that is alone.
+    /// compressed when they were written. Each large one has an entry in the index. Of the small ones, those that open an interval have
+    /// one, too: one in 256 KiB, which are not counted, and the first, which is. A block that is alone counts as large if it takes
+    /// that much of the file.
     pub(crate) fn wants_compaction(&self) -> bool {
         let t = &self.tally;
         let large_alone = t.blocks == 1 && self.blocks_end >= (LARGE_BLOCK_BYTES + MAX_HEADER_LEN) as u64;

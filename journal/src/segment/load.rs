@@ -114,7 +114,7 @@ pub(crate) fn load_segment_and(
 }
 
 /// The same for who has opened the file and goes on reading from it: by its path there may soon be
-/// another, since a segment that is sealed is replaced by its packed copy.
+/// another, since a sealed segment may be replaced by its packed copy.
 pub(crate) fn load_open_segment(
     file: &dyn StoredFile,
     name: SegmentName,

@@ -1,9 +1,9 @@
 //! Segments: files of blocks, chained by digest, sealed with a footer.
 //!
 //! ```text
-//! ┌────────┬───────┬───────┬───┬────────┐
-//! │ header │ block │ block │ … │ footer │      footer: only when sealed
-//! └────────┴───────┴───────┴───┴────────┘
+//! ┌────────┬───────┬───────┬───┬─────────────┬────────┐
+//! │ header │ block │ block │ … │ key filters │ footer │      filters and footer: only when sealed
+//! └────────┴───────┴───────┴───┴─────────────┴────────┘
 //! ```
 //!
 //! A segment is sealed, and its footer synced, before the next one is created. So after a crash only

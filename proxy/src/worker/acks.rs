@@ -7,7 +7,7 @@ use redtape_net::CONNECT_TIMEOUT;
 use redtape_wire::url::Secret;
 
 use super::Worker;
-use super::ack_gate::{ACK_TIMEOUT, BlockedBy, Missing, ProbeAction, QUESTION};
+use super::ack_gate::{ACK_TIMEOUT, BlockedBy, INFO_REPLICATION, Missing, ProbeAction};
 use super::refs::{ClientRef, ConnRef};
 use super::upstream_pool::Role;
 use crate::upstream::Unreachable;
@@ -44,15 +44,15 @@ impl Worker {
     pub(super) fn ask_offset(&mut self) {
         let Some(gate) = &mut self.ack_gate else { return };
         let Some(conn) = gate.due(self.now) else { return };
-        self.send_question(conn);
+        self.send_offset_request(conn);
         // The capture may wait for these replies to know whose the effects are.
         self.tee.flush_and_call();
         self.flush_conns();
     }
 
-    fn send_question(&mut self, probe: ConnRef) {
+    fn send_offset_request(&mut self, probe: ConnRef) {
         if let Some(conn) = self.pool.get_mut(probe) {
-            conn.out.push(QUESTION);
+            conn.out.push(INFO_REPLICATION);
             self.pool.make_dirty(probe.index);
         }
     }
@@ -179,9 +179,9 @@ impl Worker {
         }
         let Some(gate) = &mut self.ack_gate else { return };
         let tick = gate.tick(self.now);
-        for _ in 0..tick.questions {
+        for _ in 0..tick.requests {
             if let Some(conn) = self.ack_gate.as_mut().and_then(|gate| gate.question(self.now)) {
-                self.send_question(conn);
+                self.send_offset_request(conn);
             }
         }
         self.flush_conns();

@@ -295,7 +295,7 @@ impl Worker {
         shared: Arc<Shared>,
     ) -> Self {
         let now = Instant::now();
-        let gates_writes = shared.durability.guards();
+        let gates_writes = shared.durability.gates_writes();
         let clients = ClientTable::new(shared.client_memory.clone(), n, waker.clone());
         let ack_gate = shared.durability.is_awaited().then(|| AckGate::new(now));
         let durable_waiter = ack_gate.as_ref().map(|_| shared.durability.waiter(waker.clone()));

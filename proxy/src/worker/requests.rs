@@ -1,4 +1,4 @@
-//! From clients to the server: reads, cuts, decides which way, and hands over to connections.
+//! From clients to the server: reads requests, chooses a route for each, and appends it to a connection.
 
 use std::io;
 use std::sync::Arc;

@@ -36,17 +36,17 @@ pub(crate) struct Config {
     pub(crate) unix_socket_mode: Option<SocketMode>,
     /// Clients' addresses come in a PROXY protocol header (version 2) on every TCP connection.
     pub(crate) proxy_protocol: Switch,
-    /// What is shown to and asked of clients on `tls_listen`.
+    /// What is shown to and asked of clients on `tls_listen`. Live, but whether there is any.
     pub(crate) tls: Option<ServerTls>,
     /// The server behind the proxy.
     pub(crate) upstream: RedisUrl,
     /// A replica to follow instead of the upstream.
     pub(crate) follow: Option<RedisUrl>,
-    /// A server that the journal does not record is recorded in it all the same, from now on.
+    /// An upstream with another history than the journal's is accepted, and recorded from now on.
     pub(crate) accept_new_history: bool,
     /// The name under which the journal knows the upstream, where that has no lasting address.
     pub(crate) known_as: Option<String>,
-    /// How both are checked if their URLs say `rediss://`.
+    /// How both are checked if their URLs say `rediss://`. Live, but for the server name.
     pub(crate) upstream_tls: ClientTls,
     /// Whether sessions share upstream connections.
     pub(crate) sharing: Sharing,

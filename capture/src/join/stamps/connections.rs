@@ -27,7 +27,7 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// Not more than `limit` places are kept of which `waits` says that they have left.
+    /// Adds a place. Above `limit` of them, those that no longer wait are dropped.
     pub(super) fn add(&mut self, id: u64, place: Place, limit: usize, waits: impl Fn(Place) -> bool) {
         let connection = self.by_id.entry(id).or_default();
         connection.open.push_back(place);
@@ -37,8 +37,8 @@ impl Connections {
         }
     }
 
-    /// Its effect must come. Replies come in the order of the requests.
-    pub(super) fn is_certain(&mut self, id: u64, place: Place) {
+    /// The effect of the stamp at this place must come. Replies come in the order of the requests.
+    pub(super) fn set_certain(&mut self, id: u64, place: Place) {
         if let Some(connection) = self.by_id.get_mut(&id) {
             connection.certain.push_back(place);
         }

@@ -273,7 +273,7 @@ impl Stamps {
             replies.retain(|(_, place)| places.get(*place).is_some());
         }
         if certain {
-            self.connections.is_certain(connection, place);
+            self.connections.set_certain(connection, place);
         }
         if let Some((number, fingerprint)) = told {
             self.in_buckets(place, |bucket| bucket.answered(fingerprint, place, number));

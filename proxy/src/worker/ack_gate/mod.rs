@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use redtape_capture::DurablePosition;
 
-pub(super) use self::probe::QUESTION;
+pub(super) use self::probe::INFO_REPLICATION;
 use self::probe::{OffsetProbe, ProbeEvent};
 use self::tickets::Tickets;
 use super::refs::{ClientRef, ConnRef};
@@ -83,8 +83,8 @@ pub(super) enum BlockedBy {
 /// What has to be done by the clock.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct GateTick {
-    /// So many questions are to be asked.
-    pub(super) questions: usize,
+    /// So many requests for the offset are to be sent.
+    pub(super) requests: usize,
     /// The server does not answer: [`AckGate::probe_lost`].
     pub(super) is_silent: bool,
     /// They have waited too long, and are to be disconnected.
@@ -259,7 +259,7 @@ impl AckGate {
             self.probe.heard_at = now;
         }
         let is_silent = open && put_off == 0 && now.saturating_duration_since(heard) >= ACK_TIMEOUT;
-        GateTick { questions: put_off + usize::from(idle), is_silent, late }
+        GateTick { requests: put_off + usize::from(idle), is_silent, late }
     }
 }
 

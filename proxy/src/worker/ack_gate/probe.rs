@@ -18,7 +18,7 @@ use redtape_wire::resp::{ReplyScanner, encode_command};
 use crate::worker::refs::ConnRef;
 
 /// The `INFO replication` request, encoded.
-pub(in crate::worker) const QUESTION: &[u8] = b"*2\r\n$4\r\nINFO\r\n$11\r\nreplication\r\n";
+pub(in crate::worker) const INFO_REPLICATION: &[u8] = b"*2\r\n$4\r\nINFO\r\n$11\r\nreplication\r\n";
 /// No answer is longer.
 const ANSWER_MAX: usize = 64 * 1024;
 
@@ -104,7 +104,7 @@ impl OffsetProbe {
             encode_command(&mut bytes, &auth);
             answers += 1;
         }
-        bytes.extend_from_slice(QUESTION);
+        bytes.extend_from_slice(INFO_REPLICATION);
         self.phase = Phase::LoggingIn(answers);
         self.put_off = 0;
         (self.asked_at, self.heard_at) = (now, now);
@@ -191,7 +191,9 @@ mod tests {
         probe.opening(ConnRef { index: 3, generation: 7 });
         assert!(!probe.is_logging_in(), "it is being connected");
         let bytes = probe.introduce(Some((Some("ann"), "pw")), Instant::now());
-        assert!(bytes.starts_with(b"*3\r\n$4\r\nAUTH\r\n$3\r\nann\r\n$2\r\npw\r\n") && bytes.ends_with(QUESTION));
+        assert!(
+            bytes.starts_with(b"*3\r\n$4\r\nAUTH\r\n$3\r\nann\r\n$2\r\npw\r\n") && bytes.ends_with(INFO_REPLICATION)
+        );
         probe
     }
 

@@ -171,11 +171,11 @@ fn an_idle_probe_is_used_and_a_silent_one_is_lost() {
     let mut gate = ready(now);
     assert_eq!(gate.tick(now + KEEP_ALIVE / 2), GateTick::default());
     let asked = now + KEEP_ALIVE;
-    assert_eq!(gate.tick(asked), GateTick { questions: 1, ..GateTick::default() });
+    assert_eq!(gate.tick(asked), GateTick { requests: 1, ..GateTick::default() });
     assert_eq!(gate.question(asked), Some(PROBE));
     assert_eq!(gate.tick(asked + ACK_TIMEOUT / 2), GateTick::default(), "one question at a time");
     assert_eq!(gate.tick(asked + ACK_TIMEOUT), GateTick { is_silent: true, ..GateTick::default() });
     // A server on which a script runs is not silent, and is asked again.
     assert_eq!(answer(&mut gate, b"-BUSY a script\r\n", asked + ACK_TIMEOUT), ProbeAction::None);
-    assert_eq!(gate.tick(asked + ACK_TIMEOUT), GateTick { questions: 1, ..GateTick::default() });
+    assert_eq!(gate.tick(asked + ACK_TIMEOUT), GateTick { requests: 1, ..GateTick::default() });
 }
