@@ -20,7 +20,7 @@ const HEAD_MAX: usize = 1 + 5 * MAX_VARINT;
 pub(crate) struct BlockJoiner {
     builder: BlockBuilder,
     /// The origins of the block that is made, by their bytes, and their numbers there.
-    origins: HashMap<Box<[u8]>, u64, foldhash::fast::FixedState>,
+    origins: HashMap<Box<[u8]>, u64, foldhash::fast::RandomState>,
     /// Those of the block that is read, in its order: their numbers in the block that is made.
     numbers: Vec<u64>,
 }

@@ -24,8 +24,6 @@ pub(crate) use build::{FilterBuilder, SegmentFilters};
 pub(crate) use filter::BloomFilter;
 pub(crate) use lookup::Lookup;
 
-/// Size of a segment for the guess of how many keys it has, where it is not known.
-pub(crate) const EXPECTED_BYTES: u64 = 64 << 20;
 /// Size of a block of a filter.
 const BLOCK_BYTES: usize = 32;
 /// For so many keys a block is added: 10.7 bits for each key, about 1 % false positives.

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::block::{BlockHeader, decode_payload};
-use crate::bloom::{EXPECTED_BYTES, FilterBuilder, SegmentFilters};
+use crate::bloom::{FilterBuilder, SegmentFilters};
 use crate::crypto::{KeyFault, Keyring, Sealer};
 use crate::segment::header::WholeHeader;
 use crate::segment::tally::Tally;
+
+/// How large the segment is nobody says here: with very many keys, filters begin as large as they may be.
+const UNKNOWN_SIZE: u64 = u64::MAX;
 
 /// Takes block after block.
 pub(super) struct OpenFilters {
@@ -20,7 +23,7 @@ pub(super) struct OpenFilters {
 
 impl OpenFilters {
     pub(super) fn new(keyring: &Keyring) -> Self {
-        Self { builder: FilterBuilder::new(EXPECTED_BYTES), keyring: keyring.clone(), sealer: None }
+        Self { builder: FilterBuilder::new(UNKNOWN_SIZE), keyring: keyring.clone(), sealer: None }
     }
 
     /// Adds the keys of the next block. `before`: the sum of the blocks before it.

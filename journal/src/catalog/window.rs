@@ -126,7 +126,8 @@ pub(crate) fn is_left_alone(manifest: &SnapshotManifest, first: &Stretch<'_>) ->
 /// One window for each unbroken run of segments that has a snapshot to start from, and before them
 /// one of a single moment for each snapshot that outlived its segments, or whose first segment is still to be written.
 pub(crate) fn windows(stretches: &[Stretch<'_>], snapshots: &[&SnapshotManifest]) -> Vec<Window> {
-    let is_alone = |m: &&&SnapshotManifest| stretches.first().is_none_or(|first| is_left_alone(m, first));
+    // Without any segment, only a base at the very beginning is known to lack nothing that was recorded.
+    let is_alone = |m: &&&SnapshotManifest| stretches.first().map_or(m.lsn == Lsn(0), |first| is_left_alone(m, first));
     let mut alone: Vec<_> = snapshots.iter().filter(is_alone).collect();
     alone.sort_by_key(|m| (m.timeline, m.lsn, m.ts));
     let moment = |m: &&&SnapshotManifest| Window {
@@ -173,7 +174,7 @@ pub(super) fn gaps(entries: &[Arc<Entry>], windows: &[Window]) -> Vec<Gap> {
             return damaged.map_or_else(String::new, |e| e.break_in_words());
         }
         let begun = entries.iter().find(|e| e.header.timeline.id == after.timeline);
-        begun.map_or_else(String::new, |e| e.header.timeline.reason.clone())
+        begun.map_or_else(|| "recording had only just begun".to_owned(), |e| e.header.timeline.reason.clone())
     };
     windows
         .windows(2)

@@ -19,17 +19,15 @@
 //! | it is renamed | the segment or its copy, both whole | compacts again, if it is the segment |
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
-use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::compactor::{CompactError, Compactor};
+use super::compactor::{CompactError, Compactor, hash_range};
 use crate::block::decrypt;
 use crate::crypto::{Keyring, Random};
 use crate::directory::Directory;
@@ -50,8 +48,6 @@ const END_TIMEOUT: Duration = Duration::from_secs(1);
 const END_POLL: Duration = Duration::from_millis(5);
 /// So many times the segment's size must be free on the disk, so that the copy never takes the space that the writer needs.
 const ROOM: u64 = 2;
-/// Bytes hashed at once.
-const HASH_CHUNK: usize = 256 << 10;
 /// The lowest priority (`nice`). Tests use the usual one, because they wait for the thread.
 const NICE: i32 = if cfg!(test) { 0 } else { 19 };
 
@@ -295,16 +291,16 @@ impl Shared {
             Some(wrapped) => keyring.with_current(&wrapped.key_id).ok_or(CompactError::NoKey)?,
         };
         footer.check_proof(sealer.as_deref())?;
-        let mut compactor = Compactor::create(&self.dir, &whole.header, &keyring, self.random)?;
+        let mut compactor = Compactor::create(&self.dir, &whole.header, facts.bytes, &keyring, self.random)?;
         let mut hasher = blake3::Hasher::new();
-        self.hash(&mut hasher, &file, 0..whole.len, priority)?;
+        hash_range(&mut hasher, &file, 0..whole.len, &mut || self.go_on(priority))?;
         for block in Blocks::of(&file, whole, footer.blocks_end) {
             self.go_on(priority)?;
             let (block, stored) = block?;
             hasher.update(&block.encode()).update(&stored);
             compactor.push(&block, &decrypt(&block, stored, sealer.as_deref())?)?;
         }
-        self.hash(&mut hasher, &file, footer.blocks_end..footer.position, priority)?;
+        hash_range(&mut hasher, &file, footer.blocks_end..footer.position, &mut || self.go_on(priority))?;
         if *hasher.finalize().as_bytes() != footer.digest {
             return Err(CompactError::Different);
         }
@@ -329,26 +325,6 @@ impl Shared {
         self.saved.fetch_add(facts.bytes as i64 - bytes as i64, Ordering::Relaxed);
         if let Err(e) = sync_dir(&self.dir.segments()) {
             tracing::warn!("the compressed copy of {} may be gone after a power loss: {e}", path.display());
-        }
-        Ok(())
-    }
-
-    /// Hashes a range of the file.
-    fn hash(
-        &self,
-        hasher: &mut blake3::Hasher,
-        file: &File,
-        range: Range<u64>,
-        priority: Priority,
-    ) -> Result<(), CompactError> {
-        let mut bytes = vec![0; HASH_CHUNK.min((range.end - range.start) as usize)];
-        let mut at = range.start;
-        while at < range.end {
-            self.go_on(priority)?;
-            let some = bytes.len().min((range.end - at) as usize);
-            file.read_exact_at(&mut bytes[..some], at)?;
-            hasher.update(&bytes[..some]);
-            at += some as u64;
         }
         Ok(())
     }

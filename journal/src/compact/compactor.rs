@@ -5,13 +5,16 @@
 //! once, at its end. [`super::background`] and the repair decide when one is made.
 //!
 //! Invariants:
-//! - A copy is given out only as a whole, synced, if its sums are those of the segment. It is put in place only when it was read
-//!   back and gave the same groups ([`CompactedCopy::check`]).
-//! - Memory: two blocks of the segment, decoded, beside the block that is gathered and the filters.
+//! - A copy is given out only as a whole, synced, if its tally is that of the segment. It is put in place only when it was read
+//!   back, was what had been written, and gave the same groups ([`CompactedCopy::check`]).
+//! - No block says to be complete up to a time from which a later block has a group.
+//! - Memory: one block of the segment in up to four forms (stored, decrypted, decoded, encrypted again), beside the block that is
+//!   gathered and the filters.
 
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,7 +24,7 @@ use super::digest::GroupsDigest;
 use crate::block::{
     Block, BlockHeader, BlockJoiner, Compressor, GroupWalk, LARGE_BLOCK_BYTES, decode_payload, decompress,
 };
-use crate::bloom::{EXPECTED_BYTES, FilterBuilder, hash_key};
+use crate::bloom::{FilterBuilder, hash_key};
 use crate::crypto::{KeyFault, Keyring, Random, Sealer};
 use crate::directory::{Directory, TEMPORARY};
 use crate::error::{Damage, OpenError};
@@ -35,6 +38,8 @@ use crate::segment::scan::{BlockFault, Blocks};
 use crate::segment::tally::Tally;
 use crate::types::Micros;
 
+/// Bytes hashed at once.
+const HASH_CHUNK: usize = 256 << 10;
 /// Groups are gathered into blocks of this size.
 pub(crate) const COMPACTED_BLOCK_BYTES: usize = if cfg!(test) { 1 << 10 } else { 256 << 10 };
 
@@ -46,7 +51,7 @@ pub(crate) enum CompactError {
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error("a block cannot be read: {0}")]
-    Unreadable(#[from] BlockFault),
+    Unreadable(BlockFault),
     #[error("it is not what was sealed")]
     Different,
     #[error("its copy holds something else")]
@@ -60,6 +65,16 @@ pub(crate) enum CompactError {
     /// The writer was closed, and there is no more time.
     #[error("the writer was closed")]
     GivenUp,
+}
+
+impl From<BlockFault> for CompactError {
+    fn from(fault: BlockFault) -> Self {
+        match fault {
+            // It may be read another time.
+            BlockFault::Io(e) => Self::Io(e),
+            BlockFault::Damage(_) | BlockFault::UnknownCodec(_) => Self::Unreadable(fault),
+        }
+    }
 }
 
 impl From<Damage> for CompactError {
@@ -89,10 +104,11 @@ pub(crate) struct Compactor {
 }
 
 impl Compactor {
-    /// Begins the copy of a segment with this header.
+    /// Begins the copy of a segment with this header and about so many bytes.
     pub(crate) fn create(
         dir: &Directory,
         header: &SegmentHeader,
+        bytes: u64,
         keyring: &Keyring,
         random: Random,
     ) -> Result<Self, CompactError> {
@@ -102,24 +118,24 @@ impl Compactor {
             .prefix(TEMPORARY)
             .permissions(Permissions::from_mode(FILE_MODE))
             .tempfile_in(dir.segments())?;
-        let bytes = header.encode();
-        file.write_all(&bytes)?;
+        let encoded = header.encode();
+        file.write_all(&encoded)?;
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&bytes);
+        hasher.update(&encoded);
         Ok(Self {
             file,
             name: header.name(),
-            tag: tag_of(&bytes),
+            tag: tag_of(&encoded),
             tally: Tally::begin(&header),
             hasher,
-            len: bytes.len() as u64,
+            len: encoded.len() as u64,
             pending: BlockJoiner::new(header.first_lsn, header.last_ts, header.start_offset, header.start_db),
             pending_keys: Vec::new(),
             complete_until: header.complete_until,
             // The copy is read back as a whole.
             compressor: Compressor::unchecked()?,
             sealer,
-            filters: FilterBuilder::new(EXPECTED_BYTES),
+            filters: FilterBuilder::new(bytes),
             content: GroupsDigest::default(),
         })
     }
@@ -127,17 +143,17 @@ impl Compactor {
     /// Adds the groups of a block. `stored`: its payload as it is stored, decrypted.
     pub(crate) fn push(&mut self, header: &BlockHeader, stored: &Bytes) -> Result<(), CompactError> {
         let payload = decompress(header, stored.clone()).map_err(BlockFault::from)?;
-        self.complete_until = self.complete_until.max(header.complete_until);
-        if payload.len() >= LARGE_BLOCK_BYTES {
-            self.copy(header, stored, &payload)
-        } else {
-            self.join(header, &payload)
+        let is_large = payload.len() >= LARGE_BLOCK_BYTES;
+        if is_large {
+            self.flush()?;
         }
+        // Not before: what was gathered is not complete up to where this block is.
+        self.complete_until = self.complete_until.max(header.complete_until);
+        if is_large { self.copy(header, stored, &payload) } else { self.join(header, &payload) }
     }
 
-    /// Copies a large block.
+    /// Copies a large block; nothing is gathered.
     fn copy(&mut self, header: &BlockHeader, stored: &[u8], payload: &[u8]) -> Result<(), CompactError> {
-        self.flush()?;
         let mut block = Block::of_stored(*header, stored);
         // Large ones of earlier versions are not compressed.
         block.compress(&mut self.compressor)?;
@@ -232,6 +248,7 @@ impl Compactor {
             name: self.name,
             len: position + bytes.len() as u64,
             link: footer.link(),
+            digest,
             content: self.content.finish(),
         })
     }
@@ -244,8 +261,29 @@ pub(crate) struct CompactedCopy {
     name: SegmentName,
     len: u64,
     link: Link,
+    /// Digest of the bytes that were written before its footer.
+    digest: Digest,
     /// Digest of the groups that it was made of.
     content: u128,
+}
+
+/// Hashes a range of a file; `go_on` is asked for each part of it.
+pub(super) fn hash_range(
+    hasher: &mut blake3::Hasher,
+    file: &File,
+    range: Range<u64>,
+    go_on: &mut impl FnMut() -> Result<(), CompactError>,
+) -> Result<(), CompactError> {
+    let mut bytes = vec![0; (HASH_CHUNK as u64).min(range.end - range.start) as usize];
+    let mut at = range.start;
+    while at < range.end {
+        go_on()?;
+        let some = (bytes.len() as u64).min(range.end - at) as usize;
+        file.read_exact_at(&mut bytes[..some], at)?;
+        hasher.update(&bytes[..some]);
+        at += some as u64;
+    }
+    Ok(())
 }
 
 impl CompactedCopy {
@@ -254,7 +292,8 @@ impl CompactedCopy {
         self.link
     }
 
-    /// Reads it as a reader will: it must give the groups of which it was made. `go_on` is asked for each block.
+    /// Reads it as a reader will: its bytes must be those that were written, its blocks must follow each other, and give the groups
+    /// of which it was made. `go_on` is asked for each block.
     pub(crate) fn check(
         &self,
         keyring: &Keyring,
@@ -266,10 +305,15 @@ impl CompactedCopy {
             return Err(CompactError::WrongCopy);
         };
         let sealer = whole.header.unlock(keyring)?;
-        let mut content = GroupsDigest::default();
+        let (mut content, mut tally) = (GroupsDigest::default(), Tally::begin(&whole.header));
+        let mut hasher = blake3::Hasher::new();
+        hash_range(&mut hasher, file, 0..whole.len, &mut go_on)?;
         for block in Blocks::of(file, whole, footer.blocks_end) {
             go_on()?;
             let (header, stored) = block?;
+            hasher.update(&header.encode()).update(&stored);
+            tally.check_next(&header)?;
+            tally.add(&header, header.position);
             let payload = decode_payload(&header, stored, sealer.as_deref()).map_err(BlockFault::from)?;
             content.begin_block();
             let mut walk = GroupWalk::new(header, &payload);
@@ -277,7 +321,11 @@ impl CompactedCopy {
                 content.add(&group);
             }
         }
-        if content.finish() == self.content { Ok(()) } else { Err(CompactError::WrongCopy) }
+        hash_range(&mut hasher, file, footer.blocks_end..footer.position, &mut go_on)?;
+        let is_right = content.finish() == self.content
+            && *hasher.finalize().as_bytes() == self.digest
+            && (&footer.digest, &footer.tally) == (&self.digest, &tally);
+        if is_right { Ok(()) } else { Err(CompactError::WrongCopy) }
     }
 
     /// Puts it in the segment's place, and gives its size. Either of the two may be there until the folder is synced.
@@ -331,13 +379,100 @@ mod tests {
         assert!((3..10).contains(&report.blocks), "{} blocks", report.blocks);
     }
 
+    /// Bytes that do not compress.
+    fn noise(len: usize) -> Vec<u8> {
+        let mut out = vec![0; len];
+        blake3::Hasher::new().finalize_xof().fill(&mut out);
+        out
+    }
+
+    /// Small and large blocks, a second apart, each complete up to its last group.
+    fn mixed(sizes: &[usize]) -> Fixture {
+        let mut journal = Fixture::new(1 << 20);
+        journal.timeline();
+        for size in sizes {
+            journal.block(&[OwnedGroup::simple(b"first"), OwnedGroup::simple(&noise(*size))]);
+        }
+        journal.close();
+        journal.check();
+        journal
+    }
+
+    /// Headers of the blocks of the last segment.
+    fn headers(journal: &Fixture) -> Vec<BlockHeader> {
+        let path = journal.last_segment();
+        let file = File::open(&path).unwrap();
+        let facts = load_open_segment(&file, crate::model::name_of(&path), &path, false).unwrap();
+        let (Ok(whole), TailFact::Sealed(footer)) = (&facts.header, &facts.tail) else { panic!("{facts:?}") };
+        Blocks::of(&file, whole, footer.blocks_end).map(|block| block.unwrap().0).collect()
+    }
+
+    #[test]
+    fn no_block_is_complete_up_to_behind_a_later_group() {
+        const LARGE: usize = 2 * LARGE_BLOCK_BYTES;
+        for sizes in
+            [&[9, LARGE][..], &[9, 9, LARGE, 9, 9, LARGE, LARGE, 9, 9], &[LARGE, 9, 9], &[300, 300, 300, LARGE]]
+        {
+            let journal = mixed(sizes);
+            assert_eq!(journal.packed(), [true], "{sizes:?}");
+            let headers = headers(&journal);
+            for (n, block) in headers.iter().enumerate() {
+                let later = headers[n + 1..].iter().filter(|later| later.groups > 0);
+                assert!(
+                    later.map(|later| later.first_ts).all(|ts| block.complete_until <= ts),
+                    "{sizes:?}: {headers:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_large_as_it_was_written_is_left_alone() {
+        for blocks in [1, 2, 8, 16, 20] {
+            assert_eq!(mixed(&vec![40_000; blocks]).packed(), [false], "{blocks} large blocks");
+            let mut sizes = vec![40_000; blocks];
+            sizes.extend(vec![9; 3 * blocks]);
+            assert_eq!(mixed(&sizes).packed(), [true], "and three times as many small ones");
+        }
+    }
+
+    #[test]
+    fn a_copy_that_is_not_what_was_written_is_not_used() {
+        let mut journal = Fixture::new(1 << 20);
+        journal.timeline();
+        let dir = Directory::new(journal.dir());
+        let facts = crate::recover::tests::header(1, 1, 0);
+        let keyring = Keyring::default();
+        let mut compactor = Compactor::create(&dir, &facts, 1 << 20, &keyring, |_| Ok(())).unwrap();
+        let mut builder =
+            crate::block::BlockBuilder::new(facts.first_lsn, facts.last_ts, facts.start_offset, facts.start_db);
+        let mut wanted = Tally::begin(&facts);
+        for size in [9, 3 * LARGE_BLOCK_BYTES, 20] {
+            OwnedGroup::set(0, b"key", &noise(size)).push(&mut builder).unwrap();
+            let block = builder.finish(Micros(9));
+            wanted.add(&block.header, 0);
+            compactor.push(&block.header, &Bytes::copy_from_slice(block.payload())).unwrap();
+        }
+        let copy = compactor.finish(&wanted, None).unwrap();
+        copy.check(&keyring, || Ok(())).unwrap();
+        let whole = std::fs::read(copy.file.path()).unwrap();
+        for at in 0..whole.len() {
+            let byte = whole[at] ^ (1 << (at % 8));
+            copy.file.as_file().write_all_at(&[byte], at as u64).unwrap();
+            assert!(copy.check(&keyring, || Ok(())).is_err(), "byte {at}");
+            copy.file.as_file().write_all_at(&whole[at..=at], at as u64).unwrap();
+        }
+        copy.check(&keyring, || Ok(())).unwrap();
+        journal.kill();
+    }
+
     #[test]
     fn a_copy_that_comes_to_something_else_is_not_used() {
         let mut journal = Fixture::new(1 << 20);
         journal.timeline();
         let dir = Directory::new(journal.dir());
         let facts = crate::recover::tests::header(1, 1, 0);
-        let compactor = Compactor::create(&dir, &facts, &Keyring::default(), |_| Ok(())).unwrap();
+        let compactor = Compactor::create(&dir, &facts, 1 << 20, &Keyring::default(), |_| Ok(())).unwrap();
         let wanted = Tally { records: 1, ..Tally::begin(&facts) };
         assert!(matches!(compactor.finish(&wanted, None), Err(CompactError::Different)));
         journal.kill();

@@ -71,7 +71,7 @@ fn recreate(
     let write = || -> Result<CompactedCopy, CompactError> {
         let file = files::open_read(path)?;
         let tag = piece.of.whole.as_ref().map(|whole| whole.tag);
-        let mut compactor = Compactor::create(dir, header, keyring, random)?;
+        let mut compactor = Compactor::create(dir, header, file.metadata()?.len(), keyring, random)?;
         for range in &piece.run.ranges {
             for block in Blocks::between(&file, tag, range.clone()) {
                 let (block, stored) = block?;

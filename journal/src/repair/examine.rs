@@ -163,7 +163,7 @@ pub(super) fn examine(
     }
     found.sealer = whole.header.unlock(known.keyring);
     found.claims = whole.header.first_lsn;
-    found.look(&file, facts.bytes, whole, &tail).map_err(read)?;
+    found.look(&file, facts.bytes, whole, &tail, is_last).map_err(read)?;
     if found.state == State::Open && !is_last {
         found.fault(facts.bytes, "it has no footer, and is not the last one");
         found.state = State::Broken;
@@ -176,13 +176,16 @@ impl Examined {
         self.faults.push(Fault { file: self.path.clone(), offset, what: what.into() });
     }
 
-    fn look(&mut self, file: &File, bytes: u64, whole: WholeHeader, tail: &TailFact) -> io::Result<()> {
+    fn look(&mut self, file: &File, bytes: u64, whole: WholeHeader, tail: &TailFact, is_last: bool) -> io::Result<()> {
         // Its header had to be healed, if anything.
         let mut right = self.faults.is_empty();
         let torn = match tail {
             TailFact::Sealed(footer) => self.walk(file, &whole, footer.blocks_end)?,
+            TailFact::Open(scan) if matches!(scan.rest, Rest::Corrupt { .. }) => self.walk(file, &whole, bytes)?,
+            // It is written anew, from blocks of which the groups can be read.
+            TailFact::Open(scan) if !is_last => self.walk(file, &whole, scan.end)?,
             // What a crash may leave behind the blocks is the next writer's to cut.
-            TailFact::Open(scan) if !matches!(scan.rest, Rest::Corrupt { .. }) => {
+            TailFact::Open(scan) => {
                 let mut run = Run::begin(whole.header.clone());
                 run.tally = scan.tally.clone();
                 run.ranges.push(whole.len..scan.end);

@@ -3,10 +3,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::block::BLOCK_HEADER_LEN;
 use crate::catalog::Catalog;
 use crate::marks::add_mark;
 use crate::model::{Fixture, OwnedGroup, keyring, options};
 use crate::open::OpenOptions;
+use crate::segment::load::{TailFact, load_open_segment};
+use crate::segment::scan::Blocks;
 use crate::snapshot::{SnapshotManifest, SnapshotWriter};
 use crate::types::{Group, Mark, Micros, ReplOffset};
 use crate::verify::verify_with;
@@ -431,4 +434,39 @@ fn a_timeline_begins_with_the_first_of_its_bases() {
     let found = timelines(&BTreeMap::new(), &[base(1, 50), base(1, 10), base(2, 7), base(2, 70)]);
     let begins: Vec<_> = found.values().map(|t| (t.start_offset.0, &*t.source_id)).collect();
     assert_eq!(begins, [(10, "at 10"), (7, "at 7")]);
+}
+
+/// Two faults at once: a footer is gone, and a block has groups that nobody can read behind checksums that are right.
+#[test]
+fn groups_that_cannot_be_read_are_left_out_of_what_is_written_anew() {
+    let mut journal = Fixture::with(OpenOptions { compact: false, ..options(8000) });
+    journal.timeline();
+    snapshot(&journal, SnapshotKind::Base);
+    for n in 0..4u8 {
+        let mut value = vec![0; 3000];
+        blake3::Hasher::new().update(&[n]).finalize_xof().fill(&mut value);
+        journal.block(&[OwnedGroup::simple(&value)]);
+    }
+    journal.close();
+    let first = journal.segments()[0].clone();
+    assert!(journal.segments().len() > 1);
+    let file = fs::File::open(&first).unwrap();
+    let facts = load_open_segment(&file, crate::model::name_of(&first), &first, false).unwrap();
+    let (Ok(whole), TailFact::Sealed(footer)) = (&facts.header, &facts.tail) else { panic!("{facts:?}") };
+    let blocks: Vec<_> = Blocks::of(&file, whole, footer.blocks_end).map(|block| block.unwrap().0).collect();
+    let mut header = blocks[1];
+    let payload = header.position as usize + BLOCK_HEADER_LEN;
+    let mut bytes = fs::read(&first).unwrap();
+    bytes.truncate(footer.blocks_end as usize);
+    // Flags of a group that do not exist.
+    bytes[payload] = 0x77;
+    header.payload_crc = crc32c::crc32c(&bytes[payload..][..header.stored_len as usize]);
+    bytes[header.position as usize..payload].copy_from_slice(&header.encode());
+    fs::write(&first, &bytes).unwrap();
+    let report = repair(journal.dir(), &journal.options.keyring).unwrap();
+    assert!(report.copies.is_some());
+    let left = readable(&journal);
+    assert_eq!(left[0], journal.expected[0].1[0]);
+    assert!(!left.iter().any(|group| group.records[0].lsn == Lsn(2)), "{left:?}");
+    assert_eq!(verify_with(journal.dir(), true, &Keyring::default(), |_| ()).unwrap().problems, []);
 }

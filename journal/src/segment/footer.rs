@@ -6,12 +6,11 @@
 //! `segment_tag` bind it to its place, so that the last bytes of somebody's value are never taken
 //! for one. In an encrypted segment it ends with a proof that its writer had the data key.
 
-use crate::block::LARGE_BLOCK_BYTES;
+use crate::block::{BLOCK_HEADER_LEN, LARGE_BLOCK_BYTES};
 use crate::bloom::{PLACE_LEN, Place, Places};
 use crate::crypto::{PROOF_LEN, Sealer};
 use crate::encoding::Cursor;
 use crate::error::Damage;
-use crate::segment::header::MAX_HEADER_LEN;
 use crate::segment::link::{DIGEST_LEN, Digest, Link, link};
 use crate::segment::tally::{Extent, IndexEntry, Tally};
 use crate::types::{Lsn, Micros, ReplOffset};
@@ -65,15 +64,20 @@ impl Footer {
     }
 
     /// Whether a packed copy would be worth its work: it has no filters, or many blocks are so small that they were not
-    /// compressed when they were written. Each large one has an entry in the index. Of the small ones, those that open an interval have
-    /// one, too: one in 256 KiB, which are not counted, and the first, which is. A block that is alone counts as large if it takes
-    /// that much of the file.
+    /// compressed when they were written. Each large one has an entry in the index. Of the small ones, those that open an interval
+    /// have one, too: one in 256 KiB, which are not counted, and the first.
     pub(crate) fn wants_compaction(&self) -> bool {
         let t = &self.tally;
-        let large_alone = t.blocks == 1 && self.blocks_end >= (LARGE_BLOCK_BYTES + MAX_HEADER_LEN) as u64;
-        let small = (u64::from(t.blocks) + 1).saturating_sub(t.index.len() as u64);
-        let many = small * SMALL_BLOCKS_ONE_IN > u64::from(t.blocks) && !large_alone;
-        t.records > 0 && (self.filters.is_none() || many)
+        let small = u64::from(t.blocks).saturating_sub(t.index.len() as u64) + u64::from(self.first_is_small());
+        t.records > 0 && (self.filters.is_none() || small * SMALL_BLOCKS_ONE_IN > u64::from(t.blocks))
+    }
+
+    /// The first block, with what follows up to the next entry of the index, takes little of the file.
+    fn first_is_small(&self) -> bool {
+        let index = &self.tally.index;
+        let Some(first) = index.first() else { return false };
+        let end = index.get(1).map_or(self.blocks_end, |second| second.position);
+        end.saturating_sub(first.position) < (BLOCK_HEADER_LEN + LARGE_BLOCK_BYTES) as u64
     }
 
     fn flags(&self) -> u32 {

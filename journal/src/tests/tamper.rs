@@ -434,7 +434,7 @@ fn a_copy_made_without_the_key_is_found() {
         let (whole, footer) = sealed(&file);
         let header = &whole.header;
         let mut compactor =
-            Compactor::create(&Directory::new(journal.dir()), header, &Keyring::default(), counted).unwrap();
+            Compactor::create(&Directory::new(journal.dir()), header, 1 << 20, &Keyring::default(), counted).unwrap();
         let mut builder = BlockBuilder::new(header.first_lsn, header.last_ts, header.start_offset, header.start_db);
         for mut group in groups(300, 1) {
             group.records[0].1[2].fill(b'X');
