@@ -99,7 +99,7 @@ fn no_full_copy_is_asked_for_while_the_disk_stalls() {
     assert_eq!(info(&mut direct, "stats", "sync_full"), 2);
 }
 
-/// What is shown as the end of what can be restored was written: whoever restores now finds it.
+/// What is shown as the end of what can be restored was written: a restore finds it at once.
 #[test]
 fn the_end_of_the_window_is_never_ahead_of_the_files() {
     let mut s = scene(Server::start(), &["--sync", "always"]);

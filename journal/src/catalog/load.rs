@@ -155,7 +155,8 @@ struct CheckedHeader {
 impl Loader<'_> {
     /// Adds the next segment. One that cannot be used is left out, and the history breaks off before it.
     fn add(&mut self, name: SegmentName, path: &Path, is_last: bool) -> Result<(), OpenError> {
-        let mut filters = self.for_search.then(|| OpenFilters::new(self.keyring));
+        // Only the last one can be in use.
+        let mut filters = (self.for_search && is_last).then(|| OpenFilters::new(self.keyring));
         let Some(facts) = self.read(name, path, is_last, &mut filters)? else { return Ok(()) };
         if is_last && facts.header == Err(HeaderFault::Unfinished) {
             return Ok(());

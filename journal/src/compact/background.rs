@@ -27,13 +27,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::compactor::{CompactError, Compactor, hash_range};
+use super::compactor::{CompactError, Compactor};
 use crate::block::decrypt;
 use crate::crypto::{Keyring, Random};
 use crate::directory::Directory;
 use crate::files::{open_read, sync_dir};
 use crate::lease::PruneLock;
 use crate::lock::Lock;
+use crate::segment::link::hash_range;
 use crate::segment::load::{TailFact, load_open_segment};
 use crate::segment::name::SegmentName;
 use crate::segment::scan::Blocks;
@@ -293,14 +294,14 @@ impl Shared {
         footer.check_proof(sealer.as_deref())?;
         let mut compactor = Compactor::create(&self.dir, &whole.header, facts.bytes, &keyring, self.random)?;
         let mut hasher = blake3::Hasher::new();
-        hash_range(&mut hasher, &file, 0..whole.len, &mut || self.go_on(priority))?;
+        hash_range(&mut hasher, &file, 0..whole.len)?;
         for block in Blocks::of(&file, whole, footer.blocks_end) {
             self.go_on(priority)?;
             let (block, stored) = block?;
             hasher.update(&block.encode()).update(&stored);
             compactor.push(&block, &decrypt(&block, stored, sealer.as_deref())?)?;
         }
-        hash_range(&mut hasher, &file, footer.blocks_end..footer.position, &mut || self.go_on(priority))?;
+        hash_range(&mut hasher, &file, footer.blocks_end..footer.position)?;
         if *hasher.finalize().as_bytes() != footer.digest {
             return Err(CompactError::Different);
         }

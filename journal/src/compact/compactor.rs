@@ -11,10 +11,9 @@
 //! - Memory: one block of the segment in up to four forms (stored, decrypted, decoded, encrypted again), beside the block that is
 //!   gathered and the filters.
 
-use std::fs::{File, Permissions};
+use std::fs::Permissions;
 use std::io::{self, Write};
-use std::ops::Range;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,15 +30,13 @@ use crate::error::{Damage, OpenError};
 use crate::files::{FILE_MODE, sync, sync_dir};
 use crate::segment::footer::Footer;
 use crate::segment::header::{SegmentHeader, tag_of};
-use crate::segment::link::{Digest, Link};
+use crate::segment::link::{Digest, Link, hash_range};
 use crate::segment::load::{TailFact, load_open_segment};
 use crate::segment::name::SegmentName;
 use crate::segment::scan::{BlockFault, Blocks};
 use crate::segment::tally::Tally;
 use crate::types::Micros;
 
-/// Bytes hashed at once.
-const HASH_CHUNK: usize = 256 << 10;
 /// Groups are gathered into blocks of this size.
 pub(crate) const COMPACTED_BLOCK_BYTES: usize = if cfg!(test) { 1 << 10 } else { 256 << 10 };
 
@@ -159,11 +156,7 @@ impl Compactor {
         block.compress(&mut self.compressor)?;
         self.filters.begin_block(self.len, self.tally.opens_interval(&block.header, self.len));
         let Self { filters, content, .. } = self;
-        content.begin_block();
-        let mut walk = GroupWalk::new(*header, payload);
-        while let Some(group) = walk.next_group(&mut |key| filters.add(key))? {
-            content.add(&group);
-        }
+        content.add_block(header, payload, &mut |key| filters.add(key))?;
         self.write(block)?;
         self.pending = BlockJoiner::new(header.next_lsn(), header.last_ts, header.end_offset, header.end_db);
         Ok(())
@@ -267,25 +260,6 @@ pub(crate) struct CompactedCopy {
     content: u128,
 }
 
-/// Hashes a range of a file; `go_on` is asked for each part of it.
-pub(super) fn hash_range(
-    hasher: &mut blake3::Hasher,
-    file: &File,
-    range: Range<u64>,
-    go_on: &mut impl FnMut() -> Result<(), CompactError>,
-) -> Result<(), CompactError> {
-    let mut bytes = vec![0; (HASH_CHUNK as u64).min(range.end - range.start) as usize];
-    let mut at = range.start;
-    while at < range.end {
-        go_on()?;
-        let some = (bytes.len() as u64).min(range.end - at) as usize;
-        file.read_exact_at(&mut bytes[..some], at)?;
-        hasher.update(&bytes[..some]);
-        at += some as u64;
-    }
-    Ok(())
-}
-
 impl CompactedCopy {
     /// The link by which the next segment names it.
     pub(crate) fn link(&self) -> Link {
@@ -307,7 +281,7 @@ impl CompactedCopy {
         let sealer = whole.header.unlock(keyring)?;
         let (mut content, mut tally) = (GroupsDigest::default(), Tally::begin(&whole.header));
         let mut hasher = blake3::Hasher::new();
-        hash_range(&mut hasher, file, 0..whole.len, &mut go_on)?;
+        hash_range(&mut hasher, file, 0..whole.len)?;
         for block in Blocks::of(file, whole, footer.blocks_end) {
             go_on()?;
             let (header, stored) = block?;
@@ -315,13 +289,9 @@ impl CompactedCopy {
             tally.check_next(&header)?;
             tally.add(&header, header.position);
             let payload = decode_payload(&header, stored, sealer.as_deref()).map_err(BlockFault::from)?;
-            content.begin_block();
-            let mut walk = GroupWalk::new(header, &payload);
-            while let Some(group) = walk.next_group(&mut |_| ())? {
-                content.add(&group);
-            }
+            content.add_block(&header, &payload, &mut |_| ())?;
         }
-        hash_range(&mut hasher, file, footer.blocks_end..footer.position, &mut go_on)?;
+        hash_range(&mut hasher, file, footer.blocks_end..footer.position)?;
         let is_right = content.finish() == self.content
             && *hasher.finalize().as_bytes() == self.digest
             && (&footer.digest, &footer.tally) == (&self.digest, &tally);
@@ -354,6 +324,9 @@ pub(crate) fn remove_unfinished(dir: &Directory) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
     use super::*;
     use crate::model::{Fixture, OwnedGroup};
 

@@ -5,7 +5,8 @@
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use crate::block::EncodedGroup;
+use crate::block::{BlockHeader, EncodedGroup, GroupWalk};
+use crate::error::Damage;
 
 /// Takes group after group.
 #[derive(Default)]
@@ -22,6 +23,21 @@ impl std::fmt::Debug for GroupsDigest {
 }
 
 impl GroupsDigest {
+    /// Adds all groups of a block; `on_key` as in [`GroupWalk::next_group`].
+    pub(super) fn add_block(
+        &mut self,
+        header: &BlockHeader,
+        payload: &[u8],
+        on_key: &mut impl FnMut(Option<(u32, &[u8])>),
+    ) -> Result<(), Damage> {
+        self.begin_block();
+        let mut walk = GroupWalk::new(*header, payload);
+        while let Some(group) = walk.next_group(on_key)? {
+            self.add(&group);
+        }
+        Ok(())
+    }
+
     /// The groups that come now are those of another block.
     pub(super) fn begin_block(&mut self) {
         self.origins.clear();
@@ -57,23 +73,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::block::{Block, BlockBuilder, BlockHeader, GroupWalk, Groups};
+    use crate::block::{Block, BlockBuilder, Groups};
     use crate::model::any_groups;
     use crate::types::{Group, Lsn, Micros, ReplOffset};
-
-    fn add(digest: &mut GroupsDigest, header: BlockHeader, payload: &[u8]) -> Option<()> {
-        digest.begin_block();
-        let mut walk = GroupWalk::new(header, payload);
-        while let Some(group) = walk.next_group(&mut |_| ()).ok()? {
-            digest.add(&group);
-        }
-        Some(())
-    }
 
     fn digest_of(blocks: &[Block]) -> u128 {
         let mut digest = GroupsDigest::default();
         for block in blocks {
-            add(&mut digest, block.header, block.payload()).unwrap();
+            digest.add_block(&block.header, block.payload(), &mut |_| ()).unwrap();
         }
         digest.finish()
     }
@@ -112,9 +119,9 @@ mod tests {
                 Groups::new(block.header, Bytes::copy_from_slice(payload)).collect::<Result<_, _>>().ok()
             };
             let mut digest = GroupsDigest::default();
-            let walked = add(&mut digest, block.header, &payload);
+            let walked = digest.add_block(&block.header, &payload, &mut |_| ());
             let changed = groups(&payload);
-            prop_assert_eq!(walked.is_some(), changed.is_some());
+            prop_assert_eq!(walked.is_ok(), changed.is_some());
             if changed.is_some() && changed != groups(block.payload()) {
                 prop_assert_ne!(digest.finish(), digest_of(std::slice::from_ref(&block)));
             }

@@ -1,6 +1,7 @@
 //! Digests of segment files, and the links that chain segments by them.
 
 use std::io::{self, Read};
+use std::ops::Range;
 
 use crate::storage::StoredFile;
 
@@ -22,17 +23,23 @@ pub(crate) fn link(sealed: &Digest, encrypted: bool) -> Link {
 /// BLAKE3 of the first `len` bytes, or of all if there are fewer.
 pub(crate) fn hash_file(file: &dyn StoredFile, len: u64) -> io::Result<blake3::Hash> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(FromStart { file, at: 0 }.take(len))?;
+    hash_range(&mut hasher, file, 0..len)?;
     Ok(hasher.finalize())
 }
 
-/// Reads a file from its beginning.
-struct FromStart<'a> {
+/// Adds a range of a file to a hash, or what there is of it.
+pub(crate) fn hash_range(hasher: &mut blake3::Hasher, file: &dyn StoredFile, range: Range<u64>) -> io::Result<()> {
+    let len = range.end.saturating_sub(range.start);
+    hasher.update_reader(ReadFrom { file, at: range.start }.take(len)).map(drop)
+}
+
+/// Reads a file from one place on.
+struct ReadFrom<'a> {
     file: &'a dyn StoredFile,
     at: u64,
 }
 
-impl Read for FromStart<'_> {
+impl Read for ReadFrom<'_> {
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         let n = self.file.read_at(room, self.at)?;
         self.at += n as u64;

@@ -13,7 +13,7 @@
 //! | writing a new header | an unfinished file without data, ignored; the next open sets it aside |
 
 use std::fs::{File, Permissions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,7 +30,7 @@ use crate::lock::Lock;
 use crate::recover::Resume;
 use crate::segment::footer::Footer;
 use crate::segment::header::{SegmentHeader, SourceHistory, TimelineFacts, WholeHeader, tag_of};
-use crate::segment::link::Link;
+use crate::segment::link::{Link, hash_range};
 use crate::segment::scan::{Blocks, Scan};
 use crate::segment::tally::{Extent, Tally};
 use crate::types::{LastPosition, Lsn, Micros, TimelineId};
@@ -410,7 +410,7 @@ impl Active {
         let (mut hasher, mut filters) = (blake3::Hasher::new(), FilterBuilder::new(options.segment_bytes));
         let mut tally = Tally::begin(&whole.header);
         let mut go_through = || -> io::Result<()> {
-            hasher.update_reader(Read::by_ref(&mut file).take(whole.len))?;
+            hash_range(&mut hasher, &file, 0..whole.len)?;
             for block in Blocks::of(&file, &whole, scan.end) {
                 let (block, stored) = block.map_err(io::Error::other)?;
                 hasher.update(&block.encode()).update(&stored);

@@ -30,24 +30,27 @@ pub(crate) struct Recorder {
     source: Client,
 }
 
+/// Sends a command, and reads the line of its answer.
+fn say(link: &mut TcpStream, words: &[&str]) -> String {
+    let mut bytes = Vec::new();
+    encode_command(&mut bytes, words);
+    link.write_all(&bytes).unwrap();
+    let (mut line, mut byte) = (Vec::new(), [0u8]);
+    while !line.ends_with(b"\r\n") {
+        while patient(link.read(&mut byte)) == 0 {}
+        if byte[0] != b'\n' || !line.is_empty() {
+            line.push(byte[0]);
+        }
+    }
+    String::from_utf8(line).unwrap()
+}
+
 impl Recorder {
     /// Takes the base of a new timeline.
     pub(crate) fn start(dir: &Path, source: &Running) -> Self {
         let mut link = TcpStream::connect(("127.0.0.1", source.port)).unwrap();
         link.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-        let mut say = |words: &[&str]| -> String {
-            let mut bytes = Vec::new();
-            encode_command(&mut bytes, words);
-            link.write_all(&bytes).unwrap();
-            let (mut line, mut byte) = (Vec::new(), [0u8]);
-            while !line.ends_with(b"\r\n") {
-                while patient(link.read(&mut byte)) == 0 {}
-                if byte[0] != b'\n' || !line.is_empty() {
-                    line.push(byte[0]);
-                }
-            }
-            String::from_utf8(line).unwrap()
-        };
+        let mut say = |words: &[&str]| say(&mut link, words);
         say(&["PING"]);
         say(&["REPLCONF", "listening-port", "1"]);
         say(&["REPLCONF", "capa", "eof", "capa", "psync2"]);

@@ -2,7 +2,7 @@
 
 use super::fault::{Fault, ReadError};
 
-/// Bytes in order, each taken once. Whoever takes more than there is gets an error; nothing is allocated for what is
+/// Bytes in order, each taken once. Taking more than there is gives an error; nothing is allocated for what is
 /// only announced.
 pub(super) trait Input {
     /// Offset of the next byte.

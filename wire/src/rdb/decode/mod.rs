@@ -15,7 +15,7 @@ use super::table::ValueType;
 use super::value::Value;
 use budget::Budget;
 
-/// What a decoded value may take for whoever has no limit of its own: twice the longest string of a server.
+/// What a decoded value may take where the caller has no limit of its own: twice the longest string of a server.
 pub const DECODED_MAX: u64 = 1 << 30;
 
 /// Decodes the bytes of one value (`KeyEntry::value`), all of them.

@@ -2,7 +2,7 @@
 //! and the length of both again, to be read backwards.
 
 use super::super::fault::Fault;
-use super::{Item, signed};
+use super::Item;
 
 const HEADER_LEN: usize = 6;
 const END: u8 = 0xff;
@@ -62,11 +62,8 @@ impl<'a> Listpack<'a> {
 /// An element, and the length of its encoding and bytes.
 fn element(rest: &[u8], first: u8) -> Result<(Item<'_>, usize), Fault> {
     let byte = |at: usize| rest.get(at).copied().map(usize::from).ok_or(BAD);
-    let int = |len: usize| -> Result<_, Fault> { Ok((Item::Int(signed(rest.get(1..=len).ok_or(BAD)?)), 1 + len)) };
-    let text = |head: usize, len: usize| -> Result<_, Fault> {
-        let end = head.checked_add(len).ok_or(BAD)?;
-        Ok((Item::Bytes(rest.get(head..end).ok_or(BAD)?), end))
-    };
+    let int = |len| super::int(rest, len).ok_or(BAD);
+    let text = |head, len| super::text(rest, head, len).ok_or(BAD);
     match first {
         0..0x80 => Ok((Item::Int(first.into()), 1)),
         0x80..0xc0 => text(1, usize::from(first & 0x3f)),

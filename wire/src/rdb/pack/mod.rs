@@ -24,6 +24,17 @@ impl<'a> Item<'a> {
     }
 }
 
+/// An element of which the number stands in `len` bytes behind its first one, and the length of both; `None` = they are not there.
+fn int(rest: &[u8], len: usize) -> Option<(Item<'_>, usize)> {
+    Some((Item::Int(signed(rest.get(1..=len)?)), 1 + len))
+}
+
+/// An element of `len` bytes behind a head, and the length of both; `None` = they are not there.
+fn text(rest: &[u8], head: usize, len: usize) -> Option<(Item<'_>, usize)> {
+    let end = head.checked_add(len)?;
+    Some((Item::Bytes(rest.get(head..end)?), end))
+}
+
 /// `len` little-endian bytes as a signed number.
 fn signed(bytes: &[u8]) -> i64 {
     let negative = bytes.last().is_some_and(|high| high & 0x80 != 0);

@@ -2,7 +2,7 @@
 //! elements, 0xff. An element is the length of the one before it, its encoding, its bytes.
 
 use super::super::fault::Fault;
-use super::{Item, signed};
+use super::Item;
 
 const HEADER_LEN: usize = 10;
 const END: u8 = 0xff;
@@ -64,11 +64,8 @@ impl<'a> Ziplist<'a> {
 /// An element, and the length of its encoding and bytes.
 fn element(rest: &[u8]) -> Result<(Item<'_>, usize), Fault> {
     let first = *rest.first().ok_or(BAD)?;
-    let int = |len: usize| -> Result<_, Fault> { Ok((Item::Int(signed(rest.get(1..=len).ok_or(BAD)?)), 1 + len)) };
-    let text = |head: usize, len: usize| -> Result<_, Fault> {
-        let end = head.checked_add(len).ok_or(BAD)?;
-        Ok((Item::Bytes(rest.get(head..end).ok_or(BAD)?), end))
-    };
+    let int = |len| super::int(rest, len).ok_or(BAD);
+    let text = |head, len| super::text(rest, head, len).ok_or(BAD);
     match first {
         0..0x40 => text(1, first.into()),
         0x40..0x80 => {
