@@ -504,17 +504,22 @@ impl Join {
         // One that may have changed nothing, or has no reply yet, may have been given the same effect of another: that does not say
         // that those before it on its connection have run.
         let ran = sure && (waiting.certain || waiting.stamp.transaction || found.best.script);
+        // A script may have had its effect among those that could not be told apart, and this may be that of another of its client:
+        // of one before it, unless there is one behind it.
+        let may_be_another = !sure && found.best.script && self.has_ties(held);
+        let may_be_later = may_be_another && self.stamps.has_later_of_its_client(place, latest);
         self.stamps.explain(place, ran);
         self.stamps.pass_before(place, &found.equals);
         let (mut first, mut last) = found.forwarded;
-        // A script may have had its effect among those that could not be told apart, and this may be that of another of its client.
-        let may_be_another = !sure && found.best.script && self.has_ties(held);
         if may_be_another {
-            (first, last) = (after, latest);
+            first = after;
+        }
+        if may_be_later {
+            last = latest;
         }
         let forwarded = (after.max(first.min(latest)), after.max(last.min(latest)));
         // A guess may be another request of its client: its reply proves nothing about what ran before.
-        let replied = found.replied.filter(|_| found.best.fit() > Fit::Guess && !may_be_another);
+        let replied = found.replied.filter(|_| found.best.fit() > Fit::Guess && !may_be_later);
         Cause { origin, stamped: Some(stamped), after, forwarded, to: forwarded.1, replied, sure }
     }
 

@@ -12,6 +12,9 @@ use super::Place;
 /// Connections without a stamp that are kept, so that one that is used again and again costs nothing.
 const IDLE_MAX: usize = 1024;
 
+/// Requests of a connection that are looked at to find a later one of the same client.
+const BEHIND_MAX: usize = 64;
+
 #[derive(Debug, Default)]
 struct Connection {
     /// All that wait, oldest first; some of them may have left.
@@ -48,6 +51,13 @@ impl Connections {
     pub(super) fn holds_back(&self, id: u64, place: Place, waits: impl Fn(Place) -> bool) -> bool {
         let Some(connection) = self.by_id.get(&id) else { return false };
         connection.certain.iter().take_while(|before| **before < place).any(|before| waits(*before))
+    }
+
+    /// Whether something behind `place` may be meant as well; what lies too far behind is not looked at, and may be.
+    pub(super) fn any_behind(&self, id: u64, place: Place, is_meant: impl Fn(Place) -> bool) -> bool {
+        let Some(connection) = self.by_id.get(&id) else { return false };
+        let mut behind = connection.open.iter().rev().take_while(|other| **other > place);
+        behind.by_ref().take(BEHIND_MAX).any(|other| is_meant(*other)) || behind.next().is_some()
     }
 
     /// The effect of `place` came: what stands before it has run.

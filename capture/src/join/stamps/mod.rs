@@ -188,6 +188,14 @@ impl Stamps {
         self.places.get(place).is_some_and(|w| w.state == State::Open)
     }
 
+    /// Its client has sent something behind it that may have run by `until`.
+    pub(super) fn has_later_of_its_client(&self, place: Place, until: Micros) -> bool {
+        let Some(Waiting { stamp, .. }) = self.places.get(place) else { return true };
+        self.connections.any_behind(stamp.connection, place, |other| {
+            self.places.get(other).is_some_and(|w| w.stamp.at <= until && w.stamp.who.addr == stamp.who.addr)
+        })
+    }
+
     /// An effect must come on its connection before its own.
     fn is_held_back(&self, place: Place, stamp: &Stamp) -> bool {
         self.connections.holds_back(stamp.connection, place, |before| self.is_open(before))
