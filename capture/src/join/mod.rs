@@ -166,6 +166,8 @@ pub(crate) struct Join {
     unknown_until: ReplOffset,
     server_deletions: ServerDeletions,
     newest_probe: Probe,
+    /// All that workers knew then was taken in.
+    told: Micros,
     want_probe: bool,
     /// When stamps were lost last; cleared once the effects of theirs must have run.
     lost: Option<Micros>,
@@ -198,6 +200,7 @@ impl Join {
             unknown_until: ReplOffset(0),
             server_deletions: ServerDeletions::default(),
             newest_probe: Probe::default(),
+            told: Micros(0),
             want_probe: false,
             lost: None,
             replies_lost: None,
@@ -248,6 +251,11 @@ impl Join {
                 (id..).take(count as usize).for_each(|id| self.stamps.reply(id, at, outcome));
             }
         }
+    }
+
+    /// All that workers knew at this time was taken in.
+    pub(crate) fn workers_told(&mut self, at: Micros) {
+        self.told = at;
     }
 
     /// Takes a look at the server.
@@ -503,11 +511,13 @@ impl Join {
         let sure = found.best.fit() >= Fit::Value && found.best.is_free();
         // One that may have changed nothing, or has no reply yet, may have been given the same effect of another: that does not say
         // that those before it on its connection have run.
-        let ran = sure && (waiting.certain || waiting.stamp.transaction || found.best.script);
+        let certain = waiting.certain;
+        let ran = sure && (certain || waiting.stamp.transaction || found.best.script);
         // A script may have had its effect among those that could not be told apart, and this may be that of another of its client:
-        // of one before it, unless there is one behind it.
+        // of one before it, unless there is one behind it, or may be one that the worker has not told of.
         let may_be_another = !sure && found.best.script && self.has_ties(held);
-        let may_be_later = may_be_another && self.stamps.has_later_of_its_client(place, latest);
+        let may_be_later =
+            may_be_another && (self.told < latest || self.stamps.has_later_of_its_client(place, latest));
         self.stamps.explain(place, ran);
         self.stamps.pass_before(place, &found.equals);
         let (mut first, mut last) = found.forwarded;
@@ -518,8 +528,9 @@ impl Join {
             last = latest;
         }
         let forwarded = (after.max(first.min(latest)), after.max(last.min(latest)));
-        // A guess may be another request of its client: its reply proves nothing about what ran before.
-        let replied = found.replied.filter(|_| found.best.fit() > Fit::Guess && !may_be_later);
+        // A script that only may be the cause may have had its effect before, and this be one that is not known yet: its reply
+        // proves nothing about what ran before.
+        let replied = found.replied.filter(|_| (certain || found.best.fit() >= Fit::Value) && !may_be_later);
         Cause { origin, stamped: Some(stamped), after, forwarded, to: forwarded.1, replied, sure }
     }
 

@@ -258,6 +258,7 @@ impl Capture {
             return Err(Ended::ShutDown);
         }
         let told = self.take_stamps();
+        self.join.workers_told(told);
         let awaited = on.ack_at.is_some() || on.stopping.is_some();
         let incoming = if awaited { 0.0 } else { on.pacing.gathered_rate(Instant::now()) };
         let Pumped { more, outsiders } = self.pump(&on.parser, on.reading.upto(told), incoming)?;
