@@ -372,6 +372,9 @@ fn a_snapshot_shows_a_time_before_the_next_write() {
     let server = Server::with(&["--repl-backlog-size", "64mb", "--repl-diskless-sync-delay", "0"]);
     let mut redtape = Redtape::start(&server.url(), dir.path(), &[]);
     let (url, stop) = (redtape.url(), AtomicBool::new(false));
+    let mut client = Conn::open(&url).expect("a client");
+    client.must(&args!["INCR", "n"]);
+    redtape.wait_caught_up();
     let snapshots: Vec<(u64, i64)> = std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut conn = Conn::open(&url).expect("a client");
@@ -389,6 +392,8 @@ fn a_snapshot_shows_a_time_before_the_next_write() {
         stop.store(true, Ordering::Relaxed);
         taken
     });
+    // Each snapshot has a write before it and one behind it.
+    client.must(&args!["INCR", "n"]);
     redtape.wait_caught_up();
     assert_eq!(redtape.terminate(), Some(0));
     let groups = crate::harness::journal::cat(dir.path());
