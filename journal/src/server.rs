@@ -242,7 +242,11 @@ pub(crate) mod tests {
             add_server(root.path(), &server("bb", None)).unwrap();
             let known = KnownServers::load(root.path()).unwrap();
             assert_eq!(known.latest().unwrap().replid, "bb", "cut at {cut}");
-            assert_eq!((known.all().len(), known.damaged().len()), (1, 0), "nothing of the torn line stays, cut at {cut}");
+            assert_eq!(
+                (known.all().len(), known.damaged().len()),
+                (1, 0),
+                "nothing of the torn line stays, cut at {cut}"
+            );
         }
         for bit in 0..(whole.len() - 1) * 8 {
             let mut bytes = whole.clone();

@@ -516,8 +516,7 @@ impl Join {
         // A script may have had its effect among those that could not be told apart, and this may be that of another of its client:
         // of one before it, unless there is one behind it, or may be one that the worker has not told of.
         let may_be_another = !sure && found.best.script && self.has_ties(held);
-        let may_be_later =
-            may_be_another && (self.told < latest || self.stamps.has_later_of_its_client(place, latest));
+        let may_be_later = may_be_another && (self.told < latest || self.stamps.has_later_of_its_client(place, latest));
         self.stamps.explain(place, ran);
         self.stamps.pass_before(place, &found.equals);
         let (mut first, mut last) = found.forwarded;
