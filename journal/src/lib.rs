@@ -88,6 +88,7 @@ pub use segment::name::SegmentName;
 pub use server::{KnownServers, PreviousHistory, ServerIdentity, add_server};
 pub use snapshot::key_index::{
     ContentReader, GoOn, KeyIndex, KeyIndexError, KeyIndexFile, KeyIndexWriter, KeyPlace, ReadKey, Scan, Workspace,
+    check_key_index,
 };
 pub use snapshot::{SnapshotEncryption, SnapshotInfo, SnapshotKind, SnapshotManifest, SnapshotReader, SnapshotWriter};
 pub use types::*;

@@ -13,7 +13,7 @@ pub(crate) mod tests;
 use std::path::PathBuf;
 
 pub use chunks::SnapshotReader;
-pub(crate) use key_index::{ContentDigests, KEY_INDEX};
+pub(crate) use key_index::ContentDigests;
 use serde::{Deserialize, Serialize};
 pub use store::SnapshotWriter;
 pub(crate) use store::{RETIRED, clean_snapshots, list_snapshots, list_snapshots_of};
@@ -25,6 +25,8 @@ use crate::segment::link::hash_file;
 use crate::storage::Storage;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
 
+/// How the name of a snapshot's key index ends.
+pub(crate) const KEY_INDEX: &str = "keys";
 /// How pretty JSON ends.
 const JSON_END: &str = "\n}";
 /// What stands around a manifest's checksum.

@@ -15,8 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use super::chunks::ChunkWriter;
-use super::key_index::KEY_INDEX;
-use super::{SnapshotEncryption, SnapshotInfo, SnapshotManifest};
+use super::{KEY_INDEX, SnapshotEncryption, SnapshotInfo, SnapshotManifest};
 use crate::crypto::{KEY_LEN, Keyring, Random, Sealer, Wrapped, new_data_key, random};
 use crate::directory::{Directory, TEMPORARY, write_atomically};
 use crate::error::{OpenError, StoreError};

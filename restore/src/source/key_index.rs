@@ -138,9 +138,86 @@ fn version_of(catalog: &Catalog, base: &SnapshotInfo, keyring: &Keyring) -> Resu
     parse_header(&header).map_err(|e| RestoreError::Base { path: base.path.clone(), problem: e.to_string() })
 }
 
-/// Whether the index of a base can be opened, and all of it is sound.
-pub fn check(catalog: &Catalog, base: &SnapshotInfo, keyring: &Keyring, go_on: &GoOn<'_>) -> Result<(), KeyIndexError> {
-    // No key is looked up.
-    let read_key: ReadKey = Box::new(|_| Err(ErrorKind::Unsupported.into()));
-    KeyIndex::open(catalog, base, keyring, read_key)?.check(go_on)
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use redtape_journal::{
+        Journal, Lsn, Micros, OpenOptions, ReplOffset, SnapshotKind, SnapshotManifest, SnapshotWriter, TimelineId,
+    };
+
+    use super::*;
+
+    fn journal(content: &[u8]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().expect("a directory");
+        drop(Journal::create_or_open(root.path(), OpenOptions::default()).expect("a journal"));
+        let mut writer = SnapshotWriter::create(root.path()).expect("a snapshot");
+        writer.write(content).expect("written");
+        let manifest = SnapshotManifest {
+            journal_id: String::new(),
+            lsn: Lsn(0),
+            timeline: TimelineId(1),
+            source_id: "source".to_owned(),
+            offset: ReplOffset(1),
+            db: None,
+            ts: Micros(1),
+            kind: SnapshotKind::Base,
+            bytes: 0,
+            blake3: String::new(),
+            // As if nobody had noted it.
+            magic_version: String::new(),
+            server_version: String::new(),
+            checksum_present: true,
+            encryption: None,
+            command_table: None,
+        };
+        writer.commit(manifest).expect("a snapshot");
+        root
+    }
+
+    fn opened(root: &Path, interrupt: &Interrupt) -> Result<KeyIndex, RestoreError> {
+        let catalog = Catalog::open(root).expect("the journal");
+        open_or_build(&catalog, &catalog.snapshots()[0], &Keyring::default(), interrupt)
+    }
+
+    fn files(root: &Path) -> usize {
+        std::fs::read_dir(root.join("snapshots")).expect("the folder").count()
+    }
+
+    /// "k" -> "v" in database 2, and no checksum.
+    const RDB: &[u8] = b"REDIS0009\xfe\x02\x00\x01k\x01v\xff\0\0\0\0\0\0\0\0";
+
+    #[test]
+    fn an_index_that_is_not_there_is_made_unless_somebody_interrupts() {
+        let root = journal(RDB);
+        let interrupt = Interrupt::default();
+        interrupt.set();
+        assert!(matches!(opened(root.path(), &interrupt), Err(RestoreError::Interrupted)));
+        assert_eq!(files(root.path()), 2);
+        for files_then in [3, 3] {
+            let mut index = opened(root.path(), &Interrupt::default()).expect("an index");
+            assert_eq!(index.find(2, b"k").expect("an answer"), Some((11, 5)));
+            assert_eq!(index.find(0, b"k").expect("an answer"), None);
+            assert_eq!(index.read(11, 5).expect("the entry"), b"\x00\x01k\x01v");
+            assert_eq!(files(root.path()), files_then);
+        }
+    }
+
+    #[test]
+    fn what_is_no_rdb_is_told_from_what_is_damaged() {
+        let root = journal(b"REDIS0009\xfe\x02\x00\x01k");
+        let refused = opened(root.path(), &Interrupt::default()).expect_err("it ends too early").to_string();
+        assert!(refused.contains("ends inside"), "{refused}");
+        assert_eq!(files(root.path()), 2);
+
+        let root = journal(RDB);
+        let catalog = Catalog::open(root.path()).expect("the journal");
+        let mut bytes = RDB.to_vec();
+        // No opcode of this version.
+        bytes[11] = 243;
+        std::fs::write(&catalog.snapshots()[0].path, bytes).expect("written");
+        let refused = opened(root.path(), &Interrupt::default()).expect_err("another digest").to_string();
+        assert!(refused.contains("BLAKE3"), "{refused}");
+        assert_eq!(files(root.path()), 2);
+    }
 }

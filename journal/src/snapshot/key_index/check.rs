@@ -6,16 +6,17 @@ use super::digests::{ContentDigests, Digest};
 use super::error::KeyIndexError;
 use super::page::IndexEntry;
 use super::reader::KeyIndex;
-use super::{DIGEST_LEN, KEY_STORED_MAX};
+use super::sort::GoOn;
+use super::{DIGEST_LEN, KEY_STORED_MAX, ReadKey};
 use crate::crypto::Keyring;
 use crate::error::Damage;
 use crate::snapshot::SnapshotInfo;
-use crate::storage::Storage;
+use crate::storage::{LocalDirectory, Storage};
 
 impl KeyIndex {
     /// Reads every page and the digests: checksums, the order of keys over all pages, that all lie in the content, and how
     /// many there are. `go_on` is asked after each piece, with its bytes.
-    pub fn check(&mut self, go_on: &dyn Fn(u64) -> bool) -> Result<(), KeyIndexError> {
+    pub fn check(&mut self, go_on: &GoOn<'_>) -> Result<(), KeyIndexError> {
         let (mut keys, mut entry_bytes) = (0, 0u64);
         let mut last: Option<IndexEntry> = None;
         let mut number = 0;
@@ -67,6 +68,18 @@ fn follows(last: &IndexEntry, next: &IndexEntry) -> bool {
     a < b || (a == b && last.key.len() == KEY_STORED_MAX && last.offset < next.offset)
 }
 
+/// Checks all of the index of a snapshot but whether it fits the content. Pruning is not held off: what is open is read to its
+/// end.
+pub fn check_key_index(snapshot: &SnapshotInfo, keyring: &Keyring, go_on: &GoOn<'_>) -> Result<(), KeyIndexError> {
+    let storage = LocalDirectory::new(&snapshot.directory());
+    KeyIndex::open_in(&storage, snapshot, keyring, no_key())?.check(go_on)
+}
+
+/// No key is looked up.
+fn no_key() -> ReadKey {
+    Box::new(|_| Err(io::ErrorKind::Unsupported.into()))
+}
+
 /// Checks the index of a snapshot, also against its content if that was read through.
 pub(crate) fn check_beside(
     storage: &dyn Storage,
@@ -74,8 +87,7 @@ pub(crate) fn check_beside(
     keyring: &Keyring,
     content: Option<ContentDigests>,
 ) -> Result<(), KeyIndexError> {
-    let read_key = Box::new(|_: &mut dyn io::Read| Err(io::ErrorKind::Unsupported.into()));
-    let mut index = KeyIndex::open_in(storage, snapshot, keyring, read_key)?;
+    let mut index = KeyIndex::open_in(storage, snapshot, keyring, no_key())?;
     index.check(&|_| true)?;
     content.map_or(Ok(()), |content| index.compare(content))
 }

@@ -47,6 +47,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 pub(crate) use check::check_beside;
+pub use check::check_key_index;
 pub(crate) use digests::ContentDigests;
 pub use error::KeyIndexError;
 pub use reader::KeyIndex;
@@ -54,10 +55,8 @@ pub use scan::Scan;
 pub use sort::GoOn;
 pub use writer::{ContentReader, KeyIndexFile, KeyIndexWriter, Workspace};
 
-use super::SnapshotInfo;
-
-/// How the name of a snapshot's key index ends.
-pub(crate) const KEY_INDEX: &str = "keys";
+use super::{KEY_INDEX, SnapshotInfo};
+use crate::directory::Directory;
 
 /// Longest key that stands in an index as a whole; of a longer one, as many bytes stand there.
 pub(super) const KEY_STORED_MAX: usize = 2048;
@@ -112,9 +111,40 @@ impl SnapshotInfo {
     pub(crate) fn key_index_path(&self) -> PathBuf {
         path_beside(&self.path)
     }
+
+    /// The journal: the snapshot is in its folder of snapshots.
+    fn directory(&self) -> Directory {
+        Directory::new(self.path.parent().and_then(Path::parent).unwrap_or(Path::new(".")))
+    }
 }
 
 /// The path of the index of the snapshot at `path`.
 fn path_beside(path: &Path) -> PathBuf {
     path.with_extension(KEY_INDEX)
+}
+
+/// What any bytes are taken for: as a page and as a root. What is taken is written alike, in substance.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_anything(bytes: &[u8]) {
+    let entries = |page: &[u8]| {
+        let (mut entries, mut all) = (page::Entries::new(page, u64::MAX), Vec::new());
+        while let Some(entry) = entries.next()? {
+            all.push(entry.clone());
+        }
+        Ok::<_, crate::error::Damage>(all)
+    };
+    if let Ok(all) = entries(bytes) {
+        let (mut again, mut before) = (Vec::new(), None);
+        for entry in &all {
+            page::put_entry(&mut again, before, entry);
+            before = Some((entry.db, &entry.key[..]));
+        }
+        assert_eq!(entries(&again), Ok(all));
+    }
+    if let Ok(root) = root::Root::decode(bytes) {
+        assert_eq!(root::Root::decode(&root.encode()), Ok(root));
+    }
+    if let Some(tail) = bytes.last_chunk() {
+        let _ = root::Tail::decode(tail, bytes.len() as u64);
+    }
 }

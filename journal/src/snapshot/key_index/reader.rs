@@ -11,7 +11,6 @@ use super::error::KeyIndexError;
 use super::page::{Entries, IndexEntry};
 use super::piece::{self, Kind};
 use super::root::{Identity, MAGIC, PageRef, Root, TAIL_LEN, Tail};
-use super::scan::Scan;
 use super::writer::{KeyIndexFile, Written};
 use super::{DIGEST_BYTES, DIGEST_LEN, KEY_STORED_MAX, ReadKey};
 use crate::catalog::Catalog;
@@ -175,12 +174,6 @@ impl KeyIndex {
         })
         .map_err(|damage| self.damaged(number, damage))?;
         Ok(found)
-    }
-
-    /// All keys of a database (`None` = of all) that begin with `prefix`, in the order of database and bytes; of keys that begin
-    /// with the same 2048 bytes, in any order. Reads the pages that may hold them.
-    pub fn scan(&mut self, db: Option<u32>, prefix: &[u8]) -> Scan<'_> {
-        Scan::new(self, db, prefix)
     }
 
     /// Bytes of the content, verified.

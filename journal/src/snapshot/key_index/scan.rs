@@ -23,6 +23,14 @@ pub struct Scan<'a> {
     is_over: bool,
 }
 
+impl KeyIndex {
+    /// All keys of a database (`None` = of all) that begin with `prefix`, in the order of database and bytes; of keys that begin
+    /// with the same 2048 bytes, in any order. Reads the pages that may hold them.
+    pub fn scan(&mut self, db: Option<u32>, prefix: &[u8]) -> Scan<'_> {
+        Scan::new(self, db, prefix)
+    }
+}
+
 impl<'a> Scan<'a> {
     pub(super) fn new(index: &'a mut KeyIndex, db: Option<u32>, prefix: &[u8]) -> Self {
         let stored = &prefix[..prefix.len().min(KEY_STORED_MAX)];

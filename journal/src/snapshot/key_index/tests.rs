@@ -22,7 +22,7 @@ use crate::snapshot::tests::manifest;
 use crate::verify::verify_with;
 
 /// Everything small, so that there are many pages, runs and merges.
-const SMALL: Limits = Limits { page_bytes: 48, run_bytes: 400, merge_runs: 3, ..LIMITS };
+const SMALL: Limits = Limits { page_bytes: 32, run_bytes: 400, merge_runs: 3, ..LIMITS };
 
 /// Keys with their values, and what stands before them.
 type Model = BTreeMap<(u32, Vec<u8>), Vec<u8>>;
@@ -194,6 +194,17 @@ proptest! {
             found.sort_by(|a, b| (a.db, &a.key).cmp(&(b.db, &b.key)));
             prop_assert_eq!(found, expected);
         }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_or_refused(
+        bytes in prop::collection::vec(prop_oneof![3 => 0u8..4, 1 => any::<u8>()], 0..200),
+        identity in prop::collection::vec(any::<u8>(), 40),
+    ) {
+        read_anything(&bytes);
+        read_anything(&[&identity[..], &bytes].concat());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tempfile::NamedTempFile;
 
@@ -11,11 +11,11 @@ use super::error::KeyIndexError;
 use super::pages::PageWriter;
 use super::root::Identity;
 use super::sort::{GoOn, Sorter};
-use super::{KEY_INDEX, LIMITS, Limits};
+use super::{LIMITS, Limits};
 use crate::crypto::{Keyring, Sealer};
 use crate::directory::Directory;
 use crate::snapshot::store::create_locked;
-use crate::snapshot::{SnapshotInfo, SnapshotReader};
+use crate::snapshot::{KEY_INDEX, SnapshotInfo, SnapshotReader};
 use crate::storage::{LocalDirectory, Storage};
 
 /// Where an index is made.
@@ -103,8 +103,7 @@ impl<'a> KeyIndexWriter<'a> {
         limits: Limits,
     ) -> Result<(Self, ContentReader<'a>), KeyIndexError> {
         let path = &snapshot.path;
-        // It is in the journal's folder of snapshots.
-        let dir = Directory::new(path.parent().and_then(Path::parent).unwrap_or(Path::new(".")));
+        let dir = snapshot.directory();
         let no_digest = || KeyIndexError::Base {
             path: path.clone(),
             offset: 0,
