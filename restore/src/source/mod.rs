@@ -5,6 +5,7 @@ pub mod binary;
 mod child;
 pub mod clock;
 pub mod journal_range;
+pub mod key_index;
 pub mod scratch;
 
 use std::io::{ErrorKind, Read as _};
