@@ -1,7 +1,4 @@
 //! Which keys and databases one command of the replication stream touches.
-//!
-//! Pure, and about effects only: a command stands in the stream because it changed something (Redis 7.0 `replication.c`,
-//! `db.c`).
 
 use smallvec::SmallVec;
 
