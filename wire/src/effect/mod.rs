@@ -4,13 +4,16 @@
 //! `db.c`).
 //!
 //! - [`key_scope`]: which keys and databases it touches: for whoever searches the history.
+//! - [`named_keys`]: which of its arguments are keys, for the journal's key filters.
 //! - [`dependence`]: of which keys it needs the value, and of which it makes the old value irrelevant: for whoever replays a
 //!   part of the history.
 
 mod dependence;
+mod named_keys;
 mod options;
 mod rules;
 mod scope;
 
 pub use dependence::{Dependence, Touch, Touched, TouchedKeys, dependence};
+pub use named_keys::{OTHERS_TOO, named_keys};
 pub use scope::{KeyScope, copied_to, key_scope};
