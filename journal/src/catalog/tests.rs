@@ -416,9 +416,9 @@ fn a_history_is_read_backwards_for_keys_that_become_more_on_the_way() {
             journal.wait_until_packed();
         }
         if closed {
-            journal.close()
+            journal.close();
         } else {
-            journal.kill()
+            journal.kill();
         }
         let catalog = Catalog::open_for_search(journal.dir(), &Keyring::default()).unwrap();
         let model = &journal.expected[0].1;

@@ -15,7 +15,7 @@ use super::needed::Needed;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::progress::{Event, Observer, Unit};
-use crate::source::open_base;
+use crate::source::base::open_base;
 
 /// Bytes of values that are held rather than read again.
 const HELD_BYTES_MAX: u64 = 16 << 20;

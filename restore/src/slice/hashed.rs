@@ -1,7 +1,7 @@
 //! Sets of keys as hashes of 128 bits.
 //!
 //! Two keys with the same hash would be taken for one, and a record that is needed be left out. So the hash is keyed with a
-//! random key of this process (SipHash, as the standard library's own maps use it, over two different beginnings): who chooses
+//! random key of this process (`SipHash`, as the standard library's own maps use it, over two different beginnings): who chooses
 //! the keys cannot look for such a pair, and by chance there is none (10⁹ keys: 10⁻²¹).
 
 use std::collections::HashSet;

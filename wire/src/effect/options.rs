@@ -21,7 +21,7 @@ pub(super) fn special<A: AsRef<[u8]>>(db: u32, args: &[A], special: Special) -> 
     }
 }
 
-fn one<'a, A: AsRef<[u8]>>(db: u32, key: &'a A, touch: Touch) -> Touched<'a> {
+fn one<A: AsRef<[u8]>>(db: u32, key: &A, touch: Touch) -> Touched<'_> {
     Touched { db, key: key.as_ref(), touch }
 }
 
@@ -89,7 +89,8 @@ fn sort<A: AsRef<[u8]>>(db: u32, args: &[A]) -> Option<Dependence<'_>> {
     while let Some(option) = options.next() {
         let option = option.as_ref();
         if word::is(option, "LIMIT") {
-            (options.next()?, options.next()?);
+            options.next()?;
+            options.next()?;
         } else if word::is_one_of(option, &["BY", "GET"]) {
             options.next()?;
             patterns = true;

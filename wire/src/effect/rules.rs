@@ -227,11 +227,9 @@ pub(super) fn keys<A: AsRef<[u8]>>(db: u32, args: &[A], places: Places) -> Optio
         Places::Counted(at) => counted(at, Modified),
         Places::AllOverwritten => all(1..args.len(), Overwritten),
         Places::FirstOfOverwritten(len) if args.len() == len => all(1..2, Overwritten),
-        Places::FirstOfOverwritten(_) => None,
         Places::Pairs(touch) if args.len() >= 3 && args.len() % 2 == 1 => {
             (1..args.len()).step_by(2).map(|at| key(at, touch)).collect()
         }
-        Places::Pairs(_) => None,
         Places::CountedPairs => {
             let end = 2 + 2 * count(1)?;
             if end > args.len() { None } else { (2..end).step_by(2).map(|at| key(at, Modified)).collect() }
@@ -245,7 +243,7 @@ pub(super) fn keys<A: AsRef<[u8]>>(db: u32, args: &[A], places: Places) -> Optio
             with(key(1, Modified), if args.len() > 2 { all(2..args.len(), Read) } else { Some(TouchedKeys::new()) })
         }
         Places::Rename if args.len() == 3 => with(key(1, Modified), all(2..3, Overwritten)),
-        Places::Rename => None,
+        Places::FirstOfOverwritten(_) | Places::Pairs(_) | Places::Rename => None,
     }
 }
 
