@@ -17,7 +17,7 @@ use redtape_restore::slice::SliceReport;
 use redtape_restore::source::binary::probe;
 use redtape_restore::source::rebuild_in;
 use redtape_restore::source::scratch::Scratch;
-use redtape_restore::{Filter, Limits, Request, Silent};
+use redtape_restore::{ErrorKind, Filter, ForcedMethod, Limits, Request, Silent, prepare};
 use redtape_wire::rdb::{Value as Decoded, decode_value, parse_dump};
 use support::record::Recorder;
 use support::{Running, request, run, version};
@@ -71,6 +71,7 @@ const COMMANDS: &[(u32, &str)] = &[
     (1, "LMPOP 2 l$ l$ LEFT"),
     (4, "SORT l$ ALPHA STORE l$"),
     (2, "SORT t$ ALPHA LIMIT 0 2 STORE $$"),
+    (3, "SORT l$ BY s* GET # GET s* ALPHA STORE $$"),
     (5, "SADD t$ # #"),
     (2, "SREM t$ #"),
     (2, "SPOP t$"),
@@ -109,7 +110,6 @@ const SELDOM: &[&str] = &[
     "FLUSHDB",
     "FLUSHALL",
     "FUNCTION LOAD REPLACE #!lua\u{1}name=lib\nredis.register_function('f#',\u{1}function()\u{1}return\u{1}1\u{1}end)",
-    "SORT l$ BY s* GET # GET s* ALPHA STORE $$",
     "SORT l$ BY nosort STORE l$",
 ];
 
@@ -329,4 +329,89 @@ fn a_slice_equals_the_full_replay() {
     let Totals { kept, records, forced, selections } = totals;
     println!("{selections} selections, {kept} of {records} records kept, {forced} times everything before an LSN");
     assert!(kept < records && forced < selections);
+}
+
+/// Options with which segments are small and stay as they are.
+fn small_segments() -> OpenOptions {
+    OpenOptions { segment_bytes: 4096, sync: SyncPolicy::No, compact: false, ..OpenOptions::default() }
+}
+
+#[test]
+fn damage_stops_only_a_restore_that_may_need_what_is_damaged() {
+    let mut world = World::new();
+    let journal = tempfile::tempdir().unwrap();
+    let dir = journal.path().join("j");
+    let mut recorder = Recorder::start_with(&dir, &world.source, small_segments());
+    for n in 0..60 {
+        run(&mut world.client, &format!("SET key:{n} {}", "x".repeat(300)));
+        recorder.catch_up();
+    }
+    recorder.finish();
+    let needle = b"key:20";
+    let mut segments = std::fs::read_dir(dir.join("segments")).unwrap().map(|entry| entry.unwrap().path());
+    let place = |path: &std::path::PathBuf| {
+        let bytes = std::fs::read(path).unwrap();
+        bytes.windows(needle.len()).position(|w| w == needle).map(|at| (bytes, at))
+    };
+    let (path, (mut bytes, at)) = segments.find_map(|path| Some((path.clone(), place(&path)?))).unwrap();
+    bytes[at + 50] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+
+    let mut asked = request(&dir, When::Latest, &world.source, None);
+    let mut restored = |glob: &str, slice: bool| {
+        asked.filter = Filter::new(&[glob], &[], &[0]).unwrap();
+        asked.slice = slice;
+        run(&mut world.scratch.server, "FLUSHALL");
+        rebuild_in(&mut world.scratch, &asked, &mut Silent).map(|_| state(&mut world.scratch.server).len())
+    };
+    assert_eq!(restored("key:50", true).unwrap(), 1);
+    assert_eq!(restored("key:3", true).unwrap(), 1);
+    for (glob, slice) in [("key:20", true), ("key:5*", true), ("key:50", false)] {
+        let error = restored(glob, slice).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Storage(_)), "{glob}: {error}");
+    }
+}
+
+#[test]
+fn a_command_of_a_module_keeps_everything_before_it_whatever_keys_it_names() {
+    let mut world = World::new();
+    let journal = tempfile::tempdir().unwrap();
+    let dir = journal.path().join("j");
+    run(&mut world.client, "SET in-the-base 1");
+    let mut recorder = Recorder::start_with(&dir, &world.source, small_segments());
+    recorder.knows("mod.write -2 write,module 1 1 1");
+    let mut write = |recorder: &mut Recorder, n: std::ops::Range<u32>| {
+        for n in n {
+            run(&mut world.client, &format!("SET key:{n} {}", "x".repeat(300)));
+            recorder.catch_up();
+        }
+    };
+    write(&mut recorder, 0..20);
+    recorder.inject("MOD.WRITE something");
+    let module = recorder.lsn();
+    recorder.submit();
+    write(&mut recorder, 0..20);
+    run(&mut world.client, "APPEND wanted x");
+    recorder.catch_up();
+    let last = recorder.lsn();
+    recorder.finish();
+    let plan = |globs: &[&str], dbs: &[u32]| {
+        let mut asked = request(&dir, When::Latest, &world.source, Some(ForcedMethod::Scratch));
+        asked.filter = Filter::new(globs, &[], dbs).unwrap();
+        prepare(&asked, &mut Silent).unwrap().plan().clone()
+    };
+    let wanted = plan(&["wanted"], &[0]);
+    let slice = wanted.slice.clone().unwrap();
+    let forced = slice.forced.clone().unwrap();
+    assert_eq!((forced.lsn, slice.base_keys), (module, None));
+    // It, all before it, and the one of the key itself.
+    assert_eq!((slice.records_kept, slice.records_in_all), (module.0 + 1, last.0));
+    assert!(slice.journal_bytes_skipped > 0, "{slice:?}");
+    let text = wanted.to_string();
+    assert!(text.contains(&format!("everything up to LSN {module} is replayed: what MOD.WRITE reads")), "{text}");
+    // Set anew behind it, a key needs nothing of what was before.
+    let slice = plan(&["key:7"], &[0]).slice.unwrap();
+    assert_eq!((slice.records_kept, slice.base_keys, slice.forced), (1, Some(0), None));
+    let slice = plan(&["*"], &[]).slice.unwrap();
+    assert_eq!((slice.records_kept, slice.forced.map(|forced| forced.lsn)), (last.0, Some(module)));
 }

@@ -9,7 +9,9 @@
 use std::io::{self, Read};
 
 use redtape_journal::{Catalog, Keyring, SnapshotInfo, SnapshotReader};
-use redtape_wire::rdb::{Entry, Extent, Fault, RdbSummary, RdbVersion, RdbWriter, ReadError, ValueType, Walker};
+use redtape_wire::rdb::{
+    Entry, Extent, Fault, KeyEntry, RdbSummary, RdbVersion, RdbWriter, ReadError, ValueType, Walker,
+};
 
 use super::needed::Needed;
 use crate::error::RestoreError;
@@ -45,10 +47,10 @@ pub(crate) struct SlicedBase {
     /// Size of the RDB that is made of them.
     pub(crate) bytes: u64,
     version: RdbVersion,
-    aux: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) aux: Vec<(Vec<u8>, Vec<u8>)>,
     pieces: Vec<Piece>,
     /// The whole RDB, if it is small.
-    held: Option<Vec<u8>>,
+    pub(super) held: Option<Vec<u8>>,
 }
 
 /// Keys of one database that follow each other.
@@ -60,7 +62,7 @@ struct Piece {
 
 impl SlicedBase {
     /// A base of which nothing is known yet but its version.
-    fn empty(version: RdbVersion) -> Self {
+    pub(super) fn empty(version: RdbVersion) -> Self {
         Self { keys: 0, bytes: 0, version, aux: Vec::new(), pieces: Vec::new(), held: None }
     }
 
@@ -72,7 +74,7 @@ impl SlicedBase {
         }
     }
 
-    fn writer(&self) -> io::Result<RdbWriter<Vec<u8>>> {
+    pub(super) fn writer(&self) -> io::Result<RdbWriter<Vec<u8>>> {
         let mut writer = RdbWriter::new(Vec::new(), self.version, None)?;
         for (name, value) in &self.aux {
             writer.aux(name, value)?;
@@ -144,6 +146,12 @@ pub(crate) fn find(
     Ok(found)
 }
 
+/// Why a key's value does not go alone.
+pub(super) fn module_value(key: &KeyEntry<'_>) -> Option<&'static str> {
+    let module = key.value_type == ValueType::Module2 || key.metadata.is_some();
+    module.then_some("the base holds values of modules among the keys that are needed")
+}
+
 enum Stopped {
     At(ReadError),
     Interrupted(RestoreError),
@@ -175,11 +183,10 @@ fn walk(
             }
             Entry::SlotImport { .. } => Some("the base was made while slots were imported"),
             Entry::Key(key) if needed.needs(key.db, key.key) => {
-                let module = key.value_type == ValueType::Module2 || key.metadata.is_some();
                 if let Ok(keys) = &mut keys {
                     keys.add(key.db, key.entry);
                 }
-                if module { Some("the base holds values of modules among the keys that are needed") } else { None }
+                module_value(&key)
             }
             Entry::End(end) => {
                 (summary.bytes, summary.checksum_present) = (end.bytes, end.crc64.is_some());

@@ -17,6 +17,8 @@
 
 pub(crate) mod base;
 mod hashed;
+#[cfg(test)]
+mod indexed;
 mod kept;
 mod lsns;
 mod needed;

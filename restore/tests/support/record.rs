@@ -230,6 +230,11 @@ impl Recorder {
         self.builder.push(&group).unwrap();
     }
 
+    /// Adds a command to those whose keys are known: a row of the command table.
+    pub(crate) fn knows(&mut self, row: &str) {
+        self.table = CommandTable::from_text(&format!("{}{row}\n", self.table.to_text()));
+    }
+
     /// The last LSN so far.
     pub(crate) fn lsn(&self) -> Lsn {
         Lsn(self.builder.next_lsn().0 - 1)

@@ -1,65 +1,18 @@
 //! What an effect needs of the values before it, and what of them does not matter behind it.
 //!
 //! Who replays only a part of the history goes through it backwards: an effect is replayed if it changes a key that is needed
-//! behind it; then every key of it that is [`Touch::Read`] or [`Touch::Modified`] is needed before it, and one that is
-//! [`Touch::Overwritten`] is not.
+//! behind it; then every key of it that is read or modified ([`Touch`](super::Touch)) is needed before it, and one that is
+//! overwritten is not.
 //!
 //! Invariant: an effect whose `Read` and `Modified` keys have their exact values does exactly what it did, whatever all other
 //! keys hold. Where that is not certain, the answer is [`Dependence::Unknown`]. So each name in [`super::rules`] was looked up;
 //! a name that is not there is unknown, as is every command of a module: what a module says of its keys may be wrong
 //! (`TS.CREATERULE` ties keys together that later commands do not name).
 
-use smallvec::SmallVec;
-
 use super::rules::{Rule, rule};
+use super::touch::Dependence;
 use super::{options, rules};
 use crate::command::{NAME_MAX, lower_name};
-
-/// What an effect does with one key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Touch {
-    /// Its value matters and stays as it is.
-    Read,
-    /// Its value matters (also that it is absent), and is another one then.
-    Modified,
-    /// What it held does not matter: not for what it holds then, nor for whether the command succeeds.
-    Overwritten,
-}
-
-/// A key, and what happens to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Touched<'a> {
-    /// Its database.
-    pub db: u32,
-    /// Its name.
-    pub key: &'a [u8],
-    /// What happens to it.
-    pub touch: Touch,
-}
-
-/// The keys of one effect. One that it names twice stands there twice.
-pub type TouchedKeys<'a> = SmallVec<[Touched<'a>; 2]>;
-
-/// See the module.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Dependence<'a> {
-    /// It touches these keys and no others.
-    Keys(TouchedKeys<'a>),
-    /// It changes these keys and no others, and reads keys that it does not name (`SORT … BY … GET …`).
-    ReadsOthers(TouchedKeys<'a>),
-    /// It empties its database.
-    FlushDb,
-    /// It empties every database.
-    FlushAll,
-    /// The contents of two databases change places.
-    SwapDb(u32, u32),
-    /// It changes the functions or the script cache, and no key.
-    Libraries,
-    /// It leaves everything as it is (`PUBLISH`).
-    Nothing,
-    /// Nobody can say.
-    Unknown,
-}
 
 /// The dependence of a command in database `db`. `keys`: which arguments are its keys, if the journal knows; where that is
 /// something else than expected, nothing is taken for granted.
@@ -98,16 +51,6 @@ fn agrees<A: AsRef<[u8]>>(found: &Dependence<'_>, args: &[A], keys: &[usize]) ->
             let key = args.get(*at).map(AsRef::as_ref);
             touched.iter().any(|touched| Some(touched.key) == key)
         })
-}
-
-impl<'a> Dependence<'a> {
-    /// The keys that it names.
-    pub fn touched(&self) -> &[Touched<'a>] {
-        match self {
-            Self::Keys(touched) | Self::ReadsOthers(touched) => touched,
-            _ => &[],
-        }
-    }
 }
 
 #[cfg(test)]

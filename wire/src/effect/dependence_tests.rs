@@ -1,5 +1,6 @@
 use super::*;
 use crate::command::CommandTable;
+use crate::effect::{Touch, Touched};
 
 /// `r`, `m` or `o` (read, modified, overwritten), the database unless it is 2, and the key.
 fn show(args: &[&[u8]], keys: Option<&[usize]>) -> String {

@@ -13,7 +13,9 @@ mod named_keys;
 mod options;
 mod rules;
 mod scope;
+mod touch;
 
-pub use dependence::{Dependence, Touch, Touched, TouchedKeys, dependence};
+pub use dependence::dependence;
 pub use named_keys::{OTHERS_TOO, named_keys};
 pub use scope::{KeyScope, copied_to, key_scope};
+pub use touch::{Dependence, Touch, Touched, TouchedKeys};

@@ -2,8 +2,8 @@
 
 use smallvec::{SmallVec, smallvec};
 
-use super::dependence::{Dependence, Touch, Touched, TouchedKeys};
 use super::rules::{Special, number};
+use super::touch::{Dependence, Touch, Touched, TouchedKeys};
 use crate::word;
 
 /// The first byte of a `RESTORE`'s payload where it holds a value of a module (`RDB_TYPE_MODULE`, `RDB_TYPE_MODULE_2`).

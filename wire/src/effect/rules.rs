@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use super::dependence::{Touch, Touched, TouchedKeys};
+use super::touch::{Touch, Touched, TouchedKeys};
 
 /// How the dependence of a command is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
