@@ -128,6 +128,11 @@ pub fn manifest(bytes: &[u8]) {
     assert_eq!(SnapshotManifest::from_json(&json), Ok(manifest));
 }
 
+/// A page, the root, the tail of a key index.
+pub fn key_index(bytes: &[u8]) {
+    crate::snapshot::key_index::read_anything(bytes);
+}
+
 /// A line of marks or splices, a key file.
 pub fn lines(bytes: &[u8]) {
     let _ = crate::jsonl::decode::<Mark>(bytes);

@@ -87,6 +87,10 @@ pub use prune::{
 pub use repair::{Fault, RepairPlan, RepairReport, plan_repair, repair};
 pub use segment::name::SegmentName;
 pub use server::{KnownServers, PreviousHistory, ServerIdentity, add_server};
+pub use snapshot::key_index::{
+    ContentReader, GoOn, KeyIndex, KeyIndexError, KeyIndexFile, KeyIndexWriter, KeyPlace, ReadKey, Scan, Workspace,
+    check_key_index,
+};
 pub use snapshot::{SnapshotEncryption, SnapshotInfo, SnapshotKind, SnapshotManifest, SnapshotReader, SnapshotWriter};
 pub use types::*;
 pub use verify::{Problem, VerifyProgress, VerifyReport, verify, verify_with};

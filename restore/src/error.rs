@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use redtape_journal::{Catalog, Micros, OpenError, ReadError};
+use redtape_journal::{Catalog, KeyIndexError, Micros, OpenError, ReadError};
 
 use crate::point::{LocateError, PointError};
 
@@ -48,6 +48,8 @@ pub enum RestoreError {
         path.display()
     )]
     Base { path: PathBuf, problem: String },
+    #[error("{0}")]
+    KeyIndex(KeyIndexError),
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
     #[error("cannot reach {address}: {cause}; check the address, and that the server is up")]
@@ -134,6 +136,7 @@ impl RestoreError {
             Self::Usage(_) | Self::NotConfirmed => ErrorKind::Usage,
             Self::Open(e) => ErrorKind::Storage(e.kind()),
             Self::Read(e) | Self::Damaged { error: e, .. } => ErrorKind::Storage(e.kind()),
+            Self::KeyIndex(e) => ErrorKind::Storage(e.kind()),
             Self::Io { source, .. } => ErrorKind::Storage(source.into()),
             Self::Point(PointError::Damaged { .. } | PointError::NewestLost { .. }) | Self::Base { .. } => {
                 ErrorKind::Storage(Damaged)

@@ -32,6 +32,7 @@ fn point(server_version: &str) -> RestorePoint {
                 encryption: None,
                 command_table: None,
             },
+            key_index_bytes: 0,
         },
         next_ts: None,
         warnings: vec!["from the point".to_owned()],

@@ -40,6 +40,7 @@ fn snapshot(timeline: u32, lsn: u64, ts: i64) -> SnapshotInfo {
             encryption: None,
             command_table: None,
         },
+        key_index_bytes: 0,
     }
 }
 

@@ -100,7 +100,7 @@ fn ls(args: &LsArgs) -> anyhow::Result<ExitCode> {
         let name = info.path.file_stem().unwrap_or_default().to_string_lossy();
         if args.json {
             let line = json!({
-                "name": name, "lsn": m.lsn.0, "ts": m.ts.to_string(), "ts_us": m.ts.0, "kind": kind, "bytes": m.bytes, "timeline": m.timeline.0,
+                "name": name, "lsn": m.lsn.0, "ts": m.ts.to_string(), "ts_us": m.ts.0, "kind": kind, "bytes": m.bytes, "key_index_bytes": info.key_index_bytes, "timeline": m.timeline.0,
                 "offset": m.offset.0, "format": m.magic_version, "server_version": m.server_version, "key": m.encryption.as_ref().map(|e| &e.key_id), "blake3": m.blake3, "file": info.path,
             });
             text += &format!("{line}\n");

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use super::config::{self, Config};
 use super::error::StartError;
 use super::housekeeping::{self, Housekeeping};
+use super::key_index::KeyIndexes;
 use super::reload::Handles;
 
 /// The servers that redtape connects to, and its own TLS towards clients.
@@ -144,6 +145,14 @@ impl Common {
             status: self.status.clone(),
             snapshots: self.snapshots.clone(),
             stop,
+        }
+    }
+
+    pub(super) fn key_indexes(&self) -> KeyIndexes {
+        KeyIndexes {
+            dir: self.config.dir.clone(),
+            keyring: self.handles.keyring.clone(),
+            metrics: self.metrics.clone(),
         }
     }
 

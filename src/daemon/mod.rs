@@ -1,7 +1,7 @@
 //! What `redtape proxy` and `redtape follow` run: the parts, started in an order in which nothing can be missed.
 //!
 //! ```text
-//! preflight ─► bind ─► open the journal ─► capture ─► housekeeping ─► data path ─► HTTP, TLS files, reload
+//! preflight ─► bind ─► open the journal ─► capture ─► housekeeping, key indexes ─► data path ─► HTTP, TLS files, reload
 //! ```
 //!
 //! The servers are asked first (a wrong URL or password changes nothing on the disk), then the journal is opened and
@@ -14,6 +14,7 @@ mod error;
 mod health;
 mod housekeeping;
 mod http;
+mod key_index;
 mod preflight;
 mod process;
 mod reload;
@@ -37,6 +38,7 @@ use self::common::{Common, Servers};
 pub(crate) use self::config::Config;
 pub(crate) use self::error::{ErrorKind, StartError};
 use self::health::Health;
+use self::key_index::KeyIndexThread;
 use self::preflight::Found;
 use self::reload::Reload;
 pub(crate) use self::reload::Reread;
@@ -111,6 +113,7 @@ impl Daemon {
         };
         let capture = start_capture(capture_config, inputs, &common.parts)?;
         let housekeeping = common.housekeeping(housekeeping_stop).start(&common.parts)?;
+        let key_indexes = common.key_indexes().start(&common.parts)?;
 
         let bound = Started {
             listen: listeners.iter().map(Listener::address).collect::<Result<_, _>>()?,
@@ -123,7 +126,7 @@ impl Daemon {
         }
         let capture = StoppableThread { name: "capture", stop: stop_capture, thread: capture };
         let housekeeping = StoppableThread { name: "housekeeping", stop: stop_housekeeping, thread: housekeeping };
-        Ok((RunningParts { running, tasks, housekeeping, clients, capture }, bound))
+        Ok((RunningParts { running, tasks, housekeeping, key_indexes, clients, capture }, bound))
     }
 }
 
@@ -132,6 +135,7 @@ struct RunningParts {
     running: Running,
     tasks: JoinSet<()>,
     housekeeping: StoppableThread,
+    key_indexes: KeyIndexThread,
     /// `None` where no clients are served.
     clients: Option<Serving>,
     capture: StoppableThread,
@@ -143,6 +147,7 @@ impl RunningParts {
         drop(self.running);
         self.tasks.shutdown().await;
         self.housekeeping.stop();
+        self.key_indexes.stop();
         if let Some(clients) = self.clients {
             clients.drain();
         }

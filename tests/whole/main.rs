@@ -29,6 +29,7 @@ mod harness_holds;
 mod health;
 mod impersonation;
 mod journal_cli;
+mod key_index;
 mod limits;
 mod log;
 mod metrics;

@@ -242,6 +242,16 @@ impl Catalog {
         &self.snapshots
     }
 
+    /// Where its sealed files are.
+    pub(crate) fn storage(&self) -> &dyn Storage {
+        &*self.storage
+    }
+
+    /// Holds pruning off for as long as it is held.
+    pub(crate) fn lease(&self) -> Arc<ReadLease> {
+        Arc::clone(&self.lease)
+    }
+
     /// Opens a snapshot of this journal to read what was written into it.
     pub fn open_snapshot(&self, snapshot: &SnapshotInfo, keyring: &Keyring) -> Result<SnapshotReader, OpenError> {
         snapshot.open_in(&*self.storage, keyring)

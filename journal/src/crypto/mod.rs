@@ -4,7 +4,7 @@
 //! operator's key (Keyring) ─wraps─► data key, random for each file ─derives─► a key for each piece
 //! ```
 //!
-//! A **piece** is a block's payload, a page of a key filter or a chunk of a snapshot. Each is encrypted with
+//! A **piece** is a block's payload, a page of a key filter, a chunk of a snapshot or a part of its key index. Each is encrypted with
 //! AES-256-GCM under a key of its own, which is derived from the data key and a **salt**; the salt is a
 //! keyed hash of the piece itself and of where it stands. So no key is ever used for two pieces, and no
 //! nonce can repeat under one key, whatever happens to the process: a crash, a torn tail that is written again, a

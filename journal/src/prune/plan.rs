@@ -24,7 +24,7 @@ pub struct PrunePlan {
     pub windows_after: Vec<Window>,
     /// Marks that can be restored now, and not afterwards.
     pub lost_marks: Vec<Mark>,
-    /// Size of all segments and snapshots now.
+    /// Size of all segments, and snapshots with their key indexes, now.
     pub bytes_before: u64,
     /// The same afterwards.
     pub bytes_after: u64,
@@ -64,7 +64,7 @@ pub struct PruneItem {
     pub from: Micros,
     /// Up to where it reaches; a snapshot's moment.
     pub to: Micros,
-    /// Its size.
+    /// Its size; a snapshot's with its key index.
     pub bytes: u64,
     /// It is removed.
     pub goes: bool,
@@ -312,7 +312,7 @@ impl<'a> Planner<'a> {
         let segments = self.facts.segments[start.segment..].iter().map(|s| s.bytes);
         let stays = |n: &usize| !self.snapshot_goes(*n, start, squeezed);
         let snapshots = (0..self.facts.snapshots.len()).filter(stays);
-        segments.chain(snapshots.map(|n| self.facts.snapshots[n].manifest.bytes)).sum()
+        segments.chain(snapshots.map(|n| self.facts.snapshots[n].stored_bytes())).sum()
     }
 
     /// A snapshot that lies before `start`.
@@ -356,7 +356,7 @@ impl<'a> Planner<'a> {
                 last_lsn: m.lsn,
                 from: m.ts,
                 to: m.ts,
-                bytes: m.bytes,
+                bytes: info.stored_bytes(),
                 goes,
                 why,
             }

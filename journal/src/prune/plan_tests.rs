@@ -41,7 +41,7 @@ fn segment(id: u32, lsns: std::ops::RangeInclusive<u64>, from: i64, to: i64) -> 
 
 fn snapshot(id: u32, lsn: u64, ts: i64, kind: SnapshotKind) -> SnapshotInfo {
     let manifest = crate::snapshot::SnapshotManifest { kind, bytes: BYTES, ..manifest(lsn, id, ts) };
-    SnapshotInfo { path: format!("r{lsn}-{id}-{ts}.rdb").into(), manifest }
+    SnapshotInfo { path: format!("r{lsn}-{id}-{ts}.rdb").into(), manifest, key_index_bytes: 0 }
 }
 
 use SnapshotKind::{Base, Manual, Scheduled};

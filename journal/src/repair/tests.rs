@@ -429,7 +429,7 @@ fn a_timeline_begins_with_the_first_of_its_bases() {
             source_id: format!("at {offset}"),
             ..crate::snapshot::tests::manifest(offset, timeline, 1)
         };
-        SnapshotInfo { path: PathBuf::new(), manifest }
+        SnapshotInfo { path: PathBuf::new(), manifest, key_index_bytes: 0 }
     };
     let found = timelines(&BTreeMap::new(), &[base(1, 50), base(1, 10), base(2, 7), base(2, 70)]);
     let begins: Vec<_> = found.values().map(|t| (t.start_offset.0, &*t.source_id)).collect();

@@ -23,6 +23,23 @@ fn place(number: u64, last: bool) -> [u8; 13] {
     place
 }
 
+/// Size of a whole chunk in the file.
+pub(super) fn stored_chunk() -> u64 {
+    (CHUNK_BYTES + OVERHEAD) as u64
+}
+
+/// Length of what is in a file of this size; `None` if no row of chunks has it.
+pub(super) fn content_bytes(stored: u64) -> Option<u64> {
+    let chunks = stored.div_ceil(stored_chunk()).max(1);
+    let last = stored - (chunks - 1) * stored_chunk();
+    (last >= OVERHEAD as u64).then(|| stored - chunks * OVERHEAD as u64)
+}
+
+/// Decrypts a chunk at its place.
+pub(super) fn open_chunk(sealer: &Sealer, number: u64, is_last: bool, stored: &[u8]) -> Option<Vec<u8>> {
+    sealer.open(&place(number, is_last), stored)
+}
+
 /// Cuts what is written into chunks and encrypts them.
 #[derive(Debug)]
 pub(super) struct ChunkWriter {

@@ -5,6 +5,7 @@
 //! manifest is there, so that cleaning up never removes what a living process still writes.
 
 mod chunks;
+pub(crate) mod key_index;
 mod store;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -12,9 +13,10 @@ pub(crate) mod tests;
 use std::path::PathBuf;
 
 pub use chunks::SnapshotReader;
+pub(crate) use key_index::ContentDigests;
 use serde::{Deserialize, Serialize};
 pub use store::SnapshotWriter;
-pub(crate) use store::{KEY_INDEX, RETIRED, clean_snapshots, list_snapshots, list_snapshots_of};
+pub(crate) use store::{RETIRED, clean_snapshots, list_snapshots, list_snapshots_of};
 
 use crate::crypto::{KeyFault, Keyring, Sealer, Wrapped};
 use crate::error::OpenError;
@@ -23,6 +25,8 @@ use crate::segment::link::hash_file;
 use crate::storage::Storage;
 use crate::types::{Lsn, Micros, ReplOffset, TimelineId};
 
+/// How the name of a snapshot's key index ends.
+pub(crate) const KEY_INDEX: &str = "keys";
 /// How pretty JSON ends.
 const JSON_END: &str = "\n}";
 /// What stands around a manifest's checksum.
@@ -101,6 +105,8 @@ pub struct SnapshotInfo {
     pub path: PathBuf,
     /// Its manifest.
     pub manifest: SnapshotManifest,
+    /// Size of its key index when it was listed; 0 = there was none.
+    pub key_index_bytes: u64,
 }
 
 impl SnapshotManifest {
@@ -150,6 +156,16 @@ pub(crate) struct Health {
     pub(crate) damage: Option<(u64, String)>,
     /// Why its contents could not be looked at; then only its digest was compared.
     pub(crate) unseen: Option<KeyFault>,
+    /// The digests of its content, to be compared with those of its key index, if it has one.
+    pub(crate) content: Option<ContentDigests>,
+}
+
+/// Reads a snapshot through.
+fn copy(reader: &mut SnapshotReader, content: Option<&mut ContentDigests>) -> std::io::Result<u64> {
+    match content {
+        Some(content) => std::io::copy(reader, content),
+        None => std::io::copy(reader, &mut std::io::sink()),
+    }
 }
 
 impl SnapshotInfo {
@@ -159,7 +175,7 @@ impl SnapshotInfo {
             Err(OpenError::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::NotFound && !storage.has(&self.path.with_extension("json")) =>
             {
-                Ok(Health { gone: true, damage: None, unseen: None })
+                Ok(Health { gone: true, damage: None, unseen: None, content: None })
             }
             other => other,
         }
@@ -167,10 +183,11 @@ impl SnapshotInfo {
 
     fn read_health(&self, storage: &dyn Storage, keyring: &Keyring) -> Result<Health, OpenError> {
         let path = &self.path;
-        let found = |damage| Health { gone: false, damage, unseen: None };
+        let found = |damage| Health { gone: false, damage, unseen: None, content: None };
         let mut unseen = None;
+        let mut content = (self.key_index_bytes > 0).then(ContentDigests::default);
         let digest = match self.open_in(storage, keyring) {
-            Ok(mut reader) => match std::io::copy(&mut reader, &mut std::io::sink()) {
+            Ok(mut reader) => match copy(&mut reader, content.as_mut()) {
                 Ok(_) => reader.digest(),
                 // Who can compute digests cannot encrypt.
                 Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
@@ -179,7 +196,7 @@ impl SnapshotInfo {
                 Err(e) => return Err(OpenError::io("read", path)(e)),
             },
             Err(OpenError::Key { fault: KeyFault::Missing(id), .. }) => {
-                unseen = Some(KeyFault::Missing(id));
+                (unseen, content) = (Some(KeyFault::Missing(id)), None);
                 let hashed = storage.open(path).and_then(|file| hash_file(&*file, u64::MAX));
                 hashed.map_err(OpenError::io("read", path))?.to_hex().to_string()
             }
@@ -188,17 +205,24 @@ impl SnapshotInfo {
         };
         let expected = &self.manifest.blake3;
         let damage = (digest != *expected).then(|| (0, format!("expected BLAKE3 {expected}, found {digest}")));
-        Ok(Health { gone: false, damage, unseen })
+        Ok(Health { gone: false, damage, unseen, content })
     }
 
     /// Opens the file where it is stored, to read what was written into it.
     pub(crate) fn open_in(&self, storage: &dyn Storage, keyring: &Keyring) -> Result<SnapshotReader, OpenError> {
-        let sealer = match &self.manifest.encryption {
-            None => None,
-            Some(encryption) => Some(self.unlock(encryption, keyring)?),
-        };
+        let sealer = self.sealer(keyring)?;
         let file = storage.open(&self.path).map_err(OpenError::io("open", &self.path))?;
         Ok(SnapshotReader::new(file, sealer, self.manifest.bytes))
+    }
+
+    /// What decrypts its file, and its key index; `None` if they are not encrypted.
+    fn sealer(&self, keyring: &Keyring) -> Result<Option<Sealer>, OpenError> {
+        self.manifest.encryption.as_ref().map(|encryption| self.unlock(encryption, keyring)).transpose()
+    }
+
+    /// What it takes on the disk, its manifest aside.
+    pub fn stored_bytes(&self) -> u64 {
+        self.manifest.bytes + self.key_index_bytes
     }
 
     fn unlock(&self, encryption: &SnapshotEncryption, keyring: &Keyring) -> Result<Sealer, OpenError> {

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use super::chunks::ChunkWriter;
-use super::{SnapshotEncryption, SnapshotInfo, SnapshotManifest};
+use super::{KEY_INDEX, SnapshotEncryption, SnapshotInfo, SnapshotManifest};
 use crate::crypto::{KEY_LEN, Keyring, Random, Sealer, Wrapped, new_data_key, random};
 use crate::directory::{Directory, TEMPORARY, write_atomically};
 use crate::error::{OpenError, StoreError};
@@ -27,8 +27,6 @@ use crate::meta::Meta;
 use crate::storage::{Folder, Found, LocalDirectory, Storage};
 use crate::types::TimelineId;
 
-/// How the name of a snapshot's key index ends. Reserved: see `FORMAT.md`.
-pub(crate) const KEY_INDEX: &str = "keys";
 /// What a manifest is renamed to before its snapshot is removed.
 pub(crate) const RETIRED: &str = "removed";
 
@@ -60,23 +58,7 @@ impl SnapshotWriter {
     pub(crate) fn create_in(dir: &Path, keyring: &Keyring, random: Random) -> Result<Self, StoreError> {
         let dir = Directory::new(dir);
         let folder = dir.snapshots();
-        let create = || -> io::Result<tempfile::NamedTempFile> {
-            files::ensure_folder(&folder)?;
-            let _step = SnapshotStep::begin(&dir)?;
-            loop {
-                let file = tempfile::Builder::new()
-                    .prefix(&format!("{TEMPORARY}{}-", std::process::id()))
-                    .suffix(".rdb")
-                    .permissions(Permissions::from_mode(FILE_MODE))
-                    .tempfile_in(&folder)?;
-                flock(file.as_file(), FlockOperation::LockExclusive)?;
-                // Between creation and lock, somebody may have cleaned it up.
-                if file.path().exists() {
-                    return Ok(file);
-                }
-            }
-        };
-        let file = create().map_err(StoreError::io("create a snapshot in", &folder))?;
+        let file = create_locked(&dir, ".rdb").map_err(StoreError::io("create a snapshot in", &folder))?;
         let mut data_key = None;
         if keyring.current().is_some() {
             let key = new_data_key(random).map_err(StoreError::io("draw a key for", file.path()))?;
@@ -146,6 +128,25 @@ impl SnapshotWriter {
             return Err(error);
         }
         Ok(path)
+    }
+}
+
+/// Creates a temporary file in the snapshots' folder, and holds its lock: so long nobody cleans it up.
+pub(super) fn create_locked(dir: &Directory, suffix: &str) -> io::Result<tempfile::NamedTempFile> {
+    let folder = dir.snapshots();
+    files::ensure_folder(&folder)?;
+    let _step = SnapshotStep::begin(dir)?;
+    loop {
+        let file = tempfile::Builder::new()
+            .prefix(&format!("{TEMPORARY}{}-", std::process::id()))
+            .suffix(suffix)
+            .permissions(Permissions::from_mode(FILE_MODE))
+            .tempfile_in(&folder)?;
+        flock(file.as_file(), FlockOperation::LockExclusive)?;
+        // Between creation and lock, somebody may have cleaned it up.
+        if file.path().exists() {
+            return Ok(file);
+        }
     }
 }
 
@@ -265,7 +266,9 @@ fn load_snapshot(storage: &dyn Storage, beside: &Path, journal_id: &str) -> Resu
     if bytes != manifest.bytes {
         return Err(format!("its file has {bytes} bytes, not {}", manifest.bytes));
     }
-    Ok(SnapshotInfo { path, manifest })
+    let index = storage.look_at(&path.with_extension(KEY_INDEX)).ok().flatten();
+    let index = index.filter(|found| found.kind == FileKind::Regular);
+    Ok(SnapshotInfo { path, manifest, key_index_bytes: index.map_or(0, |found| found.version.bytes) })
 }
 
 /// Removes what crashed writers left. Called under the journal's lock; writers of snapshots do not

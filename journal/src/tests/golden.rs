@@ -16,6 +16,7 @@ use crate::open::OpenOptions;
 use crate::server::tests::server;
 use crate::server::{KnownServers, ServerIdentity, add_server};
 use crate::snapshot::SnapshotWriter;
+use crate::snapshot::key_index::{KeyIndex, KeyIndexWriter, ReadKey, Workspace};
 use crate::snapshot::tests::manifest;
 use crate::splices::{LostRecords, Splice, Splices};
 use crate::types::{Group, Lsn, Micros, Origin, OriginKind, TimelineId};
@@ -261,4 +262,48 @@ fn the_golden_snapshots_are_read_and_written_alike() {
     let mut read = Vec::new();
     catalog.open_snapshot(&catalog.snapshots()[0], &keyring).unwrap().read_to_end(&mut read).unwrap();
     assert_eq!(read, content);
+}
+
+/// Places of keys that fill three pages, in a content of three digests: only the index is stored.
+#[test]
+fn the_golden_key_indexes_are_read_and_written_alike() {
+    let content: Vec<u8> = (0..150_000u32).map(|n| (n * 7 / 5) as u8).collect();
+    let long = |last: u8| [&[b'l'; 2048][..], &[last]].concat();
+    let keys =
+        (0..700u64).map(|n| (n as u32 / 600 * 5, format!("user:{n:04}").into_bytes(), 9 + n * 200, 100 + n % 100));
+    let mut keys: Vec<(u32, Vec<u8>, u64, u64)> = keys.collect();
+    keys.extend([(5, long(b'b'), 149_000, 50), (5, long(b'a'), 149_100, 900)]);
+    for (name, keyring) in [("plain", Keyring::default()), ("encrypted", keyring(&["key-1"]))] {
+        let fixed = |bytes: &mut [u8]| {
+            bytes.fill(42);
+            Ok(())
+        };
+        let journal = Fixture::with_random(options(1 << 20), fixed);
+        let mut writer = SnapshotWriter::create_in(journal.dir(), &keyring, fixed).unwrap();
+        writer.write(&content).unwrap();
+        let path = writer.commit(manifest(0, 1, 5)).unwrap().with_extension("keys");
+        let snapshot = Catalog::open(journal.dir()).unwrap().snapshots()[0].clone();
+        let (mut writer, reader) = KeyIndexWriter::begin(&snapshot, &keyring, Workspace::Journal, &|_| true).unwrap();
+        for (db, key, offset, len) in keys.iter().rev() {
+            writer.add(*db, key, *offset, *len).unwrap();
+        }
+        writer.finish(reader).unwrap().put_in_place().unwrap();
+        let stored = compare(&format!("key-index/{name}.keys"), &fs::read(&path).unwrap());
+        fs::write(&path, stored).unwrap();
+
+        let catalog = Catalog::open(journal.dir()).unwrap();
+        let whole = keys.clone();
+        let read_key: ReadKey = Box::new(move |content| {
+            let mut bytes = Vec::new();
+            content.read_to_end(&mut bytes)?;
+            Ok(whole.iter().find(|(_, _, _, len)| *len == bytes.len() as u64).unwrap().1.clone())
+        });
+        let mut index = KeyIndex::open(&catalog, &catalog.snapshots()[0], &keyring, read_key).unwrap();
+        index.check(&|_| true).unwrap();
+        for (db, key, offset, len) in keys.iter().filter(|(_, key, ..)| key.len() < 2048 || key[2048] == b'a') {
+            assert_eq!(index.find(*db, key).unwrap(), Some((*offset, *len)));
+            assert_eq!(index.read(*offset, *len).unwrap(), content[*offset as usize..][..*len as usize]);
+        }
+        assert_eq!(index.find(5, b"user:0001").unwrap(), None);
+    }
 }

@@ -10,7 +10,8 @@ use crate::lease::SnapshotsAtRest;
 use crate::lock::is_held;
 use crate::marks::read_marks;
 use crate::server::KnownServers;
-use crate::snapshot::{SnapshotInfo, SnapshotKind, list_snapshots};
+use crate::snapshot::key_index::{KeyIndexError, check_beside};
+use crate::snapshot::{ContentDigests, KEY_INDEX, SnapshotInfo, SnapshotKind, list_snapshots};
 use crate::storage::{Folder, Storage};
 use crate::types::Mark;
 
@@ -21,14 +22,14 @@ const FOLDERS: [&str; 3] = ["segments", "snapshots", "quarantine"];
 /// What may be there besides.
 const FOREIGN: &str = "lost+found";
 
-/// Size of segments and snapshots; what cannot be read counts nothing.
+/// Size of segments, snapshots and key indexes; what cannot be read counts nothing.
 pub(super) fn total_bytes(storage: &dyn Storage) -> u64 {
     let size = |folder: Folder, extension: &str| -> u64 {
         let paths = storage.list(folder).ok().flatten().unwrap_or_default();
         let ours = paths.iter().filter(|path| path.extension().is_some_and(|found| found == extension));
         ours.filter_map(|path| storage.look_at(path).ok().flatten()).map(|found| found.version.bytes).sum()
     };
-    size(Folder::Segments, "seg") + size(Folder::Snapshots, "rdb")
+    size(Folder::Segments, "seg") + size(Folder::Snapshots, "rdb") + size(Folder::Snapshots, KEY_INDEX)
 }
 
 /// What is of the wrong kind is told once, by its name, and counts as empty.
@@ -41,7 +42,8 @@ pub(super) fn unless_wrong_kind<T: Default>(result: Result<T, OpenError>) -> Res
 
 /// What reading a snapshot has shown.
 enum SnapshotDamage {
-    None,
+    /// With the digests of its content, if it was read and has a key index.
+    None(Option<ContentDigests>),
     At(u64, String),
     /// It was removed since it was listed.
     Gone,
@@ -67,12 +69,14 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
         }
         for snapshot in &files.whole {
             let (path, manifest) = (&snapshot.path, &snapshot.manifest);
-            let damage = if self.deep { self.snapshot_damage(snapshot)? } else { SnapshotDamage::None };
+            let damage = if self.deep { self.snapshot_damage(snapshot)? } else { SnapshotDamage::None(None) };
             if matches!(damage, SnapshotDamage::Gone) {
                 continue;
             }
             self.report.snapshots += 1;
-            if let SnapshotDamage::At(offset, what) = damage {
+            if let SnapshotDamage::None(Some(content)) = damage {
+                self.key_index(snapshot, content);
+            } else if let SnapshotDamage::At(offset, what) = damage {
                 let span = Span {
                     from_lsn: manifest.lsn,
                     to_lsn: Some(manifest.lsn),
@@ -81,7 +85,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
                 };
                 self.problem(path, offset, what, Some(span), LOST);
             }
-            self.done(path, manifest.bytes);
+            self.done(path, snapshot.stored_bytes());
         }
         Ok(())
     }
@@ -98,7 +102,13 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
             if is_held(path) || is_there(&path.with_extension("json")) || !is_there(path) {
                 continue;
             }
-            if at_rest.is_some() {
+            if path.extension().is_some_and(|extension| extension == KEY_INDEX) {
+                let file = self.relative(path);
+                self.report.notes.push(format!(
+                    "{}: a key index that was not finished, or whose snapshot is gone: the next start of redtape takes it away",
+                    file.display()
+                ));
+            } else if at_rest.is_some() {
                 self.problem(path, 0, "unfinished: it has no manifest", None, "none: it is ignored");
             } else {
                 let file = self.relative(path);
@@ -121,7 +131,26 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
             let file = self.relative(&snapshot.path);
             self.report.notes.push(format!("{}: its contents were not looked at: {fault}", file.display()));
         }
-        Ok(health.damage.map_or(SnapshotDamage::None, |(offset, what)| SnapshotDamage::At(offset, what)))
+        Ok(match health.damage {
+            Some((offset, what)) => SnapshotDamage::At(offset, what),
+            None => SnapshotDamage::None(health.content),
+        })
+    }
+
+    /// A key index is derived: whatever is wrong with it is no damage of the journal.
+    fn key_index(&mut self, snapshot: &SnapshotInfo, content: ContentDigests) {
+        let error = match check_beside(&self.storage, snapshot, self.keyring, Some(content)) {
+            // Removed since it was listed, perhaps with its snapshot.
+            Ok(()) | Err(KeyIndexError::Missing { .. } | KeyIndexError::Gone { .. }) => return,
+            Err(error) => error,
+        };
+        let file = self.relative(&snapshot.key_index_path());
+        let what = if error.is_made_again() {
+            "nothing is lost, as it will be made again from its snapshot"
+        } else {
+            "it could not be checked"
+        };
+        self.report.notes.push(format!("{}: {error}; {what}", file.display()));
     }
 
     /// Marks are set when what they mean is on the disk: where the journal ends before one, its end is gone. `marks` were

@@ -2,7 +2,7 @@
 //! a restore. Changes nothing, works beside a live writer, holds pruning off meanwhile.
 //!
 //! Shallow: meta, headers, chain, footers, the unsealed segment, names, sizes, marks. Deep: also
-//! every block and every group inside, the footers' sums and digests, and the snapshots' digests.
+//! every block and every group inside, the footers' sums and digests, the snapshots' digests, and their key indexes.
 
 mod files;
 mod segments;
@@ -52,12 +52,12 @@ pub struct VerifyReport {
     pub records: u64,
     /// Finished snapshots.
     pub snapshots: u64,
-    /// Size of segments and snapshots.
+    /// Size of segments, snapshots and their key indexes.
     pub bytes: u64,
     /// What is wrong; empty = the journal is whole.
     pub problems: Vec<Problem>,
-    /// What is no damage if somebody wanted it so: snapshots and marks that lie before the first
-    /// segment of their timeline.
+    /// What is no damage: snapshots and marks that lie before the first segment of their timeline, as somebody may have wanted
+    /// it; key indexes that will be made again.
     pub notes: Vec<String>,
 }
 

@@ -7,6 +7,7 @@ pub mod binary;
 mod child;
 pub mod clock;
 pub mod journal_range;
+pub mod key_index;
 pub mod scratch;
 
 use std::path::{Path, PathBuf};

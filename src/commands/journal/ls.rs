@@ -12,6 +12,7 @@ use crate::output::{bytes, count, out};
 /// What the journal takes on the disk.
 struct Size {
     segments: u64,
+    /// With their key indexes.
     snapshots: u64,
 }
 
@@ -19,7 +20,7 @@ impl Size {
     fn of(catalog: &Catalog) -> Self {
         Self {
             segments: catalog.segments().iter().map(|s| s.bytes).sum(),
-            snapshots: catalog.snapshots().iter().map(|s| s.manifest.bytes).sum(),
+            snapshots: catalog.snapshots().iter().map(SnapshotInfo::stored_bytes).sum(),
         }
     }
 }

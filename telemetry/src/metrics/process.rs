@@ -10,7 +10,7 @@ use super::register::Registrar;
 use crate::errors::Errors;
 
 /// Every kind of error that is counted from the start.
-const ERRORS: [&str; 23] = [
+const ERRORS: [&str; 24] = [
     "upstream_connect",
     "upstream_lost",
     "client_protocol",
@@ -34,6 +34,7 @@ const ERRORS: [&str; 23] = [
     "config_reload",
     "snapshot",
     "prune",
+    "key_index",
 ];
 
 /// Metrics of the process.

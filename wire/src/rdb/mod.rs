@@ -44,7 +44,7 @@ pub use module::module_type;
 pub use table::ValueType;
 pub use value::{Bytes, Consumer, Field, Group, Idempotence, Pending, Score, Stream, StreamEntry, StreamId, Value};
 pub use verifier::{RdbSummary, RdbVerifier};
-pub use walk::{AUX_KEPT_MAX, End, Entry, Extent, KEY_MAX, KeyEntry, Walker, read_key_entry};
+pub use walk::{AUX_KEPT_MAX, End, Entry, Extent, KEY_MAX, KeyEntry, Walker, read_entry_key, read_key_entry};
 pub use write::{RdbWriter, single_key_rdb};
 
 #[cfg(test)]

@@ -269,6 +269,19 @@ pub fn read_key_entry<'k>(
     Ok(parts.entry(db, key))
 }
 
+/// Reads the key at the front of an entry (`KeyEntry::entry`), of which `entry` needs to give no more than what stands before
+/// the value.
+pub fn read_entry_key(version: RdbVersion, entry: impl Read) -> Result<Vec<u8>, ReadError> {
+    if !table::is_known(version) {
+        return Err(Fault::UnknownVersion(version).at(0));
+    }
+    let mut input = StreamInput::new(entry);
+    let first = input.byte("a key")?;
+    let mut key = Vec::new();
+    read_front(&mut input, version, 0, first, &mut key)?;
+    Ok(key)
+}
+
 /// Everything of a [`KeyEntry`] but the key.
 struct KeyParts {
     expires_at_ms: Option<i64>,
@@ -289,6 +302,21 @@ impl KeyParts {
 
 /// `at`: where `number`, its first byte, stands.
 fn read_key(
+    input: &mut impl Input,
+    version: RdbVersion,
+    at: u64,
+    number: u8,
+    key: &mut Vec<u8>,
+) -> Result<KeyParts, ReadError> {
+    let mut parts = read_front(input, version, at, number, key)?;
+    let from = input.at();
+    skip_value(input, parts.value_type)?;
+    (parts.value, parts.entry) = (Extent::between(from, input.at()), Extent::between(at, input.at()));
+    Ok(parts)
+}
+
+/// Everything before the value; the extents are still empty.
+fn read_front(
     input: &mut impl Input,
     version: RdbVersion,
     at: u64,
@@ -321,8 +349,6 @@ fn read_key(
     }
     let value_type = ValueType::find(version, number).map_err(|fault| fault.at(here))?;
     read_string_into(input, KEY_MAX, "a key", key)?;
-    let from = input.at();
-    skip_value(input, value_type)?;
-    let (value, entry) = (Extent::between(from, input.at()), Extent::between(at, input.at()));
+    let (value, entry) = (Extent::default(), Extent::default());
     Ok(KeyParts { expires_at_ms, idle_seconds, frequency, metadata, value_type, value, entry })
 }
