@@ -415,3 +415,43 @@ fn a_command_of_a_module_keeps_everything_before_it_whatever_keys_it_names() {
     let slice = plan(&["*"], &[]).slice.unwrap();
     assert_eq!((slice.records_kept, slice.forced.map(|forced| forced.lsn)), (last.0, Some(module)));
 }
+
+#[test]
+fn of_a_base_only_the_wanted_values_are_read() {
+    let mut world = World::new();
+    let journal = tempfile::tempdir().unwrap();
+    let dir = journal.path().join("j");
+    for n in 0..3000u64 {
+        // Values that do not shrink when they are compressed.
+        let value: Vec<String> =
+            (0..40u64).map(|i| format!("{:x}", (n * 40 + i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+        run(&mut world.client, &format!("SET key:{n} {}", value.concat()));
+    }
+    let mut recorder = Recorder::start_with(&dir, &world.source, small_segments());
+    run(&mut world.client, "APPEND key:7 more");
+    run(&mut world.client, "RENAME key:8 moved");
+    recorder.catch_up();
+    recorder.finish();
+    let full = state(&mut world.client);
+    let mut asked = request(&dir, When::Latest, &world.source, None);
+    // The first one makes the index.
+    for (glob, by_index) in [("key:7", true), ("key:7", true), ("moved", true), ("key:8", true), ("key:77*", false)] {
+        asked.filter = Filter::new(&[glob], &[], &[0]).unwrap();
+        let (sliced, _, report) = rebuild(&mut world.scratch, &asked);
+        let report = report.unwrap();
+        let wanted = |key: &[u8]| asked.filter.wants_key(key);
+        let expected = full.iter().filter(|((_, key), _)| wanted(key)).map(|(key, value)| (key.clone(), value.clone()));
+        assert_eq!(
+            sliced.into_iter().filter(|((_, key), _)| wanted(key)).collect::<State>(),
+            expected.collect(),
+            "{glob}"
+        );
+        let base = std::fs::read_dir(dir.join("snapshots")).unwrap().map(|entry| entry.unwrap().path());
+        let base = base
+            .filter(|path| path.extension().is_some_and(|end| end == "rdb"))
+            .map(|path| path.metadata().unwrap().len());
+        let base: u64 = base.sum();
+        assert_eq!(report.base_bytes_read < base / 4, by_index, "{glob}: {report:?}, base of {base} bytes");
+        assert_eq!(report.base_keys, Some(if by_index { 1 } else { 11 }), "{glob}: {report:?}");
+    }
+}

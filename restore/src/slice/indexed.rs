@@ -2,34 +2,89 @@
 
 use std::io;
 
-use redtape_journal::SnapshotInfo;
+use redtape_journal::{Catalog, KeyIndex, KeyIndexError, Keyring, SnapshotInfo};
 use redtape_wire::rdb::{Extent, RdbSummary, parse_aux, parse_header, read_key_entry};
 
 use super::base::{FoundInBase, SlicedBase, module_value};
+use super::needed::Needed;
 use crate::error::RestoreError;
+use crate::interrupt::Interrupt;
+use crate::source::key_index::{BuildError, open_or_build, rebuild};
 
+/// Keys that are looked up one by one.
+const INDEXED_KEYS_MAX: usize = 4096;
 /// Bytes of values that are read by the key index; with more, the base is walked.
 const INDEXED_BYTES_MAX: u64 = 256 << 20;
 /// Bytes at the front that are looked at for auxiliary fields.
 const FRONT_BYTES: u64 = 4096;
 
 /// The key index of a base: where a key is, and verified bytes.
-pub(crate) trait KeyPlaces {
+trait KeyPlaces {
     /// Where everything that belongs to the key is.
-    fn find(&mut self, db: u32, key: &[u8]) -> Result<Option<Extent>, RestoreError>;
+    fn find(&mut self, db: u32, key: &[u8]) -> Result<Option<Extent>, KeyIndexError>;
     /// Bytes of the base; fewer where it ends.
-    fn read(&mut self, extent: Extent) -> Result<Vec<u8>, RestoreError>;
+    fn read(&mut self, extent: Extent) -> Result<Vec<u8>, KeyIndexError>;
     /// Bytes that were read so far, the index's included.
     fn read_bytes(&self) -> u64;
 }
 
+impl KeyPlaces for KeyIndex {
+    fn find(&mut self, db: u32, key: &[u8]) -> Result<Option<Extent>, KeyIndexError> {
+        Ok(Self::find(self, db, key)?.map(|(offset, len)| Extent { offset, len }))
+    }
+
+    fn read(&mut self, extent: Extent) -> Result<Vec<u8>, KeyIndexError> {
+        Self::read(self, extent.offset, extent.len.min(self.content_bytes().saturating_sub(extent.offset)))
+    }
+
+    fn read_bytes(&self) -> u64 {
+        self.bytes_read()
+    }
+}
+
+/// Why keys cannot be read by the index.
+#[derive(Debug)]
+enum Failed {
+    Index(KeyIndexError),
+    /// What the index names is not what it should be.
+    Base(String),
+}
+
+impl From<KeyIndexError> for Failed {
+    fn from(error: KeyIndexError) -> Self {
+        Self::Index(error)
+    }
+}
+
+/// Finds the needed keys by the base's key index, which is made if there is none. `None`: they cannot be named, or are too large to
+/// be held, so the base has to be walked.
+pub(crate) fn find_indexed(
+    catalog: &Catalog,
+    base: &SnapshotInfo,
+    keyring: &Keyring,
+    needed: &Needed,
+    interrupt: &Interrupt,
+) -> Result<Option<FoundInBase>, RestoreError> {
+    let keys = needed.exact_keys().filter(|keys| !keys.is_empty() && keys.len() <= INDEXED_KEYS_MAX);
+    let Some(keys) = keys else { return Ok(None) };
+    let mut index = open_or_build(catalog, base, keyring, interrupt)?;
+    let mut found = find_by_index(&mut index, base, &keys);
+    if matches!(&found, Err(Failed::Index(error)) if error.is_made_again()) {
+        found = find_by_index(&mut rebuild(catalog, base, keyring, interrupt)?, base, &keys);
+    }
+    found.map_err(|failed| match failed {
+        Failed::Index(error) => BuildError::Index(error).of_base(base),
+        Failed::Base(problem) => RestoreError::Base { path: base.path.clone(), problem },
+    })
+}
+
 /// Finds keys by the index. `None`: they are too large to be held, so the base has to be walked.
-pub(crate) fn find_by_index(
+fn find_by_index(
     index: &mut dyn KeyPlaces,
     base: &SnapshotInfo,
     keys: &[(u32, &[u8])],
-) -> Result<Option<FoundInBase>, RestoreError> {
-    let damaged = |problem: String| RestoreError::Base { path: base.path.clone(), problem };
+) -> Result<Option<FoundInBase>, Failed> {
+    let damaged = Failed::Base;
     let front = index.read(Extent { offset: 0, len: FRONT_BYTES })?;
     let version = parse_header(&front).map_err(|e| damaged(e.to_string()))?;
     let aux = parse_aux(&front);

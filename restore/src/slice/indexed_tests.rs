@@ -10,11 +10,11 @@ struct InMemory {
 }
 
 impl KeyPlaces for InMemory {
-    fn find(&mut self, db: u32, key: &[u8]) -> Result<Option<Extent>, RestoreError> {
+    fn find(&mut self, db: u32, key: &[u8]) -> Result<Option<Extent>, KeyIndexError> {
         Ok(self.places.iter().find(|(d, k, _)| *d == db && k == key).map(|(.., extent)| *extent))
     }
 
-    fn read(&mut self, extent: Extent) -> Result<Vec<u8>, RestoreError> {
+    fn read(&mut self, extent: Extent) -> Result<Vec<u8>, KeyIndexError> {
         let end = (extent.end() as usize).min(self.rdb.len());
         self.read += extent.len;
         Ok(self.rdb[extent.offset as usize..end].to_vec())
@@ -52,7 +52,11 @@ fn in_memory(keys: &[(u32, &str, Vec<u8>)]) -> InMemory {
 
 fn base() -> SnapshotInfo {
     let json = r#"{"lsn":0,"timeline":1,"source_id":"","offset":0,"ts":0,"kind":"base","bytes":77}"#;
-    SnapshotInfo { path: "base.rdb".into(), manifest: serde_json::from_str(json).expect("manifest") }
+    SnapshotInfo {
+        path: "base.rdb".into(),
+        manifest: serde_json::from_str(json).expect("manifest"),
+        key_index_bytes: 0,
+    }
 }
 
 /// The keys of an RDB, and its auxiliary fields.
@@ -93,7 +97,7 @@ fn an_index_that_names_another_key_is_refused_and_a_module_keeps_everything() {
     let mut index = in_memory(&[(0, "a", entry("a", "1"))]);
     index.places[0].1 = b"b".to_vec();
     let error = find_by_index(&mut index, &base(), &[(0, b"b")]).expect_err("another key");
-    assert!(matches!(error, RestoreError::Base { .. }), "{error}");
+    assert!(matches!(error, Failed::Base(_)), "{error:?}");
 
     // Type 7, a module's id of one byte, the end of its value.
     let module = vec![7, 1, b'm', 1, 0];

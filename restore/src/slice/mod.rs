@@ -9,6 +9,7 @@
 //! - [`kept`]: the records that it keeps, and how they are read again.
 //! - [`lsns`]: a set of LSNs.
 //! - [`base`]: the needed keys of the base, as an RDB of their own.
+//! - [`indexed`]: the same by the base's key index.
 //!
 //! Invariant: the replay of what is kept, on the keys that are kept, leaves each wanted key exactly as the replay of everything
 //! does. By induction, backwards: a record that is kept finds each key that it reads or modifies as it was
@@ -17,8 +18,7 @@
 
 pub(crate) mod base;
 mod hashed;
-#[cfg(test)]
-mod indexed;
+pub(crate) mod indexed;
 mod kept;
 mod lsns;
 mod needed;

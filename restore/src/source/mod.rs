@@ -27,6 +27,7 @@ use crate::progress::{Event, Observer, Unit};
 use crate::replica_link::{Delivered, Payload};
 use crate::request::Request;
 use crate::slice::base::{SlicedBase, find};
+use crate::slice::indexed::find_indexed;
 use crate::slice::{Forced, KeptRange, SliceReport, Sliced, slice};
 use crate::version::ServerVersion;
 
@@ -92,7 +93,10 @@ impl Located {
         } else if needed.is_everything() {
             (check_base(replay.catalog(), base, keyring, observer)?, BaseUse::Whole)
         } else {
-            let found = find(replay.catalog(), base, keyring, &needed, &request.interrupt, observer)?;
+            let found = match find_indexed(replay.catalog(), base, keyring, &needed, &request.interrupt)? {
+                Some(found) => found,
+                None => find(replay.catalog(), base, keyring, &needed, &request.interrupt, observer)?,
+            };
             base_bytes_read = found.read_bytes;
             match found.keys {
                 Ok(keys) => {
