@@ -161,14 +161,14 @@ impl KeyIndexes {
                 // With the snapshot, or with the daemon, this ends.
                 memory.later.insert(id, Instant::now() + RETRY);
             }
-            Err(error) => self.failed(error, id, memory),
+            Err(error) => self.failed(&error, id, memory),
         }
         false
     }
 
-    fn failed(&self, error: BuildError, id: Id, memory: &mut Memory) {
+    fn failed(&self, error: &BuildError, id: Id, memory: &mut Memory) {
         use KeyIndexError as E;
-        let (again, advice) = match &error {
+        let (again, advice) = match error {
             BuildError::Index(E::Busy { .. }) => (true, "it is tried again in a minute"),
             BuildError::Index(E::NoRoom { .. } | E::Io { .. }) => {
                 (true, "make room or see to the disk; it is tried again every minute")

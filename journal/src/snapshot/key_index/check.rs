@@ -72,7 +72,7 @@ fn follows(last: &IndexEntry, next: &IndexEntry) -> bool {
 /// end.
 pub fn check_key_index(snapshot: &SnapshotInfo, keyring: &Keyring, go_on: &GoOn<'_>) -> Result<(), KeyIndexError> {
     let storage = LocalDirectory::new(&snapshot.directory());
-    KeyIndex::open_in(&storage, snapshot, keyring, no_key())?.check(go_on)
+    KeyIndex::open_in(&storage, snapshot, keyring, no_key(), None)?.check(go_on)
 }
 
 /// No key is looked up.
@@ -87,7 +87,7 @@ pub(crate) fn check_beside(
     keyring: &Keyring,
     content: Option<ContentDigests>,
 ) -> Result<(), KeyIndexError> {
-    let mut index = KeyIndex::open_in(storage, snapshot, keyring, no_key())?;
+    let mut index = KeyIndex::open_in(storage, snapshot, keyring, no_key(), None)?;
     index.check(&|_| true)?;
     content.map_or(Ok(()), |content| index.compare(content))
 }

@@ -21,7 +21,7 @@ fn shorten(hash: blake3::Hash) -> Digest {
 #[derive(Debug, Default)]
 pub(crate) struct ContentDigests {
     whole: Vec<u8>,
-    part: blake3::Hasher,
+    part: Box<blake3::Hasher>,
     bytes: u64,
 }
 

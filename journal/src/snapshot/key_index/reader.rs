@@ -55,9 +55,7 @@ impl KeyIndex {
         keyring: &Keyring,
         read_key: ReadKey,
     ) -> Result<Self, KeyIndexError> {
-        let mut index = Self::open_in(catalog.storage(), snapshot, keyring, read_key)?;
-        index._lease = Some(catalog.lease());
-        Ok(index)
+        Self::open_in(catalog.storage(), snapshot, keyring, read_key, Some(catalog.lease()))
     }
 
     pub(super) fn open_in(
@@ -65,13 +63,15 @@ impl KeyIndex {
         snapshot: &SnapshotInfo,
         keyring: &Keyring,
         read_key: ReadKey,
+        lease: Option<Arc<ReadLease>>,
     ) -> Result<Self, KeyIndexError> {
         let path = snapshot.key_index_path();
         let file = storage.open(&path).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => KeyIndexError::Missing { path: path.clone() },
             _ => KeyIndexError::io("open", &path)(e),
         })?;
-        Self::open_file(storage, path, file, snapshot, keyring, read_key)
+        let sealer = snapshot.sealer(keyring).map_err(KeyIndexError::of_open)?;
+        Self::open_file(storage, file, snapshot, sealer, read_key, lease)
     }
 
     /// Opens an index that is not in its place. It goes on when that is gone, or in its place.
@@ -88,20 +88,19 @@ impl KeyIndex {
             Written::Unnamed(file) => file.try_clone(),
         };
         let file = file.map_err(KeyIndexError::io("open", &path))?;
-        let mut index = Self::open_file(catalog.storage(), path, Box::new(file), snapshot, keyring, read_key)?;
-        index._lease = Some(catalog.lease());
-        Ok(index)
+        let sealer = snapshot.sealer(keyring).map_err(KeyIndexError::of_open)?;
+        Self::open_file(catalog.storage(), Box::new(file), snapshot, sealer, read_key, Some(catalog.lease()))
     }
 
     fn open_file(
         storage: &dyn Storage,
-        path: PathBuf,
         file: Box<dyn StoredFile>,
         snapshot: &SnapshotInfo,
-        keyring: &Keyring,
+        sealer: Option<Sealer>,
         read_key: ReadKey,
+        lease: Option<Arc<ReadLease>>,
     ) -> Result<Self, KeyIndexError> {
-        let sealer = snapshot.sealer(keyring).map_err(KeyIndexError::of_open)?;
+        let path = snapshot.key_index_path();
         let (root_position, root) = read_root(&path, &*file, sealer.as_ref(), snapshot)?;
         let stored = storage.open(&snapshot.path).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => KeyIndexError::Gone { path: snapshot.path.clone() },
@@ -115,7 +114,19 @@ impl KeyIndex {
         })?;
         let read_bytes = root.1 + (MAGIC.len() + TAIL_LEN) as u64;
         let (root, digests, page) = (root.0, None, None);
-        Ok(Self { path, file, sealer, root, root_position, digests, content, page, read_key, read_bytes, _lease: None })
+        Ok(Self {
+            path,
+            file,
+            sealer,
+            root,
+            root_position,
+            digests,
+            content,
+            page,
+            read_key,
+            read_bytes,
+            _lease: lease,
+        })
     }
 
     /// How many keys it has.

@@ -114,23 +114,23 @@ impl World {
         for ((db, key), place) in &self.places {
             match index.find(*db, key) {
                 Ok(found) => assert_eq!(found, Some(*place)),
-                Err(error) => all = self.is_refused(&error),
+                Err(error) => all = Self::is_refused(&error),
             }
         }
         for (db, key) in [(0, &b"appl"[..]), (1, b"a"), (6, b""), (5, b"zz")] {
             match index.find(db, key) {
                 Ok(found) => assert_eq!(found, None),
-                Err(error) => all = self.is_refused(&error),
+                Err(error) => all = Self::is_refused(&error),
             }
         }
         match index.read(0, self.content.len() as u64) {
             Ok(bytes) => assert!(bytes == self.content),
-            Err(error) => all = self.is_refused(&error),
+            Err(error) => all = Self::is_refused(&error),
         }
         all
     }
 
-    fn is_refused(&self, error: &KeyIndexError) -> bool {
+    fn is_refused(error: &KeyIndexError) -> bool {
         assert!(matches!(error, KeyIndexError::Damaged { .. }), "{error}");
         false
     }
@@ -373,10 +373,10 @@ fn runs_hold_nothing_in_clear_and_what_is_wrong_in_them_is_found() {
         file.read_exact_at(&mut bytes, 0).unwrap();
         assert_eq!(bytes.windows(6).any(|six| six == b"secret"), sealer.is_none());
         // The length in front of a block: as wrong it may be taken for one that is longer than the file.
-        for at in 4..bytes.len() {
+        for (at, byte) in bytes.iter().enumerate().skip(4) {
             let file = tempfile::tempfile().unwrap();
             let run = write(&file);
-            file.write_all_at(&[bytes[at] ^ 16], at as u64).unwrap();
+            file.write_all_at(&[byte ^ 16], at as u64).unwrap();
             let mut reader = RunReader::new(run, sealer.as_ref());
             assert!(reader.next_into(&mut page::IndexEntry::default()).is_err(), "byte {at}");
         }
