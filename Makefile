@@ -10,6 +10,7 @@
 #   make restarts  restarts of the server, failovers and promotions under load, many times each (N=20)
 #   make power     power failures: the disk as each call may leave it, many times (N=10000)
 #   make soak      random conversations beside a bare server, each with another seed (N=120, half an hour)
+#   make slice     random histories: what a sliced restore holds is what a full one holds (N=1000, ten minutes; REDTAPE_SEED)
 #   make beside    readers in a loop beside everything that writes: no work in progress is taken for damage (N=180 seconds)
 #   make fuzz-sessions  attackers beside victims on shared connections, and beside a bare server (T=600 seconds; REDTAPE_SEED)
 #   make attribution  scripts, functions and transactions of up to 50 clients: whose, and when (release build)
@@ -42,7 +43,7 @@ one_at_a_time = -- --test-threads=1 --nocapture
 long_ones = -- --ignored --test-threads=1 --nocapture
 endif
 
-.PHONY: demo test lint compat suite clients crash restarts power soak beside fuzz-sessions attribution disk tamper fuzz measure bench servers
+.PHONY: demo test lint compat suite clients crash restarts power soak slice beside fuzz-sessions attribution disk tamper fuzz measure bench servers
 
 servers:
 	@scripts/install-servers.sh
@@ -105,6 +106,9 @@ power: servers
 
 soak: servers
 	REDTAPE_CONVERSATIONS=$(or $(N),120) $(run_long_tests) -p redtape --test whole transparent::many $(long_ones)
+
+slice: servers
+	REDTAPE_SLICES=$(or $(N),1000) $(CARGO) test -p redtape-restore --test sliced a_slice_equals -- --nocapture
 
 beside: servers
 	REDTAPE_BESIDE_SECONDS=$(or $(N),180) $(CARGO) test -p redtape-journal --lib beside::

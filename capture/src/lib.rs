@@ -13,7 +13,6 @@ mod durability;
 mod group;
 mod identity;
 mod join;
-mod keys;
 #[doc(hidden)]
 pub mod measure;
 mod options;

@@ -13,13 +13,16 @@ use redtape_journal::{
 };
 use redtape_telemetry::{Metrics, Status, Watermarks};
 use redtape_wire::command::CommandTable;
+use redtape_wire::effect::named_keys;
 use tokio::sync::Notify;
 
 use crate::durability::DurabilityTracker;
 use crate::group::Effect;
 use crate::join::Attributed;
-use crate::keys::keys_of;
 use crate::options::{CaptureConfig, KeyringHandle, Position, Tail, open_journal};
+
+/// What the commands' side calls so, the journal's key filters understand.
+const _: () = assert!(redtape_wire::effect::OTHERS_TOO == redtape_journal::OTHERS_TOO);
 
 /// A block is handed over when it has grown to this size.
 const BLOCK_BYTES: usize = 256 * 1024;
@@ -436,12 +439,12 @@ pub(crate) fn push_group(
     };
     if let [effect] = &group.effects[..] {
         let args = effect.args();
-        let keys = keys_of(table, &args);
+        let keys = named_keys(table, &args);
         return push(builder, &[RecordRef { db: effect.db, args: &args, keys: lend(keys.as_deref()) }]);
     }
     // Arguments are lent one effect at a time; a group needs them all at once.
     let args: Vec<_> = group.effects.iter().map(Effect::args).collect();
-    let keys: Vec<_> = args.iter().map(|args| keys_of(table, args)).collect();
+    let keys: Vec<_> = args.iter().map(|args| named_keys(table, args)).collect();
     let records: Vec<_> = group
         .effects
         .iter()

@@ -66,7 +66,8 @@ mod writer;
 
 pub use block::{Block, BlockBuilder, LARGE_BLOCK_BYTES, MAX_GROUP_BYTES};
 pub use catalog::{
-    AtOffset, Catalog, Cut, Gap, GroupReader, ReverseReader, Searched, SegmentInfo, SourceChange, TimelineInfo, Window,
+    AtOffset, Catalog, Cut, Gap, GroupReader, PartReader, ReverseReader, Searched, SegmentInfo, SourceChange,
+    TimelineInfo, WantedKeys, Window,
 };
 pub use clock_step::ClockStep;
 pub use crypto::{AddedKey, KEYS_VARIABLE, KeyFault, Keyring, KeyringError};

@@ -153,9 +153,14 @@ pub struct RecordRef<'a> {
 pub enum KeysAt<'a> {
     /// Not known, or it touches keys that it does not name: a search for any key finds the record.
     Unknown,
-    /// These, and no others; empty = it touches none. Numbers that no argument has mean [`KeysAt::Unknown`].
+    /// These, and no others unless [`OTHERS_TOO`] is among them; empty = it touches none. Numbers that no argument has mean
+    /// [`KeysAt::Unknown`].
     Arguments(&'a [usize]),
 }
+
+/// Among the arguments that are keys (it is the command's name, which is no key): it may touch keys that it does not name, so that no
+/// key filter rules it out.
+pub const OTHERS_TOO: usize = 0;
 
 /// One group to be written.
 #[derive(Debug, Clone, Copy)]
@@ -183,7 +188,7 @@ pub struct Record {
     pub db: u32,
     /// The command and its arguments.
     pub args: Vec<bytes::Bytes>,
-    /// Which of the arguments are the keys that it touches; `None` = not known, or others beside them.
+    /// Which of the arguments are the keys that it touches; `None` = not known, or others beside them; so does [`OTHERS_TOO`].
     pub keys: Option<SmallVec<[usize; 2]>>,
 }
 

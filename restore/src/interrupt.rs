@@ -17,8 +17,12 @@ impl Interrupt {
         self.0.store(true, Ordering::Relaxed);
     }
 
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Fails when the restore is to end.
     pub fn check(&self) -> Result<(), RestoreError> {
-        if self.0.load(Ordering::Relaxed) { Err(RestoreError::Interrupted) } else { Ok(()) }
+        if self.is_set() { Err(RestoreError::Interrupted) } else { Ok(()) }
     }
 }

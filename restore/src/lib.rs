@@ -8,9 +8,10 @@
 //!
 //! - [`redtape_journal::query::When`]: the point in time that is asked for (`2026-11-20T12:00:00Z`, `10m ago`, `mark:before-deploy`, …).
 //! - [`point`]: the restore point in the journal: timeline, cut, base. A cut never falls inside a group. Pure.
-//! - [`plan`]: by which method, and why. Pure. Nothing is written before the plan is complete: the base has been read through
-//!   and its digest compared, every record up to the cut has been read, the target's version, role, emptiness and rights are
-//!   known.
+//! - [`plan`]: by which method, and why. Pure. Nothing is written before the plan is complete: what is used of the
+//!   base has been read and its digest compared, every record that is replayed has been read, the target's version, role, emptiness
+//!   and rights are known.
+//! - [`slice`]: which records of the journal and which keys of the base the wanted keys depend on.
 //! - [`source`]: how the dataset is rebuilt: the journal range as it is, or replayed by a scratch server whose wall clock
 //!   redtape holds.
 //! - [`target`]: where it goes. A running server gets it over the replica link, or key by key.
@@ -47,6 +48,7 @@ mod refusal;
 pub mod replica_link;
 mod request;
 mod run;
+pub mod slice;
 pub mod source;
 pub mod target;
 pub mod version;

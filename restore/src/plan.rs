@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::error::RestoreError;
 use crate::point::RestorePoint;
+use crate::slice::SliceReport;
 use crate::source::binary::{Binary, made_by};
 use crate::source::journal_range::RangeFacts;
 use crate::target::claim::OtherRestores;
@@ -58,6 +59,10 @@ pub struct Facts<'a> {
     pub base_memory: Option<u64>,
     /// What is wanted.
     pub filter: &'a Filter,
+    /// Bytes of what is used of the base.
+    pub base_bytes: u64,
+    /// What slicing has found, if it was done.
+    pub slice: Option<&'a SliceReport>,
     /// What the person insists on.
     pub forced: Option<ForcedMethod>,
 }
@@ -97,6 +102,8 @@ pub struct Plan {
     pub reason: String,
     /// The base.
     pub base: Base,
+    /// What is left out of base and journal, and why not more; `None` = nothing is left out (`--no-slice`).
+    pub slice: Option<SliceReport>,
     /// Groups to replay.
     pub replay_groups: u64,
     /// Records to replay.
@@ -304,6 +311,7 @@ pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&
             rdb: facts.rdb.to_string(),
             server_version: manifest.server_version.clone(),
         },
+        slice: facts.slice.cloned(),
         replay_groups: range.groups,
         replay_records: range.records,
         replay_bytes: range.bytes,
@@ -311,7 +319,7 @@ pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&
         target_version: target.version.to_string(),
         scratch: scratch.map(|b| format!("{} ({})", b.path.display(), b.version)),
         functions: everything,
-        estimate_seconds: estimate(manifest.bytes, range, method),
+        estimate_seconds: estimate(facts.base_bytes, range, method),
         warnings,
     }
 }
@@ -434,6 +442,10 @@ impl fmt::Display for Plan {
         }
         let Base { file, at, bytes, rdb, lsn, .. } = &self.base;
         writeln!(f, "base         {file} ({at}, LSN {lsn}, {bytes} bytes, {rdb})")?;
+        match &self.slice {
+            None => writeln!(f, "slice        none (--no-slice): everything is read and replayed")?,
+            Some(slice) => writeln!(f, "slice        {slice}")?,
+        }
         write!(
             f,
             "replay       {} in {}, {}; about {} s",

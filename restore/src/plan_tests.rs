@@ -102,6 +102,8 @@ fn outcome(change: impl FnOnce(&mut Case)) -> Result<(Method, String), RestoreEr
         target: &case.target,
         base_memory: None,
         filter: &case.filter,
+        base_bytes: 300_000_000,
+        slice: None,
         forced: case.forced,
     })
 }
@@ -234,6 +236,8 @@ fn warnings_of(change: impl FnOnce(&mut Case), base_memory: Option<u64>) -> Vec<
         target: &case.target,
         base_memory,
         filter: &case.filter,
+        base_bytes: 300_000_000,
+        slice: None,
         forced: None,
     };
     make(&facts, Method::Link, String::new(), None).warnings
@@ -286,6 +290,8 @@ fn the_plan_says_everything() {
         target: &case.target,
         base_memory: None,
         filter: &case.filter,
+        base_bytes: 300_000_000,
+        slice: None,
         forced: None,
     };
     let binary = Binary { path: "/usr/bin/redis-server".into(), version: case.target.version };
@@ -322,6 +328,8 @@ fn who_follows_the_target_is_told() {
             target: &case.target,
             base_memory: None,
             filter: &case.filter,
+            base_bytes: 300_000_000,
+            slice: None,
             forced: None,
         };
         make(&facts, method, String::new(), None).warnings.split_off(1)

@@ -1,7 +1,7 @@
 //! One restore from request to report: everything is checked first, then the plan is carried out.
 //!
 //! ```text
-//! prepare: point ─► target's facts ─► base's digest ─► scan of the journal range ─► plan      (changes nothing)
+//! prepare: point ─► target's facts ─► journal, backwards ─► base ─► plan      (changes nothing)
 //! run:     by the plan's method ─► checks ─► report
 //! ```
 
@@ -75,6 +75,8 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
         range: &source.facts,
         target: &target.facts,
         base_memory: source.base_memory(),
+        base_bytes: source.base_bytes(),
+        slice: source.slice.as_ref(),
         filter: &request.filter,
         forced: request.method,
     };

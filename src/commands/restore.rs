@@ -75,6 +75,9 @@ pub(crate) struct RestoreArgs {
     /// What happens when a wanted key exists in the target.
     #[arg(long, value_enum, default_value = "fail")]
     on_conflict: OnConflict,
+    /// Read and replay everything, also what the wanted keys do not depend on: slower, for comparison.
+    #[arg(long)]
+    no_slice: bool,
     /// Insist on a method; by itself the plan takes the best that is exact.
     #[arg(long = "via", value_enum)]
     method: Option<Method>,
@@ -104,6 +107,7 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
         at: args.at,
         to: Target::Server(to),
         filter,
+        slice: !args.no_slice,
         method,
         server_bin: args.server_bin,
         now: Micros::now(),

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use redtape_journal::query::Filter;
+use redtape_journal::query::{Filter, literal};
 use redtape_journal::{Group, Micros, Origin, OriginKind, Record};
 use redtape_wire::effect::{KeyScope, key_scope};
 
@@ -206,21 +206,6 @@ impl Selection {
 
 fn arguments(record: &Record) -> Vec<&[u8]> {
     record.args.iter().map(|arg| &arg[..]).collect()
-}
-
-/// The only key that the glob matches, if there is but one.
-fn literal(glob: &[u8]) -> Option<Vec<u8>> {
-    let mut key = Vec::with_capacity(glob.len());
-    let mut bytes = glob.iter().copied();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'*' | b'?' | b'[' => return None,
-            // At the end it stands for itself.
-            b'\\' => key.push(bytes.next().unwrap_or(b'\\')),
-            byte => key.push(byte),
-        }
-    }
-    Some(key)
 }
 
 #[cfg(test)]

@@ -57,8 +57,8 @@ enum KeyPlaces {
     Counted(usize),
     /// One at 1, then as `Counted(2)`.
     StoredCounted,
-    /// One at 1, and one behind `STORE` or `STOREDIST`.
-    Stored,
+    /// One at 1, and one behind the last `STORE` or `STOREDIST` among the options from this argument on.
+    Stored(usize),
     /// The first half of what follows `STREAMS`.
     Streams,
     /// One at 3, or all behind `KEYS`.
@@ -73,7 +73,9 @@ impl KeyPlaces {
             }
             "lmpop" | "zmpop" | "zunion" | "zinter" | "zdiff" | "sintercard" | "zintercard" => Self::Counted(1),
             "zunionstore" | "zinterstore" | "zdiffstore" => Self::StoredCounted,
-            "sort" | "georadius" | "georadiusbymember" => Self::Stored,
+            "sort" => Self::Stored(2),
+            "georadius" => Self::Stored(6),
+            "georadiusbymember" => Self::Stored(5),
             "xread" | "xreadgroup" => Self::Streams,
             "migrate" => Self::Migrate,
             _ => Self::Fixed,
@@ -222,9 +224,9 @@ impl CommandSpec {
                 counted(2);
                 keys.insert(0, 1);
             }
-            KeyPlaces::Stored => {
+            KeyPlaces::Stored(options) => {
                 keys.push(1);
-                keys.extend(find("store", 2).into_iter().chain(find("storedist", 2)).map(|i| i + 1));
+                keys.extend(stored(&args[..arrived], options));
             }
             KeyPlaces::Streams => {
                 if let Some(streams) = find("streams", 1) {
@@ -262,6 +264,22 @@ impl CommandSpec {
     }
 }
 
+/// Where the destination of a `SORT` or `GEORADIUS` stands. Values of other options (`BY store`) are passed over.
+fn stored(args: &[&[u8]], options: usize) -> Option<usize> {
+    let (mut at, mut found) = (options, None);
+    while let Some(arg) = args.get(at) {
+        if word::is_one_of(arg, &["store", "storedist"]) {
+            found = Some(at + 1);
+        }
+        at += match () {
+            () if word::is(arg, "limit") => 3,
+            () if word::is_one_of(arg, &["store", "storedist", "by", "get", "count"]) => 2,
+            () => 1,
+        };
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,6 +312,10 @@ mod tests {
             ("SWAPDB 0 1", ""),
             ("EVAL s 999999999999 a", "a"),
             ("GEORADIUS g 1 2 3 m STORE d", "g d"),
+            ("GEORADIUS g 1 2 3 m COUNT 5 STOREDIST d", "g d"),
+            ("GEORADIUSBYMEMBER g store 5 m STORE d", "g d"),
+            ("SORT l BY store GET storedist STORE d", "l d"),
+            ("SORT l LIMIT 0 5 STORE store STORE d", "l d"),
             ("SORT l STORE\0x dst", "l dst"),
             ("XREAD streams\0 a 0", "a"),
         ] {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::header::BlockKind;
 use super::*;
 use crate::model::{OwnedGroup, any_groups};
-use crate::types::{GroupRef, KeysAt, Lsn, Micros, Origin, OriginKind, RecordRef, ReplOffset};
+use crate::types::{GroupRef, KeysAt, Lsn, Micros, OTHERS_TOO, Origin, OriginKind, RecordRef, ReplOffset};
 
 fn decode(block: &mut Block) -> Vec<crate::Group> {
     let bytes = Bytes::copy_from_slice(block.place(42, 7, None));
@@ -59,6 +59,9 @@ proptest! {
                     let mut keys = keys.clone();
                     keys.sort_unstable();
                     expected.extend(keys.iter().map(|at| Some((record.db, record.args[*at].to_vec()))));
+                    if keys.contains(&OTHERS_TOO) {
+                        expected.push(None);
+                    }
                 }
             }
         }

@@ -9,7 +9,7 @@ use super::decode::MIN_RECORD;
 use super::header::BlockHeader;
 use crate::encoding::Cursor;
 use crate::error::Damage;
-use crate::types::{Lsn, Micros, OriginKind, ReplOffset};
+use crate::types::{Lsn, Micros, OTHERS_TOO, OriginKind, ReplOffset};
 
 /// Texts of an origin.
 const ORIGIN_TEXTS: usize = 4;
@@ -59,7 +59,7 @@ impl<'a> GroupWalk<'a> {
     }
 
     /// The next group; `None` = the last one was passed. `on_key` is given the database and each key of its records; `None` for a
-    /// record of which the keys are not known.
+    /// record of which the keys are not known, or not all.
     pub(crate) fn next_group(
         &mut self,
         on_key: &mut impl FnMut(Option<(u32, &[u8])>),
@@ -182,7 +182,7 @@ fn record(c: &mut Cursor<'_>, on_key: &mut impl FnMut(Option<(u32, &[u8])>)) -> 
             on_key(Some((db, c.bytes(range.clone()))));
         }
     }
-    if count == KEYS_UNKNOWN {
+    if count == KEYS_UNKNOWN || places.first() == Some(&(OTHERS_TOO as u64)) {
         on_key(None);
     }
     Ok(())

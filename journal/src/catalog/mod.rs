@@ -12,6 +12,7 @@
 mod find;
 mod load;
 mod open_filters;
+mod parts;
 mod read;
 mod reverse;
 mod search;
@@ -24,7 +25,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) use load::Entry;
+pub use parts::{PartReader, WantedKeys};
 pub use read::GroupReader;
+use read::Within;
 pub use reverse::ReverseReader;
 use search::Search;
 pub use search::Searched;
@@ -299,6 +302,23 @@ impl Catalog {
     /// [`Catalog::groups_for_keys`].
     pub fn groups_back_for_keys(&self, upto: Lsn, timeline: TimelineId, keys: &[(u32, &[u8])]) -> ReverseReader {
         self.groups_back(upto, timeline).only(Search::new(keys))
+    }
+
+    /// The groups of a timeline behind `after` that end at or before `upto`, backwards and part by part: only parts that may
+    /// concern the keys that are wanted at that time.
+    pub fn parts_back(&self, after: Lsn, upto: Lsn, timeline: TimelineId) -> PartReader {
+        PartReader::new(Arc::clone(&self.entries), Arc::clone(&self.lease), (after, upto), timeline)
+    }
+
+    /// Like [`Catalog::groups`], but only those of blocks that hold wanted LSNs; others are not read. `wanted`: whether from the
+    /// first of these LSNs to the last there is one.
+    pub fn groups_within(
+        &self,
+        after: Lsn,
+        timeline: TimelineId,
+        wanted: impl Fn(Lsn, Lsn) -> bool + Send + 'static,
+    ) -> GroupReader {
+        self.groups(after, timeline).within(Within(Box::new(wanted)))
     }
 
     /// The last whole group with `ts <= at`.

@@ -10,6 +10,15 @@ use crate::error::{Damage, ReadError, Span};
 use crate::lease::ReadLease;
 use crate::types::{Group, Lsn, TimelineId};
 
+/// Whether LSNs, from the first to the last, may be wanted.
+pub(super) struct Within(pub(super) Box<dyn Fn(Lsn, Lsn) -> bool + Send>);
+
+impl std::fmt::Debug for Within {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Within")
+    }
+}
+
 /// Streams groups; ends after the first error.
 #[derive(Debug)]
 pub struct GroupReader {
@@ -26,6 +35,8 @@ pub struct GroupReader {
     expected: Option<Lsn>,
     /// Only what concerns certain keys is wanted.
     search: Option<Search>,
+    /// Only blocks that hold such LSNs are wanted.
+    within: Option<Within>,
     searched: Searched,
     ended: bool,
 }
@@ -42,6 +53,7 @@ impl GroupReader {
             block: None,
             expected: None,
             search: None,
+            within: None,
             searched: Searched::default(),
             ended: false,
         }
@@ -52,7 +64,16 @@ impl GroupReader {
         self
     }
 
-    /// What reading has cost so far; of interest for a search by keys.
+    pub(super) fn within(mut self, within: Within) -> Self {
+        self.within = Some(within);
+        self
+    }
+
+    fn is_within(&self, first: Lsn, last: Lsn) -> bool {
+        self.within.as_ref().is_none_or(|within| (within.0)(first, last))
+    }
+
+    /// What reading has cost so far; of interest where not all is read.
     pub fn searched(&self) -> Searched {
         self.searched
     }
@@ -92,7 +113,11 @@ impl GroupReader {
             }
             self.expected = Some(block.next_lsn());
             self.searched.read_bytes += BLOCK_HEADER_LEN as u64;
-            if block.groups > 0 && block.next_lsn().0 - 1 > self.after.0 {
+            let last = Lsn(block.next_lsn().0.saturating_sub(1));
+            if block.groups > 0
+                && last > self.after
+                && self.within.as_ref().is_none_or(|within| (within.0)(block.first_lsn, last))
+            {
                 self.searched.read_bytes += u64::from(block.stored_len);
                 self.block = Some(segment.groups(&block)?);
                 return Ok(true);
@@ -109,7 +134,7 @@ impl GroupReader {
             let next = self.entries.get(self.next_entry).filter(|e| ours(e));
             let wanted_is_behind = next.is_some_and(|e| e.header.first_lsn.0 <= self.after.0.saturating_add(1));
             let unneeded = entry.last_lsn() <= self.after && (entry.damage.is_none() || wanted_is_behind);
-            if !ours(entry) || unneeded {
+            if !ours(entry) || unneeded || !self.is_within(entry.header.first_lsn, entry.last_lsn()) {
                 continue;
             }
             let mut segment = OpenSegment::open(entry)?;
@@ -119,6 +144,9 @@ impl GroupReader {
             }
             if let Some(search) = &self.search {
                 segment.look_for(search, &mut self.searched.read_bytes)?;
+            }
+            if let Some(within) = &self.within {
+                segment.look_within(&*within.0)?;
             }
             self.segment = Some(segment);
             return Ok(true);

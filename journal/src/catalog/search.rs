@@ -50,7 +50,7 @@ impl Search {
     }
 
     /// Those of the hashes that the filter may hold, in order.
-    fn may_be_in(
+    pub(super) fn may_be_in(
         hashes: &[u64],
         place: Place,
         sealer: Option<&Sealer>,
@@ -122,10 +122,10 @@ impl Search {
 
 /// Parts of a file, in order; those that touch are one.
 #[derive(Debug, Default)]
-struct Ranges(Vec<Range<u64>>);
+pub(super) struct Ranges(pub(super) Vec<Range<u64>>);
 
 impl Ranges {
-    fn add(&mut self, range: Range<u64>) {
+    pub(super) fn add(&mut self, range: Range<u64>) {
         match self.0.last_mut() {
             Some(last) if last.end == range.start => last.end = range.end,
             _ => self.0.push(range),

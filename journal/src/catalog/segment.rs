@@ -4,8 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::load::Entry;
-use super::search::Search;
+use super::search::{Ranges, Search};
 use crate::block::{BlockHeader, Groups, decode_payload};
+use crate::bloom::Place;
 use crate::crypto::{KeyFault, Sealer};
 use crate::error::{Damage, ReadError, Span};
 use crate::segment::footer::Footer;
@@ -108,6 +109,88 @@ impl OpenSegment {
         Ok((intervals, entry.data_end - entry.header_len))
     }
 
+    /// The parts into which the index divides the blocks, in order.
+    pub(super) fn parts(&mut self) -> Result<Vec<Part>, ReadError> {
+        self.read_footer()?;
+        let entry = &self.entry;
+        let index = self.footer.as_ref().map_or(&entry.tally.index, |footer| &footer.tally.index);
+        let places = self.footer.as_ref().and_then(|footer| footer.filters.as_ref());
+        let filter = |n: usize| match (places, &entry.filters) {
+            (Some(places), _) => places.intervals.get(n).map_or(PartFilter::None, |place| PartFilter::File(*place)),
+            (None, Some(_)) if !entry.sealed => PartFilter::Memory(n),
+            _ => PartFilter::None,
+        };
+        let mut parts: Vec<Part> = Vec::with_capacity(index.len() + 1);
+        let mut begin = |position: u64, first: Lsn, extent: Option<&Extent>, filter: PartFilter| {
+            if let Some(before) = parts.last_mut() {
+                before.range.end = position;
+                // What the index says of a part holds behind its first block.
+                before.last = extent.map_or(before.last, |extent| Lsn(extent.next_lsn.0.saturating_sub(1)));
+            }
+            parts.push(Part { range: position..entry.data_end, first, last: entry.last_lsn(), filter });
+        };
+        let mut before = entry.header.first_lsn;
+        if index.first().is_none_or(|first| first.position > entry.header_len) {
+            begin(entry.header_len, before, None, PartFilter::None);
+        }
+        for (n, at) in index.iter().enumerate() {
+            begin(at.position, before, Some(&at.extent), filter(n));
+            before = at.extent.next_lsn;
+        }
+        parts.retain(|part| part.range.start < part.range.end);
+        Ok(parts)
+    }
+
+    /// Those of the hashes that may be anywhere in the segment; without filters, all.
+    pub(super) fn may_hold_anywhere(&self, hashes: &[u64], read_bytes: &mut u64) -> Result<Vec<u64>, ReadError> {
+        let places = self.footer.as_ref().and_then(|footer| footer.filters.as_ref());
+        match places {
+            Some(places) => Ok(self.ask(hashes, places.all, read_bytes)?.unwrap_or_else(|| hashes.to_vec())),
+            None => Ok(hashes.to_vec()),
+        }
+    }
+
+    /// Whether one of the hashes may be in the part.
+    pub(super) fn may_hold(&self, part: &Part, hashes: &[u64], read_bytes: &mut u64) -> Result<bool, ReadError> {
+        match part.filter {
+            PartFilter::None => Ok(true),
+            PartFilter::Memory(n) => Ok(self
+                .entry
+                .filters
+                .as_ref()
+                .and_then(|filters| filters.intervals.get(n))
+                .is_none_or(|filter| filter.has_unknown() || hashes.iter().any(|hash| filter.may_hold(*hash)))),
+            PartFilter::File(place) if place.unknown => Ok(true),
+            PartFilter::File(_) if hashes.is_empty() => Ok(false),
+            PartFilter::File(place) => Ok(self.ask(hashes, place, read_bytes)?.is_none_or(|found| !found.is_empty())),
+        }
+    }
+
+    /// `None`: the filter cannot be trusted, it spares nothing and hides nothing.
+    fn ask(&self, hashes: &[u64], place: Place, read_bytes: &mut u64) -> Result<Option<Vec<u64>>, ReadError> {
+        let mut read = |at: u64, out: &mut [u8]| self.file.read_exact_at(out, at);
+        let found = Search::may_be_in(hashes, place, self.sealer()?, &mut read, read_bytes)
+            .map_err(|e| io_error(&self.entry, place.position, e))?;
+        Ok(found.inspect_err(|damage| tracing::warn!("{}: {damage}", self.entry.path.display())).ok())
+    }
+
+    /// Size of the footer, which is read to know the parts.
+    pub(super) fn footer_bytes(&self) -> u64 {
+        self.footer.as_ref().map_or(0, |footer| self.entry.bytes.saturating_sub(footer.position))
+    }
+
+    /// From now on, only those parts are given of which the LSNs, from the first to the last, may be wanted.
+    pub(super) fn look_within(&mut self, wanted: &dyn Fn(Lsn, Lsn) -> bool) -> Result<(), ReadError> {
+        let mut ranges = Ranges::default();
+        for part in self.parts()? {
+            if wanted(part.first, part.last) {
+                ranges.add(part.range);
+            }
+        }
+        self.ranges = Some(ranges.0);
+        Ok(())
+    }
+
     /// The next header is that of the block at `position`.
     pub(super) fn go_to(&mut self, position: u64) {
         self.position = position;
@@ -163,6 +246,26 @@ impl OpenSegment {
             .map_err(|fault| fault_at(&self.entry, block.position, span_of(block), fault))?;
         Ok(Groups::new(*block, payload))
     }
+}
+
+/// Blocks from one entry of the index up to the next.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) range: Range<u64>,
+    /// No greater than its first LSN.
+    pub(super) first: Lsn,
+    /// No smaller than its last LSN.
+    pub(super) last: Lsn,
+    filter: PartFilter,
+}
+
+/// Where the key filter of a part is.
+#[derive(Debug, Clone, Copy)]
+enum PartFilter {
+    None,
+    File(Place),
+    /// Of the segment in use, by its number.
+    Memory(usize),
 }
 
 /// Whether the file has the header that the catalog has seen.

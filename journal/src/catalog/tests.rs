@@ -5,7 +5,7 @@ use crate::model::{Fixture, OwnedGroup, any_groups, keyring, options};
 use crate::open::OpenOptions;
 use crate::snapshot::SnapshotWriter;
 use crate::snapshot::tests::manifest;
-use crate::types::Group;
+use crate::types::{Group, OTHERS_TOO};
 
 fn last_lsn(group: &Group) -> Lsn {
     group.records.last().unwrap().lsn
@@ -380,4 +380,122 @@ fn a_damaged_filter_hides_nothing() {
             assert!(problems.iter().any(|p| p.consequence.contains("search")), "byte {at}: {problems:?}");
         }
     }
+}
+
+/// Reads a history backwards; gives the groups in its order.
+fn read_back(
+    catalog: &Catalog,
+    (after, upto): (u64, u64),
+    mut wanted: impl FnMut(&[Group]) -> Option<WantedKeys>,
+) -> (Vec<Group>, Searched) {
+    let mut reader = catalog.parts_back(Lsn(after), Lsn(upto), TimelineId(1));
+    let mut found: Vec<Group> = Vec::new();
+    loop {
+        let keys = wanted(&found);
+        let Some(mut part) = reader.next_part(keys.as_ref()).unwrap() else { break };
+        part.append(&mut found);
+        found = part;
+    }
+    (found, reader.searched())
+}
+
+#[test]
+fn a_history_is_read_backwards_for_keys_that_become_more_on_the_way() {
+    for (compact, closed) in [(true, true), (true, false), (false, false)] {
+        let mut journal = Fixture::with(OpenOptions { compact, ..options(40_000) });
+        journal.timeline();
+        for n in 0..2000u32 {
+            let mut groups = vec![OwnedGroup::set(n % 2, format!("key:{n}").as_bytes(), &n.to_le_bytes().repeat(9))];
+            if n == 700 {
+                groups.push(OwnedGroup { keys: Some(vec![OTHERS_TOO, 1]), ..OwnedGroup::set(0, b"other", b"") });
+            }
+            journal.block(&groups);
+        }
+        if compact {
+            journal.sync();
+            journal.wait_until_packed();
+        }
+        if closed {
+            journal.close();
+        } else {
+            journal.kill();
+        }
+        let catalog = Catalog::open_for_search(journal.dir(), &Keyring::default()).unwrap();
+        let model = &journal.expected[0].1;
+        let all: u64 = catalog.segments().iter().map(|s| s.bytes).sum();
+        for range in [(0, 2001), (0, 1200), (3, 1999), (1500, 1501), (900, 900), (2001, 5000)] {
+            let (everything, _) = read_back(&catalog, range, |_| None);
+            let inside = |g: &&Group| last_lsn(g).0 > range.0 && last_lsn(g).0 <= range.1;
+            assert_eq!(everything, model.iter().filter(inside).cloned().collect::<Vec<_>>(), "{range:?}");
+        }
+        // Of two keys the second one is wanted only when the first was found.
+        let has = |groups: &[Group], key: &str| groups.iter().any(|g| g.records[0].may_touch(0, key.as_bytes()));
+        let (found, searched) = read_back(&catalog, (0, 2001), |found| {
+            let second = has(found, "key:1500").then_some((0, &b"key:300"[..]));
+            Some([(0, &b"key:1500"[..])].into_iter().chain(second).collect())
+        });
+        assert!(has(&found, "key:1500") && has(&found, "key:300") && has(&found, "other"));
+        assert!(searched.read_bytes < all / 2 && searched.skipped_bytes > all / 2, "{searched:?} of {all}");
+        // Nothing is wanted: only what nobody can rule out is read.
+        let (found, searched) = read_back(&catalog, (0, 2001), |_| Some(WantedKeys::default()));
+        assert!(has(&found, "other") && !has(&found, "key:1500"));
+        assert!(searched.read_bytes < all / 2, "{searched:?} of {all}");
+    }
+}
+
+#[test]
+fn only_blocks_with_wanted_lsns_are_read() {
+    let mut journal = Fixture::with(OpenOptions { compact: false, ..options(40_000) });
+    journal.timeline();
+    for n in 0..2000u32 {
+        journal.block(&[OwnedGroup::set(0, format!("key:{n}").as_bytes(), &[n as u8; 40]), OwnedGroup::simple(b"x")]);
+    }
+    journal.close();
+    let catalog = Catalog::open(journal.dir()).unwrap();
+    let all: u64 = catalog.segments().iter().map(|s| s.bytes).sum();
+    for wanted in [vec![], vec![1], vec![777, 778, 3999, 4000], (1..=4000).collect::<Vec<u64>>()] {
+        for after in [0, 778, 3999] {
+            let lsns = wanted.clone();
+            let within = move |first: Lsn, last: Lsn| lsns.iter().any(|lsn| (first.0..=last.0).contains(lsn));
+            let mut reader = catalog.groups_within(Lsn(after), TimelineId(1), within);
+            let found: Vec<u64> = reader.by_ref().map(|g| last_lsn(&g.unwrap()).0).collect();
+            let expected: Vec<u64> = wanted.iter().copied().filter(|lsn| *lsn > after).collect();
+            assert!(expected.iter().all(|lsn| found.contains(lsn)), "{wanted:?} after {after}: {found:?}");
+            // A block has two groups.
+            assert!(found.len() <= 2 * expected.len(), "{wanted:?} after {after}: {found:?}");
+            if wanted.len() < 10 {
+                assert!(reader.searched().read_bytes < all / 10, "{:?} of {all}", reader.searched());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_block_stops_only_who_may_need_it() {
+    let mut journal = Fixture::with(OpenOptions { compact: false, ..options(1 << 30) });
+    journal.timeline();
+    for n in 0..300u32 {
+        journal.block(&[OwnedGroup::set(0, format!("key:{n}").as_bytes(), &[n as u8; 90])]);
+    }
+    journal.close();
+    let path = journal.last_segment();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(7).position(|w| w == b"key:150").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let catalog = Catalog::open(journal.dir()).unwrap();
+    let read = |key: &[u8]| {
+        let wanted: WantedKeys = [(0, key)].into_iter().collect();
+        let mut reader = catalog.parts_back(Lsn(0), Lsn(300), TimelineId(1));
+        let mut groups = 0;
+        while let Some(part) = reader.next_part(Some(&wanted))? {
+            groups += part.len();
+        }
+        Ok::<_, ReadError>(groups)
+    };
+    assert!(read(b"key:20").unwrap() > 0);
+    assert!(matches!(read(b"key:150"), Err(ReadError::Corrupt { .. })));
+    let within = |lsn: u64| catalog.groups_within(Lsn(0), TimelineId(1), move |a, b| (a.0..=b.0).contains(&lsn));
+    assert!(within(20).all(|group| group.is_ok()));
+    assert!(within(151).any(|group| group.is_err()));
 }

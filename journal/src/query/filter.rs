@@ -19,6 +19,8 @@ const COMPILED_LIMIT_BYTES: usize = 64 << 20;
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     keys: Option<RegexSet>,
+    /// The keys that can match, if they can be named.
+    exact: Option<BTreeSet<Vec<u8>>>,
     dbs: BTreeSet<u32>,
 }
 
@@ -38,7 +40,9 @@ impl Filter {
             let set = RegexSetBuilder::new(&patterns).size_limit(COMPILED_LIMIT_BYTES).build();
             Some(set.map_err(|e| FilterError(e.to_string()))?)
         };
-        Ok(Self { keys, dbs: dbs.iter().copied().collect() })
+        let named = keys.is_some() && regexes.is_empty();
+        let exact = if named { globs.iter().map(|glob| literal(glob.as_ref())).collect() } else { None };
+        Ok(Self { keys, exact, dbs: dbs.iter().copied().collect() })
     }
 
     /// Wants everything.
@@ -51,6 +55,16 @@ impl Filter {
         self.keys.is_some()
     }
 
+    /// The keys that can be wanted, where they can be named: exact keys, and globs without a wildcard.
+    pub fn exact_keys(&self) -> Option<&BTreeSet<Vec<u8>>> {
+        self.exact.as_ref()
+    }
+
+    /// The databases of which keys are wanted; empty = all.
+    pub fn databases(&self) -> &BTreeSet<u32> {
+        &self.dbs
+    }
+
     /// Wants keys of this database.
     pub fn wants_db(&self, db: u32) -> bool {
         self.dbs.is_empty() || self.dbs.contains(&db)
@@ -60,6 +74,21 @@ impl Filter {
     pub fn wants_key(&self, key: &[u8]) -> bool {
         self.keys.as_ref().is_none_or(|set| set.is_match(key))
     }
+}
+
+/// The only key that a glob matches, if there is but one.
+pub fn literal(glob: &[u8]) -> Option<Vec<u8>> {
+    let mut key = Vec::with_capacity(glob.len());
+    let mut bytes = glob.iter().copied();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'*' | b'?' | b'[' => return None,
+            // At the end it stands for itself.
+            b'\\' => key.push(bytes.next().unwrap_or(b'\\')),
+            byte => key.push(byte),
+        }
+    }
+    Some(key)
 }
 
 /// Translates a glob of Redis into an anchored regular expression over bytes.
@@ -173,6 +202,23 @@ mod tests {
         }
         assert!(glob(b"?\xff*", b"\xfe\xff\x00"));
         assert!(!glob(b"?", "é".as_bytes()), "a glob's ? is one byte");
+    }
+
+    #[test]
+    fn keys_can_be_named_or_not() {
+        let exact = |globs: &[&str], regexes: &[String]| {
+            let filter = Filter::new(globs, regexes, &[4]).expect("filter");
+            assert!(filter.databases().iter().eq(&[4]));
+            filter
+                .exact_keys()
+                .map(|keys| keys.iter().map(|k| String::from_utf8_lossy(k).into_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(exact(&["b", "a", "b"], &[]), Some(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(exact(&[r"a\*b\", r"\["], &[]), Some(vec!["[".to_owned(), r"a*b\".to_owned()]));
+        assert_eq!(exact(&["a", "b*"], &[]), None);
+        assert_eq!(exact(&["a"], &["^b$".to_owned()]), None);
+        assert_eq!(exact(&[], &[]), None);
+        assert_eq!(Filter::default().exact_keys(), None);
     }
 
     #[test]

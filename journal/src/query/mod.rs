@@ -4,6 +4,6 @@ mod filter;
 mod when;
 mod windows;
 
-pub use filter::{Filter, FilterError};
+pub use filter::{Filter, FilterError, literal};
 pub use when::{PointInTime, When, WhenError};
 pub use windows::list_windows;

@@ -1,11 +1,12 @@
 //! The groups to replay, and what is known of them before anything acts.
 //!
-//! The whole stretch is read once for the plan: damage in it, a command that the target does not know,
-//! or a database that it does not have stop a restore before it has changed anything.
+//! What is replayed is read once for the plan: damage in it, a command that the target does not know, or a database that it does
+//! not have stop a restore before it has changed anything.
 
 use std::collections::BTreeSet;
 
-use redtape_journal::{Catalog, Group, Lsn, ReadError, TimelineId};
+use redtape_journal::{Catalog, Group, Lsn, ReadError, Record, TimelineId};
+use redtape_wire::effect::{Dependence, dependence};
 
 /// A stretch of a journal that can be read more than once.
 pub trait ReplaySource {
@@ -78,27 +79,39 @@ pub(crate) const FIELD_TTL: [&[u8]; 7] =
 /// Commands whose body is a script.
 pub(crate) const SCRIPTS: [&[u8]; 3] = [b"EVAL", b"EVALSHA", b"FCALL"];
 
+impl RangeFacts {
+    /// Adds a record that is replayed.
+    pub(crate) fn add(&mut self, record: &Record, dependence: &Dependence<'_>) {
+        self.records += 1;
+        self.bytes += record.args.iter().map(|a| a.len() as u64).sum::<u64>();
+        let also = match dependence {
+            Dependence::SwapDb(a, b) => *a.max(b),
+            other => other.touched().iter().map(|touched| touched.db).max().unwrap_or(0),
+        };
+        self.max_db = self.max_db.max(record.db).max(also);
+        let Some(name) = record.args.first() else { return };
+        let mut room = [0; NAME_LIMIT];
+        let upper = &mut room[..name.len().min(NAME_LIMIT)];
+        upper.copy_from_slice(&name[..upper.len()]);
+        upper.make_ascii_uppercase();
+        let upper = &*upper;
+        if !self.commands.contains(upper) {
+            self.field_ttl |= FIELD_TTL.contains(&upper);
+            self.scripts |= SCRIPTS.contains(&upper);
+            self.commands.insert(upper.to_vec());
+        }
+    }
+}
+
 /// Reads a stretch through; `on_progress` gets the records so far now and then.
 pub fn scan(range: &dyn ReplaySource, on_progress: &mut dyn FnMut(u64)) -> Result<RangeFacts, ReadError> {
     const EVERY: u64 = 65536;
     let mut facts = RangeFacts::default();
-    let mut upper = Vec::with_capacity(NAME_LIMIT);
     for group in range.groups() {
         let group = group?;
         facts.groups += 1;
         for record in &group.records {
-            facts.records += 1;
-            facts.max_db = facts.max_db.max(record.db);
-            facts.bytes += record.args.iter().map(|a| a.len() as u64).sum::<u64>();
-            if let Some(name) = record.args.first() {
-                upper.clear();
-                upper.extend(name.iter().take(NAME_LIMIT).map(u8::to_ascii_uppercase));
-                if !facts.commands.contains(&upper) {
-                    facts.field_ttl |= FIELD_TTL.contains(&&upper[..]);
-                    facts.scripts |= SCRIPTS.contains(&&upper[..]);
-                    facts.commands.insert(upper.clone());
-                }
-            }
+            facts.add(record, &dependence(record.db, &record.args, None));
         }
         if facts.groups % EVERY == 0 {
             on_progress(facts.records);
@@ -150,5 +163,10 @@ mod tests {
             vec![group(1, 1, false, &[(0, "hpexpireat h 5 FIELDS 1 f")]), group(2, 1, false, &[(0, "Eval x 0")])];
         let facts = scan(&fields, &mut |_| {}).expect("scan");
         assert!(facts.field_ttl && facts.scripts);
+        // Databases that a command names count as well.
+        for (line, max_db) in [("SWAPDB 9 2", 9), ("MOVE a 4", 4), ("COPY a b DB 5", 5), ("SET 9 9", 3)] {
+            let facts = scan(&vec![group(1, 1, false, &[(3, line)])], &mut |_| {}).expect("scan");
+            assert_eq!(facts.max_db, max_db, "{line}");
+        }
     }
 }

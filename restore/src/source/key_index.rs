@@ -11,6 +11,7 @@ use redtape_journal::{
 };
 use redtape_wire::rdb::{Entry, HEADER_LEN, RdbVersion, ReadError, Walker, parse_header, read_entry_key};
 
+use super::base::open_base;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 
@@ -41,7 +42,7 @@ impl BuildError {
         }
     }
 
-    fn of_base(self, base: &SnapshotInfo) -> RestoreError {
+    pub(crate) fn of_base(self, base: &SnapshotInfo) -> RestoreError {
         match self {
             Self::Rdb(error) => RestoreError::Base { path: base.path.clone(), problem: error.to_string() },
             Self::Index(KeyIndexError::Base { path, what, .. }) => RestoreError::Base { path, problem: what },
@@ -131,9 +132,9 @@ fn version_of(catalog: &Catalog, base: &SnapshotInfo, keyring: &Keyring) -> Resu
     let mut header = [0; HEADER_LEN];
     match base.manifest.magic_version.as_bytes().first_chunk() {
         Some(said) => header = *said,
-        None => super::open(catalog, base, keyring)?
-            .read_exact(&mut header)
-            .map_err(RestoreError::io("read", &base.path))?,
+        None => {
+            open_base(catalog, base, keyring)?.read_exact(&mut header).map_err(RestoreError::io("read", &base.path))?
+        }
     }
     parse_header(&header).map_err(|e| RestoreError::Base { path: base.path.clone(), problem: e.to_string() })
 }

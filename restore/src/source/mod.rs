@@ -1,6 +1,8 @@
-//! How the dataset of a restore point is rebuilt: from a base and the journal range behind it, sent as they are
-//! (`Source::payload`) or replayed by a scratch server (`Source::rebuild`). Where it goes, it does not know.
+//! How the dataset of a restore point is rebuilt: from a base and the journal range behind it, or from what the wanted keys
+//! need of them (`Located::slice`), sent as they are (`Source::payload`) or replayed by a scratch server (`Source::rebuild`).
+//! Where it goes, it does not know.
 
+pub(crate) mod base;
 pub mod binary;
 mod child;
 pub mod clock;
@@ -8,22 +10,25 @@ pub mod journal_range;
 pub mod key_index;
 pub mod scratch;
 
-use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
-use redtape_journal::{Catalog, Keyring, OpenError, SnapshotInfo, SnapshotReader};
-use redtape_wire::rdb::{RdbSummary, RdbVerifier};
+use redtape_journal::{Catalog, Keyring};
+use redtape_wire::rdb::RdbSummary;
 
+use self::base::{check_base, open_base};
 use self::binary::{Binary, BinaryNeeds, made_by};
-use self::journal_range::{JournalRange, RangeFacts, scan};
+use self::journal_range::{JournalRange, RangeFacts, ReplaySource, scan};
 use self::scratch::Scratch;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::limits::Limits;
-use crate::point::{PointError, RestorePoint, locate};
+use crate::point::{RestorePoint, locate};
 use crate::progress::{Event, Observer, Unit};
 use crate::replica_link::{Delivered, Payload};
 use crate::request::Request;
+use crate::slice::base::{SlicedBase, find};
+use crate::slice::indexed::find_indexed;
+use crate::slice::{Forced, KeptRange, SliceReport, Sliced, slice};
 use crate::version::ServerVersion;
 
 /// A restore point that was found; nothing of it has been read yet.
@@ -35,53 +40,194 @@ pub(crate) struct Located {
 impl Located {
     /// Opens the journal and finds the point.
     pub(crate) fn find(request: &Request) -> Result<Self, RestoreError> {
-        let catalog = Catalog::open_with(&request.from, &request.keyring)?;
+        // Key filters of the segment in use pay only where few keys are looked for.
+        let search = request.slice && request.filter.exact_keys().is_some() && !request.filter.databases().is_empty();
+        let open = if search { Catalog::open_for_search } else { Catalog::open_with };
+        let catalog = open(&request.from, &request.keyring)?;
         let point =
             locate(&request.at, request.now, &catalog).map_err(|error| RestoreError::not_located(error, &catalog))?;
         Ok(Self { catalog, point })
     }
 
-    /// Reads everything through once: the base with its digest, and every record up to the cut.
+    /// Reads what the request needs once: of base and journal what the wanted keys depend on, or everything.
     pub(crate) fn check(self, request: &Request, observer: &mut dyn Observer) -> Result<Source, RestoreError> {
+        if request.slice { self.slice(request, observer) } else { self.read_all(request, observer) }
+    }
+
+    fn range(self) -> (RestorePoint, JournalRange) {
         let Self { catalog, point } = self;
-        let rdb = check_base(&catalog, &point.base, &request.keyring, observer)?;
-        let after = point.base.manifest.lsn;
-        let range = JournalRange { catalog, timeline: point.timeline, after, upto: point.lsn };
-        let total = point.lsn.0 - after.0;
+        let (timeline, after, upto) = (point.timeline, point.base.manifest.lsn, point.lsn);
+        (point, JournalRange { catalog, timeline, after, upto })
+    }
+
+    /// The base with its digest, and every record up to the cut.
+    fn read_all(self, request: &Request, observer: &mut dyn Observer) -> Result<Source, RestoreError> {
+        let rdb = check_base(&self.catalog, &self.point.base, &request.keyring, observer)?;
+        let (point, range) = self.range();
+        let facts = scan_all(&range, observer)?;
+        let made = Made { rdb, base: BaseUse::Whole, replay: Replay::All(range), facts, slice: None };
+        Ok(Source::new(point, made, request))
+    }
+
+    /// Only what the wanted keys depend on ([`crate::slice`]).
+    pub(crate) fn slice(self, request: &Request, observer: &mut dyn Observer) -> Result<Source, RestoreError> {
+        // Of everything, the whole base is needed.
+        let whole = if request.filter.is_everything() {
+            Some(check_base(&self.catalog, &self.point.base, &request.keyring, observer)?)
+        } else {
+            None
+        };
+        let (point, range) = self.range();
+        let total = range.upto.0.saturating_sub(range.after.0);
         observer.on(&Event::Step { name: "reading the journal", total, unit: Unit::Records });
-        let facts = scan(&range, &mut |records| observer.on(&Event::At(records)))
+        let sliced = slice(&range, &request.filter, &request.interrupt, &mut |passed| observer.on(&Event::At(passed)))
             .map_err(|error| RestoreError::unreadable(error, &range.catalog))?;
         observer.on(&Event::StepDone);
-        Ok(Source {
-            from: request.from.clone(),
-            point,
-            rdb,
-            range,
-            facts,
-            binary: None,
-            keyring: request.keyring.clone(),
-            limits: request.limits,
-            interrupt: request.interrupt.clone(),
-        })
+        request.interrupt.check()?;
+        let Sliced { kept, mut facts, needed, mut forced, searched } = sliced;
+        let mut replay = Replay::Kept(KeptRange { range, kept });
+        let (base, keyring) = (&point.base, &request.keyring);
+        let (mut base_keys, mut base_bytes_read) = (None, base.manifest.bytes);
+        let (rdb, base_use) = if let Some(rdb) = whole {
+            (rdb, BaseUse::Whole)
+        } else if needed.is_everything() {
+            (check_base(replay.catalog(), base, keyring, observer)?, BaseUse::Whole)
+        } else {
+            let found = match find_indexed(replay.catalog(), base, keyring, &needed, &request.interrupt)? {
+                Some(found) => found,
+                None => find(replay.catalog(), base, keyring, &needed, &request.interrupt, observer)?,
+            };
+            base_bytes_read = found.read_bytes;
+            match found.keys {
+                Ok(keys) => {
+                    base_keys = Some(keys.keys);
+                    (found.summary, BaseUse::Keys(keys))
+                }
+                Err(reason) => {
+                    let range = replay.into_range();
+                    facts = scan_all(&range, observer)?;
+                    forced = Some(Forced { lsn: point.lsn, reason: reason.to_owned() });
+                    replay = Replay::All(range);
+                    (found.summary, BaseUse::Whole)
+                }
+            }
+        };
+        let slice = Some(SliceReport {
+            records_in_all: total,
+            records_kept: facts.records,
+            base_keys,
+            forced,
+            journal_bytes_read: searched.read_bytes,
+            journal_bytes_skipped: searched.skipped_bytes,
+            base_bytes_read,
+        });
+        Ok(Source::new(point, Made { rdb, base: base_use, replay, facts, slice }, request))
     }
 }
 
-/// A dataset at a restore point. All of it was read once and is sound.
+/// Reads every record up to the cut.
+fn scan_all(range: &JournalRange, observer: &mut dyn Observer) -> Result<RangeFacts, RestoreError> {
+    let total = range.upto.0.saturating_sub(range.after.0);
+    observer.on(&Event::Step { name: "reading the journal", total, unit: Unit::Records });
+    let facts = scan(range, &mut |records| observer.on(&Event::At(records)))
+        .map_err(|error| RestoreError::unreadable(error, &range.catalog))?;
+    observer.on(&Event::StepDone);
+    Ok(facts)
+}
+
+/// What is used of the base.
+enum BaseUse {
+    Whole,
+    Keys(SlicedBase),
+}
+
+/// What is replayed behind the base.
+enum Replay {
+    All(JournalRange),
+    Kept(KeptRange),
+}
+
+impl Replay {
+    fn range(&self) -> &JournalRange {
+        match self {
+            Self::All(range) => range,
+            Self::Kept(kept) => &kept.range,
+        }
+    }
+
+    fn catalog(&self) -> &Catalog {
+        &self.range().catalog
+    }
+
+    fn into_range(self) -> JournalRange {
+        match self {
+            Self::All(range) => range,
+            Self::Kept(kept) => kept.range,
+        }
+    }
+
+    fn source(&self) -> &dyn ReplaySource {
+        match self {
+            Self::All(range) => range,
+            Self::Kept(kept) => kept,
+        }
+    }
+}
+
+/// What a dataset is made of.
+struct Made {
+    rdb: RdbSummary,
+    base: BaseUse,
+    replay: Replay,
+    facts: RangeFacts,
+    slice: Option<SliceReport>,
+}
+
+/// A dataset at a restore point. What is used of base and journal was read once and is sound.
 pub(crate) struct Source {
     /// The journal's directory.
     pub(crate) from: PathBuf,
     pub(crate) point: RestorePoint,
     pub(crate) rdb: RdbSummary,
+    /// Of the records that are replayed.
     pub(crate) facts: RangeFacts,
+    /// What slicing has found, if it was done.
+    pub(crate) slice: Option<SliceReport>,
     /// The scratch server's program, where one is needed.
     pub(crate) binary: Option<Binary>,
-    range: JournalRange,
+    base: BaseUse,
+    replay: Replay,
     keyring: Keyring,
     limits: Limits,
     interrupt: Interrupt,
 }
 
 impl Source {
+    fn new(point: RestorePoint, made: Made, request: &Request) -> Self {
+        let Made { rdb, base, replay, facts, slice } = made;
+        Self {
+            from: request.from.clone(),
+            point,
+            rdb,
+            facts,
+            slice,
+            binary: None,
+            base,
+            replay,
+            keyring: request.keyring.clone(),
+            limits: request.limits,
+            interrupt: request.interrupt.clone(),
+        }
+    }
+
+    /// Bytes of the RDB that is sent first.
+    pub(crate) fn base_bytes(&self) -> u64 {
+        match &self.base {
+            BaseUse::Whole => self.rdb.bytes,
+            BaseUse::Keys(keys) => keys.bytes,
+        }
+    }
+
     /// Memory in use by the server that made the base, if the base says so.
     pub(crate) fn base_memory(&self) -> Option<u64> {
         self.rdb.aux.iter().find(|(name, _)| name == "used-mem").and_then(|(_, bytes)| bytes.parse().ok())
@@ -93,12 +239,16 @@ impl Source {
         binary::find(named, BinaryNeeds { base: self.rdb.version, made_by, target }, self.limits)
     }
 
-    /// The base and what follows it, to be sent as they are.
+    /// What is used of the base and of what follows it, to be sent as it is.
     pub(crate) fn payload(&self) -> Result<Payload<'_>, RestoreError> {
+        let (catalog, base) = (self.replay.catalog(), &self.point.base);
         Ok(Payload {
-            rdb: Box::new(open(&self.range.catalog, &self.point.base, &self.keyring)?),
-            rdb_bytes: self.rdb.bytes,
-            replay: &self.range,
+            rdb: match &self.base {
+                BaseUse::Whole => Box::new(open_base(catalog, base, &self.keyring)?),
+                BaseUse::Keys(keys) => keys.open(catalog, base, &self.keyring)?,
+            },
+            rdb_bytes: self.base_bytes(),
+            replay: self.replay.source(),
             records: self.facts.records,
         })
     }
@@ -113,47 +263,13 @@ impl Source {
     }
 }
 
-/// Reads the base through: its digest, its checksum, its header.
-fn check_base(
-    catalog: &Catalog,
-    base: &SnapshotInfo,
-    keyring: &Keyring,
+/// Rebuilds the dataset of a request in a scratch server that holds nothing. Its target is not looked at.
+pub fn rebuild_in(
+    scratch: &mut Scratch,
+    request: &Request,
     observer: &mut dyn Observer,
-) -> Result<RdbSummary, RestoreError> {
-    const CHUNK_BYTES: usize = 1 << 20;
-    let path = &base.path;
-    let mut file = open(catalog, base, keyring)?;
-    let damaged = |problem: String| RestoreError::Base { path: path.clone(), problem };
-    observer.on(&Event::Step { name: "checking the base", total: base.manifest.bytes, unit: Unit::Bytes });
-    let mut rdb = RdbVerifier::new();
-    let mut chunk = vec![0u8; CHUNK_BYTES];
-    let mut done = 0;
-    loop {
-        let n = match file.read(&mut chunk) {
-            Ok(0) => break,
-            Ok(n) => n,
-            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-            Err(e) if e.kind() == ErrorKind::InvalidData => return Err(damaged(e.to_string())),
-            Err(e) => return Err(RestoreError::Io { action: "read", path: path.clone(), source: e }),
-        };
-        rdb.update(&chunk[..n]);
-        done += n as u64;
-        observer.on(&Event::At(done));
-    }
-    observer.on(&Event::StepDone);
-    let found = file.digest();
-    if !base.manifest.blake3.is_empty() && found != base.manifest.blake3 {
-        return Err(damaged(format!("its digest is {found}, its manifest says {}", base.manifest.blake3)));
-    }
-    rdb.finish().map_err(|e| damaged(e.to_string()))
-}
-
-fn open(catalog: &Catalog, base: &SnapshotInfo, keyring: &Keyring) -> Result<SnapshotReader, RestoreError> {
-    catalog.open_snapshot(base, keyring).map_err(|e| match e {
-        OpenError::Io { path, source, .. } if source.kind() == ErrorKind::NotFound => {
-            RestoreError::Point(PointError::BaseMissing(path))
-        }
-        OpenError::Io { action, path, source } => RestoreError::Io { action, path, source },
-        other => RestoreError::Open(other),
-    })
+) -> Result<Option<SliceReport>, RestoreError> {
+    let source = Located::find(request)?.check(request, observer)?;
+    scratch.load(source.payload()?, observer, &request.interrupt)?;
+    Ok(source.slice)
 }

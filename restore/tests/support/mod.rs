@@ -37,6 +37,7 @@ pub(crate) fn request(dir: &Path, at: When, target: &Running, via: Option<Forced
         at,
         to: Target::Server(target.url().parse().unwrap()),
         filter: Filter::default(),
+        slice: true,
         method: via,
         server_bin: Some(binary()).filter(|b| b.is_absolute()),
         now: Micros::now(),

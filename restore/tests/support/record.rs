@@ -11,6 +11,8 @@ use redtape_journal::{
     SnapshotKind, SnapshotManifest, SnapshotWriter, TimelineId, TimelineStart, Writer, add_mark,
 };
 use redtape_restore::client::Server as Client;
+use redtape_wire::command::CommandTable;
+use redtape_wire::effect::named_keys;
 use redtape_wire::psync::{PsyncReply, RdbReceiver, parse_psync_reply};
 use redtape_wire::rdb::RdbVerifier;
 use redtape_wire::resp::{Args, Parsed, encode_command, parse_request};
@@ -28,6 +30,7 @@ pub(crate) struct Recorder {
     timeline: TimelineId,
     writer: Option<Writer>,
     source: Client,
+    table: CommandTable,
 }
 
 /// Sends a command, and reads the line of its answer.
@@ -48,6 +51,10 @@ fn say(link: &mut TcpStream, words: &[&str]) -> String {
 impl Recorder {
     /// Takes the base of a new timeline.
     pub(crate) fn start(dir: &Path, source: &Running) -> Self {
+        Self::start_with(dir, source, OpenOptions::default())
+    }
+
+    pub(crate) fn start_with(dir: &Path, source: &Running, options: OpenOptions) -> Self {
         let mut link = TcpStream::connect(("127.0.0.1", source.port)).unwrap();
         link.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
         let mut say = |words: &[&str]| say(&mut link, words);
@@ -72,7 +79,7 @@ impl Recorder {
         let summary = verifier.finish().unwrap();
         let made_by = summary.aux.iter().find(|(k, _)| k.ends_with("-ver")).map(|(_, v)| v.clone()).unwrap();
         let ts = Micros::now();
-        let (journal, recovered) = Journal::create_or_open(dir, OpenOptions::default()).unwrap();
+        let (journal, recovered) = Journal::create_or_open(dir, options).unwrap();
         let (timeline, last_lsn) = recovered.last.map_or((1, Lsn(0)), |l| (l.timeline.0 + 1, l.last_lsn));
         let writer = journal.start(|_| {});
         writer
@@ -117,6 +124,7 @@ impl Recorder {
             timeline: TimelineId(timeline),
             writer: Some(writer),
             source: source.client(),
+            table: CommandTable::builtin(),
         };
         recorder.ack();
         recorder
@@ -145,6 +153,11 @@ impl Recorder {
             self.buffer.extend_from_slice(&chunk[..n]);
         }
         self.ack();
+        self.submit()
+    }
+
+    /// Journals what the source has sent so far in a block of its own.
+    pub(crate) fn submit(&mut self) -> Micros {
         let now = Micros::now();
         self.builder.set_end_offset(ReplOffset(self.offset));
         let block = self.builder.finish(now);
@@ -196,10 +209,15 @@ impl Recorder {
 
     fn push(&mut self, commands: &[(u32, Vec<Vec<u8>>)], atomic: bool) {
         let args: Vec<Vec<&[u8]>> = commands.iter().map(|(_, c)| c.iter().map(Vec::as_slice).collect()).collect();
+        let keys: Vec<_> = args.iter().map(|args| named_keys(&self.table, args)).collect();
         let records: Vec<RecordRef<'_>> = commands
             .iter()
             .zip(&args)
-            .map(|((db, _), args)| RecordRef { db: *db, args, keys: KeysAt::Unknown })
+            .zip(&keys)
+            .map(|(((db, _), args), keys)| {
+                let keys = keys.as_deref().map_or(KeysAt::Unknown, KeysAt::Arguments);
+                RecordRef { db: *db, args, keys }
+            })
             .collect();
         let group = GroupRef {
             ts: Micros::now(),
@@ -210,6 +228,11 @@ impl Recorder {
             records: &records,
         };
         self.builder.push(&group).unwrap();
+    }
+
+    /// Adds a command to those whose keys are known: a row of the command table.
+    pub(crate) fn knows(&mut self, row: &str) {
+        self.table = CommandTable::from_text(&format!("{}{row}\n", self.table.to_text()));
     }
 
     /// The last LSN so far.

@@ -53,7 +53,13 @@ impl<W: Write> RdbWriter<W> {
         self.put(string)
     }
 
-    /// A key with everything that belongs to it, as it was cut out (`KeyEntry::entry`).
+    /// What has been written to, for whoever takes it away piece by piece.
+    pub fn get_mut(&mut self) -> &mut W {
+        &mut self.to
+    }
+
+    /// A key with everything that belongs to it, as it was cut out (`KeyEntry::entry`). May be given in pieces, one after the other,
+    /// and several keys of one database at once.
     pub fn entry(&mut self, db: u32, entry: &[u8]) -> io::Result<()> {
         self.select(db)?;
         self.put(entry)

@@ -1,13 +1,16 @@
 //! Which keys an effect touches, for the journal's key filters.
 //!
 //! Invariant: what is named is all that the effect can touch. Where that is not certain, nothing is named, and a
-//! search for any key finds the effect.
+//! search for any key finds the effect. Commands of modules name their keys and are marked: they may touch others beside them.
 
-use redtape_wire::command::{CommandTable, KeyPositions, NAME_MAX, lower_name};
-use redtape_wire::word;
+use crate::command::{CommandTable, KeyPositions, NAME_MAX, lower_name};
+use crate::word;
+
+/// Stands among the named keys, in front of them, where there may be others: argument 0 is the command itself, and never a key.
+pub const OTHERS_TOO: usize = 0;
 
 /// The arguments that are its keys; `None` = not known, or others beside them.
-pub(crate) fn keys_of(table: &CommandTable, args: &[&[u8]]) -> Option<KeyPositions> {
+pub fn named_keys(table: &CommandTable, args: &[&[u8]]) -> Option<KeyPositions> {
     let mut room = [0; NAME_MAX];
     let name = lower_name(args.first()?, &mut room);
     match name {
@@ -20,13 +23,22 @@ pub(crate) fn keys_of(table: &CommandTable, args: &[&[u8]]) -> Option<KeyPositio
         _ => {}
     }
     let spec = table.get_lower(name).filter(|spec| spec.keys_are_known())?;
-    let keys = spec.keys(args, args.len());
+    let mut keys = spec.keys(args, args.len());
     // Without a key, it may touch them all: FLUSHALL, SWAPDB, FUNCTION, …
-    (!keys.is_empty()).then_some(keys)
+    if keys.is_empty() {
+        return None;
+    }
+    // What a module names may not be all.
+    if spec.module {
+        keys.insert(0, OTHERS_TOO);
+    }
+    Some(keys)
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::command::CommandSpec;
+
     use super::*;
 
     #[test]
@@ -53,8 +65,16 @@ mod tests {
             ("JSON.SET a . 1", None),
         ] {
             let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
-            assert_eq!(keys_of(&table, &args).map(|keys| keys.to_vec()), keys, "{line}");
+            assert_eq!(named_keys(&table, &args).map(|keys| keys.to_vec()), keys, "{line}");
         }
-        assert_eq!(keys_of(&table, &[]), None);
+        assert_eq!(named_keys(&table, &[]), None);
+    }
+
+    #[test]
+    fn a_module_may_touch_more_than_it_names() {
+        let module = CommandSpec::new("json.set", -4, &["write", "module"], 1, 1, 1);
+        let table = CommandTable::from_specs([module]);
+        let keys = named_keys(&table, &[b"JSON.SET", b"k", b".", b"1"]).map(|keys| keys.to_vec());
+        assert_eq!(keys, Some(vec![OTHERS_TOO, 1]));
     }
 }

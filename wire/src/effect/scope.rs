@@ -1,7 +1,4 @@
 //! Which keys and databases one command of the replication stream touches.
-//!
-//! Pure, and about effects only: a command stands in the stream because it changed something (Redis 7.0 `replication.c`,
-//! `db.c`).
 
 use smallvec::SmallVec;
 
@@ -53,7 +50,11 @@ pub fn key_scope<'a>(db: u32, args: &[&'a [u8]], keys: Option<&[usize]>) -> KeyS
         _ => {}
     }
     match keys {
-        Some(keys) => KeyScope::Keys(keys.iter().filter_map(|at| args.get(*at)).map(|key| (db, *key)).collect()),
+        // Argument 0 is no key: the journal says so that there may be others (commands of modules).
+        Some(keys) => {
+            let keys = keys.iter().filter(|at| **at > 0).filter_map(|at| args.get(*at));
+            KeyScope::Keys(keys.map(|key| (db, *key)).collect())
+        }
         None => KeyScope::Unknown,
     }
 }
@@ -113,6 +114,7 @@ mod tests {
             ("FUNCTION LOAD x", None, ""),
             ("EVAL x 1 a", None, "Unknown"),
             ("JSON.SET a . 1", None, "Unknown"),
+            ("JSON.SET a . 1", Some(&[0, 1]), "2:a"),
         ] {
             assert_eq!(show(2, line, keys), want, "{line}");
         }

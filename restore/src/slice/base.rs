@@ -1,0 +1,299 @@
+//! The needed keys of a base, as an RDB of their own, of the same version and byte for byte as they were.
+//!
+//! The base is walked once: its digest and its checksum are compared before anything acts, and it is noted where the needed keys
+//! are. Few bytes are held then; of many, the base is read again when they are sent, and its digest compared once more before
+//! the last byte is given.
+//!
+//! A value of a module may belong to others ([`redtape_wire::effect`]): with one among the needed keys, the whole base is used.
+
+use std::io::{self, Read};
+
+use redtape_journal::{Catalog, Keyring, SnapshotInfo, SnapshotReader};
+use redtape_wire::rdb::{
+    Entry, Extent, Fault, KeyEntry, RdbSummary, RdbVersion, RdbWriter, ReadError, ValueType, Walker,
+};
+
+use super::needed::Needed;
+use crate::error::RestoreError;
+use crate::interrupt::Interrupt;
+use crate::progress::{Event, Observer, Unit};
+use crate::source::base::open_base;
+
+/// Bytes of values that are held rather than read again.
+const HELD_BYTES_MAX: u64 = 16 << 20;
+/// Pieces that are noted; with more, the whole base is used.
+const PIECES_MAX: usize = 4 << 20;
+/// Bytes that are read at once.
+const CHUNK_BYTES: usize = 256 << 10;
+/// How often the progress is told.
+const TELL_EVERY: u64 = 4 << 20;
+
+/// What was found in a base.
+#[derive(Debug)]
+pub(crate) struct FoundInBase {
+    /// What the base says of itself.
+    pub(crate) summary: RdbSummary,
+    /// The needed keys; an error says why the whole base has to be used.
+    pub(crate) keys: Result<SlicedBase, &'static str>,
+    /// Bytes that were read.
+    pub(crate) read_bytes: u64,
+}
+
+/// Some keys of a base.
+#[derive(Debug)]
+pub(crate) struct SlicedBase {
+    /// How many.
+    pub(crate) keys: u64,
+    /// Size of the RDB that is made of them.
+    pub(crate) bytes: u64,
+    version: RdbVersion,
+    pub(super) aux: Vec<(Vec<u8>, Vec<u8>)>,
+    pieces: Vec<Piece>,
+    /// The whole RDB, if it is small.
+    pub(super) held: Option<Vec<u8>>,
+}
+
+/// Keys of one database that follow each other.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    db: u32,
+    extent: Extent,
+}
+
+impl SlicedBase {
+    /// A base of which nothing is known yet but its version.
+    pub(super) fn empty(version: RdbVersion) -> Self {
+        Self { keys: 0, bytes: 0, version, aux: Vec::new(), pieces: Vec::new(), held: None }
+    }
+
+    fn add(&mut self, db: u32, extent: Extent) {
+        self.keys += 1;
+        match self.pieces.last_mut() {
+            Some(last) if last.db == db && last.extent.end() == extent.offset => last.extent.len += extent.len,
+            _ => self.pieces.push(Piece { db, extent }),
+        }
+    }
+
+    pub(super) fn writer(&self) -> io::Result<RdbWriter<Vec<u8>>> {
+        let mut writer = RdbWriter::new(Vec::new(), self.version, None)?;
+        for (name, value) in &self.aux {
+            writer.aux(name, value)?;
+        }
+        Ok(writer)
+    }
+
+    /// How long the RDB will be.
+    fn size(&self) -> io::Result<u64> {
+        let mut writer = self.writer()?;
+        for piece in &self.pieces {
+            writer.entry(piece.db, &[])?;
+        }
+        let frame = writer.finish()?.len() as u64;
+        Ok(frame + self.pieces.iter().map(|piece| piece.extent.len).sum::<u64>())
+    }
+
+    /// The RDB.
+    pub(crate) fn open<'a>(
+        &'a self,
+        catalog: &Catalog,
+        base: &SnapshotInfo,
+        keyring: &Keyring,
+    ) -> Result<Box<dyn Read + 'a>, RestoreError> {
+        if let Some(held) = &self.held {
+            return Ok(Box::new(&held[..]));
+        }
+        let from = open_base(catalog, base, keyring)?;
+        let pieces = PieceReader::new(self, from, base.manifest.blake3.clone());
+        Ok(Box::new(pieces.map_err(RestoreError::io("read", &base.path))?))
+    }
+}
+
+/// Finds the needed keys.
+pub(crate) fn find(
+    catalog: &Catalog,
+    base: &SnapshotInfo,
+    keyring: &Keyring,
+    needed: &Needed,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<FoundInBase, RestoreError> {
+    let damaged = |problem: String| RestoreError::Base { path: base.path.clone(), problem };
+    let failed = |error: ReadError| match error.fault {
+        Fault::Io(e) if e.kind() != io::ErrorKind::InvalidData => RestoreError::io("read", &base.path)(e),
+        fault => damaged(ReadError { at: error.at, fault }.to_string()),
+    };
+    let mut file = open_base(catalog, base, keyring)?;
+    observer.on(&Event::Step { name: "reading the base", total: base.manifest.bytes, unit: Unit::Bytes });
+    let mut walker = Walker::new(&mut file).map_err(failed)?;
+    let mut found = walk(&mut walker, needed, interrupt, observer).map_err(|stopped| match stopped {
+        Stopped::Interrupted(error) => error,
+        Stopped::At(error) => failed(error),
+    })?;
+    observer.on(&Event::StepDone);
+    // Of a base of which nothing is needed, only the front was read.
+    let digest = file.digest();
+    if !needed.is_nothing() && !base.manifest.blake3.is_empty() && digest != base.manifest.blake3 {
+        return Err(damaged(format!("its digest is {digest}, its manifest says {}", base.manifest.blake3)));
+    }
+    if let Ok(keys) = &mut found.keys {
+        keys.bytes = keys.size().map_err(RestoreError::io("read", &base.path))?;
+        if keys.bytes <= HELD_BYTES_MAX {
+            let mut held = Vec::with_capacity(keys.bytes as usize);
+            keys.open(catalog, base, keyring)?.read_to_end(&mut held).map_err(|e| damaged(e.to_string()))?;
+            keys.held = Some(held);
+        }
+    }
+    Ok(found)
+}
+
+/// Why a key's value does not go alone.
+pub(super) fn module_value(key: &KeyEntry<'_>) -> Option<&'static str> {
+    let module = key.value_type == ValueType::Module2 || key.metadata.is_some();
+    module.then_some("the base holds values of modules among the keys that are needed")
+}
+
+enum Stopped {
+    At(ReadError),
+    Interrupted(RestoreError),
+}
+
+fn walk(
+    walker: &mut Walker<&mut SnapshotReader>,
+    needed: &Needed,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<FoundInBase, Stopped> {
+    let version = walker.version();
+    let mut keys = Ok(SlicedBase::empty(version));
+    let mut summary = RdbSummary { version, bytes: 0, checksum_present: false, aux: Vec::new() };
+    let (mut front, mut told) = (true, 0);
+    while let Some(entry) = walker.next_entry().map_err(Stopped::At)? {
+        let refused = match entry {
+            Entry::Aux { name, value: Some(value) } if front => {
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                summary.aux.push((text(name), text(value)));
+                if let Ok(keys) = &mut keys {
+                    keys.aux.push((name.to_vec(), value.to_vec()));
+                }
+                None
+            }
+            Entry::SelectDb(_) => {
+                front = false;
+                None
+            }
+            Entry::SlotImport { .. } => Some("the base was made while slots were imported"),
+            Entry::Key(key) if needed.needs(key.db, key.key) => {
+                if let Ok(keys) = &mut keys {
+                    keys.add(key.db, key.entry);
+                }
+                module_value(&key)
+            }
+            Entry::End(end) => {
+                (summary.bytes, summary.checksum_present) = (end.bytes, end.crc64.is_some());
+                None
+            }
+            _ => None,
+        };
+        if let Some(reason) = refused {
+            keys = Err(reason);
+        } else if keys.as_ref().is_ok_and(|keys| keys.pieces.len() > PIECES_MAX) {
+            keys = Err("the needed keys of the base lie in too many places");
+        }
+        if walker.offset() - told >= TELL_EVERY {
+            told = walker.offset();
+            observer.on(&Event::At(told));
+            interrupt.check().map_err(Stopped::Interrupted)?;
+        }
+        if !front && needed.is_nothing() {
+            break;
+        }
+    }
+    let read_bytes = walker.offset();
+    Ok(FoundInBase { summary, keys, read_bytes })
+}
+
+/// Makes the RDB while it is read.
+struct PieceReader<'a> {
+    pieces: std::slice::Iter<'a, Piece>,
+    piece: Option<Piece>,
+    from: SnapshotReader,
+    /// Of the base, how far it was read.
+    position: u64,
+    digest: String,
+    /// `None` behind the end.
+    writer: Option<RdbWriter<Vec<u8>>>,
+    out: Vec<u8>,
+    given: usize,
+    chunk: Vec<u8>,
+}
+
+impl<'a> PieceReader<'a> {
+    fn new(keys: &'a SlicedBase, from: SnapshotReader, digest: String) -> io::Result<Self> {
+        let mut writer = keys.writer()?;
+        let out = std::mem::take(writer.get_mut());
+        Ok(Self {
+            pieces: keys.pieces.iter(),
+            piece: None,
+            from,
+            position: 0,
+            digest,
+            writer: Some(writer),
+            out,
+            given: 0,
+            chunk: vec![0; CHUNK_BYTES],
+        })
+    }
+
+    /// Makes the next bytes.
+    fn fill(&mut self) -> io::Result<()> {
+        (self.out, self.given) = (Vec::new(), 0);
+        let Some(mut piece) = self.piece.take().or_else(|| self.pieces.next().copied()) else { return self.finish() };
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        skip(&mut self.from, piece.extent.offset - self.position, &mut self.chunk)?;
+        self.position = piece.extent.offset;
+        let len = usize::try_from(piece.extent.len).map_or(CHUNK_BYTES, |len| len.min(CHUNK_BYTES));
+        self.from.read_exact(&mut self.chunk[..len])?;
+        writer.entry(piece.db, &self.chunk[..len])?;
+        self.out = std::mem::take(writer.get_mut());
+        self.position += len as u64;
+        piece.extent = Extent { offset: self.position, len: piece.extent.len - len as u64 };
+        self.piece = (piece.extent.len > 0).then_some(piece);
+        Ok(())
+    }
+
+    /// The base must still be what it was.
+    fn finish(&mut self) -> io::Result<()> {
+        let Some(writer) = self.writer.take() else { return Ok(()) };
+        if self.position > 0 {
+            io::copy(&mut self.from, &mut io::sink())?;
+            let found = self.from.digest();
+            if !self.digest.is_empty() && found != self.digest {
+                let what = format!("its digest is {found}, its manifest says {}", self.digest);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            }
+        }
+        self.out = writer.finish()?;
+        Ok(())
+    }
+}
+
+fn skip(from: &mut SnapshotReader, mut left: u64, chunk: &mut [u8]) -> io::Result<()> {
+    while left > 0 {
+        let len = usize::try_from(left).map_or(chunk.len(), |left| left.min(chunk.len()));
+        from.read_exact(&mut chunk[..len])?;
+        left -= len as u64;
+    }
+    Ok(())
+}
+
+impl Read for PieceReader<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while self.given == self.out.len() && self.writer.is_some() {
+            self.fill()?;
+        }
+        let n = out.len().min(self.out.len() - self.given);
+        out[..n].copy_from_slice(&self.out[self.given..self.given + n]);
+        self.given += n;
+        Ok(n)
+    }
+}

@@ -1,0 +1,105 @@
+//! A set of LSNs, for records that are met from the last one to the first.
+
+use std::collections::BTreeMap;
+
+use redtape_journal::Lsn;
+use roaring::RoaringBitmap;
+
+/// Compressed: about a bit for each LSN where many are in it, two bytes for each where few are.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Lsns {
+    /// By the upper 32 bits.
+    maps: BTreeMap<u32, RoaringBitmap>,
+    /// Those added last, one after the other, first and last.
+    run: Option<(u64, u64)>,
+}
+
+fn halves(lsn: u64) -> (u32, u32) {
+    ((lsn >> 32) as u32, lsn as u32)
+}
+
+impl Lsns {
+    /// Adds one; cheapest if it is the one before that added last.
+    pub(super) fn add(&mut self, lsn: Lsn) {
+        match &mut self.run {
+            Some((first, _)) if lsn.0.checked_add(1) == Some(*first) => *first = lsn.0,
+            _ => {
+                self.end_run();
+                self.run = Some((lsn.0, lsn.0));
+            }
+        }
+    }
+
+    /// Nothing is added any more.
+    pub(super) fn finish(mut self) -> Self {
+        self.end_run();
+        self
+    }
+
+    fn end_run(&mut self) {
+        let Some((first, last)) = self.run.take() else { return };
+        let ((from, low), (to, high)) = (halves(first), halves(last));
+        for map in from..=to {
+            let begin = if map == from { low } else { 0 };
+            let end = if map == to { high } else { u32::MAX };
+            self.maps.entry(map).or_default().insert_range(begin..=end);
+        }
+    }
+
+    /// The greatest.
+    pub(super) fn last(&self) -> Option<Lsn> {
+        let (number, map) = self.maps.last_key_value()?;
+        Some(Lsn(u64::from(*number) << 32 | u64::from(map.max()?)))
+    }
+
+    /// Whether it holds this one.
+    pub(super) fn contains(&self, lsn: Lsn) -> bool {
+        let (map, low) = halves(lsn.0);
+        self.maps.get(&map).is_some_and(|map| map.contains(low))
+    }
+
+    /// Whether it holds one of these, from the first to the last.
+    pub(super) fn any(&self, first: Lsn, last: Lsn) -> bool {
+        if first > last {
+            return false;
+        }
+        let ((from, low), (to, high)) = (halves(first.0), halves(last.0));
+        self.maps.range(from..=to).any(|(number, map)| {
+            let begin = if *number == from { low } else { 0 };
+            let end = if *number == to { high } else { u32::MAX };
+            map.range_cardinality(begin..=end) > 0
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_holds_what_was_added(
+            offset in prop_oneof![Just(0u64), Just(u64::from(u32::MAX) - 50), Just(u64::MAX - 300)],
+            lsns in prop::collection::btree_set(0u64..300, 0..200),
+            asked in prop::collection::vec((0u64..300, 0u64..300), 20),
+        ) {
+            let mut set = Lsns::default();
+            lsns.iter().rev().for_each(|lsn| set.add(Lsn(lsn + offset)));
+            let set = set.finish();
+            let model: BTreeSet<u64> = lsns.iter().map(|lsn| lsn + offset).collect();
+            for lsn in offset..offset + 300 {
+                prop_assert_eq!(set.contains(Lsn(lsn)), model.contains(&lsn));
+            }
+            prop_assert_eq!(set.last().map(|lsn| lsn.0), model.last().copied());
+            for (first, last) in asked {
+                let (first, last) = (first + offset, last + offset);
+                let any = first <= last && model.range(first..=last).next().is_some();
+                prop_assert_eq!(set.any(Lsn(first), Lsn(last)), any);
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Slicing: a restore reads and replays only what the wanted keys depend on.
+//!
+//! ```text
+//! wanted keys at T ─► backwards through the journal: which records, and which keys are needed before them ─► needed keys of the base
+//! ```
+//!
+//! - [`needed`]: which keys are needed at a position of the backward pass.
+//! - [`pass`]: the backward pass over the journal.
+//! - [`kept`]: the records that it keeps, and how they are read again.
+//! - [`lsns`]: a set of LSNs.
+//! - [`base`]: the needed keys of the base, as an RDB of their own.
+//! - [`indexed`]: the same by the base's key index.
+//!
+//! Invariant: the replay of what is kept, on the keys that are kept, leaves each wanted key exactly as the replay of everything
+//! does. By induction, backwards: a record that is kept finds each key that it reads or modifies as it was
+//! ([`redtape_wire::effect::dependence`]), so it does what it did; one that is left out changes no key that is needed behind it.
+//! Where that is not sure, everything before it is kept ([`Forced`]).
+
+pub(crate) mod base;
+mod hashed;
+pub(crate) mod indexed;
+mod kept;
+mod lsns;
+mod needed;
+mod pass;
+
+use std::fmt;
+
+use redtape_journal::Lsn;
+
+pub(crate) use kept::KeptRange;
+pub(crate) use pass::{Sliced, slice};
+use serde::Serialize;
+
+/// Why everything up to an LSN is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Forced {
+    /// Everything up to here is replayed, this record included.
+    pub lsn: Lsn,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// What slicing has found, for the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SliceReport {
+    /// Records between the base and the restore point.
+    pub records_in_all: u64,
+    /// Of these, records that are replayed.
+    pub records_kept: u64,
+    /// Keys taken from the base; `None` = all.
+    pub base_keys: Option<u64>,
+    /// Why everything up to an LSN is kept, if it is.
+    pub forced: Option<Forced>,
+    /// Bytes of the journal that were read to find that out.
+    pub journal_bytes_read: u64,
+    /// Bytes of the journal that were not read.
+    pub journal_bytes_skipped: u64,
+    /// Bytes of the base that were read to find the keys; 0 = none of its keys is needed.
+    pub base_bytes_read: u64,
+}
+
+impl fmt::Display for SliceReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} records; ", self.records_kept, self.records_in_all)?;
+        match self.base_keys {
+            None => f.write_str("the whole base")?,
+            Some(1) => f.write_str("1 key of the base")?,
+            Some(keys) => write!(f, "{keys} keys of the base")?,
+        }
+        let read = self.journal_bytes_read + self.base_bytes_read;
+        write!(f, "; {read} bytes read to find that out, {} of the journal not read", self.journal_bytes_skipped)?;
+        if let Some(Forced { lsn, reason }) = &self.forced {
+            write!(f, "; everything up to LSN {lsn} is replayed: {reason}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,21 @@
+//! What one command of the replication stream does, as far as its name and its arguments tell.
+//!
+//! Pure, and about effects only: a command stands in the stream because it changed something (Redis 7.0 `replication.c`,
+//! `db.c`).
+//!
+//! - [`key_scope`]: which keys and databases it touches: for whoever searches the history.
+//! - [`named_keys`]: which of its arguments are keys, for the journal's key filters.
+//! - [`dependence`]: of which keys it needs the value, and of which it makes the old value irrelevant: for whoever replays a
+//!   part of the history.
+
+mod dependence;
+mod named_keys;
+mod options;
+mod rules;
+mod scope;
+mod touch;
+
+pub use dependence::dependence;
+pub use named_keys::{OTHERS_TOO, named_keys};
+pub use scope::{KeyScope, copied_to, key_scope};
+pub use touch::{Dependence, Touch, Touched, TouchedKeys};
