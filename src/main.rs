@@ -7,6 +7,7 @@ mod defect;
 mod exit;
 mod history;
 mod input;
+mod key_argument;
 mod logging;
 mod output;
 mod signals;

@@ -21,6 +21,7 @@ use super::plan_flags::PlanFlags;
 use super::settings::KeyOptions;
 use crate::exit::{Failure, INTERRUPTED, USAGE};
 use crate::input::{PASSWORD_LIMIT, agreed, password_file, url};
+use crate::key_argument::KeyArgument;
 use crate::output::{count, out};
 use crate::signals::Signals;
 
@@ -66,6 +67,10 @@ pub(crate) struct RestoreArgs {
     /// Only keys that match this glob, as in Redis's KEYS; several are alternatives.
     #[arg(long = "key", value_name = "GLOB")]
     keys: Vec<std::ffi::OsString>,
+    /// Only this very key: no glob, but a key as any command of redtape prints it, so '"\xff\x00k"' is three bytes; several
+    /// are alternatives.
+    #[arg(long = "exact-key", value_name = "KEY", value_parser = KeyArgument::parser(), allow_hyphen_values = true)]
+    exact_keys: Vec<KeyArgument>,
     /// Only keys in which this regular expression matches; several are alternatives.
     #[arg(long, value_name = "RE")]
     key_regex: Vec<String>,
@@ -93,6 +98,7 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let OnConflict::Fail = args.on_conflict;
     let globs: Vec<Vec<u8>> = args.keys.into_iter().map(OsStringExt::into_vec).collect();
     let filter = Filter::new(&globs, &args.key_regex, &args.dbs).map_err(|e| Failure::new(USAGE, e))?;
+    let filter = filter.and_exact_keys(args.exact_keys.into_iter().map(|key| key.0));
     let method = args.method.map(|method| match method {
         Method::Link => ForcedMethod::Link,
         Method::Scratch => ForcedMethod::Scratch,

@@ -8,7 +8,7 @@ use redtape_journal::{Group, Origin, OriginKind, Record, TimelineId};
 use serde_json::{Value, json};
 
 use super::selection::KeyChange;
-use crate::output::shown;
+use crate::output::{shown, shown_key};
 
 /// Arguments of one record that a person is shown.
 const SHOWN_ARGS: usize = 12;
@@ -78,7 +78,7 @@ pub(crate) fn record_text(
     write!(text, "{}  {:>8}  {who:<36}  db{:<3}{bar}", group.ts, record.lsn.0, record.db)?;
     if let Some(done) = done {
         let phrase = |d: &KeyChange| match &d.key {
-            Some(key) if only != Some(key) => format!("{} {}", shown(key), d.what),
+            Some(key) if only != Some(key) => format!("{} {}", shown_key(key), d.what),
             _ => d.what.clone(),
         };
         let mut phrases: Vec<String> = done.iter().take(SHOWN_KEYS).map(phrase).collect();
@@ -105,8 +105,9 @@ pub(crate) fn group_text(text: &mut String, group: &Group) -> std::fmt::Result {
 }
 
 fn command_text(text: &mut String, record: &Record) -> std::fmt::Result {
-    for arg in record.args.iter().take(SHOWN_ARGS) {
-        write!(text, " {}", shown(arg))?;
+    let is_key = |at: usize| record.keys.as_ref().is_some_and(|keys| keys.contains(&at));
+    for (at, arg) in record.args.iter().enumerate().take(SHOWN_ARGS) {
+        write!(text, " {}", if is_key(at) { shown_key(arg) } else { shown(arg) })?;
     }
     if record.args.len() > SHOWN_ARGS {
         write!(text, " … {} more", record.args.len() - SHOWN_ARGS)?;
