@@ -63,8 +63,11 @@ impl Observer for Console {
     fn on(&mut self, event: &Event<'_>) {
         match event {
             Event::Resolved(point) => {
-                let human = format!("restore point: {} (LSN {}, timeline {})", point.asked, point.lsn, point.timeline);
-                let json = serde_json::json!({"event": "resolved", "at": point.asked.to_string(), "lsn": point.lsn.0, "timeline": point.timeline.0});
+                let human = format!("restore point: {}", point.echo());
+                let json = serde_json::json!({
+                    "event": "resolved", "at": point.asked.to_string(), "at_local": point.zone.show(point.asked),
+                    "zone": point.zone.name(), "before": point.before, "lsn": point.lsn.0, "timeline": point.timeline.0,
+                });
                 self.line(&human, &json);
             }
             Event::Planned(_) if !self.shows_plan => {}

@@ -138,6 +138,7 @@ impl RestoreError {
             Self::Point(PointError::Damaged { .. } | PointError::NewestLost { .. }) | Self::Base { .. } => {
                 ErrorKind::Storage(Damaged)
             }
+            Self::Point(PointError::When(_)) => ErrorKind::Usage,
             Self::Point(_) | Self::NoKeys => ErrorKind::NotInJournal,
             Self::Login { .. } | Self::Denied { .. } => ErrorKind::Denied,
             Self::NotEmpty { .. } | Self::Unfinished { .. } | Self::Conflict { .. } | Self::Joined { .. } => {

@@ -37,6 +37,8 @@ impl std::fmt::Debug for Prepared {
 pub struct Report {
     /// The asked point in time, UTC.
     pub at: String,
+    /// What ran at that time was left out.
+    pub before: bool,
     /// The last record restored.
     pub lsn: u64,
     /// By which method.
@@ -114,6 +116,7 @@ impl Prepared {
         let restored = target.restore(&plan, &source, observer)?;
         Ok(Report {
             at: plan.at,
+            before: plan.before,
             lsn: plan.lsn.0,
             method: plan.method,
             keys: restored.keys,

@@ -10,6 +10,7 @@ pub(crate) mod proxy;
 pub(crate) mod restore;
 pub(crate) mod settings;
 pub(crate) mod snapshot;
+pub(crate) mod zone;
 
 use std::process::ExitCode;
 

@@ -4,6 +4,7 @@
 pub mod binary;
 mod child;
 pub mod clock;
+mod destructive;
 pub mod journal_range;
 pub mod scratch;
 
@@ -35,8 +36,9 @@ impl Located {
     /// Opens the journal and finds the point.
     pub(crate) fn find(request: &Request) -> Result<Self, RestoreError> {
         let catalog = Catalog::open_with(&request.from, &request.keyring)?;
-        let point =
-            locate(&request.at, request.now, &catalog).map_err(|error| RestoreError::not_located(error, &catalog))?;
+        let located = locate(&request.as_of, request.now, &request.zone, &catalog);
+        let mut point = located.map_err(|error| RestoreError::not_located(error, &catalog))?;
+        point.warnings.extend(destructive::last_write(&catalog, &point));
         Ok(Self { catalog, point })
     }
 
