@@ -5,6 +5,7 @@ mod commands;
 mod daemon;
 mod defect;
 mod exit;
+mod get;
 mod history;
 mod input;
 mod key_argument;

@@ -11,7 +11,14 @@ const SHOWN_KEY_BYTES: usize = 1024;
 
 /// Writes to stdout; a reader that has enough (`| head`) is no error.
 pub(crate) fn out(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
+    out_bytes(text.as_bytes())
+}
+
+/// The same for bytes.
+pub(crate) fn out_bytes(bytes: &[u8]) -> anyhow::Result<()> {
+    // Stdout gathers what is behind the last line.
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         other => Ok(other?),
     }

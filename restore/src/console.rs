@@ -12,6 +12,8 @@ pub struct Console {
     terminal: bool,
     json: bool,
     shows_plan: bool,
+    /// Steps are shown as bars, or not at all.
+    brief: bool,
     step: Option<(String, u64, Unit)>,
     last_line: Instant,
 }
@@ -23,13 +25,20 @@ impl Console {
     /// `terminal`: stderr is one; `json`: one JSON object a line.
     pub fn new(terminal: bool, json: bool) -> Self {
         let last_line = Instant::now();
-        Self { bar: None, terminal: terminal && !json, json, shows_plan: true, step: None, last_line }
+        Self { bar: None, terminal: terminal && !json, json, shows_plan: true, brief: false, step: None, last_line }
     }
 
     /// Leaves the plan out: it is printed elsewhere.
     #[must_use]
     pub fn without_plan(mut self) -> Self {
         self.shows_plan = false;
+        self
+    }
+
+    /// No lines about steps: for what is over soon.
+    #[must_use]
+    pub fn brief(mut self) -> Self {
+        self.brief = true;
         self
     }
 
@@ -41,6 +50,9 @@ impl Console {
     fn begin(&mut self, name: &str, total: u64, unit: Unit) {
         self.step = Some((name.to_owned(), total, unit));
         self.last_line = Instant::now();
+        if !self.terminal && self.brief {
+            return;
+        }
         if !self.terminal {
             self.line(name, &serde_json::json!({"event": "step", "name": name, "total": total, "unit": unit.name()}));
             return;
@@ -78,7 +90,8 @@ impl Observer for Console {
             Event::At(done) => {
                 if let Some(bar) = &self.bar {
                     bar.set_position(*done);
-                } else if self.last_line.elapsed() >= LINE_EVERY
+                } else if !self.brief
+                    && self.last_line.elapsed() >= LINE_EVERY
                     && let Some((name, total, unit)) = &self.step
                 {
                     let of = if *total > 0 { format!(" of {total}") } else { String::new() };

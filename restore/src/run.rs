@@ -63,7 +63,9 @@ pub struct Report {
 
 /// Checks everything and makes the plan; changes nothing.
 pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepared, RestoreError> {
-    let Target::Server(url) = &request.to;
+    let Target::Server(url) = &request.to else {
+        return Err(RestoreError::Usage("a restore needs a server to restore to".to_owned()));
+    };
     ServerTarget::check_url(url)?;
     let located = Located::find(request)?;
     observer.on(&Event::Resolved(&located.point));

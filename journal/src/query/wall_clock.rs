@@ -230,7 +230,8 @@ fn parse_time(text: &str) -> Result<Time, &'static str> {
         return Err(DIGITS);
     }
     let hour = if hour.len() == 1 { one_digit(hour) } else { two_digits(hour) };
-    let (hour, minute, second) = (hour.ok_or(NO_FORM)?, two_digits(minute).ok_or(NO_FORM)?, two_digits(second).ok_or(NO_FORM)?);
+    let (hour, minute, second) =
+        (hour.ok_or(NO_FORM)?, two_digits(minute).ok_or(NO_FORM)?, two_digits(second).ok_or(NO_FORM)?);
     let micros: i32 = format!("{fraction:0<6}").parse().map_err(|_| NO_FORM)?;
     Time::new(hour, minute, second, micros * 1000).map_err(|_| "there is no such time of the day")
 }

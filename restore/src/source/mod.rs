@@ -91,7 +91,18 @@ impl Source {
     /// Finds a program that loads the base and whose values a `target` loads.
     pub(crate) fn find_binary(&self, named: Option<&Path>, target: ServerVersion) -> Result<Binary, RestoreError> {
         let made_by = made_by(&self.point.base.manifest.server_version);
-        binary::find(named, BinaryNeeds { base: self.rdb.version, made_by, target }, self.limits)
+        binary::find(named, BinaryNeeds { base: self.rdb.version, made_by, target: Some(target) }, self.limits)
+    }
+
+    /// Finds a program that loads the base.
+    pub(crate) fn find_any_binary(&self, named: Option<&Path>) -> Result<Binary, RestoreError> {
+        let made_by = made_by(&self.point.base.manifest.server_version);
+        binary::find(named, BinaryNeeds { base: self.rdb.version, made_by, target: None }, self.limits)
+    }
+
+    /// About how much memory the dataset takes while it is rebuilt.
+    pub(crate) fn dataset_bytes(&self) -> u64 {
+        self.base_memory().unwrap_or(0).max(self.rdb.bytes).saturating_add(self.facts.bytes)
     }
 
     /// The base and what follows it, to be sent as they are.
