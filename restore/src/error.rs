@@ -109,6 +109,8 @@ pub enum RestoreError {
     NoKeys,
     #[error("interrupted")]
     Interrupted,
+    #[error("not done within {seconds} s; `redtape get` and `redtape restore` have no such limit")]
+    TooLong { seconds: u64 },
     #[error("the target is not what was planned: {0}; do not use it, and please report this")]
     Verify(String),
     /// Any of the above, after which something had to be undone.
@@ -155,6 +157,7 @@ impl RestoreError {
             | Self::Tls
             | Self::NoScratch(_)
             | Self::Scratch(_)
+            | Self::TooLong { .. }
             | Self::Link(_) => ErrorKind::Unavailable,
             Self::Verify(_) => ErrorKind::Mismatch,
             Self::Interrupted => ErrorKind::Interrupted,

@@ -71,8 +71,8 @@ impl WallClock {
         let Some(time) = time else { return self.first_instant(date, zone) };
         match self.readings(date, time, zone)? {
             Readings::One(at) => Ok(at),
-            Readings::Never { before, after } => Err(self.never(date, time, zone, [before, after])),
-            Readings::Twice { first, second } => Err(self.twice(date, time, zone, [first, second])),
+            Readings::Never { before, after } => Err(never(date, time, zone, [before, after])),
+            Readings::Twice { first, second } => Err(twice(date, time, zone, [first, second])),
         }
     }
 
@@ -82,10 +82,10 @@ impl WallClock {
             Readings::One(at) if at <= now => Ok(at),
             // The second one is still to come.
             Readings::Twice { first, second } if first <= now && now < second => Ok(first),
-            Readings::Twice { first, second } if second <= now => Err(self.twice(today, time, zone, [first, second])),
+            Readings::Twice { first, second } if second <= now => Err(twice(today, time, zone, [first, second])),
             // What the clock would have shown has passed, in whichever way it is read.
             Readings::Never { before, after } if before.max(after) <= now => {
-                Err(self.never(today, time, zone, [before, after]))
+                Err(never(today, time, zone, [before, after]))
             }
             _ => self.on(self.before(today)?, Some(time), zone),
         }
@@ -115,21 +115,21 @@ impl WallClock {
         day.yesterday().map_err(|_| self.out_of_range())
     }
 
-    fn twice(&self, date: Date, time: Time, zone: &Zone, readings: [Micros; 2]) -> WhenError {
-        let wall = date.to_datetime(time).to_string();
-        WhenError::Twice { wall, zone: zone.name().to_owned(), readings: readings.map(|at| shown_twice(zone, at)) }
-    }
-
-    fn never(&self, date: Date, time: Time, zone: &Zone, [before, after]: [Micros; 2]) -> WhenError {
-        let wall = date.to_datetime(time).to_string();
-        // Read with the offset from before the change it is the later one.
-        let readings = [after, before].map(|at| shown_twice(zone, at));
-        WhenError::Never { wall, zone: zone.name().to_owned(), readings }
-    }
-
     fn out_of_range(&self) -> WhenError {
         WhenError::Form { text: self.to_string(), reason: "too far from now" }
     }
+}
+
+fn twice(date: Date, time: Time, zone: &Zone, readings: [Micros; 2]) -> WhenError {
+    let wall = date.to_datetime(time).to_string();
+    WhenError::Twice { wall, zone: zone.name().to_owned(), readings: readings.map(|at| shown_twice(zone, at)) }
+}
+
+fn never(date: Date, time: Time, zone: &Zone, [before, after]: [Micros; 2]) -> WhenError {
+    let wall = date.to_datetime(time).to_string();
+    // Read with the offset from before the change it is the later one.
+    let readings = [after, before].map(|at| shown_twice(zone, at));
+    WhenError::Never { wall, zone: zone.name().to_owned(), readings }
 }
 
 fn shown_twice(zone: &Zone, at: Micros) -> String {

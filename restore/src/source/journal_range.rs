@@ -4,6 +4,7 @@
 //! or a database that it does not have stop a restore before it has changed anything.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use redtape_journal::{Catalog, Group, Lsn, ReadError, TimelineId};
 
@@ -78,8 +79,11 @@ pub(crate) const FIELD_TTL: [&[u8]; 7] =
 /// Commands whose body is a script.
 pub(crate) const SCRIPTS: [&[u8]; 3] = [b"EVAL", b"EVALSHA", b"FCALL"];
 
-/// Reads a stretch through; `on_progress` gets the records so far now and then.
-pub fn scan(range: &dyn ReplaySource, on_progress: &mut dyn FnMut(u64)) -> Result<RangeFacts, ReadError> {
+/// Reads a stretch through; `on_progress` gets the records so far now and then, and may end it.
+pub fn scan(
+    range: &dyn ReplaySource,
+    on_progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+) -> Result<RangeFacts, ReadError> {
     const EVERY: u64 = 65536;
     let mut facts = RangeFacts::default();
     let mut upper = Vec::with_capacity(NAME_LIMIT);
@@ -100,8 +104,8 @@ pub fn scan(range: &dyn ReplaySource, on_progress: &mut dyn FnMut(u64)) -> Resul
                 }
             }
         }
-        if facts.groups % EVERY == 0 {
-            on_progress(facts.records);
+        if facts.groups % EVERY == 0 && on_progress(facts.records).is_break() {
+            break;
         }
     }
     Ok(facts)
@@ -141,14 +145,14 @@ mod tests {
     #[test]
     fn scan_notes_what_decides() {
         let plain = vec![group(1, 1, false, &[(0, "SET a 1")]), group(2, 2, true, &[(3, "set b 1"), (0, "DEL a")])];
-        let facts = scan(&plain, &mut |_| {}).expect("scan");
+        let facts = scan(&plain, &mut |_| ControlFlow::Continue(())).expect("scan");
         assert_eq!((facts.groups, facts.records, facts.max_db), (2, 3, 3));
         assert_eq!(facts.bytes, 5 + 5 + 4);
         assert_eq!(facts.commands.len(), 2);
         assert!(!facts.field_ttl && !facts.scripts);
         let fields =
             vec![group(1, 1, false, &[(0, "hpexpireat h 5 FIELDS 1 f")]), group(2, 1, false, &[(0, "Eval x 0")])];
-        let facts = scan(&fields, &mut |_| {}).expect("scan");
+        let facts = scan(&fields, &mut |_| ControlFlow::Continue(())).expect("scan");
         assert!(facts.field_ttl && facts.scripts);
     }
 }

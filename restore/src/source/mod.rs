@@ -9,6 +9,7 @@ pub mod journal_range;
 pub mod scratch;
 
 use std::io::{ErrorKind, Read as _};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use redtape_journal::{Catalog, Keyring, OpenError, SnapshotInfo, SnapshotReader};
@@ -45,13 +46,19 @@ impl Located {
     /// Reads everything through once: the base with its digest, and every record up to the cut.
     pub(crate) fn check(self, request: &Request, observer: &mut dyn Observer) -> Result<Source, RestoreError> {
         let Self { catalog, point } = self;
-        let rdb = check_base(&catalog, &point.base, &request.keyring, observer)?;
+        let rdb = check_base(&catalog, &point.base, request, observer)?;
         let after = point.base.manifest.lsn;
         let range = JournalRange { catalog, timeline: point.timeline, after, upto: point.lsn };
         let total = point.lsn.0 - after.0;
         observer.on(&Event::Step { name: "reading the journal", total, unit: Unit::Records });
-        let facts = scan(&range, &mut |records| observer.on(&Event::At(records)))
-            .map_err(|error| RestoreError::unreadable(error, &range.catalog))?;
+        let mut interrupted = Ok(());
+        let mut on_progress = |records| {
+            observer.on(&Event::At(records));
+            interrupted = request.interrupt.check();
+            if interrupted.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        let facts = scan(&range, &mut on_progress).map_err(|error| RestoreError::unreadable(error, &range.catalog))?;
+        interrupted?;
         observer.on(&Event::StepDone);
         Ok(Source {
             from: request.from.clone(),
@@ -118,7 +125,7 @@ impl Source {
     /// The dataset in a scratch server, and what that server holds.
     pub(crate) fn rebuild(&self, observer: &mut dyn Observer) -> Result<(Scratch, Delivered), RestoreError> {
         let binary = self.binary.as_ref().ok_or_else(|| RestoreError::NoScratch("none was chosen".to_owned()))?;
-        let mut scratch = Scratch::start(binary, self.facts.max_db + 1, self.limits)?;
+        let mut scratch = Scratch::start(binary, self.facts.max_db + 1, self.limits, &self.interrupt)?;
         let delivered =
             scratch.load(self.payload()?, observer, &self.interrupt).map_err(RestoreError::before_the_target)?;
         Ok((scratch, delivered))
@@ -129,18 +136,19 @@ impl Source {
 fn check_base(
     catalog: &Catalog,
     base: &SnapshotInfo,
-    keyring: &Keyring,
+    request: &Request,
     observer: &mut dyn Observer,
 ) -> Result<RdbSummary, RestoreError> {
     const CHUNK_BYTES: usize = 1 << 20;
     let path = &base.path;
-    let mut file = open(catalog, base, keyring)?;
+    let mut file = open(catalog, base, &request.keyring)?;
     let damaged = |problem: String| RestoreError::Base { path: path.clone(), problem };
     observer.on(&Event::Step { name: "checking the base", total: base.manifest.bytes, unit: Unit::Bytes });
     let mut rdb = RdbVerifier::new();
     let mut chunk = vec![0u8; CHUNK_BYTES];
     let mut done = 0;
     loop {
+        request.interrupt.check()?;
         let n = match file.read(&mut chunk) {
             Ok(0) => break,
             Ok(n) => n,
