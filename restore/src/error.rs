@@ -133,14 +133,13 @@ impl RestoreError {
     pub fn kind(&self) -> ErrorKind {
         use redtape_journal::ErrorKind::Damaged;
         match self {
-            Self::Usage(_) | Self::NotConfirmed => ErrorKind::Usage,
+            Self::Usage(_) | Self::NotConfirmed | Self::Point(PointError::When(_)) => ErrorKind::Usage,
             Self::Open(e) => ErrorKind::Storage(e.kind()),
             Self::Read(e) | Self::Damaged { error: e, .. } => ErrorKind::Storage(e.kind()),
             Self::Io { source, .. } => ErrorKind::Storage(source.into()),
             Self::Point(PointError::Damaged { .. } | PointError::NewestLost { .. }) | Self::Base { .. } => {
                 ErrorKind::Storage(Damaged)
             }
-            Self::Point(PointError::When(_)) => ErrorKind::Usage,
             Self::Point(_) | Self::NoKeys => ErrorKind::NotInJournal,
             Self::Login { .. } | Self::Denied { .. } => ErrorKind::Denied,
             Self::NotEmpty { .. } | Self::Unfinished { .. } | Self::Conflict { .. } | Self::Joined { .. } => {

@@ -17,8 +17,9 @@ use super::journal::DirArgs;
 use super::zone::AsOfOptions;
 use crate::exit::{Failure, INTERRUPTED, NOT_ALL, USAGE};
 use crate::get::element::{Element, find, raw};
+use crate::get::json::{Part, object};
 use crate::get::text::{Shown, one, whole};
-use crate::get::{json, value};
+use crate::get::value;
 use crate::key_argument::KeyArgument;
 use crate::output::{out, out_bytes};
 use crate::signals::Signals;
@@ -55,7 +56,7 @@ pub(crate) struct GetArgs {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: GetArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &GetArgs) -> anyhow::Result<ExitCode> {
     let as_json = args.journal.json;
     let interrupt = Interrupt::default();
     let request = GetRequest {
@@ -80,7 +81,7 @@ pub(crate) fn run(args: GetArgs) -> anyhow::Result<ExitCode> {
             let _ = writeln!(std::io::stderr(), "warning: {warning}");
         }
     }
-    print(&args, &got)
+    print(args, &got)
 }
 
 /// The first SIGINT or SIGTERM has the scratch server removed; the second one ends the process.
@@ -102,8 +103,11 @@ fn print(args: &GetArgs, got: &Got) -> anyhow::Result<ExitCode> {
     };
     let there = value(got).is_some() && (name.is_none() || found.is_some());
     if args.journal.json {
-        let limit = args.limit.unwrap_or(usize::MAX);
-        out(&format!("{}\n", json::object(got, name.map(|_| found.as_ref()), limit)))?;
+        let part = match name {
+            Some(_) => Part::Element(found.as_ref()),
+            None => Part::Whole(args.limit.unwrap_or(usize::MAX)),
+        };
+        out(&format!("{}\n", object(got, part)))?;
     } else if args.raw {
         print_raw(got, name, found.as_ref())?;
     } else {

@@ -49,7 +49,7 @@ pub(crate) fn run(command: Command, matches: &ArgMatches) -> anyhow::Result<Exit
         Command::Follow(args) => proxy::follow(*args),
         Command::Demo(args) => demo::run(&args),
         Command::Restore(args) => restore::run(*args),
-        Command::Get(args) => get::run(*args),
+        Command::Get(args) => get::run(&args),
         Command::Journal(command) => journal::run(command),
         Command::Log(args) => log::run(&args),
         Command::Snapshot(command) => snapshot::run(command),

@@ -14,7 +14,7 @@ use redtape_proxy::{KeyQuery, KeyReader, ReadFailure};
 use redtape_restore::get::{Bounds, GetRequest, get};
 use redtape_restore::{ErrorKind, Interrupt, Limits, RestoreError, Silent};
 
-use crate::get::json;
+use crate::get::json::{Part, object};
 
 /// It is given up after so long.
 const TIME_MAX: Duration = Duration::from_mins(1);
@@ -52,7 +52,7 @@ impl KeyReader for PastKeys {
             bounds: Bounds { value_bytes: VALUE_BYTES_MAX, dataset_bytes: Some(DATASET_BYTES_MAX) },
         };
         let got = get(&request, &mut Silent).map_err(|error| failure(&error))?;
-        Ok(json::object(&got, None, ELEMENTS_MAX).to_string())
+        Ok(object(&got, Part::Whole(ELEMENTS_MAX)).to_string())
     }
 }
 

@@ -12,8 +12,17 @@ use super::{done, size};
 
 type Object = Map<String, Json>;
 
-/// The object. `element`: what was asked for beside the key, and what was found; `limit`: elements that are listed.
-pub(crate) fn object(got: &Got, element: Option<Option<&Element<'_>>>, limit: usize) -> Json {
+/// What of the value is in the object.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Part<'a> {
+    /// All of it, but no more than so many elements.
+    Whole(usize),
+    /// One element, if it is there.
+    Element(Option<&'a Element<'a>>),
+}
+
+/// The object.
+pub(crate) fn object(got: &Got, part: Part<'_>) -> Json {
     let mut object = Object::new();
     put(&mut object, "key", &got.key);
     object.insert("db".to_owned(), json!(got.db));
@@ -24,11 +33,11 @@ pub(crate) fn object(got: &Got, element: Option<Option<&Element<'_>>>, limit: us
             object.insert("type".to_owned(), json!(present.value.type_name()));
             object.insert("expires".to_owned(), json!(present.expires_at_ms.map(|at| expires(at, got))));
             object.insert("size".to_owned(), json!(size(&present.value)));
-            match element {
-                Some(found) => {
+            match part {
+                Part::Element(found) => {
                     object.insert("element".to_owned(), json!(found.map(|e| element_json(e, got))));
                 }
-                None => contents(&mut object, &present.value, got, limit),
+                Part::Whole(limit) => contents(&mut object, &present.value, got, limit),
             }
             if present.expired_fields > 0 {
                 object.insert("expired_fields".to_owned(), json!(present.expired_fields));

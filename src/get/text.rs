@@ -183,7 +183,9 @@ fn contents(text: &mut String, got: &Got, value: &Value, shown: Shown) {
         }
     };
     let more = size(value) - lines.len();
-    lines.iter().for_each(|l| line(text, l));
+    for shown_line in &lines {
+        line(text, shown_line);
+    }
     if more > 0 {
         line(text, &format!("  … {more} more (--limit N or --all shows them)"));
     }
