@@ -63,7 +63,7 @@ mod tests {
     }
 
     fn walk(command: &Command, path: &str, seen: &mut usize) {
-        const FILTERS: [&str; 6] = ["key", "db", "command", "client", "user", "origin"];
+        const FILTERS: [&str; 7] = ["key", "exact-key", "db", "command", "client", "user", "origin"];
         let of_the_proxy = command.get_arguments().any(|arg| arg.get_long() == Some("segment-mib"));
         for arg in command.get_arguments() {
             let Some(long) = arg.get_long() else { continue };

@@ -2,12 +2,23 @@
 
 use std::io::Write as _;
 
+use redtape_wire::quoted::{quote, quote_cut};
+
 /// Bytes of one argument that a person is shown.
 const SHOWN_BYTES: usize = 60;
+/// Bytes of a key that a person is shown.
+const SHOWN_KEY_BYTES: usize = 1024;
 
 /// Writes to stdout; a reader that has enough (`| head`) is no error.
 pub(crate) fn out(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
+    out_bytes(text.as_bytes())
+}
+
+/// The same for bytes.
+pub(crate) fn out_bytes(bytes: &[u8]) -> anyhow::Result<()> {
+    // Stdout gathers what is behind the last line.
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         other => Ok(other?),
     }
@@ -29,16 +40,21 @@ pub(crate) fn count(n: u64, one: &str, many: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { many })
 }
 
-/// As redis-cli shows bytes: quoted where needed, cut when long.
+/// Bytes that can be pasted back (`redtape_wire::quoted`): quoted where needed, cut when long.
 pub(crate) fn shown(arg: &[u8]) -> String {
-    let cut = &arg[..arg.len().min(SHOWN_BYTES)];
-    let plain = !arg.is_empty() && cut.iter().all(|b| b.is_ascii_graphic() && *b != b'"' && *b != b'\\');
-    let mut text =
-        if plain { String::from_utf8_lossy(cut).into_owned() } else { format!("\"{}\"", cut.escape_ascii()) };
-    if arg.len() > SHOWN_BYTES {
-        text += &format!("…({})", bytes(arg.len() as u64));
+    shown_up_to(arg, SHOWN_BYTES)
+}
+
+/// The same for a key, which is cut only when it is much longer: what was cut cannot be pasted.
+pub(crate) fn shown_key(key: &[u8]) -> String {
+    shown_up_to(key, SHOWN_KEY_BYTES)
+}
+
+fn shown_up_to(arg: &[u8], limit: usize) -> String {
+    match quote_cut(arg, limit) {
+        None => quote(arg),
+        Some(cut) => format!("{cut}…({})", bytes(arg.len() as u64)),
     }
-    text
 }
 
 #[cfg(test)]
@@ -50,6 +66,9 @@ mod tests {
         assert_eq!(shown(b"key:1"), "key:1");
         assert_eq!(shown(b""), "\"\"");
         assert_eq!(shown(b"a b\0\n"), "\"a b\\x00\\n\"");
-        assert!(shown(&[b'x'; 3000]).ends_with("…(2.9 KiB)"));
+        let cut = shown(&[b'x'; 3000]);
+        assert!(cut.starts_with("\"xxx") && cut.ends_with("xxx\"…(2.9 KiB)"), "{cut}");
+        assert!(redtape_wire::quoted::unquote(cut.as_bytes()).is_err());
+        assert_eq!((shown(b"it's").as_str(), shown_key(&[b'x'; 1024]).len()), ("\"it\\x27s\"", 1024));
     }
 }

@@ -130,6 +130,30 @@ pub struct Origin {
     pub via: String,
 }
 
+/// For a person: who it was, as far as is known.
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = match self.kind {
+            OriginKind::Client => self.addr.clone(),
+            OriginKind::Expiry => return f.pad("expiry"),
+            OriginKind::Eviction => return f.pad("eviction"),
+            OriginKind::Outside => return f.pad("outside the proxy"),
+            OriginKind::Unknown if self.addr.is_empty() => return f.pad("unknown"),
+            OriginKind::Unknown => format!("{} (user unknown)", self.addr),
+        };
+        if !self.name.is_empty() {
+            text = format!("{text} {}", self.name);
+        }
+        if !self.user.is_empty() && self.user != "default" {
+            text = format!("{text} as {}", self.user);
+        }
+        if !self.via.is_empty() {
+            text = format!("{text} by {}", self.via.to_ascii_uppercase());
+        }
+        f.pad(&text)
+    }
+}
+
 impl Origin {
     /// An origin without a client.
     pub fn of(kind: OriginKind) -> Self {

@@ -19,7 +19,7 @@ mod session;
 mod upstream;
 mod worker;
 
-pub use crate::commands::{AdminCommands, AdminSetup};
+pub use crate::commands::{AdminCommands, AdminSetup, KeyQuery, KeyReader, ReadFailure};
 pub use crate::listen::{ListenOptions, Listener};
 pub use crate::live::Live;
 pub use crate::parts::{Parts, Running};

@@ -15,7 +15,7 @@ pub struct Live {
     pub output_limit: usize,
     /// Bytes that the buffers of all clients may hold together.
     pub client_memory: Option<usize>,
-    /// Who may run `REDTAPE.MARK` and `REDTAPE.SNAPSHOT`.
+    /// Who may run `REDTAPE.MARK`, `REDTAPE.SNAPSHOT` and `REDTAPE.GET`.
     pub admin_users: Vec<String>,
     /// Bytes of a snapshot that are received in a second; `None` = as fast as they come.
     pub snapshot_rate: Option<u64>,

@@ -11,9 +11,19 @@ pub struct Console {
     bar: Option<indicatif::ProgressBar>,
     terminal: bool,
     json: bool,
-    shows_plan: bool,
+    leaves_out: LeavesOut,
     step: Option<(String, u64, Unit)>,
     last_line: Instant,
+}
+
+/// What is not shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LeavesOut {
+    Nothing,
+    /// It is printed elsewhere.
+    Plan,
+    /// Lines about steps, where there are no bars.
+    Steps,
 }
 
 /// Between two lines of progress where there is no terminal.
@@ -23,13 +33,20 @@ impl Console {
     /// `terminal`: stderr is one; `json`: one JSON object a line.
     pub fn new(terminal: bool, json: bool) -> Self {
         let last_line = Instant::now();
-        Self { bar: None, terminal: terminal && !json, json, shows_plan: true, step: None, last_line }
+        Self { bar: None, terminal: terminal && !json, json, leaves_out: LeavesOut::Nothing, step: None, last_line }
     }
 
     /// Leaves the plan out: it is printed elsewhere.
     #[must_use]
     pub fn without_plan(mut self) -> Self {
-        self.shows_plan = false;
+        self.leaves_out = LeavesOut::Plan;
+        self
+    }
+
+    /// No lines about steps: for what is over soon.
+    #[must_use]
+    pub fn brief(mut self) -> Self {
+        self.leaves_out = LeavesOut::Steps;
         self
     }
 
@@ -41,6 +58,9 @@ impl Console {
     fn begin(&mut self, name: &str, total: u64, unit: Unit) {
         self.step = Some((name.to_owned(), total, unit));
         self.last_line = Instant::now();
+        if !self.terminal && self.leaves_out == LeavesOut::Steps {
+            return;
+        }
         if !self.terminal {
             self.line(name, &serde_json::json!({"event": "step", "name": name, "total": total, "unit": unit.name()}));
             return;
@@ -63,11 +83,14 @@ impl Observer for Console {
     fn on(&mut self, event: &Event<'_>) {
         match event {
             Event::Resolved(point) => {
-                let human = format!("restore point: {} (LSN {}, timeline {})", point.asked, point.lsn, point.timeline);
-                let json = serde_json::json!({"event": "resolved", "at": point.asked.to_string(), "lsn": point.lsn.0, "timeline": point.timeline.0});
+                let human = format!("restore point: {}", point.echo());
+                let json = serde_json::json!({
+                    "event": "resolved", "at": point.asked.to_string(), "at_local": point.zone.show(point.asked),
+                    "zone": point.zone.name(), "before": point.before, "lsn": point.lsn.0, "timeline": point.timeline.0,
+                });
                 self.line(&human, &json);
             }
-            Event::Planned(_) if !self.shows_plan => {}
+            Event::Planned(_) if self.leaves_out == LeavesOut::Plan => {}
             Event::Planned(plan) => {
                 self.line(&format!("{plan}"), &serde_json::json!({"event": "plan", "plan": plan}));
             }
@@ -75,7 +98,8 @@ impl Observer for Console {
             Event::At(done) => {
                 if let Some(bar) = &self.bar {
                     bar.set_position(*done);
-                } else if self.last_line.elapsed() >= LINE_EVERY
+                } else if self.leaves_out != LeavesOut::Steps
+                    && self.last_line.elapsed() >= LINE_EVERY
                     && let Some((name, total, unit)) = &self.step
                 {
                     let of = if *total > 0 { format!(" of {total}") } else { String::new() };

@@ -111,6 +111,8 @@ pub enum RestoreError {
     NoKeys,
     #[error("interrupted")]
     Interrupted,
+    #[error("not done within {seconds} s; `redtape get` and `redtape restore` have no such limit")]
+    TooLong { seconds: u64 },
     #[error("the target is not what was planned: {0}; do not use it, and please report this")]
     Verify(String),
     /// Any of the above, after which something had to be undone.
@@ -133,7 +135,7 @@ impl RestoreError {
     pub fn kind(&self) -> ErrorKind {
         use redtape_journal::ErrorKind::Damaged;
         match self {
-            Self::Usage(_) | Self::NotConfirmed => ErrorKind::Usage,
+            Self::Usage(_) | Self::NotConfirmed | Self::Point(PointError::When(_)) => ErrorKind::Usage,
             Self::Open(e) => ErrorKind::Storage(e.kind()),
             Self::Read(e) | Self::Damaged { error: e, .. } => ErrorKind::Storage(e.kind()),
             Self::KeyIndex(e) => ErrorKind::Storage(e.kind()),
@@ -157,6 +159,7 @@ impl RestoreError {
             | Self::Tls
             | Self::NoScratch(_)
             | Self::Scratch(_)
+            | Self::TooLong { .. }
             | Self::Link(_) => ErrorKind::Unavailable,
             Self::Verify(_) => ErrorKind::Mismatch,
             Self::Interrupted => ErrorKind::Interrupted,

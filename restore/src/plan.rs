@@ -89,6 +89,15 @@ pub struct Base {
 pub struct Plan {
     /// The asked point in time, UTC.
     pub at: String,
+    /// The same in the zone of whoever asks.
+    pub at_local: String,
+    /// That zone.
+    pub zone: String,
+    /// What ran at that time is left out.
+    pub before: bool,
+    /// What was asked for, for people.
+    #[serde(skip)]
+    echo: String,
     /// Time of the last group restored.
     pub last_write: String,
     /// The last record restored.
@@ -298,6 +307,10 @@ pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&
     }
     Plan {
         at: point.asked.to_string(),
+        at_local: point.zone.show(point.asked),
+        zone: point.zone.name().to_owned(),
+        before: point.before,
+        echo: point.echo(),
         last_write: point.ts.to_string(),
         lsn: point.lsn,
         timeline: point.timeline.0,
@@ -431,11 +444,7 @@ impl fmt::Display for Plan {
             Method::Scratch => "scratch server and copy",
         };
         writeln!(f, "restore to   {} ({})", self.target, self.target_version)?;
-        writeln!(
-            f,
-            "point        {}, last write {}, LSN {}, timeline {}",
-            self.at, self.last_write, self.lsn, self.timeline
-        )?;
+        writeln!(f, "point        {}, last write {}", self.echo, self.last_write)?;
         writeln!(f, "method       {method}: {}", self.reason)?;
         if let Some(scratch) = &self.scratch {
             writeln!(f, "scratch      {scratch}")?;

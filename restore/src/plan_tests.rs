@@ -13,6 +13,9 @@ fn point(server_version: &str) -> RestorePoint {
         lsn: Lsn(10),
         ts: Micros(5),
         asked: Micros(6),
+        before: false,
+        zone: "+01:00".parse().expect("a zone"),
+        clock: Micros(6),
         base: SnapshotInfo {
             path: "/j/snapshots/1.rdb".into(),
             manifest: SnapshotManifest {

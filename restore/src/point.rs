@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use redtape_journal::query::{PointInTime, When, list_windows};
+use redtape_journal::query::{AsOf, PointInTime, WhenError, Zone, list_windows};
 use redtape_journal::{
     Catalog, Cut, Gap, Lsn, Mark, Micros, ReadError, SnapshotInfo, SnapshotManifest, SourceChange, TimelineId,
     TimelineInfo, Window,
@@ -23,14 +23,29 @@ pub struct RestorePoint {
     pub lsn: Lsn,
     /// Time of the last group that is restored, or of the base if there is none behind it.
     pub ts: Micros,
-    /// The moment that was asked for.
+    /// The time that was asked for: where a record was asked for, the time of the last group before the cut, or, with
+    /// `before`, of the first one behind it.
     pub asked: Micros,
+    /// What ran at the time asked for is left out.
+    pub before: bool,
+    /// The zone of whoever asks.
+    pub zone: Zone,
+    /// What the dataset's clock shows: a TTL that ends then or earlier has passed.
+    pub clock: Micros,
     /// With which snapshot it begins.
     pub base: SnapshotInfo,
     /// Time of the first group that is left out.
     pub next_ts: Option<Micros>,
     /// What the person should know.
     pub warnings: Vec<String>,
+}
+
+impl RestorePoint {
+    /// What was asked for, in the zone of whoever asks and in UTC, and where the cut lies.
+    pub fn echo(&self) -> String {
+        let before = if self.before { "before " } else { "" };
+        format!("{before}{}, LSN {}, timeline {}", self.zone.show_with_utc(self.asked), self.lsn, self.timeline)
+    }
 }
 
 /// What the catalog knows, and how it finds cuts.
@@ -142,6 +157,11 @@ pub enum PointError {
     NoBase { asked: Micros, timeline: TimelineId, windows: String },
     #[error("the snapshot {} is listed but its file is missing", .0.display())]
     BaseMissing(PathBuf),
+    /// It is before whatever the journal can restore.
+    #[error("nothing that can be restored lies before {what}. Restorable:\n{windows}")]
+    NothingBefore { what: String, windows: String },
+    #[error(transparent)]
+    When(#[from] WhenError),
 }
 
 fn damaged_behind(end: Micros) -> String {
@@ -162,44 +182,58 @@ pub enum LocateError {
     Read(#[from] ReadError),
 }
 
-/// Finds the restore point. `now` is what "ago" counts from.
-pub fn locate(when: &When, now: Micros, facts: &dyn Facts) -> Result<RestorePoint, LocateError> {
-    let when = when.resolve(now);
+/// Finds the restore point. `now` is what "ago" counts from, `zone` that of times without one.
+pub fn locate(as_of: &AsOf, now: Micros, zone: &Zone, facts: &dyn Facts) -> Result<RestorePoint, LocateError> {
+    let (when, before) = match as_of {
+        AsOf::At(when) => (when, false),
+        AsOf::Before(when) => (when, true),
+    };
+    let when = when.resolve(now, zone).map_err(PointError::When)?;
     let windows = facts.windows();
     let Some(newest) = windows.iter().max_by_key(|w| (w.timeline, w.to)) else {
         return Err(PointError::NoWindow.into());
     };
-    let (window, cut, asked, mut warnings) = match &when {
-        PointInTime::At(at) => {
-            let Some(window) = windows.iter().rev().find(|w| w.from <= *at && *at <= w.to) else {
-                return Err(not_in_a_window(*at, &windows, &facts.gaps()).into());
-            };
-            let cut = without_segments(window).map_or_else(|| facts.cut_by_ts(window.timeline, *at), Ok)?;
-            let slack = slack_warning(&cut, *at);
-            (window, cut, *at, slack.into_iter().chain(came_twice(&facts.marks(), *at)).collect())
-        }
+    let found = match &when {
+        PointInTime::At(at) => by_time(*at, before, &windows, facts)?,
         PointInTime::Latest if newest.damaged_behind => return Err(PointError::Damaged { end: newest.to }.into()),
         PointInTime::Latest if facts.last_timeline().is_some_and(|last| last > newest.timeline) => {
             let timeline = facts.last_timeline().unwrap_or_default();
             return Err(PointError::NewestLost { timeline, end: newest.to }.into());
         }
+        PointInTime::Latest if before => {
+            before_record(newest.to_lsn, Some(newest.to), "the last write", &windows, facts)?
+        }
         PointInTime::Latest => {
             let by_lsn = || facts.cut_by_lsn(newest.timeline, newest.to_lsn);
-            (newest, without_segments(newest).map_or_else(by_lsn, Ok)?, newest.to, Vec::new())
+            Found::new(newest, without_segments(newest).map_or_else(by_lsn, Ok)?, newest.to)
         }
-        PointInTime::Lsn(lsn) => {
-            let (window, cut, warnings) = by_lsn(*lsn, None, &windows, facts)?;
-            (window, cut, cut.ts, warnings)
-        }
+        PointInTime::Lsn(lsn) if before => before_record(*lsn, None, &format!("LSN {lsn}"), &windows, facts)?,
+        PointInTime::Lsn(lsn) => by_lsn(*lsn, None, &windows, facts)?,
         PointInTime::Mark(name) => {
             let marks = facts.marks();
             let Some(mark) = marks.iter().filter(|m| m.name == *name).max_by_key(|m| (m.lsn, m.ts)) else {
                 return Err(PointError::NoMark { name: name.clone(), known: list_marks(&marks) }.into());
             };
-            let (window, cut, warnings) = by_lsn(mark.lsn, Some(mark.ts), &windows, facts)?;
-            (window, cut, mark.ts, warnings)
+            if before {
+                before_record(mark.lsn, Some(mark.ts), &format!("mark:{}", mark.shown_name()), &windows, facts)?
+            } else {
+                Found { asked: mark.ts, clock: mark.ts, ..by_lsn(mark.lsn, Some(mark.ts), &windows, facts)? }
+            }
         }
     };
+    with_base(found, &when, before, zone, &windows, facts)
+}
+
+/// Adds the base to what was found.
+fn with_base(
+    found: Found<'_>,
+    when: &PointInTime,
+    before: bool,
+    zone: &Zone,
+    windows: &[Window],
+    facts: &dyn Facts,
+) -> Result<RestorePoint, LocateError> {
+    let Found { window, cut, asked, clock, mut warnings } = found;
     warnings.extend(facts.notes());
     let timed = matches!(when, PointInTime::At(_));
     let snapshots = facts.snapshots();
@@ -207,12 +241,12 @@ pub fn locate(when: &When, now: Micros, facts: &dyn Facts) -> Result<RestorePoin
         .iter()
         .filter(|s| s.manifest.timeline == window.timeline)
         .filter(|s| window.from_lsn <= s.manifest.lsn && s.manifest.lsn <= cut.lsn)
-        .filter(|s| !timed || s.manifest.ts <= asked)
+        .filter(|s| !timed || s.manifest.ts <= clock)
         .max_by_key(|s| (s.manifest.lsn, s.manifest.ts));
     let Some(base) = base else {
-        return Err(PointError::NoBase { asked, timeline: window.timeline, windows: list_windows(&windows) }.into());
+        return Err(PointError::NoBase { asked, timeline: window.timeline, windows: list_windows(windows) }.into());
     };
-    if base.manifest.lsn == cut.lsn && timed && asked.0 - base.manifest.ts.0 < 0 {
+    if base.manifest.lsn == cut.lsn && timed && clock.0 - base.manifest.ts.0 < 0 {
         warnings.push(format!("the base shows {}, later than the asked moment", base.manifest.ts));
     }
     if let Some(change) = facts.change_passed(&base.manifest, cut.lsn) {
@@ -223,16 +257,60 @@ pub fn locate(when: &When, now: Micros, facts: &dyn Facts) -> Result<RestorePoin
             change.first_lsn, change.after, change.before
         ));
     }
-    let ts = if base.manifest.lsn == cut.lsn { base.manifest.ts.max(cut.ts.min(asked)) } else { cut.ts };
+    let ts = if base.manifest.lsn == cut.lsn { base.manifest.ts.max(cut.ts.min(clock)) } else { cut.ts };
     Ok(RestorePoint {
         timeline: window.timeline,
         lsn: cut.lsn,
         ts,
         asked,
+        before,
+        zone: zone.clone(),
+        clock: clock.max(ts),
         base: base.clone(),
         next_ts: cut.next_ts,
         warnings,
     })
+}
+
+/// The last whole group that ran at this time or earlier; with `before`, earlier.
+fn by_time<'a>(at: Micros, before: bool, windows: &'a [Window], facts: &dyn Facts) -> Result<Found<'a>, LocateError> {
+    let last = Micros(at.0.saturating_sub(i64::from(before)));
+    let Some(window) = windows.iter().rev().find(|w| w.from <= last && last <= w.to) else {
+        return Err(not_in_a_window(last, windows, &facts.gaps()).into());
+    };
+    let cut = without_segments(window).map_or_else(|| facts.cut_by_ts(window.timeline, last), Ok)?;
+    let slack = slack_warning(&cut, last);
+    let warnings = slack.into_iter().chain(came_twice(&facts.marks(), last)).collect();
+    Ok(Found { window, cut, asked: at, clock: last, warnings })
+}
+
+/// The last whole group before the one that holds this record. `near` tells windows apart, as in [`by_lsn`].
+fn before_record<'a>(
+    lsn: Lsn,
+    near: Option<Micros>,
+    what: &str,
+    windows: &'a [Window],
+    facts: &dyn Facts,
+) -> Result<Found<'a>, LocateError> {
+    let holds = |w: &&Window| w.from_lsn < lsn && lsn <= w.to_lsn && near.is_none_or(|ts| w.from <= ts && ts <= w.to);
+    let Some(window) = windows.iter().find(holds) else {
+        // There is a moment to restore, but no write before it.
+        let at_base = windows.iter().any(|w| w.from_lsn == lsn && near.is_none_or(|ts| w.from <= ts && ts <= w.to));
+        if at_base {
+            return Err(PointError::NothingBefore { what: what.to_owned(), windows: list_windows(windows) }.into());
+        }
+        return by_lsn(lsn, near, windows, facts);
+    };
+    let cut = facts.cut_by_lsn(window.timeline, Lsn(lsn.0 - 1))?;
+    let mut found = Found::new(window, cut, cut.next_ts.unwrap_or(cut.ts));
+    found.clock = cut.ts;
+    if cut.lsn.0 + 1 < lsn.0 {
+        found.warnings.push(format!(
+            "LSN {lsn} lies inside a group (a transaction or script), which is left out as a whole: the cut is after LSN {}",
+            cut.lsn
+        ));
+    }
+    Ok(found)
 }
 
 /// The cut in a window of a single moment: that of a snapshot behind which the segments were removed.
@@ -241,8 +319,20 @@ fn without_segments(window: &Window) -> Option<Cut> {
     single.then_some(Cut { lsn: window.from_lsn, ts: window.from, next_ts: None, next_slack: 0 })
 }
 
-/// A window, a cut in it, and warnings.
-type Found<'a> = (&'a Window, Cut, Vec<String>);
+/// A window, a cut in it, and what [`RestorePoint`] says of them.
+struct Found<'a> {
+    window: &'a Window,
+    cut: Cut,
+    asked: Micros,
+    clock: Micros,
+    warnings: Vec<String>,
+}
+
+impl<'a> Found<'a> {
+    fn new(window: &'a Window, cut: Cut, asked: Micros) -> Self {
+        Self { window, cut, asked, clock: asked, warnings: Vec::new() }
+    }
+}
 
 fn by_lsn<'a>(
     lsn: Lsn,
@@ -266,14 +356,14 @@ fn by_lsn<'a>(
         return Err(PointError::NoLsn { lsn, damaged, windows: list_windows(windows) }.into());
     };
     let cut = without_segments(window).map_or_else(|| facts.cut_by_lsn(window.timeline, lsn), Ok)?;
-    let mut warnings = Vec::new();
+    let mut found = Found::new(window, cut, cut.ts);
     if cut.lsn < lsn {
-        warnings.push(format!(
+        found.warnings.push(format!(
             "LSN {lsn} lies inside a group (a transaction or script), which is left out as a whole: the cut is after LSN {}",
             cut.lsn
         ));
     }
-    Ok((window, cut, warnings))
+    Ok(found)
 }
 
 /// The next group may have run before T although its time is later.

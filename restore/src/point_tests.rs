@@ -1,12 +1,19 @@
 use redtape_journal::{ReplOffset, SnapshotKind, SnapshotManifest};
 
+use redtape_journal::query::When;
+
 use super::*;
 use crate::error::{ErrorKind, RestoreError};
 
 /// The point, or why there is none; the journal can be read.
 #[track_caller]
 fn found(when: &When, now: i64, facts: &dyn Facts) -> Result<RestorePoint, PointError> {
-    locate(when, Micros(now), facts).map_err(|error| match error {
+    asked(&AsOf::At(when.clone()), now, facts)
+}
+
+#[track_caller]
+fn asked(as_of: &AsOf, now: i64, facts: &dyn Facts) -> Result<RestorePoint, PointError> {
+    locate(as_of, Micros(now), &Zone::utc(), facts).map_err(|error| match error {
         LocateError::Point(error) => error,
         LocateError::Read(error) => panic!("readable: {error}"),
     })
@@ -168,6 +175,77 @@ fn cut_and_base() {
         assert_eq!(!point.warnings.is_empty(), warned, "{when:?} {:?}", point.warnings);
         assert!(point.ts <= point.asked.max(point.ts));
     }
+}
+
+#[test]
+fn before_leaves_out_what_ran_at_that_time() {
+    // Asked for, cut, base, the time that is shown as asked for, the dataset's clock, whether there is a warning.
+    for (when, lsn, base_lsn, shown, clock, warned) in [
+        (at(101), 0, 0, 101, 100, false),
+        (at(110), 0, 0, 110, 109, false),
+        (at(111), 1, 0, 111, 110, false),
+        (at(120), 1, 0, 120, 119, false),
+        (at(121), 4, 0, 121, 120, false),
+        (at(130), 4, 0, 130, 129, false), // the snapshot at LSN 4 shows 130
+        (at(131), 4, 4, 131, 130, false),
+        (at(150), 4, 4, 150, 149, false),
+        (at(161), 5, 4, 161, 160, false),
+        (at(310), 5, 5, 310, 309, true), // the next group ran between 306 and 310
+        (at(306), 5, 5, 306, 305, false),
+        (at(401), 6, 5, 401, 400, false),
+        (When::Lsn(Lsn(1)), 0, 0, 110, 100, false),
+        (When::Lsn(Lsn(2)), 1, 0, 120, 110, false),
+        (When::Lsn(Lsn(3)), 1, 0, 120, 110, true), // inside a group
+        (When::Lsn(Lsn(4)), 3, 0, 120, 120, false),
+        (When::Lsn(Lsn(5)), 4, 4, 150, 130, false),
+        (When::Lsn(Lsn(6)), 5, 5, 310, 300, false),
+        (When::Latest, 5, 5, 310, 300, false),
+        (When::Mark("deploy".into()), 3, 0, 120, 120, false),
+        (When::Mark("end".into()), 4, 4, 150, 130, false),
+    ] {
+        let point = asked(&AsOf::Before(when.clone()), 1000, &Fake).unwrap_or_else(|e| panic!("{when:?}: {e}"));
+        assert_eq!((point.lsn.0, point.base.manifest.lsn.0), (lsn, base_lsn), "{when:?}");
+        assert_eq!((point.asked, point.clock, point.before), (Micros(shown), Micros(clock), true), "{when:?}");
+        assert_eq!(!point.warnings.is_empty(), warned, "{when:?} {:?}", point.warnings);
+        assert!(point.echo().starts_with("before 1970-"), "{}", point.echo());
+    }
+    for (when, words) in [
+        (at(100), "outside"),
+        (at(402), "later than"),
+        (at(200), "gap"),
+        (at(300), "gap"),
+        (When::Lsn(Lsn(0)), "nothing that can be restored lies before LSN 0"),
+        (When::Lsn(Lsn(7)), "LSN 7 cannot be restored"),
+        (When::Mark("start".into()), "nothing that can be restored lies before mark:start"),
+        // Its LSN is also the end of the timeline before; nothing was written behind its own base.
+        (When::Mark("later".into()), "nothing that can be restored lies before mark:later"),
+        (When::Mark("before the base".into()), "lies in a gap"),
+    ] {
+        let error = asked(&AsOf::Before(when.clone()), 1000, &Fake).expect_err("refused").to_string();
+        assert!(error.contains(words), "{when:?}: {error}");
+    }
+    assert!(asked(&AsOf::Before(When::Latest), 1000, &Damaged).is_err_and(|e| matches!(e, PointError::Damaged { .. })));
+    let pruned = asked(&AsOf::Before(When::Lsn(Lsn(4))), 500, &Pruned);
+    assert!(pruned.is_err_and(|e| matches!(e, PointError::NothingBefore { .. })));
+}
+
+#[test]
+fn a_time_of_the_wall_clock_is_one_of_the_zone() {
+    let when: When = "1970-01-01 01:00:00.000110".parse().expect("a time");
+    let zone: Zone = "+01:00".parse().expect("a zone");
+    let point = locate(&AsOf::At(when.clone()), Micros(1000), &zone, &Fake).expect("a point");
+    assert_eq!((point.lsn, point.asked), (Lsn(1), Micros(110)));
+    let shown = "1970-01-01T01:00:00.000110+01:00 (+01; 1970-01-01T00:00:00.000110Z), LSN 1, timeline 1";
+    assert_eq!(point.echo(), shown);
+    assert!(found(&when, 1000, &Fake).is_err(), "in UTC that is an hour later");
+    let twice: When = "2026-10-25 02:30".parse().expect("a time");
+    let berlin: Zone = "CET-1CEST,M3.5.0,M10.5.0/3".parse().expect("a zone");
+    let error = locate(&AsOf::At(twice), Micros(1000), &berlin, &Fake).map_err(|e| match e {
+        LocateError::Point(error) => RestoreError::from(error),
+        LocateError::Read(error) => RestoreError::from(error),
+    });
+    let error = error.expect_err("which one?");
+    assert!(error.kind() == ErrorKind::Usage && error.to_string().contains("came twice"), "{error}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use redtape_journal::query::When;
+use redtape_journal::query::{AsOf, Zone};
 use redtape_journal::{Keyring, Micros};
 
 use crate::interrupt::Interrupt;
@@ -19,7 +19,9 @@ pub struct Request {
     /// What it is encrypted with, if it is.
     pub keyring: Keyring,
     /// The point in time.
-    pub at: When,
+    pub as_of: AsOf,
+    /// The zone of times that do not say theirs.
+    pub zone: Zone,
     /// Where the dataset goes.
     pub to: Target,
     /// Which keys.

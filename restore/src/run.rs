@@ -37,6 +37,8 @@ impl std::fmt::Debug for Prepared {
 pub struct Report {
     /// The asked point in time, UTC.
     pub at: String,
+    /// What ran at that time was left out.
+    pub before: bool,
     /// The last record restored.
     pub lsn: u64,
     /// By which method.
@@ -61,7 +63,9 @@ pub struct Report {
 
 /// Checks everything and makes the plan; changes nothing.
 pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepared, RestoreError> {
-    let Target::Server(url) = &request.to;
+    let Target::Server(url) = &request.to else {
+        return Err(RestoreError::Usage("a restore needs a server to restore to".to_owned()));
+    };
     ServerTarget::check_url(url)?;
     let located = Located::find(request)?;
     observer.on(&Event::Resolved(&located.point));
@@ -116,6 +120,7 @@ impl Prepared {
         let restored = target.restore(&plan, &source, observer)?;
         Ok(Report {
             at: plan.at,
+            before: plan.before,
             lsn: plan.lsn.0,
             method: plan.method,
             keys: restored.keys,

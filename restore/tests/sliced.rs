@@ -17,7 +17,7 @@ use redtape_restore::slice::SliceReport;
 use redtape_restore::source::binary::probe;
 use redtape_restore::source::rebuild_in;
 use redtape_restore::source::scratch::Scratch;
-use redtape_restore::{ErrorKind, Filter, ForcedMethod, Limits, Request, Silent, prepare};
+use redtape_restore::{ErrorKind, Filter, ForcedMethod, Interrupt, Limits, Request, Silent, prepare};
 use redtape_wire::rdb::{Value as Decoded, decode_value, parse_dump};
 use support::record::Recorder;
 use support::{Running, request, run, version};
@@ -130,7 +130,7 @@ impl World {
         let path = support::binary();
         let path = if path.is_absolute() { path } else { which(&path) };
         let limits = Limits::default();
-        let scratch = Scratch::start(&probe(&path, limits.start).unwrap(), 16, limits).unwrap();
+        let scratch = Scratch::start(&probe(&path, limits.start).unwrap(), 16, limits, &Interrupt::default()).unwrap();
         Self { source, client, scratch, db: 0 }
     }
 

@@ -11,6 +11,7 @@ use redtape_journal::query::When;
 use redtape_journal::{Catalog, Gap, Group, Searched, TimelineId};
 
 use super::journal::DirArgs;
+use super::zone::ZoneOption;
 use crate::exit::storage_code;
 use crate::history::arguments::Filters;
 use crate::history::range::Range;
@@ -28,11 +29,13 @@ pub(crate) struct LogArgs {
     #[command(flatten)]
     journal: DirArgs,
     /// Nothing before this moment: the same forms as `restore --at`, e.g. "2h ago".
-    #[arg(long, value_name = "W")]
+    #[arg(long, value_name = "W", allow_hyphen_values = true)]
     since: Option<When>,
     /// Nothing after this moment.
-    #[arg(long, value_name = "W")]
+    #[arg(long, value_name = "W", allow_hyphen_values = true)]
     until: Option<When>,
+    #[command(flatten)]
+    zone: ZoneOption,
     /// Stop after so many writes.
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
@@ -47,7 +50,8 @@ pub(crate) struct LogArgs {
 pub(crate) fn run(args: &LogArgs) -> anyhow::Result<ExitCode> {
     let selection = args.filters.selection()?;
     let catalog = args.journal.open_for(&selection)?;
-    let Some(range) = Range::of(args.since.as_ref(), args.until.as_ref(), &catalog)? else {
+    let zone = args.zone.zone(args.journal.json);
+    let Some(range) = Range::of(args.since.as_ref(), args.until.as_ref(), &zone, &catalog)? else {
         return Ok(ExitCode::SUCCESS);
     };
     let mut lines = Lines { args, selection: &selection, text: String::new(), shown: 0 };

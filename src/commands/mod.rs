@@ -3,6 +3,7 @@
 pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod embedded;
+pub(crate) mod get;
 pub(crate) mod journal;
 pub(crate) mod log;
 mod plan_flags;
@@ -10,6 +11,7 @@ pub(crate) mod proxy;
 pub(crate) mod restore;
 pub(crate) mod settings;
 pub(crate) mod snapshot;
+pub(crate) mod zone;
 
 use std::process::ExitCode;
 
@@ -25,6 +27,8 @@ pub(crate) enum Command {
     Demo(demo::DemoArgs),
     /// Bring the data of any moment back.
     Restore(Box<restore::RestoreArgs>),
+    /// What a key held at any moment, and who wrote it last.
+    Get(Box<get::GetArgs>),
     /// Look into a journal: what can be restored, is it sound, what was written.
     #[command(subcommand)]
     Journal(journal::JournalCommand),
@@ -45,6 +49,7 @@ pub(crate) fn run(command: Command, matches: &ArgMatches) -> anyhow::Result<Exit
         Command::Follow(args) => proxy::follow(*args),
         Command::Demo(args) => demo::run(&args),
         Command::Restore(args) => restore::run(*args),
+        Command::Get(args) => get::run(&args),
         Command::Journal(command) => journal::run(command),
         Command::Log(args) => log::run(&args),
         Command::Snapshot(command) => snapshot::run(command),

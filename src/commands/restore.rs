@@ -10,7 +10,6 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use redtape_journal::Micros;
-use redtape_journal::query::When;
 use redtape_restore::console::Console;
 use redtape_restore::{
     Filter, ForcedMethod, Interrupt, Limits, Prepared, Report, Request, RestoreError, Target, prepare,
@@ -19,8 +18,10 @@ use redtape_wire::url::RedisUrl;
 
 use super::plan_flags::PlanFlags;
 use super::settings::KeyOptions;
+use super::zone::AsOfOptions;
 use crate::exit::{Failure, INTERRUPTED, USAGE};
 use crate::input::{PASSWORD_LIMIT, agreed, password_file, url};
+use crate::key_argument::KeyArgument;
 use crate::output::{count, out};
 use crate::signals::Signals;
 
@@ -53,9 +54,8 @@ pub(crate) struct RestoreArgs {
     from: PathBuf,
     #[command(flatten)]
     journal_keys: KeyOptions,
-    /// The moment, inclusive: 2026-11-20T12:00:00.123456Z, @1795176000.5, "10m ago", lsn:N, mark:NAME, latest.
-    #[arg(long, value_name = "WHEN")]
-    at: When,
+    #[command(flatten)]
+    as_of: AsOfOptions,
     /// The server to restore to: redis://[user:password@]host[:port], or unix: and the path of a socket. Its
     /// password may also come from REDTAPE_TO_PASSWORD or --to-password-file.
     #[arg(long, value_name = "URL")]
@@ -66,6 +66,10 @@ pub(crate) struct RestoreArgs {
     /// Only keys that match this glob, as in Redis's KEYS; several are alternatives.
     #[arg(long = "key", value_name = "GLOB")]
     keys: Vec<std::ffi::OsString>,
+    /// Only this very key: no glob, but a key as any command of redtape prints it, so '"\xff\x00k"' is three bytes; several
+    /// are alternatives.
+    #[arg(long = "exact-key", value_name = "KEY", value_parser = KeyArgument::parser(), allow_hyphen_values = true)]
+    exact_keys: Vec<KeyArgument>,
     /// Only keys in which this regular expression matches; several are alternatives.
     #[arg(long, value_name = "RE")]
     key_regex: Vec<String>,
@@ -96,6 +100,7 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let OnConflict::Fail = args.on_conflict;
     let globs: Vec<Vec<u8>> = args.keys.into_iter().map(OsStringExt::into_vec).collect();
     let filter = Filter::new(&globs, &args.key_regex, &args.dbs).map_err(|e| Failure::new(USAGE, e))?;
+    let filter = filter.and_exact_keys(args.exact_keys.into_iter().map(|key| key.0));
     let method = args.method.map(|method| match method {
         Method::Link => ForcedMethod::Link,
         Method::Scratch => ForcedMethod::Scratch,
@@ -104,7 +109,8 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let request = Request {
         from: args.from,
         keyring,
-        at: args.at,
+        as_of: args.as_of.as_of()?,
+        zone: args.as_of.zone.zone(json),
         to: Target::Server(to),
         filter,
         slice: !args.no_slice,
@@ -187,7 +193,8 @@ fn human(report: &Report) -> String {
     if report.functions > 0 {
         first = format!("{first} and {}", count(report.functions as u64, "function library", "function libraries"));
     }
-    let mut lines = vec![format!("{first} as of {} (LSN {}) in {:.1} s", report.at, report.lsn, report.seconds)];
+    let side = if report.before { "as they were before" } else { "as of" };
+    let mut lines = vec![format!("{first} {side} {} (LSN {}) in {:.1} s", report.at, report.lsn, report.seconds)];
     match report.expired {
         None => {
             lines.push("how many of them have expired since is not known: the target does not allow SCAN".to_owned());
@@ -217,6 +224,7 @@ mod tests {
     fn one_is_not_many() {
         let mut report = Report {
             at: "T".to_owned(),
+            before: false,
             lsn: 7,
             method: Method::Link,
             keys: [(0, 1)].into(),
@@ -236,7 +244,8 @@ mod tests {
         (report.expired, report.warnings) = (Some(40), vec!["full".to_owned()]);
         let more = "\n40 of them had a TTL that has passed since: they are gone again\nwarning: full";
         assert_eq!(human(&report), format!("{expected}{more}"));
-        (report.expired, report.warnings) = (None, Vec::new());
+        (report.expired, report.warnings, report.before) = (None, Vec::new(), true);
+        assert!(human(&report).contains(" as they were before T (LSN 7)"));
         assert!(human(&report).contains("is not known"));
     }
 }

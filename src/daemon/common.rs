@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use super::config::{self, Config};
 use super::error::StartError;
+use super::get::PastKeys;
 use super::housekeeping::{self, Housekeeping};
 use super::key_index::KeyIndexes;
 use super::reload::Handles;
@@ -132,6 +133,7 @@ impl Common {
             keyring: self.handles.keyring.clone(),
             status: self.status.clone(),
             snapshots: self.snapshots.clone(),
+            past: Some(Arc::new(PastKeys { dir: config.dir.clone(), keyring: self.handles.keyring.clone() })),
         }
     }
 

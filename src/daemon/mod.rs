@@ -11,6 +11,7 @@
 mod common;
 mod config;
 mod error;
+mod get;
 mod health;
 mod housekeeping;
 mod http;

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use redtape_journal::OriginKind;
 
 use super::selection::{Selection, Wanted};
+use crate::key_argument::KeyArgument;
 
 /// Which writes; filters of different kinds must all hold, several of one kind are alternatives.
 #[derive(Debug, Args)]
@@ -18,6 +19,9 @@ pub(crate) struct Filters {
     /// found without reading the whole journal (in databases 0 to 15, unless --db says which).
     #[arg(long = "key", value_name = "GLOB")]
     keys: Vec<std::ffi::OsString>,
+    /// Writes that touch this very key, or may do so: no glob, but a key as it is printed, so '"\xff\x00k"' is three bytes.
+    #[arg(long = "exact-key", value_name = "KEY", value_parser = KeyArgument::parser(), allow_hyphen_values = true)]
+    exact_keys: Vec<KeyArgument>,
     /// Writes that touch this database.
     #[arg(long = "db", value_name = "N")]
     dbs: Vec<u32>,
@@ -63,6 +67,7 @@ impl Filters {
         let origins: Vec<OriginKind> = self.origins.iter().map(kind).collect();
         Selection::new(Wanted {
             keys: self.keys.iter().map(|key| key.clone().into_vec()).collect(),
+            exact_keys: self.exact_keys.iter().map(|key| key.0.clone()).collect(),
             dbs: self.dbs.iter().copied().collect(),
             commands: self.commands.clone(),
             clients: self.clients.clone(),

@@ -1,6 +1,6 @@
 //! From when to when.
 
-use redtape_journal::query::{PointInTime, When};
+use redtape_journal::query::{PointInTime, When, Zone};
 use redtape_journal::{Catalog, Lsn, Micros};
 
 use crate::exit::{Failure, USAGE};
@@ -21,9 +21,17 @@ pub(crate) struct Range {
 impl Range {
     const ALL: Self = Self { since: None, after: Lsn(0), until: None, upto: Lsn(u64::MAX) };
 
-    /// Resolves both ends; `None` = there cannot be anything.
-    pub(crate) fn of(since: Option<&When>, until: Option<&When>, catalog: &Catalog) -> anyhow::Result<Option<Self>> {
+    /// Resolves both ends, with times of this zone; `None` = there cannot be anything.
+    pub(crate) fn of(
+        since: Option<&When>,
+        until: Option<&When>,
+        zone: &Zone,
+        catalog: &Catalog,
+    ) -> anyhow::Result<Option<Self>> {
         let now = Micros::now();
+        let resolve = |when: Option<&When>| {
+            when.map(|when| when.resolve(now, zone).map_err(|e| Failure::new(USAGE, e))).transpose()
+        };
         let mut range = Self::ALL;
         let mark = |name: String| -> anyhow::Result<(Lsn, Micros)> {
             let mark = catalog.marks().iter().rev().find(|m| m.name == name);
@@ -31,7 +39,7 @@ impl Range {
             Ok(mark.map(|m| (m.lsn, m.ts)).ok_or_else(none)?)
         };
         let mut begins = None;
-        match since.map(|when| when.resolve(now)) {
+        match resolve(since)? {
             None => {}
             Some(PointInTime::At(ts)) => (range.since, begins) = (Some(ts), Some(ts)),
             Some(PointInTime::Lsn(lsn)) => range.after = Lsn(lsn.0.saturating_sub(1)),
@@ -43,7 +51,7 @@ impl Range {
             Some(PointInTime::Latest) => return Ok(None),
         }
         let mut ends = None;
-        match until.map(|when| when.resolve(now)) {
+        match resolve(until)? {
             None | Some(PointInTime::Latest) => {}
             Some(PointInTime::At(ts)) => (range.until, ends) = (Some(ts), Some(ts)),
             Some(PointInTime::Lsn(lsn)) => range.upto = lsn,

@@ -6,13 +6,13 @@
 
 use std::collections::BTreeSet;
 
-use redtape_journal::query::{Filter, literal};
+use redtape_journal::query::Filter;
 use redtape_journal::{Group, Micros, Origin, OriginKind, Record};
 use redtape_wire::effect::{KeyScope, key_scope};
 
 use super::describe::{Cause, Change, change};
 use crate::exit::{Failure, USAGE};
-use crate::output::shown;
+use crate::output::shown_key;
 
 /// In these databases a key is searched if none is named: those that a server has by default.
 const DATABASES: std::ops::Range<u32> = 0..16;
@@ -20,7 +20,9 @@ const DATABASES: std::ops::Range<u32> = 0..16;
 /// What is asked for; of each kind alternatives, and nothing = all.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Wanted {
+    /// Globs.
     pub(crate) keys: Vec<Vec<u8>>,
+    pub(crate) exact_keys: Vec<Vec<u8>>,
     pub(crate) dbs: BTreeSet<u32>,
     pub(crate) commands: Vec<String>,
     pub(crate) clients: Vec<String>,
@@ -32,16 +34,9 @@ pub(crate) struct Wanted {
 #[derive(Debug)]
 pub(crate) struct Selection {
     wanted: Wanted,
-    keys: Keys,
+    /// Keys alone.
+    keys: Filter,
     clients: Filter,
-}
-
-#[derive(Debug)]
-enum Keys {
-    Any,
-    /// These.
-    Exact(Vec<Vec<u8>>),
-    Globs(Filter),
 }
 
 /// What a record did to a wanted key; without a key, to all of them.
@@ -58,12 +53,8 @@ pub(crate) struct KeyChange {
 impl Selection {
     pub(crate) fn new(wanted: Wanted) -> anyhow::Result<Self> {
         let usage = |e| Failure::new(USAGE, e);
-        let exact: Option<Vec<Vec<u8>>> = wanted.keys.iter().map(|glob| literal(glob)).collect();
-        let keys = match exact {
-            _ if wanted.keys.is_empty() => Keys::Any,
-            Some(keys) => Keys::Exact(keys),
-            None => Keys::Globs(Filter::new(&wanted.keys, &[], &[]).map_err(usage)?),
-        };
+        let keys = Filter::new(&wanted.keys, &[], &[]).map_err(usage)?;
+        let keys = keys.and_exact_keys(wanted.exact_keys.iter().cloned());
         let clients = Filter::new(&wanted.clients, &[], &[]).map_err(usage)?;
         Ok(Self { wanted, keys, clients })
     }
@@ -107,16 +98,16 @@ impl Selection {
 
     fn wants_scope(&self, record: &Record) -> bool {
         let dbs = &self.wanted.dbs;
-        if matches!(self.keys, Keys::Any) && dbs.is_empty() {
+        if !self.has_keys() && dbs.is_empty() {
             return true;
         }
         let args = arguments(record);
         let scope = key_scope(record.db, &args, record.keys.as_deref());
         match &scope {
             KeyScope::Keys(keys) => {
-                let here = |(db, key): &(u32, &[u8])| self.wants_db(*db) && self.wants_key(key);
+                let here = |(db, key): &(u32, &[u8])| self.wants_db(*db) && self.keys.wants_key(key);
                 // What touches no key at all (PUBLISH) belongs to the database in which it ran.
-                keys.iter().any(here) || keys.is_empty() && matches!(self.keys, Keys::Any) && self.wants_db(record.db)
+                keys.iter().any(here) || keys.is_empty() && !self.has_keys() && self.wants_db(record.db)
             }
             _ => dbs.is_empty() || dbs.iter().any(|db| scope.may_be_in(*db)),
         }
@@ -126,38 +117,28 @@ impl Selection {
         self.wanted.dbs.is_empty() || self.wanted.dbs.contains(&db)
     }
 
-    fn wants_key(&self, key: &[u8]) -> bool {
-        match &self.keys {
-            Keys::Any => true,
-            Keys::Exact(keys) => keys.iter().any(|wanted| wanted == key),
-            Keys::Globs(globs) => globs.wants_key(key),
-        }
-    }
-
     /// The keys to search for, if only certain ones are wanted.
     pub(crate) fn search(&self) -> Option<Vec<(u32, &[u8])>> {
-        let Keys::Exact(keys) = &self.keys else { return None };
+        let keys = self.keys.exact_keys()?;
         let dbs: Vec<u32> =
             if self.wanted.dbs.is_empty() { DATABASES.collect() } else { self.wanted.dbs.iter().copied().collect() };
-        Some(dbs.iter().flat_map(|db| keys.iter().map(|key| (*db, &key[..]))).collect())
+        Some(dbs.iter().flat_map(|db| keys.iter().map(|key| (*db, *key))).collect())
     }
 
     /// [`Self::search`] looks into the databases that a server has by default, and no others.
     pub(crate) fn search_is_limited(&self) -> bool {
-        matches!(self.keys, Keys::Exact(_)) && self.wanted.dbs.is_empty()
+        self.wanted.dbs.is_empty() && self.keys.exact_keys().is_some()
     }
 
     /// Only certain keys are wanted.
     pub(crate) fn has_keys(&self) -> bool {
-        !matches!(self.keys, Keys::Any)
+        self.keys.has_key_patterns()
     }
 
     /// The one key that is wanted.
     pub(crate) fn only_key(&self) -> Option<&[u8]> {
-        match &self.keys {
-            Keys::Exact(keys) if keys.len() == 1 => Some(&keys[0]),
-            _ => None,
-        }
+        let [key] = self.keys.exact_keys()?[..] else { return None };
+        Some(key)
     }
 
     /// What a wanted record did to the wanted keys.
@@ -175,18 +156,19 @@ impl Selection {
             db,
             key: key.map(<[u8]>::to_vec),
             word: change.word(),
-            what: change.display(shown, |us| Micros(us).to_string()).to_string(),
+            what: change.display(shown_key, |us| Micros(us).to_string()).to_string(),
         };
+        let exact = self.keys.exact_keys();
         let all = |db: Option<u32>| {
             let change = change(cause, record.db, &args, db.unwrap_or(record.db), &[]);
-            match &self.keys {
-                Keys::Exact(keys) => keys.iter().map(|key| one(db, Some(key), &change)).collect(),
-                _ => vec![one(db, None, &change)],
+            match &exact {
+                Some(keys) => keys.iter().map(|key| one(db, Some(key), &change)).collect(),
+                None => vec![one(db, None, &change)],
             }
         };
         match key_scope(record.db, &args, record.keys.as_deref()) {
             KeyScope::Keys(mut keys) => {
-                keys.retain(|(db, key)| self.wants_db(*db) && self.wants_key(key));
+                keys.retain(|(db, key)| self.wants_db(*db) && self.keys.wants_key(key));
                 let mut done: Vec<KeyChange> = Vec::new();
                 for (db, key) in keys {
                     let next = one(Some(db), Some(key), &change(cause, record.db, &args, db, key));

@@ -36,30 +36,16 @@ fn keys(globs: &[&str], dbs: &[u32]) -> Selection {
 }
 
 #[test]
-fn a_glob_without_metacharacters_is_a_key() {
-    for (glob, key) in [
-        ("user:1", Some("user:1")),
-        ("a*", None),
-        ("a?", None),
-        ("[a]", None),
-        (r"a\*b", Some("a*b")),
-        (r"a\\b", Some(r"a\b")),
-        ("a\\", Some("a\\")),
-        (r"a\*b*", None),
-        ("", Some("")),
-        ("]", Some("]")),
-    ] {
-        assert_eq!(literal(glob.as_bytes()), key.map(|k| k.as_bytes().to_vec()), "{glob}");
-        if let Some(key) = key {
-            let same = Filter::new(&[glob], &[], &[]).expect("a glob");
-            assert!(same.wants_key(key.as_bytes()) && !same.wants_key(b"other"), "{glob}");
-        }
-    }
+fn exact_keys_are_searched_for() {
     let some = keys(&["a", "b"], &[]).search().map(|keys| keys.len());
     assert_eq!(some, Some(32));
     assert_eq!(keys(&["a"], &[3, 20]).search(), Some(vec![(3, &b"a"[..]), (20, b"a")]));
     assert_eq!(keys(&["a", "b*"], &[3]).search(), None);
     assert_eq!(keys(&[], &[3]).search(), None);
+    let exact = Wanted { exact_keys: vec![b"*\xff".to_vec()], dbs: [3].into(), ..Wanted::default() };
+    let exact = Selection::new(exact).expect("a selection");
+    assert_eq!(exact.search(), Some(vec![(3, &b"*\xff"[..])]));
+    assert!(exact.only_key() == Some(b"*\xff") && !exact.search_is_limited());
 }
 
 #[test]

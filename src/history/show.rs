@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
-use redtape_journal::{Group, Origin, OriginKind, Record, TimelineId};
+use redtape_journal::{Group, Record, TimelineId};
 use serde_json::{Value, json};
 
 use super::selection::KeyChange;
-use crate::output::shown;
+use crate::output::{shown, shown_key};
 
 /// Arguments of one record that a person is shown.
 const SHOWN_ARGS: usize = 12;
@@ -74,11 +74,11 @@ pub(crate) fn record_text(
     only: Option<&[u8]>,
 ) -> std::fmt::Result {
     let bar = if group.atomic { "|" } else { " " };
-    let who = origin(&group.origin);
+    let who = &group.origin;
     write!(text, "{}  {:>8}  {who:<36}  db{:<3}{bar}", group.ts, record.lsn.0, record.db)?;
     if let Some(done) = done {
         let phrase = |d: &KeyChange| match &d.key {
-            Some(key) if only != Some(key) => format!("{} {}", shown(key), d.what),
+            Some(key) if only != Some(key) => format!("{} {}", shown_key(key), d.what),
             _ => d.what.clone(),
         };
         let mut phrases: Vec<String> = done.iter().take(SHOWN_KEYS).map(phrase).collect();
@@ -95,7 +95,7 @@ pub(crate) fn record_text(
 pub(crate) fn group_text(text: &mut String, group: &Group) -> std::fmt::Result {
     for (n, record) in group.records.iter().enumerate() {
         let (time, who) =
-            if n == 0 { (group.ts.to_string(), origin(&group.origin)) } else { (" ".repeat(27), String::new()) };
+            if n == 0 { (group.ts.to_string(), group.origin.to_string()) } else { (" ".repeat(27), String::new()) };
         let bar = if group.atomic { "|" } else { " " };
         write!(text, "{:>10}  {time}  {who:<32} db{:<3}{bar}", record.lsn.0, record.db)?;
         command_text(text, record)?;
@@ -105,8 +105,9 @@ pub(crate) fn group_text(text: &mut String, group: &Group) -> std::fmt::Result {
 }
 
 fn command_text(text: &mut String, record: &Record) -> std::fmt::Result {
-    for arg in record.args.iter().take(SHOWN_ARGS) {
-        write!(text, " {}", shown(arg))?;
+    let is_key = |at: usize| record.keys.as_ref().is_some_and(|keys| keys.contains(&at));
+    for (at, arg) in record.args.iter().enumerate().take(SHOWN_ARGS) {
+        write!(text, " {}", if is_key(at) { shown_key(arg) } else { shown(arg) })?;
     }
     if record.args.len() > SHOWN_ARGS {
         write!(text, " … {} more", record.args.len() - SHOWN_ARGS)?;
@@ -114,34 +115,14 @@ fn command_text(text: &mut String, record: &Record) -> std::fmt::Result {
     Ok(())
 }
 
-fn origin(origin: &Origin) -> String {
-    let mut text = match origin.kind {
-        OriginKind::Client => origin.addr.clone(),
-        OriginKind::Expiry => return "expiry".to_owned(),
-        OriginKind::Eviction => return "eviction".to_owned(),
-        OriginKind::Outside => return "outside the proxy".to_owned(),
-        OriginKind::Unknown if origin.addr.is_empty() => return "unknown".to_owned(),
-        OriginKind::Unknown => format!("{} (user unknown)", origin.addr),
-    };
-    if !origin.name.is_empty() {
-        text += &format!(" {}", origin.name);
-    }
-    if !origin.user.is_empty() && origin.user != "default" {
-        text += &format!(" as {}", origin.user);
-    }
-    if !origin.via.is_empty() {
-        text += &format!(" by {}", origin.via.to_ascii_uppercase());
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use redtape_journal::{Origin, OriginKind};
 
     #[test]
     fn a_client_whose_user_is_not_known_has_an_address() {
-        let of = |addr: &str| origin(&Origin { addr: addr.to_owned(), ..Origin::of(OriginKind::Unknown) });
+        let of = |addr: &str| Origin { addr: addr.to_owned(), ..Origin::of(OriginKind::Unknown) }.to_string();
         assert_eq!((of(""), of("1.2.3.4:5")), ("unknown".to_owned(), "1.2.3.4:5 (user unknown)".to_owned()));
+        assert_eq!(format!("{:<9}|", Origin::of(OriginKind::Expiry)), "expiry   |");
     }
 }

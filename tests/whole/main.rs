@@ -25,6 +25,7 @@ mod demo;
 mod disk_trouble;
 mod encrypted;
 mod exactness;
+mod get;
 mod harness_holds;
 mod health;
 mod impersonation;

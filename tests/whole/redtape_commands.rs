@@ -201,14 +201,15 @@ fn who_may_do_what() {
     let upstream = format!("redis://:secret@127.0.0.1:{}", server.port);
     let redtape = Redtape::start(&upstream, dir.path(), &["--admin-users", "ops"]);
     let mut conn = open(&redtape);
-    for command in [args!["REDTAPE.INFO"], args!["REDTAPE.MARK", "a"], args!["REDTAPE.SNAPSHOT"]] {
+    let get = args!["REDTAPE.GET", "k", "latest"];
+    for command in [args!["REDTAPE.INFO"], args!["REDTAPE.MARK", "a"], args!["REDTAPE.SNAPSHOT"], get.clone()] {
         assert_eq!(error(&mut conn, command), "NOAUTH Authentication required.");
     }
     for (user, password) in [("bob", "pw"), ("default", "secret")] {
         auth(user, password, &mut conn);
         assert!(info(&mut conn, args!["REDTAPE.INFO"]).starts_with("# Redtape\r\n"));
         conn.must(&args!["REDTAPE.LSN"]);
-        for command in [args!["REDTAPE.MARK", "a"], args!["REDTAPE.SNAPSHOT"]] {
+        for command in [args!["REDTAPE.MARK", "a"], args!["REDTAPE.SNAPSHOT"], get.clone()] {
             let denied = error(&mut conn, command);
             assert!(
                 denied.starts_with("NOPERM ") && denied.contains("has no permissions to run the 'redtape."),
@@ -287,7 +288,7 @@ fn command_lists_them_and_redis_cli_uses_them() {
         String::from_utf8(out.stdout).expect("text").trim().to_owned()
     };
     let count = |port| cli(port, &["COMMAND", "COUNT"]).parse::<u32>().unwrap();
-    assert_eq!(count(redtape.port), count(server.port) + 5);
+    assert_eq!(count(redtape.port), count(server.port) + 6);
     assert!(cli(redtape.port, &["COMMAND", "INFO", "redtape.mark"]).starts_with("redtape.mark\n2\nadmin\n"));
     assert!(cli(redtape.port, &["REDTAPE.HELP"]).starts_with("REDTAPE.<command>"));
     assert!(cli(redtape.port, &["redtape.mark", "by cli"]).starts_with("name\nby cli\nlsn\n"));
@@ -307,12 +308,12 @@ fn command_lists_them_and_redis_cli_uses_them() {
                 model[..9.min(model.len())]
             );
         }
-        assert_eq!(all.len(), server_rows.len() + 5);
+        assert_eq!(all.len(), server_rows.len() + 6);
         let rows = items(&ours.must(&args!["COMMAND", "INFO", "get", "redtape.lsn", "nosuch"]));
         assert_eq!((text(&items(&rows[1])[0]).as_str(), &rows[2]), ("redtape.lsn", &Value::Nil));
         // Where there are such subcommands.
         if let Ok(Value::Array(names)) = ours.call(&args!["COMMAND", "LIST", "FILTERBY", "MODULE", "redtape"]) {
-            assert_eq!(names.len(), 5);
+            assert_eq!(names.len(), 6);
             let docs = fields_of_docs(&ours.must(&args!["COMMAND", "DOCS", "get", "redtape.mark"]));
             assert_eq!(docs, ["get", "redtape.mark"]);
             assert_eq!(items(&ours.must(&args!["COMMAND", "DOCS"])).len() as u32 / 2, count(redtape.port));
@@ -336,4 +337,105 @@ fn command_lists_them_and_redis_cli_uses_them() {
 
 fn fields_of_docs(value: &Value) -> Vec<String> {
     items(value).chunks(2).map(|pair| text(&pair[0])).collect()
+}
+
+#[test]
+fn a_past_key_is_read_through_redtape_cli_and_all() {
+    let dir = Dir::new("journal");
+    let server = Server::start();
+    let mut redtape = Redtape::start(&server.url(), dir.path(), &[]);
+    let mut conn = open(&redtape);
+    conn.must(&args!["SELECT", 2]);
+    conn.must(&args!["HSET", "k", "f", &b"\xff"[..]]);
+    conn.must(&args!["DEL", "k"]);
+    redtape.wait_caught_up();
+    let asked = args!["REDTAPE.GET", "k", "lsn:1"];
+    let mut resp3 = Conn::open(&format!("{}/?protocol=resp3", redtape.url())).expect("a client");
+    resp3.must(&args!["SELECT", 2]);
+    // The very object of the command; in the database that the session works in.
+    let args = ["get", "k", "--db", "2", "--at", "lsn:1", "--json", "--dir", path(&dir)];
+    let printed = run(&args).expect_success("get").stdout;
+    for conn in [&mut conn, &mut resp3] {
+        assert_eq!(text(&conn.must(&asked)), printed.trim_end());
+    }
+    let object: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+    assert_eq!(object["elements"][0]["value_base64"], "/w==");
+    let gone: serde_json::Value =
+        serde_json::from_str(&text(&conn.must(&args!["redtape.get", "k", "latest"]))).expect("JSON");
+    assert_eq!((&gone["exists"], &gone["last_write"]["what"]), (&false.into(), &"deleted".into()));
+    for (when, words) in [
+        ("tomorrow", "ERR \"tomorrow\" is not a point in time"),
+        ("lsn:99", "ERR LSN 99 cannot be restored"),
+        ("1h ago", "ERR "),
+    ] {
+        let refused = error(&mut conn, args!["REDTAPE.GET", "k", when]);
+        assert!(refused.starts_with(words), "{when}: {refused}");
+    }
+    // In a transaction it is a command that the server does not know.
+    conn.must(&args!["MULTI"]);
+    assert!(error(&mut conn, asked.clone()).starts_with("ERR unknown command"));
+    assert!(error(&mut conn, args!["EXEC"]).starts_with("EXECABORT"));
+    assert_eq!(text(&conn.must(&asked)), printed.trim_end());
+}
+
+/// A server's program that takes its time to start.
+fn slow_program(dir: &Dir, seconds: u32) -> String {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (file, program) = (dir.join("slow-server"), crate::harness::server::binary());
+    let script = format!("#!/bin/sh\n[ \"$1\" = --version ] || sleep {seconds}\nexec {program} \"$@\"\n");
+    std::fs::write(&file, script).expect("a script");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).expect("its mode");
+    file.display().to_string()
+}
+
+#[test]
+fn one_past_key_at_a_time_and_none_for_a_client_that_has_gone() {
+    let (dir, tools) = (Dir::new("journal"), Dir::new("tools"));
+    let server = Server::start();
+    let slow = vec![
+        ("REDTAPE_SERVER_BIN".to_owned(), slow_program(&tools, 12)),
+        ("TMPDIR".to_owned(), path(&tools).to_owned()),
+    ];
+    let mut redtape = Redtape::start_in(slow, &server.url(), dir.path(), &["--workers", "1"]);
+    let (mut first, mut second) = (open(&redtape), open(&redtape));
+    first.must(&args!["SET", "k", 1]);
+    redtape.wait_caught_up();
+    let mut bytes = Vec::new();
+    args!["REDTAPE.GET", "k", "latest"].pack(&mut bytes);
+    first.send(&bytes).expect("it is sent");
+    let busy = crate::harness::wait_for("BUSY", Duration::from_secs(10), || {
+        match second.call(&args!["REDTAPE.GET", "k", "latest"]).expect("a reply") {
+            Value::Error(e) if e.starts_with("BUSY ") => Some(e),
+            _ => None,
+        }
+    });
+    assert!(busy.contains("another REDTAPE.GET is running"), "{busy}");
+    // Nobody else waits for it.
+    for n in 0..50 {
+        let started = Instant::now();
+        second.must(&args!["SET", "other", n]);
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    }
+    let started = Instant::now();
+    drop(first);
+    // Its place is free long before its server would have started; then the next one begins.
+    let mut third = open(&redtape);
+    crate::harness::wait_for("the place", Duration::from_secs(8), || {
+        third.send(&bytes).expect("it is sent");
+        let mut again = open(&redtape);
+        again.must(&args!["PING"]);
+        // A refusal comes at once; who is at work does not answer yet.
+        match third.reply_within(Duration::from_millis(300)) {
+            Some(Value::Error(e)) if e.starts_with("BUSY ") => None,
+            Some(other) => panic!("{other:?}"),
+            None => Some(()),
+        }
+    });
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    drop(third);
+    crate::harness::wait_for("its scratch server's folder to go", Duration::from_secs(8), || {
+        let mut left = std::fs::read_dir(tools.path()).expect("a folder").flatten();
+        let is_one = |e: std::fs::DirEntry| e.file_name().to_string_lossy().starts_with("redtape-scratch-");
+        (!left.any(is_one)).then_some(())
+    });
 }

@@ -1,7 +1,7 @@
 //! Redis's own languages, without I/O: RESP requests and replies, the command table, the replication handshake with its
 //! RDB framing, the RDB itself (a walk over a file of any size, values decoded, values put together again), connection
 //! URLs, the PROXY protocol, what `INFO` and replies say, and how a server compares words. Beside them, the values of
-//! options as people write them: settings and units.
+//! options as people write them: settings, units, and bytes as text that can be pasted back.
 //!
 //! Both the proxy and the restore engine read these; everything here is a function from bytes to
 //! data, testable without a socket.
@@ -12,6 +12,7 @@ pub mod info;
 pub mod outcome;
 pub mod proxy_protocol;
 pub mod psync;
+pub mod quoted;
 pub mod rdb;
 pub mod resp;
 pub mod settings;

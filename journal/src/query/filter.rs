@@ -1,13 +1,14 @@
 //! Which keys and databases are wanted.
 //!
-//! Several patterns of a kind are alternatives; `--key` and `--key-regex` are one kind. A key is
+//! Several patterns of a kind are alternatives; `--key`, `--exact-key` and `--key-regex` are one kind. A key is
 //! wanted when its database *and* its name are. Globs follow `stringmatchlen` of Redis's `util.c`,
-//! on bytes, and match the whole key; a regular expression matches anywhere in it.
+//! on bytes, and match the whole key; a regular expression matches anywhere in it. Exact keys, and globs that match one key
+//! only, are looked up in a hash set: however many there are, a key costs one look.
 //!
 //! It stands in the journal, with its dependency on `regex`, as whatever reads a journal asks for keys in this way: the
 //! log, a restore, and what else chooses a part of the history.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
 
 use regex::bytes::{RegexSet, RegexSetBuilder};
@@ -18,9 +19,8 @@ const COMPILED_LIMIT_BYTES: usize = 64 << 20;
 /// What is wanted; the default is everything.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    keys: Option<RegexSet>,
-    /// The keys that can match, if they can be named.
-    exact: Option<BTreeSet<Vec<u8>>>,
+    exact: HashSet<Vec<u8>>,
+    patterns: Option<RegexSet>,
     dbs: BTreeSet<u32>,
 }
 
@@ -32,32 +32,49 @@ pub struct FilterError(String);
 impl Filter {
     /// Compiles the patterns.
     pub fn new<G: AsRef<[u8]>>(globs: &[G], regexes: &[String], dbs: &[u32]) -> Result<Self, FilterError> {
-        let patterns: Vec<String> =
-            globs.iter().map(|g| glob_to_regex(g.as_ref())).chain(regexes.iter().cloned()).collect();
-        let keys = if patterns.is_empty() {
+        let mut exact = HashSet::new();
+        let mut patterns = regexes.to_vec();
+        for glob in globs.iter().map(AsRef::as_ref) {
+            match literal(glob) {
+                Some(key) => drop(exact.insert(key)),
+                None => patterns.push(glob_to_regex(glob)),
+            }
+        }
+        let patterns = if patterns.is_empty() {
             None
         } else {
             let set = RegexSetBuilder::new(&patterns).size_limit(COMPILED_LIMIT_BYTES).build();
             Some(set.map_err(|e| FilterError(e.to_string()))?)
         };
-        let named = keys.is_some() && regexes.is_empty();
-        let exact = if named { globs.iter().map(|glob| literal(glob.as_ref())).collect() } else { None };
-        Ok(Self { keys, exact, dbs: dbs.iter().copied().collect() })
+        Ok(Self { exact, patterns, dbs: dbs.iter().copied().collect() })
+    }
+
+    /// Wants these keys as well.
+    #[must_use]
+    pub fn and_exact_keys(mut self, keys: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        self.exact.extend(keys);
+        self
     }
 
     /// Wants everything.
     pub fn is_everything(&self) -> bool {
-        self.keys.is_none() && self.dbs.is_empty()
+        !self.has_key_patterns() && self.dbs.is_empty()
     }
 
     /// Looks at names of keys.
     pub fn has_key_patterns(&self) -> bool {
-        self.keys.is_some()
+        self.patterns.is_some() || !self.exact.is_empty()
     }
 
-    /// The keys that can be wanted, where they can be named: exact keys, and globs without a wildcard.
-    pub fn exact_keys(&self) -> Option<&BTreeSet<Vec<u8>>> {
-        self.exact.as_ref()
+    /// All keys that are wanted, in the order of their bytes; `None` where they cannot be listed, as a pattern may match any
+    /// number of them, or everything is wanted.
+    pub fn exact_keys(&self) -> Option<Vec<&[u8]>> {
+        if self.patterns.is_some() || self.exact.is_empty() {
+            return None;
+        }
+        let mut keys: Vec<&[u8]> = self.exact.iter().map(Vec::as_slice).collect();
+        keys.sort_unstable();
+        Some(keys)
     }
 
     /// The databases of which keys are wanted; empty = all.
@@ -72,12 +89,14 @@ impl Filter {
 
     /// Wants this key, in a database that it wants.
     pub fn wants_key(&self, key: &[u8]) -> bool {
-        self.keys.as_ref().is_none_or(|set| set.is_match(key))
+        !self.has_key_patterns()
+            || self.exact.contains(key)
+            || self.patterns.as_ref().is_some_and(|set| set.is_match(key))
     }
 }
 
-/// The only key that a glob matches, if there is but one.
-pub fn literal(glob: &[u8]) -> Option<Vec<u8>> {
+/// The only key that the glob matches, if there is but one.
+fn literal(glob: &[u8]) -> Option<Vec<u8>> {
     let mut key = Vec::with_capacity(glob.len());
     let mut bytes = glob.iter().copied();
     while let Some(byte) = bytes.next() {
@@ -205,20 +224,48 @@ mod tests {
     }
 
     #[test]
-    fn keys_can_be_named_or_not() {
-        let exact = |globs: &[&str], regexes: &[String]| {
-            let filter = Filter::new(globs, regexes, &[4]).expect("filter");
-            assert!(filter.databases().iter().eq(&[4]));
-            filter
-                .exact_keys()
-                .map(|keys| keys.iter().map(|k| String::from_utf8_lossy(k).into_owned()).collect::<Vec<_>>())
-        };
-        assert_eq!(exact(&["b", "a", "b"], &[]), Some(vec!["a".to_owned(), "b".to_owned()]));
-        assert_eq!(exact(&[r"a\*b\", r"\["], &[]), Some(vec!["[".to_owned(), r"a*b\".to_owned()]));
-        assert_eq!(exact(&["a", "b*"], &[]), None);
-        assert_eq!(exact(&["a"], &["^b$".to_owned()]), None);
-        assert_eq!(exact(&[], &[]), None);
-        assert_eq!(Filter::default().exact_keys(), None);
+    fn a_glob_without_metacharacters_is_a_key() {
+        for (glob, key) in [
+            ("user:1", Some("user:1")),
+            ("a*", None),
+            ("a?", None),
+            ("[a]", None),
+            (r"a\*b", Some("a*b")),
+            (r"a\\b", Some(r"a\b")),
+            ("a\\", Some("a\\")),
+            (r"a\*b*", None),
+            ("", Some("")),
+            ("]", Some("]")),
+        ] {
+            assert_eq!(literal(glob.as_bytes()), key.map(|k| k.as_bytes().to_vec()), "{glob}");
+            if let Some(key) = key {
+                let filter = Filter::new(&[glob], &[], &[]).expect("a glob");
+                assert!(filter.wants_key(key.as_bytes()) && !filter.wants_key(b"other"), "{glob}");
+                assert_eq!(filter.exact_keys(), Some(vec![key.as_bytes()]), "{glob}");
+                // As a regular expression it would be the same.
+                let pattern = glob_to_regex(glob.as_bytes());
+                let same = Filter::new::<&str>(&[], &[pattern], &[]).expect("a pattern");
+                assert!(same.wants_key(key.as_bytes()) && !same.wants_key(b"other"), "{glob}");
+            }
+        }
+    }
+
+    #[test]
+    fn exact_keys_are_bytes_and_can_be_listed() {
+        let exact = [b"*".to_vec(), b"\xff\x00k".to_vec()];
+        let filter = Filter::default().and_exact_keys(exact.clone());
+        assert!(filter.wants_key(b"*") && filter.wants_key(b"\xff\x00k") && !filter.wants_key(b"a"));
+        assert!(filter.has_key_patterns() && !filter.is_everything());
+        assert_eq!(filter.exact_keys(), Some(vec![&b"*"[..], b"\xff\x00k"]));
+        let with_glob = Filter::new(&["user:1", "a"], &[], &[7]).expect("globs").and_exact_keys(exact.clone());
+        assert_eq!(with_glob.exact_keys(), Some(vec![&b"*"[..], b"a", b"user:1", b"\xff\x00k"]));
+        assert_eq!(with_glob.databases(), &BTreeSet::from([7]));
+        for (globs, regexes) in [(&["a*"][..], &[][..]), (&[], &["^a$".to_owned()])] {
+            let filter = Filter::new(globs, regexes, &[]).expect("patterns").and_exact_keys(exact.clone());
+            assert_eq!(filter.exact_keys(), None, "{globs:?} {regexes:?}");
+            assert!(filter.wants_key(b"a") && filter.wants_key(b"*") && !filter.wants_key(b"b"));
+        }
+        assert_eq!((Filter::default().exact_keys(), Filter::default().databases().len()), (None, 0));
     }
 
     #[test]

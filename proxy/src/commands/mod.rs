@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! request ─► is_admin_command ─► AdminCommands::answer ─► Reply   at once: INFO, LSN, HELP, every error
-//!    │                                      └──► Later            on a thread of its own: MARK, SNAPSHOT
+//!    │                                      ├──► Later            on a thread of its own: MARK, SNAPSHOT
+//!    │                                      └──► WhileWanted      the same, ended with its client: GET
 //!    └─────► completion ─► (server) ─► AdminCommands::complete    INFO and COMMAND: redtape's part of the server's reply
 //! ```
 //!
@@ -15,6 +16,7 @@
 //! server refuses the transaction.
 
 mod completion;
+mod get;
 mod glob;
 mod info;
 mod mark;
@@ -25,6 +27,7 @@ mod wording;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -36,6 +39,9 @@ use redtape_telemetry::{Status, Watermarks};
 use redtape_wire::settings::Sharing;
 
 pub(crate) use self::completion::{Completion, completion};
+pub(crate) use self::get::CancelOnDrop;
+use self::get::Place;
+pub use self::get::{KeyQuery, KeyReader, ReadFailure};
 use self::info::{Facts, Fixed};
 use self::reply::{Field, error, fields, status_list, text};
 use self::rows::Shape;
@@ -60,6 +66,8 @@ pub struct AdminCommands {
     never_syncs: bool,
     started: Instant,
     snapshots: SnapshotSlot,
+    past: Option<Arc<dyn KeyReader>>,
+    reading: Place,
 }
 
 /// What the client gets.
@@ -69,6 +77,8 @@ pub(crate) enum Answer {
     /// What this gives, run on a thread of its own. [`mark::TIMEOUT`] and [`SNAPSHOT_TIMEOUT`] bound it.
     /// Dropping it unrun undoes nothing, for nothing has been done.
     Later(Box<dyn FnOnce() -> Vec<u8> + Send>),
+    /// The same, and it ends early when the other part is dropped.
+    WhileWanted(Box<dyn FnOnce() -> Vec<u8> + Send>, CancelOnDrop),
 }
 
 impl std::fmt::Debug for Answer {
@@ -76,6 +86,7 @@ impl std::fmt::Debug for Answer {
         match self {
             Self::Reply(bytes) => write!(f, "Reply({})", bytes.escape_ascii()),
             Self::Later(_) => f.write_str("Later"),
+            Self::WhileWanted(..) => f.write_str("WhileWanted"),
         }
     }
 }
@@ -117,6 +128,8 @@ pub struct AdminSetup {
     pub status: Arc<Status>,
     /// The place of the one snapshot.
     pub snapshots: SnapshotSlot,
+    /// Answers `REDTAPE.GET`.
+    pub past: Option<Arc<dyn KeyReader>>,
 }
 
 impl AdminCommands {
@@ -136,11 +149,14 @@ impl AdminCommands {
             never_syncs: setup.never_syncs,
             started: Instant::now(),
             snapshots: setup.snapshots,
+            past: setup.past,
+            reading: Place::default(),
         }
     }
 
     /// `args[0]` is the command's name in any case; `user` is `None` while the session is not authenticated.
-    pub(crate) fn answer(&self, args: &[&[u8]], user: Option<&str>, resp3: bool) -> Answer {
+    /// `db` is the one that the session works in.
+    pub(crate) fn answer(&self, args: &[&[u8]], user: Option<&str>, db: u32, resp3: bool) -> Answer {
         Answer::Reply(match self.judge(args, user) {
             Err(refusal) => refusal,
             Ok(Name::Info) => text(&self.section(), resp3),
@@ -152,6 +168,7 @@ impl AdminCommands {
             Ok(Name::Help) => status_list(HELP),
             Ok(Name::Mark) => return self.mark(args[1], user.unwrap_or_default(), resp3),
             Ok(Name::Snapshot) => return self.snapshot(user.unwrap_or_default(), resp3),
+            Ok(Name::Get) => return self.get(args[1], args[2], user.unwrap_or_default(), db, resp3),
         })
     }
 
@@ -211,6 +228,31 @@ impl AdminCommands {
                 Err(e) => error(format!("JOURNAL {e}")),
             }
         }))
+    }
+
+    fn get(&self, key: &[u8], when: &[u8], user: &str, db: u32, resp3: bool) -> Answer {
+        let Some(past) = self.past.clone() else { return Answer::Reply(error("ERR this process reads no past keys")) };
+        let Ok(when) = std::str::from_utf8(when) else {
+            return Answer::Reply(error("ERR a point in time is UTF-8 text"));
+        };
+        let Some(taken) = self.reading.take() else {
+            return Answer::Reply(error("BUSY another REDTAPE.GET is running; try again when it has ended"));
+        };
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let query = KeyQuery { key: key.to_vec(), db, when: when.to_owned(), cancelled: Arc::clone(&cancelled) };
+        let user = user.to_owned();
+        let run = move || {
+            let read = past.read(&query);
+            drop(taken);
+            match read {
+                Ok(json) => {
+                    tracing::info!(user, "a past key was read");
+                    text(&json, resp3)
+                }
+                Err(ReadFailure { code, message }) => error(format!("{code} {message}")),
+            }
+        };
+        Answer::WhileWanted(Box::new(run), CancelOnDrop(cancelled))
     }
 
     fn snapshot(&self, user: &str, resp3: bool) -> Answer {

@@ -14,6 +14,7 @@ pub(super) enum Name {
     Lsn,
     Mark,
     Snapshot,
+    Get,
     Help,
 }
 
@@ -34,7 +35,7 @@ pub(super) struct Command {
 }
 
 /// All of them, in the order in which they are listed.
-pub(super) const COMMANDS: [Command; 5] = [
+pub(super) const COMMANDS: [Command; 6] = [
     Command {
         id: Name::Info,
         name: "redtape.info",
@@ -66,6 +67,14 @@ pub(super) const COMMANDS: [Command; 5] = [
         admin: true,
         summary: "Takes a full copy into the journal, so that later restores start from it",
         args: &[],
+    },
+    Command {
+        id: Name::Get,
+        name: "redtape.get",
+        arity: 3,
+        admin: true,
+        summary: "What a key of the selected database held at a point in time, and who wrote it last, as JSON",
+        args: &["key", "when"],
     },
     Command {
         id: Name::Help,
@@ -112,6 +121,8 @@ pub(super) const HELP: &[&str] = &[
     "    `redtape restore --at mark:<name>` goes back to it.",
     "SNAPSHOT",
     "    Take a full copy into the journal (admin-users only).",
+    "GET <key> <when>",
+    "    What a key of the selected database held then, and who wrote it last, as JSON (admin-users only).",
     "HELP",
     "    Print this help.",
 ];

@@ -5,6 +5,21 @@ use redtape_wire::url::RedisUrl;
 
 use super::*;
 
+/// Reads nothing: says what it was asked.
+#[derive(Debug)]
+struct Echo;
+
+impl KeyReader for Echo {
+    fn read(&self, query: &KeyQuery) -> Result<String, ReadFailure> {
+        let KeyQuery { key, db, when, cancelled } = query;
+        if when == "never" {
+            return Err(ReadFailure { code: "JOURNAL", message: "no\nsuch time".to_owned() });
+        }
+        let key = String::from_utf8_lossy(key);
+        Ok(format!("{key} in {db} at {when}, {}", cancelled.load(std::sync::atomic::Ordering::Relaxed)))
+    }
+}
+
 fn admin(version: &str) -> (AdminCommands, Arc<ArcSwap<Live>>, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     // Nobody listens on port 1.
@@ -24,15 +39,16 @@ fn admin(version: &str) -> (AdminCommands, Arc<ArcSwap<Live>>, tempfile::TempDir
         keyring: Arc::default(),
         status: Status::new(metrics),
         snapshots: SnapshotSlot::default(),
+        past: Some(Arc::new(Echo)),
     };
     (AdminCommands::new(setup), live, dir)
 }
 
 fn ask(admin: &AdminCommands, line: &str, user: Option<&str>, resp3: bool) -> Result<String, Answer> {
     let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
-    match admin.answer(&args, user, resp3) {
+    match admin.answer(&args, user, 3, resp3) {
         Answer::Reply(bytes) => Ok(String::from_utf8(bytes).unwrap()),
-        later @ Answer::Later(_) => Err(later),
+        later => Err(later),
     }
 }
 
@@ -57,7 +73,7 @@ fn refusals_come_in_the_order_and_words_of_redis() {
             assert_eq!(ask(&admin, line, user, resp3).unwrap(), expected);
         }
     }
-    let Answer::Reply(bytes) = admin.answer(&[b"REDTAPE.MARK", b"\xff"], Some("ops"), false) else { panic!() };
+    let Answer::Reply(bytes) = admin.answer(&[b"REDTAPE.MARK", b"\xff"], Some("ops"), 0, false) else { panic!() };
     assert_eq!(bytes, b"-ERR a mark's name is UTF-8 text\r\n");
     // The users are looked up at each command.
     live.rcu(|l| Live { admin_users: vec!["bob".to_owned()], ..(**l).clone() });
@@ -110,6 +126,32 @@ fn one_snapshot_at_a_time_and_what_fails_gives_its_place_up() {
     // One that is never run, because its client has gone.
     drop(third);
     assert!(ask(&admin, "REDTAPE.SNAPSHOT", Some("ops"), false).is_err());
+}
+
+#[test]
+fn one_key_of_the_past_at_a_time() {
+    let (admin, _, _dir) = admin("7.0.15");
+    let start = |line: &str, resp3| {
+        let Answer::WhileWanted(run, cancel) = ask(&admin, line, Some("ops"), resp3).unwrap_err() else { panic!() };
+        (run, cancel)
+    };
+    let (first, wanted) = start("REDTAPE.GET k latest", false);
+    let second = ask(&admin, "redtape.get k latest", Some("ops"), false).unwrap();
+    assert_eq!(second, "-BUSY another REDTAPE.GET is running; try again when it has ended\r\n");
+    assert_eq!(first(), b"$23\r\nk in 3 at latest, false\r\n");
+    drop(wanted);
+    let (gone, unwanted) = start("REDTAPE.GET k lsn:1", true);
+    drop(unwanted);
+    assert_eq!(String::from_utf8(gone()).unwrap(), "=25\r\ntxt:k in 3 at lsn:1, true\r\n");
+    let (failing, _wanted) = start("REDTAPE.GET k never", false);
+    assert_eq!(failing(), b"-JOURNAL no such time\r\n");
+    // One that is never run gives its place up.
+    drop(start("REDTAPE.GET k latest", false));
+    assert!(ask(&admin, "REDTAPE.GET k latest", Some("ops"), false).is_err());
+    let refused = "-NOPERM this user has no permissions to run the 'redtape.get' command\r\n";
+    assert_eq!(ask(&admin, "REDTAPE.GET k latest", Some("bob"), false).unwrap(), refused);
+    let arity = "-ERR wrong number of arguments for 'redtape.get' command\r\n";
+    assert_eq!(ask(&admin, "REDTAPE.GET k", Some("ops"), false).unwrap(), arity);
 }
 
 #[test]

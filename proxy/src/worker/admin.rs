@@ -31,31 +31,35 @@ impl Worker {
         self.counts.commands += 1;
         let reference = ClientRef { index, generation: client.generation };
         let silent = client.state.silences_own();
-        let (user, resp3) = (client.state.user(), client.state.replies.resp3);
-        match self.shared.admin.answer(args, user, resp3) {
-            Answer::Reply(bytes) => self.admin_answer(reference, if silent { b"" } else { &bytes }),
-            Answer::Later(run) => {
-                let Some(running) = Running::begin(&self.shared.admin_threads) else {
-                    let full = "-ERR redtape: too many commands of this kind are running; try again later\r\n";
-                    self.admin_answer(reference, if silent { b"" } else { full.as_bytes() });
-                    return Forwarded::Done;
-                };
-                let client = &mut self.clients[index];
-                client.asking = true;
-                let (inbox, waker) = (self.inbox.clone(), self.waker.clone());
-                let work = move || {
-                    let answer = run();
-                    drop(running);
-                    let bytes = if silent { Vec::new() } else { answer };
-                    // The worker is gone: so is the client.
-                    let _ = inbox.send(Message::Answered(reference, bytes));
-                    let _ = waker.wake();
-                };
-                if let Err(e) = std::thread::Builder::new().name("redtape-command".to_owned()).spawn(work) {
-                    let sorry = format!("-ERR redtape: no thread for it: {e}; nothing was done\r\n");
-                    self.admin_answer(reference, if silent { b"" } else { sorry.as_bytes() });
-                }
+        let (db, resp3, _) = client.state.context();
+        let (run, cancel) = match self.shared.admin.answer(args, client.state.user(), db, resp3) {
+            Answer::Reply(bytes) => {
+                self.admin_answer(reference, if silent { b"" } else { &bytes });
+                return Forwarded::Done;
             }
+            Answer::Later(run) => (run, None),
+            Answer::WhileWanted(run, cancel) => (run, Some(cancel)),
+        };
+        let Some(running) = Running::begin(&self.shared.admin_threads) else {
+            let full = "-ERR redtape: too many commands of this kind are running; try again later\r\n";
+            self.admin_answer(reference, if silent { b"" } else { full.as_bytes() });
+            return Forwarded::Done;
+        };
+        let client = &mut self.clients[index];
+        client.asking = true;
+        client.cancel = cancel;
+        let (inbox, waker) = (self.inbox.clone(), self.waker.clone());
+        let work = move || {
+            let answer = run();
+            drop(running);
+            let bytes = if silent { Vec::new() } else { answer };
+            // The worker is gone: so is the client.
+            let _ = inbox.send(Message::Answered(reference, bytes));
+            let _ = waker.wake();
+        };
+        if let Err(e) = std::thread::Builder::new().name("redtape-command".to_owned()).spawn(work) {
+            let sorry = format!("-ERR redtape: no thread for it: {e}; nothing was done\r\n");
+            self.admin_answer(reference, if silent { b"" } else { sorry.as_bytes() });
         }
         Forwarded::Done
     }
@@ -84,6 +88,7 @@ impl Worker {
     pub(super) fn admin_answer(&mut self, reference: ClientRef, bytes: &[u8]) {
         let now = self.now;
         let Some(client) = self.clients.get_mut(reference) else { return };
+        client.cancel = None;
         if std::mem::take(&mut client.asking) {
             self.clients.queue(reference);
         }

@@ -6,6 +6,7 @@ use redtape_journal::{Catalog, Keyring, OpenError, SnapshotInfo, SnapshotReader}
 use redtape_wire::rdb::{RdbSummary, RdbVerifier};
 
 use crate::error::RestoreError;
+use crate::interrupt::Interrupt;
 use crate::point::PointError;
 use crate::progress::{Event, Observer, Unit};
 
@@ -14,6 +15,7 @@ pub(crate) fn check_base(
     catalog: &Catalog,
     base: &SnapshotInfo,
     keyring: &Keyring,
+    interrupt: &Interrupt,
     observer: &mut dyn Observer,
 ) -> Result<RdbSummary, RestoreError> {
     const CHUNK_BYTES: usize = 1 << 20;
@@ -25,6 +27,7 @@ pub(crate) fn check_base(
     let mut chunk = vec![0u8; CHUNK_BYTES];
     let mut done = 0;
     loop {
+        interrupt.check()?;
         let n = match file.read(&mut chunk) {
             Ok(0) => break,
             Ok(n) => n,

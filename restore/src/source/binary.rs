@@ -34,8 +34,8 @@ pub struct BinaryNeeds {
     pub base: RdbVersion,
     /// Made by this server; the nearest version is taken.
     pub made_by: Option<(u32, u32, u32)>,
-    /// What it writes, this server loads.
-    pub target: ServerVersion,
+    /// What it writes, this server loads; `None` = redtape reads it.
+    pub target: Option<ServerVersion>,
 }
 
 /// Finds a binary: the named one, else the best on PATH.
@@ -87,12 +87,12 @@ fn unfit(binary: &Binary, wanted: BinaryNeeds) -> Option<String> {
     if !version.loads(wanted.base, wanted.made_by) {
         return Some(format!("{} is {version}, which does not load {}", path.display(), wanted.base));
     }
-    if !wanted.target.loads(version.writes(), Some(version.number)) {
+    if let Some(target) = wanted.target.filter(|target| !target.loads(version.writes(), Some(version.number))) {
         return Some(format!(
             "{} is {version}, whose values ({}) the target, {}, does not load: an older scratch server, or a newer target",
             path.display(),
             version.writes(),
-            wanted.target
+            target
         ));
     }
     None
@@ -157,11 +157,11 @@ mod tests {
             ("REDIS0012", "7.4.0", "Redis v=7.0.15", ""),
             ("VALKEY080", "9.0.0", "Redis v=8.0.2", ""),
         ] {
-            let wanted = BinaryNeeds { base: rdb(base), made_by: made_by(by), target: target(to) };
+            let wanted = BinaryNeeds { base: rdb(base), made_by: made_by(by), target: Some(target(to)) };
             let got = choose(&all, wanted).map(|b| b.version.to_string()).unwrap_or_default();
             assert!(got.ends_with(want) && got.is_empty() == want.is_empty(), "{base} by {by} to {to}: {got}");
         }
-        let wanted = BinaryNeeds { base: rdb("REDIS0010"), made_by: None, target: target("Redis v=7.0.15") };
+        let wanted = BinaryNeeds { base: rdb("REDIS0010"), made_by: None, target: None };
         assert!(choose(&[], wanted).expect_err("none").contains("PATH"));
         assert_eq!(made_by("valkey 8.0.1"), Some((8, 0, 1)));
     }

@@ -4,6 +4,7 @@
 //! not have stop a restore before it has changed anything.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use redtape_journal::{Catalog, Group, Lsn, ReadError, Record, TimelineId};
 use redtape_wire::effect::{Dependence, dependence};
@@ -103,8 +104,11 @@ impl RangeFacts {
     }
 }
 
-/// Reads a stretch through; `on_progress` gets the records so far now and then.
-pub fn scan(range: &dyn ReplaySource, on_progress: &mut dyn FnMut(u64)) -> Result<RangeFacts, ReadError> {
+/// Reads a stretch through; `on_progress` gets the records so far now and then, and may end it.
+pub fn scan(
+    range: &dyn ReplaySource,
+    on_progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+) -> Result<RangeFacts, ReadError> {
     const EVERY: u64 = 65536;
     let mut facts = RangeFacts::default();
     for group in range.groups() {
@@ -113,8 +117,8 @@ pub fn scan(range: &dyn ReplaySource, on_progress: &mut dyn FnMut(u64)) -> Resul
         for record in &group.records {
             facts.add(record, &dependence(record.db, &record.args, None));
         }
-        if facts.groups % EVERY == 0 {
-            on_progress(facts.records);
+        if facts.groups % EVERY == 0 && on_progress(facts.records).is_break() {
+            break;
         }
     }
     Ok(facts)
@@ -154,18 +158,19 @@ mod tests {
     #[test]
     fn scan_notes_what_decides() {
         let plain = vec![group(1, 1, false, &[(0, "SET a 1")]), group(2, 2, true, &[(3, "set b 1"), (0, "DEL a")])];
-        let facts = scan(&plain, &mut |_| {}).expect("scan");
+        let facts = scan(&plain, &mut |_| ControlFlow::Continue(())).expect("scan");
         assert_eq!((facts.groups, facts.records, facts.max_db), (2, 3, 3));
         assert_eq!(facts.bytes, 5 + 5 + 4);
         assert_eq!(facts.commands.len(), 2);
         assert!(!facts.field_ttl && !facts.scripts);
         let fields =
             vec![group(1, 1, false, &[(0, "hpexpireat h 5 FIELDS 1 f")]), group(2, 1, false, &[(0, "Eval x 0")])];
-        let facts = scan(&fields, &mut |_| {}).expect("scan");
+        let facts = scan(&fields, &mut |_| ControlFlow::Continue(())).expect("scan");
         assert!(facts.field_ttl && facts.scripts);
         // Databases that a command names count as well.
         for (line, max_db) in [("SWAPDB 9 2", 9), ("MOVE a 4", 4), ("COPY a b DB 5", 5), ("SET 9 9", 3)] {
-            let facts = scan(&vec![group(1, 1, false, &[(3, line)])], &mut |_| {}).expect("scan");
+            let facts =
+                scan(&vec![group(1, 1, false, &[(3, line)])], &mut |_| ControlFlow::Continue(())).expect("scan");
             assert_eq!(facts.max_db, max_db, "{line}");
         }
     }

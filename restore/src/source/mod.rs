@@ -6,10 +6,12 @@ pub(crate) mod base;
 pub mod binary;
 mod child;
 pub mod clock;
+mod destructive;
 pub mod journal_range;
 pub mod key_index;
 pub mod scratch;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use redtape_journal::{Catalog, Keyring};
@@ -44,8 +46,9 @@ impl Located {
         let search = request.slice && request.filter.exact_keys().is_some() && !request.filter.databases().is_empty();
         let open = if search { Catalog::open_for_search } else { Catalog::open_with };
         let catalog = open(&request.from, &request.keyring)?;
-        let point =
-            locate(&request.at, request.now, &catalog).map_err(|error| RestoreError::not_located(error, &catalog))?;
+        let located = locate(&request.as_of, request.now, &request.zone, &catalog);
+        let mut point = located.map_err(|error| RestoreError::not_located(error, &catalog))?;
+        point.warnings.extend(destructive::last_write(&catalog, &point));
         Ok(Self { catalog, point })
     }
 
@@ -62,9 +65,9 @@ impl Located {
 
     /// The base with its digest, and every record up to the cut.
     fn read_all(self, request: &Request, observer: &mut dyn Observer) -> Result<Source, RestoreError> {
-        let rdb = check_base(&self.catalog, &self.point.base, &request.keyring, observer)?;
+        let rdb = check_base(&self.catalog, &self.point.base, &request.keyring, &request.interrupt, observer)?;
         let (point, range) = self.range();
-        let facts = scan_all(&range, observer)?;
+        let facts = scan_all(&range, &request.interrupt, observer)?;
         let made = Made { rdb, base: BaseUse::Whole, replay: Replay::All(range), facts, slice: None };
         Ok(Source::new(point, made, request))
     }
@@ -73,7 +76,7 @@ impl Located {
     pub(crate) fn slice(self, request: &Request, observer: &mut dyn Observer) -> Result<Source, RestoreError> {
         // Of everything, the whole base is needed.
         let whole = if request.filter.is_everything() {
-            Some(check_base(&self.catalog, &self.point.base, &request.keyring, observer)?)
+            Some(check_base(&self.catalog, &self.point.base, &request.keyring, &request.interrupt, observer)?)
         } else {
             None
         };
@@ -91,7 +94,7 @@ impl Located {
         let (rdb, base_use) = if let Some(rdb) = whole {
             (rdb, BaseUse::Whole)
         } else if needed.is_everything() {
-            (check_base(replay.catalog(), base, keyring, observer)?, BaseUse::Whole)
+            (check_base(replay.catalog(), base, keyring, &request.interrupt, observer)?, BaseUse::Whole)
         } else {
             let found = match find_indexed(replay.catalog(), base, keyring, &needed, &request.interrupt)? {
                 Some(found) => found,
@@ -105,7 +108,7 @@ impl Located {
                 }
                 Err(reason) => {
                     let range = replay.into_range();
-                    facts = scan_all(&range, observer)?;
+                    facts = scan_all(&range, &request.interrupt, observer)?;
                     forced = Some(Forced { lsn: point.lsn, reason: reason.to_owned() });
                     replay = Replay::All(range);
                     (found.summary, BaseUse::Whole)
@@ -126,11 +129,21 @@ impl Located {
 }
 
 /// Reads every record up to the cut.
-fn scan_all(range: &JournalRange, observer: &mut dyn Observer) -> Result<RangeFacts, RestoreError> {
+fn scan_all(
+    range: &JournalRange,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<RangeFacts, RestoreError> {
     let total = range.upto.0.saturating_sub(range.after.0);
     observer.on(&Event::Step { name: "reading the journal", total, unit: Unit::Records });
-    let facts = scan(range, &mut |records| observer.on(&Event::At(records)))
-        .map_err(|error| RestoreError::unreadable(error, &range.catalog))?;
+    let mut interrupted = Ok(());
+    let mut on_progress = |records| {
+        observer.on(&Event::At(records));
+        interrupted = interrupt.check();
+        if interrupted.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    let facts = scan(range, &mut on_progress).map_err(|error| RestoreError::unreadable(error, &range.catalog))?;
+    interrupted?;
     observer.on(&Event::StepDone);
     Ok(facts)
 }
@@ -236,7 +249,22 @@ impl Source {
     /// Finds a program that loads the base and whose values a `target` loads.
     pub(crate) fn find_binary(&self, named: Option<&Path>, target: ServerVersion) -> Result<Binary, RestoreError> {
         let made_by = made_by(&self.point.base.manifest.server_version);
-        binary::find(named, BinaryNeeds { base: self.rdb.version, made_by, target }, self.limits)
+        binary::find(named, BinaryNeeds { base: self.rdb.version, made_by, target: Some(target) }, self.limits)
+    }
+
+    /// Finds a program that loads the base.
+    pub(crate) fn find_any_binary(&self, named: Option<&Path>) -> Result<Binary, RestoreError> {
+        let made_by = made_by(&self.point.base.manifest.server_version);
+        binary::find(named, BinaryNeeds { base: self.rdb.version, made_by, target: None }, self.limits)
+    }
+
+    /// About how much memory the dataset takes while it is rebuilt.
+    pub(crate) fn dataset_bytes(&self) -> u64 {
+        let base = match &self.base {
+            BaseUse::Whole => self.base_memory().unwrap_or(0).max(self.rdb.bytes),
+            BaseUse::Keys(keys) => keys.bytes,
+        };
+        base.saturating_add(self.facts.bytes)
     }
 
     /// What is used of the base and of what follows it, to be sent as it is.
@@ -256,7 +284,7 @@ impl Source {
     /// The dataset in a scratch server, and what that server holds.
     pub(crate) fn rebuild(&self, observer: &mut dyn Observer) -> Result<(Scratch, Delivered), RestoreError> {
         let binary = self.binary.as_ref().ok_or_else(|| RestoreError::NoScratch("none was chosen".to_owned()))?;
-        let mut scratch = Scratch::start(binary, self.facts.max_db + 1, self.limits)?;
+        let mut scratch = Scratch::start(binary, self.facts.max_db + 1, self.limits, &self.interrupt)?;
         let delivered =
             scratch.load(self.payload()?, observer, &self.interrupt).map_err(RestoreError::before_the_target)?;
         Ok((scratch, delivered))

@@ -54,7 +54,7 @@ pub struct Scratch {
 
 impl Scratch {
     /// Starts one; `databases` is how many the journal needs.
-    pub fn start(binary: &Binary, databases: u32, limits: Limits) -> Result<Self, RestoreError> {
+    pub fn start(binary: &Binary, databases: u32, limits: Limits, interrupt: &Interrupt) -> Result<Self, RestoreError> {
         let dir = tempfile::Builder::new().prefix("redtape-scratch-").tempdir();
         let dir = dir.map_err(RestoreError::io("create a folder in", std::env::temp_dir()))?;
         let at = |name: &str| dir.path().join(name);
@@ -89,6 +89,7 @@ impl Scratch {
         let url = format!("unix://{}", socket.display()).parse().map_err(|e| RestoreError::Scratch(format!("{e}")))?;
         let start = Instant::now();
         let mut server = loop {
+            interrupt.check()?;
             match Server::connect(&url) {
                 Ok(server) => break server,
                 Err(_) if start.elapsed() < limits.start && matches!(child.0.try_wait(), Ok(None)) => {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use redtape_wire::quoted::{in_quotes, quote_cut};
 use redtape_wire::resp::encode_command;
 
 use crate::client::{Reply, Server, Value, text};
@@ -167,11 +168,10 @@ fn name_some(named: &mut Vec<String>, key: &[u8], db: u32) {
     }
 }
 
-/// A key in a message to the person who asked for it.
+/// A key in a message to the person who asked for it: it can be pasted back.
 pub(crate) fn show(key: &[u8]) -> String {
-    const SHOWN: usize = 60;
-    let end = if key.len() > SHOWN { "…" } else { "" };
-    format!("\"{}{end}\"", key[..key.len().min(SHOWN)].escape_ascii())
+    const SHOWN: usize = 1024;
+    quote_cut(key, SHOWN).map_or_else(|| in_quotes(key), |cut| format!("{cut}…"))
 }
 
 /// What the server says to a database that it does not have is a plain `ERR`, as other errors are.

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use redtape_journal::Micros;
-use redtape_journal::query::When;
+use redtape_journal::query::{AsOf, When, Zone};
 use redtape_restore::client::{Server as Client, Value};
 use redtape_restore::source::clock::{ClockFile, FILE_VARIABLE, LIBRARY};
 use redtape_restore::version::ServerVersion;
@@ -34,7 +34,8 @@ pub(crate) fn request(dir: &Path, at: When, target: &Running, via: Option<Forced
     Request {
         keyring: redtape_journal::Keyring::default(),
         from: dir.to_owned(),
-        at,
+        as_of: AsOf::At(at),
+        zone: Zone::utc(),
         to: Target::Server(target.url().parse().unwrap()),
         filter: Filter::default(),
         slice: true,

@@ -6,6 +6,7 @@ use clap::Args;
 use redtape_journal::query::When;
 
 use super::DirArgs;
+use crate::commands::zone::ZoneOption;
 use crate::history::arguments::Filters;
 use crate::history::range::Range;
 use crate::history::read::forward;
@@ -20,11 +21,13 @@ pub(crate) struct CatArgs {
     #[command(flatten)]
     journal: DirArgs,
     /// Begin here: the same forms as `restore --at`.
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true)]
     since: Option<When>,
     /// End here, inclusive.
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true)]
     until: Option<When>,
+    #[command(flatten)]
+    zone: ZoneOption,
     /// Stop after so many groups.
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
@@ -35,7 +38,8 @@ pub(crate) struct CatArgs {
 pub(super) fn run(args: &CatArgs) -> anyhow::Result<ExitCode> {
     let selection = args.filters.selection()?;
     let catalog = args.journal.open_for(&selection)?;
-    let Some(range) = Range::of(args.since.as_ref(), args.until.as_ref(), &catalog)? else {
+    let zone = args.zone.zone(args.journal.json);
+    let Some(range) = Range::of(args.since.as_ref(), args.until.as_ref(), &zone, &catalog)? else {
         return Ok(ExitCode::SUCCESS);
     };
     let mut left = args.limit.unwrap_or(u64::MAX);

@@ -15,12 +15,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
-use redtape_journal::query::{PointInTime, When};
+use redtape_journal::query::{PointInTime, When, Zone};
 use redtape_journal::{Catalog, Followed, Follower, Group, Lsn, Micros, Note, TimelineId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 
 use super::DirArgs;
+use crate::commands::zone::ZoneOption;
 use crate::exit::{Failure, IOERR, USAGE};
 use crate::history::arguments::Filters;
 use crate::history::range::Range;
@@ -42,8 +43,10 @@ pub(crate) struct TailArgs {
     #[command(flatten)]
     journal: DirArgs,
     /// Begin here instead of at the end: the same forms as `restore --at`, e.g. lsn:N or "10m ago".
-    #[arg(long, value_name = "WHEN", conflicts_with = "lines")]
+    #[arg(long, value_name = "WHEN", conflicts_with = "lines", allow_hyphen_values = true)]
     since: Option<When>,
+    #[command(flatten)]
+    zone: ZoneOption,
     /// Begin with the last so many groups that the filters let through.
     #[arg(short = 'n', long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(..=100_000))]
     lines: Option<u32>,
@@ -94,9 +97,9 @@ fn begin(args: &TailArgs, selection: &Selection) -> anyhow::Result<Follower> {
     let (end, timeline) = last.map_or((Lsn(0), None), |t| (t.last_lsn, Some(t.id)));
     let mut printed = VecDeque::new();
     let (after, timeline) = match (&args.since, args.lines) {
-        (Some(when), _) => (since(when, &catalog, end)?, None),
+        (Some(when), _) => (since(when, &args.zone.zone(args.journal.json), &catalog, end)?, None),
         (None, Some(lines)) if lines > 0 => {
-            let everything = Range::of(None, None, &catalog)?;
+            let everything = Range::of(None, None, &Zone::utc(), &catalog)?;
             if let Some(range) = everything {
                 let mut take = |timeline, group: &Group| {
                     let mut text = String::new();
@@ -124,8 +127,8 @@ fn begin(args: &TailArgs, selection: &Selection) -> anyhow::Result<Follower> {
 }
 
 /// The record behind which it begins.
-fn since(when: &When, catalog: &Catalog, end: Lsn) -> anyhow::Result<Lsn> {
-    match when.resolve(Micros::now()) {
+fn since(when: &When, zone: &Zone, catalog: &Catalog, end: Lsn) -> anyhow::Result<Lsn> {
+    match when.resolve(Micros::now(), zone).map_err(|e| Failure::new(USAGE, e))? {
         PointInTime::Latest => Ok(end),
         PointInTime::Lsn(Lsn(0)) => Err(Failure::new(USAGE, "the first record is lsn:1").into()),
         PointInTime::At(ts) => {
@@ -138,7 +141,7 @@ fn since(when: &When, catalog: &Catalog, end: Lsn) -> anyhow::Result<Lsn> {
             Ok(end)
         }
         PointInTime::Lsn(_) | PointInTime::Mark(_) => {
-            Ok(Range::of(Some(when), None, catalog)?.map_or(end, |range| range.after))
+            Ok(Range::of(Some(when), None, zone, catalog)?.map_or(end, |range| range.after))
         }
     }
 }

@@ -170,6 +170,18 @@ impl Conn {
         }
     }
 
+    /// The next reply, if it begins to come within this time.
+    pub fn reply_within(&mut self, limit: Duration) -> Option<Value> {
+        self.0.get_ref().set_read_timeout(Some(limit)).expect("a limit");
+        let reply = match self.reply() {
+            Ok(value) => Some(value),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => None,
+            Err(e) => panic!("a reply: {e}"),
+        };
+        self.0.get_ref().set_read_timeout(Some(Duration::from_mins(1))).expect("a limit");
+        reply
+    }
+
     /// The text of `INFO section`'s field.
     pub fn info(&mut self, section: &str, field: &str) -> String {
         let text = text(&self.must(&args!["INFO", section]));

@@ -17,5 +17,5 @@ mod touch;
 
 pub use dependence::dependence;
 pub use named_keys::{OTHERS_TOO, named_keys};
-pub use scope::{KeyScope, copied_to, key_scope};
+pub use scope::{KeyScope, copied_to, is_only_read, key_scope};
 pub use touch::{Dependence, Touch, Touched, TouchedKeys};

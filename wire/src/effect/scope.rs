@@ -67,6 +67,24 @@ pub fn copied_to(db: u32, args: &[&[u8]]) -> Option<u32> {
     }
 }
 
+/// Whether a command in database `db` only reads `key` of `key_db`, which is in its scope, to write another key.
+pub fn is_only_read(db: u32, args: &[&[u8]], key_db: u32, key: &[u8]) -> bool {
+    let mut room = [0; NAME_MAX];
+    let Some(name) = args.first() else { return false };
+    let is_not = |at: usize| args.get(at).is_some_and(|destination| *destination != key);
+    match lower_name(name, &mut room) {
+        b"copy" => is_not(2) || copied_to(db, args).is_some_and(|to| to != key_db),
+        b"sinterstore" | b"sunionstore" | b"sdiffstore" | b"zunionstore" | b"zinterstore" | b"zdiffstore"
+        | b"zrangestore" | b"geosearchstore" | b"pfmerge" => is_not(1),
+        b"bitop" => is_not(2),
+        b"sort" | b"georadius" | b"georadiusbymember" => {
+            let stored = args.iter().rposition(|arg| word::is_one_of(arg, &["store", "storedist"]));
+            stored.is_some_and(|at| is_not(at + 1))
+        }
+        _ => false,
+    }
+}
+
 impl KeyScope<'_> {
     /// It touches something in this database, or may do so.
     pub fn may_be_in(&self, db: u32) -> bool {
@@ -91,6 +109,33 @@ mod tests {
                 keys.join(" ")
             }
             other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn sources_are_read_and_destinations_written() {
+        for (line, key_db, key, only_read) in [
+            ("COPY k a", 2, "k", true),
+            ("COPY a k", 2, "k", false),
+            ("COPY k k DB 5", 2, "k", true),
+            ("COPY k k DB 5", 5, "k", false),
+            ("COPY k k", 2, "k", false),
+            ("SUNIONSTORE d k", 2, "k", true),
+            ("sunionstore k a", 2, "k", false),
+            ("PFMERGE k a", 2, "k", false),
+            ("PFMERGE d k", 2, "k", true),
+            ("BITOP AND d k a", 2, "k", true),
+            ("BITOP AND k k a", 2, "k", false),
+            ("SORT k BY x STORE d", 2, "k", true),
+            ("SORT k STORE k", 2, "k", false),
+            ("GEORADIUS k 0 0 1 km storedist d", 2, "k", true),
+            ("RENAME k a", 2, "k", false),
+            ("LMOVE k a LEFT LEFT", 2, "k", false),
+            ("SET k v", 2, "k", false),
+            ("SORT k", 2, "k", false),
+        ] {
+            let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            assert_eq!(is_only_read(2, &args, key_db, key.as_bytes()), only_read, "{line} {key_db}");
         }
     }
 

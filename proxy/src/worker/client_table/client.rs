@@ -5,6 +5,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::memory::Account;
+use crate::commands::CancelOnDrop;
 use crate::session::{RequestScan, SessionState};
 use crate::worker::refs::ConnRef;
 use crate::worker::session_writes::{ReplicaWait, Wrote};
@@ -104,6 +105,8 @@ pub(in crate::worker) struct Client<S = Socket> {
     pub(in crate::worker) probing: bool,
     /// A request of its own is being answered by the proxy, on another thread.
     pub(in crate::worker) asking: bool,
+    /// Dropped with the client, it ends that work.
+    pub(in crate::worker) cancel: Option<CancelOnDrop>,
     /// The server has been asked whether it may ask the proxy.
     pub(in crate::worker) questioned: bool,
     /// In the list of those to be served.
@@ -141,6 +144,7 @@ impl<S> Client<S> {
             waiting: false,
             probing: false,
             asking: false,
+            cancel: None,
             questioned: false,
             queued: false,
             opened: now,

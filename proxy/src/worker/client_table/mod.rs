@@ -313,6 +313,8 @@ fn is_over<S: Handshake>(client: &Client<S>, now: Instant, timeouts: Timeouts) -
         _ if !client.is_introduced() => now.saturating_duration_since(client.opened) >= timeouts.handshake,
         Stage::Open if client.waiting && client.read_closed && silent >= GONE_AFTER => true,
         // Its pinned connection waits in the server, which lets go of a client that leaves.
+        // Nobody reads what is being worked out for it.
+        Stage::Open if client.cancel.is_some() && client.read_closed && silent >= TICK => true,
         Stage::Open if client.waits_on_pinned() && client.read_closed && silent >= TICK => true,
         // Redis does not count those who wait for something either.
         Stage::Open => {

@@ -1,0 +1,200 @@
+//! One key at a point in time: its value, and who wrote it last. Writes nothing anywhere.
+//!
+//! ```text
+//! point ─► history of the key (journal, backwards) ─► dataset at the cut ─► DUMP of the key ─► decoded value
+//! ```
+//!
+//! The dataset is rebuilt in a scratch server. What of it is read and replayed is [`crate::source`]'s to say.
+
+mod history;
+mod read;
+
+use std::path::PathBuf;
+
+pub use history::{KeyHistory, LastTouch};
+use redtape_journal::query::{AsOf, Filter, Zone};
+use redtape_journal::{Keyring, Micros};
+use redtape_wire::rdb::{DECODED_MAX, Value};
+
+use self::read::Read;
+use crate::error::RestoreError;
+use crate::interrupt::Interrupt;
+use crate::limits::Limits;
+use crate::point::RestorePoint;
+use crate::progress::{Event, Observer};
+use crate::request::Request;
+use crate::source::{Located, Source};
+use crate::target::Target;
+
+/// Databases that nearly every server has.
+const USUAL_DATABASES: u32 = 16;
+
+/// Which key, and when.
+#[derive(Debug, Clone)]
+pub struct GetRequest {
+    /// The journal's directory.
+    pub from: PathBuf,
+    /// What it is encrypted with, if it is.
+    pub keyring: Keyring,
+    /// The point in time.
+    pub as_of: AsOf,
+    /// The zone of times that do not say theirs.
+    pub zone: Zone,
+    /// The present, for "ago".
+    pub now: Micros,
+    /// The key's database.
+    pub db: u32,
+    /// Where it is not there, databases 0 to 15 are looked at as well.
+    pub elsewhere: bool,
+    /// The key.
+    pub key: Vec<u8>,
+    /// Which scratch server, if the person insists.
+    pub server_bin: Option<PathBuf>,
+    /// Ends the search when it is set.
+    pub interrupt: Interrupt,
+    /// How long a scratch server is waited for.
+    pub limits: Limits,
+    /// What it may take.
+    pub bounds: Bounds,
+}
+
+/// What an answer may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes of a value in memory.
+    pub value_bytes: u64,
+    /// Bytes of the dataset that a scratch server is given; `None` = as many as there are.
+    pub dataset_bytes: Option<u64>,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { value_bytes: DECODED_MAX, dataset_bytes: None }
+    }
+}
+
+/// A key at a point in time.
+#[derive(Debug, Clone)]
+pub struct Got {
+    /// The point.
+    pub point: RestorePoint,
+    /// Its database.
+    pub db: u32,
+    /// Its name.
+    pub key: Vec<u8>,
+    /// What a client would have seen.
+    pub state: State,
+    /// Who touched it last.
+    pub history: KeyHistory,
+    /// Databases that have a key of this name, if this one has not.
+    pub other_dbs: Vec<u32>,
+}
+
+/// Whether a key was there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// It was.
+    Present(Present),
+    /// Its TTL had passed, in ms since 1970; the server had not removed it yet.
+    Expired(i64),
+    /// It was not.
+    Absent,
+}
+
+/// A value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Present {
+    /// As clients saw it: without the fields of a hash whose TTL had passed.
+    pub value: Value,
+    /// How many those are.
+    pub expired_fields: usize,
+    /// When the key expires, in ms since 1970.
+    pub expires_at_ms: Option<i64>,
+    /// Bytes that the server packs the value into.
+    pub dump_bytes: usize,
+}
+
+/// Gives a key at a point in time. `observer` hears of the point before anything of it is read.
+pub fn get(request: &GetRequest, observer: &mut dyn Observer) -> Result<Got, RestoreError> {
+    let wanted = request.as_restore()?;
+    let located = Located::find(&wanted)?;
+    observer.on(&Event::Resolved(&located.point));
+    let point = located.point.clone();
+    let history = KeyHistory::find(&located, request.db, &request.key, &request.interrupt)?;
+    let source = located.slice(&wanted, observer)?;
+    let read = read_from(source, request, observer)?;
+    Ok(Got {
+        state: State::at(&point, read.value),
+        point,
+        db: request.db,
+        key: request.key.clone(),
+        history,
+        other_dbs: read.other_dbs,
+    })
+}
+
+fn read_from(mut source: Source, request: &GetRequest, observer: &mut dyn Observer) -> Result<Read, RestoreError> {
+    request.interrupt.check()?;
+    if let Some(limit) = request.bounds.dataset_bytes {
+        let bytes = source.dataset_bytes();
+        if bytes > limit {
+            return Err(RestoreError::Unable(format!(
+                "the dataset is too large to be rebuilt here: {bytes} bytes, and the limit is {limit}; use `redtape get` on a machine with room for it"
+            )));
+        }
+    }
+    source.binary = Some(source.find_any_binary(request.server_bin.as_deref())?);
+    let (mut scratch, _) = source.rebuild(observer)?;
+    let mut others = request.dbs();
+    others.retain(|db| *db != request.db);
+    read::key(&mut scratch, (request.db, &others), &request.key, request.bounds.value_bytes)
+}
+
+impl GetRequest {
+    /// The databases of which the key is rebuilt.
+    fn dbs(&self) -> Vec<u32> {
+        let others = if self.elsewhere { 0..USUAL_DATABASES } else { 0..0 };
+        others.filter(|db| *db != self.db).chain([self.db]).collect()
+    }
+
+    /// A restore of this key, up to where a target would come in.
+    fn as_restore(&self) -> Result<Request, RestoreError> {
+        let in_dbs = Filter::new::<&[u8]>(&[], &[], &self.dbs()).map_err(|e| RestoreError::Usage(e.to_string()))?;
+        Ok(Request {
+            from: self.from.clone(),
+            keyring: self.keyring.clone(),
+            as_of: self.as_of.clone(),
+            zone: self.zone.clone(),
+            to: Target::Reader,
+            filter: in_dbs.and_exact_keys([self.key.clone()]),
+            method: None,
+            slice: true,
+            server_bin: self.server_bin.clone(),
+            now: self.now,
+            interrupt: self.interrupt.clone(),
+            limits: self.limits,
+        })
+    }
+}
+
+impl State {
+    /// What a client would have seen at this point of what the server held.
+    fn at(point: &RestorePoint, held: Option<Present>) -> Self {
+        let Some(mut present) = held else { return Self::Absent };
+        let now_ms = point.clock.0.div_euclid(1000);
+        // A server keeps a key for the millisecond in which it expires.
+        let passed = |expires: Option<i64>| expires.is_some_and(|at| now_ms > at);
+        if let (true, Some(at)) = (passed(present.expires_at_ms), present.expires_at_ms) {
+            return Self::Expired(at);
+        }
+        if let Value::Hash(fields) = &mut present.value {
+            let before = fields.len();
+            fields.retain(|field| !passed(field.expires_at_ms));
+            present.expired_fields = before - fields.len();
+        }
+        Self::Present(present)
+    }
+}
+
+#[cfg(test)]
+mod tests;

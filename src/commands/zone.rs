@@ -1,0 +1,62 @@
+//! `--at`, `--before` and `--tz`: a point in time, and the zone of times that do not say theirs.
+
+// The comments on arguments are their help texts.
+#![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
+
+use std::io::IsTerminal as _;
+
+use clap::Args;
+use redtape_journal::query::{AsOf, When, Zone};
+
+use crate::exit::{Failure, USAGE};
+
+/// Flattened into the arguments of commands that go back to a point in time.
+#[derive(Debug, Args)]
+pub(crate) struct AsOfOptions {
+    /// This moment, inclusive: "2026-11-20 12:00:00.123456" (with Z or +01:00, else in --tz), a date, 20:16 (the last one),
+    /// "10m ago", yesterday, @1795176000.5, lsn:N, mark:NAME, latest.
+    #[arg(
+        long,
+        value_name = "WHEN",
+        allow_hyphen_values = true,
+        required_unless_present = "before",
+        conflicts_with = "before"
+    )]
+    at: Option<When>,
+    /// The same, exclusive: before whatever was written then; before the write, transaction or script that holds LSN N.
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true)]
+    before: Option<When>,
+    #[command(flatten)]
+    pub(crate) zone: ZoneOption,
+}
+
+impl AsOfOptions {
+    /// What was asked for.
+    pub(crate) fn as_of(&self) -> Result<AsOf, Failure> {
+        match (&self.at, &self.before) {
+            (Some(at), None) => Ok(AsOf::At(at.clone())),
+            (None, Some(before)) => Ok(AsOf::Before(before.clone())),
+            _ => Err(Failure::new(USAGE, "which moment? Give either --at WHEN or --before WHEN")),
+        }
+    }
+}
+
+/// Flattened into the arguments of commands that read times.
+#[derive(Debug, Args)]
+pub(crate) struct ZoneOption {
+    /// The zone of times that do not say theirs: UTC, local, an offset (+01:00) or a name (Europe/Berlin) [default: that of
+    /// this machine on a terminal; UTC with --json, and in scripts]
+    #[arg(long, value_name = "ZONE", env = "REDTAPE_TZ", allow_hyphen_values = true)]
+    tz: Option<Zone>,
+}
+
+impl ZoneOption {
+    /// The zone; `json`: a program reads what is printed. What was asked for is told on stderr: whoever sits there reads it.
+    pub(crate) fn zone(&self, json: bool) -> Zone {
+        match &self.tz {
+            Some(zone) => zone.clone(),
+            None if !json && std::io::stderr().is_terminal() => Zone::local(),
+            None => Zone::utc(),
+        }
+    }
+}
