@@ -11,7 +11,7 @@
 //! - [`plan`]: by which method, and why. Pure. Nothing is written before the plan is complete: what is used of the
 //!   base has been read and its digest compared, every record that is replayed has been read, the target's version, role, emptiness
 //!   and rights are known.
-//! - [`slice`]: which records of the journal and which keys of the base the wanted keys depend on.
+//! - [`mod@slice`]: which records of the journal and which keys of the base the wanted keys depend on.
 //! - [`source`]: how the dataset is rebuilt: the journal range as it is, or replayed by a scratch server whose wall clock
 //!   redtape holds.
 //! - [`target`]: where it goes. A running server gets it over the replica link, or key by key.

@@ -26,7 +26,7 @@ pub struct Request {
     pub to: Target,
     /// Which keys.
     pub filter: Filter,
-    /// Only what the wanted keys depend on is read and replayed ([`crate::slice`]), as opposed to everything.
+    /// Only what the wanted keys depend on is read and replayed ([`mod@crate::slice`]), as opposed to everything.
     pub slice: bool,
     /// By which method, if the person insists.
     pub method: Option<ForcedMethod>,

@@ -4,16 +4,16 @@
 //! wanted keys at T ─► backwards through the journal: which records, and which keys are needed before them ─► needed keys of the base
 //! ```
 //!
-//! - [`needed`]: which keys are needed at a position of the backward pass.
-//! - [`pass`]: the backward pass over the journal.
-//! - [`kept`]: the records that it keeps, and how they are read again.
-//! - [`lsns`]: a set of LSNs.
-//! - [`base`]: the needed keys of the base, as an RDB of their own.
-//! - [`indexed`]: the same by the base's key index.
+//! - `needed`: which keys are needed at a position of the backward pass.
+//! - `pass`: the backward pass over the journal.
+//! - `kept`: the records that it keeps, and how they are read again.
+//! - `lsns`: a set of LSNs.
+//! - `base`: the needed keys of the base, as an RDB of their own.
+//! - `indexed`: the same by the base's key index.
 //!
 //! Invariant: the replay of what is kept, on the keys that are kept, leaves each wanted key exactly as the replay of everything
 //! does. By induction, backwards: a record that is kept finds each key that it reads or modifies as it was
-//! ([`redtape_wire::effect::dependence`]), so it does what it did; one that is left out changes no key that is needed behind it.
+//! ([`redtape_wire::effect::dependence()`]), so it does what it did; one that is left out changes no key that is needed behind it.
 //! Where that is not sure, everything before it is kept ([`Forced`]).
 
 pub(crate) mod base;

@@ -72,7 +72,7 @@ impl Located {
         Ok(Source::new(point, made, request))
     }
 
-    /// Only what the wanted keys depend on ([`crate::slice`]).
+    /// Only what the wanted keys depend on ([`mod@crate::slice`]).
     pub(crate) fn slice(self, request: &Request, observer: &mut dyn Observer) -> Result<Source, RestoreError> {
         // Of everything, the whole base is needed.
         let whole = if request.filter.is_everything() {

@@ -4,8 +4,8 @@
 //! `db.c`).
 //!
 //! - [`key_scope`]: which keys and databases it touches: for whoever searches the history.
-//! - [`named_keys`]: which of its arguments are keys, for the journal's key filters.
-//! - [`dependence`]: of which keys it needs the value, and of which it makes the old value irrelevant: for whoever replays a
+//! - [`named_keys()`]: which of its arguments are keys, for the journal's key filters.
+//! - [`dependence()`]: of which keys it needs the value, and of which it makes the old value irrelevant: for whoever replays a
 //!   part of the history.
 
 mod dependence;

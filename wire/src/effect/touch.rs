@@ -1,4 +1,4 @@
-//! What an effect does with keys, as [`dependence`](super::dependence) says it.
+//! What an effect does with keys, as [`dependence`](super::dependence()) says it.
 
 use smallvec::SmallVec;
 
