@@ -13,6 +13,7 @@ fn point(clock_us: i64) -> RestorePoint {
         zone: Zone::utc(),
         clock: Micros(clock_us),
         base: SnapshotInfo {
+            key_index_bytes: 0,
             path: "/j/1.rdb".into(),
             manifest: SnapshotManifest {
                 journal_id: String::new(),
