@@ -516,3 +516,61 @@ fn an_index_elsewhere_is_used_without_a_name() {
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
     assert_eq!(world.files().len(), 2);
 }
+
+#[test]
+fn where_no_file_can_be_created_the_snapshot_is_not_read() {
+    let world = World::small(false);
+    let workspace = Workspace::Elsewhere("/there/is/no/such/folder".into());
+    let begun = KeyIndexWriter::begin(&world.snapshot(), &world.keyring, workspace, &|_| true);
+    let refused = begun.map(drop).unwrap_err();
+    assert!(matches!(refused, KeyIndexError::Io { .. }), "{refused}");
+}
+
+#[test]
+fn an_index_belongs_to_whom_its_snapshot_belongs() {
+    use std::os::unix::fs::MetadataExt;
+    let world = World::small(false);
+    let path = world.snapshot().path;
+    // Only root can give it away.
+    let _ = std::os::unix::fs::chown(&path, Some(65534), Some(65534));
+    let owner = |path: &Path| fs::metadata(path).map(|found| (found.uid(), found.gid())).unwrap();
+    let index = world.build(SMALL);
+    assert_eq!(owner(&index), owner(&path));
+}
+
+#[test]
+fn a_content_with_a_key_twice_gets_no_index() {
+    let (world, half) = (World::small(false), World::small(false).content.len() as u64);
+    let mut writer = SnapshotWriter::create(world.journal.dir()).unwrap();
+    writer.write(&world.content.repeat(2)).unwrap();
+    writer.commit(manifest(9, 1, 90)).unwrap();
+    let twice = world.catalog().snapshots()[1].clone();
+    for limits in [LIMITS, SMALL] {
+        let (mut writer, content) =
+            KeyIndexWriter::begin_with(&twice, &world.keyring, Workspace::Journal, &|_| true, limits).unwrap();
+        for ((db, key), (offset, len)) in &world.places {
+            writer.add(*db, key, *offset, *len).unwrap();
+        }
+        writer.add(5, b"apple", half + 9, 12).unwrap();
+        let refused = writer.finish(content).unwrap_err();
+        assert!(refused.to_string().contains("a second time") && !refused.is_made_again(), "{refused}");
+    }
+}
+
+#[test]
+fn a_run_has_a_name_that_is_cleaned_up_and_only_for_a_moment() {
+    let mut world = World::small(false);
+    world.journal.timeline();
+    let folder = world.journal.dir().join("snapshots");
+    let named = run::named_for_a_moment(&folder).unwrap();
+    assert_eq!(world.temporary_files(), 1);
+    let (_, named) = named.keep().unwrap();
+    // Not locked, as after a crash.
+    let report = verify_with(world.journal.dir(), true, &world.keyring, |_| ()).unwrap();
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+    world.journal.close();
+    world.journal.reopen();
+    assert!(!named.exists());
+    let _file = run::unnamed_file(&folder).unwrap();
+    assert_eq!(world.temporary_files(), 0);
+}
