@@ -99,7 +99,7 @@ impl World {
     }
 
     fn build(&self, limits: Limits) -> PathBuf {
-        self.write(limits, &|_| true).unwrap().put_in_place().unwrap();
+        self.write(limits, &|_| true).unwrap().put_in_place(&|| false).unwrap();
         self.snapshot().key_index_path()
     }
 
@@ -390,7 +390,7 @@ fn an_index_never_outlives_its_snapshot() {
     let written = world.write(SMALL, &|_| true).unwrap();
     let directory = Directory::new(world.journal.dir());
     let pruning = PruneLock::take(&directory).unwrap().unwrap();
-    assert!(matches!(written.put_in_place(), Err(KeyIndexError::Busy { .. })));
+    assert!(matches!(written.put_in_place(&|| false), Err(KeyIndexError::Busy { .. })));
     drop(pruning);
     assert_eq!(world.temporary_files(), 0);
 
@@ -398,7 +398,7 @@ fn an_index_never_outlives_its_snapshot() {
     let snapshot = world.snapshot();
     let retired = snapshot.path.with_extension("removed");
     fs::rename(snapshot.path.with_extension("json"), &retired).unwrap();
-    assert!(matches!(written.put_in_place(), Err(KeyIndexError::Gone { .. })));
+    assert!(matches!(written.put_in_place(&|| false), Err(KeyIndexError::Gone { .. })));
     assert!(!snapshot.key_index_path().exists());
     // One of the same name, that shows another moment.
     let mut other = snapshot.manifest.clone();
@@ -407,7 +407,7 @@ fn an_index_never_outlives_its_snapshot() {
     fs::rename(&retired, &json).unwrap();
     let written = world.write(SMALL, &|_| true).unwrap();
     fs::write(&json, other.to_json().unwrap()).unwrap();
-    assert!(matches!(written.put_in_place(), Err(KeyIndexError::Gone { .. })));
+    assert!(matches!(written.put_in_place(&|| false), Err(KeyIndexError::Gone { .. })));
     assert_eq!(world.temporary_files(), 0);
 }
 
@@ -425,7 +425,7 @@ fn what_a_crash_left_is_removed_and_what_is_being_written_is_not() {
     let notes = world.journal.recovered.notes.join("\n");
     assert!(notes.contains(".tmp-1-dead.keys") && notes.contains("99-000001.keys"), "{notes}");
     assert_eq!(world.temporary_files(), 1);
-    living.put_in_place().unwrap();
+    living.put_in_place(&|| false).unwrap();
     assert!(world.ask(&mut world.open().unwrap()));
     assert_eq!(world.files().len(), 3);
 }
@@ -447,7 +447,7 @@ fn an_index_counts_with_its_snapshot_and_goes_with_it() {
     }
     let written = writer.finish(content).unwrap();
     let bytes = written.bytes();
-    written.put_in_place().unwrap();
+    written.put_in_place(&|| false).unwrap();
     let snapshot = world.catalog().snapshots()[1].clone();
     assert_eq!(snapshot.key_index_bytes, bytes);
     let name = snapshot.path.file_stem().unwrap().to_string_lossy().into_owned();
@@ -511,7 +511,7 @@ fn an_index_elsewhere_is_used_without_a_name() {
     }
     let written = writer.finish(content).unwrap();
     let mut index = KeyIndex::open_unplaced(&catalog, &written, &world.keyring, read_key()).unwrap();
-    written.put_in_place().unwrap();
+    written.put_in_place(&|| false).unwrap();
     assert!(world.ask(&mut index));
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
     assert_eq!(world.files().len(), 2);
@@ -573,4 +573,16 @@ fn a_run_has_a_name_that_is_cleaned_up_and_only_for_a_moment() {
     assert!(!named.exists());
     let _file = run::unnamed_file(&folder).unwrap();
     assert_eq!(world.temporary_files(), 0);
+}
+
+#[test]
+fn an_index_waits_for_a_removal_that_takes_long() {
+    let world = World::small(false);
+    let dir = Directory::new(world.journal.dir());
+    let written = world.write(SMALL, &|_| true).unwrap();
+    let removal = std::cell::RefCell::new(PruneLock::take(&dir).unwrap());
+    let wait = || removal.take().is_some();
+    written.put_in_place(&wait).unwrap();
+    assert!(removal.borrow().is_none(), "it was asked");
+    assert!(world.ask(&mut world.open().unwrap()));
 }
