@@ -3,13 +3,13 @@
 use std::fs::File;
 use std::path::Path;
 
-use super::{KEY_STORED_MAX, Limits};
 use super::digests::ContentDigests;
 use super::error::KeyIndexError;
 use super::output::Output;
 use super::page::{IndexEntry, common, put_entry};
 use super::piece::{CHECK_BYTES, Kind, store};
 use super::root::{Identity, MAGIC, PageRef, Root, Tail, page_entry_len};
+use super::{KEY_STORED_MAX, Limits};
 use crate::crypto::Sealer;
 
 /// Takes sorted entries.
