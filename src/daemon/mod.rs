@@ -39,7 +39,7 @@ use self::common::{Common, Servers};
 pub(crate) use self::config::Config;
 pub(crate) use self::error::{ErrorKind, StartError};
 use self::health::Health;
-use self::key_index::KeyIndexThread;
+use self::key_index::{KeyIndexThread, StopKeyIndexes};
 use self::preflight::Found;
 use self::reload::Reload;
 pub(crate) use self::reload::Reread;
@@ -99,7 +99,8 @@ impl Daemon {
 
         let (stop_capture, capture_stop) = watch::channel(false);
         let (stop_housekeeping, housekeeping_stop) = watch::channel(false);
-        // Dropped before those two, should the start fail from here on.
+        let stop_key_indexes = StopKeyIndexes::default();
+        // Dropped before those three, should the start fail from here on.
         let running = common.parts.running();
         let inputs = CaptureInputs {
             opened,
@@ -114,7 +115,7 @@ impl Daemon {
         };
         let capture = start_capture(capture_config, inputs, &common.parts)?;
         let housekeeping = common.housekeeping(housekeeping_stop).start(&common.parts)?;
-        let key_indexes = common.key_indexes().start(&common.parts)?;
+        let key_indexes = common.key_indexes().start(&common.parts, &stop_key_indexes)?;
 
         let bound = Started {
             listen: listeners.iter().map(Listener::address).collect::<Result<_, _>>()?,
@@ -127,6 +128,7 @@ impl Daemon {
         }
         let capture = StoppableThread { name: "capture", stop: stop_capture, thread: capture };
         let housekeeping = StoppableThread { name: "housekeeping", stop: stop_housekeeping, thread: housekeeping };
+        let key_indexes = KeyIndexThread { stop: stop_key_indexes, thread: key_indexes };
         Ok((RunningParts { running, tasks, housekeeping, key_indexes, clients, capture }, bound))
     }
 }
@@ -147,12 +149,14 @@ impl RunningParts {
         tracing::info!("stopping: clients are drained, then the journal is sealed");
         drop(self.running);
         self.tasks.shutdown().await;
+        self.key_indexes.tell();
         self.housekeeping.stop();
-        self.key_indexes.stop();
         if let Some(clients) = self.clients {
             clients.drain();
         }
         self.capture.stop();
+        // Last: it has had the time of all others.
+        self.key_indexes.stop();
     }
 }
 

@@ -223,3 +223,24 @@ fn a_journal_that_cannot_be_written_is_read_by_an_index_elsewhere() {
     assert_eq!(index.exists(), is_root);
     read_only(false);
 }
+
+/// Where no index can be used, nor made, all of the base is read.
+#[test]
+fn a_key_comes_back_where_no_index_can_be_had() {
+    let (server, target, journal) = (Server::start(), Server::start(), Dir::new("journal"));
+    fill(&mut server.conn(), &mut StdRng::seed_from_u64(seed()));
+    let dir = journal.path();
+    let mut redtape = Redtape::start(&server.url(), dir, &[]);
+    let index = wait_index(dir);
+    assert_eq!(redtape.terminate(), Some(0), "{}", redtape.said());
+    fs::remove_file(&index).expect("removed");
+    fs::create_dir(&index).expect("a folder in its place");
+    let url = target.url();
+    let restore = ["restore", "--from", text(dir), "--at", "latest", "--to", &url, "--db", "3", "--key", "number:7"];
+    let outcome = run(&[&restore[..], &["--yes"]].concat()).expect_success("a restore");
+    assert!(outcome.stderr.contains("all of the base is read"), "{outcome:?}");
+    let mut conn = target.conn();
+    conn.must(&args!["SELECT", 3]);
+    assert_eq!(bytes(&conn.must(&args!["GET", "number:7"])), b"7000");
+    assert_eq!(int(&conn.must(&args!["DBSIZE"])), 1);
+}

@@ -46,7 +46,8 @@ fn a_power_loss_takes_nothing_that_was_acknowledged_and_a_sync_left_out_is_found
         ("of segments", &|path| is_segment(path)),
         ("of packed copies", &|path| in_journal(path, "segments/.tmp-")),
         ("of the segments' folder", &|path| path == Path::new(JOURNAL).join("segments")),
-        ("of bases and their manifests", &|path| in_journal(path, "snapshots/.tmp-")),
+        // A key index that is torn is made again: its syncs are not needed here.
+        ("of bases and their manifests", &|path| in_journal(path, "snapshots/.tmp-") && !is_key_index(path)),
         ("of the snapshots' folder", &|path| path == Path::new(JOURNAL).join("snapshots")),
         ("of the journal's folder", &|path| path == Path::new(JOURNAL)),
         ("of the folders above it", &|path| Path::new(JOURNAL).parent().is_some_and(|above| above.starts_with(path))),
@@ -475,6 +476,10 @@ impl std::fmt::Display for Done {
 fn in_journal(path: &Path, begins: &str) -> bool {
     let name = path.strip_prefix(JOURNAL).ok().and_then(Path::to_str);
     name.is_some_and(|name| name.starts_with(begins))
+}
+
+fn is_key_index(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "keys")
 }
 
 fn is_segment(path: &Path) -> bool {

@@ -287,7 +287,7 @@ fn the_golden_key_indexes_are_read_and_written_alike() {
         for (db, key, offset, len) in keys.iter().rev() {
             writer.add(*db, key, *offset, *len).unwrap();
         }
-        writer.finish(reader).unwrap().put_in_place().unwrap();
+        writer.finish(reader).unwrap().put_in_place(&|| false).unwrap();
         let stored = compare(&format!("key-index/{name}.keys"), &fs::read(&path).unwrap());
         fs::write(&path, stored).unwrap();
 

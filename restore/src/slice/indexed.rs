@@ -9,6 +9,7 @@ use super::base::{FoundInBase, SlicedBase, module_value};
 use super::needed::Needed;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
+use crate::progress::{Event, Observer};
 use crate::source::key_index::{BuildError, open_or_build, rebuild};
 
 /// Keys that are looked up one by one.
@@ -57,20 +58,38 @@ impl From<KeyIndexError> for Failed {
 }
 
 /// Finds the needed keys by the base's key index, which is made if there is none. `None`: they cannot be named, or are too large to
-/// be held, so the base has to be walked.
+/// be held, or there is no index and none can be made, so the base has to be walked.
 pub(crate) fn find_indexed(
     catalog: &Catalog,
     base: &SnapshotInfo,
     keyring: &Keyring,
     needed: &Needed,
     interrupt: &Interrupt,
+    observer: &mut dyn Observer,
 ) -> Result<Option<FoundInBase>, RestoreError> {
     let keys = needed.exact_keys().filter(|keys| !keys.is_empty() && keys.len() <= INDEXED_KEYS_MAX);
     let Some(keys) = keys else { return Ok(None) };
+    match find_exact(catalog, base, keyring, &keys, interrupt) {
+        // An index is never needed: no room, no rights, a base too large for one.
+        Err(RestoreError::KeyIndex(error)) => {
+            observer.on(&Event::Note(&format!("all of the base is read, as its key index cannot be used: {error}")));
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
+fn find_exact(
+    catalog: &Catalog,
+    base: &SnapshotInfo,
+    keyring: &Keyring,
+    keys: &[(u32, &[u8])],
+    interrupt: &Interrupt,
+) -> Result<Option<FoundInBase>, RestoreError> {
     let mut index = open_or_build(catalog, base, keyring, interrupt)?;
-    let mut found = find_by_index(&mut index, base, &keys);
+    let mut found = find_by_index(&mut index, base, keys);
     if matches!(&found, Err(Failed::Index(error)) if error.is_made_again()) {
-        found = find_by_index(&mut rebuild(catalog, base, keyring, interrupt)?, base, &keys);
+        found = find_by_index(&mut rebuild(catalog, base, keyring, interrupt)?, base, keys);
     }
     found.map_err(|failed| match failed {
         Failed::Index(error) => BuildError::Index(error).of_base(base),

@@ -118,7 +118,7 @@ pub fn rebuild(
     let written = written.map_err(|error| error.of_base(base))?;
     let index = KeyIndex::open_unplaced(catalog, &written, keyring, key_reader(version));
     // Without its place it serves this use; the next one makes it again.
-    let _ = written.put_in_place();
+    let _ = written.put_in_place(&|| false);
     index.map_err(|error| BuildError::Index(error).of_base(base))
 }
 

@@ -96,7 +96,8 @@ impl Located {
         } else if needed.is_everything() {
             (check_base(replay.catalog(), base, keyring, &request.interrupt, observer)?, BaseUse::Whole)
         } else {
-            let found = match find_indexed(replay.catalog(), base, keyring, &needed, &request.interrupt)? {
+            let indexed = find_indexed(replay.catalog(), base, keyring, &needed, &request.interrupt, observer)?;
+            let found = match indexed {
                 Some(found) => found,
                 None => find(replay.catalog(), base, keyring, &needed, &request.interrupt, observer)?,
             };

@@ -19,7 +19,7 @@
 //!
 //! | crash while | is left | the next writable open |
 //! | --- | --- | --- |
-//! | keys are collected or merged | nothing: runs have no name, but for the moment of their creation | |
+//! | keys are collected or merged | nothing: runs have no name, but for the moment of their creation (`.tmp-*`) | removes it |
 //! | the index is written | `.tmp-*` without lock | removes it |
 //! | it is renamed | `.tmp-*`, or the index as a whole | removes the former |
 //!

@@ -3,13 +3,13 @@
 use std::fs::File;
 use std::path::Path;
 
-use super::Limits;
 use super::digests::ContentDigests;
 use super::error::KeyIndexError;
 use super::output::Output;
 use super::page::{IndexEntry, common, put_entry};
 use super::piece::{CHECK_BYTES, Kind, store};
 use super::root::{Identity, MAGIC, PageRef, Root, Tail, page_entry_len};
+use super::{KEY_STORED_MAX, Limits};
 use crate::crypto::Sealer;
 
 /// Takes sorted entries.
@@ -42,6 +42,7 @@ impl<'a> PageWriter<'a> {
     }
 
     pub(super) fn add(&mut self, entry: &IndexEntry) -> Result<(), KeyIndexError> {
+        self.refuse_twice(entry)?;
         let before = self.page.len();
         let last = self.last.as_ref().filter(|_| before > 0);
         put_entry(&mut self.page, last.map(|last| (last.db, &last.key[..])), entry);
@@ -57,6 +58,16 @@ impl<'a> PageWriter<'a> {
         last.key.clone_from(&entry.key);
         (last.db, last.offset, last.len) = (entry.db, entry.offset, entry.len);
         Ok(())
+    }
+
+    /// Two entries of one key: such an index would be refused by its readers, whenever it is made. Of long keys nobody knows here.
+    fn refuse_twice(&self, entry: &IndexEntry) -> Result<(), KeyIndexError> {
+        let Some(last) = &self.last else { return Ok(()) };
+        if (last.db, &last.key) != (entry.db, &entry.key) || entry.key.len() == KEY_STORED_MAX {
+            return Ok(());
+        }
+        let what = format!("a key of database {} stands there a second time", entry.db);
+        Err(KeyIndexError::Base { path: self.path.to_owned(), offset: entry.offset, what })
     }
 
     fn end_page(&mut self) -> Result<(), KeyIndexError> {

@@ -6,12 +6,14 @@ use std::path::Path;
 use super::error::KeyIndexError;
 use super::path_beside;
 use super::writer::{KeyIndexFile, Written};
+use crate::directory::Directory;
 use crate::files::{self, sync_dir};
 use crate::lease::PruneLock;
 use crate::snapshot::{SnapshotInfo, SnapshotManifest};
 
 impl KeyIndexFile {
-    /// Puts it in place; an index that is there is replaced.
+    /// Puts it in place; an index that is there is replaced. While another process removes files, `wait` is asked about every
+    /// second whether to go on waiting: a removal may take as long as reading a snapshot through.
     ///
     /// No index outlives its snapshot:
     /// - A process that removes or repairs holds `prune.lock` from its decision to the end. Under that lock the manifest is
@@ -21,13 +23,12 @@ impl KeyIndexFile {
     /// - The manifest's name is made durable first: a power loss does not leave an index alone.
     ///
     /// What is there all the same, nobody uses: the index names its snapshot.
-    pub fn put_in_place(self) -> Result<(), KeyIndexError> {
+    pub fn put_in_place(self, wait: &dyn Fn() -> bool) -> Result<(), KeyIndexError> {
         let Self { dir, snapshot, file, .. } = self;
         let Written::Named(file) = file else { return Ok(()) };
         let (folder, path) = (dir.snapshots(), path_beside(&snapshot.path));
         let gone = || KeyIndexError::Gone { path: snapshot.path.clone() };
-        let lock = PruneLock::take(&dir).map_err(KeyIndexError::io("lock", dir.prune_lock()))?;
-        let _lock = lock.ok_or_else(|| KeyIndexError::Busy { dir: dir.root().to_owned() })?;
+        let _lock = take_lock(&dir, wait)?;
         if !is_there(&snapshot)? {
             return Err(gone());
         }
@@ -39,6 +40,16 @@ impl KeyIndexFile {
             return Err(gone());
         }
         sync_dir(&folder).map_err(KeyIndexError::io("sync", &folder))
+    }
+}
+
+fn take_lock(dir: &Directory, wait: &dyn Fn() -> bool) -> Result<PruneLock, KeyIndexError> {
+    loop {
+        match PruneLock::take(dir).map_err(KeyIndexError::io("lock", dir.prune_lock()))? {
+            Some(lock) => return Ok(lock),
+            None if wait() => {}
+            None => return Err(KeyIndexError::Busy { dir: dir.root().to_owned() }),
+        }
     }
 }
 

@@ -3,10 +3,15 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use tempfile::NamedTempFile;
 
 use super::page::IndexEntry;
 use crate::crypto::Sealer;
+use crate::directory::TEMPORARY;
 use crate::encoding::{Cursor, put_bytes, put_varint};
+use crate::snapshot::KEY_INDEX;
 
 /// A block is written when it has so many bytes.
 pub(super) const BLOCK_BYTES: usize = 64 << 10;
@@ -33,6 +38,21 @@ fn place(position: u64) -> [u8; 12] {
     let mut place = *b"RTKT\0\0\0\0\0\0\0\0";
     place[4..].copy_from_slice(&position.to_le_bytes());
     place
+}
+
+/// A file without a name. For the moment for which it has one, that is such that a crash leaves nothing that stays
+/// (`tempfile_in` has other names, where the file system knows no files without).
+pub(super) fn unnamed_file(folder: &Path) -> io::Result<File> {
+    let (file, path) = named_for_a_moment(folder)?.into_parts();
+    match path.close() {
+        // Somebody has cleaned up.
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(file),
+    }
+}
+
+pub(super) fn named_for_a_moment(folder: &Path) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new().prefix(TEMPORARY).suffix(&format!(".{KEY_INDEX}")).tempfile_in(folder)
 }
 
 impl<'a> RunWriter<'a> {

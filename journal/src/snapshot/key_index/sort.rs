@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::KeyIndexError;
 use super::page::IndexEntry;
-use super::run::{Run, RunReader, RunWriter};
+use super::run::{Run, RunReader, RunWriter, unnamed_file};
 use super::{KEY_STORED_MAX, Limits};
 use crate::crypto::{Sealer, new_data_key, random};
 
@@ -133,7 +133,7 @@ impl<'a> Sorter<'a> {
             return Err(KeyIndexError::TooLarge { limit });
         }
         check_room(folder, bytes)?;
-        tempfile::tempfile_in(folder).map_err(KeyIndexError::io("create a temporary file in", folder))
+        unnamed_file(folder).map_err(KeyIndexError::io("create a temporary file in", folder))
     }
 
     /// Gives all entries in order.

@@ -99,7 +99,7 @@ impl World {
     }
 
     fn build(&self, limits: Limits) -> PathBuf {
-        self.write(limits, &|_| true).unwrap().put_in_place().unwrap();
+        self.write(limits, &|_| true).unwrap().put_in_place(&|| false).unwrap();
         self.snapshot().key_index_path()
     }
 
@@ -390,7 +390,7 @@ fn an_index_never_outlives_its_snapshot() {
     let written = world.write(SMALL, &|_| true).unwrap();
     let directory = Directory::new(world.journal.dir());
     let pruning = PruneLock::take(&directory).unwrap().unwrap();
-    assert!(matches!(written.put_in_place(), Err(KeyIndexError::Busy { .. })));
+    assert!(matches!(written.put_in_place(&|| false), Err(KeyIndexError::Busy { .. })));
     drop(pruning);
     assert_eq!(world.temporary_files(), 0);
 
@@ -398,7 +398,7 @@ fn an_index_never_outlives_its_snapshot() {
     let snapshot = world.snapshot();
     let retired = snapshot.path.with_extension("removed");
     fs::rename(snapshot.path.with_extension("json"), &retired).unwrap();
-    assert!(matches!(written.put_in_place(), Err(KeyIndexError::Gone { .. })));
+    assert!(matches!(written.put_in_place(&|| false), Err(KeyIndexError::Gone { .. })));
     assert!(!snapshot.key_index_path().exists());
     // One of the same name, that shows another moment.
     let mut other = snapshot.manifest.clone();
@@ -407,7 +407,7 @@ fn an_index_never_outlives_its_snapshot() {
     fs::rename(&retired, &json).unwrap();
     let written = world.write(SMALL, &|_| true).unwrap();
     fs::write(&json, other.to_json().unwrap()).unwrap();
-    assert!(matches!(written.put_in_place(), Err(KeyIndexError::Gone { .. })));
+    assert!(matches!(written.put_in_place(&|| false), Err(KeyIndexError::Gone { .. })));
     assert_eq!(world.temporary_files(), 0);
 }
 
@@ -425,7 +425,7 @@ fn what_a_crash_left_is_removed_and_what_is_being_written_is_not() {
     let notes = world.journal.recovered.notes.join("\n");
     assert!(notes.contains(".tmp-1-dead.keys") && notes.contains("99-000001.keys"), "{notes}");
     assert_eq!(world.temporary_files(), 1);
-    living.put_in_place().unwrap();
+    living.put_in_place(&|| false).unwrap();
     assert!(world.ask(&mut world.open().unwrap()));
     assert_eq!(world.files().len(), 3);
 }
@@ -447,7 +447,7 @@ fn an_index_counts_with_its_snapshot_and_goes_with_it() {
     }
     let written = writer.finish(content).unwrap();
     let bytes = written.bytes();
-    written.put_in_place().unwrap();
+    written.put_in_place(&|| false).unwrap();
     let snapshot = world.catalog().snapshots()[1].clone();
     assert_eq!(snapshot.key_index_bytes, bytes);
     let name = snapshot.path.file_stem().unwrap().to_string_lossy().into_owned();
@@ -511,8 +511,78 @@ fn an_index_elsewhere_is_used_without_a_name() {
     }
     let written = writer.finish(content).unwrap();
     let mut index = KeyIndex::open_unplaced(&catalog, &written, &world.keyring, read_key()).unwrap();
-    written.put_in_place().unwrap();
+    written.put_in_place(&|| false).unwrap();
     assert!(world.ask(&mut index));
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
     assert_eq!(world.files().len(), 2);
+}
+
+#[test]
+fn where_no_file_can_be_created_the_snapshot_is_not_read() {
+    let world = World::small(false);
+    let workspace = Workspace::Elsewhere("/there/is/no/such/folder".into());
+    let begun = KeyIndexWriter::begin(&world.snapshot(), &world.keyring, workspace, &|_| true);
+    let refused = begun.map(drop).unwrap_err();
+    assert!(matches!(refused, KeyIndexError::Io { .. }), "{refused}");
+}
+
+#[test]
+fn an_index_belongs_to_whom_its_snapshot_belongs() {
+    use std::os::unix::fs::MetadataExt;
+    let world = World::small(false);
+    let path = world.snapshot().path;
+    // Only root can give it away.
+    let _ = std::os::unix::fs::chown(&path, Some(65534), Some(65534));
+    let owner = |path: &Path| fs::metadata(path).map(|found| (found.uid(), found.gid())).unwrap();
+    let index = world.build(SMALL);
+    assert_eq!(owner(&index), owner(&path));
+}
+
+#[test]
+fn a_content_with_a_key_twice_gets_no_index() {
+    let (world, half) = (World::small(false), World::small(false).content.len() as u64);
+    let mut writer = SnapshotWriter::create(world.journal.dir()).unwrap();
+    writer.write(&world.content.repeat(2)).unwrap();
+    writer.commit(manifest(9, 1, 90)).unwrap();
+    let twice = world.catalog().snapshots()[1].clone();
+    for limits in [LIMITS, SMALL] {
+        let (mut writer, content) =
+            KeyIndexWriter::begin_with(&twice, &world.keyring, Workspace::Journal, &|_| true, limits).unwrap();
+        for ((db, key), (offset, len)) in &world.places {
+            writer.add(*db, key, *offset, *len).unwrap();
+        }
+        writer.add(5, b"apple", half + 9, 12).unwrap();
+        let refused = writer.finish(content).unwrap_err();
+        assert!(refused.to_string().contains("a second time") && !refused.is_made_again(), "{refused}");
+    }
+}
+
+#[test]
+fn a_run_has_a_name_that_is_cleaned_up_and_only_for_a_moment() {
+    let mut world = World::small(false);
+    world.journal.timeline();
+    let folder = world.journal.dir().join("snapshots");
+    let named = run::named_for_a_moment(&folder).unwrap();
+    assert_eq!(world.temporary_files(), 1);
+    let (_, named) = named.keep().unwrap();
+    // Not locked, as after a crash.
+    let report = verify_with(world.journal.dir(), true, &world.keyring, |_| ()).unwrap();
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+    world.journal.close();
+    world.journal.reopen();
+    assert!(!named.exists());
+    let _file = run::unnamed_file(&folder).unwrap();
+    assert_eq!(world.temporary_files(), 0);
+}
+
+#[test]
+fn an_index_waits_for_a_removal_that_takes_long() {
+    let world = World::small(false);
+    let dir = Directory::new(world.journal.dir());
+    let written = world.write(SMALL, &|_| true).unwrap();
+    let removal = std::cell::RefCell::new(PruneLock::take(&dir).unwrap());
+    let wait = || removal.take().is_some();
+    written.put_in_place(&wait).unwrap();
+    assert!(removal.borrow().is_none(), "it was asked");
+    assert!(world.ask(&mut world.open().unwrap()));
 }

@@ -2,8 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, fchown};
+use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, AtFlags, CWD};
+use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
 use super::digests::ContentDigests;
@@ -122,6 +125,7 @@ impl<'a> KeyIndexWriter<'a> {
             Workspace::Journal => dir.snapshots(),
             Workspace::Elsewhere(folder) => folder.clone(),
         };
+        may_write(&folder).map_err(KeyIndexError::io("create a key index in", &folder))?;
         let sorter = Sorter::new(&folder, limits, sealer.is_some(), go_on)?;
         let snapshot = snapshot.clone();
         Ok((Self { dir, snapshot, identity, sealer, workspace, sorter, limits, keys: 0 }, content))
@@ -143,7 +147,7 @@ impl<'a> KeyIndexWriter<'a> {
         let Self { dir, snapshot, identity, sealer, workspace, sorter, limits, keys } = self;
         check_content(&snapshot, &mut content)?;
         sorter.check_room(limits.index_bytes)?;
-        let (handle, file) = create(&dir, &workspace)?;
+        let (handle, file) = create(&dir, &workspace, &snapshot.path)?;
         let mut pages = PageWriter::begin(handle, sealer.as_ref(), limits, &snapshot.path)?;
         sorter.finish(&mut |entry| pages.add(entry))?;
         let bytes = pages.finish(keys, identity, content.digests)?;
@@ -167,8 +171,17 @@ fn check_content(snapshot: &SnapshotInfo, content: &mut ContentReader<'_>) -> Re
     if found == *expected { Ok(()) } else { Err(damaged(0, format!("expected BLAKE3 {expected}, found {found}"))) }
 }
 
-/// A file for the index, and a second handle of it.
-fn create(dir: &Directory, workspace: &Workspace) -> Result<(File, Written), KeyIndexError> {
+/// Fails where no file can be created: before all of a snapshot is read in vain.
+fn may_write(folder: &Path) -> io::Result<()> {
+    match rustix::fs::accessat(CWD, folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
+        // Not every system can tell.
+        Err(Errno::NOSYS | Errno::INVAL) | Ok(()) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// A file for the index of the snapshot at `path`, and a second handle of it.
+fn create(dir: &Directory, workspace: &Workspace, path: &Path) -> Result<(File, Written), KeyIndexError> {
     if let Workspace::Elsewhere(folder) = workspace {
         let failed = || KeyIndexError::io("create a temporary file in", folder);
         let file = tempfile::tempfile_in(folder).map_err(failed())?;
@@ -177,9 +190,17 @@ fn create(dir: &Directory, workspace: &Workspace) -> Result<(File, Written), Key
     let folder = dir.snapshots();
     let create = || -> io::Result<(File, Written)> {
         let file = create_locked(dir, &format!(".{KEY_INDEX}"))?;
+        give_to_owner_of(path, file.as_file());
         Ok((file.as_file().try_clone()?, Written::Named(file)))
     };
     create().map_err(KeyIndexError::io("create a key index in", folder))
+}
+
+/// An index that root has made is for those who use the snapshot, above all the daemon. Nobody else can give files away.
+fn give_to_owner_of(path: &Path, file: &File) {
+    if let Ok(owner) = std::fs::metadata(path) {
+        let _ = fchown(file, Some(owner.uid()), Some(owner.gid()));
+    }
 }
 
 impl KeyIndexFile {
