@@ -7,6 +7,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -267,6 +268,12 @@ fn one_history(world: &mut World, seed: u64, totals: &mut Totals) {
     let dir = journal.path().join("j");
     let options = OpenOptions { segment_bytes: 4096, sync: SyncPolicy::No, ..OpenOptions::default() };
     let mut recorder = Recorder::start_with(&dir, &world.source, options);
+    // A FLUSHALL ends the process that sends the base, and the link with it.
+    let begun = Instant::now();
+    while world.client.info(Some("persistence")).unwrap().number("rdb_bgsave_in_progress") != Some(0) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "seed {seed}: the base is still being sent");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     // The base begins with a SELECT.
     run(&mut world.client, &format!("SELECT {}", world.db));
     let steps = rng.random_range(20..300);
