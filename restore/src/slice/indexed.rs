@@ -57,8 +57,8 @@ impl From<KeyIndexError> for Failed {
     }
 }
 
-/// Finds the needed keys by the base's key index, which is made if there is none. `None`: they cannot be named, or are too large to
-/// be held, or there is no index and none can be made, so the base has to be walked.
+/// Finds the needed keys by the base's key index, which is made if there is none. `None`: they cannot be named, are too large to
+/// be held, or need the whole base, or there is no index and none can be made: then the base has to be walked.
 pub(crate) fn find_indexed(
     catalog: &Catalog,
     base: &SnapshotInfo,
@@ -97,7 +97,8 @@ fn find_exact(
     })
 }
 
-/// Finds keys by the index. `None`: they are too large to be held, so the base has to be walked.
+/// Finds keys by the index. `None`: they are too large to be held, or do not go alone, so the base has to be walked. Where the whole
+/// base is used then, its digest was compared.
 fn find_by_index(
     index: &mut dyn KeyPlaces,
     base: &SnapshotInfo,
@@ -111,7 +112,7 @@ fn find_by_index(
     found.aux = aux.iter().map(|(name, value)| (name.clone().into_bytes(), value.clone().into_bytes())).collect();
     let failed = |e: io::Error| damaged(e.to_string());
     let mut writer = found.writer().map_err(failed)?;
-    let (mut held, mut name, mut refused) = (0, Vec::new(), None);
+    let (mut held, mut name) = (0, Vec::new());
     let mut keys = keys.to_vec();
     keys.sort_unstable();
     for (db, key) in keys {
@@ -125,7 +126,9 @@ fn find_by_index(
         if parsed.key != key {
             return Err(damaged("its key index names another key".to_owned()));
         }
-        refused = refused.or(module_value(&parsed));
+        if module_value(&parsed).is_some() {
+            return Ok(None);
+        }
         writer.entry(db, &entry).map_err(failed)?;
         found.keys += 1;
     }
@@ -134,7 +137,7 @@ fn find_by_index(
     found.held = Some(held);
     let bytes = base.manifest.bytes;
     let summary = RdbSummary { version, bytes, checksum_present: base.manifest.checksum_present, aux };
-    Ok(Some(FoundInBase { summary, keys: refused.map_or(Ok(found), Err), read_bytes: index.read_bytes() }))
+    Ok(Some(FoundInBase { summary, keys: Ok(found), read_bytes: index.read_bytes() }))
 }
 
 #[cfg(test)]
