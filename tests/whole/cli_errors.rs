@@ -579,7 +579,7 @@ fn a_moment_that_cannot_be_restored_is_refused() {
     let edges = [past.gap.0, past.gap.1].map(shown);
     restore(&rfc3339(inside), NOINPUT, &["gap", &edges[0], &edges[1], windows[1], windows[2]]);
     // Not a moment.
-    for bad in ["tomorrow", "2026-11-20T12:00:00", "lsn:many", "mark:", "5 parsecs ago", "@", ""] {
+    for bad in ["tomorrow", "2026-11-20T12", "lsn:many", "mark:", "5 parsecs ago", "@", ""] {
         restore(bad, USAGE, &["lsn:N", "mark:NAME", "latest"]);
     }
     restore("mark:before-deploy", NOINPUT, &["before-deploy", "journal mark"]);
