@@ -120,7 +120,9 @@ fn assert_same(found: &State, expected: &State, what: &str) {
 fn replicated(mut state: State) -> State {
     for (value, _) in state.values_mut() {
         if let Decoded::Hash(fields) = value {
-            fields.iter_mut().for_each(|field| field.expires_at_ms = None);
+            for field in fields {
+                field.expires_at_ms = None;
+            }
         }
         let Decoded::Stream(stream) = value else { continue };
         stream.forget_unreplicated();

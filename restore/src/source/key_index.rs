@@ -133,7 +133,7 @@ fn version_of(catalog: &Catalog, base: &SnapshotInfo, keyring: &Keyring) -> Resu
     match base.manifest.magic_version.as_bytes().first_chunk() {
         Some(said) => header = *said,
         None => {
-            open_base(catalog, base, keyring)?.read_exact(&mut header).map_err(RestoreError::io("read", &base.path))?
+            open_base(catalog, base, keyring)?.read_exact(&mut header).map_err(RestoreError::io("read", &base.path))?;
         }
     }
     parse_header(&header).map_err(|e| RestoreError::Base { path: base.path.clone(), problem: e.to_string() })
