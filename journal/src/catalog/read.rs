@@ -134,7 +134,12 @@ impl GroupReader {
             let next = self.entries.get(self.next_entry).filter(|e| ours(e));
             let wanted_is_behind = next.is_some_and(|e| e.header.first_lsn.0 <= self.after.0.saturating_add(1));
             let unneeded = entry.last_lsn() <= self.after && (entry.damage.is_none() || wanted_is_behind);
-            if !ours(entry) || unneeded || !self.is_within(entry.header.first_lsn, entry.last_lsn()) {
+            if !ours(entry) || unneeded {
+                continue;
+            }
+            if !self.is_within(entry.header.first_lsn, entry.last_lsn()) {
+                // What is read next does not follow what was read last.
+                self.expected = None;
                 continue;
             }
             let mut segment = OpenSegment::open(entry)?;

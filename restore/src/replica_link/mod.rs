@@ -164,7 +164,8 @@ impl Delivery<'_> {
         let mut sender = Sender::begin(server, connection, &fresh_replid(), interrupt)?;
         send_base(&mut sender, payload, clock.is_some(), observer)?;
         observer.on(&Event::Step { name: "replaying the journal", total: payload.records, unit: Unit::Records });
-        replay(&mut sender, payload.replay, *clock, observer)?;
+        let records = replay(&mut sender, payload.replay, *clock, observer)?;
+        check_records(records, payload.records)?;
         observer.on(&Event::StepDone);
         // Where redtape holds the clock nothing expires.
         let mut expired = Some(0);
@@ -244,13 +245,23 @@ fn check_memory(address: &str, info: &Info, evicted_before: u64) -> Result<Memor
     Ok(memory)
 }
 
-/// Sends the groups, the clock before each, and waits until all are processed.
+/// What is replayed was read before: as many records as then. Pure.
+fn check_records(records: u64, planned: u64) -> Result<(), RestoreError> {
+    if records == planned {
+        return Ok(());
+    }
+    Err(RestoreError::Link(format!(
+        "the journal gave {records} records where it had given {planned} when the plan was made: it has changed meanwhile"
+    )))
+}
+
+/// Sends the groups, the clock before each, and waits until all are processed. Returns how many records they held.
 fn replay(
     sender: &mut Sender<'_>,
     range: &dyn ReplaySource,
     clock: Option<&ClockFile>,
     observer: &mut dyn Observer,
-) -> Result<(), RestoreError> {
+) -> Result<u64, RestoreError> {
     const TELL_EVERY: u64 = 4096;
     let mut pace = Pace::new(AT_REST);
     let mut records = 0;
@@ -266,7 +277,8 @@ fn replay(
         }
     }
     observer.on(&Event::At(records));
-    sender.barrier()
+    sender.barrier()?;
+    Ok(records)
 }
 
 fn keep_pace(sender: &mut Sender<'_>, pace: &mut Pace, clock: &ClockFile, group: &Group) -> Result<(), RestoreError> {
@@ -287,4 +299,19 @@ fn fresh_replid() -> String {
     /// As many digits as Redis's own (`CONFIG_RUN_ID_SIZE`).
     const DIGITS: usize = 40;
     random::hex(DIGITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_that_gives_less_than_before_is_noticed() {
+        check_records(0, 0).expect("nothing of nothing");
+        check_records(7, 7).expect("as many");
+        for records in [0, 6, 8] {
+            let error = check_records(records, 7).expect_err("another number").to_string();
+            assert!(error.contains(&format!("{records} records where it had given 7")), "{error}");
+        }
+    }
 }

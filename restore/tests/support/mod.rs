@@ -2,6 +2,7 @@
 //! comparison of two servers.
 #![allow(dead_code, clippy::unwrap_used, clippy::format_push_string)]
 
+pub(crate) mod history;
 pub(crate) mod record;
 
 use std::net::TcpListener;

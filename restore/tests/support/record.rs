@@ -79,6 +79,7 @@ impl Recorder {
         let summary = verifier.finish().unwrap();
         let made_by = summary.aux.iter().find(|(k, _)| k.ends_with("-ver")).map(|(_, v)| v.clone()).unwrap();
         let ts = Micros::now();
+        let keyring = options.keyring.clone();
         let (journal, recovered) = Journal::create_or_open(dir, options).unwrap();
         let (timeline, last_lsn) = recovered.last.map_or((1, Lsn(0)), |l| (l.timeline.0 + 1, l.last_lsn));
         let writer = journal.start(|_| {});
@@ -91,7 +92,7 @@ impl Recorder {
                 ts,
             })
             .unwrap();
-        let mut snapshot = SnapshotWriter::create(dir).unwrap();
+        let mut snapshot = SnapshotWriter::create_with(dir, &keyring).unwrap();
         snapshot.write(&rdb).unwrap();
         snapshot
             .commit(SnapshotManifest {
@@ -192,7 +193,10 @@ impl Recorder {
             b"MULTI" => self.transaction = Some(Vec::new()),
             b"EXEC" => {
                 let group = self.transaction.take().unwrap();
-                self.push(&group, true);
+                // Redis 6.0 sends some of which nothing is in it.
+                if !group.is_empty() {
+                    self.push(&group, true);
+                }
             }
             _ => match &mut self.transaction {
                 Some(open) => open.push((self.db, words)),
