@@ -470,6 +470,23 @@ fn only_blocks_with_wanted_lsns_are_read() {
     }
 }
 
+/// Segments of one block each: the first and the last hold what is wanted, those between are passed over.
+#[test]
+fn segments_without_wanted_lsns_are_no_gap() {
+    let mut journal = Fixture::with(options(300));
+    journal.timeline();
+    for n in 0..5u8 {
+        journal.block(&[OwnedGroup::set(0, &[b'k', n], &[n; 300])]);
+    }
+    journal.close();
+    let catalog = Catalog::open(journal.dir()).unwrap();
+    assert!(catalog.segments().len() >= 5, "each block has a segment of its own");
+    let wanted = |a: Lsn, b: Lsn| a <= Lsn(1) || b >= Lsn(5);
+    let groups: Result<Vec<Group>, _> = catalog.groups_within(Lsn(0), TimelineId(1), wanted).collect();
+    let lsns: Vec<u64> = groups.unwrap().iter().map(|group| last_lsn(group).0).collect();
+    assert_eq!(lsns, [1, 5]);
+}
+
 #[test]
 fn a_damaged_block_stops_only_who_may_need_it() {
     let mut journal = Fixture::with(OpenOptions { compact: false, ..options(1 << 30) });
