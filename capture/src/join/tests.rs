@@ -477,7 +477,9 @@ fn near_a_tie_the_time_of_a_script_is_as_uncertain_as_the_tie() {
     assert_eq!((script.origin.name.as_str(), script.ts.0), ("a", 6160));
     // Where it has sent another by then, this may be that one's; what was answered says nothing of what ran before.
     let ids = [6200, 6300].map(|at| s.request("a", at, &["EVAL s 1 own x"]));
-    ids.into_iter().for_each(|id| s.reply(id, 6350, Outcome::Ran));
+    for id in ids {
+        s.reply(id, 6350, Outcome::Ran);
+    }
     s.effect(6400, &["SET own 2"]);
     let script = s.date(6400 + WAIT_MAX).expect("the first script's");
     assert_eq!((script.origin.name.as_str(), script.ts.0, script.slack), ("a", 6400, 6350));
