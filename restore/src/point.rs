@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use redtape_journal::query::{AsOf, PointInTime, WhenError, Zone, list_windows};
+use redtape_journal::query::{AsOf, PointInTime, When, WhenError, Zone, list_windows};
 use redtape_journal::{
     Catalog, Cut, Gap, Lsn, Mark, Micros, ReadError, SnapshotInfo, SnapshotManifest, SourceChange, TimelineId,
     TimelineInfo, Window,
@@ -188,6 +188,8 @@ pub fn locate(as_of: &AsOf, now: Micros, zone: &Zone, facts: &dyn Facts) -> Resu
         AsOf::At(when) => (when, false),
         AsOf::Before(when) => (when, true),
     };
+    // The journal ends a moment before the present, and holds nothing from behind it.
+    let (when, before) = if *when == When::Now { (&When::Latest, false) } else { (when, before) };
     let when = when.resolve(now, zone).map_err(PointError::When)?;
     let windows = facts.windows();
     let Some(newest) = windows.iter().max_by_key(|w| (w.timeline, w.to)) else {

@@ -160,6 +160,7 @@ fn cut_and_base() {
         (at(306), 5, 5, true), // the next group ran between 306 and 310
         (at(310), 6, 5, false),
         (When::Latest, 6, 5, false),
+        (When::Now, 6, 5, false),
         (When::Lsn(Lsn(0)), 0, 0, false),
         (When::Lsn(Lsn(2)), 1, 0, true), // inside a group
         (When::Lsn(Lsn(3)), 3, 0, false),

@@ -36,6 +36,8 @@ pub enum When {
     Lsn(Lsn),
     /// The newest mark of this name.
     Mark(String),
+    /// The present. The journal ends a moment before it.
+    Now,
     /// The end of the journal.
     Latest,
 }
@@ -71,6 +73,7 @@ impl When {
             Self::At(at) => PointInTime::At(*at),
             Self::Lsn(lsn) => PointInTime::Lsn(*lsn),
             Self::Mark(name) => PointInTime::Mark(name.clone()),
+            Self::Now => PointInTime::At(now),
             Self::Latest => PointInTime::Latest,
         })
     }
@@ -86,7 +89,7 @@ impl FromStr for When {
             return Ok(Self::Latest);
         }
         if text.eq_ignore_ascii_case("now") {
-            return Ok(Self::Ago(0));
+            return Ok(Self::Now);
         }
         if let Some(lsn) = text.strip_prefix("lsn:") {
             return lsn.parse().map(|n| Self::Lsn(Lsn(n))).map_err(|_| error("an LSN is a whole number"));
