@@ -8,7 +8,6 @@ use std::sync::Arc;
 use super::load::Entry;
 use super::search::Searched;
 use super::segment::{OpenSegment, Part, corrupt};
-use crate::block::BLOCK_HEADER_LEN;
 use crate::bloom::hash_key;
 use crate::error::{ReadError, Span};
 use crate::lease::ReadLease;
@@ -143,28 +142,8 @@ impl PartReader {
     fn read(&mut self, part: &Part) -> Result<Vec<Group>, ReadError> {
         let mut found = Vec::new();
         let Some(segment) = &mut self.segment else { return Ok(found) };
-        segment.go_to(part.range.start);
-        while let Some(block) = segment.next_header()? {
-            self.searched.read_bytes += BLOCK_HEADER_LEN as u64;
-            let within = block.first_lsn <= self.upto && block.next_lsn().0.saturating_sub(1) > self.after.0;
-            if block.groups > 0 && within {
-                self.searched.read_bytes += u64::from(block.stored_len);
-                let mut groups = segment.groups(&block)?;
-                while let Some(group) = groups.next() {
-                    let group = group.map_err(|damage| {
-                        let span = Span { from_lsn: groups.next_lsn(), from_ts: groups.last_ts(), ..Span::default() };
-                        corrupt(&segment.entry, block.position, span, damage)
-                    })?;
-                    let last = group.records.last().map_or(block.first_lsn, |r| r.lsn);
-                    if last > self.after && last <= self.upto && !segment.is_later(last) {
-                        found.push(group);
-                    }
-                }
-            }
-            if block.position + block.len() >= part.range.end {
-                break;
-            }
-        }
+        let read_bytes = &mut self.searched.read_bytes;
+        segment.each_group(&part.range, (self.after, self.upto), read_bytes, |group| found.push(group))?;
         Ok(found)
     }
 }

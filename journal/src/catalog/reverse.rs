@@ -9,7 +9,6 @@ use std::sync::Arc;
 use super::load::Entry;
 use super::search::{Search, Searched};
 use super::segment::{OpenSegment, corrupt};
-use crate::block::BLOCK_HEADER_LEN;
 use crate::error::{ReadError, Span};
 use crate::lease::ReadLease;
 use crate::types::{Group, Lsn, TimelineId};
@@ -90,30 +89,13 @@ impl ReverseReader {
 
     /// Decodes the groups of an interval that are wanted.
     fn read_interval(&mut self, range: &Range<u64>) -> Result<(), ReadError> {
-        let Some(segment) = &mut self.segment else { return Ok(()) };
-        segment.go_to(range.start);
-        while let Some(block) = segment.next_header()? {
-            self.searched.read_bytes += BLOCK_HEADER_LEN as u64;
-            if block.groups > 0 && block.first_lsn <= self.upto {
-                self.searched.read_bytes += u64::from(block.stored_len);
-                let mut groups = segment.groups(&block)?;
-                while let Some(group) = groups.next() {
-                    let group = group.map_err(|damage| {
-                        let span = Span { from_lsn: groups.next_lsn(), from_ts: groups.last_ts(), ..Span::default() };
-                        corrupt(&segment.entry, block.position, span, damage)
-                    })?;
-                    let wanted = self.search.as_ref().is_none_or(|search| search.concerns(&group));
-                    let last = group.records.last().map_or(block.first_lsn, |r| r.lsn);
-                    if wanted && last <= self.upto && !segment.is_later(last) {
-                        self.groups.push(Ok(group));
-                    }
-                }
+        let Self { segment, search, searched, groups, upto, .. } = self;
+        let Some(segment) = segment else { return Ok(()) };
+        segment.each_group(range, (Lsn(0), *upto), &mut searched.read_bytes, |group| {
+            if search.as_ref().is_none_or(|search| search.concerns(&group)) {
+                groups.push(Ok(group));
             }
-            if block.position + block.len() >= range.end {
-                break;
-            }
-        }
-        Ok(())
+        })
     }
 }
 

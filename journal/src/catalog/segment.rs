@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::load::Entry;
 use super::search::{Ranges, Search};
-use crate::block::{BlockHeader, Groups, decode_payload};
+use crate::block::{BLOCK_HEADER_LEN, BlockHeader, Groups, decode_payload};
 use crate::bloom::Place;
 use crate::crypto::{KeyFault, Sealer};
 use crate::error::{Damage, ReadError, Span};
@@ -14,7 +14,7 @@ use crate::segment::load::read_footer;
 use crate::segment::scan::{BlockFault, read_block_header, read_payload};
 use crate::segment::tally::Extent;
 use crate::storage::StoredFile;
-use crate::types::{Lsn, Micros};
+use crate::types::{Group, Lsn, Micros};
 
 /// A segment's file and a place in it.
 #[derive(Debug)]
@@ -236,6 +236,40 @@ impl OpenSegment {
     /// What begins with this LSN was written after the catalog was opened.
     pub(super) fn is_later(&self, lsn: Lsn) -> bool {
         self.entry.until.is_some_and(|until| lsn >= until)
+    }
+
+    /// Decodes the groups of a part of the blocks that lie behind `after` and end by `upto`, the oldest first. `each` gets those
+    /// before an error, too. Counts the bytes that it reads.
+    pub(super) fn each_group(
+        &mut self,
+        part: &Range<u64>,
+        (after, upto): (Lsn, Lsn),
+        read_bytes: &mut u64,
+        mut each: impl FnMut(Group),
+    ) -> Result<(), ReadError> {
+        self.go_to(part.start);
+        while let Some(block) = self.next_header()? {
+            *read_bytes += BLOCK_HEADER_LEN as u64;
+            let within = block.first_lsn <= upto && block.next_lsn().0.saturating_sub(1) > after.0;
+            if block.groups > 0 && within {
+                *read_bytes += u64::from(block.stored_len);
+                let mut groups = self.groups(&block)?;
+                while let Some(group) = groups.next() {
+                    let group = group.map_err(|damage| {
+                        let span = Span { from_lsn: groups.next_lsn(), from_ts: groups.last_ts(), ..Span::default() };
+                        corrupt(&self.entry, block.position, span, damage)
+                    })?;
+                    let last = group.records.last().map_or(block.first_lsn, |r| r.lsn);
+                    if last > after && last <= upto && !self.is_later(last) {
+                        each(group);
+                    }
+                }
+            }
+            if block.position + block.len() >= part.end {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Reads the payload of a block and decodes it group by group.

@@ -17,7 +17,7 @@ use super::needed::Needed;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::progress::{Event, Observer, Unit};
-use crate::source::base::open_base;
+use crate::source::base::{open_base, wrong_digest};
 
 /// Bytes of values that are held rather than read again.
 const HELD_BYTES_MAX: u64 = 16 << 20;
@@ -131,9 +131,10 @@ pub(crate) fn find(
     })?;
     observer.on(&Event::StepDone);
     // Of a base of which nothing is needed, only the front was read.
-    let digest = file.digest();
-    if !needed.is_nothing() && !base.manifest.blake3.is_empty() && digest != base.manifest.blake3 {
-        return Err(damaged(format!("its digest is {digest}, its manifest says {}", base.manifest.blake3)));
+    if !needed.is_nothing()
+        && let Some(problem) = wrong_digest(&file, &base.manifest.blake3)
+    {
+        return Err(damaged(problem));
     }
     if let Ok(keys) = &mut found.keys {
         keys.bytes = keys.size().map_err(RestoreError::io("read", &base.path))?;
@@ -266,10 +267,8 @@ impl<'a> PieceReader<'a> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
         if self.position > 0 {
             io::copy(&mut self.from, &mut io::sink())?;
-            let found = self.from.digest();
-            if !self.digest.is_empty() && found != self.digest {
-                let what = format!("its digest is {found}, its manifest says {}", self.digest);
-                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            if let Some(problem) = wrong_digest(&self.from, &self.digest) {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
             }
         }
         self.out = writer.finish()?;

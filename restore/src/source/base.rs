@@ -40,11 +40,16 @@ pub(crate) fn check_base(
         observer.on(&Event::At(done));
     }
     observer.on(&Event::StepDone);
-    let found = file.digest();
-    if !base.manifest.blake3.is_empty() && found != base.manifest.blake3 {
-        return Err(damaged(format!("its digest is {found}, its manifest says {}", base.manifest.blake3)));
+    if let Some(problem) = wrong_digest(&file, &base.manifest.blake3) {
+        return Err(damaged(problem));
     }
     rdb.finish().map_err(|e| damaged(e.to_string()))
+}
+
+/// What is wrong with the digest of a base that was read to its end; `noted`: that of its manifest, empty if it has none.
+pub(crate) fn wrong_digest(file: &SnapshotReader, noted: &str) -> Option<String> {
+    let found = file.digest();
+    (!noted.is_empty() && found != noted).then(|| format!("its digest is {found}, its manifest says {noted}"))
 }
 
 /// The base's content, from its beginning.

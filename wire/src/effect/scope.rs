@@ -2,6 +2,8 @@
 
 use smallvec::SmallVec;
 
+use super::dependence::dependence;
+use super::touch::Touch;
 use crate::command::{NAME_MAX, lower_name};
 use crate::word;
 
@@ -69,20 +71,9 @@ pub fn copied_to(db: u32, args: &[&[u8]]) -> Option<u32> {
 
 /// Whether a command in database `db` only reads `key` of `key_db`, which is in its scope, to write another key.
 pub fn is_only_read(db: u32, args: &[&[u8]], key_db: u32, key: &[u8]) -> bool {
-    let mut room = [0; NAME_MAX];
-    let Some(name) = args.first() else { return false };
-    let is_not = |at: usize| args.get(at).is_some_and(|destination| *destination != key);
-    match lower_name(name, &mut room) {
-        b"copy" => is_not(2) || copied_to(db, args).is_some_and(|to| to != key_db),
-        b"sinterstore" | b"sunionstore" | b"sdiffstore" | b"zunionstore" | b"zinterstore" | b"zdiffstore"
-        | b"zrangestore" | b"geosearchstore" | b"pfmerge" => is_not(1),
-        b"bitop" => is_not(2),
-        b"sort" | b"georadius" | b"georadiusbymember" => {
-            let stored = args.iter().rposition(|arg| word::is_one_of(arg, &["store", "storedist"]));
-            stored.is_some_and(|at| is_not(at + 1))
-        }
-        _ => false,
-    }
+    let dependence = dependence(db, args, None);
+    let mut touches = dependence.touched().iter().filter(|t| t.db == key_db && t.key == key).peekable();
+    touches.peek().is_some() && touches.all(|t| t.touch == Touch::Read)
 }
 
 impl KeyScope<'_> {
