@@ -6,7 +6,7 @@
 //! | `meta`, exclusive | a process that removes | one file is being removed |
 //! | `prune.lock`, exclusive | a process that removes | it plans and removes |
 //! | | the writer | a packed copy takes the place of its segment |
-//! | | whoever makes a key index | it is put beside its snapshot |
+//! | | the builder of a key index | it is put beside its snapshot |
 //! | `snapshot.lock`, exclusive | a process that writes a snapshot | files of it are there that do not yet say whose they are |
 //! | `snapshot.lock`, shared | a process that judges unfinished snapshots: verification, the opening of a writer | it judges |
 //!

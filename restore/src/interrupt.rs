@@ -17,7 +17,7 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Whoever sets this flag interrupts.
+    /// Setting this flag interrupts.
     pub fn by(flag: Arc<AtomicBool>) -> Self {
         Self { flag, deadline: None }
     }

@@ -16,7 +16,7 @@
 //!   redtape holds.
 //! - [`target`]: where it goes. A running server gets it over the replica link, or key by key.
 //! - [`replica_link`]: redtape acts as the master of an empty server, then promotes it; source and target both use it.
-//! - [`get`]: one key at a point in time, for whoever reads it: a source without a target.
+//! - [`get`]: one key at a point in time, to be read: a source without a target.
 //! - [`client`]: a connection to a server.
 //!
 //! # One at a time, and no success that was not looked at

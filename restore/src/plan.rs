@@ -89,7 +89,7 @@ pub struct Base {
 pub struct Plan {
     /// The asked point in time, UTC.
     pub at: String,
-    /// The same in the zone of whoever asks.
+    /// The same in the zone of the request.
     pub at_local: String,
     /// That zone.
     pub zone: String,

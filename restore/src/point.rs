@@ -28,7 +28,7 @@ pub struct RestorePoint {
     pub asked: Micros,
     /// What ran at the time asked for is left out.
     pub before: bool,
-    /// The zone of whoever asks.
+    /// The zone of the request.
     pub zone: Zone,
     /// What the dataset's clock shows: a TTL that ends then or earlier has passed.
     pub clock: Micros,
@@ -41,7 +41,7 @@ pub struct RestorePoint {
 }
 
 impl RestorePoint {
-    /// What was asked for, in the zone of whoever asks and in UTC, and where the cut lies.
+    /// What was asked for, in the zone of the request and in UTC, and where the cut lies.
     pub fn echo(&self) -> String {
         let before = if self.before { "before " } else { "" };
         format!("{before}{}, LSN {}, timeline {}", self.zone.show_with_utc(self.asked), self.lsn, self.timeline)

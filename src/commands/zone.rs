@@ -51,7 +51,7 @@ pub(crate) struct ZoneOption {
 }
 
 impl ZoneOption {
-    /// The zone; `json`: a program reads what is printed. What was asked for is told on stderr: whoever sits there reads it.
+    /// The zone; `json`: a program reads what is printed. What was asked for is told on stderr, for a person to read.
     pub(crate) fn zone(&self, json: bool) -> Zone {
         match &self.tz {
             Some(zone) => zone.clone(),

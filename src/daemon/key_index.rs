@@ -1,6 +1,6 @@
 //! Key indexes of snapshots, made behind the capture's back: one at a time, the newest snapshot's first.
 //!
-//! A thread of the lowest priority looks whether the folder of snapshots has changed, whoever has put one there (the capture,
+//! A thread of the lowest priority looks whether the folder of snapshots has changed, no matter what has put one there (the capture,
 //! the schedule, `redtape snapshot create`). It checks each index once, and makes those that are missing or damaged. One that is
 //! damaged later is made again by the next start, or by the command that finds it so.
 //!
@@ -185,7 +185,7 @@ impl KeyIndexes {
     /// Sees to the newest snapshot that needs it; true if there was none.
     fn look(&self, memory: &mut Memory, stop: &Stop) -> bool {
         let keyring = self.keyring.load_full();
-        // Whoever needs the journal says that it cannot be read.
+        // Other parts of the daemon tell of a journal that cannot be read.
         let Ok(catalog) = Catalog::open_with(&self.dir, &keyring) else { return false };
         let snapshots = catalog.snapshots().to_vec();
         // It holds pruning off.

@@ -1,4 +1,4 @@
-//! `REDTAPE.GET`: a key at a point in time. The proxy does not know how; whoever puts the process together gives it a reader.
+//! `REDTAPE.GET`: a key at a point in time. The proxy does not know how; the daemon gives it a reader.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! A last write before the cut that removed much: whoever asks for that point in time usually wants the state before it.
+//! A last write before the cut that removed much: a person who asks for that point in time usually wants the state before it.
 
 use redtape_journal::{Catalog, Group, Lsn, Record};
 use redtape_wire::effect::{KeyScope, key_scope};

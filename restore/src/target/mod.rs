@@ -4,7 +4,7 @@
 //! | target | |
 //! | --- | --- |
 //! | a running server | `server/`, by one of the methods of [`crate::plan`] |
-//! | whoever asked | nothing is written: [`mod@crate::get`] |
+//! | the requester | nothing is written: [`mod@crate::get`] |
 
 pub mod claim;
 pub(crate) mod copy;
@@ -21,6 +21,6 @@ use redtape_wire::url::RedisUrl;
 pub enum Target {
     /// A running server.
     Server(RedisUrl),
-    /// Whoever asked: one key is read ([`crate::get::get`]).
+    /// The requester: one key is read ([`crate::get::get`]).
     Reader,
 }

@@ -3,9 +3,9 @@
 //! Pure, and about effects only: a command stands in the stream because it changed something (Redis 7.0 `replication.c`,
 //! `db.c`).
 //!
-//! - [`key_scope`]: which keys and databases it touches: for whoever searches the history.
+//! - [`key_scope`]: which keys and databases it touches: for a search in the history.
 //! - [`named_keys()`]: which of its arguments are keys, for the journal's key filters.
-//! - [`dependence()`]: of which keys it needs the value, and of which it makes the old value irrelevant: for whoever replays a
+//! - [`dependence()`]: of which keys it needs the value, and of which it makes the old value irrelevant: for a replay of a
 //!   part of the history.
 
 mod dependence;

@@ -53,7 +53,7 @@ impl<W: Write> RdbWriter<W> {
         self.put(string)
     }
 
-    /// What has been written to, for whoever takes it away piece by piece.
+    /// What has been written to, to be taken away piece by piece.
     pub fn get_mut(&mut self) -> &mut W {
         &mut self.to
     }
