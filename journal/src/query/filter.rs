@@ -82,6 +82,15 @@ impl Filter {
         &self.dbs
     }
 
+    /// What is wanted, as a text that is the same for the same patterns in any order.
+    pub fn canonical(&self) -> String {
+        let mut exact: Vec<&Vec<u8>> = self.exact.iter().collect();
+        exact.sort_unstable();
+        let mut patterns: Vec<&String> = self.patterns.iter().flat_map(RegexSet::patterns).collect();
+        patterns.sort_unstable();
+        format!("{exact:?} {patterns:?} {:?}", self.dbs)
+    }
+
     /// Wants keys of this database.
     pub fn wants_db(&self, db: u32) -> bool {
         self.dbs.is_empty() || self.dbs.contains(&db)
