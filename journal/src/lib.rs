@@ -44,6 +44,7 @@ mod hex;
 mod jsonl;
 mod lease;
 mod lock;
+mod mark_now;
 mod marks;
 mod meta;
 #[cfg(test)]
@@ -78,6 +79,7 @@ pub use error::{
 pub use error_kind::ErrorKind;
 pub use files::FileKind;
 pub use follow::{FollowError, Followed, Follower, Note};
+pub use mark_now::{MarkError, mark_now};
 pub use marks::{add_mark, add_new_mark};
 pub use meta::Meta;
 pub use open::{Journal, OpenOptions, Recovered};

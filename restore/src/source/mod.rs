@@ -235,6 +235,11 @@ impl Source {
         }
     }
 
+    /// What the journal is encrypted with, if it is.
+    pub(crate) fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
     /// The id of the journal.
     pub(crate) fn journal_id(&self) -> String {
         self.replay.catalog().meta().journal_id.clone()

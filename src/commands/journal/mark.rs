@@ -1,10 +1,10 @@
 //! `redtape journal mark`: a name for the present moment.
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
-use redtape_journal::{Mark, Micros, add_mark};
+use redtape_journal::{Mark, MarkError, mark_now};
 
 use super::DirArgs;
 use crate::exit::{Failure, UNAVAILABLE};
@@ -27,32 +27,14 @@ fn mark_name(name: &str) -> Result<String, &'static str> {
 }
 
 pub(super) fn run(args: &MarkArgs) -> anyhow::Result<ExitCode> {
-    let dir = &args.journal.from;
-    let mut ts = Micros::now();
-    let deadline = Instant::now() + MARK_TIMEOUT;
-    let lsn = loop {
-        let catalog = args.journal.open()?;
-        let window = catalog.windows().pop();
-        let has_base = window.is_some();
-        if let Some(w) = window.filter(|w| w.to >= ts) {
-            if ts < w.from {
-                // The base came in between: what was before it cannot be restored.
-                ts = Micros::now();
-                continue;
-            }
-            break catalog.find_cut_by_ts(w.timeline, ts)?.lsn;
-        }
-        if Instant::now() > deadline {
-            let what = if has_base {
-                "nobody is writing this journal at present: start redtape proxy or follow, or mark an earlier moment by its time"
-            } else {
-                "the journal has no base yet, and nothing before it can be restored: try again when redtape proxy or follow has taken it"
-            };
-            return Err(Failure::new(UNAVAILABLE, what).into());
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    };
-    add_mark(dir, &Mark { name: args.name.clone(), ts, lsn })?;
+    let keyring = args.journal.keys.keyring()?;
+    let marked = mark_now(&args.journal.from, &keyring, &args.name, MARK_TIMEOUT);
+    let Mark { ts, lsn, .. } = marked.map_err(|error| match error {
+        error @ (MarkError::NotWritten | MarkError::NoBase) => anyhow::Error::from(Failure::new(UNAVAILABLE, error)),
+        MarkError::Open(error) => error.into(),
+        MarkError::Read(error) => error.into(),
+        MarkError::Store(error) => error.into(),
+    })?;
     out(&format!("mark:{} is {ts}, LSN {lsn}\n", args.name))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,11 @@
 //! Wanted keys of a scratch server into a target that holds others: looked at before the plan, then written by
 //! [`crate::target::repair`].
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use redtape_journal::query::{AsOf, When};
+use redtape_journal::{Keyring, mark_now};
 
 use super::{Restored, ServerTarget, full_warning};
 use crate::error::RestoreError;
@@ -16,6 +20,11 @@ use crate::target::repair::{
     Datasets, FileLog, Job, Judged, Look, OnConflict, Operation, Policy, RepairPlan, Survey, repair, survey,
 };
 use crate::target::unfinished::{KEY, Marker, PutMarker};
+
+/// How long the journal is waited for with a mark.
+const MARK_LIMIT: Duration = Duration::from_secs(3);
+/// Digits of an operation's id in the names of its marks.
+const MARK_ID_DIGITS: usize = 8;
 
 /// The dataset in its scratch server, and what the target holds of it.
 pub(crate) struct Looked {
@@ -106,6 +115,10 @@ pub(super) fn restore(
     let about = format!("of {} as of {}, LSN {}", source.from.display(), plan.at, plan.lsn);
     let (marker, mut log) =
         begin(target, &operation, &about, &survey.wanted, observer).map_err(RestoreError::before_the_target)?;
+    let marks = Marks::of(target, source, &log);
+    if !log.goes_on() {
+        marks.set("before", observer);
+    }
     let evicted_before = MemoryState::ask(&mut target.server)?.evicted;
     let total = survey.wanted.values().sum::<u64>() + survey.absent;
     observer.on(&Event::Step { name: "writing keys", total, unit: Unit::Keys });
@@ -153,6 +166,7 @@ pub(super) fn restore(
         warnings
             .push(format!("{gone} of the restored keys are not there any more ({named}): other clients removed them"));
     }
+    marks.set("after", observer);
     // The marker first: what an unfinished file says of a target without one is more than is true, never less.
     if let Some(marker) = marker {
         marker.remove(&mut target.server)?;
@@ -167,6 +181,33 @@ pub(super) fn restore(
         warnings,
         outcome: Some(outcome),
     })
+}
+
+/// Marks in the journal of the server that is repaired.
+struct Marks {
+    journal: Option<(PathBuf, Keyring)>,
+    /// What their names end with.
+    of: String,
+}
+
+impl Marks {
+    /// For the journal that the dataset is from, if the target is the server that it is of.
+    fn of(target: &ServerTarget, source: &Source, log: &FileLog) -> Self {
+        let stem = log.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let (id, number) = stem.split_once('-').map_or((&stem[..], None), |(id, number)| (id, Some(number)));
+        let short = &id[..id.len().min(MARK_ID_DIGITS)];
+        let of = number.map_or_else(|| short.to_owned(), |number| format!("{short}-{number}"));
+        Self { journal: target.facts.is_source.then(|| (source.from.clone(), source.keyring().clone())), of }
+    }
+
+    fn set(&self, when: &str, observer: &mut dyn Observer) {
+        let Some((dir, keyring)) = &self.journal else { return };
+        let name = format!("{when}-restore-{}", self.of);
+        match mark_now(dir, keyring, &name, MARK_LIMIT) {
+            Ok(mark) => observer.on(&Event::Note(&format!("mark:{name} is {} (LSN {})", mark.ts, mark.lsn))),
+            Err(error) => observer.on(&Event::Note(&format!("no mark {name} was set: {error}"))),
+        }
+    }
 }
 
 /// The marker in the target, and the undo file.
