@@ -5,7 +5,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redtape_journal::Keyring;
 use redtape_journal::query::When;
@@ -309,10 +309,16 @@ fn elements_of_a_container_that_clients_write_to_are_repaired_beside_them() {
     assert_eq!(fields, ["3".to_owned(), "6".to_owned(), written.to_string()]);
 }
 
-/// Ends the connections of restores at the server, again and again.
+/// Ends the connections of restores at the server, so long after they are seen.
 fn kill_connections(server: &Running, after: Duration) {
-    std::thread::sleep(after);
     let mut client = server.client();
+    let began = Instant::now();
+    while !text(&run(&mut client, "CLIENT LIST")).contains("name=redtape-restore") {
+        if began.elapsed() > Duration::from_secs(10) {
+            return;
+        }
+    }
+    std::thread::sleep(after);
     for line in text(&run(&mut client, "CLIENT LIST")).lines().filter(|line| line.contains("name=redtape-restore")) {
         let id = line.split(' ').next().unwrap().trim_start_matches("id=");
         let _ = client.try_call(&["CLIENT", "KILL", "ID", id]);
@@ -328,7 +334,7 @@ fn a_repair_that_lost_its_target_goes_on() {
     for attempt in 0..200u64 {
         let prepared = prepare(&accident.repair("k:*", everything.clone()), &mut Silent).unwrap();
         let result = std::thread::scope(|scope| {
-            let after = Duration::from_micros(500 + attempt * 250);
+            let after = Duration::from_micros(attempt * 100);
             let server = &accident.server;
             scope.spawn(move || kill_connections(server, after));
             prepared.run(&mut Silent)

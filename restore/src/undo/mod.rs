@@ -24,6 +24,7 @@ use crate::interrupt::Interrupt;
 use crate::limits::Limits;
 use crate::progress::{Event, Observer, Unit};
 use crate::target::claim;
+use crate::target::lookup::show;
 use crate::target::preflight::TargetFacts;
 use crate::target::repair::engine::{Engine, Unwanted};
 use crate::target::repair::{Batch, How, Image, Judged, OnConflict, Operation, Outcome, Policy, Wanted};
@@ -209,7 +210,9 @@ impl PutBack<'_> {
                 self.bytes += dump.len();
                 let image = Image { dump: dump.into_owned(), expires_ms };
                 let expected = expected(written);
-                self.batch.keys.push(Wanted { key: key.into_owned(), image, expected });
+                let unreadable = |e| RestoreError::Unable(format!("cannot read the value of {}: {e}", show(&key)));
+                let digest = image.digest().map_err(unreadable)?;
+                self.batch.keys.push(Wanted { key: key.into_owned(), image, digest, expected, new: false });
             }
             UndoEntry::Absent { key, written, .. } => {
                 let expected = expected(written);

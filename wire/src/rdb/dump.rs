@@ -24,6 +24,20 @@ pub struct DumpPayload<'a> {
     pub value: &'a [u8],
 }
 
+/// The payload of a value that was cut out of an RDB of this version: what `DUMP` would give.
+///
+/// `metadata`: what [`KeyEntry::metadata`](super::KeyEntry::metadata) refers to, or nothing; `value`: without its type.
+pub fn dump_payload(version: RdbVersion, value_type: ValueType, metadata: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(metadata.len() + 1 + value.len() + FOOTER_LEN);
+    payload.extend_from_slice(metadata);
+    payload.push(value_type.number());
+    payload.extend_from_slice(value);
+    payload.extend_from_slice(&(version.version as u16).to_le_bytes());
+    let crc = checksum(CrcAlgorithm::Crc64Redis, &payload);
+    payload.extend_from_slice(&crc.to_le_bytes());
+    payload
+}
+
 /// Takes a payload apart and compares its checksum; a checksum of zero is none (Redis 8 for trusted peers).
 ///
 /// A payload has no magic: Valkey's versions begin at 80, and it has reserved everything from 12 to 79 for Redis.

@@ -37,7 +37,7 @@ mod write;
 
 pub use aux::parse_aux;
 pub use decode::{DECODED_MAX, decode_value};
-pub use dump::{DumpPayload, parse_dump};
+pub use dump::{DumpPayload, dump_payload, parse_dump};
 pub use fault::{Fault, ReadError};
 pub use header::{Family, HEADER_LEN, RdbError, RdbVersion, parse_header};
 pub use module::module_type;

@@ -18,6 +18,8 @@ use crate::progress::{Event, Observer};
 /// What is written, where to, and how.
 pub(crate) struct Job<'a> {
     pub(crate) datasets: &'a mut Datasets,
+    /// For each wanted key in its order, whether the target had none.
+    pub(crate) new: &'a [bool],
     pub(crate) target: &'a mut Server,
     pub(crate) filter: &'a Filter,
     pub(crate) policy: &'a Policy,
@@ -34,7 +36,7 @@ pub(crate) struct Job<'a> {
 
 /// Does it.
 pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcome, RestoreError> {
-    let Job { datasets, target, filter, policy, judged, log, id, at_ms, absolute, interrupt } = job;
+    let Job { new, datasets, target, filter, policy, judged, log, id, at_ms, absolute, interrupt } = job;
     let how = How::find(target)?;
     let moved = log.take_moved();
     let temporary = log.temporary_names();
@@ -53,7 +55,7 @@ pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcom
         temporary,
     };
     let mut seen = 0;
-    each_batch(datasets, filter, &mut |batch| {
+    each_batch(datasets, filter, new, &mut |batch| {
         seen += batch.keys.len() as u64;
         engine.batch(batch)?;
         observer.on(&Event::At(seen));

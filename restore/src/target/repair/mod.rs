@@ -7,7 +7,7 @@
 //! ```
 //!
 //! - `policy`: what the person wants done.
-//! - `wanted`, `live`, `image`, `digest`: keys of both sides, and when they are equal.
+//! - `saved`, `wanted`, `live`, `image`, `digest`: keys of both sides, and when they are equal.
 //! - `decide`, `merge`, `judged`: what is done with a key.
 //! - `engine`, `elements`: writing, each key and each element atomically.
 //! - `before`, `operation`: what is kept before a write, and what is known of an interrupted run.
@@ -35,6 +35,7 @@ mod operation;
 mod outcome;
 mod plan;
 mod policy;
+mod saved;
 mod survey;
 mod temporary;
 mod wanted;
@@ -46,7 +47,7 @@ pub(crate) use job::{Job, repair};
 pub(crate) use judged::Judged;
 pub(crate) use merge::{Difference, Element};
 pub(crate) use operation::{FileLog, Operation};
-pub(crate) use survey::{Look, survey};
+pub(crate) use survey::{Look, Surveyed, survey};
 pub(crate) use wanted::{Batch, Datasets, Wanted};
 
 pub use outcome::{Listed, Outcome};

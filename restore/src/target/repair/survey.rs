@@ -10,11 +10,13 @@ use super::judged::Part;
 use super::live;
 use super::merge::Difference;
 use super::policy::Policy;
-use super::wanted::{Batch, Datasets, Wanted, each_batch};
+use super::saved::{SavedKey, Values};
+use super::wanted::{Datasets, expected_digests};
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::progress::{Event, Observer, Unit};
+use crate::source::scratch::Scratch;
 use crate::target::lookup::{KeyCounts, select, show};
 use redtape_journal::query::Filter;
 
@@ -55,6 +57,14 @@ pub struct Survey {
 /// Parts of keys whose last write decides.
 pub(crate) type Questions = Vec<(u32, Vec<u8>, Part)>;
 
+/// What was found.
+pub(crate) struct Surveyed {
+    pub(crate) survey: Survey,
+    pub(crate) questions: Questions,
+    /// For each wanted key in the order of the saved dataset, whether the target had none.
+    pub(crate) new: Vec<bool>,
+}
+
 /// Both sides, and what is asked of them.
 pub(crate) struct Look<'a> {
     pub(crate) datasets: &'a mut Datasets,
@@ -71,17 +81,20 @@ pub(crate) struct Look<'a> {
 }
 
 /// Looks at every wanted key on both sides; writes nothing.
-pub(crate) fn survey(look: Look<'_>, observer: &mut dyn Observer) -> Result<(Survey, Questions), RestoreError> {
+pub(crate) fn survey(look: Look<'_>, observer: &mut dyn Observer) -> Result<Surveyed, RestoreError> {
     let Look { datasets, target, filter, policy, at_ms, absolute, judge, interrupt } = look;
     let total = datasets.wanted.server.info(Some("keyspace"))?.keyspace().values().sum();
     observer.on(&Event::Step { name: "comparing with the target", total, unit: Unit::Keys });
     let mut surveyor =
         Surveyor { target, policy, at_ms, absolute, judge, survey: Survey::default(), questions: Vec::new() };
     let mut seen = 0;
-    each_batch(datasets, filter, &mut |batch| {
+    let mut new = Vec::new();
+    let (saved, mut expected) = datasets.parts();
+    let mut values = saved.values()?;
+    saved.each(filter, &mut |db, keys| {
         interrupt.check()?;
-        seen += batch.keys.len() as u64;
-        surveyor.batch(batch)?;
+        seen += keys.len() as u64;
+        surveyor.keys(db, keys, &mut values, expected.as_deref_mut(), &mut new)?;
         observer.on(&Event::At(seen));
         Ok(())
     })?;
@@ -96,7 +109,7 @@ pub(crate) fn survey(look: Look<'_>, observer: &mut dyn Observer) -> Result<(Sur
         })?;
     }
     observer.on(&Event::StepDone);
-    Ok((survey, questions))
+    Ok(Surveyed { survey, questions, new })
 }
 
 fn check_questions(questions: &Questions) -> Result<(), RestoreError> {
@@ -119,26 +132,32 @@ struct Surveyor<'a> {
 }
 
 impl Surveyor<'_> {
-    fn batch(&mut self, batch: Batch) -> Result<(), RestoreError> {
-        let Batch { db, keys } = batch;
+    /// Looks at some keys; of those that the target does not have, the values need not be read. `new` gets for each whether it has none.
+    fn keys(
+        &mut self,
+        db: u32,
+        keys: Vec<SavedKey>,
+        values: &mut Values<'_>,
+        expected: Option<&mut Scratch>,
+        new: &mut Vec<bool>,
+    ) -> Result<(), RestoreError> {
         *self.survey.wanted.entry(db).or_default() += keys.len() as u64;
-        if self.policy.on_conflict != super::OnConflict::Merge && !self.judge && keys.is_empty() {
-            return Ok(());
-        }
         select(self.target, db)?;
-        let names: Vec<&[u8]> = keys.iter().map(|wanted| &wanted.key[..]).collect();
+        let names: Vec<&[u8]> = keys.iter().map(|saved| &saved.key[..]).collect();
         let there = live::exist(self.target, &names)?;
+        let digests = expected_digests(expected, db, &names)?;
         let now_ms = live::clock(self.target)?;
+        new.extend(there.iter().map(|there| !there));
         let (mut present, mut absent) = (Vec::new(), Vec::new());
-        for (mut wanted, there) in keys.into_iter().zip(there) {
-            let image = &mut wanted.image;
-            image.expires_ms = self.policy.ttl.apply(image.expires_ms, self.at_ms, now_ms);
-            if image.expires_ms != 0 && image.expires_ms <= now_ms {
+        for ((saved, there), expected) in keys.into_iter().zip(there).zip(digests) {
+            let expires_ms = self.policy.ttl.apply(saved.expires_ms, self.at_ms, now_ms);
+            if expires_ms != 0 && expires_ms <= now_ms {
                 self.survey.expired += 1;
             } else if there {
-                present.push(wanted);
+                let image = Image { expires_ms, ..values.image(&saved)? };
+                present.push((saved.key, image, expected));
             } else {
-                absent.push(wanted.key);
+                absent.push(saved.key);
             }
         }
         self.survey.new += absent.len() as u64;
@@ -146,9 +165,9 @@ impl Surveyor<'_> {
             self.questions.extend(absent.into_iter().map(|key| (db, key, Part::Whole)));
         }
         for some in present.chunks(READ_KEYS) {
-            let names: Vec<&[u8]> = some.iter().map(|wanted| &wanted.key[..]).collect();
+            let names: Vec<&[u8]> = some.iter().map(|(key, ..)| &key[..]).collect();
             let live = live::read(self.target, &names, self.absolute, false)?;
-            for (Wanted { key, image: wanted, expected }, there) in some.iter().zip(&live.keys) {
+            for ((key, wanted, expected), there) in some.iter().zip(&live.keys) {
                 let unreadable = |e| RestoreError::Unable(format!("cannot read the value of {}: {e}", show(key)));
                 let decision = decide(self.policy, wanted, there.as_ref(), live.now_ms).map_err(unreadable)?;
                 let ttl_only = there.as_ref().is_some_and(|there| there.same_value(wanted).unwrap_or(false));

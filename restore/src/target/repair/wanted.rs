@@ -1,35 +1,33 @@
-//! The wanted keys of a scratch server at rest, some at a time, read ahead by a thread with a connection of its own.
+//! The wanted keys, some at a time, with what is written of them; read ahead by a thread.
 
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::path::PathBuf;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use redtape_journal::query::Filter;
-use redtape_wire::resp::encode_command;
 
 use super::digest::{Digest, NOTHING};
 use super::image::Image;
 use super::live;
-use crate::client::{Reply, Server, Value};
+use super::saved::{Saved, SavedKey};
+use crate::client::Server;
 use crate::error::RestoreError;
 use crate::source::scratch::Scratch;
-use crate::target::lookup::{Scan, expiry, select, show, ttl_command};
+use crate::target::lookup::{select, show};
 
 /// Batches that are read ahead.
 const AHEAD: usize = 2;
-/// Keys of a batch.
-const BATCH_KEYS: usize = 2048;
-/// Bytes of a batch's values, about.
-const BATCH_BYTES: usize = 4 << 20;
-/// Keys whose values are asked for at once: fewer when they are big.
-const FETCH_MAX: usize = 512;
 
 /// A key as it is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) key: Vec<u8>,
     pub(crate) image: Image,
-    /// It is written only where the live value has this digest ([`NOTHING`](super::digest::NOTHING): where there is none); `None` =
-    /// whatever is there.
+    /// Of its value.
+    pub(crate) digest: Digest,
+    /// It is written only where the live value has this digest ([`NOTHING`]: where there is none); `None` = whatever is there.
     pub(crate) expected: Option<Digest>,
+    /// The target had no such key when it was looked at.
+    pub(crate) new: bool,
 }
 
 /// Keys of one database.
@@ -43,11 +41,27 @@ pub(crate) struct Batch {
 #[derive(Debug)]
 pub(crate) struct Datasets {
     pub(crate) wanted: Scratch,
+    saved: Saved,
     /// `None` = whatever it holds.
     pub(crate) expected: Option<Scratch>,
 }
 
 impl Datasets {
+    /// Has the wanted one saved.
+    pub(crate) fn new(mut wanted: Scratch, mut expected: Option<Scratch>) -> Result<Self, RestoreError> {
+        wanted.hold()?;
+        if let Some(expected) = &mut expected {
+            expected.hold()?;
+        }
+        let path: PathBuf = wanted.save()?;
+        Ok(Self { wanted, saved: Saved::new(path), expected })
+    }
+
+    /// The wanted keys, and what the target is expected to hold.
+    pub(crate) fn parts(&mut self) -> (&Saved, Option<&mut Scratch>) {
+        (&self.saved, self.expected.as_mut())
+    }
+
     /// Says what to do about a scratch server that does not answer any more.
     pub(crate) fn explain(&mut self, error: RestoreError) -> RestoreError {
         let error = self.wanted.explain(error);
@@ -59,10 +73,19 @@ impl Datasets {
 
     /// The digests of what the target is expected to hold of some keys; `None` = it does not matter.
     pub(crate) fn expected_of(&mut self, db: u32, keys: &[&[u8]]) -> Result<Vec<Option<Digest>>, RestoreError> {
-        match &mut self.expected {
-            None => Ok(vec![None; keys.len()]),
-            Some(scratch) => expected_of(&mut scratch.server, db, keys),
-        }
+        expected_digests(self.expected.as_mut(), db, keys)
+    }
+}
+
+/// The same of this dataset.
+pub(super) fn expected_digests(
+    expected: Option<&mut Scratch>,
+    db: u32,
+    keys: &[&[u8]],
+) -> Result<Vec<Option<Digest>>, RestoreError> {
+    match expected {
+        None => Ok(vec![None; keys.len()]),
+        Some(scratch) => expected_of(&mut scratch.server, db, keys),
     }
 }
 
@@ -77,109 +100,47 @@ fn expected_of(server: &mut Server, db: u32, keys: &[&[u8]]) -> Result<Vec<Optio
     held.into_iter().map(digest).collect::<Result<_, _>>().map_err(unreadable)
 }
 
-/// Calls `take` with each batch in turn, until it fails.
+/// Calls `take` with each batch in turn, until it fails. `new`: for each wanted key in its order, whether the target had none.
 pub(crate) fn each_batch(
     datasets: &mut Datasets,
     filter: &Filter,
+    new: &[bool],
     take: &mut dyn FnMut(Batch) -> Result<(), RestoreError>,
 ) -> Result<(), RestoreError> {
-    let Datasets { wanted: scratch, expected } = datasets;
-    if let Some(expected) = expected {
-        expected.hold()?;
-    }
-    let at_ms = scratch.hold()?;
-    let absolute = scratch.version.has_redis(7, 0);
-    let dbs: Vec<u32> = scratch.server.info(Some("keyspace"))?.keyspace().into_keys().collect();
-    let (server, expected) = (&mut scratch.server, expected.as_mut().map(|scratch| &mut scratch.server));
+    let Datasets { saved, expected, .. } = datasets;
     std::thread::scope(|scope| {
         let (send, batches) = sync_channel(AHEAD);
-        let reading = std::thread::Builder::new().name("scratch reader".to_owned()).spawn_scoped(scope, move || {
-            let mut reader = Reader { server, expected, filter, absolute, at_ms, fetch: 16 };
-            for db in dbs.into_iter().filter(|db| filter.wants_db(*db)) {
-                // Where nobody receives any more, the other side tells why.
-                let mut send = |batch| send.send(batch).is_ok();
-                reader.database(db, &mut send)?;
-            }
-            Ok(())
-        });
+        let read = move || read_ahead(saved, expected.as_mut(), filter, new, &send);
+        let reading = std::thread::Builder::new().name("value reader".to_owned()).spawn_scoped(scope, read);
         let reading = reading.map_err(RestoreError::io("start", "a thread"))?;
-        let taken = take_all(&batches, take);
+        let taken = batches.iter().try_for_each(|batch| take(batch));
         drop(batches);
         let read = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         taken.and(read)
     })
 }
 
-fn take_all(
-    batches: &Receiver<Batch>,
-    take: &mut dyn FnMut(Batch) -> Result<(), RestoreError>,
+fn read_ahead(
+    saved: &Saved,
+    mut expected: Option<&mut Scratch>,
+    filter: &Filter,
+    new: &[bool],
+    send: &SyncSender<Batch>,
 ) -> Result<(), RestoreError> {
-    batches.iter().try_for_each(take)
-}
-
-struct Reader<'a> {
-    server: &'a mut Server,
-    expected: Option<&'a mut Server>,
-    filter: &'a Filter,
-    /// The server knows `PEXPIRETIME`.
-    absolute: bool,
-    /// What its clock shows.
-    at_ms: i64,
-    fetch: usize,
-}
-
-impl Reader<'_> {
-    /// `send` says whether somebody still listens.
-    fn database(&mut self, db: u32, send: &mut dyn FnMut(Batch) -> bool) -> Result<(), RestoreError> {
-        let mut scan = Scan::new(db);
-        let (mut batch, mut bytes) = (Batch { db, keys: Vec::new() }, 0);
-        while let Some(keys) = scan.next(self.server)? {
-            let mut left: Vec<Vec<u8>> = keys.into_iter().filter(|key| self.filter.wants_key(key)).collect();
-            while !left.is_empty() {
-                let rest = left.split_off(self.fetch.min(left.len()));
-                bytes += self.fetch(left, &mut batch)?;
-                left = rest;
-                if batch.keys.len() >= BATCH_KEYS || bytes >= BATCH_BYTES {
-                    let whole = std::mem::replace(&mut batch, Batch { db, keys: Vec::new() });
-                    bytes = 0;
-                    if !send(whole) {
-                        return Ok(());
-                    }
-                }
-            }
+    let mut values = saved.values()?;
+    let mut new = new.iter().copied();
+    saved.each(filter, &mut |db, saved| {
+        let names: Vec<&[u8]> = saved.iter().map(|saved| &saved.key[..]).collect();
+        let digests = expected_digests(expected.as_deref_mut(), db, &names)?;
+        let mut keys = Vec::with_capacity(saved.len());
+        for (saved, expected) in saved.into_iter().zip(digests) {
+            let image = values.image(&saved)?;
+            let SavedKey { key, .. } = saved;
+            let unreadable = |e| RestoreError::Unable(format!("cannot read the value of {}: {e}", show(&key)));
+            let digest = image.digest().map_err(unreadable)?;
+            keys.push(Wanted { key, image, digest, expected, new: new.next().unwrap_or(false) });
         }
-        if !batch.keys.is_empty() {
-            send(batch);
-        }
-        Ok(())
-    }
-
-    /// Values and times of expiry of some keys; returns the bytes.
-    fn fetch(&mut self, keys: Vec<Vec<u8>>, batch: &mut Batch) -> Result<usize, RestoreError> {
-        let mut packed = Vec::new();
-        for key in &keys {
-            encode_command(&mut packed, &[b"DUMP", key.as_slice()]);
-            encode_command(&mut packed, &[ttl_command(self.absolute), key.as_slice()]);
-        }
-        let mut replies = self.server.pipeline(&packed, keys.len() * 2)?.into_iter();
-        let (mut bytes, first) = (0, batch.keys.len());
-        for key in keys {
-            let (Some(Reply::Value(Value::Bytes(dump))), Some(Reply::Value(Value::Int(ttl)))) =
-                (replies.next(), replies.next())
-            else {
-                return Err(RestoreError::Scratch(format!("did not give the value of {}", show(&key))));
-            };
-            bytes += key.len() + dump.len();
-            let image = Image { dump, expires_ms: expiry(ttl, self.absolute, self.at_ms) };
-            batch.keys.push(Wanted { key, image, expected: None });
-        }
-        if let Some(expected) = &mut self.expected {
-            let fetched = &mut batch.keys[first..];
-            let names: Vec<&[u8]> = fetched.iter().map(|wanted| &wanted.key[..]).collect();
-            let digests = expected_of(expected, batch.db, &names)?;
-            fetched.iter_mut().zip(digests).for_each(|(wanted, digest)| wanted.expected = digest);
-        }
-        self.fetch = if bytes > BATCH_BYTES { (self.fetch / 2).max(1) } else { (self.fetch * 2).min(FETCH_MAX) };
-        Ok(bytes)
-    }
+        // Where nobody receives any more, the other side tells why.
+        send.send(Batch { db, keys }).map_err(|_| RestoreError::Interrupted)
+    })
 }

@@ -17,18 +17,20 @@ use crate::source::{Located, Source};
 use crate::target::lookup::{KeyCounts, recount};
 use crate::target::memory::MemoryState;
 use crate::target::repair::{
-    Datasets, FileLog, Job, Judged, Look, OnConflict, Operation, Policy, RepairPlan, Survey, repair, survey,
+    Datasets, FileLog, Job, Judged, Look, OnConflict, Operation, Outcome, Policy, RepairPlan, Survey, Surveyed, repair,
+    survey,
 };
 use crate::target::unfinished::{KEY, Marker, PutMarker};
 
 /// How long the journal is waited for with a mark.
-const MARK_LIMIT: Duration = Duration::from_secs(3);
+const MARK_LIMIT: Duration = Duration::from_secs(2);
 /// Digits of an operation's id in the names of its marks.
 const MARK_ID_DIGITS: usize = 8;
 
 /// The dataset in its scratch server, and what the target holds of it.
 pub(crate) struct Looked {
     survey: Survey,
+    new: Vec<bool>,
     operation: Operation,
     datasets: Datasets,
     policy: Policy,
@@ -61,7 +63,7 @@ pub(crate) fn look(
     scratch.server.call(&["DEL", KEY])?;
     let expected =
         request.unchanged_since.as_ref().map(|when| expected(source, request, when, observer)).transpose()?;
-    let mut datasets = Datasets { wanted: scratch, expected };
+    let mut datasets = Datasets::new(scratch, expected)?;
     target.server.ensure_connected()?;
     let policy = request.repair.clone().unwrap_or_default();
     let at_ms = source.point.asked.0 / 1000;
@@ -75,7 +77,7 @@ pub(crate) fn look(
         judge: false,
         interrupt: &target.interrupt,
     };
-    let (survey, _questions) = survey(look, observer).map_err(|e| datasets.explain(e))?;
+    let Surveyed { survey, new, .. } = survey(look, observer).map_err(|e| datasets.explain(e))?;
     if survey.wanted.values().sum::<u64>() + survey.absent == 0 {
         return Err(RestoreError::NoKeys);
     }
@@ -87,7 +89,7 @@ pub(crate) fn look(
         return Err(RestoreError::Conflict { address: target.server.address.clone(), count: survey.different, list });
     }
     let operation = Operation::of_restore(request, source, &target.facts, &policy)?;
-    Ok(Looked { survey, operation, datasets, policy, judged: Judged::default(), at_ms })
+    Ok(Looked { survey, new, operation, datasets, policy, judged: Judged::default(), at_ms })
 }
 
 /// What the target is expected to hold, in a scratch server of its own.
@@ -111,7 +113,7 @@ pub(super) fn restore(
     looked: Looked,
     observer: &mut dyn Observer,
 ) -> Result<Restored, RestoreError> {
-    let Looked { survey, operation, mut datasets, policy, judged, at_ms } = looked;
+    let Looked { survey, new, operation, mut datasets, policy, judged, at_ms } = looked;
     let about = format!("of {} as of {}, LSN {}", source.from.display(), plan.at, plan.lsn);
     let (marker, mut log) =
         begin(target, &operation, &about, &survey.wanted, observer).map_err(RestoreError::before_the_target)?;
@@ -123,6 +125,7 @@ pub(super) fn restore(
     let total = survey.wanted.values().sum::<u64>() + survey.absent;
     observer.on(&Event::Step { name: "writing keys", total, unit: Unit::Keys });
     let job = Job {
+        new: &new,
         datasets: &mut datasets,
         target: &mut target.server,
         filter: &target.filter,
@@ -143,28 +146,11 @@ pub(super) fn restore(
             operation.undo_path().display()
         ),
     })?;
-    let scratch = &mut datasets.wanted;
-    let clock_ms = scratch.hold()?;
-    let missing = recount(scratch, &mut target.server, &target.filter, observer, &target.interrupt, clock_ms)?;
     let memory = MemoryState::settled(&mut target.server)?;
     let mut warnings = Vec::from_iter(full_warning(&memory));
     let evicted = memory.evicted.saturating_sub(evicted_before);
-    let gone = missing.gone.saturating_sub(outcome.left);
-    if gone > 0 && evicted > 0 {
-        let meant = survey.wanted.values().sum();
-        let address = target.server.address.clone();
-        return Err(RestoreError::Lost { address, lost: gone, meant, why: memory.advice(evicted) });
-    }
     if evicted > 0 {
-        warnings.push(format!(
-            "the target has evicted {evicted} other keys meanwhile (maxmemory-policy {})",
-            memory.policy
-        ));
-    }
-    if gone > 0 {
-        let named = missing.named.join(", ");
-        warnings
-            .push(format!("{gone} of the restored keys are not there any more ({named}): other clients removed them"));
+        warnings.push(look_for_evicted(target, &mut datasets, &outcome, evicted, observer)?);
     }
     marks.set("after", observer);
     // The marker first: what an unfinished file says of a target without one is more than is true, never less.
@@ -172,15 +158,35 @@ pub(super) fn restore(
         marker.remove(&mut target.server)?;
     }
     log.finish()?;
-    let checks = vec!["all of them were looked for in the target at the end".to_owned()];
+    let checks = vec!["the target has answered each write, and has evicted none of the keys".to_owned()];
     Ok(Restored {
         keys: survey.wanted,
-        expired: Some(missing.expired),
+        expired: Some(outcome.expired),
         functions: 0,
         checks,
         warnings,
         outcome: Some(outcome),
     })
+}
+
+/// Whether what the target has evicted meanwhile were wanted keys; says that it has evicted others.
+fn look_for_evicted(
+    target: &mut ServerTarget,
+    datasets: &mut Datasets,
+    outcome: &Outcome,
+    evicted: u64,
+    observer: &mut dyn Observer,
+) -> Result<String, RestoreError> {
+    let scratch = &mut datasets.wanted;
+    let clock_ms = scratch.hold()?;
+    let missing = recount(scratch, &mut target.server, &target.filter, observer, &target.interrupt, clock_ms)?;
+    let memory = MemoryState::ask(&mut target.server)?;
+    let gone = missing.gone.saturating_sub(outcome.left);
+    if gone > 0 {
+        let (address, meant) = (target.server.address.clone(), outcome.written());
+        return Err(RestoreError::Lost { address, lost: gone, meant, why: memory.advice(evicted) });
+    }
+    Ok(format!("the target has evicted {evicted} other keys meanwhile (maxmemory-policy {})", memory.policy))
 }
 
 /// Marks in the journal of the server that is repaired.

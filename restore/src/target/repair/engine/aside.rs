@@ -15,7 +15,7 @@ impl Engine<'_> {
     pub(super) fn move_aside(
         &mut self,
         db: u32,
-        Wanted { key, image: wanted, expected }: &Wanted,
+        Wanted { key, image: wanted, expected, digest, .. }: &Wanted,
     ) -> Result<(), RestoreError> {
         if expected.is_some() {
             self.outcome.leave(db, key, CHANGED);
@@ -35,7 +35,7 @@ impl Engine<'_> {
             self.target.call(&[b"RENAMENX", &old[..], key])?;
             return Err(self.target.refused("RENAME", e));
         }
-        self.keep_moved(db, key, &old, Some(digest_of(key, wanted)?))?;
+        self.keep_moved(db, key, &old, Some(*digest))?;
         self.outcome.replaced += 1;
         Ok(())
     }

@@ -8,6 +8,7 @@ use crate::refusal::{Refusal, meaning};
 use crate::target::repair::before::Before;
 use crate::target::repair::digest::{Digest, NOTHING};
 use crate::target::repair::judged::Part;
+use crate::target::repair::live;
 use crate::target::repair::operation::Doubt;
 
 impl Engine<'_> {
@@ -18,8 +19,8 @@ impl Engine<'_> {
             return Ok(keys);
         }
         let mut packed = Vec::new();
-        for Wanted { key, image, .. } in &keys {
-            self.log.add(db, &Before::Absent { key, written: digest_of(key, image)? })?;
+        for Wanted { key, image, digest, .. } in &keys {
+            self.log.add(db, &Before::Absent { key, written: *digest })?;
             encode_restore(&mut packed, key, image, false);
         }
         self.log.sync()?;
@@ -32,7 +33,20 @@ impl Engine<'_> {
                 Reply::Error(e) => return Err(not_taken(self.target, &wanted.key, &e)),
             }
         }
+        self.were_there(db, &exist)?;
         Ok(exist)
+    }
+
+    /// Takes back what the undo log says of keys that were not created, as the target has them by now: of two entries the last counts.
+    fn were_there(&mut self, db: u32, keys: &[Wanted]) -> Result<(), RestoreError> {
+        for Wanted { key, .. } in keys {
+            let live = live::read(self.target, &[key], self.absolute, false)?;
+            if let Some(Some(there)) = live.keys.first() {
+                let (expires_ms, written) = (there.expires_ms, Some(digest_of(key, there)?));
+                self.log.add(db, &Before::Value { key, expires_ms, dump: &there.dump, written })?;
+            }
+        }
+        Ok(())
     }
 
     /// Those of the absent keys that go back.

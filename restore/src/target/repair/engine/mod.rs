@@ -68,10 +68,11 @@ impl Engine<'_> {
         let Batch { db, keys } = batch;
         select(self.target, db)?;
         let keys = self.not_yet_done(db, keys)?;
-        let names: Vec<&[u8]> = keys.iter().map(|wanted| &wanted.key[..]).collect();
+        let (mut absent, known): (Vec<_>, Vec<_>) = keys.into_iter().partition(|wanted| wanted.new);
+        let names: Vec<&[u8]> = known.iter().map(|wanted| &wanted.key[..]).collect();
         let there = live::exist(self.target, &names)?;
-        let (mut present, mut absent) = (Vec::new(), Vec::new());
-        for (wanted, there) in keys.into_iter().zip(there) {
+        let mut present = Vec::new();
+        for (wanted, there) in known.into_iter().zip(there) {
             if there { present.push(wanted) } else { absent.push(wanted) }
         }
         // Those that a client has created in the meantime.

@@ -28,9 +28,11 @@ impl Engine<'_> {
         let mut packed = Vec::new();
         encode_command(&mut packed, &[b"MULTI"]);
         let mut commands = 0;
-        for ((Wanted { key, image: wanted, .. }, there), decision) in keys.iter().zip(&live.keys).zip(&decisions) {
+        for ((Wanted { key, image: wanted, digest, .. }, there), decision) in
+            keys.iter().zip(&live.keys).zip(&decisions)
+        {
             let written = match decision {
-                Decision::Create | Decision::Replace => digest_of(key, wanted)?,
+                Decision::Create | Decision::Replace => *digest,
                 Decision::SetTtl => Digest::default(),
                 _ => continue,
             };
@@ -111,7 +113,7 @@ impl Engine<'_> {
         there: Option<&Image>,
         decision: Decision,
     ) -> Result<(), RestoreError> {
-        let Wanted { key, image, expected } = wanted;
+        let Wanted { key, image, expected, .. } = wanted;
         match decision {
             Decision::Expired => self.outcome.expired += 1,
             Decision::Equal => self.outcome.equal += 1,

@@ -1,0 +1,123 @@
+//! The dataset of a scratch server as the RDB that it has saved: each value can be read without asking for it, and its keys stand in
+//! the same order each time.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use redtape_journal::query::Filter;
+use redtape_wire::rdb::{Entry, Extent, KeyEntry, RdbVersion, ValueType, Walker, dump_payload};
+
+use super::image::Image;
+use crate::error::RestoreError;
+
+/// Bytes that are read at once.
+const READ_BYTES: usize = 1 << 20;
+/// Keys of a batch.
+const BATCH_KEYS: usize = 2048;
+/// Bytes of a batch's values, about.
+const BATCH_BYTES: u64 = 4 << 20;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Saved {
+    path: PathBuf,
+}
+
+/// A key, and where its value is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SavedKey {
+    pub(crate) key: Vec<u8>,
+    /// Milliseconds since 1970; 0 = never.
+    pub(crate) expires_ms: i64,
+    value_type: ValueType,
+    metadata: Option<Extent>,
+    value: Extent,
+}
+
+impl SavedKey {
+    fn of(entry: &KeyEntry<'_>) -> Self {
+        Self {
+            key: entry.key.to_vec(),
+            expires_ms: entry.expires_at_ms.unwrap_or(0),
+            value_type: entry.value_type,
+            metadata: entry.metadata,
+            value: entry.value,
+        }
+    }
+}
+
+impl Saved {
+    /// Of this file.
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Calls `take` with some keys of one database after the other, until it fails.
+    pub(crate) fn each(
+        &self,
+        filter: &Filter,
+        take: &mut dyn FnMut(u32, Vec<SavedKey>) -> Result<(), RestoreError>,
+    ) -> Result<(), RestoreError> {
+        let file = File::open(&self.path).map_err(RestoreError::io("open", &self.path))?;
+        let mut walker = Walker::new(file).map_err(|e| self.unreadable(&e))?;
+        let (mut db, mut keys, mut bytes) = (0, Vec::new(), 0);
+        while let Some(entry) = walker.next_entry().map_err(|e| self.unreadable(&e))? {
+            let Entry::Key(entry) = entry else { continue };
+            if !filter.wants_db(entry.db) || !filter.wants_key(entry.key) {
+                continue;
+            }
+            if !keys.is_empty() && (entry.db != db || keys.len() >= BATCH_KEYS || bytes >= BATCH_BYTES) {
+                take(db, std::mem::take(&mut keys))?;
+                bytes = 0;
+            }
+            db = entry.db;
+            bytes += entry.value.len;
+            keys.push(SavedKey::of(&entry));
+        }
+        if keys.is_empty() { Ok(()) } else { take(db, keys) }
+    }
+
+    /// A reader of values.
+    pub(crate) fn values(&self) -> Result<Values<'_>, RestoreError> {
+        let mut file = File::open(&self.path).map_err(RestoreError::io("open", &self.path))?;
+        let version = Walker::new(&mut file).map_err(|e| self.unreadable(&e))?.version();
+        let mut file = BufReader::with_capacity(READ_BYTES, file);
+        file.seek(SeekFrom::Start(0)).map_err(RestoreError::io("read", &self.path))?;
+        Ok(Values { path: &self.path, file, at: 0, version })
+    }
+
+    fn unreadable(&self, error: &redtape_wire::rdb::ReadError) -> RestoreError {
+        RestoreError::Scratch(format!("saved an RDB that cannot be read ({}): {error}", self.path.display()))
+    }
+}
+
+/// Reads values, best in the order in which they stand.
+#[derive(Debug)]
+pub(crate) struct Values<'a> {
+    path: &'a Path,
+    file: BufReader<File>,
+    at: u64,
+    version: RdbVersion,
+}
+
+impl Values<'_> {
+    /// A key's value, as `DUMP` would give it.
+    pub(crate) fn image(&mut self, key: &SavedKey) -> Result<Image, RestoreError> {
+        let read = |e| RestoreError::io("read", self.path)(e);
+        let metadata = match key.metadata {
+            Some(extent) => bytes(&mut self.file, &mut self.at, extent).map_err(read)?,
+            None => Vec::new(),
+        };
+        let value = bytes(&mut self.file, &mut self.at, key.value).map_err(read)?;
+        Ok(Image { dump: dump_payload(self.version, key.value_type, &metadata, &value), expires_ms: key.expires_ms })
+    }
+}
+
+fn bytes(file: &mut BufReader<File>, at: &mut u64, extent: Extent) -> std::io::Result<Vec<u8>> {
+    file.seek_relative(extent.offset.cast_signed() - at.cast_signed())?;
+    *at = extent.end();
+    let mut bytes = Vec::new();
+    file.take(extent.len).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 == extent.len { Ok(bytes) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
+}
