@@ -17,6 +17,7 @@
 //! - [`target`]: where it goes. A running server gets it over the replica link, or key by key.
 //! - [`replica_link`]: redtape acts as the master of an empty server, then promotes it; source and target both use it.
 //! - [`get`]: one key at a point in time, to be read: a source without a target.
+//! - [`mod@judge`]: whether the last write of a key, an element or a TTL is one of those that are selected.
 //! - [`client`]: a connection to a server.
 //!
 //! # One at a time, and no success that was not looked at
@@ -41,6 +42,7 @@ pub mod console;
 mod error;
 pub mod get;
 mod interrupt;
+pub mod judge;
 mod limits;
 pub mod plan;
 pub mod point;
