@@ -18,6 +18,7 @@
 //! - [`replica_link`]: redtape acts as the master of an empty server, then promotes it; source and target both use it.
 //! - [`get`]: one key at a point in time, to be read: a source without a target.
 //! - [`undo`]: what a repair has overwritten goes back.
+//! - [`mod@judge`]: whether the last write of a key, an element or a TTL is one of those that are selected.
 //! - [`client`]: a connection to a server.
 //!
 //! # One at a time, and no success that was not looked at
@@ -42,6 +43,7 @@ pub mod console;
 mod error;
 pub mod get;
 mod interrupt;
+pub mod judge;
 mod limits;
 pub mod plan;
 pub mod point;

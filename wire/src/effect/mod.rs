@@ -5,10 +5,13 @@
 //!
 //! - [`key_scope`]: which keys and databases it touches: for a search in the history.
 //! - [`named_keys()`]: which of its arguments are keys, for the journal's key filters.
+//! - [`writes()`]: what of a key it writes: which elements, the TTL, or all: for who asks which write was an element's last.
 //! - [`dependence()`]: of which keys it needs the value, and of which it makes the old value irrelevant: for a replay of a
 //!   part of the history.
 
 mod dependence;
+mod element_shapes;
+mod elements;
 mod named_keys;
 mod options;
 mod rules;
@@ -16,6 +19,7 @@ mod scope;
 mod touch;
 
 pub use dependence::dependence;
+pub use elements::{After, Elements, KeyWrite, KeyWrites, Write, Writes, writes};
 pub use named_keys::{OTHERS_TOO, named_keys};
 pub use scope::{KeyScope, copied_to, is_only_read, key_scope};
 pub use touch::{Dependence, Touch, Touched, TouchedKeys};

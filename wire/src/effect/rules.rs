@@ -252,3 +252,9 @@ fn with<'a>(first: Option<Touched<'a>>, others: Option<TouchedKeys<'a>>) -> Opti
     touched.insert(0, first?);
     Some(touched)
 }
+
+/// Every name in the table, and whether it has keys.
+#[cfg(test)]
+pub(super) fn every_name() -> impl Iterator<Item = (&'static [u8], bool)> {
+    RULES.iter().map(|(name, rule)| (*name, matches!(rule, Rule::Keys(_) | Rule::Special(_))))
+}

@@ -1,0 +1,286 @@
+//! One question on its way back through the history: what was seen so far, and when it is answered.
+//!
+//! ```text
+//! Looking ─► the last write is found ─► Selected, Other
+//!    │
+//!    ├─► Pending: a selected write that may have changed nothing (`DEL a b` where `a` was gone). The write before it tells.
+//!    └─► Expired: the server removed the key because its time had come. The write that set that time tells.
+//! ```
+//!
+//! Invariant: [`Verdict::Selected`] is given only where every write that can have been the last one is selected, and the last
+//! one has changed something. A write that is not selected ends the search at once: what it says is what would be there without
+//! the selected ones, too.
+
+use std::sync::Arc;
+
+use redtape_journal::query::Match;
+use redtape_journal::{Lsn, Origin};
+use redtape_wire::effect::{After, Write};
+
+use super::expiry::Expired;
+use super::{Verdict, Why};
+
+/// A write that concerns a question.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) lsn: Lsn,
+    pub(super) who: Arc<Origin>,
+    /// Whether it is selected.
+    pub(super) is: Match,
+}
+
+/// What is there behind a write, in the room of a hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Absent,
+    Present,
+    /// A value, by its hash.
+    Is([u8; 16]),
+    /// The bits of a score.
+    Score(u64),
+    Until(i64),
+    Changed,
+    ChangedOrAbsent,
+    /// Anything.
+    Any,
+}
+
+/// Whether the write before left the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Same {
+    No,
+    Perhaps,
+    Yes,
+}
+
+impl Outcome {
+    pub(super) fn of(after: After<'_>) -> Self {
+        match after {
+            After::Absent => Self::Absent,
+            After::Present => Self::Present,
+            After::Is(value) => {
+                let mut short = [0; 16];
+                short.copy_from_slice(&blake3::hash(value).as_bytes()[..16]);
+                Self::Is(short)
+            }
+            // Zero has two forms.
+            After::Score(score) => Self::Score((score + 0.0).to_bits()),
+            After::Until(ms) => Self::Until(ms),
+            After::Changed => Self::Changed,
+            After::ChangedOrAbsent => Self::ChangedOrAbsent,
+        }
+    }
+
+    /// Whether what an older write left is what this one left.
+    fn same_as(self, older: Self) -> Same {
+        match (self, older) {
+            (_, Self::Any) | (Self::Absent, Self::ChangedOrAbsent) => Same::Perhaps,
+            (Self::Changed | Self::ChangedOrAbsent | Self::Any, _) => Same::No,
+            (mine, older) if mine == older => Same::Yes,
+            _ => Same::No,
+        }
+    }
+}
+
+/// A write, and what it does to what is asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Step {
+    pub(super) seen: Seen,
+    pub(super) outcome: Outcome,
+    /// It has certainly changed it.
+    pub(super) certain: bool,
+    /// It may have left it alone.
+    pub(super) perhaps: bool,
+}
+
+impl Step {
+    pub(super) fn new(seen: Seen, write: &Write<'_>) -> Self {
+        Self { seen, outcome: Outcome::of(write.after), certain: write.certain, perhaps: write.is_perhaps() }
+    }
+
+    /// It is gone then, if it was there.
+    pub(super) fn gone(seen: Seen) -> Self {
+        Self { seen, outcome: Outcome::Absent, certain: false, perhaps: false }
+    }
+
+    /// It was replaced by something of which the content is not known.
+    pub(super) fn replaced(seen: Seen) -> Self {
+        Self { seen, outcome: Outcome::Any, certain: true, perhaps: false }
+    }
+}
+
+/// Writes that may have been the last; the newest of each kind.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Notes {
+    selected: Option<(Seen, Why)>,
+    other: Option<(Seen, Why)>,
+    unsure: Option<(Seen, Why)>,
+}
+
+impl Notes {
+    pub(super) fn add(&mut self, seen: &Seen, why: Why) {
+        let place = match seen.is {
+            Match::Yes => &mut self.selected,
+            Match::No => &mut self.other,
+            Match::Perhaps => &mut self.unsure,
+        };
+        place.get_or_insert_with(|| (seen.clone(), why));
+    }
+
+    /// Of what is noted nothing can become certain any more.
+    pub(super) fn is_undecided(&self) -> bool {
+        self.unsure.is_some() || self.selected.is_some() && self.other.is_some()
+    }
+
+    /// What stands against a verdict for the selection.
+    fn against_selected(&self, wanted: bool) -> Option<&(Seen, Why)> {
+        let selected = self.selected.as_ref().filter(|_| !wanted);
+        self.unsure.as_ref().or(self.other.as_ref()).or(selected)
+    }
+
+    /// What stands against a verdict for others.
+    fn against_other(&self, wanted: bool) -> Option<&(Seen, Why)> {
+        if wanted { self.unsure.as_ref().or(self.selected.as_ref()) } else { None }
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) enum Stage {
+    #[default]
+    Looking,
+    /// A selected write that may have changed nothing, and what it left.
+    Pending(Seen, Outcome),
+    Expired(Box<Expired>),
+}
+
+/// See the module.
+#[derive(Debug, Clone, Default)]
+pub(super) struct State {
+    /// Writes to this key can be selected.
+    pub(super) wanted: bool,
+    pub(super) stage: Stage,
+    pub(super) notes: Notes,
+}
+
+/// A verdict, as far as writes are concerned that have certainly touched what is asked for.
+pub(super) type Found = Option<Verdict>;
+
+impl State {
+    /// Goes back over a write.
+    pub(super) fn pass(&mut self, step: &Step) -> Found {
+        match &self.stage {
+            Stage::Looking => self.last(step),
+            Stage::Pending(pending, outcome) => {
+                let (pending, outcome) = (pending.clone(), *outcome);
+                self.before(step, &pending, outcome)
+            }
+            Stage::Expired(expired) if expired.proven => None,
+            Stage::Expired(_) => self.before_expiry(step),
+        }
+    }
+
+    /// The key was removed, perhaps by the server: the write that set its end is looked for, unless a selected write behind
+    /// this one left something else than nothing.
+    pub(super) fn pass_removal(&mut self, expired: Expired) -> Found {
+        match &self.stage {
+            Stage::Pending(pending, outcome) if outcome.same_as(Outcome::Absent) == Same::No => {
+                return Some(Verdict::Selected { lsn: pending.lsn });
+            }
+            Stage::Looking | Stage::Pending(..) => self.stage = Stage::Expired(Box::new(expired)),
+            // Without an end that was set in between, it is not what the search is about.
+            Stage::Expired(_) => return Some(uncertain(&expired.removal, Why::CauseOfExpiry)),
+        }
+        None
+    }
+
+    /// Whether what is asked for was there when the key expired.
+    fn before_expiry(&mut self, step: &Step) -> Found {
+        let Step { seen, outcome, perhaps, .. } = step;
+        match Outcome::Absent.same_as(*outcome) {
+            Same::No if *perhaps => {}
+            Same::No => {
+                if let Stage::Expired(expired) = &mut self.stage {
+                    expired.proven = true;
+                }
+            }
+            Same::Yes if !perhaps && seen.is == Match::Yes => {
+                self.stage = Stage::Pending(seen.clone(), Outcome::Absent)
+            }
+            Same::Yes if !perhaps => return Some(by(seen)),
+            _ => self.notes.add(seen, Why::MayHaveBeenSo),
+        }
+        None
+    }
+
+    /// No newer write is certain.
+    fn last(&mut self, step: &Step) -> Found {
+        let Step { seen, outcome, certain, perhaps } = step;
+        if *perhaps {
+            self.notes.add(seen, Why::MayHaveWritten);
+            return self.notes.is_undecided().then(|| self.undecided());
+        }
+        match seen.is {
+            Match::Yes if !certain => {
+                self.stage = Stage::Pending(seen.clone(), *outcome);
+                None
+            }
+            _ => Some(by(seen)),
+        }
+    }
+
+    /// A selected write behind this one may have found what it left.
+    fn before(&mut self, step: &Step, pending: &Seen, outcome: Outcome) -> Found {
+        let Step { seen, certain, perhaps, .. } = step;
+        match (outcome.same_as(step.outcome), seen.is) {
+            (Same::No, _) if *perhaps => None,
+            (Same::No, _) => Some(Verdict::Selected { lsn: pending.lsn }),
+            (_, Match::Yes) if *perhaps => None,
+            // One of the two has changed it.
+            (Same::Perhaps, Match::Yes) => Some(Verdict::Selected { lsn: pending.lsn }),
+            (Same::Yes, Match::Yes) => certain.then_some(Verdict::Selected { lsn: seen.lsn }),
+            (Same::Yes, _) if !perhaps => Some(by(seen)),
+            _ => Some(uncertain(seen, Why::MayHaveBeenSo)),
+        }
+    }
+
+    /// There is nothing before.
+    pub(super) fn end(&self) -> Verdict {
+        match &self.stage {
+            Stage::Looking => Verdict::NotWritten,
+            Stage::Pending(pending, _) => Verdict::Selected { lsn: pending.lsn },
+            Stage::Expired(expired) => expired.at_the_beginning(),
+        }
+    }
+
+    fn undecided(&self) -> Verdict {
+        settle(Verdict::NotWritten, self.wanted, &[&self.notes])
+    }
+}
+
+/// The verdict where this write has decided.
+pub(super) fn by(seen: &Seen) -> Verdict {
+    match seen.is {
+        Match::Yes => Verdict::Selected { lsn: seen.lsn },
+        Match::No => Verdict::Other { lsn: seen.lsn, who: Arc::clone(&seen.who) },
+        Match::Perhaps => uncertain(seen, Why::UnknownCause),
+    }
+}
+
+pub(super) fn uncertain(seen: &Seen, why: Why) -> Verdict {
+    Verdict::Uncertain { lsn: seen.lsn, who: Arc::clone(&seen.who), why }
+}
+
+/// A verdict in the light of the writes that may have come behind.
+pub(super) fn settle(found: Verdict, wanted: bool, notes: &[&Notes]) -> Verdict {
+    let against_selected = notes.iter().find_map(|notes| notes.against_selected(wanted));
+    let against_other = notes.iter().find_map(|notes| notes.against_other(wanted));
+    let noted =
+        |(seen, why): &(Seen, Why)| uncertain(seen, if seen.is == Match::Perhaps { Why::UnknownCause } else { *why });
+    match (found, against_selected, against_other) {
+        (Verdict::Selected { .. }, Some(against), _) | (Verdict::Other { .. }, _, Some(against)) => noted(against),
+        (Verdict::NotWritten, Some(one), Some(two)) => noted(if one.0.lsn > two.0.lsn { one } else { two }),
+        (Verdict::NotWritten, Some((seen, _)), None) => Verdict::Other { lsn: seen.lsn, who: Arc::clone(&seen.who) },
+        (Verdict::NotWritten, None, Some((seen, _))) => Verdict::Selected { lsn: seen.lsn },
+        (found, ..) => found,
+    }
+}
