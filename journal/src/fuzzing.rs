@@ -135,7 +135,7 @@ pub fn key_index(bytes: &[u8]) {
 
 /// An entry, the head, the parts of an undo file.
 pub fn undo_file(bytes: &[u8]) {
-    crate::undo_file::read_anything(bytes);
+    let _ = crate::undo_file::read_anything(bytes);
 }
 
 /// A line of marks or splices, a key file.

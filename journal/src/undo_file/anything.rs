@@ -30,9 +30,9 @@ impl StoredFile for Memory {
     }
 }
 
-/// Checksums are put right first, or nothing behind them would ever be reached.
+/// Checksums are put right first, or nothing behind them would ever be reached. Returns how many entries there are.
 #[allow(clippy::expect_used)]
-pub(crate) fn read_anything(bytes: &[u8]) {
+pub(crate) fn read_anything(bytes: &[u8]) -> u64 {
     if let Ok(entry) = UndoEntry::decode(bytes) {
         let (mut again, rest) = entry.encode();
         again.extend_from_slice(rest);
@@ -50,7 +50,7 @@ pub(crate) fn read_anything(bytes: &[u8]) {
     let (mut file, whole) = head::encode(&operation, 1, &Keyring::default(), random).expect("a head");
     let begin = file.len();
     file.extend_from_slice(bytes);
-    put_right(&mut file[begin..], whole.tag);
+    put_right(&mut file[begin..], whole.tag, whole.len);
     let mut reader = UndoReader::of(Path::new("file"), Box::new(Memory(file)), &Keyring::default()).expect("a head");
     let mut entries = 0;
     while let Ok(Some(stored)) = reader.next_entry() {
@@ -67,6 +67,7 @@ pub(crate) fn read_anything(bytes: &[u8]) {
         each.expect("it was read before");
         assert_eq!(in_doubt, progress.in_doubt());
     }
+    entries
 }
 
 fn read_as_head(bytes: &[u8]) {
@@ -81,17 +82,23 @@ fn read_as_head(bytes: &[u8]) {
     let _ = head::decode(Path::new("file"), &bytes, &Keyring::default());
 }
 
-/// Gives each part its checksums, as far as their lengths lead.
-fn put_right(mut bytes: &mut [u8], tag: u32) {
+/// Gives each part its checksums, as far as their lengths lead; and number and last sync, where they are 0.
+fn put_right(mut bytes: &mut [u8], tag: u32, synced: u64) {
+    let mut number = 0u64;
     while bytes.len() >= PART_HEADER_LEN {
         let (header, rest) = bytes.split_at_mut(PART_HEADER_LEN);
         let len = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
+        for (at, value) in [(8, number), (16, synced)] {
+            if header[at..at + 8] == [0; 8] {
+                header[at..at + 8].copy_from_slice(&value.to_le_bytes());
+            }
+        }
         if let Some(body) = rest.get(..len) {
             header[24..28].copy_from_slice(&crc32c::crc32c(body).to_le_bytes());
         }
         let crc = checksum(tag, &header[..28]);
         header[28..].copy_from_slice(&crc.to_le_bytes());
         let Some((_, behind)) = rest.split_at_mut_checked(len) else { return };
-        bytes = behind;
+        (bytes, number) = (behind, number + 1);
     }
 }

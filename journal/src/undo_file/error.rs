@@ -208,14 +208,13 @@ impl UndoFileError {
             Self::NoStateDir
             | Self::NotAJournalId(_)
             | Self::InClear { .. }
-            | Self::WrongKind { .. }
-            | Self::Unsafe { .. }
             | Self::Finished { .. }
             | Self::TooLarge { .. }
             | Self::TooMany { .. }
             | Self::TooManyMoved { .. } => ErrorKind::Refused,
             Self::NotAnUndoFile { .. } | Self::NewerFormat { .. } => ErrorKind::NotAJournal,
-            Self::Foreign { .. } | Self::Damaged { .. } => ErrorKind::Damaged,
+            Self::Foreign { .. } | Self::Damaged { .. } | Self::WrongKind { .. } => ErrorKind::Damaged,
+            Self::Unsafe { .. } => ErrorKind::Denied,
             Self::Key { fault, .. } => fault.into(),
             Self::InUse { .. } => ErrorKind::InUse,
             Self::Broken { .. } => ErrorKind::Io,

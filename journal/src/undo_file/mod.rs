@@ -13,7 +13,9 @@
 //! The rules of its caller:
 //! 1. The entry of a write is synced before the write is sent ([`UndoWriter::sync`]).
 //! 2. [`UndoEntry::Done`] is appended after the writes of all entries up to that number were seen in the target. It needs no sync of its own.
+//!    A write that fails is left out of it: if nothing can be said of that write, `Done` goes no further than the entry before.
 //! 3. [`UndoEntry::Moved`] is synced before the old value is moved aside; its [`UndoEntry::Value`] is synced before the temporary key is deleted.
+//! 4. A key or element may have several entries. The first one says what it was before the operation, the last one what was written.
 //!
 //! Invariants:
 //! - A file is only ever appended to, by one process at a time. One that is finished is never written again. Nothing here removes an

@@ -13,6 +13,7 @@ use super::head::{self, Operation, UndoHead};
 use super::lock::OperationLock;
 use super::operation::OperationId;
 use super::progress::Progress;
+use super::reader::UndoReader;
 use super::writer::UndoWriter;
 use crate::crypto::{Keyring, Random, random};
 use crate::files::{self, FileKind};
@@ -102,6 +103,8 @@ impl StateDir {
                 }
             }
         };
+        // A run that ended here may have created the folder and not synced its name.
+        files::sync_dir(&self.0).map_err(UndoFileError::io("sync", &self.0))?;
         let writer = create::create(&folder, operation, number, keyring, random, lock)?;
         Ok(Begun { writer, progress: None })
     }
@@ -122,24 +125,19 @@ impl StateDir {
     }
 }
 
-/// Opens the file of an interrupted run by its path, to say what has become of the operation. `None` = it is finished.
-pub(super) fn reopen(path: &Path, keyring: &Keyring) -> Result<Option<Begun>, UndoFileError> {
-    let id = super::reader::UndoReader::open(path, keyring)?.head().operation.id;
-    let lock = OperationLock::take(&create::folder_of(path), id)?;
-    Ok(match create::open_existing(path, None, keyring, lock)? {
-        Existing::Finished(_) => None,
-        Existing::Interrupted(left) => {
-            let (writer, progress) = *left;
-            Some(Begun { writer, progress: Some(progress) })
-        }
-    })
-}
-
 impl UndoWriter {
     /// Goes on in a file that is named by its path: to finish it when `redtape undo --file` has brought back what an interrupted run has
     /// changed, so that the next run begins anew. `None` = it is finished.
     pub fn reopen(path: &Path, keyring: &Keyring) -> Result<Option<Begun>, UndoFileError> {
-        reopen(path, keyring)
+        let id = UndoReader::open(path, keyring)?.head().operation.id;
+        let lock = OperationLock::take(&create::folder_of(path), id)?;
+        Ok(match create::open_existing(path, None, keyring, lock)? {
+            Existing::Finished(_) => None,
+            Existing::Interrupted(left) => {
+                let (writer, progress) = *left;
+                Some(Begun { writer, progress: Some(progress) })
+            }
+        })
     }
 }
 

@@ -72,8 +72,9 @@ impl UndoWriter {
     }
 
     /// Goes on behind the entries that are there.
-    pub(super) fn behind(self, progress: &Progress, next: u64) -> Self {
-        Self { next, entries: progress.entries(), moved: progress.moved_keys(), ..self }
+    pub(super) fn behind(mut self, progress: &Progress, next: u64) -> Self {
+        (self.next, self.entries, self.moved) = (next, progress.entries(), progress.moved_keys());
+        self
     }
 
     /// What the file says of itself.
@@ -199,5 +200,14 @@ impl UndoWriter {
         self.write_out()?;
         let file = self.file.try_clone().map_err(UndoFileError::io("read", &self.path))?;
         UndoReader::of_writer(&self.path, Box::new(file), &self.whole)
+    }
+}
+
+impl Drop for UndoWriter {
+    /// What still waits is written, not synced: a run that was interrupted has less in doubt then.
+    fn drop(&mut self) {
+        if self.state == State::Open {
+            let _ = self.write_out();
+        }
     }
 }

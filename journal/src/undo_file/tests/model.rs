@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use super::{Place, UndoEntry, UndoFileError, bytes};
 use crate::crypto::Keyring;
 use crate::model::keyring;
-use crate::undo_file::{EntryNumber, WrittenPlace};
+use crate::undo_file::part::PART_BYTES;
+use crate::undo_file::{EntryNumber, WrittenPlace, read_anything};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -140,5 +141,31 @@ proptest! {
         begun.writer.sync().unwrap();
         drop(begun);
         prop_assert_eq!(place.read(&path).unwrap().entries, model);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_changed_bytes_are_read_without_harm(
+        entries in prop::collection::vec(any_entry(), 1..4),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        more in prop::collection::vec(any::<u8>(), 0..80),
+    ) {
+        let mut all = Vec::new();
+        for entry in &entries {
+            let (begin, rest) = entry.encode();
+            let mut whole = [&begin[..], rest].concat();
+            whole.truncate(PART_BYTES);
+            all.extend_from_slice(&(whole.len() as u32).to_le_bytes());
+            all.extend_from_slice(&[1, 0, 0, 0]);
+            all.extend_from_slice(&[0; 24]);
+            all.extend_from_slice(&whole);
+        }
+        all.extend_from_slice(&more);
+        for (at, byte) in changes {
+            let at = at.index(all.len());
+            all[at] = byte;
+        }
+        prop_assert!(read_anything(&all) <= all.len() as u64 / 32);
     }
 }
