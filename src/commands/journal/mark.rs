@@ -27,11 +27,11 @@ fn mark_name(name: &str) -> Result<String, &'static str> {
 }
 
 pub(super) fn run(args: &MarkArgs) -> anyhow::Result<ExitCode> {
-    let dir = &args.journal.from;
+    let place = args.journal.journal.place()?;
     let mut ts = Micros::now();
     let deadline = Instant::now() + MARK_TIMEOUT;
     let lsn = loop {
-        let catalog = args.journal.open()?;
+        let catalog = place.open()?;
         let window = catalog.windows().pop();
         let has_base = window.is_some();
         if let Some(w) = window.filter(|w| w.to >= ts) {
@@ -52,7 +52,7 @@ pub(super) fn run(args: &MarkArgs) -> anyhow::Result<ExitCode> {
         }
         std::thread::sleep(Duration::from_millis(50));
     };
-    add_mark(dir, &Mark { name: args.name.clone(), ts, lsn })?;
+    add_mark(&place.dir, &Mark { name: args.name.clone(), ts, lsn })?;
     out(&format!("mark:{} is {ts}, LSN {lsn}\n", args.name))?;
     Ok(ExitCode::SUCCESS)
 }
