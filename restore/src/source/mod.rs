@@ -30,7 +30,7 @@ use crate::replica_link::{Delivered, Payload};
 use crate::request::Request;
 use crate::slice::base::{SlicedBase, find};
 use crate::slice::indexed::find_indexed;
-use crate::slice::{Forced, KeptRange, SliceReport, Sliced, slice};
+use crate::slice::{BaseSearch, Forced, KeptRange, SliceReport, Sliced, slice};
 use crate::version::ServerVersion;
 
 /// A restore point that was found; nothing of it has been read yet.
@@ -91,6 +91,7 @@ impl Located {
         let mut replay = Replay::Kept(KeptRange { range, kept });
         let (base, keyring) = (&point.base, &request.keyring);
         let (mut base_keys, mut base_bytes_read) = (None, base.manifest.bytes);
+        let mut base_search = Some(BaseSearch::WholeBase);
         let (rdb, base_use) = if let Some(rdb) = whole {
             (rdb, BaseUse::Whole)
         } else if needed.is_everything() {
@@ -101,7 +102,7 @@ impl Located {
                 Some(found) => found,
                 None => find(replay.catalog(), base, keyring, &needed, &request.interrupt, observer)?,
             };
-            base_bytes_read = found.read_bytes;
+            (base_bytes_read, base_search) = (found.read_bytes, found.search);
             match found.keys {
                 Ok(keys) => {
                     base_keys = Some(keys.keys);
@@ -124,6 +125,7 @@ impl Located {
             journal_bytes_read: searched.read_bytes,
             journal_bytes_skipped: searched.skipped_bytes,
             base_bytes_read,
+            base_search,
         });
         Ok(Source::new(point, Made { rdb, base: base_use, replay, facts, slice }, request))
     }
