@@ -29,7 +29,8 @@ use std::fmt;
 use redtape_journal::Lsn;
 
 pub(crate) use kept::KeptRange;
-pub(crate) use pass::{Sliced, slice};
+pub(crate) use needed::Needed;
+pub(crate) use pass::{Sliced, Watch, slice};
 use serde::Serialize;
 
 /// Why everything up to an LSN is kept.

@@ -30,7 +30,7 @@ use crate::replica_link::{Delivered, Payload};
 use crate::request::Request;
 use crate::slice::base::{SlicedBase, find};
 use crate::slice::indexed::find_indexed;
-use crate::slice::{BaseSearch, Forced, KeptRange, SliceReport, Sliced, slice};
+use crate::slice::{BaseSearch, Forced, KeptRange, SliceReport, Sliced, Watch, slice};
 use crate::version::ServerVersion;
 
 /// A restore point that was found; nothing of it has been read yet.
@@ -54,7 +54,7 @@ impl Located {
 
     /// Reads what the request needs once: of base and journal what the wanted keys depend on, or everything.
     pub(crate) fn check(self, request: &Request, observer: &mut dyn Observer) -> Result<Source, RestoreError> {
-        if request.slice { self.slice(request, observer) } else { self.read_all(request, observer) }
+        if request.slice { self.slice(request, &mut |_, _| (), observer) } else { self.read_all(request, observer) }
     }
 
     fn range(self) -> (RestorePoint, JournalRange) {
@@ -72,8 +72,13 @@ impl Located {
         Ok(Source::new(point, made, request))
     }
 
-    /// Only what the wanted keys depend on ([`mod@crate::slice`]).
-    pub(crate) fn slice(self, request: &Request, observer: &mut dyn Observer) -> Result<Source, RestoreError> {
+    /// Only what the wanted keys depend on ([`mod@crate::slice`]). `watch` sees what of the journal is gone back over.
+    pub(crate) fn slice(
+        self,
+        request: &Request,
+        watch: &mut Watch<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<Source, RestoreError> {
         // Of everything, the whole base is needed.
         let whole = if request.filter.is_everything() {
             Some(check_base(&self.catalog, &self.point.base, &request.keyring, &request.interrupt, observer)?)
@@ -83,7 +88,8 @@ impl Located {
         let (point, range) = self.range();
         let total = range.upto.0.saturating_sub(range.after.0);
         observer.on(&Event::Step { name: "reading the journal", total, unit: Unit::Records });
-        let sliced = slice(&range, &request.filter, &request.interrupt, &mut |passed| observer.on(&Event::At(passed)))
+        let mut on_progress = |passed| observer.on(&Event::At(passed));
+        let sliced = slice(&range, &request.filter, &request.interrupt, watch, &mut on_progress)
             .map_err(|error| RestoreError::unreadable(error, &range.catalog))?;
         observer.on(&Event::StepDone);
         request.interrupt.check()?;
@@ -234,6 +240,11 @@ impl Source {
             limits: request.limits,
             interrupt: request.interrupt.clone(),
         }
+    }
+
+    /// The journal.
+    pub(crate) fn catalog(&self) -> &Catalog {
+        self.replay.catalog()
     }
 
     /// Bytes of the RDB that is sent first.
