@@ -53,6 +53,10 @@ impl Directory {
         self.root.join("splices")
     }
 
+    pub(crate) fn filters(&self) -> PathBuf {
+        self.root.join("filters")
+    }
+
     pub(crate) fn segments(&self) -> PathBuf {
         self.root.join("segments")
     }

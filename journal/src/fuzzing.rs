@@ -138,6 +138,11 @@ pub fn undo_file(bytes: &[u8]) {
     let _ = crate::undo_file::read_anything(bytes);
 }
 
+/// A section of the filters of the segment in use.
+pub fn filters_file(bytes: &[u8]) {
+    crate::filters_file::read_anything(bytes);
+}
+
 /// A line of marks or splices, a key file.
 pub fn lines(bytes: &[u8]) {
     let _ = crate::jsonl::decode::<Mark>(bytes);

@@ -35,6 +35,7 @@ mod encoding;
 mod error;
 mod error_kind;
 mod files;
+mod filters_file;
 mod follow;
 #[cfg(fuzzing)]
 #[doc(hidden)]

@@ -23,6 +23,7 @@ use crate::directory::Directory;
 use crate::error::OpenError;
 use crate::files;
 use crate::files::{is_there, sync_dir};
+use crate::filters_file;
 use crate::lease::{PruneLock, ReadLease};
 use crate::lock::Lock;
 use crate::meta::{Meta, foreign_files};
@@ -132,6 +133,7 @@ impl Journal {
         }
         sync_dir(dir.root()).map_err(OpenError::io("sync", dir.root()))?;
 
+        filters_file::remove(&dir);
         remove_unfinished(&dir).map_err(OpenError::io("clean", dir.segments()))?;
         PruneLock::prepare(&dir).map_err(OpenError::io("create", dir.prune_lock()))?;
 

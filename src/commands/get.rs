@@ -14,6 +14,7 @@ use redtape_restore::get::{Bounds, GetRequest, Got, get};
 use redtape_restore::{Interrupt, Limits};
 
 use super::journal::DirArgs;
+use super::settings::JournalPlace;
 use super::zone::AsOfOptions;
 use crate::exit::{Failure, INTERRUPTED, NOT_ALL, USAGE};
 use crate::get::element::{Element, find, raw};
@@ -59,9 +60,10 @@ pub(crate) struct GetArgs {
 pub(crate) fn run(args: &GetArgs) -> anyhow::Result<ExitCode> {
     let as_json = args.journal.json;
     let interrupt = Interrupt::default();
+    let JournalPlace { dir, keyring } = args.journal.journal.place()?;
     let request = GetRequest {
-        from: args.journal.from.clone(),
-        keyring: args.journal.keys.keyring()?,
+        from: dir,
+        keyring,
         as_of: args.as_of.as_of()?,
         zone: args.as_of.zone.zone(as_json),
         now: Micros::now(),

@@ -121,10 +121,10 @@ fn concerns(range: &Range, gap: &Gap) -> bool {
 }
 
 fn summary(shown: u64, selection: &Selection, catalog: &Catalog, searched: Searched) -> String {
-    let size = |open: bool| catalog.segments().iter().filter(|s| !open || !s.sealed).map(|s| s.bytes).sum::<u64>();
-    // The segment in use is read through at the opening, to find its end; what is read again counts once.
-    let all = size(false);
-    let read = (searched.read_bytes + size(true)).min(all);
+    let all: u64 = catalog.segments().iter().map(|s| s.bytes).sum();
+    // Of the segment in use, what is read at the opening and again counts once at most.
+    let walked: u64 = catalog.segments().iter().map(|s| s.walked_bytes).sum();
+    let read = (searched.read_bytes + walked).min(all);
     let percent = 100.0 * read as f64 / all.max(1) as f64;
     let percent = if percent < 1.0 { format!("{percent:.2}") } else { format!("{percent:.0}") };
     let mut text = count(shown, "write", "writes");

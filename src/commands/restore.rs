@@ -19,7 +19,7 @@ use redtape_wire::url::RedisUrl;
 
 use super::conflict_options::ConflictOptions;
 use super::plan_flags::PlanFlags;
-use super::settings::KeyOptions;
+use super::settings::{JournalOptions, JournalPlace};
 use super::zone::AsOfOptions;
 use crate::exit::{Failure, INTERRUPTED, NOT_ALL, USAGE};
 use crate::input::{PASSWORD_LIMIT, agreed, password_file, url};
@@ -44,11 +44,8 @@ pub(crate) enum Method {
     mut_arg("json", |arg| arg.help("Print JSON: the plan or the report on stdout, progress as lines on stderr"))
 )]
 pub(crate) struct RestoreArgs {
-    /// Directory of the journal.
-    #[arg(long, env = "REDTAPE_DIR", value_name = "DIR")]
-    from: PathBuf,
     #[command(flatten)]
-    journal_keys: KeyOptions,
+    journal: JournalOptions,
     #[command(flatten)]
     as_of: AsOfOptions,
     /// The server to restore to: redis://[user:password@]host[:port], or unix: and the path of a socket. Its
@@ -90,7 +87,7 @@ pub(crate) struct RestoreArgs {
 pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let to = target(&args)?;
     let PlanFlags { plan: plan_only, yes, json } = args.flags;
-    let keyring = args.journal_keys.keyring()?;
+    let JournalPlace { dir, keyring } = args.journal.place()?;
     let globs: Vec<Vec<u8>> = args.keys.into_iter().map(OsStringExt::into_vec).collect();
     let filter = Filter::new(&globs, &args.key_regex, &args.dbs).map_err(|e| Failure::new(USAGE, e))?;
     let filter = filter.and_exact_keys(args.exact_keys.into_iter().map(|key| key.0));
@@ -100,7 +97,7 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     });
     let interrupt = Interrupt::default();
     let request = Request {
-        from: args.from,
+        from: dir,
         keyring,
         as_of: args.as_of.as_of()?,
         zone: args.as_of.zone.zone(json),

@@ -7,12 +7,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use redtape_journal::Catalog;
 use redtape_wire::units::ByteSize;
 use serde_json::json;
 
 use super::settings::{
-    CaptureOptions, FileOption, FollowSettings, HousekeepingOptions, KeyOptions, UpstreamTlsOptions,
+    CaptureOptions, FileOption, FollowSettings, HousekeepingOptions, JournalOptions, KeyOptions, UpstreamTlsOptions,
 };
 use crate::daemon::take_snapshot;
 use crate::output::{bytes, out};
@@ -30,7 +29,7 @@ pub(crate) enum SnapshotCommand {
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
     /// Directory of the journal [default: redtape-journal]
-    #[arg(long, env = "REDTAPE_DIR", value_name = "DIR")]
+    #[arg(long, visible_alias = "from", env = "REDTAPE_DIR", value_name = "DIR")]
     dir: Option<PathBuf>,
     /// The server that the journal follows (or a replica of it).
     #[arg(long, env = "REDTAPE_UPSTREAM", value_name = "URL", hide_env_values = true)]
@@ -51,11 +50,8 @@ pub(crate) struct CreateArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LsArgs {
-    /// Directory of the journal.
-    #[arg(long, alias = "from", env = "REDTAPE_DIR", value_name = "DIR", default_value = "redtape-journal")]
-    dir: PathBuf,
     #[command(flatten)]
-    keys: KeyOptions,
+    journal: JournalOptions,
     /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
@@ -91,7 +87,7 @@ fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn ls(args: &LsArgs) -> anyhow::Result<ExitCode> {
-    let catalog = Catalog::open_with(&args.dir, &args.keys.keyring()?)?;
+    let catalog = args.journal.place()?.open()?;
     let mut text = String::new();
     for info in catalog.snapshots() {
         let m = &info.manifest;

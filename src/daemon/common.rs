@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use super::config::{self, Config};
 use super::error::StartError;
-use super::get::PastKeys;
+use super::get::{GetLimits, PastKeys};
 use super::housekeeping::{self, Housekeeping};
 use super::key_index::KeyIndexes;
 use super::reload::Handles;
@@ -133,7 +133,11 @@ impl Common {
             keyring: self.handles.keyring.clone(),
             status: self.status.clone(),
             snapshots: self.snapshots.clone(),
-            past: Some(Arc::new(PastKeys { dir: config.dir.clone(), keyring: self.handles.keyring.clone() })),
+            past: Some(Arc::new(PastKeys {
+                dir: config.dir.clone(),
+                keyring: self.handles.keyring.clone(),
+                limits: GetLimits::in_force(),
+            })),
         }
     }
 

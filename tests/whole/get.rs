@@ -259,6 +259,22 @@ fn who_wrote_it_last_and_what_removed_it() {
 }
 
 #[test]
+fn a_write_that_lies_behind_the_base_is_found() {
+    let mut r = Recorded::start();
+    r.after(&[args!["SET", "early", "x"], args!["SET", "touched", "x"]]);
+    run(&["snapshot", "create", "--dir", path(&r.dir), "--upstream", &r.server.url()])
+        .expect_success("snapshot create");
+    let at = r.after(&[args!["APPEND", "touched", "y"], args!["SET", "noise", 1]]);
+    for (key, value, command, since_base) in [("early", "x", "set", false), ("touched", "xy", "append", true)] {
+        for db in [&["--db", "0"][..], &[]] {
+            let got = json(&r.dir, &[&[key, "--at", &at], db].concat());
+            let found = (&got["value"], &got["last_write"]["command"], &got["written_since_base"]);
+            assert_eq!(found, (&value.into(), &command.into(), &since_base.into()), "{got}");
+        }
+    }
+}
+
+#[test]
 fn before_is_the_state_without_the_group() {
     let mut r = Recorded::start();
     let mut conn = r.conn();

@@ -47,6 +47,7 @@ mod restarts;
 mod restores;
 mod retention;
 mod server_identity;
+mod settings_file;
 mod stays_up;
 mod tls_upstream;
 mod transparent;

@@ -439,3 +439,74 @@ fn one_past_key_at_a_time_and_none_for_a_client_that_has_gone() {
         (!left.any(is_one)).then_some(())
     });
 }
+
+/// Of the program that is built with this test: others have no smaller limits than those of production.
+#[cfg(debug_assertions)]
+fn with_get_limits(seconds: u64, bytes: u64, more: &[(&str, &str)]) -> Vec<(String, String)> {
+    let limits = format!("{seconds} {bytes}");
+    let all = [("REDTAPE_TEST_GET_LIMITS", &limits[..])].into_iter().chain(more.iter().copied());
+    all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn a_past_key_that_needs_too_large_a_dataset_is_refused() {
+    const LIMIT: u64 = 64 << 10;
+    let (dir, server) = (Dir::new("journal"), Server::start());
+    let mut direct = server.conn();
+    direct.must(&args!["SET", "in-the-base", "x".repeat(1 << 20)]);
+    direct.must(&args!["CONFIG", "SET", "rdbcompression", "no"]);
+    let environment = with_get_limits(60, LIMIT, &[]);
+    let mut redtape = Redtape::start_in(environment, &server.url(), dir.path(), &[]);
+    let mut conn = open(&redtape);
+    conn.must(&args!["SET", "behind-it", "y".repeat(100 << 10)]);
+    conn.must(&args!["SET", "small", "value"]);
+    redtape.wait_caught_up();
+    for key in ["in-the-base", "behind-it"] {
+        let refused = error(&mut conn, args!["REDTAPE.GET", key, "latest"]);
+        let words = ["ERR the dataset is too large to be rebuilt here: ", "the limit is 65536; use `redtape get`"];
+        assert!(words.iter().all(|word| refused.contains(word)), "{key}: {refused}");
+        // It says the truth: there is no such limit.
+        run(&["get", key, "--db", "0", "--at", "latest", "--dir", path(&dir)]).expect_success("redtape get");
+    }
+    let small: serde_json::Value =
+        serde_json::from_str(&text(&conn.must(&args!["REDTAPE.GET", "small", "latest"]))).expect("JSON");
+    assert_eq!(small["exists"], true, "{small}");
+}
+
+#[test]
+fn a_past_value_that_is_too_large_for_a_reply_is_refused() {
+    let (dir, server) = (Dir::new("journal"), Server::start());
+    let mut redtape = Redtape::start(&server.url(), dir.path(), &[]);
+    let mut conn = open(&redtape);
+    conn.must(&args!["SET", "large", "x".repeat(5 << 20)]);
+    redtape.wait_caught_up();
+    let refused = error(&mut conn, args!["REDTAPE.GET", "large", "latest"]);
+    assert!(refused.starts_with("ERR the value of") && refused.contains("takes more than 4194304 bytes"), "{refused}");
+    run(&["get", "large", "--db", "0", "--at", "latest", "--dir", path(&dir)]).expect_success("redtape get");
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn a_past_key_that_takes_too_long_is_given_up() {
+    let (dir, tools, server) = (Dir::new("journal"), Dir::new("tools"), Server::start());
+    let (program, folder) = (slow_program(&tools, 15), path(&tools).to_owned());
+    let environment = with_get_limits(2, 1 << 30, &[("REDTAPE_SERVER_BIN", &program), ("TMPDIR", &folder)]);
+    let mut redtape = Redtape::start_in(environment, &server.url(), dir.path(), &[]);
+    let mut conn = open(&redtape);
+    conn.must(&args!["SET", "k", 1]);
+    redtape.wait_caught_up();
+    // Twice: the first one gives its place back.
+    for _ in 0..2 {
+        let started = Instant::now();
+        let refused = error(&mut conn, args!["REDTAPE.GET", "k", "latest"]);
+        assert!(refused.starts_with("ERR not done within 2 s; `redtape get`"), "{refused}");
+        let took = started.elapsed();
+        assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(10), "{took:?}");
+    }
+    // Nothing of it is left, and clients are served.
+    let left: Vec<_> = std::fs::read_dir(tools.path()).expect("a folder").flatten().collect();
+    let scratch = left.iter().filter(|e| e.file_name().to_string_lossy().starts_with("redtape-scratch-"));
+    assert_eq!(scratch.count(), 0, "{left:?}");
+    conn.must(&args!["SET", "k", 2]);
+}

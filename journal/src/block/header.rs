@@ -97,6 +97,11 @@ impl BlockHeader {
         out
     }
 
+    /// The checksum at its end. As it has that of the payload in it, it stands for the whole block.
+    pub(crate) fn checksum(&self) -> u32 {
+        crc32c::crc32c(&self.encode()[..BLOCK_HEADER_LEN - 4])
+    }
+
     /// Where an encrypted payload belongs: the whole header but for what is known only afterwards.
     pub(crate) fn place(&self) -> [u8; BLOCK_HEADER_LEN - 4] {
         let mut place = [0; BLOCK_HEADER_LEN - 4];

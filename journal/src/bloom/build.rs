@@ -146,6 +146,11 @@ impl FilterBuilder {
         }
     }
 
+    /// The filters of intervals so far, of all but the last one.
+    pub(crate) fn finished(&self) -> &[BloomFilter] {
+        &self.finished
+    }
+
     /// Size of the filters of intervals so far.
     pub(crate) fn built_bytes(&self) -> u64 {
         self.built_bytes

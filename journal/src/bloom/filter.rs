@@ -5,6 +5,8 @@ use std::io;
 use super::lookup::Lookup;
 use super::{BLOCK_BYTES, PAGE_BLOCKS, Place, bit, block_of, hash_key, matches, page_crc, page_place, words};
 use crate::crypto::Sealer;
+use crate::encoding::Cursor;
+use crate::error::Damage;
 use crate::types::Group;
 
 /// So many of the bits (8 of 15) are set with 24 keys for each block.
@@ -91,6 +93,27 @@ impl BloomFilter {
                 keys.iter().filter_map(|at| record.args.get(*at)).all(|key| self.may_hold(hash_key(record.db, key)))
             }
         })
+    }
+
+    /// Its number of blocks.
+    pub(crate) fn len(&self) -> u32 {
+        self.blocks.len() as u32
+    }
+
+    /// Size of its blocks.
+    pub(crate) fn bytes(&self) -> usize {
+        self.blocks.len() * BLOCK_BYTES
+    }
+
+    /// Appends its blocks, without what checks them.
+    pub(crate) fn append_to(&self, out: &mut Vec<u8>) {
+        self.blocks.iter().flatten().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+    }
+
+    /// What was appended so.
+    pub(crate) fn take(c: &mut Cursor<'_>, blocks: u32, unknown: bool) -> Result<Self, Damage> {
+        let len = (blocks as usize).saturating_mul(BLOCK_BYTES);
+        Ok(Self { blocks: c.take(len)?.as_chunks().0.iter().map(words).collect(), unknown })
     }
 
     /// The same with one bit less, which leaves out a key.

@@ -1,4 +1,5 @@
-//! Bloom filters over keys: which parts of a segment cannot hold a key. Those of the segment in use are in memory only.
+//! Bloom filters over keys: which parts of a segment cannot hold a key. Those of the segment in use are in
+//! memory, and in a file of their own ([`crate::filters_file`]).
 //!
 //! A split block Bloom filter, as in Apache Parquet: a key's hash chooses one block of 256 bits and one
 //! bit in each of its eight words. So a lookup reads 32 bytes, and the answer "no" is certain.
@@ -20,7 +21,7 @@ use crate::crypto::OVERHEAD;
 use crate::encoding::Cursor;
 use crate::error::Damage;
 
-pub(crate) use build::{FilterBuilder, SegmentFilters};
+pub(crate) use build::FilterBuilder;
 pub(crate) use filter::BloomFilter;
 pub(crate) use lookup::Lookup;
 

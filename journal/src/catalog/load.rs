@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::open_filters::OpenFilters;
 use super::{Catalog, SegmentInfo};
-use crate::bloom::SegmentFilters;
+use crate::bloom::BloomFilter;
 use crate::crypto::{KeyFault, Keyring, Sealer};
 use crate::directory::Directory;
 use crate::error::{Damage, OpenError, ReadError, Span};
@@ -43,11 +43,13 @@ pub(crate) struct Entry {
     pub(crate) data_end: u64,
     /// Where the footer of a sealed segment begins.
     pub(super) footer_at: u64,
-    /// Of the segment in use, if the journal was opened for a search.
-    pub(super) filters: Option<SegmentFilters>,
+    /// Of the segment in use, if the journal was opened for a search: one for each entry of the index.
+    pub(super) filters: Option<Vec<BloomFilter>>,
     /// For a sealed segment without index: that stays in the file until it is wanted.
     pub(crate) tally: Tally,
     pub(crate) bytes: u64,
+    /// So much of it was read when the journal was opened.
+    walked_bytes: u64,
     pub(crate) sealed: bool,
     /// What is wrong at `data_end`, if records are missing there.
     pub(crate) damage: Option<Damage>,
@@ -86,6 +88,7 @@ impl Entry {
             end_offset: self.tally.extent.end_offset,
             bytes: self.bytes,
             sealed: self.sealed,
+            walked_bytes: self.walked_bytes,
         }
     }
 }
@@ -105,7 +108,7 @@ pub(super) fn load(root: &Path, keyring: &Keyring, for_search: bool) -> Result<C
         journal_id: meta.id().unwrap_or_default(),
         splices: &splices,
         keyring,
-        for_search,
+        filters: for_search.then(|| dir.filters()),
         entries: Vec::new(),
         previous: None,
         notes: Vec::new(),
@@ -137,7 +140,8 @@ struct Loader<'a> {
     journal_id: [u8; 16],
     splices: &'a Splices,
     keyring: &'a Keyring,
-    for_search: bool,
+    /// Where a writer keeps those of the segment in use, for a search.
+    filters: Option<PathBuf>,
     entries: Vec<Entry>,
     /// Of the segment before, if it is sealed.
     previous: Option<(SegmentHeader, Footer)>,
@@ -156,7 +160,7 @@ impl Loader<'_> {
     /// Adds the next segment. One that cannot be used is left out, and the history breaks off before it.
     fn add(&mut self, name: SegmentName, path: &Path, is_last: bool) -> Result<(), OpenError> {
         // Only the last one can be in use.
-        let mut filters = (self.for_search && is_last).then(|| OpenFilters::new(self.keyring));
+        let mut filters = OpenFilters::new(self.filters.clone().filter(|_| is_last), self.keyring);
         let Some(facts) = self.read(name, path, is_last, &mut filters)? else { return Ok(()) };
         if is_last && facts.header == Err(HeaderFault::Unfinished) {
             return Ok(());
@@ -170,7 +174,8 @@ impl Loader<'_> {
         }
         let mut entry = self.entry(&facts, &checked.whole, is_last)?;
         if matches!(facts.tail, TailFact::Open(_)) {
-            entry.filters = filters.map(OpenFilters::finish);
+            entry.walked_bytes = entry.bytes - filters.walked_from();
+            entry.filters = filters.finish(entry.tally.index.len());
         }
         self.entries.push(entry);
         Ok(())
@@ -182,14 +187,9 @@ impl Loader<'_> {
         name: SegmentName,
         path: &Path,
         is_last: bool,
-        filters: &mut Option<OpenFilters>,
+        filters: &mut OpenFilters,
     ) -> Result<Option<SegmentFacts>, OpenError> {
-        let facts = load_segment_and(&**self.storage, name, path, is_last, &mut |whole, before, block, stored| {
-            if let Some(filters) = filters {
-                filters.add(whole, before, block, stored);
-            }
-        });
-        match facts {
+        match load_segment_and(&**self.storage, name, path, is_last, filters) {
             // Pruned since it was listed.
             Err(OpenError::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::NotFound && self.entries.is_empty() =>
@@ -307,6 +307,7 @@ impl Entry {
             filters: None,
             tally: Tally::begin(&whole.header),
             bytes: facts.bytes,
+            walked_bytes: 0,
             sealed: false,
             damage: None,
             unchained: false,

@@ -63,6 +63,8 @@ pub struct SegmentInfo {
     pub bytes: u64,
     /// It has a footer.
     pub sealed: bool,
+    /// So much of it was read when the journal was opened: of the segment in use, to find its last whole block.
+    pub walked_bytes: u64,
 }
 
 /// One unbroken history.
@@ -208,8 +210,9 @@ impl Catalog {
         load::load(dir.as_ref(), keyring, false)
     }
 
-    /// The same, to search for keys ([`Catalog::groups_for_keys`]): the segment in use, which has no filters in its file, is
-    /// read here anyway; so its keys are collected, and a search reads of it only what may hold them.
+    /// The same, to search for keys ([`Catalog::groups_for_keys`]): of the segment in use, which has no filters in its file, they are
+    /// taken from the file that the writer keeps; the rest of the segment is read here, and its keys are collected. So a search
+    /// reads of it only what may hold them.
     pub fn open_for_search(dir: impl AsRef<Path>, keyring: &Keyring) -> Result<Self, OpenError> {
         load::load(dir.as_ref(), keyring, true)
     }

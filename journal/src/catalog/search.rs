@@ -1,14 +1,14 @@
 //! Reading only what may concern certain keys.
 //!
-//! A sealed segment has key filters: what they rule out is not read. Those of the segment in use are made when the journal is
-//! opened for a search ([`super::Catalog::open_for_search`]). What has none (a segment that an earlier version has sealed) is
+//! A sealed segment has key filters: what they rule out is not read. Those of the segment in use are taken from a
+//! file beside it, and made of its end, when the journal is opened for a search ([`super::Catalog::open_for_search`]). What has none (a segment that an earlier version has sealed) is
 //! read, and its groups are looked at one by one.
 
 use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 
-use crate::bloom::{BloomFilter, Lookup, Place, Places, SegmentFilters, hash_key};
+use crate::bloom::{BloomFilter, Lookup, Place, Places, hash_key};
 use crate::crypto::Sealer;
 use crate::error::Damage;
 use crate::segment::tally::IndexEntry;
@@ -107,12 +107,11 @@ impl Search {
     }
 
     /// The same by filters in memory, those of the segment in use.
-    pub(super) fn ranges_by(&self, index: &[IndexEntry], filters: &SegmentFilters, blocks_end: u64) -> Vec<Range<u64>> {
+    pub(super) fn ranges_by(&self, index: &[IndexEntry], filters: &[BloomFilter], blocks_end: u64) -> Vec<Range<u64>> {
         let may_be_in = |filter: &BloomFilter| self.by_hash.keys().any(|hash| filter.may_hold(*hash));
-        let anywhere = may_be_in(&filters.all);
         let mut ranges = Ranges::default();
-        for (n, (entry, filter)) in index.iter().zip(&filters.intervals).enumerate() {
-            if filter.has_unknown() || anywhere && may_be_in(filter) {
+        for (n, (entry, filter)) in index.iter().zip(filters).enumerate() {
+            if filter.has_unknown() || may_be_in(filter) {
                 ranges.add(entry.position..index.get(n + 1).map_or(blocks_end, |next| next.position));
             }
         }

@@ -158,7 +158,7 @@ impl OpenSegment {
                 .entry
                 .filters
                 .as_ref()
-                .and_then(|filters| filters.intervals.get(n))
+                .and_then(|filters| filters.get(n))
                 .is_none_or(|filter| filter.has_unknown() || hashes.iter().any(|hash| filter.may_hold(*hash)))),
             PartFilter::File(place) if place.unknown => Ok(true),
             PartFilter::File(_) if hashes.is_empty() => Ok(false),

@@ -17,11 +17,19 @@ use regex::bytes::{RegexSet, RegexSetBuilder};
 const COMPILED_LIMIT_BYTES: usize = 64 << 20;
 
 /// What is wanted; the default is everything.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Filter {
     exact: HashSet<Vec<u8>>,
     patterns: Option<RegexSet>,
+    /// With what keys begin that the globs among the patterns match; `None` = with anything.
+    prefixes: Option<Vec<Vec<u8>>>,
     dbs: BTreeSet<u32>,
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self { exact: HashSet::new(), patterns: None, prefixes: Some(Vec::new()), dbs: BTreeSet::new() }
+    }
 }
 
 /// A pattern that cannot be used.
@@ -34,10 +42,17 @@ impl Filter {
     pub fn new<G: AsRef<[u8]>>(globs: &[G], regexes: &[String], dbs: &[u32]) -> Result<Self, FilterError> {
         let mut exact = HashSet::new();
         let mut patterns = regexes.to_vec();
+        let mut prefixes = regexes.is_empty().then(Vec::new);
         for glob in globs.iter().map(AsRef::as_ref) {
             match literal(glob) {
-                Some(key) => drop(exact.insert(key)),
-                None => patterns.push(glob_to_regex(glob)),
+                (key, true) => drop(exact.insert(key)),
+                (prefix, false) => {
+                    patterns.push(glob_to_regex(glob));
+                    prefixes = prefixes.filter(|_| !prefix.is_empty());
+                    if let Some(all) = &mut prefixes {
+                        all.push(prefix);
+                    }
+                }
             }
         }
         let patterns = if patterns.is_empty() {
@@ -46,7 +61,7 @@ impl Filter {
             let set = RegexSetBuilder::new(&patterns).size_limit(COMPILED_LIMIT_BYTES).build();
             Some(set.map_err(|e| FilterError(e.to_string()))?)
         };
-        Ok(Self { exact, patterns, dbs: dbs.iter().copied().collect() })
+        Ok(Self { exact, patterns, prefixes, dbs: dbs.iter().copied().collect() })
     }
 
     /// Wants these keys as well.
@@ -77,6 +92,23 @@ impl Filter {
         Some(keys)
     }
 
+    /// Beginnings of which each wanted key has one, in the order of their bytes, none of them the beginning of another; `None`
+    /// where a wanted key may begin with anything. An exact key is its own.
+    pub fn prefixes(&self) -> Option<Vec<&[u8]>> {
+        let globs = self.prefixes.as_ref().filter(|_| self.has_key_patterns())?;
+        let mut all: Vec<&[u8]> = globs.iter().chain(&self.exact).map(Vec::as_slice).collect();
+        all.sort_unstable();
+        let mut prefixes: Vec<&[u8]> = Vec::with_capacity(all.len());
+        for prefix in all {
+            // Keys that begin alike stand side by side.
+            if prefixes.last().is_none_or(|last| !prefix.starts_with(last)) {
+                prefixes.push(prefix);
+            }
+        }
+        // The key without a name begins every other one.
+        (!prefixes.iter().any(|prefix| prefix.is_empty())).then_some(prefixes)
+    }
+
     /// The databases of which keys are wanted; empty = all.
     pub fn databases(&self) -> &BTreeSet<u32> {
         &self.dbs
@@ -104,19 +136,19 @@ impl Filter {
     }
 }
 
-/// The only key that the glob matches, if there is but one.
-fn literal(glob: &[u8]) -> Option<Vec<u8>> {
+/// With what all keys begin that the glob matches; `true` = it is the only one.
+fn literal(glob: &[u8]) -> (Vec<u8>, bool) {
     let mut key = Vec::with_capacity(glob.len());
     let mut bytes = glob.iter().copied();
     while let Some(byte) = bytes.next() {
         match byte {
-            b'*' | b'?' | b'[' => return None,
+            b'*' | b'?' | b'[' => return (key, false),
             // At the end it stands for itself.
             b'\\' => key.push(bytes.next().unwrap_or(b'\\')),
             byte => key.push(byte),
         }
     }
-    Some(key)
+    (key, true)
 }
 
 /// Translates a glob of Redis into an anchored regular expression over bytes.
@@ -246,7 +278,8 @@ mod tests {
             ("", Some("")),
             ("]", Some("]")),
         ] {
-            assert_eq!(literal(glob.as_bytes()), key.map(|k| k.as_bytes().to_vec()), "{glob}");
+            let (found, is_only) = literal(glob.as_bytes());
+            assert_eq!(is_only.then_some(found), key.map(|k| k.as_bytes().to_vec()), "{glob}");
             if let Some(key) = key {
                 let filter = Filter::new(&[glob], &[], &[]).expect("a glob");
                 assert!(filter.wants_key(key.as_bytes()) && !filter.wants_key(b"other"), "{glob}");
@@ -275,6 +308,34 @@ mod tests {
             assert!(filter.wants_key(b"a") && filter.wants_key(b"*") && !filter.wants_key(b"b"));
         }
         assert_eq!((Filter::default().exact_keys(), Filter::default().databases().len()), (None, 0));
+    }
+
+    #[test]
+    fn each_wanted_key_begins_with_a_prefix() {
+        let of = |globs: &[&str], regexes: &[&str], exact: &[&str]| {
+            let regexes: Vec<String> = regexes.iter().map(|&r| r.to_owned()).collect();
+            let filter = Filter::new(globs, &regexes, &[]).expect("patterns");
+            let filter = filter.and_exact_keys(exact.iter().map(|key| key.as_bytes().to_vec()));
+            filter.prefixes().map(|all| all.into_iter().map(|p| String::from_utf8_lossy(p).into_owned()).collect())
+        };
+        let some = |prefixes: &[&str]| Some(prefixes.iter().map(|&p| p.to_owned()).collect::<Vec<_>>());
+        assert_eq!(of(&["user:1*"], &[], &[]), some(&["user:1"]));
+        assert_eq!(of(&["b?", "a[12]*", r"c\*d*e"], &[], &["x"]), some(&["a", "b", "c*d", "x"]));
+        // One covers another, whichever kind it is.
+        assert_eq!(of(&["user:*", "user:1*", "user:", "us*"], &[], &["user:7", "u"]), some(&["u"]));
+        assert_eq!(of(&["ab*"], &[], &["a-b", "abc"]), some(&["a-b", "ab"]));
+        assert_eq!(of(&["a", "b"], &[], &[]), some(&["a", "b"]));
+        for (globs, regexes, exact) in [
+            (&["*"][..], &[][..], &[][..]),
+            (&["a*", "?b"], &[], &[]),
+            (&["a*"], &["^a"], &[]),
+            (&[], &["^a"], &["a"]),
+            (&["a*"], &[], &[""]),
+            (&[], &[], &[]),
+        ] {
+            assert_eq!(of(globs, regexes, exact), None, "{globs:?} {regexes:?} {exact:?}");
+        }
+        assert_eq!(Filter::default().prefixes(), None);
     }
 
     #[test]

@@ -26,6 +26,7 @@ use crate::crypto::Keyring;
 use crate::directory::Directory;
 use crate::error::{OpenError, Span};
 use crate::files::is_there;
+use crate::filters_file;
 use crate::lease::{PruneLock, ReadLease, RemovalLease};
 use crate::lock::Lock;
 use crate::marks::read_marks;
@@ -199,6 +200,7 @@ fn carry_out(
     }
     let _prune = PruneLock::take(dir).map_err(OpenError::io("lock", dir.prune_lock()))?.ok_or_else(|| busy(dir))?;
     let _alone = RemovalLease::take(dir).map_err(OpenError::io("lock", dir.meta()))?.ok_or_else(|| busy(dir))?;
+    filters_file::remove(dir);
     let prepared = act::prepare(dir, plan, &lines.splices, keyring)?;
     let fresh = act::fresh_header(plan, &prepared, *journal_id, *fresh);
     act::place(dir, plan, prepared, fresh, lines.splices.clone(), keyring)?;

@@ -11,7 +11,7 @@ use crate::error::{Damage, OpenError};
 use crate::segment::footer::{FOOTER_MAGIC, Footer, TAIL_LEN};
 use crate::segment::header::{HeaderFault, MAX_HEADER_LEN, SegmentHeader, WholeHeader};
 use crate::segment::name::SegmentName;
-use crate::segment::scan::{Rest, Scan, find_later_block, scan};
+use crate::segment::scan::{Rest, Scan, find_later_block, scan_from};
 use crate::segment::tally::Tally;
 use crate::storage::{Folder, Storage, StoredFile};
 
@@ -43,8 +43,25 @@ pub(crate) enum TailFact {
     Unknown,
 }
 
-/// Is given the segment's header, the sum of the blocks before, and a block's header and stored payload.
-pub(crate) type OnBlock<'a> = dyn FnMut(&WholeHeader, &Tally, &BlockHeader, &Bytes) + 'a;
+/// Goes along with the walk over the blocks of a segment without a footer.
+pub(crate) trait Walk {
+    /// How far the walk may begin behind the header, with the sum of the blocks before.
+    fn begin(&mut self, file: &dyn StoredFile, file_len: u64, whole: &WholeHeader) -> Option<(Tally, u64)>;
+
+    /// The next whole block, with the sum of the blocks before.
+    fn block(&mut self, whole: &WholeHeader, before: &Tally, block: &BlockHeader, stored: &Bytes);
+}
+
+/// Looks at all blocks, and takes nothing of them.
+struct WalkAll;
+
+impl Walk for WalkAll {
+    fn begin(&mut self, _: &dyn StoredFile, _: u64, _: &WholeHeader) -> Option<(Tally, u64)> {
+        None
+    }
+
+    fn block(&mut self, _: &WholeHeader, _: &Tally, _: &BlockHeader, _: &Bytes) {}
+}
 
 /// Segments in the order of the history, with their paths.
 type Names = Vec<(SegmentName, PathBuf)>;
@@ -98,19 +115,19 @@ pub(crate) fn load_segment(
     path: &Path,
     with_blocks: bool,
 ) -> Result<SegmentFacts, OpenError> {
-    load_segment_and(storage, name, path, with_blocks, &mut |_, _, _, _| ())
+    load_segment_and(storage, name, path, with_blocks, &mut WalkAll)
 }
 
-/// The same, and gives each whole block that is walked to `on_block`.
+/// The same; `walk` goes along.
 pub(crate) fn load_segment_and(
     storage: &dyn Storage,
     name: SegmentName,
     path: &Path,
     with_blocks: bool,
-    on_block: &mut OnBlock<'_>,
+    walk: &mut dyn Walk,
 ) -> Result<SegmentFacts, OpenError> {
     let file = storage.open(path).map_err(OpenError::io("open", path))?;
-    load_file(&*file, name, path, with_blocks, on_block)
+    load_file(&*file, name, path, with_blocks, walk)
 }
 
 /// The same for who has opened the file and goes on reading from it: by its path there may soon be
@@ -121,7 +138,7 @@ pub(crate) fn load_open_segment(
     path: &Path,
     with_blocks: bool,
 ) -> Result<SegmentFacts, OpenError> {
-    load_file(file, name, path, with_blocks, &mut |_, _, _, _| ())
+    load_file(file, name, path, with_blocks, &mut WalkAll)
 }
 
 fn load_file(
@@ -129,14 +146,14 @@ fn load_file(
     name: SegmentName,
     path: &Path,
     with_blocks: bool,
-    on_block: &mut OnBlock<'_>,
+    walk: &mut dyn Walk,
 ) -> Result<SegmentFacts, OpenError> {
     let io_error = |e| OpenError::io("read", path)(e);
     let bytes = file.bytes().map_err(io_error)?;
     let header = read_header(file, bytes).map_err(io_error)?;
     let tail = match &header {
         Err(_) => TailFact::Unknown,
-        Ok(whole) => walk_tail(file, bytes, whole, with_blocks, on_block).map_err(io_error)?,
+        Ok(whole) => walk_tail(file, bytes, whole, with_blocks, walk).map_err(io_error)?,
     };
     Ok(SegmentFacts { path: path.to_owned(), name, bytes, header, tail })
 }
@@ -162,7 +179,7 @@ pub(crate) fn read_tail(
     whole: &WholeHeader,
     with_blocks: bool,
 ) -> io::Result<TailFact> {
-    walk_tail(file, file_len, whole, with_blocks, &mut |_, _, _, _| ())
+    walk_tail(file, file_len, whole, with_blocks, &mut WalkAll)
 }
 
 fn walk_tail(
@@ -170,7 +187,7 @@ fn walk_tail(
     file_len: u64,
     whole: &WholeHeader,
     with_blocks: bool,
-    on_block: &mut OnBlock<'_>,
+    walk: &mut dyn Walk,
 ) -> io::Result<TailFact> {
     let mut bad_footer = None;
     if let Some(position) = find_footer(file, file_len, whole.len)? {
@@ -189,7 +206,9 @@ fn walk_tail(
             None => TailFact::Unknown,
         });
     }
-    let scan = scan(file, file_len, whole, |before, block, stored| on_block(whole, before, block, stored))?;
+    let begin = walk.begin(file, file_len, whole).unwrap_or_else(|| (Tally::begin(&whole.header), whole.len));
+    let scan =
+        scan_from(begin, file, file_len, whole, |before, block, stored| walk.block(whole, before, block, stored))?;
     if whole.header.packed {
         // It was put in place as a whole, so this is no tail that is being written.
         let (position, damage) =

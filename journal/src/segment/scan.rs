@@ -163,10 +163,20 @@ pub(crate) fn scan(
     file: &dyn StoredFile,
     file_len: u64,
     whole: &WholeHeader,
+    on_block: impl FnMut(&Tally, &BlockHeader, &Bytes),
+) -> io::Result<Scan> {
+    scan_from((Tally::begin(&whole.header), whole.len), file, file_len, whole, on_block)
+}
+
+/// The same from a block on of which the position and the sum of the blocks before are known.
+pub(crate) fn scan_from(
+    (mut tally, mut end): (Tally, u64),
+    file: &dyn StoredFile,
+    file_len: u64,
+    whole: &WholeHeader,
     mut on_block: impl FnMut(&Tally, &BlockHeader, &Bytes),
 ) -> io::Result<Scan> {
-    let mut tally = Tally::begin(&whole.header);
-    let (mut end, tag) = (whole.len, whole.tag);
+    let tag = whole.tag;
     while end < file_len {
         let block = read_block_header(file, end, file_len, Some(tag)).and_then(|block| {
             tally.check_next(&block)?;

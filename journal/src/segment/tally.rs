@@ -101,6 +101,12 @@ impl Tally {
         far || block.raw_len >= INDEX_PAYLOAD_BYTES
     }
 
+    /// The same sum without the index.
+    pub(crate) fn without_index(&self) -> Self {
+        let Self { blocks, groups, records, first_ts, extent, complete_until, end_db, index: _ } = *self;
+        Self { blocks, groups, records, first_ts, extent, complete_until, end_db, index: Vec::new() }
+    }
+
     /// Adds a block that was checked.
     pub(crate) fn add(&mut self, block: &BlockHeader, position: u64) {
         let opens = self.opens_interval(block, position);

@@ -333,3 +333,35 @@ fn the_golden_undo_files_are_read_and_written_alike() {
         assert!(reader.is_finished() && reader.torn().is_none());
     }
 }
+
+#[test]
+fn the_golden_filters_of_the_segment_in_use_are_read_and_written_alike() {
+    for (folder, keyring) in [("filters", Keyring::default()), ("filters-encrypted", keyring(&["key-1"]))] {
+        let mut journal = Fixture::with_random(OpenOptions { keyring, ..options(1 << 20) }, |bytes| {
+            bytes.fill(42);
+            Ok(())
+        });
+        journal.timeline();
+        for n in 0..24u32 {
+            let unknown = OwnedGroup { keys: None, ..OwnedGroup::simple(&[b'x'; 150]) };
+            let set = OwnedGroup::set(n % 3, format!("key:{n}").as_bytes(), &[b'v'; 150]);
+            journal.block(&[if n == 7 { unknown } else { set }]);
+            if n % 8 == 7 {
+                journal.sync();
+            }
+        }
+        journal.kill();
+        let name = journal.last_segment().file_name().unwrap().to_string_lossy().into_owned();
+        let segment = compare(&format!("{folder}/{name}"), &fs::read(journal.last_segment()).unwrap());
+        fs::write(journal.last_segment(), segment).unwrap();
+        let file = Directory::new(journal.dir()).filters();
+        let stored = compare(&format!("{folder}/filters"), &fs::read(&file).unwrap());
+        fs::write(&file, stored).unwrap();
+        let catalog = Catalog::open_for_search(journal.dir(), &journal.options.keyring).unwrap();
+        let info = &catalog.segments()[0];
+        assert!(info.walked_bytes < info.bytes / 2, "{} of {}", info.walked_bytes, info.bytes);
+        let found = catalog.groups_for_keys(Lsn(0), TimelineId(1), &[(0, b"key:3")]);
+        let lsns: Vec<Lsn> = found.map(|group| group.unwrap().records[0].lsn).collect();
+        assert_eq!(lsns, [Lsn(4), Lsn(8)]);
+    }
+}

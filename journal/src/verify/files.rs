@@ -16,7 +16,7 @@ use crate::storage::{Folder, Storage};
 use crate::types::Mark;
 
 /// The files of a journal's directory.
-const FILES: [&str; 7] = ["meta", "lock", "prune.lock", "snapshot.lock", "server", "marks", "splices"];
+const FILES: [&str; 8] = ["meta", "lock", "prune.lock", "snapshot.lock", "server", "marks", "splices", "filters"];
 /// Its folders.
 const FOLDERS: [&str; 3] = ["segments", "snapshots", "quarantine"];
 /// What may be there besides.

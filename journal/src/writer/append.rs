@@ -9,6 +9,7 @@
 //! | writing a block | a torn tail, ignored; the next open cuts it |
 //! | writing key filters | the same: all blocks are there |
 //! | writing a footer | the same: blocks and filters were synced before it |
+//! | extending the file of filters | see [`crate::filters_file`] |
 //! | between footer and next segment | a sealed last segment |
 //! | writing a new header | an unfinished file without data, ignored; the next open sets it aside |
 
@@ -26,6 +27,7 @@ use crate::directory::{Directory, TEMPORARY};
 use crate::error::{AppendError, OpenError};
 use crate::files;
 use crate::files::{FILE_MODE, sync_dir};
+use crate::filters_file::{FiltersFile, SyncedSegment};
 use crate::lock::Lock;
 use crate::recover::Resume;
 use crate::segment::footer::Footer;
@@ -64,6 +66,8 @@ struct Active {
     sealer: Option<Arc<Sealer>>,
     /// Over the keys of its blocks; written when it is sealed.
     filters: FilterBuilder,
+    /// The same until then, for readers in other processes.
+    filters_file: FiltersFile,
 }
 
 /// How segments are written.
@@ -134,7 +138,7 @@ impl Appender {
                     link: footer.link(),
                 });
             }
-            Resume::In { path, whole, scan } => active = Some(Active::reopen(&options, path, whole, scan)?),
+            Resume::In { path, whole, scan } => active = Some(Active::reopen(&dir, &options, path, whole, scan)?),
         }
         let compressor = Compressor::new().map_err(OpenError::io("compress for", dir.root()))?;
         let lock = Arc::new(lock);
@@ -346,6 +350,13 @@ impl Appender {
         }
     }
 
+    /// Lets searches in other processes know the keys of what is synced.
+    pub(crate) fn extend_filters_file(&mut self) {
+        if let Some(active) = self.active.as_mut().filter(|active| !active.unsynced) {
+            active.extend_filters_file();
+        }
+    }
+
     /// Seals the segment in use, if there is one: writes its footer, and syncs it.
     pub(crate) fn seal(&mut self) -> Result<(), AppendError> {
         if let Some(active) = self.active.take() {
@@ -397,30 +408,45 @@ impl Active {
         let tally = Tally::begin(&header);
         let len = bytes.len() as u64;
         let filters = FilterBuilder::new(options.segment_bytes);
-        Ok(Self { file, path, header, tag: tag_of(&bytes), tally, hasher, len, unsynced: false, sealer, filters })
+        let filters_file = FiltersFile::new(dir, len);
+        let tag = tag_of(&bytes);
+        Ok(Self { file, path, header, tag, tally, hasher, len, unsynced: false, sealer, filters, filters_file })
     }
 
     /// Reads it once, for its digest and its filters.
-    fn reopen(options: &AppenderOptions, path: PathBuf, whole: WholeHeader, scan: Scan) -> Result<Self, OpenError> {
+    fn reopen(
+        dir: &Directory,
+        options: &AppenderOptions,
+        path: PathBuf,
+        whole: WholeHeader,
+        scan: Scan,
+    ) -> Result<Self, OpenError> {
         let mut file = files::open_write(&path).map_err(OpenError::io("open", &path))?;
         files::sync(&file).map_err(OpenError::io("sync", &path))?;
         let sealer =
             whole.header.unlock(&options.keyring()).map_err(|fault| OpenError::Key { file: path.clone(), fault })?;
         let read = OpenError::io("read", &path);
         let (mut hasher, mut filters) = (blake3::Hasher::new(), FilterBuilder::new(options.segment_bytes));
+        let mut filters_file = FiltersFile::new(dir, whole.len);
         let mut tally = Tally::begin(&whole.header);
         let mut go_through = || -> io::Result<()> {
             hash_range(&mut hasher, &file, 0..whole.len)?;
             for block in Blocks::of(&file, &whole, scan.end) {
                 let (block, stored) = block.map_err(io::Error::other)?;
                 hasher.update(&block.encode()).update(&stored);
-                filters.begin_block(block.position, tally.opens_interval(&block, block.position));
+                let opens = tally.opens_interval(&block, block.position);
+                filters.begin_block(block.position, opens);
+                if opens {
+                    filters_file.begin_interval(&tally, block.checksum());
+                }
                 match decode_payload(&block, stored, sealer.as_deref()) {
                     Ok(payload) => filters.add_payload(&block, &payload),
                     // A damaged one, or of a later version: it is not ruled out.
                     Err(_) => filters.add(None),
                 }
                 tally.add(&block, block.position);
+                let (header, tag, sealer) = (&whole.header, whole.tag, sealer.as_deref());
+                filters_file.extend(SyncedSegment { header, tag, tally: &tally, filters: &filters, sealer });
             }
             // Here writing goes on.
             file.seek(SeekFrom::Start(scan.end)).map(drop)
@@ -428,7 +454,8 @@ impl Active {
         go_through().map_err(read)?;
         let WholeHeader { header, tag, .. } = whole;
         let tally = scan.tally;
-        Ok(Self { file, path, header, tag, tally, hasher, len: scan.end, unsynced: false, sealer, filters })
+        let len = scan.end;
+        Ok(Self { file, path, header, tag, tally, hasher, len, unsynced: false, sealer, filters, filters_file })
     }
 
     /// A block that takes so many bytes belongs into the next segment. The filters are part of a segment's size.
@@ -450,6 +477,9 @@ impl Active {
         self.file.write_all(bytes).map_err(AppendError::io("append to", &self.path))?;
         self.hasher.update(bytes);
         let len = bytes.len() as u64;
+        if self.tally.opens_interval(&block.header, self.len) {
+            self.filters_file.begin_interval(&self.tally, block.header.checksum());
+        }
         self.tally.add(&block.header, self.len);
         self.len += len;
         Ok(len)
@@ -459,6 +489,11 @@ impl Active {
         files::sync_data(&self.file).map_err(AppendError::io("sync", &self.path))?;
         self.unsynced = false;
         Ok(())
+    }
+
+    fn extend_filters_file(&mut self) {
+        let Self { header, tag, tally, filters, sealer, filters_file, .. } = self;
+        filters_file.extend(SyncedSegment { header, tag: *tag, tally, filters, sealer: sealer.as_deref() });
     }
 
     /// The chain tip behind this segment.
@@ -504,6 +539,8 @@ impl Active {
         let bytes = footer.encode();
         let written = self.file.write_all(&bytes).and_then(|()| files::sync(&self.file));
         written.map_err(AppendError::io("seal", &self.path))?;
+        // From here on, a reader finds the footer.
+        self.filters_file.end();
         Ok(Sealed { tip, bytes: self.len + bytes.len() as u64, wants_compaction: footer.wants_compaction() })
     }
 }

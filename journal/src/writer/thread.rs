@@ -129,6 +129,8 @@ impl<F: Fn(Progress)> Loop<F> {
         }
         self.durable();
         self.publish();
+        // Nobody waits for this.
+        self.appender.extend_filters_file();
         if matches!(batch.end, Some(End::Seal)) {
             self.appender.compact_rest();
             self.written();

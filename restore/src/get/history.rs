@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
-use redtape_journal::{Group, Lsn, Micros, Origin, Record};
+use redtape_journal::{Catalog, Group, Lsn, Micros, Origin, Record};
 use redtape_wire::effect::{KeyScope, is_only_read, key_scope};
 
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
-use crate::source::Located;
+use crate::point::RestorePoint;
+use crate::slice::Needed;
 
 /// Groups that may have touched the key, behind the last one that did for sure: when there are so many, the search ends.
 const UNCERTAIN_MAX: u64 = 10_000;
@@ -53,25 +54,73 @@ enum Touch {
     Yes,
 }
 
-impl KeyHistory {
-    /// Looks for the last write of a key.
-    pub(crate) fn find(located: &Located, db: u32, key: &[u8], interrupt: &Interrupt) -> Result<Self, RestoreError> {
-        let Located { catalog, point } = located;
-        let mut history = Self::default();
-        for group in catalog.groups_back_for_keys(point.lsn, point.timeline, &[(db, key)]) {
+/// The search for a key's last write. The backward pass over what the key depends on sees nearly all that the search wants: as long as
+/// the key is needed, each group that touches it, or may. What lies before that is read by itself.
+#[derive(Debug)]
+pub(super) struct HistorySearch<'a> {
+    history: KeyHistory,
+    point: &'a RestorePoint,
+    db: u32,
+    key: &'a [u8],
+    seen: Seen,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// The pass goes on, and sees what is wanted.
+    InPass,
+    /// Everything behind this LSN was seen.
+    DownTo(Lsn),
+    Enough,
+}
+
+impl<'a> HistorySearch<'a> {
+    pub(super) fn new(point: &'a RestorePoint, db: u32, key: &'a [u8]) -> Self {
+        Self { history: KeyHistory::default(), point, db, key, seen: Seen::InPass }
+    }
+
+    /// The pass has gone back over a group.
+    pub(super) fn watch(&mut self, group: &Group, needed: &Needed) {
+        if self.seen != Seen::InPass {
+            return;
+        }
+        if !self.add(group) {
+            self.seen = Seen::Enough;
+        } else if !needed.needs(self.db, self.key) {
+            // From here on it may pass over groups that touch the key.
+            let first = group.records.first().map_or(self.point.lsn, |record| record.lsn);
+            self.seen = Seen::DownTo(Lsn(first.0.saturating_sub(1)));
+        }
+    }
+
+    fn add(&mut self, group: &Group) -> bool {
+        self.history.add(group, self.db, self.key, self.point.base.manifest.lsn)
+    }
+
+    /// The pass has ended.
+    pub(super) fn finish(mut self, catalog: &Catalog, interrupt: &Interrupt) -> Result<KeyHistory, RestoreError> {
+        let upto = match self.seen {
+            Seen::Enough => return Ok(self.history),
+            // It went to the base.
+            Seen::InPass => self.point.base.manifest.lsn.min(self.point.lsn),
+            Seen::DownTo(lsn) => lsn,
+        };
+        for group in catalog.groups_back_for_keys(upto, self.point.timeline, &[(self.db, self.key)]) {
             interrupt.check()?;
-            // What is behind the base is read again for the dataset, and its damage refused there.
+            // What is behind the base is read for the dataset as well, and its damage refused there.
             let Ok(group) = group else {
-                history.cut_short = true;
+                self.history.cut_short = true;
                 break;
             };
-            if !history.add(&group, db, key, point.base.manifest.lsn) {
+            if !self.add(&group) {
                 break;
             }
         }
-        Ok(history)
+        Ok(self.history)
     }
+}
 
+impl KeyHistory {
     /// `false` = that is enough.
     fn add(&mut self, group: &Group, db: u32, key: &[u8], base: Lsn) -> bool {
         let mut perhaps = None;
@@ -121,6 +170,8 @@ fn touch(record: &Record, db: u32, key: &[u8]) -> Touch {
 
 #[cfg(test)]
 mod tests {
+    use redtape_journal::query::Filter;
+
     use super::*;
     use crate::source::journal_range::by_hand::group;
 
@@ -175,6 +226,27 @@ mod tests {
         assert_eq!((history.uncertain.map(|u| u.record.lsn), history.uncertain_groups), (Some(Lsn(4)), 2));
         assert!(history.since_base && !history.cut_short);
         assert!(!find(4).since_base && find(3).since_base && find(4).last.is_some());
+    }
+
+    #[test]
+    fn the_search_looks_on_while_the_pass_sees_the_key() {
+        let point = crate::get::tests::point(0);
+        let needed = |key: &str| Needed::at_the_point(&Filter::new(&[key], &[], &[0]).expect("a key"));
+        let (script, set) = (with_keys(7, 0, "EVAL s 0", None), with_keys(6, 0, "SET k 1", Some(&[1])));
+        let mut search = HistorySearch::new(&point, 0, b"k");
+        search.watch(&script, &needed("k"));
+        assert_eq!((search.seen, search.history.uncertain_groups), (Seen::InPass, 1));
+        // It does not matter that what was before is not needed.
+        search.watch(&set, &needed("other"));
+        assert_eq!(search.seen, Seen::Enough);
+        assert_eq!(search.history.last.map(|last| last.record.lsn), Some(Lsn(6)));
+
+        // The pass may skip from here on what the search wants.
+        let mut search = HistorySearch::new(&point, 0, b"k");
+        search.watch(&script, &needed("other"));
+        search.watch(&set, &needed("other"));
+        assert_eq!(search.seen, Seen::DownTo(Lsn(6)));
+        assert!(search.history.last.is_none());
     }
 
     #[test]

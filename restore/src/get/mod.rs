@@ -1,7 +1,8 @@
 //! One key at a point in time: its value, and who wrote it last. Writes nothing anywhere.
 //!
 //! ```text
-//! point ─► history of the key (journal, backwards) ─► dataset at the cut ─► DUMP of the key ─► decoded value
+//! point ─► journal, backwards ─► what the key depends on ─► dataset at the cut ─► DUMP of the key ─► decoded value
+//!                            └─► history of the key
 //! ```
 //!
 //! The dataset is rebuilt in a scratch server. What of it is read and replayed is [`crate::source`]'s to say.
@@ -16,6 +17,7 @@ use redtape_journal::query::{AsOf, Filter, Zone};
 use redtape_journal::{Keyring, Micros};
 use redtape_wire::rdb::{DECODED_MAX, Value};
 
+use self::history::HistorySearch;
 use self::read::Read;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
@@ -120,8 +122,9 @@ pub fn get(request: &GetRequest, observer: &mut dyn Observer) -> Result<Got, Res
     let located = Located::find(&wanted)?;
     observer.on(&Event::Resolved(&located.point));
     let point = located.point.clone();
-    let history = KeyHistory::find(&located, request.db, &request.key, &request.interrupt)?;
-    let source = located.slice(&wanted, observer)?;
+    let mut search = HistorySearch::new(&point, request.db, &request.key);
+    let source = located.slice(&wanted, &mut |group, needed| search.watch(group, needed), observer)?;
+    let history = search.finish(source.catalog(), &request.interrupt)?;
     let read = read_from(source, request, observer)?;
     Ok(Got {
         state: State::at(&point, read.value),

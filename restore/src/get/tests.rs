@@ -3,7 +3,7 @@ use redtape_wire::rdb::Field;
 
 use super::*;
 
-fn point(clock_us: i64) -> RestorePoint {
+pub(super) fn point(clock_us: i64) -> RestorePoint {
     RestorePoint {
         timeline: TimelineId(1),
         lsn: Lsn(1),

@@ -13,6 +13,7 @@ use redtape_wire::rdb::{
     Entry, Extent, Fault, KeyEntry, RdbSummary, RdbVersion, RdbWriter, ReadError, ValueType, Walker,
 };
 
+use super::BaseSearch;
 use super::needed::Needed;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
@@ -37,6 +38,8 @@ pub(crate) struct FoundInBase {
     pub(crate) keys: Result<SlicedBase, &'static str>,
     /// Bytes that were read.
     pub(crate) read_bytes: u64,
+    /// How the keys were found; `None` = none is needed.
+    pub(crate) search: Option<BaseSearch>,
 }
 
 /// Some keys of a base.
@@ -210,7 +213,8 @@ fn walk(
         }
     }
     let read_bytes = walker.offset();
-    Ok(FoundInBase { summary, keys, read_bytes })
+    let search = (!needed.is_nothing()).then_some(BaseSearch::WholeBase);
+    Ok(FoundInBase { summary, keys, read_bytes, search })
 }
 
 /// Makes the RDB while it is read.

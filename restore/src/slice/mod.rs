@@ -29,7 +29,8 @@ use std::fmt;
 use redtape_journal::Lsn;
 
 pub(crate) use kept::KeptRange;
-pub(crate) use pass::{Sliced, slice};
+pub(crate) use needed::Needed;
+pub(crate) use pass::{Sliced, Watch, slice};
 use serde::Serialize;
 
 /// Why everything up to an LSN is kept.
@@ -58,6 +59,20 @@ pub struct SliceReport {
     pub journal_bytes_skipped: u64,
     /// Bytes of the base that were read to find the keys; 0 = none of its keys is needed.
     pub base_bytes_read: u64,
+    /// How the keys of the base were found; `None` = none of its keys is needed.
+    pub base_search: Option<BaseSearch>,
+}
+
+/// How the needed keys of a base are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BaseSearch {
+    /// Each is looked up in the key index.
+    KeyIndex,
+    /// The ranges of the key index in which they lie are read.
+    KeyRanges,
+    /// All of the base is read.
+    WholeBase,
 }
 
 impl fmt::Display for SliceReport {
@@ -67,6 +82,12 @@ impl fmt::Display for SliceReport {
             None => f.write_str("the whole base")?,
             Some(1) => f.write_str("1 key of the base")?,
             Some(keys) => write!(f, "{keys} keys of the base")?,
+        }
+        match self.base_search.filter(|_| self.base_keys.is_some()) {
+            None => {}
+            Some(BaseSearch::KeyIndex) => f.write_str(", by its key index")?,
+            Some(BaseSearch::KeyRanges) => f.write_str(", by ranges of its key index")?,
+            Some(BaseSearch::WholeBase) => f.write_str(", by reading all of it")?,
         }
         let read = self.journal_bytes_read + self.base_bytes_read;
         write!(f, "; {read} bytes read to find that out, {} of the journal not read", self.journal_bytes_skipped)?;

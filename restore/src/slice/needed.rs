@@ -22,6 +22,23 @@ const ADDED_MAX: usize = if cfg!(test) { 50 } else { 1 << 20 };
 /// Their bytes.
 const ADDED_BYTES_MAX: usize = if cfg!(test) { 1 << 10 } else { 64 << 20 };
 
+/// Ranges of keys that are looked for in an index.
+const RANGES_MAX: usize = 256;
+
+/// Keys of a database (`None` = of any) that begin alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeyRange {
+    pub(crate) db: Option<u32>,
+    pub(crate) prefix: Vec<u8>,
+}
+
+/// Ranges that hold all needed keys but those beside them; and other keys, too.
+#[derive(Debug)]
+pub(crate) struct KeyRanges<'a> {
+    pub(crate) ranges: Vec<KeyRange>,
+    pub(crate) beside: Vec<(u32, &'a [u8])>,
+}
+
 /// The keys that are needed of a database beside those added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Rest {
@@ -122,6 +139,27 @@ impl Needed {
         Some(
             self.databases.iter().flat_map(|(db, database)| database.added.iter().map(|key| (*db, &key[..]))).collect(),
         )
+    }
+
+    /// Where the needed keys lie in an index. `None`: they may be anywhere, or are in too many ranges.
+    pub(crate) fn ranges(&self) -> Option<KeyRanges<'_>> {
+        let rests = || self.databases.values().map(|database| database.rest).chain([self.default]);
+        if rests().any(|rest| rest == Rest::Everything) {
+            return None;
+        }
+        let beside = self.databases.iter().flat_map(|(db, of)| of.added.iter().map(|key| (*db, &key[..]))).collect();
+        if rests().all(|rest| rest == Rest::Nothing) {
+            return Some(KeyRanges { ranges: Vec::new(), beside });
+        }
+        let prefixes = self.filter.prefixes()?;
+        let selected = self.databases.iter().filter(|(_, database)| database.rest == Rest::Selected);
+        let dbs: Vec<Option<u32>> =
+            if self.default == Rest::Selected { vec![None] } else { selected.map(|(db, _)| Some(*db)).collect() };
+        if dbs.len() * prefixes.len() > RANGES_MAX {
+            return None;
+        }
+        let of_db = |db: Option<u32>| prefixes.iter().map(move |prefix| KeyRange { db, prefix: prefix.to_vec() });
+        Some(KeyRanges { ranges: dbs.into_iter().flat_map(of_db).collect(), beside })
     }
 
     /// The same as key filters know them; `None` also where asking them would cost more than it spares.

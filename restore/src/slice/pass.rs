@@ -33,14 +33,19 @@ pub(crate) struct Sliced {
     pub(crate) searched: Searched,
 }
 
-/// Goes through a range backwards; `on_progress` gets how many of its records were passed, now and then.
+/// Sees each group that was gone back over, and which keys are needed before it.
+pub(crate) type Watch<'a> = dyn FnMut(&Group, &Needed) + 'a;
+
+/// Goes through a range backwards; `on_progress` gets how many of its records were passed, now and then. `watch` sees all groups
+/// that touch a key for as long as that key is needed, and others.
 pub(crate) fn slice(
     range: &JournalRange,
     filter: &Filter,
     interrupt: &Interrupt,
+    watch: &mut Watch<'_>,
     on_progress: &mut dyn FnMut(u64),
 ) -> Result<Sliced, ReadError> {
-    let mut pass = Pass::new(filter);
+    let mut pass = Pass::new(filter, watch);
     let mut searched = Searched::default();
     if range.after < range.upto {
         let reader = range.catalog.parts_back(range.after, range.upto, range.timeline);
@@ -54,7 +59,8 @@ pub(crate) fn slice(
     Ok(Sliced { kept: keeper.finish(), facts, needed, forced, searched })
 }
 
-struct Pass {
+struct Pass<'a> {
+    watch: &'a mut Watch<'a>,
     needed: Needed,
     keeper: Keeper,
     facts: RangeFacts,
@@ -63,10 +69,11 @@ struct Pass {
     libraries: bool,
 }
 
-impl Pass {
-    fn new(filter: &Filter) -> Self {
+impl<'a> Pass<'a> {
+    fn new(filter: &Filter, watch: &'a mut Watch<'a>) -> Self {
         let everything = filter.is_everything();
         Self {
+            watch,
             needed: Needed::at_the_point(filter),
             keeper: Keeper::new(!everything),
             facts: RangeFacts::default(),
@@ -161,6 +168,7 @@ impl Pass {
             self.facts.groups += 1;
             self.keeper.keep(group, &kept);
         }
+        (self.watch)(group, &self.needed);
     }
 
     fn keeps(&mut self, record: &Record, dependence: &Dependence<'_>) -> bool {

@@ -31,7 +31,7 @@ use crate::replica_link::{Delivered, Payload};
 use crate::request::Request;
 use crate::slice::base::{SlicedBase, find};
 use crate::slice::indexed::find_indexed;
-use crate::slice::{Forced, KeptRange, SliceReport, Sliced, slice};
+use crate::slice::{BaseSearch, Forced, KeptRange, SliceReport, Sliced, Watch, slice};
 use crate::version::ServerVersion;
 
 /// A restore point that was found; nothing of it has been read yet.
@@ -55,7 +55,7 @@ impl Located {
 
     /// Reads what the request needs once: of base and journal what the wanted keys depend on, or everything.
     pub(crate) fn check(self, request: &Request, observer: &mut dyn Observer) -> Result<Source, RestoreError> {
-        if request.slice { self.slice(request, observer) } else { self.read_all(request, observer) }
+        if request.slice { self.slice(request, &mut |_, _| (), observer) } else { self.read_all(request, observer) }
     }
 
     fn range(self) -> (RestorePoint, JournalRange) {
@@ -73,8 +73,13 @@ impl Located {
         Ok(Source::new(point, made, request))
     }
 
-    /// Only what the wanted keys depend on ([`mod@crate::slice`]).
-    pub(crate) fn slice(self, request: &Request, observer: &mut dyn Observer) -> Result<Source, RestoreError> {
+    /// Only what the wanted keys depend on ([`mod@crate::slice`]). `watch` sees what of the journal is gone back over.
+    pub(crate) fn slice(
+        self,
+        request: &Request,
+        watch: &mut Watch<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<Source, RestoreError> {
         // Of everything, the whole base is needed.
         let whole = if request.filter.is_everything() {
             Some(check_base(&self.catalog, &self.point.base, &request.keyring, &request.interrupt, observer)?)
@@ -84,7 +89,8 @@ impl Located {
         let (point, range) = self.range();
         let total = range.upto.0.saturating_sub(range.after.0);
         observer.on(&Event::Step { name: "reading the journal", total, unit: Unit::Records });
-        let sliced = slice(&range, &request.filter, &request.interrupt, &mut |passed| observer.on(&Event::At(passed)))
+        let mut on_progress = |passed| observer.on(&Event::At(passed));
+        let sliced = slice(&range, &request.filter, &request.interrupt, watch, &mut on_progress)
             .map_err(|error| RestoreError::unreadable(error, &range.catalog))?;
         observer.on(&Event::StepDone);
         request.interrupt.check()?;
@@ -92,6 +98,7 @@ impl Located {
         let mut replay = Replay::Kept(KeptRange { range, kept });
         let (base, keyring) = (&point.base, &request.keyring);
         let (mut base_keys, mut base_bytes_read) = (None, base.manifest.bytes);
+        let mut base_search = Some(BaseSearch::WholeBase);
         let (rdb, base_use) = if let Some(rdb) = whole {
             (rdb, BaseUse::Whole)
         } else if needed.is_everything() {
@@ -102,7 +109,7 @@ impl Located {
                 Some(found) => found,
                 None => find(replay.catalog(), base, keyring, &needed, &request.interrupt, observer)?,
             };
-            base_bytes_read = found.read_bytes;
+            (base_bytes_read, base_search) = (found.read_bytes, found.search);
             match found.keys {
                 Ok(keys) => {
                     base_keys = Some(keys.keys);
@@ -125,6 +132,7 @@ impl Located {
             journal_bytes_read: searched.read_bytes,
             journal_bytes_skipped: searched.skipped_bytes,
             base_bytes_read,
+            base_search,
         });
         Ok(Source::new(point, Made { rdb, base: base_use, replay, facts, slice }, request))
     }
@@ -243,6 +251,11 @@ impl Source {
     /// The id of the journal.
     pub(crate) fn journal_id(&self) -> String {
         self.replay.catalog().meta().journal_id.clone()
+    }
+
+    /// The journal.
+    pub(crate) fn catalog(&self) -> &Catalog {
+        self.replay.catalog()
     }
 
     /// Bytes of the RDB that is sent first.

@@ -89,6 +89,8 @@ impl Redtape {
                 command.env_remove(name);
             }
         }
+        // Nor is a file of settings that lies here.
+        command.env("REDTAPE_CONFIG", "/dev/null");
         command.spawn().with_context(|| format!("start {}", self.binary.display()))
     }
 

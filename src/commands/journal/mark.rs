@@ -27,8 +27,8 @@ fn mark_name(name: &str) -> Result<String, &'static str> {
 }
 
 pub(super) fn run(args: &MarkArgs) -> anyhow::Result<ExitCode> {
-    let keyring = args.journal.keys.keyring()?;
-    let marked = mark_now(&args.journal.from, &keyring, &args.name, MARK_TIMEOUT);
+    let place = args.journal.journal.place()?;
+    let marked = mark_now(&place.dir, &place.keyring, &args.name, MARK_TIMEOUT);
     let Mark { ts, lsn, .. } = marked.map_err(|error| match error {
         error @ (MarkError::NotWritten | MarkError::NoBase) => anyhow::Error::from(Failure::new(UNAVAILABLE, error)),
         MarkError::Open(error) => error.into(),

@@ -9,13 +9,12 @@ mod repair;
 mod tail;
 mod verify;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use redtape_journal::Catalog;
 
-use crate::commands::settings::KeyOptions;
+use crate::commands::settings::JournalOptions;
 use crate::history::selection::Selection;
 
 #[derive(Debug, Subcommand)]
@@ -38,14 +37,11 @@ pub(crate) enum JournalCommand {
     Keygen(keygen::KeygenArgs),
 }
 
-/// Which journal.
+/// Which journal, and how it is shown.
 #[derive(Debug, Args)]
 pub(crate) struct DirArgs {
-    /// Directory of the journal.
-    #[arg(long, alias = "dir", env = "REDTAPE_DIR", value_name = "DIR", default_value = "redtape-journal")]
-    pub(crate) from: PathBuf,
     #[command(flatten)]
-    pub(crate) keys: KeyOptions,
+    pub(crate) journal: JournalOptions,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -54,15 +50,16 @@ pub(crate) struct DirArgs {
 impl DirArgs {
     /// Opens it for reading.
     pub(crate) fn open(&self) -> anyhow::Result<Catalog> {
-        Ok(Catalog::open_with(&self.from, &self.keys.keyring()?)?)
+        self.journal.place()?.open()
     }
 
     /// The same, to read what is selected.
     pub(crate) fn open_for(&self, selection: &Selection) -> anyhow::Result<Catalog> {
+        let place = self.journal.place()?;
         if selection.search().is_none() {
-            return self.open();
+            return place.open();
         }
-        Ok(Catalog::open_for_search(&self.from, &self.keys.keyring()?)?)
+        Ok(Catalog::open_for_search(&place.dir, &place.keyring)?)
     }
 }
 

@@ -4,7 +4,7 @@
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -16,7 +16,7 @@ use redtape_wire::units::{ByteSize, Period};
 use serde_json::{Value, json};
 
 use crate::commands::plan_flags::PlanFlags;
-use crate::commands::settings::KeyOptions;
+use crate::commands::settings::JournalOptions;
 use crate::exit::{Failure, USAGE};
 use crate::input::agreed;
 use crate::output::{bytes, count, out};
@@ -28,9 +28,8 @@ use crate::output::{bytes, count, out};
     mut_arg("yes", |arg| arg.help("Remove without asking"))
 )]
 pub(crate) struct PruneArgs {
-    /// Directory of the journal.
-    #[arg(long, alias = "from", env = "REDTAPE_DIR", value_name = "DIR", default_value = "redtape-journal")]
-    dir: PathBuf,
+    #[command(flatten)]
+    journal: JournalOptions,
     /// Keep every moment of so much time before the newest one restorable: 90s, 30m, 6h, 7d, 2w.
     #[arg(long, env = "REDTAPE_RETENTION", value_name = "TIME")]
     retention: Option<Period>,
@@ -38,8 +37,6 @@ pub(crate) struct PruneArgs {
     /// the last base and what lies behind it always stay.
     #[arg(long, env = "REDTAPE_JOURNAL_MAX_SIZE", value_name = "SIZE")]
     max_size: Option<ByteSize>,
-    #[command(flatten)]
-    keys: KeyOptions,
     #[command(flatten)]
     flags: PlanFlags,
 }
@@ -54,11 +51,8 @@ pub(crate) struct RemoveArgs {
     /// Names of snapshots, as `redtape snapshot ls` prints them.
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
-    /// Directory of the journal.
-    #[arg(long, alias = "from", env = "REDTAPE_DIR", value_name = "DIR", default_value = "redtape-journal")]
-    dir: PathBuf,
     #[command(flatten)]
-    keys: KeyOptions,
+    journal: JournalOptions,
     #[command(flatten)]
     flags: PlanFlags,
 }
@@ -71,20 +65,20 @@ pub(crate) fn run(args: &PruneArgs) -> anyhow::Result<ExitCode> {
         return Err(Failure::new(USAGE, message).into());
     }
     // What goes is decided by what stands in clear; keys that cannot be used are worth a word all the same.
-    args.keys.keyring()?;
+    let dir = args.journal.place()?.dir;
     let now = Micros::now();
-    let plan = plan_prune(&args.dir, &retention, now)?;
-    carry_out(&args.dir, args.flags, &plan, || {
+    let plan = plan_prune(&dir, &retention, now)?;
+    carry_out(&dir, args.flags, &plan, || {
         // Planned anew, as somebody else may have pruned meanwhile.
-        prune(&args.dir, &retention, now, &mut |_| {}, &|| false)
+        prune(&dir, &retention, now, &mut |_| {}, &|| false)
     })
 }
 
 /// Removes snapshots by name.
 pub(crate) fn remove(args: &RemoveArgs) -> anyhow::Result<ExitCode> {
-    args.keys.keyring()?;
-    let plan = plan_removal(&args.dir, &args.names)?;
-    carry_out(&args.dir, args.flags, &plan, || remove_snapshots(&args.dir, &args.names))
+    let dir = args.journal.place()?.dir;
+    let plan = plan_removal(&dir, &args.names)?;
+    carry_out(&dir, args.flags, &plan, || remove_snapshots(&dir, &args.names))
 }
 
 fn carry_out(

@@ -1,7 +1,7 @@
 //! `redtape journal repair`: what is wrong, what is lost, and what was done about it.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -10,7 +10,7 @@ use redtape_journal::{Catalog, OpenError, RepairPlan, Span, plan_repair, repair}
 use serde_json::{Value, json};
 
 use crate::commands::plan_flags::PlanFlags;
-use crate::commands::settings::KeyOptions;
+use crate::commands::settings::{JournalOptions, JournalPlace};
 use crate::exit::{DATAERR, Failure, TEMPFAIL, USAGE};
 use crate::input::agreed;
 use crate::output::{count, out};
@@ -22,28 +22,25 @@ use crate::output::{count, out};
     mut_arg("yes", |arg| arg.help("Repair without asking"))
 )]
 pub(crate) struct RepairArgs {
-    /// Directory of the journal. Nobody may be writing to it.
-    #[arg(long, alias = "from", env = "REDTAPE_DIR", value_name = "DIR", default_value = "redtape-journal")]
-    dir: PathBuf,
     #[command(flatten)]
-    keys: KeyOptions,
+    journal: JournalOptions,
     #[command(flatten)]
     flags: PlanFlags,
 }
 
 pub(crate) fn run(args: &RepairArgs) -> anyhow::Result<ExitCode> {
-    let keyring = args.keys.keyring()?;
-    let plan = plan_repair(&args.dir, &keyring).map_err(failure)?;
+    let JournalPlace { dir, keyring } = args.journal.place()?;
+    let plan = plan_repair(&dir, &keyring).map_err(failure)?;
     let sound = plan.is_sound();
     if args.flags.plan || sound {
-        show(args, &plan, None)?;
+        show(args.flags.json, &dir, &plan, None)?;
         return Ok(if sound { ExitCode::SUCCESS } else { ExitCode::from(DATAERR) });
     }
     if !args.flags.yes {
-        confirm(args, &plan)?;
+        confirm(&dir, &plan)?;
     }
-    let done = repair(&args.dir, &keyring).map_err(failure)?;
-    show(args, &done.plan, done.copies.as_deref())?;
+    let done = repair(&dir, &keyring).map_err(failure)?;
+    show(args.flags.json, &dir, &done.plan, done.copies.as_deref())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -54,21 +51,21 @@ fn failure(error: OpenError) -> anyhow::Error {
     }
 }
 
-fn confirm(args: &RepairArgs, plan: &RepairPlan) -> anyhow::Result<()> {
+fn confirm(dir: &Path, plan: &RepairPlan) -> anyhow::Result<()> {
     let elsewhere = "the journal is damaged; add --yes to repair it, or --plan to see what would be done";
-    if agreed(&format!("{}Repair it?", text(args, plan, None)?), elsewhere)? {
+    if agreed(&format!("{}Repair it?", text(dir, plan, None)?), elsewhere)? {
         return Ok(());
     }
     Err(Failure::new(USAGE, "nothing was changed").into())
 }
 
 /// `copies`: the folder that keeps the files as they were, if the repair was made.
-fn show(args: &RepairArgs, plan: &RepairPlan, copies: Option<&Path>) -> anyhow::Result<()> {
-    let text = if args.flags.json { format!("{}\n", as_json(args, plan, copies)) } else { text(args, plan, copies)? };
+fn show(json: bool, dir: &Path, plan: &RepairPlan, copies: Option<&Path>) -> anyhow::Result<()> {
+    let text = if json { format!("{}\n", as_json(dir, plan, copies)) } else { text(dir, plan, copies)? };
     out(&text)
 }
 
-fn text(args: &RepairArgs, plan: &RepairPlan, copies: Option<&Path>) -> Result<String, std::fmt::Error> {
+fn text(dir: &Path, plan: &RepairPlan, copies: Option<&Path>) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
     if plan.is_sound() {
         writeln!(text, "sound: there is nothing to repair")?;
@@ -78,7 +75,7 @@ fn text(args: &RepairArgs, plan: &RepairPlan, copies: Option<&Path>) -> Result<S
         return Ok(text);
     }
     for fault in &plan.faults {
-        let file = fault.file.strip_prefix(&args.dir).unwrap_or(&fault.file);
+        let file = fault.file.strip_prefix(dir).unwrap_or(&fault.file);
         writeln!(text, "{} at byte {}: {}", file.display(), fault.offset, fault.what)?;
     }
     let (does, is) = if copies.is_some() { ("done", "lost") } else { ("to be done", "would be lost") };
@@ -95,7 +92,7 @@ fn text(args: &RepairArgs, plan: &RepairPlan, copies: Option<&Path>) -> Result<S
     }
     if let Some(copies) = copies {
         writeln!(text, "\nEvery file that was changed is kept as it was in {}.", copies.display())?;
-        if let Ok(catalog) = Catalog::open(&args.dir) {
+        if let Ok(catalog) = Catalog::open(dir) {
             let windows = catalog.windows();
             let n = count(windows.len() as u64, "window", "windows");
             writeln!(text, "What can be restored now ({n}):\n{}", list_windows(&windows))?;
@@ -104,7 +101,7 @@ fn text(args: &RepairArgs, plan: &RepairPlan, copies: Option<&Path>) -> Result<S
     Ok(text)
 }
 
-fn as_json(args: &RepairArgs, plan: &RepairPlan, copies: Option<&Path>) -> Value {
+fn as_json(dir: &Path, plan: &RepairPlan, copies: Option<&Path>) -> Value {
     let span = |s: &Span| {
         json!({
             "from_lsn": s.from_lsn.0, "to_lsn": s.to_lsn.map(|l| l.0),
@@ -115,7 +112,7 @@ fn as_json(args: &RepairArgs, plan: &RepairPlan, copies: Option<&Path>) -> Value
         .faults
         .iter()
         .map(|f| {
-            let file = f.file.strip_prefix(&args.dir).unwrap_or(&f.file);
+            let file = f.file.strip_prefix(dir).unwrap_or(&f.file);
             json!({"file": file, "offset": f.offset, "what": f.what})
         })
         .collect();

@@ -92,7 +92,8 @@ pub(super) fn run(args: &TailArgs) -> anyhow::Result<ExitCode> {
 
 /// A follower at the place where it is to begin. What comes before that is printed; from then on the journal is not held.
 fn begin(args: &TailArgs, selection: &Selection) -> anyhow::Result<Follower> {
-    let catalog = args.journal.open()?;
+    let place = args.journal.journal.place()?;
+    let catalog = place.open()?;
     let last = catalog.timelines().pop();
     let (end, timeline) = last.map_or((Lsn(0), None), |t| (t.last_lsn, Some(t.id)));
     let mut printed = VecDeque::new();
@@ -119,7 +120,7 @@ fn begin(args: &TailArgs, selection: &Selection) -> anyhow::Result<Follower> {
     };
     // From here on pruning need not wait.
     drop(catalog);
-    let follower = Follower::open(&args.journal.from, &args.journal.keys.keyring()?, after, timeline)?;
+    let follower = Follower::open(&place.dir, &place.keyring, after, timeline)?;
     for text in printed {
         out(&text)?;
     }

@@ -25,7 +25,8 @@ pub(crate) struct VerifyArgs {
 
 pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let deep = args.deep || !args.quick;
-    let report = verify_with(&args.journal.from, deep, &args.journal.keys.keyring()?, |_| {})?;
+    let place = args.journal.journal.place()?;
+    let report = verify_with(&place.dir, deep, &place.keyring, |_| {})?;
     let mut text = String::new();
     if args.journal.json {
         let problems: Vec<Value> = report

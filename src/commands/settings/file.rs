@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -29,12 +30,28 @@ pub(crate) struct File {
 }
 
 impl File {
-    /// Reads it and refuses keys that are not `known`.
-    pub(crate) fn read(path: Option<&Path>, known: &[String]) -> Result<Self, Failure> {
-        let Some(path) = path else { return Ok(Self::default()) };
+    /// Reads one that was named, and refuses keys that are not `known`.
+    pub(crate) fn read(path: &Path, known: &[String]) -> Result<Self, Failure> {
         let text = std::fs::read_to_string(path)
             .map_err(|e| Failure::new(USAGE, format!("cannot read --config {}: {e}", path.display())))?;
         Self::parse(path, text, known)
+    }
+
+    /// The same of one that nobody has named; `None` = it is not there, or is passed over.
+    pub(crate) fn read_default(
+        path: &Path,
+        known: &[String],
+        pass_over: fn(&io::Error) -> bool,
+    ) -> Result<Option<Self>, Failure> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(path, text, known).map(Some),
+            Err(e) if e.kind() == io::ErrorKind::NotFound || pass_over(&e) => Ok(None),
+            Err(e) => {
+                let advice = "make it readable, or name another one with --config (--config /dev/null: none)";
+                let message = format!("cannot read {}, where settings are looked for: {e}; {advice}", path.display());
+                Err(Failure::new(USAGE, message))
+            }
+        }
     }
 
     fn parse(path: &Path, text: String, known: &[String]) -> Result<Self, Failure> {

@@ -7,12 +7,14 @@
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
 
 mod file;
+mod journal;
 mod listen;
 mod options;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -21,6 +23,7 @@ use redtape_net::tls::{CaFiles, ClientTls, KeyPair, ServerTls};
 use redtape_wire::settings::{Ack, ListenAddr, OnJournalFailure};
 
 pub(crate) use self::file::File;
+pub(crate) use self::journal::{JournalOptions, JournalPlace};
 use self::listen::Listen;
 use self::options::Or;
 pub(crate) use self::options::{
@@ -33,6 +36,8 @@ use crate::input::url;
 /// Where clients are served if nothing else is said.
 const DEFAULT_LISTEN: &str = "127.0.0.1:6400";
 const MIB: u64 = 1 << 20;
+/// Where settings are looked for if no file is named: the first that is there.
+const DEFAULT_FILES: [&str; 2] = ["redtape.toml", "/etc/redtape/redtape.toml"];
 /// Lists of tables cannot be flags.
 const IN_FILE_ONLY: &str = "tls-sni-cert";
 
@@ -55,7 +60,8 @@ pub(crate) struct FollowSettings {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = None::<&str>)]
 pub(crate) struct FileOption {
-    /// Settings, one `name = value` a line, named as the flags; flags and environment win.
+    /// Settings, one `name = value` a line, named as the flags; flags and environment win
+    /// [default: redtape.toml here, else /etc/redtape/redtape.toml, if there is one]
     #[arg(long, env = "REDTAPE_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 }
@@ -72,12 +78,30 @@ pub(crate) struct ProxySettings {
 }
 
 impl FileOption {
-    /// Reads it. All options of `redtape proxy` may be in it, whichever command reads it.
+    /// Reads it, or that of the default files which is there. All options of `redtape proxy` may be in it, whichever command
+    /// reads it.
     pub(crate) fn read(&self) -> Result<File, Failure> {
+        self.read_or(|_| false)
+    }
+
+    /// The same, but a default file that may not be read is passed over: it is the service's, and what is needed most is given.
+    pub(crate) fn read_if_allowed(&self) -> Result<File, Failure> {
+        self.read_or(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    }
+
+    fn read_or(&self, pass_over: fn(&io::Error) -> bool) -> Result<File, Failure> {
         let all = ProxySettings::augment_args(clap::Command::new("redtape"));
         let longs = all.get_arguments().filter_map(clap::Arg::get_long).filter(|l| *l != "config");
         let known: Vec<String> = longs.chain([IN_FILE_ONLY]).map(str::to_owned).collect();
-        File::read(self.config.as_deref(), &known)
+        if let Some(named) = &self.config {
+            return File::read(named, &known);
+        }
+        for path in DEFAULT_FILES {
+            if let Some(file) = File::read_default(Path::new(path), &known, pass_over)? {
+                return Ok(file);
+            }
+        }
+        Ok(File::default())
     }
 }
 

@@ -44,7 +44,7 @@ pub(crate) struct CaptureOptions {
     #[arg(long, env = "REDTAPE_UPSTREAM", value_name = "URL", hide_env_values = true)]
     pub(crate) upstream: Option<String>,
     /// Directory of the journal [default: redtape-journal]
-    #[arg(long, env = "REDTAPE_DIR", value_name = "DIR")]
+    #[arg(long, visible_alias = "from", env = "REDTAPE_DIR", value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
     /// Record this server in this journal from now on, though the journal has recorded another one
     #[arg(long, env = "REDTAPE_ACCEPT_NEW_HISTORY", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
