@@ -80,7 +80,7 @@ pub use error::{
 pub use error_kind::ErrorKind;
 pub use files::FileKind;
 pub use follow::{FollowError, Followed, Follower, Note};
-pub use mark_now::{MarkError, mark_now};
+pub use mark_now::{MarkError, Present, mark_now, wait_complete};
 pub use marks::{add_mark, add_new_mark};
 pub use meta::Meta;
 pub use open::{Journal, OpenOptions, Recovered};

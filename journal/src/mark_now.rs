@@ -1,4 +1,4 @@
-//! A mark at the present moment of a journal that somebody writes.
+//! The present moment of a journal that somebody writes, and a mark there.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,12 +9,12 @@ use crate::directory::Directory;
 use crate::error::{OpenError, ReadError, StoreError};
 use crate::lock::is_held;
 use crate::marks::add_mark;
-use crate::types::{Mark, Micros};
+use crate::types::{Lsn, Mark, Micros, TimelineId};
 
 /// Between two looks at the journal.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Why a mark was not set.
+/// Why the present is not known, or a mark was not set.
 #[derive(Debug, thiserror::Error)]
 pub enum MarkError {
     /// The journal does not come up to the present.
@@ -38,8 +38,19 @@ pub enum MarkError {
     Store(#[from] StoreError),
 }
 
-/// Waits until the journal is complete up to now, at most so long, and gives that moment a name.
-pub fn mark_now(dir: &Path, keyring: &Keyring, name: &str, limit: Duration) -> Result<Mark, MarkError> {
+/// The present moment of a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Present {
+    /// Which.
+    pub ts: Micros,
+    /// In which history.
+    pub timeline: TimelineId,
+    /// The last record up to it.
+    pub lsn: Lsn,
+}
+
+/// Waits until the journal is complete up to now, at most so long.
+pub fn wait_complete(dir: &Path, keyring: &Keyring, limit: Duration) -> Result<Present, MarkError> {
     if Catalog::open_with(dir, keyring)?.windows().is_empty() {
         return Err(MarkError::NoBase);
     }
@@ -48,7 +59,7 @@ pub fn mark_now(dir: &Path, keyring: &Keyring, name: &str, limit: Duration) -> R
     }
     let mut ts = Micros::now();
     let deadline = Instant::now() + limit;
-    let lsn = loop {
+    loop {
         let catalog = Catalog::open_with(dir, keyring)?;
         if let Some(window) = catalog.windows().pop().filter(|window| window.to >= ts) {
             if ts < window.from {
@@ -56,13 +67,19 @@ pub fn mark_now(dir: &Path, keyring: &Keyring, name: &str, limit: Duration) -> R
                 ts = Micros::now();
                 continue;
             }
-            break catalog.find_cut_by_ts(window.timeline, ts)?.lsn;
+            let lsn = catalog.find_cut_by_ts(window.timeline, ts)?.lsn;
+            return Ok(Present { ts, timeline: window.timeline, lsn });
         }
         if Instant::now() > deadline {
             return Err(MarkError::NotWritten);
         }
         std::thread::sleep(LOOK_EVERY);
-    };
+    }
+}
+
+/// Waits until the journal is complete up to now, at most so long, and gives that moment a name.
+pub fn mark_now(dir: &Path, keyring: &Keyring, name: &str, limit: Duration) -> Result<Mark, MarkError> {
+    let Present { ts, lsn, .. } = wait_complete(dir, keyring, limit)?;
     let mark = Mark { name: name.to_owned(), ts, lsn };
     add_mark(dir, &mark)?;
     Ok(mark)

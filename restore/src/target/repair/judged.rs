@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 
-/// A part of a key that has a last write of its own.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Part {
-    /// All of it.
-    Whole,
-    /// A field or member.
-    Element(Vec<u8>),
-    /// The time of expiry.
-    Ttl,
+use super::digest::{Digest, DIGEST_BYTES};
+use crate::judge::{Part, Question, Verdict};
+
+/// What is asked about a difference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) question: Question,
+    /// What the target held when it was asked.
+    pub(crate) seen: Digest,
 }
 
 /// What is known of a part's last write since the restore point.
@@ -29,22 +29,56 @@ pub(crate) enum Judged {
     #[default]
     NotAsked,
     /// What the journal says.
-    Asked(HashMap<(u32, Vec<u8>, Part), LastWrite>),
+    Asked(HashMap<(u32, Vec<u8>, Part), (LastWrite, Digest)>),
 }
 
 impl Judged {
-    /// Why a difference stays; `None` = it goes back. `lacking`: the target has nothing in its place.
-    pub(crate) fn stays(&self, db: u32, key: &[u8], part: Part, lacking: bool) -> Option<String> {
+    /// Of questions and the answers to them.
+    pub(crate) fn new(asked: Vec<Asked>, verdicts: &[Verdict]) -> Self {
+        let known = asked.into_iter().zip(verdicts).map(|(Asked { question, seen }, verdict)| {
+            let Question { db, key, part, .. } = question;
+            ((db, key, part), (LastWrite::of(verdict), seen))
+        });
+        Self::Asked(known.collect())
+    }
+
+    /// Why a difference stays; `None` = it goes back. `lacking`: the target has nothing in its place; `live`: what it has now.
+    pub(crate) fn stays(&self, db: u32, key: &[u8], part: Part, lacking: bool, live: Digest) -> Option<String> {
         match self {
             Self::NotAsked if lacking => None,
             Self::NotAsked => {
                 Some("differs, and may have been written since; --broken-by says whose writes to take back".to_owned())
             }
             Self::Asked(known) => match known.get(&(db, key.to_vec(), part)) {
-                Some(LastWrite::Named) => None,
-                Some(LastWrite::Other(why)) => Some(why.clone()),
-                None => Some("was written while the restore ran".to_owned()),
+                Some((LastWrite::Named, seen)) if *seen == live => None,
+                Some((LastWrite::Other(why), seen)) if *seen == live => Some(why.clone()),
+                _ => Some("was written while the restore ran: run it again".to_owned()),
             },
         }
     }
+
+    /// How many differences go back, and how many stay; `None` = nobody was named.
+    pub(crate) fn counts(&self) -> Option<(u64, u64)> {
+        let Self::Asked(known) = self else { return None };
+        let named = known.values().filter(|(last, _)| *last == LastWrite::Named).count() as u64;
+        Some((named, known.len() as u64 - named))
+    }
+}
+
+impl LastWrite {
+    fn of(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Selected { .. } => Self::Named,
+            Verdict::Other { lsn, who } => Self::Other(format!("was last written by {who} (LSN {lsn})")),
+            Verdict::Uncertain { lsn, who, why } => Self::Other(format!("undecided: {why} (LSN {lsn}, {who})")),
+            Verdict::NotWritten => Self::Other("the journal knows no write of it since".to_owned()),
+        }
+    }
+}
+
+/// A time of expiry in place of a digest.
+pub(crate) fn seen_ttl(expires_ms: i64) -> Digest {
+    let mut digest = [1; DIGEST_BYTES];
+    digest[..8].copy_from_slice(&expires_ms.to_le_bytes());
+    digest
 }

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 
 use redtape_wire::rdb::{Bytes, Field, Score, Value};
 
-use super::digest::{Digest, digest};
+use super::digest::{Digest, NOTHING, digest};
 
 /// A part of a container that has a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +66,16 @@ impl Difference {
         match self {
             Self::Lacking(element) | Self::Extra(element) => element.name(),
             Self::Other { wanted, .. } => wanted.name(),
+        }
+    }
+}
+
+impl Difference {
+    /// The digest of what the live value has.
+    pub(crate) fn seen(&self) -> Digest {
+        match self {
+            Self::Lacking(_) => NOTHING,
+            Self::Other { live, .. } | Self::Extra(live) => live.digest(),
         }
     }
 }

@@ -1,12 +1,14 @@
 //! What a repair will find, counted before anything is written.
 
+use redtape_wire::rdb::ReadError;
 use serde::Serialize;
 
 use super::absent::each_absent;
-use super::decide::{Decision, decide};
-use super::digest::NOTHING;
+use super::decide::{Decision, Differences, decide};
+use super::digest::{Digest, NOTHING};
 use super::image::Image;
-use super::judged::Part;
+use super::engine::Unwanted;
+use super::judged::{Asked, seen_ttl};
 use super::live;
 use super::merge::Difference;
 use super::policy::Policy;
@@ -15,6 +17,7 @@ use super::wanted::{Datasets, expected_digests};
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
+use crate::judge::{Part, Question};
 use crate::progress::{Event, Observer, Unit};
 use crate::source::scratch::Scratch;
 use crate::target::lookup::{KeyCounts, select, show};
@@ -54,13 +57,11 @@ pub struct Survey {
     pub samples: Vec<String>,
 }
 
-/// Parts of keys whose last write decides.
-pub(crate) type Questions = Vec<(u32, Vec<u8>, Part)>;
 
 /// What was found.
 pub(crate) struct Surveyed {
     pub(crate) survey: Survey,
-    pub(crate) questions: Questions,
+    pub(crate) asked: Vec<Asked>,
     /// For each wanted key in the order of the saved dataset, whether the target had none.
     pub(crate) new: Vec<bool>,
 }
@@ -86,7 +87,7 @@ pub(crate) fn survey(look: Look<'_>, observer: &mut dyn Observer) -> Result<Surv
     let total = datasets.wanted.server.info(Some("keyspace"))?.keyspace().values().sum();
     observer.on(&Event::Step { name: "comparing with the target", total, unit: Unit::Keys });
     let mut surveyor =
-        Surveyor { target, policy, at_ms, absolute, judge, survey: Survey::default(), questions: Vec::new() };
+        Surveyor { target, policy, at_ms, absolute, judge, survey: Survey::default(), asked: Vec::new() };
     let mut seen = 0;
     let mut new = Vec::new();
     let (saved, mut expected) = datasets.parts();
@@ -98,22 +99,24 @@ pub(crate) fn survey(look: Look<'_>, observer: &mut dyn Observer) -> Result<Surv
         observer.on(&Event::At(seen));
         Ok(())
     })?;
-    let Surveyor { target, mut survey, mut questions, .. } = surveyor;
+    let Surveyor { target, mut survey, mut asked, .. } = surveyor;
     if policy.delete_absent {
+        // The scan has the other connection.
+        let mut judged_target = target.another()?;
         each_absent(datasets, target, filter, interrupt, &mut |db, keys| {
             survey.absent += keys.len() as u64;
             if judge {
-                questions.extend(keys.into_iter().map(|unwanted| (db, unwanted.key, Part::Whole)));
+                ask_of_unwanted(&mut judged_target, db, keys, absolute, &mut asked)?;
             }
-            check_questions(&questions)
+            check_questions(&asked)
         })?;
     }
     observer.on(&Event::StepDone);
-    Ok(Surveyed { survey, questions, new })
+    Ok(Surveyed { survey, asked, new })
 }
 
-fn check_questions(questions: &Questions) -> Result<(), RestoreError> {
-    if questions.len() <= QUESTIONS_MAX {
+fn check_questions(asked: &[Asked]) -> Result<(), RestoreError> {
+    if asked.len() <= QUESTIONS_MAX {
         return Ok(());
     }
     Err(RestoreError::Unable(format!(
@@ -128,7 +131,7 @@ struct Surveyor<'a> {
     absolute: bool,
     judge: bool,
     survey: Survey,
-    questions: Questions,
+    asked: Vec<Asked>,
 }
 
 impl Surveyor<'_> {
@@ -155,19 +158,22 @@ impl Surveyor<'_> {
                 self.survey.expired += 1;
             } else if there {
                 let image = Image { expires_ms, ..values.image(&saved)? };
-                present.push((saved.key, image, expected));
+                present.push((saved.key, image, expected, saved.expires_ms));
             } else {
-                absent.push(saved.key);
+                absent.push((saved.key, saved.expires_ms));
             }
         }
         self.survey.new += absent.len() as u64;
         if self.judge {
-            self.questions.extend(absent.into_iter().map(|key| (db, key, Part::Whole)));
+            for (key, expires_ms) in absent {
+                let times = (time(expires_ms), None);
+                self.asked.push(asked(db, &key, Part::Whole, times, NOTHING));
+            }
         }
         for some in present.chunks(READ_KEYS) {
             let names: Vec<&[u8]> = some.iter().map(|(key, ..)| &key[..]).collect();
             let live = live::read(self.target, &names, self.absolute, false)?;
-            for ((key, wanted, expected), there) in some.iter().zip(&live.keys) {
+            for ((key, wanted, expected, was_ms), there) in some.iter().zip(&live.keys) {
                 let unreadable = |e| RestoreError::Unable(format!("cannot read the value of {}: {e}", show(key)));
                 let decision = decide(self.policy, wanted, there.as_ref(), live.now_ms).map_err(unreadable)?;
                 let ttl_only = there.as_ref().is_some_and(|there| there.same_value(wanted).unwrap_or(false));
@@ -178,48 +184,94 @@ impl Surveyor<'_> {
                 {
                     self.survey.changed += 1;
                 }
-                self.count(db, key, decision, ttl_only);
+                if let Some(there) = there
+                    && let Decision::Merge(differences) = &decision
+                {
+                    self.ask((db, key), differences, (*was_ms, there)).map_err(unreadable)?;
+                }
+                self.count(db, key, &decision, ttl_only);
             }
         }
-        check_questions(&self.questions)
+        check_questions(&self.asked)
     }
 
-    fn count(&mut self, db: u32, key: &[u8], decision: Decision, ttl_only: bool) {
+    fn count(&mut self, db: u32, key: &[u8], decision: &Decision, ttl_only: bool) {
         let survey = &mut self.survey;
         match decision {
             Decision::Expired => survey.expired += 1,
             Decision::Create => survey.new += 1,
             Decision::Equal => survey.equal += 1,
-            differs => {
+            _ => {
                 survey.different += 1;
                 survey.ttl_only += u64::from(ttl_only);
                 if survey.samples.len() < NAMED_KEYS {
                     survey.samples.push(format!("{} in db {db}", show(key)));
                 }
-                if let Decision::Merge(differences) = differs {
-                    self.ask(db, key, differences);
-                }
             }
         }
     }
 
-    fn ask(&mut self, db: u32, key: &[u8], differences: super::decide::Differences) {
-        let mut ask = |part| {
-            if self.judge {
-                self.questions.push((db, key.to_vec(), part));
+    /// Counts the elements that differ, and asks who wrote them last. `was_ms`: when the key was to expire at the restore point.
+    fn ask(
+        &mut self,
+        (db, key): (u32, &[u8]),
+        differences: &Differences,
+        (was_ms, there): (i64, &Image),
+    ) -> Result<(), ReadError> {
+        let judge = self.judge;
+        let times = (time(was_ms), time(there.expires_ms));
+        let (survey, all) = (&mut self.survey, &mut self.asked);
+        let mut ask = |part, seen| {
+            if judge {
+                all.push(asked(db, key, part, times, seen));
             }
         };
         if differences.ttl {
-            ask(Part::Ttl);
+            ask(Part::Ttl, seen_ttl(there.expires_ms));
         }
-        let Some(elements) = differences.elements else { return ask(Part::Whole) };
+        let Some(elements) = &differences.elements else {
+            ask(Part::Whole, there.digest()?);
+            return Ok(());
+        };
         for difference in elements {
             if matches!(difference, Difference::Lacking(_)) {
-                self.survey.elements_lacking += 1;
+                survey.elements_lacking += 1;
             } else {
-                self.survey.elements_different += 1;
+                survey.elements_different += 1;
             }
-            ask(Part::Element(difference.name().to_vec()));
+            ask(Part::Element(difference.name().to_vec()), difference.seen());
+        }
+        Ok(())
+    }
+}
+
+fn time(expires_ms: i64) -> Option<i64> {
+    (expires_ms != 0).then_some(expires_ms)
+}
+
+fn asked(db: u32, key: &[u8], part: Part, (expires_before, expires_after): (Option<i64>, Option<i64>), seen: Digest) -> Asked {
+    let question = Question { db, key: key.to_vec(), part, expires_before, expires_after };
+    Asked { question, seen }
+}
+
+/// Asks of keys that did not exist who wrote them last.
+fn ask_of_unwanted(
+    target: &mut Server,
+    db: u32,
+    unwanted: Vec<Unwanted>,
+    absolute: bool,
+    all: &mut Vec<Asked>,
+) -> Result<(), RestoreError> {
+    select(target, db)?;
+    for some in unwanted.chunks(READ_KEYS) {
+        let names: Vec<&[u8]> = some.iter().map(|unwanted| &unwanted.key[..]).collect();
+        let live = live::read(target, &names, absolute, false)?;
+        for (key, there) in names.into_iter().zip(live.keys) {
+            let Some(there) = there else { continue };
+            let unreadable = |e| RestoreError::Unable(format!("cannot read the value of {}: {e}", show(key)));
+            let seen = there.digest().map_err(unreadable)?;
+            all.push(asked(db, key, Part::Whole, (None, time(there.expires_ms)), seen));
         }
     }
+    Ok(())
 }

@@ -4,10 +4,10 @@ use super::transaction::{encode_restore, not_taken};
 use super::{CHANGED, Engine, Wanted, digest_of};
 use crate::client::Reply;
 use crate::error::RestoreError;
+use crate::judge::Part;
 use crate::refusal::{Refusal, meaning};
 use crate::target::repair::before::Before;
 use crate::target::repair::digest::{Digest, NOTHING};
-use crate::target::repair::judged::Part;
 use crate::target::repair::live;
 use crate::target::repair::operation::Doubt;
 
@@ -56,7 +56,7 @@ impl Engine<'_> {
         let stays = |key: &[u8], expected: Option<Digest>| match log.doubt(db, key) {
             Some(Doubt::Value(_)) => Some("was deleted after an interrupted run may have written it".to_owned()),
             _ if expected.is_some_and(|expected| expected != NOTHING) => Some(CHANGED.to_owned()),
-            _ => judged.stays(db, key, Part::Whole, true),
+            _ => judged.stays(db, key, Part::Whole, true, NOTHING),
         };
         let mut may = |Wanted { key, expected, .. }: &Wanted| {
             let why = stays(key, *expected);

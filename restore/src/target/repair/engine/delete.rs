@@ -5,11 +5,12 @@ use redtape_wire::resp::encode_command;
 use super::transaction::{WATCHED_KEYS, exec_all};
 use super::{ALONE_TRIES, CHANGED, Engine, digest_of};
 use crate::error::RestoreError;
+use crate::judge::Part;
 use crate::target::lookup::select;
 use crate::target::repair::before::Before;
 use crate::target::repair::digest::Digest;
 use crate::target::repair::image::Image;
-use crate::target::repair::judged::Part;
+use crate::target::repair::judged::Judged;
 use crate::target::repair::live;
 
 /// A key that is to be deleted, where its live value has this digest; `None` = whatever it holds.
@@ -32,14 +33,7 @@ impl Engine<'_> {
                 left.push(key);
             }
         }
-        let (judged, outcome) = (self.judged, &mut self.outcome);
-        let mut may = |Unwanted { key, .. }: &Unwanted| {
-            let why = judged.stays(db, key, Part::Whole, true);
-            why.iter().for_each(|why| outcome.leave(db, key, format!("did not exist: {why}")));
-            why.is_none()
-        };
-        let keys: Vec<Unwanted> = left.into_iter().filter(|key| may(key)).collect();
-        for some in keys.chunks(WATCHED_KEYS) {
+        for some in left.chunks(WATCHED_KEYS) {
             if !self.delete_watched(db, some)? {
                 some.iter().try_for_each(|key| self.delete_alone(db, key))?;
             }
@@ -53,13 +47,14 @@ impl Engine<'_> {
         let live = live::read(self.target, &names, self.absolute, true)?;
         let mut packed = Vec::new();
         encode_command(&mut packed, &[b"MULTI"]);
-        let (mut commands, mut changed) = (0, Vec::new());
+        let (mut commands, mut stay) = (0, Vec::new());
         for (Unwanted { key, expected }, there) in keys.iter().zip(&live.keys) {
             let Some(image @ Image { dump, expires_ms }) = there else { continue };
-            if let Some(expected) = expected
-                && digest_of(key, image)? != *expected
-            {
-                changed.push(key);
+            let seen = digest_of(key, image)?;
+            let changed = expected.is_some_and(|expected| seen != expected).then(|| CHANGED.to_owned());
+            let why = changed.or_else(|| self.judged.stays(db, key, Part::Whole, true, seen));
+            if let Some(why) = why {
+                stay.push((key, why));
                 continue;
             }
             self.log.add(db, &Before::Value { key, expires_ms: *expires_ms, dump, written: None })?;
@@ -76,7 +71,7 @@ impl Engine<'_> {
             }
             self.outcome.deleted += commands as u64;
         }
-        changed.into_iter().for_each(|key| self.outcome.leave(db, key, CHANGED));
+        stay.into_iter().for_each(|(key, why)| self.outcome.leave(db, key, format!("did not exist: {why}")));
         Ok(true)
     }
 
@@ -87,7 +82,7 @@ impl Engine<'_> {
             }
         }
         let Unwanted { key, expected } = unwanted;
-        if expected.is_some() {
+        if expected.is_some() || !matches!(self.judged, Judged::NotAsked) {
             self.outcome.leave(db, key, CHANGED);
             return Ok(());
         }

@@ -6,12 +6,13 @@ use super::transaction::{encode_expiry, exec_all};
 use super::{Engine, Wanted, unreadable};
 use crate::client::Value;
 use crate::error::RestoreError;
+use crate::judge::Part;
 use crate::target::lookup::show;
 use crate::target::repair::before::Before;
 use crate::target::repair::decide::{Decision, Differences, decide};
 use crate::target::repair::elements::{self, How};
 use crate::target::repair::image::Image;
-use crate::target::repair::judged::{Judged, Part};
+use crate::target::repair::judged::{Judged, seen_ttl};
 use crate::target::repair::live;
 use crate::target::repair::merge::Difference;
 
@@ -30,7 +31,7 @@ impl Engine<'_> {
         let (mut differences, mut live_ttl) = (first, there.map_or(0, |there| there.expires_ms));
         let (mut set, mut ttl_set) = (0, false);
         for attempt in 1..=MERGE_TRIES {
-            let stay = |part, lacking| self.judged.stays(db, key, part, lacking);
+            let stay = |part, lacking, live| self.judged.stays(db, key, part, lacking, live);
             let (mut goes, mut stays) = (Vec::new(), Vec::new());
             for difference in differences.elements.into_iter().flatten() {
                 let lacking = matches!(difference, Difference::Lacking(_));
@@ -38,12 +39,12 @@ impl Engine<'_> {
                 if matches!(difference, Difference::Extra(_)) && matches!(self.judged, Judged::NotAsked) {
                     continue;
                 }
-                match stay(Part::Element(difference.name().to_vec()), lacking) {
+                match stay(Part::Element(difference.name().to_vec()), lacking, difference.seen()) {
                     None => goes.push(difference),
                     Some(why) => stays.push((difference, why)),
                 }
             }
-            let ttl_stays = if differences.ttl { Some(stay(Part::Ttl, false)) } else { None };
+            let ttl_stays = if differences.ttl { Some(stay(Part::Ttl, false, seen_ttl(live_ttl))) } else { None };
             let was_set = self.set_elements(db, key, &goes)?;
             set += was_set.iter().filter(|set| **set).count() as u64;
             let mut again = was_set.iter().any(|set| !set);

@@ -6,13 +6,13 @@ use super::transaction::{encode_expiry, encode_restore, exec_all, not_taken};
 use super::{CHANGED, Engine, Wanted, digest_of, unreadable};
 use crate::client::Reply;
 use crate::error::RestoreError;
+use crate::judge::Part;
 use crate::refusal::{Refusal, meaning};
 use crate::target::lookup::show;
 use crate::target::repair::before::Before;
 use crate::target::repair::decide::{Decision, Differences, decide};
 use crate::target::repair::digest::{Digest, NOTHING};
 use crate::target::repair::image::Image;
-use crate::target::repair::judged::Part;
 use crate::target::repair::live;
 use crate::target::repair::operation::Doubt;
 
@@ -72,7 +72,7 @@ impl Engine<'_> {
     fn decide(&self, db: u32, wanted: &Wanted, there: Option<&Image>, now_ms: i64) -> Result<Decision, RestoreError> {
         let key = &wanted.key;
         let decision = decide(self.policy, &wanted.image, there, now_ms).map_err(|e| unreadable(key, &e))?;
-        let decision = self.judge_whole(db, key, decision, there.is_none());
+        let decision = self.judge_whole(db, key, decision, there)?;
         if !decision.writes() || (is_expected(wanted, there)? && self.is_as_found(db, key, there)?) {
             return Ok(decision);
         }
@@ -80,17 +80,25 @@ impl Engine<'_> {
     }
 
     /// Decisions on a key as a whole that depend on who wrote it last.
-    fn judge_whole(&self, db: u32, key: &[u8], decision: Decision, absent: bool) -> Decision {
-        let whole = match &decision {
-            Decision::Create => true,
-            Decision::Merge(Differences { elements: None, .. }) => false,
-            _ => return decision,
+    fn judge_whole(
+        &self,
+        db: u32,
+        key: &[u8],
+        decision: Decision,
+        there: Option<&Image>,
+    ) -> Result<Decision, RestoreError> {
+        let goes = match &decision {
+            Decision::Create => Decision::Create,
+            Decision::Merge(Differences { elements: None, .. }) => Decision::Replace,
+            _ => return Ok(decision),
         };
-        match self.judged.stays(db, key, Part::Whole, whole && absent) {
-            None if whole => Decision::Create,
-            None => Decision::Replace,
-            Some(_) => Decision::Conflict,
-        }
+        Ok(if self.whole_stays(db, key, there)?.is_none() { goes } else { Decision::Conflict })
+    }
+
+    /// Why a key as a whole stays, if that depends on who wrote it last.
+    fn whole_stays(&self, db: u32, key: &[u8], there: Option<&Image>) -> Result<Option<String>, RestoreError> {
+        let live = there.map(|there| digest_of(key, there)).transpose()?;
+        Ok(self.judged.stays(db, key, Part::Whole, there.is_none(), live.unwrap_or(NOTHING)))
     }
 
     /// What is in doubt since an interrupted run is written only if it is still as that run found it.
@@ -124,7 +132,7 @@ impl Engine<'_> {
             Decision::Rename => self.rename(db, key, image)?,
             Decision::Merge(differences) => self.merge(db, wanted, there, differences)?,
             Decision::Conflict => {
-                let judged = self.judged.stays(db, key, Part::Whole, there.is_none());
+                let judged = self.whole_stays(db, key, there)?;
                 let why = match (self.log.doubt(db, key), judged) {
                     (Some(_), _) => "was changed after an interrupted run may have written it".to_owned(),
                     (None, _) if expected.is_some() => CHANGED.to_owned(),
