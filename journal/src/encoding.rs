@@ -66,7 +66,12 @@ impl<'a> Cursor<'a> {
         Ok(out)
     }
 
+    #[inline]
     pub(crate) fn u8(&mut self) -> Result<u8, Damage> {
+        if let Some(&byte) = self.bytes.get(self.pos) {
+            self.pos += 1;
+            return Ok(byte);
+        }
         Ok(self.array::<1>()?[0])
     }
 
@@ -89,6 +94,11 @@ impl<'a> Cursor<'a> {
             self.pos += 1;
             return Ok(u64::from(byte));
         }
+        self.long_varint()
+    }
+
+    #[inline(never)]
+    fn long_varint(&mut self) -> Result<u64, Damage> {
         let mut value = 0u64;
         for (n, &byte) in self.bytes[self.pos..].iter().take(MAX_VARINT).enumerate() {
             if n == MAX_VARINT - 1 && byte > 1 {
@@ -104,16 +114,20 @@ impl<'a> Cursor<'a> {
     }
 
     /// A varint that counts things of at least `min_len` bytes each, all of them still to come.
+    #[inline]
     pub(crate) fn count(&mut self, min_len: usize) -> Result<usize, Damage> {
         let count = self.varint()?;
         let most = (self.remaining() / min_len.max(1)) as u64;
-        if count > most {
-            return Err(Damage::new(format!("a count of at most {most}"), format!("{count} before byte {}", self.pos)));
-        }
-        Ok(count as usize)
+        if count > most { Err(self.too_many(count, most)) } else { Ok(count as usize) }
+    }
+
+    #[cold]
+    fn too_many(&self, count: u64, most: u64) -> Damage {
+        Damage::new(format!("a count of at most {most}"), format!("{count} before byte {}", self.pos))
     }
 
     /// A varint length and as many bytes; returns where they are.
+    #[inline]
     pub(crate) fn range(&mut self) -> Result<std::ops::Range<usize>, Damage> {
         let len = self.count(1)?;
         let start = self.pos;

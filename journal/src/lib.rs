@@ -67,10 +67,10 @@ pub mod undo_file;
 mod verify;
 mod writer;
 
-pub use block::{Block, BlockBuilder, LARGE_BLOCK_BYTES, MAX_GROUP_BYTES};
+pub use block::{Block, BlockBuilder, LARGE_BLOCK_BYTES, MAX_GROUP_BYTES, RecordView};
 pub use catalog::{
-    AtOffset, Catalog, Cut, Gap, GroupReader, PartReader, ReverseReader, Searched, SegmentInfo, SourceChange,
-    TimelineInfo, WantedKeys, Window,
+    AtOffset, Catalog, Cut, Gap, GroupReader, PartJob, PartReader, ReverseReader, Searched, SegmentInfo, SourceChange,
+    TakeRecords, TimelineInfo, WantedKeys, Window,
 };
 pub use clock_step::ClockStep;
 pub use crypto::{AddedKey, KEYS_VARIABLE, KeyFault, Keyring, KeyringError};

@@ -20,7 +20,7 @@ use redtape_restore::source::scratch::Scratch;
 use redtape_restore::source::{examine, rebuild_in};
 use redtape_restore::{ErrorKind, Filter, ForcedMethod, Interrupt, Limits, Request, Silent};
 use redtape_wire::rdb::{Value as Decoded, decode_value, parse_dump};
-use support::history::{DATABASES, random_command, random_key};
+use support::history::{DATABASES, foldable_command, random_command, random_key};
 use support::record::Recorder;
 use support::{Running, request, run, version};
 
@@ -32,6 +32,8 @@ struct World {
     client: Client,
     scratch: Scratch,
     db: u32,
+    /// Little ties keys together in this history: much of it can be folded.
+    foldable: bool,
 }
 
 impl World {
@@ -42,7 +44,7 @@ impl World {
         let path = if path.is_absolute() { path } else { which(&path) };
         let limits = Limits::default();
         let scratch = Scratch::start(&probe(&path, limits.start).unwrap(), 16, limits, &Interrupt::default()).unwrap();
-        Self { source, client, scratch, db: 0 }
+        Self { source, client, scratch, db: 0, foldable: false }
     }
 
     /// One random command; what the server refuses is not in the stream.
@@ -60,7 +62,7 @@ impl World {
     }
 
     fn command(&mut self, rng: &mut StdRng) {
-        let words = random_command(rng);
+        let words = if self.foldable { foldable_command(rng) } else { random_command(rng) };
         if words[0] == b"SELECT" {
             self.db = std::str::from_utf8(&words[1]).unwrap().parse().unwrap();
         }
@@ -187,6 +189,10 @@ struct Totals {
     records: u64,
     forced: u64,
     selections: u64,
+    /// Records that were folded, how often, and how often behind keys of the base.
+    folded: u64,
+    folds: u64,
+    cut_bases: u64,
 }
 
 /// Segments of one part or of several, packed or not, encrypted or not.
@@ -209,6 +215,7 @@ fn fill(client: &mut Client, rng: &mut StdRng) {
 
 fn one_history(world: &mut World, seed: u64, totals: &mut Totals) {
     let rng = &mut StdRng::seed_from_u64(seed);
+    world.foldable = rng.random();
     run(&mut world.client, "FLUSHALL");
     if version().has_redis(7, 0) {
         run(&mut world.client, "FUNCTION FLUSH");
@@ -257,8 +264,8 @@ fn one_history(world: &mut World, seed: u64, totals: &mut Totals) {
             run(&mut world.client, &format!("SELECT {}", world.db));
         }
         asked.slice = true;
-        for _ in 0..4 {
-            asked.filter = selection(rng);
+        for n in 0..4 {
+            asked.filter = if n == 0 && world.foldable { Filter::default() } else { selection(rng) };
             let (mut sliced, functions, report) = rebuild(&mut world.scratch, &asked);
             let wanted = |(db, key): &(u32, Vec<u8>)| asked.filter.wants_db(*db) && asked.filter.wants_key(key);
             sliced.retain(|key, _| wanted(key));
@@ -271,6 +278,9 @@ fn one_history(world: &mut World, seed: u64, totals: &mut Totals) {
             }
             let report = report.unwrap();
             totals.kept += report.records_kept;
+            totals.folded += report.records_folded;
+            totals.folds += u64::from(report.records_folded > 0);
+            totals.cut_bases += u64::from(report.records_folded > 0 && report.base_keys > Some(0));
             totals.records += report.records_in_all;
             totals.forced += u64::from(report.forced.is_some());
             totals.selections += 1;
@@ -289,9 +299,12 @@ fn a_slice_equals_the_full_replay() {
     for n in 0..histories {
         one_history(&mut world, seed + n, &mut totals);
     }
-    let Totals { kept, records, forced, selections } = totals;
+    let Totals { kept, records, forced, selections, folded, folds, cut_bases } = totals;
     println!("{selections} selections, {kept} of {records} records kept, {forced} times everything before an LSN");
+    println!("{folded} records folded, in {folds} selections, {cut_bases} of them behind keys of the base");
     assert!(kept < records && forced < selections);
+    // Of a single history (REDTAPE_SEED), nothing may have been folded.
+    assert!(histories < HISTORIES || folds > 0 && cut_bases > 0);
 }
 
 /// Options with which segments are small and stay as they are.
@@ -376,6 +389,68 @@ fn a_command_of_a_module_keeps_everything_before_it_whatever_keys_it_names() {
     assert_eq!((slice.records_kept, slice.base_keys, slice.forced), (1, Some(0), None));
     let slice = examined(&["*"], &[]);
     assert_eq!((slice.records_kept, slice.forced.map(|forced| forced.lsn)), (last.0, Some(module)));
+}
+
+/// A whole restore into the scratch server, compared with what the source holds; what slicing has found.
+fn whole(world: &mut World, dir: &std::path::Path) -> SliceReport {
+    let asked = request(dir, When::Latest, &world.source, None);
+    let (found, functions_found, report) = rebuild(&mut world.scratch, &asked);
+    assert_same(&found, &state(&mut world.client), &format!("{report:?}"));
+    assert_eq!(functions_found, functions(&mut world.client));
+    report.unwrap()
+}
+
+#[test]
+fn keys_that_are_only_set_are_loaded_as_values() {
+    let mut world = World::new();
+    let journal = tempfile::tempdir().unwrap();
+    let dir = journal.path().join("j");
+    let both = "SET overwritten old; RPUSH of-another-type a b; SET stays 1; SELECT 2; SET overwritten stays; SELECT 0";
+    both.split("; ").for_each(|line| drop(run(&mut world.client, line)));
+    if version().has_redis(7, 0) {
+        let library = "#!lua name=lib\nredis.register_function('f', function() return 1 end)";
+        world.client.call(&["FUNCTION", "LOAD", library]).unwrap();
+    }
+    let mut recorder = Recorder::start_with(&dir, &world.source, small_segments());
+    let folded = "SET overwritten 1; SET of-another-type v; SET a 1; SET a 2; SET b 1 PX 900000; SELECT 2; SET a 1; \
+                  SET number 12345; SELECT 0; MULTI; SET in-multi 1; INCR n; EXEC";
+    // Of these, each is set or touched by another command as well.
+    let replayed = "SET c 1; APPEND c x; SET d 1; MSET e 1 d 2; SET d 3; SET f 1; RENAME f g; SET g2 1; COPY g2 h; SET g2 2; \
+                    SET i 1 NX; SET j 1; PEXPIRE j 900000";
+    for line in folded
+        .split("; ")
+        .chain(replayed.split("; ").filter(|line| version().has_redis(6, 2) || !line.contains("COPY")))
+    {
+        run(&mut world.client, line);
+    }
+    recorder.catch_up();
+    let report = whole(&mut world, &dir);
+    // Before Redis 7.0, `PX` stands in the stream as it was sent.
+    let folds = if version().has_redis(7, 0) { 7 } else { 6 };
+    assert_eq!((report.records_folded, report.base_keys), (folds, Some(2)), "{report:?}");
+
+    // Over the link; the target has the clock of the source, by which nothing has expired.
+    recorder.finish();
+    let target = Running::timeless();
+    let (plan, done) = support::restore(&request(&dir, When::Latest, &target, None)).unwrap();
+    assert_eq!(plan.slice.map(|slice| slice.records_folded), Some(folds));
+    assert_same(&state(&mut target.client()), &state(&mut world.client), &format!("{done:?}"));
+}
+
+#[test]
+fn where_databases_are_emptied_or_change_places_nothing_is_folded() {
+    for line in ["FLUSHDB", "SWAPDB 0 1", "SWAPDB 2 1", "FLUSHALL"] {
+        let mut world = World::new();
+        let journal = tempfile::tempdir().unwrap();
+        let dir = journal.path().join("j");
+        let mut recorder = Recorder::start_with(&dir, &world.source, small_segments());
+        for line in ["SET before 1", line, "SET behind 1", "SELECT 1", "SET behind 1"] {
+            run(&mut world.client, line);
+        }
+        recorder.catch_up();
+        let report = whole(&mut world, &dir);
+        assert_eq!((report.records_folded, report.base_keys), (0, None), "{line}: {report:?}");
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! Invariant: nothing is allocated for a length that only the disk claims. A compressed payload may
 //! hold [`MAX_COMPRESSED_RAW`] bytes at most; larger ones are stored as they are, so what they claim is there.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 
 use super::header::{BlockHeader, CODEC_NONE, CODEC_ZSTD};
@@ -124,8 +126,7 @@ pub(crate) fn decompress(header: &BlockHeader, stored: Bytes) -> Result<Bytes, P
                 return Err(Damage::new(expected, format!("{} bytes", header.raw_len)).into());
             }
             let expected = || format!("zstd data of {} bytes", header.raw_len);
-            let raw = zstd::bulk::decompress(&stored, header.raw_len as usize)
-                .map_err(|e| Damage::new(expected(), e.to_string()))?;
+            let raw = unpack(&stored, header.raw_len as usize).map_err(|e| Damage::new(expected(), e.to_string()))?;
             if raw.len() != header.raw_len as usize {
                 return Err(Damage::new(expected(), format!("{} bytes", raw.len())).into());
             }
@@ -133,6 +134,20 @@ pub(crate) fn decompress(header: &BlockHeader, stored: Bytes) -> Result<Bytes, P
         }
         other => Err(PayloadFault::UnknownCodec(other)),
     }
+}
+
+/// To make a context takes as long as to decompress a few kilobytes: each thread keeps one.
+fn unpack(stored: &[u8], raw_len: usize) -> std::io::Result<Vec<u8>> {
+    thread_local! {
+        static ZSTD: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+    }
+    ZSTD.with_borrow_mut(|zstd| {
+        let zstd = match zstd {
+            Some(zstd) => zstd,
+            None => zstd.insert(zstd::bulk::Decompressor::new()?),
+        };
+        zstd.decompress(stored, raw_len)
+    })
 }
 
 #[cfg(test)]

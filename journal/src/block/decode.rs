@@ -1,8 +1,10 @@
 //! Decoding the groups of a block, one at a time.
 //!
 //! Arguments are slices of the block's payload: nothing is copied, and a record keeps its block in
-//! memory. Arbitrary bytes never panic and never allocate more than a small multiple of themselves.
+//! memory. Of a group with one record, nothing is made where a look at the record is enough ([`Groups::next_unless`]).
+//! Arbitrary bytes never panic and never allocate more than a small multiple of themselves.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -30,6 +32,8 @@ pub(crate) struct Groups {
     ts: Micros,
     offset: ReplOffset,
     origins: Vec<Arc<Origin>>,
+    /// Where the arguments of the record in hand are.
+    args: Vec<Range<usize>>,
     ended: bool,
 }
 
@@ -45,6 +49,7 @@ impl Groups {
             ts: header.first_ts,
             offset: header.start_offset,
             origins: Vec::new(),
+            args: Vec::new(),
             ended: false,
         }
     }
@@ -59,8 +64,26 @@ impl Groups {
         self.ts
     }
 
-    fn decode(&mut self) -> Result<Group, Damage> {
-        let payload = self.payload.clone();
+    /// The next group. One with a single record that is `taken` at a look is passed, and nothing is made of it: `Ok(None)`.
+    pub(crate) fn next_unless(
+        &mut self,
+        taken: &mut impl FnMut(&RecordView<'_>) -> bool,
+    ) -> Option<Result<Option<Group>, Damage>> {
+        if self.ended {
+            return None;
+        }
+        if self.read == self.header.groups {
+            self.ended = true;
+            return self.check_end().err().map(Err);
+        }
+        let group = self.decode(taken);
+        self.ended = group.is_err();
+        Some(group)
+    }
+
+    fn decode(&mut self, taken: &mut impl FnMut(&RecordView<'_>) -> bool) -> Result<Option<Group>, Damage> {
+        // It is put back below, and not needed any more behind an error.
+        let payload = std::mem::take(&mut self.payload);
         let mut c = Cursor::at(&payload, self.pos);
         let flags = c.u8()?;
         if flags & !FLAG_ATOMIC != 0 {
@@ -85,37 +108,48 @@ impl Groups {
         if count == 0 || count as u64 > left {
             return Err(Damage::new(format!("a group of 1 to {left} records"), format!("{count} records")));
         }
-        let mut records = Vec::with_capacity(count.min(MAX_RESERVE));
-        for n in 0..count as u64 {
-            let db = c.varint()?;
-            let db = u32::try_from(db).map_err(|_| Damage::new("a database number of 32 bits", format!("{db}")))?;
-            let places = self::keys(&mut c)?;
-            let argc = c.count(1)?;
-            let mut args = Vec::with_capacity(argc.min(MAX_RESERVE));
-            for _ in 0..argc {
-                args.push(payload.slice(c.range()?));
+        let mut args = std::mem::take(&mut self.args);
+        let (db, keys) = read_record(&mut c, &mut args)?;
+        let view = RecordView { lsn: self.next_lsn, db, keys: keys.as_deref(), payload: &payload, args: &args };
+        let group = if count == 1 && taken(&view) {
+            None
+        } else {
+            let mut records = Vec::with_capacity(count.min(MAX_RESERVE));
+            let slices = |args: &[Range<usize>]| args.iter().map(|range| payload.slice(range.clone())).collect();
+            records.push(Record { lsn: self.next_lsn, db, args: slices(&args), keys });
+            for n in 1..count as u64 {
+                let (db, keys) = read_record(&mut c, &mut args)?;
+                records.push(Record { lsn: Lsn(self.next_lsn.0 + n), db, args: slices(&args), keys });
             }
-            if let Some(at) = places.iter().flatten().find(|at| **at >= argc) {
-                return Err(Damage::new(format!("a key among {argc} arguments"), format!("argument {at}")));
-            }
-            records.push(Record { lsn: Lsn(self.next_lsn.0 + n), db, args, keys: places });
-        }
+            let origin = Arc::clone(&self.origins[origin]);
+            Some(Group {
+                ts: Micros(ts),
+                slack,
+                origin,
+                atomic: flags & FLAG_ATOMIC != 0,
+                end_offset: ReplOffset(offset),
+                records,
+            })
+        };
         self.pos = c.pos();
         self.read += 1;
         self.next_lsn.0 += count as u64;
         self.ts = Micros(ts);
         self.offset = ReplOffset(offset);
-        Ok(Group { ts: self.ts, slack, origin, atomic: flags & FLAG_ATOMIC != 0, end_offset: self.offset, records })
+        self.payload = payload;
+        self.args = args;
+        Ok(group)
     }
 
-    fn origin(&mut self, c: &mut Cursor<'_>) -> Result<Arc<Origin>, Damage> {
+    /// Where its origin is in `origins`.
+    fn origin(&mut self, c: &mut Cursor<'_>) -> Result<usize, Damage> {
         let index = c.varint()?;
         let known = self.origins.len() as u64;
         if index > known {
             return Err(Damage::new(format!("an origin up to {known}"), format!("{index}")));
         }
         if index < known {
-            return Ok(Arc::clone(&self.origins[index as usize]));
+            return Ok(index as usize);
         }
         let kind = match c.u8()? {
             0 => OriginKind::Client,
@@ -127,8 +161,8 @@ impl Groups {
         };
         let origin =
             Arc::new(Origin { kind, addr: c.string()?, user: c.string()?, name: c.string()?, via: c.string()? });
-        self.origins.push(Arc::clone(&origin));
-        Ok(origin)
+        self.origins.push(origin);
+        Ok(self.origins.len() - 1)
     }
 
     /// After the last group: everything that the header promised has been there.
@@ -159,8 +193,69 @@ impl Groups {
     }
 }
 
+/// The keys of a record, as [`Record`] has them.
+type Keys = Option<SmallVec<[usize; 2]>>;
+
+/// Database and keys of a record; `args`: where its arguments are.
+#[inline]
+fn read_record(c: &mut Cursor<'_>, args: &mut Vec<Range<usize>>) -> Result<(u32, Keys), Damage> {
+    let db = c.varint()?;
+    let db = u32::try_from(db).map_err(|_| Damage::new("a database number of 32 bits", format!("{db}")))?;
+    let keys = self::keys(c)?;
+    let argc = c.count(1)?;
+    args.clear();
+    for _ in 0..argc {
+        args.push(c.range()?);
+    }
+    if let Some(at) = keys.iter().flatten().find(|at| **at >= argc) {
+        return Err(Damage::new(format!("a key among {argc} arguments"), format!("argument {at}")));
+    }
+    Ok((db, keys))
+}
+
+/// A record as it lies in its block.
+#[derive(Debug, Clone, Copy)]
+pub struct RecordView<'a> {
+    /// Its number.
+    pub lsn: Lsn,
+    /// Database number in which it runs.
+    pub db: u32,
+    /// As in [`Record::keys`].
+    pub keys: Option<&'a [usize]>,
+    payload: &'a Bytes,
+    args: &'a [Range<usize>],
+}
+
+impl<'a> RecordView<'a> {
+    /// How many arguments it has, its name included.
+    pub fn len(&self) -> usize {
+        self.args.len()
+    }
+
+    /// It has not even a name.
+    pub fn is_empty(&self) -> bool {
+        self.args.is_empty()
+    }
+
+    /// An argument.
+    pub fn arg(&self, n: usize) -> Option<&'a [u8]> {
+        self.args.get(n).and_then(|range| self.payload.get(range.clone()))
+    }
+
+    /// Where an argument lies in the block.
+    pub fn place(&self, n: usize) -> Option<Range<usize>> {
+        self.args.get(n).cloned()
+    }
+
+    /// The block's content.
+    pub fn block(&self) -> &'a Bytes {
+        self.payload
+    }
+}
+
 /// Which arguments of a record are keys.
-fn keys(c: &mut Cursor<'_>) -> Result<Option<SmallVec<[usize; 2]>>, Damage> {
+#[inline]
+fn keys(c: &mut Cursor<'_>) -> Result<Keys, Damage> {
     let count = match c.varint()? {
         KEYS_UNKNOWN => return Ok(None),
         KEYS_FIRST => return Ok(Some(smallvec::smallvec![1])),
@@ -181,15 +276,6 @@ impl Iterator for Groups {
     type Item = Result<Group, Damage>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        if self.read == self.header.groups {
-            self.ended = true;
-            return self.check_end().err().map(Err);
-        }
-        let group = self.decode();
-        self.ended = group.is_err();
-        Some(group)
+        self.next_unless(&mut |_| false)?.transpose()
     }
 }

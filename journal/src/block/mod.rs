@@ -18,6 +18,7 @@ mod walk;
 pub use build::{Block, BlockBuilder};
 pub(crate) use codec::{Compressor, PayloadFault, decode as decode_payload, decompress, decrypt};
 pub(crate) use decode::Groups;
+pub use decode::RecordView;
 pub(crate) use header::{BLOCK_HEADER_LEN, BLOCK_MAGIC, BlockHeader};
 pub(crate) use join::BlockJoiner;
 pub(crate) use walk::{EncodedGroup, GroupWalk, each_key};

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) use load::Entry;
-pub use parts::{PartReader, WantedKeys};
+pub use parts::{PartJob, PartReader, TakeRecords, WantedKeys};
 pub use read::GroupReader;
 use read::Within;
 pub use reverse::ReverseReader;
@@ -310,7 +310,18 @@ impl Catalog {
     /// The groups of a timeline behind `after` that end at or before `upto`, backwards and part by part: only parts that may
     /// concern the keys that are wanted at that time.
     pub fn parts_back(&self, after: Lsn, upto: Lsn, timeline: TimelineId) -> PartReader {
-        PartReader::new(Arc::clone(&self.entries), Arc::clone(&self.lease), (after, upto), timeline)
+        PartReader::back(Arc::clone(&self.entries), Arc::clone(&self.lease), (after, upto), timeline)
+    }
+
+    /// The same forwards, and only the parts that hold wanted LSNs (as in [`Catalog::groups_within`]).
+    pub fn parts_within(
+        &self,
+        after: Lsn,
+        upto: Lsn,
+        timeline: TimelineId,
+        wanted: impl Fn(Lsn, Lsn) -> bool + Send + 'static,
+    ) -> PartReader {
+        self.parts_back(after, upto, timeline).forwards(Within(Box::new(wanted)))
     }
 
     /// Like [`Catalog::groups`], but only those of blocks that hold wanted LSNs; others are not read. `wanted`: whether from the

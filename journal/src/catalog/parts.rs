@@ -1,13 +1,17 @@
-//! Reading a history backwards, part by part, for somebody who learns on the way which keys matter.
+//! Reading a history part by part: backwards, for somebody who learns on the way which keys matter, or forwards, for certain LSNs.
 //!
 //! A part are the blocks from one entry of a segment's index up to the next. Before each one the reader is told which keys are
-//! wanted now; a part of which the key filter rules them all out is not read. So memory is bounded by the largest part.
+//! wanted now; a part of which the key filter rules them all out is not read. So memory is bounded by the largest part. A part
+//! may be read by another thread than the one that looks for it ([`PartJob`]).
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::load::Entry;
+use super::read::Within;
 use super::search::Searched;
 use super::segment::{OpenSegment, Part, corrupt};
+use crate::block::RecordView;
 use crate::bloom::hash_key;
 use crate::error::{ReadError, Span};
 use crate::lease::ReadLease;
@@ -30,6 +34,41 @@ impl<'a> FromIterator<(u32, &'a [u8])> for WantedKeys {
     }
 }
 
+/// Takes what a part holds, in its order.
+pub trait TakeRecords {
+    /// The only record of its group. Whether it was taken; if not, it is given as a group.
+    fn single(&mut self, record: &RecordView<'_>) -> bool {
+        let _ = record;
+        false
+    }
+
+    /// A group.
+    fn group(&mut self, group: Group);
+}
+
+impl TakeRecords for Vec<Group> {
+    fn group(&mut self, group: Group) {
+        self.push(group);
+    }
+}
+
+/// A part that is to be read.
+#[derive(Debug)]
+pub struct PartJob {
+    segment: Arc<OpenSegment>,
+    range: Range<u64>,
+    within: (Lsn, Lsn),
+}
+
+impl PartJob {
+    /// Reads the part; gives how many bytes that took. Behind an error nothing more can be relied on.
+    pub fn read(&self, to: &mut impl TakeRecords) -> Result<u64, ReadError> {
+        let mut read_bytes = 0;
+        self.segment.each_group(&self.range, self.within, &mut read_bytes, to)?;
+        Ok(read_bytes)
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct PartReader {
@@ -39,10 +78,12 @@ pub struct PartReader {
     timeline: TimelineId,
     after: Lsn,
     upto: Lsn,
-    /// Segments that are still to be looked at.
-    entries_left: usize,
-    segment: Option<OpenSegment>,
-    /// Of the segment, the last one next.
+    /// Segments that were looked at.
+    entries_seen: usize,
+    /// Forwards: the LSNs that are wanted.
+    forwards: Option<Within>,
+    segment: Option<Arc<OpenSegment>>,
+    /// Of the segment, the one to be read next at the end.
     parts: Vec<Part>,
     /// What the segment's filter said: the keys that were asked for, and those of them that may be in it.
     anywhere: Option<(WantedKeys, Vec<u64>)>,
@@ -50,14 +91,15 @@ pub struct PartReader {
 }
 
 impl PartReader {
-    pub(super) fn new(
+    pub(super) fn back(
         entries: Arc<[Arc<Entry>]>,
         lease: Arc<ReadLease>,
         (after, upto): (Lsn, Lsn),
         timeline: TimelineId,
     ) -> Self {
         Self {
-            entries_left: entries.len(),
+            entries_seen: 0,
+            forwards: None,
             entries,
             _lease: lease,
             timeline,
@@ -70,17 +112,30 @@ impl PartReader {
         }
     }
 
-    /// What reading has cost so far.
+    pub(super) fn forwards(mut self, wanted: Within) -> Self {
+        self.forwards = Some(wanted);
+        self
+    }
+
+    /// What reading has cost so far, without what jobs have read.
     pub fn searched(&self) -> Searched {
         self.searched
     }
 
-    /// The groups of the next part back that may concern the wanted keys, all of that part's, oldest first; `None` at the beginning.
+    /// The groups of the next part that may concern the wanted keys, all of that part's, oldest first; `None` behind the last part.
     /// `wanted`: `None` = all keys. Behind an error nothing more can be relied on.
     pub fn next_part(&mut self, wanted: Option<&WantedKeys>) -> Result<Option<Vec<Group>>, ReadError> {
+        let Some(job) = self.next_job(wanted)? else { return Ok(None) };
+        let mut groups = Vec::new();
+        self.searched.read_bytes += job.read(&mut groups)?;
+        Ok(Some(groups))
+    }
+
+    /// The same part, to be read.
+    pub fn next_job(&mut self, wanted: Option<&WantedKeys>) -> Result<Option<PartJob>, ReadError> {
         loop {
             let Some(part) = self.parts.pop() else {
-                if !self.previous_segment()? {
+                if !self.next_segment()? {
                     return Ok(None);
                 }
                 continue;
@@ -88,22 +143,25 @@ impl PartReader {
             if part.last <= self.after || part.first > self.upto {
                 continue;
             }
-            if let Some(wanted) = wanted
-                && !self.may_concern(&part, wanted)?
-            {
+            let named = self.forwards.as_ref().is_none_or(|within| (within.0)(part.first, part.last));
+            if !named || wanted.map_or(Ok(false), |wanted| self.may_concern(&part, wanted).map(|may| !may))? {
                 self.searched.skipped_bytes += part.range.end - part.range.start;
                 continue;
             }
-            return self.read(&part).map(Some);
+            let Some(segment) = &self.segment else { continue };
+            let (segment, range) = (Arc::clone(segment), part.range);
+            return Ok(Some(PartJob { segment, range, within: (self.after, self.upto) }));
         }
     }
 
-    /// Opens the segment before; `false` at the beginning of the range.
-    fn previous_segment(&mut self) -> Result<bool, ReadError> {
+    /// Opens the next segment; `false` behind the last one of the range.
+    fn next_segment(&mut self) -> Result<bool, ReadError> {
         self.segment = None;
         self.anywhere = None;
-        while let Some(at) = self.entries_left.checked_sub(1) {
-            self.entries_left = at;
+        while self.entries_seen < self.entries.len() {
+            let seen = self.entries_seen;
+            let at = if self.forwards.is_some() { seen } else { self.entries.len() - 1 - seen };
+            self.entries_seen += 1;
             let entry = Arc::clone(&self.entries[at]);
             if entry.header.timeline.id != self.timeline || entry.header.first_lsn > self.upto {
                 continue;
@@ -118,12 +176,21 @@ impl PartReader {
                 return Err(corrupt(&entry, entry.data_end, span, damage));
             }
             if entry.last_lsn() <= self.after {
+                if self.forwards.is_some() {
+                    continue;
+                }
                 return Ok(false);
+            }
+            if self.forwards.as_ref().is_some_and(|wanted| !(wanted.0)(entry.header.first_lsn, entry.last_lsn())) {
+                continue;
             }
             let mut segment = OpenSegment::open(&entry)?;
             self.parts = segment.parts()?;
+            if self.forwards.is_some() {
+                self.parts.reverse();
+            }
             self.searched.read_bytes += segment.footer_bytes();
-            self.segment = Some(segment);
+            self.segment = Some(Arc::new(segment));
             return Ok(true);
         }
         Ok(false)
@@ -137,13 +204,5 @@ impl PartReader {
         }
         let hashes = self.anywhere.as_ref().map_or(&wanted.hashes[..], |(_, found)| found);
         segment.may_hold(part, hashes, &mut self.searched.read_bytes)
-    }
-
-    fn read(&mut self, part: &Part) -> Result<Vec<Group>, ReadError> {
-        let mut found = Vec::new();
-        let Some(segment) = &mut self.segment else { return Ok(found) };
-        let read_bytes = &mut self.searched.read_bytes;
-        segment.each_group(&part.range, (self.after, self.upto), read_bytes, |group| found.push(group))?;
-        Ok(found)
     }
 }

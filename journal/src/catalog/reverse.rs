@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::load::Entry;
+use super::parts::TakeRecords;
 use super::search::{Search, Searched};
 use super::segment::{OpenSegment, corrupt};
 use crate::error::{ReadError, Span};
@@ -91,11 +92,22 @@ impl ReverseReader {
     fn read_interval(&mut self, range: &Range<u64>) -> Result<(), ReadError> {
         let Self { segment, search, searched, groups, upto, .. } = self;
         let Some(segment) = segment else { return Ok(()) };
-        segment.each_group(range, (Lsn(0), *upto), &mut searched.read_bytes, |group| {
-            if search.as_ref().is_none_or(|search| search.concerns(&group)) {
-                groups.push(Ok(group));
-            }
-        })
+        let mut wanted = Wanted { search: search.as_ref(), groups };
+        segment.each_group(range, (Lsn(0), *upto), &mut searched.read_bytes, &mut wanted)
+    }
+}
+
+/// Collects the groups that are looked for.
+struct Wanted<'a> {
+    search: Option<&'a Search>,
+    groups: &'a mut Vec<Result<Group, ReadError>>,
+}
+
+impl TakeRecords for Wanted<'_> {
+    fn group(&mut self, group: Group) {
+        if self.search.is_none_or(|search| search.concerns(&group)) {
+            self.groups.push(Ok(group));
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::load::Entry;
+use super::parts::TakeRecords;
 use super::search::{Ranges, Search};
 use crate::block::{BLOCK_HEADER_LEN, BlockHeader, Groups, decode_payload};
 use crate::bloom::Place;
@@ -14,7 +15,7 @@ use crate::segment::load::read_footer;
 use crate::segment::scan::{BlockFault, read_block_header, read_payload};
 use crate::segment::tally::Extent;
 use crate::storage::StoredFile;
-use crate::types::{Group, Lsn, Micros};
+use crate::types::{Lsn, Micros};
 
 /// A segment's file and a place in it.
 #[derive(Debug)]
@@ -191,11 +192,6 @@ impl OpenSegment {
         Ok(())
     }
 
-    /// The next header is that of the block at `position`.
-    pub(super) fn go_to(&mut self, position: u64) {
-        self.position = position;
-    }
-
     /// Moves to the last indexed block up to which nothing is `beyond`, if there is one; returns how
     /// far the history reaches with it.
     pub(super) fn seek(&mut self, beyond: impl Fn(&Extent) -> bool) -> Result<Option<Extent>, ReadError> {
@@ -209,22 +205,27 @@ impl OpenSegment {
 
     /// The header of the next block, `None` at the end. Its payload is not touched.
     pub(super) fn next_header(&mut self) -> Result<Option<BlockHeader>, ReadError> {
+        let at = self.position;
+        let block = self.block_at(at)?;
+        if let Some(block) = &block {
+            self.block_position = at;
+            self.position += block.len();
+        }
+        Ok(block)
+    }
+
+    /// The header of the block that begins there, `None` at the end.
+    fn block_at(&self, at: u64) -> Result<Option<BlockHeader>, ReadError> {
         let entry = &self.entry;
-        if self.position >= entry.data_end {
+        if at >= entry.data_end {
             return Ok(None);
         }
-        let at = self.position;
         let block = read_block_header(&*self.file, at, entry.data_end, Some(entry.tag));
         let block = block.map_err(|fault| {
             let span = Span { from_lsn: entry.header.first_lsn, ..span_of_entry(entry) };
             fault_at(entry, at, span, fault)
         })?;
-        if self.is_later(block.first_lsn) {
-            return Ok(None);
-        }
-        self.block_position = at;
-        self.position += block.len();
-        Ok(Some(block))
+        Ok(Some(block).filter(|block| !self.is_later(block.first_lsn)))
     }
 
     fn sealer(&self) -> Result<Option<&Sealer>, ReadError> {
@@ -238,35 +239,38 @@ impl OpenSegment {
         self.entry.until.is_some_and(|until| lsn >= until)
     }
 
-    /// Decodes the groups of a part of the blocks that lie behind `after` and end by `upto`, the oldest first. `each` gets those
-    /// before an error, too. Counts the bytes that it reads.
+    /// Decodes the groups of a part of the blocks that lie behind `after` and end by `upto`, the oldest first. What is before an
+    /// error is given, too. Counts the bytes that it reads.
     pub(super) fn each_group(
-        &mut self,
+        &self,
         part: &Range<u64>,
         (after, upto): (Lsn, Lsn),
         read_bytes: &mut u64,
-        mut each: impl FnMut(Group),
+        to: &mut impl TakeRecords,
     ) -> Result<(), ReadError> {
-        self.go_to(part.start);
-        while let Some(block) = self.next_header()? {
+        let wanted = |last: Lsn| last > after && last <= upto && !self.is_later(last);
+        let mut at = part.start;
+        while at < part.end {
+            let Some(block) = self.block_at(at)? else { break };
+            at += block.len();
             *read_bytes += BLOCK_HEADER_LEN as u64;
             let within = block.first_lsn <= upto && block.next_lsn().0.saturating_sub(1) > after.0;
-            if block.groups > 0 && within {
-                *read_bytes += u64::from(block.stored_len);
-                let mut groups = self.groups(&block)?;
-                while let Some(group) = groups.next() {
-                    let group = group.map_err(|damage| {
-                        let span = Span { from_lsn: groups.next_lsn(), from_ts: groups.last_ts(), ..Span::default() };
-                        corrupt(&self.entry, block.position, span, damage)
-                    })?;
-                    let last = group.records.last().map_or(block.first_lsn, |r| r.lsn);
-                    if last > after && last <= upto && !self.is_later(last) {
-                        each(group);
-                    }
-                }
+            if block.groups == 0 || !within {
+                continue;
             }
-            if block.position + block.len() >= part.end {
-                break;
+            *read_bytes += u64::from(block.stored_len);
+            let mut groups = self.groups(&block)?;
+            loop {
+                let next = groups.next_unless(&mut |record| wanted(record.lsn) && to.single(record));
+                let Some(group) = next else { break };
+                let group = group.map_err(|damage| {
+                    let span = Span { from_lsn: groups.next_lsn(), from_ts: groups.last_ts(), ..Span::default() };
+                    corrupt(&self.entry, block.position, span, damage)
+                })?;
+                let Some(group) = group else { continue };
+                if wanted(group.records.last().map_or(block.first_lsn, |record| record.lsn)) {
+                    to.group(group);
+                }
             }
         }
         Ok(())

@@ -4,21 +4,28 @@
 //! are. Few bytes are held then; of many, the base is read again when they are sent, and its digest compared once more before
 //! the last byte is given.
 //!
+//! Where everything is wanted, its function libraries are needed as well. What is found of a base may be followed by the values of
+//! folded keys ([`super::fold`]).
+//!
 //! A value of a module may belong to others ([`redtape_wire::effect`]): with one among the needed keys, the whole base is used.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::sync::Arc;
 
-use redtape_journal::{Catalog, Keyring, SnapshotInfo, SnapshotReader};
+use redtape_journal::{Keyring, SnapshotInfo, SnapshotReader};
 use redtape_wire::rdb::{
     Entry, Extent, Fault, KeyEntry, RdbSummary, RdbVersion, RdbWriter, ReadError, ValueType, Walker,
 };
 
 use super::BaseSearch;
+use super::fold::{Fold, FoldedValues};
 use super::needed::Needed;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::progress::{Event, Observer, Unit};
 use crate::source::base::{open_base, wrong_digest};
+use crate::source::journal_range::JournalRange;
 
 /// Bytes of values that are held rather than read again.
 const HELD_BYTES_MAX: u64 = 16 << 20;
@@ -49,6 +56,7 @@ pub(crate) struct SlicedBase {
     pub(crate) keys: u64,
     /// Size of the RDB that is made of them.
     pub(crate) bytes: u64,
+    keys_by_db: BTreeMap<u32, u64>,
     version: RdbVersion,
     pub(super) aux: Vec<(Vec<u8>, Vec<u8>)>,
     pieces: Vec<Piece>,
@@ -56,21 +64,42 @@ pub(crate) struct SlicedBase {
     pub(super) held: Option<Vec<u8>>,
 }
 
-/// Keys of one database that follow each other.
+/// Keys of one database that follow each other, or function libraries.
 #[derive(Debug, Clone, Copy)]
 struct Piece {
-    db: u32,
+    /// `None`: function libraries, with their opcodes.
+    db: Option<u32>,
     extent: Extent,
+}
+
+impl Piece {
+    fn put(&self, writer: &mut RdbWriter<Vec<u8>>, bytes: &[u8]) -> io::Result<()> {
+        match self.db {
+            Some(db) => writer.entry(db, bytes),
+            None => writer.encoded(bytes),
+        }
+    }
 }
 
 impl SlicedBase {
     /// A base of which nothing is known yet but its version.
     pub(super) fn empty(version: RdbVersion) -> Self {
-        Self { keys: 0, bytes: 0, version, aux: Vec::new(), pieces: Vec::new(), held: None }
+        let keys_by_db = BTreeMap::new();
+        Self { keys: 0, bytes: 0, keys_by_db, version, aux: Vec::new(), pieces: Vec::new(), held: None }
     }
 
     fn add(&mut self, db: u32, extent: Extent) {
         self.keys += 1;
+        *self.keys_by_db.entry(db).or_default() += 1;
+        self.add_piece(Some(db), extent);
+    }
+
+    /// A function library; the extent is that of its code.
+    fn add_function(&mut self, code: Extent) {
+        self.add_piece(None, Extent { offset: code.offset - 1, len: code.len + 1 });
+    }
+
+    fn add_piece(&mut self, db: Option<u32>, extent: Extent) {
         match self.pieces.last_mut() {
             Some(last) if last.db == db && last.extent.end() == extent.offset => last.extent.len += extent.len,
             _ => self.pieces.push(Piece { db, extent }),
@@ -89,34 +118,41 @@ impl SlicedBase {
     fn size(&self) -> io::Result<u64> {
         let mut writer = self.writer()?;
         for piece in &self.pieces {
-            writer.entry(piece.db, &[])?;
+            piece.put(&mut writer, &[])?;
         }
         let frame = writer.finish()?.len() as u64;
         Ok(frame + self.pieces.iter().map(|piece| piece.extent.len).sum::<u64>())
     }
 
-    /// The RDB.
+    /// Size of the RDB with folded keys.
+    pub(crate) fn bytes_with(&self, fold: Option<&Fold>) -> u64 {
+        self.bytes + fold.map_or(0, |fold| fold.bytes(&self.keys_by_db))
+    }
+
+    /// The RDB; `fold`: with these keys of the journal.
     pub(crate) fn open<'a>(
         &'a self,
-        catalog: &Catalog,
         base: &SnapshotInfo,
         keyring: &Keyring,
+        range: &JournalRange,
+        fold: Option<&Arc<Fold>>,
     ) -> Result<Box<dyn Read + 'a>, RestoreError> {
-        if let Some(held) = &self.held {
+        if let (Some(held), None) = (&self.held, fold) {
             return Ok(Box::new(&held[..]));
         }
-        let from = open_base(catalog, base, keyring)?;
-        let pieces = PieceReader::new(self, from, base.manifest.blake3.clone());
+        let from = open_base(&range.catalog, base, keyring)?;
+        let folded = fold.map(|fold| fold.values(range, &self.keys_by_db));
+        let pieces = PieceReader::new(self, from, base.manifest.blake3.clone(), folded);
         Ok(Box::new(pieces.map_err(RestoreError::io("read", &base.path))?))
     }
 }
 
-/// Finds the needed keys.
+/// Finds the needed keys; `whole`: and what is needed beside keys where everything is.
 pub(crate) fn find(
-    catalog: &Catalog,
+    range: &JournalRange,
     base: &SnapshotInfo,
     keyring: &Keyring,
-    needed: &Needed,
+    (needed, whole): (&Needed, bool),
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
 ) -> Result<FoundInBase, RestoreError> {
@@ -125,13 +161,20 @@ pub(crate) fn find(
         Fault::Io(e) if e.kind() != io::ErrorKind::InvalidData => RestoreError::io("read", &base.path)(e),
         fault => damaged(ReadError { at: error.at, fault }.to_string()),
     };
-    let mut file = open_base(catalog, base, keyring)?;
+    let mut file = open_base(&range.catalog, base, keyring)?;
     observer.on(&Event::Step { name: "reading the base", total: base.manifest.bytes, unit: Unit::Bytes });
-    let mut walker = Walker::new(&mut file).map_err(failed)?;
-    let mut found = walk(&mut walker, needed, interrupt, observer).map_err(|stopped| match stopped {
-        Stopped::Interrupted(error) => error,
-        Stopped::At(error) => failed(error),
-    })?;
+    let walked = Walker::new(&mut file).map_err(Stopped::At);
+    let walked = walked.and_then(|mut walker| walk(&mut walker, (needed, whole), interrupt, observer));
+    let mut found = match walked {
+        Ok(found) => found,
+        Err(Stopped::Interrupted(error)) => return Err(error),
+        Err(Stopped::At(error)) => {
+            // Where it makes no sense, it is mostly not what was written.
+            let changed =
+                io::copy(&mut file, &mut io::sink()).ok().and_then(|_| wrong_digest(&file, &base.manifest.blake3));
+            return Err(changed.map_or_else(|| failed(error), damaged));
+        }
+    };
     observer.on(&Event::StepDone);
     // Of a base of which nothing is needed, only the front was read.
     if !needed.is_nothing()
@@ -143,7 +186,7 @@ pub(crate) fn find(
         keys.bytes = keys.size().map_err(RestoreError::io("read", &base.path))?;
         if keys.bytes <= HELD_BYTES_MAX {
             let mut held = Vec::with_capacity(keys.bytes as usize);
-            keys.open(catalog, base, keyring)?.read_to_end(&mut held).map_err(|e| damaged(e.to_string()))?;
+            keys.open(base, keyring, range, None)?.read_to_end(&mut held).map_err(|e| damaged(e.to_string()))?;
             keys.held = Some(held);
         }
     }
@@ -163,7 +206,7 @@ enum Stopped {
 
 fn walk(
     walker: &mut Walker<&mut SnapshotReader>,
-    needed: &Needed,
+    (needed, whole): (&Needed, bool),
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
 ) -> Result<FoundInBase, Stopped> {
@@ -185,6 +228,14 @@ fn walk(
                 front = false;
                 None
             }
+            Entry::Aux { .. } if front && whole => Some("the base has a field that is too long to be held"),
+            Entry::Function(code) if whole => {
+                if let Ok(keys) = &mut keys {
+                    keys.add_function(code);
+                }
+                None
+            }
+            Entry::ModuleAux { .. } if whole => Some("the base holds data of modules beside its keys"),
             Entry::SlotImport { .. } => Some("the base was made while slots were imported"),
             Entry::Key(key) if needed.needs(key.db, key.key) => {
                 if let Ok(keys) = &mut keys {
@@ -225,6 +276,8 @@ struct PieceReader<'a> {
     /// Of the base, how far it was read.
     position: u64,
     digest: String,
+    /// What follows the base.
+    folded: Option<FoldedValues>,
     /// `None` behind the end.
     writer: Option<RdbWriter<Vec<u8>>>,
     out: Vec<u8>,
@@ -233,7 +286,12 @@ struct PieceReader<'a> {
 }
 
 impl<'a> PieceReader<'a> {
-    fn new(keys: &'a SlicedBase, from: SnapshotReader, digest: String) -> io::Result<Self> {
+    fn new(
+        keys: &'a SlicedBase,
+        from: SnapshotReader,
+        digest: String,
+        folded: Option<FoldedValues>,
+    ) -> io::Result<Self> {
         let mut writer = keys.writer()?;
         let out = std::mem::take(writer.get_mut());
         Ok(Self {
@@ -242,6 +300,7 @@ impl<'a> PieceReader<'a> {
             from,
             position: 0,
             digest,
+            folded,
             writer: Some(writer),
             out,
             given: 0,
@@ -252,17 +311,30 @@ impl<'a> PieceReader<'a> {
     /// Makes the next bytes.
     fn fill(&mut self) -> io::Result<()> {
         (self.out, self.given) = (Vec::new(), 0);
-        let Some(mut piece) = self.piece.take().or_else(|| self.pieces.next().copied()) else { return self.finish() };
+        let Some(mut piece) = self.piece.take().or_else(|| self.pieces.next().copied()) else {
+            return self.fill_folded();
+        };
         let Some(writer) = &mut self.writer else { return Ok(()) };
         skip(&mut self.from, piece.extent.offset - self.position, &mut self.chunk)?;
         self.position = piece.extent.offset;
         let len = usize::try_from(piece.extent.len).map_or(CHUNK_BYTES, |len| len.min(CHUNK_BYTES));
         self.from.read_exact(&mut self.chunk[..len])?;
-        writer.entry(piece.db, &self.chunk[..len])?;
+        piece.put(writer, &self.chunk[..len])?;
         self.out = std::mem::take(writer.get_mut());
         self.position += len as u64;
         piece.extent = Extent { offset: self.position, len: piece.extent.len - len as u64 };
         self.piece = (piece.extent.len > 0).then_some(piece);
+        Ok(())
+    }
+
+    fn fill_folded(&mut self) -> io::Result<()> {
+        let (Some(folded), Some(writer)) = (&mut self.folded, &mut self.writer) else { return self.finish() };
+        let Some(values) = folded.next()? else {
+            self.folded = None;
+            return self.finish();
+        };
+        writer.encoded(&values)?;
+        self.out = std::mem::take(writer.get_mut());
         Ok(())
     }
 

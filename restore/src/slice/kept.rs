@@ -1,8 +1,12 @@
-//! The records that a slice keeps: few are held as they are, of many it is noted which they are, and they are read again.
+//! The records that a slice keeps: few are held as they are, of many it is noted which they are, and they are read again. Those
+//! that can stand in an RDB are noted apart.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use redtape_journal::{Group, Lsn, ReadError, Record};
 
+use super::fold::Fold;
 use super::lsns::Lsns;
 use crate::source::journal_range::{JournalRange, ReplaySource};
 
@@ -15,6 +19,8 @@ const RECORD_OVERHEAD: usize = 256;
 #[derive(Debug)]
 pub(super) struct Keeper {
     lsns: Lsns,
+    /// Those of records that can stand in an RDB; not among `lsns`.
+    folded: Lsns,
     /// The newest first, as long as they are few.
     held: Option<Vec<Group>>,
     held_bytes: usize,
@@ -23,13 +29,24 @@ pub(super) struct Keeper {
 impl Keeper {
     /// `hold`: there may be few.
     pub(super) fn new(hold: bool) -> Self {
-        Self { lsns: Lsns::default(), held: hold.then(Vec::new), held_bytes: 0 }
+        Self { lsns: Lsns::default(), folded: Lsns::default(), held: hold.then(Vec::new), held_bytes: 0 }
     }
 
-    /// Keeps these records of a group, the last one first.
-    pub(super) fn keep(&mut self, group: &Group, backwards: &[usize]) {
-        let records = || backwards.iter().filter_map(|at| group.records.get(*at));
-        records().for_each(|record| self.lsns.add(record.lsn));
+    /// Keeps the record of a group that has no other; `folded`: it can stand in an RDB. None is held then.
+    pub(super) fn keep_one(&mut self, lsn: Lsn, folded: bool) {
+        self.held = None;
+        let lsns = if folded { &mut self.folded } else { &mut self.lsns };
+        lsns.add(lsn);
+    }
+
+    /// Keeps these records of a group, the last one first; with each, whether it can stand in an RDB.
+    pub(super) fn keep(&mut self, group: &Group, backwards: &[(usize, bool)]) {
+        let records = || backwards.iter().filter_map(|(at, folded)| Some((group.records.get(*at)?, *folded)));
+        for (record, folded) in records() {
+            let lsns = if folded { &mut self.folded } else { &mut self.lsns };
+            lsns.add(record.lsn);
+        }
+        let records = || records().map(|(record, _)| record);
         let Some(held) = &mut self.held else { return };
         let bytes = |record: &Record| record.args.iter().map(Bytes::len).sum::<usize>() + RECORD_OVERHEAD;
         self.held_bytes += records().map(bytes).sum::<usize>();
@@ -42,23 +59,26 @@ impl Keeper {
             args: record.args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect(),
             ..record.clone()
         };
-        let records = backwards.iter().rev().filter_map(|at| group.records.get(*at)).map(own).collect();
+        let mut records: Vec<_> = records().map(own).collect();
+        records.reverse();
         held.push(Group { records, origin: group.origin.clone(), ..*group });
     }
 
     #[cfg(test)]
     pub(super) fn lsns(self) -> Lsns {
-        self.lsns.finish()
+        self.lsns.finish().and(&self.folded.finish())
     }
 
-    pub(super) fn finish(self) -> Kept {
-        match self.held {
+    /// What was kept, and of that what can stand in an RDB.
+    pub(super) fn finish(self) -> (Kept, Lsns) {
+        let kept = match self.held {
             Some(mut held) => {
                 held.reverse();
                 Kept::Held(held)
             }
             None => Kept::Noted(self.lsns.finish()),
-        }
+        };
+        (kept, self.folded.finish())
     }
 }
 
@@ -66,7 +86,23 @@ impl Keeper {
 #[derive(Debug)]
 pub(crate) enum Kept {
     Held(Vec<Group>),
+    /// Without what can stand in an RDB.
     Noted(Lsns),
+}
+
+impl Kept {
+    /// With others, of which none is held.
+    pub(super) fn and(self, others: &Lsns) -> Self {
+        match self {
+            Self::Noted(lsns) => Self::Noted(lsns.and(others)),
+            held @ Self::Held(_) => held,
+        }
+    }
+
+    /// With what could stand in an RDB.
+    pub(crate) fn unfolded(self, fold: &Fold) -> Self {
+        self.and(fold.lsns())
+    }
 }
 
 /// The kept records of a range, each in its group.
@@ -76,6 +112,8 @@ pub(crate) struct KeptRange {
     pub(crate) range: JournalRange,
     /// Which they are.
     pub(crate) kept: Kept,
+    /// Without those that stand in the RDB in front of them.
+    pub(crate) fold: Option<Arc<Fold>>,
 }
 
 impl ReplaySource for KeptRange {
@@ -84,10 +122,15 @@ impl ReplaySource for KeptRange {
             Kept::Held(groups) => return Box::new(groups.iter().cloned().map(Ok)),
             Kept::Noted(lsns) => lsns,
         };
-        let Some(end) = lsns.last() else { return Box::new(std::iter::empty()) };
+        let fold = self.fold.as_ref().filter(|fold| fold.has_taken_out());
+        let (first, second) = (lsns.clone(), fold.cloned());
+        let Some(end) = lsns.last().max(fold.and_then(|fold| fold.lsns().last())) else {
+            return Box::new(std::iter::empty());
+        };
         let JournalRange { catalog, timeline, after, .. } = &self.range;
-        let within = lsns.clone();
-        let mut groups = catalog.groups_within(*after, *timeline, move |first, last| within.any(first, last));
+        let within =
+            move |from, to| first.any(from, to) || second.as_ref().is_some_and(|fold| fold.lsns().any(from, to));
+        let mut groups = catalog.groups_within(*after, *timeline, within);
         let mut last = Lsn(0);
         Box::new(std::iter::from_fn(move || {
             // What is behind the last one is not looked at: it may be damaged.
@@ -97,7 +140,8 @@ impl ReplaySource for KeptRange {
                     Err(error) => return Some(Err(error)),
                 };
                 last = group.records.last().map_or(last, |record| record.lsn);
-                group.records.retain(|record| lsns.contains(record.lsn));
+                let taken_out = |record: &Record| fold.is_some_and(|fold| fold.takes_out(record));
+                group.records.retain(|record| lsns.contains(record.lsn) || taken_out(record));
                 if !group.records.is_empty() {
                     return Some(Ok(group));
                 }

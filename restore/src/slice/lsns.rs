@@ -46,6 +46,14 @@ impl Lsns {
         }
     }
 
+    /// These and the others.
+    pub(super) fn and(mut self, others: &Self) -> Self {
+        for (number, map) in &others.maps {
+            *self.maps.entry(*number).or_default() |= map;
+        }
+        self
+    }
+
     /// The greatest.
     pub(super) fn last(&self) -> Option<Lsn> {
         let (number, map) = self.maps.last_key_value()?;
@@ -95,10 +103,17 @@ mod tests {
                 prop_assert_eq!(set.contains(Lsn(lsn)), model.contains(&lsn));
             }
             prop_assert_eq!(set.last().map(|lsn| lsn.0), model.last().copied());
-            for (first, last) in asked {
+            for (first, last) in asked.iter().copied() {
                 let (first, last) = (first + offset, last + offset);
                 let any = first <= last && model.range(first..=last).next().is_some();
                 prop_assert_eq!(set.any(Lsn(first), Lsn(last)), any);
+            }
+            let mut others = Lsns::default();
+            asked.iter().map(|(lsn, _)| *lsn).collect::<BTreeSet<_>>().into_iter().rev().for_each(|lsn| others.add(Lsn(lsn + offset)));
+            let both = set.and(&others.finish());
+            for lsn in 0..300 {
+                let known = lsns.contains(&lsn) || asked.iter().any(|(asked, _)| *asked == lsn);
+                prop_assert_eq!(both.contains(Lsn(lsn + offset)), known);
             }
         }
     }

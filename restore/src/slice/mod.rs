@@ -6,7 +6,11 @@
 //!
 //! - `needed`: which keys are needed at a position of the backward pass.
 //! - `pass`: the backward pass over the journal.
+//! - `part_records`, `in_order`: how the pass gets what a part of the journal holds, from several threads.
+//! - `plain_set`: the record that is met most.
+//! - `hashed`, `key_table`: what is noted of many keys.
 //! - `kept`: the records that it keeps, and how they are read again.
+//! - `fold`: those of them that need not be replayed: their keys stand in the RDB that is sent first.
 //! - `lsns`: a set of LSNs.
 //! - `base`: the needed keys of the base, as an RDB of their own.
 //! - `indexed`: the same by the base's key index.
@@ -17,17 +21,23 @@
 //! Where that is not sure, everything before it is kept ([`Forced`]).
 
 pub(crate) mod base;
+mod fold;
 mod hashed;
+mod in_order;
 pub(crate) mod indexed;
 mod kept;
+mod key_table;
 mod lsns;
-mod needed;
+pub(crate) mod needed;
+mod part_records;
 mod pass;
+mod plain_set;
 
 use std::fmt;
 
 use redtape_journal::Lsn;
 
+pub(crate) use fold::Fold;
 pub(crate) use kept::KeptRange;
 pub(crate) use needed::Needed;
 pub(crate) use pass::{Sliced, Watch, slice};
@@ -47,8 +57,10 @@ pub struct Forced {
 pub struct SliceReport {
     /// Records between the base and the restore point.
     pub records_in_all: u64,
-    /// Of these, records that are replayed.
+    /// Of these, records that are kept: replayed or folded.
     pub records_kept: u64,
+    /// Of these, records that are not replayed: the RDB that is sent first has what they leave behind.
+    pub records_folded: u64,
     /// Keys taken from the base; `None` = all.
     pub base_keys: Option<u64>,
     /// Why everything up to an LSN is kept, if it is.
@@ -77,7 +89,11 @@ pub enum BaseSearch {
 
 impl fmt::Display for SliceReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} records; ", self.records_kept, self.records_in_all)?;
+        write!(f, "{} of {} records", self.records_kept, self.records_in_all)?;
+        if self.records_folded > 0 {
+            write!(f, ", {} of them loaded as values", self.records_folded)?;
+        }
+        f.write_str("; ")?;
         match self.base_keys {
             None => f.write_str("the whole base")?,
             Some(1) => f.write_str("1 key of the base")?,

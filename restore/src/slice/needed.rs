@@ -4,7 +4,11 @@
 //! not matter any more), and those added (a record that is kept needs them). Contents of databases change places with `SWAPDB`,
 //! so what is said here of a database holds for its number at this position.
 //!
-//! Memory: [`SATISFIED_MAX`] hashes, [`ADDED_MAX`] keys of [`ADDED_BYTES_MAX`] bytes together. Beyond the first limit more is kept
+//! Where everything is wanted, it is also found out which keys are touched by one kept record only, and that one a plain `SET`:
+//! these can stand in an RDB as they are in the end ([`super::fold`]). A database that is emptied or changes its place, or
+//! a record of which nobody knows what it touches, ends that.
+//!
+//! Memory: [`NOTED_MAX`] hashes, [`ADDED_MAX`] keys of [`ADDED_BYTES_MAX`] bytes together. Beyond the first limit more is kept
 //! than had to be; beyond the others everything before is.
 
 use std::collections::{BTreeMap, HashSet};
@@ -13,14 +17,30 @@ use redtape_journal::WantedKeys;
 use redtape_journal::query::Filter;
 use redtape_wire::effect::{Touch, Touched};
 
-use super::hashed::{HashSet128, KeyHasher};
+use super::fold::FoldedKeys;
+use super::hashed::KeyHasher;
+use super::key_table::KeyTable;
 
-/// Keys of which it is remembered that what they held does not matter: about 150 MB.
-const SATISFIED_MAX: usize = if cfg!(test) { 50 } else { 7 << 20 };
+/// Keys of the rest of which something is noted: 128 MiB.
+const NOTED_MAX: usize = if cfg!(test) { 48 } else { 6 << 20 };
+/// Of these, keys of which it is noted only that a kept record modifies or reads them.
+const TIED_MAX: usize = NOTED_MAX / 2;
+/// Bytes that the keys take that go into the RDB: the target may have to hold it in a file.
+const FOLDED_BYTES_MAX: u64 = if cfg!(test) { 1 << 10 } else { 4 << 30 };
+/// Keys that were to go into the RDB, before another record that is kept was found to touch them.
+const TAKEN_OUT_MAX: usize = if cfg!(test) { 20 } else { 1 << 20 };
 /// Keys that are needed beside those that are selected.
 const ADDED_MAX: usize = if cfg!(test) { 50 } else { 1 << 20 };
 /// Their bytes.
 const ADDED_BYTES_MAX: usize = if cfg!(test) { 1 << 10 } else { 64 << 20 };
+
+/// Noted of a key: it is needed before this position, and a record that is kept touches it.
+const TIED: u32 = 0;
+/// Noted of a key: what it held before this position does not matter.
+const SATISFIED: u32 = 1;
+/// From here on: the same, and the only record that is kept and touches it is a plain `SET`. The number is that of the bytes that
+/// the key takes in an RDB, which are more.
+const FOLDED: u32 = 2;
 
 /// Ranges of keys that are looked for in an index.
 const RANGES_MAX: usize = 256;
@@ -52,8 +72,9 @@ enum Rest {
 #[derive(Debug, Default)]
 struct Database {
     rest: Rest,
-    /// Of the rest, those that are not needed.
-    satisfied: HashSet128,
+    /// Of keys of the rest.
+    noted: KeyTable,
+    folded: FoldedKeys,
     /// Beside the rest.
     added: HashSet<Box<[u8]>>,
 }
@@ -72,9 +93,32 @@ pub(crate) struct Needed {
     databases: BTreeMap<u32, Database>,
     /// Of all other databases.
     default: Rest,
-    satisfied: usize,
+    noted: usize,
     added: usize,
     added_bytes: usize,
+    folding: Folding,
+    /// Databases and hashes of keys that do not go into the RDB after all.
+    taken_out: HashSet<(u32, u128)>,
+}
+
+/// Which keys may go into the RDB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Folding {
+    /// Those that are found from now on.
+    Open,
+    /// Those that were found: there is no room to note more.
+    Closed,
+    /// None.
+    Off,
+}
+
+/// What becomes of a plain `SET`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Passed {
+    LeftOut,
+    Kept,
+    /// It is kept, and as it seems up to here its key can go into the RDB.
+    Folded,
 }
 
 impl Needed {
@@ -86,9 +130,11 @@ impl Needed {
             hasher: KeyHasher::default(),
             databases: BTreeMap::new(),
             default: if filter.databases().is_empty() { rest } else { Rest::Nothing },
-            satisfied: 0,
+            noted: 0,
             added: 0,
             added_bytes: 0,
+            folding: if filter.is_everything() { Folding::Open } else { Folding::Off },
+            taken_out: HashSet::new(),
         };
         for db in filter.databases().iter().copied() {
             match filter.exact_keys() {
@@ -118,7 +164,9 @@ impl Needed {
         let database = self.databases.get(&db);
         database.is_some_and(|database| database.added.contains(key))
             || self.covered(db, key)
-                && database.is_none_or(|database| !database.satisfied.contains(&self.hasher.hash(key)))
+                && database
+                    .and_then(|database| database.noted.get(self.hasher.hash(key)))
+                    .is_none_or(|note| note == TIED)
     }
 
     /// No key is needed: nothing before this position matters.
@@ -177,6 +225,49 @@ impl Needed {
         self.added > ADDED_MAX || self.added_bytes > ADDED_BYTES_MAX
     }
 
+    /// Hashes keys as they are noted.
+    pub(super) fn hasher(&self) -> &KeyHasher {
+        &self.hasher
+    }
+
+    /// Prepares a look at what is noted of a key.
+    pub(super) fn touch(&self, db: u32, hash: u128) -> u64 {
+        self.databases.get(&db).map_or(0, |database| database.noted.touch(hash))
+    }
+
+    /// Goes back over a plain `SET` of a key with this hash. `entry_bytes`: what the key takes in an RDB, if it may go there.
+    pub(crate) fn pass_set(&mut self, db: u32, key: &[u8], hash: u128, entry_bytes: Option<u32>) -> Passed {
+        if !self.covered(db, key) {
+            let touched = [Touched { db, key, touch: Touch::Overwritten }];
+            return if self.pass(&touched) { Passed::Kept } else { Passed::LeftOut };
+        }
+        let has_room = self.noted < NOTED_MAX;
+        let folding = self.folding;
+        let entry_bytes = entry_bytes.filter(|bytes| folding == Folding::Open && *bytes > FOLDED);
+        let database = self.database(db);
+        let room_in_rdb = FOLDED_BYTES_MAX.saturating_sub(database.folded.bytes);
+        let entry_bytes = entry_bytes.filter(|bytes| u64::from(*bytes) <= room_in_rdb);
+        let note = entry_bytes.unwrap_or(SATISFIED);
+        match database.noted.get_or_note(hash, || has_room.then_some(note)) {
+            Some(noted) if noted.get() == TIED => {
+                noted.replace(SATISFIED);
+                Passed::Kept
+            }
+            Some(_) => Passed::LeftOut,
+            None if !has_room => {
+                self.close_folding();
+                Passed::Kept
+            }
+            None => {
+                if let Some(bytes) = entry_bytes {
+                    database.folded.add(bytes);
+                }
+                self.noted += 1;
+                if entry_bytes.is_some() { Passed::Folded } else { Passed::Kept }
+            }
+        }
+    }
+
     /// Goes back over an effect that touches these keys. Whether it has to be kept: it changes one that is needed.
     pub(crate) fn pass(&mut self, touched: &[Touched<'_>]) -> bool {
         if !touched.iter().any(|t| t.touch != Touch::Read && self.needs(t.db, t.key)) {
@@ -192,40 +283,88 @@ impl Needed {
         true
     }
 
-    /// What the key held before this position does not matter.
+    /// What the key held before this position does not matter; a record that is kept touches it.
     fn satisfy(&mut self, db: u32, key: &[u8]) {
-        let room = self.satisfied < SATISFIED_MAX;
-        let covered = self.covered(db, key);
-        let hash = self.hasher.hash(key);
-        let database = self.database(db);
-        let removed = database.added.remove(key);
-        let inserted = room && covered && database.satisfied.insert(hash);
-        self.satisfied += usize::from(inserted);
-        if removed {
+        if self.covered(db, key) {
+            self.note(db, key, SATISFIED);
+            return;
+        }
+        if self.database(db).added.remove(key) {
             self.added -= 1;
             self.added_bytes -= key.len();
         }
     }
 
-    /// The key is needed before this position.
+    /// The key is needed before this position; a record that is kept touches it.
     fn add(&mut self, db: u32, key: &[u8]) {
-        let covered = self.covered(db, key);
-        let hash = self.hasher.hash(key);
-        let database = self.database(db);
-        if covered {
-            let removed = database.satisfied.remove(&hash);
-            self.satisfied -= usize::from(removed);
-        } else if database.added.insert(key.into()) {
+        if self.covered(db, key) {
+            self.note(db, key, TIED);
+        } else if self.database(db).added.insert(key.into()) {
             self.added += 1;
             self.added_bytes += key.len();
         }
+    }
+
+    fn note(&mut self, db: u32, key: &[u8], note: u32) {
+        let hash = self.hasher.hash(key);
+        let wanted = note == SATISFIED || self.folding == Folding::Open;
+        let has_room = self.noted < if note == SATISFIED { NOTED_MAX } else { TIED_MAX };
+        let database = self.database(db);
+        match database.noted.get_or_note(hash, || (wanted && has_room).then_some(note)) {
+            Some(noted) => {
+                let before = noted.replace(note);
+                if before >= FOLDED {
+                    database.folded.remove(before);
+                    self.take_out(db, hash);
+                }
+            }
+            None if wanted && has_room => self.noted += 1,
+            None if wanted => self.close_folding(),
+            None => {}
+        }
+    }
+
+    /// The key does not go into the RDB after all.
+    fn take_out(&mut self, db: u32, hash: u128) {
+        if self.folding != Folding::Off {
+            self.taken_out.insert((db, hash));
+        }
+        if self.taken_out.len() > TAKEN_OUT_MAX {
+            self.stop_folding();
+        }
+    }
+
+    /// No more keys go into the RDB: what is found out of them cannot be noted.
+    fn close_folding(&mut self) {
+        if self.folding == Folding::Open {
+            self.folding = Folding::Closed;
+        }
+    }
+
+    /// No key goes into the RDB.
+    fn stop_folding(&mut self) {
+        self.folding = Folding::Off;
+        self.taken_out = HashSet::new();
+    }
+
+    /// What goes into the RDB, at the end of the pass: the keys of each database, and those that do not after all.
+    pub(super) fn folded(&mut self) -> Option<(BTreeMap<u32, FoldedKeys>, HashSet<(u32, u128)>)> {
+        if self.folding == Folding::Off {
+            return None;
+        }
+        let keys = self.databases.iter().map(|(db, database)| (*db, database.folded));
+        Some((keys.filter(|(_, folded)| folded.keys > 0).collect(), std::mem::take(&mut self.taken_out)))
     }
 
     /// Goes back over the emptying of a database. Whether it has to be kept.
     pub(crate) fn flush(&mut self, db: u32) -> bool {
         let flushed = std::mem::take(self.database(db));
         self.forget(&flushed);
-        !flushed.is_nothing()
+        let kept = !flushed.is_nothing();
+        if kept {
+            self.stop_folding();
+        }
+        kept
     }
 
     /// Goes back over the emptying of all. Whether it has to be kept.
@@ -233,7 +372,8 @@ impl Needed {
         let kept = !self.is_nothing();
         self.databases.clear();
         self.default = Rest::Nothing;
-        (self.satisfied, self.added, self.added_bytes) = (0, 0, 0);
+        (self.noted, self.added, self.added_bytes) = (0, 0, 0);
+        self.stop_folding();
         kept
     }
 
@@ -248,6 +388,9 @@ impl Needed {
         let kept = !of_a.is_nothing() || !of_b.is_nothing();
         self.databases.insert(a, of_b);
         self.databases.insert(b, of_a);
+        if kept {
+            self.stop_folding();
+        }
         kept
     }
 
@@ -255,11 +398,12 @@ impl Needed {
     pub(crate) fn need_everything(&mut self) {
         self.databases.clear();
         self.default = Rest::Everything;
-        (self.satisfied, self.added, self.added_bytes) = (0, 0, 0);
+        (self.noted, self.added, self.added_bytes) = (0, 0, 0);
+        self.stop_folding();
     }
 
     fn forget(&mut self, database: &Database) {
-        self.satisfied -= database.satisfied.len();
+        self.noted -= database.noted.len();
         self.added -= database.added.len();
         self.added_bytes -= database.added.iter().map(|key| key.len()).sum::<usize>();
     }

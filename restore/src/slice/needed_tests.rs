@@ -79,17 +79,18 @@ fn databases_are_emptied_and_change_places() {
 #[test]
 fn memory_is_bounded_and_what_does_not_fit_is_kept() {
     let mut all = Needed::at_the_point(&Filter::default());
-    let keys: Vec<String> = (0..SATISFIED_MAX + 20).map(|n| format!("key:{n}")).collect();
+    let keys: Vec<String> = (0..NOTED_MAX + 20).map(|n| format!("key:{n}")).collect();
     for key in &keys {
         assert!(all.pass(&[touch(0, key, Overwritten)]));
     }
     let satisfied = keys.iter().filter(|key| !all.needs(0, key.as_bytes())).count();
-    assert_eq!(satisfied, SATISFIED_MAX);
-    // One that is needed again makes room.
+    assert_eq!((satisfied, all.noted), (NOTED_MAX, NOTED_MAX));
+    // One that is needed again makes no room.
     assert!(all.pass(&[touch(0, "other", Overwritten), touch(0, &keys[0], Read)]));
-    assert_eq!(all.satisfied, SATISFIED_MAX - 1);
+    assert!(all.needs(0, keys[0].as_bytes()) && all.needs(0, b"other"));
+    assert_eq!(all.noted, NOTED_MAX);
     all.flush(0);
-    assert_eq!(all.satisfied, 0);
+    assert_eq!(all.noted, 0);
 
     let mut few = Needed::at_the_point(&filter(&["a"], &[0]));
     for key in &keys[..ADDED_MAX - 1] {
@@ -103,4 +104,110 @@ fn memory_is_bounded_and_what_does_not_fit_is_kept() {
     assert!(few.is_full());
     few.flush_all();
     assert_eq!((few.added, few.added_bytes), (0, 0));
+}
+
+fn pass_set(needed: &mut Needed, db: u32, key: &str, bytes: u32) -> Passed {
+    let hash = needed.hasher().hash(key.as_bytes());
+    needed.touch(db, hash);
+    needed.pass_set(db, key.as_bytes(), hash, Some(bytes))
+}
+
+/// The keys that are folded of each database, their bytes, and how many were taken out.
+fn folded(needed: &mut Needed) -> Option<(Vec<(u32, u64, u64)>, usize)> {
+    let (keys, taken_out) = needed.folded()?;
+    Some((keys.into_iter().map(|(db, folded)| (db, folded.keys, folded.bytes)).collect(), taken_out.len()))
+}
+
+#[test]
+fn a_key_of_one_plain_set_is_folded() {
+    let mut all = Needed::at_the_point(&Filter::default());
+    assert_eq!(pass_set(&mut all, 0, "a", 10), Passed::Folded);
+    assert_eq!(pass_set(&mut all, 0, "a", 10), Passed::LeftOut);
+    assert_eq!(pass_set(&mut all, 3, "a", 20), Passed::Folded);
+    assert!(!all.pass(&[touch(0, "a", Modified)]), "it is overwritten behind it");
+    assert!(!all.needs(0, b"a") && all.needs(1, b"a"));
+    assert_eq!(folded(&mut all), Some((vec![(0, 1, 10), (3, 1, 20)], 0)));
+    // Too large to be noted.
+    let hash = all.hasher().hash(b"large");
+    assert_eq!(all.pass_set(0, b"large", hash, None), Passed::Kept);
+    assert_eq!(all.pass_set(0, b"large", hash, Some(9)), Passed::LeftOut);
+    // Only where everything is wanted.
+    for filter in [filter(&["a*"], &[]), filter(&[], &[0]), filter(&["a"], &[0])] {
+        let mut some = Needed::at_the_point(&filter);
+        assert_eq!(pass_set(&mut some, 0, "a", 10), Passed::Kept);
+        assert_eq!(pass_set(&mut some, 0, "a", 10), Passed::LeftOut);
+        assert_eq!(folded(&mut some), None);
+    }
+}
+
+#[test]
+fn a_key_that_another_kept_record_touches_is_not_folded() {
+    for other in [Read, Modified, Overwritten] {
+        // Before it in the journal: it was to be folded.
+        let mut all = Needed::at_the_point(&Filter::default());
+        assert_eq!(pass_set(&mut all, 0, "a", 10), Passed::Folded);
+        assert!(all.pass(&[touch(0, "b", Modified), touch(0, "a", other)]));
+        assert_eq!(folded(&mut all), Some((vec![], 1)), "{other:?}");
+        assert_eq!(all.needs(0, b"a"), other != Overwritten);
+        // Where it is needed again, the one before is kept.
+        let again = if other == Overwritten { Passed::LeftOut } else { Passed::Kept };
+        assert_eq!(pass_set(&mut all, 0, "a", 10), again, "{other:?}");
+        // Behind it.
+        let mut all = Needed::at_the_point(&Filter::default());
+        assert!(all.pass(&[touch(0, "b", Modified), touch(0, "a", other)]));
+        assert_eq!(pass_set(&mut all, 0, "a", 10), again, "{other:?}");
+        assert_eq!(folded(&mut all), Some((vec![], 0)), "{other:?}");
+    }
+    let mut all = Needed::at_the_point(&Filter::default());
+    assert_eq!(pass_set(&mut all, 0, "a", 10), Passed::Folded);
+    assert!(all.pass(&[touch(0, "b", Modified), touch(1, "a", Read)]));
+    assert_eq!(folded(&mut all), Some((vec![(0, 1, 10)], 0)), "the same name in another database");
+}
+
+#[test]
+fn databases_that_are_emptied_or_change_places_end_folding() {
+    let change: [fn(&mut Needed) -> bool; 3] = [|all| all.flush(1), Needed::flush_all, |all| all.swap(0, 1)];
+    for change in change {
+        let mut all = Needed::at_the_point(&Filter::default());
+        assert_eq!(pass_set(&mut all, 0, "a", 10), Passed::Folded);
+        assert!(change(&mut all));
+        assert_eq!(folded(&mut all), None);
+        assert_ne!(pass_set(&mut all, 2, "b", 10), Passed::Folded);
+    }
+    let mut all = Needed::at_the_point(&Filter::default());
+    assert_eq!(pass_set(&mut all, 0, "a", 10), Passed::Folded);
+    assert!(!all.swap(1, 1));
+    assert!(folded(&mut all).is_some(), "nothing has changed");
+    all.need_everything();
+    assert_eq!(folded(&mut all), None);
+}
+
+#[test]
+fn what_cannot_be_noted_any_more_ends_folding_for_what_lies_before() {
+    let mut all = Needed::at_the_point(&Filter::default());
+    assert_eq!(pass_set(&mut all, 0, "a", 10), Passed::Folded);
+    for n in 0..TIED_MAX {
+        assert!(all.pass(&[touch(0, &format!("tied:{n}"), Modified)]));
+    }
+    assert_eq!(pass_set(&mut all, 0, "b", 10), Passed::Kept);
+    assert_eq!(folded(&mut all), Some((vec![(0, 1, 10)], 0)));
+    assert!(all.pass(&[touch(0, "new", Modified), touch(0, "a", Read)]));
+    assert_eq!(folded(&mut all), Some((vec![], 1)), "that is still found out");
+
+    let mut all = Needed::at_the_point(&Filter::default());
+    for n in 0..NOTED_MAX {
+        assert_eq!(pass_set(&mut all, 0, &format!("key:{n}"), 10), Passed::Folded);
+    }
+    assert_eq!(pass_set(&mut all, 0, "one more", 10), Passed::Kept);
+    assert_eq!(pass_set(&mut all, 0, "one more", 10), Passed::Kept, "it was not noted");
+    assert_eq!(pass_set(&mut all, 0, "key:0", 10), Passed::LeftOut);
+    for n in 0..=TAKEN_OUT_MAX {
+        assert!(all.pass(&[touch(0, "other", Modified), touch(0, &format!("key:{n}"), Overwritten)]));
+    }
+    assert_eq!(folded(&mut all), None, "more than can be taken out");
+
+    let mut all = Needed::at_the_point(&Filter::default());
+    assert_eq!(pass_set(&mut all, 0, "a", FOLDED_BYTES_MAX as u32), Passed::Folded);
+    assert_eq!(pass_set(&mut all, 0, "b", 10), Passed::Kept);
+    assert_eq!(pass_set(&mut all, 1, "b", 10), Passed::Folded);
 }

@@ -1,6 +1,6 @@
 //! The backward pass: from the restore point to the base, each record is kept or left out.
 
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::ops::ControlFlow;
 
 use redtape_journal::query::Filter;
 use redtape_journal::{Group, Lsn, PartReader, ReadError, Record, Searched};
@@ -8,21 +8,27 @@ use redtape_wire::effect::{Dependence, dependence};
 use smallvec::SmallVec;
 
 use super::Forced;
+use super::fold::Fold;
+use super::in_order::in_order;
 use super::kept::{Keeper, Kept};
-use super::needed::Needed;
+use super::needed::{Needed, Passed};
+use super::part_records::{Collector, PartRecords, SetRecord, entry_bytes};
+use super::plain_set;
 use crate::interrupt::Interrupt;
 use crate::source::journal_range::{JournalRange, RangeFacts};
 
-/// Parts of the journal that are read ahead.
-const AHEAD: usize = 2;
+/// Records of which the places in the table of keys are asked for together: memory answers them at the same time.
+const TOGETHER: usize = 16;
 /// Longest command name that is shown.
 const NAME_SHOWN: usize = 40;
 
 /// What the pass has found.
 #[derive(Debug)]
 pub(crate) struct Sliced {
-    /// What is replayed.
+    /// What is kept.
     pub(crate) kept: Kept,
+    /// What of that can stand in an RDB, if anything can.
+    pub(crate) fold: Option<Fold>,
     /// What is known of that.
     pub(crate) facts: RangeFacts,
     /// The keys that are needed of the base.
@@ -33,7 +39,8 @@ pub(crate) struct Sliced {
     pub(crate) searched: Searched,
 }
 
-/// Sees each group that was gone back over, and which keys are needed before it.
+/// Sees each group that was gone back over, and which keys are needed before it. Where everything is wanted, plain `SET`s are not
+/// made groups of, and not seen.
 pub(crate) type Watch<'a> = dyn FnMut(&Group, &Needed) + 'a;
 
 /// Goes through a range backwards; `on_progress` gets how many of its records were passed, now and then. `watch` sees all groups
@@ -49,14 +56,19 @@ pub(crate) fn slice(
     let mut searched = Searched::default();
     if range.after < range.upto {
         let reader = range.catalog.parts_back(range.after, range.upto, range.timeline);
-        let mut progress = |group: &Group| {
-            let first = group.records.first().map_or(range.upto, |record| record.lsn);
-            on_progress(range.upto.0.saturating_sub(first.0.max(range.after.0)));
-        };
+        let mut progress = |first: Lsn| on_progress(range.upto.0.saturating_sub(first.0.max(range.after.0)));
         searched = pass.run(reader, interrupt, &mut progress)?;
     }
-    let Pass { needed, keeper, facts, forced, .. } = pass;
-    Ok(Sliced { kept: keeper.finish(), facts, needed, forced, searched })
+    let Pass { mut needed, keeper, facts, forced, .. } = pass;
+    let (mut kept, folded) = keeper.finish();
+    let fold = match needed.folded().filter(|(keys, _)| !keys.is_empty()) {
+        Some((keys, taken_out)) => Some(Fold { lsns: folded, keys, taken_out, hasher: needed.hasher().clone() }),
+        None => {
+            kept = kept.and(&folded);
+            None
+        }
+    };
+    Ok(Sliced { kept, fold, facts, needed, forced, searched })
 }
 
 struct Pass<'a> {
@@ -67,6 +79,8 @@ struct Pass<'a> {
     forced: Option<Forced>,
     /// Functions and scripts are restored as well.
     libraries: bool,
+    /// Plain `SET`s are told from the rest: there are many records, and none of them is held.
+    tells_sets: bool,
 }
 
 impl<'a> Pass<'a> {
@@ -79,6 +93,7 @@ impl<'a> Pass<'a> {
             facts: RangeFacts::default(),
             forced: None,
             libraries: everything,
+            tells_sets: everything,
         }
     }
 
@@ -86,13 +101,14 @@ impl<'a> Pass<'a> {
         &mut self,
         mut reader: PartReader,
         interrupt: &Interrupt,
-        progress: &mut dyn FnMut(&Group),
+        progress: &mut dyn FnMut(Lsn),
     ) -> Result<Searched, ReadError> {
         // As long as it can be said which keys are needed, each part is read for those that are needed then.
         while !self.is_done() && !interrupt.is_set() {
             let Some(wanted) = self.needed.wanted_keys() else { break };
             let Some(part) = reader.next_part(Some(&wanted))? else { return Ok(reader.searched()) };
-            self.part(&part, progress);
+            self.groups(&part);
+            tell(part.first().and_then(|group| group.records.first()).map(|record| record.lsn), progress);
         }
         if self.is_done() || interrupt.is_set() {
             return Ok(reader.searched());
@@ -100,45 +116,43 @@ impl<'a> Pass<'a> {
         self.run_ahead(reader, interrupt, progress)
     }
 
-    /// All parts: they are read and decoded by a thread of their own.
+    /// All parts: they are read and decoded by threads of their own.
     fn run_ahead(
         &mut self,
         mut reader: PartReader,
         interrupt: &Interrupt,
-        progress: &mut dyn FnMut(&Group),
+        progress: &mut dyn FnMut(Lsn),
     ) -> Result<Searched, ReadError> {
-        let (parts, read) = sync_channel(AHEAD);
-        std::thread::scope(|scope| {
-            let reading = scope.spawn(move || {
-                while let Some(part) = reader.next_part(None).transpose() {
-                    let failed = part.is_err();
-                    // Nobody listens any more: enough was read.
-                    if parts.send(part).is_err() || failed {
-                        break;
+        let (hasher, tell_sets) = (self.needed.hasher().clone(), self.tells_sets);
+        let read = |job: Result<redtape_journal::PartJob, ReadError>| {
+            let mut collector = Collector { hasher: &hasher, tell_sets, part: PartRecords::default() };
+            collector.part.read_bytes = job?.read(&mut collector)?;
+            Ok::<_, ReadError>(collector.part)
+        };
+        let mut jobs_read = 0;
+        let mut result = Ok(());
+        in_order(
+            || reader.next_job(None).transpose(),
+            read,
+            |part| {
+                match part {
+                    Ok(part) => {
+                        jobs_read += part.read_bytes;
+                        self.part(&part);
+                        tell(part.first(), progress);
                     }
+                    Err(error) => result = Err(error),
                 }
-                reader.searched()
-            });
-            let result = self.take_parts(&read, interrupt, progress);
-            drop(read);
-            let searched = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            result.map(|()| searched)
-        })
-    }
-
-    fn take_parts(
-        &mut self,
-        read: &Receiver<Result<Vec<Group>, ReadError>>,
-        interrupt: &Interrupt,
-        progress: &mut dyn FnMut(&Group),
-    ) -> Result<(), ReadError> {
-        for part in read {
-            self.part(&part?, progress);
-            if self.is_done() || interrupt.is_set() {
-                break;
-            }
-        }
-        Ok(())
+                if result.is_err() || self.is_done() || interrupt.is_set() {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            },
+        );
+        let mut searched = reader.searched();
+        searched.read_bytes += jobs_read;
+        result.map(|()| searched)
     }
 
     /// Nothing before this position can matter.
@@ -146,22 +160,58 @@ impl<'a> Pass<'a> {
         self.forced.is_none() && !self.libraries && self.needed.is_nothing()
     }
 
-    fn part(&mut self, part: &[Group], progress: &mut dyn FnMut(&Group)) {
-        for group in part.iter().rev() {
+    fn part(&mut self, part: &PartRecords) {
+        let mut sets_left = part.sets.len();
+        for (sets_before, group) in part.groups.iter().rev() {
+            self.sets(part, &part.sets[*sets_before..sets_left]);
+            sets_left = *sets_before;
             self.group(group);
         }
-        if let Some(first) = part.first() {
-            progress(first);
+        self.sets(part, &part.sets[..sets_left]);
+    }
+
+    fn sets(&mut self, part: &PartRecords, sets: &[SetRecord]) {
+        for together in sets.rchunks(TOGETHER) {
+            let touched = together.iter().fold(0, |sum, set| sum ^ self.needed.touch(set.db, set.hash));
+            std::hint::black_box(touched);
+            for set in together.iter().rev() {
+                let passed = if self.forced.is_some() {
+                    Passed::Kept
+                } else {
+                    self.needed.pass_set(set.db, part.key(set), set.hash, set.entry_bytes)
+                };
+                if passed != Passed::LeftOut {
+                    self.facts.add_set(set.db, set.args_bytes.into());
+                    self.facts.groups += 1;
+                    self.keeper.keep_one(set.lsn, passed == Passed::Folded);
+                }
+            }
         }
     }
 
+    fn groups(&mut self, groups: &[Group]) {
+        groups.iter().rev().for_each(|group| self.group(group));
+    }
+
     fn group(&mut self, group: &Group) {
-        let mut kept: SmallVec<[usize; 8]> = SmallVec::new();
+        let mut kept: SmallVec<[(usize, bool); 8]> = SmallVec::new();
         for (n, record) in group.records.iter().enumerate().rev() {
+            if self.tells_sets
+                && self.forced.is_none()
+                && let Some((entry, bytes)) = plain_set::of_record(record)
+            {
+                let hash = self.needed.hasher().hash(entry.key);
+                let passed = self.needed.pass_set(record.db, entry.key, hash, entry_bytes(&entry));
+                if passed != Passed::LeftOut {
+                    self.facts.add_set(record.db, bytes as u64);
+                    kept.push((n, passed == Passed::Folded));
+                }
+                continue;
+            }
             let dependence = dependence(record.db, &record.args, record.keys.as_deref());
             if self.forced.is_some() || self.keeps(record, &dependence) {
                 self.facts.add(record, &dependence);
-                kept.push(n);
+                kept.push((n, false));
             }
         }
         if !kept.is_empty() {
@@ -204,6 +254,12 @@ impl<'a> Pass<'a> {
     fn force(&mut self, lsn: Lsn, reason: &str) {
         self.needed.need_everything();
         self.forced = Some(Forced { lsn, reason: reason.to_owned() });
+    }
+}
+
+fn tell(first: Option<Lsn>, progress: &mut dyn FnMut(Lsn)) {
+    if let Some(first) = first {
+        progress(first);
     }
 }
 

@@ -13,7 +13,7 @@ fn pass(globs: &[&str], dbs: &[u32], commands: &[(u32, &str)]) -> (Vec<u64>, Opt
     let groups: Vec<Group> =
         commands.iter().zip(1..).map(|(command, lsn)| group(lsn, lsn as i64, false, &[*command])).collect();
     let mut pass = new_pass(&filter);
-    pass.part(&groups, &mut |_| {});
+    pass.groups(&groups);
     let lsns = std::mem::replace(&mut pass.keeper, Keeper::new(false)).lsns();
     let kept = (1..=commands.len() as u64).filter(|lsn| lsns.contains(Lsn(*lsn))).collect();
     let forced = pass.forced.as_ref().map(|forced| forced.lsn.0);
@@ -94,8 +94,8 @@ fn a_group_keeps_its_order_and_only_what_is_needed() {
     let filter = Filter::new(&["a"], &[], &[0]).expect("filter");
     let mut pass = new_pass(&filter);
     let whole = group(5, 1, true, &[(0, "SET a 1"), (0, "SET b 1"), (0, "APPEND a 2"), (3, "SET a 1")]);
-    pass.part(&[whole], &mut |_| {});
-    let super::super::kept::Kept::Held(groups) = pass.keeper.finish() else { panic!("few are held") };
+    pass.groups(&[whole]);
+    let (super::super::kept::Kept::Held(groups), _) = pass.keeper.finish() else { panic!("few are held") };
     let [group] = &groups[..] else { panic!("{groups:?}") };
     assert!(group.atomic);
     assert_eq!(group.records.iter().map(|record| record.lsn.0).collect::<Vec<_>>(), [5, 7]);

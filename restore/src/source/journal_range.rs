@@ -81,7 +81,18 @@ pub(crate) const FIELD_TTL: [&[u8]; 7] =
 pub(crate) const SCRIPTS: [&[u8]; 3] = [b"EVAL", b"EVALSHA", b"FCALL"];
 
 impl RangeFacts {
-    /// Adds a record that is replayed.
+    /// Adds a plain `SET` that is kept; `bytes`: of its arguments.
+    pub(crate) fn add_set(&mut self, db: u32, bytes: u64) {
+        const NAME: &[u8] = b"SET";
+        self.records += 1;
+        self.bytes += bytes;
+        self.max_db = self.max_db.max(db);
+        if !self.commands.contains(NAME) {
+            self.commands.insert(NAME.to_vec());
+        }
+    }
+
+    /// Adds a record that is kept.
     pub(crate) fn add(&mut self, record: &Record, dependence: &Dependence<'_>) {
         self.records += 1;
         self.bytes += record.args.iter().map(|a| a.len() as u64).sum::<u64>();

@@ -12,10 +12,12 @@ pub mod key_index;
 mod leftovers;
 pub mod scratch;
 
+use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use redtape_journal::{Catalog, Keyring};
+use redtape_journal::{Catalog, Keyring, SnapshotInfo};
 use redtape_wire::rdb::RdbSummary;
 
 use self::base::{check_base, open_base};
@@ -31,7 +33,7 @@ use crate::replica_link::{Delivered, Payload};
 use crate::request::Request;
 use crate::slice::base::{SlicedBase, find};
 use crate::slice::indexed::find_indexed;
-use crate::slice::{BaseSearch, Forced, KeptRange, SliceReport, Sliced, Watch, slice};
+use crate::slice::{BaseSearch, Fold, Forced, KeptRange, Needed, SliceReport, Sliced, Watch, slice};
 use crate::version::ServerVersion;
 
 /// A restore point that was found; nothing of it has been read yet.
@@ -80,12 +82,6 @@ impl Located {
         watch: &mut Watch<'_>,
         observer: &mut dyn Observer,
     ) -> Result<Source, RestoreError> {
-        // Of everything, the whole base is needed.
-        let whole = if request.filter.is_everything() {
-            Some(check_base(&self.catalog, &self.point.base, &request.keyring, &request.interrupt, observer)?)
-        } else {
-            None
-        };
         let (point, range) = self.range();
         let total = range.upto.0.saturating_sub(range.after.0);
         observer.on(&Event::Step { name: "reading the journal", total, unit: Unit::Records });
@@ -94,48 +90,88 @@ impl Located {
             .map_err(|error| RestoreError::unreadable(error, &range.catalog))?;
         observer.on(&Event::StepDone);
         request.interrupt.check()?;
-        let Sliced { kept, mut facts, needed, mut forced, searched } = sliced;
-        let mut replay = Replay::Kept(KeptRange { range, kept });
-        let (base, keyring) = (&point.base, &request.keyring);
-        let (mut base_keys, mut base_bytes_read) = (None, base.manifest.bytes);
-        let mut base_search = Some(BaseSearch::WholeBase);
-        let (rdb, base_use) = if let Some(rdb) = whole {
-            (rdb, BaseUse::Whole)
-        } else if needed.is_everything() {
-            (check_base(replay.catalog(), base, keyring, &request.interrupt, observer)?, BaseUse::Whole)
-        } else {
-            let indexed = find_indexed(replay.catalog(), base, keyring, &needed, &request.interrupt, observer)?;
-            let found = match indexed {
-                Some(found) => found,
-                None => find(replay.catalog(), base, keyring, &needed, &request.interrupt, observer)?,
-            };
-            (base_bytes_read, base_search) = (found.read_bytes, found.search);
-            match found.keys {
-                Ok(keys) => {
-                    base_keys = Some(keys.keys);
-                    (found.summary, BaseUse::Keys(keys))
-                }
-                Err(reason) => {
-                    let range = replay.into_range();
-                    facts = scan_all(&range, &request.interrupt, observer)?;
-                    forced = Some(Forced { lsn: point.lsn, reason: reason.to_owned() });
-                    replay = Replay::All(range);
-                    (found.summary, BaseUse::Whole)
-                }
+        let Sliced { mut kept, mut fold, mut facts, needed, mut forced, searched } = sliced;
+        if let Some(unused) = fold.take_if(|fold| !folding_pays(fold, &point.base)) {
+            kept = kept.unfolded(&unused);
+        }
+        let used = use_of_base((&point, &range), (&needed, fold.is_some()), request, observer)?;
+        if let (Some(_), Some(unused)) = (used.whole_because, &fold) {
+            kept = kept.unfolded(unused);
+            fold = None;
+        }
+        let replay = match used.whole_because {
+            // Of the keys that are wanted, too little is known.
+            Some(reason) if !request.filter.is_everything() => {
+                facts = scan_all(&range, &request.interrupt, observer)?;
+                forced = Some(Forced { lsn: point.lsn, reason: reason.to_owned() });
+                Replay::All(range)
             }
+            // Where nothing is left out, nothing has to be looked up.
+            _ if fold.is_none() && facts.records == total => Replay::All(range),
+            _ => Replay::Kept(KeptRange { range, kept, fold: fold.map(Arc::new) }),
         };
         let slice = Some(SliceReport {
             records_in_all: total,
             records_kept: facts.records,
-            base_keys,
+            records_folded: replay.fold().map_or(0, |fold| fold.records()),
+            base_keys: match &used.base {
+                BaseUse::Whole => None,
+                BaseUse::Keys(keys) => Some(keys.keys),
+            },
             forced,
             journal_bytes_read: searched.read_bytes,
             journal_bytes_skipped: searched.skipped_bytes,
-            base_bytes_read,
-            base_search,
+            base_bytes_read: used.read_bytes,
+            base_search: used.search,
         });
-        Ok(Source::new(point, Made { rdb, base: base_use, replay, facts, slice }, request))
+        Ok(Source::new(point, Made { rdb: used.rdb, base: used.base, replay, facts, slice }, request))
     }
+}
+
+/// Whether it costs less to look at each key of the base than it spares to replay what can be folded.
+fn folding_pays(fold: &Fold, base: &SnapshotInfo) -> bool {
+    /// A base that is read in no time.
+    const SMALL_BASE_BYTES: u64 = 16 << 20;
+    /// Looking at a key takes about a quarter of what a folded one spares.
+    const TIMES: u64 = 4;
+    base.manifest.bytes <= SMALL_BASE_BYTES.max(fold.entry_bytes().saturating_mul(TIMES))
+}
+
+/// What is used of a base, and what was found out about it.
+struct UsedBase {
+    rdb: RdbSummary,
+    base: BaseUse,
+    read_bytes: u64,
+    /// How the keys were found; `None` = none is needed.
+    search: Option<BaseSearch>,
+    /// Why the needed keys alone cannot be used, if they were to be.
+    whole_because: Option<&'static str>,
+}
+
+/// Reads what is needed of the base.
+fn use_of_base(
+    (point, range): (&RestorePoint, &JournalRange),
+    (needed, folded): (&Needed, bool),
+    request: &Request,
+    observer: &mut dyn Observer,
+) -> Result<UsedBase, RestoreError> {
+    let (base, keyring, interrupt) = (&point.base, &request.keyring, &request.interrupt);
+    let everything = request.filter.is_everything();
+    if !folded && (everything || needed.is_everything()) {
+        let rdb = check_base(&range.catalog, base, keyring, interrupt, observer)?;
+        let (read_bytes, search) = (base.manifest.bytes, Some(BaseSearch::WholeBase));
+        return Ok(UsedBase { rdb, base: BaseUse::Whole, read_bytes, search, whole_because: None });
+    }
+    let found = match find_indexed(&range.catalog, base, keyring, needed, interrupt, observer)? {
+        Some(found) => found,
+        None => find(range, base, keyring, (needed, everything), interrupt, observer)?,
+    };
+    let (read_bytes, search) = (found.read_bytes, found.search);
+    let (base, whole_because) = match found.keys {
+        Ok(keys) => (BaseUse::Keys(keys), None),
+        Err(reason) => (BaseUse::Whole, Some(reason)),
+    };
+    Ok(UsedBase { rdb: found.summary, base, read_bytes, search, whole_because })
 }
 
 /// Reads every record up to the cut.
@@ -178,14 +214,10 @@ impl Replay {
         }
     }
 
-    fn catalog(&self) -> &Catalog {
-        &self.range().catalog
-    }
-
-    fn into_range(self) -> JournalRange {
+    fn fold(&self) -> Option<&Arc<Fold>> {
         match self {
-            Self::All(range) => range,
-            Self::Kept(kept) => kept.range,
+            Self::All(_) => None,
+            Self::Kept(kept) => kept.fold.as_ref(),
         }
     }
 
@@ -250,15 +282,15 @@ impl Source {
 
     /// The id of the journal.
     pub(crate) fn journal_id(&self) -> String {
-        self.replay.catalog().meta().journal_id.clone()
+        self.replay.range().catalog.meta().journal_id.clone()
     }
 
     /// The journal.
     pub(crate) fn catalog(&self) -> &Catalog {
-        self.replay.catalog()
+        &self.replay.range().catalog
     }
 
-    /// Bytes of the RDB that is sent first.
+    /// Bytes that are used of the base.
     pub(crate) fn base_bytes(&self) -> u64 {
         match &self.base {
             BaseUse::Whole => self.rdb.bytes,
@@ -294,16 +326,15 @@ impl Source {
 
     /// What is used of the base and of what follows it, to be sent as it is.
     pub(crate) fn payload(&self) -> Result<Payload<'_>, RestoreError> {
-        let (catalog, base) = (self.replay.catalog(), &self.point.base);
-        Ok(Payload {
-            rdb: match &self.base {
-                BaseUse::Whole => Box::new(open_base(catalog, base, &self.keyring)?),
-                BaseUse::Keys(keys) => keys.open(catalog, base, &self.keyring)?,
-            },
-            rdb_bytes: self.base_bytes(),
-            replay: self.replay.source(),
-            records: self.facts.records,
-        })
+        let (range, base, fold) = (self.replay.range(), &self.point.base, self.replay.fold());
+        let (rdb, rdb_bytes): (Box<dyn Read + '_>, u64) = match &self.base {
+            BaseUse::Whole => (Box::new(open_base(&range.catalog, base, &self.keyring)?), self.rdb.bytes),
+            BaseUse::Keys(keys) => {
+                (keys.open(base, &self.keyring, range, fold)?, keys.bytes_with(fold.map(|fold| &**fold)))
+            }
+        };
+        let folded = fold.map_or(0, |fold| fold.records());
+        Ok(Payload { rdb, rdb_bytes, replay: self.replay.source(), records: self.facts.records - folded })
     }
 
     /// The dataset in a scratch server, and what that server holds.

@@ -177,21 +177,66 @@ const FIELDS: &[&str] = &[
     "HGETDEL h$ FIELDS 1 f#",
 ];
 
+/// Strings in many keys, of which some are touched once, and some by two commands.
+const STRINGS: &[(u32, &str)] = &[
+    (20, "SET w$ #"),
+    (4, "SET w$ 123456789012345678901#"),
+    (4, "SET w$ text%that%is%neither%a%number%nor%short%enough%to%be%held%within%its%object"),
+    (1, "SET w$ %"),
+    (6, "SET w$ # PX 900000"),
+    (2, "SET w$ # EXAT 90000"),
+    (2, "SET w$ # NX"),
+    (1, "SET w$ # KEEPTTL"),
+    (1, "SETEX w$ 900 #"),
+    (2, "APPEND w$ #"),
+    (1, "INCR w$"),
+    (2, "RENAME w$ w$"),
+    (1, "RENAME s$ w$"),
+    (2, "COPY w$ w$ REPLACE"),
+    (2, "COPY w$ w$ DB @"),
+    (1, "COPY w$ $$ REPLACE"),
+    (1, "MOVE w$ @"),
+    (2, "MSET w$ # w$ #"),
+    (1, "DEL w$ w$"),
+    (1, "PEXPIRE w$ 800000"),
+    (1, "PERSIST w$"),
+    (1, "SADD w$ #"),
+    (4, "SELECT @"),
+];
+/// Keys of these.
+const STRING_KEYS: u32 = 60;
+
+/// A command of a history in which much can be folded: strings above all, and nothing that keeps all before it.
+pub(crate) fn foldable_command(rng: &mut StdRng) -> Vec<Vec<u8>> {
+    if rng.random_range(0..3) == 0 {
+        loop {
+            let command = random_command(rng);
+            let name = String::from_utf8_lossy(&command[0]).into_owned();
+            let by = command.iter().any(|word| word == b"BY");
+            if !by && !["SWAPDB", "FLUSHDB", "FLUSHALL", "EVAL"].contains(&&*name) {
+                return command;
+            }
+        }
+    }
+    chosen(STRINGS, rng).split(' ').map(|word| word_of(word, rng)).collect()
+}
+
+fn chosen(commands: &'static [(u32, &'static str)], rng: &mut StdRng) -> &'static str {
+    let mut at = rng.random_range(0..commands.iter().map(|(weight, _)| weight).sum());
+    let chosen = commands.iter().find(|(weight, _)| {
+        let here = at < *weight;
+        at = at.saturating_sub(*weight);
+        here
+    });
+    chosen.unwrap().1
+}
+
 /// One of them.
 pub(crate) fn random_command(rng: &mut StdRng) -> Vec<Vec<u8>> {
     let template = match rng.random_range(0..100) {
         0 => SELDOM[rng.random_range(0..SELDOM.len())],
         1..4 if version().has_field_ttl() => FIELDS[rng.random_range(0..FIELDS.len())],
-        _ => {
-            let total: u32 = COMMANDS.iter().map(|(weight, _)| weight).sum();
-            let mut at = rng.random_range(0..total);
-            let chosen = COMMANDS.iter().find(|(weight, _)| {
-                let here = at < *weight;
-                at = at.saturating_sub(*weight);
-                here
-            });
-            chosen.unwrap().1
-        }
+        _ => chosen(COMMANDS, rng),
     };
     template.split(' ').map(|word| word_of(word, rng)).collect()
 }
@@ -215,6 +260,7 @@ fn word_of(word: &str, rng: &mut StdRng) -> Vec<u8> {
     match word.as_bytes() {
         b"@" => number(DATABASES).into_bytes(),
         b"$$" => random_key(rng),
+        b"w$" => format!("w{}", rng.random_range(0..STRING_KEYS)).into_bytes(),
         [letter, b'$'] => key_of(*letter, rng),
         _ if word.contains('%') => word.replace('%', " ").replace('#', "1").replacen("1!", "#!", 1).into_bytes(),
         _ => {

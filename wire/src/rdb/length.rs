@@ -48,3 +48,13 @@ pub(super) fn write_length(len: u64, out: &mut Vec<u8>) {
         }
     }
 }
+
+/// How many bytes [`write_length`] takes.
+pub(super) fn length_size(len: u64) -> u64 {
+    match len {
+        0..0x40 => 1,
+        0x40..0x4000 => 2,
+        0x4000..=0xffff_ffff => 5,
+        _ => 9,
+    }
+}

@@ -45,7 +45,7 @@ pub use table::ValueType;
 pub use value::{Bytes, Consumer, Field, Group, Idempotence, Pending, Score, Stream, StreamEntry, StreamId, Value};
 pub use verifier::{RdbSummary, RdbVerifier};
 pub use walk::{AUX_KEPT_MAX, End, Entry, Extent, KEY_MAX, KeyEntry, Walker, read_entry_key, read_key_entry};
-pub use write::{RdbWriter, single_key_rdb};
+pub use write::{RdbWriter, StringEntry, put_database_size, put_select_db, single_key_rdb};
 
 #[cfg(test)]
 mod property_tests;

@@ -57,6 +57,7 @@ use super::header::{Family, RdbVersion};
 pub(super) const OPCODE_AUX: u8 = 250;
 pub(super) const OPCODE_EXPIRE_MS: u8 = 252;
 pub(super) const OPCODE_SELECT_DB: u8 = 254;
+pub(super) const OPCODE_RESIZE_DB: u8 = 251;
 pub(super) const OPCODE_FUNCTION: u8 = 245;
 pub(super) const OPCODE_IDLE: u8 = 248;
 pub(super) const OPCODE_FREQ: u8 = 249;
@@ -216,7 +217,7 @@ const OPCODES: &[OpcodeRow] = &[
     opcode(OPCODE_IDLE, "IDLE", both(9), Opcode::Idle),
     opcode(OPCODE_FREQ, "FREQ", both(9), Opcode::Freq),
     opcode(OPCODE_AUX, "AUX", both(9), Opcode::Aux),
-    opcode(251, "RESIZEDB", both(9), Opcode::ResizeDb),
+    opcode(OPCODE_RESIZE_DB, "RESIZEDB", both(9), Opcode::ResizeDb),
     opcode(OPCODE_EXPIRE_MS, "EXPIRETIME_MS", both(9), Opcode::ExpireMs),
     opcode(253, "EXPIRETIME", both(9), Opcode::Expire),
     opcode(OPCODE_SELECT_DB, "SELECTDB", both(9), Opcode::SelectDb),

@@ -216,6 +216,48 @@ fn what_was_cut_out_makes_an_rdb_again() {
 }
 
 #[test]
+fn strings_that_are_put_are_read_back() {
+    let long = vec![b'x'; 70_000];
+    let entries = [
+        StringEntry { key: b"", value: b"", expires_at_ms: None },
+        StringEntry { key: b"k", value: b"12345", expires_at_ms: Some(1_700_000_000_123) },
+        StringEntry { key: &long[..64], value: &long[..0x4000], expires_at_ms: None },
+        StringEntry { key: &long[..63], value: &long, expires_at_ms: Some(i64::MAX) },
+    ];
+    let mut encoded = Vec::new();
+    put_select_db(300, &mut encoded);
+    put_database_size(4, &mut encoded);
+    for entry in &entries {
+        let before = encoded.len();
+        entry.put(&mut encoded);
+        assert_eq!((encoded.len() - before) as u64, entry.size(), "{} bytes", entry.value.len());
+    }
+    let version = RdbVersion { family: Family::Redis, version: 10 };
+    let mut writer = RdbWriter::new(Vec::new(), version, None).expect("memory");
+    writer.entry(300, b"").expect("memory");
+    writer.encoded(&encoded).expect("memory");
+    let bytes = writer.finish().expect("memory");
+    let mut walker = Walker::new(&bytes[..]).expect("an RDB");
+    let mut left = entries.iter();
+    let mut sizes = 0;
+    while let Some(found) = walker.next_entry().expect("sound") {
+        match found {
+            Entry::SelectDb(db) => assert_eq!(db, 300),
+            Entry::ResizeDb { keys, expiring } => (sizes, _) = (sizes + keys, assert_eq!(expiring, 0)),
+            Entry::Key(key) => {
+                let entry = left.next().expect("no more than were put");
+                assert_eq!((key.key, key.expires_at_ms, key.db), (entry.key, entry.expires_at_ms, 300));
+                let value = &bytes[key.value.offset as usize..key.value.end() as usize];
+                let decoded = decode_value(key.value_type, value, u64::MAX).expect("a string");
+                assert_eq!(decoded, Value::String(entry.value.to_vec()));
+            }
+            other => assert!(matches!(other, Entry::End(_)), "{other:?}"),
+        }
+    }
+    assert_eq!((left.next(), sizes), (None, 4));
+}
+
+#[test]
 fn a_payload_of_dump() {
     // `SET k x`, `DUMP k` of redis-server 7.0.15, but for the checksum.
     let mut payload = b"\x00\x01x\x0a\x00".to_vec();

@@ -5,9 +5,10 @@ use std::io::{self, Write};
 use crc_fast::{CrcAlgorithm, Digest};
 
 use super::header::{Family, RdbVersion};
-use super::length::write_length;
+use super::length::{length_size, write_length};
 use super::table::{
-    OPCODE_AUX, OPCODE_END, OPCODE_EXPIRE_MS, OPCODE_FREQ, OPCODE_FUNCTION, OPCODE_IDLE, OPCODE_SELECT_DB,
+    OPCODE_AUX, OPCODE_END, OPCODE_EXPIRE_MS, OPCODE_FREQ, OPCODE_FUNCTION, OPCODE_IDLE, OPCODE_RESIZE_DB,
+    OPCODE_SELECT_DB,
 };
 use super::walk::KeyEntry;
 
@@ -89,6 +90,13 @@ impl<W: Write> RdbWriter<W> {
         self.put(value)
     }
 
+    /// What was made by [`put_select_db`], [`put_database_size`] and [`StringEntry::put`], or was cut out with its opcodes.
+    pub fn encoded(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // Which database they select is not looked at.
+        self.db = None;
+        self.put(bytes)
+    }
+
     /// End mark and checksum.
     pub fn finish(mut self) -> io::Result<W> {
         self.put(&[OPCODE_END])?;
@@ -102,8 +110,8 @@ impl<W: Write> RdbWriter<W> {
             return Ok(());
         }
         self.db = Some(db);
-        let mut bytes = vec![OPCODE_SELECT_DB];
-        write_length(db.into(), &mut bytes);
+        let mut bytes = Vec::new();
+        put_select_db(db, &mut bytes);
         self.put(&bytes)
     }
 
@@ -116,6 +124,51 @@ impl<W: Write> RdbWriter<W> {
 fn write_string(bytes: &[u8], out: &mut Vec<u8>) {
     write_length(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
+}
+
+/// The keys that follow are in this database.
+pub fn put_select_db(db: u32, out: &mut Vec<u8>) {
+    out.push(OPCODE_SELECT_DB);
+    write_length(db.into(), out);
+}
+
+/// How many keys the database will have: a hint that spares the server to enlarge its table again and again.
+pub fn put_database_size(keys: u64, out: &mut Vec<u8>) {
+    out.push(OPCODE_RESIZE_DB);
+    write_length(keys, out);
+    write_length(0, out);
+}
+
+/// A key that holds a string, plain as it is: each version of the RDB has it in the same form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StringEntry<'a> {
+    /// Its name.
+    pub key: &'a [u8],
+    /// What it holds.
+    pub value: &'a [u8],
+    /// When it expires, in ms since 1970.
+    pub expires_at_ms: Option<i64>,
+}
+
+impl StringEntry<'_> {
+    /// How many bytes it takes.
+    pub fn size(&self) -> u64 {
+        let expiry = if self.expires_at_ms.is_some() { 9 } else { 0 };
+        let string = |bytes: &[u8]| length_size(bytes.len() as u64) + bytes.len() as u64;
+        expiry + 1 + string(self.key) + string(self.value)
+    }
+
+    /// Appends it, as [`RdbWriter::encoded`] takes it.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        const STRING: u8 = 0;
+        if let Some(ms) = self.expires_at_ms {
+            out.push(OPCODE_EXPIRE_MS);
+            out.extend_from_slice(&ms.to_le_bytes());
+        }
+        out.push(STRING);
+        write_string(self.key, out);
+        write_string(self.value, out);
+    }
 }
 
 /// An RDB that holds one key, as it was cut out (`KeyEntry::entry`).
