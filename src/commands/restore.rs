@@ -4,24 +4,21 @@
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
 
 use std::io::{IsTerminal as _, Write as _};
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use redtape_journal::Micros;
 use redtape_restore::console::Console;
-use redtape_restore::{
-    Filter, ForcedMethod, Interrupt, Limits, Prepared, Report, Request, RestoreError, Target, prepare,
-};
+use redtape_restore::{ForcedMethod, Interrupt, Limits, Prepared, Report, Request, RestoreError, Target, prepare};
 use redtape_wire::url::RedisUrl;
 
 use super::plan_flags::PlanFlags;
 use super::settings::KeyOptions;
 use super::zone::AsOfOptions;
-use crate::exit::{Failure, INTERRUPTED, USAGE};
+use crate::exit::INTERRUPTED;
 use crate::input::{PASSWORD_LIMIT, agreed, password_file, url};
-use crate::key_argument::KeyArgument;
+use crate::key_selection::{HEADING, KeySelection};
 use crate::output::{count, out};
 use crate::signals::Signals;
 
@@ -63,19 +60,12 @@ pub(crate) struct RestoreArgs {
     /// File that holds the target's password.
     #[arg(long, value_name = "FILE")]
     to_password_file: Option<PathBuf>,
-    /// Only keys that match this glob, as in Redis's KEYS; several are alternatives.
-    #[arg(long = "key", value_name = "GLOB")]
-    keys: Vec<std::ffi::OsString>,
-    /// Only this very key: no glob, but a key as any command of redtape prints it, so '"\xff\x00k"' is three bytes; several
-    /// are alternatives.
-    #[arg(long = "exact-key", value_name = "KEY", value_parser = KeyArgument::parser(), allow_hyphen_values = true)]
-    exact_keys: Vec<KeyArgument>,
-    /// Only keys in which this regular expression matches; several are alternatives.
-    #[arg(long, value_name = "RE")]
-    key_regex: Vec<String>,
-    /// Only keys of this database; several are alternatives.
-    #[arg(long = "db", value_name = "N")]
-    dbs: Vec<u32>,
+    #[command(flatten)]
+    keys: KeySelection,
+    /// Keys whose value is of this type at that moment: string, list, set, zset, hash, stream, or the type of a module as TYPE
+    /// gives it.
+    #[arg(long = "type", value_name = "T", value_parser = value_type, help_heading = HEADING)]
+    types: Vec<String>,
     /// What happens when a wanted key exists in the target.
     #[arg(long, value_enum, default_value = "fail")]
     on_conflict: OnConflict,
@@ -98,9 +88,7 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let PlanFlags { plan: plan_only, yes, json } = args.flags;
     let keyring = args.journal_keys.keyring()?;
     let OnConflict::Fail = args.on_conflict;
-    let globs: Vec<Vec<u8>> = args.keys.into_iter().map(OsStringExt::into_vec).collect();
-    let filter = Filter::new(&globs, &args.key_regex, &args.dbs).map_err(|e| Failure::new(USAGE, e))?;
-    let filter = filter.and_exact_keys(args.exact_keys.into_iter().map(|key| key.0));
+    let filter = args.keys.filter()?.of_types(args.types);
     let method = args.method.map(|method| match method {
         Method::Link => ForcedMethod::Link,
         Method::Scratch => ForcedMethod::Scratch,
@@ -136,6 +124,18 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let report = prepared.run(&mut console)?;
     out(&format!("{}\n", if json { serde_json::to_string_pretty(&report)? } else { human(&report) }))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A type as `TYPE` names it: one of Redis, or a module's, which has nine characters.
+fn value_type(name: &str) -> Result<String, String> {
+    const TYPES: [&str; 6] = ["string", "list", "set", "zset", "hash", "stream"];
+    const MODULE_TYPE_LEN: usize = 9;
+    let of_module = name.len() == MODULE_TYPE_LEN
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    if of_module || TYPES.iter().any(|known| name.eq_ignore_ascii_case(known)) {
+        return Ok(name.to_owned());
+    }
+    Err(format!("a type is one of {}, or that of a module as TYPE gives it (nine characters)", TYPES.join(", ")))
 }
 
 /// From now on the first SIGINT or SIGTERM has what was begun undone; the second one ends the process.
@@ -218,6 +218,16 @@ mod tests {
     fn nobody_is_told_to_empty_a_server_that_keys_were_copied_to() {
         assert!(!left_behind(Method::Scratch).contains("FLUSHALL"));
         assert!(left_behind(Method::Link).contains("FLUSHALL"));
+    }
+
+    #[test]
+    fn types_are_those_of_redis_and_of_modules() {
+        for known in ["string", "ZSET", "stream", "ReJSON-RL", "TSDB-TYPE", "MBbloom--", "vectorset"] {
+            assert_eq!(value_type(known).as_deref(), Ok(known));
+        }
+        for unknown in ["", "sorted set", "zsets", "none", "json", "ten-char-s", "nine char"] {
+            assert!(value_type(unknown).is_err(), "{unknown:?}");
+        }
     }
 
     #[test]

@@ -45,6 +45,7 @@ mod replicas;
 mod restarts;
 mod restores;
 mod retention;
+mod selection;
 mod server_identity;
 mod stays_up;
 mod tls_upstream;

@@ -2,12 +2,16 @@
 //!
 //! For each database: a rest (no key, the selected ones, all of them), without those that are satisfied (what they held here does
 //! not matter any more), and those added (a record that is kept needs them). Contents of databases change places with `SWAPDB`,
-//! so what is said here of a database holds for its number at this position.
+//! so what is said here of a database holds for its number at this position; what is selected of it is said of the number that it
+//! has at the restore point.
+//!
+//! The selection is the filter's names, databases and exclusions: a key that is excluded is not needed for itself, and is added like
+//! any other where a record that is kept needs it. Types do not count here: which type a value will have is known after the replay.
 //!
 //! Memory: [`SATISFIED_MAX`] hashes, [`ADDED_MAX`] keys of [`ADDED_BYTES_MAX`] bytes together. Beyond the first limit more is kept
 //! than had to be; beyond the others everything before is.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use redtape_journal::WantedKeys;
 use redtape_journal::query::Filter;
@@ -21,15 +25,35 @@ const SATISFIED_MAX: usize = if cfg!(test) { 50 } else { 7 << 20 };
 const ADDED_MAX: usize = if cfg!(test) { 50 } else { 1 << 20 };
 /// Their bytes.
 const ADDED_BYTES_MAX: usize = if cfg!(test) { 1 << 10 } else { 64 << 20 };
+/// Of the room for added keys, what selected ones may take: with more of them, they are not listed.
+const LISTED_SHARE: usize = 2;
 
 /// The keys that are needed of a database beside those added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Rest {
     #[default]
     Nothing,
-    /// Those that the selection wants by their name.
+    /// Those that the selection wants of the database with this number at the restore point.
+    Selected(u32),
+    Everything,
+}
+
+/// The same of each database of which nothing was said yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Others {
+    Nothing,
     Selected,
     Everything,
+}
+
+impl Others {
+    fn rest(self, db: u32) -> Rest {
+        match self {
+            Self::Nothing => Rest::Nothing,
+            Self::Selected => Rest::Selected(db),
+            Self::Everything => Rest::Everything,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -53,8 +77,7 @@ pub(crate) struct Needed {
     filter: Filter,
     hasher: KeyHasher,
     databases: BTreeMap<u32, Database>,
-    /// Of all other databases.
-    default: Rest,
+    others: Others,
     satisfied: usize,
     added: usize,
     added_bytes: usize,
@@ -63,35 +86,35 @@ pub(crate) struct Needed {
 impl Needed {
     /// At the restore point: what is selected.
     pub(crate) fn at_the_point(filter: &Filter) -> Self {
-        let rest = if filter.has_key_patterns() { Rest::Selected } else { Rest::Everything };
+        let selected = if filter.looks_at_names() { Others::Selected } else { Others::Everything };
+        let databases = filter.databases();
         let mut needed = Self {
             filter: filter.clone(),
             hasher: KeyHasher::default(),
             databases: BTreeMap::new(),
-            default: if filter.databases().is_empty() { rest } else { Rest::Nothing },
+            others: if databases.is_some() { Others::Nothing } else { selected },
             satisfied: 0,
             added: 0,
             added_bytes: 0,
         };
-        for db in filter.databases().iter().copied() {
-            match filter.exact_keys() {
-                Some(keys) => keys.iter().for_each(|key| needed.add(db, key)),
-                None => needed.databases.entry(db).or_default().rest = rest,
-            }
+        let Some(databases) = databases else { return needed };
+        match listed(filter, &databases) {
+            Some(keys) => keys.into_iter().for_each(|(db, key)| needed.add(db, key)),
+            None => databases.into_iter().for_each(|db| needed.database(db).rest = selected.rest(db)),
         }
         needed
     }
 
     fn database(&mut self, db: u32) -> &mut Database {
-        let rest = self.default;
+        let rest = self.others.rest(db);
         self.databases.entry(db).or_insert_with(|| Database { rest, ..Database::default() })
     }
 
     /// Whether the database's rest covers a key.
     fn covered(&self, db: u32, key: &[u8]) -> bool {
-        match self.databases.get(&db).map_or(self.default, |database| database.rest) {
+        match self.databases.get(&db).map_or_else(|| self.others.rest(db), |database| database.rest) {
             Rest::Nothing => false,
-            Rest::Selected => self.filter.wants_key(key),
+            Rest::Selected(at_the_point) => self.filter.wants(at_the_point, key),
             Rest::Everything => true,
         }
     }
@@ -106,17 +129,17 @@ impl Needed {
 
     /// No key is needed: nothing before this position matters.
     pub(crate) fn is_nothing(&self) -> bool {
-        self.default == Rest::Nothing && self.databases.values().all(Database::is_nothing)
+        self.others == Others::Nothing && self.databases.values().all(Database::is_nothing)
     }
 
     /// Every key of every database is needed, or nearly so.
     pub(crate) fn is_everything(&self) -> bool {
-        self.default == Rest::Everything && self.databases.values().all(|database| database.rest == Rest::Everything)
+        self.others == Others::Everything && self.databases.values().all(|database| database.rest == Rest::Everything)
     }
 
     /// The keys, for key filters, if it can be said which they are.
     pub(crate) fn exact_keys(&self) -> Option<Vec<(u32, &[u8])>> {
-        if self.default != Rest::Nothing || self.databases.values().any(|database| database.rest != Rest::Nothing) {
+        if self.others != Others::Nothing || self.databases.values().any(|database| database.rest != Rest::Nothing) {
             return None;
         }
         Some(
@@ -194,7 +217,7 @@ impl Needed {
     pub(crate) fn flush_all(&mut self) -> bool {
         let kept = !self.is_nothing();
         self.databases.clear();
-        self.default = Rest::Nothing;
+        self.others = Others::Nothing;
         (self.satisfied, self.added, self.added_bytes) = (0, 0, 0);
         kept
     }
@@ -216,7 +239,7 @@ impl Needed {
     /// Everything is needed before this position.
     pub(crate) fn need_everything(&mut self) {
         self.databases.clear();
-        self.default = Rest::Everything;
+        self.others = Others::Everything;
         (self.satisfied, self.added, self.added_bytes) = (0, 0, 0);
     }
 
@@ -225,6 +248,15 @@ impl Needed {
         self.added -= database.added.len();
         self.added_bytes -= database.added.iter().map(|key| key.len()).sum::<usize>();
     }
+}
+
+/// The selected keys of these databases, if they are not too many to be listed.
+fn listed<'a>(filter: &'a Filter, databases: &BTreeSet<u32>) -> Option<Vec<(u32, &'a [u8])>> {
+    let keys = filter.exact_keys(ADDED_MAX / LISTED_SHARE)?;
+    let many = keys.anywhere.len().saturating_mul(databases.len()) > ADDED_MAX / LISTED_SHARE;
+    let keys = if many { return None } else { keys.with_databases(databases.iter().copied()) };
+    let bytes: usize = keys.iter().map(|(_, key)| key.len()).sum();
+    (keys.len() <= ADDED_MAX / LISTED_SHARE && bytes <= ADDED_BYTES_MAX / LISTED_SHARE).then_some(keys)
 }
 
 #[cfg(test)]

@@ -116,11 +116,10 @@ fn look_up(
     let mut seen = 0u64;
     for (db, _) in dbs {
         let mut selected = false;
-        let mut scan = Scan::new(db);
+        let mut scan = WantedScan::new(filter, db);
         while let Some(keys) = scan.next(&mut scratch.server)? {
             interrupt.check()?;
-            seen += keys.len() as u64;
-            let keys: Vec<Vec<u8>> = keys.into_iter().filter(|k| filter.wants_key(k)).collect();
+            let seen = seen + scan.seen;
             if keys.is_empty() {
                 continue;
             }
@@ -138,6 +137,7 @@ fn look_up(
             found(&mut scratch.server, db, &keys, &there)?;
             observer.on(&Event::At(seen));
         }
+        seen += scan.seen;
     }
     observer.on(&Event::StepDone);
     Ok(())
@@ -215,6 +215,47 @@ impl Scan {
         let mut seen = HashSet::new();
         Ok(Some(keys.into_iter().filter_map(bytes).filter(|k| seen.insert(k.clone())).collect()))
     }
+}
+
+/// The wanted keys of a database of a scratch server, some at a time: by database and name, then by the type of the value.
+pub(crate) struct WantedScan<'a> {
+    filter: &'a Filter,
+    scan: Scan,
+    /// Keys that were looked at.
+    pub(crate) seen: u64,
+}
+
+impl<'a> WantedScan<'a> {
+    pub(crate) fn new(filter: &'a Filter, db: u32) -> Self {
+        Self { filter, scan: Scan::new(db), seen: 0 }
+    }
+
+    /// The next ones, perhaps none; `None` = that was all.
+    pub(crate) fn next(&mut self, scratch: &mut Server) -> Result<Option<Vec<Vec<u8>>>, RestoreError> {
+        let Some(mut keys) = self.scan.next(scratch)? else { return Ok(None) };
+        self.seen += keys.len() as u64;
+        keys.retain(|key| self.filter.wants(self.scan.db, key));
+        if self.filter.looks_at_types() && !keys.is_empty() {
+            keys = of_wanted_types(self.filter, keys, scratch)?;
+        }
+        Ok(Some(keys))
+    }
+}
+
+/// Those of some keys of the selected database whose values have a wanted type.
+fn of_wanted_types(filter: &Filter, keys: Vec<Vec<u8>>, scratch: &mut Server) -> Result<Vec<Vec<u8>>, RestoreError> {
+    let mut packed = Vec::new();
+    for key in &keys {
+        encode_command(&mut packed, &[b"TYPE", key.as_slice()]);
+    }
+    let replies = scratch.pipeline(&packed, keys.len())?;
+    let mut wanted = Vec::with_capacity(keys.len());
+    for (key, reply) in keys.into_iter().zip(replies) {
+        if filter.wants_type(&text(&scratch.must("TYPE", reply)?)) {
+            wanted.push(key);
+        }
+    }
+    Ok(wanted)
 }
 
 /// A reply to `TIME` in milliseconds.
