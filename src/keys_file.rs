@@ -35,7 +35,7 @@ const HEAD_BYTES: u64 = 1 << 16;
 /// What the files of one command may hold together.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    /// With that many keys of 30 bytes, a process has about 1 GiB.
+    /// With that many keys of 30 bytes, a process has about 750 MiB.
     keys: u64,
     bytes: u64,
 }

@@ -14,7 +14,7 @@ const NO_KEY: &str = "it names no key; a write that touches every key (FLUSHALL)
 const TWO_KEYS: &str = "it names more than one key";
 const NO_BASE64: &str = "`key_base64` is not Base64";
 const NO_JSON: &str = "not valid JSON";
-const TOO_MANY: &str = "there are too many keys";
+const TOO_MANY: &str = "there are too many keys: at most 10 million can be given";
 
 /// Takes keys, up to a limit.
 pub(crate) struct Collector<'a> {
