@@ -63,14 +63,16 @@ mod tests {
     }
 
     fn walk(command: &Command, path: &str, seen: &mut usize) {
-        const FILTERS: [&str; 7] = ["key", "exact-key", "db", "command", "client", "user", "origin"];
+        const FILTERS: [&str; 4] = ["command", "client", "user", "origin"];
+        const KEYS: [&str; 7] = ["key", "exact-key", "keys-from", "key-regex", "exclude-key", "db", "type"];
         let of_the_proxy = command.get_arguments().any(|arg| arg.get_long() == Some("segment-mib"));
         for arg in command.get_arguments() {
             let Some(long) = arg.get_long() else { continue };
             let found = arg.get_help_heading();
-            let filters = found.is_some_and(|heading| heading.starts_with("Filters ("));
-            if filters {
-                assert!(FILTERS.contains(&long), "{path} --{long} stands under {found:?}");
+            let under = |heading: &str| found.is_some_and(|found| found.starts_with(heading));
+            if under("Filters (") || under("Keys (") {
+                let known = if under("Keys (") { &KEYS[..] } else { &FILTERS };
+                assert!(known.contains(&long), "{path} --{long} stands under {found:?}");
             } else if of_the_proxy || found.is_some() {
                 assert_eq!(found, heading(long), "{path} --{long}");
             }

@@ -111,6 +111,8 @@ pub struct Plan {
     pub reason: String,
     /// The base.
     pub base: Base,
+    /// Which keys, in words; `None` = everything.
+    pub selection: Option<String>,
     /// What is left out of base and journal, and why not more; `None` = nothing is left out (`--no-slice`).
     pub slice: Option<SliceReport>,
     /// Groups to replay.
@@ -327,6 +329,7 @@ pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&
             rdb: facts.rdb.to_string(),
             server_version: manifest.server_version.clone(),
         },
+        selection: (!facts.filter.is_everything()).then(|| facts.filter.to_string()),
         slice: facts.slice.cloned(),
         replay_groups: range.groups,
         replay_records: range.records,
@@ -455,6 +458,9 @@ impl fmt::Display for Plan {
         }
         let Base { file, at, bytes, rdb, lsn, .. } = &self.base;
         writeln!(f, "base         {file} ({at}, LSN {lsn}, {bytes} bytes, {rdb})")?;
+        if let Some(selection) = &self.selection {
+            writeln!(f, "selection    {selection}")?;
+        }
         match &self.slice {
             None => writeln!(f, "slice        none (--no-slice): everything is read and replayed")?,
             Some(slice) => writeln!(f, "slice        {slice}")?,

@@ -372,6 +372,38 @@ fn everything_is_written_beside_others_when_a_policy_is_given() {
 }
 
 #[test]
+fn only_values_of_the_selected_types_are_written_and_deleted() {
+    let accident = accident();
+    let mut client = accident.server.client();
+    // What a wanted key has become does not matter, nor does what a key is that was no set and no hash then.
+    for line in ["SADD k:new-set x", "DEL k:h:2", "SET k:h:2 a-string-now", "DEL k:s:4", "SADD k:s:4 a-set-now"] {
+        run(&mut client, line);
+    }
+    let mut request = accident.repair("k:*", Policy { delete_absent: true, ..policy(OnConflict::Replace) });
+    request.filter = request.filter.of_types(["set", "HASH"]);
+    let prepared = prepare(&request, &mut Silent).unwrap();
+    let survey = prepared.plan().repair.clone().unwrap().survey;
+    assert_eq!((survey.wanted[&0], survey.wanted.len(), survey.absent), (301, 1, 1));
+    let outcome = prepared.run(&mut Silent).unwrap().repair.unwrap();
+    assert_eq!((outcome.created, outcome.replaced, outcome.deleted, outcome.left), (10, 102, 1, 0));
+    for (line, held) in [
+        ("TYPE k:s:4", "set"),
+        ("TYPE k:h:2", "hash"),
+        ("TYPE k:new-set", "none"),
+        ("GET k:s:2", "value2"),
+        ("GET k:s:31", "BROKEN"),
+        ("TYPE k:s:0", "none"),
+        ("GET k:added", "1"),
+    ] {
+        assert_eq!(text(&run(&mut client, line)), held, "{line}");
+    }
+    // The rest as well: all is as it was.
+    let all = Policy { delete_absent: true, ..policy(OnConflict::Replace) };
+    do_it(&accident.repair("k:*", all)).unwrap();
+    assert_same(&accident.before, &state(&mut client), "repaired");
+}
+
+#[test]
 fn what_was_written_behind_the_accident_stays_where_keys_are_to_be_unchanged() {
     let accident = accident();
     let mut client = accident.server.client();

@@ -179,7 +179,15 @@ fn selection(rng: &mut StdRng) -> Filter {
         8 => (vec![beginning(rng), beginning(rng)], vec![], vec![db(rng), db(rng)]),
         _ => (vec![random_key(rng)], vec![], vec![db(rng)]),
     };
-    Filter::new(&globs, &regexes, &dbs).unwrap()
+    let mut filter = Filter::new(&globs, &regexes, &dbs).unwrap();
+    for _ in 0..rng.random_range(0..3) * rng.random_range(0..2) {
+        // A key of one database, with others or alone.
+        filter.add_key(Some(db(rng)), random_key(rng));
+    }
+    if rng.random_range(0..4) == 0 {
+        filter = filter.excluding(&[random_key(rng), format!("?{number}*").into_bytes()]).unwrap();
+    }
+    filter
 }
 
 /// What was kept in all, of how many records, and how often everything was forced.
@@ -267,7 +275,7 @@ fn one_history(world: &mut World, seed: u64, totals: &mut Totals) {
         for n in 0..4 {
             asked.filter = if n == 0 && world.foldable { Filter::default() } else { selection(rng) };
             let (mut sliced, functions, report) = rebuild(&mut world.scratch, &asked);
-            let wanted = |(db, key): &(u32, Vec<u8>)| asked.filter.wants_db(*db) && asked.filter.wants_key(key);
+            let wanted = |(db, key): &(u32, Vec<u8>)| asked.filter.wants(*db, key);
             sliced.retain(|key, _| wanted(key));
             let expected: State =
                 full.iter().filter(|(key, _)| wanted(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
@@ -486,7 +494,7 @@ fn of_a_base_only_the_wanted_values_are_read() {
         asked.filter = Filter::new(&[glob], &[], dbs).unwrap();
         let (sliced, _, report) = rebuild(&mut world.scratch, &asked);
         let report = report.unwrap();
-        let wanted = |key: &[u8]| asked.filter.wants_key(key);
+        let wanted = |key: &[u8]| asked.filter.wants(0, key);
         let expected = full.iter().filter(|((_, key), _)| wanted(key)).map(|(key, value)| (key.clone(), value.clone()));
         assert_eq!(
             sliced.into_iter().filter(|((_, key), _)| wanted(key)).collect::<State>(),

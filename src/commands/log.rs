@@ -97,10 +97,10 @@ impl Lines<'_> {
                 break;
             }
             self.shown += 1;
-            let done = self.selection.done(group, record);
             if self.args.journal.json {
-                self.text += &format!("{}\n", record_json(group, record, timeline, &done));
+                self.text += &format!("{}\n", record_json(group, record, timeline, self.selection));
             } else {
+                let done = self.selection.done(group, record);
                 let done = self.selection.has_keys().then_some(&done[..]);
                 record_text(&mut self.text, group, record, done, self.selection.only_key())?;
             }

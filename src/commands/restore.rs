@@ -4,7 +4,6 @@
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
 
 use std::io::{IsTerminal as _, Write as _};
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,18 +11,16 @@ use clap::{Args, ValueEnum};
 use redtape_journal::Micros;
 use redtape_restore::console::Console;
 use redtape_restore::target::repair::Outcome;
-use redtape_restore::{
-    Filter, ForcedMethod, Interrupt, Limits, Prepared, Report, Request, RestoreError, Target, prepare,
-};
+use redtape_restore::{ForcedMethod, Interrupt, Limits, Prepared, Report, Request, RestoreError, Target, prepare};
 use redtape_wire::url::RedisUrl;
 
 use super::conflict_options::ConflictOptions;
 use super::plan_flags::PlanFlags;
 use super::settings::{JournalOptions, JournalPlace};
 use super::zone::AsOfOptions;
-use crate::exit::{Failure, INTERRUPTED, NOT_ALL, USAGE};
+use crate::exit::{INTERRUPTED, NOT_ALL};
 use crate::input::{PASSWORD_LIMIT, agreed, password_file, url};
-use crate::key_argument::KeyArgument;
+use crate::key_selection::{HEADING, KeySelection};
 use crate::output::{count, out};
 use crate::signals::Signals;
 
@@ -55,19 +52,12 @@ pub(crate) struct RestoreArgs {
     /// File that holds the target's password.
     #[arg(long, value_name = "FILE")]
     to_password_file: Option<PathBuf>,
-    /// Only keys that match this glob, as in Redis's KEYS; several are alternatives.
-    #[arg(long = "key", value_name = "GLOB")]
-    keys: Vec<std::ffi::OsString>,
-    /// Only this very key: no glob, but a key as any command of redtape prints it, so '"\xff\x00k"' is three bytes; several
-    /// are alternatives.
-    #[arg(long = "exact-key", value_name = "KEY", value_parser = KeyArgument::parser(), allow_hyphen_values = true)]
-    exact_keys: Vec<KeyArgument>,
-    /// Only keys in which this regular expression matches; several are alternatives.
-    #[arg(long, value_name = "RE")]
-    key_regex: Vec<String>,
-    /// Only keys of this database; several are alternatives.
-    #[arg(long = "db", value_name = "N")]
-    dbs: Vec<u32>,
+    #[command(flatten)]
+    keys: KeySelection,
+    /// Keys whose value is of this type at that moment: string, list, set, zset, hash, stream, or the type of a module as TYPE
+    /// gives it.
+    #[arg(long = "type", value_name = "T", value_parser = value_type, help_heading = HEADING)]
+    types: Vec<String>,
     #[command(flatten)]
     conflict: ConflictOptions,
     /// Read and replay everything, also what the wanted keys do not depend on: slower, for comparison.
@@ -88,9 +78,7 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let to = target(&args)?;
     let PlanFlags { plan: plan_only, yes, json } = args.flags;
     let JournalPlace { dir, keyring } = args.journal.place()?;
-    let globs: Vec<Vec<u8>> = args.keys.into_iter().map(OsStringExt::into_vec).collect();
-    let filter = Filter::new(&globs, &args.key_regex, &args.dbs).map_err(|e| Failure::new(USAGE, e))?;
-    let filter = filter.and_exact_keys(args.exact_keys.into_iter().map(|key| key.0));
+    let filter = args.keys.filter()?.of_types(args.types);
     let method = args.method.map(|method| match method {
         Method::Link => ForcedMethod::Link,
         Method::Scratch => ForcedMethod::Scratch,
@@ -130,6 +118,18 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     out(&format!("{}\n", if json { serde_json::to_string_pretty(&report)? } else { human(&report) }))?;
     let left = report.repair.as_ref().is_some_and(|outcome| outcome.left > 0);
     Ok(if left { ExitCode::from(NOT_ALL) } else { ExitCode::SUCCESS })
+}
+
+/// A type as `TYPE` names it: one of Redis, or a module's, which has nine characters.
+fn value_type(name: &str) -> Result<String, String> {
+    const TYPES: [&str; 6] = ["string", "list", "set", "zset", "hash", "stream"];
+    const MODULE_TYPE_LEN: usize = 9;
+    let of_module = name.len() == MODULE_TYPE_LEN
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    if of_module || TYPES.iter().any(|known| name.eq_ignore_ascii_case(known)) {
+        return Ok(name.to_owned());
+    }
+    Err(format!("a type is one of {}, or that of a module as TYPE gives it (nine characters)", TYPES.join(", ")))
 }
 
 /// From now on the first SIGINT or SIGTERM has what was begun undone; the second one ends the process.
@@ -241,6 +241,16 @@ mod tests {
     fn nobody_is_told_to_empty_a_server_that_keys_were_copied_to() {
         assert!(!left_behind(Method::Scratch).contains("FLUSHALL"));
         assert!(left_behind(Method::Link).contains("FLUSHALL"));
+    }
+
+    #[test]
+    fn types_are_those_of_redis_and_of_modules() {
+        for known in ["string", "ZSET", "stream", "ReJSON-RL", "TSDB-TYPE", "MBbloom--", "vectorset"] {
+            assert_eq!(value_type(known).as_deref(), Ok(known));
+        }
+        for unknown in ["", "sorted set", "zsets", "none", "json", "ten-char-s", "nine char"] {
+            assert!(value_type(unknown).is_err(), "{unknown:?}");
+        }
     }
 
     #[test]

@@ -3,28 +3,26 @@
 // The comments on arguments are their help texts.
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
 
-use std::os::unix::ffi::OsStringExt;
-
 use clap::{Args, ValueEnum};
 use redtape_journal::OriginKind;
 
 use super::selection::{Selection, Wanted};
-use crate::key_argument::KeyArgument;
+use crate::key_selection::KeySelection;
+
+/// Of `--key`, where writes are chosen.
+const KEY_HELP: &str = "Writes that touch keys which match this glob, as in Redis's KEYS, or may do so: FLUSHALL, too. One without * ? [ \
+                        is a key, and found without reading the whole journal (in databases 0 to 15, unless --db says which)";
 
 /// Which writes; filters of different kinds must all hold, several of one kind are alternatives.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Filters (all must hold; several of one kind are alternatives)")]
+#[command(
+    next_help_heading = "Filters (all must hold; several of one kind are alternatives)",
+    mut_arg("keys", |arg| arg.help(KEY_HELP)),
+    mut_arg("dbs", |arg| arg.help("Writes that touch this database"))
+)]
 pub(crate) struct Filters {
-    /// Writes that touch this key, or may do so: FLUSHALL, too. A glob as in Redis's KEYS; one without * ? [ is a key, and
-    /// found without reading the whole journal (in databases 0 to 15, unless --db says which).
-    #[arg(long = "key", value_name = "GLOB")]
-    keys: Vec<std::ffi::OsString>,
-    /// Writes that touch this very key, or may do so: no glob, but a key as it is printed, so '"\xff\x00k"' is three bytes.
-    #[arg(long = "exact-key", value_name = "KEY", value_parser = KeyArgument::parser(), allow_hyphen_values = true)]
-    exact_keys: Vec<KeyArgument>,
-    /// Writes that touch this database.
-    #[arg(long = "db", value_name = "N")]
-    dbs: Vec<u32>,
+    #[command(flatten)]
+    keys: KeySelection,
     /// This command, in any case: as it took effect, or as the client sent it (DEL, EVALSHA, SPOP).
     #[arg(long = "command", value_name = "NAME")]
     commands: Vec<String>,
@@ -66,9 +64,7 @@ impl Filters {
         };
         let origins: Vec<OriginKind> = self.origins.iter().map(kind).collect();
         Selection::new(Wanted {
-            keys: self.keys.iter().map(|key| key.clone().into_vec()).collect(),
-            exact_keys: self.exact_keys.iter().map(|key| key.0.clone()).collect(),
-            dbs: self.dbs.iter().copied().collect(),
+            keys: self.keys.filter()?,
             commands: self.commands.clone(),
             clients: self.clients.clone(),
             users: self.users.clone(),

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use redtape_journal::query::Filter;
+use redtape_journal::query::{ExactKeys, Filter};
 use redtape_journal::{Group, Micros, Origin, OriginKind, Record};
 use redtape_wire::effect::{KeyScope, key_scope};
 
@@ -16,14 +16,14 @@ use crate::output::shown_key;
 
 /// In these databases a key is searched if none is named: those that a server has by default.
 const DATABASES: std::ops::Range<u32> = 0..16;
+/// With more keys than this, nearly every part of a journal holds one, and all of it is read.
+const SEARCHED_KEYS_MAX: usize = 4096;
 
 /// What is asked for; of each kind alternatives, and nothing = all.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Wanted {
-    /// Globs.
-    pub(crate) keys: Vec<Vec<u8>>,
-    pub(crate) exact_keys: Vec<Vec<u8>>,
-    pub(crate) dbs: BTreeSet<u32>,
+    /// Which keys; types of values are not known here.
+    pub(crate) keys: Filter,
     pub(crate) commands: Vec<String>,
     pub(crate) clients: Vec<String>,
     pub(crate) users: Vec<String>,
@@ -34,10 +34,15 @@ pub(crate) struct Wanted {
 #[derive(Debug)]
 pub(crate) struct Selection {
     wanted: Wanted,
-    /// Keys alone.
-    keys: Filter,
+    /// The databases of wanted keys; `None` = any.
+    dbs: Option<BTreeSet<u32>>,
+    /// The name of the only key that is wanted.
+    only: Option<Vec<u8>>,
     clients: Filter,
 }
+
+/// A key that a write touched; without a database, in whichever it was.
+pub(crate) type TouchedKey<'a> = (Option<u32>, &'a [u8]);
 
 /// What a record did to a wanted key; without a key, to all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,11 +57,10 @@ pub(crate) struct KeyChange {
 
 impl Selection {
     pub(crate) fn new(wanted: Wanted) -> anyhow::Result<Self> {
-        let usage = |e| Failure::new(USAGE, e);
-        let keys = Filter::new(&wanted.keys, &[], &[]).map_err(usage)?;
-        let keys = keys.and_exact_keys(wanted.exact_keys.iter().cloned());
-        let clients = Filter::new(&wanted.clients, &[], &[]).map_err(usage)?;
-        Ok(Self { wanted, keys, clients })
+        let clients = Filter::new(&wanted.clients, &[], &[]);
+        let clients = clients.map_err(|e| Failure::new(USAGE, format!("--client: {e}")))?;
+        let (dbs, only) = (wanted.keys.databases(), only_name(&wanted.keys));
+        Ok(Self { wanted, dbs, only, clients })
     }
 
     /// Whether the group is wanted, for one of its records.
@@ -82,7 +86,7 @@ impl Selection {
         let names = [origin.addr.as_str(), ip, bare, origin.name.as_str()];
         names.iter().filter(|name| !name.is_empty()).any(|name| {
             // An IPv6 address in brackets would be a glob's class.
-            self.wanted.clients.iter().any(|wanted| wanted == name) || self.clients.wants_key(name.as_bytes())
+            self.wanted.clients.iter().any(|wanted| wanted == name) || self.clients.wants(0, name.as_bytes())
         })
     }
 
@@ -97,48 +101,91 @@ impl Selection {
     }
 
     fn wants_scope(&self, record: &Record) -> bool {
-        let dbs = &self.wanted.dbs;
-        if !self.has_keys() && dbs.is_empty() {
+        let filter = &self.wanted.keys;
+        if !filter.looks_at_names() && self.dbs.is_none() {
             return true;
         }
         let args = arguments(record);
         let scope = key_scope(record.db, &args, record.keys.as_deref());
         match &scope {
             KeyScope::Keys(keys) => {
-                let here = |(db, key): &(u32, &[u8])| self.wants_db(*db) && self.keys.wants_key(key);
                 // What touches no key at all (PUBLISH) belongs to the database in which it ran.
-                keys.iter().any(here) || keys.is_empty() && !self.has_keys() && self.wants_db(record.db)
+                keys.iter().any(|(db, key)| filter.wants(*db, key))
+                    || keys.is_empty() && !self.has_keys() && filter.wants_db(record.db)
             }
-            _ => dbs.is_empty() || dbs.iter().any(|db| scope.may_be_in(*db)),
+            _ => self.dbs.as_ref().is_none_or(|dbs| dbs.iter().any(|db| scope.may_be_in(*db))),
         }
     }
 
-    fn wants_db(&self, db: u32) -> bool {
-        self.wanted.dbs.is_empty() || self.wanted.dbs.contains(&db)
+    fn exact_keys(&self) -> Option<ExactKeys<'_>> {
+        self.wanted.keys.exact_keys(SEARCHED_KEYS_MAX)
     }
 
     /// The keys to search for, if only certain ones are wanted.
     pub(crate) fn search(&self) -> Option<Vec<(u32, &[u8])>> {
-        let keys = self.keys.exact_keys()?;
-        let dbs: Vec<u32> =
-            if self.wanted.dbs.is_empty() { DATABASES.collect() } else { self.wanted.dbs.iter().copied().collect() };
-        Some(dbs.iter().flat_map(|db| keys.iter().map(|key| (*db, *key))).collect())
+        let keys = self.exact_keys()?;
+        Some(match &self.dbs {
+            Some(dbs) => keys.with_databases(dbs.iter().copied()),
+            None => keys.with_databases(DATABASES),
+        })
     }
 
     /// [`Self::search`] looks into the databases that a server has by default, and no others.
     pub(crate) fn search_is_limited(&self) -> bool {
-        self.wanted.dbs.is_empty() && self.keys.exact_keys().is_some()
+        self.dbs.is_none() && self.exact_keys().is_some()
     }
 
     /// Only certain keys are wanted.
     pub(crate) fn has_keys(&self) -> bool {
-        self.keys.has_key_patterns()
+        self.wanted.keys.has_names()
     }
 
     /// The one key that is wanted.
     pub(crate) fn only_key(&self) -> Option<&[u8]> {
-        let [key] = self.keys.exact_keys()?[..] else { return None };
-        Some(key)
+        self.only.as_deref()
+    }
+
+    /// The wanted keys that a record touches, or may touch; `None` = they cannot be listed.
+    pub(crate) fn touched<'a>(&'a self, record: &'a Record) -> Option<Vec<TouchedKey<'a>>> {
+        let args: Vec<&[u8]> = arguments(record);
+        match key_scope(record.db, &args, record.keys.as_deref()) {
+            KeyScope::Keys(keys) => {
+                let mut touched: Vec<TouchedKey<'_>> = Vec::new();
+                for (db, key) in keys.into_iter().filter(|(db, key)| self.wanted.keys.wants(*db, key)) {
+                    touched.push((Some(db), key));
+                }
+                touched.sort_unstable();
+                touched.dedup();
+                Some(touched)
+            }
+            KeyScope::Databases(dbs) => {
+                let keys = self.exact_keys()?;
+                let dbs: Vec<u32> = dbs.into_iter().filter(|db| self.wanted.keys.wants_db(*db)).collect();
+                let keys = keys.with_databases(dbs.iter().copied()).into_iter().filter(|(db, _)| dbs.contains(db));
+                Some(keys.map(|(db, key)| (Some(db), key)).collect())
+            }
+            KeyScope::Everything | KeyScope::Unknown => {
+                let keys = self.exact_keys()?;
+                let in_db = keys.in_db.into_iter().map(|(db, key)| (Some(db), key));
+                match &self.dbs {
+                    None => Some(keys.anywhere.into_iter().map(|key| (None, key)).chain(in_db).collect()),
+                    Some(dbs) => {
+                        let each = dbs.iter().flat_map(|db| keys.anywhere.iter().map(|key| (Some(*db), *key)));
+                        Some(each.chain(in_db).collect())
+                    }
+                }
+            }
+        }
+    }
+
+    /// The same of all wanted records of a group.
+    pub(crate) fn touched_by<'a>(&'a self, group: &'a Group) -> Option<Vec<TouchedKey<'a>>> {
+        let wanted = group.records.iter().filter(|record| self.wants_record(group, record));
+        let keys: Option<Vec<_>> = wanted.map(|record| self.touched(record)).collect();
+        let mut keys = keys?.concat();
+        keys.sort_unstable();
+        keys.dedup();
+        Some(keys)
     }
 
     /// What a wanted record did to the wanted keys.
@@ -158,17 +205,16 @@ impl Selection {
             word: change.word(),
             what: change.display(shown_key, |us| Micros(us).to_string()).to_string(),
         };
-        let exact = self.keys.exact_keys();
         let all = |db: Option<u32>| {
             let change = change(cause, record.db, &args, db.unwrap_or(record.db), &[]);
-            match &exact {
-                Some(keys) => keys.iter().map(|key| one(db, Some(key), &change)).collect(),
-                None => vec![one(db, None, &change)],
-            }
+            let Some(keys) = self.exact_keys() else { return vec![one(db, None, &change)] };
+            let anywhere = keys.anywhere.iter().map(|key| one(db, Some(key), &change));
+            let here = keys.in_db.iter().filter(|(of, _)| db.is_none_or(|db| db == *of));
+            anywhere.chain(here.map(|(of, key)| one(Some(*of), Some(key), &change))).collect()
         };
         match key_scope(record.db, &args, record.keys.as_deref()) {
             KeyScope::Keys(mut keys) => {
-                keys.retain(|(db, key)| self.wants_db(*db) && self.keys.wants_key(key));
+                keys.retain(|(db, key)| self.wanted.keys.wants(*db, key));
                 let mut done: Vec<KeyChange> = Vec::new();
                 for (db, key) in keys {
                     let next = one(Some(db), Some(key), &change(cause, record.db, &args, db, key));
@@ -179,11 +225,18 @@ impl Selection {
                 done
             }
             KeyScope::Databases(dbs) => {
-                dbs.iter().filter(|db| self.wants_db(**db)).flat_map(|db| all(Some(*db))).collect()
+                dbs.iter().filter(|db| self.wanted.keys.wants_db(**db)).flat_map(|db| all(Some(*db))).collect()
             }
             KeyScope::Everything | KeyScope::Unknown => all(None),
         }
     }
+}
+
+fn only_name(filter: &Filter) -> Option<Vec<u8>> {
+    let keys = filter.exact_keys(SEARCHED_KEYS_MAX)?;
+    let mut names = keys.anywhere.into_iter().chain(keys.in_db.into_iter().map(|(_, key)| key));
+    let first = names.next()?;
+    names.all(|key| key == first).then(|| first.to_vec())
 }
 
 fn arguments(record: &Record) -> Vec<&[u8]> {

@@ -31,8 +31,11 @@ fn outside(db: u32, line: &str, keys: Option<&[usize]>) -> Group {
 }
 
 fn keys(globs: &[&str], dbs: &[u32]) -> Selection {
-    let keys = globs.iter().map(|glob| glob.as_bytes().to_vec()).collect();
-    Selection::new(Wanted { keys, dbs: dbs.iter().copied().collect(), ..Wanted::default() }).expect("a selection")
+    of(Filter::new(globs, &[], dbs).expect("globs"))
+}
+
+fn of(keys: Filter) -> Selection {
+    Selection::new(Wanted { keys, ..Wanted::default() }).expect("a selection")
 }
 
 #[test]
@@ -42,8 +45,7 @@ fn exact_keys_are_searched_for() {
     assert_eq!(keys(&["a"], &[3, 20]).search(), Some(vec![(3, &b"a"[..]), (20, b"a")]));
     assert_eq!(keys(&["a", "b*"], &[3]).search(), None);
     assert_eq!(keys(&[], &[3]).search(), None);
-    let exact = Wanted { exact_keys: vec![b"*\xff".to_vec()], dbs: [3].into(), ..Wanted::default() };
-    let exact = Selection::new(exact).expect("a selection");
+    let exact = of(Filter::new::<&str>(&[], &[], &[3]).expect("a filter").and_exact_keys([*b"*\xff"]));
     assert_eq!(exact.search(), Some(vec![(3, &b"*\xff"[..])]));
     assert!(exact.only_key() == Some(b"*\xff") && !exact.search_is_limited());
 }
@@ -124,8 +126,74 @@ fn who_and_by_which_command() {
     assert!(kind.wants(&expiry) && !kind.wants(&named));
     // All must hold, for one and the same record.
     let both = |key: &str, command: &str| {
-        let wanted = Wanted { keys: vec![key.into()], commands: vec![command.to_owned()], ..Wanted::default() };
+        let keys = Filter::new(&[key], &[], &[]).expect("a glob");
+        let wanted = Wanted { keys, commands: vec![command.to_owned()], ..Wanted::default() };
         select(wanted).wants(&named)
     };
     assert!(both("k", "set") && !both("k", "incr"));
+}
+
+#[test]
+fn keys_of_a_database_and_exclusions() {
+    let mut filter = Filter::default();
+    filter.add_key(Some(2), *b"k");
+    filter.add_key(Some(7), *b"k");
+    let pairs = of(filter.clone());
+    assert_eq!(pairs.search(), Some(vec![(2, &b"k"[..]), (7, b"k")]));
+    assert!(!pairs.search_is_limited() && pairs.has_keys() && pairs.only_key() == Some(b"k"));
+    let set = |db| outside(db, "SET k v", Some(&[1]));
+    assert!(pairs.wants(&set(2)) && pairs.wants(&set(7)) && !pairs.wants(&set(0)));
+    assert!(pairs.wants(&outside(0, "FLUSHALL", None)) && !pairs.wants(&outside(0, "FLUSHDB", None)));
+    filter.add_key(None, *b"other");
+    let both = of(filter);
+    assert!(both.search_is_limited() && both.only_key().is_none());
+    assert_eq!(both.search().map(|keys| keys.len()), Some(16 + 2));
+
+    // Exclusions hide what touches nothing else.
+    let without = of(Filter::default().excluding(&["tmp:*"]).expect("globs"));
+    let del = |line: &str| outside(0, line, Some(&[1, 2]));
+    assert!(without.wants(&del("DEL tmp:1 a")) && !without.wants(&del("DEL tmp:1 tmp:2")));
+    assert!(without.wants(&outside(0, "FLUSHALL", None)) && without.wants(&outside(0, "PUBLISH tmp:1 m", Some(&[]))));
+    assert!(!without.has_keys() && without.search().is_none());
+    let some = of(Filter::new(&["t*"], &[], &[]).expect("globs").excluding(&["tmp:*"]).expect("globs"));
+    assert!(some.wants(&set_of("t")) && !some.wants(&set_of("tmp:1")) && !some.wants(&set_of("a")));
+}
+
+fn set_of(key: &str) -> Group {
+    outside(0, &format!("SET {key} v"), Some(&[1]))
+}
+
+#[test]
+fn touched_keys_are_the_wanted_ones() {
+    let mut pair = Filter::default();
+    pair.add_key(Some(7), *b"k");
+    let all = Filter::default;
+    let key = |dbs: &[u32]| Filter::new(&["k"], &[], dbs).expect("a glob");
+    let glob = || Filter::new(&["k*"], &[], &[]).expect("a glob");
+    let (two, seven) = ((Some(2), &b"k"[..]), (Some(7), &b"k"[..]));
+    for (line, at, filter, want) in [
+        ("DEL k a k", Some(&[1, 2, 3][..]), all(), Some(vec![(Some(2), &b"a"[..]), two])),
+        ("DEL k a k", Some(&[1, 2, 3]), glob(), Some(vec![two])),
+        ("DEL k a", Some(&[1, 2]), all().excluding(&["k"]).expect("globs"), Some(vec![(Some(2), b"a")])),
+        ("MOVE k 7", None, all(), Some(vec![two, seven])),
+        ("MOVE k 7", None, pair.clone(), Some(vec![seven])),
+        ("PUBLISH k m", Some(&[]), all(), Some(vec![])),
+        ("FLUSHALL", None, all(), None),
+        ("FLUSHALL", None, glob(), None),
+        ("FLUSHALL", None, key(&[]), Some(vec![(None, b"k")])),
+        ("FLUSHALL", None, key(&[2, 7]), Some(vec![two, seven])),
+        ("FLUSHALL", None, pair.clone(), Some(vec![seven])),
+        ("EVAL s 1 x", None, key(&[2]), Some(vec![two])),
+        ("EVAL s 1 x", None, all(), None),
+        ("FLUSHDB", None, key(&[]), Some(vec![two])),
+        ("FLUSHDB", None, pair.clone(), Some(vec![])),
+        ("SWAPDB 2 7", None, pair, Some(vec![seven])),
+        ("SWAPDB 2 7", None, all(), None),
+    ] {
+        let (group, selection) = (outside(2, line, at), of(filter));
+        assert_eq!(selection.touched(&group.records[0]), want, "{line}");
+        if selection.wants(&group) {
+            assert_eq!(selection.touched_by(&group), want, "{line}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 use redtape_journal::{Group, Record, TimelineId};
 use serde_json::{Value, json};
 
-use super::selection::KeyChange;
+use super::selection::{KeyChange, Selection, TouchedKey};
 use crate::output::{shown, shown_key};
 
 /// Arguments of one record that a person is shown.
@@ -15,8 +15,8 @@ const SHOWN_ARGS: usize = 12;
 /// Keys of one record of which a person is told what happened to them.
 const SHOWN_KEYS: usize = 3;
 
-/// A group for a machine: one object.
-pub(crate) fn group_json(group: &Group, timeline: TimelineId) -> Value {
+/// A group for a machine: one object. `keys`: the wanted keys that its wanted records touch.
+pub(crate) fn group_json(group: &Group, timeline: TimelineId, selection: &Selection) -> Value {
     let records: Vec<Value> =
         group.records.iter().map(|r| json!({"lsn": r.lsn.0, "db": r.db, "args": args_json(r)})).collect();
     json!({
@@ -29,12 +29,13 @@ pub(crate) fn group_json(group: &Group, timeline: TimelineId) -> Value {
         "offset": group.end_offset.0,
         "origin": &*group.origin,
         "atomic": group.atomic,
+        "keys": keys_json(selection.touched_by(group)),
         "records": records,
     })
 }
 
-/// One write for a machine: `did` says what it did to the wanted keys.
-pub(crate) fn record_json(group: &Group, record: &Record, timeline: TimelineId, done: &[KeyChange]) -> Value {
+/// One write for a machine: `keys` are the wanted keys that it touches, `did` says what it did to those that were asked for.
+pub(crate) fn record_json(group: &Group, record: &Record, timeline: TimelineId, selection: &Selection) -> Value {
     let mut value = json!({
         "lsn": record.lsn.0,
         "ts": group.ts.to_string(),
@@ -45,12 +46,23 @@ pub(crate) fn record_json(group: &Group, record: &Record, timeline: TimelineId, 
         "origin": &*group.origin,
         "atomic": group.atomic,
         "args": args_json(record),
+        "keys": keys_json(selection.touched(record)),
     });
+    let done = selection.done(group, record);
     if !done.is_empty() {
         let did = |d: &KeyChange| json!({"db": d.db, "key": d.key.as_ref().map(|key| bytes_json(key)), "what": d.word});
         value["did"] = done.iter().map(did).collect();
     }
     value
+}
+
+/// As `--keys-from` takes them; null = they cannot be listed.
+fn keys_json(keys: Option<Vec<TouchedKey<'_>>>) -> Value {
+    let one = |(db, key): TouchedKey<'_>| match std::str::from_utf8(key) {
+        Ok(text) => json!({"db": db, "key": text}),
+        Err(_) => json!({"db": db, "key_base64": BASE64.encode(key)}),
+    };
+    keys.map_or(Value::Null, |keys| keys.into_iter().map(one).collect())
 }
 
 /// Text where it is UTF-8.

@@ -336,8 +336,8 @@ fn before_is_the_state_without_the_group() {
     assert!(echoed.stderr.starts_with(&both), "{both}: {echoed:?}");
     // A last write that removed everything is pointed out, with what to ask for instead.
     let warned = get(&r.dir, &["k", "--at", "latest"]);
-    let words = "the last write before this point is FLUSHALL by 127.0.0.1:";
-    assert!(warned.stderr.contains(words) && warned.stderr.contains("--before lsn:5 gives"), "{warned:?}");
+    let words = "the last write included is FLUSHALL by 127.0.0.1:";
+    assert!(warned.stderr.contains(words) && warned.stderr.contains("; just before it: --at lsn:4\n"), "{warned:?}");
     assert!(!get(&r.dir, &["k", "--before", "lsn:5"]).stderr.contains("FLUSHALL"));
     let target = Server::start();
     let plan = |more: &[&str]| {
@@ -346,7 +346,7 @@ fn before_is_the_state_without_the_group() {
         run(&args)
     };
     let told = plan(&["--at", "latest"]).expect_success("a plan").stdout;
-    assert!(told.contains(words) && told.contains("--before lsn:5"), "{told}");
+    assert!(told.contains(words) && told.contains("--at lsn:4"), "{told}");
     let told = plan(&["--before", "lsn:5", "--json"]).expect_success("a plan").stdout;
     let told: Json = serde_json::from_str(&told).unwrap();
     assert_eq!((&told["before"], &told["lsn"], &told["zone"]), (&true.into(), &4.into(), &"UTC".into()));

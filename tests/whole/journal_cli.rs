@@ -118,6 +118,8 @@ fn a_torn_tail_is_logged_once() {
     let before = redtape.said().matches("torn tail").count();
     redtape.start_again();
     redtape.wait_streaming();
+    // Behind what there is to say of the tail.
+    redtape.wait_said("the journal continues where it ended");
     assert_eq!(redtape.said().matches("torn tail").count() - before, 1, "{}", redtape.said());
 }
 

@@ -46,6 +46,7 @@ mod replicas;
 mod restarts;
 mod restores;
 mod retention;
+mod selection;
 mod server_identity;
 mod settings_file;
 mod stays_up;

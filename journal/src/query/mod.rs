@@ -2,6 +2,8 @@
 //! restored.
 
 mod filter;
+mod glob;
+mod name_patterns;
 mod names;
 mod wall_clock;
 mod when;
@@ -11,8 +13,8 @@ mod write_text;
 mod writes;
 mod zone;
 
-pub use filter::{Filter, FilterError};
-pub use names::{NamePatterns, client_names};
+pub use filter::{ExactKeys, Filter, FilterError};
+pub use name_patterns::{NamePatterns, client_names};
 pub use wall_clock::WallClock;
 pub use when::{AsOf, PointInTime, When};
 pub use when_error::WhenError;

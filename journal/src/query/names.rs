@@ -1,170 +1,149 @@
-//! Names of clients, users and commands, as they are asked for.
-//!
-//! | pattern | wants |
-//! | --- | --- |
-//! | `billing` | this name |
-//! | `bill*`, `?`, `[ab]` | names that the glob matches, as in Redis's `KEYS` |
-//! | `[::1]`, `[::1]:6379` | this address: in front of a glob, brackets would be a class |
-//! | `!PATTERN` | all but these; a `\` takes the meaning from a `!` |
-//!
-//! Several are alternatives; those with a `!` are taken off last, and alone they leave all the others.
+//! Keys by name: exact ones, in any database or in one, and patterns.
 
-use std::net::Ipv6Addr;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::filter::{Filter, FilterError};
+use regex::bytes::{RegexSet, RegexSetBuilder};
 
-/// Patterns for names; none = all names.
+use super::glob::{literal, to_regex};
+
+/// Upper bound of a compiled set of patterns.
+const COMPILED_LIMIT_BYTES: usize = 64 << 20;
+
+/// A set of keys: however many they are, a key costs one look. Memory: about 60 bytes for each beside its own.
+type Keys = HashSet<Box<[u8]>>;
+
+/// See the module. Of several names, any.
 #[derive(Debug, Clone, Default)]
-pub struct NamePatterns {
-    wanted: Option<Globs>,
-    unwanted: Option<Globs>,
-    ignore_case: bool,
+pub(super) struct Names {
+    /// In any database. Globs that match one key only are here, too.
+    anywhere: Keys,
+    /// In this database alone.
+    in_db: HashMap<u32, Keys>,
+    patterns: Option<RegexSet>,
+    /// With what keys begin that the globs among the patterns match.
+    prefixes: Vec<Vec<u8>>,
+    /// A pattern may match keys that begin with anything.
+    is_unbounded: bool,
 }
 
-#[derive(Debug, Clone, Default)]
-struct Globs {
-    /// Names that are no globs.
-    literal: Vec<String>,
-    globs: Option<Filter>,
-}
-
-impl Globs {
-    /// `None` = there is no pattern.
-    fn new(patterns: &[String]) -> Result<Option<Self>, FilterError> {
-        if patterns.is_empty() {
-            return Ok(None);
-        }
-        let (literal, globs): (Vec<String>, Vec<String>) = patterns.iter().cloned().partition(|p| is_address(p));
-        let globs = if globs.is_empty() { None } else { Some(Filter::new(&globs, &[], &[])?) };
-        Ok(Some(Self { literal, globs }))
-    }
-
-    fn holds(&self, name: &str) -> bool {
-        self.literal.iter().any(|literal| literal == name)
-            || self.globs.as_ref().is_some_and(|globs| globs.wants_key(name.as_bytes()))
-    }
-}
-
-/// `[::1]`, with or without a port.
-fn is_address(pattern: &str) -> bool {
-    let Some((address, port)) = pattern.strip_prefix('[').and_then(|rest| rest.split_once(']')) else { return false };
-    let port_follows = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
-    port_follows && address.parse::<Ipv6Addr>().is_ok()
-}
-
-impl NamePatterns {
-    /// Compiles the patterns.
-    pub fn new<S: AsRef<str>>(patterns: &[S]) -> Result<Self, FilterError> {
-        Self::compile(patterns, false)
-    }
-
-    /// The same for names of which the case does not matter.
-    pub fn ignoring_case<S: AsRef<str>>(patterns: &[S]) -> Result<Self, FilterError> {
-        Self::compile(patterns, true)
-    }
-
-    fn compile<S: AsRef<str>>(patterns: &[S], ignore_case: bool) -> Result<Self, FilterError> {
-        let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
-        for pattern in patterns.iter().map(AsRef::as_ref) {
-            let pattern = if ignore_case { pattern.to_ascii_lowercase() } else { pattern.to_owned() };
-            match pattern.strip_prefix('!') {
-                Some(pattern) => unwanted.push(pattern.to_owned()),
-                None => wanted.push(pattern),
+impl Names {
+    /// Compiles globs and regular expressions.
+    pub(super) fn new<G: AsRef<[u8]>>(globs: &[G], regexes: &[String]) -> Result<Self, regex::Error> {
+        let mut names = Self { is_unbounded: !regexes.is_empty(), ..Self::default() };
+        let mut patterns = regexes.to_vec();
+        for glob in globs.iter().map(AsRef::as_ref) {
+            match literal(glob) {
+                (key, true) => names.add(None, key.into()),
+                (prefix, false) => {
+                    patterns.push(to_regex(glob));
+                    names.is_unbounded |= prefix.is_empty();
+                    names.prefixes.push(prefix);
+                }
             }
         }
-        Ok(Self { wanted: Globs::new(&wanted)?, unwanted: Globs::new(&unwanted)?, ignore_case })
+        if !patterns.is_empty() {
+            names.patterns = Some(RegexSetBuilder::new(&patterns).size_limit(COMPILED_LIMIT_BYTES).build()?);
+        }
+        Ok(names)
     }
 
-    /// There is no pattern.
-    pub fn is_everything(&self) -> bool {
-        self.wanted.is_none() && self.unwanted.is_none()
-    }
-
-    /// Some names are taken off.
-    pub fn excludes_some(&self) -> bool {
-        self.unwanted.is_some()
-    }
-
-    /// Whether something that has these names is wanted: one of them is, and none is taken off.
-    pub fn wants(&self, names: &[&str]) -> bool {
-        self.includes(names) && !self.excludes(names)
-    }
-
-    /// One of the names is wanted, or no name is asked for.
-    pub fn includes(&self, names: &[&str]) -> bool {
-        self.wanted.as_ref().is_none_or(|globs| self.any(globs, names))
-    }
-
-    /// One of the names is taken off.
-    pub fn excludes(&self, names: &[&str]) -> bool {
-        self.unwanted.as_ref().is_some_and(|globs| self.any(globs, names))
-    }
-
-    fn any(&self, globs: &Globs, names: &[&str]) -> bool {
-        let holds = |name: &str| {
-            if self.ignore_case { globs.holds(&name.to_ascii_lowercase()) } else { globs.holds(name) }
+    /// Adds a key: of this database alone, if one is named.
+    pub(super) fn add(&mut self, db: Option<u32>, key: Box<[u8]>) {
+        let keys = match db {
+            None => &mut self.anywhere,
+            Some(db) => self.in_db.entry(db).or_default(),
         };
-        names.iter().any(|name| holds(name))
+        keys.insert(key);
     }
-}
 
-/// The names of a client of which the address is known: with its port, without, without brackets, and the one that it has
-/// given itself. Those that it does not have are left out.
-pub fn client_names<'a>(addr: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
-    let (ip, _port) = addr.rsplit_once(':').unwrap_or((addr, ""));
-    let bare = ip.trim_start_matches('[').trim_end_matches(']');
-    [addr, ip, bare, name].into_iter().filter(|name| !name.is_empty())
-}
+    pub(super) fn is_empty(&self) -> bool {
+        self.patterns.is_none() && self.anywhere.is_empty() && self.in_db.is_empty()
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    pub(super) fn has(&self, db: u32, key: &[u8]) -> bool {
+        self.anywhere.contains(key)
+            || self.in_db.get(&db).is_some_and(|keys| keys.contains(key))
+            || self.patterns.as_ref().is_some_and(|patterns| patterns.is_match(key))
+    }
 
-    #[test]
-    fn patterns_are_alternatives_and_exclusions_are_last() {
-        for (patterns, yes, no) in [
-            (&[][..], &["a", ""][..], &[][..]),
-            (&["a", "b*"], &["a", "b", "bcd"], &["ab", "A", ""]),
-            (&["!a"], &["b", "", "!a"], &["a"]),
-            (&["b*", "!bad*"], &["b", "bcd"], &["bad", "bad1", "a"]),
-            (&["!b*", "!a"], &["c"], &["bad", "a"]),
-            (&[r"\!a"], &["!a"], &["a"]),
-            (&["[::1]"], &["[::1]"], &["1", ":", "::1"]),
-            (&["[::1]:80"], &["[::1]:80"], &["::80", "1:80"]),
-            (&["[ab]"], &["a", "b"], &["[ab]"]),
-            (&["![::1]"], &["1"], &["[::1]"]),
-            (&[""], &[""], &["a"]),
-        ] {
-            let compiled = NamePatterns::new(patterns).expect("patterns");
-            assert_eq!(compiled.is_everything(), patterns.is_empty());
-            for name in yes {
-                assert!(compiled.wants(&[name]), "{patterns:?} {name:?}");
-            }
-            for name in no {
-                assert!(!compiled.wants(&[name]), "{patterns:?} {name:?}");
+    /// The databases in which a key can be named; `None` = in any.
+    pub(super) fn databases(&self) -> Option<BTreeSet<u32>> {
+        let anywhere = self.patterns.is_some() || !self.anywhere.is_empty();
+        (!anywhere).then(|| self.in_db.keys().copied().collect())
+    }
+
+    /// A key of this database can be named.
+    pub(super) fn may_be_in(&self, db: u32) -> bool {
+        self.patterns.is_some() || !self.anywhere.is_empty() || self.in_db.contains_key(&db)
+    }
+
+    /// How many keys are named, those of several databases once for each.
+    pub(super) fn count(&self) -> usize {
+        self.anywhere.len() + self.in_db.values().map(HashSet::len).sum::<usize>()
+    }
+
+    pub(super) fn patterns(&self) -> usize {
+        self.patterns.as_ref().map_or(0, RegexSet::len)
+    }
+
+    /// The keys of any database.
+    pub(super) fn anywhere(&self) -> impl Iterator<Item = &[u8]> {
+        self.anywhere.iter().map(|key| &key[..])
+    }
+
+    /// The keys of one database alone; those of any database are left out.
+    pub(super) fn in_db(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        let all = self.in_db.iter().flat_map(|(db, keys)| keys.iter().map(move |key| (*db, &key[..])));
+        all.filter(|(_, key)| !self.anywhere.contains(*key))
+    }
+
+    /// Beginnings of which each named key has one, in the order of their bytes, none of them the beginning of another; `None`
+    /// where a named key may begin with anything, or there are more than `limit` names. An exact key is its own.
+    pub(super) fn prefixes(&self, limit: usize) -> Option<Vec<&[u8]>> {
+        if self.is_unbounded || self.count().saturating_add(self.prefixes.len()) > limit {
+            return None;
+        }
+        let exact = self.anywhere().chain(self.in_db().map(|(_, key)| key));
+        let mut all: Vec<&[u8]> = self.prefixes.iter().map(Vec::as_slice).chain(exact).collect();
+        all.sort_unstable();
+        let mut prefixes: Vec<&[u8]> = Vec::with_capacity(all.len());
+        for prefix in all {
+            // Keys that begin alike stand side by side.
+            if prefixes.last().is_none_or(|last| !prefix.starts_with(last)) {
+                prefixes.push(prefix);
             }
         }
+        // The key without a name begins every other one.
+        (!prefixes.iter().any(|prefix| prefix.is_empty())).then_some(prefixes)
     }
 
-    #[test]
-    fn one_of_several_names_is_enough_and_one_that_is_taken_off_too() {
-        let patterns = NamePatterns::new(&["a", "!b"]).expect("patterns");
-        assert!(patterns.wants(&["a", "c"]) && !patterns.wants(&["a", "b"]) && !patterns.wants(&[]));
-        assert!(NamePatterns::new(&["!b"]).expect("a pattern").wants(&[]));
+    /// Hashes them, in an order that does not depend on that in which they were given.
+    pub(super) fn hash(&self, hasher: &mut blake3::Hasher) {
+        hash_sorted(hasher, self.anywhere(), |hasher, key| hash_bytes(hasher, key));
+        hash_sorted(hasher, self.in_db(), |hasher, (db, key)| {
+            hasher.update(&db.to_le_bytes());
+            hash_bytes(hasher, key);
+        });
+        let patterns = self.patterns.iter().flat_map(RegexSet::patterns);
+        hash_sorted(hasher, patterns, |hasher, pattern| hash_bytes(hasher, pattern.as_bytes()));
     }
+}
 
-    #[test]
-    fn case_matters_or_not() {
-        let commands = NamePatterns::ignoring_case(&["FLUSH*", "!flushdb"]).expect("patterns");
-        assert!(commands.wants(&["flushall"]) && commands.wants(&["FlushAll"]) && !commands.wants(&["FLUSHDB"]));
-        assert!(!NamePatterns::new(&["FLUSH*"]).expect("a pattern").wants(&["flushall"]));
-    }
+/// Hashes each of some things once, and how many they are.
+pub(super) fn hash_sorted<T: Ord>(
+    hasher: &mut blake3::Hasher,
+    items: impl Iterator<Item = T>,
+    hash: impl Fn(&mut blake3::Hasher, T),
+) {
+    let mut items: Vec<T> = items.collect();
+    items.sort_unstable();
+    items.dedup();
+    hasher.update(&(items.len() as u64).to_le_bytes());
+    items.into_iter().for_each(|item| hash(hasher, item));
+}
 
-    #[test]
-    fn a_client_has_several_names() {
-        let names = |addr, name| client_names(addr, name).collect::<Vec<_>>();
-        assert_eq!(names("10.0.0.5:51", "billing"), ["10.0.0.5:51", "10.0.0.5", "10.0.0.5", "billing"]);
-        assert_eq!(names("[::1]:51", ""), ["[::1]:51", "[::1]", "::1"]);
-        assert_eq!(names("", ""), Vec::<&str>::new());
-    }
+/// Bytes with their length: no two lists of them give the same.
+pub(super) fn hash_bytes(hasher: &mut blake3::Hasher, bytes: &[u8]) {
+    hasher.update(&(bytes.len() as u64).to_le_bytes());
+    hasher.update(bytes);
 }

@@ -13,7 +13,7 @@
 use std::str::FromStr;
 
 use super::filter::{Filter, FilterError};
-use super::names::NamePatterns;
+use super::name_patterns::NamePatterns;
 use super::when::{PointInTime, When};
 use super::when_error::WhenError;
 use super::writes::{LsnRange, OriginKinds, Since, Until, WriteFilter};

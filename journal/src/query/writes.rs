@@ -18,7 +18,7 @@
 use std::ops::Not;
 
 use super::filter::Filter;
-use super::names::{NamePatterns, client_names};
+use super::name_patterns::{NamePatterns, client_names};
 use crate::types::{Group, Lsn, Micros, Origin, OriginKind, Record};
 
 /// Whether a write is meant.
@@ -123,9 +123,7 @@ impl WriteFilter {
 
     /// Whether writes to this key are meant.
     pub fn wants_key(&self, db: u32, key: &[u8]) -> bool {
-        self.keys.wants_db(db)
-            && self.keys.wants_key(key)
-            && self.excluded_keys.as_ref().is_none_or(|excluded| !excluded.wants_key(key))
+        self.keys.wants(db, key) && self.excluded_keys.as_ref().is_none_or(|excluded| !excluded.wants(db, key))
     }
 
     /// It asks for this cause by its name.

@@ -2,7 +2,11 @@
 //!
 //! For each database: a rest (no key, the selected ones, all of them), without those that are satisfied (what they held here does
 //! not matter any more), and those added (a record that is kept needs them). Contents of databases change places with `SWAPDB`,
-//! so what is said here of a database holds for its number at this position.
+//! so what is said here of a database holds for its number at this position; what is selected of it is said of the number that it
+//! has at the restore point.
+//!
+//! The selection is the filter's names, databases and exclusions: a key that is excluded is not needed for itself, and is added like
+//! any other where a record that is kept needs it. Types do not count here: which type a value will have is known after the replay.
 //!
 //! Where everything is wanted, it is also found out which keys are touched by one kept record only, and that one a plain `SET`:
 //! these can stand in an RDB as they are in the end ([`super::fold`]). A database that is emptied or changes its place, or
@@ -11,7 +15,7 @@
 //! Memory: [`NOTED_MAX`] hashes, [`ADDED_MAX`] keys of [`ADDED_BYTES_MAX`] bytes together. Beyond the first limit more is kept
 //! than had to be; beyond the others everything before is.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use redtape_journal::WantedKeys;
 use redtape_journal::query::Filter;
@@ -33,6 +37,8 @@ const TAKEN_OUT_MAX: usize = if cfg!(test) { 20 } else { 1 << 20 };
 const ADDED_MAX: usize = if cfg!(test) { 50 } else { 1 << 20 };
 /// Their bytes.
 const ADDED_BYTES_MAX: usize = if cfg!(test) { 1 << 10 } else { 64 << 20 };
+/// Of the room for added keys, what selected ones may take: with more of them, they are not listed.
+const LISTED_SHARE: usize = 2;
 
 /// Noted of a key: it is needed before this position, and a record that is kept touches it.
 const TIED: u32 = 0;
@@ -44,6 +50,8 @@ const FOLDED: u32 = 2;
 
 /// Ranges of keys that are looked for in an index.
 const RANGES_MAX: usize = 256;
+/// Names that are looked at to find these ranges.
+const PREFIX_NAMES_MAX: usize = 1 << 16;
 
 /// Keys of a database (`None` = of any) that begin alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,9 +72,27 @@ pub(crate) struct KeyRanges<'a> {
 enum Rest {
     #[default]
     Nothing,
-    /// Those that the selection wants by their name.
+    /// Those that the selection wants of the database with this number at the restore point.
+    Selected(u32),
+    Everything,
+}
+
+/// The same of each database of which nothing was said yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Others {
+    Nothing,
     Selected,
     Everything,
+}
+
+impl Others {
+    fn rest(self, db: u32) -> Rest {
+        match self {
+            Self::Nothing => Rest::Nothing,
+            Self::Selected => Rest::Selected(db),
+            Self::Everything => Rest::Everything,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -91,8 +117,7 @@ pub(crate) struct Needed {
     filter: Filter,
     hasher: KeyHasher,
     databases: BTreeMap<u32, Database>,
-    /// Of all other databases.
-    default: Rest,
+    others: Others,
     noted: usize,
     added: usize,
     added_bytes: usize,
@@ -124,37 +149,37 @@ pub(crate) enum Passed {
 impl Needed {
     /// At the restore point: what is selected.
     pub(crate) fn at_the_point(filter: &Filter) -> Self {
-        let rest = if filter.has_key_patterns() { Rest::Selected } else { Rest::Everything };
+        let selected = if filter.looks_at_names() { Others::Selected } else { Others::Everything };
+        let databases = filter.databases();
         let mut needed = Self {
             filter: filter.clone(),
             hasher: KeyHasher::default(),
             databases: BTreeMap::new(),
-            default: if filter.databases().is_empty() { rest } else { Rest::Nothing },
+            others: if databases.is_some() { Others::Nothing } else { selected },
             noted: 0,
             added: 0,
             added_bytes: 0,
             folding: if filter.is_everything() { Folding::Open } else { Folding::Off },
             taken_out: HashSet::new(),
         };
-        for db in filter.databases().iter().copied() {
-            match filter.exact_keys() {
-                Some(keys) => keys.iter().for_each(|key| needed.add(db, key)),
-                None => needed.databases.entry(db).or_default().rest = rest,
-            }
+        let Some(databases) = databases else { return needed };
+        match listed(filter, &databases) {
+            Some(keys) => keys.into_iter().for_each(|(db, key)| needed.add(db, key)),
+            None => databases.into_iter().for_each(|db| needed.database(db).rest = selected.rest(db)),
         }
         needed
     }
 
     fn database(&mut self, db: u32) -> &mut Database {
-        let rest = self.default;
+        let rest = self.others.rest(db);
         self.databases.entry(db).or_insert_with(|| Database { rest, ..Database::default() })
     }
 
     /// Whether the database's rest covers a key.
     fn covered(&self, db: u32, key: &[u8]) -> bool {
-        match self.databases.get(&db).map_or(self.default, |database| database.rest) {
+        match self.databases.get(&db).map_or_else(|| self.others.rest(db), |database| database.rest) {
             Rest::Nothing => false,
-            Rest::Selected => self.filter.wants_key(key),
+            Rest::Selected(at_the_point) => self.filter.wants(at_the_point, key),
             Rest::Everything => true,
         }
     }
@@ -171,17 +196,17 @@ impl Needed {
 
     /// No key is needed: nothing before this position matters.
     pub(crate) fn is_nothing(&self) -> bool {
-        self.default == Rest::Nothing && self.databases.values().all(Database::is_nothing)
+        self.others == Others::Nothing && self.databases.values().all(Database::is_nothing)
     }
 
     /// Every key of every database is needed, or nearly so.
     pub(crate) fn is_everything(&self) -> bool {
-        self.default == Rest::Everything && self.databases.values().all(|database| database.rest == Rest::Everything)
+        self.others == Others::Everything && self.databases.values().all(|database| database.rest == Rest::Everything)
     }
 
     /// The keys, for key filters, if it can be said which they are.
     pub(crate) fn exact_keys(&self) -> Option<Vec<(u32, &[u8])>> {
-        if self.default != Rest::Nothing || self.databases.values().any(|database| database.rest != Rest::Nothing) {
+        if self.others != Others::Nothing || self.databases.values().any(|database| database.rest != Rest::Nothing) {
             return None;
         }
         Some(
@@ -191,18 +216,18 @@ impl Needed {
 
     /// Where the needed keys lie in an index. `None`: they may be anywhere, or are in too many ranges.
     pub(crate) fn ranges(&self) -> Option<KeyRanges<'_>> {
-        let rests = || self.databases.values().map(|database| database.rest).chain([self.default]);
-        if rests().any(|rest| rest == Rest::Everything) {
+        let rests = || self.databases.values().map(|database| database.rest);
+        if self.others == Others::Everything || rests().any(|rest| rest == Rest::Everything) {
             return None;
         }
         let beside = self.databases.iter().flat_map(|(db, of)| of.added.iter().map(|key| (*db, &key[..]))).collect();
-        if rests().all(|rest| rest == Rest::Nothing) {
+        if self.others == Others::Nothing && rests().all(|rest| rest == Rest::Nothing) {
             return Some(KeyRanges { ranges: Vec::new(), beside });
         }
-        let prefixes = self.filter.prefixes()?;
-        let selected = self.databases.iter().filter(|(_, database)| database.rest == Rest::Selected);
+        let prefixes = self.filter.prefixes(PREFIX_NAMES_MAX)?;
+        let selected = self.databases.iter().filter(|(_, database)| matches!(database.rest, Rest::Selected(_)));
         let dbs: Vec<Option<u32>> =
-            if self.default == Rest::Selected { vec![None] } else { selected.map(|(db, _)| Some(*db)).collect() };
+            if self.others == Others::Selected { vec![None] } else { selected.map(|(db, _)| Some(*db)).collect() };
         if dbs.len() * prefixes.len() > RANGES_MAX {
             return None;
         }
@@ -371,7 +396,7 @@ impl Needed {
     pub(crate) fn flush_all(&mut self) -> bool {
         let kept = !self.is_nothing();
         self.databases.clear();
-        self.default = Rest::Nothing;
+        self.others = Others::Nothing;
         (self.noted, self.added, self.added_bytes) = (0, 0, 0);
         self.stop_folding();
         kept
@@ -397,7 +422,7 @@ impl Needed {
     /// Everything is needed before this position.
     pub(crate) fn need_everything(&mut self) {
         self.databases.clear();
-        self.default = Rest::Everything;
+        self.others = Others::Everything;
         (self.noted, self.added, self.added_bytes) = (0, 0, 0);
         self.stop_folding();
     }
@@ -407,6 +432,15 @@ impl Needed {
         self.added -= database.added.len();
         self.added_bytes -= database.added.iter().map(|key| key.len()).sum::<usize>();
     }
+}
+
+/// The selected keys of these databases, if they are not too many to be listed.
+fn listed<'a>(filter: &'a Filter, databases: &BTreeSet<u32>) -> Option<Vec<(u32, &'a [u8])>> {
+    let keys = filter.exact_keys(ADDED_MAX / LISTED_SHARE)?;
+    let many = keys.anywhere.len().saturating_mul(databases.len()) > ADDED_MAX / LISTED_SHARE;
+    let keys = if many { return None } else { keys.with_databases(databases.iter().copied()) };
+    let bytes: usize = keys.iter().map(|(_, key)| key.len()).sum();
+    (keys.len() <= ADDED_MAX / LISTED_SHARE && bytes <= ADDED_BYTES_MAX / LISTED_SHARE).then_some(keys)
 }
 
 #[cfg(test)]

@@ -77,6 +77,59 @@ fn databases_are_emptied_and_change_places() {
 }
 
 #[test]
+fn what_is_selected_goes_with_its_database() {
+    // The filter speaks of the databases as they are at the point.
+    let mut filter = filter(&["a*"], &[]);
+    filter.add_key(Some(1), *b"pair");
+    let mut needed = Needed::at_the_point(&filter);
+    assert!(needed.needs(1, b"pair") && !needed.needs(0, b"pair") && needed.needs(0, b"a"));
+    assert!(needed.swap(0, 1));
+    assert!(needed.needs(0, b"pair") && !needed.needs(1, b"pair") && needed.needs(1, b"a") && needed.needs(5, b"a"));
+    assert!(needed.swap(0, 9) && needed.needs(9, b"pair") && !needed.needs(0, b"pair"));
+    assert!(needed.flush(9) && !needed.needs(9, b"pair") && needed.needs(0, b"a"));
+}
+
+#[test]
+fn pairs_alone_are_listed() {
+    let mut filter = Filter::default();
+    filter.add_key(Some(1), *b"a");
+    filter.add_key(Some(4), *b"b");
+    let mut needed = Needed::at_the_point(&filter);
+    assert_eq!(needed.exact_keys(), Some(vec![(1, &b"a"[..]), (4, b"b")]));
+    assert!(!needed.needs(0, b"a") && needed.pass(&[touch(1, "a", Overwritten)]));
+    assert!(needed.pass(&[touch(4, "b", Overwritten)]) && needed.is_nothing());
+    let none = Filter::new::<&str>(&[], &[], &[0]).expect("filter");
+    let mut none = none.of_types(["set"]);
+    none.add_key(Some(1), *b"a");
+    assert!(Needed::at_the_point(&none).is_nothing(), "of databases that exclude each other");
+}
+
+#[test]
+fn more_keys_than_can_be_listed_are_needed_all_the_same() {
+    let keys: Vec<String> = (0..ADDED_MAX).map(|n| format!("key:{n}")).collect();
+    let many = filter(&[], &[3, 4]).and_exact_keys(keys.iter().map(|key| key.as_bytes()));
+    let mut needed = Needed::at_the_point(&many);
+    assert!(needed.exact_keys().is_none() && !needed.is_full() && !needed.is_nothing());
+    assert!(keys.iter().all(|key| needed.needs(3, key.as_bytes())) && !needed.needs(0, b"key:1"));
+    assert!(needed.swap(3, 0) && needed.needs(0, b"key:1") && !needed.needs(0, b"key:x"));
+    let long = vec![b'x'; ADDED_BYTES_MAX];
+    let long = filter(&[], &[3]).and_exact_keys([&long[..]]);
+    assert!(Needed::at_the_point(&long).exact_keys().is_none());
+}
+
+#[test]
+fn an_excluded_key_is_needed_only_for_others() {
+    let filter = filter(&["a*"], &[0]).excluding(&["*:tmp"]).expect("globs");
+    let mut needed = Needed::at_the_point(&filter);
+    assert!(needed.needs(0, b"a") && !needed.needs(0, b"a:tmp"));
+    assert!(!needed.pass(&[touch(0, "a:tmp", Overwritten)]));
+    assert!(needed.pass(&[touch(0, "a", Overwritten), touch(0, "a:tmp", Read)]) && needed.needs(0, b"a:tmp"));
+    assert!(needed.pass(&[touch(0, "a:tmp", Overwritten)]) && !needed.needs(0, b"a:tmp"));
+    let everything_else = Needed::at_the_point(&Filter::default().excluding(&["tmp"]).expect("globs"));
+    assert!(everything_else.needs(9, b"a") && !everything_else.needs(9, b"tmp") && !everything_else.is_everything());
+}
+
+#[test]
 fn memory_is_bounded_and_what_does_not_fit_is_kept() {
     let mut all = Needed::at_the_point(&Filter::default());
     let keys: Vec<String> = (0..NOTED_MAX + 20).map(|n| format!("key:{n}")).collect();

@@ -36,6 +36,9 @@ use crate::slice::indexed::find_indexed;
 use crate::slice::{BaseSearch, Fold, Forced, KeptRange, Needed, SliceReport, Sliced, Watch, slice};
 use crate::version::ServerVersion;
 
+/// With more keys than this, nearly every part of a journal holds one.
+const SEARCHED_KEYS_MAX: usize = 4096;
+
 /// A restore point that was found; nothing of it has been read yet.
 pub(crate) struct Located {
     pub(crate) catalog: Catalog,
@@ -46,7 +49,8 @@ impl Located {
     /// Opens the journal and finds the point.
     pub(crate) fn find(request: &Request) -> Result<Self, RestoreError> {
         // Key filters of the segment in use pay only where few keys are looked for.
-        let search = request.slice && request.filter.exact_keys().is_some() && !request.filter.databases().is_empty();
+        let few = request.filter.exact_keys(SEARCHED_KEYS_MAX).is_some();
+        let search = request.slice && few && request.filter.databases().is_some();
         let open = if search { Catalog::open_for_search } else { Catalog::open_with };
         let catalog = open(&request.from, &request.keyring)?;
         let located = locate(&request.as_of, request.now, &request.zone, &catalog);

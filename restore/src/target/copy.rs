@@ -20,7 +20,7 @@ use crate::interrupt::Interrupt;
 use crate::progress::{Event, Observer, Unit};
 use crate::refusal::{Refusal, meaning};
 use crate::source::scratch::Scratch;
-use crate::target::lookup::{KeyCounts, Scan, expiry, has_passed, milliseconds, select, show, ttl_command};
+use crate::target::lookup::{KeyCounts, WantedScan, expiry, has_passed, milliseconds, select, show, ttl_command};
 use crate::target::memory::MemoryState;
 use redtape_journal::query::Filter;
 
@@ -129,9 +129,8 @@ impl Copier {
         let CopyJob { scratch, target, filter, wanted, observer, interrupt } = job;
         for db in wanted.keys().copied() {
             select(target, db)?;
-            let mut scan = Scan::new(db);
-            while let Some(keys) = scan.next(&mut scratch.server)? {
-                let mut left: Vec<Vec<u8>> = keys.into_iter().filter(|k| filter.wants_key(k)).collect();
+            let mut scan = WantedScan::new(filter, db);
+            while let Some(mut left) = scan.next(&mut scratch.server)? {
                 while !left.is_empty() {
                     interrupt.check()?;
                     let rest = left.split_off(self.fetch.min(left.len()));

@@ -84,11 +84,10 @@ fn look_up(
     let mut seen = 0u64;
     for (db, _) in dbs {
         let mut selected = false;
-        let mut scan = Scan::new(db);
+        let mut scan = WantedScan::new(filter, db);
         while let Some(keys) = scan.next(&mut scratch.server)? {
             interrupt.check()?;
-            seen += keys.len() as u64;
-            let keys: Vec<Vec<u8>> = keys.into_iter().filter(|k| filter.wants_key(k)).collect();
+            let seen = seen + scan.seen;
             if keys.is_empty() {
                 continue;
             }
@@ -106,6 +105,7 @@ fn look_up(
             found(&mut scratch.server, db, &keys, &there)?;
             observer.on(&Event::At(seen));
         }
+        seen += scan.seen;
     }
     observer.on(&Event::StepDone);
     Ok(())
@@ -183,6 +183,56 @@ impl Scan {
         let mut seen = HashSet::new();
         Ok(Some(keys.into_iter().filter_map(bytes).filter(|k| seen.insert(k.clone())).collect()))
     }
+}
+
+/// The wanted keys of a database of a scratch server, some at a time: by database and name, then by the type of the value.
+pub(crate) struct WantedScan<'a> {
+    filter: &'a Filter,
+    scan: Scan,
+    /// Keys that were looked at.
+    pub(crate) seen: u64,
+}
+
+impl<'a> WantedScan<'a> {
+    pub(crate) fn new(filter: &'a Filter, db: u32) -> Self {
+        Self { filter, scan: Scan::new(db), seen: 0 }
+    }
+
+    /// The next ones, perhaps none; `None` = that was all.
+    pub(crate) fn next(&mut self, scratch: &mut Server) -> Result<Option<Vec<Vec<u8>>>, RestoreError> {
+        let Some(mut keys) = self.scan.next(scratch)? else { return Ok(None) };
+        self.seen += keys.len() as u64;
+        keys.retain(|key| self.filter.wants(self.scan.db, key));
+        if self.filter.looks_at_types() {
+            let wanted = of_wanted_types(self.filter, keys, scratch)?;
+            keys = wanted.into_iter().map(|(key, _)| key).collect();
+        }
+        Ok(Some(keys))
+    }
+}
+
+/// Those of some keys of the selected database whose values have a wanted type, each with it.
+pub(crate) fn of_wanted_types(
+    filter: &Filter,
+    keys: Vec<Vec<u8>>,
+    server: &mut Server,
+) -> Result<Vec<(Vec<u8>, String)>, RestoreError> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut packed = Vec::new();
+    for key in &keys {
+        encode_command(&mut packed, &[b"TYPE", key.as_slice()]);
+    }
+    let replies = server.pipeline(&packed, keys.len())?;
+    let mut wanted = Vec::with_capacity(keys.len());
+    for (key, reply) in keys.into_iter().zip(replies) {
+        let of_type = text(&server.must("TYPE", reply)?);
+        if filter.wants_type(&of_type) {
+            wanted.push((key, of_type));
+        }
+    }
+    Ok(wanted)
 }
 
 /// A reply to `TIME` in milliseconds.

@@ -216,7 +216,7 @@ impl PutBack<'_> {
             }
             UndoEntry::Absent { key, written, .. } => {
                 let expected = expected(written);
-                self.unwanted.push(Unwanted { key: key.into_owned(), expected });
+                self.unwanted.push(Unwanted { key: key.into_owned(), expected, of_type: None });
             }
             UndoEntry::Ttl { key, expires_ms, written_ms, .. } => {
                 self.engine.put_ttl_back(db, &key, written_ms, expires_ms)?;

@@ -48,7 +48,7 @@ pub(super) fn run(args: &CatArgs) -> anyhow::Result<ExitCode> {
         let read = forward(&catalog, &range, &selection, &mut |timeline, group| {
             left -= 1;
             if args.journal.json {
-                text += &format!("{}\n", group_json(group, timeline));
+                text += &format!("{}\n", group_json(group, timeline, &selection));
             } else {
                 group_text(&mut text, group)?;
             }

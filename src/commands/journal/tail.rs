@@ -64,7 +64,7 @@ pub(super) fn run(args: &TailArgs) -> anyhow::Result<ExitCode> {
         match &followed {
             Ok(Some(Followed::Group { timeline, group })) => {
                 if selection.wants(group) {
-                    show(&mut text, args.journal.json, *timeline, group)?;
+                    show(&mut text, args, &selection, *timeline, group)?;
                 }
             }
             Ok(Some(Followed::Note(note))) => {
@@ -104,7 +104,7 @@ fn begin(args: &TailArgs, selection: &Selection) -> anyhow::Result<Follower> {
             if let Some(range) = everything {
                 let mut take = |timeline, group: &Group| {
                     let mut text = String::new();
-                    show(&mut text, args.journal.json, timeline, group)?;
+                    show(&mut text, args, selection, timeline, group)?;
                     printed.push_front(text);
                     Ok(printed.len() < lines as usize)
                 };
@@ -147,9 +147,15 @@ fn since(when: &When, zone: &Zone, catalog: &Catalog, end: Lsn) -> anyhow::Resul
     }
 }
 
-fn show(text: &mut String, as_json: bool, timeline: TimelineId, group: &Group) -> std::fmt::Result {
-    if as_json {
-        *text += &format!("{}\n", group_json(group, timeline));
+fn show(
+    text: &mut String,
+    args: &TailArgs,
+    selection: &Selection,
+    timeline: TimelineId,
+    group: &Group,
+) -> std::fmt::Result {
+    if args.journal.json {
+        *text += &format!("{}\n", group_json(group, timeline, selection));
         return Ok(());
     }
     group_text(text, group)

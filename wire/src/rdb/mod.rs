@@ -40,7 +40,7 @@ pub use decode::{DECODED_MAX, decode_value};
 pub use dump::{DumpPayload, dump_payload, parse_dump};
 pub use fault::{Fault, ReadError};
 pub use header::{Family, HEADER_LEN, RdbError, RdbVersion, parse_header};
-pub use module::module_type;
+pub use module::{module_type, module_type_of};
 pub use table::ValueType;
 pub use value::{Bytes, Consumer, Field, Group, Idempotence, Pending, Score, Stream, StreamEntry, StreamId, Value};
 pub use verifier::{RdbSummary, RdbVerifier};

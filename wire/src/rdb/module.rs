@@ -1,7 +1,7 @@
 //! Values of modules: opcodes by which anybody can pass over them, also without the module (`rdbLoadCheckModuleValue`).
 
 use super::fault::{Fault, ReadError};
-use super::input::Input;
+use super::input::{Input, SliceInput};
 use super::length::read_count;
 use super::string::skip_string;
 
@@ -62,9 +62,14 @@ pub fn module_type(id: u64) -> (String, u16) {
     (name.collect(), (id & 0x3ff) as u16)
 }
 
+/// The name of the type of a module's value, of which this is the front (9 bytes are enough).
+pub fn module_type_of(value: &[u8]) -> Result<String, ReadError> {
+    read_count(&mut SliceInput::new(value, 0), WHAT).map(|id| module_type(id).0)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::input::SliceInput;
+    use super::super::length::write_length;
     use super::*;
 
     #[test]
@@ -75,6 +80,12 @@ mod tests {
             id << 6 | index
         });
         assert_eq!(module_type(id << 10 | 4), ("MBbloom--".to_owned(), 4));
+        let mut value = Vec::new();
+        write_length(id << 10 | 4, &mut value);
+        assert!(value.len() <= 9, "{value:?}");
+        value.extend([2, 1, 0]);
+        assert_eq!(module_type_of(&value).ok().as_deref(), Some("MBbloom--"));
+        assert!(module_type_of(&value[..4]).is_err());
     }
 
     #[test]

@@ -267,6 +267,26 @@ impl ValueType {
         self.row().map_or(UNKNOWN, |row| row.name)
     }
 
+    /// What `TYPE` gives; `None` = the value is a module's, which has its own ([`module_type_of`](super::module_type_of)).
+    pub fn type_name(self) -> Option<&'static str> {
+        match self {
+            Self::String => Some("string"),
+            Self::List | Self::ListZiplist | Self::ListQuicklist | Self::ListQuicklist2 => Some("list"),
+            Self::Set | Self::SetIntset | Self::SetListpack => Some("set"),
+            Self::Zset | Self::Zset2 | Self::ZsetZiplist | Self::ZsetListpack => Some("zset"),
+            Self::Hash
+            | Self::HashZiplist
+            | Self::HashListpack
+            | Self::HashMetadataPreGa
+            | Self::HashListpackExPreGa
+            | Self::HashMetadata
+            | Self::HashListpackEx
+            | Self::ValkeyHash2 => Some("hash"),
+            Self::Stream1 | Self::Stream2 | Self::Stream3 | Self::Stream4 => Some("stream"),
+            Self::Module2 => None,
+        }
+    }
+
     fn row(self) -> Option<&'static TypeRow> {
         TYPES.iter().find(|row| row.is == Some(self))
     }
@@ -295,6 +315,16 @@ mod tests {
                     assert_eq!(found.number(), number);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_type_has_the_name_that_type_gives() {
+        for row in TYPES {
+            let Some(is) = row.is else { continue };
+            // The server's own name begins with that of the type.
+            let family = row.name.split('_').next().unwrap_or_default().to_ascii_lowercase();
+            assert_eq!(is.type_name().unwrap_or("module"), family, "{}", row.name);
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
-use crate::target::lookup::{Scan, select};
+use crate::target::lookup::{Scan, of_wanted_types, select};
 use crate::target::unfinished;
 use redtape_journal::query::Filter;
 
@@ -32,16 +32,23 @@ pub(super) fn each_absent(
         let mut scan = Scan::new(db);
         while let Some(mut keys) = scan.next(target)? {
             interrupt.check()?;
-            keys.retain(|key| filter.wants_key(key) && key != unfinished::KEY.as_bytes() && !is_temporary(key));
+            keys.retain(|key| filter.wants(db, key) && key != unfinished::KEY.as_bytes() && !is_temporary(key));
             if had.contains(&db) && !keys.is_empty() {
                 let names: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
                 let mut existed = live::exist(&mut datasets.wanted.server, &names)?.into_iter();
                 keys.retain(|_| existed.next() == Some(false));
             }
+            let keys: Vec<(Vec<u8>, Option<String>)> = if filter.looks_at_types() {
+                let keys = of_wanted_types(filter, keys, target)?;
+                keys.into_iter().map(|(key, of_type)| (key, Some(of_type))).collect()
+            } else {
+                keys.into_iter().map(|key| (key, None)).collect()
+            };
             if !keys.is_empty() {
-                let names: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+                let names: Vec<&[u8]> = keys.iter().map(|(key, _)| &key[..]).collect();
                 let expected = datasets.expected_of(db, &names)?;
-                let unwanted = keys.into_iter().zip(expected).map(|(key, expected)| Unwanted { key, expected });
+                let unwanted = keys.into_iter().zip(expected);
+                let unwanted = unwanted.map(|((key, of_type), expected)| Unwanted { key, expected, of_type });
                 take(db, unwanted.collect())?;
             }
         }

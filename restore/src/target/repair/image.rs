@@ -3,7 +3,9 @@
 //! Values are compared decoded: two servers write equal values in different ways (docs/redis-facts.md 3). Those of modules can
 //! only be compared as they are written; where they differ, they are taken for different.
 
-use redtape_wire::rdb::{ReadError, Value, decode_value, parse_dump};
+use std::borrow::Cow;
+
+use redtape_wire::rdb::{ReadError, Value, decode_value, module_type_of, parse_dump};
 
 use super::digest::{Digest, digest};
 
@@ -33,6 +35,15 @@ impl Image {
     /// Whether both hold the same value; times of expiry are not looked at.
     pub(crate) fn same_value(&self, other: &Self) -> Result<bool, ReadError> {
         Ok(self.dump == other.dump || self.value()? == other.value()?)
+    }
+}
+
+/// The type of the value of a `DUMP`, as `TYPE` names it.
+pub(crate) fn type_name(dump: &[u8]) -> Result<Cow<'static, str>, ReadError> {
+    let payload = parse_dump(dump)?;
+    match payload.value_type.type_name() {
+        Some(name) => Ok(name.into()),
+        None => module_type_of(payload.value).map(Cow::Owned),
     }
 }
 

@@ -3,10 +3,11 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek as _, SeekFrom};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use redtape_journal::query::Filter;
-use redtape_wire::rdb::{Entry, Extent, KeyEntry, RdbVersion, ValueType, Walker, dump_payload};
+use redtape_wire::rdb::{Entry, Extent, KeyEntry, RdbVersion, ValueType, Walker, dump_payload, module_type_of};
 
 use super::image::Image;
 use crate::error::RestoreError;
@@ -17,6 +18,8 @@ const READ_BYTES: usize = 1 << 20;
 const BATCH_KEYS: usize = 2048;
 /// Bytes of a batch's values, about.
 const BATCH_BYTES: u64 = 4 << 20;
+/// Bytes at the front of a module's value in which the id of its type is.
+const MODULE_ID_BYTES: usize = 9;
 
 /// See the module.
 #[derive(Debug)]
@@ -60,11 +63,12 @@ impl Saved {
         take: &mut dyn FnMut(u32, Vec<SavedKey>) -> Result<(), RestoreError>,
     ) -> Result<(), RestoreError> {
         let file = File::open(&self.path).map_err(RestoreError::io("open", &self.path))?;
+        let ids = file.try_clone().map_err(RestoreError::io("open", &self.path))?;
         let mut walker = Walker::new(file).map_err(|e| self.unreadable(&e))?;
         let (mut db, mut keys, mut bytes) = (0, Vec::new(), 0);
         while let Some(entry) = walker.next_entry().map_err(|e| self.unreadable(&e))? {
             let Entry::Key(entry) = entry else { continue };
-            if !filter.wants_db(entry.db) || !filter.wants_key(entry.key) {
+            if !filter.wants(entry.db, entry.key) || !self.is_of_type(filter, &entry, &ids)? {
                 continue;
             }
             if !keys.is_empty() && (entry.db != db || keys.len() >= BATCH_KEYS || bytes >= BATCH_BYTES) {
@@ -76,6 +80,20 @@ impl Saved {
             keys.push(SavedKey::of(&entry));
         }
         if keys.is_empty() { Ok(()) } else { take(db, keys) }
+    }
+
+    /// Whether the value's type is wanted; that of a module's is in the value. `file`: this one, beside the walk.
+    fn is_of_type(&self, filter: &Filter, entry: &KeyEntry<'_>, file: &File) -> Result<bool, RestoreError> {
+        if !filter.looks_at_types() {
+            return Ok(true);
+        }
+        if let Some(name) = entry.value_type.type_name() {
+            return Ok(filter.wants_type(name));
+        }
+        let mut front = [0; MODULE_ID_BYTES];
+        let len = entry.value.len.min(MODULE_ID_BYTES as u64) as usize;
+        file.read_exact_at(&mut front[..len], entry.value.offset).map_err(RestoreError::io("read", &self.path))?;
+        Ok(filter.wants_type(&module_type_of(&front[..len]).map_err(|e| self.unreadable(&e))?))
     }
 
     /// A reader of values.

@@ -3,13 +3,13 @@
 use redtape_wire::resp::encode_command;
 
 use super::transaction::{WATCHED_KEYS, exec_all};
-use super::{ALONE_TRIES, CHANGED, Engine, digest_of};
+use super::{ALONE_TRIES, CHANGED, Engine, digest_of, unreadable};
 use crate::error::RestoreError;
 use crate::judge::Part;
 use crate::target::lookup::select;
 use crate::target::repair::before::Before;
 use crate::target::repair::digest::Digest;
-use crate::target::repair::image::Image;
+use crate::target::repair::image::{Image, type_name};
 use crate::target::repair::judged::Judged;
 use crate::target::repair::live;
 
@@ -18,6 +18,8 @@ use crate::target::repair::live;
 pub(crate) struct Unwanted {
     pub(crate) key: Vec<u8>,
     pub(crate) expected: Option<Digest>,
+    /// Only where its value is of this type; `None` = of any.
+    pub(crate) of_type: Option<String>,
 }
 
 impl Engine<'_> {
@@ -48,10 +50,15 @@ impl Engine<'_> {
         let mut packed = Vec::new();
         encode_command(&mut packed, &[b"MULTI"]);
         let (mut commands, mut stay) = (0, Vec::new());
-        for (Unwanted { key, expected }, there) in keys.iter().zip(&live.keys) {
+        for (Unwanted { key, expected, of_type }, there) in keys.iter().zip(&live.keys) {
             let Some(image @ Image { dump, expires_ms }) = there else { continue };
             let seen = digest_of(key, image)?;
-            let changed = expected.is_some_and(|expected| seen != expected).then(|| CHANGED.to_owned());
+            let other_type = match of_type {
+                Some(name) => *type_name(dump).map_err(|e| unreadable(key, &e))? != **name,
+                None => false,
+            };
+            let changed = expected.is_some_and(|expected| seen != expected) || other_type;
+            let changed = changed.then(|| CHANGED.to_owned());
             let why = changed.or_else(|| self.judged.stays(db, key, Part::Whole, true, seen));
             if let Some(why) = why {
                 stay.push((key, why));
@@ -81,8 +88,8 @@ impl Engine<'_> {
                 return Ok(());
             }
         }
-        let Unwanted { key, expected } = unwanted;
-        if expected.is_some() || !matches!(self.judged, Judged::NotAsked) {
+        let Unwanted { key, expected, of_type } = unwanted;
+        if expected.is_some() || of_type.is_some() || !matches!(self.judged, Judged::NotAsked) {
             self.outcome.leave(db, key, CHANGED);
             return Ok(());
         }

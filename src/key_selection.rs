@@ -1,0 +1,68 @@
+//! Which keys: the options that are the same for every command that chooses some.
+//!
+//! Of several options of one kind any is enough, options of different kinds must all hold, exclusions come last
+//! ([`redtape_journal::query::Filter`] has the rules). `--key`, `--exact-key`, `--keys-from` and `--key-regex` are one kind.
+
+// The comments on arguments are their help texts.
+#![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+
+use clap::Args;
+use redtape_journal::query::{Filter, FilterError};
+
+use crate::exit::{Failure, USAGE};
+use crate::key_argument::KeyArgument;
+use crate::keys_file::add_keys;
+
+/// Over these options, and those that a command adds to them.
+pub(crate) const HEADING: &str = "Keys (of one kind any, between kinds all, exclusions last; names are one kind)";
+
+/// Flattened into the arguments of commands that choose keys.
+#[derive(Debug, Args)]
+pub(crate) struct KeySelection {
+    /// Keys that match this glob, as in Redis's KEYS.
+    #[arg(help_heading = HEADING, long = "key", value_name = "GLOB")]
+    keys: Vec<OsString>,
+    /// This very key: no glob, but a key as any command of redtape prints it, so '"\xff\x00k"' is three bytes.
+    #[arg(
+        help_heading = HEADING,
+        long = "exact-key",
+        value_name = "KEY",
+        value_parser = KeyArgument::parser(),
+        allow_hyphen_values = true
+    )]
+    exact_keys: Vec<KeyArgument>,
+    /// The keys in this file (- is stdin): one a line as any command of redtape prints it, or JSON as `redtape log --json` and
+    /// `redtape get --json` print it. Where an entry names a database, the key of that database is meant. At most 10 million keys
+    /// and 1 GiB.
+    #[arg(help_heading = HEADING, long, value_name = "FILE")]
+    keys_from: Vec<PathBuf>,
+    /// Keys in which this regular expression matches.
+    #[arg(help_heading = HEADING, long, value_name = "RE")]
+    key_regex: Vec<String>,
+    /// But no keys that match this glob.
+    #[arg(help_heading = HEADING, long = "exclude-key", value_name = "GLOB")]
+    excluded_keys: Vec<OsString>,
+    /// Keys of this database.
+    #[arg(help_heading = HEADING, long = "db", value_name = "N")]
+    dbs: Vec<u32>,
+}
+
+impl KeySelection {
+    /// What is selected; reads the files that hold keys.
+    pub(crate) fn filter(&self) -> Result<Filter, Failure> {
+        let usage = |e: FilterError| Failure::new(USAGE, e);
+        let filter = Filter::new(&bytes(&self.keys), &self.key_regex, &self.dbs).map_err(usage)?;
+        let filter = filter.excluding(&bytes(&self.excluded_keys)).map_err(usage)?;
+        let mut filter = filter.and_exact_keys(self.exact_keys.iter().map(|key| &key.0[..]));
+        add_keys(&mut filter, &self.keys_from)?;
+        Ok(filter)
+    }
+}
+
+fn bytes(globs: &[OsString]) -> Vec<&[u8]> {
+    globs.iter().map(|glob| glob.as_bytes()).collect()
+}
