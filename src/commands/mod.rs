@@ -11,6 +11,7 @@ pub(crate) mod proxy;
 pub(crate) mod restore;
 pub(crate) mod settings;
 pub(crate) mod snapshot;
+mod target;
 pub(crate) mod zone;
 
 use std::process::ExitCode;

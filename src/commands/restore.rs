@@ -14,13 +14,13 @@ use redtape_restore::console::Console;
 use redtape_restore::{
     Filter, ForcedMethod, Interrupt, Limits, Prepared, Report, Request, RestoreError, Target, prepare,
 };
-use redtape_wire::url::RedisUrl;
 
 use super::plan_flags::PlanFlags;
 use super::settings::KeyOptions;
+use super::target::TargetOptions;
 use super::zone::AsOfOptions;
 use crate::exit::{Failure, INTERRUPTED, USAGE};
-use crate::input::{PASSWORD_LIMIT, agreed, password_file, url};
+use crate::input::agreed;
 use crate::key_argument::KeyArgument;
 use crate::output::{count, out};
 use crate::signals::Signals;
@@ -56,13 +56,8 @@ pub(crate) struct RestoreArgs {
     journal_keys: KeyOptions,
     #[command(flatten)]
     as_of: AsOfOptions,
-    /// The server to restore to: redis://[user:password@]host[:port], or unix: and the path of a socket. Its
-    /// password may also come from REDTAPE_TO_PASSWORD or --to-password-file.
-    #[arg(long, value_name = "URL")]
-    to: String,
-    /// File that holds the target's password.
-    #[arg(long, value_name = "FILE")]
-    to_password_file: Option<PathBuf>,
+    #[command(flatten)]
+    target: TargetOptions,
     /// Only keys that match this glob, as in Redis's KEYS; several are alternatives.
     #[arg(long = "key", value_name = "GLOB")]
     keys: Vec<std::ffi::OsString>,
@@ -94,7 +89,7 @@ pub(crate) struct RestoreArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
-    let to = target(&args)?;
+    let to = args.target.address()?;
     let PlanFlags { plan: plan_only, yes, json } = args.flags;
     let keyring = args.journal_keys.keyring()?;
     let OnConflict::Fail = args.on_conflict;
@@ -112,6 +107,7 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
         as_of: args.as_of.as_of()?,
         zone: args.as_of.zone.zone(json),
         to: Target::Server(to),
+        accept_eviction: args.target.accept_eviction,
         filter,
         slice: !args.no_slice,
         method,
@@ -162,12 +158,6 @@ fn left_behind(method: redtape_restore::Method) -> String {
             "ended while it put the target back: the target may be a read-only replica with a part of the data. Run REPLICAOF NO ONE and FLUSHALL on it before anything else".to_owned()
         }
     }
-}
-
-fn target(args: &RestoreArgs) -> anyhow::Result<RedisUrl> {
-    let to = url(&args.to, "--to", "REDTAPE_TO_PASSWORD")?;
-    let Some(path) = &args.to_password_file else { return Ok(to) };
-    Ok(to.with_password(password_file(path, "--to-password-file", PASSWORD_LIMIT)?))
 }
 
 /// An empty target needs no confirmation; one with other keys does.

@@ -47,5 +47,6 @@ mod restores;
 mod retention;
 mod server_identity;
 mod stays_up;
+mod tls_target;
 mod tls_upstream;
 mod transparent;

@@ -106,9 +106,8 @@ impl Socket {
             let mut fds = [PollFd::new(self, flags)];
             match poll(&mut fds, Some(&timeout)) {
                 Ok(0) if left.is_zero() => return Err(ErrorKind::TimedOut.into()),
-                Ok(0) => {}
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
                 Ok(_) => return Ok(fds[0].revents()),
-                Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(e.into()),
             }
         }
@@ -197,7 +196,7 @@ impl BlockingStream {
 
     /// Takes what has come, without waiting.
     pub fn receive_now(&mut self) -> io::Result<()> {
-        let mut chunk = [0; RECEIVE_BYTES];
+        let mut chunk = vec![0; RECEIVE_BYTES];
         while !self.ended && self.held().len() < HELD_MAX {
             match self.receive(&mut chunk, Wait::Never) {
                 Ok(0) => self.ended = true,

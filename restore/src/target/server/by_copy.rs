@@ -1,6 +1,7 @@
 //! A scratch server replays; keys are copied from it to the target, which may hold others.
 
 use super::digest::compare_digests;
+use super::room::{self, Carrier};
 use super::{Restored, ServerTarget, full_warning};
 use crate::error::RestoreError;
 use crate::plan::Plan;
@@ -20,7 +21,6 @@ pub(super) fn restore(
     observer: &mut dyn Observer,
 ) -> Result<Restored, RestoreError> {
     let (mut scratch, _) = source.rebuild(observer)?;
-    target.report_memory_need(&mut scratch, observer)?;
     let about = format!("of {} as of {}, LSN {}", source.from.display(), plan.at, plan.lsn);
     copy_all(target, &about, &mut scratch, observer).map_err(|e| scratch.explain(e))
 }
@@ -33,12 +33,14 @@ fn copy_all(
     observer: &mut dyn Observer,
 ) -> Result<Restored, RestoreError> {
     let wanted = wanted(target, scratch, observer).map_err(RestoreError::before_the_target)?;
+    room::check(target, scratch, &wanted, Carrier::Copy, observer).map_err(RestoreError::before_the_target)?;
     let marker = put_marker(target, about, &wanted, observer).map_err(RestoreError::before_the_target)?;
     let evicted_before = MemoryState::ask(&mut target.server)?.evicted;
     let job = CopyJob {
         scratch: &mut *scratch,
         target: &mut target.server,
         filter: &target.filter,
+        accept_eviction: target.accept_eviction,
         wanted: &wanted,
         observer: &mut *observer,
         interrupt: &target.interrupt,
@@ -70,7 +72,7 @@ fn copy_all(
         // SCAN may count a key twice, never leave one out.
         checks.push(format!("{restored} keys restored of {planned} counted"));
     }
-    if target.filter.is_everything() && missing.expired == 0 {
+    if target.filter.is_everything() && missing.expired == 0 && missing.gone == 0 {
         let still = copied.volatile == 0;
         match compare_digests(&mut scratch.server, &mut target.server, &copied.keys, still) {
             Ok(check) => checks.push(check),
@@ -139,12 +141,19 @@ fn check_copied(
     let restored: u64 = copied.keys.values().sum();
     let memory = MemoryState::settled(&mut target.server)?;
     let everything = target.filter.is_everything();
-    if missing.gone > 0 && (everything || memory.evicted > evicted_before) {
+    let evicted = memory.evicted.saturating_sub(evicted_before);
+    let accepted = target.accept_eviction && evicted > 0;
+    if missing.gone > 0 && (everything || evicted > 0) && !accepted {
         let named = missing.named.join(", ");
         return Err(gone(&mut target.server, evicted_before, missing.gone, restored, &named));
     }
     let mut warnings = Vec::from_iter(full_warning(&memory));
-    if missing.gone > 0 {
+    if evicted > 0 {
+        warnings.push(format!(
+            "the target has evicted {evicted} keys meanwhile (maxmemory-policy {}); {} of the restored ones are not there any more",
+            memory.policy, missing.gone
+        ));
+    } else if missing.gone > 0 {
         warnings.push(format!(
             "{} of the restored keys are not there any more ({}): other clients removed them",
             missing.gone,
@@ -153,7 +162,7 @@ fn check_copied(
     }
     if everything {
         let now: u64 = target.server.info(Some("keyspace"))?.keyspace().values().sum();
-        let ours = restored - missing.expired + u64::from(marker);
+        let ours = restored.saturating_sub(missing.expired + missing.gone) + u64::from(marker);
         if now > ours {
             return Err(RestoreError::Joined { address: target.server.address.clone(), count: now - ours });
         }
