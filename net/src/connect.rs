@@ -1,7 +1,8 @@
 //! How to reach a server: its URL, and TLS where that says `rediss://`.
 //!
 //! All connections to servers start here, so that there is one way through TLS: the replication link and
-//! the probes take [`Connector::connect`]; a loop that drives rustls by hand takes [`Connector::tls`].
+//! the probes take [`Connector::connect`]; a restore [`Connector::connect_blocking`]; a loop that drives rustls by hand
+//! [`Connector::tls`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,10 +15,9 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::tls::{ClientTls, Explained, TlsConnector, TlsError, TlsFailure};
+use crate::blocking::{BlockingStream, CONNECT_TIMEOUT, Socket};
+use crate::tls::{ClientTls, Explained, OptionNames, TlsConnector, TlsError, TlsFailure};
 
-/// A connection attempt that takes longer has failed, and so has a TLS handshake.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A peer that does not acknowledge sent bytes for so long is gone.
 const PEER_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a name server has answered holds for so long: repeated attempts to connect do not ask it each time.
@@ -46,6 +46,7 @@ type Found = Result<Vec<SocketAddr>, String>;
 struct Tls {
     handle: Arc<TlsConnector>,
     name: ServerName<'static>,
+    options: OptionNames,
 }
 
 impl Connector {
@@ -54,7 +55,7 @@ impl Connector {
         let tls = match &url.endpoint {
             Endpoint::Tcp { host, .. } if url.tls => {
                 let name = tls.server_name(host)?;
-                Some(Tls { handle: Arc::new(TlsConnector::new(tls.clone())?), name })
+                Some(Tls { handle: Arc::new(TlsConnector::new(tls.clone())?), name, options: tls.names })
             }
             _ => None,
         };
@@ -76,6 +77,20 @@ impl Connector {
         self.tls.as_ref().map(|tls| &tls.handle)
     }
 
+    /// Opens a connection whose reads and writes block, TLS handshake included. Each step takes [`CONNECT_TIMEOUT`] at most.
+    pub fn connect_blocking(&self) -> io::Result<BlockingStream> {
+        let socket = match &self.url.endpoint {
+            Endpoint::Unix(path) => Socket::unix(path, CONNECT_TIMEOUT)?,
+            Endpoint::Tcp { host, port } => Socket::tcp(host, *port, CONNECT_TIMEOUT)?,
+        };
+        match &self.tls {
+            None => BlockingStream::plain(socket, CONNECT_TIMEOUT),
+            Some(tls) => {
+                BlockingStream::tls(socket, tls.handle.current(), tls.name.clone(), tls.options, CONNECT_TIMEOUT)
+            }
+        }
+    }
+
     /// Opens a connection, TLS handshake included.
     pub async fn connect(&self) -> io::Result<Box<dyn Stream + Send>> {
         let (host, port) = match &self.url.endpoint {
@@ -87,12 +102,8 @@ impl Connector {
         let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
         let handshake = tokio_rustls::TlsConnector::from(tls.handle.current()).connect(tls.name.clone(), stream);
         let handshake = async { handshake.await.map_err(TlsFailure::in_handshake) };
-        // A server that does not speak TLS waits for the end of a line.
         match in_time(handshake).await {
-            Err(e) if e.kind() == io::ErrorKind::TimedOut => {
-                let why = format!("no answer to the handshake ({e}); is this the server's tls-port?");
-                Err(io::Error::new(io::ErrorKind::TimedOut, TlsFailure(why)))
-            }
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => Err(TlsFailure::no_handshake(&e)),
             result => Ok(Box::new(Explained(result?))),
         }
     }

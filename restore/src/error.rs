@@ -84,6 +84,11 @@ pub enum RestoreError {
         "{address} cannot hold the data: with it {used} bytes are in use, and beyond its maxmemory of {limit} bytes it would evict keys (maxmemory-policy {policy}). Raise maxmemory above {used} bytes, or restore to a server with more"
     )]
     TooSmall { address: String, used: u64, limit: u64, policy: String },
+    /// Known before the first write.
+    #[error(
+        "{address} has no room for the data, which takes about {needed} bytes: its maxmemory is {limit} bytes, of which {used} are in use, and {then}. Nothing was written. Raise maxmemory to {raise_to} bytes or more (CONFIG SET maxmemory){or_else}, or restore to a server with more memory"
+    )]
+    NoRoom { address: String, needed: u64, used: u64, limit: u64, raise_to: u64, then: String, or_else: &'static str },
     #[error("{address} does not hold all that was restored: {lost} of {meant} keys are gone; {why}")]
     Lost { address: String, lost: u64, meant: u64, why: String },
     #[error(
@@ -100,8 +105,8 @@ pub enum RestoreError {
     Conflict { address: String, count: u64, list: String },
     #[error("{0}")]
     Unable(String),
-    #[error("TLS (rediss://) is not supported yet; use a plain port or a unix socket of the target, or a TLS tunnel")]
-    Tls,
+    #[error("cannot reach {address}: {cause}")]
+    Tls { address: String, cause: String },
     #[error("no scratch server: {0}; install redis-server or valkey-server, or name one with --server-bin")]
     NoScratch(String),
     #[error("the scratch server {0}")]
@@ -160,7 +165,8 @@ impl RestoreError {
             | Self::Lost { .. }
             | Self::Refused { .. }
             | Self::Unable(_)
-            | Self::Tls
+            | Self::Tls { .. }
+            | Self::NoRoom { .. }
             | Self::NoScratch(_)
             | Self::Scratch(_)
             | Self::TooLong { .. }

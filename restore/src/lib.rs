@@ -67,4 +67,4 @@ pub use progress::{Event, Observer, Silent};
 pub use redtape_journal::query::Filter;
 pub use request::Request;
 pub use run::{Prepared, Report, prepare};
-pub use target::Target;
+pub use target::{ServerAddress, Target};

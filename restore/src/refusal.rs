@@ -54,6 +54,9 @@ pub(crate) fn advice(code: &str) -> Option<&'static str> {
         "LOADING" => "it is loading its data: wait until it has, and look whether it is the target that you want",
         "BUSY" => "a script runs there: wait for its end, or SCRIPT KILL",
         "MASTERDOWN" => "it is a replica whose master is gone: restore to its master or to another server",
+        "DENIED" => {
+            "it is in protected mode, in which it takes clients of its own machine only: set a password or an ACL there (requirepass) and give it here, or restore from that machine"
+        }
         "CLUSTERDOWN" => "it is a node of a cluster, which is down: choose a server outside of a cluster",
         _ => return None,
     })
@@ -71,6 +74,7 @@ mod tests {
             ("BUSYKEY Target key name already exists.", Refusal::KeyExists),
             ("BUSY Redis is busy running a script", Refusal::State),
             ("LOADING Redis is loading the dataset in memory", Refusal::Loading),
+            ("DENIED Redis is running in protected mode because", Refusal::State),
             ("ERR unknown command 'LOADING'", Refusal::Plain),
             ("ERRNO NOPERM", Refusal::Other),
         ] {

@@ -25,6 +25,8 @@ pub struct Request {
     pub zone: Zone,
     /// Where the dataset goes.
     pub to: Target,
+    /// A target with too small a `maxmemory` is filled all the same, and evicts.
+    pub accept_eviction: bool,
     /// Which keys.
     pub filter: Filter,
     /// Only what the wanted keys depend on is read and replayed ([`mod@crate::slice`]), as opposed to everything.

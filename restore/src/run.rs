@@ -11,13 +11,14 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::error::RestoreError;
-use crate::plan::{Facts, Method, Plan, choose, make};
+use crate::plan::{Facts, ForcedMethod, Method, Plan, choose, make};
 use crate::point::RestorePoint;
 use crate::progress::{Event, Observer};
 use crate::request::Request;
 use crate::source::{Located, Source};
 use crate::target::Target;
 use crate::target::repair::Outcome;
+use crate::target::rights::Repairs;
 use crate::target::server::{Looked, ServerTarget};
 
 /// A restore that could begin.
@@ -68,16 +69,19 @@ pub struct Report {
 
 /// Checks everything and makes the plan; changes nothing.
 pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepared, RestoreError> {
-    let Target::Server(url) = &request.to else {
+    let Target::Server(address) = &request.to else {
         return Err(RestoreError::Usage("a restore needs a server to restore to".to_owned()));
     };
-    ServerTarget::check_url(url)?;
+    let connector = address.connector()?;
     let located = Located::find(request)?;
     observer.on(&Event::Resolved(&located.point));
-    let mut target = ServerTarget::open(url, request)?;
+    let mut target = ServerTarget::open(connector, address.commands.clone(), request)?;
     target.facts.compare_with(&located.catalog.timelines());
     let mut source = located.check(request, observer)?;
     target.look_up_commands(source.facts.commands.iter())?;
+    // Only where the target could be sent the base itself.
+    let whole_base = request.is_whole() && request.method != Some(ForcedMethod::Scratch);
+    let base_highest_db = source.base_highest_db(whole_base && target.facts.contents().is_none(), observer)?;
     let facts = Facts {
         point: &source.point,
         rdb: source.rdb.version,
@@ -85,8 +89,11 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
         target: &target.facts,
         base_memory: source.base_memory(),
         base_bytes: source.base_bytes(),
+        base_highest_db,
         slice: source.slice.as_ref(),
         whole: request.is_whole(),
+        filter: &request.filter,
+        repairs: request.repair.as_ref().map(Repairs::of).unwrap_or_default(),
         forced: request.method,
     };
     let (method, reason) = choose(&facts)?;

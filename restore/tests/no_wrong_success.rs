@@ -8,6 +8,7 @@ use redtape_journal::Micros;
 use redtape_journal::query::When;
 use redtape_restore::ErrorKind::{Busy, Interrupted, Occupied, Unavailable};
 use redtape_restore::client::{Server as Client, Value};
+use redtape_restore::plan::LimitState;
 use redtape_restore::{
     ErrorKind, Filter, ForcedMethod, Method, Observer, Report, Request, RestoreError, Silent, Target, prepare,
 };
@@ -62,17 +63,22 @@ fn keys(client: &mut Client) -> i64 {
 
 const SMALL: &[&str] = &["--maxmemory", "3mb", "--maxmemory-policy", "allkeys-lru"];
 
+/// Somebody takes memory away while a restore is at work.
+fn shrink(target: &Running, policy: &str) {
+    let mut client = target.client();
+    run(&mut client, &format!("CONFIG SET maxmemory-policy {policy}"));
+    run(&mut client, "CONFIG SET maxmemory 3mb");
+}
+
 #[test]
 fn a_target_that_would_evict_is_put_back_before_its_promotion() {
     let (dir, at) = journal(20_000, 100);
-    let target = Running::start(SMALL);
+    let target = Running::start(&[]);
     let mut request = ask(&dir, at, &target, None);
-    let prepared = prepare(&request, &mut Silent).unwrap();
-    let warnings = prepared.plan().warnings.join("\n");
-    assert!(warnings.contains("memory limit of 3145728 bytes (maxmemory-policy allkeys-lru)"), "{warnings}");
-    drop(prepared);
+    let mut during = AtStep::new("replaying the journal", 0, || shrink(&target, "allkeys-lru"));
     let words = ["cannot hold the data", "maxmemory of 3145728 bytes", "allkeys-lru", "detached and emptied again"];
-    failed(observed(&request, &mut Silent), Unavailable, &words);
+    failed(observed(&request, &mut during), Unavailable, &words);
+    assert!(during.reached());
     let mut client = target.client();
     assert_eq!((client.info(None).unwrap().get("role"), keys(&mut client)), (Some("master"), 0));
     // It holds to its limit while it is a replica, too: then it is not made one.
@@ -87,29 +93,86 @@ fn a_target_that_would_evict_is_put_back_before_its_promotion() {
 fn a_target_that_evicts_while_it_is_copied_to_is_told() {
     let (dir, at) = journal(20_000, 100);
     for filter in [Filter::default(), Filter::new(&["key:*"], &[], &[]).unwrap()] {
-        let target = Running::start(SMALL);
+        let target = Running::start(&[]);
         let mut request = ask(&dir, at, &target, Some(ForcedMethod::Scratch));
         request.filter = filter;
+        let mut during = AtStep::new("copying keys", 0, || shrink(&target, "allkeys-lru"));
         let words = ["does not hold all that was restored", "has evicted", "allkeys-lru", "Raise maxmemory"];
-        failed(observed(&request, &mut Silent), Unavailable, &words);
+        failed(observed(&request, &mut during), Unavailable, &words);
     }
 }
 
 #[test]
-fn a_target_without_room_says_what_to_do() {
+fn a_target_that_loses_its_room_says_what_to_do() {
     let (dir, at) = journal(20_000, 100);
-    let target = Running::start(&["--maxmemory", "3mb"]);
+    let target = Running::start(&[]);
+    let mut during = AtStep::new("copying keys", 0, || shrink(&target, "noeviction"));
     let words = ["refuses RESTORE", "OOM", "raise maxmemory", "may hold a part of the data"];
-    failed(observed(&ask(&dir, at, &target, Some(ForcedMethod::Scratch)), &mut Silent), Unavailable, &words);
+    failed(observed(&ask(&dir, at, &target, Some(ForcedMethod::Scratch)), &mut during), Unavailable, &words);
 
     // Over the link all of it arrives; the server keeps it and takes no more.
-    let target = Running::start(&["--maxmemory", "3mb"]);
-    let (plan, report) = restore(&ask(&dir, at, &target, None)).unwrap();
-    assert!(plan.warnings.iter().any(|w| w.contains("refuses writes")), "{:?}", plan.warnings);
-    assert!(report.warnings.len() == 1 && report.warnings[0].contains("refuses writes until"), "{report:?}");
+    let target = Running::start(&[]);
+    let mut during = AtStep::new("replaying the journal", 0, || shrink(&target, "noeviction"));
+    let report = observed(&ask(&dir, at, &target, None), &mut during).unwrap();
+    assert!(report.warnings.iter().any(|w| w.contains("refuses writes until")), "{report:?}");
     let mut client = target.client();
     assert_eq!(keys(&mut client), 20_000);
     assert_eq!(client.try_call(&["SET", "a", "b"]).unwrap().error().unwrap().code, "OOM");
+}
+
+#[test]
+fn too_little_memory_is_known_before_the_first_write() {
+    let (dir, at) = journal(20_000, 100);
+    for policy in ["allkeys-lru", "noeviction"] {
+        for (via, some) in [(None, false), (Some(ForcedMethod::Scratch), false), (None, true)] {
+            let target = Running::start(&[SMALL[0], SMALL[1], SMALL[2], policy]);
+            let mut request = ask(&dir, at, &target, via);
+            if some {
+                request.filter = Filter::new(&["key:*"], &[], &[]).unwrap();
+            }
+            let plan = prepare(&request, &mut Silent).unwrap().plan().clone();
+            let warnings = plan.warnings.join("\n");
+            let limit = format!("memory limit of 3145728 bytes (maxmemory-policy {policy})");
+            assert!(warnings.contains(&limit), "{warnings}");
+            assert!(plan.limits.iter().any(|l| l.name == "memory" && l.state == LimitState::Open), "{:?}", plan.limits);
+            let words = ["has no room for the data", "Nothing was written", "Raise maxmemory to"];
+            let text = failed(observed(&request, &mut Silent), Unavailable, &words);
+            assert_eq!(text.contains("--accept-eviction"), policy != "noeviction", "{text}");
+            let mut client = target.client();
+            let info = client.info(Some("all")).unwrap();
+            assert_eq!((info.get("role"), info.keyspace().len()), (Some("master"), 0));
+            for command in ["restore", "hset", "replicaof", "flushall"] {
+                assert_eq!(info.get(&format!("cmdstat_{command}")), None, "{policy} {via:?}");
+            }
+            request.accept_eviction = true;
+            let outcome = observed(&request, &mut Silent);
+            if policy == "noeviction" {
+                failed(outcome, Unavailable, &words);
+                continue;
+            }
+            let report = outcome.unwrap();
+            assert!(report.warnings.iter().any(|w| w.contains("has evicted")), "{report:?}");
+            assert!((1..20_000).contains(&keys(&mut client)));
+        }
+    }
+}
+
+#[test]
+fn a_cache_that_is_full_evicts_for_what_is_restored_only_if_that_is_wanted() {
+    let (dir, at) = journal(2000, 100);
+    let target = Running::start(&["--maxmemory", "4mb", "--maxmemory-policy", "allkeys-lru"]);
+    let (mut client, filling) = (target.client(), "x".repeat(200));
+    for n in 0..20_000 {
+        run(&mut client, &format!("SET cached:{n} {filling}"));
+    }
+    assert!(client.info(None).unwrap().number("evicted_keys") > Some(0));
+    let mut request = ask(&dir, at, &target, None);
+    request.filter = Filter::new(&["key:1*"], &[], &[]).unwrap();
+    failed(observed(&request, &mut Silent), Unavailable, &["has no room for the data", "--accept-eviction"]);
+    request.accept_eviction = true;
+    let report = observed(&request, &mut Silent).unwrap();
+    assert_eq!(report.keys[&0], 1111, "{report:?}");
+    assert!(report.warnings.iter().any(|w| w.contains("the target has evicted")), "{report:?}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub(crate) mod proxy;
 pub(crate) mod restore;
 pub(crate) mod settings;
 pub(crate) mod snapshot;
+mod target;
 pub(crate) mod undo;
 pub(crate) mod zone;
 

@@ -12,14 +12,14 @@ use redtape_journal::Micros;
 use redtape_restore::console::Console;
 use redtape_restore::target::repair::Outcome;
 use redtape_restore::{ForcedMethod, Interrupt, Limits, Prepared, Report, Request, RestoreError, Target, prepare};
-use redtape_wire::url::RedisUrl;
 
 use super::conflict_options::ConflictOptions;
 use super::plan_flags::PlanFlags;
 use super::settings::{JournalOptions, JournalPlace};
+use super::target::TargetOptions;
 use super::zone::AsOfOptions;
 use crate::exit::{INTERRUPTED, NOT_ALL};
-use crate::input::{PASSWORD_LIMIT, agreed, password_file, url};
+use crate::input::agreed;
 use crate::key_selection::{HEADING, KeySelection};
 use crate::output::{count, out};
 use crate::signals::Signals;
@@ -45,13 +45,12 @@ pub(crate) struct RestoreArgs {
     journal: JournalOptions,
     #[command(flatten)]
     as_of: AsOfOptions,
-    /// The server to restore to: redis://[user:password@]host[:port], or unix: and the path of a socket. Its
-    /// password may also come from REDTAPE_TO_PASSWORD or --to-password-file.
-    #[arg(long, value_name = "URL")]
-    to: String,
-    /// File that holds the target's password.
-    #[arg(long, value_name = "FILE")]
-    to_password_file: Option<PathBuf>,
+    #[command(flatten)]
+    target: TargetOptions,
+    /// Fill a target whose maxmemory is too small for the data all the same: it evicts keys of its choice, by its
+    /// maxmemory-policy
+    #[arg(long)]
+    accept_eviction: bool,
     #[command(flatten)]
     keys: KeySelection,
     /// Keys whose value is of this type at that moment: string, list, set, zset, hash, stream, or the type of a module as TYPE
@@ -75,7 +74,7 @@ pub(crate) struct RestoreArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
-    let to = target(&args)?;
+    let to = args.target.address()?;
     let PlanFlags { plan: plan_only, yes, json } = args.flags;
     let JournalPlace { dir, keyring } = args.journal.place()?;
     let filter = args.keys.filter()?.of_types(args.types);
@@ -90,6 +89,7 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
         as_of: args.as_of.as_of()?,
         zone: args.as_of.zone.zone(json),
         to: Target::Server(to),
+        accept_eviction: args.accept_eviction,
         filter,
         slice: !args.no_slice,
         repair: args.conflict.policy(),
@@ -156,12 +156,6 @@ fn left_behind(method: redtape_restore::Method) -> String {
             "ended while it put the target back: the target may be a read-only replica with a part of the data. Run REPLICAOF NO ONE and FLUSHALL on it before anything else".to_owned()
         }
     }
-}
-
-fn target(args: &RestoreArgs) -> anyhow::Result<RedisUrl> {
-    let to = url(&args.to, "--to", "REDTAPE_TO_PASSWORD")?;
-    let Some(path) = &args.to_password_file else { return Ok(to) };
-    Ok(to.with_password(password_file(path, "--to-password-file", PASSWORD_LIMIT)?))
 }
 
 /// An empty target needs no confirmation; one with other keys does.

@@ -15,8 +15,9 @@ use redtape_restore::{Interrupt, Limits, RestoreError};
 use super::plan_flags::PlanFlags;
 use super::restore::repaired;
 use super::settings::KeyOptions;
+use super::target::TargetOptions;
 use crate::exit::NOT_ALL;
-use crate::input::{PASSWORD_LIMIT, agreed, password_file, url};
+use crate::input::agreed;
 use crate::output::out;
 use crate::signals::Signals;
 
@@ -32,12 +33,8 @@ pub(crate) struct UndoArgs {
     file: PathBuf,
     #[command(flatten)]
     journal_keys: KeyOptions,
-    /// The server that the restore wrote to. Its password may also come from REDTAPE_TO_PASSWORD or --to-password-file.
-    #[arg(long, value_name = "URL")]
-    to: String,
-    /// File that holds the target's password.
-    #[arg(long, value_name = "FILE")]
-    to_password_file: Option<PathBuf>,
+    #[command(flatten)]
+    target: TargetOptions,
     /// Put back also what was changed since the restore.
     #[arg(long)]
     replace: bool,
@@ -50,10 +47,7 @@ pub(crate) struct UndoArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: UndoArgs) -> anyhow::Result<ExitCode> {
-    let mut to = url(&args.to, "--to", "REDTAPE_TO_PASSWORD")?;
-    if let Some(path) = &args.to_password_file {
-        to = to.with_password(password_file(path, "--to-password-file", PASSWORD_LIMIT)?);
-    }
+    let to = args.target.address()?;
     let PlanFlags { plan: plan_only, yes, json } = args.flags;
     let interrupt = Interrupt::default();
     let prepared = prepare_undo(UndoRequest {

@@ -636,7 +636,7 @@ fn a_target_that_cannot_take_the_data_is_left_as_it_is() {
         restore(bad, &[], USAGE, &["--to", "redis://"]);
     }
     restore(&format!("{url}/3"), &[], USAGE, &["database", "--db"]);
-    restore("rediss://localhost", &[], UNAVAILABLE, &["TLS"]);
+    restore("rediss://localhost:1", &["--to-tls-insecure"], UNAVAILABLE, &["cannot reach localhost:1"]);
     restore(&url, &["--key-regex", "("], USAGE, &["("]);
     let mut admin = target.conn();
     admin.must(&args!["CONFIG", "SET", "requirepass", PASSWORD]);

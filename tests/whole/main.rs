@@ -50,5 +50,6 @@ mod selection;
 mod server_identity;
 mod settings_file;
 mod stays_up;
+mod tls_target;
 mod tls_upstream;
 mod transparent;

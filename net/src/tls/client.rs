@@ -10,10 +10,8 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::handle::Built;
-use super::{CaFiles, KeyPair, Material, TlsError, provider, validity};
+use super::{CaFiles, KeyPair, Material, OptionNames, TlsError, provider, validity};
 
-const CERT_OPTIONS: [&str; 2] = ["upstream-tls-cert-file", "upstream-tls-key-file"];
-const CA_OPTIONS: [&str; 2] = ["upstream-tls-ca-cert-file", "upstream-tls-ca-cert-dir"];
 /// Servers whose sessions are kept for resumption: the upstream and a followed replica.
 const RESUMPTION_MAX: usize = 16;
 
@@ -28,6 +26,8 @@ pub struct ClientTls {
     pub sni: Option<String>,
     /// Take any certificate.
     pub insecure: bool,
+    /// What the options are called that say all this.
+    pub names: OptionNames,
 }
 
 impl ClientTls {
@@ -38,14 +38,14 @@ impl ClientTls {
 
     /// The name that the server must be able to prove.
     pub fn server_name(&self, host: &str) -> Result<ServerName<'static>, TlsError> {
-        let (name, from) = self.sni.as_deref().map_or((host, "the URL"), |sni| (sni, "upstream-tls-sni"));
+        let (name, from) = self.sni.as_deref().map_or((host, "the URL"), |sni| (sni, self.names.sni));
         ServerName::try_from(name.to_owned())
             .map_err(|_| TlsError::Options(format!("{name:?} (from {from}) is no DNS name or IP address for TLS")))
     }
 
     fn roots(&self) -> Result<Arc<RootCertStore>, TlsError> {
         if !self.ca.is_empty() {
-            return self.ca.read(CA_OPTIONS);
+            return self.ca.read([self.names.ca_file, self.names.ca_dir]);
         }
         let found = rustls_native_certs::load_native_certs();
         let mut roots = RootCertStore::empty();
@@ -53,8 +53,9 @@ impl ClientTls {
         if added == 0 {
             let why = found.errors.first().map(|e| format!(" ({e})")).unwrap_or_default();
             return Err(TlsError::Options(format!(
-                "this machine has no list of trusted CAs{why}: name the server's CA with upstream-tls-ca-cert-file, \
-                 or install the package ca-certificates"
+                "this machine has no list of trusted CAs{why}: name the server's CA with {}, or install the package \
+                 ca-certificates",
+                self.names.ca_file
             )));
         }
         Ok(Arc::new(roots))
@@ -77,7 +78,7 @@ impl Material for ClientTls {
         let (mut config, ends) = match &self.pair {
             None => (builder.with_no_client_auth(), None),
             Some(pair) => {
-                let certified = pair.read(CERT_OPTIONS)?;
+                let certified = pair.read([self.names.cert_file, self.names.key_file])?;
                 let ends = certified.cert.first().and_then(|c| validity::not_after(c));
                 let one = rustls::sign::SingleCertAndKey::from(certified);
                 (builder.with_client_cert_resolver(Arc::new(one)), ends)

@@ -7,23 +7,31 @@ use std::task::{Context, Poll};
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::OptionNames;
+
 /// A TLS failure in words that say what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("TLS: {0}")]
 pub struct TlsFailure(pub(crate) String);
 
 impl TlsFailure {
-    /// Of a connection that redtape opened.
+    /// Of a connection to the server that is recorded.
     pub fn explain(error: &Error) -> Self {
+        Self::explain_to(error, OptionNames::UPSTREAM)
+    }
+
+    /// Of a connection to a server with these options.
+    pub fn explain_to(error: &Error, names: OptionNames) -> Self {
         Self(match error {
-            Error::InvalidCertificate(e) => certificate(e),
+            Error::InvalidCertificate(e) => certificate(e, names),
             Error::AlertReceived(
                 AlertDescription::CertificateRequired
                 | AlertDescription::HandshakeFailure
                 | AlertDescription::NoCertificate,
             ) => format!(
                 "the server refused the handshake ({error}); if it wants a client certificate, name one with \
-                 --upstream-tls-cert-file and --upstream-tls-key-file"
+                 --{} and --{}",
+                names.cert_file, names.key_file
             ),
             Error::AlertReceived(
                 AlertDescription::UnknownCA
@@ -34,7 +42,9 @@ impl TlsFailure {
                 | AlertDescription::CertificateUnknown
                 | AlertDescription::DecryptError
                 | AlertDescription::AccessDenied,
-            ) => format!("the server does not accept our certificate ({error}); check --upstream-tls-cert-file"),
+            ) => {
+                format!("the server does not accept our certificate ({error}); check --{}", names.cert_file)
+            }
             Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
                 "the server does not speak TLS on this port; use its tls-port, or redis:// instead of rediss://"
                     .to_owned()
@@ -51,11 +61,18 @@ impl TlsFailure {
 
     /// The handshake's error.
     pub fn in_handshake(error: io::Error) -> io::Error {
-        if error.kind() == io::ErrorKind::UnexpectedEof {
-            let why = "the server closed the connection during the handshake; is this its tls-port?";
-            return io::Error::new(error.kind(), Self(why.to_owned()));
-        }
-        Self::from_io(error)
+        if error.kind() == io::ErrorKind::UnexpectedEof { Self::closed_in_handshake() } else { Self::from_io(error) }
+    }
+
+    pub(crate) fn closed_in_handshake() -> io::Error {
+        let why = "the server closed the connection during the handshake; is this its tls-port?";
+        io::Error::new(io::ErrorKind::UnexpectedEof, Self(why.to_owned()))
+    }
+
+    /// A server that does not speak TLS waits for the end of a line.
+    pub(crate) fn no_handshake(error: &io::Error) -> io::Error {
+        let why = format!("no answer to the handshake ({error}); is this the server's tls-port?");
+        io::Error::new(io::ErrorKind::TimedOut, Self(why))
     }
 
     /// Whether TLS is at the bottom of an error, however wrapped.
@@ -78,13 +95,14 @@ impl TlsFailure {
     }
 }
 
-fn certificate(error: &CertificateError) -> String {
+fn certificate(error: &CertificateError, names: OptionNames) -> String {
     match error {
-        CertificateError::UnknownIssuer => "the server's certificate is signed by a CA that is not trusted here; name \
-             the CA with --upstream-tls-ca-cert-file"
-            .to_owned(),
+        CertificateError::UnknownIssuer => format!(
+            "the server's certificate is signed by a CA that is not trusted here; name the CA with --{}",
+            names.ca_file
+        ),
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            format!("the server's certificate is for another name ({error}); set --upstream-tls-sni to a name in it")
+            format!("the server's certificate is for another name ({error}); set --{} to a name in it", names.sni)
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             format!("the server's certificate has expired ({error}); renew it there")

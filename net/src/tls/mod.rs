@@ -17,6 +17,7 @@ mod client;
 mod failure;
 mod files;
 mod handle;
+mod options;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub use self::failure::{Explained, TlsFailure};
 pub use self::files::{CaFiles, KeyPair};
 use self::handle::Material;
 pub use self::handle::{Handle, watch};
+pub use self::options::OptionNames;
 pub use self::server::{AuthClients, Protocols, ServerTls, SniCert};
 
 /// The configuration towards clients, as it is now.

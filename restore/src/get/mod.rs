@@ -169,6 +169,7 @@ impl GetRequest {
             as_of: self.as_of.clone(),
             zone: self.zone.clone(),
             to: Target::Reader,
+            accept_eviction: false,
             filter: in_dbs.and_exact_keys([self.key.clone()]),
             method: None,
             slice: true,

@@ -5,14 +5,14 @@
 //! do not greet as the target would, are closed unanswered.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use redtape_net::route;
 use redtape_wire::resp::{Args, Parsed, parse_request};
 use redtape_wire::url::{Endpoint, RedisUrl};
 
 use super::handshake::{Answer, Expected, Handshake};
-use crate::client::CONNECT_LIMIT;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 
@@ -47,7 +47,8 @@ impl Listener {
     pub(super) fn open(url: &RedisUrl) -> Result<Self, RestoreError> {
         let (local, peer) = match &url.endpoint {
             Endpoint::Unix(_) => (IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST)),
-            Endpoint::Tcp { host, port } => route(host, *port, &url.address())?,
+            Endpoint::Tcp { host, port } => route(host, *port)
+                .map_err(|e| RestoreError::Unreachable { address: url.address(), cause: e.to_string() })?,
         };
         let failed = |e: std::io::Error| RestoreError::Link(format!("cannot listen on {local} for the target: {e}"));
         let socket = TcpListener::bind((local, 0)).map_err(failed)?;
@@ -101,21 +102,6 @@ impl Listener {
             ACCEPT_LIMIT.as_secs()
         )))
     }
-}
-
-/// Our address and the server's, as the system routes between them.
-fn route(host: &str, port: u16, address: &str) -> Result<(IpAddr, IpAddr), RestoreError> {
-    let failed = |e: std::io::Error| RestoreError::Unreachable { address: address.to_owned(), cause: e.to_string() };
-    let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
-    for candidate in (host, port).to_socket_addrs().map_err(failed)? {
-        let routed = TcpStream::connect_timeout(&candidate, CONNECT_LIMIT)
-            .and_then(|socket| Ok((socket.local_addr()?.ip(), socket.peer_addr()?.ip())));
-        match routed {
-            Ok(ends) => return Ok(ends),
-            Err(e) => last = e,
-        }
-    }
-    Err(failed(last))
 }
 
 /// Goes through the handshake up to `PSYNC`.

@@ -70,6 +70,8 @@ pub struct Replica<'a> {
     pub expected: Expected,
     /// Its clock, if redtape holds it.
     pub clock: Option<&'a ClockFile>,
+    /// It may evict keys when it is promoted.
+    pub accept_eviction: bool,
     /// Looked at until the promotion.
     pub interrupt: &'a Interrupt,
 }
@@ -156,7 +158,7 @@ impl Delivery<'_> {
         observer: &mut dyn Observer,
         check: &mut Check<'_>,
     ) -> Result<Delivered, RestoreError> {
-        let Replica { server, expected, clock, interrupt } = &mut self.replica;
+        let Replica { server, expected, clock, accept_eviction, interrupt } = &mut self.replica;
         let connection = self.listener.wait(expected, interrupt)?;
         let before = info_of_empty(server)?;
         let errors_before = unexpected_errors(&before);
@@ -176,7 +178,7 @@ impl Delivery<'_> {
             expired = expired::count(&mut sender, observer)?;
         }
         let info = sender.check(errors_before)?;
-        let memory = check_memory(&sender.server.address, &info, MemoryState::of(&before).evicted)?;
+        let memory = check_memory(&sender.server.address, &info, MemoryState::of(&before).evicted, *accept_eviction)?;
         let delivered = Delivered {
             keys: info.keyspace(),
             functions: sender.server.functions()?.unwrap_or(0),
@@ -222,7 +224,12 @@ fn send_base(
 }
 
 /// The target has kept every key so far, and will when it is a master again. Pure.
-fn check_memory(address: &str, info: &Info, evicted_before: u64) -> Result<MemoryState, RestoreError> {
+fn check_memory(
+    address: &str,
+    info: &Info,
+    evicted_before: u64,
+    accept_eviction: bool,
+) -> Result<MemoryState, RestoreError> {
     let memory = MemoryState::of(info);
     let evicted = memory.evicted.saturating_sub(evicted_before);
     if evicted > 0 {
@@ -234,7 +241,7 @@ fn check_memory(address: &str, info: &Info, evicted_before: u64) -> Result<Memor
             why: memory.advice(evicted),
         });
     }
-    if memory.is_over() && memory.evicts() {
+    if memory.is_over() && memory.evicts() && !accept_eviction {
         return Err(RestoreError::TooSmall {
             address: address.to_owned(),
             used: memory.used,

@@ -1,9 +1,9 @@
 //! The base as it is: read through, or sent.
 
-use std::io::{ErrorKind, Read as _};
+use std::io::{self, ErrorKind, Read};
 
-use redtape_journal::{Catalog, Keyring, OpenError, SnapshotInfo, SnapshotReader};
-use redtape_wire::rdb::{RdbSummary, RdbVerifier};
+use redtape_journal::{Catalog, KeyIndex, Keyring, OpenError, SnapshotInfo, SnapshotReader};
+use redtape_wire::rdb::{Entry, RdbSummary, RdbVerifier, RdbVersion, Walker, read_entry_key};
 
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
@@ -44,6 +44,44 @@ pub(crate) fn check_base(
         return Err(damaged(problem));
     }
     rdb.finish().map_err(|e| damaged(e.to_string()))
+}
+
+/// The highest database in which a base has keys; `None` = that cannot be seen. By its key index, or else read through.
+pub(crate) fn highest_db(
+    catalog: &Catalog,
+    base: &SnapshotInfo,
+    keyring: &Keyring,
+    version: RdbVersion,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<Option<u32>, RestoreError> {
+    /// Keys between two looks at the interrupt.
+    const LOOK_EVERY: u64 = 4096;
+    let read_key = Box::new(move |entry: &mut dyn Read| read_entry_key(version, entry).map_err(io::Error::other));
+    if let Ok(mut index) = KeyIndex::open(catalog, base, keyring, read_key)
+        && let Ok(highest) = index.highest_db()
+    {
+        return Ok(Some(highest.unwrap_or(0)));
+    }
+    let Ok(mut walker) = Walker::new(open_base(catalog, base, keyring)?) else { return Ok(None) };
+    observer.on(&Event::Step { name: "looking for the base's databases", total: 0, unit: Unit::Keys });
+    let (mut highest, mut keys) = (0, 0);
+    loop {
+        match walker.next_entry() {
+            Ok(None) => break,
+            Ok(Some(Entry::Key(key))) => highest = highest.max(key.db),
+            Ok(Some(_)) => {}
+            // Its digest was compared: it is a kind of RDB that is not understood here.
+            Err(_) => return Ok(None),
+        }
+        keys += 1;
+        if keys % LOOK_EVERY == 0 {
+            interrupt.check()?;
+            observer.on(&Event::At(keys));
+        }
+    }
+    observer.on(&Event::StepDone);
+    Ok(Some(highest))
 }
 
 /// What is wrong with the digest of a base that was read to its end; `noted`: that of its manifest, empty if it has none.

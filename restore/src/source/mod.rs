@@ -20,7 +20,7 @@ use std::sync::Arc;
 use redtape_journal::{Catalog, Keyring, SnapshotInfo};
 use redtape_wire::rdb::RdbSummary;
 
-use self::base::{check_base, open_base};
+use self::base::{check_base, highest_db, open_base};
 use self::binary::{Binary, BinaryNeeds, made_by};
 use self::journal_range::{JournalRange, RangeFacts, ReplaySource, scan};
 use self::scratch::Scratch;
@@ -299,6 +299,24 @@ impl Source {
         match &self.base {
             BaseUse::Whole => self.rdb.bytes,
             BaseUse::Keys(keys) => keys.bytes,
+        }
+    }
+
+    /// The highest database in which what is used of the base has keys; `None` = not known. `whole`: a base that is used whole may
+    /// be read for that.
+    pub(crate) fn base_highest_db(
+        &self,
+        whole: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<u32>, RestoreError> {
+        let catalog = self.replay.catalog();
+        match &self.base {
+            BaseUse::Keys(keys) => Ok(keys.highest_db()),
+            BaseUse::Whole if whole => {
+                let version = self.rdb.version;
+                highest_db(catalog, &self.point.base, &self.keyring, version, &self.interrupt, observer)
+            }
+            BaseUse::Whole => Ok(None),
         }
     }
 

@@ -166,7 +166,8 @@ impl Scratch {
         interrupt: &Interrupt,
     ) -> Result<Delivered, RestoreError> {
         let expected = Expected { port: None, password: Some(self.password.clone()) };
-        let replica = Replica { server: &mut self.server, expected, clock: Some(&self.clock), interrupt };
+        let replica =
+            Replica { server: &mut self.server, expected, clock: Some(&self.clock), accept_eviction: false, interrupt };
         let result = deliver(replica, payload, observer, &mut |_, _| Ok(()));
         result.map_err(|cause| {
             if let Ok(Some(status)) = self.child.0.try_wait() {

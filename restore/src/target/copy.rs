@@ -63,6 +63,8 @@ pub(crate) struct CopyJob<'a> {
     pub(crate) target: &'a mut Server,
     /// Which keys.
     pub(crate) filter: &'a Filter,
+    /// Keys that the target has evicted are no failure.
+    pub(crate) accept_eviction: bool,
     /// How many they are.
     pub(crate) wanted: &'a KeyCounts,
     /// Told how far it is.
@@ -81,6 +83,7 @@ pub(crate) fn copy(mut job: CopyJob<'_>) -> Result<Copied, CopyError> {
         evicted_before: MemoryState::ask(job.target).map_err(unbegun)?.evicted,
         total,
         began: false,
+        accept_eviction: job.accept_eviction,
         absolute: job.scratch.version.has_redis(7, 0),
         fetch: 16,
         copied: Copied::default(),
@@ -110,6 +113,7 @@ struct Copier {
     total: u64,
     /// The first write was sent.
     began: bool,
+    accept_eviction: bool,
     /// The scratch server knows `PEXPIRETIME`.
     absolute: bool,
     fetch: usize,
@@ -126,7 +130,7 @@ struct Batch {
 
 impl Copier {
     fn run(&mut self, job: &mut CopyJob<'_>) -> Result<(), RestoreError> {
-        let CopyJob { scratch, target, filter, wanted, observer, interrupt } = job;
+        let CopyJob { scratch, target, filter, wanted, observer, interrupt, .. } = job;
         for db in wanted.keys().copied() {
             select(target, db)?;
             let mut scan = WantedScan::new(filter, db);
@@ -186,12 +190,12 @@ impl Copier {
         for (key, expires, value) in &keys {
             let expires = expires.to_string();
             let args: [&[u8]; 5] = [b"RESTORE", key, expires.as_bytes(), value, b"ABSTTL"];
-            encode_command(&mut packed, &args);
+            target.encode(&mut packed, &args);
         }
         for (key, ..) in &keys {
-            encode_command(&mut packed, &[b"EXISTS", key.as_slice()]);
+            target.encode(&mut packed, &[b"EXISTS", key.as_slice()]);
         }
-        encode_command(&mut packed, &[b"TIME"]);
+        target.encode(&mut packed, &[b"TIME"]);
         self.began = true;
         let mut replies = target.pipeline(&packed, keys.len() * 2 + 1)?;
         let target_ms = match replies.pop() {
@@ -230,16 +234,24 @@ impl Copier {
             if twice.contains(&n) {
                 continue;
             }
-            if !there && !has_passed(*expires, now_ms) {
+            let passed = has_passed(*expires, now_ms);
+            if !there && !passed && !(self.accept_eviction && self.has_evicted(target)?) {
                 let example = format!("{} in db {db}", show(key));
                 return Err(gone(target, self.evicted_before, 1, self.total, &example));
             }
             *self.copied.keys.entry(db).or_default() += 1;
-            self.copied.expired += u64::from(!there);
+            self.copied.expired += u64::from(!there && passed);
             self.copied.volatile += u64::from(there && *expires != 0);
         }
         self.copied.bytes += bytes as u64;
         Ok(())
+    }
+}
+
+impl Copier {
+    /// The target has evicted keys since the first write.
+    fn has_evicted(&self, target: &mut Server) -> Result<bool, RestoreError> {
+        Ok(MemoryState::ask(target)?.evicted > self.evicted_before)
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashSet};
 
 use redtape_wire::quoted::{in_quotes, quote_cut};
-use redtape_wire::resp::encode_command;
 
 use crate::client::{Reply, Server, Value, text};
 use crate::error::RestoreError;
@@ -97,7 +96,7 @@ fn look_up(
             }
             let mut packed = Vec::new();
             for key in &keys {
-                encode_command(&mut packed, &[b"EXISTS", key.as_slice()]);
+                target.encode(&mut packed, &[b"EXISTS", key.as_slice()]);
             }
             let replies = target.pipeline(&packed, keys.len())?;
             let exists = |reply| Ok::<_, RestoreError>(target.must("EXISTS", reply)? != Value::Int(0));
@@ -222,7 +221,7 @@ pub(crate) fn of_wanted_types(
     }
     let mut packed = Vec::new();
     for key in &keys {
-        encode_command(&mut packed, &[b"TYPE", key.as_slice()]);
+        server.encode(&mut packed, &[b"TYPE", key.as_slice()]);
     }
     let replies = server.pipeline(&packed, keys.len())?;
     let mut wanted = Vec::with_capacity(keys.len());

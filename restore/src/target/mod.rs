@@ -6,22 +6,25 @@
 //! | a running server | `server/`, by one of the methods of [`crate::plan`] |
 //! | the requester | nothing is written: [`mod@crate::get`] |
 
+mod address;
 pub mod claim;
 pub(crate) mod copy;
+pub mod limits;
 pub(crate) mod lookup;
 pub mod memory;
 pub mod preflight;
 pub mod repair;
+pub mod rights;
 pub(crate) mod server;
 pub mod unfinished;
 
-use redtape_wire::url::RedisUrl;
+pub use self::address::ServerAddress;
 
 /// Where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// A running server.
-    Server(RedisUrl),
+    Server(ServerAddress),
     /// The requester: one key is read ([`crate::get::get`]).
     Reader,
 }

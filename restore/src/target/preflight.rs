@@ -1,15 +1,17 @@
 //! What must be known of a target before a plan can be made. Only reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use redtape_journal::TimelineInfo;
 use redtape_wire::url::Endpoint;
 
-use crate::client::{Info, Reply, Server, Value, text};
+use crate::client::{Info, Reply, Server, Value};
 use crate::error::RestoreError;
 use crate::refusal::{Refusal, meaning};
 use crate::target::claim::{OtherRestores, others};
+use crate::target::limits::ServerLimits;
 use crate::target::memory::MemoryState;
+use crate::target::rights::Rights;
 use crate::target::unfinished::{Unfinished, find};
 use crate::version::{ServerVersion, parse_number};
 
@@ -53,10 +55,14 @@ pub struct TargetFacts {
     pub tls_replication: bool,
     /// Clients may write to it while it follows a master.
     pub writable_replica: bool,
-    /// Why `REPLICAOF` cannot be used; `None` = as far as can be asked, it can.
-    pub replicaof_refused: Option<String>,
-    /// Number of databases, if it may be asked.
-    pub databases: Option<u32>,
+    /// Commands that it does not know, or not for this user.
+    pub rights: Rights,
+    /// Limits of what it takes.
+    pub limits: ServerLimits,
+    /// Commands that have other names there, by their usual ones in upper case.
+    pub renamed: BTreeSet<Vec<u8>>,
+    /// Reached over TLS.
+    pub tls: bool,
     /// The port that it announces to a master.
     pub announced_port: u16,
     /// Reached by a unix socket.
@@ -107,8 +113,10 @@ impl TargetFacts {
             functions_hidden: matches!(server.try_call(&["FUNCTION", "LIST"])?, Reply::Error(e) if meaning(&e.code) == Refusal::Denied),
             tls_replication,
             writable_replica: server.setting("replica-read-only")?.as_deref() == Some("no"),
-            replicaof_refused: replicaof_refused(server)?,
-            databases: server.setting("databases")?.and_then(|d| d.parse().ok()),
+            rights: Rights::read(server, ServerVersion { valkey, number })?,
+            limits: ServerLimits::read(server, &info)?,
+            renamed: server.names().renamed().map(<[u8]>::to_vec).collect(),
+            tls: server.url().tls,
             announced_port: announced.unwrap_or(own_port),
             unix: matches!(server.url().endpoint, Endpoint::Unix(_)),
             unknown_commands: Vec::new(),
@@ -151,22 +159,6 @@ fn disk_trouble(server: &mut Server, info: &Info) -> Result<Option<String>, Rest
     Ok(Some("its last save to disk failed (rdb_last_bgsave_status:err)".to_owned()))
 }
 
-/// Whether `REPLICAOF` may be run, without running it.
-fn replicaof_refused(server: &mut Server) -> Result<Option<String>, RestoreError> {
-    if let Reply::Value(Value::Array(rows)) = server.try_call(&["COMMAND", "INFO", "replicaof"])?
-        && matches!(rows.first(), None | Some(Value::Nil))
-    {
-        return Ok(Some("it does not know REPLICAOF (renamed, or a managed service)".to_owned()));
-    }
-    let Reply::Value(user) = server.try_call(&["ACL", "WHOAMI"])? else { return Ok(None) };
-    let user = text(&user);
-    // 7.0 and later; a user who may not ask finds out when acting.
-    match server.try_call(&["ACL", "DRYRUN", &user, "REPLICAOF", "NO", "ONE"])? {
-        Reply::Value(Value::Status(_)) | Reply::Error(_) => Ok(None),
-        Reply::Value(reason) => Ok(Some(format!("its user {user:?} may not run REPLICAOF: {}", text(&reason)))),
-    }
-}
-
 /// Which of these commands the server does not know.
 pub fn unknown_commands<'a>(
     server: &mut Server,
@@ -177,7 +169,8 @@ pub fn unknown_commands<'a>(
         return Ok(Vec::new());
     }
     let mut args: Vec<&[u8]> = vec![b"COMMAND", b"INFO"];
-    args.extend(names.iter().map(|n| n.as_slice()));
+    let known: Vec<Vec<u8>> = names.iter().map(|n| server.names().get(n).to_vec()).collect();
+    args.extend(known.iter().map(Vec::as_slice));
     // Not allowed to ask: the link's own checks will tell.
     let Reply::Value(Value::Array(rows)) = server.try_call(&args)? else { return Ok(Vec::new()) };
     let unknown = names.iter().zip(&rows).filter(|(_, row)| match row {

@@ -14,7 +14,6 @@ use std::path::PathBuf;
 
 use redtape_journal::Keyring;
 use redtape_journal::undo_file::{UndoEntry, UndoHead, UndoReader};
-use redtape_wire::url::RedisUrl;
 use serde::Serialize;
 
 use self::entries::LastEntries;
@@ -23,7 +22,7 @@ use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::limits::Limits;
 use crate::progress::{Event, Observer, Unit};
-use crate::target::claim;
+use crate::target::{ServerAddress, claim};
 use crate::target::lookup::show;
 use crate::target::preflight::TargetFacts;
 use crate::target::repair::engine::{Engine, Unwanted};
@@ -42,7 +41,7 @@ pub struct UndoRequest {
     /// What it is encrypted with, if it is.
     pub keyring: Keyring,
     /// The server that the repair wrote to.
-    pub to: RedisUrl,
+    pub to: ServerAddress,
     /// What was changed since the repair is overwritten, too.
     pub replace: bool,
     /// Where the undo's own undo file goes; `None` = the usual place.
@@ -98,8 +97,10 @@ pub fn prepare_undo(request: UndoRequest) -> Result<PreparedUndo, RestoreError> 
     let head = reader.head().clone();
     let last = LastEntries::read(&mut reader)?;
     let unfinished = !reader.is_finished();
-    let mut target = Server::connect(&request.to)?;
+    let mut target = Server::open(request.to.connector()?, request.to.commands.clone())?;
     target.set_reply_limit(request.limits.reply)?;
+    // A person's answer may take long.
+    target.keep_alive()?;
     let facts = TargetFacts::read(&mut target)?;
     check_target(&head, &facts)?;
     let number = head.number.to_string();

@@ -38,6 +38,7 @@ pub(crate) fn request(dir: &Path, at: When, target: &Running, via: Option<Forced
         as_of: AsOf::At(at),
         zone: Zone::utc(),
         to: Target::Server(target.url().parse().unwrap()),
+        accept_eviction: false,
         filter: Filter::default(),
         slice: true,
         repair: None,

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use clap::Args;
 use redtape_journal::SyncPolicy;
-use redtape_net::tls::{CaFiles, ClientTls, KeyPair, ServerTls};
+use redtape_net::tls::{CaFiles, ClientTls, KeyPair, OptionNames, ServerTls};
 use redtape_wire::settings::{Ack, ListenAddr, OnJournalFailure};
 
 pub(crate) use self::file::File;
@@ -211,7 +211,8 @@ fn policy(sync: Sync) -> SyncPolicy {
     }
 }
 
-fn pair(names: [&str; 2], cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<KeyPair>, Failure> {
+/// A certificate and its key, which go together.
+pub(super) fn pair(names: [&str; 2], cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<KeyPair>, Failure> {
     match (cert, key) {
         (Some(cert_file), Some(key_file)) => Ok(Some(KeyPair { cert_file, key_file })),
         (None, None) => Ok(None),
@@ -254,5 +255,6 @@ fn client_tls(options: UpstreamTlsOptions) -> Result<ClientTls, Failure> {
         ca: CaFiles { file: options.upstream_tls_ca_cert_file, dir: options.upstream_tls_ca_cert_dir },
         sni: options.upstream_tls_sni,
         insecure: options.upstream_tls_insecure.unwrap_or(false),
+        names: OptionNames::UPSTREAM,
     })
 }

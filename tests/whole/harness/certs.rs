@@ -33,8 +33,14 @@ impl Ca {
 
     /// A certificate for these hosts.
     pub fn sign(&self, name: &str, hosts: &[&str]) -> (String, String) {
+        self.sign_until(name, hosts, 2099)
+    }
+
+    /// The same, until the end of this year.
+    pub fn sign_until(&self, name: &str, hosts: &[&str], year: i32) -> (String, String) {
         let hosts: Vec<String> = hosts.iter().map(|&h| h.to_owned()).collect();
-        let params = CertificateParams::new(hosts).expect("names");
+        let mut params = CertificateParams::new(hosts).expect("names");
+        params.not_after = rcgen::date_time_ymd(year, 12, 31);
         let key = KeyPair::generate().expect("a key");
         let (cert_file, key_file): (PathBuf, PathBuf) =
             (self.dir.join(&format!("{name}.crt")), self.dir.join(&format!("{name}.key")));

@@ -29,6 +29,14 @@ impl KeyIndex {
     pub fn scan(&mut self, db: Option<u32>, prefix: &[u8]) -> Scan<'_> {
         Scan::new(self, db, prefix)
     }
+
+    /// The highest database that has a key; `None` = there is no key. Reads the last page.
+    pub fn highest_db(&mut self) -> Result<Option<u32>, KeyIndexError> {
+        let Some(last) = self.pages().len().checked_sub(1) else { return Ok(None) };
+        let pages = self.read_pages(last, 1)?;
+        let Some(page) = pages.first() else { return Ok(None) };
+        Ok(self.entries_of(last, page)?.last().map(|entry| entry.db))
+    }
 }
 
 impl<'a> Scan<'a> {

@@ -5,7 +5,6 @@
 //! attempts that clients came in between of, its elements are left as they are.
 
 use redtape_wire::rdb::Field;
-use redtape_wire::resp::encode_command;
 
 use super::merge::{Difference, Element};
 use crate::client::{Reply, Server, Value};
@@ -56,6 +55,24 @@ for i = 2, #ARGV, 6 do
 end
 return set";
 
+/// What this script calls, and the one for times of expiry.
+const SCRIPT_COMMANDS: [&[u8]; 14] = [
+    b"TYPE",
+    b"HGET",
+    b"HSET",
+    b"HDEL",
+    b"HPEXPIREAT",
+    b"SISMEMBER",
+    b"SADD",
+    b"SREM",
+    b"ZSCORE",
+    b"ZADD",
+    b"ZREM",
+    b"PEXPIRETIME",
+    b"PERSIST",
+    b"PEXPIREAT",
+];
+
 /// How elements are compared and set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
@@ -66,8 +83,11 @@ pub(crate) enum How {
 }
 
 impl How {
-    /// Finds out whether scripts are allowed.
+    /// Finds out whether scripts are allowed, and find the commands that they call: other names hold in scripts as well.
     pub(crate) fn find(server: &mut Server) -> Result<Self, RestoreError> {
+        if SCRIPT_COMMANDS.iter().any(|name| server.names().get(name) != *name) {
+            return Ok(Self::Watch);
+        }
         let reply = server.try_call(&["EVAL", "return redis.call('TYPE', KEYS[1]).ok", "1", "redtape:tmp:probe"])?;
         Ok(if reply.value().is_some() { Self::Script } else { Self::Watch })
     }
@@ -173,7 +193,7 @@ fn by_watch(server: &mut Server, key: &[u8], differences: &[Difference]) -> Resu
 /// One attempt; `None` = a client wrote to the key in between.
 fn watch_once(server: &mut Server, key: &[u8], differences: &[Difference]) -> Result<Option<Vec<bool>>, RestoreError> {
     let mut packed = Vec::new();
-    encode_command(&mut packed, &[b"WATCH", key]);
+    server.encode(&mut packed, &[b"WATCH", key]);
     for difference in differences {
         let (live, wanted) = sides(difference);
         let get: &[u8] = match live.or(wanted) {
@@ -181,9 +201,9 @@ fn watch_once(server: &mut Server, key: &[u8], differences: &[Difference]) -> Re
             Some(Element::Scored(..)) => b"ZSCORE",
             _ => b"SISMEMBER",
         };
-        encode_command(&mut packed, &[get, key, difference.name()]);
+        server.encode(&mut packed, &[get, key, difference.name()]);
     }
-    encode_command(&mut packed, &[b"EXISTS", key]);
+    server.encode(&mut packed, &[b"EXISTS", key]);
     let mut replies = server.pipeline(&packed, differences.len() + 2)?.into_iter();
     let watched = replies.next().ok_or_else(|| RestoreError::Link("no reply to WATCH".to_owned()))?;
     server.must("WATCH", watched)?;
@@ -197,12 +217,12 @@ fn watch_once(server: &mut Server, key: &[u8], differences: &[Difference]) -> Re
     let as_seen: Vec<bool> =
         differences.iter().zip(&there).map(|(difference, reply)| is_as_seen(sides(difference).0, reply)).collect();
     let mut packed = Vec::new();
-    encode_command(&mut packed, &[b"MULTI"]);
+    server.encode(&mut packed, &[b"MULTI"]);
     let mut commands = 1;
     for (difference, _) in differences.iter().zip(&as_seen).filter(|(_, as_seen)| **as_seen) {
-        commands += encode_write(&mut packed, key, difference);
+        commands += encode_write(server, &mut packed, key, difference);
     }
-    encode_command(&mut packed, &[b"EXEC"]);
+    server.encode(&mut packed, &[b"EXEC"]);
     let mut replies = server.pipeline(&packed, commands + 1)?;
     match replies.pop().map(|reply| server.must("EXEC", reply)) {
         Some(Ok(Value::Nil)) => Ok(None),
@@ -226,20 +246,20 @@ fn is_as_seen(seen: Option<&Element>, reply: &Reply) -> bool {
 }
 
 /// Appends the commands that set an element; returns how many.
-fn encode_write(packed: &mut Vec<u8>, key: &[u8], difference: &Difference) -> usize {
+fn encode_write(server: &Server, packed: &mut Vec<u8>, key: &[u8], difference: &Difference) -> usize {
     let name = difference.name();
     match sides(difference) {
         (_, Some(element @ Element::Field(field))) => {
-            encode_command(packed, &[b"HSET", key, name, &element.content()]);
+            server.encode(packed, &[b"HSET", key, name, &element.content()]);
             let Some(expires) = field.expires_at_ms else { return 1 };
-            encode_command(packed, &[b"HPEXPIREAT", key, expires.to_string().as_bytes(), b"FIELDS", b"1", name]);
+            server.encode(packed, &[b"HPEXPIREAT", key, expires.to_string().as_bytes(), b"FIELDS", b"1", name]);
             return 2;
         }
-        (_, Some(Element::Member(_))) => encode_command(packed, &[b"SADD", key, name]),
-        (_, Some(element @ Element::Scored(..))) => encode_command(packed, &[b"ZADD", key, &element.content(), name]),
-        (Some(Element::Field(_)), None) => encode_command(packed, &[b"HDEL", key, name]),
-        (Some(Element::Member(_)), None) => encode_command(packed, &[b"SREM", key, name]),
-        (Some(Element::Scored(..)), None) => encode_command(packed, &[b"ZREM", key, name]),
+        (_, Some(Element::Member(_))) => server.encode(packed, &[b"SADD", key, name]),
+        (_, Some(element @ Element::Scored(..))) => server.encode(packed, &[b"ZADD", key, &element.content(), name]),
+        (Some(Element::Field(_)), None) => server.encode(packed, &[b"HDEL", key, name]),
+        (Some(Element::Member(_)), None) => server.encode(packed, &[b"SREM", key, name]),
+        (Some(Element::Scored(..)), None) => server.encode(packed, &[b"ZREM", key, name]),
         (None, None) => return 0,
     }
     1

@@ -1,7 +1,5 @@
 //! Reading keys of the live target.
 
-use redtape_wire::resp::encode_command;
-
 use super::image::Image;
 use crate::client::{Reply, Server, Value};
 use crate::error::RestoreError;
@@ -19,7 +17,7 @@ pub(crate) struct Live {
 /// Which of these keys exist.
 pub(crate) fn exist(target: &mut Server, keys: &[&[u8]]) -> Result<Vec<bool>, RestoreError> {
     let mut packed = Vec::new();
-    keys.iter().for_each(|key| encode_command(&mut packed, &[b"EXISTS", *key]));
+    keys.iter().for_each(|key| target.encode(&mut packed, &[b"EXISTS", *key]));
     let replies = target.pipeline(&packed, keys.len())?;
     replies.into_iter().map(|reply| Ok(target.must("EXISTS", reply)? != Value::Int(0))).collect()
 }
@@ -39,13 +37,13 @@ pub(crate) fn read(target: &mut Server, keys: &[&[u8]], absolute: bool, watch: b
     let mut packed = Vec::new();
     if watch {
         let args: Vec<&[u8]> = std::iter::once(&b"WATCH"[..]).chain(keys.iter().copied()).collect();
-        encode_command(&mut packed, &args);
+        target.encode(&mut packed, &args);
     }
     for key in keys {
-        encode_command(&mut packed, &[b"DUMP", *key]);
-        encode_command(&mut packed, &[if absolute { b"PEXPIRETIME" } else { &b"PTTL"[..] }, *key]);
+        target.encode(&mut packed, &[b"DUMP", *key]);
+        target.encode(&mut packed, &[if absolute { b"PEXPIRETIME" } else { &b"PTTL"[..] }, *key]);
     }
-    encode_command(&mut packed, &[b"TIME"]);
+    target.encode(&mut packed, &[b"TIME"]);
     let mut replies = target.pipeline(&packed, usize::from(watch) + keys.len() * 2 + 1)?.into_iter();
     if watch {
         let watched = replies.next().ok_or_else(|| short(target))?;

@@ -62,6 +62,11 @@ impl Datasets {
         (&self.saved, self.expected.as_mut())
     }
 
+    /// The wanted keys, and the scratch server that holds them.
+    pub(crate) fn saved(&mut self) -> (&Saved, &mut Scratch) {
+        (&self.saved, &mut self.wanted)
+    }
+
     /// Says what to do about a scratch server that does not answer any more.
     pub(crate) fn explain(&mut self, error: RestoreError) -> RestoreError {
         let error = self.wanted.explain(error);

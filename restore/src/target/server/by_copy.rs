@@ -1,7 +1,8 @@
 //! A scratch server replays; all of its keys are copied to the target, which holds nothing.
 
 use super::digest::compare_digests;
-use super::{Restored, ServerTarget, full_warning};
+use super::room::{self, Carrier};
+use super::{Restored, ServerTarget, evicted_warning, full_warning};
 use crate::error::RestoreError;
 use crate::plan::Plan;
 use crate::progress::{Event, Observer};
@@ -20,7 +21,6 @@ pub(super) fn restore(
     observer: &mut dyn Observer,
 ) -> Result<Restored, RestoreError> {
     let (mut scratch, _) = source.rebuild(observer)?;
-    target.report_memory_need(&mut scratch, observer)?;
     let about = format!("of {} as of {}, LSN {}", source.from.display(), plan.at, plan.lsn);
     copy_all(target, &about, &mut scratch, observer).map_err(|e| scratch.explain(e))
 }
@@ -33,12 +33,14 @@ fn copy_all(
     observer: &mut dyn Observer,
 ) -> Result<Restored, RestoreError> {
     let wanted = wanted(target, scratch).map_err(RestoreError::before_the_target)?;
+    room::check(target, scratch, &wanted, Carrier::Copy, observer).map_err(RestoreError::before_the_target)?;
     let marker = put_marker(target, about, &wanted, observer).map_err(RestoreError::before_the_target)?;
     let evicted_before = MemoryState::ask(&mut target.server)?.evicted;
     let job = CopyJob {
         scratch: &mut *scratch,
         target: &mut target.server,
         filter: &target.filter,
+        accept_eviction: target.accept_eviction,
         wanted: &wanted,
         observer: &mut *observer,
         interrupt: &target.interrupt,
@@ -70,7 +72,7 @@ fn copy_all(
         // SCAN may count a key twice, never leave one out.
         checks.push(format!("{restored} keys restored of {planned} counted"));
     }
-    if missing.expired == 0 {
+    if missing.expired == 0 && missing.gone == 0 {
         let still = copied.volatile == 0;
         match compare_digests(&mut scratch.server, &mut target.server, &copied.keys, still) {
             Ok(check) => checks.push(check),
@@ -128,14 +130,20 @@ fn check_copied(
 ) -> Result<Vec<String>, RestoreError> {
     let restored: u64 = copied.keys.values().sum();
     let memory = MemoryState::settled(&mut target.server)?;
-    if missing.gone > 0 {
+    let evicted = memory.evicted.saturating_sub(evicted_before);
+    let accepted = target.accept_eviction && evicted > 0;
+    if missing.gone > 0 && !accepted {
         let named = missing.named.join(", ");
         return Err(gone(&mut target.server, evicted_before, missing.gone, restored, &named));
     }
+    let mut warnings = Vec::from_iter(full_warning(&memory));
+    if evicted > 0 {
+        warnings.push(evicted_warning(&memory, evicted, missing.gone));
+    }
     let now: u64 = target.server.info(Some("keyspace"))?.keyspace().values().sum();
-    let ours = restored - missing.expired + u64::from(marker);
+    let ours = restored.saturating_sub(missing.expired + missing.gone) + u64::from(marker);
     if now > ours {
         return Err(RestoreError::Joined { address: target.server.address.clone(), count: now - ours });
     }
-    Ok(Vec::from_iter(full_warning(&memory)))
+    Ok(warnings)
 }

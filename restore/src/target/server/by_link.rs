@@ -3,6 +3,7 @@
 use redtape_journal::Group;
 
 use super::digest::compare_digests;
+use super::room::{self, Carrier};
 use super::{Restored, ServerTarget, full_warning};
 use crate::client::Server;
 use crate::error::RestoreError;
@@ -30,16 +31,8 @@ pub(super) fn restore_from_scratch(
     observer: &mut dyn Observer,
 ) -> Result<Restored, RestoreError> {
     let (mut scratch, replayed) = source.rebuild(observer)?;
-    if let (Some(databases), Some((highest, _))) = (target.facts.databases, replayed.keys.last_key_value())
-        && *highest >= databases
-    {
-        return Err(RestoreError::Unable(format!(
-            "{} has {databases} databases, the data is in {}; raise its `databases` setting",
-            target.server.address,
-            highest + 1
-        )));
-    }
-    target.report_memory_need(&mut scratch, observer)?;
+    room::check(target, &mut scratch, &replayed.keys, Carrier::Link, observer)
+        .map_err(RestoreError::before_the_target)?;
     let file = scratch.save()?;
     target.claim()?;
     let rdb_bytes = std::fs::metadata(&file).map_err(RestoreError::io("read", &file))?.len();
@@ -69,7 +62,8 @@ pub(super) fn restore_from_scratch(
 fn replica(target: &mut ServerTarget) -> Replica<'_> {
     let port = target.facts.announced_port;
     let expected = Expected { port: (!target.facts.unix && port != 0).then_some(port), password: None };
-    Replica { server: &mut target.server, expected, clock: None, interrupt: &target.interrupt }
+    let accept_eviction = target.accept_eviction;
+    Replica { server: &mut target.server, expected, clock: None, accept_eviction, interrupt: &target.interrupt }
 }
 
 /// What is in the target, when it was looked at after its promotion.
@@ -101,11 +95,14 @@ fn check_promoted(target: &mut ServerTarget, delivered: &Delivered) -> Result<Ve
         return Err(RestoreError::Unable(format!("{address} was made a replica just after its promotion")));
     }
     let evicted = memory.evicted.saturating_sub(delivered.memory.evicted);
-    if evicted > 0 {
+    let mut warnings = Vec::from_iter(full_warning(&memory));
+    if evicted > 0 && target.accept_eviction {
+        warnings.push(format!("the target has evicted {evicted} of these keys (maxmemory-policy {})", memory.policy));
+    } else if evicted > 0 {
         let meant = delivered.keys.values().sum();
         return Err(RestoreError::Lost { address, lost: evicted, meant, why: memory.advice(evicted) });
     }
-    Ok(full_warning(&memory).into_iter().collect())
+    Ok(warnings)
 }
 
 fn link_checks(delivered: &Delivered) -> Vec<String> {

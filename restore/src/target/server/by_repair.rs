@@ -7,7 +7,7 @@ use std::time::Duration;
 use redtape_journal::query::{AsOf, When};
 use redtape_journal::{Keyring, mark_now};
 
-use super::{Restored, ServerTarget, full_warning};
+use super::{Restored, ServerTarget, evicted_warning, full_warning, room};
 use crate::error::RestoreError;
 use crate::plan::Plan;
 use crate::progress::{Event, Observer, Unit};
@@ -20,6 +20,7 @@ use crate::target::repair::{
     Datasets, FileLog, Job, Judged, Look, OnConflict, Operation, Outcome, Policy, RepairPlan, Survey, Surveyed, repair,
     survey,
 };
+use crate::target::rights::{By, Repairs};
 use crate::target::unfinished::{KEY, Marker, PutMarker};
 
 /// How long the journal is waited for with a mark.
@@ -115,6 +116,9 @@ pub(super) fn restore(
 ) -> Result<Restored, RestoreError> {
     let Looked { survey, new, operation, mut datasets, policy, judged, at_ms } = looked;
     let about = format!("of {} as of {}, LSN {}", source.from.display(), plan.at, plan.lsn);
+    let by = By::Repair(Repairs::of(&policy));
+    room::check_repair(target, &mut datasets, (&survey.wanted, &new), by, observer)
+        .map_err(|e| datasets.explain(e).before_the_target())?;
     let (marker, mut log) =
         begin(target, &operation, &about, &survey.wanted, observer).map_err(RestoreError::before_the_target)?;
     let marks = Marks::of(target, source, &log);
@@ -182,6 +186,9 @@ fn look_for_evicted(
     let missing = recount(scratch, &mut target.server, &target.filter, observer, &target.interrupt, clock_ms)?;
     let memory = MemoryState::ask(&mut target.server)?;
     let gone = missing.gone.saturating_sub(outcome.left);
+    if gone > 0 && target.accept_eviction {
+        return Ok(evicted_warning(&memory, evicted, gone));
+    }
     if gone > 0 {
         let (address, meant) = (target.server.address.clone(), outcome.written());
         return Err(RestoreError::Lost { address, lost: gone, meant, why: memory.advice(evicted) });

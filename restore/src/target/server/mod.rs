@@ -1,32 +1,36 @@
 //! A running server as the target: looked at before the plan is made, then restored to by the plan's method.
 //!
-//! Invariants: the target is claimed, and looked at once more, before the first write to it; what was begun and failed is undone
-//! or marked as unfinished; success is reported only of what was seen in the target at the end.
+//! Invariants: the target is claimed, looked at once more, and known to have room for the data, before the first write to it; what was
+//! begun and failed is undone or marked as unfinished; success is reported only of what was seen in the target at the end.
 
 mod by_copy;
 mod by_link;
 mod by_repair;
 mod digest;
+mod room;
 
 use std::collections::BTreeMap;
 
-pub(crate) use self::by_repair::Looked;
+use redtape_net::Connector;
 
-use redtape_wire::url::RedisUrl;
+pub(crate) use self::by_repair::Looked;
 
 use super::claim;
 use super::memory::MemoryState;
 use super::preflight::{TargetFacts, contents, unknown_commands};
 use super::repair::Outcome;
-use crate::client::Server;
+use crate::client::{CommandNames, Server};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::plan::{Method, Plan};
-use crate::progress::{Event, Observer};
+use crate::progress::Observer;
 use crate::request::Request;
 use crate::source::Source;
-use crate::source::scratch::Scratch;
 use redtape_journal::query::Filter;
+
+/// Said of a server whose disk holds nothing of it.
+const NOT_PERSISTENT: &str =
+    "the target persists nothing (save \"\", appendonly no): a restart loses what was restored";
 
 /// A server that data is restored to.
 pub(crate) struct ServerTarget {
@@ -36,6 +40,7 @@ pub(crate) struct ServerTarget {
     filter: Filter,
     /// Everything is wanted, and nothing may be in it.
     whole: bool,
+    accept_eviction: bool,
     interrupt: Interrupt,
 }
 
@@ -56,24 +61,21 @@ pub(crate) struct Restored {
 }
 
 impl ServerTarget {
-    /// Refuses a URL that cannot name a target.
-    pub(crate) fn check_url(url: &RedisUrl) -> Result<(), RestoreError> {
-        if url.db != 0 {
-            return Err(RestoreError::Usage(
-                "the target's URL names a database; leave it out: keys go to the databases they come from (--db chooses some)"
-                    .to_owned(),
-            ));
-        }
-        if url.tls { Err(RestoreError::Tls) } else { Ok(()) }
-    }
-
     /// Connects and looks at it; changes nothing.
-    pub(crate) fn open(url: &RedisUrl, request: &Request) -> Result<Self, RestoreError> {
-        let mut server = Server::connect(url)?;
+    pub(crate) fn open(connector: Connector, names: CommandNames, request: &Request) -> Result<Self, RestoreError> {
+        let mut server = Server::open(connector, names)?;
         server.set_reply_limit(request.limits.reply)?;
+        // Reading the journal, a person's answer, and the replay in a scratch server may each take long.
+        server.keep_alive()?;
         let facts = TargetFacts::read(&mut server)?;
-        let (filter, whole) = (request.filter.clone(), request.is_whole());
-        Ok(Self { facts, server, filter, whole, interrupt: request.interrupt.clone() })
+        Ok(Self {
+            facts,
+            server,
+            filter: request.filter.clone(),
+            whole: request.is_whole(),
+            accept_eviction: request.accept_eviction,
+            interrupt: request.interrupt.clone(),
+        })
     }
 
     /// Finds out which of the commands to replay it does not know.
@@ -104,12 +106,15 @@ impl ServerTarget {
         observer: &mut dyn Observer,
     ) -> Result<Restored, RestoreError> {
         self.claim().map_err(RestoreError::before_the_target)?;
-        let restored = match (plan.method, looked) {
+        let mut restored = match (plan.method, looked) {
             (_, Some(looked)) => by_repair::restore(self, plan, source, looked, observer)?,
             (Method::Link, None) => by_link::restore(self, source, observer)?,
             (Method::LinkFromScratch, None) => by_link::restore_from_scratch(self, source, observer)?,
             (Method::Scratch, None) => by_copy::restore(self, plan, source, observer)?,
         };
+        if self.facts.limits.persists == Some(false) {
+            restored.warnings.push(NOT_PERSISTENT.to_owned());
+        }
         // The next restore need not wait until the server sees the end of our connection.
         let _ = self.server.clear_name();
         Ok(restored)
@@ -143,20 +148,14 @@ impl ServerTarget {
         }
         Ok(())
     }
+}
 
-    /// Says now, when it is known, whether the data fits.
-    fn report_memory_need(&self, scratch: &mut Scratch, observer: &mut dyn Observer) -> Result<(), RestoreError> {
-        let need = scratch.server.info(Some("memory"))?.number("used_memory_dataset").unwrap_or(0);
-        let MemoryState { limit, used, .. } = self.facts.memory;
-        if let Some(limit) = limit.filter(|limit| *limit > 0 && need + used > *limit)
-            && self.whole
-        {
-            observer.on(&Event::Note(&format!(
-                "the data takes about {need} bytes in the scratch server: more than the target's memory limit of {limit} bytes leaves"
-            )));
-        }
-        Ok(())
-    }
+/// A server that has made room for what came.
+fn evicted_warning(memory: &MemoryState, evicted: u64, gone: u64) -> String {
+    format!(
+        "the target has evicted {evicted} keys meanwhile (maxmemory-policy {}); {gone} of the restored ones are not there any more",
+        memory.policy
+    )
 }
 
 /// A server that keeps what it has and takes no more.

@@ -25,7 +25,7 @@ impl Engine<'_> {
         self.log.add(db, &Before::Moved { key, temporary: &old })?;
         self.log.sync()?;
         let mut packed = Vec::new();
-        encode_restore(&mut packed, &new, wanted, true);
+        encode_restore(self.target, &mut packed, &new, wanted, true);
         if let Some(Reply::Error(e)) = self.target.pipeline(&packed, 1)?.pop() {
             return Err(not_taken(self.target, key, &e));
         }

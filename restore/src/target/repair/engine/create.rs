@@ -21,7 +21,7 @@ impl Engine<'_> {
         let mut packed = Vec::new();
         for Wanted { key, image, digest, .. } in &keys {
             self.log.add(db, &Before::Absent { key, written: *digest })?;
-            encode_restore(&mut packed, key, image, false);
+            encode_restore(self.target, &mut packed, key, image, false);
         }
         self.log.sync()?;
         let replies = self.target.pipeline(&packed, keys.len())?;

@@ -1,7 +1,5 @@
 //! Selected keys that did not exist at the restore point.
 
-use redtape_wire::resp::encode_command;
-
 use super::transaction::{WATCHED_KEYS, exec_all};
 use super::{ALONE_TRIES, CHANGED, Engine, digest_of, unreadable};
 use crate::error::RestoreError;
@@ -48,7 +46,7 @@ impl Engine<'_> {
         let names: Vec<&[u8]> = keys.iter().map(|unwanted| &unwanted.key[..]).collect();
         let live = live::read(self.target, &names, self.absolute, true)?;
         let mut packed = Vec::new();
-        encode_command(&mut packed, &[b"MULTI"]);
+        self.target.encode(&mut packed, &[b"MULTI"]);
         let (mut commands, mut stay) = (0, Vec::new());
         for (Unwanted { key, expected, of_type }, there) in keys.iter().zip(&live.keys) {
             let Some(image @ Image { dump, expires_ms }) = there else { continue };
@@ -65,10 +63,10 @@ impl Engine<'_> {
                 continue;
             }
             self.log.add(db, &Before::Value { key, expires_ms: *expires_ms, dump, written: None })?;
-            encode_command(&mut packed, &[b"UNLINK", &key[..]]);
+            self.target.encode(&mut packed, &[b"UNLINK", &key[..]]);
             commands += 1;
         }
-        encode_command(&mut packed, &[b"EXEC"]);
+        self.target.encode(&mut packed, &[b"EXEC"]);
         if commands == 0 {
             self.target.call(&["UNWATCH"])?;
         } else {

@@ -1,7 +1,5 @@
 //! Elements of containers, and times of expiry, each compared and set by itself.
 
-use redtape_wire::resp::encode_command;
-
 use super::transaction::{encode_expiry, exec_all};
 use super::{Engine, Wanted, unreadable};
 use crate::client::Value;
@@ -129,9 +127,9 @@ impl Engine<'_> {
             return Ok(false);
         }
         let mut packed = Vec::new();
-        encode_command(&mut packed, &[b"MULTI"]);
-        encode_expiry(&mut packed, key, wanted_ms);
-        encode_command(&mut packed, &[b"EXEC"]);
+        self.target.encode(&mut packed, &[b"MULTI"]);
+        encode_expiry(self.target, &mut packed, key, wanted_ms);
+        self.target.encode(&mut packed, &[b"EXEC"]);
         exec_all(self.target, &packed, 1)
     }
 }

@@ -1,7 +1,5 @@
 //! `MULTI`, and what may stand in it.
 
-use redtape_wire::resp::encode_command;
-
 use super::Wanted;
 use crate::client::{ErrorReply, Server, Value};
 use crate::error::RestoreError;
@@ -48,20 +46,20 @@ pub(super) fn exec_all(server: &mut Server, packed: &[u8], commands: usize) -> R
     }
 }
 
-pub(super) fn encode_restore(packed: &mut Vec<u8>, key: &[u8], image: &Image, replace: bool) {
+pub(super) fn encode_restore(target: &Server, packed: &mut Vec<u8>, key: &[u8], image: &Image, replace: bool) {
     let expires = image.expires_ms.to_string();
     let mut args: Vec<&[u8]> = vec![b"RESTORE", key, expires.as_bytes(), &image.dump, b"ABSTTL"];
     if replace {
         args.push(b"REPLACE");
     }
-    encode_command(packed, &args);
+    target.encode(packed, &args);
 }
 
-pub(super) fn encode_expiry(packed: &mut Vec<u8>, key: &[u8], expires_ms: i64) {
+pub(super) fn encode_expiry(target: &Server, packed: &mut Vec<u8>, key: &[u8], expires_ms: i64) {
     if expires_ms == 0 {
-        encode_command(packed, &[b"PERSIST", key]);
+        target.encode(packed, &[b"PERSIST", key]);
     } else {
-        encode_command(packed, &[b"PEXPIREAT", key, expires_ms.to_string().as_bytes()]);
+        target.encode(packed, &[b"PEXPIREAT", key, expires_ms.to_string().as_bytes()]);
     }
 }
 
@@ -81,9 +79,9 @@ pub(super) fn not_taken(target: &Server, key: &[u8], error: &ErrorReply) -> Rest
 /// Runs commands of three words in one transaction; what each has answered.
 pub(super) fn run(server: &mut Server, commands: &[[&[u8]; 3]]) -> Result<Vec<Value>, RestoreError> {
     let mut packed = Vec::new();
-    encode_command(&mut packed, &[b"MULTI"]);
-    commands.iter().for_each(|command| encode_command(&mut packed, command));
-    encode_command(&mut packed, &[b"EXEC"]);
+    server.encode(&mut packed, &[b"MULTI"]);
+    commands.iter().for_each(|command| server.encode(&mut packed, command));
+    server.encode(&mut packed, &[b"EXEC"]);
     let replies = exec(server, &packed, commands.len())?;
     replies.ok_or_else(|| RestoreError::Link(format!("{} ran no transaction", server.address)))
 }

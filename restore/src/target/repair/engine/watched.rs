@@ -1,7 +1,5 @@
 //! Keys that the target has: watched, read, decided upon, written in one transaction.
 
-use redtape_wire::resp::encode_command;
-
 use super::transaction::{encode_expiry, encode_restore, exec_all, not_taken};
 use super::{CHANGED, Engine, Wanted, digest_of, unreadable};
 use crate::client::Reply;
@@ -26,7 +24,7 @@ impl Engine<'_> {
             decisions.push(self.decide(db, wanted, there.as_ref(), live.now_ms)?);
         }
         let mut packed = Vec::new();
-        encode_command(&mut packed, &[b"MULTI"]);
+        self.target.encode(&mut packed, &[b"MULTI"]);
         let mut commands = 0;
         for ((Wanted { key, image: wanted, digest, .. }, there), decision) in
             keys.iter().zip(&live.keys).zip(&decisions)
@@ -38,15 +36,15 @@ impl Engine<'_> {
             };
             let before = match (decision, there) {
                 (Decision::SetTtl, Some(there)) => {
-                    encode_expiry(&mut packed, key, wanted.expires_ms);
+                    encode_expiry(self.target, &mut packed, key, wanted.expires_ms);
                     Before::Ttl { key, expires_ms: there.expires_ms, written_ms: wanted.expires_ms }
                 }
                 (_, Some(Image { dump, expires_ms })) => {
-                    encode_restore(&mut packed, key, wanted, true);
+                    encode_restore(self.target, &mut packed, key, wanted, true);
                     Before::Value { key, expires_ms: *expires_ms, dump, written: Some(written) }
                 }
                 (_, None) => {
-                    encode_restore(&mut packed, key, wanted, false);
+                    encode_restore(self.target, &mut packed, key, wanted, false);
                     Before::Absent { key, written }
                 }
             };
@@ -57,7 +55,7 @@ impl Engine<'_> {
             self.target.call(&["UNWATCH"])?;
         } else {
             self.log.sync()?;
-            encode_command(&mut packed, &[b"EXEC"]);
+            self.target.encode(&mut packed, &[b"EXEC"]);
             if !exec_all(self.target, &packed, commands)? {
                 return Ok(false);
             }
@@ -151,7 +149,7 @@ impl Engine<'_> {
         self.log.add(db, &Before::Absent { key: &name, written: digest_of(key, image)? })?;
         self.log.sync()?;
         let mut packed = Vec::new();
-        encode_restore(&mut packed, &name, image, false);
+        encode_restore(self.target, &mut packed, &name, image, false);
         match self.target.pipeline(&packed, 1)?.pop() {
             Some(Reply::Error(e)) if meaning(&e.code) == Refusal::KeyExists => {
                 let there = live::read(self.target, &[&name], self.absolute, false)?.keys.pop().flatten();

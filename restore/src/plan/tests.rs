@@ -1,11 +1,14 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use redtape_journal::query::Filter;
 use redtape_journal::{Micros, ReplOffset, SnapshotInfo, SnapshotKind, SnapshotManifest, TimelineId};
 
 use super::*;
 use crate::error::ErrorKind;
+use crate::target::claim::OtherRestores;
+use crate::target::limits::ServerLimits;
 use crate::target::memory::MemoryState;
+use crate::target::rights::Rights;
 use crate::target::unfinished::Unfinished;
 
 fn point(server_version: &str) -> RestorePoint {
@@ -67,8 +70,10 @@ fn target(banner: &str) -> TargetFacts {
         functions_hidden: false,
         tls_replication: false,
         writable_replica: false,
-        replicaof_refused: None,
-        databases: Some(16),
+        rights: Rights::default(),
+        limits: ServerLimits { databases: Some(16), ..ServerLimits::default() },
+        renamed: BTreeSet::new(),
+        tls: false,
         announced_port: 6379,
         unix: false,
         unknown_commands: Vec::new(),
@@ -83,6 +88,7 @@ struct Case {
     range: RangeFacts,
     filter: Filter,
     forced: Option<ForcedMethod>,
+    base_highest_db: Option<u32>,
 }
 
 fn usual() -> Case {
@@ -93,6 +99,7 @@ fn usual() -> Case {
         range: RangeFacts { records: 9, groups: 1, ..RangeFacts::default() },
         filter: Filter::default(),
         forced: None,
+        base_highest_db: Some(0),
     }
 }
 
@@ -106,7 +113,10 @@ fn outcome(change: impl FnOnce(&mut Case)) -> Result<(Method, String), RestoreEr
         target: &case.target,
         base_memory: None,
         whole: case.filter.is_everything(),
+        filter: &case.filter,
+        repairs: Repairs::default(),
         base_bytes: 300_000_000,
+        base_highest_db: case.base_highest_db,
         slice: None,
         forced: case.forced,
     })
@@ -144,12 +154,29 @@ fn ways() {
     method(|c| c.target.replica_evicts = true, Method::Link, "empty");
     method(|c| c.target.writable_replica = true, Method::Scratch, "replica-read-only no");
     method(|c| c.target.tls_replication = true, Method::Scratch, "TLS");
-    method(|c| c.target.replicaof_refused = Some("renamed".into()), Method::Scratch, "renamed");
+    method(|c| c.target.tls = true, Method::Scratch, "would show the data to the network");
+    for rule in ["replicaof", "flushall"] {
+        method(|c| c.target.rights = Rights::without(&[rule]), Method::Scratch, "renamed");
+    }
+    let renamed = |name: &str| BTreeSet::from([name.as_bytes().to_vec()]);
+    method(|c| c.target.renamed = renamed("REPLCONF"), Method::Scratch, "REPLCONF");
+    method(|c| c.target.renamed = renamed("CONFIG"), Method::Link, "");
+    let in_the_journal = |c: &mut Case| {
+        (c.target.renamed, c.range.commands) = (renamed("DEL"), BTreeSet::from([b"DEL".to_vec()]));
+    };
+    method(in_the_journal, Method::LinkFromScratch, "DEL");
+    method(|c| c.target.memory = memory(1000, "noeviction"), Method::LinkFromScratch, "maxmemory");
     method(|c| c.range.max_db = 16, Method::Scratch, "database 16");
     method(|c| c.range.field_ttl = true, Method::LinkFromScratch, "fields");
     method(|c| c.range.scripts = true, Method::LinkFromScratch, "scripts");
-    method(|c| c.target.databases = Some(4), Method::LinkFromScratch, "fewer databases");
-    method(|c| c.target.databases = None, Method::Link, "");
+    method(|c| c.target.limits.databases = Some(4), Method::Link, "");
+    method(|c| c.base_highest_db = Some(16), Method::LinkFromScratch, "keys in database 16");
+    method(|c| c.base_highest_db = None, Method::LinkFromScratch, "not known");
+    method(|c| c.target.limits.databases = None, Method::Link, "");
+    let hidden = |c: &mut Case| {
+        (c.target.limits.databases, c.range.max_db) = (None, 1);
+    };
+    method(hidden, Method::Scratch, "not known");
     let redis8 = |c: &mut Case| {
         (c.rdb, c.made_by, c.target) = ("REDIS0012", "8.0.2", target("Redis v=8.0.2"));
     };
@@ -193,6 +220,19 @@ fn refusals() {
 
 #[test]
 fn targets_that_take_nothing() {
+    let copied = |c: &mut Case| c.forced = Some(ForcedMethod::Scratch);
+    for rule in ["restore", "exists", "select", "dump"] {
+        let missing = |c: &mut Case| {
+            copied(c);
+            c.target.rights = Rights::without(&[rule]);
+        };
+        refusal(missing, ErrorKind::Unavailable, "--target-command");
+    }
+    let lonely = |c: &mut Case| {
+        copied(c);
+        c.target.limits.few_replicas = Some("0 replicas".into());
+    };
+    refusal(lonely, ErrorKind::Unavailable, "min-replicas-to-write 0");
     refusal(|c| c.target.cluster = true, ErrorKind::Unavailable, "node of a cluster");
     let some_into_a_cluster = |c: &mut Case| {
         c.target.cluster = true;
@@ -240,7 +280,10 @@ fn warnings_of(change: impl FnOnce(&mut Case), base_memory: Option<u64>) -> Vec<
         target: &case.target,
         base_memory,
         whole: case.filter.is_everything(),
+        filter: &case.filter,
+        repairs: Repairs::default(),
         base_bytes: 300_000_000,
+        base_highest_db: case.base_highest_db,
         slice: None,
         forced: None,
     };
@@ -254,9 +297,9 @@ fn what_the_target_may_not_hold_is_said_before() {
         (warnings_of(limited("noeviction"), Some(2000)), "too small for the base alone, which took 2000 bytes"),
         (
             warnings_of(limited("allkeys-lru"), Some(500)),
-            "took 500 bytes on the server that made it. If the data does not fit, it evicts",
+            "took 500 bytes on the server that made it. If the data does not fit, nothing is written",
         ),
-        (warnings_of(limited("noeviction"), None), "not known before. If it does not fit, it refuses writes"),
+        (warnings_of(limited("noeviction"), None), "not known before. If it does not fit, nothing is written"),
         (warnings_of(|c| c.target.functions_hidden = true, None), "FUNCTION LIST is not allowed"),
         (warnings_of(|c| c.target.memory.limit = None, None), "is unknown: neither INFO nor CONFIG"),
         (
@@ -294,7 +337,10 @@ fn the_plan_says_everything() {
         target: &case.target,
         base_memory: None,
         whole: case.filter.is_everything(),
+        filter: &case.filter,
+        repairs: Repairs::default(),
         base_bytes: 300_000_000,
+        base_highest_db: case.base_highest_db,
         slice: None,
         forced: None,
     };
@@ -316,7 +362,7 @@ fn the_plan_says_everything() {
     let json = serde_json::to_value(&plan).expect("json");
     assert_eq!((json["via"].as_str(), json["lsn"].as_u64()), (Some("scratch"), Some(10)));
     let link = make(&Facts { whole: true, ..facts }, Method::Link, String::new(), None);
-    assert!(link.functions && link.warnings.iter().any(|w| w.contains("evict")));
+    assert!(link.functions && link.warnings.iter().any(|w| w.contains("allkeys-lru")));
 }
 
 #[test]
@@ -332,7 +378,10 @@ fn who_follows_the_target_is_told() {
             target: &case.target,
             base_memory: None,
             whole: case.filter.is_everything(),
+        filter: &case.filter,
+        repairs: Repairs::default(),
             base_bytes: 300_000_000,
+            base_highest_db: case.base_highest_db,
             slice: None,
             forced: None,
         };

@@ -1,95 +1,29 @@
 //! A connection to a server: raw commands in, values out, errors that say which command was refused.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io::{self, BufRead as _, BufReader, ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs as _};
-use std::os::unix::net::UnixStream;
+mod connection;
+mod info;
+mod names;
+
+use std::io::{self, ErrorKind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use redtape_net::reply;
+use redtape_net::Connector;
 pub use redtape_net::reply::{ErrorReply, Value};
-use redtape_wire::resp::encode_command;
-use redtape_wire::url::{Endpoint, RedisUrl, Secret};
+use redtape_net::tls::{ClientTls, TlsFailure};
+use redtape_wire::url::{RedisUrl, Secret};
 
+use self::connection::Connection;
+pub use self::info::Info;
+pub use self::names::CommandNames;
 use crate::error::RestoreError;
 use crate::refusal::{Refusal, advice, meaning};
 
-/// Longest time to establish a connection.
-pub const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Longest silence of a server that owes a reply: far more than the largest value takes, or a script of somebody else's,
 /// behind which a server answers `BUSY` after some seconds.
 pub const REPLY_LIMIT: Duration = Duration::from_mins(2);
 /// Between two looks at the progress of a server that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-
-/// Bytes that are read at once.
-const READ_BYTES: usize = 256 * 1024;
-
-/// A connected socket.
-#[derive(Debug)]
-enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-/// A server that does not accept is waited for only when its backlog is full.
-fn connect_unix(path: &str) -> io::Result<UnixStream> {
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(CONNECT_LIMIT))?;
-    connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok(socket.into())
-}
-
-impl Socket {
-    fn connect(endpoint: &Endpoint) -> io::Result<Self> {
-        match endpoint {
-            Endpoint::Unix(path) => connect_unix(path).map(Self::Unix),
-            Endpoint::Tcp { host, port } => {
-                let mut last = io::Error::from(io::ErrorKind::NotFound);
-                for address in (host.as_str(), *port).to_socket_addrs()? {
-                    match TcpStream::connect_timeout(&address, CONNECT_LIMIT) {
-                        Ok(socket) => {
-                            socket.set_nodelay(true)?;
-                            return Ok(Self::Tcp(socket));
-                        }
-                        Err(e) => last = e,
-                    }
-                }
-                Err(last)
-            }
-        }
-    }
-
-    fn set_limit(&self, limit: Duration) -> io::Result<()> {
-        match self {
-            Self::Tcp(s) => s.set_read_timeout(Some(limit)).and_then(|()| s.set_write_timeout(Some(limit))),
-            Self::Unix(s) => s.set_read_timeout(Some(limit)).and_then(|()| s.set_write_timeout(Some(limit))),
-        }
-    }
-}
-
-impl Read for Socket {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(s) => s.read(buffer),
-            Self::Unix(s) => s.read(buffer),
-        }
-    }
-}
-
-impl Write for Socket {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(s) => s.write(bytes),
-            Self::Unix(s) => s.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// A server's answer to one command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,11 +50,14 @@ impl Reply {
 pub struct Server {
     /// For messages: never holds a secret.
     pub address: String,
-    url: RedisUrl,
-    socket: BufReader<Socket>,
+    connector: Connector,
+    names: CommandNames,
+    connection: Arc<Mutex<Connection>>,
     limit: Duration,
     /// Given again when it is connected again.
     name: Option<&'static str>,
+    /// A thread keeps the connection from being idle.
+    kept_alive: bool,
 }
 
 impl std::fmt::Debug for Server {
@@ -130,39 +67,64 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Connects and logs in.
+    /// Connects and logs in, with the machine's own trust where the URL asks for TLS.
     pub fn connect(url: &RedisUrl) -> Result<Self, RestoreError> {
-        if url.tls {
-            return Err(RestoreError::Tls);
-        }
-        let address = url.address();
-        let failed = |e: io::Error| RestoreError::Unreachable { address: address.clone(), cause: e.to_string() };
-        let socket = Socket::connect(&url.endpoint).map_err(failed)?;
-        socket.set_limit(CONNECT_LIMIT).map_err(failed)?;
+        let connector = Connector::new(url.clone(), &ClientTls::default());
+        Self::open(connector.map_err(|e| RestoreError::Usage(e.to_string()))?, CommandNames::default())
+    }
+
+    /// Connects and logs in to a server in which commands may have other names.
+    pub fn open(connector: Connector, names: CommandNames) -> Result<Self, RestoreError> {
+        let address = connector.address();
+        let stream = connector.connect_blocking().map_err(|e| unreachable(&address, &e, ""))?;
         let mut server = Self {
-            address: address.clone(),
-            url: url.clone(),
-            socket: BufReader::with_capacity(READ_BYTES, socket),
-            limit: CONNECT_LIMIT,
+            address,
+            connector,
+            names,
+            connection: Arc::new(Mutex::new(Connection::new(stream))),
+            limit: redtape_net::CONNECT_TIMEOUT,
             name: None,
+            kept_alive: false,
         };
-        if url.username.is_some() || url.password.is_some() {
-            let password = url.password.as_ref().map_or("", Secret::expose);
-            let mut auth = vec!["AUTH"];
-            auth.extend(url.username.as_deref());
-            auth.push(password);
-            if let Reply::Error(e) = server.try_call(&auth)? {
-                return Err(RestoreError::Login { address, cause: e.text });
-            }
-        }
+        server.log_in()?;
         server.set_reply_limit(REPLY_LIMIT)?;
         Ok(server)
+    }
+
+    fn log_in(&mut self) -> Result<(), RestoreError> {
+        let RedisUrl { username, password, .. } = self.connector.url.clone();
+        if username.is_none() && password.is_none() {
+            return Ok(());
+        }
+        let mut auth = vec!["AUTH"];
+        auth.extend(username.as_deref());
+        auth.push(password.as_ref().map_or("", Secret::expose));
+        match self.try_call(&auth)? {
+            Reply::Value(_) => Ok(()),
+            Reply::Error(e) if advice(&e.code).is_some() => Err(self.refused("AUTH", &e)),
+            Reply::Error(e) => Err(RestoreError::Login { address: self.address.clone(), cause: e.text }),
+        }
+    }
+
+    /// From now on the connection is never idle for long, whatever is done meanwhile: a server with a `timeout` would close it,
+    /// and with it would go its name and what it watches.
+    pub fn keep_alive(&mut self) -> Result<(), RestoreError> {
+        let mut ping = Vec::new();
+        self.encode(&mut ping, &["PING"]);
+        connection::keep_alive(&self.connection, ping).map_err(|e| self.lost(&e))?;
+        self.kept_alive = true;
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Longest wait for a reply from now on.
     pub fn set_reply_limit(&mut self, limit: Duration) -> Result<(), RestoreError> {
         self.limit = limit;
-        self.socket.get_ref().set_limit(limit).map_err(|e| self.lost(&e))
+        let set = self.lock().set_limit(limit);
+        set.map_err(|e| self.lost(&e))
     }
 
     /// Longest wait for a reply at present.
@@ -172,20 +134,25 @@ impl Server {
 
     /// Another connection to the same server.
     pub(crate) fn another(&self) -> Result<Self, RestoreError> {
-        let mut other = Self { address: self.address.clone(), ..Self::connect(&self.url)? };
+        let mut other =
+            Self { address: self.address.clone(), ..Self::open(self.connector.clone(), self.names.clone())? };
         other.set_reply_limit(self.limit)?;
+        if self.kept_alive {
+            other.keep_alive()?;
+        }
         Ok(other)
     }
 
     /// Replaces a broken connection by a new one, with the same limit and name.
     pub fn reconnect(&mut self) -> Result<(), RestoreError> {
-        let (limit, name, address) = (self.limit, self.name, self.address.clone());
-        *self = Self { address, ..Self::connect(&self.url)? };
+        let Self { limit, name, kept_alive, .. } = *self;
+        let address = self.address.clone();
+        *self = Self { address, ..Self::open(self.connector.clone(), self.names.clone())? };
         self.set_reply_limit(limit)?;
         if let Some(name) = name {
             self.set_name(name)?;
         }
-        Ok(())
+        if kept_alive { self.keep_alive() } else { Ok(()) }
     }
 
     /// Names the connection in the server's list of clients; says why where that is not allowed.
@@ -203,15 +170,27 @@ impl Server {
 
     /// How it is reached.
     pub fn url(&self) -> &RedisUrl {
-        &self.url
+        &self.connector.url
+    }
+
+    /// What commands are called there.
+    pub fn names(&self) -> &CommandNames {
+        &self.names
+    }
+
+    /// Appends a command under the name that it has in this server.
+    pub fn encode<A: AsRef<[u8]>>(&self, into: &mut Vec<u8>, args: &[A]) {
+        self.names.encode(into, args);
     }
 
     /// Runs one command; an error reply is a value of its own.
     pub fn try_call<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<Reply, RestoreError> {
         let mut bytes = Vec::new();
-        encode_command(&mut bytes, args);
-        self.socket.get_mut().write_all(&bytes).map_err(|e| self.lost(&e))?;
-        self.reply()
+        self.encode(&mut bytes, args);
+        let mut connection = self.lock();
+        let reply = connection.send(&bytes).and_then(|()| connection.reply());
+        drop(connection);
+        reply.map_err(|e| self.lost(&e))
     }
 
     /// Runs one command that has to succeed.
@@ -221,13 +200,16 @@ impl Server {
         self.must(&name, reply)
     }
 
-    /// Runs encoded commands in one go; one result for each.
+    /// Runs encoded commands ([`Self::encode`]) in one go; one result for each.
     pub fn pipeline(&mut self, packed: &[u8], count: usize) -> Result<Vec<Reply>, RestoreError> {
         if count == 0 {
             return Ok(Vec::new());
         }
-        self.socket.get_mut().write_all(packed).map_err(|e| self.lost(&e))?;
-        (0..count).map(|_| self.reply()).collect()
+        let mut connection = self.lock();
+        let replies: io::Result<Vec<Reply>> =
+            connection.send(packed).and_then(|()| (0..count).map(|_| connection.reply()).collect());
+        drop(connection);
+        replies.map_err(|e| self.lost(&e))
     }
 
     /// Runs one command that may take long. The server is given up when neither a reply comes nor `progress`, a number that
@@ -239,14 +221,16 @@ impl Server {
         progress: &mut dyn FnMut() -> u64,
     ) -> Result<Value, RestoreError> {
         let mut bytes = Vec::new();
-        encode_command(&mut bytes, &[command]);
-        self.socket.get_mut().write_all(&bytes).map_err(|e| self.lost(&e))?;
+        self.encode(&mut bytes, &[command]);
+        let sent = self.lock().send(&bytes);
+        sent.map_err(|e| self.lost(&e))?;
         let usual = self.limit;
         self.set_reply_limit(LOOK_EVERY.min(limit))?;
         let (mut last, mut moved) = (progress(), Instant::now());
         loop {
-            match self.socket.fill_buf() {
-                Ok(_) => break,
+            let waited = self.lock().wait();
+            match waited {
+                Ok(()) => break,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) if is_timeout(&e) => {
                     let now = progress();
@@ -260,22 +244,16 @@ impl Server {
             }
         }
         self.set_reply_limit(usual)?;
-        let reply = self.reply()?;
+        let reply = self.lock().reply();
+        let reply = reply.map_err(|e| self.lost(&e))?;
         self.must(command, reply)
-    }
-
-    fn reply(&mut self) -> Result<Reply, RestoreError> {
-        Ok(match reply::read(&mut self.socket).map_err(|e| self.lost(&e))? {
-            Ok(value) => Reply::Value(value),
-            Err(error) => Reply::Error(error),
-        })
     }
 
     fn lost(&self, error: &io::Error) -> RestoreError {
         if is_timeout(error) {
             return RestoreError::Silent { address: self.address.clone(), seconds: self.limit.as_secs() };
         }
-        RestoreError::Unreachable { address: self.address.clone(), cause: format!("the connection was lost: {error}") }
+        unreachable(&self.address, error, "the connection was lost: ")
     }
 
     /// The value of a reply to a command that has to succeed.
@@ -343,65 +321,15 @@ pub fn text(value: &Value) -> String {
     }
 }
 
-/// The fields of an `INFO` reply.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Info(HashMap<String, String>);
-
-impl Info {
-    /// Reads `name:value` lines.
-    pub fn parse(text: &str) -> Self {
-        let fields = text.lines().filter_map(|line| line.split_once(':'));
-        Self(fields.map(|(k, v)| (k.to_owned(), v.trim_end().to_owned())).collect())
+fn unreachable(address: &str, error: &io::Error, what: &str) -> RestoreError {
+    let address = address.to_owned();
+    if TlsFailure::is_in(error) {
+        return RestoreError::Tls { address, cause: error.to_string() };
     }
-
-    /// One field.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
-    }
-
-    /// One field as a number.
-    pub fn number(&self, name: &str) -> Option<u64> {
-        self.get(name)?.parse().ok()
-    }
-
-    /// Keys in each database.
-    pub fn keyspace(&self) -> BTreeMap<u32, u64> {
-        self.in_databases("keys=")
-    }
-
-    /// Keys with a TTL in each database.
-    pub fn volatile(&self) -> BTreeMap<u32, u64> {
-        self.in_databases("expires=")
-    }
-
-    fn in_databases(&self, what: &str) -> BTreeMap<u32, u64> {
-        let count = |(name, value): (&String, &String)| {
-            let db = name.strip_prefix("db")?.parse().ok()?;
-            let keys = value.split(',').find_map(|f| f.strip_prefix(what))?.parse().ok()?;
-            Some((db, keys))
-        };
-        self.0.iter().filter_map(count).filter(|(_, keys)| *keys > 0).collect()
-    }
+    RestoreError::Unreachable { address, cause: format!("{what}{error}") }
 }
 
 /// Nothing came in time.
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn info_fields() {
-        let info = Info::parse(
-            "# Server\r\nredis_version:7.0.15\r\nmaxmemory:0\r\n# Keyspace\r\ndb0:keys=3,expires=1,avg_ttl=0\r\ndb12:keys=1,expires=0,avg_ttl=0,subexpiry=0\r\n",
-        );
-        assert_eq!(info.get("redis_version"), Some("7.0.15"));
-        assert_eq!(info.number("maxmemory"), Some(0));
-        assert_eq!(info.keyspace(), BTreeMap::from([(0, 3), (12, 1)]));
-        assert_eq!(info.volatile(), BTreeMap::from([(0, 1)]));
-        assert_eq!(info.get("nope"), None);
-    }
 }

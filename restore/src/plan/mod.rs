@@ -2,9 +2,12 @@
 //!
 //! | method | when |
 //! | --- | --- |
-//! | link | everything is wanted, the target is empty, may follow redtape, and its own clock makes no difference |
-//! | link from scratch | the same, but TTLs of hash fields or whole scripts are (or may be) in play: a scratch server replays at the right times, the target then follows with what came out |
+//! | link | everything is wanted, the target is empty, may follow redtape, its own clock makes no difference, and it surely has the memory |
+//! | link from scratch | the same, but TTLs of hash fields or whole scripts are (or may be) in play, or a `maxmemory`: a scratch server replays at the right times and shows the size, the target then follows with what came out |
 //! | scratch | some keys are wanted, or the target may not follow redtape |
+
+mod limits;
+mod warnings;
 
 use std::fmt;
 
@@ -12,6 +15,7 @@ use redtape_journal::Lsn;
 use redtape_wire::rdb::RdbVersion;
 use serde::Serialize;
 
+pub use self::limits::{Limit, LimitState};
 use crate::error::RestoreError;
 use crate::point::RestorePoint;
 use crate::slice::SliceReport;
@@ -20,8 +24,9 @@ use crate::source::journal_range::RangeFacts;
 use crate::target::claim::OtherRestores;
 use crate::target::preflight::TargetFacts;
 use crate::target::repair::RepairPlan;
-use crate::target::unfinished::KEY;
+use crate::target::rights::{By, Repairs};
 use crate::version::ServerVersion;
+use redtape_journal::query::Filter;
 
 /// How a restore is delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -59,12 +64,29 @@ pub struct Facts<'a> {
     pub base_memory: Option<u64>,
     /// Everything is wanted, in an empty target.
     pub whole: bool,
+    /// What is wanted.
+    pub filter: &'a Filter,
+    /// What may be done to keys of a target that holds others.
+    pub repairs: Repairs,
     /// Bytes of what is used of the base.
     pub base_bytes: u64,
+    /// The highest database in which it has keys; `None` = not known.
+    pub base_highest_db: Option<u32>,
     /// What slicing has found, if it was done.
     pub slice: Option<&'a SliceReport>,
     /// What the person insists on.
     pub forced: Option<ForcedMethod>,
+}
+
+impl Facts<'_> {
+    /// How data gets to the target by this method, as far as rights are concerned.
+    fn by(&self, method: Method) -> By {
+        match method {
+            Method::Scratch if self.whole => By::Copy,
+            Method::Scratch => By::Repair(self.repairs),
+            Method::Link | Method::LinkFromScratch => By::Link,
+        }
+    }
 }
 
 /// The base, as the plan shows it.
@@ -134,6 +156,8 @@ pub struct Plan {
     /// What is done in a target that holds others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repair: Option<RepairPlan>,
+    /// What the target takes, and what is needed.
+    pub limits: Vec<Limit>,
     /// What to be aware of.
     pub warnings: Vec<String>,
 }
@@ -167,7 +191,7 @@ pub fn choose(facts: &Facts<'_>) -> Result<(Method, String), RestoreError> {
             None => RestoreError::NotEmpty { address, found },
         });
     }
-    // By whatever way: values are dumped in the base's format, or in that of a newer server.
+    // By whatever method: values are dumped in the base's format, or in that of a newer server.
     loadable(facts)?;
     let no_link = why_no_link(facts);
     let method = match (facts.forced, no_link) {
@@ -186,9 +210,12 @@ pub fn choose(facts: &Facts<'_>) -> Result<(Method, String), RestoreError> {
             ),
         },
     };
+    if method.0 == Method::Scratch {
+        may_copy(target, facts.by(method.0))?;
+    }
     if !target.unknown_commands.is_empty() && method.0 == Method::Link {
         return Err(RestoreError::Unable(format!(
-            "{} ({}) does not know {}, which the journal holds; restore to a newer server, or one with the same modules",
+            "{} ({}) does not know {}, which the journal holds; restore to a newer server, or one with the same modules. If it has another name there (rename-command), give --target-command OLD=NEW",
             target.address,
             target.version,
             target.unknown_commands.join(", ")
@@ -213,6 +240,20 @@ fn able(target: &TargetFacts) -> Result<(), RestoreError> {
     if let Some(why) = &target.disk_trouble {
         return Err(RestoreError::Unable(format!(
             "{address} takes no writes: {why}; make room or repair what its log names, run BGSAVE, and restore again (or CONFIG SET stop-writes-on-bgsave-error no)"
+        )));
+    }
+    Ok(())
+}
+
+/// Keys can be copied to the target.
+fn may_copy(target: &TargetFacts, by: By) -> Result<(), RestoreError> {
+    if let Some((command, refused)) = target.rights.missing(by) {
+        return Err(refused.error(&target.address, &command));
+    }
+    if let Some(why) = &target.limits.few_replicas {
+        return Err(RestoreError::Unable(format!(
+            "{} takes no writes: {why}; connect them, or CONFIG SET min-replicas-to-write 0",
+            target.address
         )));
     }
     Ok(())
@@ -243,30 +284,40 @@ fn why_no_link(facts: &Facts<'_>) -> Option<String> {
     }
     if target.tls_replication {
         return Some(
-            "the target replicates over TLS (tls-replication yes), which redtape does not speak yet".to_owned(),
+            "the target takes its data over TLS only (tls-replication yes), and the link is not encrypted".to_owned(),
+        );
+    }
+    if target.tls {
+        return Some(
+            "the target is reached over TLS, and the link, which is not encrypted, would show the data to the network"
+                .to_owned(),
         );
     }
     if target.writable_replica {
         return Some("clients may write to the target while it follows redtape (replica-read-only no)".to_owned());
     }
-    if let Some(why) = &target.replicaof_refused {
-        return Some(format!("the target cannot follow redtape: {why}"));
+    if let Some((command, refused)) = target.rights.missing(By::Link) {
+        return Some(format!("the target cannot follow redtape, which needs {command}: {}", refused.words(&command)));
     }
-    if let Some(databases) = target.databases
-        && databases <= facts.range.max_db
-    {
-        return Some(format!(
-            "the target has {databases} databases, the journal writes to database {}",
-            facts.range.max_db
-        ));
+    if let Some(name) = IN_EACH_STREAM.into_iter().find(|name| target.renamed.contains(name.as_bytes())) {
+        return Some(format!("the target has another name for {name}, which is part of every replication stream"));
     }
-    None
+    match target.limits.databases {
+        Some(databases) if databases <= facts.range.max_db => {
+            Some(format!("the target has {databases} databases, the journal writes to database {}", facts.range.max_db))
+        }
+        None if facts.range.max_db > 0 || facts.base_highest_db != Some(0) => {
+            Some("how many databases the target has is not known".to_owned())
+        }
+        _ => None,
+    }
 }
+
+/// Commands of a stream whatever the journal holds.
+const IN_EACH_STREAM: [&str; 5] = ["SELECT", "PING", "REPLCONF", "MULTI", "EXEC"];
 
 /// Why a target that can follow should not replay the journal itself.
 fn why_not_directly(facts: &Facts<'_>) -> Option<String> {
-    /// What nearly every server has; a base of more databases than the target's would end the target.
-    const USUAL_DATABASES: u32 = 16;
     let maker = &facts.point.base.manifest.server_version;
     let number = made_by(maker);
     let valkey = facts.rdb.family == redtape_wire::rdb::Family::Valkey;
@@ -285,10 +336,32 @@ fn why_not_directly(facts: &Facts<'_>) -> Option<String> {
             "the journal holds whole scripts, which depend on the clock of the server that runs them".to_owned(),
         );
     }
-    if facts.target.databases.is_some_and(|d| d < USUAL_DATABASES) {
-        return Some("the target has fewer databases than usual, and the base may hold more".to_owned());
+    if let Some(name) = facts.range.commands.iter().find(|name| facts.target.renamed.contains(*name)) {
+        let name = String::from_utf8_lossy(name).into_owned();
+        return Some(format!("the target has another name for {name}, which the journal holds"));
     }
-    None
+    if may_not_fit(facts) {
+        return Some("whether the data fits into the target's maxmemory shows in a scratch server first".to_owned());
+    }
+    // A server ends itself when it is sent a base with more databases than it has.
+    match (facts.base_highest_db, facts.target.limits.databases) {
+        (None, _) => Some("which databases the base has keys in is not known".to_owned()),
+        (Some(highest), Some(databases)) if highest >= databases => {
+            Some(format!("the target has {databases} databases, and the base has keys in database {highest}"))
+        }
+        _ => None,
+    }
+}
+
+/// Whether the data may need more memory than the target has left.
+fn may_not_fit(facts: &Facts<'_>) -> bool {
+    let memory = &facts.target.memory;
+    let Some(limit) = memory.limit.filter(|limit| *limit > 0) else { return false };
+    // In memory, records take more room than in the journal.
+    let Some(needed) = facts.base_memory.map(|base| base.saturating_add(facts.range.bytes.saturating_mul(4))) else {
+        return true;
+    };
+    memory.used.saturating_add(needed) > limit
 }
 
 /// Makes the plan.
@@ -305,10 +378,10 @@ pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&
                 .to_owned(),
         );
     }
-    warnings.extend(memory_warning(facts));
-    warnings.extend(other_restores(target));
+    warnings.extend(warnings::memory(facts));
+    warnings.extend(warnings::other_restores(target));
     if method != Method::Scratch {
-        warnings.extend(followers(target));
+        warnings.extend(warnings::followers(target));
     }
     Plan {
         at: point.asked.to_string(),
@@ -339,87 +412,10 @@ pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&
         scratch: scratch.map(|b| format!("{} ({})", b.path.display(), b.version)),
         functions: everything,
         estimate_seconds: estimate(facts.base_bytes, range, method),
+        limits: limits::of(facts, method),
         repair: None,
         warnings,
     }
-}
-
-/// Whether the data fits into the target, as far as it can be told.
-fn memory_warning(facts: &Facts<'_>) -> Option<String> {
-    let memory = &facts.target.memory;
-    let limit = match memory.limit {
-        None => {
-            return Some(
-                "whether the target has a memory limit is unknown: neither INFO nor CONFIG tells its maxmemory"
-                    .to_owned(),
-            );
-        }
-        Some(0) => return None,
-        Some(limit) => limit,
-    };
-    let then = if memory.evicts() {
-        "it evicts keys, and the restore fails"
-    } else {
-        "it refuses writes, and the restore fails"
-    };
-    let has = format!(
-        "the target has a memory limit of {limit} bytes (maxmemory-policy {}), {} are in use",
-        memory.policy, memory.used
-    );
-    Some(match facts.base_memory.filter(|_| facts.whole) {
-        Some(need) if need > limit => {
-            format!(
-                "{has}: too small for the base alone, which took {need} bytes on the server that made it. Raise maxmemory first, else {then}"
-            )
-        }
-        Some(need) => {
-            format!("{has}; the base took {need} bytes on the server that made it. If the data does not fit, {then}")
-        }
-        None => format!("{has}; how much the data takes is not known before. If it does not fit, {then}"),
-    })
-}
-
-/// Other restores of the same target.
-fn other_restores(target: &TargetFacts) -> Vec<String> {
-    let mut warnings = Vec::new();
-    match &target.others {
-        OtherRestores::Absent => {}
-        OtherRestores::Seen(who) => {
-            warnings.push(format!("another restore is at work on the target ({who}): this one cannot begin before its end"));
-        }
-        OtherRestores::Unknown(why) => warnings.push(format!(
-            "whether another restore is at work on the target cannot be seen ({why}): make sure that there is none, or allow CLIENT ID, SETNAME and LIST"
-        )),
-    }
-    if matches!(target.others, OtherRestores::Seen(_)) {
-        return warnings;
-    }
-    warnings.extend(target.unfinished.iter().map(|unfinished| {
-        format!(
-            "a restore into this target did not end: {}. It may have left a part of its keys; when that is settled: HDEL {KEY} {}",
-            unfinished.what, unfinished.field
-        )
-    }));
-    warnings
-}
-
-/// What those notice who follow the target while it follows redtape.
-fn followers(target: &TargetFacts) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if target.is_source {
-        warnings.push(
-            "this is the server that the journal follows: clients get READONLY while it loads, and the journal begins a new timeline; writes from now until its new base cannot be restored. Stop the writers first"
-                .to_owned(),
-        );
-    }
-    // One of them is redtape itself.
-    let others = target.replicas.saturating_sub(u64::from(target.is_source));
-    match others {
-        0 => {}
-        1 => warnings.push("1 replica follows the target; it gets everything too".to_owned()),
-        n => warnings.push(format!("{n} replicas follow the target; they get everything too")),
-    }
-    warnings
 }
 
 /// A rough guess from common speeds of one server.
@@ -473,6 +469,7 @@ impl fmt::Display for Plan {
             count(self.replay_bytes, "byte"),
             self.estimate_seconds
         )?;
+        limits::show(&self.limits, f)?;
         if let Some(repair) = &self.repair {
             write!(f, "{repair}")?;
         }
@@ -484,5 +481,4 @@ impl fmt::Display for Plan {
 }
 
 #[cfg(test)]
-#[path = "plan_tests.rs"]
 mod tests;
