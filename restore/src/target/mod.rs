@@ -10,6 +10,7 @@ pub mod claim;
 pub(crate) mod copy;
 pub(crate) mod lookup;
 pub mod memory;
+pub mod pieces;
 pub mod preflight;
 pub(crate) mod server;
 pub mod unfinished;
