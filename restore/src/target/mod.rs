@@ -4,6 +4,7 @@
 //! | target | |
 //! | --- | --- |
 //! | a running server | `server/`, by one of the methods of [`crate::plan`] |
+//! | a large value of a running server | `pieces/`, so that no other client waits |
 //! | the requester | nothing is written: [`mod@crate::get`] |
 
 pub mod claim;

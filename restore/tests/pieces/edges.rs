@@ -10,7 +10,7 @@ use redtape_wire::rdb::{
 use crate::server::Server;
 use crate::{TINY, check, client, dumped, now_ms, version};
 
-const USUAL: PieceLimits = PieceLimits { bytes: 256 * 1024, elements: 1000, unanswered: 4 };
+const USUAL: PieceLimits = PieceLimits { bytes: 256 * 1024, elements: 1000, unanswered: 4, pending: usize::MAX };
 
 fn call(client: &mut Client, line: &str) -> Reply {
     let words: Vec<&str> = line.split(' ').collect();
@@ -72,7 +72,7 @@ fn long_elements_and_many() {
     many(&mut client, "HSET hash", (0..5000).flat_map(|n| [format!("field {n}"), "x".repeat(n % 300)]));
     for key in [&b"numbers"[..], b"ints", b"set", b"hash"] {
         check(&mut client, key, USUAL);
-        check(&mut client, key, PieceLimits { bytes: 1000, elements: 100, unanswered: 1 });
+        check(&mut client, key, PieceLimits { bytes: 1000, elements: 100, unanswered: 1, ..USUAL });
     }
     if version().has_field_ttl() {
         let later = now_ms() + 5_000_000;
@@ -83,7 +83,7 @@ fn long_elements_and_many() {
             client.call(&[b"HPEXPIREAT", &b"hash"[..], at.as_bytes(), b"FIELDS", b"1", field.as_bytes()]).unwrap();
         }
         check(&mut client, b"hash", USUAL);
-        check(&mut client, b"hash", PieceLimits { bytes: 1000, elements: 100, unanswered: 1 });
+        check(&mut client, b"hash", PieceLimits { bytes: 1000, elements: 100, unanswered: 1, ..USUAL });
     }
 }
 
@@ -117,6 +117,21 @@ fn streams_with_all_that_they_can_have() {
     call(client, "XGROUP CREATE gone g 0");
     call(client, "XREADGROUP GROUP g a COUNT 15 STREAMS gone >");
     call(client, "XTRIM gone MAXLEN 0");
+
+    // Claimed, but for those whose entries are gone: only the times of consumers are others.
+    for (key, pending) in [("long", 100), ("long", 0), ("gone", 0)] {
+        let mut want = dumped(client, key.as_bytes());
+        let builder = Builder { version: version(), limits: PieceLimits { pending, ..USUAL } };
+        assert!(builder.build(client, b"claimed", &want).unwrap().exists);
+        let mut built = dumped(client, b"claimed");
+        for value in [&mut want, &mut built] {
+            let Value::Stream(stream) = value else { panic!("a stream") };
+            for consumer in stream.groups.iter_mut().flat_map(|group| &mut group.consumers) {
+                (consumer.seen_ms, consumer.active_ms) = (0, 0);
+            }
+        }
+        assert_eq!(built, want, "{key} {pending}");
+    }
 
     call(client, "XADD top 18446744073709551615-18446744073709551615 f v");
     if seven {

@@ -11,7 +11,7 @@ use crate::server::Server;
 use crate::{client, version};
 
 /// So many pieces that another client comes in between.
-const SLOW: PieceLimits = PieceLimits { bytes: 1 << 20, elements: 5, unanswered: 1 };
+const SLOW: PieceLimits = PieceLimits { bytes: 1 << 20, elements: 5, unanswered: 1, pending: usize::MAX };
 
 fn list() -> Value {
     Value::List((0..20_000u32).map(|n| n.to_le_bytes().to_vec()).collect())

@@ -46,7 +46,7 @@ fn client(server: &Server) -> Client {
 }
 
 /// Pieces so small that every value has several, and as they are used.
-const TINY: PieceLimits = PieceLimits { bytes: 64, elements: 3, unanswered: 2 };
+const TINY: PieceLimits = PieceLimits { bytes: 64, elements: 3, unanswered: 2, pending: usize::MAX };
 
 fn int(reply: Reply) -> i64 {
     if let Reply::Int(number) = reply { number } else { panic!("{reply:?}") }

@@ -142,6 +142,12 @@ fn measure(server: &Server, client: &mut Client, value: &Value) {
     }
     assert!(read == *value);
     assert!(row(server, "pieces: build", || builder.build(client, &name, value).unwrap()).exists);
+    if let Value::Stream(_) = value {
+        let mut builder = builder;
+        builder.limits.pending = 10_000;
+        row(server, "pieces: build, 90,000 claimed", || builder.build(client, b"claimed", value).unwrap());
+        client.call(&["UNLINK", "claimed"]).unwrap();
+    }
     row(server, "pieces: swap and UNLINK", || swap(client, &name, b"key", None).unwrap());
     let mut read = reader.read(client, b"key").unwrap();
     if let (Value::Stream(read), Value::Stream(_)) = (&mut read, value) {

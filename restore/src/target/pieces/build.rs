@@ -95,7 +95,7 @@ impl Work<'_, '_> {
             Value::Set(members) => self.plain(members, Value::Set, "SADD", "SCARD"),
             Value::Zset(members) => self.zset(members),
             Value::Hash(fields) => self.hash(fields),
-            Value::Stream(stream) => stream::write(stream, self.writer, self.name, self.version),
+            Value::Stream(stream) => stream::write(stream, self.writer, self.name, self.version, self.limits),
             Value::Module { .. } => Ok(()),
         }
     }

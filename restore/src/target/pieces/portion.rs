@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn it_follows_the_length_of_elements() {
-        let mut portion = Portion::new(PieceLimits { bytes: 1000, elements: 100, unanswered: 1 });
+        let mut portion = Portion::new(PieceLimits { bytes: 1000, elements: 100, ..PieceLimits::default() });
         assert_eq!(portion.elements(), 16);
         for want in [32, 64, 100, 100] {
             portion.came(500);

@@ -112,6 +112,7 @@ impl<'a> PieceWriter<'a> {
                 self.expired_fields += codes.iter().filter(|code| **code == Value::Int(2)).count() as u64;
                 self.gone |= !codes.iter().all(|code| matches!(code, Value::Int(1 | 2)));
             }
+            ("XCLAIM", Value::Array(ids)) => self.gone |= ids.len() != 1,
             ("PEXPIRE", reply) => self.gone |= *reply != Value::Int(1) && !self.may_expire,
             _ => {}
         }

@@ -66,7 +66,9 @@ fn encode_value(value: &Value, of: ValueType, out: &mut Vec<u8>) {
         Value::String(bytes) => write_string(bytes, out),
         Value::List(elements) | Value::Set(elements) => {
             write_length(elements.len() as u64, out);
-            elements.iter().for_each(|element| write_string(element, out));
+            for element in elements {
+                write_string(element, out);
+            }
         }
         Value::Zset(members) => {
             write_length(members.len() as u64, out);

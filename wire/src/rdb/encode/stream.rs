@@ -76,7 +76,9 @@ fn encode_node(node: &[StreamEntry], out: &mut Vec<u8>) {
     pack.int(node.len() as i64);
     pack.int(0);
     pack.int(master.fields.len() as i64);
-    master.fields.iter().for_each(|(name, _)| pack.text(name));
+    for (name, _) in &master.fields {
+        pack.text(name);
+    }
     pack.int(0);
     for entry in node {
         encode_entry(entry, master, &mut pack);
@@ -131,7 +133,9 @@ fn encode_group(group: &Group, version: u8, out: &mut Vec<u8>) {
             out.extend_from_slice(&consumer.active_ms.to_le_bytes());
         }
         write_length(ids.len() as u64, out);
-        ids.into_iter().for_each(|id| out.extend_from_slice(&raw_id(id)));
+        for id in ids {
+            out.extend_from_slice(&raw_id(id));
+        }
     }
 }
 
