@@ -26,13 +26,15 @@ pub(super) struct Connection {
     owed: u32,
     /// When something was sent last.
     used: Instant,
+    /// Replies to commands that were sent one behind the other, which are still to be read.
+    under_way: usize,
     /// Between two commands, as opposed to inside one or broken off.
     at_rest: bool,
 }
 
 impl Connection {
     pub(super) fn new(stream: BlockingStream) -> Self {
-        Self { stream: BufReader::with_capacity(READ_BYTES, stream), owed: 0, used: Instant::now(), at_rest: true }
+        Self { stream: BufReader::with_capacity(READ_BYTES, stream), owed: 0, used: Instant::now(), under_way: 0, at_rest: true }
     }
 
     pub(super) fn set_limit(&mut self, limit: Duration) -> io::Result<()> {
@@ -43,6 +45,12 @@ impl Connection {
         self.used = Instant::now();
         self.at_rest = false;
         self.stream.get_mut().write_all(bytes)
+    }
+
+    /// Sends commands of which the replies are read later, perhaps behind more commands.
+    pub(super) fn send_ahead(&mut self, bytes: &[u8], replies: usize) -> io::Result<()> {
+        self.under_way += replies;
+        self.send(bytes)
     }
 
     /// Waits for the next reply.
@@ -58,7 +66,8 @@ impl Connection {
             Err(error) => Reply::Error(error),
         };
         self.used = Instant::now();
-        self.at_rest = true;
+        self.under_way = self.under_way.saturating_sub(1);
+        self.at_rest = self.under_way == 0;
         Ok(reply)
     }
 

@@ -212,6 +212,18 @@ impl Server {
         replies.map_err(|e| self.lost(&e))
     }
 
+    /// Sends so many encoded commands ([`Self::encode`]), of which each owes a reply to [`Self::receive`].
+    pub(crate) fn send(&mut self, packed: &[u8], commands: usize) -> Result<(), RestoreError> {
+        let sent = self.lock().send_ahead(packed, commands);
+        sent.map_err(|e| self.lost(&e))
+    }
+
+    /// The next reply to what was sent.
+    pub(crate) fn receive(&mut self) -> Result<Reply, RestoreError> {
+        let reply = self.lock().reply();
+        reply.map_err(|e| self.lost(&e))
+    }
+
     /// Runs one command that may take long. The server is given up when neither a reply comes nor `progress`, a number that
     /// moves while it works, has moved for as long as `limit`.
     pub(crate) fn call_watched(

@@ -4,6 +4,7 @@
 //! | target | |
 //! | --- | --- |
 //! | a running server | `server/`, by one of the methods of [`crate::plan`] |
+//! | a large value of a running server | `pieces/`, so that no other client waits |
 //! | the requester | nothing is written: [`mod@crate::get`] |
 
 mod address;
@@ -12,6 +13,7 @@ pub(crate) mod copy;
 pub mod limits;
 pub(crate) mod lookup;
 pub mod memory;
+pub mod pieces;
 pub mod preflight;
 pub mod repair;
 pub mod rights;

@@ -6,6 +6,7 @@ use crc_fast::{CrcAlgorithm, Digest};
 
 use super::header::{Family, RdbVersion};
 use super::length::{length_size, write_length};
+use super::string::write_string;
 use super::table::{
     OPCODE_AUX, OPCODE_END, OPCODE_EXPIRE_MS, OPCODE_FREQ, OPCODE_FUNCTION, OPCODE_IDLE, OPCODE_RESIZE_DB,
     OPCODE_SELECT_DB,
@@ -119,11 +120,6 @@ impl<W: Write> RdbWriter<W> {
         self.digest.update(bytes);
         self.to.write_all(bytes)
     }
-}
-
-fn write_string(bytes: &[u8], out: &mut Vec<u8>) {
-    write_length(bytes.len() as u64, out);
-    out.extend_from_slice(bytes);
 }
 
 /// The keys that follow are in this database.
