@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::digest::{Digest, DIGEST_BYTES};
+use super::digest::{DIGEST_BYTES, Digest};
 use crate::judge::{Part, Question, Verdict};
 
 /// What is asked about a difference.

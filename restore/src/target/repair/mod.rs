@@ -44,13 +44,13 @@ pub(crate) use digest::{Digest, NOTHING};
 pub(crate) use elements::How;
 pub(crate) use image::Image;
 pub(crate) use job::{Job, repair};
-pub(crate) use judged::Judged;
+pub(crate) use judged::{Asked, Judged};
 pub(crate) use merge::{Difference, Element};
 pub(crate) use operation::{FileLog, Operation};
 pub(crate) use survey::{Look, Surveyed, survey};
 pub(crate) use wanted::{Batch, Datasets, Wanted};
 
 pub use outcome::{Listed, Outcome};
-pub use plan::RepairPlan;
+pub use plan::{JudgedCounts, RepairPlan};
 pub use policy::{NameTemplate, OnConflict, Policy, TemplateError, TtlPolicy};
 pub use survey::Survey;

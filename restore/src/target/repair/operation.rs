@@ -36,15 +36,17 @@ impl Operation {
         policy: &Policy,
     ) -> Result<Self, RestoreError> {
         let (journal_id, point) = (source.journal_id(), &source.point);
+        let broken_by = format!("{:?}", request.broken_by);
         let unchanged = format!("{:?}", request.unchanged_since);
         let (policies, selection) = (format!("{policy:?}"), request.filter.canonical());
-        let described: [(&str, &[u8]); 7] = [
+        let described: [(&str, &[u8]); 8] = [
             ("journal", journal_id.as_bytes()),
             ("timeline", &point.timeline.0.to_le_bytes()),
             ("lsn", &point.lsn.0.to_le_bytes()),
             ("selection", selection.as_bytes()),
             ("policies", policies.as_bytes()),
             ("unchanged since", unchanged.as_bytes()),
+            ("broken by", broken_by.as_bytes()),
             ("target", target.address.as_bytes()),
         ];
         let what = format!("restore of some keys as of {} (LSN {}) into {}", point.asked, point.lsn, target.address);

@@ -6,8 +6,8 @@ use serde::Serialize;
 use super::absent::each_absent;
 use super::decide::{Decision, Differences, decide};
 use super::digest::{Digest, NOTHING};
-use super::image::Image;
 use super::engine::Unwanted;
+use super::image::Image;
 use super::judged::{Asked, seen_ttl};
 use super::live;
 use super::merge::Difference;
@@ -56,7 +56,6 @@ pub struct Survey {
     /// Some of the differing keys.
     pub samples: Vec<String>,
 }
-
 
 /// What was found.
 pub(crate) struct Surveyed {
@@ -249,7 +248,13 @@ fn time(expires_ms: i64) -> Option<i64> {
     (expires_ms != 0).then_some(expires_ms)
 }
 
-fn asked(db: u32, key: &[u8], part: Part, (expires_before, expires_after): (Option<i64>, Option<i64>), seen: Digest) -> Asked {
+fn asked(
+    db: u32,
+    key: &[u8],
+    part: Part,
+    (expires_before, expires_after): (Option<i64>, Option<i64>),
+    seen: Digest,
+) -> Asked {
     let question = Question { db, key: key.to_vec(), part, expires_before, expires_after };
     Asked { question, seen }
 }

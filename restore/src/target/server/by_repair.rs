@@ -7,7 +7,7 @@ use std::time::Duration;
 use redtape_journal::query::{AsOf, When};
 use redtape_journal::{Keyring, mark_now};
 
-use super::{Restored, ServerTarget, full_warning};
+use super::{Restored, ServerTarget, blame, full_warning};
 use crate::error::RestoreError;
 use crate::plan::Plan;
 use crate::progress::{Event, Observer, Unit};
@@ -17,8 +17,8 @@ use crate::source::{Located, Source};
 use crate::target::lookup::{KeyCounts, recount};
 use crate::target::memory::MemoryState;
 use crate::target::repair::{
-    Datasets, FileLog, Job, Judged, Look, OnConflict, Operation, Outcome, Policy, RepairPlan, Survey, Surveyed, repair,
-    survey,
+    Datasets, FileLog, Job, Judged, JudgedCounts, Look, OnConflict, Operation, Outcome, Policy, RepairPlan, Survey,
+    Surveyed, repair, survey,
 };
 use crate::target::unfinished::{KEY, Marker, PutMarker};
 
@@ -44,6 +44,7 @@ impl Looked {
         RepairPlan {
             policy: self.policy.clone(),
             survey: self.survey.clone(),
+            judged: self.judged.counts().map(|(go_back, stay)| JudgedCounts { go_back, stay }),
             undo_file: self.operation.undo_path().display().to_string(),
         }
     }
@@ -56,6 +57,9 @@ pub(crate) fn look(
     request: &Request,
     observer: &mut dyn Observer,
 ) -> Result<Looked, RestoreError> {
+    if request.broken_by.is_some() {
+        blame::check(source, &target.facts)?;
+    }
     let (mut scratch, _) = source.rebuild(observer)?;
     target.server.ensure_connected()?;
     // A marker that the recorded server itself had is not what was restored there.
@@ -74,10 +78,10 @@ pub(crate) fn look(
         policy: &policy,
         at_ms,
         absolute: target.facts.version.has_redis(7, 0),
-        judge: false,
+        judge: request.broken_by.is_some(),
         interrupt: &target.interrupt,
     };
-    let Surveyed { survey, new, .. } = survey(look, observer).map_err(|e| datasets.explain(e))?;
+    let Surveyed { survey, asked, new } = survey(look, observer).map_err(|e| datasets.explain(e))?;
     if survey.wanted.values().sum::<u64>() + survey.absent == 0 {
         return Err(RestoreError::NoKeys);
     }
@@ -88,8 +92,12 @@ pub(crate) fn look(
         }
         return Err(RestoreError::Conflict { address: target.server.address.clone(), count: survey.different, list });
     }
+    let judged = match &request.broken_by {
+        None => Judged::default(),
+        Some(query) => blame::judged(asked, query, source, request, observer)?,
+    };
     let operation = Operation::of_restore(request, source, &target.facts, &policy)?;
-    Ok(Looked { survey, new, operation, datasets, policy, judged: Judged::default(), at_ms })
+    Ok(Looked { survey, new, operation, datasets, policy, judged, at_ms })
 }
 
 /// What the target is expected to hold, in a scratch server of its own.
