@@ -230,6 +230,16 @@ impl Server {
         (0..count).map(|_| self.reply()).collect()
     }
 
+    /// Sends encoded commands, of which each owes a reply to [`Self::receive`].
+    pub(crate) fn send(&mut self, packed: &[u8]) -> Result<(), RestoreError> {
+        self.socket.get_mut().write_all(packed).map_err(|e| self.lost(&e))
+    }
+
+    /// The next reply to what was sent.
+    pub(crate) fn receive(&mut self) -> Result<Reply, RestoreError> {
+        self.reply()
+    }
+
     /// Runs one command that may take long. The server is given up when neither a reply comes nor `progress`, a number that
     /// moves while it works, has moved for as long as `limit`.
     pub(crate) fn call_watched(

@@ -58,6 +58,7 @@ impl ServerVersion {
         match (self.valkey, self.number) {
             (true, n) if n >= (9, 0, 0) => RdbVersion { family: Family::Valkey, version: 80 },
             (true, _) => redis(11),
+            (false, n) if n >= (8, 6, 0) => redis(13),
             (false, n) if n >= (7, 4, 0) => redis(12),
             (false, n) if n >= (7, 2, 0) => redis(11),
             (false, n) if n >= (7, 0, 0) => redis(10),

@@ -4,12 +4,14 @@
 //! | target | |
 //! | --- | --- |
 //! | a running server | `server/`, by one of the methods of [`crate::plan`] |
+//! | a large value of a running server | `pieces/`, so that no other client waits |
 //! | the requester | nothing is written: [`mod@crate::get`] |
 
 pub mod claim;
 pub(crate) mod copy;
 pub(crate) mod lookup;
 pub mod memory;
+pub mod pieces;
 pub mod preflight;
 pub mod repair;
 pub(crate) mod server;

@@ -158,7 +158,7 @@ impl PreparedUndo {
             interrupt: &request.interrupt,
             at_ms: 0,
             id: operation.id(),
-            absolute: facts.version.has_redis(7, 0),
+            version: facts.version,
             how,
             outcome: Outcome::default(),
             moved: log.take_moved(),

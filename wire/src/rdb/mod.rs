@@ -10,6 +10,7 @@
 //! - [`RdbVerifier`] checks the CRC64 of an RDB that streams by, and reads the fields at its front.
 //! - [`Walker`] reads a whole RDB of any size through one buffer: every key with the place of its value.
 //! - [`decode_value`] makes of one value's bytes what clients see, the same for equal values in different encodings.
+//! - [`encode_dump`] makes a payload of `DUMP` of a value; [`losses`] says what a version cannot hold of it.
 //! - [`RdbWriter`] puts values that were cut out together to an RDB of the same version.
 //!
 //! `table.rs` says which opcodes and value types each version has, and since which server.
@@ -19,10 +20,12 @@
 mod aux;
 mod decode;
 mod dump;
+mod encode;
 mod fault;
 mod header;
 mod input;
 mod length;
+mod loss;
 mod lzf;
 mod module;
 mod pack;
@@ -38,8 +41,10 @@ mod write;
 pub use aux::parse_aux;
 pub use decode::{DECODED_MAX, decode_value};
 pub use dump::{DumpPayload, dump_payload, parse_dump};
+pub use encode::encode_dump;
 pub use fault::{Fault, ReadError};
 pub use header::{Family, HEADER_LEN, RdbError, RdbVersion, parse_header};
+pub use loss::{Inexpressible, Loss, losses};
 pub use module::module_type;
 pub use table::ValueType;
 pub use value::{Bytes, Consumer, Field, Group, Idempotence, Pending, Score, Stream, StreamEntry, StreamId, Value};

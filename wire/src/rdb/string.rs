@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::fault::{Fault, ReadError};
 use super::input::{Input, SliceInput};
-use super::length::{Length, read_count, read_length};
+use super::length::{Length, read_count, read_length, write_length};
 use super::lzf;
 
 /// How a string is stored; what it announces is not yet taken.
@@ -121,6 +121,12 @@ pub(super) fn read_string<'a>(
             Ok(Cow::Owned(out))
         }
     }
+}
+
+/// As it is: neither as a number nor compressed.
+pub(super) fn write_string(bytes: &[u8], out: &mut Vec<u8>) {
+    write_length(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
 }
 
 fn in_memory(len: u64, at: u64) -> Result<usize, ReadError> {

@@ -6,6 +6,7 @@ use crc_fast::{CrcAlgorithm, Digest};
 
 use super::header::{Family, RdbVersion};
 use super::length::write_length;
+use super::string::write_string;
 use super::table::{
     OPCODE_AUX, OPCODE_END, OPCODE_EXPIRE_MS, OPCODE_FREQ, OPCODE_FUNCTION, OPCODE_IDLE, OPCODE_SELECT_DB,
 };
@@ -111,11 +112,6 @@ impl<W: Write> RdbWriter<W> {
         self.digest.update(bytes);
         self.to.write_all(bytes)
     }
-}
-
-fn write_string(bytes: &[u8], out: &mut Vec<u8>) {
-    write_length(bytes.len() as u64, out);
-    out.extend_from_slice(bytes);
 }
 
 /// An RDB that holds one key, as it was cut out (`KeyEntry::entry`).

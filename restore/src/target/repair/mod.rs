@@ -14,7 +14,6 @@
 //! - `job`: all of it, in order.
 //! - `survey`: what will be found, before the first write.
 //! - `absent`: keys to delete.
-//! - `temporary`: names for a moment.
 //! - `plan`, `outcome`: what will be done, and what was.
 //!
 //! Invariants: a key is never seen half-written; nothing is overwritten or deleted that is not in the undo log; what clients
@@ -37,7 +36,6 @@ mod plan;
 mod policy;
 mod saved;
 mod survey;
-mod temporary;
 mod wanted;
 
 pub(crate) use digest::{Digest, NOTHING};

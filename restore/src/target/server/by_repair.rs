@@ -77,7 +77,7 @@ pub(crate) fn look(
         filter: &target.filter,
         policy: &policy,
         at_ms,
-        absolute: target.facts.version.has_redis(7, 0),
+        version: target.facts.version,
         judge: request.broken_by.is_some(),
         interrupt: &target.interrupt,
     };
@@ -142,7 +142,7 @@ pub(super) fn restore(
         log: &mut log,
         id: operation.id(),
         at_ms,
-        absolute: target.facts.version.has_redis(7, 0),
+        version: target.facts.version,
         interrupt: &target.interrupt,
     };
     let repaired = repair(job, observer);
@@ -239,7 +239,7 @@ fn begin(
         wanted.values().sum::<u64>(),
         redtape_journal::Micros::now()
     );
-    let marker = match Marker::put_some(&mut target.server, operation.id(), &what)? {
+    let marker = match Marker::put_some(&mut target.server, operation.id().as_str(), &what)? {
         PutMarker::Written(marker) => Some(marker),
         PutMarker::NotAllowed(why) => {
             let note = format!(

@@ -95,6 +95,70 @@ fn backward_len(len: usize) -> usize {
     }
 }
 
+/// Writes one from front to end.
+pub(in crate::rdb) struct ListpackWriter {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl ListpackWriter {
+    pub(in crate::rdb) fn new() -> Self {
+        Self { bytes: vec![0; HEADER_LEN], count: 0 }
+    }
+
+    /// A number, in as few bytes as it takes.
+    pub(in crate::rdb) fn int(&mut self, number: i64) {
+        let start = self.bytes.len();
+        let le = number.to_le_bytes();
+        match number {
+            0..=127 => self.bytes.push(le[0]),
+            -4096..=4095 => self.bytes.extend_from_slice(&[0xc0 | (le[1] & 0x1f), le[0]]),
+            -0x8000..=0x7fff => self.wide_int(0xf1, &le[..2]),
+            -0x80_0000..=0x7f_ffff => self.wide_int(0xf2, &le[..3]),
+            -0x8000_0000..=0x7fff_ffff => self.wide_int(0xf3, &le[..4]),
+            _ => self.wide_int(0xf4, &le),
+        }
+        self.end_element(start);
+    }
+
+    fn wide_int(&mut self, encoding: u8, le: &[u8]) {
+        self.bytes.push(encoding);
+        self.bytes.extend_from_slice(le);
+    }
+
+    /// Bytes, as they are: a server reads a number that is stored as text as well.
+    pub(in crate::rdb) fn text(&mut self, text: &[u8]) {
+        let start = self.bytes.len();
+        let le = (text.len() as u32).to_le_bytes();
+        match text.len() {
+            0..=63 => self.bytes.push(0x80 | le[0]),
+            64..=4095 => self.bytes.extend_from_slice(&[0xe0 | le[1], le[0]]),
+            _ => self.wide_int(0xf0, &le),
+        }
+        self.bytes.extend_from_slice(text);
+        self.end_element(start);
+    }
+
+    fn end_element(&mut self, start: usize) {
+        let len = self.bytes.len() - start;
+        for place in (0..backward_len(len)).rev() {
+            let bits = ((len >> (7 * place)) & 0x7f) as u8;
+            self.bytes.push(if place + 1 == backward_len(len) { bits } else { bits | 0x80 });
+        }
+        self.count += 1;
+    }
+
+    /// One of 4 GiB or more has a wrong length, and every server refuses it: none can hold such an element.
+    pub(in crate::rdb) fn finish(mut self) -> Vec<u8> {
+        self.bytes.push(END);
+        let total = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
+        let count = u16::try_from(self.count).unwrap_or(COUNT_UNKNOWN);
+        self.bytes[..4].copy_from_slice(&total.to_le_bytes());
+        self.bytes[4..HEADER_LEN].copy_from_slice(&count.to_le_bytes());
+        self.bytes
+    }
+}
+
 /// Seven bits a byte, the highest first; all but the first are marked.
 fn is_backward_len(stored: &[u8], len: usize) -> bool {
     let mut left = len;
@@ -149,6 +213,26 @@ mod tests {
         for len in 0..bytes.len() {
             assert_eq!(all(&bytes[..len]), None, "cut at {len}");
         }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let borders = [7, 12, 15, 23, 31, 62].map(|bits| 1i64 << bits);
+        let near = |border: &i64| (-2..=2).flat_map(|by| [border + by, -border + by]).collect::<Vec<_>>();
+        let numbers: Vec<i64> = borders.iter().flat_map(near).chain([0, i64::MIN, i64::MAX]).collect();
+        let lengths = [0, 1, 63, 64, 125, 126, 127, 128, 4095, 4096, 16_377, 16_378, 16_379, 2_097_145, 2_097_146];
+        let mut writer = ListpackWriter::new();
+        numbers.iter().for_each(|&number| writer.int(number));
+        lengths.iter().for_each(|&len| writer.text(&vec![b'x'; len]));
+        let bytes = writer.finish();
+        let mut pack = Listpack::new(&bytes).expect("sound");
+        for number in numbers {
+            assert_eq!(pack.next().expect("sound"), Some(Item::Int(number)));
+        }
+        for len in lengths {
+            assert_eq!(pack.next().expect("sound"), Some(Item::Bytes(&vec![b'x'; len])));
+        }
+        assert_eq!(pack.next().expect("sound"), None);
     }
 
     #[test]
