@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use redtape_journal::query::{AsOf, When, Zone};
+use redtape_journal::query::{AsOf, When, WriteQuery, Zone};
 use redtape_journal::{Keyring, Micros};
 
 use crate::interrupt::Interrupt;
@@ -34,6 +34,8 @@ pub struct Request {
     /// What is done where the target holds wanted keys; `None` = not asked for: such keys are a conflict, and everything goes
     /// into an empty target only.
     pub repair: Option<Policy>,
+    /// Of a repair that merges: only what these writes wrote last goes back.
+    pub broken_by: Option<WriteQuery>,
     /// Of a repair: only keys that the target holds as they were recorded at this moment are written.
     pub unchanged_since: Option<When>,
     /// Where the undo files of repairs are; `None` = the usual place.

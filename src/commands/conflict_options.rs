@@ -5,8 +5,9 @@
 
 use std::path::PathBuf;
 
+use crate::exit::{Failure, USAGE};
 use clap::{Args, ValueEnum};
-use redtape_journal::query::When;
+use redtape_journal::query::{When, WriteQuery};
 use redtape_restore::target::repair::{NameTemplate, OnConflict, Policy, TtlPolicy};
 
 /// `--on-conflict`.
@@ -48,6 +49,10 @@ pub(crate) struct ConflictOptions {
     /// Delete selected keys of the target that did not exist at the restore point.
     #[arg(long)]
     delete_absent: bool,
+    /// Put back only what these writes wrote last, such as client=intern, 'client=intern,command=HSET', lsn:18546..18600: what
+    /// others wrote since stays. Goes with --on-conflict merge.
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) broken_by: Option<WriteQuery>,
     /// Write only keys that the target holds as they were recorded at this moment, such as the end of the accident: what was
     /// written behind it stays [WHEN defaults to latest].
     #[arg(long, value_name = "WHEN", num_args = 0..=1, default_missing_value = "latest", require_equals = true)]
@@ -63,13 +68,22 @@ pub(crate) struct ConflictOptions {
 
 impl ConflictOptions {
     /// What was asked for; `None` = nothing of it.
-    pub(crate) fn policy(&self) -> Option<Policy> {
-        if self.on_conflict.is_none() && self.if_unchanged.is_none() && !self.delete_absent && self.ttl == Ttl::Absolute
-        {
-            return None;
+    pub(crate) fn policy(&self) -> Result<Option<Policy>, Failure> {
+        let on_conflict = match (self.on_conflict, &self.broken_by) {
+            (None, Some(_)) => Some(Conflict::Merge),
+            (Some(Conflict::Merge) | None, _) | (_, None) => self.on_conflict,
+            (Some(_), Some(_)) => {
+                return Err(Failure::new(
+                    USAGE,
+                    "--broken-by goes with --on-conflict merge, which takes back what these writes wrote last; leave one of both out",
+                ));
+            }
+        };
+        if on_conflict.is_none() && self.if_unchanged.is_none() && !self.delete_absent && self.ttl == Ttl::Absolute {
+            return Ok(None);
         }
-        Some(Policy {
-            on_conflict: match self.on_conflict {
+        Ok(Some(Policy {
+            on_conflict: match on_conflict {
                 None | Some(Conflict::Fail) => OnConflict::Fail,
                 Some(Conflict::Skip) => OnConflict::Skip,
                 Some(Conflict::Replace) => OnConflict::Replace,
@@ -83,6 +97,6 @@ impl ConflictOptions {
                 Ttl::Remaining => TtlPolicy::Remaining,
                 Ttl::None => TtlPolicy::None,
             },
-        })
+        }))
     }
 }

@@ -14,6 +14,7 @@
 #[macro_use]
 mod harness;
 
+mod accidents;
 mod ack;
 mod attribution;
 mod beside;

@@ -174,6 +174,7 @@ impl GetRequest {
             method: None,
             slice: true,
             repair: None,
+            broken_by: None,
             unchanged_since: None,
             state_dir: None,
             server_bin: self.server_bin.clone(),

@@ -19,8 +19,8 @@ use crate::version::ServerVersion;
 enum Use {
     /// It cannot do without.
     Required,
-    /// A repair that does one of these cannot do without.
-    RequiredFor(Repairs),
+    /// A repair that does one of these cannot do without; of others, without it this is lost.
+    RequiredFor(Repairs, Option<&'static str>),
     /// Without it, this is lost.
     Useful(&'static str),
     Unused,
@@ -44,13 +44,18 @@ const ANY_KEY: &str = "<key>";
 const ONE_AT_A_TIME: &str = "other restores of the same target are not seen";
 const MARKER: &str = "a restore that is killed leaves no sign of it in the target";
 const LIMITS: &str = "its limits are unknown";
+const LARGE_VALUES: &str = "values of more than 1 MiB cannot be read or written";
+const LARGE: Option<&str> = Some(LARGE_VALUES);
 
-const NEEDS: [Need; 45] = {
+const NEEDS: [Need; 67] = {
     const fn need(rule: &'static str, example: &'static [&'static str], copy: Use, link: Use, repair: Use) -> Need {
         Need { rule, example, copy, link, repair }
     }
     const fn all(rule: &'static str, example: &'static [&'static str], used: Use) -> Need {
         Need { rule, example, copy: used, link: used, repair: used }
+    }
+    const fn large(rule: &'static str, example: &'static [&'static str]) -> Need {
+        Need { rule, example, copy: Unused, link: Unused, repair: Useful(LARGE_VALUES) }
     }
     const fn repair(rule: &'static str, example: &'static [&'static str], used: Use) -> Need {
         Need { rule, example, copy: Unused, link: Unused, repair: used }
@@ -67,23 +72,45 @@ const NEEDS: [Need; 45] = {
         repair("unwatch", &["UNWATCH"], Required),
         repair("multi", &["MULTI"], Required),
         repair("exec", &["EXEC"], Required),
-        repair("persist", &["PERSIST", ANY_KEY], RequiredFor(Repairs::OVERWRITE)),
-        repair("pexpireat", &["PEXPIREAT", ANY_KEY, "1"], RequiredFor(Repairs::OVERWRITE)),
-        // What clients write to all the time is moved aside.
-        repair("rename", &["RENAME", ANY_KEY, ANY_KEY], RequiredFor(Repairs::OVERWRITE_OR_DELETE)),
-        repair("renamenx", &["RENAMENX", ANY_KEY, ANY_KEY], RequiredFor(Repairs::OVERWRITE)),
-        repair("unlink", &["UNLINK", ANY_KEY], RequiredFor(Repairs::OVERWRITE_OR_DELETE)),
-        repair("type", &["TYPE", ANY_KEY], RequiredFor(Repairs::MERGE_OR_DELETE)),
-        repair("hget", &["HGET", ANY_KEY, "f"], RequiredFor(Repairs::MERGE)),
-        repair("hset", &["HSET", ANY_KEY, "f", "v"], RequiredFor(Repairs::MERGE)),
-        repair("hdel", &["HDEL", ANY_KEY, "f"], RequiredFor(Repairs::MERGE)),
-        repair("hpexpireat", &["HPEXPIREAT", ANY_KEY, "1", "FIELDS", "1", "f"], RequiredFor(Repairs::MERGE)),
-        repair("sismember", &["SISMEMBER", ANY_KEY, "m"], RequiredFor(Repairs::MERGE)),
-        repair("sadd", &["SADD", ANY_KEY, "m"], RequiredFor(Repairs::MERGE)),
-        repair("srem", &["SREM", ANY_KEY, "m"], RequiredFor(Repairs::MERGE)),
-        repair("zscore", &["ZSCORE", ANY_KEY, "m"], RequiredFor(Repairs::MERGE)),
-        repair("zadd", &["ZADD", ANY_KEY, "1", "m"], RequiredFor(Repairs::MERGE)),
-        repair("zrem", &["ZREM", ANY_KEY, "m"], RequiredFor(Repairs::MERGE)),
+        repair("type", &["TYPE", ANY_KEY], Required),
+        // Large values are read and built in pieces, and take their place by being renamed; so does what clients write to all the time.
+        repair("persist", &["PERSIST", ANY_KEY], RequiredFor(Repairs::OVERWRITE, LARGE)),
+        repair("pexpireat", &["PEXPIREAT", ANY_KEY, "1"], RequiredFor(Repairs::OVERWRITE, LARGE)),
+        repair("rename", &["RENAME", ANY_KEY, ANY_KEY], RequiredFor(Repairs::OVERWRITE_OR_DELETE, None)),
+        repair("renamenx", &["RENAMENX", ANY_KEY, ANY_KEY], RequiredFor(Repairs::OVERWRITE, LARGE)),
+        repair("unlink", &["UNLINK", ANY_KEY], RequiredFor(Repairs::OVERWRITE_OR_DELETE, LARGE)),
+        repair("hget", &["HGET", ANY_KEY, "f"], RequiredFor(Repairs::MERGE, None)),
+        repair("hset", &["HSET", ANY_KEY, "f", "v"], RequiredFor(Repairs::MERGE, LARGE)),
+        repair("hdel", &["HDEL", ANY_KEY, "f"], RequiredFor(Repairs::MERGE, None)),
+        repair("hpexpireat", &["HPEXPIREAT", ANY_KEY, "1", "FIELDS", "1", "f"], RequiredFor(Repairs::MERGE, LARGE)),
+        repair("sismember", &["SISMEMBER", ANY_KEY, "m"], RequiredFor(Repairs::MERGE, None)),
+        repair("sadd", &["SADD", ANY_KEY, "m"], RequiredFor(Repairs::MERGE, LARGE)),
+        repair("srem", &["SREM", ANY_KEY, "m"], RequiredFor(Repairs::MERGE, None)),
+        repair("zscore", &["ZSCORE", ANY_KEY, "m"], RequiredFor(Repairs::MERGE, None)),
+        repair("zadd", &["ZADD", ANY_KEY, "1", "m"], RequiredFor(Repairs::MERGE, LARGE)),
+        repair("zrem", &["ZREM", ANY_KEY, "m"], RequiredFor(Repairs::MERGE, None)),
+        large("memory|usage", &["MEMORY", "USAGE", ANY_KEY]),
+        large("strlen", &["STRLEN", ANY_KEY]),
+        large("getrange", &["GETRANGE", ANY_KEY, "0", "0"]),
+        large("append", &["APPEND", ANY_KEY, ""]),
+        large("llen", &["LLEN", ANY_KEY]),
+        large("lrange", &["LRANGE", ANY_KEY, "0", "0"]),
+        large("rpush", &["RPUSH", ANY_KEY, ""]),
+        large("scard", &["SCARD", ANY_KEY]),
+        large("sscan", &["SSCAN", ANY_KEY, "0"]),
+        large("zcard", &["ZCARD", ANY_KEY]),
+        large("zscan", &["ZSCAN", ANY_KEY, "0"]),
+        large("hlen", &["HLEN", ANY_KEY]),
+        large("hscan", &["HSCAN", ANY_KEY, "0"]),
+        large("hpexpiretime", &["HPEXPIRETIME", ANY_KEY, "FIELDS", "1", "f"]),
+        large("xlen", &["XLEN", ANY_KEY]),
+        large("xrange", &["XRANGE", ANY_KEY, "-", "+"]),
+        large("xinfo|stream", &["XINFO", "STREAM", ANY_KEY]),
+        large("xpending", &["XPENDING", ANY_KEY, "g"]),
+        large("xadd", &["XADD", ANY_KEY, "*", "f", "v"]),
+        large("xclaim", &["XCLAIM", ANY_KEY, "g", "c", "0", "1-1"]),
+        large("xsetid", &["XSETID", ANY_KEY, "1-1"]),
+        large("pexpire", &["PEXPIRE", ANY_KEY, "1"]),
         repair("eval", &["EVAL", "return 1", "0"], Useful("elements that clients write to all the time stay")),
         need("replicaof", &["REPLICAOF", "NO", "ONE"], Unused, Required, Unused),
         // With these two, what was begun and failed is undone.
@@ -102,7 +129,7 @@ const NEEDS: [Need; 45] = {
             &["SCAN", "0"],
             Unused,
             Useful("what has expired is not counted"),
-            RequiredFor(Repairs::DELETE),
+            RequiredFor(Repairs::DELETE, None),
         ),
         need(
             "time",
@@ -145,7 +172,6 @@ impl Repairs {
     /// Keys are deleted.
     pub const DELETE: Self = Self(4);
     const OVERWRITE_OR_DELETE: Self = Self(1 | 4);
-    const MERGE_OR_DELETE: Self = Self(2 | 4);
 
     /// What a policy may do.
     pub(crate) fn of(policy: &Policy) -> Self {
@@ -168,8 +194,8 @@ impl Need {
             By::Copy => self.copy,
             By::Link => self.link,
             By::Repair(repairs) => match self.repair {
-                RequiredFor(what) if repairs.has_one_of(what) => Required,
-                RequiredFor(_) => Unused,
+                RequiredFor(what, _) if repairs.has_one_of(what) => Required,
+                RequiredFor(_, loss) => loss.map_or(Unused, Useful),
                 used => used,
             },
         }
@@ -198,8 +224,14 @@ impl Need {
 #[cfg(test)]
 pub(crate) fn least(by: By) -> (String, String) {
     let rules = |wanted: &dyn Fn(Use) -> bool| {
-        let rules = NEEDS.iter().filter(|need| wanted(need.by(by))).map(|need| format!("+{}", need.rule));
-        rules.collect::<Vec<_>>().join(" ")
+        let mut rules: Vec<String> = Vec::new();
+        for need in NEEDS.iter().filter(|need| wanted(need.by(by))) {
+            let rule = format!("+{}", need.rule);
+            if !rules.contains(&rule) {
+                rules.push(rule);
+            }
+        }
+        rules.join(" ")
     };
     (rules(&|used| used == Required), rules(&|used| matches!(used, Useful(_))))
 }
@@ -262,8 +294,8 @@ impl Rights {
         rights.asked = true;
         for (need, why) in asked.into_iter().zip(answers) {
             let Some(why) = why else { continue };
-            if need.takes_a_key() {
-                // The command, or only this key.
+            if need.takes_a_key() && !is_about_the_command(&why) {
+                // Perhaps only this key.
                 rights.some_keys.insert(need.rule);
             } else {
                 rights.refused.insert(need.id(), Refused::Denied(why));
@@ -322,13 +354,18 @@ pub(crate) fn refused_key(
     Ok(answers.find_map(|(n, why)| Some((n / for_each_key, why?))))
 }
 
+/// A server refuses a command whatever its keys, as opposed to these keys; the words are those of `acl.c`.
+fn is_about_the_command(why: &str) -> bool {
+    why.contains("no permissions to run ")
+}
+
 /// The version has the command, and it is sent to it. Without functions, none is missed.
 fn is_in(rule: &str, version: ServerVersion) -> bool {
     let since_7 = rule.starts_with("function|") || matches!(rule, "acl|dryrun" | "pexpiretime");
     let has_7 = version.has_redis(7, 0);
     match rule {
         "pttl" => !has_7,
-        "hpexpireat" => version.has_field_ttl(),
+        "hpexpireat" | "hpexpiretime" => version.has_field_ttl(),
         _ => !since_7 || has_7,
     }
 }

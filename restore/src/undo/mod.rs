@@ -13,7 +13,7 @@ mod entries;
 use std::path::PathBuf;
 
 use redtape_journal::Keyring;
-use redtape_journal::undo_file::{UndoEntry, UndoHead, UndoReader};
+use redtape_journal::undo_file::{UndoEntry, UndoHead, UndoReader, UndoWriter};
 use serde::Serialize;
 
 use self::entries::LastEntries;
@@ -159,7 +159,7 @@ impl PreparedUndo {
             interrupt: &request.interrupt,
             at_ms: 0,
             id: operation.id(),
-            absolute: facts.version.has_redis(7, 0),
+            version: facts.version,
             how,
             outcome: Outcome::default(),
             moved: log.take_moved(),
@@ -183,6 +183,12 @@ impl PreparedUndo {
         let outcome = back.engine.outcome;
         observer.on(&Event::StepDone);
         log.finish()?;
+        if plan.unfinished
+            && let Some(mut undone) = UndoWriter::reopen(&request.file, &request.keyring)?
+        {
+            // The same restore would go on as if what it wrote still stood.
+            undone.writer.finish()?;
+        }
         let _ = target.clear_name();
         Ok(outcome)
     }

@@ -42,6 +42,7 @@ pub(crate) fn request(dir: &Path, at: When, target: &Running, via: Option<Forced
         filter: Filter::default(),
         slice: true,
         repair: None,
+        broken_by: None,
         unchanged_since: None,
         state_dir: dir.parent().map(|parent| parent.join("state")),
         method: via,

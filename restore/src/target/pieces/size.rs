@@ -87,6 +87,21 @@ pub fn weight(value: &Canonical) -> u64 {
     }
 }
 
+/// Bytes of the longest part of a value that goes in one piece; a string has none, as it is cut anywhere.
+pub fn longest_element(value: &Canonical) -> u64 {
+    let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0) as u64;
+    match value {
+        Canonical::String(_) => 0,
+        Canonical::List(all) | Canonical::Set(all) => longest(&mut all.iter().map(Vec::len)),
+        Canonical::Zset(members) => longest(&mut members.iter().map(|(member, _)| member.len())),
+        Canonical::Hash(fields) => longest(&mut fields.iter().map(|field| field.name.len() + field.value.len())),
+        Canonical::Stream(stream) => longest(&mut stream.entries.iter().map(|entry| {
+            entry.fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+        })),
+        Canonical::Module { data, .. } => data.len() as u64,
+    }
+}
+
 /// Whether a value in hand is large.
 pub fn is_large(value: &Canonical) -> bool {
     weight(value) > LARGE_BYTES
@@ -104,5 +119,7 @@ mod tests {
         assert!(!is_large(&Canonical::Set(vec![vec![b'x'; 1000]; 900])));
         assert!(is_large(&Canonical::Set(vec![vec![b'x'; 1000]; 1100])));
         assert!(is_large(&Canonical::List(vec![vec![]; 20_000])));
+        assert_eq!(longest_element(&Canonical::Set(vec![vec![b'x'; 10], vec![b'x'; 1000]])), 1000);
+        assert_eq!(longest_element(&Canonical::String(vec![b'x'; 1000])), 0);
     }
 }

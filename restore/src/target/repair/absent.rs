@@ -4,12 +4,12 @@ use crate::client::Server;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::target::lookup::{Scan, of_wanted_types, select};
+use crate::target::pieces::name::is_temporary;
 use crate::target::unfinished;
 use redtape_journal::query::Filter;
 
 use super::engine::Unwanted;
 use super::live;
-use super::temporary::is_temporary;
 use super::wanted::Datasets;
 
 /// Called with a database of the target and some of its keys.

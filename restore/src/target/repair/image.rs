@@ -27,6 +27,12 @@ impl Image {
         value(&self.dump)
     }
 
+    /// The value, with all that is in it.
+    pub(crate) fn full_value(&self) -> Result<Value, ReadError> {
+        let payload = parse_dump(&self.dump)?;
+        decode_value(payload.value_type, payload.value, DECODED_MAX)
+    }
+
     /// Of its value.
     pub(crate) fn digest(&self) -> Result<Digest, ReadError> {
         self.value().map(|value| digest(&value))

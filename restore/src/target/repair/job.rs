@@ -14,6 +14,10 @@ use crate::client::Server;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::progress::{Event, Observer};
+use crate::target::pieces::leftovers;
+use crate::target::pieces::name::OperationId;
+use crate::target::lookup::select;
+use crate::version::ServerVersion;
 
 /// What is written, where to, and how.
 pub(crate) struct Job<'a> {
@@ -26,17 +30,17 @@ pub(crate) struct Job<'a> {
     pub(crate) judged: &'a Judged,
     pub(crate) log: &'a mut FileLog,
     /// Of the operation.
-    pub(crate) id: &'a str,
+    pub(crate) id: &'a OperationId,
     /// The restore point.
     pub(crate) at_ms: i64,
-    /// The target knows `PEXPIRETIME`.
-    pub(crate) absolute: bool,
+    /// Of the target.
+    pub(crate) version: ServerVersion,
     pub(crate) interrupt: &'a Interrupt,
 }
 
 /// Does it.
 pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcome, RestoreError> {
-    let Job { new, datasets, target, filter, policy, judged, log, id, at_ms, absolute, interrupt } = job;
+    let Job { new, datasets, target, filter, policy, judged, log, id, at_ms, version, interrupt } = job;
     let how = How::find(target)?;
     let moved = log.take_moved();
     let temporary = log.temporary_names();
@@ -48,7 +52,7 @@ pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcom
         interrupt,
         at_ms,
         id,
-        absolute,
+        version,
         how,
         outcome: Outcome::default(),
         moved,
@@ -71,5 +75,14 @@ pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcom
             Ok(())
         })?;
     }
-    Ok(engine.outcome)
+    engine.take_up_rest()?;
+    let outcome = engine.outcome;
+    if log.goes_on() {
+        // What it moved aside was taken up: all that is left has no use any more.
+        for db in target.info(Some("keyspace"))?.keyspace().into_keys() {
+            select(target, db)?;
+            leftovers::remove(target, id)?;
+        }
+    }
+    Ok(outcome)
 }

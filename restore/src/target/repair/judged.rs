@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::digest::{Digest, DIGEST_BYTES};
+use super::digest::{DIGEST_BYTES, Digest};
 use crate::judge::{Part, Question, Verdict};
 
 /// What is asked about a difference.
@@ -51,7 +51,8 @@ impl Judged {
             }
             Self::Asked(known) => match known.get(&(db, key.to_vec(), part)) {
                 Some((LastWrite::Named, seen)) if *seen == live => None,
-                Some((LastWrite::Other(why), seen)) if *seen == live => Some(why.clone()),
+                // Whoever has written it since, it was not for the writes named to take back.
+                Some((LastWrite::Other(why), _)) => Some(why.clone()),
                 _ => Some("was written while the restore ran: run it again".to_owned()),
             },
         }

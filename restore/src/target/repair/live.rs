@@ -1,9 +1,18 @@
 //! Reading keys of the live target.
 
+use redtape_wire::rdb::encode_dump;
+
 use super::image::Image;
 use crate::client::{Reply, Server, Value};
 use crate::error::RestoreError;
 use crate::target::lookup::milliseconds;
+use crate::target::pieces::ReadPiecesError;
+use crate::target::pieces::read::Reader;
+use crate::target::pieces::size::{Size, size};
+use crate::version::ServerVersion;
+
+/// Attempts to read a large value that clients write to.
+const READ_TRIES: usize = 3;
 
 /// What was read of some keys.
 #[derive(Debug)]
@@ -32,34 +41,45 @@ fn time(reply: &Reply) -> i64 {
     told.unwrap_or_else(|| redtape_journal::Micros::now().0 / 1000)
 }
 
-/// Reads keys. `watch`: a `MULTI` that follows on the connection fails if one of them changes until then.
-pub(crate) fn read(target: &mut Server, keys: &[&[u8]], absolute: bool, watch: bool) -> Result<Live, RestoreError> {
-    let mut packed = Vec::new();
+/// Reads keys of a server of this version; large values in pieces. `watch`: a `MULTI` that follows on the connection fails if one
+/// of them changes until then.
+pub(crate) fn read(
+    target: &mut Server,
+    keys: &[&[u8]],
+    version: ServerVersion,
+    watch: bool,
+) -> Result<Live, RestoreError> {
     if watch {
         let args: Vec<&[u8]> = std::iter::once(&b"WATCH"[..]).chain(keys.iter().copied()).collect();
-        target.encode(&mut packed, &args);
+        target.call(&args)?;
     }
-    for key in keys {
-        target.encode(&mut packed, &[b"DUMP", *key]);
-        target.encode(&mut packed, &[if absolute { b"PEXPIRETIME" } else { &b"PTTL"[..] }, *key]);
+    let mut large = Vec::new();
+    let sizes = sizes(target, keys)?;
+    for (key, size) in keys.iter().zip(sizes) {
+        large.push(if size.is_large() { in_pieces(target, key, version)? } else { None });
+    }
+    let mut packed = Vec::new();
+    for (key, large) in keys.iter().zip(&large) {
+        // Nothing is asked for twice.
+        let dump: &[&[u8]] = if large.is_some() { &[b"EXISTS", key] } else { &[b"DUMP", key] };
+        target.encode(&mut packed, dump);
+        target.encode(&mut packed, &[if version.has_redis(7, 0) { b"PEXPIRETIME" } else { &b"PTTL"[..] }, *key]);
     }
     target.encode(&mut packed, &[b"TIME"]);
-    let mut replies = target.pipeline(&packed, usize::from(watch) + keys.len() * 2 + 1)?.into_iter();
-    if watch {
-        let watched = replies.next().ok_or_else(|| short(target))?;
-        target.must("WATCH", watched)?;
-    }
+    let mut replies = target.pipeline(&packed, keys.len() * 2 + 1)?.into_iter();
     let mut read = Vec::with_capacity(keys.len());
-    for _ in keys {
+    for large in large {
         let (Some(dump), Some(ttl)) = (replies.next(), replies.next()) else { return Err(short(target)) };
         let dump = target.must("DUMP", dump)?;
         let ttl = target.must("PTTL", ttl)?;
         read.push(match (dump, ttl) {
             (Value::Bytes(dump), Value::Int(ttl)) => Some((dump, ttl)),
+            (Value::Int(1), Value::Int(ttl)) => large.map(|dump| (dump, ttl)),
             _ => None,
         });
     }
     let now_ms = time(&replies.next().ok_or_else(|| short(target))?);
+    let absolute = version.has_redis(7, 0);
     let expires = |ttl: i64| match ttl {
         ..0 => 0,
         _ if absolute => ttl,
@@ -67,6 +87,44 @@ pub(crate) fn read(target: &mut Server, keys: &[&[u8]], absolute: bool, watch: b
     };
     let image = |(dump, ttl)| Image { dump, expires_ms: expires(ttl) };
     Ok(Live { now_ms, keys: read.into_iter().map(|key| key.map(image)).collect() })
+}
+
+/// The values of keys of a server of ours, whole; `None` = it does not have it. Times of expiry are not read.
+pub(crate) fn read_whole(scratch: &mut Server, keys: &[&[u8]]) -> Result<Vec<Option<Image>>, RestoreError> {
+    let mut packed = Vec::new();
+    keys.iter().for_each(|key| scratch.encode(&mut packed, &[b"DUMP", *key]));
+    let replies = scratch.pipeline(&packed, keys.len())?;
+    let image = |reply| match scratch.must("DUMP", reply)? {
+        Value::Bytes(dump) => Ok(Some(Image { dump, expires_ms: 0 })),
+        _ => Ok(None),
+    };
+    replies.into_iter().map(image).collect()
+}
+
+/// How large the values are; where the server does not tell, they are taken for small.
+fn sizes(target: &mut Server, keys: &[&[u8]]) -> Result<Vec<Size>, RestoreError> {
+    let mut packed = Vec::new();
+    keys.iter().for_each(|key| target.encode(&mut packed, &[&b"MEMORY"[..], b"USAGE", *key, b"SAMPLES", b"3"]));
+    let replies = target.pipeline(&packed, keys.len())?;
+    let size = |(key, reply): (&&[u8], Reply)| match reply {
+        Reply::Value(Value::Int(bytes)) => Ok(Size::Bytes(bytes.unsigned_abs())),
+        Reply::Value(_) => Ok(Size::Absent),
+        Reply::Error(_) => size(target, key),
+    };
+    keys.iter().zip(replies).map(size).collect()
+}
+
+/// A large value as a payload of `DUMP`; `None` where it can only be had whole.
+fn in_pieces(target: &mut Server, key: &[u8], version: ServerVersion) -> Result<Option<Vec<u8>>, RestoreError> {
+    for _ in 0..READ_TRIES {
+        match Reader::new(version).read(target, key) {
+            Ok(value) => return Ok(encode_dump(&value, version.writes()).ok()),
+            Err(ReadPiecesError::Changed | ReadPiecesError::Gone) => {}
+            Err(ReadPiecesError::Server(error)) => return Err(error),
+            Err(_) => return Ok(None),
+        }
+    }
+    Ok(None)
 }
 
 fn short(target: &Server) -> RestoreError {

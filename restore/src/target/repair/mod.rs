@@ -14,7 +14,6 @@
 //! - `job`: all of it, in order.
 //! - `survey`: what will be found, before the first write.
 //! - `absent`: keys to delete.
-//! - `temporary`: names for a moment.
 //! - `plan`, `outcome`: what will be done, and what was.
 //!
 //! Invariants: a key is never seen half-written; nothing is overwritten or deleted that is not in the undo log; what clients
@@ -37,20 +36,21 @@ mod plan;
 mod policy;
 mod saved;
 mod survey;
-mod temporary;
 mod wanted;
 
 pub(crate) use digest::{Digest, NOTHING};
 pub(crate) use elements::How;
+pub(crate) use engine::is_built_in_pieces;
 pub(crate) use image::Image;
 pub(crate) use job::{Job, repair};
-pub(crate) use judged::Judged;
+pub(crate) use judged::{Asked, Judged};
 pub(crate) use merge::{Difference, Element};
 pub(crate) use operation::{FileLog, Operation};
+pub(crate) use saved::{SavedKey, Values};
 pub(crate) use survey::{Look, Surveyed, survey};
 pub(crate) use wanted::{Batch, Datasets, Wanted};
 
 pub use outcome::{Listed, Outcome};
-pub use plan::RepairPlan;
+pub use plan::{JudgedCounts, RepairPlan};
 pub use policy::{NameTemplate, OnConflict, Policy, TemplateError, TtlPolicy};
 pub use survey::Survey;

@@ -16,6 +16,7 @@ use super::policy::Policy;
 use crate::error::RestoreError;
 use crate::request::Request;
 use crate::source::Source;
+use crate::target::pieces;
 use crate::target::preflight::TargetFacts;
 
 /// See the module.
@@ -24,7 +25,7 @@ pub(crate) struct Operation {
     described: Described,
     state_dir: StateDir,
     keyring: Keyring,
-    id: String,
+    id: pieces::name::OperationId,
 }
 
 impl Operation {
@@ -36,15 +37,17 @@ impl Operation {
         policy: &Policy,
     ) -> Result<Self, RestoreError> {
         let (journal_id, point) = (source.journal_id(), &source.point);
+        let broken_by = format!("{:?}", request.broken_by);
         let unchanged = format!("{:?}", request.unchanged_since);
         let (policies, selection) = (format!("{policy:?}"), request.filter.canonical());
-        let described: [(&str, &[u8]); 7] = [
+        let described: [(&str, &[u8]); 8] = [
             ("journal", journal_id.as_bytes()),
             ("timeline", &point.timeline.0.to_le_bytes()),
             ("lsn", &point.lsn.0.to_le_bytes()),
             ("selection", selection.as_bytes()),
             ("policies", policies.as_bytes()),
             ("unchanged since", unchanged.as_bytes()),
+            ("broken by", broken_by.as_bytes()),
             ("target", target.address.as_bytes()),
         ];
         let what = format!("restore of some keys as of {} (LSN {}) into {}", point.asked, point.lsn, target.address);
@@ -65,6 +68,7 @@ impl Operation {
             None => StateDir::by_default()?,
         };
         let id = OperationId::derive(described_by);
+        let name = id.to_string().parse().map_err(|error| RestoreError::Unable(format!("{error}")))?;
         let described = Described {
             journal_id: journal_id.to_owned(),
             id,
@@ -72,11 +76,11 @@ impl Operation {
             created: Micros::now(),
             what,
         };
-        Ok(Self { described, state_dir, keyring: keyring.clone(), id: id.to_string() })
+        Ok(Self { described, state_dir, keyring: keyring.clone(), id: name })
     }
 
     /// Its name.
-    pub(crate) fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &pieces::name::OperationId {
         &self.id
     }
 
@@ -132,7 +136,7 @@ impl FileLog {
 
     /// Temporary names that an interrupted run may have given: they are not given again.
     pub(crate) fn temporary_names(&self) -> u64 {
-        self.before.as_ref().map_or(0, Progress::entries)
+        self.before.as_ref().map_or(0, |before| before.entries() * 2)
     }
 
     fn read_doubts(&mut self) -> Result<(), RestoreError> {

@@ -14,8 +14,20 @@ pub struct RepairPlan {
     pub policy: Policy,
     /// What it holds of them.
     pub survey: Survey,
+    /// Of the differing keys, elements and times of expiry (`--broken-by`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub judged: Option<JudgedCounts>,
     /// Where what is overwritten or deleted is kept.
     pub undo_file: String,
+}
+
+/// Keys, elements and times of expiry, by who wrote them last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct JudgedCounts {
+    /// Those that were named.
+    pub go_back: u64,
+    /// Others, or perhaps others.
+    pub stay: u64,
 }
 
 impl fmt::Display for RepairPlan {
@@ -43,6 +55,12 @@ impl fmt::Display for RepairPlan {
             write!(f, "\ndifferent    {}{more}", samples.join(", "))?;
             write!(f, "\n             {}", self.conflicts())?;
         }
+        if let Some(JudgedCounts { go_back, stay }) = &self.judged {
+            write!(
+                f,
+                "\nbroken by    {go_back} keys and elements go back, {stay} stay: others wrote them last, or perhaps others"
+            )?;
+        }
         write!(f, "\nundo file    {}", self.undo_file)
     }
 }
@@ -55,8 +73,9 @@ impl RepairPlan {
             OnConflict::Skip => "they stay as they are".to_owned(),
             OnConflict::Replace => "they are replaced".to_owned(),
             OnConflict::Rename => "the wanted values are stored under other names".to_owned(),
+            OnConflict::Merge if self.judged.is_some() => "what the named writes wrote last goes back".to_owned(),
             OnConflict::Merge => format!(
-                "{} elements are added, {} that differ are judged",
+                "{} elements are added, {} that differ stay",
                 self.survey.elements_lacking, self.survey.elements_different
             ),
         }

@@ -6,8 +6,8 @@ use serde::Serialize;
 use super::absent::each_absent;
 use super::decide::{Decision, Differences, decide};
 use super::digest::{Digest, NOTHING};
-use super::image::Image;
 use super::engine::Unwanted;
+use super::image::Image;
 use super::judged::{Asked, seen_ttl};
 use super::live;
 use super::merge::Difference;
@@ -22,6 +22,7 @@ use crate::progress::{Event, Observer, Unit};
 use crate::source::scratch::Scratch;
 use crate::target::lookup::{KeyCounts, select, show};
 use redtape_journal::query::Filter;
+use crate::version::ServerVersion;
 
 /// Differing keys that are named.
 const NAMED_KEYS: usize = 5;
@@ -57,7 +58,6 @@ pub struct Survey {
     pub samples: Vec<String>,
 }
 
-
 /// What was found.
 pub(crate) struct Surveyed {
     pub(crate) survey: Survey,
@@ -74,8 +74,8 @@ pub(crate) struct Look<'a> {
     pub(crate) policy: &'a Policy,
     /// The restore point.
     pub(crate) at_ms: i64,
-    /// The target knows `PEXPIRETIME`.
-    pub(crate) absolute: bool,
+    /// Of the target.
+    pub(crate) version: ServerVersion,
     /// Who wrote last decides.
     pub(crate) judge: bool,
     pub(crate) interrupt: &'a Interrupt,
@@ -83,11 +83,11 @@ pub(crate) struct Look<'a> {
 
 /// Looks at every wanted key on both sides; writes nothing.
 pub(crate) fn survey(look: Look<'_>, observer: &mut dyn Observer) -> Result<Surveyed, RestoreError> {
-    let Look { datasets, target, filter, policy, at_ms, absolute, judge, interrupt } = look;
+    let Look { datasets, target, filter, policy, at_ms, version, judge, interrupt } = look;
     let total = datasets.wanted.server.info(Some("keyspace"))?.keyspace().values().sum();
     observer.on(&Event::Step { name: "comparing with the target", total, unit: Unit::Keys });
     let mut surveyor =
-        Surveyor { target, policy, at_ms, absolute, judge, survey: Survey::default(), asked: Vec::new() };
+        Surveyor { target, policy, at_ms, version, judge, survey: Survey::default(), asked: Vec::new() };
     let mut seen = 0;
     let mut new = Vec::new();
     let (saved, mut expected) = datasets.parts();
@@ -106,7 +106,7 @@ pub(crate) fn survey(look: Look<'_>, observer: &mut dyn Observer) -> Result<Surv
         each_absent(datasets, target, filter, interrupt, &mut |db, keys| {
             survey.absent += keys.len() as u64;
             if judge {
-                ask_of_unwanted(&mut judged_target, db, keys, absolute, &mut asked)?;
+                ask_of_unwanted(&mut judged_target, db, keys, version, &mut asked)?;
             }
             check_questions(&asked)
         })?;
@@ -128,7 +128,7 @@ struct Surveyor<'a> {
     target: &'a mut Server,
     policy: &'a Policy,
     at_ms: i64,
-    absolute: bool,
+    version: ServerVersion,
     judge: bool,
     survey: Survey,
     asked: Vec<Asked>,
@@ -172,7 +172,7 @@ impl Surveyor<'_> {
         }
         for some in present.chunks(READ_KEYS) {
             let names: Vec<&[u8]> = some.iter().map(|(key, ..)| &key[..]).collect();
-            let live = live::read(self.target, &names, self.absolute, false)?;
+            let live = live::read(self.target, &names, self.version, false)?;
             for ((key, wanted, expected, was_ms), there) in some.iter().zip(&live.keys) {
                 let unreadable = |e| RestoreError::Unable(format!("cannot read the value of {}: {e}", show(key)));
                 let decision = decide(self.policy, wanted, there.as_ref(), live.now_ms).map_err(unreadable)?;
@@ -249,7 +249,13 @@ fn time(expires_ms: i64) -> Option<i64> {
     (expires_ms != 0).then_some(expires_ms)
 }
 
-fn asked(db: u32, key: &[u8], part: Part, (expires_before, expires_after): (Option<i64>, Option<i64>), seen: Digest) -> Asked {
+fn asked(
+    db: u32,
+    key: &[u8],
+    part: Part,
+    (expires_before, expires_after): (Option<i64>, Option<i64>),
+    seen: Digest,
+) -> Asked {
     let question = Question { db, key: key.to_vec(), part, expires_before, expires_after };
     Asked { question, seen }
 }
@@ -259,13 +265,13 @@ fn ask_of_unwanted(
     target: &mut Server,
     db: u32,
     unwanted: Vec<Unwanted>,
-    absolute: bool,
+    version: ServerVersion,
     all: &mut Vec<Asked>,
 ) -> Result<(), RestoreError> {
     select(target, db)?;
     for some in unwanted.chunks(READ_KEYS) {
         let names: Vec<&[u8]> = some.iter().map(|unwanted| &unwanted.key[..]).collect();
-        let live = live::read(target, &names, absolute, false)?;
+        let live = live::read(target, &names, version, false)?;
         for (key, there) in names.into_iter().zip(live.keys) {
             let Some(there) = there else { continue };
             let unreadable = |e| RestoreError::Unable(format!("cannot read the value of {}: {e}", show(key)));

@@ -96,7 +96,7 @@ pub(super) fn expected_digests(
 
 fn expected_of(server: &mut Server, db: u32, keys: &[&[u8]]) -> Result<Vec<Option<Digest>>, RestoreError> {
     select(server, db)?;
-    let held = live::read(server, keys, false, false)?.keys;
+    let held = live::read_whole(server, keys)?;
     let digest = |held: Option<Image>| match held {
         None => Ok(Some(NOTHING)),
         Some(image) => image.digest().map(Some),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use redtape_journal::query::{AsOf, When};
 use redtape_journal::{Keyring, mark_now};
 
-use super::{Restored, ServerTarget, evicted_warning, full_warning, room};
+use super::{Restored, ServerTarget, blame, evicted_warning, full_warning, room};
 use crate::error::RestoreError;
 use crate::plan::Plan;
 use crate::progress::{Event, Observer, Unit};
@@ -17,8 +17,8 @@ use crate::source::{Located, Source};
 use crate::target::lookup::{KeyCounts, recount};
 use crate::target::memory::MemoryState;
 use crate::target::repair::{
-    Datasets, FileLog, Job, Judged, Look, OnConflict, Operation, Outcome, Policy, RepairPlan, Survey, Surveyed, repair,
-    survey,
+    Datasets, FileLog, Job, Judged, JudgedCounts, Look, OnConflict, Operation, Outcome, Policy, RepairPlan, Survey,
+    Surveyed, repair, survey,
 };
 use crate::target::rights::{By, Repairs};
 use crate::target::unfinished::{KEY, Marker, PutMarker};
@@ -45,6 +45,7 @@ impl Looked {
         RepairPlan {
             policy: self.policy.clone(),
             survey: self.survey.clone(),
+            judged: self.judged.counts().map(|(go_back, stay)| JudgedCounts { go_back, stay }),
             undo_file: self.operation.undo_path().display().to_string(),
         }
     }
@@ -57,6 +58,9 @@ pub(crate) fn look(
     request: &Request,
     observer: &mut dyn Observer,
 ) -> Result<Looked, RestoreError> {
+    if request.broken_by.is_some() {
+        blame::check(source, &target.facts)?;
+    }
     let (mut scratch, _) = source.rebuild(observer)?;
     target.server.ensure_connected()?;
     // A marker that the recorded server itself had is not what was restored there.
@@ -74,11 +78,11 @@ pub(crate) fn look(
         filter: &target.filter,
         policy: &policy,
         at_ms,
-        absolute: target.facts.version.has_redis(7, 0),
-        judge: false,
+        version: target.facts.version,
+        judge: request.broken_by.is_some(),
         interrupt: &target.interrupt,
     };
-    let Surveyed { survey, new, .. } = survey(look, observer).map_err(|e| datasets.explain(e))?;
+    let Surveyed { survey, asked, new } = survey(look, observer).map_err(|e| datasets.explain(e))?;
     if survey.wanted.values().sum::<u64>() + survey.absent == 0 {
         return Err(RestoreError::NoKeys);
     }
@@ -89,8 +93,12 @@ pub(crate) fn look(
         }
         return Err(RestoreError::Conflict { address: target.server.address.clone(), count: survey.different, list });
     }
+    let judged = match &request.broken_by {
+        None => Judged::default(),
+        Some(query) => blame::judged(asked, query, source, request, observer)?,
+    };
     let operation = Operation::of_restore(request, source, &target.facts, &policy)?;
-    Ok(Looked { survey, new, operation, datasets, policy, judged: Judged::default(), at_ms })
+    Ok(Looked { survey, new, operation, datasets, policy, judged, at_ms })
 }
 
 /// What the target is expected to hold, in a scratch server of its own.
@@ -138,7 +146,7 @@ pub(super) fn restore(
         log: &mut log,
         id: operation.id(),
         at_ms,
-        absolute: target.facts.version.has_redis(7, 0),
+        version: target.facts.version,
         interrupt: &target.interrupt,
     };
     let repaired = repair(job, observer);
@@ -238,7 +246,7 @@ fn begin(
         wanted.values().sum::<u64>(),
         redtape_journal::Micros::now()
     );
-    let marker = match Marker::put_some(&mut target.server, operation.id(), &what)? {
+    let marker = match Marker::put_some(&mut target.server, operation.id().as_str(), &what)? {
         PutMarker::Written(marker) => Some(marker),
         PutMarker::NotAllowed(why) => {
             let note = format!(

@@ -1,5 +1,8 @@
 //! Whether a target has room for what a scratch server holds: asked when that is known, before the first write.
 
+use std::fmt;
+
+use redtape_wire::rdb::ReadError;
 use redtape_wire::resp::encode_command;
 
 use super::ServerTarget;
@@ -10,7 +13,9 @@ use crate::source::scratch::Scratch;
 use crate::target::limits::ServerLimits;
 use crate::target::lookup::{KeyCounts, Scan, select, show};
 use crate::target::memory::MemoryState;
-use crate::target::repair::Datasets;
+use crate::target::pieces::Builder;
+use crate::target::pieces::size::longest_element;
+use crate::target::repair::{Datasets, Image, SavedKey, Values, is_built_in_pieces};
 use crate::target::rights::{By, refused_key};
 
 /// Servers differ by so much in what the same data takes: one part in so many.
@@ -36,8 +41,22 @@ pub(super) enum Carrier {
 struct Weight {
     /// Bytes of memory, about.
     memory: u64,
-    /// Values that are larger than the target takes, in words.
-    large: Vec<String>,
+    /// Values that are larger than the target takes.
+    large: Vec<LargeValue>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct LargeValue {
+    db: u32,
+    key: Vec<u8>,
+    /// As `DUMP` gives it.
+    bytes: u64,
+}
+
+impl fmt::Display for LargeValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in db {} ({} bytes)", show(&self.key), self.db, self.bytes)
+    }
 }
 
 /// Fails if the target cannot take the wanted keys; nothing was written then.
@@ -164,7 +183,7 @@ fn check_values(
     observer: &mut dyn Observer,
 ) -> Result<(), RestoreError> {
     let (Some(limit), false) = (value_limit, weight.large.is_empty()) else { return Ok(()) };
-    let named = weight.large.iter().take(NAMED_KEYS).cloned().collect::<Vec<_>>().join(", ");
+    let named = weight.large.iter().take(NAMED_KEYS).map(LargeValue::to_string).collect::<Vec<_>>().join(", ");
     let more = if weight.large.len() > NAMED_KEYS { ", …" } else { "" };
     let count = weight.large.len();
     let values = if count == 1 { "1 value is".to_owned() } else { format!("{count} values are") };
@@ -230,21 +249,48 @@ impl Walk {
         let (mut seen, mut new) = (0, new.iter().copied());
         let filter = target.filter.clone();
         let (saved, scratch) = datasets.saved();
+        let builder = Builder::new(target.facts.version);
+        let mut values = saved.values()?;
         saved.each(&filter, &mut |db, keys| {
             target.interrupt.check()?;
             select(&mut scratch.server, db)?;
-            let keys: Vec<Vec<u8>> = keys.into_iter().map(|saved| saved.key).collect();
-            for keys in keys.chunks(BATCH) {
-                let bytes = self.weigh(&mut scratch.server, db, keys)?;
+            let names: Vec<Vec<u8>> = keys.iter().map(|saved| saved.key.clone()).collect();
+            for (keys, names) in keys.chunks(BATCH).zip(names.chunks(BATCH)) {
+                let bytes = self.weigh(&mut scratch.server, db, names)?;
+                self.keep_too_large(&builder, keys, &mut values)?;
                 let of_new = bytes.into_iter().zip(&mut new).filter(|(_, new)| *new);
                 self.weight.memory += of_new.map(|(bytes, _)| bytes).sum::<u64>();
-                self.ask_rights(target, keys)?;
+                self.ask_rights(target, names)?;
             }
             seen += keys.len() as u64;
             observer.on(&Event::At(seen));
             Ok(())
         })?;
         observer.on(&Event::StepDone);
+        Ok(())
+    }
+
+    /// Of the values of these keys, those that can be built in pieces are not too large.
+    fn keep_too_large(
+        &mut self,
+        builder: &Builder,
+        keys: &[SavedKey],
+        values: &mut Values<'_>,
+    ) -> Result<(), RestoreError> {
+        let Some(limit) = self.value_limit else { return Ok(()) };
+        let of_these = |large: &LargeValue| keys.iter().find(|saved| saved.key == large.key);
+        let mut kept = Vec::new();
+        for large in std::mem::take(&mut self.weight.large) {
+            let fits = match of_these(&large) {
+                None => false,
+                Some(saved) => fits_in_pieces(builder, &values.image(saved)?, limit)
+                    .map_err(|e| RestoreError::Unable(format!("cannot read the value of {}: {e}", show(&large.key))))?,
+            };
+            if !fits {
+                kept.push(large);
+            }
+        }
+        self.weight.large = kept;
         Ok(())
     }
 
@@ -283,11 +329,20 @@ impl Walk {
             };
             let dumped = dumped_bytes(scratch, key)?;
             if dumped + key.len() as u64 > limit {
-                self.weight.large.push(format!("{} in db {db} ({dumped} bytes)", show(key)));
+                self.weight.large.push(LargeValue { db, key: key.clone(), bytes: dumped });
             }
         }
         Ok(all)
     }
+}
+
+/// Whether a value that is too large for one command can be built in pieces, each of which the server takes.
+fn fits_in_pieces(builder: &Builder, image: &Image, limit: u64) -> Result<bool, ReadError> {
+    if !is_built_in_pieces(image) {
+        return Ok(false);
+    }
+    let value = image.full_value()?;
+    Ok(builder.check(&value).is_ok() && longest_element(&value).saturating_add(builder.limits.bytes as u64) < limit)
 }
 
 /// Length of a value as `DUMP` gives it, without having it sent where the server can be asked.

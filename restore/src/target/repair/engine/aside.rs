@@ -1,9 +1,11 @@
 //! Keys that clients write to all the time.
 
-use super::transaction::{self, encode_restore, not_taken};
-use super::{CHANGED, Engine, Wanted, digest_of, temporary};
-use crate::client::{Reply, Value};
+use super::transaction::{encode_expiry, exec};
+use super::{CHANGED, Engine, Wanted, digest_of};
+use crate::client::Value;
 use crate::error::RestoreError;
+use crate::target::lookup::select;
+use crate::target::pieces::name::{parse, temporary_name};
 use crate::target::repair::before::Before;
 use crate::target::repair::digest::Digest;
 use crate::target::repair::image::Image;
@@ -15,22 +17,25 @@ impl Engine<'_> {
     pub(super) fn move_aside(
         &mut self,
         db: u32,
-        Wanted { key, image: wanted, expected, digest, .. }: &Wanted,
+        wanted: &Wanted,
     ) -> Result<(), RestoreError> {
+        let Wanted { key, expected, digest, .. } = wanted;
         if expected.is_some() {
             self.outcome.leave(db, key, CHANGED);
             return Ok(());
         }
-        let (old, new) = self.names();
+        let (old, new) = self.names(key);
         self.log.add(db, &Before::Moved { key, temporary: &old })?;
         self.log.sync()?;
+        self.build_as(&new, wanted)?;
         let mut packed = Vec::new();
-        encode_restore(self.target, &mut packed, &new, wanted, true);
-        if let Some(Reply::Error(e)) = self.target.pipeline(&packed, 1)?.pop() {
-            return Err(not_taken(self.target, key, &e));
-        }
-        let swap: [[&[u8]; 3]; 2] = [[b"RENAME", key, &old], [b"RENAME", &new, key]];
-        if let [_, Value::Error(e)] = &transaction::run(self.target, &swap)?[..] {
+        self.target.encode(&mut packed, &[b"MULTI"]);
+        // What is built in pieces has a time of expiry of its own until now.
+        encode_expiry(self.target, &mut packed, &new, wanted.image.expires_ms);
+        self.target.encode(&mut packed, &[b"RENAME", &key[..], &old]);
+        self.target.encode(&mut packed, &[b"RENAME", &new[..], key]);
+        self.target.encode(&mut packed, &[b"EXEC"]);
+        if let Some([_, _, Value::Error(e)]) = exec(self.target, &packed, 3)?.as_deref() {
             // Nobody may be left without the key that was moved aside.
             self.target.call(&[b"RENAMENX", &old[..], key])?;
             return Err(self.target.refused("RENAME", e));
@@ -48,7 +53,7 @@ impl Engine<'_> {
         old: &[u8],
         written: Option<Digest>,
     ) -> Result<(), RestoreError> {
-        let live = live::read(self.target, &[old], self.absolute, false)?;
+        let live = live::read(self.target, &[old], self.version, false)?;
         match live.keys.into_iter().next().flatten() {
             None => self.log.add(db, &Before::Absent { key, written: written.unwrap_or_default() })?,
             Some(Image { dump, expires_ms }) => {
@@ -66,7 +71,9 @@ impl Engine<'_> {
             return Ok(false);
         }
         let Some(moved) = self.moved.remove(&(db, key.to_vec())) else { return Ok(false) };
-        self.target.call(&[&b"UNLINK"[..], &temporary::new_of(&moved.temporary)])?;
+        if let Some(new) = new_of(key, &moved.temporary) {
+            self.target.call(&[&b"UNLINK"[..], &new])?;
+        }
         if moved.stored.is_some() {
             self.target.call(&[&b"UNLINK"[..], &moved.temporary])?;
             return Ok(true);
@@ -79,11 +86,25 @@ impl Engine<'_> {
         Ok(true)
     }
 
-    /// Names for what is moved aside, and for what takes its place.
-    pub(super) fn names(&mut self) -> (Vec<u8>, Vec<u8>) {
-        self.temporary += 1;
-        let old = temporary::old(self.id, self.temporary);
-        let new = temporary::new_of(&old);
-        (old, new)
+    /// Ends what an interrupted run has begun with keys that were not met again: their old values are kept.
+    pub(crate) fn take_up_rest(&mut self) -> Result<(), RestoreError> {
+        let rest: Vec<(u32, Vec<u8>)> = self.moved.keys().cloned().collect();
+        for (db, key) in rest {
+            select(self.target, db)?;
+            self.take_up(db, &key, None)?;
+        }
+        self.log.done()
     }
+
+    /// Names for what is moved aside, and for what takes its place.
+    pub(super) fn names(&mut self, key: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        self.temporary += 2;
+        (temporary_name(key, self.id, self.temporary), temporary_name(key, self.id, self.temporary + 1))
+    }
+}
+
+/// What takes the place of what was moved aside under this name.
+fn new_of(key: &[u8], old: &[u8]) -> Option<Vec<u8>> {
+    let name = parse(old)?;
+    Some(temporary_name(key, &name.operation, name.number + 1))
 }

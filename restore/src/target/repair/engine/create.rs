@@ -18,12 +18,29 @@ impl Engine<'_> {
         if keys.is_empty() {
             return Ok(keys);
         }
-        let mut packed = Vec::new();
-        for Wanted { key, image, digest, .. } in &keys {
+        for Wanted { key, digest, .. } in &keys {
             self.log.add(db, &Before::Absent { key, written: *digest })?;
-            encode_restore(self.target, &mut packed, key, image, false);
         }
         self.log.sync()?;
+        let (large, small): (Vec<_>, Vec<_>) = keys.into_iter().partition(Wanted::is_large);
+        let mut exist = self.create_small(small)?;
+        for wanted in large {
+            self.interrupt.check()?;
+            if self.create_one(&wanted.key, &wanted)? {
+                self.outcome.created += 1;
+            } else {
+                exist.push(wanted);
+            }
+        }
+        exist.iter().try_for_each(|wanted| self.were_there(db, &wanted.key))?;
+        Ok(exist)
+    }
+
+    /// Returns those that exist by now.
+    fn create_small(&mut self, keys: Vec<Wanted>) -> Result<Vec<Wanted>, RestoreError> {
+        let mut packed = Vec::new();
+        let target = &*self.target;
+        keys.iter().for_each(|wanted| encode_restore(target, &mut packed, &wanted.key, &wanted.image, false));
         let replies = self.target.pipeline(&packed, keys.len())?;
         let mut exist = Vec::new();
         for (wanted, reply) in keys.into_iter().zip(replies) {
@@ -33,18 +50,15 @@ impl Engine<'_> {
                 Reply::Error(e) => return Err(not_taken(self.target, &wanted.key, &e)),
             }
         }
-        self.were_there(db, &exist)?;
         Ok(exist)
     }
 
-    /// Takes back what the undo log says of keys that were not created, as the target has them by now: of two entries the last counts.
-    fn were_there(&mut self, db: u32, keys: &[Wanted]) -> Result<(), RestoreError> {
-        for Wanted { key, .. } in keys {
-            let live = live::read(self.target, &[key], self.absolute, false)?;
-            if let Some(Some(there)) = live.keys.first() {
-                let (expires_ms, written) = (there.expires_ms, Some(digest_of(key, there)?));
-                self.log.add(db, &Before::Value { key, expires_ms, dump: &there.dump, written })?;
-            }
+    /// Takes back what the undo log says of a key that was not created, as the target has it by now: of two entries the last counts.
+    pub(super) fn were_there(&mut self, db: u32, key: &[u8]) -> Result<(), RestoreError> {
+        let live = live::read(self.target, &[key], self.version, false)?;
+        if let Some(Some(there)) = live.keys.first() {
+            let (expires_ms, written) = (there.expires_ms, Some(digest_of(key, there)?));
+            self.log.add(db, &Before::Value { key, expires_ms, dump: &there.dump, written })?;
         }
         Ok(())
     }

@@ -44,7 +44,7 @@ impl Engine<'_> {
     /// `false` = a client came in between, and nothing was done.
     fn delete_watched(&mut self, db: u32, keys: &[Unwanted]) -> Result<bool, RestoreError> {
         let names: Vec<&[u8]> = keys.iter().map(|unwanted| &unwanted.key[..]).collect();
-        let live = live::read(self.target, &names, self.absolute, true)?;
+        let live = live::read(self.target, &names, self.version, true)?;
         let mut packed = Vec::new();
         self.target.encode(&mut packed, &[b"MULTI"]);
         let (mut commands, mut stay) = (0, Vec::new());
@@ -91,7 +91,7 @@ impl Engine<'_> {
             self.outcome.leave(db, key, CHANGED);
             return Ok(());
         }
-        let old = self.names().0;
+        let old = self.names(key).0;
         self.log.add(db, &Before::Moved { key, temporary: &old })?;
         self.log.sync()?;
         // A key that is gone by now needs no deletion.

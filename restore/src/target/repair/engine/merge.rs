@@ -51,7 +51,7 @@ impl Engine<'_> {
                 again |= !ttl_set;
             }
             if again && attempt < MERGE_TRIES {
-                let live = live::read(self.target, &[key], self.absolute, false)?;
+                let live = live::read(self.target, &[key], self.version, false)?;
                 let there = live.keys.into_iter().next().flatten();
                 live_ttl = there.as_ref().map_or(0, |there| there.expires_ms);
                 match decide(self.policy, wanted, there.as_ref(), live.now_ms).map_err(|e| unreadable(key, &e))? {
@@ -115,12 +115,12 @@ impl Engine<'_> {
     pub(crate) fn set_ttl(&mut self, db: u32, key: &[u8], seen_ms: i64, wanted_ms: i64) -> Result<bool, RestoreError> {
         self.log.add(db, &Before::Ttl { key, expires_ms: seen_ms, written_ms: wanted_ms })?;
         self.log.sync()?;
-        if self.how == How::Script && self.absolute {
+        if self.how == How::Script && self.version.has_redis(7, 0) {
             let (seen, wanted) = (seen_or_never(seen_ms).to_string(), wanted_ms.to_string());
             let args: [&[u8]; 6] = [b"EVAL", TTL_SCRIPT.as_bytes(), b"1", key, seen.as_bytes(), wanted.as_bytes()];
             return Ok(self.target.call(&args)? == Value::Int(1));
         }
-        let live = live::read(self.target, &[key], self.absolute, true)?;
+        let live = live::read(self.target, &[key], self.version, true)?;
         let there = live.keys.into_iter().next().flatten();
         if there.is_none_or(|there| (there.expires_ms - seen_ms).abs() > TTL_JITTER_MS) {
             self.target.call(&["UNWATCH"])?;

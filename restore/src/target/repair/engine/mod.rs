@@ -8,6 +8,7 @@
 //! Order: what was there is in the undo log, and the log on the disk, before a write is sent.
 
 mod aside;
+mod build;
 mod create;
 mod delete;
 mod merge;
@@ -18,6 +19,7 @@ use std::collections::HashMap;
 
 use redtape_journal::undo_file::MovedAside;
 
+pub(crate) use self::build::is_built_in_pieces;
 pub(crate) use self::delete::Unwanted;
 use self::transaction::transaction_len;
 use super::before::UndoLog;
@@ -28,13 +30,16 @@ use super::judged::Judged;
 use super::live;
 use super::outcome::Outcome;
 use super::policy::{OnConflict, Policy};
-use super::temporary;
 use super::wanted::{Batch, Wanted};
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
+use crate::target::pieces::name::OperationId;
 use crate::target::lookup::{select, show};
+use crate::version::ServerVersion;
 
+/// The same for a large value, which is built anew each time.
+const LARGE_TRIES: usize = 2;
 /// Why a key stays that has another value than the person wants to replace.
 const CHANGED: &str = "was changed since";
 /// Attempts with one key before it is moved aside.
@@ -50,9 +55,9 @@ pub(crate) struct Engine<'a> {
     /// The restore point.
     pub(crate) at_ms: i64,
     /// Of this restore.
-    pub(crate) id: &'a str,
-    /// The target knows `PEXPIRETIME`.
-    pub(crate) absolute: bool,
+    pub(crate) id: &'a OperationId,
+    /// Of the target.
+    pub(crate) version: ServerVersion,
     pub(crate) how: How,
     pub(crate) outcome: Outcome,
     /// Keys that an interrupted run was moving aside.
@@ -109,7 +114,8 @@ impl Engine<'_> {
 
     /// Writes one key, however often clients write to it.
     fn alone(&mut self, db: u32, wanted: &Wanted) -> Result<(), RestoreError> {
-        for _ in 0..ALONE_TRIES {
+        let tries = if wanted.is_large() { LARGE_TRIES } else { ALONE_TRIES };
+        for _ in 0..tries {
             if self.attempt(db, std::slice::from_ref(wanted))? {
                 return Ok(());
             }

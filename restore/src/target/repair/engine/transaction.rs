@@ -75,13 +75,3 @@ pub(super) fn not_taken(target: &Server, key: &[u8], error: &ErrorReply) -> Rest
         error.text
     ))
 }
-
-/// Runs commands of three words in one transaction; what each has answered.
-pub(super) fn run(server: &mut Server, commands: &[[&[u8]; 3]]) -> Result<Vec<Value>, RestoreError> {
-    let mut packed = Vec::new();
-    server.encode(&mut packed, &[b"MULTI"]);
-    commands.iter().for_each(|command| server.encode(&mut packed, command));
-    server.encode(&mut packed, &[b"EXEC"]);
-    let replies = exec(server, &packed, commands.len())?;
-    replies.ok_or_else(|| RestoreError::Link(format!("{} ran no transaction", server.address)))
-}

@@ -1,11 +1,9 @@
 //! Keys that the target has: watched, read, decided upon, written in one transaction.
 
-use super::transaction::{encode_expiry, encode_restore, exec_all, not_taken};
+use super::transaction::{encode_expiry, exec_all};
 use super::{CHANGED, Engine, Wanted, digest_of, unreadable};
-use crate::client::Reply;
 use crate::error::RestoreError;
 use crate::judge::Part;
-use crate::refusal::{Refusal, meaning};
 use crate::target::lookup::show;
 use crate::target::repair::before::Before;
 use crate::target::repair::decide::{Decision, Differences, decide};
@@ -18,15 +16,15 @@ impl Engine<'_> {
     /// Reads watched keys, decides, and writes them in one transaction; `false` = a client came in between, and nothing was done.
     pub(super) fn attempt(&mut self, db: u32, keys: &[Wanted]) -> Result<bool, RestoreError> {
         let names: Vec<&[u8]> = keys.iter().map(|wanted| &wanted.key[..]).collect();
-        let live = live::read(self.target, &names, self.absolute, true)?;
+        let live = live::read(self.target, &names, self.version, true)?;
         let mut decisions = Vec::with_capacity(keys.len());
         for (wanted, there) in keys.iter().zip(&live.keys) {
             decisions.push(self.decide(db, wanted, there.as_ref(), live.now_ms)?);
         }
         let mut packed = Vec::new();
         self.target.encode(&mut packed, &[b"MULTI"]);
-        let mut commands = 0;
-        for ((Wanted { key, image: wanted, digest, .. }, there), decision) in
+        let (mut commands, mut built) = (0, Vec::new());
+        for ((wanted @ Wanted { key, image, digest, .. }, there), decision) in
             keys.iter().zip(&live.keys).zip(&decisions)
         {
             let written = match decision {
@@ -36,20 +34,24 @@ impl Engine<'_> {
             };
             let before = match (decision, there) {
                 (Decision::SetTtl, Some(there)) => {
-                    encode_expiry(self.target, &mut packed, key, wanted.expires_ms);
-                    Before::Ttl { key, expires_ms: there.expires_ms, written_ms: wanted.expires_ms }
+                    encode_expiry(self.target, &mut packed, key, image.expires_ms);
+                    commands += 1;
+                    Before::Ttl { key, expires_ms: there.expires_ms, written_ms: image.expires_ms }
                 }
                 (_, Some(Image { dump, expires_ms })) => {
-                    encode_restore(self.target, &mut packed, key, wanted, true);
+                    let (more, name) = self.encode_put(&mut packed, wanted, true)?;
+                    commands += more;
+                    built.extend(name);
                     Before::Value { key, expires_ms: *expires_ms, dump, written: Some(written) }
                 }
                 (_, None) => {
-                    encode_restore(self.target, &mut packed, key, wanted, false);
+                    let (more, name) = self.encode_put(&mut packed, wanted, false)?;
+                    commands += more;
+                    built.extend(name);
                     Before::Absent { key, written }
                 }
             };
             self.log.add(db, &before)?;
-            commands += 1;
         }
         if commands == 0 {
             self.target.call(&["UNWATCH"])?;
@@ -57,6 +59,9 @@ impl Engine<'_> {
             self.log.sync()?;
             self.target.encode(&mut packed, &[b"EXEC"]);
             if !exec_all(self.target, &packed, commands)? {
+                for name in built {
+                    self.target.call(&[&b"UNLINK"[..], &name])?;
+                }
                 return Ok(false);
             }
         }
@@ -119,7 +124,7 @@ impl Engine<'_> {
         there: Option<&Image>,
         decision: Decision,
     ) -> Result<(), RestoreError> {
-        let Wanted { key, image, expected, .. } = wanted;
+        let Wanted { key, expected, .. } = wanted;
         match decision {
             Decision::Expired => self.outcome.expired += 1,
             Decision::Equal => self.outcome.equal += 1,
@@ -127,7 +132,7 @@ impl Engine<'_> {
             Decision::Skip => self.outcome.skipped += 1,
             Decision::Replace => self.outcome.replaced += 1,
             Decision::SetTtl => self.outcome.ttl_set += 1,
-            Decision::Rename => self.rename(db, key, image)?,
+            Decision::Rename => self.rename(db, wanted)?,
             Decision::Merge(differences) => self.merge(db, wanted, there, differences)?,
             Decision::Conflict => {
                 let judged = self.whole_stays(db, key, there)?;
@@ -144,28 +149,30 @@ impl Engine<'_> {
     }
 
     /// Stores the wanted value beside the target's.
-    fn rename(&mut self, db: u32, key: &[u8], image: &Image) -> Result<(), RestoreError> {
-        let name = self.policy.name_template.name(key, self.id);
-        self.log.add(db, &Before::Absent { key: &name, written: digest_of(key, image)? })?;
-        self.log.sync()?;
-        let mut packed = Vec::new();
-        encode_restore(self.target, &mut packed, &name, image, false);
-        match self.target.pipeline(&packed, 1)?.pop() {
-            Some(Reply::Error(e)) if meaning(&e.code) == Refusal::KeyExists => {
-                let there = live::read(self.target, &[&name], self.absolute, false)?.keys.pop().flatten();
-                let same = match there {
-                    Some(there) => image.same_value(&there).map_err(|e| unreadable(key, &e))?,
-                    None => false,
-                };
-                if same {
-                    self.outcome.equal += 1;
-                } else {
-                    let why = format!("exists with another value, and so does {}", show(&name));
-                    self.outcome.leave(db, key, why);
-                }
+    fn rename(&mut self, db: u32, wanted: &Wanted) -> Result<(), RestoreError> {
+        let Wanted { key, image, digest, .. } = wanted;
+        let name = self.policy.name_template.name(key, self.id.as_str());
+        let there = live::read(self.target, &[&name], self.version, false)?.keys.pop().flatten();
+        let created = match there {
+            Some(there) if image.same_value(&there).map_err(|e| unreadable(key, &e))? => {
+                self.outcome.equal += 1;
+                return Ok(());
             }
-            Some(Reply::Error(e)) => return Err(not_taken(self.target, key, &e)),
-            _ => self.outcome.renamed += 1,
+            Some(_) => false,
+            None => {
+                self.log.add(db, &Before::Absent { key: &name, written: *digest })?;
+                self.log.sync()?;
+                let created = self.create_one(&name, wanted)?;
+                if !created {
+                    self.were_there(db, &name)?;
+                }
+                created
+            }
+        };
+        if created {
+            self.outcome.renamed += 1;
+        } else {
+            self.outcome.leave(db, key, format!("exists with another value, and so does {}", show(&name)));
         }
         Ok(())
     }

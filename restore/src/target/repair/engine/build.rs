@@ -1,0 +1,106 @@
+//! Large values: built in pieces under a temporary name, beside everything that clients do, then put in place by `RENAME`.
+
+use super::transaction::{encode_expiry, encode_restore, not_taken};
+use super::{Engine, unreadable};
+use crate::client::{Reply, Value};
+use crate::error::RestoreError;
+use crate::refusal::{Refusal, meaning};
+use crate::target::pieces::swap::encode_swap;
+use crate::target::pieces::{BuildError, Builder};
+use crate::target::repair::image::Image;
+use crate::target::repair::wanted::Wanted;
+
+/// A value whose `DUMP` is longer is built in pieces.
+const LARGE_BYTES: usize = 1 << 20;
+
+/// Whether a value is built in pieces, if its type allows it.
+pub(crate) fn is_built_in_pieces(image: &Image) -> bool {
+    image.dump.len() > LARGE_BYTES
+}
+
+impl Wanted {
+    /// Whether it is built in pieces.
+    pub(super) fn is_large(&self) -> bool {
+        is_built_in_pieces(&self.image)
+    }
+}
+
+impl Engine<'_> {
+    /// Stores a value under a temporary name for `key`, and returns that. A value that only the server itself can take apart is
+    /// restored whole.
+    pub(super) fn build(&mut self, key: &[u8], wanted: &Wanted) -> Result<Vec<u8>, RestoreError> {
+        let name = self.names(key).1;
+        self.build_as(&name, wanted)?;
+        Ok(name)
+    }
+
+    /// The same under this name.
+    pub(super) fn build_as(&mut self, name: &[u8], wanted: &Wanted) -> Result<(), RestoreError> {
+        if wanted.is_large() {
+            let value = wanted.image.full_value().map_err(|e| unreadable(&wanted.key, &e))?;
+            match Builder::new(self.version).build(self.target, name, &value) {
+                Ok(_) => return Ok(()),
+                Err(BuildError::NotInPieces(_) | BuildError::Inexpressible(_)) => {}
+                Err(BuildError::Server(error)) => return Err(error),
+                Err(error @ BuildError::Lost(_)) => return Err(RestoreError::Unable(error.to_string())),
+            }
+        }
+        let mut packed = Vec::new();
+        encode_restore(self.target, &mut packed, name, &wanted.image, true);
+        match self.target.pipeline(&packed, 1)?.pop() {
+            Some(Reply::Error(error)) => Err(not_taken(self.target, &wanted.key, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Creates a key, whose name may be another than the wanted one's; whether the target had none.
+    pub(super) fn create_one(&mut self, key: &[u8], wanted: &Wanted) -> Result<bool, RestoreError> {
+        if wanted.is_large() {
+            return self.create_large(key, wanted);
+        }
+        let mut packed = Vec::new();
+        encode_restore(self.target, &mut packed, key, &wanted.image, false);
+        match self.target.pipeline(&packed, 1)?.pop() {
+            Some(Reply::Error(e)) if meaning(&e.code) == Refusal::KeyExists => Ok(false),
+            Some(Reply::Error(e)) => Err(not_taken(self.target, key, &e)),
+            _ => Ok(true),
+        }
+    }
+
+    /// Creates a key with a large value; whether the target had none.
+    fn create_large(&mut self, key: &[u8], wanted: &Wanted) -> Result<bool, RestoreError> {
+        let name = self.build(key, wanted)?;
+        let mut packed = Vec::new();
+        self.target.encode(&mut packed, &[b"MULTI"]);
+        encode_expiry(self.target, &mut packed, &name, wanted.image.expires_ms);
+        self.target.encode(&mut packed, &[b"RENAMENX", &name[..], key]);
+        self.target.encode(&mut packed, &[b"EXEC"]);
+        let replies = super::transaction::exec(self.target, &packed, 2)?.unwrap_or_default();
+        match replies.get(1) {
+            Some(Value::Int(1)) => Ok(true),
+            Some(Value::Error(error)) => Err(self.target.refused("RENAMENX", error)),
+            _ => {
+                self.target.call(&[&b"UNLINK"[..], &name])?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Appends what puts the wanted value in the place of a watched key; returns the number of commands, and the temporary name of
+    /// a large value.
+    pub(super) fn encode_put(
+        &mut self,
+        packed: &mut Vec<u8>,
+        wanted: &Wanted,
+        there: bool,
+    ) -> Result<(usize, Option<Vec<u8>>), RestoreError> {
+        let Wanted { key, image, .. } = wanted;
+        if !wanted.is_large() {
+            encode_restore(self.target, packed, key, image, there);
+            return Ok((1, None));
+        }
+        let name = self.build(key, wanted)?;
+        let expires = (image.expires_ms != 0).then_some(image.expires_ms);
+        Ok((encode_swap(self.target, packed, &name, key, expires), Some(name)))
+    }
+}
