@@ -27,7 +27,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 BYTES ?= 65536
 T ?= 60
-TARGETS ?= group block segment manifest key_index lines resp_request resp_reply rdb rdb_walk when
+TARGETS ?= group block segment manifest key_index undo_file lines resp_request resp_reply rdb rdb_walk when
 
 # nextest keeps the heavy tests apart (.config/nextest.toml). Without it, one test at a time does.
 nextest := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)

@@ -20,6 +20,10 @@ pub(crate) const FILE_MODE: u32 = 0o640;
 /// Rights of new directories, before the umask.
 pub(crate) const FOLDER_MODE: u32 = 0o750;
 
+/// Rights of new files and directories that nobody else is to read, before the umask: undo files.
+const PRIVATE_FILE_MODE: u32 = 0o600;
+const PRIVATE_FOLDER_MODE: u32 = 0o700;
+
 /// What a path names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
@@ -122,12 +126,16 @@ pub(crate) fn is_there(path: &Path) -> bool {
 }
 
 fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    open_with_mode(path, options, FILE_MODE)
+}
+
+fn open_with_mode(path: &Path, options: &mut OpenOptions, mode: u32) -> io::Result<File> {
     // A device is not even opened: that alone may do something.
     if let Some(kind) = kind_at(path)?.filter(|kind| *kind != FileKind::Regular) {
         return Err(wrong_kind(kind, FileKind::Regular));
     }
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-    let file = options.custom_flags(flags).mode(FILE_MODE).open(path)?;
+    let file = options.custom_flags(flags).mode(mode).open(path)?;
     // It may have been replaced in between.
     match FileKind::of(file.metadata()?.file_type()) {
         FileKind::Regular => Ok(file),
@@ -169,6 +177,11 @@ pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
     open(path, File::options().read(true).write(true).create(true).truncate(false))
 }
 
+/// The same, of a file that nobody else is to read.
+pub(crate) fn open_or_create_private(path: &Path) -> io::Result<File> {
+    open_with_mode(path, File::options().read(true).write(true).create(true).truncate(false), PRIVATE_FILE_MODE)
+}
+
 /// Opens a file to read it and to append to it; an empty one is created where there is none.
 pub(crate) fn open_append(path: &Path) -> io::Result<File> {
     open(path, File::options().read(true).append(true).create(true))
@@ -201,6 +214,11 @@ pub(crate) fn read_folder(path: &Path) -> io::Result<Option<ReadDir>> {
 /// Creates a directory and those above it that are not there.
 pub(crate) fn create_folders(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path)
+}
+
+/// Creates a directory that nobody else is to look into, and those above it that are not there.
+pub(crate) fn create_private_folders(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER_MODE).create(path)
 }
 
 /// Sees to it that there is a folder of the journal.

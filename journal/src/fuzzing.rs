@@ -133,6 +133,11 @@ pub fn key_index(bytes: &[u8]) {
     crate::snapshot::key_index::read_anything(bytes);
 }
 
+/// An entry, the head, the parts of an undo file.
+pub fn undo_file(bytes: &[u8]) {
+    crate::undo_file::read_anything(bytes);
+}
+
 /// A line of marks or splices, a key file.
 pub fn lines(bytes: &[u8]) {
     let _ = crate::jsonl::decode::<Mark>(bytes);

@@ -61,6 +61,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 mod types;
+pub mod undo_file;
 mod verify;
 mod writer;
 

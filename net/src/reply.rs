@@ -12,12 +12,14 @@ pub enum Value {
     Nil,
     /// A number.
     Int(i64),
-    /// `+…`: a status, or an error inside of an array.
+    /// `+…`: a status.
     Status(String),
     /// Bytes.
     Bytes(Vec<u8>),
     /// Several values.
     Array(Vec<Value>),
+    /// An error inside of an array, as `EXEC` gives it for one of its commands.
+    Error(ErrorReply),
 }
 
 /// An error reply of a server.
@@ -76,7 +78,7 @@ fn read_nested(from: &mut impl BufRead, depth: u32) -> io::Result<Result<Value, 
             let count = usize::try_from(number()?).map_err(|_| broken("too long"))?;
             let mut items = Vec::with_capacity(count.min(TRUST_BYTES / 64));
             for _ in 0..count {
-                items.push(read_nested(from, depth + 1)?.unwrap_or_else(|e| Value::Status(e.text)));
+                items.push(read_nested(from, depth + 1)?.unwrap_or_else(Value::Error));
             }
             Value::Array(items)
         }
@@ -102,7 +104,10 @@ mod tests {
         assert_eq!(next(), Ok(Value::Nil));
         assert_eq!(next(), Ok(Value::Array(vec![Value::Bytes(vec![]), Value::Array(vec![Value::Int(1)])])));
         assert_eq!(next(), Err(ErrorReply { code: "NOPERM".into(), text: "NOPERM no".into() }));
-        assert_eq!(next(), Ok(Value::Array(vec![Value::Status("ERR x".into())])));
+        assert_eq!(
+            next(),
+            Ok(Value::Array(vec![Value::Error(ErrorReply { code: "ERR".into(), text: "ERR x".into() })]))
+        );
         assert!(read(&mut &b""[..]).is_err());
         for bad in [&b"?\r\n"[..], b"$5\r\nab", b":x\r\n", b"$99999999999\r\nab", b"+OK", b"\r\n"] {
             assert!(read(&mut &bad[..]).is_err(), "{bad:?}");

@@ -170,6 +170,13 @@ impl Server {
         self.limit
     }
 
+    /// Another connection to the same server.
+    pub(crate) fn another(&self) -> Result<Self, RestoreError> {
+        let mut other = Self { address: self.address.clone(), ..Self::connect(&self.url)? };
+        other.set_reply_limit(self.limit)?;
+        Ok(other)
+    }
+
     /// Replaces a broken connection by a new one, with the same limit and name.
     pub fn reconnect(&mut self) -> Result<(), RestoreError> {
         let (limit, name, address) = (self.limit, self.name, self.address.clone());
@@ -331,6 +338,7 @@ pub fn text(value: &Value) -> String {
         Value::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         Value::Status(text) => text.clone(),
         Value::Int(n) => n.to_string(),
+        Value::Error(error) => error.text.clone(),
         Value::Nil | Value::Array(_) => String::new(),
     }
 }

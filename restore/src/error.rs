@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use redtape_journal::undo_file::UndoFileError;
 use redtape_journal::{Catalog, KeyIndexError, Micros, OpenError, ReadError};
 
 use crate::point::{LocateError, PointError};
@@ -50,6 +51,8 @@ pub enum RestoreError {
     Base { path: PathBuf, problem: String },
     #[error("{0}")]
     KeyIndex(KeyIndexError),
+    #[error("{0}")]
+    UndoFile(#[from] UndoFileError),
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
     #[error("cannot reach {address}: {cause}; check the address, and that the server is up")]
@@ -139,6 +142,7 @@ impl RestoreError {
             Self::Open(e) => ErrorKind::Storage(e.kind()),
             Self::Read(e) | Self::Damaged { error: e, .. } => ErrorKind::Storage(e.kind()),
             Self::KeyIndex(e) => ErrorKind::Storage(e.kind()),
+            Self::UndoFile(e) => ErrorKind::Storage(e.kind()),
             Self::Io { source, .. } => ErrorKind::Storage(source.into()),
             Self::Point(PointError::Damaged { .. } | PointError::NewestLost { .. }) | Self::Base { .. } => {
                 ErrorKind::Storage(Damaged)

@@ -17,6 +17,7 @@
 //! - [`target`]: where it goes. A running server gets it over the replica link, or key by key.
 //! - [`replica_link`]: redtape acts as the master of an empty server, then promotes it; source and target both use it.
 //! - [`get`]: one key at a point in time, to be read: a source without a target.
+//! - [`undo`]: what a repair has overwritten goes back.
 //! - [`client`]: a connection to a server.
 //!
 //! # One at a time, and no success that was not looked at
@@ -53,6 +54,7 @@ mod run;
 pub mod slice;
 pub mod source;
 pub mod target;
+pub mod undo;
 pub mod version;
 
 pub use error::{ErrorKind, RestoreError};

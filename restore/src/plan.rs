@@ -19,9 +19,9 @@ use crate::source::binary::{Binary, made_by};
 use crate::source::journal_range::RangeFacts;
 use crate::target::claim::OtherRestores;
 use crate::target::preflight::TargetFacts;
+use crate::target::repair::RepairPlan;
 use crate::target::unfinished::KEY;
 use crate::version::ServerVersion;
-use redtape_journal::query::Filter;
 
 /// How a restore is delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -57,8 +57,8 @@ pub struct Facts<'a> {
     pub target: &'a TargetFacts,
     /// Memory in use by the server that made the base, if the base says so.
     pub base_memory: Option<u64>,
-    /// What is wanted.
-    pub filter: &'a Filter,
+    /// Everything is wanted, in an empty target.
+    pub whole: bool,
     /// Bytes of what is used of the base.
     pub base_bytes: u64,
     /// What slicing has found, if it was done.
@@ -131,6 +131,9 @@ pub struct Plan {
     pub functions: bool,
     /// A rough guess.
     pub estimate_seconds: f64,
+    /// What is done in a target that holds others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repair: Option<RepairPlan>,
     /// What to be aware of.
     pub warnings: Vec<String>,
 }
@@ -153,7 +156,7 @@ pub fn choose(facts: &Facts<'_>) -> Result<(Method, String), RestoreError> {
             target.address
         )));
     }
-    if facts.filter.is_everything()
+    if facts.whole
         && let Some(found) = target.contents()
     {
         let address = target.address.clone();
@@ -230,8 +233,8 @@ fn loadable(facts: &Facts<'_>) -> Result<(), RestoreError> {
 /// Why the target cannot follow redtape.
 fn why_no_link(facts: &Facts<'_>) -> Option<String> {
     let target = facts.target;
-    if !facts.filter.is_everything() {
-        return Some("only some keys are wanted".to_owned());
+    if !facts.whole {
+        return Some("only some keys are wanted, or the target may hold others".to_owned());
     }
     if target.replica_evicts && target.memory.limit != Some(0) {
         return Some(
@@ -292,7 +295,7 @@ fn why_not_directly(facts: &Facts<'_>) -> Option<String> {
 pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&Binary>) -> Plan {
     let (point, target, range) = (facts.point, facts.target, facts.range);
     let manifest = &point.base.manifest;
-    let everything = facts.filter.is_everything();
+    let everything = facts.whole;
     let mut warnings = point.warnings.clone();
     if !everything {
         warnings.push("functions are left out: only some keys are wanted".to_owned());
@@ -326,7 +329,7 @@ pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&
             rdb: facts.rdb.to_string(),
             server_version: manifest.server_version.clone(),
         },
-        selection: (!everything).then(|| facts.filter.to_string()),
+        selection: None,
         slice: facts.slice.cloned(),
         replay_groups: range.groups,
         replay_records: range.records,
@@ -336,6 +339,7 @@ pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&
         scratch: scratch.map(|b| format!("{} ({})", b.path.display(), b.version)),
         functions: everything,
         estimate_seconds: estimate(facts.base_bytes, range, method),
+        repair: None,
         warnings,
     }
 }
@@ -362,7 +366,7 @@ fn memory_warning(facts: &Facts<'_>) -> Option<String> {
         "the target has a memory limit of {limit} bytes (maxmemory-policy {}), {} are in use",
         memory.policy, memory.used
     );
-    Some(match facts.base_memory.filter(|_| facts.filter.is_everything()) {
+    Some(match facts.base_memory.filter(|_| facts.whole) {
         Some(need) if need > limit => {
             format!(
                 "{has}: too small for the base alone, which took {need} bytes on the server that made it. Raise maxmemory first, else {then}"
@@ -469,6 +473,9 @@ impl fmt::Display for Plan {
             count(self.replay_bytes, "byte"),
             self.estimate_seconds
         )?;
+        if let Some(repair) = &self.repair {
+            write!(f, "{repair}")?;
+        }
         for warning in &self.warnings {
             write!(f, "\nwarning      {warning}")?;
         }

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use redtape_journal::query::Filter;
 use redtape_journal::{Micros, ReplOffset, SnapshotInfo, SnapshotKind, SnapshotManifest, TimelineId};
 
 use super::*;
@@ -104,7 +105,7 @@ fn outcome(change: impl FnOnce(&mut Case)) -> Result<(Method, String), RestoreEr
         range: &case.range,
         target: &case.target,
         base_memory: None,
-        filter: &case.filter,
+        whole: case.filter.is_everything(),
         base_bytes: 300_000_000,
         slice: None,
         forced: case.forced,
@@ -238,7 +239,7 @@ fn warnings_of(change: impl FnOnce(&mut Case), base_memory: Option<u64>) -> Vec<
         range: &case.range,
         target: &case.target,
         base_memory,
-        filter: &case.filter,
+        whole: case.filter.is_everything(),
         base_bytes: 300_000_000,
         slice: None,
         forced: None,
@@ -292,7 +293,7 @@ fn the_plan_says_everything() {
         range: &case.range,
         target: &case.target,
         base_memory: None,
-        filter: &case.filter,
+        whole: case.filter.is_everything(),
         base_bytes: 300_000_000,
         slice: None,
         forced: None,
@@ -314,7 +315,7 @@ fn the_plan_says_everything() {
     assert!(plan.estimate_seconds > 2.0 && !plan.functions);
     let json = serde_json::to_value(&plan).expect("json");
     assert_eq!((json["via"].as_str(), json["lsn"].as_u64()), (Some("scratch"), Some(10)));
-    let link = make(&Facts { filter: &Filter::default(), ..facts }, Method::Link, String::new(), None);
+    let link = make(&Facts { whole: true, ..facts }, Method::Link, String::new(), None);
     assert!(link.functions && link.warnings.iter().any(|w| w.contains("evict")));
 }
 
@@ -330,7 +331,7 @@ fn who_follows_the_target_is_told() {
             range: &case.range,
             target: &case.target,
             base_memory: None,
-            filter: &case.filter,
+            whole: case.filter.is_everything(),
             base_bytes: 300_000_000,
             slice: None,
             forced: None,

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use redtape_journal::query::{AsOf, Zone};
+use redtape_journal::query::{AsOf, When, Zone};
 use redtape_journal::{Keyring, Micros};
 
 use crate::interrupt::Interrupt;
 use crate::limits::Limits;
 use crate::plan::ForcedMethod;
 use crate::target::Target;
+use crate::target::repair::Policy;
 use redtape_journal::query::Filter;
 
 /// One restore, as it is asked for.
@@ -28,6 +29,13 @@ pub struct Request {
     pub filter: Filter,
     /// Only what the wanted keys depend on is read and replayed ([`mod@crate::slice`]), as opposed to everything.
     pub slice: bool,
+    /// What is done where the target holds wanted keys; `None` = not asked for: such keys are a conflict, and everything goes
+    /// into an empty target only.
+    pub repair: Option<Policy>,
+    /// Of a repair: only keys that the target holds as they were recorded at this moment are written.
+    pub unchanged_since: Option<When>,
+    /// Where the undo files of repairs are; `None` = the usual place.
+    pub state_dir: Option<PathBuf>,
     /// By which method, if the person insists.
     pub method: Option<ForcedMethod>,
     /// Which scratch server, if the person insists.
@@ -38,4 +46,11 @@ pub struct Request {
     pub interrupt: Interrupt,
     /// How long servers are waited for.
     pub limits: Limits,
+}
+
+impl Request {
+    /// Everything is wanted, in an empty target; else wanted keys are written into a target that may hold others.
+    pub fn is_whole(&self) -> bool {
+        self.filter.is_everything() && self.repair.is_none()
+    }
 }

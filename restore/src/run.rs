@@ -17,13 +17,15 @@ use crate::progress::{Event, Observer};
 use crate::request::Request;
 use crate::source::{Located, Source};
 use crate::target::Target;
-use crate::target::server::ServerTarget;
+use crate::target::repair::Outcome;
+use crate::target::server::{Looked, ServerTarget};
 
 /// A restore that could begin.
 pub struct Prepared {
     plan: Plan,
     source: Source,
     target: ServerTarget,
+    looked: Option<Looked>,
 }
 
 impl std::fmt::Debug for Prepared {
@@ -59,6 +61,9 @@ pub struct Report {
     pub checks: Vec<String>,
     /// What to be aware of.
     pub warnings: Vec<String>,
+    /// What was done with keys of a target that holds others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repair: Option<Outcome>,
 }
 
 /// Checks everything and makes the plan; changes nothing.
@@ -81,7 +86,7 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
         base_memory: source.base_memory(),
         base_bytes: source.base_bytes(),
         slice: source.slice.as_ref(),
-        filter: &request.filter,
+        whole: request.is_whole(),
         forced: request.method,
     };
     let (method, reason) = choose(&facts)?;
@@ -91,10 +96,13 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
             Some(source.find_binary(request.server_bin.as_deref(), target.facts.version)?)
         }
     };
-    let plan = make(&facts, method, reason, binary.as_ref());
+    let mut plan = make(&facts, method, reason, binary.as_ref());
     source.binary = binary;
+    let looked = if request.is_whole() { None } else { Some(target.look(&source, request, observer)?) };
+    plan.repair = looked.as_ref().map(Looked::plan);
+    plan.selection = (!request.filter.is_everything()).then(|| request.filter.to_string());
     observer.on(&Event::Planned(&plan));
-    Ok(Prepared { plan, source, target })
+    Ok(Prepared { plan, source, target, looked })
 }
 
 impl Prepared {
@@ -116,8 +124,8 @@ impl Prepared {
     /// Carries the plan out.
     pub fn run(self, observer: &mut dyn Observer) -> Result<Report, RestoreError> {
         let start = Instant::now();
-        let Self { plan, source, mut target } = self;
-        let restored = target.restore(&plan, &source, observer)?;
+        let Self { plan, source, mut target, looked } = self;
+        let restored = target.restore(&plan, &source, looked, observer)?;
         Ok(Report {
             at: plan.at,
             before: plan.before,
@@ -130,6 +138,7 @@ impl Prepared {
             seconds: (start.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
             checks: restored.checks,
             warnings: restored.warnings,
+            repair: restored.outcome,
         })
     }
 }

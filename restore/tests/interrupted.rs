@@ -51,11 +51,11 @@ fn ended_at(
     via: Option<ForcedMethod>,
 ) -> String {
     let mut request = request(dir.path(), When::At(at), target, via);
-    if step == "looking for conflicts" {
+    if step == "comparing with the target" {
         request.filter = Filter::new(&["key:*"], &[], &[]).unwrap();
     }
     let mut observer = EndAt { step, interrupt: request.interrupt.clone(), reached: false };
-    let error = prepare(&request, &mut observer).unwrap().run(&mut observer).unwrap_err();
+    let error = prepare(&request, &mut observer).and_then(|prepared| prepared.run(&mut observer)).unwrap_err();
     assert!(observer.reached, "{step}: {error}");
     assert_eq!(error.kind(), ErrorKind::Interrupted, "{step}: {error}");
     error.to_string()
@@ -99,7 +99,7 @@ fn a_target_that_is_still_loading_is_waited_for() {
 #[test]
 fn by_copying_nothing_was_written_or_it_is_said_what() {
     let (dir, at) = journal();
-    for step in ["replaying the journal", "looking for conflicts", "copying keys"] {
+    for step in ["replaying the journal", "comparing with the target", "copying keys"] {
         let target = Running::start(&[]);
         let message = ended_at(step, &dir, at, &target, Some(ForcedMethod::Scratch));
         assert_eq!(message, "interrupted. Nothing was written to the target", "{step}");

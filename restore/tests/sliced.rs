@@ -16,9 +16,9 @@ use redtape_journal::{Keyring, Lsn, OpenOptions, SyncPolicy};
 use redtape_restore::client::{Reply, Server as Client, Value};
 use redtape_restore::slice::SliceReport;
 use redtape_restore::source::binary::probe;
-use redtape_restore::source::rebuild_in;
 use redtape_restore::source::scratch::Scratch;
-use redtape_restore::{ErrorKind, Filter, ForcedMethod, Interrupt, Limits, Request, Silent, prepare};
+use redtape_restore::source::{examine, rebuild_in};
+use redtape_restore::{ErrorKind, Filter, ForcedMethod, Interrupt, Limits, Request, Silent};
 use redtape_wire::rdb::{Value as Decoded, decode_value, parse_dump};
 use support::history::{DATABASES, random_command, random_key};
 use support::record::Recorder;
@@ -358,24 +358,23 @@ fn a_command_of_a_module_keeps_everything_before_it_whatever_keys_it_names() {
     recorder.catch_up();
     let last = recorder.lsn();
     recorder.finish();
-    let plan = |globs: &[&str], dbs: &[u32]| {
+    let examined = |globs: &[&str], dbs: &[u32]| {
         let mut asked = request(&dir, When::Latest, &world.source, Some(ForcedMethod::Scratch));
         asked.filter = Filter::new(globs, &[], dbs).unwrap();
-        prepare(&asked, &mut Silent).unwrap().plan().clone()
+        examine(&asked, &mut Silent).unwrap().unwrap()
     };
-    let wanted = plan(&["wanted"], &[0]);
-    let slice = wanted.slice.clone().unwrap();
+    let slice = examined(&["wanted"], &[0]);
     let forced = slice.forced.clone().unwrap();
     assert_eq!((forced.lsn, slice.base_keys), (module, None));
     // It, all before it, and the one of the key itself.
     assert_eq!((slice.records_kept, slice.records_in_all), (module.0 + 1, last.0));
     assert!(slice.journal_bytes_skipped > 0, "{slice:?}");
-    let text = wanted.to_string();
+    let text = slice.to_string();
     assert!(text.contains(&format!("everything up to LSN {module} is replayed: what MOD.WRITE reads")), "{text}");
     // Set anew behind it, a key needs nothing of what was before.
-    let slice = plan(&["key:7"], &[0]).slice.unwrap();
+    let slice = examined(&["key:7"], &[0]);
     assert_eq!((slice.records_kept, slice.base_keys, slice.forced), (1, Some(0), None));
-    let slice = plan(&["*"], &[]).slice.unwrap();
+    let slice = examined(&["*"], &[]);
     assert_eq!((slice.records_kept, slice.forced.map(|forced| forced.lsn)), (last.0, Some(module)));
 }
 

@@ -137,13 +137,13 @@ fn a_scratch_server_that_hangs_in_the_middle() {
         "sending the base",
         "waiting for the server to load it",
         "replaying the journal",
-        "looking for conflicts",
+        "comparing with the target",
         "copying keys",
         "looking at the target again",
     ] {
         let target = Running::start(&[]);
         let mut request = ask(&dir, at, &target);
-        if step == "looking for conflicts" {
+        if step == "comparing with the target" {
             request.filter = redtape_restore::Filter::new(&["key:*"], &[], &[]).unwrap();
         }
         let mut stop = AtStep::new(step, 0, || {
@@ -152,7 +152,7 @@ fn a_scratch_server_that_hangs_in_the_middle() {
             kill_process(Pid::from_raw(scratch[0] as i32).unwrap(), Signal::STOP).unwrap();
         });
         let began = Instant::now();
-        let result = prepare(&request, &mut Silent).unwrap().run(&mut stop);
+        let result = prepare(&request, &mut stop).and_then(|prepared| prepared.run(&mut stop));
         assert!(stop.reached(), "{step}");
         given_up(result, began, &["the scratch server has not answered for 3 s", "--server-bin", "its log ends"]);
         assert_eq!(run(&mut target.client(), "EXISTS key:1"), Value::Int(i64::from(step.contains("again"))), "{step}");

@@ -1,6 +1,7 @@
 //! One file for each command.
 
 pub(crate) mod config;
+mod conflict_options;
 pub(crate) mod demo;
 pub(crate) mod embedded;
 pub(crate) mod get;
@@ -11,6 +12,7 @@ pub(crate) mod proxy;
 pub(crate) mod restore;
 pub(crate) mod settings;
 pub(crate) mod snapshot;
+pub(crate) mod undo;
 pub(crate) mod zone;
 
 use std::process::ExitCode;
@@ -27,6 +29,8 @@ pub(crate) enum Command {
     Demo(demo::DemoArgs),
     /// Bring the data of any moment back.
     Restore(Box<restore::RestoreArgs>),
+    /// Put back what a restore has overwritten or deleted.
+    Undo(Box<undo::UndoArgs>),
     /// What a key held at any moment, and who wrote it last.
     Get(Box<get::GetArgs>),
     /// Look into a journal: what can be restored, is it sound, what was written.
@@ -49,6 +53,7 @@ pub(crate) fn run(command: Command, matches: &ArgMatches) -> anyhow::Result<Exit
         Command::Follow(args) => proxy::follow(*args),
         Command::Demo(args) => demo::run(&args),
         Command::Restore(args) => restore::run(*args),
+        Command::Undo(args) => undo::run(*args),
         Command::Get(args) => get::run(&args),
         Command::Journal(command) => journal::run(command),
         Command::Log(args) => log::run(&args),

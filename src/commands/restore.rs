@@ -10,13 +10,15 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use redtape_journal::Micros;
 use redtape_restore::console::Console;
+use redtape_restore::target::repair::Outcome;
 use redtape_restore::{ForcedMethod, Interrupt, Limits, Prepared, Report, Request, RestoreError, Target, prepare};
 use redtape_wire::url::RedisUrl;
 
+use super::conflict_options::ConflictOptions;
 use super::plan_flags::PlanFlags;
 use super::settings::KeyOptions;
 use super::zone::AsOfOptions;
-use crate::exit::INTERRUPTED;
+use crate::exit::{INTERRUPTED, NOT_ALL};
 use crate::input::{PASSWORD_LIMIT, agreed, password_file, url};
 use crate::key_selection::{HEADING, KeySelection};
 use crate::output::{count, out};
@@ -29,13 +31,6 @@ pub(crate) enum Method {
     Link,
     /// A local redis-server or valkey-server holds the past; keys are copied from it.
     Scratch,
-}
-
-/// What happens to a wanted key that exists in the target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OnConflict {
-    /// Nothing is restored at all.
-    Fail,
 }
 
 /// `redtape restore`.
@@ -66,9 +61,8 @@ pub(crate) struct RestoreArgs {
     /// gives it.
     #[arg(long = "type", value_name = "T", value_parser = value_type, help_heading = HEADING)]
     types: Vec<String>,
-    /// What happens when a wanted key exists in the target.
-    #[arg(long, value_enum, default_value = "fail")]
-    on_conflict: OnConflict,
+    #[command(flatten)]
+    conflict: ConflictOptions,
     /// Read and replay everything, also what the wanted keys do not depend on: slower, for comparison.
     #[arg(long)]
     no_slice: bool,
@@ -87,7 +81,6 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let to = target(&args)?;
     let PlanFlags { plan: plan_only, yes, json } = args.flags;
     let keyring = args.journal_keys.keyring()?;
-    let OnConflict::Fail = args.on_conflict;
     let filter = args.keys.filter()?.of_types(args.types);
     let method = args.method.map(|method| match method {
         Method::Link => ForcedMethod::Link,
@@ -102,6 +95,9 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
         to: Target::Server(to),
         filter,
         slice: !args.no_slice,
+        repair: args.conflict.policy(),
+        unchanged_since: args.conflict.if_unchanged,
+        state_dir: args.conflict.state_dir,
         method,
         server_bin: args.server_bin,
         now: Micros::now(),
@@ -123,7 +119,8 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     listen(interrupt, prepared.plan().method)?;
     let report = prepared.run(&mut console)?;
     out(&format!("{}\n", if json { serde_json::to_string_pretty(&report)? } else { human(&report) }))?;
-    Ok(ExitCode::SUCCESS)
+    let left = report.repair.as_ref().is_some_and(|outcome| outcome.left > 0);
+    Ok(if left { ExitCode::from(NOT_ALL) } else { ExitCode::SUCCESS })
 }
 
 /// A type as `TYPE` names it: one of Redis, or a module's, which has nine characters.
@@ -183,6 +180,34 @@ fn confirm(prepared: &Prepared, yes: bool) -> anyhow::Result<()> {
     Err(RestoreError::NotConfirmed.into())
 }
 
+/// What was done with keys of a target that holds others.
+pub(super) fn repaired(outcome: &Outcome) -> Vec<String> {
+    let numbers = [
+        (outcome.created, "created"),
+        (outcome.replaced, "replaced"),
+        (outcome.merged, "merged"),
+        (outcome.ttl_set, "given their time of expiry"),
+        (outcome.renamed, "stored under another name"),
+        (outcome.deleted, "deleted"),
+        (outcome.equal, "equal"),
+        (outcome.done_before, "done before the interruption"),
+        (outcome.skipped, "skipped"),
+        (outcome.expired, "expired since"),
+        (outcome.left, "left as they are"),
+    ];
+    let told: Vec<String> = numbers.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    let mut lines = vec![format!("keys: {}", told.join(", "))];
+    if outcome.elements > 0 {
+        lines.push(format!("{} set", count(outcome.elements, "element", "elements")));
+    }
+    lines.extend(outcome.listed.iter().map(|left| format!("left: {} in db {}: {}", left.key, left.db, left.why)));
+    let more = outcome.left - outcome.listed.len() as u64;
+    if more > 0 {
+        lines.push(format!("left: {more} more"));
+    }
+    lines
+}
+
 fn human(report: &Report) -> String {
     let total: u64 = report.keys.values().sum();
     let mut first = format!("restored {}", count(total, "key", "keys"));
@@ -203,6 +228,7 @@ fn human(report: &Report) -> String {
         Some(1) => lines.push("1 of them had a TTL that has passed since: it is gone again".to_owned()),
         Some(n) => lines.push(format!("{n} of them had a TTL that has passed since: they are gone again")),
     }
+    lines.extend(report.repair.iter().flat_map(repaired));
     lines.extend(report.warnings.iter().map(|warning| format!("warning: {warning}")));
     lines.extend(report.checks.iter().map(|check| format!("checked: {check}")));
     lines.join("\n")
@@ -244,6 +270,7 @@ mod tests {
             seconds: 0.4,
             checks: Vec::new(),
             warnings: Vec::new(),
+            repair: None,
         };
         let expected = "restored 1 key and 1 function library as of T (LSN 7) in 0.4 s\n1 of them had a TTL that has passed since: it is gone again";
         assert_eq!(human(&report), expected);

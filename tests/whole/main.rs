@@ -32,6 +32,7 @@ mod impersonation;
 mod journal_cli;
 mod key_index;
 mod limits;
+mod live_repair;
 mod log;
 mod metrics;
 mod nothing_lost;

@@ -118,7 +118,7 @@ fn a_copy_that_is_killed_cannot_be_taken_for_a_finished_one() {
     }
     // Held still, it is at work for as long as another restore tries to get in.
     kill_process(Pid::from_child(&child), Signal::STOP).expect("SIGSTOP");
-    let beside = restore(&journal, &target, &["--via", "scratch", "--key", "nothing:*"]);
+    let beside = restore(&journal, &target, &["--via", "scratch", "--key", "key:*", "--on-conflict", "skip"]);
     ended(&beside, 75, &["another restore is at work on", "changed nothing"]);
     child.kill().expect("SIGKILL");
     child.wait().expect("its end");

@@ -72,7 +72,9 @@ impl Filter {
     /// Wants these keys as well, in whichever database.
     #[must_use]
     pub fn and_exact_keys<K: Into<Box<[u8]>>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
-        keys.into_iter().for_each(|key| self.add_key(None, key));
+        for key in keys {
+            self.add_key(None, key);
+        }
         self
     }
 
@@ -133,6 +135,15 @@ impl Filter {
             Some(named) => Some(&named & &self.dbs),
             None => (!self.dbs.is_empty()).then(|| self.dbs.clone()),
         }
+    }
+
+    /// A digest of what is wanted: the same for the same choices in any order.
+    pub fn canonical(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        self.names.digest(&mut hasher);
+        self.excluded.digest(&mut hasher);
+        hasher.update(format!("{:?} {:?}", self.dbs, self.types).as_bytes());
+        hasher.finalize().to_hex().to_string()
     }
 
     /// A key of this database may be wanted.

@@ -88,4 +88,23 @@ impl Names {
         let all = self.in_db.iter().flat_map(|(db, keys)| keys.iter().map(move |key| (*db, &key[..])));
         all.filter(|(_, key)| !self.anywhere.contains(*key))
     }
+
+    /// Adds what is named to a digest, in an order of its own.
+    pub(super) fn digest(&self, hasher: &mut blake3::Hasher) {
+        let mut add = |kind: &str, db: u32, names: &mut Vec<&[u8]>| {
+            names.sort_unstable();
+            hasher.update(format!("{kind} {db} {}:", names.len()).as_bytes());
+            for name in names {
+                hasher.update(&(name.len() as u64).to_le_bytes()).update(name);
+            }
+        };
+        add("anywhere", 0, &mut self.anywhere().collect());
+        let dbs: BTreeSet<u32> = self.in_db.keys().copied().collect();
+        for db in dbs {
+            let keys = self.in_db.get(&db).into_iter().flatten();
+            add("in db", db, &mut keys.map(|key| &key[..]).collect());
+        }
+        let patterns = self.patterns.iter().flat_map(RegexSet::patterns);
+        add("patterns", 0, &mut patterns.map(String::as_bytes).collect());
+    }
 }

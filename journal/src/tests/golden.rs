@@ -307,3 +307,29 @@ fn the_golden_key_indexes_are_read_and_written_alike() {
         assert_eq!(index.find(5, b"user:0001").unwrap(), None);
     }
 }
+
+#[test]
+fn the_golden_undo_files_are_read_and_written_alike() {
+    use crate::undo_file::tests::{entries, fixed, operation};
+    use crate::undo_file::{StateDir, UndoReader};
+    for (name, keyring) in [("plain", Keyring::default()), ("encrypted", keyring(&["key-1"]))] {
+        let root = tempfile::tempdir().unwrap();
+        let dir = StateDir::new(root.path().join("state"));
+        let mut writer = dir.begin_with(&operation(), &keyring, fixed).unwrap().writer;
+        for entry in &entries() {
+            writer.append(entry).unwrap();
+            writer.sync().unwrap();
+        }
+        let path = writer.path().to_owned();
+        drop(writer);
+        let stored = compare(&format!("undo-file/{name}.undo"), &fs::read(&path).unwrap());
+        fs::write(&path, stored).unwrap();
+        let mut reader = UndoReader::open(&path, &keyring).unwrap();
+        assert_eq!(reader.head().operation, operation());
+        for expected in entries() {
+            assert_eq!(reader.next_entry().unwrap().unwrap().entry, expected);
+        }
+        assert_eq!(reader.next_entry().unwrap(), None);
+        assert!(reader.is_finished() && reader.torn().is_none());
+    }
+}

@@ -9,6 +9,7 @@ pub mod clock;
 mod destructive;
 pub mod journal_range;
 pub mod key_index;
+mod leftovers;
 pub mod scratch;
 
 use std::ops::ControlFlow;
@@ -238,6 +239,11 @@ impl Source {
         }
     }
 
+    /// The id of the journal.
+    pub(crate) fn journal_id(&self) -> String {
+        self.replay.catalog().meta().journal_id.clone()
+    }
+
     /// Bytes of the RDB that is sent first.
     pub(crate) fn base_bytes(&self) -> u64 {
         match &self.base {
@@ -294,6 +300,11 @@ impl Source {
             scratch.load(self.payload()?, observer, &self.interrupt).map_err(RestoreError::before_the_target)?;
         Ok((scratch, delivered))
     }
+}
+
+/// What is read and replayed for a request; no server is started, and its target is not looked at.
+pub fn examine(request: &Request, observer: &mut dyn Observer) -> Result<Option<SliceReport>, RestoreError> {
+    Ok(Located::find(request)?.check(request, observer)?.slice)
 }
 
 /// Rebuilds the dataset of a request in a scratch server that holds nothing. Its target is not looked at.

@@ -5,7 +5,7 @@
 //! holds ([`crate::source::clock`]): at rest nothing in it ever expires.
 //!
 //! It dies with [`Scratch`]'s drop, and by the preloaded library when the thread that started it dies.
-//! A killed restore leaves its folder behind (`redtape-scratch-*` in TMPDIR, closed to other users).
+//! A killed restore leaves its folder behind (`redtape-scratch-*` in TMPDIR, closed to other users); the next one removes it.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -19,6 +19,7 @@ use redtape_wire::url::Secret;
 use super::binary::Binary;
 use super::child::ChildGuard;
 use super::clock::{AT_REST, ClockFile, FILE_VARIABLE, LIBRARY, SETTLE};
+use super::leftovers;
 use crate::client::{Server, Value, text};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
@@ -48,6 +49,8 @@ pub struct Scratch {
     password: Secret,
     limits: Limits,
     child: ChildGuard,
+    /// Says to other restores that the folder is in use.
+    _held: std::fs::File,
     /// Last, so that it goes when nobody uses it any more.
     dir: tempfile::TempDir,
 }
@@ -55,11 +58,13 @@ pub struct Scratch {
 impl Scratch {
     /// Starts one; `databases` is how many the journal needs.
     pub fn start(binary: &Binary, databases: u32, limits: Limits, interrupt: &Interrupt) -> Result<Self, RestoreError> {
-        let dir = tempfile::Builder::new().prefix("redtape-scratch-").tempdir();
+        leftovers::remove_in(&std::env::temp_dir());
+        let dir = tempfile::Builder::new().prefix(leftovers::PREFIX).tempdir();
         let dir = dir.map_err(RestoreError::io("create a folder in", std::env::temp_dir()))?;
         let at = |name: &str| dir.path().join(name);
         fs::set_permissions(dir.path(), Permissions::from_mode(0o700))
             .map_err(RestoreError::io("protect", dir.path()))?;
+        let held = leftovers::hold(dir.path()).map_err(RestoreError::io("lock", dir.path()))?;
         let socket = at("s");
         if socket.as_os_str().len() > SOCKET_PATH_LIMIT {
             return Err(RestoreError::Scratch(format!(
@@ -102,7 +107,7 @@ impl Scratch {
         };
         server.address = format!("the scratch server ({})", binary.path.display());
         server.set_reply_limit(limits.start)?;
-        let mut scratch = Self { server, version: binary.version, clock, password, limits, child, dir };
+        let mut scratch = Self { server, version: binary.version, clock, password, limits, child, _held: held, dir };
         scratch.check_clock().map_err(|e| scratch.explain(e))?;
         scratch.server.set_reply_limit(limits.reply)?;
         Ok(scratch)

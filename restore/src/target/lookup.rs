@@ -1,5 +1,4 @@
-//! The wanted keys of a scratch server, looked for in the target: before a copy, where none may be there, and after it, where
-//! all must be.
+//! The wanted keys of a scratch server, looked for in the target: after a copy, all must be there.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -31,37 +30,6 @@ pub(crate) struct Missing {
     pub(crate) gone: u64,
     /// Some of the latter.
     pub(crate) named: Vec<String>,
-}
-
-/// Looks for the wanted keys in the target; writes nothing. Returns how many are wanted.
-pub(crate) fn check_conflicts(
-    scratch: &mut Scratch,
-    target: &mut Server,
-    filter: &Filter,
-    observer: &mut dyn Observer,
-    interrupt: &Interrupt,
-) -> Result<KeyCounts, RestoreError> {
-    let (mut wanted, mut conflicts, mut named) = (KeyCounts::new(), 0u64, Vec::new());
-    let name = "looking for conflicts";
-    look_up(scratch, target, filter, (observer, name), interrupt, &mut |_, db, keys, there| {
-        *wanted.entry(db).or_default() += keys.len() as u64;
-        for (key, _) in keys.iter().zip(there).filter(|(_, there)| **there) {
-            conflicts += 1;
-            name_some(&mut named, key, db);
-        }
-        Ok(())
-    })?;
-    if conflicts > 0 {
-        if conflicts > named.len() as u64 {
-            named.push("…".to_owned());
-        }
-        return Err(RestoreError::Conflict {
-            address: target.address.clone(),
-            count: conflicts,
-            list: named.join(", "),
-        });
-    }
-    Ok(wanted)
 }
 
 /// Looks for all that was copied. `at_ms`: what the scratch server's clock shows.

@@ -11,6 +11,7 @@ pub(crate) mod copy;
 pub(crate) mod lookup;
 pub mod memory;
 pub mod preflight;
+pub mod repair;
 pub(crate) mod server;
 pub mod unfinished;
 

@@ -50,9 +50,17 @@ pub(crate) enum PutMarker {
 }
 
 impl Marker {
-    /// Writes it.
-    pub(crate) fn put(server: &mut Server, whole: bool, what: &str) -> Result<PutMarker, RestoreError> {
-        let field = format!("{}:{}", if whole { WHOLE } else { SOME }, random::hex(ID_DIGITS));
+    /// Writes that of a restore of everything.
+    pub(crate) fn put_whole(server: &mut Server, what: &str) -> Result<PutMarker, RestoreError> {
+        Self::put(server, format!("{WHOLE}:{}", random::hex(ID_DIGITS)), what)
+    }
+
+    /// Writes that of an operation on some keys, which may go on with what it has left.
+    pub(crate) fn put_some(server: &mut Server, id: &str, what: &str) -> Result<PutMarker, RestoreError> {
+        Self::put(server, format!("{SOME}:{id}"), what)
+    }
+
+    fn put(server: &mut Server, field: String, what: &str) -> Result<PutMarker, RestoreError> {
         select_first(server)?;
         match server.try_call(&["HSET", KEY, &field, what])? {
             Reply::Value(_) => Ok(PutMarker::Written(Self { field })),

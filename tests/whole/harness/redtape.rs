@@ -318,6 +318,8 @@ pub fn run_in<S: AsRef<std::ffi::OsStr>>(environment: &[(String, String)], args:
     let (out, err) = (logs.join("stdout"), logs.join("stderr"));
     let create = |path: &Path| std::fs::File::create(path).expect("a file for output");
     let mut command = Command::new(BINARY);
+    // No test leaves its undo files with the user's.
+    command.env("XDG_STATE_HOME", logs.path());
     command.envs(environment.iter().cloned());
     if let Some(server) = std::env::var_os("REDTAPE_TEST_SERVER") {
         // A scratch server is of the same kind as the one under test.

@@ -1,4 +1,4 @@
-//! A scratch server replays; keys are copied from it to the target, which may hold others.
+//! A scratch server replays; all of its keys are copied to the target, which holds nothing.
 
 use super::digest::compare_digests;
 use super::{Restored, ServerTarget, full_warning};
@@ -8,7 +8,7 @@ use crate::progress::{Event, Observer};
 use crate::source::Source;
 use crate::source::scratch::Scratch;
 use crate::target::copy::{Copied, CopyJob, copy, gone};
-use crate::target::lookup::{KeyCounts, Missing, check_conflicts, recount};
+use crate::target::lookup::{KeyCounts, Missing, recount};
 use crate::target::memory::MemoryState;
 use crate::target::unfinished::{KEY, Marker, PutMarker};
 
@@ -32,7 +32,7 @@ fn copy_all(
     scratch: &mut Scratch,
     observer: &mut dyn Observer,
 ) -> Result<Restored, RestoreError> {
-    let wanted = wanted(target, scratch, observer).map_err(RestoreError::before_the_target)?;
+    let wanted = wanted(target, scratch).map_err(RestoreError::before_the_target)?;
     let marker = put_marker(target, about, &wanted, observer).map_err(RestoreError::before_the_target)?;
     let evicted_before = MemoryState::ask(&mut target.server)?.evicted;
     let job = CopyJob {
@@ -70,7 +70,7 @@ fn copy_all(
         // SCAN may count a key twice, never leave one out.
         checks.push(format!("{restored} keys restored of {planned} counted"));
     }
-    if target.filter.is_everything() && missing.expired == 0 {
+    if missing.expired == 0 {
         let still = copied.volatile == 0;
         match compare_digests(&mut scratch.server, &mut target.server, &copied.keys, still) {
             Ok(check) => checks.push(check),
@@ -81,25 +81,17 @@ fn copy_all(
         }
     }
     let Copied { keys, functions, .. } = copied;
-    Ok(Restored { keys, expired: Some(missing.expired), functions, checks, warnings })
+    Ok(Restored { keys, expired: Some(missing.expired), functions, checks, warnings, outcome: None })
 }
 
-/// What is wanted of the scratch server; nothing of it may be in the way in the target.
-fn wanted(
-    target: &mut ServerTarget,
-    scratch: &mut Scratch,
-    observer: &mut dyn Observer,
-) -> Result<KeyCounts, RestoreError> {
+/// The keys of the scratch server.
+fn wanted(target: &mut ServerTarget, scratch: &mut Scratch) -> Result<KeyCounts, RestoreError> {
     // A marker that the recorded server itself had is not what was restored there.
     scratch.server.call(&["SELECT", "0"])?;
     scratch.server.call(&["DEL", KEY])?;
     target.claim()?;
-    if target.filter.is_everything() {
-        // Nothing can be in the way in an empty target; RESTORE itself refuses what comes in between.
-        return Ok(scratch.server.info(Some("keyspace"))?.keyspace());
-    }
-    let wanted = check_conflicts(scratch, &mut target.server, &target.filter, observer, &target.interrupt)?;
-    if wanted.is_empty() { Err(RestoreError::NoKeys) } else { Ok(wanted) }
+    // Nothing can be in the way in an empty target; RESTORE itself refuses what comes in between.
+    Ok(scratch.server.info(Some("keyspace"))?.keyspace())
 }
 
 /// Writes the marker that a copy is under way; where that is not allowed, says so.
@@ -109,14 +101,12 @@ fn put_marker(
     wanted: &KeyCounts,
     observer: &mut dyn Observer,
 ) -> Result<Option<Marker>, RestoreError> {
-    let whole = target.filter.is_everything();
     let what = format!(
-        "{} ({} keys) {about}, begun at {}",
-        if whole { "everything" } else { "some keys" },
+        "everything ({} keys) {about}, begun at {}",
         wanted.values().sum::<u64>(),
         redtape_journal::Micros::now()
     );
-    Ok(match Marker::put(&mut target.server, whole, &what)? {
+    Ok(match Marker::put_whole(&mut target.server, &what)? {
         PutMarker::Written(marker) => Some(marker),
         PutMarker::NotAllowed(why) => {
             let note = format!(
@@ -138,25 +128,14 @@ fn check_copied(
 ) -> Result<Vec<String>, RestoreError> {
     let restored: u64 = copied.keys.values().sum();
     let memory = MemoryState::settled(&mut target.server)?;
-    let everything = target.filter.is_everything();
-    if missing.gone > 0 && (everything || memory.evicted > evicted_before) {
+    if missing.gone > 0 {
         let named = missing.named.join(", ");
         return Err(gone(&mut target.server, evicted_before, missing.gone, restored, &named));
     }
-    let mut warnings = Vec::from_iter(full_warning(&memory));
-    if missing.gone > 0 {
-        warnings.push(format!(
-            "{} of the restored keys are not there any more ({}): other clients removed them",
-            missing.gone,
-            missing.named.join(", ")
-        ));
+    let now: u64 = target.server.info(Some("keyspace"))?.keyspace().values().sum();
+    let ours = restored - missing.expired + u64::from(marker);
+    if now > ours {
+        return Err(RestoreError::Joined { address: target.server.address.clone(), count: now - ours });
     }
-    if everything {
-        let now: u64 = target.server.info(Some("keyspace"))?.keyspace().values().sum();
-        let ours = restored - missing.expired + u64::from(marker);
-        if now > ours {
-            return Err(RestoreError::Joined { address: target.server.address.clone(), count: now - ours });
-        }
-    }
-    Ok(warnings)
+    Ok(Vec::from_iter(full_warning(&memory)))
 }

@@ -84,7 +84,7 @@ fn promoted(
     })?;
     checks.extend(link_checks(&delivered));
     let Delivered { keys, functions, expired, .. } = delivered;
-    Ok(Restored { keys, expired, functions, checks, warnings })
+    Ok(Restored { keys, expired, functions, checks, warnings, outcome: None })
 }
 
 /// Looks at a target after its promotion: the same run of the server, a master, and nothing evicted.

@@ -5,15 +5,19 @@
 
 mod by_copy;
 mod by_link;
+mod by_repair;
 mod digest;
 
 use std::collections::BTreeMap;
+
+pub(crate) use self::by_repair::Looked;
 
 use redtape_wire::url::RedisUrl;
 
 use super::claim;
 use super::memory::MemoryState;
 use super::preflight::{TargetFacts, contents, unknown_commands};
+use super::repair::Outcome;
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
@@ -30,6 +34,8 @@ pub(crate) struct ServerTarget {
     pub(crate) facts: TargetFacts,
     server: Server,
     filter: Filter,
+    /// Everything is wanted, and nothing may be in it.
+    whole: bool,
     interrupt: Interrupt,
 }
 
@@ -45,6 +51,8 @@ pub(crate) struct Restored {
     pub(crate) checks: Vec<String>,
     /// What to be aware of.
     pub(crate) warnings: Vec<String>,
+    /// What was done with keys of a target that holds others.
+    pub(crate) outcome: Option<Outcome>,
 }
 
 impl ServerTarget {
@@ -64,7 +72,8 @@ impl ServerTarget {
         let mut server = Server::connect(url)?;
         server.set_reply_limit(request.limits.reply)?;
         let facts = TargetFacts::read(&mut server)?;
-        Ok(Self { facts, server, filter: request.filter.clone(), interrupt: request.interrupt.clone() })
+        let (filter, whole) = (request.filter.clone(), request.is_whole());
+        Ok(Self { facts, server, filter, whole, interrupt: request.interrupt.clone() })
     }
 
     /// Finds out which of the commands to replay it does not know.
@@ -76,18 +85,30 @@ impl ServerTarget {
         Ok(())
     }
 
-    /// Restores by the plan's method.
+    /// Rebuilds the dataset and compares it with what the target holds; changes nothing.
+    pub(crate) fn look(
+        &mut self,
+        source: &Source,
+        request: &Request,
+        observer: &mut dyn Observer,
+    ) -> Result<Looked, RestoreError> {
+        by_repair::look(self, source, request, observer).map_err(RestoreError::before_the_target)
+    }
+
+    /// Restores by the plan's method. `looked`: wanted keys go into a target that holds others.
     pub(crate) fn restore(
         &mut self,
         plan: &Plan,
         source: &Source,
+        looked: Option<Looked>,
         observer: &mut dyn Observer,
     ) -> Result<Restored, RestoreError> {
         self.claim().map_err(RestoreError::before_the_target)?;
-        let restored = match plan.method {
-            Method::Link => by_link::restore(self, source, observer)?,
-            Method::LinkFromScratch => by_link::restore_from_scratch(self, source, observer)?,
-            Method::Scratch => by_copy::restore(self, plan, source, observer)?,
+        let restored = match (plan.method, looked) {
+            (_, Some(looked)) => by_repair::restore(self, plan, source, looked, observer)?,
+            (Method::Link, None) => by_link::restore(self, source, observer)?,
+            (Method::LinkFromScratch, None) => by_link::restore_from_scratch(self, source, observer)?,
+            (Method::Scratch, None) => by_copy::restore(self, plan, source, observer)?,
         };
         // The next restore need not wait until the server sees the end of our connection.
         let _ = self.server.clear_name();
@@ -115,7 +136,7 @@ impl ServerTarget {
                 info.get("master_port").unwrap_or("?")
             )));
         }
-        if self.filter.is_everything()
+        if self.whole
             && let Some(found) = contents(&info.keyspace(), self.server.functions()?.unwrap_or(0))
         {
             return Err(RestoreError::NotEmpty { address, found });
@@ -128,7 +149,7 @@ impl ServerTarget {
         let need = scratch.server.info(Some("memory"))?.number("used_memory_dataset").unwrap_or(0);
         let MemoryState { limit, used, .. } = self.facts.memory;
         if let Some(limit) = limit.filter(|limit| *limit > 0 && need + used > *limit)
-            && self.filter.is_everything()
+            && self.whole
         {
             observer.on(&Event::Note(&format!(
                 "the data takes about {need} bytes in the scratch server: more than the target's memory limit of {limit} bytes leaves"

@@ -1,0 +1,196 @@
+//! What an entry says, and its bytes.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::encoding::{Cursor, put_bytes, put_varint};
+use crate::error::Damage;
+
+/// The number of an entry in its file. Numbers grow, but not by one each: an entry that is stored in several parts takes several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EntryNumber(pub u64);
+
+/// A digest of the canonical form of the value that a write puts in place. The caller computes it.
+pub type ValueDigest = [u8; 16];
+
+/// One entry. Times are milliseconds since the Unix epoch, 0 = the key does not expire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant says what its fields are")]
+pub enum UndoEntry<'a> {
+    /// The key did not exist. `written`: what it holds since.
+    Absent { db: u32, key: Cow<'a, [u8]>, written: ValueDigest },
+    /// The key held this, as `DUMP` gave it.
+    Value { db: u32, key: Cow<'a, [u8]>, expires_ms: i64, dump: Cow<'a, [u8]>, written: ValueDigest },
+    /// The key had no such field or member.
+    ElementAbsent { db: u32, key: Cow<'a, [u8]>, element: Cow<'a, [u8]>, written: ValueDigest },
+    /// The field of a hash, or the member of a set or sorted set, was there; `value` is what a field held, or a score.
+    Element { db: u32, key: Cow<'a, [u8]>, element: Cow<'a, [u8]>, value: Cow<'a, [u8]>, written: ValueDigest },
+    /// Only the time of expiry is changed: from `expires_ms` to `written_ms`.
+    Ttl { db: u32, key: Cow<'a, [u8]>, expires_ms: i64, written_ms: i64 },
+    /// The old value is moved aside under a temporary name, and is not in this file yet. It is resolved by a later `Value` or `Absent` of the key.
+    Moved { db: u32, key: Cow<'a, [u8]>, temporary: Cow<'a, [u8]> },
+    /// The writes of all entries up to this one were seen in the target.
+    Done { entries_upto: EntryNumber },
+    /// All was done; nothing follows.
+    Finished,
+}
+
+/// What a write changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WrittenPlace<'a> {
+    /// The database.
+    pub db: u32,
+    /// The key.
+    pub key: &'a [u8],
+    /// The field or member; `None` = the key as a whole.
+    pub element: Option<&'a [u8]>,
+}
+
+/// What stands before each entry's fields.
+mod kind {
+    pub(super) const ABSENT: u8 = 1;
+    pub(super) const VALUE: u8 = 2;
+    pub(super) const ELEMENT_ABSENT: u8 = 3;
+    pub(super) const ELEMENT: u8 = 4;
+    pub(super) const TTL: u8 = 5;
+    pub(super) const MOVED: u8 = 6;
+    pub(super) const DONE: u8 = 7;
+    pub(super) const FINISHED: u8 = 8;
+}
+
+impl UndoEntry<'_> {
+    /// What the entry's write changes; `None` for an entry that stands for no write of its own.
+    pub fn place(&self) -> Option<WrittenPlace<'_>> {
+        match self {
+            Self::Absent { db, key, .. } | Self::Value { db, key, .. } | Self::Ttl { db, key, .. } => {
+                Some(WrittenPlace { db: *db, key, element: None })
+            }
+            Self::ElementAbsent { db, key, element, .. } | Self::Element { db, key, element, .. } => {
+                Some(WrittenPlace { db: *db, key, element: Some(element) })
+            }
+            Self::Moved { .. } | Self::Done { .. } | Self::Finished => None,
+        }
+    }
+
+    /// The same, with bytes of its own.
+    pub fn into_owned(self) -> UndoEntry<'static> {
+        let own = |bytes: Cow<'_, [u8]>| Cow::Owned(bytes.into_owned());
+        match self {
+            Self::Absent { db, key, written } => UndoEntry::Absent { db, key: own(key), written },
+            Self::Value { db, key, expires_ms, dump, written } => {
+                UndoEntry::Value { db, key: own(key), expires_ms, dump: own(dump), written }
+            }
+            Self::ElementAbsent { db, key, element, written } => {
+                UndoEntry::ElementAbsent { db, key: own(key), element: own(element), written }
+            }
+            Self::Element { db, key, element, value, written } => {
+                UndoEntry::Element { db, key: own(key), element: own(element), value: own(value), written }
+            }
+            Self::Ttl { db, key, expires_ms, written_ms } => {
+                UndoEntry::Ttl { db, key: own(key), expires_ms, written_ms }
+            }
+            Self::Moved { db, key, temporary } => UndoEntry::Moved { db, key: own(key), temporary: own(temporary) },
+            Self::Done { entries_upto } => UndoEntry::Done { entries_upto },
+            Self::Finished => UndoEntry::Finished,
+        }
+    }
+
+    /// Its bytes in two pieces, one behind the other: so a large value is not copied.
+    pub(super) fn encode(&self) -> (Vec<u8>, &[u8]) {
+        let begin = |kind: u8, db: u32, key: &[u8]| {
+            let mut out = Vec::with_capacity(key.len() + 64);
+            out.push(kind);
+            put_varint(&mut out, u64::from(db));
+            put_bytes(&mut out, key);
+            out
+        };
+        match self {
+            Self::Absent { db, key, written } => {
+                let mut out = begin(kind::ABSENT, *db, key);
+                out.extend_from_slice(written);
+                (out, &[])
+            }
+            Self::Value { db, key, expires_ms, dump, written } => {
+                let mut out = begin(kind::VALUE, *db, key);
+                out.extend_from_slice(&expires_ms.to_le_bytes());
+                out.extend_from_slice(written);
+                (out, dump)
+            }
+            Self::ElementAbsent { db, key, element, written } => {
+                let mut out = begin(kind::ELEMENT_ABSENT, *db, key);
+                out.extend_from_slice(written);
+                (out, element)
+            }
+            Self::Element { db, key, element, value, written } => {
+                let mut out = begin(kind::ELEMENT, *db, key);
+                out.extend_from_slice(written);
+                put_bytes(&mut out, element);
+                (out, value)
+            }
+            Self::Ttl { db, key, expires_ms, written_ms } => {
+                let mut out = begin(kind::TTL, *db, key);
+                out.extend_from_slice(&expires_ms.to_le_bytes());
+                out.extend_from_slice(&written_ms.to_le_bytes());
+                (out, &[])
+            }
+            Self::Moved { db, key, temporary } => (begin(kind::MOVED, *db, key), temporary),
+            Self::Done { entries_upto } => {
+                let mut out = vec![kind::DONE];
+                out.extend_from_slice(&entries_upto.0.to_le_bytes());
+                (out, &[])
+            }
+            Self::Finished => (vec![kind::FINISHED], &[]),
+        }
+    }
+}
+
+impl<'a> UndoEntry<'a> {
+    /// Reads all of `bytes` as one entry.
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, Damage> {
+        let mut cursor = Cursor::new(bytes);
+        let entry = match cursor.u8()? {
+            kind::DONE => Self::Done { entries_upto: EntryNumber(cursor.u64()?) },
+            kind::FINISHED => Self::Finished,
+            kind @ kind::ABSENT..=kind::MOVED => Self::decode_of_key(kind, &mut cursor)?,
+            unknown => return Err(Damage::new("the kind of an entry, 1 to 8", unknown.to_string())),
+        };
+        match cursor.remaining() {
+            0 => Ok(entry),
+            more => Err(Damage::new("the end of an entry", format!("{more} more bytes"))),
+        }
+    }
+
+    fn decode_of_key(kind: u8, cursor: &mut Cursor<'a>) -> Result<Self, Damage> {
+        let db = cursor.varint()?;
+        let db = u32::try_from(db).map_err(|_| Damage::new("a database below 2^32", db.to_string()))?;
+        let key = bytes_of(cursor)?;
+        Ok(match kind {
+            kind::ABSENT => Self::Absent { db, key, written: cursor.array()? },
+            kind::VALUE => {
+                let (expires_ms, written) = (cursor.i64()?, cursor.array()?);
+                Self::Value { db, key, expires_ms, dump: rest_of(cursor)?, written }
+            }
+            kind::ELEMENT_ABSENT => {
+                let written = cursor.array()?;
+                Self::ElementAbsent { db, key, element: rest_of(cursor)?, written }
+            }
+            kind::ELEMENT => {
+                let (written, element) = (cursor.array()?, bytes_of(cursor)?);
+                Self::Element { db, key, element, value: rest_of(cursor)?, written }
+            }
+            kind::TTL => Self::Ttl { db, key, expires_ms: cursor.i64()?, written_ms: cursor.i64()? },
+            _ => Self::Moved { db, key, temporary: rest_of(cursor)? },
+        })
+    }
+}
+
+fn bytes_of<'a>(cursor: &mut Cursor<'a>) -> Result<Cow<'a, [u8]>, Damage> {
+    let range = cursor.range()?;
+    Ok(Cow::Borrowed(cursor.bytes(range)))
+}
+
+fn rest_of<'a>(cursor: &mut Cursor<'a>) -> Result<Cow<'a, [u8]>, Damage> {
+    cursor.take(cursor.remaining()).map(Cow::Borrowed)
+}

@@ -1,0 +1,80 @@
+//! Folders that killed restores have left behind.
+//!
+//! A scratch server's folder holds a file that the restore keeps locked as long as it lives. So a folder whose file can be locked has
+//! nobody any more: its server has ended with the restore. The next restore removes it.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// What the folders begin with.
+pub(super) const PREFIX: &str = "redtape-scratch-";
+/// The file that is locked.
+const LOCK: &str = "lock";
+/// A folder without that file, which is younger, is one that is just being made.
+const MAKING: Duration = Duration::from_mins(1);
+/// Folders that are looked at in one go.
+const LOOKED_AT_MAX: usize = 1000;
+
+/// Marks a folder as ours for as long as the file is open.
+pub(super) fn hold(dir: &Path) -> io::Result<File> {
+    let file = File::create_new(dir.join(LOCK))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(file)
+}
+
+/// Removes the folders of this user that nobody holds any more. What cannot be removed stays: a restore does not fail for that.
+pub(super) fn remove_in(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    let ours = rustix::process::geteuid().as_raw();
+    let named = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX));
+    for entry in named.take(LOOKED_AT_MAX) {
+        // Of the entry itself, not of what it may point to.
+        let Ok(metadata) = entry.metadata() else { continue };
+        if metadata.is_dir() && metadata.uid() == ours && is_left(&entry.path(), metadata.modified().ok()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn is_left(dir: &Path, modified: Option<SystemTime>) -> bool {
+    match File::open(dir.join(LOCK)) {
+        Ok(file) => flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            modified.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > MAKING)
+        }
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nobody_holds_is_removed() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let make = |name: &str| {
+            let dir = parent.path().join(name);
+            fs::create_dir(&dir).expect("a folder");
+            fs::write(dir.join("log"), "x").expect("a file");
+            dir
+        };
+        let (held, left, young, other) =
+            (make("redtape-scratch-a"), make("redtape-scratch-b"), make("redtape-scratch-c"), make("other"));
+        let lock = hold(&held).expect("a lock");
+        drop(hold(&left).expect("a lock"));
+        std::os::unix::fs::symlink(&other, parent.path().join("redtape-scratch-d")).expect("a link");
+        remove_in(parent.path());
+        assert!(held.exists() && !left.exists() && young.exists() && other.join("log").exists());
+        drop(lock);
+        let old = SystemTime::now() - MAKING * 2;
+        File::open(&young).and_then(|dir| dir.set_modified(old)).expect("an older folder");
+        remove_in(parent.path());
+        assert!(!held.exists() && !young.exists() && other.join("log").exists());
+    }
+}

@@ -1,0 +1,54 @@
+//! Selected keys of the target that did not exist at the restore point.
+
+use crate::client::Server;
+use crate::error::RestoreError;
+use crate::interrupt::Interrupt;
+use crate::target::lookup::{Scan, select};
+use crate::target::unfinished;
+use redtape_journal::query::Filter;
+
+use super::engine::Unwanted;
+use super::live;
+use super::temporary::is_temporary;
+use super::wanted::Datasets;
+
+/// Called with a database of the target and some of its keys.
+type Take<'a> = dyn FnMut(u32, Vec<Unwanted>) -> Result<(), RestoreError> + 'a;
+
+/// Calls `take` for all of them, some at a time.
+pub(super) fn each_absent(
+    datasets: &mut Datasets,
+    target: &mut Server,
+    filter: &Filter,
+    interrupt: &Interrupt,
+    take: &mut Take<'_>,
+) -> Result<(), RestoreError> {
+    if filter.looks_at_types() {
+        // What did not exist had no type, so none of it is selected.
+        return Ok(());
+    }
+    let had: Vec<u32> = datasets.wanted.server.info(Some("keyspace"))?.keyspace().into_keys().collect();
+    let dbs: Vec<u32> = target.info(Some("keyspace"))?.keyspace().into_keys().collect();
+    for db in dbs.into_iter().filter(|db| filter.wants_db(*db)) {
+        if had.contains(&db) {
+            select(&mut datasets.wanted.server, db)?;
+        }
+        let mut scan = Scan::new(db);
+        while let Some(mut keys) = scan.next(target)? {
+            interrupt.check()?;
+            keys.retain(|key| filter.wants(db, key) && key != unfinished::KEY.as_bytes() && !is_temporary(key));
+            if had.contains(&db) && !keys.is_empty() {
+                let names: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+                let mut existed = live::exist(&mut datasets.wanted.server, &names)?.into_iter();
+                keys.retain(|_| existed.next() == Some(false));
+            }
+            if !keys.is_empty() {
+                let names: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+                let expected = datasets.expected_of(db, &names)?;
+                let unwanted = keys.into_iter().zip(expected).map(|(key, expected)| Unwanted { key, expected });
+                take(db, unwanted.collect())?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,37 @@
+//! What was there before a write: kept before the write is sent.
+
+use super::digest::Digest;
+use super::merge::Element;
+use super::operation::Doubt;
+use crate::error::RestoreError;
+
+/// One part of the target as it was. `written`: what the write puts there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Before<'a> {
+    /// The key did not exist.
+    Absent { key: &'a [u8], written: Digest },
+    /// It held this.
+    Value { key: &'a [u8], expires_ms: i64, dump: &'a [u8], written: Option<Digest> },
+    /// An element of it did not exist.
+    ElementAbsent { key: &'a [u8], written: &'a Element },
+    /// It was this one; `written` is `None` where it is removed.
+    Element { key: &'a [u8], was: &'a Element, written: Option<&'a Element> },
+    /// Only the time of expiry was another one.
+    Ttl { key: &'a [u8], expires_ms: i64, written_ms: i64 },
+    /// The key is renamed to this name, and what it holds will follow.
+    Moved { key: &'a [u8], temporary: &'a [u8] },
+}
+
+/// Keeps what was there before, so that a restore can be undone, and goes on where it was interrupted.
+pub(crate) trait UndoLog {
+    /// Adds what was there in a database. Nothing is sure before [`Self::sync`].
+    fn add(&mut self, db: u32, before: &Before<'_>) -> Result<(), RestoreError>;
+    /// All that was added is on the disk.
+    fn sync(&mut self) -> Result<(), RestoreError>;
+    /// The writes of all that was added were seen in the target.
+    fn done(&mut self) -> Result<(), RestoreError>;
+    /// An interrupted run has written this key, and seen it in the target.
+    fn is_done(&self, db: u32, key: &[u8]) -> bool;
+    /// What the key was before a write of an interrupted run that may have been made.
+    fn doubt(&self, db: u32, key: &[u8]) -> Option<&Doubt>;
+}

@@ -1,0 +1,102 @@
+//! Selected keys that did not exist at the restore point.
+
+use redtape_wire::resp::encode_command;
+
+use super::transaction::{WATCHED_KEYS, exec_all};
+use super::{ALONE_TRIES, CHANGED, Engine, digest_of};
+use crate::error::RestoreError;
+use crate::target::lookup::select;
+use crate::target::repair::before::Before;
+use crate::target::repair::digest::Digest;
+use crate::target::repair::image::Image;
+use crate::target::repair::judged::Part;
+use crate::target::repair::live;
+
+/// A key that is to be deleted, where its live value has this digest; `None` = whatever it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unwanted {
+    pub(crate) key: Vec<u8>,
+    pub(crate) expected: Option<Digest>,
+}
+
+impl Engine<'_> {
+    /// Deletes keys that did not exist at the restore point.
+    pub(crate) fn delete(&mut self, db: u32, keys: Vec<Unwanted>) -> Result<(), RestoreError> {
+        self.interrupt.check()?;
+        select(self.target, db)?;
+        let mut left = Vec::with_capacity(keys.len());
+        for key in keys {
+            if self.log.is_done(db, &key.key) || self.take_up(db, &key.key, None)? {
+                self.outcome.done_before += 1;
+            } else {
+                left.push(key);
+            }
+        }
+        let (judged, outcome) = (self.judged, &mut self.outcome);
+        let mut may = |Unwanted { key, .. }: &Unwanted| {
+            let why = judged.stays(db, key, Part::Whole, true);
+            why.iter().for_each(|why| outcome.leave(db, key, format!("did not exist: {why}")));
+            why.is_none()
+        };
+        let keys: Vec<Unwanted> = left.into_iter().filter(|key| may(key)).collect();
+        for some in keys.chunks(WATCHED_KEYS) {
+            if !self.delete_watched(db, some)? {
+                some.iter().try_for_each(|key| self.delete_alone(db, key))?;
+            }
+        }
+        self.log.done()
+    }
+
+    /// `false` = a client came in between, and nothing was done.
+    fn delete_watched(&mut self, db: u32, keys: &[Unwanted]) -> Result<bool, RestoreError> {
+        let names: Vec<&[u8]> = keys.iter().map(|unwanted| &unwanted.key[..]).collect();
+        let live = live::read(self.target, &names, self.absolute, true)?;
+        let mut packed = Vec::new();
+        encode_command(&mut packed, &[b"MULTI"]);
+        let (mut commands, mut changed) = (0, Vec::new());
+        for (Unwanted { key, expected }, there) in keys.iter().zip(&live.keys) {
+            let Some(image @ Image { dump, expires_ms }) = there else { continue };
+            if let Some(expected) = expected
+                && digest_of(key, image)? != *expected
+            {
+                changed.push(key);
+                continue;
+            }
+            self.log.add(db, &Before::Value { key, expires_ms: *expires_ms, dump, written: None })?;
+            encode_command(&mut packed, &[b"UNLINK", &key[..]]);
+            commands += 1;
+        }
+        encode_command(&mut packed, &[b"EXEC"]);
+        if commands == 0 {
+            self.target.call(&["UNWATCH"])?;
+        } else {
+            self.log.sync()?;
+            if !exec_all(self.target, &packed, commands)? {
+                return Ok(false);
+            }
+            self.outcome.deleted += commands as u64;
+        }
+        changed.into_iter().for_each(|key| self.outcome.leave(db, key, CHANGED));
+        Ok(true)
+    }
+
+    fn delete_alone(&mut self, db: u32, unwanted: &Unwanted) -> Result<(), RestoreError> {
+        for _ in 0..ALONE_TRIES {
+            if self.delete_watched(db, std::slice::from_ref(unwanted))? {
+                return Ok(());
+            }
+        }
+        let Unwanted { key, expected } = unwanted;
+        if expected.is_some() {
+            self.outcome.leave(db, key, CHANGED);
+            return Ok(());
+        }
+        let old = self.names().0;
+        self.log.add(db, &Before::Moved { key, temporary: &old })?;
+        self.log.sync()?;
+        // A key that is gone by now needs no deletion.
+        let moved = self.target.try_call(&[&b"RENAME"[..], key, &old])?.value().is_some();
+        self.outcome.deleted += u64::from(moved);
+        if moved { self.keep_moved(db, key, &old, None) } else { Ok(()) }
+    }
+}

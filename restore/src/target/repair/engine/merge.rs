@@ -1,0 +1,150 @@
+//! Elements of containers, and times of expiry, each compared and set by itself.
+
+use redtape_wire::resp::encode_command;
+
+use super::transaction::{encode_expiry, exec_all};
+use super::{Engine, Wanted, unreadable};
+use crate::client::Value;
+use crate::error::RestoreError;
+use crate::target::lookup::show;
+use crate::target::repair::before::Before;
+use crate::target::repair::decide::{Decision, Differences, decide};
+use crate::target::repair::elements::{self, How};
+use crate::target::repair::image::Image;
+use crate::target::repair::judged::{Judged, Part};
+use crate::target::repair::live;
+use crate::target::repair::merge::Difference;
+
+/// Looks at the elements of one key.
+const MERGE_TRIES: usize = 4;
+
+impl Engine<'_> {
+    /// Sets the elements that go back, each for itself.
+    pub(super) fn merge(
+        &mut self,
+        db: u32,
+        Wanted { key, image: wanted, .. }: &Wanted,
+        there: Option<&Image>,
+        first: Differences,
+    ) -> Result<(), RestoreError> {
+        let (mut differences, mut live_ttl) = (first, there.map_or(0, |there| there.expires_ms));
+        let (mut set, mut ttl_set) = (0, false);
+        for attempt in 1..=MERGE_TRIES {
+            let stay = |part, lacking| self.judged.stays(db, key, part, lacking);
+            let (mut goes, mut stays) = (Vec::new(), Vec::new());
+            for difference in differences.elements.into_iter().flatten() {
+                let lacking = matches!(difference, Difference::Lacking(_));
+                // What only the live value has is no fault of its own where nobody was named.
+                if matches!(difference, Difference::Extra(_)) && matches!(self.judged, Judged::NotAsked) {
+                    continue;
+                }
+                match stay(Part::Element(difference.name().to_vec()), lacking) {
+                    None => goes.push(difference),
+                    Some(why) => stays.push((difference, why)),
+                }
+            }
+            let ttl_stays = if differences.ttl { Some(stay(Part::Ttl, false)) } else { None };
+            let was_set = self.set_elements(db, key, &goes)?;
+            set += was_set.iter().filter(|set| **set).count() as u64;
+            let mut again = was_set.iter().any(|set| !set);
+            if let Some(None) = ttl_stays {
+                ttl_set = self.set_ttl(db, key, live_ttl, wanted.expires_ms)?;
+                again |= !ttl_set;
+            }
+            if again && attempt < MERGE_TRIES {
+                let live = live::read(self.target, &[key], self.absolute, false)?;
+                let there = live.keys.into_iter().next().flatten();
+                live_ttl = there.as_ref().map_or(0, |there| there.expires_ms);
+                match decide(self.policy, wanted, there.as_ref(), live.now_ms).map_err(|e| unreadable(key, &e))? {
+                    Decision::Merge(now @ Differences { elements: Some(_), .. }) => {
+                        differences = now;
+                        continue;
+                    }
+                    Decision::Equal => {}
+                    _ => self.outcome.leave(db, key, "was deleted or overwritten while the restore ran"),
+                }
+            } else {
+                self.leave_elements(db, key, &stays, again, ttl_stays.flatten());
+            }
+            break;
+        }
+        self.outcome.elements += set;
+        self.outcome.merged += u64::from(set > 0);
+        self.outcome.ttl_set += u64::from(set == 0 && ttl_set);
+        Ok(())
+    }
+
+    fn leave_elements(
+        &mut self,
+        db: u32,
+        key: &[u8],
+        stays: &[(Difference, String)],
+        again: bool,
+        ttl: Option<String>,
+    ) {
+        let mut left = Vec::new();
+        if let Some((difference, why)) = stays.first() {
+            let more = if stays.len() > 1 { format!(" and {} more", stays.len() - 1) } else { String::new() };
+            left.push(format!("element {}{more}: {why}", show(difference.name())));
+        }
+        left.extend(ttl.map(|why| format!("time of expiry: {why}")));
+        if again {
+            left.push("clients wrote to the same elements while the restore ran".to_owned());
+        }
+        if !left.is_empty() {
+            self.outcome.leave(db, key, left.join("; "));
+        }
+    }
+
+    pub(crate) fn set_elements(&mut self, db: u32, key: &[u8], goes: &[Difference]) -> Result<Vec<bool>, RestoreError> {
+        if goes.is_empty() {
+            return Ok(Vec::new());
+        }
+        for difference in goes {
+            let before = match difference {
+                Difference::Lacking(wanted) => Before::ElementAbsent { key, written: wanted },
+                Difference::Other { wanted, live } => Before::Element { key, was: live, written: Some(wanted) },
+                Difference::Extra(live) => Before::Element { key, was: live, written: None },
+            };
+            self.log.add(db, &before)?;
+        }
+        self.log.sync()?;
+        elements::set(self.target, self.how, key, goes)
+    }
+
+    /// Sets a time of expiry that is as it was seen; `false` = it is not any more.
+    pub(crate) fn set_ttl(&mut self, db: u32, key: &[u8], seen_ms: i64, wanted_ms: i64) -> Result<bool, RestoreError> {
+        self.log.add(db, &Before::Ttl { key, expires_ms: seen_ms, written_ms: wanted_ms })?;
+        self.log.sync()?;
+        if self.how == How::Script && self.absolute {
+            let (seen, wanted) = (seen_or_never(seen_ms).to_string(), wanted_ms.to_string());
+            let args: [&[u8]; 6] = [b"EVAL", TTL_SCRIPT.as_bytes(), b"1", key, seen.as_bytes(), wanted.as_bytes()];
+            return Ok(self.target.call(&args)? == Value::Int(1));
+        }
+        let live = live::read(self.target, &[key], self.absolute, true)?;
+        let there = live.keys.into_iter().next().flatten();
+        if there.is_none_or(|there| (there.expires_ms - seen_ms).abs() > TTL_JITTER_MS) {
+            self.target.call(&["UNWATCH"])?;
+            return Ok(false);
+        }
+        let mut packed = Vec::new();
+        encode_command(&mut packed, &[b"MULTI"]);
+        encode_expiry(&mut packed, key, wanted_ms);
+        encode_command(&mut packed, &[b"EXEC"]);
+        exec_all(self.target, &packed, 1)
+    }
+}
+
+/// `PEXPIRETIME` of a key that never expires.
+fn seen_or_never(expires_ms: i64) -> i64 {
+    if expires_ms == 0 { -1 } else { expires_ms }
+}
+
+/// What a time of expiry that was asked for as a rest may be off.
+const TTL_JITTER_MS: i64 = 50;
+
+/// `ARGV`: what `PEXPIRETIME` must say, and the new time of expiry, 0 = never.
+const TTL_SCRIPT: &str = r"
+if redis.call('PEXPIRETIME', KEYS[1]) ~= tonumber(ARGV[1]) then return 0 end
+if ARGV[2] == '0' then redis.call('PERSIST', KEYS[1]) else redis.call('PEXPIREAT', KEYS[1], ARGV[2]) end
+return 1";

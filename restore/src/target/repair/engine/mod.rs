@@ -1,0 +1,131 @@
+//! Writes wanted keys into a live target, each atomically, beside all its clients.
+//!
+//! For each batch: which keys exist is asked; those that do not are created with `RESTORE`, which overwrites nothing (`create`). Those
+//! that do are watched, read, and written in one transaction with others (`watched`); where a client came in between, each is tried
+//! alone, and a key that clients write to all the time is moved aside by `RENAME` in the transaction that puts the wanted one in its
+//! place (`aside`). Elements are set one by one (`merge`), keys that should not be there are deleted (`delete`).
+//!
+//! Order: what was there is in the undo log, and the log on the disk, before a write is sent.
+
+mod aside;
+mod create;
+mod delete;
+mod merge;
+mod transaction;
+mod watched;
+
+use std::collections::HashMap;
+
+use redtape_journal::undo_file::MovedAside;
+
+pub(crate) use self::delete::Unwanted;
+use self::transaction::transaction_len;
+use super::before::UndoLog;
+use super::digest::Digest;
+use super::elements::How;
+use super::image::Image;
+use super::judged::Judged;
+use super::live;
+use super::outcome::Outcome;
+use super::policy::{OnConflict, Policy};
+use super::temporary;
+use super::wanted::{Batch, Wanted};
+use crate::client::Server;
+use crate::error::RestoreError;
+use crate::interrupt::Interrupt;
+use crate::target::lookup::{select, show};
+
+/// Why a key stays that has another value than the person wants to replace.
+const CHANGED: &str = "was changed since";
+/// Attempts with one key before it is moved aside.
+const ALONE_TRIES: usize = 8;
+
+/// See the module.
+pub(crate) struct Engine<'a> {
+    pub(crate) target: &'a mut Server,
+    pub(crate) policy: &'a Policy,
+    pub(crate) judged: &'a Judged,
+    pub(crate) log: &'a mut dyn UndoLog,
+    pub(crate) interrupt: &'a Interrupt,
+    /// The restore point.
+    pub(crate) at_ms: i64,
+    /// Of this restore.
+    pub(crate) id: &'a str,
+    /// The target knows `PEXPIRETIME`.
+    pub(crate) absolute: bool,
+    pub(crate) how: How,
+    pub(crate) outcome: Outcome,
+    /// Keys that an interrupted run was moving aside.
+    pub(crate) moved: HashMap<(u32, Vec<u8>), MovedAside>,
+    /// Temporary names given so far.
+    pub(crate) temporary: u64,
+}
+
+impl Engine<'_> {
+    /// Writes a batch.
+    pub(crate) fn batch(&mut self, batch: Batch) -> Result<(), RestoreError> {
+        self.interrupt.check()?;
+        let Batch { db, keys } = batch;
+        select(self.target, db)?;
+        let keys = self.not_yet_done(db, keys)?;
+        let names: Vec<&[u8]> = keys.iter().map(|wanted| &wanted.key[..]).collect();
+        let there = live::exist(self.target, &names)?;
+        let (mut present, mut absent) = (Vec::new(), Vec::new());
+        for (wanted, there) in keys.into_iter().zip(there) {
+            if there { present.push(wanted) } else { absent.push(wanted) }
+        }
+        // Those that a client has created in the meantime.
+        present.extend(self.create(db, absent)?);
+        let mut left = &present[..];
+        while !left.is_empty() {
+            self.interrupt.check()?;
+            let (now, rest) = left.split_at(transaction_len(left));
+            left = rest;
+            if !self.attempt(db, now)? {
+                now.iter().try_for_each(|key| self.alone(db, key))?;
+            }
+        }
+        self.log.done()
+    }
+
+    /// Leaves out what an interrupted run has done, and what has expired since the restore point.
+    fn not_yet_done(&mut self, db: u32, keys: Vec<Wanted>) -> Result<Vec<Wanted>, RestoreError> {
+        let now_ms = live::clock(self.target)?;
+        let mut left = Vec::with_capacity(keys.len());
+        for mut wanted in keys {
+            let image = &mut wanted.image;
+            image.expires_ms = self.policy.ttl.apply(image.expires_ms, self.at_ms, now_ms);
+            if self.log.is_done(db, &wanted.key) || self.take_up(db, &wanted.key, Some(image))? {
+                self.outcome.done_before += 1;
+            } else if image.expires_ms != 0 && image.expires_ms <= now_ms {
+                self.outcome.expired += 1;
+            } else {
+                left.push(wanted);
+            }
+        }
+        Ok(left)
+    }
+
+    /// Writes one key, however often clients write to it.
+    fn alone(&mut self, db: u32, wanted: &Wanted) -> Result<(), RestoreError> {
+        for _ in 0..ALONE_TRIES {
+            if self.attempt(db, std::slice::from_ref(wanted))? {
+                return Ok(());
+            }
+        }
+        if self.policy.on_conflict == OnConflict::Replace {
+            return self.move_aside(db, wanted);
+        }
+        self.outcome.leave(db, &wanted.key, "clients write to it all the time");
+        Ok(())
+    }
+}
+
+/// The digest of what is written.
+fn digest_of(key: &[u8], image: &Image) -> Result<Digest, RestoreError> {
+    image.digest().map_err(|e| unreadable(key, &e))
+}
+
+fn unreadable(key: &[u8], error: &redtape_wire::rdb::ReadError) -> RestoreError {
+    RestoreError::Unable(format!("cannot read the value of {}: {error}", show(key)))
+}

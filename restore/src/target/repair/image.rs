@@ -1,0 +1,47 @@
+//! A key's value and time of expiry, as one server holds it.
+//!
+//! Values are compared decoded: two servers write equal values in different ways (docs/redis-facts.md 3). Those of modules can
+//! only be compared as they are written; where they differ, they are taken for different.
+
+use redtape_wire::rdb::{ReadError, Value, decode_value, parse_dump};
+
+use super::digest::{Digest, digest};
+
+/// Bytes that a decoded value may take: that of a string of 4 GiB is refused.
+const DECODED_MAX: u64 = 2 << 30;
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Image {
+    /// What `DUMP` gives.
+    pub(crate) dump: Vec<u8>,
+    /// Milliseconds since 1970; 0 = never.
+    pub(crate) expires_ms: i64,
+}
+
+impl Image {
+    /// The value, without what servers do not replicate.
+    pub(crate) fn value(&self) -> Result<Value, ReadError> {
+        value(&self.dump)
+    }
+
+    /// Of its value.
+    pub(crate) fn digest(&self) -> Result<Digest, ReadError> {
+        self.value().map(|value| digest(&value))
+    }
+
+    /// Whether both hold the same value; times of expiry are not looked at.
+    pub(crate) fn same_value(&self, other: &Self) -> Result<bool, ReadError> {
+        Ok(self.dump == other.dump || self.value()? == other.value()?)
+    }
+}
+
+/// The value of a `DUMP`.
+pub(crate) fn value(dump: &[u8]) -> Result<Value, ReadError> {
+    let payload = parse_dump(dump)?;
+    let mut value = decode_value(payload.value_type, payload.value, DECODED_MAX)?;
+    if let Value::Stream(stream) = &mut value {
+        stream.forget_unreplicated();
+    }
+    Ok(value)
+}

@@ -1,0 +1,73 @@
+//! A whole repair: what an interrupted run has left, then the wanted keys, then those to be deleted.
+
+use redtape_journal::query::Filter;
+
+use super::absent::each_absent;
+use super::elements::How;
+use super::engine::Engine;
+use super::judged::Judged;
+use super::operation::FileLog;
+use super::outcome::Outcome;
+use super::policy::Policy;
+use super::wanted::{Datasets, each_batch};
+use crate::client::Server;
+use crate::error::RestoreError;
+use crate::interrupt::Interrupt;
+use crate::progress::{Event, Observer};
+
+/// What is written, where to, and how.
+pub(crate) struct Job<'a> {
+    pub(crate) datasets: &'a mut Datasets,
+    pub(crate) target: &'a mut Server,
+    pub(crate) filter: &'a Filter,
+    pub(crate) policy: &'a Policy,
+    pub(crate) judged: &'a Judged,
+    pub(crate) log: &'a mut FileLog,
+    /// Of the operation.
+    pub(crate) id: &'a str,
+    /// The restore point.
+    pub(crate) at_ms: i64,
+    /// The target knows `PEXPIRETIME`.
+    pub(crate) absolute: bool,
+    pub(crate) interrupt: &'a Interrupt,
+}
+
+/// Does it.
+pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcome, RestoreError> {
+    let Job { datasets, target, filter, policy, judged, log, id, at_ms, absolute, interrupt } = job;
+    let how = How::find(target)?;
+    let moved = log.take_moved();
+    let temporary = log.temporary_names();
+    let mut engine = Engine {
+        target: &mut *target,
+        policy,
+        judged,
+        log,
+        interrupt,
+        at_ms,
+        id,
+        absolute,
+        how,
+        outcome: Outcome::default(),
+        moved,
+        temporary,
+    };
+    let mut seen = 0;
+    each_batch(datasets, filter, &mut |batch| {
+        seen += batch.keys.len() as u64;
+        engine.batch(batch)?;
+        observer.on(&Event::At(seen));
+        Ok(())
+    })?;
+    if policy.delete_absent {
+        // The engine has the only connection to the target.
+        let mut scanner = engine.target.another()?;
+        each_absent(datasets, &mut scanner, filter, interrupt, &mut |db, keys| {
+            seen += keys.len() as u64;
+            engine.delete(db, keys)?;
+            observer.on(&Event::At(seen));
+            Ok(())
+        })?;
+    }
+    Ok(engine.outcome)
+}

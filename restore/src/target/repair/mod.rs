@@ -1,0 +1,55 @@
+//! Wanted keys into a live target that holds others, beside its clients.
+//!
+//! ```text
+//! wanted (scratch server) ─► decide (pure) ─► engine ─► target
+//!                    live ─┘     │              └─► what was there before ─► undo log
+//!                                └ merge, judged (who wrote it last)
+//! ```
+//!
+//! - `policy`: what the person wants done.
+//! - `wanted`, `live`, `image`, `digest`: keys of both sides, and when they are equal.
+//! - `decide`, `merge`, `judged`: what is done with a key.
+//! - `engine`, `elements`: writing, each key and each element atomically.
+//! - `before`, `operation`: what is kept before a write, and what is known of an interrupted run.
+//! - `job`: all of it, in order.
+//! - `survey`: what will be found, before the first write.
+//! - `absent`: keys to delete.
+//! - `temporary`: names for a moment.
+//! - `plan`, `outcome`: what will be done, and what was.
+//!
+//! Invariants: a key is never seen half-written; nothing is overwritten or deleted that is not in the undo log; what clients
+//! write in between is seen, and decided upon again.
+
+mod absent;
+mod before;
+mod decide;
+mod digest;
+mod elements;
+pub(crate) mod engine;
+mod image;
+mod job;
+mod judged;
+mod live;
+mod merge;
+mod operation;
+mod outcome;
+mod plan;
+mod policy;
+mod survey;
+mod temporary;
+mod wanted;
+
+pub(crate) use digest::{Digest, NOTHING};
+pub(crate) use elements::How;
+pub(crate) use image::Image;
+pub(crate) use job::{Job, repair};
+pub(crate) use judged::Judged;
+pub(crate) use merge::{Difference, Element};
+pub(crate) use operation::{FileLog, Operation};
+pub(crate) use survey::{Look, survey};
+pub(crate) use wanted::{Batch, Datasets, Wanted};
+
+pub use outcome::{Listed, Outcome};
+pub use plan::RepairPlan;
+pub use policy::{NameTemplate, OnConflict, Policy, TemplateError, TtlPolicy};
+pub use survey::Survey;

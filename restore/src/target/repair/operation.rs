@@ -1,0 +1,213 @@
+//! One repair as an operation that can be interrupted and undone: its id, and its undo file.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use redtape_journal::undo_file::{
+    EntryNumber, MovedAside, Operation as Described, OperationId, Progress, StateDir, UndoEntry, UndoTarget, UndoWriter,
+};
+use redtape_journal::{Keyring, Micros};
+
+use super::before::{Before, UndoLog};
+use super::digest::NOTHING;
+use super::merge::Element;
+use super::policy::Policy;
+use crate::error::RestoreError;
+use crate::request::Request;
+use crate::source::Source;
+use crate::target::preflight::TargetFacts;
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(crate) struct Operation {
+    described: Described,
+    state_dir: StateDir,
+    keyring: Keyring,
+    id: String,
+}
+
+impl Operation {
+    /// Of a request, its restore point and its target: the same command for the same target is the same operation.
+    pub(crate) fn of_restore(
+        request: &Request,
+        source: &Source,
+        target: &TargetFacts,
+        policy: &Policy,
+    ) -> Result<Self, RestoreError> {
+        let (journal_id, point) = (source.journal_id(), &source.point);
+        let unchanged = format!("{:?}", request.unchanged_since);
+        let (policies, selection) = (format!("{policy:?}"), request.filter.canonical());
+        let described: [(&str, &[u8]); 7] = [
+            ("journal", journal_id.as_bytes()),
+            ("timeline", &point.timeline.0.to_le_bytes()),
+            ("lsn", &point.lsn.0.to_le_bytes()),
+            ("selection", selection.as_bytes()),
+            ("policies", policies.as_bytes()),
+            ("unchanged since", unchanged.as_bytes()),
+            ("target", target.address.as_bytes()),
+        ];
+        let what = format!("restore of some keys as of {} (LSN {}) into {}", point.asked, point.lsn, target.address);
+        Self::new(&journal_id, &described, target, what, request.state_dir.as_deref(), &request.keyring)
+    }
+
+    /// Of what describes it. `what`: in a sentence.
+    pub(crate) fn new(
+        journal_id: &str,
+        described_by: &[(&str, &[u8])],
+        target: &TargetFacts,
+        what: String,
+        state_dir: Option<&Path>,
+        keyring: &Keyring,
+    ) -> Result<Self, RestoreError> {
+        let state_dir = match state_dir {
+            Some(path) => StateDir::new(path),
+            None => StateDir::by_default()?,
+        };
+        let id = OperationId::derive(described_by);
+        let described = Described {
+            journal_id: journal_id.to_owned(),
+            id,
+            target: UndoTarget { address: target.address.clone(), replication_id: target.replid.clone() },
+            created: Micros::now(),
+            what,
+        };
+        Ok(Self { described, state_dir, keyring: keyring.clone(), id: id.to_string() })
+    }
+
+    /// Its name.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Where its first undo file is.
+    pub(crate) fn undo_path(&self) -> PathBuf {
+        self.state_dir.first_file(&self.described.journal_id, self.described.id)
+    }
+
+    /// Creates the undo file, or goes on in that of an interrupted run.
+    pub(crate) fn begin(&self) -> Result<FileLog, RestoreError> {
+        let begun = self.state_dir.begin(&self.described, &self.keyring)?;
+        let mut log = FileLog { writer: begun.writer, last: None, before: begun.progress, in_doubt: HashMap::new() };
+        log.read_doubts()?;
+        Ok(log)
+    }
+}
+
+/// What a key was before a write of which it is not known whether it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    Absent,
+    Value(Vec<u8>),
+    /// Elements or the time of expiry: each is compared before it is set.
+    Part,
+}
+
+/// The undo file of a repair.
+#[derive(Debug)]
+pub(crate) struct FileLog {
+    writer: UndoWriter,
+    /// The last entry that stands for a write.
+    last: Option<EntryNumber>,
+    before: Option<Progress>,
+    in_doubt: HashMap<(u32, Vec<u8>), Doubt>,
+}
+
+impl FileLog {
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        self.writer.path()
+    }
+
+    /// An interrupted run has been there before.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// What that run moved aside and did not bring into the file.
+    pub(crate) fn take_moved(&self) -> HashMap<(u32, Vec<u8>), MovedAside> {
+        let moved = self.before.as_ref().map(Progress::moved).unwrap_or_default();
+        moved.into_iter().map(|moved| ((moved.db, moved.key.clone()), moved)).collect()
+    }
+
+    /// Temporary names that an interrupted run may have given: they are not given again.
+    pub(crate) fn temporary_names(&self) -> u64 {
+        self.before.as_ref().map_or(0, Progress::entries)
+    }
+
+    fn read_doubts(&mut self) -> Result<(), RestoreError> {
+        let Some(progress) = &self.before else { return Ok(()) };
+        let mut reader = self.writer.read_back()?;
+        let doubts = &mut self.in_doubt;
+        progress.each_in_doubt(&mut reader, |_, entry| {
+            match entry {
+                UndoEntry::Absent { db, key, .. } => {
+                    doubts.insert((db, key.into_owned()), Doubt::Absent);
+                }
+                UndoEntry::Value { db, key, dump, .. } => {
+                    doubts.insert((db, key.into_owned()), Doubt::Value(dump.into_owned()));
+                }
+                UndoEntry::Ttl { db, key, .. }
+                | UndoEntry::ElementAbsent { db, key, .. }
+                | UndoEntry::Element { db, key, .. } => {
+                    doubts.entry((db, key.into_owned())).or_insert(Doubt::Part);
+                }
+                UndoEntry::Moved { .. } | UndoEntry::Done { .. } | UndoEntry::Finished => {}
+            }
+            Ok::<(), RestoreError>(())
+        })
+    }
+
+    /// All is done.
+    pub(crate) fn finish(mut self) -> Result<(), RestoreError> {
+        Ok(self.writer.finish()?)
+    }
+
+    fn append(&mut self, entry: &UndoEntry<'_>) -> Result<(), RestoreError> {
+        self.last = Some(self.writer.append(entry)?);
+        Ok(())
+    }
+}
+
+impl UndoLog for FileLog {
+    fn add(&mut self, db: u32, before: &Before<'_>) -> Result<(), RestoreError> {
+        let own = Cow::Borrowed;
+        let entry = match *before {
+            Before::Absent { key, written } => UndoEntry::Absent { db, key: own(key), written },
+            Before::Value { key, expires_ms, dump, written } => {
+                UndoEntry::Value { db, key: own(key), expires_ms, dump: own(dump), written: written.unwrap_or(NOTHING) }
+            }
+            Before::ElementAbsent { key, written } => {
+                UndoEntry::ElementAbsent { db, key: own(key), element: own(written.name()), written: written.digest() }
+            }
+            Before::Element { key, was, written } => UndoEntry::Element {
+                db,
+                key: own(key),
+                element: own(was.name()),
+                value: Cow::Owned(was.content()),
+                written: written.map_or(NOTHING, Element::digest),
+            },
+            Before::Ttl { key, expires_ms, written_ms } => UndoEntry::Ttl { db, key: own(key), expires_ms, written_ms },
+            Before::Moved { key, temporary } => UndoEntry::Moved { db, key: own(key), temporary: own(temporary) },
+        };
+        self.append(&entry)
+    }
+
+    fn sync(&mut self) -> Result<(), RestoreError> {
+        Ok(self.writer.sync()?)
+    }
+
+    fn done(&mut self) -> Result<(), RestoreError> {
+        let Some(entries_upto) = self.last.take() else { return Ok(()) };
+        self.writer.append(&UndoEntry::Done { entries_upto })?;
+        Ok(())
+    }
+
+    fn is_done(&self, db: u32, key: &[u8]) -> bool {
+        self.before.as_ref().is_some_and(|before| before.is_key_done(db, key))
+    }
+
+    fn doubt(&self, db: u32, key: &[u8]) -> Option<&Doubt> {
+        if self.in_doubt.is_empty() { None } else { self.in_doubt.get(&(db, key.to_vec())) }
+    }
+}

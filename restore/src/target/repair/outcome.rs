@@ -1,0 +1,65 @@
+//! What a repair has done, and what it has left.
+
+use serde::Serialize;
+
+use crate::target::lookup::show;
+
+/// Keys that are listed by name; all are counted.
+const LISTED_MAX: usize = 1000;
+
+/// See the module. All numbers are of keys unless they say otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// The target had none of that name.
+    pub created: u64,
+    /// The wanted value took the place of the target's.
+    pub replaced: u64,
+    /// Some elements were set.
+    pub merged: u64,
+    /// Elements that were set.
+    pub elements: u64,
+    /// The time of expiry was set, and nothing else.
+    pub ttl_set: u64,
+    /// Stored under another name.
+    pub renamed: u64,
+    /// Deleted: they did not exist at the restore point.
+    pub deleted: u64,
+    /// Nothing had to be done.
+    pub equal: u64,
+    /// Differing keys that stay, as was asked for.
+    pub skipped: u64,
+    /// Their time of expiry has passed since the restore point; the target's keys stay.
+    pub expired: u64,
+    /// Done before this restore was interrupted.
+    pub done_before: u64,
+    /// Differing keys of which something is left as it is.
+    pub left: u64,
+    /// Some of these.
+    pub listed: Vec<Listed>,
+}
+
+/// A key of which something is left as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Listed {
+    /// Its database.
+    pub db: u32,
+    /// Its name, so that it can be pasted back.
+    pub key: String,
+    /// What is left, and why.
+    pub why: String,
+}
+
+impl Outcome {
+    /// Keys that were written.
+    pub fn written(&self) -> u64 {
+        self.created + self.replaced + self.merged + self.ttl_set + self.renamed + self.deleted
+    }
+
+    /// A key is left as it is.
+    pub(crate) fn leave(&mut self, db: u32, key: &[u8], why: impl Into<String>) {
+        self.left += 1;
+        if self.listed.len() < LISTED_MAX {
+            self.listed.push(Listed { db, key: show(key), why: why.into() });
+        }
+    }
+}

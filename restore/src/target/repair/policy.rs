@@ -1,0 +1,135 @@
+//! What the person wants done where the target already holds something. Pure.
+
+use serde::Serialize;
+
+/// What happens to a wanted key that the target holds with another value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnConflict {
+    /// Nothing is restored at all.
+    #[default]
+    Fail,
+    /// The target's key stays.
+    Skip,
+    /// The wanted value takes its place.
+    Replace,
+    /// The wanted value is stored under another name.
+    Rename,
+    /// Elements that the target's key lacks are added.
+    Merge,
+}
+
+/// What becomes of a key's time of expiry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TtlPolicy {
+    /// It expires when it would have.
+    #[default]
+    Absolute,
+    /// What was left at the restore point starts now.
+    Remaining,
+    /// It never expires.
+    None,
+}
+
+impl TtlPolicy {
+    /// The time of expiry to write, in ms since 1970, 0 = never. `expires_ms`: that of the restore point, `at_ms`.
+    pub fn apply(self, expires_ms: i64, at_ms: i64, now_ms: i64) -> i64 {
+        match self {
+            _ if expires_ms == 0 => 0,
+            Self::Absolute => expires_ms,
+            Self::Remaining => now_ms.saturating_add(expires_ms.saturating_sub(at_ms).max(1)),
+            Self::None => 0,
+        }
+    }
+
+    /// Whether a live time of expiry is what this policy would write: under `Remaining` each moment would write another one.
+    pub fn same(self, wanted_ms: i64, live_ms: i64) -> bool {
+        match self {
+            Self::Absolute | Self::None => wanted_ms == live_ms,
+            Self::Remaining => (wanted_ms == 0) == (live_ms == 0),
+        }
+    }
+}
+
+/// Names for keys that are stored beside those of the target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NameTemplate(String);
+
+/// A template that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("--as {0:?} does not hold {{key}}: all keys would get one name; for example {{key}}:restored:{{id}}")]
+pub struct TemplateError(String);
+
+impl Default for NameTemplate {
+    fn default() -> Self {
+        Self("{key}:restored:{id}".to_owned())
+    }
+}
+
+impl std::str::FromStr for NameTemplate {
+    type Err = TemplateError;
+
+    fn from_str(text: &str) -> Result<Self, TemplateError> {
+        if text.contains("{key}") { Ok(Self(text.to_owned())) } else { Err(TemplateError(text.to_owned())) }
+    }
+}
+
+impl NameTemplate {
+    /// The name for a key; `id` is that of the restore.
+    pub fn name(&self, key: &[u8], id: &str) -> Vec<u8> {
+        let mut name = Vec::with_capacity(self.0.len() + key.len());
+        for (n, part) in self.0.replace("{id}", id).split("{key}").enumerate() {
+            if n > 0 {
+                name.extend_from_slice(key);
+            }
+            name.extend_from_slice(part.as_bytes());
+        }
+        name
+    }
+}
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Policy {
+    /// A wanted key exists with another value.
+    pub on_conflict: OnConflict,
+    /// For [`OnConflict::Rename`].
+    pub name_template: NameTemplate,
+    /// Selected keys of the target that did not exist at the restore point are deleted.
+    pub delete_absent: bool,
+    /// Times of expiry.
+    pub ttl: TtlPolicy,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_expiry() {
+        for (policy, expires, want) in [
+            (TtlPolicy::Absolute, 0, 0),
+            (TtlPolicy::Absolute, 1500, 1500),
+            (TtlPolicy::Remaining, 0, 0),
+            (TtlPolicy::Remaining, 1500, 5500),
+            // It was about to expire.
+            (TtlPolicy::Remaining, 1000, 5001),
+            (TtlPolicy::None, 1500, 0),
+        ] {
+            assert_eq!(policy.apply(expires, 1000, 5000), want, "{policy:?} {expires}");
+        }
+        assert!(TtlPolicy::Absolute.same(5, 5) && !TtlPolicy::Absolute.same(5, 6));
+        assert!(TtlPolicy::Remaining.same(5, 6) && !TtlPolicy::Remaining.same(5, 0));
+    }
+
+    #[test]
+    fn names() {
+        let default = NameTemplate::default();
+        assert_eq!(default.name(b"a\xff", "7f"), b"a\xff:restored:7f");
+        let twice: NameTemplate = "{key}/{key}".parse().expect("a template");
+        // What stands in a key is no template.
+        assert_eq!(twice.name(b"{id}{key}", "7f"), b"{id}{key}/{id}{key}");
+        assert!("restored".parse::<NameTemplate>().is_err());
+    }
+}

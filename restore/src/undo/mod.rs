@@ -1,0 +1,242 @@
+//! Undoing a repair: what its undo file holds goes back, where the target still has what the repair wrote.
+//!
+//! ```text
+//! undo file ─► last entry of each place ─► compare with the target ─► engine of repairs ─► target
+//! ```
+//!
+//! Invariant: what somebody has changed since the repair stays, and is listed, unless the person says that it is to be replaced. An
+//! undo has an undo file of its own.
+
+mod elements;
+mod entries;
+
+use std::path::PathBuf;
+
+use redtape_journal::Keyring;
+use redtape_journal::undo_file::{UndoEntry, UndoHead, UndoReader};
+use redtape_wire::url::RedisUrl;
+use serde::Serialize;
+
+use self::entries::LastEntries;
+use crate::client::Server;
+use crate::error::RestoreError;
+use crate::interrupt::Interrupt;
+use crate::limits::Limits;
+use crate::progress::{Event, Observer, Unit};
+use crate::target::claim;
+use crate::target::preflight::TargetFacts;
+use crate::target::repair::engine::{Engine, Unwanted};
+use crate::target::repair::{Batch, How, Image, Judged, OnConflict, Operation, Outcome, Policy, Wanted};
+
+/// Keys that are written at once.
+const BATCH_KEYS: usize = 1024;
+/// Bytes of their values, about.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct UndoRequest {
+    /// The undo file.
+    pub file: PathBuf,
+    /// What it is encrypted with, if it is.
+    pub keyring: Keyring,
+    /// The server that the repair wrote to.
+    pub to: RedisUrl,
+    /// What was changed since the repair is overwritten, too.
+    pub replace: bool,
+    /// Where the undo's own undo file goes; `None` = the usual place.
+    pub state_dir: Option<PathBuf>,
+    /// Ends it when it is set.
+    pub interrupt: Interrupt,
+    /// How long the server is waited for.
+    pub limits: Limits,
+}
+
+/// An undo that could begin.
+#[derive(Debug)]
+pub struct PreparedUndo {
+    plan: UndoPlan,
+    request: UndoRequest,
+    target: Server,
+    facts: TargetFacts,
+    operation: Operation,
+}
+
+/// What an undo will do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UndoPlan {
+    /// The file.
+    pub file: String,
+    /// Which operation it is of, in words.
+    pub what: String,
+    /// When that was begun.
+    pub created: String,
+    /// Where to.
+    pub target: String,
+    /// Keys and elements that the file holds.
+    pub places: u64,
+    /// The operation has not come to its end.
+    pub unfinished: bool,
+    /// Where what is overwritten is kept.
+    pub undo_file: String,
+}
+
+impl std::fmt::Display for UndoPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "undo         {}", self.what)?;
+        writeln!(f, "begun        {}{}", self.created, if self.unfinished { ", not finished" } else { "" })?;
+        writeln!(f, "target       {}", self.target)?;
+        writeln!(f, "goes back    {} keys and elements, where they are as that wrote them", self.places)?;
+        write!(f, "undo file    {}", self.undo_file)
+    }
+}
+
+/// Reads the file and looks at the target; changes nothing.
+pub fn prepare_undo(request: UndoRequest) -> Result<PreparedUndo, RestoreError> {
+    let mut reader = UndoReader::open(&request.file, &request.keyring)?;
+    let head = reader.head().clone();
+    let last = LastEntries::read(&mut reader)?;
+    let unfinished = !reader.is_finished();
+    let mut target = Server::connect(&request.to)?;
+    target.set_reply_limit(request.limits.reply)?;
+    let facts = TargetFacts::read(&mut target)?;
+    check_target(&head, &facts)?;
+    let number = head.number.to_string();
+    let undone = head.operation.id.to_string();
+    let described: [(&str, &[u8]); 4] = [
+        ("undo of", undone.as_bytes()),
+        ("file", number.as_bytes()),
+        ("replace", if request.replace { b"1" } else { b"0" }),
+        ("target", facts.address.as_bytes()),
+    ];
+    let what = format!("undo of: {}", head.operation.what);
+    let state_dir = request.state_dir.as_deref();
+    let operation = Operation::new(&head.operation.journal_id, &described, &facts, what, state_dir, &request.keyring)?;
+    let plan = UndoPlan {
+        file: request.file.display().to_string(),
+        what: head.operation.what.clone(),
+        created: head.operation.created.to_string(),
+        target: format!("{} ({})", facts.address, facts.version),
+        places: last.places(),
+        unfinished,
+        undo_file: operation.undo_path().display().to_string(),
+    };
+    Ok(PreparedUndo { plan, request, target, facts, operation })
+}
+
+/// Refuses a server that is not the one that the repair wrote to.
+fn check_target(head: &UndoHead, facts: &TargetFacts) -> Result<(), RestoreError> {
+    let was = &head.operation.target;
+    if was.address == facts.address || (!was.replication_id.is_empty() && was.replication_id == facts.replid) {
+        return Ok(());
+    }
+    Err(RestoreError::Unable(format!(
+        "{} is not the server that this undo file is of: that was {} (replication id {}), this one has {}. Give --to its address",
+        facts.address, was.address, was.replication_id, facts.replid
+    )))
+}
+
+impl PreparedUndo {
+    /// The plan.
+    pub fn plan(&self) -> &UndoPlan {
+        &self.plan
+    }
+
+    /// Carries it out.
+    pub fn run(self, observer: &mut dyn Observer) -> Result<Outcome, RestoreError> {
+        let Self { plan, request, mut target, facts, operation } = self;
+        target.ensure_connected()?;
+        claim::take(&mut target, &request.interrupt)?;
+        let mut log = operation.begin()?;
+        let how = How::find(&mut target)?;
+        let policy = Policy { on_conflict: OnConflict::Replace, ..Policy::default() };
+        let judged = Judged::default();
+        let engine = Engine {
+            policy: &policy,
+            judged: &judged,
+            interrupt: &request.interrupt,
+            at_ms: 0,
+            id: operation.id(),
+            absolute: facts.version.has_redis(7, 0),
+            how,
+            outcome: Outcome::default(),
+            moved: log.take_moved(),
+            temporary: log.temporary_names(),
+            target: &mut target,
+            log: &mut log,
+        };
+        observer.on(&Event::Step { name: "putting back", total: plan.places, unit: Unit::Keys });
+        let mut back =
+            PutBack { engine, replace: request.replace, batch: Batch::default(), bytes: 0, unwanted: Vec::new() };
+        let mut reader = UndoReader::open(&request.file, &request.keyring)?;
+        let last = LastEntries::read(&mut reader)?;
+        let mut seen = 0;
+        let mut reader = UndoReader::open(&request.file, &request.keyring)?;
+        last.each(&mut reader, |entry| {
+            seen += 1;
+            observer.on(&Event::At(seen));
+            back.entry(entry)
+        })?;
+        back.flush()?;
+        let outcome = back.engine.outcome;
+        observer.on(&Event::StepDone);
+        log.finish()?;
+        let _ = target.clear_name();
+        Ok(outcome)
+    }
+}
+
+/// Collects entries of one database and kind, and has them written.
+struct PutBack<'a> {
+    engine: Engine<'a>,
+    replace: bool,
+    batch: Batch,
+    bytes: usize,
+    unwanted: Vec<Unwanted>,
+}
+
+impl PutBack<'_> {
+    fn entry(&mut self, entry: UndoEntry<'_>) -> Result<(), RestoreError> {
+        let Some(db) = entry.place().map(|place| place.db) else { return Ok(()) };
+        let full = self.batch.keys.len() + self.unwanted.len() >= BATCH_KEYS || self.bytes >= BATCH_BYTES;
+        if full || db != self.batch.db {
+            self.flush()?;
+            self.batch.db = db;
+        }
+        let expected = |written| if self.replace { None } else { Some(written) };
+        match entry {
+            UndoEntry::Value { key, expires_ms, dump, written, .. } => {
+                self.bytes += dump.len();
+                let image = Image { dump: dump.into_owned(), expires_ms };
+                let expected = expected(written);
+                self.batch.keys.push(Wanted { key: key.into_owned(), image, expected });
+            }
+            UndoEntry::Absent { key, written, .. } => {
+                let expected = expected(written);
+                self.unwanted.push(Unwanted { key: key.into_owned(), expected });
+            }
+            UndoEntry::Ttl { key, expires_ms, written_ms, .. } => {
+                self.engine.put_ttl_back(db, &key, written_ms, expires_ms)?;
+            }
+            UndoEntry::Element { key, element, value, written, .. } => {
+                self.engine.put_element_back(db, &key, &element, Some(&value), written, self.replace)?;
+            }
+            UndoEntry::ElementAbsent { key, element, written, .. } => {
+                self.engine.put_element_back(db, &key, &element, None, written, self.replace)?;
+            }
+            UndoEntry::Moved { .. } | UndoEntry::Done { .. } | UndoEntry::Finished => {}
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), RestoreError> {
+        let db = self.batch.db;
+        let keys = std::mem::take(&mut self.batch.keys);
+        self.bytes = 0;
+        if !keys.is_empty() {
+            self.engine.batch(Batch { db, keys })?;
+        }
+        let unwanted = std::mem::take(&mut self.unwanted);
+        if unwanted.is_empty() { Ok(()) } else { self.engine.delete(db, unwanted) }
+    }
+}

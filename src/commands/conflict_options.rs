@@ -1,0 +1,89 @@
+//! What `redtape restore` does in a target that holds wanted keys already.
+
+// The comments on arguments are their help texts.
+#![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use redtape_journal::query::When;
+use redtape_restore::target::repair::{NameTemplate, OnConflict, Policy, TtlPolicy};
+
+/// `--on-conflict`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Conflict {
+    /// Nothing is restored at all.
+    Fail,
+    /// The target's key stays.
+    Skip,
+    /// The wanted value takes its place.
+    Replace,
+    /// The wanted value is stored under another name (--as).
+    Rename,
+    /// Sets, hashes and sorted sets get the elements that they lack; lists, strings and streams stay.
+    Merge,
+}
+
+/// `--ttl`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Ttl {
+    /// A key expires when it would have.
+    Absolute,
+    /// What was left of its life at the restore point starts now.
+    Remaining,
+    /// Keys never expire.
+    None,
+}
+
+/// The options.
+#[derive(Debug, Args)]
+pub(crate) struct ConflictOptions {
+    /// What happens to a wanted key that exists in the target with another value [default: fail]. Given with no selection, all keys
+    /// are written into a target that may hold others.
+    #[arg(long, value_enum)]
+    on_conflict: Option<Conflict>,
+    /// Name of a key that is stored beside the target's, for --on-conflict rename; {key} is its name, {id} that of the restore.
+    #[arg(long = "as", value_name = "TEMPLATE", default_value = "{key}:restored:{id}")]
+    name_template: NameTemplate,
+    /// Delete selected keys of the target that did not exist at the restore point; not with --type: what did not exist had
+    /// no type.
+    #[arg(long, conflicts_with = "types")]
+    delete_absent: bool,
+    /// Write only keys that the target holds as they were recorded at this moment, such as the end of the accident: what was
+    /// written behind it stays [WHEN defaults to latest].
+    #[arg(long, value_name = "WHEN", num_args = 0..=1, default_missing_value = "latest", require_equals = true)]
+    pub(crate) if_unchanged: Option<When>,
+    /// When restored keys expire.
+    #[arg(long, value_enum, default_value = "absolute")]
+    ttl: Ttl,
+    /// Where undo files are kept, and what is known of interrupted restores [default: $XDG_STATE_HOME/redtape, else
+    /// ~/.local/state/redtape]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+}
+
+impl ConflictOptions {
+    /// What was asked for; `None` = nothing of it.
+    pub(crate) fn policy(&self) -> Option<Policy> {
+        if self.on_conflict.is_none() && self.if_unchanged.is_none() && !self.delete_absent && self.ttl == Ttl::Absolute
+        {
+            return None;
+        }
+        Some(Policy {
+            on_conflict: match self.on_conflict {
+                None | Some(Conflict::Fail) => OnConflict::Fail,
+                Some(Conflict::Skip) => OnConflict::Skip,
+                Some(Conflict::Replace) => OnConflict::Replace,
+                Some(Conflict::Rename) => OnConflict::Rename,
+                Some(Conflict::Merge) => OnConflict::Merge,
+            },
+            name_template: self.name_template.clone(),
+            delete_absent: self.delete_absent,
+            ttl: match self.ttl {
+                Ttl::Absolute => TtlPolicy::Absolute,
+                Ttl::Remaining => TtlPolicy::Remaining,
+                Ttl::None => TtlPolicy::None,
+            },
+        })
+    }
+}
