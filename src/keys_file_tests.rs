@@ -126,8 +126,14 @@ fn keys_and_bytes_are_limited_over_all_files() {
     let few = Limits { keys: 3, bytes: 1 << 20 };
     let (_, left) = within(b"a\nb\n", few).expect("two keys");
     assert_eq!((left.keys, left.bytes), (1, (1 << 20) - 4));
-    assert_eq!(within(b"a\nb\n", left).map(drop), Err("line 2: there are too many keys: at most 10 million can be given".to_owned()));
-    assert_eq!(within(b"[\"a\",\n\"b\"]", left).map(drop), Err("line 2: there are too many keys: at most 10 million can be given".to_owned()));
+    assert_eq!(
+        within(b"a\nb\n", left).map(drop),
+        Err("line 2: there are too many keys: at most 10 million can be given".to_owned())
+    );
+    assert_eq!(
+        within(b"[\"a\",\n\"b\"]", left).map(drop),
+        Err("line 2: there are too many keys: at most 10 million can be given".to_owned())
+    );
     let large = format!("\"{}\"", "x".repeat(1 << 20));
     let told = Err("it and the files before it hold more than 1 MiB".to_owned());
     for content in [large.clone(), format!("[{large}]"), format!("a\n{large}")] {

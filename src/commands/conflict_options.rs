@@ -46,7 +46,8 @@ pub(crate) struct ConflictOptions {
     /// Name of a key that is stored beside the target's, for --on-conflict rename; {key} is its name, {id} that of the restore.
     #[arg(long = "as", value_name = "TEMPLATE", default_value = "{key}:restored:{id}")]
     name_template: NameTemplate,
-    /// Delete selected keys of the target that did not exist at the restore point.
+    /// Delete selected keys of the target that did not exist at the restore point; with --type, those whose value in the target is
+    /// of such a type.
     #[arg(long)]
     delete_absent: bool,
     /// Put back only what these writes wrote last, such as client=intern, 'client=intern,command=HSET', lsn:18546..18600: what

@@ -178,13 +178,14 @@ fn names_databases_types_and_exclusions_combine() {
     past.refused(&["--exclude-key", "tmp:*", "--via", "link"], 69, &["only some keys are wanted"]);
 
     // The plan says what is selected, in text and JSON.
-    let more = ["--plan", "--key", "user:*", "--exact-key", "a", "--type", "set", "--db", "3", "--exclude-key", "x"];
+    let more = ["--plan", "--key", "user:*", "--exact-key", "a", "--type", "hash", "--db", "3", "--exclude-key", "x"];
     let told = past.restore(&more).expect_success("a plan").stdout;
     let told: Json = serde_json::from_str(&told).expect("a plan");
-    let words = "1 key, 1 pattern; database 3; type set (looked at after the replay); without 1 key";
+    let words = "1 key, 1 pattern; database 3; type hash (looked at after the replay); without 1 key";
     assert_eq!((&told["selection"], &told["via"]), (&words.into(), &"scratch".into()));
     let (url, from) = (past.target.url(), path(past.dir.path()));
-    let plan = ["restore", "--plan", "--from", from, "--at", "latest", "--to", &url];
+    let before = format!("lsn:{}", past.flushed);
+    let plan = ["restore", "--plan", "--from", from, "--before", &before, "--to", &url];
     let told = run(&[&plan[..], &more[1..]].concat()).expect_success("a plan").stdout;
     assert!(told.contains(&format!("\nselection    {words}\n")), "{told}");
     let whole = run(&plan).expect_success("a plan").stdout;
@@ -194,6 +195,37 @@ fn names_databases_types_and_exclusions_combine() {
     past.restore(&["--key", "user:1", "--key", "it*", "--type", "zset", "--db", "0"]).expect_success("no conflict");
     assert_eq!(int(&past.target.conn().must(&args!["DBSIZE"])), 2);
     past.target.conn().must(&args!["FLUSHALL"]);
+}
+
+#[test]
+fn only_what_is_selected_is_deleted_as_absent() {
+    let past = Past::record();
+    let mut conn = past.target.conn();
+    for (db, key) in [(0, "user:9"), (0, "tmp:9"), (0, "other"), (1, "user:9"), (3, "user:9")] {
+        conn.must(&args!["SELECT", db]);
+        conn.must(&args!["SET", key, "since"]);
+    }
+    let state = path(past.files.path()).to_owned() + "/state";
+    let pairs = past.file("pairs", "{\"db\":3,\"key\":\"user:9\"}\n{\"db\":1,\"key\":\"user:8\"}\n");
+    let more = ["--keys-from", &pairs, "--delete-absent", "--state-dir", &state];
+    past.restore(&more).expect_success("of one database");
+    let more = ["--key", "*:*", "--exclude-key", "tmp:*", "--db", "0", "--delete-absent", "--state-dir", &state];
+    past.restore(&more).expect_success("without the excluded ones");
+    for (db, key, there) in
+        [(0, "user:9", 0), (0, "tmp:9", 1), (0, "other", 1), (1, "user:9", 1), (3, "user:9", 0), (0, "user:1", 1)]
+    {
+        conn.must(&args!["SELECT", db]);
+        assert_eq!(int(&conn.must(&args!["EXISTS", key])), there, "{key} in db {db}");
+    }
+    // What did not exist has the type of its value in the target.
+    conn.must(&args!["SELECT", 0]);
+    conn.must(&args!["SADD", "set", "since"]);
+    let typed = ["--type", "string", "--key", "other", "--key", "set", "--key", "user:1"];
+    past.restore(&[&typed[..], &["--on-conflict", "skip", "--delete-absent", "--state-dir", &state]].concat())
+        .expect_success("of one type");
+    for (key, there) in [("other", 0), ("set", 1), ("user:1", 1)] {
+        assert_eq!(int(&conn.must(&args!["EXISTS", key])), there, "{key}");
+    }
 }
 
 #[test]
@@ -255,6 +287,7 @@ fn keys_come_from_files() {
     past.refused(&["--keys-from", "-"], 64, &["it holds no key"]);
 
     let mut command = Command::new(BINARY);
+    command.env("XDG_STATE_HOME", past.files.path());
     if let Some(server) = std::env::var_os("REDTAPE_TEST_SERVER") {
         command.env("REDTAPE_SERVER_BIN", server);
     }

@@ -72,7 +72,9 @@ impl Filter {
     /// Wants these keys as well, in whichever database.
     #[must_use]
     pub fn and_exact_keys<K: Into<Box<[u8]>>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
-        keys.into_iter().for_each(|key| self.add_key(None, key));
+        for key in keys {
+            self.add_key(None, key);
+        }
         self
     }
 

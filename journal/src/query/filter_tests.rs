@@ -89,6 +89,33 @@ fn types_are_asked_for_apart() {
 }
 
 #[test]
+fn its_digest_tells_choices_apart_and_not_their_order() {
+    let of_db = |db| {
+        let mut filter = Filter::default();
+        filter.add_key(Some(db), *b"a");
+        filter
+    };
+    let new = |globs: &[&str], dbs: &[u32]| Filter::new(globs, &[], dbs).expect("globs");
+    let different = [
+        Filter::default(),
+        new(&["a"], &[]),
+        new(&["a*"], &[]),
+        new(&["a", "b"], &[]),
+        new(&["ab"], &[]),
+        new(&["a"], &[1]),
+        of_db(1),
+        of_db(2),
+        Filter::default().of_types(["a"]),
+        Filter::default().excluding(&["a"]).expect("globs"),
+        Filter::default().excluding(&["a*"]).expect("globs"),
+        new(&["a"], &[]).of_types(["hash"]),
+    ];
+    let digests: BTreeSet<String> = different.iter().map(Filter::canonical).collect();
+    assert_eq!(digests.len(), different.len());
+    assert_eq!(new(&["a", "b", "c*", "d*"], &[1, 2]).canonical(), new(&["d*", "b", "c*", "a"], &[2, 1]).canonical());
+}
+
+#[test]
 fn it_says_what_it_asks_for() {
     assert_eq!(Filter::default().to_string(), "everything");
     let mut f = Filter::new(&["a*", "b"], &["c".to_owned()], &[0, 3]).expect("filter");
@@ -141,7 +168,9 @@ impl Model {
     fn filter(&self) -> Filter {
         let filter = Filter::new(&self.globs, &self.regexes, &self.dbs).expect("patterns");
         let mut filter = filter.and_exact_keys(self.exact.iter().map(|key| key.as_bytes()));
-        self.of_db.iter().for_each(|(db, key)| filter.add_key(Some(*db), key.as_bytes()));
+        for (db, key) in &self.of_db {
+            filter.add_key(Some(*db), key.as_bytes());
+        }
         filter.of_types(&self.types).excluding(&self.excluded).expect("globs")
     }
 }

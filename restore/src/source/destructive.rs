@@ -27,6 +27,7 @@ pub(super) fn last_write(catalog: &Catalog, point: &RestorePoint) -> Option<Stri
 }
 
 /// What there is just before a write.
+#[derive(Debug, Clone, Copy)]
 enum Before {
     /// This record of the same timeline.
     Record(Lsn),
