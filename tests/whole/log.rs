@@ -513,3 +513,76 @@ fn ends(dir: &Path) {
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     assert_eq!(end_of(&mut child), Some(0));
 }
+
+/// Of the segment in use, a search reads only the end: the writer keeps key filters of the rest beside it.
+#[test]
+fn a_search_beside_a_recording_redtape_reads_the_end_of_the_segment_in_use() {
+    const KEYS: u64 = 3000;
+    let (server, dir) = (Server::start(), Dir::new("journal"));
+    let mut redtape = Redtape::start(&server.url(), dir.path(), &[]);
+    let mut conn = Conn::open(&redtape.url()).expect("a client");
+    let mut random = StdRng::seed_from_u64(7);
+    for n in 0..KEYS {
+        let mut value = vec![0; 4096];
+        random.fill_bytes(&mut value);
+        conn.must(&args!["SET", format!("key:{n}"), &value[..]]);
+    }
+    redtape.wait_caught_up();
+    let filters = dir.join("filters");
+    // It is extended when what it covers is synced: a second later at most.
+    wait_for("the filters of all but the end", Duration::from_secs(10), || {
+        let read = read_by_a_search(dir.path(), "key:17").0;
+        (read < 7.0).then_some(())
+    });
+    let all = read_by_a_search(dir.path(), "key:17").1;
+    assert!(all > 11.0 && filters.exists(), "{all} MiB in all");
+    // Each key is found, wherever it lies, with one write.
+    for n in (0..KEYS).step_by(500).chain([KEYS - 1]) {
+        let found = json(&["log", "--db", "0"], dir.path(), &["--key", &format!("key:{n}")]);
+        assert_eq!(found.len(), 1, "key:{n}: {found:?}");
+    }
+    assert_eq!(json(&["log", "--db", "0"], dir.path(), &["--key", "never"]), Vec::<Value>::new());
+    run(&["journal", "verify", "--from", text(dir.path())]).expect_success("verify beside a writer");
+
+    // Behind a crash it is as good; behind one of its own bits that is wrong, the segment is read.
+    redtape.kill9();
+    assert!(read_by_a_search(dir.path(), "key:17").0 < 7.0);
+    let mut bytes = std::fs::read(&filters).expect("the file");
+    bytes[60] ^= 1;
+    std::fs::write(&filters, bytes).expect("the file");
+    let (read, all) = read_by_a_search(dir.path(), "key:17");
+    assert!(read > 0.9 * all, "{read} of {all} MiB");
+    assert_eq!(json(&["log", "--db", "0"], dir.path(), &["--key", "key:17"]).len(), 1);
+    run(&["journal", "verify", "--from", text(dir.path())]).expect_success("verify with a wrong bit in it");
+    assert!(
+        run(&["journal", "repair", "--plan", "--from", text(dir.path())])
+            .expect_success("repair")
+            .stdout
+            .contains("sound")
+    );
+
+    // The next start makes it again, and the end of the segment takes it away.
+    redtape.start_again();
+    redtape.wait_caught_up();
+    assert!(read_by_a_search(dir.path(), "key:17").0 < 7.0);
+    redtape.terminate();
+    assert!(!filters.exists(), "the segment is sealed");
+}
+
+/// MiB that a search for the key reads, and MiB of the journal, as the log says.
+fn read_by_a_search(dir: &Path, key: &str) -> (f64, f64) {
+    let said = run(&["log", "--key", key, "--db", "0", "--from", text(dir)]).expect_success("log").stderr;
+    let line = said.lines().find(|line| line.contains("; read ")).unwrap_or_else(|| panic!("{said}"));
+    let words: Vec<&str> = line.split("; read ").nth(1).expect("what was read").split_whitespace().collect();
+    let size = |number: &str, unit: &str| {
+        let factor = match unit {
+            "B" | "bytes" => 1.0 / f64::from(1 << 20),
+            "KiB" => 1.0 / 1024.0,
+            "MiB" => 1.0,
+            other => panic!("{other} in {line}"),
+        };
+        number.parse::<f64>().expect("a number") * factor
+    };
+    let [number, unit, "of", all, of_all, ..] = words[..] else { panic!("{line}") };
+    (size(number, unit), size(all, of_all))
+}
