@@ -8,6 +8,7 @@
 #   make clients   current releases of client libraries, directly and through redtape
 #   make crash     kill -9 of redtape, of the server, of both under load, many times (N=200)
 #   make restarts  restarts of the server, failovers and promotions under load, many times each (N=20)
+#   make repairs   repairs of a live server are killed at random points, and run again (N=100 for each of four kinds)
 #   make power     power failures: the disk as each call may leave it, many times (N=10000)
 #   make soak      random conversations beside a bare server, each with another seed (N=120, half an hour)
 #   make slice     random histories: what a sliced restore holds is what a full one holds (N=1000, ten minutes; REDTAPE_SEED)
@@ -43,7 +44,7 @@ one_at_a_time = -- --test-threads=1 --nocapture
 long_ones = -- --ignored --test-threads=1 --nocapture
 endif
 
-.PHONY: demo test lint compat suite clients crash restarts power soak slice beside fuzz-sessions attribution disk tamper fuzz measure bench servers
+.PHONY: demo test lint compat suite clients crash restarts repairs power soak slice beside fuzz-sessions attribution disk tamper fuzz measure bench servers
 
 servers:
 	@scripts/install-servers.sh
@@ -102,6 +103,9 @@ crash: servers
 
 restarts: servers
 	REDTAPE_RESTARTS=$(or $(N),20) $(run_long_tests) -p redtape --test whole restarts:: $(long_ones)
+
+repairs: servers
+	REDTAPE_N=$(or $(N),100) $(run_long_tests) -p redtape --test whole live_repair:: $(long_ones)
 
 power: servers
 	REDTAPE_IMAGES=$(or $(N),10000) $(run_long_tests) -p redtape --test whole power:: $(long_ones)

@@ -6,7 +6,7 @@
 //!
 //! | code | | from |
 //! | --- | --- | --- |
-//! | 1 | [`NOT_ALL`] | done, and what was asked for was not there |
+//! | 1 | [`NOT_ALL`] | done, and what was asked for was not there, or some keys were left and listed |
 //! | 64 | [`USAGE`] | arguments, settings |
 //! | 65 | [`DATAERR`] | a damaged journal, none, one of a newer version, or one of another server |
 //! | 66 | [`NOINPUT`] | no such point in time or keys |
@@ -27,7 +27,7 @@ use redtape_restore::RestoreError;
 
 use crate::daemon::{CreateError, ErrorKind as DaemonErrorKind, StartError};
 
-/// Done, but what was asked for was not there.
+/// Done, but what was asked for was not there, or not all of it was done: what was left is listed.
 pub(crate) const NOT_ALL: u8 = 1;
 /// Wrong arguments.
 pub(crate) const USAGE: u8 = 64;

@@ -334,7 +334,7 @@ fn a_repair_that_lost_its_target_goes_on() {
     for attempt in 0..200u64 {
         let prepared = prepare(&accident.repair("k:*", everything.clone()), &mut Silent).unwrap();
         let result = std::thread::scope(|scope| {
-            let after = Duration::from_micros(attempt * 100);
+            let after = Duration::from_micros(attempt % 40 * 100);
             let server = &accident.server;
             scope.spawn(move || kill_connections(server, after));
             prepared.run(&mut Silent)
@@ -346,7 +346,12 @@ fn a_repair_that_lost_its_target_goes_on() {
             }
             Ok(report) => {
                 assert_eq!(report.repair.unwrap().left, 0);
-                break;
+                if interrupted > 0 {
+                    break;
+                }
+                // It was through before it was seen: once more.
+                assert_eq!(accident.undo(&accident.undo_files()[0], false).left, 0);
+                std::fs::remove_dir_all(accident.folder.path().join("state")).unwrap();
             }
         }
     }
@@ -452,7 +457,9 @@ fn large_values_are_built_in_pieces_and_replaced() {
     large_values(&mut client);
     let at = When::At(recorder.catch_up());
     let before = state(&mut client);
-    for line in ["HDEL big:h field7", "LSET big:l 3 BROKEN", "SREM big:set member1", "DEL big:s", "XADD big:x * f BROKEN"] {
+    for line in
+        ["HDEL big:h field7", "LSET big:l 3 BROKEN", "SREM big:set member1", "DEL big:s", "XADD big:x * f BROKEN"]
+    {
         run(&mut client, line);
     }
     run(&mut client, &format!("ZREM big:z member5{}", "z".repeat(50)));
@@ -468,7 +475,7 @@ fn large_values_are_built_in_pieces_and_replaced() {
     // Read and built some elements at a time.
     let stats = text(&run(&mut client, "INFO commandstats"));
     assert!(!stats.contains("cmdstat_dump:"), "{stats}");
-    for command in ["hscan", "rename", "hset", "rpush", "sadd", "zadd", "append"] {
+    for command in ["hscan", "rename", "hset", "rpush", "zadd", "append"] {
         assert!(stats.contains(&format!("cmdstat_{command}:")), "{command} is not in: {stats}");
     }
     assert_eq!(run(&mut client, "KEYS redtape:*"), Value::Array(Vec::new()));

@@ -24,9 +24,10 @@ use crate::limits::Limits;
 use crate::progress::{Event, Observer, Unit};
 use crate::target::{ServerAddress, claim};
 use crate::target::lookup::show;
+use crate::target::pieces::size::is_large;
 use crate::target::preflight::TargetFacts;
 use crate::target::repair::engine::{Engine, Unwanted};
-use crate::target::repair::{Batch, How, Image, Judged, OnConflict, Operation, Outcome, Policy, Wanted};
+use crate::target::repair::{Batch, How, Image, Judged, OnConflict, Operation, Outcome, Policy, Wanted, digest};
 
 /// Keys that are written at once.
 const BATCH_KEYS: usize = 1024;
@@ -218,8 +219,9 @@ impl PutBack<'_> {
                 let image = Image { dump: dump.into_owned(), expires_ms };
                 let expected = expected(written);
                 let unreadable = |e| RestoreError::Unable(format!("cannot read the value of {}: {e}", show(&key)));
-                let digest = image.digest().map_err(unreadable)?;
-                self.batch.keys.push(Wanted { key: key.into_owned(), image, digest, expected, new: false });
+                let value = image.value().map_err(unreadable)?;
+                let (digest, large) = (digest(&value), is_large(&value));
+                self.batch.keys.push(Wanted { key: key.into_owned(), image, digest, large, expected, new: false });
             }
             UndoEntry::Absent { key, written, .. } => {
                 let expected = expected(written);

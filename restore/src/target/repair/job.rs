@@ -14,9 +14,9 @@ use crate::client::Server;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::progress::{Event, Observer};
+use crate::target::lookup::select;
 use crate::target::pieces::leftovers;
 use crate::target::pieces::name::OperationId;
-use crate::target::lookup::select;
 use crate::version::ServerVersion;
 
 /// What is written, where to, and how.

@@ -38,9 +38,8 @@ mod saved;
 mod survey;
 mod wanted;
 
-pub(crate) use digest::{Digest, NOTHING};
+pub(crate) use digest::{Digest, NOTHING, digest};
 pub(crate) use elements::How;
-pub(crate) use engine::is_built_in_pieces;
 pub(crate) use image::Image;
 pub(crate) use job::{Job, repair};
 pub(crate) use judged::{Asked, Judged};

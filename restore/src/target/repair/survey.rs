@@ -21,8 +21,8 @@ use crate::judge::{Part, Question};
 use crate::progress::{Event, Observer, Unit};
 use crate::source::scratch::Scratch;
 use crate::target::lookup::{KeyCounts, select, show};
-use redtape_journal::query::Filter;
 use crate::version::ServerVersion;
+use redtape_journal::query::Filter;
 
 /// Differing keys that are named.
 const NAMED_KEYS: usize = 5;
@@ -86,8 +86,7 @@ pub(crate) fn survey(look: Look<'_>, observer: &mut dyn Observer) -> Result<Surv
     let Look { datasets, target, filter, policy, at_ms, version, judge, interrupt } = look;
     let total = datasets.wanted.server.info(Some("keyspace"))?.keyspace().values().sum();
     observer.on(&Event::Step { name: "comparing with the target", total, unit: Unit::Keys });
-    let mut surveyor =
-        Surveyor { target, policy, at_ms, version, judge, survey: Survey::default(), asked: Vec::new() };
+    let mut surveyor = Surveyor { target, policy, at_ms, version, judge, survey: Survey::default(), asked: Vec::new() };
     let mut seen = 0;
     let mut new = Vec::new();
     let (saved, mut expected) = datasets.parts();

@@ -5,7 +5,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use redtape_journal::query::Filter;
 
-use super::digest::{Digest, NOTHING};
+use super::digest::{Digest, NOTHING, digest};
 use super::image::Image;
 use super::live;
 use super::saved::{Saved, SavedKey};
@@ -13,6 +13,7 @@ use crate::client::Server;
 use crate::error::RestoreError;
 use crate::source::scratch::Scratch;
 use crate::target::lookup::{select, show};
+use crate::target::pieces::size::is_large;
 
 /// Batches that are read ahead.
 const AHEAD: usize = 2;
@@ -24,6 +25,8 @@ pub(crate) struct Wanted {
     pub(crate) image: Image,
     /// Of its value.
     pub(crate) digest: Digest,
+    /// Its value is built in pieces.
+    pub(crate) large: bool,
     /// It is written only where the live value has this digest ([`NOTHING`]: where there is none); `None` = whatever is there.
     pub(crate) expected: Option<Digest>,
     /// The target had no such key when it was looked at.
@@ -142,8 +145,9 @@ fn read_ahead(
             let image = values.image(&saved)?;
             let SavedKey { key, .. } = saved;
             let unreadable = |e| RestoreError::Unable(format!("cannot read the value of {}: {e}", show(&key)));
-            let digest = image.digest().map_err(unreadable)?;
-            keys.push(Wanted { key, image, digest, expected, new: new.next().unwrap_or(false) });
+            let value = image.value().map_err(unreadable)?;
+            let (digest, large, new) = (digest(&value), is_large(&value), new.next().unwrap_or(false));
+            keys.push(Wanted { key, image, digest, large, expected, new });
         }
         // Where nobody receives any more, the other side tells why.
         send.send(Batch { db, keys }).map_err(|_| RestoreError::Interrupted)

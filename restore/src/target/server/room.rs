@@ -14,8 +14,8 @@ use crate::target::limits::ServerLimits;
 use crate::target::lookup::{KeyCounts, Scan, select, show};
 use crate::target::memory::MemoryState;
 use crate::target::pieces::Builder;
-use crate::target::pieces::size::longest_element;
-use crate::target::repair::{Datasets, Image, SavedKey, Values, is_built_in_pieces};
+use crate::target::pieces::size::{is_large, longest_element};
+use crate::target::repair::{Datasets, Image, SavedKey, Values};
 use crate::target::rights::{By, refused_key};
 
 /// Servers differ by so much in what the same data takes: one part in so many.
@@ -338,11 +338,8 @@ impl Walk {
 
 /// Whether a value that is too large for one command can be built in pieces, each of which the server takes.
 fn fits_in_pieces(builder: &Builder, image: &Image, limit: u64) -> Result<bool, ReadError> {
-    if !is_built_in_pieces(image) {
-        return Ok(false);
-    }
     let value = image.full_value()?;
-    Ok(builder.check(&value).is_ok() && longest_element(&value).saturating_add(builder.limits.bytes as u64) < limit)
+    Ok(is_large(&value) && builder.check(&value).is_ok() && longest_element(&value).saturating_add(builder.limits.bytes as u64) < limit)
 }
 
 /// Length of a value as `DUMP` gives it, without having it sent where the server can be asked.

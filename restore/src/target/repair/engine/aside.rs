@@ -14,11 +14,7 @@ use crate::target::repair::live;
 impl Engine<'_> {
     /// Puts the wanted key in its place while clients write to it: the live one is renamed in the same transaction, so that what it
     /// held at that moment is kept, and goes into the undo log from there.
-    pub(super) fn move_aside(
-        &mut self,
-        db: u32,
-        wanted: &Wanted,
-    ) -> Result<(), RestoreError> {
+    pub(super) fn move_aside(&mut self, db: u32, wanted: &Wanted) -> Result<(), RestoreError> {
         let Wanted { key, expected, digest, .. } = wanted;
         if expected.is_some() {
             self.outcome.leave(db, key, CHANGED);

@@ -7,23 +7,7 @@ use crate::error::RestoreError;
 use crate::refusal::{Refusal, meaning};
 use crate::target::pieces::swap::encode_swap;
 use crate::target::pieces::{BuildError, Builder};
-use crate::target::repair::image::Image;
 use crate::target::repair::wanted::Wanted;
-
-/// A value whose `DUMP` is longer is built in pieces.
-const LARGE_BYTES: usize = 1 << 20;
-
-/// Whether a value is built in pieces, if its type allows it.
-pub(crate) fn is_built_in_pieces(image: &Image) -> bool {
-    image.dump.len() > LARGE_BYTES
-}
-
-impl Wanted {
-    /// Whether it is built in pieces.
-    pub(super) fn is_large(&self) -> bool {
-        is_built_in_pieces(&self.image)
-    }
-}
 
 impl Engine<'_> {
     /// Stores a value under a temporary name for `key`, and returns that. A value that only the server itself can take apart is
@@ -36,7 +20,7 @@ impl Engine<'_> {
 
     /// The same under this name.
     pub(super) fn build_as(&mut self, name: &[u8], wanted: &Wanted) -> Result<(), RestoreError> {
-        if wanted.is_large() {
+        if wanted.large {
             let value = wanted.image.full_value().map_err(|e| unreadable(&wanted.key, &e))?;
             match Builder::new(self.version).build(self.target, name, &value) {
                 Ok(_) => return Ok(()),
@@ -55,7 +39,7 @@ impl Engine<'_> {
 
     /// Creates a key, whose name may be another than the wanted one's; whether the target had none.
     pub(super) fn create_one(&mut self, key: &[u8], wanted: &Wanted) -> Result<bool, RestoreError> {
-        if wanted.is_large() {
+        if wanted.large {
             return self.create_large(key, wanted);
         }
         let mut packed = Vec::new();
@@ -95,7 +79,7 @@ impl Engine<'_> {
         there: bool,
     ) -> Result<(usize, Option<Vec<u8>>), RestoreError> {
         let Wanted { key, image, .. } = wanted;
-        if !wanted.is_large() {
+        if !wanted.large {
             encode_restore(self.target, packed, key, image, there);
             return Ok((1, None));
         }

@@ -22,7 +22,7 @@ impl Engine<'_> {
             self.log.add(db, &Before::Absent { key, written: *digest })?;
         }
         self.log.sync()?;
-        let (large, small): (Vec<_>, Vec<_>) = keys.into_iter().partition(Wanted::is_large);
+        let (large, small): (Vec<_>, Vec<_>) = keys.into_iter().partition(|wanted| wanted.large);
         let mut exist = self.create_small(small)?;
         for wanted in large {
             self.interrupt.check()?;

@@ -19,7 +19,6 @@ use std::collections::HashMap;
 
 use redtape_journal::undo_file::MovedAside;
 
-pub(crate) use self::build::is_built_in_pieces;
 pub(crate) use self::delete::Unwanted;
 use self::transaction::transaction_len;
 use super::before::UndoLog;
@@ -34,8 +33,8 @@ use super::wanted::{Batch, Wanted};
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
-use crate::target::pieces::name::OperationId;
 use crate::target::lookup::{select, show};
+use crate::target::pieces::name::OperationId;
 use crate::version::ServerVersion;
 
 /// The same for a large value, which is built anew each time.
@@ -114,7 +113,7 @@ impl Engine<'_> {
 
     /// Writes one key, however often clients write to it.
     fn alone(&mut self, db: u32, wanted: &Wanted) -> Result<(), RestoreError> {
-        let tries = if wanted.is_large() { LARGE_TRIES } else { ALONE_TRIES };
+        let tries = if wanted.large { LARGE_TRIES } else { ALONE_TRIES };
         for _ in 0..tries {
             if self.attempt(db, std::slice::from_ref(wanted))? {
                 return Ok(());
