@@ -2,7 +2,7 @@
 
 use redtape_journal::query::Filter;
 
-use super::absent::each_absent;
+use super::absent::{Which, each_absent};
 use super::elements::How;
 use super::engine::Engine;
 use super::judged::Judged;
@@ -37,7 +37,6 @@ pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcom
     let Job { datasets, target, filter, policy, judged, log, id, at_ms, absolute, interrupt } = job;
     let how = How::find(target)?;
     let moved = log.take_moved();
-    let temporary = log.temporary_names();
     let mut engine = Engine {
         target: &mut *target,
         policy,
@@ -50,7 +49,6 @@ pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcom
         how,
         outcome: Outcome::default(),
         moved,
-        temporary,
     };
     let mut seen = 0;
     each_batch(datasets, filter, &mut |batch| {
@@ -62,12 +60,14 @@ pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcom
     if policy.delete_absent {
         // The engine has the only connection to the target.
         let mut scanner = engine.target.another()?;
-        each_absent(datasets, &mut scanner, filter, interrupt, &mut |db, keys| {
+        let which = Which { filter, own_names: policy.own_names(id) };
+        each_absent(datasets, &mut scanner, &which, interrupt, &mut |db, keys| {
             seen += keys.len() as u64;
             engine.delete(db, keys)?;
             observer.on(&Event::At(seen));
             Ok(())
         })?;
     }
+    engine.take_up_rest()?;
     Ok(engine.outcome)
 }

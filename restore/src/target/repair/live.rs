@@ -5,13 +5,20 @@ use redtape_wire::resp::encode_command;
 use super::image::Image;
 use crate::client::{Reply, Server, Value};
 use crate::error::RestoreError;
-use crate::target::lookup::milliseconds;
+use crate::target::lookup::{milliseconds, ttl_command};
+
+/// What `PTTL` and `PEXPIRETIME` say of a key that is not there.
+const GONE: i64 = -2;
+/// By how much times of expiry may be off where the target's clock may not be asked for.
+const UNTOLD_SLACK_MS: i64 = 50;
 
 /// What was read of some keys.
 #[derive(Debug)]
 pub(crate) struct Live {
     /// The target's clock.
     pub(crate) now_ms: i64,
+    /// By how much times of expiry may be off: before Redis 7.0 a server says only what is left, and its clock must be asked for beside it.
+    pub(crate) slack_ms: i64,
     /// In the order in which they were asked for; `None` = the target does not have it.
     pub(crate) keys: Vec<Option<Image>>,
 }
@@ -30,8 +37,11 @@ pub(crate) fn clock(target: &mut Server) -> Result<i64, RestoreError> {
 }
 
 fn time(reply: &Reply) -> i64 {
-    let told = if let Reply::Value(Value::Array(time)) = reply { milliseconds(time) } else { None };
-    told.unwrap_or_else(|| redtape_journal::Micros::now().0 / 1000)
+    told(reply).unwrap_or_else(|| redtape_journal::Micros::now().0 / 1000)
+}
+
+fn told(reply: &Reply) -> Option<i64> {
+    if let Reply::Value(Value::Array(time)) = reply { milliseconds(time) } else { None }
 }
 
 /// Reads keys. `watch`: a `MULTI` that follows on the connection fails if one of them changes until then.
@@ -41,34 +51,44 @@ pub(crate) fn read(target: &mut Server, keys: &[&[u8]], absolute: bool, watch: b
         let args: Vec<&[u8]> = std::iter::once(&b"WATCH"[..]).chain(keys.iter().copied()).collect();
         encode_command(&mut packed, &args);
     }
-    for key in keys {
-        encode_command(&mut packed, &[b"DUMP", *key]);
-        encode_command(&mut packed, &[if absolute { b"PEXPIRETIME" } else { &b"PTTL"[..] }, *key]);
-    }
+    keys.iter().for_each(|key| encode_command(&mut packed, &[b"DUMP", *key]));
+    // Times close to each other: between these two, no value is read.
     encode_command(&mut packed, &[b"TIME"]);
-    let mut replies = target.pipeline(&packed, usize::from(watch) + keys.len() * 2 + 1)?.into_iter();
+    keys.iter().for_each(|key| encode_command(&mut packed, &[ttl_command(absolute), *key]));
+    encode_command(&mut packed, &[b"TIME"]);
+    let mut replies = target.pipeline(&packed, usize::from(watch) + keys.len() * 2 + 2)?.into_iter();
     if watch {
         let watched = replies.next().ok_or_else(|| short(target))?;
         target.must("WATCH", watched)?;
     }
+    let ttl_name = if absolute { "PEXPIRETIME" } else { "PTTL" };
+    let dumps: Vec<Reply> = replies.by_ref().take(keys.len()).collect();
+    let begin = replies.next().ok_or_else(|| short(target))?;
     let mut read = Vec::with_capacity(keys.len());
-    for _ in keys {
-        let (Some(dump), Some(ttl)) = (replies.next(), replies.next()) else { return Err(short(target)) };
+    for dump in dumps {
         let dump = target.must("DUMP", dump)?;
-        let ttl = target.must("PTTL", ttl)?;
+        let ttl = target.must(ttl_name, replies.next().ok_or_else(|| short(target))?)?;
         read.push(match (dump, ttl) {
+            // It has expired between the two.
+            (_, Value::Int(GONE)) => None,
             (Value::Bytes(dump), Value::Int(ttl)) => Some((dump, ttl)),
             _ => None,
         });
     }
-    let now_ms = time(&replies.next().ok_or_else(|| short(target))?);
+    let end = replies.next().ok_or_else(|| short(target))?;
+    let now_ms = time(&end);
+    let slack_ms = match (told(&begin), told(&end)) {
+        _ if absolute => 0,
+        (Some(begin), Some(end)) => (end - begin).max(0),
+        _ => UNTOLD_SLACK_MS,
+    };
     let expires = |ttl: i64| match ttl {
         ..0 => 0,
         _ if absolute => ttl,
         _ => now_ms + ttl,
     };
     let image = |(dump, ttl)| Image { dump, expires_ms: expires(ttl) };
-    Ok(Live { now_ms, keys: read.into_iter().map(|key| key.map(image)).collect() })
+    Ok(Live { now_ms, slack_ms, keys: read.into_iter().map(|key| key.map(image)).collect() })
 }
 
 fn short(target: &Server) -> RestoreError {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::absent::each_absent;
+use super::absent::{Which, each_absent};
 use super::decide::{Decision, decide};
 use super::digest::NOTHING;
 use super::image::Image;
@@ -61,6 +61,8 @@ pub(crate) struct Look<'a> {
     pub(crate) target: &'a mut Server,
     pub(crate) filter: &'a Filter,
     pub(crate) policy: &'a Policy,
+    /// Of the restore.
+    pub(crate) id: &'a str,
     /// The restore point.
     pub(crate) at_ms: i64,
     /// The target knows `PEXPIRETIME`.
@@ -72,7 +74,7 @@ pub(crate) struct Look<'a> {
 
 /// Looks at every wanted key on both sides; writes nothing.
 pub(crate) fn survey(look: Look<'_>, observer: &mut dyn Observer) -> Result<(Survey, Questions), RestoreError> {
-    let Look { datasets, target, filter, policy, at_ms, absolute, judge, interrupt } = look;
+    let Look { datasets, target, filter, policy, id, at_ms, absolute, judge, interrupt } = look;
     let total = datasets.wanted.server.info(Some("keyspace"))?.keyspace().values().sum();
     observer.on(&Event::Step { name: "comparing with the target", total, unit: Unit::Keys });
     let mut surveyor =
@@ -87,7 +89,8 @@ pub(crate) fn survey(look: Look<'_>, observer: &mut dyn Observer) -> Result<(Sur
     })?;
     let Surveyor { target, mut survey, mut questions, .. } = surveyor;
     if policy.delete_absent {
-        each_absent(datasets, target, filter, interrupt, &mut |db, keys| {
+        let which = Which { filter, own_names: policy.own_names(id) };
+        each_absent(datasets, target, &which, interrupt, &mut |db, keys| {
             survey.absent += keys.len() as u64;
             if judge {
                 questions.extend(keys.into_iter().map(|unwanted| (db, unwanted.key, Part::Whole)));
@@ -150,7 +153,8 @@ impl Surveyor<'_> {
             let live = live::read(self.target, &names, self.absolute, false)?;
             for (Wanted { key, image: wanted, expected }, there) in some.iter().zip(&live.keys) {
                 let unreadable = |e| RestoreError::Unable(format!("cannot read the value of {}: {e}", show(key)));
-                let decision = decide(self.policy, wanted, there.as_ref(), live.now_ms).map_err(unreadable)?;
+                let decision =
+                    decide(self.policy, wanted, there.as_ref(), live.now_ms, live.slack_ms).map_err(unreadable)?;
                 let ttl_only = there.as_ref().is_some_and(|there| there.same_value(wanted).unwrap_or(false));
                 if let Some(expected) = expected
                     && decision != Decision::Equal

@@ -8,6 +8,7 @@ use redtape_wire::resp::encode_command;
 use super::digest::{Digest, NOTHING};
 use super::image::Image;
 use super::live;
+use super::temporary::is_temporary;
 use crate::client::{Reply, Server, Value};
 use crate::error::RestoreError;
 use crate::source::scratch::Scratch;
@@ -134,7 +135,8 @@ impl Reader<'_> {
         let mut scan = Scan::new(db);
         let (mut batch, mut bytes) = (Batch { db, keys: Vec::new() }, 0);
         while let Some(keys) = scan.next(self.server)? {
-            let mut left: Vec<Vec<u8>> = keys.into_iter().filter(|key| self.filter.wants_key(key)).collect();
+            let mut left: Vec<Vec<u8>> =
+                keys.into_iter().filter(|key| self.filter.wants_key(key) && !is_temporary(key)).collect();
             while !left.is_empty() {
                 let rest = left.split_off(self.fetch.min(left.len()));
                 bytes += self.fetch(left, &mut batch)?;

@@ -56,7 +56,9 @@ pub(crate) fn look(
     target.server.ensure_connected()?;
     let policy = request.repair.clone().unwrap_or_default();
     let at_ms = source.point.asked.0 / 1000;
+    let operation = Operation::of_restore(request, source, &target.facts, &policy)?;
     let look = Look {
+        id: operation.id(),
         datasets: &mut datasets,
         target: &mut target.server,
         filter: &target.filter,
@@ -77,7 +79,6 @@ pub(crate) fn look(
         }
         return Err(RestoreError::Conflict { address: target.server.address.clone(), count: survey.different, list });
     }
-    let operation = Operation::of_restore(request, source, &target.facts, &policy)?;
     Ok(Looked { survey, operation, datasets, policy, judged: Judged::default(), at_ms })
 }
 
@@ -122,12 +123,12 @@ pub(super) fn restore(
         interrupt: &target.interrupt,
     };
     let repaired = repair(job, observer);
+    let undo_file = log.path().display().to_string();
     observer.on(&Event::StepDone);
     let outcome = repaired.map_err(|cause| RestoreError::Undone {
         cause: Box::new(datasets.explain(cause)),
         aftermath: format!(
-            "A part of the wanted keys may have been written, each of them whole. Run the same command again to go on; what was overwritten is in {}",
-            operation.undo_path().display()
+            "A part of the wanted keys may have been written, each of them whole. Run the same command again to go on; what was overwritten is in {undo_file}"
         ),
     })?;
     let scratch = &mut datasets.wanted;
@@ -136,10 +137,12 @@ pub(super) fn restore(
     let memory = MemoryState::settled(&mut target.server)?;
     let mut warnings = Vec::from_iter(full_warning(&memory));
     let evicted = memory.evicted.saturating_sub(evicted_before);
-    let gone = missing.gone.saturating_sub(outcome.left);
+    let gone = missing.gone.saturating_sub(outcome.left_absent);
     if gone > 0 && evicted > 0 {
         let meant = survey.wanted.values().sum();
         let address = target.server.address.clone();
+        // What it says is done is not there: the same command begins anew.
+        log.finish()?;
         return Err(RestoreError::Lost { address, lost: gone, meant, why: memory.advice(evicted) });
     }
     if evicted > 0 {

@@ -1,11 +1,14 @@
 //! Keys that clients write to all the time.
 
+use redtape_journal::undo_file::MovedAside;
+
 use super::transaction::{self, encode_restore, not_taken};
-use super::{CHANGED, Engine, Wanted, digest_of, temporary};
+use super::{Batch, CHANGED, Engine, Wanted, digest_of, temporary};
 use crate::client::{Reply, Value};
 use crate::error::RestoreError;
+use crate::target::lookup::{select, show};
 use crate::target::repair::before::Before;
-use crate::target::repair::digest::Digest;
+use crate::target::repair::digest::{Digest, NOTHING};
 use crate::target::repair::image::Image;
 use crate::target::repair::live;
 
@@ -22,7 +25,8 @@ impl Engine<'_> {
             return Ok(());
         }
         let (old, new) = self.names();
-        self.log.add(db, &Before::Moved { key, temporary: &old })?;
+        let written = Some(digest_of(key, wanted)?);
+        self.log.add(db, &Before::Moved { key, temporary: &old, written })?;
         self.log.sync()?;
         let mut packed = Vec::new();
         encode_restore(&mut packed, &new, wanted, true);
@@ -35,7 +39,7 @@ impl Engine<'_> {
             self.target.call(&[b"RENAMENX", &old[..], key])?;
             return Err(self.target.refused("RENAME", e));
         }
-        self.keep_moved(db, key, &old, Some(digest_of(key, wanted)?))?;
+        self.keep_moved(db, key, &old, written)?;
         self.outcome.replaced += 1;
         Ok(())
     }
@@ -50,18 +54,28 @@ impl Engine<'_> {
     ) -> Result<(), RestoreError> {
         let live = live::read(self.target, &[old], self.absolute, false)?;
         match live.keys.into_iter().next().flatten() {
-            None => self.log.add(db, &Before::Absent { key, written: written.unwrap_or_default() })?,
+            None => self.log.add(db, &Before::Absent { key, written: written.unwrap_or(NOTHING) })?,
             Some(Image { dump, expires_ms }) => {
-                self.log.add(db, &Before::Value { key, expires_ms, dump: &dump, written })?;
+                self.log.add(db, &Before::Value { key, expires_ms, dump: &dump, written })?
             }
-        }
+        };
         self.log.sync()?;
         self.target.call(&[b"UNLINK", old]).map(drop)
     }
 
-    /// Ends what an interrupted run has begun with this key; whether the wanted one had been put in its place. `wanted`: `None` = it is
-    /// to be deleted.
-    pub(super) fn take_up(&mut self, db: u32, key: &[u8], wanted: Option<&Image>) -> Result<bool, RestoreError> {
+    /// Ends what an interrupted run has begun with keys that did not come by: those that it deleted are not seen again.
+    pub(crate) fn take_up_rest(&mut self) -> Result<(), RestoreError> {
+        let left: Vec<(u32, Vec<u8>)> = self.moved.keys().cloned().collect();
+        for (db, key) in left {
+            self.interrupt.check()?;
+            select(self.target, db)?;
+            self.outcome.done_before += u64::from(self.take_up(db, &key)?);
+        }
+        self.log.done()
+    }
+
+    /// Ends what an interrupted run has begun with this key; whether it had been moved aside.
+    pub(super) fn take_up(&mut self, db: u32, key: &[u8]) -> Result<bool, RestoreError> {
         if self.moved.is_empty() {
             return Ok(false);
         }
@@ -72,17 +86,38 @@ impl Engine<'_> {
             return Ok(true);
         }
         if !live::exist(self.target, &[&moved.temporary])?.contains(&true) {
+            self.log.not_written(moved.number)?;
             return Ok(false);
         }
-        let written = wanted.map(|wanted| digest_of(key, wanted)).transpose()?;
-        self.keep_moved(db, key, &moved.temporary, written)?;
+        self.keep_moved(db, key, &moved.temporary, Some(moved.written))?;
         Ok(true)
     }
 
+    /// Puts back what an interrupted run has moved aside and not brought into its undo file, if the target has what that run put in its
+    /// place. `replace`: whatever it has.
+    pub(crate) fn put_moved_back(&mut self, moved: &MovedAside, replace: bool) -> Result<(), RestoreError> {
+        let MovedAside { db, key, temporary, written, stored, .. } = moved;
+        select(self.target, *db)?;
+        self.target.call(&[&b"UNLINK"[..], &temporary::new_of(temporary)])?;
+        let old = live::read(self.target, &[temporary], self.absolute, false)?.keys.into_iter().next().flatten();
+        let left = self.outcome.left;
+        if let (None, Some(image)) = (stored, old) {
+            let expected = (!replace).then_some(*written);
+            let keys = vec![Wanted { key: key.clone(), image, expected }];
+            self.batch(Batch { db: *db, keys })?;
+        }
+        if self.outcome.left == left {
+            self.target.call(&[&b"UNLINK"[..], temporary]).map(drop)
+        } else {
+            // It is nowhere else.
+            self.outcome.leave(*db, temporary, format!("holds what {} was before the repair", show(key)));
+            Ok(())
+        }
+    }
+
     /// Names for what is moved aside, and for what takes its place.
-    pub(super) fn names(&mut self) -> (Vec<u8>, Vec<u8>) {
-        self.temporary += 1;
-        let old = temporary::old(self.id, self.temporary);
+    pub(super) fn names(&self) -> (Vec<u8>, Vec<u8>) {
+        let old = temporary::old(self.id);
         let new = temporary::new_of(&old);
         (old, new)
     }

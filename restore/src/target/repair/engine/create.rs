@@ -18,17 +18,21 @@ impl Engine<'_> {
             return Ok(keys);
         }
         let mut packed = Vec::new();
+        let mut entries = Vec::with_capacity(keys.len());
         for Wanted { key, image, .. } in &keys {
-            self.log.add(db, &Before::Absent { key, written: digest_of(key, image)? })?;
+            entries.push(self.log.add(db, &Before::Absent { key, written: digest_of(key, image)? })?);
             encode_restore(&mut packed, key, image, false);
         }
         self.log.sync()?;
         let replies = self.target.pipeline(&packed, keys.len())?;
         let mut exist = Vec::new();
-        for (wanted, reply) in keys.into_iter().zip(replies) {
+        for ((wanted, entry), reply) in keys.into_iter().zip(entries).zip(replies) {
             match reply {
                 Reply::Value(_) => self.outcome.created += 1,
-                Reply::Error(e) if meaning(&e.code) == Refusal::KeyExists => exist.push(wanted),
+                Reply::Error(e) if meaning(&e.code) == Refusal::KeyExists => {
+                    self.log.not_written(entry)?;
+                    exist.push(wanted);
+                }
                 Reply::Error(e) => return Err(not_taken(self.target, &wanted.key, &e)),
             }
         }
@@ -47,6 +51,7 @@ impl Engine<'_> {
         let mut may = |Wanted { key, expected, .. }: &Wanted| {
             let why = stays(key, *expected);
             why.iter().for_each(|why| outcome.leave(db, key, format!("is not there: {why}")));
+            outcome.left_absent += u64::from(why.is_some());
             why.is_none()
         };
         keys.into_iter().filter(|wanted| may(wanted)).collect()

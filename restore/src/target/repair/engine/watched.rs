@@ -13,7 +13,7 @@ use crate::target::repair::decide::{Decision, Differences, decide};
 use crate::target::repair::digest::{Digest, NOTHING};
 use crate::target::repair::image::Image;
 use crate::target::repair::judged::Part;
-use crate::target::repair::live;
+use crate::target::repair::live::{self, Live};
 use crate::target::repair::operation::Doubt;
 
 impl Engine<'_> {
@@ -23,11 +23,11 @@ impl Engine<'_> {
         let live = live::read(self.target, &names, self.absolute, true)?;
         let mut decisions = Vec::with_capacity(keys.len());
         for (wanted, there) in keys.iter().zip(&live.keys) {
-            decisions.push(self.decide(db, wanted, there.as_ref(), live.now_ms)?);
+            decisions.push(self.decide(db, wanted, there.as_ref(), &live)?);
         }
         let mut packed = Vec::new();
         encode_command(&mut packed, &[b"MULTI"]);
-        let mut commands = 0;
+        let mut entries = Vec::new();
         for ((Wanted { key, image: wanted, .. }, there), decision) in keys.iter().zip(&live.keys).zip(&decisions) {
             let written = match decision {
                 Decision::Create | Decision::Replace => digest_of(key, wanted)?,
@@ -48,15 +48,15 @@ impl Engine<'_> {
                     Before::Absent { key, written }
                 }
             };
-            self.log.add(db, &before)?;
-            commands += 1;
+            entries.push(self.log.add(db, &before)?);
         }
-        if commands == 0 {
+        if entries.is_empty() {
             self.target.call(&["UNWATCH"])?;
         } else {
             self.log.sync()?;
             encode_command(&mut packed, &[b"EXEC"]);
-            if !exec_all(self.target, &packed, commands)? {
+            if !exec_all(self.target, &packed, entries.len())? {
+                entries.into_iter().try_for_each(|entry| self.log.not_written(entry))?;
                 return Ok(false);
             }
         }
@@ -67,14 +67,17 @@ impl Engine<'_> {
     }
 
     /// What is done with a key: by its value, by who wrote it last, by what an interrupted run has left in doubt.
-    fn decide(&self, db: u32, wanted: &Wanted, there: Option<&Image>, now_ms: i64) -> Result<Decision, RestoreError> {
+    fn decide(&self, db: u32, wanted: &Wanted, there: Option<&Image>, live: &Live) -> Result<Decision, RestoreError> {
         let key = &wanted.key;
-        let decision = decide(self.policy, &wanted.image, there, now_ms).map_err(|e| unreadable(key, &e))?;
-        let decision = self.judge_whole(db, key, decision, there.is_none());
-        if !decision.writes() || (is_expected(wanted, there)? && self.is_as_found(db, key, there)?) {
-            return Ok(decision);
-        }
-        Ok(Decision::Conflict)
+        let decision = decide(self.policy, &wanted.image, there, live.now_ms, live.slack_ms);
+        let decision = self.judge_whole(db, key, decision.map_err(|e| unreadable(key, &e))?, there.is_none());
+        let may = match &decision {
+            // Each element is compared before it is set.
+            Decision::Merge(_) => is_expected(wanted, there)?,
+            whole if whole.writes() => is_expected(wanted, there)? && self.is_as_found(db, key, there)?,
+            _ => true,
+        };
+        Ok(if may { decision } else { Decision::Conflict })
     }
 
     /// Decisions on a key as a whole that depend on who wrote it last.
@@ -138,12 +141,13 @@ impl Engine<'_> {
     /// Stores the wanted value beside the target's.
     fn rename(&mut self, db: u32, key: &[u8], image: &Image) -> Result<(), RestoreError> {
         let name = self.policy.name_template.name(key, self.id);
-        self.log.add(db, &Before::Absent { key: &name, written: digest_of(key, image)? })?;
+        let entry = self.log.add(db, &Before::Absent { key: &name, written: digest_of(key, image)? })?;
         self.log.sync()?;
         let mut packed = Vec::new();
         encode_restore(&mut packed, &name, image, false);
         match self.target.pipeline(&packed, 1)?.pop() {
             Some(Reply::Error(e)) if meaning(&e.code) == Refusal::KeyExists => {
+                self.log.not_written(entry)?;
                 let there = live::read(self.target, &[&name], self.absolute, false)?.keys.pop().flatten();
                 let same = match there {
                     Some(there) => image.same_value(&there).map_err(|e| unreadable(key, &e))?,
