@@ -2,6 +2,11 @@
 
 use rand::RngExt as _;
 
+/// A random number.
+pub(crate) fn number() -> u64 {
+    rand::rng().random()
+}
+
 /// So many random hexadecimal digits.
 pub(crate) fn hex(digits: usize) -> String {
     let mut rng = rand::rng();

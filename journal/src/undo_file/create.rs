@@ -56,6 +56,15 @@ pub(super) fn newest(folder: &Path, id: OperationId) -> Result<Option<u32>, Undo
     names().map_err(list)
 }
 
+/// The same; changes nothing.
+pub(super) fn newest_of(folder: &Path, id: OperationId) -> std::io::Result<Option<u32>> {
+    let mut newest = None;
+    for entry in files::read_folder(folder)?.into_iter().flatten() {
+        newest = newest.max(entry?.file_name().to_str().and_then(|name| number_of(name, id)));
+    }
+    Ok(newest)
+}
+
 fn temporary(id: OperationId) -> String {
     format!("{TEMPORARY}{id}-")
 }

@@ -25,14 +25,26 @@ pub enum UndoEntry<'a> {
     Value { db: u32, key: Cow<'a, [u8]>, expires_ms: i64, dump: Cow<'a, [u8]>, written: ValueDigest },
     /// The key had no such field or member.
     ElementAbsent { db: u32, key: Cow<'a, [u8]>, element: Cow<'a, [u8]>, written: ValueDigest },
-    /// The field of a hash, or the member of a set or sorted set, was there; `value` is what a field held, or a score.
-    Element { db: u32, key: Cow<'a, [u8]>, element: Cow<'a, [u8]>, value: Cow<'a, [u8]>, written: ValueDigest },
+    /// The field of a hash, or the member of a set or sorted set, was there; `value` is what a field held, or a score. `expires_ms`: of
+    /// a field.
+    Element {
+        db: u32,
+        key: Cow<'a, [u8]>,
+        element: Cow<'a, [u8]>,
+        value: Cow<'a, [u8]>,
+        expires_ms: i64,
+        written: ValueDigest,
+    },
     /// Only the time of expiry is changed: from `expires_ms` to `written_ms`.
     Ttl { db: u32, key: Cow<'a, [u8]>, expires_ms: i64, written_ms: i64 },
     /// The old value is moved aside under a temporary name, and is not in this file yet. It is resolved by a later `Value` or `Absent` of the key.
-    Moved { db: u32, key: Cow<'a, [u8]>, temporary: Cow<'a, [u8]> },
-    /// The writes of all entries up to this one were seen in the target.
-    Done { entries_upto: EntryNumber },
+    /// `written`: what the key holds since; zeros where it is deleted.
+    Moved { db: u32, key: Cow<'a, [u8]>, temporary: Cow<'a, [u8]>, written: ValueDigest },
+    /// The writes of all entries from `first` to `last` were seen in the target. Those before `first` are not spoken of: they may be what
+    /// an interrupted run has left in doubt.
+    Done { first: EntryNumber, last: EntryNumber },
+    /// The write of this entry was refused, and changed nothing.
+    NotWritten { entry: EntryNumber },
     /// All was done; nothing follows.
     Finished,
 }
@@ -58,9 +70,19 @@ mod kind {
     pub(super) const MOVED: u8 = 6;
     pub(super) const DONE: u8 = 7;
     pub(super) const FINISHED: u8 = 8;
+    pub(super) const NOT_WRITTEN: u8 = 9;
 }
 
 impl UndoEntry<'_> {
+    /// The entries that it speaks of, first and last: they stand before it.
+    pub(super) fn speaks_of(&self) -> Option<(EntryNumber, EntryNumber)> {
+        match self {
+            Self::Done { first, last } => Some((*first, *last)),
+            Self::NotWritten { entry } => Some((*entry, *entry)),
+            _ => None,
+        }
+    }
+
     /// What the entry's write changes; `None` for an entry that stands for no write of its own.
     pub fn place(&self) -> Option<WrittenPlace<'_>> {
         match self {
@@ -70,7 +92,7 @@ impl UndoEntry<'_> {
             Self::ElementAbsent { db, key, element, .. } | Self::Element { db, key, element, .. } => {
                 Some(WrittenPlace { db: *db, key, element: Some(element) })
             }
-            Self::Moved { .. } | Self::Done { .. } | Self::Finished => None,
+            Self::Moved { .. } | Self::Done { .. } | Self::NotWritten { .. } | Self::Finished => None,
         }
     }
 
@@ -85,14 +107,17 @@ impl UndoEntry<'_> {
             Self::ElementAbsent { db, key, element, written } => {
                 UndoEntry::ElementAbsent { db, key: own(key), element: own(element), written }
             }
-            Self::Element { db, key, element, value, written } => {
-                UndoEntry::Element { db, key: own(key), element: own(element), value: own(value), written }
+            Self::Element { db, key, element, value, expires_ms, written } => {
+                UndoEntry::Element { db, key: own(key), element: own(element), value: own(value), expires_ms, written }
             }
             Self::Ttl { db, key, expires_ms, written_ms } => {
                 UndoEntry::Ttl { db, key: own(key), expires_ms, written_ms }
             }
-            Self::Moved { db, key, temporary } => UndoEntry::Moved { db, key: own(key), temporary: own(temporary) },
-            Self::Done { entries_upto } => UndoEntry::Done { entries_upto },
+            Self::Moved { db, key, temporary, written } => {
+                UndoEntry::Moved { db, key: own(key), temporary: own(temporary), written }
+            }
+            Self::Done { first, last } => UndoEntry::Done { first, last },
+            Self::NotWritten { entry } => UndoEntry::NotWritten { entry },
             Self::Finished => UndoEntry::Finished,
         }
     }
@@ -123,8 +148,9 @@ impl UndoEntry<'_> {
                 out.extend_from_slice(written);
                 (out, element)
             }
-            Self::Element { db, key, element, value, written } => {
+            Self::Element { db, key, element, value, expires_ms, written } => {
                 let mut out = begin(kind::ELEMENT, *db, key);
+                out.extend_from_slice(&expires_ms.to_le_bytes());
                 out.extend_from_slice(written);
                 put_bytes(&mut out, element);
                 (out, value)
@@ -135,10 +161,20 @@ impl UndoEntry<'_> {
                 out.extend_from_slice(&written_ms.to_le_bytes());
                 (out, &[])
             }
-            Self::Moved { db, key, temporary } => (begin(kind::MOVED, *db, key), temporary),
-            Self::Done { entries_upto } => {
+            Self::Moved { db, key, temporary, written } => {
+                let mut out = begin(kind::MOVED, *db, key);
+                out.extend_from_slice(written);
+                (out, temporary)
+            }
+            Self::Done { first, last } => {
                 let mut out = vec![kind::DONE];
-                out.extend_from_slice(&entries_upto.0.to_le_bytes());
+                out.extend_from_slice(&first.0.to_le_bytes());
+                out.extend_from_slice(&last.0.to_le_bytes());
+                (out, &[])
+            }
+            Self::NotWritten { entry } => {
+                let mut out = vec![kind::NOT_WRITTEN];
+                out.extend_from_slice(&entry.0.to_le_bytes());
                 (out, &[])
             }
             Self::Finished => (vec![kind::FINISHED], &[]),
@@ -151,10 +187,11 @@ impl<'a> UndoEntry<'a> {
     pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, Damage> {
         let mut cursor = Cursor::new(bytes);
         let entry = match cursor.u8()? {
-            kind::DONE => Self::Done { entries_upto: EntryNumber(cursor.u64()?) },
+            kind::DONE => Self::Done { first: EntryNumber(cursor.u64()?), last: EntryNumber(cursor.u64()?) },
             kind::FINISHED => Self::Finished,
+            kind::NOT_WRITTEN => Self::NotWritten { entry: EntryNumber(cursor.u64()?) },
             kind @ kind::ABSENT..=kind::MOVED => Self::decode_of_key(kind, &mut cursor)?,
-            unknown => return Err(Damage::new("the kind of an entry, 1 to 8", unknown.to_string())),
+            unknown => return Err(Damage::new("the kind of an entry, 1 to 9", unknown.to_string())),
         };
         match cursor.remaining() {
             0 => Ok(entry),
@@ -177,11 +214,14 @@ impl<'a> UndoEntry<'a> {
                 Self::ElementAbsent { db, key, element: rest_of(cursor)?, written }
             }
             kind::ELEMENT => {
-                let (written, element) = (cursor.array()?, bytes_of(cursor)?);
-                Self::Element { db, key, element, value: rest_of(cursor)?, written }
+                let (expires_ms, written, element) = (cursor.i64()?, cursor.array()?, bytes_of(cursor)?);
+                Self::Element { db, key, element, value: rest_of(cursor)?, expires_ms, written }
             }
             kind::TTL => Self::Ttl { db, key, expires_ms: cursor.i64()?, written_ms: cursor.i64()? },
-            _ => Self::Moved { db, key, temporary: rest_of(cursor)? },
+            _ => {
+                let written = cursor.array()?;
+                Self::Moved { db, key, temporary: rest_of(cursor)?, written }
+            }
         })
     }
 }

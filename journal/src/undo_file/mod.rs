@@ -12,8 +12,8 @@
 //!
 //! The rules of its caller:
 //! 1. The entry of a write is synced before the write is sent ([`UndoWriter::sync`]).
-//! 2. [`UndoEntry::Done`] is appended after the writes of all entries up to that number were seen in the target. It needs no sync of its own.
-//!    A write that fails is left out of it: if nothing can be said of that write, `Done` goes no further than the entry before.
+//! 2. [`UndoEntry::Done`] is appended after the writes of the entries that it names were seen in the target. A run names its own: what an earlier
+//!    one has left in doubt is not done by that. [`UndoEntry::NotWritten`] takes an entry back whose write was refused. Neither needs a sync of its own.
 //! 3. [`UndoEntry::Moved`] is synced before the old value is moved aside; its [`UndoEntry::Value`] is synced before the temporary key is deleted.
 //! 4. A key or element may have several entries. The first one says what it was before the operation, the last one what was written.
 //!

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::entry::{EntryNumber, UndoEntry};
+use super::entry::{EntryNumber, UndoEntry, ValueDigest};
 use super::{MAX_MOVED, MAX_MOVED_BYTES};
 
 /// An old value that is, or may be, in the target under a temporary name.
@@ -16,6 +16,8 @@ pub struct MovedAside {
     pub key: Vec<u8>,
     /// Where it is now.
     pub temporary: Vec<u8>,
+    /// What the key holds since, if it was moved.
+    pub written: ValueDigest,
     /// That the key was moved was seen in the target. If not, the crash may have come before.
     pub is_done: bool,
     /// The entry that holds the old value. The temporary key may be there no longer, and is not needed.
@@ -50,12 +52,14 @@ impl MovedKeys {
     pub(super) fn see(&mut self, number: EntryNumber, entry: &UndoEntry<'_>) -> Result<(), TooManyMoved> {
         self.check(entry)?;
         match entry {
-            UndoEntry::Moved { db, key, temporary } => {
-                let (key, temporary) = (key.to_vec(), temporary.to_vec());
-                let moved = MovedAside { number, db: *db, key: key.clone(), temporary, is_done: false, stored: None };
+            UndoEntry::Moved { db, key, temporary, written } => {
+                let (db, written, key) = (*db, *written, key.to_vec());
+                let temporary = temporary.to_vec();
+                let moved =
+                    MovedAside { number, db, key: key.clone(), temporary, written, is_done: false, stored: None };
                 self.count += 1;
                 self.bytes += size(&moved);
-                self.open.entry((*db, key)).or_default().push(moved);
+                self.open.entry((db, key)).or_default().push(moved);
             }
             UndoEntry::Absent { db, key, .. } | UndoEntry::Value { db, key, .. } if self.count > 0 => {
                 let of_key = self.open.get_mut(&(*db, key.to_vec()));
@@ -63,19 +67,36 @@ impl MovedKeys {
                     moved.stored.get_or_insert(number);
                 }
             }
-            UndoEntry::Done { entries_upto } if self.count > 0 => self.settle(*entries_upto),
+            UndoEntry::Done { first, last } if self.count > 0 => self.settle(*first, *last),
+            UndoEntry::NotWritten { entry } if self.count > 0 => self.take_back(*entry),
             UndoEntry::Finished => *self = Self::default(),
             _ => {}
         }
         Ok(())
     }
 
-    fn settle(&mut self, upto: EntryNumber) {
+    /// It was not moved.
+    fn take_back(&mut self, entry: EntryNumber) {
+        let (mut count, mut bytes) = (self.count, self.bytes);
+        self.open.retain(|_, of_key| {
+            of_key.retain(|moved| {
+                let is_it = moved.number == entry;
+                count -= usize::from(is_it);
+                bytes -= if is_it { size(moved) } else { 0 };
+                !is_it
+            });
+            !of_key.is_empty()
+        });
+        (self.count, self.bytes) = (count, bytes);
+    }
+
+    fn settle(&mut self, first: EntryNumber, last: EntryNumber) {
+        let is_done = |number: EntryNumber| (first..=last).contains(&number);
         let (mut count, mut bytes) = (self.count, self.bytes);
         self.open.retain(|_, of_key| {
             of_key.retain_mut(|moved| {
-                moved.is_done |= moved.number <= upto;
-                let is_settled = moved.stored.is_some_and(|stored| stored <= upto);
+                moved.is_done |= is_done(moved.number);
+                let is_settled = moved.stored.is_some_and(is_done);
                 if is_settled {
                     count -= 1;
                     bytes -= size(moved);

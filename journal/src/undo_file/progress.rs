@@ -1,9 +1,7 @@
 //! How far an operation has come, from its undo file.
 //!
 //! Memory: 16 bytes for each entry of a write, and up to twice that while the file is read: 160 MB for 10 million keys, 320 MB meanwhile.
-//! Keys are kept as keyed hashes of 128 bits. Entries in doubt are not kept, they are read again.
-
-use std::collections::VecDeque;
+//! Keys are kept as keyed hashes of 128 bits. Of entries in doubt only their places in the file are kept, they are read again.
 
 use super::MAX_ENTRIES;
 use super::entry::{EntryNumber, UndoEntry, WrittenPlace};
@@ -19,9 +17,8 @@ pub struct Progress {
     hashes: KeyHashes,
     /// Sorted.
     done: Vec<u128>,
-    doubt: Option<ReadPosition>,
-    in_doubt: u64,
-    done_upto: Option<EntryNumber>,
+    /// In the order of their numbers.
+    in_doubt: Vec<ReadPosition>,
     entries: u64,
     moved: MovedKeys,
     torn: Option<TornTail>,
@@ -53,39 +50,31 @@ impl Progress {
         let path = reader.path().to_owned();
         let key = new_data_key(random).map_err(UndoFileError::io("draw random bytes for", &path))?;
         let (hashes, mut moved) = (KeyHashes(key), MovedKeys::default());
-        // In the order of their numbers; the first of those that are not done.
-        let (mut all, mut pending) = (Vec::new(), VecDeque::new());
-        let (mut done_upto, mut entries) = (None, 0);
+        let (mut done, mut pending) = (Vec::new(), Pending::default());
+        let mut entries = 0;
         while let Some(stored) = reader.next_entry()? {
             let number = stored.number;
             let position = ReadPosition { at: stored.position, number: number.0 };
             moved.see(number, &stored.entry).map_err(|_| UndoFileError::TooManyMoved { path: path.clone() })?;
             entries += 1;
             if let Some(place) = stored.entry.place() {
-                all.push(hashes.of(place));
-                pending.push_back(position);
+                pending.push(position, hashes.of(place));
             }
             if entries > MAX_ENTRIES {
                 return Err(UndoFileError::TooMany { path });
             }
             match stored.entry {
-                UndoEntry::Done { entries_upto } => {
-                    done_upto = done_upto.max(Some(entries_upto));
-                    while pending.front().is_some_and(|first| first.number <= entries_upto.0) {
-                        pending.pop_front();
-                    }
-                }
-                UndoEntry::Finished => pending.clear(),
+                UndoEntry::Done { first, last } => done.extend(pending.take(first, last)),
+                UndoEntry::NotWritten { entry } => drop(pending.take(entry, entry)),
+                UndoEntry::Finished => done.extend(pending.take(EntryNumber(0), number)),
                 _ => {}
             }
         }
-        let doubtful = all.split_off(all.len() - pending.len());
+        let (in_doubt, doubtful) = pending.0.into_iter().unzip();
         Ok(Self {
             hashes,
-            done: without(all, doubtful),
-            doubt: pending.front().copied(),
-            in_doubt: pending.len() as u64,
-            done_upto,
+            done: without(done, doubtful),
+            in_doubt,
             entries,
             moved,
             torn: reader.torn().cloned(),
@@ -105,7 +94,7 @@ impl Progress {
 
     /// How many entries of writes are in doubt: their writes may have been made or not.
     pub fn in_doubt(&self) -> u64 {
-        self.in_doubt
+        self.in_doubt.len() as u64
     }
 
     /// Reads the entries in doubt, in full, one after the other. `reader` is of the same file ([`super::UndoWriter::read_back`]).
@@ -114,20 +103,14 @@ impl Progress {
         reader: &mut UndoReader,
         mut each: impl FnMut(EntryNumber, UndoEntry<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let Some(first) = self.doubt else { return Ok(()) };
-        reader.go_to(first);
-        let mut left = self.in_doubt;
-        while left > 0 {
-            let at = reader.position().at;
+        for position in &self.in_doubt {
+            reader.go_to(*position);
             let path = reader.path().to_owned();
             let Some(stored) = reader.next_entry()? else {
-                let damage = Damage::new(format!("{left} more entries in doubt"), "the end of the file");
-                return Err(UndoFileError::damaged(&path, at)(damage).into());
+                let damage = Damage::new("an entry in doubt", "the end of the file");
+                return Err(UndoFileError::damaged(&path, position.at)(damage).into());
             };
-            if stored.entry.place().is_some() {
-                left -= 1;
-                each(stored.number, stored.entry)?;
-            }
+            each(stored.number, stored.entry)?;
         }
         Ok(())
     }
@@ -135,11 +118,6 @@ impl Progress {
     /// Values that may be in the target under a temporary name: not stored in the file yet, or stored and perhaps not deleted there.
     pub fn moved(&self) -> Vec<MovedAside> {
         self.moved.list()
-    }
-
-    /// The last entry up to which all writes were seen in the target.
-    pub fn done_upto(&self) -> Option<EntryNumber> {
-        self.done_upto
     }
 
     /// How many different keys and elements are done.
@@ -165,6 +143,23 @@ impl Progress {
     /// What a writer goes on with.
     pub(super) fn moved_keys(&self) -> MovedKeys {
         self.moved.clone()
+    }
+}
+
+/// Entries of writes that were not spoken of yet, and hashes of their places, in the order of their numbers.
+#[derive(Debug, Default)]
+struct Pending(Vec<(ReadPosition, u128)>);
+
+impl Pending {
+    fn push(&mut self, position: ReadPosition, place: u128) {
+        self.0.push((position, place));
+    }
+
+    /// Takes out those from `first` to `last`.
+    fn take(&mut self, first: EntryNumber, last: EntryNumber) -> impl Iterator<Item = u128> {
+        let begin = self.0.partition_point(|(position, _)| position.number < first.0);
+        let end = self.0.partition_point(|(position, _)| position.number <= last.0);
+        self.0.drain(begin..end.max(begin)).map(|(_, place)| place)
     }
 }
 

@@ -168,11 +168,13 @@ impl UndoReader {
         let damaged = UndoFileError::damaged(&self.path, begin.at);
         let number = EntryNumber(begin.number);
         let entry = match UndoEntry::decode(&self.assembled) {
-            Ok(UndoEntry::Done { entries_upto }) if entries_upto >= number => {
-                let found = entries_upto.0.to_string();
-                return Err(damaged(Damage::new(format!("an entry before {}", number.0), found)));
-            }
-            Ok(entry) => entry,
+            Ok(entry) => match entry.speaks_of() {
+                Some((first, last)) if first > last || last >= number => {
+                    let found = format!("{} to {}", first.0, last.0);
+                    return Err(damaged(Damage::new(format!("entries before {}", number.0), found)));
+                }
+                _ => entry,
+            },
             Err(damage) => return Err(damaged(damage)),
         };
         self.is_finished = entry == UndoEntry::Finished;

@@ -71,6 +71,15 @@ impl StateDir {
         self.0.join(journal_id).join(create::file_name(id, 1))
     }
 
+    /// The file that [`StateDir::begin`] would write to, as it is now. Nothing is created, and what cannot be read is left to `begin`.
+    pub fn next_file(&self, journal_id: &str, id: OperationId, keyring: &Keyring) -> PathBuf {
+        let folder = self.0.join(journal_id);
+        let Ok(Some(newest)) = create::newest_of(&folder, id) else { return self.first_file(journal_id, id) };
+        let path = folder.join(create::file_name(id, newest));
+        let is_finished = UndoReader::open(&path, keyring).and_then(|mut reader| reader.ends_as_finished());
+        if let Ok(true) = is_finished { folder.join(create::file_name(id, newest.saturating_add(1))) } else { path }
+    }
+
     /// Goes on in the file of an interrupted run of the same operation, or creates a file. Nobody else can write to a file of the operation
     /// until the writer is dropped. A new file is encrypted if `keyring` has a key to encrypt with.
     pub fn begin(&self, operation: &Operation, keyring: &Keyring) -> Result<Begun, UndoFileError> {

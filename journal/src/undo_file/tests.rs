@@ -35,10 +35,18 @@ pub(crate) fn entries() -> Vec<UndoEntry<'static>> {
         UndoEntry::Absent { db: 0, key: bytes("user:1"), written: [1; 16] },
         UndoEntry::Value { db: 3, key: bytes("user:2"), expires_ms: -1, dump: value.into(), written: [2; 16] },
         UndoEntry::ElementAbsent { db: 0, key: bytes("hash"), element: bytes("field"), written: [3; 16] },
-        UndoEntry::Done { entries_upto: EntryNumber(1) },
-        UndoEntry::Element { db: 300, key: bytes("zset"), element: bytes(""), value: bytes("1.5"), written: [4; 16] },
+        UndoEntry::Done { first: EntryNumber(0), last: EntryNumber(1) },
+        UndoEntry::Element {
+            db: 300,
+            key: bytes("hash"),
+            element: bytes(""),
+            value: bytes("1.5"),
+            expires_ms: 1_795_000_000_001,
+            written: [4; 16],
+        },
+        UndoEntry::NotWritten { entry: EntryNumber(8) },
         UndoEntry::Ttl { db: 0, key: bytes("user:3"), expires_ms: 0, written_ms: 1_795_000_000_000 },
-        UndoEntry::Moved { db: 0, key: bytes("user:4"), temporary: bytes("redtape:old:user:4") },
+        UndoEntry::Moved { db: 0, key: bytes("user:4"), temporary: bytes("redtape:old:user:4"), written: [5; 16] },
         UndoEntry::Value { db: 0, key: bytes("user:4"), expires_ms: 0, dump: bytes("old"), written: [5; 16] },
         UndoEntry::Finished,
     ]
@@ -132,7 +140,7 @@ fn what_was_written_is_read() {
         assert_eq!(read.entries(), entries());
         assert!(read.is_finished && read.torn.is_none());
         let numbers: Vec<u64> = read.entries.iter().map(|(number, _)| number.0).collect();
-        assert_eq!(numbers, [0, 1, 6, 7, 8, 9, 10, 11, 12], "the value takes five parts");
+        assert_eq!(numbers, [0, 1, 6, 7, 8, 9, 10, 11, 12, 13], "the value takes five parts");
 
         let reader = UndoReader::open(&path, &place.keyring).unwrap();
         let key_id = place.keyring.current().map(str::to_owned);
@@ -157,8 +165,8 @@ fn an_interrupted_run_is_gone_on_with() {
         let first = writer.append(&all[0]).unwrap();
         writer.append(&all[1]).unwrap();
         writer.append(&all[2]).unwrap();
-        writer.append(&UndoEntry::Done { entries_upto: first }).unwrap();
-        writer.append(&all[6]).unwrap();
+        writer.append(&UndoEntry::Done { first, last: first }).unwrap();
+        writer.append(&all[7]).unwrap();
         writer.sync().unwrap();
         drop(begun);
 
@@ -168,7 +176,6 @@ fn an_interrupted_run_is_gone_on_with() {
         assert!(!progress.is_key_done(1, b"user:1") && !progress.is_key_done(3, b"user:2"));
         assert!(!progress.is_element_done(0, b"hash", b"field") && !progress.is_element_done(0, b"user:1", b""));
         assert_eq!((progress.done(), progress.in_doubt(), progress.entries()), (1, 2, 5));
-        assert_eq!(progress.done_upto(), Some(first));
         let mut doubtful = Vec::new();
         let mut reader = begun.writer.read_back().unwrap();
         let each = progress.each_in_doubt(&mut reader, |_, entry| {
@@ -181,13 +188,13 @@ fn an_interrupted_run_is_gone_on_with() {
         assert_eq!((&moved.key[..], &moved.temporary[..]), (&b"user:4"[..], &b"redtape:old:user:4"[..]));
         assert!(!moved.is_done && moved.stored.is_none());
 
-        let stored = begun.writer.append(&all[7]).unwrap();
+        let stored = begun.writer.append(&all[8]).unwrap();
         begun.writer.sync().unwrap();
         drop((begun.writer, reader));
         let mut begun = place.begin();
         let [moved] = &begun.progress.unwrap().moved()[..] else { panic!() };
         assert_eq!((moved.stored, moved.is_done), (Some(stored), false));
-        begun.writer.append(&UndoEntry::Done { entries_upto: stored }).unwrap();
+        begun.writer.append(&UndoEntry::Done { first: EntryNumber(0), last: stored }).unwrap();
         begun.writer.sync().unwrap();
         drop(begun.writer);
         let mut begun = place.begin();
@@ -205,7 +212,7 @@ fn a_key_of_which_one_write_is_in_doubt_is_not_done() {
     let mut begun = place.begin();
     let first = begun.writer.append(&entries()[0]).unwrap();
     begun.writer.append(&UndoEntry::Ttl { db: 0, key: bytes("user:1"), expires_ms: 0, written_ms: 1 }).unwrap();
-    begun.writer.append(&UndoEntry::Done { entries_upto: first }).unwrap();
+    begun.writer.append(&UndoEntry::Done { first, last: first }).unwrap();
     begun.writer.sync().unwrap();
     drop(begun);
     let progress = place.begin().progress.unwrap();
@@ -214,14 +221,40 @@ fn a_key_of_which_one_write_is_in_doubt_is_not_done() {
 }
 
 #[test]
+fn what_one_run_has_left_in_doubt_is_not_done_by_the_next_one() {
+    let place = Place::new(Keyring::default());
+    let absent = |key: &'static str| UndoEntry::Absent { db: 0, key: bytes(key), written: [1; 16] };
+    let mut writer = place.begin().writer;
+    for key in ["a", "b", "c"] {
+        writer.append(&absent(key)).unwrap();
+    }
+    writer.sync().unwrap();
+    drop(writer);
+    let mut writer = place.begin().writer;
+    let first = writer.append(&absent("d")).unwrap();
+    let refused = writer.append(&absent("e")).unwrap();
+    let last = writer.append(&absent("b")).unwrap();
+    writer.append(&UndoEntry::NotWritten { entry: refused }).unwrap();
+    writer.append(&UndoEntry::Done { first, last }).unwrap();
+    writer.sync().unwrap();
+    drop(writer);
+    let progress = place.begin().progress.unwrap();
+    let done = ["a", "b", "c", "d", "e"].map(|key| progress.is_key_done(0, key.as_bytes()));
+    assert_eq!(done, [false, false, false, true, false]);
+    assert_eq!((progress.done(), progress.in_doubt()), (1, 3));
+}
+
+#[test]
 fn a_finished_file_is_never_written_again() {
     for keyring in keyrings() {
         let place = Place::new(keyring);
         let mut names = Vec::new();
         for number in 1..=11 {
+            let next = place.state_dir().next_file(&operation().journal_id, operation().id, &place.keyring);
             let mut begun = place.begin();
             assert!(begun.progress.is_none());
             assert_eq!(begun.writer.head().number, number);
+            assert_eq!(begun.writer.path(), next);
             begun.writer.append(&entries()[0]).unwrap();
             begun.writer.finish().unwrap();
             begun.writer.sync().unwrap();
@@ -297,24 +330,29 @@ fn limits_are_kept_by_the_writer() {
     assert!(matches!(refused, UndoFileError::TooLarge { bytes, .. } if bytes == MAX_ENTRY_BYTES + 1), "{refused}");
     writer.append(&value(dump[..most].to_vec())).unwrap();
 
-    let moved = |n: usize| UndoEntry::Moved { db: 0, key: n.to_string().into_bytes().into(), temporary: bytes("t") };
+    let moved = |n: usize| UndoEntry::Moved {
+        db: 0,
+        key: n.to_string().into_bytes().into(),
+        temporary: bytes("t"),
+        written: [0; 16],
+    };
     for n in 0..MAX_MOVED {
         writer.append(&moved(n)).unwrap();
     }
     let refused = writer.append(&moved(MAX_MOVED)).unwrap_err();
     assert!(matches!(refused, UndoFileError::TooManyMoved { .. }), "{refused}");
     let last = writer.append(&UndoEntry::Absent { db: 0, key: bytes("7"), written: [0; 16] }).unwrap();
-    writer.append(&UndoEntry::Done { entries_upto: last }).unwrap();
+    writer.append(&UndoEntry::Done { first: EntryNumber(0), last }).unwrap();
     writer.append(&moved(MAX_MOVED)).unwrap();
 
-    let refused = writer.append(&UndoEntry::Done { entries_upto: EntryNumber(1 << 40) }).unwrap_err();
-    assert!(refused.to_string().contains("is not there"), "{refused}");
+    let refused = writer.append(&UndoEntry::Done { first: EntryNumber(0), last: EntryNumber(1 << 40) }).unwrap_err();
+    assert!(refused.to_string().contains("are not there"), "{refused}");
     let mut entries = 1 + MAX_MOVED as u64 + 3;
     while entries < MAX_ENTRIES - 1 {
-        writer.append(&UndoEntry::Done { entries_upto: EntryNumber(0) }).unwrap();
+        writer.append(&UndoEntry::Done { first: EntryNumber(0), last: EntryNumber(0) }).unwrap();
         entries += 1;
     }
-    let refused = writer.append(&UndoEntry::Done { entries_upto: EntryNumber(0) }).unwrap_err();
+    let refused = writer.append(&UndoEntry::Done { first: EntryNumber(0), last: EntryNumber(0) }).unwrap_err();
     assert!(matches!(refused, UndoFileError::TooMany { .. }), "{refused}");
     writer.finish().unwrap();
     drop(writer);
@@ -336,4 +374,18 @@ fn any_bytes_are_read_without_harm() {
         all.extend_from_slice(&whole);
         assert_eq!(read_anything(&all), n as u64 + 1);
     }
+}
+
+#[test]
+fn a_value_that_was_not_moved_after_all_is_not_looked_for_again() {
+    let place = Place::new(Keyring::default());
+    let moved = UndoEntry::Moved { db: 0, key: bytes("k"), temporary: bytes("t"), written: [1; 16] };
+    let mut writer = place.begin().writer;
+    let refused = writer.append(&moved).unwrap();
+    let made = writer.append(&moved).unwrap();
+    writer.append(&UndoEntry::NotWritten { entry: refused }).unwrap();
+    writer.sync().unwrap();
+    drop(writer);
+    let left: Vec<EntryNumber> = place.begin().progress.unwrap().moved().iter().map(|moved| moved.number).collect();
+    assert_eq!(left, [made]);
 }

@@ -114,14 +114,14 @@ impl UndoWriter {
             State::Broken => return Err(UndoFileError::Broken { path: path() }),
             State::Finished => return Err(UndoFileError::Finished { path: path() }),
         }
+        if let Some((first, last)) = entry.speaks_of()
+            && (first > last || last.0 >= self.next)
+        {
+            let cause = format!("entries {} to {} are not there", first.0, last.0);
+            let error = io::Error::new(io::ErrorKind::InvalidInput, cause);
+            return Err(UndoFileError::io("append to", &self.path)(error));
+        }
         match entry {
-            UndoEntry::Done { entries_upto } if entries_upto.0 >= self.next => {
-                let cause = format!("entry {} is not there", entries_upto.0);
-                return Err(UndoFileError::io("append to", &self.path)(io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    cause,
-                )));
-            }
             // The last entry is kept for the end.
             UndoEntry::Finished => {}
             _ if self.entries + 1 >= MAX_ENTRIES => return Err(UndoFileError::TooMany { path: path() }),

@@ -78,6 +78,17 @@ impl Marker {
     }
 }
 
+/// Takes away the marker of an operation on some keys that was undone; where that is not allowed, it was never put.
+pub(crate) fn forget(server: &mut Server, id: &str) -> Result<(), RestoreError> {
+    select_first(server)?;
+    match server.try_call(&["HDEL", KEY, &format!("{SOME}:{id}")])? {
+        Reply::Error(e) if !matches!(meaning(&e.code), Refusal::Denied | Refusal::WrongType) => {
+            Err(server.refused("HDEL", &e))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn select_first(server: &mut Server) -> Result<(), RestoreError> {
     server.call(&["SELECT", "0"]).map(drop)
 }

@@ -1,9 +1,9 @@
-//! Of several entries for one place, the last one counts: an earlier one was not followed by its write.
+//! Of several entries for one place, the last one counts that was not taken back: a later one stands for what came in between.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 
-use redtape_journal::undo_file::{EntryNumber, UndoEntry, UndoReader};
+use redtape_journal::undo_file::{EntryNumber, UndoEntry, UndoFileError, UndoReader};
 
 use crate::error::RestoreError;
 
@@ -15,11 +15,21 @@ pub(super) struct LastEntries {
 }
 
 impl LastEntries {
-    /// Reads a file from its first entry to its end.
-    pub(super) fn read(reader: &mut UndoReader) -> Result<Self, RestoreError> {
-        let mut found = Self { hashers: [RandomState::new(), RandomState::new()], last: HashMap::new() };
+    /// Reads a file twice, from its first entry to its end. `open` opens it.
+    pub(super) fn read(mut open: impl FnMut() -> Result<UndoReader, UndoFileError>) -> Result<Self, RestoreError> {
+        let mut reader = open()?;
+        let mut taken_back = HashSet::new();
         while let Some(stored) = reader.next_entry()? {
-            if let Some(place) = found.place(&stored.entry) {
+            if let UndoEntry::NotWritten { entry } = stored.entry {
+                taken_back.insert(entry);
+            }
+        }
+        let mut found = Self { hashers: [RandomState::new(), RandomState::new()], last: HashMap::new() };
+        let mut reader = open()?;
+        while let Some(stored) = reader.next_entry()? {
+            if let Some(place) = found.place(&stored.entry)
+                && !taken_back.contains(&stored.number)
+            {
                 found.last.insert(place, stored.number);
             }
         }

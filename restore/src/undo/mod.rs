@@ -13,21 +13,22 @@ mod entries;
 use std::path::PathBuf;
 
 use redtape_journal::Keyring;
-use redtape_journal::undo_file::{UndoEntry, UndoHead, UndoReader, UndoWriter};
+use redtape_journal::undo_file::{Progress, UndoEntry, UndoHead, UndoReader, UndoWriter};
 use serde::Serialize;
 
+use self::elements::ElementBefore;
 use self::entries::LastEntries;
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::limits::Limits;
 use crate::progress::{Event, Observer, Unit};
-use crate::target::{ServerAddress, claim};
-use crate::target::lookup::show;
+use crate::target::lookup::{has_passed, show};
 use crate::target::pieces::size::is_large;
 use crate::target::preflight::TargetFacts;
 use crate::target::repair::engine::{Engine, Unwanted};
-use crate::target::repair::{Batch, How, Image, Judged, OnConflict, Operation, Outcome, Policy, Wanted, digest};
+use crate::target::repair::{Batch, How, Image, Judged, OnConflict, Operation, Outcome, Policy, Wanted, digest, live};
+use crate::target::{ServerAddress, claim, unfinished};
 
 /// Keys that are written at once.
 const BATCH_KEYS: usize = 1024;
@@ -68,7 +69,9 @@ pub struct PreparedUndo {
 pub struct UndoPlan {
     /// The file.
     pub file: String,
-    /// Which operation it is of, in words.
+    /// The operation that it is of.
+    pub id: String,
+    /// The same in words.
     pub what: String,
     /// When that was begun.
     pub created: String,
@@ -96,8 +99,9 @@ impl std::fmt::Display for UndoPlan {
 pub fn prepare_undo(request: UndoRequest) -> Result<PreparedUndo, RestoreError> {
     let mut reader = UndoReader::open(&request.file, &request.keyring)?;
     let head = reader.head().clone();
-    let last = LastEntries::read(&mut reader)?;
-    let unfinished = !reader.is_finished();
+    let unfinished = !Progress::read(&mut reader)?.is_finished();
+    drop(reader);
+    let last = LastEntries::read(|| UndoReader::open(&request.file, &request.keyring))?;
     let mut target = Server::open(request.to.connector()?, request.to.commands.clone())?;
     target.set_reply_limit(request.limits.reply)?;
     // A person's answer may take long.
@@ -117,6 +121,7 @@ pub fn prepare_undo(request: UndoRequest) -> Result<PreparedUndo, RestoreError> 
     let operation = Operation::new(&head.operation.journal_id, &described, &facts, what, state_dir, &request.keyring)?;
     let plan = UndoPlan {
         file: request.file.display().to_string(),
+        id: undone,
         what: head.operation.what.clone(),
         created: head.operation.created.to_string(),
         target: format!("{} ({})", facts.address, facts.version),
@@ -164,32 +169,43 @@ impl PreparedUndo {
             how,
             outcome: Outcome::default(),
             moved: log.take_moved(),
-            temporary: log.temporary_names(),
             target: &mut target,
             log: &mut log,
         };
         observer.on(&Event::Step { name: "putting back", total: plan.places, unit: Unit::Keys });
-        let mut back =
-            PutBack { engine, replace: request.replace, batch: Batch::default(), bytes: 0, unwanted: Vec::new() };
-        let mut reader = UndoReader::open(&request.file, &request.keyring)?;
-        let last = LastEntries::read(&mut reader)?;
+        let mut back = PutBack {
+            engine,
+            replace: request.replace,
+            field_ttl: facts.version.has_field_ttl(),
+            batch: Batch::default(),
+            bytes: 0,
+            unwanted: Vec::new(),
+        };
+        let open = || UndoReader::open(&request.file, &request.keyring);
+        let last = LastEntries::read(open)?;
+        let progress = Progress::read(&mut open()?)?;
+        // The newest first: it is what the key held last.
+        progress.moved().iter().rev().try_for_each(|moved| back.engine.put_moved_back(moved, request.replace))?;
+        let mut reader = open()?;
         let mut seen = 0;
-        let mut reader = UndoReader::open(&request.file, &request.keyring)?;
         last.each(&mut reader, |entry| {
             seen += 1;
             observer.on(&Event::At(seen));
             back.entry(entry)
         })?;
         back.flush()?;
+        back.engine.take_up_rest()?;
         let outcome = back.engine.outcome;
         observer.on(&Event::StepDone);
-        log.finish()?;
-        if plan.unfinished
-            && let Some(mut undone) = UndoWriter::reopen(&request.file, &request.keyring)?
-        {
-            // The same restore would go on as if what it wrote still stood.
-            undone.writer.finish()?;
+        drop(reader);
+        if !progress.is_finished() {
+            unfinished::forget(&mut target, &plan.id)?;
+            // What it says is done is so no more: the same command begins anew.
+            if let Some(mut begun) = UndoWriter::reopen(&request.file, &request.keyring)? {
+                begun.writer.finish()?;
+            }
         }
+        log.finish()?;
         let _ = target.clear_name();
         Ok(outcome)
     }
@@ -199,6 +215,8 @@ impl PreparedUndo {
 struct PutBack<'a> {
     engine: Engine<'a>,
     replace: bool,
+    /// Fields of hashes may expire in the target.
+    field_ttl: bool,
     batch: Batch,
     bytes: usize,
     unwanted: Vec<Unwanted>,
@@ -228,15 +246,17 @@ impl PutBack<'_> {
                 self.unwanted.push(Unwanted { key: key.into_owned(), expected, of_type: None });
             }
             UndoEntry::Ttl { key, expires_ms, written_ms, .. } => {
-                self.engine.put_ttl_back(db, &key, written_ms, expires_ms)?;
+                self.engine.put_ttl_back(db, &key, written_ms, expires_ms, self.replace)?;
             }
-            UndoEntry::Element { key, element, value, written, .. } => {
-                self.engine.put_element_back(db, &key, &element, Some(&value), written, self.replace)?;
+            UndoEntry::Element { key, element, value, expires_ms, written, .. } => {
+                let was = ElementBefore { name: &element, held: Some((&value, expires_ms)), written };
+                self.engine.put_element_back(db, &key, &was, self.field_ttl, self.replace)?;
             }
             UndoEntry::ElementAbsent { key, element, written, .. } => {
-                self.engine.put_element_back(db, &key, &element, None, written, self.replace)?;
+                let was = ElementBefore { name: &element, held: None, written };
+                self.engine.put_element_back(db, &key, &was, self.field_ttl, self.replace)?;
             }
-            UndoEntry::Moved { .. } | UndoEntry::Done { .. } | UndoEntry::Finished => {}
+            UndoEntry::Moved { .. } | UndoEntry::Done { .. } | UndoEntry::NotWritten { .. } | UndoEntry::Finished => {}
         }
         Ok(())
     }
@@ -245,6 +265,10 @@ impl PutBack<'_> {
         let db = self.batch.db;
         let keys = std::mem::take(&mut self.batch.keys);
         self.bytes = 0;
+        // What would have expired by now is gone, as it would be without the repair.
+        let now_ms = if keys.is_empty() { 0 } else { live::clock(self.engine.target)? };
+        let (gone, keys): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| has_passed(key.image.expires_ms, now_ms));
+        self.unwanted.extend(gone.into_iter().map(|Wanted { key, expected, .. }| Unwanted { key, expected }));
         if !keys.is_empty() {
             self.engine.batch(Batch { db, keys })?;
         }

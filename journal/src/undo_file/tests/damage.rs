@@ -304,7 +304,7 @@ fn another_file_another_key_and_another_format_are_told_apart() {
 #[test]
 fn what_no_writer_writes_is_damage() {
     let place = Place::new(Keyring::default());
-    let done = |upto: u64| UndoEntry::Done { entries_upto: EntryNumber(upto) };
+    let done = |upto: u64| UndoEntry::Done { first: EntryNumber(0), last: EntryNumber(upto) };
     let path = place.write(&[entries()[0].clone(), done(0)]);
     let stored = fs::read(&path).unwrap();
     let (tag, begin) = {
@@ -325,8 +325,9 @@ fn what_no_writer_writes_is_damage() {
     for (what, bodies) in [
         ("behind the end", vec![finished.clone(), finished.clone()]),
         ("an entry that is done before it is there", vec![body(&done(0))]),
+        ("one that was not written before it is there", vec![body(&UndoEntry::NotWritten { entry: EntryNumber(0) })]),
         ("no kind", vec![vec![0]]),
-        ("another kind", vec![vec![9]]),
+        ("another kind", vec![vec![10]]),
         ("nothing", vec![vec![]]),
         ("more than an entry", vec![[&finished[..], b"x"].concat()]),
         ("a database that is too large", vec![[&[1, 0xff, 0xff, 0xff, 0xff, 0x7f, 0], &[0; 16][..]].concat()]),

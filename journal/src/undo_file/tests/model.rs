@@ -14,8 +14,10 @@ use crate::undo_file::{EntryNumber, WrittenPlace, read_anything};
 #[derive(Debug, Clone)]
 enum Step {
     Append(UndoEntry<'static>),
-    /// All but so many of the entries are done.
-    Done(usize),
+    /// So many entries are done, all but so many of the last ones.
+    Done(usize, usize),
+    /// One of the last entries was not written.
+    NotWritten(usize),
     Sync,
     /// The process ends; so much of what was not synced is in the file.
     Crash(u16),
@@ -30,9 +32,9 @@ fn any_entry() -> impl Strategy<Value = UndoEntry<'static>> {
             0 => UndoEntry::Absent { db, key, written },
             1 => UndoEntry::Value { db, key, expires_ms, dump: value.into(), written },
             2 => UndoEntry::ElementAbsent { db, key, element, written },
-            3 => UndoEntry::Element { db, key, element, value: value.into(), written },
+            3 => UndoEntry::Element { db, key, element, value: value.into(), expires_ms, written },
             4 => UndoEntry::Ttl { db, key, expires_ms, written_ms: !expires_ms },
-            _ => UndoEntry::Moved { db, key, temporary: value.into() },
+            _ => UndoEntry::Moved { db, key, temporary: value.into(), written },
         },
     )
 }
@@ -40,7 +42,8 @@ fn any_entry() -> impl Strategy<Value = UndoEntry<'static>> {
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => any_entry().prop_map(Step::Append),
-        2 => (0usize..4).prop_map(Step::Done),
+        2 => (1usize..9, 0usize..4).prop_map(|(entries, but)| Step::Done(entries, but)),
+        1 => (0usize..4).prop_map(Step::NotWritten),
         2 => Just(Step::Sync),
         1 => any::<u16>().prop_map(Step::Crash),
     ]
@@ -50,14 +53,20 @@ fn any_step() -> impl Strategy<Value = Step> {
 fn check_progress(place: &Place, model: &[(EntryNumber, UndoEntry<'static>)]) -> super::Begun {
     let mut begun = place.begin();
     let progress = begun.progress.take().unwrap();
-    let upto = |(_, entry): &(EntryNumber, UndoEntry<'_>)| match entry {
-        UndoEntry::Done { entries_upto } => Some(*entries_upto),
-        _ => None,
+    let said_done = |number: EntryNumber| {
+        model.iter().position(
+            |(_, entry)| matches!(entry, UndoEntry::Done { first, last } if (*first..=*last).contains(&number)),
+        )
     };
-    let done = model.iter().filter_map(upto).max();
-    assert_eq!(progress.done_upto(), done);
-    let is_done = |number: EntryNumber| Some(number) <= done;
-    let writes = || model.iter().filter(|(_, entry)| entry.place().is_some());
+    let taken_back =
+        |number: EntryNumber| model.iter().position(|(_, entry)| *entry == UndoEntry::NotWritten { entry: number });
+    // What is said first counts.
+    let not_written = |number| match (taken_back(number), said_done(number)) {
+        (Some(back), Some(done)) => back < done,
+        (back, _) => back.is_some(),
+    };
+    let is_done = |number: EntryNumber| said_done(number).is_some();
+    let writes = || model.iter().filter(|(number, entry)| entry.place().is_some() && !not_written(*number));
     let mut places: BTreeMap<_, bool> = BTreeMap::new();
     for (number, entry) in writes() {
         *places.entry(entry.place()).or_insert(true) &= is_done(*number);
@@ -82,6 +91,9 @@ fn check_progress(place: &Place, model: &[(EntryNumber, UndoEntry<'static>)]) ->
     let mut moved = Vec::new();
     for (at, (number, entry)) in model.iter().enumerate() {
         let UndoEntry::Moved { db, key, .. } = entry else { continue };
+        if taken_back(*number).is_some() {
+            continue;
+        }
         let holds = |(_, later): &&(EntryNumber, UndoEntry<'_>)| {
             let is_value = matches!(later, UndoEntry::Value { .. } | UndoEntry::Absent { .. });
             is_value && later.place() == Some(WrittenPlace { db: *db, key, element: None })
@@ -113,12 +125,17 @@ proptest! {
         for step in steps {
             match step {
                 Step::Append(entry) => model.push((begun.writer.append(&entry).unwrap(), entry)),
-                Step::Done(but) if but < model.len() => {
-                    let entries_upto = model[model.len() - 1 - but].0;
-                    let entry = UndoEntry::Done { entries_upto };
+                Step::Done(entries, but) if but < model.len() => {
+                    let last = model.len() - 1 - but;
+                    let first = last.saturating_sub(entries - 1);
+                    let entry = UndoEntry::Done { first: model[first].0, last: model[last].0 };
                     model.push((begun.writer.append(&entry).unwrap(), entry));
                 }
-                Step::Done(_) => {}
+                Step::NotWritten(but) if but < model.len() => {
+                    let entry = UndoEntry::NotWritten { entry: model[model.len() - 1 - but].0 };
+                    model.push((begun.writer.append(&entry).unwrap(), entry));
+                }
+                Step::Done(..) | Step::NotWritten(_) => {}
                 Step::Sync => {
                     begun.writer.sync().unwrap();
                     (synced, synced_bytes) = (model.len(), fs::metadata(&path).unwrap().len());

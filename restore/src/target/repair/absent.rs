@@ -10,16 +10,24 @@ use redtape_journal::query::Filter;
 
 use super::engine::Unwanted;
 use super::live;
+use super::policy::NameTemplate;
 use super::wanted::Datasets;
 
 /// Called with a database of the target and some of its keys.
 type Take<'a> = dyn FnMut(u32, Vec<Unwanted>) -> Result<(), RestoreError> + 'a;
 
+/// Which keys are meant.
+pub(super) struct Which<'a> {
+    pub(super) filter: &'a Filter,
+    /// Names that this restore gives to wanted keys, and its id: they did not exist either, and stay.
+    pub(super) own_names: Option<(&'a NameTemplate, &'a str)>,
+}
+
 /// Calls `take` for all of them, some at a time.
 pub(super) fn each_absent(
     datasets: &mut Datasets,
     target: &mut Server,
-    filter: &Filter,
+    Which { filter, own_names }: &Which<'_>,
     interrupt: &Interrupt,
     take: &mut Take<'_>,
 ) -> Result<(), RestoreError> {
@@ -37,6 +45,16 @@ pub(super) fn each_absent(
                 let names: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
                 let mut existed = live::exist(&mut datasets.wanted.server, &names)?.into_iter();
                 keys.retain(|_| existed.next() == Some(false));
+                let named: Vec<Option<&[u8]>> =
+                    keys.iter().map(|key| own_names.and_then(|(names, id)| names.key_of(key, id))).collect();
+                if named.iter().any(Option::is_some) {
+                    let names: Vec<&[u8]> = named.iter().map(|key| key.unwrap_or_default()).collect();
+                    let existed = live::exist(&mut datasets.wanted.server, &names)?;
+                    let is_own = |(key, existed): (&Option<&[u8]>, bool)| key.is_some() && existed;
+                    let own: Vec<bool> = named.iter().zip(existed).map(is_own).collect();
+                    let mut own = own.into_iter();
+                    keys.retain(|_| own.next() == Some(false));
+                }
             }
             let keys: Vec<(Vec<u8>, Option<String>)> = if filter.looks_at_types() {
                 let keys = of_wanted_types(filter, keys, target)?;

@@ -1,5 +1,7 @@
 //! What was there before a write: kept before the write is sent.
 
+use redtape_journal::undo_file::EntryNumber;
+
 use super::digest::Digest;
 use super::merge::Element;
 use super::operation::Doubt;
@@ -18,17 +20,19 @@ pub(crate) enum Before<'a> {
     Element { key: &'a [u8], was: &'a Element, written: Option<&'a Element> },
     /// Only the time of expiry was another one.
     Ttl { key: &'a [u8], expires_ms: i64, written_ms: i64 },
-    /// The key is renamed to this name, and what it holds will follow.
-    Moved { key: &'a [u8], temporary: &'a [u8] },
+    /// The key is renamed to this name, and what it holds will follow. `written` is `None` where nothing takes its place.
+    Moved { key: &'a [u8], temporary: &'a [u8], written: Option<Digest> },
 }
 
 /// Keeps what was there before, so that a restore can be undone, and goes on where it was interrupted.
 pub(crate) trait UndoLog {
     /// Adds what was there in a database. Nothing is sure before [`Self::sync`].
-    fn add(&mut self, db: u32, before: &Before<'_>) -> Result<(), RestoreError>;
+    fn add(&mut self, db: u32, before: &Before<'_>) -> Result<EntryNumber, RestoreError>;
     /// All that was added is on the disk.
     fn sync(&mut self) -> Result<(), RestoreError>;
-    /// The writes of all that was added were seen in the target.
+    /// The write was refused, or a client came in between: what was added for it is none of this operation's.
+    fn not_written(&mut self, entry: EntryNumber) -> Result<(), RestoreError>;
+    /// The writes of all that was added were seen in the target, or [`Self::not_written`].
     fn done(&mut self) -> Result<(), RestoreError>;
     /// An interrupted run has written this key, and seen it in the target.
     fn is_done(&self, db: u32, key: &[u8]) -> bool;

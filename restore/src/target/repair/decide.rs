@@ -9,9 +9,9 @@
 //! | another string, list, stream, module's value, or type | conflict | stays | replaced | other name | conflict, or judged |
 //!
 //! *Judged*: lacking elements are added; all else goes back only if its last write is one of those that `--broken-by` names.
-//! A wanted key that has expired since the restore point is none: the target's key stays.
+//! A wanted key that has expired since the restore point is none: the target's key stays. So are fields of a hash.
 
-use redtape_wire::rdb::ReadError;
+use redtape_wire::rdb::{ReadError, Value};
 
 use super::image::Image;
 use super::merge::{Difference, differences};
@@ -56,19 +56,26 @@ pub(crate) struct Differences {
     pub(crate) ttl: bool,
 }
 
-/// The decision; `wanted` has the time of expiry that is to be written. `now_ms`: the target's clock.
+/// The decision; `wanted` has the time of expiry that is to be written. `now_ms`: the target's clock; `slack_ms`: of [`Live`](super::live::Live).
 pub(crate) fn decide(
     policy: &Policy,
     wanted: &Image,
     live: Option<&Image>,
     now_ms: i64,
+    slack_ms: i64,
 ) -> Result<Decision, ReadError> {
     if wanted.expires_ms != 0 && wanted.expires_ms <= now_ms {
         return Ok(Decision::Expired);
     }
     let Some(live) = live else { return Ok(Decision::Create) };
-    let same_value = wanted.same_value(live)?;
-    let same_ttl = policy.ttl.same(wanted.expires_ms, live.expires_ms);
+    let values = if wanted.dump == live.dump { None } else { Some((wanted.value_at(now_ms)?, live.value_at(now_ms)?)) };
+    if let Some((Value::Hash(fields), _)) = &values
+        && fields.is_empty()
+    {
+        return Ok(Decision::Expired);
+    }
+    let same_value = values.as_ref().is_none_or(|(wanted, live)| wanted == live);
+    let same_ttl = policy.ttl.same(wanted.expires_ms, live.expires_ms, slack_ms);
     if same_value && same_ttl {
         return Ok(Decision::Equal);
     }
@@ -79,7 +86,10 @@ pub(crate) fn decide(
         OnConflict::Replace => Decision::Replace,
         OnConflict::Rename => Decision::Rename,
         OnConflict::Merge => {
-            let elements = if same_value { Some(Vec::new()) } else { differences(wanted.value()?, live.value()?) };
+            let elements = match values {
+                Some((wanted, live)) if !same_value => differences(wanted, live),
+                _ => Some(Vec::new()),
+            };
             Decision::Merge(Differences { elements, ttl: !same_ttl })
         }
     })

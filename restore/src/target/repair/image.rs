@@ -33,6 +33,15 @@ impl Image {
         decode_value(payload.value_type, payload.value, DECODED_MAX)
     }
 
+    /// The same without fields of a hash that have expired: servers give them in `DUMP` until they get round to removing them.
+    pub(crate) fn value_at(&self, now_ms: i64) -> Result<Value, ReadError> {
+        let mut value = self.value()?;
+        if let Value::Hash(fields) = &mut value {
+            fields.retain(|field| field.expires_at_ms.is_none_or(|at| at > now_ms));
+        }
+        Ok(value)
+    }
+
     /// Of its value.
     pub(crate) fn digest(&self) -> Result<Digest, ReadError> {
         self.value().map(|value| digest(&value))

@@ -2,7 +2,7 @@
 
 use redtape_journal::query::Filter;
 
-use super::absent::each_absent;
+use super::absent::{Which, each_absent};
 use super::elements::How;
 use super::engine::Engine;
 use super::judged::Judged;
@@ -43,7 +43,6 @@ pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcom
     let Job { new, datasets, target, filter, policy, judged, log, id, at_ms, version, interrupt } = job;
     let how = How::find(target)?;
     let moved = log.take_moved();
-    let temporary = log.temporary_names();
     let mut engine = Engine {
         target: &mut *target,
         policy,
@@ -56,7 +55,6 @@ pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcom
         how,
         outcome: Outcome::default(),
         moved,
-        temporary,
     };
     let mut seen = 0;
     each_batch(datasets, filter, new, &mut |batch| {
@@ -68,7 +66,8 @@ pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcom
     if policy.delete_absent {
         // The engine has the only connection to the target.
         let mut scanner = engine.target.another()?;
-        each_absent(datasets, &mut scanner, filter, interrupt, &mut |db, keys| {
+        let which = Which { filter, own_names: policy.own_names(id.as_str()) };
+        each_absent(datasets, &mut scanner, &which, interrupt, &mut |db, keys| {
             seen += keys.len() as u64;
             engine.delete(db, keys)?;
             observer.on(&Event::At(seen));

@@ -5,7 +5,7 @@ use redtape_wire::rdb::encode_dump;
 use super::image::Image;
 use crate::client::{Reply, Server, Value};
 use crate::error::RestoreError;
-use crate::target::lookup::milliseconds;
+use crate::target::lookup::{milliseconds, ttl_command};
 use crate::target::pieces::ReadPiecesError;
 use crate::target::pieces::read::Reader;
 use crate::target::pieces::size::{Size, size};
@@ -13,12 +13,18 @@ use crate::version::ServerVersion;
 
 /// Attempts to read a large value that clients write to.
 const READ_TRIES: usize = 3;
+/// What `PTTL` and `PEXPIRETIME` say of a key that is not there.
+const GONE: i64 = -2;
+/// By how much times of expiry may be off where the target's clock may not be asked for.
+const UNTOLD_SLACK_MS: i64 = 50;
 
 /// What was read of some keys.
 #[derive(Debug)]
 pub(crate) struct Live {
     /// The target's clock.
     pub(crate) now_ms: i64,
+    /// By how much times of expiry may be off: before Redis 7.0 a server says only what is left, and its clock must be asked for beside it.
+    pub(crate) slack_ms: i64,
     /// In the order in which they were asked for; `None` = the target does not have it.
     pub(crate) keys: Vec<Option<Image>>,
 }
@@ -37,8 +43,11 @@ pub(crate) fn clock(target: &mut Server) -> Result<i64, RestoreError> {
 }
 
 fn time(reply: &Reply) -> i64 {
-    let told = if let Reply::Value(Value::Array(time)) = reply { milliseconds(time) } else { None };
-    told.unwrap_or_else(|| redtape_journal::Micros::now().0 / 1000)
+    told(reply).unwrap_or_else(|| redtape_journal::Micros::now().0 / 1000)
+}
+
+fn told(reply: &Reply) -> Option<i64> {
+    if let Reply::Value(Value::Array(time)) = reply { milliseconds(time) } else { None }
 }
 
 /// Reads keys of a server of this version; large values in pieces. `watch`: a `MULTI` that follows on the connection fails if one
@@ -58,35 +67,47 @@ pub(crate) fn read(
     for (key, size) in keys.iter().zip(sizes) {
         large.push(if size.is_large() { in_pieces(target, key, version)? } else { None });
     }
+    let absolute = version.has_redis(7, 0);
     let mut packed = Vec::new();
     for (key, large) in keys.iter().zip(&large) {
         // Nothing is asked for twice.
         let dump: &[&[u8]] = if large.is_some() { &[b"EXISTS", key] } else { &[b"DUMP", key] };
         target.encode(&mut packed, dump);
-        target.encode(&mut packed, &[if version.has_redis(7, 0) { b"PEXPIRETIME" } else { &b"PTTL"[..] }, *key]);
     }
+    // Times close to each other: between these two, no value is read.
     target.encode(&mut packed, &[b"TIME"]);
-    let mut replies = target.pipeline(&packed, keys.len() * 2 + 1)?.into_iter();
+    keys.iter().for_each(|key| target.encode(&mut packed, &[ttl_command(absolute), *key]));
+    target.encode(&mut packed, &[b"TIME"]);
+    let mut replies = target.pipeline(&packed, keys.len() * 2 + 2)?.into_iter();
+    let ttl_name = if absolute { "PEXPIRETIME" } else { "PTTL" };
+    let dumps: Vec<Reply> = replies.by_ref().take(keys.len()).collect();
+    let begin = replies.next().ok_or_else(|| short(target))?;
     let mut read = Vec::with_capacity(keys.len());
-    for large in large {
-        let (Some(dump), Some(ttl)) = (replies.next(), replies.next()) else { return Err(short(target)) };
+    for (dump, large) in dumps.into_iter().zip(large) {
         let dump = target.must("DUMP", dump)?;
-        let ttl = target.must("PTTL", ttl)?;
+        let ttl = target.must(ttl_name, replies.next().ok_or_else(|| short(target))?)?;
         read.push(match (dump, ttl) {
+            // It has expired between the two.
+            (_, Value::Int(GONE)) => None,
             (Value::Bytes(dump), Value::Int(ttl)) => Some((dump, ttl)),
             (Value::Int(1), Value::Int(ttl)) => large.map(|dump| (dump, ttl)),
             _ => None,
         });
     }
-    let now_ms = time(&replies.next().ok_or_else(|| short(target))?);
-    let absolute = version.has_redis(7, 0);
+    let end = replies.next().ok_or_else(|| short(target))?;
+    let now_ms = time(&end);
+    let slack_ms = match (told(&begin), told(&end)) {
+        _ if absolute => 0,
+        (Some(begin), Some(end)) => (end - begin).max(0),
+        _ => UNTOLD_SLACK_MS,
+    };
     let expires = |ttl: i64| match ttl {
         ..0 => 0,
         _ if absolute => ttl,
         _ => now_ms + ttl,
     };
     let image = |(dump, ttl)| Image { dump, expires_ms: expires(ttl) };
-    Ok(Live { now_ms, keys: read.into_iter().map(|key| key.map(image)).collect() })
+    Ok(Live { now_ms, slack_ms, keys: read.into_iter().map(|key| key.map(image)).collect() })
 }
 
 /// The values of keys of a server of ours, whole; `None` = it does not have it. Times of expiry are not read.

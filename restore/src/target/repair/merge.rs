@@ -38,6 +38,11 @@ impl Element {
         }
     }
 
+    /// When it expires by itself, in ms since 1970; 0 = never.
+    pub(crate) fn expires_ms(&self) -> i64 {
+        if let Self::Field(Field { expires_at_ms: Some(at), .. }) = self { *at } else { 0 }
+    }
+
     /// A digest of what it holds; all of a set's members hold the same.
     pub(crate) fn digest(&self) -> Digest {
         digest(&Value::String(self.content()))

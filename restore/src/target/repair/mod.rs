@@ -28,7 +28,7 @@ pub(crate) mod engine;
 mod image;
 mod job;
 mod judged;
-mod live;
+pub(crate) mod live;
 mod merge;
 mod operation;
 mod outcome;

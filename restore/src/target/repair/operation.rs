@@ -84,15 +84,19 @@ impl Operation {
         &self.id
     }
 
-    /// Where its first undo file is.
+    /// Where its undo file will be: that of an interrupted run, or a new one.
     pub(crate) fn undo_path(&self) -> PathBuf {
-        self.state_dir.first_file(&self.described.journal_id, self.described.id)
+        self.state_dir.next_file(&self.described.journal_id, self.described.id, &self.keyring)
     }
 
     /// Creates the undo file, or goes on in that of an interrupted run.
     pub(crate) fn begin(&self) -> Result<FileLog, RestoreError> {
         let begun = self.state_dir.begin(&self.described, &self.keyring)?;
-        let mut log = FileLog { writer: begun.writer, last: None, before: begun.progress, in_doubt: HashMap::new() };
+        let was = &begun.writer.head().operation.target.replication_id;
+        let now = &self.described.target.replication_id;
+        let same_history = was == now || was.is_empty() || now.is_empty();
+        let (writer, before) = (begun.writer, begun.progress);
+        let mut log = FileLog { writer, added: None, before, same_history, in_doubt: HashMap::new() };
         log.read_doubts()?;
         Ok(log)
     }
@@ -111,9 +115,11 @@ pub(crate) enum Doubt {
 #[derive(Debug)]
 pub(crate) struct FileLog {
     writer: UndoWriter,
-    /// The last entry that stands for a write.
-    last: Option<EntryNumber>,
+    /// Entries of this run that are not done: the first and the last one.
+    added: Option<(EntryNumber, EntryNumber)>,
     before: Option<Progress>,
+    /// The target is the one that the interrupted run wrote to, and has lost nothing: it was neither restarted nor replaced.
+    same_history: bool,
     in_doubt: HashMap<(u32, Vec<u8>), Doubt>,
 }
 
@@ -134,11 +140,6 @@ impl FileLog {
         moved.into_iter().map(|moved| ((moved.db, moved.key.clone()), moved)).collect()
     }
 
-    /// Temporary names that an interrupted run may have given: they are not given again.
-    pub(crate) fn temporary_names(&self) -> u64 {
-        self.before.as_ref().map_or(0, |before| before.entries() * 2)
-    }
-
     fn read_doubts(&mut self) -> Result<(), RestoreError> {
         let Some(progress) = &self.before else { return Ok(()) };
         let mut reader = self.writer.read_back()?;
@@ -156,7 +157,10 @@ impl FileLog {
                 | UndoEntry::Element { db, key, .. } => {
                     doubts.entry((db, key.into_owned())).or_insert(Doubt::Part);
                 }
-                UndoEntry::Moved { .. } | UndoEntry::Done { .. } | UndoEntry::Finished => {}
+                UndoEntry::Moved { .. }
+                | UndoEntry::Done { .. }
+                | UndoEntry::NotWritten { .. }
+                | UndoEntry::Finished => {}
             }
             Ok::<(), RestoreError>(())
         })
@@ -167,14 +171,15 @@ impl FileLog {
         Ok(self.writer.finish()?)
     }
 
-    fn append(&mut self, entry: &UndoEntry<'_>) -> Result<(), RestoreError> {
-        self.last = Some(self.writer.append(entry)?);
-        Ok(())
+    fn append(&mut self, entry: &UndoEntry<'_>) -> Result<EntryNumber, RestoreError> {
+        let number = self.writer.append(entry)?;
+        self.added = Some((self.added.map_or(number, |(first, _)| first), number));
+        Ok(number)
     }
 }
 
 impl UndoLog for FileLog {
-    fn add(&mut self, db: u32, before: &Before<'_>) -> Result<(), RestoreError> {
+    fn add(&mut self, db: u32, before: &Before<'_>) -> Result<EntryNumber, RestoreError> {
         let own = Cow::Borrowed;
         let entry = match *before {
             Before::Absent { key, written } => UndoEntry::Absent { db, key: own(key), written },
@@ -189,10 +194,14 @@ impl UndoLog for FileLog {
                 key: own(key),
                 element: own(was.name()),
                 value: Cow::Owned(was.content()),
+                expires_ms: was.expires_ms(),
                 written: written.map_or(NOTHING, Element::digest),
             },
             Before::Ttl { key, expires_ms, written_ms } => UndoEntry::Ttl { db, key: own(key), expires_ms, written_ms },
-            Before::Moved { key, temporary } => UndoEntry::Moved { db, key: own(key), temporary: own(temporary) },
+            Before::Moved { key, temporary, written } => {
+                let written = written.unwrap_or(NOTHING);
+                UndoEntry::Moved { db, key: own(key), temporary: own(temporary), written }
+            }
         };
         self.append(&entry)
     }
@@ -201,14 +210,19 @@ impl UndoLog for FileLog {
         Ok(self.writer.sync()?)
     }
 
+    fn not_written(&mut self, entry: EntryNumber) -> Result<(), RestoreError> {
+        self.writer.append(&UndoEntry::NotWritten { entry })?;
+        Ok(())
+    }
+
     fn done(&mut self) -> Result<(), RestoreError> {
-        let Some(entries_upto) = self.last.take() else { return Ok(()) };
-        self.writer.append(&UndoEntry::Done { entries_upto })?;
+        let Some((first, last)) = self.added.take() else { return Ok(()) };
+        self.writer.append(&UndoEntry::Done { first, last })?;
         Ok(())
     }
 
     fn is_done(&self, db: u32, key: &[u8]) -> bool {
-        self.before.as_ref().is_some_and(|before| before.is_key_done(db, key))
+        self.same_history && self.before.as_ref().is_some_and(|before| before.is_key_done(db, key))
     }
 
     fn doubt(&self, db: u32, key: &[u8]) -> Option<&Doubt> {

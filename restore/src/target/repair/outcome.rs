@@ -34,6 +34,9 @@ pub struct Outcome {
     pub done_before: u64,
     /// Differing keys of which something is left as it is.
     pub left: u64,
+    /// Of these, wanted keys that the target does not have.
+    #[serde(skip)]
+    pub(crate) left_absent: u64,
     /// Some of these.
     pub listed: Vec<Listed>,
 }

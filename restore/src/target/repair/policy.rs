@@ -44,10 +44,14 @@ impl TtlPolicy {
     }
 
     /// Whether a live time of expiry is what this policy would write: under `Remaining` each moment would write another one.
-    pub fn same(self, wanted_ms: i64, live_ms: i64) -> bool {
+    /// `slack_ms`: by how much the live one may be off.
+    pub fn same(self, wanted_ms: i64, live_ms: i64, slack_ms: i64) -> bool {
+        if wanted_ms == 0 || live_ms == 0 {
+            return wanted_ms == live_ms;
+        }
         match self {
-            Self::Absolute | Self::None => wanted_ms == live_ms,
-            Self::Remaining => (wanted_ms == 0) == (live_ms == 0),
+            Self::Absolute | Self::None => wanted_ms.abs_diff(live_ms) <= slack_ms.unsigned_abs(),
+            Self::Remaining => true,
         }
     }
 }
@@ -76,6 +80,16 @@ impl std::str::FromStr for NameTemplate {
 }
 
 impl NameTemplate {
+    /// The key that has this name; `None` = it is no name that this template gives.
+    pub(crate) fn key_of<'n>(&self, name: &'n [u8], id: &str) -> Option<&'n [u8]> {
+        let template = self.0.replace("{id}", id);
+        let parts: Vec<&[u8]> = template.split("{key}").map(str::as_bytes).collect();
+        let (times, around) = (parts.len() - 1, parts.iter().map(|part| part.len()).sum::<usize>());
+        let key_len = name.len().checked_sub(around)? / times;
+        let key = name.get(parts[0].len()..parts[0].len() + key_len)?;
+        (self.name(key, id) == name).then_some(key)
+    }
+
     /// The name for a key; `id` is that of the restore.
     pub fn name(&self, key: &[u8], id: &str) -> Vec<u8> {
         let mut name = Vec::with_capacity(self.0.len() + key.len());
@@ -102,6 +116,13 @@ pub struct Policy {
     pub ttl: TtlPolicy,
 }
 
+impl Policy {
+    /// The names that this restore gives to keys beside those of the target; `None` = it gives none.
+    pub(crate) fn own_names<'a>(&'a self, id: &'a str) -> Option<(&'a NameTemplate, &'a str)> {
+        (self.on_conflict == OnConflict::Rename).then_some((&self.name_template, id))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,8 +140,9 @@ mod tests {
         ] {
             assert_eq!(policy.apply(expires, 1000, 5000), want, "{policy:?} {expires}");
         }
-        assert!(TtlPolicy::Absolute.same(5, 5) && !TtlPolicy::Absolute.same(5, 6));
-        assert!(TtlPolicy::Remaining.same(5, 6) && !TtlPolicy::Remaining.same(5, 0));
+        assert!(TtlPolicy::Absolute.same(5, 5, 0) && !TtlPolicy::Absolute.same(5, 6, 0));
+        assert!(TtlPolicy::Absolute.same(5, 6, 1) && !TtlPolicy::Absolute.same(0, 1, 1));
+        assert!(TtlPolicy::Remaining.same(5, 6, 0) && !TtlPolicy::Remaining.same(5, 0, 0));
     }
 
     #[test]
@@ -131,5 +153,13 @@ mod tests {
         // What stands in a key is no template.
         assert_eq!(twice.name(b"{id}{key}", "7f"), b"{id}{key}/{id}{key}");
         assert!("restored".parse::<NameTemplate>().is_err());
+        for template in [default, twice, "a{id}{key}b{key}".parse().expect("a template")] {
+            for key in [&b"k:1"[..], b"", b"{key}", b"\xff:restored:7f"] {
+                assert_eq!(template.key_of(&template.name(key, "7f"), "7f"), Some(key), "{template:?}");
+            }
+            for other in [&b"k:1"[..], b"", b"k:1:restored:7e", b"/a"] {
+                assert_eq!(template.key_of(other, "7f"), None, "{template:?}");
+            }
+        }
     }
 }

@@ -11,6 +11,7 @@ use redtape_wire::rdb::{Entry, Extent, KeyEntry, RdbVersion, ValueType, Walker, 
 
 use super::image::Image;
 use crate::error::RestoreError;
+use crate::target::pieces::name::is_temporary;
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 1 << 20;
@@ -68,7 +69,8 @@ impl Saved {
         let (mut db, mut keys, mut bytes) = (0, Vec::new(), 0);
         while let Some(entry) = walker.next_entry().map_err(|e| self.unreadable(&e))? {
             let Entry::Key(entry) = entry else { continue };
-            if !filter.wants(entry.db, entry.key) || !self.is_of_type(filter, &entry, &ids)? {
+            // What a repair of the recorded server was building then is no key of anybody's.
+            if !filter.wants(entry.db, entry.key) || is_temporary(entry.key) || !self.is_of_type(filter, &entry, &ids)? {
                 continue;
             }
             if !keys.is_empty() && (entry.db != db || keys.len() >= BATCH_KEYS || bytes >= BATCH_BYTES) {

@@ -3,7 +3,7 @@
 use redtape_wire::rdb::ReadError;
 use serde::Serialize;
 
-use super::absent::each_absent;
+use super::absent::{Which, each_absent};
 use super::decide::{Decision, Differences, decide};
 use super::digest::{Digest, NOTHING};
 use super::engine::Unwanted;
@@ -72,6 +72,8 @@ pub(crate) struct Look<'a> {
     pub(crate) target: &'a mut Server,
     pub(crate) filter: &'a Filter,
     pub(crate) policy: &'a Policy,
+    /// Of the restore.
+    pub(crate) id: &'a str,
     /// The restore point.
     pub(crate) at_ms: i64,
     /// Of the target.
@@ -83,7 +85,7 @@ pub(crate) struct Look<'a> {
 
 /// Looks at every wanted key on both sides; writes nothing.
 pub(crate) fn survey(look: Look<'_>, observer: &mut dyn Observer) -> Result<Surveyed, RestoreError> {
-    let Look { datasets, target, filter, policy, at_ms, version, judge, interrupt } = look;
+    let Look { datasets, target, filter, policy, id, at_ms, version, judge, interrupt } = look;
     let total = datasets.wanted.server.info(Some("keyspace"))?.keyspace().values().sum();
     observer.on(&Event::Step { name: "comparing with the target", total, unit: Unit::Keys });
     let mut surveyor = Surveyor { target, policy, at_ms, version, judge, survey: Survey::default(), asked: Vec::new() };
@@ -102,7 +104,8 @@ pub(crate) fn survey(look: Look<'_>, observer: &mut dyn Observer) -> Result<Surv
     if policy.delete_absent {
         // The scan has the other connection.
         let mut judged_target = target.another()?;
-        each_absent(datasets, target, filter, interrupt, &mut |db, keys| {
+        let which = Which { filter, own_names: policy.own_names(id) };
+        each_absent(datasets, target, &which, interrupt, &mut |db, keys| {
             survey.absent += keys.len() as u64;
             if judge {
                 ask_of_unwanted(&mut judged_target, db, keys, version, &mut asked)?;
@@ -174,7 +177,8 @@ impl Surveyor<'_> {
             let live = live::read(self.target, &names, self.version, false)?;
             for ((key, wanted, expected, was_ms), there) in some.iter().zip(&live.keys) {
                 let unreadable = |e| RestoreError::Unable(format!("cannot read the value of {}: {e}", show(key)));
-                let decision = decide(self.policy, wanted, there.as_ref(), live.now_ms).map_err(unreadable)?;
+                let decision =
+                    decide(self.policy, wanted, there.as_ref(), live.now_ms, live.slack_ms).map_err(unreadable)?;
                 let ttl_only = there.as_ref().is_some_and(|there| there.same_value(wanted).unwrap_or(false));
                 if let Some(expected) = expected
                     && decision != Decision::Equal

@@ -72,7 +72,9 @@ pub(crate) fn look(
     target.server.ensure_connected()?;
     let policy = request.repair.clone().unwrap_or_default();
     let at_ms = source.point.asked.0 / 1000;
+    let operation = Operation::of_restore(request, source, &target.facts, &policy)?;
     let look = Look {
+        id: operation.id().as_str(),
         datasets: &mut datasets,
         target: &mut target.server,
         filter: &target.filter,
@@ -97,7 +99,6 @@ pub(crate) fn look(
         None => Judged::default(),
         Some(query) => blame::judged(asked, query, source, request, observer)?,
     };
-    let operation = Operation::of_restore(request, source, &target.facts, &policy)?;
     Ok(Looked { survey, new, operation, datasets, policy, judged, at_ms })
 }
 
@@ -150,19 +151,26 @@ pub(super) fn restore(
         interrupt: &target.interrupt,
     };
     let repaired = repair(job, observer);
+    let undo_file = log.path().display().to_string();
     observer.on(&Event::StepDone);
     let outcome = repaired.map_err(|cause| RestoreError::Undone {
         cause: Box::new(datasets.explain(cause)),
         aftermath: format!(
-            "A part of the wanted keys may have been written, each of them whole. Run the same command again to go on; what was overwritten is in {}",
-            operation.undo_path().display()
+            "A part of the wanted keys may have been written, each of them whole. Run the same command again to go on; what was overwritten is in {undo_file}"
         ),
     })?;
     let memory = MemoryState::settled(&mut target.server)?;
     let mut warnings = Vec::from_iter(full_warning(&memory));
     let evicted = memory.evicted.saturating_sub(evicted_before);
     if evicted > 0 {
-        warnings.push(look_for_evicted(target, &mut datasets, &outcome, evicted, observer)?);
+        match look_for_evicted(target, &mut datasets, &outcome, evicted, observer) {
+            Ok(warning) => warnings.push(warning),
+            Err(error) => {
+                // What it says is done is not there: the same command begins anew.
+                log.finish()?;
+                return Err(error);
+            }
+        }
     }
     marks.set("after", observer);
     // The marker first: what an unfinished file says of a target without one is more than is true, never less.
@@ -193,7 +201,7 @@ fn look_for_evicted(
     let clock_ms = scratch.hold()?;
     let missing = recount(scratch, &mut target.server, &target.filter, observer, &target.interrupt, clock_ms)?;
     let memory = MemoryState::ask(&mut target.server)?;
-    let gone = missing.gone.saturating_sub(outcome.left);
+    let gone = missing.gone.saturating_sub(outcome.left_absent);
     if gone > 0 && target.accept_eviction {
         return Ok(evicted_warning(&memory, evicted, gone));
     }

@@ -1,13 +1,17 @@
 //! Keys that clients write to all the time.
 
+use redtape_journal::undo_file::MovedAside;
+
 use super::transaction::{encode_expiry, exec};
-use super::{CHANGED, Engine, Wanted, digest_of};
+use super::{Batch, CHANGED, Engine, Wanted, unreadable};
 use crate::client::Value;
 use crate::error::RestoreError;
-use crate::target::lookup::select;
+use crate::random;
+use crate::target::lookup::{select, show};
 use crate::target::pieces::name::{parse, temporary_name};
+use crate::target::pieces::size::is_large;
 use crate::target::repair::before::Before;
-use crate::target::repair::digest::Digest;
+use crate::target::repair::digest::{Digest, NOTHING, digest};
 use crate::target::repair::image::Image;
 use crate::target::repair::live;
 
@@ -21,7 +25,8 @@ impl Engine<'_> {
             return Ok(());
         }
         let (old, new) = self.names(key);
-        self.log.add(db, &Before::Moved { key, temporary: &old })?;
+        let written = Some(*digest);
+        self.log.add(db, &Before::Moved { key, temporary: &old, written })?;
         self.log.sync()?;
         self.build_as(&new, wanted)?;
         let mut packed = Vec::new();
@@ -36,7 +41,7 @@ impl Engine<'_> {
             self.target.call(&[b"RENAMENX", &old[..], key])?;
             return Err(self.target.refused("RENAME", e));
         }
-        self.keep_moved(db, key, &old, Some(*digest))?;
+        self.keep_moved(db, key, &old, written)?;
         self.outcome.replaced += 1;
         Ok(())
     }
@@ -51,18 +56,28 @@ impl Engine<'_> {
     ) -> Result<(), RestoreError> {
         let live = live::read(self.target, &[old], self.version, false)?;
         match live.keys.into_iter().next().flatten() {
-            None => self.log.add(db, &Before::Absent { key, written: written.unwrap_or_default() })?,
+            None => self.log.add(db, &Before::Absent { key, written: written.unwrap_or(NOTHING) })?,
             Some(Image { dump, expires_ms }) => {
-                self.log.add(db, &Before::Value { key, expires_ms, dump: &dump, written })?;
+                self.log.add(db, &Before::Value { key, expires_ms, dump: &dump, written })?
             }
-        }
+        };
         self.log.sync()?;
         self.target.call(&[b"UNLINK", old]).map(drop)
     }
 
-    /// Ends what an interrupted run has begun with this key; whether the wanted one had been put in its place. `wanted`: `None` = it is
-    /// to be deleted.
-    pub(super) fn take_up(&mut self, db: u32, key: &[u8], wanted: Option<&Image>) -> Result<bool, RestoreError> {
+    /// Ends what an interrupted run has begun with keys that did not come by: those that it deleted are not seen again.
+    pub(crate) fn take_up_rest(&mut self) -> Result<(), RestoreError> {
+        let left: Vec<(u32, Vec<u8>)> = self.moved.keys().cloned().collect();
+        for (db, key) in left {
+            self.interrupt.check()?;
+            select(self.target, db)?;
+            self.outcome.done_before += u64::from(self.take_up(db, &key)?);
+        }
+        self.log.done()
+    }
+
+    /// Ends what an interrupted run has begun with this key; whether it had been moved aside.
+    pub(super) fn take_up(&mut self, db: u32, key: &[u8]) -> Result<bool, RestoreError> {
         if self.moved.is_empty() {
             return Ok(false);
         }
@@ -75,27 +90,44 @@ impl Engine<'_> {
             return Ok(true);
         }
         if !live::exist(self.target, &[&moved.temporary])?.contains(&true) {
+            self.log.not_written(moved.number)?;
             return Ok(false);
         }
-        let written = wanted.map(|wanted| digest_of(key, wanted)).transpose()?;
-        self.keep_moved(db, key, &moved.temporary, written)?;
+        self.keep_moved(db, key, &moved.temporary, Some(moved.written))?;
         Ok(true)
     }
 
-    /// Ends what an interrupted run has begun with keys that were not met again: their old values are kept.
-    pub(crate) fn take_up_rest(&mut self) -> Result<(), RestoreError> {
-        let rest: Vec<(u32, Vec<u8>)> = self.moved.keys().cloned().collect();
-        for (db, key) in rest {
-            select(self.target, db)?;
-            self.take_up(db, &key, None)?;
+    /// Puts back what an interrupted run has moved aside and not brought into its undo file, if the target has what that run put in its
+    /// place. `replace`: whatever it has.
+    pub(crate) fn put_moved_back(&mut self, moved: &MovedAside, replace: bool) -> Result<(), RestoreError> {
+        let MovedAside { db, key, temporary, written, stored, .. } = moved;
+        select(self.target, *db)?;
+        if let Some(new) = new_of(key, temporary) {
+            self.target.call(&[&b"UNLINK"[..], &new])?;
         }
-        self.log.done()
+        let old = live::read(self.target, &[temporary], self.version, false)?.keys.into_iter().next().flatten();
+        let left = self.outcome.left;
+        if let (None, Some(image)) = (stored, old) {
+            let expected = (!replace).then_some(*written);
+            let value = image.value().map_err(|e| unreadable(key, &e))?;
+            let (digest, large) = (digest(&value), is_large(&value));
+            let keys = vec![Wanted { key: key.clone(), image, digest, large, expected, new: false }];
+            self.batch(Batch { db: *db, keys })?;
+        }
+        if self.outcome.left == left {
+            self.target.call(&[&b"UNLINK"[..], temporary]).map(drop)
+        } else {
+            // It is nowhere else.
+            self.outcome.leave(*db, temporary, format!("holds what {} was before the repair", show(key)));
+            Ok(())
+        }
     }
 
-    /// Names for what is moved aside, and for what takes its place.
-    pub(super) fn names(&mut self, key: &[u8]) -> (Vec<u8>, Vec<u8>) {
-        self.temporary += 2;
-        (temporary_name(key, self.id, self.temporary), temporary_name(key, self.id, self.temporary + 1))
+    /// Names for what is moved aside, and for what takes its place. Random: a run that knows nothing of an earlier one must not take
+    /// a name that this one has given.
+    pub(super) fn names(&self, key: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let number = random::number() & !1;
+        (temporary_name(key, self.id, number), temporary_name(key, self.id, number + 1))
     }
 }
 

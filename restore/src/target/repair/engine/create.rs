@@ -1,14 +1,15 @@
 //! Keys that the target does not have.
 
+use redtape_journal::undo_file::EntryNumber;
+
 use super::transaction::{encode_restore, not_taken};
-use super::{CHANGED, Engine, Wanted, digest_of};
+use super::{CHANGED, Engine, Wanted};
 use crate::client::Reply;
 use crate::error::RestoreError;
 use crate::judge::Part;
 use crate::refusal::{Refusal, meaning};
 use crate::target::repair::before::Before;
 use crate::target::repair::digest::{Digest, NOTHING};
-use crate::target::repair::live;
 use crate::target::repair::operation::Doubt;
 
 impl Engine<'_> {
@@ -18,49 +19,45 @@ impl Engine<'_> {
         if keys.is_empty() {
             return Ok(keys);
         }
-        for Wanted { key, digest, .. } in &keys {
-            self.log.add(db, &Before::Absent { key, written: *digest })?;
+        let mut logged = Vec::with_capacity(keys.len());
+        for wanted in keys {
+            let entry = self.log.add(db, &Before::Absent { key: &wanted.key, written: wanted.digest })?;
+            logged.push((wanted, entry));
         }
         self.log.sync()?;
-        let (large, small): (Vec<_>, Vec<_>) = keys.into_iter().partition(|wanted| wanted.large);
+        let (large, small): (Vec<_>, Vec<_>) = logged.into_iter().partition(|(wanted, _)| wanted.large);
         let mut exist = self.create_small(small)?;
-        for wanted in large {
+        for (wanted, entry) in large {
             self.interrupt.check()?;
             if self.create_one(&wanted.key, &wanted)? {
                 self.outcome.created += 1;
             } else {
+                self.log.not_written(entry)?;
                 exist.push(wanted);
             }
         }
-        exist.iter().try_for_each(|wanted| self.were_there(db, &wanted.key))?;
         Ok(exist)
     }
 
     /// Returns those that exist by now.
-    fn create_small(&mut self, keys: Vec<Wanted>) -> Result<Vec<Wanted>, RestoreError> {
+    fn create_small(&mut self, keys: Vec<(Wanted, EntryNumber)>) -> Result<Vec<Wanted>, RestoreError> {
         let mut packed = Vec::new();
-        let target = &*self.target;
-        keys.iter().for_each(|wanted| encode_restore(target, &mut packed, &wanted.key, &wanted.image, false));
+        for (Wanted { key, image, .. }, _) in &keys {
+            encode_restore(self.target, &mut packed, key, image, false);
+        }
         let replies = self.target.pipeline(&packed, keys.len())?;
         let mut exist = Vec::new();
-        for (wanted, reply) in keys.into_iter().zip(replies) {
+        for ((wanted, entry), reply) in keys.into_iter().zip(replies) {
             match reply {
                 Reply::Value(_) => self.outcome.created += 1,
-                Reply::Error(e) if meaning(&e.code) == Refusal::KeyExists => exist.push(wanted),
+                Reply::Error(e) if meaning(&e.code) == Refusal::KeyExists => {
+                    self.log.not_written(entry)?;
+                    exist.push(wanted);
+                }
                 Reply::Error(e) => return Err(not_taken(self.target, &wanted.key, &e)),
             }
         }
         Ok(exist)
-    }
-
-    /// Takes back what the undo log says of a key that was not created, as the target has it by now: of two entries the last counts.
-    pub(super) fn were_there(&mut self, db: u32, key: &[u8]) -> Result<(), RestoreError> {
-        let live = live::read(self.target, &[key], self.version, false)?;
-        if let Some(Some(there)) = live.keys.first() {
-            let (expires_ms, written) = (there.expires_ms, Some(digest_of(key, there)?));
-            self.log.add(db, &Before::Value { key, expires_ms, dump: &there.dump, written })?;
-        }
-        Ok(())
     }
 
     /// Those of the absent keys that go back.
@@ -75,6 +72,7 @@ impl Engine<'_> {
         let mut may = |Wanted { key, expected, .. }: &Wanted| {
             let why = stays(key, *expected);
             why.iter().for_each(|why| outcome.leave(db, key, format!("is not there: {why}")));
+            outcome.left_absent += u64::from(why.is_some());
             why.is_none()
         };
         keys.into_iter().filter(|wanted| may(wanted)).collect()

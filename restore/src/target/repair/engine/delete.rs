@@ -27,7 +27,7 @@ impl Engine<'_> {
         select(self.target, db)?;
         let mut left = Vec::with_capacity(keys.len());
         for key in keys {
-            if self.log.is_done(db, &key.key) || self.take_up(db, &key.key, None)? {
+            if self.log.is_done(db, &key.key) || self.take_up(db, &key.key)? {
                 self.outcome.done_before += 1;
             } else {
                 left.push(key);
@@ -47,7 +47,7 @@ impl Engine<'_> {
         let live = live::read(self.target, &names, self.version, true)?;
         let mut packed = Vec::new();
         self.target.encode(&mut packed, &[b"MULTI"]);
-        let (mut commands, mut stay) = (0, Vec::new());
+        let (mut entries, mut stay) = (Vec::new(), Vec::new());
         for (Unwanted { key, expected, of_type }, there) in keys.iter().zip(&live.keys) {
             let Some(image @ Image { dump, expires_ms }) = there else { continue };
             let seen = digest_of(key, image)?;
@@ -62,19 +62,20 @@ impl Engine<'_> {
                 stay.push((key, why));
                 continue;
             }
-            self.log.add(db, &Before::Value { key, expires_ms: *expires_ms, dump, written: None })?;
+            entries.push(self.log.add(db, &Before::Value { key, expires_ms: *expires_ms, dump, written: None })?);
             self.target.encode(&mut packed, &[b"UNLINK", &key[..]]);
-            commands += 1;
         }
         self.target.encode(&mut packed, &[b"EXEC"]);
-        if commands == 0 {
+        if entries.is_empty() {
             self.target.call(&["UNWATCH"])?;
         } else {
             self.log.sync()?;
-            if !exec_all(self.target, &packed, commands)? {
+            let deleted = entries.len();
+            if !exec_all(self.target, &packed, deleted)? {
+                entries.into_iter().try_for_each(|entry| self.log.not_written(entry))?;
                 return Ok(false);
             }
-            self.outcome.deleted += commands as u64;
+            self.outcome.deleted += deleted as u64;
         }
         stay.into_iter().for_each(|(key, why)| self.outcome.leave(db, key, format!("did not exist: {why}")));
         Ok(true)
@@ -92,11 +93,11 @@ impl Engine<'_> {
             return Ok(());
         }
         let old = self.names(key).0;
-        self.log.add(db, &Before::Moved { key, temporary: &old })?;
+        let entry = self.log.add(db, &Before::Moved { key, temporary: &old, written: None })?;
         self.log.sync()?;
         // A key that is gone by now needs no deletion.
         let moved = self.target.try_call(&[&b"RENAME"[..], key, &old])?.value().is_some();
         self.outcome.deleted += u64::from(moved);
-        if moved { self.keep_moved(db, key, &old, None) } else { Ok(()) }
+        if moved { self.keep_moved(db, key, &old, None) } else { self.log.not_written(entry) }
     }
 }

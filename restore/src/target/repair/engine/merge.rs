@@ -13,6 +13,7 @@ use crate::target::repair::image::Image;
 use crate::target::repair::judged::{Judged, seen_ttl};
 use crate::target::repair::live;
 use crate::target::repair::merge::Difference;
+use crate::target::repair::policy::TtlPolicy;
 
 /// Looks at the elements of one key.
 const MERGE_TRIES: usize = 4;
@@ -28,6 +29,7 @@ impl Engine<'_> {
     ) -> Result<(), RestoreError> {
         let (mut differences, mut live_ttl) = (first, there.map_or(0, |there| there.expires_ms));
         let (mut set, mut ttl_set) = (0, false);
+        let left = self.outcome.left;
         for attempt in 1..=MERGE_TRIES {
             let stay = |part, lacking, live| self.judged.stays(db, key, part, lacking, live);
             let (mut goes, mut stays) = (Vec::new(), Vec::new());
@@ -54,7 +56,8 @@ impl Engine<'_> {
                 let live = live::read(self.target, &[key], self.version, false)?;
                 let there = live.keys.into_iter().next().flatten();
                 live_ttl = there.as_ref().map_or(0, |there| there.expires_ms);
-                match decide(self.policy, wanted, there.as_ref(), live.now_ms).map_err(|e| unreadable(key, &e))? {
+                let decision = decide(self.policy, wanted, there.as_ref(), live.now_ms, live.slack_ms);
+                match decision.map_err(|e| unreadable(key, &e))? {
                     Decision::Merge(now @ Differences { elements: Some(_), .. }) => {
                         differences = now;
                         continue;
@@ -70,6 +73,8 @@ impl Engine<'_> {
         self.outcome.elements += set;
         self.outcome.merged += u64::from(set > 0);
         self.outcome.ttl_set += u64::from(set == 0 && ttl_set);
+        // Only the target has more than what was wanted.
+        self.outcome.equal += u64::from(set == 0 && !ttl_set && self.outcome.left == left);
         Ok(())
     }
 
@@ -99,22 +104,34 @@ impl Engine<'_> {
         if goes.is_empty() {
             return Ok(Vec::new());
         }
+        let mut entries = Vec::with_capacity(goes.len());
         for difference in goes {
             let before = match difference {
                 Difference::Lacking(wanted) => Before::ElementAbsent { key, written: wanted },
                 Difference::Other { wanted, live } => Before::Element { key, was: live, written: Some(wanted) },
                 Difference::Extra(live) => Before::Element { key, was: live, written: None },
             };
-            self.log.add(db, &before)?;
+            entries.push(self.log.add(db, &before)?);
         }
         self.log.sync()?;
-        elements::set(self.target, self.how, key, goes)
+        let set = elements::set(self.target, self.how, key, goes)?;
+        let not_set = entries.into_iter().zip(&set).filter(|(_, set)| !**set);
+        not_set.map(|(entry, _)| entry).try_for_each(|entry| self.log.not_written(entry))?;
+        Ok(set)
     }
 
     /// Sets a time of expiry that is as it was seen; `false` = it is not any more.
     pub(crate) fn set_ttl(&mut self, db: u32, key: &[u8], seen_ms: i64, wanted_ms: i64) -> Result<bool, RestoreError> {
-        self.log.add(db, &Before::Ttl { key, expires_ms: seen_ms, written_ms: wanted_ms })?;
+        let entry = self.log.add(db, &Before::Ttl { key, expires_ms: seen_ms, written_ms: wanted_ms })?;
         self.log.sync()?;
+        let set = self.set_seen_ttl(key, seen_ms, wanted_ms)?;
+        if !set {
+            self.log.not_written(entry)?;
+        }
+        Ok(set)
+    }
+
+    fn set_seen_ttl(&mut self, key: &[u8], seen_ms: i64, wanted_ms: i64) -> Result<bool, RestoreError> {
         if self.how == How::Script && self.version.has_redis(7, 0) {
             let (seen, wanted) = (seen_or_never(seen_ms).to_string(), wanted_ms.to_string());
             let args: [&[u8]; 6] = [b"EVAL", TTL_SCRIPT.as_bytes(), b"1", key, seen.as_bytes(), wanted.as_bytes()];
@@ -122,7 +139,7 @@ impl Engine<'_> {
         }
         let live = live::read(self.target, &[key], self.version, true)?;
         let there = live.keys.into_iter().next().flatten();
-        if there.is_none_or(|there| (there.expires_ms - seen_ms).abs() > TTL_JITTER_MS) {
+        if there.is_none_or(|there| !self.same_ttl(there.expires_ms, seen_ms)) {
             self.target.call(&["UNWATCH"])?;
             return Ok(false);
         }
@@ -131,6 +148,13 @@ impl Engine<'_> {
         encode_expiry(self.target, &mut packed, key, wanted_ms);
         self.target.encode(&mut packed, &[b"EXEC"]);
         exec_all(self.target, &packed, 1)
+    }
+}
+
+impl Engine<'_> {
+    /// Whether two times of expiry that the target has told are the same one.
+    pub(crate) fn same_ttl(&self, one_ms: i64, other_ms: i64) -> bool {
+        TtlPolicy::Absolute.same(one_ms, other_ms, if self.version.has_redis(7, 0) { 0 } else { TTL_JITTER_MS })
     }
 }
 

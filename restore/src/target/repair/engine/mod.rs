@@ -61,8 +61,6 @@ pub(crate) struct Engine<'a> {
     pub(crate) outcome: Outcome,
     /// Keys that an interrupted run was moving aside.
     pub(crate) moved: HashMap<(u32, Vec<u8>), MovedAside>,
-    /// Temporary names given so far.
-    pub(crate) temporary: u64,
 }
 
 impl Engine<'_> {
@@ -100,7 +98,7 @@ impl Engine<'_> {
         for mut wanted in keys {
             let image = &mut wanted.image;
             image.expires_ms = self.policy.ttl.apply(image.expires_ms, self.at_ms, now_ms);
-            if self.log.is_done(db, &wanted.key) || self.take_up(db, &wanted.key, Some(image))? {
+            if self.log.is_done(db, &wanted.key) || self.take_up(db, &wanted.key)? {
                 self.outcome.done_before += 1;
             } else if image.expires_ms != 0 && image.expires_ms <= now_ms {
                 self.outcome.expired += 1;
@@ -128,7 +126,7 @@ impl Engine<'_> {
 }
 
 /// The digest of what is written.
-fn digest_of(key: &[u8], image: &Image) -> Result<Digest, RestoreError> {
+pub(crate) fn digest_of(key: &[u8], image: &Image) -> Result<Digest, RestoreError> {
     image.digest().map_err(|e| unreadable(key, &e))
 }
 

@@ -9,7 +9,7 @@ use crate::target::repair::before::Before;
 use crate::target::repair::decide::{Decision, Differences, decide};
 use crate::target::repair::digest::{Digest, NOTHING};
 use crate::target::repair::image::Image;
-use crate::target::repair::live;
+use crate::target::repair::live::{self, Live};
 use crate::target::repair::operation::Doubt;
 
 impl Engine<'_> {
@@ -19,11 +19,11 @@ impl Engine<'_> {
         let live = live::read(self.target, &names, self.version, true)?;
         let mut decisions = Vec::with_capacity(keys.len());
         for (wanted, there) in keys.iter().zip(&live.keys) {
-            decisions.push(self.decide(db, wanted, there.as_ref(), live.now_ms)?);
+            decisions.push(self.decide(db, wanted, there.as_ref(), &live)?);
         }
         let mut packed = Vec::new();
         self.target.encode(&mut packed, &[b"MULTI"]);
-        let (mut commands, mut built) = (0, Vec::new());
+        let (mut commands, mut entries, mut built) = (0, Vec::new(), Vec::new());
         for ((wanted @ Wanted { key, image, digest, .. }, there), decision) in
             keys.iter().zip(&live.keys).zip(&decisions)
         {
@@ -51,9 +51,9 @@ impl Engine<'_> {
                     Before::Absent { key, written }
                 }
             };
-            self.log.add(db, &before)?;
+            entries.push(self.log.add(db, &before)?);
         }
-        if commands == 0 {
+        if entries.is_empty() {
             self.target.call(&["UNWATCH"])?;
         } else {
             self.log.sync()?;
@@ -62,6 +62,7 @@ impl Engine<'_> {
                 for name in built {
                     self.target.call(&[&b"UNLINK"[..], &name])?;
                 }
+                entries.into_iter().try_for_each(|entry| self.log.not_written(entry))?;
                 return Ok(false);
             }
         }
@@ -72,14 +73,17 @@ impl Engine<'_> {
     }
 
     /// What is done with a key: by its value, by who wrote it last, by what an interrupted run has left in doubt.
-    fn decide(&self, db: u32, wanted: &Wanted, there: Option<&Image>, now_ms: i64) -> Result<Decision, RestoreError> {
+    fn decide(&self, db: u32, wanted: &Wanted, there: Option<&Image>, live: &Live) -> Result<Decision, RestoreError> {
         let key = &wanted.key;
-        let decision = decide(self.policy, &wanted.image, there, now_ms).map_err(|e| unreadable(key, &e))?;
-        let decision = self.judge_whole(db, key, decision, there)?;
-        if !decision.writes() || (is_expected(wanted, there)? && self.is_as_found(db, key, there)?) {
-            return Ok(decision);
-        }
-        Ok(Decision::Conflict)
+        let decision = decide(self.policy, &wanted.image, there, live.now_ms, live.slack_ms);
+        let decision = self.judge_whole(db, key, decision.map_err(|e| unreadable(key, &e))?, there)?;
+        let may = match &decision {
+            // Each element is compared before it is set.
+            Decision::Merge(_) => is_expected(wanted, there)?,
+            whole if whole.writes() => is_expected(wanted, there)? && self.is_as_found(db, key, there)?,
+            _ => true,
+        };
+        Ok(if may { decision } else { Decision::Conflict })
     }
 
     /// Decisions on a key as a whole that depend on who wrote it last.
@@ -160,11 +164,11 @@ impl Engine<'_> {
             }
             Some(_) => false,
             None => {
-                self.log.add(db, &Before::Absent { key: &name, written: *digest })?;
+                let entry = self.log.add(db, &Before::Absent { key: &name, written: *digest })?;
                 self.log.sync()?;
                 let created = self.create_one(&name, wanted)?;
                 if !created {
-                    self.were_there(db, &name)?;
+                    self.log.not_written(entry)?;
                 }
                 created
             }
