@@ -11,6 +11,7 @@ use redtape_journal::undo_file::{Operation, OperationId, StateDir, UndoEntry, Un
 use redtape_journal::{Keyring, Micros};
 use redtape_restore::client::{Server, Value, text};
 use redtape_restore::target::repair::{OnConflict, Outcome, Policy};
+use redtape_restore::target::pieces::name::temporary_name;
 use redtape_restore::undo::{UndoRequest, prepare_undo};
 use redtape_restore::{Filter, Interrupt, Limits, Observer, Request, RestoreError, Silent, prepare};
 use support::record::Recorder;
@@ -283,21 +284,24 @@ fn a_value_that_a_killed_run_moved_aside_is_put_back() {
     let mut reader = UndoReader::open(&recorded.undo_files()[0], &Keyring::default()).unwrap();
     let UndoEntry::Value { written, .. } = reader.next_entry().unwrap().unwrap().entry else { panic!("no value") };
     drop(reader);
-    let moved = |name: &str, written| UndoEntry::Moved {
+    let id = "7f".repeat(16).parse().unwrap();
+    // What takes its place has the next number.
+    let temporary = |key: &str, number| String::from_utf8(temporary_name(key.as_bytes(), &id, number)).unwrap();
+    let moved = |key: &str, written| UndoEntry::Moved {
         db: 0,
-        key: name.as_bytes().to_vec().into(),
-        temporary: format!("redtape:tmp:7f:{name}").into_bytes().into(),
+        key: key.as_bytes().to_vec().into(),
+        temporary: temporary(key, 2).into_bytes().into(),
         written,
     };
     for line in [
-        "SET redtape:tmp:7f:k:1 new PX 5000000",
-        "SET redtape:tmp:7f:k:1:new x",
-        "SET k:2 since",
-        "SET redtape:tmp:7f:k:2 before",
-        "RPUSH redtape:tmp:7f:k:3 deleted",
-        "SET k:4 never-moved",
+        format!("SET {} new PX 5000000", temporary("k:1", 2)),
+        format!("SET {} x", temporary("k:1", 3)),
+        "SET k:2 since".to_owned(),
+        format!("SET {} before", temporary("k:2", 2)),
+        format!("RPUSH {} deleted", temporary("k:3", 2)),
+        "SET k:4 never-moved".to_owned(),
     ] {
-        run(&mut client, line);
+        run(&mut client, &line);
     }
     let entries = [moved("k:1", written), moved("k:2", written), moved("k:3", [0; 16]), moved("k:4", written)];
     let file = left_file(&recorded, &entries);
@@ -310,8 +314,9 @@ fn a_value_that_a_killed_run_moved_aside_is_put_back() {
     assert!(matches!(run(&mut client, "PTTL k:1"), Value::Int(1..=5_000_000)));
     assert_eq!(text(&run(&mut client, "LINDEX k:3 0")), "deleted");
     // What a client has written since stays, and what was there before is not lost: it is named.
-    assert!(undone.listed.iter().any(|left| left.key == "\"redtape:tmp:7f:k:2\""), "{undone:?}");
-    assert_eq!(run(&mut client, "KEYS redtape:*"), Value::Array(vec![Value::Bytes(b"redtape:tmp:7f:k:2".to_vec())]));
+    let kept = temporary("k:2", 2);
+    assert!(undone.listed.iter().any(|left| left.key == format!("\"{kept}\"")), "{undone:?}");
+    assert_eq!(run(&mut client, "KEYS redtape:*"), Value::Array(vec![Value::Bytes(kept.into_bytes())]));
 }
 
 #[test]
