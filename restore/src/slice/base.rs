@@ -108,7 +108,7 @@ impl SlicedBase {
 
     /// The highest database of these keys; `None` = it is not known any more.
     pub(crate) fn highest_db(&self) -> Option<u32> {
-        if self.keys == 0 { Some(0) } else { self.pieces.iter().map(|piece| piece.db).max() }
+        if self.keys == 0 { Some(0) } else { self.pieces.iter().filter_map(|piece| piece.db).max() }
     }
 
     pub(super) fn writer(&self) -> io::Result<RdbWriter<Vec<u8>>> {

@@ -309,7 +309,7 @@ impl Source {
         whole: bool,
         observer: &mut dyn Observer,
     ) -> Result<Option<u32>, RestoreError> {
-        let catalog = self.replay.catalog();
+        let catalog = self.catalog();
         match &self.base {
             BaseUse::Keys(keys) => Ok(keys.highest_db()),
             BaseUse::Whole if whole => {
