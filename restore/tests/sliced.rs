@@ -425,9 +425,8 @@ fn keys_that_are_only_set_are_loaded_as_values() {
     // Of these, each is set or touched by another command as well.
     let replayed = "SET c 1; APPEND c x; SET d 1; MSET e 1 d 2; SET d 3; SET f 1; RENAME f g; SET g2 1; COPY g2 h; SET g2 2; \
                     SET i 1 NX; SET j 1; PEXPIRE j 900000";
-    for line in folded
-        .split("; ")
-        .chain(replayed.split("; ").filter(|line| version().has_redis(6, 2) || !line.contains("COPY")))
+    for line in
+        folded.split("; ").chain(replayed.split("; ").filter(|line| version().has_redis(6, 2) || !line.contains("g2")))
     {
         run(&mut world.client, line);
     }

@@ -137,11 +137,11 @@ pub struct Plan {
     pub selection: Option<String>,
     /// What is left out of base and journal, and why not more; `None` = nothing is left out (`--no-slice`).
     pub slice: Option<SliceReport>,
-    /// Groups to replay.
+    /// Groups to replay, with those of which the records are loaded as values instead (`slice.records_folded`).
     pub replay_groups: u64,
-    /// Records to replay.
+    /// Their records.
     pub replay_records: u64,
-    /// Bytes to replay.
+    /// Their bytes.
     pub replay_bytes: u64,
     /// Where to.
     pub target: String,
@@ -411,7 +411,7 @@ pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&
         target_version: target.version.to_string(),
         scratch: scratch.map(|b| format!("{} ({})", b.path.display(), b.version)),
         functions: everything,
-        estimate_seconds: estimate(facts.base_bytes, range, method),
+        estimate_seconds: estimate(facts, method),
         limits: limits::of(facts, method),
         repair: None,
         warnings,
@@ -419,12 +419,16 @@ pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&
 }
 
 /// A rough guess from common speeds of one server.
-fn estimate(base_bytes: u64, range: &RangeFacts, method: Method) -> f64 {
+fn estimate(facts: &Facts<'_>, method: Method) -> f64 {
     const LOAD_BYTES_PER_S: f64 = 150e6;
+    const VALUES_PER_S: f64 = 1e6;
     const RECORDS_PER_S: f64 = 500e3;
     const STREAM_BYTES_PER_S: f64 = 200e6;
-    let load = base_bytes as f64 / LOAD_BYTES_PER_S;
-    let replay = (range.records as f64 / RECORDS_PER_S).max(range.bytes as f64 / STREAM_BYTES_PER_S);
+    let range = facts.range;
+    let folded = facts.slice.map_or(0, |slice| slice.records_folded);
+    let load = facts.base_bytes as f64 / LOAD_BYTES_PER_S;
+    let records = range.records.saturating_sub(folded) as f64 / RECORDS_PER_S + folded as f64 / VALUES_PER_S;
+    let replay = records.max(range.bytes as f64 / STREAM_BYTES_PER_S);
     let passes = match method {
         Method::Link => 0.0,
         Method::LinkFromScratch => 2.0,

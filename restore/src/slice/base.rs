@@ -10,7 +10,7 @@
 //! A value of a module may belong to others ([`redtape_wire::effect`]): with one among the needed keys, the whole base is used.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
 
 use redtape_journal::{Keyring, SnapshotInfo, SnapshotReader};
@@ -31,7 +31,7 @@ use crate::source::journal_range::JournalRange;
 const HELD_BYTES_MAX: u64 = 16 << 20;
 /// Pieces that are noted; with more, the whole base is used.
 const PIECES_MAX: usize = 4 << 20;
-/// Bytes that are read at once.
+/// Bytes that are read at once, and made at once.
 const CHUNK_BYTES: usize = 256 << 10;
 /// How often the progress is told.
 const TELL_EVERY: u64 = 4 << 20;
@@ -277,7 +277,8 @@ fn walk(
 struct PieceReader<'a> {
     pieces: std::slice::Iter<'a, Piece>,
     piece: Option<Piece>,
-    from: SnapshotReader,
+    /// Pieces may be small: the base is read in larger ones.
+    from: BufReader<SnapshotReader>,
     /// Of the base, how far it was read.
     position: u64,
     digest: String,
@@ -287,7 +288,6 @@ struct PieceReader<'a> {
     writer: Option<RdbWriter<Vec<u8>>>,
     out: Vec<u8>,
     given: usize,
-    chunk: Vec<u8>,
 }
 
 impl<'a> PieceReader<'a> {
@@ -302,34 +302,34 @@ impl<'a> PieceReader<'a> {
         Ok(Self {
             pieces: keys.pieces.iter(),
             piece: None,
-            from,
+            from: BufReader::with_capacity(CHUNK_BYTES, from),
             position: 0,
             digest,
             folded,
             writer: Some(writer),
             out,
             given: 0,
-            chunk: vec![0; CHUNK_BYTES],
         })
     }
 
     /// Makes the next bytes.
     fn fill(&mut self) -> io::Result<()> {
         (self.out, self.given) = (Vec::new(), 0);
-        let Some(mut piece) = self.piece.take().or_else(|| self.pieces.next().copied()) else {
-            return self.fill_folded();
-        };
         let Some(writer) = &mut self.writer else { return Ok(()) };
-        skip(&mut self.from, piece.extent.offset - self.position, &mut self.chunk)?;
-        self.position = piece.extent.offset;
-        let len = usize::try_from(piece.extent.len).map_or(CHUNK_BYTES, |len| len.min(CHUNK_BYTES));
-        self.from.read_exact(&mut self.chunk[..len])?;
-        piece.put(writer, &self.chunk[..len])?;
+        while writer.get_mut().len() < CHUNK_BYTES
+            && let Some(mut piece) = self.piece.take().or_else(|| self.pieces.next().copied())
+        {
+            let from = &mut self.from;
+            pass(from, piece.extent.offset - self.position, |_| Ok(()))?;
+            let room = (CHUNK_BYTES - writer.get_mut().len()) as u64;
+            let len = piece.extent.len.min(room);
+            pass(from, len, |bytes| piece.put(writer, bytes))?;
+            self.position = piece.extent.offset + len;
+            piece.extent = Extent { offset: self.position, len: piece.extent.len - len };
+            self.piece = (piece.extent.len > 0).then_some(piece);
+        }
         self.out = std::mem::take(writer.get_mut());
-        self.position += len as u64;
-        piece.extent = Extent { offset: self.position, len: piece.extent.len - len as u64 };
-        self.piece = (piece.extent.len > 0).then_some(piece);
-        Ok(())
+        if self.out.is_empty() { self.fill_folded() } else { Ok(()) }
     }
 
     fn fill_folded(&mut self) -> io::Result<()> {
@@ -348,7 +348,7 @@ impl<'a> PieceReader<'a> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
         if self.position > 0 {
             io::copy(&mut self.from, &mut io::sink())?;
-            if let Some(problem) = wrong_digest(&self.from, &self.digest) {
+            if let Some(problem) = wrong_digest(self.from.get_ref(), &self.digest) {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
             }
         }
@@ -357,10 +357,16 @@ impl<'a> PieceReader<'a> {
     }
 }
 
-fn skip(from: &mut SnapshotReader, mut left: u64, chunk: &mut [u8]) -> io::Result<()> {
+/// Gives the next bytes to `to`, as they come.
+fn pass(from: &mut impl BufRead, mut left: u64, mut to: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     while left > 0 {
-        let len = usize::try_from(left).map_or(chunk.len(), |left| left.min(chunk.len()));
-        from.read_exact(&mut chunk[..len])?;
+        let bytes = from.fill_buf()?;
+        if bytes.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let len = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
+        to(&bytes[..len])?;
+        from.consume(len);
         left -= len as u64;
     }
     Ok(())

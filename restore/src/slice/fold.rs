@@ -1,8 +1,8 @@
 //! Folding: a key that no kept record touches but one plain `SET` need not be set by a command. It stands in the RDB that is sent
-//! first, behind what is needed of the base: a server loads it there for half of what the command costs it.
+//! first, behind what is needed of the base: a server loads it there for little more than half of what the command costs it.
 //!
 //! Invariant: what is replayed behind that RDB neither reads nor changes such a key, and the base's own entry of it is left out: a
-//! server ends itself when it meets a key twice in an RDB.
+//! server ends itself when it meets a key twice in an RDB (docs/redis-facts.md 4.6).
 //!
 //! The values are not held: they are read again from the journal while the RDB is sent, by threads of their own. Its length is
 //! known before: the backward pass has counted it.
@@ -45,19 +45,27 @@ impl FoldedKeys {
     }
 }
 
+/// Databases and hashes of keys.
+pub(super) type TakenOut = HashSet<(u32, u128)>;
+
 /// What stands in the RDB.
 #[derive(Debug)]
 pub(crate) struct Fold {
     /// Of the records, with those of the keys that were taken out.
     pub(super) lsns: Lsns,
-    /// Of each database; of one at least.
+    /// Of each database that has such keys.
     pub(super) keys: BTreeMap<u32, FoldedKeys>,
-    /// Databases and hashes of keys that are replayed after all.
-    pub(super) taken_out: HashSet<(u32, u128)>,
+    /// Those that are replayed after all.
+    pub(super) taken_out: TakenOut,
     pub(super) hasher: KeyHasher,
 }
 
 impl Fold {
+    /// There is no such key.
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     /// How many records are not replayed.
     pub(crate) fn records(&self) -> u64 {
         self.keys.values().map(|keys| keys.keys).sum()

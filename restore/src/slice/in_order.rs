@@ -31,7 +31,7 @@ pub(super) fn in_order<J: Send, T: Send>(
         // It ends with this closure, and the threads with it.
         let jobs = jobs;
         for _ in 0..threads {
-            scope.spawn(&run);
+            scope.spawn(run);
         }
         let mut given = VecDeque::with_capacity(threads * AHEAD);
         loop {

@@ -91,17 +91,13 @@ pub(crate) enum Kept {
 }
 
 impl Kept {
-    /// With others, of which none is held.
-    pub(super) fn and(self, others: &Lsns) -> Self {
-        match self {
-            Self::Noted(lsns) => Self::Noted(lsns.and(others)),
-            held @ Self::Held(_) => held,
-        }
-    }
-
     /// With what could stand in an RDB.
     pub(crate) fn unfolded(self, fold: &Fold) -> Self {
-        self.and(fold.lsns())
+        match self {
+            Self::Noted(lsns) => Self::Noted(lsns.and(fold.lsns())),
+            // Of what is held nothing can.
+            held @ Self::Held(_) => held,
+        }
     }
 }
 

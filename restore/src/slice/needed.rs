@@ -21,7 +21,7 @@ use redtape_journal::WantedKeys;
 use redtape_journal::query::Filter;
 use redtape_wire::effect::{Touch, Touched};
 
-use super::fold::FoldedKeys;
+use super::fold::{FoldedKeys, TakenOut};
 use super::hashed::KeyHasher;
 use super::key_table::KeyTable;
 
@@ -123,7 +123,7 @@ pub(crate) struct Needed {
     added_bytes: usize,
     folding: Folding,
     /// Databases and hashes of keys that do not go into the RDB after all.
-    taken_out: HashSet<(u32, u128)>,
+    taken_out: TakenOut,
 }
 
 /// Which keys may go into the RDB.
@@ -372,13 +372,13 @@ impl Needed {
         self.taken_out = HashSet::new();
     }
 
-    /// What goes into the RDB, at the end of the pass: the keys of each database, and those that do not after all.
-    pub(super) fn folded(&mut self) -> Option<(BTreeMap<u32, FoldedKeys>, HashSet<(u32, u128)>)> {
+    /// What goes into the RDB, at the end of the pass: the keys of each database that has any, and those that do not after all.
+    pub(super) fn folded(&mut self) -> (BTreeMap<u32, FoldedKeys>, TakenOut) {
         if self.folding == Folding::Off {
-            return None;
+            return Default::default();
         }
         let keys = self.databases.iter().map(|(db, database)| (*db, database.folded));
-        Some((keys.filter(|(_, folded)| folded.keys > 0).collect(), std::mem::take(&mut self.taken_out)))
+        (keys.filter(|(_, folded)| folded.keys > 0).collect(), std::mem::take(&mut self.taken_out))
     }
 
     /// Goes back over the emptying of a database. Whether it has to be kept.

@@ -61,13 +61,11 @@ pub(crate) fn slice(
     }
     let Pass { mut needed, keeper, facts, forced, .. } = pass;
     let (mut kept, folded) = keeper.finish();
-    let fold = match needed.folded().filter(|(keys, _)| !keys.is_empty()) {
-        Some((keys, taken_out)) => Some(Fold { lsns: folded, keys, taken_out, hasher: needed.hasher().clone() }),
-        None => {
-            kept = kept.and(&folded);
-            None
-        }
-    };
+    let (keys, taken_out) = needed.folded();
+    let mut fold = Some(Fold { lsns: folded, keys, taken_out, hasher: needed.hasher().clone() });
+    if let Some(unused) = fold.take_if(|fold| fold.is_empty()) {
+        kept = kept.unfolded(&unused);
+    }
     Ok(Sliced { kept, fold, facts, needed, forced, searched })
 }
 

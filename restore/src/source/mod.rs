@@ -136,8 +136,8 @@ impl Located {
 fn folding_pays(fold: &Fold, base: &SnapshotInfo) -> bool {
     /// A base that is read in no time.
     const SMALL_BASE_BYTES: u64 = 16 << 20;
-    /// Looking at a key takes about a quarter of what a folded one spares.
-    const TIMES: u64 = 4;
+    /// Looking at a key takes about half of what a folded one spares.
+    const TIMES: u64 = 2;
     base.manifest.bytes <= SMALL_BASE_BYTES.max(fold.entry_bytes().saturating_mul(TIMES))
 }
 
