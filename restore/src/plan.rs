@@ -59,6 +59,8 @@ pub struct Facts<'a> {
     pub base_memory: Option<u64>,
     /// Everything is wanted, in an empty target.
     pub whole: bool,
+    /// Everything is wanted.
+    pub everything: bool,
     /// Bytes of what is used of the base.
     pub base_bytes: u64,
     /// What slicing has found, if it was done.
@@ -293,7 +295,7 @@ fn why_not_directly(facts: &Facts<'_>) -> Option<String> {
 pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&Binary>) -> Plan {
     let (point, target, range) = (facts.point, facts.target, facts.range);
     let manifest = &point.base.manifest;
-    let everything = facts.whole;
+    let everything = facts.everything;
     let mut warnings = point.warnings.clone();
     if !everything {
         warnings.push("functions are left out: only some keys are wanted".to_owned());

@@ -106,6 +106,7 @@ fn outcome(change: impl FnOnce(&mut Case)) -> Result<(Method, String), RestoreEr
         target: &case.target,
         base_memory: None,
         whole: case.filter.is_everything(),
+        everything: case.filter.is_everything(),
         base_bytes: 300_000_000,
         slice: None,
         forced: case.forced,
@@ -240,6 +241,7 @@ fn warnings_of(change: impl FnOnce(&mut Case), base_memory: Option<u64>) -> Vec<
         target: &case.target,
         base_memory,
         whole: case.filter.is_everything(),
+        everything: case.filter.is_everything(),
         base_bytes: 300_000_000,
         slice: None,
         forced: None,
@@ -294,6 +296,7 @@ fn the_plan_says_everything() {
         target: &case.target,
         base_memory: None,
         whole: case.filter.is_everything(),
+        everything: case.filter.is_everything(),
         base_bytes: 300_000_000,
         slice: None,
         forced: None,
@@ -315,7 +318,7 @@ fn the_plan_says_everything() {
     assert!(plan.estimate_seconds > 2.0 && !plan.functions);
     let json = serde_json::to_value(&plan).expect("json");
     assert_eq!((json["via"].as_str(), json["lsn"].as_u64()), (Some("scratch"), Some(10)));
-    let link = make(&Facts { whole: true, ..facts }, Method::Link, String::new(), None);
+    let link = make(&Facts { whole: true, everything: true, ..facts }, Method::Link, String::new(), None);
     assert!(link.functions && link.warnings.iter().any(|w| w.contains("evict")));
 }
 
@@ -332,6 +335,7 @@ fn who_follows_the_target_is_told() {
             target: &case.target,
             base_memory: None,
             whole: case.filter.is_everything(),
+        everything: case.filter.is_everything(),
             base_bytes: 300_000_000,
             slice: None,
             forced: None,

@@ -87,6 +87,7 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
         base_bytes: source.base_bytes(),
         slice: source.slice.as_ref(),
         whole: request.is_whole(),
+        everything: request.filter.is_everything(),
         forced: request.method,
     };
     let (method, reason) = choose(&facts)?;

@@ -8,12 +8,14 @@ use redtape_journal::query::{AsOf, When};
 use redtape_journal::{Keyring, mark_now};
 
 use super::{Restored, ServerTarget, blame, full_warning};
+use crate::client::Server;
 use crate::error::RestoreError;
 use crate::plan::Plan;
 use crate::progress::{Event, Observer, Unit};
 use crate::request::Request;
 use crate::source::scratch::Scratch;
 use crate::source::{Located, Source};
+use crate::target::copy::copy_functions;
 use crate::target::lookup::{KeyCounts, recount};
 use crate::target::memory::MemoryState;
 use crate::target::repair::{
@@ -36,6 +38,7 @@ pub(crate) struct Looked {
     policy: Policy,
     judged: Judged,
     at_ms: i64,
+    rate: Option<u32>,
 }
 
 impl Looked {
@@ -97,7 +100,7 @@ pub(crate) fn look(
         Some(query) => blame::judged(asked, query, source, request, observer)?,
     };
     let operation = Operation::of_restore(request, source, &target.facts, &policy)?;
-    Ok(Looked { survey, new, operation, datasets, policy, judged, at_ms })
+    Ok(Looked { survey, new, operation, datasets, policy, judged, at_ms, rate: request.rate })
 }
 
 /// What the target is expected to hold, in a scratch server of its own.
@@ -121,7 +124,7 @@ pub(super) fn restore(
     looked: Looked,
     observer: &mut dyn Observer,
 ) -> Result<Restored, RestoreError> {
-    let Looked { survey, new, operation, mut datasets, policy, judged, at_ms } = looked;
+    let Looked { survey, new, operation, mut datasets, policy, judged, at_ms, rate } = looked;
     let about = format!("of {} as of {}, LSN {}", source.from.display(), plan.at, plan.lsn);
     let (marker, mut log) =
         begin(target, &operation, &about, &survey.wanted, observer).map_err(RestoreError::before_the_target)?;
@@ -144,6 +147,7 @@ pub(super) fn restore(
         at_ms,
         version: target.facts.version,
         interrupt: &target.interrupt,
+        rate,
     };
     let repaired = repair(job, observer);
     observer.on(&Event::StepDone);
@@ -160,6 +164,7 @@ pub(super) fn restore(
     if evicted > 0 {
         warnings.push(look_for_evicted(target, &mut datasets, &outcome, evicted, observer)?);
     }
+    let functions = if target.filter.is_everything() { restore_functions(target, &mut datasets, &mut warnings)? } else { 0 };
     marks.set("after", observer);
     // The marker first: what an unfinished file says of a target without one is more than is true, never less.
     if let Some(marker) = marker {
@@ -170,11 +175,35 @@ pub(super) fn restore(
     Ok(Restored {
         keys: survey.wanted,
         expired: Some(outcome.expired),
-        functions: 0,
+        functions,
         checks,
         warnings,
         outcome: Some(outcome),
     })
+}
+
+/// Functions go into a target that has none. Others stay: an undo file has no place for them.
+fn restore_functions(
+    target: &mut ServerTarget,
+    datasets: &mut Datasets,
+    warnings: &mut Vec<String>,
+) -> Result<usize, RestoreError> {
+    let scratch = &mut datasets.wanted.server;
+    match (scratch.functions()?.unwrap_or(0), target.server.functions()?) {
+        (0, _) => Ok(0),
+        (_, Some(0)) => copy_functions(scratch, &mut target.server),
+        (_, None) => {
+            warnings.push("functions were left out: the target does not show its own (FUNCTION LIST)".to_owned());
+            Ok(0)
+        }
+        (_, Some(_)) => {
+            let dump = |server: &mut Server| server.call(&["FUNCTION", "DUMP"]);
+            if dump(scratch)? != dump(&mut target.server)? {
+                warnings.push("the target's functions are others than those of that moment; they stay".to_owned());
+            }
+            Ok(0)
+        }
+    }
 }
 
 /// Whether what the target has evicted meanwhile were wanted keys; says that it has evicted others.
