@@ -38,6 +38,8 @@ pub struct Request {
     pub broken_by: Option<WriteQuery>,
     /// Of a repair: only keys that the target holds as they were recorded at this moment are written.
     pub unchanged_since: Option<When>,
+    /// Of a repair: keys that are written in a second at most.
+    pub rate: Option<u32>,
     /// Where the undo files of repairs are; `None` = the usual place.
     pub state_dir: Option<PathBuf>,
     /// By which method, if the person insists.

@@ -14,7 +14,7 @@ use redtape_restore::target::repair::{OnConflict, Outcome, Policy, TtlPolicy};
 use redtape_restore::undo::{UndoRequest, prepare_undo};
 use redtape_restore::{ErrorKind, Filter, Interrupt, Limits, Request, RestoreError, Silent, prepare};
 use support::record::Recorder;
-use support::{Running, assert_same, request, run, state};
+use support::{Running, assert_same, request, run, state, version};
 
 /// A server, what it held at a moment, and what an accident has made of it.
 struct Accident {
@@ -90,6 +90,10 @@ fn accident() -> Accident {
     run(&mut client, "SELECT 3");
     run(&mut client, "SET k:three 3");
     run(&mut client, "SELECT 0");
+    if version().has_redis(7, 0) {
+        let code = "#!lua name=lib\nredis.register_function('f', function() return 1 end)";
+        client.call(&["FUNCTION", "LOAD", code]).unwrap();
+    }
     let at = When::At(recorder.catch_up());
     let before = state(&mut client);
     for n in (0..300).step_by(3) {
@@ -368,9 +372,14 @@ fn everything_is_written_beside_others_when_a_policy_is_given() {
     let accident = accident();
     let mut client: Server = accident.server.client();
     run(&mut client, "FLUSHALL");
+    if version().has_redis(7, 0) {
+        run(&mut client, "FUNCTION FLUSH");
+    }
     run(&mut client, "SET k:s:5 written-since");
     let all = Request { filter: Filter::default(), ..accident.repair("*", policy(OnConflict::Skip)) };
-    let outcome = do_it(&all).unwrap();
+    let report = prepare(&all, &mut Silent).unwrap().run(&mut Silent).unwrap();
+    assert_eq!(report.functions, usize::from(version().has_redis(7, 0)));
+    let outcome = report.repair.unwrap();
     assert_eq!((outcome.created, outcome.skipped), (607, 1));
     run(&mut client, "SET k:s:5 value5");
     assert_same(&accident.before, &state(&mut client), "restored");

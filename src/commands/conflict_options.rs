@@ -61,6 +61,9 @@ pub(crate) struct ConflictOptions {
     /// When restored keys expire.
     #[arg(long, value_enum, default_value = "absolute")]
     ttl: Ttl,
+    /// Write at most so many keys a second.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rate: Option<u32>,
     /// Where undo files are kept, and what is known of interrupted restores [default: $XDG_STATE_HOME/redtape, else
     /// ~/.local/state/redtape]
     #[arg(long, value_name = "DIR")]

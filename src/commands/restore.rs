@@ -94,6 +94,7 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
         slice: !args.no_slice,
         repair: args.conflict.policy()?,
         broken_by: args.conflict.broken_by,
+        rate: args.conflict.rate,
         unchanged_since: args.conflict.if_unchanged,
         state_dir: args.conflict.state_dir,
         method,

@@ -176,6 +176,7 @@ impl GetRequest {
             repair: None,
             broken_by: None,
             unchanged_since: None,
+            rate: None,
             state_dir: None,
             server_bin: self.server_bin.clone(),
             now: self.now,

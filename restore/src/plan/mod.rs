@@ -368,7 +368,7 @@ fn may_not_fit(facts: &Facts<'_>) -> bool {
 pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&Binary>) -> Plan {
     let (point, target, range) = (facts.point, facts.target, facts.range);
     let manifest = &point.base.manifest;
-    let everything = facts.whole;
+    let everything = facts.filter.is_everything();
     let mut warnings = point.warnings.clone();
     if !everything {
         warnings.push("functions are left out: only some keys are wanted".to_owned());

@@ -361,7 +361,7 @@ fn the_plan_says_everything() {
     assert!(plan.estimate_seconds > 2.0 && !plan.functions);
     let json = serde_json::to_value(&plan).expect("json");
     assert_eq!((json["via"].as_str(), json["lsn"].as_u64()), (Some("scratch"), Some(10)));
-    let link = make(&Facts { whole: true, ..facts }, Method::Link, String::new(), None);
+    let link = make(&Facts { whole: true, filter: &Filter::default(), ..facts }, Method::Link, String::new(), None);
     assert!(link.functions && link.warnings.iter().any(|w| w.contains("allkeys-lru")));
 }
 

@@ -270,7 +270,8 @@ pub(crate) fn gone(target: &mut Server, evicted_before: u64, lost: u64, meant: u
     RestoreError::Lost { address: target.address.clone(), lost, meant, why }
 }
 
-fn copy_functions(scratch: &mut Server, target: &mut Server) -> Result<usize, RestoreError> {
+/// Copies function libraries into a target that has none.
+pub(crate) fn copy_functions(scratch: &mut Server, target: &mut Server) -> Result<usize, RestoreError> {
     let count = scratch.functions()?.unwrap_or(0);
     if count == 0 {
         return Ok(0);

@@ -123,7 +123,13 @@ const NEEDS: [Need; 67] = {
             Unused,
         ),
         all("function|list", &["FUNCTION", "LIST"], Useful("functions are not counted")),
-        need("function|restore", &["FUNCTION", "RESTORE", ""], Useful("functions cannot be restored"), Unused, Unused),
+        need(
+            "function|restore",
+            &["FUNCTION", "RESTORE", ""],
+            Useful("functions cannot be restored"),
+            Unused,
+            Useful("functions cannot be restored"),
+        ),
         need(
             "scan",
             &["SCAN", "0"],

@@ -44,6 +44,7 @@ pub(crate) fn request(dir: &Path, at: When, target: &Running, via: Option<Forced
         repair: None,
         broken_by: None,
         unchanged_since: None,
+        rate: None,
         state_dir: dir.parent().map(|parent| parent.join("state")),
         method: via,
         server_bin: Some(binary()).filter(|b| b.is_absolute()),

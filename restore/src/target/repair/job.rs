@@ -8,6 +8,7 @@ use super::engine::Engine;
 use super::judged::Judged;
 use super::operation::FileLog;
 use super::outcome::Outcome;
+use super::pace::Pace;
 use super::policy::Policy;
 use super::wanted::{Datasets, each_batch};
 use crate::client::Server;
@@ -36,11 +37,13 @@ pub(crate) struct Job<'a> {
     /// Of the target.
     pub(crate) version: ServerVersion,
     pub(crate) interrupt: &'a Interrupt,
+    /// Keys that are written in a second at most.
+    pub(crate) rate: Option<u32>,
 }
 
 /// Does it.
 pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcome, RestoreError> {
-    let Job { new, datasets, target, filter, policy, judged, log, id, at_ms, version, interrupt } = job;
+    let Job { new, datasets, target, filter, policy, judged, log, id, at_ms, version, interrupt, rate } = job;
     let how = How::find(target)?;
     let moved = log.take_moved();
     let mut engine = Engine {
@@ -56,11 +59,14 @@ pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcom
         outcome: Outcome::default(),
         moved,
     };
-    let mut seen = 0;
+    let (mut seen, mut pace) = (0, Pace::new(rate));
     each_batch(datasets, filter, new, &mut |batch| {
-        seen += batch.keys.len() as u64;
-        engine.batch(batch)?;
-        observer.on(&Event::At(seen));
+        for batch in pace.split(batch) {
+            seen += batch.keys.len() as u64;
+            pace.wait(batch.keys.len(), interrupt)?;
+            engine.batch(batch)?;
+            observer.on(&Event::At(seen));
+        }
         Ok(())
     })?;
     if policy.delete_absent {
@@ -69,6 +75,7 @@ pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcom
         let which = Which { filter, own_names: policy.own_names(id.as_str()) };
         each_absent(datasets, &mut scanner, &which, interrupt, &mut |db, keys| {
             seen += keys.len() as u64;
+            pace.wait(keys.len(), interrupt)?;
             engine.delete(db, keys)?;
             observer.on(&Event::At(seen));
             Ok(())

@@ -11,7 +11,7 @@
 //! - `decide`, `merge`, `judged`: what is done with a key.
 //! - `engine`, `elements`: writing, each key and each element atomically.
 //! - `before`, `operation`: what is kept before a write, and what is known of an interrupted run.
-//! - `job`: all of it, in order.
+//! - `job`: all of it, in order; `pace`: no faster than was asked for.
 //! - `survey`: what will be found, before the first write.
 //! - `absent`: keys to delete.
 //! - `plan`, `outcome`: what will be done, and what was.
@@ -32,6 +32,7 @@ pub(crate) mod live;
 mod merge;
 mod operation;
 mod outcome;
+mod pace;
 mod plan;
 mod policy;
 mod saved;

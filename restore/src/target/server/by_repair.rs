@@ -8,12 +8,14 @@ use redtape_journal::query::{AsOf, When};
 use redtape_journal::{Keyring, mark_now};
 
 use super::{Restored, ServerTarget, blame, evicted_warning, full_warning, room};
+use crate::client::Server;
 use crate::error::RestoreError;
 use crate::plan::Plan;
 use crate::progress::{Event, Observer, Unit};
 use crate::request::Request;
 use crate::source::scratch::Scratch;
 use crate::source::{Located, Source};
+use crate::target::copy::copy_functions;
 use crate::target::lookup::{KeyCounts, recount};
 use crate::target::memory::MemoryState;
 use crate::target::repair::{
@@ -37,6 +39,7 @@ pub(crate) struct Looked {
     policy: Policy,
     judged: Judged,
     at_ms: i64,
+    rate: Option<u32>,
 }
 
 impl Looked {
@@ -99,7 +102,7 @@ pub(crate) fn look(
         None => Judged::default(),
         Some(query) => blame::judged(asked, query, source, request, observer)?,
     };
-    Ok(Looked { survey, new, operation, datasets, policy, judged, at_ms })
+    Ok(Looked { survey, new, operation, datasets, policy, judged, at_ms, rate: request.rate })
 }
 
 /// What the target is expected to hold, in a scratch server of its own.
@@ -123,7 +126,7 @@ pub(super) fn restore(
     looked: Looked,
     observer: &mut dyn Observer,
 ) -> Result<Restored, RestoreError> {
-    let Looked { survey, new, operation, mut datasets, policy, judged, at_ms } = looked;
+    let Looked { survey, new, operation, mut datasets, policy, judged, at_ms, rate } = looked;
     let about = format!("of {} as of {}, LSN {}", source.from.display(), plan.at, plan.lsn);
     let by = By::Repair(Repairs::of(&policy));
     room::check_repair(target, &mut datasets, (&survey.wanted, &new), by, observer)
@@ -149,6 +152,7 @@ pub(super) fn restore(
         at_ms,
         version: target.facts.version,
         interrupt: &target.interrupt,
+        rate,
     };
     let repaired = repair(job, observer);
     let undo_file = log.path().display().to_string();
@@ -172,6 +176,7 @@ pub(super) fn restore(
             }
         }
     }
+    let functions = if target.filter.is_everything() { restore_functions(target, &mut datasets, &mut warnings)? } else { 0 };
     marks.set("after", observer);
     // The marker first: what an unfinished file says of a target without one is more than is true, never less.
     if let Some(marker) = marker {
@@ -182,11 +187,35 @@ pub(super) fn restore(
     Ok(Restored {
         keys: survey.wanted,
         expired: Some(outcome.expired),
-        functions: 0,
+        functions,
         checks,
         warnings,
         outcome: Some(outcome),
     })
+}
+
+/// Functions go into a target that has none. Others stay: an undo file has no place for them.
+fn restore_functions(
+    target: &mut ServerTarget,
+    datasets: &mut Datasets,
+    warnings: &mut Vec<String>,
+) -> Result<usize, RestoreError> {
+    let scratch = &mut datasets.wanted.server;
+    match (scratch.functions()?.unwrap_or(0), target.server.functions()?) {
+        (0, _) => Ok(0),
+        (_, Some(0)) => copy_functions(scratch, &mut target.server),
+        (_, None) => {
+            warnings.push("functions were left out: the target does not show its own (FUNCTION LIST)".to_owned());
+            Ok(0)
+        }
+        (_, Some(_)) => {
+            let dump = |server: &mut Server| server.call(&["FUNCTION", "DUMP"]);
+            if dump(scratch)? != dump(&mut target.server)? {
+                warnings.push("the target's functions are others than those of that moment; they stay".to_owned());
+            }
+            Ok(0)
+        }
+    }
 }
 
 /// Whether what the target has evicted meanwhile were wanted keys; says that it has evicted others.
