@@ -103,6 +103,43 @@ fn a_restore_goes_over_tls() {
 }
 
 #[test]
+fn a_repair_and_its_undo_go_over_tls() {
+    let journal = journal();
+    let target = Target::start("yes");
+    let (cert, key) = target.ca.sign("redtape", &["redtape"]);
+    let ca = target.ca.file("ca.crt");
+    let (tls, state) = (
+        ["--to-tls-ca-cert-file", &ca, "--to-tls-cert-file", &cert, "--to-tls-key-file", &key],
+        Dir::new("state"),
+    );
+    let mut conn = target.server.conn();
+    conn.must(&args!["SET", "large:0", "since"]);
+    let state = ["--state-dir", state.path().to_str().unwrap()];
+    let some = ["--key", "large:*", "--on-conflict", "replace"];
+    let told = restore(&journal, &target.url(), &[&tls[..], &state, &some].concat()).expect_success("a repair").stdout;
+    assert!(told.contains("3 created, 1 replaced"), "{told}");
+    let file = undo_file(std::path::Path::new(state[1])).expect("an undo file");
+    let undo = ["undo", "--file", &file, "--to", &target.url(), "--yes"].map(str::to_owned);
+    let undo: Vec<&str> = undo.iter().map(String::as_str).collect();
+    refused(&run(&[&undo[..], &state].concat()), UNAVAILABLE, &["--to-tls-ca-cert-file"]);
+    run(&[&undo[..], &state, &tls].concat()).expect_success("an undo");
+    assert_eq!(int(&conn.must(&args!["EXISTS", "large:1", "large:2", "large:3"])), 0);
+    assert_eq!(int(&conn.must(&args!["STRLEN", "large:0"])), 5);
+}
+
+/// The first undo file below a directory.
+fn undo_file(dir: &std::path::Path) -> Option<String> {
+    for entry in std::fs::read_dir(dir).ok()?.flatten() {
+        let path = entry.path();
+        let found = if path.is_dir() { undo_file(&path) } else { path.to_str().map(str::to_owned) };
+        if let Some(found) = found.filter(|found| found.ends_with(".undo")) {
+            return Some(found);
+        }
+    }
+    None
+}
+
+#[test]
 fn a_target_that_replicates_over_tls_gets_copies() {
     let journal = journal();
     let target = Target::with(&["127.0.0.1"], 2099, &["--tls-auth-clients", "no", "--tls-replication", "yes"]);

@@ -129,7 +129,7 @@ pub(super) fn restore(
     let Looked { survey, new, operation, mut datasets, policy, judged, at_ms, rate } = looked;
     let about = format!("of {} as of {}, LSN {}", source.from.display(), plan.at, plan.lsn);
     let by = By::Repair(Repairs::of(&policy));
-    room::check_repair(target, &mut datasets, (&survey.wanted, &new), by, observer)
+    room::check_repair(target, &mut datasets, (&survey.wanted, &new[..]), by, observer)
         .map_err(|e| datasets.explain(e).before_the_target())?;
     let (marker, mut log) =
         begin(target, &operation, &about, &survey.wanted, observer).map_err(RestoreError::before_the_target)?;
