@@ -161,4 +161,5 @@ bench:
 	@scripts/install-servers.sh bench
 	$(CARGO) build --release --bin redtape
 	$(CARGO) bench --bench framing
+	$(CARGO) bench --bench restore
 	$(CARGO) bench --bench peers -- $(if $(FULL),--full) $(ARGS)

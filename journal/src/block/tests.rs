@@ -71,6 +71,37 @@ proptest! {
     }
 
     #[test]
+    fn single_records_are_seen_as_they_are_decoded(groups in any_groups(1..20), taken: u64) {
+        let mut builder = BlockBuilder::new(Lsn(7), Micros(100), ReplOffset(50), 3);
+        for group in &groups {
+            group.push(&mut builder).unwrap();
+        }
+        let mut block = builder.finish(Micros(9));
+        let (header, payload) = (block.header, Bytes::copy_from_slice(block.payload()));
+        let mut expected = decode(&mut block).into_iter();
+        let mut decoded = Groups::new(header, payload);
+        loop {
+            let (mut seen, mut was_taken) = (None, false);
+            let next = decoded.next_unless(&mut |view| {
+                let args = (0..view.len()).map(|n| {
+                    assert_eq!(view.arg(n).unwrap(), &view.block()[view.place(n).unwrap()]);
+                    Bytes::copy_from_slice(view.arg(n).unwrap())
+                });
+                let (args, keys) = (args.collect(), view.keys.map(Into::into));
+                assert_eq!((view.arg(view.len()), view.is_empty()), (None, view.len() == 0));
+                seen = Some(crate::Record { lsn: view.lsn, db: view.db, args, keys });
+                was_taken = taken >> (view.lsn.0 % 64) & 1 == 1;
+                was_taken
+            });
+            let Some(next) = next else { break };
+            let expected = expected.next().unwrap();
+            prop_assert_eq!(seen.as_ref(), Some(&expected.records[0]).filter(|_| expected.records.len() == 1));
+            prop_assert_eq!(next.unwrap(), Some(expected).filter(|_| !was_taken));
+        }
+        prop_assert_eq!(expected.next(), None);
+    }
+
+    #[test]
     fn joined_blocks_hold_the_same_groups(batches in prop::collection::vec(any_groups(0..6), 1..6), parts in 1usize..4) {
         let mut builder = BlockBuilder::new(Lsn(7), Micros(100), ReplOffset(50), 3);
         let mut joiner = BlockJoiner::new(Lsn(7), Micros(100), ReplOffset(50), 3);

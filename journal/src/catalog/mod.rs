@@ -17,6 +17,7 @@ mod read;
 mod reverse;
 mod search;
 mod segment;
+mod take;
 #[cfg(test)]
 mod tests;
 pub(crate) mod window;
@@ -25,12 +26,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) use load::Entry;
-pub use parts::{PartJob, PartReader, TakeRecords, WantedKeys};
+pub use parts::{PartJob, PartReader, WantedKeys};
 pub use read::GroupReader;
 use read::Within;
 pub use reverse::ReverseReader;
 use search::Search;
 pub use search::Searched;
+pub use take::TakeRecords;
 
 use crate::crypto::Keyring;
 use crate::error::{OpenError, ReadError};

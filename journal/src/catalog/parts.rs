@@ -11,7 +11,7 @@ use super::load::Entry;
 use super::read::Within;
 use super::search::Searched;
 use super::segment::{OpenSegment, Part, corrupt};
-use crate::block::RecordView;
+use super::take::TakeRecords;
 use crate::bloom::hash_key;
 use crate::error::{ReadError, Span};
 use crate::lease::ReadLease;
@@ -31,24 +31,6 @@ impl<'a> FromIterator<(u32, &'a [u8])> for WantedKeys {
         hashes.sort_unstable();
         hashes.dedup();
         Self { hashes }
-    }
-}
-
-/// Takes what a part holds, in its order.
-pub trait TakeRecords {
-    /// The only record of its group. Whether it was taken; if not, it is given as a group.
-    fn single(&mut self, record: &RecordView<'_>) -> bool {
-        let _ = record;
-        false
-    }
-
-    /// A group.
-    fn group(&mut self, group: Group);
-}
-
-impl TakeRecords for Vec<Group> {
-    fn group(&mut self, group: Group) {
-        self.push(group);
     }
 }
 

@@ -7,9 +7,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::load::Entry;
-use super::parts::TakeRecords;
 use super::search::{Search, Searched};
 use super::segment::{OpenSegment, corrupt};
+use super::take::TakeRecords;
 use crate::error::{ReadError, Span};
 use crate::lease::ReadLease;
 use crate::types::{Group, Lsn, TimelineId};

@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::load::Entry;
-use super::parts::TakeRecords;
 use super::search::{Ranges, Search};
+use super::take::TakeRecords;
 use crate::block::{BLOCK_HEADER_LEN, BlockHeader, Groups, decode_payload};
 use crate::bloom::Place;
 use crate::crypto::{KeyFault, Sealer};

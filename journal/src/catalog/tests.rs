@@ -488,6 +488,48 @@ fn segments_without_wanted_lsns_are_no_gap() {
 }
 
 #[test]
+fn parts_are_given_forwards_for_certain_lsns() {
+    for (compact, closed) in [(true, true), (false, true), (false, false)] {
+        let mut journal = Fixture::with(OpenOptions { compact, ..options(40_000) });
+        journal.timeline();
+        for n in 0..2000u32 {
+            journal.block(&[OwnedGroup::set(n % 2, format!("key:{n}").as_bytes(), &n.to_le_bytes().repeat(9))]);
+        }
+        if closed {
+            journal.close();
+        } else {
+            journal.sync();
+        }
+        let catalog = Catalog::open(journal.dir()).unwrap();
+        let read = |after: u64, upto: u64, lsns: &'static [u64]| {
+            let wanted = move |a: Lsn, b: Lsn| lsns.iter().any(|lsn| (a.0..=b.0).contains(lsn));
+            let mut reader = catalog.parts_within(Lsn(after), Lsn(upto), TimelineId(1), wanted);
+            let mut found = Vec::new();
+            while let Some(job) = reader.next_job(None).unwrap() {
+                // As another thread would.
+                let part: Vec<Group> = std::thread::scope(|scope| {
+                    let read = scope.spawn(|| {
+                        let mut part = Vec::new();
+                        assert!(job.read(&mut part).unwrap() > 0);
+                        part
+                    });
+                    read.join().unwrap()
+                });
+                found.extend(part.iter().map(|group| group.records[0].lsn.0));
+            }
+            assert!(found.is_sorted(), "{found:?}");
+            (found, reader.searched())
+        };
+        let (found, searched) = read(0, 2000, &[5, 700, 701, 1999]);
+        assert!([5, 700, 701, 1999].iter().all(|lsn| found.contains(lsn)) && found.len() < 1000, "{}", found.len());
+        assert!(searched.skipped_bytes > 0, "{searched:?}");
+        let (found, _) = read(699, 1500, &[5, 700, 1999]);
+        assert!(found.contains(&700) && found.iter().all(|lsn| (700..=1500).contains(lsn)), "{found:?}");
+        assert_eq!(read(0, 2000, &[]).0, [0; 0]);
+    }
+}
+
+#[test]
 fn a_damaged_block_stops_only_who_may_need_it() {
     let mut journal = Fixture::with(OpenOptions { compact: false, ..options(1 << 30) });
     journal.timeline();
