@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use redtape_journal::Micros;
 use redtape_journal::query::When;
-use redtape_restore::ErrorKind::{Denied, Unavailable};
 use redtape_net::Connector;
 use redtape_net::tls::ClientTls;
+use redtape_restore::ErrorKind::{Denied, Unavailable};
 use redtape_restore::client::{CommandNames, Server as Client, Value};
 use redtape_restore::plan::LimitState;
+use redtape_restore::target::repair::{OnConflict, Policy};
+use redtape_restore::undo::{UndoRequest, prepare_undo};
 use redtape_restore::{
     ErrorKind, Event, Filter, ForcedMethod, Method, Observer, Plan, Report, Request, RestoreError, ServerAddress,
     Silent, Target, prepare,
 };
-use redtape_restore::target::repair::{OnConflict, Policy};
-use redtape_restore::undo::{UndoRequest, prepare_undo};
 use support::record::Recorder;
 use support::{AtStep, Running, request, restore, run, version};
 
@@ -282,13 +282,12 @@ fn documented(method: &str) -> (String, String) {
     let parts: Vec<&str> = line.split('`').collect();
     let (required, useful) = (parts[1], parts.get(3).copied().unwrap_or_default());
     let known = |rules: &str| {
-        let known =
-            |rule: &&str| match *rule {
-                "+pttl" => !version().has_redis(7, 0),
-                "+hpexpireat" | "+hpexpiretime" => version().has_field_ttl(),
-                "+pexpiretime" | "+acl|dryrun" => version().has_redis(7, 0),
-                rule => version().has_redis(7, 0) || !rule.starts_with("+function"),
-            };
+        let known = |rule: &&str| match *rule {
+            "+pttl" => !version().has_redis(7, 0),
+            "+hpexpireat" | "+hpexpiretime" => version().has_field_ttl(),
+            "+pexpiretime" | "+acl|dryrun" => version().has_redis(7, 0),
+            rule => version().has_redis(7, 0) || !rule.starts_with("+function"),
+        };
         rules.split(' ').filter(known).collect::<Vec<_>>().join(" ")
     };
     (known(required), known(useful))
@@ -406,7 +405,8 @@ fn each_repair_works_with_exactly_the_documented_rights() {
         }
         damage(&mut client);
         for missing in required.split(' ') {
-            let rules: Vec<&str> = required.split(' ').chain(useful.split(' ')).filter(|rule| *rule != missing).collect();
+            let rules: Vec<&str> =
+                required.split(' ').chain(useful.split(' ')).filter(|rule| *rule != missing).collect();
             run(&mut client, &format!("ACL SETUSER least reset on >pw ~* {}", rules.join(" ")));
             let text = refused(restore(&request), Denied, &[]).to_lowercase();
             assert!(text.contains(&missing[1..]), "{missing}: {text}");
@@ -448,7 +448,8 @@ fn repairs_and_their_undo_go_by_other_names_of_commands() {
         };
         let outcome = prepare_undo(undo).unwrap().run(&mut Silent).unwrap();
         assert_eq!(outcome.left, 0, "{policy:?}: {:?}", outcome.listed);
-        for (line, held) in [("EXISTS lacking", 0), ("EXISTS added", 1), ("SISMEMBER set b", 0), ("SISMEMBER set x", 1)] {
+        for (line, held) in [("EXISTS lacking", 0), ("EXISTS added", 1), ("SISMEMBER set b", 0), ("SISMEMBER set x", 1)]
+        {
             assert_eq!(run(&mut client, line), Value::Int(held), "{policy:?} {line}");
         }
         assert_eq!(run(&mut client, "GET different"), Value::Bytes(b"other".to_vec()), "{policy:?}");

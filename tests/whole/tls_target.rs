@@ -108,10 +108,8 @@ fn a_repair_and_its_undo_go_over_tls() {
     let target = Target::start("yes");
     let (cert, key) = target.ca.sign("redtape", &["redtape"]);
     let ca = target.ca.file("ca.crt");
-    let (tls, state) = (
-        ["--to-tls-ca-cert-file", &ca, "--to-tls-cert-file", &cert, "--to-tls-key-file", &key],
-        Dir::new("state"),
-    );
+    let (tls, state) =
+        (["--to-tls-ca-cert-file", &ca, "--to-tls-cert-file", &cert, "--to-tls-key-file", &key], Dir::new("state"));
     let mut conn = target.server.conn();
     conn.must(&args!["SET", "large:0", "since"]);
     let state = ["--state-dir", state.path().to_str().unwrap()];

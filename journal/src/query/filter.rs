@@ -139,7 +139,7 @@ impl Filter {
         let mut hasher = blake3::Hasher::new();
         self.names.hash(&mut hasher);
         self.excluded.hash(&mut hasher);
-        hash_sorted(&mut hasher, self.dbs.iter(), |hasher, db| drop(hasher.update(&db.to_le_bytes())));
+        hash_sorted(&mut hasher, self.dbs.iter(), |hasher, db| hash_bytes(hasher, &db.to_le_bytes()));
         hash_sorted(&mut hasher, self.types.iter(), |hasher, name| hash_bytes(hasher, name.as_bytes()));
         hasher.finalize().to_hex().to_string()
     }

@@ -34,7 +34,13 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(stream: BlockingStream) -> Self {
-        Self { stream: BufReader::with_capacity(READ_BYTES, stream), owed: 0, used: Instant::now(), under_way: 0, at_rest: true }
+        Self {
+            stream: BufReader::with_capacity(READ_BYTES, stream),
+            owed: 0,
+            used: Instant::now(),
+            under_way: 0,
+            at_rest: true,
+        }
     }
 
     pub(super) fn set_limit(&mut self, limit: Duration) -> io::Result<()> {

@@ -339,7 +339,15 @@ impl Rights {
 impl Rights {
     /// Of a server that does not know these commands.
     pub(crate) fn without(rules: &[&'static str]) -> Self {
-        Self { refused: rules.iter().flat_map(|rule| [(*rule, false), (*rule, true)]).map(|id| (id, Refused::Unknown)).collect(), some_keys: BTreeSet::new(), asked: true }
+        Self {
+            refused: rules
+                .iter()
+                .flat_map(|rule| [(*rule, false), (*rule, true)])
+                .map(|id| (id, Refused::Unknown))
+                .collect(),
+            some_keys: BTreeSet::new(),
+            asked: true,
+        }
     }
 }
 
@@ -352,8 +360,7 @@ pub(crate) fn refused_key(
 ) -> Result<Option<(usize, String)>, RestoreError> {
     let asked = |need: &&Need| need.takes_a_key() && need.by(by) == Required && is_in(need.rule, version);
     let needs: Vec<&Need> = NEEDS.iter().filter(asked).collect();
-    let examples: Vec<Vec<Vec<u8>>> =
-        keys.iter().flat_map(|key| needs.iter().map(|need| need.args(key))).collect();
+    let examples: Vec<Vec<Vec<u8>>> = keys.iter().flat_map(|key| needs.iter().map(|need| need.args(key))).collect();
     let Some(answers) = ask(server, &examples)? else { return Ok(None) };
     let for_each_key = examples.len() / keys.len().max(1);
     let mut answers = answers.into_iter().enumerate();

@@ -268,7 +268,11 @@ impl PutBack<'_> {
         // What would have expired by now is gone, as it would be without the repair.
         let now_ms = if keys.is_empty() { 0 } else { live::clock(self.engine.target)? };
         let (gone, keys): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| has_passed(key.image.expires_ms, now_ms));
-        self.unwanted.extend(gone.into_iter().map(|Wanted { key, expected, .. }| Unwanted { key, expected }));
+        self.unwanted.extend(gone.into_iter().map(|Wanted { key, expected, .. }| Unwanted {
+            key,
+            expected,
+            of_type: None,
+        }));
         if !keys.is_empty() {
             self.engine.batch(Batch { db, keys })?;
         }

@@ -311,7 +311,7 @@ fn many_appends_cost_one_write_and_reach_the_file_with_the_sync() {
     writer.sync().unwrap();
     let synced = fs::metadata(place.file()).unwrap().size();
     assert!(synced > before);
-    writer.append(&UndoEntry::Done { entries_upto: EntryNumber(99) }).unwrap();
+    writer.append(&UndoEntry::Done { first: EntryNumber(0), last: EntryNumber(99) }).unwrap();
     assert_eq!(fs::metadata(place.file()).unwrap().size(), synced);
     // A run that ends in an orderly way keeps what waited.
     drop(writer);

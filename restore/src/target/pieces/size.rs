@@ -95,9 +95,12 @@ pub fn longest_element(value: &Canonical) -> u64 {
         Canonical::List(all) | Canonical::Set(all) => longest(&mut all.iter().map(Vec::len)),
         Canonical::Zset(members) => longest(&mut members.iter().map(|(member, _)| member.len())),
         Canonical::Hash(fields) => longest(&mut fields.iter().map(|field| field.name.len() + field.value.len())),
-        Canonical::Stream(stream) => longest(&mut stream.entries.iter().map(|entry| {
-            entry.fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
-        })),
+        Canonical::Stream(stream) => longest(
+            &mut stream
+                .entries
+                .iter()
+                .map(|entry| entry.fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()),
+        ),
         Canonical::Module { data, .. } => data.len() as u64,
     }
 }

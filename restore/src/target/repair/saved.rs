@@ -70,7 +70,10 @@ impl Saved {
         while let Some(entry) = walker.next_entry().map_err(|e| self.unreadable(&e))? {
             let Entry::Key(entry) = entry else { continue };
             // What a repair of the recorded server was building then is no key of anybody's.
-            if !filter.wants(entry.db, entry.key) || is_temporary(entry.key) || !self.is_of_type(filter, &entry, &ids)? {
+            if !filter.wants(entry.db, entry.key)
+                || is_temporary(entry.key)
+                || !self.is_of_type(filter, &entry, &ids)?
+            {
                 continue;
             }
             if !keys.is_empty() && (entry.db != db || keys.len() >= BATCH_KEYS || bytes >= BATCH_BYTES) {

@@ -176,7 +176,8 @@ pub(super) fn restore(
             }
         }
     }
-    let functions = if target.filter.is_everything() { restore_functions(target, &mut datasets, &mut warnings)? } else { 0 };
+    let functions =
+        if target.filter.is_everything() { restore_functions(target, &mut datasets, &mut warnings)? } else { 0 };
     marks.set("after", observer);
     // The marker first: what an unfinished file says of a target without one is more than is true, never less.
     if let Some(marker) = marker {

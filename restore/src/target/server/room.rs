@@ -339,7 +339,9 @@ impl Walk {
 /// Whether a value that is too large for one command can be built in pieces, each of which the server takes.
 fn fits_in_pieces(builder: &Builder, image: &Image, limit: u64) -> Result<bool, ReadError> {
     let value = image.full_value()?;
-    Ok(is_large(&value) && builder.check(&value).is_ok() && longest_element(&value).saturating_add(builder.limits.bytes as u64) < limit)
+    Ok(is_large(&value)
+        && builder.check(&value).is_ok()
+        && longest_element(&value).saturating_add(builder.limits.bytes as u64) < limit)
 }
 
 /// Length of a value as `DUMP` gives it, without having it sent where the server can be asked.
