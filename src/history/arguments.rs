@@ -23,13 +23,15 @@ const KEY_HELP: &str = "Writes that touch keys which match this glob, as in Redi
 pub(crate) struct Filters {
     #[command(flatten)]
     keys: KeySelection,
-    /// This command, in any case: as it took effect, or as the client sent it (DEL, EVALSHA, SPOP).
+    /// This command, in any case: as it took effect, or as the client sent it (DEL, EVALSHA, SPOP). A glob is possible ('FLUSH*'),
+    /// and ! in front leaves it out.
     #[arg(long = "command", value_name = "NAME")]
     commands: Vec<String>,
-    /// This client: its address, with or without the port, or its name (CLIENT SETNAME); globs are possible.
+    /// This client: its address, with or without the port, or its name (CLIENT SETNAME). Globs are possible, and ! in front
+    /// leaves it out.
     #[arg(long = "client", value_name = "X")]
     clients: Vec<String>,
-    /// Clients that had logged in as this user.
+    /// Clients that had logged in as this user. Globs are possible, and ! in front leaves it out.
     #[arg(long = "user", value_name = "U")]
     users: Vec<String>,
     /// Who or what caused it.

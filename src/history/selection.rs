@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use redtape_journal::query::{ExactKeys, Filter};
+use redtape_journal::query::{ExactKeys, Filter, NamePatterns, client_names};
 use redtape_journal::{Group, Micros, Origin, OriginKind, Record};
 use redtape_wire::effect::{KeyScope, key_scope};
 
@@ -24,6 +24,7 @@ const SEARCHED_KEYS_MAX: usize = 4096;
 pub(crate) struct Wanted {
     /// Which keys; types of values are not known here.
     pub(crate) keys: Filter,
+    /// Patterns, as [`NamePatterns`] has them; those of clients and users as well.
     pub(crate) commands: Vec<String>,
     pub(crate) clients: Vec<String>,
     pub(crate) users: Vec<String>,
@@ -38,7 +39,9 @@ pub(crate) struct Selection {
     dbs: Option<BTreeSet<u32>>,
     /// The name of the only key that is wanted.
     only: Option<Vec<u8>>,
-    clients: Filter,
+    commands: NamePatterns,
+    clients: NamePatterns,
+    users: NamePatterns,
 }
 
 /// A key that a write touched; without a database, in whichever it was.
@@ -57,10 +60,12 @@ pub(crate) struct KeyChange {
 
 impl Selection {
     pub(crate) fn new(wanted: Wanted) -> anyhow::Result<Self> {
-        let clients = Filter::new(&wanted.clients, &[], &[]);
-        let clients = clients.map_err(|e| Failure::new(USAGE, format!("--client: {e}")))?;
+        let usage = |e| Failure::new(USAGE, e);
+        let commands = NamePatterns::ignoring_case(&wanted.commands).map_err(usage)?;
+        let clients = NamePatterns::new(&wanted.clients).map_err(usage)?;
+        let users = NamePatterns::new(&wanted.users).map_err(usage)?;
         let (dbs, only) = (wanted.keys.databases(), only_name(&wanted.keys));
-        Ok(Self { wanted, dbs, only, clients })
+        Ok(Self { wanted, dbs, only, commands, clients, users })
     }
 
     /// Whether the group is wanted, for one of its records.
@@ -74,30 +79,29 @@ impl Selection {
     }
 
     pub(crate) fn wants_origin(&self, origin: &Origin) -> bool {
-        let Wanted { users, origins, clients, .. } = &self.wanted;
+        let origins = &self.wanted.origins;
+        // What has no client has no name of one.
+        let user = Some(origin.user.as_str()).filter(|user| !user.is_empty());
         (origins.is_empty() || origins.contains(&origin.kind))
-            && (users.is_empty() || users.contains(&origin.user))
-            && (clients.is_empty() || self.wants_client(origin))
+            && self.users.wants(user.as_slice())
+            && self.wants_client(origin)
     }
 
     fn wants_client(&self, origin: &Origin) -> bool {
-        let (ip, _port) = origin.addr.rsplit_once(':').unwrap_or((&origin.addr, ""));
-        let bare = ip.trim_start_matches('[').trim_end_matches(']');
-        let names = [origin.addr.as_str(), ip, bare, origin.name.as_str()];
-        names.iter().filter(|name| !name.is_empty()).any(|name| {
-            // An IPv6 address in brackets would be a glob's class.
-            self.wanted.clients.iter().any(|wanted| wanted == name) || self.clients.wants(0, name.as_bytes())
-        })
+        if self.clients.is_everything() {
+            return true;
+        }
+        let names: Vec<&str> = client_names(&origin.addr, &origin.name).collect();
+        self.clients.wants(&names)
     }
 
+    /// As it took effect, or as the client sent it.
     fn wants_command(&self, group: &Group, record: &Record) -> bool {
-        let commands = &self.wanted.commands;
-        let name = record.args.first();
-        let is = |wanted: &String| {
-            name.is_some_and(|name| name.eq_ignore_ascii_case(wanted.as_bytes()))
-                || group.origin.via.eq_ignore_ascii_case(wanted)
-        };
-        commands.is_empty() || commands.iter().any(is)
+        if self.commands.is_everything() {
+            return true;
+        }
+        let name = record.args.first().map_or(&b""[..], |name| name);
+        self.commands.wants(&[&String::from_utf8_lossy(name), &group.origin.via])
     }
 
     fn wants_scope(&self, record: &Record) -> bool {

@@ -122,6 +122,13 @@ fn who_and_by_which_command() {
     let only = command("incr");
     let wanted: Vec<bool> = named.records.iter().map(|r| only.wants_record(&named, r)).collect();
     assert_eq!(wanted, [false, true]);
+    // Globs, and what is left out.
+    assert!(command("INC*").wants(&named) && command("E*").wants(&named) && !command("F*").wants(&named));
+    assert!(command("!del").wants(&named) && !command("!del").wants(&plain) && !command("!eval*").wants(&named));
+    assert!(user("al*").wants(&named) && !user("!alice").wants(&named) && user("!alice").wants(&plain));
+    assert!(!client("!bill*").wants(&named) && client("!bill*").wants(&plain) && client("!bill*").wants(&expiry));
+    let both = Wanted { clients: vec!["10.*".to_owned(), "!billing".to_owned()], ..Wanted::default() };
+    assert!(!select(both).wants(&named));
     let kind = select(Wanted { origins: vec![OriginKind::Expiry], ..Wanted::default() });
     assert!(kind.wants(&expiry) && !kind.wants(&named));
     // All must hold, for one and the same record.

@@ -85,7 +85,7 @@ pub enum WriteFilterError {
     Mark(String),
     #[error("since= is later than until=: no write is meant")]
     Backwards,
-    #[error("a pattern cannot be used: {0}")]
+    #[error("the patterns of a filter are too large together: use fewer, or shorter ones")]
     Pattern(#[from] FilterError),
 }
 

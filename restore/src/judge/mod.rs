@@ -25,7 +25,7 @@
 //!   it holds a module's value.
 //! - A script that stands in the stream as it is (Redis before 7.0), and every command that is not known, may have written anything.
 //!
-//! Memory: the questions, which the caller holds, and about 200 bytes for each of at most [`QUESTIONS_MAX`].
+//! Memory: the questions, which the caller holds, and about 400 bytes for each of at most [`QUESTIONS_MAX`].
 
 mod expiry;
 mod index;
@@ -44,7 +44,7 @@ use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 
 /// Questions of one pass; with more, the caller asks in several.
-pub const QUESTIONS_MAX: usize = if cfg!(test) { 1000 } else { 4 << 20 };
+pub const QUESTIONS_MAX: usize = if cfg!(test) { 1000 } else { 1 << 20 };
 
 /// What is asked about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

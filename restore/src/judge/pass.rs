@@ -1,5 +1,6 @@
 //! The records, from the last one to the first, and which questions each of them concerns.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use redtape_journal::query::{Match, WriteFilter};
@@ -129,8 +130,10 @@ impl<'a> Pass<'a> {
         match writes(record.db, &record.args, record.keys.as_deref()) {
             Writes::Nothing => {}
             Writes::Keys(keys) => {
+                // Of a key that is named twice, the last one counts.
+                let mut named = HashSet::new();
                 for write in keys.iter().rev() {
-                    if self.index.key(write.db, write.key).is_some() {
+                    if self.index.key(write.db, write.key).is_some() && named.insert((write.db, write.key)) {
                         self.key(&passed(), write);
                     }
                 }
@@ -360,8 +363,9 @@ fn steps(of_key: &OfKey<'_>, seen: &Seen, write: &KeyWrite<'_>) -> Vec<(u32, Ste
         Elements::None | Elements::Unlisted => {}
         // Of one that is named twice, the last one counts.
         Elements::Listed(listed) => {
+            let mut named = HashSet::new();
             for (element, write) in listed.iter().rev() {
-                if let Some(asked) = of_key.elements.get(element) {
+                if let Some(asked) = of_key.elements.get(element).filter(|_| named.insert(*element)) {
                     each(asked, &Step::new(seen.clone(), write));
                 }
             }
@@ -385,8 +389,7 @@ fn end_of_field(passed: &Passed<'_>, write: &KeyWrite<'_>, field: &[u8]) -> Opti
             listed.iter().find(|(listed, _)| *listed == field)?;
         }
         Elements::Whole => {
-            let replaced =
-                matches!(write.value.map(|value| value.after), Some(After::Changed | After::ChangedOrAbsent));
+            let replaced = matches!(write.value.map(|value| value.after), Some(After::Any));
             return Some(if replaced { EndOfLife::Until(None) } else { EndOfLife::Removed });
         }
         Elements::None | Elements::Unlisted => return None,

@@ -68,6 +68,7 @@ impl Outcome {
             After::Until(ms) => Self::Until(ms),
             After::Changed => Self::Changed,
             After::ChangedOrAbsent => Self::ChangedOrAbsent,
+            After::Any => Self::Any,
         }
     }
 
@@ -278,7 +279,7 @@ pub(super) fn settle(found: Verdict, wanted: bool, notes: &[&Notes]) -> Verdict 
         |(seen, why): &(Seen, Why)| uncertain(seen, if seen.is == Match::Perhaps { Why::UnknownCause } else { *why });
     match (found, against_selected, against_other) {
         (Verdict::Selected { .. }, Some(against), _) | (Verdict::Other { .. }, _, Some(against)) => noted(against),
-        (Verdict::NotWritten, Some(one), Some(two)) => noted(if one.0.lsn > two.0.lsn { one } else { two }),
+        (Verdict::NotWritten, Some(against), Some(_)) => noted(against),
         (Verdict::NotWritten, Some((seen, _)), None) => Verdict::Other { lsn: seen.lsn, who: Arc::clone(&seen.who) },
         (Verdict::NotWritten, None, Some((seen, _))) => Verdict::Selected { lsn: seen.lsn },
         (found, ..) => found,

@@ -144,6 +144,8 @@ pub(super) fn write<'a, A: AsRef<[u8]>>(
 
 type Parts<'a> = (Elements<'a>, Option<Write<'a>>, Option<Write<'a>>);
 
+/// From another key, or from a payload.
+const ANY: Option<Write<'static>> = Some(Write::certain(After::Any));
 const CHANGED: Option<Write<'static>> = Some(Write::certain(After::Changed));
 /// With the last element that is taken, the key goes, and its TTL with it.
 const TAKEN: Option<Write<'static>> = Some(Write::certain(After::ChangedOrAbsent));
@@ -153,13 +155,12 @@ const NO_TTL: Option<Write<'static>> = Some(Write::stated(After::Absent));
 fn parts<A: AsRef<[u8]>>(shape: Shape, args: &[A], nth: usize) -> Option<Parts<'_>> {
     let arg = |at: usize| args.get(at).map(AsRef::as_ref);
     Some(match shape {
-        Shape::Change => (Elements::Unlisted, CHANGED, None),
         Shape::PerhapsChange => (Elements::Unlisted, Some(Write::stated(After::Changed)), None),
         Shape::Take => (Elements::Unlisted, TAKEN, TTL_MAY_GO),
         Shape::TakeOfOne => (Elements::Unlisted, Some(Write::stated(After::ChangedOrAbsent)), TTL_MAY_GO),
         // Within one key, it stays.
         Shape::TakeAndChange if nth == 0 && arg(1) != arg(2) => (Elements::Unlisted, TAKEN, TTL_MAY_GO),
-        Shape::TakeAndChange => (Elements::Unlisted, CHANGED, None),
+        Shape::Change | Shape::TakeAndChange => (Elements::Unlisted, CHANGED, None),
         Shape::MoveMember => moved_member(arg(3)?, nth, arg(1) == arg(2)),
         Shape::FieldsAndValues
         | Shape::FieldAndValue
@@ -172,28 +173,28 @@ fn parts<A: AsRef<[u8]>>(shape: Shape, args: &[A], nth: usize) -> Option<Parts<'
         Shape::Remove | Shape::RemoveFields => (Elements::Listed(listed(shape, args)?), TAKEN, TTL_MAY_GO),
         Shape::Expire { unit_ms, absolute } => (Elements::None, None, Some(expires(arg(2)?, unit_ms, absolute))),
         Shape::Persist => (Elements::None, None, Some(Write::certain(After::Absent))),
-        Shape::ChangeTtl => (Elements::None, None, CHANGED),
+        Shape::ChangeTtl => (Elements::None, None, ANY),
         Shape::Delete if args.len() == 2 => gone(Write::certain(After::Absent)),
         Shape::Delete => gone(Write::stated(After::Absent)),
         Shape::DeleteOne => gone(Write::certain(After::Absent)),
-        Shape::Set => (Elements::Whole, is(arg(2)?), ttl_of_options(args.get(3..)?)),
-        Shape::SetWithTtl => (Elements::Whole, is(arg(3)?), CHANGED),
-        Shape::SetWithoutTtl => (Elements::Whole, is(arg(2)?), NO_TTL),
-        Shape::SetPairs => (Elements::Whole, is(arg(2 + 2 * nth)?), NO_TTL),
+        Shape::Set => (Elements::Whole, Some(is(arg(2)?)), ttl_of_options(args.get(3..)?)),
+        Shape::SetWithTtl => (Elements::Whole, Some(is(arg(3)?)), CHANGED),
+        Shape::SetWithoutTtl => (Elements::Whole, Some(is(arg(2)?)), NO_TTL),
+        Shape::SetPairs => (Elements::Whole, Some(is(arg(2 + 2 * nth)?)), NO_TTL),
         Shape::SetPairsWithOptions => {
             let pairs: usize = number(arg(1)?)?;
             let options = args.get(pairs.checked_mul(2)?.checked_add(2)?..)?;
-            (Elements::Whole, is(arg(3 + 2 * nth)?), ttl_of_options(options))
+            (Elements::Whole, Some(is(arg(3 + 2 * nth)?)), ttl_of_options(options))
         }
-        Shape::Store => (Elements::Whole, TAKEN, NO_TTL),
+        Shape::Store => (Elements::Whole, ANY, NO_TTL),
         Shape::Rename if nth == 0 => gone(Write::certain(After::Absent)),
-        Shape::Rename | Shape::Copy => (Elements::Whole, CHANGED, CHANGED),
-        Shape::Restore => (Elements::Whole, CHANGED, ttl_of_restore(arg(2)?, args.get(4..)?)),
+        Shape::Rename | Shape::Copy => (Elements::Whole, ANY, ANY),
+        Shape::Restore => (Elements::Whole, ANY, ttl_of_restore(arg(2)?, args.get(4..)?)),
     })
 }
 
-fn is(value: &[u8]) -> Option<Write<'_>> {
-    Some(Write::stated(After::Is(value)))
+fn is(value: &[u8]) -> Write<'_> {
+    Write::stated(After::Is(value))
 }
 
 fn gone(write: Write<'_>) -> Parts<'_> {
@@ -252,7 +253,7 @@ fn ttl_of_restore<A: AsRef<[u8]>>(ttl: &[u8], options: &[A]) -> Option<Write<'st
     Some(expires(ttl, 1, options.iter().any(|option| word::is(option.as_ref(), "ABSTTL"))))
 }
 
-type Listed<'a> = SmallVec<[(&'a [u8], Write<'a>); 2]>;
+type Listed<'a> = SmallVec<[(&'a [u8], Write<'a>); 1]>;
 
 /// The elements of a shape that lists them.
 fn listed<A: AsRef<[u8]>>(shape: Shape, args: &[A]) -> Option<Listed<'_>> {
@@ -310,7 +311,7 @@ fn scores<A: AsRef<[u8]>>(rest: &[A]) -> Option<Listed<'_>> {
 fn places<A: AsRef<[u8]>>(rest: &[A]) -> Option<Listed<'_>> {
     let options = rest.iter().take_while(|arg| word::is_one_of(arg.as_ref(), &["NX", "XX", "CH"])).count();
     let rest = &rest[options..];
-    if rest.len() % 3 != 0 {
+    if !rest.len().is_multiple_of(3) {
         return None;
     }
     let write = Write { after: After::Changed, certain: rest.len() == 3 };

@@ -44,6 +44,8 @@ pub enum After<'a> {
     Changed,
     /// Something else than before, or nothing: an element that was taken may have been the last.
     ChangedOrAbsent,
+    /// Anything, also the same as before or nothing: it comes from elsewhere.
+    Any,
 }
 
 /// One write of a key's value, of one of its elements, or of its TTL.
@@ -51,8 +53,8 @@ pub enum After<'a> {
 pub struct Write<'a> {
     /// What is there then.
     pub after: After<'a>,
-    /// Something else was there before. If not, all that is certain is what is there then; and where that is not said
-    /// ([`After::Changed`], [`After::ChangedOrAbsent`]), it may not be written at all.
+    /// Something else was there before, or it was replaced as a whole. If not, all that is certain is what is there then; and where that is not said
+    /// ([`After::Changed`], [`After::ChangedOrAbsent`], [`After::Any`]), it may not be written at all.
     pub certain: bool,
 }
 
@@ -67,7 +69,7 @@ impl<'a> Write<'a> {
 
     /// It may have left everything as it was, and what is there then is not said.
     pub fn is_perhaps(&self) -> bool {
-        !self.certain && matches!(self.after, After::Changed | After::ChangedOrAbsent)
+        !self.certain && matches!(self.after, After::Changed | After::ChangedOrAbsent | After::Any)
     }
 }
 
@@ -77,7 +79,7 @@ pub enum Elements<'a> {
     /// None.
     None,
     /// These and no others. One that is named twice stands there twice: the last one counts.
-    Listed(SmallVec<[(&'a [u8], Write<'a>); 2]>),
+    Listed(SmallVec<[(&'a [u8], Write<'a>); 1]>),
     /// Some that it does not name.
     Unlisted,
     /// All that there were and are: the key is replaced or removed.
@@ -100,7 +102,7 @@ pub struct KeyWrite<'a> {
 }
 
 /// The keys that one effect writes. One that it names twice stands there twice.
-pub type KeyWrites<'a> = SmallVec<[KeyWrite<'a>; 2]>;
+pub type KeyWrites<'a> = SmallVec<[KeyWrite<'a>; 1]>;
 
 /// What an effect writes.
 #[derive(Debug, Clone, PartialEq)]

@@ -74,6 +74,9 @@ fn what_changed_nothing_is_no_write() {
         (&["app|HSET h f 1", "bad|HSET h f 1"], &[("0:h/f", "other 1")]),
         (&["app|HSET h f 2", "bad|HSET h f 1"], &[("0:h/f", "selected 2")]),
         (&["app|ZADD z 1.0 a", "bad|ZADD z 1 a 2 b"], &[("0:z/a", "other 1"), ("0:z/b", "selected 2")]),
+        // Named twice, the last one counts.
+        (&["app|HSET h f 2", "bad|HSET h f 1 f 2"], &[("0:h/f", "other 1")]),
+        (&["app|SET k 2", "bad|MSET k 1 k 2"], &[("0:k", "other 1")]),
         (&["app|PEXPIREAT k 5", "bad|PEXPIREAT k 5"], &[("0:k@", "other 1")]),
         // What others write would be there without the selected writes, too.
         (&["bad|DEL k", "app|DEL k j"], &[("0:k", "other 2")]),
@@ -108,7 +111,7 @@ fn an_unknown_cause_is_nobodys_guilt() {
     check(&[
         (&["bad|HSET h f 1", "?|HSET h f 2"], &[("0:h/f", "uncertain 2 UnknownCause")]),
         (&["?|HSET h f 1", "bad|HSET h f 2"], &[("0:h/f", "selected 2")]),
-        (&["?|HSET h f 2", "bad|HSET h f 2"], &[("0:h/f", "uncertain 1 MayHaveBeenSo")]),
+        (&["?|HSET h f 2", "bad|HSET h f 2"], &[("0:h/f", "uncertain 1 UnknownCause")]),
         (&["bad|HSET h f 1", "outside|HSET h f 2"], &[("0:h/f", "other 2")]),
         (&["bad|HSET h f 1", "?|ZREMRANGEBYRANK h 0 0"], &[("0:h/f", "uncertain 2 UnknownCause")]),
     ]);
@@ -140,6 +143,11 @@ fn what_replaces_a_key_is_the_last_write_of_its_elements() {
         (&["bad|COPY a b DB 3"], &[("3:b", "selected 1"), ("0:a", "not written")]),
         (&["bad|MOVE a 3"], &[("3:a", "selected 1"), ("0:a", "selected 1")]),
         (&["bad|RESTORE k 0 \u{4}payload REPLACE"], &[("0:k/f", "selected 1"), ("0:k@", "selected 1")]),
+        // It may have brought the same.
+        (
+            &["app|COPY a b REPLACE", "bad|SET b 1"],
+            &[("0:b", "uncertain 1 MayHaveBeenSo"), ("0:b@", "uncertain 1 MayHaveBeenSo")],
+        ),
         (&["app|RENAME t h", "bad|SREM h a b"], &[("0:h/a", "uncertain 1 MayHaveBeenSo")]),
     ]);
 }
