@@ -76,8 +76,8 @@ fn state(client: &mut Client) -> State {
 fn decoded(value: &Decoded) -> Key {
     let mut key = Key { value: format!("{value:?}"), ..Key::default() };
     match value {
-        Decoded::String(string) => key.string = Some(string.to_vec()),
-        Decoded::Set(members) => key.elements = members.iter().map(|m| (m.to_vec(), Element::Member)).collect(),
+        Decoded::String(string) => key.string = Some(string.clone()),
+        Decoded::Set(members) => key.elements = members.iter().map(|m| (m.clone(), Element::Member)).collect(),
         Decoded::Zset(members) => {
             let element = |(member, score): &(redtape_wire::rdb::Bytes, redtape_wire::rdb::Score)| {
                 (AsRef::<[u8]>::as_ref(member).to_vec(), Element::Score(score.get()))
@@ -86,7 +86,7 @@ fn decoded(value: &Decoded) -> Key {
         }
         Decoded::Hash(fields) => {
             let element = |field: &redtape_wire::rdb::Field| {
-                (field.name.to_vec(), Element::Field(field.value.to_vec(), field.expires_at_ms))
+                (field.name.clone(), Element::Field(field.value.clone(), field.expires_at_ms))
             };
             key.elements = fields.iter().map(element).collect();
         }
@@ -239,8 +239,12 @@ fn record(
 ) -> Vec<(String, Lsn, State)> {
     let rng = &mut StdRng::seed_from_u64(seed);
     run(client, "FLUSHALL");
-    let options =
-        OpenOptions { segment_bytes: 4096, sync: SyncPolicy::No, compact: seed % 2 == 0, ..OpenOptions::default() };
+    let options = OpenOptions {
+        segment_bytes: 4096,
+        sync: SyncPolicy::No,
+        compact: seed.is_multiple_of(2),
+        ..OpenOptions::default()
+    };
     let mut recorder = Recorder::start_with(dir, source, options);
     let mut db = 0;
     let mut states = vec![("the beginning".to_owned(), recorder.lsn(), state(client))];

@@ -305,7 +305,7 @@ fn elements_of_a_container_that_clients_write_to_are_repaired_beside_them() {
     let accident = accident();
     let mut client = accident.server.client();
     run(&mut client, "HDEL k:h:3 a b");
-    let ((outcome, _), written) = beside(&accident.server, &["HINCRBY k:h:3 kept 1", "HINCRBY k:h:3 kept 1"], || {
+    let ((outcome, ()), written) = beside(&accident.server, &["HINCRBY k:h:3 kept 1", "HINCRBY k:h:3 kept 1"], || {
         (do_it(&accident.repair("k:h:3", policy(OnConflict::Merge))).unwrap(), ())
     });
     assert_eq!(outcome.elements, 2);

@@ -372,15 +372,24 @@ fn an_element_that_is_gone_with_its_container_needs_no_undo() {
 
 #[test]
 fn a_restored_key_that_is_gone_at_the_end_is_told_beside_keys_that_stay() {
-    let recorded =
-        Recorded::new(&["SADD k:s 1 2", "SET k:1 x", "SET k:2 x"], &["SADD k:s bad", "SREM k:s 1", "DEL k:1 k:2"]);
+    let recorded = Recorded::new(
+        &["SADD k:s 1 2", "SET k:1 x EX 100000", "SET k:2 x"],
+        &["SADD k:s bad", "SREM k:s 1", "DEL k:1 k:2"],
+    );
     let mut client = recorded.server.client();
     run(&mut client, "SET k:2 other");
-    let mut delete = AtStep::new("looking at the target again", 0, || drop(run(&mut client, "DEL k:1")));
+    // Of the keys, this one alone can be evicted; another one stays as it is.
+    let mut evict = AtStep::new("writing keys", 3, || {
+        run(&mut client, "CONFIG SET maxmemory-policy volatile-ttl");
+        run(&mut client, "CONFIG SET maxmemory 1");
+    });
     let prepared = prepare(&recorded.repair("k:*", policy(OnConflict::Merge)), &mut Silent).unwrap();
-    let report = prepared.run(&mut delete).unwrap();
-    assert_eq!(report.repair.unwrap().left, 1);
-    assert!(report.warnings.iter().any(|w| w.starts_with("1 of the restored keys")), "{:?}", report.warnings);
+    let lost = prepared.run(&mut evict).unwrap_err();
+    assert!(evict.reached());
+    assert!(matches!(lost, RestoreError::Lost { lost: 1, .. }), "{lost}");
+    run(&mut client, "CONFIG SET maxmemory 0");
+    let outcome = do_it(&recorded.repair("k:*", policy(OnConflict::Merge))).unwrap();
+    assert_eq!((outcome.created, outcome.left), (1, 1), "{outcome:?}");
 }
 
 #[test]
@@ -394,9 +403,12 @@ fn what_the_target_has_evicted_is_written_by_the_next_run() {
     let request = recorded.repair("k:*", policy(OnConflict::Replace));
     let prepared = prepare(&request, &mut Silent).unwrap();
     let used = client.info(Some("memory")).unwrap().number("used_memory").unwrap();
-    run(&mut client, "CONFIG SET maxmemory-policy allkeys-random");
-    run(&mut client, &format!("CONFIG SET maxmemory {}", used + (1 << 20)));
-    let lost = prepared.run(&mut Silent).unwrap_err();
+    // Before the first write there is room.
+    let mut shrink = AtStep::new("writing keys", 0, || {
+        run(&mut client, "CONFIG SET maxmemory-policy allkeys-random");
+        run(&mut client, &format!("CONFIG SET maxmemory {}", used + (1 << 20)));
+    });
+    let lost = prepared.run(&mut shrink).unwrap_err();
     assert!(matches!(lost, RestoreError::Lost { .. }), "{lost}");
     run(&mut client, "CONFIG SET maxmemory 0");
     let outcome = do_it(&request).unwrap();

@@ -167,7 +167,7 @@ impl Model {
 
     fn filter(&self) -> Filter {
         let filter = Filter::new(&self.globs, &self.regexes, &self.dbs).expect("patterns");
-        let mut filter = filter.and_exact_keys(self.exact.iter().map(|key| key.as_bytes()));
+        let mut filter = filter.and_exact_keys(self.exact.iter().map(std::string::String::as_bytes));
         for (db, key) in &self.of_db {
             filter.add_key(Some(*db), key.as_bytes());
         }
@@ -308,6 +308,6 @@ fn the_canonical_text_tells_selections_apart_and_no_orders() {
     ];
     let texts: BTreeSet<String> = all.iter().map(Filter::canonical).collect();
     assert_eq!(texts.len(), all.len());
-    let many = Filter::default().and_exact_keys((0..10_000u32).map(|n| n.to_le_bytes()));
+    let many = Filter::default().and_exact_keys((0..10_000u32).map(u32::to_le_bytes));
     assert!(many.canonical().len() < 100);
 }

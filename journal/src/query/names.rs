@@ -119,7 +119,7 @@ impl Names {
 
     /// Hashes them, in an order that does not depend on that in which they were given.
     pub(super) fn hash(&self, hasher: &mut blake3::Hasher) {
-        hash_sorted(hasher, self.anywhere(), |hasher, key| hash_bytes(hasher, key));
+        hash_sorted(hasher, self.anywhere(), hash_bytes);
         hash_sorted(hasher, self.in_db(), |hasher, (db, key)| {
             hasher.update(&db.to_le_bytes());
             hash_bytes(hasher, key);
@@ -139,7 +139,9 @@ pub(super) fn hash_sorted<T: Ord>(
     items.sort_unstable();
     items.dedup();
     hasher.update(&(items.len() as u64).to_le_bytes());
-    items.into_iter().for_each(|item| hash(hasher, item));
+    for item in items {
+        hash(hasher, item);
+    }
 }
 
 /// Bytes with their length: no two lists of them give the same.

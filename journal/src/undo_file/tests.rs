@@ -365,11 +365,12 @@ fn limits_are_kept_by_the_writer() {
 #[test]
 fn any_bytes_are_read_without_harm() {
     let mut all = Vec::new();
-    for (n, mut entry) in entries().into_iter().enumerate() {
-        if let UndoEntry::NotWritten { entry: number } = &mut entry {
-            // Here each entry is cut to one part, so that its number is another one than in a file.
-            *number = EntryNumber(0);
-        }
+    for (n, entry) in entries().into_iter().enumerate() {
+        let entry = match entry {
+            // Here each entry is one part.
+            UndoEntry::NotWritten { .. } => UndoEntry::NotWritten { entry: EntryNumber(n as u64 - 1) },
+            entry => entry,
+        };
         let (begin, rest) = entry.encode();
         let mut whole = [&begin[..], rest].concat();
         whole.truncate(part::PART_BYTES);

@@ -205,7 +205,7 @@ impl State {
                 }
             }
             Same::Yes if !perhaps && seen.is == Match::Yes => {
-                self.stage = Stage::Pending(seen.clone(), Outcome::Absent)
+                self.stage = Stage::Pending(seen.clone(), Outcome::Absent);
             }
             Same::Yes if !perhaps => return Some(by(seen)),
             _ => self.notes.add(seen, Why::MayHaveBeenSo),

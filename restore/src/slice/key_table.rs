@@ -133,18 +133,15 @@ mod tests {
                 prop_assert_eq!(table.get(hash), model.get(&known).copied());
                 table.touch(hash);
                 let noted = table.get_or_note(hash, || put.then_some(new));
-                match model.get_mut(&known) {
-                    Some(before) => {
-                        let noted = noted.expect("noted");
-                        prop_assert_eq!(noted.get(), *before);
-                        prop_assert_eq!(noted.replace(new), *before);
-                        *before = new;
-                    }
-                    None => {
-                        prop_assert!(noted.is_none());
-                        if put {
-                            model.insert(known, new);
-                        }
+                if let Some(before) = model.get_mut(&known) {
+                    let noted = noted.expect("noted");
+                    prop_assert_eq!(noted.get(), *before);
+                    prop_assert_eq!(noted.replace(new), *before);
+                    *before = new;
+                } else {
+                    prop_assert!(noted.is_none());
+                    if put {
+                        model.insert(known, new);
                     }
                 }
                 prop_assert_eq!(table.len(), model.len());

@@ -54,7 +54,7 @@ mod tests {
     fn only_what_an_entry_of_an_rdb_can_say() {
         let parsed = |line: &str| {
             let group = group(1, 1, false, &[(0, line)]);
-            let bytes: usize = group.records[0].args.iter().map(|arg| arg.len()).sum();
+            let bytes: usize = group.records[0].args.iter().map(bytes::Bytes::len).sum();
             of_record(&group.records[0]).map(|(entry, of_args)| {
                 assert_eq!(of_args, bytes, "{line}");
                 (entry.key.to_vec(), entry.value.to_vec(), entry.expires_at_ms)

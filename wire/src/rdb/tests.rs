@@ -243,7 +243,7 @@ fn strings_that_are_put_are_read_back() {
     while let Some(found) = walker.next_entry().expect("sound") {
         match found {
             Entry::SelectDb(db) => assert_eq!(db, 300),
-            Entry::ResizeDb { keys, expiring } => (sizes, _) = (sizes + keys, assert_eq!(expiring, 0)),
+            Entry::ResizeDb { keys, expiring } => (sizes, ()) = (sizes + keys, assert_eq!(expiring, 0)),
             Entry::Key(key) => {
                 let entry = left.next().expect("no more than were put");
                 assert_eq!((key.key, key.expires_at_ms, key.db), (entry.key, entry.expires_at_ms, 300));

@@ -121,7 +121,7 @@ pub(crate) fn each_batch(
         let read = move || read_ahead(saved, expected.as_mut(), filter, new, &send);
         let reading = std::thread::Builder::new().name("value reader".to_owned()).spawn_scoped(scope, read);
         let reading = reading.map_err(RestoreError::io("start", "a thread"))?;
-        let taken = batches.iter().try_for_each(|batch| take(batch));
+        let taken = batches.iter().try_for_each(take);
         drop(batches);
         let read = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         taken.and(read)

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use redtape_wire::rdb::ReadError;
+use redtape_wire::rdb::{ReadError, Value as Canonical};
 use redtape_wire::resp::encode_command;
 
 use super::ServerTarget;
@@ -77,7 +77,7 @@ pub(super) fn check(
     let ask_rights = (carrier == Carrier::Copy && target.facts.rights.some_keys(By::Copy)).then_some(By::Copy);
     let mut weight = Weight::default();
     if value_limit.is_some() || ask_rights.is_some() {
-        let mut walk = Walk { value_limit, ask_rights, weight };
+        let mut walk = Walk { value_limit, string_limit: None, ask_rights, weight };
         walk.run(target, scratch, wanted, observer)?;
         weight = walk.weight;
     }
@@ -104,7 +104,8 @@ pub(super) fn check_repair(
     if !does_not_fit(&memory, data) && value_limit.is_none() && ask_rights.is_none() {
         return Ok(());
     }
-    let mut walk = Walk { value_limit, ask_rights, weight: Weight::default() };
+    let string_limit = target.facts.limits.bulk_bytes;
+    let mut walk = Walk { value_limit, string_limit, ask_rights, weight: Weight::default() };
     walk.run_saved(target, datasets, (wanted.values().sum(), new), observer)?;
     check_values(target, &walk.weight, value_limit, observer)?;
     if walk.weight.memory > 0 { check_memory(target, &memory, walk.weight.memory, observer) } else { Ok(()) }
@@ -205,6 +206,8 @@ fn check_values(
 /// A look at each wanted key of a scratch server.
 struct Walk {
     value_limit: Option<u64>,
+    /// Largest string.
+    string_limit: Option<u64>,
     /// Whether each key may be written in this way.
     ask_rights: Option<By>,
     weight: Weight,
@@ -278,12 +281,13 @@ impl Walk {
         values: &mut Values<'_>,
     ) -> Result<(), RestoreError> {
         let Some(limit) = self.value_limit else { return Ok(()) };
+        let limits = ValueLimits { command: limit, string: self.string_limit.unwrap_or(USUAL_BULK_BYTES) };
         let of_these = |large: &LargeValue| keys.iter().find(|saved| saved.key == large.key);
         let mut kept = Vec::new();
         for large in std::mem::take(&mut self.weight.large) {
             let fits = match of_these(&large) {
                 None => false,
-                Some(saved) => fits_in_pieces(builder, &values.image(saved)?, limit)
+                Some(saved) => fits_in_pieces(builder, &values.image(saved)?, limits)
                     .map_err(|e| RestoreError::Unable(format!("cannot read the value of {}: {e}", show(&large.key))))?,
             };
             if !fits {
@@ -336,12 +340,22 @@ impl Walk {
     }
 }
 
+/// What a server takes, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct ValueLimits {
+    command: u64,
+    /// Of a string as a whole, however it is made.
+    string: u64,
+}
+
 /// Whether a value that is too large for one command can be built in pieces, each of which the server takes.
-fn fits_in_pieces(builder: &Builder, image: &Image, limit: u64) -> Result<bool, ReadError> {
+fn fits_in_pieces(builder: &Builder, image: &Image, limits: ValueLimits) -> Result<bool, ReadError> {
     let value = image.full_value()?;
+    let string_fits = if let Canonical::String(bytes) = &value { bytes.len() as u64 <= limits.string } else { true };
     Ok(is_large(&value)
         && builder.check(&value).is_ok()
-        && longest_element(&value).saturating_add(builder.limits.bytes as u64) < limit)
+        && string_fits
+        && longest_element(&value).saturating_add(builder.limits.bytes as u64) < limits.command)
 }
 
 /// Length of a value as `DUMP` gives it, without having it sent where the server can be asked.
