@@ -94,6 +94,8 @@ pub(super) struct Pass<'a> {
     notes: Notes,
     /// Commands of modules.
     modules: Notes,
+    /// Of the exchanges of databases that were passed, the last in time.
+    exchanged: Option<Seen>,
 }
 
 impl<'a> Pass<'a> {
@@ -108,6 +110,7 @@ impl<'a> Pass<'a> {
             verdicts: vec![None; questions.len()],
             notes: Notes::default(),
             modules: Notes::default(),
+            exchanged: None,
         }
     }
 
@@ -143,7 +146,11 @@ impl<'a> Pass<'a> {
                 let places: Vec<u32> = self.index.places().map(|(_, at)| at).collect();
                 places.into_iter().for_each(|db| self.flush(&passed(), db));
             }
-            Writes::SwapDb(a, b) => self.index.swap(a, b, &passed().seen()),
+            Writes::SwapDb(a, b) => {
+                let seen = passed().seen();
+                self.index.swap(a, b, &seen);
+                self.exchanged = self.exchanged.take().or_else(|| (a != b).then_some(seen));
+            }
             Writes::UnknownOf { keys, others } => {
                 let seen = passed().seen();
                 if others {
@@ -154,7 +161,10 @@ impl<'a> Pass<'a> {
                 }
             }
             Writes::Unknown => {
-                self.notes.add(&passed().seen(), Why::UnknownCommand);
+                // It may have exchanged databases: then what others wrote is in other places than they wrote it.
+                let seen = passed().seen();
+                let seen = Seen { is: seen.is.min(Match::Perhaps), ..seen };
+                self.notes.add(&seen, Why::UnknownCommand);
                 if self.notes.is_undecided() {
                     self.end(self.index.all());
                 }
@@ -303,7 +313,12 @@ impl<'a> Pass<'a> {
             }
         }
         notes.extend(self.index.swaps(question.db));
-        self.verdicts[at] = Some(settle(found, state.wanted, &notes));
+        let verdict = settle(found, state.wanted, &notes);
+        self.verdicts[at] = Some(match (&self.exchanged, verdict) {
+            // What others wrote in between may be in this database now, and would be lost if this one went back.
+            (Some(seen), Verdict::Selected { .. }) => uncertain(seen, Why::Swapped),
+            (_, verdict) => verdict,
+        });
         self.index.remove(question, number);
     }
 

@@ -275,8 +275,10 @@ pub(super) fn uncertain(seen: &Seen, why: Why) -> Verdict {
 pub(super) fn settle(found: Verdict, wanted: bool, notes: &[&Notes]) -> Verdict {
     let against_selected = notes.iter().find_map(|notes| notes.against_selected(wanted));
     let against_other = notes.iter().find_map(|notes| notes.against_other(wanted));
-    let noted =
-        |(seen, why): &(Seen, Why)| uncertain(seen, if seen.is == Match::Perhaps { Why::UnknownCause } else { *why });
+    let noted = |(seen, why): &(Seen, Why)| {
+        let by_cause = seen.is == Match::Perhaps && *why != Why::UnknownCommand;
+        uncertain(seen, if by_cause { Why::UnknownCause } else { *why })
+    };
     match (found, against_selected, against_other) {
         (Verdict::Selected { .. }, Some(against), _) | (Verdict::Other { .. }, _, Some(against)) => noted(against),
         (Verdict::NotWritten, Some(against), Some(_)) => noted(against),

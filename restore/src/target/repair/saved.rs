@@ -16,9 +16,9 @@ use crate::target::pieces::name::is_temporary;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 1 << 20;
 /// Keys of a batch.
-const BATCH_KEYS: usize = 16384;
+const BATCH_KEYS: usize = 2048;
 /// Bytes of a batch's values, about.
-const BATCH_BYTES: u64 = 8 << 20;
+const BATCH_BYTES: u64 = 4 << 20;
 /// Bytes at the front of a module's value in which the id of its type is.
 const MODULE_ID_BYTES: usize = 9;
 
