@@ -108,7 +108,7 @@ pub(crate) fn survey(look: Look<'_>, observer: &mut dyn Observer) -> Result<Surv
         each_absent(datasets, target, &which, interrupt, &mut |db, keys| {
             survey.absent += keys.len() as u64;
             if judge {
-                ask_of_unwanted(&mut judged_target, db, keys, version, &mut asked)?;
+                ask_of_unwanted(&mut judged_target, db, &keys, version, &mut asked)?;
             }
             check_questions(&asked)
         })?;
@@ -267,7 +267,7 @@ fn asked(
 fn ask_of_unwanted(
     target: &mut Server,
     db: u32,
-    unwanted: Vec<Unwanted>,
+    unwanted: &[Unwanted],
     version: ServerVersion,
     all: &mut Vec<Asked>,
 ) -> Result<(), RestoreError> {
