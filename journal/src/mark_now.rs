@@ -51,17 +51,15 @@ pub struct Present {
 
 /// Waits until the journal is complete up to now, at most so long.
 pub fn wait_complete(dir: &Path, keyring: &Keyring, limit: Duration) -> Result<Present, MarkError> {
-    if Catalog::open_with(dir, keyring)?.windows().is_empty() {
-        return Err(MarkError::NoBase);
-    }
-    if !is_held(&Directory::new(dir).lock()) {
-        return Err(MarkError::NotWritten);
-    }
     let mut ts = Micros::now();
-    let deadline = Instant::now() + limit;
+    // Where nobody writes there is nothing to wait for.
+    let written = is_held(&Directory::new(dir).lock());
+    let deadline = Instant::now() + if written { limit } else { Duration::ZERO };
     loop {
         let catalog = Catalog::open_with(dir, keyring)?;
-        if let Some(window) = catalog.windows().pop().filter(|window| window.to >= ts) {
+        let window = catalog.windows().pop();
+        let has_base = window.is_some();
+        if let Some(window) = window.filter(|window| window.to >= ts) {
             if ts < window.from {
                 // The base came in between: what was before it cannot be restored.
                 ts = Micros::now();
@@ -71,7 +69,7 @@ pub fn wait_complete(dir: &Path, keyring: &Keyring, limit: Duration) -> Result<P
             return Ok(Present { ts, timeline: window.timeline, lsn });
         }
         if Instant::now() > deadline {
-            return Err(MarkError::NotWritten);
+            return Err(if has_base { MarkError::NotWritten } else { MarkError::NoBase });
         }
         std::thread::sleep(LOOK_EVERY);
     }
