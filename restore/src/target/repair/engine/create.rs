@@ -9,8 +9,8 @@ use crate::error::RestoreError;
 use crate::judge::Part;
 use crate::refusal::{Refusal, meaning};
 use crate::target::repair::before::Before;
+use crate::target::repair::before::Doubt;
 use crate::target::repair::digest::{Digest, NOTHING};
-use crate::target::repair::operation::Doubt;
 
 impl Engine<'_> {
     /// Creates keys that the target did not have; returns those that it has by now.
