@@ -48,7 +48,9 @@ impl Recorded {
         let filter = Filter::new(&[glob], &[], &[]).unwrap();
         let state_dir = Some(self.folder.path().join("state"));
         let dir = self.folder.path().join("j");
-        Request { filter, repair: Some(policy), state_dir, ..request(&dir, self.at.clone(), &self.server, None) }
+        // So that few keys are written at once, and an interruption finds others left.
+        let rate = Some(40_000);
+        Request { filter, repair: Some(policy), state_dir, rate, ..request(&dir, self.at.clone(), &self.server, None) }
     }
 
     /// Undo files of repairs, in the order of their numbers.

@@ -491,7 +491,7 @@ fn keys_that_may_not_be_written() {
         refused(restore(&copy), Denied, &["other", "Nothing was written"]);
         assert_eq!(writes(&mut client), Vec::<String>::new());
         // Some keys need what a repair needs.
-        refused(restore(&some(copy.clone(), "app:*")), Denied, &["may not"]);
+        refused(restore(&some(copy.clone(), "app:*")), Denied, &["does not allow"]);
         let (required, useful) = documented("repair");
         let rules =
             if rules.contains("dryrun") { format!("{required} {useful}") } else { format!("{required} +discard") };
