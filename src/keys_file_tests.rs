@@ -148,7 +148,7 @@ fn an_unreadable_file_is_an_error_of_the_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut filter = Filter::default();
     for path in [folder.path().join("missing"), folder.path().to_owned()] {
-        let told = add_keys(&mut filter, &[path.clone()]).expect_err("no file").to_string();
+        let told = add_keys(&mut filter, std::slice::from_ref(&path)).expect_err("no file").to_string();
         assert!(told.starts_with(&format!("cannot read the keys of --keys-from {}: ", path.display())), "{told}");
     }
     let twice = add_keys(&mut filter, &["-".into(), "-".into()]).expect_err("twice").to_string();
@@ -179,7 +179,7 @@ proptest! {
         };
         let entries: Vec<Value> = keys_of.iter().map(entry).collect();
         let want: Vec<Key> = keys_of.iter().map(|(key, db)| (*db, key.clone())).collect();
-        let in_lines: String = entries.iter().map(|entry| format!("{entry}\n")).collect();
+        let in_lines = entries.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
         let list = Value::from(entries);
         for content in [in_lines, list.to_string(), format!("{list:#}"), json!({"keys": list}).to_string()] {
             prop_assert_eq!(keys(content.as_bytes()), Ok(want.clone()), "{}", content);

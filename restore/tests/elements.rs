@@ -90,7 +90,7 @@ fn decoded(value: &Decoded) -> Key {
             };
             key.elements = fields.iter().map(element).collect();
         }
-        Decoded::Stream(_) => key.value = "a stream".to_owned(),
+        Decoded::Stream(_) => "a stream".clone_into(&mut key.value),
         _ => {}
     }
     key

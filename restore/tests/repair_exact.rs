@@ -32,9 +32,13 @@ impl Recorded {
         let folder = tempfile::tempdir().unwrap();
         let mut client = server.client();
         let mut recorder = Recorder::start(&folder.path().join("j"), &server);
-        before.iter().for_each(|line| drop(run(&mut client, line)));
+        for line in before {
+            run(&mut client, line);
+        }
         let at = When::At(recorder.catch_up());
-        after.iter().for_each(|line| drop(run(&mut client, line)));
+        for line in after {
+            run(&mut client, line);
+        }
         recorder.catch_up();
         recorder.finish();
         Self { server, folder, at }
@@ -44,7 +48,9 @@ impl Recorded {
         let filter = Filter::new(&[glob], &[], &[]).unwrap();
         let state_dir = Some(self.folder.path().join("state"));
         let dir = self.folder.path().join("j");
-        Request { filter, repair: Some(policy), state_dir, ..request(&dir, self.at.clone(), &self.server, None) }
+        // So that few keys are written at once, and an interruption finds others left.
+        let rate = Some(40_000);
+        Request { filter, repair: Some(policy), state_dir, rate, ..request(&dir, self.at.clone(), &self.server, None) }
     }
 
     /// Undo files of repairs, in the order of their numbers.

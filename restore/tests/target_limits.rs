@@ -468,7 +468,9 @@ fn repairs_and_their_undo_go_by_other_names_of_commands() {
 /// A client of a server in which commands have these names.
 fn named(target: &Running, pairs: &[&str]) -> Client {
     let mut names = CommandNames::default();
-    pairs.iter().for_each(|pair| names.add(pair).unwrap());
+    for pair in pairs {
+        names.add(pair).unwrap();
+    }
     let connector = Connector::new(target.url().parse().unwrap(), &ClientTls::default()).unwrap();
     Client::open(connector, names).unwrap()
 }

@@ -88,7 +88,8 @@ proptest! {
                     Bytes::copy_from_slice(view.arg(n).unwrap())
                 });
                 let (args, keys) = (args.collect(), view.keys.map(Into::into));
-                assert_eq!((view.arg(view.len()), view.is_empty()), (None, view.is_empty()));
+                let len = view.len();
+                assert_eq!((view.arg(len), view.is_empty()), (None, len == 0));
                 seen = Some(crate::Record { lsn: view.lsn, db: view.db, args, keys });
                 was_taken = taken >> (view.lsn.0 % 64) & 1 == 1;
                 was_taken

@@ -167,7 +167,7 @@ impl Model {
 
     fn filter(&self) -> Filter {
         let filter = Filter::new(&self.globs, &self.regexes, &self.dbs).expect("patterns");
-        let mut filter = filter.and_exact_keys(self.exact.iter().map(std::string::String::as_bytes));
+        let mut filter = filter.and_exact_keys(self.exact.iter().map(String::as_bytes));
         for (db, key) in &self.of_db {
             filter.add_key(Some(*db), key.as_bytes());
         }
@@ -267,7 +267,9 @@ fn the_canonical_text_tells_selections_apart_and_no_orders() {
     };
     let pairs = |pairs: &[(Option<u32>, &str)]| {
         let mut filter = Filter::default();
-        pairs.iter().for_each(|(db, key)| filter.add_key(*db, key.as_bytes()));
+        for (db, key) in pairs {
+            filter.add_key(*db, key.as_bytes());
+        }
         filter
     };
     let without = |filter: Filter, globs: &[&str]| filter.excluding(globs).expect("globs");

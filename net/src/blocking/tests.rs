@@ -147,7 +147,7 @@ fn what_was_said_before_the_end_is_read() {
         // Until the other side has gone: then the kernel takes no more.
         let mut said = Vec::new();
         for _ in 0..100 {
-            stream.write_all(&[b'x'; 1 << 16]).expect("no failure before that is read");
+            stream.write_all(&vec![b'x'; 1 << 16]).expect("no failure before that is read");
             std::thread::sleep(Duration::from_millis(5));
             if !stream.held().is_empty() {
                 break;

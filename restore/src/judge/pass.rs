@@ -144,7 +144,9 @@ impl<'a> Pass<'a> {
             Writes::FlushDb => self.flush(&passed(), record.db),
             Writes::FlushAll => {
                 let places: Vec<u32> = self.index.places().map(|(_, at)| at).collect();
-                places.into_iter().for_each(|db| self.flush(&passed(), db));
+                for db in places {
+                    self.flush(&passed(), db);
+                }
             }
             Writes::SwapDb(a, b) => {
                 let seen = passed().seen();

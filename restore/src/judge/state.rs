@@ -173,7 +173,7 @@ impl State {
             Stage::Looking => self.last(step),
             Stage::Pending(pending, outcome) => {
                 let (pending, outcome) = (pending.clone(), *outcome);
-                self.before(step, &pending, outcome)
+                Self::before(step, &pending, outcome)
             }
             Stage::Expired(expired) if expired.proven => None,
             Stage::Expired(_) => self.before_expiry(step),
@@ -230,7 +230,7 @@ impl State {
     }
 
     /// A selected write behind this one may have found what it left.
-    fn before(&mut self, step: &Step, pending: &Seen, outcome: Outcome) -> Found {
+    fn before(step: &Step, pending: &Seen, outcome: Outcome) -> Found {
         let Step { seen, certain, perhaps, .. } = step;
         match (outcome.same_as(step.outcome), seen.is) {
             (Same::No, _) if *perhaps => None,
@@ -280,8 +280,9 @@ pub(super) fn settle(found: Verdict, wanted: bool, notes: &[&Notes]) -> Verdict 
         uncertain(seen, if by_cause { Why::UnknownCause } else { *why })
     };
     match (found, against_selected, against_other) {
-        (Verdict::Selected { .. }, Some(against), _) | (Verdict::Other { .. }, _, Some(against)) => noted(against),
-        (Verdict::NotWritten, Some(against), Some(_)) => noted(against),
+        (Verdict::Selected { .. }, Some(against), _)
+        | (Verdict::Other { .. }, _, Some(against))
+        | (Verdict::NotWritten, Some(against), Some(_)) => noted(against),
         (Verdict::NotWritten, Some((seen, _)), None) => Verdict::Other { lsn: seen.lsn, who: Arc::clone(&seen.who) },
         (Verdict::NotWritten, None, Some((seen, _))) => Verdict::Selected { lsn: seen.lsn },
         (found, ..) => found,

@@ -107,7 +107,7 @@ fn pairs_alone_are_listed() {
 #[test]
 fn more_keys_than_can_be_listed_are_needed_all_the_same() {
     let keys: Vec<String> = (0..ADDED_MAX).map(|n| format!("key:{n}")).collect();
-    let many = filter(&[], &[3, 4]).and_exact_keys(keys.iter().map(std::string::String::as_bytes));
+    let many = filter(&[], &[3, 4]).and_exact_keys(keys.iter().map(String::as_bytes));
     let mut needed = Needed::at_the_point(&many);
     assert!(needed.exact_keys().is_none() && !needed.is_full() && !needed.is_nothing());
     assert!(keys.iter().all(|key| needed.needs(3, key.as_bytes())) && !needed.needs(0, b"key:1"));

@@ -235,7 +235,8 @@ impl Copier {
                 continue;
             }
             let passed = has_passed(*expires, now_ms);
-            if !there && !passed && !(self.accept_eviction && self.has_evicted(target)?) {
+            let excused = there || passed || (self.accept_eviction && self.has_evicted(target)?);
+            if !excused {
                 let example = format!("{} in db {db}", show(key));
                 return Err(gone(target, self.evicted_before, 1, self.total, &example));
             }

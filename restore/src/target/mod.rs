@@ -24,6 +24,7 @@ pub use self::address::ServerAddress;
 
 /// Where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "a request has one")]
 pub enum Target {
     /// A running server.
     Server(ServerAddress),

@@ -159,7 +159,9 @@ fn elements(db: &mut Database, words: &[&str]) -> bool {
             if !of_set(db, to) || !of_type!(db, from, Value::Set).is_some_and(|set| set.remove(*member)) {
                 return false;
             }
-            of_type!(db, to, Value::Set).is_some_and(|set| set.insert((*member).to_owned()) || true)
+            let Some(set) = of_type!(db, to, Value::Set) else { return false };
+            set.insert((*member).to_owned());
+            true
         }
         ["SUNIONSTORE", to, a, b] => {
             let mut union = BTreeSet::new();

@@ -75,13 +75,16 @@ fn parts(model: &Model) -> Parts {
     parts
 }
 
+/// A key, and a part of it.
+type PartName = (&'static str, String);
+
 /// Who changed a part last, and who has touched its key.
 #[derive(Debug, Clone, Default)]
 struct Truth {
     /// Whether it was a selected write, and the database in which it ran.
-    owners: BTreeMap<(&'static str, String), (bool, usize)>,
+    owners: BTreeMap<PartName, (bool, usize)>,
     /// By the command that runs: whose TTL it was is asked until all parts were looked at.
-    changed: Vec<((&'static str, String), (bool, usize))>,
+    changed: Vec<(PartName, (bool, usize))>,
     by_selected: BTreeSet<&'static str>,
     by_others: BTreeSet<&'static str>,
     /// Where these contents were at the beginning.

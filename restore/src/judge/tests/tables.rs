@@ -20,14 +20,17 @@ fn history(lines: &[&str]) -> Vec<Group> {
     groups
 }
 
+/// A history; questions with their verdicts.
+type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
+
 /// For each: a history, and verdicts for what `bad` wrote.
 #[track_caller]
-fn check(cases: &[(&[&str], &[(&str, &str)])]) {
+fn check(cases: &[Case<'_>]) {
     check_by("client=bad", cases);
 }
 
 #[track_caller]
-fn check_by(text: &str, cases: &[(&[&str], &[(&str, &str)])]) {
+fn check_by(text: &str, cases: &[Case<'_>]) {
     for (lines, expected) in cases {
         let questions: Vec<Question> = expected.iter().map(|(asked, _)| question(asked)).collect();
         let verdicts = ask(&history(lines), &questions, &filter(text));

@@ -50,8 +50,7 @@ pub(super) fn each_absent(
                 if named.iter().any(Option::is_some) {
                     let names: Vec<&[u8]> = named.iter().map(|key| key.unwrap_or_default()).collect();
                     let existed = live::exist(&mut datasets.wanted.server, &names)?;
-                    let is_own = |(key, existed): (&Option<&[u8]>, bool)| key.is_some() && existed;
-                    let own: Vec<bool> = named.iter().zip(existed).map(is_own).collect();
+                    let own: Vec<bool> = named.iter().zip(existed).map(|(key, there)| key.is_some() && there).collect();
                     let mut own = own.into_iter();
                     keys.retain(|_| own.next() == Some(false));
                 }

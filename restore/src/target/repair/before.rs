@@ -4,7 +4,6 @@ use redtape_journal::undo_file::EntryNumber;
 
 use super::digest::Digest;
 use super::merge::Element;
-use super::operation::Doubt;
 use crate::error::RestoreError;
 
 /// One part of the target as it was. `written`: what the write puts there.
@@ -22,6 +21,15 @@ pub(crate) enum Before<'a> {
     Ttl { key: &'a [u8], expires_ms: i64, written_ms: i64 },
     /// The key is renamed to this name, and what it holds will follow. `written` is `None` where nothing takes its place.
     Moved { key: &'a [u8], temporary: &'a [u8], written: Option<Digest> },
+}
+
+/// What a key was before a write of which it is not known whether it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    Absent,
+    Value(Vec<u8>),
+    /// Elements or the time of expiry: each is compared before it is set.
+    Part,
 }
 
 /// Keeps what was there before, so that a restore can be undone, and goes on where it was interrupted.

@@ -235,8 +235,7 @@ fn watch_once(server: &mut Server, key: &[u8], differences: &[Difference]) -> Re
 fn is_as_seen(seen: Option<&Element>, reply: &Reply) -> bool {
     let Reply::Value(value) = reply else { return false };
     match (seen, value) {
-        (None, Value::Nil | Value::Int(0)) => true,
-        (Some(Element::Member(_)), Value::Int(1)) => true,
+        (None, Value::Nil | Value::Int(0)) | (Some(Element::Member(_)), Value::Int(1)) => true,
         (Some(Element::Field(field)), Value::Bytes(bytes)) => field.value == *bytes,
         (Some(Element::Scored(_, score)), Value::Bytes(bytes)) => {
             std::str::from_utf8(bytes).ok().and_then(|text| text.parse::<f64>().ok()) == Some(score.get())

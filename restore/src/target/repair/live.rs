@@ -32,7 +32,9 @@ pub(crate) struct Live {
 /// Which of these keys exist.
 pub(crate) fn exist(target: &mut Server, keys: &[&[u8]]) -> Result<Vec<bool>, RestoreError> {
     let mut packed = Vec::new();
-    keys.iter().for_each(|key| target.encode(&mut packed, &[b"EXISTS", *key]));
+    for key in keys {
+        target.encode(&mut packed, &[b"EXISTS", *key]);
+    }
     let replies = target.pipeline(&packed, keys.len())?;
     replies.into_iter().map(|reply| Ok(target.must("EXISTS", reply)? != Value::Int(0))).collect()
 }
@@ -76,7 +78,9 @@ pub(crate) fn read(
     }
     // Times close to each other: between these two, no value is read.
     target.encode(&mut packed, &[b"TIME"]);
-    keys.iter().for_each(|key| target.encode(&mut packed, &[ttl_command(absolute), *key]));
+    for key in keys {
+        target.encode(&mut packed, &[ttl_command(absolute), *key]);
+    }
     target.encode(&mut packed, &[b"TIME"]);
     let mut replies = target.pipeline(&packed, keys.len() * 2 + 2)?.into_iter();
     let ttl_name = if absolute { "PEXPIRETIME" } else { "PTTL" };
@@ -113,7 +117,9 @@ pub(crate) fn read(
 /// The values of keys of a server of ours, whole; `None` = it does not have it. Times of expiry are not read.
 pub(crate) fn read_whole(scratch: &mut Server, keys: &[&[u8]]) -> Result<Vec<Option<Image>>, RestoreError> {
     let mut packed = Vec::new();
-    keys.iter().for_each(|key| scratch.encode(&mut packed, &[b"DUMP", *key]));
+    for key in keys {
+        scratch.encode(&mut packed, &[b"DUMP", *key]);
+    }
     let replies = scratch.pipeline(&packed, keys.len())?;
     let image = |reply| match scratch.must("DUMP", reply)? {
         Value::Bytes(dump) => Ok(Some(Image { dump, expires_ms: 0 })),
@@ -125,7 +131,9 @@ pub(crate) fn read_whole(scratch: &mut Server, keys: &[&[u8]]) -> Result<Vec<Opt
 /// How large the values are; where the server does not tell, they are taken for small.
 fn sizes(target: &mut Server, keys: &[&[u8]]) -> Result<Vec<Size>, RestoreError> {
     let mut packed = Vec::new();
-    keys.iter().for_each(|key| target.encode(&mut packed, &[&b"MEMORY"[..], b"USAGE", *key, b"SAMPLES", b"3"]));
+    for key in keys {
+        target.encode(&mut packed, &[&b"MEMORY"[..], b"USAGE", *key, b"SAMPLES", b"3"]);
+    }
     let replies = target.pipeline(&packed, keys.len())?;
     let size = |(key, reply): (&&[u8], Reply)| match reply {
         Reply::Value(Value::Int(bytes)) => Ok(Size::Bytes(bytes.unsigned_abs())),

@@ -51,6 +51,5 @@ pub(crate) use survey::{Look, Surveyed, survey};
 pub(crate) use wanted::{Batch, Datasets, Wanted};
 
 pub use outcome::{Listed, Outcome};
-pub use plan::{JudgedCounts, RepairPlan};
+pub use plan::{JudgedCounts, RepairPlan, Survey};
 pub use policy::{NameTemplate, OnConflict, Policy, TemplateError, TtlPolicy};
-pub use survey::Survey;

@@ -9,7 +9,7 @@ use redtape_journal::undo_file::{
 };
 use redtape_journal::{Keyring, Micros};
 
-use super::before::{Before, UndoLog};
+use super::before::{Before, Doubt, UndoLog};
 use super::digest::NOTHING;
 use super::merge::Element;
 use super::policy::Policy;
@@ -100,15 +100,6 @@ impl Operation {
         log.read_doubts()?;
         Ok(log)
     }
-}
-
-/// What a key was before a write of which it is not known whether it was made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Doubt {
-    Absent,
-    Value(Vec<u8>),
-    /// Elements or the time of expiry: each is compared before it is set.
-    Part,
 }
 
 /// The undo file of a repair.

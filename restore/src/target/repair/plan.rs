@@ -1,11 +1,38 @@
 //! The part of a plan that says what a repair will do.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
 
 use super::policy::{OnConflict, Policy};
-use super::survey::Survey;
+
+/// Numbers of keys, and some by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Survey {
+    /// Wanted keys in each database.
+    pub wanted: BTreeMap<u32, u64>,
+    /// The target has none of that name.
+    pub new: u64,
+    /// The target has the same.
+    pub equal: u64,
+    /// The target has another value, or another time of expiry.
+    pub different: u64,
+    /// Of these, those where only the time of expiry is another one.
+    pub ttl_only: u64,
+    /// Of the differing keys, those that are not as they are expected to be (`--if-unchanged`): they stay.
+    pub changed: u64,
+    /// Their time of expiry has passed since the restore point.
+    pub expired: u64,
+    /// Selected keys of the target that did not exist at the restore point (`--delete-absent`).
+    pub absent: u64,
+    /// Elements that the target's keys lack (`--on-conflict merge`).
+    pub elements_lacking: u64,
+    /// Elements that differ, and those that only the target has.
+    pub elements_different: u64,
+    /// Some of the differing keys.
+    pub samples: Vec<String>,
+}
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

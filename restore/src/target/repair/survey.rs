@@ -1,7 +1,6 @@
 //! What a repair will find, counted before anything is written.
 
 use redtape_wire::rdb::ReadError;
-use serde::Serialize;
 
 use super::absent::{Which, each_absent};
 use super::decide::{Decision, Differences, decide};
@@ -11,6 +10,7 @@ use super::image::Image;
 use super::judged::{Asked, seen_ttl};
 use super::live;
 use super::merge::Difference;
+use super::plan::Survey;
 use super::policy::Policy;
 use super::saved::{SavedKey, Values};
 use super::wanted::{Datasets, expected_digests};
@@ -20,7 +20,7 @@ use crate::interrupt::Interrupt;
 use crate::judge::{Part, Question};
 use crate::progress::{Event, Observer, Unit};
 use crate::source::scratch::Scratch;
-use crate::target::lookup::{KeyCounts, select, show};
+use crate::target::lookup::{select, show};
 use crate::version::ServerVersion;
 use redtape_journal::query::Filter;
 
@@ -30,33 +30,6 @@ const NAMED_KEYS: usize = 5;
 const READ_KEYS: usize = 64;
 /// Parts of keys whose last write is looked for in the journal.
 pub(crate) const QUESTIONS_MAX: usize = 2_000_000;
-
-/// Numbers of keys, and some by name.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Survey {
-    /// Wanted keys in each database.
-    pub wanted: KeyCounts,
-    /// The target has none of that name.
-    pub new: u64,
-    /// The target has the same.
-    pub equal: u64,
-    /// The target has another value, or another time of expiry.
-    pub different: u64,
-    /// Of these, those where only the time of expiry is another one.
-    pub ttl_only: u64,
-    /// Of the differing keys, those that are not as they are expected to be (`--if-unchanged`): they stay.
-    pub changed: u64,
-    /// Their time of expiry has passed since the restore point.
-    pub expired: u64,
-    /// Selected keys of the target that did not exist at the restore point (`--delete-absent`).
-    pub absent: u64,
-    /// Elements that the target's keys lack (`--on-conflict merge`).
-    pub elements_lacking: u64,
-    /// Elements that differ, and those that only the target has.
-    pub elements_different: u64,
-    /// Some of the differing keys.
-    pub samples: Vec<String>,
-}
 
 /// What was found.
 pub(crate) struct Surveyed {
@@ -108,7 +81,7 @@ pub(crate) fn survey(look: Look<'_>, observer: &mut dyn Observer) -> Result<Surv
         each_absent(datasets, target, &which, interrupt, &mut |db, keys| {
             survey.absent += keys.len() as u64;
             if judge {
-                ask_of_unwanted(&mut judged_target, db, keys, version, &mut asked)?;
+                ask_of_unwanted(&mut judged_target, db, &keys, version, &mut asked)?;
             }
             check_questions(&asked)
         })?;
@@ -267,7 +240,7 @@ fn asked(
 fn ask_of_unwanted(
     target: &mut Server,
     db: u32,
-    unwanted: Vec<Unwanted>,
+    unwanted: &[Unwanted],
     version: ServerVersion,
     all: &mut Vec<Asked>,
 ) -> Result<(), RestoreError> {

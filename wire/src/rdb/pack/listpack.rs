@@ -222,8 +222,12 @@ mod tests {
         let numbers: Vec<i64> = borders.iter().flat_map(near).chain([0, i64::MIN, i64::MAX]).collect();
         let lengths = [0, 1, 63, 64, 125, 126, 127, 128, 4095, 4096, 16_377, 16_378, 16_379, 2_097_145, 2_097_146];
         let mut writer = ListpackWriter::new();
-        numbers.iter().for_each(|&number| writer.int(number));
-        lengths.iter().for_each(|&len| writer.text(&vec![b'x'; len]));
+        for number in &numbers {
+            writer.int(*number);
+        }
+        for len in lengths {
+            writer.text(&vec![b'x'; len]);
+        }
         let bytes = writer.finish();
         let mut pack = Listpack::new(&bytes).expect("sound");
         for number in numbers {

@@ -23,7 +23,7 @@ pub(super) fn read(source: &mut Source<'_>) -> Result<Stream, ReadPiecesError> {
         let pending = found.read_pending(source)?;
         groups.push(Group { pending, ..found.group.clone() });
     }
-    if !Head::ask(source)?.is_of_the_same(&head) {
+    if !Head::ask(source)?.same_but_for_times(&head) {
         return Err(ReadPiecesError::Changed);
     }
     let first = entries.first().map(|entry| entry.id).unwrap_or_default();
@@ -78,7 +78,7 @@ impl Head {
     }
 
     /// Whether nothing but the times of consumers differs.
-    fn is_of_the_same(mut self, other: &Self) -> bool {
+    fn same_but_for_times(mut self, other: &Self) -> bool {
         let times = other.groups.iter().flat_map(|found| &found.group.consumers);
         for (consumer, other) in self.groups.iter_mut().flat_map(|found| &mut found.group.consumers).zip(times) {
             (consumer.seen_ms, consumer.active_ms) = (other.seen_ms, other.active_ms);

@@ -9,8 +9,8 @@ use crate::error::RestoreError;
 use crate::judge::Part;
 use crate::refusal::{Refusal, meaning};
 use crate::target::repair::before::Before;
+use crate::target::repair::before::Doubt;
 use crate::target::repair::digest::{Digest, NOTHING};
-use crate::target::repair::operation::Doubt;
 
 impl Engine<'_> {
     /// Creates keys that the target did not have; returns those that it has by now.
@@ -71,9 +71,10 @@ impl Engine<'_> {
         };
         let mut may = |Wanted { key, expected, .. }: &Wanted| {
             let why = stays(key, *expected);
-            why.iter().for_each(|why| outcome.leave(db, key, format!("is not there: {why}")));
-            outcome.left_absent += u64::from(why.is_some());
-            why.is_none()
+            let Some(why) = why else { return true };
+            outcome.leave(db, key, format!("is not there: {why}"));
+            outcome.left_absent += 1;
+            false
         };
         keys.into_iter().filter(|wanted| may(wanted)).collect()
     }

@@ -77,7 +77,9 @@ impl Engine<'_> {
             }
             self.outcome.deleted += deleted as u64;
         }
-        stay.into_iter().for_each(|(key, why)| self.outcome.leave(db, key, format!("did not exist: {why}")));
+        for (key, why) in stay {
+            self.outcome.leave(db, key, format!("did not exist: {why}"));
+        }
         Ok(true)
     }
 

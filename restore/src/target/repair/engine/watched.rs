@@ -6,11 +6,11 @@ use crate::error::RestoreError;
 use crate::judge::Part;
 use crate::target::lookup::show;
 use crate::target::repair::before::Before;
+use crate::target::repair::before::Doubt;
 use crate::target::repair::decide::{Decision, Differences, decide};
 use crate::target::repair::digest::{Digest, NOTHING};
 use crate::target::repair::image::Image;
 use crate::target::repair::live::{self, Live};
-use crate::target::repair::operation::Doubt;
 
 impl Engine<'_> {
     /// Reads watched keys, decides, and writes them in one transaction; `false` = a client came in between, and nothing was done.
