@@ -8,7 +8,7 @@ use redtape_journal::Group;
 use redtape_journal::query::Match;
 use redtape_wire::effect::After;
 
-use super::state::{Seen, Stage, State, by, uncertain};
+use super::seen::{Seen, by, uncertain};
 use super::{Verdict, Why};
 
 /// How far the clocks of the server and of redtape may differ.
@@ -125,20 +125,6 @@ impl Expired {
         match seen.is {
             Match::Yes if !self.proven => Cause::IfThere(seen.clone()),
             _ => Cause::Is(by(seen)),
-        }
-    }
-}
-
-impl State {
-    /// Goes back over a write that set the end of the life that is looked for, or removed it.
-    pub(super) fn pass_end(&mut self, seen: &Seen, end: EndOfLife) -> Option<Verdict> {
-        let Stage::Expired(expired) = &self.stage else { return None };
-        match expired.set_by(seen, end) {
-            Cause::Is(verdict) => Some(verdict),
-            Cause::IfThere(seen) => {
-                self.stage = Stage::Pending(seen, super::state::Outcome::Absent);
-                None
-            }
         }
     }
 }

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use smallvec::SmallVec;
 
-use super::state::{Notes, Seen};
+use super::seen::Seen;
+use super::state::Notes;
 use super::{Part, Question, Why};
 
 /// Questions of one part; a question may be asked twice.

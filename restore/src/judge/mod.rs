@@ -6,6 +6,7 @@
 //! ```
 //!
 //! - `state`: one question on its way back.
+//! - `seen`: a write, as a question sees it.
 //! - `expiry`: what the server removed counts as the write that set its end.
 //! - `index`: the open questions by database, key and element.
 //! - `pass`: the records, from the last one to the first.
@@ -30,6 +31,7 @@
 mod expiry;
 mod index;
 mod pass;
+mod seen;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,8 @@ use redtape_wire::word;
 
 use super::expiry::{EndOfLife, Expired, RemovedAt};
 use super::index::{Asked, Index, OfKey};
-use super::state::{Notes, Seen, Stage, State, Step, settle, uncertain};
+use super::seen::{Seen, uncertain};
+use super::state::{Notes, Stage, State, Step, settle};
 use super::{Judged, JudgedRange, Part, Question, Verdict, Why};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
@@ -44,7 +45,9 @@ pub(super) fn run(
                 break;
             }
         };
-        part.iter().rev().for_each(|group| pass.group(group));
+        for group in part.iter().rev() {
+            pass.group(group);
+        }
         let first = part.first().and_then(|group| group.records.first()).map(|record| record.lsn);
         reached = first.unwrap_or(reached).max(Lsn(after.0.saturating_add(1)));
         on_progress(upto.0.saturating_sub(reached.0).saturating_add(1));

@@ -14,20 +14,11 @@
 use std::sync::Arc;
 
 use redtape_journal::query::Match;
-use redtape_journal::{Lsn, Origin};
 use redtape_wire::effect::{After, Write};
 
-use super::expiry::Expired;
+use super::expiry::{Cause, EndOfLife, Expired};
+use super::seen::{Seen, by, uncertain};
 use super::{Verdict, Why};
-
-/// A write that concerns a question.
-#[derive(Debug, Clone)]
-pub(super) struct Seen {
-    pub(super) lsn: Lsn,
-    pub(super) who: Arc<Origin>,
-    /// Whether it is selected.
-    pub(super) is: Match,
-}
 
 /// What is there behind a write, in the room of a hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,10 +162,7 @@ impl State {
     pub(super) fn pass(&mut self, step: &Step) -> Found {
         match &self.stage {
             Stage::Looking => self.last(step),
-            Stage::Pending(pending, outcome) => {
-                let (pending, outcome) = (pending.clone(), *outcome);
-                Self::before(step, &pending, outcome)
-            }
+            Stage::Pending(pending, outcome) => before(step, pending, *outcome),
             Stage::Expired(expired) if expired.proven => None,
             Stage::Expired(_) => self.before_expiry(step),
         }
@@ -192,6 +180,18 @@ impl State {
             Stage::Expired(_) => return Some(uncertain(&expired.removal, Why::CauseOfExpiry)),
         }
         None
+    }
+
+    /// Goes back over a write that set the end of the life that is looked for, or removed it.
+    pub(super) fn pass_end(&mut self, seen: &Seen, end: EndOfLife) -> Found {
+        let Stage::Expired(expired) = &self.stage else { return None };
+        match expired.set_by(seen, end) {
+            Cause::Is(verdict) => Some(verdict),
+            Cause::IfThere(seen) => {
+                self.stage = Stage::Pending(seen, Outcome::Absent);
+                None
+            }
+        }
     }
 
     /// Whether what is asked for was there when the key expired.
@@ -229,21 +229,6 @@ impl State {
         }
     }
 
-    /// A selected write behind this one may have found what it left.
-    fn before(step: &Step, pending: &Seen, outcome: Outcome) -> Found {
-        let Step { seen, certain, perhaps, .. } = step;
-        match (outcome.same_as(step.outcome), seen.is) {
-            (Same::No, _) if *perhaps => None,
-            (Same::No, _) => Some(Verdict::Selected { lsn: pending.lsn }),
-            (_, Match::Yes) if *perhaps => None,
-            // One of the two has changed it.
-            (Same::Perhaps, Match::Yes) => Some(Verdict::Selected { lsn: pending.lsn }),
-            (Same::Yes, Match::Yes) => certain.then_some(Verdict::Selected { lsn: seen.lsn }),
-            (Same::Yes, _) if !perhaps => Some(by(seen)),
-            _ => Some(uncertain(seen, Why::MayHaveBeenSo)),
-        }
-    }
-
     /// There is nothing before.
     pub(super) fn end(&self) -> Verdict {
         match &self.stage {
@@ -258,17 +243,19 @@ impl State {
     }
 }
 
-/// The verdict where this write has decided.
-pub(super) fn by(seen: &Seen) -> Verdict {
-    match seen.is {
-        Match::Yes => Verdict::Selected { lsn: seen.lsn },
-        Match::No => Verdict::Other { lsn: seen.lsn, who: Arc::clone(&seen.who) },
-        Match::Perhaps => uncertain(seen, Why::UnknownCause),
+/// A selected write behind this one may have found what it left.
+fn before(step: &Step, pending: &Seen, outcome: Outcome) -> Found {
+    let Step { seen, certain, perhaps, .. } = step;
+    match (outcome.same_as(step.outcome), seen.is) {
+        (Same::No, _) if *perhaps => None,
+        (Same::No, _) => Some(Verdict::Selected { lsn: pending.lsn }),
+        (_, Match::Yes) if *perhaps => None,
+        // One of the two has changed it.
+        (Same::Perhaps, Match::Yes) => Some(Verdict::Selected { lsn: pending.lsn }),
+        (Same::Yes, Match::Yes) => certain.then_some(Verdict::Selected { lsn: seen.lsn }),
+        (Same::Yes, _) if !perhaps => Some(by(seen)),
+        _ => Some(uncertain(seen, Why::MayHaveBeenSo)),
     }
-}
-
-pub(super) fn uncertain(seen: &Seen, why: Why) -> Verdict {
-    Verdict::Uncertain { lsn: seen.lsn, who: Arc::clone(&seen.who), why }
 }
 
 /// A verdict in the light of the writes that may have come behind.

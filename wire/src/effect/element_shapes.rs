@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 
 use smallvec::SmallVec;
 
-use super::elements::{After, Elements, KeyWrite, Write};
 use super::rules::number;
+use super::written::{After, Elements, KeyWrite, Write};
 use crate::word;
 
 /// How the elements that a command writes are found.

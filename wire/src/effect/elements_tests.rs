@@ -1,5 +1,6 @@
 use super::*;
 use crate::effect::rules::every_name;
+use crate::effect::written::{After, Elements, KeyWrite, Write};
 
 /// `-` absent, `+` present, `=value`, `~` changed, `~-` changed or absent, `*` anything, and `?` where it is not certain.
 fn show_write(write: &Write<'_>) -> String {

@@ -17,9 +17,11 @@ mod options;
 mod rules;
 mod scope;
 mod touch;
+mod written;
 
 pub use dependence::dependence;
-pub use elements::{After, Elements, KeyWrite, KeyWrites, Write, Writes, writes};
+pub use elements::writes;
 pub use named_keys::{OTHERS_TOO, named_keys};
 pub use scope::{KeyScope, copied_to, is_only_read, key_scope};
 pub use touch::{Dependence, Touch, Touched, TouchedKeys};
+pub use written::{After, Elements, KeyWrite, KeyWrites, Write, Writes};
