@@ -166,6 +166,14 @@ fn any_key() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![odd, proptest::collection::vec(any::<u8>(), 0..12)]
 }
 
+#[test]
+fn brackets_before_a_quoted_key_are_no_json() {
+    for key in [&b"["[..], b"{", b"[{", b"]}"] {
+        let printed = format!("{}\n{}", quote(key), quote(b""));
+        assert_eq!(keys(printed.as_bytes()), Ok(of_any(&[key, b""])), "{printed}");
+    }
+}
+
 proptest! {
     #[test]
     fn printed_keys_come_back(keys_of in proptest::collection::vec((any_key(), proptest::option::of(0u32..20)), 1..8)) {

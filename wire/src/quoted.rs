@@ -16,7 +16,9 @@ pub fn quote_cut(bytes: &[u8], limit: usize) -> Option<String> {
 
 /// Quotes, escapes, and blanks would be lost or taken for something else.
 fn is_plain(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\'' | b'\\'))
+    // A line of brackets alone begins JSON, together with the lines behind it.
+    let is_bracket = |b: &u8| matches!(b, b'[' | b']' | b'{' | b'}');
+    !bytes.iter().all(is_bracket) && bytes.iter().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\'' | b'\\'))
 }
 
 /// In double quotes even where plain text is enough: for a sentence.
