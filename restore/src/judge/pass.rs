@@ -291,7 +291,12 @@ impl<'a> Pass<'a> {
                     of_key.has_expired = true;
                 }
                 let ends_before = question.expires_before;
-                let proven = !(is_element && key);
+                // The key was there; its elements and its TTL may not have been.
+                let proven = match question.part {
+                    Part::Whole => true,
+                    Part::Element(_) => !key,
+                    Part::Ttl => at.is_none(),
+                };
                 state.pass_removal(Expired { removal: step.seen, at, ends_before, key, proven })
             }
         };

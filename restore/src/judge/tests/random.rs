@@ -294,10 +294,7 @@ fn one_history(seed: u64, counts: &mut Counts) {
     let text = world.pick(&["client=bad", "client=bad", "client=bad,key=k*"]);
     let until = |model: &Model, db: usize, key: &str| model.dbs[db].get(key).and_then(|key| key.until);
     let differing = parts(&world.model).into_iter().filter(|(at, value)| before[at] != *value).map(|(at, _)| at);
-    // Of a key that is gone, only that is asked.
-    let there = |db: usize, key: &str| world.model.dbs[db].contains_key(key);
     let asked: Vec<_> = differing
-        .filter(|(db, key, part)| part != "@" || there(*db, key))
         .map(|(db, key, part)| {
             let (expires_before, expires_after) = (until(&start, db, key), until(&world.model, db, key));
             let question = Question { expires_before, expires_after, ..question(&format!("{db}:{key}{part}")) };

@@ -242,6 +242,9 @@ fn a_deletion_within_a_group_may_be_an_expiry() {
         (&["bad|PEXPIREAT k 2500", "bad|DEL k;HSET k f 1"], &[("0:k/g", "selected 1")]),
         (&["app|PERSIST k", "bad|DEL k;DEL j"], &[("0:k", "selected 2"), ("0:j", "selected 3")]),
         (&["app|RENAME t k", "bad|DEL k;DEL j"], &[("0:k", "uncertain 2 CauseOfExpiry")]),
+        // The key was there, and had no TTL any more.
+        (&["app|FLUSHALL", "bad|SADD k c;DEL k", "app|SADD k d"], &[("0:k@", "other 1")]),
+        (&["app|PEXPIREAT k 99000", "bad|SADD k c;DEL k"], &[("0:k@", "selected 3")]),
         // A DEL that stands alone is its client's.
         (&["app|PEXPIREAT k 1", "bad|DEL k"], &[("0:k", "selected 2")]),
     ]);
