@@ -7,6 +7,7 @@ use crate::client::{Reply, Server, Value};
 use crate::error::RestoreError;
 use crate::source::scratch::Scratch;
 use crate::target::lookup::{expiry, show, ttl_command};
+use crate::target::value_error::unreadable;
 
 /// What was found.
 #[derive(Debug)]
@@ -60,10 +61,8 @@ fn value(server: &mut Server, key: &[u8], absolute: bool, at_ms: i64, limit: u64
     let Value::Int(ttl) = server.call(&[ttl_command(absolute), key])? else {
         return Err(RestoreError::Scratch(format!("did not give the TTL of {}", show(key))));
     };
-    let unreadable =
-        |e: redtape_wire::rdb::ReadError| RestoreError::Unable(format!("cannot read the value of {}: {e}", show(key)));
-    let payload = parse_dump(&dump).map_err(unreadable)?;
-    let value = decode_value(payload.value_type, payload.value, limit).map_err(unreadable)?;
+    let decoded = parse_dump(&dump).and_then(|payload| decode_value(payload.value_type, payload.value, limit));
+    let value = decoded.map_err(|e| unreadable(key, e))?;
     let expires = expiry(ttl, absolute, at_ms);
     Ok(Present { value, expired_fields: 0, expires_at_ms: (expires != 0).then_some(expires), dump_bytes: dump.len() })
 }

@@ -22,6 +22,7 @@ use crate::refusal::{Refusal, meaning};
 use crate::source::scratch::Scratch;
 use crate::target::lookup::{KeyCounts, WantedScan, expiry, has_passed, milliseconds, select, show, ttl_command};
 use crate::target::memory::MemoryState;
+use crate::target::value_error::not_taken;
 use redtape_journal::query::Filter;
 
 /// Bytes of one pipeline to the target, about.
@@ -209,17 +210,8 @@ impl Copier {
         for (n, reply) in replies.into_iter().enumerate() {
             let Reply::Error(error) = reply else { continue };
             let (key, _, value) = &keys[n];
-            // What a server says to a value that it cannot read is a plain `ERR`.
-            if meaning(&error.code) == Refusal::Plain {
-                return Err(RestoreError::Unable(format!(
-                    "{} does not take the value of {} ({}): it is older than what the journal holds, or lacks a module. Restore to a newer server",
-                    target.address,
-                    show(key),
-                    error.text
-                )));
-            }
             if meaning(&error.code) != Refusal::KeyExists {
-                return Err(target.refused("RESTORE", &error));
+                return Err(not_taken(target, key, &error));
             }
             // SCAN may give a key twice; anything else with that name is somebody else's.
             if target.call(&[b"DUMP", key.as_slice()])? != Value::Bytes(value.clone()) {

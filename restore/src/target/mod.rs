@@ -19,6 +19,7 @@ pub mod repair;
 pub mod rights;
 pub(crate) mod server;
 pub mod unfinished;
+pub(crate) mod value_error;
 
 pub use self::address::ServerAddress;
 

@@ -7,6 +7,8 @@
 //!
 //! The field's name is `whole:ID` or `keys:ID`; its value says in words which restore it was.
 
+use redtape_journal::undo_file::OperationId;
+
 use crate::client::{Reply, Server, Value, text};
 use crate::error::RestoreError;
 use crate::random;
@@ -56,7 +58,7 @@ impl Marker {
     }
 
     /// Writes that of an operation on some keys, which may go on with what it has left.
-    pub(crate) fn put_some(server: &mut Server, id: &str, what: &str) -> Result<PutMarker, RestoreError> {
+    pub(crate) fn put_some(server: &mut Server, id: &OperationId, what: &str) -> Result<PutMarker, RestoreError> {
         Self::put(server, format!("{SOME}:{id}"), what)
     }
 
@@ -79,7 +81,7 @@ impl Marker {
 }
 
 /// Takes away the marker of an operation on some keys that was undone; where that is not allowed, it was never put.
-pub(crate) fn forget(server: &mut Server, id: &str) -> Result<(), RestoreError> {
+pub(crate) fn forget(server: &mut Server, id: &OperationId) -> Result<(), RestoreError> {
     select_first(server)?;
     match server.try_call(&["HDEL", KEY, &format!("{SOME}:{id}")])? {
         Reply::Error(e) if !matches!(meaning(&e.code), Refusal::Denied | Refusal::WrongType) => {

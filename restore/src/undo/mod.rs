@@ -13,7 +13,7 @@ mod entries;
 use std::path::PathBuf;
 
 use redtape_journal::Keyring;
-use redtape_journal::undo_file::{Progress, UndoEntry, UndoHead, UndoReader, UndoWriter};
+use redtape_journal::undo_file::{OperationId, Progress, UndoEntry, UndoHead, UndoReader, UndoWriter};
 use serde::Serialize;
 
 use self::elements::ElementBefore;
@@ -23,11 +23,10 @@ use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::limits::Limits;
 use crate::progress::{Event, Observer, Unit};
-use crate::target::lookup::{has_passed, show};
-use crate::target::pieces::size::is_large;
+use crate::target::lookup::has_passed;
 use crate::target::preflight::TargetFacts;
 use crate::target::repair::engine::{Engine, Unwanted};
-use crate::target::repair::{Batch, How, Image, Judged, OnConflict, Operation, Outcome, Policy, Wanted, digest, live};
+use crate::target::repair::{Batch, How, Image, Judged, OnConflict, Operation, Outcome, Policy, Wanted, live};
 use crate::target::{ServerAddress, claim, unfinished};
 
 /// Keys that are written at once.
@@ -58,6 +57,8 @@ pub struct UndoRequest {
 #[derive(Debug)]
 pub struct PreparedUndo {
     plan: UndoPlan,
+    /// The operation that is undone.
+    undone: OperationId,
     request: UndoRequest,
     target: Server,
     facts: TargetFacts,
@@ -109,9 +110,10 @@ pub fn prepare_undo(request: UndoRequest) -> Result<PreparedUndo, RestoreError> 
     let facts = TargetFacts::read(&mut target)?;
     check_target(&head, &facts)?;
     let number = head.number.to_string();
-    let undone = head.operation.id.to_string();
+    let undone = head.operation.id;
+    let undone_id = undone.to_string();
     let described: [(&str, &[u8]); 4] = [
-        ("undo of", undone.as_bytes()),
+        ("undo of", undone_id.as_bytes()),
         ("file", number.as_bytes()),
         ("replace", if request.replace { b"1" } else { b"0" }),
         ("target", facts.address.as_bytes()),
@@ -121,7 +123,7 @@ pub fn prepare_undo(request: UndoRequest) -> Result<PreparedUndo, RestoreError> 
     let operation = Operation::new(&head.operation.journal_id, &described, &facts, what, state_dir, &request.keyring)?;
     let plan = UndoPlan {
         file: request.file.display().to_string(),
-        id: undone,
+        id: undone_id,
         what: head.operation.what.clone(),
         created: head.operation.created.to_string(),
         target: format!("{} ({})", facts.address, facts.version),
@@ -129,7 +131,7 @@ pub fn prepare_undo(request: UndoRequest) -> Result<PreparedUndo, RestoreError> 
         unfinished,
         undo_file: operation.undo_path().display().to_string(),
     };
-    Ok(PreparedUndo { plan, request, target, facts, operation })
+    Ok(PreparedUndo { plan, undone, request, target, facts, operation })
 }
 
 /// Refuses a server that is not the one that the repair wrote to.
@@ -152,7 +154,7 @@ impl PreparedUndo {
 
     /// Carries it out.
     pub fn run(self, observer: &mut dyn Observer) -> Result<Outcome, RestoreError> {
-        let Self { plan, request, mut target, facts, operation } = self;
+        let Self { plan, undone, request, mut target, facts, operation } = self;
         target.ensure_connected()?;
         claim::take(&mut target, &request.interrupt)?;
         let mut log = operation.begin()?;
@@ -181,6 +183,7 @@ impl PreparedUndo {
             bytes: 0,
             unwanted: Vec::new(),
         };
+        // Not what the plan was made from: while a person was asked, the operation may have gone on.
         let open = || UndoReader::open(&request.file, &request.keyring);
         let last = LastEntries::read(open)?;
         let progress = Progress::read(&mut open()?)?;
@@ -199,7 +202,7 @@ impl PreparedUndo {
         observer.on(&Event::StepDone);
         drop(reader);
         if !progress.is_finished() {
-            unfinished::forget(&mut target, &plan.id)?;
+            unfinished::forget(&mut target, &undone)?;
             // What it says is done is so no more: the same command begins anew.
             if let Some(mut begun) = UndoWriter::reopen(&request.file, &request.keyring)? {
                 begun.writer.finish()?;
@@ -236,10 +239,7 @@ impl PutBack<'_> {
                 self.bytes += dump.len();
                 let image = Image { dump: dump.into_owned(), expires_ms };
                 let expected = expected(written);
-                let unreadable = |e| RestoreError::Unable(format!("cannot read the value of {}: {e}", show(&key)));
-                let value = image.value().map_err(unreadable)?;
-                let (digest, large) = (digest(&value), is_large(&value));
-                self.batch.keys.push(Wanted { key: key.into_owned(), image, digest, large, expected, new: false });
+                self.batch.keys.push(Wanted::new(key.into_owned(), image, expected)?);
             }
             UndoEntry::Absent { key, written, .. } => {
                 let expected = expected(written);

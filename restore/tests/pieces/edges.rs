@@ -1,7 +1,7 @@
 //! Values at the borders of what commands can express.
 
 use redtape_restore::client::{Server as Client, Value as Reply};
-use redtape_restore::target::pieces::name::{OperationId, temporary_name};
+use redtape_restore::target::pieces::name::temporary_name;
 use redtape_restore::target::pieces::{BuildError, Builder, PieceLimits};
 use redtape_wire::rdb::{
     Consumer, Field, Group, Idempotence, Pending, Score, Stream, StreamEntry, StreamId, Value, losses,
@@ -206,7 +206,7 @@ fn what_a_server_cannot_hold_is_told_before_anything_is_written() {
     let ttl = Field { name: b"f".to_vec(), value: b"v".to_vec(), expires_at_ms: Some(now_ms() + 1_000_000) };
     for mut value in [Value::Stream(Box::new(rich_stream())), Value::Hash(vec![ttl])] {
         let lost = losses(&value, version().writes());
-        let name = temporary_name(b"key", &OperationId::random(), 0);
+        let name = temporary_name(b"key", &crate::operation(), 0);
         if !lost.is_empty() {
             match builder.build(&mut client, &name, &value) {
                 Err(BuildError::Inexpressible(told)) => assert_eq!(told.losses, lost),

@@ -14,11 +14,13 @@ mod server;
 
 use std::collections::BTreeSet;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dataset::Generator;
+use redtape_journal::undo_file::OperationId;
 use redtape_restore::client::{Server as Client, Value as Reply};
-use redtape_restore::target::pieces::name::{OperationId, temporary_name};
+use redtape_restore::target::pieces::name::temporary_name;
 use redtape_restore::target::pieces::read::Reader;
 use redtape_restore::target::pieces::{
     BuildError, Builder, PieceLimits, ReadPiecesError, TEMPORARY_TTL_MS, swap::swap,
@@ -45,6 +47,12 @@ fn client(server: &Server) -> Client {
     Client::connect(&format!("redis://127.0.0.1:{}", port(server)).parse().unwrap()).unwrap()
 }
 
+/// One that nobody else has on the servers of this process.
+fn operation() -> OperationId {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    OperationId::derive(&[("number", &NEXT.fetch_add(1, Ordering::Relaxed).to_le_bytes())])
+}
+
 /// Pieces so small that every value has several, and as they are used.
 const TINY: PieceLimits = PieceLimits { bytes: 64, elements: 3, unanswered: 2, pending: usize::MAX };
 
@@ -66,7 +74,7 @@ fn check(client: &mut Client, key: &[u8], limits: PieceLimits) {
     let want = dumped(client, key);
     read_equals(client, key, limits, &want);
 
-    let operation = OperationId::random();
+    let operation = operation();
     let name = temporary_name(key, &operation, 1);
     let builder = Builder { version, limits };
     if let Value::Module { .. } = want {

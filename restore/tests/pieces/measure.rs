@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use redtape_restore::client::Server as Client;
 use redtape_restore::target::pieces::Builder;
-use redtape_restore::target::pieces::name::{OperationId, temporary_name};
+use redtape_restore::target::pieces::name::temporary_name;
 use redtape_restore::target::pieces::read::Reader;
-use redtape_restore::target::pieces::size::size;
+use redtape_restore::target::pieces::size::sizes;
 use redtape_restore::target::pieces::swap::swap;
 use redtape_wire::rdb::{Consumer, Field, Group, Pending, Score, Stream, StreamEntry, StreamId, Value, encode_dump};
 
@@ -126,14 +126,14 @@ fn waits_of_another_client() {
 
 fn measure(server: &Server, client: &mut Client, value: &Value) {
     let (builder, reader) = (Builder::new(version()), Reader::new(version()));
-    let name = temporary_name(b"key", &OperationId::random(), 1);
+    let name = temporary_name(b"key", &crate::operation(), 1);
     let payload = encode_dump(value, version().writes()).unwrap();
     row(server, "RESTORE", || client.call(&[b"RESTORE", &b"key"[..], b"0", &payload]).unwrap());
     row(server, "DUMP", || client.call(&[&b"DUMP"[..], b"key"]).unwrap());
     row(server, "RESTORE REPLACE", || {
         client.call(&[b"RESTORE", &b"key"[..], b"0", &payload, b"REPLACE"]).unwrap();
     });
-    assert!(row(server, "pieces: size", || size(client, b"key").unwrap()).is_large());
+    assert!(row(server, "pieces: size", || sizes(client, &[&b"key"[..]]).unwrap()[0]).is_large());
     let read = row(server, "pieces: read", || reader.read(client, b"key"));
     // A stream of Redis 8.6 has idempotence of its own.
     let mut read = read.unwrap();

@@ -3,8 +3,8 @@
 use redtape_restore::client::Value as Reply;
 use redtape_restore::target::pieces::Builder;
 use redtape_restore::target::pieces::leftovers;
-use redtape_restore::target::pieces::name::{OperationId, temporary_name};
-use redtape_restore::target::pieces::size::{Size, size};
+use redtape_restore::target::pieces::name::temporary_name;
+use redtape_restore::target::pieces::size::{Size, sizes};
 use redtape_restore::target::pieces::swap::swap;
 use redtape_wire::rdb::Value;
 use redtape_wire::slot::hash_slot;
@@ -24,7 +24,7 @@ fn every_key_of_a_cluster_is_swapped_in_its_slot() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     let mut client = client(&server);
-    let operation = OperationId::random();
+    let operation = crate::operation();
     let builder = Builder { version: version(), limits: TINY };
     let value = Value::List((0..20).map(|n| vec![n; 5]).collect());
     for key in [
@@ -60,7 +60,7 @@ fn every_key_of_a_cluster_is_swapped_in_its_slot() {
 fn leftovers_of_one_operation_are_removed_and_nothing_else() {
     let server = Server::start();
     let mut client = client(&server);
-    let (mine, other) = (OperationId::random(), OperationId::random());
+    let (mine, other) = (crate::operation(), crate::operation());
     let names: Vec<Vec<u8>> = (0..2500u64).map(|n| temporary_name(&n.to_le_bytes(), &mine, n)).collect();
     for name in &names {
         client.call(&[b"SET", &name[..], b"x"]).unwrap();
@@ -109,10 +109,10 @@ fn sizes_with_and_without_the_right_to_ask_for_memory() {
         ("stream", false, Size::Elements(1)),
         ("nothing", false, Size::Absent),
     ] {
-        let asked = size(&mut client, key.as_bytes()).unwrap();
+        let asked = sizes(&mut client, &[key.as_bytes()]).unwrap()[0];
         assert_eq!(asked.is_large(), is_large, "{key}: {asked:?}");
         assert!(matches!(asked, Size::Bytes(_) | Size::Absent), "{key}: {asked:?}");
-        let asked = size(&mut limited, key.as_bytes()).unwrap();
+        let asked = sizes(&mut limited, &[key.as_bytes()]).unwrap()[0];
         assert_eq!((asked, asked.is_large()), (told, is_large), "{key}");
     }
 }

@@ -1,6 +1,8 @@
 //! What an operation that was killed has left: temporary keys that nobody will rename.
 
-use super::name::{OperationId, parse, pattern};
+use redtape_journal::undo_file::OperationId;
+
+use super::name::{parse, pattern};
 use crate::client::{Server, Value};
 use crate::error::RestoreError;
 

@@ -3,57 +3,14 @@
 //! The tag puts the name into the slot of the key that it stands for, whatever that key holds: braces, nothing, any bytes.
 //! So `RENAME` works in a cluster, and the name is short and printable even where the key is neither.
 
-use std::fmt;
-use std::str::FromStr;
-
+use redtape_journal::undo_file::OperationId;
 use redtape_wire::slot::{hash_slot, tag_in_slot};
-
-use crate::random;
 
 /// What every temporary name begins with. A user of the target needs the right to keys of this prefix.
 pub const PREFIX: &str = "redtape:tmp:";
-/// Hexadecimal digits of an operation's id.
-const ID_DIGITS: usize = 32;
 /// Decimal digits of the largest number and of the longest tag: no temporary name is longer than these allow.
 const NUMBER_DIGITS: usize = 20;
 const TAG_DIGITS: usize = 10;
-
-/// The id of the operation that builds: 32 hexadecimal digits in lower case.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct OperationId(String);
-
-impl OperationId {
-    /// One that nobody else has.
-    pub fn random() -> Self {
-        Self(random::hex(ID_DIGITS))
-    }
-
-    /// The digits.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for OperationId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Not an id of an operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the id of an operation has {ID_DIGITS} hexadecimal digits in lower case")]
-pub struct BadOperationId;
-
-impl FromStr for OperationId {
-    type Err = BadOperationId;
-
-    fn from_str(text: &str) -> Result<Self, BadOperationId> {
-        let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        let good = text.len() == ID_DIGITS && text.as_bytes().iter().all(is_digit);
-        good.then(|| Self(text.to_owned())).ok_or(BadOperationId)
-    }
-}
 
 /// A temporary name, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,14 +116,13 @@ mod tests {
             format!("redtape:tmp:{id}:x:{{7}}"),
             format!("redtape:tmp:{id}:-1:{{7}}"),
             format!("redtape:tmp:{id}:99999999999999999999:{{7}}"),
-            format!("redtape:tmp:{}:1:{{7}}", id.as_str().to_uppercase()),
+            format!("redtape:tmp:{}:1:{{7}}", id.to_string().to_uppercase()),
             format!("x{good}"),
         ] {
             assert!(!is_temporary(other.as_bytes()), "{other}");
         }
         assert!("0123".parse::<OperationId>().is_err());
-        let one = OperationId::random();
-        assert_eq!(one.as_str().parse(), Ok(one.clone()));
-        assert!(pattern(&one).starts_with(PREFIX));
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert!(pattern(&id).starts_with(PREFIX));
     }
 }

@@ -39,13 +39,18 @@ impl Size {
 }
 
 /// Asks for `MEMORY USAGE` with few samples; where that is refused, for the type and the length.
-pub fn size(server: &mut Server, key: &[u8]) -> Result<Size, RestoreError> {
-    let question: [&[u8]; 5] = [b"MEMORY", b"USAGE", key, b"SAMPLES", SAMPLES.as_bytes()];
-    match server.try_call(&question)? {
+pub fn sizes(server: &mut Server, keys: &[&[u8]]) -> Result<Vec<Size>, RestoreError> {
+    let mut packed = Vec::new();
+    for key in keys {
+        server.encode(&mut packed, &[&b"MEMORY"[..], b"USAGE", *key, b"SAMPLES", SAMPLES.as_bytes()]);
+    }
+    let replies = server.pipeline(&packed, keys.len())?;
+    let size = |(key, reply): (&&[u8], Reply)| match reply {
         Reply::Value(Value::Int(bytes)) => Ok(Size::Bytes(bytes.unsigned_abs())),
         Reply::Value(Value::Nil) => Ok(Size::Absent),
         _ => length(server, key),
-    }
+    };
+    keys.iter().zip(replies).map(size).collect()
 }
 
 fn length(server: &mut Server, key: &[u8]) -> Result<Size, RestoreError> {

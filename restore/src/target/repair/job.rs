@@ -1,6 +1,7 @@
 //! A whole repair: what an interrupted run has left, then the wanted keys, then those to be deleted.
 
 use redtape_journal::query::Filter;
+use redtape_journal::undo_file::OperationId;
 
 use super::absent::{Which, each_absent};
 use super::elements::How;
@@ -17,7 +18,6 @@ use crate::interrupt::Interrupt;
 use crate::progress::{Event, Observer};
 use crate::target::lookup::select;
 use crate::target::pieces::leftovers;
-use crate::target::pieces::name::OperationId;
 use crate::version::ServerVersion;
 
 /// What is written, where to, and how.
@@ -72,7 +72,8 @@ pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcom
     if policy.delete_absent {
         // The engine has the only connection to the target.
         let mut scanner = engine.target.another()?;
-        let which = Which { filter, own_names: policy.own_names(id.as_str()) };
+        let id = id.to_string();
+        let which = Which { filter, own_names: policy.own_names(&id) };
         each_absent(datasets, &mut scanner, &which, interrupt, &mut |db, keys| {
             seen += keys.len() as u64;
             pace.wait(keys.len(), interrupt)?;

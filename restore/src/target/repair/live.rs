@@ -8,7 +8,7 @@ use crate::error::RestoreError;
 use crate::target::lookup::{milliseconds, ttl_command};
 use crate::target::pieces::ReadPiecesError;
 use crate::target::pieces::read::Reader;
-use crate::target::pieces::size::{Size, size};
+use crate::target::pieces::size::sizes;
 use crate::version::ServerVersion;
 
 /// Attempts to read a large value that clients write to.
@@ -126,21 +126,6 @@ pub(crate) fn read_whole(scratch: &mut Server, keys: &[&[u8]]) -> Result<Vec<Opt
         _ => Ok(None),
     };
     replies.into_iter().map(image).collect()
-}
-
-/// How large the values are; where the server does not tell, they are taken for small.
-fn sizes(target: &mut Server, keys: &[&[u8]]) -> Result<Vec<Size>, RestoreError> {
-    let mut packed = Vec::new();
-    for key in keys {
-        target.encode(&mut packed, &[&b"MEMORY"[..], b"USAGE", *key, b"SAMPLES", b"3"]);
-    }
-    let replies = target.pipeline(&packed, keys.len())?;
-    let size = |(key, reply): (&&[u8], Reply)| match reply {
-        Reply::Value(Value::Int(bytes)) => Ok(Size::Bytes(bytes.unsigned_abs())),
-        Reply::Value(_) => Ok(Size::Absent),
-        Reply::Error(_) => size(target, key),
-    };
-    keys.iter().zip(replies).map(size).collect()
 }
 
 /// A large value as a payload of `DUMP`; `None` where it can only be had whole.

@@ -39,7 +39,7 @@ mod saved;
 mod survey;
 mod wanted;
 
-pub(crate) use digest::{Digest, NOTHING, digest};
+pub(crate) use digest::{Digest, NOTHING};
 pub(crate) use elements::How;
 pub(crate) use image::Image;
 pub(crate) use job::{Job, repair};

@@ -16,7 +16,6 @@ use super::policy::Policy;
 use crate::error::RestoreError;
 use crate::request::Request;
 use crate::source::Source;
-use crate::target::pieces;
 use crate::target::preflight::TargetFacts;
 
 /// See the module.
@@ -25,7 +24,6 @@ pub(crate) struct Operation {
     described: Described,
     state_dir: StateDir,
     keyring: Keyring,
-    id: pieces::name::OperationId,
 }
 
 impl Operation {
@@ -68,7 +66,6 @@ impl Operation {
             None => StateDir::by_default()?,
         };
         let id = OperationId::derive(described_by);
-        let name = id.to_string().parse().map_err(|error| RestoreError::Unable(format!("{error}")))?;
         let described = Described {
             journal_id: journal_id.to_owned(),
             id,
@@ -76,12 +73,12 @@ impl Operation {
             created: Micros::now(),
             what,
         };
-        Ok(Self { described, state_dir, keyring: keyring.clone(), id: name })
+        Ok(Self { described, state_dir, keyring: keyring.clone() })
     }
 
     /// Its name.
-    pub(crate) fn id(&self) -> &pieces::name::OperationId {
-        &self.id
+    pub(crate) fn id(&self) -> &OperationId {
+        &self.described.id
     }
 
     /// Where its undo file will be: that of an interrupted run, or a new one.

@@ -1,5 +1,7 @@
 //! What a repair will find, counted before anything is written.
 
+use redtape_journal::query::Filter;
+use redtape_journal::undo_file::OperationId;
 use redtape_wire::rdb::ReadError;
 
 use super::absent::{Which, each_absent};
@@ -21,8 +23,8 @@ use crate::judge::{Part, Question};
 use crate::progress::{Event, Observer, Unit};
 use crate::source::scratch::Scratch;
 use crate::target::lookup::{select, show};
+use crate::target::value_error::unreadable;
 use crate::version::ServerVersion;
-use redtape_journal::query::Filter;
 
 /// Differing keys that are named.
 const NAMED_KEYS: usize = 5;
@@ -46,7 +48,7 @@ pub(crate) struct Look<'a> {
     pub(crate) filter: &'a Filter,
     pub(crate) policy: &'a Policy,
     /// Of the restore.
-    pub(crate) id: &'a str,
+    pub(crate) id: &'a OperationId,
     /// The restore point.
     pub(crate) at_ms: i64,
     /// Of the target.
@@ -77,7 +79,8 @@ pub(crate) fn survey(look: Look<'_>, observer: &mut dyn Observer) -> Result<Surv
     if policy.delete_absent {
         // The scan has the other connection.
         let mut judged_target = target.another()?;
-        let which = Which { filter, own_names: policy.own_names(id) };
+        let id = id.to_string();
+        let which = Which { filter, own_names: policy.own_names(&id) };
         each_absent(datasets, target, &which, interrupt, &mut |db, keys| {
             survey.absent += keys.len() as u64;
             if judge {
@@ -149,7 +152,7 @@ impl Surveyor<'_> {
             let names: Vec<&[u8]> = some.iter().map(|(key, ..)| &key[..]).collect();
             let live = live::read(self.target, &names, self.version, false)?;
             for ((key, wanted, expected, was_ms), there) in some.iter().zip(&live.keys) {
-                let unreadable = |e| RestoreError::Unable(format!("cannot read the value of {}: {e}", show(key)));
+                let unreadable = |e| unreadable(key, e);
                 let decision =
                     decide(self.policy, wanted, there.as_ref(), live.now_ms, live.slack_ms).map_err(unreadable)?;
                 let ttl_only = there.as_ref().is_some_and(|there| there.same_value(wanted).unwrap_or(false));
@@ -250,7 +253,7 @@ fn ask_of_unwanted(
         let live = live::read(target, &names, version, false)?;
         for (key, there) in names.into_iter().zip(live.keys) {
             let Some(there) = there else { continue };
-            let unreadable = |e| RestoreError::Unable(format!("cannot read the value of {}: {e}", show(key)));
+            let unreadable = |e| unreadable(key, e);
             let seen = there.digest().map_err(unreadable)?;
             all.push(asked(db, key, Part::Whole, (None, time(there.expires_ms)), seen));
         }

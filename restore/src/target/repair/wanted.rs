@@ -12,8 +12,9 @@ use super::saved::{Saved, SavedKey};
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::source::scratch::Scratch;
-use crate::target::lookup::{select, show};
+use crate::target::lookup::select;
 use crate::target::pieces::size::is_large;
+use crate::target::value_error::unreadable;
 
 /// Batches that are read ahead.
 const AHEAD: usize = 2;
@@ -31,6 +32,15 @@ pub(crate) struct Wanted {
     pub(crate) expected: Option<Digest>,
     /// The target had no such key when it was looked at.
     pub(crate) new: bool,
+}
+
+impl Wanted {
+    /// A key that the target may have.
+    pub(crate) fn new(key: Vec<u8>, image: Image, expected: Option<Digest>) -> Result<Self, RestoreError> {
+        let value = image.value().map_err(|e| unreadable(&key, e))?;
+        let (digest, large) = (digest(&value), is_large(&value));
+        Ok(Self { key, image, digest, large, expected, new: false })
+    }
 }
 
 /// Keys of one database.
@@ -144,10 +154,8 @@ fn read_ahead(
         for (saved, expected) in saved.into_iter().zip(digests) {
             let image = values.image(&saved)?;
             let SavedKey { key, .. } = saved;
-            let unreadable = |e| RestoreError::Unable(format!("cannot read the value of {}: {e}", show(&key)));
-            let value = image.value().map_err(unreadable)?;
-            let (digest, large, new) = (digest(&value), is_large(&value), new.next().unwrap_or(false));
-            keys.push(Wanted { key, image, digest, large, expected, new });
+            let new = new.next().unwrap_or(false);
+            keys.push(Wanted { new, ..Wanted::new(key, image, expected)? });
         }
         // Where nobody receives any more, the other side tells why.
         send.send(Batch { db, keys }).map_err(|_| RestoreError::Interrupted)

@@ -2,16 +2,16 @@
 
 use super::digest::compare_digests;
 use super::room::{self, Carrier};
-use super::{Restored, ServerTarget, evicted_warning, full_warning};
+use super::{Restored, ServerTarget, evicted_warning, full_warning, marker_or_note};
 use crate::error::RestoreError;
 use crate::plan::Plan;
-use crate::progress::{Event, Observer};
+use crate::progress::Observer;
 use crate::source::Source;
 use crate::source::scratch::Scratch;
 use crate::target::copy::{Copied, CopyJob, copy, gone};
 use crate::target::lookup::{KeyCounts, Missing, recount};
 use crate::target::memory::MemoryState;
-use crate::target::unfinished::{KEY, Marker, PutMarker};
+use crate::target::unfinished::{KEY, Marker};
 
 /// Rebuilds the dataset and copies what is wanted of it.
 pub(super) fn restore(
@@ -108,16 +108,7 @@ fn put_marker(
         wanted.values().sum::<u64>(),
         redtape_journal::Micros::now()
     );
-    Ok(match Marker::put_whole(&mut target.server, &what)? {
-        PutMarker::Written(marker) => Some(marker),
-        PutMarker::NotAllowed(why) => {
-            let note = format!(
-                "no marker of this restore can be left in the target ({why}): if it is killed, nothing there tells of it"
-            );
-            observer.on(&Event::Note(&note));
-            None
-        }
-    })
+    Ok(marker_or_note(Marker::put_whole(&mut target.server, &what)?, observer))
 }
 
 /// Whether what is in the target after a copy is what was meant; otherwise the marker stays.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use redtape_journal::query::{AsOf, When};
 use redtape_journal::{Keyring, mark_now};
 
-use super::{Restored, ServerTarget, blame, evicted_warning, full_warning, room};
+use super::{Restored, ServerTarget, blame, evicted_warning, full_warning, marker_or_note, room};
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::plan::Plan;
@@ -23,7 +23,7 @@ use crate::target::repair::{
     Surveyed, repair, survey,
 };
 use crate::target::rights::{By, Repairs};
-use crate::target::unfinished::{KEY, Marker, PutMarker};
+use crate::target::unfinished::{KEY, Marker};
 
 /// How long the journal is waited for with a mark.
 const MARK_LIMIT: Duration = Duration::from_secs(2);
@@ -77,7 +77,7 @@ pub(crate) fn look(
     let at_ms = source.point.asked.0 / 1000;
     let operation = Operation::of_restore(request, source, &target.facts, &policy)?;
     let look = Look {
-        id: operation.id().as_str(),
+        id: operation.id(),
         datasets: &mut datasets,
         target: &mut target.server,
         filter: &target.filter,
@@ -184,7 +184,10 @@ pub(super) fn restore(
         marker.remove(&mut target.server)?;
     }
     log.finish()?;
-    let checks = vec!["the target has answered each write, and has evicted none of the keys".to_owned()];
+    let checks = vec![match evicted {
+        0 => "the target has answered each write, and has evicted no keys".to_owned(),
+        _ => "the target has answered each write".to_owned(),
+    }];
     Ok(Restored {
         keys: survey.wanted,
         expired: Some(outcome.expired),
@@ -284,15 +287,6 @@ fn begin(
         wanted.values().sum::<u64>(),
         redtape_journal::Micros::now()
     );
-    let marker = match Marker::put_some(&mut target.server, operation.id().as_str(), &what)? {
-        PutMarker::Written(marker) => Some(marker),
-        PutMarker::NotAllowed(why) => {
-            let note = format!(
-                "no marker of this restore can be left in the target ({why}): if it is killed, nothing there tells of it"
-            );
-            observer.on(&Event::Note(&note));
-            None
-        }
-    };
+    let marker = marker_or_note(Marker::put_some(&mut target.server, operation.id(), &what)?, observer);
     Ok((marker, log))
 }

@@ -20,11 +20,12 @@ use super::claim;
 use super::memory::MemoryState;
 use super::preflight::{TargetFacts, contents, unknown_commands};
 use super::repair::Outcome;
+use super::unfinished::{Marker, PutMarker};
 use crate::client::{CommandNames, Server};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::plan::{Method, Plan};
-use crate::progress::Observer;
+use crate::progress::{Event, Observer};
 use crate::request::Request;
 use crate::source::Source;
 use redtape_journal::query::Filter;
@@ -59,6 +60,19 @@ pub(crate) struct Restored {
     pub(crate) warnings: Vec<String>,
     /// What was done with keys of a target that holds others.
     pub(crate) outcome: Option<Outcome>,
+}
+
+/// The marker; where there is none, a note says what that means.
+fn marker_or_note(put: PutMarker, observer: &mut dyn Observer) -> Option<Marker> {
+    match put {
+        PutMarker::Written(marker) => Some(marker),
+        PutMarker::NotAllowed(why) => {
+            observer.on(&Event::Note(&format!(
+                "no marker of this restore can be left in the target ({why}): if it is killed, nothing there tells of it"
+            )));
+            None
+        }
+    }
 }
 
 impl ServerTarget {

@@ -17,6 +17,7 @@ use crate::target::pieces::Builder;
 use crate::target::pieces::size::{is_large, longest_element};
 use crate::target::repair::{Datasets, Image, SavedKey, Values};
 use crate::target::rights::{By, refused_key};
+use crate::target::value_error::unreadable;
 
 /// Servers differ by so much in what the same data takes: one part in so many.
 const TOLERANCE: u64 = 10;
@@ -287,8 +288,9 @@ impl Walk {
         for large in std::mem::take(&mut self.weight.large) {
             let fits = match of_these(&large) {
                 None => false,
-                Some(saved) => fits_in_pieces(builder, &values.image(saved)?, limits)
-                    .map_err(|e| RestoreError::Unable(format!("cannot read the value of {}: {e}", show(&large.key))))?,
+                Some(saved) => {
+                    fits_in_pieces(builder, &values.image(saved)?, limits).map_err(|e| unreadable(&large.key, e))?
+                }
             };
             if !fits {
                 kept.push(large);

@@ -3,15 +3,14 @@
 use redtape_journal::undo_file::MovedAside;
 
 use super::transaction::{encode_expiry, exec};
-use super::{Batch, CHANGED, Engine, Wanted, unreadable};
+use super::{Batch, CHANGED, Engine, Wanted};
 use crate::client::Value;
 use crate::error::RestoreError;
 use crate::random;
 use crate::target::lookup::{select, show};
 use crate::target::pieces::name::{parse, temporary_name};
-use crate::target::pieces::size::is_large;
 use crate::target::repair::before::Before;
-use crate::target::repair::digest::{Digest, NOTHING, digest};
+use crate::target::repair::digest::{Digest, NOTHING};
 use crate::target::repair::image::Image;
 use crate::target::repair::live;
 
@@ -109,9 +108,7 @@ impl Engine<'_> {
         let left = self.outcome.left;
         if let (None, Some(image)) = (stored, old) {
             let expected = (!replace).then_some(*written);
-            let value = image.value().map_err(|e| unreadable(key, &e))?;
-            let (digest, large) = (digest(&value), is_large(&value));
-            let keys = vec![Wanted { key: key.clone(), image, digest, large, expected, new: false }];
+            let keys = vec![Wanted::new(key.clone(), image, expected)?];
             self.batch(Batch { db: *db, keys })?;
         }
         if self.outcome.left == left {

@@ -1,13 +1,15 @@
 //! Large values: built in pieces under a temporary name, beside everything that clients do, then put in place by `RENAME`.
 
-use super::transaction::{encode_expiry, encode_restore, not_taken};
-use super::{Engine, unreadable};
+use super::Engine;
+use super::transaction::{encode_expiry, encode_restore};
 use crate::client::{Reply, Value};
 use crate::error::RestoreError;
 use crate::refusal::{Refusal, meaning};
 use crate::target::pieces::swap::encode_swap;
 use crate::target::pieces::{BuildError, Builder};
 use crate::target::repair::wanted::Wanted;
+use crate::target::value_error::not_taken;
+use crate::target::value_error::unreadable;
 
 impl Engine<'_> {
     /// Stores a value under a temporary name for `key`, and returns that. A value that only the server itself can take apart is
@@ -21,7 +23,7 @@ impl Engine<'_> {
     /// The same under this name.
     pub(super) fn build_as(&mut self, name: &[u8], wanted: &Wanted) -> Result<(), RestoreError> {
         if wanted.large {
-            let value = wanted.image.full_value().map_err(|e| unreadable(&wanted.key, &e))?;
+            let value = wanted.image.full_value().map_err(|e| unreadable(&wanted.key, e))?;
             match Builder::new(self.version).build(self.target, name, &value) {
                 Ok(_) => return Ok(()),
                 Err(BuildError::NotInPieces(_) | BuildError::Inexpressible(_)) => {}

@@ -2,7 +2,7 @@
 
 use redtape_journal::undo_file::EntryNumber;
 
-use super::transaction::{encode_restore, not_taken};
+use super::transaction::encode_restore;
 use super::{CHANGED, Engine, Wanted};
 use crate::client::Reply;
 use crate::error::RestoreError;
@@ -11,6 +11,7 @@ use crate::refusal::{Refusal, meaning};
 use crate::target::repair::before::Before;
 use crate::target::repair::before::Doubt;
 use crate::target::repair::digest::{Digest, NOTHING};
+use crate::target::value_error::not_taken;
 
 impl Engine<'_> {
     /// Creates keys that the target did not have; returns those that it has by now.

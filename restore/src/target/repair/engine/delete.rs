@@ -1,7 +1,7 @@
 //! Selected keys that did not exist at the restore point.
 
 use super::transaction::{WATCHED_KEYS, exec_all};
-use super::{ALONE_TRIES, CHANGED, Engine, digest_of, unreadable};
+use super::{ALONE_TRIES, CHANGED, Engine, digest_of};
 use crate::error::RestoreError;
 use crate::judge::Part;
 use crate::target::lookup::select;
@@ -10,6 +10,7 @@ use crate::target::repair::digest::Digest;
 use crate::target::repair::image::{Image, type_name};
 use crate::target::repair::judged::Judged;
 use crate::target::repair::live;
+use crate::target::value_error::unreadable;
 
 /// A key that is to be deleted, where its live value has this digest; `None` = whatever it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl Engine<'_> {
             let Some(image @ Image { dump, expires_ms }) = there else { continue };
             let seen = digest_of(key, image)?;
             let other_type = match of_type {
-                Some(name) => *type_name(dump).map_err(|e| unreadable(key, &e))? != **name,
+                Some(name) => *type_name(dump).map_err(|e| unreadable(key, e))? != **name,
                 None => false,
             };
             let changed = expected.is_some_and(|expected| seen != expected) || other_type;

@@ -1,7 +1,7 @@
 //! Elements of containers, and times of expiry, each compared and set by itself.
 
 use super::transaction::{encode_expiry, exec_all};
-use super::{Engine, Wanted, unreadable};
+use super::{Engine, Wanted};
 use crate::client::Value;
 use crate::error::RestoreError;
 use crate::judge::Part;
@@ -14,6 +14,7 @@ use crate::target::repair::judged::{Judged, seen_ttl};
 use crate::target::repair::live;
 use crate::target::repair::merge::Difference;
 use crate::target::repair::policy::TtlPolicy;
+use crate::target::value_error::unreadable;
 
 /// Looks at the elements of one key.
 const MERGE_TRIES: usize = 4;
@@ -57,7 +58,7 @@ impl Engine<'_> {
                 let there = live.keys.into_iter().next().flatten();
                 live_ttl = there.as_ref().map_or(0, |there| there.expires_ms);
                 let decision = decide(self.policy, wanted, there.as_ref(), live.now_ms, live.slack_ms);
-                match decision.map_err(|e| unreadable(key, &e))? {
+                match decision.map_err(|e| unreadable(key, e))? {
                     Decision::Merge(now @ Differences { elements: Some(_), .. }) => {
                         differences = now;
                         continue;

@@ -17,7 +17,7 @@ mod watched;
 
 use std::collections::HashMap;
 
-use redtape_journal::undo_file::MovedAside;
+use redtape_journal::undo_file::{MovedAside, OperationId};
 
 pub(crate) use self::delete::Unwanted;
 use self::transaction::transaction_len;
@@ -33,8 +33,8 @@ use super::wanted::{Batch, Wanted};
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
-use crate::target::lookup::{select, show};
-use crate::target::pieces::name::OperationId;
+use crate::target::lookup::select;
+use crate::target::value_error::unreadable;
 use crate::version::ServerVersion;
 
 /// The same for a large value, which is built anew each time.
@@ -127,9 +127,5 @@ impl Engine<'_> {
 
 /// The digest of what is written.
 pub(crate) fn digest_of(key: &[u8], image: &Image) -> Result<Digest, RestoreError> {
-    image.digest().map_err(|e| unreadable(key, &e))
-}
-
-fn unreadable(key: &[u8], error: &redtape_wire::rdb::ReadError) -> RestoreError {
-    RestoreError::Unable(format!("cannot read the value of {}: {error}", show(key)))
+    image.digest().map_err(|e| unreadable(key, e))
 }

@@ -1,10 +1,8 @@
 //! `MULTI`, and what may stand in it.
 
 use super::Wanted;
-use crate::client::{ErrorReply, Server, Value};
+use crate::client::{Server, Value};
 use crate::error::RestoreError;
-use crate::refusal::{Refusal, meaning};
-use crate::target::lookup::show;
 use crate::target::repair::image::Image;
 
 /// Keys of one transaction.
@@ -61,17 +59,4 @@ pub(super) fn encode_expiry(target: &Server, packed: &mut Vec<u8>, key: &[u8], e
     } else {
         target.encode(packed, &[b"PEXPIREAT", key, expires_ms.to_string().as_bytes()]);
     }
-}
-
-/// What a server says to a value that it cannot read is a plain `ERR`.
-pub(super) fn not_taken(target: &Server, key: &[u8], error: &ErrorReply) -> RestoreError {
-    if meaning(&error.code) != Refusal::Plain {
-        return target.refused("RESTORE", error);
-    }
-    RestoreError::Unable(format!(
-        "{} does not take the value of {} ({}): it is older than what the journal holds, or lacks a module. Restore to a newer server",
-        target.address,
-        show(key),
-        error.text
-    ))
 }

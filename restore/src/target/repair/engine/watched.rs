@@ -1,7 +1,7 @@
 //! Keys that the target has: watched, read, decided upon, written in one transaction.
 
 use super::transaction::{encode_expiry, exec_all};
-use super::{CHANGED, Engine, Wanted, digest_of, unreadable};
+use super::{CHANGED, Engine, Wanted, digest_of};
 use crate::error::RestoreError;
 use crate::judge::Part;
 use crate::target::lookup::show;
@@ -11,6 +11,7 @@ use crate::target::repair::decide::{Decision, Differences, decide};
 use crate::target::repair::digest::{Digest, NOTHING};
 use crate::target::repair::image::Image;
 use crate::target::repair::live::{self, Live};
+use crate::target::value_error::unreadable;
 
 impl Engine<'_> {
     /// Reads watched keys, decides, and writes them in one transaction; `false` = a client came in between, and nothing was done.
@@ -76,7 +77,7 @@ impl Engine<'_> {
     fn decide(&self, db: u32, wanted: &Wanted, there: Option<&Image>, live: &Live) -> Result<Decision, RestoreError> {
         let key = &wanted.key;
         let decision = decide(self.policy, &wanted.image, there, live.now_ms, live.slack_ms);
-        let decision = self.judge_whole(db, key, decision.map_err(|e| unreadable(key, &e))?, there)?;
+        let decision = self.judge_whole(db, key, decision.map_err(|e| unreadable(key, e))?, there)?;
         let may = match &decision {
             // Each element is compared before it is set.
             Decision::Merge(_) => is_expected(wanted, there)?,
@@ -114,7 +115,7 @@ impl Engine<'_> {
             (None | Some(Doubt::Part), _) | (Some(Doubt::Absent), None) => true,
             (Some(Doubt::Value(dump)), Some(there)) => {
                 let found = Image { dump: dump.clone(), expires_ms: 0 };
-                there.same_value(&found).map_err(|e| unreadable(key, &e))?
+                there.same_value(&found).map_err(|e| unreadable(key, e))?
             }
             (Some(Doubt::Absent), Some(_)) | (Some(Doubt::Value(_)), None) => false,
         })
@@ -155,10 +156,10 @@ impl Engine<'_> {
     /// Stores the wanted value beside the target's.
     fn rename(&mut self, db: u32, wanted: &Wanted) -> Result<(), RestoreError> {
         let Wanted { key, image, digest, .. } = wanted;
-        let name = self.policy.name_template.name(key, self.id.as_str());
+        let name = self.policy.name_template.name(key, &self.id.to_string());
         let there = live::read(self.target, &[&name], self.version, false)?.keys.pop().flatten();
         let created = match there {
-            Some(there) if image.same_value(&there).map_err(|e| unreadable(key, &e))? => {
+            Some(there) if image.same_value(&there).map_err(|e| unreadable(key, e))? => {
                 self.outcome.equal += 1;
                 return Ok(());
             }
