@@ -8,12 +8,14 @@
 //! - [`writes()`]: what of a key it writes: which elements, the TTL, or all: for who asks which write was an element's last.
 //! - [`dependence()`]: of which keys it needs the value, and of which it makes the old value irrelevant: for a replay of a
 //!   part of the history.
+//! - [`reading()`]: whether the request behind it wrote without reading: for who takes a write out of the history.
 
 mod dependence;
 mod element_shapes;
 mod elements;
 mod named_keys;
 mod options;
+mod reading;
 mod rules;
 mod scope;
 mod touch;
@@ -22,6 +24,7 @@ mod written;
 pub use dependence::dependence;
 pub use elements::writes;
 pub use named_keys::{OTHERS_TOO, named_keys};
+pub use reading::{Reading, is_blind, reading};
 pub use scope::{KeyScope, copied_to, is_only_read, key_scope};
 pub use touch::{Dependence, Touch, Touched, TouchedKeys};
 pub use written::{After, Elements, KeyWrite, KeyWrites, Write, Writes};
