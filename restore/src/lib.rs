@@ -19,6 +19,7 @@
 //! - [`get`]: one key at a point in time, to be read: a source without a target.
 //! - [`undo`]: what a repair has overwritten goes back.
 //! - [`mod@judge`]: whether the last write of a key, an element or a TTL is one of those that are selected.
+//! - [`mistake`]: what selected writes have touched, directly and by what was made of it, and what others built on it.
 //! - [`client`]: a connection to a server.
 //!
 //! # One at a time, and no success that was not looked at
@@ -45,6 +46,7 @@ pub mod get;
 mod interrupt;
 pub mod judge;
 mod limits;
+pub mod mistake;
 pub mod plan;
 pub mod point;
 pub mod progress;

@@ -1,4 +1,4 @@
-//! `redtape undo --file`: what a restore has overwritten goes back.
+//! `redtape undo`: writes are taken out of the history; with `--file`, what a restore has overwritten goes back.
 
 // The comments on arguments are their help texts.
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
@@ -8,51 +8,186 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use redtape_journal::Micros;
+use redtape_journal::query::{LsnRange, When, WriteFilterError, WriteQuery};
 use redtape_restore::console::Console;
+use redtape_restore::undo::writes::{UndoWritesRequest, prepare_undo_writes};
 use redtape_restore::undo::{UndoRequest, prepare_undo};
 use redtape_restore::{Interrupt, Limits, RestoreError};
 
 use super::plan_flags::PlanFlags;
 use super::restore::repaired;
-use super::settings::KeyOptions;
+use super::settings::{JournalOptions, JournalPlace};
 use super::target::TargetOptions;
-use crate::exit::NOT_ALL;
+use super::zone::ZoneOption;
+use crate::exit::{Failure, NOT_ALL, USAGE};
+use crate::history::arguments::Filters;
 use crate::input::agreed;
-use crate::output::out;
+use crate::output::{count, out};
 use crate::signals::Signals;
 
 /// `redtape undo`.
 #[derive(Debug, Args)]
 #[command(
-    mut_arg("plan", |arg| arg.help("Print what would go back, and change nothing")),
-    mut_arg("yes", |arg| arg.help("Do it without asking"))
+    mut_arg("plan", |arg| arg.help("Print what would change, and change nothing")),
+    mut_arg("yes", |arg| arg.help("Do it without asking")),
+    after_help = EXAMPLES
 )]
 pub(crate) struct UndoArgs {
-    /// The undo file that a restore has named in its plan.
+    /// These writes: lsn:18546, or lsn:18546..18600 from the first to the last, both included, as redtape log prints them. With
+    /// filters, or instead of them.
+    #[arg(value_name = "LSNS", value_parser = lsns)]
+    lsns: Vec<LsnRange>,
+    /// Undo a restore, or an undo: the undo file that its plan has named.
     #[arg(long, value_name = "FILE")]
-    file: PathBuf,
+    file: Option<PathBuf>,
     #[command(flatten)]
-    journal_keys: KeyOptions,
+    journal: JournalOptions,
     #[command(flatten)]
     target: TargetOptions,
-    /// Put back also what was changed since the restore.
+    /// Writes from this moment on: the same forms as `restore --at`, e.g. "2h ago".
+    #[arg(long, value_name = "W", allow_hyphen_values = true)]
+    since: Option<When>,
+    /// Writes up to this moment.
+    #[arg(long, value_name = "W", allow_hyphen_values = true)]
+    until: Option<When>,
+    #[command(flatten)]
+    zone: ZoneOption,
+    #[command(flatten)]
+    filters: Filters,
+    /// Undo also writes of unknown origin that may be among those that are meant; the plan counts them.
     #[arg(long)]
+    include_unknown: bool,
+    /// Compute anew what later writes made of what is undone (INCR, APPEND, pops, scripts), as the server would have. By itself
+    /// such keys and elements stay, and are listed: their clients were told other values.
+    #[arg(long)]
+    include_dependent: bool,
+    /// With --file: put back also what was changed since the restore.
+    #[arg(long, requires = "file")]
     replace: bool,
     /// Where the undo file of this undo is kept [default: $XDG_STATE_HOME/redtape, else ~/.local/state/redtape]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
+    /// The redis-server or valkey-server to use as scratch server [default: the best on PATH]
+    #[arg(long, value_name = "FILE", env = "REDTAPE_SERVER_BIN")]
+    server_bin: Option<PathBuf>,
     #[command(flatten)]
     flags: PlanFlags,
 }
 
+const EXAMPLES: &str = "Examples:
+  redtape undo lsn:18546 --to redis://127.0.0.1:6379 --plan      what the undo of one write would change
+  redtape undo --client intern --since 18:00 --to redis://…      all that one client wrote since then
+  redtape undo --command 'FLUSH*' --since '1h ago' --to redis://…
+  redtape undo --file UNDOFILE --to redis://…                    undo a restore, or an undo";
+
+fn lsns(text: &str) -> Result<LsnRange, String> {
+    let range = text
+        .strip_prefix("lsn:")
+        .ok_or_else(|| format!("{text:?} is no range of LSNs: write lsn:18546 or lsn:18546..18600"))?;
+    range.parse().map_err(|error: WriteFilterError| error.to_string())
+}
+
 /// Runs the command.
 pub(crate) fn run(args: UndoArgs) -> anyhow::Result<ExitCode> {
+    match args.file.clone() {
+        Some(file) => by_file(args, file),
+        None => by_filter(args),
+    }
+}
+
+/// From now on the first SIGINT or SIGTERM ends it in an orderly way; the second one ends the process.
+fn listen(interrupt: Interrupt) -> anyhow::Result<()> {
+    Ok(Signals::listen()?.watch(move |mut signals| {
+        signals.wait();
+        interrupt.set();
+    })?)
+}
+
+fn by_filter(args: UndoArgs) -> anyhow::Result<ExitCode> {
+    let PlanFlags { plan: plan_only, yes, json } = args.flags;
+    let to = args.target.address()?;
+    let JournalPlace { dir, keyring } = args.journal.place()?;
+    let (mut writes, keys) = args.filters.write_query()?;
+    (writes.since, writes.until, writes.lsns) = (args.since, args.until, args.lsns);
+    if writes == WriteQuery::default() && keys.is_everything() {
+        return Err(Failure::new(
+            USAGE,
+            "which writes? Give lsn:A..B, or filters such as --client, --command, --since, --key; redtape log with the same filters shows them. Or --file UNDOFILE",
+        )
+        .into());
+    }
+    let interrupt = Interrupt::default();
+    let mut console = Console::new(std::io::stderr().is_terminal(), json);
+    let prepared = prepare_undo_writes(
+        UndoWritesRequest {
+            from: dir,
+            keyring,
+            writes,
+            keys,
+            include_unknown: args.include_unknown,
+            include_dependent: args.include_dependent,
+            zone: args.zone.zone(json),
+            to,
+            server_bin: args.server_bin,
+            state_dir: args.state_dir,
+            now: Micros::now(),
+            interrupt: interrupt.clone(),
+            limits: Limits::default(),
+        },
+        &mut console,
+    )?;
+    let plan = prepared.plan();
+    let shown = if json { serde_json::to_string_pretty(plan)? } else { plan.to_string() };
+    if plan_only {
+        out(&format!("{shown}\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !prepared.is_nothing() {
+        confirm(&shown, "Undo it?", yes)?;
+    }
+    listen(interrupt)?;
+    let report = prepared.run(&mut console)?;
+    let text = if json {
+        serde_json::to_string_pretty(&report)?
+    } else {
+        let undone = count(report.selected, "write", "writes");
+        let mut lines = vec![match &report.undo_file {
+            None => format!("nothing has to be changed to undo {undone}, up to LSN {}", report.upto_lsn),
+            Some(file) => {
+                format!("undid {undone} in {:.1} s, up to LSN {}; undo file {file}", report.seconds, report.upto_lsn)
+            }
+        }];
+        lines.extend(repaired(&report.repair));
+        lines.join("\n")
+    };
+    out(&format!("{text}\n"))?;
+    Ok(if report.repair.left > 0 { ExitCode::from(NOT_ALL) } else { ExitCode::SUCCESS })
+}
+
+fn confirm(shown: &str, question: &str, yes: bool) -> anyhow::Result<()> {
+    if yes || agreed(&format!("{shown}\n{question}"), "add --yes to do it without being asked".to_owned())? {
+        return Ok(());
+    }
+    Err(RestoreError::NotConfirmed.into())
+}
+
+fn by_file(args: UndoArgs, file: PathBuf) -> anyhow::Result<ExitCode> {
+    let (writes, keys) = args.filters.write_query()?;
+    if writes != WriteQuery::default()
+        || !keys.is_everything()
+        || !args.lsns.is_empty()
+        || args.since.is_some()
+        || args.until.is_some()
+    {
+        return Err(Failure::new(USAGE, "--file undoes all that the file holds: leave the filters out").into());
+    }
     let to = args.target.address()?;
     let PlanFlags { plan: plan_only, yes, json } = args.flags;
     let interrupt = Interrupt::default();
     let prepared = prepare_undo(UndoRequest {
-        file: args.file,
-        keyring: args.journal_keys.keyring()?,
+        file,
+        keyring: args.journal.keyring()?,
         to,
         replace: args.replace,
         state_dir: args.state_dir,
@@ -65,16 +200,8 @@ pub(crate) fn run(args: UndoArgs) -> anyhow::Result<ExitCode> {
         out(&format!("{shown}\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    if !yes {
-        let elsewhere = "add --yes to put it back without being asked".to_owned();
-        if !agreed(&format!("{shown}\nPut it back?"), elsewhere)? {
-            return Err(RestoreError::NotConfirmed.into());
-        }
-    }
-    Signals::listen()?.watch(move |mut signals| {
-        signals.wait();
-        interrupt.set();
-    })?;
+    confirm(&shown, "Put it back?", yes)?;
+    listen(interrupt)?;
     let mut console = Console::new(std::io::stderr().is_terminal(), json);
     let outcome = prepared.run(&mut console)?;
     let text = if json { serde_json::to_string_pretty(&outcome)? } else { repaired(&outcome).join("\n") };

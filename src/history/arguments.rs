@@ -5,6 +5,7 @@
 
 use clap::{Args, ValueEnum};
 use redtape_journal::OriginKind;
+use redtape_journal::query::{Filter, OriginKinds, WriteQuery};
 
 use super::selection::{Selection, Wanted};
 use crate::key_selection::KeySelection;
@@ -55,8 +56,19 @@ enum Cause {
 }
 
 impl Filters {
-    /// What they ask for.
-    pub(crate) fn selection(&self) -> anyhow::Result<Selection> {
+    /// The same as a filter of writes, and on which keys.
+    pub(crate) fn write_query(&self) -> anyhow::Result<(WriteQuery, Filter)> {
+        let query = WriteQuery {
+            clients: self.clients.clone(),
+            users: self.users.clone(),
+            commands: self.commands.clone(),
+            origins: OriginKinds { wanted: self.kinds(), unwanted: Vec::new() },
+            ..WriteQuery::default()
+        };
+        Ok((query, self.keys.filter()?))
+    }
+
+    fn kinds(&self) -> Vec<OriginKind> {
         let kind = |cause: &Cause| match cause {
             Cause::Client => OriginKind::Client,
             Cause::Expiry => OriginKind::Expiry,
@@ -64,13 +76,17 @@ impl Filters {
             Cause::Outside => OriginKind::Outside,
             Cause::Unknown => OriginKind::Unknown,
         };
-        let origins: Vec<OriginKind> = self.origins.iter().map(kind).collect();
+        self.origins.iter().map(kind).collect()
+    }
+
+    /// What they ask for.
+    pub(crate) fn selection(&self) -> anyhow::Result<Selection> {
         Selection::new(Wanted {
             keys: self.keys.filter()?,
             commands: self.commands.clone(),
             clients: self.clients.clone(),
             users: self.users.clone(),
-            origins,
+            origins: self.kinds(),
         })
     }
 }

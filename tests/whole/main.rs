@@ -54,3 +54,4 @@ mod stays_up;
 mod tls_target;
 mod tls_upstream;
 mod transparent;
+mod undo_model;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use redtape_wire::word;
 
 /// The commands to send instead of this one, which ran at `ts_ms`; `None` = as it is.
-pub(super) fn absolute(args: &[Bytes], ts_ms: i64) -> Option<Vec<Vec<Bytes>>> {
+pub(crate) fn absolute(args: &[Bytes], ts_ms: i64) -> Option<Vec<Vec<Bytes>>> {
     let name = args.first()?;
     let is = |word: &[u8]| name.eq_ignore_ascii_case(word);
     let number = |at: usize| -> Option<i64> { std::str::from_utf8(args.get(at)?).ok()?.parse().ok() };

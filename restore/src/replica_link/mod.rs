@@ -13,7 +13,7 @@
 //!
 //! Interrupted in the middle, it is undone as well. Killed in the middle, the target stays a read-only replica of a master that is gone.
 
-mod absolute;
+pub(crate) mod absolute;
 mod acks;
 mod encode;
 mod expired;

@@ -1,4 +1,4 @@
-//! A set of LSNs, for records that are met from the last one to the first.
+//! A set of LSNs, for records that are met in their order, from the last one to the first or the other way.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use roaring::RoaringBitmap;
 
 /// Compressed: about a bit for each LSN where many are in it, two bytes for each where few are.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Lsns {
+pub struct Lsns {
     /// By the upper 32 bits.
     maps: BTreeMap<u32, RoaringBitmap>,
     /// Those added last, one after the other, first and last.
@@ -19,10 +19,11 @@ fn halves(lsn: u64) -> (u32, u32) {
 }
 
 impl Lsns {
-    /// Adds one; cheapest if it is the one before that added last.
-    pub(super) fn add(&mut self, lsn: Lsn) {
+    /// Adds one; cheapest if it is the one before or behind that added last.
+    pub(crate) fn add(&mut self, lsn: Lsn) {
         match &mut self.run {
             Some((first, _)) if lsn.0.checked_add(1) == Some(*first) => *first = lsn.0,
+            Some((_, last)) if last.checked_add(1) == Some(lsn.0) => *last = lsn.0,
             _ => {
                 self.end_run();
                 self.run = Some((lsn.0, lsn.0));
@@ -31,7 +32,7 @@ impl Lsns {
     }
 
     /// Nothing is added any more.
-    pub(super) fn finish(mut self) -> Self {
+    pub(crate) fn finish(mut self) -> Self {
         self.end_run();
         self
     }
@@ -47,27 +48,40 @@ impl Lsns {
     }
 
     /// These and the others.
-    pub(super) fn and(mut self, others: &Self) -> Self {
+    pub(crate) fn and(mut self, others: &Self) -> Self {
         for (number, map) in &others.maps {
             *self.maps.entry(*number).or_default() |= map;
         }
         self
     }
 
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.maps.values().map(RoaringBitmap::len).sum()
+    }
+
     /// The greatest.
-    pub(super) fn last(&self) -> Option<Lsn> {
+    pub fn last(&self) -> Option<Lsn> {
         let (number, map) = self.maps.last_key_value()?;
         Some(Lsn(u64::from(*number) << 32 | u64::from(map.max()?)))
     }
 
     /// Whether it holds this one.
-    pub(super) fn contains(&self, lsn: Lsn) -> bool {
+    pub fn contains(&self, lsn: Lsn) -> bool {
         let (map, low) = halves(lsn.0);
         self.maps.get(&map).is_some_and(|map| map.contains(low))
     }
 
+    /// How many of them are less than this one.
+    pub(crate) fn count_below(&self, end: Lsn) -> u64 {
+        let (number, low) = halves(end.0);
+        let below: u64 = self.maps.range(..number).map(|(_, map)| map.len()).sum();
+        let in_its_map = |map: &RoaringBitmap| if low == 0 { 0 } else { map.range_cardinality(..low) };
+        below + self.maps.get(&number).map_or(0, in_its_map)
+    }
+
     /// Whether it holds one of these, from the first to the last.
-    pub(super) fn any(&self, first: Lsn, last: Lsn) -> bool {
+    pub fn any(&self, first: Lsn, last: Lsn) -> bool {
         if first > last {
             return false;
         }
@@ -93,14 +107,23 @@ mod tests {
         fn it_holds_what_was_added(
             offset in prop_oneof![Just(0u64), Just(u64::from(u32::MAX) - 50), Just(u64::MAX - 300)],
             lsns in prop::collection::btree_set(0u64..300, 0..200),
+            forward: bool,
             asked in prop::collection::vec((0u64..300, 0u64..300), 20),
         ) {
             let mut set = Lsns::default();
-            lsns.iter().rev().for_each(|lsn| set.add(Lsn(lsn + offset)));
+            if forward {
+                for lsn in &lsns {
+                    set.add(Lsn(lsn + offset));
+                }
+            } else {
+                lsns.iter().rev().for_each(|lsn| set.add(Lsn(lsn + offset)));
+            }
             let set = set.finish();
+            prop_assert_eq!(set.count(), lsns.len() as u64);
             let model: BTreeSet<u64> = lsns.iter().map(|lsn| lsn + offset).collect();
             for lsn in offset..offset + 300 {
                 prop_assert_eq!(set.contains(Lsn(lsn)), model.contains(&lsn));
+                prop_assert_eq!(set.count_below(Lsn(lsn)), model.range(..lsn).count() as u64);
             }
             prop_assert_eq!(set.last().map(|lsn| lsn.0), model.last().copied());
             for (first, last) in asked.iter().copied() {

@@ -38,7 +38,8 @@ use std::fmt;
 use redtape_journal::Lsn;
 
 pub(crate) use fold::Fold;
-pub(crate) use kept::KeptRange;
+pub(crate) use kept::{Kept, KeptRange};
+pub use lsns::Lsns;
 pub(crate) use needed::Needed;
 pub(crate) use pass::{Sliced, Watch, slice};
 use serde::Serialize;

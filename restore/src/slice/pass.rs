@@ -1,10 +1,11 @@
 //! The backward pass: from the restore point to the base, each record is kept or left out.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use redtape_journal::query::Filter;
 use redtape_journal::{Group, Lsn, PartReader, ReadError, Record, Searched};
-use redtape_wire::effect::{Dependence, dependence};
+use redtape_wire::effect::{Dependence, Touch, dependence};
 use smallvec::SmallVec;
 
 use super::Forced;
@@ -16,6 +17,7 @@ use super::part_records::{Collector, PartRecords, SetRecord, entry_bytes};
 use super::plain_set;
 use crate::interrupt::Interrupt;
 use crate::source::journal_range::{JournalRange, RangeFacts};
+use crate::source::left_out::LeftOut;
 
 /// Records of which the places in the table of keys are asked for together: memory answers them at the same time.
 const TOGETHER: usize = 16;
@@ -52,7 +54,7 @@ pub(crate) fn slice(
     watch: &mut Watch<'_>,
     on_progress: &mut dyn FnMut(u64),
 ) -> Result<Sliced, ReadError> {
-    let mut pass = Pass::new(filter, watch);
+    let mut pass = Pass::new(filter, range.without.clone(), watch);
     let mut searched = Searched::default();
     if range.after < range.upto {
         let reader = range.catalog.parts_back(range.after, range.upto, range.timeline);
@@ -79,10 +81,11 @@ struct Pass<'a> {
     libraries: bool,
     /// Plain `SET`s are told from the rest: there are many records, and none of them is held.
     tells_sets: bool,
+    without: Option<Arc<LeftOut>>,
 }
 
 impl<'a> Pass<'a> {
-    fn new(filter: &Filter, watch: &'a mut Watch<'a>) -> Self {
+    fn new(filter: &Filter, without: Option<Arc<LeftOut>>, watch: &'a mut Watch<'a>) -> Self {
         let everything = filter.is_everything();
         Self {
             watch,
@@ -91,7 +94,9 @@ impl<'a> Pass<'a> {
             facts: RangeFacts::default(),
             forced: None,
             libraries: everything,
-            tells_sets: everything,
+            // What is left out is looked up record by record.
+            tells_sets: everything && without.is_none(),
+            without,
         }
     }
 
@@ -194,6 +199,9 @@ impl<'a> Pass<'a> {
     fn group(&mut self, group: &Group) {
         let mut kept: SmallVec<[(usize, bool); 8]> = SmallVec::new();
         for (n, record) in group.records.iter().enumerate().rev() {
+            if self.leaves_out(record) {
+                continue;
+            }
             if self.tells_sets
                 && self.forced.is_none()
                 && let Some((entry, bytes)) = plain_set::of_record(record)
@@ -206,7 +214,8 @@ impl<'a> Pass<'a> {
                 }
                 continue;
             }
-            let dependence = dependence(record.db, &record.args, record.keys.as_deref());
+            let mut dependence = dependence(record.db, &record.args, record.keys.as_deref());
+            self.let_it_fail(group, record, &mut dependence);
             if self.forced.is_some() || self.keeps(record, &dependence) {
                 self.facts.add(record, &dependence);
                 kept.push((n, false));
@@ -217,6 +226,26 @@ impl<'a> Pass<'a> {
             self.keeper.keep(group, &kept);
         }
         (self.watch)(group, &self.needed);
+    }
+
+    fn leaves_out(&self, record: &Record) -> bool {
+        self.without.as_ref().is_some_and(|without| without.records.contains(record.lsn))
+    }
+
+    /// In a history without some records, a command may fail that needs what is there, or that was sent as another one; and what the
+    /// server removed as its time had come may live on. Then what was there before matters after all.
+    fn let_it_fail(&self, group: &Group, record: &Record, dependence: &mut Dependence<'_>) {
+        let (Some(without), Dependence::Keys(touched) | Dependence::ReadsOthers(touched)) = (&self.without, dependence)
+        else {
+            return;
+        };
+        let needs_some = || touched.iter().any(|touched| touched.touch != Touch::Overwritten);
+        let sent_as_another = || !group.origin.via.is_empty();
+        if record.lsn >= without.begins && (without.removals.contains(record.lsn) || sent_as_another() || needs_some())
+        {
+            let overwritten = touched.iter_mut().filter(|touched| touched.touch == Touch::Overwritten);
+            overwritten.for_each(|touched| touched.touch = Touch::Modified);
+        }
     }
 
     fn keeps(&mut self, record: &Record, dependence: &Dependence<'_>) -> bool {

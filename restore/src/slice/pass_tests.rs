@@ -3,7 +3,7 @@ use crate::source::journal_range::by_hand::group;
 
 /// A pass that nobody watches.
 fn new_pass(filter: &Filter) -> Pass<'static> {
-    Pass::new(filter, Box::leak(Box::new(|_: &Group, _: &Needed| ())))
+    Pass::new(filter, None, Box::leak(Box::new(|_: &Group, _: &Needed| ())))
 }
 
 /// Passes over groups of one command each (database, words), LSNs from 1 on; gives the LSNs that are kept, where all before is kept,

@@ -5,9 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use redtape_journal::{Catalog, Group, Lsn, ReadError, Record, TimelineId};
 use redtape_wire::effect::{Dependence, dependence};
+
+use super::left_out::LeftOut;
 
 /// A stretch of a journal that can be read more than once.
 pub trait ReplaySource {
@@ -26,6 +29,8 @@ pub struct JournalRange {
     pub after: Lsn,
     /// The cut's LSN.
     pub upto: Lsn,
+    /// What of it is left out, if anything is.
+    pub(crate) without: Option<Arc<LeftOut>>,
 }
 
 impl ReplaySource for JournalRange {
@@ -37,11 +42,20 @@ impl ReplaySource for JournalRange {
         let mut last = self.after;
         Box::new(std::iter::from_fn(move || {
             // What is behind the cut is not looked at: it may be damaged.
-            let group = if last < self.upto { groups.next()? } else { return None };
-            if let Ok(group) = &group {
+            while last < self.upto {
+                let mut group = match groups.next()? {
+                    Ok(group) => group,
+                    Err(error) => return Some(Err(error)),
+                };
                 last = group.records.last().map_or(last, |r| r.lsn);
+                if last > self.upto {
+                    return None;
+                }
+                if self.without.as_ref().is_none_or(|without| without.take_out(&mut group)) {
+                    return Some(Ok(group));
+                }
             }
-            (group.is_err() || last <= self.upto).then_some(group)
+            None
         }))
     }
 }

@@ -9,8 +9,11 @@ pub mod clock;
 mod destructive;
 pub mod journal_range;
 pub mod key_index;
+pub(crate) mod left_out;
 mod leftovers;
 pub mod scratch;
+pub(crate) mod tail;
+pub(crate) mod without;
 
 use std::io::Read;
 use std::ops::ControlFlow;
@@ -23,6 +26,7 @@ use redtape_wire::rdb::RdbSummary;
 use self::base::{check_base, highest_db, open_base};
 use self::binary::{Binary, BinaryNeeds, made_by};
 use self::journal_range::{JournalRange, RangeFacts, ReplaySource, scan};
+use self::left_out::LeftOut;
 use self::scratch::Scratch;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
@@ -43,6 +47,8 @@ const SEARCHED_KEYS_MAX: usize = 4096;
 pub(crate) struct Located {
     pub(crate) catalog: Catalog,
     pub(crate) point: RestorePoint,
+    /// What of the history behind the base is left out, if anything is.
+    pub(crate) without: Option<Arc<LeftOut>>,
 }
 
 impl Located {
@@ -56,7 +62,7 @@ impl Located {
         let located = locate(&request.as_of, request.now, &request.zone, &catalog);
         let mut point = located.map_err(|error| RestoreError::not_located(error, &catalog))?;
         point.warnings.extend(destructive::last_write(&catalog, &point));
-        Ok(Self { catalog, point })
+        Ok(Self { catalog, point, without: None })
     }
 
     /// Reads what the request needs once: of base and journal what the wanted keys depend on, or everything.
@@ -65,9 +71,9 @@ impl Located {
     }
 
     fn range(self) -> (RestorePoint, JournalRange) {
-        let Self { catalog, point } = self;
+        let Self { catalog, point, without } = self;
         let (timeline, after, upto) = (point.timeline, point.base.manifest.lsn, point.lsn);
-        (point, JournalRange { catalog, timeline, after, upto })
+        (point, JournalRange { catalog, timeline, after, upto, without })
     }
 
     /// The base with its digest, and every record up to the cut.

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use redtape_journal::Micros;
 use redtape_wire::url::Secret;
 
 use super::binary::Binary;
@@ -181,6 +182,13 @@ impl Scratch {
                 other => self.explain(other),
             }
         })
+    }
+
+    /// Lets the clock show this, and lets the server look at it.
+    pub(crate) fn show(&self, to: Micros) -> Result<(), RestoreError> {
+        self.clock.set(to)?;
+        std::thread::sleep(SETTLE);
+        Ok(())
     }
 
     /// Lets the clock stand still even in a server that needs it to run otherwise: what is read now is

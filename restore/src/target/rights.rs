@@ -178,6 +178,8 @@ impl Repairs {
     /// Keys are deleted.
     pub const DELETE: Self = Self(4);
     const OVERWRITE_OR_DELETE: Self = Self(1 | 4);
+    /// Keys and elements are set and deleted, each by its name.
+    pub(crate) const UNDO: Self = Self(1 | 2);
 
     /// What a policy may do.
     pub(crate) fn of(policy: &Policy) -> Self {

@@ -9,6 +9,7 @@
 
 mod elements;
 mod entries;
+pub mod writes;
 
 use std::path::PathBuf;
 
@@ -189,18 +190,22 @@ impl PreparedUndo {
         let progress = Progress::read(&mut open()?)?;
         // The newest first: it is what the key held last.
         progress.moved().iter().rev().try_for_each(|moved| back.engine.put_moved_back(moved, request.replace))?;
-        let mut reader = open()?;
         let mut seen = 0;
-        last.each(&mut reader, |entry| {
-            seen += 1;
-            observer.on(&Event::At(seen));
-            back.entry(entry)
-        })?;
-        back.flush()?;
+        // Elements that go come last: a container that has none for a moment is gone, with its time of expiry.
+        for removed in [false, true] {
+            last.each(&mut open()?, |entry| {
+                if matches!(entry, UndoEntry::ElementAbsent { .. }) != removed {
+                    return Ok(());
+                }
+                seen += 1;
+                observer.on(&Event::At(seen));
+                back.entry(entry)
+            })?;
+            back.flush()?;
+        }
         back.engine.take_up_rest()?;
         let outcome = back.engine.outcome;
         observer.on(&Event::StepDone);
-        drop(reader);
         if !progress.is_finished() {
             unfinished::forget(&mut target, &undone)?;
             // What it says is done is so no more: the same command begins anew.

@@ -42,6 +42,12 @@ pub(crate) struct JournalPlace {
 }
 
 impl JournalOptions {
+    /// What is encrypted is opened with this, wherever the journal is.
+    pub(crate) fn keyring(&self) -> Result<Keyring, Failure> {
+        let file = self.file.read_if_allowed()?;
+        self.keys.clone().or(file.group()?).keyring()
+    }
+
     /// Flags win, then the environment, then the file.
     pub(crate) fn place(&self) -> Result<JournalPlace, Failure> {
         let file = if self.from.is_some() { self.file.read_if_allowed()? } else { self.file.read()? };

@@ -137,7 +137,11 @@ impl Class {
                 reads_if(front.any(|arg| !word::is(arg, "CH")))
             }
             Self::Replaces(at, reading) => {
-                if from(at).any(|arg| word::is(arg, "REPLACE")) { reading } else { Reading::Reads }
+                if from(at).any(|arg| word::is(arg, "REPLACE")) {
+                    reading
+                } else {
+                    Reading::Reads
+                }
             }
             Self::Set => set(from(3)),
         }

@@ -85,6 +85,11 @@ impl Difference {
     }
 }
 
+/// What is removed comes last: a container that has no element for a moment would lose its time of expiry.
+pub(crate) fn removals_last(differences: &mut [Difference]) {
+    differences.sort_by_key(|difference| matches!(difference, Difference::Extra(_)));
+}
+
 /// The differing elements of two values, in the order of their names; `None` if these are not merged.
 pub(crate) fn differences(wanted: Value, live: Value) -> Option<Vec<Difference>> {
     let elements = |value| -> Option<Vec<Element>> {

@@ -39,16 +39,19 @@ mod saved;
 mod survey;
 mod wanted;
 
+pub(crate) use before::{Before, Doubt, UndoLog};
 pub(crate) use digest::{Digest, NOTHING};
 pub(crate) use elements::How;
 pub(crate) use image::Image;
 pub(crate) use job::{Job, repair};
 pub(crate) use judged::{Asked, Judged};
-pub(crate) use merge::{Difference, Element};
+pub(crate) use merge::{Difference, Element, differences, removals_last};
 pub(crate) use operation::{FileLog, Operation};
-pub(crate) use saved::{SavedKey, Values};
+pub(crate) use saved::{Saved, SavedKey, Values};
 pub(crate) use survey::{Look, Surveyed, survey};
 pub(crate) use wanted::{Batch, Datasets, Wanted};
+
+pub(crate) use outcome::LEFT_KEYS_MAX;
 
 pub use outcome::{Listed, Outcome};
 pub use plan::{JudgedCounts, RepairPlan, Survey};

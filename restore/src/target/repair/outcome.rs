@@ -6,6 +6,8 @@ use crate::target::lookup::show;
 
 /// Keys that are listed by name; all are counted.
 const LISTED_MAX: usize = 1000;
+/// Keys that are noted for another attempt.
+pub(crate) const LEFT_KEYS_MAX: usize = 100_000;
 
 /// See the module. All numbers are of keys unless they say otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -39,6 +41,9 @@ pub struct Outcome {
     pub(crate) left_absent: u64,
     /// Some of these.
     pub listed: Vec<Listed>,
+    /// The same, for another attempt; at most [`LEFT_KEYS_MAX`].
+    #[serde(skip)]
+    pub(crate) left_keys: Vec<(u32, Vec<u8>)>,
 }
 
 /// A key of which something is left as it is.
@@ -61,6 +66,9 @@ impl Outcome {
     /// A key is left as it is.
     pub(crate) fn leave(&mut self, db: u32, key: &[u8], why: impl Into<String>) {
         self.left += 1;
+        if self.left_keys.len() < LEFT_KEYS_MAX {
+            self.left_keys.push((db, key.to_vec()));
+        }
         if self.listed.len() < LISTED_MAX {
             self.listed.push(Listed { db, key: show(key), why: why.into() });
         }

@@ -1,12 +1,9 @@
 //! Wanted keys of a scratch server into a target that holds others: looked at before the plan, then written by
 //! [`crate::target::repair`].
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use redtape_journal::query::{AsOf, When};
-use redtape_journal::{Keyring, mark_now};
 
+use super::marks::Marks;
 use super::{Restored, ServerTarget, blame, evicted_warning, full_warning, marker_or_note, room};
 use crate::client::Server;
 use crate::error::RestoreError;
@@ -24,11 +21,6 @@ use crate::target::repair::{
 };
 use crate::target::rights::{By, Repairs};
 use crate::target::unfinished::{KEY, Marker};
-
-/// How long the journal is waited for with a mark.
-const MARK_LIMIT: Duration = Duration::from_secs(2);
-/// Digits of an operation's id in the names of its marks.
-const MARK_ID_DIGITS: usize = 8;
 
 /// The dataset in its scratch server, and what the target holds of it.
 pub(crate) struct Looked {
@@ -133,7 +125,7 @@ pub(super) fn restore(
         .map_err(|e| datasets.explain(e).before_the_target())?;
     let (marker, mut log) =
         begin(target, &operation, &about, &survey.wanted, observer).map_err(RestoreError::before_the_target)?;
-    let marks = Marks::of(target, source, &log);
+    let marks = Marks::of(target, (&source.from, source.keyring()), ("restore", log.path()));
     if !log.goes_on() {
         marks.set("before", observer);
     }
@@ -243,33 +235,6 @@ fn look_for_evicted(
         return Err(RestoreError::Lost { address, lost: gone, meant, why: memory.advice(evicted) });
     }
     Ok(format!("the target has evicted {evicted} other keys meanwhile (maxmemory-policy {})", memory.policy))
-}
-
-/// Marks in the journal of the server that is repaired.
-struct Marks {
-    journal: Option<(PathBuf, Keyring)>,
-    /// What their names end with.
-    of: String,
-}
-
-impl Marks {
-    /// For the journal that the dataset is from, if the target is the server that it is of.
-    fn of(target: &ServerTarget, source: &Source, log: &FileLog) -> Self {
-        let stem = log.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let (id, number) = stem.split_once('-').map_or((&stem[..], None), |(id, number)| (id, Some(number)));
-        let short = &id[..id.len().min(MARK_ID_DIGITS)];
-        let of = number.map_or_else(|| short.to_owned(), |number| format!("{short}-{number}"));
-        Self { journal: target.facts.is_source.then(|| (source.from.clone(), source.keyring().clone())), of }
-    }
-
-    fn set(&self, when: &str, observer: &mut dyn Observer) {
-        let Some((dir, keyring)) = &self.journal else { return };
-        let name = format!("{when}-restore-{}", self.of);
-        match mark_now(dir, keyring, &name, MARK_LIMIT) {
-            Ok(mark) => observer.on(&Event::Note(&format!("mark:{name} is {} (LSN {})", mark.ts, mark.lsn))),
-            Err(error) => observer.on(&Event::Note(&format!("no mark {name} was set: {error}"))),
-        }
-    }
 }
 
 /// The marker in the target, and the undo file.

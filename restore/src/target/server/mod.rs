@@ -8,6 +8,7 @@ mod by_copy;
 mod by_link;
 mod by_repair;
 mod digest;
+mod marks;
 mod room;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,8 @@ use std::collections::BTreeMap;
 use redtape_net::Connector;
 
 pub(crate) use self::by_repair::Looked;
+pub(crate) use self::marks::Marks;
+pub(crate) use self::room::check_repair;
 
 use super::claim;
 use super::memory::MemoryState;
@@ -38,8 +41,8 @@ const NOT_PERSISTENT: &str =
 pub(crate) struct ServerTarget {
     /// What was found before the plan was made.
     pub(crate) facts: TargetFacts,
-    server: Server,
-    filter: Filter,
+    pub(crate) server: Server,
+    pub(crate) filter: Filter,
     /// Everything is wanted, and nothing may be in it.
     whole: bool,
     accept_eviction: bool,
@@ -63,7 +66,7 @@ pub(crate) struct Restored {
 }
 
 /// The marker; where there is none, a note says what that means.
-fn marker_or_note(put: PutMarker, observer: &mut dyn Observer) -> Option<Marker> {
+pub(crate) fn marker_or_note(put: PutMarker, observer: &mut dyn Observer) -> Option<Marker> {
     match put {
         PutMarker::Written(marker) => Some(marker),
         PutMarker::NotAllowed(why) => {
@@ -91,6 +94,11 @@ impl ServerTarget {
             accept_eviction: request.accept_eviction,
             interrupt: request.interrupt.clone(),
         })
+    }
+
+    /// What ends it when it is set.
+    pub(crate) fn interrupt(&self) -> Interrupt {
+        self.interrupt.clone()
     }
 
     /// Finds out which of the commands to replay it does not know.
@@ -139,7 +147,7 @@ impl ServerTarget {
     ///
     /// Done again after the loading of a scratch server: the target was idle, it may have closed the connection, and with it
     /// went our name.
-    fn claim(&mut self) -> Result<(), RestoreError> {
+    pub(crate) fn claim(&mut self) -> Result<(), RestoreError> {
         self.server.ensure_connected()?;
         claim::take(&mut self.server, &self.interrupt)?;
         self.recheck()

@@ -88,7 +88,7 @@ pub(super) fn check(
 
 /// The same for keys that go into a target that holds others. `new`: for each wanted key in the order of the saved dataset, whether
 /// the target has none. Of its memory, those are counted: what takes the place of another value takes about as much.
-pub(super) fn check_repair(
+pub(crate) fn check_repair(
     target: &mut ServerTarget,
     datasets: &mut Datasets,
     (wanted, new): (&KeyCounts, &[bool]),

@@ -12,7 +12,7 @@ use crate::target::repair::elements::{self, How};
 use crate::target::repair::image::Image;
 use crate::target::repair::judged::{Judged, seen_ttl};
 use crate::target::repair::live;
-use crate::target::repair::merge::Difference;
+use crate::target::repair::merge::{Difference, removals_last};
 use crate::target::repair::policy::TtlPolicy;
 use crate::target::value_error::unreadable;
 
@@ -45,6 +45,7 @@ impl Engine<'_> {
                     Some(why) => stays.push((difference, why)),
                 }
             }
+            removals_last(&mut goes);
             let ttl_stays = if differences.ttl { Some(stay(Part::Ttl, false, seen_ttl(live_ttl))) } else { None };
             let was_set = self.set_elements(db, key, &goes)?;
             set += was_set.iter().filter(|set| **set).count() as u64;

@@ -1,0 +1,420 @@
+//! Undoing writes: the history without the mistake.
+//!
+//! ```text
+//! filter ─► mistake: which writes, which keys, what was built on them     (one pass over the journal)
+//!        ─► two datasets at the present: as it was, and without the writes (two scratch servers)
+//!        ─► their difference, key by key and element by element            (pure: repairs)
+//!        ─► the live server, each part only where it is still as it was    (engine of repairs)
+//! ```
+//!
+//! - `request`: what is asked for.
+//! - `datasets`: the two datasets.
+//! - `pairs`: the two datasets side by side.
+//! - `repairs`: what a key's difference means.
+//! - `doubts`: what differs and stays: others have built on it, or it cannot be told.
+//! - `deliver`: writing.
+//! - `plan`: what will be done, and what was.
+//!
+//! So later writes of others stay, and each key goes back to what it was before its own bad write. What clients write meanwhile
+//! is never overwritten: such keys are looked at again, at most `ATTEMPTS_MAX` times, and then left and listed.
+//!
+//! An interrupted run leaves keys that are whole, each as it was or as it would be. The same command goes on: what was written stands
+//! in the journal by then like any other write, so both datasets have it.
+
+mod datasets;
+mod deliver;
+mod doubts;
+mod pairs;
+mod plan;
+mod repairs;
+mod request;
+
+use std::time::{Duration, Instant};
+
+use redtape_journal::undo_file::OperationId;
+use redtape_journal::wait_complete;
+
+pub use self::plan::{Changes, UndoWritesPlan, UndoWritesReport, WritesSeen};
+pub use self::request::UndoWritesRequest;
+
+use self::datasets::{History, Place, Rebuilt};
+use self::deliver::{AnewLog, Delivery};
+use self::pairs::Pair;
+use self::repairs::{KeyRepair, Whole};
+use crate::error::RestoreError;
+use crate::interrupt::Interrupt;
+use crate::judge::Part;
+use crate::plan::Plan;
+use crate::progress::{Event, Observer, Unit};
+use crate::target::lookup::{select, show};
+use crate::target::pieces::leftovers;
+use crate::target::repair::engine::Engine;
+use crate::target::repair::{FileLog, How, Judged, Listed, OnConflict, Operation, Outcome, Policy, live};
+use crate::target::rights::{By, Repairs};
+use crate::target::server::{Marks, ServerTarget, check_repair, marker_or_note};
+use crate::target::unfinished::Marker;
+use crate::target::value_error::unreadable;
+
+/// How long the journal is waited for: it has to hold all that the target holds.
+const COMPLETE_LIMIT: Duration = Duration::from_secs(10);
+/// How often keys are looked at that clients write to meanwhile.
+const ATTEMPTS_MAX: u32 = 6;
+/// What stays that is listed in the plan.
+const LISTED_MAX: usize = 1000;
+
+/// An undo that could begin.
+pub struct PreparedUndoWrites {
+    plan: UndoWritesPlan,
+    request: UndoWritesRequest,
+    target: ServerTarget,
+    operation: Operation,
+    history: History,
+    rebuilt: Rebuilt,
+    survey: Survey,
+}
+
+impl std::fmt::Debug for PreparedUndoWrites {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PreparedUndoWrites").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
+/// Reads the journal, rebuilds both datasets and compares them; changes nothing.
+pub fn prepare_undo_writes(
+    request: UndoWritesRequest,
+    observer: &mut dyn Observer,
+) -> Result<PreparedUndoWrites, RestoreError> {
+    let mut target = datasets::open_target(&request)?;
+    let history = History::read(&request, None, observer)?;
+    target.filter = history.filter.clone();
+    let (mut rebuilt, plan) = Rebuilt::of(&history, &request, &mut target, observer)?;
+    target.server.ensure_connected()?;
+    let survey = Survey::take(&mut rebuilt, &history, &mut target, observer)?;
+    let operation = operation(&request, &history, &target)?;
+    let plan = plan_of(&request, &history, &survey, &plan, &operation, &target);
+    Ok(PreparedUndoWrites { plan, request, target, operation, history, rebuilt, survey })
+}
+
+/// The same writes undone in the same server are the same operation.
+fn operation(request: &UndoWritesRequest, history: &History, target: &ServerTarget) -> Result<Operation, RestoreError> {
+    let selected = &history.mistake.selected;
+    let (first, last) = selected.span.map_or((0, 0), |(first, last)| (first.lsn.0, last.lsn.0));
+    let writes = format!("{:?} {}", request.writes, request.keys.canonical());
+    let options = [u8::from(request.include_unknown), u8::from(request.include_dependent)];
+    let described: [(&str, &[u8]); 8] = [
+        ("undo of writes", writes.as_bytes()),
+        ("journal", history.journal_id.as_bytes()),
+        ("timeline", &history.timeline.0.to_le_bytes()),
+        ("first", &first.to_le_bytes()),
+        ("last", &last.to_le_bytes()),
+        ("count", &selected.samples.count.to_le_bytes()),
+        ("options", &options),
+        ("target", target.facts.address.as_bytes()),
+    ];
+    let what = format!("undo of {} writes in {}", selected.samples.count, target.facts.address);
+    let state_dir = request.state_dir.as_deref();
+    Operation::new(&history.journal_id, &described, &target.facts, what, state_dir, &request.keyring)
+}
+
+fn plan_of(
+    request: &UndoWritesRequest,
+    history: &History,
+    survey: &Survey,
+    plan: &Plan,
+    operation: &Operation,
+    target: &ServerTarget,
+) -> UndoWritesPlan {
+    let mistake = &history.mistake;
+    UndoWritesPlan {
+        selected: history.selected(),
+        perhaps: datasets::seen(&mistake.doubtful),
+        perhaps_included: request.include_unknown,
+        changes: survey.changes.clone(),
+        stay: survey.stays.count,
+        stay_listed: survey.stays.listed.clone(),
+        built_on: history.built_on(),
+        not_judged: history.not_judged(),
+        upto_lsn: history.upto.0,
+        target: format!("{} ({})", target.facts.address, target.facts.version),
+        scratch: plan.scratch.clone().unwrap_or_default(),
+        limits: plan.limits.clone(),
+        undo_file: operation.undo_path().display().to_string(),
+        warnings: plan.warnings.clone(),
+    }
+}
+
+/// What both datasets differ in, counted.
+#[derive(Debug, Default)]
+struct Survey {
+    changes: Changes,
+    stays: Stays,
+    /// For each key of the dataset without the writes in its order, whether it comes back.
+    new: Vec<bool>,
+    wanted: std::collections::BTreeMap<u32, u64>,
+}
+
+impl Survey {
+    fn take(
+        rebuilt: &mut Rebuilt,
+        history: &History,
+        target: &mut ServerTarget,
+        observer: &mut dyn Observer,
+    ) -> Result<Self, RestoreError> {
+        let mut survey = Self::default();
+        observer.on(&Event::Step { name: "comparing", total: 0, unit: Unit::Keys });
+        let mut seen = 0;
+        let now_ms = live::clock(&mut target.server)?;
+        each_repair(rebuilt, history, (now_ms, &target.interrupt()), &mut |repair, pair| {
+            seen += 1;
+            observer.on(&Event::At(seen));
+            survey.count(&repair, &pair);
+            Ok(())
+        })?;
+        observer.on(&Event::StepDone);
+        Ok(survey)
+    }
+
+    fn count(&mut self, repair: &KeyRepair, pair: &Pair<'_>) {
+        if pair.without.is_some() {
+            self.new.push(repair.whole == Some(Whole::Create));
+            *self.wanted.entry(pair.db).or_default() += 1;
+        }
+        let changes = &mut self.changes;
+        match repair.whole {
+            Some(Whole::Create) => changes.created += 1,
+            Some(Whole::Replace) => changes.replaced += 1,
+            Some(Whole::Delete) => changes.deleted += 1,
+            None => {}
+        }
+        changes.merged += u64::from(!repair.elements.is_empty());
+        changes.elements += repair.elements.len() as u64;
+        changes.ttl_set += u64::from(repair.ttl.is_some());
+        if repair.writes() {
+            changes.sample(|| format!("{} in db {}", show(pair.key), pair.db));
+        }
+        self.stays.add((pair.db, pair.key), &repair.stays);
+    }
+}
+
+/// Calls `take` with the repair of each key. `now_ms`: the target's clock.
+fn each_repair(
+    rebuilt: &mut Rebuilt,
+    history: &History,
+    (now_ms, interrupt): (i64, &Interrupt),
+    take: &mut dyn FnMut(KeyRepair, Pair<'_>) -> Result<(), RestoreError>,
+) -> Result<(), RestoreError> {
+    let Rebuilt { pairs, replayed } = rebuilt;
+    pairs.each(&history.filter, interrupt, &mut |pair| {
+        let doubt = |part: &_| doubts::of(history, replayed, (pair.db, pair.key), part);
+        let repair = repairs::repair(pair.was.as_ref(), pair.without.as_ref(), (now_ms, pair.slack_ms), &doubt);
+        let mut repair = repair.map_err(|error| unreadable(pair.key, error))?;
+        if !repair.writes() && repair.stays.is_empty() {
+            repair.stays.extend(doubts::of_equal(replayed, pair.db, pair.key).map(|why| (Part::Whole, why)));
+        }
+        take(repair, pair)
+    })
+}
+
+impl PreparedUndoWrites {
+    /// The plan.
+    pub fn plan(&self) -> &UndoWritesPlan {
+        &self.plan
+    }
+
+    /// Nothing has to be written.
+    pub fn is_nothing(&self) -> bool {
+        self.plan.changes.keys() == 0
+    }
+
+    /// The report where nothing has to be written.
+    fn nothing_done(self) -> UndoWritesReport {
+        let Self { plan, survey, .. } = self;
+        let Stays { count, listed, .. } = survey.stays;
+        UndoWritesReport {
+            selected: plan.selected.count,
+            repair: Outcome { left: count, listed, ..Outcome::default() },
+            attempts: 0,
+            upto_lsn: plan.upto_lsn,
+            undo_file: None,
+            seconds: 0.0,
+            warnings: plan.warnings,
+        }
+    }
+
+    /// Carries it out.
+    pub fn run(self, observer: &mut dyn Observer) -> Result<UndoWritesReport, RestoreError> {
+        let start = Instant::now();
+        if self.is_nothing() {
+            return Ok(self.nothing_done());
+        }
+        let Self { plan, request, mut target, operation, mut history, mut rebuilt, survey } = self;
+        target.claim().map_err(RestoreError::before_the_target)?;
+        let by = By::Repair(Repairs::UNDO);
+        check_repair(&mut target, &mut rebuilt.pairs.datasets, (&survey.wanted, &survey.new), by, observer)
+            .map_err(RestoreError::before_the_target)?;
+        let mut log = operation.begin()?;
+        let what = format!(
+            "{} of {}, begun at {}",
+            plan.changes.keys(),
+            request.from.display(),
+            redtape_journal::Micros::now()
+        );
+        let what = format!("an undo of {} writes, keys that change: {what}", plan.selected.count);
+        let marker = marker_or_note(Marker::put_some(&mut target.server, operation.id(), &what)?, observer);
+        let marks = Marks::of(&target, (&request.from, &request.keyring), ("undo", log.path()));
+        if !log.goes_on() {
+            marks.set("before", observer);
+        }
+        let undo_file = log.path().display().to_string();
+        let mut all = Outcome::default();
+        let (mut attempts, mut stays) = (0, Stays::default());
+        loop {
+            attempts += 1;
+            let done = write(&mut target, &mut rebuilt, &history, (&mut log, operation.id()), &mut stays, observer);
+            let outcome = done.map_err(|cause| RestoreError::Undone {
+                cause: Box::new(rebuilt.pairs.datasets.explain(cause)),
+                aftermath: format!(
+                    "A part may have been undone, each key and element whole. Run the same command again to go on; what was overwritten is in {undo_file}"
+                ),
+            })?;
+            let left = add(&mut all, outcome);
+            if left.is_empty() || attempts == ATTEMPTS_MAX {
+                break;
+            }
+            // What clients have changed meanwhile is looked at as it is now.
+            (all.left, all.listed) = (0, Vec::new());
+            stays.again = true;
+            drop(rebuilt);
+            history = History::read(&request, Some((&history, left)), observer)?;
+            target.filter = history.filter.clone();
+            rebuilt = Rebuilt::of(&history, &request, &mut target, observer)?.0;
+            target.server.ensure_connected()?;
+        }
+        finish(&mut target, log, marker, &marks, operation.id(), observer)?;
+        all.left += stays.count;
+        all.listed.extend(stays.listed);
+        Ok(UndoWritesReport {
+            selected: plan.selected.count,
+            repair: all,
+            attempts,
+            upto_lsn: history.upto.0,
+            undo_file: Some(undo_file),
+            seconds: (start.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
+            warnings: plan.warnings,
+        })
+    }
+}
+
+/// Writes what differs.
+fn write(
+    target: &mut ServerTarget,
+    rebuilt: &mut Rebuilt,
+    history: &History,
+    (log, id): (&mut FileLog, &OperationId),
+    stays: &mut Stays,
+    observer: &mut dyn Observer,
+) -> Result<Outcome, RestoreError> {
+    let policy = Policy { on_conflict: OnConflict::Replace, ..Policy::default() };
+    let judged = Judged::default();
+    let (version, interrupt) = (target.facts.version, target.interrupt());
+    let how = How::find(&mut target.server)?;
+    let now_ms = live::clock(&mut target.server)?;
+    let moved = log.take_moved();
+    let mut log = AnewLog(log);
+    let engine = Engine {
+        target: &mut target.server,
+        policy: &policy,
+        judged: &judged,
+        log: &mut log,
+        interrupt: &interrupt,
+        at_ms: 0,
+        id,
+        version,
+        how,
+        outcome: Outcome::default(),
+        moved,
+    };
+    let mut delivery = Delivery::new(engine);
+    observer.on(&Event::Step { name: "writing keys", total: 0, unit: Unit::Keys });
+    let mut seen = 0;
+    each_repair(rebuilt, history, (now_ms, &interrupt), &mut |repair, pair| {
+        stays.add((pair.db, pair.key), &repair.stays);
+        if repair.writes() {
+            seen += 1;
+            delivery.add((pair.db, pair.key), repair, (pair.was, pair.without))?;
+            observer.on(&Event::At(seen));
+        }
+        Ok(())
+    })?;
+    delivery.flush()?;
+    delivery.engine.take_up_rest()?;
+    observer.on(&Event::StepDone);
+    Ok(delivery.engine.outcome)
+}
+
+/// Adds an attempt's numbers; returns the keys that were left.
+fn add(all: &mut Outcome, attempt: Outcome) -> Vec<Place> {
+    let Outcome {
+        created, replaced, merged, elements, ttl_set, deleted, equal, expired, left, listed, left_keys, ..
+    } = attempt;
+    all.created += created;
+    all.replaced += replaced;
+    all.merged += merged;
+    all.elements += elements;
+    all.ttl_set += ttl_set;
+    all.deleted += deleted;
+    all.equal += equal;
+    all.expired += expired;
+    all.left += left;
+    all.listed.extend(listed);
+    left_keys
+}
+
+/// What differs and stays, counted, and some of it.
+#[derive(Debug, Default)]
+struct Stays {
+    count: u64,
+    listed: Vec<Listed>,
+    /// Some keys are looked at again.
+    again: bool,
+}
+
+impl Stays {
+    /// Adds what stays of a key; what is listed is not counted again.
+    fn add(&mut self, (db, key): (u32, &[u8]), stays: &[(Part, String)]) {
+        for (part, why) in stays {
+            let listed = Listed { db, key: show(key), why: doubts::in_words(part, why) };
+            if self.again && self.listed.contains(&listed) {
+                continue;
+            }
+            self.count += 1;
+            if self.listed.len() < LISTED_MAX {
+                self.listed.push(listed);
+            }
+        }
+    }
+}
+
+fn finish(
+    target: &mut ServerTarget,
+    log: FileLog,
+    marker: Option<Marker>,
+    marks: &Marks,
+    id: &OperationId,
+    observer: &mut dyn Observer,
+) -> Result<(), RestoreError> {
+    if log.goes_on() {
+        // What it moved aside was taken up: all that is left has no use any more.
+        for db in target.server.info(Some("keyspace"))?.keyspace().into_keys() {
+            select(&mut target.server, db)?;
+            leftovers::remove(&mut target.server, id)?;
+        }
+    }
+    marks.set("after", observer);
+    if let Some(marker) = marker {
+        marker.remove(&mut target.server)?;
+    }
+    log.finish()?;
+    let _ = target.server.clear_name();
+    Ok(())
+}

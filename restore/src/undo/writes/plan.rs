@@ -1,0 +1,175 @@
+//! What an undo of writes will do, and what it has done, for people and as JSON.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::plan::Limit;
+use crate::target::repair::{Listed, Outcome};
+
+/// Keys that are named.
+const SAMPLES: usize = 5;
+
+/// Writes of one kind, counted, and some of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct WritesSeen {
+    /// How many.
+    pub count: u64,
+    /// The first one.
+    pub first_lsn: Option<u64>,
+    /// The last one.
+    pub last_lsn: Option<u64>,
+    /// Whose, with numbers.
+    pub clients: Vec<String>,
+    /// Some of them: LSN, time, client, command.
+    pub samples: Vec<String>,
+}
+
+/// What changes in the live server. Numbers are of keys, unless they say otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Changes {
+    /// They come back.
+    pub created: u64,
+    /// They get their value back as a whole.
+    pub replaced: u64,
+    /// They were made by the writes that are undone.
+    pub deleted: u64,
+    /// Some of their elements change.
+    pub merged: u64,
+    /// Elements that change.
+    pub elements: u64,
+    /// Their time of expiry changes.
+    pub ttl_set: u64,
+    /// Some of them.
+    pub samples: Vec<String>,
+}
+
+impl Changes {
+    /// A key changes.
+    pub(super) fn sample(&mut self, name: impl FnOnce() -> String) {
+        if self.samples.len() < SAMPLES {
+            self.samples.push(name());
+        }
+    }
+
+    /// Keys that change.
+    pub fn keys(&self) -> u64 {
+        self.created + self.replaced + self.deleted + self.merged + self.ttl_set
+    }
+}
+
+/// What will be done.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct UndoWritesPlan {
+    /// The writes that are undone.
+    pub selected: WritesSeen,
+    /// Writes of which it cannot be told whether they are meant.
+    pub perhaps: WritesSeen,
+    /// These are undone as well.
+    pub perhaps_included: bool,
+    /// What changes.
+    pub changes: Changes,
+    /// Keys and elements that differ and stay.
+    pub stay: u64,
+    /// Some of them.
+    pub stay_listed: Vec<Listed>,
+    /// Later writes that read what the selected writes had left.
+    pub built_on: WritesSeen,
+    /// What cannot be judged.
+    pub not_judged: Vec<String>,
+    /// Up to which record the history was looked at.
+    pub upto_lsn: u64,
+    /// Where to.
+    pub target: String,
+    /// The scratch servers.
+    pub scratch: String,
+    /// What the target takes, and what is needed.
+    pub limits: Vec<Limit>,
+    /// Where what is overwritten or deleted is kept.
+    pub undo_file: String,
+    /// What to be aware of.
+    pub warnings: Vec<String>,
+}
+
+impl fmt::Display for UndoWritesPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show(f, "undo", "writes", &self.selected)?;
+        if self.perhaps.count > 0 {
+            let name = if self.perhaps_included { "included" } else { "perhaps" };
+            show(f, name, "writes of unknown origin", &self.perhaps)?;
+            if !self.perhaps_included {
+                line(f, "", "they stay; --include-unknown takes them in")?;
+            }
+        }
+        let Changes { created, replaced, deleted, merged, elements, ttl_set, samples } = &self.changes;
+        let changes = format!(
+            "{created} keys come back, {replaced} are replaced, {deleted} deleted; {elements} elements of {merged} keys; {ttl_set} times of expiry"
+        );
+        line(f, "repair", &changes)?;
+        if !samples.is_empty() {
+            let more = if self.changes.keys() > samples.len() as u64 { ", …" } else { "" };
+            line(f, "", &format!("{}{more}", samples.join(", ")))?;
+        }
+        if self.built_on.count > 0 {
+            show(f, "built on it", "later writes that may depend on what is undone", &self.built_on)?;
+        }
+        line(f, "stays", &format!("{} keys and elements that cannot be decided", self.stay))?;
+        for Listed { db, key, why } in self.stay_listed.iter().take(SAMPLES) {
+            line(f, "", &format!("{key} in db {db}: {why}"))?;
+        }
+        for why in &self.not_judged {
+            line(f, "not judged", why)?;
+        }
+        line(f, "up to", &format!("LSN {}", self.upto_lsn))?;
+        line(f, "target", &self.target)?;
+        line(f, "scratch", &self.scratch)?;
+        line(f, "undo file", &self.undo_file)?;
+        for warning in &self.warnings {
+            line(f, "warning", warning)?;
+        }
+        write!(
+            f,
+            "{:13}An application that reads a value, computes, and writes the result back cannot be seen: such values stay as they were written",
+            "note"
+        )
+    }
+}
+
+fn line(f: &mut fmt::Formatter<'_>, name: &str, text: &str) -> fmt::Result {
+    writeln!(f, "{name:13}{text}")
+}
+
+fn show(f: &mut fmt::Formatter<'_>, name: &str, what: &str, writes: &WritesSeen) -> fmt::Result {
+    let WritesSeen { count, first_lsn, last_lsn, clients, samples } = writes;
+    let range = match (first_lsn, last_lsn) {
+        (Some(first), Some(last)) => format!(", LSN {first} to {last}"),
+        _ => String::new(),
+    };
+    line(f, name, &format!("{count} {what}{range}"))?;
+    for client in clients {
+        line(f, "", &format!("by {client}"))?;
+    }
+    for sample in samples {
+        line(f, "", sample)?;
+    }
+    Ok(())
+}
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct UndoWritesReport {
+    /// Writes that were undone.
+    pub selected: u64,
+    /// What was done with keys. What differs and stays is listed there, too.
+    pub repair: Outcome,
+    /// Attempts that it took: clients write meanwhile.
+    pub attempts: u32,
+    /// Up to which record of the history the last attempt has looked.
+    pub upto_lsn: u64,
+    /// Where what was overwritten or deleted is kept; `None` = nothing was.
+    pub undo_file: Option<String>,
+    /// How long it took.
+    pub seconds: f64,
+    /// What to be aware of.
+    pub warnings: Vec<String>,
+}
