@@ -107,7 +107,8 @@ fn terrible(rng: &mut StdRng) -> Args {
 fn did_nothing(command: &Args, reply: &Value) -> bool {
     const COUNT_NEW: [&str; 6] = ["HSET", "ZADD", "HINCRBY", "INCR", "ZINCRBY", "EVAL"];
     match reply {
-        Value::Error(_) | Value::Nil => true,
+        Value::Error(_) => true,
+        Value::Nil => command.name() != "GETSET",
         Value::Int(0) => !COUNT_NEW.contains(&command.name().as_str()),
         _ => false,
     }
@@ -180,7 +181,9 @@ fn one_history(world: &mut World, seed: u64, totals: &mut Totals) {
         world.without.must(&args!["SELECT", db]);
         let (real, model) = (conn.call(&command).expect("a reply"), world.without.call(&command).expect("a reply"));
         let places: Vec<Place> = keys(&command).into_iter().map(|key| (db, key)).collect();
-        let lost = did_nothing(&command, &real) && !did_nothing(&command, &model);
+        // An empty union removes what was there, or does nothing.
+        let perhaps = command.name() == "SUNIONSTORE" && model == Value::Int(0);
+        let lost = did_nothing(&command, &real) && (perhaps || !did_nothing(&command, &model));
         if lost || places.iter().any(|place| tainted.contains(place)) {
             tainted.extend(places);
         }

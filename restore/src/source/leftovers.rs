@@ -15,6 +15,8 @@ use rustix::fs::{FlockOperation, flock};
 pub(super) const PREFIX: &str = "redtape-scratch-";
 /// The file that is locked.
 const LOCK: &str = "lock";
+/// Its name before that.
+const UNLOCKED: &str = "lock.new";
 /// A folder without that file, which is younger, is one that is just being made.
 const MAKING: Duration = Duration::from_mins(1);
 /// Folders that are looked at in one go.
@@ -22,8 +24,10 @@ const LOOKED_AT_MAX: usize = 1000;
 
 /// Marks a folder as ours for as long as the file is open.
 pub(super) fn hold(dir: &Path) -> io::Result<File> {
-    let file = File::create_new(dir.join(LOCK))?;
+    // It gets its name when it is locked: in between, another restore would take the folder for one that nobody holds.
+    let file = File::create_new(dir.join(UNLOCKED))?;
     flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    fs::rename(dir.join(UNLOCKED), dir.join(LOCK))?;
     Ok(file)
 }
 
@@ -54,6 +58,28 @@ fn is_left(dir: &Path, modified: Option<SystemTime>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_are_made_while_others_look_for_leftovers() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let looking = scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    remove_in(parent.path());
+                }
+            });
+            for n in 0..2000 {
+                let dir = parent.path().join(format!("{PREFIX}{n}"));
+                fs::create_dir(&dir).expect("a folder");
+                let lock = hold(&dir).expect("a lock");
+                fs::write(dir.join("clock"), "x").unwrap_or_else(|e| panic!("folder {n} was removed: {e}"));
+                drop(lock);
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            looking.join().expect("its end");
+        });
+    }
 
     #[test]
     fn only_what_nobody_holds_is_removed() {

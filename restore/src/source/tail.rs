@@ -289,7 +289,7 @@ impl<'a> Tail<'a> {
             let key = (touched.db, Bytes::copy_from_slice(touched.key));
             let why = why.to_owned();
             let failed = Failed { lsn: record.lsn, who: Arc::clone(who), why, replayed };
-            self.replayed.failed.entry(key).or_insert(failed);
+            self.replayed.failed.entry(key).and_modify(|known| known.replayed |= replayed).or_insert(failed);
         }
     }
 }
