@@ -27,6 +27,7 @@ mod bounds;
 mod building;
 mod databases;
 mod dependents;
+mod ends;
 mod pass;
 mod record;
 mod selected;
@@ -146,6 +147,8 @@ pub enum Why {
     ReadsAnything,
     /// A command of a module may touch more keys than it names.
     Module,
+    /// It may be the server's, as the key's time had come.
+    MayBeExpiry,
 }
 
 /// A later write that may have ended in another way without the mistake.
@@ -160,6 +163,7 @@ impl fmt::Display for Why {
             Self::NoClient => "its client is not known, so that its request is not either",
             Self::ReadsAnything => "it may have read and written anything",
             Self::Module => "a command of a module may touch more keys than it names",
+            Self::MayBeExpiry => "it may be that the server removed the key as its time had come",
         })
     }
 }

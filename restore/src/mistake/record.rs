@@ -6,6 +6,7 @@ use redtape_wire::effect::{Dependence, Reading, Touch, TouchedKeys, Writes, depe
 
 use super::building::{Building, declared};
 use super::dependents::{Touches, first};
+use super::ends::{Ends, Remover};
 use super::selected::{Collector, Facts};
 use super::{Affected, Bounds, Meant, Mistake, Samples, Why};
 use crate::slice::Lsns;
@@ -21,6 +22,7 @@ pub(super) struct State<'a> {
     expiries: Lsns,
     /// Keys that a command of a module has touched are affected.
     modules: bool,
+    ends: Ends,
 }
 
 /// Which of the keys that a record writes are meant.
@@ -52,6 +54,7 @@ impl<'a> State<'a> {
             not_judged: Samples::default(),
             expiries: Lsns::default(),
             modules: false,
+            ends: Ends::default(),
         }
     }
 
@@ -84,12 +87,14 @@ impl<'a> State<'a> {
                 let facts = Facts { also_others: scope == Scope::Some, in_doubt };
                 self.selected.add(group, record, facts, &self.bounds);
                 self.select(group, record, &writes);
+                self.ends.note(record, &writes, true);
                 return;
             }
             self.doubtful.add(group, record, None, &self.bounds);
         }
         if !self.affected.is_empty() {
             self.other(group, record, &writes);
+            self.ends.note(record, &writes, false);
         }
     }
 
@@ -176,6 +181,19 @@ impl<'a> State<'a> {
                 return;
             }
             OriginKind::Client | OriginKind::Outside | OriginKind::Unknown => {}
+        }
+        match self.ends.remover(group, record) {
+            Remover::Client => {}
+            Remover::Server => {
+                self.expiries.add(record.lsn);
+                return;
+            }
+            Remover::Either => {
+                self.expiries.add(record.lsn);
+                let note = (group, record);
+                Building::new(&mut self.affected, &self.bounds, note, Why::MayBeExpiry).note(writes);
+                return;
+            }
         }
         if let Writes::SwapDb(a, b) = writes {
             self.affected.swap(*a, *b);

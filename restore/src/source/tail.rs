@@ -73,6 +73,8 @@ pub(crate) struct Failed {
 enum Sent {
     /// Nothing, but it must not fail.
     Plain,
+    /// Whether the key's time had come.
+    Removal(u32, Bytes),
     /// Whether the record's command fails.
     Effect(Record, Arc<Origin>),
     /// Whether its request, which was another one, would have found a string or nothing.
@@ -189,7 +191,7 @@ impl<'a> Tail<'a> {
         }
         for key in args {
             encode_command(&mut self.packed, &[b"EVAL", REMOVE_KEY.as_bytes(), b"1", &key[..], within.as_bytes()]);
-            self.sent.push(Sent::Plain);
+            self.sent.push(Sent::Removal(record.db, key.clone()));
         }
     }
 
@@ -235,7 +237,7 @@ impl<'a> Tail<'a> {
         for (reply, sent) in replies.into_iter().zip(std::mem::take(&mut self.sent)) {
             match (reply, sent) {
                 (Reply::Error(error), Sent::Effect(record, who)) => self.failed(&record, &who, &error.text),
-                (Reply::Error(error), Sent::Plain | Sent::TypeOf(..)) => {
+                (Reply::Error(error), Sent::Plain | Sent::TypeOf(..) | Sent::Removal(..)) => {
                     return Err(RestoreError::Scratch(format!("refused a command of redtape: {}", error.text)));
                 }
                 (Reply::Value(_), Sent::Effect(..)) if std::mem::take(&mut would_fail) => {}
@@ -244,7 +246,8 @@ impl<'a> Tail<'a> {
                     would_fail = true;
                     self.request_failed(&record, &who, &of);
                 }
-                (Reply::Value(_), Sent::Plain | Sent::TypeOf(..)) => {}
+                (Reply::Value(Value::Int(1)), Sent::Removal(db, key)) => drop(self.replayed.failed.remove(&(db, key))),
+                (Reply::Value(_), Sent::Plain | Sent::TypeOf(..) | Sent::Removal(..)) => {}
             }
         }
         Ok(())

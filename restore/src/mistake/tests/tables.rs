@@ -185,3 +185,26 @@ fn what_is_told_of_the_selected_writes() {
     assert_eq!(commands, ["SET a 1", "SET a 2", "SET b 2", "DEL c"]);
     assert!(find(&lines, "client=none").affected.filter().is_none());
 }
+
+#[test]
+fn a_deletion_beside_an_end_that_was_set_by_mistake_may_be_the_server_s() {
+    // Groups are a second apart; the clocks may differ by one.
+    let server = |lines: &[&str], lsn| {
+        let mistake = find(lines, "client=bad");
+        (mistake.expiries.contains(Lsn(lsn)), depends(&mistake, "0:a"))
+    };
+    // Long behind the end, long before it, about that time.
+    assert_eq!(server(&["bad|PEXPIREAT a 2000", "app|SET x 1", "app|SET x 1", "app|DEL a;HSET a f 1"], 4), (true, 5));
+    assert_eq!(server(&["bad|PEXPIREAT a 90000", "app|DEL a;HSET a f 1"], 2), (false, 2));
+    assert_eq!(server(&["bad|PEXPIREAT a 2000", "app|DEL a;HSET a f 1"], 2), (true, 2));
+    // A plain DEL removes the key in any case; an end of others is the same without the mistake.
+    assert_eq!(server(&["bad|PEXPIREAT a 2000", "app|DEL a"], 2), (false, 0));
+    assert_eq!(server(&["bad|HSET a f 1", "app|PEXPIREAT a 2000", "app|DEL a;HSET a f 1"], 3), (false, 3));
+    // What is there by an exchange of databases has an end that is not known.
+    assert_eq!(server(&["bad|SWAPDB 0 1", "app|DEL a;HSET a f 1"], 2), (true, 2));
+    assert_eq!(server(&["bad|SWAPDB 0 1", "app|SET a 1", "app|DEL a;HSET a f 1"], 3), (false, 3));
+    // It goes with the value, and ends with it.
+    assert_eq!(server(&["bad|PEXPIREAT b 2000", "app|RENAME b a", "outside|DEL a"], 3), (true, 0));
+    assert_eq!(server(&["bad|PEXPIREAT a 2000", "app|SET a 1", "outside|DEL a"], 3), (false, 3));
+    assert_eq!(server(&["bad|1:PEXPIREAT a 2000", "app|SWAPDB 0 1", "outside|DEL a"], 3), (true, 0));
+}
