@@ -298,7 +298,7 @@ pub(crate) struct UpstreamTlsOptions {
     /// Name to ask the upstream for, and to find in its certificate, instead of the URL's host
     #[arg(long, env = "REDTAPE_UPSTREAM_TLS_SNI", value_name = "NAME")]
     pub(crate) upstream_tls_sni: Option<String>,
-    /// Do not check the server's certificate: whoever answers is believed
+    /// Do not check the server's certificate: any server that answers is trusted
     #[arg(long, env = "REDTAPE_UPSTREAM_TLS_INSECURE", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) upstream_tls_insecure: Option<bool>,
 }
