@@ -153,6 +153,7 @@ fuzz:
 # Nanoseconds and shares on a quiet machine. REDTAPE_SEARCH_MIB: how large the journal is that is searched (512).
 measure:
 	$(CARGO) test --release -p redtape-proxy --lib cost:: -- --ignored --nocapture
+	$(CARGO) test --release -p redtape-capture --lib accident:: -- --ignored --nocapture
 	$(CARGO) test --release -p redtape-journal --test search --test size -- --include-ignored --nocapture --test-threads=1
 	$(CARGO) test --release -p redtape-journal --test undo_file -- --ignored --nocapture
 	$(CARGO) test --release -p redtape-restore --test pieces measure:: -- --ignored --nocapture
