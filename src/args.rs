@@ -56,6 +56,7 @@ mod tests {
             "retention" | "journal-max-size" | "snapshot-every" | "snapshot-at" | "snapshot-rate" => {
                 Some("Retention and snapshots")
             }
+            "automatic-marks" | "mass-delete-keys" | "mass-delete-seconds" => Some("Automatic marks"),
             _ if long.starts_with("upstream-tls-") => Some("TLS towards the server (rediss://)"),
             _ if long.starts_with("tls-") => Some("TLS towards clients"),
             _ => None,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use redtape_journal::{
@@ -11,6 +12,26 @@ use redtape_net::Connector;
 
 /// The journal's keys as they are now; a reload replaces them.
 pub type KeyringHandle = Arc<ArcSwap<Keyring>>;
+
+/// When marks are set without being asked for; a reload replaces it.
+pub type ThresholdsHandle = Arc<ArcSwap<Thresholds>>;
+
+/// See [`ThresholdsHandle`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Marks are set at all.
+    pub enabled: bool,
+    /// One client deletes so many keys, or gives so many an expiry; 0 = never a mark for that.
+    pub mass_keys: u64,
+    /// Within so much time.
+    pub mass_time: Duration,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self { enabled: true, mass_keys: 100, mass_time: Duration::from_secs(10) }
+    }
+}
 
 /// What capture needs to know.
 #[derive(Debug, Clone)]
@@ -33,6 +54,8 @@ pub struct CaptureConfig {
     pub accept_new_history: bool,
     /// The keys with which the journal is encrypted.
     pub keyring: KeyringHandle,
+    /// When marks are set without being asked for.
+    pub marks: ThresholdsHandle,
 }
 
 /// Where the journal stands in the server's history.

@@ -16,6 +16,7 @@ use redtape_wire::command::CommandTable;
 use redtape_wire::effect::named_keys;
 use tokio::sync::Notify;
 
+use crate::automatic_marks::AutomaticMarks;
 use crate::durability::DurabilityTracker;
 use crate::group::Effect;
 use crate::join::Attributed;
@@ -85,6 +86,7 @@ pub(crate) struct Recorder {
     keyring_in_use: Arc<Keyring>,
     /// What had been pruned when the writer counted its segments.
     pruned: (u64, u64),
+    marks: AutomaticMarks,
 }
 
 impl Recorder {
@@ -95,6 +97,7 @@ impl Recorder {
         keyring: KeyringHandle,
         (metrics, status): (Metrics, Arc<Status>),
         durability: Arc<DurabilityTracker>,
+        marks: AutomaticMarks,
     ) -> (Self, Option<Position>) {
         let (journal, recovered) = opened;
         for note in &recovered.notes {
@@ -143,6 +146,7 @@ impl Recorder {
             keyring,
             // Whatever it was opened with, the first block looks.
             keyring_in_use: Arc::default(),
+            marks,
         };
         recorder.status.numbers.journal.timeline.set(i64::from(tail.timeline.0));
         (recorder, position)
@@ -167,6 +171,7 @@ impl Recorder {
             self.keyring.clone(),
             (self.metrics.clone(), self.status.clone()),
             self.durability.clone(),
+            self.marks.reopened(),
         );
         *self = fresh;
         Ok(position)
@@ -235,6 +240,7 @@ impl Recorder {
         let group = &attributed.group;
         let lsn = push_group(&mut self.builder, attributed, table)?;
         self.builder.set_db(group.end_db);
+        self.marks.look(attributed, (self.tail.lsn, lsn), self.writer.as_ref());
         self.tail = Tail { lsn, ts: attributed.ts, ..self.tail };
         if let Some(at) = attributed.stamped
             && self.timed.len() < TIMED_MAX
@@ -417,6 +423,7 @@ impl Recorder {
                 Err(e) => tracing::error!(error = %e, "the journal could not be sealed; the next start recovers it"),
             }
         }
+        self.marks.close();
     }
 }
 

@@ -24,6 +24,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod automatic_mark;
 mod block;
 mod bloom;
 mod catalog;
@@ -81,7 +82,7 @@ pub use error_kind::ErrorKind;
 pub use files::FileKind;
 pub use follow::{FollowError, Followed, Follower, Note};
 pub use mark_now::{MarkError, Present, mark_now, wait_complete};
-pub use marks::{add_mark, add_new_mark};
+pub use marks::{add_automatic_mark, add_mark, add_new_mark};
 pub use meta::Meta;
 pub use open::{Journal, OpenOptions, Recovered};
 pub use prune::{

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use crate::automatic_mark;
+
 /// The number of one record in the journal: 1 for the first, without holes; 0 = before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -266,7 +268,28 @@ impl Mark {
         if !(1..=LONGEST).contains(&name.chars().count()) {
             return Err("a mark's name has 1 to 128 characters");
         }
+        if automatic_mark::is_automatic(name) {
+            return Err("names like before-FLUSHALL@TIME belong to the marks that redtape sets by itself");
+        }
         Ok(())
+    }
+
+    /// The mark that redtape sets by itself before a write at `ts`; `lsn`: the last record before it. `command` is in capital letters.
+    #[must_use]
+    pub fn automatic(command: &str, ts: Micros, lsn: Lsn) -> Self {
+        Self { name: automatic_mark::name(command, ts), ts, lsn }
+    }
+
+    /// redtape has set it by itself.
+    #[must_use]
+    pub fn is_automatic(&self) -> bool {
+        automatic_mark::is_automatic(&self.name)
+    }
+
+    /// The same with its LSN in its name.
+    #[must_use]
+    pub(crate) fn with_lsn_in_name(self) -> Self {
+        Self { name: automatic_mark::with_lsn(&self.name, self.lsn), ..self }
     }
 
     /// Its name for a terminal: what would control it is escaped.

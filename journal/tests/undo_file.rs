@@ -70,9 +70,9 @@ fn a_value_of_many_parts_comes_back_and_is_torn_as_a_whole() {
     }
 }
 
-/// `cargo test --release -p redtape-journal --test undo_file -- --ignored --nocapture`. A value of 600 MiB, then 10 million keys.
+/// A value of 600 MiB, then 10 million keys.
 #[test]
-#[ignore = "gigabytes on the disk, a minute"]
+#[ignore = "make measure: a minute, and gigabytes on the disk"]
 fn the_largest_value_and_ten_million_keys_take_the_memory_that_is_stated() {
     const KEYS: u32 = 10_000_000;
     let before = memory("VmRSS");

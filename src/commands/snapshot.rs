@@ -69,7 +69,8 @@ fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
     let CreateArgs { dir, upstream, snapshot_rate, keys, upstream_tls, file, json } = args;
     let housekeeping = HousekeepingOptions { snapshot_rate, ..HousekeepingOptions::default() };
     let capture = CaptureOptions { upstream, dir, ..CaptureOptions::default() };
-    let config = FollowSettings { capture, keys, housekeeping, upstream_tls, file }.config("--upstream URL")?;
+    let settings = FollowSettings { capture, keys, housekeeping, upstream_tls, file, ..FollowSettings::default() };
+    let config = settings.config("--upstream URL")?;
     let taken = take_snapshot(&config)?;
     if json {
         let line = json!({"lsn": taken.lsn.0, "ts": taken.ts.to_string(), "ts_us": taken.ts.0, "bytes": taken.bytes, "timeline": taken.timeline.0});

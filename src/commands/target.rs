@@ -40,7 +40,7 @@ pub(crate) struct TargetOptions {
     /// Name to ask the target for, and to find in its certificate, instead of the URL's host
     #[arg(long, env = "REDTAPE_TO_TLS_SNI", value_name = "NAME")]
     to_tls_sni: Option<String>,
-    /// Do not check the target's certificate: whoever answers is believed
+    /// Do not check the target's certificate: any server that answers is trusted
     #[arg(long, env = "REDTAPE_TO_TLS_INSECURE", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     to_tls_insecure: Option<bool>,
     /// The name of a command in a target that renames it (rename-command), as in RESTORE=secret; may be given several times

@@ -116,6 +116,7 @@ impl Common {
             accept_new_history: config.accept_new_history,
             address: config.recorded_address(),
             keyring: self.handles.keyring.clone(),
+            marks: self.handles.marks.clone(),
         }
     }
 

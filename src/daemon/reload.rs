@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use redtape_capture::KeyringHandle;
+use redtape_capture::{KeyringHandle, ThresholdsHandle};
 use redtape_journal::Keyring;
 use redtape_net::tls::{ClientTls, ServerTls, TlsAcceptor, TlsConnector, TlsError};
 use redtape_proxy::Live;
@@ -29,6 +29,8 @@ pub(super) struct Handles {
     pub(super) housekeeping: Arc<ArcSwap<Settings>>,
     /// The journal's keys.
     pub(super) keyring: KeyringHandle,
+    /// For automatic marks.
+    pub(super) marks: ThresholdsHandle,
 }
 
 impl Handles {
@@ -38,6 +40,7 @@ impl Handles {
             live: Arc::new(ArcSwap::from_pointee(live(config))),
             housekeeping: Arc::new(ArcSwap::from_pointee(Settings::from(config))),
             keyring: Arc::new(ArcSwap::from_pointee(config.keyring.clone())),
+            marks: Arc::new(ArcSwap::from_pointee(config.marks.clone())),
         }
     }
 
@@ -45,6 +48,7 @@ impl Handles {
         self.live.store(Arc::new(live(config)));
         self.housekeeping.store(Arc::new(Settings::from(config)));
         self.keyring.store(Arc::new(config.keyring.clone()));
+        self.marks.store(Arc::new(config.marks.clone()));
     }
 }
 
@@ -133,6 +137,7 @@ impl Reload {
             snapshot_every: new.snapshot_every,
             snapshot_at: new.snapshot_at,
             snapshot_rate: new.snapshot_rate,
+            marks: new.marks.clone(),
             tls: if self.new_tls(new).is_some() { new.tls.clone() } else { old.tls.clone() },
             upstream_tls: if new_tls {
                 ClientTls { sni: old.upstream_tls.sni.clone(), ..new.upstream_tls.clone() }
@@ -237,6 +242,7 @@ mod tests {
         new.admin_users = vec!["ops".to_owned()];
         new.retention = "7d".parse().ok();
         new.snapshot_every = "6h".parse().ok();
+        new.marks.mass_keys = 7;
         new.upstream = "redis://u:new@h".parse().expect("a URL");
         let in_force = reload(Ok(new.clone())).in_force(&new);
         let mut all: Vec<_> = changes(&config(), &in_force, &new).into_iter().map(|c| (c.option, c.applied)).collect();
@@ -245,6 +251,7 @@ mod tests {
             ("admin-users", true),
             ("client-memory", true),
             ("client-output-buffer-limit", true),
+            ("mass-delete-keys", true),
             ("maxclients", true),
             ("retention", true),
             ("snapshot-every", true),
@@ -257,6 +264,7 @@ mod tests {
         let live = reload.handles.live.load();
         assert_eq!((live.max_clients, live.output_limit, live.client_memory), (5, 1 << 20, None));
         assert_eq!(live.admin_users, ["ops"]);
+        assert_eq!(reload.handles.marks.load().mass_keys, 7);
         let housekeeping = reload.handles.housekeeping.load();
         assert!(housekeeping.retention.is_set() && housekeeping.schedule.is_some());
         let still: Vec<_> = changes(&reload.config, &reload.config, &new).into_iter().map(|c| c.option).collect();

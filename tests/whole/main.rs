@@ -17,6 +17,7 @@ mod harness;
 mod accidents;
 mod ack;
 mod attribution;
+mod automatic_marks;
 mod beside;
 mod capture;
 mod chaos;

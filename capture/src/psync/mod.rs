@@ -50,6 +50,7 @@ pub use self::link::{Link, LinkError};
 pub use self::probe::{Prober, is_unreachable};
 use self::prober::{Pace, Probes};
 use self::retry::{Complaints, Cost, Retry};
+use crate::automatic_marks::AutomaticMarks;
 use crate::durability::DurabilityTracker;
 use crate::identity::{Mismatch, ServerFacts};
 use crate::join::{Join, Probe};
@@ -197,8 +198,10 @@ pub async fn run(config: CaptureConfig, inputs: CaptureInputs) {
     let mut join = Join::new(table.load_full(), config.has_tee);
     // What ran before this process is here was asked for through an earlier one, or past it.
     join.unknown_until(first_probe.offset);
+    let marks = AutomaticMarks::new(config.dir.clone(), config.marks.clone());
+    let telemetry = (metrics.clone(), status.clone());
     let (recorder, position) =
-        Recorder::start(opened, true, config.keyring.clone(), (metrics.clone(), status.clone()), durability.clone());
+        Recorder::start(opened, true, config.keyring.clone(), telemetry, durability.clone(), marks);
     if let Ok(catalog) = Catalog::open(&config.dir) {
         status.numbers.journal.gaps.set(catalog.gaps().len() as i64);
     }

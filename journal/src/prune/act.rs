@@ -14,6 +14,9 @@
 //! goes: the directory never shows a hole, which a writer would refuse to open. What remains begins with
 //! a segment whose predecessor is gone; its header says all that a reader needs of what was before.
 //!
+//! Automatic marks that name nothing any more go last, in one step: the old file of marks or the new one is there. What is left by a
+//! crash before goes with the next pruning.
+//!
 //! Every step is taken while nobody reads ([`RemovalLease`]); between the steps readers may come in, find a
 //! journal that is whole, and end the run with [`PruneError::InUse`].
 
@@ -25,6 +28,7 @@ use super::plan::{ItemKind, PruneItem, PrunePlan};
 use crate::directory::Directory;
 use crate::files::{is_there, open_read, sync_dir};
 use crate::lease::RemovalLease;
+use crate::marks::remove_marks;
 use crate::snapshot::{KEY_INDEX, RETIRED, list_snapshots};
 
 /// Read between two looks at whether to stop.
@@ -71,9 +75,22 @@ pub(super) fn remove(
     on_removed: &mut dyn FnMut(&PruneItem),
     stop: &dyn Fn() -> bool,
 ) -> Result<(), PruneError> {
-    if plan.is_empty() {
+    if !plan.is_empty() {
+        remove_files(files, dir, plan, on_removed, stop)?;
+    }
+    if plan.removed_marks.is_empty() {
         return Ok(());
     }
+    remove_marks(dir, &plan.removed_marks).map_err(PruneError::io("take automatic marks out of", dir.marks()))
+}
+
+fn remove_files(
+    files: &mut dyn Files,
+    dir: &Directory,
+    plan: &PrunePlan,
+    on_removed: &mut dyn FnMut(&PruneItem),
+    stop: &dyn Fn() -> bool,
+) -> Result<(), PruneError> {
     if let Some((path, blake3)) = &plan.base {
         check(path, blake3, stop)?;
     }

@@ -15,6 +15,7 @@
 //! | a manual snapshot | never by itself; without its segments its own moment can still be restored |
 //! | a snapshot of another history, or of a timeline that is only beginning | never |
 //! | a mark | never; those that name nothing restorable any more are reported |
+//! | an automatic mark | it names nothing restorable any more, and lies before all segments that stay |
 //!
 //! | the *start* | is |
 //! | --- | --- |

@@ -24,6 +24,8 @@ pub struct PrunePlan {
     pub windows_after: Vec<Window>,
     /// Marks that can be restored now, and not afterwards.
     pub lost_marks: Vec<Mark>,
+    /// Automatic marks that go with the history they name.
+    pub removed_marks: Vec<Mark>,
     /// Size of all segments, and snapshots with their key indexes, now.
     pub bytes_before: u64,
     /// The same afterwards.
@@ -371,6 +373,7 @@ impl<'a> Planner<'a> {
             windows_before: Vec::new(),
             windows_after: Vec::new(),
             lost_marks: Vec::new(),
+            removed_marks: Vec::new(),
             bytes_before: 0,
             bytes_after: 0,
             promised_from: self.cutoff,
@@ -393,6 +396,10 @@ impl<'a> Planner<'a> {
         let names = |m: &Mark, w: &Window| w.from <= m.ts && m.ts <= w.to && w.from_lsn <= m.lsn && m.lsn <= w.to_lsn;
         let is_in = |m: &Mark, all: &[Window]| all.iter().any(|w| names(m, w));
         plan.lost_marks = self.facts.marks.iter().filter(|m| is_in(m, &before) && !is_in(m, &after)).cloned().collect();
+        // What lies in no window for another reason (damage, a missing base) may be put right one day.
+        let remains_from = self.facts.segments.get(first).map(|s| s.first_lsn);
+        let is_past = |m: &Mark| remains_from.is_some_and(|from| m.lsn.0 + 1 < from.0) && !is_in(m, &after);
+        plan.removed_marks = self.facts.marks.iter().filter(|m| m.is_automatic() && is_past(m)).cloned().collect();
         (plan.windows_before, plan.windows_after) = (before, after);
         plan.bytes_before = plan.items.iter().map(|i| i.bytes).sum();
         plan.bytes_after = plan.items.iter().filter(|i| !i.goes).map(|i| i.bytes).sum();

@@ -45,6 +45,9 @@ fn history() -> Fixture {
         snapshot_at(&journal, timeline, lsn, kind);
     }
     add_mark(journal.dir(), &Mark { name: "m".to_owned(), ts: Micros(30), lsn: Lsn(3) }).unwrap();
+    for lsn in [2, 3, 9] {
+        add_mark(journal.dir(), &Mark::automatic("FLUSHALL", Micros(lsn * 10 + 5), Lsn(lsn as u64))).unwrap();
+    }
     journal
 }
 
@@ -152,6 +155,9 @@ fn a_crash_at_any_step_leaves_a_journal_that_verifies_and_the_next_run_finishes(
         assert_eq!(windows(&dir), before.windows_after, "{at}");
         let files_left = |folder| fs::read_dir(dir.join(folder)).unwrap().count();
         assert_eq!((files_left("segments"), files_left("snapshots")), (2, 4), "{at}");
+        // Of the automatic marks those stay that name what is left, the moment of the manual snapshot too.
+        let marks: Vec<u64> = Catalog::open(&dir).unwrap().marks().iter().map(|m| m.lsn.0).collect();
+        assert_eq!(marks, [3, 2, 9], "{at}");
         if first.is_ok() {
             steps = files.done.len();
             break;

@@ -2,7 +2,7 @@
 //!
 //! Patterns of one kind are alternatives, all kinds must hold, and what a `!` excludes is taken off last. Groups of which the
 //! cause is not known are neither certainly meant nor certainly not, where a client, a user or a command is asked for; so the
-//! answer has three values, and whoever acts on a write acts on [`Match::Yes`] alone.
+//! answer has three values. Only [`Match::Yes`] is a reason to act on a write.
 //!
 //! | cause of the group | client, user | command that was sent |
 //! | --- | --- | --- |

@@ -2,7 +2,7 @@
 //!
 //! The thread and the server's user share the connection behind a lock. Between two commands the thread sends a `PING` when nothing
 //! was sent for [`IDLE_MAX`], and takes the reply when it has come; it never waits for one. At most one such reply is owed, and
-//! whoever uses the connection next passes over it.
+//! the next use of the connection passes over it.
 
 use std::io::{self, BufRead as _, BufReader, ErrorKind};
 use std::sync::{Arc, Mutex, TryLockError, Weak};

@@ -1,11 +1,9 @@
-//! Copying keys from a scratch server at rest into a target: `DUMP`, `PEXPIRETIME`, `RESTORE … ABSTTL`.
+//! Copying all keys of a scratch server at rest into an empty target: `DUMP`, `PEXPIRETIME`, `RESTORE … ABSTTL`.
 //!
-//! Order: every wanted key is looked for in the target before the first is written (`--on-conflict fail`
-//! means that nothing changes). `RESTORE` never has `REPLACE`, so a key that appears in between is not
-//! overwritten either. Each batch is followed by `EXISTS` of its keys, and the whole copy by [`recount`]: what is reported
-//! as restored was seen in the target at the end.
+//! `RESTORE` never has `REPLACE`, so a key that another client writes meanwhile is not overwritten. Each batch is followed by
+//! `EXISTS` of its keys, and the whole copy by [`recount`]: what is reported as restored was seen in the target at the end.
 //!
-//! After a crash the target holds some of the wanted keys, each of them whole, and the marker of [`crate::target::unfinished`].
+//! After a crash the target holds some of the keys, each of them whole, and the marker of [`crate::target::unfinished`].
 //!
 //! [`recount`]: crate::target::lookup::recount
 
@@ -20,10 +18,9 @@ use crate::interrupt::Interrupt;
 use crate::progress::{Event, Observer, Unit};
 use crate::refusal::{Refusal, meaning};
 use crate::source::scratch::Scratch;
-use crate::target::lookup::{KeyCounts, WantedScan, expiry, has_passed, milliseconds, select, show, ttl_command};
+use crate::target::lookup::{KeyCounts, Scan, expiry, has_passed, milliseconds, select, show, ttl_command};
 use crate::target::memory::MemoryState;
 use crate::target::value_error::not_taken;
-use redtape_journal::query::Filter;
 
 /// Bytes of one pipeline to the target, about.
 const BATCH_BYTES: usize = 8 << 20;
@@ -62,8 +59,6 @@ pub(crate) struct CopyJob<'a> {
     pub(crate) scratch: &'a mut Scratch,
     /// Where keys are written.
     pub(crate) target: &'a mut Server,
-    /// Which keys.
-    pub(crate) filter: &'a Filter,
     /// Keys that the target has evicted are no failure.
     pub(crate) accept_eviction: bool,
     /// How many they are.
@@ -74,7 +69,7 @@ pub(crate) struct CopyJob<'a> {
     pub(crate) interrupt: &'a Interrupt,
 }
 
-/// Copies the wanted keys, and the functions too if everything is wanted.
+/// Copies all keys and functions.
 pub(crate) fn copy(mut job: CopyJob<'_>) -> Result<Copied, CopyError> {
     let total = job.wanted.values().sum();
     job.observer.on(&Event::Step { name: "copying keys", total, unit: Unit::Keys });
@@ -131,10 +126,10 @@ struct Batch {
 
 impl Copier {
     fn run(&mut self, job: &mut CopyJob<'_>) -> Result<(), RestoreError> {
-        let CopyJob { scratch, target, filter, wanted, observer, interrupt, .. } = job;
+        let CopyJob { scratch, target, wanted, observer, interrupt, .. } = job;
         for db in wanted.keys().copied() {
             select(target, db)?;
-            let mut scan = WantedScan::new(filter, db);
+            let mut scan = Scan::new(db);
             while let Some(mut left) = scan.next(&mut scratch.server)? {
                 while !left.is_empty() {
                     interrupt.check()?;
@@ -150,9 +145,7 @@ impl Copier {
             self.write(target, db)?;
             observer.on(&Event::At(self.copied.keys.values().sum()));
         }
-        if filter.is_everything() {
-            self.copied.functions = copy_functions(&mut scratch.server, target)?;
-        }
+        self.copied.functions = copy_functions(&mut scratch.server, target)?;
         Ok(())
     }
 

@@ -185,20 +185,20 @@ impl Scan {
 }
 
 /// The wanted keys of a database of a scratch server, some at a time: by database and name, then by the type of the value.
-pub(crate) struct WantedScan<'a> {
+struct WantedScan<'a> {
     filter: &'a Filter,
     scan: Scan,
     /// Keys that were looked at.
-    pub(crate) seen: u64,
+    seen: u64,
 }
 
 impl<'a> WantedScan<'a> {
-    pub(crate) fn new(filter: &'a Filter, db: u32) -> Self {
+    fn new(filter: &'a Filter, db: u32) -> Self {
         Self { filter, scan: Scan::new(db), seen: 0 }
     }
 
     /// The next ones, perhaps none; `None` = that was all.
-    pub(crate) fn next(&mut self, scratch: &mut Server) -> Result<Option<Vec<Vec<u8>>>, RestoreError> {
+    fn next(&mut self, scratch: &mut Server) -> Result<Option<Vec<Vec<u8>>>, RestoreError> {
         let Some(mut keys) = self.scan.next(scratch)? else { return Ok(None) };
         self.seen += keys.len() as u64;
         keys.retain(|key| self.filter.wants(self.scan.db, key));

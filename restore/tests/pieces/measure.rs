@@ -1,7 +1,6 @@
 //! How long does another client wait while a large value is built, read, swapped and removed in pieces, and how long while
 //! `RESTORE` and `DUMP` do it at once? Printed, not judged: a busy machine adds to both; the first row is the machine alone.
-//!
-//!     cargo nextest run --release -p redtape-restore --test pieces --run-ignored only measure:: --no-capture
+//! `make measure` runs it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -111,7 +110,7 @@ fn stream() -> Stream {
 }
 
 #[test]
-#[ignore = "a measurement of some minutes"]
+#[ignore = "make measure: some minutes"]
 fn waits_of_another_client() {
     let server = Server::start();
     let mut client = client(&server);

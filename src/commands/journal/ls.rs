@@ -57,7 +57,7 @@ fn as_json(catalog: &Catalog) -> Value {
             "first_lsn": t.first_lsn.0, "last_lsn": t.last_lsn.0, "start_offset": t.start_offset.0, "end_offset": t.end_offset.0, "bytes": t.bytes,
         })).collect::<Vec<_>>(),
         "marks": catalog.marks().iter().map(|m| json!({
-            "name": m.name, "ts": m.ts.to_string(), "ts_us": m.ts.0, "lsn": m.lsn.0,
+            "name": m.name, "ts": m.ts.to_string(), "ts_us": m.ts.0, "lsn": m.lsn.0, "automatic": m.is_automatic(),
         })).collect::<Vec<_>>(),
         "segments": catalog.segments().len(),
         "snapshots": catalog.snapshots().len(),

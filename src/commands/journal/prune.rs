@@ -172,8 +172,13 @@ fn notes(plan: &PrunePlan) -> Vec<String> {
             bytes(short.bytes),
         ));
     }
-    for mark in &plan.lost_marks {
+    for mark in plan.lost_marks.iter().filter(|mark| !plan.removed_marks.contains(mark)) {
         notes.push(format!("mark:{} ({}) can no longer be restored", mark.shown_name(), mark.ts));
+    }
+    let marks = plan.removed_marks.len() as u64;
+    if marks > 0 && !plan.is_empty() {
+        let marks = count(marks, "automatic mark names", "automatic marks name");
+        notes.push(format!("{marks} history that is no longer kept, and goes with it"));
     }
     notes
 }

@@ -20,14 +20,14 @@ use std::time::Duration;
 use clap::Args;
 use redtape_journal::SyncPolicy;
 use redtape_net::tls::{CaFiles, ClientTls, KeyPair, OptionNames, ServerTls};
-use redtape_wire::settings::{Ack, ListenAddr, OnJournalFailure};
+use redtape_wire::settings::{Ack, ListenAddr, OnJournalFailure, Switch};
 
 pub(crate) use self::file::File;
 pub(crate) use self::journal::{JournalOptions, JournalPlace};
 use self::listen::Listen;
 use self::options::Or;
 pub(crate) use self::options::{
-    CaptureOptions, ClientOptions, HousekeepingOptions, KeyOptions, Sync, TlsOptions, UpstreamTlsOptions,
+    CaptureOptions, ClientOptions, HousekeepingOptions, KeyOptions, MarkOptions, Sync, TlsOptions, UpstreamTlsOptions,
 };
 use crate::daemon::Config;
 use crate::exit::{Failure, USAGE};
@@ -50,6 +50,8 @@ pub(crate) struct FollowSettings {
     pub(crate) keys: KeyOptions,
     #[command(flatten)]
     pub(crate) housekeeping: HousekeepingOptions,
+    #[command(flatten)]
+    pub(crate) marks: MarkOptions,
     #[command(flatten)]
     pub(crate) upstream_tls: UpstreamTlsOptions,
     #[command(flatten)]
@@ -135,6 +137,10 @@ impl FollowSettings {
         (config.retention, config.journal_max_size) = (keep.retention, keep.journal_max_size);
         (config.snapshot_every, config.snapshot_at) = (keep.snapshot_every, keep.snapshot_at);
         config.snapshot_rate = keep.snapshot_rate;
+        let marks = self.marks.clone().or(file.group()?);
+        set(&mut config.marks.enabled, marks.automatic_marks.map(|switch| switch == Switch::On));
+        set(&mut config.marks.mass_keys, marks.mass_delete_keys);
+        set(&mut config.marks.mass_time, marks.mass_delete_seconds.map(|n| Duration::from_secs(n.into())));
         config.upstream_tls = client_tls(self.upstream_tls.clone().or(file.group()?))?;
         Ok(config)
     }

@@ -118,6 +118,33 @@ pub(crate) struct HousekeepingOptions {
     pub(crate) snapshot_rate: Option<ByteSize>,
 }
 
+/// Marks that are set without being asked for.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "Automatic marks")]
+pub(crate) struct MarkOptions {
+    /// Set a mark before each FLUSHALL, FLUSHDB and SWAPDB, and before one client deletes many keys or gives many an
+    /// expiry: on or off [default: on]
+    #[arg(long, env = "REDTAPE_AUTOMATIC_MARKS", value_name = "ON|OFF")]
+    pub(crate) automatic_marks: Option<Switch>,
+    /// So many keys are many; 0 = a mark only before FLUSHALL, FLUSHDB and SWAPDB [default: 100]
+    #[arg(long, env = "REDTAPE_MASS_DELETE_KEYS", value_name = "N")]
+    pub(crate) mass_delete_keys: Option<u64>,
+    /// Within so many seconds [default: 10]
+    #[arg(long, env = "REDTAPE_MASS_DELETE_SECONDS", value_name = "SECONDS")]
+    pub(crate) mass_delete_seconds: Option<u32>,
+}
+
+impl Or for MarkOptions {
+    fn or(self, other: Self) -> Self {
+        Self {
+            automatic_marks: self.automatic_marks.or(other.automatic_marks),
+            mass_delete_keys: self.mass_delete_keys.or(other.mass_delete_keys),
+            mass_delete_seconds: self.mass_delete_seconds.or(other.mass_delete_seconds),
+        }
+    }
+}
+
 impl Or for HousekeepingOptions {
     fn or(self, other: Self) -> Self {
         // A schedule replaces the other kind, too.
@@ -298,7 +325,7 @@ pub(crate) struct UpstreamTlsOptions {
     /// Name to ask the upstream for, and to find in its certificate, instead of the URL's host
     #[arg(long, env = "REDTAPE_UPSTREAM_TLS_SNI", value_name = "NAME")]
     pub(crate) upstream_tls_sni: Option<String>,
-    /// Do not check the server's certificate: whoever answers is believed
+    /// Do not check the server's certificate: any server that answers is trusted
     #[arg(long, env = "REDTAPE_UPSTREAM_TLS_INSECURE", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) upstream_tls_insecure: Option<bool>,
 }

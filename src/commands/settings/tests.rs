@@ -2,6 +2,7 @@
 
 use clap::{Command, FromArgMatches as _};
 
+use redtape_capture::Thresholds;
 use redtape_journal::Keyring;
 
 use super::*;
@@ -29,6 +30,9 @@ fn flags_win_over_the_file_and_that_over_defaults() {
         client-memory = 0
         admin-users = "ops"
         sharing = "off"
+        automatic-marks = "off"
+        mass-delete-keys = 7
+        mass-delete-seconds = 20
     "#;
     let config = settings(&[], toml).expect("the file");
     assert_eq!(config.upstream.address(), "file:1");
@@ -38,6 +42,8 @@ fn flags_win_over_the_file_and_that_over_defaults() {
     assert_eq!(config.unix_socket_mode.map(|m| m.0), Some(0o770));
     assert_eq!(config.admin_users, ["ops"]);
     assert_eq!(config.handshake_timeout, Duration::from_secs(10), "the default");
+    let marks = Thresholds { enabled: false, mass_keys: 7, mass_time: Duration::from_secs(20) };
+    assert_eq!(config.marks, marks);
     let flags = [
         "--upstream",
         "redis://flag:2",
@@ -49,12 +55,15 @@ fn flags_win_over_the_file_and_that_over_defaults() {
         "0",
         "--tcp-keepalive=0",
         "--client-memory=64mb",
+        "--automatic-marks=on",
+        "--mass-delete-keys=0",
     ];
     let config = settings(&flags, toml).expect("both");
     assert_eq!(config.upstream.address(), "flag:2");
     assert_eq!(config.listen, ["127.0.0.1:2".parse().expect("an address")]);
     assert_eq!((config.max_clients, config.timeout, config.tcp_keepalive), (9, None, None));
     assert_eq!((&config.admin_users[..], config.client_memory.0), (&["ops".to_owned()][..], 64 << 20));
+    assert_eq!(config.marks, Thresholds { enabled: true, mass_keys: 0, ..marks });
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use redtape_journal::SyncPolicy;
 use redtape_net::tls::SniCert;
+use redtape_wire::settings::Switch;
 use serde_json::{Value, json};
 
 use super::Config;
@@ -51,6 +52,9 @@ impl Config {
         live("snapshot-every", text(self.snapshot_every));
         live("snapshot-at", text(self.snapshot_at));
         live("snapshot-rate", text(self.snapshot_rate));
+        live("automatic-marks", json!(if self.marks.enabled { Switch::On } else { Switch::Off }.to_string()));
+        live("mass-delete-keys", json!(self.marks.mass_keys));
+        live("mass-delete-seconds", seconds(Some(self.marks.mass_time)));
         live("timeout", seconds(self.timeout));
         live("handshake-timeout", seconds(Some(self.handshake_timeout)));
         live("client-output-buffer-limit", json!(self.output_limit.to_string()));

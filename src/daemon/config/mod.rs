@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use redtape_capture::Thresholds;
 use redtape_journal::{Keyring, SyncPolicy};
 use redtape_net::tls::{ClientTls, ServerTls, TlsError};
 use redtape_wire::settings::{Ack, ListenAddr, OnJournalFailure, Sharing, SocketMode, Switch};
@@ -93,6 +94,8 @@ pub(crate) struct Config {
     pub(crate) snapshot_at: Option<TimeOfDay>,
     /// Bytes of a snapshot that are received in a second. Live.
     pub(crate) snapshot_rate: Option<ByteSize>,
+    /// When marks are set without being asked for. Live.
+    pub(crate) marks: Thresholds,
 }
 
 /// Options that cannot be used. The message names them.
@@ -142,6 +145,7 @@ impl Config {
             snapshot_every: None,
             snapshot_at: None,
             snapshot_rate: None,
+            marks: Thresholds::default(),
         }
     }
 
@@ -174,6 +178,7 @@ impl Config {
             (self.max_clients == 0, "maxclients"),
             (self.handshake_timeout.is_zero(), "handshake-timeout"),
             (self.workers == 0, "workers"),
+            (self.marks.mass_time.is_zero(), "mass-delete-seconds"),
         ] {
             if zero {
                 return options(format!("{name} must be at least 1"));

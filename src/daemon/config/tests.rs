@@ -1,5 +1,9 @@
 //! Which options go together.
 
+use std::time::Duration;
+
+use redtape_capture::Thresholds;
+
 use super::*;
 
 fn config(upstream: &str) -> Config {
@@ -31,6 +35,10 @@ fn what_does_not_go_together_is_named() {
             "snapshot-every and snapshot-at",
         ),
         (Config { snapshot_rate: Some(ByteSize(10)), ..base() }, "snapshot-rate"),
+        (
+            Config { marks: Thresholds { mass_time: Duration::ZERO, ..Thresholds::default() }, ..base() },
+            "mass-delete-seconds",
+        ),
         (Config { metrics: Some("127.0.0.1:6400".parse().expect("a")), ..base() }, "given twice"),
         (Config { listen: vec!["127.0.0.1:6379".parse().expect("a")], ..base() }, "upstream's own address"),
         (Config { upstream_tls: ClientTls { insecure: true, ..ClientTls::default() }, ..base() }, "rediss://"),

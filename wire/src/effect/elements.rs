@@ -1,6 +1,6 @@
 //! What of a key an effect writes: which fields of a hash, which members of a set, the TTL, or all of it.
 //!
-//! For whoever asks of one element which write was its last. An effect stands in the stream because it changed *something*; of
+//! It tells which write of one element was its last. An effect stands in the stream because it changed *something*; of
 //! several elements that it names it may have changed but one. So each write says what is there behind it ([`After`](super::After)), and
 //! whether the effect has certainly changed it: `SADD s a b` leaves `a` in the set, whether it was there before or not.
 //!

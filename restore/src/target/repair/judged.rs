@@ -51,7 +51,7 @@ impl Judged {
             }
             Self::Asked(known) => match known.get(&(db, key.to_vec(), part)) {
                 Some((LastWrite::Named, seen)) if *seen == live => None,
-                // Whoever has written it since, it was not for the writes named to take back.
+                // Its last write is none of those that are to be taken back.
                 Some((LastWrite::Other(why), _)) => Some(why.clone()),
                 _ => Some("was written while the restore ran: run it again".to_owned()),
             },

@@ -13,7 +13,7 @@ use crate::target::lookup::{KeyCounts, Missing, recount};
 use crate::target::memory::MemoryState;
 use crate::target::unfinished::{KEY, Marker};
 
-/// Rebuilds the dataset and copies what is wanted of it.
+/// Rebuilds the dataset and copies all of it.
 pub(super) fn restore(
     target: &mut ServerTarget,
     plan: &Plan,
@@ -39,7 +39,6 @@ fn copy_all(
     let job = CopyJob {
         scratch: &mut *scratch,
         target: &mut target.server,
-        filter: &target.filter,
         accept_eviction: target.accept_eviction,
         wanted: &wanted,
         observer: &mut *observer,
