@@ -3,13 +3,12 @@
 use std::ops::ControlFlow;
 
 use redtape_journal::query::Filter;
-use redtape_journal::{Group, Lsn, PartReader, ReadError, Record, Searched};
+use redtape_journal::{Group, Lsn, PartReader, ReadError, Record, Searched, in_order};
 use redtape_wire::effect::{Dependence, dependence};
 use smallvec::SmallVec;
 
 use super::Forced;
 use super::fold::Fold;
-use super::in_order::in_order;
 use super::kept::{Keeper, Kept};
 use super::needed::{Needed, Passed};
 use super::part_records::{Collector, PartRecords, SetRecord, entry_bytes};
