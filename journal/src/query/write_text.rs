@@ -139,8 +139,8 @@ impl WriteQuery {
             "user" => self.users.push(pattern(value)),
             "command" => self.commands.push(pattern(value)),
             "origin" => {
-                let kind = parse_origin(&value).ok_or(WriteFilterError::Origin(value))?;
-                if negated { &mut self.origins.unwanted } else { &mut self.origins.wanted }.push(kind);
+                let kinds = origins_matching(&value)?;
+                if negated { &mut self.origins.unwanted } else { &mut self.origins.wanted }.extend(kinds);
             }
             "key" => if negated { &mut self.excluded_keys } else { &mut self.keys }.push(value.into_bytes()),
             "db" => {
@@ -236,15 +236,13 @@ fn read_value(text: &str) -> Result<(String, Option<&str>), WriteFilterError> {
     }
 }
 
-fn parse_origin(text: &str) -> Option<OriginKind> {
-    Some(match text.to_ascii_lowercase().as_str() {
-        "client" => OriginKind::Client,
-        "expiry" => OriginKind::Expiry,
-        "eviction" => OriginKind::Eviction,
-        "outside" => OriginKind::Outside,
-        "unknown" => OriginKind::Unknown,
-        _ => return None,
-    })
+/// The causes that a pattern means, at least one.
+fn origins_matching(pattern: &str) -> Result<Vec<OriginKind>, WriteFilterError> {
+    let pattern = pattern.to_ascii_lowercase();
+    let globs = Filter::new(&[&pattern], &[], &[])?;
+    let kinds: Vec<OriginKind> =
+        OriginKind::ALL.into_iter().filter(|kind| globs.wants(0, kind.name().as_bytes())).collect();
+    if kinds.is_empty() { Err(WriteFilterError::Origin(pattern)) } else { Ok(kinds) }
 }
 
 impl FromStr for LsnRange {
