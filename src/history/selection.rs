@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use redtape_journal::query::{ExactKeys, Filter, LinePatterns, NamePatterns, client_names};
+use redtape_journal::query::{ExactKeys, Filter, LinePatterns, NamePatterns, OriginKinds, client_names};
 use redtape_journal::{Group, Lsn, Micros, Origin, OriginKind, Record};
 use redtape_wire::effect::{KeyScope, key_scope};
 
@@ -46,7 +46,7 @@ pub(crate) struct Selection {
     commands: NamePatterns,
     clients: NamePatterns,
     users: NamePatterns,
-    origins: NamePatterns,
+    origins: OriginKinds,
     lines: Option<LinePatterns>,
     /// Of `wanted.keys`: these names only up to some record.
     former: Option<FormerNames>,
@@ -73,7 +73,7 @@ impl Selection {
         let clients = NamePatterns::new(&wanted.clients).map_err(usage)?;
         let users = NamePatterns::new(&wanted.users).map_err(usage)?;
         let lines = LinePatterns::new(&wanted.lines).map_err(usage)?;
-        let origins = origin_patterns(&wanted.origins)?;
+        let origins = OriginKinds::of_patterns(&wanted.origins).map_err(|e| Failure::new(USAGE, e))?;
         if !wanted.fields.is_empty() && !wanted.keys.has_names() {
             let why = "--field needs to know of which keys: add --key, --exact-key, --keys-from or --key-regex";
             return Err(Failure::new(USAGE, why).into());
@@ -113,9 +113,7 @@ impl Selection {
     pub(crate) fn wants_origin(&self, origin: &Origin) -> bool {
         // What has no client has no name of one.
         let user = Some(origin.user.as_str()).filter(|user| !user.is_empty());
-        (self.origins.is_everything() || self.origins.wants(&[origin.kind.name()]))
-            && self.users.wants(user.as_slice())
-            && self.wants_client(origin)
+        self.origins.wants(origin.kind) && self.users.wants(user.as_slice()) && self.wants_client(origin)
     }
 
     fn wants_client(&self, origin: &Origin) -> bool {
@@ -285,20 +283,6 @@ impl Selection {
             KeyScope::Everything | KeyScope::Unknown => all(None),
         }
     }
-}
-
-/// Each must mean one of the kinds at least.
-fn origin_patterns(patterns: &[String]) -> anyhow::Result<NamePatterns> {
-    let usage = |e| Failure::new(USAGE, e);
-    for pattern in patterns {
-        let one = NamePatterns::ignoring_case(&[pattern.strip_prefix('!').unwrap_or(pattern)]).map_err(usage)?;
-        if !OriginKind::ALL.iter().any(|kind| one.wants(&[kind.name()])) {
-            let kinds = OriginKind::ALL.map(OriginKind::name).join(", ");
-            let why = format!("--origin {pattern:?} is none of {kinds}; globs are possible, and ! in front leaves out");
-            return Err(Failure::new(USAGE, why).into());
-        }
-    }
-    Ok(NamePatterns::ignoring_case(patterns).map_err(usage)?)
 }
 
 fn only_name(filter: &Filter) -> Option<Vec<u8>> {

@@ -511,11 +511,12 @@ fn pasted_into_a_shell(text: &str, hint: &str, keys: &[&[u8]]) {
     let (_, restore) = line.split_once("  # or: redtape ").expect("a restore");
     let line = format!("'{BINARY}' {} --yes", restore.replace("--to URL", &format!("--to {}", target.url())));
     let state = Dir::new("state");
-    let out = std::process::Command::new("bash")
-        .args(["-c", &line])
-        .env("XDG_STATE_HOME", state.path())
-        .output()
-        .expect("bash");
+    let mut shell = std::process::Command::new("bash");
+    shell.args(["-c", &line]).env("XDG_STATE_HOME", state.path());
+    if let Some(server) = std::env::var_os("REDTAPE_TEST_SERVER") {
+        shell.env("REDTAPE_SERVER_BIN", server);
+    }
+    let out = shell.output().expect("bash");
     assert!(out.status.success(), "{line}\n{}", String::from_utf8_lossy(&out.stderr));
     let mut conn = target.conn();
     for key in keys {

@@ -42,6 +42,9 @@ fn causes_are_globs() {
     let both = vec![OriginKind::Expiry, OriginKind::Eviction];
     assert_eq!(origins("origin=E*"), OriginKinds { wanted: both.clone(), unwanted: vec![] });
     assert_eq!(origins("origin=!e*"), OriginKinds { wanted: vec![], unwanted: both });
+    let kinds = OriginKinds::of_patterns(&["*t*", "!out*"]).expect("patterns");
+    let wanted: Vec<OriginKind> = OriginKind::ALL.into_iter().filter(|kind| kinds.wants(*kind)).collect();
+    assert_eq!(wanted, [OriginKind::Client, OriginKind::Eviction]);
 }
 
 #[test]

@@ -16,7 +16,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use clap::ValueEnum;
-use redtape_journal::{Catalog, Group, Origin, PartJob, ReadError, Searched, TakeRecords, WantedKeys, in_order};
+use redtape_journal::{
+    Catalog, Group, Origin, PartJob, PartReader, ReadError, Searched, TakeRecords, WantedKeys, in_order,
+};
 
 pub(crate) use self::show::{stats_json, stats_text};
 pub(crate) use self::table::Table;
@@ -24,6 +26,9 @@ use self::values::{of_origin, of_record};
 use super::range::Range;
 use super::read::{add, backward};
 use super::selection::Selection;
+
+/// Origins of which the rows are remembered.
+const ORIGINS_MAX: usize = 1 << 12;
 
 /// What writes are counted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -66,10 +71,9 @@ pub(crate) fn count(
     for timeline in catalog.timelines().iter().rev() {
         if let Some(within) = range.within(catalog, timeline)? {
             let reader = catalog.parts_back(within.0, within.1, timeline.id);
-            match count_parts(reader, keys.as_ref(), selection, asked, &mut stats) {
-                Ok(()) => {}
-                // A part reader ends there; who reads one group after the other goes on behind it.
-                Err(_) => return count_slowly(catalog, range, selection, asked, on_damage),
+            if count_parts(reader, keys.as_ref(), selection, asked, &mut stats).is_err() {
+                // A part reader ends there; who reads one group after the other goes on behind it, and tells.
+                return count_slowly(catalog, range, selection, asked, on_damage);
             }
         }
     }
@@ -77,7 +81,7 @@ pub(crate) fn count(
 }
 
 fn count_parts(
-    mut reader: redtape_journal::PartReader,
+    mut reader: PartReader,
     keys: Option<&WantedKeys>,
     selection: &Selection,
     asked: Asked,
@@ -177,9 +181,6 @@ impl<'a> Counter<'a> {
         row
     }
 }
-
-/// Origins of which the rows are remembered.
-const ORIGINS_MAX: usize = 1 << 12;
 
 impl TakeRecords for Counter<'_> {
     fn group(&mut self, group: Group) {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
+use redtape_journal::Micros;
 use redtape_wire::quoted::in_quotes;
 use serde_json::{Value as Json, json};
 
@@ -83,8 +84,9 @@ pub(crate) fn stats_json(table: &Table, asked: Asked, limit: usize) -> Json {
 }
 
 fn tally_json(tally: &Tally, table: &Table) -> Json {
-    let time = |ts: redtape_journal::Micros| {
-        if tally.writes > 0 { (json!(ts.to_string()), json!(ts.0)) } else { Default::default() }
+    let time = |ts: Micros| match tally.writes {
+        0 => (Json::Null, Json::Null),
+        _ => (json!(ts.to_string()), json!(ts.0)),
     };
     let ((first, first_us), (last, last_us)) = (time(tally.first), time(tally.last));
     json!({

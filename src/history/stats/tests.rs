@@ -28,7 +28,9 @@ fn count_by(by: By, depth: usize, keys: &[&str], groups: &[Group]) -> Table {
     let keys = Filter::new(keys, &[], &[]).expect("keys");
     let selection = Selection::new(Wanted { keys, ..Wanted::default() }).expect("a selection");
     let mut counter = Counter::new(&selection, Asked { by, depth }, Table::new());
-    groups.iter().for_each(|group| counter.count(group));
+    for group in groups {
+        counter.count(group);
+    }
     counter.table
 }
 
@@ -118,7 +120,9 @@ fn tables_of_parts_make_one() {
     let part = |groups: &[Group]| {
         let selection = Selection::new(Wanted::default()).expect("everything");
         let mut counter = Counter::new(&selection, Asked { by: By::Prefix, depth: 1 }, Table::of_part());
-        groups.iter().for_each(|group| counter.count(group));
+        for group in groups {
+            counter.count(group);
+        }
         counter.table
     };
     // More names than have a row, in one part: those of the part before keep theirs.
