@@ -18,8 +18,8 @@
 #   make disk      each sync fails, each write finds the disk full, in turn (N=100)
 #   make tamper    every bit of a larger segment is flipped, and a whole verification must find each in its place (BYTES=65536)
 #   make fuzz      any bytes for each parser, with cargo-fuzz (T=60 seconds each; TARGETS='segment block')
-#   make measure   what single parts cost: the capture, the journal's writer, a search, encryption, undo files, values in pieces
-#                  (minutes, most of them to build; gigabytes on the disk for undo files)
+#   make measure   what single parts cost: the capture, the journal's writer, a search, counting, encryption, undo files, values in
+#                  pieces (minutes, most of them to build; gigabytes on the disk for undo files)
 #   make bench     what redtape costs, beside Redis itself and other proxies (FULL=1: every cell, hours)
 #
 # Everything but a Rust toolchain is installed when missing (needs root, or sudo without a password).
@@ -158,6 +158,7 @@ measure:
 	$(CARGO) test --release -p redtape-journal --test undo_file -- --ignored --nocapture
 	$(CARGO) test --release -p redtape-restore --test pieces measure:: -- --ignored --nocapture
 	$(CARGO) bench -p redtape-journal --bench writer
+	$(CARGO) bench --bench log_stats
 
 # Side by side in one run; quote the ratios. benches/README.md says how to read them; ARGS go to the peers
 # bench, e.g. ARGS='--only p1-set --peer redis,redtape'. Another binary: REDTAPE_BIN.

@@ -64,7 +64,7 @@ mod tests {
     }
 
     fn walk(command: &Command, path: &str, seen: &mut usize) {
-        const FILTERS: [&str; 4] = ["command", "client", "user", "origin"];
+        const FILTERS: [&str; 6] = ["command", "client", "user", "origin", "field", "grep"];
         const KEYS: [&str; 7] = ["key", "exact-key", "keys-from", "key-regex", "exclude-key", "db", "type"];
         let of_the_proxy = command.get_arguments().any(|arg| arg.get_long() == Some("segment-mib"));
         for arg in command.get_arguments() {

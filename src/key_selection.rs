@@ -12,10 +12,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use redtape_journal::query::{Filter, FilterError};
+use redtape_wire::quoted::quote;
 
 use crate::exit::{Failure, USAGE};
 use crate::key_argument::KeyArgument;
 use crate::keys_file::add_keys;
+use crate::shell::shell_word;
 
 /// Over these options, and those that a command adds to them.
 pub(crate) const HEADING: &str = "Keys (of one kind any, between kinds all, exclusions last; names are one kind)";
@@ -60,6 +62,22 @@ impl KeySelection {
         let mut filter = filter.and_exact_keys(self.exact_keys.iter().map(|key| &key.0[..]));
         add_keys(&mut filter, &self.keys_from)?;
         Ok(filter)
+    }
+
+    /// The options as they can be given again, each quoted for a shell. What was read from stdin has no name.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        let mut add = |option: &str, value: &[u8]| words.push(format!("{option} {}", shell_word(value)));
+        self.keys.iter().for_each(|glob| add("--key", glob.as_bytes()));
+        self.exact_keys.iter().for_each(|key| add("--exact-key", quote(&key.0).as_bytes()));
+        for file in &self.keys_from {
+            let file = file.as_os_str().as_bytes();
+            add("--keys-from", if file == b"-" { b"FILE" } else { file });
+        }
+        self.key_regex.iter().for_each(|regex| add("--key-regex", regex.as_bytes()));
+        self.excluded_keys.iter().for_each(|glob| add("--exclude-key", glob.as_bytes()));
+        self.dbs.iter().for_each(|db| add("--db", db.to_string().as_bytes()));
+        words
     }
 }
 

@@ -14,6 +14,7 @@ mod keys_file;
 mod keys_json;
 mod logging;
 mod output;
+mod shell;
 mod signals;
 
 use std::process::ExitCode;

@@ -43,6 +43,7 @@ mod follow;
 #[allow(missing_docs, clippy::expect_used)]
 pub mod fuzzing;
 mod hex;
+mod in_order;
 mod jsonl;
 mod lease;
 mod lock;
@@ -81,6 +82,7 @@ pub use error::{
 pub use error_kind::ErrorKind;
 pub use files::FileKind;
 pub use follow::{FollowError, Followed, Follower, Note};
+pub use in_order::in_order;
 pub use mark_now::{MarkError, Present, mark_now, wait_complete};
 pub use marks::{add_automatic_mark, add_mark, add_new_mark};
 pub use meta::Meta;

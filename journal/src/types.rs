@@ -113,6 +113,22 @@ pub enum OriginKind {
     Unknown = 4,
 }
 
+impl OriginKind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Client, Self::Expiry, Self::Eviction, Self::Outside, Self::Unknown];
+
+    /// As in JSON, and in filters.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Expiry => "expiry",
+            Self::Eviction => "eviction",
+            Self::Outside => "outside",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// Who caused a group, in full. Empty strings = not known or not set.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Origin {

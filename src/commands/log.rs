@@ -8,16 +8,19 @@ use std::process::ExitCode;
 
 use clap::Args;
 use redtape_journal::query::When;
-use redtape_journal::{Catalog, Gap, Group, Searched, TimelineId};
+use redtape_journal::{Catalog, Gap, Group, ReadError, Record, Searched, TimelineId};
 
 use super::journal::DirArgs;
 use super::zone::ZoneOption;
-use crate::exit::storage_code;
-use crate::history::arguments::Filters;
+use crate::exit::{Failure, USAGE, storage_code};
+use crate::history::arguments::{Filters, LogFilters};
+use crate::history::bring_back::{BringBack, Removal};
+use crate::history::former_search::find_former_names;
 use crate::history::range::Range;
-use crate::history::read::{backward, forward};
+use crate::history::read::{add, backward, forward};
 use crate::history::selection::Selection;
 use crate::history::show::{record_json, record_text};
+use crate::history::stats::{Asked, By, Table, count as count_writes, stats_json, stats_text};
 use crate::output::{bytes, count, out};
 
 /// Output is gathered up to this size.
@@ -36,49 +39,157 @@ pub(crate) struct LogArgs {
     until: Option<When>,
     #[command(flatten)]
     zone: ZoneOption,
-    /// Stop after so many writes.
+    /// Stop after so many writes; with --stats, show so many rows.
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// The oldest first; by itself the newest come first.
     #[arg(long)]
     reverse: bool,
+    /// Count the writes instead: by client (its name, else its address without the port), by user, by command, or by the prefix of
+    /// their keys. Those with the most writes come first. A write to several prefixes counts for each.
+    #[arg(long, value_name = "BY", value_enum, conflicts_with = "reverse", hide_possible_values = true)]
+    stats: Option<By>,
+    /// Prefixes up to the Nth colon; those of keys that have fewer end at their last one.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "stats", value_parser = depth)]
+    depth: usize,
+    /// Follow the keys that are asked for back through RENAME, COPY, MOVE and SWAPDB: what was written to them under a former name, up
+    /// to the moment at which they got another, is shown, too.
+    #[arg(long)]
+    through_renames: bool,
     #[command(flatten)]
     filters: Filters,
+    #[command(flatten)]
+    log_filters: LogFilters,
+}
+
+/// Colons of a prefix.
+fn depth(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|depth| *depth > 0).ok_or_else(|| "a number from 1 on".to_owned())
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &LogArgs) -> anyhow::Result<ExitCode> {
-    let selection = args.filters.selection()?;
+    let selection = args.filters.selection_with(&args.log_filters)?;
     let catalog = args.journal.open_for(&selection)?;
     let zone = args.zone.zone(args.journal.json);
     let Some(range) = Range::of(args.since.as_ref(), args.until.as_ref(), &zone, &catalog)? else {
+        args.stats.map_or(Ok(()), |by| show_stats(args, &Table::new(), by))?;
         return Ok(ExitCode::SUCCESS);
     };
-    let mut lines = Lines { args, selection: &selection, text: String::new(), shown: 0 };
-    let mut unread = None;
-    let read = if args.reverse {
-        forward(&catalog, &range, &selection, &mut |timeline, group| lines.add(timeline, group))
+    let mut damage = Damage::default();
+    let (selection, looked) = if args.through_renames {
+        through_renames(&catalog, &range, selection, &mut damage)?
     } else {
-        backward(&catalog, &range, &selection, &mut |timeline, group| lines.add(timeline, group), &mut |error| {
-            unread.get_or_insert(storage_code(error.kind()));
-            // Nobody may listen to stderr any more.
-            let _ = writeln!(std::io::stderr(), "redtape: {error}; what is older follows");
-        })
+        (selection, Searched::default())
     };
-    let (shown, text) = (lines.shown, lines.text);
-    out(&text)?;
-    let searched = read?;
+    let found = match args.stats {
+        Some(by) => stats(args, &catalog, &range, &selection, by, &mut damage),
+        None => lines(args, &catalog, &range, &selection, &mut damage),
+    };
+    let (shown, mut searched) = found?;
+    add(&mut searched, looked);
     let mut stderr = std::io::stderr();
     for gap in catalog.gaps().iter().filter(|gap| concerns(&range, gap)) {
         let _ = writeln!(stderr, "gap: what was written from {} to {} is not known: {}", gap.from, gap.to, gap.reason);
     }
     let _ = writeln!(stderr, "{}", summary(shown, &selection, &catalog, searched));
-    Ok(unread.map_or(ExitCode::SUCCESS, ExitCode::from))
+    Ok(damage.code.map_or(ExitCode::SUCCESS, ExitCode::from))
+}
+
+/// What could not be read, which does not keep the rest from being shown.
+#[derive(Debug, Default)]
+struct Damage {
+    /// The exit code of the first.
+    code: Option<u8>,
+}
+
+impl Damage {
+    fn tell(&mut self, error: &ReadError, what_follows: &str) {
+        self.code.get_or_insert(storage_code(error.kind()));
+        // Nobody may listen to stderr any more.
+        let _ = writeln!(std::io::stderr(), "redtape: {error}; {what_follows}");
+    }
+}
+
+/// Adds the names that the wanted keys had before.
+fn through_renames(
+    catalog: &Catalog,
+    range: &Range,
+    selection: Selection,
+    damage: &mut Damage,
+) -> anyhow::Result<(Selection, Searched)> {
+    let Some(keys) = selection.asked_keys() else {
+        let why = "--through-renames follows keys by their names: add --exact-key, --keys-from, or --key without * ? [";
+        return Err(Failure::new(USAGE, why).into());
+    };
+    let found = find_former_names(catalog, range, keys)?;
+    if let Some(error) = &found.unread {
+        damage.tell(error, "names that keys had before are not known");
+    }
+    if found.names.is_cut() {
+        let _ = writeln!(
+            std::io::stderr(),
+            "the keys had more names than are followed; writes under the oldest are missing"
+        );
+    }
+    Ok((selection.with_former_names(found.names), found.searched))
+}
+
+/// Shows each write. How many, and what reading has cost.
+fn lines(
+    args: &LogArgs,
+    catalog: &Catalog,
+    range: &Range,
+    selection: &Selection,
+    damage: &mut Damage,
+) -> anyhow::Result<(u64, Searched)> {
+    let only_log_knows = !args.log_filters.lines.is_empty() || !args.log_filters.fields.is_empty();
+    let bring_back = BringBack::new(args.journal.journal.words(), &args.filters, !only_log_knows, args.through_renames);
+    let mut lines = Lines { args, selection, bring_back, removal: None, text: String::new(), shown: 0 };
+    let read = if args.reverse {
+        forward(catalog, range, selection, &mut |timeline, group| lines.add(timeline, group))
+    } else {
+        backward(catalog, range, selection, &mut |timeline, group| lines.add(timeline, group), &mut |error| {
+            damage.tell(&error, "what is older follows");
+        })
+    };
+    lines.end_removal()?;
+    out(&lines.text)?;
+    Ok((lines.shown, read?))
+}
+
+/// Counts the writes instead.
+fn stats(
+    args: &LogArgs,
+    catalog: &Catalog,
+    range: &Range,
+    selection: &Selection,
+    by: By,
+    damage: &mut Damage,
+) -> anyhow::Result<(u64, Searched)> {
+    let asked = Asked { by, depth: args.depth };
+    let stats =
+        count_writes(catalog, range, selection, asked, &mut |error| damage.tell(&error, "the rest is counted"))?;
+    show_stats(args, &stats.table, by)?;
+    Ok((stats.table.writes(), stats.searched))
+}
+
+fn show_stats(args: &LogArgs, table: &Table, by: By) -> anyhow::Result<()> {
+    let asked = Asked { by, depth: args.depth };
+    let limit = args.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    if args.journal.json {
+        out(&format!("{:#}\n", stats_json(table, asked, limit)))
+    } else {
+        out(&stats_text(table, asked, limit)?)
+    }
 }
 
 struct Lines<'a> {
     args: &'a LogArgs,
     selection: &'a Selection,
+    bring_back: BringBack,
+    /// What the writes that were shown last took away.
+    removal: Option<Removal>,
     text: String,
     shown: u64,
 }
@@ -97,19 +208,47 @@ impl Lines<'_> {
                 break;
             }
             self.shown += 1;
-            if self.args.journal.json {
-                self.text += &format!("{}\n", record_json(group, record, timeline, self.selection));
-            } else {
-                let done = self.selection.done(group, record);
-                let done = self.selection.has_keys().then_some(&done[..]);
-                record_text(&mut self.text, group, record, done, self.selection.only_key())?;
-            }
+            self.show(timeline, group, record)?;
         }
         if self.text.len() > GATHER_BYTES {
             out(&self.text)?;
             self.text.clear();
         }
         Ok(self.shown < limit)
+    }
+
+    fn show(&mut self, timeline: TimelineId, group: &Group, record: &Record) -> anyhow::Result<()> {
+        let removal = self.bring_back.removal(self.selection, timeline, group, record);
+        if self.args.journal.json {
+            let mut line = record_json(group, record, timeline, self.selection);
+            if let Some(removal) = removal {
+                let commands = self.bring_back.commands(&removal);
+                line["undo"] = commands.undo.into();
+                line["restore"] = commands.restore.into();
+            }
+            self.text += &format!("{line}\n");
+            return Ok(());
+        }
+        let next = match (&mut self.removal, removal) {
+            (Some(run), Some(next)) => self.bring_back.join(run, next),
+            (_, next) => {
+                self.end_removal()?;
+                next
+            }
+        };
+        if next.is_some() {
+            self.end_removal()?;
+            self.removal = next;
+        }
+        let done = self.selection.done(group, record);
+        let done = self.selection.has_keys().then_some(&done[..]);
+        record_text(&mut self.text, group, record, done, self.selection.only_key())?;
+        Ok(())
+    }
+
+    /// Under the writes that took something away: how it comes back.
+    fn end_removal(&mut self) -> std::fmt::Result {
+        self.removal.take().map_or(Ok(()), |run| self.bring_back.text(&mut self.text, &run))
     }
 }
 

@@ -3,12 +3,14 @@
 // The comments on arguments are their help texts.
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
 
-use clap::{Args, ValueEnum};
-use redtape_journal::OriginKind;
+use clap::Args;
 use redtape_journal::query::{Filter, OriginKinds, WriteQuery};
 
 use super::selection::{Selection, Wanted};
+use crate::exit::{Failure, USAGE};
+use crate::key_argument::KeyArgument;
 use crate::key_selection::KeySelection;
+use crate::shell::shell_word;
 
 /// Of `--key`, where writes are chosen.
 const KEY_HELP: &str = "Writes that touch keys which match this glob, as in Redis's KEYS, or may do so: FLUSHALL, too. One without * ? [ \
@@ -35,24 +37,24 @@ pub(crate) struct Filters {
     /// Clients that had logged in as this user. Globs are possible, and ! in front leaves it out.
     #[arg(long = "user", value_name = "U")]
     users: Vec<String>,
-    /// Who or what caused it.
-    #[arg(long = "origin", value_enum, value_name = "KIND")]
-    origins: Vec<Cause>,
+    /// Who or what caused it: client (of the proxy), expiry (a TTL had passed), eviction (memory was full), outside (a writer that
+    /// went round the proxy), unknown. Globs are possible, and ! in front leaves it out.
+    #[arg(long = "origin", value_name = "KIND")]
+    origins: Vec<String>,
 }
 
-/// As in JSON output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Cause {
-    /// A client of the proxy.
-    Client,
-    /// The server, because a TTL had passed.
-    Expiry,
-    /// The server, because memory was full.
-    Eviction,
-    /// A writer that went round the proxy.
-    Outside,
-    /// Nobody was there to see.
-    Unknown,
+/// Filters of `redtape log` alone.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Filters (all must hold; several of one kind are alternatives)")]
+pub(crate) struct LogFilters {
+    /// Writes that touch this field of a hash, or member of a set or sorted set, of the keys that are asked for, or may do so: DEL,
+    /// SPOP, too. A field as any command of redtape prints it.
+    #[arg(long = "field", value_name = "F", value_parser = KeyArgument::parser(), allow_hyphen_values = true)]
+    pub(crate) fields: Vec<KeyArgument>,
+    /// Writes of which the command with its arguments, uncut and with a blank between, matches this regular expression: as bytes
+    /// ((?-u:\xff) is one that is not UTF-8), or as it is printed.
+    #[arg(long = "grep", value_name = "RE", allow_hyphen_values = true)]
+    pub(crate) lines: Vec<String>,
 }
 
 impl Filters {
@@ -62,31 +64,46 @@ impl Filters {
             clients: self.clients.clone(),
             users: self.users.clone(),
             commands: self.commands.clone(),
-            origins: OriginKinds { wanted: self.kinds(), unwanted: Vec::new() },
+            origins: OriginKinds::of_patterns(&self.origins).map_err(|e| Failure::new(USAGE, e))?,
             ..WriteQuery::default()
         };
         Ok((query, self.keys.filter()?))
     }
 
-    fn kinds(&self) -> Vec<OriginKind> {
-        let kind = |cause: &Cause| match cause {
-            Cause::Client => OriginKind::Client,
-            Cause::Expiry => OriginKind::Expiry,
-            Cause::Eviction => OriginKind::Eviction,
-            Cause::Outside => OriginKind::Outside,
-            Cause::Unknown => OriginKind::Unknown,
-        };
-        self.origins.iter().map(kind).collect()
-    }
-
     /// What they ask for.
     pub(crate) fn selection(&self) -> anyhow::Result<Selection> {
+        self.selection_with(&LogFilters::default())
+    }
+
+    /// The same, together with those of `redtape log`.
+    pub(crate) fn selection_with(&self, more: &LogFilters) -> anyhow::Result<Selection> {
         Selection::new(Wanted {
             keys: self.keys.filter()?,
             commands: self.commands.clone(),
             clients: self.clients.clone(),
             users: self.users.clone(),
-            origins: self.kinds(),
+            origins: self.origins.clone(),
+            lines: more.lines.clone(),
+            fields: more.fields.iter().map(|field| field.0.clone()).collect(),
         })
+    }
+
+    /// The options that choose keys, to be given again.
+    pub(crate) fn key_words(&self) -> Vec<String> {
+        self.keys.words()
+    }
+
+    /// All others, in the same way.
+    pub(crate) fn cause_words(&self) -> Vec<String> {
+        let of = |option: &'static str, values: &[String]| -> Vec<String> {
+            values.iter().map(|value| format!("{option} {}", shell_word(value.as_bytes()))).collect()
+        };
+        let kinds = [
+            of("--client", &self.clients),
+            of("--user", &self.users),
+            of("--command", &self.commands),
+            of("--origin", &self.origins),
+        ];
+        kinds.concat()
     }
 }

@@ -1,7 +1,7 @@
 //! From when to when.
 
 use redtape_journal::query::{PointInTime, When, Zone};
-use redtape_journal::{Catalog, Lsn, Micros};
+use redtape_journal::{Catalog, Lsn, Micros, TimelineId, TimelineInfo};
 
 use crate::exit::{Failure, USAGE};
 
@@ -72,4 +72,22 @@ impl Range {
         }
         Ok(Some(range))
     }
+
+    /// Of a timeline: nothing that ends with the first record or before, nothing that ends behind the second one. `None` = nothing of it.
+    pub(crate) fn within(&self, catalog: &Catalog, timeline: &TimelineInfo) -> anyhow::Result<Option<(Lsn, Lsn)>> {
+        let (mut after, mut upto) = (self.after, self.upto);
+        if let Some(since) = self.since {
+            after = after.max(last_by(catalog, timeline.id, Micros(since.0.saturating_sub(1)))?);
+        }
+        if let Some(until) = self.until {
+            upto = upto.min(last_by(catalog, timeline.id, until)?);
+        }
+        let is_empty = after >= upto || timeline.last_lsn <= after || timeline.first_lsn > upto;
+        Ok((!is_empty).then_some((after, upto)))
+    }
+}
+
+/// The last record that ran at this time or before.
+pub(crate) fn last_by(catalog: &Catalog, timeline: TimelineId, at: Micros) -> anyhow::Result<Lsn> {
+    Ok(catalog.find_cut_by_ts(timeline, at)?.lsn)
 }

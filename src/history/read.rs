@@ -1,8 +1,8 @@
 //! The wanted groups of a range, oldest or newest first, over all timelines.
 
-use redtape_journal::{Catalog, Group, Lsn, Micros, ReadError, Searched, TimelineId, TimelineInfo};
+use redtape_journal::{Catalog, Group, Lsn, Micros, ReadError, Searched, TimelineId};
 
-use super::range::Range;
+use super::range::{Range, last_by};
 use super::selection::Selection;
 
 /// Takes a group; `false` = that is enough.
@@ -23,7 +23,7 @@ pub(crate) fn forward(
         }
         let mut after = range.after;
         if let Some(since) = range.since {
-            after = after.max(behind(catalog, &timeline, Micros(since.0.saturating_sub(1)))?);
+            after = after.max(last_by(catalog, timeline.id, Micros(since.0.saturating_sub(1)))?);
         }
         let mut groups = match &keys {
             Some(keys) => catalog.groups_for_keys(after, timeline.id, keys),
@@ -58,7 +58,7 @@ pub(crate) fn backward(
         }
         let mut upto = range.upto;
         if let Some(until) = range.until {
-            upto = upto.min(behind(catalog, timeline, until)?);
+            upto = upto.min(last_by(catalog, timeline.id, until)?);
         }
         let mut groups = match &keys {
             Some(keys) => catalog.groups_back_for_keys(upto, timeline.id, keys),
@@ -96,16 +96,12 @@ fn until_enough(
     Ok(true)
 }
 
-/// The last record that ran at this time or before.
-pub(crate) fn behind(catalog: &Catalog, timeline: &TimelineInfo, at: Micros) -> anyhow::Result<Lsn> {
-    Ok(catalog.find_cut_by_ts(timeline.id, at)?.lsn)
-}
-
 fn last_lsn(group: &Group) -> Lsn {
     group.records.last().map_or(Lsn(0), |r| r.lsn)
 }
 
-fn add(sum: &mut Searched, more: Searched) {
+/// Adds up what reading has cost.
+pub(crate) fn add(sum: &mut Searched, more: Searched) {
     sum.read_bytes += more.read_bytes;
     sum.skipped_bytes += more.skipped_bytes;
 }

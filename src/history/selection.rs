@@ -2,22 +2,22 @@
 //!
 //! A group is wanted when its origin is, and one of its records. A record is wanted by its command and by what it touches:
 //! what touches every key (`FLUSHALL`, `SWAPDB`) touches the wanted one, and what may touch it (a script of an old server, a
-//! module's command without known keys) is not hidden.
+//! module's command without known keys) is not hidden. A key may be wanted under a former name, up to a moment
+//! ([`FormerNames`]).
 
 use std::collections::BTreeSet;
 
-use redtape_journal::query::{ExactKeys, Filter, NamePatterns, client_names};
-use redtape_journal::{Group, Micros, Origin, OriginKind, Record};
+use redtape_journal::query::{ExactKeys, Filter, LinePatterns, NamePatterns, OriginKinds, client_names};
+use redtape_journal::{Group, Lsn, Micros, Origin, OriginKind, Record};
 use redtape_wire::effect::{KeyScope, key_scope};
 
+use super::command_line::matches_line;
 use super::describe::{Cause, Change, change};
+use super::fields::may_touch_fields;
+use super::former_names::FormerNames;
+use super::key_search::{SEARCHED_KEYS_MAX, search_pairs};
 use crate::exit::{Failure, USAGE};
 use crate::output::shown_key;
-
-/// In these databases a key is searched if none is named: those that a server has by default.
-const DATABASES: std::ops::Range<u32> = 0..16;
-/// With more keys than this, nearly every part of a journal holds one, and all of it is read.
-const SEARCHED_KEYS_MAX: usize = 4096;
 
 /// What is asked for; of each kind alternatives, and nothing = all.
 #[derive(Debug, Clone, Default)]
@@ -28,7 +28,11 @@ pub(crate) struct Wanted {
     pub(crate) commands: Vec<String>,
     pub(crate) clients: Vec<String>,
     pub(crate) users: Vec<String>,
-    pub(crate) origins: Vec<OriginKind>,
+    pub(crate) origins: Vec<String>,
+    /// Regular expressions over commands with their arguments.
+    pub(crate) lines: Vec<String>,
+    /// Fields and members of the wanted keys.
+    pub(crate) fields: Vec<Vec<u8>>,
 }
 
 /// See the module.
@@ -42,6 +46,10 @@ pub(crate) struct Selection {
     commands: NamePatterns,
     clients: NamePatterns,
     users: NamePatterns,
+    origins: OriginKinds,
+    lines: Option<LinePatterns>,
+    /// Of `wanted.keys`: these names only up to some record.
+    former: Option<FormerNames>,
 }
 
 /// A key that a write touched; without a database, in whichever it was.
@@ -64,8 +72,29 @@ impl Selection {
         let commands = NamePatterns::ignoring_case(&wanted.commands).map_err(usage)?;
         let clients = NamePatterns::new(&wanted.clients).map_err(usage)?;
         let users = NamePatterns::new(&wanted.users).map_err(usage)?;
+        let lines = LinePatterns::new(&wanted.lines).map_err(usage)?;
+        let origins = OriginKinds::of_patterns(&wanted.origins).map_err(|e| Failure::new(USAGE, e))?;
+        if !wanted.fields.is_empty() && !wanted.keys.has_names() {
+            let why = "--field needs to know of which keys: add --key, --exact-key, --keys-from or --key-regex";
+            return Err(Failure::new(USAGE, why).into());
+        }
         let (dbs, only) = (wanted.keys.databases(), only_name(&wanted.keys));
-        Ok(Self { wanted, dbs, only, commands, clients, users })
+        Ok(Self { wanted, dbs, only, commands, clients, users, origins, lines, former: None })
+    }
+
+    /// The same, with the names that the keys had before.
+    pub(crate) fn with_former_names(mut self, former: FormerNames) -> Self {
+        self.wanted.keys = former.filter();
+        self.dbs = self.wanted.keys.databases();
+        // Each write says which of the names it means.
+        self.only = None;
+        self.former = Some(former);
+        self
+    }
+
+    /// The keys that are asked for, without a former name yet; `None` = not all of them are named.
+    pub(crate) fn asked_keys(&self) -> Option<FormerNames> {
+        FormerNames::of(&self.wanted.keys, SEARCHED_KEYS_MAX)
     }
 
     /// Whether the group is wanted, for one of its records.
@@ -75,16 +104,16 @@ impl Selection {
 
     /// Whether the record is wanted; its group's origin is.
     pub(crate) fn wants_record(&self, group: &Group, record: &Record) -> bool {
-        self.wants_command(group, record) && self.wants_scope(record)
+        self.wants_command(group, record)
+            && self.wants_scope(record)
+            && (self.wanted.fields.is_empty() || self.wants_fields(record))
+            && self.lines.as_ref().is_none_or(|lines| matches_line(lines, record))
     }
 
     pub(crate) fn wants_origin(&self, origin: &Origin) -> bool {
-        let origins = &self.wanted.origins;
         // What has no client has no name of one.
         let user = Some(origin.user.as_str()).filter(|user| !user.is_empty());
-        (origins.is_empty() || origins.contains(&origin.kind))
-            && self.users.wants(user.as_slice())
-            && self.wants_client(origin)
+        self.origins.wants(origin.kind) && self.users.wants(user.as_slice()) && self.wants_client(origin)
     }
 
     fn wants_client(&self, origin: &Origin) -> bool {
@@ -101,7 +130,19 @@ impl Selection {
             return true;
         }
         let name = record.args.first().map_or(&b""[..], |name| name);
-        self.commands.wants(&[&String::from_utf8_lossy(name), &group.origin.via])
+        let (name, via) = (String::from_utf8_lossy(name), group.origin.via.as_str());
+        let names = [&*name, via];
+        self.commands.wants(if via.is_empty() { &names[..1] } else { &names })
+    }
+
+    /// Whether a key is wanted, in this record.
+    pub(super) fn wants_key(&self, lsn: Lsn, db: u32, key: &[u8]) -> bool {
+        self.wanted.keys.wants(db, key) && self.former.as_ref().is_none_or(|former| former.is_wanted(lsn, db, key))
+    }
+
+    fn wants_fields(&self, record: &Record) -> bool {
+        let wanted = |db: u32, key: &[u8]| self.wants_key(record.lsn, db, key);
+        may_touch_fields(record, &self.wanted.fields, wanted)
     }
 
     fn wants_scope(&self, record: &Record) -> bool {
@@ -114,10 +155,13 @@ impl Selection {
         match &scope {
             KeyScope::Keys(keys) => {
                 // What touches no key at all (PUBLISH) belongs to the database in which it ran.
-                keys.iter().any(|(db, key)| filter.wants(*db, key))
+                keys.iter().any(|(db, key)| self.wants_key(record.lsn, *db, key))
                     || keys.is_empty() && !self.has_keys() && filter.wants_db(record.db)
             }
-            _ => self.dbs.as_ref().is_none_or(|dbs| dbs.iter().any(|db| scope.may_be_in(*db))),
+            _ => match &self.former {
+                Some(former) => former.may_concern(record.lsn, &scope),
+                None => self.dbs.as_ref().is_none_or(|dbs| dbs.iter().any(|db| scope.may_be_in(*db))),
+            },
         }
     }
 
@@ -125,13 +169,18 @@ impl Selection {
         self.wanted.keys.exact_keys(SEARCHED_KEYS_MAX)
     }
 
+    /// Those that are wanted in this record.
+    fn exact_keys_at(&self, lsn: Lsn) -> Option<ExactKeys<'_>> {
+        let mut keys = self.exact_keys()?;
+        if let Some(former) = &self.former {
+            keys.in_db.retain(|(db, key)| former.is_wanted(lsn, *db, key));
+        }
+        Some(keys)
+    }
+
     /// The keys to search for, if only certain ones are wanted.
     pub(crate) fn search(&self) -> Option<Vec<(u32, &[u8])>> {
-        let keys = self.exact_keys()?;
-        Some(match &self.dbs {
-            Some(dbs) => keys.with_databases(dbs.iter().copied()),
-            None => keys.with_databases(DATABASES),
-        })
+        search_pairs(&self.wanted.keys, SEARCHED_KEYS_MAX)
     }
 
     /// [`Self::search`] looks into the databases that a server has by default, and no others.
@@ -155,7 +204,7 @@ impl Selection {
         match key_scope(record.db, &args, record.keys.as_deref()) {
             KeyScope::Keys(keys) => {
                 let mut touched: Vec<TouchedKey<'_>> = Vec::new();
-                for (db, key) in keys.into_iter().filter(|(db, key)| self.wanted.keys.wants(*db, key)) {
+                for (db, key) in keys.into_iter().filter(|(db, key)| self.wants_key(record.lsn, *db, key)) {
                     touched.push((Some(db), key));
                 }
                 touched.sort_unstable();
@@ -163,13 +212,13 @@ impl Selection {
                 Some(touched)
             }
             KeyScope::Databases(dbs) => {
-                let keys = self.exact_keys()?;
+                let keys = self.exact_keys_at(record.lsn)?;
                 let dbs: Vec<u32> = dbs.into_iter().filter(|db| self.wanted.keys.wants_db(*db)).collect();
                 let keys = keys.with_databases(dbs.iter().copied()).into_iter().filter(|(db, _)| dbs.contains(db));
                 Some(keys.map(|(db, key)| (Some(db), key)).collect())
             }
             KeyScope::Everything | KeyScope::Unknown => {
-                let keys = self.exact_keys()?;
+                let keys = self.exact_keys_at(record.lsn)?;
                 let in_db = keys.in_db.into_iter().map(|(db, key)| (Some(db), key));
                 match &self.dbs {
                     None => Some(keys.anywhere.into_iter().map(|key| (None, key)).chain(in_db).collect()),
@@ -211,14 +260,14 @@ impl Selection {
         };
         let all = |db: Option<u32>| {
             let change = change(cause, record.db, &args, db.unwrap_or(record.db), &[]);
-            let Some(keys) = self.exact_keys() else { return vec![one(db, None, &change)] };
+            let Some(keys) = self.exact_keys_at(record.lsn) else { return vec![one(db, None, &change)] };
             let anywhere = keys.anywhere.iter().map(|key| one(db, Some(key), &change));
             let here = keys.in_db.iter().filter(|(of, _)| db.is_none_or(|db| db == *of));
             anywhere.chain(here.map(|(of, key)| one(Some(*of), Some(key), &change))).collect()
         };
         match key_scope(record.db, &args, record.keys.as_deref()) {
             KeyScope::Keys(mut keys) => {
-                keys.retain(|(db, key)| self.wanted.keys.wants(*db, key));
+                keys.retain(|(db, key)| self.wants_key(record.lsn, *db, key));
                 let mut done: Vec<KeyChange> = Vec::new();
                 for (db, key) in keys {
                     let next = one(Some(db), Some(key), &change(cause, record.db, &args, db, key));

@@ -129,7 +129,7 @@ fn who_and_by_which_command() {
     assert!(!client("!bill*").wants(&named) && client("!bill*").wants(&plain) && client("!bill*").wants(&expiry));
     let both = Wanted { clients: vec!["10.*".to_owned(), "!billing".to_owned()], ..Wanted::default() };
     assert!(!select(both).wants(&named));
-    let kind = select(Wanted { origins: vec![OriginKind::Expiry], ..Wanted::default() });
+    let kind = select(Wanted { origins: vec!["expiry".to_owned()], ..Wanted::default() });
     assert!(kind.wants(&expiry) && !kind.wants(&named));
     // All must hold, for one and the same record.
     let both = |key: &str, command: &str| {
@@ -203,4 +203,106 @@ fn touched_keys_are_the_wanted_ones() {
             assert_eq!(selection.touched_by(&group), want, "{line}");
         }
     }
+}
+
+#[test]
+fn causes_are_patterns_too() {
+    let of_kind = |kind| group(Origin::of(kind), &[(0, "DEL k", Some(&[1]))]);
+    let wanted = |patterns: &[&str]| -> Vec<&str> {
+        let origins = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
+        let selection = Selection::new(Wanted { origins, ..Wanted::default() }).expect("a selection");
+        let kinds = OriginKind::ALL.into_iter().filter(|kind| selection.wants(&of_kind(*kind)));
+        kinds.map(OriginKind::name).collect()
+    };
+    assert_eq!(wanted(&["!client"]), ["expiry", "eviction", "outside", "unknown"]);
+    assert_eq!(wanted(&["e*"]), ["expiry", "eviction"]);
+    assert_eq!(wanted(&["Expiry", "client"]), ["client", "expiry"]);
+    assert_eq!(wanted(&["*", "!e*", "!outside"]), ["client", "unknown"]);
+    assert_eq!(wanted(&["!*"]), Vec::<&str>::new());
+    for wrong in ["nobody", "!nobody", "x*", ""] {
+        let wanted = Wanted { origins: vec![wrong.to_owned()], ..Wanted::default() };
+        let error = Selection::new(wanted).expect_err(wrong).to_string();
+        assert!(error.contains("client, expiry, eviction, outside or unknown"), "{error}");
+    }
+}
+
+#[test]
+fn no_pattern_means_a_name_that_is_not_there() {
+    let named =
+        |addr, user, name, via| group(origin(OriginKind::Client, addr, user, name, via), &[(0, "SET k v", Some(&[1]))]);
+    let (plain, scripted) = (named("1.2.3.4:5", "", "", ""), named("1.2.3.4:5", "u", "n", "eval"));
+    let command = |c: &str| Selection::new(Wanted { commands: vec![c.to_owned()], ..Wanted::default() }).expect("one");
+    assert!(!command("").wants(&plain) && command("!").wants(&plain) && command("!").wants(&scripted));
+    assert!(command("*").wants(&plain) && !command("!s*").wants(&scripted) && !command("!EVAL").wants(&scripted));
+}
+
+#[test]
+fn fields_that_are_named_or_may_be_touched() {
+    let wants = |line: &str, keys: Option<&[usize]>, key: &str, fields: &[&str]| {
+        let wanted = Wanted {
+            keys: Filter::new(&[key], &[], &[]).expect("a glob"),
+            fields: fields.iter().map(|field| field.as_bytes().to_vec()).collect(),
+            ..Wanted::default()
+        };
+        Selection::new(wanted).expect("a selection").wants(&outside(0, line, keys))
+    };
+    let one = Some(&[1][..]);
+    for (line, keys, key, fields, want) in [
+        ("HSET h a 1 b 2", one, "h", &["b"][..], true),
+        ("HSET h a 1 b 2", one, "h", &["c"], false),
+        ("HSET h a 1 b 2", one, "h", &["c", "a"], true),
+        // A value that has the name of the field.
+        ("HSET h a b", one, "h", &["b"], false),
+        ("HSET h a 1", one, "x", &["a"], false),
+        ("HDEL h a", one, "h", &["a"], true),
+        ("HINCRBY h b 1", one, "h", &["a"], false),
+        ("SADD s a b", one, "s*", &["b"], true),
+        ("ZADD z 1 a", one, "z", &["a"], true),
+        ("ZADD z 1 a", one, "z", &["1"], false),
+        ("SMOVE s t m", Some(&[1, 2]), "t", &["m"], true),
+        ("SMOVE s t m", Some(&[1, 2]), "t", &["n"], false),
+        ("ZREMRANGEBYSCORE z 0 1", one, "z", &["a"], true),
+        ("DEL h", one, "h", &["a"], true),
+        ("RENAME x h", Some(&[1, 2]), "h", &["a"], true),
+        ("SUNIONSTORE d s", Some(&[1, 2]), "d", &["a"], true),
+        // It is only read.
+        ("SUNIONSTORE d s", Some(&[1, 2]), "s", &["a"], false),
+        ("PEXPIREAT h 5", one, "h", &["a"], false),
+        ("FLUSHALL", None, "h", &["a"], true),
+        ("EVAL x 1 h", None, "h", &["a"], true),
+        ("PUBLISH h a", Some(&[]), "h", &["a"], false),
+    ] {
+        assert_eq!(wants(line, keys, key, fields), want, "{line} of {key}: {fields:?}");
+    }
+    let error = Selection::new(Wanted { fields: vec![b"a".to_vec()], ..Wanted::default() }).expect_err("no keys");
+    assert!(error.to_string().contains("--exact-key"), "{error}");
+}
+
+#[test]
+fn a_line_is_matched_as_it_is_and_as_it_is_printed() {
+    let record = |args: &[&[u8]]| {
+        let mut group = outside(0, "SET k v", Some(&[1]));
+        group.records[0].args = args.iter().map(|arg| arg.to_vec().into()).collect();
+        group
+    };
+    let long = [&[b'x'; 100][..], b"end"].concat();
+    let binary = record(&[b"SET", b"k 1", b"\xff\x00'", &long]);
+    let wants = |patterns: &[&str]| {
+        let lines = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
+        Selection::new(Wanted { lines, ..Wanted::default() }).expect("a selection").wants(&binary)
+    };
+    for (pattern, want) in [
+        ("^SET k 1 ", true),
+        (r#"^SET "k 1" "#, true),
+        (r"(?-u:\xff\x00)", true),
+        (r"\\xff\\x00\\x27", true),
+        ("x{100}end$", true),
+        ("^set", false),
+        ("(?i)^set", true),
+        ("GET", false),
+    ] {
+        assert_eq!(wants(&[pattern]), want, "{pattern}");
+    }
+    assert!(wants(&["GET", "SET"]));
+    assert!(Selection::new(Wanted { lines: vec!["(".to_owned()], ..Wanted::default() }).is_err());
 }

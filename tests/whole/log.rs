@@ -141,8 +141,12 @@ fn filters_give_exactly_what_an_unfiltered_cat_holds() {
         let addr = all[all.len() / 2..].iter().map(|g| word(g, &["origin", "addr"])).find(|addr| !addr.is_empty());
         let addr = addr.expect("a client's address").to_owned();
         let by = |path: [&'static str; 2], wanted: &'static str| move |g: &Value, _: &Value| word(g, &path) == wanted;
+        // As it took effect, or as the client sent it.
         let name = |wanted: &'static str| {
-            move |_: &Value, r: &Value| r["args"][0].as_str().unwrap().eq_ignore_ascii_case(wanted)
+            move |g: &Value, r: &Value| {
+                let names = [r["args"][0].as_str().unwrap(), word(g, &["origin", "via"])];
+                names.iter().any(|name| name.eq_ignore_ascii_case(wanted))
+            }
         };
         let key = |key: &'static str, dbs: &'static [u64]| {
             move |_: &Value, r: &Value| {
@@ -161,12 +165,26 @@ fn filters_give_exactly_what_an_unfiltered_cat_holds() {
             (vec!["--client", "repor*"], Box::new(by(["origin", "name"], "reports"))),
             (vec!["--origin", "outside"], Box::new(by(["origin", "kind"], "outside"))),
             (vec!["--origin", "expiry"], Box::new(by(["origin", "kind"], "expiry"))),
+            (vec!["--origin", "!client"], Box::new(|g, _| word(g, &["origin", "kind"]) != "client")),
+            (vec!["--origin", "e*"], Box::new(by(["origin", "kind"], "expiry"))),
+            (vec!["--user", "!alice"], Box::new(|g, _| word(g, &["origin", "user"]) != "alice")),
+            (vec!["--user", "[ab]*", "--user", "!bo?"], Box::new(by(["origin", "user"], "alice"))),
+            (vec!["--client", "!billing"], Box::new(|g, _| word(g, &["origin", "name"]) != "billing")),
+            (vec!["--client", "!127.0.0.1"], Box::new(|g, _| word(g, &["origin", "addr"]).is_empty())),
+            (
+                vec!["--client", "127.*", "--client", "!b*", "--client", "![::1]"],
+                Box::new(|g, _| {
+                    !word(g, &["origin", "addr"]).is_empty() && !word(g, &["origin", "name"]).starts_with('b')
+                }),
+            ),
+            (vec!["--command", "FLUSH*"], Box::new(|g, r| name("FLUSHALL")(g, r) || name("FLUSHDB")(g, r))),
+            (vec!["--command", "!set", "--command", "!E*"], Box::new(|g, r| !name("SET")(g, r) && !name("EVAL")(g, r))),
             (
                 vec!["--user", "alice", "--user", "bob", "--client", "billing"],
                 Box::new(by(["origin", "name"], "billing")),
             ),
             (vec!["--command", "rename"], Box::new(name("RENAME"))),
-            (vec!["--command", "EVAL"], Box::new(|g, _| word(g, &["origin", "via"]).eq_ignore_ascii_case("eval"))),
+            (vec!["--command", "EVAL"], Box::new(name("EVAL"))),
             (vec!["--key", "k:3"], Box::new(key("k:3", &[]))),
             (vec!["--key", "k:3", "--db", "1"], Box::new(key("k:3", &[1]))),
             (vec!["--key", "k:3", "--db", "0", "--db", "2"], Box::new(key("k:3", &[0, 2]))),
@@ -291,7 +309,8 @@ fn the_log_says_what_happened_to_a_key() {
         "set ",
         "flushed",
     ];
-    let lines: Vec<&str> = out.stdout.lines().collect();
+    // Under what took something away stands how it comes back.
+    let lines: Vec<&str> = out.stdout.lines().filter(|line| !line.starts_with(' ')).collect();
     assert_eq!(lines.len(), words.len(), "{}", out.stdout);
     for (line, word) in lines.iter().zip(words) {
         assert!(line.contains(&format!("  {word}")) || line.contains(&format!(" {word}")), "{word}: {line}");
@@ -301,7 +320,7 @@ fn the_log_says_what_happened_to_a_key() {
     assert!(lines[10].contains("db5") && lines[0].contains("db0"), "{}", out.stdout);
     assert!(out.stderr.contains("11 writes; read ") && out.stderr.contains(" %)"), "{}", out.stderr);
     let all = run(&["log", "--key", "user:*", "--limit", "7", "--from", text(dir)]).expect_success("log");
-    let renamed = all.stdout.lines().last().expect("a line");
+    let renamed = all.stdout.lines().rfind(|line| !line.starts_with(' ')).expect("a line");
     assert!(renamed.contains("user:2 renamed to user:1, user:1 renamed from user:2"), "{}", all.stdout);
     let did = &json(&["log"], dir, &["--key", "user:1", "--limit", "1"])[0]["did"][0];
     assert_eq!((word(did, &["what"]), word(did, &["key"])), ("flushed", "user:1"));

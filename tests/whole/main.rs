@@ -36,6 +36,7 @@ mod key_index;
 mod limits;
 mod live_repair;
 mod log;
+mod log_questions;
 mod metrics;
 mod nothing_lost;
 mod order_and_origin;

@@ -35,8 +35,8 @@ pub struct Filter {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{option} cannot be used: {why}")]
 pub struct FilterError {
-    option: &'static str,
-    why: String,
+    pub(super) option: &'static str,
+    pub(super) why: String,
 }
 
 /// Keys that are wanted, each once, in the order of their bytes.

@@ -3,6 +3,7 @@
 
 mod filter;
 mod glob;
+mod line_patterns;
 mod name_patterns;
 mod names;
 mod wall_clock;
@@ -14,6 +15,7 @@ mod writes;
 mod zone;
 
 pub use filter::{ExactKeys, Filter, FilterError};
+pub use line_patterns::LinePatterns;
 pub use name_patterns::{NamePatterns, client_names};
 pub use wall_clock::WallClock;
 pub use when::{AsOf, PointInTime, When};

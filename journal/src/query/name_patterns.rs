@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `billing` | this name |
 //! | `bill*`, `?`, `[ab]` | names that the glob matches, as in Redis's `KEYS` |
-//! | `[::1]`, `[::1]:6379` | this address: in front of a glob, brackets would be a class |
+//! | `[::1]`, `[::1]:6379`, `[::1]:5*` | this address: brackets around anything else are a class |
 //! | `!PATTERN` | all but these; a `\` takes the meaning from a `!` |
 //!
 //! Several are alternatives; those with a `!` are taken off last, and alone they leave all the others.
@@ -16,40 +16,27 @@ use super::filter::{Filter, FilterError};
 /// Patterns for names; none = all names.
 #[derive(Debug, Clone, Default)]
 pub struct NamePatterns {
-    wanted: Option<Globs>,
-    unwanted: Option<Globs>,
+    wanted: Option<Filter>,
+    unwanted: Option<Filter>,
     ignore_case: bool,
 }
 
-#[derive(Debug, Clone, Default)]
-struct Globs {
-    /// Names that are no globs.
-    literal: Vec<String>,
-    globs: Option<Filter>,
+/// `None` = there is no pattern.
+fn globs(patterns: &[String]) -> Result<Option<Filter>, FilterError> {
+    if patterns.is_empty() {
+        return Ok(None);
+    }
+    let globs: Vec<String> = patterns.iter().map(|pattern| with_literal_address(pattern)).collect();
+    Ok(Some(Filter::new(&globs, &[], &[])?))
 }
 
-impl Globs {
-    /// `None` = there is no pattern.
-    fn new(patterns: &[String]) -> Result<Option<Self>, FilterError> {
-        if patterns.is_empty() {
-            return Ok(None);
-        }
-        let (literal, globs): (Vec<String>, Vec<String>) = patterns.iter().cloned().partition(|p| is_address(p));
-        let globs = if globs.is_empty() { None } else { Some(Filter::new(&globs, &[], &[])?) };
-        Ok(Some(Self { literal, globs }))
+/// `[::1]` in front of a pattern, perhaps with a zone (`[fe80::1%eth0]`), is an address: its brackets stand for themselves.
+fn with_literal_address(pattern: &str) -> String {
+    let parts = pattern.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    match parts.map(|(address, rest)| (address, address.split('%').next().unwrap_or_default(), rest)) {
+        Some((address, ip, rest)) if ip.parse::<Ipv6Addr>().is_ok() => format!("\\[{address}\\]{rest}"),
+        _ => pattern.to_owned(),
     }
-
-    fn holds(&self, name: &str) -> bool {
-        self.literal.iter().any(|literal| literal == name)
-            || self.globs.as_ref().is_some_and(|globs| globs.wants(0, name.as_bytes()))
-    }
-}
-
-/// `[::1]`, with or without a port.
-fn is_address(pattern: &str) -> bool {
-    let Some((address, port)) = pattern.strip_prefix('[').and_then(|rest| rest.split_once(']')) else { return false };
-    let port_follows = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
-    port_follows && address.parse::<Ipv6Addr>().is_ok()
 }
 
 impl NamePatterns {
@@ -72,7 +59,7 @@ impl NamePatterns {
                 None => wanted.push(pattern),
             }
         }
-        Ok(Self { wanted: Globs::new(&wanted)?, unwanted: Globs::new(&unwanted)?, ignore_case })
+        Ok(Self { wanted: globs(&wanted)?, unwanted: globs(&unwanted)?, ignore_case })
     }
 
     /// There is no pattern.
@@ -100,9 +87,13 @@ impl NamePatterns {
         self.unwanted.as_ref().is_some_and(|globs| self.any(globs, names))
     }
 
-    fn any(&self, globs: &Globs, names: &[&str]) -> bool {
+    fn any(&self, globs: &Filter, names: &[&str]) -> bool {
         let holds = |name: &str| {
-            if self.ignore_case { globs.holds(&name.to_ascii_lowercase()) } else { globs.holds(name) }
+            if self.ignore_case {
+                globs.wants(0, name.to_ascii_lowercase().as_bytes())
+            } else {
+                globs.wants(0, name.as_bytes())
+            }
         };
         names.iter().any(|name| holds(name))
     }
@@ -131,6 +122,9 @@ mod tests {
             (&[r"\!a"], &["!a"], &["a"]),
             (&["[::1]"], &["[::1]"], &["1", ":", "::1"]),
             (&["[::1]:80"], &["[::1]:80"], &["::80", "1:80"]),
+            (&["[::1]:8*"], &["[::1]:80", "[::1]:8"], &["[::1]:90", ":80", "[::1]"]),
+            (&["[fe80::1%2]*"], &["[fe80::1%2]:80"], &["[fe80::1]:80", "%"]),
+            (&["![::1]*", "*"], &["[::2]:80"], &["[::1]:80", "[::1]"]),
             (&["[ab]"], &["a", "b"], &["[ab]"]),
             (&["![::1]"], &["1"], &["[::1]"]),
             (&[""], &[""], &["a"]),

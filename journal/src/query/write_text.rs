@@ -139,8 +139,7 @@ impl WriteQuery {
             "user" => self.users.push(pattern(value)),
             "command" => self.commands.push(pattern(value)),
             "origin" => {
-                let kind = parse_origin(&value).ok_or(WriteFilterError::Origin(value))?;
-                if negated { &mut self.origins.unwanted } else { &mut self.origins.wanted }.push(kind);
+                self.origins.add(negated, &value)?;
             }
             "key" => if negated { &mut self.excluded_keys } else { &mut self.keys }.push(value.into_bytes()),
             "db" => {
@@ -236,15 +235,29 @@ fn read_value(text: &str) -> Result<(String, Option<&str>), WriteFilterError> {
     }
 }
 
-fn parse_origin(text: &str) -> Option<OriginKind> {
-    Some(match text.to_ascii_lowercase().as_str() {
-        "client" => OriginKind::Client,
-        "expiry" => OriginKind::Expiry,
-        "eviction" => OriginKind::Eviction,
-        "outside" => OriginKind::Outside,
-        "unknown" => OriginKind::Unknown,
-        _ => return None,
-    })
+impl OriginKinds {
+    /// Of patterns: globs in any case, with `!` in front for what is not meant. Each means one of the causes at least.
+    pub fn of_patterns<S: AsRef<str>>(patterns: &[S]) -> Result<Self, WriteFilterError> {
+        let mut kinds = Self::default();
+        for pattern in patterns.iter().map(AsRef::as_ref) {
+            match pattern.strip_prefix('!') {
+                Some(pattern) => kinds.add(true, pattern)?,
+                None => kinds.add(false, pattern)?,
+            }
+        }
+        Ok(kinds)
+    }
+
+    fn add(&mut self, negated: bool, pattern: &str) -> Result<(), WriteFilterError> {
+        let globs = Filter::new(&[pattern.to_ascii_lowercase()], &[], &[])?;
+        let is_meant = |kind: &OriginKind| globs.wants(0, kind.name().as_bytes());
+        let kinds: Vec<OriginKind> = OriginKind::ALL.into_iter().filter(is_meant).collect();
+        if kinds.is_empty() {
+            return Err(WriteFilterError::Origin(pattern.to_owned()));
+        }
+        if negated { &mut self.unwanted } else { &mut self.wanted }.extend(kinds);
+        Ok(())
+    }
 }
 
 impl FromStr for LsnRange {

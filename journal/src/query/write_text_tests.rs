@@ -37,6 +37,17 @@ fn terms_of_every_kind() {
 }
 
 #[test]
+fn causes_are_globs() {
+    let origins = |text| query(text).origins;
+    let both = vec![OriginKind::Expiry, OriginKind::Eviction];
+    assert_eq!(origins("origin=E*"), OriginKinds { wanted: both.clone(), unwanted: vec![] });
+    assert_eq!(origins("origin=!e*"), OriginKinds { wanted: vec![], unwanted: both });
+    let kinds = OriginKinds::of_patterns(&["*t*", "!out*"]).expect("patterns");
+    let wanted: Vec<OriginKind> = OriginKind::ALL.into_iter().filter(|kind| kinds.wants(*kind)).collect();
+    assert_eq!(wanted, [OriginKind::Client, OriginKind::Eviction]);
+}
+
+#[test]
 fn values_in_quotes_hold_commas_and_blanks() {
     for (text, client) in [
         (r#"client="a, b""#, "a, b"),
@@ -68,6 +79,7 @@ fn what_is_wrong_is_said_with_what_is_allowed() {
         ("client=!", "client= has no value"),
         (r#"client="a"#, "is not closed"),
         (r#"client="a"b"#, "something stands behind it"),
+        ("origin=s*", "\"s*\" is no origin: client, expiry,"),
         ("origin=server", "\"server\" is no origin: client, expiry,"),
         ("db=x", "\"x\" is no database"),
         ("db=!3", "db= takes no !"),

@@ -92,6 +92,13 @@ pub struct OriginKinds {
     pub unwanted: Vec<OriginKind>,
 }
 
+impl OriginKinds {
+    /// Whether this cause is meant.
+    pub fn wants(&self, kind: OriginKind) -> bool {
+        (self.wanted.is_empty() || self.wanted.contains(&kind)) && !self.unwanted.contains(&kind)
+    }
+}
+
 /// See the module. The default means every write.
 #[derive(Debug, Clone, Default)]
 pub struct WriteFilter {
@@ -169,7 +176,6 @@ impl WriteFilter {
 
     fn matches_origin(&self, kind: OriginKind) -> Match {
         let OriginKinds { wanted, unwanted } = &self.origins;
-        let here = (wanted.is_empty() || wanted.contains(&kind)) && !unwanted.contains(&kind);
         // What is not known may be of any other kind.
         if kind == OriginKind::Unknown {
             let asked = !wanted.is_empty() || !unwanted.is_empty();
@@ -177,7 +183,7 @@ impl WriteFilter {
             let named = wanted.contains(&kind);
             return Match::known(!taken_off).and(if asked && !named { Match::Perhaps } else { Match::Yes });
         }
-        Match::known(here)
+        Match::known(self.origins.wants(kind))
     }
 
     fn matches_client(&self, origin: &Origin) -> Match {

@@ -14,11 +14,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
-use redtape_journal::{Group, PartJob, PartReader, ReadError, Record, RecordView, TakeRecords};
+use redtape_journal::{Group, PartJob, PartReader, ReadError, Record, RecordView, TakeRecords, in_order};
 use redtape_wire::rdb::{StringEntry, put_database_size, put_select_db};
 
 use super::hashed::KeyHasher;
-use super::in_order::in_order;
 use super::lsns::Lsns;
 use super::plain_set;
 use crate::source::journal_range::JournalRange;

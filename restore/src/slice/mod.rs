@@ -6,7 +6,7 @@
 //!
 //! - `needed`: which keys are needed at a position of the backward pass.
 //! - `pass`: the backward pass over the journal.
-//! - `part_records`, `in_order`: how the pass gets what a part of the journal holds, from several threads.
+//! - `part_records`: how the pass gets what a part of the journal holds, from several threads.
 //! - `plain_set`: the record that is met most.
 //! - `hashed`, `key_table`: what is noted of many keys.
 //! - `kept`: the records that it keeps, and how they are read again.
@@ -23,7 +23,6 @@
 pub(crate) mod base;
 mod fold;
 mod hashed;
-mod in_order;
 pub(crate) mod indexed;
 mod kept;
 mod key_table;

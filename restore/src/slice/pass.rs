@@ -4,13 +4,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use redtape_journal::query::Filter;
-use redtape_journal::{Group, Lsn, PartReader, ReadError, Record, Searched};
+use redtape_journal::{Group, Lsn, PartReader, ReadError, Record, Searched, in_order};
 use redtape_wire::effect::{Dependence, Touch, dependence};
 use smallvec::SmallVec;
 
 use super::Forced;
 use super::fold::Fold;
-use super::in_order::in_order;
 use super::kept::{Keeper, Kept};
 use super::needed::{Needed, Passed};
 use super::part_records::{Collector, PartRecords, SetRecord, entry_bytes};

@@ -24,8 +24,8 @@ use super::DirArgs;
 use crate::commands::zone::ZoneOption;
 use crate::exit::{Failure, IOERR, USAGE};
 use crate::history::arguments::Filters;
-use crate::history::range::Range;
-use crate::history::read::{backward, behind};
+use crate::history::range::{Range, last_by};
+use crate::history::read::backward;
 use crate::history::selection::Selection;
 use crate::history::show::{group_json, group_text};
 use crate::output::out;
@@ -134,7 +134,7 @@ fn since(when: &When, zone: &Zone, catalog: &Catalog, end: Lsn) -> anyhow::Resul
         PointInTime::Lsn(Lsn(0)) => Err(Failure::new(USAGE, "the first record is lsn:1").into()),
         PointInTime::At(ts) => {
             for timeline in catalog.timelines() {
-                let cut = behind(catalog, &timeline, Micros(ts.0.saturating_sub(1)))?;
+                let cut = last_by(catalog, timeline.id, Micros(ts.0.saturating_sub(1)))?;
                 if cut < timeline.last_lsn {
                     return Ok(cut);
                 }

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::options::Or as _;
 use super::{FileOption, KeyOptions};
 use crate::exit::{DATAERR, Failure};
+use crate::shell::shell_word;
 
 /// Where the journal is if nobody says it.
 const DEFAULT_DIR: &str = "redtape-journal";
@@ -66,6 +67,16 @@ impl JournalOptions {
             (None, None) => PathBuf::from(DEFAULT_DIR),
         };
         Ok(JournalPlace { dir, keyring })
+    }
+
+    /// The options that were given, to be given again, each quoted for a shell. What stands in the file needs none.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let word =
+            |option: &str, path: &PathBuf| format!("{option} {}", shell_word(path.as_os_str().as_encoded_bytes()));
+        let from = self.from.iter().map(|dir| word("--from", dir));
+        let keys = self.keys.journal_key_file.iter().flatten().map(|file| word("--journal-key-file", file));
+        let config = self.file.config.iter().map(|file| word("--config", file));
+        from.chain(keys).chain(config).collect()
     }
 }
 

@@ -11,7 +11,7 @@ const THREADS_MAX: usize = 4;
 const AHEAD: usize = 2;
 
 /// Gives out work until there is none, or until `take` has enough. `take` runs in the caller's thread.
-pub(super) fn in_order<J: Send, T: Send>(
+pub fn in_order<J: Send, T: Send>(
     mut next: impl FnMut() -> Option<J>,
     work: impl Fn(J) -> T + Sync,
     mut take: impl FnMut(T) -> ControlFlow<()>,
