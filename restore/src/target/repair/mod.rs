@@ -7,7 +7,7 @@
 //! ```
 //!
 //! - `policy`: what the person wants done.
-//! - `saved`, `wanted`, `live`, `image`, `digest`: keys of both sides, and when they are equal.
+//! - `saved`, `wanted`, `new_keys`, `datasets`, `live`, `image`, `digest`: keys of both sides, and when they are equal.
 //! - `decide`, `merge`, `judged`: what is done with a key.
 //! - `engine`, `elements`: writing, each key and each element atomically.
 //! - `before`, `operation`: what is kept before a write, and what is known of an interrupted run.
@@ -21,6 +21,7 @@
 
 mod absent;
 mod before;
+mod datasets;
 mod decide;
 mod digest;
 mod elements;
@@ -30,6 +31,7 @@ mod job;
 mod judged;
 pub(crate) mod live;
 mod merge;
+mod new_keys;
 mod operation;
 mod outcome;
 mod pace;
@@ -39,6 +41,7 @@ mod saved;
 mod survey;
 mod wanted;
 
+pub(crate) use datasets::{Batch, Datasets};
 pub(crate) use digest::{Digest, NOTHING};
 pub(crate) use elements::How;
 pub(crate) use image::Image;
@@ -48,7 +51,7 @@ pub(crate) use merge::{Difference, Element};
 pub(crate) use operation::{FileLog, Operation};
 pub(crate) use saved::{SavedKey, Values};
 pub(crate) use survey::{Look, Surveyed, survey};
-pub(crate) use wanted::{Batch, Datasets, Wanted};
+pub(crate) use wanted::Wanted;
 
 pub use outcome::{Listed, Outcome};
 pub use plan::{JudgedCounts, RepairPlan, Survey};
