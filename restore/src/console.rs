@@ -113,7 +113,12 @@ impl Observer for Console {
                 if let Some(bar) = self.bar.take() {
                     bar.finish_and_clear();
                 }
-                self.step = None;
+                if let Some((name, ..)) = self.step.take()
+                    && self.json
+                    && self.leaves_out != LeavesOut::Steps
+                {
+                    self.line("", &serde_json::json!({"event": "step-done", "name": name}));
+                }
             }
             Event::Note(note) => {
                 let json = serde_json::json!({"event": "note", "text": note});

@@ -428,3 +428,66 @@ fn a_container_that_only_has_more_is_counted() {
     let outcome = do_it(&recorded.repair("k:*", policy(OnConflict::Merge))).unwrap();
     assert_eq!((outcome.equal, outcome.written(), outcome.left), (1, 0, 0), "{outcome:?}");
 }
+
+/// Clients create keys while batches of new keys are under way to the target.
+fn created_by_others_meanwhile(on_conflict: OnConflict) {
+    const KEYS: usize = 12_000;
+    let lines: Vec<String> = (0..KEYS).map(|n| format!("SET k:{n} {n}")).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let recorded = Recorded::new(&lines, &["FLUSHALL"]);
+    let (mut client, mut other) = (recorded.server.client(), recorded.server.client());
+    let mut theirs = Vec::new();
+    let mut create = AtStep::new("writing keys", 1, || {
+        for n in (0..KEYS).step_by(7) {
+            if run(&mut other, &format!("SETNX k:{n} theirs")) == Value::Int(1) {
+                theirs.push(n);
+            }
+        }
+    });
+    let request = Request { rate: None, ..recorded.repair("k:*", policy(on_conflict)) };
+    let outcome = do_it_seen(&request, &mut create).unwrap();
+    assert!(create.reached());
+    assert!(!theirs.is_empty() && theirs.len() < KEYS / 7, "{} keys came in between", theirs.len());
+    let replaced = on_conflict == OnConflict::Replace;
+    for n in 0..KEYS {
+        let expected = if theirs.binary_search(&n).is_ok() && !replaced { "theirs".to_owned() } else { n.to_string() };
+        assert_eq!(text(&run(&mut client, &format!("GET k:{n}"))), expected, "k:{n}");
+    }
+    let theirs = theirs.len() as u64;
+    assert_eq!((outcome.created, outcome.left), (KEYS as u64 - theirs, 0), "{outcome:?}");
+    assert_eq!((outcome.replaced, outcome.skipped), if replaced { (theirs, 0) } else { (0, theirs) }, "{outcome:?}");
+    // What others have created is neither taken for the repair's own, nor lost.
+    assert_eq!(recorded.undo(&recorded.undo_files()[0], false).left, 0);
+    assert_eq!(run(&mut client, "DBSIZE"), Value::Int(theirs as i64));
+    assert_eq!(run(&mut client, "EXISTS k:11999"), Value::Int(0));
+}
+
+#[test]
+fn what_others_create_while_batches_are_under_way_is_skipped() {
+    created_by_others_meanwhile(OnConflict::Skip);
+}
+
+#[test]
+fn what_others_create_while_batches_are_under_way_is_replaced_and_can_be_put_back() {
+    created_by_others_meanwhile(OnConflict::Replace);
+}
+
+#[test]
+fn a_target_that_refuses_with_batches_under_way_is_filled_by_the_next_run() {
+    const KEYS: usize = 12_000;
+    let lines: Vec<String> = (0..KEYS).map(|n| format!("SET k:{n} {n}")).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let recorded = Recorded::new(&lines, &["FLUSHALL"]);
+    let request = Request { rate: None, ..recorded.repair("k:*", policy(OnConflict::Skip)) };
+    interrupted_after(&recorded, &request, 1);
+    let mut client = recorded.server.client();
+    let Value::Int(written) = run(&mut client, "DBSIZE") else { panic!("DBSIZE") };
+    assert!(written >= 256 && written < KEYS as i64, "{written}");
+    let outcome = do_it(&request).unwrap();
+    assert!(outcome.done_before >= 256, "{outcome:?}");
+    for n in 0..KEYS {
+        assert_eq!(text(&run(&mut client, &format!("GET k:{n}"))), n.to_string(), "k:{n}");
+    }
+    assert_eq!(recorded.undo(&recorded.undo_files()[0], false).left, 0);
+    assert_eq!(run(&mut client, "DBSIZE"), Value::Int(0));
+}

@@ -122,62 +122,71 @@ impl UndoEntry<'_> {
         }
     }
 
-    /// Its bytes in two pieces, one behind the other: so a large value is not copied.
+    /// Its bytes in two pieces.
+    #[cfg(any(test, fuzzing))]
     pub(super) fn encode(&self) -> (Vec<u8>, &[u8]) {
-        let begin = |kind: u8, db: u32, key: &[u8]| {
-            let mut out = Vec::with_capacity(key.len() + 64);
+        let mut begin = Vec::new();
+        let rest = self.encode_into(&mut begin);
+        (begin, rest)
+    }
+
+    /// Its bytes in two pieces, one behind the other: so a large value is not copied. The first is appended to `out`.
+    pub(super) fn encode_into(&self, out: &mut Vec<u8>) -> &[u8] {
+        let mut begin = |kind: u8, db: u32, key: &[u8]| {
             out.push(kind);
-            put_varint(&mut out, u64::from(db));
-            put_bytes(&mut out, key);
-            out
+            put_varint(out, u64::from(db));
+            put_bytes(out, key);
         };
         match self {
             Self::Absent { db, key, written } => {
-                let mut out = begin(kind::ABSENT, *db, key);
+                begin(kind::ABSENT, *db, key);
                 out.extend_from_slice(written);
-                (out, &[])
+                &[]
             }
             Self::Value { db, key, expires_ms, dump, written } => {
-                let mut out = begin(kind::VALUE, *db, key);
+                begin(kind::VALUE, *db, key);
                 out.extend_from_slice(&expires_ms.to_le_bytes());
                 out.extend_from_slice(written);
-                (out, dump)
+                dump
             }
             Self::ElementAbsent { db, key, element, written } => {
-                let mut out = begin(kind::ELEMENT_ABSENT, *db, key);
+                begin(kind::ELEMENT_ABSENT, *db, key);
                 out.extend_from_slice(written);
-                (out, element)
+                element
             }
             Self::Element { db, key, element, value, expires_ms, written } => {
-                let mut out = begin(kind::ELEMENT, *db, key);
+                begin(kind::ELEMENT, *db, key);
                 out.extend_from_slice(&expires_ms.to_le_bytes());
                 out.extend_from_slice(written);
-                put_bytes(&mut out, element);
-                (out, value)
+                put_bytes(out, element);
+                value
             }
             Self::Ttl { db, key, expires_ms, written_ms } => {
-                let mut out = begin(kind::TTL, *db, key);
+                begin(kind::TTL, *db, key);
                 out.extend_from_slice(&expires_ms.to_le_bytes());
                 out.extend_from_slice(&written_ms.to_le_bytes());
-                (out, &[])
+                &[]
             }
             Self::Moved { db, key, temporary, written } => {
-                let mut out = begin(kind::MOVED, *db, key);
+                begin(kind::MOVED, *db, key);
                 out.extend_from_slice(written);
-                (out, temporary)
+                temporary
             }
             Self::Done { first, last } => {
-                let mut out = vec![kind::DONE];
+                out.push(kind::DONE);
                 out.extend_from_slice(&first.0.to_le_bytes());
                 out.extend_from_slice(&last.0.to_le_bytes());
-                (out, &[])
+                &[]
             }
             Self::NotWritten { entry } => {
-                let mut out = vec![kind::NOT_WRITTEN];
+                out.push(kind::NOT_WRITTEN);
                 out.extend_from_slice(&entry.0.to_le_bytes());
-                (out, &[])
+                &[]
             }
-            Self::Finished => (vec![kind::FINISHED], &[]),
+            Self::Finished => {
+                out.push(kind::FINISHED);
+                &[]
+            }
         }
     }
 }

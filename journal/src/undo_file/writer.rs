@@ -33,6 +33,8 @@ pub struct UndoWriter {
     next: u64,
     entries: u64,
     moved: MovedKeys,
+    /// Room for the first bytes of an entry.
+    begin: Vec<u8>,
     /// Parts that are not written yet.
     waiting: Vec<u8>,
     /// Where they will stand.
@@ -62,6 +64,7 @@ impl UndoWriter {
             next: 0,
             entries: 0,
             moved: MovedKeys::default(),
+            begin: Vec::new(),
             waiting: Vec::new(),
             written: len,
             whole_end: len,
@@ -91,12 +94,15 @@ impl UndoWriter {
     pub fn append(&mut self, entry: &UndoEntry<'_>) -> Result<EntryNumber, UndoFileError> {
         self.check(entry)?;
         let number = EntryNumber(self.next);
-        let (begin, rest) = entry.encode();
+        let mut begin = std::mem::take(&mut self.begin);
+        begin.clear();
+        let rest = entry.encode_into(&mut begin);
         let bytes = (begin.len() + rest.len()) as u64;
         if bytes > MAX_ENTRY_BYTES {
             return Err(UndoFileError::TooLarge { path: self.path.clone(), bytes });
         }
         self.append_parts(&begin, rest)?;
+        self.begin = begin;
         self.entries += 1;
         // The limit was checked.
         let _ = self.moved.see(number, entry);
@@ -132,6 +138,9 @@ impl UndoWriter {
 
     /// Cuts an entry into parts.
     fn append_parts(&mut self, begin: &[u8], rest: &[u8]) -> Result<(), UndoFileError> {
+        if rest.is_empty() && begin.len() <= PART_BYTES {
+            return self.append_part(begin, true);
+        }
         let (mut begin, mut rest) = (begin, rest);
         let mut body = Vec::with_capacity(PART_BYTES.min(begin.len() + rest.len()));
         loop {
@@ -142,17 +151,19 @@ impl UndoWriter {
                 *bytes = later;
             }
             let is_last = begin.is_empty() && rest.is_empty();
-            let header = PartHeader { len: 0, is_last, number: self.next, synced: self.synced, body_crc: 0 };
-            part::store(header, self.whole.tag, self.whole.sealer.as_ref(), &body, &mut self.waiting);
-            self.next += 1;
-            if self.waiting.len() >= WAITING_BYTES {
-                self.write_out()?;
-            }
+            self.append_part(&body, is_last)?;
             if is_last {
-                // What waits of it is written with what comes next.
                 return Ok(());
             }
         }
+    }
+
+    /// What waits of it is written with what comes next.
+    fn append_part(&mut self, body: &[u8], is_last: bool) -> Result<(), UndoFileError> {
+        let header = PartHeader { len: 0, is_last, number: self.next, synced: self.synced, body_crc: 0 };
+        part::store(header, self.whole.tag, self.whole.sealer.as_ref(), body, &mut self.waiting);
+        self.next += 1;
+        if self.waiting.len() >= WAITING_BYTES { self.write_out() } else { Ok(()) }
     }
 
     fn write_out(&mut self) -> Result<(), UndoFileError> {

@@ -77,6 +77,30 @@ impl Connection {
         Ok(reply)
     }
 
+    /// Takes replies that have come and are the usual `+OK`, so many at most; returns how many. Nothing is allocated for them.
+    pub(super) fn take_oks(&mut self, most: usize) -> usize {
+        const OK: &[u8] = b"+OK\r\n";
+        if self.owed > 0 {
+            return 0;
+        }
+        let oks = self.stream.buffer().chunks_exact(OK.len()).take(most).take_while(|reply| *reply == OK).count();
+        if oks > 0 {
+            self.stream.consume(oks * OK.len());
+            self.used = Instant::now();
+            self.under_way = self.under_way.saturating_sub(oks);
+            self.at_rest = self.under_way == 0;
+        }
+        oks
+    }
+
+    /// Passes over the replies to all that was sent ahead.
+    pub(super) fn pass_over(&mut self) -> io::Result<()> {
+        while self.under_way > 0 {
+            self.reply()?;
+        }
+        Ok(())
+    }
+
     /// Waits until something has come.
     pub(super) fn wait(&mut self) -> io::Result<()> {
         self.stream.fill_buf().map(drop)

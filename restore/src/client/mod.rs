@@ -224,6 +224,17 @@ impl Server {
         reply.map_err(|e| self.lost(&e))
     }
 
+    /// Takes the next replies to what was sent while they are the usual `+OK` and have come, so many at most; returns how many.
+    pub(crate) fn take_oks(&mut self, most: usize) -> usize {
+        self.lock().take_oks(most)
+    }
+
+    /// Passes over all replies that are owed for what was sent.
+    pub(crate) fn pass_over(&mut self) -> Result<(), RestoreError> {
+        let passed = self.lock().pass_over();
+        passed.map_err(|e| self.lost(&e))
+    }
+
     /// Runs one command that may take long. The server is given up when neither a reply comes nor `progress`, a number that
     /// moves while it works, has moved for as long as `limit`.
     pub(crate) fn call_watched(

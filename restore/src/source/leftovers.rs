@@ -2,17 +2,22 @@
 //!
 //! A scratch server's folder holds a file that the restore keeps locked as long as it lives. So a folder whose file can be locked has
 //! nobody any more: its server has ended with the restore. The next restore removes it.
+//!
+//! A folder that is removed in order gets another name first: killed in between, it may have lost the file, and would look like one that is
+//! just being made.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, flock};
 
 /// What the folders begin with.
-pub(super) const PREFIX: &str = "redtape-scratch-";
+const PREFIX: &str = "redtape-scratch-";
+/// What the names of those begin with that are being removed.
+const ENDED: &str = "redtape-scratch-ended-";
 /// The file that is locked.
 const LOCK: &str = "lock";
 /// Its name before that.
@@ -21,6 +26,38 @@ const UNLOCKED: &str = "lock.new";
 const MAKING: Duration = Duration::from_mins(1);
 /// Folders that are looked at in one go.
 const LOOKED_AT_MAX: usize = 1000;
+
+/// A folder of our own, removed when it is dropped.
+#[derive(Debug)]
+pub(super) struct Folder(PathBuf);
+
+impl Folder {
+    pub(super) fn create() -> io::Result<Self> {
+        Ok(Self(tempfile::Builder::new().prefix(PREFIX).tempdir()?.keep()))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        remove(&self.0);
+    }
+}
+
+/// What cannot be removed is left to the next restore.
+fn remove(dir: &Path) {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    if name.starts_with(ENDED) {
+        let _ = fs::remove_dir_all(dir);
+        return;
+    }
+    let ended = dir.with_file_name(name.replacen(PREFIX, ENDED, 1));
+    let renamed = fs::rename(dir, &ended).is_ok();
+    let _ = fs::remove_dir_all(if renamed { ended.as_path() } else { dir });
+}
 
 /// Marks a folder as ours for as long as the file is open.
 pub(super) fn hold(dir: &Path) -> io::Result<File> {
@@ -40,12 +77,15 @@ pub(super) fn remove_in(parent: &Path) {
         // Of the entry itself, not of what it may point to.
         let Ok(metadata) = entry.metadata() else { continue };
         if metadata.is_dir() && metadata.uid() == ours && is_left(&entry.path(), metadata.modified().ok()) {
-            let _ = fs::remove_dir_all(entry.path());
+            remove(&entry.path());
         }
     }
 }
 
 fn is_left(dir: &Path, modified: Option<SystemTime>) -> bool {
+    if dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with(ENDED)) {
+        return true;
+    }
     match File::open(dir.join(LOCK)) {
         Ok(file) => flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -79,6 +119,23 @@ mod tests {
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
             looking.join().expect("its end");
         });
+    }
+
+    #[test]
+    fn a_folder_that_was_being_removed_is_removed() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let ended = parent.path().join("redtape-scratch-ended-a");
+        fs::create_dir(&ended).expect("a folder");
+        fs::write(ended.join("conf"), "x").expect("a file");
+        remove_in(parent.path());
+        assert!(!ended.exists());
+        let folder = Folder::create().expect("a folder");
+        let (path, held) = (folder.path().to_owned(), hold(folder.path()).expect("a lock"));
+        remove_in(path.parent().expect("its parent"));
+        assert!(path.join(LOCK).exists());
+        drop(held);
+        drop(folder);
+        assert!(!path.exists());
     }
 
     #[test]

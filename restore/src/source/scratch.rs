@@ -53,14 +53,14 @@ pub struct Scratch {
     /// Says to other restores that the folder is in use.
     _held: std::fs::File,
     /// Last, so that it goes when nobody uses it any more.
-    dir: tempfile::TempDir,
+    dir: leftovers::Folder,
 }
 
 impl Scratch {
     /// Starts one; `databases` is how many the journal needs.
     pub fn start(binary: &Binary, databases: u32, limits: Limits, interrupt: &Interrupt) -> Result<Self, RestoreError> {
         leftovers::remove_in(&std::env::temp_dir());
-        let dir = tempfile::Builder::new().prefix(leftovers::PREFIX).tempdir();
+        let dir = leftovers::Folder::create();
         let dir = dir.map_err(RestoreError::io("create a folder in", std::env::temp_dir()))?;
         let at = |name: &str| dir.path().join(name);
         fs::set_permissions(dir.path(), Permissions::from_mode(0o700))

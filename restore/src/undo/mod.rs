@@ -26,7 +26,7 @@ use crate::limits::Limits;
 use crate::progress::{Event, Observer, Unit};
 use crate::target::lookup::has_passed;
 use crate::target::preflight::TargetFacts;
-use crate::target::repair::engine::{Engine, Unwanted};
+use crate::target::repair::engine::{Engine, InFlight, Unwanted};
 use crate::target::repair::{Batch, How, Image, Judged, OnConflict, Operation, Outcome, Policy, Wanted, live};
 use crate::target::{ServerAddress, claim, unfinished};
 
@@ -172,6 +172,7 @@ impl PreparedUndo {
             how,
             outcome: Outcome::default(),
             moved: log.take_moved(),
+            in_flight: InFlight::default(),
             target: &mut target,
             log: &mut log,
         };
@@ -279,7 +280,7 @@ impl PutBack<'_> {
             of_type: None,
         }));
         if !keys.is_empty() {
-            self.engine.batch(Batch { db, keys })?;
+            self.engine.batch(Batch { db, keys, ..Batch::default() })?;
         }
         let unwanted = std::mem::take(&mut self.unwanted);
         if unwanted.is_empty() { Ok(()) } else { self.engine.delete(db, unwanted) }

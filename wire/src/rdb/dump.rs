@@ -8,8 +8,8 @@ use super::input::{Input, SliceInput};
 use super::module;
 use super::table::{self, Opcode, ValueType};
 
-/// Two bytes version, eight bytes CRC64.
-const FOOTER_LEN: usize = 10;
+/// Bytes behind the value: two of the version, eight of the CRC64.
+pub const FOOTER_LEN: usize = 10;
 
 /// A payload whose checksum is right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,10 +32,15 @@ pub fn dump_payload(version: RdbVersion, value_type: ValueType, metadata: &[u8],
     payload.extend_from_slice(metadata);
     payload.push(value_type.number());
     payload.extend_from_slice(value);
-    payload.extend_from_slice(&(version.version as u16).to_le_bytes());
-    let crc = checksum(CrcAlgorithm::Crc64Redis, &payload);
-    payload.extend_from_slice(&crc.to_le_bytes());
+    end_dump(&mut payload, 0, version);
     payload
+}
+
+/// Ends a payload that was built in place: from `begin` on, metadata, number of the type, and value stand in `bytes`.
+pub fn end_dump(bytes: &mut Vec<u8>, begin: usize, version: RdbVersion) {
+    bytes.extend_from_slice(&(version.version as u16).to_le_bytes());
+    let crc = checksum(CrcAlgorithm::Crc64Redis, bytes.get(begin..).unwrap_or_default());
+    bytes.extend_from_slice(&crc.to_le_bytes());
 }
 
 /// Takes a payload apart and compares its checksum; a checksum of zero is none (Redis 8 for trusted peers).

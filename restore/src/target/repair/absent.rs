@@ -8,10 +8,10 @@ use crate::target::pieces::name::is_temporary;
 use crate::target::unfinished;
 use redtape_journal::query::Filter;
 
+use super::datasets::Datasets;
 use super::engine::Unwanted;
 use super::live;
 use super::policy::NameTemplate;
-use super::wanted::Datasets;
 
 /// Called with a database of the target and some of its keys.
 type Take<'a> = dyn FnMut(u32, Vec<Unwanted>) -> Result<(), RestoreError> + 'a;

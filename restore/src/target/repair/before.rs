@@ -32,6 +32,13 @@ pub(crate) enum Doubt {
     Part,
 }
 
+/// Entries one behind the other: the first and the last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Added {
+    pub(crate) first: EntryNumber,
+    pub(crate) last: EntryNumber,
+}
+
 /// Keeps what was there before, so that a restore can be undone, and goes on where it was interrupted.
 pub(crate) trait UndoLog {
     /// Adds what was there in a database. Nothing is sure before [`Self::sync`].
@@ -40,8 +47,14 @@ pub(crate) trait UndoLog {
     fn sync(&mut self) -> Result<(), RestoreError>;
     /// The write was refused, or a client came in between: what was added for it is none of this operation's.
     fn not_written(&mut self, entry: EntryNumber) -> Result<(), RestoreError>;
-    /// The writes of all that was added were seen in the target, or [`Self::not_written`].
-    fn done(&mut self) -> Result<(), RestoreError>;
+    /// What was added since this was asked last, or since [`Self::done`]: whoever asks says later that it is done.
+    fn take_added(&mut self) -> Option<Added>;
+    /// The writes of all these were seen in the target, or [`Self::not_written`].
+    fn are_done(&mut self, added: Added) -> Result<(), RestoreError>;
+    /// The same of all that was added.
+    fn done(&mut self) -> Result<(), RestoreError> {
+        self.take_added().map_or(Ok(()), |added| self.are_done(added))
+    }
     /// An interrupted run has written this key, and seen it in the target.
     fn is_done(&self, db: u32, key: &[u8]) -> bool;
     /// What the key was before a write of an interrupted run that may have been made.

@@ -5,12 +5,12 @@
 
 use std::borrow::Cow;
 
-use redtape_wire::rdb::{ReadError, Value, decode_value, module_type_of, parse_dump};
+use redtape_wire::rdb::{ReadError, Value, ValueType, decode_value, module_type_of, parse_dump};
 
 use super::digest::{Digest, digest};
 
 /// Bytes that a decoded value may take: that of a string of 4 GiB is refused.
-const DECODED_MAX: u64 = 2 << 30;
+pub(crate) const DECODED_MAX: u64 = 2 << 30;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +65,12 @@ pub(crate) fn type_name(dump: &[u8]) -> Result<Cow<'static, str>, ReadError> {
 /// The value of a `DUMP`.
 pub(crate) fn value(dump: &[u8]) -> Result<Value, ReadError> {
     let payload = parse_dump(dump)?;
-    let mut value = decode_value(payload.value_type, payload.value, DECODED_MAX)?;
+    replicated_value(payload.value_type, payload.value)
+}
+
+/// The value that stands in an RDB as these bytes, without what servers do not replicate.
+pub(crate) fn replicated_value(value_type: ValueType, bytes: &[u8]) -> Result<Value, ReadError> {
+    let mut value = decode_value(value_type, bytes, DECODED_MAX)?;
     if let Value::Stream(stream) = &mut value {
         stream.forget_unreplicated();
     }

@@ -4,14 +4,14 @@ use redtape_journal::query::Filter;
 use redtape_journal::undo_file::OperationId;
 
 use super::absent::{Which, each_absent};
+use super::datasets::{Datasets, each_batch};
 use super::elements::How;
-use super::engine::Engine;
+use super::engine::{Engine, InFlight};
 use super::judged::Judged;
 use super::operation::FileLog;
 use super::outcome::Outcome;
 use super::pace::Pace;
 use super::policy::Policy;
-use super::wanted::{Datasets, each_batch};
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
@@ -58,17 +58,32 @@ pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcom
         how,
         outcome: Outcome::default(),
         moved,
+        in_flight: InFlight::default(),
     };
     let (mut seen, mut pace) = (0, Pace::new(rate));
-    each_batch(datasets, filter, new, &mut |batch| {
+    let packed = rate.is_none();
+    let written = each_batch(datasets, filter, (new, packed), &mut |batch| {
+        // The connection is not kept alive while it owes replies.
+        let Some(batch) = batch else { return engine.settle() };
         for batch in pace.split(batch) {
-            seen += batch.keys.len() as u64;
-            pace.wait(batch.keys.len(), interrupt)?;
-            engine.batch(batch)?;
-            observer.on(&Event::At(seen));
+            let keys = batch.keys.len() + batch.new.len();
+            seen += keys as u64;
+            pace.wait(keys, interrupt)?;
+            engine.begin(batch)?;
+            observer.on(&Event::At(seen - engine.in_flight.keys()));
         }
         Ok(())
-    })?;
+    });
+    match written {
+        // Nobody answers.
+        Err(e @ (RestoreError::Silent { .. } | RestoreError::Unreachable { .. })) => return Err(e),
+        Err(e) => {
+            engine.give_up();
+            return Err(e);
+        }
+        Ok(()) => engine.settle()?,
+    }
+    observer.on(&Event::At(seen));
     if policy.delete_absent {
         // The engine has the only connection to the target.
         let mut scanner = engine.target.another()?;

@@ -13,6 +13,8 @@ use crate::version::ServerVersion;
 
 /// Attempts to read a large value that clients write to.
 const READ_TRIES: usize = 3;
+/// Keys that are asked for in one command.
+const GROUP_KEYS: usize = 64;
 /// What `PTTL` and `PEXPIRETIME` say of a key that is not there.
 const GONE: i64 = -2;
 /// By how much times of expiry may be off where the target's clock may not be asked for.
@@ -39,12 +41,33 @@ pub(crate) fn exist(target: &mut Server, keys: &[&[u8]]) -> Result<Vec<bool>, Re
     replies.into_iter().map(|reply| Ok(target.must("EXISTS", reply)? != Value::Int(0))).collect()
 }
 
+/// The same of different keys, of which most or almost none exist: they are asked for in groups, and only those of a group in which
+/// some exist and some do not are asked for one by one.
+pub(crate) fn exist_by_groups(target: &mut Server, keys: &[&[u8]]) -> Result<Vec<bool>, RestoreError> {
+    let mut packed = Vec::new();
+    for group in keys.chunks(GROUP_KEYS) {
+        let args: Vec<&[u8]> = std::iter::once(&b"EXISTS"[..]).chain(group.iter().copied()).collect();
+        target.encode(&mut packed, &args);
+    }
+    let replies = target.pipeline(&packed, keys.len().div_ceil(GROUP_KEYS))?;
+    let mut there = Vec::with_capacity(keys.len());
+    for (group, reply) in keys.chunks(GROUP_KEYS).zip(replies) {
+        match target.must("EXISTS", reply)? {
+            Value::Int(0) => there.resize(there.len() + group.len(), false),
+            Value::Int(all) if all == group.len() as i64 => there.resize(there.len() + group.len(), true),
+            _ => there.extend(exist(target, group)?),
+        }
+    }
+    Ok(there)
+}
+
 /// The target's clock in ms; where `TIME` is not allowed, clocks are taken to agree.
 pub(crate) fn clock(target: &mut Server) -> Result<i64, RestoreError> {
     Ok(time(&target.try_call(&["TIME"])?))
 }
 
-fn time(reply: &Reply) -> i64 {
+/// What a reply to `TIME` says.
+pub(crate) fn time(reply: &Reply) -> i64 {
     told(reply).unwrap_or_else(|| redtape_journal::Micros::now().0 / 1000)
 }
 

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! - `policy`: what the person wants done.
-//! - `saved`, `wanted`, `live`, `image`, `digest`: keys of both sides, and when they are equal.
+//! - `saved`, `wanted`, `new_keys`, `datasets`, `live`, `image`, `digest`: keys of both sides, and when they are equal.
 //! - `decide`, `merge`, `judged`: what is done with a key.
 //! - `engine`, `elements`: writing, each key and each element atomically.
 //! - `before`, `operation`: what is kept before a write, and what is known of an interrupted run.
@@ -21,6 +21,7 @@
 
 mod absent;
 mod before;
+mod datasets;
 mod decide;
 mod digest;
 mod elements;
@@ -30,6 +31,7 @@ mod job;
 mod judged;
 pub(crate) mod live;
 mod merge;
+mod new_keys;
 mod operation;
 mod outcome;
 mod pace;
@@ -39,7 +41,8 @@ mod saved;
 mod survey;
 mod wanted;
 
-pub(crate) use before::{Before, Doubt, UndoLog};
+pub(crate) use before::{Added, Before, Doubt, UndoLog};
+pub(crate) use datasets::{Batch, Datasets};
 pub(crate) use digest::{Digest, NOTHING};
 pub(crate) use elements::How;
 pub(crate) use image::Image;
@@ -49,7 +52,7 @@ pub(crate) use merge::{Difference, Element, differences, removals_last};
 pub(crate) use operation::{FileLog, Operation};
 pub(crate) use saved::{Saved, SavedKey, Values};
 pub(crate) use survey::{Look, Surveyed, survey};
-pub(crate) use wanted::{Batch, Datasets, Wanted};
+pub(crate) use wanted::Wanted;
 
 pub(crate) use outcome::LEFT_KEYS_MAX;
 

@@ -9,7 +9,7 @@ use redtape_journal::undo_file::{
 };
 use redtape_journal::{Keyring, Micros};
 
-use super::before::{Before, Doubt, UndoLog};
+use super::before::{Added, Before, Doubt, UndoLog};
 use super::digest::NOTHING;
 use super::merge::Element;
 use super::policy::Policy;
@@ -103,8 +103,8 @@ impl Operation {
 #[derive(Debug)]
 pub(crate) struct FileLog {
     writer: UndoWriter,
-    /// Entries of this run that are not done: the first and the last one.
-    added: Option<(EntryNumber, EntryNumber)>,
+    /// Entries of this run of which nobody has taken note yet.
+    added: Option<Added>,
     before: Option<Progress>,
     /// The target is the one that the interrupted run wrote to, and has lost nothing: it was neither restarted nor replaced.
     same_history: bool,
@@ -161,7 +161,7 @@ impl FileLog {
 
     fn append(&mut self, entry: &UndoEntry<'_>) -> Result<EntryNumber, RestoreError> {
         let number = self.writer.append(entry)?;
-        self.added = Some((self.added.map_or(number, |(first, _)| first), number));
+        self.added = Some(Added { first: self.added.map_or(number, |added| added.first), last: number });
         Ok(number)
     }
 }
@@ -203,8 +203,11 @@ impl UndoLog for FileLog {
         Ok(())
     }
 
-    fn done(&mut self) -> Result<(), RestoreError> {
-        let Some((first, last)) = self.added.take() else { return Ok(()) };
+    fn take_added(&mut self) -> Option<Added> {
+        self.added.take()
+    }
+
+    fn are_done(&mut self, Added { first, last }: Added) -> Result<(), RestoreError> {
         self.writer.append(&UndoEntry::Done { first, last })?;
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::wanted::Batch;
+use super::datasets::Batch;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 
@@ -31,7 +31,7 @@ impl Pace {
         let mut portions = Vec::new();
         while batch.keys.len() > portion {
             let rest = batch.keys.split_off(portion);
-            portions.push(Batch { db: batch.db, keys: std::mem::replace(&mut batch.keys, rest) });
+            portions.push(Batch { db: batch.db, keys: std::mem::replace(&mut batch.keys, rest), ..Batch::default() });
         }
         portions.push(batch);
         portions
@@ -69,7 +69,7 @@ mod tests {
             expected: None,
             new: true,
         };
-        let batch = || Batch { db: 3, keys: (0..25).map(wanted).collect() };
+        let batch = || Batch { db: 3, keys: (0..25).map(wanted).collect(), ..Batch::default() };
         assert_eq!(Pace::new(None).split(batch()).len(), 1);
         let mut pace = Pace::new(Some(200));
         let portions = pace.split(batch());

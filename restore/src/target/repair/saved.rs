@@ -2,12 +2,15 @@
 //! the same order each time.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek as _, SeekFrom};
+use std::io::{BufReader, Read as _, Seek as _, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use redtape_journal::query::Filter;
-use redtape_wire::rdb::{Entry, Extent, KeyEntry, RdbVersion, ValueType, Walker, dump_payload, module_type_of};
+use redtape_wire::rdb::{
+    DUMP_FOOTER_LEN, Entry, Extent, KeyEntry, RdbVersion, ValueType, Walker, end_dump, module_type_of,
+};
 
 use super::image::Image;
 use crate::error::RestoreError;
@@ -15,9 +18,11 @@ use crate::target::pieces::name::is_temporary;
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 1 << 20;
-/// Keys of a batch.
-const BATCH_KEYS: usize = 2048;
-/// Bytes of a batch's values, about.
+/// Keys of a batch: of the first one, and twice as many of each that follows, up to the other limit. So it is soon known whether the
+/// target takes them, and a sync of the undo log serves many.
+const FIRST_BATCH_KEYS: usize = 256;
+const BATCH_KEYS: usize = 4096;
+/// Bytes of a batch's keys and values, about.
 const BATCH_BYTES: u64 = 4 << 20;
 /// Bytes at the front of a module's value in which the id of its type is.
 const MODULE_ID_BYTES: usize = 9;
@@ -40,6 +45,11 @@ pub(crate) struct SavedKey {
 }
 
 impl SavedKey {
+    /// How its value is stored, and in how many bytes.
+    pub(crate) fn stored(&self) -> (ValueType, u64) {
+        (self.value_type, self.value.len)
+    }
+
     fn of(entry: &KeyEntry<'_>) -> Self {
         Self {
             key: entry.key.to_vec(),
@@ -67,6 +77,7 @@ impl Saved {
         let ids = file.try_clone().map_err(RestoreError::io("open", &self.path))?;
         let mut walker = Walker::new(file).map_err(|e| self.unreadable(&e))?;
         let (mut db, mut keys, mut bytes) = (0, Vec::new(), 0);
+        let mut most = FIRST_BATCH_KEYS;
         while let Some(entry) = walker.next_entry().map_err(|e| self.unreadable(&e))? {
             let Entry::Key(entry) = entry else { continue };
             // What a repair of the recorded server was building then is no key of anybody's.
@@ -76,12 +87,13 @@ impl Saved {
             {
                 continue;
             }
-            if !keys.is_empty() && (entry.db != db || keys.len() >= BATCH_KEYS || bytes >= BATCH_BYTES) {
+            if !keys.is_empty() && (entry.db != db || keys.len() >= most || bytes >= BATCH_BYTES) {
                 take(db, std::mem::take(&mut keys))?;
                 bytes = 0;
+                most = BATCH_KEYS.min(most * 2);
             }
             db = entry.db;
-            bytes += entry.value.len;
+            bytes += entry.key.len() as u64 + entry.value.len;
             keys.push(SavedKey::of(&entry));
         }
         if keys.is_empty() { Ok(()) } else { take(db, keys) }
@@ -127,20 +139,33 @@ pub(crate) struct Values<'a> {
 impl Values<'_> {
     /// A key's value, as `DUMP` would give it.
     pub(crate) fn image(&mut self, key: &SavedKey) -> Result<Image, RestoreError> {
-        let read = |e| RestoreError::io("read", self.path)(e);
-        let metadata = match key.metadata {
-            Some(extent) => bytes(&mut self.file, &mut self.at, extent).map_err(read)?,
-            None => Vec::new(),
-        };
-        let value = bytes(&mut self.file, &mut self.at, key.value).map_err(read)?;
-        Ok(Image { dump: dump_payload(self.version, key.value_type, &metadata, &value), expires_ms: key.expires_ms })
+        let mut dump = Vec::new();
+        self.append(key, &mut dump)?;
+        Ok(Image { dump, expires_ms: key.expires_ms })
     }
-}
 
-fn bytes(file: &mut BufReader<File>, at: &mut u64, extent: Extent) -> std::io::Result<Vec<u8>> {
-    file.seek_relative(extent.offset.cast_signed() - at.cast_signed())?;
-    *at = extent.end();
-    let mut bytes = Vec::new();
-    file.take(extent.len).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 == extent.len { Ok(bytes) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
+    /// Appends the same to `out`; returns where the value alone stands there.
+    pub(crate) fn append(&mut self, key: &SavedKey, out: &mut Vec<u8>) -> Result<Range<usize>, RestoreError> {
+        let begin = out.len();
+        let metadata = key.metadata.map_or(0, |extent| extent.len);
+        out.reserve((metadata + key.value.len) as usize + 1 + DUMP_FOOTER_LEN);
+        if let Some(extent) = key.metadata {
+            self.read(extent, out).map_err(RestoreError::io("read", self.path))?;
+        }
+        out.push(key.value_type.number());
+        let value = out.len();
+        self.read(key.value, out).map_err(RestoreError::io("read", self.path))?;
+        let end = out.len();
+        end_dump(out, begin, self.version);
+        Ok(value..end)
+    }
+
+    /// The walk has been there: what is announced is in the file.
+    fn read(&mut self, extent: Extent, out: &mut Vec<u8>) -> std::io::Result<()> {
+        self.file.seek_relative(extent.offset.cast_signed() - self.at.cast_signed())?;
+        self.at = extent.end();
+        let begin = out.len();
+        out.resize(begin + extent.len as usize, 0);
+        self.file.read_exact(&mut out[begin..])
+    }
 }

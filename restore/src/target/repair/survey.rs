@@ -5,6 +5,7 @@ use redtape_journal::undo_file::OperationId;
 use redtape_wire::rdb::ReadError;
 
 use super::absent::{Which, each_absent};
+use super::datasets::{Datasets, expected_digests};
 use super::decide::{Decision, Differences, decide};
 use super::digest::{Digest, NOTHING};
 use super::engine::Unwanted;
@@ -15,7 +16,6 @@ use super::merge::Difference;
 use super::plan::Survey;
 use super::policy::Policy;
 use super::saved::{SavedKey, Values};
-use super::wanted::{Datasets, expected_digests};
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
@@ -125,7 +125,7 @@ impl Surveyor<'_> {
         *self.survey.wanted.entry(db).or_default() += keys.len() as u64;
         select(self.target, db)?;
         let names: Vec<&[u8]> = keys.iter().map(|saved| &saved.key[..]).collect();
-        let there = live::exist(self.target, &names)?;
+        let there = live::exist_by_groups(self.target, &names)?;
         let digests = expected_digests(expected, db, &names)?;
         let now_ms = live::clock(self.target)?;
         new.extend(there.iter().map(|there| !there));

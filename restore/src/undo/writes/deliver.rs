@@ -6,7 +6,7 @@ use super::repairs::{KeyRepair, Whole};
 use crate::error::RestoreError;
 use crate::target::lookup::{select, show};
 use crate::target::repair::engine::{Engine, Unwanted};
-use crate::target::repair::{Batch, Before, Doubt, FileLog, Image, NOTHING, UndoLog, Wanted};
+use crate::target::repair::{Added, Batch, Before, Doubt, FileLog, Image, NOTHING, UndoLog, Wanted};
 use crate::target::value_error::unreadable;
 
 /// Keys that are written at once.
@@ -32,8 +32,12 @@ impl UndoLog for AnewLog<'_> {
         self.0.not_written(entry)
     }
 
-    fn done(&mut self) -> Result<(), RestoreError> {
-        self.0.done()
+    fn take_added(&mut self) -> Option<Added> {
+        self.0.take_added()
+    }
+
+    fn are_done(&mut self, added: Added) -> Result<(), RestoreError> {
+        self.0.are_done(added)
     }
 
     fn is_done(&self, _db: u32, _key: &[u8]) -> bool {
@@ -117,7 +121,7 @@ impl<'a> Delivery<'a> {
         let keys = std::mem::take(&mut self.batch.keys);
         self.bytes = 0;
         if !keys.is_empty() {
-            self.engine.batch(Batch { db, keys })?;
+            self.engine.batch(Batch { db, keys, ..Batch::default() })?;
         }
         let unwanted = std::mem::take(&mut self.unwanted);
         if unwanted.is_empty() { Ok(()) } else { self.engine.delete(db, unwanted) }

@@ -48,7 +48,7 @@ use crate::plan::Plan;
 use crate::progress::{Event, Observer, Unit};
 use crate::target::lookup::{select, show};
 use crate::target::pieces::leftovers;
-use crate::target::repair::engine::Engine;
+use crate::target::repair::engine::{Engine, InFlight};
 use crate::target::repair::{FileLog, How, Judged, Listed, OnConflict, Operation, Outcome, Policy, live};
 use crate::target::rights::{By, Repairs};
 use crate::target::server::{Marks, ServerTarget, check_repair, marker_or_note};
@@ -332,6 +332,7 @@ fn write(
         version,
         how,
         outcome: Outcome::default(),
+        in_flight: InFlight::default(),
         moved,
     };
     let mut delivery = Delivery::new(engine);

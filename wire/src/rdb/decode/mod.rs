@@ -7,10 +7,13 @@ mod set;
 mod stream;
 mod zset;
 
+use std::borrow::Cow;
+
 use super::fault::{Fault, ReadError};
 use super::input::{Input, SliceInput};
 use super::length::read_count;
 use super::module;
+use super::string::read_string;
 use super::table::ValueType;
 use super::value::Value;
 use budget::Budget;
@@ -50,6 +53,16 @@ pub fn decode_value(of: ValueType, bytes: &[u8], limit: u64) -> Result<Value, Re
         return Err(input.fault(Fault::Invalid("more bytes follow behind a value")));
     }
     Ok(value)
+}
+
+/// A value of type [`ValueType::String`], where it lies if it lies there as clients see it.
+pub fn decode_string(bytes: &[u8], limit: u64) -> Result<Cow<'_, [u8]>, ReadError> {
+    let mut input = SliceInput::new(bytes, 0);
+    let string = read_string(&mut input, limit, "a string")?;
+    if !input.rest().is_empty() {
+        return Err(input.fault(Fault::Invalid("more bytes follow behind a value")));
+    }
+    Ok(string)
 }
 
 fn decode_module(input: &mut SliceInput<'_>, budget: &mut Budget) -> Result<Value, ReadError> {

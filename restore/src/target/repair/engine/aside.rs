@@ -109,7 +109,7 @@ impl Engine<'_> {
         if let (None, Some(image)) = (stored, old) {
             let expected = (!replace).then_some(*written);
             let keys = vec![Wanted::new(key.clone(), image, expected)?];
-            self.batch(Batch { db: *db, keys })?;
+            self.batch(Batch { db: *db, keys, ..Batch::default() })?;
         }
         if self.outcome.left == left {
             self.target.call(&[&b"UNLINK"[..], temporary]).map(drop)

@@ -2,34 +2,35 @@
 
 use redtape_journal::undo_file::EntryNumber;
 
-use super::transaction::encode_restore;
+use super::in_flight::Sent;
+use super::transaction::encode_create;
 use super::{CHANGED, Engine, Wanted};
-use crate::client::Reply;
 use crate::error::RestoreError;
 use crate::judge::Part;
-use crate::refusal::{Refusal, meaning};
-use crate::target::repair::before::Before;
-use crate::target::repair::before::Doubt;
+use crate::target::repair::before::{Before, Doubt};
 use crate::target::repair::digest::{Digest, NOTHING};
-use crate::target::value_error::not_taken;
+use crate::target::repair::new_keys::NewKeys;
 
 impl Engine<'_> {
     /// Creates keys that the target did not have; returns those that it has by now.
     pub(super) fn create(&mut self, db: u32, keys: Vec<Wanted>) -> Result<Vec<Wanted>, RestoreError> {
-        let keys = self.may_create(db, keys);
-        if keys.is_empty() {
-            return Ok(keys);
+        let (large, small): (Vec<_>, Vec<_>) = keys.into_iter().partition(|wanted| wanted.large);
+        let mut packed = NewKeys::default();
+        for wanted in small {
+            packed.push_wanted(&wanted);
         }
-        let mut logged = Vec::with_capacity(keys.len());
-        for wanted in keys {
-            let entry = self.log.add(db, &Before::Absent { key: &wanted.key, written: wanted.digest })?;
-            logged.push((wanted, entry));
-        }
-        self.log.sync()?;
-        let (large, small): (Vec<_>, Vec<_>) = logged.into_iter().partition(|(wanted, _)| wanted.large);
-        let mut exist = self.create_small(small)?;
-        for (wanted, entry) in large {
+        let every = 0..packed.len();
+        let sent = every.map(|at| (at, packed.get(at).2.expires_ms)).collect();
+        self.send_those(db, packed, sent)?;
+        self.receive_all()?;
+        let mut exist = self.in_flight.take_existing();
+        for wanted in large {
             self.interrupt.check()?;
+            if !self.may_create(db, &wanted.key, wanted.expected) {
+                continue;
+            }
+            let entry = self.log.add(db, &Before::Absent { key: &wanted.key, written: wanted.digest })?;
+            self.log.sync()?;
             if self.create_one(&wanted.key, &wanted)? {
                 self.outcome.created += 1;
             } else {
@@ -40,43 +41,57 @@ impl Engine<'_> {
         Ok(exist)
     }
 
-    /// Returns those that exist by now.
-    fn create_small(&mut self, keys: Vec<(Wanted, EntryNumber)>) -> Result<Vec<Wanted>, RestoreError> {
-        let mut packed = Vec::new();
-        for (Wanted { key, image, .. }, _) in &keys {
-            encode_restore(self.target, &mut packed, key, image, false);
+    /// Creates keys that the target did not have; replies are waited for later.
+    pub(super) fn send_new(&mut self, db: u32, keys: NewKeys) -> Result<(), RestoreError> {
+        if !self.moved.is_empty() {
+            // Then the target is asked for keys in between.
+            self.settle()?;
         }
-        let replies = self.target.pipeline(&packed, keys.len())?;
-        let mut exist = Vec::new();
-        for ((wanted, entry), reply) in keys.into_iter().zip(replies) {
-            match reply {
-                Reply::Value(_) => self.outcome.created += 1,
-                Reply::Error(e) if meaning(&e.code) == Refusal::KeyExists => {
-                    self.log.not_written(entry)?;
-                    exist.push(wanted);
-                }
-                Reply::Error(e) => return Err(not_taken(self.target, &wanted.key, &e)),
+        let now_ms = self.now_ms()?;
+        let mut those = Vec::with_capacity(keys.len());
+        for at in 0..keys.len() {
+            let (key, _, about) = keys.get(at);
+            let expires_ms = self.policy.ttl.apply(about.expires_ms, self.at_ms, now_ms);
+            if self.log.is_done(db, key) || self.take_up(db, key)? {
+                self.outcome.done_before += 1;
+            } else if expires_ms != 0 && expires_ms <= now_ms {
+                self.outcome.expired += 1;
+            } else {
+                those.push((at, expires_ms));
             }
         }
-        Ok(exist)
+        self.send_those(db, keys, those)?;
+        self.receive_some()
     }
 
-    /// Those of the absent keys that go back.
-    fn may_create(&mut self, db: u32, keys: Vec<Wanted>) -> Vec<Wanted> {
-        let (judged, outcome) = (self.judged, &mut self.outcome);
-        let log = &*self.log;
-        let stays = |key: &[u8], expected: Option<Digest>| match log.doubt(db, key) {
+    /// Sends some of the keys, each with its time of expiry: when the undo log is on the disk.
+    fn send_those(&mut self, db: u32, keys: NewKeys, those: Vec<(usize, i64)>) -> Result<(), RestoreError> {
+        let mut packed = Vec::new();
+        let mut sent: Vec<(usize, i64, EntryNumber)> = Vec::with_capacity(those.len());
+        for (at, expires_ms) in those {
+            let (key, dump, about) = keys.get(at);
+            if !self.may_create(db, key, about.expected) {
+                continue;
+            }
+            let entry = self.log.add(db, &Before::Absent { key, written: about.digest })?;
+            encode_create(self.target, &mut packed, key, dump, expires_ms);
+            sent.push((at, expires_ms, entry));
+        }
+        let Some(added) = self.log.take_added() else { return Ok(()) };
+        self.log.sync()?;
+        self.send(db, &mut packed, Sent { keys, those: sent, added })
+    }
+
+    /// Whether an absent key goes back.
+    fn may_create(&mut self, db: u32, key: &[u8], expected: Option<Digest>) -> bool {
+        let why = match self.log.doubt(db, key) {
             Some(Doubt::Value(_)) => Some("was deleted after an interrupted run may have written it".to_owned()),
             _ if expected.is_some_and(|expected| expected != NOTHING) => Some(CHANGED.to_owned()),
-            _ => judged.stays(db, key, Part::Whole, true, NOTHING),
+            _ => self.judged.stays(db, key, Part::Whole, true, NOTHING),
         };
-        let mut may = |Wanted { key, expected, .. }: &Wanted| {
-            let why = stays(key, *expected);
-            let Some(why) = why else { return true };
-            outcome.leave(db, key, format!("is not there: {why}"));
-            outcome.left_absent += 1;
-            false
-        };
-        keys.into_iter().filter(|wanted| may(wanted)).collect()
+        let Some(why) = why else { return true };
+        self.outcome.leave(db, key, format!("is not there: {why}"));
+        self.outcome.left_absent += 1;
+        false
     }
 }

@@ -1,7 +1,7 @@
 //! Writes wanted keys into a live target, each atomically, beside all its clients.
 //!
-//! For each batch: which keys exist is asked; those that do not are created with `RESTORE`, which overwrites nothing (`create`). Those
-//! that do are watched, read, and written in one transaction with others (`watched`); where a client came in between, each is tried
+//! For each batch: which keys exist is asked; those that do not are created with `RESTORE`, which overwrites nothing (`create`), while
+//! the target is still at work on the batches before (`in_flight`). Those that do are watched, read, and written in one transaction with others (`watched`); where a client came in between, each is tried
 //! alone, and a key that clients write to all the time is moved aside by `RENAME` in the transaction that puts the wanted one in its
 //! place (`aside`). Elements are set one by one (`merge`), keys that should not be there are deleted (`delete`).
 //!
@@ -11,6 +11,7 @@ mod aside;
 mod build;
 mod create;
 mod delete;
+mod in_flight;
 mod merge;
 mod transaction;
 mod watched;
@@ -20,8 +21,10 @@ use std::collections::HashMap;
 use redtape_journal::undo_file::{MovedAside, OperationId};
 
 pub(crate) use self::delete::Unwanted;
+pub(crate) use self::in_flight::InFlight;
 use self::transaction::transaction_len;
 use super::before::UndoLog;
+use super::datasets::Batch;
 use super::digest::Digest;
 use super::elements::How;
 use super::image::Image;
@@ -29,7 +32,7 @@ use super::judged::Judged;
 use super::live;
 use super::outcome::Outcome;
 use super::policy::{OnConflict, Policy};
-use super::wanted::{Batch, Wanted};
+use super::wanted::Wanted;
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
@@ -61,14 +64,38 @@ pub(crate) struct Engine<'a> {
     pub(crate) outcome: Outcome,
     /// Keys that an interrupted run was moving aside.
     pub(crate) moved: HashMap<(u32, Vec<u8>), MovedAside>,
+    /// What was sent, and not answered yet.
+    pub(crate) in_flight: InFlight,
 }
 
 impl Engine<'_> {
-    /// Writes a batch.
+    /// Writes a batch, and sees it in the target.
     pub(crate) fn batch(&mut self, batch: Batch) -> Result<(), RestoreError> {
+        self.begin(batch)?;
+        self.settle()
+    }
+
+    /// Writes a batch. Replies to new keys may be waited for later, at the latest in [`Engine::settle`]: nothing else may be done
+    /// with the target before.
+    pub(crate) fn begin(&mut self, batch: Batch) -> Result<(), RestoreError> {
         self.interrupt.check()?;
-        let Batch { db, keys } = batch;
-        select(self.target, db)?;
+        let Batch { db, keys, new } = batch;
+        if !self.in_flight.is_in(db) {
+            self.settle()?;
+            select(self.target, db)?;
+        }
+        if !new.is_empty() {
+            self.send_new(db, new)?;
+        }
+        if keys.is_empty() {
+            return Ok(());
+        }
+        self.settle()?;
+        self.known(db, keys)
+    }
+
+    /// Writes keys that the target may have, and those with large values.
+    fn known(&mut self, db: u32, keys: Vec<Wanted>) -> Result<(), RestoreError> {
         let keys = self.not_yet_done(db, keys)?;
         let (mut absent, known): (Vec<_>, Vec<_>) = keys.into_iter().partition(|wanted| wanted.new);
         let names: Vec<&[u8]> = known.iter().map(|wanted| &wanted.key[..]).collect();
@@ -79,7 +106,12 @@ impl Engine<'_> {
         }
         // Those that a client has created in the meantime.
         present.extend(self.create(db, absent)?);
-        let mut left = &present[..];
+        self.present(db, &present)
+    }
+
+    /// Writes keys that the target has.
+    fn present(&mut self, db: u32, keys: &[Wanted]) -> Result<(), RestoreError> {
+        let mut left = keys;
         while !left.is_empty() {
             self.interrupt.check()?;
             let (now, rest) = left.split_at(transaction_len(left));

@@ -1,5 +1,7 @@
 //! `MULTI`, and what may stand in it.
 
+use std::borrow::Cow;
+
 use super::Wanted;
 use crate::client::{Server, Value};
 use crate::error::RestoreError;
@@ -45,12 +47,17 @@ pub(super) fn exec_all(server: &mut Server, packed: &[u8], commands: usize) -> R
 }
 
 pub(super) fn encode_restore(target: &Server, packed: &mut Vec<u8>, key: &[u8], image: &Image, replace: bool) {
-    let expires = image.expires_ms.to_string();
-    let mut args: Vec<&[u8]> = vec![b"RESTORE", key, expires.as_bytes(), &image.dump, b"ABSTTL"];
-    if replace {
-        args.push(b"REPLACE");
+    if !replace {
+        return encode_create(target, packed, key, &image.dump, image.expires_ms);
     }
-    target.encode(packed, &args);
+    let expires = image.expires_ms.to_string();
+    target.encode(packed, &[b"RESTORE", key, expires.as_bytes(), &image.dump, b"ABSTTL", b"REPLACE"]);
+}
+
+/// Overwrites nothing.
+pub(super) fn encode_create(target: &Server, packed: &mut Vec<u8>, key: &[u8], dump: &[u8], expires_ms: i64) {
+    let expires = if expires_ms == 0 { Cow::Borrowed("0") } else { Cow::Owned(expires_ms.to_string()) };
+    target.encode(packed, &[b"RESTORE", key, expires.as_bytes(), dump, b"ABSTTL"]);
 }
 
 pub(super) fn encode_expiry(target: &Server, packed: &mut Vec<u8>, key: &[u8], expires_ms: i64) {

@@ -1,27 +1,15 @@
-//! Question: how long does a whole restore take, beside a Redis that loads its own AOF of the same writes?
-//!
-//! `cargo bench --bench restore` (part of `make bench`) records each history once, through redtape and into an AOF, then measures
-//! in turn, round by round. Quote the ratios, and only from a quiet machine; CPU is what stays on a busy one.
-//!
-//! - once: every key is written once; nothing of the journal can be left out.
-//! - ten times: every key is written ten times; nine of ten writes are dead.
-//! - counters: every key is written once and incremented behind it; nothing can be folded.
+//! Whole restores into an empty server, beside a Redis that loads its own AOF of the same writes.
 
-#![allow(clippy::print_stdout, clippy::print_stderr)] // For the person at the terminal.
-
-#[allow(dead_code, reason = "the peers bench needs more of it")]
-#[path = "peers/process.rs"]
-mod process;
-
-use std::io::{Read, Write};
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use clap::Parser;
-use process::{Process, Scratch, answers, free_port, local};
+use anyhow::{Result, ensure};
 use rand::RngExt as _;
+
+use crate::process::{Process, answers, free_port, local};
+use crate::server::{children_cpu_seconds, cpu_seconds, end, keys_of, median, redis};
 
 /// Requests that are sent in one write.
 const BATCH: usize = 500;
@@ -29,21 +17,6 @@ const BATCH: usize = 500;
 const AHEAD: usize = 30_000;
 /// How long the journal and the AOF may take to have everything.
 const SETTLE: Duration = Duration::from_secs(3);
-
-/// Whole restores beside the loading of an AOF.
-#[derive(Parser)]
-#[command(name = "restore")]
-struct Args {
-    /// How many writes each history has.
-    #[arg(long, default_value_t = 3_000_000)]
-    writes: usize,
-    /// How often each is measured.
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-    /// cargo says so.
-    #[arg(long, hide = true)]
-    bench: bool,
-}
 
 /// A history of writes, and the goal: how many times as fast as the AOF a restore is to be.
 struct History {
@@ -61,22 +34,18 @@ const HISTORIES: [History; 3] = [
     History { name: "counters", times: 2, increments: true, goal: None },
 ];
 
-fn main() -> Result<()> {
-    let args = Args::parse();
-    ensure!(args.rounds > 0 && args.writes > 0, "--rounds and --writes must be more than 0");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let binary = std::env::var_os("REDTAPE_BIN").map_or_else(|| root.join("target/release/redtape"), PathBuf::from);
-    let scratch = Scratch::new(&root.join("target/bench"))?;
-    println!("Whole restores of {} writes, medians of {} rounds; AOF loading = 1.", args.writes, args.rounds);
+/// Measures each history; prints a table.
+pub(crate) fn run(writes: usize, rounds: usize, binary: &Path, scratch: &Path) -> Result<()> {
+    println!("Whole restores of {writes} writes, medians of {rounds} rounds; AOF loading = 1.");
     println!();
     println!(
         "| history | AOF s | restore s | x AOF | goal | `--no-slice` s | x AOF | CPU AOF | CPU redtape + server |"
     );
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     for history in &HISTORIES {
-        let dir = scratch.0.join(history.name.replace(' ', "-"));
-        let keys = record(history, args.writes / history.times, &binary, &dir)?;
-        println!("{}", measure(history, keys, args.rounds, &binary, &dir)?);
+        let dir = scratch.join(history.name.replace(' ', "-"));
+        let keys = record(history, writes / history.times, binary, &dir)?;
+        println!("{}", measure(history, keys, rounds, binary, &dir)?);
         std::fs::remove_dir_all(&dir)?;
     }
     Ok(())
@@ -85,8 +54,24 @@ fn main() -> Result<()> {
 /// A Redis with an AOF and redtape in front of it take the writes. Returns the number of keys.
 fn record(history: &History, keys: usize, binary: &Path, dir: &Path) -> Result<usize> {
     std::fs::create_dir_all(dir.join("aof"))?;
-    let (port, proxy_port) = (free_port(), free_port());
+    let port = free_port();
     let redis = redis(port, &["--appendonly", "yes"], &dir.join("aof"))?;
+    record_through(history, keys, port, binary, dir)?;
+    end(&redis)?;
+    Ok(keys)
+}
+
+/// A Redis with so many keys, written once each, and the journal of that in a folder.
+pub(crate) fn record_keys(keys: usize, binary: &Path, dir: &Path) -> Result<(Process, u16)> {
+    let port = free_port();
+    let redis = redis(port, &[], dir)?;
+    record_through(&HISTORIES[0], keys, port, binary, dir)?;
+    Ok((redis, port))
+}
+
+/// A redtape in front of the Redis at a port takes the writes.
+fn record_through(history: &History, keys: usize, port: u16, binary: &Path, dir: &Path) -> Result<()> {
+    let proxy_port = free_port();
     let upstream = format!("redis://127.0.0.1:{port}");
     let journal = dir.join("journal").display().to_string();
     let proxy_args = ["proxy", "--listen", &local(proxy_port).to_string(), "--upstream", &upstream, "--dir", &journal];
@@ -95,9 +80,7 @@ fn record(history: &History, keys: usize, binary: &Path, dir: &Path) -> Result<u
     std::thread::sleep(SETTLE);
     write(history, keys, proxy_port)?;
     std::thread::sleep(SETTLE);
-    end(&proxy)?;
-    end(&redis)?;
-    Ok(keys)
+    end(&proxy)
 }
 
 fn write(history: &History, keys: usize, port: u16) -> Result<()> {
@@ -199,68 +182,4 @@ impl Series {
     fn seconds(&self) -> f64 {
         median(&self.elapsed)
     }
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
-}
-
-/// A Redis that answers: it has loaded what it had to.
-fn redis(port: u16, args: &[&str], dir: &Path) -> Result<Process> {
-    let port_text = port.to_string();
-    // What the AOF holds must stay commands.
-    let never = ["--save", "", "--auto-aof-rewrite-percentage", "0", "--repl-diskless-sync-delay", "0"];
-    let common = ["--port", &port_text].into_iter().chain(never);
-    let all: Vec<String> = common.chain(args.iter().copied()).map(str::to_owned).collect();
-    let mut server = Process::start(Path::new("redis-server"), &all, dir, "redis")?;
-    server.wait_until("redis-server", || answers(local(port)))?;
-    Ok(server)
-}
-
-/// Ends a process in order.
-fn end(process: &Process) -> Result<()> {
-    let pid = process.pid();
-    let asked = std::process::Command::new("kill").args(["-TERM", &pid.to_string()]).status()?;
-    ensure!(asked.success(), "process {pid} is gone:\n{}", process.last_words());
-    let (begun, limit) = (Instant::now(), Duration::from_secs(30));
-    while stat(&pid.to_string())?.first().is_none_or(|state| state != "Z") {
-        ensure!(begun.elapsed() < limit, "process {pid} did not end:\n{}", process.last_words());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
-}
-
-fn keys_of(port: u16) -> Result<usize> {
-    let mut stream = TcpStream::connect(local(port))?;
-    stream.write_all(b"DBSIZE\r\n")?;
-    let mut room = [0; 64];
-    let n = stream.read(&mut room)?;
-    let text = std::str::from_utf8(&room[..n])?.trim();
-    text.strip_prefix(':').and_then(|keys| keys.parse().ok()).with_context(|| format!("DBSIZE: {text}"))
-}
-
-/// `/proc/PID/stat` from the state on.
-fn stat(pid: &str) -> Result<Vec<String>> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name, in parentheses, may hold spaces.
-    let (_, rest) = stat.rsplit_once(')').context("/proc/PID/stat without a name")?;
-    Ok(rest.split_whitespace().map(str::to_owned).collect())
-}
-
-/// User and system time of these fields of `/proc/PID/stat`, counted from the state.
-fn seconds_of(pid: &str, fields: [usize; 2]) -> Result<f64> {
-    let stat = stat(pid)?;
-    let ticks: u64 = fields.iter().filter_map(|at| stat.get(*at)?.parse::<u64>().ok()).sum();
-    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
-}
-
-fn cpu_seconds(pid: u32) -> Result<f64> {
-    seconds_of(&pid.to_string(), [11, 12])
-}
-
-/// Of children that have ended and were waited for: of restores, and of servers.
-fn children_cpu_seconds() -> Result<f64> {
-    seconds_of("self", [13, 14])
 }

@@ -1,0 +1,154 @@
+//! The wanted keys, some at a time, with what is written of them; read ahead by a thread.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
+
+use redtape_journal::query::Filter;
+
+use super::digest::{Digest, NOTHING};
+use super::image::Image;
+use super::live;
+use super::new_keys::NewKeys;
+use super::saved::Saved;
+use super::wanted::Wanted;
+use crate::client::Server;
+use crate::error::RestoreError;
+use crate::source::scratch::Scratch;
+use crate::target::lookup::select;
+
+/// Batches that are read ahead.
+const AHEAD: usize = 2;
+/// After so long without a batch, what is under way is waited for.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// Keys of one database.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) db: u32,
+    pub(crate) keys: Vec<Wanted>,
+    /// Others, which the target did not have when it was looked at, with small values.
+    pub(crate) new: NewKeys,
+}
+
+/// The dataset that is wanted, and what the target is expected to hold.
+#[derive(Debug)]
+pub(crate) struct Datasets {
+    pub(crate) wanted: Scratch,
+    saved: Saved,
+    /// `None` = whatever it holds.
+    pub(crate) expected: Option<Scratch>,
+}
+
+impl Datasets {
+    /// Has the wanted one saved.
+    pub(crate) fn new(mut wanted: Scratch, mut expected: Option<Scratch>) -> Result<Self, RestoreError> {
+        wanted.hold()?;
+        if let Some(expected) = &mut expected {
+            expected.hold()?;
+        }
+        let path: PathBuf = wanted.save()?;
+        Ok(Self { wanted, saved: Saved::new(path), expected })
+    }
+
+    /// The wanted keys, and what the target is expected to hold.
+    pub(crate) fn parts(&mut self) -> (&Saved, Option<&mut Scratch>) {
+        (&self.saved, self.expected.as_mut())
+    }
+
+    /// The wanted keys, and the scratch server that holds them.
+    pub(crate) fn saved(&mut self) -> (&Saved, &mut Scratch) {
+        (&self.saved, &mut self.wanted)
+    }
+
+    /// Says what to do about a scratch server that does not answer any more.
+    pub(crate) fn explain(&mut self, error: RestoreError) -> RestoreError {
+        let error = self.wanted.explain(error);
+        match &mut self.expected {
+            Some(expected) => expected.explain(error),
+            None => error,
+        }
+    }
+
+    /// The digests of what the target is expected to hold of some keys; `None` = it does not matter.
+    pub(crate) fn expected_of(&mut self, db: u32, keys: &[&[u8]]) -> Result<Vec<Option<Digest>>, RestoreError> {
+        expected_digests(self.expected.as_mut(), db, keys)
+    }
+}
+
+/// The same of this dataset.
+pub(super) fn expected_digests(
+    expected: Option<&mut Scratch>,
+    db: u32,
+    keys: &[&[u8]],
+) -> Result<Vec<Option<Digest>>, RestoreError> {
+    match expected {
+        None => Ok(vec![None; keys.len()]),
+        Some(scratch) => expected_of(&mut scratch.server, db, keys),
+    }
+}
+
+fn expected_of(server: &mut Server, db: u32, keys: &[&[u8]]) -> Result<Vec<Option<Digest>>, RestoreError> {
+    select(server, db)?;
+    let held = live::read_whole(server, keys)?;
+    let digest = |held: Option<Image>| match held {
+        None => Ok(Some(NOTHING)),
+        Some(image) => image.digest().map(Some),
+    };
+    let unreadable = |e| RestoreError::Unable(format!("cannot read what the target is expected to hold: {e}"));
+    held.into_iter().map(digest).collect::<Result<_, _>>().map_err(unreadable)
+}
+
+/// Calls `take` with each batch in turn, and with `None` when none has come for a while, until it fails. `new`: for each wanted key in its order, whether the target had none.
+/// `packed`: those of them with small values are [`NewKeys`].
+pub(crate) fn each_batch(
+    datasets: &mut Datasets,
+    filter: &Filter,
+    (new, packed): (&[bool], bool),
+    take: &mut dyn FnMut(Option<Batch>) -> Result<(), RestoreError>,
+) -> Result<(), RestoreError> {
+    let Datasets { saved, expected, .. } = datasets;
+    std::thread::scope(|scope| {
+        let (send, batches) = sync_channel(AHEAD);
+        let read = move || read_ahead(saved, expected.as_mut(), filter, (new, packed), &send);
+        let reading = std::thread::Builder::new().name("value reader".to_owned()).spawn_scoped(scope, read);
+        let reading = reading.map_err(RestoreError::io("start", "a thread"))?;
+        let taken = loop {
+            let taken = match batches.recv_timeout(QUIET) {
+                Ok(batch) => take(Some(batch)),
+                Err(RecvTimeoutError::Timeout) => take(None),
+                Err(RecvTimeoutError::Disconnected) => break Ok(()),
+            };
+            if taken.is_err() {
+                break taken;
+            }
+        };
+        drop(batches);
+        let read = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        taken.and(read)
+    })
+}
+
+fn read_ahead(
+    saved: &Saved,
+    mut expected: Option<&mut Scratch>,
+    filter: &Filter,
+    (new, packed): (&[bool], bool),
+    send: &SyncSender<Batch>,
+) -> Result<(), RestoreError> {
+    let mut values = saved.values()?;
+    let mut new = new.iter().copied();
+    saved.each(filter, &mut |db, saved| {
+        let names: Vec<&[u8]> = saved.iter().map(|saved| &saved.key[..]).collect();
+        let digests = expected_digests(expected.as_deref_mut(), db, &names)?;
+        let mut batch = Batch { db, ..Batch::default() };
+        for (saved, expected) in saved.into_iter().zip(digests) {
+            let new = new.next().unwrap_or(false);
+            if !(new && packed && batch.new.push(&saved, &mut values, expected)?) {
+                batch.keys.push(Wanted { new, ..Wanted::read(saved, &mut values, expected)? });
+            }
+        }
+        // Where nobody receives any more, the other side tells why.
+        send.send(batch).map_err(|_| RestoreError::Interrupted)
+    })
+}
