@@ -9,6 +9,7 @@
 #   make crash     kill -9 of redtape, of the server, of both under load, many times (N=200)
 #   make restarts  restarts of the server, failovers and promotions under load, many times each (N=20)
 #   make repairs   repairs of a live server are killed at random points, and run again (N=100 for each of four kinds)
+#   make undos     random histories with bad writes are undone, and compared with a server that never got them (N=1000, half an hour)
 #   make power     power failures: the disk as each call may leave it, many times (N=10000)
 #   make soak      random conversations beside a bare server, each with another seed (N=120, half an hour)
 #   make slice     random histories: what a sliced restore holds is what a full one holds (N=1000, ten minutes; REDTAPE_SEED)
@@ -45,7 +46,7 @@ one_at_a_time = -- --test-threads=1 --nocapture
 long_ones = -- --ignored --test-threads=1 --nocapture
 endif
 
-.PHONY: demo test lint compat suite clients crash restarts repairs power soak slice beside fuzz-sessions attribution disk tamper fuzz measure bench servers
+.PHONY: demo test lint compat suite clients crash restarts repairs undos power soak slice beside fuzz-sessions attribution disk tamper fuzz measure bench servers
 
 servers:
 	@scripts/install-servers.sh
@@ -107,6 +108,9 @@ restarts: servers
 
 repairs: servers
 	REDTAPE_N=$(or $(N),100) $(run_long_tests) -p redtape --test whole live_repair:: $(long_ones)
+
+undos: servers
+	REDTAPE_UNDOS=$(or $(N),1000) REDTAPE_WORLDS=8 $(CARGO) test -p redtape --test whole undo_model:: -- --nocapture
 
 power: servers
 	REDTAPE_IMAGES=$(or $(N),10000) $(run_long_tests) -p redtape --test whole power:: $(long_ones)
