@@ -154,6 +154,7 @@ measure:
 	$(CARGO) test --release -p redtape-proxy --lib cost:: -- --ignored --nocapture
 	$(CARGO) test --release -p redtape-journal --test search --test size -- --include-ignored --nocapture --test-threads=1
 	$(CARGO) bench -p redtape-journal --bench writer
+	$(CARGO) test --release -p redtape --test whole diff::an_hour_of_writes -- --ignored --nocapture
 
 # Side by side in one run; quote the ratios. benches/README.md says how to read them; ARGS go to the peers
 # bench, e.g. ARGS='--only p1-set --peer redis,redtape'. Another binary: REDTAPE_BIN.

@@ -5,16 +5,17 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use redtape_journal::query::Filter;
 
-use super::digest::{Digest, NOTHING, digest};
-use super::image::Image;
-use super::live;
-use super::saved::{Saved, SavedKey};
+use crate::values::digest::{Digest, NOTHING, digest};
+use crate::values::held::read_whole;
+use crate::values::image::Image;
+
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::source::scratch::Scratch;
 use crate::target::lookup::select;
 use crate::target::pieces::size::is_large;
 use crate::target::value_error::unreadable;
+use crate::values::saved::{Saved, SavedKey};
 
 /// Batches that are read ahead.
 const AHEAD: usize = 2;
@@ -109,7 +110,7 @@ pub(super) fn expected_digests(
 
 fn expected_of(server: &mut Server, db: u32, keys: &[&[u8]]) -> Result<Vec<Option<Digest>>, RestoreError> {
     select(server, db)?;
-    let held = live::read_whole(server, keys)?;
+    let held = read_whole(server, keys)?;
     let digest = |held: Option<Image>| match held {
         None => Ok(Some(NOTHING)),
         Some(image) => image.digest().map(Some),

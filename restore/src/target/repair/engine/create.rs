@@ -10,8 +10,8 @@ use crate::judge::Part;
 use crate::refusal::{Refusal, meaning};
 use crate::target::repair::before::Before;
 use crate::target::repair::before::Doubt;
-use crate::target::repair::digest::{Digest, NOTHING};
 use crate::target::value_error::not_taken;
+use crate::values::digest::{Digest, NOTHING};
 
 impl Engine<'_> {
     /// Creates keys that the target did not have; returns those that it has by now.

@@ -22,9 +22,7 @@ use redtape_journal::undo_file::{MovedAside, OperationId};
 pub(crate) use self::delete::Unwanted;
 use self::transaction::transaction_len;
 use super::before::UndoLog;
-use super::digest::Digest;
 use super::elements::How;
-use super::image::Image;
 use super::judged::Judged;
 use super::live;
 use super::outcome::Outcome;
@@ -35,6 +33,8 @@ use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::target::lookup::select;
 use crate::target::value_error::unreadable;
+use crate::values::digest::Digest;
+use crate::values::image::Image;
 use crate::version::ServerVersion;
 
 /// The same for a large value, which is built anew each time.
