@@ -163,6 +163,7 @@ measure:
 	$(CARGO) test --release -p redtape-restore --test pieces measure:: -- --ignored --nocapture
 	$(CARGO) bench -p redtape-journal --bench writer
 	$(CARGO) bench --bench log_stats
+	$(CARGO) test --release -p redtape --test whole diff::an_hour_of_writes -- --ignored --nocapture
 
 # Side by side in one run; quote the ratios. benches/README.md says how to read them; ARGS go to the peers
 # bench, e.g. ARGS='--only p1-set --peer redis,redtape'. Another binary: REDTAPE_BIN.

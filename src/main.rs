@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod daemon;
 mod defect;
+mod diff;
 mod exit;
 mod get;
 mod history;

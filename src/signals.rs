@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use redtape_restore::Interrupt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::exit::INTERRUPTED;
 
 /// From [`Signals::listen`] on, these signals do not end the process any more; a thread waits for them instead.
 pub(crate) struct Signals {
@@ -41,6 +44,16 @@ impl Signals {
     pub(crate) fn watch(self, act: impl FnOnce(Self) + Send + 'static) -> std::io::Result<()> {
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || act(self)).map(drop)
     }
+}
+
+/// The first SIGINT or SIGTERM sets the interrupt, which has scratch servers removed; the second one ends the process.
+pub(crate) fn set_at_signal(interrupt: Interrupt) -> std::io::Result<()> {
+    Signals::listen()?.watch(move |mut signals| {
+        signals.wait();
+        interrupt.set();
+        signals.wait();
+        std::process::exit(i32::from(INTERRUPTED));
+    })
 }
 
 /// The first that any of them tells. A signal that cannot come any more counts as one that came.

@@ -17,6 +17,7 @@
 //! - [`target`]: where it goes. A running server gets it over the replica link, or key by key.
 //! - [`replica_link`]: redtape acts as the master of an empty server, then promotes it; source and target both use it.
 //! - [`get`]: one key at a point in time, to be read: a source without a target.
+//! - [`mod@diff`]: what is not the same at two points in time: two sources without a target.
 //! - [`undo`]: what a repair has overwritten goes back.
 //! - [`mod@judge`]: whether the last write of a key, an element or a TTL is one of those that are selected.
 //! - [`mistake`]: what selected writes have touched, directly and by what was made of it, and what others built on it.
@@ -41,6 +42,7 @@
 pub mod client;
 mod clock_steps;
 pub mod console;
+pub mod diff;
 mod error;
 pub mod get;
 mod interrupt;
@@ -59,6 +61,7 @@ pub mod slice;
 pub mod source;
 pub mod target;
 pub mod undo;
+mod values;
 pub mod version;
 
 pub use error::{ErrorKind, RestoreError};

@@ -46,6 +46,12 @@ impl RestorePoint {
         let before = if self.before { "before " } else { "" };
         format!("{before}{}, LSN {}, timeline {}", self.zone.show_with_utc(self.asked), self.lsn, self.timeline)
     }
+
+    /// Whether what expires at this time, in ms since 1970, is gone for a client.
+    pub(crate) fn has_passed(&self, at_ms: i64) -> bool {
+        // A server keeps a key for the millisecond in which it expires.
+        self.clock.0.div_euclid(1000) > at_ms
+    }
 }
 
 /// What the catalog knows, and how it finds cuts.

@@ -16,14 +16,14 @@ use redtape_restore::{Interrupt, Limits};
 use super::journal::DirArgs;
 use super::settings::JournalPlace;
 use super::zone::AsOfOptions;
-use crate::exit::{Failure, INTERRUPTED, NOT_ALL, USAGE};
+use crate::exit::{Failure, NOT_ALL, USAGE};
 use crate::get::element::{Element, find, raw};
 use crate::get::json::{Part, object};
 use crate::get::text::{Shown, one, whole};
 use crate::get::value;
 use crate::key_argument::KeyArgument;
 use crate::output::{out, out_bytes};
-use crate::signals::Signals;
+use crate::signals::set_at_signal;
 
 /// `redtape get`.
 #[derive(Debug, Args)]
@@ -75,7 +75,7 @@ pub(crate) fn run(args: &GetArgs) -> anyhow::Result<ExitCode> {
         limits: Limits::default(),
         bounds: Bounds::default(),
     };
-    listen(interrupt)?;
+    set_at_signal(interrupt)?;
     let mut console = Console::new(std::io::stderr().is_terminal(), as_json).brief();
     let got = get(&request, &mut console)?;
     if !as_json {
@@ -85,17 +85,6 @@ pub(crate) fn run(args: &GetArgs) -> anyhow::Result<ExitCode> {
         }
     }
     print(args, &got)
-}
-
-/// The first SIGINT or SIGTERM has the scratch server removed; the second one ends the process.
-fn listen(interrupt: Interrupt) -> anyhow::Result<()> {
-    Signals::listen()?.watch(move |mut signals| {
-        signals.wait();
-        interrupt.set();
-        signals.wait();
-        std::process::exit(i32::from(INTERRUPTED));
-    })?;
-    Ok(())
 }
 
 fn print(args: &GetArgs, got: &Got) -> anyhow::Result<ExitCode> {

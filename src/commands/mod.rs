@@ -3,6 +3,7 @@
 pub(crate) mod config;
 mod conflict_options;
 pub(crate) mod demo;
+pub(crate) mod diff;
 pub(crate) mod embedded;
 pub(crate) mod get;
 pub(crate) mod journal;
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Undo(Box<undo::UndoArgs>),
     /// What a key held at any moment, and who wrote it last.
     Get(Box<get::GetArgs>),
+    /// What is not the same at two moments, and who wrote it.
+    Diff(Box<diff::DiffArgs>),
     /// Look into a journal: what can be restored, is it sound, what was written.
     #[command(subcommand)]
     Journal(journal::JournalCommand),
@@ -56,6 +59,7 @@ pub(crate) fn run(command: Command, matches: &ArgMatches) -> anyhow::Result<Exit
         Command::Restore(args) => restore::run(*args),
         Command::Undo(args) => undo::run(*args),
         Command::Get(args) => get::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Journal(command) => journal::run(command),
         Command::Log(args) => log::run(&args),
         Command::Snapshot(command) => snapshot::run(command),

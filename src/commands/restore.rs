@@ -123,7 +123,7 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// A type as `TYPE` names it: one of Redis, or a module's, which has nine characters.
-fn value_type(name: &str) -> Result<String, String> {
+pub(super) fn value_type(name: &str) -> Result<String, String> {
     const TYPES: [&str; 6] = ["string", "list", "set", "zset", "hash", "stream"];
     const MODULE_TYPE_LEN: usize = 9;
     let of_module = name.len() == MODULE_TYPE_LEN

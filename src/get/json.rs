@@ -4,13 +4,14 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use redtape_journal::Micros;
 use redtape_restore::get::{Got, KeyHistory, LastTouch, State};
+use redtape_restore::point::RestorePoint;
 use redtape_wire::rdb::{Consumer, Field, Group, Pending, Score, Stream, StreamEntry, Value, module_type};
 use serde_json::{Map, Value as Json, json};
 
 use super::element::Element;
 use super::{done, size};
 
-type Object = Map<String, Json>;
+pub(crate) type Object = Map<String, Json>;
 
 /// What of the value is in the object.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +28,7 @@ pub(crate) fn object(got: &Got, part: Part<'_>) -> Json {
     put(&mut object, "key", &got.key);
     object.insert("db".to_owned(), json!(got.db));
     object.insert("exists".to_owned(), json!(matches!(got.state, State::Present(_))));
-    object.insert("point".to_owned(), point(got));
+    object.insert("point".to_owned(), point(&got.point));
     match &got.state {
         State::Present(present) => {
             object.insert("type".to_owned(), json!(present.value.type_name()));
@@ -57,19 +58,19 @@ pub(crate) fn object(got: &Got, part: Part<'_>) -> Json {
 }
 
 /// Text under its name; bytes that are not UTF-8 under `NAME_base64`.
-fn put(object: &mut Object, name: &str, bytes: &[u8]) {
+pub(crate) fn put(object: &mut Object, name: &str, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
         Ok(text) => object.insert(name.to_owned(), json!(text)),
         Err(_) => object.insert(format!("{name}_base64"), json!(BASE64.encode(bytes))),
     };
 }
 
-fn time(at: Micros) -> Object {
+pub(crate) fn time(at: Micros) -> Object {
     Object::from_iter([("time".to_owned(), json!(at.to_string())), ("time_us".to_owned(), json!(at.0))])
 }
 
-fn point(got: &Got) -> Json {
-    let point = &got.point;
+/// A restore point.
+pub(crate) fn point(point: &RestorePoint) -> Json {
     let mut object = time(point.asked);
     object.insert("before".to_owned(), json!(point.before));
     object.insert("lsn".to_owned(), json!(point.lsn.0));
@@ -86,7 +87,7 @@ fn expires(at_ms: i64, got: &Got) -> Json {
 }
 
 fn history(object: &mut Object, history: &KeyHistory, got: &Got) {
-    let touch = |touch: &Option<LastTouch>| json!(touch.as_ref().map(|t| touch_json(t, got)));
+    let touch = |touch: &Option<LastTouch>| json!(touch.as_ref().map(|t| touch_json(t, (got.db, &got.key))));
     object.insert("last_write".to_owned(), touch(&history.last));
     object.insert("perhaps_written_since".to_owned(), touch(&history.uncertain));
     object.insert("perhaps_written_groups".to_owned(), json!(history.uncertain_groups));
@@ -98,17 +99,18 @@ fn history(object: &mut Object, history: &KeyHistory, got: &Got) {
     object.insert("base".to_owned(), Json::Object(at));
 }
 
-fn touch_json(touch: &LastTouch, got: &Got) -> Json {
+/// A write of a key.
+pub(crate) fn touch_json(touch: &LastTouch, (db, key): (u32, &[u8])) -> Object {
     let mut object = time(touch.ts);
     object.insert("slack_us".to_owned(), json!(touch.slack));
     object.insert("lsn".to_owned(), json!(touch.record.lsn.0));
     object.insert("db".to_owned(), json!(touch.record.db));
     let name = touch.record.args.first().map(|name| name.to_ascii_lowercase()).unwrap_or_default();
     put(&mut object, "command", &name);
-    object.insert("what".to_owned(), json!(done(touch, got).word()));
+    object.insert("what".to_owned(), json!(done(touch, db, key).word()));
     object.insert("atomic".to_owned(), json!(touch.atomic));
     object.insert("origin".to_owned(), json!(&*touch.origin));
-    Json::Object(object)
+    object
 }
 
 /// What is in the value, up to `limit` elements.
@@ -165,7 +167,7 @@ fn element_json(element: &Element<'_>, got: &Got) -> Json {
     Json::Object(object)
 }
 
-fn pair(name: &[u8], value: &[u8]) -> Json {
+pub(crate) fn pair(name: &[u8], value: &[u8]) -> Json {
     let mut object = Object::new();
     put(&mut object, "field", name);
     put(&mut object, "value", value);
@@ -173,7 +175,7 @@ fn pair(name: &[u8], value: &[u8]) -> Json {
 }
 
 /// A number; JSON has none for infinity.
-fn score(score: Score) -> Json {
+pub(crate) fn score(score: Score) -> Json {
     let number = score.get();
     if number.is_finite() { json!(number) } else { json!(super::element::score(score)) }
 }
@@ -187,7 +189,7 @@ fn stream_json(stream: &Stream, limit: usize) -> Json {
     })
 }
 
-fn group_json(group: &Group, limit: usize) -> Json {
+pub(crate) fn group_json(group: &Group, limit: usize) -> Json {
     let mut object = Object::new();
     put(&mut object, "name", &group.name);
     object.insert("last_id".to_owned(), json!(group.last_id.to_string()));

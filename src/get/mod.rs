@@ -14,15 +14,15 @@ use redtape_wire::rdb::Value;
 
 use crate::history::describe::{Cause, Change, change};
 
-/// What a command did to the key.
-pub(super) fn done<'a>(touch: &'a LastTouch, got: &Got) -> Change<'a> {
+/// What a command did to a key.
+pub(crate) fn done<'a>(touch: &'a LastTouch, key_db: u32, key: &[u8]) -> Change<'a> {
     let args: Vec<&[u8]> = touch.record.args.iter().map(|arg| &arg[..]).collect();
     let cause = match touch.origin.kind {
         OriginKind::Expiry => Cause::Expiry,
         OriginKind::Eviction => Cause::Eviction,
         _ => Cause::Asked,
     };
-    change(cause, touch.record.db, &args, got.db, &got.key)
+    change(cause, touch.record.db, &args, key_db, key)
 }
 
 /// Elements of a value; of a string, its bytes.

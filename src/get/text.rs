@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use redtape_journal::Micros;
+use redtape_journal::query::Zone;
 use redtape_restore::get::{Got, LastTouch, Present, State};
 use redtape_wire::quoted::in_quotes;
 use redtape_wire::rdb::{Field, Group, Stream, StreamEntry, Value, module_type};
@@ -60,7 +61,7 @@ pub(crate) fn one(got: &Got, name: &[u8], element: Option<&Element<'_>>) -> Stri
     text
 }
 
-fn line(text: &mut String, what: &str) {
+pub(crate) fn line(text: &mut String, what: &str) {
     text.push_str(what);
     text.push('\n');
 }
@@ -94,13 +95,19 @@ fn end(at_ms: i64, got: &Got) -> String {
 fn last_write(text: &mut String, got: &Got) {
     let history = &got.history;
     match &history.last {
-        Some(touch) => line(text, &format!("last write  {}", told(touch, got))),
+        Some(touch) => line(text, &format!("last write  {}", told(touch, (got.db, &got.key), &got.point.zone))),
         None => line(text, &format!("last write  not known: {}", unknown(got))),
     }
     if let Some(touch) = &history.uncertain {
         let groups = count(history.uncertain_groups, "command", "commands");
         let behind = if history.last.is_some() { " since" } else { "" };
-        line(text, &format!("perhaps{behind:<5}{groups} may have touched it, the last: {}", told(touch, got)));
+        line(
+            text,
+            &format!(
+                "perhaps{behind:<5}{groups} may have touched it, the last: {}",
+                told(touch, (got.db, &got.key), &got.point.zone)
+            ),
+        );
     }
 }
 
@@ -117,9 +124,8 @@ fn unknown(got: &Got) -> String {
 }
 
 /// When, where in the journal, who, what.
-fn told(touch: &LastTouch, got: &Got) -> String {
-    let zone = &got.point.zone;
-    let what = done(touch, got).display(shown_key, |us| zone.show(Micros(us))).to_string();
+pub(crate) fn told(touch: &LastTouch, (db, key): (u32, &[u8]), zone: &Zone) -> String {
+    let what = done(touch, db, key).display(shown_key, |us| zone.show(Micros(us))).to_string();
     let name = touch.record.args.first().map(|name| name.to_ascii_uppercase()).unwrap_or_default();
     let bounds = match touch.slack {
         0 => String::new(),
@@ -200,7 +206,7 @@ fn field_line(field: &Field, got: &Got, shown: Shown) -> String {
     text
 }
 
-fn entry_line(entry: &StreamEntry, shown: Shown) -> String {
+pub(crate) fn entry_line(entry: &StreamEntry, shown: Shown) -> String {
     let mut text = entry.id.to_string();
     for (name, value) in &entry.fields {
         let _ = write!(text, "  {} {}", readable(name, shown.element_bytes), readable(value, shown.element_bytes));
@@ -232,9 +238,13 @@ fn groups(text: &mut String, stream: &Stream, got: &Got, shown: Shown) {
 }
 
 fn group_line(group: &Group, shown: Shown) -> String {
+    format!("group       {}: {}", readable(&group.name, shown.element_bytes), group_state(group))
+}
+
+/// What a consumer group holds, in short.
+pub(crate) fn group_state(group: &Group) -> String {
     format!(
-        "group       {}: last {}, {}, {} pending",
-        readable(&group.name, shown.element_bytes),
+        "last {}, {}, {} pending",
         group.last_id,
         count(group.consumers.len() as u64, "consumer", "consumers"),
         group.pending.len()
@@ -242,7 +252,7 @@ fn group_line(group: &Group, shown: Shown) -> String {
 }
 
 /// In one line: text as it is, everything else in quotes; nothing controls a terminal.
-fn readable(value: &[u8], limit: usize) -> String {
+pub(crate) fn readable(value: &[u8], limit: usize) -> String {
     cut(value, limit, |c| !c.is_control())
 }
 

@@ -6,9 +6,13 @@
 //! what lived then would have expired since), and must be equal: `harness/moment.rs` says what that
 //! means, `harness/workload/generate.rs` what is written and what is left out.
 //!
+//! At last `redtape diff` compares moments with each other, and must say what the recorded states say
+//! (`harness/difference.rs`).
+//!
 //! `REDTAPE_TEST_SERVER` chooses the server, `REDTAPE_SEED` repeats a run's commands,
 //! `REDTAPE_MOMENTS` sets how many moments.
 
+use crate::harness::difference;
 use crate::harness::redtape::{Outcome, run};
 use crate::harness::server::Version;
 use crate::harness::workload::{Options, preload};
@@ -16,6 +20,9 @@ use crate::harness::{Conn, Dir, Redtape, Relay, Server, State, Workload, env_num
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::time::{Duration, Instant};
+
+/// Databases of which moments are compared alone.
+const DBS_ALONE: u32 = 4;
 
 #[test]
 fn every_moment_comes_back_exactly() {
@@ -107,6 +114,52 @@ fn every_moment_comes_back_exactly() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+
+    // --- compare two moments with each other ---
+    let mut pairs: Vec<(usize, usize)> = (1..states.len()).map(|moment| (moment - 1, moment)).collect();
+    // Over the FLUSHALL, the cuts and the evictions.
+    pairs.extend([(0, states.len() - 1), (3, states.len() - 1)].into_iter().filter(|(first, last)| first < last));
+    let mut narrowed = 0;
+    for (first, second) in pairs {
+        let (before, after) = (&states[first], &states[second]);
+        let started = now_us();
+        let sliced = diff(&journal_dir, before.at_us, after.at_us, &[]);
+        let whole = diff(&journal_dir, before.at_us, after.at_us, &["--no-slice"]);
+        println!(
+            "diff of moments {first} and {second}: {} keys differ, {} ms; {}",
+            difference::count(before, after),
+            (now_us() - started) / 1000,
+            sliced.lines().last().unwrap_or_default()
+        );
+        let mut outputs = vec![("sliced".to_owned(), None, sliced), ("whole".to_owned(), None, whole)];
+        // All databases are flushed, swapped, and their functions changed, all the time; one of them is not.
+        for db in 0..DBS_ALONE {
+            let stdout = diff(&journal_dir, before.at_us, after.at_us, &["--db", &db.to_string()]);
+            narrowed += usize::from(stdout.lines().last().is_some_and(|sums| sums.contains("\"all_because\":null")));
+            outputs.push((format!("database {db}"), Some(db), stdout));
+        }
+        for (how, db, stdout) in outputs {
+            let mistakes = difference::mistakes(before, after, db, &stdout);
+            if !mistakes.is_empty() {
+                let first_ones: Vec<_> = mistakes.iter().take(12).cloned().collect();
+                wrong.push(format!(
+                    "diff of moments {first} and {second}, {how}: {} mistakes\n  {}",
+                    mistakes.len(),
+                    first_ones.join("\n  ")
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    println!("{narrowed} of them compared the keys that were written");
+    assert!(states.len() < 5 || narrowed > 0, "nothing was cut to the keys that were written");
+}
+
+fn diff(journal_dir: &Dir, first_us: i64, second_us: i64, more: &[&str]) -> String {
+    let dir = journal_dir.path().to_str().expect("a folder with a plain name");
+    let (first, second) = (rfc3339(first_us), rfc3339(second_us));
+    let args = ["diff", "--dir", dir, "--at", &first, "--and", &second, "--json", "--limit", "1000000"];
+    run(&[&args, more].concat()).expect_success("a diff").stdout
 }
 
 fn restore(journal_dir: &Dir, at_us: i64, target: &Server, via: &str) -> Outcome {

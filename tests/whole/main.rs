@@ -24,6 +24,7 @@ mod chaos;
 mod cli_errors;
 mod clock;
 mod demo;
+mod diff;
 mod disk_trouble;
 mod encrypted;
 mod exactness;

@@ -190,9 +190,7 @@ impl State {
     /// What a client would have seen at this point of what the server held.
     fn at(point: &RestorePoint, held: Option<Present>) -> Self {
         let Some(mut present) = held else { return Self::Absent };
-        let now_ms = point.clock.0.div_euclid(1000);
-        // A server keeps a key for the millisecond in which it expires.
-        let passed = |expires: Option<i64>| expires.is_some_and(|at| now_ms > at);
+        let passed = |expires: Option<i64>| expires.is_some_and(|at| point.has_passed(at));
         if let (true, Some(at)) = (passed(present.expires_at_ms), present.expires_at_ms) {
             return Self::Expired(at);
         }

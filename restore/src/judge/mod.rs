@@ -168,11 +168,37 @@ pub fn judge(
     interrupt: &Interrupt,
     on_progress: &mut dyn FnMut(u64),
 ) -> Result<Judged, RestoreError> {
+    check_count(questions)?;
+    pass::run(range, questions, &Meant { filter, any_writer: false }, interrupt, on_progress)
+}
+
+/// Answers them for all writes: [`Verdict::Selected`] names the write that was certainly the last one, whoever wrote it.
+/// [`Verdict::Other`] names the server's own removal of what had expired, by a time that was set before the range.
+pub fn last_writes(
+    range: JudgedRange<'_>,
+    questions: &[Question],
+    interrupt: &Interrupt,
+    on_progress: &mut dyn FnMut(u64),
+) -> Result<Judged, RestoreError> {
+    check_count(questions)?;
+    let filter = WriteFilter::default();
+    pass::run(range, questions, &Meant { filter: &filter, any_writer: true }, interrupt, on_progress)
+}
+
+/// Which writes a pass is about.
+#[derive(Debug, Clone, Copy)]
+struct Meant<'a> {
+    filter: &'a WriteFilter,
+    /// All are: asked is which of them was the last.
+    any_writer: bool,
+}
+
+fn check_count(questions: &[Question]) -> Result<(), RestoreError> {
     if questions.len() > QUESTIONS_MAX {
         let count = questions.len();
         return Err(RestoreError::Unable(format!(
             "{count} parts of keys differ, and the last writes of {QUESTIONS_MAX} at most are looked for at once: choose fewer keys with --key"
         )));
     }
-    pass::run(range, questions, filter, interrupt, on_progress)
+    Ok(())
 }

@@ -11,8 +11,8 @@ use redtape_wire::word;
 use super::expiry::{EndOfLife, Expired, RemovedAt};
 use super::index::{Asked, Index, OfKey};
 use super::seen::{Seen, uncertain};
-use super::state::{Notes, Stage, State, Step, settle};
-use super::{Judged, JudgedRange, Part, Question, Verdict, Why};
+use super::state::{Notes, Stage, State, Step, settle, settle_any};
+use super::{Judged, JudgedRange, Meant, Part, Question, Verdict, Why};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 
@@ -22,12 +22,12 @@ const ASKED_MAX: usize = 4096;
 pub(super) fn run(
     range: JudgedRange<'_>,
     questions: &[Question],
-    filter: &WriteFilter,
+    meant: &Meant<'_>,
     interrupt: &Interrupt,
     on_progress: &mut dyn FnMut(u64),
 ) -> Result<Judged, RestoreError> {
     let JudgedRange { catalog, timeline, after, upto } = range;
-    let mut pass = Pass::new(questions, filter);
+    let mut pass = Pass::new(questions, meant);
     if after >= upto {
         pass.finish(None);
         return Ok(pass.judged(Searched::default(), None));
@@ -90,6 +90,7 @@ struct Removal {
 pub(super) struct Pass<'a> {
     questions: &'a [Question],
     filter: &'a WriteFilter,
+    any_writer: bool,
     pub(super) index: Index<'a>,
     states: Vec<State>,
     verdicts: Vec<Option<Verdict>>,
@@ -102,12 +103,17 @@ pub(super) struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    pub(super) fn new(questions: &'a [Question], filter: &'a WriteFilter) -> Self {
-        let state =
-            |question: &Question| State { wanted: filter.wants_key(question.db, &question.key), ..State::default() };
+    pub(super) fn new(questions: &'a [Question], meant: &Meant<'a>) -> Self {
+        let Meant { filter, any_writer } = *meant;
+        let state = |question: &Question| State {
+            wanted: filter.wants_key(question.db, &question.key),
+            any_writer,
+            ..State::default()
+        };
         Self {
             questions,
             filter,
+            any_writer,
             index: Index::new(questions),
             states: questions.iter().map(state).collect(),
             verdicts: vec![None; questions.len()],
@@ -323,7 +329,7 @@ impl<'a> Pass<'a> {
             }
         }
         notes.extend(self.index.swaps(question.db));
-        let verdict = settle(found, state.wanted, &notes);
+        let verdict = if self.any_writer { settle_any(found, &notes) } else { settle(found, state.wanted, &notes) };
         self.verdicts[at] = Some(match (&self.exchanged, verdict) {
             // What others wrote in between may be in this database now, and would be lost if this one went back.
             (Some(seen), Verdict::Selected { .. }) => uncertain(seen, Why::Swapped),

@@ -107,10 +107,13 @@ pub(super) struct Notes {
     selected: Option<(Seen, Why)>,
     other: Option<(Seen, Why)>,
     unsure: Option<(Seen, Why)>,
+    /// There are several.
+    several: bool,
 }
 
 impl Notes {
     pub(super) fn add(&mut self, seen: &Seen, why: Why) {
+        self.several |= self.newest().is_some_and(|(noted, _)| noted.lsn != seen.lsn);
         let place = match seen.is {
             Match::Yes => &mut self.selected,
             Match::No => &mut self.other,
@@ -122,6 +125,11 @@ impl Notes {
     /// Of what is noted nothing can become certain any more.
     pub(super) fn is_undecided(&self) -> bool {
         self.unsure.is_some() || self.selected.is_some() && self.other.is_some()
+    }
+
+    /// The last one in time.
+    fn newest(&self) -> Option<&(Seen, Why)> {
+        [&self.selected, &self.other, &self.unsure].into_iter().flatten().max_by_key(|(seen, _)| seen.lsn)
     }
 
     /// What stands against a verdict for the selection.
@@ -150,6 +158,8 @@ pub(super) enum Stage {
 pub(super) struct State {
     /// Writes to this key can be selected.
     pub(super) wanted: bool,
+    /// Asked is which of all writes was the last.
+    pub(super) any_writer: bool,
     pub(super) stage: Stage,
     pub(super) notes: Notes,
 }
@@ -221,7 +231,8 @@ impl State {
             return self.notes.is_undecided().then(|| self.undecided());
         }
         match seen.is {
-            Match::Yes if !certain => {
+            // Whatever was there before a value that is set, this write was the last one.
+            Match::Yes if !(*certain || self.any_writer && matches!(outcome, Outcome::Is(_))) => {
                 self.stage = Stage::Pending(seen.clone(), *outcome);
                 None
             }
@@ -273,5 +284,21 @@ pub(super) fn settle(found: Verdict, wanted: bool, notes: &[&Notes]) -> Verdict 
         (Verdict::NotWritten, Some((seen, _)), None) => Verdict::Other { lsn: seen.lsn, who: Arc::clone(&seen.who) },
         (Verdict::NotWritten, None, Some((seen, _))) => Verdict::Selected { lsn: seen.lsn },
         (found, ..) => found,
+    }
+}
+
+/// A verdict on all writes in the light of those that may have come behind the one that was found.
+pub(super) fn settle_any(found: Verdict, notes: &[&Notes]) -> Verdict {
+    let Some((seen, why)) = notes.iter().filter_map(|notes| notes.newest()).max_by_key(|(seen, _)| seen.lsn) else {
+        return found;
+    };
+    let is_one = notes.iter().all(|notes| !notes.several && notes.newest().is_none_or(|(one, _)| one.lsn == seen.lsn));
+    match found {
+        Verdict::Selected { lsn } | Verdict::Other { lsn, .. } | Verdict::Uncertain { lsn, .. } if lsn >= seen.lsn => {
+            found
+        }
+        // Asked is about what differs: there is no other that has written it.
+        Verdict::NotWritten if is_one && seen.is == Match::Yes => Verdict::Selected { lsn: seen.lsn },
+        _ => uncertain(seen, *why),
     }
 }

@@ -6,7 +6,9 @@ use crate::client::{Server, Value};
 use crate::error::RestoreError;
 use crate::target::lookup::{has_passed, select, show};
 use crate::target::repair::engine::{Engine, Unwanted, digest_of};
-use crate::target::repair::{Difference, Digest, Element, NOTHING, live};
+use crate::target::repair::live;
+use crate::values::digest::{Digest, NOTHING};
+use crate::values::merge::{Difference, Element};
 
 impl Engine<'_> {
     /// Sets a time of expiry back, if it is still the one that was written.

@@ -27,8 +27,9 @@ use crate::progress::{Event, Observer, Unit};
 use crate::target::lookup::has_passed;
 use crate::target::preflight::TargetFacts;
 use crate::target::repair::engine::{Engine, InFlight, Unwanted};
-use crate::target::repair::{Batch, How, Image, Judged, OnConflict, Operation, Outcome, Policy, Wanted, live};
+use crate::target::repair::{Batch, How, Judged, OnConflict, Operation, Outcome, Policy, Wanted, live};
 use crate::target::{ServerAddress, claim, unfinished};
+use crate::values::image::Image;
 
 /// Keys that are written at once.
 const BATCH_KEYS: usize = 1024;

@@ -14,6 +14,7 @@ pub mod conn;
 
 pub mod certs;
 pub mod clock;
+pub mod difference;
 pub mod dir;
 pub mod disk;
 pub mod fault;

@@ -37,6 +37,8 @@ pub struct Key {
     pub fields: BTreeMap<Vec<u8>, i64>,
     /// `XINFO STREAM FULL` without what is not data.
     pub stream: Option<String>,
+    /// Of a hash, a set, a sorted set: what each field or member holds. A string is its only element, without a name.
+    pub elements: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 const DBS: u32 = 16;
@@ -245,7 +247,7 @@ impl Key {
 ///
 /// Before Redis 7.0 the replication stream carries a TTL as it was given, `EXPIRE k 10`, and each replica
 /// counts from its own now: the moment is known as well as the effect's own time.
-fn expiry_tolerance_ms() -> i64 {
+pub fn expiry_tolerance_ms() -> i64 {
     if Version::tested().at_least((7, 0), (0, 0)) { 0 } else { 250 }
 }
 
@@ -314,8 +316,9 @@ fn record_keys(conn: &mut Conn, keys: &[Vec<u8>]) -> BTreeMap<Vec<u8>, Key> {
                 continue;
             }
             let digest = text(&items(&digests[i])[0]);
-            let (fields, stream, shown) = (BTreeMap::new(), None, String::new());
-            found.insert(name.clone(), Key { kind, expires_ms: expiries[i], digest, shown, fields, stream });
+            let (fields, stream, shown, elements) = (BTreeMap::new(), None, String::new(), BTreeMap::new());
+            let key = Key { kind, expires_ms: expiries[i], digest, shown, fields, stream, elements };
+            found.insert(name.clone(), key);
         }
     }
     show_values(conn, &mut found);
@@ -338,7 +341,7 @@ fn show_values(conn: &mut Conn, found: &mut BTreeMap<Vec<u8>, Key>) {
     let mut found: Vec<_> = found.iter_mut().collect();
     for found in found.chunks_mut(CHUNK) {
         let ask = found.iter().map(|(name, key)| match key.kind.as_str() {
-            "string" => args!["GETRANGE", name, 0, 200],
+            "string" => args!["GET", name],
             "list" => args!["LRANGE", name, 0, -1],
             "set" => args!["SMEMBERS", name],
             "zset" => args!["ZRANGE", name, 0, -1, "WITHSCORES"],
@@ -349,7 +352,10 @@ fn show_values(conn: &mut Conn, found: &mut BTreeMap<Vec<u8>, Key>) {
         let values = pipeline(conn, ask.collect());
         for ((_, key), value) in found.iter_mut().zip(&values) {
             let Value::Array(items) = value else {
-                key.shown = describe(value);
+                key.shown = describe(value).chars().take(200).collect();
+                if key.kind == "string" {
+                    key.elements.insert(Vec::new(), bytes(value));
+                }
                 continue;
             };
             let width = if matches!(key.kind.as_str(), "hash" | "zset") { 2 } else { 1 };
@@ -357,6 +363,10 @@ fn show_values(conn: &mut Conn, found: &mut BTreeMap<Vec<u8>, Key>) {
                 items.chunks(width).map(|c| c.iter().map(describe).collect::<Vec<_>>().join("=")).collect();
             if matches!(key.kind.as_str(), "hash" | "set") {
                 parts.sort();
+            }
+            if matches!(key.kind.as_str(), "hash" | "set" | "zset") {
+                let element = |c: &[Value]| (bytes(&c[0]), c.get(1).map(bytes).unwrap_or_default());
+                key.elements = items.chunks(width).map(element).collect();
             }
             key.shown = parts.join(" ");
         }

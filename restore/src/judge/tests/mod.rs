@@ -10,7 +10,7 @@ use redtape_journal::query::{WriteFilter, WriteQuery, Zone};
 use redtape_journal::{Group, Lsn, Micros, Origin, OriginKind, Record, ReplOffset, Searched};
 
 use super::pass::Pass;
-use super::{Part, Question, Verdict};
+use super::{Meant, Part, Question, Verdict};
 
 pub(super) fn filter(text: &str) -> WriteFilter {
     let query: WriteQuery = text.parse().expect("a filter");
@@ -61,7 +61,16 @@ pub(super) fn question(text: &str) -> Question {
 
 /// Asks without a journal: groups, oldest first.
 pub(super) fn ask(groups: &[Group], questions: &[Question], filter: &WriteFilter) -> Vec<Verdict> {
-    let mut pass = Pass::new(questions, filter);
+    ask_of(groups, questions, &Meant { filter, any_writer: false })
+}
+
+/// The same of all writes: which was the last.
+pub(super) fn ask_any(groups: &[Group], questions: &[Question]) -> Vec<Verdict> {
+    ask_of(groups, questions, &Meant { filter: &WriteFilter::default(), any_writer: true })
+}
+
+fn ask_of(groups: &[Group], questions: &[Question], meant: &Meant<'_>) -> Vec<Verdict> {
+    let mut pass = Pass::new(questions, meant);
     groups.iter().rev().for_each(|group| pass.group(group));
     pass.finish(None);
     pass.judged(Searched::default(), None).verdicts

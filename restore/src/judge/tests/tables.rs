@@ -283,3 +283,40 @@ fn a_question_may_be_asked_twice_and_there_is_a_limit() {
     let verdicts = judged.expect("verdicts").verdicts;
     assert!(matches!(verdicts[..], [Verdict::Uncertain { why: Why::Unreadable, .. }]), "{verdicts:?}");
 }
+
+/// For each: a history, and the last writes of all.
+#[track_caller]
+fn check_any(cases: &[Case<'_>]) {
+    for (lines, expected) in cases {
+        let questions: Vec<Question> = expected.iter().map(|(asked, _)| question(asked)).collect();
+        let verdicts = ask_any(&history(lines), &questions);
+        for ((asked, expected), verdict) in expected.iter().zip(&verdicts) {
+            assert_eq!(show(verdict), *expected, "{asked} of {lines:?}");
+        }
+    }
+}
+
+#[test]
+fn the_last_write_whoever_made_it() {
+    check_any(&[
+        (
+            &["a|HSET h f 1 g 1", "b|HSET h g 2", "?|HDEL h f"],
+            &[("0:h/f", "selected 3"), ("0:h/g", "selected 2"), ("0:h", "selected 3"), ("0:k", "not written")],
+        ),
+        // What changed nothing is no write.
+        (&["a|SET k 1", "b|DEL k", "c|FLUSHALL"], &[("0:k", "selected 2")]),
+        (&["a|SADD s m", "b|SADD s m x"], &[("0:s/m", "selected 1"), ("0:s/x", "selected 2")]),
+        (&["a|SET k 1 PXAT 2000", "expiry|DEL k"], &[("0:k", "selected 1")]),
+        (&["expiry|DEL k"], &[("0:k", "other 1")]),
+        // The only one that can have done it did it.
+        (&["a|ZREMRANGEBYSCORE z 1 2"], &[("0:z/m", "selected 1")]),
+        (&["a|ZREMRANGEBYSCORE z 1 2", "b|ZPOPMIN z"], &[("0:z/m", "uncertain 2 MayHaveWritten")]),
+        (&["a|ZADD z 1 m", "b|ZPOPMIN z"], &[("0:z/m", "uncertain 2 MayHaveWritten")]),
+        // What stands before the write that was found says nothing.
+        (&["a|ZPOPMIN z", "b|ZADD z 1 m", "c|ZADD z 2 m 2 n"], &[("0:z/m", "selected 3"), ("0:z/n", "selected 3")]),
+        (&["a|SET k 1", "b|EVAL x 0"], &[("0:k", "uncertain 2 UnknownCommand")]),
+        (&["a|EVAL x 0", "b|SET k 1"], &[("0:k", "selected 2")]),
+        (&["a|SET k 1", "b|SWAPDB 0 1"], &[("1:k", "uncertain 2 Swapped"), ("0:j", "uncertain 2 Swapped")]),
+        (&["a|PEXPIREAT k 5", "b|PERSIST k"], &[("0:k@", "selected 2")]),
+    ]);
+}

@@ -2,9 +2,9 @@
 
 use redtape_journal::undo_file::EntryNumber;
 
-use super::digest::Digest;
-use super::merge::Element;
 use crate::error::RestoreError;
+use crate::values::digest::Digest;
+use crate::values::merge::Element;
 
 /// One part of the target as it was. `written`: what the write puts there.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use redtape_journal::query::Filter;
 
-use super::digest::{Digest, NOTHING};
-use super::image::Image;
-use super::live;
 use super::new_keys::NewKeys;
-use super::saved::Saved;
 use super::wanted::Wanted;
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::source::scratch::Scratch;
 use crate::target::lookup::select;
+use crate::values::digest::{Digest, NOTHING};
+use crate::values::held::read_whole;
+use crate::values::image::Image;
+use crate::values::saved::Saved;
 
 /// Batches that are read ahead.
 const AHEAD: usize = 2;
@@ -90,7 +90,7 @@ pub(super) fn expected_digests(
 
 fn expected_of(server: &mut Server, db: u32, keys: &[&[u8]]) -> Result<Vec<Option<Digest>>, RestoreError> {
     select(server, db)?;
-    let held = live::read_whole(server, keys)?;
+    let held = read_whole(server, keys)?;
     let digest = |held: Option<Image>| match held {
         None => Ok(Some(NOTHING)),
         Some(image) => image.digest().map(Some),

@@ -13,9 +13,9 @@
 
 use redtape_wire::rdb::{ReadError, Value};
 
-use super::image::Image;
-use super::merge::{Difference, differences};
 use super::policy::{OnConflict, Policy};
+use crate::values::image::Image;
+use crate::values::merge::{Difference, differences};
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,10 +6,10 @@
 
 use redtape_wire::rdb::Field;
 
-use super::merge::{Difference, Element};
 use crate::client::{Reply, Server, Value};
 use crate::error::RestoreError;
 use crate::refusal::{Refusal, meaning};
+use crate::values::merge::{Difference, Element};
 
 /// Elements of one call: the server does nothing else meanwhile.
 const CALL_ELEMENTS: usize = 256;

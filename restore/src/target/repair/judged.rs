@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::digest::{DIGEST_BYTES, Digest};
 use crate::judge::{Part, Question, Verdict};
+use crate::values::digest::{DIGEST_BYTES, Digest};
 
 /// What is asked about a difference.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,13 +2,13 @@
 
 use redtape_wire::rdb::encode_dump;
 
-use super::image::Image;
 use crate::client::{Reply, Server, Value};
 use crate::error::RestoreError;
 use crate::target::lookup::{milliseconds, ttl_command};
 use crate::target::pieces::ReadPiecesError;
 use crate::target::pieces::read::Reader;
 use crate::target::pieces::size::sizes;
+use crate::values::image::Image;
 use crate::version::ServerVersion;
 
 /// Attempts to read a large value that clients write to.
@@ -135,20 +135,6 @@ pub(crate) fn read(
     };
     let image = |(dump, ttl)| Image { dump, expires_ms: expires(ttl) };
     Ok(Live { now_ms, slack_ms, keys: read.into_iter().map(|key| key.map(image)).collect() })
-}
-
-/// The values of keys of a server of ours, whole; `None` = it does not have it. Times of expiry are not read.
-pub(crate) fn read_whole(scratch: &mut Server, keys: &[&[u8]]) -> Result<Vec<Option<Image>>, RestoreError> {
-    let mut packed = Vec::new();
-    for key in keys {
-        scratch.encode(&mut packed, &[b"DUMP", *key]);
-    }
-    let replies = scratch.pipeline(&packed, keys.len())?;
-    let image = |reply| match scratch.must("DUMP", reply)? {
-        Value::Bytes(dump) => Ok(Some(Image { dump, expires_ms: 0 })),
-        _ => Ok(None),
-    };
-    replies.into_iter().map(image).collect()
 }
 
 /// A large value as a payload of `DUMP`; `None` where it can only be had whole.

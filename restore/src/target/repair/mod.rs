@@ -3,12 +3,12 @@
 //! ```text
 //! wanted (scratch server) ─► decide (pure) ─► engine ─► target
 //!                    live ─┘     │              └─► what was there before ─► undo log
-//!                                └ merge, judged (who wrote it last)
+//!                                └ differences, judged (who wrote it last)
 //! ```
 //!
 //! - `policy`: what the person wants done.
-//! - `saved`, `wanted`, `new_keys`, `datasets`, `live`, `image`, `digest`: keys of both sides, and when they are equal.
-//! - `decide`, `merge`, `judged`: what is done with a key.
+//! - `wanted`, `new_keys`, `datasets`, `live`: keys of both sides; `crate::values` says when they are equal.
+//! - `decide`, `judged`: what is done with a key.
 //! - `engine`, `elements`: writing, each key and each element atomically.
 //! - `before`, `operation`: what is kept before a write, and what is known of an interrupted run.
 //! - `job`: all of it, in order; `pace`: no faster than was asked for.
@@ -23,34 +23,26 @@ mod absent;
 mod before;
 mod datasets;
 mod decide;
-mod digest;
 mod elements;
 pub(crate) mod engine;
-mod image;
 mod job;
 mod judged;
 pub(crate) mod live;
-mod merge;
 mod new_keys;
 mod operation;
 mod outcome;
 mod pace;
 mod plan;
 mod policy;
-mod saved;
 mod survey;
 mod wanted;
 
 pub(crate) use before::{Added, Before, Doubt, UndoLog};
 pub(crate) use datasets::{Batch, Datasets};
-pub(crate) use digest::{Digest, NOTHING};
 pub(crate) use elements::How;
-pub(crate) use image::Image;
 pub(crate) use job::{Job, repair};
 pub(crate) use judged::{Asked, Judged};
-pub(crate) use merge::{Difference, Element, differences, removals_last};
 pub(crate) use operation::{FileLog, Operation};
-pub(crate) use saved::{Saved, SavedKey, Values};
 pub(crate) use survey::{Look, Surveyed, survey};
 pub(crate) use wanted::Wanted;
 

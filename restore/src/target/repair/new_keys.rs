@@ -4,13 +4,13 @@ use std::ops::Range;
 
 use redtape_wire::rdb::{ValueType, decode_string};
 
-use super::digest::{Digest, digest, digest_of_string};
-use super::image::{DECODED_MAX, Image, replicated_value};
-use super::saved::{SavedKey, Values};
 use super::wanted::Wanted;
 use crate::error::RestoreError;
 use crate::target::pieces::size::{LARGE_BYTES, is_large};
 use crate::target::value_error::unreadable;
+use crate::values::digest::{Digest, digest, digest_of_string};
+use crate::values::image::{DECODED_MAX, Image, replicated_value};
+use crate::values::saved::{SavedKey, Values};
 
 /// See the module.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]

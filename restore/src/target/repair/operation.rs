@@ -10,13 +10,13 @@ use redtape_journal::undo_file::{
 use redtape_journal::{Keyring, Micros};
 
 use super::before::{Added, Before, Doubt, UndoLog};
-use super::digest::NOTHING;
-use super::merge::Element;
 use super::policy::Policy;
 use crate::error::RestoreError;
 use crate::request::Request;
 use crate::source::Source;
 use crate::target::preflight::TargetFacts;
+use crate::values::digest::NOTHING;
+use crate::values::merge::Element;
 
 /// See the module.
 #[derive(Debug, Clone)]

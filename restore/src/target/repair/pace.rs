@@ -56,8 +56,8 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::repair::image::Image;
     use crate::target::repair::wanted::Wanted;
+    use crate::values::image::Image;
 
     #[test]
     fn portions_hold_all_keys_and_wait_for_each_other() {

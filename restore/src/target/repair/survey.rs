@@ -7,15 +7,11 @@ use redtape_wire::rdb::ReadError;
 use super::absent::{Which, each_absent};
 use super::datasets::{Datasets, expected_digests};
 use super::decide::{Decision, Differences, decide};
-use super::digest::{Digest, NOTHING};
 use super::engine::Unwanted;
-use super::image::Image;
 use super::judged::{Asked, seen_ttl};
 use super::live;
-use super::merge::Difference;
 use super::plan::Survey;
 use super::policy::Policy;
-use super::saved::{SavedKey, Values};
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
@@ -24,6 +20,10 @@ use crate::progress::{Event, Observer, Unit};
 use crate::source::scratch::Scratch;
 use crate::target::lookup::{select, show};
 use crate::target::value_error::unreadable;
+use crate::values::digest::{Digest, NOTHING};
+use crate::values::image::Image;
+use crate::values::merge::Difference;
+use crate::values::saved::{SavedKey, Values};
 use crate::version::ServerVersion;
 
 /// Differing keys that are named.

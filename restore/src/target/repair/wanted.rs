@@ -1,11 +1,11 @@
 //! A key as it is to be.
 
-use super::digest::{Digest, digest};
-use super::image::{Image, replicated_value};
-use super::saved::{SavedKey, Values};
 use crate::error::RestoreError;
 use crate::target::pieces::size::is_large;
 use crate::target::value_error::unreadable;
+use crate::values::digest::{Digest, digest};
+use crate::values::image::{Image, replicated_value};
+use crate::values::saved::{SavedKey, Values};
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(crate) struct Wanted {
     pub(crate) digest: Digest,
     /// Its value is built in pieces.
     pub(crate) large: bool,
-    /// It is written only where the live value has this digest ([`super::digest::NOTHING`]: where there is none); `None` = whatever is there.
+    /// It is written only where the live value has this digest ([`crate::values::digest::NOTHING`]: where there is none); `None` = whatever is there.
     pub(crate) expected: Option<Digest>,
     /// The target had no such key when it was looked at.
     pub(crate) new: bool,

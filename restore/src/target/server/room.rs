@@ -15,9 +15,11 @@ use crate::target::lookup::{KeyCounts, Scan, select, show};
 use crate::target::memory::MemoryState;
 use crate::target::pieces::Builder;
 use crate::target::pieces::size::{is_large, longest_element};
-use crate::target::repair::{Datasets, Image, SavedKey, Values};
+use crate::target::repair::Datasets;
 use crate::target::rights::{By, refused_key};
 use crate::target::value_error::unreadable;
+use crate::values::image::Image;
+use crate::values::saved::{SavedKey, Values};
 
 /// Servers differ by so much in what the same data takes: one part in so many.
 const TOLERANCE: u64 = 10;

@@ -6,8 +6,10 @@ use super::repairs::{KeyRepair, Whole};
 use crate::error::RestoreError;
 use crate::target::lookup::{select, show};
 use crate::target::repair::engine::{Engine, Unwanted};
-use crate::target::repair::{Added, Batch, Before, Doubt, FileLog, Image, NOTHING, UndoLog, Wanted};
+use crate::target::repair::{Added, Batch, Before, Doubt, FileLog, UndoLog, Wanted};
 use crate::target::value_error::unreadable;
+use crate::values::digest::NOTHING;
+use crate::values::image::Image;
 
 /// Keys that are written at once.
 const BATCH_KEYS: usize = 1024;

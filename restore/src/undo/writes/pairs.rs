@@ -6,8 +6,10 @@ use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::source::scratch::Scratch;
 use crate::target::lookup::select;
-use crate::target::repair::{Datasets, Image, Saved, live};
+use crate::target::repair::{Datasets, live};
 use crate::target::unfinished::KEY;
+use crate::values::image::Image;
+use crate::values::saved::Saved;
 
 /// Keys of which the values are asked for at once.
 const READ_KEYS: usize = 64;

@@ -12,7 +12,9 @@
 use redtape_wire::rdb::{ReadError, Value};
 
 use crate::judge::Part;
-use crate::target::repair::{Difference, Image, TtlPolicy, differences, removals_last};
+use crate::target::repair::TtlPolicy;
+use crate::values::image::Image;
+use crate::values::merge::{Difference, differences, removals_last};
 
 /// What happens to a key as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

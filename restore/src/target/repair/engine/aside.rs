@@ -10,9 +10,9 @@ use crate::random;
 use crate::target::lookup::{select, show};
 use crate::target::pieces::name::{parse, temporary_name};
 use crate::target::repair::before::Before;
-use crate::target::repair::digest::{Digest, NOTHING};
-use crate::target::repair::image::Image;
 use crate::target::repair::live;
+use crate::values::digest::{Digest, NOTHING};
+use crate::values::image::Image;
 
 impl Engine<'_> {
     /// Puts the wanted key in its place while clients write to it: the live one is renamed in the same transaction, so that what it

@@ -8,8 +8,8 @@ use super::{CHANGED, Engine, Wanted};
 use crate::error::RestoreError;
 use crate::judge::Part;
 use crate::target::repair::before::{Before, Doubt};
-use crate::target::repair::digest::{Digest, NOTHING};
 use crate::target::repair::new_keys::NewKeys;
+use crate::values::digest::{Digest, NOTHING};
 
 impl Engine<'_> {
     /// Creates keys that the target did not have; returns those that it has by now.

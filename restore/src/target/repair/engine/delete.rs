@@ -6,11 +6,11 @@ use crate::error::RestoreError;
 use crate::judge::Part;
 use crate::target::lookup::select;
 use crate::target::repair::before::Before;
-use crate::target::repair::digest::Digest;
-use crate::target::repair::image::{Image, type_name};
 use crate::target::repair::judged::Judged;
 use crate::target::repair::live;
 use crate::target::value_error::unreadable;
+use crate::values::digest::Digest;
+use crate::values::image::{Image, type_name};
 
 /// A key that is to be deleted, where its live value has this digest; `None` = whatever it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,12 +9,12 @@ use crate::target::lookup::show;
 use crate::target::repair::before::Before;
 use crate::target::repair::decide::{Decision, Differences, decide};
 use crate::target::repair::elements::{self, How};
-use crate::target::repair::image::Image;
 use crate::target::repair::judged::{Judged, seen_ttl};
 use crate::target::repair::live;
-use crate::target::repair::merge::{Difference, removals_last};
 use crate::target::repair::policy::TtlPolicy;
 use crate::target::value_error::unreadable;
+use crate::values::image::Image;
+use crate::values::merge::{Difference, removals_last};
 
 /// Looks at the elements of one key.
 const MERGE_TRIES: usize = 4;

@@ -25,9 +25,7 @@ pub(crate) use self::in_flight::InFlight;
 use self::transaction::transaction_len;
 use super::before::UndoLog;
 use super::datasets::Batch;
-use super::digest::Digest;
 use super::elements::How;
-use super::image::Image;
 use super::judged::Judged;
 use super::live;
 use super::outcome::Outcome;
@@ -38,6 +36,8 @@ use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::target::lookup::select;
 use crate::target::value_error::unreadable;
+use crate::values::digest::Digest;
+use crate::values::image::Image;
 use crate::version::ServerVersion;
 
 /// The same for a large value, which is built anew each time.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::Wanted;
 use crate::client::{Server, Value};
 use crate::error::RestoreError;
-use crate::target::repair::image::Image;
+use crate::values::image::Image;
 
 /// Keys of one transaction.
 pub(super) const WATCHED_KEYS: usize = 64;

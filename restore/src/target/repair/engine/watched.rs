@@ -8,10 +8,10 @@ use crate::target::lookup::show;
 use crate::target::repair::before::Before;
 use crate::target::repair::before::Doubt;
 use crate::target::repair::decide::{Decision, Differences, decide};
-use crate::target::repair::digest::{Digest, NOTHING};
-use crate::target::repair::image::Image;
 use crate::target::repair::live::{self, Live};
 use crate::target::value_error::unreadable;
+use crate::values::digest::{Digest, NOTHING};
+use crate::values::image::Image;
 
 impl Engine<'_> {
     /// Reads watched keys, decides, and writes them in one transaction; `false` = a client came in between, and nothing was done.

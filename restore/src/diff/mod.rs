@@ -1,0 +1,258 @@
+//! What is not the same at two points in time: keys, their elements, and the writes that made it so. Writes nothing anywhere.
+//!
+//! ```text
+//! both points ─► touched (which keys can differ) ─► two datasets of these keys ─► walk ─► compare ─► pending ─► the caller
+//!                                                    (side: a scratch server each)   (pure)      (last_write, of the journal)
+//! ```
+//!
+//! - `touched`: the keys that a write between the points touched.
+//! - `side`: one dataset, and what a client would have seen of it.
+//! - `walk`: every key of both.
+//! - `compare`, `element`: in what two values differ.
+//! - `pending`, `last_write`: which writes made the difference.
+//! - `libraries`: the same of function libraries.
+//!
+//! Memory: the names of the touched keys, of which there are limits, two values of one key (some more, if they are small), and the
+//! differences that wait for the journal's answers, of which there are limits, too. The scratch servers hold the touched keys, and
+//! what these depend on; where it cannot be said which were touched, all keys of the selection.
+
+mod compare;
+mod element;
+mod last_write;
+mod libraries;
+mod pending;
+mod side;
+mod touched;
+mod walk;
+
+use std::path::PathBuf;
+
+pub use compare::{Held, KeyDifference, ListedElement, StreamNotes};
+pub use element::{Element, ElementChange};
+pub use last_write::LastWrite;
+pub use libraries::LibraryChange;
+use redtape_journal::query::{AsOf, Filter, When, Zone};
+use redtape_journal::{Catalog, Keyring, Micros};
+
+use self::compare::Listing;
+use self::pending::Pending;
+use self::side::Side;
+use self::touched::{Touched, touched};
+use self::walk::{Which, walk};
+use crate::error::RestoreError;
+use crate::interrupt::Interrupt;
+use crate::limits::Limits;
+use crate::point::RestorePoint;
+use crate::progress::{Event, Observer, Unit};
+use crate::request::Request;
+use crate::source::Located;
+use crate::source::journal_range::JournalRange;
+use crate::target::Target;
+
+/// Keys that are named one by one: they are compared, whether they were written or not.
+const NAMED_MAX: usize = 4096;
+/// Before Redis 7.0 a stream has times of expiry from each server's own now.
+const RELATIVE_TTL_SLACK_MS: i64 = 250;
+
+/// Which moments, and which keys.
+#[derive(Debug, Clone)]
+pub struct DiffRequest {
+    /// The journal's directory.
+    pub from: PathBuf,
+    /// What it is encrypted with, if it is.
+    pub keyring: Keyring,
+    /// The first moment.
+    pub first: AsOf,
+    /// The second one, inclusive.
+    pub second: When,
+    /// The zone of times that do not say theirs.
+    pub zone: Zone,
+    /// The present, for "ago".
+    pub now: Micros,
+    /// Which keys. Types are those at either moment.
+    pub filter: Filter,
+    /// Both datasets are cut to what the touched keys depend on, as opposed to everything.
+    pub slice: bool,
+    /// Elements of a key that are listed.
+    pub elements: usize,
+    /// Which scratch server, if the person insists.
+    pub server_bin: Option<PathBuf>,
+    /// Ends it when it is set.
+    pub interrupt: Interrupt,
+    /// How long scratch servers are waited for.
+    pub limits: Limits,
+}
+
+/// How many differences there are, and what is known of them.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// The first moment.
+    pub first: RestorePoint,
+    /// The second one.
+    pub second: RestorePoint,
+    /// Keys that only the second has.
+    pub created: u64,
+    /// Keys that only the first has.
+    pub deleted: u64,
+    /// Keys that both have, and that differ.
+    pub changed: u64,
+    /// Of these, keys that differ only in their time of expiry.
+    pub ttl_only: u64,
+    /// Keys that were compared, and are the same.
+    pub equal: u64,
+    /// Keys that were written between the moments; `None` = all keys of the selection were compared.
+    pub touched: Option<u64>,
+    /// Why that was so.
+    pub all_because: Option<String>,
+    /// Function libraries that differ, by name; `None` = only keys were asked for.
+    pub libraries: Option<Vec<(String, LibraryChange)>>,
+    /// What was written between the moments is in the journal.
+    pub writes_known: bool,
+}
+
+/// Which keys are compared.
+struct Scope {
+    filter: Filter,
+    touched: Option<u64>,
+    all_because: Option<String>,
+}
+
+/// Compares two moments; `take` gets each key that differs, in no particular order.
+pub fn diff(
+    request: &DiffRequest,
+    take: &mut dyn FnMut(KeyDifference) -> Result<(), RestoreError>,
+    observer: &mut dyn Observer,
+) -> Result<Summary, RestoreError> {
+    let before = Located::find(&request.as_restore(&request.first))?;
+    observer.on(&Event::Resolved(&before.point));
+    let after = Located::find(&request.as_restore(&AsOf::At(request.second.clone())))?;
+    observer.on(&Event::Resolved(&after.point));
+    let (first, second) = (before.point.clone(), after.point.clone());
+    check_order(&first, &second)?;
+    let journal = request.journal(&first, &second)?;
+    let Scope { filter, touched, all_because } = request.scope(journal.as_ref(), &second, observer)?;
+    if let Some(why) = &all_because {
+        observer.on(&Event::Note(&format!("all keys of the selection are compared: {why}")));
+    }
+    let mut pending = Pending::new(journal.as_ref(), &request.interrupt, take);
+    let everything = request.filter.is_everything();
+    let (mut equal, mut libraries) = (0, everything.then(Vec::new));
+    if touched != Some(0) {
+        let narrowed = Request { filter: filter.clone(), ..request.as_restore(&request.first) };
+        let mut before = Side::rebuild(before, &narrowed, observer)?;
+        let mut after = Side::rebuild(after, &narrowed, observer)?;
+        let slack = if before.absolute && after.absolute { 0 } else { RELATIVE_TTL_SLACK_MS };
+        let which = Which {
+            filter: &filter,
+            types: &request.filter,
+            listing: Listing { elements: request.elements, ttl_slack_ms: slack },
+            interrupt: &request.interrupt,
+        };
+        let mut found = |difference, observer: &mut dyn Observer| pending.add(difference, observer);
+        let walked = walk(&mut before, &mut after, &which, &mut found, observer);
+        equal = walked.map_err(|error| after.scratch.explain(before.scratch.explain(error)))?;
+        if everything && filter.is_everything() {
+            libraries = Some(libraries::libraries(&mut before, &mut after)?);
+        }
+    }
+    pending.flush(observer)?;
+    let counts = pending.counts;
+    Ok(Summary {
+        first,
+        second,
+        created: counts.created,
+        deleted: counts.deleted,
+        changed: counts.changed,
+        ttl_only: counts.ttl_only,
+        equal: equal + counts.equal,
+        touched,
+        all_because,
+        libraries,
+        writes_known: journal.is_some(),
+    })
+}
+
+/// The first moment is not behind the second one.
+fn check_order(first: &RestorePoint, second: &RestorePoint) -> Result<(), RestoreError> {
+    if (first.timeline, first.lsn) <= (second.timeline, second.lsn) && first.clock <= second.clock {
+        return Ok(());
+    }
+    Err(RestoreError::Usage(format!(
+        "the first moment ({}) is later than the second one ({}): exchange --at and --and",
+        first.echo(),
+        second.echo()
+    )))
+}
+
+impl DiffRequest {
+    /// A restore of one of the moments, up to where a target would come in.
+    fn as_restore(&self, as_of: &AsOf) -> Request {
+        // The type of a value is asked of both moments, when both are there.
+        let filter = self.filter.clone().of_types::<&str>([]);
+        Request {
+            from: self.from.clone(),
+            keyring: self.keyring.clone(),
+            as_of: as_of.clone(),
+            zone: self.zone.clone(),
+            to: Target::Reader,
+            accept_eviction: false,
+            filter,
+            method: None,
+            slice: self.slice,
+            repair: None,
+            broken_by: None,
+            unchanged_since: None,
+            rate: None,
+            state_dir: None,
+            server_bin: self.server_bin.clone(),
+            now: self.now,
+            interrupt: self.interrupt.clone(),
+            limits: self.limits,
+        }
+    }
+
+    /// What was written between the moments; `None` = the journal has a gap there.
+    fn journal(&self, first: &RestorePoint, second: &RestorePoint) -> Result<Option<JournalRange>, RestoreError> {
+        if first.timeline != second.timeline {
+            return Ok(None);
+        }
+        let catalog = Catalog::open_for_search(&self.from, &self.keyring)?;
+        Ok(Some(JournalRange { catalog, timeline: first.timeline, after: first.lsn, upto: second.lsn, without: None }))
+    }
+
+    fn scope(
+        &self,
+        journal: Option<&JournalRange>,
+        second: &RestorePoint,
+        observer: &mut dyn Observer,
+    ) -> Result<Scope, RestoreError> {
+        let selected = self.as_restore(&self.first).filter;
+        let all = |why: &str| Scope { filter: selected.clone(), touched: None, all_because: Some(why.to_owned()) };
+        let Some(journal) = journal else {
+            return Ok(all("between the moments the journal has a gap, so what was written there is not known"));
+        };
+        if !self.slice {
+            return Ok(all("--no-slice"));
+        }
+        if selected.exact_keys(NAMED_MAX).is_some() {
+            return Ok(Scope { filter: selected, touched: None, all_because: None });
+        }
+        let total = journal.upto.0.saturating_sub(journal.after.0);
+        observer.on(&Event::Step { name: "looking for keys that were written", total, unit: Unit::Records });
+        let mut on_progress = |passed| observer.on(&Event::At(passed));
+        let libraries = selected.is_everything();
+        let found = touched(journal, &selected, (second.clock, libraries), &self.interrupt, &mut on_progress)?;
+        observer.on(&Event::StepDone);
+        Ok(match found {
+            Touched::Any(why) => all(&why),
+            Touched::Keys(keys) => {
+                let touched = Some(keys.len() as u64);
+                let mut filter = Filter::default();
+                for (db, key) in keys {
+                    filter.add_key(Some(db), key);
+                }
+                Scope { filter, touched, all_because: None }
+            }
+        })
+    }
+}

@@ -1,0 +1,13 @@
+//! Values of two datasets beside each other: as they are written, decoded, and compared.
+//!
+//! - `saved`: the dataset of a scratch server as the RDB that it has saved; `held`: keys of it, asked for by name.
+//! - `image`: one key's value and time of expiry.
+//! - `digest`, `merge`: whether two values are equal, and in which elements they differ.
+//!
+//! For whoever writes one dataset into another ([`crate::target::repair`]), and for whoever compares two ([`mod@crate::diff`]).
+
+pub(crate) mod digest;
+pub(crate) mod held;
+pub(crate) mod image;
+pub(crate) mod merge;
+pub(crate) mod saved;
