@@ -176,7 +176,9 @@ fn writes(text: &mut String, difference: &KeyDifference, zone: &Zone) {
     if difference.last_write == LastWrite::Nothing {
         line(text, "  by no write: its time had come");
     }
-    lines.values().for_each(|told| line(text, told));
+    for told in lines.values() {
+        line(text, told);
+    }
 }
 
 /// What there is of what.

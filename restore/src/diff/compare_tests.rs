@@ -6,7 +6,8 @@ use crate::judge::Why;
 
 const LISTING: Listing = Listing { elements: 10, ttl_slack_ms: 0 };
 
-fn seen(value: Value) -> Option<Seen> {
+fn seen(value: impl Into<Option<Value>>) -> Option<Seen> {
+    let value = value.into()?;
     let type_name = value.type_name().to_owned();
     Some(Seen { value, type_name, expires_at_ms: None })
 }

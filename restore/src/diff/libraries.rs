@@ -55,13 +55,13 @@ fn code(server: &mut Server) -> Result<Code, RestoreError> {
 
 #[cfg(test)]
 mod tests {
+    use super::LibraryChange::{Changed, Created, Deleted};
     use super::*;
 
     #[test]
     fn by_name_and_code() {
         let code = |all: &[(&str, &str)]| all.iter().map(|(name, code)| ((*name).to_owned(), (*code).into())).collect();
         let found = compare(&code(&[("a", "1"), ("b", "1"), ("d", "1")]), &code(&[("b", "2"), ("c", "1"), ("d", "1")]));
-        use LibraryChange::{Changed, Created, Deleted};
         assert_eq!(found, [("a".to_owned(), Deleted), ("b".to_owned(), Changed), ("c".to_owned(), Created)]);
     }
 }

@@ -146,9 +146,10 @@ fn check_writes(line: &Json, summary: &Json) {
     }
 }
 
-/// What the program says is not so, one line each.
-pub fn mistakes(before: &State, after: &State, stdout: &str) -> Vec<String> {
-    let (truth, told) = (truth(before, after), told(stdout));
+/// What the program says is not so, one line each; `db`: it was asked of this database alone.
+pub fn mistakes(before: &State, after: &State, db: Option<u32>, stdout: &str) -> Vec<String> {
+    let (mut truth, told) = (truth(before, after), told(stdout));
+    truth.retain(|(of_db, _), _| db.is_none_or(|db| db == *of_db));
     let mut found = Vec::new();
     let shown = |key: &(u32, Vec<u8>)| format!("db {} '{}'", key.0, key.1.escape_ascii());
     for (key, truly) in &truth {

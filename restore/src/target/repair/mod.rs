@@ -7,7 +7,7 @@
 //! ```
 //!
 //! - `policy`: what the person wants done.
-//! - `wanted`, `live`: keys of both sides; [`crate::values`] says when they are equal.
+//! - `wanted`, `live`: keys of both sides; `crate::values` says when they are equal.
 //! - `decide`, `judged`: what is done with a key.
 //! - `engine`, `elements`: writing, each key and each element atomically.
 //! - `before`, `operation`: what is kept before a write, and what is known of an interrupted run.
