@@ -152,7 +152,6 @@ fn every_moment_comes_back_exactly() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     println!("{narrowed} of them compared the keys that were written");
-    assert!(states.len() < 5 || narrowed > 0, "nothing was cut to the keys that were written");
 }
 
 fn diff(journal_dir: &Dir, first_us: i64, second_us: i64, more: &[&str]) -> String {
