@@ -6,7 +6,7 @@
 //!                                                              │
 //! proxy's sessions ◄── durability: how far the journal is ◄────┘
 //! ```
-//! The recorder also tells writes that take much away (accident), before which a mark is set (automatic_marks).
+//! The recorder also tells writes that take much away (`accident`), before which a mark is set (`automatic_marks`).
 //!
 //! [`run`] does it all on one thread; [`snapshot`] takes copies of the dataset beside it.
 
