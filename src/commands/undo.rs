@@ -159,10 +159,15 @@ fn by_filter(args: UndoArgs) -> anyhow::Result<ExitCode> {
             }
         }];
         lines.extend(repaired(&report.repair));
+        if report.perhaps > 0 {
+            let writes = count(report.perhaps, "write", "writes");
+            lines.push(format!("left: {writes} of unknown origin that may be meant; --include-unknown takes them in"));
+        }
+        lines.extend(report.not_judged.iter().map(|why| format!("not judged: {why}")));
         lines.join("\n")
     };
     out(&format!("{text}\n"))?;
-    Ok(if report.repair.left > 0 { ExitCode::from(NOT_ALL) } else { ExitCode::SUCCESS })
+    Ok(if report.leaves_some() { ExitCode::from(NOT_ALL) } else { ExitCode::SUCCESS })
 }
 
 fn confirm(shown: &str, question: &str, yes: bool) -> anyhow::Result<()> {

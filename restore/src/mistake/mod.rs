@@ -27,6 +27,7 @@ mod bounds;
 mod building;
 mod databases;
 mod dependents;
+mod expires;
 mod pass;
 mod record;
 mod selected;
@@ -146,6 +147,10 @@ pub enum Why {
     ReadsAnything,
     /// A command of a module may touch more keys than it names.
     Module,
+    /// It reads a key that is not meant, and the selected write which is left out may have written that, too.
+    Partly,
+    /// It changes libraries of functions.
+    Functions,
 }
 
 /// A later write that may have ended in another way without the mistake.
@@ -159,6 +164,8 @@ impl fmt::Display for Why {
             Self::Transaction => "what its client sent or watched in this transaction is not known",
             Self::NoClient => "its client is not known, so that its request is not either",
             Self::ReadsAnything => "it may have read and written anything",
+            Self::Partly => "it reads a key that is not selected, whose wrong value stays",
+            Self::Functions => "functions are not undone: load the library again, or see redtape restore",
             Self::Module => "a command of a module may touch more keys than it names",
         })
     }

@@ -3,9 +3,11 @@
 use redtape_journal::query::Match;
 use redtape_journal::{Group, Lsn, OriginKind, Record};
 use redtape_wire::effect::{Dependence, Reading, Touch, TouchedKeys, Writes, dependence, reading, writes};
+use redtape_wire::word;
 
 use super::building::{Building, declared};
 use super::dependents::{Touches, first};
+use super::expires::Expires;
 use super::selected::{Collector, Facts};
 use super::{Affected, Bounds, Meant, Mistake, Samples, Why};
 use crate::slice::Lsns;
@@ -21,6 +23,10 @@ pub(super) struct State<'a> {
     expiries: Lsns,
     /// Keys that a command of a module has touched are affected.
     modules: bool,
+    /// Times of expiry that selected records have set, and nobody has changed since.
+    expires: Expires,
+    /// A selected record wrote keys that are not meant as well, and is left out with them.
+    partly: bool,
 }
 
 /// Which of the keys that a record writes are meant.
@@ -52,6 +58,8 @@ impl<'a> State<'a> {
             not_judged: Samples::default(),
             expiries: Lsns::default(),
             modules: false,
+            expires: Expires::new(bounds.keys),
+            partly: false,
         }
     }
 
@@ -77,13 +85,19 @@ impl<'a> State<'a> {
             return;
         }
         let writes = writes(record.db, &record.args, record.keys.as_deref());
+        if is != Match::No && matches!(writes, Writes::Nothing) && changes_functions(record) {
+            self.not_judged.add(group, record, Some(Why::Functions), &self.bounds);
+            return;
+        }
         let scope = if is == Match::No { Scope::None } else { self.scope(record, &writes) };
         if scope != Scope::None {
             let in_doubt = is == Match::Perhaps;
             if !in_doubt || self.is_taken_in(group, record) {
                 let facts = Facts { also_others: scope == Scope::Some, in_doubt };
                 self.selected.add(group, record, facts, &self.bounds);
+                self.partly |= scope == Scope::Some;
                 self.select(group, record, &writes);
+                self.expires.selected(group, record, &writes);
                 return;
             }
             self.doubtful.add(group, record, None, &self.bounds);
@@ -177,12 +191,29 @@ impl<'a> State<'a> {
             }
             OriginKind::Client | OriginKind::Outside | OriginKind::Unknown => {}
         }
+        if self.expires.removes(group, record, writes) {
+            self.expiries.add(record.lsn);
+            return;
+        }
+        self.expires.other(writes);
         if let Writes::SwapDb(a, b) = writes {
             self.affected.swap(*a, *b);
         }
         self.pass_on(group, record, writes);
-        if let Some(why) = why(group, record) {
+        let partly = self.partly && self.reads_what_is_not_meant(record);
+        if let Some(why) = if partly { Some(Why::Partly) } else { why(group, record) } {
             Building::new(&mut self.affected, &self.bounds, (group, record), why).note(writes);
+        }
+    }
+
+    /// It reads a key that is not meant: a selected write may have written that as well, and is left out of the history as a whole.
+    fn reads_what_is_not_meant(&self, record: &Record) -> bool {
+        match dependence(record.db, &record.args, record.keys.as_deref()) {
+            Dependence::Keys(touched) | Dependence::ReadsOthers(touched) => touched.iter().any(|touched| {
+                touched.touch != Touch::Overwritten && !self.meant.filter.wants_key(touched.db, touched.key)
+            }),
+            Dependence::SwapDb(..) => true,
+            _ => false,
         }
     }
 
@@ -249,6 +280,11 @@ impl<'a> State<'a> {
             _ => {}
         }
     }
+}
+
+/// `FUNCTION LOAD` and the like.
+fn changes_functions(record: &Record) -> bool {
+    record.args.first().is_some_and(|name| word::is(name, "FUNCTION"))
 }
 
 /// Why a record that is not selected may have ended in another way without the mistake; `None` = it would not.

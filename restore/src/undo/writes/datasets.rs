@@ -102,6 +102,9 @@ fn first_of(filter: &WriteFilter, catalog: &Catalog, timeline: TimelineId, last:
 
 fn nothing_selected(mistake: &Mistake) -> RestoreError {
     let hint = match mistake.doubtful.count {
+        0 if mistake.not_judged.count > 0 => {
+            "functions are not undone: load the library again, or see redtape restore".to_owned()
+        }
         0 => "look with redtape log and the same filters".to_owned(),
         n => format!("{n} writes of unknown origin may be meant: --include-unknown takes them in"),
     };

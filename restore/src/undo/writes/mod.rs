@@ -233,6 +233,8 @@ impl PreparedUndoWrites {
         UndoWritesReport {
             selected: plan.selected.count,
             repair: Outcome { left: count, listed, ..Outcome::default() },
+            perhaps: plan.perhaps_left(),
+            not_judged: plan.not_judged,
             attempts: 0,
             upto_lsn: plan.upto_lsn,
             undo_file: None,
@@ -296,6 +298,8 @@ impl PreparedUndoWrites {
         Ok(UndoWritesReport {
             selected: plan.selected.count,
             repair: all,
+            perhaps: plan.perhaps_left(),
+            not_judged: plan.not_judged,
             attempts,
             upto_lsn: history.upto.0,
             undo_file: Some(undo_file),

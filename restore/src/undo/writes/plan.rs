@@ -155,6 +155,20 @@ fn show(f: &mut fmt::Formatter<'_>, name: &str, what: &str, writes: &WritesSeen)
     Ok(())
 }
 
+impl UndoWritesPlan {
+    /// How many writes stay of which it cannot be told whether they are meant.
+    pub(super) fn perhaps_left(&self) -> u64 {
+        if self.perhaps_included { 0 } else { self.perhaps.count }
+    }
+}
+
+impl UndoWritesReport {
+    /// Something was left that may belong to it.
+    pub fn leaves_some(&self) -> bool {
+        self.repair.left > 0 || self.perhaps > 0 || !self.not_judged.is_empty()
+    }
+}
+
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct UndoWritesReport {
@@ -162,6 +176,10 @@ pub struct UndoWritesReport {
     pub selected: u64,
     /// What was done with keys. What differs and stays is listed there, too.
     pub repair: Outcome,
+    /// Writes of which it cannot be told whether they are meant, and that stay.
+    pub perhaps: u64,
+    /// What could not be judged.
+    pub not_judged: Vec<String>,
     /// Attempts that it took: clients write meanwhile.
     pub attempts: u32,
     /// Up to which record of the history the last attempt has looked.
