@@ -178,8 +178,33 @@ fn what_is_left_out_is_said_in_the_report() {
     assert_eq!(world.get("k"), "good");
     let not_judged = report["not_judged"].as_array().expect("a list");
     assert!(not_judged.iter().any(|why| why.as_str().is_some_and(|why| why.contains("FUNCTION"))), "{report}");
-    // Nobody knows whose this is.
-    world.server.conn().must(&args!["SET", "k", "outside"]);
-    let report = ended(&world.undo(&["--client", "bad", "--command", "DEL"]), 0);
-    assert_eq!((&report["perhaps"], world.get("k")), (&0.into(), "outside".to_owned()));
+}
+
+#[test]
+fn what_redtape_has_written_since_is_pointed_out() {
+    let mut world = World::new();
+    for line in ["SET k good", "SET m good"] {
+        world.good(line);
+    }
+    world.bad("SET k bad");
+    let by_bad = ["--client", "bad"];
+    let first = ended(&world.undo(&by_bad), 0);
+    // Again: there is nothing to do, and nothing to say.
+    ended(&world.undo(&by_bad), 0);
+    let file = first["undo_file"].as_str().expect("an undo file").to_owned();
+    let (url, state) = (world.redtape.url(), world.state.path().display().to_string());
+    let back = run(&["undo", "--file", &file, "--to", &url, "--yes", "--json", "--state-dir", &state]);
+    back.expect_success("the undo of the undo");
+    assert_eq!(world.get("k"), "bad");
+    // What it has put back is not the client's any more.
+    let report = ended(&world.undo(&by_bad), 1);
+    assert!(report["not_judged"].to_string().contains("redtape itself"), "{report}");
+    // Another client's writes stood below.
+    world.good.must(&args!["CLIENT", "SETNAME", "worse"]);
+    world.good("SET m worse");
+    world.bad("SET m bad");
+    ended(&world.undo(&["--client", "bad", "--key", "m"]), 0);
+    assert_eq!(world.get("m"), "worse");
+    let report = ended(&world.undo(&["--client", "worse", "--key", "m"]), 1);
+    assert!(report["not_judged"].to_string().contains("in one undo"), "{report}");
 }

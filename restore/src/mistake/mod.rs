@@ -67,6 +67,8 @@ pub struct Mistake {
     pub not_judged: Samples,
     /// Records by which the server removed affected keys, or fields of them, as their time had come.
     pub expiries: Lsns,
+    /// Records by which redtape itself has written affected keys: a restore, an undo, or what put one of these back.
+    pub by_redtape: Lsns,
 }
 
 /// The selected writes.

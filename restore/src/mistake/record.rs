@@ -11,6 +11,7 @@ use super::expires::Expires;
 use super::selected::{Collector, Facts};
 use super::{Affected, Bounds, Meant, Mistake, Samples, Why};
 use crate::slice::Lsns;
+use crate::target::claim;
 
 /// What was found up to a record.
 pub(super) struct State<'a> {
@@ -21,6 +22,7 @@ pub(super) struct State<'a> {
     affected: Affected,
     not_judged: Samples,
     expiries: Lsns,
+    by_redtape: Lsns,
     /// Keys that a command of a module has touched are affected.
     modules: bool,
     /// Times of expiry that selected records have set, and nobody has changed since.
@@ -57,6 +59,7 @@ impl<'a> State<'a> {
             affected: Affected::new(meant.filter, bounds),
             not_judged: Samples::default(),
             expiries: Lsns::default(),
+            by_redtape: Lsns::default(),
             modules: false,
             expires: Expires::new(bounds.keys),
             partly: false,
@@ -70,6 +73,7 @@ impl<'a> State<'a> {
             affected: self.affected,
             not_judged: self.not_judged,
             expiries: self.expiries.finish(),
+            by_redtape: self.by_redtape.finish(),
         }
     }
 
@@ -190,6 +194,12 @@ impl<'a> State<'a> {
                 return;
             }
             OriginKind::Client | OriginKind::Outside | OriginKind::Unknown => {}
+        }
+        if group.origin.kind == OriginKind::Client
+            && group.origin.name.starts_with(claim::NAME)
+            && self.writes_affected(writes)
+        {
+            self.by_redtape.add(record.lsn);
         }
         if self.expires.removes(group, record, writes) {
             self.expiries.add(record.lsn);
