@@ -53,8 +53,6 @@ pub(crate) struct UndoArgs {
     until: Option<When>,
     #[command(flatten)]
     zone: ZoneOption,
-    #[command(flatten)]
-    filters: Filters,
     /// Undo also writes of unknown origin that may be among those that are meant; the plan counts them.
     #[arg(long)]
     include_unknown: bool,
@@ -73,6 +71,8 @@ pub(crate) struct UndoArgs {
     server_bin: Option<PathBuf>,
     #[command(flatten)]
     flags: PlanFlags,
+    #[command(flatten)]
+    filters: Filters,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -159,10 +159,15 @@ fn by_filter(args: UndoArgs) -> anyhow::Result<ExitCode> {
             }
         }];
         lines.extend(repaired(&report.repair));
+        if report.perhaps > 0 {
+            let writes = count(report.perhaps, "write", "writes");
+            lines.push(format!("left: {writes} of unknown origin that may be meant; --include-unknown takes them in"));
+        }
+        lines.extend(report.not_judged.iter().map(|why| format!("not judged: {why}")));
         lines.join("\n")
     };
     out(&format!("{text}\n"))?;
-    Ok(if report.repair.left > 0 { ExitCode::from(NOT_ALL) } else { ExitCode::SUCCESS })
+    Ok(if report.leaves_some() { ExitCode::from(NOT_ALL) } else { ExitCode::SUCCESS })
 }
 
 fn confirm(shown: &str, question: &str, yes: bool) -> anyhow::Result<()> {

@@ -57,4 +57,5 @@ mod stays_up;
 mod tls_target;
 mod tls_upstream;
 mod transparent;
+mod undo_edges;
 mod undo_model;

@@ -7,8 +7,10 @@
 use std::collections::{BTreeSet, HashMap};
 
 use redtape_journal::{Group, OriginKind, Record};
-use redtape_wire::effect::{After, KeyWrite, Touch, Writes, dependence};
+use redtape_wire::effect::{After, KeyWrite, Touch, Writes, dependence, writes};
 use redtape_wire::word;
+
+use crate::replica_link::absolute::absolute;
 
 /// Keys of which the end is noted. With more, that of every key of their databases is unknown.
 const ENDS_MAX: usize = if cfg!(test) { 8 } else { 1 << 20 };
@@ -69,8 +71,25 @@ impl Ends {
         if self.of.is_empty() { default } else { self.of.get(&(db, key.into())).copied().unwrap_or(default) }
     }
 
-    /// Notes what a record does to ends; `selected`: it is a part of the mistake.
-    pub(super) fn note(&mut self, record: &Record, writes: &Writes<'_>, selected: bool) {
+    /// Notes what a selected record does to ends.
+    pub(super) fn selected(&mut self, group: &Group, record: &Record, written: &Writes<'_>) {
+        // Redis before 7.0 passes relative times on.
+        match absolute(&record.args, group.ts.0.div_euclid(1000)) {
+            None => self.note(record, written, true),
+            Some(commands) => {
+                for args in &commands {
+                    self.note(record, &writes(record.db, args, None), true);
+                }
+            }
+        }
+    }
+
+    /// Notes what another record does to ends.
+    pub(super) fn other(&mut self, record: &Record, written: &Writes<'_>) {
+        self.note(record, written, false);
+    }
+
+    fn note(&mut self, record: &Record, writes: &Writes<'_>, selected: bool) {
         if self.of.is_empty() && self.unknown.is_empty() && !selected {
             return;
         }

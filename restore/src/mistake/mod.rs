@@ -67,6 +67,8 @@ pub struct Mistake {
     pub not_judged: Samples,
     /// Records by which the server removed affected keys, or fields of them, as their time had come.
     pub expiries: Lsns,
+    /// Records by which redtape itself has written affected keys: a restore, an undo, or what put one of these back.
+    pub by_redtape: Lsns,
 }
 
 /// The selected writes.
@@ -149,6 +151,10 @@ pub enum Why {
     Module,
     /// It may be the server's, as the key's time had come.
     MayBeExpiry,
+    /// It reads a key that is not meant, and the selected write which is left out may have written that, too.
+    Partly,
+    /// It changes libraries of functions.
+    Functions,
 }
 
 /// A later write that may have ended in another way without the mistake.
@@ -162,6 +168,8 @@ impl fmt::Display for Why {
             Self::Transaction => "what its client sent or watched in this transaction is not known",
             Self::NoClient => "its client is not known, so that its request is not either",
             Self::ReadsAnything => "it may have read and written anything",
+            Self::Partly => "it reads a key that is not selected, whose wrong value stays",
+            Self::Functions => "functions are not undone: load the library again, or see redtape restore",
             Self::Module => "a command of a module may touch more keys than it names",
             Self::MayBeExpiry => "it may be that the server removed the key as its time had come",
         })

@@ -3,6 +3,7 @@
 use redtape_journal::query::Match;
 use redtape_journal::{Group, Lsn, OriginKind, Record};
 use redtape_wire::effect::{Dependence, Reading, Touch, TouchedKeys, Writes, dependence, reading, writes};
+use redtape_wire::word;
 
 use super::building::{Building, declared};
 use super::dependents::{Touches, first};
@@ -10,6 +11,7 @@ use super::ends::{Ends, Remover};
 use super::selected::{Collector, Facts};
 use super::{Affected, Bounds, Meant, Mistake, Samples, Why};
 use crate::slice::Lsns;
+use crate::target::claim;
 
 /// What was found up to a record.
 pub(super) struct State<'a> {
@@ -20,9 +22,12 @@ pub(super) struct State<'a> {
     affected: Affected,
     not_judged: Samples,
     expiries: Lsns,
+    by_redtape: Lsns,
     /// Keys that a command of a module has touched are affected.
     modules: bool,
     ends: Ends,
+    /// A selected record wrote keys that are not meant as well, and is left out with them.
+    partly: bool,
 }
 
 /// Which of the keys that a record writes are meant.
@@ -53,8 +58,10 @@ impl<'a> State<'a> {
             affected: Affected::new(meant.filter, bounds),
             not_judged: Samples::default(),
             expiries: Lsns::default(),
+            by_redtape: Lsns::default(),
             modules: false,
             ends: Ends::default(),
+            partly: false,
         }
     }
 
@@ -65,6 +72,7 @@ impl<'a> State<'a> {
             affected: self.affected,
             not_judged: self.not_judged,
             expiries: self.expiries.finish(),
+            by_redtape: self.by_redtape.finish(),
         }
     }
 
@@ -80,21 +88,26 @@ impl<'a> State<'a> {
             return;
         }
         let writes = writes(record.db, &record.args, record.keys.as_deref());
+        if is != Match::No && matches!(writes, Writes::Nothing) && changes_functions(record) {
+            self.not_judged.add(group, record, Some(Why::Functions), &self.bounds);
+            return;
+        }
         let scope = if is == Match::No { Scope::None } else { self.scope(record, &writes) };
         if scope != Scope::None {
             let in_doubt = is == Match::Perhaps;
             if !in_doubt || self.is_taken_in(group, record) {
                 let facts = Facts { also_others: scope == Scope::Some, in_doubt };
                 self.selected.add(group, record, facts, &self.bounds);
+                self.partly |= scope == Scope::Some;
                 self.select(group, record, &writes);
-                self.ends.note(record, &writes, true);
+                self.ends.selected(group, record, &writes);
                 return;
             }
             self.doubtful.add(group, record, None, &self.bounds);
         }
         if !self.affected.is_empty() {
             self.other(group, record, &writes);
-            self.ends.note(record, &writes, false);
+            self.ends.other(record, &writes);
         }
     }
 
@@ -182,6 +195,12 @@ impl<'a> State<'a> {
             }
             OriginKind::Client | OriginKind::Outside | OriginKind::Unknown => {}
         }
+        if group.origin.kind == OriginKind::Client
+            && group.origin.name.starts_with(claim::NAME)
+            && self.writes_affected(writes)
+        {
+            self.by_redtape.add(record.lsn);
+        }
         match self.ends.remover(group, record) {
             Remover::Client => {}
             Remover::Server => {
@@ -199,8 +218,20 @@ impl<'a> State<'a> {
             self.affected.swap(*a, *b);
         }
         self.pass_on(group, record, writes);
-        if let Some(why) = why(group, record) {
+        let partly = self.partly && self.reads_what_is_not_meant(record);
+        if let Some(why) = if partly { Some(Why::Partly) } else { why(group, record) } {
             Building::new(&mut self.affected, &self.bounds, (group, record), why).note(writes);
+        }
+    }
+
+    /// It reads a key that is not meant: a selected write may have written that as well, and is left out of the history as a whole.
+    fn reads_what_is_not_meant(&self, record: &Record) -> bool {
+        match dependence(record.db, &record.args, record.keys.as_deref()) {
+            Dependence::Keys(touched) | Dependence::ReadsOthers(touched) => touched.iter().any(|touched| {
+                touched.touch != Touch::Overwritten && !self.meant.filter.wants_key(touched.db, touched.key)
+            }),
+            Dependence::SwapDb(..) => true,
+            _ => false,
         }
     }
 
@@ -267,6 +298,11 @@ impl<'a> State<'a> {
             _ => {}
         }
     }
+}
+
+/// `FUNCTION LOAD` and the like.
+fn changes_functions(record: &Record) -> bool {
+    record.args.first().is_some_and(|name| word::is(name, "FUNCTION"))
 }
 
 /// Why a record that is not selected may have ended in another way without the mistake; `None` = it would not.

@@ -79,6 +79,8 @@ enum Sent {
     Effect(Record, Arc<Origin>),
     /// Whether its request, which was another one, would have found a string or nothing.
     TypeOf(Record, Arc<Origin>),
+    /// Whether a key that it needs should have expired by then: its time came less than so many milliseconds ago, or comes then.
+    Left(Record, Arc<Origin>, i64),
 }
 
 /// See the module.
@@ -124,7 +126,12 @@ impl<'a> Tail<'a> {
                 self.remove(record, ts_ms);
                 continue;
             }
+            self.look_at_time(record, group, ts_ms);
             self.look_at_type(record, group);
+            if let Some(args) = without_limit(&record.args) {
+                self.push(&args, record, group);
+                continue;
+            }
             match absolute(&record.args, ts_ms) {
                 None => self.push(&record.args, record, group),
                 Some(commands) => commands.iter().for_each(|command| self.push(command, record, group)),
@@ -165,6 +172,17 @@ impl<'a> Tail<'a> {
         if becomes("SET", &["GETSET", "INCRBYFLOAT"]) || becomes("DEL", &["GETDEL"]) || becomes("UNLINK", &["GETDEL"]) {
             encode_command(&mut self.packed, &[&b"TYPE"[..], key]);
             self.sent.push(Sent::TypeOf(record.clone(), Arc::clone(&group.origin)));
+        }
+    }
+
+    /// Whether a key still was there whose time came just before: the clock is behind, so that it is.
+    fn look_at_time(&mut self, record: &Record, group: &Group, ts_ms: i64) {
+        let within = ts_ms - self.shown_ms;
+        for touched in dependence(record.db, &record.args, record.keys.as_deref()).touched() {
+            if touched.touch != Touch::Overwritten && touched.db == record.db {
+                encode_command(&mut self.packed, &[&b"PTTL"[..], touched.key]);
+                self.sent.push(Sent::Left(record.clone(), Arc::clone(&group.origin), within));
+            }
         }
     }
 
@@ -237,7 +255,12 @@ impl<'a> Tail<'a> {
         for (reply, sent) in replies.into_iter().zip(std::mem::take(&mut self.sent)) {
             match (reply, sent) {
                 (Reply::Error(error), Sent::Effect(record, who)) => self.failed(&record, &who, &error.text),
-                (Reply::Error(error), Sent::Plain | Sent::TypeOf(..) | Sent::Removal(..)) => {
+                (Reply::Value(Value::Int(left)), Sent::Left(record, who, within)) => {
+                    if (0..=within).contains(&left) {
+                        self.may_have_expired(&record, &who);
+                    }
+                }
+                (Reply::Error(error), Sent::Plain | Sent::TypeOf(..) | Sent::Left(..) | Sent::Removal(..)) => {
                     return Err(RestoreError::Scratch(format!("refused a command of redtape: {}", error.text)));
                 }
                 (Reply::Value(_), Sent::Effect(..)) if std::mem::take(&mut would_fail) => {}
@@ -247,7 +270,7 @@ impl<'a> Tail<'a> {
                     self.request_failed(&record, &who, &of);
                 }
                 (Reply::Value(Value::Int(1)), Sent::Removal(db, key)) => drop(self.replayed.failed.remove(&(db, key))),
-                (Reply::Value(_), Sent::Plain | Sent::TypeOf(..) | Sent::Removal(..)) => {}
+                (Reply::Value(_), Sent::Plain | Sent::TypeOf(..) | Sent::Left(..) | Sent::Removal(..)) => {}
             }
         }
         Ok(())
@@ -277,6 +300,16 @@ impl<'a> Tail<'a> {
         self.note(record, who, &why, true);
     }
 
+    /// A key that the command needs expires about then without the writes. Where it expired then with them, too, it is the same.
+    fn may_have_expired(&mut self, record: &Record, who: &Arc<Origin>) {
+        let name = record.args.first().map(|name| name.to_ascii_uppercase().escape_ascii().to_string());
+        let name = name.unwrap_or_default();
+        let why = format!(
+            "without the writes that are undone the key expires just before {name}, and whether that finds it is not known"
+        );
+        self.note(record, who, &why, false);
+    }
+
     fn failed(&mut self, record: &Record, who: &Arc<Origin>, error: &str) {
         let name = record.args.first().map(|name| name.to_ascii_uppercase().escape_ascii().to_string());
         let name = name.unwrap_or_default();
@@ -295,6 +328,25 @@ impl<'a> Tail<'a> {
             self.replayed.failed.entry(key).and_modify(|known| known.replayed |= replayed).or_insert(failed);
         }
     }
+}
+
+/// Without the `LIMIT` of an exact trimming: the server passes the outcome of `MAXLEN ~ … LIMIT …` on as `MAXLEN = … LIMIT …`, and
+/// takes that from its primary alone.
+fn without_limit(args: &[Bytes]) -> Option<Vec<Bytes>> {
+    let name = args.first()?;
+    if !word::is_one_of(name, &["XADD", "XTRIM"]) {
+        return None;
+    }
+    // What stands before it are words of one argument each; behind it are the id and the fields.
+    let before = ["NOMKSTREAM", "KEEPREF", "DELREF", "ACKED"];
+    let at = 2 + args.get(2..)?.iter().take_while(|arg| word::is_one_of(arg, &before)).count();
+    let trims = word::is_one_of(args.get(at)?, &["MAXLEN", "MINID"]) && word::is(args.get(at + 1)?, "=");
+    if !trims || !word::is(args.get(at + 3)?, "LIMIT") {
+        return None;
+    }
+    let mut args = args.to_vec();
+    args.drain(at + 3..(at + 5).min(args.len()));
+    Some(args)
 }
 
 /// The time that an `XCLAIM` sets, in milliseconds since 1970.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use redtape_journal::query::{Filter, Since, Until, WriteFilter};
-use redtape_journal::{Catalog, Lsn, MarkError, Micros, Origin, OriginKind, Present, TimelineId};
+use redtape_journal::undo_file::OperationId;
+use redtape_journal::{Catalog, Lsn, Mark, MarkError, Micros, Origin, OriginKind, Present, TimelineId};
 
 use super::pairs::Pairs;
 use super::plan::WritesSeen;
@@ -25,6 +26,9 @@ const CLIENTS_SHOWN: usize = 5;
 /// Writes of each kind that are shown there.
 const SAMPLES: usize = 5;
 
+/// Digits of an undo's id that stand in the names of its marks.
+const MARKED_DIGITS: usize = 8;
+
 /// A key, with its database.
 pub(super) type Place = (u32, Vec<u8>);
 
@@ -42,6 +46,7 @@ pub(super) struct History {
     pub(super) include_dependent: bool,
     /// The first record of the group that holds the first write.
     begins: Lsn,
+    marks: Vec<Mark>,
 }
 
 /// Connects to the server, and looks at it.
@@ -102,6 +107,9 @@ fn first_of(filter: &WriteFilter, catalog: &Catalog, timeline: TimelineId, last:
 
 fn nothing_selected(mistake: &Mistake) -> RestoreError {
     let hint = match mistake.doubtful.count {
+        0 if mistake.not_judged.count > 0 => {
+            "functions are not undone: load the library again, or see redtape restore".to_owned()
+        }
         0 => "look with redtape log and the same filters".to_owned(),
         n => format!("{n} writes of unknown origin may be meant: --include-unknown takes them in"),
     };
@@ -132,12 +140,41 @@ impl History {
         WritesSeen { count: all.len() as u64 + more, samples, ..WritesSeen::default() }
     }
 
+    /// Records by which redtape has written affected keys, other than by these undos: how many, and the last one.
+    fn by_redtape(&self, ids: &[OperationId]) -> Option<(u64, Lsn)> {
+        let all = &self.mistake.by_redtape;
+        let own: u64 = ids.iter().map(|id| self.written_by(id)).sum();
+        let others = all.count().saturating_sub(own);
+        (others > 0).then_some((others, all.last()?))
+    }
+
+    /// How many of them lie between the marks of an undo.
+    fn written_by(&self, id: &OperationId) -> u64 {
+        let all = &self.mistake.by_redtape;
+        let id: String = id.to_string().chars().take(MARKED_DIGITS).collect();
+        let of = |when: &str| {
+            let name = format!("{when}-undo-{id}");
+            self.marks.iter().filter(move |mark| mark.name == name).map(|mark| mark.lsn)
+        };
+        let Some(begin) = of("before").min() else { return 0 };
+        // One that was interrupted has not set the second.
+        let is_open = of("before").count() > of("after").count();
+        let end = if is_open { Lsn(u64::MAX) } else { of("after").max().unwrap_or(begin) };
+        let upto = |lsn: Lsn| all.count_below(Lsn(lsn.0.saturating_add(1)));
+        upto(end).saturating_sub(upto(begin))
+    }
+
     /// What cannot be judged, in words.
-    pub(super) fn not_judged(&self) -> Vec<String> {
+    pub(super) fn not_judged(&self, ids: &[OperationId]) -> Vec<String> {
         let Samples { count, first } = &self.mistake.not_judged;
         let mut words: Vec<String> = first.iter().take(SAMPLES).map(sample).collect();
         if *count > words.len() as u64 {
             words.push(format!("{count} in all"));
+        }
+        if let Some((count, last)) = self.by_redtape(ids) {
+            words.push(format!(
+                "redtape itself has written these keys {count} times since, the last time at LSN {last} (a restore, another undo, or undo --file): what it wrote there stays. Undo writes of several clients together, in one undo; what undo --file put back, by its own undo file; what came later, with --since behind it"
+            ));
         }
         words
     }
@@ -293,6 +330,7 @@ impl History {
             filter: affected,
             include_dependent: request.include_dependent,
             begins: Lsn(before.lsn.0 + 1),
+            marks: catalog.marks().to_vec(),
             mistake,
         })
     }

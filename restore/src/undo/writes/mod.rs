@@ -91,7 +91,8 @@ pub fn prepare_undo_writes(
     target.server.ensure_connected()?;
     let survey = Survey::take(&mut rebuilt, &history, &mut target, observer)?;
     let operation = operation(&request, &history, &target)?;
-    let plan = plan_of(&request, &history, &survey, &plan, &operation, &target);
+    let ids = with_any_options(&request, &history, &target)?;
+    let plan = plan_of(&request, &history, &survey, &plan, (&operation, &ids), &target);
     Ok(PreparedUndoWrites { plan, request, target, operation, history, rebuilt, survey })
 }
 
@@ -116,12 +117,27 @@ fn operation(request: &UndoWritesRequest, history: &History, target: &ServerTarg
     Operation::new(&history.journal_id, &described, &target.facts, what, state_dir, &request.keyring)
 }
 
+/// The undos of the same writes in the same server, whatever of what was built on them is taken in.
+fn with_any_options(
+    request: &UndoWritesRequest,
+    history: &History,
+    target: &ServerTarget,
+) -> Result<Vec<OperationId>, RestoreError> {
+    let mut request = request.clone();
+    let mut ids = Vec::new();
+    for (include_unknown, include_dependent) in [(false, false), (false, true), (true, false), (true, true)] {
+        (request.include_unknown, request.include_dependent) = (include_unknown, include_dependent);
+        ids.push(*operation(&request, history, target)?.id());
+    }
+    Ok(ids)
+}
+
 fn plan_of(
     request: &UndoWritesRequest,
     history: &History,
     survey: &Survey,
     plan: &Plan,
-    operation: &Operation,
+    (operation, ids): (&Operation, &[OperationId]),
     target: &ServerTarget,
 ) -> UndoWritesPlan {
     let mistake = &history.mistake;
@@ -133,13 +149,19 @@ fn plan_of(
         stay: survey.stays.count,
         stay_listed: survey.stays.listed.clone(),
         built_on: history.built_on(),
-        not_judged: history.not_judged(),
+        not_judged: history.not_judged(ids),
         upto_lsn: history.upto.0,
         target: format!("{} ({})", target.facts.address, target.facts.version),
         scratch: plan.scratch.clone().unwrap_or_default(),
         limits: plan.limits.clone(),
         undo_file: operation.undo_path().display().to_string(),
-        warnings: plan.warnings.clone(),
+        // That only some keys are concerned goes without saying.
+        warnings: plan
+            .warnings
+            .iter()
+            .filter(|warning| !warning.starts_with("functions are left out"))
+            .cloned()
+            .collect(),
     }
 }
 
@@ -233,6 +255,8 @@ impl PreparedUndoWrites {
         UndoWritesReport {
             selected: plan.selected.count,
             repair: Outcome { left: count, listed, ..Outcome::default() },
+            perhaps: plan.perhaps_left(),
+            not_judged: plan.not_judged,
             attempts: 0,
             upto_lsn: plan.upto_lsn,
             undo_file: None,
@@ -296,6 +320,8 @@ impl PreparedUndoWrites {
         Ok(UndoWritesReport {
             selected: plan.selected.count,
             repair: all,
+            perhaps: plan.perhaps_left(),
+            not_judged: plan.not_judged,
             attempts,
             upto_lsn: history.upto.0,
             undo_file: Some(undo_file),

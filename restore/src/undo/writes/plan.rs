@@ -129,7 +129,7 @@ impl fmt::Display for UndoWritesPlan {
         }
         write!(
             f,
-            "{:13}An application that reads a value, computes, and writes the result back cannot be seen: such values stay as they were written",
+            "{:13}What an application or a script has read, and what it made of that elsewhere, cannot be seen: such values stay as they were written",
             "note"
         )
     }
@@ -142,9 +142,11 @@ fn line(f: &mut fmt::Formatter<'_>, name: &str, text: &str) -> fmt::Result {
 fn show(f: &mut fmt::Formatter<'_>, name: &str, what: &str, writes: &WritesSeen) -> fmt::Result {
     let WritesSeen { count, first_lsn, last_lsn, clients, samples } = writes;
     let range = match (first_lsn, last_lsn) {
+        (Some(first), Some(last)) if first == last => format!(", LSN {first}"),
         (Some(first), Some(last)) => format!(", LSN {first} to {last}"),
         _ => String::new(),
     };
+    let what = if *count == 1 { what.replacen("writes", "write", 1) } else { what.to_owned() };
     line(f, name, &format!("{count} {what}{range}"))?;
     for client in clients {
         line(f, "", &format!("by {client}"))?;
@@ -155,6 +157,20 @@ fn show(f: &mut fmt::Formatter<'_>, name: &str, what: &str, writes: &WritesSeen)
     Ok(())
 }
 
+impl UndoWritesPlan {
+    /// How many writes stay of which it cannot be told whether they are meant.
+    pub(super) fn perhaps_left(&self) -> u64 {
+        if self.perhaps_included { 0 } else { self.perhaps.count }
+    }
+}
+
+impl UndoWritesReport {
+    /// Something was left that may belong to it.
+    pub fn leaves_some(&self) -> bool {
+        self.repair.left > 0 || self.perhaps > 0 || !self.not_judged.is_empty()
+    }
+}
+
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct UndoWritesReport {
@@ -162,6 +178,10 @@ pub struct UndoWritesReport {
     pub selected: u64,
     /// What was done with keys. What differs and stays is listed there, too.
     pub repair: Outcome,
+    /// Writes of which it cannot be told whether they are meant, and that stay.
+    pub perhaps: u64,
+    /// What could not be judged.
+    pub not_judged: Vec<String>,
     /// Attempts that it took: clients write meanwhile.
     pub attempts: u32,
     /// Up to which record of the history the last attempt has looked.
