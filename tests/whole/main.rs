@@ -58,4 +58,5 @@ mod tls_target;
 mod tls_upstream;
 mod transparent;
 mod undo_edges;
+mod undo_killed;
 mod undo_model;
