@@ -154,6 +154,11 @@ impl Past {
         });
         write(&proxy.url());
         proxy.wait_caught_up();
+        // A restore makes a key index that is missing.
+        wait_for("a key index of each base", Duration::from_secs(30), || {
+            let names = std::fs::read_dir(dir.path().join("snapshots")).ok()?.flatten().map(|entry| entry.path());
+            (names.filter(|path| path.extension().is_some_and(|e| e == "keys")).count() == 2).then_some(())
+        });
         assert_eq!(proxy.terminate(), Some(0));
         let listed = run(&["journal", "ls", "--from", text(dir.path()), "--json"]).expect_success("journal ls");
         let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
