@@ -54,6 +54,9 @@ pub(super) fn open_target(request: &UndoWritesRequest) -> Result<ServerTarget, R
     let (connector, commands) = (request.to.connector()?, request.to.commands.clone());
     let mut target = ServerTarget::open(connector, commands, &request.dataset(Filter::default(), Lsn(0)))?;
     let catalog = Catalog::open_with(&request.from, &request.keyring)?;
+    if catalog.windows().is_empty() {
+        return Err(not_complete(MarkError::NoBase));
+    }
     target.facts.compare_with(&catalog.timelines());
     check_server(request, &target.facts)?;
     Ok(target)

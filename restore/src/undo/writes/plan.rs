@@ -102,9 +102,17 @@ impl fmt::Display for UndoWritesPlan {
             }
         }
         let Changes { created, replaced, deleted, merged, elements, ttl_set, samples } = &self.changes;
-        let changes = format!(
-            "{created} keys come back, {replaced} are replaced, {deleted} deleted; {elements} elements of {merged} keys; {ttl_set} times of expiry"
-        );
+        let keys = |number| count(number, "key", "keys");
+        let changes = [
+            (*created, format!("{} come back", keys(*created))),
+            (*replaced, format!("{} get their values back", keys(*replaced))),
+            (*deleted, format!("{} go", keys(*deleted))),
+            (*elements, format!("{} of {}", count(*elements, "element", "elements"), keys(*merged))),
+            (*ttl_set, count(*ttl_set, "time of expiry", "times of expiry")),
+        ];
+        let changes: Vec<String> =
+            changes.into_iter().filter(|(number, _)| *number > 0).map(|(_, words)| words).collect();
+        let changes = if changes.is_empty() { "nothing".to_owned() } else { changes.join(", ") };
         line(f, "repair", &changes)?;
         if !samples.is_empty() {
             let more = if self.changes.keys() > samples.len() as u64 { ", …" } else { "" };
@@ -113,9 +121,16 @@ impl fmt::Display for UndoWritesPlan {
         if self.built_on.count > 0 {
             show(f, "built on it", "later writes that may depend on what is undone", &self.built_on)?;
         }
-        line(f, "stays", &format!("{} keys and elements that cannot be decided", self.stay))?;
+        line(
+            f,
+            "stays",
+            &format!("{} that cannot be decided", count(self.stay, "key or element", "keys and elements")),
+        )?;
         for Listed { db, key, why } in self.stay_listed.iter().take(SAMPLES) {
             line(f, "", &format!("{key} in db {db}: {why}"))?;
+        }
+        if self.built_on.count > 0 && self.stay > 0 {
+            line(f, "", "--include-dependent computes anew what later writes made of what is undone")?;
         }
         for why in &self.not_judged {
             line(f, "not judged", why)?;
@@ -133,6 +148,10 @@ impl fmt::Display for UndoWritesPlan {
             "note"
         )
     }
+}
+
+fn count(number: u64, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
 }
 
 fn line(f: &mut fmt::Formatter<'_>, name: &str, text: &str) -> fmt::Result {
