@@ -37,13 +37,14 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
-use redtape_journal::{Lsn, Micros, Origin};
+use redtape_journal::{Group, Lsn, Micros, Origin, OriginKind};
 
 pub use affected::Affected;
 pub use bounds::Bounds;
 pub use pass::{MistakeRange, find};
 
 use crate::slice::Lsns;
+use crate::target::claim;
 
 /// Which writes are taken for the mistake.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +53,31 @@ pub struct Meant<'a> {
     pub filter: &'a redtape_journal::query::WriteFilter,
     /// Those as well of which the origin is not known, and those of which only the time is in doubt.
     pub include_unknown: bool,
+    /// What was undone before.
+    pub earlier: &'a Earlier,
+}
+
+/// What was undone before: it is left out as well, with what redtape wrote for it.
+#[derive(Debug, Default)]
+pub struct Earlier {
+    /// The records that were undone.
+    pub records: Lsns,
+    /// The first of them.
+    pub first: Option<Lsn>,
+    /// When redtape wrote for it, with the doubt of clocks.
+    pub written: Vec<(Micros, Micros)>,
+    /// Some of it reaches back behind what can be replayed, and is not left out.
+    pub too_old: bool,
+}
+
+impl Earlier {
+    /// Redtape wrote this for an earlier undo.
+    fn wrote(&self, group: &Group) -> bool {
+        let origin = &group.origin;
+        origin.kind == OriginKind::Client
+            && origin.name.starts_with(claim::NAME)
+            && self.written.iter().any(|(from, until)| *from <= group.ts && group.ts <= *until)
+    }
 }
 
 /// What was found.
@@ -67,6 +93,8 @@ pub struct Mistake {
     pub not_judged: Samples,
     /// Records by which the server removed affected keys, or fields of them, as their time had come.
     pub expiries: Lsns,
+    /// Records that an earlier undo concerns, and which are left out as well.
+    pub earlier: Lsns,
     /// Records by which redtape itself has written affected keys: a restore, an undo, or what put one of these back.
     pub by_redtape: Lsns,
 }

@@ -23,6 +23,7 @@ pub(super) struct State<'a> {
     not_judged: Samples,
     expiries: Lsns,
     by_redtape: Lsns,
+    earlier: Lsns,
     /// Keys that a command of a module has touched are affected.
     modules: bool,
     ends: Ends,
@@ -59,6 +60,7 @@ impl<'a> State<'a> {
             not_judged: Samples::default(),
             expiries: Lsns::default(),
             by_redtape: Lsns::default(),
+            earlier: Lsns::default(),
             modules: false,
             ends: Ends::default(),
             partly: false,
@@ -73,6 +75,7 @@ impl<'a> State<'a> {
             not_judged: self.not_judged,
             expiries: self.expiries.finish(),
             by_redtape: self.by_redtape.finish(),
+            earlier: self.earlier.finish(),
         }
     }
 
@@ -84,7 +87,8 @@ impl<'a> State<'a> {
 
     fn record(&mut self, group: &Group, record: &Record) {
         let is = self.is(group, record);
-        if is == Match::No && self.affected.is_empty() {
+        let is_earlier = self.meant.earlier.records.contains(record.lsn) || self.meant.earlier.wrote(group);
+        if is == Match::No && self.affected.is_empty() && !is_earlier {
             return;
         }
         let writes = writes(record.db, &record.args, record.keys.as_deref());
@@ -104,6 +108,11 @@ impl<'a> State<'a> {
                 return;
             }
             self.doubtful.add(group, record, None, &self.bounds);
+        }
+        if is_earlier {
+            self.earlier.add(record.lsn);
+            self.ends.selected(group, record, &writes);
+            return;
         }
         if !self.affected.is_empty() {
             self.other(group, record, &writes);

@@ -31,6 +31,29 @@ impl Lsns {
         }
     }
 
+    /// Adds these, from the first to the last.
+    pub(crate) fn add_range(&mut self, first: Lsn, last: Lsn) {
+        self.end_run();
+        self.run = (first <= last).then_some((first.0, last.0));
+        self.end_run();
+    }
+
+    /// All of them, as the first and the last of each stretch without a gap.
+    pub(crate) fn ranges(&self) -> Vec<(u64, u64)> {
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        let all = self
+            .maps
+            .iter()
+            .flat_map(|(number, map)| map.iter().map(move |low| u64::from(*number) << 32 | u64::from(low)));
+        for lsn in all {
+            match ranges.last_mut() {
+                Some((_, last)) if last.checked_add(1) == Some(lsn) => *last = lsn,
+                _ => ranges.push((lsn, lsn)),
+            }
+        }
+        ranges
+    }
+
     /// Nothing is added any more.
     pub(crate) fn finish(mut self) -> Self {
         self.end_run();
@@ -120,6 +143,11 @@ mod tests {
             }
             let set = set.finish();
             prop_assert_eq!(set.count(), lsns.len() as u64);
+            let mut again = Lsns::default();
+            for (first, last) in set.ranges() {
+                again.add_range(Lsn(first), Lsn(last));
+            }
+            prop_assert_eq!(again.finish().ranges(), set.ranges());
             let model: BTreeSet<u64> = lsns.iter().map(|lsn| lsn + offset).collect();
             for lsn in offset..offset + 300 {
                 prop_assert_eq!(set.contains(Lsn(lsn)), model.contains(&lsn));

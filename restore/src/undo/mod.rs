@@ -13,8 +13,8 @@ pub mod writes;
 
 use std::path::PathBuf;
 
-use redtape_journal::Keyring;
 use redtape_journal::undo_file::{OperationId, Progress, UndoEntry, UndoHead, UndoReader, UndoWriter};
+use redtape_journal::{Keyring, Micros};
 use serde::Serialize;
 
 use self::elements::ElementBefore;
@@ -159,6 +159,7 @@ impl PreparedUndo {
         let Self { plan, undone, request, mut target, facts, operation } = self;
         target.ensure_connected()?;
         claim::take(&mut target, &request.interrupt)?;
+        let begun = Micros::now();
         let mut log = operation.begin()?;
         let how = How::find(&mut target)?;
         let policy = Policy { on_conflict: OnConflict::Replace, ..Policy::default() };
@@ -216,6 +217,7 @@ impl PreparedUndo {
             }
         }
         log.finish()?;
+        writes::put_back(&request.file, begun)?;
         let _ = target.clear_name();
         Ok(outcome)
     }

@@ -9,7 +9,7 @@ use redtape_journal::query::{WriteQuery, Zone};
 use redtape_journal::{Group, Lsn, Micros, Origin, OriginKind, Record, ReplOffset};
 
 use super::record::State;
-use super::{Bounds, Meant, Mistake};
+use super::{Bounds, Earlier, Meant, Mistake};
 
 /// A client of this name, and behind a slash the command that it sent; `?` is nobody known.
 fn origin(who: &str) -> Arc<Origin> {
@@ -56,7 +56,8 @@ fn history(lines: &[&str]) -> Vec<Group> {
 fn find_of(groups: &[Group], filter: &str, include_unknown: bool, bounds: Bounds) -> Mistake {
     let query: WriteQuery = filter.parse().expect("a filter");
     let filter = query.resolve(Micros(0), &Zone::utc(), &[]).expect("times");
-    let mut state = State::new(Meant { filter: &filter, include_unknown }, bounds);
+    let earlier = Earlier::default();
+    let mut state = State::new(Meant { filter: &filter, include_unknown, earlier: &earlier }, bounds);
     for group in groups {
         state.group(group);
     }

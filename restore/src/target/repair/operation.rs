@@ -76,6 +76,15 @@ impl Operation {
         Ok(Self { described, state_dir, keyring: keyring.clone() })
     }
 
+    /// Where the undo files of a journal are.
+    pub(crate) fn folder(state_dir: Option<&Path>, journal_id: &str) -> Result<PathBuf, RestoreError> {
+        let state_dir = match state_dir {
+            Some(path) => StateDir::new(path),
+            None => StateDir::by_default()?,
+        };
+        Ok(state_dir.path().join(journal_id))
+    }
+
     /// Its name.
     pub(crate) fn id(&self) -> &OperationId {
         &self.described.id

@@ -1,23 +1,25 @@
 //! The history without the writes that are undone, and the two datasets that come of it.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use redtape_journal::query::{Filter, Since, Until, WriteFilter};
 use redtape_journal::undo_file::OperationId;
 use redtape_journal::{Catalog, Lsn, Mark, MarkError, Micros, Origin, OriginKind, Present, TimelineId};
 
+use super::earlier::{concerning, read_all};
 use super::pairs::Pairs;
 use super::plan::WritesSeen;
 use super::{COMPLETE_LIMIT, UndoWritesRequest, wait_complete};
 use crate::error::RestoreError;
-use crate::mistake::{At, Bounds, Meant, Mistake, MistakeRange, Sample, Samples, Writer, find};
+use crate::mistake::{At, Bounds, Earlier, Meant, Mistake, MistakeRange, Sample, Samples, Writer, find};
 use crate::plan::{Facts, Plan, choose, make};
 use crate::progress::{Event, Observer, Unit};
 use crate::source::left_out::LeftOut;
 use crate::source::tail::Replayed;
 use crate::source::{Located, Source};
 use crate::target::preflight::TargetFacts;
-use crate::target::repair::LEFT_KEYS_MAX;
+use crate::target::repair::{LEFT_KEYS_MAX, Operation};
 use crate::target::rights::Repairs;
 use crate::target::server::ServerTarget;
 
@@ -46,6 +48,8 @@ pub(super) struct History {
     pub(super) include_dependent: bool,
     /// The first record of the group that holds the first write.
     begins: Lsn,
+    /// Some earlier undo reaches back behind what can be replayed.
+    earlier_too_old: bool,
     marks: Vec<Mark>,
 }
 
@@ -174,6 +178,12 @@ impl History {
         if *count > words.len() as u64 {
             words.push(format!("{count} in all"));
         }
+        if self.earlier_too_old {
+            words.push(
+                "an earlier undo reaches back behind the oldest base: what it undid counts here as it was written"
+                    .to_owned(),
+            );
+        }
         if let Some((count, last)) = self.by_redtape(ids) {
             words.push(format!(
                 "redtape itself has written these keys {count} times since, the last time at LSN {last} (a restore, another undo, or undo --file): what it wrote there stays. Undo writes of several clients together, in one undo; what undo --file put back, by its own undo file; what came later, with --since behind it"
@@ -281,7 +291,7 @@ fn source(
     if base < history.upto {
         located.point.lsn = history.upto;
         located.without = Some(Arc::new(LeftOut {
-            records: history.mistake.selected.lsns.clone(),
+            records: history.mistake.selected.lsns.clone().and(&history.mistake.earlier),
             removals: history.mistake.expiries.clone(),
             begins: history.begins,
         }));
@@ -290,9 +300,10 @@ fn source(
 }
 
 impl History {
-    /// Reads the journal. `again`: the same writes, for some keys alone, up to the present.
+    /// Reads the journal. `own`: the undo file of this undo, if it has begun. `again`: the same writes, for some keys alone, up to the present.
     pub(super) fn read(
         request: &UndoWritesRequest,
+        own: Option<&Path>,
         again: Option<(&Self, Vec<Place>)>,
         observer: &mut dyn Observer,
     ) -> Result<Self, RestoreError> {
@@ -313,8 +324,23 @@ impl History {
         observer.on(&Event::Step { name: "looking for the writes", total, unit: Unit::Records });
         let range = MistakeRange { catalog: &catalog, timeline, after, upto };
         let mut on_progress = |passed| observer.on(&Event::At(passed));
-        let meant = Meant { filter: &filter, include_unknown: request.include_unknown };
-        let mistake = find(range, meant, Bounds::default(), &request.interrupt, &mut on_progress)?;
+        let mut find_with = |earlier: &Earlier| {
+            let meant = Meant { filter: &filter, include_unknown: request.include_unknown, earlier };
+            let after = earlier.first.map_or(after, |first| after.min(Lsn(first.0 - 1)));
+            let range = MistakeRange { after, ..range };
+            find(range, meant, Bounds::default(), &request.interrupt, &mut on_progress)
+        };
+        let mut earlier = Earlier::default();
+        let mut mistake = find_with(&earlier)?;
+        if let Some((first, _)) = mistake.selected.span {
+            let folder = Operation::folder(request.state_dir.as_deref(), &catalog.meta().journal_id)?;
+            let begins = catalog.windows().iter().filter(|w| w.timeline == timeline).map(|w| w.from_lsn).min();
+            let begins = Lsn(begins.unwrap_or_default().0.saturating_add(1));
+            earlier = concerning(&read_all(&folder, timeline, own), (first.lsn, first.ts), begins);
+            if earlier.first.is_some() || !earlier.written.is_empty() {
+                mistake = find_with(&earlier)?;
+            }
+        }
         observer.on(&Event::StepDone);
         let (Some((first, _)), Some(affected)) = (mistake.selected.span, mistake.affected.filter()) else {
             return Err(nothing_selected(&mistake));
@@ -323,7 +349,8 @@ impl History {
             Some((_, keys)) => only(keys, &affected),
             None => affected,
         };
-        let before = catalog.find_cut_by_lsn(timeline, Lsn(first.lsn.0 - 1));
+        let first = earlier.first.map_or(first.lsn, |earlier| earlier.min(first.lsn));
+        let before = catalog.find_cut_by_lsn(timeline, Lsn(first.0 - 1));
         let before = before.map_err(|error| RestoreError::unreadable(error, &catalog))?;
         Ok(Self {
             timeline,
@@ -334,6 +361,7 @@ impl History {
             include_dependent: request.include_dependent,
             begins: Lsn(before.lsn.0 + 1),
             marks: catalog.marks().to_vec(),
+            earlier_too_old: earlier.too_old,
             mistake,
         })
     }

@@ -9,6 +9,7 @@
 //!
 //! - `request`: what is asked for.
 //! - `datasets`: the two datasets.
+//! - `earlier`: what was undone before, and is left out as well.
 //! - `pairs`: the two datasets side by side.
 //! - `repairs`: what a key's difference means.
 //! - `doubts`: what differs and stays: others have built on it, or it cannot be told.
@@ -24,21 +25,26 @@
 mod datasets;
 mod deliver;
 mod doubts;
+mod earlier;
 mod pairs;
 mod plan;
 mod repairs;
 mod request;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use redtape_journal::undo_file::OperationId;
-use redtape_journal::wait_complete;
+use redtape_journal::{Micros, wait_complete};
 
 pub use self::plan::{Changes, UndoWritesPlan, UndoWritesReport, WritesSeen};
 pub use self::request::UndoWritesRequest;
 
+pub(crate) use self::earlier::put_back;
+
 use self::datasets::{History, Place, Rebuilt};
 use self::deliver::{AnewLog, Delivery};
+use self::earlier::Undone;
 use self::pairs::Pair;
 use self::repairs::{KeyRepair, Whole};
 use crate::error::RestoreError;
@@ -57,6 +63,8 @@ use crate::target::value_error::unreadable;
 
 /// How long the journal is waited for: it has to hold all that the target holds.
 const COMPLETE_LIMIT: Duration = Duration::from_secs(10);
+/// How long an undo may have written that was interrupted.
+const INTERRUPTED_US: i64 = 3600 * 1_000_000;
 /// How often keys are looked at that clients write to meanwhile.
 const ATTEMPTS_MAX: u32 = 6;
 /// What stays that is listed in the plan.
@@ -85,7 +93,7 @@ pub fn prepare_undo_writes(
     observer: &mut dyn Observer,
 ) -> Result<PreparedUndoWrites, RestoreError> {
     let mut target = datasets::open_target(&request)?;
-    let history = History::read(&request, None, observer)?;
+    let history = History::read(&request, None, None, observer)?;
     target.filter = history.filter.clone();
     let (mut rebuilt, plan) = Rebuilt::of(&history, &request, &mut target, observer)?;
     target.server.ensure_connected()?;
@@ -269,6 +277,10 @@ impl PreparedUndoWrites {
     pub fn run(self, observer: &mut dyn Observer) -> Result<UndoWritesReport, RestoreError> {
         let start = Instant::now();
         if self.is_nothing() {
+            // Above it may stand another mistake, with which it would come back.
+            let undone = Undone::of(self.history.timeline, &self.history.mistake.selected.lsns);
+            let now = Micros::now();
+            undone.store(&self.operation.undo_path(), (now, now))?;
             return Ok(self.nothing_done());
         }
         let Self { plan, request, mut target, operation, mut history, mut rebuilt, survey } = self;
@@ -277,12 +289,7 @@ impl PreparedUndoWrites {
         check_repair(&mut target, &mut rebuilt.pairs.datasets, (&survey.wanted, &survey.new), by, observer)
             .map_err(RestoreError::before_the_target)?;
         let mut log = operation.begin()?;
-        let what = format!(
-            "{} of {}, begun at {}",
-            plan.changes.keys(),
-            request.from.display(),
-            redtape_journal::Micros::now()
-        );
+        let what = format!("{} of {}, begun at {}", plan.changes.keys(), request.from.display(), Micros::now());
         let what = format!("an undo of {} writes, keys that change: {what}", plan.selected.count);
         let marker = marker_or_note(Marker::put_some(&mut target.server, operation.id(), &what)?, observer);
         let marks = Marks::of(&target, (&request.from, &request.keyring), ("undo", log.path()));
@@ -290,6 +297,10 @@ impl PreparedUndoWrites {
             marks.set("before", observer);
         }
         let undo_file = log.path().display().to_string();
+        let undone = Undone::of(history.timeline, &history.mistake.selected.lsns);
+        let begun = Micros::now();
+        // Interrupted, it writes no longer than this.
+        undone.clone().store(log.path(), (begun, Micros(begun.0 + INTERRUPTED_US)))?;
         let mut all = Outcome::default();
         let (mut attempts, mut stays) = (0, Stays::default());
         loop {
@@ -309,11 +320,12 @@ impl PreparedUndoWrites {
             (all.left, all.listed) = (0, Vec::new());
             stays.again = true;
             drop(rebuilt);
-            history = History::read(&request, Some((&history, left)), observer)?;
+            history = History::read(&request, Some(Path::new(&undo_file)), Some((&history, left)), observer)?;
             target.filter = history.filter.clone();
             rebuilt = Rebuilt::of(&history, &request, &mut target, observer)?.0;
             target.server.ensure_connected()?;
         }
+        undone.store(log.path(), (begun, Micros::now()))?;
         finish(&mut target, log, marker, &marks, operation.id(), observer)?;
         all.left += stays.count;
         all.listed.extend(stays.listed);
