@@ -65,9 +65,17 @@ pub(super) fn repair(
             return Ok(repair.whole(Whole::Delete, doubt));
         }
         if old != new {
+            let held = elements_of(&old);
             match differences(new, old) {
                 None => return Ok(repair.whole(Whole::Replace, doubt)),
                 Some(all) => repair.elements(all, doubt),
+            }
+            let removed = |difference: &Difference| matches!(difference, Difference::Extra(_));
+            if held > 0 && repair.elements.len() == held && repair.elements.iter().all(removed) {
+                // What would be there instead is in doubt. The key goes with its last element: its undo brings back all of it.
+                repair.elements.clear();
+                repair.whole = Some(Whole::Delete);
+                return Ok(repair);
             }
         }
     }
@@ -78,6 +86,16 @@ pub(super) fn repair(
         }
     }
     Ok(repair)
+}
+
+/// How many elements a container has.
+fn elements_of(value: &Value) -> usize {
+    match value {
+        Value::Hash(fields) => fields.len(),
+        Value::Set(members) => members.len(),
+        Value::Zset(members) => members.len(),
+        _ => 0,
+    }
 }
 
 /// All its fields have expired.
@@ -103,5 +121,93 @@ impl KeyRepair {
             }
         }
         removals_last(&mut self.elements);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redtape_wire::rdb::{Family, Field, RdbVersion, encode_dump};
+
+    use super::*;
+
+    const NOW_MS: i64 = 1000;
+
+    fn image(value: &Value, expires_ms: i64) -> Image {
+        let version = RdbVersion { family: Family::Redis, version: 11 };
+        Image { dump: encode_dump(value, version).expect("a dump"), expires_ms }
+    }
+
+    fn string(text: &str) -> Image {
+        image(&Value::String(text.as_bytes().to_vec()), 0)
+    }
+
+    fn hash(fields: &[(&str, &str)], expires_ms: i64) -> Image {
+        let field = |(name, value): &(&str, &str)| Field {
+            name: name.as_bytes().to_vec(),
+            value: value.as_bytes().to_vec(),
+            expires_at_ms: None,
+        };
+        image(&Value::Hash(fields.iter().map(field).collect()), expires_ms)
+    }
+
+    /// What is done, in short; parts in `doubt` stay: `whole`, `ttl`, or an element's name.
+    fn told(was: Option<Image>, without: Option<Image>, doubt: &[&str]) -> String {
+        let in_doubt = |part: &Part| {
+            let name = match part {
+                Part::Whole => "whole".to_owned(),
+                Part::Ttl => "ttl".to_owned(),
+                Part::Element(name) => String::from_utf8_lossy(name).into_owned(),
+            };
+            doubt.contains(&name.as_str()).then_some(name)
+        };
+        let repair = repair(was.as_ref(), without.as_ref(), (NOW_MS, 0), &in_doubt).expect("values");
+        let mut words: Vec<String> = repair.whole.iter().map(|whole| format!("{whole:?}")).collect();
+        words.extend(repair.elements.iter().map(|difference| {
+            let kind = match difference {
+                Difference::Lacking(_) => "+",
+                Difference::Other { .. } => "~",
+                Difference::Extra(_) => "-",
+            };
+            format!("{kind}{}", String::from_utf8_lossy(difference.name()))
+        }));
+        words.extend(repair.ttl.map(|(was, without)| format!("ttl {was} {without}")));
+        words.extend(repair.stays.iter().map(|(_, why)| format!("stays {why}")));
+        words.join(" ")
+    }
+
+    #[test]
+    fn only_what_differs_is_touched_and_nothing_in_doubt() {
+        let (a, b) = (|| Some(string("a")), || Some(string("b")));
+        assert_eq!(told(None, None, &[]), "");
+        assert_eq!(told(a(), a(), &["whole", "ttl"]), "");
+        assert_eq!(told(None, a(), &[]), "Create");
+        assert_eq!(told(None, a(), &["whole"]), "stays whole");
+        assert_eq!(told(a(), None, &[]), "Delete");
+        assert_eq!(told(a(), b(), &[]), "Replace");
+        assert_eq!(told(a(), b(), &["whole"]), "stays whole");
+        assert_eq!(told(a(), Some(hash(&[("f", "1")], 0)), &[]), "Replace");
+        let old = || Some(hash(&[("bad", "1"), ("kept", "1"), ("n", "2")], 0));
+        let new = || Some(hash(&[("kept", "1"), ("lost", "1"), ("n", "1")], 0));
+        // What goes, goes last.
+        assert_eq!(told(old(), new(), &[]), "+lost ~n -bad");
+        assert_eq!(told(old(), new(), &["n"]), "+lost -bad stays n");
+    }
+
+    #[test]
+    fn what_has_expired_is_absent() {
+        let at = |expires_ms| Some(image(&Value::String(b"a".to_vec()), expires_ms));
+        assert_eq!(told(at(2000), at(2000), &[]), "");
+        assert_eq!(told(at(2000), at(3000), &[]), "ttl 2000 3000");
+        assert_eq!(told(at(2000), at(0), &["ttl"]), "stays ttl");
+        assert_eq!(told(at(2000), at(1000), &[]), "Delete");
+        assert_eq!(told(at(500), at(2000), &[]), "Create");
+        assert_eq!(told(at(500), at(1000), &[]), "");
+    }
+
+    #[test]
+    fn a_key_that_loses_its_last_element_goes_as_a_whole() {
+        let (old, new) = (Some(hash(&[("bad", "1")], 2000)), Some(hash(&[("lost", "1")], 2000)));
+        assert_eq!(told(old.clone(), new.clone(), &["lost"]), "Delete stays lost");
+        assert_eq!(told(old, new, &[]), "+lost -bad");
     }
 }
