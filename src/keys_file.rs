@@ -140,8 +140,14 @@ fn is_list(head: &[u8]) -> Option<bool> {
     let (first, rest) = head.trim_ascii_start().split_first()?;
     let (second, rest) = if *first == b'[' { rest.trim_ascii_start().split_first()? } else { return Some(false) };
     match second {
-        b'"' | b']' => Some(true),
-        b'{' => rest.trim_ascii_start().first().map(|third| matches!(third, b'"' | b'}')),
+        b'"' => Some(true),
+        // A key may begin with brackets as well: without a quote, only a whole line of nothing else is a list.
+        b']' => Some(rest.trim_ascii().is_empty()),
+        b'{' => rest.trim_ascii_start().split_first().map(|(third, rest)| match third {
+            b'"' => true,
+            b'}' => rest.trim_ascii() == b"]",
+            _ => false,
+        }),
         _ => Some(false),
     }
 }

@@ -168,7 +168,7 @@ fn any_key() -> impl Strategy<Value = Vec<u8>> {
 
 #[test]
 fn brackets_before_a_quoted_key_are_no_json() {
-    for key in [&b"["[..], b"{", b"[{", b"]}"] {
+    for key in [&b"["[..], b"{", b"[{", b"]}", b"[]a", b"[{}a", b"[{},b]"] {
         let printed = format!("{}\n{}", quote(key), quote(b""));
         assert_eq!(keys(printed.as_bytes()), Ok(of_any(&[key, b""])), "{printed}");
     }
