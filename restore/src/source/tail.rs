@@ -264,7 +264,7 @@ impl<'a> Tail<'a> {
                     return Err(RestoreError::Scratch(format!("refused a command of redtape: {}", error.text)));
                 }
                 (Reply::Value(_), Sent::Effect(..)) if std::mem::take(&mut would_fail) => {}
-                (Reply::Value(_), Sent::Effect(record, _)) => self.succeeded(&record),
+                (Reply::Value(_), Sent::Effect(record, who)) => self.succeeded(&record, &who),
                 (Reply::Value(Value::Status(of)), Sent::TypeOf(record, who)) if of != "string" && of != "none" => {
                     would_fail = true;
                     self.request_failed(&record, &who, &of);
@@ -277,7 +277,7 @@ impl<'a> Tail<'a> {
     }
 
     /// What is made of keys of a failed command is in doubt as well; what replaces a key as a whole ends the doubt.
-    fn succeeded(&mut self, record: &Record) {
+    fn succeeded(&mut self, record: &Record, who: &Origin) {
         let failed = &mut self.replayed.failed;
         if failed.is_empty() {
             return;
@@ -289,6 +289,8 @@ impl<'a> Tail<'a> {
         for touched in dependence.touched() {
             match &doubt {
                 Some(doubt) => drop(failed.entry(name(touched)).or_insert_with(|| doubt.clone())),
+                // A request that became this effect might have failed for the same reason.
+                None if !who.via.is_empty() => {}
                 None => drop(failed.remove(&name(touched))),
             }
         }
