@@ -302,14 +302,14 @@ impl<'a> Tail<'a> {
         self.note(record, who, &why, true);
     }
 
-    /// A key that the command needs expires about then without the writes. Where it expired then with them, too, it is the same.
+    /// A key that the command needs expires just before it without the writes. It is replayed as if it found the key.
     fn may_have_expired(&mut self, record: &Record, who: &Arc<Origin>) {
         let name = record.args.first().map(|name| name.to_ascii_uppercase().escape_ascii().to_string());
         let name = name.unwrap_or_default();
         let why = format!(
             "without the writes that are undone the key expires just before {name}, and whether that finds it is not known"
         );
-        self.note(record, who, &why, false);
+        self.note(record, who, &why, true);
     }
 
     fn failed(&mut self, record: &Record, who: &Arc<Origin>, error: &str) {
