@@ -141,6 +141,7 @@ struct Totals {
     compared: usize,
     tainted: usize,
     bad: usize,
+    not_known: usize,
 }
 
 type Place = (u32, Vec<u8>);
@@ -232,6 +233,11 @@ fn one_history(world: &mut World, seed: u64, totals: &mut Totals) {
     let listed: BTreeSet<Place> = list.as_array().expect("a list").iter().map(place).collect();
     let open = !listed.is_empty() || report["perhaps"] != 0 || report["not_judged"] != serde_json::json!([]);
     assert_eq!(outcome.code == Some(1), open, "{}", told());
+    if report["perhaps"] != 0 {
+        // A machine without time to spare: whose some writes were is not known, and the report has said so.
+        totals.not_known += 1;
+        return;
+    }
     let after = State::record(&mut world.recorded.conn());
     let differ: BTreeSet<Place> =
         differing(&after, &model).into_iter().filter(|place| !tainted.contains(place)).collect();
