@@ -274,7 +274,7 @@ fn one_history(world: &mut World, seed: u64, totals: &mut Totals) {
 fn an_undo_leaves_what_would_be_there_without_the_writes() {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let seed = number("REDTAPE_SEED").unwrap_or_else(|| rand::rng().random_range(0..1 << 40));
-    let histories = number("REDTAPE_UNDOS").unwrap_or(12);
+    let histories = number("REDTAPE_UNDOS").unwrap_or(8);
     let worlds = number("REDTAPE_WORLDS").unwrap_or(2);
     println!("REDTAPE_SEED={seed} REDTAPE_UNDOS={histories} REDTAPE_WORLDS={worlds}");
     // Most of the time is spent waiting for marks.
