@@ -286,8 +286,11 @@ impl<'a> Tail<'a> {
         let name = |touched: &Touched<'_>| (touched.db, Bytes::copy_from_slice(touched.key));
         let mut needed = dependence.touched().iter().filter(|touched| touched.touch != Touch::Overwritten);
         let doubt = needed.find_map(|touched| failed.get(&name(touched))).cloned();
-        for touched in dependence.touched() {
+        let moves = record.args.first().is_some_and(|name| word::is(name, "RENAME"));
+        for (nth, touched) in dependence.touched().iter().enumerate() {
             match &doubt {
+                // What was in doubt is elsewhere now.
+                Some(_) if moves && nth == 0 => drop(failed.remove(&name(touched))),
                 Some(doubt) => drop(failed.entry(name(touched)).or_insert_with(|| doubt.clone())),
                 // A request that became this effect might have failed for the same reason.
                 None if !who.via.is_empty() => {}
