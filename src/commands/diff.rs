@@ -94,7 +94,7 @@ pub(crate) fn run(args: &DiffArgs) -> anyhow::Result<ExitCode> {
     let mut console = Console::new(std::io::stderr().is_terminal(), as_json);
     let compared = diff(&request, &mut |difference| lines.add(&difference), &mut console);
     let summary = match compared {
-        // Whoever reads has enough (`| head`).
+        // The reader has enough (`| head`).
         Err(_) if lines.closed => return Ok(ExitCode::SUCCESS),
         other => other?,
     };

@@ -281,7 +281,7 @@ fn a_key_whose_time_had_come_is_gone() {
     std::thread::sleep(Duration::from_millis(50));
     let second = rfc3339(crate::harness::now_us());
     std::thread::sleep(Duration::from_millis(20));
-    // Whoever meets it has it removed.
+    // The next client that meets it has it removed.
     r.by("reader", &[args!["GET", "soon"], args!["SET", "later", 1]]);
     let (lines, _) = r.json(&["--at", &first, "--and", &second]);
     let what: Vec<_> = lines.iter().map(|line| (line["key"].as_str(), line["what"].as_str())).collect();

@@ -1,13 +1,14 @@
 //! Repairs of a live server, killed at random points: the next run goes on, and nothing is left behind.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Child;
+use std::time::Instant;
 
 use rand::rngs::SmallRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
 use crate::harness::conn::{Value, int, items};
+use crate::harness::killed::{kill, spawn, undo_files};
 use crate::harness::moment::State;
 use crate::harness::redtape::run;
 use crate::harness::{Conn, Dir, Redtape, Server};
@@ -64,12 +65,7 @@ impl Scene {
     }
 
     fn spawn(&self, state: &Path, tmp: &Path, more: &[&str]) -> Child {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_redtape"));
-        if let Some(server) = std::env::var_os("REDTAPE_TEST_SERVER") {
-            command.env("REDTAPE_SERVER_BIN", server);
-        }
-        command.args(self.arguments(state, more)).env("TMPDIR", tmp);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("redtape restore")
+        spawn(&self.arguments(state, more), tmp)
     }
 
     fn state(&self) -> State {
@@ -81,33 +77,6 @@ impl Scene {
         let (file, state, url) = (file.display().to_string(), state.display().to_string(), self.server.url());
         run(&["undo", "--file", &file, "--to", &url, "--yes", "--state-dir", &state]).expect_success("undo");
     }
-}
-
-fn files_below(dir: &Path, ending: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(files_below(&path, ending));
-        } else if path.extension().is_some_and(|e| e == ending) {
-            found.push(path);
-        }
-    }
-    found
-}
-
-/// Kills a repair once its undo file is there, so long after; whether it was still at work.
-fn kill(mut child: Child, state: &Path, after: Duration) -> bool {
-    let started = Instant::now();
-    while files_below(state, "undo").is_empty() && child.try_wait().expect("its state").is_none() {
-        assert!(started.elapsed() < Duration::from_mins(1), "the repair does not begin");
-        std::thread::sleep(Duration::from_micros(100));
-    }
-    std::thread::sleep(after);
-    let at_work = child.try_wait().expect("its state").is_none();
-    let _ = child.kill();
-    let _ = child.wait();
-    at_work
 }
 
 /// Names in the target that a repair uses for itself.
@@ -130,7 +99,7 @@ fn killed_and_run_again(kinds: &[&[&str]], kills: usize) {
         run(&scene.arguments(states.path(), kind)).expect_success("a repair");
         let whole = started.elapsed();
         let repaired = scene.state();
-        scene.undo(&files_below(states.path(), "undo")[0], states.path());
+        scene.undo(&undo_files(states.path())[0], states.path());
         broken.assert_same(&scene.state(), "undone");
         for n in 0..kills {
             let (states, tmp) = (Dir::new("state"), Dir::new("tmp"));
@@ -144,7 +113,7 @@ fn killed_and_run_again(kinds: &[&[&str]], kills: usize) {
             repaired.assert_same(&scene.state(), &what);
             let left: Vec<_> = std::fs::read_dir(tmp.path()).expect("the folder").flatten().map(|e| e.path()).collect();
             assert!(left.is_empty(), "{what}: {left:?}");
-            let files = files_below(states.path(), "undo");
+            let files = undo_files(states.path());
             // A run that had ended before it was killed has a finished file, behind which the next one has its own.
             let first = files.iter().find(|f| !f.to_string_lossy().ends_with("-2.undo")).expect("an undo file");
             scene.undo(first, states.path());

@@ -1,13 +1,14 @@
 //! `redtape undo` of writes, killed at random points and run again; and where it is refused.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Child;
+use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
 use crate::harness::conn::items;
+use crate::harness::killed::{kill, spawn, undo_files};
 use crate::harness::moment::State;
 use crate::harness::redtape::{Outcome, run};
 use crate::harness::{Conn, Dir, Redtape, Server};
@@ -71,44 +72,12 @@ impl Scene {
     }
 
     fn spawn(&self, state: &Path, tmp: &Path) -> Child {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_redtape"));
-        if let Some(server) = std::env::var_os("REDTAPE_TEST_SERVER") {
-            command.env("REDTAPE_SERVER_BIN", server);
-        }
-        command.args(self.arguments(&self.redtape.url(), state)).env("TMPDIR", tmp);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("redtape undo")
+        spawn(&self.arguments(&self.redtape.url(), state), tmp)
     }
 
     fn state(&self) -> State {
         State::record(&mut self.server.conn())
     }
-}
-
-fn files_below(dir: &Path, ending: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(files_below(&path, ending));
-        } else if path.extension().is_some_and(|e| e == ending) {
-            found.push(path);
-        }
-    }
-    found
-}
-
-/// Kills an undo once its undo file is there, so long after; whether it was still at work.
-fn kill(mut child: Child, state: &Path, after: Duration) -> bool {
-    let started = Instant::now();
-    while files_below(state, "undo").is_empty() && child.try_wait().expect("its state").is_none() {
-        assert!(started.elapsed() < Duration::from_mins(1), "the undo does not begin");
-        std::thread::sleep(Duration::from_micros(100));
-    }
-    std::thread::sleep(after);
-    let at_work = child.try_wait().expect("its state").is_none();
-    let _ = child.kill();
-    let _ = child.wait();
-    at_work
 }
 
 /// Killed as often as `REDTAPE_N` says, each time in a history that goes on: the undo of the undo is a part of it.
@@ -132,7 +101,7 @@ fn an_undo_that_is_killed_goes_on_and_can_be_undone() {
         assert_eq!(outcome.code, Some(0), "{what}: {outcome:?}");
         before.assert_same(&scene.state(), &what);
         assert_eq!(items(&scene.server.conn().must(&args!["KEYS", "redtape:*"])).len(), 0, "{what}");
-        let files = files_below(states.path(), "undo");
+        let files = undo_files(states.path());
         assert_eq!(files.len(), 1, "{what}: {files:?}");
         let (file, url) = (files[0].display().to_string(), scene.redtape.url());
         let state = states.path().display().to_string();
@@ -179,7 +148,7 @@ fn another_server_and_lost_writes_are_refused_with_the_way_out() {
         |what: &[&str]| run(&[&["undo", "--from", &from, "--to", &url, "--yes", "--state-dir", &state], what].concat());
     refused(&undo(&["lsn:2"]), &["is not whole", "redtape restore --before lsn:2"]);
     refused(&undo(&["--client", "bad"]), &["no write of the present timeline is selected"]);
-    assert_eq!(files_below(states.path(), "undo"), Vec::<PathBuf>::new());
+    assert_eq!(undo_files(states.path()), Vec::<PathBuf>::new());
     // A restore does not need to know what came between.
     run(&[
         "restore",

@@ -1,6 +1,6 @@
 //! Which keys can differ: those that a write between the two moments touched.
 //!
-//! Whoever is named by no write has the value that it had. One thing happens without a write: a time of expiry passes, and the
+//! A key that no write names has the value that it had. One thing happens without a write: a time of expiry passes, and the
 //! server removes the key later. So what it removes within [`EXPIRY_LAG`] behind the second moment counts as well.
 //!
 //! Memory: the keys, of which there are limits ([`KEYS_MAX`], [`BYTES_MAX`]).

@@ -172,7 +172,7 @@ pub fn judge(
     pass::run(range, questions, &Meant { filter, any_writer: false }, interrupt, on_progress)
 }
 
-/// Answers them for all writes: [`Verdict::Selected`] names the write that was certainly the last one, whoever wrote it.
+/// Answers them for all writes: [`Verdict::Selected`] names the write that was certainly the last one, of any client.
 /// [`Verdict::Other`] names the server's own removal of what had expired, by a time that was set before the range.
 pub fn last_writes(
     range: JudgedRange<'_>,

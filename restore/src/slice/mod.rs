@@ -40,7 +40,7 @@ pub(crate) use fold::Fold;
 pub(crate) use kept::{Kept, KeptRange};
 pub use lsns::Lsns;
 pub(crate) use needed::Needed;
-pub(crate) use pass::{Sliced, Watch, slice};
+pub(crate) use pass::{Sliced, Watch, command_name, slice};
 use serde::Serialize;
 
 /// Why everything up to an LSN is kept.

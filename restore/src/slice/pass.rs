@@ -253,7 +253,7 @@ impl<'a> Pass<'a> {
             Dependence::ReadsOthers(touched) => {
                 let kept = self.needed.pass(touched);
                 if kept {
-                    self.force(record.lsn, &format!("{} reads keys that it does not name", name(record)));
+                    self.force(record.lsn, &format!("{} reads keys that it does not name", command_name(record)));
                 }
                 kept
             }
@@ -265,7 +265,7 @@ impl<'a> Pass<'a> {
             Dependence::Unknown => {
                 let kept = self.libraries || !self.needed.is_nothing();
                 if kept {
-                    self.force(record.lsn, &format!("what {} reads and writes is not known", name(record)));
+                    self.force(record.lsn, &format!("what {} reads and writes is not known", command_name(record)));
                 }
                 kept
             }
@@ -290,7 +290,7 @@ fn tell(first: Option<Lsn>, progress: &mut dyn FnMut(Lsn)) {
 }
 
 /// A command's name, as it can be shown.
-fn name(record: &Record) -> String {
+pub(crate) fn command_name(record: &Record) -> String {
     let name = record.args.first().map_or(&b""[..], |name| &name[..name.len().min(NAME_SHOWN)]);
     name.to_ascii_uppercase().escape_ascii().to_string()
 }

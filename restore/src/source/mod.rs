@@ -11,6 +11,7 @@ pub mod journal_range;
 pub mod key_index;
 pub(crate) mod left_out;
 mod leftovers;
+pub(crate) mod present;
 pub mod scratch;
 pub(crate) mod tail;
 pub(crate) mod without;

@@ -22,7 +22,7 @@ use crate::client::{Reply, Value};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::replica_link::absolute::absolute;
-use crate::slice::Lsns;
+use crate::slice::{Lsns, command_name};
 
 /// How far the clock stays behind the journal: servers' clocks and redtape's differ by less.
 const LAG_MS: i64 = 1000;
@@ -307,17 +307,15 @@ impl<'a> Tail<'a> {
 
     /// A key that the command needs expires just before it without the writes. It is replayed as if it found the key.
     fn may_have_expired(&mut self, record: &Record, who: &Arc<Origin>) {
-        let name = record.args.first().map(|name| name.to_ascii_uppercase().escape_ascii().to_string());
-        let name = name.unwrap_or_default();
         let why = format!(
-            "without the writes that are undone the key expires just before {name}, and whether that finds it is not known"
+            "without the writes that are undone the key expires just before {}, and whether that finds it is not known",
+            command_name(record)
         );
         self.note(record, who, &why, true);
     }
 
     fn failed(&mut self, record: &Record, who: &Arc<Origin>, error: &str) {
-        let name = record.args.first().map(|name| name.to_ascii_uppercase().escape_ascii().to_string());
-        let name = name.unwrap_or_default();
+        let name = command_name(record);
         self.note(record, who, &format!("{name} fails without the writes that are undone: {error}"), false);
     }
 

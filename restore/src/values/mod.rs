@@ -4,7 +4,7 @@
 //! - `image`: one key's value and time of expiry.
 //! - `digest`, `merge`: whether two values are equal, and in which elements they differ.
 //!
-//! For whoever writes one dataset into another ([`crate::target::repair`]), and for whoever compares two ([`mod@crate::diff`]).
+//! Used to write one dataset into another ([`crate::target::repair`]), and to compare two ([`mod@crate::diff`]).
 
 pub(crate) mod digest;
 pub(crate) mod held;

@@ -19,6 +19,7 @@ pub mod dir;
 pub mod disk;
 pub mod fault;
 pub mod journal;
+pub mod killed;
 pub mod moment;
 pub mod record;
 pub mod redtape;

@@ -1,6 +1,6 @@
 //! Whether a request writes without reading.
 //!
-//! For whoever takes a write out of the history: a later request that read what it left may have ended in another way without
+//! For an undo, which takes a write out of the history: a later request that read what it left may have ended in another way without
 //! it, or its client was told something that would not have been. A request that only writes ends in the same way.
 //!
 //! | reading | requests |

@@ -297,7 +297,7 @@ fn check_any(cases: &[Case<'_>]) {
 }
 
 #[test]
-fn the_last_write_whoever_made_it() {
+fn the_last_write_of_anybody() {
     check_any(&[
         (
             &["a|HSET h f 1 g 1", "b|HSET h g 2", "?|HDEL h f"],

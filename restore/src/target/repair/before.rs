@@ -47,7 +47,7 @@ pub(crate) trait UndoLog {
     fn sync(&mut self) -> Result<(), RestoreError>;
     /// The write was refused, or a client came in between: what was added for it is none of this operation's.
     fn not_written(&mut self, entry: EntryNumber) -> Result<(), RestoreError>;
-    /// What was added since this was asked last, or since [`Self::done`]: whoever asks says later that it is done.
+    /// What was added since this was asked last, or since [`Self::done`]: the caller says later that it is done.
     fn take_added(&mut self) -> Option<Added>;
     /// The writes of all these were seen in the target, or [`Self::not_written`].
     fn are_done(&mut self, added: Added) -> Result<(), RestoreError>;

@@ -1,20 +1,16 @@
 //! Who wrote last what differs: asked of the journal that records the target.
 
-use std::time::Duration;
-
 use redtape_journal::query::WriteQuery;
-use redtape_journal::{Catalog, MarkError, Present, wait_complete};
+use redtape_journal::{Catalog, Present};
 
 use crate::error::RestoreError;
 use crate::judge::{JudgedRange, judge};
 use crate::progress::{Event, Observer, Unit};
 use crate::request::Request;
 use crate::source::Source;
+use crate::source::present::complete;
 use crate::target::preflight::TargetFacts;
 use crate::target::repair::{Asked, Judged};
-
-/// How long the journal is waited for: it has to hold all that the target held when it was looked at.
-const COMPLETE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Refuses a target of which the journal does not know who wrote to it.
 pub(super) fn check(source: &Source, facts: &TargetFacts) -> Result<(), RestoreError> {
@@ -37,8 +33,7 @@ pub(super) fn judged(
     request: &Request,
     observer: &mut dyn Observer,
 ) -> Result<Judged, RestoreError> {
-    let Present { timeline, lsn, .. } =
-        wait_complete(&source.from, source.keyring(), COMPLETE_LIMIT).map_err(not_complete)?;
+    let Present { timeline, lsn, .. } = complete(&source.from, source.keyring(), "--broken-by")?;
     let point = &source.point;
     if timeline != point.timeline {
         return Err(RestoreError::Unable(format!(
@@ -56,15 +51,4 @@ pub(super) fn judged(
     let judged = judge(range, &questions, &filter, &request.interrupt, &mut |passed| observer.on(&Event::At(passed)))?;
     observer.on(&Event::StepDone);
     Ok(Judged::new(asked, &judged.verdicts))
-}
-
-fn not_complete(error: MarkError) -> RestoreError {
-    match error {
-        MarkError::Open(error) => error.into(),
-        MarkError::Read(error) => error.into(),
-        MarkError::Store(error) => RestoreError::Unable(error.to_string()),
-        error @ (MarkError::NotWritten | MarkError::NoBase) => {
-            RestoreError::Unable(format!("--broken-by needs a journal that is being written: {error}"))
-        }
-    }
 }

@@ -7,15 +7,16 @@ use redtape_journal::query::{Filter, Since, Until, WriteFilter};
 use redtape_journal::undo_file::OperationId;
 use redtape_journal::{Catalog, Lsn, Mark, MarkError, Micros, Origin, OriginKind, Present, TimelineId};
 
+use super::UndoWritesRequest;
 use super::earlier::{concerning, read_all};
 use super::pairs::Pairs;
 use super::plan::WritesSeen;
-use super::{COMPLETE_LIMIT, UndoWritesRequest, wait_complete};
 use crate::error::RestoreError;
 use crate::mistake::{At, Bounds, Earlier, Meant, Mistake, MistakeRange, Sample, Samples, Writer, find};
 use crate::plan::{Facts, Plan, choose, make};
 use crate::progress::{Event, Observer, Unit};
 use crate::source::left_out::LeftOut;
+use crate::source::present::{complete, not_complete};
 use crate::source::tail::Replayed;
 use crate::source::{Located, Source};
 use crate::target::preflight::TargetFacts;
@@ -23,6 +24,8 @@ use crate::target::repair::{LEFT_KEYS_MAX, Operation};
 use crate::target::rights::Repairs;
 use crate::target::server::ServerTarget;
 
+/// What needs a journal up to the present.
+const WHAT: &str = "an undo of writes";
 /// Clients that are named in a plan.
 const CLIENTS_SHOWN: usize = 5;
 /// Writes of each kind that are shown there.
@@ -59,7 +62,7 @@ pub(super) fn open_target(request: &UndoWritesRequest) -> Result<ServerTarget, R
     let mut target = ServerTarget::open(connector, commands, &request.dataset(Filter::default(), Lsn(0)))?;
     let catalog = Catalog::open_with(&request.from, &request.keyring)?;
     if catalog.windows().is_empty() {
-        return Err(not_complete(MarkError::NoBase));
+        return Err(not_complete(MarkError::NoBase, WHAT));
     }
     target.facts.compare_with(&catalog.timelines());
     check_server(request, &target.facts)?;
@@ -77,17 +80,6 @@ fn check_server(request: &UndoWritesRequest, facts: &TargetFacts) -> Result<(), 
         request.from.display(),
         facts.replid
     )))
-}
-
-fn not_complete(error: MarkError) -> RestoreError {
-    match error {
-        MarkError::Open(error) => error.into(),
-        MarkError::Read(error) => error.into(),
-        MarkError::Store(error) => RestoreError::Unable(error.to_string()),
-        error @ (MarkError::NotWritten | MarkError::NoBase) => {
-            RestoreError::Unable(format!("an undo of writes needs a journal that is being written: {error}"))
-        }
-    }
 }
 
 /// The record behind which the writes are looked for.
@@ -307,7 +299,7 @@ impl History {
         again: Option<(&Self, Vec<Place>)>,
         observer: &mut dyn Observer,
     ) -> Result<Self, RestoreError> {
-        let present = wait_complete(&request.from, &request.keyring, COMPLETE_LIMIT).map_err(not_complete)?;
+        let present = complete(&request.from, &request.keyring, WHAT)?;
         let Present { timeline, lsn: upto, .. } = present;
         let catalog = Catalog::open_for_search(&request.from, &request.keyring)?;
         let filter = request.writes.resolve(request.now, &request.zone, catalog.marks());

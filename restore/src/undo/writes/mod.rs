@@ -32,10 +32,10 @@ mod repairs;
 mod request;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use redtape_journal::Micros;
 use redtape_journal::undo_file::OperationId;
-use redtape_journal::{Micros, wait_complete};
 
 pub use self::plan::{Changes, UndoWritesPlan, UndoWritesReport, WritesSeen};
 pub use self::request::UndoWritesRequest;
@@ -61,8 +61,6 @@ use crate::target::server::{Marks, ServerTarget, check_repair, marker_or_note};
 use crate::target::unfinished::Marker;
 use crate::target::value_error::unreadable;
 
-/// How long the journal is waited for: it has to hold all that the target holds.
-const COMPLETE_LIMIT: Duration = Duration::from_secs(10);
 /// How long an undo may have written that was interrupted.
 const INTERRUPTED_US: i64 = 3600 * 1_000_000;
 /// How often keys are looked at that clients write to meanwhile.
