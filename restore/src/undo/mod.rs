@@ -7,6 +7,7 @@
 //! Invariant: what somebody has changed since the repair stays, and is listed, unless the person says that it is to be replaced. An
 //! undo has an undo file of its own.
 
+mod collect;
 mod elements;
 mod entries;
 pub mod writes;
@@ -17,6 +18,7 @@ use redtape_journal::undo_file::{OperationId, Progress, UndoEntry, UndoHead, Und
 use redtape_journal::{Keyring, Micros};
 use serde::Serialize;
 
+use self::collect::Collector;
 use self::elements::ElementBefore;
 use self::entries::LastEntries;
 use crate::client::Server;
@@ -24,17 +26,11 @@ use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::limits::Limits;
 use crate::progress::{Event, Observer, Unit};
-use crate::target::lookup::has_passed;
 use crate::target::preflight::TargetFacts;
 use crate::target::repair::engine::{Engine, InFlight, Unwanted};
-use crate::target::repair::{Batch, How, Judged, OnConflict, Operation, Outcome, Policy, Wanted, live};
+use crate::target::repair::{How, Judged, OnConflict, Operation, Outcome, Policy, Wanted};
 use crate::target::{ServerAddress, claim, unfinished};
 use crate::values::image::Image;
-
-/// Keys that are written at once.
-const BATCH_KEYS: usize = 1024;
-/// Bytes of their values, about.
-const BATCH_BYTES: usize = 4 << 20;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -180,19 +176,20 @@ impl PreparedUndo {
         };
         observer.on(&Event::Step { name: "putting back", total: plan.places, unit: Unit::Keys });
         let mut back = PutBack {
-            engine,
+            collector: Collector::new(engine),
             replace: request.replace,
             field_ttl: facts.version.has_field_ttl(),
-            batch: Batch::default(),
-            bytes: 0,
-            unwanted: Vec::new(),
         };
         // Not what the plan was made from: while a person was asked, the operation may have gone on.
         let open = || UndoReader::open(&request.file, &request.keyring);
         let last = LastEntries::read(open)?;
         let progress = Progress::read(&mut open()?)?;
         // The newest first: it is what the key held last.
-        progress.moved().iter().rev().try_for_each(|moved| back.engine.put_moved_back(moved, request.replace))?;
+        progress
+            .moved()
+            .iter()
+            .rev()
+            .try_for_each(|moved| back.collector.engine.put_moved_back(moved, request.replace))?;
         let mut seen = 0;
         // Elements that go come last: a container that has none for a moment is gone, with its time of expiry.
         for removed in [false, true] {
@@ -204,10 +201,10 @@ impl PreparedUndo {
                 observer.on(&Event::At(seen));
                 back.entry(entry)
             })?;
-            back.flush()?;
+            back.collector.flush()?;
         }
-        back.engine.take_up_rest()?;
-        let outcome = back.engine.outcome;
+        back.collector.engine.take_up_rest()?;
+        let outcome = back.collector.engine.outcome;
         observer.on(&Event::StepDone);
         if !progress.is_finished() {
             unfinished::forget(&mut target, &undone)?;
@@ -223,69 +220,41 @@ impl PreparedUndo {
     }
 }
 
-/// Collects entries of one database and kind, and has them written.
+/// Puts entries back, those of one kind together.
 struct PutBack<'a> {
-    engine: Engine<'a>,
+    collector: Collector<'a>,
     replace: bool,
     /// Fields of hashes may expire in the target.
     field_ttl: bool,
-    batch: Batch,
-    bytes: usize,
-    unwanted: Vec<Unwanted>,
 }
 
 impl PutBack<'_> {
     fn entry(&mut self, entry: UndoEntry<'_>) -> Result<(), RestoreError> {
         let Some(db) = entry.place().map(|place| place.db) else { return Ok(()) };
-        let full = self.batch.keys.len() + self.unwanted.len() >= BATCH_KEYS || self.bytes >= BATCH_BYTES;
-        if full || db != self.batch.db {
-            self.flush()?;
-            self.batch.db = db;
-        }
-        let expected = |written| if self.replace { None } else { Some(written) };
+        let Self { collector, replace, field_ttl } = self;
+        collector.go_to(db)?;
+        let expected = |written| if *replace { None } else { Some(written) };
         match entry {
             UndoEntry::Value { key, expires_ms, dump, written, .. } => {
-                self.bytes += dump.len();
                 let image = Image { dump: dump.into_owned(), expires_ms };
-                let expected = expected(written);
-                self.batch.keys.push(Wanted::new(key.into_owned(), image, expected)?);
+                collector.put(Wanted::new(key.into_owned(), image, expected(written))?);
             }
             UndoEntry::Absent { key, written, .. } => {
-                let expected = expected(written);
-                self.unwanted.push(Unwanted { key: key.into_owned(), expected, of_type: None });
+                collector.remove(Unwanted { key: key.into_owned(), expected: expected(written), of_type: None });
             }
             UndoEntry::Ttl { key, expires_ms, written_ms, .. } => {
-                self.engine.put_ttl_back(db, &key, written_ms, expires_ms, self.replace)?;
+                collector.engine.put_ttl_back(db, &key, written_ms, expires_ms, *replace)?;
             }
             UndoEntry::Element { key, element, value, expires_ms, written, .. } => {
                 let was = ElementBefore { name: &element, held: Some((&value, expires_ms)), written };
-                self.engine.put_element_back(db, &key, &was, self.field_ttl, self.replace)?;
+                collector.engine.put_element_back(db, &key, &was, *field_ttl, *replace)?;
             }
             UndoEntry::ElementAbsent { key, element, written, .. } => {
                 let was = ElementBefore { name: &element, held: None, written };
-                self.engine.put_element_back(db, &key, &was, self.field_ttl, self.replace)?;
+                collector.engine.put_element_back(db, &key, &was, *field_ttl, *replace)?;
             }
             UndoEntry::Moved { .. } | UndoEntry::Done { .. } | UndoEntry::NotWritten { .. } | UndoEntry::Finished => {}
         }
         Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), RestoreError> {
-        let db = self.batch.db;
-        let keys = std::mem::take(&mut self.batch.keys);
-        self.bytes = 0;
-        // What would have expired by now is gone, as it would be without the repair.
-        let now_ms = if keys.is_empty() { 0 } else { live::clock(self.engine.target)? };
-        let (gone, keys): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| has_passed(key.image.expires_ms, now_ms));
-        self.unwanted.extend(gone.into_iter().map(|Wanted { key, expected, .. }| Unwanted {
-            key,
-            expected,
-            of_type: None,
-        }));
-        if !keys.is_empty() {
-            self.engine.batch(Batch { db, keys, ..Batch::default() })?;
-        }
-        let unwanted = std::mem::take(&mut self.unwanted);
-        if unwanted.is_empty() { Ok(()) } else { self.engine.delete(db, unwanted) }
     }
 }

@@ -5,6 +5,7 @@ use redtape_journal::undo_file::OperationId;
 use super::name::{parse, pattern};
 use crate::client::{Server, Value};
 use crate::error::RestoreError;
+use crate::target::lookup::select;
 
 /// Keys that a step of `SCAN` looks at.
 const SCAN_COUNT: &str = "1000";
@@ -52,4 +53,13 @@ pub fn remove(server: &mut Server, operation: &OperationId) -> Result<u64, Resto
 
 fn not_understood(server: &Server) -> RestoreError {
     RestoreError::Unable(format!("{} gave no reply to SCAN that is understood", server.address))
+}
+
+/// The same of all databases, when what the operation moved aside was taken up: what is left has no use any more.
+pub(crate) fn remove_everywhere(server: &mut Server, operation: &OperationId) -> Result<(), RestoreError> {
+    for db in server.info(Some("keyspace"))?.keyspace().into_keys() {
+        select(server, db)?;
+        remove(server, operation)?;
+    }
+    Ok(())
 }

@@ -16,7 +16,6 @@ use crate::client::Server;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::progress::{Event, Observer};
-use crate::target::lookup::select;
 use crate::target::pieces::leftovers;
 use crate::version::ServerVersion;
 
@@ -100,11 +99,7 @@ pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcom
     engine.take_up_rest()?;
     let outcome = engine.outcome;
     if log.goes_on() {
-        // What it moved aside was taken up: all that is left has no use any more.
-        for db in target.info(Some("keyspace"))?.keyspace().into_keys() {
-            select(target, db)?;
-            leftovers::remove(target, id)?;
-        }
+        leftovers::remove_everywhere(target, id)?;
     }
     Ok(outcome)
 }

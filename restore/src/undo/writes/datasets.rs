@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use redtape_journal::query::{Filter, Since, Until, WriteFilter};
 use redtape_journal::undo_file::OperationId;
-use redtape_journal::{Catalog, Lsn, Mark, MarkError, Micros, Origin, OriginKind, Present, TimelineId};
+use redtape_journal::{Catalog, Lsn, Mark, MarkError, Micros, Present, TimelineId};
 
 use super::UndoWritesRequest;
 use super::earlier::{concerning, read_all};
@@ -195,22 +195,10 @@ pub(super) fn seen(samples: &Samples) -> WritesSeen {
 fn sample(sample: &Sample) -> String {
     let Sample { at, who, db, command, why } = sample;
     let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
-    format!("LSN {} {} db {db} {}: {command}{why}", at.lsn, at.ts, origin(who))
+    format!("LSN {} {} db {db} {}: {command}{why}", at.lsn, at.ts, who)
 }
 
-/// Whose a write is, in words.
-pub(super) fn origin(who: &Origin) -> String {
-    match who.kind {
-        OriginKind::Client | OriginKind::Unknown if !who.addr.is_empty() => {
-            name(&Writer { addr: who.addr.clone(), name: who.name.clone(), user: who.user.clone() })
-        }
-        OriginKind::Client | OriginKind::Unknown => "a client that is not known".to_owned(),
-        OriginKind::Outside => "a client that went round redtape".to_owned(),
-        OriginKind::Expiry => "expiry".to_owned(),
-        OriginKind::Eviction => "eviction".to_owned(),
-    }
-}
-
+/// A client, in words.
 fn name(Writer { addr, name, user }: &Writer) -> String {
     let name = if name.is_empty() { String::new() } else { format!(" {name}") };
     let user = if user.is_empty() || user == "default" { String::new() } else { format!(" (user {user})") };

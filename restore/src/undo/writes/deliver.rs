@@ -6,15 +6,11 @@ use super::repairs::{KeyRepair, Whole};
 use crate::error::RestoreError;
 use crate::target::lookup::{select, show};
 use crate::target::repair::engine::{Engine, Unwanted};
-use crate::target::repair::{Added, Batch, Before, Doubt, FileLog, UndoLog, Wanted};
+use crate::target::repair::{Added, Before, Doubt, FileLog, UndoLog, Wanted};
 use crate::target::value_error::unreadable;
+use crate::undo::collect::Collector;
 use crate::values::digest::NOTHING;
 use crate::values::image::Image;
-
-/// Keys that are written at once.
-const BATCH_KEYS: usize = 1024;
-/// Bytes of their values, about.
-const BATCH_BYTES: usize = 4 << 20;
 
 /// The undo file of an operation that finds out anew what is to be done: the journal tells what an interrupted run has written, as
 /// it tells what anybody has.
@@ -51,81 +47,48 @@ impl UndoLog for AnewLog<'_> {
     }
 }
 
-/// Collects repairs of one database, and has them written.
-pub(super) struct Delivery<'a> {
-    pub(super) engine: Engine<'a>,
-    batch: Batch,
-    bytes: usize,
-    unwanted: Vec<Unwanted>,
+/// Has a key repaired; `was` and `without`: as it was, and as it would be.
+pub(super) fn deliver(
+    collector: &mut Collector<'_>,
+    (db, key): (u32, &[u8]),
+    repair: KeyRepair,
+    (was, without): (Option<Image>, Option<Image>),
+) -> Result<(), RestoreError> {
+    collector.go_to(db)?;
+    let digest =
+        |image: Option<&Image>| image.map_or(Ok(NOTHING), Image::digest).map_err(|error| unreadable(key, error));
+    match (repair.whole, without) {
+        (None, _) => return parts(&mut collector.engine, (db, key), repair),
+        (Some(Whole::Create), Some(without)) => {
+            collector.put(Wanted::new(key.to_vec(), without, Some(NOTHING))?);
+        }
+        (Some(Whole::Replace), Some(without)) => {
+            collector.put(Wanted::new(key.to_vec(), without, Some(digest(was.as_ref())?))?);
+        }
+        (Some(_), _) => {
+            let expected = Some(digest(was.as_ref())?);
+            collector.remove(Unwanted { key: key.to_vec(), expected, of_type: None });
+        }
+    }
+    Ok(())
 }
 
-impl<'a> Delivery<'a> {
-    pub(super) fn new(engine: Engine<'a>) -> Self {
-        Self { engine, batch: Batch::default(), bytes: 0, unwanted: Vec::new() }
+/// Elements and the time of expiry.
+fn parts(engine: &mut Engine<'_>, (db, key): (u32, &[u8]), repair: KeyRepair) -> Result<(), RestoreError> {
+    let KeyRepair { elements, ttl, .. } = repair;
+    select(engine.target, db)?;
+    if !elements.is_empty() {
+        let set = engine.set_elements(db, key, &elements)?;
+        let done = set.iter().filter(|set| **set).count() as u64;
+        engine.outcome.elements += done;
+        engine.outcome.merged += u64::from(done > 0);
+        if let Some((difference, _)) = elements.iter().zip(&set).find(|(_, set)| !**set) {
+            engine.outcome.leave(db, key, format!("element {} was changed since", show(difference.name())));
+        }
+        engine.log.done()?;
     }
-
-    /// Adds a key's repair; `was` and `without`: as it was, and as it would be.
-    pub(super) fn add(
-        &mut self,
-        (db, key): (u32, &[u8]),
-        repair: KeyRepair,
-        (was, without): (Option<Image>, Option<Image>),
-    ) -> Result<(), RestoreError> {
-        let full = self.batch.keys.len() + self.unwanted.len() >= BATCH_KEYS || self.bytes >= BATCH_BYTES;
-        if full || db != self.batch.db {
-            self.flush()?;
-            self.batch.db = db;
-        }
-        let digest =
-            |image: Option<&Image>| image.map_or(Ok(NOTHING), Image::digest).map_err(|error| unreadable(key, error));
-        match (repair.whole, without) {
-            (None, _) => return self.parts((db, key), repair),
-            (Some(Whole::Create | Whole::Replace), Some(without)) => {
-                let expected = match repair.whole {
-                    Some(Whole::Replace) => digest(was.as_ref())?,
-                    _ => NOTHING,
-                };
-                self.bytes += without.dump.len();
-                self.batch.keys.push(Wanted::new(key.to_vec(), without, Some(expected))?);
-            }
-            (Some(_), _) => {
-                let expected = Some(digest(was.as_ref())?);
-                self.unwanted.push(Unwanted { key: key.to_vec(), expected, of_type: None });
-            }
-        }
-        Ok(())
-    }
-
-    /// Elements and the time of expiry.
-    fn parts(&mut self, (db, key): (u32, &[u8]), repair: KeyRepair) -> Result<(), RestoreError> {
-        let KeyRepair { elements, ttl, .. } = repair;
-        select(self.engine.target, db)?;
-        if !elements.is_empty() {
-            let set = self.engine.set_elements(db, key, &elements)?;
-            let done = set.iter().filter(|set| **set).count() as u64;
-            self.engine.outcome.elements += done;
-            self.engine.outcome.merged += u64::from(done > 0);
-            if let Some((difference, _)) = elements.iter().zip(&set).find(|(_, set)| !**set) {
-                let why = format!("element {} was changed since", show(difference.name()));
-                self.engine.outcome.leave(db, key, why);
-            }
-            self.engine.log.done()?;
-        }
-        match ttl {
-            None => Ok(()),
-            Some((was_ms, without_ms)) => self.engine.put_ttl_back(db, key, was_ms, without_ms, false),
-        }
-    }
-
-    /// Writes what has come together.
-    pub(super) fn flush(&mut self) -> Result<(), RestoreError> {
-        let db = self.batch.db;
-        let keys = std::mem::take(&mut self.batch.keys);
-        self.bytes = 0;
-        if !keys.is_empty() {
-            self.engine.batch(Batch { db, keys, ..Batch::default() })?;
-        }
-        let unwanted = std::mem::take(&mut self.unwanted);
-        if unwanted.is_empty() { Ok(()) } else { self.engine.delete(db, unwanted) }
+    match ttl {
+        None => Ok(()),
+        Some((was_ms, without_ms)) => engine.put_ttl_back(db, key, was_ms, without_ms, false),
     }
 }

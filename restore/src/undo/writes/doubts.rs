@@ -1,6 +1,6 @@
 //! What differs and stays: others have built on it, or it cannot be told what would be there.
 
-use super::datasets::{History, origin};
+use super::datasets::History;
 use crate::judge::Part;
 use crate::mistake::Sample;
 use crate::source::tail::{Failed, Replayed};
@@ -9,7 +9,7 @@ use crate::target::lookup::show;
 /// Why a part of a key stays as it is, if it does.
 pub(super) fn of(history: &History, replayed: &Replayed, (db, key): (u32, &[u8]), part: &Part) -> Option<String> {
     if let Some(Failed { lsn, who, why, .. }) = replayed.failed.get(&(db, bytes::Bytes::copy_from_slice(key))) {
-        return Some(format!("LSN {lsn}, by {}: {why}", origin(who)));
+        return Some(format!("LSN {lsn}, by {who}: {why}"));
     }
     if replayed.more_failed {
         return Some("more commands fail without the writes than are noted".to_owned());
@@ -25,13 +25,13 @@ pub(super) fn of(history: &History, replayed: &Replayed, (db, key): (u32, &[u8])
     };
     let Sample { at, who, command, why, .. } = dependent?;
     let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-    Some(format!("LSN {}, {command} by {}{why}", at.lsn, origin(who)))
+    Some(format!("LSN {}, {command} by {}{why}", at.lsn, who))
 }
 
 /// Why a key is in doubt that is the same in both datasets, if it is.
 pub(super) fn of_equal(replayed: &Replayed, db: u32, key: &[u8]) -> Option<String> {
     let Failed { lsn, who, why, replayed } = replayed.failed.get(&(db, bytes::Bytes::copy_from_slice(key)))?;
-    replayed.then(|| format!("LSN {lsn}, by {}: {why}", origin(who)))
+    replayed.then(|| format!("LSN {lsn}, by {who}: {why}"))
 }
 
 /// A part that stays, and why.

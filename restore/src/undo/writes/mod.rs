@@ -43,7 +43,7 @@ pub use self::request::UndoWritesRequest;
 pub(crate) use self::earlier::put_back;
 
 use self::datasets::{History, Place, Rebuilt};
-use self::deliver::{AnewLog, Delivery};
+use self::deliver::{AnewLog, deliver};
 use self::earlier::Undone;
 use self::pairs::Pair;
 use self::repairs::{KeyRepair, Whole};
@@ -52,7 +52,7 @@ use crate::interrupt::Interrupt;
 use crate::judge::Part;
 use crate::plan::Plan;
 use crate::progress::{Event, Observer, Unit};
-use crate::target::lookup::{select, show};
+use crate::target::lookup::show;
 use crate::target::pieces::leftovers;
 use crate::target::repair::engine::{Engine, InFlight};
 use crate::target::repair::{FileLog, How, Judged, Listed, OnConflict, Operation, Outcome, Policy, live};
@@ -60,6 +60,7 @@ use crate::target::rights::{By, Repairs};
 use crate::target::server::{Marks, ServerTarget, check_repair, marker_or_note};
 use crate::target::unfinished::Marker;
 use crate::target::value_error::unreadable;
+use crate::undo::collect::Collector;
 
 /// How long an undo may have written that was interrupted.
 const INTERRUPTED_US: i64 = 3600 * 1_000_000;
@@ -371,22 +372,22 @@ fn write(
         in_flight: InFlight::default(),
         moved,
     };
-    let mut delivery = Delivery::new(engine);
+    let mut collector = Collector::new(engine);
     observer.on(&Event::Step { name: "writing keys", total: 0, unit: Unit::Keys });
     let mut seen = 0;
     each_repair(rebuilt, history, (now_ms, &interrupt), &mut |repair, pair| {
         stays.add((pair.db, pair.key), &repair.stays);
         if repair.writes() {
             seen += 1;
-            delivery.add((pair.db, pair.key), repair, (pair.was, pair.without))?;
+            deliver(&mut collector, (pair.db, pair.key), repair, (pair.was, pair.without))?;
             observer.on(&Event::At(seen));
         }
         Ok(())
     })?;
-    delivery.flush()?;
-    delivery.engine.take_up_rest()?;
+    collector.flush()?;
+    collector.engine.take_up_rest()?;
     observer.on(&Event::StepDone);
-    Ok(delivery.engine.outcome)
+    Ok(collector.engine.outcome)
 }
 
 /// Adds an attempt's numbers; returns the keys that were left.
@@ -441,11 +442,7 @@ fn finish(
     observer: &mut dyn Observer,
 ) -> Result<(), RestoreError> {
     if log.goes_on() {
-        // What it moved aside was taken up: all that is left has no use any more.
-        for db in target.server.info(Some("keyspace"))?.keyspace().into_keys() {
-            select(&mut target.server, db)?;
-            leftovers::remove(&mut target.server, id)?;
-        }
+        leftovers::remove_everywhere(&mut target.server, id)?;
     }
     marks.set("after", observer);
     if let Some(marker) = marker {
