@@ -364,6 +364,17 @@ fn may_not_fit(facts: &Facts<'_>) -> bool {
     memory.used.saturating_add(needed) > limit
 }
 
+/// What the target takes, and what to be aware of there.
+pub(crate) fn what_it_takes(facts: &Facts<'_>, method: Method) -> (Vec<Limit>, Vec<String>) {
+    let target = facts.target;
+    let mut warnings: Vec<String> = warnings::memory(facts).into_iter().collect();
+    warnings.extend(warnings::other_restores(target));
+    if method != Method::Scratch {
+        warnings.extend(warnings::followers(target));
+    }
+    (limits::of(facts, method), warnings)
+}
+
 /// Makes the plan.
 pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&Binary>) -> Plan {
     let (point, target, range) = (facts.point, facts.target, facts.range);
@@ -378,11 +389,8 @@ pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&
                 .to_owned(),
         );
     }
-    warnings.extend(warnings::memory(facts));
-    warnings.extend(warnings::other_restores(target));
-    if method != Method::Scratch {
-        warnings.extend(warnings::followers(target));
-    }
+    let (limits, of_target) = what_it_takes(facts, method);
+    warnings.extend(of_target);
     Plan {
         at: point.asked.to_string(),
         at_local: point.zone.show(point.asked),
@@ -409,10 +417,10 @@ pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&
         replay_bytes: range.bytes,
         target: target.address.clone(),
         target_version: target.version.to_string(),
-        scratch: scratch.map(|b| format!("{} ({})", b.path.display(), b.version)),
+        scratch: scratch.map(ToString::to_string),
         functions: everything,
         estimate_seconds: estimate(facts, method),
-        limits: limits::of(facts, method),
+        limits,
         repair: None,
         warnings,
     }

@@ -1,5 +1,6 @@
 //! The programs that can be a scratch server: what each one is, and which fits best.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -25,6 +26,12 @@ pub struct Binary {
     pub path: PathBuf,
     /// What it says it is.
     pub version: ServerVersion,
+}
+
+impl fmt::Display for Binary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.path.display(), self.version)
+    }
 }
 
 /// What is needed of a binary.

@@ -1,6 +1,6 @@
 //! What differs and stays: others have built on it, or it cannot be told what would be there.
 
-use super::datasets::History;
+use super::history::History;
 use crate::judge::Part;
 use crate::mistake::Sample;
 use crate::source::tail::{Failed, Replayed};

@@ -8,11 +8,13 @@
 //! ```
 //!
 //! - `request`: what is asked for.
+//! - `history`: which writes are undone, and what that concerns; `told`: the same in words.
 //! - `datasets`: the two datasets.
 //! - `earlier`: what was undone before, and is left out as well.
 //! - `pairs`: the two datasets side by side.
 //! - `repairs`: what a key's difference means.
 //! - `doubts`: what differs and stays: others have built on it, or it cannot be told.
+//! - `survey`: all repairs, counted before anything is written.
 //! - `deliver`: writing.
 //! - `plan`: what will be done, and what was.
 //!
@@ -26,10 +28,13 @@ mod datasets;
 mod deliver;
 mod doubts;
 mod earlier;
+mod history;
 mod pairs;
 mod plan;
 mod repairs;
 mod request;
+mod survey;
+mod told;
 
 use std::path::Path;
 use std::time::Instant;
@@ -42,32 +47,27 @@ pub use self::request::UndoWritesRequest;
 
 pub(crate) use self::earlier::put_back;
 
-use self::datasets::{History, Place, Rebuilt};
+use self::datasets::{Means, Rebuilt};
 use self::deliver::{AnewLog, deliver};
 use self::earlier::Undone;
-use self::pairs::Pair;
-use self::repairs::{KeyRepair, Whole};
+use self::history::{History, Place};
+use self::survey::{Stays, Survey, each_repair};
 use crate::error::RestoreError;
-use crate::interrupt::Interrupt;
-use crate::judge::Part;
-use crate::plan::Plan;
 use crate::progress::{Event, Observer, Unit};
-use crate::target::lookup::show;
 use crate::target::pieces::leftovers;
 use crate::target::repair::engine::{Engine, InFlight};
-use crate::target::repair::{FileLog, How, Judged, Listed, OnConflict, Operation, Outcome, Policy, live};
+use crate::target::repair::{FileLog, How, Judged, OnConflict, Operation, Outcome, Policy, live};
 use crate::target::rights::{By, Repairs};
 use crate::target::server::{Marks, ServerTarget, check_repair, marker_or_note};
 use crate::target::unfinished::Marker;
-use crate::target::value_error::unreadable;
 use crate::undo::collect::Collector;
 
 /// How long an undo may have written that was interrupted.
 const INTERRUPTED_US: i64 = 3600 * 1_000_000;
 /// How often keys are looked at that clients write to meanwhile.
 const ATTEMPTS_MAX: u32 = 6;
-/// What stays that is listed in the plan.
-const LISTED_MAX: usize = 1000;
+/// What needs a journal up to the present.
+const WHAT: &str = "an undo of writes";
 
 /// An undo that could begin.
 pub struct PreparedUndoWrites {
@@ -94,12 +94,11 @@ pub fn prepare_undo_writes(
     let mut target = datasets::open_target(&request)?;
     let history = History::read(&request, None, None, observer)?;
     target.filter = history.filter.clone();
-    let (mut rebuilt, plan) = Rebuilt::of(&history, &request, &mut target, observer)?;
+    let (mut rebuilt, means) = Rebuilt::of(&history, &request, &mut target, observer)?;
     target.server.ensure_connected()?;
     let survey = Survey::take(&mut rebuilt, &history, &mut target, observer)?;
     let operation = operation(&request, &history, &target)?;
-    let ids = with_any_options(&request, &history, &target)?;
-    let plan = plan_of(&request, &history, &survey, &plan, (&operation, &ids), &target);
+    let plan = plan_of(&request, &history, &survey, means, &operation, &target);
     Ok(PreparedUndoWrites { plan, request, target, operation, history, rebuilt, survey })
 }
 
@@ -124,124 +123,31 @@ fn operation(request: &UndoWritesRequest, history: &History, target: &ServerTarg
     Operation::new(&history.journal_id, &described, &target.facts, what, state_dir, &request.keyring)
 }
 
-/// The undos of the same writes in the same server, whatever of what was built on them is taken in.
-fn with_any_options(
-    request: &UndoWritesRequest,
-    history: &History,
-    target: &ServerTarget,
-) -> Result<Vec<OperationId>, RestoreError> {
-    let mut request = request.clone();
-    let mut ids = Vec::new();
-    for (include_unknown, include_dependent) in [(false, false), (false, true), (true, false), (true, true)] {
-        (request.include_unknown, request.include_dependent) = (include_unknown, include_dependent);
-        ids.push(*operation(&request, history, target)?.id());
-    }
-    Ok(ids)
-}
-
 fn plan_of(
     request: &UndoWritesRequest,
     history: &History,
     survey: &Survey,
-    plan: &Plan,
-    (operation, ids): (&Operation, &[OperationId]),
+    means: Means,
+    operation: &Operation,
     target: &ServerTarget,
 ) -> UndoWritesPlan {
     let mistake = &history.mistake;
     UndoWritesPlan {
         selected: history.selected(),
-        perhaps: datasets::seen(&mistake.doubtful),
+        perhaps: told::seen(&mistake.doubtful),
         perhaps_included: request.include_unknown,
         changes: survey.changes.clone(),
         stay: survey.stays.count,
         stay_listed: survey.stays.listed.clone(),
         built_on: history.built_on(),
-        not_judged: history.not_judged(ids),
+        not_judged: history.not_judged(),
         upto_lsn: history.upto.0,
         target: format!("{} ({})", target.facts.address, target.facts.version),
-        scratch: plan.scratch.clone().unwrap_or_default(),
-        limits: plan.limits.clone(),
+        scratch: means.scratch,
+        limits: means.limits,
         undo_file: operation.undo_path().display().to_string(),
-        // That only some keys are concerned goes without saying.
-        warnings: plan
-            .warnings
-            .iter()
-            .filter(|warning| !warning.starts_with("functions are left out"))
-            .cloned()
-            .collect(),
+        warnings: means.warnings,
     }
-}
-
-/// What both datasets differ in, counted.
-#[derive(Debug, Default)]
-struct Survey {
-    changes: Changes,
-    stays: Stays,
-    /// For each key of the dataset without the writes in its order, whether it comes back.
-    new: Vec<bool>,
-    wanted: std::collections::BTreeMap<u32, u64>,
-}
-
-impl Survey {
-    fn take(
-        rebuilt: &mut Rebuilt,
-        history: &History,
-        target: &mut ServerTarget,
-        observer: &mut dyn Observer,
-    ) -> Result<Self, RestoreError> {
-        let mut survey = Self::default();
-        observer.on(&Event::Step { name: "comparing", total: 0, unit: Unit::Keys });
-        let mut seen = 0;
-        let now_ms = live::clock(&mut target.server)?;
-        each_repair(rebuilt, history, (now_ms, &target.interrupt()), &mut |repair, pair| {
-            seen += 1;
-            observer.on(&Event::At(seen));
-            survey.count(&repair, &pair);
-            Ok(())
-        })?;
-        observer.on(&Event::StepDone);
-        Ok(survey)
-    }
-
-    fn count(&mut self, repair: &KeyRepair, pair: &Pair<'_>) {
-        if pair.without.is_some() {
-            self.new.push(repair.whole == Some(Whole::Create));
-            *self.wanted.entry(pair.db).or_default() += 1;
-        }
-        let changes = &mut self.changes;
-        match repair.whole {
-            Some(Whole::Create) => changes.created += 1,
-            Some(Whole::Replace) => changes.replaced += 1,
-            Some(Whole::Delete) => changes.deleted += 1,
-            None => {}
-        }
-        changes.merged += u64::from(!repair.elements.is_empty());
-        changes.elements += repair.elements.len() as u64;
-        changes.ttl_set += u64::from(repair.ttl.is_some());
-        if repair.writes() {
-            changes.sample(|| format!("{} in db {}", show(pair.key), pair.db));
-        }
-        self.stays.add((pair.db, pair.key), &repair.stays);
-    }
-}
-
-/// Calls `take` with the repair of each key. `now_ms`: the target's clock.
-fn each_repair(
-    rebuilt: &mut Rebuilt,
-    history: &History,
-    (now_ms, interrupt): (i64, &Interrupt),
-    take: &mut dyn FnMut(KeyRepair, Pair<'_>) -> Result<(), RestoreError>,
-) -> Result<(), RestoreError> {
-    let Rebuilt { pairs, replayed } = rebuilt;
-    pairs.each(&history.filter, interrupt, &mut |pair| {
-        let doubt = |part: &_| doubts::of(history, replayed, (pair.db, pair.key), part);
-        let repair = repairs::repair(pair.was.as_ref(), pair.without.as_ref(), (now_ms, pair.slack_ms), &doubt);
-        let mut repair = repair.map_err(|error| unreadable(pair.key, error))?;
-        if !repair.writes() && repair.stays.is_empty() {
-            repair.stays.extend(doubts::of_equal(replayed, pair.db, pair.key).map(|why| (Part::Whole, why)));
-        }
-        take(repair, pair)
-    })
 }
 
 impl PreparedUndoWrites {
@@ -406,31 +312,6 @@ fn add(all: &mut Outcome, attempt: Outcome) -> Vec<Place> {
     all.left += left;
     all.listed.extend(listed);
     left_keys
-}
-
-/// What differs and stays, counted, and some of it.
-#[derive(Debug, Default)]
-struct Stays {
-    count: u64,
-    listed: Vec<Listed>,
-    /// Some keys are looked at again.
-    again: bool,
-}
-
-impl Stays {
-    /// Adds what stays of a key; what is listed is not counted again.
-    fn add(&mut self, (db, key): (u32, &[u8]), stays: &[(Part, String)]) {
-        for (part, why) in stays {
-            let listed = Listed { db, key: show(key), why: doubts::in_words(part, why) };
-            if self.again && self.listed.contains(&listed) {
-                continue;
-            }
-            self.count += 1;
-            if self.listed.len() < LISTED_MAX {
-                self.listed.push(listed);
-            }
-        }
-    }
 }
 
 fn finish(
