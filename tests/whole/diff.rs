@@ -122,9 +122,8 @@ fn pairs(all: &[(&str, &str)]) -> Vec<(String, String)> {
     all.iter().map(|(one, other)| ((*one).to_owned(), (*other).to_owned())).collect()
 }
 
-#[test]
-fn each_type_and_who_made_it_so() {
-    let mut r = Recorded::start();
+/// Something happens to a key of each type; gives the LSNs of both moments.
+fn change_each_type(r: &mut Recorded) -> (String, String) {
     let first = r.by(
         "setup",
         &[
@@ -168,6 +167,13 @@ fn each_type_and_who_made_it_so() {
             args!["SET", "in:three", 1],
         ],
     );
+    (first, second)
+}
+
+#[test]
+fn each_type_and_who_made_it_so() {
+    let mut r = Recorded::start();
+    let (first, second) = change_each_type(&mut r);
     let moments = ["--at", &first, "--and", &second];
     let (lines, summary) = r.json(&[&moments[..], &["--values"]].concat());
     let what = |line: &Json| (line["key"].as_str().unwrap().to_owned(), line["what"].as_str().unwrap().to_owned());
@@ -229,7 +235,13 @@ fn each_type_and_who_made_it_so() {
     assert_eq!(names(&["--type", "list"]), ["becomes", "list"]);
     assert_eq!(names(&["--db", "3"]), ["in:three"]);
     assert_eq!(names(&["--no-slice"]).len(), 11);
+}
 
+#[test]
+fn each_type_for_people() {
+    let mut r = Recorded::start();
+    let (first, second) = change_each_type(&mut r);
+    let moments = ["--at", &first, "--and", &second];
     let text = r.text(&moments);
     for part in [
         "~ hash  db 0  hash, 3 fields\n  - age  7    LSN ",

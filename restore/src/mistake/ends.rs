@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use redtape_journal::{Group, OriginKind, Record};
-use redtape_wire::effect::{After, KeyWrite, Touch, Writes, dependence, writes};
+use redtape_wire::effect::{After, KeyWrite, Touch, Writes, dependence, swapped, writes};
 use redtape_wire::word;
 
 use crate::replica_link::absolute::absolute;
@@ -109,18 +109,9 @@ impl Ends {
                 self.unknown.extend([*a, *b]);
             }
             Writes::SwapDb(a, b) => {
-                let other = |db| {
-                    if db == *a {
-                        *b
-                    } else if db == *b {
-                        *a
-                    } else {
-                        db
-                    }
-                };
-                self.of =
-                    std::mem::take(&mut self.of).into_iter().map(|((db, key), end)| ((other(db), key), end)).collect();
-                self.unknown = self.unknown.iter().map(|db| other(*db)).collect();
+                let of = std::mem::take(&mut self.of).into_iter();
+                self.of = of.map(|((db, key), end)| ((swapped(db, *a, *b), key), end)).collect();
+                self.unknown = self.unknown.iter().map(|db| swapped(*db, *a, *b)).collect();
             }
             Writes::Nothing | Writes::UnknownOf { .. } | Writes::Unknown => {}
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use redtape_journal::{Group, Lsn, Micros, Origin, Record};
-use redtape_wire::effect::{Dependence, Touch, Touched, dependence};
+use redtape_wire::effect::{Dependence, Touch, Touched, dependence, swapped};
 use redtape_wire::resp::encode_command;
 use redtape_wire::word;
 
@@ -218,16 +218,8 @@ impl<'a> Tail<'a> {
         match dependence(record.db, &record.args, None) {
             Dependence::SwapDb(a, b) => {
                 let failed = std::mem::take(&mut self.replayed.failed);
-                let other = |db| {
-                    if db == a {
-                        b
-                    } else if db == b {
-                        a
-                    } else {
-                        db
-                    }
-                };
-                self.replayed.failed = failed.into_iter().map(|((db, key), why)| ((other(db), key), why)).collect();
+                let moved = failed.into_iter().map(|((db, key), why)| ((swapped(db, a, b), key), why));
+                self.replayed.failed = moved.collect();
             }
             Dependence::FlushAll => self.replayed.failed.clear(),
             _ => {}

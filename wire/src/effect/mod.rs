@@ -26,5 +26,5 @@ pub use elements::writes;
 pub use named_keys::{OTHERS_TOO, named_keys};
 pub use reading::{Reading, is_blind, reading};
 pub use scope::{KeyScope, copied_to, is_only_read, key_scope};
-pub use touch::{Dependence, Touch, Touched, TouchedKeys};
+pub use touch::{Dependence, Touch, Touched, TouchedKeys, swapped};
 pub use written::{After, Elements, KeyWrite, KeyWrites, Write, Writes};

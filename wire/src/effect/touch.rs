@@ -24,6 +24,15 @@ pub struct Touched<'a> {
     pub touch: Touch,
 }
 
+/// Where the contents of a database are when those of `a` and `b` have changed places.
+pub fn swapped(db: u32, a: u32, b: u32) -> u32 {
+    match db {
+        _ if db == a => b,
+        _ if db == b => a,
+        _ => db,
+    }
+}
+
 /// The keys of one effect. One that it names twice stands there twice.
 pub type TouchedKeys<'a> = SmallVec<[Touched<'a>; 2]>;
 
