@@ -7,21 +7,24 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use redtape_journal::Micros;
 use redtape_restore::console::Console;
 use redtape_restore::target::repair::Outcome;
-use redtape_restore::{ForcedMethod, Interrupt, Limits, Prepared, Report, Request, RestoreError, Target, prepare};
+use redtape_restore::{
+    FileFormat, ForcedMethod, Interrupt, Limits, Output, Prepared, Report, Request, RestoreError, Target, WrittenFile,
+    prepare,
+};
 
 use super::conflict_options::ConflictOptions;
 use super::plan_flags::PlanFlags;
 use super::settings::{JournalOptions, JournalPlace};
-use super::target::TargetOptions;
+use super::target::{FileOptions, TargetOptions};
 use super::zone::AsOfOptions;
 use crate::exit::{INTERRUPTED, NOT_ALL};
 use crate::input::agreed;
 use crate::key_selection::{HEADING, KeySelection};
-use crate::output::{count, out};
+use crate::output::{bytes, count, out};
 use crate::signals::Signals;
 
 /// How the data is delivered to the target.
@@ -36,6 +39,7 @@ pub(crate) enum Method {
 /// `redtape restore`.
 #[derive(Debug, Args)]
 #[command(
+    group(ArgGroup::new("destination").args(["to", "to_rdb", "to_jsonl"]).required(true)),
     mut_arg("plan", |arg| arg.help("Print the plan and change nothing")),
     mut_arg("yes", |arg| arg.help("Write into a server that holds other keys without asking")),
     mut_arg("json", |arg| arg.help("Print JSON: the plan or the report on stdout, progress as lines on stderr"))
@@ -47,6 +51,8 @@ pub(crate) struct RestoreArgs {
     as_of: AsOfOptions,
     #[command(flatten)]
     target: TargetOptions,
+    #[command(flatten)]
+    file: FileOptions,
     /// Fill a target whose maxmemory is too small for the data all the same: it evicts keys of its choice, by its
     /// maxmemory-policy
     #[arg(long)]
@@ -74,7 +80,10 @@ pub(crate) struct RestoreArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
-    let to = args.target.address()?;
+    let to = match args.file.address() {
+        Some(file) => Target::File(file),
+        None => Target::Server(args.target.address()?),
+    };
     let PlanFlags { plan: plan_only, yes, json } = args.flags;
     let JournalPlace { dir, keyring } = args.journal.place()?;
     let filter = args.keys.filter()?.of_types(args.types);
@@ -88,7 +97,7 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
         keyring,
         as_of: args.as_of.as_of()?,
         zone: args.as_of.zone.zone(json),
-        to: Target::Server(to),
+        to,
         accept_eviction: args.accept_eviction,
         filter,
         slice: !args.no_slice,
@@ -103,6 +112,8 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
         interrupt: interrupt.clone(),
         limits: Limits::default(),
     };
+    let to_file = matches!(request.to, Target::File(_));
+    let to_stdout = matches!(&request.to, Target::File(file) if file.to == Output::Stdout);
     let mut console = Console::new(std::io::stderr().is_terminal(), json);
     if plan_only {
         console = console.without_plan();
@@ -115,9 +126,15 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     }
     confirm(&prepared, yes)?;
     // Up to here nothing was changed, and a signal ends the process as always.
-    listen(interrupt, prepared.plan().method)?;
+    listen(interrupt, left_behind(prepared.plan().method, to_file))?;
     let report = prepared.run(&mut console)?;
-    out(&format!("{}\n", if json { serde_json::to_string_pretty(&report)? } else { human(&report) }))?;
+    let text = format!("{}\n", if json { serde_json::to_string_pretty(&report)? } else { human(&report) });
+    if to_stdout {
+        // What was asked for stands there. Nobody may listen to stderr any more.
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    } else {
+        out(&text)?;
+    }
     let left = report.repair.as_ref().is_some_and(|outcome| outcome.left > 0);
     Ok(if left { ExitCode::from(NOT_ALL) } else { ExitCode::SUCCESS })
 }
@@ -135,20 +152,23 @@ pub(super) fn value_type(name: &str) -> Result<String, String> {
 }
 
 /// From now on the first SIGINT or SIGTERM has what was begun undone; the second one ends the process.
-fn listen(interrupt: Interrupt, method: redtape_restore::Method) -> anyhow::Result<()> {
+fn listen(interrupt: Interrupt, left_behind: String) -> anyhow::Result<()> {
     Signals::listen()?.watch(move |mut signals| {
         signals.wait();
         interrupt.set();
         signals.wait();
         // Nobody may listen to stderr any more.
-        let _ = writeln!(std::io::stderr(), "redtape: {}", left_behind(method));
+        let _ = writeln!(std::io::stderr(), "redtape: {left_behind}");
         std::process::exit(i32::from(INTERRUPTED));
     })?;
     Ok(())
 }
 
 /// What a restore may leave that was ended while it put the target back.
-fn left_behind(method: redtape_restore::Method) -> String {
+fn left_behind(method: redtape_restore::Method, to_file: bool) -> String {
+    if to_file {
+        return "ended while a file was written: what there is of it has a name that ends with .redtape-unfinished, and goes with the next run".to_owned();
+    }
     match method {
         redtape_restore::Method::Scratch => format!(
             "ended while keys were copied: some of those that are wanted may be in the target, whose key {} says so then",
@@ -213,7 +233,18 @@ fn human(report: &Report) -> String {
     }
     let side = if report.before { "as they were before" } else { "as of" };
     let mut lines = vec![format!("{first} {side} {} (LSN {}) in {:.1} s", report.at, report.lsn, report.seconds)];
+    if let Some(WrittenFile { format, path, bytes: length, rdb }) = &report.file {
+        let form = match (format, rdb) {
+            (FileFormat::Rdb, Some(version)) => format!("an RDB of version {version}"),
+            (FileFormat::Rdb, None) => "an RDB".to_owned(),
+            (FileFormat::JsonLines, _) => "JSON lines".to_owned(),
+        };
+        lines.push(format!("to {path}: {form}, {}", bytes(*length)));
+    }
     match report.expired {
+        Some(n @ 1..) if report.file.is_some() => {
+            lines.push(format!("{} of them had a TTL that has passed since: a server that gets them removes them", n));
+        }
         None => {
             lines.push("how many of them have expired since is not known: the target does not allow SCAN".to_owned());
         }
@@ -235,8 +266,9 @@ mod tests {
 
     #[test]
     fn nobody_is_told_to_empty_a_server_that_keys_were_copied_to() {
-        assert!(!left_behind(Method::Scratch).contains("FLUSHALL"));
-        assert!(left_behind(Method::Link).contains("FLUSHALL"));
+        assert!(!left_behind(Method::Scratch, false).contains("FLUSHALL"));
+        assert!(!left_behind(Method::Scratch, true).contains("FLUSHALL"));
+        assert!(left_behind(Method::Link, false).contains("FLUSHALL"));
     }
 
     #[test]
@@ -264,6 +296,7 @@ mod tests {
             checks: Vec::new(),
             warnings: Vec::new(),
             repair: None,
+            file: None,
         };
         let expected = "restored 1 key and 1 function library as of T (LSN 7) in 0.4 s\n1 of them had a TTL that has passed since: it is gone again";
         assert_eq!(human(&report), expected);

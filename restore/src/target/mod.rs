@@ -4,17 +4,24 @@
 //! | target | |
 //! | --- | --- |
 //! | a running server | `server/`, by one of the methods of [`crate::plan`] |
+//! | an RDB, JSON lines | `file.rs`, which has them appear as a whole (`new_file.rs`); `rdb/`, `jsonl/` |
 //! | a large value of a running server | `pieces/`, so that no other client waits |
 //! | the requester | nothing is written: [`mod@crate::get`] |
 
 mod address;
 pub mod claim;
 pub(crate) mod copy;
+pub mod file;
+pub(crate) mod fit;
+pub(crate) mod functions;
+pub mod jsonl;
 pub mod limits;
 pub(crate) mod lookup;
 pub mod memory;
+pub(crate) mod new_file;
 pub mod pieces;
 pub mod preflight;
+pub(crate) mod rdb;
 pub mod repair;
 pub mod rights;
 pub(crate) mod server;
@@ -22,6 +29,7 @@ pub mod unfinished;
 pub(crate) mod value_error;
 
 pub use self::address::ServerAddress;
+pub use self::file::{FileAddress, FileFormat, Output, WrittenFile};
 
 /// Where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +37,8 @@ pub use self::address::ServerAddress;
 pub enum Target {
     /// A running server.
     Server(ServerAddress),
+    /// A file that does not exist yet, or standard output.
+    File(FileAddress),
     /// The requester: one key is read ([`crate::get::get`]).
     Reader,
 }

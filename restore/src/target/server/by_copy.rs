@@ -82,7 +82,7 @@ fn copy_all(
         }
     }
     let Copied { keys, functions, .. } = copied;
-    Ok(Restored { keys, expired: Some(missing.expired), functions, checks, warnings, outcome: None })
+    Ok(Restored { keys, expired: Some(missing.expired), functions, checks, warnings, outcome: None, file: None })
 }
 
 /// The keys of the scratch server.

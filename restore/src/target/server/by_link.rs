@@ -78,7 +78,7 @@ fn promoted(
     })?;
     checks.extend(link_checks(&delivered));
     let Delivered { keys, functions, expired, .. } = delivered;
-    Ok(Restored { keys, expired, functions, checks, warnings, outcome: None })
+    Ok(Restored { keys, expired, functions, checks, warnings, outcome: None, file: None })
 }
 
 /// Looks at a target after its promotion: the same run of the server, a master, and nothing evicted.

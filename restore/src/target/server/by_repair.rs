@@ -187,6 +187,7 @@ pub(super) fn restore(
         checks,
         warnings,
         outcome: Some(outcome),
+        file: None,
     })
 }
 

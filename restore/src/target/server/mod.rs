@@ -20,6 +20,7 @@ pub(crate) use self::marks::Marks;
 pub(crate) use self::room::check_repair;
 
 use super::claim;
+use super::file::WrittenFile;
 use super::memory::MemoryState;
 use super::preflight::{TargetFacts, contents, unknown_commands};
 use super::repair::Outcome;
@@ -63,6 +64,8 @@ pub(crate) struct Restored {
     pub(crate) warnings: Vec<String>,
     /// What was done with keys of a target that holds others.
     pub(crate) outcome: Option<Outcome>,
+    /// The file that was written.
+    pub(crate) file: Option<WrittenFile>,
 }
 
 /// The marker; where there is none, a note says what that means.

@@ -1,0 +1,194 @@
+//! A file as the target: an RDB, or JSON lines.
+//!
+//! ```text
+//! look at the name ─► (plan) ─► temporary file ─► dataset in a scratch server, saved as an RDB ─► format ─► looked at ─► its name
+//! ```
+//!
+//! What a failure, a crash or a kill leaves: [`super::new_file`]. Standard output has no name that could wait: of JSON lines that end
+//! without their last line nobody can think that they are whole.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::new_file::{NewFile, look};
+use super::server::Restored;
+use super::{jsonl, rdb};
+use crate::error::RestoreError;
+use crate::interrupt::Interrupt;
+use crate::plan::{FileFacts, ForcedMethod, Plan, make_for_file};
+use crate::progress::Observer;
+use crate::request::Request;
+use crate::source::Source;
+use crate::source::binary::Binary;
+use redtape_journal::query::Filter;
+
+/// The form of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileFormat {
+    /// What servers load.
+    Rdb,
+    /// One JSON object a line.
+    #[serde(rename = "jsonl")]
+    JsonLines,
+}
+
+/// Where a file goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// A file that does not exist yet.
+    Path(PathBuf),
+    /// Standard output: only JSON lines.
+    Stdout,
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::Stdout => f.write_str("-"),
+        }
+    }
+}
+
+/// A file that is to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileAddress {
+    /// Its form.
+    pub format: FileFormat,
+    /// Where to.
+    pub to: Output,
+}
+
+/// A file that was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WrittenFile {
+    /// Its form.
+    pub format: FileFormat,
+    /// Its name; `-` = standard output.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Of an RDB: its version.
+    pub rdb: Option<String>,
+}
+
+/// See the module.
+pub(crate) struct FileTarget {
+    address: FileAddress,
+    filter: Filter,
+    /// The server that saves an RDB, if it is not the scratch server.
+    saver: Option<Binary>,
+    interrupt: Interrupt,
+}
+
+impl FileTarget {
+    /// Whether the file could be made; changes nothing.
+    pub(crate) fn open(address: &FileAddress, request: &Request) -> Result<Self, RestoreError> {
+        only_for_servers(request)?;
+        match (&address.to, address.format) {
+            (Output::Path(path), _) => look(path)?,
+            (Output::Stdout, FileFormat::JsonLines) => {}
+            (Output::Stdout, FileFormat::Rdb) => {
+                return Err(RestoreError::Usage("an RDB goes into a file, not to standard output".to_owned()));
+            }
+        }
+        let (filter, interrupt) = (request.filter.clone(), request.interrupt.clone());
+        Ok(Self { address: address.clone(), filter, saver: None, interrupt })
+    }
+
+    /// Finds the servers that are needed, and makes the plan.
+    pub(crate) fn plan(&mut self, source: &mut Source, request: &Request) -> Result<Plan, RestoreError> {
+        let named = request.server_bin.as_deref();
+        let binary = match self.address.format {
+            FileFormat::JsonLines => source.find_any_binary(named)?,
+            FileFormat::Rdb => {
+                let (scratch, saver) = source.find_saver(named)?;
+                self.saver = saver;
+                scratch
+            }
+        };
+        let plan = make_for_file(&FileFacts {
+            point: &source.point,
+            rdb: source.rdb.version,
+            range: &source.facts,
+            slice: source.slice.as_ref(),
+            filter: &self.filter,
+            base_bytes: source.base_bytes(),
+            format: self.address.format,
+            to: &self.address.to,
+            scratch: &binary,
+            saver: self.saver.as_ref(),
+        });
+        source.binary = Some(binary);
+        Ok(plan)
+    }
+
+    /// Writes it.
+    pub(crate) fn restore(self, source: &Source, observer: &mut dyn Observer) -> Result<Restored, RestoreError> {
+        let Self { address, filter, saver, interrupt } = self;
+        let written = match (address.format, &address.to) {
+            (FileFormat::Rdb, Output::Path(path)) => {
+                let job = rdb::Job { source, saver: saver.as_ref(), filter: &filter, interrupt: &interrupt };
+                NewFile::create(path).and_then(|file| rdb::write(&job, file, observer))
+            }
+            (FileFormat::JsonLines, Output::Path(path)) => {
+                let job = jsonl::Job { source, filter: &filter, interrupt: &interrupt };
+                NewFile::create(path).and_then(|file| jsonl::write(&job, file, observer))
+            }
+            (FileFormat::JsonLines, Output::Stdout) => {
+                let job = jsonl::Job { source, filter: &filter, interrupt: &interrupt };
+                jsonl::write_to_stdout(&job, observer)
+            }
+            (FileFormat::Rdb, Output::Stdout) => Err(RestoreError::Usage("an RDB goes into a file".to_owned())),
+        };
+        let Written { keys, expired, functions, bytes, rdb, checks, warnings } = written.map_err(without_a_trace)?;
+        let file = WrittenFile { format: address.format, path: address.to.to_string(), bytes, rdb };
+        Ok(Restored { keys, expired: Some(expired), functions, checks, warnings, outcome: None, file: Some(file) })
+    }
+}
+
+/// What is in a file.
+pub(crate) struct Written {
+    pub(crate) keys: std::collections::BTreeMap<u32, u64>,
+    /// Keys whose time has come by now.
+    pub(crate) expired: u64,
+    pub(crate) functions: usize,
+    pub(crate) bytes: u64,
+    /// Of an RDB: its version.
+    pub(crate) rdb: Option<String>,
+    pub(crate) checks: Vec<String>,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Says of an interruption that no file is left.
+fn without_a_trace(error: RestoreError) -> RestoreError {
+    match error {
+        RestoreError::Interrupted => {
+            RestoreError::Undone { cause: Box::new(error), aftermath: "No file was written".to_owned() }
+        }
+        // Nothing was to be written to a server.
+        RestoreError::Undone { cause, .. } if matches!(*cause, RestoreError::Interrupted) => {
+            RestoreError::Undone { cause, aftermath: "No file was written".to_owned() }
+        }
+        other => other,
+    }
+}
+
+/// Refuses what has no meaning for a file.
+fn only_for_servers(request: &Request) -> Result<(), RestoreError> {
+    let given = [
+        (request.repair.is_some(), "--on-conflict, --delete-absent and --ttl"),
+        (request.broken_by.is_some(), "--broken-by"),
+        (request.unchanged_since.is_some(), "--if-unchanged"),
+        (request.rate.is_some(), "--rate"),
+        (request.accept_eviction, "--accept-eviction"),
+        (request.method == Some(ForcedMethod::Link), "--via link"),
+    ];
+    match given.into_iter().find(|(given, _)| *given) {
+        Some((_, option)) => Err(RestoreError::Usage(format!("{option} can be used with --to URL only: leave it out"))),
+        None => Ok(()),
+    }
+}
