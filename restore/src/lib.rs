@@ -18,6 +18,7 @@
 //! - [`replica_link`]: redtape acts as the master of an empty server, then promotes it; source and target both use it.
 //! - [`get`]: one key at a point in time, to be read: a source without a target.
 //! - [`mod@diff`]: what is not the same at two points in time: two sources without a target.
+//! - [`mod@import`]: JSON lines, which a restore has written, into a server.
 //! - [`undo`]: what a repair has overwritten goes back.
 //! - [`mod@judge`]: whether the last write of a key, an element or a TTL is one of those that are selected.
 //! - [`mistake`]: what selected writes have touched, directly and by what was made of it, and what others built on it.
@@ -45,6 +46,7 @@ pub mod console;
 pub mod diff;
 mod error;
 pub mod get;
+pub mod import;
 mod interrupt;
 pub mod json;
 pub mod judge;

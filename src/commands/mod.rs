@@ -6,6 +6,7 @@ pub(crate) mod demo;
 pub(crate) mod diff;
 pub(crate) mod embedded;
 pub(crate) mod get;
+mod import;
 pub(crate) mod journal;
 pub(crate) mod log;
 mod plan_flags;

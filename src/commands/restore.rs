@@ -17,11 +17,12 @@ use redtape_restore::{
 };
 
 use super::conflict_options::ConflictOptions;
+use super::import::{self, Import};
 use super::plan_flags::PlanFlags;
 use super::settings::{JournalOptions, JournalPlace};
 use super::target::{FileOptions, TargetOptions};
 use super::zone::AsOfOptions;
-use crate::exit::{INTERRUPTED, NOT_ALL};
+use crate::exit::{Failure, INTERRUPTED, NOT_ALL, USAGE};
 use crate::input::agreed;
 use crate::key_selection::{HEADING, KeySelection};
 use crate::output::{bytes, count, out};
@@ -40,6 +41,8 @@ pub(crate) enum Method {
 #[derive(Debug, Args)]
 #[command(
     group(ArgGroup::new("destination").args(["to", "to_rdb", "to_jsonl"]).required(true)),
+    mut_arg("at", |arg| arg.required_unless_present_any(["before", "from"])),
+    mut_arg("from", |arg| arg.value_name("DIR|FILE").help(FROM)),
     mut_arg("plan", |arg| arg.help("Print the plan and change nothing")),
     mut_arg("yes", |arg| arg.help("Write into a server that holds other keys without asking")),
     mut_arg("json", |arg| arg.help("Print JSON: the plan or the report on stdout, progress as lines on stderr"))
@@ -78,8 +81,13 @@ pub(crate) struct RestoreArgs {
     flags: PlanFlags,
 }
 
+const FROM: &str = "Directory of the journal [default: what the settings say, else redtape-journal]; or a file of --to-jsonl, which goes into an empty server, or with --on-conflict skip beside other keys";
+
 /// Runs the command.
 pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
+    if let Some(file) = args.journal.written_file() {
+        return from_file(args, file);
+    }
     let to = match args.file.address() {
         Some(file) => Target::File(file),
         None => Target::Server(args.target.address()?),
@@ -139,6 +147,32 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     Ok(if left { ExitCode::from(NOT_ALL) } else { ExitCode::SUCCESS })
 }
 
+/// JSON lines go into a server.
+fn from_file(args: RestoreArgs, file: PathBuf) -> anyhow::Result<ExitCode> {
+    let given = [
+        (args.as_of.is_given(), "--at and --before: the file shows one moment"),
+        (
+            args.file.address().is_some(),
+            "--to-rdb and --to-jsonl: a file goes into a server (--to URL), which can be recorded and restored from",
+        ),
+        (args.method.is_some(), "--via"),
+        (args.no_slice, "--no-slice"),
+        (args.accept_eviction, "--accept-eviction"),
+    ];
+    if let Some((_, option)) = given.into_iter().find(|(given, _)| *given) {
+        let message =
+            format!("{} is a file, not the folder of a journal, and does not go with {option}", file.display());
+        return Err(Failure::new(USAGE, message).into());
+    }
+    import::run(Import {
+        file,
+        to: args.target.address()?,
+        filter: args.keys.filter()?.of_types(args.types),
+        existing: args.conflict.existing()?,
+        flags: args.flags,
+    })
+}
+
 /// A type as `TYPE` names it: one of Redis, or a module's, which has nine characters.
 pub(super) fn value_type(name: &str) -> Result<String, String> {
     const TYPES: [&str; 6] = ["string", "list", "set", "zset", "hash", "stream"];
@@ -152,7 +186,7 @@ pub(super) fn value_type(name: &str) -> Result<String, String> {
 }
 
 /// From now on the first SIGINT or SIGTERM has what was begun undone; the second one ends the process.
-fn listen(interrupt: Interrupt, left_behind: String) -> anyhow::Result<()> {
+pub(super) fn listen(interrupt: Interrupt, left_behind: String) -> anyhow::Result<()> {
     Signals::listen()?.watch(move |mut signals| {
         signals.wait();
         interrupt.set();
@@ -165,7 +199,7 @@ fn listen(interrupt: Interrupt, left_behind: String) -> anyhow::Result<()> {
 }
 
 /// What a restore may leave that was ended while it put the target back.
-fn left_behind(method: redtape_restore::Method, to_file: bool) -> String {
+pub(super) fn left_behind(method: redtape_restore::Method, to_file: bool) -> String {
     if to_file {
         return "ended while a file was written: what there is of it has a name that ends with .redtape-unfinished, and goes with the next run".to_owned();
     }
@@ -223,7 +257,8 @@ pub(super) fn repaired(outcome: &Outcome) -> Vec<String> {
 
 fn human(report: &Report) -> String {
     let total: u64 = report.keys.values().sum();
-    let mut first = format!("restored {}", count(total, "key", "keys"));
+    let done = if report.file.is_some() { "wrote" } else { "restored" };
+    let mut first = format!("{done} {}", count(total, "key", "keys"));
     if report.keys.keys().any(|db| *db != 0) {
         let parts: Vec<String> = report.keys.iter().map(|(db, n)| format!("db {db}: {n}")).collect();
         first = format!("{first} ({})", parts.join(", "));

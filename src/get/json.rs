@@ -3,7 +3,7 @@
 use redtape_journal::Micros;
 use redtape_restore::get::{Got, KeyHistory, LastTouch, State};
 pub(crate) use redtape_restore::json::{Object, pair, point, put, score, time};
-use redtape_wire::rdb::{Consumer, Field, Group, Pending, Score, Stream, StreamEntry, Value, module_type};
+use redtape_wire::rdb::{Consumer, Field, Group, Pending, Stream, StreamEntry, Value, module_type};
 use serde_json::{Value as Json, json};
 
 use super::element::Element;

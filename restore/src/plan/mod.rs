@@ -171,21 +171,7 @@ pub struct Plan {
 /// The method, and the reason in words.
 pub fn choose(facts: &Facts<'_>) -> Result<(Method, String), RestoreError> {
     let target = facts.target;
-    able(target)?;
-    if let Some((master, up)) = &target.follows {
-        let (state, then) = if *up {
-            ("up", "")
-        } else {
-            (
-                "down",
-                ". If a restore that was killed left it so, it holds only a part of the data: REPLICAOF NO ONE, then FLUSHALL, and restore again",
-            )
-        };
-        return Err(RestoreError::Unable(format!(
-            "{} is a replica of {master} (link {state}) and cannot be written to; restore to its master or to another server{then}",
-            target.address
-        )));
-    }
+    writable(target)?;
     if facts.whole
         && let Some(found) = target.contents()
     {
@@ -230,6 +216,26 @@ pub fn choose(facts: &Facts<'_>) -> Result<(Method, String), RestoreError> {
     Ok(method)
 }
 
+/// The target takes data from clients.
+pub(crate) fn writable(target: &TargetFacts) -> Result<(), RestoreError> {
+    able(target)?;
+    if let Some((master, up)) = &target.follows {
+        let (state, then) = if *up {
+            ("up", "")
+        } else {
+            (
+                "down",
+                ". If a restore that was killed left it so, it holds only a part of the data: REPLICAOF NO ONE, then FLUSHALL, and restore again",
+            )
+        };
+        return Err(RestoreError::Unable(format!(
+            "{} is a replica of {master} (link {state}) and cannot be written to; restore to its master or to another server{then}",
+            target.address
+        )));
+    }
+    Ok(())
+}
+
 /// The target can take any data at all.
 fn able(target: &TargetFacts) -> Result<(), RestoreError> {
     let address = &target.address;
@@ -252,7 +258,7 @@ fn able(target: &TargetFacts) -> Result<(), RestoreError> {
 }
 
 /// Keys can be copied to the target.
-fn may_copy(target: &TargetFacts, by: By) -> Result<(), RestoreError> {
+pub(crate) fn may_copy(target: &TargetFacts, by: By) -> Result<(), RestoreError> {
     if let Some((command, refused)) = target.rights.missing(by) {
         return Err(refused.error(&target.address, &command));
     }
@@ -513,7 +519,9 @@ impl fmt::Display for Plan {
             count(self.replay_bytes, "byte"),
             self.estimate_seconds
         )?;
-        limits::show(&self.limits, f)?;
+        if !self.limits.is_empty() {
+            limits::show(&self.limits, f)?;
+        }
         if let Some(repair) = &self.repair {
             write!(f, "{repair}")?;
         }
