@@ -64,11 +64,13 @@ pub(crate) struct FileOptions {
 impl FileOptions {
     /// The file, if the target is one.
     pub(crate) fn address(&self) -> Option<FileAddress> {
-        let path = |path: &PathBuf| Output::Path(path.clone());
-        let json = |path: &PathBuf| if path.as_os_str() == "-" { Output::Stdout } else { Output::Path(path.clone()) };
-        let rdb = self.to_rdb.iter().map(|to| FileAddress { format: FileFormat::Rdb, to: path(to) });
-        let lines = self.to_jsonl.iter().map(|to| FileAddress { format: FileFormat::JsonLines, to: json(to) });
-        rdb.chain(lines).next()
+        let output = |path: &PathBuf| match path.as_os_str().as_encoded_bytes() {
+            b"-" => Output::Stdout,
+            _ => Output::Path(path.clone()),
+        };
+        let of = |format, path: &PathBuf| FileAddress { format, to: output(path) };
+        let rdb = self.to_rdb.iter().map(|path| of(FileFormat::Rdb, path));
+        rdb.chain(self.to_jsonl.iter().map(|path| of(FileFormat::JsonLines, path))).next()
     }
 }
 

@@ -253,15 +253,9 @@ fn takes_it(request: &ImportRequest, facts: &TargetFacts) -> Result<(), RestoreE
     if request.is_whole()
         && let Some(found) = facts.contents()
     {
-        return Err(not_empty(facts.address.clone(), found));
+        return Err(RestoreError::NotEmpty { address: facts.address.clone(), found });
     }
     may_copy(facts, if request.is_whole() { By::Copy } else { By::Repair(Repairs::default()) })
-}
-
-fn not_empty(address: String, found: String) -> RestoreError {
-    RestoreError::Unable(format!(
-        "the target {address} is not empty ({found}); nothing was changed. Choose an empty server, empty this one (FLUSHALL; FUNCTION FLUSH), choose keys that it does not have (--key), or give --on-conflict skip, which writes those that it lacks"
-    ))
 }
 
 impl PreparedImport {

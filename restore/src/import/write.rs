@@ -6,7 +6,7 @@ use redtape_journal::Micros;
 use redtape_journal::undo_file::OperationId;
 use redtape_wire::rdb::{Value, encode_dump};
 
-use super::{Existing, ImportPlan, ImportRequest, not_empty};
+use super::{Existing, ImportPlan, ImportRequest};
 use crate::client::{Reply, Server, Value as Answer};
 use crate::error::RestoreError;
 use crate::progress::{Event, Observer, Unit};
@@ -88,7 +88,7 @@ fn begin(job: &Job<'_>, target: &mut Server, observer: &mut dyn Observer) -> Res
     if job.request.is_whole()
         && let Some(found) = contents(&info.keyspace(), target.functions()?.unwrap_or(0))
     {
-        return Err(not_empty(target.address.clone(), found));
+        return Err(RestoreError::NotEmpty { address: target.address.clone(), found });
     }
     if job.facts.unfinished.iter().any(|unfinished| unfinished.field.ends_with(&job.id.to_string())) {
         leftovers::remove_everywhere(target, job.id)?;
@@ -244,12 +244,8 @@ impl Writer<'_> {
             self.done.existing += 1;
             return Ok(());
         }
-        Err(RestoreError::Unable(format!(
-            "{} has the key {} (line {}): another client has written it meanwhile, or it stands twice in the file",
-            self.target.address,
-            show(&one.key),
-            one.line
-        )))
+        let list = format!("{}, of line {}: written since, or twice in the file", show(&one.key), one.line);
+        Err(RestoreError::Conflict { address: self.target.address.clone(), count: 1, list })
     }
 
     fn written(&mut self, one: &Sent, there: bool, now_ms: i64) -> Result<(), RestoreError> {
