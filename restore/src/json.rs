@@ -25,13 +25,12 @@ pub fn put(object: &mut Object, name: &str, bytes: &[u8]) {
 /// A list of texts under its name; if one of them is not UTF-8, all in Base64 under `NAME_base64`.
 pub(crate) fn put_all(object: &mut Object, name: &str, all: &[Vec<u8>]) {
     let texts: Result<Vec<&str>, _> = all.iter().map(|bytes| std::str::from_utf8(bytes)).collect();
-    match texts {
-        Ok(texts) => object.insert(name.to_owned(), json!(texts)),
-        Err(_) => {
-            let coded = all.iter().map(|bytes| Json::String(BASE64.encode(bytes)));
-            object.insert(format!("{name}{BASE64_SUFFIX}"), coded.collect())
-        }
-    };
+    if let Ok(texts) = texts {
+        object.insert(name.to_owned(), json!(texts));
+    } else {
+        let coded = all.iter().map(|bytes| Json::String(BASE64.encode(bytes)));
+        object.insert(format!("{name}{BASE64_SUFFIX}"), coded.collect());
+    }
 }
 
 /// Bytes that are never text.

@@ -16,11 +16,11 @@ use crate::point::RestorePoint;
 use crate::progress::{Event, Observer};
 use crate::request::Request;
 use crate::source::{Located, Source};
-use crate::target::file::{FileAddress, FileTarget, WrittenFile};
+use crate::target::file::FileTarget;
 use crate::target::repair::Outcome;
 use crate::target::rights::Repairs;
 use crate::target::server::{Looked, ServerTarget};
-use crate::target::{ServerAddress, Target};
+use crate::target::{FileAddress, ServerAddress, Target, WrittenFile};
 
 /// A restore that could begin.
 pub struct Prepared {

@@ -10,8 +10,9 @@ use redtape_restore::console::Console;
 use redtape_restore::import::{Existing, ImportReport, ImportRequest, prepare_import};
 use redtape_restore::{Interrupt, Limits, RestoreError, ServerAddress};
 
+use super::interruption::{left_behind, listen};
 use super::plan_flags::PlanFlags;
-use super::restore::{left_behind, listen};
+
 use crate::input::agreed;
 use crate::output::{bytes, count, out};
 

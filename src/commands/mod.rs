@@ -7,6 +7,7 @@ pub(crate) mod diff;
 pub(crate) mod embedded;
 pub(crate) mod get;
 mod import;
+mod interruption;
 pub(crate) mod journal;
 pub(crate) mod log;
 mod plan_flags;

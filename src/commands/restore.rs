@@ -18,15 +18,15 @@ use redtape_restore::{
 
 use super::conflict_options::ConflictOptions;
 use super::import::{self, Import};
+use super::interruption::{left_behind, listen};
 use super::plan_flags::PlanFlags;
 use super::settings::{JournalOptions, JournalPlace};
 use super::target::{FileOptions, TargetOptions};
 use super::zone::AsOfOptions;
-use crate::exit::{Failure, INTERRUPTED, NOT_ALL, USAGE};
+use crate::exit::{Failure, NOT_ALL, USAGE};
 use crate::input::agreed;
 use crate::key_selection::{HEADING, KeySelection};
 use crate::output::{bytes, count, out};
-use crate::signals::Signals;
 
 /// How the data is delivered to the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -185,35 +185,6 @@ pub(super) fn value_type(name: &str) -> Result<String, String> {
     Err(format!("a type is one of {}, or that of a module as TYPE gives it (nine characters)", TYPES.join(", ")))
 }
 
-/// From now on the first SIGINT or SIGTERM has what was begun undone; the second one ends the process.
-pub(super) fn listen(interrupt: Interrupt, left_behind: String) -> anyhow::Result<()> {
-    Signals::listen()?.watch(move |mut signals| {
-        signals.wait();
-        interrupt.set();
-        signals.wait();
-        // Nobody may listen to stderr any more.
-        let _ = writeln!(std::io::stderr(), "redtape: {left_behind}");
-        std::process::exit(i32::from(INTERRUPTED));
-    })?;
-    Ok(())
-}
-
-/// What a restore may leave that was ended while it put the target back.
-pub(super) fn left_behind(method: redtape_restore::Method, to_file: bool) -> String {
-    if to_file {
-        return "ended while a file was written: what there is of it has a name that ends with .redtape-unfinished, and goes with the next run".to_owned();
-    }
-    match method {
-        redtape_restore::Method::Scratch => format!(
-            "ended while keys were copied: some of those that are wanted may be in the target, whose key {} says so then",
-            redtape_restore::target::unfinished::KEY
-        ),
-        redtape_restore::Method::Link | redtape_restore::Method::LinkFromScratch => {
-            "ended while it put the target back: the target may be a read-only replica with a part of the data. Run REPLICAOF NO ONE and FLUSHALL on it before anything else".to_owned()
-        }
-    }
-}
-
 /// An empty target needs no confirmation; one with other keys does.
 fn confirm(prepared: &Prepared, yes: bool) -> anyhow::Result<()> {
     if yes || !prepared.target_holds_data() {
@@ -278,7 +249,7 @@ fn human(report: &Report) -> String {
     }
     match report.expired {
         Some(n @ 1..) if report.file.is_some() => {
-            lines.push(format!("{} of them had a TTL that has passed since: a server that gets them removes them", n));
+            lines.push(format!("{n} of them had a TTL that has passed since: a server that gets them removes them"));
         }
         None => {
             lines.push("how many of them have expired since is not known: the target does not allow SCAN".to_owned());
@@ -298,13 +269,6 @@ mod tests {
     use redtape_restore::Method;
 
     use super::*;
-
-    #[test]
-    fn nobody_is_told_to_empty_a_server_that_keys_were_copied_to() {
-        assert!(!left_behind(Method::Scratch, false).contains("FLUSHALL"));
-        assert!(!left_behind(Method::Scratch, true).contains("FLUSHALL"));
-        assert!(left_behind(Method::Link, false).contains("FLUSHALL"));
-    }
 
     #[test]
     fn types_are_those_of_redis_and_of_modules() {

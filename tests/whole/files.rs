@@ -13,7 +13,7 @@ use crate::harness::clock::Clock;
 use crate::harness::conn::int;
 use crate::harness::killed::spawn;
 use crate::harness::redtape::{BINARY, Outcome, run};
-use crate::harness::server::Version;
+use crate::harness::server::{Version, binary};
 use crate::harness::workload::preload;
 use crate::harness::{Dir, Redtape, Server, State, rfc3339, seed, wait_for};
 
@@ -370,7 +370,7 @@ fn an_older_server_gets_what_it_can_hold() {
     let to_rdb = ["--to-rdb", text(&rdb), "--server-bin", old];
     past.restore(&["--to-jsonl", text(&lines)]).expect_success("JSON lines");
     // The one that loads the base is found on PATH.
-    let folder = Path::new(&crate::harness::server::binary()).parent().map(Path::to_owned).unwrap_or_default();
+    let folder = Path::new(&binary()).parent().map(Path::to_owned).unwrap_or_default();
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
     let restore = |more: &[&str]| {
         let at = rfc3339(past.state.at_us);

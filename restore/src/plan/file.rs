@@ -9,7 +9,7 @@ use crate::point::RestorePoint;
 use crate::slice::SliceReport;
 use crate::source::binary::Binary;
 use crate::source::journal_range::RangeFacts;
-use crate::target::file::{FileFormat, Output};
+use crate::target::{FileFormat, Output};
 
 /// The file, as the plan shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -7,13 +7,9 @@
 //! What a failure, a crash or a kill leaves: [`super::new_file`]. Standard output has no name that could wait: of JSON lines that end
 //! without their last line nobody can think that they are whole.
 
-use std::fmt;
-use std::path::PathBuf;
-
-use serde::Serialize;
-
+use super::address::{FileAddress, FileFormat, Output};
 use super::new_file::{NewFile, look};
-use super::server::Restored;
+use super::restored::{Restored, Written, WrittenFile};
 use super::{jsonl, rdb};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
@@ -23,57 +19,6 @@ use crate::request::Request;
 use crate::source::Source;
 use crate::source::binary::Binary;
 use redtape_journal::query::Filter;
-
-/// The form of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FileFormat {
-    /// What servers load.
-    Rdb,
-    /// One JSON object a line.
-    #[serde(rename = "jsonl")]
-    JsonLines,
-}
-
-/// Where a file goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// A file that does not exist yet.
-    Path(PathBuf),
-    /// Standard output: only JSON lines.
-    Stdout,
-}
-
-impl fmt::Display for Output {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Path(path) => path.display().fmt(f),
-            Self::Stdout => f.write_str("-"),
-        }
-    }
-}
-
-/// A file that is to be written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileAddress {
-    /// Its form.
-    pub format: FileFormat,
-    /// Where to.
-    pub to: Output,
-}
-
-/// A file that was written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct WrittenFile {
-    /// Its form.
-    pub format: FileFormat,
-    /// Its name; `-` = standard output.
-    pub path: String,
-    /// Its length.
-    pub bytes: u64,
-    /// Of an RDB: its version.
-    pub rdb: Option<String>,
-}
 
 /// See the module.
 pub(crate) struct FileTarget {
@@ -148,19 +93,6 @@ impl FileTarget {
         let file = WrittenFile { format: address.format, path: address.to.to_string(), bytes, rdb };
         Ok(Restored { keys, expired: Some(expired), functions, checks, warnings, outcome: None, file: Some(file) })
     }
-}
-
-/// What is in a file.
-pub(crate) struct Written {
-    pub(crate) keys: std::collections::BTreeMap<u32, u64>,
-    /// Keys whose time has come by now.
-    pub(crate) expired: u64,
-    pub(crate) functions: usize,
-    pub(crate) bytes: u64,
-    /// Of an RDB: its version.
-    pub(crate) rdb: Option<String>,
-    pub(crate) checks: Vec<String>,
-    pub(crate) warnings: Vec<String>,
 }
 
 /// Says of an interruption that no file is left.

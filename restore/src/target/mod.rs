@@ -11,10 +11,10 @@
 mod address;
 pub mod claim;
 pub(crate) mod copy;
-pub mod file;
+pub(crate) mod file;
 pub(crate) mod fit;
 pub(crate) mod functions;
-pub mod jsonl;
+pub(crate) mod jsonl;
 pub mod limits;
 pub(crate) mod lookup;
 pub mod memory;
@@ -23,13 +23,14 @@ pub mod pieces;
 pub mod preflight;
 pub(crate) mod rdb;
 pub mod repair;
+pub(crate) mod restored;
 pub mod rights;
 pub(crate) mod server;
 pub mod unfinished;
 pub(crate) mod value_error;
 
-pub use self::address::ServerAddress;
-pub use self::file::{FileAddress, FileFormat, Output, WrittenFile};
+pub use self::address::{FileAddress, FileFormat, Output, ServerAddress};
+pub use self::restored::WrittenFile;
 
 /// Where to.
 #[derive(Debug, Clone, PartialEq, Eq)]

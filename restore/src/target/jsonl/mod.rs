@@ -25,10 +25,10 @@ use redtape_journal::query::Filter;
 use serde_json::{Value as Json, json};
 
 use self::lines::{KeyHead, key_lines};
-use super::file::Written;
 use super::functions::libraries;
 use super::lookup::show;
 use super::new_file::{NewFile, cannot_write};
+use super::restored::Written;
 use super::value_error::unreadable;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;

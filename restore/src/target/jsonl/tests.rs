@@ -40,7 +40,10 @@ fn whole(lines: &[String], keys: u64) -> Vec<String> {
     [all, vec![end.to_string()]].concat()
 }
 
-fn read(lines: &[String]) -> Result<Vec<(u32, Vec<u8>, i64, Value)>, RestoreError> {
+/// Database, key, time of expiry, value.
+type ReadKeys = Vec<(u32, Vec<u8>, i64, Value)>;
+
+fn read(lines: &[String]) -> Result<ReadKeys, RestoreError> {
     let file = file(lines);
     let mut reading = Reading::open(file.path())?;
     let mut all = Vec::new();
@@ -182,8 +185,8 @@ fn what_is_wrong_is_said_with_its_line() {
     bad(&["[1]".to_owned()], &["line 1"]);
     bad(&[header().replace("\"version\":1", "\"version\":2")], &["line 1", "newer redtape"]);
     bad(&[header(), sound.clone()], &["line 2", "cut off"]);
-    bad(&whole(&[sound.clone()], 2), &["line 3", "counts other keys"]);
-    bad(&[whole(&[sound.clone()], 1), vec![sound.clone()]].concat(), &["line 4", "behind the last line"]);
+    bad(&whole(std::slice::from_ref(&sound), 2), &["line 3", "counts other keys"]);
+    bad(&[whole(std::slice::from_ref(&sound), 1), vec![sound.clone()]].concat(), &["line 4", "behind the last line"]);
     one("{\"db\": 0,".to_owned(), &["line 2", "column"]);
     one(key(json!({"unknown": 1})), &["line 2", "unknown"]);
     one(key(json!({"value": "x"})), &["value does not belong here"]);

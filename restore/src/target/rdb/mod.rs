@@ -13,8 +13,8 @@ use redtape_journal::query::Filter;
 use redtape_wire::rdb::{Entry, Walker};
 
 use self::cut::{Contents, Head, cut};
-use super::file::Written;
 use super::new_file::{NewFile, cannot_write};
+use super::restored::Written;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::progress::Observer;

@@ -10,7 +10,7 @@ use crate::progress::{Event, Observer, Unit};
 use crate::source::binary::Binary;
 use crate::source::scratch::Scratch;
 use crate::target::fit::Fitting;
-use crate::target::functions::{libraries, load};
+use crate::target::functions::{Libraries, libraries, load};
 use crate::target::lookup::{select, show};
 use crate::target::value_error::{not_taken, unreadable};
 use crate::values::saved::{Saved, SavedKey, Values};
@@ -30,9 +30,11 @@ pub(super) fn carry(
 ) -> Result<Scratch, RestoreError> {
     let source = job.source;
     let mut fitting = Fitting::new(saver.version, false);
-    let functions = if job.filter.is_everything() { libraries(&mut from.server)? } else { Default::default() };
+    let functions = if job.filter.is_everything() { libraries(&mut from.server)? } else { Libraries::new() };
     if !saver.version.has_redis(7, 0) {
-        functions.keys().for_each(|name| fitting.refuse(format!("the function library {name}")));
+        for name in functions.keys() {
+            fitting.refuse(format!("the function library {name}"));
+        }
     }
     let mut to = Scratch::start(saver, source.databases(), source.limits(), job.interrupt)?;
     to.hold()?;

@@ -4,13 +4,14 @@ use redtape_journal::Group;
 
 use super::digest::compare_digests;
 use super::room::{self, Carrier};
-use super::{Restored, ServerTarget, full_warning};
+use super::{ServerTarget, full_warning};
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::progress::Observer;
 use crate::replica_link::{Delivered, Expected, Payload, Replica, deliver};
 use crate::source::Source;
 use crate::target::memory::MemoryState;
+use crate::target::restored::Restored;
 
 /// Sends base and journal; the target replays.
 pub(super) fn restore(
