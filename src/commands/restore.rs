@@ -40,7 +40,7 @@ pub(crate) enum Method {
 /// `redtape restore`.
 #[derive(Debug, Args)]
 #[command(
-    group(ArgGroup::new("destination").args(["to", "to_rdb", "to_jsonl"]).required(true)),
+    group(ArgGroup::new("destination").args(["to", "to_rdb", "to_aof", "to_jsonl"]).required(true)),
     mut_arg("at", |arg| arg.required_unless_present_any(["before", "from"])),
     mut_arg("from", |arg| arg.value_name("DIR|FILE").help(FROM)),
     mut_arg("plan", |arg| arg.help("Print the plan and change nothing")),
@@ -153,7 +153,7 @@ fn from_file(args: RestoreArgs, file: PathBuf) -> anyhow::Result<ExitCode> {
         (args.as_of.is_given(), "--at and --before: the file shows one moment"),
         (
             args.file.address().is_some(),
-            "--to-rdb and --to-jsonl: a file goes into a server (--to URL), which can be recorded and restored from",
+            "--to-rdb, --to-aof and --to-jsonl: a file goes into a server (--to URL), which can be recorded and restored from",
         ),
         (args.method.is_some(), "--via"),
         (args.no_slice, "--no-slice"),
@@ -243,6 +243,7 @@ fn human(report: &Report) -> String {
         let form = match (format, rdb) {
             (FileFormat::Rdb, Some(version)) => format!("an RDB of version {version}"),
             (FileFormat::Rdb, None) => "an RDB".to_owned(),
+            (FileFormat::Aof, _) => "an append-only file, for a server with this dir and appendonly yes".to_owned(),
             (FileFormat::JsonLines, _) => "JSON lines".to_owned(),
         };
         lines.push(format!("to {path}: {form}, {}", bytes(*length)));

@@ -55,6 +55,10 @@ pub(crate) struct FileOptions {
     /// that of the named one, also where that does not load the recorded data itself.
     #[arg(long, value_name = "FILE")]
     to_rdb: Option<PathBuf>,
+    /// Write a folder that a server starts from with appendonly yes, as its dir: one that does not exist yet. For the same versions as
+    /// --to-rdb.
+    #[arg(long, value_name = "DIR")]
+    to_aof: Option<PathBuf>,
     /// Write JSON lines, which redtape restore --from FILE.jsonl brings into a server of any version: a file that does not exist yet,
     /// or - for stdout.
     #[arg(long, value_name = "FILE")]
@@ -70,7 +74,8 @@ impl FileOptions {
         };
         let of = |format, path: &PathBuf| FileAddress { format, to: output(path) };
         let rdb = self.to_rdb.iter().map(|path| of(FileFormat::Rdb, path));
-        rdb.chain(self.to_jsonl.iter().map(|path| of(FileFormat::JsonLines, path))).next()
+        let aof = self.to_aof.iter().map(|path| of(FileFormat::Aof, path));
+        rdb.chain(aof).chain(self.to_jsonl.iter().map(|path| of(FileFormat::JsonLines, path))).next()
     }
 }
 

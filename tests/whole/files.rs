@@ -115,8 +115,12 @@ impl Recorded {
 /// A server that has loaded this RDB, with its clock at this time.
 fn loaded(file: &Path, at_us: i64) -> Server {
     let (folder, name) = (text(file.parent().expect("a folder")), file.file_name().expect("a name").to_string_lossy());
-    let stands = Version::tested().timers_by_monotonic_clock();
-    Server::new(&["--dir", folder, "--dbfilename", &name], if stands { Clock::At(at_us) } else { Clock::From(at_us) })
+    Server::new(&["--dir", folder, "--dbfilename", &name], clock(at_us))
+}
+
+/// One that stands still, where the server works with that.
+fn clock(at_us: i64) -> Clock {
+    if Version::tested().timers_by_monotonic_clock() { Clock::At(at_us) } else { Clock::From(at_us) }
 }
 
 fn import(file: &Path, to: &Server, more: &[&str]) -> Outcome {
@@ -163,6 +167,12 @@ fn everything_goes_into_files_and_back() {
     let found = State::record_restored(&mut loaded(&rdb, state.at_us).conn(), state.at_us);
     state.assert_same(&found, "an RDB that a server has loaded");
 
+    let aof = past.file("out.aof");
+    past.restore(&["--to-aof", text(&aof)]).expect_success("an append-only file");
+    let started = Server::new(&["--dir", text(&aof), "--appendonly", "yes"], clock(state.at_us));
+    let found = State::record_restored(&mut started.conn(), state.at_us);
+    state.assert_same(&found, "a server with that append-only file");
+
     let lines = past.file("out.jsonl");
     past.restore(&["--to-jsonl", text(&lines)]).expect_success("JSON lines");
     let target = Server::at_clock(state.at_us);
@@ -183,7 +193,7 @@ fn everything_goes_into_files_and_back() {
     let only = |a: &[String], b: &[String]| a.iter().filter(|line| !b.contains(line)).cloned().collect::<Vec<_>>();
     assert_eq!((only(&first, &second), only(&second, &first)), (vec![], vec![]));
 
-    assert_eq!(past.names(), ["again.jsonl", "out.jsonl", "out.rdb"], "nothing else is left");
+    assert_eq!(past.names(), ["again.jsonl", "out.aof", "out.jsonl", "out.rdb"], "nothing else is left");
 }
 
 #[test]
@@ -249,7 +259,7 @@ fn what_cannot_be_is_said_and_leaves_nothing() {
     fs::write(&taken, "precious").expect("a file");
     let new = past.file("new");
     let (taken, missing, new) = (text(&taken), text(&missing), text(&new));
-    for form in ["--to-rdb", "--to-jsonl"] {
+    for form in ["--to-rdb", "--to-aof", "--to-jsonl"] {
         ended(&past.restore(&[form, taken]), 73, &["exists, and is not overwritten"]);
         ended(&past.restore(&[form, taken, "--plan"]), 73, &["exists, and is not overwritten"]);
         ended(&past.restore(&[form, missing]), 74, &["the folder is missing"]);
@@ -259,7 +269,7 @@ fn what_cannot_be_is_said_and_leaves_nothing() {
             ended(&past.restore(&[&[form, new], option].concat()), 64, &["--to URL only"]);
         }
     }
-    ended(&past.restore(&["--to-rdb", "-"]), 64, &["not to standard output"]);
+    ended(&past.restore(&["--to-rdb", "-"]), 64, &["only JSON lines go to standard output"]);
     ended(&past.restore(&["--to-rdb", new, "--to-jsonl", new]), 64, &["cannot be used with"]);
     ended(&past.restore(&[]), 64, &["--to-rdb", "--to-jsonl"]);
     assert_eq!((past.names(), fs::read(taken).expect("a file")), (vec!["taken".to_owned()], b"precious".to_vec()));
@@ -323,7 +333,7 @@ fn a_file_that_is_cut_short_has_no_name() {
             conn.must(&args!["SET", format!("k:{n}"), "v".repeat(50_000)]);
         }
     });
-    for (form, name) in [("--to-rdb", "out.rdb"), ("--to-jsonl", "out.jsonl")] {
+    for (form, name) in [("--to-rdb", "out.rdb"), ("--to-aof", "out.aof"), ("--to-jsonl", "out.jsonl")] {
         let (file, unfinished) = (past.file(name), format!(".{name}.redtape-unfinished"));
         let tmp = Dir::new("tmp");
         let arguments = ["restore", "--from", text(past.journal.path()), "--at", "latest", form, text(&file)];
@@ -345,7 +355,8 @@ fn a_file_that_is_cut_short_has_no_name() {
         assert_eq!(past.names(), [unfinished.as_str()]);
         run(&arguments).expect_success("again");
         assert_eq!(past.names(), [name]);
-        fs::remove_file(&file).expect("the file");
+        let removed = if file.is_dir() { fs::remove_dir_all(&file) } else { fs::remove_file(&file) };
+        removed.expect("the file");
     }
 }
 

@@ -18,7 +18,7 @@ pub struct FilePlan {
     pub format: FileFormat,
     /// Its name; `-` = standard output.
     pub path: String,
-    /// Of an RDB: its version.
+    /// Of an RDB, also that in an append-only file: its version.
     pub rdb: Option<String>,
     /// Of an RDB that is not saved by the scratch server: the server that saves it.
     pub saved_by: Option<String>,
@@ -46,8 +46,8 @@ pub(crate) fn make_for_file(facts: &FileFacts<'_>) -> Plan {
     let dataset = Dataset { point, rdb, range, slice, filter, base_bytes };
     let reason = match (format, saver) {
         (FileFormat::JsonLines, _) => "the values of a scratch server are written down".to_owned(),
-        (FileFormat::Rdb, None) => "a scratch server holds the data and saves it".to_owned(),
-        (FileFormat::Rdb, Some(saver)) => {
+        (FileFormat::Rdb | FileFormat::Aof, None) => "a scratch server holds the data and saves it".to_owned(),
+        (FileFormat::Rdb | FileFormat::Aof, Some(saver)) => {
             format!(
                 "{} does not load {rdb}: the values go from a scratch server into one of it, which saves them",
                 saver.version
@@ -55,12 +55,18 @@ pub(crate) fn make_for_file(facts: &FileFacts<'_>) -> Plan {
         }
     };
     let plan = dataset.plan(Method::Scratch, reason, Some(scratch));
-    let version = (format == FileFormat::Rdb).then(|| saver.unwrap_or(scratch).version.writes());
+    let version = (format != FileFormat::JsonLines).then(|| saver.unwrap_or(scratch).version.writes());
     let mut warnings = plan.warnings;
     warnings.extend(version.and_then(|version| newer_than_base(version, rdb)));
     let path = to.to_string();
     let saved_by = saver.map(ToString::to_string);
-    let target_version = version.map_or_else(|| "JSON lines".to_owned(), |version| format!("RDB, {version}"));
+    let target_version = version.map_or_else(
+        || "JSON lines".to_owned(),
+        |version| match format {
+            FileFormat::Aof => format!("append-only file, base {version}"),
+            _ => format!("RDB, {version}"),
+        },
+    );
     let file = FilePlan { format, path: path.clone(), rdb: version.map(|version| version.to_string()), saved_by };
     Plan { target: path, target_version, file: Some(file), warnings, ..plan }
 }

@@ -64,15 +64,17 @@ impl ServerAddress {
 pub enum FileFormat {
     /// What servers load.
     Rdb,
+    /// A folder that servers start from with `appendonly yes`.
+    Aof,
     /// One JSON object a line.
     #[serde(rename = "jsonl")]
     JsonLines,
 }
 
-/// Where a file goes.
+/// Where a file goes, or a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// A file that does not exist yet.
+    /// A file or folder that does not exist yet.
     Path(PathBuf),
     /// Standard output: only JSON lines.
     Stdout,

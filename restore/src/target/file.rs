@@ -1,16 +1,17 @@
-//! A file as the target: an RDB, or JSON lines.
+//! A file as the target: an RDB, a folder with an append-only file, or JSON lines.
 //!
 //! ```text
 //! look at the name ─► (plan) ─► temporary file ─► dataset in a scratch server, saved as an RDB ─► format ─► looked at ─► its name
 //! ```
 //!
-//! What a failure, a crash or a kill leaves: [`super::new_file`]. Standard output has no name that could wait: of JSON lines that end
+//! What a failure, a crash or a kill leaves: [`super::new_file`], [`super::new_folder`]. Standard output has no name that could wait: of JSON lines that end
 //! without their last line nobody can think that they are whole.
 
 use super::address::{FileAddress, FileFormat, Output};
 use super::new_file::{NewFile, look};
+use super::new_folder::NewFolder;
 use super::restored::{Restored, Written, WrittenFile};
-use super::{jsonl, rdb};
+use super::{aof, jsonl, rdb};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::plan::{FileFacts, ForcedMethod, Plan, make_for_file};
@@ -36,9 +37,7 @@ impl FileTarget {
         match (&address.to, address.format) {
             (Output::Path(path), _) => look(path)?,
             (Output::Stdout, FileFormat::JsonLines) => {}
-            (Output::Stdout, FileFormat::Rdb) => {
-                return Err(RestoreError::Usage("an RDB goes into a file, not to standard output".to_owned()));
-            }
+            (Output::Stdout, FileFormat::Rdb | FileFormat::Aof) => return Err(not_to_stdout()),
         }
         let (filter, interrupt) = (request.filter.clone(), request.interrupt.clone());
         Ok(Self { address: address.clone(), filter, saver: None, interrupt })
@@ -49,7 +48,7 @@ impl FileTarget {
         let named = request.server_bin.as_deref();
         let binary = match self.address.format {
             FileFormat::JsonLines => source.find_any_binary(named)?,
-            FileFormat::Rdb => {
+            FileFormat::Rdb | FileFormat::Aof => {
                 let (scratch, saver) = source.find_saver(named)?;
                 self.saver = saver;
                 scratch
@@ -74,25 +73,33 @@ impl FileTarget {
     /// Writes it.
     pub(crate) fn restore(self, source: &Source, observer: &mut dyn Observer) -> Result<Restored, RestoreError> {
         let Self { address, filter, saver, interrupt } = self;
+        let of_rdb = || rdb::Job { source, saver: saver.as_ref(), filter: &filter, interrupt: &interrupt };
+        let of_lines = || jsonl::Job { source, filter: &filter, interrupt: &interrupt };
         let written = match (address.format, &address.to) {
             (FileFormat::Rdb, Output::Path(path)) => {
-                let job = rdb::Job { source, saver: saver.as_ref(), filter: &filter, interrupt: &interrupt };
-                NewFile::create(path).and_then(|file| rdb::write(&job, file, observer))
+                NewFile::create(path).and_then(|file| rdb::write(&of_rdb(), file, observer))
+            }
+            (FileFormat::Aof, Output::Path(path)) => {
+                let version = saver.as_ref().or(source.binary.as_ref()).map(|binary| binary.version);
+                let version = version.ok_or_else(|| RestoreError::NoScratch("none was chosen".to_owned()))?;
+                NewFolder::create(path).and_then(|folder| aof::write(&of_rdb(), version, folder, observer))
             }
             (FileFormat::JsonLines, Output::Path(path)) => {
-                let job = jsonl::Job { source, filter: &filter, interrupt: &interrupt };
-                NewFile::create(path).and_then(|file| jsonl::write(&job, file, observer))
+                NewFile::create(path).and_then(|file| jsonl::write(&of_lines(), file, observer))
             }
-            (FileFormat::JsonLines, Output::Stdout) => {
-                let job = jsonl::Job { source, filter: &filter, interrupt: &interrupt };
-                jsonl::write_to_stdout(&job, observer)
-            }
-            (FileFormat::Rdb, Output::Stdout) => Err(RestoreError::Usage("an RDB goes into a file".to_owned())),
+            (FileFormat::JsonLines, Output::Stdout) => jsonl::write_to_stdout(&of_lines(), observer),
+            (FileFormat::Rdb | FileFormat::Aof, Output::Stdout) => Err(not_to_stdout()),
         };
         let Written { keys, expired, functions, bytes, rdb, checks, warnings } = written.map_err(without_a_trace)?;
         let file = WrittenFile { format: address.format, path: address.to.to_string(), bytes, rdb };
         Ok(Restored { keys, expired: Some(expired), functions, checks, warnings, outcome: None, file: Some(file) })
     }
+}
+
+fn not_to_stdout() -> RestoreError {
+    RestoreError::Usage(
+        "only JSON lines go to standard output: name a file or folder that does not exist yet".to_owned(),
+    )
 }
 
 /// Says of an interruption that no file is left.

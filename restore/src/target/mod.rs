@@ -4,11 +4,12 @@
 //! | target | |
 //! | --- | --- |
 //! | a running server | `server/`, by one of the methods of [`crate::plan`] |
-//! | an RDB, JSON lines | `file.rs`, which has them appear as a whole (`new_file.rs`); `rdb/`, `jsonl/` |
+//! | an RDB, an append-only file, JSON lines | `file.rs`, which has them appear as a whole (`new_file.rs`, `new_folder.rs`); `rdb/`, `aof.rs`, `jsonl/` |
 //! | a large value of a running server | `pieces/`, so that no other client waits |
 //! | the requester | nothing is written: [`mod@crate::get`] |
 
 mod address;
+pub(crate) mod aof;
 pub mod claim;
 pub(crate) mod copy;
 pub(crate) mod file;
@@ -19,6 +20,7 @@ pub mod limits;
 pub(crate) mod lookup;
 pub mod memory;
 pub(crate) mod new_file;
+pub(crate) mod new_folder;
 pub mod pieces;
 pub mod preflight;
 pub(crate) mod rdb;

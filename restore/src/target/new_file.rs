@@ -13,7 +13,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Seek as _, SeekFrom, Write};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -24,9 +24,9 @@ use crate::error::RestoreError;
 /// What stands behind the name of the temporary file.
 const UNFINISHED: &str = ".redtape-unfinished";
 /// Only this user reads a dataset.
-const MODE: u32 = 0o600;
+pub(super) const MODE: u32 = 0o600;
 /// Attempts to open the temporary file, while other runs remove theirs.
-const OPEN_TRIES: usize = 10;
+pub(super) const OPEN_TRIES: usize = 10;
 
 /// A file under way; dropped, it leaves nothing.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub(crate) fn look(path: &Path) -> Result<(), RestoreError> {
         Err(e) if e.kind() == ErrorKind::NotFound => {}
         Err(e) => return Err(cannot_write(path, e)),
     }
-    let folder = folder(path);
+    let folder = parent(path);
     let found = fs::metadata(folder).map_err(|e| cannot_write(path, e))?;
     if !found.is_dir() {
         return Err(cannot_write(path, ErrorKind::NotADirectory.into()));
@@ -57,18 +57,18 @@ pub(crate) fn look(path: &Path) -> Result<(), RestoreError> {
 }
 
 /// The name under which a file is written.
-fn temporary(path: &Path) -> PathBuf {
+pub(super) fn temporary(path: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(UNFINISHED);
     path.with_file_name(name)
 }
 
-fn folder(path: &Path) -> &Path {
+pub(super) fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn exists(path: &Path) -> RestoreError {
+pub(super) fn exists(path: &Path) -> RestoreError {
     RestoreError::FileExists { path: path.to_owned() }
 }
 
@@ -121,35 +121,22 @@ impl NewFile {
         Err(RestoreError::FileBusy { path: path.to_owned() })
     }
 
-    /// What it will be called.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// The file, and its name for messages.
+    pub(crate) fn parts(&mut self) -> (&mut File, &Path) {
+        (&mut self.file, &self.path)
     }
 
-    /// To write to.
-    pub(crate) fn writer(&mut self) -> &mut impl Write {
-        &mut self.file
-    }
-
-    /// To read what was written, from the front.
-    pub(crate) fn reader(&mut self) -> Result<impl Read, RestoreError> {
-        self.file.seek(SeekFrom::Start(0)).map_err(RestoreError::io("read", &self.temporary))?;
-        Ok(&mut self.file)
-    }
-
-    /// Puts it on the disk and under its name; returns its bytes.
-    pub(crate) fn place(mut self) -> Result<u64, RestoreError> {
+    /// Puts it on the disk and under its name.
+    pub(crate) fn place(mut self) -> Result<(), RestoreError> {
         let path = self.path.clone();
         let failed = |e: io::Error| cannot_write(&path, e);
         self.file.sync_all().map_err(failed)?;
-        let bytes = self.file.metadata().map_err(failed)?.len();
         match rename_new(&self.temporary, &self.path) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => return Err(exists(&self.path)),
             renamed => renamed.map_err(failed)?,
         }
         self.placed = true;
-        File::open(folder(&self.path)).and_then(|folder| folder.sync_all()).map_err(failed)?;
-        Ok(bytes)
+        File::open(parent(&self.path)).and_then(|parent| parent.sync_all()).map_err(failed)
     }
 }
 
@@ -163,10 +150,17 @@ impl Drop for NewFile {
 }
 
 /// Renames without overwriting.
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // A file system that does not know this.
+        // A file system that does not know this. A folder has no second name; one that is not empty is not overwritten.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
+            if from.is_dir() {
+                return if fs::symlink_metadata(to).is_ok() {
+                    Err(ErrorKind::AlreadyExists.into())
+                } else {
+                    fs::rename(from, to)
+                };
+            }
             fs::hard_link(from, to)?;
             fs::remove_file(from)
         }
@@ -176,6 +170,7 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
@@ -192,10 +187,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("out.rdb");
         let mut file = NewFile::create(&path).expect("a file");
-        file.writer().write_all(b"abc").expect("written");
+        file.parts().0.write_all(b"abc").expect("written");
         assert_eq!(names(dir.path()), [".out.rdb.redtape-unfinished"]);
         assert!(matches!(NewFile::create(&path), Err(RestoreError::FileBusy { .. })), "one at a time");
-        assert_eq!(file.place().expect("placed"), 3);
+        file.place().expect("placed");
         assert_eq!(names(dir.path()), ["out.rdb"]);
         assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, MODE);
         assert!(matches!(NewFile::create(&path), Err(RestoreError::FileExists { .. })));
@@ -210,7 +205,7 @@ mod tests {
         assert!(names(dir.path()).is_empty());
         fs::write(dir.path().join(".out.redtape-unfinished"), "left by a kill").expect("a leftover");
         let file = NewFile::create(&path).expect("a file");
-        assert_eq!(file.place().expect("placed"), 0);
+        file.place().expect("placed");
         assert_eq!(names(dir.path()), ["out"]);
     }
 

@@ -32,7 +32,7 @@ pub struct WrittenFile {
     pub format: FileFormat,
     /// Its name; `-` = standard output.
     pub path: String,
-    /// Its length.
+    /// Its length; of an append-only file, that of the RDB in it.
     pub bytes: u64,
     /// Of an RDB: its version.
     pub rdb: Option<String>,

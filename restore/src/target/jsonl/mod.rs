@@ -56,10 +56,9 @@ pub(crate) struct Job<'a> {
 
 /// Writes a file.
 pub(crate) fn write(job: &Job<'_>, mut file: NewFile, observer: &mut dyn Observer) -> Result<Written, RestoreError> {
-    let path = file.path().to_owned();
-    let written = write_to(job, file.writer(), &path, observer)?;
-    let bytes = file.place()?;
-    debug_assert_eq!(bytes, written.bytes);
+    let (to, path) = file.parts();
+    let written = write_to(job, to, path, observer)?;
+    file.place()?;
     Ok(written)
 }
 
