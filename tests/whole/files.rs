@@ -276,8 +276,9 @@ fn what_cannot_be_is_said_and_leaves_nothing() {
 
     // A disk that is full: no file may be larger than 400 KiB.
     let args = format!("exec '{BINARY}' restore --from '{}' --at latest --to-jsonl '{new}'", text(past.journal.path()));
-    let full =
-        Command::new("bash").args(["-c", &format!("trap '' XFSZ; ulimit -f 400; {args}")]).output().expect("bash");
+    let mut bash = Command::new("bash");
+    bash.args(["-c", &format!("trap '' XFSZ; ulimit -f 400; {args}")]).env("REDTAPE_SERVER_BIN", binary());
+    let full = bash.output().expect("bash");
     let said = String::from_utf8_lossy(&full.stderr);
     assert_eq!(full.status.code(), Some(74), "{said}");
     assert!(
@@ -339,7 +340,10 @@ fn a_file_that_is_cut_short_has_no_name() {
         let arguments = ["restore", "--from", text(past.journal.path()), "--at", "latest", form, text(&file)];
         let begin = || -> Child {
             let child = spawn(&arguments.map(str::to_owned), tmp.path());
-            wait_for("a file under way", Duration::from_secs(20), || past.names().contains(&unfinished).then_some(()));
+            // The scratch server comes behind the temporary file and its lock.
+            let begun = || fs::read_dir(tmp.path()).expect("the folder").next().is_some();
+            let under_way = || (begun() && past.names().contains(&unfinished)).then_some(());
+            wait_for("a file under way", Duration::from_secs(20), under_way);
             child
         };
         let mut child = begin();

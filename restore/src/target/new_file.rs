@@ -136,7 +136,7 @@ impl NewFile {
             renamed => renamed.map_err(failed)?,
         }
         self.placed = true;
-        File::open(parent(&self.path)).and_then(|parent| parent.sync_all()).map_err(failed)
+        sync_parent(&self.path)
     }
 }
 
@@ -147,6 +147,12 @@ impl Drop for NewFile {
             let _ = fs::remove_file(&self.temporary);
         }
     }
+}
+
+/// Behind this a power cut does not take the name away.
+pub(super) fn sync_parent(path: &Path) -> Result<(), RestoreError> {
+    let synced = File::open(parent(path)).and_then(|parent| parent.sync_all());
+    synced.map_err(RestoreError::io("sync the folder that holds", path))
 }
 
 /// Renames without overwriting.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 
-use super::new_file::{MODE, OPEN_TRIES, cannot_write, exists, look, parent, rename_new, temporary};
+use super::new_file::{MODE, OPEN_TRIES, cannot_write, exists, look, rename_new, sync_parent, temporary};
 use crate::error::RestoreError;
 
 /// Only this user reads a dataset.
@@ -90,7 +90,7 @@ impl NewFolder {
             renamed => renamed.map_err(|e| cannot_write(&self.path, e))?,
         }
         self.placed = true;
-        File::open(parent(&self.path)).and_then(|parent| parent.sync_all()).map_err(|e| cannot_write(&self.path, e))
+        sync_parent(&self.path)
     }
 }
 

@@ -57,22 +57,29 @@ pub(crate) struct Job<'a> {
 /// Writes a file.
 pub(crate) fn write(job: &Job<'_>, mut file: NewFile, observer: &mut dyn Observer) -> Result<Written, RestoreError> {
     let (to, path) = file.parts();
-    let written = write_to(job, to, path, observer)?;
+    let written = write_to(job, to, (path, cannot_write), observer)?;
     file.place()?;
     Ok(written)
 }
 
 /// Writes to standard output.
 pub(crate) fn write_to_stdout(job: &Job<'_>, observer: &mut dyn Observer) -> Result<Written, RestoreError> {
-    write_to(job, io::stdout().lock(), Path::new("standard output"), observer)
+    // A part may have been read already.
+    let failed = |path: &Path, source| RestoreError::Io { action: "write", path: path.to_owned(), source };
+    write_to(job, io::stdout().lock(), (Path::new("standard output"), failed), observer)
 }
 
-/// `path`: for messages.
-fn write_to(job: &Job<'_>, to: impl Write, path: &Path, observer: &mut dyn Observer) -> Result<Written, RestoreError> {
+/// The path is for messages.
+fn write_to(
+    job: &Job<'_>,
+    to: impl Write,
+    (path, failed): (&Path, Failed),
+    observer: &mut dyn Observer,
+) -> Result<Written, RestoreError> {
     let (mut scratch, _) = job.source.rebuild(observer)?;
     let saved = Saved::of(&mut scratch)?;
     let to = BufWriter::with_capacity(WRITE_BYTES, to);
-    let mut out = Out { to, path, keys: BTreeMap::new(), expired: 0, functions: 0, lines: 0, bytes: 0 };
+    let mut out = Out { to, path, failed, keys: BTreeMap::new(), expired: 0, functions: 0, lines: 0, bytes: 0 };
     out.line(&header(job))?;
     out.functions(job, &mut scratch)?;
     let total = scratch.server.info(Some("keyspace"))?.keyspace().values().sum();
@@ -107,10 +114,14 @@ fn header(job: &Job<'_>) -> Json {
     })
 }
 
+/// What is said where a line cannot be written.
+type Failed = fn(&Path, io::Error) -> RestoreError;
+
 /// The lines on their way.
 struct Out<'a, W: Write> {
     to: BufWriter<W>,
     path: &'a Path,
+    failed: Failed,
     keys: BTreeMap<u32, u64>,
     expired: u64,
     functions: usize,
@@ -123,7 +134,7 @@ impl<W: Write> Out<'_, W> {
     fn line(&mut self, line: &Json) -> Result<(), RestoreError> {
         let mut text = line.to_string();
         text.push('\n');
-        self.to.write_all(text.as_bytes()).map_err(|e| cannot_write(self.path, e))?;
+        self.to.write_all(text.as_bytes()).map_err(|e| (self.failed)(self.path, e))?;
         self.lines += 1;
         self.bytes += text.len() as u64;
         Ok(())
@@ -161,7 +172,7 @@ impl<W: Write> Out<'_, W> {
     fn end(mut self) -> Result<Written, RestoreError> {
         let keys: Object = self.keys.iter().map(|(db, keys)| (db.to_string(), json!(keys))).collect();
         self.line(&json!({"end": true, "keys": keys, "functions": self.functions, "lines": self.lines + 1}))?;
-        self.to.flush().map_err(|e| cannot_write(self.path, e))?;
+        self.to.flush().map_err(|e| (self.failed)(self.path, e))?;
         let Self { keys, expired, functions, bytes, .. } = self;
         let (checks, warnings) = (Vec::new(), Vec::new());
         Ok(Written { keys, expired, functions, bytes, rdb: None, checks, warnings })
