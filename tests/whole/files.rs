@@ -364,6 +364,34 @@ fn a_file_that_is_cut_short_has_no_name() {
     }
 }
 
+#[test]
+fn json_lines_that_are_killed_on_their_way_can_be_gone_on_with() {
+    const KEYS: i64 = 600;
+    let past = recorded(|server| {
+        let mut conn = server.conn();
+        for n in 1..KEYS {
+            conn.must(&args!["SET", format!("k:{n}"), "v".repeat(100_000)]);
+        }
+    });
+    let lines = past.file("lines.jsonl");
+    past.restore(&["--to-jsonl", text(&lines)]).expect_success("JSON lines");
+    let target = Server::start();
+    let (mut conn, tmp) = (target.conn(), Dir::new("tmp"));
+    let mut child = spawn(&["restore", "--from", text(&lines), "--to", &target.url()].map(str::to_owned), tmp.path());
+    let written = |conn: &mut crate::harness::Conn| int(&conn.must(&args!["DBSIZE"]));
+    while written(&mut conn) < 2 {
+        assert!(child.try_wait().expect("its state").is_none(), "it has ended without a key");
+    }
+    child.kill().expect("SIGKILL");
+    child.wait().expect("its end");
+    assert!(written(&mut conn) <= KEYS, "it was through before it was killed: more data is needed");
+    assert_eq!(int(&conn.must(&args!["HLEN", "redtape:unfinished-restore"])), 1);
+    ended(&import(&lines, &target, &[]), 73, &["is not empty"]);
+    let said = import(&lines, &target, &["--on-conflict", "skip"]).expect_success("the rest");
+    assert!(said.stdout.contains("that the target had: left as they are"), "{said:?}");
+    assert_eq!((written(&mut conn), int(&conn.must(&args!["EXISTS", "redtape:unfinished-restore"]))), (KEYS, 0));
+}
+
 /// A server of `make compat`, if it is there.
 fn other_server(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".servers").join(name);

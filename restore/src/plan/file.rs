@@ -80,3 +80,24 @@ fn newer_than_base(version: RdbVersion, base: RdbVersion) -> Option<String> {
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_servers_of_the_base_may_not_load_is_named() {
+        let version = |text: &str| redtape_wire::rdb::parse_header(text.as_bytes()).expect(text);
+        for (file, base, warned) in [
+            ("REDIS0010", "REDIS0010", false),
+            ("REDIS0009", "REDIS0010", false),
+            ("REDIS0012", "REDIS0010", true),
+            ("VALKEY080", "REDIS0010", true),
+            ("REDIS0010", "VALKEY080", true),
+        ] {
+            let warning = newer_than_base(version(file), version(base));
+            assert_eq!(warning.is_some(), warned, "{file} of {base}");
+            assert!(warning.is_none_or(|text| text.contains("--server-bin")));
+        }
+    }
+}

@@ -8,13 +8,14 @@
 //! file without its last line was cut off.
 //!
 //! - `lines`: a value as lines. Pure.
-//! - `raw`, `parts`: lines as values, with what is wrong with them. Pure.
+//! - `raw`, `parts`, `stream_parts`: lines as values, with what is wrong with them. Pure.
 //! - `reading`: a file from front to end.
 
 mod lines;
 mod parts;
 mod raw;
 pub(crate) mod reading;
+mod stream_parts;
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};

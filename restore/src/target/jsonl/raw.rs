@@ -196,6 +196,12 @@ pub(super) fn all_bytes(
     }
 }
 
+/// Bytes that elements of these lengths take.
+pub(super) fn weigh(lengths: impl Iterator<Item = usize>) -> u64 {
+    const ELEMENT_COST: u64 = 64;
+    lengths.map(|len| len as u64 + ELEMENT_COST).sum()
+}
+
 /// A number, `"inf"` or `"-inf"`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RawScore(pub(super) Score);
