@@ -16,17 +16,24 @@ use crate::point::RestorePoint;
 use crate::progress::{Event, Observer};
 use crate::request::Request;
 use crate::source::{Located, Source};
-use crate::target::Target;
+use crate::target::file::FileTarget;
 use crate::target::repair::Outcome;
 use crate::target::rights::Repairs;
 use crate::target::server::{Looked, ServerTarget};
+use crate::target::{FileAddress, ServerAddress, Target, WrittenFile};
 
 /// A restore that could begin.
 pub struct Prepared {
     plan: Plan,
     source: Source,
-    target: ServerTarget,
-    looked: Option<Looked>,
+    target: PreparedTarget,
+}
+
+/// A target that was looked at.
+#[allow(clippy::large_enum_variant, reason = "a restore has one")]
+enum PreparedTarget {
+    Server(ServerTarget, Option<Looked>),
+    File(FileTarget),
 }
 
 impl std::fmt::Debug for Prepared {
@@ -65,13 +72,41 @@ pub struct Report {
     /// What was done with keys of a target that holds others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repair: Option<Outcome>,
+    /// The file that was written, where the target is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<WrittenFile>,
 }
 
 /// Checks everything and makes the plan; changes nothing.
 pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepared, RestoreError> {
-    let Target::Server(address) = &request.to else {
-        return Err(RestoreError::Usage("a restore needs a server to restore to".to_owned()));
+    let prepared = match &request.to {
+        Target::Server(address) => prepare_server(request, address, observer)?,
+        Target::File(address) => prepare_file(request, address, observer)?,
+        Target::Reader => return Err(RestoreError::Usage("a restore needs a target".to_owned())),
     };
+    observer.on(&Event::Planned(&prepared.plan));
+    Ok(prepared)
+}
+
+/// The name of the file is looked at before the journal: what can be refused at once is.
+fn prepare_file(
+    request: &Request,
+    address: &FileAddress,
+    observer: &mut dyn Observer,
+) -> Result<Prepared, RestoreError> {
+    let mut target = FileTarget::open(address, request)?;
+    let located = Located::find(request)?;
+    observer.on(&Event::Resolved(&located.point));
+    let mut source = located.check(request, observer)?;
+    let plan = target.plan(&mut source, request)?;
+    Ok(Prepared { plan, source, target: PreparedTarget::File(target) })
+}
+
+fn prepare_server(
+    request: &Request,
+    address: &ServerAddress,
+    observer: &mut dyn Observer,
+) -> Result<Prepared, RestoreError> {
     let connector = address.connector()?;
     let located = Located::find(request)?;
     observer.on(&Event::Resolved(&located.point));
@@ -107,8 +142,7 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
     source.binary = binary;
     let looked = if request.is_whole() { None } else { Some(target.look(&source, request, observer)?) };
     plan.repair = looked.as_ref().map(Looked::plan);
-    observer.on(&Event::Planned(&plan));
-    Ok(Prepared { plan, source, target, looked })
+    Ok(Prepared { plan, source, target: PreparedTarget::Server(target, looked) })
 }
 
 impl Prepared {
@@ -124,14 +158,20 @@ impl Prepared {
 
     /// Keys are added to a server that holds others.
     pub fn target_holds_data(&self) -> bool {
-        self.target.facts.contents().is_some()
+        match &self.target {
+            PreparedTarget::Server(target, _) => target.facts.contents().is_some(),
+            PreparedTarget::File(_) => false,
+        }
     }
 
     /// Carries the plan out.
     pub fn run(self, observer: &mut dyn Observer) -> Result<Report, RestoreError> {
         let start = Instant::now();
-        let Self { plan, source, mut target, looked } = self;
-        let restored = target.restore(&plan, &source, looked, observer)?;
+        let Self { plan, source, target } = self;
+        let restored = match target {
+            PreparedTarget::Server(mut target, looked) => target.restore(&plan, &source, looked, observer)?,
+            PreparedTarget::File(target) => target.restore(&source, observer)?,
+        };
         Ok(Report {
             at: plan.at,
             before: plan.before,
@@ -145,6 +185,7 @@ impl Prepared {
             checks: restored.checks,
             warnings: restored.warnings,
             repair: restored.outcome,
+            file: restored.file,
         })
     }
 }

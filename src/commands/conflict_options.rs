@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use crate::exit::{Failure, USAGE};
 use clap::{Args, ValueEnum};
 use redtape_journal::query::{When, WriteQuery};
+use redtape_restore::import::Existing;
 use redtape_restore::target::repair::{NameTemplate, OnConflict, Policy, TtlPolicy};
 
 /// `--on-conflict`.
@@ -71,6 +72,34 @@ pub(crate) struct ConflictOptions {
 }
 
 impl ConflictOptions {
+    /// The same for a file of JSON lines, which overwrites nothing.
+    pub(crate) fn existing(&self) -> Result<Existing, Failure> {
+        let refuse = |what: &str| {
+            let message = format!(
+                "{what} needs a journal (--from DIR): a file of JSON lines goes into an empty server, or with --on-conflict fail or skip beside other keys"
+            );
+            Err(Failure::new(USAGE, message))
+        };
+        let others = [
+            (self.delete_absent, "--delete-absent"),
+            (self.broken_by.is_some(), "--broken-by"),
+            (self.if_unchanged.is_some(), "--if-unchanged"),
+            (self.ttl != Ttl::Absolute, "--ttl"),
+            (self.rate.is_some(), "--rate"),
+        ];
+        if let Some((_, option)) = others.into_iter().find(|(given, _)| *given) {
+            return refuse(option);
+        }
+        match self.on_conflict {
+            None => Ok(Existing::NotExpected),
+            Some(Conflict::Fail) => Ok(Existing::Refused),
+            Some(Conflict::Skip) => Ok(Existing::Kept),
+            Some(Conflict::Replace) => refuse("--on-conflict replace"),
+            Some(Conflict::Rename) => refuse("--on-conflict rename"),
+            Some(Conflict::Merge) => refuse("--on-conflict merge"),
+        }
+    }
+
     /// What was asked for; `None` = nothing of it.
     pub(crate) fn policy(&self) -> Result<Option<Policy>, Failure> {
         let on_conflict = match (self.on_conflict, &self.broken_by) {

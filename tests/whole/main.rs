@@ -28,6 +28,7 @@ mod diff;
 mod disk_trouble;
 mod encrypted;
 mod exactness;
+mod files;
 mod get;
 mod harness_holds;
 mod health;

@@ -1,10 +1,8 @@
 //! Function libraries of both datasets.
 
-use std::collections::BTreeMap;
-
 use super::side::Side;
-use crate::client::{Reply, Server, Value, text};
 use crate::error::RestoreError;
+use crate::target::functions::{Libraries, libraries as code};
 
 /// What became of a library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,9 +20,7 @@ pub(super) fn libraries(before: &mut Side, after: &mut Side) -> Result<Vec<(Stri
     Ok(compare(&code(&mut before.scratch.server)?, &code(&mut after.scratch.server)?))
 }
 
-type Code = BTreeMap<String, Vec<u8>>;
-
-fn compare(before: &Code, after: &Code) -> Vec<(String, LibraryChange)> {
+fn compare(before: &Libraries, after: &Libraries) -> Vec<(String, LibraryChange)> {
     let gone = before.keys().filter(|name| !after.contains_key(*name));
     let gone = gone.map(|name| (name.clone(), LibraryChange::Deleted));
     let there = after.iter().filter_map(|(name, code)| match before.get(name) {
@@ -35,22 +31,6 @@ fn compare(before: &Code, after: &Code) -> Vec<(String, LibraryChange)> {
     let mut all: Vec<_> = gone.chain(there).collect();
     all.sort_by(|(one, _), (other, _)| one.cmp(other));
     all
-}
-
-/// Code by library; a server before Redis 7.0 has none.
-fn code(server: &mut Server) -> Result<Code, RestoreError> {
-    let Reply::Value(Value::Array(libraries)) = server.try_call(&["FUNCTION", "LIST", "WITHCODE"])? else {
-        return Ok(Code::new());
-    };
-    let mut all = Code::new();
-    for library in libraries {
-        let Value::Array(fields) = library else { continue };
-        let field = |name: &str| fields.chunks_exact(2).find(|pair| text(&pair[0]) == name).map(|pair| &pair[1]);
-        if let (Some(name), Some(Value::Bytes(code))) = (field("library_name"), field("library_code")) {
-            all.insert(text(name), code.clone());
-        }
-    }
-    Ok(all)
 }
 
 #[cfg(test)]

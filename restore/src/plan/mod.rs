@@ -4,8 +4,9 @@
 //! | --- | --- |
 //! | link | everything is wanted, the target is empty, may follow redtape, its own clock makes no difference, and it surely has the memory |
 //! | link from scratch | the same, but TTLs of hash fields or whole scripts are (or may be) in play, or a `maxmemory`: a scratch server replays at the right times and shows the size, the target then follows with what came out |
-//! | scratch | some keys are wanted, or the target may not follow redtape |
+//! | scratch | some keys are wanted, the target may not follow redtape, or it is a file (`file.rs`) |
 
+mod file;
 mod limits;
 mod warnings;
 
@@ -15,6 +16,8 @@ use redtape_journal::Lsn;
 use redtape_wire::rdb::RdbVersion;
 use serde::Serialize;
 
+pub use self::file::FilePlan;
+pub(crate) use self::file::{FileFacts, make_for_file};
 pub use self::limits::{Limit, LimitState};
 use crate::error::RestoreError;
 use crate::point::RestorePoint;
@@ -156,6 +159,9 @@ pub struct Plan {
     /// What is done in a target that holds others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repair: Option<RepairPlan>,
+    /// The file that is written, where the target is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<FilePlan>,
     /// What the target takes, and what is needed.
     pub limits: Vec<Limit>,
     /// What to be aware of.
@@ -165,21 +171,7 @@ pub struct Plan {
 /// The method, and the reason in words.
 pub fn choose(facts: &Facts<'_>) -> Result<(Method, String), RestoreError> {
     let target = facts.target;
-    able(target)?;
-    if let Some((master, up)) = &target.follows {
-        let (state, then) = if *up {
-            ("up", "")
-        } else {
-            (
-                "down",
-                ". If a restore that was killed left it so, it holds only a part of the data: REPLICAOF NO ONE, then FLUSHALL, and restore again",
-            )
-        };
-        return Err(RestoreError::Unable(format!(
-            "{} is a replica of {master} (link {state}) and cannot be written to; restore to its master or to another server{then}",
-            target.address
-        )));
-    }
+    writable(target)?;
     if facts.whole
         && let Some(found) = target.contents()
     {
@@ -224,6 +216,26 @@ pub fn choose(facts: &Facts<'_>) -> Result<(Method, String), RestoreError> {
     Ok(method)
 }
 
+/// The target takes data from clients.
+pub(crate) fn writable(target: &TargetFacts) -> Result<(), RestoreError> {
+    able(target)?;
+    if let Some((master, up)) = &target.follows {
+        let (state, then) = if *up {
+            ("up", "")
+        } else {
+            (
+                "down",
+                ". If a restore that was killed left it so, it holds only a part of the data: REPLICAOF NO ONE, then FLUSHALL, and restore again",
+            )
+        };
+        return Err(RestoreError::Unable(format!(
+            "{} is a replica of {master} (link {state}) and cannot be written to; restore to its master or to another server{then}",
+            target.address
+        )));
+    }
+    Ok(())
+}
+
 /// The target can take any data at all.
 fn able(target: &TargetFacts) -> Result<(), RestoreError> {
     let address = &target.address;
@@ -246,7 +258,7 @@ fn able(target: &TargetFacts) -> Result<(), RestoreError> {
 }
 
 /// Keys can be copied to the target.
-fn may_copy(target: &TargetFacts, by: By) -> Result<(), RestoreError> {
+pub(crate) fn may_copy(target: &TargetFacts, by: By) -> Result<(), RestoreError> {
     if let Some((command, refused)) = target.rights.missing(by) {
         return Err(refused.error(&target.address, &command));
     }
@@ -377,73 +389,95 @@ pub(crate) fn what_it_takes(facts: &Facts<'_>, method: Method) -> (Vec<Limit>, V
 
 /// Makes the plan.
 pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&Binary>) -> Plan {
-    let (point, target, range) = (facts.point, facts.target, facts.range);
-    let manifest = &point.base.manifest;
-    let everything = facts.filter.is_everything();
-    let mut warnings = point.warnings.clone();
-    if !everything {
-        warnings.push("functions are left out: only some keys are wanted".to_owned());
-    } else if target.functions_hidden {
-        warnings.push(
+    let (target, everything) = (facts.target, facts.filter.is_everything());
+    let (point, range, slice) = (facts.point, facts.range, facts.slice);
+    let dataset = Dataset { point, rdb: facts.rdb, range, slice, filter: facts.filter, base_bytes: facts.base_bytes };
+    let mut plan = dataset.plan(method, reason, scratch);
+    if everything && target.functions_hidden {
+        plan.warnings.push(
             "the functions of the target cannot be seen (FUNCTION LIST is not allowed): over the link those that it has are replaced, and those restored are not counted"
                 .to_owned(),
         );
     }
     let (limits, of_target) = what_it_takes(facts, method);
-    warnings.extend(of_target);
-    Plan {
-        at: point.asked.to_string(),
-        at_local: point.zone.show(point.asked),
-        zone: point.zone.name().to_owned(),
-        before: point.before,
-        echo: point.echo(),
-        last_write: point.ts.to_string(),
-        lsn: point.lsn,
-        timeline: point.timeline.0,
-        method,
-        reason,
-        base: Base {
-            file: point.base.path.display().to_string(),
-            lsn: manifest.lsn,
-            at: manifest.ts.to_string(),
-            bytes: manifest.bytes,
-            rdb: facts.rdb.to_string(),
-            server_version: manifest.server_version.clone(),
-        },
-        selection: (!facts.filter.is_everything()).then(|| facts.filter.to_string()),
-        slice: facts.slice.cloned(),
-        replay_groups: range.groups,
-        replay_records: range.records,
-        replay_bytes: range.bytes,
-        target: target.address.clone(),
-        target_version: target.version.to_string(),
-        scratch: scratch.map(ToString::to_string),
-        functions: everything,
-        estimate_seconds: estimate(facts, method),
-        limits,
-        repair: None,
-        warnings,
-    }
+    plan.warnings.extend(of_target);
+    Plan { target: target.address.clone(), target_version: target.version.to_string(), limits, ..plan }
 }
 
-/// A rough guess from common speeds of one server.
-fn estimate(facts: &Facts<'_>, method: Method) -> f64 {
-    const LOAD_BYTES_PER_S: f64 = 150e6;
-    const VALUES_PER_S: f64 = 1e6;
-    const RECORDS_PER_S: f64 = 500e3;
-    const STREAM_BYTES_PER_S: f64 = 200e6;
-    let range = facts.range;
-    let folded = facts.slice.map_or(0, |slice| slice.records_folded);
-    let load = facts.base_bytes as f64 / LOAD_BYTES_PER_S;
-    let records = range.records.saturating_sub(folded) as f64 / RECORDS_PER_S + folded as f64 / VALUES_PER_S;
-    let replay = records.max(range.bytes as f64 / STREAM_BYTES_PER_S);
-    let passes = match method {
-        Method::Link => 0.0,
-        Method::LinkFromScratch => 2.0,
-        Method::Scratch => 4.0,
-    };
-    let seconds = 0.5 + load + replay + passes * (load + range.bytes as f64 / LOAD_BYTES_PER_S / 2.0);
-    (seconds * 10.0).round() / 10.0
+/// What is rebuilt, wherever it goes.
+struct Dataset<'a> {
+    point: &'a RestorePoint,
+    rdb: RdbVersion,
+    range: &'a RangeFacts,
+    slice: Option<&'a SliceReport>,
+    filter: &'a Filter,
+    base_bytes: u64,
+}
+
+impl Dataset<'_> {
+    /// A plan without a target.
+    fn plan(&self, method: Method, reason: String, scratch: Option<&Binary>) -> Plan {
+        let Self { point, rdb, range, slice, filter, .. } = *self;
+        let (manifest, everything) = (&point.base.manifest, filter.is_everything());
+        let mut warnings = point.warnings.clone();
+        if !everything {
+            warnings.push("functions are left out: only some keys are wanted".to_owned());
+        }
+        Plan {
+            at: point.asked.to_string(),
+            at_local: point.zone.show(point.asked),
+            zone: point.zone.name().to_owned(),
+            before: point.before,
+            echo: point.echo(),
+            last_write: point.ts.to_string(),
+            lsn: point.lsn,
+            timeline: point.timeline.0,
+            method,
+            reason,
+            base: Base {
+                file: point.base.path.display().to_string(),
+                lsn: manifest.lsn,
+                at: manifest.ts.to_string(),
+                bytes: manifest.bytes,
+                rdb: rdb.to_string(),
+                server_version: manifest.server_version.clone(),
+            },
+            selection: (!everything).then(|| filter.to_string()),
+            slice: slice.cloned(),
+            replay_groups: range.groups,
+            replay_records: range.records,
+            replay_bytes: range.bytes,
+            target: String::new(),
+            target_version: String::new(),
+            scratch: scratch.map(ToString::to_string),
+            functions: everything,
+            estimate_seconds: self.estimate(method),
+            limits: Vec::new(),
+            repair: None,
+            file: None,
+            warnings,
+        }
+    }
+
+    /// A rough guess from common speeds of one server.
+    fn estimate(&self, method: Method) -> f64 {
+        const LOAD_BYTES_PER_S: f64 = 150e6;
+        const VALUES_PER_S: f64 = 1e6;
+        const RECORDS_PER_S: f64 = 500e3;
+        const STREAM_BYTES_PER_S: f64 = 200e6;
+        let range = self.range;
+        let folded = self.slice.map_or(0, |slice| slice.records_folded);
+        let load = self.base_bytes as f64 / LOAD_BYTES_PER_S;
+        let records = range.records.saturating_sub(folded) as f64 / RECORDS_PER_S + folded as f64 / VALUES_PER_S;
+        let replay = records.max(range.bytes as f64 / STREAM_BYTES_PER_S);
+        let passes = match method {
+            Method::Link => 0.0,
+            Method::LinkFromScratch => 2.0,
+            Method::Scratch => 4.0,
+        };
+        let seconds = 0.5 + load + replay + passes * (load + range.bytes as f64 / LOAD_BYTES_PER_S / 2.0);
+        (seconds * 10.0).round() / 10.0
+    }
 }
 
 /// `1 group`, `2 groups`.
@@ -456,6 +490,7 @@ impl fmt::Display for Plan {
         let method = match self.method {
             Method::Link => "link",
             Method::LinkFromScratch => "link from a scratch server",
+            Method::Scratch if self.file.is_some() => "scratch server",
             Method::Scratch => "scratch server and copy",
         };
         writeln!(f, "restore to   {} ({})", self.target, self.target_version)?;
@@ -463,6 +498,9 @@ impl fmt::Display for Plan {
         writeln!(f, "method       {method}: {}", self.reason)?;
         if let Some(scratch) = &self.scratch {
             writeln!(f, "scratch      {scratch}")?;
+        }
+        if let Some(saved_by) = self.file.as_ref().and_then(|file| file.saved_by.as_ref()) {
+            writeln!(f, "saved by     {saved_by}")?;
         }
         let Base { file, at, bytes, rdb, lsn, .. } = &self.base;
         writeln!(f, "base         {file} ({at}, LSN {lsn}, {bytes} bytes, {rdb})")?;
@@ -481,7 +519,9 @@ impl fmt::Display for Plan {
             count(self.replay_bytes, "byte"),
             self.estimate_seconds
         )?;
-        limits::show(&self.limits, f)?;
+        if !self.limits.is_empty() {
+            limits::show(&self.limits, f)?;
+        }
         if let Some(repair) = &self.repair {
             write!(f, "{repair}")?;
         }

@@ -4,24 +4,35 @@
 //! | target | |
 //! | --- | --- |
 //! | a running server | `server/`, by one of the methods of [`crate::plan`] |
+//! | an RDB, an append-only file, JSON lines | `file.rs`, which has them appear as a whole (`new_file.rs`, `new_folder.rs`); `rdb/`, `aof.rs`, `jsonl/` |
 //! | a large value of a running server | `pieces/`, so that no other client waits |
 //! | the requester | nothing is written: [`mod@crate::get`] |
 
 mod address;
+pub(crate) mod aof;
 pub mod claim;
 pub(crate) mod copy;
+pub(crate) mod file;
+pub(crate) mod fit;
+pub(crate) mod functions;
+pub(crate) mod jsonl;
 pub mod limits;
 pub(crate) mod lookup;
 pub mod memory;
+pub(crate) mod new_file;
+pub(crate) mod new_folder;
 pub mod pieces;
 pub mod preflight;
+pub(crate) mod rdb;
 pub mod repair;
+pub(crate) mod restored;
 pub mod rights;
 pub(crate) mod server;
 pub mod unfinished;
 pub(crate) mod value_error;
 
-pub use self::address::ServerAddress;
+pub use self::address::{FileAddress, FileFormat, Output, ServerAddress};
+pub use self::restored::WrittenFile;
 
 /// Where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +40,8 @@ pub use self::address::ServerAddress;
 pub enum Target {
     /// A running server.
     Server(ServerAddress),
+    /// A file that does not exist yet, or standard output.
+    File(FileAddress),
     /// The requester: one key is read ([`crate::get::get`]).
     Reader,
 }

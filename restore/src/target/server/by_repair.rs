@@ -4,7 +4,7 @@
 use redtape_journal::query::{AsOf, When};
 
 use super::marks::Marks;
-use super::{Restored, ServerTarget, blame, evicted_warning, full_warning, marker_or_note, room};
+use super::{ServerTarget, blame, evicted_warning, full_warning, marker_or_note, room};
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::plan::Plan;
@@ -19,6 +19,7 @@ use crate::target::repair::{
     Datasets, FileLog, Job, Judged, JudgedCounts, Look, OnConflict, Operation, Outcome, Policy, RepairPlan, Survey,
     Surveyed, repair, survey,
 };
+use crate::target::restored::Restored;
 use crate::target::rights::{By, Repairs};
 use crate::target::unfinished::{KEY, Marker};
 
@@ -187,6 +188,7 @@ pub(super) fn restore(
         checks,
         warnings,
         outcome: Some(outcome),
+        file: None,
     })
 }
 

@@ -11,8 +11,6 @@ mod digest;
 mod marks;
 mod room;
 
-use std::collections::BTreeMap;
-
 use redtape_net::Connector;
 
 pub(crate) use self::by_repair::Looked;
@@ -22,7 +20,7 @@ pub(crate) use self::room::check_repair;
 use super::claim;
 use super::memory::MemoryState;
 use super::preflight::{TargetFacts, contents, unknown_commands};
-use super::repair::Outcome;
+use super::restored::Restored;
 use super::unfinished::{Marker, PutMarker};
 use crate::client::{CommandNames, Server};
 use crate::error::RestoreError;
@@ -47,22 +45,6 @@ pub(crate) struct ServerTarget {
     whole: bool,
     accept_eviction: bool,
     interrupt: Interrupt,
-}
-
-/// What is in the target at the end.
-pub(crate) struct Restored {
-    /// Keys in each database.
-    pub(crate) keys: BTreeMap<u32, u64>,
-    /// Of these, keys that have expired; `None` = the target does not allow to count them.
-    pub(crate) expired: Option<u64>,
-    /// Function libraries.
-    pub(crate) functions: usize,
-    /// What was compared, and with which result.
-    pub(crate) checks: Vec<String>,
-    /// What to be aware of.
-    pub(crate) warnings: Vec<String>,
-    /// What was done with keys of a target that holds others.
-    pub(crate) outcome: Option<Outcome>,
 }
 
 /// The marker; where there is none, a note says what that means.

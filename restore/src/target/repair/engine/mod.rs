@@ -20,6 +20,7 @@ use std::collections::HashMap;
 
 use redtape_journal::undo_file::{MovedAside, OperationId};
 
+pub(crate) use self::build::rename_new;
 pub(crate) use self::delete::Unwanted;
 pub(crate) use self::in_flight::InFlight;
 use self::transaction::transaction_len;
