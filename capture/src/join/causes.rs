@@ -117,6 +117,11 @@ fn may_take_away(request: &Part, effect: &Part) -> bool {
     }
 }
 
+/// It takes nothing but a single key or field away, as expiry and eviction do.
+pub(super) fn is_removal(effect: &Part) -> bool {
+    matches!(effect.name.name(), b"del" | b"unlink" | b"hdel") && effect.keys().len() == 1
+}
+
 /// Equal commands of this kind answer with numbers that grow (1) or shrink (-1) in the order in
 /// which they ran, so that their replies tell them apart; 0 = they do not.
 pub(super) fn replies_in_order(request: &Part) -> i64 {

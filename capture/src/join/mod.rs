@@ -13,8 +13,8 @@
 //! - groups leave in the order in which they came; nothing here can drop, change or reorder one,
 //!   so a mistake costs an origin or microseconds, never a restore;
 //! - `ts` never goes back;
-//! - a group waits at most [`HOLD`] for the replies that tell requests apart, and [`WAIT_MAX`] in all; not at all
-//!   while [`HELD_MAX`] wait;
+//! - a group waits at most [`HOLD`] for the replies that tell requests apart, [`WAIT_MAX`] in all, and one that only removes
+//!   [`PROBE_WAIT_MAX`] for what the server says that it removed by itself; not at all while [`HELD_MAX`] wait;
 //! - no client is named where another may as well have been the cause, nor is `outside` said then.
 //!
 //! Waiting is measured by how far the link was read and how much the workers have told, not by the clock: replies may be known whose
@@ -35,8 +35,8 @@ use std::sync::Arc;
 
 use bounds::Bounds;
 pub use bounds::Probe;
-use causes::Fit;
 pub use causes::outcome_of;
+use causes::{Fit, is_removal};
 use dating::{Cause, Dating};
 use lookahead::Lookahead;
 use origins::Origins;
@@ -50,8 +50,11 @@ use crate::tee::{Part, TeeMessage, describe, hash_arg};
 
 /// Longest wait of a group for replies and probes, in µs.
 pub(crate) const HOLD: i64 = 5_000;
-/// Longest wait of a group in all, in µs.
+/// Longest wait of a group in all, in µs, but for one that removes something and waits for a probe.
 pub(crate) const WAIT_MAX: i64 = 2 * HOLD;
+/// Longest wait for a probe that says whether the server removed something by itself, in µs. Far more than a probe takes: where the
+/// machine is busy, thousands of keys that expired would be taken for an outsider's deletions.
+const PROBE_WAIT_MAX: i64 = 1_000_000;
 /// After so long, in µs, a request without a reply is taken for one that has not run.
 const SETTLED: i64 = 2_000;
 /// Effects of a group that are looked at to find its origin.
@@ -120,8 +123,7 @@ impl Held {
 
     /// Whether it takes nothing but single keys or fields away, as expiry and eviction do.
     fn only_removes(&self) -> bool {
-        let removal = |p: &Part| matches!(p.name.name(), b"del" | b"unlink" | b"hdel") && p.keys().len() == 1;
-        self.parts.iter().all(removal)
+        self.parts.iter().all(is_removal)
     }
 
     /// How long it has waited; all that could be read, and all that workers knew, at `upto` was taken in.
@@ -146,6 +148,18 @@ struct ServerDeletions {
     baseline: Option<(u64, u64)>,
     expired: u64,
     evicted: u64,
+}
+
+impl ServerDeletions {
+    /// Adds what was counted since the probe before.
+    fn add(&mut self, probe: Probe) {
+        let (expired, evicted) = self.baseline.unwrap_or((probe.expired, probe.evicted));
+        // `CONFIG RESETSTAT` and a restart of the server begin at 0.
+        let since = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
+        self.expired += since(probe.expired, expired);
+        self.evicted += since(probe.evicted, evicted);
+        self.baseline = Some((probe.expired, probe.evicted));
+    }
 }
 
 /// See the module.
@@ -272,10 +286,7 @@ impl Join {
             self.recent.pop_front();
         }
         self.recent.push_back(probe);
-        let (expired, evicted) = self.server_deletions.baseline.unwrap_or((probe.expired, probe.evicted));
-        self.server_deletions.expired += probe.expired.saturating_sub(expired);
-        self.server_deletions.evicted += probe.evicted.saturating_sub(evicted);
-        self.server_deletions.baseline = Some((probe.expired, probe.evicted));
+        self.server_deletions.add(probe);
         if self.lost.take_if(|at| at.0 + LOST_FOR < probe.sent.0).is_some() {
             self.unknown_until(probe.offset);
         }
@@ -420,7 +431,7 @@ impl Join {
         let mut without = Vec::new();
         let Some(mut found) = self.explain(&wanted, upto, &mut without) else {
             let in_doubt = !without.is_empty() || self.stamps.has_many_on(&held.parts);
-            let kind = if in_doubt { OriginKind::Unknown } else { self.unexplained(held, after, patience)? };
+            let kind = if in_doubt { OriginKind::Unknown } else { self.unexplained(held, after, upto)? };
             return Some(self.nobody(kind, (after, latest)));
         };
         let may_be_told = !found.best.replied || (found.contested && !found.tie);
@@ -431,8 +442,7 @@ impl Join {
             return None;
         }
         if found.best.script && held.only_removes() && found.best.fit() < Fit::Exact {
-            if self.newest_probe.sent < group.arrived && patience < Patience::Late {
-                self.want_probe = true;
+            if self.waits_for_probe(group, upto) {
                 return None;
             }
             if let Some(kind) = self.server_deleted(held, &found) {
@@ -602,16 +612,33 @@ impl Join {
         None
     }
 
+    /// No probe was sent since this group arrived, and one is asked for and will come.
+    fn waits_for_probe(&mut self, group: &EffectGroup, upto: Micros) -> bool {
+        let waited = upto.0 - group.arrived.0;
+        // A clock that stepped back since would hold it until it is there again.
+        let waits =
+            self.is_unprobed(group) && (-CLOCK_STEP..PROBE_WAIT_MAX).contains(&waited) && self.held() < HELD_MAX;
+        self.want_probe |= waits;
+        waits
+    }
+
+    /// What the server counted when this group ran is not known yet.
+    fn is_unprobed(&self, group: &EffectGroup) -> bool {
+        self.newest_probe.sent < group.arrived
+    }
+
     /// The kind of a group without request, which ran after `after`; `None` = a fresh probe will tell.
-    fn unexplained(&mut self, held: &Held, after: Micros, patience: Patience) -> Option<OriginKind> {
+    fn unexplained(&mut self, held: &Held, after: Micros, upto: Micros) -> Option<OriginKind> {
         let group = &held.group;
         if held.only_removes() {
             if let Some(kind) = self.counted(held.parts.len() as u64) {
                 return Some(kind);
             }
-            if self.newest_probe.sent < group.arrived && patience < Patience::Late {
-                self.want_probe = true;
+            if self.waits_for_probe(group, upto) {
                 return None;
+            }
+            if self.is_unprobed(group) {
+                return Some(OriginKind::Unknown);
             }
         }
         let all_stamped = self.lost.is_none() && !self.may_be_unstamped(after);

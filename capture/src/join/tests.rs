@@ -217,6 +217,55 @@ fn nobody_asked_for_it() {
 }
 
 #[test]
+fn where_the_machine_is_slow_what_the_server_removed_is_not_an_outsiders() {
+    let mut s = Scene::new();
+    s.probe(10, 0, 0, 0);
+    for key in 0..3 {
+        s.effect(200, &[&format!("DEL k{key}")]);
+    }
+    assert_eq!(s.next(200 + PROBE_WAIT_MAX - 1), None, "the probe is on its way");
+    assert!(s.join.wants_probe());
+    s.probe(200 + PROBE_WAIT_MAX, s.offset(), 3, 0);
+    for _ in 0..3 {
+        assert_eq!(s.next(201 + PROBE_WAIT_MAX).map(|(who, _)| who).as_deref(), Some("Expiry"));
+    }
+    s.effect(5_000_000, &["DEL k"]);
+    let late = 5_000_000 + PROBE_WAIT_MAX;
+    assert_eq!(s.next(late).map(|(who, _)| who).as_deref(), Some("Unknown"), "nobody knows what the server counted");
+}
+
+#[test]
+fn the_servers_counters_may_begin_anew() {
+    let mut s = Scene::new();
+    s.probe(10, 0, 100, 50);
+    for (at, expired, evicted, who) in [(200, 1, 0, "Expiry"), (400, 0, 0, "Outside"), (600, 0, 1, "Eviction")] {
+        s.effect(at, &["DEL k"]);
+        s.probe(at + 10, s.offset(), expired, evicted);
+        assert_eq!(s.next(at + 20).map(|(who, _)| who).as_deref(), Some(who), "at {at}");
+    }
+}
+
+#[test]
+fn a_command_does_not_explain_a_group_of_effects_that_it_cannot_have() {
+    let flushed = ["MULTI", "SELECT 0", "FLUSHDB", "HSET h f v", "MSET a 1 b 2", "EXEC"];
+    let expired = ["MULTI", "SELECT 0", "DEL a", "INCR a", "EXEC"];
+    for (request, group, who) in [
+        (&["FLUSHALL"][..], &flushed[..], "Outside"),
+        (&["FLUSHALL", "SET x 1"], &flushed, "Outside"),
+        (&["FLUSHDB", "HSET h f v", "MSET a 1 b 2"], &flushed, "x"),
+        (&["EVAL s 1 h"], &flushed, "x via eval"),
+        (&["INCR a"], &expired, "x"),
+    ] {
+        let mut s = Scene::new();
+        s.probe(50, 0, 0, 0);
+        let id = s.request("x", 100, request);
+        s.reply(id, 150, Outcome::Ran);
+        s.effect(200, group);
+        assert_eq!(s.next(200 + HOLD).map(|(who, _)| who).as_deref(), Some(who), "{request:?}");
+    }
+}
+
+#[test]
 fn while_a_session_may_write_without_stamps_nobody_is_an_outsider() {
     let mut s = Scene::new();
     s.probe(10, 0, 0, 0);
@@ -318,6 +367,7 @@ fn a_deletion_is_whose_command_takes_a_key_away_and_no_other_s() {
         let id = s.request("x", 100, &[request]);
         s.reply(id, 150, Outcome::Ran);
         s.effect(200, &[effect]);
+        s.probe(210, s.offset(), 0, 0);
         let found = s.next(100_000).map(|(who, _)| who);
         assert_eq!(found.as_deref(), Some(cause.unwrap_or("Outside")), "{request} and {effect}");
     }

@@ -17,8 +17,8 @@ use smallvec::SmallVec;
 use super::key_queue::{CANDIDATES_MAX, KeyQueue, NEWER_MAX, Seen};
 use super::known::{Known, Said};
 use super::{NO_KEY, Place, SCRIPTS, Slot, Stamps, State, Waiting, fingerprint, part_slots, slot};
-use crate::join::causes::{Fit, fit, fit_script, is_blocking, is_exact, replies_in_order};
-use crate::tee::{Part, is_telling};
+use crate::join::causes::{Fit, fit, fit_script, is_blocking, is_exact, is_removal, replies_in_order};
+use crate::tee::{Part, Stamp, is_telling};
 
 /// Stamps on one key that cannot have caused it and are compared.
 pub(super) const UNFIT_MAX: usize = 1024;
@@ -448,7 +448,12 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
             // Most transactions stand in the stream as they were sent.
             let as_sent = stamp.parts.get(n).filter(|p| is_exact(p, effect)).map(|_| Fit::Exact);
             let fits = || stamp.parts.iter().take(REQUEST_PARTS_MAX).filter_map(|p| self.fit(p, effect)).max();
-            let Some(fit) = as_sent.or_else(fits) else { continue };
+            let Some(fit) = as_sent.or_else(fits) else {
+                if is_anothers(stamp, effect) {
+                    return None;
+                }
+                continue;
+            };
             covered += 1;
             exact += usize::from(fit == Fit::Exact);
             given += usize::from(fit >= Fit::Possible);
@@ -491,6 +496,14 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
         let given = keys.is_empty() || (request.db == effect.db && keys.iter().any(|k| effect.keys().contains(k)));
         if given { fit(request, effect, || (self.known)(name)) } else { None }
     }
+}
+
+/// Whether `effect`, which no part of the request explains, says that its group has another cause: no part was given its key, and it
+/// is no removal, by which the server makes room or finds a key expired.
+fn is_anothers(stamp: &Stamp, effect: &Part) -> bool {
+    let all_compared = stamp.parts.len() <= REQUEST_PARTS_MAX;
+    let given = |part: &Part| part.keys().iter().any(|key| effect.keys().contains(key));
+    all_compared && !is_removal(effect) && !stamp.parts.iter().any(given)
 }
 
 /// Where requests wait that were given a key of the group.
