@@ -4,12 +4,14 @@
 //! | target | |
 //! | --- | --- |
 //! | a running server | `server/`, by one of the methods of [`crate::plan`] |
+//! | a cluster | `cluster/`: each node its own keys, as into a server that holds others |
 //! | an RDB, JSON lines | `file.rs`, which has them appear as a whole (`new_file.rs`); `rdb/`, `jsonl/` |
 //! | a large value of a running server | `pieces/`, so that no other client waits |
 //! | the requester | nothing is written: [`mod@crate::get`] |
 
 mod address;
 pub mod claim;
+pub(crate) mod cluster;
 pub(crate) mod copy;
 pub mod file;
 pub(crate) mod fit;
