@@ -66,6 +66,10 @@ pub enum RestoreError {
     #[error("cannot reach {address}: {cause}; check the address, and that the server is up")]
     Unreachable { address: String, cause: String },
     #[error(
+        "{address} is a node of a cluster and does not hold a key, or not alone ({cause}): its slot has moved, or is moving. Run the same command again"
+    )]
+    OtherNode { address: String, cause: String },
+    #[error(
         "{address} refuses the login: {cause}; check user and password (in the URL, REDTAPE_TO_PASSWORD or --to-password-file)"
     )]
     Login { address: String, cause: String },
@@ -169,6 +173,7 @@ impl RestoreError {
             | Self::FileExists { .. } => ErrorKind::Occupied,
             Self::Busy { .. } | Self::FileBusy { .. } => ErrorKind::Busy,
             Self::Unreachable { .. }
+            | Self::OtherNode { .. }
             | Self::Silent { .. }
             | Self::Unwilling { .. }
             | Self::TooSmall { .. }

@@ -16,6 +16,7 @@ use crate::point::RestorePoint;
 use crate::progress::{Event, Observer};
 use crate::request::Request;
 use crate::source::{Located, Source};
+use crate::target::cluster::{ClusterLook, ClusterTarget};
 use crate::target::file::FileTarget;
 use crate::target::repair::Outcome;
 use crate::target::rights::Repairs;
@@ -33,6 +34,7 @@ pub struct Prepared {
 #[allow(clippy::large_enum_variant, reason = "a restore has one")]
 enum PreparedTarget {
     Server(ServerTarget, Option<Looked>),
+    Cluster(ClusterTarget, ClusterLook),
     File(FileTarget),
 }
 
@@ -110,7 +112,10 @@ fn prepare_server(
     let connector = address.connector()?;
     let located = Located::find(request)?;
     observer.on(&Event::Resolved(&located.point));
-    let mut target = ServerTarget::open(connector, address.commands.clone(), request)?;
+    let mut target = ServerTarget::open(connector, address.commands.clone(), request.into())?;
+    if target.facts.cluster {
+        return prepare_cluster(request, ClusterTarget::open(target, address, request)?, located, observer);
+    }
     target.facts.compare_with(&located.catalog.timelines());
     let mut source = located.check(request, observer)?;
     target.look_up_commands(source.facts.commands.iter())?;
@@ -145,6 +150,43 @@ fn prepare_server(
     Ok(Prepared { plan, source, target: PreparedTarget::Server(target, looked) })
 }
 
+/// Each node is a target of its own; the plan is of all of them.
+fn prepare_cluster(
+    request: &Request,
+    mut target: ClusterTarget,
+    located: Located,
+    observer: &mut dyn Observer,
+) -> Result<Prepared, RestoreError> {
+    let mut source = located.check(request, observer)?;
+    target.look_up_commands(source.facts.commands.iter())?;
+    let base_highest_db = source.base_highest_db(false, observer)?;
+    let facts_of = |target| Facts {
+        point: &source.point,
+        rdb: source.rdb.version,
+        range: &source.facts,
+        target,
+        base_memory: source.base_memory(),
+        base_bytes: source.base_bytes(),
+        base_highest_db,
+        slice: source.slice.as_ref(),
+        // Key by key, as into a server that holds others.
+        whole: false,
+        filter: &request.filter,
+        repairs: request.repair.as_ref().map(Repairs::of).unwrap_or_default(),
+        forced: request.method,
+    };
+    for node in target.each_facts() {
+        choose(&facts_of(node))?;
+    }
+    let (method, reason) = choose(&facts_of(&target.facts))?;
+    let binary = source.find_binary(request.server_bin.as_deref(), target.facts.version)?;
+    let mut plan = make(&facts_of(&target.facts), method, reason, Some(&binary));
+    source.binary = Some(binary);
+    let looked = target.look(&source, request, observer)?;
+    plan.repair = Some(looked.plan());
+    Ok(Prepared { plan, source, target: PreparedTarget::Cluster(target, looked) })
+}
+
 impl Prepared {
     /// The plan.
     pub fn plan(&self) -> &Plan {
@@ -160,6 +202,7 @@ impl Prepared {
     pub fn target_holds_data(&self) -> bool {
         match &self.target {
             PreparedTarget::Server(target, _) => target.facts.contents().is_some(),
+            PreparedTarget::Cluster(target, _) => target.facts.contents().is_some(),
             PreparedTarget::File(_) => false,
         }
     }
@@ -170,6 +213,7 @@ impl Prepared {
         let Self { plan, source, target } = self;
         let restored = match target {
             PreparedTarget::Server(mut target, looked) => target.restore(&plan, &source, looked, observer)?,
+            PreparedTarget::Cluster(mut target, looked) => target.restore(&plan, &source, looked, observer)?,
             PreparedTarget::File(target) => target.restore(&source, observer)?,
         };
         Ok(Report {

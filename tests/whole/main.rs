@@ -23,6 +23,7 @@ mod capture;
 mod chaos;
 mod cli_errors;
 mod clock;
+mod cluster_target;
 mod demo;
 mod diff;
 mod disk_trouble;

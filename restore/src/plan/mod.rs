@@ -239,11 +239,6 @@ pub(crate) fn writable(target: &TargetFacts) -> Result<(), RestoreError> {
 /// The target can take any data at all.
 fn able(target: &TargetFacts) -> Result<(), RestoreError> {
     let address = &target.address;
-    if target.cluster {
-        return Err(RestoreError::Unable(format!(
-            "{address} is a node of a cluster (cluster_enabled:1), which holds only a part of the keys; restoring into clusters is not supported yet: choose a server outside of a cluster"
-        )));
-    }
     if target.loading {
         return Err(RestoreError::Unable(format!(
             "{address} is loading its data, so what it holds cannot be told; wait until it has (INFO persistence: loading:0)"
@@ -286,6 +281,9 @@ fn loadable(facts: &Facts<'_>) -> Result<(), RestoreError> {
 /// Why the target cannot follow redtape.
 fn why_no_link(facts: &Facts<'_>) -> Option<String> {
     let target = facts.target;
+    if target.cluster {
+        return Some("each node of a cluster gets its own part of the keys".to_owned());
+    }
     if !facts.whole {
         return Some("only some keys are wanted, or the target may hold others".to_owned());
     }

@@ -4,6 +4,7 @@
 //! | target | |
 //! | --- | --- |
 //! | a running server | `server/`, by one of the methods of [`crate::plan`] |
+//! | a cluster | `cluster/`: each node its own keys, as into a server that holds others |
 //! | an RDB, an append-only file, JSON lines | `file.rs`, which has them appear as a whole (`new_file.rs`, `new_folder.rs`); `rdb/`, `aof.rs`, `jsonl/` |
 //! | a large value of a running server | `pieces/`, so that no other client waits |
 //! | the requester | nothing is written: [`mod@crate::get`] |
@@ -11,6 +12,7 @@
 mod address;
 pub(crate) mod aof;
 pub mod claim;
+pub(crate) mod cluster;
 pub(crate) mod copy;
 pub(crate) mod file;
 pub(crate) mod fit;

@@ -14,8 +14,12 @@ pub mod writes;
 
 use std::path::PathBuf;
 
-use redtape_journal::undo_file::{OperationId, Progress, UndoEntry, UndoHead, UndoReader, UndoWriter};
+use redtape_journal::query::Filter;
+use redtape_journal::undo_file::{
+    OperationId, Progress, UndoEntry, UndoFileError, UndoHead, UndoReader, UndoWriter,
+};
 use redtape_journal::{Keyring, Micros};
+use redtape_wire::slot::SlotSet;
 use serde::Serialize;
 
 use self::collect::Collector;
@@ -26,11 +30,14 @@ use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::limits::Limits;
 use crate::progress::{Event, Observer, Unit};
+use crate::target::cluster::{Primaries, SlotWork, in_rounds, together};
 use crate::target::preflight::TargetFacts;
 use crate::target::repair::engine::{Engine, InFlight, Unwanted};
-use crate::target::repair::{How, Judged, OnConflict, Operation, Outcome, Policy, Wanted};
+use crate::target::repair::{FileLog, How, Judged, OnConflict, Operation, Outcome, Policy, Wanted};
+use crate::target::server::{ServerTarget, Wish};
 use crate::target::{ServerAddress, claim, unfinished};
 use crate::values::image::Image;
+use crate::version::ServerVersion;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -58,9 +65,16 @@ pub struct PreparedUndo {
     /// The operation that is undone.
     undone: OperationId,
     request: UndoRequest,
-    target: Server,
-    facts: TargetFacts,
+    target: Target,
     operation: Operation,
+}
+
+/// Where the repair wrote to.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "an undo has one")]
+enum Target {
+    Server(Server, ServerVersion),
+    Cluster(Primaries),
 }
 
 /// What an undo will do.
@@ -101,11 +115,7 @@ pub fn prepare_undo(request: UndoRequest) -> Result<PreparedUndo, RestoreError> 
     let unfinished = !Progress::read(&mut reader)?.is_finished();
     drop(reader);
     let last = LastEntries::read(|| UndoReader::open(&request.file, &request.keyring))?;
-    let mut target = Server::open(request.to.connector()?, request.to.commands.clone())?;
-    target.set_reply_limit(request.limits.reply)?;
-    // A person's answer may take long.
-    target.keep_alive()?;
-    let facts = TargetFacts::read(&mut target)?;
+    let (target, facts) = open(&request)?;
     check_target(&head, &facts)?;
     let number = head.number.to_string();
     let undone = head.operation.id;
@@ -129,7 +139,26 @@ pub fn prepare_undo(request: UndoRequest) -> Result<PreparedUndo, RestoreError> 
         unfinished,
         undo_file: operation.undo_path().display().to_string(),
     };
-    Ok(PreparedUndo { plan, undone, request, target, facts, operation })
+    Ok(PreparedUndo { plan, undone, request, target, operation })
+}
+
+/// Connects, and looks at the target.
+fn open(request: &UndoRequest) -> Result<(Target, TargetFacts), RestoreError> {
+    let to = &request.to;
+    let wish = Wish {
+        filter: Filter::default(),
+        whole: false,
+        accept_eviction: false,
+        interrupt: request.interrupt.clone(),
+        reply_limit: request.limits.reply,
+    };
+    let ServerTarget { mut server, facts, .. } = ServerTarget::open(to.connector()?, to.commands.clone(), wish.clone())?;
+    if facts.cluster {
+        let primaries = Primaries::open(&mut server, to, wish)?;
+        let facts = together(&primaries, facts)?;
+        return Ok((Target::Cluster(primaries), facts));
+    }
+    Ok((Target::Server(server, facts.version), facts))
 }
 
 /// Refuses a server that is not the one that the repair wrote to.
@@ -152,49 +181,119 @@ impl PreparedUndo {
 
     /// Carries it out.
     pub fn run(self, observer: &mut dyn Observer) -> Result<Outcome, RestoreError> {
-        let Self { plan, undone, request, mut target, facts, operation } = self;
-        target.ensure_connected()?;
-        claim::take(&mut target, &request.interrupt)?;
+        let Self { plan, undone, request, mut target, operation } = self;
+        match &mut target {
+            Target::Server(server, _) => {
+                server.ensure_connected()?;
+                claim::take(server, &request.interrupt)?;
+            }
+            Target::Cluster(primaries) => primaries.claim()?,
+        }
         let begun = Micros::now();
-        let mut log = operation.begin()?;
-        let how = How::find(&mut target)?;
+        // Not what the plan was made from: while a person was asked, the operation may have gone on.
+        let last = LastEntries::read(|| open_file(&request))?;
+        let progress = Progress::read(&mut open_file(&request)?)?;
+        let mut work = UndoWork {
+            plan: &plan,
+            request: &request,
+            last: &last,
+            progress: &progress,
+            operation: &operation,
+            log: Some(operation.begin()?),
+            outcome: Outcome::default(),
+        };
+        match &mut target {
+            Target::Server(server, version) => work.put_back((server, *version), None, observer)?,
+            Target::Cluster(primaries) => in_rounds(primaries, &request.interrupt, &mut work, observer)?,
+        }
+        let UndoWork { log, outcome, .. } = work;
+        if !progress.is_finished() {
+            match &mut target {
+                Target::Server(server, _) => unfinished::forget(server, &undone)?,
+                Target::Cluster(primaries) => {
+                    primaries.with_holder_of(unfinished::KEY, &mut |server| unfinished::forget(server, &undone))?;
+                }
+            }
+            // What it says is done is so no more: the same command begins anew.
+            if let Some(mut begun) = UndoWriter::reopen(&request.file, &request.keyring)? {
+                begun.writer.finish()?;
+            }
+        }
+        log.map(FileLog::finish).transpose()?;
+        writes::put_back(&request.file, begun)?;
+        match &mut target {
+            Target::Server(server, _) => drop(server.clear_name()),
+            Target::Cluster(primaries) => primaries.clear_names(),
+        }
+        Ok(outcome)
+    }
+}
+
+fn open_file(request: &UndoRequest) -> Result<UndoReader, UndoFileError> {
+    UndoReader::open(&request.file, &request.keyring)
+}
+
+/// Puts back what the file holds of a server, or of some slots of a cluster.
+struct UndoWork<'a> {
+    plan: &'a UndoPlan,
+    request: &'a UndoRequest,
+    last: &'a LastEntries,
+    progress: &'a Progress,
+    operation: &'a Operation,
+    /// `None` only while it is opened anew.
+    log: Option<FileLog>,
+    outcome: Outcome,
+}
+
+impl UndoWork<'_> {
+    /// `slots`: only keys in these; `None` = all.
+    fn put_back(
+        &mut self,
+        (target, version): (&mut Server, ServerVersion),
+        slots: Option<&SlotSet>,
+        observer: &mut dyn Observer,
+    ) -> Result<(), RestoreError> {
+        let is_meant = |key: &[u8]| slots.is_none_or(|slots| slots.has_key(key));
+        let Self { request, last, operation, .. } = *self;
+        let log = match &mut self.log {
+            Some(log) => log,
+            none => none.insert(operation.begin()?),
+        };
+        let how = How::find(target)?;
         let policy = Policy { on_conflict: OnConflict::Replace, ..Policy::default() };
         let judged = Judged::default();
+        let mut moved = log.take_moved();
+        moved.retain(|(_, key), _| is_meant(key));
         let engine = Engine {
             policy: &policy,
             judged: &judged,
             interrupt: &request.interrupt,
             at_ms: 0,
             id: operation.id(),
-            version: facts.version,
+            version,
             how,
             outcome: Outcome::default(),
-            moved: log.take_moved(),
+            moved,
             in_flight: InFlight::default(),
-            target: &mut target,
-            log: &mut log,
+            target,
+            log,
         };
-        observer.on(&Event::Step { name: "putting back", total: plan.places, unit: Unit::Keys });
-        let mut back = PutBack {
-            collector: Collector::new(engine),
-            replace: request.replace,
-            field_ttl: facts.version.has_field_ttl(),
-        };
-        // Not what the plan was made from: while a person was asked, the operation may have gone on.
-        let open = || UndoReader::open(&request.file, &request.keyring);
-        let last = LastEntries::read(open)?;
-        let progress = Progress::read(&mut open()?)?;
+        observer.on(&Event::Step { name: "putting back", total: self.plan.places, unit: Unit::Keys });
+        let mut back =
+            PutBack { collector: Collector::new(engine), replace: request.replace, field_ttl: version.has_field_ttl() };
         // The newest first: it is what the key held last.
-        progress
-            .moved()
+        let moved = self.progress.moved();
+        moved
             .iter()
             .rev()
+            .filter(|moved| is_meant(&moved.key))
             .try_for_each(|moved| back.collector.engine.put_moved_back(moved, request.replace))?;
         let mut seen = 0;
         // Elements that go come last: a container that has none for a moment is gone, with its time of expiry.
         for removed in [false, true] {
-            last.each(&mut open()?, |entry| {
-                if matches!(entry, UndoEntry::ElementAbsent { .. }) != removed {
+            last.each(&mut open_file(request)?, |entry| {
+                let is_removal = matches!(entry, UndoEntry::ElementAbsent { .. });
+                if is_removal != removed || !entry.place().is_some_and(|place| is_meant(place.key)) {
                     return Ok(());
                 }
                 seen += 1;
@@ -204,19 +303,27 @@ impl PreparedUndo {
             back.collector.flush()?;
         }
         back.collector.engine.take_up_rest()?;
-        let outcome = back.collector.engine.outcome;
         observer.on(&Event::StepDone);
-        if !progress.is_finished() {
-            unfinished::forget(&mut target, &undone)?;
-            // What it says is done is so no more: the same command begins anew.
-            if let Some(mut begun) = UndoWriter::reopen(&request.file, &request.keyring)? {
-                begun.writer.finish()?;
-            }
-        }
-        log.finish()?;
-        writes::put_back(&request.file, begun)?;
-        let _ = target.clear_name();
-        Ok(outcome)
+        self.outcome.add(back.collector.engine.outcome);
+        Ok(())
+    }
+}
+
+impl SlotWork for UndoWork<'_> {
+    fn run(
+        &mut self,
+        target: &mut ServerTarget,
+        slots: &SlotSet,
+        observer: &mut dyn Observer,
+    ) -> Result<(), RestoreError> {
+        let version = target.facts.version;
+        self.put_back((&mut target.server, version), Some(slots), observer)
+    }
+
+    fn interrupted(&mut self) -> Result<(), RestoreError> {
+        drop(self.log.take());
+        self.log = Some(self.operation.begin()?);
+        Ok(())
     }
 }
 

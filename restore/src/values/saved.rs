@@ -11,6 +11,7 @@ use redtape_journal::query::Filter;
 use redtape_wire::rdb::{
     DUMP_FOOTER_LEN, Entry, Extent, KeyEntry, RdbVersion, ValueType, Walker, end_dump, module_type_of,
 };
+use redtape_wire::slot::SlotSet;
 
 use super::image::Image;
 use crate::error::RestoreError;
@@ -34,6 +35,8 @@ const MODULE_ID_BYTES: usize = 9;
 #[derive(Debug)]
 pub(crate) struct Saved {
     path: PathBuf,
+    /// Only keys of these slots of a cluster are seen; `None` = all.
+    slots: Option<SlotSet>,
 }
 
 /// A key, and where its value is.
@@ -72,7 +75,7 @@ impl SavedKey {
 impl Saved {
     /// Of this file.
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self { path, slots: None }
     }
 
     /// Of a scratch server at rest, which saves it, without the marker that the recorded server may have held. The file lives as long
@@ -83,6 +86,16 @@ impl Saved {
         scratch.server.call(&["DEL", unfinished::KEY])?;
         scratch.hold()?;
         Ok(Self::new(scratch.save()?))
+    }
+
+    /// From now on only keys of these slots are seen; `None` = all.
+    pub(crate) fn see_only(&mut self, slots: Option<SlotSet>) {
+        self.slots = slots;
+    }
+
+    /// Whether a key of this name is seen.
+    pub(crate) fn sees(&self, key: &[u8]) -> bool {
+        self.slots.as_ref().is_none_or(|slots| slots.has_key(key))
     }
 
     /// Where it is.
@@ -118,7 +131,10 @@ impl Saved {
         while let Some(entry) = walker.next_entry().map_err(|e| self.unreadable(&e))? {
             // What a repair of the recorded server was building then is no key of anybody's.
             if let Entry::Key(key) = &entry
-                && (!filter.wants(key.db, key.key) || is_temporary(key.key) || !self.is_of_type(filter, key, &ids)?)
+                && (!filter.wants(key.db, key.key)
+                    || !self.sees(key.key)
+                    || is_temporary(key.key)
+                    || !self.is_of_type(filter, key, &ids)?)
             {
                 continue;
             }

@@ -40,7 +40,10 @@ pub(super) fn each_absent(
         let mut scan = Scan::new(db);
         while let Some(mut keys) = scan.next(target)? {
             interrupt.check()?;
-            keys.retain(|key| filter.wants(db, key) && key != unfinished::KEY.as_bytes() && !is_temporary(key));
+            keys.retain(|key| {
+                let own = key == unfinished::KEY.as_bytes() || is_temporary(key);
+                filter.wants(db, key) && datasets.sees(key) && !own
+            });
             if had.contains(&db) && !keys.is_empty() {
                 let names: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
                 let mut existed = live::exist(&mut datasets.wanted.server, &names)?.into_iter();

@@ -5,13 +5,14 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use redtape_journal::query::Filter;
+use redtape_wire::slot::SlotSet;
 
 use super::new_keys::NewKeys;
 use super::wanted::Wanted;
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::source::scratch::Scratch;
-use crate::target::lookup::select;
+use crate::target::lookup::{KeyCounts, select};
 use crate::values::digest::{Digest, NOTHING};
 use crate::values::held::read_whole;
 use crate::values::image::Image;
@@ -49,6 +50,26 @@ impl Datasets {
         }
         let path: PathBuf = wanted.save()?;
         Ok(Self { wanted, saved: Saved::new(path), expected })
+    }
+
+    /// From now on only keys of these slots of a cluster are wanted; `None` = all.
+    pub(crate) fn see_only(&mut self, slots: Option<SlotSet>) {
+        self.saved.see_only(slots);
+    }
+
+    /// Whether a key is among those that may be written or deleted now.
+    pub(crate) fn sees(&self, key: &[u8]) -> bool {
+        self.saved.sees(key)
+    }
+
+    /// Wanted keys in each database.
+    pub(crate) fn count(&self, filter: &Filter) -> Result<KeyCounts, RestoreError> {
+        let mut counts = KeyCounts::new();
+        self.saved.each(filter, &mut |db, keys| {
+            *counts.entry(db).or_default() += keys.len() as u64;
+            Ok(())
+        })?;
+        Ok(counts)
     }
 
     /// The wanted keys, and what the target is expected to hold.

@@ -44,7 +44,8 @@ pub(crate) struct Job<'a> {
 pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcome, RestoreError> {
     let Job { new, datasets, target, filter, policy, judged, log, id, at_ms, version, interrupt, rate } = job;
     let how = How::find(target)?;
-    let moved = log.take_moved();
+    let mut moved = log.take_moved();
+    moved.retain(|(_, key), _| datasets.sees(key));
     let mut engine = Engine {
         target: &mut *target,
         policy,

@@ -43,7 +43,7 @@ pub(crate) use elements::How;
 pub(crate) use job::{Job, repair};
 pub(crate) use judged::{Asked, Judged};
 pub(crate) use operation::{FileLog, Operation};
-pub(crate) use survey::{Look, Surveyed, survey};
+pub(crate) use survey::{Look, NAMED_KEYS, Surveyed, survey};
 pub(crate) use wanted::Wanted;
 
 pub(crate) use outcome::LEFT_KEYS_MAX;

@@ -63,6 +63,27 @@ impl Outcome {
         self.created + self.replaced + self.merged + self.ttl_set + self.renamed + self.deleted
     }
 
+    /// What was done in another part of the target.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.created += other.created;
+        self.replaced += other.replaced;
+        self.merged += other.merged;
+        self.elements += other.elements;
+        self.ttl_set += other.ttl_set;
+        self.renamed += other.renamed;
+        self.deleted += other.deleted;
+        self.equal += other.equal;
+        self.skipped += other.skipped;
+        self.expired += other.expired;
+        self.done_before += other.done_before;
+        self.left += other.left;
+        self.left_absent += other.left_absent;
+        self.listed.extend(other.listed);
+        self.listed.truncate(LISTED_MAX);
+        self.left_keys.extend(other.left_keys);
+        self.left_keys.truncate(LEFT_KEYS_MAX);
+    }
+
     /// A key is left as it is.
     pub(crate) fn leave(&mut self, db: u32, key: &[u8], why: impl Into<String>) {
         self.left += 1;

@@ -34,6 +34,26 @@ pub struct Survey {
     pub samples: Vec<String>,
 }
 
+impl Survey {
+    /// The keys of another part of the target.
+    pub(crate) fn add(&mut self, other: Self, samples_max: usize) {
+        for (db, count) in other.wanted {
+            *self.wanted.entry(db).or_default() += count;
+        }
+        self.new += other.new;
+        self.equal += other.equal;
+        self.different += other.different;
+        self.ttl_only += other.ttl_only;
+        self.changed += other.changed;
+        self.expired += other.expired;
+        self.absent += other.absent;
+        self.elements_lacking += other.elements_lacking;
+        self.elements_different += other.elements_different;
+        self.samples.extend(other.samples);
+        self.samples.truncate(samples_max);
+    }
+}
+
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RepairPlan {

@@ -27,7 +27,7 @@ use crate::values::saved::{SavedKey, Values};
 use crate::version::ServerVersion;
 
 /// Differing keys that are named.
-const NAMED_KEYS: usize = 5;
+pub(crate) const NAMED_KEYS: usize = 5;
 /// Keys that are read from the target at once.
 const READ_KEYS: usize = 64;
 /// Parts of keys whose last write is looked for in the journal.

@@ -99,7 +99,7 @@ pub(crate) fn look(
 }
 
 /// What the target is expected to hold, in a scratch server of its own.
-fn expected(
+pub(crate) fn expected(
     source: &Source,
     request: &Request,
     when: &When,
@@ -193,7 +193,7 @@ pub(super) fn restore(
 }
 
 /// Functions go into a target that has none. Others stay: an undo file has no place for them.
-fn restore_functions(
+pub(crate) fn restore_functions(
     target: &mut ServerTarget,
     datasets: &mut Datasets,
     warnings: &mut Vec<String>,

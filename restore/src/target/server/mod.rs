@@ -3,7 +3,7 @@
 //! Invariants: the target is claimed, looked at once more, and known to have room for the data, before the first write to it; what was
 //! begun and failed is undone or marked as unfinished; success is reported only of what was seen in the target at the end.
 
-mod blame;
+pub(crate) mod blame;
 mod by_copy;
 mod by_link;
 mod by_repair;
@@ -11,16 +11,18 @@ mod digest;
 mod marks;
 mod room;
 
+use std::time::Duration;
+
 use redtape_net::Connector;
 
-pub(crate) use self::by_repair::Looked;
+pub(crate) use self::by_repair::{Looked, expected, restore_functions};
 pub(crate) use self::marks::Marks;
 pub(crate) use self::room::check_repair;
 
 use super::claim;
 use super::memory::MemoryState;
 use super::preflight::{TargetFacts, contents, unknown_commands};
-use super::restored::Restored;
+pub(crate) use super::restored::Restored;
 use super::unfinished::{Marker, PutMarker};
 use crate::client::{CommandNames, Server};
 use crate::error::RestoreError;
@@ -32,7 +34,7 @@ use crate::source::Source;
 use redtape_journal::query::Filter;
 
 /// Said of a server whose disk holds nothing of it.
-const NOT_PERSISTENT: &str =
+pub(crate) const NOT_PERSISTENT: &str =
     "the target persists nothing (save \"\", appendonly no): a restart loses what was restored";
 
 /// A server that data is restored to.
@@ -60,22 +62,43 @@ pub(crate) fn marker_or_note(put: PutMarker, observer: &mut dyn Observer) -> Opt
     }
 }
 
-impl ServerTarget {
-    /// Connects and looks at it; changes nothing.
-    pub(crate) fn open(connector: Connector, names: CommandNames, request: &Request) -> Result<Self, RestoreError> {
-        let mut server = Server::open(connector, names)?;
-        server.set_reply_limit(request.limits.reply)?;
-        // Reading the journal, a person's answer, and the replay in a scratch server may each take long.
-        server.keep_alive()?;
-        let facts = TargetFacts::read(&mut server)?;
-        Ok(Self {
-            facts,
-            server,
+/// What is wanted of a server, before anything is known of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Wish {
+    pub(crate) filter: Filter,
+    /// Everything is wanted, and nothing may be in it.
+    pub(crate) whole: bool,
+    pub(crate) accept_eviction: bool,
+    pub(crate) interrupt: Interrupt,
+    /// Longest wait for a reply.
+    pub(crate) reply_limit: Duration,
+}
+
+impl From<&Request> for Wish {
+    fn from(request: &Request) -> Self {
+        Self {
             filter: request.filter.clone(),
             whole: request.is_whole(),
             accept_eviction: request.accept_eviction,
             interrupt: request.interrupt.clone(),
-        })
+            reply_limit: request.limits.reply,
+        }
+    }
+}
+
+impl ServerTarget {
+    /// Connects and looks at it; changes nothing.
+    pub(crate) fn open(connector: Connector, names: CommandNames, wish: Wish) -> Result<Self, RestoreError> {
+        let mut server = Server::open(connector, names)?;
+        server.set_reply_limit(wish.reply_limit)?;
+        // Reading the journal, a person's answer, and the replay in a scratch server may each take long.
+        server.keep_alive()?;
+        let facts = TargetFacts::read(&mut server)?;
+        if facts.cluster {
+            server.set_in_cluster();
+        }
+        let Wish { filter, whole, accept_eviction, interrupt, .. } = wish;
+        Ok(Self { facts, server, filter, whole, accept_eviction, interrupt })
     }
 
     /// What ends it when it is set.
@@ -164,7 +187,7 @@ fn evicted_warning(memory: &MemoryState, evicted: u64, gone: u64) -> String {
 }
 
 /// A server that keeps what it has and takes no more.
-fn full_warning(memory: &MemoryState) -> Option<String> {
+pub(crate) fn full_warning(memory: &MemoryState) -> Option<String> {
     (memory.is_over() && !memory.evicts()).then(|| {
         format!(
             "everything is there, but the target uses {} bytes of its maxmemory of {}: it refuses writes until that is raised",

@@ -115,7 +115,7 @@ impl Engine<'_> {
         let mut left = keys;
         while !left.is_empty() {
             self.interrupt.check()?;
-            let (now, rest) = left.split_at(transaction_len(left));
+            let (now, rest) = left.split_at(transaction_len(self.target, left));
             left = rest;
             if !self.attempt(db, now)? {
                 now.iter().try_for_each(|key| self.alone(db, key))?;

@@ -59,11 +59,15 @@ impl Engine<'_> {
         } else {
             self.log.sync()?;
             self.target.encode(&mut packed, &[b"EXEC"]);
-            if !exec_all(self.target, &packed, commands)? {
+            let done = exec_all(self.target, &packed, commands);
+            // A node that does not hold a key does nothing of a transaction.
+            if let Ok(false) | Err(RestoreError::OtherNode { .. }) = done {
+                entries.into_iter().try_for_each(|entry| self.log.not_written(entry))?;
                 for name in built {
                     self.target.call(&[&b"UNLINK"[..], &name])?;
                 }
-                entries.into_iter().try_for_each(|entry| self.log.not_written(entry))?;
+            }
+            if !done? {
                 return Ok(false);
             }
         }
