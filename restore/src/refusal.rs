@@ -57,7 +57,9 @@ pub(crate) fn advice(code: &str) -> Option<&'static str> {
         "DENIED" => {
             "it is in protected mode, in which it takes clients of its own machine only: set a password or an ACL there (requirepass) and give it here, or restore from that machine"
         }
-        "CLUSTERDOWN" => "the cluster is down: some slots have no node (redis-cli --cluster check); restore again when all have one",
+        "CLUSTERDOWN" => {
+            "the cluster is down: some slots have no node (redis-cli --cluster check); restore again when all have one"
+        }
         _ => return None,
     })
 }

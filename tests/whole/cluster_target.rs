@@ -261,11 +261,8 @@ fn killed_and_run_again_it_is_the_same() {
     };
     let mut at_work = 0;
     for after in [0, 30, 80] {
-        at_work += usize::from(kill(
-            spawn(&arguments(state.path()), tmp.path()),
-            state.path(),
-            Duration::from_millis(after),
-        ));
+        at_work +=
+            usize::from(kill(spawn(&arguments(state.path()), tmp.path()), state.path(), Duration::from_millis(after)));
     }
     assert!(at_work > 0, "none was at work");
     recorded.restore(&cluster, &state, &[]).expect_success("the rest");

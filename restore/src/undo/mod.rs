@@ -15,9 +15,7 @@ pub mod writes;
 use std::path::PathBuf;
 
 use redtape_journal::query::Filter;
-use redtape_journal::undo_file::{
-    OperationId, Progress, UndoEntry, UndoFileError, UndoHead, UndoReader, UndoWriter,
-};
+use redtape_journal::undo_file::{OperationId, Progress, UndoEntry, UndoFileError, UndoHead, UndoReader, UndoWriter};
 use redtape_journal::{Keyring, Micros};
 use redtape_wire::slot::SlotSet;
 use serde::Serialize;
@@ -152,7 +150,8 @@ fn open(request: &UndoRequest) -> Result<(Target, TargetFacts), RestoreError> {
         interrupt: request.interrupt.clone(),
         reply_limit: request.limits.reply,
     };
-    let ServerTarget { mut server, facts, .. } = ServerTarget::open(to.connector()?, to.commands.clone(), wish.clone())?;
+    let ServerTarget { mut server, facts, .. } =
+        ServerTarget::open(to.connector()?, to.commands.clone(), wish.clone())?;
     if facts.cluster {
         let primaries = Primaries::open(&mut server, to, wish)?;
         let facts = together(&primaries, facts)?;

@@ -142,9 +142,10 @@ impl ClusterClient {
     pub fn must(&mut self, command: &Args) -> Value {
         let (mut port, mut asking) = (self.last, false);
         for _ in 0..REDIRECTS_MAX {
-            let conn = self.conns.entry(port).or_insert_with(|| {
-                Conn::open(&format!("redis://127.0.0.1:{port}")).expect("a node")
-            });
+            let conn = self
+                .conns
+                .entry(port)
+                .or_insert_with(|| Conn::open(&format!("redis://127.0.0.1:{port}")).expect("a node"));
             if asking {
                 conn.must(&args!["ASKING"]);
             }

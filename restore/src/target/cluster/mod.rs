@@ -27,9 +27,7 @@ pub(crate) use self::nodes::Primaries;
 pub(crate) use self::rounds::{SlotWork, in_rounds};
 use super::ServerAddress;
 use super::preflight::{TargetFacts, contents};
-use super::repair::{
-    Datasets, Look, NAMED_KEYS, OnConflict, Operation, Policy, RepairPlan, Survey, Surveyed, survey,
-};
+use super::repair::{Datasets, Look, NAMED_KEYS, OnConflict, Operation, Policy, RepairPlan, Survey, Surveyed, survey};
 use super::server::{ServerTarget, expected};
 use super::unfinished::KEY;
 use crate::client::Reply;

@@ -61,8 +61,7 @@ impl std::fmt::Debug for Primaries {
 impl Primaries {
     /// Connects to all of them. `entry`: some node of the cluster.
     pub(crate) fn open(entry: &mut Server, address: &ServerAddress, wish: Wish) -> Result<Self, RestoreError> {
-        let mut primaries =
-            Self { address: address.clone(), wish, all: Vec::new(), moving: SlotSet::default() };
+        let mut primaries = Self { address: address.clone(), wish, all: Vec::new(), moving: SlotSet::default() };
         let nodes = ask(entry)?;
         primaries.open_new(&nodes)?;
         primaries.refresh()?;

@@ -74,7 +74,8 @@ mod tests {
     #[test]
     fn the_nodes_of_a_cluster() {
         let nodes = parse(REPLY);
-        let about = |n: &Node| (n.host.clone(), n.port, n.is_primary, n.is_up, n.is_self, n.slots.len(), n.moving.len());
+        let about =
+            |n: &Node| (n.host.clone(), n.port, n.is_primary, n.is_up, n.is_self, n.slots.len(), n.moving.len());
         let told: Vec<_> = nodes.iter().map(about).collect();
         let want = [
             ("127.0.0.1".to_owned(), 30004, false, true, false, 0, 0),
