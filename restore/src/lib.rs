@@ -21,6 +21,7 @@
 //! - [`undo`]: what a repair has overwritten goes back.
 //! - [`mod@judge`]: whether the last write of a key, an element or a TTL is one of those that are selected.
 //! - [`mistake`]: what selected writes have touched, directly and by what was made of it, and what others built on it.
+//! - [`libraries`]: function libraries, and what is done with them.
 //! - [`client`]: a connection to a server.
 //!
 //! # One at a time, and no success that was not looked at
@@ -47,6 +48,7 @@ mod error;
 pub mod get;
 mod interrupt;
 pub mod judge;
+pub mod libraries;
 mod limits;
 pub mod mistake;
 pub mod plan;

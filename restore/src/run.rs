@@ -20,6 +20,7 @@ use crate::target::Target;
 use crate::target::repair::Outcome;
 use crate::target::rights::Repairs;
 use crate::target::server::{Looked, ServerTarget};
+use redtape_journal::query::Filter;
 
 /// A restore that could begin.
 pub struct Prepared {
@@ -77,7 +78,12 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
     observer.on(&Event::Resolved(&located.point));
     let mut target = ServerTarget::open(connector, address.commands.clone(), request)?;
     target.facts.compare_with(&located.catalog.timelines());
-    let mut source = located.check(request, observer)?;
+    let mut source = if request.replaces_all() && !request.filter.is_everything() {
+        // Function libraries are wanted too, and these are in no selection.
+        located.check(&Request { filter: Filter::default(), ..request.clone() }, observer)?
+    } else {
+        located.check(request, observer)?
+    };
     target.look_up_commands(source.facts.commands.iter())?;
     // Only where the target could be sent the base itself.
     let whole_base = request.is_whole() && request.method != Some(ForcedMethod::Scratch);
@@ -93,6 +99,7 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
         slice: source.slice.as_ref(),
         whole: request.is_whole(),
         filter: &request.filter,
+        replaces_all: request.replaces_all(),
         repairs: request.repair.as_ref().map(Repairs::of).unwrap_or_default(),
         forced: request.method,
     };

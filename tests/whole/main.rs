@@ -46,6 +46,7 @@ mod power;
 mod real_clients;
 mod redtape_commands;
 mod repair;
+mod replace_all;
 mod replicas;
 mod restarts;
 mod restores;

@@ -66,6 +66,8 @@ pub struct Facts<'a> {
     pub whole: bool,
     /// What is wanted.
     pub filter: &'a Filter,
+    /// What the target holds makes room: function libraries come as well, whatever is selected.
+    pub replaces_all: bool,
     /// What may be done to keys of a target that holds others.
     pub repairs: Repairs,
     /// Bytes of what is used of the base.
@@ -380,8 +382,9 @@ pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&
     let (point, target, range) = (facts.point, facts.target, facts.range);
     let manifest = &point.base.manifest;
     let everything = facts.filter.is_everything();
+    let functions = everything || facts.replaces_all;
     let mut warnings = point.warnings.clone();
-    if !everything {
+    if !functions {
         warnings.push("functions are left out: only some keys are wanted".to_owned());
     } else if target.functions_hidden {
         warnings.push(
@@ -418,7 +421,7 @@ pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&
         target: target.address.clone(),
         target_version: target.version.to_string(),
         scratch: scratch.map(ToString::to_string),
-        functions: everything,
+        functions,
         estimate_seconds: estimate(facts, method),
         limits,
         repair: None,

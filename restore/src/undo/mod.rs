@@ -10,6 +10,7 @@
 mod collect;
 mod elements;
 mod entries;
+mod libraries;
 pub mod writes;
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use serde::Serialize;
 use self::collect::Collector;
 use self::elements::ElementBefore;
 use self::entries::LastEntries;
+use self::libraries::{LibrariesBefore, LibraryBefore};
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
@@ -179,6 +181,7 @@ impl PreparedUndo {
             collector: Collector::new(engine),
             replace: request.replace,
             field_ttl: facts.version.has_field_ttl(),
+            libraries: LibrariesBefore::new(),
         };
         // Not what the plan was made from: while a person was asked, the operation may have gone on.
         let open = || UndoReader::open(&request.file, &request.keyring);
@@ -204,7 +207,9 @@ impl PreparedUndo {
             back.collector.flush()?;
         }
         back.collector.engine.take_up_rest()?;
-        let outcome = back.collector.engine.outcome;
+        let PutBack { collector: Collector { engine, .. }, libraries, .. } = back;
+        let mut outcome = engine.outcome;
+        outcome.libraries = libraries::put_back(&mut target, &mut log, libraries, request.replace)?;
         observer.on(&Event::StepDone);
         if !progress.is_finished() {
             unfinished::forget(&mut target, &undone)?;
@@ -226,12 +231,14 @@ struct PutBack<'a> {
     replace: bool,
     /// Fields of hashes may expire in the target.
     field_ttl: bool,
+    /// They go back all at once.
+    libraries: LibrariesBefore,
 }
 
 impl PutBack<'_> {
     fn entry(&mut self, entry: UndoEntry<'_>) -> Result<(), RestoreError> {
         let Some(db) = entry.place().map(|place| place.db) else { return Ok(()) };
-        let Self { collector, replace, field_ttl } = self;
+        let Self { collector, replace, field_ttl, libraries } = self;
         collector.go_to(db)?;
         let expected = |written| if *replace { None } else { Some(written) };
         match entry {
@@ -252,6 +259,10 @@ impl PutBack<'_> {
             UndoEntry::ElementAbsent { key, element, written, .. } => {
                 let was = ElementBefore { name: &element, held: None, written };
                 collector.engine.put_element_back(db, &key, &was, *field_ttl, *replace)?;
+            }
+            UndoEntry::Library { name, code, written } => {
+                let was = LibraryBefore { code: (!code.is_empty()).then(|| code.into_owned()), written };
+                libraries.insert(name.into_owned(), was);
             }
             UndoEntry::Moved { .. } | UndoEntry::Done { .. } | UndoEntry::NotWritten { .. } | UndoEntry::Finished => {}
         }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::libraries::LibrariesDone;
 use crate::target::lookup::show;
 
 /// Keys that are listed by name; all are counted.
@@ -34,6 +35,9 @@ pub struct Outcome {
     pub expired: u64,
     /// Done before this restore was interrupted.
     pub done_before: u64,
+    /// Function libraries.
+    #[serde(skip_serializing_if = "LibrariesDone::is_nothing")]
+    pub libraries: LibrariesDone,
     /// Differing keys of which something is left as it is.
     pub left: u64,
     /// Of these, wanted keys that the target does not have.
@@ -61,6 +65,11 @@ impl Outcome {
     /// Keys that were written.
     pub fn written(&self) -> u64 {
         self.created + self.replaced + self.merged + self.ttl_set + self.renamed + self.deleted
+    }
+
+    /// Something differs and stays.
+    pub fn leaves_some(&self) -> bool {
+        self.left > 0 || !self.libraries.left.is_empty()
     }
 
     /// A key is left as it is.

@@ -45,6 +45,8 @@ pub(crate) struct ServerTarget {
     pub(crate) filter: Filter,
     /// Everything is wanted, and nothing may be in it.
     whole: bool,
+    /// What it holds makes room.
+    replaces_all: bool,
     accept_eviction: bool,
     interrupt: Interrupt,
 }
@@ -91,6 +93,7 @@ impl ServerTarget {
             server,
             filter: request.filter.clone(),
             whole: request.is_whole(),
+            replaces_all: request.replaces_all(),
             accept_eviction: request.accept_eviction,
             interrupt: request.interrupt.clone(),
         })

@@ -126,7 +126,7 @@ impl Engine<'_> {
     /// Leaves out what an interrupted run has done, and what has expired since the restore point.
     fn not_yet_done(&mut self, db: u32, keys: Vec<Wanted>) -> Result<Vec<Wanted>, RestoreError> {
         let now_ms = live::clock(self.target)?;
-        let mut left = Vec::with_capacity(keys.len());
+        let (mut left, mut gone) = (Vec::with_capacity(keys.len()), Vec::new());
         for mut wanted in keys {
             let image = &mut wanted.image;
             image.expires_ms = self.policy.ttl.apply(image.expires_ms, self.at_ms, now_ms);
@@ -134,11 +134,21 @@ impl Engine<'_> {
                 self.outcome.done_before += 1;
             } else if image.expires_ms != 0 && image.expires_ms <= now_ms {
                 self.outcome.expired += 1;
+                gone.push(wanted.key);
             } else {
                 left.push(wanted);
             }
         }
+        self.delete_expired(db, gone)?;
         Ok(left)
+    }
+
+    /// Wanted keys whose time has passed are not wanted any more where nothing else may be there.
+    fn delete_expired(&mut self, db: u32, keys: Vec<Vec<u8>>) -> Result<(), RestoreError> {
+        if !self.policy.replace_all || keys.is_empty() {
+            return Ok(());
+        }
+        self.delete(db, keys.into_iter().map(|key| Unwanted { key, expected: None, of_type: None }).collect())
     }
 
     /// Writes one key, however often clients write to it.

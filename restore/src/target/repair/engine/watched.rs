@@ -110,7 +110,7 @@ impl Engine<'_> {
     }
 
     /// What is in doubt since an interrupted run is written only if it is still as that run found it.
-    fn is_as_found(&self, db: u32, key: &[u8], there: Option<&Image>) -> Result<bool, RestoreError> {
+    pub(super) fn is_as_found(&self, db: u32, key: &[u8], there: Option<&Image>) -> Result<bool, RestoreError> {
         Ok(match (self.log.doubt(db, key), there) {
             (None | Some(Doubt::Part), _) | (Some(Doubt::Absent), None) => true,
             (Some(Doubt::Value(dump)), Some(there)) => {
@@ -131,7 +131,10 @@ impl Engine<'_> {
     ) -> Result<(), RestoreError> {
         let Wanted { key, expected, .. } = wanted;
         match decision {
-            Decision::Expired => self.outcome.expired += 1,
+            Decision::Expired => {
+                self.outcome.expired += 1;
+                self.delete_expired(db, vec![key.clone()])?;
+            }
             Decision::Equal => self.outcome.equal += 1,
             Decision::Create => self.outcome.created += 1,
             Decision::Skip => self.outcome.skipped += 1,
