@@ -21,7 +21,7 @@ enum Conflict {
     Replace,
     /// The wanted value is stored under another name (--as).
     Rename,
-    /// Sets, hashes and sorted sets get the elements that they lack; lists, strings and streams stay.
+    /// Sets, hashes, sorted sets and streams get the elements that they lack; lists and strings stay.
     Merge,
 }
 

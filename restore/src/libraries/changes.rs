@@ -50,13 +50,11 @@ pub(crate) struct Changes {
     pub(crate) left: Vec<(Vec<u8>, String)>,
 }
 
+/// Why a library with this code (`None` = it is not there) may not be touched.
+pub(crate) type Stays<'a> = dyn Fn(&[u8], Option<&[u8]>) -> Option<String> + 'a;
+
 /// What is done. `stays`: why a library may not be touched, for other reasons than the rule.
-pub(crate) fn changes(
-    wanted: &Libraries,
-    live: &Libraries,
-    rule: Rule,
-    stays: &dyn Fn(&[u8], Option<&[u8]>) -> Option<String>,
-) -> Changes {
+pub(crate) fn changes(wanted: &Libraries, live: &Libraries, rule: Rule, stays: &Stays<'_>) -> Changes {
     let mut all = Changes::default();
     let unwanted = live.keys().filter(|name| rule == Rule::Whole && !wanted.contains_key(*name));
     for name in wanted.keys().chain(unwanted) {

@@ -8,7 +8,7 @@ mod put;
 
 use std::collections::BTreeMap;
 
-pub(crate) use self::changes::{Change, Changes, Rule, changes};
+pub(crate) use self::changes::{Change, Changes, Rule, Stays, changes};
 pub use self::changes::{LibrariesDone, LibrariesPlan};
 pub(crate) use self::put::put;
 use crate::client::{Reply, Server, Value, text};

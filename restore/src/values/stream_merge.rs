@@ -62,10 +62,7 @@ pub(crate) fn merge_streams(wanted: &Stream, live: &Stream) -> StreamMerge {
 }
 
 /// Entries of both in the order of their ids, and the ids that the live stream lacks; fails with one that differs.
-fn merge_entries(
-    wanted: &[StreamEntry],
-    live: &[StreamEntry],
-) -> Result<(Vec<StreamEntry>, Vec<StreamId>), StreamId> {
+fn merge_entries(wanted: &[StreamEntry], live: &[StreamEntry]) -> Result<(Vec<StreamEntry>, Vec<StreamId>), StreamId> {
     let (mut wanted, mut live) = (wanted.iter().peekable(), live.iter().peekable());
     let (mut all, mut lacking) = (Vec::new(), Vec::new());
     loop {
@@ -91,11 +88,8 @@ fn merge_entries(
 /// A live group, in which these entries are pending again as they were.
 fn with_pending(live: &Group, before: &Group, back: &[StreamId]) -> Group {
     let is_pending = |id| live.pending.binary_search_by_key(&id, |entry| entry.id).is_ok();
-    let returning: Vec<&Pending> = before
-        .pending
-        .iter()
-        .filter(|entry| back.binary_search(&entry.id).is_ok() && !is_pending(entry.id))
-        .collect();
+    let returning: Vec<&Pending> =
+        before.pending.iter().filter(|entry| back.binary_search(&entry.id).is_ok() && !is_pending(entry.id)).collect();
     if returning.is_empty() {
         return live.clone();
     }
@@ -188,7 +182,8 @@ mod tests {
 
     #[test]
     fn groups_come_back_and_live_ones_stay_where_they_are() {
-        let before = stream(&[1, 2, 3], 3, vec![group("both", 2, &[(1, "z"), (2, "b")]), group("gone", 3, &[(3, "c")])]);
+        let before =
+            stream(&[1, 2, 3], 3, vec![group("both", 2, &[(1, "z"), (2, "b")]), group("gone", 3, &[(3, "c")])]);
         // Entry 1 was trimmed, and 2 acknowledged since.
         let live = stream(&[2, 3, 4], 4, vec![group("both", 4, &[(4, "a")]), group("new", 0, &[])]);
         let (all, count) = merged(&before, &live);

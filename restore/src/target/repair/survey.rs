@@ -6,7 +6,7 @@ use redtape_wire::rdb::ReadError;
 
 use super::absent::{Which, each_absent};
 use super::datasets::{Datasets, expected_digests};
-use super::decide::{Decision, Differences, decide};
+use super::decide::{Decision, Differences, MergedStream, decide};
 use super::engine::Unwanted;
 use super::judged::{Asked, seen_ttl};
 use super::live;
@@ -170,6 +170,15 @@ impl Surveyor<'_> {
                     && let Decision::Merge(differences) = &decision
                 {
                     self.ask((db, key), differences, (*was_ms, there)).map_err(unreadable)?;
+                }
+                if let (Some(there), Decision::MergeStream(merged)) = (there, &decision) {
+                    let MergedStream { lacking, ttl, .. } = **merged;
+                    if self.judge {
+                        let whole = Differences { elements: None, ttl };
+                        self.ask((db, key), &whole, (*was_ms, there)).map_err(unreadable)?;
+                    } else {
+                        self.survey.elements_lacking += lacking;
+                    }
                 }
                 self.count(db, key, &decision, ttl_only);
             }

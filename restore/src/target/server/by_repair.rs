@@ -7,7 +7,7 @@ use redtape_journal::undo_file::OperationId;
 use super::marks::Marks;
 use super::{Restored, ServerTarget, blame, evicted_warning, full_warning, marker_or_note, room};
 use crate::error::RestoreError;
-use crate::libraries::{self, Changes, LibrariesPlan, Rule, changes};
+use crate::libraries::{self, Changes, LibrariesPlan, Rule, Stays, changes};
 use crate::plan::Plan;
 use crate::progress::{Event, Observer, Unit};
 use crate::request::Request;
@@ -126,7 +126,7 @@ fn library_changes(
     target: &mut ServerTarget,
     datasets: &mut Datasets,
     policy: &Policy,
-    stays: &dyn Fn(&[u8], Option<&[u8]>) -> Option<String>,
+    stays: &Stays<'_>,
 ) -> Result<Option<(libraries::Libraries, Changes)>, RestoreError> {
     if !target.filter.is_everything() && !policy.replace_all {
         return Ok(None);

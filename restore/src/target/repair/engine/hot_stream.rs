@@ -160,7 +160,8 @@ impl Engine<'_> {
         let mut args: Vec<&[u8]> = vec![b"EVAL", SCRIPT.as_bytes(), b"3", key, &new, &old];
         args.extend(prepared.args.iter().map(Vec::as_slice));
         // Where the user may not do all of that, nothing was put in place.
-        if !matches!(self.target.try_call(&args)?, Reply::Value(Value::Int(1))) {
+        let reply = self.target.try_call(&args)?;
+        if !matches!(reply, Reply::Value(Value::Int(1))) {
             self.log.not_written(entry)?;
             self.target.call(&[&b"UNLINK"[..], &new])?;
             return Ok(false);

@@ -3,7 +3,7 @@
 //! For each batch: which keys exist is asked; those that do not are created with `RESTORE`, which overwrites nothing (`create`), while
 //! the target is still at work on the batches before (`in_flight`). Those that do are watched, read, and written in one transaction with others (`watched`); where a client came in between, each is tried
 //! alone, and a key that clients write to all the time is moved aside by `RENAME` in the transaction that puts the wanted one in its
-//! place (`aside`). Elements are set one by one (`merge`), keys that should not be there are deleted (`delete`).
+//! place (`aside`); a stream is merged with what has come in the meantime (`hot_stream`). Elements are set one by one (`merge`), keys that should not be there are deleted (`delete`).
 //!
 //! Order: what was there is in the undo log, and the log on the disk, before a write is sent.
 
@@ -11,6 +11,7 @@ mod aside;
 mod build;
 mod create;
 mod delete;
+mod hot_stream;
 mod in_flight;
 mod merge;
 mod transaction;
@@ -161,6 +162,9 @@ impl Engine<'_> {
         }
         if self.policy.on_conflict == OnConflict::Replace {
             return self.move_aside(db, wanted);
+        }
+        if self.policy.on_conflict == OnConflict::Merge && self.merge_hot_stream(db, wanted)? {
+            return Ok(());
         }
         self.outcome.leave(db, &wanted.key, "clients write to it all the time");
         Ok(())
