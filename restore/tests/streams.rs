@@ -29,9 +29,13 @@ impl Scene {
         let folder = tempfile::tempdir().unwrap();
         let mut client = server.client();
         let mut recorder = Recorder::start(&folder.path().join("j"), &server);
-        before.iter().for_each(|line| drop(run(&mut client, line)));
+        for line in before {
+            run(&mut client, line);
+        }
         let at = When::At(recorder.catch_up());
-        after.iter().for_each(|line| drop(run(&mut client, line)));
+        for line in after {
+            run(&mut client, line);
+        }
         recorder.catch_up();
         recorder.finish();
         Self { server, folder, at }

@@ -6,10 +6,10 @@
 //! | other code | replaced | replaced | stays, listed |
 //! | not wanted | removed | stays | stays |
 
+use redtape_wire::quoted::in_quotes;
 use serde::Serialize;
 
 use super::Libraries;
-use crate::target::lookup::show;
 use crate::target::repair::{OnConflict, Policy};
 
 /// What may be done.
@@ -101,14 +101,14 @@ impl Changes {
     /// As the plan shows it.
     pub(crate) fn plan(&self) -> LibrariesPlan {
         let mut plan =
-            LibrariesPlan { stay: self.left.iter().map(|(name, _)| show(name)).collect(), ..Default::default() };
+            LibrariesPlan { stay: self.left.iter().map(|(name, _)| in_quotes(name)).collect(), ..Default::default() };
         for Change { name, was, wanted } in &self.changes {
             let list = match (was, wanted) {
                 (None, _) => &mut plan.loaded,
                 (Some(_), Some(_)) => &mut plan.replaced,
                 (Some(_), None) => &mut plan.removed,
             };
-            list.push(show(name));
+            list.push(in_quotes(name));
         }
         plan
     }
@@ -116,7 +116,7 @@ impl Changes {
     /// As the report shows it, when all of it was done.
     pub(crate) fn done(&self) -> LibrariesDone {
         let LibrariesPlan { loaded, replaced, removed, .. } = self.plan();
-        let left = self.left.iter().map(|(name, why)| format!("{}: {why}", show(name))).collect();
+        let left = self.left.iter().map(|(name, why)| format!("{}: {why}", in_quotes(name))).collect();
         let count = |names: Vec<String>| names.len() as u64;
         LibrariesDone { loaded: count(loaded), replaced: count(replaced), removed: count(removed), left }
     }
@@ -165,8 +165,9 @@ mod tests {
             let LibrariesPlan { loaded, replaced, removed, stay } = changes(&wanted, &live, rule, &|_, _| None).plan();
             [loaded, replaced, removed, stay].map(|names| names.join(" "))
         };
-        let quoted =
-            |names: [&str; 4]| names.map(|name| if name.is_empty() { String::new() } else { show(name.as_bytes()) });
+        let quoted = |names: [&str; 4]| {
+            names.map(|name| if name.is_empty() { String::new() } else { in_quotes(name.as_bytes()) })
+        };
         assert_eq!(told(Rule::Whole), quoted(["new", "other", "more", ""]));
         assert_eq!(told(Rule::Replace), quoted(["new", "other", "", ""]));
         assert_eq!(told(Rule::Keep), quoted(["new", "", "", "other"]));

@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn what_was_changed_since_stays() {
         let before = |code: Option<&str>, written: Option<&str>| LibraryBefore {
-            code: code.map(|code| code.into()),
+            code: code.map(Into::into),
             written: written.map_or(NOTHING, |code| code_digest(code.as_bytes())),
         };
         let all: LibrariesBefore = [
