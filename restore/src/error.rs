@@ -108,7 +108,7 @@ pub enum RestoreError {
     )]
     Joined { address: String, count: u64 },
     #[error(
-        "the target {address} is not empty ({found}); nothing was changed. Choose an empty server, empty this one (FLUSHALL; FUNCTION FLUSH), or restore only some keys with --key"
+        "the target {address} is not empty ({found}); nothing was changed. Choose an empty server, empty this one (FLUSHALL; FUNCTION FLUSH), restore only some keys with --key, or replace all that it holds with --replace-all"
     )]
     NotEmpty { address: String, found: String },
     #[error(

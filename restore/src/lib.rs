@@ -22,6 +22,7 @@
 //! - [`undo`]: what a repair has overwritten goes back.
 //! - [`mod@judge`]: whether the last write of a key, an element or a TTL is one of those that are selected.
 //! - [`mistake`]: what selected writes have touched, directly and by what was made of it, and what others built on it.
+//! - [`libraries`]: function libraries, and what is done with them.
 //! - [`client`]: a connection to a server.
 //!
 //! # One at a time, and no success that was not looked at
@@ -50,6 +51,7 @@ pub mod import;
 mod interrupt;
 pub mod json;
 pub mod judge;
+pub mod libraries;
 mod limits;
 pub mod mistake;
 pub mod plan;

@@ -22,6 +22,7 @@ use crate::target::repair::Outcome;
 use crate::target::rights::Repairs;
 use crate::target::server::{Looked, ServerTarget};
 use crate::target::{FileAddress, ServerAddress, Target, WrittenFile};
+use redtape_journal::query::Filter;
 
 /// A restore that could begin.
 pub struct Prepared {
@@ -117,7 +118,12 @@ fn prepare_server(
         return prepare_cluster(request, ClusterTarget::open(target, address, request)?, located, observer);
     }
     target.facts.compare_with(&located.catalog.timelines());
-    let mut source = located.check(request, observer)?;
+    let mut source = if request.replaces_all() && !request.filter.is_everything() {
+        // Function libraries are wanted too, and these are in no selection.
+        located.check(&Request { filter: Filter::default(), ..request.clone() }, observer)?
+    } else {
+        located.check(request, observer)?
+    };
     target.look_up_commands(source.facts.commands.iter())?;
     // Only where the target could be sent the base itself.
     let whole_base = request.is_whole() && request.method != Some(ForcedMethod::Scratch);
@@ -133,6 +139,7 @@ fn prepare_server(
         slice: source.slice.as_ref(),
         whole: request.is_whole(),
         filter: &request.filter,
+        replaces_all: request.replaces_all(),
         repairs: request.repair.as_ref().map(Repairs::of).unwrap_or_default(),
         forced: request.method,
     };
@@ -171,6 +178,7 @@ fn prepare_cluster(
         slice: source.slice.as_ref(),
         // Key by key, as into a server that holds others.
         whole: false,
+        replaces_all: false,
         filter: &request.filter,
         repairs: request.repair.as_ref().map(Repairs::of).unwrap_or_default(),
         forced: request.method,

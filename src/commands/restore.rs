@@ -93,6 +93,9 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
         None => Target::Server(args.target.address()?),
     };
     let PlanFlags { plan: plan_only, yes, json } = args.flags;
+    if let Target::Server(to) = &to {
+        args.conflict.check_confirmed(&to.url.address(), plan_only)?;
+    }
     let JournalPlace { dir, keyring } = args.journal.place()?;
     let filter = args.keys.filter()?.of_types(args.types);
     let method = args.method.map(|method| match method {
@@ -132,7 +135,8 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
         out(&format!("{}\n", if json { serde_json::to_string_pretty(plan)? } else { plan.to_string() }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    confirm(&prepared, yes)?;
+    // What --replace-all needs was there.
+    confirm(&prepared, yes || request.replaces_all())?;
     // Up to here nothing was changed, and a signal ends the process as always.
     listen(interrupt, left_behind(prepared.plan().method, to_file))?;
     let report = prepared.run(&mut console)?;
@@ -143,7 +147,7 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     } else {
         out(&text)?;
     }
-    let left = report.repair.as_ref().is_some_and(|outcome| outcome.left > 0);
+    let left = report.repair.as_ref().is_some_and(Outcome::leaves_some);
     Ok(if left { ExitCode::from(NOT_ALL) } else { ExitCode::SUCCESS })
 }
 
@@ -218,6 +222,13 @@ pub(super) fn repaired(outcome: &Outcome) -> Vec<String> {
     if outcome.elements > 0 {
         lines.push(format!("{} set", count(outcome.elements, "element", "elements")));
     }
+    let libraries = &outcome.libraries;
+    let numbers = [(libraries.loaded, "loaded"), (libraries.replaced, "replaced"), (libraries.removed, "removed")];
+    let told: Vec<String> = numbers.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    if !told.is_empty() {
+        lines.push(format!("function libraries: {}", told.join(", ")));
+    }
+    lines.extend(libraries.left.iter().map(|left| format!("left: function library {left}")));
     lines.extend(outcome.listed.iter().map(|left| format!("left: {} in db {}: {}", left.key, left.db, left.why)));
     let more = outcome.left - outcome.listed.len() as u64;
     if more > 0 {

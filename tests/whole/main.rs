@@ -48,6 +48,7 @@ mod power;
 mod real_clients;
 mod redtape_commands;
 mod repair;
+mod replace_all;
 mod replicas;
 mod restarts;
 mod restores;

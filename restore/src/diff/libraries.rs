@@ -2,7 +2,7 @@
 
 use super::side::Side;
 use crate::error::RestoreError;
-use crate::target::functions::{Libraries, libraries as code};
+use crate::libraries::{Libraries, read};
 
 /// What became of a library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,15 +17,17 @@ pub enum LibraryChange {
 
 /// Those that differ, in the order of their names.
 pub(super) fn libraries(before: &mut Side, after: &mut Side) -> Result<Vec<(String, LibraryChange)>, RestoreError> {
-    Ok(compare(&code(&mut before.scratch.server)?, &code(&mut after.scratch.server)?))
+    let of = |side: &mut Side| Ok::<_, RestoreError>(read(&mut side.scratch.server)?.unwrap_or_default());
+    Ok(compare(&of(before)?, &of(after)?))
 }
 
 fn compare(before: &Libraries, after: &Libraries) -> Vec<(String, LibraryChange)> {
+    let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
     let gone = before.keys().filter(|name| !after.contains_key(*name));
-    let gone = gone.map(|name| (name.clone(), LibraryChange::Deleted));
+    let gone = gone.map(|name| (text(name), LibraryChange::Deleted));
     let there = after.iter().filter_map(|(name, code)| match before.get(name) {
-        None => Some((name.clone(), LibraryChange::Created)),
-        Some(was) if was != code => Some((name.clone(), LibraryChange::Changed)),
+        None => Some((text(name), LibraryChange::Created)),
+        Some(was) if was != code => Some((text(name), LibraryChange::Changed)),
         Some(_) => None,
     });
     let mut all: Vec<_> = gone.chain(there).collect();
@@ -40,7 +42,8 @@ mod tests {
 
     #[test]
     fn by_name_and_code() {
-        let code = |all: &[(&str, &str)]| all.iter().map(|(name, code)| ((*name).to_owned(), (*code).into())).collect();
+        let code =
+            |all: &[(&str, &str)]| all.iter().map(|(name, code)| (name.as_bytes().to_vec(), (*code).into())).collect();
         let found = compare(&code(&[("a", "1"), ("b", "1"), ("d", "1")]), &code(&[("b", "2"), ("c", "1"), ("d", "1")]));
         assert_eq!(found, [("a".to_owned(), Deleted), ("b".to_owned(), Changed), ("c".to_owned(), Created)]);
     }

@@ -54,7 +54,7 @@ pub(crate) fn make_for_file(facts: &FileFacts<'_>) -> Plan {
             )
         }
     };
-    let plan = dataset.plan(Method::Scratch, reason, Some(scratch));
+    let plan = dataset.plan((Method::Scratch, reason), facts.filter.is_everything(), Some(scratch));
     let version = (format != FileFormat::JsonLines).then(|| saver.unwrap_or(scratch).version.writes());
     let mut warnings = plan.warnings;
     warnings.extend(version.and_then(|version| newer_than_base(version, rdb)));

@@ -69,6 +69,8 @@ pub struct Facts<'a> {
     pub whole: bool,
     /// What is wanted.
     pub filter: &'a Filter,
+    /// What the target holds makes room: function libraries come as well, whatever is selected.
+    pub replaces_all: bool,
     /// What may be done to keys of a target that holds others.
     pub repairs: Repairs,
     /// Bytes of what is used of the base.
@@ -390,8 +392,9 @@ pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&
     let (target, everything) = (facts.target, facts.filter.is_everything());
     let (point, range, slice) = (facts.point, facts.range, facts.slice);
     let dataset = Dataset { point, rdb: facts.rdb, range, slice, filter: facts.filter, base_bytes: facts.base_bytes };
-    let mut plan = dataset.plan(method, reason, scratch);
-    if everything && target.functions_hidden {
+    let functions = everything || facts.replaces_all;
+    let mut plan = dataset.plan((method, reason), functions, scratch);
+    if functions && target.functions_hidden {
         plan.warnings.push(
             "the functions of the target cannot be seen (FUNCTION LIST is not allowed): over the link those that it has are replaced, and those restored are not counted"
                 .to_owned(),
@@ -413,12 +416,12 @@ struct Dataset<'a> {
 }
 
 impl Dataset<'_> {
-    /// A plan without a target.
-    fn plan(&self, method: Method, reason: String, scratch: Option<&Binary>) -> Plan {
+    /// A plan without a target. `functions`: libraries are wanted.
+    fn plan(&self, (method, reason): (Method, String), functions: bool, scratch: Option<&Binary>) -> Plan {
         let Self { point, rdb, range, slice, filter, .. } = *self;
         let (manifest, everything) = (&point.base.manifest, filter.is_everything());
         let mut warnings = point.warnings.clone();
-        if !everything {
+        if !functions {
             warnings.push("functions are left out: only some keys are wanted".to_owned());
         }
         Plan {
@@ -448,7 +451,7 @@ impl Dataset<'_> {
             target: String::new(),
             target_version: String::new(),
             scratch: scratch.map(ToString::to_string),
-            functions: everything,
+            functions,
             estimate_seconds: self.estimate(method),
             limits: Vec::new(),
             repair: None,

@@ -107,6 +107,7 @@ fn outcome(change: impl FnOnce(&mut Case)) -> Result<(Method, String), RestoreEr
     let mut case = usual();
     change(&mut case);
     choose(&Facts {
+        replaces_all: false,
         point: &point(case.made_by),
         rdb: redtape_wire::rdb::parse_header(case.rdb.as_bytes()).expect(case.rdb),
         range: &case.range,
@@ -274,6 +275,7 @@ fn warnings_of(change: impl FnOnce(&mut Case), base_memory: Option<u64>) -> Vec<
     let mut point = point(case.made_by);
     point.warnings.clear();
     let facts = Facts {
+        replaces_all: false,
         point: &point,
         rdb: redtape_wire::rdb::parse_header(b"REDIS0010").expect("header"),
         range: &case.range,
@@ -331,6 +333,7 @@ fn the_plan_says_everything() {
     case.filter = some_keys();
     let point = point(case.made_by);
     let facts = Facts {
+        replaces_all: false,
         point: &point,
         rdb: redtape_wire::rdb::parse_header(b"REDIS0010").expect("header"),
         range: &case.range,
@@ -372,6 +375,7 @@ fn who_follows_the_target_is_told() {
         (case.target.replicas, case.target.is_source) = (replicas, is_source);
         let point = point(case.made_by);
         let facts = Facts {
+            replaces_all: false,
             point: &point,
             rdb: redtape_wire::rdb::parse_header(b"REDIS0010").expect("header"),
             range: &case.range,

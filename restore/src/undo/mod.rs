@@ -10,12 +10,15 @@
 mod collect;
 mod elements;
 mod entries;
+mod libraries;
 pub mod writes;
 
 use std::path::PathBuf;
 
 use redtape_journal::query::Filter;
-use redtape_journal::undo_file::{OperationId, Progress, UndoEntry, UndoFileError, UndoHead, UndoReader, UndoWriter};
+use redtape_journal::undo_file::{
+    OperationId, Progress, UndoEntry, UndoFileError, UndoHead, UndoReader, UndoWriter, WrittenPlace,
+};
 use redtape_journal::{Keyring, Micros};
 use redtape_wire::slot::SlotSet;
 use serde::Serialize;
@@ -23,6 +26,7 @@ use serde::Serialize;
 use self::collect::Collector;
 use self::elements::ElementBefore;
 use self::entries::LastEntries;
+use self::libraries::{LibrariesBefore, LibraryBefore};
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
@@ -147,6 +151,7 @@ fn open(request: &UndoRequest) -> Result<(Target, TargetFacts), RestoreError> {
         filter: Filter::default(),
         whole: false,
         accept_eviction: false,
+        replaces_all: false,
         interrupt: request.interrupt.clone(),
         reply_limit: request.limits.reply,
     };
@@ -253,6 +258,8 @@ impl UndoWork<'_> {
         observer: &mut dyn Observer,
     ) -> Result<(), RestoreError> {
         let is_meant = |key: &[u8]| slots.is_none_or(|slots| slots.has_key(key));
+        // Those of a cluster are in no undo file.
+        let is_meant_place = |place: WrittenPlace<'_>| is_meant(place.key) && !(place.is_library && slots.is_some());
         let Self { request, last, operation, .. } = *self;
         let log = match &mut self.log {
             Some(log) => log,
@@ -278,8 +285,12 @@ impl UndoWork<'_> {
             log,
         };
         observer.on(&Event::Step { name: "putting back", total: self.plan.places, unit: Unit::Keys });
-        let mut back =
-            PutBack { collector: Collector::new(engine), replace: request.replace, field_ttl: version.has_field_ttl() };
+        let mut back = PutBack {
+            collector: Collector::new(engine),
+            replace: request.replace,
+            field_ttl: version.has_field_ttl(),
+            libraries: LibrariesBefore::new(),
+        };
         // The newest first: it is what the key held last.
         let moved = self.progress.moved();
         moved
@@ -292,7 +303,7 @@ impl UndoWork<'_> {
         for removed in [false, true] {
             last.each(&mut open_file(request)?, |entry| {
                 let is_removal = matches!(entry, UndoEntry::ElementAbsent { .. });
-                if is_removal != removed || !entry.place().is_some_and(|place| is_meant(place.key)) {
+                if is_removal != removed || !entry.place().is_some_and(is_meant_place) {
                     return Ok(());
                 }
                 seen += 1;
@@ -302,8 +313,11 @@ impl UndoWork<'_> {
             back.collector.flush()?;
         }
         back.collector.engine.take_up_rest()?;
+        let PutBack { collector: Collector { engine, .. }, libraries, .. } = back;
+        let mut outcome = engine.outcome;
+        outcome.libraries = libraries::put_back(target, log, libraries, request.replace)?;
         observer.on(&Event::StepDone);
-        self.outcome.add(back.collector.engine.outcome);
+        self.outcome.add(outcome);
         Ok(())
     }
 }
@@ -332,12 +346,14 @@ struct PutBack<'a> {
     replace: bool,
     /// Fields of hashes may expire in the target.
     field_ttl: bool,
+    /// They go back all at once.
+    libraries: LibrariesBefore,
 }
 
 impl PutBack<'_> {
     fn entry(&mut self, entry: UndoEntry<'_>) -> Result<(), RestoreError> {
         let Some(db) = entry.place().map(|place| place.db) else { return Ok(()) };
-        let Self { collector, replace, field_ttl } = self;
+        let Self { collector, replace, field_ttl, libraries } = self;
         collector.go_to(db)?;
         let expected = |written| if *replace { None } else { Some(written) };
         match entry {
@@ -358,6 +374,10 @@ impl PutBack<'_> {
             UndoEntry::ElementAbsent { key, element, written, .. } => {
                 let was = ElementBefore { name: &element, held: None, written };
                 collector.engine.put_element_back(db, &key, &was, *field_ttl, *replace)?;
+            }
+            UndoEntry::Library { name, code, written } => {
+                let was = LibraryBefore { code: (!code.is_empty()).then(|| code.into_owned()), written };
+                libraries.insert(name.into_owned(), was);
             }
             UndoEntry::Moved { .. } | UndoEntry::Done { .. } | UndoEntry::NotWritten { .. } | UndoEntry::Finished => {}
         }

@@ -6,17 +6,18 @@ use redtape_wire::slot::SlotSet;
 use super::nodes::Primary;
 use super::rounds::{SlotWork, in_rounds};
 use super::{ClusterLook, ClusterTarget};
+use crate::client::Server;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
+use crate::libraries;
 use crate::plan::Plan;
 use crate::progress::{Event, Observer, Unit};
 use crate::source::Source;
+use crate::target::copy::copy_functions;
 use crate::target::memory::MemoryState;
 use crate::target::repair::{Datasets, FileLog, Job, Judged, Operation, Outcome, Policy, repair};
 use crate::target::rights::{By, Repairs};
-use crate::target::server::{
-    Marks, NOT_PERSISTENT, Restored, ServerTarget, check_repair, marker_or_note, restore_functions,
-};
+use crate::target::server::{Marks, NOT_PERSISTENT, Restored, ServerTarget, check_repair, marker_or_note};
 use crate::target::unfinished::{KEY, Marker};
 
 impl ClusterTarget {
@@ -80,7 +81,8 @@ impl ClusterTarget {
         let mut functions = 0;
         if self.filter.is_everything() {
             for primary in &mut self.primaries.all {
-                functions = functions.max(restore_functions(&mut primary.target, &mut datasets, &mut warnings)?);
+                let (scratch, node) = (&mut datasets.wanted.server, &mut primary.target.server);
+                functions = functions.max(bring_functions(scratch, node, &mut warnings)?);
             }
         }
         if let Some(marks) = &marks {
@@ -155,6 +157,23 @@ impl ClusterTarget {
         }
         Ok(warnings)
     }
+}
+
+/// Function libraries go into a node that has none; how many. Others stay: one undo file has no place for those of several nodes.
+fn bring_functions(scratch: &mut Server, node: &mut Server, warnings: &mut Vec<String>) -> Result<usize, RestoreError> {
+    let Some(there) = libraries::read(node)? else {
+        warnings.push(format!("functions were left out: {} does not show its own (FUNCTION LIST)", node.address));
+        return Ok(0);
+    };
+    let wanted = libraries::read(scratch)?.unwrap_or_default();
+    if wanted == there {
+        return Ok(wanted.len());
+    }
+    if there.is_empty() {
+        return copy_functions(scratch, node);
+    }
+    warnings.push(format!("the functions of {} are others than those of that moment; they stay", node.address));
+    Ok(0)
 }
 
 /// The keys of some slots, by [`crate::target::repair`].

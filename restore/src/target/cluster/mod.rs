@@ -63,6 +63,8 @@ impl ClusterLook {
             policy: self.policy.clone(),
             survey: self.survey.clone(),
             judged: None,
+            libraries: None,
+            target_keys: None,
             undo_file: self.operation.undo_path().display().to_string(),
         }
     }
@@ -217,6 +219,12 @@ fn refuse_what_needs_one_server(request: &Request) -> Result<(), RestoreError> {
     if request.broken_by.is_some() {
         return Err(RestoreError::Unable(
             "--broken-by needs the recorded server as the target, and a journal records one node of a cluster: leave it out"
+                .to_owned(),
+        ));
+    }
+    if request.replaces_all() {
+        return Err(RestoreError::Unable(
+            "--replace-all is not possible in a cluster: use --on-conflict replace --delete-absent, which removes selected keys that did not exist at that moment"
                 .to_owned(),
         ));
     }

@@ -2,17 +2,17 @@
 //! [`crate::target::repair`].
 
 use redtape_journal::query::{AsOf, When};
+use redtape_journal::undo_file::OperationId;
 
 use super::marks::Marks;
 use super::{ServerTarget, blame, evicted_warning, full_warning, marker_or_note, room};
-use crate::client::Server;
 use crate::error::RestoreError;
+use crate::libraries::{self, Changes, LibrariesPlan, Rule, Stays, changes};
 use crate::plan::Plan;
 use crate::progress::{Event, Observer, Unit};
 use crate::request::Request;
 use crate::source::scratch::Scratch;
 use crate::source::{Located, Source};
-use crate::target::copy::copy_functions;
 use crate::target::lookup::{KeyCounts, recount};
 use crate::target::memory::MemoryState;
 use crate::target::repair::{
@@ -33,6 +33,9 @@ pub(crate) struct Looked {
     judged: Judged,
     at_ms: i64,
     rate: Option<u32>,
+    libraries: Option<LibrariesPlan>,
+    /// With `--replace-all`: what the target holds.
+    target_keys: Option<KeyCounts>,
 }
 
 impl Looked {
@@ -41,6 +44,8 @@ impl Looked {
         RepairPlan {
             policy: self.policy.clone(),
             survey: self.survey.clone(),
+            libraries: self.libraries.clone(),
+            target_keys: self.target_keys.clone(),
             judged: self.judged.counts().map(|(go_back, stay)| JudgedCounts { go_back, stay }),
             undo_file: self.operation.undo_path().display().to_string(),
         }
@@ -81,21 +86,56 @@ pub(crate) fn look(
         interrupt: &target.interrupt,
     };
     let Surveyed { survey, asked, new } = survey(look, observer).map_err(|e| datasets.explain(e))?;
-    if survey.wanted.values().sum::<u64>() + survey.absent == 0 {
+    let wanted = survey.wanted.values().sum::<u64>();
+    let is_nothing = if policy.replace_all { !target.filter.is_everything() } else { survey.absent == 0 };
+    if wanted == 0 && is_nothing {
         return Err(RestoreError::NoKeys);
     }
-    if policy.on_conflict == OnConflict::Fail && survey.different > 0 {
-        let mut list = survey.samples.join(", ");
-        if survey.different > survey.samples.len() as u64 {
-            list.push_str(", …");
-        }
-        return Err(RestoreError::Conflict { address: target.server.address.clone(), count: survey.different, list });
-    }
+    let libraries = library_changes(target, &mut datasets, &policy, &|_, _| None)?.map(|(_, changes)| changes.plan());
+    check_conflicts(target, &policy, &survey, libraries.as_ref())?;
+    let target_keys = policy.replace_all.then(|| target.facts.keys.clone());
     let judged = match &request.broken_by {
         None => Judged::default(),
         Some(query) => blame::judged(asked, query, source, request, observer)?,
     };
-    Ok(Looked { survey, new, operation, datasets, policy, judged, at_ms, rate: request.rate })
+    let rate = request.rate;
+    Ok(Looked { survey, new, operation, datasets, policy, judged, at_ms, rate, libraries, target_keys })
+}
+
+/// Refuses what differs, where that is to be refused.
+fn check_conflicts(
+    target: &ServerTarget,
+    policy: &Policy,
+    survey: &Survey,
+    libraries: Option<&LibrariesPlan>,
+) -> Result<(), RestoreError> {
+    let libraries = libraries.map(|libraries| &libraries.stay[..]).unwrap_or_default();
+    let count = survey.different + libraries.len() as u64;
+    if policy.on_conflict != OnConflict::Fail || count == 0 {
+        return Ok(());
+    }
+    let mut list = survey.samples.clone();
+    if survey.different > survey.samples.len() as u64 {
+        list.push("…".to_owned());
+    }
+    list.extend(libraries.iter().map(|name| format!("function library {name}")));
+    Err(RestoreError::Conflict { address: target.server.address.clone(), count, list: list.join(", ") })
+}
+
+/// What is done with function libraries, and which the target has; `None` = they are left out. `stays`: as for [`changes`].
+fn library_changes(
+    target: &mut ServerTarget,
+    datasets: &mut Datasets,
+    policy: &Policy,
+    stays: &Stays<'_>,
+) -> Result<Option<(libraries::Libraries, Changes)>, RestoreError> {
+    if !target.filter.is_everything() && !policy.replace_all {
+        return Ok(None);
+    }
+    let wanted = libraries::read(&mut datasets.wanted.server)?.unwrap_or_default();
+    let Some(live) = libraries::read(&mut target.server)? else { return Ok(None) };
+    let changes = changes(&wanted, &live, Rule::of(policy), stays);
+    Ok(Some((live, changes)))
 }
 
 /// What the target is expected to hold, in a scratch server of its own.
@@ -119,13 +159,13 @@ pub(super) fn restore(
     looked: Looked,
     observer: &mut dyn Observer,
 ) -> Result<Restored, RestoreError> {
-    let Looked { survey, new, operation, mut datasets, policy, judged, at_ms, rate } = looked;
+    let Looked { survey, new, operation, mut datasets, policy, judged, at_ms, rate, .. } = looked;
     let about = format!("of {} as of {}, LSN {}", source.from.display(), plan.at, plan.lsn);
     let by = By::Repair(Repairs::of(&policy));
     room::check_repair(target, &mut datasets, (&survey.wanted, &new[..]), by, observer)
         .map_err(|e| datasets.explain(e).before_the_target())?;
-    let (marker, mut log) =
-        begin(target, &operation, &about, &survey.wanted, observer).map_err(RestoreError::before_the_target)?;
+    let (marker, mut log) = begin(target, &operation, (&about, policy.replace_all), &survey.wanted, observer)
+        .map_err(RestoreError::before_the_target)?;
     let marks = Marks::of(target, (&source.from, source.keyring()), ("restore", log.path()));
     if !log.goes_on() {
         marks.set("before", observer);
@@ -150,10 +190,15 @@ pub(super) fn restore(
     let repaired = repair(job, observer);
     let undo_file = log.path().display().to_string();
     observer.on(&Event::StepDone);
-    let outcome = repaired.map_err(|cause| RestoreError::Undone {
+    let mut outcome = repaired.map_err(|cause| RestoreError::Undone {
         cause: Box::new(datasets.explain(cause)),
         aftermath: format!(
-            "A part of the wanted keys may have been written, each of them whole. Run the same command again to go on; what was overwritten is in {undo_file}"
+            "{}. Run the same command again to go on; what was overwritten is in {undo_file}",
+            if policy.replace_all {
+                "The target may hold a part of what it held and a part of what is wanted, each key of them whole"
+            } else {
+                "A part of the wanted keys may have been written, each of them whole"
+            }
         ),
     })?;
     let memory = MemoryState::settled(&mut target.server)?;
@@ -169,18 +214,20 @@ pub(super) fn restore(
             }
         }
     }
-    let functions =
-        if target.filter.is_everything() { restore_functions(target, &mut datasets, &mut warnings)? } else { 0 };
+    let functions = restore_functions(target, &mut datasets, &policy, (&mut log, &mut outcome), &mut warnings)?;
+    let mut checks = vec![match evicted {
+        0 => "the target has answered each write, and has evicted no keys".to_owned(),
+        _ => "the target has answered each write".to_owned(),
+    }];
+    if policy.replace_all {
+        checks.push(look_again(target, &mut datasets, &policy, (operation.id(), at_ms), observer)?);
+    }
     marks.set("after", observer);
     // The marker first: what an unfinished file says of a target without one is more than is true, never less.
     if let Some(marker) = marker {
         marker.remove(&mut target.server)?;
     }
     log.finish()?;
-    let checks = vec![match evicted {
-        0 => "the target has answered each write, and has evicted no keys".to_owned(),
-        _ => "the target has answered each write".to_owned(),
-    }];
     Ok(Restored {
         keys: survey.wanted,
         expired: Some(outcome.expired),
@@ -192,28 +239,54 @@ pub(super) fn restore(
     })
 }
 
-/// Functions go into a target that has none. Others stay: an undo file has no place for them.
-pub(crate) fn restore_functions(
+/// Brings function libraries to the target; how many of the wanted ones it has then.
+fn restore_functions(
     target: &mut ServerTarget,
     datasets: &mut Datasets,
+    policy: &Policy,
+    (log, outcome): (&mut FileLog, &mut Outcome),
     warnings: &mut Vec<String>,
 ) -> Result<usize, RestoreError> {
-    let scratch = &mut datasets.wanted.server;
-    match (scratch.functions()?.unwrap_or(0), target.server.functions()?) {
-        (0, _) => Ok(0),
-        (_, Some(0)) => copy_functions(scratch, &mut target.server),
-        (_, None) => {
+    let stays = |name: &[u8], live: Option<&[u8]>| log.library_stays(name, live);
+    let Some((live, changes)) = library_changes(target, datasets, policy, &stays)? else {
+        if target.filter.is_everything() {
             warnings.push("functions were left out: the target does not show its own (FUNCTION LIST)".to_owned());
-            Ok(0)
         }
-        (_, Some(_)) => {
-            let dump = |server: &mut Server| server.call(&["FUNCTION", "DUMP"]);
-            if dump(scratch)? != dump(&mut target.server)? {
-                warnings.push("the target's functions are others than those of that moment; they stay".to_owned());
-            }
-            Ok(0)
-        }
-    }
+        return Ok(0);
+    };
+    libraries::put(&mut target.server, log, &live, &changes.changes)?;
+    outcome.libraries = changes.done();
+    let wanted = datasets.wanted.server.functions()?.unwrap_or(0);
+    Ok(wanted.saturating_sub(outcome.libraries.left.len()))
+}
+
+/// Compares a target that is to hold what is wanted and nothing else with that once more: what clients have written meanwhile shows.
+fn look_again(
+    target: &mut ServerTarget,
+    datasets: &mut Datasets,
+    policy: &Policy,
+    (id, at_ms): (&OperationId, i64),
+    observer: &mut dyn Observer,
+) -> Result<String, RestoreError> {
+    let look = Look {
+        id,
+        datasets,
+        target: &mut target.server,
+        filter: &target.filter,
+        policy,
+        at_ms,
+        version: target.facts.version,
+        judge: false,
+        interrupt: &target.interrupt,
+    };
+    let Survey { new, equal, different, absent, .. } = survey(look, observer)?.survey;
+    Ok(if new + different + absent == 0 {
+        format!("the target was compared once more: it holds the {equal} wanted keys and no others")
+    } else {
+        format!(
+            "the target was compared once more: {equal} keys are as wanted; {different} have other values, {new} are not there, and {absent} others are there: clients have written meanwhile, or what is left is listed"
+        )
+    })
 }
 
 /// Whether what the target has evicted meanwhile were wanted keys; says that it has evicted others.
@@ -243,17 +316,15 @@ fn look_for_evicted(
 fn begin(
     target: &mut ServerTarget,
     operation: &Operation,
-    about: &str,
+    (about, replaces_all): (&str, bool),
     wanted: &KeyCounts,
     observer: &mut dyn Observer,
 ) -> Result<(Option<Marker>, FileLog), RestoreError> {
     target.claim()?;
     let log = operation.begin()?;
-    let what = format!(
-        "some keys ({} keys) {about}, begun at {}",
-        wanted.values().sum::<u64>(),
-        redtape_journal::Micros::now()
-    );
+    let which = if replaces_all { "everything in the place of what was there" } else { "some keys" };
+    let what =
+        format!("{which} ({} keys) {about}, begun at {}", wanted.values().sum::<u64>(), redtape_journal::Micros::now());
     let marker = marker_or_note(Marker::put_some(&mut target.server, operation.id(), &what)?, observer);
     Ok((marker, log))
 }

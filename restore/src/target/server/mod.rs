@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use redtape_net::Connector;
 
-pub(crate) use self::by_repair::{Looked, expected, restore_functions};
+pub(crate) use self::by_repair::{Looked, expected};
 pub(crate) use self::marks::Marks;
 pub(crate) use self::room::check_repair;
 
@@ -45,6 +45,8 @@ pub(crate) struct ServerTarget {
     pub(crate) filter: Filter,
     /// Everything is wanted, and nothing may be in it.
     whole: bool,
+    /// What it holds makes room.
+    replaces_all: bool,
     accept_eviction: bool,
     interrupt: Interrupt,
 }
@@ -70,6 +72,8 @@ pub(crate) struct Wish {
     pub(crate) whole: bool,
     pub(crate) accept_eviction: bool,
     pub(crate) interrupt: Interrupt,
+    /// What it holds beside that goes.
+    pub(crate) replaces_all: bool,
     /// Longest wait for a reply.
     pub(crate) reply_limit: Duration,
 }
@@ -79,6 +83,7 @@ impl From<&Request> for Wish {
         Self {
             filter: request.filter.clone(),
             whole: request.is_whole(),
+            replaces_all: request.replaces_all(),
             accept_eviction: request.accept_eviction,
             interrupt: request.interrupt.clone(),
             reply_limit: request.limits.reply,
@@ -97,8 +102,8 @@ impl ServerTarget {
         if facts.cluster {
             server.set_in_cluster();
         }
-        let Wish { filter, whole, accept_eviction, interrupt, .. } = wish;
-        Ok(Self { facts, server, filter, whole, accept_eviction, interrupt })
+        let Wish { filter, whole, accept_eviction, interrupt, replaces_all, .. } = wish;
+        Ok(Self { facts, server, filter, whole, replaces_all, accept_eviction, interrupt })
     }
 
     /// What ends it when it is set.

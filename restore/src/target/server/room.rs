@@ -99,7 +99,15 @@ pub(crate) fn check_repair(
 ) -> Result<(), RestoreError> {
     check_databases(target, wanted)?;
     let data = data_bytes(&datasets.wanted.server.info(Some("all"))?);
-    let memory = MemoryState::ask(&mut target.server)?;
+    let mut memory = MemoryState::ask(&mut target.server)?;
+    let all_new = vec![true; new.len()];
+    let new = if target.replaces_all {
+        // All that it holds goes, or is among what comes.
+        memory.used = memory.used.saturating_sub(data_bytes(&target.server.info(Some("all"))?));
+        &all_new[..]
+    } else {
+        new
+    };
     // No value is larger than all of them together.
     let limit = target.facts.limits.value_bytes().unwrap_or(USUAL_BULK_BYTES);
     let value_limit = Some(limit).filter(|limit| data >= *limit);

@@ -73,6 +73,7 @@ impl Rebuilt {
         let begins = history.begins;
         let mut without = source(history, request, Lsn(begins.0.saturating_sub(1)), observer)?;
         let facts = Facts {
+            replaces_all: false,
             point: &without.point,
             rdb: without.rdb.version,
             range: &without.facts,

@@ -57,7 +57,9 @@ impl Engine<'_> {
                 None => false,
             };
             let changed = expected.is_some_and(|expected| seen != expected) || other_type;
-            let changed = changed.then(|| CHANGED.to_owned());
+            let in_doubt = !self.is_as_found(db, key, Some(image))?;
+            let in_doubt = in_doubt.then(|| "was changed after an interrupted run may have deleted it".to_owned());
+            let changed = changed.then(|| CHANGED.to_owned()).or(in_doubt);
             let why = changed.or_else(|| self.judged.stays(db, key, Part::Whole, true, seen));
             if let Some(why) = why {
                 stay.push((key, why));
