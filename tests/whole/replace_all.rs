@@ -194,6 +194,7 @@ fn nothing_is_removed_unless_the_target_is_named() {
     assert_eq!(repair["survey"]["absent_by_db"], serde_json::json!({"0": 300, "3": 1, "5": 1}));
     assert_eq!(repair["libraries"]["removed"], serde_json::json!(["\"added\""]));
     assert_eq!(repair["target_keys"]["5"], 1);
+    assert!(repair["undo_room"]["most_bytes"].as_u64() > Some(0), "{repair}");
     scene.after.assert_same(&scene.state(), "nothing was confirmed");
     assert!(undo_files(scene.state.path()).is_empty());
 }

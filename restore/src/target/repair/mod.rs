@@ -49,5 +49,5 @@ pub(crate) use wanted::Wanted;
 pub(crate) use outcome::LEFT_KEYS_MAX;
 
 pub use outcome::{Listed, Outcome};
-pub use plan::{JudgedCounts, RepairPlan, Survey};
+pub use plan::{JudgedCounts, RepairPlan, Survey, UndoRoom};
 pub use policy::{NameTemplate, OnConflict, Policy, TemplateError, TtlPolicy};

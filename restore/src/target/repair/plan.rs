@@ -84,6 +84,18 @@ pub struct RepairPlan {
     pub judged: Option<JudgedCounts>,
     /// Where what is overwritten or deleted is kept.
     pub undo_file: String,
+    /// With `--replace-all`: how large the undo file may become.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undo_room: Option<UndoRoom>,
+}
+
+/// What an undo file of all that a target holds takes, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct UndoRoom {
+    /// At most, about: what the target's data takes in its memory.
+    pub most_bytes: u64,
+    /// Free where the file is; `None` = not known.
+    pub free_bytes: Option<u64>,
 }
 
 /// Keys, elements and times of expiry, by who wrote them last.
@@ -137,7 +149,16 @@ impl fmt::Display for RepairPlan {
         if let Some(libraries) = self.libraries.as_ref().filter(|libraries| !libraries.is_nothing()) {
             write!(f, "\nfunctions    {libraries}")?;
         }
-        write!(f, "\nundo file    {}", self.undo_file)
+        write!(f, "\nundo file    {}", self.undo_file)?;
+        let Some(UndoRoom { most_bytes, free_bytes }) = self.undo_room else { return Ok(()) };
+        write!(f, " (up to about {most_bytes} bytes)")?;
+        match free_bytes {
+            Some(free) if free < most_bytes => write!(
+                f,
+                "\nlimit        {free} bytes are free there: where they do not suffice, the restore ends before it removes what it cannot keep, and the same command goes on when there is room (or choose another --state-dir)"
+            ),
+            _ => Ok(()),
+        }
     }
 }
 

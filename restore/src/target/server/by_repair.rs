@@ -17,7 +17,7 @@ use crate::target::lookup::{KeyCounts, recount};
 use crate::target::memory::MemoryState;
 use crate::target::repair::{
     Datasets, FileLog, Job, Judged, JudgedCounts, Look, OnConflict, Operation, Outcome, Policy, RepairPlan, Survey,
-    Surveyed, repair, survey,
+    Surveyed, UndoRoom, repair, survey,
 };
 use crate::target::restored::Restored;
 use crate::target::rights::{By, Repairs};
@@ -36,6 +36,7 @@ pub(crate) struct Looked {
     libraries: Option<LibrariesPlan>,
     /// With `--replace-all`: what the target holds.
     target_keys: Option<KeyCounts>,
+    undo_room: Option<UndoRoom>,
 }
 
 impl Looked {
@@ -48,6 +49,7 @@ impl Looked {
             target_keys: self.target_keys.clone(),
             judged: self.judged.counts().map(|(go_back, stay)| JudgedCounts { go_back, stay }),
             undo_file: self.operation.undo_path().display().to_string(),
+            undo_room: self.undo_room,
         }
     }
 }
@@ -98,8 +100,19 @@ pub(crate) fn look(
         None => Judged::default(),
         Some(query) => blame::judged(asked, query, source, request, observer)?,
     };
+    let undo_room = if policy.replace_all { Some(undo_room(target, &operation)?) } else { None };
     let rate = request.rate;
-    Ok(Looked { survey, new, operation, datasets, policy, judged, at_ms, rate, libraries, target_keys })
+    Ok(Looked { survey, new, operation, datasets, policy, judged, at_ms, rate, libraries, target_keys, undo_room })
+}
+
+/// What an undo file of all that the target holds may take, and what is free for it.
+fn undo_room(target: &mut ServerTarget, operation: &Operation) -> Result<UndoRoom, RestoreError> {
+    let path = operation.undo_path();
+    // The directories below the first one that is there are made later.
+    let there = path.ancestors().find(|folder| folder.exists());
+    let free = there.and_then(|folder| rustix::fs::statvfs(folder).ok());
+    let free_bytes = free.map(|free| free.f_bavail.saturating_mul(free.f_frsize));
+    Ok(UndoRoom { most_bytes: room::data_bytes(&target.server.info(Some("all"))?), free_bytes })
 }
 
 /// Refuses what differs, where that is to be refused.

@@ -139,7 +139,7 @@ fn check_databases(target: &mut ServerTarget, wanted: &KeyCounts) -> Result<(), 
 }
 
 /// What the data of a server takes, its dictionaries included. Pure.
-fn data_bytes(info: &Info) -> u64 {
+pub(super) fn data_bytes(info: &Info) -> u64 {
     let number = |name| info.number(name).unwrap_or(0);
     let others = ["used_memory_startup", "mem_clients_normal", "mem_clients_slaves", "mem_replication_backlog"];
     let others: u64 = others.into_iter().map(number).sum();
