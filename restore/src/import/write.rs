@@ -9,13 +9,13 @@ use redtape_wire::rdb::{Value, encode_dump};
 use super::{Existing, ImportPlan, ImportRequest};
 use crate::client::{Reply, Server, Value as Answer};
 use crate::error::RestoreError;
+use crate::libraries;
 use crate::progress::{Event, Observer, Unit};
 use crate::random;
 use crate::refusal::{Refusal, meaning};
 use crate::target::claim;
 use crate::target::copy::gone;
 use crate::target::fit::Fitting;
-use crate::target::functions;
 use crate::target::jsonl::reading::{Item, ReadKey, Reading};
 use crate::target::lookup::{has_passed, milliseconds, select, show};
 use crate::target::memory::MemoryState;
@@ -148,7 +148,7 @@ impl Writer<'_> {
             request.interrupt.check()?;
             match item {
                 Item::Function { name, code } if request.is_whole() => {
-                    functions::load(self.target, &name, &code)?;
+                    libraries::load(self.target, &name, &code)?;
                     self.done.functions += 1;
                 }
                 Item::Key(key) if request.wants(&key) => self.key(key)?,

@@ -41,6 +41,17 @@ fn of_list(listed: &[Value]) -> Libraries {
     all
 }
 
+/// Loads one that the server does not have.
+pub(crate) fn load(server: &mut Server, name: &str, code: &[u8]) -> Result<(), RestoreError> {
+    match server.try_call(&[b"FUNCTION", &b"LOAD"[..], code])? {
+        Reply::Value(_) => Ok(()),
+        Reply::Error(e) => Err(RestoreError::Unable(format!(
+            "{} does not take the function library {name}: {}. Functions are left out where only some keys are wanted (--key '*')",
+            server.address, e.text
+        ))),
+    }
+}
+
 /// Of a library's code, as undo files keep it.
 pub(crate) fn code_digest(code: &[u8]) -> Digest {
     digest_of_string(code)

@@ -16,7 +16,6 @@ pub(crate) mod cluster;
 pub(crate) mod copy;
 pub(crate) mod file;
 pub(crate) mod fit;
-pub(crate) mod functions;
 pub(crate) mod jsonl;
 pub mod limits;
 pub(crate) mod lookup;

@@ -65,6 +65,7 @@ impl ClusterLook {
             judged: None,
             libraries: None,
             target_keys: None,
+            undo_room: None,
             undo_file: self.operation.undo_path().display().to_string(),
         }
     }

@@ -26,7 +26,6 @@ use redtape_journal::query::Filter;
 use serde_json::{Value as Json, json};
 
 use self::lines::{KeyHead, key_lines};
-use super::functions::libraries;
 use super::lookup::show;
 use super::new_file::{NewFile, cannot_write};
 use super::restored::Written;
@@ -34,6 +33,7 @@ use super::value_error::unreadable;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::json::{Object, point, put};
+use crate::libraries;
 use crate::progress::{Event, Observer, Unit};
 use crate::source::Source;
 use crate::source::scratch::Scratch;
@@ -145,8 +145,11 @@ impl<W: Write> Out<'_, W> {
         if !job.filter.is_everything() {
             return Ok(());
         }
-        for (name, code) in libraries(&mut scratch.server)? {
-            let mut line = Object::from_iter([("type".to_owned(), json!(FUNCTION)), ("name".to_owned(), json!(name))]);
+        for (name, code) in libraries::read(&mut scratch.server)?.unwrap_or_default() {
+            let mut line = Object::from_iter([
+                ("type".to_owned(), json!(FUNCTION)),
+                ("name".to_owned(), json!(String::from_utf8_lossy(&name))),
+            ]);
             put(&mut line, "code", &code);
             self.line(&Json::Object(line))?;
             self.functions += 1;

@@ -6,11 +6,11 @@
 use super::Job;
 use crate::client::{Reply, Server};
 use crate::error::RestoreError;
+use crate::libraries::{self, Libraries};
 use crate::progress::{Event, Observer, Unit};
 use crate::source::binary::Binary;
 use crate::source::scratch::Scratch;
 use crate::target::fit::Fitting;
-use crate::target::functions::{Libraries, libraries, load};
 use crate::target::lookup::{select, show};
 use crate::target::value_error::{not_taken, unreadable};
 use crate::values::saved::{Saved, SavedKey, Values};
@@ -30,10 +30,11 @@ pub(super) fn carry(
 ) -> Result<Scratch, RestoreError> {
     let source = job.source;
     let mut fitting = Fitting::new(saver.version, false);
-    let functions = if job.filter.is_everything() { libraries(&mut from.server)? } else { Libraries::new() };
+    let wanted = job.filter.is_everything();
+    let functions = if wanted { libraries::read(&mut from.server)?.unwrap_or_default() } else { Libraries::new() };
     if !saver.version.has_redis(7, 0) {
         for name in functions.keys() {
-            fitting.refuse(format!("the function library {name}"));
+            fitting.refuse(format!("the function library {}", show(name)));
         }
     }
     let mut to = Scratch::start(saver, source.databases(), source.limits(), job.interrupt)?;
@@ -59,7 +60,7 @@ pub(super) fn carry(
     observer.on(&Event::StepDone);
     fitting.check(WAY_OUT)?;
     for (name, code) in &functions {
-        load(&mut to.server, name, code)?;
+        libraries::load(&mut to.server, &show(name), code)?;
     }
     warnings.extend(fitting.warnings());
     Ok(to)
