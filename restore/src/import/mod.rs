@@ -151,6 +151,12 @@ fn takes_it(request: &ImportRequest, facts: &TargetFacts) -> Result<(), RestoreE
     /// What values are written in at least: Redis 5.0.
     const OLDEST_RDB: u32 = 9;
     writable(facts)?;
+    if facts.cluster {
+        return Err(RestoreError::Unable(format!(
+            "{} is a node of a cluster, into which JSON lines do not go: restore them to a server outside of it, or restore from the journal (--from DIR)",
+            facts.address
+        )));
+    }
     if facts.version.writes().version < OLDEST_RDB {
         return Err(RestoreError::Unable(format!(
             "{} is {}: JSON lines go into Redis 5.0 and newer",

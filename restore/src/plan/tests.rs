@@ -234,12 +234,11 @@ fn targets_that_take_nothing() {
         c.target.limits.few_replicas = Some("0 replicas".into());
     };
     refusal(lonely, ErrorKind::Unavailable, "min-replicas-to-write 0");
-    refusal(|c| c.target.cluster = true, ErrorKind::Unavailable, "node of a cluster");
-    let some_into_a_cluster = |c: &mut Case| {
+    let a_cluster_over_the_link = |c: &mut Case| {
         c.target.cluster = true;
-        c.filter = some_keys();
+        c.forced = Some(ForcedMethod::Link);
     };
-    refusal(some_into_a_cluster, ErrorKind::Unavailable, "outside of a cluster");
+    refusal(a_cluster_over_the_link, ErrorKind::Unavailable, "each node of a cluster");
     refusal(|c| c.target.loading = true, ErrorKind::Unavailable, "loading its data");
     refusal(
         |c| c.target.disk_trouble = Some("its last save failed".into()),
