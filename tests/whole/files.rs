@@ -317,6 +317,13 @@ fn a_file_that_is_not_whole_changes_nothing() {
     ended(&of(&["--key", "nobody's"]), 66, &["no key matches"]);
     ended(&import(&past.file("none.jsonl"), &target, &[]), 74, &["none.jsonl"]);
     assert_eq!(int(&target.conn().must(&args!["DBSIZE"])), 0);
+    // A value that the server does not take: nothing of the restore is left there, the marker neither.
+    let module = json!({"db": 0, "key": "m", "type": "module", "size": 1, "data_base64": "AA==",
+        "module": {"type": "AAAAAAAAA", "version": 0, "id": "1024"}});
+    let end = json!({"end": true, "keys": {"0": 1}, "functions": 0, "lines": 3});
+    fs::write(&bad, format!("{}\n{module}\n{end}\n", lines[0])).expect("a file");
+    ended(&import(&bad, &target, &[]), 69, &["does not take the value of \"m\"", "Nothing was written"]);
+    assert_eq!(int(&target.conn().must(&args!["DBSIZE"])), 0);
     let few = Server::with(&["--databases", "1"]);
     fs::write(
         &bad,

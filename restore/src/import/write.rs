@@ -60,10 +60,22 @@ pub(super) fn write(job: &Job<'_>, target: &mut Server, observer: &mut dyn Obser
         db: None,
         packed: Vec::new(),
         sent: Vec::new(),
+        wrote: false,
         done: Imported::default(),
     };
     let written = writer.all(observer);
-    let done = writer.done;
+    let Writer { wrote, done, .. } = writer;
+    if let (Err(cause), false) = (&written, wrote)
+        && !matches!(cause, RestoreError::Unreachable { .. } | RestoreError::Silent { .. })
+        && let Some(marker) = marker
+    {
+        // Where it cannot be taken away, the marker says more than is true, never less.
+        let _ = marker.remove(target);
+        return written.map(|()| done).map_err(|cause| RestoreError::Undone {
+            cause: Box::new(cause),
+            aftermath: "Nothing was written".to_owned(),
+        });
+    }
     written.map_err(|cause| {
         let aftermath = format!(
             "A part of the keys may have been written, each of them whole; the key {KEY} in db 0 says so. Empty the target (FLUSHALL; FUNCTION FLUSH), or go on with the same command and --on-conflict skip"
@@ -107,6 +119,8 @@ struct Writer<'a> {
     db: Option<u32>,
     packed: Vec<u8>,
     sent: Vec<Sent>,
+    /// The target has taken something.
+    wrote: bool,
     done: Imported,
 }
 
@@ -149,6 +163,7 @@ impl Writer<'_> {
             match item {
                 Item::Function { name, code } if request.is_whole() => {
                     libraries::load(self.target, &name, &code)?;
+                    self.wrote = true;
                     self.done.functions += 1;
                 }
                 Item::Key(key) if request.wants(&key) => self.key(key)?,
@@ -227,6 +242,7 @@ impl Writer<'_> {
         };
         let now_ms = told.unwrap_or_else(|| Micros::now().0 / 1000);
         let exist = replies.split_off(sent.len());
+        self.wrote |= replies.iter().any(|reply| matches!(reply, Reply::Value(_)));
         for ((one, reply), exists) in sent.iter().zip(replies).zip(exist) {
             let there = self.target.must("EXISTS", exists)? != Answer::Int(0);
             match reply {
@@ -291,6 +307,7 @@ impl Writer<'_> {
     }
 
     fn look_for(&mut self, one: &Sent) -> Result<(), RestoreError> {
+        self.wrote = true;
         let there = self.target.call(&[b"EXISTS", &one.key[..]])? != Answer::Int(0);
         self.written(one, there, Micros::now().0 / 1000)
     }
