@@ -447,7 +447,9 @@ impl Join {
             return None;
         }
         if found.best.script && held.only_removes() && found.best.fit() < Fit::Exact {
-            if self.waits_for_probe(group, upto) {
+            // A request explains it: what the server counted is not worth that all behind it waits for long.
+            if patience < Patience::Late && self.is_unprobed(group) {
+                self.want_probe = true;
                 return None;
             }
             if let Some(kind) = self.server_deleted(held, &found) {

@@ -286,6 +286,9 @@ fn why_no_link(facts: &Facts<'_>) -> Option<String> {
     if target.cluster {
         return Some("each node of a cluster gets its own part of the keys".to_owned());
     }
+    if target.is_source && facts.forced.is_none() {
+        return Some("it is the server that the journal follows, and by a copy its history goes on".to_owned());
+    }
     if !facts.whole {
         return Some("only some keys are wanted, or the target may hold others".to_owned());
     }
