@@ -2,22 +2,23 @@
 //! [`crate::target::repair`].
 
 use redtape_journal::query::{AsOf, When};
-use redtape_journal::undo_file::OperationId;
 
+use super::afterwards::{look_again, look_for_evicted};
+use super::functions::{library_changes, restore_functions};
 use super::marks::Marks;
-use super::{ServerTarget, blame, evicted_warning, full_warning, marker_or_note, room};
+use super::{ServerTarget, blame, full_warning, marker_or_note, room};
 use crate::error::RestoreError;
-use crate::libraries::{self, Changes, LibrariesPlan, Rule, Stays, changes};
+use crate::libraries::LibrariesPlan;
 use crate::plan::Plan;
 use crate::progress::{Event, Observer, Unit};
 use crate::request::Request;
 use crate::source::scratch::Scratch;
 use crate::source::{Located, Source};
-use crate::target::lookup::{KeyCounts, recount};
+use crate::target::lookup::KeyCounts;
 use crate::target::memory::MemoryState;
 use crate::target::repair::{
-    Datasets, FileLog, Job, Judged, JudgedCounts, Look, OnConflict, Operation, Outcome, Policy, RepairPlan, Survey,
-    Surveyed, UndoRoom, repair, survey,
+    Datasets, FileLog, Job, Judged, JudgedCounts, Look, OnConflict, Operation, Policy, RepairPlan, Survey, Surveyed,
+    UndoRoom, repair, survey,
 };
 use crate::target::restored::Restored;
 use crate::target::rights::{By, Repairs};
@@ -135,22 +136,6 @@ fn check_conflicts(
     Err(RestoreError::Conflict { address: target.server.address.clone(), count, list: list.join(", ") })
 }
 
-/// What is done with function libraries, and which the target has; `None` = they are left out. `stays`: as for [`changes`].
-fn library_changes(
-    target: &mut ServerTarget,
-    datasets: &mut Datasets,
-    policy: &Policy,
-    stays: &Stays<'_>,
-) -> Result<Option<(libraries::Libraries, Changes)>, RestoreError> {
-    if !target.filter.is_everything() && !policy.replace_all {
-        return Ok(None);
-    }
-    let wanted = libraries::read(&mut datasets.wanted.server)?.unwrap_or_default();
-    let Some(live) = libraries::read(&mut target.server)? else { return Ok(None) };
-    let changes = changes(&wanted, &live, Rule::of(policy), stays);
-    Ok(Some((live, changes)))
-}
-
 /// What the target is expected to hold, in a scratch server of its own.
 pub(crate) fn expected(
     source: &Source,
@@ -250,79 +235,6 @@ pub(super) fn restore(
         outcome: Some(outcome),
         file: None,
     })
-}
-
-/// Brings function libraries to the target; how many of the wanted ones it has then.
-fn restore_functions(
-    target: &mut ServerTarget,
-    datasets: &mut Datasets,
-    policy: &Policy,
-    (log, outcome): (&mut FileLog, &mut Outcome),
-    warnings: &mut Vec<String>,
-) -> Result<usize, RestoreError> {
-    let stays = |name: &[u8], live: Option<&[u8]>| log.library_stays(name, live);
-    let Some((live, changes)) = library_changes(target, datasets, policy, &stays)? else {
-        if target.filter.is_everything() {
-            warnings.push("functions were left out: the target does not show its own (FUNCTION LIST)".to_owned());
-        }
-        return Ok(0);
-    };
-    libraries::put(&mut target.server, log, &live, &changes.changes)?;
-    outcome.libraries = changes.done();
-    let wanted = datasets.wanted.server.functions()?.unwrap_or(0);
-    Ok(wanted.saturating_sub(outcome.libraries.left.len()))
-}
-
-/// Compares a target that is to hold what is wanted and nothing else with that once more: what clients have written meanwhile shows.
-fn look_again(
-    target: &mut ServerTarget,
-    datasets: &mut Datasets,
-    policy: &Policy,
-    (id, at_ms): (&OperationId, i64),
-    observer: &mut dyn Observer,
-) -> Result<String, RestoreError> {
-    let look = Look {
-        id,
-        datasets,
-        target: &mut target.server,
-        filter: &target.filter,
-        policy,
-        at_ms,
-        version: target.facts.version,
-        judge: false,
-        interrupt: &target.interrupt,
-    };
-    let Survey { new, equal, different, absent, .. } = survey(look, observer)?.survey;
-    Ok(if new + different + absent == 0 {
-        format!("the target was compared once more: it holds the {equal} wanted keys and no others")
-    } else {
-        format!(
-            "the target was compared once more: {equal} keys are as wanted; {different} have other values, {new} are not there, and {absent} others are there: clients have written meanwhile, or what is left is listed"
-        )
-    })
-}
-
-/// Whether what the target has evicted meanwhile were wanted keys; says that it has evicted others.
-fn look_for_evicted(
-    target: &mut ServerTarget,
-    datasets: &mut Datasets,
-    outcome: &Outcome,
-    evicted: u64,
-    observer: &mut dyn Observer,
-) -> Result<String, RestoreError> {
-    let scratch = &mut datasets.wanted;
-    let clock_ms = scratch.hold()?;
-    let missing = recount(scratch, &mut target.server, &target.filter, observer, &target.interrupt, clock_ms)?;
-    let memory = MemoryState::ask(&mut target.server)?;
-    let gone = missing.gone.saturating_sub(outcome.left_absent);
-    if gone > 0 && target.accept_eviction {
-        return Ok(evicted_warning(&memory, evicted, gone));
-    }
-    if gone > 0 {
-        let (address, meant) = (target.server.address.clone(), outcome.written());
-        return Err(RestoreError::Lost { address, lost: gone, meant, why: memory.advice(evicted) });
-    }
-    Ok(format!("the target has evicted {evicted} other keys meanwhile (maxmemory-policy {})", memory.policy))
 }
 
 /// The marker in the target, and the undo file.

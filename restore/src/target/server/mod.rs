@@ -3,11 +3,13 @@
 //! Invariants: the target is claimed, looked at once more, and known to have room for the data, before the first write to it; what was
 //! begun and failed is undone or marked as unfinished; success is reported only of what was seen in the target at the end.
 
+mod afterwards;
 pub(crate) mod blame;
 mod by_copy;
 mod by_link;
 mod by_repair;
 mod digest;
+mod functions;
 mod marks;
 mod room;
 
