@@ -37,7 +37,7 @@ pub(super) fn check(
     let mut reading = Reading::open(&request.file)?;
     let total = std::fs::metadata(&request.file).map_or(0, |found| found.len());
     observer.on(&Event::Step { name: "reading the file", total, unit: Unit::Bytes });
-    let mut fitting = Fitting::new(facts.version, true);
+    let mut fitting = Fitting::new(facts.version, super::takes_modules(facts));
     let mut look = Look { target, db: 0, keys: Vec::new(), existing: 0, named: Vec::new() };
     let (mut keys, mut functions, mut left_out): (BTreeMap<u32, u64>, usize, usize) = (BTreeMap::new(), 0, 0);
     while let Some(item) = reading.next()? {

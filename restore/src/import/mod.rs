@@ -171,6 +171,11 @@ fn takes_it(request: &ImportRequest, facts: &TargetFacts) -> Result<(), RestoreE
     may_copy(facts, if request.is_whole() { By::Copy } else { By::Repair(Repairs::default()) })
 }
 
+/// Values of modules may be tried. A server before Redis 7.0 that lacks the module ends itself when it is sent one (`rdbLoadObject`).
+fn takes_modules(facts: &TargetFacts) -> bool {
+    facts.version.has_redis(7, 0)
+}
+
 impl PreparedImport {
     /// The plan.
     pub fn plan(&self) -> &ImportPlan {

@@ -6,7 +6,7 @@ use redtape_journal::Micros;
 use redtape_journal::undo_file::OperationId;
 use redtape_wire::rdb::{Value, encode_dump};
 
-use super::{Existing, ImportPlan, ImportRequest};
+use super::{Existing, ImportPlan, ImportRequest, takes_modules};
 use crate::client::{Reply, Server, Value as Answer};
 use crate::error::RestoreError;
 use crate::libraries;
@@ -55,7 +55,7 @@ pub(super) fn write(job: &Job<'_>, target: &mut Server, observer: &mut dyn Obser
     let mut writer = Writer {
         job,
         target,
-        fitting: Fitting::new(job.facts.version, true),
+        fitting: Fitting::new(job.facts.version, takes_modules(job.facts)),
         evicted_before,
         db: None,
         packed: Vec::new(),
