@@ -11,34 +11,28 @@ mod collect;
 mod elements;
 mod entries;
 mod libraries;
+mod put_back;
 pub mod writes;
 
 use std::path::PathBuf;
 
 use redtape_journal::query::Filter;
-use redtape_journal::undo_file::{
-    OperationId, Progress, UndoEntry, UndoFileError, UndoHead, UndoReader, UndoWriter, WrittenPlace,
-};
+use redtape_journal::undo_file::{OperationId, Progress, UndoHead, UndoReader, UndoWriter};
 use redtape_journal::{Keyring, Micros};
-use redtape_wire::slot::SlotSet;
 use serde::Serialize;
 
-use self::collect::Collector;
-use self::elements::ElementBefore;
 use self::entries::LastEntries;
-use self::libraries::{LibrariesBefore, LibraryBefore};
+use self::put_back::{UndoWork, open_file};
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::limits::Limits;
-use crate::progress::{Event, Observer, Unit};
-use crate::target::cluster::{Primaries, SlotWork, in_rounds, together};
+use crate::progress::Observer;
+use crate::target::cluster::{Primaries, in_rounds, together};
 use crate::target::preflight::TargetFacts;
-use crate::target::repair::engine::{Engine, InFlight, Unwanted};
-use crate::target::repair::{FileLog, How, Judged, OnConflict, Operation, Outcome, Policy, Wanted};
+use crate::target::repair::{FileLog, Operation, Outcome};
 use crate::target::server::{ServerTarget, Wish};
 use crate::target::{ServerAddress, claim, unfinished};
-use crate::values::image::Image;
 use crate::version::ServerVersion;
 
 /// What is asked for.
@@ -230,157 +224,5 @@ impl PreparedUndo {
             Target::Cluster(primaries) => primaries.clear_names(),
         }
         Ok(outcome)
-    }
-}
-
-fn open_file(request: &UndoRequest) -> Result<UndoReader, UndoFileError> {
-    UndoReader::open(&request.file, &request.keyring)
-}
-
-/// Puts back what the file holds of a server, or of some slots of a cluster.
-struct UndoWork<'a> {
-    plan: &'a UndoPlan,
-    request: &'a UndoRequest,
-    last: &'a LastEntries,
-    progress: &'a Progress,
-    operation: &'a Operation,
-    /// `None` only while it is opened anew.
-    log: Option<FileLog>,
-    outcome: Outcome,
-}
-
-impl UndoWork<'_> {
-    /// `slots`: only keys in these; `None` = all.
-    fn put_back(
-        &mut self,
-        (target, version): (&mut Server, ServerVersion),
-        slots: Option<&SlotSet>,
-        observer: &mut dyn Observer,
-    ) -> Result<(), RestoreError> {
-        let is_meant = |key: &[u8]| slots.is_none_or(|slots| slots.has_key(key));
-        // Those of a cluster are in no undo file.
-        let is_meant_place = |place: WrittenPlace<'_>| is_meant(place.key) && !(place.is_library && slots.is_some());
-        let Self { request, last, operation, .. } = *self;
-        let log = match &mut self.log {
-            Some(log) => log,
-            none => none.insert(operation.begin()?),
-        };
-        let how = How::find(target)?;
-        let policy = Policy { on_conflict: OnConflict::Replace, ..Policy::default() };
-        let judged = Judged::default();
-        let mut moved = log.take_moved();
-        moved.retain(|(_, key), _| is_meant(key));
-        let engine = Engine {
-            policy: &policy,
-            judged: &judged,
-            interrupt: &request.interrupt,
-            at_ms: 0,
-            id: operation.id(),
-            version,
-            how,
-            outcome: Outcome::default(),
-            moved,
-            in_flight: InFlight::default(),
-            target,
-            log,
-        };
-        observer.on(&Event::Step { name: "putting back", total: self.plan.places, unit: Unit::Keys });
-        let mut back = PutBack {
-            collector: Collector::new(engine),
-            replace: request.replace,
-            field_ttl: version.has_field_ttl(),
-            libraries: LibrariesBefore::new(),
-        };
-        // The newest first: it is what the key held last.
-        let moved = self.progress.moved();
-        moved
-            .iter()
-            .rev()
-            .filter(|moved| is_meant(&moved.key))
-            .try_for_each(|moved| back.collector.engine.put_moved_back(moved, request.replace))?;
-        let mut seen = 0;
-        // Elements that go come last: a container that has none for a moment is gone, with its time of expiry.
-        for removed in [false, true] {
-            last.each(&mut open_file(request)?, |entry| {
-                let is_removal = matches!(entry, UndoEntry::ElementAbsent { .. });
-                if is_removal != removed || !entry.place().is_some_and(is_meant_place) {
-                    return Ok(());
-                }
-                seen += 1;
-                observer.on(&Event::At(seen));
-                back.entry(entry)
-            })?;
-            back.collector.flush()?;
-        }
-        back.collector.engine.take_up_rest()?;
-        let PutBack { collector: Collector { engine, .. }, libraries, .. } = back;
-        let mut outcome = engine.outcome;
-        outcome.libraries = libraries::put_back(target, log, libraries, request.replace)?;
-        observer.on(&Event::StepDone);
-        self.outcome.add(outcome);
-        Ok(())
-    }
-}
-
-impl SlotWork for UndoWork<'_> {
-    fn run(
-        &mut self,
-        target: &mut ServerTarget,
-        slots: &SlotSet,
-        observer: &mut dyn Observer,
-    ) -> Result<(), RestoreError> {
-        let version = target.facts.version;
-        self.put_back((&mut target.server, version), Some(slots), observer)
-    }
-
-    fn interrupted(&mut self) -> Result<(), RestoreError> {
-        drop(self.log.take());
-        self.log = Some(self.operation.begin()?);
-        Ok(())
-    }
-}
-
-/// Puts entries back, those of one kind together.
-struct PutBack<'a> {
-    collector: Collector<'a>,
-    replace: bool,
-    /// Fields of hashes may expire in the target.
-    field_ttl: bool,
-    /// They go back all at once.
-    libraries: LibrariesBefore,
-}
-
-impl PutBack<'_> {
-    fn entry(&mut self, entry: UndoEntry<'_>) -> Result<(), RestoreError> {
-        let Some(db) = entry.place().map(|place| place.db) else { return Ok(()) };
-        let Self { collector, replace, field_ttl, libraries } = self;
-        collector.go_to(db)?;
-        let expected = |written| if *replace { None } else { Some(written) };
-        match entry {
-            UndoEntry::Value { key, expires_ms, dump, written, .. } => {
-                let image = Image { dump: dump.into_owned(), expires_ms };
-                collector.put(Wanted::new(key.into_owned(), image, expected(written))?);
-            }
-            UndoEntry::Absent { key, written, .. } => {
-                collector.remove(Unwanted { key: key.into_owned(), expected: expected(written), of_type: None });
-            }
-            UndoEntry::Ttl { key, expires_ms, written_ms, .. } => {
-                collector.engine.put_ttl_back(db, &key, written_ms, expires_ms, *replace)?;
-            }
-            UndoEntry::Element { key, element, value, expires_ms, written, .. } => {
-                let was = ElementBefore { name: &element, held: Some((&value, expires_ms)), written };
-                collector.engine.put_element_back(db, &key, &was, *field_ttl, *replace)?;
-            }
-            UndoEntry::ElementAbsent { key, element, written, .. } => {
-                let was = ElementBefore { name: &element, held: None, written };
-                collector.engine.put_element_back(db, &key, &was, *field_ttl, *replace)?;
-            }
-            UndoEntry::Library { name, code, written } => {
-                let was = LibraryBefore { code: (!code.is_empty()).then(|| code.into_owned()), written };
-                libraries.insert(name.into_owned(), was);
-            }
-            UndoEntry::Moved { .. } | UndoEntry::Done { .. } | UndoEntry::NotWritten { .. } | UndoEntry::Finished => {}
-        }
-        Ok(())
     }
 }
