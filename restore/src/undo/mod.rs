@@ -202,7 +202,9 @@ impl PreparedUndo {
         };
         match &mut target {
             Target::Server(server, version) => work.put_back((server, *version), None, observer)?,
-            Target::Cluster(primaries) => in_rounds(primaries, &request.interrupt, &mut work, observer)?,
+            Target::Cluster(primaries) => {
+                in_rounds(primaries, &request.interrupt, ("putting back", &mut work), observer)?;
+            }
         }
         let UndoWork { log, outcome, .. } = work;
         if !progress.is_finished() {

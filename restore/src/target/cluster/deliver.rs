@@ -11,7 +11,7 @@ use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::libraries;
 use crate::plan::Plan;
-use crate::progress::{Event, Observer, Unit};
+use crate::progress::Observer;
 use crate::source::Source;
 use crate::target::copy::copy_functions;
 use crate::target::memory::MemoryState;
@@ -61,7 +61,7 @@ impl ClusterTarget {
             log: Some(log),
             outcome: Outcome::default(),
         };
-        let delivered = in_rounds(primaries, interrupt, &mut delivery, observer);
+        let delivered = in_rounds(primaries, interrupt, ("writing keys", &mut delivery), observer);
         let Delivery { log, outcome, .. } = delivery;
         datasets.see_only(None);
         delivered.map_err(|cause| RestoreError::Undone {
@@ -198,15 +198,12 @@ impl SlotWork for Delivery<'_> {
         observer: &mut dyn Observer,
     ) -> Result<(), RestoreError> {
         self.datasets.see_only(Some(slots.clone()));
-        let total = self.datasets.count(self.filter)?.values().sum();
         let log = match &mut self.log {
             Some(log) => log,
             none => none.insert(self.operation.begin()?),
         };
-        observer.on(&Event::Step { name: "writing keys", total, unit: Unit::Keys });
         let job = Job {
-            // Those that exist are found when they are written.
-            new: &vec![true; total as usize],
+            new: None,
             datasets: &mut *self.datasets,
             target: &mut target.server,
             filter: self.filter,
@@ -219,9 +216,7 @@ impl SlotWork for Delivery<'_> {
             interrupt: self.interrupt,
             rate: self.rate,
         };
-        let repaired = repair(job, observer);
-        observer.on(&Event::StepDone);
-        self.outcome.add(repaired?);
+        self.outcome.add(repair(job, observer)?);
         Ok(())
     }
 

@@ -126,7 +126,7 @@ impl ClusterTarget {
             interrupt,
             found: Survey::default(),
         };
-        let compared = in_rounds(primaries, interrupt, &mut comparison, observer);
+        let compared = in_rounds(primaries, interrupt, ("comparing with the nodes", &mut comparison), observer);
         let survey = comparison.found;
         datasets.see_only(None);
         compared.map_err(|e| datasets.explain(e))?;

@@ -8,7 +8,7 @@ use redtape_wire::slot::{SLOTS, SlotSet};
 use super::nodes::{LOOK_EVERY, MOVE_WAIT_MAX, Primaries, Primary};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
-use crate::progress::Observer;
+use crate::progress::{Event, Observer, Unit};
 use crate::target::server::ServerTarget;
 
 /// The smallest part of a primary's slots.
@@ -30,13 +30,14 @@ pub(crate) trait SlotWork {
     fn interrupted(&mut self) -> Result<(), RestoreError>;
 }
 
-/// Until all slots are finished.
+/// Until all slots are finished. `name`: what is done, in words.
 pub(crate) fn in_rounds(
     primaries: &mut Primaries,
     interrupt: &Interrupt,
-    work: &mut dyn SlotWork,
+    (name, work): (&str, &mut dyn SlotWork),
     observer: &mut dyn Observer,
 ) -> Result<(), RestoreError> {
+    observer.on(&Event::Step { name, total: 100, unit: Unit::Percent });
     let mut rounds = Rounds { finished: SlotSet::default(), part: usize::from(SLOTS), work, observer };
     let mut moved_at = Instant::now();
     loop {
@@ -44,6 +45,7 @@ pub(crate) fn in_rounds(
         let before = rounds.finished.len();
         primaries.all.iter_mut().try_for_each(|primary| rounds.visit(primary))?;
         if rounds.finished.len() == u32::from(SLOTS) {
+            rounds.observer.on(&Event::StepDone);
             return Ok(());
         }
         if rounds.finished.len() > before {
@@ -57,6 +59,17 @@ pub(crate) fn in_rounds(
             return Err(primaries.still_moving(&left));
         }
         interrupt.check()?;
+    }
+}
+
+/// Tells of a part only what there is to know: there may be hundreds.
+struct Notes<'a>(&'a mut dyn Observer);
+
+impl Observer for Notes<'_> {
+    fn on(&mut self, event: &Event<'_>) {
+        if let Event::Note(_) = event {
+            self.0.on(event);
+        }
     }
 }
 
@@ -75,10 +88,11 @@ impl Rounds<'_> {
         left.subtract(&self.finished);
         while !left.is_empty() {
             let part = left.lowest(self.part);
-            match self.work.run(&mut primary.target, &part, self.observer) {
+            match self.work.run(&mut primary.target, &part, &mut Notes(self.observer)) {
                 Ok(()) => {
                     left.subtract(&part);
                     self.finished.add(&part);
+                    self.observer.on(&Event::At(u64::from(self.finished.len() * 100 / u32::from(SLOTS))));
                     self.part = self.part.saturating_mul(PART_FACTOR).min(usize::from(SLOTS));
                 }
                 Err(RestoreError::OtherNode { .. }) => {

@@ -4,7 +4,7 @@ use redtape_journal::query::Filter;
 use redtape_journal::undo_file::OperationId;
 
 use super::absent::{Which, each_absent};
-use super::datasets::{Datasets, each_batch};
+use super::datasets::{Datasets, New, each_batch};
 use super::elements::How;
 use super::engine::{Engine, InFlight};
 use super::judged::Judged;
@@ -22,8 +22,7 @@ use crate::version::ServerVersion;
 /// What is written, where to, and how.
 pub(crate) struct Job<'a> {
     pub(crate) datasets: &'a mut Datasets,
-    /// For each wanted key in its order, whether the target had none.
-    pub(crate) new: &'a [bool],
+    pub(crate) new: New<'a>,
     pub(crate) target: &'a mut Server,
     pub(crate) filter: &'a Filter,
     pub(crate) policy: &'a Policy,

@@ -172,7 +172,7 @@ pub(super) fn restore(
     let total = survey.wanted.values().sum::<u64>() + survey.absent;
     observer.on(&Event::Step { name: "writing keys", total, unit: Unit::Keys });
     let job = Job {
-        new: &new,
+        new: Some(&new),
         datasets: &mut datasets,
         target: &mut target.server,
         filter: &target.filter,
