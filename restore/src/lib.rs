@@ -16,6 +16,7 @@
 //!   redtape holds.
 //! - [`target`]: where it goes. A running server gets it over the replica link, or key by key.
 //! - [`replica_link`]: redtape acts as the master of an empty server, then promotes it; source and target both use it.
+//! - [`target::serve`]: a server of a point in time that clients may only read, which ends with the process.
 //! - [`get`]: one key at a point in time, to be read: a source without a target.
 //! - [`mod@diff`]: what is not the same at two points in time: two sources without a target.
 //! - [`undo`]: what a repair has overwritten goes back.
@@ -72,4 +73,4 @@ pub use progress::{Event, Observer, Silent};
 pub use redtape_journal::query::Filter;
 pub use request::Request;
 pub use run::{Prepared, Report, prepare};
-pub use target::{ServerAddress, Target};
+pub use target::{ServeAddress, ServerAddress, Target};

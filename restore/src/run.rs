@@ -98,7 +98,7 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
     };
     let (method, reason) = choose(&facts)?;
     let binary = match method {
-        Method::Link => None,
+        Method::Link | Method::Serve => None,
         Method::LinkFromScratch | Method::Scratch => {
             Some(source.find_binary(request.server_bin.as_deref(), target.facts.version)?)
         }

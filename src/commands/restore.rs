@@ -7,7 +7,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use redtape_journal::Micros;
 use redtape_restore::console::Console;
 use redtape_restore::target::repair::Outcome;
@@ -15,6 +15,7 @@ use redtape_restore::{ForcedMethod, Interrupt, Limits, Prepared, Report, Request
 
 use super::conflict_options::ConflictOptions;
 use super::plan_flags::PlanFlags;
+use super::serve::{self, ServeOptions};
 use super::settings::{JournalOptions, JournalPlace};
 use super::target::TargetOptions;
 use super::zone::AsOfOptions;
@@ -36,6 +37,7 @@ pub(crate) enum Method {
 /// `redtape restore`.
 #[derive(Debug, Args)]
 #[command(
+    group(ArgGroup::new("destination").args(["to", "serve"]).required(true)),
     mut_arg("plan", |arg| arg.help("Print the plan and change nothing")),
     mut_arg("yes", |arg| arg.help("Write into a server that holds other keys without asking")),
     mut_arg("json", |arg| arg.help("Print JSON: the plan or the report on stdout, progress as lines on stderr"))
@@ -47,6 +49,8 @@ pub(crate) struct RestoreArgs {
     as_of: AsOfOptions,
     #[command(flatten)]
     target: TargetOptions,
+    #[command(flatten)]
+    serve: ServeOptions,
     /// Fill a target whose maxmemory is too small for the data all the same: it evicts keys of its choice, by its
     /// maxmemory-policy
     #[arg(long)]
@@ -74,7 +78,12 @@ pub(crate) struct RestoreArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
-    let to = args.target.address()?;
+    let served = args.serve.address()?;
+    let only_for_servers = args.method.is_some() || args.accept_eviction;
+    let to = match &served {
+        Some(address) => Target::Serve(address.clone()),
+        None => Target::Server(args.target.address()?),
+    };
     let PlanFlags { plan: plan_only, yes, json } = args.flags;
     let JournalPlace { dir, keyring } = args.journal.place()?;
     let filter = args.keys.filter()?.of_types(args.types);
@@ -88,7 +97,7 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
         keyring,
         as_of: args.as_of.as_of()?,
         zone: args.as_of.zone.zone(json),
-        to: Target::Server(to),
+        to,
         accept_eviction: args.accept_eviction,
         filter,
         slice: !args.no_slice,
@@ -106,6 +115,9 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let mut console = Console::new(std::io::stderr().is_terminal(), json);
     if plan_only {
         console = console.without_plan();
+    }
+    if served.is_some() {
+        return serve::run(&request, only_for_servers, plan_only, json, &mut console);
     }
     let prepared = prepare(&request, &mut console)?;
     if plan_only {
@@ -154,6 +166,7 @@ fn left_behind(method: redtape_restore::Method) -> String {
             "ended while keys were copied: some of those that are wanted may be in the target, whose key {} says so then",
             redtape_restore::target::unfinished::KEY
         ),
+        redtape_restore::Method::Serve => "ended while it served: nothing is left".to_owned(),
         redtape_restore::Method::Link | redtape_restore::Method::LinkFromScratch => {
             "ended while it put the target back: the target may be a read-only replica with a part of the data. Run REPLICAOF NO ONE and FLUSHALL on it before anything else".to_owned()
         }

@@ -21,9 +21,9 @@ pub(crate) struct TargetOptions {
     /// The server to restore to: redis://[user:password@]host[:port], rediss:// for TLS, or unix: and the path of a
     /// socket. Its password may also come from REDTAPE_TO_PASSWORD or --to-password-file.
     #[arg(long, value_name = "URL")]
-    to: String,
+    to: Option<String>,
     /// File that holds the target's password.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "to")]
     to_password_file: Option<PathBuf>,
     /// CA certificates that sign the target's certificate [default: those of this machine]
     #[arg(long, env = "REDTAPE_TO_TLS_CA_CERT_FILE", value_name = "FILE")]
@@ -44,7 +44,7 @@ pub(crate) struct TargetOptions {
     #[arg(long, env = "REDTAPE_TO_TLS_INSECURE", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     to_tls_insecure: Option<bool>,
     /// The name of a command in a target that renames it (rename-command), as in RESTORE=secret; may be given several times
-    #[arg(long, value_name = "OLD=NEW")]
+    #[arg(long, value_name = "OLD=NEW", requires = "to")]
     target_command: Vec<String>,
 }
 
@@ -60,7 +60,8 @@ impl TargetOptions {
     }
 
     fn url(&self) -> anyhow::Result<RedisUrl> {
-        let to = url(&self.to, "--to", "REDTAPE_TO_PASSWORD")?;
+        let to = self.to.as_deref().ok_or_else(|| Failure::new(USAGE, "which server? Give --to URL"))?;
+        let to = url(to, "--to", "REDTAPE_TO_PASSWORD")?;
         let Some(path) = &self.to_password_file else { return Ok(to) };
         Ok(to.with_password(password_file(path, "--to-password-file", PASSWORD_LIMIT)?))
     }

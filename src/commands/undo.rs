@@ -31,6 +31,7 @@ use crate::signals::Signals;
 #[command(
     mut_arg("plan", |arg| arg.help("Print what would change, and change nothing")),
     mut_arg("yes", |arg| arg.help("Do it without asking")),
+    mut_arg("to", |arg| arg.required(true)),
     after_help = EXAMPLES
 )]
 pub(crate) struct UndoArgs {

@@ -38,6 +38,8 @@ pub enum Method {
     LinkFromScratch,
     /// A scratch server replays; keys are copied.
     Scratch,
+    /// A scratch server replays; it is what clients read.
+    Serve,
 }
 
 /// What the person insists on.
@@ -84,7 +86,7 @@ impl Facts<'_> {
         match method {
             Method::Scratch if self.whole => By::Copy,
             Method::Scratch => By::Repair(self.repairs),
-            Method::Link | Method::LinkFromScratch => By::Link,
+            Method::Link | Method::LinkFromScratch | Method::Serve => By::Link,
         }
     }
 }
@@ -375,22 +377,58 @@ pub(crate) fn what_it_takes(facts: &Facts<'_>, method: Method) -> (Vec<Limit>, V
     (limits::of(facts, method), warnings)
 }
 
+/// What a plan says of a dataset, wherever it goes.
+pub(crate) struct DatasetFacts<'a> {
+    pub(crate) point: &'a RestorePoint,
+    pub(crate) rdb: RdbVersion,
+    pub(crate) range: &'a RangeFacts,
+    pub(crate) filter: &'a Filter,
+    pub(crate) base_bytes: u64,
+    pub(crate) slice: Option<&'a SliceReport>,
+}
+
 /// Makes the plan.
 pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&Binary>) -> Plan {
-    let (point, target, range) = (facts.point, facts.target, facts.range);
-    let manifest = &point.base.manifest;
-    let everything = facts.filter.is_everything();
-    let mut warnings = point.warnings.clone();
-    if !everything {
-        warnings.push("functions are left out: only some keys are wanted".to_owned());
-    } else if target.functions_hidden {
-        warnings.push(
+    let target = facts.target;
+    let mut plan = of_dataset(
+        &DatasetFacts {
+            point: facts.point,
+            rdb: facts.rdb,
+            range: facts.range,
+            filter: facts.filter,
+            base_bytes: facts.base_bytes,
+            slice: facts.slice,
+        },
+        (method, reason),
+        scratch,
+        (target.address.clone(), target.version.to_string()),
+    );
+    if facts.filter.is_everything() && target.functions_hidden {
+        plan.warnings.push(
             "the functions of the target cannot be seen (FUNCTION LIST is not allowed): over the link those that it has are replaced, and those restored are not counted"
                 .to_owned(),
         );
     }
     let (limits, of_target) = what_it_takes(facts, method);
-    warnings.extend(of_target);
+    plan.limits = limits;
+    plan.warnings.extend(of_target);
+    plan
+}
+
+/// A plan without what only a target can tell. `target`: its address and version.
+pub(crate) fn of_dataset(
+    facts: &DatasetFacts<'_>,
+    (method, reason): (Method, String),
+    scratch: Option<&Binary>,
+    (target, target_version): (String, String),
+) -> Plan {
+    let (point, range) = (facts.point, facts.range);
+    let manifest = &point.base.manifest;
+    let everything = facts.filter.is_everything();
+    let mut warnings = point.warnings.clone();
+    if !everything {
+        warnings.push("functions are left out: only some keys are wanted".to_owned());
+    }
     Plan {
         at: point.asked.to_string(),
         at_local: point.zone.show(point.asked),
@@ -410,24 +448,24 @@ pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&
             rdb: facts.rdb.to_string(),
             server_version: manifest.server_version.clone(),
         },
-        selection: (!facts.filter.is_everything()).then(|| facts.filter.to_string()),
+        selection: (!everything).then(|| facts.filter.to_string()),
         slice: facts.slice.cloned(),
         replay_groups: range.groups,
         replay_records: range.records,
         replay_bytes: range.bytes,
-        target: target.address.clone(),
-        target_version: target.version.to_string(),
+        target,
+        target_version,
         scratch: scratch.map(ToString::to_string),
         functions: everything,
         estimate_seconds: estimate(facts, method),
-        limits,
+        limits: Vec::new(),
         repair: None,
         warnings,
     }
 }
 
 /// A rough guess from common speeds of one server.
-fn estimate(facts: &Facts<'_>, method: Method) -> f64 {
+fn estimate(facts: &DatasetFacts<'_>, method: Method) -> f64 {
     const LOAD_BYTES_PER_S: f64 = 150e6;
     const VALUES_PER_S: f64 = 1e6;
     const RECORDS_PER_S: f64 = 500e3;
@@ -438,7 +476,7 @@ fn estimate(facts: &Facts<'_>, method: Method) -> f64 {
     let records = range.records.saturating_sub(folded) as f64 / RECORDS_PER_S + folded as f64 / VALUES_PER_S;
     let replay = records.max(range.bytes as f64 / STREAM_BYTES_PER_S);
     let passes = match method {
-        Method::Link => 0.0,
+        Method::Link | Method::Serve => 0.0,
         Method::LinkFromScratch => 2.0,
         Method::Scratch => 4.0,
     };
@@ -457,8 +495,10 @@ impl fmt::Display for Plan {
             Method::Link => "link",
             Method::LinkFromScratch => "link from a scratch server",
             Method::Scratch => "scratch server and copy",
+            Method::Serve => "scratch server, read-only",
         };
-        writeln!(f, "restore to   {} ({})", self.target, self.target_version)?;
+        let to = if self.method == Method::Serve { "serve at     " } else { "restore to   " };
+        writeln!(f, "{to}{} ({})", self.target, self.target_version)?;
         writeln!(f, "point        {}, last write {}", self.echo, self.last_write)?;
         writeln!(f, "method       {method}: {}", self.reason)?;
         if let Some(scratch) = &self.scratch {

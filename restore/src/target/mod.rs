@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | a running server | `server/`, by one of the methods of [`crate::plan`] |
 //! | a large value of a running server | `pieces/`, so that no other client waits |
+//! | clients of a read-only server | `serve/`: the scratch server itself |
 //! | the requester | nothing is written: [`mod@crate::get`] |
 
 mod address;
@@ -17,11 +18,13 @@ pub mod pieces;
 pub mod preflight;
 pub mod repair;
 pub mod rights;
+pub mod serve;
 pub(crate) mod server;
 pub mod unfinished;
 pub(crate) mod value_error;
 
 pub use self::address::ServerAddress;
+pub use self::serve::address::ServeAddress;
 
 /// Where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub use self::address::ServerAddress;
 pub enum Target {
     /// A running server.
     Server(ServerAddress),
+    /// Clients of a read-only server, for as long as it is wanted ([`serve`]).
+    Serve(ServeAddress),
     /// The requester: one key is read ([`crate::get::get`]).
     Reader,
 }
