@@ -6,7 +6,7 @@
 //!
 //! It dies with [`Scratch`]'s drop, and by the preloaded library when the thread that started it dies.
 //! A killed restore leaves its folder behind (`redtape-scratch-*` in TMPDIR, closed to other users); the next one removes it. One that
-//! lasts has it removed at once ([`Scratch::remove_when_killed`]).
+//! lasts has it removed at once (`Scratch::remove_when_killed`).
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
