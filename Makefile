@@ -3,7 +3,7 @@
 #   make demo      the whole story on a server of its own: write, lose, find, restore, compare
 #   make test      every test, on the machine's own redis-server
 #   make lint      formatting, layout (arrows between crates, import cycles between files), clippy, rustdoc, dependencies
-#   make compat    the exactness tests, the RDB's and those of values in pieces on every server of scripts/install-servers.sh, then the suite
+#   make compat    the exactness tests, those of restores into files, the RDB's and those of values in pieces on every server of scripts/install-servers.sh, then the suite
 #   make suite     Redis's own test suite through redtape, in each way of sharing and by TLS; the journal taken is proven
 #   make clients   current releases of client libraries, directly and through redtape
 #   make crash     kill -9 of redtape, of the server, of both under load, many times (N=200)
@@ -79,6 +79,8 @@ compat:
 	    echo "=== $$server: $$($$server --version | cut -d' ' -f1-3)"; \
 	    REDTAPE_TEST_SERVER=$$PWD/$$server $(run_tests) -p redtape --test whole exactness:: $(one_at_a_time) \
 	        || failed="$$failed $$server"; \
+	    REDTAPE_TEST_SERVER=$$PWD/$$server $(run_tests) -p redtape --test whole files:: $(one_at_a_time) \
+	        || failed="$$failed $$server (files)"; \
 	    REDTAPE_TEST_SERVER=$$PWD/$$server $(run_tests) -p redtape-wire --test rdb $(one_at_a_time) \
 	        || failed="$$failed $$server (RDB)"; \
 	    REDTAPE_TEST_SERVER=$$PWD/$$server $(run_tests) -p redtape-restore --test pieces $(one_at_a_time) \

@@ -55,8 +55,20 @@ pub enum RestoreError {
     UndoFile(#[from] UndoFileError),
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("cannot write {}: {source}; {advice}. Nothing of it is left", path.display())]
+    CannotWrite { path: PathBuf, source: std::io::Error, advice: &'static str },
+    #[error("{}, line {line}: {what}", path.display())]
+    BadLine { path: PathBuf, line: u64, what: String },
+    #[error("{} exists, and is not overwritten: choose another name, or remove it first", path.display())]
+    FileExists { path: PathBuf },
+    #[error("another redtape is writing {}: wait until it has ended, or choose another name", path.display())]
+    FileBusy { path: PathBuf },
     #[error("cannot reach {address}: {cause}; check the address, and that the server is up")]
     Unreachable { address: String, cause: String },
+    #[error(
+        "{address} is a node of a cluster and does not hold a key, or not alone ({cause}): its slot has moved, or is moving. Run the same command again"
+    )]
+    OtherNode { address: String, cause: String },
     #[error(
         "{address} refuses the login: {cause}; check user and password (in the URL, REDTAPE_TO_PASSWORD or --to-password-file)"
     )]
@@ -96,7 +108,7 @@ pub enum RestoreError {
     )]
     Joined { address: String, count: u64 },
     #[error(
-        "the target {address} is not empty ({found}); nothing was changed. Choose an empty server, empty this one (FLUSHALL; FUNCTION FLUSH), or restore only some keys with --key"
+        "the target {address} is not empty ({found}); nothing was changed. Choose an empty server, empty this one (FLUSHALL; FUNCTION FLUSH), restore only some keys with --key, or replace all that it holds with --replace-all"
     )]
     NotEmpty { address: String, found: String },
     #[error(
@@ -150,17 +162,20 @@ impl RestoreError {
             Self::Read(e) | Self::Damaged { error: e, .. } => ErrorKind::Storage(e.kind()),
             Self::KeyIndex(e) => ErrorKind::Storage(e.kind()),
             Self::UndoFile(e) => ErrorKind::Storage(e.kind()),
-            Self::Io { source, .. } => ErrorKind::Storage(source.into()),
-            Self::Point(PointError::Damaged { .. } | PointError::NewestLost { .. }) | Self::Base { .. } => {
-                ErrorKind::Storage(Damaged)
-            }
+            Self::Io { source, .. } | Self::CannotWrite { source, .. } => ErrorKind::Storage(source.into()),
+            Self::Point(PointError::Damaged { .. } | PointError::NewestLost { .. })
+            | Self::Base { .. }
+            | Self::BadLine { .. } => ErrorKind::Storage(Damaged),
             Self::Point(_) | Self::NoKeys => ErrorKind::NotInJournal,
             Self::Login { .. } | Self::Denied { .. } => ErrorKind::Denied,
-            Self::NotEmpty { .. } | Self::Unfinished { .. } | Self::Conflict { .. } | Self::Joined { .. } => {
-                ErrorKind::Occupied
-            }
-            Self::Busy { .. } => ErrorKind::Busy,
+            Self::NotEmpty { .. }
+            | Self::Unfinished { .. }
+            | Self::Conflict { .. }
+            | Self::Joined { .. }
+            | Self::FileExists { .. } => ErrorKind::Occupied,
+            Self::Busy { .. } | Self::FileBusy { .. } => ErrorKind::Busy,
             Self::Unreachable { .. }
+            | Self::OtherNode { .. }
             | Self::Silent { .. }
             | Self::Unwilling { .. }
             | Self::TooSmall { .. }

@@ -14,14 +14,16 @@
 //! - [`mod@slice`]: which records of the journal and which keys of the base the wanted keys depend on.
 //! - [`source`]: how the dataset is rebuilt: the journal range as it is, or replayed by a scratch server whose wall clock
 //!   redtape holds.
-//! - [`target`]: where it goes. A running server gets it over the replica link, or key by key.
+//! - [`target`]: where it goes. A running server gets it over the replica link, or key by key; a file appears when it is whole.
 //! - [`replica_link`]: redtape acts as the master of an empty server, then promotes it; source and target both use it.
 //! - [`target::serve`]: a server of a point in time that clients may only read, which ends with the process.
 //! - [`get`]: one key at a point in time, to be read: a source without a target.
 //! - [`mod@diff`]: what is not the same at two points in time: two sources without a target.
+//! - [`mod@import`]: JSON lines, which a restore has written, into a server.
 //! - [`undo`]: what a repair has overwritten goes back.
 //! - [`mod@judge`]: whether the last write of a key, an element or a TTL is one of those that are selected.
 //! - [`mistake`]: what selected writes have touched, directly and by what was made of it, and what others built on it.
+//! - [`libraries`]: function libraries, and what is done with them.
 //! - [`client`]: a connection to a server.
 //!
 //! # One at a time, and no success that was not looked at
@@ -46,8 +48,11 @@ pub mod console;
 pub mod diff;
 mod error;
 pub mod get;
+pub mod import;
 mod interrupt;
+pub mod json;
 pub mod judge;
+pub mod libraries;
 mod limits;
 pub mod mistake;
 pub mod plan;
@@ -73,4 +78,4 @@ pub use progress::{Event, Observer, Silent};
 pub use redtape_journal::query::Filter;
 pub use request::Request;
 pub use run::{Prepared, Report, prepare};
-pub use target::{ServeAddress, ServerAddress, Target};
+pub use target::{FileAddress, FileFormat, Output, ServeAddress, ServerAddress, Target, WrittenFile};

@@ -9,7 +9,7 @@ pub(crate) enum Refusal {
     Denied,
     /// There is no user, or the password is wrong.
     Login,
-    /// A node of a cluster that does not hold the key.
+    /// A node of a cluster that does not hold the key, or not alone.
     OtherNode,
     /// `RESTORE` found the key in place.
     KeyExists,
@@ -30,7 +30,7 @@ pub(crate) fn meaning(code: &str) -> Refusal {
     match code {
         "NOPERM" => Refusal::Denied,
         "NOAUTH" | "WRONGPASS" => Refusal::Login,
-        "MOVED" | "ASK" | "CROSSSLOT" => Refusal::OtherNode,
+        "MOVED" | "ASK" | "TRYAGAIN" | "CROSSSLOT" => Refusal::OtherNode,
         "BUSYKEY" => Refusal::KeyExists,
         "WRONGTYPE" => Refusal::WrongType,
         "LOADING" => Refusal::Loading,
@@ -57,7 +57,9 @@ pub(crate) fn advice(code: &str) -> Option<&'static str> {
         "DENIED" => {
             "it is in protected mode, in which it takes clients of its own machine only: set a password or an ACL there (requirepass) and give it here, or restore from that machine"
         }
-        "CLUSTERDOWN" => "it is a node of a cluster, which is down: choose a server outside of a cluster",
+        "CLUSTERDOWN" => {
+            "the cluster is down: some slots have no node (redis-cli --cluster check); restore again when all have one"
+        }
         _ => return None,
     })
 }

@@ -55,6 +55,11 @@ pub struct Request {
 }
 
 impl Request {
+    /// What the target holds makes room for what is wanted.
+    pub fn replaces_all(&self) -> bool {
+        self.repair.as_ref().is_some_and(|policy| policy.replace_all)
+    }
+
     /// Everything is wanted, in an empty target; else wanted keys are written into a target that may hold others.
     pub fn is_whole(&self) -> bool {
         self.filter.is_everything() && self.repair.is_none()

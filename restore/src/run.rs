@@ -16,17 +16,27 @@ use crate::point::RestorePoint;
 use crate::progress::{Event, Observer};
 use crate::request::Request;
 use crate::source::{Located, Source};
-use crate::target::Target;
+use crate::target::cluster::{ClusterLook, ClusterTarget};
+use crate::target::file::FileTarget;
 use crate::target::repair::Outcome;
 use crate::target::rights::Repairs;
 use crate::target::server::{Looked, ServerTarget};
+use crate::target::{FileAddress, ServerAddress, Target, WrittenFile};
+use redtape_journal::query::Filter;
 
 /// A restore that could begin.
 pub struct Prepared {
     plan: Plan,
     source: Source,
-    target: ServerTarget,
-    looked: Option<Looked>,
+    target: PreparedTarget,
+}
+
+/// A target that was looked at.
+#[allow(clippy::large_enum_variant, reason = "a restore has one")]
+enum PreparedTarget {
+    Server(ServerTarget, Option<Looked>),
+    Cluster(ClusterTarget, ClusterLook),
+    File(FileTarget),
 }
 
 impl std::fmt::Debug for Prepared {
@@ -65,19 +75,55 @@ pub struct Report {
     /// What was done with keys of a target that holds others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repair: Option<Outcome>,
+    /// The file that was written, where the target is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<WrittenFile>,
 }
 
 /// Checks everything and makes the plan; changes nothing.
 pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepared, RestoreError> {
-    let Target::Server(address) = &request.to else {
-        return Err(RestoreError::Usage("a restore needs a server to restore to".to_owned()));
+    let prepared = match &request.to {
+        Target::Server(address) => prepare_server(request, address, observer)?,
+        Target::File(address) => prepare_file(request, address, observer)?,
+        Target::Serve(_) | Target::Reader => return Err(RestoreError::Usage("a restore needs a target".to_owned())),
     };
+    observer.on(&Event::Planned(&prepared.plan));
+    Ok(prepared)
+}
+
+/// The name of the file is looked at before the journal: what can be refused at once is.
+fn prepare_file(
+    request: &Request,
+    address: &FileAddress,
+    observer: &mut dyn Observer,
+) -> Result<Prepared, RestoreError> {
+    let mut target = FileTarget::open(address, request)?;
+    let located = Located::find(request)?;
+    observer.on(&Event::Resolved(&located.point));
+    let mut source = located.check(request, observer)?;
+    let plan = target.plan(&mut source, request)?;
+    Ok(Prepared { plan, source, target: PreparedTarget::File(target) })
+}
+
+fn prepare_server(
+    request: &Request,
+    address: &ServerAddress,
+    observer: &mut dyn Observer,
+) -> Result<Prepared, RestoreError> {
     let connector = address.connector()?;
     let located = Located::find(request)?;
     observer.on(&Event::Resolved(&located.point));
-    let mut target = ServerTarget::open(connector, address.commands.clone(), request)?;
+    let mut target = ServerTarget::open(connector, address.commands.clone(), request.into())?;
+    if target.facts.cluster {
+        return prepare_cluster(request, ClusterTarget::open(target, address, request)?, located, observer);
+    }
     target.facts.compare_with(&located.catalog.timelines());
-    let mut source = located.check(request, observer)?;
+    let mut source = if request.replaces_all() && !request.filter.is_everything() {
+        // Function libraries are wanted too, and these are in no selection.
+        located.check(&Request { filter: Filter::default(), ..request.clone() }, observer)?
+    } else {
+        located.check(request, observer)?
+    };
     target.look_up_commands(source.facts.commands.iter())?;
     // Only where the target could be sent the base itself.
     let whole_base = request.is_whole() && request.method != Some(ForcedMethod::Scratch);
@@ -93,6 +139,7 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
         slice: source.slice.as_ref(),
         whole: request.is_whole(),
         filter: &request.filter,
+        replaces_all: request.replaces_all(),
         repairs: request.repair.as_ref().map(Repairs::of).unwrap_or_default(),
         forced: request.method,
     };
@@ -107,8 +154,45 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
     source.binary = binary;
     let looked = if request.is_whole() { None } else { Some(target.look(&source, request, observer)?) };
     plan.repair = looked.as_ref().map(Looked::plan);
-    observer.on(&Event::Planned(&plan));
-    Ok(Prepared { plan, source, target, looked })
+    Ok(Prepared { plan, source, target: PreparedTarget::Server(target, looked) })
+}
+
+/// Each node is a target of its own; the plan is of all of them.
+fn prepare_cluster(
+    request: &Request,
+    mut target: ClusterTarget,
+    located: Located,
+    observer: &mut dyn Observer,
+) -> Result<Prepared, RestoreError> {
+    let mut source = located.check(request, observer)?;
+    target.look_up_commands(source.facts.commands.iter())?;
+    let base_highest_db = source.base_highest_db(false, observer)?;
+    let facts_of = |target| Facts {
+        point: &source.point,
+        rdb: source.rdb.version,
+        range: &source.facts,
+        target,
+        base_memory: source.base_memory(),
+        base_bytes: source.base_bytes(),
+        base_highest_db,
+        slice: source.slice.as_ref(),
+        // Key by key, as into a server that holds others.
+        whole: false,
+        replaces_all: false,
+        filter: &request.filter,
+        repairs: request.repair.as_ref().map(Repairs::of).unwrap_or_default(),
+        forced: request.method,
+    };
+    for node in target.each_facts() {
+        choose(&facts_of(node))?;
+    }
+    let (method, reason) = choose(&facts_of(&target.facts))?;
+    let binary = source.find_binary(request.server_bin.as_deref(), target.facts.version)?;
+    let mut plan = make(&facts_of(&target.facts), method, reason, Some(&binary));
+    source.binary = Some(binary);
+    let looked = target.look(&source, request, observer)?;
+    plan.repair = Some(looked.plan());
+    Ok(Prepared { plan, source, target: PreparedTarget::Cluster(target, looked) })
 }
 
 impl Prepared {
@@ -124,14 +208,22 @@ impl Prepared {
 
     /// Keys are added to a server that holds others.
     pub fn target_holds_data(&self) -> bool {
-        self.target.facts.contents().is_some()
+        match &self.target {
+            PreparedTarget::Server(target, _) => target.facts.contents().is_some(),
+            PreparedTarget::Cluster(target, _) => target.facts.contents().is_some(),
+            PreparedTarget::File(_) => false,
+        }
     }
 
     /// Carries the plan out.
     pub fn run(self, observer: &mut dyn Observer) -> Result<Report, RestoreError> {
         let start = Instant::now();
-        let Self { plan, source, mut target, looked } = self;
-        let restored = target.restore(&plan, &source, looked, observer)?;
+        let Self { plan, source, target } = self;
+        let restored = match target {
+            PreparedTarget::Server(mut target, looked) => target.restore(&plan, &source, looked, observer)?,
+            PreparedTarget::Cluster(mut target, looked) => target.restore(&plan, &source, looked, observer)?,
+            PreparedTarget::File(target) => target.restore(&source, observer)?,
+        };
         Ok(Report {
             at: plan.at,
             before: plan.before,
@@ -145,6 +237,7 @@ impl Prepared {
             checks: restored.checks,
             warnings: restored.warnings,
             repair: restored.outcome,
+            file: restored.file,
         })
     }
 }

@@ -13,7 +13,7 @@ use redtape_net::tls::ClientTls;
 use redtape_restore::ErrorKind::{Denied, Unavailable};
 use redtape_restore::client::{CommandNames, Server as Client, Value};
 use redtape_restore::plan::LimitState;
-use redtape_restore::target::repair::{OnConflict, Policy};
+use redtape_restore::target::repair::{OnConflict, Policy, TtlPolicy};
 use redtape_restore::undo::{UndoRequest, prepare_undo};
 use redtape_restore::{
     ErrorKind, Event, Filter, ForcedMethod, Method, Observer, Plan, Report, Request, RestoreError, ServerAddress,
@@ -368,13 +368,14 @@ const UNDAMAGED: [&str; 7] = [
 ];
 
 /// Policies of repairs, with the name under which the documentation has their rights.
-fn repairs() -> [(Option<&'static str>, Policy); 4] {
+fn repairs() -> [(Option<&'static str>, Policy); 5] {
     let of = |on_conflict| Policy { on_conflict, ..Policy::default() };
     [
         (None, of(OnConflict::Skip)),
         (Some("replace"), of(OnConflict::Replace)),
         (Some("merge"), of(OnConflict::Merge)),
         (Some("--delete-absent"), Policy { delete_absent: true, ..of(OnConflict::Skip) }),
+        (Some("--replace-all"), Policy::replace_all(TtlPolicy::Absolute)),
     ]
 }
 
@@ -390,7 +391,7 @@ fn repaired(client: &mut Client, policy: &Policy) {
     assert_eq!(lacking, Value::Bytes(b"v".to_vec()), "{policy:?}");
     let value: &[u8] = if policy.on_conflict == OnConflict::Replace { b"v" } else { b"other" };
     assert_eq!(different, Value::Bytes(value.to_vec()), "{policy:?}");
-    assert_eq!(added, Value::Int(i64::from(!policy.delete_absent)), "{policy:?}");
+    assert_eq!(added, Value::Int(i64::from(!(policy.delete_absent || policy.replace_all))), "{policy:?}");
     let whole = i64::from(matches!(policy.on_conflict, OnConflict::Replace | OnConflict::Merge));
     assert_eq!(run(client, "SISMEMBER set b"), Value::Int(whole), "{policy:?}");
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use crate::exit::{Failure, USAGE};
 use clap::{Args, ValueEnum};
 use redtape_journal::query::{When, WriteQuery};
+use redtape_restore::import::Existing;
 use redtape_restore::target::repair::{NameTemplate, OnConflict, Policy, TtlPolicy};
 
 /// `--on-conflict`.
@@ -21,7 +22,7 @@ enum Conflict {
     Replace,
     /// The wanted value is stored under another name (--as).
     Rename,
-    /// Sets, hashes and sorted sets get the elements that they lack; lists, strings and streams stay.
+    /// Sets, hashes, sorted sets and streams get the elements that they lack; lists and strings stay.
     Merge,
 }
 
@@ -50,6 +51,13 @@ pub(crate) struct ConflictOptions {
     /// of such a type.
     #[arg(long)]
     delete_absent: bool,
+    /// Empty the whole target, then restore everything (or what is selected) into it, function libraries included. What it held goes
+    /// into the undo file. Needs --confirm.
+    #[arg(long, conflicts_with_all = ["on_conflict", "name_template", "delete_absent", "broken_by", "if_unchanged"])]
+    replace_all: bool,
+    /// The target of --replace-all as its plan shows it; --yes is not enough for that.
+    #[arg(long, value_name = "HOST:PORT", requires = "replace_all")]
+    confirm: Option<String>,
     /// Put back only what these writes wrote last, such as client=intern, 'client=intern,command=HSET', lsn:18546..18600: what
     /// others wrote since stays. Goes with --on-conflict merge.
     #[arg(long, value_name = "FILTER")]
@@ -70,9 +78,65 @@ pub(crate) struct ConflictOptions {
     pub(crate) state_dir: Option<PathBuf>,
 }
 
+impl From<Ttl> for TtlPolicy {
+    fn from(ttl: Ttl) -> Self {
+        match ttl {
+            Ttl::Absolute => Self::Absolute,
+            Ttl::Remaining => Self::Remaining,
+            Ttl::None => Self::None,
+        }
+    }
+}
+
 impl ConflictOptions {
+    /// The same for a file of JSON lines, which overwrites nothing.
+    pub(crate) fn existing(&self) -> Result<Existing, Failure> {
+        let refuse = |what: &str| {
+            let message = format!(
+                "{what} needs a journal (--from DIR): a file of JSON lines goes into an empty server, or with --on-conflict fail or skip beside other keys"
+            );
+            Err(Failure::new(USAGE, message))
+        };
+        let others = [
+            (self.delete_absent, "--delete-absent"),
+            (self.broken_by.is_some(), "--broken-by"),
+            (self.if_unchanged.is_some(), "--if-unchanged"),
+            (self.ttl != Ttl::Absolute, "--ttl"),
+            (self.rate.is_some(), "--rate"),
+        ];
+        if let Some((_, option)) = others.into_iter().find(|(given, _)| *given) {
+            return refuse(option);
+        }
+        match self.on_conflict {
+            None => Ok(Existing::NotExpected),
+            Some(Conflict::Fail) => Ok(Existing::Refused),
+            Some(Conflict::Skip) => Ok(Existing::Kept),
+            Some(Conflict::Replace) => refuse("--on-conflict replace"),
+            Some(Conflict::Rename) => refuse("--on-conflict rename"),
+            Some(Conflict::Merge) => refuse("--on-conflict merge"),
+        }
+    }
+
+    /// What removes all that a target holds names that target, or nothing is begun. `address`: the target's.
+    pub(crate) fn check_confirmed(&self, address: &str, plan_only: bool) -> Result<(), Failure> {
+        let why = match &self.confirm {
+            Some(confirmed) if confirmed != address => {
+                format!("--confirm names {confirmed}, and the target is {address}")
+            }
+            None if self.replace_all && !plan_only => {
+                format!("--replace-all removes all that {address} holds, and --yes does not cover that")
+            }
+            _ => return Ok(()),
+        };
+        let what = "nothing was changed. See with --plan what is removed";
+        Err(Failure::new(USAGE, format!("{why}; {what}, then give --confirm {address}")))
+    }
+
     /// What was asked for; `None` = nothing of it.
     pub(crate) fn policy(&self) -> Result<Option<Policy>, Failure> {
+        if self.replace_all {
+            return Ok(Some(Policy::replace_all(self.ttl.into())));
+        }
         let on_conflict = match (self.on_conflict, &self.broken_by) {
             (None, Some(_)) => Some(Conflict::Merge),
             (Some(Conflict::Merge) | None, _) | (_, None) => self.on_conflict,
@@ -96,11 +160,8 @@ impl ConflictOptions {
             },
             name_template: self.name_template.clone(),
             delete_absent: self.delete_absent,
-            ttl: match self.ttl {
-                Ttl::Absolute => TtlPolicy::Absolute,
-                Ttl::Remaining => TtlPolicy::Remaining,
-                Ttl::None => TtlPolicy::None,
-            },
+            replace_all: false,
+            ttl: self.ttl.into(),
         }))
     }
 }

@@ -6,6 +6,8 @@ pub(crate) mod demo;
 pub(crate) mod diff;
 pub(crate) mod embedded;
 pub(crate) mod get;
+mod import;
+mod interruption;
 pub(crate) mod journal;
 pub(crate) mod log;
 mod plan_flags;

@@ -11,19 +11,23 @@ use clap::{ArgGroup, Args, ValueEnum};
 use redtape_journal::Micros;
 use redtape_restore::console::Console;
 use redtape_restore::target::repair::Outcome;
-use redtape_restore::{ForcedMethod, Interrupt, Limits, Prepared, Report, Request, RestoreError, Target, prepare};
+use redtape_restore::{
+    FileFormat, ForcedMethod, Interrupt, Limits, Output, Prepared, Report, Request, RestoreError, Target, WrittenFile,
+    prepare,
+};
 
 use super::conflict_options::ConflictOptions;
+use super::import::{self, Import};
+use super::interruption::{left_behind, listen};
 use super::plan_flags::PlanFlags;
 use super::serve::{self, ServeOptions};
 use super::settings::{JournalOptions, JournalPlace};
-use super::target::TargetOptions;
+use super::target::{FileOptions, TargetOptions};
 use super::zone::AsOfOptions;
-use crate::exit::{INTERRUPTED, NOT_ALL};
+use crate::exit::{Failure, NOT_ALL, USAGE};
 use crate::input::agreed;
 use crate::key_selection::{HEADING, KeySelection};
-use crate::output::{count, out};
-use crate::signals::Signals;
+use crate::output::{bytes, count, out};
 
 /// How the data is delivered to the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -37,7 +41,9 @@ pub(crate) enum Method {
 /// `redtape restore`.
 #[derive(Debug, Args)]
 #[command(
-    group(ArgGroup::new("destination").args(["to", "serve"]).required(true)),
+    group(ArgGroup::new("destination").args(["to", "to_rdb", "to_aof", "to_jsonl", "serve"]).required(true)),
+    mut_arg("at", |arg| arg.required_unless_present_any(["before", "from"])),
+    mut_arg("from", |arg| arg.value_name("DIR|FILE").help(FROM)),
     mut_arg("plan", |arg| arg.help("Print the plan and change nothing")),
     mut_arg("yes", |arg| arg.help("Write into a server that holds other keys without asking")),
     mut_arg("json", |arg| arg.help("Print JSON: the plan or the report on stdout, progress as lines on stderr"))
@@ -49,6 +55,8 @@ pub(crate) struct RestoreArgs {
     as_of: AsOfOptions,
     #[command(flatten)]
     target: TargetOptions,
+    #[command(flatten)]
+    file: FileOptions,
     #[command(flatten)]
     serve: ServeOptions,
     /// Fill a target whose maxmemory is too small for the data all the same: it evicts keys of its choice, by its
@@ -76,15 +84,24 @@ pub(crate) struct RestoreArgs {
     flags: PlanFlags,
 }
 
+const FROM: &str = "Directory of the journal [default: what the settings say, else redtape-journal]; or a file of --to-jsonl, which goes into an empty server, or with --on-conflict skip beside other keys";
+
 /// Runs the command.
 pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let served = args.serve.address()?;
     let only_for_servers = args.method.is_some() || args.accept_eviction;
-    let to = match &served {
-        Some(address) => Target::Serve(address.clone()),
-        None => Target::Server(args.target.address()?),
+    if let Some(file) = args.journal.written_file() {
+        return from_file(args, file);
+    }
+    let to = match (&served, args.file.address()) {
+        (Some(address), _) => Target::Serve(address.clone()),
+        (None, Some(file)) => Target::File(file),
+        (None, None) => Target::Server(args.target.address()?),
     };
     let PlanFlags { plan: plan_only, yes, json } = args.flags;
+    if let Target::Server(to) = &to {
+        args.conflict.check_confirmed(&to.url.address(), plan_only)?;
+    }
     let JournalPlace { dir, keyring } = args.journal.place()?;
     let filter = args.keys.filter()?.of_types(args.types);
     let method = args.method.map(|method| match method {
@@ -112,6 +129,8 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
         interrupt: interrupt.clone(),
         limits: Limits::default(),
     };
+    let to_file = matches!(request.to, Target::File(_));
+    let to_stdout = matches!(&request.to, Target::File(file) if file.to == Output::Stdout);
     let mut console = Console::new(std::io::stderr().is_terminal(), json);
     if plan_only {
         console = console.without_plan();
@@ -125,13 +144,46 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
         out(&format!("{}\n", if json { serde_json::to_string_pretty(plan)? } else { plan.to_string() }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    confirm(&prepared, yes)?;
+    // What --replace-all needs was there.
+    confirm(&prepared, yes || request.replaces_all())?;
     // Up to here nothing was changed, and a signal ends the process as always.
-    listen(interrupt, prepared.plan().method)?;
+    listen(interrupt, left_behind(prepared.plan().method, to_file))?;
     let report = prepared.run(&mut console)?;
-    out(&format!("{}\n", if json { serde_json::to_string_pretty(&report)? } else { human(&report) }))?;
-    let left = report.repair.as_ref().is_some_and(|outcome| outcome.left > 0);
+    let text = format!("{}\n", if json { serde_json::to_string_pretty(&report)? } else { human(&report) });
+    if to_stdout {
+        // What was asked for stands there. Nobody may listen to stderr any more.
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    } else {
+        out(&text)?;
+    }
+    let left = report.repair.as_ref().is_some_and(Outcome::leaves_some);
     Ok(if left { ExitCode::from(NOT_ALL) } else { ExitCode::SUCCESS })
+}
+
+/// JSON lines go into a server.
+fn from_file(args: RestoreArgs, file: PathBuf) -> anyhow::Result<ExitCode> {
+    let given = [
+        (args.as_of.is_given(), "--at and --before: the file shows one moment"),
+        (
+            args.file.address().is_some(),
+            "--to-rdb, --to-aof and --to-jsonl: a file goes into a server (--to URL), which can be recorded and restored from",
+        ),
+        (args.method.is_some(), "--via"),
+        (args.no_slice, "--no-slice"),
+        (args.accept_eviction, "--accept-eviction"),
+    ];
+    if let Some((_, option)) = given.into_iter().find(|(given, _)| *given) {
+        let message =
+            format!("{} is a file, not the folder of a journal, and does not go with {option}", file.display());
+        return Err(Failure::new(USAGE, message).into());
+    }
+    import::run(Import {
+        file,
+        to: args.target.address()?,
+        filter: args.keys.filter()?.of_types(args.types),
+        existing: args.conflict.existing()?,
+        flags: args.flags,
+    })
 }
 
 /// A type as `TYPE` names it: one of Redis, or a module's, which has nine characters.
@@ -144,33 +196,6 @@ pub(super) fn value_type(name: &str) -> Result<String, String> {
         return Ok(name.to_owned());
     }
     Err(format!("a type is one of {}, or that of a module as TYPE gives it (nine characters)", TYPES.join(", ")))
-}
-
-/// From now on the first SIGINT or SIGTERM has what was begun undone; the second one ends the process.
-fn listen(interrupt: Interrupt, method: redtape_restore::Method) -> anyhow::Result<()> {
-    Signals::listen()?.watch(move |mut signals| {
-        signals.wait();
-        interrupt.set();
-        signals.wait();
-        // Nobody may listen to stderr any more.
-        let _ = writeln!(std::io::stderr(), "redtape: {}", left_behind(method));
-        std::process::exit(i32::from(INTERRUPTED));
-    })?;
-    Ok(())
-}
-
-/// What a restore may leave that was ended while it put the target back.
-fn left_behind(method: redtape_restore::Method) -> String {
-    match method {
-        redtape_restore::Method::Scratch => format!(
-            "ended while keys were copied: some of those that are wanted may be in the target, whose key {} says so then",
-            redtape_restore::target::unfinished::KEY
-        ),
-        redtape_restore::Method::Serve => "ended while it served: nothing is left".to_owned(),
-        redtape_restore::Method::Link | redtape_restore::Method::LinkFromScratch => {
-            "ended while it put the target back: the target may be a read-only replica with a part of the data. Run REPLICAOF NO ONE and FLUSHALL on it before anything else".to_owned()
-        }
-    }
 }
 
 /// An empty target needs no confirmation; one with other keys does.
@@ -206,6 +231,13 @@ pub(super) fn repaired(outcome: &Outcome) -> Vec<String> {
     if outcome.elements > 0 {
         lines.push(format!("{} set", count(outcome.elements, "element", "elements")));
     }
+    let libraries = &outcome.libraries;
+    let numbers = [(libraries.loaded, "loaded"), (libraries.replaced, "replaced"), (libraries.removed, "removed")];
+    let told: Vec<String> = numbers.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    if !told.is_empty() {
+        lines.push(format!("function libraries: {}", told.join(", ")));
+    }
+    lines.extend(libraries.left.iter().map(|left| format!("left: function library {left}")));
     lines.extend(outcome.listed.iter().map(|left| format!("left: {} in db {}: {}", left.key, left.db, left.why)));
     let more = outcome.left - outcome.listed.len() as u64;
     if more > 0 {
@@ -216,7 +248,8 @@ pub(super) fn repaired(outcome: &Outcome) -> Vec<String> {
 
 fn human(report: &Report) -> String {
     let total: u64 = report.keys.values().sum();
-    let mut first = format!("restored {}", count(total, "key", "keys"));
+    let done = if report.file.is_some() { "wrote" } else { "restored" };
+    let mut first = format!("{done} {}", count(total, "key", "keys"));
     if report.keys.keys().any(|db| *db != 0) {
         let parts: Vec<String> = report.keys.iter().map(|(db, n)| format!("db {db}: {n}")).collect();
         first = format!("{first} ({})", parts.join(", "));
@@ -226,7 +259,19 @@ fn human(report: &Report) -> String {
     }
     let side = if report.before { "as they were before" } else { "as of" };
     let mut lines = vec![format!("{first} {side} {} (LSN {}) in {:.1} s", report.at, report.lsn, report.seconds)];
+    if let Some(WrittenFile { format, path, bytes: length, rdb }) = &report.file {
+        let form = match (format, rdb) {
+            (FileFormat::Rdb, Some(version)) => format!("an RDB of version {version}"),
+            (FileFormat::Rdb, None) => "an RDB".to_owned(),
+            (FileFormat::Aof, _) => "an append-only file, for a server with this dir and appendonly yes".to_owned(),
+            (FileFormat::JsonLines, _) => "JSON lines".to_owned(),
+        };
+        lines.push(format!("to {path}: {form}, {}", bytes(*length)));
+    }
     match report.expired {
+        Some(n @ 1..) if report.file.is_some() => {
+            lines.push(format!("{n} of them had a TTL that has passed since: a server that gets them removes them"));
+        }
         None => {
             lines.push("how many of them have expired since is not known: the target does not allow SCAN".to_owned());
         }
@@ -245,12 +290,6 @@ mod tests {
     use redtape_restore::Method;
 
     use super::*;
-
-    #[test]
-    fn nobody_is_told_to_empty_a_server_that_keys_were_copied_to() {
-        assert!(!left_behind(Method::Scratch).contains("FLUSHALL"));
-        assert!(left_behind(Method::Link).contains("FLUSHALL"));
-    }
 
     #[test]
     fn types_are_those_of_redis_and_of_modules() {
@@ -277,6 +316,7 @@ mod tests {
             checks: Vec::new(),
             warnings: Vec::new(),
             repair: None,
+            file: None,
         };
         let expected = "restored 1 key and 1 function library as of T (LSN 7) in 0.4 s\n1 of them had a TTL that has passed since: it is gone again";
         assert_eq!(human(&report), expected);

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use redtape_net::tls::{CaFiles, ClientTls, OptionNames};
-use redtape_restore::ServerAddress;
 use redtape_restore::client::CommandNames;
+use redtape_restore::{FileAddress, FileFormat, Output, ServerAddress};
 use redtape_wire::url::RedisUrl;
 
 use super::settings::pair;
@@ -46,6 +46,37 @@ pub(crate) struct TargetOptions {
     /// The name of a command in a target that renames it (rename-command), as in RESTORE=secret; may be given several times
     #[arg(long, value_name = "OLD=NEW", requires = "to")]
     target_command: Vec<String>,
+}
+
+/// The options of a restore into a file.
+#[derive(Debug, Args)]
+pub(crate) struct FileOptions {
+    /// Write an RDB that servers load: a file that does not exist yet. Its version is that of the scratch server; with --server-bin
+    /// that of the named one, also where that does not load the recorded data itself.
+    #[arg(long, value_name = "FILE")]
+    to_rdb: Option<PathBuf>,
+    /// Write a folder that a server starts from with appendonly yes, as its dir: one that does not exist yet. For the same versions as
+    /// --to-rdb.
+    #[arg(long, value_name = "DIR")]
+    to_aof: Option<PathBuf>,
+    /// Write JSON lines, which redtape restore --from FILE.jsonl brings into a server of any version: a file that does not exist yet,
+    /// or - for stdout.
+    #[arg(long, value_name = "FILE")]
+    to_jsonl: Option<PathBuf>,
+}
+
+impl FileOptions {
+    /// The file, if the target is one.
+    pub(crate) fn address(&self) -> Option<FileAddress> {
+        let output = |path: &PathBuf| match path.as_os_str().as_encoded_bytes() {
+            b"-" => Output::Stdout,
+            _ => Output::Path(path.clone()),
+        };
+        let of = |format, path: &PathBuf| FileAddress { format, to: output(path) };
+        let rdb = self.to_rdb.iter().map(|path| of(FileFormat::Rdb, path));
+        let aof = self.to_aof.iter().map(|path| of(FileFormat::Aof, path));
+        rdb.chain(aof).chain(self.to_jsonl.iter().map(|path| of(FileFormat::JsonLines, path))).next()
+    }
 }
 
 impl TargetOptions {

@@ -212,5 +212,5 @@ fn by_file(args: UndoArgs, file: PathBuf) -> anyhow::Result<ExitCode> {
     let outcome = prepared.run(&mut console)?;
     let text = if json { serde_json::to_string_pretty(&outcome)? } else { repaired(&outcome).join("\n") };
     out(&format!("{text}\n"))?;
-    Ok(if outcome.left > 0 { ExitCode::from(NOT_ALL) } else { ExitCode::SUCCESS })
+    Ok(if outcome.leaves_some() { ExitCode::from(NOT_ALL) } else { ExitCode::SUCCESS })
 }

@@ -31,6 +31,11 @@ pub(crate) struct AsOfOptions {
 }
 
 impl AsOfOptions {
+    /// A moment was given.
+    pub(crate) fn is_given(&self) -> bool {
+        self.at.is_some() || self.before.is_some()
+    }
+
     /// What was asked for.
     pub(crate) fn as_of(&self) -> Result<AsOf, Failure> {
         match (&self.at, &self.before) {

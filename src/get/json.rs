@@ -1,17 +1,13 @@
 //! One JSON object for a key at a point in time: a stable contract, described in `docs/json.md`.
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD as BASE64;
 use redtape_journal::Micros;
 use redtape_restore::get::{Got, KeyHistory, LastTouch, State};
-use redtape_restore::point::RestorePoint;
-use redtape_wire::rdb::{Consumer, Field, Group, Pending, Score, Stream, StreamEntry, Value, module_type};
-use serde_json::{Map, Value as Json, json};
+pub(crate) use redtape_restore::json::{Object, pair, point, put, score, time};
+use redtape_wire::rdb::{Consumer, Field, Group, Pending, Stream, StreamEntry, Value, module_type};
+use serde_json::{Value as Json, json};
 
 use super::element::Element;
 use super::{done, size};
-
-pub(crate) type Object = Map<String, Json>;
 
 /// What of the value is in the object.
 #[derive(Debug, Clone, Copy)]
@@ -54,27 +50,6 @@ pub(crate) fn object(got: &Got, part: Part<'_>) -> Json {
         object.insert("other_dbs".to_owned(), json!(got.other_dbs));
     }
     object.insert("warnings".to_owned(), json!(got.point.warnings));
-    Json::Object(object)
-}
-
-/// Text under its name; bytes that are not UTF-8 under `NAME_base64`.
-pub(crate) fn put(object: &mut Object, name: &str, bytes: &[u8]) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => object.insert(name.to_owned(), json!(text)),
-        Err(_) => object.insert(format!("{name}_base64"), json!(BASE64.encode(bytes))),
-    };
-}
-
-pub(crate) fn time(at: Micros) -> Object {
-    Object::from_iter([("time".to_owned(), json!(at.to_string())), ("time_us".to_owned(), json!(at.0))])
-}
-
-/// A restore point.
-pub(crate) fn point(point: &RestorePoint) -> Json {
-    let mut object = time(point.asked);
-    object.insert("before".to_owned(), json!(point.before));
-    object.insert("lsn".to_owned(), json!(point.lsn.0));
-    object.insert("timeline".to_owned(), json!(point.timeline.0));
     Json::Object(object)
 }
 
@@ -165,19 +140,6 @@ fn element_json(element: &Element<'_>, got: &Got) -> Json {
         }
     }
     Json::Object(object)
-}
-
-pub(crate) fn pair(name: &[u8], value: &[u8]) -> Json {
-    let mut object = Object::new();
-    put(&mut object, "field", name);
-    put(&mut object, "value", value);
-    Json::Object(object)
-}
-
-/// A number; JSON has none for infinity.
-pub(crate) fn score(score: Score) -> Json {
-    let number = score.get();
-    if number.is_finite() { json!(number) } else { json!(super::element::score(score)) }
 }
 
 fn stream_json(stream: &Stream, limit: usize) -> Json {

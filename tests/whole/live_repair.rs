@@ -33,11 +33,13 @@ fn scene() -> Scene {
             args!["HSET", format!("h:{n}"), "a", n, "b", n * 2, "kept", 0],
             args!["SADD", format!("set:{n}"), "a", "b", n],
             args!["ZADD", format!("z:{n}"), n, "a", 2, "b"],
+            args!["XADD", format!("x:{n}"), "1-1", "a", n],
+            args!["XADD", format!("x:{n}"), "2-1", "a", n],
         ];
         conn.pipeline(&commands).expect("replies");
     }
     redtape.wait_caught_up();
-    let at = format!("lsn:{}", KEYS * 4);
+    let at = format!("lsn:{}", KEYS * 6);
     for n in (0..KEYS).step_by(2) {
         let commands = [
             args!["SET", format!("s:{n}"), "BROKEN"],
@@ -47,6 +49,7 @@ fn scene() -> Scene {
             args!["SREM", format!("set:{n}"), "a"],
             args!["ZREM", format!("z:{n}"), "b"],
             args!["SET", format!("added:{n}"), 1],
+            args!["XDEL", format!("x:{n}"), "1-1"],
         ];
         conn.pipeline(&commands).expect("replies");
     }
@@ -127,7 +130,7 @@ fn killed_and_run_again(kinds: &[&[&str]], kills: usize) {
 
 const KINDS: [&[&str]; 4] = [
     &["--on-conflict", "replace", "--delete-absent", "--key", "*"],
-    &["--on-conflict", "merge", "--key", "set:*", "--key", "z:*"],
+    &["--on-conflict", "merge", "--key", "set:*", "--key", "z:*", "--key", "x:*"],
     &["--on-conflict", "rename", "--key", "s:*"],
     &["--on-conflict", "skip", "--key", "s:*", "--key", "h:*"],
 ];

@@ -163,11 +163,11 @@ fn what_has_expired_is_counted_over_the_link() {
 }
 
 #[test]
-fn a_node_of_a_cluster_is_refused_as_a_target_and_pointed_out_as_an_upstream() {
+fn a_node_of_a_cluster_is_no_target_while_slots_have_no_node_and_pointed_out_as_an_upstream() {
     let journal = journal(10, 10);
     let node = Server::with(&["--cluster-enabled", "yes"]);
     for more in [&[][..], &["--db", "0"], &["--key", "key:*"], &["--via", "scratch"]] {
-        ended(&restore(&journal, &node, more), 69, &["is a node of a cluster", "outside of a cluster"]);
+        ended(&restore(&journal, &node, more), 69, &["has no node for 16384 of its 16384 slots"]);
     }
     let dir = Dir::new("cluster");
     let proxy = Redtape::start(&node.url(), dir.path(), &[]);

@@ -63,6 +63,8 @@ const EFFECTS_MAX: usize = 32;
 const WORDS_MAX: usize = 64;
 /// Groups that may wait.
 const HELD_MAX: usize = 1 << 16;
+/// Groups behind one that may be nobody's whose replies are looked at.
+const BEHIND_MAX: usize = 8;
 /// Scripts that are passed over for one group.
 const WITHOUT_MAX: usize = 8;
 /// Probes that are remembered for the beginning of a stream.
@@ -412,7 +414,10 @@ impl Join {
         let group = &held.group;
         let patience = if self.held() >= HELD_MAX { Patience::Late } else { held.patience(upto) };
         let (after, before) = self.bounds.of(group.end_offset);
-        let latest = before.map_or(group.arrived, |b| b.min(group.arrived));
+        let mut latest = before.map_or(group.arrived, |b| b.min(group.arrived));
+        if self.may_be_nobodys(held) {
+            latest = latest.min(self.replies_behind().unwrap_or(latest)).max(after);
+        }
         let certain = match &held.parts[..] {
             [part] if !group.atomic => self.stamps.certain(part, (after, latest)),
             _ => None,
@@ -442,7 +447,9 @@ impl Join {
             return None;
         }
         if found.best.script && held.only_removes() && found.best.fit() < Fit::Exact {
-            if self.waits_for_probe(group, upto) {
+            // A request explains it: what the server counted is not worth that all behind it waits for long.
+            if patience < Patience::Late && self.is_unprobed(group) {
+                self.want_probe = true;
                 return None;
             }
             if let Some(kind) = self.server_deleted(held, &found) {
@@ -610,6 +617,20 @@ impl Join {
             return Some(OriginKind::Expiry);
         }
         None
+    }
+
+    /// Perhaps no request caused it, and one that does the same came just behind it.
+    fn may_be_nobodys(&self, held: &Held) -> bool {
+        held.only_removes() || self.has_outsiders(held)
+    }
+
+    /// The first reply to a request whose effect certainly stands behind the group in front: what was forwarded later is not its cause.
+    fn replies_behind(&self) -> Option<Micros> {
+        let cause_of = |behind: &Held| match &behind.parts[..] {
+            [part] if !behind.group.atomic => self.stamps.certain(part, (Micros(0), behind.group.arrived)),
+            _ => None,
+        };
+        self.held.iter().take(BEHIND_MAX).filter_map(|behind| cause_of(behind)?.replied).min()
     }
 
     /// No probe was sent since this group arrived, and one is asked for and will come.

@@ -235,6 +235,39 @@ fn where_the_machine_is_slow_what_the_server_removed_is_not_an_outsiders() {
 }
 
 #[test]
+fn who_asks_for_a_deletion_is_not_named_for_the_expiry_just_before() {
+    let mut s = Scene::new();
+    s.probe(10, 0, 0, 0);
+    let counted = s.request("good", 100, &["INCR n"]);
+    s.reply(counted, 150, Outcome::Number(1));
+    let deleted = s.request("bad", 160, &["DEL k"]);
+    s.reply(deleted, 170, Outcome::Wrote);
+    // The link was read late.
+    s.effect(200, &["DEL k"]);
+    s.effect(200, &["INCR n"]);
+    s.effect(200, &["DEL k"]);
+    s.probe(300, s.offset(), 1, 0);
+    let mut next = || s.next(300 + HOLD).map(|(who, _)| who).expect("a group");
+    assert_eq!([next(), next(), next()], ["Expiry", "good", "bad"]);
+}
+
+#[test]
+fn who_does_what_an_outsider_did_just_before_is_named_for_his_own() {
+    let mut s = Scene::new();
+    s.effect(50, &["SET other 1"]);
+    assert_eq!(s.next(51), got("Outside", 50));
+    let counted = s.request("good", 100, &["INCR n"]);
+    s.reply(counted, 150, Outcome::Number(1));
+    let set = s.request("client", 160, &["SET k v"]);
+    s.reply(set, 170, Outcome::Wrote);
+    for effect in ["SET k v", "INCR n", "SET k v"] {
+        s.effect(200, &[effect]);
+    }
+    let mut next = || s.next(300 + HOLD).map(|(who, _)| who).expect("a group");
+    assert_eq!([next(), next(), next()], ["Outside", "good", "client"]);
+}
+
+#[test]
 fn the_servers_counters_may_begin_anew() {
     let mut s = Scene::new();
     s.probe(10, 0, 100, 50);

@@ -40,6 +40,8 @@ pub enum UndoEntry<'a> {
     /// The old value is moved aside under a temporary name, and is not in this file yet. It is resolved by a later `Value` or `Absent` of the key.
     /// `written`: what the key holds since; zeros where it is deleted.
     Moved { db: u32, key: Cow<'a, [u8]>, temporary: Cow<'a, [u8]>, written: ValueDigest },
+    /// The function library had this code; empty = there was none of that name. `written`: a digest of the code that it has since.
+    Library { name: Cow<'a, [u8]>, code: Cow<'a, [u8]>, written: ValueDigest },
     /// The writes of all entries from `first` to `last` were seen in the target. Those before `first` are not spoken of: they may be what
     /// an interrupted run has left in doubt.
     Done { first: EntryNumber, last: EntryNumber },
@@ -54,10 +56,12 @@ pub enum UndoEntry<'a> {
 pub struct WrittenPlace<'a> {
     /// The database.
     pub db: u32,
-    /// The key.
+    /// The key, or the name of a function library.
     pub key: &'a [u8],
     /// The field or member; `None` = the key as a whole.
     pub element: Option<&'a [u8]>,
+    /// It is a function library. It belongs to no database: `db` is 0.
+    pub is_library: bool,
 }
 
 /// What stands before each entry's fields.
@@ -71,6 +75,7 @@ mod kind {
     pub(super) const DONE: u8 = 7;
     pub(super) const FINISHED: u8 = 8;
     pub(super) const NOT_WRITTEN: u8 = 9;
+    pub(super) const LIBRARY: u8 = 10;
 }
 
 impl UndoEntry<'_> {
@@ -87,11 +92,12 @@ impl UndoEntry<'_> {
     pub fn place(&self) -> Option<WrittenPlace<'_>> {
         match self {
             Self::Absent { db, key, .. } | Self::Value { db, key, .. } | Self::Ttl { db, key, .. } => {
-                Some(WrittenPlace { db: *db, key, element: None })
+                Some(WrittenPlace { db: *db, key, element: None, is_library: false })
             }
             Self::ElementAbsent { db, key, element, .. } | Self::Element { db, key, element, .. } => {
-                Some(WrittenPlace { db: *db, key, element: Some(element) })
+                Some(WrittenPlace { db: *db, key, element: Some(element), is_library: false })
             }
+            Self::Library { name, .. } => Some(WrittenPlace { db: 0, key: name, element: None, is_library: true }),
             Self::Moved { .. } | Self::Done { .. } | Self::NotWritten { .. } | Self::Finished => None,
         }
     }
@@ -116,6 +122,7 @@ impl UndoEntry<'_> {
             Self::Moved { db, key, temporary, written } => {
                 UndoEntry::Moved { db, key: own(key), temporary: own(temporary), written }
             }
+            Self::Library { name, code, written } => UndoEntry::Library { name: own(name), code: own(code), written },
             Self::Done { first, last } => UndoEntry::Done { first, last },
             Self::NotWritten { entry } => UndoEntry::NotWritten { entry },
             Self::Finished => UndoEntry::Finished,
@@ -172,6 +179,12 @@ impl UndoEntry<'_> {
                 out.extend_from_slice(written);
                 temporary
             }
+            Self::Library { name, code, written } => {
+                out.push(kind::LIBRARY);
+                put_bytes(out, name);
+                out.extend_from_slice(written);
+                code
+            }
             Self::Done { first, last } => {
                 out.push(kind::DONE);
                 out.extend_from_slice(&first.0.to_le_bytes());
@@ -199,8 +212,12 @@ impl<'a> UndoEntry<'a> {
             kind::DONE => Self::Done { first: EntryNumber(cursor.u64()?), last: EntryNumber(cursor.u64()?) },
             kind::FINISHED => Self::Finished,
             kind::NOT_WRITTEN => Self::NotWritten { entry: EntryNumber(cursor.u64()?) },
+            kind::LIBRARY => {
+                let (name, written) = (bytes_of(&mut cursor)?, cursor.array()?);
+                Self::Library { name, code: rest_of(&mut cursor)?, written }
+            }
             kind @ kind::ABSENT..=kind::MOVED => Self::decode_of_key(kind, &mut cursor)?,
-            unknown => return Err(Damage::new("the kind of an entry, 1 to 9", unknown.to_string())),
+            unknown => return Err(Damage::new("the kind of an entry, 1 to 10", unknown.to_string())),
         };
         match cursor.remaining() {
             0 => Ok(entry),

@@ -30,11 +30,11 @@ pub struct Progress {
 struct KeyHashes([u8; KEY_LEN]);
 
 impl KeyHashes {
-    fn of(&self, WrittenPlace { db, key, element }: WrittenPlace<'_>) -> u128 {
+    fn of(&self, WrittenPlace { db, key, element, is_library }: WrittenPlace<'_>) -> u128 {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         hasher.update(&db.to_le_bytes()).update(&(key.len() as u64).to_le_bytes()).update(key);
         match element {
-            None => hasher.update(&[0]),
+            None => hasher.update(&[if is_library { 2 } else { 0 }]),
             Some(element) => hasher.update(&[1]).update(element),
         };
         let mut hash = [0; 16];
@@ -84,12 +84,20 @@ impl Progress {
 
     /// Whether all writes of this key as a whole were seen in the target, and none is in doubt.
     pub fn is_key_done(&self, db: u32, key: &[u8]) -> bool {
-        self.done.binary_search(&self.hashes.of(WrittenPlace { db, key, element: None })).is_ok()
+        self.done.binary_search(&self.hashes.of(WrittenPlace { db, key, element: None, is_library: false })).is_ok()
+    }
+
+    /// The same of a function library.
+    pub fn is_library_done(&self, name: &[u8]) -> bool {
+        let place = WrittenPlace { db: 0, key: name, element: None, is_library: true };
+        self.done.binary_search(&self.hashes.of(place)).is_ok()
     }
 
     /// The same of one element of a key.
     pub fn is_element_done(&self, db: u32, key: &[u8], element: &[u8]) -> bool {
-        self.done.binary_search(&self.hashes.of(WrittenPlace { db, key, element: Some(element) })).is_ok()
+        self.done
+            .binary_search(&self.hashes.of(WrittenPlace { db, key, element: Some(element), is_library: false }))
+            .is_ok()
     }
 
     /// How many entries of writes are in doubt: their writes may have been made or not.

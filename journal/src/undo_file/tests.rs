@@ -48,6 +48,8 @@ pub(crate) fn entries() -> Vec<UndoEntry<'static>> {
         UndoEntry::Ttl { db: 0, key: bytes("user:3"), expires_ms: 0, written_ms: 1_795_000_000_000 },
         UndoEntry::Moved { db: 0, key: bytes("user:4"), temporary: bytes("redtape:old:user:4"), written: [5; 16] },
         UndoEntry::Value { db: 0, key: bytes("user:4"), expires_ms: 0, dump: bytes("old"), written: [5; 16] },
+        UndoEntry::Library { name: bytes("old"), code: bytes("#!lua name=old\n"), written: [0; 16] },
+        UndoEntry::Library { name: bytes("new"), code: bytes(""), written: [6; 16] },
         UndoEntry::Finished,
     ]
 }
@@ -140,7 +142,7 @@ fn what_was_written_is_read() {
         assert_eq!(read.entries(), entries());
         assert!(read.is_finished && read.torn.is_none());
         let numbers: Vec<u64> = read.entries.iter().map(|(number, _)| number.0).collect();
-        assert_eq!(numbers, [0, 1, 6, 7, 8, 9, 10, 11, 12, 13], "the value takes five parts");
+        assert_eq!(numbers, [0, 1, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15], "the value takes five parts");
 
         let reader = UndoReader::open(&path, &place.keyring).unwrap();
         let key_id = place.keyring.current().map(str::to_owned);

@@ -58,6 +58,8 @@ pub struct Server {
     name: Option<&'static str>,
     /// A thread keeps the connection from being idle.
     kept_alive: bool,
+    /// A node of a cluster: a command or transaction may name keys of one slot only.
+    in_cluster: bool,
 }
 
 impl std::fmt::Debug for Server {
@@ -85,6 +87,7 @@ impl Server {
             limit: redtape_net::CONNECT_TIMEOUT,
             name: None,
             kept_alive: false,
+            in_cluster: false,
         };
         server.log_in()?;
         server.set_reply_limit(REPLY_LIMIT)?;
@@ -116,6 +119,16 @@ impl Server {
         Ok(())
     }
 
+    /// From now on it is known that this is a node of a cluster.
+    pub(crate) fn set_in_cluster(&mut self) {
+        self.in_cluster = true;
+    }
+
+    /// A command or transaction may name keys of one slot only.
+    pub(crate) fn is_in_cluster(&self) -> bool {
+        self.in_cluster
+    }
+
     fn lock(&self) -> MutexGuard<'_, Connection> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -134,8 +147,8 @@ impl Server {
 
     /// Another connection to the same server.
     pub(crate) fn another(&self) -> Result<Self, RestoreError> {
-        let mut other =
-            Self { address: self.address.clone(), ..Self::open(self.connector.clone(), self.names.clone())? };
+        let other = Self::open(self.connector.clone(), self.names.clone())?;
+        let mut other = Self { address: self.address.clone(), in_cluster: self.in_cluster, ..other };
         other.set_reply_limit(self.limit)?;
         if self.kept_alive {
             other.keep_alive()?;
@@ -145,9 +158,9 @@ impl Server {
 
     /// Replaces a broken connection by a new one, with the same limit and name.
     pub fn reconnect(&mut self) -> Result<(), RestoreError> {
-        let Self { limit, name, kept_alive, .. } = *self;
+        let Self { limit, name, kept_alive, in_cluster, .. } = *self;
         let address = self.address.clone();
-        *self = Self { address, ..Self::open(self.connector.clone(), self.names.clone())? };
+        *self = Self { address, in_cluster, ..Self::open(self.connector.clone(), self.names.clone())? };
         self.set_reply_limit(limit)?;
         if let Some(name) = name {
             self.set_name(name)?;
@@ -293,9 +306,7 @@ impl Server {
         match meaning(&error.code) {
             Refusal::Denied => RestoreError::Denied { address, command, cause },
             Refusal::Login => RestoreError::Login { address, cause },
-            Refusal::OtherNode => RestoreError::Unable(format!(
-                "{address} is a node of a cluster and does not hold all keys ({cause}); restoring into clusters is not supported yet: choose a server outside of a cluster"
-            )),
+            Refusal::OtherNode => RestoreError::OtherNode { address, cause },
             _ => match advice(&error.code) {
                 Some(advice) => RestoreError::Unwilling { address, command, cause, advice },
                 None => RestoreError::Refused { address, command, cause },

@@ -1,10 +1,8 @@
 //! Function libraries of both datasets.
 
-use std::collections::BTreeMap;
-
 use super::side::Side;
-use crate::client::{Reply, Server, Value, text};
 use crate::error::RestoreError;
+use crate::libraries::{Libraries, read};
 
 /// What became of a library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,38 +17,22 @@ pub enum LibraryChange {
 
 /// Those that differ, in the order of their names.
 pub(super) fn libraries(before: &mut Side, after: &mut Side) -> Result<Vec<(String, LibraryChange)>, RestoreError> {
-    Ok(compare(&code(&mut before.scratch.server)?, &code(&mut after.scratch.server)?))
+    let of = |side: &mut Side| Ok::<_, RestoreError>(read(&mut side.scratch.server)?.unwrap_or_default());
+    Ok(compare(&of(before)?, &of(after)?))
 }
 
-type Code = BTreeMap<String, Vec<u8>>;
-
-fn compare(before: &Code, after: &Code) -> Vec<(String, LibraryChange)> {
+fn compare(before: &Libraries, after: &Libraries) -> Vec<(String, LibraryChange)> {
+    let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
     let gone = before.keys().filter(|name| !after.contains_key(*name));
-    let gone = gone.map(|name| (name.clone(), LibraryChange::Deleted));
+    let gone = gone.map(|name| (text(name), LibraryChange::Deleted));
     let there = after.iter().filter_map(|(name, code)| match before.get(name) {
-        None => Some((name.clone(), LibraryChange::Created)),
-        Some(was) if was != code => Some((name.clone(), LibraryChange::Changed)),
+        None => Some((text(name), LibraryChange::Created)),
+        Some(was) if was != code => Some((text(name), LibraryChange::Changed)),
         Some(_) => None,
     });
     let mut all: Vec<_> = gone.chain(there).collect();
     all.sort_by(|(one, _), (other, _)| one.cmp(other));
     all
-}
-
-/// Code by library; a server before Redis 7.0 has none.
-fn code(server: &mut Server) -> Result<Code, RestoreError> {
-    let Reply::Value(Value::Array(libraries)) = server.try_call(&["FUNCTION", "LIST", "WITHCODE"])? else {
-        return Ok(Code::new());
-    };
-    let mut all = Code::new();
-    for library in libraries {
-        let Value::Array(fields) = library else { continue };
-        let field = |name: &str| fields.chunks_exact(2).find(|pair| text(&pair[0]) == name).map(|pair| &pair[1]);
-        if let (Some(name), Some(Value::Bytes(code))) = (field("library_name"), field("library_code")) {
-            all.insert(text(name), code.clone());
-        }
-    }
-    Ok(all)
 }
 
 #[cfg(test)]
@@ -60,7 +42,8 @@ mod tests {
 
     #[test]
     fn by_name_and_code() {
-        let code = |all: &[(&str, &str)]| all.iter().map(|(name, code)| ((*name).to_owned(), (*code).into())).collect();
+        let code =
+            |all: &[(&str, &str)]| all.iter().map(|(name, code)| (name.as_bytes().to_vec(), (*code).into())).collect();
         let found = compare(&code(&[("a", "1"), ("b", "1"), ("d", "1")]), &code(&[("b", "2"), ("c", "1"), ("d", "1")]));
         assert_eq!(found, [("a".to_owned(), Deleted), ("b".to_owned(), Changed), ("c".to_owned(), Created)]);
     }

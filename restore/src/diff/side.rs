@@ -15,7 +15,6 @@ use crate::source::scratch::Scratch;
 use crate::target::lookup::select;
 use crate::target::pieces::size::{Size, sizes};
 use crate::target::repair::live;
-use crate::target::unfinished;
 use crate::values::held::read_with_ends;
 use crate::values::image::{Image, type_name};
 use crate::values::saved::{Saved, SavedKey};
@@ -47,11 +46,8 @@ impl Side {
         let mut source = located.check(request, observer)?;
         source.binary = Some(source.find_any_binary(request.server_bin.as_deref())?);
         let (mut scratch, _) = source.rebuild(observer)?;
-        // What a restore of the recorded server left there to be found is no data.
-        select(&mut scratch.server, 0)?;
-        scratch.server.call(&["DEL", unfinished::KEY])?;
+        let saved = Saved::of(&mut scratch)?;
         let at_ms = scratch.hold()?;
-        let saved = Saved::new(scratch.save()?);
         let dbs = scratch.server.info(Some("keyspace"))?.keyspace().into_keys().collect();
         let absolute = scratch.version.has_redis(7, 0);
         Ok(Self { scratch, saved, point, dbs, absolute, at_ms })

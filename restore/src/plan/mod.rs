@@ -4,8 +4,9 @@
 //! | --- | --- |
 //! | link | everything is wanted, the target is empty, may follow redtape, its own clock makes no difference, and it surely has the memory |
 //! | link from scratch | the same, but TTLs of hash fields or whole scripts are (or may be) in play, or a `maxmemory`: a scratch server replays at the right times and shows the size, the target then follows with what came out |
-//! | scratch | some keys are wanted, or the target may not follow redtape |
+//! | scratch | some keys are wanted, the target may not follow redtape, or it is a file (`file.rs`) |
 
+mod file;
 mod limits;
 mod warnings;
 
@@ -15,6 +16,8 @@ use redtape_journal::Lsn;
 use redtape_wire::rdb::RdbVersion;
 use serde::Serialize;
 
+pub use self::file::FilePlan;
+pub(crate) use self::file::{FileFacts, make_for_file};
 pub use self::limits::{Limit, LimitState};
 use crate::error::RestoreError;
 use crate::point::RestorePoint;
@@ -68,6 +71,8 @@ pub struct Facts<'a> {
     pub whole: bool,
     /// What is wanted.
     pub filter: &'a Filter,
+    /// What the target holds makes room: function libraries come as well, whatever is selected.
+    pub replaces_all: bool,
     /// What may be done to keys of a target that holds others.
     pub repairs: Repairs,
     /// Bytes of what is used of the base.
@@ -158,6 +163,9 @@ pub struct Plan {
     /// What is done in a target that holds others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repair: Option<RepairPlan>,
+    /// The file that is written, where the target is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<FilePlan>,
     /// What the target takes, and what is needed.
     pub limits: Vec<Limit>,
     /// What to be aware of.
@@ -167,21 +175,7 @@ pub struct Plan {
 /// The method, and the reason in words.
 pub fn choose(facts: &Facts<'_>) -> Result<(Method, String), RestoreError> {
     let target = facts.target;
-    able(target)?;
-    if let Some((master, up)) = &target.follows {
-        let (state, then) = if *up {
-            ("up", "")
-        } else {
-            (
-                "down",
-                ". If a restore that was killed left it so, it holds only a part of the data: REPLICAOF NO ONE, then FLUSHALL, and restore again",
-            )
-        };
-        return Err(RestoreError::Unable(format!(
-            "{} is a replica of {master} (link {state}) and cannot be written to; restore to its master or to another server{then}",
-            target.address
-        )));
-    }
+    writable(target)?;
     if facts.whole
         && let Some(found) = target.contents()
     {
@@ -226,14 +220,29 @@ pub fn choose(facts: &Facts<'_>) -> Result<(Method, String), RestoreError> {
     Ok(method)
 }
 
+/// The target takes data from clients.
+pub(crate) fn writable(target: &TargetFacts) -> Result<(), RestoreError> {
+    able(target)?;
+    if let Some((master, up)) = &target.follows {
+        let (state, then) = if *up {
+            ("up", "")
+        } else {
+            (
+                "down",
+                ". If a restore that was killed left it so, it holds only a part of the data: REPLICAOF NO ONE, then FLUSHALL, and restore again",
+            )
+        };
+        return Err(RestoreError::Unable(format!(
+            "{} is a replica of {master} (link {state}) and cannot be written to; restore to its master or to another server{then}",
+            target.address
+        )));
+    }
+    Ok(())
+}
+
 /// The target can take any data at all.
 fn able(target: &TargetFacts) -> Result<(), RestoreError> {
     let address = &target.address;
-    if target.cluster {
-        return Err(RestoreError::Unable(format!(
-            "{address} is a node of a cluster (cluster_enabled:1), which holds only a part of the keys; restoring into clusters is not supported yet: choose a server outside of a cluster"
-        )));
-    }
     if target.loading {
         return Err(RestoreError::Unable(format!(
             "{address} is loading its data, so what it holds cannot be told; wait until it has (INFO persistence: loading:0)"
@@ -248,7 +257,7 @@ fn able(target: &TargetFacts) -> Result<(), RestoreError> {
 }
 
 /// Keys can be copied to the target.
-fn may_copy(target: &TargetFacts, by: By) -> Result<(), RestoreError> {
+pub(crate) fn may_copy(target: &TargetFacts, by: By) -> Result<(), RestoreError> {
     if let Some((command, refused)) = target.rights.missing(by) {
         return Err(refused.error(&target.address, &command));
     }
@@ -276,6 +285,12 @@ fn loadable(facts: &Facts<'_>) -> Result<(), RestoreError> {
 /// Why the target cannot follow redtape.
 fn why_no_link(facts: &Facts<'_>) -> Option<String> {
     let target = facts.target;
+    if target.cluster {
+        return Some("each node of a cluster gets its own part of the keys".to_owned());
+    }
+    if target.is_source && facts.forced.is_none() {
+        return Some("it is the server that the journal follows, and by a copy its history goes on".to_owned());
+    }
     if !facts.whole {
         return Some("only some keys are wanted, or the target may hold others".to_owned());
     }
@@ -377,111 +392,98 @@ pub(crate) fn what_it_takes(facts: &Facts<'_>, method: Method) -> (Vec<Limit>, V
     (limits::of(facts, method), warnings)
 }
 
-/// What a plan says of a dataset, wherever it goes.
-pub(crate) struct DatasetFacts<'a> {
-    pub(crate) point: &'a RestorePoint,
-    pub(crate) rdb: RdbVersion,
-    pub(crate) range: &'a RangeFacts,
-    pub(crate) filter: &'a Filter,
-    pub(crate) base_bytes: u64,
-    pub(crate) slice: Option<&'a SliceReport>,
-}
-
 /// Makes the plan.
 pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&Binary>) -> Plan {
-    let target = facts.target;
-    let mut plan = of_dataset(
-        &DatasetFacts {
-            point: facts.point,
-            rdb: facts.rdb,
-            range: facts.range,
-            filter: facts.filter,
-            base_bytes: facts.base_bytes,
-            slice: facts.slice,
-        },
-        (method, reason),
-        scratch,
-        (target.address.clone(), target.version.to_string()),
-    );
-    if facts.filter.is_everything() && target.functions_hidden {
+    let (target, everything) = (facts.target, facts.filter.is_everything());
+    let (point, range, slice) = (facts.point, facts.range, facts.slice);
+    let dataset = Dataset { point, rdb: facts.rdb, range, slice, filter: facts.filter, base_bytes: facts.base_bytes };
+    let functions = everything || facts.replaces_all;
+    let mut plan = dataset.plan((method, reason), functions, scratch);
+    if functions && target.functions_hidden {
         plan.warnings.push(
             "the functions of the target cannot be seen (FUNCTION LIST is not allowed): over the link those that it has are replaced, and those restored are not counted"
                 .to_owned(),
         );
     }
     let (limits, of_target) = what_it_takes(facts, method);
-    plan.limits = limits;
     plan.warnings.extend(of_target);
-    plan
+    Plan { target: target.address.clone(), target_version: target.version.to_string(), limits, ..plan }
 }
 
-/// A plan without what only a target can tell. `target`: its address and version.
-pub(crate) fn of_dataset(
-    facts: &DatasetFacts<'_>,
-    (method, reason): (Method, String),
-    scratch: Option<&Binary>,
-    (target, target_version): (String, String),
-) -> Plan {
-    let (point, range) = (facts.point, facts.range);
-    let manifest = &point.base.manifest;
-    let everything = facts.filter.is_everything();
-    let mut warnings = point.warnings.clone();
-    if !everything {
-        warnings.push("functions are left out: only some keys are wanted".to_owned());
-    }
-    Plan {
-        at: point.asked.to_string(),
-        at_local: point.zone.show(point.asked),
-        zone: point.zone.name().to_owned(),
-        before: point.before,
-        echo: point.echo(),
-        last_write: point.ts.to_string(),
-        lsn: point.lsn,
-        timeline: point.timeline.0,
-        method,
-        reason,
-        base: Base {
-            file: point.base.path.display().to_string(),
-            lsn: manifest.lsn,
-            at: manifest.ts.to_string(),
-            bytes: manifest.bytes,
-            rdb: facts.rdb.to_string(),
-            server_version: manifest.server_version.clone(),
-        },
-        selection: (!everything).then(|| facts.filter.to_string()),
-        slice: facts.slice.cloned(),
-        replay_groups: range.groups,
-        replay_records: range.records,
-        replay_bytes: range.bytes,
-        target,
-        target_version,
-        scratch: scratch.map(ToString::to_string),
-        functions: everything,
-        estimate_seconds: estimate(facts, method),
-        limits: Vec::new(),
-        repair: None,
-        warnings,
-    }
+/// What is rebuilt, wherever it goes.
+pub(crate) struct Dataset<'a> {
+    pub(crate) point: &'a RestorePoint,
+    pub(crate) rdb: RdbVersion,
+    pub(crate) range: &'a RangeFacts,
+    pub(crate) slice: Option<&'a SliceReport>,
+    pub(crate) filter: &'a Filter,
+    pub(crate) base_bytes: u64,
 }
 
-/// A rough guess from common speeds of one server.
-fn estimate(facts: &DatasetFacts<'_>, method: Method) -> f64 {
-    const LOAD_BYTES_PER_S: f64 = 150e6;
-    const VALUES_PER_S: f64 = 1e6;
-    const RECORDS_PER_S: f64 = 500e3;
-    const STREAM_BYTES_PER_S: f64 = 200e6;
-    let range = facts.range;
-    let folded = facts.slice.map_or(0, |slice| slice.records_folded);
-    let load = facts.base_bytes as f64 / LOAD_BYTES_PER_S;
-    let records = range.records.saturating_sub(folded) as f64 / RECORDS_PER_S + folded as f64 / VALUES_PER_S;
-    let replay = records.max(range.bytes as f64 / STREAM_BYTES_PER_S);
-    let passes = match method {
-        Method::Link | Method::Serve => 0.0,
-        Method::LinkFromScratch => 2.0,
-        Method::Scratch => 4.0,
-    };
-    let seconds = 0.5 + load + replay + passes * (load + range.bytes as f64 / LOAD_BYTES_PER_S / 2.0);
-    (seconds * 10.0).round() / 10.0
+impl Dataset<'_> {
+    /// A plan without a target. `functions`: libraries are wanted.
+    pub(crate) fn plan(&self, (method, reason): (Method, String), functions: bool, scratch: Option<&Binary>) -> Plan {
+        let Self { point, rdb, range, slice, filter, .. } = *self;
+        let (manifest, everything) = (&point.base.manifest, filter.is_everything());
+        let mut warnings = point.warnings.clone();
+        if !functions {
+            warnings.push("functions are left out: only some keys are wanted".to_owned());
+        }
+        Plan {
+            at: point.asked.to_string(),
+            at_local: point.zone.show(point.asked),
+            zone: point.zone.name().to_owned(),
+            before: point.before,
+            echo: point.echo(),
+            last_write: point.ts.to_string(),
+            lsn: point.lsn,
+            timeline: point.timeline.0,
+            method,
+            reason,
+            base: Base {
+                file: point.base.path.display().to_string(),
+                lsn: manifest.lsn,
+                at: manifest.ts.to_string(),
+                bytes: manifest.bytes,
+                rdb: rdb.to_string(),
+                server_version: manifest.server_version.clone(),
+            },
+            selection: (!everything).then(|| filter.to_string()),
+            slice: slice.cloned(),
+            replay_groups: range.groups,
+            replay_records: range.records,
+            replay_bytes: range.bytes,
+            target: String::new(),
+            target_version: String::new(),
+            scratch: scratch.map(ToString::to_string),
+            functions,
+            estimate_seconds: self.estimate(method),
+            limits: Vec::new(),
+            repair: None,
+            file: None,
+            warnings,
+        }
+    }
+
+    /// A rough guess from common speeds of one server.
+    fn estimate(&self, method: Method) -> f64 {
+        const LOAD_BYTES_PER_S: f64 = 150e6;
+        const VALUES_PER_S: f64 = 1e6;
+        const RECORDS_PER_S: f64 = 500e3;
+        const STREAM_BYTES_PER_S: f64 = 200e6;
+        let range = self.range;
+        let folded = self.slice.map_or(0, |slice| slice.records_folded);
+        let load = self.base_bytes as f64 / LOAD_BYTES_PER_S;
+        let records = range.records.saturating_sub(folded) as f64 / RECORDS_PER_S + folded as f64 / VALUES_PER_S;
+        let replay = records.max(range.bytes as f64 / STREAM_BYTES_PER_S);
+        let passes = match method {
+            Method::Link | Method::Serve => 0.0,
+            Method::LinkFromScratch => 2.0,
+            Method::Scratch => 4.0,
+        };
+        let seconds = 0.5 + load + replay + passes * (load + range.bytes as f64 / LOAD_BYTES_PER_S / 2.0);
+        (seconds * 10.0).round() / 10.0
+    }
 }
 
 /// `1 group`, `2 groups`.
@@ -494,6 +496,7 @@ impl fmt::Display for Plan {
         let method = match self.method {
             Method::Link => "link",
             Method::LinkFromScratch => "link from a scratch server",
+            Method::Scratch if self.file.is_some() => "scratch server",
             Method::Scratch => "scratch server and copy",
             Method::Serve => "scratch server, read-only",
         };
@@ -503,6 +506,9 @@ impl fmt::Display for Plan {
         writeln!(f, "method       {method}: {}", self.reason)?;
         if let Some(scratch) = &self.scratch {
             writeln!(f, "scratch      {scratch}")?;
+        }
+        if let Some(saved_by) = self.file.as_ref().and_then(|file| file.saved_by.as_ref()) {
+            writeln!(f, "saved by     {saved_by}")?;
         }
         let Base { file, at, bytes, rdb, lsn, .. } = &self.base;
         writeln!(f, "base         {file} ({at}, LSN {lsn}, {bytes} bytes, {rdb})")?;
@@ -521,7 +527,9 @@ impl fmt::Display for Plan {
             count(self.replay_bytes, "byte"),
             self.estimate_seconds
         )?;
-        limits::show(&self.limits, f)?;
+        if !self.limits.is_empty() {
+            limits::show(&self.limits, f)?;
+        }
         if let Some(repair) = &self.repair {
             write!(f, "{repair}")?;
         }

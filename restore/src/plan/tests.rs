@@ -107,6 +107,7 @@ fn outcome(change: impl FnOnce(&mut Case)) -> Result<(Method, String), RestoreEr
     let mut case = usual();
     change(&mut case);
     choose(&Facts {
+        replaces_all: false,
         point: &point(case.made_by),
         rdb: redtape_wire::rdb::parse_header(case.rdb.as_bytes()).expect(case.rdb),
         range: &case.range,
@@ -145,6 +146,12 @@ fn ways() {
     method(|_| {}, Method::Link, "empty");
     method(|c| c.filter = some_keys(), Method::Scratch, "some keys");
     method(|c| c.forced = Some(ForcedMethod::Scratch), Method::Scratch, "--via scratch");
+    method(|c| c.target.is_source = true, Method::Scratch, "its history goes on");
+    let over_the_link_all_the_same = |c: &mut Case| {
+        c.target.is_source = true;
+        c.forced = Some(ForcedMethod::Link);
+    };
+    method(over_the_link_all_the_same, Method::Link, "empty");
     method(|c| c.forced = Some(ForcedMethod::Link), Method::Link, "empty");
     method(
         |c| (c.target.replica_evicts, c.target.memory) = (true, memory(9, "noeviction")),
@@ -233,12 +240,11 @@ fn targets_that_take_nothing() {
         c.target.limits.few_replicas = Some("0 replicas".into());
     };
     refusal(lonely, ErrorKind::Unavailable, "min-replicas-to-write 0");
-    refusal(|c| c.target.cluster = true, ErrorKind::Unavailable, "node of a cluster");
-    let some_into_a_cluster = |c: &mut Case| {
+    let a_cluster_over_the_link = |c: &mut Case| {
         c.target.cluster = true;
-        c.filter = some_keys();
+        c.forced = Some(ForcedMethod::Link);
     };
-    refusal(some_into_a_cluster, ErrorKind::Unavailable, "outside of a cluster");
+    refusal(a_cluster_over_the_link, ErrorKind::Unavailable, "each node of a cluster");
     refusal(|c| c.target.loading = true, ErrorKind::Unavailable, "loading its data");
     refusal(
         |c| c.target.disk_trouble = Some("its last save failed".into()),
@@ -274,6 +280,7 @@ fn warnings_of(change: impl FnOnce(&mut Case), base_memory: Option<u64>) -> Vec<
     let mut point = point(case.made_by);
     point.warnings.clear();
     let facts = Facts {
+        replaces_all: false,
         point: &point,
         rdb: redtape_wire::rdb::parse_header(b"REDIS0010").expect("header"),
         range: &case.range,
@@ -331,6 +338,7 @@ fn the_plan_says_everything() {
     case.filter = some_keys();
     let point = point(case.made_by);
     let facts = Facts {
+        replaces_all: false,
         point: &point,
         rdb: redtape_wire::rdb::parse_header(b"REDIS0010").expect("header"),
         range: &case.range,
@@ -372,6 +380,7 @@ fn who_follows_the_target_is_told() {
         (case.target.replicas, case.target.is_source) = (replicas, is_source);
         let point = point(case.made_by);
         let facts = Facts {
+            replaces_all: false,
             point: &point,
             rdb: redtape_wire::rdb::parse_header(b"REDIS0010").expect("header"),
             range: &case.range,

@@ -47,14 +47,22 @@ pub struct BinaryNeeds {
 
 /// Finds a binary: the named one, else the best on PATH.
 pub fn find(named: Option<&Path>, wanted: BinaryNeeds, limits: Limits) -> Result<Binary, RestoreError> {
-    let from_variable = std::env::var_os(BINARY_VARIABLE).map(PathBuf::from);
-    if let Some(path) = named.map(Path::to_owned).or(from_variable) {
-        let binary = probe(&path, limits.start).map_err(RestoreError::NoScratch)?;
-        return match unfit(&binary, wanted) {
-            None => Ok(binary),
-            Some(why) => Err(RestoreError::NoScratch(why)),
-        };
+    let Some(binary) = find_named(named, limits)? else { return find_on_path(wanted, limits) };
+    match unfit(&binary, wanted) {
+        None => Ok(binary),
+        Some(why) => Err(RestoreError::NoScratch(why)),
     }
+}
+
+/// The binary that the person names, in the request or in the environment.
+pub(crate) fn find_named(named: Option<&Path>, limits: Limits) -> Result<Option<Binary>, RestoreError> {
+    let from_variable = std::env::var_os(BINARY_VARIABLE).map(PathBuf::from);
+    let Some(path) = named.map(Path::to_owned).or(from_variable) else { return Ok(None) };
+    probe(&path, limits.start).map(Some).map_err(RestoreError::NoScratch)
+}
+
+/// The best on PATH.
+pub(crate) fn find_on_path(wanted: BinaryNeeds, limits: Limits) -> Result<Binary, RestoreError> {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     // Folders may be links to each other (/bin to /usr/bin), and the file itself a link to a program
     // that looks at the name by which it was called: only the folder is resolved.

@@ -345,6 +345,28 @@ impl Source {
         binary::find(named, BinaryNeeds { base: self.rdb.version, made_by, target: None }, self.limits)
     }
 
+    /// Finds a program that loads the base, and the one that saves an RDB: the same, or, where the named one does not load the base,
+    /// another one beside it.
+    pub(crate) fn find_saver(&self, named: Option<&Path>) -> Result<(Binary, Option<Binary>), RestoreError> {
+        let made_by = made_by(&self.point.base.manifest.server_version);
+        let needs = BinaryNeeds { base: self.rdb.version, made_by, target: None };
+        match binary::find_named(named, self.limits)? {
+            Some(named) if named.version.loads(needs.base, made_by) => Ok((named, None)),
+            Some(named) => Ok((binary::find_on_path(needs, self.limits)?, Some(named))),
+            None => Ok((binary::find_on_path(needs, self.limits)?, None)),
+        }
+    }
+
+    /// How long servers are waited for.
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// How many databases what is rebuilt needs.
+    pub(crate) fn databases(&self) -> u32 {
+        self.facts.max_db + 1
+    }
+
     /// About how much memory the dataset takes while it is rebuilt.
     pub(crate) fn dataset_bytes(&self) -> u64 {
         let base = match &self.base {
@@ -370,7 +392,7 @@ impl Source {
     /// The dataset in a scratch server, and what that server holds.
     pub(crate) fn rebuild(&self, observer: &mut dyn Observer) -> Result<(Scratch, Delivered), RestoreError> {
         let binary = self.binary.as_ref().ok_or_else(|| RestoreError::NoScratch("none was chosen".to_owned()))?;
-        let mut scratch = Scratch::start(binary, self.facts.max_db + 1, self.limits, &self.interrupt)?;
+        let mut scratch = Scratch::start(binary, self.databases(), self.limits, &self.interrupt)?;
         let delivered =
             scratch.load(self.payload()?, observer, &self.interrupt).map_err(RestoreError::before_the_target)?;
         Ok((scratch, delivered))

@@ -1,10 +1,13 @@
-//! How a target is reached, and what its commands are called.
+//! Where a dataset goes: how a server is reached, and what its commands are called; which file is written.
 
+use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use redtape_net::Connector;
 use redtape_net::tls::{ClientTls, OptionNames};
 use redtape_wire::url::{RedisUrl, UrlError};
+use serde::Serialize;
 
 use crate::client::CommandNames;
 use crate::error::RestoreError;
@@ -53,4 +56,44 @@ impl ServerAddress {
         }
         Connector::new(self.url.clone(), &self.tls).map_err(|e| RestoreError::Usage(e.to_string()))
     }
+}
+
+/// The form of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileFormat {
+    /// What servers load.
+    Rdb,
+    /// A folder that servers start from with `appendonly yes`.
+    Aof,
+    /// One JSON object a line.
+    #[serde(rename = "jsonl")]
+    JsonLines,
+}
+
+/// Where a file goes, or a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// A file or folder that does not exist yet.
+    Path(PathBuf),
+    /// Standard output: only JSON lines.
+    Stdout,
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::Stdout => f.write_str("-"),
+        }
+    }
+}
+
+/// A file that is to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileAddress {
+    /// Its form.
+    pub format: FileFormat,
+    /// Where to.
+    pub to: Output,
 }

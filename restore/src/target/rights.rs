@@ -122,13 +122,19 @@ const NEEDS: [Need; 67] = {
             Useful("functions stay when a restore is undone"),
             Unused,
         ),
-        all("function|list", &["FUNCTION", "LIST"], Useful("functions are not counted")),
+        need(
+            "function|list",
+            &["FUNCTION", "LIST"],
+            Useful("functions are not counted"),
+            Useful("functions are not counted"),
+            RequiredFor(Repairs::LIBRARIES, Some("functions are not counted")),
+        ),
         need(
             "function|restore",
             &["FUNCTION", "RESTORE", ""],
             Useful("functions cannot be restored"),
             Unused,
-            Useful("functions cannot be restored"),
+            RequiredFor(Repairs::LIBRARIES, Some("functions cannot be restored")),
         ),
         need(
             "scan",
@@ -178,6 +184,8 @@ impl Repairs {
     /// Keys are deleted.
     pub const DELETE: Self = Self(4);
     const OVERWRITE_OR_DELETE: Self = Self(1 | 4);
+    /// Function libraries are replaced and deleted.
+    const LIBRARIES: Self = Self(8);
     /// Keys and elements are set and deleted, each by its name.
     pub(crate) const UNDO: Self = Self(1 | 2);
 
@@ -188,7 +196,8 @@ impl Repairs {
             OnConflict::Replace => Self::OVERWRITE.0,
             OnConflict::Merge => Self::OVERWRITE.0 | Self::MERGE.0,
         };
-        Self(written | if policy.delete_absent { Self::DELETE.0 } else { 0 })
+        let libraries = if policy.replace_all { Self::LIBRARIES.0 } else { 0 };
+        Self(written | libraries | if policy.deletes() { Self::DELETE.0 } else { 0 })
     }
 
     fn has_one_of(self, others: Self) -> bool {
@@ -466,6 +475,7 @@ fn queue_and_discard(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::repair::TtlPolicy;
 
     #[test]
     fn the_documentation_names_the_least_rights() {
@@ -482,6 +492,7 @@ mod tests {
             ("replace", Policy { on_conflict: OnConflict::Replace, ..Policy::default() }),
             ("merge", Policy { on_conflict: OnConflict::Merge, ..Policy::default() }),
             ("--delete-absent", Policy { delete_absent: true, ..Policy::default() }),
+            ("--replace-all", Policy::replace_all(TtlPolicy::Absolute)),
         ];
         for (name, policy) in policies {
             let required = least(By::Repair(Repairs::of(&policy))).0;

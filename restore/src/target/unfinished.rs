@@ -74,7 +74,7 @@ impl Marker {
     }
 
     /// Takes it away: the restore is complete.
-    pub(crate) fn remove(self, server: &mut Server) -> Result<(), RestoreError> {
+    pub(crate) fn remove(&self, server: &mut Server) -> Result<(), RestoreError> {
         select_first(server)?;
         server.call(&["HDEL", KEY, &self.field]).map(drop)
     }

@@ -10,27 +10,30 @@
 mod collect;
 mod elements;
 mod entries;
+mod libraries;
+mod put_back;
 pub mod writes;
 
 use std::path::PathBuf;
 
-use redtape_journal::undo_file::{OperationId, Progress, UndoEntry, UndoHead, UndoReader, UndoWriter};
+use redtape_journal::query::Filter;
+use redtape_journal::undo_file::{OperationId, Progress, UndoHead, UndoReader, UndoWriter};
 use redtape_journal::{Keyring, Micros};
 use serde::Serialize;
 
-use self::collect::Collector;
-use self::elements::ElementBefore;
 use self::entries::LastEntries;
+use self::put_back::{UndoWork, open_file};
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::limits::Limits;
-use crate::progress::{Event, Observer, Unit};
+use crate::progress::Observer;
+use crate::target::cluster::{Primaries, in_rounds, together};
 use crate::target::preflight::TargetFacts;
-use crate::target::repair::engine::{Engine, InFlight, Unwanted};
-use crate::target::repair::{How, Judged, OnConflict, Operation, Outcome, Policy, Wanted};
+use crate::target::repair::{FileLog, Operation, Outcome};
+use crate::target::server::{ServerTarget, Wish};
 use crate::target::{ServerAddress, claim, unfinished};
-use crate::values::image::Image;
+use crate::version::ServerVersion;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -58,9 +61,16 @@ pub struct PreparedUndo {
     /// The operation that is undone.
     undone: OperationId,
     request: UndoRequest,
-    target: Server,
-    facts: TargetFacts,
+    target: Target,
     operation: Operation,
+}
+
+/// Where the repair wrote to.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "an undo has one")]
+enum Target {
+    Server(Server, ServerVersion),
+    Cluster(Primaries),
 }
 
 /// What an undo will do.
@@ -101,11 +111,7 @@ pub fn prepare_undo(request: UndoRequest) -> Result<PreparedUndo, RestoreError> 
     let unfinished = !Progress::read(&mut reader)?.is_finished();
     drop(reader);
     let last = LastEntries::read(|| UndoReader::open(&request.file, &request.keyring))?;
-    let mut target = Server::open(request.to.connector()?, request.to.commands.clone())?;
-    target.set_reply_limit(request.limits.reply)?;
-    // A person's answer may take long.
-    target.keep_alive()?;
-    let facts = TargetFacts::read(&mut target)?;
+    let (target, facts) = open(&request)?;
     check_target(&head, &facts)?;
     let number = head.number.to_string();
     let undone = head.operation.id;
@@ -129,7 +135,28 @@ pub fn prepare_undo(request: UndoRequest) -> Result<PreparedUndo, RestoreError> 
         unfinished,
         undo_file: operation.undo_path().display().to_string(),
     };
-    Ok(PreparedUndo { plan, undone, request, target, facts, operation })
+    Ok(PreparedUndo { plan, undone, request, target, operation })
+}
+
+/// Connects, and looks at the target.
+fn open(request: &UndoRequest) -> Result<(Target, TargetFacts), RestoreError> {
+    let to = &request.to;
+    let wish = Wish {
+        filter: Filter::default(),
+        whole: false,
+        accept_eviction: false,
+        replaces_all: false,
+        interrupt: request.interrupt.clone(),
+        reply_limit: request.limits.reply,
+    };
+    let ServerTarget { mut server, facts, .. } =
+        ServerTarget::open(to.connector()?, to.commands.clone(), wish.clone())?;
+    if facts.cluster {
+        let primaries = Primaries::open(&mut server, to, wish)?;
+        let facts = together(&primaries, facts)?;
+        return Ok((Target::Cluster(primaries), facts));
+    }
+    Ok((Target::Server(server, facts.version), facts))
 }
 
 /// Refuses a server that is not the one that the repair wrote to.
@@ -152,109 +179,52 @@ impl PreparedUndo {
 
     /// Carries it out.
     pub fn run(self, observer: &mut dyn Observer) -> Result<Outcome, RestoreError> {
-        let Self { plan, undone, request, mut target, facts, operation } = self;
-        target.ensure_connected()?;
-        claim::take(&mut target, &request.interrupt)?;
-        let begun = Micros::now();
-        let mut log = operation.begin()?;
-        let how = How::find(&mut target)?;
-        let policy = Policy { on_conflict: OnConflict::Replace, ..Policy::default() };
-        let judged = Judged::default();
-        let engine = Engine {
-            policy: &policy,
-            judged: &judged,
-            interrupt: &request.interrupt,
-            at_ms: 0,
-            id: operation.id(),
-            version: facts.version,
-            how,
-            outcome: Outcome::default(),
-            moved: log.take_moved(),
-            in_flight: InFlight::default(),
-            target: &mut target,
-            log: &mut log,
-        };
-        observer.on(&Event::Step { name: "putting back", total: plan.places, unit: Unit::Keys });
-        let mut back = PutBack {
-            collector: Collector::new(engine),
-            replace: request.replace,
-            field_ttl: facts.version.has_field_ttl(),
-        };
-        // Not what the plan was made from: while a person was asked, the operation may have gone on.
-        let open = || UndoReader::open(&request.file, &request.keyring);
-        let last = LastEntries::read(open)?;
-        let progress = Progress::read(&mut open()?)?;
-        // The newest first: it is what the key held last.
-        progress
-            .moved()
-            .iter()
-            .rev()
-            .try_for_each(|moved| back.collector.engine.put_moved_back(moved, request.replace))?;
-        let mut seen = 0;
-        // Elements that go come last: a container that has none for a moment is gone, with its time of expiry.
-        for removed in [false, true] {
-            last.each(&mut open()?, |entry| {
-                if matches!(entry, UndoEntry::ElementAbsent { .. }) != removed {
-                    return Ok(());
-                }
-                seen += 1;
-                observer.on(&Event::At(seen));
-                back.entry(entry)
-            })?;
-            back.collector.flush()?;
+        let Self { plan, undone, request, mut target, operation } = self;
+        match &mut target {
+            Target::Server(server, _) => {
+                server.ensure_connected()?;
+                claim::take(server, &request.interrupt)?;
+            }
+            Target::Cluster(primaries) => primaries.claim()?,
         }
-        back.collector.engine.take_up_rest()?;
-        let outcome = back.collector.engine.outcome;
-        observer.on(&Event::StepDone);
+        let begun = Micros::now();
+        // Not what the plan was made from: while a person was asked, the operation may have gone on.
+        let last = LastEntries::read(|| open_file(&request))?;
+        let progress = Progress::read(&mut open_file(&request)?)?;
+        let mut work = UndoWork {
+            plan: &plan,
+            request: &request,
+            last: &last,
+            progress: &progress,
+            operation: &operation,
+            log: Some(operation.begin()?),
+            outcome: Outcome::default(),
+        };
+        match &mut target {
+            Target::Server(server, version) => work.put_back((server, *version), None, observer)?,
+            Target::Cluster(primaries) => {
+                in_rounds(primaries, &request.interrupt, ("putting back", &mut work), observer)?;
+            }
+        }
+        let UndoWork { log, outcome, .. } = work;
         if !progress.is_finished() {
-            unfinished::forget(&mut target, &undone)?;
+            match &mut target {
+                Target::Server(server, _) => unfinished::forget(server, &undone)?,
+                Target::Cluster(primaries) => {
+                    primaries.with_holder_of(unfinished::KEY, &mut |server| unfinished::forget(server, &undone))?;
+                }
+            }
             // What it says is done is so no more: the same command begins anew.
             if let Some(mut begun) = UndoWriter::reopen(&request.file, &request.keyring)? {
                 begun.writer.finish()?;
             }
         }
-        log.finish()?;
+        log.map(FileLog::finish).transpose()?;
         writes::put_back(&request.file, begun)?;
-        let _ = target.clear_name();
-        Ok(outcome)
-    }
-}
-
-/// Puts entries back, those of one kind together.
-struct PutBack<'a> {
-    collector: Collector<'a>,
-    replace: bool,
-    /// Fields of hashes may expire in the target.
-    field_ttl: bool,
-}
-
-impl PutBack<'_> {
-    fn entry(&mut self, entry: UndoEntry<'_>) -> Result<(), RestoreError> {
-        let Some(db) = entry.place().map(|place| place.db) else { return Ok(()) };
-        let Self { collector, replace, field_ttl } = self;
-        collector.go_to(db)?;
-        let expected = |written| if *replace { None } else { Some(written) };
-        match entry {
-            UndoEntry::Value { key, expires_ms, dump, written, .. } => {
-                let image = Image { dump: dump.into_owned(), expires_ms };
-                collector.put(Wanted::new(key.into_owned(), image, expected(written))?);
-            }
-            UndoEntry::Absent { key, written, .. } => {
-                collector.remove(Unwanted { key: key.into_owned(), expected: expected(written), of_type: None });
-            }
-            UndoEntry::Ttl { key, expires_ms, written_ms, .. } => {
-                collector.engine.put_ttl_back(db, &key, written_ms, expires_ms, *replace)?;
-            }
-            UndoEntry::Element { key, element, value, expires_ms, written, .. } => {
-                let was = ElementBefore { name: &element, held: Some((&value, expires_ms)), written };
-                collector.engine.put_element_back(db, &key, &was, *field_ttl, *replace)?;
-            }
-            UndoEntry::ElementAbsent { key, element, written, .. } => {
-                let was = ElementBefore { name: &element, held: None, written };
-                collector.engine.put_element_back(db, &key, &was, *field_ttl, *replace)?;
-            }
-            UndoEntry::Moved { .. } | UndoEntry::Done { .. } | UndoEntry::NotWritten { .. } | UndoEntry::Finished => {}
+        match &mut target {
+            Target::Server(server, _) => drop(server.clear_name()),
+            Target::Cluster(primaries) => primaries.clear_names(),
         }
-        Ok(())
+        Ok(outcome)
     }
 }

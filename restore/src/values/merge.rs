@@ -1,7 +1,7 @@
 //! What a live value lacks of the wanted one, and in which elements they differ. Pure.
 //!
 //! Sets, hashes and sorted sets are merged element by element. A list has no elements that could be told apart, a string none
-//! at all, and a stream only takes entries above its last one: those are not merged.
+//! at all: those are not merged. Streams are merged as a whole (`stream_merge`).
 
 use std::cmp::Ordering;
 

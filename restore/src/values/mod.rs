@@ -11,3 +11,4 @@ pub(crate) mod held;
 pub(crate) mod image;
 pub(crate) mod merge;
 pub(crate) mod saved;
+pub(crate) mod stream_merge;

@@ -2,7 +2,7 @@
 //! the same order each time.
 
 use std::fs::File;
-use std::io::{BufReader, Read as _, Seek as _, SeekFrom};
+use std::io::{BufReader, Read as _};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,14 @@ use redtape_journal::query::Filter;
 use redtape_wire::rdb::{
     DUMP_FOOTER_LEN, Entry, Extent, KeyEntry, RdbVersion, ValueType, Walker, end_dump, module_type_of,
 };
+use redtape_wire::slot::SlotSet;
 
 use super::image::Image;
 use crate::error::RestoreError;
+use crate::source::scratch::Scratch;
+use crate::target::lookup::select;
 use crate::target::pieces::name::is_temporary;
+use crate::target::unfinished;
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 1 << 20;
@@ -31,6 +35,8 @@ const MODULE_ID_BYTES: usize = 9;
 #[derive(Debug)]
 pub(crate) struct Saved {
     path: PathBuf,
+    /// Only keys of these slots of a cluster are seen; `None` = all.
+    slots: Option<SlotSet>,
 }
 
 /// A key, and where its value is.
@@ -45,6 +51,11 @@ pub(crate) struct SavedKey {
 }
 
 impl SavedKey {
+    /// Modules have put something on the key that is not in its value.
+    pub(crate) fn has_metadata(&self) -> bool {
+        self.metadata.is_some()
+    }
+
     /// How its value is stored, and in how many bytes.
     pub(crate) fn stored(&self) -> (ValueType, u64) {
         (self.value_type, self.value.len)
@@ -64,7 +75,72 @@ impl SavedKey {
 impl Saved {
     /// Of this file.
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self { path, slots: None }
+    }
+
+    /// Of a scratch server at rest, which saves it, without the marker that the recorded server may have held. The file lives as long
+    /// as that server.
+    pub(crate) fn of(scratch: &mut Scratch) -> Result<Self, RestoreError> {
+        // What a restore of the recorded server left there to be found is no data.
+        select(&mut scratch.server, 0)?;
+        scratch.server.call(&["DEL", unfinished::KEY])?;
+        scratch.hold()?;
+        Ok(Self::new(scratch.save()?))
+    }
+
+    /// From now on only keys of these slots are seen; `None` = all.
+    pub(crate) fn see_only(&mut self, slots: Option<SlotSet>) {
+        self.slots = slots;
+    }
+
+    /// Whether a key of this name is seen.
+    pub(crate) fn sees(&self, key: &[u8]) -> bool {
+        self.slots.as_ref().is_none_or(|slots| slots.has_key(key))
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// To be read at any place.
+    pub(crate) fn open(&self) -> Result<File, RestoreError> {
+        File::open(&self.path).map_err(RestoreError::io("open", &self.path))
+    }
+
+    /// Its length.
+    pub(crate) fn bytes(&self) -> Result<u64, RestoreError> {
+        std::fs::metadata(&self.path).map(|found| found.len()).map_err(RestoreError::io("look at", &self.path))
+    }
+
+    /// Its version.
+    pub(crate) fn version(&self) -> Result<RdbVersion, RestoreError> {
+        Ok(Walker::new(self.open()?).map_err(|e| self.unreadable(&e))?.version())
+    }
+
+    /// Calls `take` with the wanted keys and with all that stands between keys, in the order of the file, until it fails. At the end the
+    /// checksum has been compared.
+    pub(crate) fn walk(
+        &self,
+        filter: &Filter,
+        take: &mut dyn FnMut(Entry<'_>) -> Result<(), RestoreError>,
+    ) -> Result<(), RestoreError> {
+        let file = self.open()?;
+        let ids = file.try_clone().map_err(RestoreError::io("open", &self.path))?;
+        let mut walker = Walker::new(file).map_err(|e| self.unreadable(&e))?;
+        while let Some(entry) = walker.next_entry().map_err(|e| self.unreadable(&e))? {
+            // What a repair of the recorded server was building then is no key of anybody's.
+            if let Entry::Key(key) = &entry
+                && (!filter.wants(key.db, key.key)
+                    || !self.sees(key.key)
+                    || is_temporary(key.key)
+                    || !self.is_of_type(filter, key, &ids)?)
+            {
+                continue;
+            }
+            take(entry)?;
+        }
+        Ok(())
     }
 
     /// Calls `take` with some keys of one database after the other, until it fails.
@@ -73,20 +149,10 @@ impl Saved {
         filter: &Filter,
         take: &mut dyn FnMut(u32, Vec<SavedKey>) -> Result<(), RestoreError>,
     ) -> Result<(), RestoreError> {
-        let file = File::open(&self.path).map_err(RestoreError::io("open", &self.path))?;
-        let ids = file.try_clone().map_err(RestoreError::io("open", &self.path))?;
-        let mut walker = Walker::new(file).map_err(|e| self.unreadable(&e))?;
         let (mut db, mut keys, mut bytes) = (0, Vec::new(), 0);
         let mut most = FIRST_BATCH_KEYS;
-        while let Some(entry) = walker.next_entry().map_err(|e| self.unreadable(&e))? {
-            let Entry::Key(entry) = entry else { continue };
-            // What a repair of the recorded server was building then is no key of anybody's.
-            if !filter.wants(entry.db, entry.key)
-                || is_temporary(entry.key)
-                || !self.is_of_type(filter, &entry, &ids)?
-            {
-                continue;
-            }
+        self.walk(filter, &mut |entry| {
+            let Entry::Key(entry) = entry else { return Ok(()) };
             if !keys.is_empty() && (entry.db != db || keys.len() >= most || bytes >= BATCH_BYTES) {
                 take(db, std::mem::take(&mut keys))?;
                 bytes = 0;
@@ -95,7 +161,8 @@ impl Saved {
             db = entry.db;
             bytes += entry.key.len() as u64 + entry.value.len;
             keys.push(SavedKey::of(&entry));
-        }
+            Ok(())
+        })?;
         if keys.is_empty() { Ok(()) } else { take(db, keys) }
     }
 
@@ -115,10 +182,8 @@ impl Saved {
 
     /// A reader of values.
     pub(crate) fn values(&self) -> Result<Values<'_>, RestoreError> {
-        let mut file = File::open(&self.path).map_err(RestoreError::io("open", &self.path))?;
-        let version = Walker::new(&mut file).map_err(|e| self.unreadable(&e))?.version();
-        let mut file = BufReader::with_capacity(READ_BYTES, file);
-        file.seek(SeekFrom::Start(0)).map_err(RestoreError::io("read", &self.path))?;
+        let version = self.version()?;
+        let file = BufReader::with_capacity(READ_BYTES, self.open()?);
         Ok(Values { path: &self.path, file, at: 0, version })
     }
 

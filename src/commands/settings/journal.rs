@@ -49,6 +49,13 @@ impl JournalOptions {
         self.keys.clone().or(file.group()?).keyring()
     }
 
+    /// Where the journal would be, if that is a file: what a restore has written (`--to-jsonl`).
+    pub(crate) fn written_file(&self) -> Option<PathBuf> {
+        let named_so =
+            |path: &PathBuf| path.extension().is_some_and(|extension| extension == "jsonl") && !path.is_dir();
+        self.from.clone().filter(|path| path.is_file() || named_so(path))
+    }
+
     /// Flags win, then the environment, then the file.
     pub(crate) fn place(&self) -> Result<JournalPlace, Failure> {
         let file = if self.from.is_some() { self.file.read_if_allowed()? } else { self.file.read()? };

@@ -14,6 +14,7 @@ pub mod conn;
 
 pub mod certs;
 pub mod clock;
+pub mod cluster;
 pub mod difference;
 pub mod dir;
 pub mod disk;

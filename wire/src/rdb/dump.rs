@@ -6,6 +6,7 @@ use super::fault::{Fault, ReadError};
 use super::header::{Family, RdbError, RdbVersion};
 use super::input::{Input, SliceInput};
 use super::module;
+use super::string::write_string;
 use super::table::{self, Opcode, ValueType};
 
 /// Bytes behind the value: two of the version, eight of the CRC64.
@@ -33,6 +34,23 @@ pub fn dump_payload(version: RdbVersion, value_type: ValueType, metadata: &[u8],
     payload.push(value_type.number());
     payload.extend_from_slice(value);
     end_dump(&mut payload, 0, version);
+    payload
+}
+
+/// Opcode of a function library (`RDB_OPCODE_FUNCTION2` in `rdb.h`, Redis 7.0).
+const FUNCTION: u8 = 245;
+/// The oldest version with function libraries: every server that has functions takes it.
+const WITH_FUNCTIONS: RdbVersion = RdbVersion { family: Family::Redis, version: 10 };
+
+/// A payload for `FUNCTION RESTORE`: the code of each library, as `FUNCTION DUMP` would give it (`createFunctionDumpPayload` in
+/// `functions.c`).
+pub fn functions_payload<'a>(libraries: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut payload = Vec::new();
+    for code in libraries {
+        payload.push(FUNCTION);
+        write_string(code, &mut payload);
+    }
+    end_dump(&mut payload, 0, WITH_FUNCTIONS);
     payload
 }
 

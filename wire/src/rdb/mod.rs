@@ -41,7 +41,7 @@ mod write;
 
 pub use aux::parse_aux;
 pub use decode::{DECODED_MAX, decode_string, decode_value};
-pub use dump::{DumpPayload, FOOTER_LEN as DUMP_FOOTER_LEN, dump_payload, end_dump, parse_dump};
+pub use dump::{DumpPayload, FOOTER_LEN as DUMP_FOOTER_LEN, dump_payload, end_dump, functions_payload, parse_dump};
 pub use encode::encode_dump;
 pub use fault::{Fault, ReadError};
 pub use header::{Family, HEADER_LEN, RdbError, RdbVersion, parse_header};

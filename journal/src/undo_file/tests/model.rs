@@ -72,7 +72,7 @@ fn check_progress(place: &Place, model: &[(EntryNumber, UndoEntry<'static>)]) ->
         *places.entry(entry.place()).or_insert(true) &= is_done(*number);
     }
     for (place, is_done) in &places {
-        let WrittenPlace { db, key, element } = place.unwrap();
+        let WrittenPlace { db, key, element, .. } = place.unwrap();
         let said = match element {
             None => progress.is_key_done(db, key),
             Some(element) => progress.is_element_done(db, key, element),
@@ -96,7 +96,7 @@ fn check_progress(place: &Place, model: &[(EntryNumber, UndoEntry<'static>)]) ->
         }
         let holds = |(_, later): &&(EntryNumber, UndoEntry<'_>)| {
             let is_value = matches!(later, UndoEntry::Value { .. } | UndoEntry::Absent { .. });
-            is_value && later.place() == Some(WrittenPlace { db: *db, key, element: None })
+            is_value && later.place() == Some(WrittenPlace { db: *db, key, element: None, is_library: false })
         };
         let stored = model[at..].iter().find(holds).map(|(number, _)| *number);
         // An entry that comes behind the last `Done` that covers it does not settle anything.

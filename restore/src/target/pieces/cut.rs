@@ -24,7 +24,7 @@ impl Default for PieceLimits {
 }
 
 /// Elements in their order, a piece at a time; each piece has one at least.
-pub(super) fn cut<T>(items: &[T], limits: PieceLimits, weight: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
+pub(crate) fn cut<T>(items: &[T], limits: PieceLimits, weight: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
     let mut rest = items;
     std::iter::from_fn(move || {
         let mut bytes = 0;

@@ -18,7 +18,7 @@
 //! the next run of the same operation removes them at once. The key itself is the old value or the new one, never a part.
 
 mod build;
-mod cut;
+pub(crate) mod cut;
 mod error;
 pub mod leftovers;
 pub mod name;

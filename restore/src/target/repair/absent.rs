@@ -1,4 +1,6 @@
-//! Selected keys of the target that did not exist at the restore point.
+//! Keys of the target that are to be deleted: selected ones that did not exist at the restore point, or all that are not wanted.
+
+use std::collections::HashSet;
 
 use crate::client::Server;
 use crate::error::RestoreError;
@@ -11,51 +13,55 @@ use redtape_journal::query::Filter;
 use super::datasets::Datasets;
 use super::engine::Unwanted;
 use super::live;
-use super::policy::NameTemplate;
+use super::policy::{NameTemplate, Policy};
 
 /// Called with a database of the target and some of its keys.
 type Take<'a> = dyn FnMut(u32, Vec<Unwanted>) -> Result<(), RestoreError> + 'a;
 
 /// Which keys are meant.
 pub(super) struct Which<'a> {
-    pub(super) filter: &'a Filter,
+    filter: &'a Filter,
     /// Names that this restore gives to wanted keys, and its id: they did not exist either, and stay.
-    pub(super) own_names: Option<(&'a NameTemplate, &'a str)>,
+    own_names: Option<(&'a NameTemplate, &'a str)>,
+    /// Those that are not selected, too: they are not wanted.
+    all: bool,
+}
+
+impl<'a> Which<'a> {
+    /// Those of a policy. `id`: of the restore.
+    pub(super) fn of(policy: &'a Policy, filter: &'a Filter, id: &'a str) -> Self {
+        Self { filter, own_names: policy.own_names(id), all: policy.replace_all }
+    }
+
+    fn may_be(&self, db: u32, key: &[u8]) -> bool {
+        (self.all || self.filter.wants(db, key)) && key != unfinished::KEY.as_bytes() && !is_temporary(key)
+    }
 }
 
 /// Calls `take` for all of them, some at a time.
 pub(super) fn each_absent(
     datasets: &mut Datasets,
     target: &mut Server,
-    Which { filter, own_names }: &Which<'_>,
+    which: &Which<'_>,
     interrupt: &Interrupt,
     take: &mut Take<'_>,
 ) -> Result<(), RestoreError> {
+    let Which { filter, all, .. } = which;
     let had: Vec<u32> = datasets.wanted.server.info(Some("keyspace"))?.keyspace().into_keys().collect();
     let dbs: Vec<u32> = target.info(Some("keyspace"))?.keyspace().into_keys().collect();
-    for db in dbs.into_iter().filter(|db| filter.wants_db(*db)) {
+    for db in dbs.into_iter().filter(|db| *all || filter.wants_db(*db)) {
         if had.contains(&db) {
             select(&mut datasets.wanted.server, db)?;
         }
         let mut scan = Scan::new(db);
         while let Some(mut keys) = scan.next(target)? {
             interrupt.check()?;
-            keys.retain(|key| filter.wants(db, key) && key != unfinished::KEY.as_bytes() && !is_temporary(key));
-            if had.contains(&db) && !keys.is_empty() {
-                let names: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-                let mut existed = live::exist(&mut datasets.wanted.server, &names)?.into_iter();
-                keys.retain(|_| existed.next() == Some(false));
-                let named: Vec<Option<&[u8]>> =
-                    keys.iter().map(|key| own_names.and_then(|(names, id)| names.key_of(key, id))).collect();
-                if named.iter().any(Option::is_some) {
-                    let names: Vec<&[u8]> = named.iter().map(|key| key.unwrap_or_default()).collect();
-                    let existed = live::exist(&mut datasets.wanted.server, &names)?;
-                    let own: Vec<bool> = named.iter().zip(existed).map(|(key, there)| key.is_some() && there).collect();
-                    let mut own = own.into_iter();
-                    keys.retain(|_| own.next() == Some(false));
-                }
+            keys.retain(|key| which.may_be(db, key) && datasets.sees(key));
+            if had.contains(&db) {
+                leave_wanted(&mut datasets.wanted.server, db, which, &mut keys)?;
             }
-            let keys: Vec<(Vec<u8>, Option<String>)> = if filter.looks_at_types() {
+            // A wanted key that has another type in the target makes room for the wanted one later.
+            let keys: Vec<(Vec<u8>, Option<String>)> = if filter.looks_at_types() && !all {
                 let keys = of_wanted_types(filter, keys, target)?;
                 keys.into_iter().map(|(key, of_type)| (key, Some(of_type))).collect()
             } else {
@@ -71,4 +77,34 @@ pub(super) fn each_absent(
         }
     }
     Ok(())
+}
+
+/// Takes out the keys that existed and are wanted, and those beside them.
+fn leave_wanted(
+    scratch: &mut Server,
+    db: u32,
+    Which { filter, own_names, all }: &Which<'_>,
+    keys: &mut Vec<Vec<u8>>,
+) -> Result<(), RestoreError> {
+    let mut wanted = existing(scratch, keys.iter().filter(|key| filter.wants(db, key)).cloned().collect())?;
+    if *all && filter.looks_at_types() {
+        wanted = of_wanted_types(filter, wanted, scratch)?.into_iter().map(|(key, _)| key).collect();
+    }
+    let wanted: HashSet<Vec<u8>> = wanted.into_iter().collect();
+    keys.retain(|key| !wanted.contains(key));
+    let Some((names, id)) = own_names else { return Ok(()) };
+    let key_of = |name: &[u8]| names.key_of(name, id).map(<[u8]>::to_vec);
+    let renamed = existing(scratch, keys.iter().filter_map(|name| key_of(name)).collect())?;
+    keys.retain(|name| key_of(name).is_none_or(|key| !renamed.contains(&key)));
+    Ok(())
+}
+
+/// Those of these keys that exist.
+fn existing(scratch: &mut Server, keys: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, RestoreError> {
+    if keys.is_empty() {
+        return Ok(keys);
+    }
+    let names: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+    let there = live::exist(scratch, &names)?;
+    Ok(keys.into_iter().zip(there).filter(|(_, there)| *there).map(|(key, _)| key).collect())
 }

@@ -19,6 +19,8 @@ pub(crate) enum Before<'a> {
     Element { key: &'a [u8], was: &'a Element, written: Option<&'a Element> },
     /// Only the time of expiry was another one.
     Ttl { key: &'a [u8], expires_ms: i64, written_ms: i64 },
+    /// The function library had this code; `None` = there was none.
+    Library { name: &'a [u8], code: Option<&'a [u8]>, written: Digest },
     /// The key is renamed to this name, and what it holds will follow. `written` is `None` where nothing takes its place.
     Moved { key: &'a [u8], temporary: &'a [u8], written: Option<Digest> },
 }

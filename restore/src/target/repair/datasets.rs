@@ -5,13 +5,14 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use redtape_journal::query::Filter;
+use redtape_wire::slot::SlotSet;
 
 use super::new_keys::NewKeys;
 use super::wanted::Wanted;
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::source::scratch::Scratch;
-use crate::target::lookup::select;
+use crate::target::lookup::{KeyCounts, select};
 use crate::values::digest::{Digest, NOTHING};
 use crate::values::held::read_whole;
 use crate::values::image::Image;
@@ -49,6 +50,26 @@ impl Datasets {
         }
         let path: PathBuf = wanted.save()?;
         Ok(Self { wanted, saved: Saved::new(path), expected })
+    }
+
+    /// From now on only keys of these slots of a cluster are wanted; `None` = all.
+    pub(crate) fn see_only(&mut self, slots: Option<SlotSet>) {
+        self.saved.see_only(slots);
+    }
+
+    /// Whether a key is among those that may be written or deleted now.
+    pub(crate) fn sees(&self, key: &[u8]) -> bool {
+        self.saved.sees(key)
+    }
+
+    /// Wanted keys in each database.
+    pub(crate) fn count(&self, filter: &Filter) -> Result<KeyCounts, RestoreError> {
+        let mut counts = KeyCounts::new();
+        self.saved.each(filter, &mut |db, keys| {
+            *counts.entry(db).or_default() += keys.len() as u64;
+            Ok(())
+        })?;
+        Ok(counts)
     }
 
     /// The wanted keys, and what the target is expected to hold.
@@ -99,12 +120,15 @@ fn expected_of(server: &mut Server, db: u32, keys: &[&[u8]]) -> Result<Vec<Optio
     held.into_iter().map(digest).collect::<Result<_, _>>().map_err(unreadable)
 }
 
-/// Calls `take` with each batch in turn, and with `None` when none has come for a while, until it fails. `new`: for each wanted key in its order, whether the target had none.
-/// `packed`: those of them with small values are [`NewKeys`].
+/// For each wanted key in its order, whether the target had none; `None` = that is to be found out when it is written.
+pub(crate) type New<'a> = Option<&'a [bool]>;
+
+/// Calls `take` with each batch in turn, and with `None` when none has come for a while, until it fails. `packed`: keys that the target may not have
+/// and that have small values are [`NewKeys`].
 pub(crate) fn each_batch(
     datasets: &mut Datasets,
     filter: &Filter,
-    (new, packed): (&[bool], bool),
+    (new, packed): (New<'_>, bool),
     take: &mut dyn FnMut(Option<Batch>) -> Result<(), RestoreError>,
 ) -> Result<(), RestoreError> {
     let Datasets { saved, expected, .. } = datasets;
@@ -133,17 +157,17 @@ fn read_ahead(
     saved: &Saved,
     mut expected: Option<&mut Scratch>,
     filter: &Filter,
-    (new, packed): (&[bool], bool),
+    (new, packed): (New<'_>, bool),
     send: &SyncSender<Batch>,
 ) -> Result<(), RestoreError> {
     let mut values = saved.values()?;
-    let mut new = new.iter().copied();
+    let mut known = new.map(|new| new.iter().copied());
     saved.each(filter, &mut |db, saved| {
         let names: Vec<&[u8]> = saved.iter().map(|saved| &saved.key[..]).collect();
         let digests = expected_digests(expected.as_deref_mut(), db, &names)?;
         let mut batch = Batch { db, ..Batch::default() };
         for (saved, expected) in saved.into_iter().zip(digests) {
-            let new = new.next().unwrap_or(false);
+            let new = known.as_mut().is_none_or(|known| known.next().unwrap_or(false));
             if !(new && packed && batch.new.push(&saved, &mut values, expected)?) {
                 batch.keys.push(Wanted { new, ..Wanted::read(saved, &mut values, expected)? });
             }

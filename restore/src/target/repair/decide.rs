@@ -6,16 +6,18 @@
 //! | equal | nothing | nothing | nothing | nothing | nothing |
 //! | other time of expiry alone | conflict | stays | that is set | other name | judged |
 //! | other elements | conflict | stays | replaced | other name | each judged |
-//! | another string, list, stream, module's value, or type | conflict | stays | replaced | other name | conflict, or judged |
+//! | a stream that lacks entries or groups | conflict | stays | replaced | other name | rebuilt with them, or judged |
+//! | another string, list, module's value, or type; a stream with other fields under one id | conflict | stays | replaced | other name | conflict, or judged |
 //!
 //! *Judged*: lacking elements are added; all else goes back only if its last write is one of those that `--broken-by` names.
 //! A wanted key that has expired since the restore point is none: the target's key stays. So are fields of a hash.
 
-use redtape_wire::rdb::{ReadError, Value};
+use redtape_wire::rdb::{ReadError, Stream, Value};
 
 use super::policy::{OnConflict, Policy};
-use crate::values::image::Image;
+use crate::values::image::{Image, type_name};
 use crate::values::merge::{Difference, differences};
+use crate::values::stream_merge::{StreamMerge, merge_streams};
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub(crate) enum Decision {
     Rename,
     /// Some elements are written.
     Merge(Differences),
+    /// The live stream is rebuilt with what it lacks.
+    MergeStream(Box<MergedStream>),
     /// The target's one stays, and is listed.
     Conflict,
 }
@@ -43,8 +47,19 @@ pub(crate) enum Decision {
 impl Decision {
     /// The target's key, or one beside it, is written as a whole.
     pub(crate) fn writes(&self) -> bool {
-        matches!(self, Self::Create | Self::Replace | Self::SetTtl | Self::Rename)
+        matches!(self, Self::Create | Self::Replace | Self::SetTtl | Self::Rename | Self::MergeStream(_))
     }
+}
+
+/// See [`Decision::MergeStream`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MergedStream {
+    /// What it should be.
+    pub(crate) stream: Stream,
+    /// Entries and groups that it lacks.
+    pub(crate) lacking: u64,
+    /// The time of expiry is another one, and stays.
+    pub(crate) ttl: bool,
 }
 
 /// In what a live key differs from the wanted one.
@@ -86,6 +101,9 @@ pub(crate) fn decide(
         OnConflict::Replace => Decision::Replace,
         OnConflict::Rename => Decision::Rename,
         OnConflict::Merge => {
+            if let Some(merged) = merge_whole_streams(wanted, live, !same_ttl)? {
+                return Ok(merged);
+            }
             let elements = match values {
                 Some((wanted, live)) if !same_value => differences(wanted, live),
                 _ => Some(Vec::new()),
@@ -93,4 +111,26 @@ pub(crate) fn decide(
             Decision::Merge(Differences { elements, ttl: !same_ttl })
         }
     })
+}
+
+/// Of two streams, what is done with the live one; `None` = they are no streams, or contradict each other.
+fn merge_whole_streams(wanted: &Image, live: &Image, ttl: bool) -> Result<Option<Decision>, ReadError> {
+    if !(is_stream(wanted)? && is_stream(live)?) {
+        return Ok(None);
+    }
+    // With what servers do not replicate: it stays as it is.
+    let (Value::Stream(wanted), Value::Stream(live)) = (wanted.full_value()?, live.full_value()?) else {
+        return Ok(None);
+    };
+    Ok(match merge_streams(&wanted, &live) {
+        StreamMerge::Conflict(_) => None,
+        StreamMerge::NothingLacking => Some(Decision::Merge(Differences { elements: Some(Vec::new()), ttl })),
+        StreamMerge::Lacking(stream, lacking) => {
+            Some(Decision::MergeStream(Box::new(MergedStream { stream: *stream, lacking, ttl })))
+        }
+    })
+}
+
+fn is_stream(image: &Image) -> Result<bool, ReadError> {
+    Ok(type_name(&image.dump)? == "stream")
 }

@@ -4,7 +4,7 @@ use redtape_journal::query::Filter;
 use redtape_journal::undo_file::OperationId;
 
 use super::absent::{Which, each_absent};
-use super::datasets::{Datasets, each_batch};
+use super::datasets::{Datasets, New, each_batch};
 use super::elements::How;
 use super::engine::{Engine, InFlight};
 use super::judged::Judged;
@@ -22,8 +22,7 @@ use crate::version::ServerVersion;
 /// What is written, where to, and how.
 pub(crate) struct Job<'a> {
     pub(crate) datasets: &'a mut Datasets,
-    /// For each wanted key in its order, whether the target had none.
-    pub(crate) new: &'a [bool],
+    pub(crate) new: New<'a>,
     pub(crate) target: &'a mut Server,
     pub(crate) filter: &'a Filter,
     pub(crate) policy: &'a Policy,
@@ -44,7 +43,8 @@ pub(crate) struct Job<'a> {
 pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcome, RestoreError> {
     let Job { new, datasets, target, filter, policy, judged, log, id, at_ms, version, interrupt, rate } = job;
     let how = How::find(target)?;
-    let moved = log.take_moved();
+    let mut moved = log.take_moved();
+    moved.retain(|(_, key), _| datasets.sees(key));
     let mut engine = Engine {
         target: &mut *target,
         policy,
@@ -60,6 +60,10 @@ pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcom
         in_flight: InFlight::default(),
     };
     let (mut seen, mut pace) = (0, Pace::new(rate));
+    // First what goes: the wanted keys may need its memory.
+    if policy.replace_all {
+        delete(&mut engine, (datasets, filter), (&mut pace, &mut seen), observer)?;
+    }
     let packed = rate.is_none();
     let written = each_batch(datasets, filter, (new, packed), &mut |batch| {
         // The connection is not kept alive while it owes replies.
@@ -84,17 +88,7 @@ pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcom
     }
     observer.on(&Event::At(seen));
     if policy.delete_absent {
-        // The engine has the only connection to the target.
-        let mut scanner = engine.target.another()?;
-        let id = id.to_string();
-        let which = Which { filter, own_names: policy.own_names(&id) };
-        each_absent(datasets, &mut scanner, &which, interrupt, &mut |db, keys| {
-            seen += keys.len() as u64;
-            pace.wait(keys.len(), interrupt)?;
-            engine.delete(db, keys)?;
-            observer.on(&Event::At(seen));
-            Ok(())
-        })?;
+        delete(&mut engine, (datasets, filter), (&mut pace, &mut seen), observer)?;
     }
     engine.take_up_rest()?;
     let outcome = engine.outcome;
@@ -102,4 +96,24 @@ pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcom
         leftovers::remove_everywhere(target, id)?;
     }
     Ok(outcome)
+}
+
+/// Deletes what should not be there. `seen`: keys that were done with.
+fn delete(
+    engine: &mut Engine<'_>,
+    (datasets, filter): (&mut Datasets, &Filter),
+    (pace, seen): (&mut Pace, &mut u64),
+    observer: &mut dyn Observer,
+) -> Result<(), RestoreError> {
+    // The engine has the only connection to the target.
+    let mut scanner = engine.target.another()?;
+    let (id, policy, interrupt) = (engine.id.to_string(), engine.policy, engine.interrupt);
+    let which = Which::of(policy, filter, &id);
+    each_absent(datasets, &mut scanner, &which, interrupt, &mut |db, keys| {
+        *seen += keys.len() as u64;
+        pace.wait(keys.len(), interrupt)?;
+        engine.delete(db, keys)?;
+        observer.on(&Event::At(*seen));
+        Ok(())
+    })
 }

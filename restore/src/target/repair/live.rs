@@ -44,6 +44,9 @@ pub(crate) fn exist(target: &mut Server, keys: &[&[u8]]) -> Result<Vec<bool>, Re
 /// The same of different keys, of which most or almost none exist: they are asked for in groups, and only those of a group in which
 /// some exist and some do not are asked for one by one.
 pub(crate) fn exist_by_groups(target: &mut Server, keys: &[&[u8]]) -> Result<Vec<bool>, RestoreError> {
+    if target.is_in_cluster() {
+        return exist(target, keys);
+    }
     let mut packed = Vec::new();
     for group in keys.chunks(GROUP_KEYS) {
         let args: Vec<&[u8]> = std::iter::once(&b"EXISTS"[..]).chain(group.iter().copied()).collect();

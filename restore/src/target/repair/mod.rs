@@ -43,11 +43,11 @@ pub(crate) use elements::How;
 pub(crate) use job::{Job, repair};
 pub(crate) use judged::{Asked, Judged};
 pub(crate) use operation::{FileLog, Operation};
-pub(crate) use survey::{Look, Surveyed, survey};
+pub(crate) use survey::{Look, NAMED_KEYS, Surveyed, survey};
 pub(crate) use wanted::Wanted;
 
 pub(crate) use outcome::LEFT_KEYS_MAX;
 
 pub use outcome::{Listed, Outcome};
-pub use plan::{JudgedCounts, RepairPlan, Survey};
+pub use plan::{JudgedCounts, RepairPlan, Survey, UndoRoom};
 pub use policy::{NameTemplate, OnConflict, Policy, TemplateError, TtlPolicy};

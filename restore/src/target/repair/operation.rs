@@ -48,7 +48,8 @@ impl Operation {
             ("broken by", broken_by.as_bytes()),
             ("target", target.address.as_bytes()),
         ];
-        let what = format!("restore of some keys as of {} (LSN {}) into {}", point.asked, point.lsn, target.address);
+        let which = if policy.replace_all { "everything, in the place of what it held," } else { "some keys" };
+        let what = format!("restore of {which} as of {} (LSN {}) into {}", point.asked, point.lsn, target.address);
         Self::new(&journal_id, &described, target, what, request.state_dir.as_deref(), &request.keyring)
     }
 
@@ -102,7 +103,14 @@ impl Operation {
         let now = &self.described.target.replication_id;
         let same_history = was == now || was.is_empty() || now.is_empty();
         let (writer, before) = (begun.writer, begun.progress);
-        let mut log = FileLog { writer, added: None, before, same_history, in_doubt: HashMap::new() };
+        let mut log = FileLog {
+            writer,
+            added: None,
+            before,
+            same_history,
+            in_doubt: HashMap::new(),
+            libraries_in_doubt: HashMap::new(),
+        };
         log.read_doubts()?;
         Ok(log)
     }
@@ -118,6 +126,8 @@ pub(crate) struct FileLog {
     /// The target is the one that the interrupted run wrote to, and has lost nothing: it was neither restarted nor replaced.
     same_history: bool,
     in_doubt: HashMap<(u32, Vec<u8>), Doubt>,
+    /// Function libraries of which the same is not known, with the code that they had; none = there was none.
+    libraries_in_doubt: HashMap<Vec<u8>, Vec<u8>>,
 }
 
 impl FileLog {
@@ -140,7 +150,7 @@ impl FileLog {
     fn read_doubts(&mut self) -> Result<(), RestoreError> {
         let Some(progress) = &self.before else { return Ok(()) };
         let mut reader = self.writer.read_back()?;
-        let doubts = &mut self.in_doubt;
+        let (doubts, libraries) = (&mut self.in_doubt, &mut self.libraries_in_doubt);
         progress.each_in_doubt(&mut reader, |_, entry| {
             match entry {
                 UndoEntry::Absent { db, key, .. } => {
@@ -154,6 +164,9 @@ impl FileLog {
                 | UndoEntry::Element { db, key, .. } => {
                     doubts.entry((db, key.into_owned())).or_insert(Doubt::Part);
                 }
+                UndoEntry::Library { name, code, .. } => {
+                    libraries.insert(name.into_owned(), code.into_owned());
+                }
                 UndoEntry::Moved { .. }
                 | UndoEntry::Done { .. }
                 | UndoEntry::NotWritten { .. }
@@ -166,6 +179,17 @@ impl FileLog {
     /// All is done.
     pub(crate) fn finish(mut self) -> Result<(), RestoreError> {
         Ok(self.writer.finish()?)
+    }
+
+    /// Why a function library with this code stays: an interrupted run has been there, and somebody since.
+    pub(crate) fn library_stays(&self, name: &[u8], live: Option<&[u8]>) -> Option<String> {
+        let is_done = self.same_history && self.before.as_ref().is_some_and(|before| before.is_library_done(name));
+        if is_done {
+            return Some("was changed after an interrupted run had written it".to_owned());
+        }
+        let found = self.libraries_in_doubt.get(name)?;
+        (live.unwrap_or_default() != &found[..])
+            .then(|| "was changed after an interrupted run may have written it".to_owned())
     }
 
     fn append(&mut self, entry: &UndoEntry<'_>) -> Result<EntryNumber, RestoreError> {
@@ -195,6 +219,9 @@ impl UndoLog for FileLog {
                 written: written.map_or(NOTHING, Element::digest),
             },
             Before::Ttl { key, expires_ms, written_ms } => UndoEntry::Ttl { db, key: own(key), expires_ms, written_ms },
+            Before::Library { name, code, written } => {
+                UndoEntry::Library { name: own(name), code: own(code.unwrap_or_default()), written }
+            }
             Before::Moved { key, temporary, written } => {
                 let written = written.unwrap_or(NOTHING);
                 UndoEntry::Moved { db, key: own(key), temporary: own(temporary), written }

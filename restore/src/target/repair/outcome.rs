@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::libraries::LibrariesDone;
 use crate::target::lookup::show;
 
 /// Keys that are listed by name; all are counted.
@@ -34,6 +35,9 @@ pub struct Outcome {
     pub expired: u64,
     /// Done before this restore was interrupted.
     pub done_before: u64,
+    /// Function libraries.
+    #[serde(skip_serializing_if = "LibrariesDone::is_nothing")]
+    pub libraries: LibrariesDone,
     /// Differing keys of which something is left as it is.
     pub left: u64,
     /// Of these, wanted keys that the target does not have.
@@ -61,6 +65,33 @@ impl Outcome {
     /// Keys that were written.
     pub fn written(&self) -> u64 {
         self.created + self.replaced + self.merged + self.ttl_set + self.renamed + self.deleted
+    }
+
+    /// What was done in another part of the target.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.created += other.created;
+        self.replaced += other.replaced;
+        self.merged += other.merged;
+        self.elements += other.elements;
+        self.ttl_set += other.ttl_set;
+        self.renamed += other.renamed;
+        self.deleted += other.deleted;
+        self.equal += other.equal;
+        self.skipped += other.skipped;
+        self.expired += other.expired;
+        self.done_before += other.done_before;
+        self.libraries.add(other.libraries);
+        self.left += other.left;
+        self.left_absent += other.left_absent;
+        self.listed.extend(other.listed);
+        self.listed.truncate(LISTED_MAX);
+        self.left_keys.extend(other.left_keys);
+        self.left_keys.truncate(LEFT_KEYS_MAX);
+    }
+
+    /// Something differs and stays.
+    pub fn leaves_some(&self) -> bool {
+        self.left > 0 || !self.libraries.left.is_empty()
     }
 
     /// A key is left as it is.

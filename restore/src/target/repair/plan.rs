@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::policy::{OnConflict, Policy};
+use crate::libraries::LibrariesPlan;
 
 /// Numbers of keys, and some by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -24,14 +25,46 @@ pub struct Survey {
     pub changed: u64,
     /// Their time of expiry has passed since the restore point.
     pub expired: u64,
-    /// Selected keys of the target that did not exist at the restore point (`--delete-absent`).
+    /// Keys of the target that are deleted: selected ones that did not exist at the restore point (`--delete-absent`), or all that are
+    /// not wanted (`--replace-all`).
     pub absent: u64,
+    /// The same in each database.
+    pub absent_by_db: BTreeMap<u32, u64>,
     /// Elements that the target's keys lack (`--on-conflict merge`).
     pub elements_lacking: u64,
     /// Elements that differ, and those that only the target has.
     pub elements_different: u64,
     /// Some of the differing keys.
     pub samples: Vec<String>,
+}
+
+impl Survey {
+    /// The keys of another part of the target.
+    pub(crate) fn add(&mut self, other: Self, samples_max: usize) {
+        for (db, count) in other.wanted {
+            *self.wanted.entry(db).or_default() += count;
+        }
+        self.new += other.new;
+        self.equal += other.equal;
+        self.different += other.different;
+        self.ttl_only += other.ttl_only;
+        self.changed += other.changed;
+        self.expired += other.expired;
+        self.absent += other.absent;
+        for (db, count) in other.absent_by_db {
+            *self.absent_by_db.entry(db).or_default() += count;
+        }
+        self.elements_lacking += other.elements_lacking;
+        self.elements_different += other.elements_different;
+        self.samples.extend(other.samples);
+        self.samples.truncate(samples_max);
+    }
+
+    /// So many keys more of this database are deleted.
+    pub(super) fn add_absent(&mut self, db: u32, keys: usize) {
+        self.absent += keys as u64;
+        *self.absent_by_db.entry(db).or_default() += keys as u64;
+    }
 }
 
 /// See the module.
@@ -41,11 +74,28 @@ pub struct RepairPlan {
     pub policy: Policy,
     /// What it holds of them.
     pub survey: Survey,
+    /// What is done with function libraries; `None` = they are left out.
+    pub libraries: Option<LibrariesPlan>,
+    /// With `--replace-all`: the keys that the target holds, in each database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_keys: Option<BTreeMap<u32, u64>>,
     /// Of the differing keys, elements and times of expiry (`--broken-by`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub judged: Option<JudgedCounts>,
     /// Where what is overwritten or deleted is kept.
     pub undo_file: String,
+    /// With `--replace-all`: how large the undo file may become.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undo_room: Option<UndoRoom>,
+}
+
+/// What an undo file of all that a target holds takes, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct UndoRoom {
+    /// At most, about: what the target's data takes in its memory.
+    pub most_bytes: u64,
+    /// Free where the file is; `None` = not known.
+    pub free_bytes: Option<u64>,
 }
 
 /// Keys, elements and times of expiry, by who wrote them last.
@@ -60,6 +110,14 @@ pub struct JudgedCounts {
 impl fmt::Display for RepairPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Survey { wanted, new, equal, different, ttl_only, expired, absent, samples, .. } = &self.survey;
+        if let Some(keys) = &self.target_keys {
+            write!(
+                f,
+                "\nreplace all  the target holds {}; afterwards it holds what is wanted and nothing else",
+                by_database(keys)
+            )?;
+            write!(f, "\nremoved      {}", by_database(&self.survey.absent_by_db))?;
+        }
         write!(
             f,
             "\nkeys         {} wanted: {new} new, {equal} equal, {different} different",
@@ -88,7 +146,19 @@ impl fmt::Display for RepairPlan {
                 "\nbroken by    {go_back} keys and elements go back, {stay} stay: others wrote them last, or perhaps others"
             )?;
         }
-        write!(f, "\nundo file    {}", self.undo_file)
+        if let Some(libraries) = self.libraries.as_ref().filter(|libraries| !libraries.is_nothing()) {
+            write!(f, "\nfunctions    {libraries}")?;
+        }
+        write!(f, "\nundo file    {}", self.undo_file)?;
+        let Some(UndoRoom { most_bytes, free_bytes }) = self.undo_room else { return Ok(()) };
+        write!(f, " (up to about {most_bytes} bytes)")?;
+        match free_bytes {
+            Some(free) if free < most_bytes => write!(
+                f,
+                "\nlimit        {free} bytes are free there: where they do not suffice, the restore ends before it removes what it cannot keep, and the same command goes on when there is room (or choose another --state-dir)"
+            ),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -106,5 +176,16 @@ impl RepairPlan {
                 self.survey.elements_lacking, self.survey.elements_different
             ),
         }
+    }
+}
+
+/// `5 keys (db 0: 4, db 2: 1)`.
+fn by_database(keys: &BTreeMap<u32, u64>) -> String {
+    let all: u64 = keys.values().sum();
+    let each: Vec<String> = keys.iter().map(|(db, n)| format!("db {db}: {n}")).collect();
+    match all {
+        0 => "no keys".to_owned(),
+        1 => format!("1 key ({})", each.join(", ")),
+        _ => format!("{all} keys ({})", each.join(", ")),
     }
 }

@@ -112,11 +112,24 @@ pub struct Policy {
     pub name_template: NameTemplate,
     /// Selected keys of the target that did not exist at the restore point are deleted.
     pub delete_absent: bool,
+    /// Keys and function libraries of the target that are not wanted are deleted: afterwards it holds what is wanted, and nothing
+    /// else. Goes with [`OnConflict::Replace`].
+    pub replace_all: bool,
     /// Times of expiry.
     pub ttl: TtlPolicy,
 }
 
 impl Policy {
+    /// Everything that the target holds makes room for what is wanted.
+    pub fn replace_all(ttl: TtlPolicy) -> Self {
+        Self { on_conflict: OnConflict::Replace, replace_all: true, ttl, ..Self::default() }
+    }
+
+    /// Keys of the target are deleted.
+    pub(crate) fn deletes(&self) -> bool {
+        self.delete_absent || self.replace_all
+    }
+
     /// The names that this restore gives to keys beside those of the target; `None` = it gives none.
     pub(crate) fn own_names<'a>(&'a self, id: &'a str) -> Option<(&'a NameTemplate, &'a str)> {
         (self.on_conflict == OnConflict::Rename).then_some((&self.name_template, id))

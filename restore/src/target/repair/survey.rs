@@ -6,7 +6,7 @@ use redtape_wire::rdb::ReadError;
 
 use super::absent::{Which, each_absent};
 use super::datasets::{Datasets, expected_digests};
-use super::decide::{Decision, Differences, decide};
+use super::decide::{Decision, Differences, MergedStream, decide};
 use super::engine::Unwanted;
 use super::judged::{Asked, seen_ttl};
 use super::live;
@@ -27,7 +27,7 @@ use crate::values::saved::{SavedKey, Values};
 use crate::version::ServerVersion;
 
 /// Differing keys that are named.
-const NAMED_KEYS: usize = 5;
+pub(crate) const NAMED_KEYS: usize = 5;
 /// Keys that are read from the target at once.
 const READ_KEYS: usize = 64;
 /// Parts of keys whose last write is looked for in the journal.
@@ -76,13 +76,13 @@ pub(crate) fn survey(look: Look<'_>, observer: &mut dyn Observer) -> Result<Surv
         Ok(())
     })?;
     let Surveyor { target, mut survey, mut asked, .. } = surveyor;
-    if policy.delete_absent {
+    if policy.deletes() {
         // The scan has the other connection.
         let mut judged_target = target.another()?;
         let id = id.to_string();
-        let which = Which { filter, own_names: policy.own_names(&id) };
+        let which = Which::of(policy, filter, &id);
         each_absent(datasets, target, &which, interrupt, &mut |db, keys| {
-            survey.absent += keys.len() as u64;
+            survey.add_absent(db, keys.len());
             if judge {
                 ask_of_unwanted(&mut judged_target, db, &keys, version, &mut asked)?;
             }
@@ -134,6 +134,9 @@ impl Surveyor<'_> {
             let expires_ms = self.policy.ttl.apply(saved.expires_ms, self.at_ms, now_ms);
             if expires_ms != 0 && expires_ms <= now_ms {
                 self.survey.expired += 1;
+                if there && self.policy.replace_all {
+                    self.survey.add_absent(db, 1);
+                }
             } else if there {
                 let image = Image { expires_ms, ..values.image(&saved)? };
                 present.push((saved.key, image, expected, saved.expires_ms));
@@ -168,6 +171,15 @@ impl Surveyor<'_> {
                 {
                     self.ask((db, key), differences, (*was_ms, there)).map_err(unreadable)?;
                 }
+                if let (Some(there), Decision::MergeStream(merged)) = (there, &decision) {
+                    let MergedStream { lacking, ttl, .. } = **merged;
+                    if self.judge {
+                        let whole = Differences { elements: None, ttl };
+                        self.ask((db, key), &whole, (*was_ms, there)).map_err(unreadable)?;
+                    } else {
+                        self.survey.elements_lacking += lacking;
+                    }
+                }
                 self.count(db, key, &decision, ttl_only);
             }
         }
@@ -177,7 +189,12 @@ impl Surveyor<'_> {
     fn count(&mut self, db: u32, key: &[u8], decision: &Decision, ttl_only: bool) {
         let survey = &mut self.survey;
         match decision {
-            Decision::Expired => survey.expired += 1,
+            Decision::Expired => {
+                survey.expired += 1;
+                if self.policy.replace_all {
+                    survey.add_absent(db, 1);
+                }
+            }
             Decision::Create => survey.new += 1,
             Decision::Equal => survey.equal += 1,
             _ => {

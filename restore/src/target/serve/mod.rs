@@ -27,7 +27,7 @@ use super::lookup::{Scan, of_wanted_types, select};
 use super::unfinished;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
-use crate::plan::{DatasetFacts, Method, Plan, of_dataset};
+use crate::plan::{Dataset, Method, Plan};
 use crate::progress::{Event, Observer, Unit};
 use crate::request::Request;
 use crate::source::scratch::Scratch;
@@ -91,7 +91,7 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
     observer.on(&Event::Resolved(&located.point));
     let mut source = located.check(request, observer)?;
     let binary = source.find_any_binary(request.server_bin.as_deref())?;
-    let facts = DatasetFacts {
+    let dataset = Dataset {
         point: &source.point,
         rdb: source.rdb.version,
         range: &source.facts,
@@ -100,8 +100,10 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
         slice: source.slice.as_ref(),
     };
     let reason = "clients read what a scratch server holds".to_owned();
-    let target = (at.to_string(), format!("{}, read-only", binary.version));
-    let plan = of_dataset(&facts, (Method::Serve, reason), Some(&binary), target);
+    let functions = request.filter.is_everything();
+    let mut plan = dataset.plan((Method::Serve, reason), functions, Some(&binary));
+    plan.target = at.to_string();
+    plan.target_version = format!("{}, read-only", binary.version);
     source.binary = Some(binary);
     observer.on(&Event::Planned(&plan));
     let (filter, interrupt) = (request.filter.clone(), request.interrupt.clone());

@@ -13,7 +13,7 @@ use crate::target::preflight::TargetFacts;
 use crate::target::repair::{Asked, Judged};
 
 /// Refuses a target of which the journal does not know who wrote to it.
-pub(super) fn check(source: &Source, facts: &TargetFacts) -> Result<(), RestoreError> {
+pub(crate) fn check(source: &Source, facts: &TargetFacts) -> Result<(), RestoreError> {
     if facts.is_source {
         return Ok(());
     }
@@ -26,7 +26,7 @@ pub(super) fn check(source: &Source, facts: &TargetFacts) -> Result<(), RestoreE
 }
 
 /// Judges what was asked.
-pub(super) fn judged(
+pub(crate) fn judged(
     asked: Vec<Asked>,
     query: &WriteQuery,
     source: &Source,

@@ -2,7 +2,7 @@
 
 use super::digest::compare_digests;
 use super::room::{self, Carrier};
-use super::{Restored, ServerTarget, evicted_warning, full_warning, marker_or_note};
+use super::{ServerTarget, evicted_warning, full_warning, marker_or_note};
 use crate::error::RestoreError;
 use crate::plan::Plan;
 use crate::progress::Observer;
@@ -11,6 +11,7 @@ use crate::source::scratch::Scratch;
 use crate::target::copy::{Copied, CopyJob, copy, gone};
 use crate::target::lookup::{KeyCounts, Missing, recount};
 use crate::target::memory::MemoryState;
+use crate::target::restored::Restored;
 use crate::target::unfinished::{KEY, Marker};
 
 /// Rebuilds the dataset and copies all of it.
@@ -82,7 +83,7 @@ fn copy_all(
         }
     }
     let Copied { keys, functions, .. } = copied;
-    Ok(Restored { keys, expired: Some(missing.expired), functions, checks, warnings, outcome: None })
+    Ok(Restored { keys, expired: Some(missing.expired), functions, checks, warnings, outcome: None, file: None })
 }
 
 /// The keys of the scratch server.

@@ -4,13 +4,14 @@ use redtape_journal::Group;
 
 use super::digest::compare_digests;
 use super::room::{self, Carrier};
-use super::{Restored, ServerTarget, full_warning};
+use super::{ServerTarget, full_warning};
 use crate::client::Server;
 use crate::error::RestoreError;
 use crate::progress::Observer;
 use crate::replica_link::{Delivered, Expected, Payload, Replica, deliver};
 use crate::source::Source;
 use crate::target::memory::MemoryState;
+use crate::target::restored::Restored;
 
 /// Sends base and journal; the target replays.
 pub(super) fn restore(
@@ -78,7 +79,7 @@ fn promoted(
     })?;
     checks.extend(link_checks(&delivered));
     let Delivered { keys, functions, expired, .. } = delivered;
-    Ok(Restored { keys, expired, functions, checks, warnings, outcome: None })
+    Ok(Restored { keys, expired, functions, checks, warnings, outcome: None, file: None })
 }
 
 /// Looks at a target after its promotion: the same run of the server, a master, and nothing evicted.

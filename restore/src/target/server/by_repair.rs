@@ -3,22 +3,24 @@
 
 use redtape_journal::query::{AsOf, When};
 
+use super::afterwards::{look_again, look_for_evicted};
+use super::functions::{library_changes, restore_functions};
 use super::marks::Marks;
-use super::{Restored, ServerTarget, blame, evicted_warning, full_warning, marker_or_note, room};
-use crate::client::Server;
+use super::{ServerTarget, blame, full_warning, marker_or_note, room};
 use crate::error::RestoreError;
+use crate::libraries::LibrariesPlan;
 use crate::plan::Plan;
 use crate::progress::{Event, Observer, Unit};
 use crate::request::Request;
 use crate::source::scratch::Scratch;
 use crate::source::{Located, Source};
-use crate::target::copy::copy_functions;
-use crate::target::lookup::{KeyCounts, recount};
+use crate::target::lookup::KeyCounts;
 use crate::target::memory::MemoryState;
 use crate::target::repair::{
-    Datasets, FileLog, Job, Judged, JudgedCounts, Look, OnConflict, Operation, Outcome, Policy, RepairPlan, Survey,
-    Surveyed, repair, survey,
+    Datasets, FileLog, Job, Judged, JudgedCounts, Look, OnConflict, Operation, Policy, RepairPlan, Survey, Surveyed,
+    UndoRoom, repair, survey,
 };
+use crate::target::restored::Restored;
 use crate::target::rights::{By, Repairs};
 use crate::target::unfinished::{KEY, Marker};
 
@@ -32,6 +34,10 @@ pub(crate) struct Looked {
     judged: Judged,
     at_ms: i64,
     rate: Option<u32>,
+    libraries: Option<LibrariesPlan>,
+    /// With `--replace-all`: what the target holds.
+    target_keys: Option<KeyCounts>,
+    undo_room: Option<UndoRoom>,
 }
 
 impl Looked {
@@ -40,8 +46,11 @@ impl Looked {
         RepairPlan {
             policy: self.policy.clone(),
             survey: self.survey.clone(),
+            libraries: self.libraries.clone(),
+            target_keys: self.target_keys.clone(),
             judged: self.judged.counts().map(|(go_back, stay)| JudgedCounts { go_back, stay }),
             undo_file: self.operation.undo_path().display().to_string(),
+            undo_room: self.undo_room,
         }
     }
 }
@@ -80,25 +89,55 @@ pub(crate) fn look(
         interrupt: &target.interrupt,
     };
     let Surveyed { survey, asked, new } = survey(look, observer).map_err(|e| datasets.explain(e))?;
-    if survey.wanted.values().sum::<u64>() + survey.absent == 0 {
+    let wanted = survey.wanted.values().sum::<u64>();
+    let is_nothing = if policy.replace_all { !target.filter.is_everything() } else { survey.absent == 0 };
+    if wanted == 0 && is_nothing {
         return Err(RestoreError::NoKeys);
     }
-    if policy.on_conflict == OnConflict::Fail && survey.different > 0 {
-        let mut list = survey.samples.join(", ");
-        if survey.different > survey.samples.len() as u64 {
-            list.push_str(", …");
-        }
-        return Err(RestoreError::Conflict { address: target.server.address.clone(), count: survey.different, list });
-    }
+    let libraries = library_changes(target, &mut datasets, &policy, &|_, _| None)?.map(|(_, changes)| changes.plan());
+    check_conflicts(target, &policy, &survey, libraries.as_ref())?;
+    let target_keys = policy.replace_all.then(|| target.facts.keys.clone());
     let judged = match &request.broken_by {
         None => Judged::default(),
         Some(query) => blame::judged(asked, query, source, request, observer)?,
     };
-    Ok(Looked { survey, new, operation, datasets, policy, judged, at_ms, rate: request.rate })
+    let undo_room = if policy.replace_all { Some(undo_room(target, &operation)?) } else { None };
+    let rate = request.rate;
+    Ok(Looked { survey, new, operation, datasets, policy, judged, at_ms, rate, libraries, target_keys, undo_room })
+}
+
+/// What an undo file of all that the target holds may take, and what is free for it.
+fn undo_room(target: &mut ServerTarget, operation: &Operation) -> Result<UndoRoom, RestoreError> {
+    let path = operation.undo_path();
+    // The directories below the first one that is there are made later.
+    let there = path.ancestors().find(|folder| folder.exists());
+    let free = there.and_then(|folder| rustix::fs::statvfs(folder).ok());
+    let free_bytes = free.map(|free| free.f_bavail.saturating_mul(free.f_frsize));
+    Ok(UndoRoom { most_bytes: room::data_bytes(&target.server.info(Some("all"))?), free_bytes })
+}
+
+/// Refuses what differs, where that is to be refused.
+fn check_conflicts(
+    target: &ServerTarget,
+    policy: &Policy,
+    survey: &Survey,
+    libraries: Option<&LibrariesPlan>,
+) -> Result<(), RestoreError> {
+    let libraries = libraries.map(|libraries| &libraries.stay[..]).unwrap_or_default();
+    let count = survey.different + libraries.len() as u64;
+    if policy.on_conflict != OnConflict::Fail || count == 0 {
+        return Ok(());
+    }
+    let mut list = survey.samples.clone();
+    if survey.different > survey.samples.len() as u64 {
+        list.push("…".to_owned());
+    }
+    list.extend(libraries.iter().map(|name| format!("function library {name}")));
+    Err(RestoreError::Conflict { address: target.server.address.clone(), count, list: list.join(", ") })
 }
 
 /// What the target is expected to hold, in a scratch server of its own.
-fn expected(
+pub(crate) fn expected(
     source: &Source,
     request: &Request,
     when: &When,
@@ -118,13 +157,13 @@ pub(super) fn restore(
     looked: Looked,
     observer: &mut dyn Observer,
 ) -> Result<Restored, RestoreError> {
-    let Looked { survey, new, operation, mut datasets, policy, judged, at_ms, rate } = looked;
+    let Looked { survey, new, operation, mut datasets, policy, judged, at_ms, rate, .. } = looked;
     let about = format!("of {} as of {}, LSN {}", source.from.display(), plan.at, plan.lsn);
     let by = By::Repair(Repairs::of(&policy));
     room::check_repair(target, &mut datasets, (&survey.wanted, &new[..]), by, observer)
         .map_err(|e| datasets.explain(e).before_the_target())?;
-    let (marker, mut log) =
-        begin(target, &operation, &about, &survey.wanted, observer).map_err(RestoreError::before_the_target)?;
+    let (marker, mut log) = begin(target, &operation, (&about, policy.replace_all), &survey.wanted, observer)
+        .map_err(RestoreError::before_the_target)?;
     let marks = Marks::of(target, (&source.from, source.keyring()), ("restore", log.path()));
     if !log.goes_on() {
         marks.set("before", observer);
@@ -133,7 +172,7 @@ pub(super) fn restore(
     let total = survey.wanted.values().sum::<u64>() + survey.absent;
     observer.on(&Event::Step { name: "writing keys", total, unit: Unit::Keys });
     let job = Job {
-        new: &new,
+        new: Some(&new),
         datasets: &mut datasets,
         target: &mut target.server,
         filter: &target.filter,
@@ -149,10 +188,15 @@ pub(super) fn restore(
     let repaired = repair(job, observer);
     let undo_file = log.path().display().to_string();
     observer.on(&Event::StepDone);
-    let outcome = repaired.map_err(|cause| RestoreError::Undone {
+    let mut outcome = repaired.map_err(|cause| RestoreError::Undone {
         cause: Box::new(datasets.explain(cause)),
         aftermath: format!(
-            "A part of the wanted keys may have been written, each of them whole. Run the same command again to go on; what was overwritten is in {undo_file}"
+            "{}. Run the same command again to go on; what was overwritten is in {undo_file}",
+            if policy.replace_all {
+                "The target may hold a part of what it held and a part of what is wanted, each key of them whole"
+            } else {
+                "A part of the wanted keys may have been written, each of them whole"
+            }
         ),
     })?;
     let memory = MemoryState::settled(&mut target.server)?;
@@ -168,18 +212,20 @@ pub(super) fn restore(
             }
         }
     }
-    let functions =
-        if target.filter.is_everything() { restore_functions(target, &mut datasets, &mut warnings)? } else { 0 };
+    let functions = restore_functions(target, &mut datasets, &policy, (&mut log, &mut outcome), &mut warnings)?;
+    let mut checks = vec![match evicted {
+        0 => "the target has answered each write, and has evicted no keys".to_owned(),
+        _ => "the target has answered each write".to_owned(),
+    }];
+    if policy.replace_all {
+        checks.push(look_again(target, &mut datasets, &policy, (operation.id(), at_ms), observer)?);
+    }
     marks.set("after", observer);
     // The marker first: what an unfinished file says of a target without one is more than is true, never less.
     if let Some(marker) = marker {
         marker.remove(&mut target.server)?;
     }
     log.finish()?;
-    let checks = vec![match evicted {
-        0 => "the target has answered each write, and has evicted no keys".to_owned(),
-        _ => "the target has answered each write".to_owned(),
-    }];
     Ok(Restored {
         keys: survey.wanted,
         expired: Some(outcome.expired),
@@ -187,71 +233,23 @@ pub(super) fn restore(
         checks,
         warnings,
         outcome: Some(outcome),
+        file: None,
     })
-}
-
-/// Functions go into a target that has none. Others stay: an undo file has no place for them.
-fn restore_functions(
-    target: &mut ServerTarget,
-    datasets: &mut Datasets,
-    warnings: &mut Vec<String>,
-) -> Result<usize, RestoreError> {
-    let scratch = &mut datasets.wanted.server;
-    match (scratch.functions()?.unwrap_or(0), target.server.functions()?) {
-        (0, _) => Ok(0),
-        (_, Some(0)) => copy_functions(scratch, &mut target.server),
-        (_, None) => {
-            warnings.push("functions were left out: the target does not show its own (FUNCTION LIST)".to_owned());
-            Ok(0)
-        }
-        (_, Some(_)) => {
-            let dump = |server: &mut Server| server.call(&["FUNCTION", "DUMP"]);
-            if dump(scratch)? != dump(&mut target.server)? {
-                warnings.push("the target's functions are others than those of that moment; they stay".to_owned());
-            }
-            Ok(0)
-        }
-    }
-}
-
-/// Whether what the target has evicted meanwhile were wanted keys; says that it has evicted others.
-fn look_for_evicted(
-    target: &mut ServerTarget,
-    datasets: &mut Datasets,
-    outcome: &Outcome,
-    evicted: u64,
-    observer: &mut dyn Observer,
-) -> Result<String, RestoreError> {
-    let scratch = &mut datasets.wanted;
-    let clock_ms = scratch.hold()?;
-    let missing = recount(scratch, &mut target.server, &target.filter, observer, &target.interrupt, clock_ms)?;
-    let memory = MemoryState::ask(&mut target.server)?;
-    let gone = missing.gone.saturating_sub(outcome.left_absent);
-    if gone > 0 && target.accept_eviction {
-        return Ok(evicted_warning(&memory, evicted, gone));
-    }
-    if gone > 0 {
-        let (address, meant) = (target.server.address.clone(), outcome.written());
-        return Err(RestoreError::Lost { address, lost: gone, meant, why: memory.advice(evicted) });
-    }
-    Ok(format!("the target has evicted {evicted} other keys meanwhile (maxmemory-policy {})", memory.policy))
 }
 
 /// The marker in the target, and the undo file.
 fn begin(
     target: &mut ServerTarget,
     operation: &Operation,
-    about: &str,
+    (about, replaces_all): (&str, bool),
     wanted: &KeyCounts,
     observer: &mut dyn Observer,
 ) -> Result<(Option<Marker>, FileLog), RestoreError> {
     target.claim()?;
     let log = operation.begin()?;
-    let what = format!(
-        "some keys ({} keys) {about}, begun at {}",
-        wanted.values().sum::<u64>(),
-        redtape_journal::Micros::now()
-    );
+    let which = if replaces_all { "everything in the place of what was there" } else { "some keys" };
+    let what =
+        format!("{which} ({} keys) {about}, begun at {}", wanted.values().sum::<u64>(), redtape_journal::Micros::now());
     let marker = marker_or_note(Marker::put_some(&mut target.server, operation.id(), &what)?, observer);
     Ok((marker, log))
 }

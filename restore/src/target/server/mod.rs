@@ -3,26 +3,28 @@
 //! Invariants: the target is claimed, looked at once more, and known to have room for the data, before the first write to it; what was
 //! begun and failed is undone or marked as unfinished; success is reported only of what was seen in the target at the end.
 
-mod blame;
+mod afterwards;
+pub(crate) mod blame;
 mod by_copy;
 mod by_link;
 mod by_repair;
 mod digest;
+mod functions;
 mod marks;
 mod room;
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
 use redtape_net::Connector;
 
-pub(crate) use self::by_repair::Looked;
+pub(crate) use self::by_repair::{Looked, expected};
 pub(crate) use self::marks::Marks;
 pub(crate) use self::room::check_repair;
 
 use super::claim;
 use super::memory::MemoryState;
 use super::preflight::{TargetFacts, contents, unknown_commands};
-use super::repair::Outcome;
+pub(crate) use super::restored::Restored;
 use super::unfinished::{Marker, PutMarker};
 use crate::client::{CommandNames, Server};
 use crate::error::RestoreError;
@@ -34,7 +36,7 @@ use crate::source::Source;
 use redtape_journal::query::Filter;
 
 /// Said of a server whose disk holds nothing of it.
-const NOT_PERSISTENT: &str =
+pub(crate) const NOT_PERSISTENT: &str =
     "the target persists nothing (save \"\", appendonly no): a restart loses what was restored";
 
 /// A server that data is restored to.
@@ -45,24 +47,10 @@ pub(crate) struct ServerTarget {
     pub(crate) filter: Filter,
     /// Everything is wanted, and nothing may be in it.
     whole: bool,
+    /// What it holds makes room.
+    replaces_all: bool,
     accept_eviction: bool,
     interrupt: Interrupt,
-}
-
-/// What is in the target at the end.
-pub(crate) struct Restored {
-    /// Keys in each database.
-    pub(crate) keys: BTreeMap<u32, u64>,
-    /// Of these, keys that have expired; `None` = the target does not allow to count them.
-    pub(crate) expired: Option<u64>,
-    /// Function libraries.
-    pub(crate) functions: usize,
-    /// What was compared, and with which result.
-    pub(crate) checks: Vec<String>,
-    /// What to be aware of.
-    pub(crate) warnings: Vec<String>,
-    /// What was done with keys of a target that holds others.
-    pub(crate) outcome: Option<Outcome>,
 }
 
 /// The marker; where there is none, a note says what that means.
@@ -78,22 +66,46 @@ pub(crate) fn marker_or_note(put: PutMarker, observer: &mut dyn Observer) -> Opt
     }
 }
 
+/// What is wanted of a server, before anything is known of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Wish {
+    pub(crate) filter: Filter,
+    /// Everything is wanted, and nothing may be in it.
+    pub(crate) whole: bool,
+    pub(crate) accept_eviction: bool,
+    pub(crate) interrupt: Interrupt,
+    /// What it holds beside that goes.
+    pub(crate) replaces_all: bool,
+    /// Longest wait for a reply.
+    pub(crate) reply_limit: Duration,
+}
+
+impl From<&Request> for Wish {
+    fn from(request: &Request) -> Self {
+        Self {
+            filter: request.filter.clone(),
+            whole: request.is_whole(),
+            replaces_all: request.replaces_all(),
+            accept_eviction: request.accept_eviction,
+            interrupt: request.interrupt.clone(),
+            reply_limit: request.limits.reply,
+        }
+    }
+}
+
 impl ServerTarget {
     /// Connects and looks at it; changes nothing.
-    pub(crate) fn open(connector: Connector, names: CommandNames, request: &Request) -> Result<Self, RestoreError> {
+    pub(crate) fn open(connector: Connector, names: CommandNames, wish: Wish) -> Result<Self, RestoreError> {
         let mut server = Server::open(connector, names)?;
-        server.set_reply_limit(request.limits.reply)?;
+        server.set_reply_limit(wish.reply_limit)?;
         // Reading the journal, a person's answer, and the replay in a scratch server may each take long.
         server.keep_alive()?;
         let facts = TargetFacts::read(&mut server)?;
-        Ok(Self {
-            facts,
-            server,
-            filter: request.filter.clone(),
-            whole: request.is_whole(),
-            accept_eviction: request.accept_eviction,
-            interrupt: request.interrupt.clone(),
-        })
+        if facts.cluster {
+            server.set_in_cluster();
+        }
+        let Wish { filter, whole, accept_eviction, interrupt, replaces_all, .. } = wish;
+        Ok(Self { facts, server, filter, whole, replaces_all, accept_eviction, interrupt })
     }
 
     /// What ends it when it is set.
@@ -183,7 +195,7 @@ fn evicted_warning(memory: &MemoryState, evicted: u64, gone: u64) -> String {
 }
 
 /// A server that keeps what it has and takes no more.
-fn full_warning(memory: &MemoryState) -> Option<String> {
+pub(crate) fn full_warning(memory: &MemoryState) -> Option<String> {
     (memory.is_over() && !memory.evicts()).then(|| {
         format!(
             "everything is there, but the target uses {} bytes of its maxmemory of {}: it refuses writes until that is raised",

@@ -99,7 +99,15 @@ pub(crate) fn check_repair(
 ) -> Result<(), RestoreError> {
     check_databases(target, wanted)?;
     let data = data_bytes(&datasets.wanted.server.info(Some("all"))?);
-    let memory = MemoryState::ask(&mut target.server)?;
+    let mut memory = MemoryState::ask(&mut target.server)?;
+    let all_new = vec![true; new.len()];
+    let new = if target.replaces_all {
+        // All that it holds goes, or is among what comes.
+        memory.used = memory.used.saturating_sub(data_bytes(&target.server.info(Some("all"))?));
+        &all_new[..]
+    } else {
+        new
+    };
     // No value is larger than all of them together.
     let limit = target.facts.limits.value_bytes().unwrap_or(USUAL_BULK_BYTES);
     let value_limit = Some(limit).filter(|limit| data >= *limit);
@@ -131,7 +139,7 @@ fn check_databases(target: &mut ServerTarget, wanted: &KeyCounts) -> Result<(), 
 }
 
 /// What the data of a server takes, its dictionaries included. Pure.
-fn data_bytes(info: &Info) -> u64 {
+pub(super) fn data_bytes(info: &Info) -> u64 {
     let number = |name| info.number(name).unwrap_or(0);
     let others = ["used_memory_startup", "mem_clients_normal", "mem_clients_slaves", "mem_replication_backlog"];
     let others: u64 = others.into_iter().map(number).sum();

@@ -22,7 +22,7 @@ use crate::target::server::ServerTarget;
 /// Connects to the server, and looks at it.
 pub(super) fn open_target(request: &UndoWritesRequest) -> Result<ServerTarget, RestoreError> {
     let (connector, commands) = (request.to.connector()?, request.to.commands.clone());
-    let mut target = ServerTarget::open(connector, commands, &request.dataset(Filter::default(), Lsn(0)))?;
+    let mut target = ServerTarget::open(connector, commands, (&request.dataset(Filter::default(), Lsn(0))).into())?;
     let catalog = Catalog::open_with(&request.from, &request.keyring)?;
     if catalog.windows().is_empty() {
         return Err(not_complete(MarkError::NoBase, WHAT));
@@ -73,6 +73,7 @@ impl Rebuilt {
         let begins = history.begins;
         let mut without = source(history, request, Lsn(begins.0.saturating_sub(1)), observer)?;
         let facts = Facts {
+            replaces_all: false,
             point: &without.point,
             rdb: without.rdb.version,
             range: &without.facts,

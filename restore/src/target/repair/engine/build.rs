@@ -1,8 +1,8 @@
 //! Large values: built in pieces under a temporary name, beside everything that clients do, then put in place by `RENAME`.
 
 use super::Engine;
-use super::transaction::{encode_expiry, encode_restore};
-use crate::client::{Reply, Value};
+use super::transaction::{encode_expiry, encode_restore, exec};
+use crate::client::{Reply, Server, Value};
 use crate::error::RestoreError;
 use crate::refusal::{Refusal, meaning};
 use crate::target::pieces::swap::encode_swap;
@@ -56,20 +56,7 @@ impl Engine<'_> {
     /// Creates a key with a large value; whether the target had none.
     fn create_large(&mut self, key: &[u8], wanted: &Wanted) -> Result<bool, RestoreError> {
         let name = self.build(key, wanted)?;
-        let mut packed = Vec::new();
-        self.target.encode(&mut packed, &[b"MULTI"]);
-        encode_expiry(self.target, &mut packed, &name, wanted.image.expires_ms);
-        self.target.encode(&mut packed, &[b"RENAMENX", &name[..], key]);
-        self.target.encode(&mut packed, &[b"EXEC"]);
-        let replies = super::transaction::exec(self.target, &packed, 2)?.unwrap_or_default();
-        match replies.get(1) {
-            Some(Value::Int(1)) => Ok(true),
-            Some(Value::Error(error)) => Err(self.target.refused("RENAMENX", error)),
-            _ => {
-                self.target.call(&[&b"UNLINK"[..], &name])?;
-                Ok(false)
-            }
-        }
+        rename_new(self.target, &name, key, wanted.image.expires_ms)
     }
 
     /// Appends what puts the wanted value in the place of a watched key; returns the number of commands, and the temporary name of
@@ -88,5 +75,23 @@ impl Engine<'_> {
         let name = self.build(key, wanted)?;
         let expires = (image.expires_ms != 0).then_some(image.expires_ms);
         Ok((encode_swap(self.target, packed, &name, key, expires), Some(name)))
+    }
+}
+
+/// Gives a temporary key its time of expiry and its name; whether the target had none of that name. Else it is removed.
+pub(crate) fn rename_new(target: &mut Server, name: &[u8], key: &[u8], expires_ms: i64) -> Result<bool, RestoreError> {
+    let mut packed = Vec::new();
+    target.encode(&mut packed, &[b"MULTI"]);
+    encode_expiry(target, &mut packed, name, expires_ms);
+    target.encode(&mut packed, &[b"RENAMENX", name, key]);
+    target.encode(&mut packed, &[b"EXEC"]);
+    let replies = exec(target, &packed, 2)?.unwrap_or_default();
+    match replies.get(1) {
+        Some(Value::Int(1)) => Ok(true),
+        Some(Value::Error(error)) => Err(target.refused("RENAMENX", error)),
+        _ => {
+            target.call(&[&b"UNLINK"[..], name])?;
+            Ok(false)
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Selected keys that did not exist at the restore point.
 
-use super::transaction::{WATCHED_KEYS, exec_all};
+use super::transaction::{exec_all, keys_at_once};
 use super::{ALONE_TRIES, CHANGED, Engine, digest_of};
 use crate::error::RestoreError;
 use crate::judge::Part;
@@ -34,7 +34,7 @@ impl Engine<'_> {
                 left.push(key);
             }
         }
-        for some in left.chunks(WATCHED_KEYS) {
+        for some in left.chunks(keys_at_once(self.target)) {
             if !self.delete_watched(db, some)? {
                 some.iter().try_for_each(|key| self.delete_alone(db, key))?;
             }
@@ -57,7 +57,9 @@ impl Engine<'_> {
                 None => false,
             };
             let changed = expected.is_some_and(|expected| seen != expected) || other_type;
-            let changed = changed.then(|| CHANGED.to_owned());
+            let in_doubt = !self.is_as_found(db, key, Some(image))?;
+            let in_doubt = in_doubt.then(|| "was changed after an interrupted run may have deleted it".to_owned());
+            let changed = changed.then(|| CHANGED.to_owned()).or(in_doubt);
             let why = changed.or_else(|| self.judged.stays(db, key, Part::Whole, true, seen));
             if let Some(why) = why {
                 stay.push((key, why));
@@ -72,8 +74,11 @@ impl Engine<'_> {
         } else {
             self.log.sync()?;
             let deleted = entries.len();
-            if !exec_all(self.target, &packed, deleted)? {
+            let done = exec_all(self.target, &packed, deleted);
+            if let Ok(false) | Err(RestoreError::OtherNode { .. }) = done {
                 entries.into_iter().try_for_each(|entry| self.log.not_written(entry))?;
+            }
+            if !done? {
                 return Ok(false);
             }
             self.outcome.deleted += deleted as u64;

@@ -113,10 +113,21 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Waits for the replies to the oldest batch.
+    /// Waits for the replies to the oldest batch; after a refusal, for those to all that are under way.
     fn receive(&mut self) -> Result<(), RestoreError> {
-        let Some(Sent { keys, those, added }) = self.in_flight.batches.pop_front() else { return Ok(()) };
-        let mut left = &those[..];
+        let Some(refused) = self.receive_batch()? else { return Ok(()) };
+        // What has become of the others is in the undo log then, and not in doubt.
+        while !self.in_flight.batches.is_empty() {
+            self.receive_batch()?;
+        }
+        self.in_flight.existing.clear();
+        Err(refused)
+    }
+
+    /// Takes note of the replies to the oldest batch; returns the first refusal.
+    fn receive_batch(&mut self) -> Result<Option<RestoreError>, RestoreError> {
+        let Some(Sent { keys, those, added }) = self.in_flight.batches.pop_front() else { return Ok(None) };
+        let (mut left, mut refused) = (&those[..], None);
         loop {
             let (created, rest) = left.split_at(self.target.take_oks(left.len()));
             self.outcome.created += created.len() as u64;
@@ -124,19 +135,18 @@ impl Engine<'_> {
             left = rest;
             match self.target.receive()? {
                 Reply::Value(_) => self.outcome.created += 1,
-                Reply::Error(e) if meaning(&e.code) == Refusal::KeyExists => {
-                    self.log.not_written(*entry)?;
-                    self.in_flight.existing.push(keys.wanted(*at, *expires_ms));
-                }
                 Reply::Error(e) => {
-                    self.in_flight.batches.clear();
-                    // Other keys of this batch and of those behind are in doubt.
-                    self.target.pass_over()?;
-                    return Err(not_taken(self.target, keys.get(*at).0, &e));
+                    self.log.not_written(*entry)?;
+                    if meaning(&e.code) == Refusal::KeyExists {
+                        self.in_flight.existing.push(keys.wanted(*at, *expires_ms));
+                    } else if refused.is_none() {
+                        refused = Some(not_taken(self.target, keys.get(*at).0, &e));
+                    }
                 }
             }
         }
         self.in_flight.clock = Some((live::time(&self.target.receive()?), Instant::now()));
-        self.log.are_done(added)
+        self.log.are_done(added)?;
+        Ok(refused)
     }
 }

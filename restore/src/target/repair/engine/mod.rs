@@ -3,7 +3,7 @@
 //! For each batch: which keys exist is asked; those that do not are created with `RESTORE`, which overwrites nothing (`create`), while
 //! the target is still at work on the batches before (`in_flight`). Those that do are watched, read, and written in one transaction with others (`watched`); where a client came in between, each is tried
 //! alone, and a key that clients write to all the time is moved aside by `RENAME` in the transaction that puts the wanted one in its
-//! place (`aside`). Elements are set one by one (`merge`), keys that should not be there are deleted (`delete`).
+//! place (`aside`); a stream is merged with what has come in the meantime (`hot_stream`). Elements are set one by one (`merge`), keys that should not be there are deleted (`delete`).
 //!
 //! Order: what was there is in the undo log, and the log on the disk, before a write is sent.
 
@@ -11,6 +11,7 @@ mod aside;
 mod build;
 mod create;
 mod delete;
+mod hot_stream;
 mod in_flight;
 mod merge;
 mod transaction;
@@ -20,6 +21,7 @@ use std::collections::HashMap;
 
 use redtape_journal::undo_file::{MovedAside, OperationId};
 
+pub(crate) use self::build::rename_new;
 pub(crate) use self::delete::Unwanted;
 pub(crate) use self::in_flight::InFlight;
 use self::transaction::transaction_len;
@@ -114,7 +116,7 @@ impl Engine<'_> {
         let mut left = keys;
         while !left.is_empty() {
             self.interrupt.check()?;
-            let (now, rest) = left.split_at(transaction_len(left));
+            let (now, rest) = left.split_at(transaction_len(self.target, left));
             left = rest;
             if !self.attempt(db, now)? {
                 now.iter().try_for_each(|key| self.alone(db, key))?;
@@ -126,7 +128,7 @@ impl Engine<'_> {
     /// Leaves out what an interrupted run has done, and what has expired since the restore point.
     fn not_yet_done(&mut self, db: u32, keys: Vec<Wanted>) -> Result<Vec<Wanted>, RestoreError> {
         let now_ms = live::clock(self.target)?;
-        let mut left = Vec::with_capacity(keys.len());
+        let (mut left, mut gone) = (Vec::with_capacity(keys.len()), Vec::new());
         for mut wanted in keys {
             let image = &mut wanted.image;
             image.expires_ms = self.policy.ttl.apply(image.expires_ms, self.at_ms, now_ms);
@@ -134,11 +136,21 @@ impl Engine<'_> {
                 self.outcome.done_before += 1;
             } else if image.expires_ms != 0 && image.expires_ms <= now_ms {
                 self.outcome.expired += 1;
+                gone.push(wanted.key);
             } else {
                 left.push(wanted);
             }
         }
+        self.delete_expired(db, gone)?;
         Ok(left)
+    }
+
+    /// Wanted keys whose time has passed are not wanted any more where nothing else may be there.
+    fn delete_expired(&mut self, db: u32, keys: Vec<Vec<u8>>) -> Result<(), RestoreError> {
+        if !self.policy.replace_all || keys.is_empty() {
+            return Ok(());
+        }
+        self.delete(db, keys.into_iter().map(|key| Unwanted { key, expected: None, of_type: None }).collect())
     }
 
     /// Writes one key, however often clients write to it.
@@ -151,6 +163,9 @@ impl Engine<'_> {
         }
         if self.policy.on_conflict == OnConflict::Replace {
             return self.move_aside(db, wanted);
+        }
+        if self.policy.on_conflict == OnConflict::Merge && self.merge_hot_stream(db, wanted)? {
+            return Ok(());
         }
         self.outcome.leave(db, &wanted.key, "clients write to it all the time");
         Ok(())

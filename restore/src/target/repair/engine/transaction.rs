@@ -8,18 +8,23 @@ use crate::error::RestoreError;
 use crate::values::image::Image;
 
 /// Keys of one transaction.
-pub(super) const WATCHED_KEYS: usize = 64;
+const WATCHED_KEYS: usize = 64;
 /// Bytes of one transaction, about: the server does nothing else meanwhile.
 const WATCHED_BYTES: usize = 256 << 10;
 
-/// How many fit into one transaction: one at least.
-pub(super) fn transaction_len(keys: &[Wanted]) -> usize {
+/// How many fit into one transaction with this server: one at least.
+pub(super) fn transaction_len(server: &Server, keys: &[Wanted]) -> usize {
     let mut bytes = 0;
-    let fit = keys.iter().take(WATCHED_KEYS).take_while(|Wanted { key, image, .. }| {
+    let fit = keys.iter().take(keys_at_once(server)).take_while(|Wanted { key, image, .. }| {
         bytes += key.len() + image.dump.len();
         bytes <= WATCHED_BYTES
     });
     fit.count().max(1)
+}
+
+/// Keys that a transaction with this server may have: in a cluster, neighbours hardly ever have the same slot.
+pub(super) fn keys_at_once(server: &Server) -> usize {
+    if server.is_in_cluster() { 1 } else { WATCHED_KEYS }
 }
 
 /// Runs a transaction; `None` = a watched key was changed, and nothing was done.

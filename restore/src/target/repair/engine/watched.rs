@@ -1,5 +1,7 @@
 //! Keys that the target has: watched, read, decided upon, written in one transaction.
 
+use redtape_wire::rdb::{Value, encode_dump};
+
 use super::transaction::{encode_expiry, exec_all};
 use super::{CHANGED, Engine, Wanted, digest_of};
 use crate::error::RestoreError;
@@ -8,6 +10,7 @@ use crate::target::lookup::show;
 use crate::target::repair::before::Before;
 use crate::target::repair::before::Doubt;
 use crate::target::repair::decide::{Decision, Differences, decide};
+use crate::target::repair::judged::{Judged, seen_ttl};
 use crate::target::repair::live::{self, Live};
 use crate::target::value_error::unreadable;
 use crate::values::digest::{Digest, NOTHING};
@@ -24,12 +27,12 @@ impl Engine<'_> {
         }
         let mut packed = Vec::new();
         self.target.encode(&mut packed, &[b"MULTI"]);
+        let merged = self.merged(keys, &live.keys, &decisions)?;
         let (mut commands, mut entries, mut built) = (0, Vec::new(), Vec::new());
-        for ((wanted @ Wanted { key, image, digest, .. }, there), decision) in
-            keys.iter().zip(&live.keys).zip(&decisions)
-        {
+        let puts = keys.iter().zip(&merged).map(|(wanted, merged)| merged.as_ref().unwrap_or(wanted));
+        for ((wanted @ Wanted { key, image, digest, .. }, there), decision) in puts.zip(&live.keys).zip(&decisions) {
             let written = match decision {
-                Decision::Create | Decision::Replace => *digest,
+                Decision::Create | Decision::Replace | Decision::MergeStream(_) => *digest,
                 Decision::SetTtl => Digest::default(),
                 _ => continue,
             };
@@ -59,11 +62,15 @@ impl Engine<'_> {
         } else {
             self.log.sync()?;
             self.target.encode(&mut packed, &[b"EXEC"]);
-            if !exec_all(self.target, &packed, commands)? {
+            let done = exec_all(self.target, &packed, commands);
+            // A node that does not hold a key does nothing of a transaction.
+            if let Ok(false) | Err(RestoreError::OtherNode { .. }) = done {
+                entries.into_iter().try_for_each(|entry| self.log.not_written(entry))?;
                 for name in built {
                     self.target.call(&[&b"UNLINK"[..], &name])?;
                 }
-                entries.into_iter().try_for_each(|entry| self.log.not_written(entry))?;
+            }
+            if !done? {
                 return Ok(false);
             }
         }
@@ -71,6 +78,23 @@ impl Engine<'_> {
             self.finish(db, wanted, there.as_ref(), decision)?;
         }
         Ok(true)
+    }
+
+    /// For each key that is rebuilt with what it lacks, what it should be.
+    fn merged(
+        &self,
+        keys: &[Wanted],
+        live: &[Option<Image>],
+        decisions: &[Decision],
+    ) -> Result<Vec<Option<Wanted>>, RestoreError> {
+        let all = keys.iter().zip(live).zip(decisions);
+        let merged = all.map(|((Wanted { key, .. }, there), decision)| {
+            let (Decision::MergeStream(merged), Some(there)) = (decision, there) else { return Ok(None) };
+            let value = Value::Stream(Box::new(merged.stream.clone()));
+            let dump = encode_dump(&value, self.version.writes()).map_err(|e| RestoreError::Unable(e.to_string()))?;
+            Wanted::new(key.clone(), Image { dump, expires_ms: there.expires_ms }, None).map(Some)
+        });
+        merged.collect()
     }
 
     /// What is done with a key: by its value, by who wrote it last, by what an interrupted run has left in doubt.
@@ -98,6 +122,7 @@ impl Engine<'_> {
         let goes = match &decision {
             Decision::Create => Decision::Create,
             Decision::Merge(Differences { elements: None, .. }) => Decision::Replace,
+            Decision::MergeStream(_) if !matches!(self.judged, Judged::NotAsked) => Decision::Replace,
             _ => return Ok(decision),
         };
         Ok(if self.whole_stays(db, key, there)?.is_none() { goes } else { Decision::Conflict })
@@ -110,7 +135,7 @@ impl Engine<'_> {
     }
 
     /// What is in doubt since an interrupted run is written only if it is still as that run found it.
-    fn is_as_found(&self, db: u32, key: &[u8], there: Option<&Image>) -> Result<bool, RestoreError> {
+    pub(super) fn is_as_found(&self, db: u32, key: &[u8], there: Option<&Image>) -> Result<bool, RestoreError> {
         Ok(match (self.log.doubt(db, key), there) {
             (None | Some(Doubt::Part), _) | (Some(Doubt::Absent), None) => true,
             (Some(Doubt::Value(dump)), Some(there)) => {
@@ -131,7 +156,10 @@ impl Engine<'_> {
     ) -> Result<(), RestoreError> {
         let Wanted { key, expected, .. } = wanted;
         match decision {
-            Decision::Expired => self.outcome.expired += 1,
+            Decision::Expired => {
+                self.outcome.expired += 1;
+                self.delete_expired(db, vec![key.clone()])?;
+            }
             Decision::Equal => self.outcome.equal += 1,
             Decision::Create => self.outcome.created += 1,
             Decision::Skip => self.outcome.skipped += 1,
@@ -139,6 +167,16 @@ impl Engine<'_> {
             Decision::SetTtl => self.outcome.ttl_set += 1,
             Decision::Rename => self.rename(db, wanted)?,
             Decision::Merge(differences) => self.merge(db, wanted, there, differences)?,
+            Decision::MergeStream(merged) => {
+                self.outcome.merged += 1;
+                self.outcome.elements += merged.lacking;
+                let ttl = there.filter(|_| merged.ttl);
+                let ttl =
+                    ttl.and_then(|there| self.judged.stays(db, key, Part::Ttl, false, seen_ttl(there.expires_ms)));
+                if let Some(why) = ttl {
+                    self.outcome.leave(db, key, format!("time of expiry: {why}"));
+                }
+            }
             Decision::Conflict => {
                 let judged = self.whole_stays(db, key, there)?;
                 let why = match (self.log.doubt(db, key), judged) {
