@@ -119,6 +119,8 @@ pub enum RestoreError {
     Unable(String),
     #[error("cannot reach {address}: {cause}")]
     Tls { address: String, cause: String },
+    #[error("cannot listen on {address}: {source}; choose another port, or 0 for a free one")]
+    Listen { address: String, source: std::io::Error },
     #[error("no scratch server: {0}; install redis-server or valkey-server, or name one with --server-bin")]
     NoScratch(String),
     #[error("the scratch server {0}")]
@@ -182,6 +184,7 @@ impl RestoreError {
             | Self::Unable(_)
             | Self::Tls { .. }
             | Self::NoRoom { .. }
+            | Self::Listen { .. }
             | Self::NoScratch(_)
             | Self::Scratch(_)
             | Self::TooLong { .. }

@@ -16,6 +16,7 @@
 //!   redtape holds.
 //! - [`target`]: where it goes. A running server gets it over the replica link, or key by key; a file appears when it is whole.
 //! - [`replica_link`]: redtape acts as the master of an empty server, then promotes it; source and target both use it.
+//! - [`target::serve`]: a server of a point in time that clients may only read, which ends with the process.
 //! - [`get`]: one key at a point in time, to be read: a source without a target.
 //! - [`mod@diff`]: what is not the same at two points in time: two sources without a target.
 //! - [`mod@import`]: JSON lines, which a restore has written, into a server.
@@ -77,4 +78,4 @@ pub use progress::{Event, Observer, Silent};
 pub use redtape_journal::query::Filter;
 pub use request::Request;
 pub use run::{Prepared, Report, prepare};
-pub use target::{FileAddress, FileFormat, Output, ServerAddress, Target, WrittenFile};
+pub use target::{FileAddress, FileFormat, Output, ServeAddress, ServerAddress, Target, WrittenFile};

@@ -85,7 +85,7 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
     let prepared = match &request.to {
         Target::Server(address) => prepare_server(request, address, observer)?,
         Target::File(address) => prepare_file(request, address, observer)?,
-        Target::Reader => return Err(RestoreError::Usage("a restore needs a target".to_owned())),
+        Target::Serve(_) | Target::Reader => return Err(RestoreError::Usage("a restore needs a target".to_owned())),
     };
     observer.on(&Event::Planned(&prepared.plan));
     Ok(prepared)
@@ -145,7 +145,7 @@ fn prepare_server(
     };
     let (method, reason) = choose(&facts)?;
     let binary = match method {
-        Method::Link => None,
+        Method::Link | Method::Serve => None,
         Method::LinkFromScratch | Method::Scratch => {
             Some(source.find_binary(request.server_bin.as_deref(), target.facts.version)?)
         }

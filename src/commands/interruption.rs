@@ -26,6 +26,7 @@ pub(super) fn left_behind(method: redtape_restore::Method, to_file: bool) -> Str
         return "ended while a file was written: what there is of it has a name that ends with .redtape-unfinished, and goes with the next run".to_owned();
     }
     match method {
+        redtape_restore::Method::Serve => "ended while it served: nothing is left".to_owned(),
         redtape_restore::Method::Scratch => format!(
             "ended while keys were copied: some of those that are wanted may be in the target, whose key {} says so then",
             redtape_restore::target::unfinished::KEY

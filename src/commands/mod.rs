@@ -13,6 +13,7 @@ pub(crate) mod log;
 mod plan_flags;
 pub(crate) mod proxy;
 pub(crate) mod restore;
+pub(crate) mod serve;
 pub(crate) mod settings;
 pub(crate) mod snapshot;
 mod target;

@@ -20,6 +20,7 @@ use super::conflict_options::ConflictOptions;
 use super::import::{self, Import};
 use super::interruption::{left_behind, listen};
 use super::plan_flags::PlanFlags;
+use super::serve::{self, ServeOptions};
 use super::settings::{JournalOptions, JournalPlace};
 use super::target::{FileOptions, TargetOptions};
 use super::zone::AsOfOptions;
@@ -40,7 +41,7 @@ pub(crate) enum Method {
 /// `redtape restore`.
 #[derive(Debug, Args)]
 #[command(
-    group(ArgGroup::new("destination").args(["to", "to_rdb", "to_aof", "to_jsonl"]).required(true)),
+    group(ArgGroup::new("destination").args(["to", "to_rdb", "to_aof", "to_jsonl", "serve"]).required(true)),
     mut_arg("at", |arg| arg.required_unless_present_any(["before", "from"])),
     mut_arg("from", |arg| arg.value_name("DIR|FILE").help(FROM)),
     mut_arg("plan", |arg| arg.help("Print the plan and change nothing")),
@@ -56,6 +57,8 @@ pub(crate) struct RestoreArgs {
     target: TargetOptions,
     #[command(flatten)]
     file: FileOptions,
+    #[command(flatten)]
+    serve: ServeOptions,
     /// Fill a target whose maxmemory is too small for the data all the same: it evicts keys of its choice, by its
     /// maxmemory-policy
     #[arg(long)]
@@ -85,12 +88,15 @@ const FROM: &str = "Directory of the journal [default: what the settings say, el
 
 /// Runs the command.
 pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
+    let served = args.serve.address()?;
+    let only_for_servers = args.method.is_some() || args.accept_eviction;
     if let Some(file) = args.journal.written_file() {
         return from_file(args, file);
     }
-    let to = match args.file.address() {
-        Some(file) => Target::File(file),
-        None => Target::Server(args.target.address()?),
+    let to = match (&served, args.file.address()) {
+        (Some(address), _) => Target::Serve(address.clone()),
+        (None, Some(file)) => Target::File(file),
+        (None, None) => Target::Server(args.target.address()?),
     };
     let PlanFlags { plan: plan_only, yes, json } = args.flags;
     if let Target::Server(to) = &to {
@@ -128,6 +134,9 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let mut console = Console::new(std::io::stderr().is_terminal(), json);
     if plan_only {
         console = console.without_plan();
+    }
+    if served.is_some() {
+        return serve::run(&request, only_for_servers, plan_only, json, &mut console);
     }
     let prepared = prepare(&request, &mut console)?;
     if plan_only {

@@ -54,6 +54,7 @@ mod restarts;
 mod restores;
 mod retention;
 mod selection;
+mod serve;
 mod server_identity;
 mod settings_file;
 mod stays_up;

@@ -41,6 +41,8 @@ pub enum Method {
     LinkFromScratch,
     /// A scratch server replays; keys are copied.
     Scratch,
+    /// A scratch server replays; it is what clients read.
+    Serve,
 }
 
 /// What the person insists on.
@@ -89,7 +91,7 @@ impl Facts<'_> {
         match method {
             Method::Scratch if self.whole => By::Copy,
             Method::Scratch => By::Repair(self.repairs),
-            Method::Link | Method::LinkFromScratch => By::Link,
+            Method::Link | Method::LinkFromScratch | Method::Serve => By::Link,
         }
     }
 }
@@ -409,18 +411,18 @@ pub fn make(facts: &Facts<'_>, method: Method, reason: String, scratch: Option<&
 }
 
 /// What is rebuilt, wherever it goes.
-struct Dataset<'a> {
-    point: &'a RestorePoint,
-    rdb: RdbVersion,
-    range: &'a RangeFacts,
-    slice: Option<&'a SliceReport>,
-    filter: &'a Filter,
-    base_bytes: u64,
+pub(crate) struct Dataset<'a> {
+    pub(crate) point: &'a RestorePoint,
+    pub(crate) rdb: RdbVersion,
+    pub(crate) range: &'a RangeFacts,
+    pub(crate) slice: Option<&'a SliceReport>,
+    pub(crate) filter: &'a Filter,
+    pub(crate) base_bytes: u64,
 }
 
 impl Dataset<'_> {
     /// A plan without a target. `functions`: libraries are wanted.
-    fn plan(&self, (method, reason): (Method, String), functions: bool, scratch: Option<&Binary>) -> Plan {
+    pub(crate) fn plan(&self, (method, reason): (Method, String), functions: bool, scratch: Option<&Binary>) -> Plan {
         let Self { point, rdb, range, slice, filter, .. } = *self;
         let (manifest, everything) = (&point.base.manifest, filter.is_everything());
         let mut warnings = point.warnings.clone();
@@ -475,7 +477,7 @@ impl Dataset<'_> {
         let records = range.records.saturating_sub(folded) as f64 / RECORDS_PER_S + folded as f64 / VALUES_PER_S;
         let replay = records.max(range.bytes as f64 / STREAM_BYTES_PER_S);
         let passes = match method {
-            Method::Link => 0.0,
+            Method::Link | Method::Serve => 0.0,
             Method::LinkFromScratch => 2.0,
             Method::Scratch => 4.0,
         };
@@ -496,8 +498,10 @@ impl fmt::Display for Plan {
             Method::LinkFromScratch => "link from a scratch server",
             Method::Scratch if self.file.is_some() => "scratch server",
             Method::Scratch => "scratch server and copy",
+            Method::Serve => "scratch server, read-only",
         };
-        writeln!(f, "restore to   {} ({})", self.target, self.target_version)?;
+        let to = if self.method == Method::Serve { "serve at     " } else { "restore to   " };
+        writeln!(f, "{to}{} ({})", self.target, self.target_version)?;
         writeln!(f, "point        {}, last write {}", self.echo, self.last_write)?;
         writeln!(f, "method       {method}: {}", self.reason)?;
         if let Some(scratch) = &self.scratch {

@@ -12,6 +12,7 @@ pub mod key_index;
 pub(crate) mod left_out;
 mod leftovers;
 pub(crate) mod present;
+mod reaper;
 pub mod scratch;
 pub(crate) mod tail;
 pub(crate) mod without;

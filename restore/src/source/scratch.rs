@@ -5,7 +5,8 @@
 //! holds ([`crate::source::clock`]): at rest nothing in it ever expires.
 //!
 //! It dies with [`Scratch`]'s drop, and by the preloaded library when the thread that started it dies.
-//! A killed restore leaves its folder behind (`redtape-scratch-*` in TMPDIR, closed to other users); the next one removes it.
+//! A killed restore leaves its folder behind (`redtape-scratch-*` in TMPDIR, closed to other users); the next one removes it. One that
+//! lasts has it removed at once (`Scratch::remove_when_killed`).
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -21,6 +22,7 @@ use super::binary::Binary;
 use super::child::ChildGuard;
 use super::clock::{AT_REST, ClockFile, FILE_VARIABLE, LIBRARY, SETTLE};
 use super::leftovers;
+use super::reaper::Reaper;
 use crate::client::{Server, Value, text};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
@@ -36,6 +38,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 const DATABASES_MIN: u32 = 1024;
 /// Hexadecimal digits of its password.
 const PASSWORD_DIGITS: usize = 32;
+/// Name of its socket.
+const SOCKET: &str = "s";
 /// Longest path of a unix socket.
 const SOCKET_PATH_LIMIT: usize = 107;
 
@@ -52,8 +56,10 @@ pub struct Scratch {
     child: ChildGuard,
     /// Says to other restores that the folder is in use.
     _held: std::fs::File,
-    /// Last, so that it goes when nobody uses it any more.
+    /// Behind what uses it, so that it goes when nobody does any more.
     dir: leftovers::Folder,
+    /// Last: it has nothing to do where the folder is gone.
+    reaper: Option<Reaper>,
 }
 
 impl Scratch {
@@ -66,7 +72,7 @@ impl Scratch {
         fs::set_permissions(dir.path(), Permissions::from_mode(0o700))
             .map_err(RestoreError::io("protect", dir.path()))?;
         let held = leftovers::hold(dir.path()).map_err(RestoreError::io("lock", dir.path()))?;
-        let socket = at("s");
+        let socket = at(SOCKET);
         if socket.as_os_str().len() > SOCKET_PATH_LIMIT {
             return Err(RestoreError::Scratch(format!(
                 "cannot use {}: the path is too long for a socket; set TMPDIR to a shorter one",
@@ -108,7 +114,8 @@ impl Scratch {
         };
         server.address = format!("the scratch server ({})", binary.path.display());
         server.set_reply_limit(limits.start)?;
-        let mut scratch = Self { server, version: binary.version, clock, password, limits, child, _held: held, dir };
+        let version = binary.version;
+        let mut scratch = Self { server, version, clock, password, limits, child, _held: held, dir, reaper: None };
         scratch.check_clock().map_err(|e| scratch.explain(e))?;
         scratch.server.set_reply_limit(limits.reply)?;
         Ok(scratch)
@@ -194,9 +201,34 @@ impl Scratch {
     /// Lets the clock stand still even in a server that needs it to run otherwise: what is read now is
     /// read at one point in time. Returns it in milliseconds.
     pub fn hold(&mut self) -> Result<i64, RestoreError> {
-        self.clock.stop(AT_REST)?;
-        std::thread::sleep(SETTLE);
+        self.hold_at(AT_REST)?;
         Ok(AT_REST.0 / 1000)
+    }
+
+    /// Lets the clock show this and stand still: what expires before that is gone, and nothing else expires.
+    pub(crate) fn hold_at(&mut self, at: Micros) -> Result<(), RestoreError> {
+        self.clock.stop(at)?;
+        std::thread::sleep(SETTLE);
+        Ok(())
+    }
+
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join(SOCKET)
+    }
+
+    /// Has its folder removed also when this process is killed.
+    pub(crate) fn remove_when_killed(&mut self) {
+        self.reaper = Reaper::of(self.dir.path());
+    }
+
+    /// Fails when it has ended by itself.
+    pub(crate) fn check_alive(&mut self) -> Result<(), RestoreError> {
+        let Ok(Some(status)) = self.child.0.try_wait() else { return Ok(()) };
+        Err(RestoreError::Scratch(format!(
+            "ended ({status}): this machine may be out of memory. Begin again where there is more; its log ends: {}",
+            log_end(self.dir.path())
+        )))
     }
 
     /// Writes its data as an RDB; the file lives as long as the scratch server.
@@ -227,7 +259,7 @@ fn bytes_in(dir: &Path) -> u64 {
 fn config(version: ServerVersion, dir: &Path, databases: u32, password: &Secret) -> String {
     let mut lines = vec![
         "port 0".to_owned(),
-        format!("unixsocket {}", dir.join("s").display()),
+        format!("unixsocket {}", dir.join(SOCKET).display()),
         "unixsocketperm 700".to_owned(),
         format!("dir {}", dir.display()),
         format!("logfile {}", dir.join("log").display()),

@@ -7,6 +7,7 @@
 //! | a cluster | `cluster/`: each node its own keys, as into a server that holds others |
 //! | an RDB, an append-only file, JSON lines | `file.rs`, which has them appear as a whole (`new_file.rs`, `new_folder.rs`); `rdb/`, `aof.rs`, `jsonl/` |
 //! | a large value of a running server | `pieces/`, so that no other client waits |
+//! | clients of a read-only server | `serve/`: the scratch server itself |
 //! | the requester | nothing is written: [`mod@crate::get`] |
 
 mod address;
@@ -28,12 +29,14 @@ pub(crate) mod rdb;
 pub mod repair;
 pub(crate) mod restored;
 pub mod rights;
+pub mod serve;
 pub(crate) mod server;
 pub mod unfinished;
 pub(crate) mod value_error;
 
 pub use self::address::{FileAddress, FileFormat, Output, ServerAddress};
 pub use self::restored::WrittenFile;
+pub use self::serve::address::ServeAddress;
 
 /// Where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +46,8 @@ pub enum Target {
     Server(ServerAddress),
     /// A file that does not exist yet, or standard output.
     File(FileAddress),
+    /// Clients of a read-only server, for as long as it is wanted ([`serve`]).
+    Serve(ServeAddress),
     /// The requester: one key is read ([`crate::get::get`]).
     Reader,
 }

@@ -38,6 +38,22 @@ pub(super) fn skip_string(input: &mut impl Input, what: &'static str) -> Result<
     pass(input, &stored, what)
 }
 
+/// Passes over a string; returns how many bytes clients see.
+pub(super) fn pass_string(input: &mut impl Input, what: &'static str) -> Result<u64, ReadError> {
+    let stored = read_head(input, what)?;
+    pass(input, &stored, what)?;
+    Ok(match stored {
+        Stored::Integer(number) => decimal_len(number),
+        Stored::Plain(len) | Stored::Lzf { plain: len, .. } => len,
+    })
+}
+
+/// Bytes of a number as a client reads it.
+pub(super) fn decimal_len(number: i64) -> u64 {
+    let digits = number.unsigned_abs().checked_ilog10().unwrap_or(0) + 1;
+    u64::from(digits) + u64::from(number < 0)
+}
+
 fn pass(input: &mut impl Input, stored: &Stored, what: &'static str) -> Result<(), ReadError> {
     match *stored {
         Stored::Plain(len) | Stored::Lzf { compressed: len, .. } => input.skip(len, what),

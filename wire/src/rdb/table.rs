@@ -287,6 +287,23 @@ impl ValueType {
         }
     }
 
+    /// How `OBJECT ENCODING` calls what a server of that version had in memory; a newer one may take another.
+    pub fn encoding(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::List => "linkedlist",
+            Self::Set | Self::Hash | Self::HashMetadataPreGa | Self::HashMetadata | Self::ValkeyHash2 => "hashtable",
+            Self::Zset | Self::Zset2 => "skiplist",
+            Self::SetIntset => "intset",
+            Self::ListZiplist | Self::ZsetZiplist | Self::HashZiplist => "ziplist",
+            Self::SetListpack | Self::ZsetListpack | Self::HashListpack => "listpack",
+            Self::HashListpackExPreGa | Self::HashListpackEx => "listpackex",
+            Self::ListQuicklist | Self::ListQuicklist2 => "quicklist",
+            Self::Stream1 | Self::Stream2 | Self::Stream3 | Self::Stream4 => "stream",
+            Self::Module2 => "module",
+        }
+    }
+
     fn row(self) -> Option<&'static TypeRow> {
         TYPES.iter().find(|row| row.is == Some(self))
     }

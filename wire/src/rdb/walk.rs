@@ -6,6 +6,7 @@ use super::fault::{Fault, ReadError};
 use super::header::{HEADER_LEN, RdbError, RdbVersion, TRAILER_LEN, parse_header};
 use super::input::{Input, SliceInput};
 use super::length::read_count;
+use super::measure::{Measure, Measuring};
 use super::module;
 use super::skip::skip_value;
 use super::stream::StreamInput;
@@ -106,6 +107,8 @@ pub struct KeyEntry<'a> {
     pub value: Extent,
     /// Everything that belongs to the key, from its expiry to the last byte of its value.
     pub entry: Extent,
+    /// What its value is made of, where a [`Walker::measuring`] has looked.
+    pub measure: Option<Measure>,
 }
 
 /// What is known at the end.
@@ -126,6 +129,7 @@ pub struct Walker<R> {
     db: u32,
     key: Vec<u8>,
     aux: Vec<u8>,
+    measuring: Option<Measuring>,
     /// Set at the end and by the first fault: there is nothing to go on with.
     over: bool,
 }
@@ -145,7 +149,15 @@ impl<R: Read> Walker<R> {
         if !table::is_known(version) {
             return Err(Fault::UnknownVersion(version).at(0));
         }
-        Ok(Self { input, version, db: 0, key: Vec::new(), aux: Vec::new(), over: false })
+        Ok(Self { input, version, db: 0, key: Vec::new(), aux: Vec::new(), measuring: None, over: false })
+    }
+
+    /// From now on it says of each value what it is made of. It costs the time to look into packed values, and the memory for one
+    /// packed string.
+    #[must_use]
+    pub fn measuring(mut self) -> Self {
+        self.measuring = Some(Measuring::default());
+        self
     }
 
     /// Magic and version.
@@ -174,7 +186,8 @@ impl<R: Read> Walker<R> {
         };
         let entry = match opcode {
             None | Some(Opcode::KeyMetadata | Opcode::Idle | Opcode::Freq | Opcode::ExpireMs | Opcode::Expire) => {
-                let parts = read_key(&mut self.input, self.version, at, number, &mut self.key)?;
+                let measuring = self.measuring.as_mut();
+                let parts = read_key(&mut self.input, self.version, (at, number), &mut self.key, measuring)?;
                 Entry::Key(parts.entry(self.db, &self.key))
             }
             Some(Opcode::End) => return self.end().map(|end| Some(Entry::End(end))),
@@ -262,7 +275,7 @@ pub fn read_key_entry<'k>(
     }
     let mut input = SliceInput::new(entry, 0);
     let first = input.byte("a key")?;
-    let parts = read_key(&mut input, version, 0, first, key)?;
+    let parts = read_key(&mut input, version, (0, first), key, None)?;
     if !input.rest().is_empty() {
         return Err(input.fault(Fault::Invalid("more bytes follow behind a key's value")));
     }
@@ -291,12 +304,13 @@ struct KeyParts {
     value_type: ValueType,
     value: Extent,
     entry: Extent,
+    measure: Option<Measure>,
 }
 
 impl KeyParts {
     fn entry(self, db: u32, key: &[u8]) -> KeyEntry<'_> {
-        let Self { expires_at_ms, idle_seconds, frequency, metadata, value_type, value, entry } = self;
-        KeyEntry { db, key, expires_at_ms, idle_seconds, frequency, metadata, value_type, value, entry }
+        let Self { expires_at_ms, idle_seconds, frequency, metadata, value_type, value, entry, measure } = self;
+        KeyEntry { db, key, expires_at_ms, idle_seconds, frequency, metadata, value_type, value, entry, measure }
     }
 }
 
@@ -304,13 +318,16 @@ impl KeyParts {
 fn read_key(
     input: &mut impl Input,
     version: RdbVersion,
-    at: u64,
-    number: u8,
+    (at, number): (u64, u8),
     key: &mut Vec<u8>,
+    measuring: Option<&mut Measuring>,
 ) -> Result<KeyParts, ReadError> {
     let mut parts = read_front(input, version, at, number, key)?;
     let from = input.at();
-    skip_value(input, parts.value_type)?;
+    match measuring {
+        Some(measuring) => parts.measure = Some(measuring.value(input, parts.value_type)?),
+        None => skip_value(input, parts.value_type)?,
+    }
     (parts.value, parts.entry) = (Extent::between(from, input.at()), Extent::between(at, input.at()));
     Ok(parts)
 }
@@ -350,5 +367,5 @@ fn read_front(
     let value_type = ValueType::find(version, number).map_err(|fault| fault.at(here))?;
     read_string_into(input, KEY_MAX, "a key", key)?;
     let (value, entry) = (Extent::default(), Extent::default());
-    Ok(KeyParts { expires_at_ms, idle_seconds, frequency, metadata, value_type, value, entry })
+    Ok(KeyParts { expires_at_ms, idle_seconds, frequency, metadata, value_type, value, entry, measure: None })
 }

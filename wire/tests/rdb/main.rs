@@ -10,8 +10,8 @@ mod server;
 
 use dataset::{Generator, set_packed};
 use redtape_wire::rdb::{
-    DECODED_MAX, Entry, Extent, RdbVersion, RdbWriter, Value, ValueType, Walker, decode_value, parse_aux, parse_dump,
-    single_key_rdb,
+    DECODED_MAX, Entry, Extent, Measure, RdbVersion, RdbWriter, Value, ValueType, Walker, decode_value, parse_aux,
+    parse_dump, single_key_rdb,
 };
 use server::{Conn, Reply, Server};
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,8 +58,22 @@ impl Walked {
     }
 }
 
+/// What a decoded value is made of.
+fn measure(value: &Value) -> Measure {
+    let longest = |lens: &mut dyn Iterator<Item = usize>| lens.max().unwrap_or(0) as u64;
+    let (elements, largest) = match value {
+        Value::String(string) => (string.len(), Some(string.len() as u64)),
+        Value::List(all) | Value::Set(all) => (all.len(), Some(longest(&mut all.iter().map(Vec::len)))),
+        Value::Zset(all) => (all.len(), Some(longest(&mut all.iter().map(|(member, _)| member.len())))),
+        Value::Hash(all) => (all.len(), Some(longest(&mut all.iter().map(|f| f.name.len().max(f.value.len()))))),
+        Value::Stream(stream) => (stream.entries.len(), None),
+        Value::Module { id, .. } => return Measure { elements: None, largest: None, module: Some(*id) },
+    };
+    Measure { elements: Some(elements as u64), largest, module: None }
+}
+
 fn walk(file: Vec<u8>) -> Walked {
-    let mut walker = Walker::new(&file[..]).expect("a header");
+    let mut walker = Walker::new(&file[..]).expect("a header").measuring();
     let (mut keys, mut functions, mut ended) = (BTreeMap::new(), Vec::new(), false);
     let mut behind = 0;
     while let Some(entry) = walker.next_entry().unwrap() {
@@ -70,6 +84,7 @@ fn walk(file: Vec<u8>) -> Walked {
                 let bytes = &file[key.value.offset as usize..key.value.end() as usize];
                 let decoded = decode_value(key.value_type, bytes, DECODED_MAX)
                     .unwrap_or_else(|e| panic!("{} {}: {e}", key.key.escape_ascii(), key.value_type.name()));
+                assert_eq!(key.measure, Some(measure(&decoded)), "{}", key.key.escape_ascii());
                 let found = Key {
                     expires_at_ms: key.expires_at_ms,
                     value_type: key.value_type,

@@ -146,6 +146,7 @@ impl ServerTarget {
             (Method::Link, None) => by_link::restore(self, source, observer)?,
             (Method::LinkFromScratch, None) => by_link::restore_from_scratch(self, source, observer)?,
             (Method::Scratch, None) => by_copy::restore(self, plan, source, observer)?,
+            (Method::Serve, None) => return Err(RestoreError::Usage("nothing is served to a server".to_owned())),
         };
         if self.facts.limits.persists == Some(false) {
             restored.warnings.push(NOT_PERSISTENT.to_owned());

@@ -7,6 +7,8 @@ pub(super) mod ziplist;
 
 use std::borrow::Cow;
 
+use super::string::decimal_len;
+
 /// An element of a listpack or a ziplist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Item<'a> {
@@ -20,6 +22,14 @@ impl<'a> Item<'a> {
         match self {
             Self::Int(number) => Cow::Owned(number.to_string().into_bytes()),
             Self::Bytes(bytes) => Cow::Borrowed(bytes),
+        }
+    }
+
+    /// How many bytes that are.
+    pub(super) fn len(self) -> u64 {
+        match self {
+            Self::Int(number) => decimal_len(number),
+            Self::Bytes(bytes) => bytes.len() as u64,
         }
     }
 }
