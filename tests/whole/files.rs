@@ -431,8 +431,12 @@ fn an_older_server_gets_what_it_can_hold() {
         let args = [&["restore", "--from", text(past.journal.path()), "--at", &at], more].concat();
         crate::harness::redtape::run_in(&[("PATH".to_owned(), path.clone())], &args)
     };
-    let words =
-        ["Redis 6.0.16 (REDIS0009) cannot hold", "the function library \"special\"", "Nothing was written", "--to-jsonl"];
+    let words = [
+        "Redis 6.0.16 (REDIS0009) cannot hold",
+        "the function library \"special\"",
+        "Nothing was written",
+        "--to-jsonl",
+    ];
     ended(&restore(&to_rdb), 69, &words);
     assert_eq!(past.names(), ["lines.jsonl"]);
     let some = [&to_rdb[..], &["--key", "*", "--exclude-key", "hash"]].concat();

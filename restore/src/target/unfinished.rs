@@ -36,6 +36,13 @@ pub struct Unfinished {
     pub what: String,
 }
 
+impl Unfinished {
+    /// It is that of this operation on some keys.
+    pub(crate) fn is_of(&self, id: &OperationId) -> bool {
+        self.field.strip_prefix(SOME).and_then(|rest| rest.strip_prefix(':')) == Some(&id.to_string())
+    }
+}
+
 /// The marker of one restore, while it stands.
 #[derive(Debug)]
 pub(crate) struct Marker {

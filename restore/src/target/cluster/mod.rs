@@ -138,7 +138,10 @@ impl ClusterTarget {
             let list = survey.samples.join(", ");
             return Err(RestoreError::Conflict { address, count: survey.different, list });
         }
-        if request.is_whole() {
+        let mut unfinished = self.each_facts().flat_map(|facts| &facts.unfinished);
+        let goes_on = unfinished.any(|unfinished| unfinished.is_of(operation.id()));
+        // What an interrupted run has left may be under temporary names.
+        if request.is_whole() && !goes_on {
             self.refuse_others(&survey)?;
         }
         Ok(ClusterLook { survey, operation, datasets, policy, at_ms, rate: request.rate })
