@@ -165,7 +165,7 @@ fn prepare_cluster(
     observer: &mut dyn Observer,
 ) -> Result<Prepared, RestoreError> {
     let mut source = located.check(request, observer)?;
-    target.look_up_commands(source.facts.commands.iter())?;
+    target.look_up_commands(&source.facts.commands.iter())?;
     let base_highest_db = source.base_highest_db(false, observer)?;
     let facts_of = |target| Facts {
         point: &source.point,

@@ -88,6 +88,7 @@ impl SlotSet {
     }
 
     /// So many of them at most, the lowest.
+    #[must_use]
     pub fn lowest(&self, count: usize) -> Self {
         let mut lowest = Self::default();
         (0..SLOTS).filter(|slot| self.has(*slot)).take(count).for_each(|slot| lowest.insert(slot));

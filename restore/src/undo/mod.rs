@@ -153,7 +153,7 @@ fn open(request: &UndoRequest) -> Result<(Target, TargetFacts), RestoreError> {
         ServerTarget::open(to.connector()?, to.commands.clone(), wish.clone())?;
     if facts.cluster {
         let primaries = Primaries::open(&mut server, to, wish)?;
-        let facts = together(&primaries, facts)?;
+        let facts = together(&primaries, &facts)?;
         return Ok((Target::Cluster(primaries), facts));
     }
     Ok((Target::Server(server, facts.version), facts))

@@ -28,7 +28,7 @@ pub(crate) use self::rounds::{SlotWork, in_rounds};
 use super::ServerAddress;
 use super::preflight::{TargetFacts, contents};
 use super::repair::{Datasets, Look, NAMED_KEYS, OnConflict, Operation, Policy, RepairPlan, Survey, Surveyed, survey};
-use super::server::{ServerTarget, expected};
+use super::server::{ServerTarget, Wish, expected};
 use super::unfinished::KEY;
 use crate::client::Reply;
 use crate::error::RestoreError;
@@ -79,8 +79,8 @@ impl ClusterTarget {
         request: &Request,
     ) -> Result<Self, RestoreError> {
         refuse_what_needs_one_server(request)?;
-        let primaries = Primaries::open(&mut entry.server, address, request.into())?;
-        let facts = together(&primaries, entry.facts)?;
+        let primaries = Primaries::open(&mut entry.server, address, Wish { whole: false, ..request.into() })?;
+        let facts = together(&primaries, &entry.facts)?;
         Ok(Self { primaries, facts, filter: request.filter.clone(), interrupt: request.interrupt.clone() })
     }
 
@@ -92,7 +92,7 @@ impl ClusterTarget {
     /// Finds out which of the commands to replay the nodes do not know.
     pub(crate) fn look_up_commands<'a>(
         &mut self,
-        names: impl Iterator<Item = &'a Vec<u8>> + Clone,
+        names: &(impl Iterator<Item = &'a Vec<u8>> + Clone),
     ) -> Result<(), RestoreError> {
         self.primaries.all.iter_mut().try_for_each(|primary| primary.target.look_up_commands(names.clone()))
     }
@@ -242,7 +242,7 @@ fn refuse_what_needs_one_server(request: &Request) -> Result<(), RestoreError> {
 }
 
 /// Facts of all nodes in one. `entry`: those of the node whose address was given.
-pub(crate) fn together(primaries: &Primaries, entry: TargetFacts) -> Result<TargetFacts, RestoreError> {
+pub(crate) fn together(primaries: &Primaries, entry: &TargetFacts) -> Result<TargetFacts, RestoreError> {
     let mut keys = std::collections::BTreeMap::new();
     let mut ids: Vec<&str> = Vec::new();
     let (mut version, mut functions, mut unfinished) = (entry.version, 0, Vec::new());
@@ -263,5 +263,5 @@ pub(crate) fn together(primaries: &Primaries, entry: TargetFacts) -> Result<Targ
     let first = primaries.all.first().ok_or_else(|| RestoreError::Unable(format!("{address} has no primaries")))?;
     let is_source = primaries.all.iter().any(|primary| primary.target.facts.is_source);
     let facts = first.target.facts.clone();
-    Ok(TargetFacts { address, version, keys, functions, unfinished, replid, is_source, ..facts })
+    Ok(TargetFacts { address, version, replid, is_source, unfinished, keys, functions, ..facts })
 }

@@ -11,8 +11,8 @@ use crate::interrupt::Interrupt;
 use crate::progress::{Event, Observer, Unit};
 use crate::target::server::ServerTarget;
 
-/// The smallest part of a primary's slots.
-const PART_MIN: usize = 16;
+/// The smallest part of a primary's slots: one that moves again and again keeps no other waiting.
+const PART_MIN: usize = 1;
 /// After an interruption the parts have one slot for so many, after a success so many times as many.
 const PART_FACTOR: usize = 4;
 
