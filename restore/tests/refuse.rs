@@ -160,8 +160,13 @@ fn the_recorded_server_itself_is_pointed_out() {
     run(&mut client, "SET k v");
     recorder.catch_up();
     run(&mut client, "FLUSHALL");
-    let prepared = prepare(&request(&path, When::Lsn(redtape_journal::Lsn(1)), &source, None), &mut Silent).unwrap();
-    let warnings = &prepared.plan().warnings;
+    let plan = |via| {
+        let wanted = request(&path, When::Lsn(redtape_journal::Lsn(1)), &source, via);
+        prepare(&wanted, &mut Silent).unwrap().plan().clone()
+    };
+    // A copy lets its history go on.
+    assert_eq!(plan(None).method, redtape_restore::Method::Scratch);
+    let warnings = plan(Some(ForcedMethod::Link)).warnings;
     assert!(warnings.len() == 1 && warnings[0].contains("this is the server that the journal follows"), "{warnings:?}");
 }
 
