@@ -98,6 +98,7 @@ impl ConflictOptions {
             Err(Failure::new(USAGE, message))
         };
         let others = [
+            (self.replace_all, "--replace-all"),
             (self.delete_absent, "--delete-absent"),
             (self.broken_by.is_some(), "--broken-by"),
             (self.if_unchanged.is_some(), "--if-unchanged"),

@@ -47,7 +47,7 @@ pub(crate) fn run(
     console: &mut Console,
 ) -> anyhow::Result<ExitCode> {
     if only_for_servers || request.repair.is_some() {
-        let message = "--via, --accept-eviction, --on-conflict and what belongs to it do not go with --serve: nothing is written to a server of yours";
+        let message = "--via, --accept-eviction, --replace-all, --on-conflict and what belongs to it do not go with --serve: nothing is written to a server of yours";
         return Err(Failure::new(USAGE, message).into());
     }
     let prepared = prepare(request, console)?;

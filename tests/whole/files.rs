@@ -313,6 +313,7 @@ fn a_file_that_is_not_whole_changes_nothing() {
     ended(&of(&["--at", "latest"]), 64, &["the file shows one moment"]);
     ended(&of(&["--on-conflict", "merge"]), 64, &["needs a journal"]);
     ended(&of(&["--ttl", "none"]), 64, &["--ttl needs a journal"]);
+    ended(&of(&["--replace-all", "--confirm", "elsewhere:1", "--key", "l"]), 64, &["--replace-all needs a journal"]);
     ended(&of(&["--via", "link"]), 64, &["--via"]);
     ended(&of(&["--key", "nobody's"]), 66, &["no key matches"]);
     ended(&import(&past.file("none.jsonl"), &target, &[]), 74, &["none.jsonl"]);

@@ -119,7 +119,7 @@ fn without_a_trace(error: RestoreError) -> RestoreError {
 /// Refuses what has no meaning for a file.
 fn only_for_servers(request: &Request) -> Result<(), RestoreError> {
     let given = [
-        (request.repair.is_some(), "--on-conflict, --delete-absent and --ttl"),
+        (request.repair.is_some(), "--on-conflict, --replace-all, --delete-absent and --ttl"),
         (request.broken_by.is_some(), "--broken-by"),
         (request.unchanged_since.is_some(), "--if-unchanged"),
         (request.rate.is_some(), "--rate"),
