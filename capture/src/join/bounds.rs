@@ -45,15 +45,16 @@ impl Bounds {
         self.ahead.push_back(probe);
     }
 
-    /// (ran after, ran before if known) for an effect that ends at `end`; asked in stream order.
-    pub(super) fn of(&mut self, end: ReplOffset) -> (Micros, Option<Micros>) {
-        while let Some(probe) = self.ahead.front()
-            && probe.offset < end
-        {
-            self.after = self.after.max(probe.sent);
-            self.ahead.pop_front();
-        }
-        (self.after, self.ahead.front().map(|p| p.received))
+    /// (ran after, ran before if known) for an effect that ends at `end`, behind what [`Self::settle`] was told.
+    pub(super) fn of(&self, end: ReplOffset) -> (Micros, Option<Micros>) {
+        let behind = self.ahead.partition_point(|p| p.offset < end);
+        (self.sent_before(behind), self.ahead.get(behind).map(|p| p.received))
+    }
+
+    /// When the last of the first `n` probes was sent that are kept.
+    fn sent_before(&self, n: usize) -> Micros {
+        let last = n.checked_sub(1).and_then(|n| self.ahead.get(n));
+        last.map_or(self.after, |p| self.after.max(p.sent))
     }
 
     /// What ran before `at` ends here or before; `None` = nobody knows.
@@ -61,22 +62,16 @@ impl Bounds {
         self.ahead.get(self.ahead.partition_point(|p| p.sent < at)).map(|p| p.offset)
     }
 
-    /// The newest probe that says nothing behind `processed` existed when it was sent.
+    /// Everything that ran before this time ends at `processed` or before.
     pub(super) fn complete_until(&self, processed: ReplOffset) -> Option<Micros> {
-        self.ahead
-            .iter()
-            .take_while(|p| p.offset <= processed)
-            .map(|p| p.sent)
-            .last()
-            .or((self.after.0 > 0).then_some(self.after))
+        let until = self.sent_before(self.ahead.partition_point(|p| p.offset <= processed));
+        (until.0 > 0).then_some(until)
     }
 
     /// Drops what no effect behind `processed` needs any more.
     pub(super) fn settle(&mut self, processed: ReplOffset) {
-        while self.ahead.len() > 1 && self.ahead[0].offset <= processed && self.ahead[1].offset <= processed {
-            if let Some(probe) = self.ahead.pop_front() {
-                self.after = self.after.max(probe.sent);
-            }
-        }
+        let passed = self.ahead.partition_point(|p| p.offset <= processed);
+        self.after = self.sent_before(passed);
+        self.ahead.drain(..passed);
     }
 }

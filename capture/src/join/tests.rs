@@ -235,6 +235,20 @@ fn where_the_machine_is_slow_what_the_server_removed_is_not_an_outsiders() {
 }
 
 #[test]
+fn nothing_is_complete_while_a_group_from_before_waits_for_its_time() {
+    let mut s = Scene::new();
+    s.probe(10, 0, 0, 0);
+    s.effect(20_000, &["SET a 1"]);
+    s.probe(20_100, s.offset(), 0, 0);
+    s.effect(20_200, &["SET b 1"]);
+    assert!(s.date(20_300).is_none(), "the time of the first may become better known");
+    assert_eq!(s.join.complete_until(), Some(Micros(10)));
+    let late = 20_200 + WAIT_MAX;
+    assert!(s.date(late).is_some() && s.date(late).is_some());
+    assert_eq!(s.join.complete_until(), Some(Micros(20_100)));
+}
+
+#[test]
 fn who_asks_for_a_deletion_is_not_named_for_the_expiry_just_before() {
     let mut s = Scene::new();
     s.probe(10, 0, 0, 0);
