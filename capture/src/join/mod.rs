@@ -532,7 +532,7 @@ impl Join {
         let ran = sure && (certain || waiting.stamp.transaction || found.best.script);
         // A script may have had its effect among those that could not be told apart, and this may be that of another of its client:
         // of one before it, unless there is one behind it, or may be one that the worker has not told of.
-        let may_be_another = !sure && found.best.script && self.has_ties(held);
+        let may_be_another = !sure && found.best.script && self.is_near_tie(stamped.min(held.group.arrived));
         let may_be_later = may_be_another && (self.told < latest || self.stamps.has_later_of_its_client(place, latest));
         self.stamps.explain(place, ran);
         self.stamps.pass_before(place, &found.equals);
@@ -585,7 +585,13 @@ impl Join {
 
     /// Not long before, clients could not be told apart: a request may have had its effect then.
     fn has_ties(&self, held: &Held) -> bool {
-        self.last_tie.is_some_and(|at| held.group.arrived.0 - at.0 < TIES_FOR)
+        self.is_near_tie(held.group.arrived)
+    }
+
+    /// The same of what arrived, or was forwarded, at this time. Where the link is read late, a request from before the tie may be
+    /// named long after it.
+    fn is_near_tie(&self, at: Micros) -> bool {
+        self.last_tie.is_some_and(|tie| at.0 - tie.0 < TIES_FOR)
     }
 
     /// Somebody has written past the proxy not long before.

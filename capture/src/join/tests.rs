@@ -550,6 +550,24 @@ fn one_of_several_requests_of_a_client_is_not_dated_behind_the_replies_to_what_c
 }
 
 #[test]
+fn a_script_from_before_a_tie_is_as_uncertain_where_its_effect_is_read_late() {
+    let mut s = Scene::new();
+    s.probe(50, 0, 0, 0);
+    let ids = ["a", "b"].map(|who| s.request(who, 100, &["EVAL s 1 k x"]));
+    let own = s.request("a", 160, &["EVAL s 1 own x"]);
+    for id in [ids[0], ids[1], own] {
+        s.reply(id, 190, Outcome::Ran);
+    }
+    s.effect(200, &["SET k 1"]);
+    assert_eq!(s.next(200 + HOLD), got("Unknown", 200));
+    // It may be the one above: then this is of another that it sent later.
+    let late = 200 + 2 * TIES_FOR;
+    s.effect(late, &["SET own 1"]);
+    let script = s.date(late + WAIT_MAX).expect("the script's");
+    assert_eq!((script.origin.name.as_str(), script.ts.0 - script.slack as i64), ("a", 50));
+}
+
+#[test]
 fn near_a_tie_the_time_of_a_script_is_as_uncertain_as_the_tie() {
     let mut s = Scene::new();
     s.probe(50, 0, 0, 0);
