@@ -42,13 +42,16 @@ enum Filler {
     Nobody,
     Pipes(usize),
     Restore,
+    /// The others, too, are removed: the target holds what was recorded and nothing else.
+    ReplaceAll,
 }
 
-const FILLERS: [(&str, Filler); 4] = [
+const FILLERS: [(&str, Filler); 5] = [
     ("nobody", Filler::Nobody),
     ("redis-cli --pipe", Filler::Pipes(1)),
     ("two of them", Filler::Pipes(2)),
     ("redtape restore", Filler::Restore),
+    ("redtape restore --replace-all", Filler::ReplaceAll),
 ];
 
 /// Of one run.
@@ -143,7 +146,14 @@ fn measure(filler: Filler, setup: &Setup, scene: &Scene) -> Result<Measured> {
             Ran { span: (begun, Instant::now()), ..Ran::default() }
         }
         Filler::Pipes(count) => pipes(count, scene, port, server.pid())?,
-        Filler::Restore => restore(setup, scene, port, server.pid())?,
+        Filler::Restore => {
+            let added = ["--key", "key:*", "--on-conflict", "skip"];
+            restore(setup, scene, port, server.pid(), &added)?
+        }
+        Filler::ReplaceAll => {
+            let address = format!("127.0.0.1:{port}");
+            restore(setup, scene, port, server.pid(), &["--replace-all", "--confirm", &address])?
+        }
     };
     let ended = Instant::now();
     let trips = clients.end()?;
@@ -153,7 +163,8 @@ fn measure(filler: Filler, setup: &Setup, scene: &Scene) -> Result<Measured> {
     }
     if filler != Filler::Nobody {
         let held = keys_of(port)?;
-        ensure!(held >= setup.keys + OTHERS, "the target holds {held} keys");
+        let others = if filler == Filler::ReplaceAll { 0 } else { OTHERS };
+        ensure!(held >= setup.keys + others, "the target holds {held} keys");
     }
     Ok(Measured {
         writing_s: (ran.span.1 - ran.span.0).as_secs_f64(),
@@ -222,12 +233,12 @@ fn watch(child: &mut Child, peaks: &mut Peaks) -> Result<()> {
     }
 }
 
-fn restore(setup: &Setup, scene: &Scene, port: u16, target: u32) -> Result<Ran> {
+fn restore(setup: &Setup, scene: &Scene, port: u16, target: u32, options: &[&str]) -> Result<Ran> {
     let mut ran = Ran::default();
     let (from, state) = (scene.journal(), tempfile::tempdir_in(&scene.dir)?);
     let mut command = Command::new(&setup.binary);
-    command.args(["restore", "--at", "latest", "--key", "key:*", "--on-conflict", "skip", "--yes", "--json", "--from"]);
-    command.arg(from).arg("--to").arg(format!("redis://127.0.0.1:{port}")).arg("--state-dir").arg(state.path());
+    command.args(["restore", "--at", "latest", "--yes", "--json"]).args(options);
+    command.arg("--from").arg(from).arg("--to").arg(format!("redis://127.0.0.1:{port}")).arg("--state-dir").arg(state.path());
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     let said = BufReader::new(child.stderr.take().context("its messages")?);
     let (send, events) = channel();
