@@ -64,3 +64,4 @@ mod transparent;
 mod undo_edges;
 mod undo_killed;
 mod undo_model;
+mod versions;
