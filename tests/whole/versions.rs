@@ -11,7 +11,7 @@ use crate::files::{Recorded, ended, import, loaded, recorded, special, text};
 use crate::harness::moment::Key;
 use crate::harness::redtape::{Outcome, run, run_in};
 use crate::harness::server::{Version, as_tested, binary};
-use crate::harness::workload::preload;
+use crate::harness::workload::{preload, take_away_what_ends_soon};
 use crate::harness::{Dir, Redtape, Server, State, rfc3339, seed};
 
 /// The types that every server has.
@@ -192,21 +192,6 @@ fn lines_of(server: &Server, file: &Path, binary: &str) -> PathBuf {
     file.to_owned()
 }
 
-/// Redis 6.0 does not work with a clock that stands still: so nothing may expire while it is looked at.
-fn take_away_what_ends_soon(server: &Server) {
-    let mut conn = server.conn();
-    let State { dbs, at_us, .. } = State::record(&mut conn);
-    let soon = at_us / 1000 + 600_000;
-    for (db, keys) in dbs {
-        conn.must(&args!["SELECT", db]);
-        for (name, key) in keys {
-            if key.expires_ms.into_iter().chain(key.fields.into_values()).any(|at| at < soon) {
-                conn.must(&args!["DEL", name]);
-            }
-        }
-    }
-}
-
 #[test]
 #[ignore = "a minute for each server: make compat"]
 fn what_one_server_held_goes_to_each_other_that_can_hold_it() {
@@ -214,6 +199,7 @@ fn what_one_server_held_goes_to_each_other_that_can_hold_it() {
     let past = recorded(|server| {
         preload(server, seed, 120);
         special(server);
+        // Redis 6.0 does not work with a clock that stands still.
         take_away_what_ends_soon(server);
     });
     println!("{:?}: {}", Version::tested(), past.state.summary());
