@@ -9,7 +9,7 @@
 #   make clients   current releases of client libraries, directly and through redtape
 #   make crash     kill -9 of redtape, of the server, of both under load, many times (N=200)
 #   make restarts  restarts of the server, failovers and promotions under load, many times each (N=20)
-#   make repairs   repairs of a live server are killed at random points, and run again (N=100 for each of four kinds)
+#   make repairs   repairs of a live server and restores into files are killed at random points, and run again (N=100 for each kind)
 #   make undos     random histories with bad writes are undone, and compared with a server that never got them (N=1000, half an hour)
 #   make power     power failures: the disk as each call may leave it, many times (N=10000)
 #   make soak      random conversations beside a bare server, each with another seed (N=120, half an hour)
@@ -112,6 +112,7 @@ restarts: servers
 
 repairs: servers
 	REDTAPE_N=$(or $(N),100) $(run_long_tests) -p redtape --test whole live_repair:: $(long_ones)
+	REDTAPE_N=$(or $(N),100) $(run_long_tests) -p redtape --test whole files_killed:: $(long_ones)
 
 undos: servers
 	REDTAPE_UNDOS=$(or $(N),1000) REDTAPE_WORLDS=8 $(CARGO) test -p redtape --test whole undo_model:: -- --nocapture

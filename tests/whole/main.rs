@@ -30,6 +30,7 @@ mod disk_trouble;
 mod encrypted;
 mod exactness;
 mod files;
+mod files_killed;
 mod get;
 mod harness_holds;
 mod health;
