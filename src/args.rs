@@ -17,10 +17,14 @@ pub(crate) struct Args {
 }
 
 const EXAMPLES: &str = "Examples:
-  redtape proxy --upstream redis://127.0.0.1:6379 --dir journal              record; applications use port 6400
-  redtape log --from journal --command 'FLUSH*' --command DEL                who deleted what, and when
-  redtape restore --from journal --at latest --to redis://127.0.0.1:6380     restore into an empty server
-  redtape undo --from journal --client intern --since '1h ago' --to redis://127.0.0.1:6400 --plan
+  # Record; applications connect to port 6400.
+  redtape proxy --upstream redis://127.0.0.1:6379 --dir journal
+  # Who deleted what, and when?
+  redtape log --from journal --command 'FLUSH*' --command DEL
+  # What would an undo change?
+  redtape undo --client intern --since '1h ago' --from journal --to redis://127.0.0.1:6400 --plan
+  # Restore into an empty server.
+  redtape restore --from journal --at '10m ago' --to redis://127.0.0.1:6380
 `redtape COMMAND --help` describes every option of a command.";
 
 impl Args {

@@ -109,7 +109,7 @@ fn shell_commands(line: &str) -> Vec<Vec<String>> {
 /// Refuses what the command line does not take. Lines with `…` are no whole commands.
 fn check_commands(place: &str, text: &str) -> usize {
     let mut checked = 0;
-    for line in text.lines().filter(|line| line.starts_with("  ") && !line.contains('…')) {
+    for line in text.replace("\\\n      ", "").lines().filter(|line| line.starts_with("  ") && !line.contains('…')) {
         let line = line.trim().trim_start_matches("$ ");
         // A remark stands behind a wide gap.
         let line = line.split("     ").next().unwrap_or_default();
@@ -182,7 +182,7 @@ fn readme_stays_short() {
     assert!(text.lines().count() <= README_LINES, "{}", text.lines().count());
     let before = text.lines().take_while(|line| *line != "## Reference").count();
     assert!(before <= LINES_BEFORE_REFERENCE, "{before} lines before the reference");
-    for line in text.lines().filter(|line| !line.starts_with('|') && !line.starts_with("    ")) {
+    for line in text.replace("\\\n      ", "").lines().filter(|line| !line.starts_with('|') && !line.starts_with("    ")) {
         assert!(line.chars().count() <= README_COLUMNS, "{line}");
     }
 }

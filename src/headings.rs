@@ -6,17 +6,17 @@ pub(crate) const JOURNAL: &str = "Journal";
 pub(crate) const TIME: &str = "Time";
 /// Which keys: the options of [`crate::key_selection`], and those that a command adds to them.
 pub(crate) const KEYS: &str =
-    "Selection of keys (options of one kind: any; of different kinds: all; exclusions last; all names are one kind)";
+    "Selection of keys (one kind: any; different kinds: all; exclusions last; names are one kind)";
 /// Which writes.
-pub(crate) const WRITES: &str = "Selection of writes (options of one kind: any; of different kinds: all)";
+pub(crate) const WRITES: &str = "Selection of writes (one kind: any; different kinds: all)";
 /// The server that a command writes to.
 pub(crate) const TARGET: &str = "Target";
 /// Certificates of the connection to it.
 pub(crate) const TARGET_TLS: &str = "TLS to the target (rediss://)";
 /// A restore that does not go into a server.
-pub(crate) const TARGET_FILE: &str = "Target: a file";
+pub(crate) const TARGET_FILE: &str = "Target file";
 /// A restore that is shown to clients.
-pub(crate) const TARGET_SERVE: &str = "Target: a read-only server";
+pub(crate) const TARGET_SERVE: &str = "Read-only server";
 /// Keys that the target holds.
 pub(crate) const CONFLICTS: &str = "Conflicts (keys that the target holds already)";
 /// What an operation has overwritten.

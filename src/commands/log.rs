@@ -28,10 +28,12 @@ use crate::output::{bytes, count, out};
 const GATHER_BYTES: usize = 1 << 16;
 
 const EXAMPLES: &str = "Examples:
-  redtape log --from journal --command 'FLUSH*' --command DEL        who deleted what, and how to bring it back
-  redtape log --from journal --key user:1 --db 0 --limit 20          the last writes to one key
-  redtape log --from journal --client intern --since '1h ago'        what one client wrote
-  redtape log --from journal --stats client --since '1h ago'         how much each client wrote";
+  # Who deleted what, and how to bring it back.
+  redtape log --from journal --command 'FLUSH*' --command DEL
+  # The last writes to one key.
+  redtape log --from journal --key user:1 --db 0 --limit 20
+  # How much each client wrote.
+  redtape log --from journal --stats client --since '1h ago'";
 
 /// `redtape log`.
 #[derive(Debug, Args)]
@@ -60,11 +62,11 @@ pub(crate) struct LogArgs {
     /// For --stats prefix: prefixes up to the Nth colon, or to the last one of a key with fewer.
     #[arg(help_heading = OUTPUT, long, value_name = "N", default_value_t = 1, requires = "stats", value_parser = depth)]
     depth: usize,
+    #[command(flatten)]
+    filters: Filters,
     /// Print also what was written to the selected keys under former names, before RENAME, COPY, MOVE and SWAPDB.
     #[arg(help_heading = KEYS, long)]
     through_renames: bool,
-    #[command(flatten)]
-    filters: Filters,
     #[command(flatten)]
     log_filters: LogFilters,
 }

@@ -19,13 +19,16 @@ const EMBEDDED: &str = "the server of --embedded";
 
 const PROXY_EXAMPLES: &str = "Examples:
   redtape proxy --upstream redis://127.0.0.1:6379 --dir journal
-  redtape proxy --upstream redis://127.0.0.1:6379 --dir journal --retention 7d --snapshot-every 6h --metrics 127.0.0.1:9121
+  # Keep a week; a snapshot every six hours lets older ones go.
+  redtape proxy --upstream redis://127.0.0.1:6379 --dir journal --retention 7d --snapshot-every 6h
+  # Reply to a write when it is synced in the journal.
   redtape proxy --upstream redis://127.0.0.1:6379 --dir journal --ack journal
+  # Try it out, without a server.
   redtape proxy --embedded --dir journal";
 
 const FOLLOW_EXAMPLES: &str = "Examples:
   redtape follow --upstream redis://127.0.0.1:6379 --dir journal
-  redtape follow --upstream rediss://redis.example.com:6380 --upstream-tls-ca-cert-file ca.crt --dir journal";
+  redtape follow --upstream rediss://redis.example.com:6380 --upstream-tls-ca-cert-file ca.crt";
 
 /// `redtape proxy`.
 #[derive(Debug, Args)]

@@ -88,14 +88,17 @@ pub(crate) struct RestoreArgs {
 const FROM: &str = "Directory of the journal [default: dir of the settings, else redtape-journal]; or FILE.jsonl, as --to-jsonl writes it";
 
 const EXAMPLES: &str = "Examples:
-  redtape restore --from journal --at latest --to redis://127.0.0.1:6380         everything, into an empty server
-  redtape restore --from journal --before lsn:46090 --key 'user:*' --on-conflict skip --to redis://127.0.0.1:6400
-                                                                                 some keys, into the live server
-  redtape restore --from journal --before lsn:46090 --key 'user:*' --broken-by client=intern --to redis://127.0.0.1:6400 --plan
-                                                                                 only what one client wrote last
-  redtape restore --from journal --at yesterday --to-rdb dump.rdb                into a file
-  redtape restore --from journal --at '10m ago' --serve 127.0.0.1:7000           as a read-only server
-  redtape restore --from dump.jsonl --to redis://127.0.0.1:6380                  JSON lines into a server";
+  # Everything, into an empty server.
+  redtape restore --from journal --at latest --to redis://127.0.0.1:6380
+  # Keys that were deleted, into the live server; keys that exist again stay.
+  redtape restore --from journal --before lsn:46090 --key 'user:*' --on-conflict skip \\
+      --to redis://127.0.0.1:6400
+  # What one client has overwritten; --plan only shows it.
+  redtape restore --from journal --before lsn:46090 --key 'user:*' --broken-by client=intern \\
+      --to redis://127.0.0.1:6400 --plan
+  # Into a file, and as a read-only server.
+  redtape restore --from journal --at yesterday --to-rdb dump.rdb
+  redtape restore --from journal --at '10m ago' --serve 127.0.0.1:7000";
 
 /// Runs the command.
 pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {

@@ -79,10 +79,14 @@ pub(crate) struct UndoArgs {
 }
 
 const EXAMPLES: &str = "Examples:
-  redtape undo lsn:18546 --to redis://127.0.0.1:6400 --plan                  what the undo of one write would change
-  redtape undo --client intern --since 18:00 --to redis://127.0.0.1:6400     all that one client wrote since then
+  # What would the undo of one write change?
+  redtape undo lsn:18546 --to redis://127.0.0.1:6400 --plan
+  # All that one client wrote since then.
+  redtape undo --client intern --since 18:00 --to redis://127.0.0.1:6400
+  # A FLUSHALL, whoever sent it.
   redtape undo --command 'FLUSH*' --since '1h ago' --to redis://127.0.0.1:6400
-  redtape undo --file UNDOFILE --to redis://127.0.0.1:6400                   undo a restore, or an undo";
+  # A restore, or an undo.
+  redtape undo --file UNDOFILE --to redis://127.0.0.1:6400";
 
 fn lsns(text: &str) -> Result<LsnRange, String> {
     let range = text
