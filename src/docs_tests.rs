@@ -106,8 +106,13 @@ fn shell_commands(line: &str) -> Vec<Vec<String>> {
     all.into_iter().map(|words| words.into_iter().take_while(|word| word != ">").collect()).collect()
 }
 
-/// Refuses what the command line does not take. Lines with `…` are no whole commands.
+/// Refuses what the command line does not take. Lines with `…` are no whole commands. In a table, a command that names the journal is
+/// whole.
 fn check_commands(place: &str, text: &str) -> usize {
+    let in_tables =
+        text.lines().filter(|line| line.starts_with('|')).flat_map(|line| line.split('`').skip(1).step_by(2));
+    let in_tables = in_tables.filter(|code| code.starts_with("redtape ") && code.contains(" --from journal"));
+    let text = in_tables.fold(text.to_owned(), |text, code| format!("{text}\n    {code}"));
     let mut checked = 0;
     for line in text.replace("\\\n      ", "").lines().filter(|line| line.starts_with("  ") && !line.contains('…')) {
         let line = line.trim().trim_start_matches("$ ");
@@ -182,7 +187,7 @@ fn readme_stays_short() {
     assert!(text.lines().count() <= README_LINES, "{}", text.lines().count());
     let before = text.lines().take_while(|line| *line != "## Reference").count();
     assert!(before <= LINES_BEFORE_REFERENCE, "{before} lines before the reference");
-    for line in text.replace("\\\n      ", "").lines().filter(|line| !line.starts_with('|') && !line.starts_with("    ")) {
+    for line in text.lines().filter(|line| !line.starts_with('|') && !line.starts_with("    ")) {
         assert!(line.chars().count() <= README_COLUMNS, "{line}");
     }
 }
