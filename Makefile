@@ -3,12 +3,13 @@
 #   make demo      the whole story on a server of its own: write, lose, find, restore, compare
 #   make test      every test, on the machine's own redis-server
 #   make lint      formatting, layout (arrows between crates, import cycles between files), clippy, rustdoc, dependencies
-#   make compat    the exactness tests, those of restores into files, the RDB's and those of values in pieces on every server of scripts/install-servers.sh, then the suite
+#   make compat    exactness, and every target of a restore (files, a read-only server, a cluster), on every server of
+#                  scripts/install-servers.sh and from each into each other; the RDB and values in pieces; then the suite
 #   make suite     Redis's own test suite through redtape, in each way of sharing and by TLS; the journal taken is proven
 #   make clients   current releases of client libraries, directly and through redtape
 #   make crash     kill -9 of redtape, of the server, of both under load, many times (N=200)
 #   make restarts  restarts of the server, failovers and promotions under load, many times each (N=20)
-#   make repairs   repairs of a live server are killed at random points, and run again (N=100 for each of four kinds)
+#   make repairs   repairs of a live server and restores into files are killed at random points, and run again (N=100 for each kind)
 #   make undos     random histories with bad writes are undone, and compared with a server that never got them (N=1000, half an hour)
 #   make power     power failures: the disk as each call may leave it, many times (N=10000)
 #   make soak      random conversations beside a bare server, each with another seed (N=120, half an hour)
@@ -71,20 +72,21 @@ lint:
 	    then $(CARGO) deny --log-level error check advisories; \
 	    else echo "lint: the advisory database cannot be fetched from here; advisories NOT checked" >&2; fi
 
-# Each server in turn; all are tried, and the names of those that failed end the run.
+# Each server in turn, the machine's own included; all are tried, and the names of those that failed end the run. In all half an hour,
+# and that of the suite.
 compat:
 	@scripts/install-servers.sh all
 	@failed=; \
-	for server in .servers/*/redis-server .servers/*/valkey-server; do \
+	try() { "$$@" || failed="$$failed $$server ($$what)"; }; \
+	for server in "$$(command -v redis-server)" $$PWD/.servers/*/redis-server $$PWD/.servers/*/valkey-server; do \
 	    echo "=== $$server: $$($$server --version | cut -d' ' -f1-3)"; \
-	    REDTAPE_TEST_SERVER=$$PWD/$$server $(run_tests) -p redtape --test whole exactness:: $(one_at_a_time) \
-	        || failed="$$failed $$server"; \
-	    REDTAPE_TEST_SERVER=$$PWD/$$server $(run_tests) -p redtape --test whole files:: $(one_at_a_time) \
-	        || failed="$$failed $$server (files)"; \
-	    REDTAPE_TEST_SERVER=$$PWD/$$server $(run_tests) -p redtape-wire --test rdb $(one_at_a_time) \
-	        || failed="$$failed $$server (RDB)"; \
-	    REDTAPE_TEST_SERVER=$$PWD/$$server $(run_tests) -p redtape-restore --test pieces $(one_at_a_time) \
-	        || failed="$$failed $$server (values in pieces)"; \
+	    export REDTAPE_TEST_SERVER=$$server; \
+	    for what in exactness files serve cluster_target get diff undo_edges; do \
+	        try $(run_tests) -p redtape --test whole $$what:: $(one_at_a_time); \
+	    done; \
+	    what=versions; try $(run_long_tests) -p redtape --test whole versions:: $(long_ones); \
+	    what=RDB; try $(run_tests) -p redtape-wire --test rdb $(one_at_a_time); \
+	    what="values in pieces"; try $(run_tests) -p redtape-restore --test pieces $(one_at_a_time); \
 	done; \
 	[ -z "$$failed" ] || { echo "compat: failed on$$failed" >&2; exit 1; }
 	@$(MAKE) --no-print-directory suite
@@ -110,6 +112,7 @@ restarts: servers
 
 repairs: servers
 	REDTAPE_N=$(or $(N),100) $(run_long_tests) -p redtape --test whole live_repair:: $(long_ones)
+	REDTAPE_N=$(or $(N),100) $(run_long_tests) -p redtape --test whole files_killed:: $(long_ones)
 
 undos: servers
 	REDTAPE_UNDOS=$(or $(N),1000) REDTAPE_WORLDS=8 $(CARGO) test -p redtape --test whole undo_model:: -- --nocapture

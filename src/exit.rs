@@ -1,4 +1,4 @@
-//! Exit codes by `sysexits.h`, and the one message with which a failed command ends. README lists them for users; a test
+//! Exit codes by `sysexits.h`, and the one message with which a failed command ends. `docs/exit-codes.md` lists them for users; a test
 //! compares.
 //!
 //! This is the only place where a kind of failure becomes a code. The libraries give the kinds, so that the same failure
@@ -184,16 +184,16 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_lists_the_same_codes() {
+    fn the_page_lists_the_same_codes() {
         let codes = |text: &str, from: &str, to: &str| {
             let section = text.split_once(from).expect(from).1;
             let section = section.split_once(to).expect(to).0;
             let numbers = section.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u16>().ok());
             numbers.filter(|n| (64..=77).contains(n) || *n == 130).collect::<std::collections::BTreeSet<_>>()
         };
-        let readme = codes(include_str!("../README.md"), "## Exit codes", "interrupted");
+        let page = codes(include_str!("../docs/exit-codes.md"), "# Exit codes", "interrupted");
         let table = codes(include_str!("exit.rs"), "| --- |", "use std");
-        assert_eq!(readme, table);
+        assert_eq!(page, table);
         let constants =
             [USAGE, DATAERR, NOINPUT, UNAVAILABLE, SOFTWARE, OSERR, CANTCREAT, IOERR, TEMPFAIL, NOPERM, INTERRUPTED];
         assert_eq!(std::collections::BTreeSet::from(constants.map(u16::from)), table);

@@ -15,41 +15,38 @@ use redtape_journal::query::{Filter, FilterError};
 use redtape_wire::quoted::quote;
 
 use crate::exit::{Failure, USAGE};
+use crate::headings::KEYS;
 use crate::key_argument::KeyArgument;
 use crate::keys_file::add_keys;
 use crate::shell::shell_word;
 
-/// Over these options, and those that a command adds to them.
-pub(crate) const HEADING: &str = "Keys (of one kind any, between kinds all, exclusions last; names are one kind)";
-
 /// Flattened into the arguments of commands that choose keys.
 #[derive(Debug, Args)]
 pub(crate) struct KeySelection {
-    /// Keys that match this glob, as in Redis's KEYS.
-    #[arg(help_heading = HEADING, long = "key", value_name = "GLOB")]
+    /// Keys that match this glob, as in Redis's KEYS; may be given several times, as may all of these options.
+    #[arg(help_heading = KEYS, long = "key", value_name = "GLOB")]
     keys: Vec<OsString>,
-    /// This very key: no glob, but a key as any command of redtape prints it, so '"\xff\x00k"' is three bytes.
+    /// This key, as any command of redtape prints it: no glob; '"\xff\x00k"' is three bytes.
     #[arg(
-        help_heading = HEADING,
+        help_heading = KEYS,
         long = "exact-key",
         value_name = "KEY",
         value_parser = KeyArgument::parser(),
         allow_hyphen_values = true
     )]
     exact_keys: Vec<KeyArgument>,
-    /// The keys in this file (- is stdin): one a line as any command of redtape prints it, or JSON as `redtape log --json` and
-    /// `redtape get --json` print it. Where an entry names a database, the key of that database is meant. At most 10 million keys
-    /// and 1 GiB.
-    #[arg(help_heading = HEADING, long, value_name = "FILE")]
+    /// The keys in this file (- is stdin): one a line as any command of redtape prints it, or the JSON of `redtape log --json`
+    /// or `redtape get --json`. An entry with a database means the key of that database alone. At most 10 million keys and 1 GiB.
+    #[arg(help_heading = KEYS, long, value_name = "FILE")]
     keys_from: Vec<PathBuf>,
-    /// Keys in which this regular expression matches.
-    #[arg(help_heading = HEADING, long, value_name = "RE")]
+    /// Keys in which this regular expression matches, anywhere in the name.
+    #[arg(help_heading = KEYS, long, value_name = "RE")]
     key_regex: Vec<String>,
-    /// But no keys that match this glob.
-    #[arg(help_heading = HEADING, long = "exclude-key", value_name = "GLOB")]
+    /// Leave out keys that match this glob.
+    #[arg(help_heading = KEYS, long = "exclude-key", value_name = "GLOB")]
     excluded_keys: Vec<OsString>,
     /// Keys of this database.
-    #[arg(help_heading = HEADING, long = "db", value_name = "N")]
+    #[arg(help_heading = KEYS, long = "db", value_name = "N")]
     dbs: Vec<u32>,
 }
 

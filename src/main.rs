@@ -5,8 +5,11 @@ mod commands;
 mod daemon;
 mod defect;
 mod diff;
+#[cfg(test)]
+mod docs_tests;
 mod exit;
 mod get;
+mod headings;
 mod history;
 mod input;
 mod key_argument;

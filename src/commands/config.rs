@@ -11,11 +11,19 @@ use super::settings::ProxySettings;
 use crate::exit::{Failure, USAGE};
 use crate::output::out;
 
+const CHECK_EXAMPLES: &str = "Examples:
+  redtape config check --config redtape.toml";
+
+const SHOW_EXAMPLES: &str = "Examples:
+  redtape config show --config redtape.toml --maxclients 5000";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Check the settings of redtape proxy, TLS files included; nothing is started or changed.
+    #[command(after_help = CHECK_EXAMPLES)]
     Check(Box<ConfigArgs>),
     /// Print the settings in force as redtape.toml, secrets as ***, and where each comes from.
+    #[command(after_help = SHOW_EXAMPLES)]
     Show(Box<ConfigArgs>),
 }
 

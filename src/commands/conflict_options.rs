@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use crate::exit::{Failure, USAGE};
+use crate::headings::{CONFLICTS, TARGET, UNDO_FILE};
 use clap::{Args, ValueEnum};
 use redtape_journal::query::{When, WriteQuery};
 use redtape_restore::import::Existing;
@@ -14,15 +15,15 @@ use redtape_restore::target::repair::{NameTemplate, OnConflict, Policy, TtlPolic
 /// `--on-conflict`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Conflict {
-    /// Nothing is restored at all.
+    /// Nothing is restored.
     Fail,
     /// The target's key stays.
     Skip,
-    /// The wanted value takes its place.
+    /// The restored value replaces it.
     Replace,
-    /// The wanted value is stored under another name (--as).
+    /// The restored value is stored under another name (--as).
     Rename,
-    /// Sets, hashes, sorted sets and streams get the elements that they lack; lists and strings stay.
+    /// Hashes, sets, sorted sets and streams get the elements that they lack; lists and strings stay.
     Merge,
 }
 
@@ -31,7 +32,7 @@ enum Conflict {
 enum Ttl {
     /// A key expires when it would have.
     Absolute,
-    /// What was left of its life at the restore point starts now.
+    /// What was left of its TTL at the restore point starts now.
     Remaining,
     /// Keys never expire.
     None,
@@ -39,42 +40,42 @@ enum Ttl {
 
 /// The options.
 #[derive(Debug, Args)]
+#[command(next_help_heading = CONFLICTS)]
 pub(crate) struct ConflictOptions {
-    /// What happens to a wanted key that exists in the target with another value [default: fail]. Given with no selection, all keys
-    /// are written into a target that may hold others.
+    /// What happens to a key that the target holds with another value [default: fail]. Without a selection of keys: restore all
+    /// keys into a target that may hold others.
     #[arg(long, value_enum)]
     on_conflict: Option<Conflict>,
-    /// Name of a key that is stored beside the target's, for --on-conflict rename; {key} is its name, {id} that of the restore.
+    /// For --on-conflict rename: the name of the restored key; {key} is its own name, {id} that of the restore.
     #[arg(long = "as", value_name = "TEMPLATE", default_value = "{key}:restored:{id}")]
     name_template: NameTemplate,
-    /// Delete selected keys of the target that did not exist at the restore point; with --type, those whose value in the target is
-    /// of such a type.
+    /// Delete selected keys that did not exist at the restore point; with --type, those that have such a type in the target.
     #[arg(long)]
     delete_absent: bool,
-    /// Empty the whole target, then restore everything (or what is selected) into it, function libraries included. What it held goes
-    /// into the undo file. Needs --confirm.
+    /// Make the target hold the restored keys and function libraries and nothing else. What it held goes into the undo file. Needs
+    /// --confirm.
     #[arg(long, conflicts_with_all = ["on_conflict", "name_template", "delete_absent", "broken_by", "if_unchanged"])]
     replace_all: bool,
-    /// The target of --replace-all as its plan shows it; --yes is not enough for that.
+    /// For --replace-all: the target as its plan shows it. --yes does not stand for it.
     #[arg(long, value_name = "HOST:PORT", requires = "replace_all")]
     confirm: Option<String>,
-    /// Put back only what these writes wrote last, such as client=intern, 'client=intern,command=HSET', lsn:18546..18600: what
-    /// others wrote since stays. Goes with --on-conflict merge.
+    /// Put back only the keys, elements and times of expiry that these writes wrote last, such as client=intern,
+    /// 'client=intern,command=HSET', lsn:18546..18600. Only with --on-conflict merge, which is then the default.
     #[arg(long, value_name = "FILTER")]
     pub(crate) broken_by: Option<WriteQuery>,
-    /// Write only keys that the target holds as they were recorded at this moment, such as the end of the accident: what was
-    /// written behind it stays [WHEN defaults to latest].
+    /// Write only keys that are in the target as they were recorded at WHEN, such as the end of the accident; keys that were
+    /// written later stay [default of WHEN: latest].
     #[arg(long, value_name = "WHEN", num_args = 0..=1, default_missing_value = "latest", require_equals = true)]
     pub(crate) if_unchanged: Option<When>,
     /// When restored keys expire.
     #[arg(long, value_enum, default_value = "absolute")]
     ttl: Ttl,
-    /// Write at most so many keys a second.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Write at most N keys a second.
+    #[arg(help_heading = TARGET, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
-    /// Where undo files are kept, and what is known of interrupted restores [default: $XDG_STATE_HOME/redtape, else
+    /// Directory of undo files, which are also the state of interrupted restores [default: $XDG_STATE_HOME/redtape, else
     /// ~/.local/state/redtape]
-    #[arg(long, value_name = "DIR")]
+    #[arg(help_heading = UNDO_FILE, long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
 }
 

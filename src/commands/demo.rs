@@ -40,6 +40,7 @@ const CALM: Duration = Duration::from_millis(300);
 const SHOWN_DIFFERENCES: usize = 5;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  redtape demo")]
 pub(crate) struct DemoArgs {}
 
 /// A line of `redtape journal cat --json`, as far as it is needed.

@@ -21,7 +21,8 @@ use super::zone::AsOfOptions;
 use crate::diff::text::Style;
 use crate::diff::{json, text};
 use crate::get::text::Shown;
-use crate::key_selection::{HEADING, KeySelection};
+use crate::headings::{KEYS, METHOD, OUTPUT, TIME};
+use crate::key_selection::KeySelection;
 use crate::output::out;
 use crate::signals::set_at_signal;
 
@@ -32,33 +33,38 @@ const ELEMENTS_IN_JSON: usize = 1000;
 /// Output is gathered up to this size.
 const GATHER_BYTES: usize = 1 << 16;
 
+const EXAMPLES: &str = "Examples:
+  redtape diff --from journal --at '10m ago' --key 'user:*'
+  redtape diff --from journal --before lsn:46090 --and lsn:46100 --values --json";
+
 /// `redtape diff`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct DiffArgs {
     #[command(flatten)]
     first: AsOfOptions,
-    /// The second moment, inclusive.
-    #[arg(long = "and", value_name = "WHEN", allow_hyphen_values = true, default_value = "latest")]
+    /// The second point in time, what ran then included.
+    #[arg(help_heading = TIME, long = "and", value_name = "WHEN", allow_hyphen_values = true, default_value = "latest")]
     second: When,
     #[command(flatten)]
     journal: DirArgs,
     #[command(flatten)]
     keys: KeySelection,
-    /// Keys whose value is of this type at one of the moments: string, list, set, zset, hash, stream, or the type of a module as
-    /// TYPE gives it.
-    #[arg(long = "type", value_name = "T", value_parser = value_type, help_heading = HEADING)]
+    /// Keys that have this type at one of the two points in time: string, list, set, zset, hash, stream, or a module's type as
+    /// TYPE prints it.
+    #[arg(long = "type", value_name = "T", value_parser = value_type, help_heading = KEYS)]
     types: Vec<String>,
-    /// Show values whole; in JSON, with them.
-    #[arg(long)]
+    /// Print values whole; with --json, print values at all.
+    #[arg(help_heading = OUTPUT, long)]
     values: bool,
-    /// List so many elements of a key [default: 20, and with --json 1000]
-    #[arg(long, value_name = "N")]
+    /// Print at most N elements of a key [default: 20; with --json 1000]
+    #[arg(help_heading = OUTPUT, long, value_name = "N")]
     limit: Option<usize>,
-    /// Rebuild and compare everything, also what nothing has written in between: slower, for comparison.
-    #[arg(long)]
+    /// Rebuild and compare all selected keys, not only those written in between. Slower, with the same result.
+    #[arg(help_heading = METHOD, long)]
     no_slice: bool,
     /// The redis-server or valkey-server to use as scratch server [default: the best on PATH]
-    #[arg(long, value_name = "FILE", env = "REDTAPE_SERVER_BIN")]
+    #[arg(help_heading = METHOD, long, value_name = "FILE", env = "REDTAPE_SERVER_BIN")]
     server_bin: Option<PathBuf>,
 }
 

@@ -21,38 +21,45 @@ use crate::get::element::{Element, find, raw};
 use crate::get::json::{Part, object};
 use crate::get::text::{Shown, one, whole};
 use crate::get::value;
+use crate::headings::{KEYS, METHOD, OUTPUT};
 use crate::key_argument::KeyArgument;
 use crate::output::{out, out_bytes};
 use crate::signals::set_at_signal;
 
+const EXAMPLES: &str = "Examples:
+  redtape get user:1 --from journal --before lsn:46090
+  redtape get user:1 name --from journal --at '10m ago'
+  redtape get config --from journal --at yesterday --raw";
+
 /// `redtape get`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct GetArgs {
-    /// The key: as it is, or in double quotes with escapes, as any command of redtape prints it.
+    /// The key, as any command of redtape prints it: plain, or in double quotes with escapes.
     #[arg(value_name = "KEY", value_parser = KeyArgument::parser())]
     key: KeyArgument,
-    /// One element of it alone: a field of a hash, a member of a set or sorted set, an index of a list (-1 is the last), the id
-    /// of an entry of a stream.
+    /// One element of it: a field of a hash, a member of a set or sorted set, an index of a list (-1 is the last), the id of an
+    /// entry of a stream.
     #[arg(value_name = "ELEMENT", value_parser = KeyArgument::parser(), allow_hyphen_values = true)]
     element: Option<KeyArgument>,
     #[command(flatten)]
     as_of: AsOfOptions,
     #[command(flatten)]
     journal: DirArgs,
-    /// The key's database [default: 0; where the key is not there, databases 1 to 15 are looked at, too]
-    #[arg(long, value_name = "N")]
+    /// The key's database [default: 0; if it has no such key, databases 1 to 15 are searched]
+    #[arg(help_heading = KEYS, long, value_name = "N")]
     db: Option<u32>,
-    /// Print the bytes of a string, or of the element, and nothing else: for pipes.
-    #[arg(long, conflicts_with = "json")]
+    /// Print the bytes of a string or of the element, and nothing else.
+    #[arg(help_heading = OUTPUT, long, conflicts_with = "json")]
     raw: bool,
-    /// List so many elements [default: 20, and with --json all]
-    #[arg(long, value_name = "N", conflicts_with_all = ["all", "raw"])]
+    /// Print at most N elements [default: 20; with --json all]
+    #[arg(help_heading = OUTPUT, long, value_name = "N", conflicts_with_all = ["all", "raw"])]
     limit: Option<usize>,
-    /// Print everything whole.
-    #[arg(long, conflicts_with = "raw")]
+    /// Print all elements, whole.
+    #[arg(help_heading = OUTPUT, long, conflicts_with = "raw")]
     all: bool,
     /// The redis-server or valkey-server to use as scratch server [default: the best on PATH]
-    #[arg(long, value_name = "FILE", env = "REDTAPE_SERVER_BIN")]
+    #[arg(help_heading = METHOD, long, value_name = "FILE", env = "REDTAPE_SERVER_BIN")]
     server_bin: Option<PathBuf>,
 }
 

@@ -13,6 +13,7 @@ use redtape_journal::{Catalog, Gap, Group, ReadError, Record, Searched, Timeline
 use super::journal::DirArgs;
 use super::zone::ZoneOption;
 use crate::exit::{Failure, USAGE, storage_code};
+use crate::headings::{KEYS, OUTPUT, TIME};
 use crate::history::arguments::{Filters, LogFilters};
 use crate::history::bring_back::{BringBack, Removal};
 use crate::history::former_search::find_former_names;
@@ -26,38 +27,46 @@ use crate::output::{bytes, count, out};
 /// Output is gathered up to this size.
 const GATHER_BYTES: usize = 1 << 16;
 
+const EXAMPLES: &str = "Examples:
+  # Who deleted what, and how to bring it back.
+  redtape log --from journal --command 'FLUSH*' --command DEL
+  # The last writes to one key.
+  redtape log --from journal --key user:1 --db 0 --limit 20
+  # How much each client wrote.
+  redtape log --from journal --stats client --since '1h ago'";
+
 /// `redtape log`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct LogArgs {
     #[command(flatten)]
     journal: DirArgs,
-    /// Nothing before this moment: the same forms as `restore --at`, e.g. "2h ago".
-    #[arg(long, value_name = "W", allow_hyphen_values = true)]
+    /// Writes from this point in time on; forms as in `restore --at`, e.g. "2h ago".
+    #[arg(help_heading = TIME, long, value_name = "WHEN", allow_hyphen_values = true)]
     since: Option<When>,
-    /// Nothing after this moment.
-    #[arg(long, value_name = "W", allow_hyphen_values = true)]
+    /// Writes up to this point in time, included.
+    #[arg(help_heading = TIME, long, value_name = "WHEN", allow_hyphen_values = true)]
     until: Option<When>,
     #[command(flatten)]
     zone: ZoneOption,
-    /// Stop after so many writes; with --stats, show so many rows.
-    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Print at most N writes; with --stats, N rows.
+    #[arg(help_heading = OUTPUT, short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// The oldest first; by itself the newest come first.
-    #[arg(long)]
+    /// Print the oldest first [default: the newest first]
+    #[arg(help_heading = OUTPUT, long)]
     reverse: bool,
-    /// Count the writes instead: by client (its name, else its address without the port), by user, by command, or by the prefix of
-    /// their keys. Those with the most writes come first. A write to several prefixes counts for each.
-    #[arg(long, value_name = "BY", value_enum, conflicts_with = "reverse", hide_possible_values = true)]
+    /// Count the writes instead: by client (its name, else its address without the port), user, command, or prefix of the keys. Rows
+    /// with the most writes come first. A write to several prefixes counts for each.
+    #[arg(help_heading = OUTPUT, long, value_name = "BY", value_enum, conflicts_with = "reverse", hide_possible_values = true)]
     stats: Option<By>,
-    /// Prefixes up to the Nth colon; those of keys that have fewer end at their last one.
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "stats", value_parser = depth)]
+    /// For --stats prefix: prefixes up to the Nth colon, or to the last one of a key with fewer.
+    #[arg(help_heading = OUTPUT, long, value_name = "N", default_value_t = 1, requires = "stats", value_parser = depth)]
     depth: usize,
-    /// Follow the keys that are asked for back through RENAME, COPY, MOVE and SWAPDB: what was written to them under a former name, up
-    /// to the moment at which they got another, is shown, too.
-    #[arg(long)]
-    through_renames: bool,
     #[command(flatten)]
     filters: Filters,
+    /// Print also what was written to the selected keys under former names, before RENAME, COPY, MOVE and SWAPDB.
+    #[arg(help_heading = KEYS, long)]
+    through_renames: bool,
     #[command(flatten)]
     log_filters: LogFilters,
 }

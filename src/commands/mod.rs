@@ -26,29 +26,29 @@ use clap::{ArgMatches, Subcommand};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Stand between applications and Redis, and journal every write.
+    /// Record every write, as a proxy that applications connect to instead of the server.
     Proxy(Box<proxy::ProxyArgs>),
-    /// Journal every write of a server without standing in its way.
+    /// Record every write, as a replica of the server: applications connect to the server as before.
     Follow(Box<proxy::FollowArgs>),
-    /// The whole story on an embedded server: write, lose everything, get it back.
+    /// Show a loss and its repair on servers of its own: write, FLUSHALL, find it, restore, compare.
     Demo(demo::DemoArgs),
-    /// Bring the data of any moment back.
+    /// Restore a point in time: into a server, into a file, or as a read-only server.
     Restore(Box<restore::RestoreArgs>),
-    /// Put back what a restore has overwritten or deleted.
+    /// Undo writes on the recorded server, or undo a restore.
     Undo(Box<undo::UndoArgs>),
-    /// What a key held at any moment, and who wrote it last.
+    /// Print what a key held at a point in time, and who wrote it last.
     Get(Box<get::GetArgs>),
-    /// What is not the same at two moments, and who wrote it.
+    /// List the keys that differ between two points in time, and who wrote them last.
     Diff(Box<diff::DiffArgs>),
-    /// Look into a journal: what can be restored, is it sound, what was written.
+    /// List, read, check, repair and prune a journal.
     #[command(subcommand)]
     Journal(journal::JournalCommand),
-    /// Who wrote what, when, and what it did to a key.
+    /// List or count writes: who wrote what, when, and what it did to a key.
     Log(Box<log::LogArgs>),
-    /// Take, list or remove snapshots: full copies from which a restore starts.
+    /// Take, list or remove snapshots: full copies from which restores start.
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
-    /// Check or show the settings of redtape proxy.
+    /// Check or print the settings of redtape proxy.
     #[command(subcommand)]
     Config(config::ConfigCommand),
 }

@@ -2,16 +2,18 @@
 
 use clap::Args;
 
+use crate::headings::OUTPUT;
+
 /// Flattened into a command's arguments, which say with `mut_arg` what the flags do there.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct PlanFlags {
-    /// Show what would be done, and change nothing.
-    #[arg(long)]
+    /// Print what would be done, and change nothing.
+    #[arg(help_heading = OUTPUT, long)]
     pub(crate) plan: bool,
     /// Do it without asking.
-    #[arg(long)]
+    #[arg(help_heading = OUTPUT, long)]
     pub(crate) yes: bool,
-    /// Print JSON.
-    #[arg(long)]
+    /// Print JSON (docs/json.md).
+    #[arg(help_heading = OUTPUT, long)]
     pub(crate) json: bool,
 }

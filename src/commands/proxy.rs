@@ -11,23 +11,39 @@ use redtape_wire::settings::ListenAddr;
 use super::embedded::EmbeddedServer;
 use super::settings::{FollowSettings, ProxySettings};
 use crate::daemon::{Config, Daemon, Reread, Started};
+use crate::headings::SERVER;
 use crate::{defect, logging};
 
 /// As what a journal knows the server of `--embedded`.
 const EMBEDDED: &str = "the server of --embedded";
 
+const PROXY_EXAMPLES: &str = "Examples:
+  redtape proxy --upstream redis://127.0.0.1:6379 --dir journal
+  # Keep a week; a snapshot every six hours lets older ones go.
+  redtape proxy --upstream redis://127.0.0.1:6379 --dir journal --retention 7d --snapshot-every 6h
+  # Reply to a write when it is synced in the journal.
+  redtape proxy --upstream redis://127.0.0.1:6379 --dir journal --ack journal
+  # Try it out, without a server.
+  redtape proxy --embedded --dir journal";
+
+const FOLLOW_EXAMPLES: &str = "Examples:
+  redtape follow --upstream redis://127.0.0.1:6379 --dir journal
+  redtape follow --upstream rediss://redis.example.com:6380 --upstream-tls-ca-cert-file ca.crt";
+
 /// `redtape proxy`.
 #[derive(Debug, Args)]
+#[command(after_help = PROXY_EXAMPLES)]
 pub(crate) struct ProxyArgs {
     #[command(flatten)]
     settings: ProxySettings,
-    /// Start a redis-server (or valkey-server) of our own as upstream, for trying things out.
-    #[arg(long, conflicts_with = "upstream", help_heading = None::<&str>)]
+    /// Start a redis-server or valkey-server as upstream, to try things out; it ends with redtape.
+    #[arg(long, conflicts_with = "upstream", help_heading = SERVER)]
     embedded: bool,
 }
 
 /// `redtape follow`.
 #[derive(Debug, Args)]
+#[command(after_help = FOLLOW_EXAMPLES)]
 pub(crate) struct FollowArgs {
     #[command(flatten)]
     settings: FollowSettings,

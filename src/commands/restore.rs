@@ -25,16 +25,17 @@ use super::settings::{JournalOptions, JournalPlace};
 use super::target::{FileOptions, TargetOptions};
 use super::zone::AsOfOptions;
 use crate::exit::{Failure, NOT_ALL, USAGE};
+use crate::headings::{KEYS, METHOD, TARGET};
 use crate::input::agreed;
-use crate::key_selection::{HEADING, KeySelection};
+use crate::key_selection::KeySelection;
 use crate::output::{bytes, count, out};
 
 /// How the data is delivered to the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Method {
-    /// redtape acts as the target's master for a while, then promotes it.
+    /// redtape is the target's master for a while, then promotes it.
     Link,
-    /// A local redis-server or valkey-server holds the past; keys are copied from it.
+    /// A local redis-server or valkey-server holds the data; keys are copied from it.
     Scratch,
 }
 
@@ -44,9 +45,10 @@ pub(crate) enum Method {
     group(ArgGroup::new("destination").args(["to", "to_rdb", "to_aof", "to_jsonl", "serve"]).required(true)),
     mut_arg("at", |arg| arg.required_unless_present_any(["before", "from"])),
     mut_arg("from", |arg| arg.value_name("DIR|FILE").help(FROM)),
-    mut_arg("plan", |arg| arg.help("Print the plan and change nothing")),
-    mut_arg("yes", |arg| arg.help("Write into a server that holds other keys without asking")),
-    mut_arg("json", |arg| arg.help("Print JSON: the plan or the report on stdout, progress as lines on stderr"))
+    mut_arg("plan", |arg| arg.help("Print what would be done, and change nothing")),
+    mut_arg("yes", |arg| arg.help("Do not ask before writing into a server that holds other keys")),
+    mut_arg("json", |arg| arg.help("Print JSON (docs/json.md): the plan or the report on stdout, progress as lines on stderr")),
+    after_help = EXAMPLES
 )]
 pub(crate) struct RestoreArgs {
     #[command(flatten)]
@@ -59,32 +61,44 @@ pub(crate) struct RestoreArgs {
     file: FileOptions,
     #[command(flatten)]
     serve: ServeOptions,
-    /// Fill a target whose maxmemory is too small for the data all the same: it evicts keys of its choice, by its
-    /// maxmemory-policy
-    #[arg(long)]
+    /// Go on though the target's maxmemory is too small for the data: the target evicts keys by its maxmemory-policy
+    #[arg(help_heading = TARGET, long)]
     accept_eviction: bool,
     #[command(flatten)]
     keys: KeySelection,
-    /// Keys whose value is of this type at that moment: string, list, set, zset, hash, stream, or the type of a module as TYPE
-    /// gives it.
-    #[arg(long = "type", value_name = "T", value_parser = value_type, help_heading = HEADING)]
+    /// Keys that have this type at that point in time: string, list, set, zset, hash, stream, or a module's type as TYPE prints
+    /// it.
+    #[arg(long = "type", value_name = "T", value_parser = value_type, help_heading = KEYS)]
     types: Vec<String>,
     #[command(flatten)]
     conflict: ConflictOptions,
-    /// Read and replay everything, also what the wanted keys do not depend on: slower, for comparison.
-    #[arg(long)]
+    /// Read and replay the whole history, not only what the selected keys depend on. Slower, with the same result.
+    #[arg(help_heading = METHOD, long)]
     no_slice: bool,
-    /// Insist on a method; by itself the plan takes the best that is exact.
-    #[arg(long = "via", value_enum)]
+    /// Use this method [default: the fastest that is exact; the plan names it]
+    #[arg(help_heading = METHOD, long = "via", value_enum)]
     method: Option<Method>,
     /// The redis-server or valkey-server to use as scratch server [default: the best on PATH]
-    #[arg(long, value_name = "FILE", env = "REDTAPE_SERVER_BIN")]
+    #[arg(help_heading = METHOD, long, value_name = "FILE", env = "REDTAPE_SERVER_BIN")]
     server_bin: Option<PathBuf>,
     #[command(flatten)]
     flags: PlanFlags,
 }
 
-const FROM: &str = "Directory of the journal [default: what the settings say, else redtape-journal]; or a file of --to-jsonl, which goes into an empty server, or with --on-conflict skip beside other keys";
+const FROM: &str = "Directory of the journal [default: dir of the settings, else redtape-journal]; or FILE.jsonl, as --to-jsonl writes it";
+
+const EXAMPLES: &str = "Examples:
+  # Everything, into an empty server.
+  redtape restore --from journal --at latest --to redis://127.0.0.1:6380
+  # Keys that were deleted, into the live server; keys that exist again stay.
+  redtape restore --from journal --before lsn:46090 --key 'user:*' --on-conflict skip \\
+      --to redis://127.0.0.1:6400
+  # What one client has overwritten; --plan only shows it.
+  redtape restore --from journal --before lsn:46090 --key 'user:*' --broken-by client=intern \\
+      --to redis://127.0.0.1:6400 --plan
+  # Into a file, and as a read-only server.
+  redtape restore --from journal --at yesterday --to-rdb dump.rdb
+  redtape restore --from journal --at '10m ago' --serve 127.0.0.1:7000";
 
 /// Runs the command.
 pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {

@@ -12,6 +12,7 @@ use redtape_restore::target::serve::{Ready, prepare};
 use redtape_restore::{Request, ServeAddress};
 
 use crate::exit::{Failure, USAGE};
+use crate::headings::TARGET_SERVE;
 use crate::input::{PASSWORD_LIMIT, password_file};
 use crate::output::{count, out};
 use crate::signals::set_at_signal;
@@ -19,12 +20,12 @@ use crate::signals::set_at_signal;
 /// The options of a read-only server.
 #[derive(Debug, Args)]
 pub(crate) struct ServeOptions {
-    /// Serve that moment to clients that may only read, until Ctrl-C: IP:PORT or localhost:PORT (port 0: a free one). An address
+    /// Serve the data of that point in time, read-only, until Ctrl-C: IP:PORT or localhost:PORT (port 0: a free one). An address
     /// that other machines reach needs --serve-password-file.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(help_heading = TARGET_SERVE, long, value_name = "ADDR")]
     serve: Option<String>,
-    /// File that holds the password that clients of --serve have to give.
-    #[arg(long, value_name = "FILE", requires = "serve")]
+    /// File that holds the password that clients of --serve log in with.
+    #[arg(help_heading = TARGET_SERVE, long, value_name = "FILE", requires = "serve")]
     serve_password_file: Option<PathBuf>,
 }
 

@@ -14,6 +14,7 @@ use super::settings::{
     CaptureOptions, FileOption, FollowSettings, HousekeepingOptions, JournalOptions, KeyOptions, UpstreamTlsOptions,
 };
 use crate::daemon::take_snapshot;
+use crate::headings::{JOURNAL, OUTPUT, RETENTION, SERVER};
 use crate::output::{bytes, out};
 
 #[derive(Debug, Subcommand)]
@@ -22,20 +23,28 @@ pub(crate) enum SnapshotCommand {
     Create(Box<CreateArgs>),
     /// List the snapshots of a journal.
     Ls(LsArgs),
-    /// Remove snapshots; never the last one from which the journal goes on.
+    /// Remove snapshots; the last one on which the journal builds always stays.
     Rm(super::journal::prune::RemoveArgs),
 }
 
+const CREATE_EXAMPLES: &str = "Examples:
+  redtape snapshot create --dir journal --upstream redis://127.0.0.1:6379";
+
+const LS_EXAMPLES: &str = "Examples:
+  redtape snapshot ls --from journal";
+
 #[derive(Debug, Args)]
+#[command(after_help = CREATE_EXAMPLES)]
 pub(crate) struct CreateArgs {
     /// Directory of the journal [default: redtape-journal]
-    #[arg(long, visible_alias = "from", env = "REDTAPE_DIR", value_name = "DIR")]
+    #[arg(help_heading = JOURNAL, long, visible_alias = "from", env = "REDTAPE_DIR", value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// The server that the journal follows (or a replica of it).
-    #[arg(long, env = "REDTAPE_UPSTREAM", value_name = "URL", hide_env_values = true)]
+    /// The server that the journal records, or a replica of it: redis://[user:password@]host[:port], rediss:// for TLS, or
+    /// unix:///PATH of a socket. Give the password in REDTAPE_UPSTREAM_PASSWORD.
+    #[arg(help_heading = SERVER, long, env = "REDTAPE_UPSTREAM", value_name = "URL", hide_env_values = true)]
     upstream: Option<String>,
-    /// Receive no more of it in a second than this, e.g. 20mb [default: no limit]
-    #[arg(long, env = "REDTAPE_SNAPSHOT_RATE", value_name = "SIZE")]
+    /// Receive the snapshot at no more than this a second, e.g. 20mb [default: no limit]
+    #[arg(help_heading = RETENTION, long, env = "REDTAPE_SNAPSHOT_RATE", value_name = "SIZE")]
     snapshot_rate: Option<ByteSize>,
     #[command(flatten)]
     keys: KeyOptions,
@@ -44,16 +53,17 @@ pub(crate) struct CreateArgs {
     #[command(flatten)]
     file: FileOption,
     /// Print JSON.
-    #[arg(long, help_heading = None::<&str>)]
+    #[arg(long, help_heading = OUTPUT)]
     json: bool,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = LS_EXAMPLES)]
 pub(crate) struct LsArgs {
     #[command(flatten)]
     journal: JournalOptions,
-    /// Print one JSON object a line.
-    #[arg(long)]
+    /// Print JSON, one object a line.
+    #[arg(help_heading = OUTPUT, long)]
     json: bool,
 }
 

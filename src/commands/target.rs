@@ -13,55 +13,55 @@ use redtape_wire::url::RedisUrl;
 
 use super::settings::pair;
 use crate::exit::{Failure, USAGE};
+use crate::headings::{TARGET, TARGET_FILE, TARGET_TLS};
 use crate::input::{PASSWORD_LIMIT, password_file, url};
 
 /// Flattened into a command's arguments.
 #[derive(Debug, Args)]
 pub(crate) struct TargetOptions {
-    /// The server to restore to: redis://[user:password@]host[:port], rediss:// for TLS, or unix: and the path of a
-    /// socket. Its password may also come from REDTAPE_TO_PASSWORD or --to-password-file.
-    #[arg(long, value_name = "URL")]
+    /// The server that is written to: redis://[user:password@]host[:port], rediss:// for TLS, or unix:///PATH of a socket. Give
+    /// the password in REDTAPE_TO_PASSWORD or by --to-password-file.
+    #[arg(help_heading = TARGET, long, value_name = "URL")]
     to: Option<String>,
     /// File that holds the target's password.
-    #[arg(long, value_name = "FILE", requires = "to")]
+    #[arg(help_heading = TARGET, long, value_name = "FILE", requires = "to")]
     to_password_file: Option<PathBuf>,
     /// CA certificates that sign the target's certificate [default: those of this machine]
-    #[arg(long, env = "REDTAPE_TO_TLS_CA_CERT_FILE", value_name = "FILE")]
+    #[arg(help_heading = TARGET_TLS, long, env = "REDTAPE_TO_TLS_CA_CERT_FILE", value_name = "FILE")]
     to_tls_ca_cert_file: Option<PathBuf>,
-    /// A directory of such files
-    #[arg(long, env = "REDTAPE_TO_TLS_CA_CERT_DIR", value_name = "DIR")]
+    /// Directory of files with CA certificates
+    #[arg(help_heading = TARGET_TLS, long, env = "REDTAPE_TO_TLS_CA_CERT_DIR", value_name = "DIR")]
     to_tls_ca_cert_dir: Option<PathBuf>,
-    /// The certificate that is shown to the target (PEM)
-    #[arg(long, env = "REDTAPE_TO_TLS_CERT_FILE", value_name = "FILE")]
+    /// Certificate that is shown to the target (PEM); needs --to-tls-key-file
+    #[arg(help_heading = TARGET_TLS, long, env = "REDTAPE_TO_TLS_CERT_FILE", value_name = "FILE")]
     to_tls_cert_file: Option<PathBuf>,
-    /// Its key (PEM, not encrypted)
-    #[arg(long, env = "REDTAPE_TO_TLS_KEY_FILE", value_name = "FILE")]
+    /// Key of --to-tls-cert-file (PEM, not encrypted)
+    #[arg(help_heading = TARGET_TLS, long, env = "REDTAPE_TO_TLS_KEY_FILE", value_name = "FILE")]
     to_tls_key_file: Option<PathBuf>,
-    /// Name to ask the target for, and to find in its certificate, instead of the URL's host
-    #[arg(long, env = "REDTAPE_TO_TLS_SNI", value_name = "NAME")]
+    /// Name that the target's certificate must have, instead of the host of --to
+    #[arg(help_heading = TARGET_TLS, long, env = "REDTAPE_TO_TLS_SNI", value_name = "NAME")]
     to_tls_sni: Option<String>,
-    /// Do not check the target's certificate: any server that answers is trusted
-    #[arg(long, env = "REDTAPE_TO_TLS_INSECURE", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    /// Do not check the target's certificate: any server that answers is trusted. For tests only
+    #[arg(help_heading = TARGET_TLS, long, env = "REDTAPE_TO_TLS_INSECURE", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     to_tls_insecure: Option<bool>,
-    /// The name of a command in a target that renames it (rename-command), as in RESTORE=secret; may be given several times
-    #[arg(long, value_name = "OLD=NEW", requires = "to")]
+    /// A command that the target has renamed (rename-command), such as RESTORE=secret; may be given several times
+    #[arg(help_heading = TARGET, long, value_name = "OLD=NEW", requires = "to")]
     target_command: Vec<String>,
 }
 
 /// The options of a restore into a file.
 #[derive(Debug, Args)]
 pub(crate) struct FileOptions {
-    /// Write an RDB that servers load: a file that does not exist yet. Its version is that of the scratch server; with --server-bin
-    /// that of the named one, also where that does not load the recorded data itself.
-    #[arg(long, value_name = "FILE")]
+    /// Write an RDB file that servers load. It must not exist. Its version is that of the scratch server, or that of the server
+    /// named by --server-bin.
+    #[arg(help_heading = TARGET_FILE, long, value_name = "FILE")]
     to_rdb: Option<PathBuf>,
-    /// Write a folder that a server starts from with appendonly yes, as its dir: one that does not exist yet. For the same versions as
-    /// --to-rdb.
-    #[arg(long, value_name = "DIR")]
+    /// Write a directory from which a server starts with appendonly yes and this dir. It must not exist. Versions as for --to-rdb.
+    #[arg(help_heading = TARGET_FILE, long, value_name = "DIR")]
     to_aof: Option<PathBuf>,
-    /// Write JSON lines, which redtape restore --from FILE.jsonl brings into a server of any version: a file that does not exist yet,
+    /// Write JSON lines, which `redtape restore --from FILE.jsonl` writes into a server of any version: a file that must not exist,
     /// or - for stdout.
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = TARGET_FILE, long, value_name = "FILE")]
     to_jsonl: Option<PathBuf>,
 }
 

@@ -21,6 +21,7 @@ use super::settings::{JournalOptions, JournalPlace};
 use super::target::TargetOptions;
 use super::zone::ZoneOption;
 use crate::exit::{Failure, NOT_ALL, USAGE};
+use crate::headings::{METHOD, TIME, UNDO_FILE, WRITES};
 use crate::history::arguments::Filters;
 use crate::input::agreed;
 use crate::output::{count, out};
@@ -29,46 +30,47 @@ use crate::signals::Signals;
 /// `redtape undo`.
 #[derive(Debug, Args)]
 #[command(
-    mut_arg("plan", |arg| arg.help("Print what would change, and change nothing")),
-    mut_arg("yes", |arg| arg.help("Do it without asking")),
+    mut_arg("plan", |arg| arg.help("Print what would be done, and change nothing")),
+    mut_arg("yes", |arg| arg.help("Do not ask before changing the target")),
     mut_arg("to", |arg| arg.required(true)),
     after_help = EXAMPLES
 )]
 pub(crate) struct UndoArgs {
-    /// These writes: lsn:18546, or lsn:18546..18600 from the first to the last, both included, as redtape log prints them. With
-    /// filters, or instead of them.
+    /// Undo these writes, as `redtape log` prints their LSNs: lsn:18546, or lsn:18546..18600 with both ends included. Alone, or
+    /// with filters, which must then hold as well.
     #[arg(value_name = "LSNS", value_parser = lsns)]
     lsns: Vec<LsnRange>,
-    /// Undo a restore, or an undo: the undo file that its plan has named.
-    #[arg(long, value_name = "FILE")]
+    /// Undo a restore or an undo, by the undo file that its plan and its report name.
+    #[arg(help_heading = UNDO_FILE, long, value_name = "FILE")]
     file: Option<PathBuf>,
     #[command(flatten)]
     journal: JournalOptions,
     #[command(flatten)]
     target: TargetOptions,
-    /// Writes from this moment on: the same forms as `restore --at`, e.g. "2h ago".
-    #[arg(long, value_name = "W", allow_hyphen_values = true)]
+    /// Writes from this point in time on; forms as in `restore --at`, e.g. "2h ago".
+    #[arg(help_heading = TIME, long, value_name = "WHEN", allow_hyphen_values = true)]
     since: Option<When>,
-    /// Writes up to this moment.
-    #[arg(long, value_name = "W", allow_hyphen_values = true)]
+    /// Writes up to this point in time, included.
+    #[arg(help_heading = TIME, long, value_name = "WHEN", allow_hyphen_values = true)]
     until: Option<When>,
     #[command(flatten)]
     zone: ZoneOption,
-    /// Undo also writes of unknown origin that may be among those that are meant; the plan counts them.
-    #[arg(long)]
+    /// Undo also the writes of unknown origin that the filters may mean. The plan counts them.
+    #[arg(help_heading = WRITES, long)]
     include_unknown: bool,
-    /// Compute anew what later writes made of what is undone (INCR, APPEND, pops, scripts), as the server would have. By itself
-    /// such keys and elements stay, and are listed: their clients were told other values.
-    #[arg(long)]
+    /// Change also keys and elements that later writes computed from what is undone (INCR, APPEND, pops, scripts), to what the
+    /// server would have computed. Without this option they stay and are listed, as clients have seen their present values.
+    #[arg(help_heading = WRITES, long)]
     include_dependent: bool,
     /// With --file: put back also what was changed since the restore.
-    #[arg(long, requires = "file")]
+    #[arg(help_heading = UNDO_FILE, long, requires = "file")]
     replace: bool,
-    /// Where the undo file of this undo is kept [default: $XDG_STATE_HOME/redtape, else ~/.local/state/redtape]
-    #[arg(long, value_name = "DIR")]
+    /// Directory of undo files, which are also the state of interrupted restores [default: $XDG_STATE_HOME/redtape, else
+    /// ~/.local/state/redtape]
+    #[arg(help_heading = UNDO_FILE, long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// The redis-server or valkey-server to use as scratch server [default: the best on PATH]
-    #[arg(long, value_name = "FILE", env = "REDTAPE_SERVER_BIN")]
+    #[arg(help_heading = METHOD, long, value_name = "FILE", env = "REDTAPE_SERVER_BIN")]
     server_bin: Option<PathBuf>,
     #[command(flatten)]
     flags: PlanFlags,
@@ -77,10 +79,14 @@ pub(crate) struct UndoArgs {
 }
 
 const EXAMPLES: &str = "Examples:
-  redtape undo lsn:18546 --to redis://127.0.0.1:6379 --plan      what the undo of one write would change
-  redtape undo --client intern --since 18:00 --to redis://…      all that one client wrote since then
-  redtape undo --command 'FLUSH*' --since '1h ago' --to redis://…
-  redtape undo --file UNDOFILE --to redis://…                    undo a restore, or an undo";
+  # What would the undo of one write change?
+  redtape undo lsn:18546 --to redis://127.0.0.1:6400 --plan
+  # All that one client wrote since then.
+  redtape undo --client intern --since 18:00 --to redis://127.0.0.1:6400
+  # A FLUSHALL, whoever sent it.
+  redtape undo --command 'FLUSH*' --since '1h ago' --to redis://127.0.0.1:6400
+  # A restore, or an undo.
+  redtape undo --file UNDOFILE --to redis://127.0.0.1:6400";
 
 fn lsns(text: &str) -> Result<LsnRange, String> {
     let range = text

@@ -9,13 +9,15 @@ use clap::Args;
 use redtape_journal::query::{AsOf, When, Zone};
 
 use crate::exit::{Failure, USAGE};
+use crate::headings::TIME;
 
 /// Flattened into the arguments of commands that go back to a point in time.
 #[derive(Debug, Args)]
 pub(crate) struct AsOfOptions {
-    /// This moment, inclusive: "2026-11-20 12:00:00.123456" (with Z or +01:00, else in --tz), a date, 20:16 (the last one),
-    /// "10m ago", yesterday, @1795176000.5, lsn:N, mark:NAME, latest.
+    /// The point in time, what ran then included: "2026-11-20 12:00:00.123456" (with Z or +01:00, else in --tz), a date, 20:16
+    /// (the last one), "10m ago", yesterday, @1795176000.5, lsn:N, mark:NAME, latest.
     #[arg(
+        help_heading = TIME,
         long,
         value_name = "WHEN",
         allow_hyphen_values = true,
@@ -23,8 +25,8 @@ pub(crate) struct AsOfOptions {
         conflicts_with = "before"
     )]
     at: Option<When>,
-    /// The same, exclusive: before whatever was written then; before the write, transaction or script that holds LSN N.
-    #[arg(long, value_name = "WHEN", allow_hyphen_values = true)]
+    /// The same, what ran then left out; before lsn:N leaves out the whole transaction or script that holds LSN N.
+    #[arg(help_heading = TIME, long, value_name = "WHEN", allow_hyphen_values = true)]
     before: Option<When>,
     #[command(flatten)]
     pub(crate) zone: ZoneOption,
@@ -49,9 +51,9 @@ impl AsOfOptions {
 /// Flattened into the arguments of commands that read times.
 #[derive(Debug, Args)]
 pub(crate) struct ZoneOption {
-    /// The zone of times that do not say theirs: UTC, local, an offset (+01:00) or a name (Europe/Berlin) [default: that of
-    /// this machine on a terminal; UTC with --json, and in scripts]
-    #[arg(long, value_name = "ZONE", env = "REDTAPE_TZ", allow_hyphen_values = true)]
+    /// The zone of times without one: UTC, local, an offset (+01:00) or a name (Europe/Berlin) [default: on a terminal that of
+    /// this machine; UTC with --json and in scripts]
+    #[arg(help_heading = TIME, long, value_name = "ZONE", env = "REDTAPE_TZ", allow_hyphen_values = true)]
     tz: Option<Zone>,
 }
 

@@ -8,51 +8,52 @@ use redtape_journal::query::{Filter, OriginKinds, WriteQuery};
 
 use super::selection::{Selection, Wanted};
 use crate::exit::{Failure, USAGE};
+use crate::headings::WRITES;
 use crate::key_argument::KeyArgument;
 use crate::key_selection::KeySelection;
 use crate::shell::shell_word;
 
 /// Of `--key`, where writes are chosen.
-const KEY_HELP: &str = "Writes that touch keys which match this glob, as in Redis's KEYS, or may do so: FLUSHALL, too. One without * ? [ \
-                        is a key, and found without reading the whole journal (in databases 0 to 15, unless --db says which)";
+const KEY_HELP: &str = "Writes that touch keys that match this glob, as in Redis's KEYS, or may touch them (FLUSHALL); may be given several \
+                        times, as may all of these options. A name without * ? [ is found without reading the whole journal, in \
+                        databases 0 to 15 unless --db is given";
 
 /// Which writes; filters of different kinds must all hold, several of one kind are alternatives.
 #[derive(Debug, Args)]
 #[command(
-    next_help_heading = "Filters (all must hold; several of one kind are alternatives)",
+    next_help_heading = WRITES,
     mut_arg("keys", |arg| arg.help(KEY_HELP)),
     mut_arg("dbs", |arg| arg.help("Writes that touch this database"))
 )]
 pub(crate) struct Filters {
     #[command(flatten)]
     keys: KeySelection,
-    /// This command, in any case: as it took effect, or as the client sent it (DEL, EVALSHA, SPOP). A glob is possible ('FLUSH*'),
-    /// and ! in front leaves it out.
+    /// This command, as it took effect or as the client sent it (DEL, EVALSHA, SPOP); upper or lower case; a glob ('FLUSH*'); with
+    /// ! in front, all others.
     #[arg(long = "command", value_name = "NAME")]
     commands: Vec<String>,
-    /// This client: its address, with or without the port, or its name (CLIENT SETNAME). Globs are possible, and ! in front
-    /// leaves it out.
+    /// This client: its address, with or without the port, or its name (CLIENT SETNAME); a glob; with ! in front, all others.
     #[arg(long = "client", value_name = "X")]
     clients: Vec<String>,
-    /// Clients that had logged in as this user. Globs are possible, and ! in front leaves it out.
+    /// Clients that were logged in as this ACL user; a glob; with ! in front, all others.
     #[arg(long = "user", value_name = "U")]
     users: Vec<String>,
-    /// Who or what caused it: client (of the proxy), expiry (a TTL had passed), eviction (memory was full), outside (a writer that
-    /// went round the proxy), unknown. Globs are possible, and ! in front leaves it out.
+    /// What caused the write: client (of the proxy), expiry (a TTL had passed), eviction (memory was full), outside (a client that
+    /// was connected to the server itself), unknown; a glob; with ! in front, all others.
     #[arg(long = "origin", value_name = "KIND")]
     origins: Vec<String>,
 }
 
 /// Filters of `redtape log` alone.
 #[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Filters (all must hold; several of one kind are alternatives)")]
+#[command(next_help_heading = WRITES)]
 pub(crate) struct LogFilters {
-    /// Writes that touch this field of a hash, or member of a set or sorted set, of the keys that are asked for, or may do so: DEL,
-    /// SPOP, too. A field as any command of redtape prints it.
+    /// Writes that touch this field of a hash, or this member of a set or sorted set, or may touch it (DEL, SPOP). Needs a selection
+    /// of keys. A field as any command of redtape prints it.
     #[arg(long = "field", value_name = "F", value_parser = KeyArgument::parser(), allow_hyphen_values = true)]
     pub(crate) fields: Vec<KeyArgument>,
-    /// Writes of which the command with its arguments, uncut and with a blank between, matches this regular expression: as bytes
-    /// ((?-u:\xff) is one that is not UTF-8), or as it is printed.
+    /// Writes whose command with all its arguments, separated by blanks, matches this regular expression: as bytes ((?-u:\xff)
+    /// matches a byte that is not UTF-8), or as it is printed.
     #[arg(long = "grep", value_name = "RE", allow_hyphen_values = true)]
     pub(crate) lines: Vec<String>,
 }

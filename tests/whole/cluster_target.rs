@@ -11,7 +11,7 @@ use crate::harness::conn::{bytes, int, text};
 use crate::harness::killed::{kill, spawn, undo_files};
 use crate::harness::redtape::{Outcome, run};
 use crate::harness::server::Version;
-use crate::harness::workload::preload;
+use crate::harness::workload::{preload, take_away_what_ends_soon};
 use crate::harness::{Dir, Redtape, Server, State};
 
 const KEYS: usize = 1500;
@@ -73,17 +73,6 @@ fn undo(cluster: &Cluster, state: &Dir) -> Outcome {
     run(&["undo", "--file", file, "--to", &cluster.url(), "--yes", "--json", "--state-dir", state])
 }
 
-/// Without the keys that may expire while a test runs.
-fn lasting(state: &State) -> State {
-    let mut state = state.clone();
-    let soon = state.at_us / 1000 + 3_600_000;
-    for (db, keys) in &mut state.dbs {
-        keys.retain(|_, key| key.expires_ms.is_none_or(|at| at > soon));
-        state.sizes.insert(*db, keys.len() as i64);
-    }
-    state
-}
-
 fn has_clusters() -> bool {
     Version::tested().at_least((7, 0), (0, 0))
 }
@@ -95,6 +84,7 @@ fn every_type_goes_to_the_node_of_its_slot_and_its_replica() {
     }
     let server = Server::start();
     preload(&server, 7, 400);
+    take_away_what_ends_soon(&server);
     let recorded = Recorded::of(&server);
     let (cluster, state) = (Cluster::start(3, true), Dir::new("state"));
     if recorded.state.dbs.len() > 1 {
@@ -111,7 +101,7 @@ fn every_type_goes_to_the_node_of_its_slot_and_its_replica() {
     want.sizes.retain(|db, _| *db == 0);
     want.functions.clear();
     let keys = want.keys();
-    lasting(&want).assert_same(&lasting(&cluster.state()), "the cluster");
+    want.assert_same(&cluster.state(), "the cluster");
     assert_eq!(report(&done)["keys"]["0"], keys, "{done:?}");
     for n in 0..3 {
         let size = |node: usize| int(&cluster.nodes[node].conn().must(&args!["DBSIZE"]));

@@ -7,6 +7,7 @@ use redtape_journal::query::When;
 
 use super::DirArgs;
 use crate::commands::zone::ZoneOption;
+use crate::headings::{OUTPUT, TIME};
 use crate::history::arguments::Filters;
 use crate::history::range::Range;
 use crate::history::read::forward;
@@ -16,20 +17,25 @@ use crate::output::out;
 /// Output is gathered up to this size.
 const GATHER_BYTES: usize = 1 << 16;
 
+const EXAMPLES: &str = "Examples:
+  redtape journal cat --from journal --since '10m ago' --limit 100
+  redtape journal cat --from journal --key 'user:*' --command DEL --json";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct CatArgs {
     #[command(flatten)]
     journal: DirArgs,
-    /// Begin here: the same forms as `restore --at`.
-    #[arg(long, value_name = "WHEN", allow_hyphen_values = true)]
+    /// Writes from this point in time on; forms as in `restore --at`, e.g. "2h ago".
+    #[arg(help_heading = TIME, long, value_name = "WHEN", allow_hyphen_values = true)]
     since: Option<When>,
-    /// End here, inclusive.
-    #[arg(long, value_name = "WHEN", allow_hyphen_values = true)]
+    /// Writes up to this point in time, included.
+    #[arg(help_heading = TIME, long, value_name = "WHEN", allow_hyphen_values = true)]
     until: Option<When>,
     #[command(flatten)]
     zone: ZoneOption,
-    /// Stop after so many groups.
-    #[arg(long, value_name = "N")]
+    /// Print at most N commands or transactions.
+    #[arg(help_heading = OUTPUT, long, value_name = "N")]
     limit: Option<u64>,
     #[command(flatten)]
     filters: Filters,

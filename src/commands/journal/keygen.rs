@@ -11,17 +11,24 @@ use std::process::ExitCode;
 use clap::Args;
 use redtape_journal::{Keyring, Micros};
 
+use crate::headings::JOURNAL;
 use crate::output::out;
+
+const EXAMPLES: &str = "Examples:
+  redtape journal keygen /etc/redtape/journal.keys
+  redtape journal keygen /etc/redtape/journal.keys --id 2027-q1
+Keep a copy of the file elsewhere: without its key, an encrypted journal cannot be restored.";
 
 /// `redtape journal keygen`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct KeygenArgs {
-    /// The key file. If there is one, the new key is added at its end: the journal is encrypted with the last key of a
-    /// file, and read with all of them.
+    /// The key file, made with mode 0600. If it exists, the new key is added at its end: the last key of a file encrypts, all of
+    /// them decrypt.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Name of the key, which stands in the journal: letters, digits, `.`, `_` and `-` [default: today's date]
-    #[arg(long, value_name = "ID")]
+    #[arg(help_heading = JOURNAL, long, value_name = "ID")]
     id: Option<String>,
 }
 

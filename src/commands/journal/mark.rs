@@ -13,9 +13,14 @@ use crate::output::out;
 /// A mark waits so long for the journal to be complete up to it.
 const MARK_TIMEOUT: Duration = Duration::from_secs(10);
 
+const EXAMPLES: &str = "Examples:
+  redtape journal mark before-4.2 --from journal
+  redtape restore --from journal --at mark:before-4.2 --to redis://127.0.0.1:6380";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct MarkArgs {
-    /// Its name: 1 to 128 characters, none of them a control character.
+    /// Name of the mark: 1 to 128 characters, none of them a control character.
     #[arg(value_parser = mark_name)]
     name: String,
     #[command(flatten)]

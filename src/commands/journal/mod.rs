@@ -15,25 +15,31 @@ use clap::{Args, Subcommand};
 use redtape_journal::Catalog;
 
 use crate::commands::settings::JournalOptions;
+use crate::headings::OUTPUT;
 use crate::history::selection::Selection;
+
+const LS_EXAMPLES: &str = "Examples:
+  redtape journal ls --from journal
+  redtape journal ls --from journal --json";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum JournalCommand {
-    /// Which moments can be restored, which gaps there are and why.
+    /// List what can be restored: windows, gaps with their reasons, snapshots and marks.
+    #[command(after_help = LS_EXAMPLES)]
     Ls(DirArgs),
     /// Check every checksum of segments and snapshots.
     Verify(verify::VerifyArgs),
-    /// Print what was written, in Redis's order: when, by whom, what.
+    /// Print commands and whole transactions in the server's order: when, by whom, what.
     Cat(Box<cat::CatArgs>),
-    /// Print what is written, as it is written, until you stop it.
+    /// Print writes as they are recorded, until Ctrl-C.
     Tail(Box<tail::TailArgs>),
-    /// Name the present moment, for `restore --at mark:NAME`.
+    /// Name the present point in time, for `restore --at mark:NAME`.
     Mark(mark::MarkArgs),
-    /// Save what is left of a damaged journal, keeping a copy of every file that is changed.
+    /// Save what is left of a damaged journal; every file that is changed is kept as a copy.
     Repair(repair::RepairArgs),
-    /// Remove what is older than you want to keep; what remains stays restorable.
+    /// Remove the oldest segments and snapshots; what remains can still be restored.
     Prune(prune::PruneArgs),
-    /// Make a key to encrypt the journal with.
+    /// Make a key to encrypt a journal with.
     Keygen(keygen::KeygenArgs),
 }
 
@@ -42,8 +48,8 @@ pub(crate) enum JournalCommand {
 pub(crate) struct DirArgs {
     #[command(flatten)]
     pub(crate) journal: JournalOptions,
-    /// Print JSON.
-    #[arg(long)]
+    /// Print JSON (docs/json.md).
+    #[arg(help_heading = OUTPUT, long)]
     pub(crate) json: bool,
 }
 

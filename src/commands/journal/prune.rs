@@ -18,24 +18,33 @@ use serde_json::{Value, json};
 use crate::commands::plan_flags::PlanFlags;
 use crate::commands::settings::JournalOptions;
 use crate::exit::{Failure, USAGE};
+use crate::headings::RETENTION;
 use crate::input::agreed;
 use crate::output::{bytes, count, out};
+
+const PRUNE_EXAMPLES: &str = "Examples:
+  redtape journal prune --from journal --retention 7d --plan
+  redtape journal prune --from journal --retention 7d --max-size 100gb --yes";
+
+const REMOVE_EXAMPLES: &str = "Examples:
+  redtape snapshot rm 00000001-0000000000000042-00000000.rdb --from journal --plan";
 
 /// `redtape journal prune`.
 #[derive(Debug, Args)]
 #[command(
-    mut_arg("plan", |arg| arg.help("Show what would go, and why, and change nothing")),
-    mut_arg("yes", |arg| arg.help("Remove without asking"))
+    mut_arg("plan", |arg| arg.help("Print what would be removed and why, and change nothing")),
+    mut_arg("yes", |arg| arg.help("Do not ask before the removal")),
+    after_help = PRUNE_EXAMPLES
 )]
 pub(crate) struct PruneArgs {
     #[command(flatten)]
     journal: JournalOptions,
-    /// Keep every moment of so much time before the newest one restorable: 90s, 30m, 6h, 7d, 2w.
-    #[arg(long, env = "REDTAPE_RETENTION", value_name = "TIME")]
+    /// Keep every point in time of this period, up to the newest one of the journal, restorable: 90s, 30m, 6h, 7d, 2w
+    #[arg(help_heading = RETENTION, long, env = "REDTAPE_RETENTION", value_name = "TIME")]
     retention: Option<Period>,
-    /// Remove the oldest until segments and snapshots are not larger than this, e.g. 10gb. It wins over --retention;
-    /// the last base and what lies behind it always stay.
-    #[arg(long, env = "REDTAPE_JOURNAL_MAX_SIZE", value_name = "SIZE")]
+    /// Remove the oldest segments and snapshots until all of them are not larger than this, e.g. 10gb; wins over --retention. The
+    /// last base and what was written since always stay.
+    #[arg(help_heading = RETENTION, long, env = "REDTAPE_JOURNAL_MAX_SIZE", value_name = "SIZE")]
     max_size: Option<ByteSize>,
     #[command(flatten)]
     flags: PlanFlags,
@@ -44,8 +53,9 @@ pub(crate) struct PruneArgs {
 /// `redtape snapshot rm`.
 #[derive(Debug, Args)]
 #[command(
-    mut_arg("plan", |arg| arg.help("Show what would go, and why, and change nothing")),
-    mut_arg("yes", |arg| arg.help("Remove without asking"))
+    mut_arg("plan", |arg| arg.help("Print what would be removed and why, and change nothing")),
+    mut_arg("yes", |arg| arg.help("Do not ask before the removal")),
+    after_help = REMOVE_EXAMPLES
 )]
 pub(crate) struct RemoveArgs {
     /// Names of snapshots, as `redtape snapshot ls` prints them.

@@ -15,11 +15,17 @@ use crate::exit::{DATAERR, Failure, TEMPFAIL, USAGE};
 use crate::input::agreed;
 use crate::output::{count, out};
 
+const EXAMPLES: &str = "Examples:
+  redtape journal repair --from journal --plan
+  redtape journal repair --from journal --yes
+Stop redtape proxy or follow first.";
+
 /// `redtape journal repair`.
 #[derive(Debug, Args)]
 #[command(
-    mut_arg("plan", |arg| arg.help("Show what is wrong and what would be done, and change nothing")),
-    mut_arg("yes", |arg| arg.help("Repair without asking"))
+    mut_arg("plan", |arg| arg.help("Print what is wrong and what would be done, and change nothing")),
+    mut_arg("yes", |arg| arg.help("Do not ask before the repair")),
+    after_help = EXAMPLES
 )]
 pub(crate) struct RepairArgs {
     #[command(flatten)]

@@ -23,6 +23,7 @@ use serde_json::json;
 use super::DirArgs;
 use crate::commands::zone::ZoneOption;
 use crate::exit::{Failure, IOERR, USAGE};
+use crate::headings::{OUTPUT, TIME};
 use crate::history::arguments::Filters;
 use crate::history::range::{Range, last_by};
 use crate::history::read::backward;
@@ -38,17 +39,22 @@ const GATHER_BYTES: usize = 1 << 16;
 /// At the end, a reader that does not take the output is waited for so long.
 const END_WITHIN: Duration = Duration::from_secs(2);
 
+const EXAMPLES: &str = "Examples:
+  redtape journal tail --from journal --lines 10
+  redtape journal tail --from journal --key 'user:*' --since '10m ago' --json";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct TailArgs {
     #[command(flatten)]
     journal: DirArgs,
-    /// Begin here instead of at the end: the same forms as `restore --at`, e.g. lsn:N or "10m ago".
-    #[arg(long, value_name = "WHEN", conflicts_with = "lines", allow_hyphen_values = true)]
+    /// Writes from this point in time on; forms as in `restore --at`, e.g. "2h ago" [default: from now on]
+    #[arg(help_heading = TIME, long, value_name = "WHEN", conflicts_with = "lines", allow_hyphen_values = true)]
     since: Option<When>,
     #[command(flatten)]
     zone: ZoneOption,
-    /// Begin with the last so many groups that the filters let through.
-    #[arg(short = 'n', long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(..=100_000))]
+    /// Begin with the last N selected commands or transactions.
+    #[arg(help_heading = OUTPUT, short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=100_000))]
     lines: Option<u32>,
     #[command(flatten)]
     filters: Filters,

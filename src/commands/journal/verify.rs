@@ -11,15 +11,23 @@ use super::DirArgs;
 use crate::exit::DATAERR;
 use crate::output::{bytes, count, out};
 
+const EXAMPLES: &str = "Examples:
+  redtape journal verify --from journal
+  redtape journal verify --from journal --quick --json";
+
+/// What is checked.
+const CHECK: &str = "Check";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct VerifyArgs {
     #[command(flatten)]
     journal: DirArgs,
-    /// Look at headers, footers and the chain only; do not read every byte.
-    #[arg(long)]
+    /// Check headers, footers and the chain of segments only; do not read every byte.
+    #[arg(help_heading = CHECK, long)]
     quick: bool,
-    /// Read every byte of segments and snapshots; the default.
-    #[arg(long, conflicts_with = "quick")]
+    /// Read every byte of segments and snapshots. This is the default.
+    #[arg(help_heading = CHECK, long, conflicts_with = "quick")]
     deep: bool,
 }
 

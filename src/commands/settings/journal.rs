@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::options::Or as _;
 use super::{FileOption, KeyOptions};
 use crate::exit::{DATAERR, Failure};
+use crate::headings::JOURNAL;
 use crate::shell::shell_word;
 
 /// Where the journal is if nobody says it.
@@ -20,8 +21,8 @@ const DEFAULT_DIR: &str = "redtape-journal";
 /// Which journal.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct JournalOptions {
-    /// Directory of the journal [default: what the settings say, else redtape-journal]
-    #[arg(long, visible_alias = "dir", env = "REDTAPE_DIR", value_name = "DIR")]
+    /// Directory of the journal [default: dir of the settings, else redtape-journal]
+    #[arg(help_heading = JOURNAL, long, visible_alias = "dir", env = "REDTAPE_DIR", value_name = "DIR")]
     from: Option<PathBuf>,
     #[command(flatten)]
     keys: KeyOptions,

@@ -62,7 +62,7 @@ pub(crate) struct FollowSettings {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = None::<&str>)]
 pub(crate) struct FileOption {
-    /// Settings, one `name = value` a line, named as the flags; flags and environment win
+    /// File of settings (TOML), `name = value` with the names of the options; options and environment win over it
     /// [default: redtape.toml here, else /etc/redtape/redtape.toml, if there is one]
     #[arg(long, env = "REDTAPE_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use super::file::one_or_many;
 use super::listen::{HostPort, Listen};
 use crate::exit::{Failure, USAGE};
+use crate::headings::{CLIENTS, CLIENTS_TLS, JOURNAL, MARKS, MONITORING, RETENTION, SERVER, SERVER_TLS};
 
 /// When the journal is synced to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -23,9 +24,9 @@ use crate::exit::{Failure, USAGE};
 pub(crate) enum Sync {
     /// After each batch of effects.
     Always,
-    /// At most a second after a write.
+    /// Once a second while there are writes.
     Everysec,
-    /// When the operating system likes to.
+    /// When the operating system writes its cache back.
     No,
 }
 
@@ -39,24 +40,24 @@ pub(super) trait Or {
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct CaptureOptions {
-    /// The server: redis://[user:password@]host[:port], or rediss:// for TLS. Its password may also
-    /// come from REDTAPE_UPSTREAM_PASSWORD or the file named by REDTAPE_UPSTREAM_PASSWORD_FILE.
-    #[arg(long, env = "REDTAPE_UPSTREAM", value_name = "URL", hide_env_values = true)]
+    /// The server that is recorded: redis://[user:password@]host[:port], rediss:// for TLS, or unix:///PATH of a socket. Give the
+    /// password in REDTAPE_UPSTREAM_PASSWORD, or in the file that REDTAPE_UPSTREAM_PASSWORD_FILE names.
+    #[arg(help_heading = SERVER, long, env = "REDTAPE_UPSTREAM", value_name = "URL", hide_env_values = true)]
     pub(crate) upstream: Option<String>,
     /// Directory of the journal [default: redtape-journal]
-    #[arg(long, visible_alias = "from", env = "REDTAPE_DIR", value_name = "DIR")]
+    #[arg(help_heading = JOURNAL, long, visible_alias = "from", env = "REDTAPE_DIR", value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
     /// Record this server in this journal from now on, though the journal has recorded another one
-    #[arg(long, env = "REDTAPE_ACCEPT_NEW_HISTORY", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(help_heading = JOURNAL, long, env = "REDTAPE_ACCEPT_NEW_HISTORY", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) accept_new_history: Option<bool>,
-    /// Serve /metrics, /livez, /readyz and /journalz here (HOST:PORT).
-    #[arg(long, env = "REDTAPE_METRICS", value_name = "ADDR")]
+    /// Serve /metrics, /livez, /readyz and /journalz over HTTP here (HOST:PORT) [default: off]
+    #[arg(help_heading = MONITORING, long, env = "REDTAPE_METRICS", value_name = "ADDR")]
     pub(crate) metrics: Option<HostPort>,
     /// When the journal is synced to the disk [default: everysec]
-    #[arg(long, env = "REDTAPE_SYNC", value_enum)]
+    #[arg(help_heading = JOURNAL, long, env = "REDTAPE_SYNC", value_enum)]
     pub(crate) sync: Option<Sync>,
     /// Size at which a segment of the journal is sealed, in MiB [default: 64]
-    #[arg(long, env = "REDTAPE_SEGMENT_MIB", value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=4096))]
+    #[arg(help_heading = JOURNAL, long, env = "REDTAPE_SEGMENT_MIB", value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub(crate) segment_mib: Option<u64>,
 }
 
@@ -64,9 +65,9 @@ pub(crate) struct CaptureOptions {
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct KeyOptions {
-    /// Encrypt the journal with the newest key of this file (`redtape journal keygen`), and read with any of its keys;
-    /// may be given several times. The keys themselves may also come from REDTAPE_JOURNAL_KEYS.
-    #[arg(long, env = "REDTAPE_JOURNAL_KEY_FILE", value_name = "FILE", value_delimiter = ',')]
+    /// File with the keys of an encrypted journal (`redtape journal keygen`): the newest encrypts, all of them decrypt; may be
+    /// given several times. REDTAPE_JOURNAL_KEYS may hold the keys themselves.
+    #[arg(help_heading = JOURNAL, long, env = "REDTAPE_JOURNAL_KEY_FILE", value_name = "FILE", value_delimiter = ',')]
     #[serde(default, deserialize_with = "one_or_many")]
     pub(crate) journal_key_file: Option<Vec<PathBuf>>,
 }
@@ -96,24 +97,24 @@ impl KeyOptions {
 /// What is kept of the journal, and when snapshots are taken.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[command(next_help_heading = "Retention and snapshots")]
+#[command(next_help_heading = RETENTION)]
 pub(crate) struct HousekeepingOptions {
-    /// Keep every moment of so much time restorable and remove what is older: 90s, 30m, 6h, 7d, 2w
+    /// Keep every point in time of this period restorable and remove what is older: 90s, 30m, 6h, 7d, 2w
     /// [default: keep everything]
     #[arg(long, env = "REDTAPE_RETENTION", value_name = "TIME")]
     pub(crate) retention: Option<Period>,
-    /// Remove the oldest when segments and snapshots are larger than this, e.g. 10gb; wins over --retention
+    /// Remove the oldest segments and snapshots until all of them are not larger than this, e.g. 10gb; wins over --retention
     /// [default: no limit]
     #[arg(long, env = "REDTAPE_JOURNAL_MAX_SIZE", value_name = "SIZE")]
     pub(crate) journal_max_size: Option<ByteSize>,
-    /// Take a snapshot so long after the last one, e.g. 6h
+    /// Take a snapshot this long after the last one, e.g. 6h [default: none is taken]
     #[arg(long, env = "REDTAPE_SNAPSHOT_EVERY", value_name = "TIME", conflicts_with = "snapshot_at")]
     pub(crate) snapshot_every: Option<Period>,
-    /// Take a snapshot each day at this time: 03:00 (UTC) or, with its offset, 03:00+02:00
+    /// Take a snapshot each day at this time: 03:00 (UTC), or with an offset 03:00+02:00 [default: none is taken]
     #[arg(long, env = "REDTAPE_SNAPSHOT_AT", value_name = "HH:MM")]
     pub(crate) snapshot_at: Option<TimeOfDay>,
-    /// Receive no more of a snapshot in a second than this, e.g. 20mb. Meanwhile the server keeps what is written
-    /// for us: mind its client-output-buffer-limit for replicas [default: no limit]
+    /// Receive a snapshot at no more than this a second, e.g. 20mb. Meanwhile the server buffers what is written: see its
+    /// client-output-buffer-limit for replicas [default: no limit]
     #[arg(long, env = "REDTAPE_SNAPSHOT_RATE", value_name = "SIZE")]
     pub(crate) snapshot_rate: Option<ByteSize>,
 }
@@ -121,16 +122,16 @@ pub(crate) struct HousekeepingOptions {
 /// Marks that are set without being asked for.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[command(next_help_heading = "Automatic marks")]
+#[command(next_help_heading = MARKS)]
 pub(crate) struct MarkOptions {
-    /// Set a mark before each FLUSHALL, FLUSHDB and SWAPDB, and before one client deletes many keys or gives many an
-    /// expiry: on or off [default: on]
+    /// Set a mark before each FLUSHALL, FLUSHDB and SWAPDB, and before one client deletes many keys or sets the expiry of many
+    /// keys: on or off [default: on]
     #[arg(long, env = "REDTAPE_AUTOMATIC_MARKS", value_name = "ON|OFF")]
     pub(crate) automatic_marks: Option<Switch>,
-    /// So many keys are many; 0 = a mark only before FLUSHALL, FLUSHDB and SWAPDB [default: 100]
+    /// How many keys are many; 0: only before FLUSHALL, FLUSHDB and SWAPDB [default: 100]
     #[arg(long, env = "REDTAPE_MASS_DELETE_KEYS", value_name = "N")]
     pub(crate) mass_delete_keys: Option<u64>,
-    /// Within so many seconds [default: 10]
+    /// Within how many seconds [default: 10]
     #[arg(long, env = "REDTAPE_MASS_DELETE_SECONDS", value_name = "SECONDS")]
     pub(crate) mass_delete_seconds: Option<u32>,
 }
@@ -175,58 +176,58 @@ impl Or for CaptureOptions {
 /// How clients are served.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[command(next_help_heading = "Clients")]
+#[command(next_help_heading = CLIENTS)]
 pub(crate) struct ClientOptions {
-    /// Serve clients here (HOST:PORT or unix:///PATH, a name stands for its addresses); may be given several times
+    /// Serve clients here: HOST:PORT (all addresses of a host name) or unix:///PATH; may be given several times
     /// [default: 127.0.0.1:6400, unless --tls-listen is given]
     #[arg(long, env = "REDTAPE_LISTEN", value_name = "ADDR", value_delimiter = ',')]
     #[serde(default, deserialize_with = "one_or_many")]
     pub(crate) listen: Option<Vec<Listen>>,
-    /// Mode of unix sockets, in octal [default: by the umask]
+    /// Mode of unix sockets, in octal, e.g. 770 [default: by the umask]
     #[arg(long, env = "REDTAPE_UNIXSOCKETPERM", value_name = "MODE")]
     pub(crate) unixsocketperm: Option<SocketMode>,
     /// Expect a PROXY protocol header (version 2) on every TCP connection: on or off [default: off]
     #[arg(long, env = "REDTAPE_PROXY_PROTOCOL", value_name = "ON|OFF")]
     pub(crate) proxy_protocol: Option<Switch>,
-    /// Follow this replica instead of the upstream: then the full copies are made there. Password
-    /// as with --upstream, from REDTAPE_FOLLOW_PASSWORD.
-    #[arg(long, env = "REDTAPE_FOLLOW", value_name = "URL", hide_env_values = true, help_heading = None::<&str>)]
+    /// Record from this replica of the upstream, which then makes the full copies. Give the password in REDTAPE_FOLLOW_PASSWORD
+    /// [default: the upstream]
+    #[arg(long, env = "REDTAPE_FOLLOW", value_name = "URL", hide_env_values = true, help_heading = SERVER)]
     pub(crate) follow: Option<String>,
-    /// Whether clients share upstream connections where nothing can tell: auto or off [default: auto]
+    /// Whether clients share connections to the server where that makes no difference to them: auto or off [default: auto]
     #[arg(long, env = "REDTAPE_SHARING", value_name = "AUTO|OFF")]
     pub(crate) sharing: Option<Sharing>,
-    /// When a client hears that its write was done: upstream = when the server has done it; journal = when it is in
-    /// the journal and synced, so that what was acknowledged can always be restored [default: upstream]
+    /// When a client gets the reply to a write: upstream = when the server has replied; journal = when the write is also synced in
+    /// the journal, so that every acknowledged write can be restored [default: upstream]
     #[arg(long, env = "REDTAPE_ACK", value_name = "UPSTREAM|JOURNAL")]
     pub(crate) ack: Option<Ack>,
-    /// While the journal cannot be written (disk full, I/O error): pass = writes go on and are missing in it, reject =
-    /// they are refused with -JOURNAL while reads go on; --ack journal always rejects [default: pass]
+    /// While the journal cannot be written (disk full, I/O error): pass = writes go on and are not recorded; reject = writes are
+    /// refused with -JOURNAL and reads go on. --ack journal always rejects [default: pass]
     #[arg(long, env = "REDTAPE_ON_JOURNAL_FAILURE", value_name = "PASS|REJECT")]
     pub(crate) on_journal_failure: Option<OnJournalFailure>,
-    /// Clients at once [default: 10000]
+    /// How many clients may be connected [default: 10000]
     #[arg(long, env = "REDTAPE_MAXCLIENTS", value_name = "N")]
     pub(crate) maxclients: Option<u32>,
-    /// Disconnect clients that are idle for so long; 0 = never [default: 0]
+    /// Disconnect clients that are idle for this long; 0 = never [default: 0]
     #[arg(long, env = "REDTAPE_TIMEOUT", value_name = "SECONDS")]
     pub(crate) timeout: Option<u32>,
-    /// Probe clients' idle connections after this time; 0 = never [default: 300]
+    /// Send TCP keepalive probes on clients' connections that are idle for this long; 0 = never [default: 300]
     #[arg(long, env = "REDTAPE_TCP_KEEPALIVE", value_name = "SECONDS")]
     pub(crate) tcp_keepalive: Option<u32>,
-    /// A TLS handshake or PROXY header that takes longer has failed [default: 10]
+    /// Disconnect a client whose TLS handshake or PROXY header takes longer than this [default: 10]
     #[arg(long, env = "REDTAPE_HANDSHAKE_TIMEOUT", value_name = "SECONDS")]
     pub(crate) handshake_timeout: Option<u32>,
-    /// Disconnect a client that lets so many bytes of replies pile up, e.g. 256mb [default: 1gb]
+    /// Disconnect a client with more unread replies than this, e.g. 256mb [default: 1gb]
     #[arg(long, env = "REDTAPE_CLIENT_OUTPUT_BUFFER_LIMIT", value_name = "SIZE")]
     pub(crate) client_output_buffer_limit: Option<ByteSize>,
-    /// Disconnect the largest client when the buffers of all clients together hold more, e.g. 512mb; 0 = no limit
+    /// Disconnect the client with the largest buffers while those of all clients hold more than this, e.g. 512mb; 0 = no limit
     /// [default: 1gb]
     #[arg(long, env = "REDTAPE_CLIENT_MEMORY", value_name = "SIZE")]
     pub(crate) client_memory: Option<ByteSize>,
-    /// ACL users who may run REDTAPE.MARK and REDTAPE.SNAPSHOT [default: default]
+    /// ACL users who may run REDTAPE.MARK, REDTAPE.SNAPSHOT and REDTAPE.GET [default: default]
     #[arg(long, env = "REDTAPE_ADMIN_USERS", value_name = "USER", value_delimiter = ',')]
     #[serde(default, deserialize_with = "one_or_many")]
     pub(crate) admin_users: Option<Vec<String>>,
-    /// Worker threads [default: half as many as there are cores; the server needs some, too]
+    /// Worker threads [default: half as many as there are cores, as the server needs some]
     #[arg(long, env = "REDTAPE_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) workers: Option<u16>,
 }
@@ -256,31 +257,31 @@ impl Or for ClientOptions {
 /// TLS towards clients, in Redis's words.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[command(next_help_heading = "TLS towards clients")]
+#[command(next_help_heading = CLIENTS_TLS)]
 pub(crate) struct TlsOptions {
     /// Serve clients over TLS here (HOST:PORT); may be given several times
     #[arg(long, env = "REDTAPE_TLS_LISTEN", value_name = "ADDR", value_delimiter = ',')]
     #[serde(default, deserialize_with = "one_or_many")]
     pub(crate) tls_listen: Option<Vec<HostPort>>,
-    /// The certificate, its chain behind it (PEM)
+    /// Certificate that is shown to clients, then its chain (PEM); needs --tls-key-file
     #[arg(long, env = "REDTAPE_TLS_CERT_FILE", value_name = "FILE")]
     pub(crate) tls_cert_file: Option<PathBuf>,
-    /// Its key (PEM, not encrypted)
+    /// Key of --tls-cert-file (PEM, not encrypted)
     #[arg(long, env = "REDTAPE_TLS_KEY_FILE", value_name = "FILE")]
     pub(crate) tls_key_file: Option<PathBuf>,
     /// CA certificates that sign clients' certificates
     #[arg(long, env = "REDTAPE_TLS_CA_CERT_FILE", value_name = "FILE")]
     pub(crate) tls_ca_cert_file: Option<PathBuf>,
-    /// A directory of such files
+    /// Directory of files with CA certificates
     #[arg(long, env = "REDTAPE_TLS_CA_CERT_DIR", value_name = "DIR")]
     pub(crate) tls_ca_cert_dir: Option<PathBuf>,
     /// Whether clients must show a certificate: yes, optional or no [default: yes]
     #[arg(long, env = "REDTAPE_TLS_AUTH_CLIENTS", value_name = "YES|OPTIONAL|NO")]
     pub(crate) tls_auth_clients: Option<AuthClients>,
-    /// Versions: TLSv1.2, TLSv1.3 or "TLSv1.2 TLSv1.3" [default: both]
+    /// Versions of TLS: TLSv1.2, TLSv1.3 or "TLSv1.2 TLSv1.3" [default: both]
     #[arg(long, env = "REDTAPE_TLS_PROTOCOLS", value_name = "VERSIONS")]
     pub(crate) tls_protocols: Option<Protocols>,
-    /// Lists of revoked client certificates (PEM), one from each CA of a client's chain
+    /// Lists of revoked client certificates (PEM), one from each CA of a client's chain; may be given several times
     #[arg(long, env = "REDTAPE_TLS_CRL_FILE", value_name = "FILE", value_delimiter = ',')]
     #[serde(default, deserialize_with = "one_or_many")]
     pub(crate) tls_crl_file: Option<Vec<PathBuf>>,
@@ -308,24 +309,24 @@ impl Or for TlsOptions {
 /// TLS towards the server, for rediss:// URLs.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[command(next_help_heading = "TLS towards the server (rediss://)")]
+#[command(next_help_heading = SERVER_TLS)]
 pub(crate) struct UpstreamTlsOptions {
     /// CA certificates that sign the server's certificate [default: those of this machine]
     #[arg(long, env = "REDTAPE_UPSTREAM_TLS_CA_CERT_FILE", value_name = "FILE")]
     pub(crate) upstream_tls_ca_cert_file: Option<PathBuf>,
-    /// A directory of such files
+    /// Directory of files with CA certificates
     #[arg(long, env = "REDTAPE_UPSTREAM_TLS_CA_CERT_DIR", value_name = "DIR")]
     pub(crate) upstream_tls_ca_cert_dir: Option<PathBuf>,
-    /// The certificate that is shown to the server (PEM)
+    /// Certificate that is shown to the server (PEM); needs --upstream-tls-key-file
     #[arg(long, env = "REDTAPE_UPSTREAM_TLS_CERT_FILE", value_name = "FILE")]
     pub(crate) upstream_tls_cert_file: Option<PathBuf>,
-    /// Its key (PEM, not encrypted)
+    /// Key of --upstream-tls-cert-file (PEM, not encrypted)
     #[arg(long, env = "REDTAPE_UPSTREAM_TLS_KEY_FILE", value_name = "FILE")]
     pub(crate) upstream_tls_key_file: Option<PathBuf>,
-    /// Name to ask the upstream for, and to find in its certificate, instead of the URL's host
+    /// Name that the server's certificate must have, instead of the host of --upstream
     #[arg(long, env = "REDTAPE_UPSTREAM_TLS_SNI", value_name = "NAME")]
     pub(crate) upstream_tls_sni: Option<String>,
-    /// Do not check the server's certificate: any server that answers is trusted
+    /// Do not check the server's certificate: any server that answers is trusted. For tests only
     #[arg(long, env = "REDTAPE_UPSTREAM_TLS_INSECURE", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) upstream_tls_insecure: Option<bool>,
 }

@@ -7,14 +7,15 @@ use super::clock::Clock;
 use super::conn::{Conn, Value, int, items, text};
 use super::{Dir, free_port, tail, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// Redis or Valkey, and how new.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
     pub valkey: bool,
     pub major: u32,
@@ -23,12 +24,18 @@ pub struct Version {
 }
 
 impl Version {
-    /// The server that this run tests.
+    /// That of the server that this run tests.
     pub fn tested() -> Self {
-        static VERSION: OnceLock<Version> = OnceLock::new();
-        *VERSION.get_or_init(|| {
-            let out = Command::new(binary()).arg("--version").output().unwrap_or_else(|e| {
-                panic!("{}: {e} (scripts/install-servers.sh brings it, or set REDTAPE_TEST_SERVER)", binary())
+        Self::of(&binary())
+    }
+
+    /// That of a program.
+    pub fn of(binary: &str) -> Self {
+        static VERSIONS: Mutex<BTreeMap<String, Version>> = Mutex::new(BTreeMap::new());
+        let mut known = VERSIONS.lock().expect("no panic holds it");
+        *known.entry(binary.to_owned()).or_insert_with(|| {
+            let out = Command::new(binary).arg("--version").output().unwrap_or_else(|e| {
+                panic!("{binary}: {e} (scripts/install-servers.sh brings it, or set REDTAPE_TEST_SERVER)")
             });
             let text = String::from_utf8_lossy(&out.stdout).into_owned();
             let digits = text.split("v=").nth(1).and_then(|t| t.split(' ').next());
@@ -52,7 +59,21 @@ impl Version {
 
 /// The server's program.
 pub fn binary() -> String {
-    std::env::var("REDTAPE_TEST_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+    let other = OTHER.with_borrow(Option::clone);
+    other.or_else(|| std::env::var("REDTAPE_TEST_SERVER").ok()).unwrap_or_else(|| "redis-server".to_owned())
+}
+
+thread_local! {
+    /// See [`as_tested`].
+    static OTHER: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Does this as if that program were the server under test, in this thread.
+pub fn as_tested<T>(binary: &str, act: impl FnOnce() -> T) -> T {
+    let before = OTHER.replace(Some(binary.to_owned()));
+    let done = act();
+    OTHER.set(before);
+    done
 }
 
 /// A running server. Holds nothing on disk that it would load at a restart.
@@ -62,6 +83,7 @@ pub struct Server {
     pub dir: Dir,
     extra: Vec<String>,
     clock: Clock,
+    binary: String,
 }
 
 impl Server {
@@ -86,7 +108,7 @@ impl Server {
 
     pub fn new(extra: &[&str], clock: Clock) -> Self {
         let extra = extra.iter().map(|&s| s.to_owned()).collect();
-        let mut server = Self { child: None, port: 0, dir: Dir::new("server"), extra, clock };
+        let mut server = Self { child: None, port: 0, dir: Dir::new("server"), extra, clock, binary: binary() };
         // Another test may take the port between the look and the start: then try with the next.
         for _ in 0..5 {
             server.port = free_port();
@@ -109,7 +131,7 @@ impl Server {
     /// `loading`: that it loads is an answer.
     fn spawn_until_it_answers(&mut self, loading: bool) -> bool {
         let log = OpenOptions::new().create(true).append(true).open(self.log()).expect("the server's log");
-        let mut command = Command::new(binary());
+        let mut command = Command::new(&self.binary);
         command
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(["--repl-diskless-sync-delay", "0"])
@@ -121,7 +143,7 @@ impl Server {
         }
         command.args(&self.extra).stdin(Stdio::null()).stdout(log.try_clone().expect("the log twice")).stderr(log);
         self.clock.apply(&mut command);
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", binary()));
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", self.binary));
         let url = self.url();
         let answered = wait_for("the server's first answer", Duration::from_secs(20), || {
             if child.try_wait().expect("the server's state").is_some() {

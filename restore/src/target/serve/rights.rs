@@ -35,6 +35,10 @@ const RULES: &[&str] = &[
     "+evalsha",
     "+script|load",
     "+script|exists",
+    "-@dangerous",
+    "+keys",
+    "+info",
+    // Before Redis 7.0 all of CLIENT counts as dangerous.
     "+client|id",
     "+client|getname",
     "+client|setname",
@@ -42,9 +46,6 @@ const RULES: &[&str] = &[
     "+client|tracking",
     "+client|caching",
     "+client|getredir",
-    "-@dangerous",
-    "+keys",
-    "+info",
 ];
 
 /// What some servers do not know, one by one.

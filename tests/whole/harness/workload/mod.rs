@@ -7,7 +7,7 @@ mod generate;
 
 use super::conn::{Conn, Value, text};
 use super::server::{Version, commands};
-use super::{Args, Server};
+use super::{Args, Server, State};
 use generate::Generator;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -300,5 +300,20 @@ pub fn preload(server: &Server, seed: u64, batches: usize) {
     }
     for _ in 0..batches {
         conn.pipeline(&generator.batch()).expect("a server that stays");
+    }
+}
+
+/// Deletes what expires within ten minutes, for a test in which servers' clocks go on.
+pub fn take_away_what_ends_soon(server: &Server) {
+    let mut conn = server.conn();
+    let State { dbs, at_us, .. } = State::record(&mut conn);
+    let soon = at_us / 1000 + 600_000;
+    for (db, keys) in dbs {
+        conn.must(&args!["SELECT", db]);
+        for (name, key) in keys {
+            if key.expires_ms.into_iter().chain(key.fields.into_values()).any(|at| at < soon) {
+                conn.must(&args!["DEL", name]);
+            }
+        }
     }
 }
