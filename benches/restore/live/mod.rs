@@ -238,7 +238,13 @@ fn restore(setup: &Setup, scene: &Scene, port: u16, target: u32, options: &[&str
     let (from, state) = (scene.journal(), tempfile::tempdir_in(&scene.dir)?);
     let mut command = Command::new(&setup.binary);
     command.args(["restore", "--at", "latest", "--yes", "--json"]).args(options);
-    command.arg("--from").arg(from).arg("--to").arg(format!("redis://127.0.0.1:{port}")).arg("--state-dir").arg(state.path());
+    command
+        .arg("--from")
+        .arg(from)
+        .arg("--to")
+        .arg(format!("redis://127.0.0.1:{port}"))
+        .arg("--state-dir")
+        .arg(state.path());
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     let said = BufReader::new(child.stderr.take().context("its messages")?);
     let (send, events) = channel();

@@ -192,7 +192,9 @@ fn keep_wanted(
     observer.on(&Event::StepDone);
     let left = server.info(Some("keyspace"))?.keyspace();
     if left.is_empty() {
-        return Err(RestoreError::Unable(format!("there is nothing to serve: no key at that moment is {filter}")));
+        let message =
+            format!("there is nothing to serve: what was asked for ({filter}) matches no key at that point in time");
+        return Err(RestoreError::Unable(message));
     }
     Ok(left)
 }
