@@ -103,7 +103,6 @@ const EXAMPLES: &str = "Examples:
 /// Runs the command.
 pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let served = args.serve.address()?;
-    let only_for_servers = args.method.is_some() || args.accept_eviction;
     if let Some(file) = args.journal.written_file() {
         return from_file(args, file);
     }
@@ -150,7 +149,7 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
         console = console.without_plan();
     }
     if served.is_some() {
-        return serve::run(&request, only_for_servers, plan_only, json, &mut console);
+        return serve::run(&request, plan_only, json, &mut console);
     }
     let prepared = prepare(&request, &mut console)?;
     if plan_only {
@@ -177,11 +176,12 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
 /// JSON lines go into a server.
 fn from_file(args: RestoreArgs, file: PathBuf) -> anyhow::Result<ExitCode> {
     let given = [
-        (args.as_of.is_given(), "--at and --before: the file shows one moment"),
+        (args.as_of.is_given(), "--at and --before: the file shows one point in time"),
         (
             args.file.address().is_some(),
             "--to-rdb, --to-aof and --to-jsonl: a file goes into a server (--to URL), which can be recorded and restored from",
         ),
+        (args.serve.address()?.is_some(), "--serve: restore it into a server"),
         (args.method.is_some(), "--via"),
         (args.no_slice, "--no-slice"),
         (args.accept_eviction, "--accept-eviction"),

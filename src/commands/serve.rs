@@ -11,7 +11,6 @@ use redtape_restore::console::Console;
 use redtape_restore::target::serve::{Ready, prepare};
 use redtape_restore::{Request, ServeAddress};
 
-use crate::exit::{Failure, USAGE};
 use crate::headings::TARGET_SERVE;
 use crate::input::{PASSWORD_LIMIT, password_file};
 use crate::output::{count, out};
@@ -40,17 +39,7 @@ impl ServeOptions {
 }
 
 /// Serves until a signal comes.
-pub(crate) fn run(
-    request: &Request,
-    only_for_servers: bool,
-    plan_only: bool,
-    json: bool,
-    console: &mut Console,
-) -> anyhow::Result<ExitCode> {
-    if only_for_servers || request.repair.is_some() {
-        let message = "--via, --accept-eviction, --replace-all, --on-conflict and what belongs to it do not go with --serve: nothing is written to a server of yours";
-        return Err(Failure::new(USAGE, message).into());
-    }
+pub(crate) fn run(request: &Request, plan_only: bool, json: bool, console: &mut Console) -> anyhow::Result<ExitCode> {
     let prepared = prepare(request, console)?;
     if plan_only {
         let plan = prepared.plan();

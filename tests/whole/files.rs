@@ -311,7 +311,7 @@ fn a_file_that_is_not_whole_changes_nothing() {
     with(&broken, "\n", 65, &["line 2", "sise"]);
     with(&["{}".to_owned()], "\n", 65, &["line 1", "no file of redtape restore --to-jsonl"]);
     let of = |more: &[&str]| import(&whole, &target, more);
-    ended(&of(&["--at", "latest"]), 64, &["the file shows one moment"]);
+    ended(&of(&["--at", "latest"]), 64, &["the file shows one point in time"]);
     ended(&of(&["--on-conflict", "merge"]), 64, &["needs a journal"]);
     ended(&of(&["--ttl", "none"]), 64, &["--ttl needs a journal"]);
     ended(&of(&["--replace-all", "--confirm", "elsewhere:1", "--key", "l"]), 64, &["--replace-all needs a journal"]);

@@ -239,7 +239,9 @@ fn what_cannot_be_served_is_told() {
         (&["--serve", "0.0.0.0:0"], 64, "--serve-password-file"),
         (&["--serve", "7000"], 64, "127.0.0.1:7000"),
         (&["--serve", "127.0.0.1:0", "--key", "nothing"], 69, "nothing to serve"),
-        (&["--serve", "127.0.0.1:0", "--via", "link"], 64, "do not go with --serve"),
+        (&["--serve", "127.0.0.1:0", "--via", "link"], 64, "--via link can be used with --to URL only"),
+        (&["--serve", "127.0.0.1:0", "--rate", "10"], 64, "--rate can be used with --to URL only"),
+        (&["--serve", "127.0.0.1:0", "--replace-all", "--confirm", "x"], 64, "--replace-all"),
         (&["--serve", "127.0.0.1:0", "--to", "redis://127.0.0.1:1"], 64, "cannot be used with"),
     ] {
         let outcome = serve(journal.path(), more);

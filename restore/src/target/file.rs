@@ -11,10 +11,10 @@ use super::address::{FileAddress, FileFormat, Output};
 use super::new_file::{NewFile, look};
 use super::new_folder::NewFolder;
 use super::restored::{Restored, Written, WrittenFile};
-use super::{aof, jsonl, rdb};
+use super::{aof, jsonl, options, rdb};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
-use crate::plan::{FileFacts, ForcedMethod, Plan, make_for_file};
+use crate::plan::{FileFacts, Plan, make_for_file};
 use crate::progress::Observer;
 use crate::request::Request;
 use crate::source::Source;
@@ -33,7 +33,7 @@ pub(crate) struct FileTarget {
 impl FileTarget {
     /// Whether the file could be made; changes nothing.
     pub(crate) fn open(address: &FileAddress, request: &Request) -> Result<Self, RestoreError> {
-        only_for_servers(request)?;
+        options::refuse_those_of_servers(request)?;
         match (&address.to, address.format) {
             (Output::Path(path), _) => look(path)?,
             (Output::Stdout, FileFormat::JsonLines) => {}
@@ -113,21 +113,5 @@ fn without_a_trace(error: RestoreError) -> RestoreError {
             RestoreError::Undone { cause, aftermath: "No file was written".to_owned() }
         }
         other => other,
-    }
-}
-
-/// Refuses what has no meaning for a file.
-fn only_for_servers(request: &Request) -> Result<(), RestoreError> {
-    let given = [
-        (request.repair.is_some(), "--on-conflict, --replace-all, --delete-absent and --ttl"),
-        (request.broken_by.is_some(), "--broken-by"),
-        (request.unchanged_since.is_some(), "--if-unchanged"),
-        (request.rate.is_some(), "--rate"),
-        (request.accept_eviction, "--accept-eviction"),
-        (request.method == Some(ForcedMethod::Link), "--via link"),
-    ];
-    match given.into_iter().find(|(given, _)| *given) {
-        Some((_, option)) => Err(RestoreError::Usage(format!("{option} can be used with --to URL only: leave it out"))),
-        None => Ok(()),
     }
 }

@@ -23,6 +23,7 @@ pub(crate) mod lookup;
 pub mod memory;
 pub(crate) mod new_file;
 pub(crate) mod new_folder;
+mod options;
 pub mod pieces;
 pub mod preflight;
 pub(crate) mod rdb;

@@ -24,6 +24,7 @@ pub use self::forward::CLIENTS_MAX;
 use self::forward::{Forwarder, listen};
 use super::Target;
 use super::lookup::{Scan, of_wanted_types, select};
+use super::options::refuse_those_of_servers;
 use super::unfinished;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
@@ -86,6 +87,7 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
     let Target::Serve(address) = &request.to else {
         return Err(RestoreError::Usage("a server needs an address".to_owned()));
     };
+    refuse_those_of_servers(request)?;
     let (listener, at) = listen(address.at())?;
     let located = Located::find(request)?;
     observer.on(&Event::Resolved(&located.point));
