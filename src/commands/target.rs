@@ -59,6 +59,10 @@ pub(crate) struct FileOptions {
     /// --to-rdb.
     #[arg(long, value_name = "DIR")]
     to_aof: Option<PathBuf>,
+    /// With --to-aof: keep every write since the base, with its second (#TS:), instead of the dataset alone. redis-check-aof
+    /// --truncate-to-timestamp SECONDS then cuts it back to any second. Needs Redis 7.0 or later, and all keys.
+    #[arg(long, requires = "to_aof")]
+    with_history: bool,
     /// Write JSON lines, which redtape restore --from FILE.jsonl brings into a server of any version: a file that does not exist yet,
     /// or - for stdout.
     #[arg(long, value_name = "FILE")]
@@ -72,7 +76,8 @@ impl FileOptions {
             b"-" => Output::Stdout,
             _ => Output::Path(path.clone()),
         };
-        let of = |format, path: &PathBuf| FileAddress { format, to: output(path) };
+        let history = self.with_history;
+        let of = |format, path: &PathBuf| FileAddress { format, to: output(path), history };
         let rdb = self.to_rdb.iter().map(|path| of(FileFormat::Rdb, path));
         let aof = self.to_aof.iter().map(|path| of(FileFormat::Aof, path));
         rdb.chain(aof).chain(self.to_jsonl.iter().map(|path| of(FileFormat::JsonLines, path))).next()
