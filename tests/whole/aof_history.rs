@@ -150,7 +150,7 @@ fn the_history_loads_and_can_be_cut_back_to_a_second() {
     if !has_parts() {
         return;
     }
-    let past = recorded(|server, round| busy(server, round));
+    let past = recorded(busy);
     loads_and_can_be_cut_back(&past);
     let other = past.files.join("other");
     ended(&past.restore(&other, &["--key", "a*"]), 64, &["--with-history keeps every record"]);
