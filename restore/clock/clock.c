@@ -12,14 +12,15 @@
  * calls are made directly and the environment is read from /proc. One build serves glibc and musl.
  *
  * Besides, the server is killed when the thread that started it dies, so that a killed restore leaves
- * no server behind.
+ * no server behind. The restore may have been killed before that was arranged: it holds a lock on the
+ * file `lock` beside the clock's as long as it lives, so a server that gets the lock ends at once.
  */
 typedef long i64;
 struct ts { i64 sec, nsec; };
 struct tv { i64 sec, usec; };
 
 #if defined(__x86_64__)
-enum { NR_read = 0, NR_open_at = 257, NR_close = 3, NR_mmap = 9, NR_prctl = 157, NR_clock_gettime = 228 };
+enum { NR_read = 0, NR_open_at = 257, NR_close = 3, NR_mmap = 9, NR_flock = 73, NR_prctl = 157, NR_clock_gettime = 228, NR_exit_group = 231 };
 static i64 sys(i64 n, i64 a, i64 b, i64 c, i64 d, i64 e, i64 f) {
     i64 ret;
     register i64 r10 __asm__("r10") = d;
@@ -30,7 +31,7 @@ static i64 sys(i64 n, i64 a, i64 b, i64 c, i64 d, i64 e, i64 f) {
     return ret;
 }
 #elif defined(__aarch64__)
-enum { NR_read = 63, NR_open_at = 56, NR_close = 57, NR_mmap = 222, NR_prctl = 167, NR_clock_gettime = 113 };
+enum { NR_flock = 32, NR_read = 63, NR_open_at = 56, NR_close = 57, NR_mmap = 222, NR_prctl = 167, NR_clock_gettime = 113, NR_exit_group = 94 };
 static i64 sys(i64 n, i64 a, i64 b, i64 c, i64 d, i64 e, i64 f) {
     register i64 x8 __asm__("x8") = n;
     register i64 x0 __asm__("x0") = a;
@@ -52,6 +53,8 @@ static i64 sys(i64 n, i64 a, i64 b, i64 c, i64 d, i64 e, i64 f) {
 #define MAP_SHARED 1
 #define PR_SET_PDEATHSIG 1
 #define SIGKILL 9
+#define LOCK_SH 1
+#define LOCK_NB 4
 #define REALTIME 0
 #define MONOTONIC 1
 #define REALTIME_COARSE 5
@@ -85,9 +88,28 @@ static int find_path(void) {
     return length > 0;
 }
 
+/* True when nobody holds the lock beside the file at `path` any more. */
+static int is_abandoned(void) {
+    static const char name[] = "lock";
+    static char lock[PATH_LIMIT + sizeof name];
+    unsigned end = 0;
+    for (unsigned i = 0; path[i]; i++) {
+        lock[i] = path[i];
+        if (path[i] == '/') end = i + 1;
+    }
+    for (unsigned i = 0; i < sizeof name; i++) lock[end + i] = name[i];
+    i64 fd = sys(NR_open_at, AT_FDCWD, (i64)lock, O_CLOEXEC, 0, 0, 0);
+    if (fd < 0) return 0;
+    i64 got = sys(NR_flock, fd, LOCK_SH | LOCK_NB, 0, 0, 0, 0);
+    sys(NR_close, fd, 0, 0, 0, 0, 0);
+    return got == 0;
+}
+
 __attribute__((constructor)) static void begin(void) {
     if (!find_path()) return;
+    /* First the signal, then the look: a restore that dies in between is seen by one of them. */
     sys(NR_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0, 0);
+    if (is_abandoned()) sys(NR_exit_group, 1, 0, 0, 0, 0, 0);
     i64 fd = sys(NR_open_at, AT_FDCWD, (i64)path, O_CLOEXEC, 0, 0, 0);
     if (fd < 0) return;
     i64 at = sys(NR_mmap, 0, 4096, PROT_READ, MAP_SHARED, fd, 0);

@@ -78,4 +78,4 @@ pub use progress::{Event, Observer, Silent};
 pub use redtape_journal::query::Filter;
 pub use request::Request;
 pub use run::{Prepared, Report, prepare};
-pub use target::{FileAddress, FileFormat, Output, ServeAddress, ServerAddress, Target, WrittenFile};
+pub use target::{FileAddress, FileFormat, History, Output, ServeAddress, ServerAddress, Target, WrittenFile};

@@ -60,6 +60,11 @@ impl Request {
         self.repair.as_ref().is_some_and(|policy| policy.replace_all)
     }
 
+    /// Only what the wanted keys depend on is read and replayed. A history that is kept is whole.
+    pub(crate) fn slices(&self) -> bool {
+        self.slice && !matches!(&self.to, Target::File(file) if file.history)
+    }
+
     /// Everything is wanted, in an empty target; else wanted keys are written into a target that may hold others.
     pub fn is_whole(&self) -> bool {
         self.filter.is_everything() && self.repair.is_none()

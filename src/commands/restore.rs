@@ -12,8 +12,8 @@ use redtape_journal::Micros;
 use redtape_restore::console::Console;
 use redtape_restore::target::repair::Outcome;
 use redtape_restore::{
-    FileFormat, ForcedMethod, Interrupt, Limits, Output, Prepared, Report, Request, RestoreError, Target, WrittenFile,
-    prepare,
+    FileFormat, ForcedMethod, History, Interrupt, Limits, Output, Prepared, Report, Request, RestoreError, Target,
+    WrittenFile, prepare,
 };
 
 use super::conflict_options::ConflictOptions;
@@ -273,7 +273,7 @@ fn human(report: &Report) -> String {
     }
     let side = if report.before { "as they were before" } else { "as of" };
     let mut lines = vec![format!("{first} {side} {} (LSN {}) in {:.1} s", report.at, report.lsn, report.seconds)];
-    if let Some(WrittenFile { format, path, bytes: length, rdb }) = &report.file {
+    if let Some(WrittenFile { format, path, bytes: length, rdb, history }) = &report.file {
         let form = match (format, rdb) {
             (FileFormat::Rdb, Some(version)) => format!("an RDB of version {version}"),
             (FileFormat::Rdb, None) => "an RDB".to_owned(),
@@ -281,6 +281,10 @@ fn human(report: &Report) -> String {
             (FileFormat::JsonLines, _) => "JSON lines".to_owned(),
         };
         lines.push(format!("to {path}: {form}, {}", bytes(*length)));
+        if let Some(History { since, records, bytes: length }) = history {
+            let records = count(*records, "record", "records");
+            lines.push(format!("behind its base of {since}: {records}, {}; redis-check-aof --truncate-to-timestamp cuts them back to any second", bytes(*length)));
+        }
     }
     match report.expired {
         Some(n @ 1..) if report.file.is_some() => {

@@ -59,6 +59,10 @@ pub(crate) struct FileOptions {
     /// Write a directory from which a server starts with appendonly yes and this dir. It must not exist. Versions as for --to-rdb.
     #[arg(help_heading = TARGET_FILE, long, value_name = "DIR")]
     to_aof: Option<PathBuf>,
+    /// With --to-aof: keep every write since the base, with its second (#TS:), instead of the dataset alone. redis-check-aof
+    /// --truncate-to-timestamp SECONDS then cuts it back to any second. Needs Redis 7.0 or later, and all keys.
+    #[arg(help_heading = TARGET_FILE, long, requires = "to_aof")]
+    with_history: bool,
     /// Write JSON lines, which `redtape restore --from FILE.jsonl` writes into a server of any version: a file that must not exist,
     /// or - for stdout.
     #[arg(help_heading = TARGET_FILE, long, value_name = "FILE")]
@@ -72,7 +76,8 @@ impl FileOptions {
             b"-" => Output::Stdout,
             _ => Output::Path(path.clone()),
         };
-        let of = |format, path: &PathBuf| FileAddress { format, to: output(path) };
+        let history = self.with_history;
+        let of = |format, path: &PathBuf| FileAddress { format, to: output(path), history };
         let rdb = self.to_rdb.iter().map(|path| of(FileFormat::Rdb, path));
         let aof = self.to_aof.iter().map(|path| of(FileFormat::Aof, path));
         rdb.chain(aof).chain(self.to_jsonl.iter().map(|path| of(FileFormat::JsonLines, path))).next()

@@ -16,6 +16,7 @@ mod harness;
 
 mod accidents;
 mod ack;
+mod aof_history;
 mod attribution;
 mod automatic_marks;
 mod beside;

@@ -22,6 +22,9 @@ pub struct FilePlan {
     pub rdb: Option<String>,
     /// Of an RDB that is not saved by the scratch server: the server that saves it.
     pub saved_by: Option<String>,
+    /// Of an append-only file: whether the history since the base is in it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub history: bool,
 }
 
 /// What the plan is made from.
@@ -34,6 +37,7 @@ pub(crate) struct FileFacts<'a> {
     pub(crate) base_bytes: u64,
     pub(crate) format: FileFormat,
     pub(crate) to: &'a Output,
+    pub(crate) history: bool,
     /// The scratch server.
     pub(crate) scratch: &'a Binary,
     /// The server that saves, if it is another one.
@@ -42,9 +46,12 @@ pub(crate) struct FileFacts<'a> {
 
 /// Makes the plan.
 pub(crate) fn make_for_file(facts: &FileFacts<'_>) -> Plan {
-    let FileFacts { point, rdb, range, slice, filter, base_bytes, format, to, scratch, saver } = *facts;
+    let FileFacts { point, rdb, range, slice, filter, base_bytes, format, to, history, scratch, saver } = *facts;
     let dataset = Dataset { point, rdb, range, slice, filter, base_bytes };
     let reason = match (format, saver) {
+        _ if history => {
+            "the base and each record behind it are written; a scratch server replays them first".to_owned()
+        }
         (FileFormat::JsonLines, _) => "the values of a scratch server are written down".to_owned(),
         (FileFormat::Rdb | FileFormat::Aof, None) => "a scratch server holds the data and saves it".to_owned(),
         (FileFormat::Rdb | FileFormat::Aof, Some(saver)) => {
@@ -55,7 +62,8 @@ pub(crate) fn make_for_file(facts: &FileFacts<'_>) -> Plan {
         }
     };
     let plan = dataset.plan((Method::Scratch, reason), facts.filter.is_everything(), Some(scratch));
-    let version = (format != FileFormat::JsonLines).then(|| saver.unwrap_or(scratch).version.writes());
+    let saved_as = if history { rdb } else { saver.unwrap_or(scratch).version.writes() };
+    let version = (format != FileFormat::JsonLines).then_some(saved_as);
     let mut warnings = plan.warnings;
     warnings.extend(version.and_then(|version| newer_than_base(version, rdb)));
     let path = to.to_string();
@@ -63,11 +71,13 @@ pub(crate) fn make_for_file(facts: &FileFacts<'_>) -> Plan {
     let target_version = version.map_or_else(
         || "JSON lines".to_owned(),
         |version| match format {
+            FileFormat::Aof if history => format!("append-only file, base {version}, with the history since"),
             FileFormat::Aof => format!("append-only file, base {version}"),
             _ => format!("RDB, {version}"),
         },
     );
-    let file = FilePlan { format, path: path.clone(), rdb: version.map(|version| version.to_string()), saved_by };
+    let file =
+        FilePlan { format, path: path.clone(), rdb: version.map(|version| version.to_string()), saved_by, history };
     Plan { target: path, target_version, file: Some(file), warnings, ..plan }
 }
 

@@ -516,6 +516,9 @@ impl fmt::Display for Plan {
             writeln!(f, "selection    {selection}")?;
         }
         match &self.slice {
+            None if self.file.as_ref().is_some_and(|file| file.history) => {
+                writeln!(f, "slice        none (--with-history): every record is kept")?;
+            }
             None => writeln!(f, "slice        none (--no-slice): everything is read and replayed")?,
             Some(slice) => writeln!(f, "slice        {slice}")?,
         }

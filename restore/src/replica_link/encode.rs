@@ -1,4 +1,4 @@
-//! The stream that a replica reads, as bytes: effects, `SELECT`s, transactions, and its offset.
+//! The stream that a replica reads, and an append-only file holds, as bytes: effects, `SELECT`s, transactions, and its offset.
 //!
 //! Invariants: the first command is a `SELECT`; a group's commands stand together, between `MULTI` and
 //! `EXEC` where they did or where there is more than one; `offset` counts every byte, as the replica does.
@@ -10,27 +10,27 @@ use super::absolute::absolute;
 
 /// Builds the stream.
 #[derive(Debug, Default)]
-pub(super) struct Encoder {
+pub(crate) struct Encoder {
     /// Not sent yet.
-    pub(super) buffer: Vec<u8>,
+    pub(crate) buffer: Vec<u8>,
     sent: u64,
     db: Option<u32>,
 }
 
 impl Encoder {
     /// The offset behind everything encoded so far.
-    pub(super) fn offset(&self) -> u64 {
+    pub(crate) fn offset(&self) -> u64 {
         self.sent + self.buffer.len() as u64
     }
 
     /// The buffer has been sent.
-    pub(super) fn mark_sent(&mut self) {
+    pub(crate) fn mark_sent(&mut self) {
         self.sent += self.buffer.len() as u64;
         self.buffer.clear();
     }
 
     /// Appends a group.
-    pub(super) fn group(&mut self, group: &Group) {
+    pub(crate) fn group(&mut self, group: &Group) {
         let ts_ms = group.ts.0.div_euclid(1000);
         let changed: Vec<_> = group.records.iter().map(|r| absolute(&r.args, ts_ms)).collect();
         let commands: usize = changed.iter().map(|c| c.as_ref().map_or(1, Vec::len)).sum();
@@ -54,7 +54,7 @@ impl Encoder {
     }
 
     /// Appends a `SELECT` where the database changes.
-    pub(super) fn select(&mut self, db: u32) {
+    pub(crate) fn select(&mut self, db: u32) {
         if self.db != Some(db) {
             encode_command(&mut self.buffer, &["SELECT", &db.to_string()]);
             self.db = Some(db);
@@ -62,13 +62,13 @@ impl Encoder {
     }
 
     /// Appends what keeps the link alive.
-    pub(super) fn ping(&mut self) {
+    pub(crate) fn ping(&mut self) {
         encode_command(&mut self.buffer, &[b"PING"]);
     }
 
     /// Appends a request for an ACK; returns the offset that the ACK will show at least: the
     /// replica answers before it counts the request itself.
-    pub(super) fn ask_for_ack(&mut self) -> u64 {
+    pub(crate) fn ask_for_ack(&mut self) -> u64 {
         let before = self.offset();
         encode_command(&mut self.buffer, &["REPLCONF", "GETACK", "*"]);
         before

@@ -15,7 +15,7 @@
 
 pub(crate) mod absolute;
 mod acks;
-mod encode;
+pub(crate) mod encode;
 mod expired;
 mod handshake;
 mod listener;

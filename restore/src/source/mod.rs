@@ -69,7 +69,7 @@ impl Located {
 
     /// Reads what the request needs once: of base and journal what the wanted keys depend on, or everything.
     pub(crate) fn check(self, request: &Request, observer: &mut dyn Observer) -> Result<Source, RestoreError> {
-        if request.slice { self.slice(request, &mut |_, _| (), observer) } else { self.read_all(request, observer) }
+        if request.slices() { self.slice(request, &mut |_, _| (), observer) } else { self.read_all(request, observer) }
     }
 
     fn range(self) -> (RestorePoint, JournalRange) {

@@ -96,4 +96,6 @@ pub struct FileAddress {
     pub format: FileFormat,
     /// Where to.
     pub to: Output,
+    /// Of an append-only file: the history since the base is in it.
+    pub history: bool,
 }

@@ -34,6 +34,12 @@ impl FileTarget {
     /// Whether the file could be made; changes nothing.
     pub(crate) fn open(address: &FileAddress, request: &Request) -> Result<Self, RestoreError> {
         options::refuse_those_of_servers(request)?;
+        if address.history && !request.filter.is_everything() {
+            return Err(RestoreError::Usage(
+                "--with-history keeps every record since the base: leave out either it or the selection of keys"
+                    .to_owned(),
+            ));
+        }
         match (&address.to, address.format) {
             (Output::Path(path), _) => look(path)?,
             (Output::Stdout, FileFormat::JsonLines) => {}
@@ -50,6 +56,9 @@ impl FileTarget {
             FileFormat::JsonLines => source.find_any_binary(named)?,
             FileFormat::Rdb | FileFormat::Aof => {
                 let (scratch, saver) = source.find_saver(named)?;
+                if self.address.history {
+                    aof::check_history(source, &scratch, saver.as_ref())?;
+                }
                 self.saver = saver;
                 scratch
             }
@@ -63,6 +72,7 @@ impl FileTarget {
             base_bytes: source.base_bytes(),
             format: self.address.format,
             to: &self.address.to,
+            history: self.address.history,
             scratch: &binary,
             saver: self.saver.as_ref(),
         });
@@ -79,6 +89,9 @@ impl FileTarget {
             (FileFormat::Rdb, Output::Path(path)) => {
                 NewFile::create(path).and_then(|file| rdb::write(&of_rdb(), file, observer))
             }
+            (FileFormat::Aof, Output::Path(path)) if address.history => {
+                NewFolder::create(path).and_then(|folder| aof::write_with_history(&of_rdb(), folder, observer))
+            }
             (FileFormat::Aof, Output::Path(path)) => {
                 let version = saver.as_ref().or(source.binary.as_ref()).map(|binary| binary.version);
                 let version = version.ok_or_else(|| RestoreError::NoScratch("none was chosen".to_owned()))?;
@@ -90,8 +103,9 @@ impl FileTarget {
             (FileFormat::JsonLines, Output::Stdout) => jsonl::write_to_stdout(&of_lines(), observer),
             (FileFormat::Rdb | FileFormat::Aof, Output::Stdout) => Err(not_to_stdout()),
         };
-        let Written { keys, expired, functions, bytes, rdb, checks, warnings } = written.map_err(without_a_trace)?;
-        let file = WrittenFile { format: address.format, path: address.to.to_string(), bytes, rdb };
+        let Written { keys, expired, functions, bytes, rdb, history, checks, warnings } =
+            written.map_err(without_a_trace)?;
+        let file = WrittenFile { format: address.format, path: address.to.to_string(), bytes, rdb, history };
         Ok(Restored { keys, expired: Some(expired), functions, checks, warnings, outcome: None, file: Some(file) })
     }
 }

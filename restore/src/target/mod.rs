@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | a running server | `server/`, by one of the methods of [`crate::plan`] |
 //! | a cluster | `cluster/`: each node its own keys, as into a server that holds others |
-//! | an RDB, an append-only file, JSON lines | `file.rs`, which has them appear as a whole (`new_file.rs`, `new_folder.rs`); `rdb/`, `aof.rs`, `jsonl/` |
+//! | an RDB, an append-only file, JSON lines | `file.rs`, which has them appear as a whole (`new_file.rs`, `new_folder.rs`); `rdb/`, `aof/`, `jsonl/` |
 //! | a large value of a running server | `pieces/`, so that no other client waits |
 //! | clients of a read-only server | `serve/`: the scratch server itself |
 //! | the requester | nothing is written: [`mod@crate::get`] |
@@ -36,7 +36,7 @@ pub mod unfinished;
 pub(crate) mod value_error;
 
 pub use self::address::{FileAddress, FileFormat, Output, ServerAddress};
-pub use self::restored::WrittenFile;
+pub use self::restored::{History, WrittenFile};
 pub use self::serve::address::ServeAddress;
 
 /// Where to.

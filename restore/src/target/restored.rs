@@ -36,9 +36,24 @@ pub struct WrittenFile {
     pub bytes: u64,
     /// Of an RDB: its version.
     pub rdb: Option<String>,
+    /// Of an append-only file: the history in it, if that was wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<History>,
+}
+
+/// The records behind the base of an append-only file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct History {
+    /// The moment that the base shows.
+    pub since: String,
+    /// How many.
+    pub records: u64,
+    /// Of the file with them.
+    pub bytes: u64,
 }
 
 /// What is in a file.
+#[derive(Default)]
 pub(crate) struct Written {
     pub(crate) keys: BTreeMap<u32, u64>,
     /// Keys whose time has come by now.
@@ -47,6 +62,7 @@ pub(crate) struct Written {
     pub(crate) bytes: u64,
     /// Of an RDB: its version.
     pub(crate) rdb: Option<String>,
+    pub(crate) history: Option<History>,
     pub(crate) checks: Vec<String>,
     pub(crate) warnings: Vec<String>,
 }

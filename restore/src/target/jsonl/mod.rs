@@ -179,7 +179,7 @@ impl<W: Write> Out<'_, W> {
         self.to.flush().map_err(|e| (self.failed)(self.path, e))?;
         let Self { keys, expired, functions, bytes, .. } = self;
         let (checks, warnings) = (Vec::new(), Vec::new());
-        Ok(Written { keys, expired, functions, bytes, rdb: None, checks, warnings })
+        Ok(Written { keys, expired, functions, bytes, rdb: None, history: None, checks, warnings })
     }
 }
 

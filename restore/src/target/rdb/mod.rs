@@ -84,7 +84,7 @@ fn fill(
     let bytes = file.metadata().map_err(|e| cannot_write(path, e))?.len();
     let checks = vec!["the file was read again: its checksum is right, and all keys are in it".to_owned()];
     let Contents { keys, expired, functions } = contents;
-    Ok(Written { keys, expired, functions, bytes, rdb: Some(rdb.to_string()), checks, warnings })
+    Ok(Written { keys, expired, functions, bytes, rdb: Some(rdb.to_string()), history: None, checks, warnings })
 }
 
 /// Reads what was written.
