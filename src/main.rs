@@ -15,6 +15,7 @@ mod keys_file;
 mod keys_json;
 mod logging;
 mod output;
+mod report;
 mod shell;
 mod signals;
 

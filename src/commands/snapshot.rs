@@ -1,4 +1,4 @@
-//! `redtape snapshot create | ls`; `rm` is in [`super::prune`].
+//! `redtape snapshot create | ls`; `report` is in [`super::snapshot_report`], `rm` in [`super::journal::prune`].
 
 // The comments on arguments are their help texts.
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
@@ -22,6 +22,8 @@ pub(crate) enum SnapshotCommand {
     Create(Box<CreateArgs>),
     /// List the snapshots of a journal.
     Ls(LsArgs),
+    /// What the newest snapshot, or any moment, consists of: the biggest keys, memory by type and prefix, TTLs.
+    Report(Box<super::snapshot_report::ReportArgs>),
     /// Remove snapshots; never the last one from which the journal goes on.
     Rm(super::journal::prune::RemoveArgs),
 }
@@ -61,6 +63,7 @@ pub(crate) fn run(command: SnapshotCommand) -> anyhow::Result<ExitCode> {
     match command {
         SnapshotCommand::Create(args) => create(*args),
         SnapshotCommand::Ls(args) => ls(&args),
+        SnapshotCommand::Report(args) => super::snapshot_report::run(&args),
         SnapshotCommand::Rm(args) => super::journal::prune::remove(&args),
     }
 }

@@ -54,7 +54,7 @@ impl Tally {
     }
 
     /// Counts what another one has counted.
-    pub(super) fn add_all(&mut self, more: &Self) {
+    pub fn add_all(&mut self, more: &Self) {
         self.keys += more.keys;
         self.with_ttl += more.with_ttl;
         self.memory_bytes = self.memory_bytes.saturating_add(more.memory_bytes);
