@@ -50,6 +50,7 @@ mod redtape_commands;
 mod repair;
 mod replace_all;
 mod replicas;
+mod report;
 mod restarts;
 mod restores;
 mod retention;
