@@ -18,6 +18,7 @@ mod keys_file;
 mod keys_json;
 mod logging;
 mod output;
+mod report;
 mod shell;
 mod signals;
 

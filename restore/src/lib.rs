@@ -19,6 +19,7 @@
 //! - [`target::serve`]: a server of a point in time that clients may only read, which ends with the process.
 //! - [`get`]: one key at a point in time, to be read: a source without a target.
 //! - [`mod@diff`]: what is not the same at two points in time: two sources without a target.
+//! - [`mod@report`]: what the newest base, or a point in time, consists of: a source without a target.
 //! - [`mod@import`]: JSON lines, which a restore has written, into a server.
 //! - [`undo`]: what a repair has overwritten goes back.
 //! - [`mod@judge`]: whether the last write of a key, an element or a TTL is one of those that are selected.
@@ -61,6 +62,7 @@ pub mod progress;
 mod random;
 mod refusal;
 pub mod replica_link;
+pub mod report;
 mod request;
 mod run;
 pub mod slice;

@@ -16,6 +16,7 @@ pub(crate) mod restore;
 pub(crate) mod serve;
 pub(crate) mod settings;
 pub(crate) mod snapshot;
+mod snapshot_report;
 mod target;
 pub(crate) mod undo;
 pub(crate) mod zone;
@@ -45,7 +46,7 @@ pub(crate) enum Command {
     Journal(journal::JournalCommand),
     /// List or count writes: who wrote what, when, and what it did to a key.
     Log(Box<log::LogArgs>),
-    /// Take, list or remove snapshots: full copies from which restores start.
+    /// Take, list, report on or remove snapshots: full copies from which restores start.
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
     /// Check or print the settings of redtape proxy.

@@ -1,4 +1,4 @@
-//! `redtape snapshot create | ls`; `rm` is in [`super::prune`].
+//! `redtape snapshot create | ls`; `report` is in [`super::snapshot_report`], `rm` in [`super::journal::prune`].
 
 // The comments on arguments are their help texts.
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
@@ -23,6 +23,8 @@ pub(crate) enum SnapshotCommand {
     Create(Box<CreateArgs>),
     /// List the snapshots of a journal.
     Ls(LsArgs),
+    /// Report what a snapshot, or any point in time, consists of: biggest keys, memory by type and prefix, TTLs.
+    Report(Box<super::snapshot_report::ReportArgs>),
     /// Remove snapshots; the last one on which the journal builds always stays.
     Rm(super::journal::prune::RemoveArgs),
 }
@@ -71,6 +73,7 @@ pub(crate) fn run(command: SnapshotCommand) -> anyhow::Result<ExitCode> {
     match command {
         SnapshotCommand::Create(args) => create(*args),
         SnapshotCommand::Ls(args) => ls(&args),
+        SnapshotCommand::Report(args) => super::snapshot_report::run(&args),
         SnapshotCommand::Rm(args) => super::journal::prune::remove(&args),
     }
 }

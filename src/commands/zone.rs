@@ -48,6 +48,28 @@ impl AsOfOptions {
     }
 }
 
+/// The same for commands that need no point in time.
+#[derive(Debug, Args)]
+pub(crate) struct MomentOptions {
+    /// Report the data of this point in time, inclusive, rebuilt in a scratch server; forms as for redtape restore [default: the
+    /// newest base as it is]
+    #[arg(help_heading = TIME, long, value_name = "WHEN", allow_hyphen_values = true, conflicts_with = "before")]
+    at: Option<When>,
+    /// Report the data just before this point in time.
+    #[arg(help_heading = TIME, long, value_name = "WHEN", allow_hyphen_values = true)]
+    before: Option<When>,
+    #[command(flatten)]
+    pub(crate) zone: ZoneOption,
+}
+
+impl MomentOptions {
+    /// What was asked for, if anything was.
+    pub(crate) fn as_of(&self) -> Option<AsOf> {
+        let before = || self.before.clone().map(AsOf::Before);
+        self.at.clone().map(AsOf::At).or_else(before)
+    }
+}
+
 /// Flattened into the arguments of commands that read times.
 #[derive(Debug, Args)]
 pub(crate) struct ZoneOption {

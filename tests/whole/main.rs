@@ -52,6 +52,7 @@ mod redtape_commands;
 mod repair;
 mod replace_all;
 mod replicas;
+mod report;
 mod restarts;
 mod restores;
 mod retention;

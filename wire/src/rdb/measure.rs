@@ -1,16 +1,20 @@
 //! How many elements a value has, and how long the longest is, without keeping any of them.
 
+use super::allocator::{allocated, string_allocated};
 use super::fault::{Fault, ReadError};
 use super::input::Input;
 use super::pack::listpack::Listpack;
 use super::pack::ziplist::Ziplist;
 use super::pack::{Item, intset};
-use super::skip::{Look, Pack, PackForm, pass_value};
-use super::string::{pass_string, skip_or_keep};
+use super::skip::{GroupSize, Look, Pack, PackForm, pass_value};
+use super::string::{pass_and_keep_short, pass_string};
 use super::table::ValueType;
 
 /// Longest packed string of which the elements are counted. Servers pack some kilobytes, unless they are told otherwise.
 pub const PACK_MEASURED_MAX: u64 = 64 << 20;
+
+/// Longest text of an integer that fits into 64 bits: `-9223372036854775808`.
+const INTEGER_TEXT_MAX: u64 = 20;
 
 /// What a value is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,6 +26,47 @@ pub struct Measure {
     pub largest: Option<u64>,
     /// The id of a module's type, see [`module_type`](super::module_type).
     pub module: Option<u64>,
+    /// In what a server holds it.
+    pub parts: Parts,
+}
+
+/// The pieces of memory in which a server holds a value: what an estimate of its memory is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Parts {
+    /// Strings: elements, fields, values of fields, one by one.
+    pub strings: u64,
+    /// Their bytes.
+    pub string_bytes: u64,
+    /// What the allocator gives out for them, each with its header.
+    pub strings_allocated: u64,
+    /// Packed strings, as they are in memory: not compressed.
+    pub packs: u64,
+    /// Their bytes.
+    pub pack_bytes: u64,
+    /// What the allocator gives out for them.
+    pub packs_allocated: u64,
+    /// Consumer groups of a stream.
+    pub groups: u64,
+    /// Their consumers.
+    pub consumers: u64,
+    /// Their pending entries.
+    pub pending: u64,
+    /// A string that is an integer of 64 bits.
+    pub is_integer: bool,
+}
+
+impl Parts {
+    fn add_string(&mut self, len: u64) {
+        self.strings += 1;
+        self.string_bytes = self.string_bytes.saturating_add(len);
+        self.strings_allocated = self.strings_allocated.saturating_add(string_allocated(len));
+    }
+
+    fn add_pack(&mut self, len: u64) {
+        self.packs += 1;
+        self.pack_bytes = self.pack_bytes.saturating_add(len);
+        self.packs_allocated = self.packs_allocated.saturating_add(allocated(len));
+    }
 }
 
 /// Measures one value after the other.
@@ -32,6 +77,7 @@ pub(super) struct Measuring {
     /// Something could not be counted.
     unknown: bool,
     module: Option<u64>,
+    parts: Parts,
     /// The packed string in hand.
     packed: Vec<u8>,
 }
@@ -40,6 +86,7 @@ impl Measuring {
     /// Passes over a value.
     pub(super) fn value(&mut self, input: &mut impl Input, of: ValueType) -> Result<Measure, ReadError> {
         (self.elements, self.largest, self.unknown, self.module) = (0, 0, false, None);
+        self.parts = Parts::default();
         pass_value(input, of, self)?;
         let (elements, largest) = match of.type_name() {
             Some("string") => (Some(self.largest), Some(self.largest)),
@@ -48,7 +95,12 @@ impl Measuring {
             None => (None, None),
         };
         let known = !self.unknown;
-        Ok(Measure { elements: elements.filter(|_| known), largest: largest.filter(|_| known), module: self.module })
+        Ok(Measure {
+            elements: elements.filter(|_| known),
+            largest: largest.filter(|_| known),
+            module: self.module,
+            parts: self.parts,
+        })
     }
 
     fn items<'a>(
@@ -87,13 +139,35 @@ impl Measuring {
 
 impl Look for Measuring {
     fn string(&mut self, input: &mut impl Input, what: &'static str) -> Result<(), ReadError> {
-        self.largest = self.largest.max(pass_string(input, what)?);
+        let len = pass_string(input, what)?;
+        self.largest = self.largest.max(len);
+        self.parts.add_string(len);
         Ok(())
+    }
+
+    fn whole(&mut self, input: &mut impl Input, what: &'static str) -> Result<(), ReadError> {
+        self.largest = pass_and_keep_short(input, INTEGER_TEXT_MAX, what, &mut self.packed)?;
+        self.parts.is_integer = is_integer(&self.packed);
+        self.parts.add_string(self.largest);
+        Ok(())
+    }
+
+    fn stream_node(&mut self, input: &mut impl Input, what: &'static str) -> Result<(), ReadError> {
+        self.parts.add_pack(pass_string(input, what)?);
+        Ok(())
+    }
+
+    fn group(&mut self, size: GroupSize) {
+        self.parts.groups += 1;
+        self.parts.consumers += size.consumers;
+        self.parts.pending += size.pending;
     }
 
     fn pack(&mut self, input: &mut impl Input, pack: Pack, what: &'static str) -> Result<(), ReadError> {
         let (at, mut bytes) = (input.at(), std::mem::take(&mut self.packed));
-        if skip_or_keep(input, PACK_MEASURED_MAX, what, &mut bytes)? {
+        let len = pass_and_keep_short(input, PACK_MEASURED_MAX, what, &mut bytes)?;
+        self.parts.add_pack(len);
+        if len <= PACK_MEASURED_MAX {
             self.packed(pack, &bytes).map_err(|fault| fault.at(at))?;
         } else {
             self.unknown = true;
@@ -111,6 +185,12 @@ impl Look for Measuring {
     }
 }
 
+/// As the server sees it (`string2l`): no sign or zero in front that need not be there.
+fn is_integer(text: &[u8]) -> bool {
+    let text = std::str::from_utf8(text).unwrap_or_default();
+    text.parse::<i64>().is_ok_and(|number| number.to_string() == text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::input::SliceInput;
@@ -119,12 +199,13 @@ mod tests {
     fn measured(of: ValueType, bytes: &[u8]) -> Option<Measure> {
         let mut input = SliceInput::new(bytes, 0);
         let measure = Measuring::default().value(&mut input, of).ok()?;
+        let measure = Measure { parts: Parts::default(), ..measure };
         assert!(input.rest().is_empty(), "all of it was passed over");
         Some(measure)
     }
 
     fn known(elements: u64, largest: u64) -> Measure {
-        Measure { elements: Some(elements), largest: Some(largest), module: None }
+        Measure { elements: Some(elements), largest: Some(largest), ..Measure::default() }
     }
 
     #[test]

@@ -11,12 +11,14 @@
 //! - [`Walker`] reads a whole RDB of any size through one buffer: every key with the place of its value.
 //! - [`decode_value`] makes of one value's bytes what clients see, the same for equal values in different encodings.
 //! - [`encode_dump`] makes a payload of `DUMP` of a value; [`losses`] says what a version cannot hold of it.
+//! - [`MemoryModel`] estimates how much memory a server takes for a key.
 //! - [`RdbWriter`] puts values that were cut out together to an RDB of the same version.
 //!
 //! `table.rs` says which opcodes and value types each version has, and since which server.
 //!
 //! Nothing here trusts a length: it is compared with what is left, or with a named limit, before memory is taken for it.
 
+mod allocator;
 mod aux;
 mod decode;
 mod dump;
@@ -28,6 +30,7 @@ mod length;
 mod loss;
 mod lzf;
 mod measure;
+mod memory;
 mod module;
 mod pack;
 mod skip;
@@ -46,7 +49,8 @@ pub use encode::encode_dump;
 pub use fault::{Fault, ReadError};
 pub use header::{Family, HEADER_LEN, RdbError, RdbVersion, parse_header};
 pub use loss::{Inexpressible, Loss, losses};
-pub use measure::{Measure, PACK_MEASURED_MAX};
+pub use measure::{Measure, PACK_MEASURED_MAX, Parts};
+pub use memory::{MemoryModel, StoredIn};
 pub use module::{module_type, module_type_of};
 pub use table::ValueType;
 pub use value::{Bytes, Consumer, Field, Group, Idempotence, Pending, Score, Stream, StreamEntry, StreamId, Value};

@@ -41,12 +41,29 @@ impl Pack {
 pub(super) trait Look {
     /// Passes over a string of the application: an element, a field, or the value of one.
     fn string(&mut self, input: &mut impl Input, what: &'static str) -> Result<(), ReadError>;
+    /// Passes over a string that is all of a value.
+    fn whole(&mut self, input: &mut impl Input, what: &'static str) -> Result<(), ReadError> {
+        self.string(input, what)
+    }
     /// Passes over packed elements.
     fn pack(&mut self, input: &mut impl Input, pack: Pack, what: &'static str) -> Result<(), ReadError>;
     /// So many elements follow one by one.
     fn elements(&mut self, count: u64);
+    /// Passes over a node of a stream: entries, packed together.
+    fn stream_node(&mut self, input: &mut impl Input, what: &'static str) -> Result<(), ReadError> {
+        skip_string(input, what)
+    }
+    /// A stream has this group.
+    fn group(&mut self, _: GroupSize) {}
     /// The value is of this type of a module.
     fn module(&mut self, id: u64);
+}
+
+/// How many there are in a consumer group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct GroupSize {
+    pub(super) consumers: u64,
+    pub(super) pending: u64,
 }
 
 /// Looks at nothing.
@@ -75,7 +92,7 @@ pub(super) fn pass_value(input: &mut impl Input, of: ValueType, look: &mut impl 
     use PackForm::{Intset, Listpack, Ziplist};
     use ValueType as T;
     match of {
-        T::String => look.string(input, "a string"),
+        T::String => look.whole(input, "a string"),
         T::ListZiplist => look.pack(input, Pack::of(Ziplist, 1, 1), "a list"),
         T::SetIntset => look.pack(input, Pack::of(Intset, 1, 1), "a set"),
         T::SetListpack => look.pack(input, Pack::of(Listpack, 1, 1), "a set"),
@@ -89,14 +106,17 @@ pub(super) fn pass_value(input: &mut impl Input, of: ValueType, look: &mut impl 
             look.pack(input, Pack::of(Listpack, 3, 2), "a hash")
         }
         T::List => elements(input, look, "a list", |input, look| look.string(input, "a list")),
-        T::ListQuicklist => each(input, "a list", |input| look.pack(input, Pack::of(Ziplist, 1, 1), "a list")),
+        T::ListQuicklist => {
+            each(input, "a list", |input| look.pack(input, Pack::of(Ziplist, 1, 1), "a list")).map(drop)
+        }
         T::ListQuicklist2 => each(input, "a list", |input| {
             if read_count(input, "a list")? == PLAIN_NODE {
                 look.elements(1);
                 return look.string(input, "a list");
             }
             look.pack(input, Pack::of(Listpack, 1, 1), "a list")
-        }),
+        })
+        .map(drop),
         T::Set => elements(input, look, "a set", |input, look| look.string(input, "a set")),
         T::Zset => elements(input, look, "a sorted set", |input, look| {
             look.string(input, "a sorted set")?;
@@ -143,15 +163,17 @@ fn elements<I: Input, L: Look>(
     Ok(())
 }
 
+/// The same of each; returns how many there are.
 fn each<I: Input>(
     input: &mut I,
     what: &'static str,
     mut one: impl FnMut(&mut I) -> Result<(), ReadError>,
-) -> Result<(), ReadError> {
-    for _ in 0..read_count(input, what)? {
+) -> Result<u64, ReadError> {
+    let count = read_count(input, what)?;
+    for _ in 0..count {
         one(input)?;
     }
-    Ok(())
+    Ok(count)
 }
 
 fn pass_field<I: Input, L: Look>(input: &mut I, look: &mut L) -> Result<(), ReadError> {
@@ -176,12 +198,12 @@ fn pass_stream(input: &mut impl Input, version: u8, look: &mut impl Look) -> Res
     const WHAT: &str = "a stream";
     each(input, WHAT, |input| {
         skip_string(input, WHAT)?;
-        skip_string(input, WHAT)
+        look.stream_node(input, WHAT)
     })?;
     look.elements(read_count(input, WHAT)?);
     // Last id; first id, greatest deleted id and entries added.
     counts(input, if version >= 2 { 2 + 5 } else { 2 })?;
-    each(input, WHAT, |input| skip_group(input, version))?;
+    each(input, WHAT, |input| skip_group(input, version).map(|size| look.group(size)))?;
     if version >= 4 {
         // Duration and size of what is kept for idempotence; then how many ids were added, and met again.
         counts(input, 2)?;
@@ -191,26 +213,28 @@ fn pass_stream(input: &mut impl Input, version: u8, look: &mut impl Look) -> Res
                 skip_string(input, WHAT)?;
                 counts(input, 2)
             })
+            .map(drop)
         })?;
         counts(input, 2)?;
     }
     Ok(())
 }
 
-fn skip_group<I: Input>(input: &mut I, version: u8) -> Result<(), ReadError> {
+fn skip_group<I: Input>(input: &mut I, version: u8) -> Result<GroupSize, ReadError> {
     const WHAT: &str = "a consumer group";
     skip_string(input, WHAT)?;
     counts(input, if version >= 2 { 3 } else { 2 })?;
-    each(input, WHAT, |input| {
+    let pending = each(input, WHAT, |input| {
         input.skip(16 + 8, WHAT)?;
         counts(input, 1)
     })?;
-    each(input, WHAT, |input| {
+    let consumers = each(input, WHAT, |input| {
         skip_string(input, WHAT)?;
         input.skip(if version >= 3 { 16 } else { 8 }, WHAT)?;
         let at = input.at();
         let ids = read_count(input, WHAT)?;
         let bytes = ids.checked_mul(16).ok_or_else(|| Fault::Invalid("a consumer has too many entries").at(at))?;
         input.skip(bytes, WHAT)
-    })
+    })?;
+    Ok(GroupSize { consumers, pending })
 }

@@ -42,10 +42,35 @@ pub(super) fn skip_string(input: &mut impl Input, what: &'static str) -> Result<
 pub(super) fn pass_string(input: &mut impl Input, what: &'static str) -> Result<u64, ReadError> {
     let stored = read_head(input, what)?;
     pass(input, &stored, what)?;
-    Ok(match stored {
+    Ok(seen_len(&stored))
+}
+
+/// Passes over a string, and puts it into `out` if it has at most `keep` bytes, else leaves `out` empty; returns how many bytes
+/// clients see.
+pub(super) fn pass_and_keep_short(
+    input: &mut impl Input,
+    keep_max: u64,
+    what: &'static str,
+    out: &mut Vec<u8>,
+) -> Result<u64, ReadError> {
+    out.clear();
+    let at = input.at();
+    let stored = read_head(input, what)?;
+    let len = seen_len(&stored);
+    if len <= keep_max {
+        keep(input, &stored, at, what, out)?;
+    } else {
+        pass(input, &stored, what)?;
+    }
+    Ok(len)
+}
+
+/// How many bytes clients see.
+fn seen_len(stored: &Stored) -> u64 {
+    match *stored {
         Stored::Integer(number) => decimal_len(number),
         Stored::Plain(len) | Stored::Lzf { plain: len, .. } => len,
-    })
+    }
 }
 
 /// Bytes of a number as a client reads it.
