@@ -113,7 +113,9 @@ pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
         other => other?,
     };
     if args.csv && !every_key {
-        found.contents.biggest.iter().for_each(|key| lines.gathered += &csv::big_line(key));
+        for key in &found.contents.biggest {
+            lines.gathered += &csv::big_line(key);
+        }
     } else if as_json {
         lines.gathered += &format!("{}\n", json::object(&found, asked));
     } else if !args.csv {

@@ -180,7 +180,9 @@ fn prefixes(contents: &Contents, asked: Asked) -> String {
     let rest = found.rows.get(asked.top..).unwrap_or_default();
     if !rest.is_empty() {
         let mut sum = Tally::default();
-        rest.iter().for_each(|row| sum.add_all(&row.tally));
+        for row in rest {
+            sum.add_all(&row.tally);
+        }
         row(&sum, format!("({} more)", count(rest.len() as u64, "prefix", "prefixes")));
     }
     if found.others.keys > 0 {

@@ -265,7 +265,7 @@ fn what_cannot_be_is_said() {
         (&["--separator", "::"], 64, "one character"),
         (&["--depth", "0"], 64, "from 1 on"),
         (&["--top", "10001"], 64, "up to 10000"),
-        (&["--key-regex", "("], 64, "regular expression"),
+        (&["--key-regex", "("], 64, "--key-regex cannot be used"),
     ] {
         ended(&report(&journal, &[&with_key, more].concat()), code, words);
     }

@@ -50,7 +50,7 @@ pub(super) struct Pass<'a> {
 struct Server(Option<ServerVersion>);
 
 impl Server {
-    /// By an auxiliary field; false if it says nothing of that.
+    /// Notes what an auxiliary field says of it.
     fn look_at(&mut self, name: &[u8], value: &[u8]) {
         let valkey = name == b"valkey-ver";
         if (valkey || name == b"redis-ver")
@@ -113,7 +113,9 @@ impl<'a> Pass<'a> {
         observer: &mut dyn Observer,
     ) -> Result<Read, RestoreError> {
         let mut server = self.recorded;
-        aux.iter().for_each(|(name, value)| server.look_at(name.as_bytes(), value.as_bytes()));
+        for (name, value) in aux {
+            server.look_at(name.as_bytes(), value.as_bytes());
+        }
         let (mut file, path): (File, &Path) = (saved.open()?, saved.path());
         let blame = |e| RestoreError::Scratch(format!("saved an RDB that cannot be read ({}): {e}", path.display()));
         self.walk(&mut file, server, false, saved.bytes()?, &blame, take, observer)

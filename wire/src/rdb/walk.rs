@@ -40,6 +40,8 @@ impl Extent {
 
 /// One thing in an RDB.
 #[derive(Debug, PartialEq, Eq)]
+// There is one at a time, and nearly all are keys.
+#[allow(clippy::large_enum_variant)]
 pub enum Entry<'a> {
     /// An auxiliary field, in front of the keys or between them (Valkey's `slot-info`).
     Aux {
