@@ -9,7 +9,7 @@ use clap::{Command, CommandFactory as _};
 use crate::args::Args;
 
 /// Options of every command, and of other programs that pages name.
-const GENERAL: [&str; 3] = ["help", "version", "path"];
+const GENERAL: [&str; 4] = ["help", "version", "path", "truncate-to-timestamp"];
 /// Pages of docs/ that describe no command.
 const DEVELOPER_PAGES: [&str; 3] = ["performance.md", "redis-facts.md", "glossary.md"];
 /// Lines of README, and those of it before the reference.
