@@ -109,7 +109,9 @@ mod tests {
 
     fn names(top: usize, keys: &[(&str, u64)]) -> Vec<String> {
         let mut biggest = Biggest::new(top);
-        keys.iter().for_each(|(name, size)| biggest.add(&string(name.as_bytes(), *size)));
+        for (name, size) in keys {
+            biggest.add(&string(name.as_bytes(), *size));
+        }
         biggest.finish().into_iter().map(|key| String::from_utf8(key.key).expect("a name")).collect()
     }
 

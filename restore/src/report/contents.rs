@@ -133,7 +133,9 @@ mod tests {
 
     fn counted(everything: bool, keys: &[KeyFacts<'_>]) -> Contents {
         let mut counter = Counter::new(Asked { top: 2, depth: 1, separator: b':' }, 1000, everything);
-        keys.iter().for_each(|key| counter.add(key));
+        for key in keys {
+            counter.add(key);
+        }
         counter.add_library(7);
         counter.finish()
     }

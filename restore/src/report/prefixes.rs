@@ -124,7 +124,9 @@ mod tests {
 
     fn table(depth: usize, keys: &[(&str, u64)]) -> Prefixes {
         let mut table = Table::new(depth, b':');
-        keys.iter().for_each(|(name, size)| table.add(&string(name.as_bytes(), *size)));
+        for (name, size) in keys {
+            table.add(&string(name.as_bytes(), *size));
+        }
         table.finish()
     }
 
