@@ -427,7 +427,7 @@ pub(crate) fn describe(table: &CommandTable, args: &[&[u8]], argc: usize, db: u3
     describe_named(name, id, spec, args, argc, db)
 }
 
-/// As [`describe`], for a caller that has looked the command up: `name` is [`lower_name`] of the first argument,
+/// As `describe`, for a caller that has looked the command up: `name` is [`lower_name`] of the first argument,
 /// `id` its number, and `spec` its row of the table.
 #[inline]
 pub fn describe_named(

@@ -2,7 +2,7 @@
 //! Pure.
 //!
 //! ```text
-//! attributed │ start … indexed … upto │ not indexed yet
+//!      attributed │ start … indexed … upto │ not indexed yet
 //! held: ──────────┴──────────────────────┴──────────────────► stream
 //! ```
 //!
