@@ -316,7 +316,7 @@ impl Worker {
         Forwarded::Done
     }
 
-    /// Whether a request may be sent to the server now, on whichever connection.
+    /// True if a request may be sent to the server now, on any connection.
     fn admit(&mut self, index: usize, request: &ClassifiedRequest<'_>, read: ReadRequest<'_>) -> Admission {
         if request.is_unclear() && self.clients[index].in_flight() > 0 {
             self.wait(index);
