@@ -149,7 +149,7 @@ impl Capture {
         let (summary, path) = copy.commit(made)?;
         if !summary.checksum_present {
             tracing::warn!(
-                "the server writes no RDB checksums (rdbchecksum no): the base cannot be checked on its way"
+                "the server writes no RDB checksums (rdbchecksum no): the base cannot be verified while it is received"
             );
         }
         let start =
@@ -159,7 +159,7 @@ impl Capture {
         tracing::info!(
             timeline = position.timeline.0,
             bytes = summary.bytes,
-            "the base is taken: every moment from {ts} on can be restored"
+            "the base is taken: every point in time from {ts} on can be restored"
         );
         self.position = Some(position);
         Ok(())

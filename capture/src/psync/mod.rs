@@ -66,7 +66,7 @@ pub(crate) const TEE_POLL: Duration = Duration::from_millis(10);
 /// Why a period of following ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Ended {
-    #[error("asked to stop")]
+    #[error("a stop was requested")]
     Stopped,
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -76,7 +76,7 @@ pub(crate) enum Ended {
     Silent,
     #[error("{0}")]
     Stream(#[from] effects::StreamError),
-    #[error("the upstream cannot be asked for its history: {0}")]
+    #[error("the upstream's history cannot be read: {0}")]
     Upstream(String),
     #[error("the upstream is not reachable: {0}")]
     Unreachable(String),
