@@ -57,7 +57,7 @@ pub(super) const COMMANDS: [Command; 6] = [
         name: "redtape.mark",
         arity: 2,
         admin: true,
-        summary: "Names the present moment, behind every acknowledged write, for restore --at mark:NAME",
+        summary: "Names the present point in time, behind every acknowledged write, for restore --at mark:NAME",
         args: &["name"],
     },
     Command {
@@ -117,7 +117,7 @@ pub(super) const HELP: &[&str] = &[
     "LSN",
     "    Number of the last effect that was captured, written, and made durable.",
     "MARK <name>",
-    "    Name the present moment, behind every acknowledged write (admin-users only).",
+    "    Name the present point in time, behind every acknowledged write (admin-users only).",
     "    `redtape restore --at mark:<name>` goes back to it.",
     "SNAPSHOT",
     "    Take a full copy into the journal (admin-users only).",

@@ -85,7 +85,7 @@ impl Worker {
                 Ok(0) => Err(io::Error::other(
                     "the server closed the connection during the TLS handshake; is this its tls-port?",
                 )),
-                Ok(_) => Err(io::Error::other("the server spoke before it was asked")),
+                Ok(_) => Err(io::Error::other("the server sent data before any request")),
                 Err(e) => Err(e),
             },
             other => other.map(drop),

@@ -197,7 +197,7 @@ impl AckGate {
                 if self.tickets.answered(replid, offset) {
                     ProbeAction::None
                 } else {
-                    ProbeAction::Lose("an answer that nobody has asked for".into())
+                    ProbeAction::Lose("an unsolicited answer".into())
                 }
             }
             ProbeEvent::Failed(why) => ProbeAction::Lose(why),
