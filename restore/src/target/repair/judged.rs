@@ -73,7 +73,7 @@ impl LastWrite {
             Verdict::Selected { .. } => Self::Named,
             Verdict::Other { lsn, who } => Self::Other(format!("was last written by {who} (LSN {lsn})")),
             Verdict::Uncertain { lsn, who, why } => Self::Other(format!("undecided: {why} (LSN {lsn}, {who})")),
-            Verdict::NotWritten => Self::Other("the journal knows no write of it since".to_owned()),
+            Verdict::NotWritten => Self::Other("the journal has no write of it since".to_owned()),
         }
     }
 }

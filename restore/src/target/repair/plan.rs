@@ -143,7 +143,7 @@ impl fmt::Display for RepairPlan {
         if let Some(JudgedCounts { go_back, stay }) = &self.judged {
             write!(
                 f,
-                "\nbroken by    {go_back} keys and elements go back, {stay} stay: others wrote them last, or perhaps others"
+                "\nbroken by    {go_back} keys and elements go back, {stay} stay: their last write is another one, or may be"
             )?;
         }
         if let Some(libraries) = self.libraries.as_ref().filter(|libraries| !libraries.is_nothing()) {
@@ -155,7 +155,7 @@ impl fmt::Display for RepairPlan {
         match free_bytes {
             Some(free) if free < most_bytes => write!(
                 f,
-                "\nlimit        {free} bytes are free there: where they do not suffice, the restore ends before it removes what it cannot keep, and the same command goes on when there is room (or choose another --state-dir)"
+                "\nlimit        {free} bytes are free there: if they do not suffice, the restore stops before it removes a value that it cannot keep, and the same command continues when there is room (or choose another --state-dir)"
             ),
             _ => Ok(()),
         }

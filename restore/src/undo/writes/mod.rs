@@ -215,7 +215,7 @@ impl PreparedUndoWrites {
             let outcome = done.map_err(|cause| RestoreError::Undone {
                 cause: Box::new(rebuilt.pairs.datasets.explain(cause)),
                 aftermath: format!(
-                    "A part may have been undone, each key and element whole. Run the same command again to go on; what was overwritten is in {undo_file}"
+                    "Some keys may have been undone, each key and element completely. Run the same command again to continue; what was overwritten is in {undo_file}"
                 ),
             })?;
             let left = add(&mut all, outcome);

@@ -130,7 +130,7 @@ impl fmt::Display for UndoWritesPlan {
             line(f, "", &format!("{key} in db {db}: {why}"))?;
         }
         if self.built_on.count > 0 && self.stay > 0 {
-            line(f, "", "--include-dependent computes anew what later writes made of what is undone")?;
+            line(f, "", "--include-dependent recomputes later writes that depend on undone ones")?;
         }
         for why in &self.not_judged {
             line(f, "not judged", why)?;

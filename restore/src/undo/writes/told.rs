@@ -42,7 +42,7 @@ impl History {
         }
         if self.earlier_too_old {
             words.push(
-                "an earlier undo reaches back behind the oldest base: what it undid counts here as it was written"
+                "an earlier undo reaches back before the oldest base: the writes that it undid count here as written"
                     .to_owned(),
             );
         }
