@@ -54,7 +54,7 @@ pub(crate) fn password_file(path: &Path, what: &str, limit: Duration) -> Result<
         Ok(Ok(text)) => Ok(Secret::new(text.trim_end_matches(['\r', '\n']))),
         Ok(Err(e)) => Err(failed(io_code(&e), &e)),
         Err(_) => {
-            Err(failed(IOERR, &format!("nothing came within {} s; is it a pipe that nobody writes?", limit.as_secs())))
+            Err(failed(IOERR, &format!("nothing came within {} s; is it a pipe without a writer?", limit.as_secs())))
         }
     }
 }
@@ -74,7 +74,7 @@ mod tests {
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
         let pipe = dir.path().join("pipe");
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
-        let silent = read("pipe").expect_err("nobody writes").to_string();
+        let silent = read("pipe").expect_err("a pipe without a writer").to_string();
         assert!(silent.contains("nothing came within"), "{silent}");
     }
 }

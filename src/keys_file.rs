@@ -184,7 +184,7 @@ fn one_line(line: &[u8], collector: &mut Collector<'_>) -> Result<(), String> {
             Err(wrong) => Err(wrong.to_string()),
         },
         Some(_) if text.len() < line.len() => {
-            Err("a key that begins or ends with a blank stands in double quotes".to_owned())
+            Err("a key that begins or ends with a blank must be in double quotes".to_owned())
         }
         Some(_) => collector.take(None, text.to_vec()).map_err(str::to_owned),
     }

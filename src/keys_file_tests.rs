@@ -82,8 +82,8 @@ fn what_cannot_be_used_is_named_by_its_line_and_not_shown() {
     let base64 = "`key_base64` is not Base64";
     for (content, line, why) in [
         ("a\n\"s3cret", 2, "the quote at its end is missing"),
-        ("a\n\n\"s3cret\"…(6 B)", 3, "behind its closing quote"),
-        ("\"s3cret\\q\"", 1, "behind \\ stands one of"),
+        ("a\n\n\"s3cret\"…(6 B)", 3, "follows its closing quote"),
+        ("\"s3cret\\q\"", 1, "after \\ comes one of"),
         (" s3cret", 1, "begins or ends with a blank"),
         ("a\ns3cret\t", 2, "begins or ends with a blank"),
         ("{\"key\": \"s3cret\"", 1, "not valid JSON (column 16)"),

@@ -5,7 +5,7 @@
 //! mark; it begins with the first one. Nothing else ever waits for a mark.
 //!
 //! A crash between the sync of the write and that of its mark leaves the write without a mark; so does a journal that fails meanwhile.
-//! The time and the LSN of the write still name the moment.
+//! The time and the LSN of the write still name the point in time.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -142,7 +142,7 @@ impl Wanted {
         let Self { mark, on_disk, writer } = self;
         let name = mark.name.clone();
         if !is_synced(&writer, on_disk, is_closed) {
-            tracing::warn!("the mark {name} was not set: the write behind it is not in the journal for certain");
+            tracing::warn!("the mark {name} was not set: the write after it may not be in the journal");
             return;
         }
         match add_automatic_mark(dir, mark) {

@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use mio::Waker;
 use redtape_journal::{Lsn, Progress, ReplOffset, TimelineId};
 
-/// Without a link to the server for so long, the journal counts as not following: an interruption of a moment is
+/// Without a link to the server for so long, the journal counts as not following: a short interruption is
 /// nothing that a client has to hear of.
 const FOLLOW_GRACE: Duration = Duration::from_secs(3);
 
@@ -327,7 +327,7 @@ mod tests {
             durability.following(true);
             assert_eq!(durability.refuses(), None, "{gate:?}");
             durability.following(false);
-            assert_eq!(durability.refuses(), None, "{gate:?}: an interruption of a moment");
+            assert_eq!(durability.refuses(), None, "{gate:?}: a short interruption");
             durability.following(true);
             durability.report_failure("No space left\r\non device");
             let refused = durability.refuses();

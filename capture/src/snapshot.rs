@@ -27,7 +27,7 @@ const NEXT_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct SnapshotTaken {
     /// It holds everything up to this LSN.
     pub lsn: Lsn,
-    /// The moment that it shows.
+    /// The point in time that it shows.
     pub ts: Micros,
     /// The RDB.
     pub path: PathBuf,

@@ -1,4 +1,4 @@
-//! The tee: what sessions tell the join about the requests that they forward.
+//! The tee: messages from sessions to the join about the requests that they forward.
 //!
 //! ```text
 //! worker: sessions ─► TeeSender ─► batch ─┐ full (bounded)
@@ -6,12 +6,12 @@
 //!                        └── spare ◄── join: Tee::drain
 //! ```
 //!
-//! Bounded and never waiting: when the join is too slow a batch is dropped and its messages are
-//! counted. A lost stamp costs an origin, never an effect.
+//! Bounded and non-blocking: if the join is too slow, a batch is dropped and its messages are counted. A lost stamp
+//! costs an origin, never an effect.
 //!
-//! Order: a worker flushes its sender *before* it forwards the requests, so that the join, once it has read an
-//! effect from the replication link, finds its stamp by draining the tee once. What one session says
-//! goes through one sender and stays in order; sessions of different workers interleave.
+//! Order: a worker flushes its sender *before* it forwards the requests. The join can therefore find the stamp of an
+//! effect by draining the tee once after reading the effect. Messages of one session go through one sender and stay in
+//! order; sessions of different workers interleave.
 
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -29,21 +29,21 @@ use tokio::sync::Notify;
 const BATCHES_MAX: usize = 1 << 16;
 /// Messages that may wait for the join, in all batches.
 const MESSAGES_MAX: usize = 1 << 18;
-/// So many are worth waking a join that waits for the stream: writes that change nothing make none. Each may be a batch of its
-/// own.
+/// This many messages wake a join that waits for the stream, since writes that change nothing produce no stream. Each
+/// message may be a batch of its own.
 const MESSAGES_MANY: usize = BATCHES_MAX / 4;
-/// A batch of so many messages is handed over without being asked for.
+/// A batch of this many messages is handed over early.
 const BATCH_MAX: usize = 1 << 10;
-/// Replies that are told in one message.
+/// Replies combined in one message.
 const RUN_MAX: u32 = 1 << 10;
-/// Room in a new batch: many are of one message, and it grows.
+/// Initial capacity of a batch: many hold one message.
 const BATCH_MIN: usize = 4;
-/// Empty batches that are kept for further use.
+/// Empty batches kept for reuse.
 const SPARE_MAX: usize = 256;
-/// Bytes at the front of an argument that go into its hash, beside its length.
+/// Bytes at the front of an argument that are hashed, together with its length.
 const HASHED_BYTES: usize = 96;
 
-/// Who a session is, as the journal names it. Replaced as a whole when AUTH or SETNAME succeeds.
+/// Identity of a session in the journal's form. Replaced as a whole when AUTH or SETNAME succeeds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Identity {
     /// Address of the client, `ip:port`.
@@ -52,92 +52,93 @@ pub struct Identity {
     pub user: String,
     /// Name set by `CLIENT SETNAME`.
     pub name: String,
-    /// The server has not said which user it is, and may never: only the address is certain.
+    /// The server has not confirmed the user: only the address is certain.
     pub in_doubt: bool,
 }
 
 /// One command that may write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
-    /// Hash of all arguments behind the name; 0 = not known.
+    /// Hash of all arguments behind the name; 0 = unknown.
     pub args_hash: u64,
     /// Hashes of its keys, then of its values.
     hashes: SmallVec<[u64; 2]>,
     /// Database in which it runs.
     pub db: u32,
-    /// Its name.
+    /// The command.
     pub name: CommandId,
     /// How many of the hashes are keys.
     keys: u8,
-    /// What matters of a SET's options, as bits.
+    /// The relevant options of a SET, as bits.
     set: u8,
 }
 
-/// A SET names a point in time (EXAT, PXAT).
+/// The SET names an expiry time (EXAT, PXAT).
 const SET_UNTIL: u8 = 1;
-/// It answers with the old value (GET), or may do so.
+/// The SET returns the old value (GET), or may do so.
 const SET_GETS: u8 = 2;
 
-/// A request on its way to the server.
+/// A request that is about to be forwarded.
 #[derive(Debug, Clone)]
 pub struct Stamp {
-    /// Unique while it matters: session number and running number.
+    /// Session number and running number; unique while it is in use.
     pub id: u64,
     /// When it was forwarded.
     pub at: Micros,
-    /// By whom.
+    /// The client.
     pub who: Arc<Identity>,
-    /// The upstream connection that carries it: the server runs the requests of one in this order.
+    /// The upstream connection that carries it: the server runs the requests of one connection in order.
     pub connection: u64,
-    /// One part, or the parts of a transaction.
+    /// One command, or the commands of a transaction.
     pub parts: SmallVec<[Part; 1]>,
     /// The parts stand between MULTI and EXEC.
     pub transaction: bool,
 }
 
-/// What its reply said.
+/// What its reply shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It may have had an effect.
     Ran,
-    /// It had an effect: the command always has one where the server answers so.
+    /// It had an effect: this command always has one if it gets this kind of reply.
     Wrote,
-    /// The same, and the reply was this number.
+    /// As `Wrote`, and the reply was this number.
     Number(i64),
-    /// It may have had an effect, but the reply is 0, nil or false, as of a script that did nothing.
+    /// It may have had an effect, but the reply is 0, nil or false, as from a script that did nothing.
     Empty,
-    /// The session ended before the reply: it may have run, but a session that still waits comes first.
+    /// The session ended before the reply: it may have run, but requests of live sessions are preferred.
     Gone,
-    /// It certainly had none.
+    /// It had no effect.
     NoEffect,
 }
 
-/// What sessions say.
+/// A message from a session.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant)] // Half of the messages are stamps; a box for each costs more than the room.
+#[allow(clippy::large_enum_variant)] // Half of the messages are stamps; boxing each would cost more than the space.
 pub enum TeeMessage {
     /// A request is about to be forwarded.
     Stamp(Stamp),
-    /// The server has answered an AUTH, SELECT, … behind which stamps were left: only now is it known whose they are.
+    /// The server has answered an AUTH, SELECT or similar that was pending when these stamps were sent: only now are
+    /// their identity and database known.
     Correct {
-        /// Of which stamp.
+        /// Id of the first stamp.
         id: u64,
-        /// Of so many stamps with consecutive ids.
+        /// Number of stamps with consecutive ids.
         count: u32,
-        /// Who it was.
+        /// The identity.
         who: Arc<Identity>,
-        /// In which database it ran; a transaction's own selections stand.
+        /// The database; a transaction's own SELECTs still apply.
         db: u32,
     },
-    /// The reply to it was seen, and to those behind it: a pipeline is answered at once.
+    /// Its reply was seen, and those of the stamps behind it: a pipeline is answered at once.
     Replied {
-        /// Of which stamp.
+        /// Id of the first stamp.
         id: u64,
-        /// Of so many stamps with consecutive ids.
+        /// Number of stamps with consecutive ids.
         count: u32,
-        /// When.
+        /// When the reply was read.
         at: Micros,
-        /// With what outcome.
+        /// The outcome.
         outcome: Outcome,
     },
 }
@@ -154,14 +155,14 @@ pub struct Tee {
     dropped: AtomicU64,
     filled: Notify,
     many: Notify,
-    /// For each sender, since when it may know more than it has handed over.
+    /// For each sender, the time since which it may hold messages that are not handed over; [`AT_REST`] = none.
     busy_since: Mutex<Vec<Arc<AtomicI64>>>,
-    /// Sessions that write without stamps, and when the last of those that are over has ended, in µs.
+    /// Number of sessions that write without stamps, and when the last such session ended, in µs.
     unstamped: AtomicUsize,
     unstamped_ended: AtomicI64,
 }
 
-/// A sender has handed over all that it knows.
+/// The sender has handed over all messages.
 const AT_REST: i64 = i64::MAX;
 
 impl Default for Tee {
@@ -180,8 +181,8 @@ impl Default for Tee {
     }
 }
 
-/// A session whose writes the server may run without, or long after, a stamp: it sends bytes that cannot be parsed, or it may
-/// be blocked where its replies cannot be told apart. Counted until it is dropped.
+/// A session whose writes may run without, or long after, a stamp: it sends bytes that cannot be parsed, or may be
+/// blocked while its replies cannot be assigned. Counted until it is dropped.
 #[derive(Debug)]
 pub struct Unstamped(Arc<Tee>);
 
@@ -194,7 +195,7 @@ impl Unstamped {
 
 impl Drop for Unstamped {
     fn drop(&mut self) {
-        // In this order: a reader that finds it gone finds when.
+        // This order matters: a reader that sees the count drop must see the end time.
         self.0.unstamped_ended.fetch_max(Micros::now().0, Ordering::AcqRel);
         self.0.unstamped.fetch_sub(1, Ordering::AcqRel);
     }
@@ -208,13 +209,14 @@ impl Tee {
         TeeSender { tee: Arc::clone(self), batch: Vec::new(), busy_since, connection: 0 }
     }
 
-    /// Every reply that a worker had read before this time is found by a [`Self::drain`] that begins after this call.
+    /// Every reply that a worker read before the returned time is found by a [`Self::drain`] that begins after this
+    /// call.
     pub(crate) fn told_until(&self, now: Micros) -> Micros {
         let senders = self.busy_since.lock().unwrap_or_else(PoisonError::into_inner);
         Micros(senders.iter().map(|since| since.load(Ordering::Acquire)).fold(now.0, i64::min))
     }
 
-    /// Until when a session may have written without a stamp: forever while there is one. `None` = there was none.
+    /// Until when a session may have written without a stamp: forever while there is one; `None` = there was none.
     pub fn unstamped_until(&self) -> Option<Micros> {
         if self.unstamped.load(Ordering::Acquire) > 0 {
             return Some(Micros(i64::MAX));
@@ -222,35 +224,35 @@ impl Tee {
         Some(Micros(self.unstamped_ended.load(Ordering::Acquire))).filter(|at| at.0 > 0)
     }
 
-    /// Gives all messages that were flushed before the call to `take`, in the order of flushing.
+    /// Passes all messages flushed before the call to `take`, in flush order.
     pub fn drain(&self, mut take: impl FnMut(TeeMessage)) {
-        // Those who keep on flushing do not keep the join here.
+        // Concurrent flushes must not keep the join here.
         for _ in 0..=BATCHES_MAX {
             let Some(mut batch) = self.full.pop() else { return };
             self.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
             batch.drain(..).for_each(&mut take);
-            // One too many is freed.
+            // A batch beyond the limit is freed.
             let _ = self.spare.push(batch);
         }
     }
 
-    /// Resolves when somebody has [`TeeSender::flush_and_call`]ed since it did last.
+    /// Resolves after a [`TeeSender::flush_and_call`] since it last resolved.
     pub(crate) async fn filled(&self) {
         self.filled.notified().await;
     }
 
-    /// Resolves when so much has come that it had better be taken, whatever else there is to do.
+    /// Resolves when [`MESSAGES_MANY`] messages wait.
     pub(crate) async fn many(&self) {
         self.many.notified().await;
     }
 
-    /// How many messages were dropped so far.
+    /// Number of dropped messages.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 }
 
-/// Collects what the sessions of one worker say and hands it over in batches.
+/// Collects the messages of one worker's sessions and hands them over in batches.
 #[derive(Debug)]
 pub struct TeeSender {
     tee: Arc<Tee>,
@@ -260,44 +262,44 @@ pub struct TeeSender {
 }
 
 impl TeeSender {
-    /// Its worker is about to read from its sockets: until [`Self::rest`] it may know more than it has handed over.
+    /// Called before the worker reads its sockets: until [`Self::rest`] it may hold messages that are not handed over.
     #[inline]
     pub fn begin(&self, now: Micros) {
         self.busy_since.store(now.0, Ordering::Release);
     }
 
-    /// Its worker is about to wait: what it knows is handed over before.
+    /// Called before the worker waits: hands over all messages.
     #[inline]
     pub fn rest(&mut self) {
         self.flush();
         self.busy_since.store(AT_REST, Ordering::Release);
     }
 
-    /// A session begins to write without stamps.
+    /// A session starts to write without stamps.
     pub fn unstamped(&self) -> Unstamped {
         Unstamped::new(&self.tee)
     }
 
-    /// The stamps that follow are of requests on this upstream connection.
+    /// The following stamps are of requests on this upstream connection.
     #[inline]
     pub fn on_connection(&mut self, connection: u64) {
         self.connection = connection;
     }
 
-    /// A request will be forwarded after the next flush.
+    /// A request that will be forwarded after the next flush.
     #[inline]
     pub fn stamp(&mut self, mut stamp: Stamp) {
         stamp.connection = self.connection;
         self.push(TeeMessage::Stamp(stamp));
     }
 
-    /// The server has said whose these stamps are, and where they work.
+    /// The server has confirmed the identity and database of these stamps.
     #[inline]
     pub fn correct(&mut self, id: u64, count: u32, who: Arc<Identity>, db: u32) {
         self.push(TeeMessage::Correct { id, count, who, db });
     }
 
-    /// The reply to it was seen.
+    /// A reply was read.
     #[inline]
     pub fn replied(&mut self, id: u64, at: Micros, outcome: Outcome) {
         if let Some(TeeMessage::Replied { id: first, count, at: then, outcome: before }) = self.batch.last_mut()
@@ -331,15 +333,14 @@ impl TeeSender {
         }
     }
 
-    /// Flushes, and wakes a join that waits for it.
+    /// Flushes, and wakes the join if it waits.
     #[inline]
     pub fn flush_and_call(&mut self) {
         self.flush();
         self.tee.filled.notify_one();
     }
 
-    /// Hands everything said so far to the join, or drops and counts it. Nothing happens if there is
-    /// nothing.
+    /// Hands all collected messages to the join; if the queue is full, drops and counts them.
     #[inline]
     pub fn flush(&mut self) {
         if self.batch.is_empty() {
@@ -367,15 +368,15 @@ impl Drop for TeeSender {
     }
 }
 
-/// A number for a session, unique in this process.
+/// A session number, unique in this process.
 pub fn next_session_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// An argument of at least so many bytes hardly stands in another's request by chance.
+/// An argument of this length rarely occurs in another request by chance.
 const TELLING_BYTES: usize = 6;
-/// In the hash of an argument: it has so many.
+/// Flag in an argument's hash: it has at least [`TELLING_BYTES`].
 const TELLING: u64 = 2;
 
 /// Whether an argument, by its hash, is long enough to tell requests apart.
@@ -383,7 +384,7 @@ pub(crate) fn is_telling(hash: u64) -> bool {
     hash & TELLING != 0
 }
 
-/// Hash of one argument: of its length and its beginning. Odd; see also [`is_telling`].
+/// Hash of one argument, from its length and its beginning. Always odd; see also [`is_telling`].
 #[inline]
 pub(crate) fn hash_arg(arg: &[u8]) -> u64 {
     const STATE: FixedState = FixedState::with_seed(0x7265_6474_6170_6531);
@@ -394,14 +395,14 @@ pub(crate) fn hash_arg(arg: &[u8]) -> u64 {
     (h.finish() & !TELLING) | telling | 1
 }
 
-/// The hash of a list of arguments, from the hash of what stands before the last and the hash of that.
+/// Combines the hash of the earlier arguments with the hash of the next one.
 #[inline]
 fn hash_on(before: u64, arg: u64) -> u64 {
     (before.rotate_left(23) ^ arg).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// Which arguments of a command survive rewriting: the value of a SET, the last field of an XADD,
-/// what a script is given behind its keys.
+/// The arguments of a command that survive rewriting: the value of a SET, the last field of an XADD, the arguments of a
+/// script behind its keys.
 #[inline]
 fn surviving(name: &[u8], keys: usize, known: usize, complete: bool) -> std::ops::Range<usize> {
     let range = match name {
@@ -414,10 +415,10 @@ fn surviving(name: &[u8], keys: usize, known: usize, complete: bool) -> std::ops
     if range.end <= known && range.start <= range.end { range } else { 0..0 }
 }
 
-/// Describes one command, the same way for a request and for an effect.
+/// Describes one command, identically for a request and for an effect.
 ///
-/// `args` are the arguments that are known (a huge request may be described before its end has
-/// come: then `argc` is larger than their number and the hash of all is 0).
+/// `args` holds the known arguments. A huge request may be described before it has arrived completely: then `argc` is
+/// larger than `args.len()` and the hash of all arguments is 0.
 pub(crate) fn describe(table: &CommandTable, args: &[&[u8]], argc: usize, db: u32) -> Part {
     let mut room = [0; NAME_MAX];
     let name = lower_name(args[0], &mut room);
@@ -426,8 +427,8 @@ pub(crate) fn describe(table: &CommandTable, args: &[&[u8]], argc: usize, db: u3
     describe_named(name, id, spec, args, argc, db)
 }
 
-/// The same for who has looked the command up: `name` is [`lower_name`] of the first argument, `id` stands for it, and
-/// `spec` is its row of the table.
+/// As `describe`, for a caller that has looked the command up: `name` is [`lower_name`] of the first argument,
+/// `id` its number, and `spec` its row of the table.
 #[inline]
 pub fn describe_named(
     name: &[u8],
@@ -439,7 +440,7 @@ pub fn describe_named(
 ) -> Part {
     let complete = args.len() == argc;
     let positions = spec.map(|spec| spec.keys(args, argc)).unwrap_or_default();
-    // Each of a few arguments is hashed once.
+    // Avoids hashing an argument twice.
     let mut each = SmallVec::<[u64; Part::FEW_ARGS]>::new();
     let mut args_hash = 0;
     if complete {
@@ -468,28 +469,28 @@ pub fn describe_named(
 }
 
 impl Part {
-    /// Keys of one command that are looked at, and values of one command.
+    /// Keys, and values, of one command that are hashed.
     pub(crate) const HASHES_MAX: usize = 64;
-    /// Arguments whose hashes are at hand while a command is described.
+    /// Commands with up to this many arguments keep the hashes while they are described.
     const FEW_ARGS: usize = 4;
 
-    /// Bytes that it takes.
+    /// Size in memory, in bytes.
     #[inline]
     pub fn buffered(&self) -> usize {
         size_of::<Self>() + if self.hashes.spilled() { self.hashes.capacity() * size_of::<u64>() } else { 0 }
     }
 
-    /// A SET that names a point in time, which may have passed.
+    /// A SET that names an expiry time, which may be in the past.
     pub(crate) fn is_until(&self) -> bool {
         self.set & SET_UNTIL != 0
     }
 
-    /// A SET that answers with the old value, so that nil says nothing of its effect.
+    /// A SET that returns the old value, so nil says nothing about its effect.
     pub(crate) fn gets(&self) -> bool {
         self.set & SET_GETS != 0
     }
 
-    /// Hashes of its keys; empty where it has none.
+    /// Hashes of its keys; empty if it has none.
     #[inline]
     pub(crate) fn keys(&self) -> &[u64] {
         &self.hashes[..usize::from(self.keys)]
@@ -530,7 +531,7 @@ mod tests {
         assert_eq!(ids(&tee), [0, 1, 2, 3, 4]);
         drop(sender);
         assert_eq!(ids(&tee), [5]);
-        // A large batch goes by itself, and what is drained leaves room.
+        // A large batch is flushed automatically; draining makes room again.
         let mut sender = tee.sender();
         for id in 0..3 * MESSAGES_MAX as u64 {
             sender.push(replied(id));
@@ -595,7 +596,7 @@ mod tests {
         let got = ids(&tee).len();
         assert!(got <= MESSAGES_MAX && got + 2 * BATCH_MAX > MESSAGES_MAX, "{got}");
         assert_eq!(tee.dropped() as usize - 10 + got, MESSAGES_MAX + 3 * BATCH_MAX);
-        // Then it goes on.
+        // Sending continues afterwards.
         sender.push(replied(7));
         sender.flush();
         assert_eq!(ids(&tee), [7]);
@@ -620,7 +621,7 @@ mod tests {
         assert_eq!((script.keys().len(), script.values()), (2, &[hash_arg(b"x"), hash_arg(b"y")][..]));
         assert_eq!(part("XADD s * f last").values(), [hash_arg(b"last")]);
         assert!(part("SET k").values().is_empty() && part("MY.THING k").keys().is_empty());
-        // The rest has not come yet.
+        // The rest has not arrived yet.
         let huge = describe(&table, &[b"SET", b"k"], 3, 0);
         assert_eq!((huge.args_hash, huge.keys(), huge.values().len()), (0, set.keys(), 0));
     }

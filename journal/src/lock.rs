@@ -15,7 +15,7 @@ use crate::directory::Directory;
 use crate::error::OpenError;
 use crate::files;
 
-/// How often a writer tries to take the lock, as it may be a reader that has it for a moment.
+/// How often a writer tries to take the lock, as a reader may hold it for a short time.
 const TAKE_TRIES: u32 = 20;
 /// How long it waits in between.
 const TAKE_PAUSE: Duration = Duration::from_millis(5);

@@ -1,4 +1,4 @@
-//! The present moment of a journal that somebody writes, and a mark there.
+//! The present end of a journal that is being written, and a mark there.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub enum MarkError {
     /// The journal does not come up to the present.
     #[error(
-        "nobody is writing this journal at present: start redtape proxy or follow, or mark an earlier moment by its time"
+        "no process is writing this journal at present: start redtape proxy or follow, or mark an earlier point in time"
     )]
     NotWritten,
     /// Nothing of it can be restored.
@@ -38,7 +38,7 @@ pub enum MarkError {
     Store(#[from] StoreError),
 }
 
-/// The present moment of a journal.
+/// The present end of a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Present {
     /// Which.
@@ -75,7 +75,7 @@ pub fn wait_complete(dir: &Path, keyring: &Keyring, limit: Duration) -> Result<P
     }
 }
 
-/// Waits until the journal is complete up to now, at most so long, and gives that moment a name.
+/// Waits until the journal is complete up to now, at most so long, and gives that point in time a name.
 pub fn mark_now(dir: &Path, keyring: &Keyring, name: &str, limit: Duration) -> Result<Mark, MarkError> {
     let Present { ts, lsn, .. } = wait_complete(dir, keyring, limit)?;
     let mark = Mark { name: name.to_owned(), ts, lsn };

@@ -1,7 +1,7 @@
 //! Question: what does the capture cost for each write, and which part of it where?
 //!
-//! `make measure` prints nanoseconds for each. All on one thread: what it costs to bring bytes from one core to another is
-//! not in it. Hot keys are those on which all requests wait; what they cost must not grow with how many do.
+//! `make measure` prints nanoseconds for each. Everything runs on one thread, so transfers between cores are not
+//! included. "Hot keys" are keys on which all requests wait; their cost must not grow with the number of requests.
 
 #![allow(clippy::print_stdout)]
 
@@ -23,7 +23,7 @@ const ROUNDS: usize = 300;
 const KEYS: u64 = 100_000;
 const PARTS: [&str; 6] = ["requests", "replies", "drain", "parse", "join", "write"];
 
-/// What clients ask, what the server answers (`N` = the number of the request), and what it does. `#` is a random number.
+/// Requests, replies (`N` = number of the request), and effects. `#` is a random number.
 struct Workload {
     request: &'static str,
     reply: &'static str,

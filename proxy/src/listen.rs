@@ -1,5 +1,4 @@
-//! Where clients come in: TCP, TCP with TLS and unix sockets, accepted on one thread and handed to the worker with
-//! the fewest.
+//! Accepts clients on TCP, TLS and unix sockets, on one thread, and hands each to the worker with the fewest.
 
 use std::fs::Permissions;
 use std::io::{self, Read as _, Write as _};
@@ -18,11 +17,11 @@ use crate::worker::{Arrival, ClientAddr, Shared, Stream, WorkerHandle};
 
 /// `listen()` backlog.
 const LISTEN_BACKLOG: i32 = 1024;
-/// File descriptors for everything else: the journal, shared connections, the link.
+/// File descriptors reserved for the journal, shared connections and the link.
 const FILES_KEPT: u64 = 512;
-/// Pause after an error that is not the client's: out of file descriptors, mostly.
+/// Pause after an error that is not the client's, usually a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// What Redis says.
+/// Redis's error text.
 const MAX_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";
 
 const WAKE: Token = Token(usize::MAX);
@@ -30,7 +29,7 @@ const WAKE: Token = Token(usize::MAX);
 #[derive(Debug)]
 enum Socket {
     Tcp(mio::net::TcpListener),
-    /// The file is taken away with it.
+    /// The socket file is removed with it.
     Unix(mio::net::UnixListener, PathBuf),
 }
 
@@ -43,7 +42,7 @@ pub struct ListenOptions {
     pub tls: Vec<SocketAddr>,
     /// Mode of unix sockets; `None` = by the umask.
     pub unix_socket_mode: Option<SocketMode>,
-    /// Clients' addresses come in a PROXY protocol header (version 2) on every TCP connection.
+    /// Every TCP connection starts with a PROXY protocol header (version 2) that holds the client's address.
     pub proxy_protocol: Switch,
 }
 
@@ -56,7 +55,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds every address; gives the one that failed.
+    /// Binds every address; reports the one that failed.
     pub fn bind_all(options: &ListenOptions) -> Result<Vec<Self>, (ListenAddr, io::Error)> {
         let mut bound = Vec::new();
         for (addr, tls) in options
@@ -73,7 +72,7 @@ impl Listener {
                 }
             };
             let socket = socket.map_err(|e| (addr.clone(), e))?;
-            // A load balancer speaks TCP; what comes through a file comes from this machine.
+            // Load balancers connect by TCP; clients of a unix socket are on this machine.
             let header = options.proxy_protocol == Switch::On && matches!(socket, Socket::Tcp(_));
             bound.push(Self { socket, tls, header });
         }
@@ -103,7 +102,7 @@ impl Listener {
 impl Drop for Socket {
     fn drop(&mut self) {
         if let Self::Unix(_, path) = self {
-            // Somebody else may have taken it away already.
+            // The file may have been removed already.
             let _ = std::fs::remove_file(path);
         }
     }
@@ -118,7 +117,7 @@ fn bind_tcp(addr: SocketAddr) -> io::Result<mio::net::TcpListener> {
     Ok(mio::net::TcpListener::from_std(socket.into()))
 }
 
-/// A socket file that nobody listens on any more is replaced; anything else stays.
+/// Replaces a socket file without a listener; leaves anything else.
 fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<mio::net::UnixListener> {
     if std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket())
         && matches!(std::os::unix::net::UnixStream::connect(path), Err(e) if e.kind() == io::ErrorKind::ConnectionRefused)
@@ -172,7 +171,7 @@ impl Acceptor {
         Ok(Self { waker, stop, thread })
     }
 
-    /// Accepts no more, lets sessions finish what is under way, and ends the workers.
+    /// Stops accepting, lets sessions finish their requests, and ends the workers.
     pub(crate) fn drain(self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Err(e) = self.waker.wake() {
@@ -197,7 +196,7 @@ struct Accepting {
     room: usize,
 }
 
-/// Clients that the limit on open files allows: each takes one towards it and one towards the server.
+/// Number of clients that the limit on open files allows: each needs one descriptor for itself and one for the server.
 fn room_for_clients() -> usize {
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(files.saturating_sub(FILES_KEPT) / 2).unwrap_or(usize::MAX).max(1)
@@ -224,7 +223,7 @@ impl Accepting {
         self.workers
     }
 
-    /// False = there may be more, but not now.
+    /// False = no more at present.
     fn accept_all(&self, listener: &Listener) -> bool {
         loop {
             match listener.accept() {
@@ -233,7 +232,7 @@ impl Accepting {
                     io::ErrorKind::WouldBlock => return true,
                     io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
                     _ => {
-                        // Those who are here go on.
+                        // Existing clients are served.
                         tracing::warn!(error = %e, "cannot accept a client");
                         return false;
                     }
@@ -247,7 +246,7 @@ impl Accepting {
             self.shared.clients.fetch_sub(1, Ordering::Relaxed);
             self.shared.metrics.error("max_clients");
             if !arrival.tls {
-                // What it has sent already would make the kernel throw our answer away.
+                // With unread input, the kernel would discard our answer.
                 let _ = arrival.stream.read(&mut [0; 4096]);
                 let _ = arrival.stream.write(MAX_CLIENTS);
             }
@@ -255,7 +254,7 @@ impl Accepting {
         }
         if let Stream::Tcp(stream) = &arrival.stream {
             let socket = socket2::SockRef::from(stream);
-            // Without them a client is served more slowly, or found out later: no reason to refuse it.
+            // Without these options a client is served more slowly, or its loss is detected later.
             let _ = socket.set_tcp_nodelay(true);
             if let Some(time) = self.keepalive {
                 let _ = socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(time));

@@ -1,22 +1,22 @@
-//! Settings that a reload changes while redtape runs, as the data path looks them up.
+//! Settings that a reload changes at run time, as used by the data path.
 
 use std::time::Duration;
 
-/// Settings that sessions look up whenever they need them.
+/// Settings that sessions read at each use.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Live {
-    /// Clients at once.
+    /// Limit of concurrent clients.
     pub max_clients: usize,
-    /// Clients that are idle for so long are disconnected.
+    /// Idle clients are disconnected after this time.
     pub idle_timeout: Option<Duration>,
-    /// TLS handshake and PROXY header must be through within this time.
+    /// Time limit of TLS handshake and PROXY header.
     pub handshake_timeout: Duration,
-    /// Bytes of replies that may pile up for one client.
+    /// Limit of reply bytes buffered for one client.
     pub output_limit: usize,
-    /// Bytes that the buffers of all clients may hold together.
+    /// Limit of the memory of all clients' buffers, in bytes.
     pub client_memory: Option<usize>,
-    /// Who may run `REDTAPE.MARK`, `REDTAPE.SNAPSHOT` and `REDTAPE.GET`.
+    /// Users that may run `REDTAPE.MARK`, `REDTAPE.SNAPSHOT` and `REDTAPE.GET`.
     pub admin_users: Vec<String>,
-    /// Bytes of a snapshot that are received in a second; `None` = as fast as they come.
+    /// Rate limit for receiving a snapshot, in bytes per second; `None` = unlimited.
     pub snapshot_rate: Option<u64>,
 }

@@ -1,21 +1,20 @@
-//! The parts of the proxy that run until they are told to stop: none of them may end unseen.
+//! Threads and tasks that run until they are stopped: an unexpected end is fatal.
 //!
-//! A part that panics ends the process, since the process's panic hook does that. A part that
-//! returns though nobody has stopped it panics here, so that the same comes of it. Threads that end by themselves
-//! (one `REDTAPE.*` request, a name that is looked up) need only the hook.
+//! A part that panics ends the process through its panic hook. A part that returns without being stopped panics here,
+//! with the same result. Threads that end by themselves (one `REDTAPE.*` request, a DNS lookup) need only the hook.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-/// Starts parts, and knows whether they may end.
+/// Starts parts, and tracks whether they may end.
 #[derive(Debug, Clone, Default)]
 pub struct Parts {
     stopping: Arc<AtomicBool>,
 }
 
-/// While this is there, no part may end.
+/// While it exists, no part may end.
 #[derive(Debug)]
 pub struct Running(Parts);
 
@@ -26,12 +25,12 @@ impl Drop for Running {
 }
 
 impl Parts {
-    /// To be dropped before any part is told to stop.
+    /// Must be dropped before any part is stopped.
     pub fn running(&self) -> Running {
         Running(self.clone())
     }
 
-    /// A thread for a part.
+    /// Starts a thread.
     pub fn thread<T: Send + 'static>(
         &self,
         name: impl Into<String>,
@@ -45,7 +44,7 @@ impl Parts {
         })
     }
 
-    /// A task for a part.
+    /// Starts a task.
     pub async fn task(self, name: &'static str, run: impl Future<Output = ()>) {
         run.await;
         self.ended(name);

@@ -1,4 +1,4 @@
-//! Starts the data path, and ends it.
+//! Starts and stops the data path.
 
 use std::io;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::parts::Parts;
 use crate::upstream::Upstream;
 use crate::worker::{ClientMemory, Pause, Shared, WorkerHandle};
 
-/// What the data path works with.
+/// Inputs of the data path.
 #[derive(Debug)]
 pub struct ProxySetup {
     /// Where clients are served.
@@ -30,32 +30,32 @@ pub struct ProxySetup {
     pub workers: usize,
     /// Whether sessions share upstream connections.
     pub sharing: Sharing,
-    /// Idle connections of clients are probed after this time.
+    /// Interval of TCP keep-alive on idle client connections.
     pub tcp_keepalive: Option<Duration>,
-    /// Towards clients that speak TLS.
+    /// TLS for clients.
     pub acceptor: Option<Arc<TlsAcceptor>>,
     /// The server behind the proxy.
     pub upstream: Connector,
-    /// What a reload changes.
+    /// Settings that a reload changes.
     pub live: Arc<ArcSwap<Live>>,
-    /// Where stamps go.
+    /// Receives the stamps.
     pub tee: Arc<Tee>,
     /// The server's commands.
     pub table: Arc<ArcSwap<CommandTable>>,
-    /// How far the journal is on the disk, and whether writes may pass.
+    /// The durable position, and whether writes may pass.
     pub durability: Arc<DurabilityTracker>,
-    /// Counted here.
+    /// Updated by the data path.
     pub metrics: Metrics,
-    /// Told here whether the upstream answers, and what clients do.
+    /// Updated with the upstream's state and the clients' activity.
     pub status: Arc<Status>,
     /// Answers `REDTAPE.*`.
     pub admin: AdminCommands,
-    /// What must not end unseen.
+    /// Parts of redtape whose end is fatal.
     pub parts: Parts,
 }
 
 impl ProxySetup {
-    /// Starts the workers, then lets clients in.
+    /// Starts the workers, then accepts clients.
     pub fn start(self) -> io::Result<Serving> {
         let shared = Arc::new(Shared {
             upstream: Upstream::new(self.upstream, self.metrics.clone(), self.status.clone())?,
@@ -84,7 +84,7 @@ impl ProxySetup {
 pub struct Serving(Acceptor);
 
 impl Serving {
-    /// Accepts no more, lets sessions finish what is under way, and ends the workers.
+    /// Stops accepting, lets sessions finish their requests, and ends the workers.
     pub fn drain(self) {
         self.0.drain();
     }

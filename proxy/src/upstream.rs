@@ -1,11 +1,11 @@
-//! Where the upstream is, and whether it can be reached at present: shared by all workers.
+//! Address and reachability of the upstream, shared by all workers.
 //!
-//! Names are looked up on a thread of their own, at the start and after a failure: a worker never waits for DNS.
-//! One back-off for all: while the server is away each client learns so at once.
+//! Names are resolved on a separate thread, at the start and after a failure: a worker never waits for DNS. All workers
+//! share one back-off: while the server is away, each client gets the result at once.
 //!
-//! How it learns: a server that was never reached is probably a wrong address, and the client is told so. One that was
-//! there and went away ends connections, as without the proxy: client libraries reconnect on that, and take an error for the
-//! command's own answer.
+//! The result: if the server was never reached, the address is probably wrong, and the client gets an error. If it was
+//! reached before, the connection is closed, as without the proxy: client libraries reconnect then, but would take an
+//! error for the command's own answer.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -19,36 +19,36 @@ use redtape_net::Connector;
 use redtape_telemetry::{Metrics, Status};
 use redtape_wire::url::Endpoint;
 
-/// Pause after a failed attempt: doubled from the first up to the second. Short, so that a server that is back is found
-/// by the first who comes.
+/// Pause after a failed attempt: doubled from the first up to the second. Short, so that the first client finds a
+/// server that is back.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(400));
-/// Pause after a name was looked up.
+/// Pause after a lookup.
 const LOOK_UP_PAUSE: Duration = Duration::from_secs(2);
 
-/// One way to the server.
+/// One address of the server.
 #[derive(Debug, Clone)]
 pub(crate) enum Target {
     Tcp(SocketAddr),
     Unix(String),
 }
 
-/// What to do for a client that needs the server while there is no way to it.
+/// What to do for a client while the server is unreachable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Unreachable {
-    /// Say this, without `-ERR`.
+    /// Send this error, without `-ERR`.
     Say(String),
-    /// End the connection.
+    /// Close the connection.
     End,
 }
 
-/// See the module.
+/// The upstream.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) connector: Connector,
     metrics: Metrics,
     status: Arc<Status>,
     targets: Arc<ArcSwap<Vec<Target>>>,
-    /// The target that answered last.
+    /// The address that answered last.
     preferred: AtomicUsize,
     look_up: Option<SyncSender<()>>,
     was_reached: AtomicBool,
@@ -65,7 +65,7 @@ struct Down {
 }
 
 impl Upstream {
-    /// Looks the name up; nothing is connected yet.
+    /// Resolves the name without connecting.
     pub(crate) fn new(connector: Connector, metrics: Metrics, status: Arc<Status>) -> io::Result<Self> {
         let targets = Arc::new(ArcSwap::from_pointee(look_up(&connector.url.endpoint)?));
         let look_up = needs_dns(&connector.url.endpoint)
@@ -84,14 +84,14 @@ impl Upstream {
         })
     }
 
-    /// The `attempt`-th way to try, counted from the one that answered last; `None` = all were tried.
+    /// The `attempt`-th address, counted from the one that answered last; `None` = all were tried.
     pub(crate) fn target(&self, attempt: usize) -> Option<Target> {
         let targets = self.targets.load();
         let n = targets.len();
         (attempt < n).then(|| targets[(self.preferred.load(Ordering::Relaxed) + attempt) % n].clone())
     }
 
-    /// Whether to try now.
+    /// True if an attempt is allowed now.
     pub(crate) fn may_try(&self) -> Result<(), Unreachable> {
         if !self.is_down.load(Ordering::Relaxed) {
             return Ok(());
@@ -102,7 +102,7 @@ impl Upstream {
         }
     }
 
-    /// The `attempt`-th way answered.
+    /// The `attempt`-th address answered.
     pub(crate) fn answered(&self, attempt: usize) {
         if !self.was_reached.load(Ordering::Relaxed) {
             self.was_reached.store(true, Ordering::Relaxed);
@@ -123,12 +123,12 @@ impl Upstream {
         }
     }
 
-    /// No way answered.
+    /// No address answered.
     pub(crate) fn failed(&self, why: &str) -> Unreachable {
         self.metrics.error("upstream_connect");
         self.status.upstream_unreachable(why);
         if let Some(look_up) = &self.look_up {
-            // Full = it is being looked up already.
+            // Full = a lookup is already requested.
             let _ = look_up.try_send(());
         }
         let mut guard = self.lock();
@@ -145,7 +145,7 @@ impl Upstream {
                 }
             );
         }
-        // Attempts that began together are one failure.
+        // Simultaneous attempts count as one failure.
         let again = guard.as_ref().is_some_and(|d| now < d.next_try);
         let pause = match &*guard {
             Some(d) if again => d.pause,
@@ -192,7 +192,7 @@ fn look_up(endpoint: &Endpoint) -> io::Result<Vec<Target>> {
     }
 }
 
-/// Looks the name up whenever it is asked to, until the sender is gone.
+/// Resolves the name on request, until the sender is gone.
 fn start_lookups(endpoint: Endpoint, into: Arc<ArcSwap<Vec<Target>>>) -> io::Result<SyncSender<()>> {
     let (send, asked) = sync_channel(1);
     std::thread::Builder::new().name("lookup".to_owned()).spawn(move || {
@@ -201,7 +201,7 @@ fn start_lookups(endpoint: Endpoint, into: Arc<ArcSwap<Vec<Target>>>) -> io::Res
                 Ok(found) => into.store(Arc::new(found)),
                 Err(e) => tracing::warn!(error = %e, "the upstream's name cannot be looked up; its old address stays"),
             }
-            // A name server is not asked more often.
+            // Limits the rate of DNS queries.
             std::thread::sleep(LOOK_UP_PAUSE);
         }
     })?;

@@ -13,9 +13,9 @@ pub(crate) fn came_twice(marks: &[Mark], asked: Micros) -> Vec<String> {
         let which = if asked < mark.ts { "This is the first time, before the step" } else { "This is the end of both" };
         (back_to <= asked && asked <= mark.ts).then(|| {
             format!(
-                "{asked} came twice: the wall clock stepped back from about {} to {back_to}. {which}. What was written behind \
+                "{asked} is ambiguous: the wall clock stepped back from about {} to {back_to}. {which}. What was written behind \
                  the step has the time {} in the journal until the clock had passed that: `redtape log` shows it, and \
-                 --at lsn:N or mark:NAME tells its moments apart; mark:{} is the step itself",
+                 --at lsn:N or mark:NAME tells its two passes apart; mark:{} is the step itself",
                 mark.ts, mark.ts, mark.name
             )
         })

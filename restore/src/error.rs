@@ -40,12 +40,14 @@ pub enum RestoreError {
     Open(#[from] OpenError),
     #[error("{0}")]
     Point(#[from] PointError),
-    #[error("the journal cannot be read up to that moment: {0}; `redtape journal verify` shows what is still sound")]
+    #[error(
+        "the journal cannot be read up to that point in time: {0}; `redtape journal verify` shows what is still sound"
+    )]
     Read(ReadError),
-    #[error("the journal cannot be read up to that moment: {error}. {nearest}")]
+    #[error("the journal cannot be read up to that point in time: {error}. {nearest}")]
     Damaged { error: ReadError, nearest: String },
     #[error(
-        "the base {} is damaged: {problem}; choose a moment after another base (`redtape snapshot ls`), or run `redtape journal repair`, which sets it aside: then an earlier one is used",
+        "the base {} is damaged: {problem}; choose a point in time after another base (`redtape snapshot ls`), or run `redtape journal repair`, which sets it aside: then an earlier one is used",
         path.display()
     )]
     Base { path: PathBuf, problem: String },
@@ -205,11 +207,11 @@ impl RestoreError {
         let after = span.to_ts.and_then(|to| snapshots.iter().filter(|ts| **ts > to).min());
         let nearest = match (before, after) {
             (Some(before), Some(after)) => {
-                format!("The nearest moments that can be restored: --at {before} and --at {after}")
+                format!("The nearest points in time that can be restored: --at {before} and --at {after}")
             }
-            (Some(before), None) => format!("The nearest moment that can be restored: --at {before}"),
-            (None, Some(after)) => format!("The nearest moment that can be restored: --at {after}"),
-            (None, None) => "No moment near it can be restored".to_owned(),
+            (Some(before), None) => format!("The nearest point in time that can be restored: --at {before}"),
+            (None, Some(after)) => format!("The nearest point in time that can be restored: --at {after}"),
+            (None, None) => "No point in time near it can be restored".to_owned(),
         };
         Self::Damaged {
             error,

@@ -1,8 +1,8 @@
-//! The restore point: the asked moment in terms of the journal.
+//! The restore point: the requested point in time in terms of the journal.
 //!
 //! Pure: [`locate`] goes from facts of the catalog to a [`RestorePoint`]. The cut is after the last
 //! whole group with `ts <= T`; the base is the newest snapshot of that timeline which holds nothing
-//! behind the cut and shows a moment not after T.
+//! behind the cut and shows a point in time not after T.
 
 use std::path::PathBuf;
 
@@ -60,7 +60,7 @@ pub trait Facts {
     fn windows(&self) -> Vec<Window>;
     /// Ranges that cannot.
     fn gaps(&self) -> Vec<Gap>;
-    /// Named moments.
+    /// Named points in time.
     fn marks(&self) -> Vec<Mark>;
     /// Snapshots.
     fn snapshots(&self) -> Vec<SnapshotInfo>;
@@ -125,12 +125,12 @@ fn change_passed<'a>(changes: &'a [SourceChange], base: &SnapshotManifest, lsn: 
     changes[before_base..].iter().find(|c| c.first_lsn <= lsn)
 }
 
-/// Why a moment cannot be restored.
+/// Why a point in time cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum PointError {
     #[error(
-        "the journal holds no restorable moment yet: it has no base snapshot; let `redtape proxy` or `redtape follow` finish its first full sync"
+        "the journal holds no restorable point in time yet: it has no base snapshot; let `redtape proxy` or `redtape follow` finish its first full sync"
     )]
     NoWindow,
     #[error("{}", damaged_behind(*.end))]
@@ -141,7 +141,7 @@ pub enum PointError {
          `redtape journal verify` says more; to restore up to the end of the one before use --at {end}"
     )]
     NewestLost { timeline: TimelineId, end: Micros },
-    #[error("{asked} is outside of what can be restored. Restorable:\n{windows}")]
+    #[error("{asked} is outside of the restorable windows. Restorable:\n{windows}")]
     Outside { asked: Micros, windows: String },
     #[error(
         "{asked} is later than the journal's end ({end}); {}. Restorable:\n{windows}",
@@ -149,7 +149,7 @@ pub enum PointError {
     )]
     Future { asked: Micros, end: Micros, damaged: bool, windows: String },
     #[error(
-        "{asked} lies in a gap of the journal, from {from} to {to}: {reason}. Nearest restorable moments: {nearest}"
+        "{asked} lies in a gap of the journal, from {from} to {to}: {reason}. Nearest restorable points in time: {nearest}"
     )]
     InGap { asked: Micros, from: Micros, to: Micros, reason: String, nearest: String },
     #[error("there is no mark named {name:?}; {known}")]
@@ -172,7 +172,7 @@ pub enum PointError {
 
 fn damaged_behind(end: Micros) -> String {
     format!(
-        "the journal is damaged behind {end}; `redtape journal verify` shows where; to restore up to there use --at {end}"
+        "the journal is damaged after {end}; `redtape journal verify` shows where; to restore up to there use --at {end}"
     )
 }
 
@@ -194,7 +194,7 @@ pub fn locate(as_of: &AsOf, now: Micros, zone: &Zone, facts: &dyn Facts) -> Resu
         AsOf::At(when) => (when, false),
         AsOf::Before(when) => (when, true),
     };
-    // The journal ends a moment before the present, and holds nothing from behind it.
+    // The journal ends shortly before the present, and holds nothing from behind it.
     let (when, before) = if *when == When::Now { (&When::Latest, false) } else { (when, before) };
     let when = when.resolve(now, zone).map_err(PointError::When)?;
     let windows = facts.windows();
@@ -255,12 +255,12 @@ fn with_base(
         return Err(PointError::NoBase { asked, timeline: window.timeline, windows: list_windows(windows) }.into());
     };
     if base.manifest.lsn == cut.lsn && timed && clock.0 - base.manifest.ts.0 < 0 {
-        warnings.push(format!("the base shows {}, later than the asked moment", base.manifest.ts));
+        warnings.push(format!("the base shows {}, later than the requested point in time", base.manifest.ts));
     }
     if let Some(change) = facts.change_passed(&base.manifest, cut.lsn) {
         warnings.push(format!(
-            "at LSN {}, between the base and this moment, the server went on with its history under another replication id \
-             ({}, before {}): a transaction that held a REPLICAOF may have lost writes there. Moments behind the next base are \
+            "at LSN {}, between the base and this point in time, the server continued its history under another replication id \
+             ({}, before {}): a transaction that held a REPLICAOF may have lost writes there. Points in time behind the next base are \
              certain",
             change.first_lsn, change.after, change.before
         ));
@@ -302,7 +302,7 @@ fn before_record<'a>(
 ) -> Result<Found<'a>, LocateError> {
     let holds = |w: &&Window| w.from_lsn < lsn && lsn <= w.to_lsn && near.is_none_or(|ts| w.from <= ts && ts <= w.to);
     let Some(window) = windows.iter().find(holds) else {
-        // There is a moment to restore, but no write before it.
+        // There is a point in time to restore, but no write before it.
         let at_base = windows.iter().any(|w| w.from_lsn == lsn && near.is_none_or(|ts| w.from <= ts && ts <= w.to));
         if at_base {
             return Err(PointError::NothingBefore { what: what.to_owned(), windows: list_windows(windows) }.into());
@@ -321,7 +321,7 @@ fn before_record<'a>(
     Ok(found)
 }
 
-/// The cut in a window of a single moment: that of a snapshot behind which the segments were removed.
+/// The cut in a window of a single point in time: that of a snapshot behind which the segments were removed.
 fn without_segments(window: &Window) -> Option<Cut> {
     let single = window.from == window.to && window.from_lsn == window.to_lsn;
     single.then_some(Cut { lsn: window.from_lsn, ts: window.from, next_ts: None, next_slack: 0 })
@@ -348,13 +348,13 @@ fn by_lsn<'a>(
     windows: &'a [Window],
     facts: &dyn Facts,
 ) -> Result<Found<'a>, LocateError> {
-    // The last LSN of a timeline is also that of the next one's base: the moment tells which is meant.
+    // The last LSN of a timeline is also that of the next one's base: the point in time tells which is meant.
     let holds = |w: &&Window| w.from_lsn <= lsn && lsn <= w.to_lsn;
     let named = |w: &&Window| near.is_none_or(|ts| w.from <= ts && ts <= w.to);
     if let Some(ts) = near
         && !windows.iter().any(|w| named(&w))
     {
-        // Its LSN may lie in a window, but what the window shows there is another moment.
+        // Its LSN may lie in a window, but what the window shows there is another point in time.
         return Err(not_in_a_window(ts, windows, &facts.gaps()).into());
     }
     let Some(window) = windows.iter().find(|w| holds(w) && named(w)) else {
@@ -380,7 +380,7 @@ fn slack_warning(cut: &Cut, asked: Micros) -> Option<String> {
     let earliest = next.0.saturating_sub(i64::try_from(cut.next_slack).unwrap_or(i64::MAX));
     (earliest <= asked.0).then(|| {
         format!(
-            "the first write that is left out ran between {} and {next}: it may have run before the asked moment. To include it, ask for {next}",
+            "the first write that is left out ran between {} and {next}: it may have run before the requested point in time. To include it, ask for {next}",
             Micros(earliest)
         )
     })

@@ -257,7 +257,7 @@ fn refusals_name_what_can_be_had() {
         (at(200), &["gap", "the server was replaced", "00.000160Z and", "00.000300Z"]),
         (When::Lsn(Lsn(7)), &["LSN 7", "LSN 5 to 6"]),
         (When::Mark("nope".into()), &["\"nope\"", "deploy"]),
-        // Its LSN is in both windows, its moment in none.
+        // Its LSN is in both windows, its point in time in none.
         (When::Mark("before the base".into()), &["00.000250Z lies in a gap", "the server was replaced"]),
     ] {
         let error = found(&when, 1000, &Fake).expect_err("refused").to_string();
@@ -270,7 +270,7 @@ fn refusals_name_what_can_be_had() {
 #[test]
 fn a_damaged_end_is_not_taken_for_the_end() {
     let find = |when: When| found(&when, 1000, &Damaged);
-    let advice = "damaged behind 1970-01-01T00:00:00.000400Z; `redtape journal verify` shows where; to restore up to there use --at 1970-01-01T00:00:00.000400Z";
+    let advice = "damaged after 1970-01-01T00:00:00.000400Z; `redtape journal verify` shows where; to restore up to there use --at 1970-01-01T00:00:00.000400Z";
     for when in [When::Latest, at(401), When::Lsn(Lsn(7))] {
         let error = find(when.clone()).expect_err("refused");
         assert!(error.to_string().contains(advice), "{when:?}: {error}");
@@ -384,7 +384,7 @@ fn a_replay_over_a_change_of_the_sources_id_is_labelled() {
         after: after.to_owned(),
     };
     let changes = [change(5, "a", "b"), change(9, "b", "c")];
-    // (id and LSN of the base, LSN of the moment, LSN of the change that is passed)
+    // (id and LSN of the base, LSN of the point in time, LSN of the change that is passed)
     for (id, base, lsn, passed) in [
         ("a", 0, 4, None),
         ("a", 0, 5, Some(5)),

@@ -50,7 +50,9 @@ pub(crate) fn advice(code: &str) -> Option<&'static str> {
             "it takes no writes because it could not save to its own disk: make room or repair what its log names, or CONFIG SET stop-writes-on-bgsave-error no"
         }
         "NOREPLICAS" => "it takes no writes with so few replicas: connect them, or CONFIG SET min-replicas-to-write 0",
-        "READONLY" => "it has become a replica: somebody else changed its role. Look who, and restore again",
+        "READONLY" => {
+            "it has become a replica: its role was changed by another client. Find the cause, and restore again"
+        }
         "LOADING" => "it is loading its data: wait until it has, and look whether it is the target that you want",
         "BUSY" => "a script runs there: wait for its end, or SCRIPT KILL",
         "MASTERDOWN" => "it is a replica whose master is gone: restore to its master or to another server",

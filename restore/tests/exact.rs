@@ -1,5 +1,5 @@
 //! A restore equals what the server held: by link, by scratch, by a link from scratch; every type,
-//! TTLs, streams with groups, functions, transactions, binary keys; at several moments.
+//! TTLs, streams with groups, functions, transactions, binary keys; at several points in time.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod support;
@@ -107,7 +107,7 @@ fn every_moment_comes_back_by_every_way() {
         }
         if version().has_field_ttl() {
             run(&mut client, &format!("HSET fields{n} keep 1 short 2 long 3"));
-            // Gone before the moment, or alive at it and gone before the restore.
+            // Gone before the point in time, or alive at it and gone before the restore.
             let short = if n % 2 == 0 { 40 } else { 300 };
             run(&mut client, &format!("HPEXPIRE fields{n} {short} FIELDS 1 short"));
             run(&mut client, &format!("HPEXPIRE fields{n} 4000000 FIELDS 1 long"));

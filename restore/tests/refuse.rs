@@ -14,7 +14,7 @@ use redtape_restore::{ErrorKind, ForcedMethod, Request, Silent, Target, prepare}
 use support::record::Recorder;
 use support::{Running, request, restore, run, version};
 
-/// A journal with one key, and a moment in it.
+/// A journal with one key, and a point in time in it.
 fn journal(dir: &Path) -> Micros {
     let source = Running::start(&[]);
     let mut client = source.client();
@@ -122,7 +122,7 @@ fn a_journal_that_is_damaged_before_its_end() {
     let target = Running::start(&[]);
     let ask = |at| request(&path, at, &target, None);
     let end = moments[0].to_string();
-    let words = [&format!("damaged behind {end}"), "journal verify", &format!("use --at {end}")];
+    let words = [&format!("damaged after {end}"), "journal verify", &format!("use --at {end}")];
     refused(&ask(When::Latest), Storage(Damaged), &words);
     refused(&ask(When::At(moments[2])), NotInJournal, &words);
     refused(&ask(When::Lsn(redtape_journal::Lsn(3))), NotInJournal, &words);

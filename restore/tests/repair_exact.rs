@@ -17,7 +17,7 @@ use redtape_restore::{Filter, Interrupt, Limits, Observer, Request, RestoreError
 use support::record::Recorder;
 use support::{AtStep, Running, request, run, version};
 
-/// A recorded server, and the moment before an accident.
+/// A recorded server, and the point in time before an accident.
 struct Recorded {
     server: Running,
     folder: tempfile::TempDir,

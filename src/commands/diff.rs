@@ -1,4 +1,4 @@
-//! `redtape diff`: what is not the same at two moments, and who wrote it.
+//! `redtape diff`: what is not the same at two points in time, and who wrote it.
 
 // The comments on arguments are their help texts.
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]

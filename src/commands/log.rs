@@ -133,7 +133,7 @@ fn through_renames(
     };
     let found = find_former_names(catalog, range, keys)?;
     if let Some(error) = &found.unread {
-        damage.tell(error, "names that keys had before are not known");
+        damage.tell(error, "former names of keys are unknown");
     }
     if found.names.is_cut() {
         let _ = writeln!(

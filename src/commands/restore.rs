@@ -291,7 +291,9 @@ fn human(report: &Report) -> String {
             lines.push(format!("{n} of them had a TTL that has passed since: a server that gets them removes them"));
         }
         None => {
-            lines.push("how many of them have expired since is not known: the target does not allow SCAN".to_owned());
+            lines.push(
+                "the number of keys that have expired since is unknown: the target does not allow SCAN".to_owned(),
+            );
         }
         Some(0) => {}
         Some(1) => lines.push("1 of them had a TTL that has passed since: it is gone again".to_owned()),

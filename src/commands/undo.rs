@@ -178,7 +178,7 @@ fn by_filter(args: UndoArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn confirm(shown: &str, question: &str, yes: bool) -> anyhow::Result<()> {
-    if yes || agreed(&format!("{shown}\n{question}"), "add --yes to do it without being asked".to_owned())? {
+    if yes || agreed(&format!("{shown}\n{question}"), "add --yes to do it without a question".to_owned())? {
         return Ok(());
     }
     Err(RestoreError::NotConfirmed.into())

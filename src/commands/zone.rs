@@ -33,7 +33,7 @@ pub(crate) struct AsOfOptions {
 }
 
 impl AsOfOptions {
-    /// A moment was given.
+    /// A point in time was given.
     pub(crate) fn is_given(&self) -> bool {
         self.at.is_some() || self.before.is_some()
     }
@@ -43,7 +43,7 @@ impl AsOfOptions {
         match (&self.at, &self.before) {
             (Some(at), None) => Ok(AsOf::At(at.clone())),
             (None, Some(before)) => Ok(AsOf::Before(before.clone())),
-            _ => Err(Failure::new(USAGE, "which moment? Give either --at WHEN or --before WHEN")),
+            _ => Err(Failure::new(USAGE, "which point in time? Give either --at WHEN or --before WHEN")),
         }
     }
 }

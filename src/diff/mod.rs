@@ -1,4 +1,4 @@
-//! Differences of two moments as people and programs see them.
+//! Differences of two points in time as people and programs see them.
 //!
 //! ```text
 //! redtape_restore::diff ─► KeyDifference, Summary ─► text, JSON lines

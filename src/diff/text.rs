@@ -192,7 +192,7 @@ pub(crate) fn summary(summary: &Summary) -> String {
         &format!("{keys}: {created} created, {deleted} deleted, {changed} changed{ttl}; {equal} compared and equal"),
     );
     if !summary.writes_known {
-        line(&mut text, "the journal has a gap between the moments: who wrote what is not known");
+        line(&mut text, "the journal has a gap between the two points in time: the writers are unknown");
     }
     for (name, change) in summary.libraries.iter().flatten() {
         let what = match change {

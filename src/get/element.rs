@@ -19,7 +19,7 @@ pub(crate) enum Element<'a> {
 pub(crate) fn find<'a>(value: &'a Value, name: &[u8]) -> Result<Option<Element<'a>>, String> {
     match value {
         Value::String(_) => Err("it is a string, which has no elements: leave the last argument out".to_owned()),
-        Value::Module { .. } => Err("it is a module's value, of which redtape knows no elements".to_owned()),
+        Value::Module { .. } => Err("it is a module's value, whose elements redtape cannot read".to_owned()),
         Value::Hash(fields) => Ok(fields.iter().find(|field| field.name == name).map(Element::Field)),
         Value::Set(members) => Ok(members.iter().find(|member| *member == name).map(|m| Element::Member(m))),
         Value::Zset(members) => {

@@ -52,7 +52,7 @@ impl Change<'_> {
     }
 }
 
-/// `show` is how a key is written for a terminal, and `time` how a moment is.
+/// `show` is how a key is written for a terminal, and `time` how a point in time is.
 impl<'a> Change<'a> {
     /// For a person.
     pub(crate) fn display(

@@ -68,7 +68,7 @@ impl Range {
         if let (Some(When::Lsn(begins)), Some(When::Lsn(ends))) = (since, until)
             && begins > ends
         {
-            return Err(Failure::new(USAGE, format!("--since lsn:{begins} lies behind --until lsn:{ends}")).into());
+            return Err(Failure::new(USAGE, format!("--since lsn:{begins} lies after --until lsn:{ends}")).into());
         }
         Ok(Some(range))
     }

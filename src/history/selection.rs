@@ -2,7 +2,7 @@
 //!
 //! A group is wanted when its origin is, and one of its records. A record is wanted by its command and by what it touches:
 //! what touches every key (`FLUSHALL`, `SWAPDB`) touches the wanted one, and what may touch it (a script of an old server, a
-//! module's command without known keys) is not hidden. A key may be wanted under a former name, up to a moment
+//! module's command without known keys) is not hidden. A key may be wanted under a former name, up to a point in time
 //! ([`FormerNames`]).
 
 use std::collections::BTreeSet;

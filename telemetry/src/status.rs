@@ -182,7 +182,7 @@ impl Status {
         self.journal.window()
     }
 
-    /// Age of the newest moment up to which the journal is complete, in seconds; 0 before there is one.
+    /// Age of the newest point in time up to which the journal is complete, in seconds; 0 before there is one.
     pub fn lag_seconds(&self) -> f64 {
         let complete = self.journal.window_end();
         if complete > 0 { ((now_us() - complete) as f64 / 1e6).max(0.0) } else { 0.0 }

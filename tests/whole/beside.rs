@@ -66,7 +66,7 @@ fn read(words: &[&str], sound: &str, stop: &AtomicBool) -> u64 {
             assert!(!outcome.stderr.contains(word), "{what}: {}", outcome.stderr);
         }
         times += 1;
-        // Pruning needs a moment in which nobody reads.
+        // Pruning needs a time without readers.
         std::thread::sleep(Duration::from_millis(50));
     }
     times

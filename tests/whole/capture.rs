@@ -273,7 +273,7 @@ fn a_promoted_server_goes_on_without_a_gap_and_gets_a_new_base_beside_the_stream
         let plan = run(&["restore", "--from", path(&dir), "--at", at, "--to", &target.url(), "--plan"]);
         plan.expect_success("a plan").stdout.contains("under another replication id")
     };
-    // The moment in between is the base's own, and so starts from it.
+    // The point in time in between is the base's own, and so starts from it.
     assert_eq!(["lsn:1", "lsn:2", "latest"].map(labelled), [false, false, false]);
     for (at, value) in [("lsn:1", "by the primary"), ("lsn:2", "after the promotion"), ("latest", "behind the base")] {
         assert_eq!(get(&restore(&dir, at), "k"), value, "{at}");
@@ -306,7 +306,7 @@ fn a_base_behind_a_promotion_that_was_not_taken_is_taken_by_the_next_process() {
         let plan: Vec<String> = ["restore", "--from", path(dir)].map(str::to_owned).into_iter().chain(at).collect();
         let listed = run(&["journal", "ls", "--from", path(dir)]).expect_success("journal ls").stdout;
         let plan = run(&plan).expect_success("a plan").stdout;
-        [plan.contains("under another replication id"), listed.contains("the base behind it is still to be taken")]
+        [plan.contains("under another replication id"), listed.contains("the base after it is still to be taken")]
     };
     assert_eq!(labels(&dir), [true, true]);
     redtape.start_again();

@@ -583,7 +583,7 @@ fn a_moment_that_cannot_be_restored_is_refused() {
     let inside = (past.gap.0 + past.gap.1) / 2;
     let edges = [past.gap.0, past.gap.1].map(shown);
     restore(&rfc3339(inside), NOINPUT, &["gap", &edges[0], &edges[1], windows[1], windows[2]]);
-    // Not a moment.
+    // Not a point in time.
     for bad in ["tomorrow", "2026-11-20T12", "lsn:many", "mark:", "5 parsecs ago", "@", ""] {
         restore(bad, USAGE, &["lsn:N", "mark:NAME", "latest"]);
     }

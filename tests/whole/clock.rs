@@ -32,7 +32,7 @@ fn a_clock_that_steps_by_hours_disorders_nothing() {
         count
     };
     write_for(Duration::from_millis(700));
-    // A moment before all this, by a clock that was right.
+    // A point in time before all this, by a clock that was right.
     std::thread::sleep(Duration::from_millis(20));
     let (before_at, before) = (now_us(), write_for(Duration::ZERO));
     std::thread::sleep(Duration::from_millis(20));

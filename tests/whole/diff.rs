@@ -1,4 +1,4 @@
-//! `redtape diff`: what is not the same at two moments, of each type, and who made it so.
+//! `redtape diff`: what is not the same at two points in time, of each type, and who made it so.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -122,7 +122,7 @@ fn pairs(all: &[(&str, &str)]) -> Vec<(String, String)> {
     all.iter().map(|(one, other)| ((*one).to_owned(), (*other).to_owned())).collect()
 }
 
-/// Something happens to a key of each type; gives the LSNs of both moments.
+/// Something happens to a key of each type; gives the LSNs of both points in time.
 fn change_each_type(r: &mut Recorded) -> (String, String) {
     let first = r.by(
         "setup",
@@ -225,7 +225,7 @@ fn each_type_and_who_made_it_so() {
     let (lines, _) = r.json(&moments);
     assert!(of(&lines, "string")["before"]["value"].is_null() && of(&lines, "hash")["elements"][2]["before"].is_null());
 
-    // A selection, and a type at either moment.
+    // A selection, and a type at either point in time.
     let names = |args: &[&str]| -> Vec<String> {
         let (lines, _) = r.json(&[&moments[..], args].concat());
         lines.iter().map(|line| line["key"].as_str().unwrap().to_owned()).collect()
@@ -339,7 +339,7 @@ fn over_a_gap_keys_are_compared_and_nobody_is_named() {
     assert!(lines.iter().all(|line| line["last_write"].is_null()), "{lines:?}");
     assert_eq!(summary["writes_known"], false);
     let text = r.text(&["--at", &first]);
-    assert!(text.contains("who wrote what is not known"), "{text}");
+    assert!(text.contains("the writers are unknown"), "{text}");
 }
 
 #[test]

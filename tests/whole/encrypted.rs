@@ -1,4 +1,4 @@
-//! Encryption at rest on real servers: keys change while applications write, snapshots are taken under each, and every moment
+//! Encryption at rest on real servers: keys change while applications write, snapshots are taken under each, and every point in time
 //! restores with the keys of that time. Without them there is an error that names the missing one, and nothing that was
 //! written can be found in any file.
 
@@ -29,7 +29,7 @@ struct World {
     journal: Dir,
     keys: Dir,
     server: Server,
-    /// How many writes there were, and at which moment and LSN that was.
+    /// How many writes there were, and at which point in time and LSN that was.
     moments: Vec<(u64, u64, i64)>,
     written: u64,
 }

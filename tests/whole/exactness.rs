@@ -1,16 +1,16 @@
-//! Exactness: what a server held at ten moments comes back, each time, by both ways.
+//! Exactness: what a server held at ten points in time comes back, each time, by both ways.
 //!
 //! Many clients use every kind of write at once; one writer goes round the proxy; keys expire and are
-//! evicted; the replication link is cut. At each moment the world is held still and written down. When
-//! all is over, every moment is restored into a fresh server whose clock stands at that moment (else
+//! evicted; the replication link is cut. At each point in time the world is held still and written down. When
+//! all is over, every point in time is restored into a fresh server whose clock stands at that moment (else
 //! what lived then would have expired since), and must be equal: `harness/moment.rs` says what that
 //! means, `harness/workload/generate.rs` what is written and what is left out.
 //!
-//! At last `redtape diff` compares moments with each other, and must say what the recorded states say
+//! At last `redtape diff` compares points in time with each other, and must say what the recorded states say
 //! (`harness/difference.rs`).
 //!
 //! `REDTAPE_TEST_SERVER` chooses the server, `REDTAPE_SEED` repeats a run's commands,
-//! `REDTAPE_MOMENTS` sets how many moments.
+//! `REDTAPE_MOMENTS` sets how many points in time.
 
 use crate::harness::difference;
 use crate::harness::redtape::{Outcome, run};
@@ -21,7 +21,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::time::{Duration, Instant};
 
-/// Databases of which moments are compared alone.
+/// Databases of which points in time are compared alone.
 const DBS_ALONE: u32 = 4;
 
 #[test]
@@ -115,7 +115,7 @@ fn every_moment_comes_back_exactly() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 
-    // --- compare two moments with each other ---
+    // --- compare two points in time with each other ---
     let mut pairs: Vec<(usize, usize)> = (1..states.len()).map(|moment| (moment - 1, moment)).collect();
     // Over the FLUSHALL, the cuts and the evictions.
     pairs.extend([(0, states.len() - 1), (3, states.len() - 1)].into_iter().filter(|(first, last)| first < last));

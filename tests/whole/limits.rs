@@ -304,7 +304,7 @@ fn unix_sockets_are_served_with_the_mode_asked_for() {
     // A socket file that a crash has left is no obstacle.
     s.redtape.kill9();
     s.redtape.start_again();
-    // Its port is served a moment before.
+    // Its port is served slightly earlier.
     let mut client = wait_for("the socket", Duration::from_secs(10), || UnixStream::connect(&path).ok());
     ping(&mut client);
 }

@@ -244,7 +244,7 @@ fn filters_give_exactly_what_an_unfiltered_cat_holds() {
 fn contradictions(dir: &Path) {
     for (args, said) in [
         (&["log", "--since", "1m ago", "--until", "2m ago"][..], "is later than --until"),
-        (&["journal", "cat", "--since", "lsn:9", "--until", "lsn:8"], "lies behind --until"),
+        (&["journal", "cat", "--since", "lsn:9", "--until", "lsn:8"], "lies after --until"),
         (&["log", "--since", "mark:none"], "there is no mark"),
         (&["log", "--limit", "0"], "--limit"),
         (&["log", "--origin", "nobody"], "eviction"),
@@ -284,7 +284,7 @@ fn the_log_says_what_happened_to_a_key() {
     }
     std::thread::sleep(Duration::from_millis(60));
     conn.must(&args!["GET", "user:1"]);
-    // A SET at this very moment might be taken for what removed it: it can be, if its TTL has passed.
+    // A SET at the same time might be taken for what removed it: it can be, if its TTL has passed.
     std::thread::sleep(Duration::from_millis(300));
     conn.must(&args!["SET", "user:1", "last"]);
     conn.must(&args!["SELECT", 5]);

@@ -1,4 +1,4 @@
-//! A damaged journal on real servers: what is damaged is refused with the nearest good moments, `journal repair` says
+//! A damaged journal on real servers: what is damaged is refused with the nearest good points in time, `journal repair` says
 //! what is lost and keeps the rest, and redtape goes on behind it.
 
 use std::fs;

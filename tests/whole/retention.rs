@@ -1,4 +1,4 @@
-//! Retention on real servers: what is old goes while applications write, every moment that is still
+//! Retention on real servers: what is old goes while applications write, every point in time that is still
 //! offered restores exactly, the journal verifies all the time, and what was taken by hand stays.
 
 use std::path::Path;
@@ -170,7 +170,7 @@ fn what_is_old_goes_and_every_offered_moment_restores() {
     }
     assert_restores(dir, newest["from"].as_str().expect("a time"), from);
 
-    // The manual snapshot restores exactly its own moment, by LSN and by time.
+    // The manual snapshot restores exactly its own point in time, by LSN and by time.
     assert_eq!(number(alone, "from_lsn"), number(&manual, "lsn"));
     assert_restores(dir, &format!("lsn:{}", manual["lsn"]), number(&manual, "lsn"));
     assert_restores(dir, manual["ts"].as_str().expect("a time"), number(&manual, "lsn"));

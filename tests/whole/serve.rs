@@ -1,4 +1,4 @@
-//! `redtape restore --serve`: clients read a moment as it was, and can change nothing; nothing is left behind.
+//! `redtape restore --serve`: clients read a point in time as it was, and can change nothing; nothing is left behind.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};

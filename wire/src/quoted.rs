@@ -42,12 +42,10 @@ pub enum QuotedError {
     #[error("the quote at its end is missing, or it was cut when it was printed")]
     Unclosed,
     /// Something behind the closing quote.
-    #[error(
-        "something stands behind its closing quote (a quote inside is written \\\"); was it cut when it was printed?"
-    )]
+    #[error("text follows its closing quote (a quote inside is written \\\"); was it cut when it was printed?")]
     Behind,
     /// An escape that there is not.
-    #[error("behind \\ stands one of n r t 0 \\ \" ', or x and two hexadecimal digits")]
+    #[error("after \\ comes one of n r t 0 \\ \" ', or x and two hexadecimal digits")]
     Escape,
 }
 

@@ -11,7 +11,7 @@ use redtape_journal::{Micros, ReplOffset};
 /// Probes that are kept while the stream is behind; beyond that every second one is dropped.
 const PROBES_MAX: usize = 1 << 16;
 
-/// One look at the server.
+/// One probe of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Probe {
     /// Just before `ROLE` was sent.
@@ -45,19 +45,20 @@ impl Bounds {
         self.ahead.push_back(probe);
     }
 
-    /// (ran after, ran before if known) for an effect that ends at `end`, behind what [`Self::settle`] was told.
+    /// When an effect that ends at `end` ran: (after, before if known). `end` lies behind the offset last given to
+    /// [`Self::settle`].
     pub(super) fn of(&self, end: ReplOffset) -> (Micros, Option<Micros>) {
         let behind = self.ahead.partition_point(|p| p.offset < end);
         (self.sent_before(behind), self.ahead.get(behind).map(|p| p.received))
     }
 
-    /// When the last of the first `n` probes was sent that are kept.
+    /// Send time of the last of the first `n` kept probes.
     fn sent_before(&self, n: usize) -> Micros {
         let last = n.checked_sub(1).and_then(|n| self.ahead.get(n));
         last.map_or(self.after, |p| self.after.max(p.sent))
     }
 
-    /// What ran before `at` ends here or before; `None` = nobody knows.
+    /// Everything that ran before `at` ends at or before this offset; `None` = no probe bounds it.
     pub(super) fn end_before(&self, at: Micros) -> Option<ReplOffset> {
         self.ahead.get(self.ahead.partition_point(|p| p.sent < at)).map(|p| p.offset)
     }
@@ -68,7 +69,7 @@ impl Bounds {
         (until.0 > 0).then_some(until)
     }
 
-    /// Drops what no effect behind `processed` needs any more.
+    /// Drops probes that no effect behind `processed` needs.
     pub(super) fn settle(&mut self, processed: ReplOffset) {
         let passed = self.ahead.partition_point(|p| p.offset <= processed);
         self.after = self.sent_before(passed);

@@ -10,17 +10,17 @@ use crate::tee::{Outcome, Part};
 /// How well a request explains an effect; larger is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fit {
-    /// A script that was not given this key.
+    /// A script that did not declare this key.
     Guess,
-    /// It can have caused it (a script, a rewritten command, a module).
+    /// The request can cause the effect: a script, a rewritten command, or a module's command.
     Possible,
-    /// The same, and the value that survives rewriting is equal.
+    /// As `Possible`, and the value that survives rewriting is equal.
     Value,
     /// The same command with the same arguments.
     Exact,
 }
 
-/// Effects that a rewritten command may appear as, beside itself.
+/// Commands other than itself that a request may appear as after rewriting.
 fn rewritten_as(request: &[u8]) -> &'static [&'static [u8]] {
     match request {
         b"set" => &[b"set", b"del", b"unlink"],
@@ -48,7 +48,7 @@ fn rewritten_as(request: &[u8]) -> &'static [&'static [u8]] {
     }
 }
 
-/// The server serves those who block on a key in the order in which they came.
+/// The server serves clients blocked on a key in the order of arrival.
 pub(super) fn is_blocking(request: &[u8]) -> bool {
     request.starts_with(b"b")
         && matches!(
@@ -68,8 +68,8 @@ pub(super) fn is_exact(request: &Part, effect: &Part) -> bool {
     request.name == effect.name && request.args_hash != 0 && request.args_hash == effect.args_hash
 }
 
-/// Whether the plain command `request` can appear as `effect`; `None` = it cannot. `known`: it is a command of which it is known how it
-/// stands in the stream, and not a module's or a newer one.
+/// How well the plain command `request` explains `effect`; `None` = it cannot cause it. `known` tells whether the
+/// command's form in the stream is documented; it is false for commands of modules and of newer servers.
 pub(super) fn fit(request: &Part, effect: &Part, known: impl FnOnce() -> bool) -> Option<Fit> {
     if is_exact(request, effect) {
         return Some(Fit::Exact);
@@ -81,7 +81,7 @@ pub(super) fn fit(request: &Part, effect: &Part, known: impl FnOnce() -> bool) -
         if values {
             return by_value();
         }
-        // Commands that stand in the stream as issued fit exactly or not at all.
+        // Commands that the server does not rewrite fit exactly or not at all.
         let rewritten = !rewritten.is_empty() || name.starts_with(b"x");
         return (request.args_hash == 0 || rewritten || !known()).then_some(Fit::Possible);
     }
@@ -94,18 +94,19 @@ pub(super) fn fit(request: &Part, effect: &Part, known: impl FnOnce() -> bool) -
     if values { by_value() } else { Some(Fit::Possible) }
 }
 
-/// Whether a script can have caused `effect`. It may write what it did not declare, most often what it was given.
+/// How well a script explains `effect`. A script may write keys that it did not declare, usually ones from its
+/// arguments.
 pub(super) fn fit_script(script: &Part, effect: &Part) -> Fit {
     if is_exact(script, effect) {
-        // Redis 6 sends scripts to its replicas as such.
+        // Redis 6 replicates scripts verbatim.
         return Fit::Exact;
     }
     let names = |key: &u64| (script.db == effect.db && script.keys().contains(key)) || script.values().contains(key);
     if script.name == effect.name || effect.keys().iter().any(names) { Fit::Possible } else { Fit::Guess }
 }
 
-/// Whether a request can stand in the stream as this deletion, if it is one: of one key, and a SET only if it named a point in time,
-/// which had passed. Any other request finds the key gone by itself.
+/// Whether a request can appear in the stream as this single-key deletion. A SET can only if it names an expiry time in
+/// the past. Other requests find the key already gone.
 fn may_take_away(request: &Part, effect: &Part) -> bool {
     if !matches!(effect.name.name(), b"del" | b"unlink") {
         return true;
@@ -117,13 +118,13 @@ fn may_take_away(request: &Part, effect: &Part) -> bool {
     }
 }
 
-/// It takes nothing but a single key or field away, as expiry and eviction do.
+/// True if the effect only removes a single key or field, as expiry and eviction do.
 pub(super) fn is_removal(effect: &Part) -> bool {
     matches!(effect.name.name(), b"del" | b"unlink" | b"hdel") && effect.keys().len() == 1
 }
 
-/// Equal commands of this kind answer with numbers that grow (1) or shrink (-1) in the order in
-/// which they ran, so that their replies tell them apart; 0 = they do not.
+/// Duplicates of this command reply with numbers that grow (1) or shrink (-1) in execution order, so replies tell them
+/// apart; 0 = they do not.
 pub(super) fn replies_in_order(request: &Part) -> i64 {
     direction(request.name.name())
 }
@@ -136,7 +137,7 @@ fn direction(request: &[u8]) -> i64 {
     }
 }
 
-/// What a reply says of its request's effect, by its first line (type byte and rest).
+/// What a reply says about its request's effect. Takes the first line of the reply (type byte and rest).
 #[inline]
 pub fn outcome_of(request: &[u8], kind: u8, line: &[u8]) -> Outcome {
     if says_no_effect(request, kind, line) {

@@ -1,15 +1,14 @@
-//! When groups ran, once it is known what caused them. Pure.
+//! Decides when each group ran, once its cause is known. Pure.
 //!
 //! ```text
-//! the time of a group that a request explains:  not before it was forwarded: known
-//! of another:                                   … ≤ ts ≤ arrived, ≤ the replies to what ran behind it
+//! group explained by a request:   not before the request was forwarded: known at once
+//! other group:                    … ≤ ts ≤ arrival, ≤ the replies to requests that ran after it
 //! ```
 //!
-//! So a group of the second kind waits until the causes of those behind it are known that were answered before it arrived. They follow
-//! at once: the link is read once more, and the workers have told what they knew.
+//! A group of the second kind therefore waits until the causes of the later groups that were answered before it arrived
+//! are known. This takes one more read of the link and of the tee.
 //!
-//! Invariants: groups leave in the order in which they came; `ts` never goes back; the group certainly did not run before
-//! `ts - slack`.
+//! Invariants: groups leave in the order of arrival; `ts` never goes back; a group never ran before `ts - slack`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use redtape_journal::{Micros, Origin, ReplOffset};
 use super::{Attributed, CLOCK_STEP, HELD_MAX, WAIT_MAX};
 use crate::group::EffectGroup;
 
-/// A group whose time is less certain than this, in µs, waits for what runs behind it.
+/// A group whose time is less certain than this, in µs, waits for the groups behind it.
 const UNCERTAIN: i64 = 2_000;
 
 /// What caused a group, and when it can have run.
@@ -30,19 +29,20 @@ pub(super) struct Cause {
     pub(super) stamped: Option<Micros>,
     /// It certainly ran after this.
     pub(super) after: Micros,
-    /// When the first and the last of the requests that may be the cause were forwarded. It ran after the first; it is dated at the
-    /// last, since slack only says how much earlier it may have run.
+    /// Forward times of the first and the last request that may be the cause. The group ran after the first. It is
+    /// dated at the last, since slack only says how much earlier it may have run.
     pub(super) forwarded: (Micros, Micros),
-    /// It ran before this, as far as is known. Where a request is named, this is when the last of those was forwarded.
+    /// Latest time at which it can have run, as far as known. For a named request: the forward time of the last
+    /// candidate.
     pub(super) to: Micros,
-    /// What caused it was answered by then.
+    /// When the cause was answered.
     pub(super) replied: Option<Micros>,
-    /// There is hardly a doubt about the request: what comes behind ran after it was forwarded.
+    /// The request is nearly certain, so later groups ran after it was forwarded.
     pub(super) sure: bool,
 }
 
 impl Cause {
-    /// It is clear which request it is, and so when it ran.
+    /// The request is known, and so the time.
     fn is_exact(&self) -> bool {
         self.sure && self.stamped.is_some() && self.forwarded.0 == self.forwarded.1
     }
@@ -52,44 +52,44 @@ impl Cause {
 #[derive(Debug, Default)]
 pub(super) struct Dating {
     waiting: VecDeque<(EffectGroup, Cause)>,
-    /// Number of the first that waits.
+    /// Number of the first waiting group.
     first: u64,
-    /// Numbers and replies of those that wait, each earlier than all behind it: the front is the earliest reply of all.
+    /// Numbers and replies of waiting groups, ascending by reply time: the front is the earliest reply.
     replies: VecDeque<(u64, Micros)>,
     prev_ts: Micros,
-    /// The next group certainly ran after this.
+    /// The next group ran after this.
     not_before: Micros,
 }
 
 impl Dating {
-    /// A stream begins or goes on: nothing waits, `ts` continues from `prev_ts`.
+    /// A stream starts or resumes: nothing waits, `ts` continues from `prev_ts`.
     pub(super) fn begins(&mut self, prev_ts: Micros) {
         self.waiting.clear();
         self.replies.clear();
         self.prev_ts = self.prev_ts.max(prev_ts);
     }
 
-    /// What comes ran after this.
+    /// Later groups ran after `at`.
     pub(super) fn ran_after(&mut self, at: Micros) {
         self.not_before = self.not_before.max(at);
     }
 
-    /// Times that are known are of another clock. `ts` goes on from where it is all the same.
+    /// The known times belong to the clock before the step. `ts` still continues from its last value.
     pub(super) fn clock_stepped_back(&mut self) {
         self.not_before = Micros(0);
     }
 
-    /// Groups that wait.
+    /// Number of waiting groups.
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// The end of the last group that waits.
+    /// End of the last waiting group.
     pub(super) fn last_end(&self) -> Option<ReplOffset> {
         self.waiting.back().map(|(group, _)| group.end_offset)
     }
 
-    /// A group whose cause is known.
+    /// Adds a group whose cause is known.
     pub(super) fn add(&mut self, group: EffectGroup, cause: Cause) {
         if let Some(replied) = cause.replied {
             while self.replies.back().is_some_and(|(_, earlier)| *earlier >= replied) {
@@ -100,28 +100,28 @@ impl Dating {
         self.waiting.push_back((group, cause));
     }
 
-    /// The first group, if a request says when it ran.
+    /// Takes the first group if a request gives its time.
     pub(super) fn next_exact(&mut self) -> Option<Attributed> {
         let (_, cause) = self.waiting.front()?;
         let exact = cause.to <= self.not_before.max(self.prev_ts) || cause.is_exact();
         if exact { self.date() } else { None }
     }
 
-    /// The first group, if its time will not become better known. All that could be read at `upto` was taken in;
+    /// Takes the first group if waiting cannot improve its time. Everything readable at `upto` has been taken in.
     /// `all_causes_known`: no other group waits for its cause.
     pub(super) fn next(&mut self, upto: Micros, all_causes_known: bool) -> Option<Attributed> {
         let (group, cause) = self.waiting.front()?;
         let waited = upto.0 - group.arrived.0;
-        // A clock that stepped back since would hold it until it is there again.
+        // After a backward clock step the wait would otherwise last until the clock catches up.
         let over = !(-CLOCK_STEP..WAIT_MAX).contains(&waited) || self.waiting.len() >= HELD_MAX;
-        // Where it may have run long before it came, what runs behind it will tell more, and is hardly far behind.
+        // The group may have run long before it arrived. Later groups narrow that down, and usually follow closely.
         let since = self.prev_ts.max(self.not_before).max(cause.after).max(cause.forwarded.0);
         let uncertain = cause.to.0 - since.0 > UNCERTAIN;
         let known = all_causes_known && waited > 0 && (!uncertain || self.is_followed());
         if over || known { self.date() } else { None }
     }
 
-    /// The reply to something that ran behind the first group is known.
+    /// True once the reply to a request that ran after the first group is known.
     fn is_followed(&self) -> bool {
         self.replies.back().is_some_and(|(of, _)| *of > self.first)
     }

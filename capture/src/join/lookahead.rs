@@ -1,11 +1,13 @@
-//! Which arguments stand in later groups: a script that was given them caused one of those, and not the present one. Pure.
+//! Finds the later groups in which a script's arguments appear: the script caused one of those and not the present one.
+//! Pure.
 //!
 //! ```text
-//!      attributed │ start … noted … upto │ not looked at yet
+//!      attributed │ start … indexed … upto │ not indexed yet
 //! held: ──────────┴──────────────────────┴──────────────────► stream
 //! ```
 //!
-//! A group is noted when somebody asks that far, once, and forgotten when it leaves. Most streams have no scripts: then none is.
+//! A group is indexed on the first search that reaches it and removed when it leaves. A stream without scripts is never
+//! indexed.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -14,24 +16,24 @@ use smallvec::SmallVec;
 
 use super::{EFFECTS_MAX, Held};
 
-/// Groups behind one that are looked at.
+/// Groups behind the present one that are searched.
 const LOOKAHEAD_MAX: usize = 4096;
-/// Groups that are given for one argument.
+/// Groups returned for one argument.
 const FOUND_MAX: usize = 16;
-/// Different arguments that are noted.
+/// Distinct arguments in the index.
 const NOTED_MAX: usize = 1 << 18;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Lookahead {
-    /// By an argument's hash, the ends of the groups in which it stands, in the order of the stream.
+    /// For the hash of an argument: ends of the groups that contain it, in stream order.
     groups: HashMap<u64, VecDeque<ReplOffset>, foldhash::fast::FixedState>,
-    /// Groups that end behind the first and not behind the second are noted.
+    /// Groups that end behind the first offset and at or before the second are indexed.
     noted: (ReplOffset, ReplOffset),
 }
 
 impl Lookahead {
-    /// The ends of groups that are `held` in which any of these arguments stands, not later than the one that ends at `end`.
+    /// Ends of the `held` groups that contain any of these arguments, up to the group that ends at `end`.
     pub(super) fn find(
         &mut self,
         args: &[u64],
@@ -42,7 +44,7 @@ impl Lookahead {
         let (first, last) = (held[0].group.end_offset, last.group.end_offset);
         let end = end.map_or(last, |end| end.min(last));
         self.note(held, first, end);
-        // The group that is being attributed may be among them.
+        // The group being attributed may be among them.
         let within = |at: &&ReplOffset| **at >= first && **at <= end;
         let ends = args.iter().filter_map(|arg| self.groups.get(arg));
         let mut found: SmallVec<[ReplOffset; 8]> =
@@ -51,14 +53,14 @@ impl Lookahead {
         found
     }
 
-    /// In how many groups that are `held` this argument stands; no more than `most` are counted.
+    /// Number of `held` groups that contain this argument, counted up to `most`.
     pub(super) fn count(&mut self, arg: u64, held: &VecDeque<Held>, most: usize) -> usize {
         let Some(last) = held.get(LOOKAHEAD_MAX - 1).or(held.back()) else { return 0 };
         let (first, last) = (held[0].group.end_offset, last.group.end_offset);
         self.note(held, first, last);
         let Some(ends) = self.groups.get(&arg) else { return 0 };
         let from = ends.partition_point(|at| *at < first);
-        // It may stand in a group several times.
+        // An argument may occur several times in a group.
         let mut groups: SmallVec<[ReplOffset; 8]> = ends.range(from..).take(most * EFFECTS_MAX).copied().collect();
         groups.dedup();
         groups.len().min(most)
@@ -82,7 +84,7 @@ impl Lookahead {
         }
     }
 
-    /// A group leaves, the first of all.
+    /// The first group leaves.
     pub(super) fn left(&mut self, held: &Held) {
         let end = held.group.end_offset;
         if end <= self.noted.0 || end > self.noted.1 {
@@ -133,7 +135,7 @@ mod tests {
                     end += rng.random_range(1..20);
                     waiting.push_back(held(&mut rng, end));
                 }
-                // As the join does: the first is attributed, and goes, or waits on.
+                // As in the join: the first group is attributed, and leaves or keeps waiting.
                 let Some(first) = waiting.pop_front() else { continue };
                 for _ in 0..rng.random_range(0..3) {
                     let args: Vec<u64> = (0..rng.random_range(0..3)).map(|_| rng.random_range(0..50)).collect();

@@ -6,19 +6,19 @@
 //! link ─► groups ─┘        in stream order throughout
 //! ```
 //!
-//! First the cause of a group is found, then its time: the time of a group that no request explains is bounded by the replies to what
-//! ran behind it.
+//! The cause of a group is found first, then its time: a group that no request explains is bounded by the replies to
+//! later requests.
 //!
 //! Pure: time comes in with the messages. Invariants:
-//! - groups leave in the order in which they came; nothing here can drop, change or reorder one,
-//!   so a mistake costs an origin or microseconds, never a restore;
+//! - groups leave in the order of arrival; the join cannot drop, change or reorder one, so a mistake costs an origin or
+//!   microseconds, never a restore;
 //! - `ts` never goes back;
-//! - a group waits at most [`HOLD`] for the replies that tell requests apart, [`WAIT_MAX`] in all, and one that only removes
-//!   [`PROBE_WAIT_MAX`] for what the server says that it removed by itself; not at all while [`HELD_MAX`] wait;
-//! - no client is named where another may as well have been the cause, nor is `outside` said then.
+//! - a group waits at most [`HOLD`] for the replies that tell requests apart and [`WAIT_MAX`] in all; one that only
+//!   removes waits up to [`PROBE_WAIT_MAX`] for the server's deletion counters; none waits while [`HELD_MAX`] are held;
+//! - no client is named, and `outside` is not given, where another client may equally be the cause.
 //!
-//! Waiting is measured by how far the link was read and how much the workers have told, not by the clock: replies may be known whose
-//! effects were not read yet, and another's effect would be given to them.
+//! Waiting is measured by how far the link and the tee were read, not by the clock: a reply may be known before its
+//! effect is read, and its request would then explain an effect of another request.
 
 mod bounds;
 mod causes;
@@ -52,61 +52,61 @@ use crate::tee::{Part, TeeMessage, describe, hash_arg};
 pub(crate) const HOLD: i64 = 5_000;
 /// Longest wait of a group in all, in µs, but for one that removes something and waits for a probe.
 pub(crate) const WAIT_MAX: i64 = 2 * HOLD;
-/// Longest wait for a probe that says whether the server removed something by itself, in µs. Far more than a probe takes: where the
-/// machine is busy, thousands of keys that expired would be taken for an outsider's deletions.
+/// Longest wait for a probe that shows whether the server removed something by itself, in µs. Far longer than a probe
+/// takes: on a busy machine, thousands of expired keys would otherwise be attributed to `outside`.
 const PROBE_WAIT_MAX: i64 = 1_000_000;
-/// After so long, in µs, a request without a reply is taken for one that has not run.
+/// A request without a reply for this long, in µs, is assumed not to have run.
 const SETTLED: i64 = 2_000;
-/// Effects of a group that are looked at to find its origin.
+/// Effects of a group that are compared to find its origin.
 const EFFECTS_MAX: usize = 32;
-/// Arguments of an effect that are compared with a script's.
+/// Arguments of an effect that are compared with those of a script.
 const WORDS_MAX: usize = 64;
 /// Groups that may wait.
 const HELD_MAX: usize = 1 << 16;
-/// Groups behind one that may be nobody's whose replies are looked at.
+/// Groups behind a possibly unexplained one whose replies are examined.
 const BEHIND_MAX: usize = 8;
 /// Scripts that are passed over for one group.
 const WITHOUT_MAX: usize = 8;
-/// Probes that are remembered for the beginning of a stream.
+/// Probes kept for the start of a stream.
 const RECENT_MAX: usize = 64;
-/// So long after stamps were lost, their effects may still come, in µs.
+/// After stamps were lost, their effects may still arrive for this long, in µs.
 const LOST_FOR: i64 = 1_000_000;
-/// The wall clock never goes back by so much, in µs, unless it steps.
+/// Backward movement of the wall clock, in µs, that counts as a clock step.
 const CLOCK_STEP: i64 = 1_000_000;
-/// After so long, in µs, an effect that did not come is asked for.
+/// A probe is requested for an effect that is overdue by this long, in µs.
 const DOUBT_AFTER: i64 = 8_000;
-/// So long after a group that could not be attributed, in µs, it may be the cause of doubts.
+/// For this long after a group that could not be attributed, in µs, a request may have had its effect in that group.
 const TIES_FOR: i64 = 50_000;
-/// So long after a write that certainly came from outside, in µs, a script is not named for what it was not given.
+/// For this long after a write from outside, in µs, no script is named for keys that it did not declare.
 const OUTSIDERS_FOR: i64 = 10_000_000;
 
 /// A group with its time and origin, ready for the journal.
 #[derive(Debug)]
 pub(crate) struct Attributed {
-    /// What Redis did.
+    /// The effects.
     pub group: EffectGroup,
     /// When it ran.
     pub ts: Micros,
-    /// How many µs earlier it may have run; 0 where a stamp says when.
+    /// How many µs earlier it may have run; 0 if a stamp gives the time.
     pub slack: u64,
-    /// Who caused it.
+    /// The cause.
     pub origin: Arc<Origin>,
     /// When the request was forwarded, if it was found.
     pub stamped: Option<Micros>,
 }
 
-/// A group that waits, and what its effects look like.
+/// A waiting group, and facts derived from its effects.
 #[derive(Debug)]
 struct Held {
     group: EffectGroup,
     parts: Parts,
     words: OnceCell<Box<[u64]>>,
-    /// The link was found empty then, and the group had not come.
+    /// Time at which the link was last found empty before the group arrived.
     quiet: Micros,
 }
 
 impl Held {
-    /// Hashes of all arguments of the group, sorted: what a script was given appears among them.
+    /// Sorted hashes of all arguments of the group, for comparison with the arguments of scripts.
     fn words(&self) -> &[u64] {
         let hashes = |args: &[&[u8]]| args.iter().skip(1).take(WORDS_MAX).map(|a| hash_arg(a)).collect::<Vec<_>>();
         let effects = self.group.effects.iter().take(EFFECTS_MAX);
@@ -117,21 +117,21 @@ impl Held {
         })
     }
 
-    /// Whether it is on a key that one of these requests was given.
+    /// True if it is on a key of one of these requests.
     fn has_key_of(&self, requests: &[Part]) -> bool {
         let given = |key: &u64| requests.iter().any(|r| r.keys().contains(key) || r.values().contains(key));
         self.parts.iter().any(|part| part.keys().iter().any(given))
     }
 
-    /// Whether it takes nothing but single keys or fields away, as expiry and eviction do.
+    /// True if it only removes single keys or fields, as expiry and eviction do.
     fn only_removes(&self) -> bool {
         self.parts.iter().all(is_removal)
     }
 
-    /// How long it has waited; all that could be read, and all that workers knew, at `upto` was taken in.
+    /// How long it has waited. Everything that could be read from the link and the tee at `upto` has been taken in.
     fn patience(&self, upto: Micros) -> Patience {
         let waited = upto.0 - self.group.arrived.0;
-        // A clock that stepped back since would hold it until it is there again.
+        // After a backward clock step the wait would otherwise last until the clock catches up.
         if !(-CLOCK_STEP..HOLD).contains(&waited) {
             Patience::Late
         } else if waited >= SETTLED {
@@ -144,7 +144,7 @@ impl Held {
 
 type Parts = SmallVec<[Part; 1]>;
 
-/// Deletions that the server says it made by itself and that were not yet seen in the stream.
+/// Deletions that the server counted as its own and that have not appeared in the stream yet.
 #[derive(Debug, Default)]
 struct ServerDeletions {
     baseline: Option<(u64, u64)>,
@@ -153,10 +153,10 @@ struct ServerDeletions {
 }
 
 impl ServerDeletions {
-    /// Adds what was counted since the probe before.
+    /// Adds the deletions counted since the previous probe.
     fn add(&mut self, probe: Probe) {
         let (expired, evicted) = self.baseline.unwrap_or((probe.expired, probe.evicted));
-        // `CONFIG RESETSTAT` and a restart of the server begin at 0.
+        // The counters restart at 0 after `CONFIG RESETSTAT` and a restart of the server.
         let since = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
         self.expired += since(probe.expired, expired);
         self.evicted += since(probe.evicted, evicted);
@@ -168,7 +168,7 @@ impl ServerDeletions {
 #[derive(Debug)]
 pub(crate) struct Join {
     table: Arc<CommandTable>,
-    /// Commands of which it is known how they stand in the stream.
+    /// Commands whose form in the stream is documented.
     built_in: CommandTable,
     has_tee: bool,
     stamps: Stamps,
@@ -178,29 +178,29 @@ pub(crate) struct Join {
     lookahead: Lookahead,
     dating: Dating,
     processed: ReplOffset,
-    /// Effects up to here may have been asked for through an earlier process: no origin is invented for them.
+    /// Effects up to here may belong to requests through an earlier process: they get origin `unknown`.
     unknown_until: ReplOffset,
     server_deletions: ServerDeletions,
     newest_probe: Probe,
-    /// All that workers knew then was taken in.
+    /// The tee was read completely up to this time.
     told: Micros,
     want_probe: bool,
-    /// When stamps were lost last; cleared once the effects of theirs must have run.
+    /// When stamps were last lost; cleared once their effects must have run.
     lost: Option<Micros>,
-    /// The same; cleared once the stamps whose replies may have been lost are gone.
+    /// As `lost`; cleared once the stamps whose replies may have been lost are gone.
     replies_lost: Option<Micros>,
     origins: Origins,
-    /// Until when sessions may have written without stamps, if any has.
+    /// Sessions may have written without stamps until this time; `None` = no session did.
     unstamped_until: Option<Micros>,
-    /// When a write that certainly came from outside arrived last.
+    /// Arrival of the last write from outside.
     last_outside: Option<Micros>,
-    /// When a group arrived last that several clients explain equally well.
+    /// Arrival of the last group that several clients explain equally well.
     last_tie: Option<Micros>,
 }
 
 impl Join {
-    /// Starts behind a group at `prev_ts`; `has_tee`: requests are stamped, so that what has no
-    /// stamp came from outside.
+    /// Starts behind a group at `prev_ts`. `has_tee`: requests are stamped, so an effect without a stamp came from
+    /// outside.
     pub(crate) fn new(table: Arc<CommandTable>, has_tee: bool) -> Self {
         Self {
             table,
@@ -227,14 +227,14 @@ impl Join {
         }
     }
 
-    /// A stream begins or goes on: nothing is held, `ts` continues from `prev_ts`.
+    /// A stream starts or resumes: nothing is held, `ts` continues from `prev_ts`.
     pub(crate) fn stream_starts(&mut self, prev_ts: Micros, offset: ReplOffset) {
         self.held.clear();
         self.lookahead.clear();
         self.bounds = Bounds::default();
         self.dating.begins(prev_ts);
         self.processed = offset;
-        // What was answered before a probe that the copy contains is in the copy.
+        // Requests answered before a probe that the copy contains have their effects in the copy.
         if let Some(in_copy) = self.recent.iter().filter(|p| p.offset <= offset).map(|p| p.sent).max() {
             self.dating.ran_after(in_copy);
             self.stamps.forget_replied_before(in_copy);
@@ -242,7 +242,7 @@ impl Join {
         self.recent.clear();
     }
 
-    /// The stream goes on at `offset`, behind a group at `prev_ts`; what comes ran after `ran_after`.
+    /// The stream resumes at `offset`, behind a group at `prev_ts`; later groups ran after `ran_after`.
     pub(crate) fn stream_resumes(&mut self, prev_ts: Micros, ran_after: Micros, offset: ReplOffset) {
         self.held.clear();
         self.lookahead.clear();
@@ -251,12 +251,12 @@ impl Join {
         self.processed = offset;
     }
 
-    /// Effects up to this offset get origin `unknown` where no stamp explains them.
+    /// Effects up to this offset get origin `unknown` if no stamp explains them.
     pub(crate) fn unknown_until(&mut self, offset: ReplOffset) {
         self.unknown_until = self.unknown_until.max(offset);
     }
 
-    /// Takes what a session said.
+    /// Takes a message from a session.
     pub(crate) fn tee(&mut self, message: TeeMessage) {
         match message {
             TeeMessage::Stamp(stamp) => self.stamps.add(stamp),
@@ -269,16 +269,16 @@ impl Join {
         }
     }
 
-    /// All that workers knew at this time was taken in.
+    /// The tee was read completely up to this time.
     pub(crate) fn workers_told(&mut self, at: Micros) {
         self.told = at;
     }
 
-    /// Takes a look at the server.
+    /// Takes a probe.
     pub(crate) fn probe(&mut self, probe: Probe) {
         if probe.sent < self.newest_probe.sent {
-            // The clock stepped back: what was known of times is of another clock. Until what ran before has been read, nobody can
-            // be told by them.
+            // After a backward clock step, the known times belong to the earlier clock. They cannot identify clients
+            // until everything that ran before the step has been read.
             self.bounds = Bounds::default();
             self.dating.clock_stepped_back();
             self.unknown_until(probe.offset);
@@ -297,14 +297,14 @@ impl Join {
         self.settle();
     }
 
-    /// Takes a group from the link, which was found empty at `quiet`, before the group came.
+    /// Takes a group from the link; `quiet` is when the link was last found empty before the group arrived.
     pub(crate) fn effect(&mut self, group: EffectGroup, quiet: Micros) {
         let effects = group.effects.iter().take(EFFECTS_MAX);
         let parts = effects.map(|e| e.with_args(|args| describe(&self.table, args, args.len(), e.db))).collect();
         self.held.push_back(Held { group, parts, words: OnceCell::new(), quiet });
     }
 
-    /// The link was read up to `offset` (keep-alives included) and holds no unfinished group.
+    /// The link was read up to `offset` (keep-alives included), without an unfinished group.
     pub(crate) fn reached(&mut self, offset: ReplOffset) {
         if self.held() == 0 {
             self.processed = self.processed.max(offset);
@@ -312,55 +312,55 @@ impl Join {
         }
     }
 
-    /// Everything that ran before this time has left the join.
+    /// Every effect that ran before this time has left the join.
     pub(crate) fn complete_until(&self) -> Option<Micros> {
         self.bounds.complete_until(self.processed)
     }
 
-    /// Stamps were dropped: until their effects have run nobody can be called an outsider.
+    /// Stamps were dropped: origin `outside` is not given until their effects have run.
     pub(crate) fn stamps_were_lost(&mut self, now: Micros) {
         self.lost = Some(now);
-        // A reply may be among what was lost: its stamp would wait for ever.
+        // A reply may be among the lost messages: its stamp would wait for ever.
         self.replies_lost = Some(now);
     }
 
-    /// Until this time a session may have sent writes without stamps; they run within [`LOST_FOR`].
+    /// A session may have sent writes without stamps until this time; they run within [`LOST_FOR`].
     pub(crate) fn unstamped_until(&mut self, until: Option<Micros>) {
         self.unstamped_until = until;
     }
 
-    /// End of the newest group that was taken in.
+    /// End of the newest group taken in.
     pub(crate) fn end_of_last_group(&self) -> Option<ReplOffset> {
         let last = self.held.back().map(|h| h.group.end_offset).or_else(|| self.dating.last_end());
         last.or((self.processed.0 > 0).then_some(self.processed))
     }
 
-    /// Everything up to here has left the join.
+    /// Every effect up to here has left the join.
     pub(crate) fn processed(&self) -> ReplOffset {
         self.processed
     }
 
-    /// Groups that wait.
+    /// Number of held groups.
     pub(crate) fn held(&self) -> usize {
         self.held.len() + self.dating.len()
     }
 
-    /// Stamps that wait, and how many were dropped because there were too many.
+    /// Number of waiting stamps, and how many were dropped because the limit was reached.
     pub(crate) fn stamps(&self) -> (usize, u64) {
         (self.stamps.len(), self.stamps.overflowed)
     }
 
-    /// A fresh probe would let the first group go.
+    /// True if a fresh probe would release the first group.
     pub(crate) fn wants_probe(&self) -> bool {
         self.want_probe
     }
 
-    /// Some request was answered well before `now`, and whether it had an effect is not known: a probe will tell.
+    /// True if a request was answered well before `now` and its effect is still unknown: a probe resolves it.
     pub(crate) fn has_doubts(&self, now: Micros) -> bool {
         self.stamps.oldest_reply().is_some_and(|at| at.0 < now.0 - DOUBT_AFTER)
     }
 
-    /// The newest look at the server.
+    /// The newest probe.
     pub(crate) fn newest_probe(&self) -> Probe {
         self.newest_probe
     }
@@ -378,8 +378,8 @@ impl Join {
         self.bounds.settle(self.processed);
     }
 
-    /// Lets the first group go, if its cause and its time are clear or if it has waited long enough. All that could be read, and all
-    /// that workers knew, at `upto` was taken in.
+    /// Releases the first group if its cause and time are clear or it has waited long enough. Everything that could be
+    /// read from the link and the tee at `upto` has been taken in.
     pub(crate) fn next(&mut self, upto: Micros) -> Option<Attributed> {
         loop {
             if let Some(attributed) = self.dating.next_exact() {
@@ -409,7 +409,7 @@ impl Join {
         attributed
     }
 
-    /// Finds the cause of the group in front of those that are held; `None` = it waits.
+    /// Finds the cause of the first held group; `None` = it waits.
     fn attribute(&mut self, held: &Held, upto: Micros) -> Option<Cause> {
         let group = &held.group;
         let patience = if self.held() >= HELD_MAX { Patience::Late } else { held.patience(upto) };
@@ -440,14 +440,14 @@ impl Join {
             return Some(self.nobody(kind, (after, latest)));
         };
         let may_be_told = !found.best.replied || (found.contested && !found.tie);
-        // Where others write past the proxy, the group may be theirs, and the script's own be still on its way.
+        // Where others write past the proxy, the group may be theirs and the script's own effect still to come.
         let enough = if self.has_outsiders(held) { Patience::Late } else { Patience::Settled };
         let waits = may_be_told || (found.best.weak && patience < enough);
         if waits && patience < Patience::Late {
             return None;
         }
         if found.best.script && held.only_removes() && found.best.fit() < Fit::Exact {
-            // A request explains it: what the server counted is not worth that all behind it waits for long.
+            // A request explains it: the origin `expiry` or `eviction` is not worth delaying all later groups.
             if patience < Patience::Late && self.is_unprobed(group) {
                 self.want_probe = true;
                 return None;
@@ -462,7 +462,8 @@ impl Join {
         if found.tie || found.contested || self.is_doubtful(held, &found, after, upto) {
             if found.tie || found.contested {
                 self.last_tie = Some(group.arrived);
-                // Writes past the proxy do not say how many of these have had their effect.
+                // With writes past the proxy, the number of effects does not show how many of these requests had
+                // theirs.
                 if found.best.fit() >= Fit::Value || !self.has_outsiders(held) {
                     self.stamps.doubt(&found.equals);
                 }
@@ -472,8 +473,8 @@ impl Join {
         Some(self.name(held, &found, (after, latest)))
     }
 
-    /// The best explanation that is not needed more by a group behind this one: a script whose own arguments stand there did not cause
-    /// this. Those that are passed over for that are in `without` afterwards.
+    /// The best explanation that no later group needs more: a script whose arguments appear in a later group did not
+    /// cause this one. Scripts passed over for that reason are added to `without`.
     fn explain(&mut self, wanted: &Wanted<'_>, upto: Micros, without: &mut Vec<Place>) -> Option<Candidates> {
         let Self { built_in, stamps, lookahead, held, bounds, .. } = self;
         let known = |name: &[u8]| built_in.get_lower(name).is_some();
@@ -483,12 +484,12 @@ impl Join {
                 return Some(found);
             }
             if without.len() >= WITHOUT_MAX {
-                // There may be as many again.
+                // More such scripts may follow.
                 return None;
             }
             let waiting = stamps.get(found.best.place)?;
             let Some(replied) = waiting.replied.filter(|at| *at <= upto) else { return Some(found) };
-            // Whether what it was given is found in what ran before its reply and behind this group.
+            // Whether the script's arguments appear in the groups behind this one that ran before its reply.
             let given: SmallVec<[u64; 8]> = waiting.stamp.parts.iter().flat_map(Part::values).copied().collect();
             let ends = lookahead.find(&given, held, bounds.end_before(replied));
             let needed = ends.iter().any(|end| {
@@ -506,8 +507,8 @@ impl Join {
         }
     }
 
-    /// Only calls of one command by one connection wait on the group's key, and as many groups stand behind it there as there are
-    /// other calls: each call has its own group, in their order.
+    /// True if only calls of one command by one connection wait on the group's key, and as many groups follow on that
+    /// key as there are other calls: calls and groups then pair up in order.
     fn each_has_its_effect(&mut self, held: &Held, found: &Candidates) -> bool {
         let Some((db, key)) = held.parts.first().and_then(|part| Some((part.db, *part.keys().first()?))) else {
             return false;
@@ -518,7 +519,7 @@ impl Join {
         })
     }
 
-    /// The cause is this request.
+    /// Names this request as the cause.
     fn name(&mut self, held: &Held, found: &Candidates, (after, latest): (Micros, Micros)) -> Cause {
         let place = found.best.place;
         let Some(waiting) = self.stamps.get(place) else {
@@ -526,12 +527,12 @@ impl Join {
         };
         let (origin, stamped) = (self.origins.of(&waiting.stamp, &held.parts), waiting.stamp.at);
         let sure = found.best.fit() >= Fit::Value && found.best.is_free();
-        // One that may have changed nothing, or has no reply yet, may have been given the same effect of another: that does not say
-        // that those before it on its connection have run.
+        // A request that may have changed nothing, or has no reply yet, may have been matched with an equal effect of
+        // another request. It does not prove that earlier requests of its connection have run.
         let certain = waiting.certain;
         let ran = sure && (certain || waiting.stamp.transaction || found.best.script);
-        // A script may have had its effect among those that could not be told apart, and this may be that of another of its client:
-        // of one before it, unless there is one behind it, or may be one that the worker has not told of.
+        // A script's effect may be among the groups that could not be attributed. This group may then belong to another
+        // script of the same client: an earlier one, a later one, or one whose stamp is still to come.
         let may_be_another = !sure && found.best.script && self.is_near_tie(stamped.min(held.group.arrived));
         let may_be_later = may_be_another && (self.told < latest || self.stamps.has_later_of_its_client(place, latest));
         self.stamps.explain(place, ran);
@@ -544,20 +545,20 @@ impl Join {
             last = latest;
         }
         let forwarded = (after.max(first.min(latest)), after.max(last.min(latest)));
-        // A script that only may be the cause may have had its effect before, and this be one that is not known yet: its reply
-        // proves nothing about what ran before.
+        // An uncertain script may already have had its effect, and this group belong to a request not known yet. Its
+        // reply then proves nothing about earlier requests.
         let replied = found.replied.filter(|_| (certain || found.best.fit() >= Fit::Value) && !may_be_later);
         Cause { origin, stamped: Some(stamped), after, forwarded, to: forwarded.1, replied, sure }
     }
 
-    /// No client is named: that those who may have caused it were answered says nothing, since it may have been another.
+    /// The cause without a client. The replies to the candidates prove nothing, since another request may be the cause.
     fn nobody(&mut self, kind: OriginKind, (after, latest): (Micros, Micros)) -> Cause {
         let to = after.max(latest);
         let origin = self.origins.nobody(kind);
         Cause { origin, stamped: None, after, forwarded: (after, after), to, replied: None, sure: false }
     }
 
-    /// Whether the request may as well not be the cause: then its client is not named.
+    /// True if another cause is equally possible: then no client is named.
     fn is_doubtful(&self, held: &Held, found: &Candidates, after: Micros, upto: Micros) -> bool {
         let best = &found.best;
         if best.fit() >= Fit::Value {
@@ -565,7 +566,7 @@ impl Join {
         }
         let Some(waiting) = self.stamps.get(best.place) else { return true };
         let has_key = || held.has_key_of(&waiting.stamp.parts);
-        // What it was given may stand in what was not read yet.
+        // Its arguments may appear in a group that was not read yet.
         let may_come = best.weak && waiting.replied.is_none_or(|at| at > upto);
         match waiting.state {
             State::Passed => true,
@@ -578,28 +579,28 @@ impl Join {
         }
     }
 
-    /// Whether a group that ran after `after` may be of a session that writes without stamps.
+    /// True if a group that ran after `after` may belong to a session that writes without stamps.
     fn may_be_unstamped(&self, after: Micros) -> bool {
         self.unstamped_until.is_some_and(|until| after.0 <= until.0.saturating_add(LOST_FOR))
     }
 
-    /// Not long before, clients could not be told apart: a request may have had its effect then.
+    /// True if clients could not be told apart shortly before: a request may have had its effect then.
     fn has_ties(&self, held: &Held) -> bool {
         self.is_near_tie(held.group.arrived)
     }
 
-    /// The same of what arrived, or was forwarded, at this time. Where the link is read late, a request from before the tie may be
-    /// named long after it.
+    /// The same for something that arrived, or was forwarded, at `at`. If the link is read late, a request from before
+    /// the tie may be named long after it.
     fn is_near_tie(&self, at: Micros) -> bool {
         self.last_tie.is_some_and(|tie| at.0 - tie.0 < TIES_FOR)
     }
 
-    /// Somebody has written past the proxy not long before.
+    /// True if a client wrote past the proxy shortly before.
     fn has_outsiders(&self, held: &Held) -> bool {
         self.last_outside.is_some_and(|at| held.group.arrived.0 - at.0 < OUTSIDERS_FOR)
     }
 
-    /// A script may have removed something, or found it expired: what the server's own counters say.
+    /// The deletions that a script, or an expiry during a script, may have caused, by the server's counters.
     fn server_deleted(&mut self, held: &Held, found: &Candidates) -> Option<OriginKind> {
         if self.server_deletions.expired == 0 && self.server_deletions.evicted == 0 {
             return None;
@@ -611,7 +612,7 @@ impl Join {
         (found.best.fit() == Fit::Guess).then_some(OriginKind::Unknown)
     }
 
-    /// So many deletions that the server counted as its own, if there are any.
+    /// Takes `n` deletions from the server's counters, if they hold any.
     fn counted(&mut self, n: u64) -> Option<OriginKind> {
         let ServerDeletions { expired, evicted, .. } = &mut self.server_deletions;
         if *evicted >= n && evicted >= expired {
@@ -625,12 +626,13 @@ impl Join {
         None
     }
 
-    /// Perhaps no request caused it, and one that does the same came just behind it.
+    /// True if the group may have no request, and an equal request follows it closely.
     fn may_be_nobodys(&self, held: &Held) -> bool {
         held.only_removes() || self.has_outsiders(held)
     }
 
-    /// The first reply to a request whose effect certainly stands behind the group in front: what was forwarded later is not its cause.
+    /// Earliest reply to a request whose effect stands behind the first group: requests forwarded later are not its
+    /// cause.
     fn replies_behind(&self) -> Option<Micros> {
         let cause_of = |behind: &Held| match &behind.parts[..] {
             [part] if !behind.group.atomic => self.stamps.certain(part, (Micros(0), behind.group.arrived)),
@@ -639,22 +641,22 @@ impl Join {
         self.held.iter().take(BEHIND_MAX).filter_map(|behind| cause_of(behind)?.replied).min()
     }
 
-    /// No probe was sent since this group arrived, and one is asked for and will come.
+    /// True if no probe was sent since this group arrived and one is on its way.
     fn waits_for_probe(&mut self, group: &EffectGroup, upto: Micros) -> bool {
         let waited = upto.0 - group.arrived.0;
-        // A clock that stepped back since would hold it until it is there again.
+        // After a backward clock step the wait would otherwise last until the clock catches up.
         let waits =
             self.is_unprobed(group) && (-CLOCK_STEP..PROBE_WAIT_MAX).contains(&waited) && self.held() < HELD_MAX;
         self.want_probe |= waits;
         waits
     }
 
-    /// What the server counted when this group ran is not known yet.
+    /// True while the server's counters at the time of this group are unknown.
     fn is_unprobed(&self, group: &EffectGroup) -> bool {
         self.newest_probe.sent < group.arrived
     }
 
-    /// The kind of a group without request, which ran after `after`; `None` = a fresh probe will tell.
+    /// The kind of a group without a request, which ran after `after`; `None` = wait for a fresh probe.
     fn unexplained(&mut self, held: &Held, after: Micros, upto: Micros) -> Option<OriginKind> {
         let group = &held.group;
         if held.only_removes() {

@@ -1,4 +1,4 @@
-//! Origins as the journal names them, kept ready for those who come again and again.
+//! Cache of origins in the journal's form, for identities that recur.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,22 +8,22 @@ use redtape_wire::command::CommandId;
 
 use crate::tee::{Identity, Part, Stamp};
 
-/// Origins kept ready.
+/// Cached origins.
 const ORIGINS_MAX: usize = 4096;
 
 /// Kinds of origin.
 const KINDS: usize = OriginKind::Unknown as usize + 1;
 
-/// Address of an identity, and the request where the effect has another name.
+/// Address of an identity, and the request's command if the effect has another name.
 type Key = (usize, Option<CommandId>);
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Origins {
-    /// The identity is kept beside its address, so that the address cannot be given to another.
+    /// The identity is kept alive beside its address, so that the address cannot be reused.
     known: HashMap<Key, (Arc<Identity>, Arc<Origin>), foldhash::fast::FixedState>,
     last: Option<(Key, Arc<Origin>)>,
-    /// Those without a client, by kind.
+    /// Origins without a client, by kind.
     nobodies: [Option<Arc<Origin>>; KINDS],
 }
 
@@ -46,7 +46,7 @@ impl Origins {
         origin
     }
 
-    /// The origin of what no client asked for.
+    /// The origin without a client.
     pub(super) fn nobody(&mut self, kind: OriginKind) -> Arc<Origin> {
         Arc::clone(self.nobodies[kind as usize].get_or_insert_with(|| Arc::new(Origin::of(kind))))
     }

@@ -1,4 +1,4 @@
-//! How long an outage of redtape the server's backlog covers at the present write rate.
+//! Estimates how long an outage of redtape the server's backlog covers at the present write rate.
 
 use redtape_journal::ReplOffset;
 
@@ -6,21 +6,21 @@ use super::Capture;
 
 /// An outage that the backlog covers for less than this many seconds is worth a warning.
 const BACKLOG_SHORT_SECONDS: f64 = 60.0;
-/// The write rate is judged after so many seconds, and from then on until it is worth a warning.
+/// The write rate is reported after this many seconds.
 const RATE_AFTER: u32 = 5;
 
-/// Bytes a second of the replication stream, smoothed.
+/// Smoothed rate of the replication stream, in bytes per second.
 #[derive(Debug, Default)]
 pub(super) struct WriteRate {
     last: Option<ReplOffset>,
     per_second: f64,
     seconds: u32,
-    /// Said once.
+    /// The warning has been logged.
     warned: bool,
 }
 
 impl WriteRate {
-    /// Once a second, with the server's offset; gives bytes a second from the second time on.
+    /// Called once a second with the server's offset; returns bytes per second from the second call on.
     fn second(&mut self, offset: ReplOffset) -> Option<f64> {
         let last = self.last.replace(offset)?;
         let now = offset.0.saturating_sub(last.0) as f64;
@@ -31,7 +31,8 @@ impl WriteRate {
 }
 
 impl Capture {
-    /// Once a second: shows what the backlog covers, and says so once when it is known, and once when it is too little.
+    /// Called once a second: updates the metric, logs the coverage once when it is known, and once when it is too
+    /// short.
     pub(super) fn judge_backlog(&mut self, rate: &mut WriteRate) {
         let backlog = self.probes.facts().backlog_bytes;
         self.status.numbers.capture.backlog_bytes.set(backlog as i64);
@@ -50,7 +51,7 @@ impl Capture {
                  a longer one costs a gap. Raise it: CONFIG SET repl-backlog-size {want:.0}mb"
             );
         } else if rate.seconds > RATE_AFTER {
-            // That it suffices was said; it may become too short when more is written.
+            // The coverage was sufficient when logged, but may become too short when the write rate grows.
         } else if per_second >= 1024.0 {
             tracing::info!(
                 "the server's backlog of {mib:.0} MiB covers an outage of redtape of {covers:.0} s at the present {kib:.0} KiB/s"

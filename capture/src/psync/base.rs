@@ -1,7 +1,7 @@
-//! Takes the full copy with which a timeline begins, and any later snapshot.
+//! Receives the full copy with which a timeline begins, and the later snapshots.
 //!
-//! The RDB goes straight to the disk; its CRC64 is checked on the way. The manifest that makes it a
-//! snapshot is put in place last, after the copy is synced.
+//! The RDB is written straight to the disk while its CRC64 is checked. The manifest, which makes it a snapshot, is put
+//! in place last, after the copy is synced.
 
 use std::path::PathBuf;
 
@@ -16,13 +16,13 @@ use super::prober::Pace;
 use super::{Capture, Ended, Link, LinkError};
 use crate::options::Position;
 
-/// Silence on the link that ends a copy.
+/// A copy fails after this much silence on the link.
 const SILENCE: std::time::Duration = std::time::Duration::from_mins(2);
 
-/// Why there is no copy.
+/// Why a copy failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CopyError {
-    /// What came is no whole copy, or nothing came.
+    /// The copy is incomplete or did not arrive.
     #[error("{0}")]
     Source(String),
     /// It could not be stored.
@@ -39,7 +39,7 @@ impl From<CopyError> for Ended {
     }
 }
 
-/// A copy on its way to the disk.
+/// A copy that is being received and written.
 pub(crate) struct CopyInProgress {
     receiver: RdbReceiver,
     verifier: RdbVerifier,
@@ -57,7 +57,7 @@ impl CopyInProgress {
         })
     }
 
-    /// Takes what the link has received; true = the copy is complete.
+    /// Takes the bytes that the link has received; true = the copy is complete.
     pub(crate) fn take(&mut self, link: &mut Link) -> Result<bool, CopyError> {
         self.chunk.clear();
         let (used, done) =
@@ -68,7 +68,7 @@ impl CopyInProgress {
         Ok(done)
     }
 
-    /// Checks it and puts it in place.
+    /// Verifies the copy and puts it in place.
     pub(crate) fn commit(
         self,
         manifest: impl FnOnce(&RdbSummary) -> SnapshotManifest,
@@ -79,7 +79,7 @@ impl CopyInProgress {
     }
 }
 
-/// Receives with a limit on silence.
+/// Receives, and fails after [`SILENCE`].
 pub(crate) async fn receive(link: &mut Link) -> Result<usize, String> {
     match tokio::time::timeout(SILENCE, link.receive()).await {
         Ok(r) => r.map_err(|e: LinkError| e.to_string()),
@@ -116,7 +116,7 @@ pub(crate) fn manifest(
 }
 
 impl Capture {
-    /// Just behind `+FULLRESYNC`: takes the copy and begins a timeline with it.
+    /// Called after `+FULLRESYNC`: receives the copy and begins a timeline with it.
     pub(super) async fn take_base(
         &mut self,
         link: &mut Link,
@@ -149,7 +149,7 @@ impl Capture {
         let (summary, path) = copy.commit(made)?;
         if !summary.checksum_present {
             tracing::warn!(
-                "the server writes no RDB checksums (rdbchecksum no): the base cannot be checked on its way"
+                "the server writes no RDB checksums (rdbchecksum no): the base cannot be verified while it is received"
             );
         }
         let start =
@@ -159,7 +159,7 @@ impl Capture {
         tracing::info!(
             timeline = position.timeline.0,
             bytes = summary.bytes,
-            "the base is taken: every moment from {ts} on can be restored"
+            "the base is taken: every point in time from {ts} on can be restored"
         );
         self.position = Some(position);
         Ok(())

@@ -1,19 +1,20 @@
-//! redtape among the server's replicas: it is counted, never chosen, and never waited for.
+//! Keeps redtape out of the server's replica decisions: it is counted as a replica, never promoted, and never waited
+//! for.
 //!
 //! What a server does with the offset that a replica acknowledges (Redis 7.0 `replication.c`, `server.c`; the same in
 //! Redis 8 and Valkey 8 and 9):
 //!
-//! | who looks | at | so redtape |
+//! | operation | which replicas count | what redtape does |
 //! | --- | --- | --- |
 //! | `WAIT` | replicas with at least the offset of the client's last write | acknowledges what is durable |
-//! | `FAILOVER` without `TO` | the first replica with exactly the server's offset | acknowledges one more: never equal |
-//! | `SHUTDOWN` | waits until all have exactly the server's offset | has read all that came, and leaves |
+//! | `FAILOVER` without `TO` | the first replica with exactly the server's offset | acknowledges one byte more: never equal |
+//! | `SHUTDOWN` | waits until all have exactly the server's offset | disconnects after reading everything |
 //!
-//! One more than an offset at which a command ends lies inside of the next command, so it acknowledges nothing that is
-//! not durable. The server takes no smaller acknowledgement back, so the way out of a `SHUTDOWN` is to leave: writes
-//! are paused by then, the stream is over, and the journal has what was read. Whether the server shuts down is asked by a
-//! connection of its own. Where that is refused (no `+info` on the server that is followed), the acknowledgement is
-//! exact: `WAIT` and `SHUTDOWN` are as they should be, and `FAILOVER` needs `TO`, which the log says.
+//! An acknowledged offset one beyond the end of a command lies inside the next command, so it acknowledges nothing that
+//! is not durable. The server ignores a smaller acknowledgement, so redtape leaves a `SHUTDOWN` by disconnecting:
+//! writes are paused by then, the stream has ended, and the journal holds what was read. A connection of its own asks
+//! whether the server shuts down. If the server refuses that (no `+info` for the user), the acknowledgement is exact:
+//! `WAIT` and `SHUTDOWN` work as usual, `FAILOVER` needs `TO`, and the log says so.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -25,28 +26,29 @@ use tokio::sync::Notify;
 
 use super::probe::{Prober, ReplicaWaits, is_answer};
 
-/// How often the server is asked. A server that shuts down looks ten times a second whether it may.
+/// How often the server is asked. A server that shuts down checks its replicas ten times a second.
 const ASK_EVERY: Duration = Duration::from_millis(200);
-/// Pause after a failed attempt. After a refused login it doubles up to the second: each stands in the server's ACL LOG.
+/// Pause after a failed attempt. After a refused login it doubles up to a second: each one is recorded in the server's
+/// ACL LOG.
 const RETRY: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_mins(1);
-/// A server that has waited in `FAILOVER` for so many answers in a row is worth a warning.
+/// A warning is logged after this many consecutive answers in `FAILOVER`.
 const FAILOVER_ASKS: u32 = 10;
 
-/// What is known of the server.
+/// The last known state of the server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Known {
-    /// Nothing: there is no connection.
+    /// Unknown: there is no connection.
     #[default]
     Nothing,
-    /// It is not to be known: the server refuses to tell.
+    /// Unknown: the server refuses the request.
     Refused,
-    /// What it said last.
+    /// The server's last answer.
     Said(ReplicaWaits),
 }
 
 impl Known {
-    /// What to acknowledge where everything up to `durable` is on the disk.
+    /// The offset to acknowledge when everything up to `durable` is on the disk.
     fn acknowledges(self, durable: ReplOffset) -> ReplOffset {
         match self {
             Self::Said(_) => ReplOffset(durable.0 + 1),
@@ -55,7 +57,7 @@ impl Known {
     }
 }
 
-/// Asks the followed server for as long as it lives.
+/// Asks the followed server while it can be reached.
 pub(super) struct Bystander {
     known: Rc<Cell<Known>>,
     changed: Rc<Notify>,
@@ -69,7 +71,7 @@ impl Drop for Bystander {
 }
 
 impl Bystander {
-    /// Starts asking on this thread's local set.
+    /// Starts a task on this thread's local set.
     pub(super) fn start(server: Connector) -> Self {
         let known: Rc<Cell<Known>> = Rc::default();
         let changed = Rc::new(Notify::new());
@@ -98,12 +100,12 @@ impl Bystander {
         Self { known, changed, task }
     }
 
-    /// What to acknowledge where everything up to `durable` is on the disk.
+    /// The offset to acknowledge when everything up to `durable` is on the disk.
     pub(super) fn acknowledges(&self, durable: ReplOffset) -> ReplOffset {
         self.known.get().acknowledges(durable)
     }
 
-    /// Where the history ends, if the server waits to shut down.
+    /// End of the history, if the server waits to shut down.
     pub(super) fn shutdown_at(&self) -> Option<ReplOffset> {
         match self.known.get() {
             Known::Said(waits) => waits.shutdown_at,
@@ -111,7 +113,7 @@ impl Bystander {
         }
     }
 
-    /// Resolves when the server waits to shut down. It borrows nothing: for one who does something else meanwhile.
+    /// Resolves when the server waits to shut down. The future borrows nothing from `self`.
     pub(super) fn shuts_down(&self) -> impl Future<Output = ()> + use<> {
         let known = self.known.clone();
         async move {
@@ -121,24 +123,24 @@ impl Bystander {
         }
     }
 
-    /// Resolves when something else is known than before. For one who waits.
+    /// Resolves when the known state changes. For a single waiter.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 }
 
-/// Why the server is not asked any more.
+/// Why asking has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AskingEnded {
-    /// It refuses to be asked.
+    /// The server refuses the request.
     NotAllowed,
-    /// It refuses the login.
+    /// The server refuses the login.
     LoginRefused,
-    /// The connection has ended, or none came about.
+    /// The connection failed or has ended.
     Lost,
 }
 
-/// The pause behind this one.
+/// The pause after this one.
 fn next_pause(pause: Duration, ended: AskingEnded) -> Duration {
     if ended == AskingEnded::LoginRefused { (pause * 2).min(RETRY_MAX) } else { RETRY }
 }

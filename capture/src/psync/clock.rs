@@ -1,7 +1,7 @@
-//! Watches the wall clock: does it go on as time does?
+//! Detects steps of the wall clock by comparison with a monotonic clock.
 //!
-//! The journal's order is by LSN, and its times never go back, whatever the clock does. But who restores to a time means
-//! the clock that they looked at; so a step is said, counted, and stands in the journal as a mark behind the last write
+//! The journal is ordered by LSN, and its times never go back, whatever the clock does. But a user who restores to a
+//! time reads it off the stepped clock. So a step is logged, counted, and recorded as a mark behind the last write
 //! before it.
 
 use std::time::Duration;
@@ -11,10 +11,10 @@ use tokio::time::Instant;
 
 use super::Capture;
 
-/// What is less between two looks is a clock that is being set right slowly, or a machine that is busy.
+/// A smaller difference between two checks comes from gradual clock adjustment or a busy machine.
 const STEP: i64 = 1_000_000;
 
-/// Where the wall clock stood when, by a clock that does not step.
+/// A reading of the wall clock and of a monotonic clock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClockWatch {
     wall: Micros,
@@ -26,7 +26,7 @@ impl ClockWatch {
         Self { wall: Micros::now(), at: Instant::now() }
     }
 
-    /// By how many µs the wall clock has stepped since the last look: forward, or (negative) back.
+    /// By how many µs the wall clock stepped since the last check: forward, or (negative) back.
     fn look(&mut self, wall: Micros, at: Instant) -> Option<i64> {
         let passed = i64::try_from(at.saturating_duration_since(self.at).as_micros()).unwrap_or(i64::MAX);
         let step = wall.0.saturating_sub(self.wall.0).saturating_sub(passed);
@@ -36,7 +36,7 @@ impl ClockWatch {
 }
 
 impl Capture {
-    /// Called at each probe while the stream is followed: twice a second at least, if the server answers.
+    /// Called at each probe while the stream is followed, at least twice a second if the server answers.
     pub(super) fn watch_clock(&mut self) {
         let wall = Micros::now();
         let Some(step) = self.clock.look(wall, Instant::now()) else { return };

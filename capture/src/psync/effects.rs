@@ -1,12 +1,12 @@
-//! Turns the bytes of the replication link into groups of effects.
+//! Parses the bytes of the replication link into groups of effects.
 //!
-//! Pure. Keeps the offset and the selected database; knows what in the stream is no effect: `PING`,
-//! `REPLCONF GETACK`, `SELECT`, and the `MULTI`/`EXEC` round a group (Redis 7.0 `replication.c`).
+//! Pure. Tracks the offset and the selected database, and skips what is no effect: `PING`, `REPLCONF GETACK`, `SELECT`,
+//! and the `MULTI`/`EXEC` around a group (Redis 7.0 `replication.c`).
 //!
-//! What is read at once stays together: its effects share it and only know where they stand in it.
+//! The effects of one read share its buffer and store their positions in it.
 //!
-//! Invariant: [`EffectParser::position`] is the end of a whole group and the database selected
-//! there, so that a link resumed from it sends nothing twice and nothing is missing.
+//! Invariant: [`EffectParser::position`] is the end of a whole group and the database selected there, so a link resumed
+//! from it neither repeats nor omits an effect.
 
 use std::rc::Rc;
 
@@ -17,23 +17,23 @@ use smallvec::SmallVec;
 
 use crate::group::{Effect, EffectGroup};
 
-/// Largest group that is kept in memory; a larger one ends the timeline with a stated reason.
+/// Largest group that is kept in memory; a larger one ends the timeline, with the reason recorded.
 pub(crate) const GROUP_BYTES_MAX: usize = 2 << 30;
 
-/// What the stream held.
+/// One event of the stream.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // Nearly all are groups, and they are moved on at once.
 pub(crate) enum StreamEvent {
     /// A whole group.
     Group(EffectGroup),
-    /// The server asks how far we are.
+    /// The server requests an acknowledgement.
     GetAck,
 }
 
-/// The stream is not what a replication stream can be.
+/// The bytes are no valid replication stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum StreamError {
-    /// Bytes that are no command.
+    /// The bytes are no command.
     #[error("the replication stream is not RESP at offset {0}")]
     NotResp(u64),
     /// A command or transaction larger than [`GROUP_BYTES_MAX`].
@@ -49,17 +49,17 @@ pub(crate) struct EffectParser {
     position: (ReplOffset, u32),
     open: Option<SmallVec<[Effect; 1]>>,
     open_bytes: usize,
-    /// Do not parse again before this many bytes are there.
+    /// No further parsing before this many bytes are there.
     need: usize,
-    /// What was read, less than 4 GiB; it may end inside a command.
+    /// The bytes read, less than 4 GiB; may end inside a command.
     chunk: Rc<Bytes>,
-    /// How much of it is used up.
+    /// Number of bytes consumed.
     used: usize,
     args: Args,
 }
 
 impl EffectParser {
-    /// At `offset` with `db` selected.
+    /// Starts at `offset` with `db` selected.
     pub(crate) fn new(offset: ReplOffset, db: u32) -> Self {
         Self {
             offset: offset.0,
@@ -79,13 +79,13 @@ impl EffectParser {
         self.position
     }
 
-    /// Nothing was read of what comes next.
+    /// True if no part of the next group was read.
     pub(crate) fn is_at_boundary(&self) -> bool {
         self.open.is_none() && self.need == 0 && self.used == self.chunk.len()
     }
 
-    /// Takes the next event out of `buf`; `None` = more bytes are needed. Nothing may be added to `buf`
-    /// before that.
+    /// Takes the next event from `buf`; `None` = more bytes are needed. The caller may only append to `buf` after
+    /// `None`.
     pub(crate) fn next(&mut self, buf: &mut BytesMut, now: Micros) -> Result<Option<StreamEvent>, StreamError> {
         loop {
             let fresh = self.used == self.chunk.len();
@@ -96,11 +96,11 @@ impl EffectParser {
             let len = match parse_request(rest, &mut self.args) {
                 Ok(Parsed::Whole { len }) => len,
                 Ok(Parsed::Partial(missing)) => {
-                    // The least that must still come, so that a long command is not parsed again
-                    // for every few bytes of it: an argument has at least six bytes.
+                    // Lower limit of the missing bytes, so that a long command is not parsed again for every few bytes:
+                    // an argument takes at least six bytes.
                     let least = missing.map_or(0, |m| (m.consumed + 6 * m.args_left).saturating_add(m.bytes_left));
                     if self.open_bytes.saturating_add(least) > GROUP_BYTES_MAX {
-                        // It is not waited for in memory first.
+                        // Fails before the command is collected in memory.
                         return Err(StreamError::GroupTooLarge);
                     }
                     self.need = least.max(rest.len() + 1);
@@ -133,12 +133,12 @@ impl EffectParser {
         }
     }
 
-    /// Its memory is used again as soon as its effects are gone.
+    /// Its memory is reused once its effects are dropped.
     fn forget_chunk(&mut self) {
         (self.chunk, self.used) = (Rc::default(), 0);
     }
 
-    /// Takes the command of `len` bytes at `at` in the chunk.
+    /// Handles the command of `len` bytes at `at` in the chunk.
     fn command(&mut self, at: usize, len: usize, now: Micros) -> Result<Option<StreamEvent>, StreamError> {
         let frame = &self.chunk[at..at + len];
         let arg = |n: usize| self.args.get(n).map_or(&[][..], |(a, b)| &frame[*a..*b]);
@@ -182,7 +182,7 @@ impl EffectParser {
         Ok(Some(self.group(smallvec::smallvec![effect], false, now)))
     }
 
-    /// Something that is no effect ended here.
+    /// Moves the position past a command that is no effect.
     fn skip(&mut self) -> Option<StreamEvent> {
         if self.open.is_none() {
             self.position = (ReplOffset(self.offset), self.db);
@@ -198,7 +198,7 @@ impl EffectParser {
     }
 }
 
-/// What in the stream is no effect.
+/// Commands in the stream that are no effects.
 enum Special {
     No,
     Select,
@@ -261,7 +261,7 @@ mod tests {
                 if too_large { Err(StreamError::GroupTooLarge) } else { Ok(true) }
             );
         }
-        // So is a transaction of commands that would each fit.
+        // The limit also covers a transaction of small commands.
         let mut parser = EffectParser::new(ReplOffset(0), 0);
         let mut bytes = BytesMut::from(&stream(&["MULTI", "SET a 1"])[..]);
         bytes.extend_from_slice(format!("*2\r\n$3\r\nDEL\r\n${}\r\n", GROUP_BYTES_MAX - 40).as_bytes());

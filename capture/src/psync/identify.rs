@@ -1,8 +1,8 @@
-//! Is this the server that the journal records? Asked before the server is made to do anything for us, and recorded
-//! before a history of it is begun.
+//! Checks that the server is the one that the journal records: before redtape asks it for anything costly, and again,
+//! with a record in the journal, before one of its histories is recorded.
 //!
-//! With `--follow` it is the upstream that counts; the followed server must have the upstream's history, or the journal would
-//! show another server's data as the upstream's.
+//! With `--follow` the upstream's identity decides. The followed server must have the upstream's history; otherwise the
+//! journal would record another server's data.
 
 use redis::RedisError;
 use redtape_journal::{ServerIdentity, add_server};
@@ -10,14 +10,14 @@ use redtape_journal::{ServerIdentity, add_server};
 use super::{Capture, Ended, LinkError, Prober, is_unreachable};
 use crate::identity::{Judgement, Recorded, ServerFacts, identity, is_same_process};
 
-/// A server that was judged.
+/// The result of the check of a server.
 pub(super) struct Identified {
     judgement: Judgement,
     server: ServerIdentity,
 }
 
 impl Capture {
-    /// Asks the upstream who it is; refuses one that the journal does not record.
+    /// Asks the upstream for its identity; refuses a server that the journal does not record.
     pub(super) async fn identify(&mut self) -> Result<Identified, Ended> {
         let facts = self.ask_upstream().await?;
         if facts.is_loading {
@@ -27,20 +27,21 @@ impl Capture {
         self.judge(&facts)
     }
 
-    /// The followed server has answered with this history: of the server that was judged? Records it.
+    /// The followed server has answered `PSYNC` with a history. Checks that it is the history of the server examined
+    /// before, and records it.
     pub(super) async fn confirm(&mut self, judged: Identified, followed: &str) -> Result<(), Ended> {
         let Identified { judgement, mut server } = judged;
         if server.replid == followed {
             return self.record_server(judgement, server);
         }
-        // A server without a backlog begins another history for its first replica.
+        // A server without a backlog starts another history for its first replica.
         let facts = self.ask_upstream().await?;
         if facts.replid != followed && !facts.replid.is_empty() {
             return Err(self.is_foreign());
         }
         let judgement = match judgement {
             Judgement::Known if is_same_process(&server, &facts) => Judgement::Known,
-            // What is said of it names the history that it has now.
+            // The judgement names the present history.
             _ => self.judge(&facts)?.judgement,
         };
         server = identity(&facts, server.address);

@@ -1,9 +1,9 @@
-//! The replication link: the handshake of a replica, and bytes after it.
+//! The replication link: a replica's handshake, then the byte stream.
 //!
-//! Order of a real replica (Redis 7.0 `replication.c`): `PING`, `AUTH`, `REPLCONF listening-port`,
-//! `REPLCONF capa eof capa psync2`, (Valkey 8 and later: `REPLCONF version`), `PSYNC`; each reply is
-//! read before the next command. No server needs the `PING`, and one that gives redtape no more than `+psync +replconf`
-//! would note in its ACL LOG that it was refused: it is left out.
+//! Command order of a real replica (Redis 7.0 `replication.c`): `PING`, `AUTH`, `REPLCONF listening-port`, `REPLCONF
+//! capa eof capa psync2`, (Valkey 8 and later: `REPLCONF version`), `PSYNC`; each reply is read before the next
+//! command. redtape omits the `PING`: no server requires it, and a user with only `+psync +replconf` would get an entry
+//! in the server's ACL LOG.
 
 use std::io;
 use std::time::Duration;
@@ -17,19 +17,19 @@ use redtape_wire::url::Secret;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
-/// A handshake step that takes longer has failed.
+/// Time limit of a handshake step.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
-/// `+FULLRESYNC` may take as long as the server's diskless delay and a fork; keep-alives come meanwhile.
+/// `+FULLRESYNC` may take as long as the server's diskless delay and a fork; keep-alives arrive in between.
 const PSYNC_TIMEOUT: Duration = Duration::from_mins(2);
 /// Longest reply line.
 const LINE_MAX: usize = 4096;
-/// The version announced to Valkey, so that it serves hash-field TTLs instead of refusing.
+/// Version announced to Valkey, so that it sends hash-field TTLs instead of refusing the replica.
 const ANNOUNCED_VERSION: &str = "9.1.0";
 /// Bytes read at once.
 pub(crate) const READ_BYTES: usize = 256 * 1024;
-/// A read of fewer bytes has emptied the socket: there is always room for more.
+/// A read of fewer bytes has emptied the socket, since the buffer always has room for more.
 const SHORT_READ: usize = READ_BYTES / 8;
-/// Reads one behind the other that may not have emptied the link.
+/// Consecutive reads that may fail to empty the link.
 const READS_MAX: usize = 8;
 
 type Conn = Box<dyn Stream + Send>;
@@ -53,7 +53,7 @@ pub enum LinkError {
         /// What happened.
         source: io::Error,
     },
-    /// The server does not let us follow it.
+    /// The server does not accept redtape as a replica.
     #[error("{address} refuses {command}: {reply}")]
     Refused {
         /// Of the server.
@@ -63,7 +63,7 @@ pub enum LinkError {
         /// Its answer.
         reply: String,
     },
-    /// Not now.
+    /// The server cannot serve a replica at present.
     #[error("{address} cannot serve a replica now: {reply}")]
     Later {
         /// Of the server.
@@ -78,14 +78,14 @@ pub struct Link {
     address: String,
     read: ReadHalf<Conn>,
     write: WriteHalf<Conn>,
-    /// A read ends with a TLS record, so that a short one does not say that nothing is left.
+    /// Over TLS a read ends with a TLS record, so a short read does not prove that the socket is empty.
     tls: bool,
-    /// Received and not yet used.
+    /// Received and not consumed yet.
     pub(crate) buf: BytesMut,
 }
 
 impl Link {
-    /// Connects, and no more: the server hardly notices.
+    /// Connects without sending anything.
     pub(crate) async fn connect(to: &Connector) -> Result<Self, LinkError> {
         let address = to.address();
         let stream =
@@ -115,7 +115,7 @@ impl Link {
         }
     }
 
-    /// Goes through the handshake up to `PSYNC`, to learn whether the server would serve us.
+    /// Performs the handshake up to `PSYNC`, to learn whether the server accepts a replica.
     pub async fn check(to: &Connector) -> Result<(), LinkError> {
         Self::connect(to).await?.introduce(to).await
     }
@@ -128,7 +128,7 @@ impl Link {
         }
         self.step("REPLCONF", &["REPLCONF", "listening-port", "0"], true).await?;
         self.step("REPLCONF", &["REPLCONF", "capa", "eof", "capa", "psync2"], true).await?;
-        // Servers that do not know it answer with an error.
+        // Servers that do not know this command answer with an error.
         self.step("REPLCONF", &["REPLCONF", "version", ANNOUNCED_VERSION], false).await
     }
 
@@ -151,13 +151,13 @@ impl Link {
         encode_command(&mut out, args);
         let sent = async {
             self.write.write_all(&out).await?;
-            // TLS keeps what the socket did not take at once.
+            // TLS buffers what the socket did not accept at once.
             self.write.flush().await
         };
         sent.await.map_err(|source| LinkError::Io { address: self.address.clone(), source })
     }
 
-    /// One line, keep-alive newlines before it skipped.
+    /// Reads one line and skips keep-alive newlines before it.
     async fn line(&mut self) -> Result<String, LinkError> {
         loop {
             while self.buf.first() == Some(&b'\n') {
@@ -175,9 +175,9 @@ impl Link {
         }
     }
 
-    /// Reads more into `buf`; gives how many bytes. An end of the connection is an error. Cancel-safe.
+    /// Reads more into `buf`; returns the number of bytes. The end of the connection is an error. Cancel-safe.
     pub(crate) async fn receive(&mut self) -> Result<usize, LinkError> {
-        // The rest of the buffer is used up before another is made: frames of it may still be held.
+        // The rest of the buffer is used before another is allocated: frames in it may still be referenced.
         if self.buf.capacity() - self.buf.len() < SHORT_READ {
             self.buf.reserve(READ_BYTES);
         }
@@ -188,7 +188,7 @@ impl Link {
         }
     }
 
-    /// The same, if something is there.
+    /// As [`Self::receive`], but returns `None` if nothing is readable.
     pub(crate) async fn receive_now(&mut self) -> Option<Result<usize, LinkError>> {
         tokio::select! {
             biased;
@@ -197,8 +197,9 @@ impl Link {
         }
     }
 
-    /// Reads what is there behind a read of `last` bytes; gives how many bytes more, and whether the link is empty now.
-    /// An end of the connection shows again at the next read: what was read before it is used first.
+    /// Reads what is available after a read of `last` bytes; returns the number of bytes and whether the link is now
+    /// empty. The end of the connection is reported by the next read, so that what was read before it is processed
+    /// first.
     pub(crate) async fn receive_rest(&mut self, mut last: usize) -> (usize, bool) {
         let mut more = 0;
         for _ in 0..READS_MAX {

@@ -1,4 +1,4 @@
-//! Capture: follows the server and brings every effect to the journal.
+//! Capture: follows the server and records every effect in the journal.
 //!
 //! ```text
 //! link ─► parser ─► join ─► block builder ─► writer's queue ─► segments
@@ -7,14 +7,14 @@
 //!   └── REPLCONF ACK <durable offset> ◄── watermarks
 //! ```
 //!
-//! One thread owns all of it but the writer. What a crash leaves at each step:
-//! - while a base is taken: an unfinished file, removed at the next start; the old timeline stands;
-//! - after a base, before its timeline begins: a base that nothing refers to; a new one is taken;
-//! - in the stream: the journal up to the last whole block; the next start resumes at its offset,
-//!   so that nothing is missing or doubled while the server's backlog reaches that far.
+//! One thread owns everything except the writer. State after a crash at each step:
+//! - while a base is taken: an unfinished file, removed at the next start; the old timeline remains;
+//! - after a base, before its timeline begins: a base without references; a new one is taken;
+//! - in the stream: the journal up to the last whole block; the next start resumes at its offset, so that nothing is
+//!   missing or doubled while the server's backlog reaches that far.
 //!
-//! Invariants: the server is only ever told offsets whose effects are synced; a timeline begins
-//! with a base that is on the disk; within a timeline the stream has no holes.
+//! Invariants: acknowledged offsets cover only synced effects; a timeline begins with a base that is on the disk;
+//! within a timeline the stream has no holes.
 
 mod backlog;
 mod base;
@@ -58,15 +58,15 @@ use crate::options::{CaptureConfig, Position};
 use crate::recorder::{RecordError, Recorder};
 use crate::tee::Tee;
 
-/// An attempt to connect that has waited for so long began while the server was away, if it is known to be back since.
+/// An attempt to connect that is older than this is abandoned once the server is known to be back.
 const STALE_ATTEMPT: Duration = Duration::from_secs(1);
-/// How often the tee is emptied while nothing else happens.
+/// How often the tee is drained when idle.
 pub(crate) const TEE_POLL: Duration = Duration::from_millis(10);
 
-/// Why a stretch of following ended.
+/// Why a period of following ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Ended {
-    #[error("asked to stop")]
+    #[error("a stop was requested")]
     Stopped,
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -76,7 +76,7 @@ pub(crate) enum Ended {
     Silent,
     #[error("{0}")]
     Stream(#[from] effects::StreamError),
-    #[error("the upstream cannot be asked for its history: {0}")]
+    #[error("the upstream's history cannot be read: {0}")]
     Upstream(String),
     #[error("the upstream is not reachable: {0}")]
     Unreachable(String),
@@ -101,29 +101,30 @@ pub(crate) enum Ended {
 /// Why nothing can be recorded.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JournalError {
-    /// A group was not taken.
+    /// A group was not accepted.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// A base, or which servers were recorded, cannot be stored.
+    /// A base, or the list of recorded servers, cannot be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// It cannot be opened again.
+    /// The journal cannot be reopened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// A stop was asked for, and the disk did not answer in time.
+    /// A stop was requested, and the disk did not answer in time.
     #[error("it was stopped while the disk was stalled")]
     StalledAtStop,
 }
 
 impl Ended {
-    /// What it has cost the server; `copied`: a full copy was asked of it.
+    /// What the attempt has cost the server; `copied`: a full copy was requested.
     fn cost(&self, copied: bool) -> Cost {
         match self {
-            // A TLS handshake is work.
+            // A TLS handshake costs the server CPU time.
             Self::Link(LinkError::Unreachable { source, .. }) if TlsFailure::is_in(source) => Cost::Something,
             Self::Link(LinkError::Unreachable { .. }) | Self::Unreachable(_) => Cost::Nothing,
             Self::Link(LinkError::Later { .. }) | Self::ShutDown => Cost::Handshake,
-            // It was let go on where it was, or not even that: a server that fails over ends its links.
+            // The server continued from the requested offset, or closed the link before that: a server that fails over
+            // closes its links.
             Self::Link(LinkError::Io { .. }) | Self::Silent if !copied => Cost::Handshake,
             _ => Cost::Something,
         }
@@ -139,7 +140,7 @@ impl From<RecordError> for Ended {
     }
 }
 
-/// The capture, for one thread.
+/// The capture, owned by one thread.
 pub(crate) struct Capture {
     config: CaptureConfig,
     metrics: Metrics,
@@ -151,52 +152,52 @@ pub(crate) struct Capture {
     recorder: Recorder,
     probes: Probes,
     position: Option<Position>,
-    /// Why the present position cannot be continued, if so.
+    /// Why the present position cannot be continued; `None` = it can.
     break_reason: Option<String>,
-    /// How following ended last, and when.
+    /// When and why following last ended.
     last_end: Option<(Micros, String)>,
     dropped: u64,
-    /// What stands in the journal may be on no disk: until the next base, nothing is built on it.
+    /// Recorded data may not be on the disk: nothing is appended before the next base.
     unsound: bool,
     durability: Arc<DurabilityTracker>,
     clock: ClockWatch,
     complaints: Complaints,
     waiting: Complaints,
-    /// Of this stretch of following: a full copy was asked for.
+    /// A full copy was requested during this period of following.
     copied: bool,
     /// Following has ended because the disk was too slow.
     disk_was_slow: bool,
     bystander: Bystander,
 }
 
-/// What the capture works with.
+/// Inputs of the capture.
 pub struct CaptureInputs {
-    /// The journal, and what was found in it.
+    /// The journal, and the result of its recovery.
     pub opened: (Journal, Recovered),
-    /// The upstream's offset before clients were let in.
+    /// A probe of the upstream taken before clients were accepted.
     pub first_probe: Probe,
-    /// What the upstream has said of itself.
+    /// The upstream's `INFO`.
     pub facts: ServerFacts,
-    /// What sessions tell of their requests.
+    /// Stamps from the sessions.
     pub tee: Arc<Tee>,
-    /// The server's commands; renewed here when the server is another one.
+    /// The server's commands; updated here when the server changes.
     pub table: Arc<ArcSwap<CommandTable>>,
-    /// Counted here.
+    /// Updated by the capture.
     pub metrics: Metrics,
-    /// Told here what the capture does.
+    /// Updated with the capture's state.
     pub status: Arc<Status>,
-    /// Told here how far the journal is.
+    /// Updated with the durable position.
     pub durability: Arc<DurabilityTracker>,
-    /// Set to true, the capture ends.
+    /// True ends the capture.
     pub stop: watch::Receiver<bool>,
 }
 
-/// Follows the server until asked to stop; then everything is flushed and the tail is sealed. Needs a
+/// Follows the server until a stop is requested, then flushes everything and seals the tail. Needs a
 /// [`tokio::task::LocalSet`].
 pub async fn run(config: CaptureConfig, inputs: CaptureInputs) {
     let CaptureInputs { opened, first_probe, facts, tee, table, metrics, status, durability, stop } = inputs;
     let mut join = Join::new(table.load_full(), config.has_tee);
-    // What ran before this process is here was asked for through an earlier one, or past it.
+    // Earlier effects were requested through an earlier process or past the proxy.
     join.unknown_until(first_probe.offset);
     let marks = AutomaticMarks::new(config.dir.clone(), config.marks.clone());
     let telemetry = (metrics.clone(), status.clone());
@@ -236,7 +237,7 @@ pub async fn run(config: CaptureConfig, inputs: CaptureInputs) {
 }
 
 impl Capture {
-    /// The journal was opened: the join takes up where it ends.
+    /// The journal was opened: the join resumes at its end.
     fn go_on(&mut self) {
         if let Some(position) = &self.position {
             let (tail, complete) = (self.recorder.tail(), self.recorder.complete_until());
@@ -281,7 +282,7 @@ impl Capture {
         }
     }
 
-    /// Logs and counts why following has ended, and shows the state.
+    /// Logs and counts why following has ended, and updates the status.
     fn tell(&mut self, ended: &Ended, cost: Cost) {
         let said = ended.to_string();
         let state = match ended {
@@ -292,15 +293,15 @@ impl Capture {
         self.status.capture_because(state, said.clone());
         match ended {
             Ended::Journal(e) => self.durability.report_failure(&e.to_string()),
-            // Nothing is recorded until somebody acts: writes pass or are refused, as for any other failure.
-            // Clients are told no addresses and identities of servers.
+            // Nothing is recorded until an operator acts: writes pass or are refused, as for any other failure. Clients
+            // get no addresses or identities of servers.
             Ended::OtherServer(_) => self.durability.report_failure("it is the journal of another server"),
             Ended::Foreign { .. } => {
                 self.durability.report_failure("the server that is followed is not a replica of this one");
             }
             _ => {}
         }
-        // The server may be away, or loading, or the wrong one, for long.
+        // The server may be away, loading, or the wrong one for a long time.
         let repeats = cost != Cost::Something || matches!(ended, Ended::OtherServer(_));
         if repeats && !self.complaints.is_news(&said, std::time::Instant::now()) {
             return;
@@ -341,7 +342,7 @@ impl Capture {
         }
     }
 
-    /// A server that waits to shut down would wait for a link that begins now; true = a stop was asked for meanwhile.
+    /// A link that begins now would delay a server that waits to shut down; true = a stop was requested meanwhile.
     async fn stopped_before_it_stays(&mut self) -> bool {
         while self.bystander.shutdown_at().is_some() && !*self.stop.borrow() {
             self.with_tee(tokio::time::sleep(TEE_POLL)).await;
@@ -351,8 +352,8 @@ impl Capture {
 
     async fn follow_once(&mut self) -> Ended {
         if let Some(why) = self.recorder.failed() {
-            // After a failed sync the kernel may call pages clean that never reached the disk: what is
-            // there is not built upon.
+            // After a failed sync the kernel may mark pages clean that never reached the disk, so nothing is appended
+            // to what is there.
             self.unsound |= self.recorder.is_doubtful();
             if self.unsound && self.position.is_some() {
                 self.break_reason = Some(format!("the journal could not be synced ({why})"));
@@ -361,11 +362,11 @@ impl Capture {
                 Ok(position) => {
                     self.position = position;
                     self.go_on();
-                    // What is read again was explained before.
+                    // These effects were explained when first read.
                     self.join.stamps_were_lost(Micros::now());
                 }
                 Err(e) => {
-                    // A sync that failed once may succeed the next time without having done anything.
+                    // A sync that failed once may succeed the next time without having written anything.
                     self.unsound |= e.leaves_doubt();
                     return Ended::Journal(e.into());
                 }
@@ -378,7 +379,7 @@ impl Capture {
             }
             self.disk_was_slow = false;
         }
-        // The probe just before a copy bounds what is in it.
+        // The probe just before a copy bounds what it contains.
         let from = self.position.clone().filter(|_| self.break_reason.is_none());
         let (mut link, reply) = match self.open_link(from.as_ref()).await {
             Ok(opened) => opened,
@@ -409,7 +410,7 @@ impl Capture {
         self.stream(link).await
     }
 
-    /// Opens the replication link to a server that may be recorded, and asks to go on behind `from`.
+    /// Opens the replication link to a server that may be recorded, and asks to continue behind `from`.
     async fn open_link(&mut self, from: Option<&Position>) -> Result<(Link, PsyncReply), Ended> {
         let (source, status) = (self.config.source.clone(), self.status.clone());
         let connecting = async { connect(&source, &status).await.map_err(Ended::from) };
@@ -433,8 +434,9 @@ impl Capture {
         Ok((link, reply))
     }
 
-    /// The server goes on with its history under another id: so does the timeline. A `MULTI` with `REPLICAOF` in it can have
-    /// lost writes there without a trace (Redis 7.0), so a base is taken beside the stream.
+    /// The server continues its history under another id, and the timeline continues with it. A transaction that
+    /// contains `REPLICAOF` can have lost writes there without a trace (Redis 7.0), so a base is taken beside the
+    /// stream.
     fn change_source(&mut self, replid: String) -> Result<(), Ended> {
         let Some(position) = &mut self.position else { return Ok(()) };
         tracing::warn!(
@@ -449,8 +451,8 @@ impl Capture {
         Ok(())
     }
 
-    /// Does something slow while the tee is emptied, unless a stop is asked for meanwhile, or the server waits to shut down:
-    /// it would wait for a replica that has not caught up.
+    /// Runs something slow while the tee is drained. Ends early if a stop is requested or the server waits to shut
+    /// down, since it would wait for a replica that lags behind.
     pub(super) async fn or_stopped<T>(&mut self, slow: impl Future<Output = Result<T, Ended>>) -> Result<T, Ended> {
         let (mut stop, shuts_down) = (self.stop.clone(), self.bystander.shuts_down());
         let slow = async {
@@ -483,7 +485,7 @@ impl Capture {
         reason
     }
 
-    /// Runs something slow while the tee is emptied and probes are taken in.
+    /// Runs something slow while the tee is drained and probes are taken in.
     pub(crate) async fn with_tee<F: Future>(&mut self, slow: F) -> F::Output {
         tokio::pin!(slow);
         let mut tick = tokio::time::interval(TEE_POLL);
@@ -503,7 +505,7 @@ impl Capture {
         }
     }
 
-    /// Empties the tee; every reply that a worker had read before the time that is given was in it.
+    /// Drains the tee. Every reply that a worker had read before the returned time was in it.
     pub(crate) fn take_stamps(&mut self) -> Micros {
         let told = self.tee.told_until(Micros::now());
         self.tee.drain(|message| self.join.tee(message));
@@ -518,15 +520,15 @@ impl Capture {
     }
 
     pub(crate) fn next_timeline(&self) -> TimelineId {
-        // A base whose timeline never began must not be taken for the base of another.
+        // A base whose timeline never began must not serve as the base of another.
         let snapshots =
             Catalog::open(&self.config.dir).map(|c| c.snapshots().iter().map(|s| s.manifest.timeline.0).max());
         TimelineId(snapshots.ok().flatten().unwrap_or(0).max(self.recorder.last_timeline().0).saturating_add(1))
     }
 }
 
-/// Connects to the server that is followed. An attempt that the network has swallowed is not waited for once the server is
-/// known to be back.
+/// Connects to the followed server. An attempt that the network has swallowed is abandoned once the server is known to
+/// be back.
 async fn connect(source: &Connector, status: &Status) -> Result<Link, LinkError> {
     loop {
         let begun = tokio::time::Instant::now();

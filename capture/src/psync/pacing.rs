@@ -1,22 +1,22 @@
-//! How long the capture rests between two reads of the replication link, so that one read takes what many writes left:
-//! waking for each write costs the server and redtape a system call each.
+//! Read pacing: how long the capture waits between two reads of the replication link, so that one read takes the data
+//! of many writes. Waking for each write costs the server and redtape a system call each.
 //!
-//! The rest is as long as one read takes to come, so that the socket's buffer never fills meanwhile. It is
-//! shorter while little comes, while a client waits in `WAIT`, and where the times of arrival are
-//! evidence: then nothing is gained by waiting, or something lost.
+//! The pause equals the duration of one read's arrival, so the socket buffer never fills up. It is shorter at low
+//! rates, while a client waits in `WAIT`, and when arrival times are evidence: then a pause gains nothing or loses
+//! precision.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The rest while little comes, or somebody waits; and the longest.
+/// The pause at low rates or while a client waits; and the longest.
 const REST: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(5));
-/// A shorter rest is none.
+/// A shorter pause is skipped.
 const REST_MIN: Duration = Duration::from_micros(250);
-/// A read that is worth waking for, and no danger: less than half of what a socket holds that has not
-/// grown yet. Where the server has to wait, reads are larger, and the rest becomes shorter and shorter.
+/// The target size of a read: less than half of a socket buffer that has not grown yet. If the server has to wait,
+/// reads become larger and the pause shorter.
 const LARGE_READ_BYTES: usize = 30 * 1024;
-/// Below so many bytes a second (a thousand small writes) waking often costs nothing.
+/// Below this rate (a thousand small writes) frequent waking costs nothing.
 const QUIET_BYTES_PER_SECOND: f64 = 128.0 * 1024.0;
 /// Weight of the newest read in the rate.
 const SMOOTHING: f64 = 0.2;
@@ -30,7 +30,7 @@ pub(super) struct ReadPacing {
     never_rest: bool,
     prompt_until: Instant,
     last: Instant,
-    /// Bytes a second, smoothed.
+    /// Smoothed, in bytes per second.
     rate: f64,
     rest: Duration,
     rest_until: Instant,
@@ -38,8 +38,8 @@ pub(super) struct ReadPacing {
 }
 
 impl ReadPacing {
-    /// `always_prompt`: whatever that costs; `never_rest`: somebody waits for each write, and the disk's syncs make
-    /// larger reads of what comes meanwhile.
+    /// `always_prompt`: use the short pause at any rate. `never_rest`: clients wait for each write, and the duration of
+    /// the disk's syncs makes reads larger anyway.
     pub(super) fn new(always_prompt: bool, never_rest: bool, now: Instant) -> Self {
         Self {
             always_prompt,
@@ -53,7 +53,7 @@ impl ReadPacing {
         }
     }
 
-    /// So much was read.
+    /// Records a read of this many bytes.
     pub(super) fn took(&mut self, bytes: usize, now: Instant) {
         let elapsed = now.duration_since(self.last).as_secs_f64().max(1e-6);
         let prompt = self.always_prompt || now < self.prompt_until;
@@ -68,26 +68,25 @@ impl ReadPacing {
         self.rest_until = now + self.rest;
     }
 
-    /// A client waits until what was read is on the disk, or the times of arrival matter.
+    /// A client waits until what was read is on the disk, or arrival times matter.
     pub(super) fn be_prompt(&mut self, now: Instant) {
         self.prompt_until = now + PROMPT_FOR;
         self.busy = false;
         self.rest_until = self.rest_until.min(now + REST.0);
     }
 
-    /// Bytes a second that may be gathered; 0 where somebody waits for each write.
+    /// Bytes per second that may be collected; 0 if clients wait for each write.
     pub(super) fn gathered_rate(&self, now: Instant) -> f64 {
         let prompt = self.always_prompt || self.never_rest || now < self.prompt_until;
         if prompt { 0.0 } else { self.rate }
     }
 
-    /// The next read is due then.
+    /// When the next read is due.
     pub(super) fn rest_until(&self) -> Instant {
         self.rest_until
     }
 
-    /// Under load: how long the thread had better sleep, deaf to everything. Listening meanwhile would
-    /// wake it for each packet, just to learn that it rests.
+    /// Under load: how long the thread should sleep without polling anything. Polling would wake it for each packet.
     pub(super) fn sleep(&self, now: Instant) -> Option<Duration> {
         let left = self.rest_until.saturating_duration_since(now);
         (self.busy && !left.is_zero()).then_some(left)
@@ -100,11 +99,11 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// The rest after many reads from a source of so many bytes a millisecond through a socket that holds 64 KiB.
+    /// The pause after many reads from a source of this many bytes per millisecond, through a socket buffer of 64 KiB.
     fn rest_at(pacing: &mut ReadPacing, bytes_a_ms: usize) -> (Duration, bool) {
         let mut now = pacing.last;
         for _ in 0..100 {
-            // It takes a tenth of a millisecond to work a read up.
+            // Processing a read takes a tenth of a millisecond.
             let waited = (pacing.rest + MS / 10).max(MS * 100 / bytes_a_ms as u32);
             now += waited;
             pacing.took((waited.as_micros() as usize * bytes_a_ms / 1000).min(64 << 10), now);

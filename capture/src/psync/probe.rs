@@ -13,15 +13,15 @@ use redtape_wire::url::Secret;
 use crate::identity::ServerFacts;
 use crate::join::Probe;
 
-/// An answer that takes longer counts as none.
+/// Time limit of an answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// For what a server waits for its replicas, if it does: writes are paused then, and its offset stands still.
+/// Why a server waits for its replicas, if it does: writes are paused then, and its offset does not move.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ReplicaWaits {
     /// `SHUTDOWN`: until each replica has acknowledged exactly this offset, or for `shutdown-timeout` (7.0 and later).
     pub(super) shutdown_at: Option<ReplOffset>,
-    /// `FAILOVER`: until one has.
+    /// `FAILOVER`: until one replica has.
     pub(super) failover: bool,
 }
 
@@ -35,13 +35,13 @@ impl ReplicaWaits {
     }
 }
 
-/// A connection on which the server is asked about itself.
+/// A connection for questions about the server itself.
 pub struct Prober {
     connection: MultiplexedConnection,
     role: Role,
 }
 
-/// What the server is to others.
+/// The server's role in replication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Role {
     Primary,
@@ -51,19 +51,19 @@ pub(crate) enum Role {
     },
 }
 
-/// No connection to the server comes about, or it has ended, or nothing comes by it: the server has not answered.
+/// True if there was no answer: the connection failed, has ended, or is silent.
 pub fn is_unreachable(e: &RedisError) -> bool {
     e.is_io_error() || e.is_connection_refusal() || e.is_timeout()
 }
 
-/// The server has answered, if not what was hoped for: an error (`NOPERM`, `BUSY`, `LOADING`), or a `ROLE` without an offset.
+/// True if the server has answered with an error (`NOPERM`, `BUSY`, `LOADING`) or a `ROLE` without an offset.
 pub(crate) fn is_answer(e: &RedisError) -> bool {
     e.code().is_some()
         || matches!(e.kind(), redis::ErrorKind::UnexpectedReturnType | redis::ErrorKind::AuthenticationFailed)
 }
 
 impl Prober {
-    /// Our own stream below the client library: one way through TLS for all.
+    /// The client library runs on our own stream, so that all connections share one TLS implementation.
     pub async fn connect(to: &Connector) -> Result<Self, RedisError> {
         let stream = to.connect().await?;
         let mut login = RedisConnectionInfo::default();
@@ -71,20 +71,20 @@ impl Prober {
             login = login.set_username(user);
         }
         if let Some(password) = to.url.password.as_ref().map(Secret::expose) {
-            // `CLIENT SETINFO` would be refused to a user with the least rights, and the refusal stand in the server's ACL LOG.
-            // Without a login it stays: the library must hear something to notice that TLS was refused.
+            // A user with minimal rights may not run `CLIENT SETINFO`, and each refusal is recorded in the server's ACL
+            // LOG. Without a login it is sent: the library needs a reply to detect that TLS was refused.
             login = login.set_password(password).set_skip_set_lib_name();
         }
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(TIMEOUT));
         let connecting = MultiplexedConnection::new_with_config(&login, stream, config);
         let timed_out = || std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer to the login");
         let (connection, driver) = tokio::time::timeout(TIMEOUT, connecting).await.map_err(|_| timed_out())??;
-        // It ends with the connection's last handle.
+        // The task ends with the connection's last handle.
         tokio::spawn(driver);
         Ok(Self { connection, role: Role::Primary })
     }
 
-    /// `ROLE` and the counters of what the server removed by itself.
+    /// Requests `ROLE` and the counters of the server's own deletions.
     pub async fn probe(&mut self) -> Result<Probe, RedisError> {
         let sent = Micros::now();
         let (role, stats): (Value, Result<String, RedisError>) = {
@@ -109,12 +109,12 @@ impl Prober {
         })
     }
 
-    /// As the last probe has found it.
+    /// The role that the last probe found.
     pub(crate) fn role(&self) -> &Role {
         &self.role
     }
 
-    /// What the server says of itself (`INFO`).
+    /// The server's `INFO`.
     pub async fn facts(&mut self) -> Result<ServerFacts, RedisError> {
         let server: String = redis::cmd("INFO").arg("server").query_async(&mut self.connection).await?;
         let replication: String = redis::cmd("INFO").arg("replication").query_async(&mut self.connection).await?;
@@ -138,8 +138,8 @@ impl Prober {
         })
     }
 
-    /// Which history the server has, and how far it is: whatever anybody was told before this was sent
-    /// has its effect at or before the offset (Redis moves it while the command runs; replies leave later).
+    /// The server's history and its present offset. Every effect acknowledged before this call ends at or before the
+    /// offset (Redis advances it while the command runs; replies leave later).
     pub async fn history(&mut self) -> Result<(String, ReplOffset), RedisError> {
         let info: String = redis::cmd("INFO").arg("replication").query_async(&mut self.connection).await?;
         let wrong = |what| RedisError::from((redis::ErrorKind::UnexpectedReturnType, what));
@@ -148,7 +148,7 @@ impl Prober {
         Ok((replid.to_owned(), ReplOffset(offset.ok_or_else(|| wrong("INFO gave no replication offset"))?)))
     }
 
-    /// Whether the server waits for its replicas, and where its history ends now.
+    /// Whether the server waits for its replicas, and the present end of its history.
     pub(crate) async fn waits(&mut self) -> Result<ReplicaWaits, RedisError> {
         let mut pipe = redis::pipe();
         pipe.cmd("INFO").arg("server").cmd("INFO").arg("replication");
@@ -156,7 +156,7 @@ impl Prober {
         Ok(ReplicaWaits::read(&server, &replication))
     }
 
-    /// The server's commands; `None` where it does not let us ask.
+    /// The server's commands; `None` if the user may not ask.
     pub async fn commands(&mut self) -> Option<CommandTable> {
         let reply: Value = redis::cmd("COMMAND").query_async(&mut self.connection).await.ok()?;
         let Value::Array(rows) = reply else { return None };
@@ -205,7 +205,7 @@ fn command_spec(row: &Value) -> Option<CommandSpec> {
     let position = |row: &[Value], i: usize| row.get(i).and_then(int).and_then(|n| i32::try_from(n).ok()).unwrap_or(0);
     let mut all = flags(row);
     let (mut first, mut last, mut step) = (position(row, 3), position(row, 4), position(row, 5));
-    // A container's flags and keys are those of its subcommands.
+    // The flags and keys of a container command are those of its subcommands.
     if let Some(Value::Array(subcommands)) = row.get(9) {
         for sub in subcommands {
             let Value::Array(sub) = sub else { continue };

@@ -1,4 +1,4 @@
-//! Looks at the server again and again, as often as the capture needs it.
+//! Probes the server repeatedly, as often as the capture needs.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -17,25 +17,25 @@ use super::probe::{Prober, Role, is_answer, is_unreachable};
 use crate::identity::ServerFacts;
 use crate::join::Probe;
 
-/// Probes on their way to the capture.
+/// Probes waiting for the capture.
 const PENDING_MAX: usize = 64;
-/// Pause where no connection comes about: an attempt costs nothing.
+/// Pause after a failed connection: an attempt costs nothing.
 const CONNECT_EVERY: Duration = Duration::from_millis(100);
-/// Pause where the server answers with an error.
+/// Pause after an error reply.
 const RETRY: Duration = Duration::from_millis(500);
-/// Probes asked for at once are at least so far apart.
+/// Minimum interval of probes on request.
 const AT_ONCE: Duration = Duration::from_millis(2);
 
-/// How often to look.
+/// How often to probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// The stream runs late, as during a full sync.
+    /// The stream lags, as during a full sync.
     Late,
-    /// Requests were answered of which it is not known whether they had an effect.
+    /// Requests were answered whose effect is still unknown.
     Doubtful,
     /// Writes arrive.
     Busy,
-    /// Nothing happens.
+    /// No writes.
     Idle,
 }
 
@@ -49,7 +49,7 @@ impl Pace {
     }
 }
 
-/// The capture's end of it.
+/// The capture's end of the channel.
 pub(crate) struct Probes {
     receive: mpsc::Receiver<Probe>,
     pace: Rc<Cell<Pace>>,
@@ -98,7 +98,7 @@ impl Probes {
     pub(crate) async fn next(&mut self) -> Probe {
         match self.receive.recv().await {
             Some(probe) => probe,
-            // The task holds the sender for as long as we are here.
+            // The task holds the sender while `self` exists.
             None => std::future::pending().await,
         }
     }
@@ -119,7 +119,7 @@ impl Probes {
     }
 }
 
-/// The task's end of it.
+/// The task's end of the channel.
 struct Probing {
     upstream: Connector,
     send: mpsc::Sender<Probe>,
@@ -129,9 +129,9 @@ struct Probing {
     table: Arc<ArcSwap<CommandTable>>,
     metrics: Metrics,
     status: Arc<Status>,
-    /// As it was last found.
+    /// The role found last.
     role: Option<Role>,
-    /// That the connection is lost was said.
+    /// The loss of the connection was reported.
     lost: bool,
 }
 
@@ -156,7 +156,7 @@ impl Probing {
 
     async fn probe_until_lost(&mut self) -> Result<Infallible, RedisError> {
         let mut prober = Prober::connect(&self.upstream).await?;
-        // The server may be another version than before.
+        // The server may be another version now.
         if let Ok(fresh) = prober.facts().await {
             self.facts.replace(fresh);
         }
@@ -168,7 +168,7 @@ impl Probing {
             self.lost = false;
             self.status.upstream_answers();
             self.look_at_role(prober.role());
-            // The capture's end is there for as long as this task is.
+            // The receiver exists while this task runs.
             let _ = self.send.send(probe).await;
             tokio::time::sleep(AT_ONCE).await;
             tokio::select! {

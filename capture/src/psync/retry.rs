@@ -1,33 +1,33 @@
-//! When the server is tried again after following it has ended, and what is logged meanwhile.
+//! Decides when to reconnect after following has ended, and which failures to log meanwhile.
 //!
-//! An attempt that the server does not notice, or hardly, is repeated at a short, fixed interval: what is written between its
-//! return and the next attempt may be in no journal. The pause grows only behind attempts that cost the server something: a
-//! refusal in its ACL log, a TLS handshake, a fork for a full copy.
+//! An attempt with no or little cost for the server is repeated at a short, fixed interval: writes between the server's
+//! return and the next attempt may be missing from every journal. The pause grows only after attempts that cost the
+//! server something: an entry in its ACL LOG, a TLS handshake, a fork for a full copy.
 
 use std::time::{Duration, Instant};
 
-/// Pause where no connection comes about.
+/// Pause after a failed connection.
 const CONNECT_EVERY: Duration = Duration::from_millis(50);
-/// Pause where the server answers that it cannot serve a replica yet (`-LOADING`, `-NOMASTERLINK`), or ends a link on which it had
-/// let us go on.
+/// Pause after the server answers that it cannot serve a replica yet (`-LOADING`, `-NOMASTERLINK`), or closes a link
+/// that it had let continue.
 const NOT_NOW_EVERY: Duration = Duration::from_millis(100);
-/// Pause behind anything else: doubled from the first up to the second.
+/// Pause after anything else: doubled from the first up to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// While nothing changes it is said again after this time.
+/// An unchanged failure is logged again after this time.
 const SAY_AGAIN: Duration = Duration::from_mins(1);
 
-/// What the attempt that ended has cost the server.
+/// What the ended attempt has cost the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cost {
     /// There was no connection.
     Nothing,
-    /// A handshake, and what its backlog still held.
+    /// A handshake, and the rest of its backlog.
     Handshake,
-    /// More than that, or nobody knows.
+    /// More than that, or unknown.
     Something,
 }
 
-/// Decides the pauses.
+/// Computes the pauses.
 #[derive(Debug)]
 pub(super) struct Retry {
     next: Duration,
@@ -38,9 +38,9 @@ impl Retry {
         Self { next: BACKOFF.0 }
     }
 
-    /// The pause behind an attempt that cost so much and lasted for so long.
+    /// The pause after an attempt with this cost and duration.
     pub(super) fn pause(&mut self, cost: Cost, lasted: Duration) -> Duration {
-        // A server that was away is another process: what an earlier one was spared is nothing to it.
+        // A server that was away is another process, so the earlier pauses do not count.
         if cost == Cost::Nothing || lasted > BACKOFF.1 {
             self.next = BACKOFF.0;
         }
@@ -61,14 +61,14 @@ impl Retry {
     }
 }
 
-/// Says each reason once, and again from time to time.
+/// Filters repeated reasons: each is logged once, and again after [`SAY_AGAIN`].
 #[derive(Debug, Default)]
 pub(super) struct Complaints {
     said: Option<(String, Instant)>,
 }
 
 impl Complaints {
-    /// Whether this is to be said.
+    /// True if this reason should be logged.
     pub(super) fn is_news(&mut self, what: &str, now: Instant) -> bool {
         let known = self.said.as_ref().is_some_and(|(said, at)| said == what && now.duration_since(*at) < SAY_AGAIN);
         if !known {
@@ -77,7 +77,7 @@ impl Complaints {
         !known
     }
 
-    /// It goes on: what comes next is another story.
+    /// Following works again: the next failure is logged.
     pub(super) fn over(&mut self) {
         self.said = None;
     }
@@ -96,13 +96,13 @@ mod tests {
         };
         let refused = [(Cost::Something, short); 8];
         assert_eq!(pauses(&refused), [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
-        // It is loading, for however long.
+        // The server is loading.
         assert_eq!(pauses(&[(Cost::Handshake, short); 3]), [100; 3]);
         assert_eq!(pauses(&[(Cost::Something, short)]), [5000], "nothing has changed");
-        // It is away, for however long; then it is another process.
+        // The server is away; then it is another process.
         assert_eq!(pauses(&[(Cost::Nothing, short); 200]), [50; 200]);
         assert_eq!(pauses(&[(Cost::Something, short); 2]), [100, 200]);
-        // A link that held.
+        // A link that worked for a while.
         assert_eq!(pauses(&[(Cost::Something, long), (Cost::Something, short)]), [100, 200]);
         retry.server_is_back();
         assert_eq!(retry.pause(Cost::Something, short), BACKOFF.0);

@@ -1,4 +1,4 @@
-//! The stream behind the base: effects to the join, attributed groups to the recorder, ACKs back.
+//! The stream behind the base: effects to the join, attributed groups to the recorder, acknowledgements back.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,23 +19,23 @@ use crate::join::Probe;
 use crate::options::Position;
 use crate::recorder::RecordError;
 
-/// The server is told the durable offset this often.
+/// How often the durable offset is acknowledged.
 const ACK_EVERY: Duration = Duration::from_secs(1);
-/// A server that sent the copy without its disk sends the stream when it is told an offset, but is deaf to that until it
-/// has seen its own child end: until something comes, it is told this often, and so many times.
+/// After a diskless copy the server starts the stream on an acknowledgement, but ignores it until its child process has
+/// ended. So until something arrives, the acknowledgement is sent at this interval, up to this many times.
 const ACK_AT_FIRST: (Duration, u32) = (Duration::from_millis(50), 20);
-/// How often held groups are looked at again.
+/// How often held groups are examined again.
 const HELD_POLL: Duration = Duration::from_millis(1);
-/// After a stop is asked for, what is under way gets so long to arrive.
+/// After a stop is requested, time limit for data already under way.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-/// Groups that are attributed at a stretch, before probes, the clock and a stop get their turn.
+/// Groups attributed in one go, before probes, the clock and a stop get their turn.
 const PUMP_MAX: usize = 1024;
-/// And so long, looked at after so many groups: where many stamps wait, some take long.
+/// Time limit of the same, checked after this many groups: with many stamps, a group may take long.
 const PUMP_TIME: (Duration, usize) = (Duration::from_millis(5), 16);
-/// The server has produced something and the link has been silent for so long: it is dead.
+/// If the server's offset has advanced and the link was silent for this long, the link is dead.
 const SILENT_SECONDS: u32 = 10;
 
-/// One stretch of following: the link, and what is kept from one round of the loop to the next.
+/// One period of following: the link, and the state kept between rounds of the loop.
 struct Following {
     link: Link,
     parser: EffectParser,
@@ -49,16 +49,17 @@ struct Following {
     first_acks_left: u32,
     /// See [`ACK_EVERY`].
     second: Interval,
-    /// Since the link was last read.
+    /// Seconds since the link was last read.
     silent_seconds: u32,
-    /// The journal's writer has come further.
+    /// Signals that the journal's writer has advanced.
     progress: Arc<Notify>,
     stop: watch::Receiver<bool>,
     stopping: Option<Stopping>,
 }
 
 impl Following {
-    /// Reads all that is there behind what was `received`; `looked`: a time before that. Gives how much was read in all.
+    /// Reads everything available after a read of `received` bytes; `looked`: a time before that. Returns the total
+    /// number of bytes.
     async fn read_all(
         &mut self,
         received: Option<Result<usize, LinkError>>,
@@ -78,13 +79,13 @@ impl Following {
         received
     }
 
-    /// Ends the link. The parser knows how far the stream was read.
+    /// Closes the link and keeps the parser, which knows the stream's position.
     fn close(self) -> EffectParser {
         self.parser
     }
 }
 
-/// A stop was asked for: what is under way is still taken in.
+/// A stop was requested: data under way is still taken in.
 struct Stopping {
     since: Micros,
     deadline: Instant,
@@ -101,26 +102,26 @@ impl Stopping {
     }
 }
 
-/// What has ended a wait.
+/// What ended a wait.
 enum Woken {
     /// The link was read, or has ended.
     Received(Result<usize, LinkError>),
     Probe(Probe),
-    /// The journal's writer has come further.
+    /// The journal's writer has advanced.
     Progress,
     /// See [`ACK_AT_FIRST`].
     FirstAck,
     /// A second has passed.
     Second,
-    /// A stop is asked for.
+    /// A stop was requested.
     Stop,
-    /// It is, and what was under way has not arrived.
+    /// A stop was requested, and data under way has not arrived.
     StillStopping,
-    /// Nothing but what each round does.
+    /// Only the work of each round.
     Nothing,
 }
 
-/// What [`Capture::pump`] met.
+/// Result of [`Capture::pump`].
 struct Pumped {
     /// There are more groups.
     more: bool,
@@ -134,21 +135,21 @@ impl Capture {
         let Some(position) = self.position.clone() else { return Ended::Base("there is no base".to_owned()) };
         let mut following = self.following(link, EffectParser::new(position.offset, position.db));
         let Err(ended) = self.follow_stream(&mut following).await;
-        // A server whose link is not read piles up what it has for us: it is better off without one.
+        // A server buffers everything that its replica does not read, so the link is closed.
         let parser = following.close();
         self.durability.following(false);
-        // It does not show as streaming until it is again.
+        // The status shows "streaming" again only after the next successful start.
         self.status.capture_because(CaptureState::Connecting, ended.to_string());
         if matches!(ended, Ended::Slow) {
             self.durability.report_failure(&ended.to_string());
             tracing::error!("{ended}; the server is not followed until it has caught up");
         }
-        // What was read goes to the journal before anything else happens.
+        // What was read goes to the journal first.
         let flushed = self.flush_all(&parser).await;
         let (offset, db) = parser.position();
         self.position = Some(Position { offset, db, ..position });
         if let Ended::Stream(e) = &ended {
-            // Asking for the same offset again would give the same.
+            // Requesting the same offset again would fail in the same way.
             self.break_reason = Some(e.to_string());
         }
         flushed.err().unwrap_or(ended)
@@ -156,7 +157,7 @@ impl Capture {
 
     fn following(&self, link: Link, parser: EffectParser) -> Following {
         let now = Instant::now();
-        // Without stamps, the time of arrival is all that is known of an effect's time.
+        // Without stamps, the arrival time is the only evidence of an effect's time.
         let always_prompt = self.config.sync == SyncPolicy::Always || !self.config.has_tee;
         let ticks = |first, every| {
             let mut ticks = interval_at(first, every);
@@ -180,20 +181,20 @@ impl Capture {
         }
     }
 
-    /// Brings all that was read to the journal, however slow the disk is, unless a stop is asked for meanwhile.
+    /// Writes everything that was read to the journal, however slow the disk is, unless a stop is requested meanwhile.
     async fn flush_all(&mut self, parser: &EffectParser) -> Result<(), Ended> {
         let late = Micros(i64::MAX);
         let mut stop = self.stop.clone();
         loop {
             tokio::select! {
                 drained = self.recorder.drained() => drained?,
-                // The writer may never come back from the disk; what it has is synced or cut at the next start.
+                // The writer may never return from the disk; what it holds is synced, or cut at the next start.
                 () = stalled_at_stop(&mut stop) => {
                     return Err(Ended::Journal(JournalError::StalledAtStop));
                 }
             }
             if self.break_reason.is_some() {
-                // Behind a group that is missing, none may follow.
+                // Nothing may follow a missing group.
                 return self.recorder.flush(None).map_err(Ended::from);
             }
             match self.pump(parser, late, 0.0) {
@@ -214,7 +215,7 @@ impl Capture {
                 return Err(Ended::Stopped);
             }
             if let Some(rest) = on.pacing.sleep(Instant::now()).filter(|_| !more && on.stopping.is_none()) {
-                // Nothing else runs on this thread but the probes, which may be up to so much less exact.
+                // Only the probes share this thread; they may become less exact by this much.
                 std::thread::sleep(rest);
             }
             let looked = Micros::now();
@@ -225,7 +226,7 @@ impl Capture {
                     None
                 }
             };
-            // Whatever came first, time passes for groups that are held only as the link is read.
+            // Held groups age only as the link is read, whatever woke the loop.
             if !more && Instant::now() >= on.pacing.rest_until() {
                 received = on.read_all(received, looked).await;
             }
@@ -251,7 +252,7 @@ impl Capture {
         Ok(self.acknowledge(link).await?)
     }
 
-    /// What was read goes through the join, and to the journal what has its time and origin; true = there are more groups.
+    /// Passes what was read through the join; attributed groups go to the journal. True = there are more groups.
     fn attribute(&mut self, on: &mut Following) -> Result<bool, Ended> {
         self.take_in(on)?;
         if self.bystander.shutdown_at().is_some_and(|at| on.parser.position().0 >= at) {
@@ -263,13 +264,13 @@ impl Capture {
         let incoming = if awaited { 0.0 } else { on.pacing.gathered_rate(Instant::now()) };
         let Pumped { more, outsiders } = self.pump(&on.parser, on.reading.upto(told), incoming)?;
         if outsiders {
-            // Where not all writes come through the proxy, times of arrival tell which client cannot have been the cause.
+            // With writes past the proxy, arrival times show which client cannot have been the cause.
             on.pacing.be_prompt(Instant::now());
         }
         Ok(more)
     }
 
-    /// A client waits in `WAIT`: the journal syncs at once, and the server is told as soon as that is done.
+    /// A client waits in `WAIT`: the journal syncs at once, and the acknowledgement follows immediately.
     async fn acknowledge_awaited(&mut self, on: &mut Following) -> Result<(), Ended> {
         let Some(at) = on.ack_at else { return Ok(()) };
         self.recorder.sync_now();
@@ -281,11 +282,11 @@ impl Capture {
         Ok(())
     }
 
-    /// Waits until there is something to do. `more`: there is already, but the probes, the clock and the sockets get their turn
-    /// however much comes.
+    /// Waits until there is something to do. `more`: there is already, but probes, the clock and the sockets get their
+    /// turn.
     async fn wait(&mut self, on: &mut Following, more: bool) -> Woken {
         let gathered = self.recorder.gather_until().map(Instant::from_std);
-        // The kernel is asked meanwhile whether the link can be read.
+        // The runtime polls the link meanwhile.
         tokio::task::yield_now().await;
         let (rest_until, held, stopping) = (on.pacing.rest_until(), self.join.held() > 0, on.stopping.is_some());
         let link = &mut on.link;
@@ -296,7 +297,7 @@ impl Capture {
             () = on.progress.notified() => Woken::Progress,
             _ = on.first_acks.tick(), if on.first_acks_left > 0 => Woken::FirstAck,
             () = self.bystander.changed() => Woken::Nothing,
-            // The reply that a group waits for may be in it.
+            // It may contain the reply for which a group waits.
             () = self.tee.filled(), if self.durability.is_awaited() && held => Woken::Nothing,
             () = self.tee.many() => Woken::Nothing,
             () = sleep(HELD_POLL), if held => Woken::Nothing,
@@ -307,7 +308,7 @@ impl Capture {
         }
     }
 
-    /// Does what is due.
+    /// Does the due work.
     async fn answer(&mut self, woken: Woken, on: &mut Following) -> Result<(), Ended> {
         match woken {
             Woken::Received(_) | Woken::Nothing => {}
@@ -346,8 +347,8 @@ impl Capture {
         Ok(self.acknowledge(&mut on.link).await?)
     }
 
-    /// Tells the server how far the journal is on the disk; what is no effect (`PING`, `GETACK`) counts with the effect
-    /// before it.
+    /// Acknowledges the durable offset. Commands that are no effects (`PING`, `GETACK`) count with the effect before
+    /// them.
     async fn acknowledge(&self, link: &mut Link) -> Result<(), LinkError> {
         let (mut offset, durable) = (self.recorder.durable_offset(), self.durability.position());
         if self.position.as_ref().is_some_and(|position| *position.replid == *durable.replid) {
@@ -356,14 +357,14 @@ impl Capture {
         link.ack(self.bystander.acknowledges(offset)).await
     }
 
-    /// Everything that was received becomes groups in the join.
+    /// Parses everything received into groups for the join.
     fn take_in(&mut self, on: &mut Following) -> Result<(), Ended> {
         let now = Micros::now();
         while let Some(event) = on.parser.next(&mut on.link.buf, now)? {
             match event {
                 StreamEvent::Group(group) => self.join.effect(group, on.reading.quiet),
                 StreamEvent::GetAck => {
-                    // A client waits in WAIT: what came before this must be on the disk.
+                    // A client waits in WAIT: everything before this must be on the disk.
                     let (offset, _) = on.parser.position();
                     on.ack_at = Some(self.join.end_of_last_group().map_or(ReplOffset(0), |end| end.min(offset)));
                 }
@@ -372,8 +373,8 @@ impl Capture {
         Ok(())
     }
 
-    /// Lets attributed groups go to the journal; all that could be read, and all that workers knew, at `upto` was taken in.
-    /// `rate`: bytes a second that come, if nobody waits for them.
+    /// Moves attributed groups to the journal. Everything readable from the link and the tee at `upto` was taken in.
+    /// `rate`: bytes per second of the stream, if no client waits for them.
     fn pump(&mut self, parser: &EffectParser, upto: Micros, rate: f64) -> Result<Pumped, Ended> {
         let until = Instant::now() + PUMP_TIME.0;
         let table = self.table.load_full();
@@ -389,7 +390,7 @@ impl Capture {
                 Ok(false) => {}
                 Ok(true) => self.recorder.flush(None)?,
                 Err(e) => {
-                    // The group is not in the journal, so neither may anything behind it be.
+                    // The group is not in the journal, so nothing behind it may be.
                     self.break_reason = Some(e.to_string());
                     return Err(e.into());
                 }
@@ -414,7 +415,7 @@ impl Capture {
         Ok(Pumped { more, outsiders: kinds[OriginKind::Outside as usize] > 0 })
     }
 
-    /// Once a second: the window's end moves on though nothing happens.
+    /// Called once a second: the window's end advances even without writes.
     fn beat(&mut self, parser: &EffectParser) -> Result<(), RecordError> {
         let (offset, db) = parser.position();
         if self.join.held() == 0
@@ -425,7 +426,7 @@ impl Capture {
         Ok(())
     }
 
-    /// After a probe: how far behind are we, and how often to look next.
+    /// After a probe: updates the lag and decides how often to probe.
     fn look(&mut self) {
         let probe = self.join.newest_probe();
         let lag = probe.offset.0.saturating_sub(self.join.processed().0);
@@ -447,11 +448,11 @@ impl Capture {
     }
 }
 
-/// A stop was asked for some time ago.
+/// Resolves some time after a stop was requested.
 async fn stalled_at_stop(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|on| *on).await;
     sleep(STOP_TIMEOUT).await;
 }
 
-/// The kinds of origin in the order of their numbers, as metrics name them.
+/// The kinds of origin in numeric order, as metrics name them.
 const ORIGIN_LABELS: [&str; 5] = ["client", "expiry", "eviction", "outside", "unknown"];

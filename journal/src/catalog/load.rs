@@ -70,7 +70,7 @@ impl Entry {
         if let Some(Splice { lost: Some(lost), why, .. }) = &self.lost {
             format!("{} is lost: {why}", lost.span())
         } else if self.unchained {
-            format!("a segment is missing, or is not the right one, behind {}", self.path.display())
+            format!("a segment is missing, or is not the right one, after {}", self.path.display())
         } else {
             format!("{} is corrupt at offset {}", self.path.display(), self.data_end)
         }

@@ -1,4 +1,4 @@
-//! Reading a journal: what is in it, where a moment lies, and its groups one after the other.
+//! Reading a journal: what is in it, where a point in time lies, and its groups one after the other.
 //!
 //! A catalog shows the journal as it was when it was opened. It works while a writer is live, and holds
 //! pruning off for as long as it, or a reader of it, is there ([`crate::lease`]): the last segment is read up to the
@@ -131,7 +131,7 @@ impl TimelineInfo {
     }
 }
 
-/// A range of which every moment can be restored.
+/// A range of which every point in time can be restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
     /// The timeline.
@@ -148,7 +148,7 @@ pub struct Window {
     pub damaged_behind: bool,
 }
 
-/// A range between two windows, of which no moment can be restored.
+/// A range between two windows, of which no point in time can be restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
     /// End of the window before.
@@ -268,7 +268,7 @@ impl Catalog {
     }
 
     /// The ranges that can be restored, in the order of the history; at most one for each timeline
-    /// unless a segment is damaged. Before them those of a single moment: each snapshot behind which the
+    /// unless a segment is damaged. Before them those of a single point in time: each snapshot behind which the
     /// segments were removed.
     pub fn windows(&self) -> Vec<Window> {
         window::windows(&window::stretches(&self.entries), &window::manifests(&self.snapshots))

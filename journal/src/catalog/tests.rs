@@ -145,7 +145,7 @@ fn a_base_is_a_moment_before_its_first_segment_is_written() {
     let later = SnapshotWriter::create(journal.dir()).unwrap().commit(manifest(50, 1, 99)).unwrap();
     assert_eq!(windows_of(&Catalog::open(journal.dir()).unwrap()), [(0, 0, false)]);
     std::fs::remove_file(later.with_extension("json")).unwrap();
-    // Then the same moment is where the window begins.
+    // Then the same point in time is where the window begins.
     journal.timeline();
     journal.block(&[OwnedGroup::simple(b"a")]);
     journal.close();

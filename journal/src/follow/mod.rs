@@ -60,7 +60,7 @@ pub enum Followed {
 /// Why the groups before and after this do not simply follow each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
-    /// A new history began. Between the two moments nothing is known, if any time lies between them.
+    /// A new history began. Between the two points in time nothing is known, if any time lies between them.
     Timeline {
         /// Its number.
         id: TimelineId,

@@ -4,7 +4,7 @@
 //! catalog ─► facts ─► plan (pure) ─► act: one file after the other
 //! ```
 //!
-//! What stays and what goes ([`plan`] decides; `now` is never taken to be later than the newest moment
+//! What stays and what goes ([`plan`] decides; `now` is never taken to be later than the newest point in time
 //! in the journal, so that a journal at rest keeps
 //! what it has, wherever and whenever it is pruned):
 //!
@@ -12,7 +12,7 @@
 //! | --- | --- |
 //! | a segment | it lies before the segment that follows the *start*; only a prefix of the history ever goes, never an unsealed segment |
 //! | a base or scheduled snapshot | it lies before the start |
-//! | a manual snapshot | never by itself; without its segments its own moment can still be restored |
+//! | a manual snapshot | never by itself; without its segments its own point in time can still be restored |
 //! | a snapshot of another history, or of a timeline that is only beginning | never |
 //! | a mark | never; those that name nothing restorable any more are reported |
 //! | an automatic mark | it names nothing restorable any more, and lies before all segments that stay |

@@ -30,7 +30,7 @@ pub struct PrunePlan {
     pub bytes_before: u64,
     /// The same afterwards.
     pub bytes_after: u64,
-    /// From here on every moment was to be kept; `None` = all.
+    /// From here on every point in time was to be kept; `None` = all.
     pub promised_from: Option<Micros>,
     /// The size limit took more than retention alone would have.
     pub cut_short: bool,
@@ -62,9 +62,9 @@ pub struct PruneItem {
     pub first_lsn: Lsn,
     /// Its last LSN; a snapshot's LSN.
     pub last_lsn: Lsn,
-    /// Time of its first group; a snapshot's moment.
+    /// Time of its first group; a snapshot's point in time.
     pub from: Micros,
-    /// Up to where it reaches; a snapshot's moment.
+    /// Up to where it reaches; a snapshot's point in time.
     pub to: Micros,
     /// Its size; a snapshot's with its key index.
     pub bytes: u64,

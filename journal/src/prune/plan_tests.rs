@@ -94,8 +94,8 @@ fn two_timelines() -> Facts {
     }
 }
 
-/// A timeline that ends where the next one begins, which has a second snapshot of its first moment.
-fn two_bases_of_one_moment() -> Facts {
+/// A timeline that ends where the next one begins, which has a second snapshot of its first point in time.
+fn two_bases_of_one_point() -> Facts {
     let mut again = snapshot(2, 10, 10, Scheduled);
     again.path = "r10-again.rdb".into();
     Facts {
@@ -152,7 +152,7 @@ fn what_goes() {
         ("the last base stays, whatever the size", usual(), at_most(0), 40, everything),
         (
             "what the size takes leaves nothing that time alone would take",
-            two_bases_of_one_moment(),
+            two_bases_of_one_point(),
             Retention { keep: Some(Duration::from_micros(30)), max_bytes: Some(4 * BYTES) },
             40,
             "r0-1-0.rdb s1-1 r10-2-10.rdb",
@@ -346,7 +346,7 @@ proptest! {
         let left = after(&facts, &plan);
         prop_assert_eq!(has_base(&facts), has_base(&left));
         prop_assert!(has_base(&facts) || plan.is_empty());
-        // Every promised moment stays, unless the size takes it.
+        // Every promised point in time stays, unless the size takes it.
         let cutoff = keep_micros.map_or(i64::MIN, |k| now.0.min(end) - k);
         if limit.is_none() {
             for ts in cutoff.max(-1)..=end + 60 {
@@ -357,7 +357,7 @@ proptest! {
             }
             prop_assert!(!plan.cut_short && plan.shortfall.is_none());
         }
-        // No window claims more than before, but for the own moments of snapshots within damage.
+        // No window claims more than before, but for the own points in time of snapshots within damage.
         for ts in -1..=end + 60 {
             let own = || facts.snapshots.iter().any(|s| s.manifest.ts.0 == ts);
             prop_assert!(covers(&plan.windows_before, ts) || !covers(&plan.windows_after, ts) || own(), "{ts} appears");

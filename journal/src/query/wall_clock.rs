@@ -33,7 +33,7 @@ enum Day {
 
 /// The refusal of what is no time at all.
 pub(super) const NO_FORM: &str = "no known form";
-const DIGITS: &str = "the journal knows microseconds: at most six digits behind the point";
+const DIGITS: &str = "the journal knows microseconds: at most six digits after the point";
 
 impl WallClock {
     /// `2026-11-20T12:00:00.5+01:00`, `2026-11-20 12:00`, `2026-11-20`, `20:16:11Z`, `20:16`, `yesterday`, `yesterday 20:16`.

@@ -123,17 +123,17 @@ fn parse_unix(text: &str) -> Result<Micros, &'static str> {
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
     if seconds.is_empty() || !digits(seconds) || !digits(fraction) || (text.contains('.') && fraction.is_empty()) {
-        return Err("@ stands before seconds since 1970");
+        return Err("@ must be followed by seconds since 1970");
     }
     if fraction.len() > 6 {
-        return Err("the journal knows microseconds: at most six digits behind the point");
+        return Err("the journal knows microseconds: at most six digits after the point");
     }
     let micros: i64 = format!("{fraction:0<6}").parse().map_err(|_| "not a number")?;
     let seconds: i64 = seconds.parse().map_err(|_| "too many seconds")?;
     seconds.checked_mul(1_000_000).and_then(|us| us.checked_add(micros)).map(Micros).ok_or("too many seconds")
 }
 
-const UNIT_MISSING: &str = "a unit (d, h, m, s) stands behind each number, as in \"1h30m ago\"";
+const UNIT_MISSING: &str = "a unit (d, h, m, s) must follow each number, as in \"1h30m ago\"";
 
 fn parse_span(text: &str) -> Result<i64, &'static str> {
     let mut total: i64 = 0;
@@ -145,7 +145,7 @@ fn parse_span(text: &str) -> Result<i64, &'static str> {
         let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
         let (number, behind) = rest.split_at(end);
         if number.is_empty() {
-            return Err("a number stands before each unit, as in \"1h30m ago\"");
+            return Err("a number must precede each unit, as in \"1h30m ago\"");
         }
         let number: i64 = number.parse().map_err(|_| "too long ago")?;
         let behind = behind.trim_start();

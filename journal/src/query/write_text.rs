@@ -64,7 +64,7 @@ pub enum WriteFilterError {
     #[error("{0}= has no value; {ALLOWED}")]
     NoValue(String),
     #[error(
-        "the quote in {0:?} is not closed, or something stands behind it; inside quotes a quote is written \\\" and a backslash \\\\"
+        "the quote in {0:?} is not closed, or text follows it; inside quotes a quote is written \\\" and a backslash \\\\"
     )]
     Quote(String),
     #[error("{0:?} is no origin: client, expiry, eviction, outside or unknown, with ! in front for all but these")]

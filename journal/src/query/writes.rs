@@ -65,7 +65,7 @@ pub struct LsnRange {
     pub last: Lsn,
 }
 
-/// The first moment that is meant.
+/// The first point in time that is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
     /// What ran at this time or later.
@@ -74,7 +74,7 @@ pub enum Since {
     After(Lsn),
 }
 
-/// The last moment that is meant.
+/// The last point in time that is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
     /// What ran at this time or before.

@@ -148,11 +148,8 @@ fn splice_between(
     if chained || splices.explains(header, &before, lost.is_some()) {
         return None;
     }
-    let why = if lost.is_some() {
-        "they could not be read, or were not there"
-    } else {
-        "the segment before was written anew"
-    };
+    let why =
+        if lost.is_some() { "they could not be read, or were not there" } else { "the segment before was rewritten" };
     Some(Splice {
         first_lsn: header.first_lsn,
         timeline: header.timeline.id,

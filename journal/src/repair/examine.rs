@@ -209,7 +209,7 @@ impl Examined {
                 } else if right && !fits {
                     self.fault(footer.position, "the footer's sums or index do not fit the blocks");
                 } else if right && !proven {
-                    self.fault(footer.position, "somebody without its key has written the footer");
+                    self.fault(footer.position, "the footer was written without the key");
                 } else if right && digest.as_bytes() != &footer.digest {
                     self.fault(footer.blocks_end, "it is not as it was written: its digest is another");
                 } else if right {

@@ -161,7 +161,7 @@ impl Survey {
             && plan.fresh.is_some()
             && let Some(last) = plan.pieces.last().filter(|p| p.run.tally.records == 0)
         {
-            let what = "it is packed and holds no record: a writer cannot go on in it".to_owned();
+            let what = "it is compacted and holds no record: a writer cannot continue it".to_owned();
             summary.faults.push(Fault { file: last.of.path.clone(), offset: 0, what });
         }
         let end = plan.pieces.last().map_or(Lsn(0), |p| Lsn(p.run.tally.extent.next_lsn.0 - 1));
@@ -281,9 +281,7 @@ fn meta(
     }
     let Some((id, _)) = ids.into_iter().max_by_key(|(_, n)| *n) else { return Err(not_a_journal(dir)) };
     summary.faults.push(Fault { file: dir.meta(), offset: 0, what });
-    summary
-        .steps
-        .push("meta is made again from what the segments say; where the data comes from is not known".to_owned());
+    summary.steps.push("meta is recreated from the segments; the data's source is unknown".to_owned());
     Ok((Meta::new(id, created, String::new()), false))
 }
 
@@ -355,7 +353,7 @@ fn timelines(
         let facts = TimelineFacts {
             id: manifest.timeline,
             source_id: manifest.source_id.clone(),
-            reason: "not known: it was lost with a header".to_owned(),
+            reason: "unknown: it was lost with a header".to_owned(),
             start_offset: manifest.offset,
             start_ts: manifest.ts,
         };
@@ -392,8 +390,8 @@ fn describe(dir: &Directory, plan: &Plan<'_>, fresh: TimelineId, summary: &mut R
                 let name = format!("LSN {} to {}", p.run.header.first_lsn, p.run.tally.extent.next_lsn.0 - 1);
                 match p.how {
                     How::Renamed(_) => format!("gets its right name ({name})"),
-                    _ if p.run.tally.records == 0 => "is written anew, without a record".to_owned(),
-                    _ => format!("is written anew with {name}"),
+                    _ if p.run.tally.records == 0 => "is rewritten, without a record".to_owned(),
+                    _ => format!("is rewritten with {name}"),
                 }
             })
             .collect();
@@ -406,7 +404,7 @@ fn describe(dir: &Directory, plan: &Plan<'_>, fresh: TimelineId, summary: &mut R
     }
     if plan.fresh.is_some() {
         summary.steps.push(format!(
-            "timeline {fresh} begins behind it: the next start of redtape takes a base, from which moments can be restored again"
+            "timeline {fresh} begins after it: the next start of redtape takes a base, from which points in time can be restored again"
         ));
     }
 }

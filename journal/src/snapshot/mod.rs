@@ -71,7 +71,7 @@ pub struct SnapshotManifest {
     /// Database selected at that position, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub db: Option<u32>,
-    /// The moment that it shows.
+    /// The point in time that it shows.
     pub ts: Micros,
     /// Why it was taken.
     pub kind: SnapshotKind,

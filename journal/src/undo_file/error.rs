@@ -53,7 +53,7 @@ pub enum UndoFileError {
     },
     /// Bytes of it are not what was written.
     #[error(
-        "the undo file {} is damaged at byte {offset}: {damage}; nothing was changed; keep a copy of it, and move it away to begin the operation anew",
+        "the undo file {} is damaged at byte {offset}: {damage}; nothing was changed; keep a copy of it, and move it away to start the operation again",
         path.display()
     )]
     Damaged {
@@ -111,7 +111,7 @@ pub enum UndoFileError {
     },
     /// There is no room for it.
     #[error(
-        "cannot write the undo file {}: {source}; nothing was overwritten that is not in it; make room there and run the same command again, it goes on where it was",
+        "cannot write the undo file {}: {source}; nothing was overwritten that is not in it; make room there and run the same command again: it continues where it stopped",
         path.display()
     )]
     Full {
@@ -122,7 +122,7 @@ pub enum UndoFileError {
     },
     /// A sync failed: what was appended since the last one may be on no disk.
     #[error(
-        "cannot sync the undo file {}: {source}; nothing was overwritten that is not in it; see to the disk, and run the same command again, it goes on where it was",
+        "cannot sync the undo file {}: {source}; nothing was overwritten that is not in it; see to the disk, and run the same command again: it continues where it stopped",
         path.display()
     )]
     Sync {

@@ -60,7 +60,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
         for path in &files.retired {
             let file = self.relative(path);
             self.report.notes.push(format!(
-                "{}: the removal of this snapshot was interrupted; the next `redtape journal prune` goes on with it",
+                "{}: the removal of this snapshot was interrupted; the next `redtape journal prune` completes it",
                 file.display()
             ));
         }
@@ -105,7 +105,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
             if path.extension().is_some_and(|extension| extension == KEY_INDEX) {
                 let file = self.relative(path);
                 self.report.notes.push(format!(
-                    "{}: a key index that was not finished, or whose snapshot is gone: the next start of redtape takes it away",
+                    "{}: a key index that was not finished, or whose snapshot is gone: the next start of redtape removes it",
                     file.display()
                 ));
             } else if at_rest.is_some() {
@@ -113,7 +113,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
             } else {
                 let file = self.relative(path);
                 self.report.notes.push(format!(
-                    "{}: it has no manifest; a snapshot is being put in place at this moment, perhaps this one",
+                    "{}: it has no manifest; a snapshot is being put in place right now, perhaps this one",
                     file.display()
                 ));
             }
@@ -212,7 +212,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
             if lost && manifest.kind != SnapshotKind::Manual {
                 let (file, lsn) = (self.relative(&snapshot.path), manifest.lsn.0 + 1);
                 self.report.notes.push(format!(
-                    "{}: only its own moment can be restored, as no segment goes on from there (LSN {lsn}, timeline {}); if nobody removed it (`redtape journal prune` does), it is lost",
+                    "{}: only its own point in time can be restored, as no segment continues from there (LSN {lsn}, timeline {}); unless it was removed (`redtape journal prune` does that), it is lost",
                     file.display(),
                     manifest.timeline
                 ));
@@ -222,8 +222,11 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
         let (marks, _) = unless_wrong_kind(read_marks(&self.dir).map_err(OpenError::io("read", self.dir.marks())))?;
         let early = marks.iter().filter(|m| m.lsn.0 + 1 < first.0).count();
         if early > 0 {
-            let marks =
-                if early == 1 { "1 mark names a moment".to_owned() } else { format!("{early} marks name moments") };
+            let marks = if early == 1 {
+                "1 mark names a point in time".to_owned()
+            } else {
+                format!("{early} marks name points in time")
+            };
             self.report.notes.push(format!(
                 "{marks} before the first segment, which begins with LSN {first}; if nobody removed older ones (`redtape journal prune` does), they are lost"
             ));

@@ -25,11 +25,10 @@ const LIVE_LOOKS: u32 = 50;
 /// The time in between.
 const LIVE_PAUSE: Duration = Duration::from_millis(20);
 
-const LOST: &str = "its records cannot be read: restore to a moment before them, or after a later snapshot";
+const LOST: &str = "its records cannot be read: restore to a point in time before them, or after a later snapshot";
 const UNPROVEN: &str = "the records are there and right, but the segment no longer proves it";
 const CHAIN: &str = "records between the two segments may be missing: no restore across this place";
-const FORGED: &str =
-    "somebody without the key has written this end of the segment: there may have been more records behind it";
+const FORGED: &str = "this end of the segment was written without the key: more records may have followed it";
 const FILTERS: &str = "restores are not affected; a search for a key may miss records";
 const TORN: &str = "nothing that was durable; the next start of the writer cuts it off";
 
@@ -98,7 +97,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
         {
             let file = self.relative(&facts.path);
             self.report.notes.push(format!(
-                "{}: {} is lost before it, as a repair has told at {}: {}",
+                "{}: {} is lost before it, as a repair recorded at {}: {}",
                 file.display(),
                 lost.span(),
                 splice.repaired,
@@ -153,7 +152,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
                 self.problem(path, scan.end, "it has no footer", span, UNPROVEN);
             }
             Rest::Torn { bytes, damage } => {
-                let what = format!("{bytes} bytes behind the last whole block: {damage}");
+                let what = format!("{bytes} bytes after the last whole block: {damage}");
                 match if is_last { self.tail_is(file, facts) } else { Tail::Left } {
                     Tail::Growing => return,
                     Tail::Waiting => return self.waiting(path, scan.end, &what),
@@ -195,7 +194,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
     fn waiting(&mut self, path: &Path, offset: u64, what: &str) {
         let file = self.relative(path);
         self.report.notes.push(format!(
-            "{} at offset {offset}: {what}; its writer lives and does not go on: the disk is slow, or this is damage. Verify it again, at the latest after the writer was stopped",
+            "{} at offset {offset}: {what}; its writer is running and makes no progress: the disk is slow, or this is damage. Verify again later, or after stopping the writer",
             file.display()
         ));
     }

@@ -148,7 +148,7 @@ fn snapshots_and_marks_before_the_first_segment_are_noted() {
     assert_eq!(report.problems, [], "they may have been removed on purpose");
     assert_eq!(report.notes.len(), 2, "{:?}", report.notes);
     assert!(report.notes[0].contains("snapshots/00000000000000000000-000001.rdb"), "{:?}", report.notes);
-    assert!(report.notes[1].starts_with("1 mark names a moment before"), "{:?}", report.notes);
+    assert!(report.notes[1].starts_with("1 mark names a point in time before"), "{:?}", report.notes);
     journal.segments().iter().for_each(|path| fs::remove_file(path).unwrap());
     assert_eq!(verify(dir, true, |_| ()).unwrap().notes.len(), 2, "both snapshots");
 }

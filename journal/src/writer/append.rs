@@ -558,7 +558,7 @@ fn create_file(path: &Path, header: &[u8]) -> Result<File, AppendError> {
     Ok(file)
 }
 
-/// Replaces a segment that holds no record. At any moment there is the old file or the new one.
+/// Replaces a segment that holds no record. At any point in time there is the old file or the new one.
 fn replace_file(dir: &Directory, path: &Path, header: &[u8]) -> Result<File, AppendError> {
     let replace = || -> io::Result<File> {
         let mut file = tempfile::Builder::new()

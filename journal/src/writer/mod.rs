@@ -31,7 +31,7 @@ use crate::crypto::Keyring;
 use crate::error::{AppendError, SubmitError, WriterFailure};
 use crate::types::{Lsn, Micros, ReplOffset, SyncPolicy, TimelineId};
 
-/// The two watermarks at one moment; `durable_* <= written_*`. Between a new timeline's beginning and its first
+/// The two watermarks at one point in time; `durable_* <= written_*`. Between a new timeline's beginning and its first
 /// block both stand at its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {

@@ -1,7 +1,7 @@
-//! Replies of the server that lack our part: `INFO` and `COMMAND`.
+//! Adds redtape's part to the server's replies to `INFO` and `COMMAND`.
 //!
-//! What a request asks for is found out when it is forwarded; the reply is completed when it is whole. A
-//! reply that is not as expected (an error, `+QUEUED` inside MULTI) is left as it is.
+//! A request is examined when it is forwarded; its reply is completed once it is whole. An unexpected reply (an error,
+//! `+QUEUED` inside MULTI) is left unchanged.
 
 use redtape_wire::word;
 
@@ -10,7 +10,7 @@ use super::reply::{aggregate, element_end, error, extended, head, push_bulk};
 use super::rows::{Shape, push_docs, push_row};
 use super::table::{COMMANDS, Command, MODULE, SECTION};
 
-/// What a reply lacks.
+/// What is missing from a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Completion(Lacks);
 
@@ -18,11 +18,11 @@ pub(crate) struct Completion(Lacks);
 enum Lacks {
     /// The section, at the end of the text.
     Section,
-    /// All rows, behind the server's.
+    /// All rows, after the server's.
     AllRows,
-    /// The same, where an older server gives none at all.
+    /// As above, for an older server that returns none at all.
     AllRowsIfAny,
-    /// Rows in the place of nils: of each name that was asked for, the admin command by its index.
+    /// Rows in place of nils: for each requested name, the index of the admin command.
     Rows(Vec<Option<usize>>),
     /// A number to be added.
     Count(usize),
@@ -30,7 +30,7 @@ enum Lacks {
     Names(Vec<usize>),
     /// These entries.
     Docs(Vec<usize>),
-    /// That a command has no keys, instead of that it does not exist.
+    /// That a command has no keys, instead of an error that it does not exist.
     NoKeys,
 }
 
@@ -88,7 +88,7 @@ fn filtered(by: &[u8], what: &[u8]) -> Vec<usize> {
 }
 
 impl Completion {
-    /// Bytes that it takes.
+    /// Size in memory, in bytes.
     pub(crate) fn buffered(&self) -> usize {
         let listed = match &self.0 {
             Lacks::Rows(rows) => rows.capacity() * size_of::<Option<usize>>(),
@@ -98,8 +98,8 @@ impl Completion {
         size_of::<Self>() + listed
     }
 
-    /// The whole reply with our part in it; `None` = it stays as it is. `usual` is the shape of a row where
-    /// the reply shows none.
+    /// The whole reply including redtape's part; `None` = unchanged. `usual`: the shape of a row, if the reply shows
+    /// none.
     pub(super) fn apply(&self, reply: &[u8], section: impl FnOnce() -> String, usual: &Shape) -> Option<Vec<u8>> {
         let shape = || Shape::of_rows(reply).unwrap_or_else(|| usual.clone());
         match &self.0 {
@@ -134,7 +134,7 @@ impl Completion {
     }
 }
 
-/// Sections stand apart by an empty line.
+/// Sections are separated by an empty line.
 fn with_section(reply: &[u8], section: &str) -> Option<Vec<u8>> {
     let (kind, len, body) = head(reply, 0)?;
     let format: &[u8] = match kind {
@@ -173,7 +173,7 @@ fn with_rows_for_nils(reply: &[u8], asked: &[Option<usize>], shape: &Shape) -> O
     Some(out)
 }
 
-// `SECTION` is what `INFO` is asked for, in its own case.
+// `SECTION` is the argument of `INFO`, in its own case.
 const _: () = assert!(SECTION.as_bytes().eq_ignore_ascii_case(MODULE.as_bytes()));
 
 #[cfg(test)]

@@ -1,23 +1,24 @@
-//! `REDTAPE.GET`: a key at a point in time. The proxy does not know how; the daemon gives it a reader.
+//! `REDTAPE.GET`: a key at a point in time. The daemon registers the reader, since the proxy does not depend on
+//! restore.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Reads keys of the past.
 pub trait KeyReader: std::fmt::Debug + Send + Sync {
-    /// One JSON object, or why there is none. Runs on a thread of its own, one at a time; it bounds its time and memory
-    /// itself, and ends early when nobody waits for it any more.
+    /// One JSON object, or an error. Runs on a thread of its own, one at a time. It limits its own time and memory, and
+    /// ends early when the client has left.
     fn read(&self, query: &KeyQuery) -> Result<String, ReadFailure>;
 }
 
-/// Which key, and when.
+/// The key and the point in time.
 #[derive(Debug)]
 pub struct KeyQuery {
     /// The key.
     pub key: Vec<u8>,
-    /// The database that the session works in.
+    /// The session's database.
     pub db: u32,
-    /// The point in time, as it was written.
+    /// The point in time, as the client wrote it.
     pub when: String,
     /// Set when the client has gone.
     pub cancelled: Arc<AtomicBool>,
@@ -32,7 +33,7 @@ pub struct ReadFailure {
     pub message: String,
 }
 
-/// Dropped with its client, it cancels what works for it.
+/// Dropped with its client, it cancels the client's work.
 #[derive(Debug)]
 pub(crate) struct CancelOnDrop(pub(super) Arc<AtomicBool>);
 
@@ -42,16 +43,16 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// The place of the one that may run.
+/// Permits one read at a time.
 #[derive(Debug, Default)]
 pub(super) struct Place(Arc<AtomicBool>);
 
-/// Holds the place until it is dropped.
+/// Holds the permit until it is dropped.
 #[derive(Debug)]
 pub(super) struct Taken(Arc<AtomicBool>);
 
 impl Place {
-    /// `None` = somebody else has it.
+    /// `None` = a read is running.
     pub(super) fn take(&self) -> Option<Taken> {
         (!self.0.swap(true, Ordering::AcqRel)).then(|| Taken(Arc::clone(&self.0)))
     }

@@ -1,7 +1,7 @@
 //! Redis's glob patterns (`util.c`, `stringmatchlen`), ignoring case: `*`, `?`, `[a-z]`, `[^a]`, `\x`.
 
-/// Whether the whole of `text` matches. Bounded by the product of the lengths: of the stars that were
-/// passed, only the last is ever gone back to.
+/// True if the whole of `text` matches. Time is bounded by the product of the lengths: backtracking goes to the last
+/// star only.
 pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
@@ -21,7 +21,7 @@ pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     pattern[p..].iter().all(|b| *b == b'*')
 }
 
-/// One byte against what stands at `p`; where the pattern goes on, if it matches.
+/// Matches one byte against the pattern at `p`; returns where the pattern continues.
 fn one(pattern: &[u8], p: usize, byte: u8) -> Option<usize> {
     let same = |a: u8, b: u8| a.eq_ignore_ascii_case(&b);
     match *pattern.get(p)? {

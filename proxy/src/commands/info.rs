@@ -1,9 +1,8 @@
-//! The section `# Redtape` of `INFO`: its fields, and where their values come from.
+//! The `# Redtape` section of `INFO`: its fields and the sources of their values.
 //!
-//! Client libraries read all sections into one map, so no field may have the name of one of the server's:
-//! those of redtape begin with the part of redtape that they tell about (`proxy_`, `tap_`, `tee_`, `journal_`). Units
-//! stand last. Times are given twice: in RFC 3339, and in microseconds since 1970; without a restorable
-//! window they are empty and 0.
+//! Client libraries merge all sections into one map, so no field may share a name with one of the server's. redtape's
+//! fields begin with the part that they describe (`proxy_`, `tap_`, `tee_`, `journal_`). Units come last. Times are
+//! given in RFC 3339 and in microseconds since 1970; without a restorable window they are empty and 0.
 
 use std::fmt::{Display, Write as _};
 use std::time::Duration;
@@ -14,7 +13,7 @@ use redtape_telemetry::Status;
 use super::AdminSetup;
 use super::table::SECTION;
 
-/// What does not change while the process runs.
+/// Values that do not change while the process runs.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Fixed {
     upstream: String,
@@ -38,7 +37,7 @@ impl Fixed {
     }
 }
 
-/// Every value of the section, at one moment.
+/// All values of the section at one time.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Facts {
     fixed: Fixed,
@@ -108,7 +107,7 @@ impl Facts {
     pub(super) fn section(&self) -> String {
         let mut text = format!("# {SECTION}\r\n");
         let mut line = |name: &str, value: &dyn Display| {
-            // A value is one line, whatever a folder is called.
+            // A value is one line, whatever characters a path has.
             let value = value.to_string().replace(['\r', '\n'], " ");
             let _ = write!(text, "{name}:{value}\r\n");
         };
@@ -211,7 +210,7 @@ mod tests {
         }
     }
 
-    /// No server from Redis 6.0 to 8.0 and Valkey to 9.1 has a field that begins so.
+    /// No server from Redis 6.0 to 8.0 and Valkey to 9.1 has a field with these prefixes.
     #[test]
     fn no_field_is_taken_for_one_of_the_servers() {
         let text = Facts::default().section();

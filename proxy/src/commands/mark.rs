@@ -1,11 +1,11 @@
-//! `REDTAPE.MARK`: a named restore point behind every write that anybody was told of.
+//! `REDTAPE.MARK`: a named restore point behind every acknowledged write.
 //!
-//! The server is asked for its offset when the command has come: whatever it had acknowledged by then lies
-//! at or before it. The mark is set when the journal reaches that offset within the same history, its
-//! window covers the time of the command, and (unless syncs are off) the mark's LSN is durable: a mark that
-//! outlived the records before it would name another moment.
+//! The server's offset is requested after the command has arrived: every effect acknowledged by then lies at or before
+//! it. The mark is set when the journal reaches that offset in the same history, its window covers the time of the
+//! command, and (unless syncs are off) the mark's LSN is durable. A mark that survived the loss of records before it
+//! would name another point in time.
 //!
-//! Without an answer from the server, or when the journal does not get there in time, nothing is marked.
+//! If the server does not answer, or the journal does not reach the offset in time, no mark is set.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,17 +16,17 @@ use redtape_journal::{
 };
 use redtape_net::Connector;
 
-/// The journal must be there within this time.
+/// Time limit for the journal.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 
-/// Why nothing was marked.
+/// Why no mark was set.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MarkError {
-    /// The name is another mark's.
+    /// The name is in use.
     #[error("there is a mark {:?} already, of {} (LSN {}); choose another name", .0.shown_name(), .0.ts, .0.lsn)]
     Taken(Mark),
-    /// The server does not tell how far it is.
+    /// The server's offset could not be read.
     #[error("cannot ask {address} for its replication offset ({why}); nothing was marked")]
     Server {
         /// The upstream.
@@ -34,21 +34,21 @@ pub(super) enum MarkError {
         /// What happened.
         why: String,
     },
-    /// There is nothing that a restore could start from.
+    /// There is nothing to restore from.
     #[error(
         "the journal has no base yet, and nothing before it can be restored; nothing was marked: try again when REDTAPE.INFO says tap_state:streaming"
     )]
     NoBase,
-    /// The journal is not where the server was.
+    /// The journal did not reach the server's offset.
     #[error("the journal did not reach the server's offset {offset} within {} s; nothing was marked: look at tap_state and tap_lag_bytes in REDTAPE.INFO, and try again", TIMEOUT.as_secs())]
     Behind {
-        /// Where the server was when the command came.
+        /// The server's offset when the command came.
         offset: ReplOffset,
     },
     /// The journal is not synced.
     #[error("the journal was not synced up to LSN {lsn} within {} s; nothing was marked: look at proxy_last_error in REDTAPE.INFO, and try again", TIMEOUT.as_secs())]
     NotDurable {
-        /// Up to where.
+        /// The end of the synced part.
         lsn: Lsn,
     },
     #[error(transparent)]
@@ -60,14 +60,14 @@ pub(super) enum MarkError {
 }
 
 impl MarkError {
-    /// The word with which the error reply begins.
+    /// First word of the error reply.
     pub(super) fn code(&self) -> &'static str {
         if matches!(self, Self::Taken(_)) { "ERR" } else { "JOURNAL" }
     }
 }
 
-/// Sets a mark in the journal at `dir`, which this process writes; `durable` gives the last LSN that is
-/// synced. Ends within [`TIMEOUT`] and the time that the server takes to answer (a few seconds at most).
+/// Sets a mark in the journal at `dir`, which this process writes; `durable` returns the last synced LSN. Takes at most
+/// [`TIMEOUT`] and the server's time to answer (a few seconds).
 pub(super) async fn set(
     dir: &Path,
     keyring: &Keyring,
@@ -95,8 +95,8 @@ pub(super) async fn set(
             Look::There { lsn, .. } if late => return Err(MarkError::NotDurable { lsn }),
             Look::NoBase if late => return Err(MarkError::NoBase),
             _ if late => return Err(MarkError::Behind { offset: server.1 }),
-            // The server has another history than the journal so far: a new timeline will begin, or the
-            // server has changed since it was asked. A later offset is as good.
+            // The server's history differs from the journal's: a new timeline is about to begin, or the server has
+            // changed since. A later offset is equally valid.
             Look::OtherHistory => server = prober.history().await.map_err(failed)?,
             Look::There { .. } | Look::NoBase | Look::Behind => {}
         }
@@ -104,20 +104,20 @@ pub(super) async fn set(
     }
 }
 
-/// What the journal shows.
+/// State of the journal.
 #[derive(Debug, PartialEq, Eq)]
 enum Look {
-    /// Everything up to the offset is in it: the mark is this.
+    /// It holds everything up to the offset: this is the mark.
     There { lsn: Lsn, ts: Micros },
-    /// It is still to come.
+    /// The offset is not reached yet.
     Behind,
-    /// Its newest timeline is not of the server's history.
+    /// Its newest timeline belongs to another history.
     OtherHistory,
     /// Nothing can be restored.
     NoBase,
 }
 
-/// `server` is its replication id and offset, as it gave them after the moment `asked`.
+/// `server`: replication id and offset, requested after the time `asked`.
 fn look(catalog: &Catalog, server: &(String, ReplOffset), asked: Micros) -> Result<Look, ReadError> {
     let timelines = catalog.timelines();
     let (Some(timeline), Some(window)) = (timelines.last(), catalog.windows().pop()) else { return Ok(Look::NoBase) };
@@ -131,13 +131,13 @@ fn look(catalog: &Catalog, server: &(String, ReplOffset), asked: Micros) -> Resu
     if !at.reached || window.to < asked {
         return Ok(Look::Behind);
     }
-    // A base that was taken in between shows everything that had been acknowledged, and more.
+    // A base taken in between contains everything acknowledged, and more.
     let lsn = at.lsn.max(window.from_lsn);
     let last = catalog.find_cut_by_lsn(timeline.id, lsn)?;
     Ok(Look::There { lsn, ts: within(&window, asked.max(last.ts)) })
 }
 
-/// Restoring looks a mark up by its LSN in the window that its time lies in.
+/// A restore looks up a mark by its LSN in the window that contains its time.
 fn within(window: &Window, ts: Micros) -> Micros {
     ts.clamp(window.from, window.to.max(window.from))
 }

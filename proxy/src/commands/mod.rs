@@ -1,4 +1,4 @@
-//! `REDTAPE.*`: what the proxy answers itself, so that redis-cli is enough to use it.
+//! `REDTAPE.*`: the commands that the proxy answers itself, so that redis-cli is enough to operate it.
 //!
 //! ```text
 //! request ─► is_admin_command ─► AdminCommands::answer ─► Reply   at once: INFO, LSN, HELP, every error
@@ -7,13 +7,12 @@
 //!    └─────► completion ─► (server) ─► AdminCommands::complete    INFO and COMMAND: redtape's part of the server's reply
 //! ```
 //!
-//! To a client the commands are those of a module: they stand in `COMMAND`, have a section in `INFO`, and
-//! fail in the words of the very server (`wording`). Everything is a function from bytes to bytes but
-//! `mark` and `snapshot`, which ask the server and write to the journal's directory.
+//! To a client they look like a module's commands: they appear in `COMMAND`, have a section in `INFO`, and fail with
+//! the server's own error texts (`wording`). Everything is a function from bytes to bytes except `mark` and `snapshot`,
+//! which query the server and write to the journal's directory.
 //!
-//! What the caller sees to: a request of a session is answered behind the replies to the session's earlier
-//! ones (so a mark lies behind them, too), and inside MULTI it is forwarded like any unknown command, so that the
-//! server refuses the transaction.
+//! The caller's part: a request is answered after the replies to the session's earlier ones (so a mark lies behind
+//! them, too). Inside MULTI it is forwarded like any unknown command, and the server refuses the transaction.
 
 mod completion;
 mod get;
@@ -49,10 +48,10 @@ use self::table::{COMMANDS, HELP, Name};
 use self::wording::Wording;
 use crate::live::Live;
 
-/// A snapshot that takes longer is given up.
+/// Time limit of a snapshot.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_hours(1);
 
-/// Answers `REDTAPE.*`; one for the process, shared by workers.
+/// Answers `REDTAPE.*`; one for the process, shared by all workers.
 #[derive(Debug)]
 pub struct AdminCommands {
     fixed: Fixed,
@@ -70,14 +69,14 @@ pub struct AdminCommands {
     reading: Place,
 }
 
-/// What the client gets.
+/// The kind of answer.
 pub(crate) enum Answer {
-    /// These bytes, now.
+    /// These bytes, at once.
     Reply(Vec<u8>),
-    /// What this gives, run on a thread of its own. [`mark::TIMEOUT`] and [`SNAPSHOT_TIMEOUT`] bound it.
-    /// Dropping it unrun undoes nothing, for nothing has been done.
+    /// The result of this function, run on a thread of its own. [`mark::TIMEOUT`] and [`SNAPSHOT_TIMEOUT`] limit it.
+    /// Dropping it before it runs has no effect.
     Later(Box<dyn FnOnce() -> Vec<u8> + Send>),
-    /// The same, and it ends early when the other part is dropped.
+    /// As `Later`, and it ends early when the other part is dropped.
     WhileWanted(Box<dyn FnOnce() -> Vec<u8> + Send>, CancelOnDrop),
 }
 
@@ -91,49 +90,49 @@ impl std::fmt::Debug for Answer {
     }
 }
 
-/// Whether it is for [`AdminCommands::answer`]; `name` is in lower case.
+/// True if the request is for [`AdminCommands::answer`]; `name` is in lower case.
 #[inline]
 pub(crate) fn is_admin_command(name: &[u8]) -> bool {
     name.starts_with(table::PREFIX)
 }
 
-/// Whether [`completion()`] may be needed; `name` is in lower case.
+/// True if [`completion()`] may be needed; `name` is in lower case.
 #[inline]
 pub(crate) fn may_lack(name: &[u8]) -> bool {
     name == b"info" || name == b"command"
 }
 
-/// What the admin commands work with.
+/// Inputs of the admin commands.
 #[derive(Debug)]
 pub struct AdminSetup {
     /// The server behind the proxy.
     pub upstream: Connector,
-    /// The server that is followed, if that is another one.
+    /// The followed server, if it is another one.
     pub follow: Option<Connector>,
-    /// Version of the upstream: in the words of which server errors are.
+    /// Version of the upstream, for its error texts.
     pub server_version: String,
     /// The journal's directory.
     pub dir: PathBuf,
-    /// When the journal is synced, in the words of the option.
+    /// When the journal is synced, as the option's value.
     pub sync: &'static str,
-    /// The journal is synced when the operating system likes: a mark cannot wait for it.
+    /// The operating system decides when the journal is synced: a mark cannot wait for it.
     pub never_syncs: bool,
     /// Whether sessions share upstream connections.
     pub sharing: Sharing,
-    /// Who may run what changes something, and how fast a snapshot may be.
+    /// Which users may run commands with effects, and the rate limit of snapshots.
     pub live: Arc<ArcSwap<Live>>,
     /// The journal's keys.
     pub keyring: KeyringHandle,
     /// Shown in `INFO`.
     pub status: Arc<Status>,
-    /// The place of the one snapshot.
+    /// Permits one snapshot at a time.
     pub snapshots: SnapshotSlot,
     /// Answers `REDTAPE.GET`.
     pub past: Option<Arc<dyn KeyReader>>,
 }
 
 impl AdminCommands {
-    /// Nothing is asked or written before a command comes.
+    /// Does not query or write anything before a command comes.
     pub fn new(setup: AdminSetup) -> Self {
         let fixed = Fixed::of(&setup);
         let source = setup.follow.unwrap_or_else(|| setup.upstream.clone());
@@ -154,8 +153,8 @@ impl AdminCommands {
         }
     }
 
-    /// `args[0]` is the command's name in any case; `user` is `None` while the session is not authenticated.
-    /// `db` is the one that the session works in.
+    /// `args[0]` is the command's name in any case; `user` is `None` while the session is not authenticated. `db` is
+    /// the session's database.
     pub(crate) fn answer(&self, args: &[&[u8]], user: Option<&str>, db: u32, resp3: bool) -> Answer {
         Answer::Reply(match self.judge(args, user) {
             Err(refusal) => refusal,
@@ -172,14 +171,14 @@ impl AdminCommands {
         })
     }
 
-    /// Completes the server's whole reply to a request for which [`completion()`] gave this. An error, or
-    /// anything else that is not as expected (`+QUEUED`), is given back as it is.
+    /// Completes the server's whole reply to a request for which [`completion()`] returned `completion`. An unexpected
+    /// reply (an error, `+QUEUED`) is returned unchanged.
     pub(crate) fn complete(&self, completion: &Completion, reply: &[u8], resp3: bool) -> Vec<u8> {
         let section = || self.section();
         completion.apply(reply, section, &Shape::usual(self.wording, resp3)).unwrap_or_else(|| reply.to_vec())
     }
 
-    /// In the order in which Redis looks at a command.
+    /// The order in which Redis checks a command.
     fn judge(&self, args: &[&[u8]], user: Option<&str>) -> Result<Name, Vec<u8>> {
         let Some(user) = user else { return Err(error("NOAUTH Authentication required.")) };
         let Some(command) = COMMANDS.iter().find(|c| args[0].eq_ignore_ascii_case(c.name.as_bytes())) else {
@@ -210,7 +209,7 @@ impl AdminCommands {
         };
         let (dir, upstream, user) = (self.dir.clone(), self.upstream.clone(), user.to_owned());
         let keyring = Keyring::clone(&self.keyring.load());
-        // Without syncs on their own, what is written is all that can be waited for.
+        // Without syncs by redtape, written data is all that can be waited for.
         let synced = (!self.never_syncs).then(|| self.status.clone());
         Answer::Later(Box::new(move || {
             let durable = || synced.as_ref().map_or(Lsn(u64::MAX), |status| Lsn(status.watermarks().durable));

@@ -1,4 +1,4 @@
-//! Bytes of replies: those that admin commands make, and where the elements of the server's end.
+//! Bytes of replies: builders for admin commands, and boundaries of elements in the server's replies.
 
 /// A value in [`fields`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -7,13 +7,13 @@ pub(super) enum Field {
     Text(String),
 }
 
-/// One error line; what would break the line is a blank, as Redis does it.
+/// An error line; line breaks are replaced by blanks, as Redis does.
 pub(super) fn error(line: impl AsRef<[u8]>) -> Vec<u8> {
     let line = line.as_ref().iter().map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { *b });
     [b'-'].into_iter().chain(line).chain(*b"\r\n").collect()
 }
 
-/// A long text for people: in RESP3 a verbatim string, as Redis answers INFO.
+/// A long text: in RESP3 a verbatim string, as in Redis's INFO.
 pub(super) fn text(text: &str, resp3: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len() + 24);
     let (kind, format) = if resp3 { (b'=', "txt:") } else { (b'$', "") };
@@ -70,8 +70,7 @@ pub(super) fn push_status(out: &mut Vec<u8>, line: &str) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The line of an element that begins at `at`: its type, its number (0 where it has none), and where the
-/// next byte behind the line is.
+/// The header line of the element at `at`: its type, its number (0 if it has none), and the position behind the line.
 pub(super) fn head(reply: &[u8], at: usize) -> Option<(u8, i64, usize)> {
     let kind = *reply.get(at)?;
     let line = reply.get(at + 1..)?;
@@ -80,7 +79,7 @@ pub(super) fn head(reply: &[u8], at: usize) -> Option<(u8, i64, usize)> {
     Some((kind, number.unwrap_or(0), at + 1 + end + 1))
 }
 
-/// Where the element ends that begins at `at`; `None` = it is cut off or no RESP.
+/// End of the element at `at`; `None` = truncated or invalid.
 pub(super) fn element_end(reply: &[u8], mut at: usize) -> Option<usize> {
     let mut left = 1_u64;
     while left > 0 {
@@ -95,7 +94,7 @@ pub(super) fn element_end(reply: &[u8], mut at: usize) -> Option<usize> {
             }
             b'*' | b'~' | b'>' => left = left.checked_add(number.unwrap_or(0))?,
             b'%' => left = left.checked_add(number?.checked_mul(2)?)?,
-            // An attribute stands before the value that it describes.
+            // An attribute precedes the value that it describes.
             b'|' => left = left.checked_add(number?.checked_mul(2)?)?.checked_add(1)?,
             b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => {}
             _ => return None,
@@ -105,14 +104,14 @@ pub(super) fn element_end(reply: &[u8], mut at: usize) -> Option<usize> {
     (at <= reply.len()).then_some(at)
 }
 
-/// The reply is an aggregate and nothing else: its type, its count, and where its elements begin.
+/// The reply consists of one aggregate: returns its type, its count, and the position of its elements.
 pub(super) fn aggregate(reply: &[u8]) -> Option<(u8, usize, usize)> {
     let (kind, count, body) = head(reply, 0)?;
     let count = usize::try_from(count).ok()?;
     matches!(kind, b'*' | b'~' | b'%').then_some((kind, count, body))
 }
 
-/// An aggregate with `more` elements (of a map: pairs) at its end.
+/// Appends `more` elements (of a map: pairs) to an aggregate.
 pub(super) fn extended(reply: &[u8], more: usize, elements: &[u8]) -> Option<Vec<u8>> {
     let (kind, count, body) = aggregate(reply)?;
     let mut out = Vec::with_capacity(reply.len() + elements.len() + 8);

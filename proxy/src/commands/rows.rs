@@ -1,7 +1,7 @@
-//! Our commands as rows of `COMMAND` and entries of `COMMAND DOCS`, in the shape of the server's own.
+//! redtape's commands as rows of `COMMAND` and entries of `COMMAND DOCS`, in the server's own shape.
 //!
-//! A row has 7 elements before Redis 7.0 and 10 since; in RESP3 some are sets, which ones differs between
-//! servers. So a row of the server's is the model:
+//! A row has 7 elements before Redis 7.0 and 10 since. In RESP3 some elements are sets, and which ones depends on the
+//! server. So a row of the server is copied in shape:
 //!
 //! ```text
 //! name  arity  [flags]  first  last  step  [categories]  |  [tips]  [key specs]  [subcommands]
@@ -21,7 +21,7 @@ const ALWAYS: usize = 7;
 pub(super) struct Shape(Vec<u8>);
 
 impl Shape {
-    /// What a server of this version gives, where there is no row to look at.
+    /// Shape of a row of this version, if there is no row to examine.
     pub(super) fn usual(wording: Wording, resp3: bool) -> Self {
         let list = if resp3 { b'~' } else { b'*' };
         let mut kinds = vec![b'$', b':', list, b':', b':', b':', list];
@@ -31,7 +31,7 @@ impl Shape {
         Self(kinds)
     }
 
-    /// That of the rows in a reply to `COMMAND` or `COMMAND INFO`; `None` if there are none.
+    /// Shape of the rows in a reply to `COMMAND` or `COMMAND INFO`; `None` if there are none.
     pub(super) fn of_rows(reply: &[u8]) -> Option<Self> {
         let (_, rows, mut at) = aggregate(reply)?;
         let mut found = None;
@@ -48,7 +48,7 @@ impl Shape {
         found
     }
 
-    /// Also says whether its last element is empty, as in redtape's rows: a list that is not may be of another type.
+    /// Also returns whether its last element is empty, as in redtape's rows: a non-empty list may have another type.
     fn of_row(row: &[u8]) -> Option<(Self, bool)> {
         let (kind, elements, mut at) = aggregate(row)?;
         if kind != b'*' || elements < ALWAYS {

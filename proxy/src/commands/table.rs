@@ -1,8 +1,8 @@
-//! The commands themselves, as data.
+//! The admin commands as data.
 
-/// What their names begin with, in lower case.
+/// Prefix of their names, in lower case.
 pub(super) const PREFIX: &[u8] = b"redtape.";
-/// The module's name, as clients see it.
+/// The module's name for clients.
 pub(super) const MODULE: &str = "redtape";
 /// The section in `INFO`.
 pub(super) const SECTION: &str = "Redtape";
@@ -24,17 +24,17 @@ pub(super) struct Command {
     pub(super) id: Name,
     /// In lower case.
     pub(super) name: &'static str,
-    /// Arguments, its name included; all are exact.
+    /// Exact number of arguments, including the name.
     pub(super) arity: usize,
     /// Only for `admin-users`.
     pub(super) admin: bool,
-    /// One line.
+    /// A summary in one line.
     pub(super) summary: &'static str,
-    /// Names of the arguments behind its own.
+    /// Names of the arguments after the command's name.
     pub(super) args: &'static [&'static str],
 }
 
-/// All of them, in the order in which they are listed.
+/// All commands, in the order of the listing.
 pub(super) const COMMANDS: [Command; 6] = [
     Command {
         id: Name::Info,
@@ -57,7 +57,7 @@ pub(super) const COMMANDS: [Command; 6] = [
         name: "redtape.mark",
         arity: 2,
         admin: true,
-        summary: "Names the present moment, behind every acknowledged write, for restore --at mark:NAME",
+        summary: "Names the present point in time, behind every acknowledged write, for restore --at mark:NAME",
         args: &["name"],
     },
     Command {
@@ -87,7 +87,7 @@ pub(super) const COMMANDS: [Command; 6] = [
 ];
 
 impl Command {
-    /// Its flags as `COMMAND` has them; servers since 7.0 say of a module's that they are.
+    /// Its flags in `COMMAND`; servers since 7.0 add a flag to modules' commands.
     pub(super) fn flags(&self, since_7: bool) -> Vec<&'static str> {
         let mut flags = if self.admin { vec!["admin", "noscript"] } else { vec!["readonly", "noscript"] };
         if since_7 {
@@ -117,7 +117,7 @@ pub(super) const HELP: &[&str] = &[
     "LSN",
     "    Number of the last effect that was captured, written, and made durable.",
     "MARK <name>",
-    "    Name the present moment, behind every acknowledged write (admin-users only).",
+    "    Name the present point in time, behind every acknowledged write (admin-users only).",
     "    `redtape restore --at mark:<name>` goes back to it.",
     "SNAPSHOT",
     "    Take a full copy into the journal (admin-users only).",

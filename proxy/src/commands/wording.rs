@@ -1,28 +1,28 @@
-//! Errors in the words of the very server: clients compare them, and they differ between versions.
+//! Error texts of each server version: clients compare them, and they differ between versions.
 
-/// Bytes of an unknown command that are shown: of its name, and of its arguments (Redis 7.0 `server.c`).
+/// Shown bytes of an unknown command: of its name, and of its arguments (Redis 7.0 `server.c`).
 const SHOWN: usize = 128;
 
-/// Which words to use: a version, Redis's or Valkey's, which go on counting where Redis's 7.2 stood.
+/// Server version for the choice of texts. Valkey's numbers continue where Redis 7.2 stood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wording {
     version: (u32, u32),
 }
 
 impl Wording {
-    /// From a version like `7.0.15`; what cannot be read is taken for a new one.
+    /// From a version like `7.0.15`; an unreadable one is taken as new.
     pub(super) fn of(version: &str) -> Self {
         let mut parts = version.split('.').map(|part| part.parse().ok());
         let major = parts.next().flatten();
         Self { version: major.map_or((u32::MAX, 0), |major| (major, parts.next().flatten().unwrap_or(0))) }
     }
 
-    /// Rows of `COMMAND` have 10 elements instead of 7, and say that a command is a module's.
+    /// Rows of `COMMAND` have 10 elements instead of 7, and mark a module's commands.
     pub(super) fn since_7(self) -> bool {
         self.version >= (7, 0)
     }
 
-    /// Of a command that does not exist.
+    /// Error for a command that does not exist.
     pub(super) fn unknown(self, args: &[&[u8]]) -> Vec<u8> {
         let (open, close, behind) = if self.since_7() { (b'\'', b'\'', " ") } else { (b'`', b'`', ", ") };
         let mut line = b"ERR unknown command ".to_vec();
@@ -44,7 +44,7 @@ impl Wording {
         line
     }
 
-    /// Of a command that the user may not run.
+    /// Error for a command that the user may not run.
     pub(super) fn no_permission(self, user: &str, command: &str) -> String {
         match self.version {
             (..7, _) => {
@@ -56,7 +56,7 @@ impl Wording {
     }
 }
 
-/// Up to `most` bytes, and none from a NUL on.
+/// Up to `most` bytes, truncated at a NUL.
 fn shown(arg: &[u8], most: usize) -> &[u8] {
     let cut = &arg[..arg.len().min(most)];
     cut.split(|b| *b == 0).next().unwrap_or(cut)

@@ -1,7 +1,7 @@
-//! Who a session is and where it works: pure.
+//! A session's identity and database. Pure.
 //!
-//! Invariant: what a stamp says of its session was confirmed by the server. Behind a request that may change it, and
-//! before the reply to that, nobody is named: the reply decides for all stamps up to the next such request.
+//! Invariant: the identity in a stamp was confirmed by the server. Between a request that may change it and its reply,
+//! stamps carry no identity: the reply decides for all stamps up to the next such request.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use redtape_capture::tee::Identity;
 
 use super::replies::Intent;
 
-/// Who a session is and where it works.
+/// Identity and database.
 #[derive(Debug, Clone)]
 pub(super) struct SessionContext {
     pub(super) who: Arc<Identity>,
@@ -18,7 +18,7 @@ pub(super) struct SessionContext {
 }
 
 impl SessionContext {
-    /// What an agreed request changes.
+    /// The change made by an accepted request.
     pub(super) fn advance(&mut self, intent: &Intent) {
         self.db = database(self.db, intent);
         match intent {
@@ -47,7 +47,7 @@ impl SessionContext {
     }
 }
 
-/// In which database a session works after a request, if the server agrees.
+/// A session's database after a request, if the server accepts it.
 pub(super) fn database(before: u32, intent: &Intent) -> u32 {
     match intent {
         Intent::Select(db) => *db,
@@ -56,8 +56,8 @@ pub(super) fn database(before: u32, intent: &Intent) -> u32 {
     }
 }
 
-/// A user's name as text. A name that is no text is shown escaped, and with a space: no user of a server has one, so it is
-/// never that of another.
+/// A user's name as text. A name that is not text is escaped and contains a space: no server has such a user, so it
+/// cannot be confused with another.
 fn shown(user: &[u8]) -> String {
     match std::str::from_utf8(user) {
         Ok(text) => text.to_owned(),
@@ -65,7 +65,7 @@ fn shown(user: &[u8]) -> String {
     }
 }
 
-/// A request may change the user or the database, and with that where its session may work.
+/// True if a request may change the user or the database, and so what the session may access.
 pub(super) fn unsettles(intent: &Intent) -> bool {
     match intent {
         Intent::Select(_) | Intent::Auth(_) | Intent::Reset => true,
@@ -75,18 +75,18 @@ pub(super) fn unsettles(intent: &Intent) -> bool {
     }
 }
 
-/// A request may change what stamps say of its session.
+/// True if a request may change the identity in the session's stamps.
 pub(super) fn changes(intent: &Intent) -> bool {
     match intent {
         Intent::SetName(_) => true,
         Intent::Hello(hello) => hello.auth.is_some() || hello.name.is_some(),
-        // It may run by itself, if MULTI is refused.
+        // It runs by itself if MULTI is refused.
         Intent::Queued(inner) => changes(inner),
         intent => unsettles(intent),
     }
 }
 
-/// Changes under way, oldest first. Each is the number of stamps that its session had left before it counts.
+/// Pending changes, oldest first. Each is the number of stamps that the session had sent before it.
 #[derive(Debug, Default)]
 pub(super) struct Unconfirmed(VecDeque<u32>);
 
@@ -100,14 +100,14 @@ impl Unconfirmed {
         self.0.push_back(stamps);
     }
 
-    /// The oldest is answered: it decides for the stamps behind the first number, up to the second. `stamps`: how many
-    /// there are by now.
+    /// The oldest change is answered: the reply decides for the stamps from the first number to the second. `stamps`:
+    /// their number so far.
     pub(super) fn answered(&mut self, stamps: u32) -> Option<(u32, u32)> {
         let from = self.0.pop_front()?;
         Some((from, self.0.front().copied().unwrap_or(stamps)))
     }
 
-    /// Nobody will answer them; true = there were some.
+    /// Pending changes will not be answered; true = there were some.
     pub(super) fn forget(&mut self) -> bool {
         !std::mem::take(&mut self.0).is_empty()
     }

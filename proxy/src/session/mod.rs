@@ -1,6 +1,6 @@
-//! What is known of one client and its connection to the server: pure, but for what it tells the tee.
+//! State of one client and its connection to the server. Pure, except for messages to the tee.
 //!
-//! The bytes are moved by [`crate::worker`]; here is what they mean.
+//! [`crate::worker`] moves the bytes; this module interprets them.
 
 mod context;
 mod replies;

@@ -1,7 +1,7 @@
-//! Which reply belongs to which request of one session, and what it changed.
+//! Matches each reply to its request of one session, and derives what it changed.
 //!
-//! Pure: frames in, state changes out. The tracker never alters what passes; where it cannot follow
-//! (MONITOR, replication, protocol errors) it is desynced and only stops learning.
+//! Pure: frames in, state changes out. The tracker never alters the stream; if it cannot follow (MONITOR, replication,
+//! protocol errors) it is desynced and reports nothing more.
 
 use std::collections::VecDeque;
 
@@ -12,14 +12,14 @@ use redtape_wire::url::Secret;
 use super::tracking::Tracking;
 use crate::commands::Completion;
 
-/// What a request does to the session if the server agrees. Small: there is one for each request on its way.
+/// Effect of a request on the session if the server accepts it. Small: there is one for each request in flight.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Intent {
     /// Nothing.
     Plain,
     /// `SELECT n`.
     Select(u32),
-    /// `AUTH`: as whom.
+    /// `AUTH` with these credentials.
     Auth(Box<Credential>),
     /// `HELLO`.
     Hello(Box<Hello>),
@@ -29,38 +29,37 @@ pub(crate) enum Intent {
     Reset,
     /// `MULTI`.
     Multi,
-    /// A command inside MULTI, with what it will do at EXEC.
+    /// A command inside MULTI, and its effect at EXEC.
     Queued(Box<Intent>),
     /// `EXEC`.
     Exec,
     /// `DISCARD`.
     Discard,
-    /// A subscription command: so many confirmations come.
+    /// A subscription command with this many confirmations.
     Subscribe(usize),
     /// `UNSUBSCRIBE` without channels: one confirmation for each, at least one.
     UnsubscribeAll(Kind, Option<u32>),
     /// `QUIT`: the server closes.
     Quit,
-    /// `MONITOR`, `SYNC`, `PSYNC`, and `CLIENT REPLY` in a transaction: no more replies from here on, or not those
-    /// that were asked for.
+    /// `MONITOR`, `SYNC`, `PSYNC`, and `CLIENT REPLY` in a transaction: later replies are missing or cannot be matched.
     Raw,
-    /// Binds the session to its own connection.
+    /// Pins the session to its pinned connection.
     Pin(PinReasons),
-    /// Ends such a bond.
+    /// Removes a pin reason.
     Unpin(PinReasons),
-    /// A command that nobody knows: it may do anything to the connection.
+    /// An unknown command: it may do anything to the connection.
     Unknown,
     /// `CLIENT PAUSE` for so many milliseconds; 0 = `CLIENT UNPAUSE`.
     Pause(u64),
-    /// `INFO` or `COMMAND`: the reply lacks what the proxy adds.
+    /// `INFO` or `COMMAND`: the proxy completes the reply.
     Complete(Box<Completion>),
-    /// Our own question; the client does not see the answer.
+    /// An internal request; the client does not get the answer.
     Internal,
 }
 
 impl Intent {
-    /// Whether its success proves that the server takes the credential of the session. Without a credential, the only thing
-    /// that a server refuses to a shared connection for lack of rights is `SELECT`.
+    /// True if its success proves that the server accepts the session's credentials. Without credentials, `SELECT` is
+    /// the only command that a shared connection may be refused for lack of rights.
     pub(crate) fn proves(&self, has_credential: bool) -> bool {
         match self {
             Self::Auth(_) => true,
@@ -70,7 +69,7 @@ impl Intent {
         }
     }
 
-    /// Bytes that it takes beside its own size: texts of the client's.
+    /// Size of the client's texts in it, in bytes.
     pub(crate) fn buffered(&self) -> usize {
         match self {
             Self::Auth(credential) => size_of::<Credential>() + credential.buffered(),
@@ -83,12 +82,12 @@ impl Intent {
     }
 }
 
-/// A user and what proved it. Kept only to open shared connections as this user, once the server has agreed.
+/// A user with credentials. Kept only to open shared connections as this user, after the server has accepted them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Credential {
-    /// As it was sent: a name need not be text.
+    /// As sent: a name need not be text.
     pub(crate) user: Vec<u8>,
-    /// `None` = not text, and so of no use to us.
+    /// `None` = not text, so unusable.
     pub(crate) password: Option<Secret>,
 }
 
@@ -108,14 +107,14 @@ impl Hello {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Hello {
     pub(crate) resp3: Option<bool>,
-    /// The last that it names.
+    /// The last user that it names.
     pub(crate) auth: Option<Credential>,
     pub(crate) name: Option<String>,
-    /// It names several users: servers before 7.2 take each in turn, until one is refused.
+    /// It names several users: servers before 7.2 try each in turn until one is refused.
     pub(crate) several_users: bool,
 }
 
-/// What binds a session to its own connection beside a transaction and subscriptions: a set.
+/// Pin reasons besides a transaction and subscriptions: a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct PinReasons(u16);
 
@@ -128,11 +127,11 @@ impl PinReasons {
     pub(crate) const READONLY: Self = Self(16);
     /// `ASKING`: for one command.
     pub(crate) const ASKING: Self = Self(32);
-    /// Until the connection ends: `SCRIPT DEBUG`, `CLIENT CAPA`, commands that nobody knows.
+    /// Until the connection ends: `SCRIPT DEBUG`, `CLIENT CAPA`, unknown commands.
     pub(crate) const FOREVER: Self = Self(64);
-    /// The request may have been the end of its own session: known when the next is answered.
+    /// The request may have ended its own session; the next reply shows it.
     pub(crate) const DOUBT: Self = Self(128);
-    /// `QUIT`: what stands behind it is not run, and the end of the connection may come later than the answer.
+    /// `QUIT`: later requests are not run, and the connection may end after the answer.
     pub(crate) const LEAVING: Self = Self(256);
 
     pub(crate) fn is_empty(self) -> bool {
@@ -147,7 +146,7 @@ impl PinReasons {
         self.0 &= !other.0;
     }
 
-    /// Unsets all but these.
+    /// Removes all but these.
     pub(crate) fn keep(&mut self, these: &[Self]) {
         self.0 &= these.iter().fold(0, |bits, hold| bits | hold.0);
     }
@@ -165,33 +164,33 @@ pub(crate) enum Kind {
     Shard,
 }
 
-/// Room for requests that is kept while none is under way.
+/// Capacity kept while no request is in flight.
 const PENDING_KEPT: usize = 64;
 
-/// One request on its way, or waiting for its reply.
+/// A request in flight or waiting for its reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pending {
     pub(crate) intent: Intent,
-    /// The stamp left for it, and its name.
+    /// Id of its stamp, and its name.
     pub(crate) stamp: Option<(u64, CommandId)>,
-    /// A write before it goes without a reply: this one tells that it has run.
+    /// An earlier write gets no reply: this reply shows that it has run.
     pub(crate) tells: bool,
-    /// It may change who the session is, or where it works.
+    /// It may change the session's identity or database.
     pub(crate) changes: bool,
 }
 
-/// What a reply says of the transaction to which its request belongs.
+/// What a reply shows about the transaction of its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InTransaction {
-    /// Nothing, or what was asked for.
+    /// Nothing, or the expected.
     AsAsked,
-    /// The request was to be queued, and there was no transaction: it ran by itself, up to an error maybe.
+    /// The request should have been queued, but there was no transaction: it ran by itself, possibly up to an error.
     RanUnqueued,
-    /// An EXEC that let go of watched keys: it ran, or ended a transaction when it was refused.
+    /// An EXEC that released watched keys: it ran, or ended a transaction by being refused.
     Unwatched,
 }
 
-/// What a reply did.
+/// Effect of a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answered {
     pub(crate) pending: Pending,
@@ -206,26 +205,26 @@ pub(crate) struct Answered {
 #[derive(Debug, Default)]
 struct Turns {
     pending: usize,
-    /// Behind the last of them a transaction is being queued.
+    /// After the last of them a transaction is open.
     queues: bool,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct ReplyTracker {
     pending: VecDeque<Pending>,
-    /// Of these: our own questions, and requests that bind the session.
+    /// Of these: internal requests, and requests that pin the session.
     internal: usize,
     binding: usize,
-    /// Of these: those that make replies unknown if they run by themselves.
+    /// Of these: requests that make replies unmatchable if they run outside of a transaction.
     raws: usize,
-    /// Bytes that their intents take beside their own size.
+    /// Size of their intents' texts, in bytes.
     texts: usize,
     turns: Turns,
     subscribed: [usize; 3],
-    /// The server has agreed to MULTI, and the transaction has not ended.
+    /// The server has accepted MULTI, and the transaction has not ended.
     in_multi: bool,
     tracking: Tracking,
-    /// RESP3: pushes have their own type.
+    /// RESP3: pushes have a type of their own.
     pub(crate) resp3: bool,
 }
 
@@ -256,12 +255,12 @@ impl ReplyTracker {
         Some(pending)
     }
 
-    /// Our own questions among those that wait.
+    /// Number of internal requests in flight.
     pub(crate) fn internal(&self) -> usize {
         self.internal
     }
 
-    /// Some that wait bind the session.
+    /// True if a request in flight pins the session.
     pub(crate) fn binds(&self) -> bool {
         self.binding > 0
     }
@@ -270,7 +269,7 @@ impl ReplyTracker {
         self.pending.iter()
     }
 
-    /// Bytes that those that wait take.
+    /// Size of the requests in flight, in bytes.
     pub(crate) fn buffered(&self) -> usize {
         self.pending.capacity() * size_of::<Pending>() + self.texts
     }
@@ -283,28 +282,28 @@ impl ReplyTracker {
         self.subscribed.iter().any(|n| *n > 0)
     }
 
-    /// Whether replies are matched to requests.
+    /// True if replies are matched to requests.
     pub(super) fn tracking(&self) -> Tracking {
         self.tracking
     }
 
-    /// The same, to be changed.
+    /// As [`Self::tracking`], mutable.
     pub(super) fn tracking_mut(&mut self) -> &mut Tracking {
         &mut self.tracking
     }
 
-    /// No reply can be matched to a request any more.
+    /// True if replies can no longer be matched to requests.
     pub(crate) fn is_desynced(&self) -> bool {
         self.tracking.is_desynced()
     }
 
-    /// Replies cannot be matched any more; what was pending is given back.
+    /// Replies can no longer be matched; returns the pending requests.
     pub(crate) fn desync(&mut self) -> VecDeque<Pending> {
         self.tracking.desync();
         self.forget()
     }
 
-    /// What is pending will have no reply; it is given back.
+    /// The pending requests will get no reply; returns them.
     pub(crate) fn forget(&mut self) -> VecDeque<Pending> {
         (self.internal, self.binding, self.raws, self.texts, self.turns) = (0, 0, 0, 0, Turns::default());
         std::mem::take(&mut self.pending)
@@ -314,7 +313,7 @@ impl ReplyTracker {
         self.pending.front().map(|p| &p.intent)
     }
 
-    /// A reply for which nothing waits.
+    /// A reply without a pending request.
     pub(crate) fn is_unasked(&self, frame: &Frame) -> bool {
         !self.is_desynced()
             && self.pending.is_empty()
@@ -322,7 +321,7 @@ impl ReplyTracker {
             && !(self.subscribed() && frame.kind == b'*' && is_message(frame.first.as_bytes()))
     }
 
-    /// Takes one frame; gives the request that it completes.
+    /// Takes one frame; returns the request that it completes.
     pub(crate) fn frame(&mut self, frame: &Frame) -> Option<Answered> {
         if self.is_desynced() {
             return None;
@@ -359,7 +358,7 @@ impl ReplyTracker {
             _ => {}
         }
         match &pending.intent {
-            // Some servers leave the transaction on when they refuse EXEC for another reason.
+            // Some servers keep the transaction open when they refuse EXEC for another reason.
             Intent::Exec => self.in_multi &= error && !ends_transaction(line),
             Intent::Discard | Intent::Reset if !error => self.in_multi = false,
             Intent::Multi if !error => self.in_multi = true,
@@ -382,32 +381,32 @@ impl ReplyTracker {
         Some(Answered { pending, error, in_transaction, kind: frame.kind, line: frame.line })
     }
 
-    /// The server has agreed to MULTI, and the transaction has not ended.
+    /// True if the server has accepted MULTI and the transaction has not ended.
     pub(crate) fn in_multi(&self) -> bool {
         self.in_multi
     }
 
-    /// A transaction was discarded by a question of our own.
+    /// A transaction was discarded by an internal request.
     pub(crate) fn discarded(&mut self) {
         self.in_multi = false;
     }
 
-    /// The server has begun the transaction in which the next request is queued.
+    /// True if the server has opened the transaction in which the next request is queued.
     pub(crate) fn queues_for_sure(&self) -> bool {
         !self.is_desynced() && self.in_multi && self.turns.pending == 0
     }
 
-    /// Whether a transaction is being queued once all that is pending is answered, if the server agrees to it.
+    /// True if a transaction is open once everything pending is answered, if the server accepts it.
     pub(crate) fn queues_at_the_end(&self) -> bool {
         if self.turns.pending > 0 { self.turns.queues } else { self.in_multi }
     }
 
-    /// Something is pending that was to be queued, and makes the replies behind it unknown if it runs by itself.
+    /// True if a pending request should be queued and would make later replies unmatchable if it ran by itself.
     pub(crate) fn may_become_unknown(&self) -> bool {
         self.raws > 0
     }
 
-    /// MULTI was refused: a subscription that was sent behind it is confirmed as any.
+    /// MULTI was refused: a subscription sent after it is confirmed as usual.
     fn unqueue(&mut self) {
         if let Some(Pending { intent, .. }) = self.pending.front_mut()
             && !self.in_multi
@@ -415,7 +414,7 @@ impl ReplyTracker {
             && matches!(**inner, Intent::Subscribe(_) | Intent::UnsubscribeAll(..))
         {
             let inner = std::mem::replace(&mut **inner, Intent::Plain);
-            // The box is gone; a subscription has no texts.
+            // The box is dropped; a subscription has no texts.
             self.texts -= intent.buffered();
             *intent = inner;
         }
@@ -426,7 +425,7 @@ impl ReplyTracker {
         let [channels, patterns, _] = self.subscribed;
         let slot = kind as usize;
         let before = self.subscribed[slot];
-        // The count covers channels and patterns together; shard channels have their own.
+        // The count covers channels and patterns; shard channels have their own.
         self.subscribed[slot] = match kind {
             Kind::Channel => count.saturating_sub(patterns),
             Kind::Pattern => count.saturating_sub(channels),
@@ -453,12 +452,12 @@ impl ReplyTracker {
     }
 }
 
-/// A request behind MULTI that means `what`.
+/// The meaning of a request inside MULTI.
 fn queues(intent: &Intent, what: &Intent) -> bool {
     matches!(intent, Intent::Queued(inner) if **inner == *what)
 }
 
-/// Whether a transaction is being queued behind a request; `None` = as before it.
+/// Whether a transaction is open after a request; `None` = as before it.
 fn turn(intent: &Intent) -> Option<bool> {
     match intent {
         Intent::Multi => Some(true),
@@ -467,10 +466,10 @@ fn turn(intent: &Intent) -> Option<bool> {
     }
 }
 
-/// What a server says to an EXEC when there is nothing to run.
+/// Error for an EXEC without a transaction.
 const NO_TRANSACTION: &[u8] = b"ERR EXEC without";
 
-/// What a server says to an EXEC behind which no transaction is on.
+/// Error for an EXEC after which no transaction is open.
 fn ends_transaction(error: &[u8]) -> bool {
     [&b"EXECABORT"[..], NO_TRANSACTION, b"MOVED", b"ASK", b"CROSSSLOT", b"CLUSTERDOWN", b"TRYAGAIN"]
         .iter()
@@ -556,7 +555,7 @@ mod tests {
         assert!(t.is_desynced());
     }
 
-    /// As in RESP2 with a subscription, or for a user who may not MULTI.
+    /// As in RESP2 with a subscription, or for a user without the right to MULTI.
     #[test]
     fn subscriptions_behind_a_refused_multi_are_confirmed_by_themselves() {
         let queued = |intent| Intent::Queued(Box::new(intent));

@@ -1,18 +1,18 @@
-//! What one request means for its session: pure.
+//! Interprets one request for its session. Pure.
 
 use redtape_wire::url::Secret;
 use redtape_wire::word;
 
 use super::replies::{Credential, Hello, Intent, Kind, PinReasons};
 
-/// What to do about one request besides passing it on.
+/// How to treat a request besides passing it on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Meaning {
-    /// Ordinary, with what it changes when the server agrees.
+    /// An ordinary request, with its effect if the server accepts it.
     Normal(Intent),
     /// `CLIENT REPLY ON | OFF | SKIP`.
     Reply(ReplyMode),
-    /// What it does can not be told: it may be any command, or what decides is not here.
+    /// Its effect is unknown: it may be any command, or the deciding part is missing.
     Unclear,
 }
 
@@ -29,9 +29,9 @@ fn text(arg: Option<&&[u8]>) -> Option<String> {
     arg.map(|a| String::from_utf8_lossy(a).into_owned())
 }
 
-/// Whether what a request does to its session depends on more than is known of it.
+/// True if the effect of a request on its session depends on unknown parts.
 fn is_unclear(name: &[u8], args: &[&[u8]], argc: usize) -> bool {
-    // How many of its first arguments say what it does.
+    // Number of first arguments that determine its effect.
     let deciding = match name {
         b"hello" => argc,
         b"auth" | b"client" => 3,
@@ -39,18 +39,18 @@ fn is_unclear(name: &[u8], args: &[&[u8]], argc: usize) -> bool {
         _ => 1,
     };
     let ambiguous = |at: usize| args.get(at).is_some_and(|arg| word::is_ambiguous(arg));
-    // Which subcommand of the others it is makes no difference, or the larger one is assumed.
+    // For other commands the subcommand does not matter, or the stronger effect is assumed.
     ambiguous(0) || (name == b"client" && ambiguous(1)) || args.len() < deciding.min(argc)
 }
 
-/// Reads a request. `args` may lack the end of a huge one, `argc` is its full count.
+/// Interprets a request. `args` may lack the end of a huge one, `argc` is its full count.
 pub(crate) fn meaning(name: &[u8], args: &[&[u8]], argc: usize, in_multi: bool) -> Meaning {
     if is_unclear(name, args, argc) {
         return Meaning::Unclear;
     }
     let intent = match name {
-        // With arguments too many it ends the transaction all the same; the others then do nothing. Whether there is a
-        // transaction may be known later: a DISCARD before it may be refused.
+        // With too many arguments it still ends the transaction; otherwise it has no effect. Whether there is a
+        // transaction may be known only later: an earlier DISCARD may be refused.
         b"exec" => Intent::Exec,
         b"discard" if in_multi && argc == 1 => Intent::Discard,
         b"multi" if argc == 1 => Intent::Multi,
@@ -68,7 +68,7 @@ pub(crate) fn meaning(name: &[u8], args: &[&[u8]], argc: usize, in_multi: bool) 
             Meaning::Normal(intent) => intent,
             Meaning::Unclear => return Meaning::Unclear,
             reply @ Meaning::Reply(_) if !in_multi => return reply,
-            // Takes effect in the middle of the answer to EXEC, which may then never end.
+            // Takes effect in the middle of the answer to EXEC, which may then never be completed.
             Meaning::Reply(_) => Intent::Raw,
         },
         b"subscribe" | b"psubscribe" | b"ssubscribe" => Intent::Subscribe(argc.saturating_sub(1).max(1)),
@@ -210,7 +210,7 @@ mod tests {
             ("PUNSUBSCRIBE a", normal(Intent::Subscribe(1))),
             ("MONITOR", normal(Intent::Raw)),
             ("QUIT", normal(Intent::Quit)),
-            // As the server reads words: to the first NUL.
+            // As the server reads words: up to the first NUL.
             (
                 "HELLO 3 AUTH\0x ann secret setname\0 app",
                 normal(Intent::Hello(Box::new(Hello {
@@ -227,7 +227,7 @@ mod tests {
             ("SCRIPT DEBUG\0 yes", normal(Intent::Pin(PinReasons::FOREVER))),
             ("CLIENT REPLY\0 OFF", Meaning::Unclear),
             ("AUTH\x00409 ann secret", Meaning::Unclear),
-            // No server takes such numbers.
+            // No server accepts such numbers.
             ("SELECT 3\0", normal(Intent::Plain)),
             ("HELLO 03", normal(Intent::Hello(Box::default()))),
         ] {
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(read("SELECT 3", true), normal(Intent::Queued(Box::new(Intent::Select(3)))));
         assert_eq!(read("CLIENT REPLY OFF", true), normal(Intent::Queued(Box::new(Intent::Raw))));
         assert_eq!(read("EXEC", true), normal(Intent::Exec));
-        // Refused, if the MULTI before it was not.
+        // Refused unless the MULTI before it was refused.
         assert_eq!(read("MULTI", true), normal(Intent::Queued(Box::new(Intent::Multi))));
     }
 }

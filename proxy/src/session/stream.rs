@@ -1,52 +1,52 @@
-//! Cuts what a client sends into requests; goes on inside huge ones without keeping them.
+//! Splits a client's byte stream into requests; streams huge ones without buffering them.
 //!
-//! Pure. A request that is not whole after [`STREAM_FROM`] bytes is passed on while it comes, and what is no RESP
-//! is passed on as it is: the server judges it, in its own words.
+//! Pure. A request that is incomplete after [`STREAM_FROM`] bytes is passed on in parts. Invalid RESP is passed on
+//! unchanged, for the server to answer.
 
 use redtape_wire::resp::{Args, Parsed, parse_number, parse_request};
 
-/// A request that is not whole after this many bytes is passed on while it comes.
+/// A request that is incomplete after this many bytes is passed on in parts.
 const STREAM_FROM: usize = 64 * 1024;
-/// A server refuses a longer bulk than its `proto-max-bulk-len` as soon as it has read the length, and that may be as
-/// little as this: the beginning of a longer one is passed on at once, so that it can.
+/// A server refuses a bulk longer than its `proto-max-bulk-len` as soon as it has read the length, and the limit may be
+/// as low as this. The beginning of a longer one is therefore passed on at once.
 const BULK_MAX: usize = 1024 * 1024;
-/// More arguments are refused by older servers.
+/// Older servers refuse more arguments.
 const ARGS_MAX: usize = 1024 * 1024;
-/// What a server takes from a client that it does not know: arguments, and bytes of one.
+/// Limits of a server for an unauthenticated client: arguments, and bytes of one argument.
 const STRANGER_ARGS_MAX: usize = 10;
 const STRANGER_BULK_MAX: usize = 16 * 1024;
 
-/// What the front of a buffer holds.
+/// Content of the front of a buffer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Scanned {
-    /// More bytes are needed. `heavy`: of a client that it does not know, the server would refuse it already.
+    /// More bytes are needed. `heavy`: the server would already refuse it from an unauthenticated client.
     Incomplete { heavy: bool },
-    /// So many bytes that ask for nothing and are never answered.
+    /// This many bytes hold no request and are never answered.
     Empty(usize),
-    /// A whole request of so many bytes; its arguments are where `args` says.
+    /// A whole request of this many bytes; `args` has the positions of its arguments.
     Whole(usize),
-    /// The same, as a line of text; `None` = quotes that do not match.
+    /// As `Request`, as an inline command; `None` = unbalanced quotes.
     Inline(usize, Option<Vec<Vec<u8>>>),
     /// The beginning of a huge request; the rest comes as [`Self::Rest`] after [`RequestScan::go_on`].
     Begun(Begun),
-    /// So many bytes of a request that has begun.
+    /// This many bytes of a started request.
     Rest(usize),
-    /// No RESP, and nothing behind it is looked at any more.
+    /// Invalid RESP; nothing after it is parsed.
     Opaque,
 }
 
-/// A huge request of which the beginning is here.
+/// The received part of a huge request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Begun {
-    /// Bytes that are here.
+    /// Bytes received.
     pub(crate) len: usize,
-    /// Arguments in all; `args` has those that are whole.
+    /// Number of all arguments; `args` has the complete ones.
     pub(crate) argc: usize,
     args_left: usize,
     bytes_left: usize,
 }
 
-/// How far into the stream of requests we are.
+/// Position in the request stream.
 #[derive(Debug, Default)]
 pub(crate) struct RequestScan {
     args_left: usize,
@@ -55,7 +55,7 @@ pub(crate) struct RequestScan {
 }
 
 impl RequestScan {
-    /// Looks at the front of `buf`. Whole requests and beginnings leave no trace here: they may be looked at again.
+    /// Examines the front of `buf`. Whole requests and beginnings do not change the state: they may be scanned again.
     pub(crate) fn next(&mut self, buf: &[u8], args: &mut Args) -> Scanned {
         if buf.is_empty() {
             return Scanned::Incomplete { heavy: false };
@@ -96,12 +96,12 @@ impl RequestScan {
         (self.args_left, self.bytes_left) = (begun.args_left, begun.bytes_left);
     }
 
-    /// Nothing that comes from here on is looked at.
+    /// Later bytes are not parsed.
     pub(crate) fn stop(&mut self) {
         *self = Self { opaque: true, ..Self::default() };
     }
 
-    /// The end of a request is still to come.
+    /// True if the end of a request is missing.
     pub(crate) fn is_inside(&self) -> bool {
         self.args_left > 0 || self.bytes_left > 0
     }
@@ -119,7 +119,7 @@ impl RequestScan {
                 (b'$', Ok(None)) => break,
                 (b'$', Ok(Some((len, body)))) if len >= 0 => {
                     self.args_left -= 1;
-                    // What `len as usize` cannot hold, no server takes either.
+                    // No server accepts lengths beyond `usize`.
                     self.bytes_left = usize::try_from(len).unwrap_or(usize::MAX - 2) + 2;
                     at = body;
                 }
@@ -139,7 +139,7 @@ mod tests {
 
     use super::*;
 
-    /// Forwards what `scan` says; gives the commands found and how many bytes were used.
+    /// Forwards what `scan` returns; returns the commands found and how many bytes were used.
     fn drive(scan: &mut RequestScan, buf: &[u8], names: &mut Vec<(String, usize)>) -> usize {
         let (mut at, mut args) = (0, Args::new());
         loop {
@@ -200,7 +200,7 @@ mod tests {
             (b"*11\r\n$3\r\nDEL\r\n", true),
             (b"*2\r\n$4\r\nAUTH\r\n$16384\r\nx", false),
             (b"*2\r\n$4\r\nAUTH\r\n$16385\r\nx", true),
-            // However much of it is here.
+            // Whatever part of it has arrived.
             (&[&b"*2\r\n$4\r\nAUTH\r\n$16385\r\n"[..], &[b'x'; 5000]].concat(), true),
             (b"*11\r\n", true),
         ] {

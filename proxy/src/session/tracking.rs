@@ -1,6 +1,6 @@
-//! Whether a session's replies tell what became of its requests: pure.
+//! Whether a session's replies can be matched to its requests. Pure.
 
-/// See the module. Who a session is, is another question: it may be unknown while replies are followed (an `AUTH` in a
+/// State of matching. It is independent of the identity, which may be unknown while replies are matched (an `AUTH` in a
 /// transaction), and known while they are not (`MONITOR`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Tracking {
@@ -11,8 +11,8 @@ pub(super) enum Tracking {
     SkipsNext,
     /// `CLIENT REPLY OFF`: no request is answered.
     Silenced,
-    /// No reply can be matched to a request any more, until the connection ends. `wrote`: a write may be under way, or
-    /// answered, unseen.
+    /// Replies cannot be matched any more, until the connection ends. `wrote`: an unseen write may be in flight or
+    /// answered.
     Desynced { wrote: bool },
 }
 
@@ -21,26 +21,26 @@ impl Tracking {
         matches!(self, Self::Desynced { .. })
     }
 
-    /// From here on nothing is matched.
+    /// Replies are not matched from here on.
     pub(super) fn desync(&mut self) {
         if !self.is_desynced() {
             *self = Self::Desynced { wrote: false };
         }
     }
 
-    /// Something that may write was forwarded, and no reply will be known to tell of it.
+    /// Something that may write was forwarded, and its reply will not be recognised.
     pub(super) fn wrote_unseen(&mut self) {
         if let Self::Desynced { wrote } = self {
             *wrote = true;
         }
     }
 
-    /// A write may be under way, or answered, unseen.
+    /// True if an unseen write may be in flight or answered.
     pub(super) fn has_written_unseen(self) -> bool {
         matches!(self, Self::Desynced { wrote: true })
     }
 
-    /// `CLIENT REPLY`: replies are on, or off.
+    /// `CLIENT REPLY ON` or `OFF`.
     pub(super) fn silence(&mut self, off: bool) {
         if !self.is_desynced() {
             *self = if off { Self::Silenced } else { Self::Followed };

@@ -1,5 +1,5 @@
-//! `--ack journal`, the worker's part: carries out what the [`AckGate`](super::ack_gate) decides. It opens, asks and closes
-//! the offset probe, sends withheld replies when they are covered, and disconnects those who wait in vain.
+//! `--ack journal`, the worker's part: carries out the decisions of [`AckGate`](super::ack_gate). Opens, uses and
+//! closes the offset probe, sends released replies, and disconnects clients after the time limit.
 
 use std::sync::atomic::Ordering;
 
@@ -13,7 +13,7 @@ use super::upstream_pool::Role;
 use crate::upstream::Unreachable;
 
 impl Worker {
-    /// Whether a write may be forwarded now; else the client waits for the probe, or hears why there is none.
+    /// True if a write may be forwarded now; otherwise the client waits for the probe, or gets an error.
     pub(super) fn passes_ack_gate(&mut self, client: ClientRef) -> Result<bool, Unreachable> {
         let Some(gate) = &mut self.ack_gate else { return Ok(true) };
         if gate.admits(client) {
@@ -32,7 +32,7 @@ impl Worker {
         Ok(())
     }
 
-    /// What the offset probe says first.
+    /// The first bytes on the offset probe.
     pub(super) fn introduce_offset_probe(&mut self) -> Vec<u8> {
         let url = &self.shared.upstream.connector.url;
         let password = url.password.as_ref().map(Secret::expose);
@@ -40,12 +40,12 @@ impl Worker {
         self.ack_gate.as_mut().map(|gate| gate.introduce(login, self.now)).unwrap_or_default()
     }
 
-    /// At the end of a turn: for what was withheld in it the server is asked how far it is.
+    /// At the end of a turn: requests the offset for the replies withheld in it.
     pub(super) fn ask_offset(&mut self) {
         let Some(gate) = &mut self.ack_gate else { return };
         let Some(conn) = gate.due(self.now) else { return };
         self.send_offset_request(conn);
-        // The capture may wait for these replies to know whose the effects are.
+        // The capture may need these replies to attribute the effects.
         self.tee.flush_and_call();
         self.flush_conns();
     }
@@ -57,7 +57,7 @@ impl Worker {
         }
     }
 
-    /// The server's answers on the offset probe.
+    /// Handles answers on the offset probe.
     pub(super) fn offset_probe_replies(&mut self, bytes: &[u8]) {
         let mut at = 0;
         while at < bytes.len() {
@@ -78,7 +78,7 @@ impl Worker {
         self.release();
     }
 
-    /// Connections from before may lead to another server than the offset probe does now.
+    /// Earlier connections may lead to another server than the offset probe.
     fn disconnect_all(&mut self) {
         for shared in self.pool.open_shared() {
             self.shared_lost(shared);
@@ -90,7 +90,7 @@ impl Worker {
         }
     }
 
-    /// Clients blocked for lack of an offset probe get one when the replica link is back.
+    /// Clients blocked on a missing offset probe resume when the replica link is back.
     pub(super) fn reopen_offset_probe(&mut self) -> Result<(), Unreachable> {
         let Some(gate) = &self.ack_gate else { return Ok(()) };
         if !gate.wants_probe(self.shared.durability.is_following()) {
@@ -108,14 +108,14 @@ impl Worker {
         self.resume(blocked.unwrap_or_default());
     }
 
-    /// Clients that were blocked try again.
+    /// Blocked clients try again.
     fn resume(&mut self, blocked: Vec<ClientRef>) {
         for client in blocked {
             self.clients.resume(client);
         }
     }
 
-    /// Nobody can say how far the server was when it answered what is under way.
+    /// The offset for the replies in flight can no longer be learned.
     pub(super) fn offset_probe_lost(&mut self, why: &str) {
         let Some(gate) = &mut self.ack_gate else { return };
         let loss = gate.probe_lost();
@@ -145,12 +145,12 @@ impl Worker {
         }
     }
 
-    /// Gives the replies that are covered by now.
+    /// Sends the replies that are covered.
     pub(super) fn release(&mut self) {
         let (Some(gate), Some(waiter)) = (&mut self.ack_gate, &self.durable_waiter) else { return };
         let durability = &self.shared.durability;
         let covered = gate.covered(|| {
-            // In this order: whatever moves the position from here on wakes us.
+            // The order matters: any later change of the position wakes this worker.
             waiter.wants.store(true, Ordering::SeqCst);
             durability.position()
         });
@@ -167,13 +167,13 @@ impl Worker {
         }
     }
 
-    /// By the clock: who has waited too long, and a probe that nobody uses.
+    /// At each tick: disconnects late clients, and keeps the probe alive.
     pub(super) fn check_acks(&mut self) {
         let Some(gate) = &mut self.ack_gate else { return };
         self.shared.status.numbers.clients.ack_waiting.add(gate.waiting_change());
         match gate.missing(self.shared.durability.is_following()) {
             Missing::No => {}
-            // Why there is none, those who wait hear when they try again.
+            // Blocked clients get the reason when they try again.
             Missing::Open => drop(self.open_offset_probe()),
             Missing::NotFollowing => self.resume_blocked(),
         }

@@ -1,8 +1,8 @@
-//! `REDTAPE.*`: requests that the proxy answers itself, behind the replies to the session's earlier ones.
+//! `REDTAPE.*`: requests answered by the proxy, after the replies to the session's earlier requests.
 //!
-//! Whether a session may ask at all is the server's to say: one that it has not answered yet is heard of there first,
-//! by a `HELLO` whose answer the client does not see. What takes time runs on a thread of its own, and its answer
-//! comes back through the inbox; meanwhile the session's next request waits.
+//! The server decides whether a session may use them. A session without any reply so far is checked first, by a `HELLO`
+//! whose answer is not passed on. Slow work runs on a thread of its own and its answer returns through the inbox;
+//! meanwhile the session's next request waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,11 +12,11 @@ use super::refs::ClientRef;
 use super::{Message, Worker};
 use crate::commands::Answer;
 
-/// Threads that work for such requests at once; who comes then is told to try again.
+/// Limit of concurrent threads for such requests; further requests get an error that says to try again.
 const THREADS_MAX: usize = 32;
 
 impl Worker {
-    /// Answers one.
+    /// Answers one request.
     pub(super) fn answer_admin(&mut self, index: usize, args: &[&[u8]]) -> Forwarded {
         let client = &mut self.clients[index];
         if client.in_flight() > 0 {
@@ -53,7 +53,7 @@ impl Worker {
             let answer = run();
             drop(running);
             let bytes = if silent { Vec::new() } else { answer };
-            // The worker is gone: so is the client.
+            // The worker has ended, and the client with it.
             let _ = inbox.send(Message::Answered(reference, bytes));
             let _ = waker.wake();
         };
@@ -64,7 +64,7 @@ impl Worker {
         Forwarded::Done
     }
 
-    /// A client that is not known to the server gets no answer of redtape: first the server is asked.
+    /// Before redtape answers a client, the server must have accepted it.
     pub(super) fn admit_known(&mut self, index: usize) -> Admission {
         let client = &self.clients[index];
         if client.state.user().is_some() || client.questioned {
@@ -84,7 +84,7 @@ impl Worker {
         Admission::Wait
     }
 
-    /// The answer to such a request goes to its client, and the next is read.
+    /// Sends the answer to its client and reads the next request.
     pub(super) fn admin_answer(&mut self, reference: ClientRef, bytes: &[u8]) {
         let now = self.now;
         let Some(client) = self.clients.get_mut(reference) else { return };
@@ -102,7 +102,7 @@ impl Worker {
     }
 }
 
-/// Holds the place of one such thread; gives it up when dropped.
+/// Counts one such thread until it is dropped.
 struct Running(Arc<AtomicUsize>);
 
 impl Running {

@@ -1,10 +1,10 @@
-//! How often a worker looks at the clock.
+//! Intervals at which a worker checks timeouts.
 
 use std::time::Duration;
 
-/// How often all clients and connections are looked at; stalls are counted in it.
+/// Interval of checks of all clients and connections; the unit in which stalls are counted.
 pub(super) const TICK: Duration = Duration::from_millis(500);
-/// The same while something is being connected.
+/// Interval while a connection is being established.
 pub(super) const TICK_CONNECTING: Duration = Duration::from_millis(100);
-/// The same while clients are drained.
+/// Interval while clients are drained.
 pub(super) const TICK_DRAINING: Duration = Duration::from_millis(5);

@@ -1,4 +1,4 @@
-//! Opens connections without waiting, and sends what waits on them.
+//! Opens connections without blocking, and sends their buffered output.
 
 use std::io;
 use std::path::Path;
@@ -14,12 +14,12 @@ use super::upstream_pool::{Role, Stage};
 use super::{Worker, conn_token};
 use crate::upstream::{Target, Unreachable};
 
-/// A unix socket says at once that too many wait; the server takes them within moments.
+/// A unix socket refuses at once when its accept queue is full; the server empties it quickly.
 const UNIX_TRIES: usize = 50;
 const UNIX_PAUSE: Duration = Duration::from_millis(1);
 
 impl Worker {
-    /// Opens the session's own connection; what is sent meanwhile waits in it.
+    /// Opens the session's pinned connection; output is buffered meanwhile.
     pub(super) fn open_pinned(&mut self, client: usize) -> Result<(), Unreachable> {
         self.shared.upstream.may_try()?;
         let reference = ClientRef { index: client, generation: self.clients[client].generation };
@@ -28,14 +28,14 @@ impl Worker {
         Ok(())
     }
 
-    /// Opens a shared connection; it can be used as soon as the server has let it in.
+    /// Opens a shared connection, usable after the server has accepted its login.
     pub(super) fn open_shared(&mut self, key: SharedKey) {
         if self.shared.upstream.may_try().is_ok() && self.dial(Role::Shared(key), self.now + CONNECT_TIMEOUT).is_ok() {
             self.shared.status.numbers.clients.shared_conns.inc();
         }
     }
 
-    /// Begins to connect, by the first way that does not fail at once.
+    /// Starts to connect, to the first address that does not fail at once.
     pub(super) fn dial(&mut self, role: Role, until: Instant) -> Result<ConnRef, Unreachable> {
         let index = self.pool.vacant_key();
         let (socket, attempt) = self.begin(index, 0).map_err(|e| self.shared.upstream.failed(&e.to_string()))?;
@@ -43,7 +43,7 @@ impl Worker {
         Ok(self.pool.insert(socket, role, Stage::Connecting { attempt, until }, self.now))
     }
 
-    /// Begins with the `attempt`-th way or one behind it.
+    /// Starts with the `attempt`-th address or a later one.
     fn begin(&mut self, index: usize, mut attempt: usize) -> io::Result<(Socket, usize)> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "no address");
         while let Some(target) = self.shared.upstream.target(attempt) {
@@ -73,7 +73,7 @@ impl Worker {
         Ok(socket)
     }
 
-    /// A connection that is being connected shows a sign.
+    /// A connecting socket is ready.
     pub(super) fn go_on_connecting(&mut self, index: usize) {
         let mut nothing = [0; 1];
         let conn = &mut self.pool[index];
@@ -85,7 +85,7 @@ impl Worker {
                 Ok(0) => Err(io::Error::other(
                     "the server closed the connection during the TLS handshake; is this its tls-port?",
                 )),
-                Ok(_) => Err(io::Error::other("the server spoke before it was asked")),
+                Ok(_) => Err(io::Error::other("the server sent data before any request")),
                 Err(e) => Err(e),
             },
             other => other.map(drop),
@@ -96,7 +96,7 @@ impl Worker {
         }
     }
 
-    /// This way did not work: the next, or none.
+    /// This address failed: tries the next one, or gives up.
     pub(super) fn try_next(&mut self, index: usize, error: &io::Error) {
         let conn = &mut self.pool[index];
         let Stage::Connecting { attempt, until } = conn.stage else { return };
@@ -123,7 +123,7 @@ impl Worker {
         self.pool.make_dirty(index);
     }
 
-    /// The socket takes more.
+    /// The socket accepts more output.
     pub(super) fn conn_writable(&mut self, index: usize) {
         if matches!(self.pool[index].stage, Stage::Connecting { .. }) {
             self.go_on_connecting(index);
@@ -132,14 +132,14 @@ impl Worker {
         }
     }
 
-    /// Sends what waits on connections, after the stamps of what is sent have gone to the tee.
+    /// Sends buffered output of connections, after the tee has the stamps.
     pub(super) fn flush_conns(&mut self) {
         if self.pool.is_clean() {
             return;
         }
         self.tee.flush();
         for index in self.pool.take_dirty() {
-            // Another connection may have its number by now: one flush too many does no harm.
+            // The index may belong to another connection by now: an additional flush is harmless.
             if self.pool.begin_flush(index) {
                 self.flush_conn(index);
             }
@@ -162,7 +162,7 @@ impl Worker {
         }
         let conn = &mut self.pool[index];
         let Ok(done) = sent else {
-            // The server has closed: what it said before still goes to the client.
+            // The server has closed: what it sent before still goes to the client.
             conn.out.clear();
             conn.readable = true;
             conn.read_closed = true;
@@ -180,7 +180,7 @@ impl Worker {
         }
     }
 
-    /// A client's socket takes more.
+    /// A client's socket accepts more output.
     pub(super) fn client_writable(&mut self, reference: ClientRef) {
         self.send_to_client(reference);
         self.account(reference.index);
@@ -191,7 +191,7 @@ impl Worker {
         match client.out.send(&mut client.socket, false) {
             Err(_) => self.close_client(reference.index),
             Ok(false) => {}
-            // The rest follows when it may.
+            // Withheld replies follow later.
             Ok(true) if client.withholds() => {}
             Ok(true) => {
                 match client.stage {
@@ -213,7 +213,7 @@ impl Worker {
     }
 }
 
-/// A server whose queue of connections is full for a moment is not one that is gone.
+/// A full accept queue is temporary and does not mean that the server is gone.
 fn connect_unix(path: &Path) -> io::Result<mio::net::UnixStream> {
     let mut tries = 0;
     loop {

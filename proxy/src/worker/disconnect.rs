@@ -1,8 +1,8 @@
-//! What happens when something ends: a client, a pinned connection, a shared connection, the server.
+//! Handles the end of a client, a pinned connection, a shared connection, or the server.
 //!
-//! | what ends | in flight | what the client sees |
+//! | what ends | in flight | effect for the client |
 //! | --- | --- | --- |
-//! | client | anything | its pinned connection is closed; replies that still come on a shared connection are thrown away |
+//! | client | anything | its pinned connection is closed; replies that still arrive on a shared connection are discarded |
 //! | shared connection | on it | for each an error: it may or may not have run; the session goes on |
 //! | both connections, the server lives (its user was deleted) | on the shared connection | the connection ends, as without the proxy |
 //! | shared connection, as it hung while the server answered others ([`super::stalls`]) | on it | the connection ends |
@@ -25,25 +25,25 @@ use super::upstream_pool::{Role, Stage as ConnStage, Unanswered, UpstreamConn};
 use crate::session::RequestScan;
 use crate::upstream::Unreachable;
 
-/// A living server answers a PING within this time, or is busy.
+/// A live server answers a PING within this time, or is busy.
 pub(super) const ALIVE_TIMEOUT: Duration = Duration::from_millis(500);
-/// Reads of one turn of what a client still says that is not served any more.
+/// Reads per turn of input from a client that is no longer served.
 const LINGER_READS_MAX: usize = 16;
 const LOST: &str = "-ERR redtape: the connection to the upstream was lost; this command may or may not have run\r\n";
 
 impl Worker {
-    /// Ends a session at once.
+    /// Closes a session at once.
     pub(super) fn close_client(&mut self, index: usize) {
         let Some(mut client) = self.clients.remove(index) else { return };
         client.state.close(&mut self.tee, Micros::now());
         client.socket.deregister(self.poll.registry());
         if let Some(pinned) = client.pinned {
-            // What it sent before it left is the server's to run.
+            // The server runs what the client sent before it left.
             let conn = &mut self.pool[pinned];
             if !conn.out.is_empty() && !matches!(conn.stage, ConnStage::Connecting { .. }) {
                 self.tee.flush();
                 let conn = &mut self.pool[pinned];
-                // Whatever does not fit now is lost with it, as without the proxy.
+                // What does not fit now is lost, as without the proxy.
                 let _ = conn.out.send(&mut conn.socket, false);
             }
             self.drop_conn(pinned);
@@ -53,7 +53,7 @@ impl Worker {
         self.load.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Ends a session as soon as it has read what was said.
+    /// Closes a session once its buffered replies are sent.
     pub(super) fn finish(&mut self, index: usize) {
         let Some(client) = self.clients.at_mut(index) else { return };
         if client.is_finished() {
@@ -70,7 +70,7 @@ impl Worker {
         self.client_writable(reference);
     }
 
-    /// All was said. Bytes that the client still sends would make the kernel take back what it has not read yet.
+    /// Everything was sent. Closing with unread input would make the kernel discard what the client has not read yet.
     pub(super) fn linger(&mut self, index: usize) {
         let client = &mut self.clients[index];
         client.socket.shutdown();
@@ -96,14 +96,14 @@ impl Worker {
         self.clients.queue(reference);
     }
 
-    /// Takes a connection away; nothing else changes. Gives what is left of it.
+    /// Removes a connection without further effects, and returns it.
     pub(super) fn drop_conn(&mut self, index: usize) -> Option<UpstreamConn> {
         let mut conn = self.pool.remove(index)?;
         self.let_go(&mut conn);
         Some(conn)
     }
 
-    /// The same, of one that may be gone already.
+    /// The same, for a connection that may be gone already.
     pub(super) fn close_conn(&mut self, conn: Option<ConnRef>) {
         if let Some(conn) = conn
             && self.pool.get(conn).is_some()
@@ -112,7 +112,7 @@ impl Worker {
         }
     }
 
-    /// A connection was taken out of the pool.
+    /// A connection was removed from the pool.
     pub(super) fn let_go(&mut self, conn: &mut UpstreamConn) {
         conn.socket.deregister(self.poll.registry());
         if matches!(conn.role, Role::Shared(_)) {
@@ -144,16 +144,16 @@ impl Worker {
             client.stage = Stage::Ending { until };
             return;
         }
-        // As directly, whatever the reason: CLIENT KILL, QUIT, a protocol error, the end of the server.
+        // As without the proxy, whatever the reason: CLIENT KILL, QUIT, a protocol error, the end of the server.
         self.finish(owner.index);
     }
 
-    /// Has the server asked, by a connection of its own. Its answer comes behind whatever the server did before: what
-    /// it closed together is seen to be closed by then.
+    /// Asks the server on a separate connection whether it lives. The answer comes after everything the server did
+    /// before: connections that it closed together are seen to be closed by then.
     fn ask_whether_it_lives(&mut self, waiter: ClientRef) {
         let is_there = self.clients.get_mut(waiter).map(|client| client.probing = true).is_some();
         if is_there {
-            // What happened there is part of the verdict.
+            // The state of the pinned connection is part of the answer.
             self.nudge_pinned(waiter.index);
         }
         if self.liveness.ask(is_there.then_some(waiter)) {
@@ -164,14 +164,14 @@ impl Worker {
         }
     }
 
-    /// It is known whether the server lives. What follows from it comes at the end of the turn, when all that the server
-    /// did before has been read.
+    /// The probe has its answer. It is acted upon at the end of the turn, after everything the server sent before has
+    /// been read.
     pub(super) fn probe_answered(&mut self, alive: bool) {
         let probe = self.liveness.answered(alive);
         self.close_conn(probe);
     }
 
-    /// Tells those who wait for the probe.
+    /// Passes the answer to the clients that wait for it.
     pub(super) fn pass_verdict(&mut self) {
         let Some((alive, waiters)) = self.liveness.take_verdict() else { return };
         for waiter in waiters {
@@ -180,7 +180,7 @@ impl Worker {
             };
             client.probing = false;
             if client.pinned.is_none() || !alive {
-                // As without the proxy: a client that loses the connection knows that what was under way may have run.
+                // As without the proxy: a client that loses its connection knows that requests in flight may have run.
                 self.finish(waiter.index);
                 continue;
             }
@@ -196,7 +196,7 @@ impl Worker {
         }
     }
 
-    /// A shared connection is gone: who waited on it hears so, and goes on.
+    /// A shared connection is gone: clients that wait on it get an error and continue.
     pub(super) fn shared_lost(&mut self, index: usize) {
         let Some(mut conn) = self.drop_conn(index) else { return };
         for (waiter, unanswered) in conn.take_unanswered() {
@@ -210,7 +210,7 @@ impl Worker {
         }
     }
 
-    /// No way to the server worked.
+    /// No address of the server could be reached.
     pub(super) fn connect_failed(&mut self, index: usize, why: &str) {
         let owner = match &self.pool[index].role {
             Role::Pinned(owner) => *owner,
@@ -236,7 +236,7 @@ impl Worker {
             }
             Unreachable::End => cut = true,
         }
-        // Nothing of it has reached the server: the session begins anew.
+        // Nothing of it has reached the server: the session starts over.
         client.state.start_over(&mut self.tee, Micros::now());
         client.scan = RequestScan::default();
         client.shared_conns = [None; 2];

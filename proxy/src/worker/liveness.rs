@@ -1,21 +1,22 @@
-//! Whether the server lives, asked on a connection of its own when a shared connection broke. Decides; the worker
-//! ([`super::disconnect`]) opens the connection and tells those who wait.
+//! Whether the server lives, asked on a separate connection after a shared connection broke. Decides; the worker
+//! ([`super::disconnect`]) opens the connection and informs the waiting clients.
 //!
-//! Invariant: one question at a time. Its answer is passed on at the end of the turn, and all who ask until then get it too.
+//! Invariant: one question at a time. Its answer is passed on at the end of the turn, also to clients that ask until
+//! then.
 
 use super::refs::{ClientRef, ConnRef};
 
-/// See the module.
+/// State of the question.
 #[derive(Debug, Default)]
 pub(super) struct Liveness {
     probe: Option<ConnRef>,
     waiters: Vec<ClientRef>,
-    /// What the probe said, in this turn.
+    /// The answer of this turn.
     verdict: Option<bool>,
 }
 
 impl Liveness {
-    /// Somebody wants to know. True = a probe is to be opened: then [`Self::asking`], or [`Self::answered`] if that fails.
+    /// A client asks. True = open a probe, then call [`Self::asking`], or [`Self::answered`] if that fails.
     #[must_use]
     pub(super) fn ask(&mut self, waiter: Option<ClientRef>) -> bool {
         self.waiters.extend(waiter);
@@ -27,23 +28,23 @@ impl Liveness {
         self.probe = Some(probe);
     }
 
-    /// The probe, while it was not answered.
+    /// The probe, until it is answered.
     pub(super) fn probe(&self) -> Option<ConnRef> {
         self.probe
     }
 
-    /// It is known whether the server lives. Gives the probe, which is to be closed.
+    /// The answer is known. Returns the probe, to be closed.
     pub(super) fn answered(&mut self, alive: bool) -> Option<ConnRef> {
         self.verdict = Some(alive);
         self.probe.take()
     }
 
-    /// An answer was not passed on yet.
+    /// True if an answer was not passed on yet.
     pub(super) fn has_verdict(&self) -> bool {
         self.verdict.is_some()
     }
 
-    /// At the end of a turn: the answer, and who is to be told.
+    /// At the end of a turn: the answer, and the waiting clients.
     pub(super) fn take_verdict(&mut self) -> Option<(bool, Vec<ClientRef>)> {
         let alive = self.verdict.take()?;
         Some((alive, std::mem::take(&mut self.waiters)))

@@ -1,10 +1,10 @@
-//! What clients' buffers hold: counted as it changes, and limited at the end of each turn.
+//! Accounts for clients' buffers as they change, and enforces the limit at the end of each turn.
 
 use super::Worker;
 use super::client_table::OverMemory;
 
 impl Worker {
-    /// Takes note of what a client's buffers hold now.
+    /// Updates a client's share of memory.
     #[inline]
     pub(super) fn account(&mut self, index: usize) {
         let Some(client) = self.clients.at(index) else { return };
@@ -12,7 +12,7 @@ impl Worker {
         self.clients.account(index, to_server);
     }
 
-    /// At the end of a turn: if all clients' buffers together hold too much, the largest go.
+    /// At the end of a turn: disconnects the largest clients if the sum exceeds the limit.
     pub(super) fn limit_client_memory(&mut self) {
         match self.clients.check_memory(self.live.client_memory) {
             OverMemory::No => {}

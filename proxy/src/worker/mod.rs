@@ -1,4 +1,4 @@
-//! The data path: one thread that moves the bytes of its sessions, and waits for nothing but readiness.
+//! The data path: one thread that moves the bytes of its sessions and blocks only on readiness.
 //!
 //! ```text
 //!             ┌──────────────── one turn ────────────────────────────────────────────────┐
@@ -11,30 +11,30 @@
 //!                      └── shared connections: of sessions of one user, database and protocol; one for reads, one for writes
 //! ```
 //!
-//! The [`Worker`] keeps the loop and does the I/O. What it does is decided by components that own their state, return
-//! actions, and know of no socket:
+//! The [`Worker`] runs the loop and does the I/O. Decisions are made by components that own their state, return
+//! actions, and use no sockets:
 //!
 //! | component | decides |
 //! | --- | --- |
-//! | [`ClientTable`] | who is to be served; whose time, memory or unread replies are too much |
-//! | [`UpstreamPool`] | which shared connection serves whom; which is opened, retired, cut, kept alive |
-//! | [`AckGate`] | with `--ack journal`: which replies are withheld and which go; when the server is asked how far it is |
-//! | [`Liveness`] | whether the server lives, when a shared connection broke |
+//! | [`ClientTable`] | which client is served next; which exceeds a limit of time, memory or unread replies |
+//! | [`UpstreamPool`] | which shared connection a session uses; which is opened, retired, cut, kept alive |
+//! | [`AckGate`] | with `--ack journal`: which replies are withheld and released; when the server's offset is requested |
+//! | [`Liveness`] | whether the server lives, after a shared connection broke |
 //! | [`SessionState`](crate::session::SessionState) | what a request and a reply mean for their session |
 //!
-//! They do not know each other. What concerns two of them (a route needs the session and the pool) is asked of both by the
-//! worker, in [`requests`] and [`replies`].
+//! They do not refer to each other. Where a decision needs two of them (a route needs session and pool), the worker
+//! asks both, in [`requests`] and [`replies`].
 //!
 //! Invariants:
-//! - A session's requests are in flight on one connection at a time: the pinned one, or a shared one. It changes over only when nothing
-//!   is in flight and nothing pins it, so the order of its replies is the order of its requests.
-//! - Only requests that are whole, well-formed and without effect on the connection are put on a shared connection, and no write on one
-//!   for reads.
-//! - The tee is flushed before requests are written, so the stamp is there before the effect.
-//! - Bytes of a connection are scanned before they pass: where a reply ends is known when it ends.
-//! - Nothing waits without a limit, and nobody is read from whose bytes cannot go on.
+//! - A session's requests are in flight on one connection at a time: the pinned one, or a shared one. It changes
+//!   connections only when nothing is in flight and nothing pins it, so its replies keep the order of its requests.
+//! - A shared connection carries only whole, well-formed requests without effect on the connection, and the one for
+//!   reads carries no writes.
+//! - The tee is flushed before requests are written, so the join has the stamp before the effect.
+//! - Bytes of a connection are scanned before they are passed on, so the end of each reply is known.
+//! - Every wait has a limit, and no socket is read whose bytes cannot be passed on.
 //!
-//! What happens when something breaks is in [`disconnect`], when something hangs in [`stalls`].
+//! Failures are handled in [`disconnect`], stalled connections in [`stalls`].
 
 mod ack_gate;
 mod acks;
@@ -95,51 +95,51 @@ const INBOX_MAX: usize = 1024;
 const EVENTS_MAX: usize = 1024;
 /// Bytes read from one connection at once.
 const READ_BYTES: usize = 128 * 1024;
-/// How often in one turn it is looked whether more clients are ready, and requests that are enough at once.
+/// Polls per turn for further ready clients, and the number of requests that ends them.
 const GATHER_ROUNDS: usize = 3;
 const GATHER_MAX: usize = 32;
 /// Reads of one connection in one turn.
 const CONN_READS_MAX: usize = 8;
-/// Sessions that are still busy so long after a shutdown began are cut.
+/// Sessions still busy this long after a shutdown began are closed.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A worker's number stands above this bit in the generations that it gives.
+/// Bits of a generation below the worker's number.
 const WORKER_SHIFT: u32 = 48;
 
 const WAKE: Token = Token(usize::MAX);
 
-/// What all workers share.
+/// State shared by all workers.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// Where requests go.
+    /// The server.
     pub upstream: Upstream,
     /// Whether sessions share connections.
     pub sharing: Sharing,
-    /// Towards clients that speak TLS.
+    /// TLS for clients.
     pub acceptor: Option<Arc<TlsAcceptor>>,
-    /// What can change while redtape runs.
+    /// Settings that can change at run time.
     pub live: Arc<ArcSwap<Live>>,
-    /// Where stamps go.
+    /// Receives the stamps.
     pub tee: Arc<Tee>,
     /// The server's commands.
     pub table: Arc<ArcSwap<CommandTable>>,
-    /// How far the journal is on the disk, and whether writes may pass.
+    /// The durable position, and whether writes may pass.
     pub durability: Arc<DurabilityTracker>,
-    /// Its numbers of clients are kept by the workers.
+    /// The workers update its numbers of clients.
     pub status: Arc<Status>,
-    /// Counts errors, and how long replies wait for the journal.
+    /// Counts errors and measures how long replies wait for the journal.
     pub metrics: Metrics,
-    /// Clients of all workers.
+    /// Number of clients of all workers.
     pub clients: AtomicUsize,
-    /// What the buffers of all clients hold.
+    /// Memory of all clients' buffers.
     pub client_memory: Arc<ClientMemory>,
     /// Whether clients are paused.
     pub pause: Pause,
     /// Answers `REDTAPE.*`.
     pub admin: AdminCommands,
-    /// Threads that work for it.
+    /// Number of threads that work for admin commands.
     pub admin_threads: Arc<AtomicUsize>,
-    /// What must not end unseen.
+    /// Parts of redtape whose end is fatal.
     pub parts: Parts,
 }
 
@@ -148,13 +148,13 @@ pub(crate) struct Shared {
 pub(crate) struct Arrival {
     pub stream: Stream,
     pub from: ClientAddr,
-    /// It speaks TLS.
+    /// The client uses TLS.
     pub tls: bool,
-    /// A load balancer says first who it is.
+    /// A PROXY protocol header comes first.
     pub header: bool,
 }
 
-/// From where a client comes.
+/// Origin of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ClientAddr {
     Addr(SocketAddr),
@@ -166,7 +166,7 @@ impl std::fmt::Display for ClientAddr {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Addr(addr) => addr.fmt(f),
-            // As `CLIENT LIST` has it.
+            // The format of `CLIENT LIST`.
             Self::Unix(path) => write!(f, "{path}:0"),
         }
     }
@@ -176,7 +176,7 @@ impl std::fmt::Display for ClientAddr {
 enum Message {
     Arrival(Arrival),
     Drain,
-    /// What the proxy itself answers a client.
+    /// An answer by the proxy itself.
     Answered(ClientRef, Vec<u8>),
 }
 
@@ -185,7 +185,7 @@ enum Message {
 pub(crate) struct WorkerHandle {
     inbox: SyncSender<Message>,
     waker: Arc<Waker>,
-    /// Clients it has, or is about to have.
+    /// Number of its clients, including those being handed over.
     load: Arc<AtomicUsize>,
     thread: JoinHandle<()>,
 }
@@ -203,19 +203,19 @@ impl WorkerHandle {
         Ok(Self { inbox, waker, load, thread })
     }
 
-    /// How many clients it has.
+    /// Number of clients.
     pub(crate) fn load(&self) -> usize {
         self.load.load(Ordering::Relaxed)
     }
 
-    /// Hands a client over. Waits while the worker has too much to do.
+    /// Hands a client over. Blocks while the worker's inbox is full.
     pub(crate) fn take(&self, arrival: Arrival) {
         self.load.fetch_add(1, Ordering::Relaxed);
         self.tell(Message::Arrival(arrival));
     }
 
     fn tell(&self, message: Message) {
-        // A worker ends only after its handle; by a panic, with the process.
+        // A worker outlives its handle unless it panics, which ends the process.
         if let Err(TrySendError::Full(message)) = self.inbox.try_send(message) {
             let _ = self.waker.wake();
             let _ = self.inbox.send(message);
@@ -225,12 +225,12 @@ impl WorkerHandle {
         }
     }
 
-    /// Lets sessions finish what is under way, at most [`DRAIN_TIMEOUT`].
+    /// Lets sessions finish their requests, for at most [`DRAIN_TIMEOUT`].
     pub(crate) fn begin_drain(&self) {
         self.tell(Message::Drain);
     }
 
-    /// Waits for its end.
+    /// Waits for the thread to end.
     pub(crate) fn join(self) {
         if self.thread.join().is_err() {
             tracing::error!("a worker ended with a panic");
@@ -238,7 +238,7 @@ impl WorkerHandle {
     }
 }
 
-/// Numbers of one turn, told to the metrics once.
+/// Counters of one turn, added to the metrics once.
 #[derive(Debug, Default)]
 struct Counts {
     commands: u64,
@@ -246,12 +246,12 @@ struct Counts {
     sent: u64,
 }
 
-/// See the module.
+/// One worker thread.
 #[derive(Debug)]
 struct Worker {
     poll: Poll,
     messages: Receiver<Message>,
-    /// Its own, for threads that work for it.
+    /// A sender for its own threads.
     inbox: SyncSender<Message>,
     waker: Arc<Waker>,
     load: Arc<AtomicUsize>,
@@ -261,18 +261,18 @@ struct Worker {
     live: Arc<Live>,
     clients: ClientTable,
     pool: UpstreamPool,
-    /// Writes may have to be refused, or to wait.
+    /// Writes may have to be refused or delayed.
     gates_writes: bool,
     /// With `--ack journal`.
     ack_gate: Option<AckGate>,
-    /// With `--ack journal`: this worker is woken when more is durable.
+    /// With `--ack journal`: wakes this worker when the durable position advances.
     durable_waiter: Option<Arc<Waiter>>,
     liveness: Liveness,
     scratch: Box<[u8]>,
     counts: Counts,
     now: Instant,
     next_tick: Instant,
-    /// When all clients are looked at.
+    /// Time of the next check of all clients.
     next_check: Instant,
     draining: Option<Instant>,
 }
@@ -310,7 +310,7 @@ impl Worker {
             live: shared.live.load_full(),
             shared,
             clients,
-            // No two connections of all workers have the same number: the join orders requests by it.
+            // Connection numbers are unique across workers: the join orders requests by them.
             pool: UpstreamPool::new((n as u64) << WORKER_SHIFT),
             gates_writes,
             ack_gate,
@@ -351,9 +351,9 @@ impl Worker {
         self.renew_settings();
         self.count_replicas();
         if self.ack_gate.is_some() {
-            // Why there is none, those who wait hear when they try again.
+            // Blocked clients get the reason when they try again.
             let _ = self.reopen_offset_probe();
-            // The server is asked how far it is before it gets more: a write waits for no later ones' sync.
+            // The offset is requested before more requests are sent: a write then waits for no later writes' sync.
             self.serve_conns();
             self.ask_offset();
         }
@@ -362,8 +362,8 @@ impl Worker {
             if !self.more_may_come() {
                 break;
             }
-            // A thread that waits for this core probably has work for this worker: with it, one system call serves more
-            // requests. When none waits, this takes no time.
+            // A thread waiting for this core probably has requests for this worker: yielding lets one system call serve
+            // more requests. If none waits, it takes no time.
             std::thread::yield_now();
             if self.poll.poll(events, Some(Duration::ZERO)).is_err() || events.is_empty() {
                 break;
@@ -383,7 +383,7 @@ impl Worker {
         self.tell_counts();
     }
 
-    /// Some requests are about to go to the server by shared connections, and other clients of theirs may have more.
+    /// True if requests are about to go to the server by shared connections, and more clients of these may be ready.
     fn more_may_come(&self) -> bool {
         let gathered = self.pool.gathered();
         gathered > 0 && gathered < GATHER_MAX.min(self.clients.len() / 2)
@@ -401,7 +401,7 @@ impl Worker {
         }
     }
 
-    /// Takes note of who is ready for what.
+    /// Records which sockets are ready.
     fn note(&mut self, events: &Events) {
         let mut woken = false;
         for event in events {

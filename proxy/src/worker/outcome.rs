@@ -1,19 +1,19 @@
-//! What the worker decides about one request: may it be sent now, where, and what became of it.
+//! Decisions of the worker about one request: whether it may be sent now, where, and the result.
 
-/// Whether a check lets a request pass.
+/// Result of a check of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Admission {
-    /// It passes: the next check decides.
+    /// Passed: the next check decides.
     Forward,
-    /// It stays at the front of the client's input until its client is served again.
+    /// The request stays at the front of the client's input until its client is served again.
     Wait,
-    /// It is done with: answered here, or its client is disconnected.
+    /// Finished: answered here, or its client is disconnected.
     Done,
 }
 
 impl Admission {
-    /// What became of a request that does not pass.
+    /// The result for a request that does not pass.
     pub(super) fn stopped(self) -> Option<Forwarded> {
         match self {
             Self::Forward => None,
@@ -23,23 +23,23 @@ impl Admission {
     }
 }
 
-/// What became of a request, or of bytes that cannot be told from one.
+/// Result for a request, or for bytes that cannot be parsed as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Forwarded {
-    /// Sent, or answered here: the next one is looked at.
+    /// Sent, or answered here: the next request follows.
     Done,
-    /// It stays at the front of the client's input.
+    /// The request stays at the front of the client's input.
     Waits,
 }
 
 /// Where a request is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Route {
-    /// The session's own connection.
+    /// The session's pinned connection.
     Pinned,
     /// This shared connection.
     Shared(usize),
-    /// Nowhere yet: what is in flight has to be answered first, or there is no room.
+    /// Not yet: wait until everything in flight is answered, or until there is room.
     Wait,
 }

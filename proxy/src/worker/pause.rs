@@ -1,19 +1,18 @@
-//! Whether clients are paused (`CLIENT PAUSE`): then the server answers some requests of a connection and not the ones
-//! before them, so that nobody may stand behind another's.
-//!
-//! What passes by here is known at once; a pause from elsewhere shows as a shared connection that stalls. One of
-//! writes alone stalls no reads: they have shared connections of their own.
+//! Whether clients are paused (`CLIENT PAUSE`). During a pause the server answers some requests of a connection and not
+//! the ones before them, so sessions must not share connections.
+//! A pause requested through this proxy is known at once; one from elsewhere shows as a stalled shared connection. A
+//! pause of writes stalls no reads, which have shared connections of their own.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A longer pause counts as this long; then shared connections that stall tell.
+/// Limit of a known pause; after it, stalled shared connections are the evidence.
 const PAUSE_MAX: Duration = Duration::from_hours(1);
 
-/// One that was asked for and not granted yet counts so long.
+/// A pause that was requested and not confirmed yet counts for this long.
 const ASKED_MAX: Duration = Duration::from_millis(200);
 
-/// See the module. One for all workers.
+/// State of the pause, shared by all workers.
 #[derive(Debug)]
 pub(crate) struct Pause {
     base: Instant,
@@ -26,19 +25,19 @@ impl Pause {
         Self { base: Instant::now(), until: AtomicU64::new(0) }
     }
 
-    /// Clients are paused now.
+    /// True while clients are paused.
     #[inline]
     pub(super) fn holds(&self, now: Instant) -> bool {
         let until = self.until.load(Ordering::Relaxed);
         until != 0 && now < self.base + Duration::from_millis(until)
     }
 
-    /// A pause is asked for: whether it is granted is known in a moment.
+    /// A pause was requested and is not confirmed yet.
     pub(super) fn asked(&self, millis: u64, now: Instant) {
         self.begin(Duration::from_millis(millis).min(ASKED_MAX), now);
     }
 
-    /// The server has begun a pause, or ended it (0).
+    /// The server has started a pause, or ended it (0).
     pub(super) fn agreed(&self, millis: u64, now: Instant) {
         if millis == 0 {
             self.until.store(0, Ordering::Relaxed);
@@ -49,7 +48,7 @@ impl Pause {
 
     fn begin(&self, time: Duration, now: Instant) {
         let until = u64::try_from((now + time).duration_since(self.base).as_millis()).unwrap_or(u64::MAX);
-        // As in the server, a shorter one does not end a longer one.
+        // As in the server, a shorter pause does not end a longer one.
         self.until.fetch_max(until, Ordering::Relaxed);
     }
 }

@@ -1,25 +1,26 @@
-//! `WAIT` and `WAITAOF` of a session whose writes went by shared connections.
+//! `WAIT` and `WAITAOF` of a session whose writes went through shared connections.
 //!
-//! A server remembers for each of its connections up to where the connection has written, and answers `WAIT` by that. What
-//! a session has written by a shared connection, that connection remembers, and the session's own does not. Since Redis 7.2
-//! only a command that itself writes moves that offset; before, any command does.
+//! A server stores for each connection the offset of its last write, and answers `WAIT` by that. For writes through a
+//! shared connection, that offset belongs to the shared connection and not to the pinned one. Since Redis 7.2 only a
+//! command that itself writes advances it; before, any command does.
 //!
 //! ```text
-//! WAIT n t ─► each shared connection that carried a write is retired: nobody else writes there, so its offset stands still
+//! WAIT n t ─► each shared connection that carried a write is retired: no other writes, so its offset stays
 //!              │ WAIT n 1       asks the replicas how far they are
 //!              │ WAIT 0 0 …     counts them now and then, until n have it, or t is over
 //!              └─► WAIT n (rest of t) on the session's own connection ─► the smallest count is the answer
 //! ```
 //!
 //! Invariants:
-//! - no shared connection is ever blocked for longer than a millisecond, so any number of sessions may wait for one
-//!   shared connection's writes;
-//! - a count is never larger than the number of replicas that have everything the session was told of;
-//! - a session that has asked once writes by its own connection from then on, so that the server answers the next time;
-//! - where a shared connection that carried writes is lost, the answer is an error, not a count.
+//! - no shared connection is blocked for longer than a millisecond, so any number of sessions may wait for one shared
+//!   connection's writes;
+//! - a count is never larger than the number of replicas that have everything acknowledged to the session;
+//! - after its first `WAIT` a session writes through its pinned connection, so that the server itself answers the next
+//!   one;
+//! - if a shared connection that carried writes is lost, the answer is an error, not a count.
 //!
-//! Before 7.2, one `WAIT 0 0` on the session's own connection moves its offset past all that it was told of, by the very right
-//! that the client's own `WAIT` needs.
+//! Before 7.2, one `WAIT 0 0` on the pinned connection advances its offset past everything acknowledged to the session.
+//! It needs the same right as the client's own `WAIT`.
 
 use std::time::Duration;
 
@@ -32,13 +33,13 @@ use crate::session::ClassifiedRequest;
 
 /// Pause between two counts: doubled from the first up to the second.
 const COUNT_EVERY: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
-/// Longest answer to `WAIT` or `WAITAOF`, which may be an error with a user's name; a server that says more is not listened to.
+/// Size limit of an answer to `WAIT` or `WAITAOF`; a longer one ends the connection.
 pub(super) const ANSWER_MAX: usize = 64 * 1024;
 const WRITES_LOST: &str = "-ERR redtape: the connection that carried earlier writes of this session is lost, so which \
                            replicas have them is not known; later writes can be waited for\r\n";
 
 impl Worker {
-    /// Takes a `WAIT` over whose answer the session's own connection does not know; any other request is forwarded.
+    /// Handles a `WAIT` that the pinned connection cannot answer; any other request is forwarded.
     pub(super) fn wait_for_replicas(
         &mut self,
         index: usize,
@@ -73,7 +74,8 @@ impl Worker {
             self.writes_lost(index);
             return Admission::Done;
         }
-        // They go on counting: what the session writes later by its own connection may have no effect, and move nothing.
+        // Keep counting: what the session writes later through its pinned connection may have no effect and not advance
+        // the offset.
         let shared_conns = self.clients[index].wrote.shared_conns.clone();
         for shared in &shared_conns {
             self.pool.retire(*shared);
@@ -93,7 +95,7 @@ impl Worker {
         Admission::Done
     }
 
-    /// Has the next connection count: a shared one, or at last the session's own.
+    /// Counts on the next connection: a shared one, or finally the pinned one.
     fn ask_next(&mut self, index: usize) {
         if self.clients[index].replica_wait.as_ref().is_some_and(|wait| wait.shared_conns.is_empty()) {
             self.ask_pinned_last(index);
@@ -102,7 +104,7 @@ impl Worker {
         }
     }
 
-    /// Has a shared connection count. `first`: the replicas are asked how far they are.
+    /// Counts on a shared connection. `first`: the replicas are asked for their offsets.
     fn ask_shared(&mut self, index: usize, first: bool) {
         let client = &mut self.clients[index];
         let reference = ClientRef { index, generation: client.generation };
@@ -121,7 +123,7 @@ impl Worker {
         self.pool.make_dirty(shared.index);
     }
 
-    /// Has the session's own connection count, for what is left of the time.
+    /// Counts on the pinned connection, for the rest of the time.
     fn ask_pinned_last(&mut self, index: usize) {
         let now = self.now;
         let client = &mut self.clients[index];
@@ -133,7 +135,7 @@ impl Worker {
         self.send_pinned(index, &request);
     }
 
-    /// A connection has counted: the reply is there.
+    /// A connection has counted: its reply is complete.
     pub(super) fn replicas_counted(&mut self, reference: ClientRef) {
         let now = self.now;
         let Some(client) = self.clients.get_mut(reference) else { return };
@@ -143,7 +145,7 @@ impl Worker {
             return self.finish(reference.index);
         }
         let Some(counts) = Counts::read(&said, wait.goal.aof) else {
-            // The server's own words.
+            // The server's error is passed on.
             return self.end_replica_wait(reference, &said);
         };
         let least = wait.least.map_or(counts, |least| least.min(counts));
@@ -164,11 +166,11 @@ impl Worker {
         self.ask_next(reference.index);
     }
 
-    /// By the clock: those whose replicas are to be counted again.
+    /// At each tick: the scheduled counts.
     pub(super) fn count_replicas(&mut self) {
         for (client, recount) in self.clients.due_counts(self.now) {
             match recount {
-                // The one before it may have ended this one's session.
+                // An earlier one may have ended this session.
                 Recount::Ask if self.clients.get(client).is_some() => self.ask_shared(client.index, false),
                 Recount::Ask => {}
                 Recount::Close => self.close_client(client.index),

@@ -1,4 +1,4 @@
-//! From the server to clients: reads connections, finds out whose each reply is, and writes.
+//! From the server to clients: reads connections, assigns each reply to its client, and writes.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use super::{CONN_READS_MAX, READ_BYTES, Worker};
 use crate::commands::AdminCommands;
 use crate::session::Intent;
 
-/// Passes what was held back of a reply, as far as the client is to see it.
+/// Passes on a reply that was held back, as far as the client should see it.
 fn pass_held(
     admin: &AdminCommands,
     client: &mut Client,
@@ -34,19 +34,19 @@ fn pass_held(
     }
 }
 
-/// What replies of a session's own connection, read together, have shown.
+/// Facts from replies of a pinned connection that were read together.
 #[derive(Debug, Clone, Copy, Default)]
 struct PinnedRun {
     /// The client's socket is broken.
     failed: bool,
-    /// A write was done that would wait while the server pauses writes.
+    /// A write ran that the server would delay during a pause.
     wrote: bool,
-    /// The server took the session's proof of who it is.
+    /// The server accepted the session's credentials.
     proved: bool,
 }
 
 impl Worker {
-    /// Reads a connection that is ready.
+    /// Reads a ready connection.
     pub(super) fn serve_conn(&mut self, reference: ConnRef) {
         let index = reference.index;
         let Some(conn) = self.pool.get_mut(reference) else { return };
@@ -63,7 +63,7 @@ impl Worker {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     conn.readable = false;
                 }
-                // A server that is killed resets the connection: it ended, as with an orderly close.
+                // A killed server resets the connection: treated like an orderly close.
                 Ok(0) | Err(_) => {
                     conn.readable = false;
                     self.conn_lost(index);
@@ -82,7 +82,7 @@ impl Worker {
         }
     }
 
-    /// There is something to read, and room for it where it goes.
+    /// True if there is input, and room for it at its destination.
     fn may_read(&self, reference: ConnRef) -> bool {
         let Some(conn) = self.pool.get(reference) else {
             return false;
@@ -92,9 +92,9 @@ impl Worker {
         }
         match &conn.role {
             Role::Shared(_) | Role::Probe | Role::OffsetProbe | Role::Witness => true,
-            // With so many requests in flight that no more are taken, replies have to go on, or a client that
-            // reads only when it has sent everything would wait for ever.
-            // A push must not come into the middle of a reply by a shared connection.
+            // With this many requests in flight no more are read, so replies must be passed on: a client that reads
+            // only after sending everything would otherwise wait for ever.
+            // A push must not come in the middle of a reply from a shared connection.
             Role::Pinned(owner) => self.clients.at(owner.index).is_none_or(|c| {
                 !c.listens_elsewhere() && (c.unsaid() < CLIENT_OUT_HIGH || c.in_flight() > c.in_flight_max() / 2)
             }),
@@ -114,7 +114,7 @@ impl Worker {
         }
     }
 
-    /// Replies of a session's own connection: all are its own.
+    /// Replies of a pinned connection: all belong to its session.
     fn pinned_replies(&mut self, index: usize, owner: ClientRef, bytes: &[u8]) {
         let Some(client) = self.clients.get_mut(owner) else {
             return;
@@ -150,8 +150,8 @@ impl Worker {
                 passed = at;
             }
             let Some(frame) = frame else { continue };
-            // Of replies by a pinned connection only these show that the server works: while all clients are paused, it still refuses
-            // requests, and ends the waiting of those who were blocked before.
+            // Only these replies of a pinned connection show that the server works: while all clients are paused, it
+            // still refuses requests, and ends the waits of clients blocked before.
             wrote |= has_stalled && !matches!(frame.kind, b'-' | b'!') && client.state.front_would_pause(&self.table);
             let answered = client.state.reply(&frame, &mut self.tee, now);
             if let Some(gate) = &mut self.ack_gate
@@ -183,7 +183,7 @@ impl Worker {
         self.after_pinned_replies(owner, PinnedRun { failed, wrote, proved });
     }
 
-    /// Replies of a session's own connection were passed.
+    /// Follow-up work after replies of a pinned connection.
     fn after_pinned_replies(&mut self, owner: ClientRef, run: PinnedRun) {
         let Some(client) = self.clients.get(owner) else { return };
         if run.wrote {
@@ -201,14 +201,14 @@ impl Worker {
         }
     }
 
-    /// Replies of a shared connection: each belongs to the session that has waited longest.
+    /// Replies of a shared connection: each belongs to the longest-waiting session.
     fn shared_replies(&mut self, index: usize, bytes: &[u8]) {
         let now = Micros::now();
         let mut at = 0;
         while at < bytes.len() {
             let conn = &mut self.pool[index];
             if conn.is_at_push(bytes[at]) {
-                // Somebody has invalidations sent here. They are nobody's reply.
+                // A client has redirected invalidations here. They are not replies.
                 let Ok((len, frame)) = conn.scanner.scan(&bytes[at..]) else { return self.shared_lost(index) };
                 conn.in_push = frame.is_none();
                 at += len;
@@ -229,12 +229,12 @@ impl Worker {
         }
     }
 
-    /// Replies of a shared connection to the client that has waited longest, as many as are there: they are one write.
-    /// Gives how many bytes were used; `None` = the connection was given up.
+    /// Passes consecutive replies to the longest-waiting client in one write. Returns how many bytes were used; `None`
+    /// = the connection was closed.
     fn run_of_replies(&mut self, index: usize, bytes: &[u8], now: Micros) -> Option<usize> {
         let conn = &mut self.pool[index];
         let Some(front) = conn.queue.front().copied() else {
-            // The server says something that nobody has asked for: it is about to close.
+            // The server sends an unsolicited message: it is about to close.
             let said = String::from_utf8_lossy(&bytes[..bytes.len().min(100)]).into_owned();
             tracing::debug!(said, "an unasked reply on a shared connection; it is given up");
             self.shared_lost(index);
@@ -242,7 +242,7 @@ impl Worker {
         };
         let mut client = self.clients.get_mut(front.client);
         let for_writes = conn.is_for_writes();
-        // An internal request is alone in flight.
+        // An internal request is always alone in flight.
         let internal = client.as_ref().is_some_and(|c| matches!(c.state.replies.front(), Some(Intent::Internal)));
         let counts = client.as_ref().is_some_and(|c| c.replica_wait.is_some());
         let (mut at, mut left, mut wrote) = (0, front.count, false);
@@ -270,13 +270,13 @@ impl Worker {
         if counts {
             self.counting_replies(front.client, &bytes[..at], answered);
         } else if !internal {
-            // Else the client has left its WAIT.
+            // The client may have left its WAIT.
             self.pass_shared(front.client, &bytes[..at], at_boundary);
         }
         Some(at)
     }
 
-    /// The answer to an internal `WAIT` on a shared connection, or a part of it.
+    /// An answer to an internal `WAIT` on a shared connection, or a part of it.
     fn counting_replies(&mut self, reference: ClientRef, bytes: &[u8], answered: bool) {
         let Some(client) = self.clients.get_mut(reference) else { return };
         let Some(wait) = &mut client.replica_wait else { return };
@@ -288,7 +288,7 @@ impl Worker {
         }
     }
 
-    /// Passes replies that came by a shared connection to their client.
+    /// Passes replies from a shared connection to their client.
     fn pass_shared(&mut self, reference: ClientRef, bytes: &[u8], at_boundary: bool) {
         let now = self.now;
         let Some(client) = self.clients.get_mut(reference) else {
@@ -312,7 +312,8 @@ impl Worker {
         }
     }
 
-    /// What a new shared connection hears first. Gives how many bytes were used; `None` = it is given up as one.
+    /// Handles the first answers on a new shared connection. Returns how many bytes were used; `None` = it is not used
+    /// as one.
     fn greet(&mut self, index: usize, bytes: &[u8]) -> Option<usize> {
         match self.pool.greet(index, bytes, self.now) {
             Greeted::Took(len) => return Some(len),
@@ -325,7 +326,7 @@ impl Worker {
         None
     }
 
-    /// A session got replies: what waited for them goes on.
+    /// A session got replies: what waited for them continues.
     pub(super) fn after_replies(&mut self, reference: ClientRef) {
         self.account(reference.index);
         let Some(client) = self.clients.get(reference) else { return };

@@ -20,12 +20,12 @@ use super::{Arrival, READ_BYTES, Worker, client_token};
 use crate::session::{ClassifiedRequest, Scanned};
 use crate::upstream::Unreachable;
 
-/// A request as it was read.
+/// A request as read.
 #[derive(Debug, Clone, Copy)]
 struct ReadRequest<'a> {
     /// May lack the end of a huge one.
     args: &'a [&'a [u8]],
-    /// How many there are in all.
+    /// Number of all arguments.
     argc: usize,
     bytes: &'a [u8],
     /// Well-formed RESP, with its end.
@@ -38,7 +38,7 @@ impl ReadRequest<'_> {
     }
 }
 
-/// `SCRIPT KILL` and `FUNCTION KILL` write nothing, and must get through when nothing else does.
+/// `SCRIPT KILL` and `FUNCTION KILL` write nothing, and must pass when nothing else does.
 fn ends_a_script(args: &[&[u8]]) -> bool {
     let [name, what, ..] = args else { return false };
     word::is(what, "kill") && word::is_one_of(name, &["script", "function"])
@@ -140,14 +140,14 @@ impl Worker {
         self.scratch = scratch;
     }
 
-    /// Takes what was just read, behind what was kept.
+    /// Handles new input after the buffered rest.
     fn take_bytes(&mut self, reference: ClientRef, bytes: &[u8]) {
         let index = reference.index;
         let kept = std::mem::take(&mut self.clients[index].input);
         if kept.is_empty() {
             let used = self.take_requests(index, bytes);
             if let Some(client) = self.clients.get_mut(reference) {
-                // Exactly so much room: what is idle in the middle of a request is small.
+                // Exact capacity, so that a client idle in the middle of a request stays small.
                 client.input = bytes[used..].to_vec();
             }
             return;
@@ -163,7 +163,7 @@ impl Worker {
         }
     }
 
-    /// Forwards the requests at the front of `buf`; gives how many bytes were used.
+    /// Forwards the requests at the front of `buf`; returns how many bytes were used.
     fn take_requests(&mut self, index: usize, buf: &[u8]) -> usize {
         let table = Arc::clone(&self.table);
         let now = Micros::now();
@@ -178,7 +178,7 @@ impl Worker {
         at
     }
 
-    /// Takes what the front of `rest` holds: how many bytes were used, `None` = it has to wait, or for more bytes.
+    /// Handles the front of `rest`; returns how many bytes were used, `None` = it must wait, or more bytes are needed.
     fn take_scanned(
         &mut self,
         index: usize,
@@ -193,7 +193,7 @@ impl Worker {
             Scanned::Whole(_) | Scanned::Inline(..) | Scanned::Begun(_) | Scanned::Opaque
                 if self.clients[index].state.is_leaving() =>
             {
-                // A server that closes while requests lie unread resets the connection, and with it may go replies.
+                // A server that closes with unread input resets the connection, and replies may be lost.
                 self.wait(index);
                 None
             }
@@ -212,7 +212,7 @@ impl Worker {
             }
             Scanned::Rest(len) => {
                 if !self.has_room_on_pinned(index) {
-                    // The scan has passed these bytes: they are forwarded, and no more is read.
+                    // These bytes were scanned and forwarded, and no more is read.
                     self.clients[index].waiting = true;
                 }
                 self.send_pinned(index, &rest[..len]);
@@ -235,7 +235,7 @@ impl Worker {
                 if let Some(client) = self.clients.at_mut(index) {
                     client.scan.go_on(begun);
                     if client.pinned.is_none() {
-                        // It was refused: the rest cannot be told from requests any more.
+                        // It was refused: the rest cannot be parsed as requests.
                         self.finish(index);
                     }
                 }
@@ -258,8 +258,8 @@ impl Worker {
         (self.forward(index, request, read, now) == Forwarded::Done).then_some(read.bytes.len())
     }
 
-    /// Whether the server does not know the client, and so would take no more of what is not even whole. That is asked
-    /// first; until it is answered, more may come.
+    /// True if the server does not accept the client and would read no more of an incomplete request. The server is
+    /// asked first; more input may arrive meanwhile.
     fn is_refused_already(&mut self, index: usize) -> bool {
         let client = &mut self.clients[index];
         if client.state.is_admitted() {
@@ -267,11 +267,11 @@ impl Worker {
             return false;
         }
         if client.state.replies.is_desynced() {
-            // Nothing could be asked: the server judges by what is there.
+            // The server could not be asked; it decides by the bytes it gets.
             return true;
         }
         if client.in_flight() > 0 || !client.state.is_answered_at_once() {
-            // Looked at again when that is answered.
+            // Checked again after the answer.
             client.waiting = client.in_flight() > 0;
             return false;
         }
@@ -285,7 +285,7 @@ impl Worker {
         false
     }
 
-    /// Hands one request over.
+    /// Hands over one request.
     fn forward(
         &mut self,
         index: usize,
@@ -301,7 +301,7 @@ impl Worker {
         }
         let mut route = self.route(index, read.is_whole && request.shareable, request.may_write());
         if route == Route::Pinned && !request.is_plain() && self.clients[index].state.has_internal_request() {
-            // What silences replies would silence that one, too.
+            // Suppressed replies would include that one.
             route = Route::Wait;
         }
         match route {
@@ -316,7 +316,7 @@ impl Worker {
         Forwarded::Done
     }
 
-    /// Whether a request may be sent to the server now, on whichever connection.
+    /// True if a request may be sent to the server now, on any connection.
     fn admit(&mut self, index: usize, request: &ClassifiedRequest<'_>, read: ReadRequest<'_>) -> Admission {
         if request.is_unclear() && self.clients[index].in_flight() > 0 {
             self.wait(index);
@@ -384,24 +384,24 @@ impl Worker {
         self.send_pinned(index, read.bytes);
     }
 
-    /// The client's next request has to wait.
+    /// The client's next request must wait.
     fn wait(&mut self, index: usize) {
         self.clients[index].waiting = true;
         self.nudge_pinned(index);
     }
 
-    /// What came by a client's pinned connection and was left there has its turn: whatever held it back may be over.
+    /// Input that was left on a client's pinned connection is retried: the obstacle may be gone.
     pub(super) fn nudge_pinned(&mut self, index: usize) {
         self.pool.nudge(self.clients[index].pinned);
     }
 
-    /// Hands bytes over that are no requests.
+    /// Hands over bytes that are no requests.
     fn forward_opaque(&mut self, index: usize, bytes: &[u8], now: Micros) -> Forwarded {
         if self.route(index, false, true) == Route::Wait || self.clients[index].state.changes_a_reply() {
             self.clients[index].waiting = true;
             return Forwarded::Waits;
         }
-        // Nobody knows what they do.
+        // Their effect is unknown.
         if self.gates_writes && !bytes.is_empty() {
             if self.shared.durability.refuses().is_some() {
                 self.shared.metrics.error("journal_reject");
@@ -440,7 +440,8 @@ impl Worker {
             let resp3 = client.state.replies.resp3;
             let quiet = self.pool.pinned(client.pinned).is_some_and(|pinned| pinned.is_quiet(resp3));
             return match client.shared() {
-                // A write never goes to the shared connection for reads. Behind its own write a session's read does not pass it.
+                // A write never uses the shared connection for reads. After its own write, a session's reads follow it
+                // there, so they cannot overtake it.
                 Some(shared)
                     if shareable
                         && (client.on_writes || !writes)
@@ -473,14 +474,14 @@ impl Worker {
             && self.pool.pinned(client.pinned).is_none_or(|conn| conn.out.len() < CONN_OUT_MAX)
     }
 
-    /// The shared connection that a free session may use now.
+    /// The shared connection that a multiplexable session may use now.
     fn shared_for(&mut self, index: usize, writes: bool) -> Option<usize> {
         let now = self.now;
         if self.shared.pause.holds(now) {
             return None;
         }
         let client = &mut self.clients[index];
-        // A session that has no connection of its own is not known to the server, or not any more.
+        // A session without a pinned connection is unknown to the server.
         self.pool.pinned(client.pinned).filter(|pinned| pinned.is_quiet(client.state.replies.resp3))?;
         let state = &client.state;
         let key = || {
@@ -497,7 +498,7 @@ impl Worker {
         }
     }
 
-    /// Appends to what goes to the session's own connection, which is open.
+    /// Appends to the output of the pinned connection, which is open.
     pub(super) fn send_pinned(&mut self, index: usize, bytes: &[u8]) {
         let client = &mut self.clients[index];
         client.on_shared = false;
@@ -509,8 +510,8 @@ impl Worker {
         }
     }
 
-    /// Asks the server whether it knows a session. `HELLO` with the protocol that is spoken changes nothing, and where
-    /// `PING` would be refused to a user without that right, and the refusal stand in the ACL LOG, it needs none.
+    /// Asks the server whether it accepts a session. `HELLO` with the present protocol changes nothing and needs no
+    /// right; a `PING` may be refused and recorded in the ACL LOG.
     pub(super) fn ask_pinned(&mut self, index: usize) {
         let client = &mut self.clients[index];
         client.state.ask_internally();
@@ -520,7 +521,7 @@ impl Worker {
         self.send_pinned(index, &hello);
     }
 
-    /// One request cannot be forwarded at all.
+    /// A request cannot be forwarded.
     pub(super) fn refuse(&mut self, index: usize, unreachable: &Unreachable) {
         match unreachable {
             Unreachable::End => self.finish(index),
@@ -533,14 +534,14 @@ impl Worker {
         }
     }
 
-    /// All that the client will ever send was read and forwarded.
+    /// All input of the client was read and forwarded.
     fn client_ended(&mut self, index: usize) {
         let client = &mut self.clients[index];
         let answered = client.in_flight() == 0 && client.unsaid() == 0;
         match client.pinned {
-            // On a shared connection the others go on: the answers are waited for here.
+            // The shared connection stays: the answers are awaited here.
             _ if client.on_shared && client.in_flight() > 0 => {}
-            // The server ends its side when it has answered.
+            // The server closes its side after the last answer.
             Some(pinned) => {
                 self.pool[pinned].ending = true;
                 self.pool.make_dirty(pinned);
@@ -550,7 +551,7 @@ impl Worker {
         }
     }
 
-    /// The load balancer's word on who the client is; what follows it stays in the socket.
+    /// Reads the PROXY protocol header; what follows it stays in the socket.
     fn read_header(&mut self, index: usize, tls: bool) {
         let client = &mut self.clients[index];
         let mut room = [0; proxy_protocol::HEADER_MAX];
@@ -565,7 +566,7 @@ impl Worker {
         };
         let (source, len) = match proxy_protocol::parse(&room[..n]) {
             Ok(ProxyHeader::Complete { source, len }) => (source, len),
-            // More bytes are another event.
+            // More bytes come with another event.
             Ok(ProxyHeader::Incomplete { .. }) if !client.read_closed => return,
             Ok(ProxyHeader::Incomplete { .. }) => return self.close_client(index),
             Err(e) => {

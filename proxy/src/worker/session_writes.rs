@@ -1,4 +1,4 @@
-//! Which connections carried a session's writes, and a `WAIT` on its way through them: data, without a socket.
+//! Records which connections carried a session's writes, and the progress of its `WAIT`: data, without sockets.
 
 use std::time::{Duration, Instant};
 
@@ -8,22 +8,22 @@ use smallvec::SmallVec;
 use super::refs::ConnRef;
 use super::upstream_pool::Kept;
 
-/// Shared connections that may have carried writes of one session; then it writes by its own connection.
+/// Shared connections that may carry writes of one session; beyond that it writes through its pinned connection.
 const WROTE_MAX: usize = 8;
 
 /// The shared connections that carried a session's writes.
 #[derive(Debug, Default)]
 pub(super) struct Wrote {
     pub(super) shared_conns: SmallVec<[ConnRef; 1]>,
-    /// When it wrote by one of them last.
+    /// Time of its last write through one of them.
     pub(super) at: Option<Instant>,
-    /// It writes by its own connection from here on.
+    /// From now on it writes through its pinned connection.
     pub(super) stays_pinned: bool,
-    /// So many had what was written by all of them, and as many were asked for.
+    /// This many replicas had all of its writes, and as many were requested.
     pub(super) counted: Option<Counts>,
-    /// The same of shared connections that were closed after that: no later answer is larger.
+    /// The counts of shared connections that were closed since: no later answer is larger.
     pub(super) at_most: Option<Counts>,
-    /// When one of them was found to be lost, and it was not known who has what it carried.
+    /// When one of them was lost before its writes were counted.
     pub(super) lost: Option<Instant>,
 }
 
@@ -43,8 +43,8 @@ impl Wrote {
         self.stays_pinned
     }
 
-    /// Looks which shared connections are still there. What was written or lost `memory` ago counts no more: a replica that has it not yet
-    /// is not connected any more.
+    /// Checks which shared connections still exist. What was written or lost longer than `memory` ago no longer counts:
+    /// a replica without it is not connected any more.
     pub(super) fn look(&mut self, mut is_there: impl FnMut(ConnRef) -> bool, now: Instant, memory: Duration) {
         if self.at.is_some_and(|at| now.saturating_duration_since(at) >= memory) {
             self.shared_conns.clear();
@@ -70,14 +70,14 @@ impl Wrote {
         if self.counted.is_some() { Kept::Counted } else { Kept::Uncounted }
     }
 
-    /// Whether it cannot be known who has what was written. It is told once.
+    /// True if it cannot be known which replicas have the writes. Reported once.
     pub(super) fn take_lost(&mut self, wanted: Counts) -> bool {
         let too_few = self.at_most.take_if(|most| !most.reach(wanted)).is_some();
         self.lost.take().is_some() || too_few
     }
 }
 
-/// How many have it: this server's own disk, and replicas.
+/// Copies: on this server's own disk, and on replicas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) local: i64,
@@ -85,7 +85,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// From a reply; `None` = it is an error.
+    /// Parses a reply; `None` = an error.
     pub(super) fn read(reply: &[u8], aof: bool) -> Option<Self> {
         let mut numbers = reply.split(|b| *b == b'\n').filter_map(|line| {
             let digits = line.strip_suffix(b"\r")?.strip_prefix(b":")?;
@@ -108,7 +108,7 @@ impl Counts {
     }
 }
 
-/// What is waited for.
+/// What a `WAIT` or `WAITAOF` waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Goal {
     pub(super) aof: bool,
@@ -116,7 +116,7 @@ pub(super) struct Goal {
 }
 
 impl Goal {
-    /// With the timeout in milliseconds. `None` = the server refuses it, or it waits for nothing.
+    /// With the timeout in milliseconds. `None` = the server refuses it, or there is nothing to wait for.
     pub(super) fn read(aof: bool, words: &[&[u8]]) -> Option<(Self, u64)> {
         let number = |word: &[u8]| -> Option<i64> {
             let digits = word.first()?.is_ascii_digit().then_some(word)?;
@@ -131,7 +131,7 @@ impl Goal {
         Some((Self { aof, wanted: Counts { local, replicas } }, millis))
     }
 
-    /// The request, with another timeout.
+    /// The request with another timeout.
     pub(super) fn request(self, wanted: Counts, millis: u128) -> Vec<u8> {
         let [local, replicas, millis] = [wanted.local.to_string(), wanted.replicas.to_string(), millis.to_string()];
         let mut bytes = Vec::new();
@@ -144,26 +144,26 @@ impl Goal {
     }
 }
 
-/// One such request on its way through the connections that know of the session's writes.
+/// One such request, while it is passed to the connections that carried the session's writes.
 #[derive(Debug)]
 pub(super) struct ReplicaWait {
     pub(super) goal: Goal,
-    /// `None`: as long as it takes.
+    /// `None`: no time limit.
     pub(super) until: Option<Instant>,
-    /// Shared connections that were not answered for yet; the last is asked now.
+    /// Shared connections whose count is missing; the last one is being asked.
     pub(super) shared_conns: SmallVec<[ConnRef; 1]>,
-    /// The session's own connection is asked now.
+    /// The pinned connection is being asked.
     pub(super) on_pinned: bool,
     /// The smallest counts so far.
     pub(super) least: Option<Counts>,
-    /// The reply, as far as it is here.
+    /// The reply received so far.
     pub(super) said: Vec<u8>,
     pub(super) again_at: Instant,
     pub(super) pause: Duration,
 }
 
 impl ReplicaWait {
-    /// The shared connections that it has still to ask.
+    /// The shared connections still to ask.
     pub(super) fn shared_conns(&self) -> &[ConnRef] {
         &self.shared_conns
     }
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(wrote.at_most, Some(counts(0, 2)));
         assert!(wrote.take_lost(counts(0, 3)), "more than were counted");
         assert!(wrote.is_nothing(), "it is told once");
-        // What is written by a shared connection later was not counted.
+        // Later writes through a shared connection were not counted.
         wrote.counted = Some(counts(0, 2));
         wrote.by(shared, now);
         wrote.look(|_| false, now, memory);

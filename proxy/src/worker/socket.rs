@@ -1,8 +1,8 @@
-//! One connection without waiting: TCP or a unix socket, with TLS driven by hand or without.
+//! A non-blocking connection: TCP or a unix socket, with or without TLS.
 //!
-//! Invariants: nothing here blocks; what does not fit comes back as a short count or `WouldBlock`. With
-//! edge-triggered readiness a caller goes on until [`Socket::read`] says `WouldBlock`, or until
-//! [`Socket::is_drained_by`] says that the last read took everything.
+//! Invariants: nothing here blocks; what does not fit is reported as a short count or `WouldBlock`. With edge-triggered
+//! readiness a caller continues until [`Socket::read`] returns `WouldBlock`, or [`Socket::is_drained_by`] shows that
+//! the last read took everything.
 
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use redtape_net::tls::TlsFailure;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 use rustls_pki_types::ServerName;
 
-/// Bytes both ways, as the kernel carries them.
+/// The kernel's byte stream.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Tcp(TcpStream),
@@ -29,7 +29,7 @@ impl Stream {
         }
     }
 
-    /// Whether a connection that was begun has come about; `None` = not yet.
+    /// Whether a connection attempt has completed; `None` = not yet.
     pub(super) fn connected(&self) -> io::Result<Option<()>> {
         let (error, peer) = match self {
             Self::Tcp(s) => (s.take_error()?, s.peer_addr().map(drop)),
@@ -79,15 +79,15 @@ impl io::Write for Stream {
 
 /// Bytes of TLS read at once.
 const TLS_READ: usize = 32 * 1024;
-/// No record is longer.
+/// Size limit of a record.
 const TLS_RECORD_MAX: usize = 17 * 1024;
 
-/// See the module.
+/// A connection.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: Stream,
     tls: Option<Box<rustls::Connection>>,
-    /// With TLS: the last read took all that the kernel had.
+    /// With TLS: the last read emptied the kernel's buffer.
     drained: bool,
 }
 
@@ -96,14 +96,14 @@ impl Socket {
         Self { stream, tls: None, drained: false }
     }
 
-    /// Speaks TLS from here on, as the server. Everything read before was not part of it.
+    /// Starts TLS as the server. Everything read before was plain.
     pub(super) fn accept_tls(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
         let tls = ServerConnection::new(config).map_err(io::Error::other)?;
         self.tls = Some(Box::new(tls.into()));
         Ok(())
     }
 
-    /// Speaks TLS from here on, as the client.
+    /// Starts TLS as the client.
     pub(super) fn start_tls(&mut self, config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<()> {
         let tls = ClientConnection::new(config, name).map_err(io::Error::other)?;
         self.tls = Some(Box::new(tls.into()));
@@ -115,7 +115,7 @@ impl Socket {
     }
 
     pub(super) fn deregister(&mut self, registry: &Registry) {
-        // A socket that was never registered, or is broken, is closed all the same.
+        // A socket that was never registered, or is broken, is closed anyway.
         let _ = registry.deregister(self.stream.source());
     }
 
@@ -123,7 +123,7 @@ impl Socket {
         self.stream.connected()
     }
 
-    /// Looks at what is there and leaves it there.
+    /// Reads without consuming.
     pub(super) fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         match &self.stream {
             Stream::Tcp(s) => s.peek(buf),
@@ -136,30 +136,30 @@ impl Socket {
         self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
     }
 
-    /// A read of `n` bytes into room for `room` has taken all there was.
+    /// True if a read of `n` bytes into a buffer of `room` bytes has taken everything available.
     pub(super) fn is_drained_by(&self, n: usize, room: usize) -> bool {
         n < room && (self.tls.is_none() || self.drained)
     }
 
-    /// Reads what is there; 0 = the other side has ended.
+    /// Reads what is available; 0 = the other side has closed.
     pub(super) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else { return self.stream.read(buf) };
-        // What comes out of `TLS_READ` bytes and the beginning of a record before them fits beside them.
+        // The plaintext of `TLS_READ` bytes and of an earlier partial record fits in front of them.
         let large = buf.len().checked_sub(TLS_READ).filter(|room| *room >= TLS_READ + TLS_RECORD_MAX);
         loop {
-            // A client speaks first.
+            // The client sends first.
             if tls.is_handshaking() && tls.wants_write() {
                 send_tls(tls, &mut self.stream)?;
             }
             match tls.reader().read(buf) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                // An end without `close_notify`: RESP frames carry their lengths, so that nothing is lost unseen.
+                // An end without `close_notify`: RESP frames carry their lengths, so truncation is detected.
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 r => return r,
             }
             self.drained = false;
             let (ended, n) = if let Some(room) = large {
-                // One system call, where rustls by itself takes one for each 4 KiB and one more to see that it was all.
+                // One system call. rustls itself would use one for each 4 KiB and another to see the end.
                 let (plain, sealed) = buf.split_at_mut(room);
                 let n = self.stream.read(sealed)?;
                 self.drained = n > 0 && n < sealed.len();
@@ -181,7 +181,7 @@ impl Socket {
         }
     }
 
-    /// Writes what fits. Bytes that are taken may wait inside: see [`Self::flush`].
+    /// Writes what fits. Accepted bytes may be buffered: see [`Self::flush`].
     pub(super) fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else { return self.stream.write(buf) };
         if tls.wants_write() && !send_tls(tls, &mut self.stream)? {
@@ -192,7 +192,7 @@ impl Socket {
         if n == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
     }
 
-    /// Sends what waits inside; false = the kernel takes no more now.
+    /// Sends buffered bytes; false = the kernel accepts no more now.
     pub(super) fn flush(&mut self) -> io::Result<bool> {
         match &mut self.tls {
             Some(tls) if tls.wants_write() => send_tls(tls, &mut self.stream),
@@ -200,13 +200,13 @@ impl Socket {
         }
     }
 
-    /// Says that nothing more will be sent.
+    /// Closes the write side.
     pub(super) fn shutdown(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
             let _ = send_tls(tls, &mut self.stream);
         }
-        // One that has ended by itself needs no end.
+        // One that is already closed needs nothing.
         let _ = match &self.stream {
             Stream::Tcp(s) => s.shutdown(std::net::Shutdown::Write),
             Stream::Unix(s) => s.shutdown(std::net::Shutdown::Write),
@@ -214,7 +214,8 @@ impl Socket {
     }
 }
 
-/// Opens what was received and gives how many bytes of `plain` that fills. Without bytes: the other side has ended.
+/// Decrypts received bytes into `plain` and returns how many it filled. Without received bytes: the other side has
+/// closed.
 fn open_all(
     tls: &mut rustls::Connection,
     stream: &mut Stream,
@@ -223,10 +224,10 @@ fn open_all(
 ) -> io::Result<usize> {
     let mut filled = 0;
     loop {
-        // Behind a farewell nothing is taken.
+        // Nothing is accepted after `close_notify`.
         let taken = tls.read_tls(&mut sealed)?;
         process(tls, stream)?;
-        // Whatever it says, the next read says it again.
+        // The next read reports the error again.
         filled += tls.reader().read(&mut plain[filled..]).unwrap_or(0);
         if sealed.is_empty() || taken == 0 {
             return Ok(filled);
@@ -236,7 +237,7 @@ fn open_all(
 
 fn process(tls: &mut rustls::Connection, stream: &mut Stream) -> io::Result<()> {
     let Err(e) = tls.process_new_packets() else { return Ok(()) };
-    // The alert that tells the other side why.
+    // The alert that tells the other side the reason.
     let _ = tls.write_tls(stream);
     let why = match tls {
         rustls::Connection::Client(_) => TlsFailure::explain(&e).to_string(),
@@ -245,7 +246,7 @@ fn process(tls: &mut rustls::Connection, stream: &mut Stream) -> io::Result<()> 
     Err(io::Error::new(io::ErrorKind::InvalidData, why))
 }
 
-/// True = all was sent.
+/// True = everything was sent.
 fn send_tls(tls: &mut rustls::Connection, stream: &mut Stream) -> io::Result<bool> {
     while tls.wants_write() {
         match tls.write_tls(stream) {
@@ -258,14 +259,14 @@ fn send_tls(tls: &mut rustls::Connection, stream: &mut Stream) -> io::Result<boo
     Ok(true)
 }
 
-/// Bytes on their way out, in order.
+/// Output buffer, in order.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     bytes: Vec<u8>,
     sent: usize,
 }
 
-/// Room that is kept for further use where a buffer is always in use.
+/// Capacity kept for reuse in a buffer that is in constant use.
 const KEPT_ROOM: usize = 256 * 1024;
 
 impl Outgoing {
@@ -277,7 +278,7 @@ impl Outgoing {
         self.len() == 0
     }
 
-    /// Bytes of memory that it fills, sent ones that still stand before others included.
+    /// Memory in bytes, including sent bytes that are not released yet.
     pub(super) fn memory(&self) -> usize {
         self.bytes.len()
     }
@@ -290,13 +291,13 @@ impl Outgoing {
         *self = Self::default();
     }
 
-    /// Sends what the socket takes; false = some is left. `keep`: the room will be needed again soon.
+    /// Sends what the socket accepts; false = some is left. `keep`: keep the capacity for reuse.
     pub(super) fn send(&mut self, socket: &mut Socket, keep: bool) -> io::Result<bool> {
         while !self.is_empty() {
             match socket.write(&self.bytes[self.sent..]) {
                 Ok(n) => self.sent += n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    // What is sent of a long queue is given back now and then.
+                    // The sent part of a long queue is released from time to time.
                     if self.sent > self.bytes.len() / 2 {
                         self.bytes.drain(..self.sent);
                         self.sent = 0;
@@ -316,7 +317,7 @@ impl Outgoing {
         socket.flush()
     }
 
-    /// Sends `bytes` behind what waits; keeps what the socket does not take.
+    /// Sends `bytes` after the buffered ones; buffers what the socket does not accept.
     pub(super) fn send_through(&mut self, socket: &mut Socket, mut bytes: &[u8]) -> io::Result<()> {
         if self.is_empty() {
             while !bytes.is_empty() {

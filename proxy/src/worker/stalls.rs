@@ -1,17 +1,18 @@
-//! A shared connection that makes no progress holds others up: it is cut when the server answers others meanwhile.
+//! Cuts a shared connection without progress while the server answers others, since it holds up all its sessions.
 //!
-//! | the oldest request of a shared connection is not answered | then |
+//! | oldest request of a shared connection unanswered, and | then |
 //! | --- | --- |
-//! | and nobody else is, on any connection | the server is busy, stopped or away: nothing is cut |
-//! | of a shared connection for reads, and others are | after `STALLED_TICKS` in which that was so, it is cut |
-//! | of a shared connection for writes, and other *writes* are | the same |
-//! | of a shared connection for writes, and other requests are, but no write | the server may pause writes: `PAUSED_TICKS`, not while a pause is known |
+//! | nothing else is answered on any connection | the server is busy, stopped or away: nothing is cut |
+//! | connection for reads; others are answered | cut after `STALLED_TICKS` such ticks |
+//! | connection for writes; other *writes* are answered | cut after `STALLED_TICKS` such ticks |
+//! | connection for writes; others are answered, but no write | the server may pause writes: cut after `PAUSED_TICKS`, not during a known pause |
 //!
-//! Ticks are counted, not time: after a stop the server answers the shared connection within the first. When nobody asks anything, a
-//! witness does: a connection that says `HELLO` as nobody. Those who wait on a shared connection that is cut are
-//! disconnected, as by a server that died: what they asked for may have run, and is not sent again.
+//! Ticks are counted, not time: after a stop the server answers the shared connection within the first tick. If no
+//! other requests are sent, a witness is opened: a connection that sends `HELLO` without a login. Clients that wait on
+//! a cut shared connection are disconnected, as when a server dies: their requests may have run, and are not sent
+//! again.
 //!
-//! [`UpstreamPool`](super::upstream_pool::UpstreamPool) counts and decides; here it is carried out.
+//! [`UpstreamPool`](super::upstream_pool::UpstreamPool) counts and decides; this module carries it out.
 
 use redtape_net::CONNECT_TIMEOUT;
 
@@ -19,7 +20,7 @@ use super::Worker;
 use super::upstream_pool::Role;
 
 impl Worker {
-    /// At each tick: cuts shared connections that stall while the server answers others.
+    /// At each tick: cuts stalled shared connections while the server answers others.
     pub(super) fn check_stalls(&mut self) {
         let stalls = self.pool.check_stalls(self.now, self.shared.pause.holds(self.now));
         for index in stalls.cut {
@@ -52,7 +53,7 @@ impl Worker {
         }
     }
 
-    /// The witness was answered, or is gone.
+    /// The witness was answered or is gone.
     pub(super) fn witness_answered(&mut self, alive: bool) {
         let witness = self.pool.witness_answered(alive);
         self.close_conn(witness);

@@ -1,4 +1,4 @@
-//! What happens by the clock: timeouts of clients and connections, the end of idle shared connections, draining.
+//! Work at each tick: timeouts of clients and connections, the end of idle shared connections, draining.
 
 use redtape_net::CONNECT_TIMEOUT;
 
@@ -19,7 +19,7 @@ impl Worker {
         if is_due || self.draining.is_some() {
             self.check_clients();
         }
-        // Stalls are counted in ticks of this length, while clients are drained as well.
+        // Stalls are counted in ticks of this length, also while clients are drained.
         if is_due {
             self.next_check = self.now + TICK;
             self.shared.status.numbers.clients.memory_bytes.set(self.clients.total_memory() as i64);
@@ -43,7 +43,7 @@ impl Worker {
             && let Some(probe) = self.pool.get(probe)
             && probe.is_ready()
         {
-            // Connected, and silent for so long: a busy server counts as alive.
+            // Connected, and silent for this long: a busy server counts as alive.
             let since = probe.progress;
             if self.now.saturating_duration_since(since) >= super::disconnect::ALIVE_TIMEOUT {
                 self.probe_answered(true);
@@ -67,12 +67,12 @@ impl Worker {
         self.flush_conns();
     }
 
-    /// Lets the server hear of a session on its own connection, which has nothing in flight; what the session has in
-    /// flight on a shared connection stays there.
+    /// Sends a sign of life on a session's pinned connection, which has nothing in flight; requests in flight on a
+    /// shared connection stay there.
     fn keep_pinned_alive(&mut self, index: usize) {
         let client = &mut self.clients[index];
         let Some(pinned) = client.pinned else { return };
-        // With nothing in flight, it rests until it uses a shared connection again.
+        // With nothing in flight, it needs no sign of life until it uses a shared connection again.
         client.behind = client.in_flight() > 0;
         client.pinned_active = self.now;
         // A server that has not read the last line yet needs no other.
@@ -82,7 +82,7 @@ impl Worker {
         }
     }
 
-    /// Closes shared connections that nobody needs, and lets the server hear of the others.
+    /// Closes unneeded shared connections, and keeps the others alive.
     fn check_shared(&mut self) {
         self.mark_kept_conns();
         let upkeep = self.pool.upkeep(self.now);
@@ -96,20 +96,20 @@ impl Worker {
         self.flush_conns();
     }
 
-    /// Which shared connections carried the last writes of some session.
+    /// Marks the shared connections that carried some session's last writes.
     fn mark_kept_conns(&mut self) {
         self.pool.keep_none();
         for client in self.clients.iter_mut() {
             let why = client.wrote.kept();
             client.wrote.look(|shared| self.pool.keep(shared, why), self.now, SHARED_KEPT);
-            // It may take longer than what was written is remembered.
+            // A `WAIT` may take longer than writes are remembered.
             for shared in client.replica_wait.iter().flat_map(|wait| wait.shared_conns()) {
                 self.pool.keep(*shared, Kept::InUse);
             }
         }
     }
 
-    /// Ends all that is left.
+    /// Closes everything that is left.
     pub(super) fn close_all(&mut self) {
         for index in self.clients.which(|_| true) {
             self.close_client(index);

@@ -1,14 +1,14 @@
-//! Writes that must not pass now: refused while the journal cannot be written, and, with `--ack journal`, while nobody
-//! could say whether they are durable.
+//! Writes that must not pass now: they are refused while the journal cannot be written and, with `--ack journal`, while
+//! it could not be learned whether they are durable.
 //!
-//! They are refused before the server hears of them, in the order of the session's other replies, with `-JOURNAL`.
+//! They are refused with `-JOURNAL` before the server gets them, in the order of the session's replies.
 
 use super::Worker;
 use super::outcome::Admission;
 use super::refs::ClientRef;
 
 impl Worker {
-    /// Whether a write passes. `exec`: it is a transaction; `whole`: its end is there.
+    /// True if a write passes. `exec`: it is a transaction; `whole`: it is complete.
     pub(super) fn admit_write(&mut self, index: usize, exec: bool, whole: bool) -> Admission {
         let Some(why) = self.shared.durability.refuses() else { return self.admit_to_probe(index, whole) };
         if !self.has_turn(index) {
@@ -16,7 +16,7 @@ impl Worker {
         }
         let client = &self.clients[index];
         if !client.state.replies_can_be_told() {
-            // Among replies that cannot be told apart, a refusal would be taken for another's.
+            // If replies cannot be told apart, a refusal would be taken for the reply to another request.
             self.counts.commands += 1;
             self.shared.metrics.error("journal_reject");
             self.finish(index);
@@ -28,7 +28,7 @@ impl Worker {
                 return known;
             }
             if self.clients[index].state.user().is_none() {
-                // Whom the server does not know, it tells so itself.
+                // The server itself refuses clients that it does not accept.
                 return self.admit_to_probe(index, whole);
             }
         }
@@ -50,7 +50,7 @@ impl Worker {
         }
         let reference = ClientRef { index, generation: client.generation };
         if ends {
-            // What follows cannot be told from requests, or would run outside of its transaction.
+            // What follows cannot be parsed as requests, or would run outside of its transaction.
             self.finish(index);
         } else {
             self.client_writable(reference);
@@ -58,7 +58,7 @@ impl Worker {
         Admission::Done
     }
 
-    /// With `--ack journal`: whether what is forwarded now can be acknowledged.
+    /// With `--ack journal`: true if what is forwarded now can be acknowledged.
     pub(super) fn admit_to_probe(&mut self, index: usize, whole: bool) -> Admission {
         let reference = ClientRef { index, generation: self.clients[index].generation };
         match self.passes_ack_gate(reference) {
@@ -74,7 +74,7 @@ impl Worker {
                 self.counts.commands += 1;
                 self.refuse(index, &unreachable);
                 if !whole {
-                    // The rest of it cannot be told from requests.
+                    // The rest of it cannot be parsed as requests.
                     self.finish(index);
                 }
                 Admission::Done
@@ -82,7 +82,7 @@ impl Worker {
         }
     }
 
-    /// An answer of redtape's own stands behind those that are under way, and not inside a push: false = it has to wait.
+    /// redtape's own answer comes after the replies in flight, and not inside a push: false = it must wait.
     fn has_turn(&mut self, index: usize) -> bool {
         let client = &mut self.clients[index];
         let inside = self.pool.pinned(client.pinned).is_some_and(|h| !h.scanner.at_boundary());
@@ -94,7 +94,7 @@ impl Worker {
         false
     }
 
-    /// Discards a session's transaction at the server; false = nobody would say whether that was done.
+    /// Discards a session's transaction at the server; false = the result could not be learned.
     fn discard(&mut self, index: usize) -> bool {
         let client = &mut self.clients[index];
         if client.pinned.is_none() || !client.state.replies_can_be_told() || client.state.silences_own() {

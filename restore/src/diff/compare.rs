@@ -15,14 +15,14 @@ use crate::values::merge::{Difference, differences};
 /// What a difference takes beside the bytes in it, about.
 const OVERHEAD: usize = 256;
 
-/// A key that is not the same at both moments.
+/// A key that is not the same at both points in time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeyDifference {
     /// Its database.
     pub db: u32,
     /// Its name.
     pub key: Vec<u8>,
-    /// As a client saw it at the first moment; `None` = it was not there.
+    /// As a client saw it at the first point in time; `None` = it was not there.
     pub before: Option<Held>,
     /// At the second one.
     pub after: Option<Held>,
@@ -53,7 +53,7 @@ pub struct ListedElement {
     pub last_write: LastWrite,
 }
 
-/// A key at one of the moments.
+/// A key at one of the points in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     /// As `TYPE` names it.

@@ -7,7 +7,7 @@ use redtape_journal::Lsn;
 use crate::get::LastTouch;
 use crate::judge::Why;
 
-/// What the journal says of the last write of a part of a key, between the two moments.
+/// What the journal says of the last write of a part of a key, between the two points in time.
 #[derive(Debug, Clone, Default)]
 pub enum LastWrite {
     /// It was not asked.

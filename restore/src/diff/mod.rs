@@ -54,14 +54,14 @@ const NAMED_MAX: usize = 4096;
 /// Before Redis 7.0 a stream has times of expiry from each server's own now.
 const RELATIVE_TTL_SLACK_MS: i64 = 250;
 
-/// Which moments, and which keys.
+/// Which points in time, and which keys.
 #[derive(Debug, Clone)]
 pub struct DiffRequest {
     /// The journal's directory.
     pub from: PathBuf,
     /// What it is encrypted with, if it is.
     pub keyring: Keyring,
-    /// The first moment.
+    /// The first point in time.
     pub first: AsOf,
     /// The second one, inclusive.
     pub second: When,
@@ -69,7 +69,7 @@ pub struct DiffRequest {
     pub zone: Zone,
     /// The present, for "ago".
     pub now: Micros,
-    /// Which keys. Types are those at either moment.
+    /// Which keys. Types are those at either point in time.
     pub filter: Filter,
     /// Both datasets are cut to what the touched keys depend on, as opposed to everything.
     pub slice: bool,
@@ -86,7 +86,7 @@ pub struct DiffRequest {
 /// How many differences there are, and what is known of them.
 #[derive(Debug, Clone)]
 pub struct Summary {
-    /// The first moment.
+    /// The first point in time.
     pub first: RestorePoint,
     /// The second one.
     pub second: RestorePoint,
@@ -100,13 +100,13 @@ pub struct Summary {
     pub ttl_only: u64,
     /// Keys that were compared, and are the same.
     pub equal: u64,
-    /// Keys that were written between the moments; `None` = all keys of the selection were compared.
+    /// Keys that were written between the points in time; `None` = all keys of the selection were compared.
     pub touched: Option<u64>,
     /// Why that was so.
     pub all_because: Option<String>,
     /// Function libraries that differ, by name; `None` = only keys were asked for.
     pub libraries: Option<Vec<(String, LibraryChange)>>,
-    /// What was written between the moments is in the journal.
+    /// What was written between the points in time is in the journal.
     pub writes_known: bool,
 }
 
@@ -117,7 +117,7 @@ struct Scope {
     all_because: Option<String>,
 }
 
-/// Compares two moments; `take` gets each key that differs, in no particular order.
+/// Compares two points in time; `take` gets each key that differs, in no particular order.
 pub fn diff(
     request: &DiffRequest,
     take: &mut dyn FnMut(KeyDifference) -> Result<(), RestoreError>,
@@ -172,22 +172,22 @@ pub fn diff(
     })
 }
 
-/// The first moment is not behind the second one.
+/// The first point in time is not behind the second one.
 fn check_order(first: &RestorePoint, second: &RestorePoint) -> Result<(), RestoreError> {
     if (first.timeline, first.lsn) <= (second.timeline, second.lsn) && first.clock <= second.clock {
         return Ok(());
     }
     Err(RestoreError::Usage(format!(
-        "the first moment ({}) is later than the second one ({}): exchange --at and --and",
+        "the first point in time ({}) is later than the second one ({}): exchange --at and --and",
         first.echo(),
         second.echo()
     )))
 }
 
 impl DiffRequest {
-    /// A restore of one of the moments, up to where a target would come in.
+    /// A restore of one of the points in time, up to where a target would come in.
     fn as_restore(&self, as_of: &AsOf) -> Request {
-        // The type of a value is asked of both moments, when both are there.
+        // The type of a value is asked of both points in time, when both are there.
         let filter = self.filter.clone().of_types::<&str>([]);
         Request {
             from: self.from.clone(),
@@ -211,7 +211,7 @@ impl DiffRequest {
         }
     }
 
-    /// What was written between the moments; `None` = the journal has a gap there.
+    /// What was written between the points in time; `None` = the journal has a gap there.
     fn journal(&self, first: &RestorePoint, second: &RestorePoint) -> Result<Option<JournalRange>, RestoreError> {
         if first.timeline != second.timeline {
             return Ok(None);
@@ -229,7 +229,7 @@ impl DiffRequest {
         let selected = self.as_restore(&self.first).filter;
         let all = |why: &str| Scope { filter: selected.clone(), touched: None, all_because: Some(why.to_owned()) };
         let Some(journal) = journal else {
-            return Ok(all("between the moments the journal has a gap, so what was written there is not known"));
+            return Ok(all("between the two points in time the journal has a gap, so the writes there are unknown"));
         };
         if !self.slice {
             return Ok(all("--no-slice"));

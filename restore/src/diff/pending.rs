@@ -37,7 +37,7 @@ pub(super) struct Counts {
 
 /// See the module.
 pub(super) struct Pending<'a> {
-    /// `None` = what was written between the moments is not known.
+    /// `None` = what was written between the points in time is not known.
     journal: Option<&'a JournalRange>,
     interrupt: &'a Interrupt,
     take: &'a mut dyn FnMut(KeyDifference) -> Result<(), RestoreError>,

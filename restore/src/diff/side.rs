@@ -1,4 +1,4 @@
-//! The dataset of one of the moments, in a scratch server at rest.
+//! The dataset of one of the points in time, in a scratch server at rest.
 
 use std::collections::BTreeSet;
 

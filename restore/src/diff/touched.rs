@@ -1,7 +1,7 @@
-//! Which keys can differ: those that a write between the two moments touched.
+//! Which keys can differ: those that a write between the two points in time touched.
 //!
 //! A key that no write names has the value that it had. One thing happens without a write: a time of expiry passes, and the
-//! server removes the key later. So what it removes within [`EXPIRY_LAG`] behind the second moment counts as well.
+//! server removes the key later. So what it removes within [`EXPIRY_LAG`] behind the second point in time counts as well.
 //!
 //! Memory: the keys, of which there are limits ([`KEYS_MAX`], [`BYTES_MAX`]).
 
@@ -21,7 +21,7 @@ use crate::source::journal_range::{JournalRange, ReplaySource as _};
 const KEYS_MAX: usize = 1 << 20;
 /// Bytes that their names may take.
 const BYTES_MAX: usize = 64 << 20;
-/// How long behind the second moment removals count.
+/// How long behind the second point in time removals count.
 const EXPIRY_LAG: Duration = Duration::from_mins(1);
 /// Groups between two looks at the interrupt.
 const LOOK_EVERY: u64 = 4096;
@@ -35,7 +35,7 @@ pub(super) enum Touched {
     Any(String),
 }
 
-/// Reads what was written between two moments. `until`: the second one. `libraries`: function libraries are compared, too.
+/// Reads what was written between two points in time. `until`: the second one. `libraries`: function libraries are compared, too.
 pub(super) fn touched(
     range: &JournalRange,
     filter: &Filter,

@@ -14,7 +14,7 @@ use crate::values::image::{Image, type_name};
 pub(super) struct Which<'a> {
     /// By name and database.
     pub(super) filter: &'a Filter,
-    /// By the type at one of the moments.
+    /// By the type at one of the points in time.
     pub(super) types: &'a Filter,
     pub(super) listing: Listing,
     pub(super) interrupt: &'a Interrupt,
@@ -23,7 +23,7 @@ pub(super) struct Which<'a> {
 /// Called with each key that differs.
 pub(super) type Found<'a> = dyn FnMut(KeyDifference, &mut dyn Observer) -> Result<(), RestoreError> + 'a;
 
-/// Returns how many keys were there at both moments, and the same.
+/// Returns how many keys were there at both points in time, and the same.
 pub(super) fn walk(
     before: &mut Side,
     after: &mut Side,

@@ -78,7 +78,7 @@ pub(super) fn write(job: &Job<'_>, target: &mut Server, observer: &mut dyn Obser
     }
     written.map_err(|cause| {
         let aftermath = format!(
-            "A part of the keys may have been written, each of them whole; the key {KEY} in db 0 says so. Empty the target (FLUSHALL; FUNCTION FLUSH), or go on with the same command and --on-conflict skip"
+            "Some of the keys may have been written, each of them completely; the key {KEY} in db 0 says so. Empty the target (FLUSHALL; FUNCTION FLUSH), or go on with the same command and --on-conflict skip"
         );
         RestoreError::Undone { cause: Box::new(cause), aftermath }
     })?;
@@ -178,7 +178,7 @@ impl Writer<'_> {
         let planned: u64 = self.job.plan.keys.values().sum();
         if written + self.done.existing != planned {
             return Err(RestoreError::Unable(format!(
-                "{} was changed while it was read: {planned} keys were in it, and now others are",
+                "{} was changed while it was read: it held {planned} keys before, and holds others now",
                 request.file.display()
             )));
         }

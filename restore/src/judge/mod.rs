@@ -125,9 +125,9 @@ pub enum Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::UnknownCause => "it is not known whether this write is one of those that are meant",
+            Self::UnknownCause => "it is unknown whether this write is one of the selected ones",
             Self::MayHaveWritten => "this command may have written it, or other elements of the key",
-            Self::UnknownCommand => "it is not known what this command writes",
+            Self::UnknownCommand => "the keys that this command writes are unknown",
             Self::MayHaveBeenSo => "this command may have left it so before a write that is meant did",
             Self::Swapped => "this command exchanged two databases",
             Self::CauseOfExpiry => "the key may have expired here, and it is not certain whose TTL that was",

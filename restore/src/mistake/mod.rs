@@ -193,8 +193,8 @@ impl fmt::Display for Why {
         f.write_str(match self {
             Self::Reads => "its request depends on what was there",
             Self::MayRead => "its request may have had a condition, which the server does not pass on",
-            Self::Transaction => "what its client sent or watched in this transaction is not known",
-            Self::NoClient => "its client is not known, so that its request is not either",
+            Self::Transaction => "the commands and watched keys of this transaction are unknown",
+            Self::NoClient => "its client is unknown, and so is its request",
             Self::ReadsAnything => "it may have read and written anything",
             Self::Partly => "it reads a key that is not selected, whose wrong value stays",
             Self::Functions => "functions are not undone: load the library again, or see redtape restore",

@@ -99,7 +99,7 @@ fn value(facts: &Facts<'_>) -> Limit {
     const NAME: &str = "value";
     const MARGIN: u64 = 4;
     match facts.target.limits.value_bytes() {
-        None => Limit::new(NAME, LimitState::Unknown, "proto-max-bulk-len is not told (CONFIG GET is not allowed)"),
+        None => Limit::new(NAME, LimitState::Unknown, "proto-max-bulk-len cannot be read (CONFIG GET is not allowed)"),
         Some(bytes) => {
             let text = format!("values up to {bytes} bytes (proto-max-bulk-len, client-query-buffer-limit)");
             // What is read takes more room as a value, if seldom so much more; before the first write it is seen.
@@ -157,7 +157,7 @@ fn persistence(target: &TargetFacts) -> Limit {
             LimitState::Lacks,
             "the target persists nothing (save \"\", appendonly no): a restart loses what is restored",
         ),
-        None => Limit::new(NAME, LimitState::Unknown, "whether it saves is not told (CONFIG GET is not allowed)"),
+        None => Limit::new(NAME, LimitState::Unknown, "its save settings cannot be read (CONFIG GET is not allowed)"),
     }
 }
 

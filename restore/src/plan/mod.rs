@@ -196,7 +196,7 @@ pub fn choose(facts: &Facts<'_>) -> Result<(Method, String), RestoreError> {
                 "--via link is not possible: {why}; leave --via out, or use --via scratch"
             )));
         }
-        (Some(ForcedMethod::Scratch), _) => (Method::Scratch, "asked for with --via scratch".to_owned()),
+        (Some(ForcedMethod::Scratch), _) => (Method::Scratch, "requested with --via scratch".to_owned()),
         (None, Some(why)) => (Method::Scratch, why),
         (_, None) => match why_not_directly(facts) {
             Some(why) => (Method::LinkFromScratch, why),
@@ -245,7 +245,7 @@ fn able(target: &TargetFacts) -> Result<(), RestoreError> {
     let address = &target.address;
     if target.loading {
         return Err(RestoreError::Unable(format!(
-            "{address} is loading its data, so what it holds cannot be told; wait until it has (INFO persistence: loading:0)"
+            "{address} is loading its data, so its content cannot be read yet; wait until it has finished (INFO persistence: loading:0)"
         )));
     }
     if let Some(why) = &target.disk_trouble {
@@ -289,7 +289,7 @@ fn why_no_link(facts: &Facts<'_>) -> Option<String> {
         return Some("each node of a cluster gets its own part of the keys".to_owned());
     }
     if target.is_source && facts.forced.is_none() {
-        return Some("it is the server that the journal follows, and by a copy its history goes on".to_owned());
+        return Some("it is the server that the journal follows, and a copy continues its history".to_owned());
     }
     if !facts.whole {
         return Some("only some keys are wanted, or the target may hold others".to_owned());
@@ -324,7 +324,7 @@ fn why_no_link(facts: &Facts<'_>) -> Option<String> {
             Some(format!("the target has {databases} databases, the journal writes to database {}", facts.range.max_db))
         }
         None if facts.range.max_db > 0 || facts.base_highest_db != Some(0) => {
-            Some("how many databases the target has is not known".to_owned())
+            Some("the target's number of databases is unknown".to_owned())
         }
         _ => None,
     }
@@ -362,7 +362,7 @@ fn why_not_directly(facts: &Facts<'_>) -> Option<String> {
     }
     // A server ends itself when it is sent a base with more databases than it has.
     match (facts.base_highest_db, facts.target.limits.databases) {
-        (None, _) => Some("which databases the base has keys in is not known".to_owned()),
+        (None, _) => Some("the databases with keys in the base are unknown".to_owned()),
         (Some(highest), Some(databases)) if highest >= databases => {
             Some(format!("the target has {databases} databases, and the base has keys in database {highest}"))
         }

@@ -146,7 +146,7 @@ fn ways() {
     method(|_| {}, Method::Link, "empty");
     method(|c| c.filter = some_keys(), Method::Scratch, "some keys");
     method(|c| c.forced = Some(ForcedMethod::Scratch), Method::Scratch, "--via scratch");
-    method(|c| c.target.is_source = true, Method::Scratch, "its history goes on");
+    method(|c| c.target.is_source = true, Method::Scratch, "continues its history");
     let over_the_link_all_the_same = |c: &mut Case| {
         c.target.is_source = true;
         c.forced = Some(ForcedMethod::Link);

@@ -32,7 +32,7 @@ pub(super) fn memory(facts: &Facts<'_>) -> Option<String> {
         Some(need) => {
             format!("{has}; the base took {need} bytes on the server that made it. If the data does not fit, {then}")
         }
-        None => format!("{has}; how much the data takes is not known before. If it does not fit, {then}"),
+        None => format!("{has}; the size of the data is unknown in advance. If it does not fit, {then}"),
     })
 }
 

@@ -201,8 +201,7 @@ impl<'s> Sender<'s> {
         };
         if info.get("role") != Some("slave") {
             return Err(RestoreError::Link(
-                "somebody changed the target's role while it was being restored: it does not follow redtape any more"
-                    .to_owned(),
+                "the target's role was changed during the restore: it no longer follows redtape".to_owned(),
             ));
         }
         let loading = info.get("loading") == Some("1") || info.get("async_loading") == Some("1");

@@ -265,7 +265,10 @@ impl<'a> Pass<'a> {
             Dependence::Unknown => {
                 let kept = self.libraries || !self.needed.is_nothing();
                 if kept {
-                    self.force(record.lsn, &format!("what {} reads and writes is not known", command_name(record)));
+                    self.force(
+                        record.lsn,
+                        &format!("the keys that {} reads and writes are unknown", command_name(record)),
+                    );
                 }
                 kept
             }

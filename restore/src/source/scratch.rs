@@ -272,7 +272,7 @@ fn config(version: ServerVersion, dir: &Path, databases: u32, password: &Secret)
         // The largest whose milliseconds fit into an int: loading without a disk waits so long for bytes.
         "repl-timeout 2147483".to_owned(),
         "timeout 0".to_owned(),
-        // It sleeps until moments of the wall clock, which the kernel finds long past: it would spin.
+        // It sleeps until wall-clock times, which the kernel finds long past: it would spin.
         "jemalloc-bg-thread no".to_owned(),
         // The base goes from the link into memory, not over the disk.
         "repl-diskless-load on-empty-db".to_owned(),

@@ -300,7 +300,7 @@ impl<'a> Tail<'a> {
     /// A key that the command needs expires just before it without the writes. It is replayed as if it found the key.
     fn may_have_expired(&mut self, record: &Record, who: &Arc<Origin>) {
         let why = format!(
-            "without the writes that are undone the key expires just before {}, and whether that finds it is not known",
+            "without the writes that are undone the key expires just before {}, and whether that write found it is unknown",
             command_name(record)
         );
         self.note(record, who, &why, true);

@@ -1,16 +1,16 @@
-//! Keys of one database that are collected, then written and deleted together.
+//! Batches of keys of one database, to be written and deleted together.
 
 use crate::error::RestoreError;
 use crate::target::lookup::has_passed;
 use crate::target::repair::engine::{Engine, Unwanted};
 use crate::target::repair::{Batch, Wanted, live};
 
-/// Keys that are written at once.
+/// Keys written at once.
 const BATCH_KEYS: usize = 1024;
-/// Bytes of their values, about.
+/// Approximate size of their values in bytes.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// See the module.
+/// Collects keys for one batch.
 pub(super) struct Collector<'a> {
     pub(super) engine: Engine<'a>,
     batch: Batch,
@@ -23,7 +23,7 @@ impl<'a> Collector<'a> {
         Self { engine, batch: Batch::default(), bytes: 0, unwanted: Vec::new() }
     }
 
-    /// Makes room, and goes to this database: what comes next is of it.
+    /// Flushes, and switches to this database.
     pub(super) fn go_to(&mut self, db: u32) -> Result<(), RestoreError> {
         let full = self.batch.keys.len() + self.unwanted.len() >= BATCH_KEYS || self.bytes >= BATCH_BYTES;
         if full || db != self.batch.db {
@@ -33,23 +33,23 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    /// A key that gets this value.
+    /// Adds a key to write.
     pub(super) fn put(&mut self, wanted: Wanted) {
         self.bytes += wanted.image.dump.len();
         self.batch.keys.push(wanted);
     }
 
-    /// A key that goes.
+    /// Adds a key to delete.
     pub(super) fn remove(&mut self, unwanted: Unwanted) {
         self.unwanted.push(unwanted);
     }
 
-    /// Has done what has come together.
+    /// Writes and deletes the collected keys.
     pub(super) fn flush(&mut self) -> Result<(), RestoreError> {
         let db = self.batch.db;
         let keys = std::mem::take(&mut self.batch.keys);
         self.bytes = 0;
-        // What would have expired by now is gone.
+        // A key that would have expired by now is absent.
         let now_ms = if keys.is_empty() { 0 } else { live::clock(self.engine.target)? };
         let (gone, keys): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| has_passed(key.image.expires_ms, now_ms));
         self.unwanted.extend(gone.into_iter().map(|Wanted { key, expected, .. }| Unwanted {

@@ -1,4 +1,4 @@
-//! Elements and times of expiry that go back, each if it is still what was written.
+//! Puts back elements and expiry times, each if it is still what the repair wrote.
 
 use redtape_wire::rdb::{Field, Score};
 
@@ -11,7 +11,7 @@ use crate::values::digest::{Digest, NOTHING};
 use crate::values::merge::{Difference, Element};
 
 impl Engine<'_> {
-    /// Sets a time of expiry back, if it is still the one that was written.
+    /// Restores an expiry time, if it is still the written one.
     pub(super) fn put_ttl_back(
         &mut self,
         db: u32,
@@ -33,7 +33,7 @@ impl Engine<'_> {
         }
         let may = replace || self.same_ttl(there.expires_ms, written_ms);
         if may && has_passed(was_ms, now_ms) {
-            // It would be gone by now; its value goes into the undo file.
+            // It would have expired by now; its value goes into the undo file.
             let expected = Some(digest_of(key, &there)?);
             return self.delete(db, vec![Unwanted { key: key.to_vec(), expected, of_type: None }]);
         }
@@ -45,7 +45,7 @@ impl Engine<'_> {
         self.log.done()
     }
 
-    /// Puts an element back, if the target has what was written in its place. `was`: `None` = there was none.
+    /// Restores an element, if the target still has what was written. `was`: `None` = it did not exist.
     pub(super) fn put_element_back(
         &mut self,
         db: u32,
@@ -57,7 +57,7 @@ impl Engine<'_> {
         select(self.target, db)?;
         let Some(kind) = Kind::of(self.target, key)? else {
             if held.is_none() {
-                // There was none, and there is none.
+                // It did not exist, and still does not.
                 self.outcome.equal += 1;
                 return Ok(());
             }
@@ -86,16 +86,16 @@ impl Engine<'_> {
     }
 }
 
-/// What an undo file says of an element.
+/// An undo file's entry for an element.
 #[derive(Debug)]
 pub(super) struct ElementBefore<'a> {
     pub(super) name: &'a [u8],
-    /// What it held, and when a field of a hash was to expire; `None` = it was not there.
+    /// Its value, and for a hash field its expiry time; `None` = it did not exist.
     pub(super) held: Option<(&'a [u8], i64)>,
     pub(super) written: Digest,
 }
 
-/// Of which container.
+/// The kind of container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Hash,
@@ -153,7 +153,7 @@ impl Kind {
     }
 }
 
-/// When a field expires; 0 = never.
+/// Expiry time of a field; 0 = never.
 fn field_expiry(server: &mut Server, key: &[u8], name: &[u8]) -> Result<i64, RestoreError> {
     let reply = server.call(&[b"HPEXPIRETIME", key, b"FIELDS", b"1", name])?;
     Ok(match reply {

@@ -1,4 +1,5 @@
-//! Of several entries for one place, the last one counts that was not taken back: a later one stands for what came in between.
+//! Selects the entries to undo. Of several entries for one place, the last one that was not withdrawn counts: it
+//! includes what came in between.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
@@ -7,7 +8,7 @@ use redtape_journal::undo_file::{EntryNumber, UndoEntry, UndoFileError, UndoRead
 
 use crate::error::RestoreError;
 
-/// Numbers of the entries that count, by a hash of their place. Memory: about 40 bytes for each.
+/// Numbers of the counting entries, by a hash of their place. Memory: about 40 bytes each.
 #[derive(Debug)]
 pub(super) struct LastEntries {
     hashers: [RandomState; 2],
@@ -36,12 +37,12 @@ impl LastEntries {
         Ok(found)
     }
 
-    /// Keys, elements and times of expiry.
+    /// Number of keys, elements and expiry times.
     pub(super) fn places(&self) -> u64 {
         self.last.len() as u64
     }
 
-    /// Calls `take` with each entry that counts.
+    /// Calls `take` with each counting entry.
     pub(super) fn each(
         &self,
         reader: &mut UndoReader,

@@ -1,4 +1,4 @@
-//! Function libraries that go back, each if it is still as it was written.
+//! Puts back function libraries, each if it is still as the repair wrote it.
 
 use std::collections::BTreeMap;
 
@@ -9,18 +9,18 @@ use crate::target::lookup::show;
 use crate::target::repair::FileLog;
 use crate::values::digest::{Digest, NOTHING};
 
-/// What an undo file says of a library.
+/// An undo file's entry for a library.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LibraryBefore {
-    /// `None` = there was none.
+    /// `None` = it did not exist.
     pub(super) code: Option<Vec<u8>>,
     pub(super) written: Digest,
 }
 
-/// The same of several, by name.
+/// Entries of several libraries, by name.
 pub(super) type LibrariesBefore = BTreeMap<Vec<u8>, LibraryBefore>;
 
-/// Puts them back. `replace`: whatever the target has.
+/// Puts them back. `replace`: also if the target's library was changed since.
 pub(super) fn put_back(
     target: &mut Server,
     log: &mut FileLog,
@@ -39,7 +39,7 @@ pub(super) fn put_back(
     Ok(changes.done())
 }
 
-/// Pure.
+/// Decides which libraries change. Pure.
 fn changes_back(before: LibrariesBefore, live: &Libraries, replace: bool) -> Changes {
     let mut all = Changes::default();
     for (name, LibraryBefore { code, written }) in before {

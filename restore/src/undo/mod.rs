@@ -1,11 +1,11 @@
-//! Undoing a repair: what its undo file holds goes back, where the target still has what the repair wrote.
+//! Undoes a repair: the values in its undo file are put back where the target still has what the repair wrote.
 //!
 //! ```text
 //! undo file ─► last entry of each place ─► compare with the target ─► engine of repairs ─► target
 //! ```
 //!
-//! Invariant: what somebody has changed since the repair stays, and is listed, unless the person says that it is to be replaced. An
-//! undo has an undo file of its own.
+//! Invariant: whatever was changed since the repair stays, and is listed, unless the user chooses to replace it. An
+//! undo writes an undo file of its own.
 
 mod collect;
 mod elements;
@@ -35,37 +35,37 @@ use crate::target::server::{ServerTarget, Wish};
 use crate::target::{ServerAddress, claim, unfinished};
 use crate::version::ServerVersion;
 
-/// What is asked for.
+/// An undo request.
 #[derive(Debug, Clone)]
 pub struct UndoRequest {
     /// The undo file.
     pub file: PathBuf,
-    /// What it is encrypted with, if it is.
+    /// The keys of an encrypted file.
     pub keyring: Keyring,
     /// The server that the repair wrote to.
     pub to: ServerAddress,
-    /// What was changed since the repair is overwritten, too.
+    /// Overwrite what was changed since the repair.
     pub replace: bool,
     /// Where the undo's own undo file goes; `None` = the usual place.
     pub state_dir: Option<PathBuf>,
-    /// Ends it when it is set.
+    /// Ends the undo when it is set.
     pub interrupt: Interrupt,
-    /// How long the server is waited for.
+    /// Time limits for the server.
     pub limits: Limits,
 }
 
-/// An undo that could begin.
+/// An undo that is ready to run.
 #[derive(Debug)]
 pub struct PreparedUndo {
     plan: UndoPlan,
-    /// The operation that is undone.
+    /// The operation to undo.
     undone: OperationId,
     request: UndoRequest,
     target: Target,
     operation: Operation,
 }
 
-/// Where the repair wrote to.
+/// The target of the repair.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "an undo has one")]
 enum Target {
@@ -76,21 +76,21 @@ enum Target {
 /// What an undo will do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UndoPlan {
-    /// The file.
+    /// Path of the undo file.
     pub file: String,
-    /// The operation that it is of.
+    /// Id of the operation.
     pub id: String,
-    /// The same in words.
+    /// Description of the operation.
     pub what: String,
-    /// When that was begun.
+    /// Start of the operation.
     pub created: String,
-    /// Where to.
+    /// The target.
     pub target: String,
     /// Keys and elements that the file holds.
     pub places: u64,
-    /// The operation has not come to its end.
+    /// The operation did not finish.
     pub unfinished: bool,
-    /// Where what is overwritten is kept.
+    /// Undo file of this undo.
     pub undo_file: String,
 }
 
@@ -104,7 +104,7 @@ impl std::fmt::Display for UndoPlan {
     }
 }
 
-/// Reads the file and looks at the target; changes nothing.
+/// Reads the file and examines the target; changes nothing.
 pub fn prepare_undo(request: UndoRequest) -> Result<PreparedUndo, RestoreError> {
     let mut reader = UndoReader::open(&request.file, &request.keyring)?;
     let head = reader.head().clone();
@@ -138,7 +138,7 @@ pub fn prepare_undo(request: UndoRequest) -> Result<PreparedUndo, RestoreError> 
     Ok(PreparedUndo { plan, undone, request, target, operation })
 }
 
-/// Connects, and looks at the target.
+/// Connects, and examines the target.
 fn open(request: &UndoRequest) -> Result<(Target, TargetFacts), RestoreError> {
     let to = &request.to;
     let wish = Wish {
@@ -159,7 +159,7 @@ fn open(request: &UndoRequest) -> Result<(Target, TargetFacts), RestoreError> {
     Ok((Target::Server(server, facts.version), facts))
 }
 
-/// Refuses a server that is not the one that the repair wrote to.
+/// Refuses a server other than the one that the repair wrote to.
 fn check_target(head: &UndoHead, facts: &TargetFacts) -> Result<(), RestoreError> {
     let was = &head.operation.target;
     if was.address == facts.address || (!was.replication_id.is_empty() && was.replication_id == facts.replid) {
@@ -177,7 +177,7 @@ impl PreparedUndo {
         &self.plan
     }
 
-    /// Carries it out.
+    /// Runs the undo.
     pub fn run(self, observer: &mut dyn Observer) -> Result<Outcome, RestoreError> {
         let Self { plan, undone, request, mut target, operation } = self;
         match &mut target {
@@ -188,7 +188,7 @@ impl PreparedUndo {
             Target::Cluster(primaries) => primaries.claim()?,
         }
         let begun = Micros::now();
-        // Not what the plan was made from: while a person was asked, the operation may have gone on.
+        // The file is read again: the operation may have continued while the user was asked.
         let last = LastEntries::read(|| open_file(&request))?;
         let progress = Progress::read(&mut open_file(&request)?)?;
         let mut work = UndoWork {
@@ -214,7 +214,7 @@ impl PreparedUndo {
                     primaries.with_holder_of(unfinished::KEY, &mut |server| unfinished::forget(server, &undone))?;
                 }
             }
-            // What it says is done is so no more: the same command begins anew.
+            // The operation's entries no longer count as done: the same command starts over.
             if let Some(mut begun) = UndoWriter::reopen(&request.file, &request.keyring)? {
                 begun.writer.finish()?;
             }

@@ -1,4 +1,4 @@
-//! What an undo file holds goes back: of a server, or of some slots of a cluster.
+//! Puts back what an undo file holds: on a server, or on some slots of a cluster.
 
 use redtape_journal::undo_file::{Progress, UndoEntry, UndoFileError, UndoReader, WrittenPlace};
 use redtape_wire::slot::SlotSet;
@@ -17,19 +17,19 @@ use crate::target::repair::{FileLog, How, Judged, OnConflict, Operation, Outcome
 use crate::target::server::ServerTarget;
 use crate::values::image::Image;
 use crate::version::ServerVersion;
-/// The undo file, from its first entry.
+/// Opens the undo file at its first entry.
 pub(super) fn open_file(request: &UndoRequest) -> Result<UndoReader, UndoFileError> {
     UndoReader::open(&request.file, &request.keyring)
 }
 
-/// One undo, and what has come of it so far.
+/// A running undo and its results.
 pub(super) struct UndoWork<'a> {
     pub(super) plan: &'a UndoPlan,
     pub(super) request: &'a UndoRequest,
     pub(super) last: &'a LastEntries,
     pub(super) progress: &'a Progress,
     pub(super) operation: &'a Operation,
-    /// `None` only while it is opened anew.
+    /// `None` only while it is reopened.
     pub(super) log: Option<FileLog>,
     pub(super) outcome: Outcome,
 }
@@ -43,7 +43,7 @@ impl UndoWork<'_> {
         observer: &mut dyn Observer,
     ) -> Result<(), RestoreError> {
         let is_meant = |key: &[u8]| slots.is_none_or(|slots| slots.has_key(key));
-        // Those of a cluster are in no undo file.
+        // Undo files of a cluster hold no libraries.
         let is_meant_place = |place: WrittenPlace<'_>| is_meant(place.key) && !(place.is_library && slots.is_some());
         let Self { request, last, operation, .. } = *self;
         let log = match &mut self.log {
@@ -76,7 +76,7 @@ impl UndoWork<'_> {
             field_ttl: version.has_field_ttl(),
             libraries: LibrariesBefore::new(),
         };
-        // The newest first: it is what the key held last.
+        // Newest first: that is the last value of the key.
         let moved = self.progress.moved();
         moved
             .iter()
@@ -84,7 +84,7 @@ impl UndoWork<'_> {
             .filter(|moved| is_meant(&moved.key))
             .try_for_each(|moved| back.collector.engine.put_moved_back(moved, request.replace))?;
         let mut seen = 0;
-        // Elements that go come last: a container that has none for a moment is gone, with its time of expiry.
+        // Removals come last: a container that becomes empty is deleted and loses its expiry time.
         for removed in [false, true] {
             last.each(&mut open_file(request)?, |entry| {
                 let is_removal = matches!(entry, UndoEntry::ElementAbsent { .. });
@@ -125,13 +125,13 @@ impl SlotWork for UndoWork<'_> {
     }
 }
 
-/// Puts entries back, those of one kind together.
+/// Puts entries back, grouped by kind.
 struct PutBack<'a> {
     collector: Collector<'a>,
     replace: bool,
-    /// Fields of hashes may expire in the target.
+    /// The target supports expiry times of hash fields.
     field_ttl: bool,
-    /// They go back all at once.
+    /// Put back all at once.
     libraries: LibrariesBefore,
 }
 

@@ -169,7 +169,7 @@ impl Recorder {
             assert!(started.elapsed() < Duration::from_secs(20), "the writer does not write: {:?}", writer.failed());
             std::thread::sleep(Duration::from_millis(1));
         }
-        // A moment after it is another one.
+        // A point in time after it is another one.
         std::thread::sleep(Duration::from_millis(2));
         now
     }

@@ -1,4 +1,4 @@
-//! `redtape journal ls`: which moments can be restored, which gaps there are and why.
+//! `redtape journal ls`: which points in time can be restored, which gaps there are and why.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -84,17 +84,20 @@ fn as_text(catalog: &Catalog) -> Result<String, std::fmt::Error> {
         bytes(size.snapshots)
     )?;
     if windows.is_empty() && !catalog.snapshots().is_empty() {
-        writeln!(text, "\nNothing can be restored: no segment goes on from a snapshot (`redtape journal verify`).")?;
+        writeln!(text, "\nNothing can be restored: no segment continues from a snapshot (`redtape journal verify`).")?;
     } else if windows.is_empty() {
         writeln!(text, "\nNothing can be restored yet: no base has been taken.")?;
     } else {
-        writeln!(text, "\nAs headers, footers and manifests say, every moment in these windows can be restored:")?;
+        writeln!(
+            text,
+            "\nAs headers, footers and manifests say, every point in time in these windows can be restored:"
+        )?;
     }
     for (n, w) in windows.iter().enumerate() {
-        let damaged = if w.damaged_behind { "   damaged behind it" } else { "" };
+        let damaged = if w.damaged_behind { "   damaged after it" } else { "" };
         let Window { from, to, from_lsn, to_lsn, timeline, .. } = w;
         if from == to {
-            writeln!(text, "  {from}   LSN {from_lsn}   timeline {timeline}   this moment only{damaged}")?;
+            writeln!(text, "  {from}   LSN {from_lsn}   timeline {timeline}   this point in time only{damaged}")?;
         } else {
             writeln!(text, "  {from} .. {to}   LSN {from_lsn} .. {to_lsn}   timeline {timeline}{damaged}")?;
         }
@@ -103,7 +106,7 @@ fn as_text(catalog: &Catalog) -> Result<String, std::fmt::Error> {
         }
     }
     if !catalog.marks().is_empty() {
-        writeln!(text, "\nNamed moments:")?;
+        writeln!(text, "\nNamed points in time:")?;
         for m in catalog.marks() {
             writeln!(text, "  {}   LSN {}   mark:{}", m.ts, m.lsn, m.shown_name())?;
         }
@@ -121,7 +124,7 @@ fn as_text(catalog: &Catalog) -> Result<String, std::fmt::Error> {
     Ok(text)
 }
 
-/// The LSN of the first base behind a change of the source's id: from there on moments are certain again.
+/// The LSN of the first base behind a change of the source's id: from there on points in time are certain again.
 fn certain_from(timeline: &TimelineInfo, change: &SourceChange, snapshots: &[SnapshotInfo]) -> Option<Lsn> {
     let at = timeline.source_changes.iter().position(|c| c == change)?;
     let since: Vec<&str> = timeline.source_changes[at..].iter().map(|c| c.after.as_str()).collect();
@@ -130,7 +133,7 @@ fn certain_from(timeline: &TimelineInfo, change: &SourceChange, snapshots: &[Sna
     behind.map(|m| m.lsn).min()
 }
 
-/// Which moments a restore reaches by a replay over a change of the source's id.
+/// Which points in time a restore reaches by a replay over a change of the source's id.
 fn label_changes(text: &mut String, timelines: &[TimelineInfo], snapshots: &[SnapshotInfo]) -> std::fmt::Result {
     for timeline in timelines {
         for change in &timeline.source_changes {
@@ -142,11 +145,11 @@ fn label_changes(text: &mut String, timelines: &[TimelineInfo], snapshots: &[Sna
             }
             let until = match certain {
                 Some(lsn) => format!("LSN {}", lsn.0 - 1),
-                None => "the end (the base behind it is still to be taken)".to_owned(),
+                None => "the end (the base after it is still to be taken)".to_owned(),
             };
             writeln!(
                 text,
-                "\nnote: at {ts} the server went on with its history under another replication id. A restore of a moment from LSN {first_lsn} to {until} replays over that, where a transaction with a REPLICAOF in it may have lost writes"
+                "\nnote: at {ts} the server continued its history under another replication id. A restore of a point in time from LSN {first_lsn} to {until} replays over that, where a transaction with a REPLICAOF in it may have lost writes"
             )?;
         }
     }

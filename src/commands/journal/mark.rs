@@ -1,4 +1,4 @@
-//! `redtape journal mark`: a name for the present moment.
+//! `redtape journal mark`: a name for the present point in time.
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -155,7 +155,7 @@ fn text(dir: &Path, plan: &PrunePlan, done: bool) -> Result<String, std::fmt::Er
     }
     for Window { from, to, from_lsn, to_lsn, timeline, .. } in &plan.windows_after {
         if from == to {
-            writeln!(text, "  {from}   LSN {from_lsn}   timeline {timeline}   this moment only")?;
+            writeln!(text, "  {from}   LSN {from_lsn}   timeline {timeline}   this point in time only")?;
         } else {
             writeln!(text, "  {from} .. {to}   LSN {from_lsn} .. {to_lsn}   timeline {timeline}")?;
         }
@@ -169,7 +169,7 @@ fn text(dir: &Path, plan: &PrunePlan, done: bool) -> Result<String, std::fmt::Er
 fn notes(plan: &PrunePlan) -> Vec<String> {
     let mut notes = Vec::new();
     if let (true, Some(from)) = (plan.cut_short, plan.promised_from) {
-        notes.push(format!("the size limit takes moments that --retention would keep (from {from} on)"));
+        notes.push(format!("the size limit removes points in time that --retention would keep (from {from} on)"));
     }
     if let Some(short) = &plan.shortfall {
         let manual = match short.manual_bytes {
@@ -177,7 +177,7 @@ fn notes(plan: &PrunePlan) -> Vec<String> {
             n => format!("; {} are snapshots taken by hand (`redtape snapshot rm`)", bytes(n)),
         };
         notes.push(format!(
-            "the limit of {} cannot be met: {} remain, as the last base and what lies behind it stay{manual}. A newer snapshot makes older ones dispensable (`redtape snapshot create`, --snapshot-every)",
+            "the limit of {} cannot be met: {} remain, as the last base and everything after it stay{manual}. A newer snapshot makes older ones dispensable (`redtape snapshot create`, --snapshot-every)",
             bytes(short.limit),
             bytes(short.bytes),
         ));

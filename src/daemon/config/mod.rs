@@ -233,8 +233,9 @@ impl Config {
             ));
         }
         if self.admin_users.is_empty() {
-            warnings
-                .push("admin-users is empty: nobody may run REDTAPE.MARK, REDTAPE.SNAPSHOT and REDTAPE.GET".to_owned());
+            warnings.push(
+                "admin-users is empty: no user may run REDTAPE.MARK, REDTAPE.SNAPSHOT and REDTAPE.GET".to_owned(),
+            );
         }
         Ok(warnings)
     }

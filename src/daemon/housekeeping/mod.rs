@@ -50,7 +50,7 @@ pub(crate) struct Housekeeping {
 /// What it remembers from look to look.
 #[derive(Default)]
 struct Memory {
-    /// Moment of the last snapshot, as far as it was looked up.
+    /// Point in time of the last snapshot, as far as it was looked up.
     last: Option<Micros>,
     /// After a failure, no snapshot before this.
     not_before: Option<Instant>,
@@ -218,12 +218,14 @@ impl Housekeeping {
         }
         let (cut_short, short) = (plan.cut_short && plan.promised_from.is_some(), over > 0);
         if cut_short && !memory.said.0 {
-            tracing::warn!("journal-max-size takes moments that retention would keep: raise it, or lower retention");
+            tracing::warn!(
+                "journal-max-size removes points in time that retention would keep: raise it, or lower retention"
+            );
         }
         if short && !memory.said.1 {
             tracing::warn!(
                 over_bytes = over,
-                "journal-max-size cannot be met: the last base and what lies behind it stay; take snapshots more often"
+                "journal-max-size cannot be met: the last base and everything after it stay; take snapshots more often"
             );
         }
         // The first runs into it whenever the journal grows: once is enough.

@@ -22,8 +22,10 @@ impl CaptureMetrics {
         show(r, shown)?;
         Ok(Self {
             state: r.gauges("redtape_capture_state", "1 for the state that the capture is in", "state")?,
-            lag_seconds: r
-                .float("redtape_tap_lag_seconds", "Age of the newest moment up to which the journal is complete")?,
+            lag_seconds: r.float(
+                "redtape_tap_lag_seconds",
+                "Age of the newest point in time up to which the journal is complete",
+            )?,
             received_bytes: r
                 .counter("redtape_tap_received_bytes_total", "Bytes of the replication stream received")?,
             request_to_journal_seconds: r.latency(

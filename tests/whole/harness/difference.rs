@@ -119,7 +119,7 @@ fn told(stdout: &str) -> Differences {
     found
 }
 
-/// Each write lies between the moments, and whatever is there was written by one.
+/// Each write lies between the points in time, and whatever is there was written by one.
 fn check_writes(line: &Json, summary: &Json) {
     let [first, second] = ["first", "second"].map(|point| summary[point]["lsn"].as_u64().expect("an LSN"));
     let check = |write: Option<&Json>, there: bool| match write {

@@ -1,4 +1,4 @@
-//! What a server holds at one moment, written down so that two servers can be compared.
+//! What a server holds at one point in time, written down so that two servers can be compared.
 //!
 //! `DEBUG DIGEST` covers db, key, value and whether there is a TTL. It does not see a TTL's value, hash
 //! fields' TTLs, a stream's groups and last id, and functions: those are written down beside it, and
@@ -291,7 +291,7 @@ impl Key {
 /// How far two expiry times of the same key may lie apart.
 ///
 /// Before Redis 7.0 the replication stream carries a TTL as it was given, `EXPIRE k 10`, and each replica
-/// counts from its own now: the moment is known as well as the effect's own time.
+/// counts from its own now: the point in time is known as well as the effect's own time.
 pub fn expiry_tolerance_ms() -> i64 {
     if Version::tested().at_least((7, 0), (0, 0)) { 0 } else { 250 }
 }

@@ -99,7 +99,7 @@ impl Server {
     /// A server whose wall clock stands still at `us`: what had a TTL then has it for good.
     ///
     /// Before 6.2 a server's timers run by the wall clock too: one that stands still would never connect
-    /// to its primary. There the clock starts at `us` and goes on; moments are chosen so that nothing
+    /// to its primary. There the clock starts at `us` and goes on; points in time are chosen so that nothing
     /// expires in the next minute, and the workload leaves such lives out.
     pub fn at_clock(us: i64) -> Self {
         let stands = Version::tested().timers_by_monotonic_clock();

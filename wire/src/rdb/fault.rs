@@ -22,7 +22,7 @@ pub enum Fault {
     #[error(transparent)]
     Whole(#[from] RdbError),
     /// No table for this version: types of the same number differ between versions.
-    #[error("{0} is a version that is not known here (known: REDIS0009 to REDIS0013, VALKEY080)")]
+    #[error("{0} is an unsupported version (supported: REDIS0009 to REDIS0013, VALKEY080)")]
     UnknownVersion(RdbVersion),
     /// It ends too early.
     #[error("it ends inside {what}")]

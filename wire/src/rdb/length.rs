@@ -29,7 +29,7 @@ pub(super) fn read_count(input: &mut impl Input, what: &'static str) -> Result<u
     let at = input.at();
     match read_length(input, what)? {
         Length::Plain(count) => Ok(count),
-        Length::Encoded(_) => Err(Fault::Invalid("an encoded string stands where a count must stand").at(at)),
+        Length::Encoded(_) => Err(Fault::Invalid("an encoded string where a count is required").at(at)),
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) fn skip_aux(input: &mut impl Input) -> Result<u64, ReadError> {
     let id = read_count(input, WHAT)?;
     let at = input.at();
     if read_count(input, WHAT)? != UNSIGNED {
-        return Err(Fault::Invalid("a module's auxiliary data does not begin with its moment").at(at));
+        return Err(Fault::Invalid("a module's auxiliary data does not begin with its `when` field").at(at));
     }
     read_count(input, WHAT)?;
     skip_items(input)?;

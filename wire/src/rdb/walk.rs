@@ -246,7 +246,7 @@ impl<R: Read> Walker<R> {
                 let id = module::skip_aux(input)?;
                 Entry::ModuleAux { id, extent: Extent::between(at, input.at()) }
             }
-            _ => return Err(Fault::Invalid("an opcode stands where it cannot stand").at(at)),
+            _ => return Err(Fault::Invalid("an opcode in a wrong place").at(at)),
         })
     }
 
@@ -258,7 +258,7 @@ impl<R: Read> Walker<R> {
         }
         let end = self.input.at();
         if !self.input.is_at_end()? {
-            return Err(Fault::Invalid("more bytes follow behind its checksum").at(end));
+            return Err(Fault::Invalid("more bytes follow its checksum").at(end));
         }
         Ok(End { crc64: (stored != 0).then_some(stored), bytes: end })
     }
@@ -279,7 +279,7 @@ pub fn read_key_entry<'k>(
     let first = input.byte("a key")?;
     let parts = read_key(&mut input, version, (0, first), key, None)?;
     if !input.rest().is_empty() {
-        return Err(input.fault(Fault::Invalid("more bytes follow behind a key's value")));
+        return Err(input.fault(Fault::Invalid("more bytes follow a key's value")));
     }
     Ok(parts.entry(db, key))
 }
@@ -342,7 +342,7 @@ fn read_front(
     mut number: u8,
     key: &mut Vec<u8>,
 ) -> Result<KeyParts, ReadError> {
-    const WHAT: &str = "what stands before a key";
+    const WHAT: &str = "the part before a key";
     let (mut expires_at_ms, mut idle_seconds, mut frequency, mut metadata) = (None, None, None, None);
     let mut here = at;
     while table::is_opcode(number) {
@@ -358,10 +358,10 @@ fn read_front(
                 module::skip_key_metadata(input)?;
                 metadata.replace(Extent::between(here, input.at())).is_some()
             }
-            _ => return Err(Fault::Invalid("an opcode stands between a key and what belongs to it").at(here)),
+            _ => return Err(Fault::Invalid("an opcode between a key and its attributes").at(here)),
         };
         if twice {
-            return Err(Fault::Invalid("something that belongs to a key stands there twice").at(here));
+            return Err(Fault::Invalid("an attribute of a key is given twice").at(here));
         }
         here = input.at();
         number = input.byte(WHAT)?;

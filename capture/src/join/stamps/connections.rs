@@ -1,7 +1,7 @@
 //! The stamps of each upstream connection, in the order in which the server runs them. Pure.
 //!
-//! The order is evidence: once a request is known to have had its effect, what stands before it on its connection has run, too. If
-//! its effect was not seen by then, it had none. And a request whose effect must still come holds back those behind it.
+//! The order is evidence: once a request has had its effect, earlier requests of its connection have run. If the effect
+//! of one was not seen by then, it had none. A request whose effect must still come holds back the later ones.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -9,17 +9,17 @@ use foldhash::fast::FixedState;
 
 use super::Place;
 
-/// Connections without a stamp that are kept, so that one that is used again and again costs nothing.
+/// Connections without a stamp that stay allocated, for reuse.
 const IDLE_MAX: usize = 1024;
 
-/// Requests of a connection that are looked at to find a later one of the same client.
+/// Requests of a connection that are examined to find a later one of the same client.
 const BEHIND_MAX: usize = 64;
 
 #[derive(Debug, Default)]
 struct Connection {
-    /// All that wait, oldest first; some of them may have left.
+    /// All waiting stamps, oldest first; some may have left.
     open: VecDeque<Place>,
-    /// Those of `open` whose replies say that their effect must come.
+    /// Those of `open` whose replies show that an effect must come.
     certain: VecDeque<Place>,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// Adds a place. Above `limit` of them, those that no longer wait are dropped.
+    /// Adds a place. Above `limit` places, those that no longer wait are dropped.
     pub(super) fn add(&mut self, id: u64, place: Place, limit: usize, waits: impl Fn(Place) -> bool) {
         let connection = self.by_id.entry(id).or_default();
         connection.open.push_back(place);
@@ -40,27 +40,27 @@ impl Connections {
         }
     }
 
-    /// The effect of the stamp at this place must come. Replies come in the order of the requests.
+    /// The effect of the stamp at this place must come. Replies arrive in request order.
     pub(super) fn set_certain(&mut self, id: u64, place: Place) {
         if let Some(connection) = self.by_id.get_mut(&id) {
             connection.certain.push_back(place);
         }
     }
 
-    /// The effect of something before `place` must come first. `waits`: whether a place still waits for its effect.
+    /// True if an earlier effect must come before that of `place`. `waits`: whether a place still waits for its effect.
     pub(super) fn holds_back(&self, id: u64, place: Place, waits: impl Fn(Place) -> bool) -> bool {
         let Some(connection) = self.by_id.get(&id) else { return false };
         connection.certain.iter().take_while(|before| **before < place).any(|before| waits(*before))
     }
 
-    /// Whether something behind `place` may be meant as well; what lies too far behind is not looked at, and may be.
+    /// True if a place behind `place` matches, or if too many lie behind it to examine all.
     pub(super) fn any_behind(&self, id: u64, place: Place, is_meant: impl Fn(Place) -> bool) -> bool {
         let Some(connection) = self.by_id.get(&id) else { return false };
         let mut behind = connection.open.iter().rev().take_while(|other| **other > place);
         behind.by_ref().take(BEHIND_MAX).any(|other| is_meant(*other)) || behind.next().is_some()
     }
 
-    /// The effect of `place` came: what stands before it has run.
+    /// The effect of `place` came: earlier requests have run.
     pub(super) fn ran(&mut self, id: u64, place: Place, mut passed: impl FnMut(Place)) {
         let Some(connection) = self.by_id.get_mut(&id) else { return };
         while connection.certain.front().is_some_and(|first| *first <= place) {
@@ -74,7 +74,7 @@ impl Connections {
         }
     }
 
-    /// A stamp has left: what does not wait any more goes from the fronts.
+    /// A stamp has left: places that no longer wait are dropped from the front.
     pub(super) fn left(&mut self, id: u64, place: Place, waits: impl Fn(Place) -> bool) {
         let Some(connection) = self.by_id.get_mut(&id) else { return };
         for queue in [&mut connection.open, &mut connection.certain] {
@@ -86,7 +86,7 @@ impl Connections {
         }
     }
 
-    /// Connections that have nothing to wait for are forgotten when there are many.
+    /// Drops connections without waiting stamps when there are many.
     pub(super) fn give_back_room(&mut self) {
         if self.by_id.len() > IDLE_MAX {
             self.by_id.retain(|_, connection| !connection.open.is_empty());

@@ -1,16 +1,16 @@
-//! The stamps on one key, in the order of arrival: a key queue. Pure.
+//! Key queue: the stamps on one key, in the order of arrival. Pure.
 //!
-//! A key may be hot: thousands of requests wait on one counter or list, and each effect on it needs its cause among them. So
-//! duplicates (the same command with the same arguments) are found by a hash, without passing the others.
+//! A key may be hot: thousands of requests wait on one counter or list, and each effect needs its cause among them.
+//! Duplicates (the same command with the same arguments) are therefore found by hash, without scanning the others.
 //!
 //! ```text
 //! all:        [ INCR n, EXPIRE n 60, a transaction, INCR n, … ]               by place
 //! duplicates: INCR n ─► [first, fourth, …]   EXPIRE n 60 ─► second            by place, each
-//! consumed:   what had an effect already, or is unlikely to have one          by place
+//! consumed:   had an effect already, or are unlikely to have one              by place
 //! ```
 //!
-//! Invariants of a bucket: `all` and each list of duplicates are ordered by place. A stamp that has left or is consumed stays in
-//! `all` until many have; `live` and `opaque` do not count it.
+//! Invariants of a bucket: `all` and each list of duplicates are ordered by place. A stamp that has left or is consumed
+//! stays in `all` until many have; `live` and `opaque` do not count it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque, hash_map};
 
@@ -20,33 +20,33 @@ use super::{Place, shrunk_room};
 
 /// Stamps on one key that may have caused an effect and are compared.
 pub(super) const CANDIDATES_MAX: usize = 256;
-/// Stamps one behind the other that came after the effect: those behind them did so too. They stand in
-/// the order of arrival from several workers, which is nearly that of their times.
+/// After this many consecutive stamps forwarded later than the effect, the rest are assumed to be later too. Stamps of
+/// several workers arrive nearly, not exactly, in time order.
 pub(super) const NEWER_MAX: usize = 64;
-/// Stamps that have left may stand in a bucket, beside a sixteenth of the others.
+/// Departed stamps that a bucket may hold, beside a sixteenth of the others.
 const LEFT_MAX: usize = 64;
 
-/// The command and its arguments in one number: equal ones have the same.
+/// Hash of the command and its arguments: duplicates have equal fingerprints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Fingerprint(pub(super) u64);
 
-/// A stamp, as far as its key queue knows it.
+/// The facts about a stamp that its key queue stores.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
     pub(super) place: Place,
-    /// `None` = like no other: several commands, or one of which not all is known.
+    /// `None` = unique: several commands, or one with unknown arguments.
     pub(super) fingerprint: Option<Fingerprint>,
-    /// What it may cause is not told by its fingerprint: a transaction, a script.
+    /// The fingerprint does not determine its effects: a transaction or a script.
     pub(super) opaque: bool,
     pub(super) consumed: bool,
-    /// When it was forwarded, and on which connection.
+    /// When and on which connection it was forwarded.
     pub(super) at: Micros,
     pub(super) connection: u64,
-    /// Its reply, where equal ones answer in the order in which they ran: made so that it always grows.
+    /// Its numeric reply, if duplicates reply in execution order; normalised to grow.
     pub(super) number: Option<i64>,
 }
 
-/// What a search sees of a stamp before it looks at the stamp itself.
+/// What a search reads of a stamp before it reads the stamp itself.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
     pub(super) place: Place,
@@ -62,7 +62,7 @@ pub(super) enum KeyQueue {
 }
 
 impl KeyQueue {
-    /// Another one comes; `entry` tells of one by its place.
+    /// Adds a stamp; `entry` returns the facts about one by its place.
     pub(super) fn add(&mut self, place: Place, entry: impl Fn(Place) -> Option<Entry>) {
         if let Self::One(first) = *self {
             let mut bucket = Bucket::default();
@@ -78,7 +78,7 @@ impl KeyQueue {
         }
     }
 
-    /// One has left. True = none is there any more.
+    /// Removes a stamp that has left. True = the queue is empty.
     pub(super) fn leave(&mut self, place: Place) -> bool {
         match self {
             Self::One(_) => true,
@@ -89,13 +89,13 @@ impl KeyQueue {
         }
     }
 
-    /// The stamps, oldest first; of several, without the consumed ones.
+    /// The stamps, oldest first; if there are several, without the consumed ones.
     pub(super) fn live(&self) -> impl Iterator<Item = Seen> {
         let (one, bucket) = self.one_or_many();
         one.into_iter().chain(bucket.into_iter().flat_map(Bucket::seen))
     }
 
-    /// The consumed ones, oldest first, or the only one, which may be consumed.
+    /// The consumed stamps, oldest first. A single stamp is always returned.
     pub(super) fn consumed(&self) -> impl Iterator<Item = Seen> {
         let (one, bucket) = self.one_or_many();
         one.into_iter().chain(bucket.into_iter().flat_map(|b| b.consumed.values().copied()))
@@ -109,7 +109,7 @@ impl KeyQueue {
     }
 }
 
-/// A stamp in a bucket, and by what it is found again.
+/// A stamp in a bucket, and its lookup key.
 #[derive(Debug)]
 struct Member {
     seen: Seen,
@@ -118,13 +118,13 @@ struct Member {
 }
 
 impl Member {
-    /// Under which it is found among the duplicates.
+    /// Its key among the duplicates.
     fn plain(&self) -> Option<Fingerprint> {
         self.seen.fingerprint.filter(|_| !self.opaque)
     }
 }
 
-/// Those with one fingerprint. Most have their own.
+/// Stamps with one fingerprint. Most have a fingerprint of their own.
 #[derive(Debug)]
 enum Same {
     One(Entry),
@@ -157,12 +157,11 @@ impl Same {
     }
 }
 
-/// Those with one fingerprint, oldest first.
+/// Stamps with one fingerprint, oldest first.
 #[derive(Debug)]
 struct Duplicates {
     all: VecDeque<Entry>,
-    /// So many of the oldest have their numbers, each not smaller than the one before: they ran in the order in which they came,
-    /// as by one connection.
+    /// This many of the oldest have ascending reply numbers: they ran in the order of arrival, as on one connection.
     in_order: usize,
 }
 
@@ -210,13 +209,13 @@ impl Duplicates {
         }
     }
 
-    /// The oldest of those that were forwarded not after `before`, and whether there are others.
+    /// The oldest stamp forwarded at or before `before`, and whether there are others.
     fn oldest(&self, before: Micros) -> Option<(Place, bool)> {
         let mut old = self.all.iter().take(NEWER_MAX).filter(|e| e.at <= before);
         Some((old.next()?.place, old.next().is_some()))
     }
 
-    /// The first of those that ran, by the numbers; `None` = not all have theirs.
+    /// The first that ran, by reply number; `None` = not all have one.
     fn smallest(&self, before: Micros) -> Option<Place> {
         let mut first = self.all.front().filter(|e| self.in_order > 0 && e.at <= before);
         let mut seen = if first.is_some() { self.in_order } else { 0 };
@@ -242,7 +241,7 @@ impl Duplicates {
     }
 }
 
-/// Keeps the order of places: nearly all come last, but a stamp that was corrected is older than those before it.
+/// Inserts by place: nearly always at the end, but a corrected stamp may be older than others.
 fn insert<T>(all: &mut VecDeque<T>, new: T, place: impl Fn(&T) -> Place) -> usize {
     if all.back().is_none_or(|last| place(last) < place(&new)) {
         all.push_back(new);
@@ -265,7 +264,7 @@ pub(super) struct Bucket {
     same: HashMap<Fingerprint, Same, foldhash::fast::FixedState>,
     opaque: usize,
     consumed: BTreeMap<Place, Seen>,
-    /// Of all that wait; `None` = of several, or of none.
+    /// Connection of all waiting stamps; `None` = several connections, or none.
     connection: Option<u64>,
 }
 
@@ -307,7 +306,7 @@ impl Bucket {
         while self.all.front().is_some_and(|m| m.has_left) {
             self.all.pop_front();
         }
-        // A search passes those that have left.
+        // A search skips departed stamps.
         if self.all.len() > self.live + self.live / 16 + LEFT_MAX {
             self.all.retain(|m| !m.has_left);
         }
@@ -334,7 +333,7 @@ impl Bucket {
         }
     }
 
-    /// The others come first from now on.
+    /// Later searches try the others first.
     pub(super) fn consume(&mut self, place: Place) {
         if let Some(seen) = self.find(place).map(|m| m.seen) {
             self.leave(place);
@@ -342,8 +341,9 @@ impl Bucket {
         }
     }
 
-    /// The first that ran of those with this fingerprint, forwarded not after `before`: the oldest, or (`numbered`) the one with
-    /// the smallest number; and whether nothing but its age tells it from others. `None` = not told so easily.
+    /// The first that ran of the stamps with this fingerprint, forwarded at or before `before`: the oldest, or
+    /// (`numbered`) the one with the smallest reply number. The flag says that only its age distinguishes it from
+    /// others. `None` = the fingerprint does not decide.
     pub(super) fn first(&self, fingerprint: Fingerprint, numbered: bool, before: Micros) -> Option<(Place, bool)> {
         match self.same.get(&fingerprint)? {
             Same::One(entry) => (entry.at <= before).then_some((entry.place, false)),
@@ -352,27 +352,27 @@ impl Bucket {
         }
     }
 
-    /// None here has this fingerprint, or may cause what its fingerprint does not tell.
+    /// True if no stamp has this fingerprint, and none is opaque.
     pub(super) fn has_no_duplicate_of(&self, fingerprint: Option<Fingerprint>) -> bool {
         self.opaque == 0 && fingerprint.is_some_and(|fingerprint| !self.same.contains_key(&fingerprint))
     }
 
-    /// Those that wait, oldest first.
+    /// The waiting stamps, oldest first.
     pub(super) fn seen(&self) -> impl Iterator<Item = Seen> {
         self.all.iter().filter(|m| !m.has_left).map(|m| m.seen)
     }
 
-    /// How many wait.
+    /// Number of waiting stamps.
     pub(super) fn live(&self) -> usize {
         self.live
     }
 
-    /// The connection of all that wait; `None` = they are of several.
+    /// Connection of all waiting stamps; `None` = several connections.
     pub(super) fn connection(&self) -> Option<u64> {
         self.connection
     }
 
-    /// Room that is taken, also by those that have left.
+    /// Allocated entries, including departed ones.
     #[cfg(test)]
     pub(super) fn room(&self) -> usize {
         self.all.len() + self.consumed.len()

@@ -1,38 +1,38 @@
-//! What one look through a key queue has learnt of stamps, so that their duplicates need not be compared. Pure.
+//! Results of the comparisons made during one scan of a key queue, so that duplicates need not be compared again. Pure.
 
 use smallvec::SmallVec;
 
 use super::key_queue::{Fingerprint, Seen};
 
-/// Fingerprints that are remembered.
+/// Fingerprints that are kept.
 const FINGERPRINTS_MAX: usize = 8;
-/// Fingerprints and connections of those that fit, likewise.
+/// Pairs of fingerprint and connection kept for stamps that fit.
 const FITTING_MAX: usize = 64;
 /// Equal requests of one connection that are compared.
 const SAME_MAX: usize = 8;
 
-/// What is known of a stamp from those with the same fingerprint.
+/// What follows for a stamp from others with the same fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Said {
     /// It does not fit.
     Never,
-    /// An older one of its connection must have its effect first.
+    /// An older stamp of its connection must have its effect first.
     Behind,
-    /// Enough of its connection were compared.
+    /// Enough stamps of its connection were compared.
     Enough,
 }
 
-/// Those with one fingerprint on one connection, which fit.
+/// Stamps with one fingerprint on one connection that fit.
 struct Fitting {
     fingerprint: Fingerprint,
     connection: u64,
-    /// So many may still be compared.
+    /// How many more may be compared.
     left: usize,
     /// One of them must have its effect.
     certain: bool,
 }
 
-/// What was found while a key queue is looked through.
+/// Results of one scan of a key queue.
 #[derive(Default)]
 pub(super) struct Known {
     never: SmallVec<[Fingerprint; FINGERPRINTS_MAX]>,
@@ -40,7 +40,7 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// What is known of this one.
+    /// What is known of this stamp.
     pub(super) fn of(&self, seen: Seen) -> Option<Said> {
         let fingerprint = seen.fingerprint?;
         if self.never.contains(&fingerprint) {
@@ -54,7 +54,7 @@ impl Known {
         }
     }
 
-    /// This one was compared.
+    /// Records the comparison of this stamp.
     pub(super) fn note(&mut self, seen: Seen, fits: bool, certain: bool) {
         let (Some(fingerprint), connection) = (seen.fingerprint, seen.connection) else { return };
         if !fits {

@@ -1,4 +1,4 @@
-//! The stamps that wait for their effect, findable by database and key.
+//! The stamps that wait for their effect, indexed by database and key.
 //!
 //! ```text
 //! by_id ──► place ◄── by_key, connections, replied
@@ -6,12 +6,12 @@
 //! places:  [staying, by number] | [recent: one after the other, in the order of arrival]
 //! ```
 //!
-//! A stamp leaves when its effect came, when its reply said that there is none, or when the stream
-//! has passed the point up to which it must have come (see [`Stamps::forget_replied_before`]).
-//! At most [`STAMPS_MAX`] wait; the oldest goes first.
+//! A stamp leaves when its effect came, when its reply shows that there is none, or when the stream has passed the
+//! point by which it must have come (see [`Stamps::forget_replied_before`]). At most [`STAMPS_MAX`] wait; the oldest is
+//! dropped first.
 //!
-//! Invariant: places are numbered in the order of arrival and never given twice, so that what still
-//! names the place of a stamp that has left finds nothing there.
+//! Invariant: places are numbered in the order of arrival and never reused, so a reference to a departed stamp finds
+//! nothing.
 
 mod connections;
 mod key_queue;
@@ -36,23 +36,23 @@ pub(super) use self::search::{Candidates, Patience, Wanted};
 use super::causes::{many_groups, replies_in_order};
 use crate::tee::{Identity, Outcome, Part, Stamp};
 
-/// Stamps that may wait. A first full sync of half a minute at 30,000 writes a second fits.
+/// Waiting stamps. Enough for a first full sync of half a minute at 30,000 writes a second.
 pub(super) const STAMPS_MAX: usize = 1 << 20;
-/// Stamps that have left may stand in the order of replies or of a connection, beside twice those that wait.
+/// Departed stamps that the reply order or a connection may hold, beside twice the waiting ones.
 const LEFT_MAX: usize = 1024;
-/// Replies that are looked at to find one whose stamp still waits.
+/// Replies that are examined to find one whose stamp still waits.
 const REPLIES_MAX: usize = 64;
-/// Requests on one key that are compared to see whether all are the same.
+/// Requests on one key that are compared for equality.
 const SAME_MAX: usize = 64;
-/// Room for so many is never given back.
+/// Capacity below which memory is not released.
 const ROOM_MIN: usize = 1 << 14;
 
 type Map<K, V> = HashMap<K, V, FixedState>;
-/// Database and key hash in one.
+/// Database and key hash combined.
 type Slot = u64;
-/// Where commands and scripts without keys wait. Hashes of keys are odd.
+/// Slot of commands and scripts without keys. Hashes of keys are odd.
 const NO_KEY: Slot = 0;
-/// Where scripts that declare keys wait besides: they may touch others.
+/// Additional slot of scripts that declare keys, since they may write others.
 const SCRIPTS: Slot = 2;
 /// Number of a stamp, in the order of arrival.
 pub(super) type Place = u64;
@@ -62,19 +62,19 @@ pub(super) type Place = u64;
 pub(super) enum State {
     /// None was seen.
     Open,
-    /// None was seen that is certainly its own: it is one of several that explain a group equally well.
+    /// None is certainly its own: it is one of several that explain a group equally well.
     Doubted,
-    /// It had one and may have more: others come first.
+    /// It had an effect and may have more: other candidates are preferred.
     Consumed,
-    /// Nobody will see its reply, so it may not have run: others come first.
+    /// Its reply will not be seen, so it may not have run: other candidates are preferred.
     Unseen,
-    /// A later request of its connection had its effect, so its own has been, or never was: others come first, and it is no certain
-    /// cause.
+    /// A later request of its connection had its effect, so its own effect has passed or never existed: other
+    /// candidates are preferred, and it is no certain cause.
     Passed,
 }
 
 impl State {
-    /// It may still have its first effect.
+    /// True if its first effect may still come.
     fn is_live(self) -> bool {
         matches!(self, Self::Open | Self::Doubted)
     }
@@ -85,11 +85,11 @@ pub(super) struct Waiting {
     pub(super) stamp: Stamp,
     /// When its reply was seen.
     pub(super) replied: Option<Micros>,
-    /// The reply, where equal commands answer with numbers in the order in which they ran: made so that it always grows.
+    /// The numeric reply, if duplicates reply in execution order; normalised to grow.
     number: Option<i64>,
-    /// The reply says that it had an effect.
+    /// The reply shows that it had an effect.
     pub(super) certain: bool,
-    /// The reply is that of a script that did nothing, as a rule.
+    /// The reply is one that scripts without effects usually give.
     pub(super) empty: bool,
     pub(super) state: State,
 }
@@ -100,15 +100,15 @@ pub(super) struct Stamps {
     by_id: Map<u64, Place>,
     by_key: Map<Slot, KeyQueue>,
     connections: Connections,
-    /// In the order of replies; stamps among them may have left.
+    /// In reply order; may contain departed stamps.
     replied: VecDeque<(Micros, Place)>,
-    /// The same for those whose replies nobody will see. They stand apart since they may wait longer.
+    /// Stamps whose replies will not be seen. Kept apart since they may wait longer.
     unseen: VecDeque<(Micros, Place)>,
     pub(super) overflowed: u64,
 }
 
 fn slot(db: u32, key: u64) -> Slot {
-    // An even number: where it is another database, another slot, and none is NO_KEY or SCRIPTS.
+    // The factor is even: the slot of an odd key hash stays odd and never equals NO_KEY or SCRIPTS.
     key ^ u64::from(db).wrapping_mul(0x9e37_79b9_7f4a_7c16)
 }
 
@@ -138,19 +138,19 @@ fn part_slots(part: &Part, slots: &mut SmallVec<[Slot; 4]>) {
     }
 }
 
-/// To how much room a collection shrinks that has far more than it uses.
+/// The capacity to shrink to, if a collection has far more than it uses.
 fn shrunk_room(capacity: usize, used: usize) -> Option<usize> {
     (capacity > ROOM_MIN && used < capacity / 16).then(|| ROOM_MIN.max(2 * used))
 }
 
-/// The fingerprint of a single command; `None` = all of its arguments are not known.
+/// The fingerprint of a single command; `None` = some arguments are unknown.
 #[inline]
 fn fingerprint(part: &Part) -> Option<Fingerprint> {
     const STATE: FixedState = FixedState::with_seed(0x7265_6474_6170_6532);
     (part.args_hash != 0).then(|| Fingerprint(STATE.hash_one((part.name, part.args_hash))))
 }
 
-/// What the key queue of a stamp knows of it.
+/// The facts about a stamp for its key queue.
 fn entry(place: Place, waiting: &Waiting) -> Entry {
     let Waiting { stamp, number, state, .. } = waiting;
     let single = match &stamp.parts[..] {
@@ -163,7 +163,7 @@ fn entry(place: Place, waiting: &Waiting) -> Entry {
     Entry { place, fingerprint, opaque, consumed, at, connection, number: *number }
 }
 
-/// The reply of a command whose duplicates answer in the order in which they ran, so that it always grows.
+/// The reply number of a command whose duplicates reply in execution order, normalised to grow.
 fn in_order(part: &Part, number: i64) -> Option<i64> {
     let order = replies_in_order(part);
     (order != 0).then(|| number.wrapping_mul(order))
@@ -174,7 +174,7 @@ impl Stamps {
         self.places.len
     }
 
-    /// When the first of those that wait, and may have had no effect, was answered.
+    /// Reply time of the oldest waiting stamp that may have had no effect.
     pub(super) fn oldest_reply(&self) -> Option<Micros> {
         self.replied.iter().take(REPLIES_MAX).find(|(_, place)| self.places.get(*place).is_some()).map(|(at, _)| *at)
     }
@@ -183,12 +183,12 @@ impl Stamps {
         self.places.get(place)
     }
 
-    /// Whether a stamp still waits for its first effect.
+    /// True if a stamp still waits for its first effect.
     fn is_open(&self, place: Place) -> bool {
         self.places.get(place).is_some_and(|w| w.state == State::Open)
     }
 
-    /// Its client has sent something behind it that may have run by `until`.
+    /// True if its client sent a later request that may have run by `until`.
     pub(super) fn has_later_of_its_client(&self, place: Place, until: Micros) -> bool {
         let Some(Waiting { stamp, .. }) = self.places.get(place) else { return true };
         self.connections.any_behind(stamp.connection, place, |other| {
@@ -196,7 +196,7 @@ impl Stamps {
         })
     }
 
-    /// An effect must come on its connection before its own.
+    /// True if an earlier effect must come first on its connection.
     fn is_held_back(&self, place: Place, stamp: &Stamp) -> bool {
         self.connections.holds_back(stamp.connection, place, |before| self.is_open(before))
     }
@@ -250,9 +250,9 @@ impl Stamps {
         let Some(waiting) = self.places.get_mut(place) else { return };
         let part = waiting.stamp.parts.first().filter(|_| !waiting.stamp.transaction);
         let set = part.filter(|part| part.name.name() == b"set");
-        // A SET with NX or XX that found its condition unmet.
+        // A SET with NX or XX whose condition was not met.
         let unmet = outcome == Outcome::Empty && set.is_some_and(|set| !set.gets());
-        // One that names a time which has passed is not in the stream where there was no key (Valkey).
+        // Valkey omits a SET with a past expiry time from the stream if the key did not exist.
         let may_have_passed = set.is_some_and(Part::is_until);
         if outcome == Outcome::NoEffect || unmet {
             self.remove(place);
@@ -269,7 +269,7 @@ impl Stamps {
         let told = waiting.number.zip(part.and_then(fingerprint));
         let (certain, connection) = (waiting.certain, waiting.stamp.connection);
         let replies = if outcome == Outcome::Gone { &mut self.unseen } else { &mut self.replied };
-        // Those that have left go from the front as fast as others come.
+        // Departed entries are removed at least as fast as new ones are added.
         for _ in 0..2 {
             if replies.front().is_some_and(|(_, p)| self.places.get(*p).is_none()) {
                 replies.pop_front();
@@ -290,7 +290,7 @@ impl Stamps {
         }
     }
 
-    /// For the buckets that hold it.
+    /// Calls `act` for each bucket that holds it.
     fn in_buckets(&mut self, place: Place, mut act: impl FnMut(&mut Bucket)) {
         for slot in self.places.get(place).map(|w| slots(&w.stamp)).unwrap_or_default() {
             if let Some(KeyQueue::Many(bucket)) = self.by_key.get_mut(&slot) {
@@ -299,7 +299,7 @@ impl Stamps {
         }
     }
 
-    /// The stream holds everything that ran before `at`: what was replied to before that and is still here had no effect.
+    /// The stream holds everything that ran before `at`: stamps answered before then that still wait had no effect.
     pub(super) fn forget_replied_before(&mut self, at: Micros) {
         let old = |(replied, _): &mut (Micros, Place)| *replied < at;
         while let Some((_, place)) = self.replied.pop_front_if(old).or_else(|| self.unseen.pop_front_if(old)) {
@@ -308,7 +308,7 @@ impl Stamps {
         self.give_back_room();
     }
 
-    /// What a full copy made pile up must not make everything slow afterwards.
+    /// Releases the memory that accumulated during a full sync.
     fn give_back_room(&mut self) {
         let Self { places: Places { recent, len, .. }, replied, unseen, by_id, by_key, connections, .. } = self;
         if let Some(room) = shrunk_room(recent.capacity(), recent.len()) {
@@ -328,7 +328,7 @@ impl Stamps {
         connections.give_back_room();
     }
 
-    /// Its effect came. `certainly`: so what stands before it on its connection has run.
+    /// Its effect came. `certainly`: earlier requests of its connection have run.
     pub(super) fn explain(&mut self, place: Place, certainly: bool) {
         let Some(waiting) = self.places.get(place) else { return };
         let (connection, again) =
@@ -349,7 +349,7 @@ impl Stamps {
         }
     }
 
-    /// One of these had an effect, and nothing tells which. When as many effects have come as there are requests, all had one.
+    /// One of these had an effect, and it is unknown which. After as many effects as requests, all had one.
     pub(super) fn doubt(&mut self, equals: &[Place]) {
         let first = equals.iter().copied().filter(|place| self.is_open(*place)).min();
         if let Some(waiting) = first.and_then(|place| self.places.get_mut(place)) {
@@ -362,7 +362,7 @@ impl Stamps {
         }
     }
 
-    /// More wait on a key of the group than are compared: that none is found does not say that none is the cause.
+    /// True if more stamps wait on a key of the group than are compared: finding no cause then proves nothing.
     pub(super) fn has_many_on(&self, parts: &[Part]) -> bool {
         let many = |slot: &Slot| {
             self.by_key.get(slot).is_some_and(|queue| matches!(queue, KeyQueue::Many(b) if b.live() > UNFIT_MAX))
@@ -370,8 +370,8 @@ impl Stamps {
         parts.iter().any(|part| part.keys().iter().any(|key| many(&slot(part.db, *key))))
     }
 
-    /// How many wait on this key, if all are of one connection, and the same command as this one, whose reply says that it did
-    /// something.
+    /// Number of stamps on this key, if all are the same command of one connection, and the reply of the candidate
+    /// shows an effect.
     pub(super) fn same_on(&self, db: u32, key: u64, found: &Candidates) -> Option<usize> {
         let KeyQueue::Many(bucket) = self.by_key.get(&slot(db, key))? else { return Some(1) };
         bucket.connection()?;
@@ -382,14 +382,14 @@ impl Stamps {
         (bucket.live() <= SAME_MAX && all().all(|same| same)).then(|| bucket.live())
     }
 
-    /// Of these, all of one client, this one had its effect: those before it have run, too.
+    /// Of these requests of one client, `place` had its effect: the earlier ones have run, too.
     pub(super) fn pass_before(&mut self, place: Place, equals: &[Place]) {
         for before in equals.iter().copied().filter(|before| *before < place) {
             self.set_aside(before, State::Passed);
         }
     }
 
-    /// Others come first from now on.
+    /// Later searches try other candidates first.
     fn set_aside(&mut self, place: Place, state: State) {
         if let Some(waiting) = self.places.get_mut(place) {
             waiting.state = state;
@@ -397,7 +397,7 @@ impl Stamps {
         }
     }
 
-    /// Stamps without a reply that were left before `at`: theirs may have been lost.
+    /// Stamps left without a reply before `at`: the reply may have been lost.
     pub(super) fn forget_unreplied_before(&mut self, at: Micros) {
         let lost = |w: &Waiting| w.replied.is_none() && w.stamp.at < at;
         let places: Vec<Place> = self.places.iter().filter(|(_, w)| lost(w)).map(|(place, _)| place).collect();
@@ -406,7 +406,7 @@ impl Stamps {
         }
     }
 
-    /// In amortised constant time: a place that was left stays in its queues until they are cleaned up.
+    /// Amortised constant time: a departed place stays in its queues until they are cleaned up.
     fn remove(&mut self, place: Place) -> Option<Waiting> {
         let waiting = self.places.remove(place)?;
         self.by_id.remove(&waiting.stamp.id);
@@ -418,7 +418,7 @@ impl Stamps {
         Some(waiting)
     }
 
-    /// A stamp has left this key queue.
+    /// Removes a departed stamp from this key queue.
     fn leave(&mut self, slot: Slot, place: Place) {
         if let hash_map::Entry::Occupied(mut queue) = self.by_key.entry(slot)
             && queue.get_mut().leave(place)
@@ -430,10 +430,10 @@ impl Stamps {
 
 #[cfg(test)]
 thread_local! {
-    /// How many stamps were looked at.
+    /// Number of stamps examined.
     static LOOKED_AT: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
-/// Comparing a stamp takes so many times as long as passing its entry in a key queue.
+/// Cost of comparing a stamp, relative to passing its entry in a key queue.
 #[cfg(test)]
 const COMPARED: u64 = 16;
 
@@ -500,7 +500,7 @@ mod tests {
         assert!(stamps.get(9).is_none() && stamps.get(10).is_some());
         stamps.forget_unreplied_before(Micros(i64::MAX));
         assert_eq!((stamps.len(), stamps.by_key.len()), (0, 0));
-        // The room goes with them.
+        // Their memory is released with them.
         stamps.add(stamp(1, 1));
         stamps.forget_replied_before(Micros(1));
         assert!(stamps.places.recent.capacity() < 4 * ROOM_MIN && stamps.by_id.capacity() < 4 * ROOM_MIN);

@@ -1,18 +1,18 @@
-//! Where stamps wait: numbered in the order of arrival, and never with the number of another.
+//! Storage of waiting stamps, numbered in the order of arrival; numbers are never reused.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{Place, Waiting};
 
-/// Empty places that may stand beside twice the number of stamps.
+/// Empty places kept beside twice the number of stamps.
 pub(super) const EMPTY_MAX: usize = 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    /// The number of the first of `recent`.
+    /// Number of the first entry of `recent`.
     first: Place,
     pub(super) recent: VecDeque<Option<Waiting>>,
-    /// Stamps that stayed while nearly all round them left, so that they keep no room for those.
+    /// Stamps that outlived nearly all their neighbours, moved here so that the empty places are released.
     staying: BTreeMap<Place, Waiting>,
     pub(super) len: usize,
 }

@@ -1,11 +1,10 @@
-//! Which of the stamps that wait caused a group of effects.
+//! Finds the waiting stamp that caused a group of effects.
 //!
 //! ```text
-//! key queues of the group's keys ─► each stamp is compared with the group ─► rank ─► the leader, and who explains it as well
+//! key queues of the group's keys ─► compare each stamp with the group ─► rank ─► leader, and equal candidates
 //! ```
-//!
-//! A rank says how well a request explains a group; equal ranks are told apart by what connections, numbers and replies say of the
-//! order. Where nothing tells two clients apart, that is said ([`Candidates::tie`]), and no client is named.
+//! A rank says how well a request explains a group. Equal ranks are ordered by connection, reply numbers and reply
+//! times. If two clients cannot be told apart, the result is a tie ([`Candidates::tie`]) and no client is named.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,63 +19,63 @@ use super::{NO_KEY, Place, SCRIPTS, Slot, Stamps, State, Waiting, fingerprint, p
 use crate::join::causes::{Fit, fit, fit_script, is_blocking, is_exact, is_removal, replies_in_order};
 use crate::tee::{Part, Stamp, is_telling};
 
-/// Stamps on one key that cannot have caused it and are compared.
+/// Stamps on one key that are compared without fitting.
 pub(super) const UNFIT_MAX: usize = 1024;
-/// Stamps on one key that are looked at.
+/// Stamps on one key that are examined.
 const SCANNED_MAX: usize = 4096;
 /// Commands of a transaction that are compared.
 const REQUEST_PARTS_MAX: usize = 64;
-/// A reply may overtake its effect by so much, in µs: the server writes both in one turn, but may lose its core in between.
-/// (62 ms were seen, six processes on two cores.)
+/// How far a reply may overtake its effect, in µs: the server writes both in one turn, but may be descheduled in
+/// between. (62 ms were measured with six processes on two cores.)
 const OVERTAKES: i64 = 200_000;
 
 /// How long a group has waited for replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::join) enum Patience {
-    /// Replies may still be on their way.
+    /// Replies may still arrive.
     Fresh,
-    /// A request without a reply has hardly run.
+    /// A request without a reply has probably not run.
     Settled,
-    /// No reply is waited for any more.
+    /// No longer waits for replies.
     Late,
 }
 
-/// A group whose cause is wanted.
+/// A group whose cause is searched.
 pub(in crate::join) struct Wanted<'a> {
     /// Its effects.
     pub(in crate::join) parts: &'a [Part],
-    /// All arguments in it; asked for only where a script may be the cause.
+    /// Hashes of all its arguments; computed only if a script may be the cause.
     pub(in crate::join) words: &'a dyn Fn() -> &'a [u64],
     /// It stood between MULTI and EXEC.
     pub(in crate::join) atomic: bool,
-    /// It ran between these: a request that was forwarded later or answered earlier is not its cause.
+    /// It ran between these times: a request forwarded later or answered earlier is not its cause.
     pub(in crate::join) ran: (Micros, Micros),
-    /// The link was found empty then, and it had not come.
+    /// Time at which the link was last found empty before the group arrived.
     pub(in crate::join) quiet: Micros,
     pub(in crate::join) patience: Patience,
 }
 
-/// How well a request explains a group; larger is better, the first difference decides.
-#[allow(clippy::struct_excessive_bools)] // Independent marks, compared one after the other.
+/// How well a request explains a group; larger is better. Fields are compared in order.
+#[allow(clippy::struct_excessive_bools)] // Independent criteria, compared in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    /// No effect of it was seen, nor of what stands behind it on its connection.
+    /// Neither its effect nor that of a later request of its connection was seen.
     open: bool,
-    /// Effects of the group that it may have caused.
+    /// Number of the group's effects that it may have caused.
     covered: usize,
-    /// The fit, as far as it weighs more than the order on its connection.
+    /// The fit, as far as it outweighs the order on its connection.
     evidence: Fit,
-    /// No other effect must come on its connection before its own.
+    /// No earlier effect must come on its connection.
     free: bool,
     fit: Fit,
-    /// No script: a command becomes few others, a script anything.
+    /// Not a script: a command has few possible effects, a script any.
     plain: bool,
     /// A transaction for an atomic group, a single command for another.
     shape: bool,
-    /// Effects that are its commands, with their arguments; and those on keys that it was given.
+    /// Number of effects that equal its commands with arguments, and of effects on its declared keys.
     exact: usize,
     given: usize,
-    /// Arguments of a script that are found in the group.
+    /// Number of a script's arguments found in the group.
     words: usize,
 }
 
@@ -85,9 +84,9 @@ struct Rank {
 pub(in crate::join) struct Match {
     pub(in crate::join) place: Place,
     rank: Rank,
-    /// A script that was given arguments, none of which is in the group.
+    /// A script with arguments, none of which is in the group.
     pub(in crate::join) weak: bool,
-    /// Some script is part of it.
+    /// It contains a script.
     pub(in crate::join) script: bool,
     pub(in crate::join) replied: bool,
 }
@@ -97,25 +96,25 @@ impl Match {
         self.rank.fit
     }
 
-    /// The order on its connection does not speak against it.
+    /// True if the order on its connection does not rule it out.
     pub(in crate::join) fn is_free(&self) -> bool {
         self.rank.free
     }
 }
 
-/// The best explanation of a group, and those that are as good.
+/// The best explanation of a group, and the equally good ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::join) struct Candidates {
     pub(in crate::join) best: Match,
-    /// Another client's request explains it as well.
+    /// Another client's request explains it equally well.
     pub(in crate::join) tie: bool,
-    /// Another client's request explains it as well, and has no reply yet.
+    /// Another client's request explains it equally well and has no reply yet.
     pub(in crate::join) contested: bool,
-    /// When the first and the last of those that explain it as well were forwarded.
+    /// Forward times of the first and the last equally good request.
     pub(in crate::join) forwarded: (Micros, Micros),
-    /// All of them, as far as they were looked at.
+    /// All equally good requests that were examined.
     pub(in crate::join) equals: SmallVec<[Place; 4]>,
-    /// When the last of them was answered; `None` = not all were.
+    /// Reply time of the last of them; `None` = some have none.
     pub(in crate::join) replied: Option<Micros>,
 }
 
@@ -126,12 +125,12 @@ impl Candidates {
         Self { best, tie: false, contested: false, forwarded: (at, at), equals, replied: waiting.replied }
     }
 
-    /// Nothing but some script was found, none of whose arguments tells.
+    /// True if only a script without matching arguments was found.
     pub(super) fn is_a_scripts_guess(&self) -> bool {
         self.best.script && self.best.rank.fit < Fit::Value
     }
 
-    /// One more that explains it as well.
+    /// Adds an equally good request.
     fn also(&mut self, place: Place, waiting: &Waiting) {
         let at = waiting.stamp.at;
         if !self.equals.contains(&place) && self.equals.len() < CANDIDATES_MAX {
@@ -142,28 +141,28 @@ impl Candidates {
     }
 }
 
-/// Which of two that explain a group equally well is its cause.
+/// Which of two equally good requests is the cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
-    /// The one of the two that leads so far, or the other: that is certain enough to name a client.
+    /// Certain enough to name a client: the present leader (`Leader`) or the other request.
     Leader,
     Other,
-    /// Both are of one client: the leader, or the other, and its time is as uncertain as that.
+    /// Both are of one client: the leader or the other, with the time uncertainty of both.
     SameClient {
         other_first: bool,
     },
-    /// As soon as both have their replies, it is clear.
+    /// Decided as soon as both have replies.
     Open {
         other_first: bool,
     },
-    /// Nothing tells the two clients apart.
+    /// The two clients cannot be told apart.
     Tie,
 }
 
 impl Stamps {
-    /// What [`Self::best`] would find where there is nothing to weigh: a request on the effect's only key is the same
-    /// command with the same arguments, it has its reply, and among its duplicates it came first. Nearly all effects are of
-    /// this kind, so their requests are found without looking at others.
+    /// The result of [`Self::best`] for the simple case: a request on the effect's only key is the same command with
+    /// the same arguments, has its reply, and is the first of its duplicates. Nearly all effects are of this kind, so
+    /// their requests are found without comparing others.
     #[inline]
     pub(in crate::join) fn certain(&self, effect: &Part, (after, before): (Micros, Micros)) -> Option<Candidates> {
         let [key] = effect.keys() else { return None };
@@ -195,8 +194,8 @@ impl Stamps {
         Some(Candidates::new(Match { place, rank, weak: false, script: false, replied: true }, waiting))
     }
 
-    /// The best explanation of a group. `without`: what is known not to be the cause; `known`: whether the server's table has a
-    /// command.
+    /// The best explanation of a group. `without`: requests already ruled out; `known`: whether the server's command
+    /// table has a command.
     pub(in crate::join) fn best(
         &self,
         wanted: &Wanted<'_>,
@@ -206,7 +205,7 @@ impl Stamps {
         Search { stamps: self, wanted, without, known, hurry: true, compared: HashSet::new(), found: None }.run()
     }
 
-    /// The same candidates, of which the oldest is known to be the cause.
+    /// The same candidates, with the oldest as the cause.
     pub(in crate::join) fn oldest_of(&self, found: Candidates) -> Candidates {
         let oldest = found.equals.iter().min().copied();
         let Some((place, waiting)) = oldest.and_then(|place| Some((place, self.places.get(place)?))) else {
@@ -216,7 +215,7 @@ impl Stamps {
         Candidates { contested: found.contested, ..Candidates::new(best, waiting) }
     }
 
-    /// Whether a script was given a key of the group, and something else that stands in it.
+    /// True if a script declared a key of the group and has another argument that appears in it.
     pub(in crate::join) fn explains_better(
         &self,
         place: Place,
@@ -230,10 +229,10 @@ impl Stamps {
     }
 }
 
-/// What is known of the stamps of a key queue without a look at each.
+/// Facts about the stamps of a key queue that need no comparison.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attainable {
-    /// None fits better.
+    /// Upper limit of the fit.
     fit: Fit,
     /// All are of one connection.
     one_connection: bool,
@@ -244,11 +243,11 @@ pub(super) struct Search<'a, 'g, K> {
     pub(super) stamps: &'a Stamps,
     pub(super) wanted: &'a Wanted<'g>,
     pub(super) without: &'a [Place],
-    /// Whether the server's table has a command.
+    /// Whether the server's command table has a command.
     pub(super) known: K,
-    /// What cannot lead is not compared with the rest.
+    /// Candidates that cannot lead are not compared any further.
     pub(super) hurry: bool,
-    /// Of a group on several keys, what was compared on one of them.
+    /// For a group on several keys: stamps already compared on another key.
     pub(super) compared: HashSet<Place>,
     pub(super) found: Option<Candidates>,
 }
@@ -267,7 +266,7 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
                 return self.found;
             }
         }
-        // Scripts may touch what they did not declare.
+        // Scripts may write keys that they did not declare.
         if !leads(&self.found, Fit::Value)
             && let Some(queue) = of(&NO_KEY).filter(|_| !slots.contains(&NO_KEY))
         {
@@ -284,7 +283,8 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
         self.found
     }
 
-    /// Those that had an effect, or whose client is gone, are the cause where nothing else is, or nothing but a script that may be.
+    /// Stamps that had an effect, or whose client is gone, are considered only if no other candidate, or only an
+    /// uncertain script, was found.
     fn look_through_consumed(&mut self, slots: &[Slot]) {
         let live = self.found.take();
         let more: &[Slot] = if live.is_none() { &[NO_KEY, SCRIPTS] } else { &[] };
@@ -296,8 +296,8 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
         }
     }
 
-    /// The best fit that there can be, if it follows from what waits on the group's keys: no scripts or transactions, nor the same
-    /// command with the same arguments. `None` = each has to be looked at.
+    /// The best possible fit for the stamps on the group's keys, if none is a script, a transaction, or a duplicate of
+    /// the effect. `None` = each stamp must be compared.
     fn attainable(&self, slots: &[Slot]) -> Option<Attainable> {
         let [effect] = self.wanted.parts else { return None };
         let fit = if effect.values().is_empty() { Fit::Possible } else { Fit::Value };
@@ -316,8 +316,8 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
         Some(Attainable { fit, one_connection })
     }
 
-    /// Compares those with the leader that are consumed, or (`consumed` false) those that are not. `attainable`: no fit among them is better. True = nothing
-    /// behind can change who leads, nor whether that is certain.
+    /// Compares consumed stamps (or, with `consumed` false, the others) with the leader. `attainable`: upper limit of
+    /// their fit. True = later stamps cannot change the leader or its certainty.
     pub(super) fn look_through(
         &mut self,
         stamps: impl Iterator<Item = Seen>,
@@ -384,7 +384,7 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
         false
     }
 
-    /// What was just compared leads, and nothing younger can be better, or as good.
+    /// True if the stamp just compared leads and no younger one can be better or equal.
     fn is_settled(&self, candidate: Match, waiting: &Waiting, attainable: Option<Attainable>) -> bool {
         let Some(found) = &self.found else { return false };
         let Rank { open, free, fit, shape, covered, .. } = found.best.rank;
@@ -398,7 +398,7 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
         attainable.is_some_and(|most| fit >= most.fit && (found.tie || (leads && most.one_connection)))
     }
 
-    /// Compares one with the leader.
+    /// Compares one candidate with the leader.
     fn weigh(&mut self, candidate: Match, waiting: &Waiting) {
         let Some(found) = &mut self.found else {
             self.found = Some(Candidates::new(candidate, waiting));
@@ -415,7 +415,7 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
         let order = order((found.best.place, leader), (candidate.place, waiting), found.best, self.wanted);
         match order {
             Order::Leader => {}
-            // What could not be told apart from the leader cannot be told apart from its successor either.
+            // Candidates equal to the previous leader are equal to the new one too.
             Order::Other => {
                 let (tie, contested) = (found.tie, found.contested);
                 *found = Candidates { tie, contested, ..Candidates::new(candidate, waiting) };
@@ -440,12 +440,12 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
         }
     }
 
-    /// How well one explains the group; `None` = not at all.
+    /// How well a stamp explains the group; `None` = not at all.
     fn compare(&self, place: Place, waiting: &Waiting) -> Option<Match> {
         let stamp = &waiting.stamp;
         let (mut covered, mut exact, mut given, mut best) = (0, 0, 0, None);
         for (n, effect) in self.wanted.parts.iter().enumerate() {
-            // Most transactions stand in the stream as they were sent.
+            // Most transactions appear in the stream as they were sent.
             let as_sent = stamp.parts.get(n).filter(|p| is_exact(p, effect)).map(|_| Fit::Exact);
             let fits = || stamp.parts.iter().take(REQUEST_PARTS_MAX).filter_map(|p| self.fit(p, effect)).max();
             let Some(fit) = as_sent.or_else(fits) else {
@@ -465,7 +465,7 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
         let (mut words, mut weak) = (0, false);
         if script && fit < Fit::Exact {
             let group = (self.wanted.words)();
-            // What stands in a group by chance says nothing where the script was not given the key.
+            // A short argument may match by chance, so it does not count unless the script declared the key.
             let tells = |v: &&u64| fit > Fit::Guess || is_telling(**v);
             words = scripts().flat_map(Part::values).filter(tells).filter(|v| group.binary_search(v).is_ok()).count();
             weak = words == 0 && scripts().any(|p| !p.values().is_empty());
@@ -498,15 +498,15 @@ impl<K: Fn(&[u8]) -> bool> Search<'_, '_, K> {
     }
 }
 
-/// Whether `effect`, which no part of the request explains, says that its group has another cause: no part was given its key, and it
-/// is no removal, by which the server makes room or finds a key expired.
+/// True if `effect`, which no part of the request explains, shows that its group has another cause: no part has its
+/// key, and it is no removal by expiry or eviction.
 fn is_anothers(stamp: &Stamp, effect: &Part) -> bool {
     let all_compared = stamp.parts.len() <= REQUEST_PARTS_MAX;
     let given = |part: &Part| part.keys().iter().any(|key| effect.keys().contains(key));
     all_compared && !is_removal(effect) && !stamp.parts.iter().any(given)
 }
 
-/// Where requests wait that were given a key of the group.
+/// Slots of the requests that have a key of the group.
 fn wanted_slots(wanted: &Wanted<'_>) -> SmallVec<[Slot; 4]> {
     let mut slots = SmallVec::new();
     for part in wanted.parts {
@@ -516,7 +516,7 @@ fn wanted_slots(wanted: &Wanted<'_>) -> SmallVec<[Slot; 4]> {
     slots
 }
 
-/// Which of two that explain a group equally well ran first, or which of them ran.
+/// Which of two equally good requests ran first, or ran at all.
 fn order(leader: (Place, &Waiting), other: (Place, &Waiting), found: Match, wanted: &Wanted<'_>) -> Order {
     let patience = wanted.patience;
     let ((leader_at, leader), (other_at, other)) = (leader, other);
@@ -534,13 +534,13 @@ fn order(leader: (Place, &Waiting), other: (Place, &Waiting), found: Match, want
             (leads, _) => Order::Open { other_first: leads.is_none() && other_is_older },
         };
     }
-    // A worker that has no time to read leaves replies unread: little evidence takes longer to outweigh that.
+    // A busy worker reads replies late, so weak evidence must wait longer.
     let needed = if found.rank.fit >= Fit::Value { Patience::Settled } else { Patience::Late };
     if Arc::ptr_eq(&a.who, &b.who) {
         return order_of_one_client(leader, other, other_is_older, (patience >= needed, wanted.quiet));
     }
     if found.rank.fit == Fit::Exact && older.certain {
-        // It had this very effect. If the other had the same one, which was first makes no difference.
+        // It had this very effect. If the other one had the same effect, their order makes no difference.
         return if other_is_older { Order::Other } else { Order::Leader };
     }
     let has_not_run =
@@ -555,8 +555,8 @@ fn order(leader: (Place, &Waiting), other: (Place, &Waiting), found: Match, want
     }
 }
 
-/// The same for two requests of one client. The younger one has run only if the older one has; `waited`: and if it has, its reply
-/// is known.
+/// The same for two requests of one client. The younger one has run only if the older one has. `waited`: a request that
+/// has run also has its reply.
 fn order_of_one_client(
     leader: &Waiting,
     other: &Waiting,
@@ -565,8 +565,8 @@ fn order_of_one_client(
 ) -> Order {
     let (older, younger) = if other_is_older { (other, leader) } else { (leader, other) };
     if younger.replied.is_some() && older.replied.is_some() {
-        // What was answered long before the group came is hardly its cause; a script that answered with something is more likely
-        // to have done something.
+        // A request answered long before the group came is hardly its cause. A script with a non-empty reply is more
+        // likely to have had an effect.
         let recent = |w: &Waiting| w.replied.is_none_or(|at| at.0 >= quiet.0 - OVERTAKES);
         let likely = |w: &Waiting, is_older| (recent(w), w.state == State::Open, !w.empty, is_older);
         let other_first = likely(other, other_is_older) > likely(leader, !other_is_older);
@@ -578,7 +578,7 @@ fn order_of_one_client(
     if other_is_older { Order::Other } else { Order::Leader }
 }
 
-/// It waits in the server for something to come, and is answered as soon as it has run.
+/// A blocked request, which is answered as soon as it has run.
 fn is_served_in_order(waiting: &Waiting) -> bool {
     matches!(&waiting.stamp.parts[..], [part] if is_blocking(part.name.name()))
 }

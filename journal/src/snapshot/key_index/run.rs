@@ -43,7 +43,7 @@ fn place(position: u64) -> [u8; 12] {
 /// A file without a name. For the moment for which it has one, that is such that a crash leaves nothing that stays
 /// (`tempfile_in` has other names, where the file system knows no files without).
 pub(super) fn unnamed_file(folder: &Path) -> io::Result<File> {
-    let (file, path) = named_for_a_moment(folder)?.into_parts();
+    let (file, path) = temporarily_named(folder)?.into_parts();
     match path.close() {
         // Somebody has cleaned up.
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
@@ -51,7 +51,7 @@ pub(super) fn unnamed_file(folder: &Path) -> io::Result<File> {
     }
 }
 
-pub(super) fn named_for_a_moment(folder: &Path) -> io::Result<NamedTempFile> {
+pub(super) fn temporarily_named(folder: &Path) -> io::Result<NamedTempFile> {
     tempfile::Builder::new().prefix(TEMPORARY).suffix(&format!(".{KEY_INDEX}")).tempfile_in(folder)
 }
 

@@ -400,7 +400,7 @@ fn an_index_never_outlives_its_snapshot() {
     fs::rename(snapshot.path.with_extension("json"), &retired).unwrap();
     assert!(matches!(written.put_in_place(&|| false), Err(KeyIndexError::Gone { .. })));
     assert!(!snapshot.key_index_path().exists());
-    // One of the same name, that shows another moment.
+    // One of the same name, that shows another point in time.
     let mut other = snapshot.manifest.clone();
     other.ts.0 += 1;
     let json = snapshot.path.with_extension("json");
@@ -558,11 +558,11 @@ fn a_content_with_a_key_twice_gets_no_index() {
 }
 
 #[test]
-fn a_run_has_a_name_that_is_cleaned_up_and_only_for_a_moment() {
+fn a_run_is_named_only_while_it_is_created() {
     let mut world = World::small(false);
     world.journal.timeline();
     let folder = world.journal.dir().join("snapshots");
-    let named = run::named_for_a_moment(&folder).unwrap();
+    let named = run::temporarily_named(&folder).unwrap();
     assert_eq!(world.temporary_files(), 1);
     let (_, named) = named.keep().unwrap();
     // Not locked, as after a crash.

@@ -1,4 +1,4 @@
-//! What replies change: of the session, and of what its stamps say.
+//! What replies change in the session and in its stamps.
 
 use std::sync::Arc;
 
@@ -11,22 +11,23 @@ use super::SessionState;
 use crate::session::context::database;
 use crate::session::replies::{Answered, Credential, InTransaction, Intent, PinReasons};
 
-/// A session of which a change is refused while more requests than these are under way behind it, is not followed any
-/// more: all of them would have to be looked at, each time.
+/// Tracking ends if a change is refused with more requests than this in flight: all of them would have to be examined
+/// each time.
 pub(super) const CORRECTED_MAX: usize = 4096;
 
 impl SessionState {
-    /// Takes one frame of the reply stream; gives the request that it completes.
+    /// Takes one frame of the reply stream; returns the request that it completes.
     pub(crate) fn reply(&mut self, frame: &Frame, tee: &mut TeeSender, now: Micros) -> Option<Intent> {
         if self.replies.is_unasked(frame) {
-            // A request that should have been silent was answered: from here on nothing is known.
+            // A request that should have been silent was answered: the state is unknown from here on.
             self.identity_unknown = true;
             self.close(tee, now);
         }
         let Answered { pending, error, in_transaction, kind, line } = self.replies.frame(frame)?;
         let by_itself = in_transaction == InTransaction::RanUnqueued;
         self.pin_reasons.unset(PinReasons::DOUBT);
-        // Of what ran by itself we do not know better: a script may have written up to an error.
+        // For a command that ran outside its transaction nothing more is known: a script may have written before an
+        // error.
         self.acknowledged |= pending.tells || by_itself;
         let line = line.as_bytes();
         if let Some((id, name)) = pending.stamp {
@@ -36,7 +37,7 @@ impl SessionState {
             tee.replied(id, now, outcome);
         }
         if pending.intent == Intent::Plain {
-            // Some errors come before the question who asks.
+            // Some errors are returned before authentication is checked.
             self.admitted |= !error;
             return Some(pending.intent);
         }
@@ -55,11 +56,11 @@ impl SessionState {
             return Some(Intent::Plain);
         }
         if pending.intent == Intent::Internal && line.starts_with(b"NOPERM") {
-            // It knows who asks.
+            // The server has accepted the session's identity.
             self.admitted = true;
         }
         if pending.intent == Intent::Internal && std::mem::take(&mut self.discarding) && error {
-            // The transaction goes on, and nothing in it is known any more.
+            // The transaction continues with unknown contents.
             self.close(tee, now);
         }
         let meant = if let Intent::Queued(inner) = &pending.intent { inner } else { &pending.intent };
@@ -68,7 +69,7 @@ impl SessionState {
             && hello.auth.is_some()
             && (hello.several_users || !says_who_is_wrong(line))
         {
-            // Older servers may have taken the user, or the first of several, and refused the rest.
+            // Older servers may have accepted the user, or the first of several, and refused the rest.
             self.identity_unknown = true;
         }
         if by_itself && !error {
@@ -94,13 +95,12 @@ impl SessionState {
         Some(self.paused.take().map_or(pending.intent, Intent::Pause))
     }
 
-    /// What the server agreed to (`error`: refused; `value` false: EXEC found
-    /// its keys changed).
+    /// Applies what the server accepted (`error`: refused; `value` false: EXEC found its keys changed).
     fn apply(&mut self, intent: &Intent, error: bool, in_transaction: InTransaction, value: bool) {
         match intent {
             Intent::Exec => {
                 let executed = self.transactions.answered();
-                // Watched keys are let go whether it ran or not, but not if there was no transaction.
+                // EXEC releases watched keys whether it ran or not, unless there was no transaction.
                 if in_transaction == InTransaction::Unwatched {
                     self.pin_reasons.unset(PinReasons::WATCH);
                 }
@@ -123,9 +123,9 @@ impl SessionState {
                     }
                 }
             }
-            // No server refuses it; if one does, what stands behind it counts.
+            // Servers do not refuse it; if one does, later requests count.
             Intent::Quit if error => self.pin_reasons.unset(PinReasons::LEAVING),
-            // Where the server knows no more of a command than we do, nothing was changed.
+            // If the server does not know the command either, nothing was changed.
             _ if error => {}
             Intent::Queued(_) => {}
             _ => self.agree(intent),
@@ -154,7 +154,7 @@ impl SessionState {
                 self.pin_what_follows();
             }
             Intent::Reset => {
-                // Whether the default user needs a password is the server's to say.
+                // Only the server knows whether the default user needs a password.
                 self.admitted = false;
                 self.credential = None;
                 self.not_evicted = false;
@@ -169,7 +169,7 @@ impl SessionState {
         self.admitted = true;
     }
 
-    /// What was asked for behind a request that lets go holds on.
+    /// Pin reasons requested after a releasing request stay.
     fn pin_what_follows(&mut self) {
         if !self.replies.binds() && !self.transactions.binds() {
             return;
@@ -199,22 +199,22 @@ impl SessionState {
         self.identity_is_known_again();
     }
 
-    /// The server has said who it is.
+    /// The server has confirmed the identity.
     fn identity_is_known_again(&mut self) {
         // A transaction may still change it.
         self.identity_unknown &= self.transactions.unanswered().next().is_some() || self.replies.is_desynced();
     }
 
-    /// A request that begins or ends a transaction was refused: what stands behind it began, ended or continued another one
-    /// than was thought, or none.
+    /// A request that begins or ends a transaction was refused: the requests after it belong to another transaction
+    /// than assumed, or to none.
     fn correct_transaction(&mut self) {
         self.transactions.set_queues(self.replies.queues_at_the_end());
     }
 
-    /// A change was agreed to, or refused: who asked for what was stamped behind it, and where, is known now.
+    /// A change was accepted or refused: identity and database of the stamps after it are now known.
     fn confirm(&mut self, tee: &mut TeeSender) {
         let Some((from, to)) = self.unconfirmed.answered(self.requests) else { return };
-        // Where the numbers begin anew, the rest goes without a name.
+        // If the ids start over, the remaining stamps get no identity.
         let count = if to >= from { to - from } else { u32::MAX - from };
         if count > 0 {
             let who = self.who();
@@ -222,7 +222,7 @@ impl SessionState {
         }
     }
 
-    /// A change was refused: where the session works once the server has agreed to the rest.
+    /// A change was refused: recomputes the database after the remaining pending changes.
     fn look_where_it_works(&mut self) {
         self.asked_db = self.agreed.db;
         let mut executing = self.transactions.unanswered();
@@ -239,7 +239,7 @@ impl SessionState {
     }
 }
 
-/// The refusal is of who somebody says he is, or of the protocol: then nothing was changed.
+/// The error concerns the login or the protocol: then nothing was changed.
 fn says_who_is_wrong(line: &[u8]) -> bool {
     line.starts_with(b"WRONGPASS")
         || line.starts_with(b"NOPROTO")

@@ -1,9 +1,9 @@
-//! What is known of one session, fed by both directions of its traffic: pure but for the tee.
+//! State of one session, derived from both directions of its traffic. Pure except for the tee.
 //!
-//! Order that matters: [`SessionState::forward`] leaves the stamp with the tee, and the tee is flushed before the
-//! caller forwards the request's bytes.
+//! Required order: [`SessionState::forward`] puts the stamp into the tee, and the tee is flushed before the caller
+//! forwards the request's bytes.
 //!
-//! [`SessionState::is_multiplexable`] is the one place that says whether a session may leave its own connection.
+//! [`SessionState::is_multiplexable`] alone decides whether a session may leave its pinned connection.
 
 mod answers;
 mod transactions;
@@ -24,8 +24,8 @@ use super::sharing::is_shareable;
 use super::tracking::Tracking;
 use crate::commands::{completion, is_admin_command, may_lack};
 
-/// A write whose reply is not seen is taken to have run so long after it was forwarded, in µs, if at all: a request that is known to
-/// wait comes first.
+/// A write whose reply is not seen is assumed to run, if at all, within this time of being forwarded, in µs. Requests
+/// known to wait are preferred.
 const UNSEEN_FOR: i64 = 1_000_000;
 
 /// A request that was read and not yet forwarded.
@@ -35,20 +35,20 @@ pub(crate) struct ClassifiedRequest<'t> {
     /// In lower case.
     name: SmallVec<[u8; 24]>,
     meaning: Meaning,
-    /// It leaves nothing behind on the connection on which it runs.
+    /// It leaves no state on its connection.
     pub(crate) shareable: bool,
     /// `REDTAPE.*`.
     pub(crate) is_admin: bool,
 }
 
 impl ClassifiedRequest<'_> {
-    /// What it does to its session can not be told: nothing may be under way when it is forwarded, and behind it nothing
-    /// is followed.
+    /// Its effect on the session is unknown: nothing may be in flight when it is forwarded, and nothing after it is
+    /// tracked.
     pub(crate) fn is_unclear(&self) -> bool {
         self.meaning == Meaning::Unclear
     }
 
-    /// It changes nothing about its session.
+    /// It does not change its session.
     pub(crate) fn is_plain(&self) -> bool {
         self.meaning == Meaning::Normal(Intent::Plain)
     }
@@ -58,7 +58,7 @@ impl ClassifiedRequest<'_> {
         self.spec.is_none_or(|spec| spec.write)
     }
 
-    /// It writes and only waits for EXEC, unless there is no transaction after all.
+    /// It writes, but is only queued until EXEC, unless there is no transaction.
     pub(crate) fn queues_a_write(&self) -> bool {
         matches!(self.meaning, Meaning::Normal(Intent::Queued(_))) && self.spec.is_none_or(|spec| spec.write)
     }
@@ -69,7 +69,7 @@ impl ClassifiedRequest<'_> {
     }
 }
 
-/// A request as it was read: what its stamp is made from.
+/// A request as read, the source of its stamp.
 struct ReadRequest<'a> {
     spec: Option<&'a CommandSpec>,
     /// In lower case.
@@ -91,41 +91,41 @@ impl ReadRequest<'_> {
     }
 }
 
-/// See the module.
+/// State of one session.
 #[derive(Debug)]
-#[allow(clippy::struct_excessive_bools)] // Each is a fact of its own.
+#[allow(clippy::struct_excessive_bools)] // Independent facts.
 pub(crate) struct SessionState {
     id: u64,
     requests: u32,
     pub(crate) replies: ReplyTracker,
-    /// As the server confirmed it.
+    /// As confirmed by the server.
     agreed: SessionContext,
-    /// Where it will work once the server has agreed to all that is under way: a pipelined `SELECT` holds for the requests
-    /// behind it. A stamp's effect is looked for there.
+    /// The database after all pending changes: a pipelined `SELECT` applies to later requests, and the effects of their
+    /// stamps are searched there.
     asked_db: u32,
-    /// Changes of user, name or database that the server has not answered yet.
+    /// Pending changes of user, name or database.
     unconfirmed: Unconfirmed,
-    /// The session without a user, for stamps that name nobody.
+    /// The identity without a user, for stamps without a confirmed one.
     nobody: Option<Arc<Identity>>,
-    /// What the server took as proof of who it is; `None` = the default user, who needs none.
+    /// The credentials that the server accepted; `None` = the default user without a password.
     credential: Option<Arc<Credential>>,
-    /// The server has answered a command that it answers only to those whom it knows.
+    /// The server has answered a command that requires authentication.
     admitted: bool,
     transactions: Transactions,
-    /// Who it is now is not known: it may have asked to be somebody where the answer is not seen.
+    /// The identity is unknown: a change may have been requested whose answer is not seen.
     identity_unknown: bool,
-    /// A transaction that just ran has paused clients, or ended a pause.
+    /// A transaction that just ran has started or ended a pause.
     paused: Option<u64>,
     pin_reasons: PinReasons,
     /// `CLIENT NO-EVICT on`, granted.
     not_evicted: bool,
-    /// A reply told of a write since that was asked last.
+    /// A reply showed a write since the last query.
     acknowledged: bool,
-    /// A write was forwarded that is never answered, and nothing behind it that is.
+    /// A write was forwarded that gets no answer, nor does any request after it.
     wrote_silently: bool,
-    /// Held while the server may run writes of this session that have no stamp.
+    /// Held while the server may run writes of this session without stamps.
     unstamped: Option<Unstamped>,
-    /// We have discarded its transaction and were not answered yet.
+    /// redtape has discarded its transaction and awaits the answer.
     discarding: bool,
 }
 
@@ -159,27 +159,27 @@ impl SessionState {
         self.id
     }
 
-    /// Who it is, as the server has confirmed; `None` = the server has not let it in yet, as far as is known.
+    /// The confirmed identity; `None` = the server has not accepted the client yet, as far as known.
     pub(crate) fn user(&self) -> Option<&str> {
         (self.admitted && !self.identity_unknown).then_some(self.agreed.who.user.as_str())
     }
 
-    /// The server has let it in, as whomever.
+    /// True if the server has accepted the client, under any identity.
     pub(crate) fn is_admitted(&self) -> bool {
         self.admitted
     }
 
-    /// The server has not admitted it, and what it says to it is followed.
+    /// True if the server has not accepted the client, and its replies are tracked.
     pub(crate) fn is_refused_so_far(&self) -> bool {
         !self.admitted && !self.replies.is_desynced()
     }
 
-    /// Database, protocol and proof, as the server has confirmed them.
+    /// Database, protocol and credentials, as confirmed by the server.
     pub(crate) fn context(&self) -> (u32, bool, Option<&Arc<Credential>>) {
         (self.agreed.db, self.replies.resp3, self.credential.as_ref())
     }
 
-    /// Nothing binds the session to its own connection, and nothing is under way: its next request may go elsewhere.
+    /// True if no pin reason exists and nothing is in flight: its next request may use another connection.
     pub(crate) fn is_multiplexable(&self) -> bool {
         self.admitted
             && self.replies.in_flight() == 0
@@ -190,12 +190,12 @@ impl SessionState {
             && !self.replies.subscribed()
     }
 
-    /// Requests forwarded now will be answered, and not only queued.
+    /// True if requests forwarded now are answered with a result and not only queued.
     pub(crate) fn is_answered_at_once(&self) -> bool {
         !self.transactions.queues() && self.replies.tracking() == Tracking::Followed
     }
 
-    /// Whether a request may write when it runs: what only waits for EXEC does not.
+    /// True if a request may write when it runs; false for one that is only queued.
     pub(crate) fn writes(&self, request: &ClassifiedRequest<'_>) -> bool {
         match &request.meaning {
             Meaning::Normal(Intent::Exec) => self.transactions.queues_writes(),
@@ -208,36 +208,36 @@ impl SessionState {
         }
     }
 
-    /// Whether a reply told of a write since this was asked last.
+    /// True if a reply showed a write since the last call.
     pub(crate) fn take_acknowledged(&mut self) -> bool {
         std::mem::take(&mut self.acknowledged)
     }
 
-    /// Whether bytes that were read last may tell of a write, beside whole replies: the beginning of one, or what cannot
-    /// be followed.
+    /// True if the bytes just read may show a write besides whole replies: the beginning of a reply, or untracked
+    /// bytes.
     pub(crate) fn may_acknowledge(&self, at_boundary: bool) -> bool {
-        // Of several confirmations, each may be the first to tell.
+        // Of several confirmations, each may be the first to show it.
         let begun = |p: &Pending| !at_boundary || matches!(p.intent, Intent::Subscribe(_) | Intent::UnsubscribeAll(..));
         self.replies.tracking().has_written_unseen()
             || self.replies.pending().next().is_some_and(|p| begun(p) && may_run(p))
     }
 
-    /// From here on the server may run writes of this session that have no stamp.
+    /// From here on the server may run writes of this session without stamps.
     pub(crate) fn writes_unstamped(&mut self, tee: &TeeSender) {
         self.unstamped.get_or_insert_with(|| tee.unstamped());
     }
 
-    /// Something that may write was forwarded where no reply can be told from another.
+    /// Something that may write was forwarded while replies cannot be matched.
     pub(crate) fn writes_unseen(&mut self) {
         self.replies.tracking_mut().wrote_unseen();
     }
 
-    /// A write was forwarded and not answered, as far as is known.
+    /// True if a write was forwarded and not answered, as far as known.
     pub(crate) fn has_write_under_way(&self) -> bool {
         self.replies.tracking().has_written_unseen() || self.wrote_silently || self.replies.pending().any(may_run)
     }
 
-    /// Whether the oldest request under way is one that a server answers only while it does not pause writes.
+    /// True if the oldest request in flight is one that a server answers only without a pause of writes.
     pub(crate) fn front_would_pause(&self, table: &CommandTable) -> bool {
         let front = self.replies.pending().next().filter(|pending| !matches!(pending.intent, Intent::Queued(_)));
         front
@@ -246,7 +246,7 @@ impl SessionState {
             .is_some_and(|spec| spec.write && is_shareable(spec, &[]))
     }
 
-    /// The proxy discards the client's transaction, by a question of its own.
+    /// The proxy discards the client's transaction with an internal request.
     pub(crate) fn discard_internally(&mut self) {
         self.transactions.set_queues(false);
         self.discarding = true;
@@ -255,17 +255,17 @@ impl SessionState {
         self.ask_internally();
     }
 
-    /// It has said farewell: the server runs nothing of what stands behind it, unless it refuses.
+    /// It has sent QUIT: the server runs no later request, unless it refuses QUIT.
     pub(crate) fn is_leaving(&self) -> bool {
         self.pin_reasons.contains(PinReasons::LEAVING) && !self.replies.is_desynced()
     }
 
-    /// Whose the next reply is, is known.
+    /// True if the next reply can be matched.
     pub(crate) fn replies_can_be_told(&self) -> bool {
         matches!(self.replies.tracking(), Tracking::Followed | Tracking::Silenced)
     }
 
-    /// A request that pauses clients if the server agrees: for so many milliseconds.
+    /// A request that pauses clients if the server accepts it: for this many milliseconds.
     pub(crate) fn pauses(&self, request: &ClassifiedRequest<'_>) -> Option<u64> {
         match &request.meaning {
             Meaning::Normal(Intent::Pause(millis)) => Some(*millis),
@@ -274,12 +274,12 @@ impl SessionState {
         }
     }
 
-    /// The proxy's own commands are answered by the proxy. Where the server would refuse any command that it does not
-    /// know (a transaction, subscriptions in RESP2), it is left to do so.
+    /// The proxy answers its own commands. Where the server would refuse any unknown command (a transaction,
+    /// subscriptions in RESP2), the request is forwarded for the server to refuse.
     pub(crate) fn may_use_admin_commands(&self) -> bool {
         let may_ask = match self.replies.tracking() {
             Tracking::Followed => true,
-            // Who is not known yet is asked for, and that must be answered.
+            // A session without a confirmed identity is checked with the server first, which requires an answer.
             Tracking::Silenced => self.admitted,
             Tracking::SkipsNext | Tracking::Desynced { .. } => false,
         };
@@ -290,17 +290,17 @@ impl SessionState {
             && (self.replies.resp3 || !self.replies.subscribed())
     }
 
-    /// A request without arguments, which is never answered: may it change what follows? It uses up a `CLIENT REPLY SKIP`.
+    /// A request without arguments is never answered: may it change later replies? It uses up a `CLIENT REPLY SKIP`.
     pub(crate) fn nothing_asked(&mut self) -> bool {
         self.replies.tracking_mut().next_forwarded() || self.replies.is_desynced()
     }
 
-    /// Whether `CLIENT REPLY` silences the answer to a request that is not forwarded, which comes now.
+    /// True if `CLIENT REPLY` suppresses the answer to a request that is answered here.
     pub(crate) fn silences_own(&self) -> bool {
         self.replies.tracking() == Tracking::Silenced
     }
 
-    /// Reads a request; nothing changes. `args` may lack the end of a huge one, `argc` is its full count.
+    /// Classifies a request without changing anything. `args` may lack the end of a huge one, `argc` is its full count.
     pub(crate) fn classify<'t>(&self, table: &'t CommandTable, args: &[&[u8]], argc: usize) -> ClassifiedRequest<'t> {
         let mut room = [0; NAME_MAX];
         let name = lower_name(args[0], &mut room);
@@ -322,7 +322,7 @@ impl SessionState {
         ClassifiedRequest { spec, name: SmallVec::from_slice(name), meaning, shareable, is_admin }
     }
 
-    /// Takes note of a request that is about to be forwarded.
+    /// Records a request that is about to be forwarded.
     pub(crate) fn forward(
         &mut self,
         request: ClassifiedRequest<'_>,
@@ -343,16 +343,16 @@ impl SessionState {
         };
         let answered = self.replies.tracking() == Tracking::Followed;
         let desynced = self.replies.is_desynced();
-        // Where no answer is seen, nobody becomes somebody else, and nobody is sure to be who he was.
+        // If the answer is not seen, a change of identity is neither accepted nor ruled out.
         let unseen = !answered && (unsettles(&intent) || intent == Intent::Exec && self.transactions.unsettles());
-        // What became of each part is not looked for in the answer to EXEC.
+        // The results of the parts are not extracted from the answer to EXEC.
         let unsaid = intent == Intent::Exec && self.transactions.changes_user();
         self.identity_unknown |= unseen || unsaid;
         let command = self.command_id(spec, &name);
         let stamp = self.stamp_for(&ReadRequest { spec, name: &name, command, args, argc }, &intent, now);
         let mut changes = changes(&intent);
         match &intent {
-            // A doubt begins with its reply; whether what nobody knows binds is known then, too.
+            // Doubt begins with its reply, which also shows whether an unknown command pins the session.
             Intent::Plain | Intent::Unknown | Intent::Pin(PinReasons::DOUBT) => {}
             Intent::Multi => self.transactions.set_queues(true),
             Intent::Queued(inner) => self.transactions.queue(inner),
@@ -384,11 +384,11 @@ impl SessionState {
             self.wrote_silently = true;
         }
         if spec.is_none_or(|spec| spec.blocking) {
-            // What stands behind it runs when it is served, whenever that is.
+            // Later requests run when it is served, at an unknown time.
             self.writes_unstamped(tee);
         }
-        // Nobody will say what became of it: it is not taken as agreed, and what it may have changed is not known from
-        // here on. (Some versions confirm a subscription all the same.)
+        // Its result will not be seen: it does not count as accepted, and what it may have changed is unknown from here
+        // on. (Some versions confirm a subscription anyway.)
         if !desynced && !matches!(intent, Intent::Plain | Intent::Queued(_)) {
             self.close(tee, now);
         }
@@ -397,7 +397,7 @@ impl SessionState {
         }
     }
 
-    /// A request that may do anything to the session: from here on its replies are not followed, and who it is is not known.
+    /// A request that may do anything to the session: replies are no longer tracked, and the identity is unknown.
     fn forward_unclear(&mut self, read: &ReadRequest<'_>, tee: &mut TeeSender, now: Micros) {
         self.close(tee, now);
         self.identity_unknown = true;
@@ -430,7 +430,7 @@ impl SessionState {
         if self.replies.is_desynced() {
             return;
         }
-        // The client sees nothing of an internal request.
+        // The client does not see an internal request.
         let tells = intent != Intent::Internal && std::mem::take(&mut self.wrote_silently);
         if changes {
             self.unconfirmed.sent(self.requests);
@@ -438,7 +438,7 @@ impl SessionState {
         self.replies.expect(Pending { intent, stamp, tells, changes });
     }
 
-    /// Only a client that the server has admitted adds to the names that are known.
+    /// Only an accepted client adds to the table of names.
     fn command_id(&self, spec: Option<&CommandSpec>, name: &[u8]) -> CommandId {
         let unknown = if self.admitted { CommandId::of } else { CommandId::known };
         spec.map_or_else(|| unknown(name), |spec| spec.id)
@@ -468,7 +468,7 @@ impl SessionState {
     fn stamp(&mut self, parts: SmallVec<[Part; 1]>, transaction: bool, now: Micros) -> Stamp {
         self.requests = self.requests.wrapping_add(1);
         let who = if self.unconfirmed.is_empty() { self.who() } else { self.nobody() };
-        // The sender knows the connection.
+        // The sender has the connection.
         Stamp { id: self.stamp_id(self.requests), at: now, who, connection: 0, parts, transaction }
     }
 
@@ -476,7 +476,7 @@ impl SessionState {
         self.id << 32 | u64::from(number)
     }
 
-    /// Who it is, as the server has confirmed.
+    /// The confirmed identity.
     fn who(&mut self) -> Arc<Identity> {
         if self.identity_unknown { self.nobody() } else { Arc::clone(&self.agreed.who) }
     }
@@ -490,7 +490,7 @@ impl SessionState {
     fn reply_mode(&mut self, mode: ReplyMode, tee: &mut TeeSender, now: Micros) {
         match mode {
             ReplyMode::Off => self.replies.tracking_mut().silence(true),
-            // SKIP silences itself and the next request.
+            // SKIP suppresses its own answer and that of the next request.
             ReplyMode::Skip => self.replies.tracking_mut().skip_next(),
             ReplyMode::On => {
                 self.replies.tracking_mut().silence(false);
@@ -498,8 +498,8 @@ impl SessionState {
             }
         }
         if mode != ReplyMode::On {
-            // Whether it was taken is never said: the session stays where it is, and one that may be refused for being
-            // unknown is not followed at all.
+            // It is never known whether it was accepted: the session stays on its connection, and a client that may be
+            // refused as unknown is not tracked at all.
             self.pin_reasons.set(PinReasons::FOREVER);
             if !self.admitted {
                 self.close(tee, now);
@@ -507,15 +507,15 @@ impl SessionState {
         }
     }
 
-    /// The shared connection on which requests are under way broke: they may have run.
+    /// The shared connection with its requests in flight broke: they may have run.
     pub(crate) fn lose_all(&mut self, tee: &mut TeeSender, now: Micros) {
         let pending = self.replies.forget();
         self.identity_unknown |= self.unconfirmed.forget();
         settle(pending, Outcome::Gone, tee, now);
     }
 
-    /// No more replies can be told apart, or the session ends: what was asked for has run by now, or
-    /// never will. The stamps must not wait for it.
+    /// Replies can no longer be matched, or the session ends: the pending requests have run by now or never will, and
+    /// their stamps must not wait for replies.
     pub(crate) fn close(&mut self, tee: &mut TeeSender, now: Micros) {
         let pending = self.replies.desync();
         self.identity_unknown |= self.unconfirmed.forget();
@@ -526,7 +526,7 @@ impl SessionState {
         settle(pending, Outcome::Gone, tee, now);
     }
 
-    /// The transaction was sent off; its changes are expected to hold. True = there are some, of what stamps say.
+    /// The transaction was sent; its changes are assumed to be accepted. True = some of them affect stamps.
     fn asked_at_exec(&mut self) -> bool {
         let t = self.transactions.take();
         for intent in &t.at_exec {
@@ -546,48 +546,48 @@ impl SessionState {
         changing
     }
 
-    /// Bytes that it keeps of requests that are under way or queued.
+    /// Memory of requests in flight or queued, in bytes.
     pub(crate) fn buffered(&self) -> usize {
         self.replies.buffered() + self.transactions.buffered()
     }
 
-    /// The server has granted it that it is not disconnected for the memory that it takes.
+    /// The server has granted `CLIENT NO-EVICT on`.
     pub(crate) fn is_not_evicted(&self) -> bool {
         self.not_evicted
     }
 
-    /// A question of our own is under way.
+    /// True if an internal request is in flight.
     pub(crate) fn has_internal_request(&self) -> bool {
         self.replies.internal() > 0
     }
 
-    /// Some reply is changed on its way to the client.
+    /// True if a reply in flight is rewritten for the client.
     pub(crate) fn changes_a_reply(&self) -> bool {
         self.replies.pending().any(|p| matches!(p.intent, Intent::Internal | Intent::Complete(_)))
     }
 
-    /// Requests of the client that are under way.
+    /// Number of the client's requests in flight.
     pub(crate) fn asked(&self) -> usize {
         self.replies.in_flight() - self.replies.internal()
     }
 
-    /// Nothing is under way: the session may be closed without losing a reply.
+    /// True if nothing is in flight: the session can be closed without losing a reply.
     pub(crate) fn is_idle(&self) -> bool {
         self.replies.in_flight() == 0 && !self.transactions.queues()
     }
 
-    /// It waits for what others say: messages, the commands of others, the replication stream.
+    /// True if it waits for messages: subscriptions, MONITOR, the replication stream.
     pub(crate) fn is_listening(&self) -> bool {
         self.replies.subscribed() || self.replies.is_desynced()
     }
 
-    /// A load balancer has said where the client really comes from. Nothing was forwarded yet.
+    /// The PROXY protocol header gave the client's address. Nothing was forwarded yet.
     pub(crate) fn rename_addr(&mut self, addr: String) {
         self.agreed.rename(|who| who.addr = addr);
         self.nobody = None;
     }
 
-    /// Nothing of what was asked for has reached the server: all is as at the beginning.
+    /// None of its requests has reached the server: back to the initial state.
     pub(crate) fn start_over(&mut self, tee: &mut TeeSender, now: Micros) {
         settle(self.replies.desync(), Outcome::NoEffect, tee, now);
         let requests = self.requests;
@@ -596,12 +596,12 @@ impl SessionState {
     }
 }
 
-/// Its reply may tell of a write.
+/// True if its reply may show a write.
 fn may_run(pending: &Pending) -> bool {
     pending.stamp.is_some() || pending.tells || matches!(pending.intent, Intent::Queued(_))
 }
 
-/// Requests whose replies nobody will see. What the server has of them it may run for a while.
+/// Requests whose replies will not be seen. The server may still run those that it has received.
 fn settle(pending: VecDeque<Pending>, outcome: Outcome, tee: &mut TeeSender, now: Micros) {
     let now = if outcome == Outcome::Gone { Micros(now.0 + UNSEEN_FOR) } else { now };
     for (id, _) in pending.into_iter().filter_map(|p| p.stamp) {

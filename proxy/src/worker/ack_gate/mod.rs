@@ -1,24 +1,24 @@
-//! `--ack journal`: which replies are withheld, when the server is asked how far it is, and which replies may go. Decides
-//! and returns actions; the worker (`acks.rs`) carries them out.
+//! `--ack journal`: decides which replies are withheld, when the server is asked for its offset, and which replies are
+//! released. Returns actions; the worker (`acks.rs`) carries them out.
 //!
 //! ```text
 //! reply read ─► withheld with a ticket ─► end of the turn: INFO replication on the offset probe ─► (history, offset)
 //!                                                                   durable position covers it ─► reply goes
 //! ```
 //!
-//! Owns: the tickets, who holds which, who is blocked for lack of a probe, and the protocol state of the **offset probe**,
-//! a connection of the worker's own, as redtape's user. Whatever the server did before it answers there is at or before
-//! the offset that it says (Redis moves the offset while a command runs; replies leave later).
+//! Owns: the tickets, their holders, the clients blocked without a probe, and the protocol state of the **offset
+//! probe**, a connection of the worker's own with redtape's user. Whatever the server did before an answer on the probe
+//! lies at or before the offset in that answer (Redis advances the offset while a command runs; replies leave later).
 //!
 //! Invariants:
-//! - shared and pinned connections lead to the server to which the probe leads: all go to one address, and when the probe
-//!   finds another history there, all clients are disconnected;
-//! - a write is forwarded only while the probe is ready, and its reply goes only if the same probe was ready all the
-//!   while: then both speak of one life of the server. If the probe is lost, every client with a write under way is
-//!   disconnected without an answer, as by a server that died;
-//! - so is every client that waits longer than [`ACK_TIMEOUT`]: the write may have run, and is not known to be durable;
-//! - when the journal fails, the durable position stands still. What waits goes on waiting: it goes out if a later
-//!   position of the same history covers it, and its client is disconnected after [`ACK_TIMEOUT`] if none does.
+//! - shared and pinned connections lead to the same server as the probe: all use one address, and if the probe finds
+//!   another history, all clients are disconnected;
+//! - a write is forwarded only while the probe is ready, and its reply is released only if the same probe stayed ready
+//!   throughout: then both belong to the same run of the server. If the probe is lost, every client with a write in
+//!   flight is disconnected without an answer, as when a server dies;
+//! - so is every client that waits longer than [`ACK_TIMEOUT`]: the write may have run and is not known to be durable;
+//! - when the journal fails, the durable position stops. Withheld replies keep waiting: they are released if a later
+//!   position of the same history covers them, and their clients are disconnected after [`ACK_TIMEOUT`] otherwise.
 
 mod probe;
 mod tickets;
@@ -35,74 +35,74 @@ use self::probe::{OffsetProbe, ProbeEvent};
 use self::tickets::Tickets;
 use super::refs::{ClientRef, ConnRef};
 
-/// A reply whose write is not on the disk after this time is not given any more.
+/// A reply whose write is not durable within this time is discarded.
 pub(super) const ACK_TIMEOUT: Duration = Duration::from_secs(10);
-/// A probe that was not used for so long is: a server with a `timeout` would close it.
+/// An idle probe is used after this time: a server with a `timeout` would close it.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// What has to be done when the server has spoken on the probe.
+/// What to do after bytes from the server on the probe.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ProbeAction {
     /// Nothing.
     None,
-    /// These go on. `other_history`: connections from before may lead to another server than the probe does, and are to be
+    /// These clients continue. `other_history`: earlier connections may lead to another server than the probe, and are
     /// closed first, with their clients.
     Resume { other_history: bool, blocked: Vec<ClientRef> },
-    /// [`AckGate::probe_lost`], for this reason.
+    /// Call [`AckGate::probe_lost`], with this reason.
     Lose(Cow<'static, str>),
 }
 
-/// What has to be done for a client whose write came while there is no probe.
+/// What to do for a client whose write finds no probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Missing {
-    /// There is one.
+    /// The probe is there or being opened.
     No,
-    /// One is to be opened.
+    /// Open a probe.
     Open,
-    /// Nobody follows the server: those who are blocked try again, and may be told so.
+    /// There is no replica link: blocked clients try again, and may get an error.
     NotFollowing,
 }
 
-/// What has to be done when the probe is lost, beside disconnecting all clients with a write under way.
+/// What to do when the probe is lost, besides disconnecting all clients with a write in flight.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ProbeLoss {
-    /// To be closed.
+    /// Connection to close.
     pub(super) conn: Option<ConnRef>,
     pub(super) blocked: BlockedBy,
 }
 
-/// What becomes of the clients that wait for a probe that is lost.
+/// The clients that wait for a lost probe.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum BlockedBy {
-    /// It was ready: they wait for the next one.
+    /// The probe was ready before: they wait for the next one.
     Interruption(Vec<ClientRef>),
-    /// It never was, nor would the next one be: they are disconnected. `is_news`: this was not said yet.
+    /// The probe was never ready, nor would the next one be: they are disconnected. `is_news`: not logged yet.
     Refusal { clients: Vec<ClientRef>, is_news: bool },
 }
 
-/// What has to be done by the clock.
+/// What to do at a tick.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct GateTick {
-    /// So many requests for the offset are to be sent.
+    /// Number of offset requests to send.
     pub(super) requests: usize,
-    /// The server does not answer: [`AckGate::probe_lost`].
+    /// The server does not answer: call [`AckGate::probe_lost`].
     pub(super) is_silent: bool,
-    /// They have waited too long, and are to be disconnected.
+    /// Clients to disconnect after their time limit.
     pub(super) late: Vec<ClientRef>,
 }
 
-/// See the module.
+/// The write acknowledgement gate of one worker.
 #[derive(Debug)]
 pub(super) struct AckGate {
     tickets: Tickets,
     probe: OffsetProbe,
-    /// Why there is no probe was said.
+    /// The absence of a probe was logged.
     complained: bool,
-    /// Told to the metrics.
+    /// Last value given to the metrics.
     reported: i64,
-    /// Who has withheld replies, with their tickets and since when, oldest first.
+    /// Clients with withheld replies, with ticket and start time, oldest first.
     holders: VecDeque<(u64, ClientRef, Instant)>,
-    /// Clients that wait for the probe with a write.
+    /// Clients whose write waits for the probe.
     blocked: Vec<ClientRef>,
 }
 
@@ -118,7 +118,7 @@ impl AckGate {
         }
     }
 
-    /// A reply of this client is withheld: with which ticket.
+    /// Withholds a reply of this client; returns the ticket.
     pub(super) fn hold(&mut self, client: ClientRef, now: Instant) -> u64 {
         let ticket = self.tickets.take();
         if self.holders.back().is_none_or(|(t, c, _)| (*t, *c) != (ticket, client)) {
@@ -127,7 +127,7 @@ impl AckGate {
         ticket
     }
 
-    /// Whether a write of this client may be forwarded; else the client is blocked until there is a probe.
+    /// True if a write of this client may be forwarded; otherwise the client is blocked until the probe is ready.
     pub(super) fn admits(&mut self, client: ClientRef) -> bool {
         if !self.probe.is_ready() {
             self.blocked.push(client);
@@ -135,13 +135,13 @@ impl AckGate {
         self.probe.is_ready()
     }
 
-    /// Whether blocked clients wait for a probe that is not even being opened. A server may take another replication id
-    /// when the replica link attaches: the probe is opened after that.
+    /// True if clients are blocked and no probe is being opened. A server may change its replication id when the
+    /// replica link attaches, so the probe is opened after that.
     pub(super) fn wants_probe(&self, following: bool) -> bool {
         self.probe.conn().is_none() && !self.blocked.is_empty() && following
     }
 
-    /// By the clock: there is a probe before anybody asks for it.
+    /// At a tick: a probe is opened before the first write needs it.
     pub(super) fn missing(&self, following: bool) -> Missing {
         match (self.probe.conn(), following) {
             (Some(_), _) => Missing::No,
@@ -155,17 +155,17 @@ impl AckGate {
         self.probe.opening(conn);
     }
 
-    /// The probe is connected: what it says first.
+    /// The probe is connected: returns its first bytes.
     pub(super) fn introduce(&mut self, login: Option<(Option<&str>, &str)>, now: Instant) -> Vec<u8> {
         self.probe.introduce(login, now)
     }
 
-    /// Clients that were blocked: they try again.
+    /// The blocked clients, which try again.
     pub(super) fn take_blocked(&mut self) -> Vec<ClientRef> {
         std::mem::take(&mut self.blocked)
     }
 
-    /// At the end of a turn: whether the server has to be asked, for what was withheld in it; on which connection.
+    /// At the end of a turn: the connection on which to ask for the offset, if replies were withheld in this turn.
     pub(super) fn due(&mut self, now: Instant) -> Option<ConnRef> {
         let idle = !self.tickets.are_asked();
         if !self.probe.is_ready() || !self.tickets.ask() {
@@ -177,14 +177,14 @@ impl AckGate {
         self.question(now)
     }
 
-    /// A question is asked now: on which connection.
+    /// An offset request is sent now: returns its connection.
     pub(super) fn question(&mut self, now: Instant) -> Option<ConnRef> {
         let conn = self.probe.conn()?;
         self.probe.asked_at = now;
         Some(conn)
     }
 
-    /// Takes bytes that came on the probe, up to the end of one answer: how many, and what has to be done.
+    /// Takes bytes from the probe, up to the end of one answer; returns how many, and what to do.
     pub(super) fn receive(&mut self, bytes: &[u8], now: Instant) -> (usize, ProbeAction) {
         let (used, event) = self.probe.receive(bytes, now);
         let action = match event {
@@ -197,7 +197,7 @@ impl AckGate {
                 if self.tickets.answered(replid, offset) {
                     ProbeAction::None
                 } else {
-                    ProbeAction::Lose("an answer that nobody has asked for".into())
+                    ProbeAction::Lose("an unsolicited answer".into())
                 }
             }
             ProbeEvent::Failed(why) => ProbeAction::Lose(why),
@@ -205,7 +205,7 @@ impl AckGate {
         (used, action)
     }
 
-    /// Nobody can say how far the server was when it answered what is under way.
+    /// The probe is lost: the offset for the replies in flight can no longer be learned.
     pub(super) fn probe_lost(&mut self) -> ProbeLoss {
         let (conn, was_ready) = self.probe.reset();
         let complained = std::mem::replace(&mut self.complained, !was_ready);
@@ -220,7 +220,7 @@ impl AckGate {
         ProbeLoss { conn, blocked }
     }
 
-    /// The newest ticket that is covered by now. `position` is called only if anything waits.
+    /// The newest covered ticket. `position` is called only if replies wait.
     pub(super) fn covered(&mut self, position: impl FnOnce() -> Arc<DurablePosition>) -> Option<u64> {
         if !self.tickets.wait() {
             return None;
@@ -228,19 +228,19 @@ impl AckGate {
         self.tickets.covered(&position())
     }
 
-    /// The next client, and since when it has waited, whose replies may go up to this ticket.
+    /// The next client whose replies up to this ticket are released, and since when it has waited.
     pub(super) fn next_covered(&mut self, covered: u64) -> Option<(ClientRef, Instant)> {
         let (_, client, since) = self.holders.pop_front_if(|(ticket, ..)| *ticket <= covered)?;
         Some((client, since))
     }
 
-    /// How many more wait than at the last call.
+    /// Change of the number of waiting clients since the last call.
     pub(super) fn waiting_change(&mut self) -> i64 {
         let holders = self.holders.len() as i64;
         holders - std::mem::replace(&mut self.reported, holders)
     }
 
-    /// By the clock.
+    /// Called at each tick.
     pub(super) fn tick(&mut self, now: Instant) -> GateTick {
         let mut late = Vec::new();
         while let Some((ticket, client, _)) =

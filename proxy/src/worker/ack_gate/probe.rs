@@ -1,7 +1,7 @@
-//! The protocol of the offset probe, the worker's own connection on which it asks the server how far it is: no I/O.
+//! Protocol of the offset probe, the worker's own connection for reading the server's offset: no I/O.
 //!
 //! ```text
-//! Down ── introduce ──► LoggingIn ── AUTH (if any) and the first INFO are answered ──► Ready ── question, answer, …
+//! Down ── introduce ──► LoggingIn ── AUTH (if any) and the first INFO are answered ──► Ready ── request, answer, …
 //!   ▲                       │                                                            │
 //!   └────── a refusal, a replica, another history, no RESP, silence (the caller) ◄───────┘
 //! ```
@@ -19,45 +19,45 @@ use crate::worker::refs::ConnRef;
 
 /// The `INFO replication` request, encoded.
 pub(in crate::worker) const INFO_REPLICATION: &[u8] = b"*2\r\n$4\r\nINFO\r\n$11\r\nreplication\r\n";
-/// No answer is longer.
+/// Size limit of an answer.
 const ANSWER_MAX: usize = 64 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Not connected, or being connected.
     Down,
-    /// So many answers are to come until the first offset is known.
+    /// Number of answers still due before the first offset is known.
     LoggingIn(usize),
     Ready,
 }
 
-/// What bytes from the server mean.
+/// Meaning of bytes from the server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ProbeEvent {
     /// Nothing yet.
     Nothing,
-    /// The probe is ready. `other_history`: the last one that was ready spoke of another history.
+    /// The probe is ready. `other_history`: the previous ready probe saw another history.
     Ready { other_history: bool },
-    /// A question is answered: how far the server is.
+    /// The server's offset.
     Offset(String, ReplOffset),
-    /// The probe is of no use any more.
+    /// The probe cannot be used any longer.
     Failed(Cow<'static, str>),
 }
 
-/// See the module.
+/// State of the probe.
 #[derive(Debug)]
 pub(super) struct OffsetProbe {
     conn: Option<ConnRef>,
     phase: Phase,
-    /// The server's replication id when the probe was ready last.
+    /// The server's replication id when the probe was last ready.
     history: Option<String>,
     input: Vec<u8>,
     scanner: ReplyScanner,
-    /// When the last question was asked.
+    /// Time of the last request.
     pub(super) asked_at: Instant,
-    /// When the server answered last, or the oldest open question was asked.
+    /// Time of the last answer, or of the oldest open request.
     pub(super) heard_at: Instant,
-    /// Questions that a busy server has refused to answer: they are to be asked again.
+    /// Requests that a busy server has refused: they must be repeated.
     put_off: usize,
 }
 
@@ -95,7 +95,7 @@ impl OffsetProbe {
         self.scanner = ReplyScanner::new();
     }
 
-    /// What it says first. `login`: user and password of redtape itself.
+    /// Its first bytes. `login`: redtape's own user and password.
     pub(super) fn introduce(&mut self, login: Option<(Option<&str>, &str)>, now: Instant) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut answers = 1;
@@ -111,19 +111,19 @@ impl OffsetProbe {
         bytes
     }
 
-    /// Its connection is given up. Gives it, and whether the probe was ready.
+    /// Gives up its connection; returns it, and whether the probe was ready.
     pub(super) fn reset(&mut self) -> (Option<ConnRef>, bool) {
         let was_ready = self.is_ready();
         self.phase = Phase::Down;
         (self.conn.take(), was_ready)
     }
 
-    /// Questions to be asked again, since the last call.
+    /// Number of requests to repeat since the last call.
     pub(super) fn take_put_off(&mut self) -> usize {
         std::mem::take(&mut self.put_off)
     }
 
-    /// Takes bytes from the server, up to the end of one answer: how many, and what they mean.
+    /// Takes bytes from the server, up to the end of one answer; returns how many, and their meaning.
     pub(super) fn receive(&mut self, bytes: &[u8], now: Instant) -> (usize, ProbeEvent) {
         let Ok((len, frame)) = self.scanner.scan(bytes) else {
             return (bytes.len(), ProbeEvent::Failed("what the server says is no RESP".into()));
@@ -146,7 +146,7 @@ impl OffsetProbe {
     fn answered(&mut self, answer: &str) -> ProbeEvent {
         let open = if let Phase::LoggingIn(open) = self.phase { open } else { 0 };
         if answer.starts_with("-BUSY") && open <= 1 {
-            // A script runs for long. Whatever the server answers later is true of now as well.
+            // A script runs for long. A later answer also covers the present.
             self.put_off += 1;
             return ProbeEvent::Nothing;
         }

@@ -161,7 +161,7 @@ fn another_history_behind_the_same_address_is_told() {
 fn an_answer_to_no_question_ends_the_probe() {
     let now = Instant::now();
     let mut gate = ready(now);
-    let lost = ProbeAction::Lose("an answer that nobody has asked for".into());
+    let lost = ProbeAction::Lose("an unsolicited answer".into());
     assert_eq!(answer(&mut gate, &info("one", 9), now), lost);
 }
 

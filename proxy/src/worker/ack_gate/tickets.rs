@@ -1,16 +1,16 @@
-//! Which replies may go: pure.
+//! Decides which replies are released. Pure.
 //!
-//! Replies that are read together share a ticket. For each ticket the server is asked once how far it is, after they
-//! were read: it says an offset at or behind all that they tell of. They go when the journal's position covers it.
+//! Replies read together share a ticket. For each ticket, the server's offset is requested once after they were read,
+//! so the answer lies at or behind their effects. They are released when the journal's position covers it.
 //!
-//! Invariant: tickets are asked for, answered and covered in their order.
+//! Invariant: tickets are requested, answered and covered in order.
 
 use std::collections::VecDeque;
 
 use redtape_capture::DurablePosition;
 use redtape_journal::ReplOffset;
 
-/// What the server said for one ticket.
+/// The server's answer for one ticket.
 #[derive(Debug)]
 struct Answered {
     ticket: u64,
@@ -18,26 +18,26 @@ struct Answered {
     offset: ReplOffset,
 }
 
-/// See the module.
+/// The open tickets.
 #[derive(Debug, Default)]
 pub(super) struct Tickets {
-    /// For what is read now.
+    /// Ticket of replies read now.
     current: u64,
-    /// Something waits for `current`.
+    /// Replies wait for `current`.
     used: bool,
-    /// `None`: asked only to be heard of.
+    /// `None`: a request without a ticket, sent to keep the probe alive.
     asked: VecDeque<Option<u64>>,
     answered: VecDeque<Answered>,
 }
 
 impl Tickets {
-    /// A ticket for a reply that was just read.
+    /// Ticket for a reply just read.
     pub(super) fn take(&mut self) -> u64 {
         self.used = true;
         self.current
     }
 
-    /// Whether the server has to be asked now.
+    /// True if the offset must be requested now.
     pub(super) fn ask(&mut self) -> bool {
         if !std::mem::take(&mut self.used) {
             return false;
@@ -47,17 +47,17 @@ impl Tickets {
         true
     }
 
-    /// The server is asked for nobody.
+    /// A keep-alive request is sent.
     pub(super) fn ask_for_nobody(&mut self) {
         self.asked.push_back(None);
     }
 
-    /// Some question has no answer yet.
+    /// True if a request has no answer yet.
     pub(super) fn are_asked(&self) -> bool {
         !self.asked.is_empty()
     }
 
-    /// The server's answer to the oldest question; false = nothing was asked.
+    /// The answer to the oldest request; false = there was none.
     pub(super) fn answered(&mut self, replid: String, offset: ReplOffset) -> bool {
         let Some(ticket) = self.asked.pop_front() else { return false };
         if let Some(ticket) = ticket {
@@ -66,7 +66,7 @@ impl Tickets {
         true
     }
 
-    /// The newest ticket that the position covers; those before it are covered as well.
+    /// The newest ticket that the position covers; it covers all earlier ones.
     pub(super) fn covered(&mut self, position: &DurablePosition) -> Option<u64> {
         let mut newest = None;
         while let Some(answered) = self.answered.pop_front_if(|a| position.covers(&a.replid, a.offset)) {
@@ -75,12 +75,12 @@ impl Tickets {
         newest
     }
 
-    /// Some ticket is not covered yet.
+    /// True if a ticket is not covered yet.
     pub(super) fn wait(&self) -> bool {
         self.used || !self.asked.is_empty() || !self.answered.is_empty()
     }
 
-    /// Nobody can say any more how far the server was: what waits now is never covered.
+    /// The server's offset can no longer be learned: waiting tickets are never covered.
     pub(super) fn forget(&mut self) {
         self.current += 1;
         self.used = false;
@@ -88,7 +88,7 @@ impl Tickets {
         self.answered.clear();
     }
 
-    /// What waits for this ticket or one before it has waited too long.
+    /// Drops this ticket and all earlier ones after their time limit.
     pub(super) fn forget_until(&mut self, ticket: u64) {
         self.answered.retain(|a| a.ticket > ticket);
     }
@@ -143,7 +143,7 @@ mod tests {
             tickets.take();
             assert!(tickets.ask() && tickets.answered(replid.to_owned(), ReplOffset(offset)));
         }
-        // What was written before the history changed is not known to be on the disk.
+        // Writes before the change of history are not known to be durable.
         assert_eq!(tickets.covered(&position("new", 1000)), None);
         tickets.forget_until(0);
         assert_eq!(tickets.covered(&position("new", 1000)), Some(1));

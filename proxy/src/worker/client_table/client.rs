@@ -11,40 +11,40 @@ use crate::worker::refs::ConnRef;
 use crate::worker::session_writes::{ReplicaWait, Wrote};
 use crate::worker::socket::{Outgoing, Socket};
 
-/// Requests of one session that may wait for their replies; then it is not read from.
+/// Limit of requests in flight of one session; at the limit it is not read.
 pub(in crate::worker) const IN_FLIGHT_MAX: usize = 1 << 20;
-/// The same as long as the server has admitted none of its requests.
+/// The limit while the server has accepted none of its requests.
 const UNADMITTED_IN_FLIGHT_MAX: usize = 1024;
-/// Bytes of refusals that may pile up for such a client. (Servers since 2025 keep 1 KiB of them.)
+/// Limit of refusals buffered for such a client, in bytes. (Servers since 2025 keep 1 KiB of them.)
 const UNADMITTED_OUT_MAX: usize = 1 << 20;
-/// Requests of one session that may wait on a shared connection.
+/// Limit of requests in flight on a shared connection, for one session.
 pub(in crate::worker) const SHARED_IN_FLIGHT_MAX: usize = 1024;
-/// A client with so many unsent bytes is slow: its own connection to the server is not read from until it has
-/// read, and it shares none.
+/// A client with this many unsent bytes is slow: its pinned connection is not read until it has read, and it uses no
+/// shared connection.
 pub(in crate::worker) const CLIENT_OUT_HIGH: usize = 1 << 20;
-/// A client whose connection to the server has ended gets so long to read what was said before.
+/// After its server connection ended, a client has this long to read what is buffered.
 pub(in crate::worker) const FINISH_MAX: Duration = Duration::from_mins(1);
-/// So long we wait for a client to close after we have.
+/// How long to wait for a client to close after redtape has.
 pub(in crate::worker) const LINGER: Duration = Duration::from_secs(1);
 
-/// How far the connection is.
+/// State of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::worker) enum Stage {
-    /// The load balancer's header comes first; then TLS, if so.
+    /// The PROXY protocol header is read first, then TLS if set.
     Header { tls: bool },
     /// Requests are served.
     Open,
-    /// Its pinned connection is gone; what is in flight on a shared connection is still answered, until then.
+    /// Its pinned connection is gone; requests in flight on a shared connection are answered until this time.
     Ending { until: Instant },
-    /// Nothing is served any more; what was said is still sent, until then.
+    /// No more requests are served; buffered replies are sent until this time.
     Finishing { until: Instant },
-    /// All was sent and our side is closed; what comes is thrown away, until then.
+    /// Everything was sent and the write side is closed; input is discarded until this time.
     Lingering { until: Instant },
 }
 
-/// What a client's socket says of itself without I/O.
+/// State of a client's socket that needs no I/O.
 pub(in crate::worker) trait Handshake {
-    /// The TLS handshake is not through.
+    /// True during the TLS handshake.
     fn is_handshaking(&self) -> bool;
 }
 
@@ -54,15 +54,15 @@ impl Handshake for Socket {
     }
 }
 
-/// Replies that wait until the writes of which they tell are on the disk.
+/// Replies that wait until their writes are durable.
 #[derive(Debug)]
 struct Withheld {
     ticket: u64,
     bytes: Vec<u8>,
 }
 
-/// See the module. An idle one owns no buffers.
-#[allow(clippy::struct_excessive_bools)] // Each is a fact of its own.
+/// A client. An idle one owns no buffers.
+#[allow(clippy::struct_excessive_bools)] // Independent facts.
 #[derive(Debug)]
 pub(in crate::worker) struct Client<S = Socket> {
     pub(in crate::worker) socket: S,
@@ -73,47 +73,47 @@ pub(in crate::worker) struct Client<S = Socket> {
     /// Bytes read and not yet forwarded.
     pub(in crate::worker) input: Vec<u8>,
     pub(in crate::worker) out: Outgoing,
-    /// With `--ack journal`: what may not be said yet, oldest first.
+    /// With `--ack journal`: withheld replies, oldest first.
     withheld: VecDeque<Withheld>,
     withheld_bytes: usize,
-    /// What of its buffers is counted in the sum over all clients.
+    /// Its share in the sum over all clients.
     pub(super) account: Account,
     /// Its own connection to the server.
     pub(in crate::worker) pinned: Option<usize>,
-    /// The shared connections that it used last: for reads, for writes.
+    /// The shared connections it used last: for reads, for writes.
     pub(in crate::worker) shared_conns: [Option<ConnRef>; 2],
-    /// What is in flight, is so on a shared connection: on that for writes, if so.
+    /// Requests are in flight on a shared connection: the one for writes, if set.
     pub(in crate::worker) on_shared: bool,
     pub(in crate::worker) on_writes: bool,
-    /// A shared connection was used since the server last heard of this session on its pinned connection.
+    /// A shared connection was used since the last activity on the pinned connection.
     pub(in crate::worker) behind: bool,
-    /// The shared connections that carried its writes since it last knew which replicas have them.
+    /// The shared connections that carried its writes since it last learned which replicas have them.
     pub(in crate::worker) wrote: Wrote,
-    /// It asks which replicas have its writes: see [`crate::worker::replica_wait`].
+    /// Its running `WAIT`: see [`crate::worker::replica_wait`].
     pub(in crate::worker) replica_wait: Option<Box<ReplicaWait>>,
-    /// Bytes of a reply that the client gets otherwise than as they are, or not at all.
+    /// Bytes of a reply that is rewritten or dropped.
     pub(in crate::worker) held: Option<Vec<u8>>,
     /// The socket may have more to read.
     pub(in crate::worker) readable: bool,
-    /// Its side is closed for writing; what it sent before is still read.
+    /// The client has closed its write side; buffered input is still read.
     pub(in crate::worker) read_closed: bool,
-    /// All that it sent was read.
+    /// All its input was read.
     pub(in crate::worker) eof: bool,
-    /// Its next request waits until what is in flight is answered, or until there is room for it.
+    /// Its next request waits for replies in flight, or for room.
     pub(in crate::worker) waiting: bool,
-    /// Its shared connection broke; whether the server lives is being asked.
+    /// Its shared connection broke; a probe checks whether the server lives.
     pub(in crate::worker) probing: bool,
-    /// A request of its own is being answered by the proxy, on another thread.
+    /// One of its requests is being answered on another thread.
     pub(in crate::worker) asking: bool,
-    /// Dropped with the client, it ends that work.
+    /// Dropped with the client, it cancels that work.
     pub(in crate::worker) cancel: Option<CancelOnDrop>,
-    /// The server has been asked whether it may ask the proxy.
+    /// The server has been asked whether it accepts the client.
     pub(in crate::worker) questioned: bool,
-    /// In the list of those to be served.
+    /// Queued to be served.
     pub(in crate::worker) queued: bool,
     pub(in crate::worker) opened: Instant,
     pub(in crate::worker) active: Instant,
-    /// When the server last heard of it on its pinned connection.
+    /// Last activity on its pinned connection.
     pub(in crate::worker) pinned_active: Instant,
 }
 
@@ -153,34 +153,34 @@ impl<S> Client<S> {
         }
     }
 
-    /// Its requests are taken now.
+    /// True if its requests are served.
     pub(in crate::worker) fn takes_requests(&self) -> bool {
         self.stage == Stage::Open && !self.waiting && !self.probing && !self.asking && self.replica_wait.is_none()
     }
 
-    /// What comes by its pinned connection has to wait: pushes that were not asked for stand between replies, never inside.
+    /// True if input on its pinned connection must wait: unsolicited pushes may come between replies, never inside one.
     pub(in crate::worker) fn listens_elsewhere(&self) -> bool {
         self.on_shared && self.state.replies.resp3 && !self.probing && self.in_flight() > 0
     }
 
-    /// Nothing more is said to it than was said already.
+    /// True if it gets only what is already buffered.
     pub(in crate::worker) fn is_finished(&self) -> bool {
         matches!(self.stage, Stage::Finishing { .. } | Stage::Lingering { .. })
     }
 
-    /// The shared connection on which it has requests in flight.
+    /// The shared connection with its requests in flight.
     pub(in crate::worker) fn shared(&self) -> Option<ConnRef> {
         self.shared_conns[usize::from(self.on_writes)]
     }
 
-    /// The answer to our own question: how many replicas have its writes, if that was asked.
+    /// Stores the answer to an internal count of replicas, if one was requested.
     pub(in crate::worker) fn take_count(&mut self, answer: Vec<u8>) {
         if let Some(wait) = self.replica_wait.as_mut().filter(|wait| wait.on_pinned) {
             wait.said = answer;
         }
     }
 
-    /// Its own connection is asked which replicas have its writes.
+    /// True if its pinned connection is counting replicas.
     pub(in crate::worker) fn waits_on_pinned(&self) -> bool {
         self.replica_wait.as_ref().is_some_and(|wait| wait.on_pinned)
     }
@@ -189,9 +189,8 @@ impl<S> Client<S> {
         self.state.replies.in_flight()
     }
 
-    /// A shared connection was used since the server last heard of it on its pinned connection, where nothing is under
-    /// way: what is in flight, is so on the shared connection. An empty line to its pinned connection changes nothing
-    /// then.
+    /// True if a shared connection was used since the last activity on the pinned connection, which has nothing in
+    /// flight. An empty line on the pinned connection is harmless then.
     pub(in crate::worker) fn works_on_shared(&self) -> bool {
         self.behind
             && self.pinned.is_some()
@@ -199,18 +198,17 @@ impl<S> Client<S> {
             && self.state.replies_can_be_told()
     }
 
-    /// Requests that may wait for their replies.
+    /// Limit of requests in flight.
     pub(in crate::worker) fn in_flight_max(&self) -> usize {
         if self.state.is_refused_so_far() { UNADMITTED_IN_FLIGHT_MAX } else { IN_FLIGHT_MAX }
     }
 
-    /// Bytes of replies that may pile up. `in_reply`: one has begun and not ended; it may be the first that the server
-    /// does not refuse.
+    /// Limit of buffered reply bytes. `in_reply`: a reply is incomplete; it may be the first that is not a refusal.
     pub(in crate::worker) fn out_max(&self, limit: usize, in_reply: bool) -> usize {
         if self.state.is_refused_so_far() && !in_reply { limit.min(UNADMITTED_OUT_MAX) } else { limit }
     }
 
-    /// Bytes in its buffers, but for what waits to be sent to the server.
+    /// Bytes in its buffers, without those waiting to be sent to the server.
     pub(in crate::worker) fn buffered(&self) -> usize {
         self.input.capacity()
             + self.out.memory()
@@ -220,7 +218,7 @@ impl<S> Client<S> {
             + self.state.buffered()
     }
 
-    /// Says something, behind all that was said before.
+    /// Appends output after everything buffered.
     pub(in crate::worker) fn say(&mut self, bytes: &[u8]) {
         match self.withheld.back_mut() {
             Some(last) => {
@@ -231,7 +229,7 @@ impl<S> Client<S> {
         }
     }
 
-    /// What waited for this ticket or one before it may be said.
+    /// Releases the replies up to this ticket.
     pub(in crate::worker) fn release(&mut self, covered: u64) {
         while let Some(Withheld { bytes, .. }) = self.withheld.pop_front_if(|w| w.ticket <= covered) {
             self.withheld_bytes -= bytes.len();
@@ -239,17 +237,17 @@ impl<S> Client<S> {
         }
     }
 
-    /// Something may not be said yet.
+    /// True if replies are withheld.
     pub(in crate::worker) fn withholds(&self) -> bool {
         !self.withheld.is_empty()
     }
 
-    /// Bytes that were not handed to the socket.
+    /// Bytes not handed to the socket.
     pub(in crate::worker) fn unsaid(&self) -> usize {
         self.out.len() + self.withheld_bytes
     }
 
-    /// Nothing is under way: it may be closed without losing a reply.
+    /// True if nothing is in flight: it can be closed without losing a reply.
     pub(in crate::worker) fn is_idle(&self) -> bool {
         !self.asking
             && self.replica_wait.is_none()
@@ -261,14 +259,15 @@ impl<S> Client<S> {
 }
 
 impl<S: Handshake> Client<S> {
-    /// Header and handshake are through.
+    /// True after header and handshake.
     pub(in crate::worker) fn is_introduced(&self) -> bool {
         !matches!(self.stage, Stage::Header { .. }) && !self.socket.is_handshaking()
     }
 }
 
 impl Client {
-    /// Sends what the socket takes and keeps the rest. With a ticket, it is kept until that is covered.
+    /// Sends what the socket accepts and buffers the rest. With a ticket, everything is withheld until the ticket is
+    /// covered.
     pub(in crate::worker) fn pass(&mut self, bytes: &[u8], ticket: Option<u64>) -> io::Result<()> {
         if bytes.is_empty() {
             return Ok(());

@@ -1,13 +1,12 @@
-//! What the buffers of all clients hold together, and which client is disconnected when that is more than
-//! `client-memory`.
+//! Total memory of all clients' buffers, and which client is disconnected when it exceeds `client-memory`.
 //!
-//! Each worker keeps a running sum over its own clients, and how many of them are of which size class (powers of two);
-//! both follow each client's buffers as they change. Once a turn the change goes into the sum that all workers share.
-//! Clients are walked over only while the limit is exceeded.
+//! Each worker keeps a sum over its own clients and a count for each size class (powers of two); both are updated as
+//! buffers change. Once a turn the change is added to the sum shared by all workers. Clients are scanned only while the
+//! limit is exceeded.
 //!
-//! Over the limit, the worker with the client of the highest class disconnects its largest ones until it is not the one
-//! any more or the limit holds; another worker that notices it wakes that one. So the client that goes is the largest, or
-//! at least half as large. A client to which the server has granted `CLIENT NO-EVICT on` counts and stays.
+//! Over the limit, the worker with the client of the highest class disconnects its largest clients until it no longer
+//! has the highest class or the limit holds. Any other worker that notices wakes that one. The disconnected client is
+//! therefore the largest, or at least half as large. A client with `CLIENT NO-EVICT on` counts and stays.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -16,10 +15,10 @@ use mio::Waker;
 
 use super::OverMemory;
 
-/// Classes of sizes: a size's number of binary digits. Class 0 holds nothing, or may not be disconnected.
+/// Size classes: the number of binary digits of a size. Class 0: empty, or may not be disconnected.
 const CLASSES: usize = usize::BITS as usize + 1;
 
-/// What all workers share.
+/// State shared by all workers.
 #[derive(Debug)]
 pub(crate) struct ClientMemory {
     total: AtomicUsize,
@@ -28,7 +27,7 @@ pub(crate) struct ClientMemory {
 
 #[derive(Debug, Default)]
 struct Seat {
-    /// The class of its largest client.
+    /// Class of its largest client.
     highest: AtomicUsize,
     waker: OnceLock<Arc<Waker>>,
 }
@@ -44,7 +43,7 @@ impl ClientMemory {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// The worker with the largest client, the first of several; `None` = nobody may be disconnected.
+    /// The worker with the largest client (the first of several); `None` = no client may be disconnected.
     fn largest(&self) -> Option<usize> {
         let mut found = (0, None);
         for (worker, seat) in self.workers.iter().enumerate() {
@@ -58,13 +57,13 @@ impl ClientMemory {
 
     pub(in crate::worker) fn wake(&self, worker: usize) {
         if let Some(waker) = self.workers.get(worker).and_then(|seat| seat.waker.get()) {
-            // One that cannot be woken looks once a second.
+            // A worker that cannot be woken checks once a second.
             let _ = waker.wake();
         }
     }
 }
 
-/// What is counted of one client.
+/// The counted share of one client.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::worker) struct Account {
     bytes: usize,
@@ -81,7 +80,7 @@ impl Account {
     }
 }
 
-/// One worker's part.
+/// State of one worker.
 #[derive(Debug)]
 pub(super) struct WorkerMemory {
     shared: Arc<ClientMemory>,
@@ -106,7 +105,7 @@ impl WorkerMemory {
         Self { shared, worker, bytes: 0, published: 0, classes: [0; CLASSES], highest: 0, published_highest: 0 }
     }
 
-    /// A client's buffers hold so much now; `stays`: it is not disconnected for it.
+    /// Updates a client's size; `stays`: it may not be disconnected.
     #[inline]
     pub(super) fn set(&mut self, account: &mut Account, bytes: usize, stays: bool) {
         let class = if stays { 0 } else { (usize::BITS - bytes.leading_zeros()) as usize };
@@ -130,15 +129,15 @@ impl WorkerMemory {
         }
     }
 
-    /// A client is gone.
+    /// A client has left.
     pub(super) fn remove(&mut self, mut account: Account) {
         self.set(&mut account, 0, true);
     }
 
-    /// Tells the others; gives the sum over all workers.
+    /// Publishes the change; returns the sum over all workers.
     fn publish(&mut self) -> usize {
         if self.bytes != self.published {
-            // Modulo 2^n, so that one addition will do for both directions.
+            // Wrapping arithmetic: one addition handles growth and shrinkage.
             self.shared.total.fetch_add(self.bytes.wrapping_sub(self.published), Ordering::Relaxed);
             self.published = self.bytes;
         }
@@ -154,7 +153,7 @@ impl WorkerMemory {
         self.shared.bytes()
     }
 
-    /// Tells the others; who has the client that is to go, if all hold more than the limit.
+    /// Publishes the change; returns which worker must disconnect clients, if the sum exceeds the limit.
     pub(super) fn over(&mut self, limit: Option<usize>) -> OverMemory {
         let total = self.publish();
         match self.shared.largest().filter(|_| limit.is_some_and(|limit| total > limit)) {

@@ -1,14 +1,13 @@
-//! The clients of one worker: who is connected, who is to be served, and whose time or memory is over. Decides and returns
-//! actions; the worker carries them out, and alone knows of sockets (`S`; tests have none).
+//! The clients of one worker: which are connected, which are to be served, and which exceed a limit of time or memory.
+//! Decides and returns actions; only the worker uses sockets (`S`; tests have none).
 //!
-//! Owns: the clients with their session state and buffers; the list of those to be served; the sums of what their buffers
-//! hold ([`memory`]); and who waits for replicas to be counted again.
+//! Owns: the clients with session state and buffers; the queue of clients to serve; the memory sums ([`memory`]); and
+//! the clients whose replicas are counted again.
 //!
 //! Invariants:
-//! - a client is in the list of those to be served once at most; one that is gone may be in it, and is found by its
-//!   reference to be gone;
-//! - what is counted of a client's buffers is taken off when the client is removed;
-//! - the table never ends a client: it says who is to be closed, and the worker tells the tee and the metrics.
+//! - a client is queued at most once; a queued reference to a client that has left finds nothing;
+//! - a removed client's share is subtracted from the memory sum;
+//! - the table never closes a client: it names the clients to close, and the worker informs the tee and the metrics.
 
 mod client;
 mod memory;
@@ -27,84 +26,84 @@ use super::clock::TICK;
 use super::refs::ClientRef;
 use super::socket::Socket;
 
-/// A session that works on a shared connection is heard of on its pinned connection after so long, at the next tick:
-/// then no server takes it for idle, not even with a `timeout` of one second, and whatever it is set to meanwhile. One
-/// that rests is not heard of, and the server ends it.
+/// A session that uses a shared connection gets a sign of life on its pinned connection after this time, at the next
+/// tick. No server then sees it as idle, even with a `timeout` of one second. An idle session gets none, and the server
+/// closes it as usual.
 const KEEP_ALIVE: Duration = Duration::from_millis(400);
-/// For each so many of them, it takes as much longer, up to this.
+/// Above this number of such sessions the interval grows in proportion, up to `KEEP_ALIVE_MAX`.
 const KEEP_ALIVE_SESSIONS: u32 = 1000;
 const KEEP_ALIVE_MAX: Duration = Duration::from_secs(5);
-/// A client that has ended its side while what it said last waits for a reply, is gone after so long without one: the
-/// server, which would drop a blocked client at once, cannot see that it left.
+/// A client that has closed its write side while its last request waits for a reply is closed after this time: the
+/// server would drop a blocked client at once but cannot see that it left.
 const GONE_AFTER: Duration = Duration::from_mins(1);
 
-/// What limits how long a client stays.
+/// Time limits for clients.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timeouts {
     pub(super) handshake: Duration,
     pub(super) idle: Option<Duration>,
-    /// Idle clients go at once.
+    /// Close idle clients at once.
     pub(super) draining: bool,
 }
 
-/// What has to be done by the clock.
+/// What to do at a tick.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ClientCheck {
-    /// Their time is over.
+    /// Clients past their time limit.
     pub(super) close: Vec<usize>,
-    /// The server is to hear of them on their pinned connections.
+    /// Clients whose pinned connection needs a sign of life.
     pub(super) alive: Vec<usize>,
 }
 
-/// What has to be done for a client that got replies. If it has more to say, it is in the list of those to be served.
+/// What to do for a client after replies. A client with more requests is queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AfterReplies {
     Nothing,
-    /// It does not read its replies: to be disconnected.
+    /// It does not read its replies and is to be disconnected.
     TooMuchUnread {
         session: u64,
         limit: usize,
     },
-    /// All is answered that was in flight when its pinned connection ended.
+    /// Everything in flight when its pinned connection ended is answered.
     Finish,
 }
 
-/// What has to be done for a client whose replicas are to be counted again.
+/// What to do for a client whose replicas are to be counted again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Recount {
-    /// They are to be counted.
+    /// Count again.
     Ask,
-    /// The client has left: to be closed. A server lets go of a client that leaves while it waits.
+    /// The client has left and is to be closed, as a server does with a client that leaves while blocked.
     Close,
 }
 
-/// What has to be done when all clients' buffers together hold too much.
+/// What to do when all clients' buffers exceed the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OverMemory {
-    /// Nothing, or nobody may be disconnected.
+    /// Nothing, or no client may be disconnected.
     No,
-    /// This worker has the largest client: [`ClientTable::largest`].
+    /// This worker has the largest client: see [`ClientTable::largest`].
     Here,
-    /// Another one has.
+    /// Another worker has it.
     Elsewhere(usize),
 }
 
-/// See the module.
+/// The clients of one worker.
 #[derive(Debug)]
 pub(super) struct ClientTable<S = Socket> {
     clients: Slab<Client<S>>,
-    /// To be served in this turn or the next.
+    /// Queue for this turn or the next.
     ready: Vec<ClientRef>,
     memory: WorkerMemory,
-    /// Sessions that work by shared connections, at the last look.
+    /// Sessions that use shared connections, at the last check.
     behind: usize,
-    /// Whose replicas are to be counted again, and when the first of them.
+    /// Clients whose replicas are to be counted again, and the earliest time.
     counting: Vec<ClientRef>,
     next_count: Option<Instant>,
 }
 
 impl ClientTable {
-    /// For the `n`-th worker, which others wake when its clients take too much memory.
+    /// For the `n`-th worker. Other workers wake it when its clients must be disconnected for memory.
     pub(super) fn new(memory: Arc<ClientMemory>, n: usize, waker: Arc<Waker>) -> Self {
         Self::with_memory(WorkerMemory::new(memory, n, waker))
     }
@@ -139,22 +138,22 @@ impl<S> ClientTable<S> {
         Some(client)
     }
 
-    /// The client, unless it has gone.
+    /// The client, unless it has left.
     pub(super) fn get(&self, client: ClientRef) -> Option<&Client<S>> {
         self.clients.get(client.index).filter(|c| c.generation == client.generation)
     }
 
-    /// The same.
+    /// As [`Self::get`], mutable.
     pub(super) fn get_mut(&mut self, client: ClientRef) -> Option<&mut Client<S>> {
         self.clients.get_mut(client.index).filter(|c| c.generation == client.generation)
     }
 
-    /// The client that is at this index now.
+    /// The client at this index.
     pub(super) fn at(&self, index: usize) -> Option<&Client<S>> {
         self.clients.get(index)
     }
 
-    /// The same.
+    /// As [`Self::at`], mutable.
     pub(super) fn at_mut(&mut self, index: usize) -> Option<&mut Client<S>> {
         self.clients.get_mut(index)
     }
@@ -163,12 +162,12 @@ impl<S> ClientTable<S> {
         self.clients.iter_mut().map(|(_, client)| client)
     }
 
-    /// Indexes of the clients that are such.
+    /// Indexes of the clients for which `is_such` holds.
     pub(super) fn which(&self, is_such: impl Fn(&Client<S>) -> bool) -> Vec<usize> {
         self.clients.iter().filter(|(_, client)| is_such(client)).map(|(index, _)| index).collect()
     }
 
-    /// A client is to be served.
+    /// Queues a client.
     pub(super) fn queue(&mut self, client: ClientRef) {
         if let Some(c) = self.get_mut(client)
             && !std::mem::replace(&mut c.queued, true)
@@ -177,7 +176,7 @@ impl<S> ClientTable<S> {
         }
     }
 
-    /// What a client's request waited for is there: it is to be served.
+    /// A client's request can continue: queues it.
     pub(super) fn resume(&mut self, client: ClientRef) {
         if let Some(c) = self.get_mut(client) {
             c.waiting = false;
@@ -185,7 +184,7 @@ impl<S> ClientTable<S> {
         }
     }
 
-    /// All that waited to be sent on a client's pinned connection was sent.
+    /// A client's pinned connection has sent all its output.
     pub(super) fn pinned_has_room(&mut self, client: ClientRef) {
         if self.get(client).is_some_and(|c| c.waiting && !c.on_shared) {
             self.resume(client);
@@ -196,12 +195,12 @@ impl<S> ClientTable<S> {
         !self.ready.is_empty()
     }
 
-    /// Those to be served. Who is put on the list from here on has its turn in the next round.
+    /// Takes the queue. Clients queued from now on are served in the next round.
     pub(super) fn take_ready(&mut self) -> Vec<ClientRef> {
         std::mem::take(&mut self.ready)
     }
 
-    /// Takes note of what a client's buffers hold now. `to_server`: what waits on its pinned connection.
+    /// Updates a client's share of memory. `to_server`: bytes waiting on its pinned connection.
     #[inline]
     pub(super) fn account(&mut self, index: usize, to_server: usize) {
         let Some(client) = self.clients.get_mut(index) else { return };
@@ -209,12 +208,12 @@ impl<S> ClientTable<S> {
         self.memory.set(&mut client.account, bytes, client.state.is_not_evicted());
     }
 
-    /// Tells the other workers what the buffers hold; whose clients are to go, if that is more than the limit.
+    /// Publishes the memory sum; returns which worker must disconnect clients if it exceeds the limit.
     pub(super) fn check_memory(&mut self, limit: Option<usize>) -> OverMemory {
         self.memory.over(limit)
     }
 
-    /// The clients that may be disconnected for their memory, largest first, with what they hold.
+    /// The clients that may be disconnected for memory, largest first, with their sizes.
     pub(super) fn largest(&self) -> Vec<(usize, usize)> {
         let of_size = self.clients.iter().filter(|(_, client)| client.account.may_be_disconnected());
         let mut by_size: Vec<_> = of_size.map(|(index, client)| (client.account.bytes(), index)).collect();
@@ -227,8 +226,8 @@ impl<S> ClientTable<S> {
         self.memory.total()
     }
 
-    /// A session got replies: what waited for them goes on. `in_reply`: one has begun on its pinned connection and not ended;
-    /// `limit`: bytes of replies that may pile up.
+    /// A session got replies: what waited for them continues. `in_reply`: a reply on its pinned connection is
+    /// incomplete; `limit`: reply bytes that may be buffered.
     pub(super) fn after_replies(&mut self, reference: ClientRef, in_reply: bool, limit: usize) -> AfterReplies {
         let Some(client) = self.get_mut(reference) else { return AfterReplies::Nothing };
         let limit = client.out_max(limit, in_reply);
@@ -243,7 +242,7 @@ impl<S> ClientTable<S> {
             client.waiting = false;
             self.queue(reference);
         } else if client.questioned && in_flight == 0 {
-            // One that was let in asks no more.
+            // An accepted client needs no further question.
             client.questioned = !client.state.is_admitted();
             self.queue(reference);
         } else if client.eof && client.on_shared && in_flight == 0 && !client.waiting {
@@ -253,18 +252,18 @@ impl<S> ClientTable<S> {
         AfterReplies::Nothing
     }
 
-    /// The replicas of a client that waits for them are to be counted again.
+    /// Schedules another count of a client's replicas.
     pub(super) fn count_later(&mut self, client: ClientRef, at: Instant) {
         self.next_count = Some(self.next_count.map_or(at, |next| next.min(at)));
         self.counting.push(client);
     }
 
-    /// When the first of those has its turn.
+    /// Time of the first scheduled count.
     pub(super) fn next_count(&self) -> Option<Instant> {
         self.next_count
     }
 
-    /// Those whose turn has come, and what is to be done for them.
+    /// The scheduled counts that are due, and what to do for each.
     pub(super) fn due_counts(&mut self, now: Instant) -> Vec<(ClientRef, Recount)> {
         if self.next_count.is_none_or(|next| now < next) {
             return Vec::new();
@@ -287,7 +286,7 @@ impl<S> ClientTable<S> {
 }
 
 impl<S: Handshake> ClientTable<S> {
-    /// At each tick.
+    /// Called at each tick.
     pub(super) fn check(&mut self, now: Instant, timeouts: Timeouts) -> ClientCheck {
         let stretch = 1 + u32::try_from(self.behind).unwrap_or(u32::MAX) / KEEP_ALIVE_SESSIONS;
         let keep_alive = KEEP_ALIVE.saturating_mul(stretch).min(KEEP_ALIVE_MAX);
@@ -304,7 +303,7 @@ impl<S: Handshake> ClientTable<S> {
     }
 }
 
-/// A client's time is over.
+/// True if a client exceeds a time limit.
 fn is_over<S: Handshake>(client: &Client<S>, now: Instant, timeouts: Timeouts) -> bool {
     let silent = now.saturating_duration_since(client.active);
     match client.stage {
@@ -312,11 +311,10 @@ fn is_over<S: Handshake>(client: &Client<S>, now: Instant, timeouts: Timeouts) -
         _ if timeouts.draining && client.is_idle() => true,
         _ if !client.is_introduced() => now.saturating_duration_since(client.opened) >= timeouts.handshake,
         Stage::Open if client.waiting && client.read_closed && silent >= GONE_AFTER => true,
-        // Its pinned connection waits in the server, which lets go of a client that leaves.
-        // Nobody reads what is being worked out for it.
+        // The client has left: a server would drop the blocked connection, and the answer of a thread has no reader.
         Stage::Open if client.cancel.is_some() && client.read_closed && silent >= TICK => true,
         Stage::Open if client.waits_on_pinned() && client.read_closed && silent >= TICK => true,
-        // Redis does not count those who wait for something either.
+        // Redis does not count blocked clients as idle either.
         Stage::Open => {
             timeouts.idle.is_some_and(|t| silent >= t)
                 && !client.asking

@@ -1,26 +1,26 @@
-//! What a new shared connection hears first: whether the server lets it in, and which server that is.
+//! Handles the first answers on a new shared connection: whether the server accepts it, and the server's version.
 
 use std::time::Instant;
 
 use super::UpstreamPool;
 use super::upstream_conn::{Role, Stage, UpstreamConn};
 
-/// Of the answer to `HELLO`, as much is looked at.
+/// Bytes of the answer to `HELLO` that are examined.
 const HELLO_MAX: usize = 4096;
 
-/// What a new shared connection has heard.
+/// Result of the first answers.
 #[derive(Debug)]
 pub(in crate::worker) enum Greeted<S> {
-    /// So many bytes were used.
+    /// Number of bytes used.
     Took(usize),
-    /// It is no RESP: the connection is to be given up.
+    /// Invalid RESP: the connection must be closed.
     NoResp,
-    /// The server refuses: the connection was removed, and its sessions stay on their own.
+    /// The server refuses: the connection was removed, and its sessions stay on their pinned connections.
     Refused(Box<UpstreamConn<S>>, String),
 }
 
 impl<S> UpstreamPool<S> {
-    /// What a new shared connection hears first.
+    /// Processes the first answers of a new shared connection.
     pub(in crate::worker) fn greet(&mut self, index: usize, bytes: &[u8], now: Instant) -> Greeted<S> {
         let conn = &mut self.conns[index];
         let Stage::Greeting(answers) = &mut conn.stage else { return Greeted::NoResp };
@@ -48,7 +48,7 @@ impl<S> UpstreamPool<S> {
         if let Role::Shared(key) = &conn.role {
             let codes: &[&[u8]] = match key.credential {
                 Some(_) => &[b"WRONGPASS", b"NOPERM", b"NOAUTH"],
-                // Nothing was shown, and nothing stands in the ACL LOG.
+                // No credentials were sent, and the ACL LOG has no entry.
                 None => &[b"NOPERM"],
             };
             if codes.iter().any(|code| line.starts_with(code)) {
@@ -61,7 +61,7 @@ impl<S> UpstreamPool<S> {
     }
 }
 
-/// Whether a server, by its answer to `HELLO`, moves a connection's offset by any command (before 7.2).
+/// True if, by its answer to `HELLO`, the server advances a connection's offset at any command (before 7.2).
 fn moves_by_any_command(hello: &[u8]) -> bool {
     let mut lines = hello.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let version = lines.by_ref().find(|line| *line == b"version").and_then(|_| lines.nth(1));

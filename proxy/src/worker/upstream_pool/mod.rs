@@ -1,14 +1,13 @@
-//! The connections to the server of one worker: which one serves whom, which is to be opened or closed. Decides and returns
-//! actions; the worker carries them out, and alone knows of sockets (`S`; tests have none).
+//! The connections of one worker to the server: which one each session uses, which is opened or closed. Decides and
+//! returns actions; only the worker uses sockets (`S`; tests have none).
 //!
-//! Owns: pinned, shared and asking connections; which shared connection is used for which user, database and protocol; the
-//! lists of connections to be read from and to be flushed; and what is known of shared connections that stall.
+//! Owns: pinned, shared and probe connections; the shared connection for each user, database and protocol; the lists of
+//! connections to read and to flush; and the stall counters.
 //!
 //! Invariants:
-//! - a shared connection is found under its key from when it is opened until it is removed or retired, and no other is;
-//! - `connecting` counts the connections that are being connected;
-//! - a connection is in the list of those to be flushed once at most; one that is gone may be in either list, and is found
-//!   there by its reference to be gone.
+//! - a shared connection is found under its key from its opening until it is removed or retired, and no other is;
+//! - `connecting` counts the connections being established;
+//! - a connection is in the flush list at most once; a listed reference to a connection that is gone finds nothing.
 
 mod greeting;
 mod progress;
@@ -32,40 +31,40 @@ use super::refs::ConnRef;
 use super::socket::Socket;
 use crate::session::Credential;
 
-/// Which shared connection a session may use that nothing pins.
+/// Which shared connection a multiplexable session may use.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum SharedRoute {
     /// This one.
     Use(usize),
-    /// This one is to be opened; meanwhile the session stays on its pinned connection.
+    /// Open one with this key; meanwhile the session stays on its pinned connection.
     Open(SharedKey),
-    /// None: the session stays on its pinned connection.
+    /// The session stays on its pinned connection.
     None,
 }
 
-/// See the module.
+/// The connections of one worker.
 #[derive(Debug)]
 pub(super) struct UpstreamPool<S = Socket> {
     conns: Slab<UpstreamConn<S>>,
     shared: SharedConns,
-    /// To be read from in this turn or the next.
+    /// To be read in this turn or the next.
     ready: Vec<ConnRef>,
-    /// With something to send.
+    /// Connections with buffered output.
     dirty: Vec<usize>,
     connecting: usize,
     next_generation: u64,
-    /// What was answered since the last tick, for those that were not.
+    /// What was answered since the last tick, as evidence about connections without an answer.
     served: Served,
     /// Some shared connection got no answer at the last tick.
     has_stalled: bool,
-    /// Asks whether the server answers while a shared connection stalls.
+    /// Shows whether the server answers while a shared connection stalls.
     witness: Option<ConnRef>,
-    /// The server moves a connection's write offset by any command.
+    /// The server advances a connection's write offset at any command.
     moves_by_any_command: bool,
 }
 
 impl<S> UpstreamPool<S> {
-    /// Its connections have generations above this one.
+    /// Its connections get generations above this one.
     pub(super) fn new(generation: u64) -> Self {
         Self {
             conns: Slab::new(),
@@ -86,7 +85,7 @@ impl<S> UpstreamPool<S> {
         self.conns.vacant_key()
     }
 
-    /// A connection that is being connected.
+    /// Adds a connection that is being established.
     pub(super) fn insert(&mut self, socket: S, role: Role, stage: Stage, now: Instant) -> ConnRef {
         self.next_generation += 1;
         let generation = self.next_generation;
@@ -99,7 +98,7 @@ impl<S> UpstreamPool<S> {
         ConnRef { index, generation }
     }
 
-    /// Takes a connection out, whatever it is for.
+    /// Removes a connection of any role.
     pub(super) fn remove(&mut self, index: usize) -> Option<UpstreamConn<S>> {
         let conn = self.conns.try_remove(index)?;
         self.connecting -= usize::from(matches!(conn.stage, Stage::Connecting { .. }));
@@ -109,42 +108,42 @@ impl<S> UpstreamPool<S> {
         Some(conn)
     }
 
-    /// The connection, unless it has gone.
+    /// The connection, unless it is gone.
     pub(super) fn get(&self, conn: ConnRef) -> Option<&UpstreamConn<S>> {
         self.conns.get(conn.index).filter(|c| c.generation == conn.generation)
     }
 
-    /// The same.
+    /// As [`Self::get`], mutable.
     pub(super) fn get_mut(&mut self, conn: ConnRef) -> Option<&mut UpstreamConn<S>> {
         self.conns.get_mut(conn.index).filter(|c| c.generation == conn.generation)
     }
 
-    /// The connection that is at this index now.
+    /// The connection at this index.
     pub(super) fn at(&mut self, index: usize) -> Option<&mut UpstreamConn<S>> {
         self.conns.get_mut(index)
     }
 
-    /// A session's own connection, if it has one.
+    /// A session's pinned connection, if it has one.
     pub(super) fn pinned(&self, pinned: Option<usize>) -> Option<&UpstreamConn<S>> {
         self.conns.get(pinned?)
     }
 
-    /// All shared connections that take requests.
+    /// All shared connections that accept requests.
     pub(super) fn open_shared(&self) -> Vec<usize> {
         self.shared.open().collect()
     }
 
-    /// Connections are being connected.
+    /// True while connections are being established.
     pub(super) fn is_connecting(&self) -> bool {
         self.connecting > 0
     }
 
-    /// The server moves a connection's write offset by any command, as far as is known.
+    /// True if the server advances a connection's write offset at any command, as far as known.
     pub(super) fn moves_by_any_command(&self) -> bool {
         self.moves_by_any_command
     }
 
-    /// Which shared connection a session may use now. `last`: the one that it used last, which is renewed.
+    /// The shared connection that a session may use now. `last`: the one it used last, which is updated.
     pub(super) fn route(
         &mut self,
         last: &mut Option<ConnRef>,
@@ -175,23 +174,23 @@ impl<S> UpstreamPool<S> {
         }
     }
 
-    /// A shared connection shows the same proof, and the server has not answered yet.
+    /// True if a shared connection uses the same credentials and the server has not answered yet.
     fn is_showing(&self, key: &SharedKey) -> bool {
         let is_ready = |index: usize| self.conns.get(index).is_some_and(UpstreamConn::is_ready);
         self.shared.is_showing(key.credential.as_ref(), is_ready)
     }
 
-    /// A session with requests in flight on this shared connection may add to them.
+    /// True if a session with requests in flight on this shared connection may add to them.
     pub(super) fn goes_on(&self, shared: ConnRef) -> bool {
         self.get(shared).is_some_and(|conn| !conn.retired && conn.out.len() < CONN_OUT_MAX)
     }
 
-    /// The server has accepted this proof from a session.
+    /// The server has accepted these credentials from a session.
     pub(super) fn proved(&mut self, credential: Option<&std::sync::Arc<Credential>>) {
         self.shared.proved(credential);
     }
 
-    /// A shared connection takes no more requests of others: what the server remembers of it stands still.
+    /// Retires a shared connection: it gets no more requests of others, so its write offset no longer changes.
     pub(super) fn retire(&mut self, shared: ConnRef) {
         let Some(conn) = self.conns.get_mut(shared.index).filter(|c| c.generation == shared.generation) else { return };
         conn.retired = true;
@@ -200,8 +199,8 @@ impl<S> UpstreamPool<S> {
         }
     }
 
-    /// A connection is connected, by the `attempt`-th way that is given back; what it says first is in its buffer. The offset
-    /// probe's introduction is the caller's.
+    /// A connection is established, to the returned `attempt`-th address; its first bytes are buffered. The offset
+    /// probe's login is up to the caller.
     pub(super) fn connected(&mut self, index: usize, now: Instant) -> Option<usize> {
         let conn = self.conns.get_mut(index)?;
         let Stage::Connecting { attempt, .. } = conn.stage else { return None };
@@ -216,7 +215,7 @@ impl<S> UpstreamPool<S> {
                     conn.stage = Stage::Greeting(answers);
                 }
             }
-            // Any answer will do, and this one needs no right.
+            // Any answer is sufficient, and this request needs no right.
             Role::Probe | Role::Witness => {
                 let mut hello = Vec::new();
                 encode_command(&mut hello, &["HELLO", "2"]);
@@ -228,12 +227,12 @@ impl<S> UpstreamPool<S> {
         Some(attempt)
     }
 
-    /// A connection is to be read from.
+    /// Queues a connection to be read.
     pub(super) fn queue(&mut self, conn: ConnRef) {
         self.ready.push(conn);
     }
 
-    /// What came by a pinned connection and was left there has its turn.
+    /// Input that was left on a pinned connection is retried.
     pub(super) fn nudge(&mut self, pinned: Option<usize>) {
         if let Some(index) = pinned
             && let Some(conn) = self.conns.get(index)
@@ -247,12 +246,12 @@ impl<S> UpstreamPool<S> {
         !self.ready.is_empty()
     }
 
-    /// Connections to be read from.
+    /// Takes the connections to read.
     pub(super) fn take_ready(&mut self) -> Vec<ConnRef> {
         std::mem::take(&mut self.ready)
     }
 
-    /// A connection has something to send.
+    /// Queues a connection with output.
     pub(super) fn make_dirty(&mut self, index: usize) {
         let conn = &mut self.conns[index];
         if !conn.dirty {
@@ -265,17 +264,17 @@ impl<S> UpstreamPool<S> {
         self.dirty.is_empty()
     }
 
-    /// Connections with something to send; another one may have the index of one that is gone.
+    /// Takes the connections with output; an index may belong to another connection by now.
     pub(super) fn take_dirty(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.dirty)
     }
 
-    /// Whether a connection of [`Self::take_dirty`] is still to be flushed.
+    /// True if a connection of [`Self::take_dirty`] still needs a flush.
     pub(super) fn begin_flush(&mut self, index: usize) -> bool {
         self.conns.get_mut(index).is_some_and(|conn| std::mem::take(&mut conn.dirty))
     }
 
-    /// Requests that are about to go to the server by shared connections.
+    /// Number of requests about to be sent by shared connections.
     pub(super) fn gathered(&self) -> usize {
         self.dirty.iter().filter_map(|index| self.conns.get(*index)).map(|conn| conn.unsent).sum()
     }

@@ -1,8 +1,8 @@
-//! When a shared connection that makes no progress has stalled for too long: counted in ticks, without a clock.
+//! Counts the ticks for which a shared connection has stalled, without a clock.
 
-/// Ticks in which a stalled shared connection may see others answered.
+/// Limit of ticks in which others were answered while a shared connection stalled.
 pub(super) const STALLED_TICKS: u32 = 20;
-/// The same for a shared connection for writes, as long as no write is answered anywhere.
+/// The limit for a shared connection for writes while no write is answered anywhere.
 pub(super) const PAUSED_TICKS: u32 = 240;
 
 /// Ticks in which others were answered while a shared connection stalled.
@@ -12,17 +12,16 @@ pub(super) struct Stall {
     writes: u32,
 }
 
-/// What was answered since the last tick: on shared connections, to the witness, and of what came by pinned
-/// connections the writes that were done.
+/// What was answered since the last tick: on shared connections, on the witness, and writes on pinned connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Served {
     pub(super) any: bool,
-    /// A write that would wait while the server pauses writes.
+    /// A write that the server would delay during a pause.
     pub(super) writes: bool,
 }
 
 impl Stall {
-    /// One more tick without progress; true = it has stalled for too long.
+    /// Counts a tick without progress; true = it has stalled for too long.
     pub(super) fn tick(&mut self, served: Served, for_writes: bool) -> bool {
         self.any += u32::from(served.any);
         self.writes += u32::from(served.writes);
@@ -38,7 +37,7 @@ mod tests {
     const READS: Served = Served { any: true, writes: false };
     const WRITES: Served = Served { any: true, writes: true };
 
-    /// After how many such ticks a shared connection is cut.
+    /// The number of such ticks after which a shared connection is cut.
     fn cut_after(served: Served, for_writes: bool) -> Option<u32> {
         let mut stall = Stall::default();
         (1..=2 * PAUSED_TICKS).find(|_| stall.tick(served, for_writes))

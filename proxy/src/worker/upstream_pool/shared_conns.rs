@@ -1,12 +1,12 @@
-//! Which shared connection serves whom: two for each user, database and protocol, one for reads and one for writes.
+//! Which shared connection a session uses: two for each user, database and protocol, one for reads and one for writes.
 //!
-//! A shared connection is opened with what the *server* took as proof from a session, and used only by sessions whose own
-//! connection the server has let in as that very user, by that very proof. A shared connection that the server refuses is not
-//! tried again for a while; its sessions stay on their pinned connections. A proof that it refuses is not shown again until it has accepted
-//! it from a session: each refusal stands in its ACL LOG.
+//! A shared connection logs in with credentials that the *server* accepted from a session, and serves only sessions
+//! that the server accepted as the same user with the same credentials. A refused shared connection is retried after a
+//! while; its sessions stay on their pinned connections. Refused credentials are not used again until the server has
+//! accepted them from a session, since each refusal is recorded in its ACL LOG.
 //!
-//! Why two: a server that pauses writes (`CLIENT PAUSE WRITE`, `FAILOVER`, `SHUTDOWN`) hears nothing more of a connection on
-//! which a write waits, and the reads of others would wait behind it.
+//! Why two: a server that pauses writes (`CLIENT PAUSE WRITE`, `FAILOVER`, `SHUTDOWN`) reads nothing more from a
+//! connection on which a write waits, and reads of other sessions would wait behind it.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
@@ -17,26 +17,27 @@ use redtape_wire::resp::encode_command;
 
 use crate::session::Credential;
 
-/// Shared connections of one worker; sessions beyond stay on their pinned connections.
+/// Shared connections of one worker; further sessions stay on their pinned connections.
 pub(super) const SHARED_CONNS_MAX: usize = 256;
-/// A shared connection that was refused is tried again after this time.
+/// A refused shared connection is retried after this time.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
-/// Proofs that are remembered as refused; older ones may be shown once more.
+/// Refused credentials that are remembered; older ones may be tried once more.
 const DENIED_MAX: usize = 1024;
-/// A shared connection that nobody uses is closed after this time.
+/// An unused shared connection is closed after this time.
 pub(super) const SHARED_IDLE: Duration = Duration::from_secs(30);
-/// For so long a session may ask which replicas have what it wrote by a shared connection (`WAIT`); until then, that is kept.
+/// How long a session may request the replicas of its writes through a shared connection (`WAIT`); the connection is
+/// kept until then.
 pub(in crate::worker) const SHARED_KEPT: Duration = Duration::from_mins(10);
-/// How shared connections name themselves in `CLIENT LIST`.
+/// Name of shared connections in `CLIENT LIST`.
 const SHARED_NAME: &str = "redtape-lane";
 
-/// What all sessions of a shared connection have in common.
+/// Common properties of all sessions of a shared connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::worker) struct SharedKey {
     pub(in crate::worker) credential: Option<Arc<Credential>>,
     pub(in crate::worker) db: u32,
     pub(in crate::worker) resp3: bool,
-    /// It carries writes, and reads behind a session's own writes.
+    /// For writes, and for reads after a session's own writes.
     pub(in crate::worker) writes: bool,
 }
 
@@ -48,9 +49,11 @@ impl Hash for SharedKey {
 }
 
 impl SharedKey {
-    /// What a shared connection says first, and how many answers it must hear, none of them an error; `None` = it cannot be said.
+    /// The first bytes on a shared connection, and how many replies without an error it must get; `None` = not
+    /// possible.
     ///
-    /// `HELLO` needs no right, where `CLIENT SETNAME` and `PING` do: a user without them would have refusals in the ACL LOG.
+    /// `HELLO` needs no right, while `CLIENT SETNAME` and `PING` do: for a user without them, each refusal would be
+    /// recorded in the ACL LOG.
     pub(super) fn introduction(&self) -> Option<(Vec<u8>, usize)> {
         let mut bytes = Vec::new();
         let protocol: &[u8] = if self.resp3 { b"3" } else { b"2" };
@@ -78,22 +81,22 @@ enum Slot {
     Refused(Instant),
 }
 
-/// What to do for a session that wants a shared connection.
+/// What to do for a session that may use a shared connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Choice {
-    /// This connection, if it is ready.
+    /// Use this connection if it is ready.
     Take(usize),
     /// Open one; meanwhile the session stays on its pinned connection.
     Open,
-    /// Stay on its pinned connection.
+    /// Stay on the pinned connection.
     None,
 }
 
-/// See the module.
+/// The shared connections of one worker.
 #[derive(Debug, Default)]
 pub(super) struct SharedConns {
     by_key: HashMap<SharedKey, Slot>,
-    /// Proofs that the server has refused, oldest first.
+    /// Refused credentials, oldest first.
     denied: VecDeque<Option<Arc<Credential>>>,
 }
 
@@ -111,7 +114,8 @@ impl SharedConns {
         }
     }
 
-    /// A shared connection with this proof is being opened, and not yet let in: the server's answer holds for the next one, too.
+    /// True if a shared connection with these credentials is being opened: the server's answer also holds for the next
+    /// one.
     pub(super) fn is_showing(&self, credential: Option<&Arc<Credential>>, is_ready: impl Fn(usize) -> bool) -> bool {
         self.by_key.iter().any(|(key, shared)| {
             matches!(shared, Slot::Open(conn) if !is_ready(*conn)) && key.credential.as_ref() == credential
@@ -126,7 +130,7 @@ impl SharedConns {
         self.by_key.insert(key, Slot::Refused(now + REFUSED_FOR));
     }
 
-    /// The server refused the proof, or what a session could do when it showed it.
+    /// The server refused the credentials, or a command of the login.
     pub(super) fn denied(&mut self, key: &SharedKey) {
         self.by_key.remove(key);
         if self.denied.contains(&key.credential) {
@@ -138,7 +142,7 @@ impl SharedConns {
         self.denied.push_back(key.credential.clone());
     }
 
-    /// The server has accepted this proof from a session: it may be shown again.
+    /// The server accepted these credentials from a session: they may be used again.
     pub(super) fn proved(&mut self, credential: Option<&Arc<Credential>>) {
         if !self.denied.is_empty() {
             self.denied.retain(|denied| denied.as_ref() != credential);

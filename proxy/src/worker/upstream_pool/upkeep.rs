@@ -1,5 +1,5 @@
-//! What happens to connections by the clock: attempts that take too long, shared connections that nobody needs or that
-//! stall, and those that a server with a `timeout` would close.
+//! Timed work on connections: attempts that take too long, unneeded or stalled shared connections, and connections that
+//! a server with a `timeout` would close.
 
 use std::time::Instant;
 
@@ -10,37 +10,37 @@ use super::upstream_conn::{Kept, Role, Stage};
 use crate::worker::clock::TICK;
 use crate::worker::refs::ConnRef;
 
-/// What a server takes note of, and neither answers nor counts as a command: an empty line.
+/// An empty line: resets the server's idle timer, is not answered and does not count as a command.
 pub(in crate::worker) const SIGN_OF_LIFE: &[u8] = b"\r\n";
-/// Shared connections that take no more requests, of one worker; then those are closed that are needed least, unless they are in use.
+/// Limit of retired shared connections of one worker; beyond it the least needed ones are closed, unless in use.
 pub(super) const RETIRED_MAX: usize = 64;
 
-/// What has to be done for connections that rest.
+/// What to do for idle connections.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::worker) struct Upkeep {
-    /// [`SIGN_OF_LIFE`] is to be sent: a server with a `timeout` would end them, maybe just when they are used again.
+    /// Send [`SIGN_OF_LIFE`]: a server with a `timeout` would close them, possibly just when they are used again.
     pub(in crate::worker) alive: Vec<usize>,
     /// Shared connections to be closed.
     pub(in crate::worker) close: Vec<usize>,
 }
 
-/// What has to be done for shared connections that stall.
+/// What to do for stalled shared connections.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::worker) struct Stalls {
-    /// To be cut: the server answers others.
+    /// Cut: the server answers others.
     pub(in crate::worker) cut: Vec<usize>,
-    /// Nobody asks the server anything: a witness is to be opened, or they would hold their sessions for ever.
+    /// No other requests are sent: open a witness, since stalled connections would hold their sessions for ever.
     pub(in crate::worker) ask_witness: bool,
 }
 
 impl<S> UpstreamPool<S> {
-    /// Connections that were not connected in time.
+    /// Connections that were not established in time.
     pub(in crate::worker) fn overdue(&self, now: Instant) -> Vec<usize> {
         let is_overdue = |stage: &Stage| matches!(stage, Stage::Connecting { until, .. } if now >= *until);
         self.conns.iter().filter(|(_, conn)| is_overdue(&conn.stage)).map(|(index, _)| index).collect()
     }
 
-    /// Forgets which shared connections are kept; [`Self::keep`] says it anew.
+    /// Clears which shared connections are kept; [`Self::keep`] sets it again.
     pub(in crate::worker) fn keep_none(&mut self) {
         for (_, conn) in &mut self.conns {
             conn.kept = Kept::No;
@@ -52,7 +52,7 @@ impl<S> UpstreamPool<S> {
         self.get_mut(shared).map(|conn| conn.kept = conn.kept.max(why)).is_some()
     }
 
-    /// At each tick: connections that rest.
+    /// At each tick: idle connections.
     pub(in crate::worker) fn upkeep(&self, now: Instant) -> Upkeep {
         let mut upkeep = Upkeep::default();
         let mut retired = Vec::new();
@@ -88,12 +88,12 @@ impl<S> UpstreamPool<S> {
         self.served.writes |= wrote;
     }
 
-    /// Some shared connection got no answer at the last tick.
+    /// True if a shared connection got no answer at the last tick.
     pub(in crate::worker) fn has_stalled(&self) -> bool {
         self.has_stalled
     }
 
-    /// At each tick: looks which shared connections stall. `paused`: it is known that clients are paused.
+    /// At each tick: finds stalled shared connections. `paused`: clients are known to be paused.
     pub(in crate::worker) fn check_stalls(&mut self, now: Instant, paused: bool) -> Stalls {
         let served = std::mem::take(&mut self.served);
         let (mut has_stalled, mut cut) = (false, Vec::new());
@@ -113,19 +113,19 @@ impl<S> UpstreamPool<S> {
         Stalls { cut, ask_witness: has_stalled && !served.any && self.witness.is_none() }
     }
 
-    /// A connection asks whether the server answers.
+    /// A witness is being opened.
     pub(in crate::worker) fn witness_opened(&mut self, witness: ConnRef) {
         self.witness = Some(witness);
     }
 
-    /// The witness was answered, or is gone: to be closed.
+    /// The witness was answered or is gone; returns it, to be closed.
     pub(in crate::worker) fn witness_answered(&mut self, alive: bool) -> Option<ConnRef> {
         self.served.any |= alive;
         self.witness.take()
     }
 }
 
-/// Which retired shared connections are closed where there are too many: those that are needed least, of them the oldest; none in use.
+/// The retired shared connections to close above the limit: the least needed, then the oldest, none in use.
 fn surplus(mut retired: Vec<(Kept, Instant, usize)>) -> impl Iterator<Item = usize> {
     retired.sort_unstable();
     let too_many = retired.len().saturating_sub(RETIRED_MAX);

@@ -67,7 +67,7 @@ impl ClusterTarget {
         delivered.map_err(|cause| RestoreError::Undone {
             cause: Box::new(datasets.explain(cause)),
             aftermath: format!(
-                "A part of the wanted keys may have been written, each of them whole. Run the same command again to go on; what was overwritten is in {undo_file}"
+                "Some of the wanted keys may have been written, each of them completely. Run the same command again to continue; what was overwritten is in {undo_file}"
             ),
         })?;
         let mut warnings = match self.check_after(evicted_before, &undo_file) {
@@ -172,7 +172,7 @@ fn bring_functions(scratch: &mut Server, node: &mut Server, warnings: &mut Vec<S
     if there.is_empty() {
         return copy_functions(scratch, node);
     }
-    warnings.push(format!("the functions of {} are others than those of that moment; they stay", node.address));
+    warnings.push(format!("the functions of {} differ from those of that point in time; they stay", node.address));
     Ok(0)
 }
 

@@ -228,7 +228,7 @@ fn refuse_what_needs_one_server(request: &Request) -> Result<(), RestoreError> {
     }
     if request.replaces_all() {
         return Err(RestoreError::Unable(
-            "--replace-all is not possible in a cluster: use --on-conflict replace --delete-absent, which removes selected keys that did not exist at that moment"
+            "--replace-all is not possible in a cluster: use --on-conflict replace --delete-absent, which removes selected keys that did not exist at that point in time"
                 .to_owned(),
         ));
     }

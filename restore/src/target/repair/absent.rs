@@ -1,4 +1,4 @@
-//! Keys of the target that are to be deleted: selected ones that did not exist at the restore point, or all that are not wanted.
+//! Finds the keys of the target to delete: selected keys that did not exist at the restore point, or all unwanted keys.
 
 use std::collections::HashSet;
 
@@ -18,17 +18,17 @@ use super::policy::{NameTemplate, Policy};
 /// Called with a database of the target and some of its keys.
 type Take<'a> = dyn FnMut(u32, Vec<Unwanted>) -> Result<(), RestoreError> + 'a;
 
-/// Which keys are meant.
+/// Selects the keys to delete.
 pub(super) struct Which<'a> {
     filter: &'a Filter,
-    /// Names that this restore gives to wanted keys, and its id: they did not exist either, and stay.
+    /// The template and id of names that this restore gives to wanted keys. Such keys did not exist either, and stay.
     own_names: Option<(&'a NameTemplate, &'a str)>,
-    /// Those that are not selected, too: they are not wanted.
+    /// Also delete keys outside the selection.
     all: bool,
 }
 
 impl<'a> Which<'a> {
-    /// Those of a policy. `id`: of the restore.
+    /// The selection of a policy. `id`: of the restore.
     pub(super) fn of(policy: &'a Policy, filter: &'a Filter, id: &'a str) -> Self {
         Self { filter, own_names: policy.own_names(id), all: policy.replace_all }
     }
@@ -38,7 +38,7 @@ impl<'a> Which<'a> {
     }
 }
 
-/// Calls `take` for all of them, some at a time.
+/// Calls `take` for each batch of these keys.
 pub(super) fn each_absent(
     datasets: &mut Datasets,
     target: &mut Server,
@@ -60,7 +60,7 @@ pub(super) fn each_absent(
             if had.contains(&db) {
                 leave_wanted(&mut datasets.wanted.server, db, which, &mut keys)?;
             }
-            // A wanted key that has another type in the target makes room for the wanted one later.
+            // A wanted key with another type in the target is replaced later.
             let keys: Vec<(Vec<u8>, Option<String>)> = if filter.looks_at_types() && !all {
                 let keys = of_wanted_types(filter, keys, target)?;
                 keys.into_iter().map(|(key, of_type)| (key, Some(of_type))).collect()
@@ -79,7 +79,7 @@ pub(super) fn each_absent(
     Ok(())
 }
 
-/// Takes out the keys that existed and are wanted, and those beside them.
+/// Removes the keys that existed and are wanted, and this restore's own names for them.
 fn leave_wanted(
     scratch: &mut Server,
     db: u32,
@@ -99,7 +99,7 @@ fn leave_wanted(
     Ok(())
 }
 
-/// Those of these keys that exist.
+/// The keys of this list that exist.
 fn existing(scratch: &mut Server, keys: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, RestoreError> {
     if keys.is_empty() {
         return Ok(keys);

@@ -1,4 +1,4 @@
-//! The wanted keys, some at a time, with what is written of them; read ahead by a thread.
+//! Reads the wanted keys and their values in batches, ahead of the writer, in a thread.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
@@ -18,9 +18,9 @@ use crate::values::held::read_whole;
 use crate::values::image::Image;
 use crate::values::saved::Saved;
 
-/// Batches that are read ahead.
+/// Batches read ahead.
 const AHEAD: usize = 2;
-/// After so long without a batch, what is under way is waited for.
+/// If no batch arrives within this time, the batches in flight are settled.
 const QUIET: Duration = Duration::from_millis(50);
 
 /// Keys of one database.
@@ -28,21 +28,21 @@ const QUIET: Duration = Duration::from_millis(50);
 pub(crate) struct Batch {
     pub(crate) db: u32,
     pub(crate) keys: Vec<Wanted>,
-    /// Others, which the target did not have when it was looked at, with small values.
+    /// Keys with small values that the target did not have when it was examined.
     pub(crate) new: NewKeys,
 }
 
-/// The dataset that is wanted, and what the target is expected to hold.
+/// The wanted dataset, and what the target is expected to hold.
 #[derive(Debug)]
 pub(crate) struct Datasets {
     pub(crate) wanted: Scratch,
     saved: Saved,
-    /// `None` = whatever it holds.
+    /// `None` = any value is accepted.
     pub(crate) expected: Option<Scratch>,
 }
 
 impl Datasets {
-    /// Has the wanted one saved.
+    /// Saves the wanted dataset to a file.
     pub(crate) fn new(mut wanted: Scratch, mut expected: Option<Scratch>) -> Result<Self, RestoreError> {
         wanted.hold()?;
         if let Some(expected) = &mut expected {
@@ -52,17 +52,17 @@ impl Datasets {
         Ok(Self { wanted, saved: Saved::new(path), expected })
     }
 
-    /// From now on only keys of these slots of a cluster are wanted; `None` = all.
+    /// Restricts the wanted keys to these slots of a cluster; `None` = all.
     pub(crate) fn see_only(&mut self, slots: Option<SlotSet>) {
         self.saved.see_only(slots);
     }
 
-    /// Whether a key is among those that may be written or deleted now.
+    /// True if the key may be written or deleted at present.
     pub(crate) fn sees(&self, key: &[u8]) -> bool {
         self.saved.sees(key)
     }
 
-    /// Wanted keys in each database.
+    /// Number of wanted keys in each database.
     pub(crate) fn count(&self, filter: &Filter) -> Result<KeyCounts, RestoreError> {
         let mut counts = KeyCounts::new();
         self.saved.each(filter, &mut |db, keys| {
@@ -72,7 +72,7 @@ impl Datasets {
         Ok(counts)
     }
 
-    /// The wanted keys, and what the target is expected to hold.
+    /// The wanted keys, and the expected state of the target.
     pub(crate) fn parts(&mut self) -> (&Saved, Option<&mut Scratch>) {
         (&self.saved, self.expected.as_mut())
     }
@@ -82,7 +82,7 @@ impl Datasets {
         (&self.saved, &mut self.wanted)
     }
 
-    /// Says what to do about a scratch server that does not answer any more.
+    /// Adds advice to an error if the scratch server has failed.
     pub(crate) fn explain(&mut self, error: RestoreError) -> RestoreError {
         let error = self.wanted.explain(error);
         match &mut self.expected {
@@ -91,13 +91,13 @@ impl Datasets {
         }
     }
 
-    /// The digests of what the target is expected to hold of some keys; `None` = it does not matter.
+    /// Digests of the expected values of some keys; `None` = any value is accepted.
     pub(crate) fn expected_of(&mut self, db: u32, keys: &[&[u8]]) -> Result<Vec<Option<Digest>>, RestoreError> {
         expected_digests(self.expected.as_mut(), db, keys)
     }
 }
 
-/// The same of this dataset.
+/// The same, of this dataset.
 pub(super) fn expected_digests(
     expected: Option<&mut Scratch>,
     db: u32,
@@ -120,11 +120,11 @@ fn expected_of(server: &mut Server, db: u32, keys: &[&[u8]]) -> Result<Vec<Optio
     held.into_iter().map(digest).collect::<Result<_, _>>().map_err(unreadable)
 }
 
-/// For each wanted key in its order, whether the target had none; `None` = that is to be found out when it is written.
+/// For each wanted key in order, whether the target lacked it; `None` = determined when it is written.
 pub(crate) type New<'a> = Option<&'a [bool]>;
 
-/// Calls `take` with each batch in turn, and with `None` when none has come for a while, until it fails. `packed`: keys that the target may not have
-/// and that have small values are [`NewKeys`].
+/// Calls `take` with each batch, and with `None` when none has arrived for [`QUIET`], until it fails. `packed`: keys
+/// with small values that the target may lack become [`NewKeys`].
 pub(crate) fn each_batch(
     datasets: &mut Datasets,
     filter: &Filter,
@@ -172,7 +172,7 @@ fn read_ahead(
                 batch.keys.push(Wanted { new, ..Wanted::read(saved, &mut values, expected)? });
             }
         }
-        // Where nobody receives any more, the other side tells why.
+        // If the receiver is gone, its own error is reported.
         send.send(batch).map_err(|_| RestoreError::Interrupted)
     })
 }

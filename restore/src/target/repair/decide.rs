@@ -1,16 +1,17 @@
-//! What is done with one wanted key, by what the target holds. Pure.
+//! Decides what to do with one wanted key, by what the target holds. Pure.
 //!
 //! | the target's key | `fail` | `skip` | `replace` | `rename` | `merge` |
 //! | --- | --- | --- | --- | --- | --- |
 //! | absent | created | created | created | created | created |
 //! | equal | nothing | nothing | nothing | nothing | nothing |
-//! | other time of expiry alone | conflict | stays | that is set | other name | judged |
+//! | only another expiry time | conflict | stays | expiry time set | other name | judged |
 //! | other elements | conflict | stays | replaced | other name | each judged |
 //! | a stream that lacks entries or groups | conflict | stays | replaced | other name | rebuilt with them, or judged |
 //! | another string, list, module's value, or type; a stream with other fields under one id | conflict | stays | replaced | other name | conflict, or judged |
 //!
-//! *Judged*: lacking elements are added; all else goes back only if its last write is one of those that `--broken-by` names.
-//! A wanted key that has expired since the restore point is none: the target's key stays. So are fields of a hash.
+//! *Judged*: missing elements are added; anything else goes back only if its last write is one of those named by
+//! `--broken-by`. A wanted key that has expired since the restore point is not written: the target's key stays. The
+//! same holds for fields of a hash.
 
 use redtape_wire::rdb::{ReadError, Stream, Value};
 
@@ -19,33 +20,33 @@ use crate::values::image::{Image, type_name};
 use crate::values::merge::{Difference, differences};
 use crate::values::stream_merge::{StreamMerge, merge_streams};
 
-/// See the module.
+/// What to do with one wanted key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// It would be gone by now.
+    /// It would have expired by now.
     Expired,
-    /// Nothing has to be done.
+    /// The target holds the same.
     Equal,
-    /// It is written; the target has none.
+    /// The target lacks it: it is written.
     Create,
-    /// The target's one stays.
+    /// The target's key stays.
     Skip,
-    /// It takes the place of the target's.
+    /// It replaces the target's key.
     Replace,
-    /// Only the time of expiry is set.
+    /// Only the expiry time is set.
     SetTtl,
     /// It is stored under another name.
     Rename,
     /// Some elements are written.
     Merge(Differences),
-    /// The live stream is rebuilt with what it lacks.
+    /// The live stream is rebuilt with the missing parts.
     MergeStream(Box<MergedStream>),
-    /// The target's one stays, and is listed.
+    /// The target's key stays and is listed.
     Conflict,
 }
 
 impl Decision {
-    /// The target's key, or one beside it, is written as a whole.
+    /// True if a whole key is written, the wanted one or one beside it.
     pub(crate) fn writes(&self) -> bool {
         matches!(self, Self::Create | Self::Replace | Self::SetTtl | Self::Rename | Self::MergeStream(_))
     }
@@ -54,24 +55,25 @@ impl Decision {
 /// See [`Decision::MergeStream`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MergedStream {
-    /// What it should be.
+    /// The merged value.
     pub(crate) stream: Stream,
-    /// Entries and groups that it lacks.
+    /// Number of missing entries and groups.
     pub(crate) lacking: u64,
-    /// The time of expiry is another one, and stays.
+    /// The expiry times differ; the target's stays.
     pub(crate) ttl: bool,
 }
 
-/// In what a live key differs from the wanted one.
+/// The differences of a live key from the wanted one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Differences {
     /// Elements; `None` = the value as a whole.
     pub(crate) elements: Option<Vec<Difference>>,
-    /// The time of expiry is another one.
+    /// The expiry times differ.
     pub(crate) ttl: bool,
 }
 
-/// The decision; `wanted` has the time of expiry that is to be written. `now_ms`: the target's clock; `slack_ms`: of [`Live`](super::live::Live).
+/// The decision. `wanted` has the expiry time to write. `now_ms`: the target's clock; `slack_ms`: see
+/// [`Live`](super::live::Live).
 pub(crate) fn decide(
     policy: &Policy,
     wanted: &Image,
@@ -113,12 +115,12 @@ pub(crate) fn decide(
     })
 }
 
-/// Of two streams, what is done with the live one; `None` = they are no streams, or contradict each other.
+/// For two streams: what to do with the live one; `None` = not two streams, or they contradict each other.
 fn merge_whole_streams(wanted: &Image, live: &Image, ttl: bool) -> Result<Option<Decision>, ReadError> {
     if !(is_stream(wanted)? && is_stream(live)?) {
         return Ok(None);
     }
-    // With what servers do not replicate: it stays as it is.
+    // Includes what servers do not replicate: it must be kept.
     let (Value::Stream(wanted), Value::Stream(live)) = (wanted.full_value()?, live.full_value()?) else {
         return Ok(None);
     };

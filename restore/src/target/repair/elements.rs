@@ -1,8 +1,8 @@
-//! Writing elements of a container: each is compared and set by itself, so that a container that clients write to all the time
-//! does not hold a repair up.
+//! Writes elements of a container. Each is compared and set individually, so that frequent writes by clients do not
+//! block a repair.
 //!
-//! One script does both in the server. Where scripts are not allowed, the container is watched, and after [`WATCH_TRIES`]
-//! attempts that clients came in between of, its elements are left as they are.
+//! One script does both in the server. If scripts are not allowed, the container is watched. After [`WATCH_TRIES`]
+//! attempts with conflicting writes, its elements are left unchanged.
 
 use redtape_wire::rdb::Field;
 
@@ -11,15 +11,16 @@ use crate::error::RestoreError;
 use crate::refusal::{Refusal, meaning};
 use crate::values::merge::{Difference, Element};
 
-/// Elements of one call: the server does nothing else meanwhile.
+/// Elements of one call: it blocks the server.
 const CALL_ELEMENTS: usize = 256;
-/// Bytes of one call, about.
+/// Approximate size of one call in bytes.
 const CALL_BYTES: usize = 256 << 10;
 /// Attempts of one call without scripts.
 const WATCH_TRIES: usize = 32;
 
-/// `KEYS[1]`, the type that it must have, then for each element: name, `1` and the value it must have now or `0` and nothing,
-/// `1` and the value it gets or `0` and nothing, time of expiry or nothing. Returns a 1 for each that was set.
+/// `KEYS[1]`, its required type, then for each element: name; `1` and the required present value, or `0` and an empty
+/// string; `1` and the new value, or `0` and an empty string; expiry time or an empty string. Returns 1 for each
+/// element that was set.
 const SCRIPT: &str = r"
 local set = {}
 if redis.call('TYPE', KEYS[1]).ok ~= ARGV[1] then return set end
@@ -55,7 +56,7 @@ for i = 2, #ARGV, 6 do
 end
 return set";
 
-/// What this script calls, and the one for times of expiry.
+/// Commands called by this script and the one for expiry times.
 const SCRIPT_COMMANDS: [&[u8]; 14] = [
     b"TYPE",
     b"HGET",
@@ -76,14 +77,15 @@ const SCRIPT_COMMANDS: [&[u8]; 14] = [
 /// How elements are compared and set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
-    /// By a script.
+    /// With a script.
     Script,
-    /// By `WATCH`.
+    /// With `WATCH`.
     Watch,
 }
 
 impl How {
-    /// Finds out whether scripts are allowed, and find the commands that they call: other names hold in scripts as well.
+    /// Determines whether scripts are allowed and the commands that they call exist: a renamed command is renamed in
+    /// scripts as well.
     pub(crate) fn find(server: &mut Server) -> Result<Self, RestoreError> {
         if SCRIPT_COMMANDS.iter().any(|name| server.names().get(name) != *name) {
             return Ok(Self::Watch);
@@ -93,7 +95,8 @@ impl How {
     }
 }
 
-/// Sets these elements to what was wanted; returns for each whether it was: others changed in the meantime.
+/// Sets these elements to the wanted values. Returns for each whether it was set: false if a client changed it
+/// meanwhile.
 pub(crate) fn set(
     server: &mut Server,
     how: How,
@@ -113,7 +116,7 @@ pub(crate) fn set(
     Ok(all)
 }
 
-/// How many fit into one call: one at least.
+/// How many differences fit into one call: at least one.
 fn call_len(differences: &[Difference]) -> usize {
     let mut bytes = 0;
     let fit = differences.iter().take(CALL_ELEMENTS).take_while(|difference| {
@@ -145,7 +148,7 @@ fn type_name(element: &Element) -> &'static [u8] {
     }
 }
 
-/// What must be there, and what comes there.
+/// The required present element, and the new one.
 fn sides(difference: &Difference) -> (Option<&Element>, Option<&Element>) {
     match difference {
         Difference::Lacking(wanted) => (None, Some(wanted)),
@@ -176,7 +179,7 @@ fn by_script(server: &mut Server, key: &[u8], differences: &[Difference]) -> Res
         return Err(RestoreError::Link(format!("{} gave no list to EVAL", server.address)));
     };
     let mut set: Vec<bool> = set.iter().map(|one| *one == Value::Int(1)).collect();
-    // An empty list: the key has another type now.
+    // An empty reply: the key has another type now.
     set.resize(differences.len(), false);
     Ok(set)
 }
@@ -190,7 +193,7 @@ fn by_watch(server: &mut Server, key: &[u8], differences: &[Difference]) -> Resu
     Ok(vec![false; differences.len()])
 }
 
-/// One attempt; `None` = a client wrote to the key in between.
+/// One attempt; `None` = a client wrote to the key meanwhile.
 fn watch_once(server: &mut Server, key: &[u8], differences: &[Difference]) -> Result<Option<Vec<bool>>, RestoreError> {
     let mut packed = Vec::new();
     server.encode(&mut packed, &[b"WATCH", key]);
@@ -244,7 +247,7 @@ fn is_as_seen(seen: Option<&Element>, reply: &Reply) -> bool {
     }
 }
 
-/// Appends the commands that set an element; returns how many.
+/// Appends the commands that set an element; returns their number.
 fn encode_write(server: &Server, packed: &mut Vec<u8>, key: &[u8], difference: &Difference) -> usize {
     let name = difference.name();
     match sides(difference) {

@@ -1,4 +1,4 @@
-//! A whole repair: what an interrupted run has left, then the wanted keys, then those to be deleted.
+//! A whole repair: completes an interrupted run, then writes the wanted keys, then deletes unwanted ones.
 
 use redtape_journal::query::Filter;
 use redtape_journal::undo_file::OperationId;
@@ -19,7 +19,7 @@ use crate::progress::{Event, Observer};
 use crate::target::pieces::leftovers;
 use crate::version::ServerVersion;
 
-/// What is written, where to, and how.
+/// Inputs of a repair.
 pub(crate) struct Job<'a> {
     pub(crate) datasets: &'a mut Datasets,
     pub(crate) new: New<'a>,
@@ -28,18 +28,18 @@ pub(crate) struct Job<'a> {
     pub(crate) policy: &'a Policy,
     pub(crate) judged: &'a Judged,
     pub(crate) log: &'a mut FileLog,
-    /// Of the operation.
+    /// The operation's id.
     pub(crate) id: &'a OperationId,
     /// The restore point.
     pub(crate) at_ms: i64,
-    /// Of the target.
+    /// The target's version.
     pub(crate) version: ServerVersion,
     pub(crate) interrupt: &'a Interrupt,
-    /// Keys that are written in a second at most.
+    /// Limit of keys written per second.
     pub(crate) rate: Option<u32>,
 }
 
-/// Does it.
+/// Runs the repair.
 pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcome, RestoreError> {
     let Job { new, datasets, target, filter, policy, judged, log, id, at_ms, version, interrupt, rate } = job;
     let how = How::find(target)?;
@@ -60,13 +60,13 @@ pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcom
         in_flight: InFlight::default(),
     };
     let (mut seen, mut pace) = (0, Pace::new(rate));
-    // First what goes: the wanted keys may need its memory.
+    // With `--replace-all`, deletions come first: the wanted keys may need the memory.
     if policy.replace_all {
         delete(&mut engine, (datasets, filter), (&mut pace, &mut seen), observer)?;
     }
     let packed = rate.is_none();
     let written = each_batch(datasets, filter, (new, packed), &mut |batch| {
-        // The connection is not kept alive while it owes replies.
+        // While replies are due, no keep-alive can be sent on this connection.
         let Some(batch) = batch else { return engine.settle() };
         for batch in pace.split(batch) {
             let keys = batch.keys.len() + batch.new.len();
@@ -78,7 +78,7 @@ pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcom
         Ok(())
     });
     match written {
-        // Nobody answers.
+        // The target is unreachable.
         Err(e @ (RestoreError::Silent { .. } | RestoreError::Unreachable { .. })) => return Err(e),
         Err(e) => {
             engine.give_up();
@@ -98,14 +98,14 @@ pub(crate) fn repair(job: Job<'_>, observer: &mut dyn Observer) -> Result<Outcom
     Ok(outcome)
 }
 
-/// Deletes what should not be there. `seen`: keys that were done with.
+/// Deletes unwanted keys. `seen`: number of keys already processed.
 fn delete(
     engine: &mut Engine<'_>,
     (datasets, filter): (&mut Datasets, &Filter),
     (pace, seen): (&mut Pace, &mut u64),
     observer: &mut dyn Observer,
 ) -> Result<(), RestoreError> {
-    // The engine has the only connection to the target.
+    // The engine uses the other connection.
     let mut scanner = engine.target.another()?;
     let (id, policy, interrupt) = (engine.id.to_string(), engine.policy, engine.interrupt);
     let which = Which::of(policy, filter, &id);

@@ -1,4 +1,4 @@
-//! Reading keys of the live target.
+//! Reads keys of the live target.
 
 use redtape_wire::rdb::encode_dump;
 
@@ -13,21 +13,22 @@ use crate::version::ServerVersion;
 
 /// Attempts to read a large value that clients write to.
 const READ_TRIES: usize = 3;
-/// Keys that are asked for in one command.
+/// Keys in one command.
 const GROUP_KEYS: usize = 64;
-/// What `PTTL` and `PEXPIRETIME` say of a key that is not there.
+/// Reply of `PTTL` and `PEXPIRETIME` for a missing key.
 const GONE: i64 = -2;
-/// By how much times of expiry may be off where the target's clock may not be asked for.
+/// Inaccuracy of expiry times if the target's clock cannot be read.
 const UNTOLD_SLACK_MS: i64 = 50;
 
-/// What was read of some keys.
+/// The result of reading some keys.
 #[derive(Debug)]
 pub(crate) struct Live {
     /// The target's clock.
     pub(crate) now_ms: i64,
-    /// By how much times of expiry may be off: before Redis 7.0 a server says only what is left, and its clock must be asked for beside it.
+    /// Inaccuracy of expiry times: before Redis 7.0 a server reports only the remaining time, and its clock is read
+    /// separately.
     pub(crate) slack_ms: i64,
-    /// In the order in which they were asked for; `None` = the target does not have it.
+    /// In request order; `None` = the key does not exist.
     pub(crate) keys: Vec<Option<Image>>,
 }
 
@@ -41,8 +42,8 @@ pub(crate) fn exist(target: &mut Server, keys: &[&[u8]]) -> Result<Vec<bool>, Re
     replies.into_iter().map(|reply| Ok(target.must("EXISTS", reply)? != Value::Int(0))).collect()
 }
 
-/// The same of different keys, of which most or almost none exist: they are asked for in groups, and only those of a group in which
-/// some exist and some do not are asked for one by one.
+/// As [`exist`], for different keys of which nearly all or nearly none exist. They are queried in groups; only the keys
+/// of a mixed group are queried one by one.
 pub(crate) fn exist_by_groups(target: &mut Server, keys: &[&[u8]]) -> Result<Vec<bool>, RestoreError> {
     if target.is_in_cluster() {
         return exist(target, keys);
@@ -64,12 +65,12 @@ pub(crate) fn exist_by_groups(target: &mut Server, keys: &[&[u8]]) -> Result<Vec
     Ok(there)
 }
 
-/// The target's clock in ms; where `TIME` is not allowed, clocks are taken to agree.
+/// The target's clock in ms; if `TIME` is not allowed, the local clock.
 pub(crate) fn clock(target: &mut Server) -> Result<i64, RestoreError> {
     Ok(time(&target.try_call(&["TIME"])?))
 }
 
-/// What a reply to `TIME` says.
+/// The time in a reply to `TIME`.
 pub(crate) fn time(reply: &Reply) -> i64 {
     told(reply).unwrap_or_else(|| redtape_journal::Micros::now().0 / 1000)
 }
@@ -78,8 +79,8 @@ fn told(reply: &Reply) -> Option<i64> {
     if let Reply::Value(Value::Array(time)) = reply { milliseconds(time) } else { None }
 }
 
-/// Reads keys of a server of this version; large values in pieces. `watch`: a `MULTI` that follows on the connection fails if one
-/// of them changes until then.
+/// Reads keys of a server of this version; large values in pieces. `watch`: a later `MULTI` on the connection fails if
+/// one of the keys has changed by then.
 pub(crate) fn read(
     target: &mut Server,
     keys: &[&[u8]],
@@ -98,11 +99,11 @@ pub(crate) fn read(
     let absolute = version.has_redis(7, 0);
     let mut packed = Vec::new();
     for (key, large) in keys.iter().zip(&large) {
-        // Nothing is asked for twice.
+        // A large value is not fetched twice.
         let dump: &[&[u8]] = if large.is_some() { &[b"EXISTS", key] } else { &[b"DUMP", key] };
         target.encode(&mut packed, dump);
     }
-    // Times close to each other: between these two, no value is read.
+    // No value is read between these two, so the times belong together.
     target.encode(&mut packed, &[b"TIME"]);
     for key in keys {
         target.encode(&mut packed, &[ttl_command(absolute), *key]);
@@ -117,7 +118,7 @@ pub(crate) fn read(
         let dump = target.must("DUMP", dump)?;
         let ttl = target.must(ttl_name, replies.next().ok_or_else(|| short(target))?)?;
         read.push(match (dump, ttl) {
-            // It has expired between the two.
+            // It expired between the two commands.
             (_, Value::Int(GONE)) => None,
             (Value::Bytes(dump), Value::Int(ttl)) => Some((dump, ttl)),
             (Value::Int(1), Value::Int(ttl)) => large.map(|dump| (dump, ttl)),
@@ -140,7 +141,7 @@ pub(crate) fn read(
     Ok(Live { now_ms, slack_ms, keys: read.into_iter().map(|key| key.map(image)).collect() })
 }
 
-/// A large value as a payload of `DUMP`; `None` where it can only be had whole.
+/// A large value as a `DUMP` payload; `None` if it can only be read whole.
 fn in_pieces(target: &mut Server, key: &[u8], version: ServerVersion) -> Result<Option<Vec<u8>>, RestoreError> {
     for _ in 0..READ_TRIES {
         match Reader::new(version).read(target, key) {

@@ -1,23 +1,23 @@
-//! Wanted keys into a live target that holds others, beside its clients.
+//! Repairs a live target that holds other keys, while clients use it.
 //!
 //! ```text
 //! wanted (scratch server) ─► decide (pure) ─► engine ─► target
 //!                    live ─┘     │              └─► what was there before ─► undo log
-//!                                └ differences, judged (who wrote it last)
+//!                                └ differences, judged by their last write
 //! ```
 //!
-//! - `policy`: what the person wants done.
-//! - `wanted`, `new_keys`, `datasets`, `live`: keys of both sides; `crate::values` says when they are equal.
-//! - `decide`, `judged`: what is done with a key.
-//! - `engine`, `elements`: writing, each key and each element atomically.
-//! - `before`, `operation`: what is kept before a write, and what is known of an interrupted run.
-//! - `job`: all of it, in order; `pace`: no faster than was asked for.
-//! - `survey`: what will be found, before the first write.
+//! - `policy`: what the user wants.
+//! - `wanted`, `new_keys`, `datasets`, `live`: the keys of both sides; `crate::values` defines equality.
+//! - `decide`, `judged`: what to do with a key.
+//! - `engine`, `elements`: writes each key and each element atomically.
+//! - `before`, `operation`: the state before a write, and the state of an interrupted run.
+//! - `job`: all steps in order; `pace`: the limit of keys per second.
+//! - `survey`: the differences, before the first write.
 //! - `absent`: keys to delete.
-//! - `plan`, `outcome`: what will be done, and what was.
+//! - `plan`, `outcome`: what will be done, and what was done.
 //!
-//! Invariants: a key is never seen half-written; nothing is overwritten or deleted that is not in the undo log; what clients
-//! write in between is seen, and decided upon again.
+//! Invariants: a key is never visible half-written; nothing is overwritten or deleted before it is in the undo log; a
+//! concurrent write by a client is detected, and the key is decided again.
 
 mod absent;
 mod before;

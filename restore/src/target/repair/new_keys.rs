@@ -1,4 +1,4 @@
-//! Keys that the target did not have, with small values: one behind the other in one buffer, so that nothing is allocated for each.
+//! Keys with small values that the target did not have, in one buffer, to avoid an allocation for each.
 
 use std::ops::Range;
 
@@ -12,29 +12,29 @@ use crate::values::digest::{Digest, digest, digest_of_string};
 use crate::values::image::{DECODED_MAX, Image, replicated_value};
 use crate::values::saved::{SavedKey, Values};
 
-/// See the module.
+/// The keys and their values.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct NewKeys {
-    /// Of each key its name, then its value as `DUMP` gives it.
+    /// For each key: its name, then its value as `DUMP` returns it.
     bytes: Vec<u8>,
     keys: Vec<NewKey>,
 }
 
-/// Where a key is, and what is known of it.
+/// Position of a key in the buffer, and its properties.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct NewKey {
     name: Range<usize>,
-    /// Ends there.
+    /// End of the value.
     dump_end: usize,
     about: About,
 }
 
-/// What is known of a key beside its name and its value.
+/// Properties of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct About {
     /// Milliseconds since 1970; 0 = never.
     pub(crate) expires_ms: i64,
-    /// Of its value.
+    /// Digest of the value.
     pub(crate) digest: Digest,
     /// As [`Wanted::expected`].
     pub(crate) expected: Option<Digest>,
@@ -83,13 +83,13 @@ impl NewKeys {
         self.keys.is_empty()
     }
 
-    /// Name, value as `DUMP` gives it, and what else is known.
+    /// Name, value as `DUMP` returns it, and properties.
     pub(crate) fn get(&self, at: usize) -> (&[u8], &[u8], About) {
         let NewKey { name, dump_end, about } = &self.keys[at];
         (&self.bytes[name.clone()], &self.bytes[name.end..*dump_end], *about)
     }
 
-    /// The same as a key that the target may have by now. `expires_ms`: when it is to expire.
+    /// The key in the form for keys that may exist. `expires_ms`: its expiry time.
     pub(crate) fn wanted(&self, at: usize, expires_ms: i64) -> Wanted {
         let (key, dump, About { digest, expected, .. }) = self.get(at);
         let image = Image { dump: dump.to_vec(), expires_ms };
@@ -97,7 +97,7 @@ impl NewKeys {
     }
 }
 
-/// Of a value; `None` = it is large.
+/// Digest of a value; `None` = the value is large.
 fn digest_of_small(key: &[u8], value_type: ValueType, bytes: &[u8]) -> Result<Option<Digest>, RestoreError> {
     if value_type == ValueType::String {
         let string = decode_string(bytes, DECODED_MAX).map_err(|e| unreadable(key, e))?;

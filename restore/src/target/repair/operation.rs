@@ -1,4 +1,4 @@
-//! One repair as an operation that can be interrupted and undone: its id, and its undo file.
+//! A repair as an operation that can be interrupted and undone: its id, and its undo file.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ use crate::target::preflight::TargetFacts;
 use crate::values::digest::NOTHING;
 use crate::values::merge::Element;
 
-/// See the module.
+/// An operation and the place of its undo file.
 #[derive(Debug, Clone)]
 pub(crate) struct Operation {
     described: Described,
@@ -27,7 +27,8 @@ pub(crate) struct Operation {
 }
 
 impl Operation {
-    /// Of a request, its restore point and its target: the same command for the same target is the same operation.
+    /// Derived from a request, its restore point and its target: the same command for the same target is the same
+    /// operation.
     pub(crate) fn of_restore(
         request: &Request,
         source: &Source,
@@ -53,7 +54,7 @@ impl Operation {
         Self::new(&journal_id, &described, target, what, request.state_dir.as_deref(), &request.keyring)
     }
 
-    /// Of what describes it. `what`: in a sentence.
+    /// Derived from a description. `what`: a phrase for messages.
     pub(crate) fn new(
         journal_id: &str,
         described_by: &[(&str, &[u8])],
@@ -77,7 +78,7 @@ impl Operation {
         Ok(Self { described, state_dir, keyring: keyring.clone() })
     }
 
-    /// Where the undo files of a journal are.
+    /// The folder of a journal's undo files.
     pub(crate) fn folder(state_dir: Option<&Path>, journal_id: &str) -> Result<PathBuf, RestoreError> {
         let state_dir = match state_dir {
             Some(path) => StateDir::new(path),
@@ -86,17 +87,17 @@ impl Operation {
         Ok(state_dir.path().join(journal_id))
     }
 
-    /// Its name.
+    /// The operation's id.
     pub(crate) fn id(&self) -> &OperationId {
         &self.described.id
     }
 
-    /// Where its undo file will be: that of an interrupted run, or a new one.
+    /// Path of the undo file, of an interrupted run or a new one.
     pub(crate) fn undo_path(&self) -> PathBuf {
         self.state_dir.next_file(&self.described.journal_id, self.described.id, &self.keyring)
     }
 
-    /// Creates the undo file, or goes on in that of an interrupted run.
+    /// Creates the undo file, or continues that of an interrupted run.
     pub(crate) fn begin(&self) -> Result<FileLog, RestoreError> {
         let begun = self.state_dir.begin(&self.described, &self.keyring)?;
         let was = &begun.writer.head().operation.target.replication_id;
@@ -120,28 +121,29 @@ impl Operation {
 #[derive(Debug)]
 pub(crate) struct FileLog {
     writer: UndoWriter,
-    /// Entries of this run of which nobody has taken note yet.
+    /// Entries of this run that were not taken yet.
     added: Option<Added>,
     before: Option<Progress>,
-    /// The target is the one that the interrupted run wrote to, and has lost nothing: it was neither restarted nor replaced.
+    /// The target has not been restarted or replaced since the interrupted run.
     same_history: bool,
     in_doubt: HashMap<(u32, Vec<u8>), Doubt>,
-    /// Function libraries of which the same is not known, with the code that they had; none = there was none.
+    /// Function libraries whose write by the interrupted run is in doubt, with their earlier code; empty = the library
+    /// did not exist.
     libraries_in_doubt: HashMap<Vec<u8>, Vec<u8>>,
 }
 
 impl FileLog {
-    /// Where it is.
+    /// Path of the file.
     pub(crate) fn path(&self) -> &Path {
         self.writer.path()
     }
 
-    /// An interrupted run has been there before.
+    /// True if an interrupted run has used the file.
     pub(crate) fn goes_on(&self) -> bool {
         self.before.is_some()
     }
 
-    /// What that run moved aside and did not bring into the file.
+    /// Keys that the interrupted run moved aside and did not copy to the file.
     pub(crate) fn take_moved(&self) -> HashMap<(u32, Vec<u8>), MovedAside> {
         let moved = self.before.as_ref().map(Progress::moved).unwrap_or_default();
         moved.into_iter().map(|moved| ((moved.db, moved.key.clone()), moved)).collect()
@@ -176,12 +178,12 @@ impl FileLog {
         })
     }
 
-    /// All is done.
+    /// Marks the operation as complete.
     pub(crate) fn finish(mut self) -> Result<(), RestoreError> {
         Ok(self.writer.finish()?)
     }
 
-    /// Why a function library with this code stays: an interrupted run has been there, and somebody since.
+    /// Why a function library with this code stays: it was changed after the interrupted run.
     pub(crate) fn library_stays(&self, name: &[u8], live: Option<&[u8]>) -> Option<String> {
         let is_done = self.same_history && self.before.as_ref().is_some_and(|before| before.is_library_done(name));
         if is_done {

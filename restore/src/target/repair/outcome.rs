@@ -1,73 +1,73 @@
-//! What a repair has done, and what it has left.
+//! Result of a repair: what was written, and what was left.
 
 use serde::Serialize;
 
 use crate::libraries::LibrariesDone;
 use crate::target::lookup::show;
 
-/// Keys that are listed by name; all are counted.
+/// Keys listed by name; all are counted.
 const LISTED_MAX: usize = 1000;
-/// Keys that are noted for another attempt.
+/// Keys recorded for another attempt.
 pub(crate) const LEFT_KEYS_MAX: usize = 100_000;
 
-/// See the module. All numbers are of keys unless they say otherwise.
+/// Counts of a repair. All numbers are of keys unless noted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Outcome {
-    /// The target had none of that name.
+    /// The target did not have the key.
     pub created: u64,
-    /// The wanted value took the place of the target's.
+    /// The wanted value replaced the target's.
     pub replaced: u64,
     /// Some elements were set.
     pub merged: u64,
     /// Elements that were set.
     pub elements: u64,
-    /// The time of expiry was set, and nothing else.
+    /// Only the expiry time was set.
     pub ttl_set: u64,
     /// Stored under another name.
     pub renamed: u64,
     /// Deleted: they did not exist at the restore point.
     pub deleted: u64,
-    /// Nothing had to be done.
+    /// The target held the same.
     pub equal: u64,
-    /// Differing keys that stay, as was asked for.
+    /// Differing keys that stay, as requested.
     pub skipped: u64,
-    /// Their time of expiry has passed since the restore point; the target's keys stay.
+    /// The expiry time has passed since the restore point; the target's keys stay.
     pub expired: u64,
     /// Done before this restore was interrupted.
     pub done_before: u64,
     /// Function libraries.
     #[serde(skip_serializing_if = "LibrariesDone::is_nothing")]
     pub libraries: LibrariesDone,
-    /// Differing keys of which something is left as it is.
+    /// Differing keys that were left completely or in part.
     pub left: u64,
     /// Of these, wanted keys that the target does not have.
     #[serde(skip)]
     pub(crate) left_absent: u64,
-    /// Some of these.
+    /// Some of the keys in `left`.
     pub listed: Vec<Listed>,
-    /// The same, for another attempt; at most [`LEFT_KEYS_MAX`].
+    /// The keys in `left`, for another attempt; at most [`LEFT_KEYS_MAX`].
     #[serde(skip)]
     pub(crate) left_keys: Vec<(u32, Vec<u8>)>,
 }
 
-/// A key of which something is left as it is.
+/// A key that was left completely or in part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Listed {
     /// Its database.
     pub db: u32,
-    /// Its name, so that it can be pasted back.
+    /// Its name, quoted so that it can be pasted into a command.
     pub key: String,
     /// What is left, and why.
     pub why: String,
 }
 
 impl Outcome {
-    /// Keys that were written.
+    /// Number of keys written.
     pub fn written(&self) -> u64 {
         self.created + self.replaced + self.merged + self.ttl_set + self.renamed + self.deleted
     }
 
-    /// What was done in another part of the target.
+    /// Adds the outcome of another part of the target.
     pub(crate) fn add(&mut self, other: Self) {
         self.created += other.created;
         self.replaced += other.replaced;
@@ -89,12 +89,12 @@ impl Outcome {
         self.left_keys.truncate(LEFT_KEYS_MAX);
     }
 
-    /// Something differs and stays.
+    /// True if something differs and stays.
     pub fn leaves_some(&self) -> bool {
         self.left > 0 || !self.libraries.left.is_empty()
     }
 
-    /// A key is left as it is.
+    /// Counts and lists a key that is left.
     pub(crate) fn leave(&mut self, db: u32, key: &[u8], why: impl Into<String>) {
         self.left += 1;
         if self.left_keys.len() < LEFT_KEYS_MAX {

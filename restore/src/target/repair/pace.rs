@@ -1,4 +1,4 @@
-//! No more keys in a second than the person allows.
+//! Limits the keys written per second.
 
 use std::time::{Duration, Instant};
 
@@ -6,12 +6,12 @@ use super::datasets::Batch;
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 
-/// Longest sleep between two looks at the interrupt.
+/// Longest sleep between two checks for an interruption.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
-/// Keys are written in so many portions a second, if there is a limit.
+/// Portions per second into which writing is divided.
 const PORTIONS: u32 = 20;
 
-/// See the module.
+/// The rate limiter.
 #[derive(Debug)]
 pub(super) struct Pace {
     rate: Option<u32>,
@@ -24,7 +24,7 @@ impl Pace {
         Self { rate: rate.filter(|rate| *rate > 0), next: Instant::now() }
     }
 
-    /// A batch in portions that are small enough.
+    /// Splits a batch into portions.
     pub(super) fn split(&self, mut batch: Batch) -> Vec<Batch> {
         let Some(rate) = self.rate else { return vec![batch] };
         let portion = rate.div_ceil(PORTIONS) as usize;
@@ -37,7 +37,7 @@ impl Pace {
         portions
     }
 
-    /// Waits until so many keys may be written.
+    /// Waits until this many keys may be written.
     pub(super) fn wait(&mut self, keys: usize, interrupt: &Interrupt) -> Result<(), RestoreError> {
         let Some(rate) = self.rate else { return Ok(()) };
         loop {

@@ -1,4 +1,4 @@
-//! The part of a plan that says what a repair will do.
+//! The part of a plan that describes a repair.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,25 +8,25 @@ use serde::Serialize;
 use super::policy::{OnConflict, Policy};
 use crate::libraries::LibrariesPlan;
 
-/// Numbers of keys, and some by name.
+/// Numbers of keys, with some names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Survey {
     /// Wanted keys in each database.
     pub wanted: BTreeMap<u32, u64>,
-    /// The target has none of that name.
+    /// The target does not have the key.
     pub new: u64,
-    /// The target has the same.
+    /// The target holds the same.
     pub equal: u64,
-    /// The target has another value, or another time of expiry.
+    /// The target has another value or another expiry time.
     pub different: u64,
-    /// Of these, those where only the time of expiry is another one.
+    /// Of these, keys with only another expiry time.
     pub ttl_only: u64,
-    /// Of the differing keys, those that are not as they are expected to be (`--if-unchanged`): they stay.
+    /// Of the differing keys, those without the expected value (`--if-unchanged`): they stay.
     pub changed: u64,
-    /// Their time of expiry has passed since the restore point.
+    /// The expiry time has passed since the restore point.
     pub expired: u64,
-    /// Keys of the target that are deleted: selected ones that did not exist at the restore point (`--delete-absent`), or all that are
-    /// not wanted (`--replace-all`).
+    /// Keys of the target to delete: selected ones that did not exist at the restore point (`--delete-absent`), or all
+    /// unwanted ones (`--replace-all`).
     pub absent: u64,
     /// The same in each database.
     pub absent_by_db: BTreeMap<u32, u64>,
@@ -39,7 +39,7 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// The keys of another part of the target.
+    /// Adds the survey of another part of the target.
     pub(crate) fn add(&mut self, other: Self, samples_max: usize) {
         for (db, count) in other.wanted {
             *self.wanted.entry(db).or_default() += count;
@@ -60,50 +60,50 @@ impl Survey {
         self.samples.truncate(samples_max);
     }
 
-    /// So many keys more of this database are deleted.
+    /// Adds this many keys to delete in a database.
     pub(super) fn add_absent(&mut self, db: u32, keys: usize) {
         self.absent += keys as u64;
         *self.absent_by_db.entry(db).or_default() += keys as u64;
     }
 }
 
-/// See the module.
+/// What a repair will do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RepairPlan {
-    /// What is done where the target holds wanted keys.
+    /// What is done with wanted keys that the target already holds.
     pub policy: Policy,
-    /// What it holds of them.
+    /// The differences found.
     pub survey: Survey,
-    /// What is done with function libraries; `None` = they are left out.
+    /// What is done with function libraries; `None` = nothing.
     pub libraries: Option<LibrariesPlan>,
     /// With `--replace-all`: the keys that the target holds, in each database.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_keys: Option<BTreeMap<u32, u64>>,
-    /// Of the differing keys, elements and times of expiry (`--broken-by`).
+    /// Of the differing keys, elements and expiry times (`--broken-by`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub judged: Option<JudgedCounts>,
-    /// Where what is overwritten or deleted is kept.
+    /// Where overwritten and deleted values are kept.
     pub undo_file: String,
     /// With `--replace-all`: how large the undo file may become.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub undo_room: Option<UndoRoom>,
 }
 
-/// What an undo file of all that a target holds takes, in bytes.
+/// Space for an undo file of everything in a target, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct UndoRoom {
-    /// At most, about: what the target's data takes in its memory.
+    /// Estimated upper limit: the memory that the target's data takes.
     pub most_bytes: u64,
-    /// Free where the file is; `None` = not known.
+    /// Free space in the file's filesystem; `None` = unknown.
     pub free_bytes: Option<u64>,
 }
 
-/// Keys, elements and times of expiry, by who wrote them last.
+/// Keys, elements and expiry times, by their last write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct JudgedCounts {
-    /// Those that were named.
+    /// The last write is a named one.
     pub go_back: u64,
-    /// Others, or perhaps others.
+    /// The last write is another one, or may be.
     pub stay: u64,
 }
 
@@ -143,7 +143,7 @@ impl fmt::Display for RepairPlan {
         if let Some(JudgedCounts { go_back, stay }) = &self.judged {
             write!(
                 f,
-                "\nbroken by    {go_back} keys and elements go back, {stay} stay: others wrote them last, or perhaps others"
+                "\nbroken by    {go_back} keys and elements go back, {stay} stay: their last write is another one, or may be"
             )?;
         }
         if let Some(libraries) = self.libraries.as_ref().filter(|libraries| !libraries.is_nothing()) {
@@ -155,7 +155,7 @@ impl fmt::Display for RepairPlan {
         match free_bytes {
             Some(free) if free < most_bytes => write!(
                 f,
-                "\nlimit        {free} bytes are free there: where they do not suffice, the restore ends before it removes what it cannot keep, and the same command goes on when there is room (or choose another --state-dir)"
+                "\nlimit        {free} bytes are free there: if they do not suffice, the restore stops before it removes a value that it cannot keep, and the same command continues when there is room (or choose another --state-dir)"
             ),
             _ => Ok(()),
         }
@@ -163,7 +163,7 @@ impl fmt::Display for RepairPlan {
 }
 
 impl RepairPlan {
-    /// What happens to the differing keys, in words.
+    /// What happens to the differing keys, as text.
     fn conflicts(&self) -> String {
         match self.policy.on_conflict {
             OnConflict::Fail => "nothing is restored as long as they differ".to_owned(),

@@ -1,17 +1,17 @@
-//! What the person wants done where the target already holds something. Pure.
+//! What the user wants where the target already holds keys. Pure.
 
 use serde::Serialize;
 
-/// What happens to a wanted key that the target holds with another value.
+/// What to do with a wanted key that the target holds with another value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnConflict {
-    /// Nothing is restored at all.
+    /// Nothing is restored.
     #[default]
     Fail,
     /// The target's key stays.
     Skip,
-    /// The wanted value takes its place.
+    /// The wanted value replaces it.
     Replace,
     /// The wanted value is stored under another name.
     Rename,
@@ -19,21 +19,22 @@ pub enum OnConflict {
     Merge,
 }
 
-/// What becomes of a key's time of expiry.
+/// What to do with a key's expiry time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TtlPolicy {
-    /// It expires when it would have.
+    /// The original expiry time.
     #[default]
     Absolute,
-    /// What was left at the restore point starts now.
+    /// The time that remained at the restore point, counted from now.
     Remaining,
-    /// It never expires.
+    /// No expiry.
     None,
 }
 
 impl TtlPolicy {
-    /// The time of expiry to write, in ms since 1970, 0 = never. `expires_ms`: that of the restore point, `at_ms`.
+    /// The expiry time to write, in ms since 1970; 0 = never. `expires_ms`: the original one; `at_ms`: the restore
+    /// point.
     pub fn apply(self, expires_ms: i64, at_ms: i64, now_ms: i64) -> i64 {
         match self {
             _ if expires_ms == 0 => 0,
@@ -43,8 +44,8 @@ impl TtlPolicy {
         }
     }
 
-    /// Whether a live time of expiry is what this policy would write: under `Remaining` each moment would write another one.
-    /// `slack_ms`: by how much the live one may be off.
+    /// True if the live expiry time satisfies this policy: under `Remaining` any does, since the result depends on the
+    /// time of writing. `slack_ms`: inaccuracy of the live one.
     pub fn same(self, wanted_ms: i64, live_ms: i64, slack_ms: i64) -> bool {
         if wanted_ms == 0 || live_ms == 0 {
             return wanted_ms == live_ms;
@@ -80,7 +81,7 @@ impl std::str::FromStr for NameTemplate {
 }
 
 impl NameTemplate {
-    /// The key that has this name; `None` = it is no name that this template gives.
+    /// The key to which this name belongs; `None` = not a name of this template.
     pub(crate) fn key_of<'n>(&self, name: &'n [u8], id: &str) -> Option<&'n [u8]> {
         let template = self.0.replace("{id}", id);
         let parts: Vec<&[u8]> = template.split("{key}").map(str::as_bytes).collect();
@@ -103,7 +104,7 @@ impl NameTemplate {
     }
 }
 
-/// All of it.
+/// All parts of the policy.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Policy {
     /// A wanted key exists with another value.
@@ -112,25 +113,25 @@ pub struct Policy {
     pub name_template: NameTemplate,
     /// Selected keys of the target that did not exist at the restore point are deleted.
     pub delete_absent: bool,
-    /// Keys and function libraries of the target that are not wanted are deleted: afterwards it holds what is wanted, and nothing
-    /// else. Goes with [`OnConflict::Replace`].
+    /// Keys and function libraries of the target that are not wanted are deleted: afterwards it holds exactly the
+    /// wanted ones. Requires [`OnConflict::Replace`].
     pub replace_all: bool,
-    /// Times of expiry.
+    /// Expiry times.
     pub ttl: TtlPolicy,
 }
 
 impl Policy {
-    /// Everything that the target holds makes room for what is wanted.
+    /// The policy of `--replace-all`.
     pub fn replace_all(ttl: TtlPolicy) -> Self {
         Self { on_conflict: OnConflict::Replace, replace_all: true, ttl, ..Self::default() }
     }
 
-    /// Keys of the target are deleted.
+    /// True if keys of the target may be deleted.
     pub(crate) fn deletes(&self) -> bool {
         self.delete_absent || self.replace_all
     }
 
-    /// The names that this restore gives to keys beside those of the target; `None` = it gives none.
+    /// Template and id for names beside the target's keys; `None` = none are used.
     pub(crate) fn own_names<'a>(&'a self, id: &'a str) -> Option<(&'a NameTemplate, &'a str)> {
         (self.on_conflict == OnConflict::Rename).then_some((&self.name_template, id))
     }
@@ -163,7 +164,7 @@ mod tests {
         let default = NameTemplate::default();
         assert_eq!(default.name(b"a\xff", "7f"), b"a\xff:restored:7f");
         let twice: NameTemplate = "{key}/{key}".parse().expect("a template");
-        // What stands in a key is no template.
+        // Placeholders within a key are not replaced.
         assert_eq!(twice.name(b"{id}{key}", "7f"), b"{id}{key}/{id}{key}");
         assert!("restored".parse::<NameTemplate>().is_err());
         for template in [default, twice, "a{id}{key}b{key}".parse().expect("a template")] {

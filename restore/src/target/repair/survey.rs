@@ -1,4 +1,4 @@
-//! What a repair will find, counted before anything is written.
+//! Counts the differences between both sides before anything is written.
 
 use redtape_journal::query::Filter;
 use redtape_journal::undo_file::OperationId;
@@ -26,39 +26,39 @@ use crate::values::merge::Difference;
 use crate::values::saved::{SavedKey, Values};
 use crate::version::ServerVersion;
 
-/// Differing keys that are named.
+/// Differing keys listed by name.
 pub(crate) const NAMED_KEYS: usize = 5;
-/// Keys that are read from the target at once.
+/// Keys read from the target at once.
 const READ_KEYS: usize = 64;
-/// Parts of keys whose last write is looked for in the journal.
+/// Parts of keys whose last write is looked up in the journal.
 pub(crate) const QUESTIONS_MAX: usize = 2_000_000;
 
-/// What was found.
+/// The result of a survey.
 pub(crate) struct Surveyed {
     pub(crate) survey: Survey,
     pub(crate) asked: Vec<Asked>,
-    /// For each wanted key in the order of the saved dataset, whether the target had none.
+    /// For each wanted key, in the order of the saved dataset, whether the target lacks it.
     pub(crate) new: Vec<bool>,
 }
 
-/// Both sides, and what is asked of them.
+/// Inputs of a survey.
 pub(crate) struct Look<'a> {
     pub(crate) datasets: &'a mut Datasets,
     pub(crate) target: &'a mut Server,
     pub(crate) filter: &'a Filter,
     pub(crate) policy: &'a Policy,
-    /// Of the restore.
+    /// The id of the restore.
     pub(crate) id: &'a OperationId,
     /// The restore point.
     pub(crate) at_ms: i64,
-    /// Of the target.
+    /// The target's version.
     pub(crate) version: ServerVersion,
-    /// Who wrote last decides.
+    /// Differences are judged by their last write (`--broken-by`).
     pub(crate) judge: bool,
     pub(crate) interrupt: &'a Interrupt,
 }
 
-/// Looks at every wanted key on both sides; writes nothing.
+/// Compares every wanted key on both sides; writes nothing.
 pub(crate) fn survey(look: Look<'_>, observer: &mut dyn Observer) -> Result<Surveyed, RestoreError> {
     let Look { datasets, target, filter, policy, id, at_ms, version, judge, interrupt } = look;
     let total = datasets.wanted.server.info(Some("keyspace"))?.keyspace().values().sum();
@@ -77,7 +77,7 @@ pub(crate) fn survey(look: Look<'_>, observer: &mut dyn Observer) -> Result<Surv
     })?;
     let Surveyor { target, mut survey, mut asked, .. } = surveyor;
     if policy.deletes() {
-        // The scan has the other connection.
+        // The scan uses the other connection.
         let mut judged_target = target.another()?;
         let id = id.to_string();
         let which = Which::of(policy, filter, &id);
@@ -113,7 +113,8 @@ struct Surveyor<'a> {
 }
 
 impl Surveyor<'_> {
-    /// Looks at some keys; of those that the target does not have, the values need not be read. `new` gets for each whether it has none.
+    /// Compares some keys; values of keys that the target lacks are not read. `new` receives for each key whether it is
+    /// missing.
     fn keys(
         &mut self,
         db: u32,
@@ -207,7 +208,8 @@ impl Surveyor<'_> {
         }
     }
 
-    /// Counts the elements that differ, and asks who wrote them last. `was_ms`: when the key was to expire at the restore point.
+    /// Counts the differing elements, and adds questions about their last writes. `was_ms`: expiry time at the restore
+    /// point.
     fn ask(
         &mut self,
         (db, key): (u32, &[u8]),
@@ -256,7 +258,7 @@ fn asked(
     Asked { question, seen }
 }
 
-/// Asks of keys that did not exist who wrote them last.
+/// Adds questions about the last writes of keys that did not exist.
 fn ask_of_unwanted(
     target: &mut Server,
     db: u32,

@@ -1,4 +1,4 @@
-//! A key as it is to be.
+//! A key in its wanted state.
 
 use crate::error::RestoreError;
 use crate::target::pieces::size::is_large;
@@ -7,18 +7,19 @@ use crate::values::digest::{Digest, digest};
 use crate::values::image::{Image, replicated_value};
 use crate::values::saved::{SavedKey, Values};
 
-/// See the module.
+/// A wanted key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) key: Vec<u8>,
     pub(crate) image: Image,
-    /// Of its value.
+    /// Digest of its value.
     pub(crate) digest: Digest,
-    /// Its value is built in pieces.
+    /// The value is built in pieces.
     pub(crate) large: bool,
-    /// It is written only where the live value has this digest ([`crate::values::digest::NOTHING`]: where there is none); `None` = whatever is there.
+    /// Written only if the live value has this digest ([`crate::values::digest::NOTHING`]: if the key does not exist);
+    /// `None` = always.
     pub(crate) expected: Option<Digest>,
-    /// The target had no such key when it was looked at.
+    /// The target did not have the key when it was examined.
     pub(crate) new: bool,
 }
 

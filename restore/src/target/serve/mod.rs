@@ -195,7 +195,7 @@ fn keep_wanted(
     let left = server.info(Some("keyspace"))?.keyspace();
     if left.is_empty() {
         let message =
-            format!("there is nothing to serve: what was asked for ({filter}) matches no key at that point in time");
+            format!("there is nothing to serve: the selection ({filter}) matches no key at that point in time");
         return Err(RestoreError::Unable(message));
     }
     Ok(left)

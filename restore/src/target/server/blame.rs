@@ -18,7 +18,7 @@ pub(crate) fn check(source: &Source, facts: &TargetFacts) -> Result<(), RestoreE
         return Ok(());
     }
     Err(RestoreError::Unable(format!(
-        "{} is not the server that {} records (its replication id is {}), so nobody knows who wrote to it: leave --broken-by out, or choose the recorded server",
+        "{} is not the server that {} records (its replication id is {}), so its writers are unknown: leave --broken-by out, or choose the recorded server",
         facts.address,
         source.from.display(),
         facts.replid
@@ -37,7 +37,7 @@ pub(crate) fn judged(
     let point = &source.point;
     if timeline != point.timeline {
         return Err(RestoreError::Unable(format!(
-            "the journal has lost writes between the restore point (timeline {}) and now (timeline {}), so who wrote last is not known: leave --broken-by out; `redtape journal ls` shows the gap",
+            "the journal has lost writes between the restore point (timeline {}) and now (timeline {}), so the last writers are unknown: leave --broken-by out; `redtape journal ls` shows the gap",
             point.timeline.0, timeline.0
         )));
     }

@@ -191,7 +191,7 @@ pub(super) fn restore(
     let mut outcome = repaired.map_err(|cause| RestoreError::Undone {
         cause: Box::new(datasets.explain(cause)),
         aftermath: format!(
-            "{}. Run the same command again to go on; what was overwritten is in {undo_file}",
+            "{}. Run the same command again to continue; what was overwritten is in {undo_file}",
             if policy.replace_all {
                 "The target may hold a part of what it held and a part of what is wanted, each key of them whole"
             } else {

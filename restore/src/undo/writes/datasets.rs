@@ -1,4 +1,4 @@
-//! The dataset as it was and the one without the writes that are undone, and the server that gets their difference.
+//! The dataset as it was, the dataset without the undone writes, and the server that receives their difference.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::target::preflight::TargetFacts;
 use crate::target::rights::Repairs;
 use crate::target::server::ServerTarget;
 
-/// Connects to the server, and looks at it.
+/// Connects to the server and examines it.
 pub(super) fn open_target(request: &UndoWritesRequest) -> Result<ServerTarget, RestoreError> {
     let (connector, commands) = (request.to.connector()?, request.to.commands.clone());
     let mut target = ServerTarget::open(connector, commands, (&request.dataset(Filter::default(), Lsn(0))).into())?;
@@ -32,7 +32,7 @@ pub(super) fn open_target(request: &UndoWritesRequest) -> Result<ServerTarget, R
     Ok(target)
 }
 
-/// Refuses a server that is not the recorded one.
+/// Refuses a server other than the recorded one.
 fn check_server(request: &UndoWritesRequest, facts: &TargetFacts) -> Result<(), RestoreError> {
     if facts.is_source {
         return Ok(());
@@ -45,25 +45,25 @@ fn check_server(request: &UndoWritesRequest, facts: &TargetFacts) -> Result<(), 
     )))
 }
 
-/// With what it is done.
+/// Facts about the operation, for the plan.
 #[derive(Debug)]
 pub(super) struct Means {
-    /// The program of the scratch servers.
+    /// The scratch servers' program.
     pub(super) scratch: String,
-    /// What the target takes, and what is needed.
+    /// The target's limits, and the required space.
     pub(super) limits: Vec<Limit>,
-    /// What to be aware of there.
+    /// Warnings.
     pub(super) warnings: Vec<String>,
 }
 
-/// Both datasets, and what went otherwise in the one without the writes.
+/// Both datasets, and deviations in the one without the writes.
 pub(super) struct Rebuilt {
     pub(super) pairs: Pairs,
     pub(super) replayed: Replayed,
 }
 
 impl Rebuilt {
-    /// Rebuilds them in scratch servers, if the target takes what comes of it.
+    /// Rebuilds both in scratch servers, if the target can hold the result.
     pub(super) fn of(
         history: &History,
         request: &UndoWritesRequest,
@@ -100,8 +100,8 @@ impl Rebuilt {
     }
 }
 
-/// One of the datasets at the end of the history, with a base that is no later than `base`; without the writes, where that lies
-/// before the end.
+/// One of the datasets at the end of the history, from a base no later than `base`. The writes are left out of the one
+/// that ends before them.
 fn source(
     history: &History,
     request: &UndoWritesRequest,
@@ -119,7 +119,7 @@ fn source(
             base.0 + 1
         )));
     }
-    // Warnings of that point are none of the present's.
+    // Warnings about that point do not concern the present.
     located.point.warnings.clear();
     if base < history.upto {
         located.point.lsn = history.upto;

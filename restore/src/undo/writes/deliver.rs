@@ -1,4 +1,4 @@
-//! Writing repairs into the live server: each key, each element and each time of expiry only where it is still as it was recorded.
+//! Writes the repairs to the live server: each key, element and expiry time only if it is still as recorded.
 
 use redtape_journal::undo_file::EntryNumber;
 
@@ -12,8 +12,8 @@ use crate::undo::collect::Collector;
 use crate::values::digest::NOTHING;
 use crate::values::image::Image;
 
-/// The undo file of an operation that finds out anew what is to be done: the journal tells what an interrupted run has written, as
-/// it tells what anybody has.
+/// Undo log of an operation that always starts from the present: the journal records what an interrupted run has
+/// written, like any other write.
 #[derive(Debug)]
 pub(super) struct AnewLog<'a>(pub(super) &'a mut FileLog);
 
@@ -47,7 +47,7 @@ impl UndoLog for AnewLog<'_> {
     }
 }
 
-/// Has a key repaired; `was` and `without`: as it was, and as it would be.
+/// Repairs one key; `was` and `without`: its two states.
 pub(super) fn deliver(
     collector: &mut Collector<'_>,
     (db, key): (u32, &[u8]),
@@ -73,7 +73,7 @@ pub(super) fn deliver(
     Ok(())
 }
 
-/// Elements and the time of expiry.
+/// Elements and the expiry time.
 fn parts(engine: &mut Engine<'_>, (db, key): (u32, &[u8]), repair: KeyRepair) -> Result<(), RestoreError> {
     let KeyRepair { elements, ttl, .. } = repair;
     select(engine.target, db)?;

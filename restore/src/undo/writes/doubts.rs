@@ -1,4 +1,4 @@
-//! What differs and stays: others have built on it, or it cannot be told what would be there.
+//! Differences that stay: later writes depend on them, or the correct value cannot be determined.
 
 use super::history::History;
 use crate::judge::Part;
@@ -6,7 +6,7 @@ use crate::mistake::Sample;
 use crate::source::tail::{Failed, Replayed};
 use crate::target::lookup::show;
 
-/// Why a part of a key stays as it is, if it does.
+/// Why a part of a key stays, if it does.
 pub(super) fn of(history: &History, replayed: &Replayed, (db, key): (u32, &[u8]), part: &Part) -> Option<String> {
     if let Some(Failed { lsn, who, why, .. }) = replayed.failed.get(&(db, bytes::Bytes::copy_from_slice(key))) {
         return Some(format!("LSN {lsn}, by {who}: {why}"));
@@ -28,13 +28,13 @@ pub(super) fn of(history: &History, replayed: &Replayed, (db, key): (u32, &[u8])
     Some(format!("LSN {}, {command} by {}{why}", at.lsn, who))
 }
 
-/// Why a key is in doubt that is the same in both datasets, if it is.
+/// Why a key that is equal in both datasets is in doubt, if it is.
 pub(super) fn of_equal(replayed: &Replayed, db: u32, key: &[u8]) -> Option<String> {
     let Failed { lsn, who, why, replayed } = replayed.failed.get(&(db, bytes::Bytes::copy_from_slice(key)))?;
     replayed.then(|| format!("LSN {lsn}, by {who}: {why}"))
 }
 
-/// A part that stays, and why.
+/// Describes a part that stays, with the reason.
 pub(super) fn in_words(part: &Part, why: &str) -> String {
     match part {
         Part::Whole => why.to_owned(),

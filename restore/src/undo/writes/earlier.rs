@@ -1,10 +1,11 @@
-//! What was undone before: a later undo leaves it out as well, and with it what redtape has written for it.
+//! Records of earlier undos: a later undo also leaves out their writes, and redtape's own writes for them.
 //!
-//! Else the value of an earlier mistake would come back with the undo of the one that stood above it. Beside its undo file
-//! (`ID.undo`), each undo of writes has a file `ID.undone`: which records it has undone, and when redtape wrote. An undo of the undo
-//! adds when it wrote: then the records count again, and what redtape wrote both times does not.
+//! Otherwise, undoing one mistake would bring back the value of an earlier one. Beside its undo file (`ID.undo`), each
+//! undo of writes has a file `ID.undone` with the undone records and the times of redtape's writes. An undo of the undo
+//! adds the times of its own writes: the records then count again, and redtape's writes of both times do not.
 //!
-//! A file is replaced as a whole. Where there is none (another state directory), an undo takes redtape's own writes for what they are.
+//! A file is replaced as a whole. If it is missing (another state directory), an undo treats redtape's own writes like
+//! any others.
 
 use std::fs;
 use std::io::Write as _;
@@ -17,44 +18,44 @@ use crate::error::RestoreError;
 use crate::mistake::Earlier;
 use crate::slice::Lsns;
 
-/// What the names of the files end with.
+/// Extension of the files.
 const ENDING: &str = "undone";
-/// Ranges of records that are stored: of an undo of more, nothing is.
+/// Limit of stored ranges; an undo with more stores none.
 const RANGES_MAX: usize = 1 << 20;
-/// Files that are read.
+/// Limit of files that are read.
 const FILES_MAX: usize = 4096;
-/// How far the clocks of the journal and of the undo may differ.
+/// Tolerated difference between the clocks of the journal and of the undo.
 const SKEW_US: i64 = 1_000_000;
 
-/// One undo, as it is stored.
+/// The stored record of one undo.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Undone {
     timeline: u32,
     /// The records, the first and the last of each range.
     lsns: Vec<(u64, u64)>,
-    /// When redtape wrote for it, in microseconds since 1970.
+    /// Times of redtape's writes, in microseconds since 1970.
     written: Vec<(i64, i64)>,
-    /// When redtape put it back.
+    /// Times at which redtape put it back.
     put_back: Vec<(i64, i64)>,
 }
 
-/// Where the undo with this undo file is stored.
+/// Path of the record for this undo file.
 fn path_of(undo_file: &Path) -> PathBuf {
     undo_file.with_extension(ENDING)
 }
 
 impl Undone {
-    /// Of these records.
+    /// A record of these LSNs.
     pub(super) fn of(timeline: TimelineId, records: &Lsns) -> Self {
         Self { timeline: timeline.0, lsns: records.ranges(), ..Self::default() }
     }
 
-    /// What is stored of an undo; `None` = nothing that can be read.
+    /// Reads a stored record; `None` = missing or unreadable.
     fn read(path: &Path) -> Option<Self> {
         serde_json::from_slice(&fs::read(path).ok()?).ok()
     }
 
-    /// Stores it. `written`: from when to when redtape wrote; of an interrupted run it is known until when at most.
+    /// Stores it. `written`: time range of redtape's writes; for an interrupted run the end is an upper limit.
     pub(super) fn store(mut self, undo_file: &Path, written: (Micros, Micros)) -> Result<(), RestoreError> {
         if self.lsns.len() > RANGES_MAX {
             return Ok(());
@@ -62,7 +63,7 @@ impl Undone {
         let path = path_of(undo_file);
         let before = Self::read(&path).filter(|before| before.put_back.is_empty()).unwrap_or_default();
         let others = before.written.into_iter().filter(|(from, _)| *from != written.0.0);
-        // A run that was interrupted has not written behind its last entry.
+        // An interrupted run has not written after its last entry.
         let last_entry = modified_us(undo_file).unwrap_or(i64::MAX);
         self.written = others.map(|(from, until)| (from, until.min(last_entry))).collect();
         self.written.push((written.0.0, written.1.0));
@@ -83,7 +84,7 @@ fn modified_us(path: &Path) -> Option<i64> {
     i64::try_from(since_1970.as_micros()).ok()
 }
 
-/// Notes that the operation of this undo file was put back meanwhile.
+/// Records that the operation of this undo file was put back.
 pub(crate) fn put_back(undo_file: &Path, from: Micros) -> Result<(), RestoreError> {
     let path = path_of(undo_file);
     let Some(mut undone) = Undone::read(&path) else { return Ok(()) };
@@ -101,7 +102,7 @@ fn replace(path: &Path, undone: &Undone) -> Result<(), RestoreError> {
     Ok(())
 }
 
-/// All that was undone in a timeline, but for the operation with this undo file.
+/// All records of a timeline, except that of the operation with this undo file.
 pub(super) fn read_all(folder: &Path, timeline: TimelineId, own: Option<&Path>) -> Vec<Undone> {
     let own = own.map(path_of);
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -113,7 +114,7 @@ pub(super) fn read_all(folder: &Path, timeline: TimelineId, own: Option<&Path>) 
         .collect()
 }
 
-/// Of these, what concerns an undo of records from this one on; `begins`: the first record that can be replayed.
+/// Of these, the ones that affect an undo of records from `first` on; `begins`: the first record that can be replayed.
 pub(super) fn concerning(all: &[Undone], first: (Lsn, Micros), begins: Lsn) -> Earlier {
     let mut earlier = Earlier::default();
     for undone in all {

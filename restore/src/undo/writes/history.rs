@@ -1,4 +1,4 @@
-//! Which writes are undone, and what that concerns: read from the journal, up to its present.
+//! Determines which writes are undone and which keys they affect, from the journal up to the present.
 
 use std::path::Path;
 
@@ -16,26 +16,27 @@ use crate::target::repair::{LEFT_KEYS_MAX, Operation};
 /// A key, with its database.
 pub(super) type Place = (u32, Vec<u8>);
 
-/// Which writes are undone, and what that concerns.
+/// The undone writes and the affected keys.
 pub(super) struct History {
     pub(super) mistake: Mistake,
     pub(super) timeline: TimelineId,
-    /// The last record that is looked at.
+    /// The last examined record.
     pub(super) upto: Lsn,
     /// The last record that may be undone.
     last: Lsn,
     pub(super) journal_id: String,
-    /// The keys that may differ.
+    /// Keys that may differ.
     pub(super) filter: Filter,
     pub(super) include_dependent: bool,
     /// The first record of the group that holds the first write.
     pub(super) begins: Lsn,
-    /// Some earlier undo reaches back behind what can be replayed.
+    /// An earlier undo reaches back before the records that can be replayed.
     pub(super) earlier_too_old: bool,
 }
 
 impl History {
-    /// Reads the journal. `own`: the undo file of this undo, if it has begun. `again`: the same writes, for some keys alone, up to the present.
+    /// Reads the journal. `own`: the undo file of this undo, if it has begun. `again`: only these keys, for the same
+    /// writes, up to the present.
     pub(super) fn read(
         request: &UndoWritesRequest,
         own: Option<&Path>,
@@ -50,7 +51,7 @@ impl History {
         filter.keys = request.keys.clone();
         let last = again.as_ref().map_or(upto, |(before, _)| before.last);
         let after = first_of(&filter, &catalog, timeline, last)?;
-        // What the culprit writes while this runs was not planned for.
+        // Selected writes made after the start are not part of the plan.
         filter.until = Some(match filter.until {
             Some(until @ (Until::Time(_) | Until::Upto(_))) => until,
             None => Until::Upto(last),
@@ -101,13 +102,13 @@ impl History {
     }
 }
 
-/// The record behind which the writes are looked for.
+/// The record after which the selected writes are searched.
 fn first_of(filter: &WriteFilter, catalog: &Catalog, timeline: TimelineId, last: Lsn) -> Result<Lsn, RestoreError> {
     let unreadable = |error| RestoreError::unreadable(error, catalog);
     let since = match filter.since {
         None => Lsn(0),
         Some(Since::After(lsn)) => lsn,
-        // What ran at this microsecond is meant as well.
+        // Includes writes of this microsecond.
         Some(Since::Time(ts)) => catalog.find_cut_by_ts(timeline, Micros(ts.0 - 1)).map_err(unreadable)?.lsn,
     };
     let named = filter.lsns.iter().map(|range| Lsn(range.first.0.saturating_sub(1))).min().unwrap_or_default();
@@ -134,7 +135,7 @@ fn nothing_selected(mistake: &Mistake) -> RestoreError {
     RestoreError::Unable(format!("no write of the present timeline is selected, so there is nothing to undo; {hint}"))
 }
 
-/// These keys alone; where there are too many to be noted, all.
+/// Only these keys; all, if there are too many.
 fn only(keys: Vec<Place>, all: &Filter) -> Filter {
     if keys.len() >= LEFT_KEYS_MAX {
         return all.clone();

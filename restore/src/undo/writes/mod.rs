@@ -1,4 +1,4 @@
-//! Undoing writes: the history without the mistake.
+//! Undoes writes: computes the history without the mistake and applies the difference.
 //!
 //! ```text
 //! filter ─► mistake: which writes, which keys, what was built on them     (one pass over the journal)
@@ -7,22 +7,23 @@
 //!        ─► the live server, each part only where it is still as it was    (engine of repairs)
 //! ```
 //!
-//! - `request`: what is asked for.
-//! - `history`: which writes are undone, and what that concerns; `told`: the same in words.
+//! - `request`: the input.
+//! - `history`: the undone writes and the affected keys; `told`: their description.
 //! - `datasets`: the two datasets.
-//! - `earlier`: what was undone before, and is left out as well.
+//! - `earlier`: earlier undos, whose writes are left out too.
 //! - `pairs`: the two datasets side by side.
-//! - `repairs`: what a key's difference means.
-//! - `doubts`: what differs and stays: others have built on it, or it cannot be told.
-//! - `survey`: all repairs, counted before anything is written.
-//! - `deliver`: writing.
-//! - `plan`: what will be done, and what was.
+//! - `repairs`: the repair of a key.
+//! - `doubts`: differences that stay.
+//! - `survey`: all repairs, counted before the first write.
+//! - `deliver`: writes the repairs.
+//! - `plan`: what will be done, and what was done.
 //!
-//! So later writes of others stay, and each key goes back to what it was before its own bad write. What clients write meanwhile
-//! is never overwritten: such keys are looked at again, at most `ATTEMPTS_MAX` times, and then left and listed.
+//! Later writes of others therefore stay, and each key returns to its state before its own bad write. Concurrent writes
+//! of clients are never overwritten: such keys are examined again, at most `ATTEMPTS_MAX` times, and then left and
+//! listed.
 //!
-//! An interrupted run leaves keys that are whole, each as it was or as it would be. The same command goes on: what was written stands
-//! in the journal by then like any other write, so both datasets have it.
+//! An interrupted run leaves each key whole, in its old or its new state. The same command continues: what was written
+//! is in the journal like any other write, so both datasets contain it.
 
 mod datasets;
 mod deliver;
@@ -62,14 +63,14 @@ use crate::target::server::{Marks, ServerTarget, check_repair, marker_or_note};
 use crate::target::unfinished::Marker;
 use crate::undo::collect::Collector;
 
-/// How long an undo may have written that was interrupted.
+/// Assumed duration of writing by an interrupted undo, in µs.
 const INTERRUPTED_US: i64 = 3600 * 1_000_000;
-/// How often keys are looked at that clients write to meanwhile.
+/// Attempts for keys that clients write to meanwhile.
 const ATTEMPTS_MAX: u32 = 6;
-/// What needs a journal up to the present.
+/// Subject of errors about a journal that does not reach the present.
 const WHAT: &str = "an undo of writes";
 
-/// An undo that could begin.
+/// An undo that is ready to run.
 pub struct PreparedUndoWrites {
     plan: UndoWritesPlan,
     request: UndoWritesRequest,
@@ -102,7 +103,7 @@ pub fn prepare_undo_writes(
     Ok(PreparedUndoWrites { plan, request, target, operation, history, rebuilt, survey })
 }
 
-/// The same writes undone in the same server are the same operation.
+/// Undoing the same writes in the same server is the same operation.
 fn operation(request: &UndoWritesRequest, history: &History, target: &ServerTarget) -> Result<Operation, RestoreError> {
     let selected = &history.mistake.selected;
     let (first, last) = selected.span.map_or((0, 0), |(first, last)| (first.lsn.0, last.lsn.0));
@@ -156,12 +157,12 @@ impl PreparedUndoWrites {
         &self.plan
     }
 
-    /// Nothing has to be written.
+    /// True if nothing has to be written.
     pub fn is_nothing(&self) -> bool {
         self.plan.changes.keys() == 0
     }
 
-    /// The report where nothing has to be written.
+    /// The report if nothing has to be written.
     fn nothing_done(self) -> UndoWritesReport {
         let Self { plan, survey, .. } = self;
         let Stays { count, listed, .. } = survey.stays;
@@ -178,11 +179,11 @@ impl PreparedUndoWrites {
         }
     }
 
-    /// Carries it out.
+    /// Runs the undo.
     pub fn run(self, observer: &mut dyn Observer) -> Result<UndoWritesReport, RestoreError> {
         let start = Instant::now();
         if self.is_nothing() {
-            // Above it may stand another mistake, with which it would come back.
+            // A later mistake may cover this one: without the record, undoing that one would bring this one back.
             let undone = Undone::of(self.history.timeline, &self.history.mistake.selected.lsns);
             let now = Micros::now();
             undone.store(&self.operation.undo_path(), (now, now))?;
@@ -204,7 +205,7 @@ impl PreparedUndoWrites {
         let undo_file = log.path().display().to_string();
         let undone = Undone::of(history.timeline, &history.mistake.selected.lsns);
         let begun = Micros::now();
-        // Interrupted, it writes no longer than this.
+        // If interrupted, it is assumed to have written no longer than this.
         undone.clone().store(log.path(), (begun, Micros(begun.0 + INTERRUPTED_US)))?;
         let mut all = Outcome::default();
         let (mut attempts, mut stays) = (0, Stays::default());
@@ -214,14 +215,14 @@ impl PreparedUndoWrites {
             let outcome = done.map_err(|cause| RestoreError::Undone {
                 cause: Box::new(rebuilt.pairs.datasets.explain(cause)),
                 aftermath: format!(
-                    "A part may have been undone, each key and element whole. Run the same command again to go on; what was overwritten is in {undo_file}"
+                    "Some keys may have been undone, each key and element completely. Run the same command again to continue; what was overwritten is in {undo_file}"
                 ),
             })?;
             let left = add(&mut all, outcome);
             if left.is_empty() || attempts == ATTEMPTS_MAX {
                 break;
             }
-            // What clients have changed meanwhile is looked at as it is now.
+            // What clients have changed meanwhile is examined again.
             (all.left, all.listed) = (0, Vec::new());
             stays.again = true;
             drop(rebuilt);
@@ -248,7 +249,7 @@ impl PreparedUndoWrites {
     }
 }
 
-/// Writes what differs.
+/// Writes the differences.
 fn write(
     target: &mut ServerTarget,
     rebuilt: &mut Rebuilt,

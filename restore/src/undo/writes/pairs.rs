@@ -1,4 +1,4 @@
-//! The two datasets side by side: each key as it was, and as it would be without the writes that are undone.
+//! Pairs the two datasets: each key as it was, and without the undone writes.
 
 use redtape_journal::query::Filter;
 
@@ -11,33 +11,33 @@ use crate::target::unfinished::KEY;
 use crate::values::image::Image;
 use crate::values::saved::Saved;
 
-/// Keys of which the values are asked for at once.
+/// Keys whose values are read at once.
 const READ_KEYS: usize = 64;
 
-/// See the module.
+/// Both datasets.
 #[derive(Debug)]
 pub(super) struct Pairs {
-    /// What is wanted is the dataset without the writes; what is expected is the one as it was.
+    /// Wanted: the dataset without the writes; expected: the dataset as it was.
     pub(super) datasets: Datasets,
     saved_was: Saved,
 }
 
-/// A key of one or both of them.
+/// A key of one or both datasets.
 #[derive(Debug)]
 pub(super) struct Pair<'a> {
     pub(super) db: u32,
     pub(super) key: &'a [u8],
     pub(super) was: Option<Image>,
     pub(super) without: Option<Image>,
-    /// By how much times of expiry may be off.
+    /// Inaccuracy of expiry times.
     pub(super) slack_ms: i64,
 }
 
 impl Pairs {
-    /// Has both saved.
+    /// Saves both datasets to files.
     pub(super) fn new(mut without: Scratch, mut was: Scratch) -> Result<Self, RestoreError> {
         for scratch in [&mut without, &mut was] {
-            // A marker that the recorded server itself had is no key of anybody's.
+            // A marker key of the recorded server is not user data.
             scratch.server.call(&["SELECT", "0"])?;
             scratch.server.call(&["DEL", KEY])?;
         }
@@ -46,7 +46,8 @@ impl Pairs {
         Ok(Self { datasets: Datasets::new(without, Some(was))?, saved_was })
     }
 
-    /// Calls `take` with each key of either that the filter wants: first those that the dataset without the writes has, in its order.
+    /// Calls `take` with each selected key of either dataset: first the keys of the one without the writes, in its
+    /// order.
     pub(super) fn each(
         &mut self,
         filter: &Filter,

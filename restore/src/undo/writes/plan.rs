@@ -1,4 +1,4 @@
-//! What an undo of writes will do, and what it has done, for people and as JSON.
+//! Plan and report of an undo of writes, as text and as JSON.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use serde::Serialize;
 use crate::plan::Limit;
 use crate::target::repair::{Listed, Outcome};
 
-/// Keys that are named.
+/// Keys listed by name.
 const SAMPLES: usize = 5;
 
-/// Writes of one kind, counted, and some of them.
+/// Writes of one kind: counts and samples.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct WritesSeen {
     /// How many.
@@ -19,40 +19,40 @@ pub struct WritesSeen {
     pub first_lsn: Option<u64>,
     /// The last one.
     pub last_lsn: Option<u64>,
-    /// Whose, with numbers.
+    /// Clients, with their numbers of writes.
     pub clients: Vec<String>,
-    /// Some of them: LSN, time, client, command.
+    /// Samples: LSN, time, client, command.
     pub samples: Vec<String>,
 }
 
-/// What changes in the live server. Numbers are of keys, unless they say otherwise.
+/// Changes to the live server. Numbers are of keys, unless noted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Changes {
-    /// They come back.
+    /// Keys that are created again.
     pub created: u64,
-    /// They get their value back as a whole.
+    /// Keys whose whole value is replaced.
     pub replaced: u64,
-    /// They were made by the writes that are undone.
+    /// Keys that the undone writes created.
     pub deleted: u64,
-    /// Some of their elements change.
+    /// Keys with changed elements.
     pub merged: u64,
     /// Elements that change.
     pub elements: u64,
-    /// Their time of expiry changes.
+    /// Keys with only a changed expiry time.
     pub ttl_set: u64,
-    /// Some of them.
+    /// Some of the keys.
     pub samples: Vec<String>,
 }
 
 impl Changes {
-    /// A key changes.
+    /// Adds a sample of a changed key.
     pub(super) fn sample(&mut self, name: impl FnOnce() -> String) {
         if self.samples.len() < SAMPLES {
             self.samples.push(name());
         }
     }
 
-    /// Keys that change.
+    /// Number of changed keys.
     pub fn keys(&self) -> u64 {
         self.created + self.replaced + self.deleted + self.merged + self.ttl_set
     }
@@ -61,33 +61,33 @@ impl Changes {
 /// What will be done.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct UndoWritesPlan {
-    /// The writes that are undone.
+    /// The undone writes.
     pub selected: WritesSeen,
-    /// Writes of which it cannot be told whether they are meant.
+    /// Writes that may or may not match the selection.
     pub perhaps: WritesSeen,
     /// These are undone as well.
     pub perhaps_included: bool,
     /// What changes.
     pub changes: Changes,
-    /// Keys and elements that differ and stay.
+    /// Differing keys and elements that stay.
     pub stay: u64,
     /// Some of them.
     pub stay_listed: Vec<Listed>,
-    /// Later writes that read what the selected writes had left.
+    /// Later writes that read the results of the selected writes.
     pub built_on: WritesSeen,
     /// What cannot be judged.
     pub not_judged: Vec<String>,
-    /// Up to which record the history was looked at.
+    /// The last examined record.
     pub upto_lsn: u64,
-    /// Where to.
+    /// The target.
     pub target: String,
     /// The scratch servers.
     pub scratch: String,
-    /// What the target takes, and what is needed.
+    /// The target's limits, and the required space.
     pub limits: Vec<Limit>,
-    /// Where what is overwritten or deleted is kept.
+    /// Undo file of this undo.
     pub undo_file: String,
-    /// What to be aware of.
+    /// Warnings.
     pub warnings: Vec<String>,
 }
 
@@ -130,7 +130,7 @@ impl fmt::Display for UndoWritesPlan {
             line(f, "", &format!("{key} in db {db}: {why}"))?;
         }
         if self.built_on.count > 0 && self.stay > 0 {
-            line(f, "", "--include-dependent computes anew what later writes made of what is undone")?;
+            line(f, "", "--include-dependent recomputes later writes that depend on undone ones")?;
         }
         for why in &self.not_judged {
             line(f, "not judged", why)?;
@@ -177,38 +177,38 @@ fn show(f: &mut fmt::Formatter<'_>, name: &str, what: &str, writes: &WritesSeen)
 }
 
 impl UndoWritesPlan {
-    /// How many writes stay of which it cannot be told whether they are meant.
+    /// Number of possibly matching writes that stay.
     pub(super) fn perhaps_left(&self) -> u64 {
         if self.perhaps_included { 0 } else { self.perhaps.count }
     }
 }
 
 impl UndoWritesReport {
-    /// Something was left that may belong to it.
+    /// True if something was left that may belong to the mistake.
     pub fn leaves_some(&self) -> bool {
         self.repair.left > 0 || self.perhaps > 0 || !self.not_judged.is_empty()
     }
 }
 
-/// What was done.
+/// Result of an undo.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct UndoWritesReport {
-    /// Writes that were undone.
+    /// Number of undone writes.
     pub selected: u64,
-    /// What was done with keys. What differs and stays is listed there, too.
+    /// Changes to keys. What differs and stays is also listed there.
     pub repair: Outcome,
-    /// Writes of which it cannot be told whether they are meant, and that stay.
+    /// Possibly matching writes that stay.
     pub perhaps: u64,
     /// What could not be judged.
     pub not_judged: Vec<String>,
-    /// Attempts that it took: clients write meanwhile.
+    /// Number of attempts, due to concurrent writes.
     pub attempts: u32,
-    /// Up to which record of the history the last attempt has looked.
+    /// Last record examined by the last attempt.
     pub upto_lsn: u64,
-    /// Where what was overwritten or deleted is kept; `None` = nothing was.
+    /// Undo file; `None` = nothing was overwritten or deleted.
     pub undo_file: Option<String>,
-    /// How long it took.
+    /// Duration in seconds.
     pub seconds: f64,
-    /// What to be aware of.
+    /// Warnings.
     pub warnings: Vec<String>,
 }

@@ -1,5 +1,5 @@
-//! How a key gets from what it is to what it would be without the writes that are undone: only what differs is touched, and nothing
-//! of that which others have built on. Pure.
+//! Computes how a key gets from its present state to the state without the undone writes. Only differences are changed,
+//! and none on which later writes depend. Pure.
 //!
 //! | as it was | without | repair |
 //! | --- | --- | --- |
@@ -7,7 +7,7 @@
 //! | a value | absent | deleted |
 //! | hash, set, sorted set | the same type | element by element |
 //! | any other value, another type | | replaced as a whole |
-//! | | another time of expiry | that is set |
+//! | | another expiry time | set |
 
 use redtape_wire::rdb::{ReadError, Value};
 
@@ -16,7 +16,7 @@ use crate::target::repair::TtlPolicy;
 use crate::values::image::Image;
 use crate::values::merge::{Difference, differences, removals_last};
 
-/// What happens to a key as a whole.
+/// What happens to the whole key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Whole {
     Create,
@@ -28,23 +28,23 @@ pub(super) enum Whole {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct KeyRepair {
     pub(super) whole: Option<Whole>,
-    /// `live` is what is there as it was, `wanted` what would be there.
+    /// `live` is the present element, `wanted` the one without the writes.
     pub(super) elements: Vec<Difference>,
-    /// The time of expiry as it was, and as it would be; 0 = never.
+    /// Present and wanted expiry time; 0 = never.
     pub(super) ttl: Option<(i64, i64)>,
     /// What differs and stays, and why.
     pub(super) stays: Vec<(Part, String)>,
 }
 
 impl KeyRepair {
-    /// Something is written.
+    /// True if something is written.
     pub(super) fn writes(&self) -> bool {
         self.whole.is_some() || !self.elements.is_empty() || self.ttl.is_some()
     }
 }
 
-/// The repair of a key. `doubt`: why a part stays, if it does. `now_ms`: what expires then or earlier is gone; `slack_ms`: by how much
-/// times of expiry may be off.
+/// The repair of a key. `doubt`: why a part stays, if it does. `now_ms`: what expires at or before this time is absent;
+/// `slack_ms`: inaccuracy of expiry times.
 pub(super) fn repair(
     was: Option<&Image>,
     without: Option<&Image>,
@@ -72,7 +72,8 @@ pub(super) fn repair(
             }
             let removed = |difference: &Difference| matches!(difference, Difference::Extra(_));
             if held > 0 && repair.elements.len() == held && repair.elements.iter().all(removed) {
-                // What would be there instead is in doubt. The key goes with its last element: its undo brings back all of it.
+                // The replacement is in doubt. Deleting the last element deletes the key; the undo of that restores all
+                // of it.
                 repair.elements.clear();
                 repair.whole = Some(Whole::Delete);
                 return Ok(repair);
@@ -88,7 +89,7 @@ pub(super) fn repair(
     Ok(repair)
 }
 
-/// How many elements a container has.
+/// Number of elements of a container.
 fn elements_of(value: &Value) -> usize {
     match value {
         Value::Hash(fields) => fields.len(),
@@ -98,7 +99,7 @@ fn elements_of(value: &Value) -> usize {
     }
 }
 
-/// All its fields have expired.
+/// True if all its fields have expired.
 fn is_empty_hash(value: &Value) -> bool {
     matches!(value, Value::Hash(fields) if fields.is_empty())
 }
@@ -150,7 +151,7 @@ mod tests {
         image(&Value::Hash(fields.iter().map(field).collect()), expires_ms)
     }
 
-    /// What is done, in short; parts in `doubt` stay: `whole`, `ttl`, or an element's name.
+    /// Describes a repair briefly; parts in `doubt` stay: `whole`, `ttl`, or an element's name.
     fn told(was: Option<&Image>, without: Option<&Image>, doubt: &[&str]) -> String {
         let in_doubt = |part: &Part| {
             let name = match part {
@@ -189,7 +190,7 @@ mod tests {
         assert_eq!(told(a(), Some(&hash(&[("f", "1")], 0)), &[]), "Replace");
         let old = hash(&[("bad", "1"), ("kept", "1"), ("n", "2")], 0);
         let new = hash(&[("kept", "1"), ("lost", "1"), ("n", "1")], 0);
-        // What goes, goes last.
+        // Removals come last.
         assert_eq!(told(Some(&old), Some(&new), &[]), "+lost ~n -bad");
         assert_eq!(told(Some(&old), Some(&new), &["n"]), "+lost -bad stays n");
     }

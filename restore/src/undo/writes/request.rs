@@ -1,4 +1,4 @@
-//! What is asked for.
+//! The input of an undo of writes.
 
 use std::path::PathBuf;
 
@@ -17,34 +17,34 @@ use redtape_journal::query::Filter;
 pub struct UndoWritesRequest {
     /// The journal's directory.
     pub from: PathBuf,
-    /// What it is encrypted with, if it is.
+    /// The keys of an encrypted journal.
     pub keyring: Keyring,
-    /// Which writes are undone: by whom, with which command, when.
+    /// Selects the writes: by client, command and time.
     pub writes: WriteQuery,
     /// On which keys.
     pub keys: Filter,
-    /// Writes of unknown origin that may be among them are undone as well.
+    /// Also undo writes of unknown origin that may match.
     pub include_unknown: bool,
-    /// What later writes that read it have made of it is computed anew, rather than left.
+    /// Recompute the results of later writes that depend on them, instead of leaving them.
     pub include_dependent: bool,
-    /// The zone of times that do not say theirs.
+    /// The time zone of times without one.
     pub zone: Zone,
-    /// The server that is recorded.
+    /// The recorded server.
     pub to: ServerAddress,
-    /// Which scratch server, if the person insists.
+    /// The scratch server's program, if the user chose one.
     pub server_bin: Option<PathBuf>,
-    /// Where undo files are; `None` = the usual place.
+    /// Directory of undo files; `None` = the default.
     pub state_dir: Option<PathBuf>,
     /// The present, for "ago".
     pub now: Micros,
-    /// Ends it when it is set.
+    /// Ends the undo when it is set.
     pub interrupt: Interrupt,
-    /// How long servers are waited for.
+    /// Time limits for servers.
     pub limits: Limits,
 }
 
 impl UndoWritesRequest {
-    /// The request for one of the datasets: of these keys, as they were behind a record.
+    /// The request for one of the datasets: these keys after a record.
     pub(super) fn dataset(&self, filter: Filter, at: Lsn) -> Request {
         Request {
             from: self.from.clone(),

@@ -1,4 +1,4 @@
-//! The repair of each key, and all of them counted before anything is written.
+//! Computes the repair of each key, and counts all of them before the first write.
 
 use std::collections::BTreeMap;
 
@@ -17,15 +17,15 @@ use crate::target::repair::{Listed, live};
 use crate::target::server::ServerTarget;
 use crate::target::value_error::unreadable;
 
-/// What stays that is listed.
+/// Limit of listed differences that stay.
 const LISTED_MAX: usize = 1000;
 
-/// What both datasets differ in, counted.
+/// The differences between both datasets, counted.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
     pub(super) changes: Changes,
     pub(super) stays: Stays,
-    /// For each key of the dataset without the writes in its order, whether it comes back.
+    /// For each key of the dataset without the writes, in order, whether it is created.
     pub(super) new: Vec<bool>,
     /// Keys of that dataset in each database.
     pub(super) wanted: BTreeMap<u32, u64>,
@@ -93,17 +93,17 @@ pub(super) fn each_repair(
     })
 }
 
-/// What differs and stays, counted, and some of it.
+/// Differences that stay: a count and a list.
 #[derive(Debug, Default)]
 pub(super) struct Stays {
     pub(super) count: u64,
     pub(super) listed: Vec<Listed>,
-    /// Some keys are looked at again.
+    /// Keys are examined again.
     pub(super) again: bool,
 }
 
 impl Stays {
-    /// Adds what stays of a key; what is listed is not counted again.
+    /// Adds the parts of a key that stay; listed ones are not counted again.
     pub(super) fn add(&mut self, (db, key): (u32, &[u8]), stays: &[(Part, String)]) {
         for (part, why) in stays {
             let listed = Listed { db, key: show(key), why: doubts::in_words(part, why) };

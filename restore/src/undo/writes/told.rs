@@ -1,12 +1,12 @@
-//! What was found in the history, in words: for the plan.
+//! Describes the findings in the history, for the plan.
 
 use super::history::History;
 use super::plan::WritesSeen;
 use crate::mistake::{At, Sample, Samples, Writer};
 
-/// Clients that are named.
+/// Clients listed by name.
 const CLIENTS_SHOWN: usize = 5;
-/// Writes of each kind that are shown.
+/// Writes of each kind that are listed.
 const SAMPLES: usize = 5;
 
 impl History {
@@ -25,7 +25,7 @@ impl History {
         WritesSeen { first_lsn: lsn(first), last_lsn: lsn(last), clients, ..seen(&selected.samples) }
     }
 
-    /// What was built on them.
+    /// The writes that depend on them.
     pub(super) fn built_on(&self) -> WritesSeen {
         let all = self.mistake.affected.dependents();
         let more = u64::from(self.mistake.affected.dependents_overflow().is_some());
@@ -33,7 +33,7 @@ impl History {
         WritesSeen { count: all.len() as u64 + more, samples, ..WritesSeen::default() }
     }
 
-    /// What cannot be judged, in words.
+    /// Describes what cannot be judged.
     pub(super) fn not_judged(&self) -> Vec<String> {
         let Samples { count, first } = &self.mistake.not_judged;
         let mut words: Vec<String> = first.iter().take(SAMPLES).map(sample).collect();
@@ -42,7 +42,7 @@ impl History {
         }
         if self.earlier_too_old {
             words.push(
-                "an earlier undo reaches back behind the oldest base: what it undid counts here as it was written"
+                "an earlier undo reaches back before the oldest base: the writes that it undid count here as written"
                     .to_owned(),
             );
         }
@@ -57,20 +57,20 @@ impl History {
     }
 }
 
-/// Some records of one kind.
+/// Lists some records of one kind.
 pub(super) fn seen(samples: &Samples) -> WritesSeen {
     let first = samples.first.iter().take(SAMPLES).map(sample).collect();
     WritesSeen { count: samples.count, samples: first, ..WritesSeen::default() }
 }
 
-/// A record in one line.
+/// Describes a record in one line.
 fn sample(sample: &Sample) -> String {
     let Sample { at, who, db, command, why } = sample;
     let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
     format!("LSN {} {} db {db} {}: {command}{why}", at.lsn, at.ts, who)
 }
 
-/// A client, in words.
+/// Describes a client.
 fn name(Writer { addr, name, user }: &Writer) -> String {
     let name = if name.is_empty() { String::new() } else { format!(" {name}") };
     let user = if user.is_empty() || user == "default" { String::new() } else { format!(" (user {user})") };

@@ -196,7 +196,7 @@ impl Generator {
         }
     }
 
-    /// Milliseconds to live: many that end during the run, some while a moment is recorded, some never.
+    /// Milliseconds to live: many that end during the run, some while a point in time is recorded, some never.
     fn ttl_ms(&mut self) -> i64 {
         match self.below(100) {
             0..50 => self.rng.random_range(10..300),

@@ -50,7 +50,7 @@ pub fn decode_value(of: ValueType, bytes: &[u8], limit: u64) -> Result<Value, Re
         T::Module2 => decode_module(from, with)?,
     };
     if !input.rest().is_empty() {
-        return Err(input.fault(Fault::Invalid("more bytes follow behind a value")));
+        return Err(input.fault(Fault::Invalid("more bytes follow a value")));
     }
     Ok(value)
 }
@@ -60,7 +60,7 @@ pub fn decode_string(bytes: &[u8], limit: u64) -> Result<Cow<'_, [u8]>, ReadErro
     let mut input = SliceInput::new(bytes, 0);
     let string = read_string(&mut input, limit, "a string")?;
     if !input.rest().is_empty() {
-        return Err(input.fault(Fault::Invalid("more bytes follow behind a value")));
+        return Err(input.fault(Fault::Invalid("more bytes follow a value")));
     }
     Ok(string)
 }

@@ -142,7 +142,7 @@ fn a_value_is_decoded_as_a_whole_or_not_at_all() {
     let longer = [&hash[..], b"\x00"].concat();
     assert_eq!(
         decode("REDIS0009", 4, &longer).expect_err("refused"),
-        format!("the RDB cannot be read at byte {}: more bytes follow behind a value", hash.len())
+        format!("the RDB cannot be read at byte {}: more bytes follow a value", hash.len())
     );
 }
 

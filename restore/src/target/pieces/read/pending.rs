@@ -1,8 +1,8 @@
 //! The pending entries of a group, some at a time.
 //!
 //! `XPENDING` says how long ago an entry was delivered, not when, and nothing says what the server's clock showed then. But the
-//! distances of one reply count from one moment. So each piece begins with an entry whose time is known (the first one's
-//! from `XINFO STREAM … FULL`, then the last one's of the piece before), and that gives the moment.
+//! distances of one reply count from one point in time. So each piece begins with an entry whose time is known (the first one's
+//! from `XINFO STREAM … FULL`, then the last one's of the piece before), and that gives the point in time.
 //!
 //! A distance of 0 may also stand for a time to come: then the piece is asked for again a little later, and if it still is 0,
 //! the clock was set back since.

@@ -1,4 +1,4 @@
-//! Keys that clients write to all the time.
+//! Replaces keys that clients write to constantly.
 
 use redtape_journal::undo_file::MovedAside;
 
@@ -15,8 +15,8 @@ use crate::values::digest::{Digest, NOTHING};
 use crate::values::image::Image;
 
 impl Engine<'_> {
-    /// Puts the wanted key in its place while clients write to it: the live one is renamed in the same transaction, so that what it
-    /// held at that moment is kept, and goes into the undo log from there.
+    /// Puts the wanted key in place while clients write to it. The live key is renamed in the same transaction, so its
+    /// value at that time is kept, and is copied to the undo log afterwards.
     pub(super) fn move_aside(&mut self, db: u32, wanted: &Wanted) -> Result<(), RestoreError> {
         let Wanted { key, expected, digest, .. } = wanted;
         if expected.is_some() {
@@ -30,13 +30,13 @@ impl Engine<'_> {
         self.build_as(&new, wanted)?;
         let mut packed = Vec::new();
         self.target.encode(&mut packed, &[b"MULTI"]);
-        // What is built in pieces has a time of expiry of its own until now.
+        // A value built in pieces has a temporary expiry time until now.
         encode_expiry(self.target, &mut packed, &new, wanted.image.expires_ms);
         self.target.encode(&mut packed, &[b"RENAME", &key[..], &old]);
         self.target.encode(&mut packed, &[b"RENAME", &new[..], key]);
         self.target.encode(&mut packed, &[b"EXEC"]);
         if let Some([_, _, Value::Error(e)]) = exec(self.target, &packed, 3)?.as_deref() {
-            // Nobody may be left without the key that was moved aside.
+            // A failure must not leave the key missing: the live one is renamed back.
             self.target.call(&[b"RENAMENX", &old[..], key])?;
             return Err(self.target.refused("RENAME", e));
         }
@@ -45,7 +45,7 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Takes what was moved aside into the undo log, and removes it.
+    /// Copies the renamed key to the undo log and deletes it.
     pub(crate) fn keep_moved(
         &mut self,
         db: u32,
@@ -64,7 +64,8 @@ impl Engine<'_> {
         self.target.call(&[b"UNLINK", old]).map(drop)
     }
 
-    /// Ends what an interrupted run has begun with keys that did not come by: those that it deleted are not seen again.
+    /// Completes the moves that an interrupted run began for keys that this run does not meet again, such as deleted
+    /// ones.
     pub(crate) fn take_up_rest(&mut self) -> Result<(), RestoreError> {
         let left: Vec<(u32, Vec<u8>)> = self.moved.keys().cloned().collect();
         for (db, key) in left {
@@ -75,7 +76,7 @@ impl Engine<'_> {
         self.log.done()
     }
 
-    /// Ends what an interrupted run has begun with this key; whether it had been moved aside.
+    /// Completes a move that an interrupted run began for this key; returns whether there was one.
     pub(super) fn take_up(&mut self, db: u32, key: &[u8]) -> Result<bool, RestoreError> {
         if self.moved.is_empty() {
             return Ok(false);
@@ -96,8 +97,8 @@ impl Engine<'_> {
         Ok(true)
     }
 
-    /// Puts back what an interrupted run has moved aside and not brought into its undo file, if the target has what that run put in its
-    /// place. `replace`: whatever it has.
+    /// Renames a key back that an interrupted run moved aside without copying it to the undo file, if the target still
+    /// holds the replacement. `replace`: in any case.
     pub(crate) fn put_moved_back(&mut self, moved: &MovedAside, replace: bool) -> Result<(), RestoreError> {
         let MovedAside { db, key, temporary, written, stored, .. } = moved;
         select(self.target, *db)?;
@@ -114,21 +115,21 @@ impl Engine<'_> {
         if self.outcome.left == left {
             self.target.call(&[&b"UNLINK"[..], temporary]).map(drop)
         } else {
-            // It is nowhere else.
+            // There is no other copy.
             self.outcome.leave(*db, temporary, format!("holds what {} was before the repair", show(key)));
             Ok(())
         }
     }
 
-    /// Names for what is moved aside, and for what takes its place. Random: a run that knows nothing of an earlier one must not take
-    /// a name that this one has given.
+    /// Names for the key moved aside and for its replacement. They are random: a run without knowledge of an earlier
+    /// one must not reuse its names.
     pub(super) fn names(&self, key: &[u8]) -> (Vec<u8>, Vec<u8>) {
         let number = random::number() & !1;
         (temporary_name(key, self.id, number), temporary_name(key, self.id, number + 1))
     }
 }
 
-/// What takes the place of what was moved aside under this name.
+/// Name of the replacement for a key moved aside under this name.
 fn new_of(key: &[u8], old: &[u8]) -> Option<Vec<u8>> {
     let name = parse(old)?;
     Some(temporary_name(key, &name.operation, name.number + 1))

@@ -1,4 +1,4 @@
-//! Large values: built in pieces under a temporary name, beside everything that clients do, then put in place by `RENAME`.
+//! Builds large values in pieces under a temporary name, then puts them in place with `RENAME`.
 
 use super::Engine;
 use super::transaction::{encode_expiry, encode_restore, exec};
@@ -12,7 +12,7 @@ use crate::target::value_error::not_taken;
 use crate::target::value_error::unreadable;
 
 impl Engine<'_> {
-    /// Stores a value under a temporary name for `key`, and returns that. A value that only the server itself can take apart is
+    /// Stores a value under a temporary name for `key` and returns that name. A value that only the server can split is
     /// restored whole.
     pub(super) fn build(&mut self, key: &[u8], wanted: &Wanted) -> Result<Vec<u8>, RestoreError> {
         let name = self.names(key).1;
@@ -20,7 +20,7 @@ impl Engine<'_> {
         Ok(name)
     }
 
-    /// The same under this name.
+    /// As [`Self::build`], under this name.
     pub(super) fn build_as(&mut self, name: &[u8], wanted: &Wanted) -> Result<(), RestoreError> {
         if wanted.large {
             let value = wanted.image.full_value().map_err(|e| unreadable(&wanted.key, e))?;
@@ -39,7 +39,7 @@ impl Engine<'_> {
         }
     }
 
-    /// Creates a key, whose name may be another than the wanted one's; whether the target had none.
+    /// Creates a key, possibly under another name; returns false if the target already had it.
     pub(super) fn create_one(&mut self, key: &[u8], wanted: &Wanted) -> Result<bool, RestoreError> {
         if wanted.large {
             return self.create_large(key, wanted);
@@ -53,14 +53,14 @@ impl Engine<'_> {
         }
     }
 
-    /// Creates a key with a large value; whether the target had none.
+    /// Creates a key with a large value; returns false if the target already had it.
     fn create_large(&mut self, key: &[u8], wanted: &Wanted) -> Result<bool, RestoreError> {
         let name = self.build(key, wanted)?;
         rename_new(self.target, &name, key, wanted.image.expires_ms)
     }
 
-    /// Appends what puts the wanted value in the place of a watched key; returns the number of commands, and the temporary name of
-    /// a large value.
+    /// Appends the commands that replace a watched key by the wanted value. Returns their number, and the temporary
+    /// name of a large value.
     pub(super) fn encode_put(
         &mut self,
         packed: &mut Vec<u8>,
@@ -78,7 +78,8 @@ impl Engine<'_> {
     }
 }
 
-/// Gives a temporary key its time of expiry and its name; whether the target had none of that name. Else it is removed.
+/// Gives a temporary key its expiry time and its name. If the name exists, the temporary key is deleted and the result
+/// is false.
 pub(crate) fn rename_new(target: &mut Server, name: &[u8], key: &[u8], expires_ms: i64) -> Result<bool, RestoreError> {
     let mut packed = Vec::new();
     target.encode(&mut packed, &[b"MULTI"]);

@@ -1,4 +1,4 @@
-//! Keys that the target does not have.
+//! Creates keys that the target does not have.
 
 use redtape_journal::undo_file::EntryNumber;
 
@@ -12,7 +12,7 @@ use crate::target::repair::new_keys::NewKeys;
 use crate::values::digest::{Digest, NOTHING};
 
 impl Engine<'_> {
-    /// Creates keys that the target did not have; returns those that it has by now.
+    /// Creates keys that the target did not have; returns those that exist by now.
     pub(super) fn create(&mut self, db: u32, keys: Vec<Wanted>) -> Result<Vec<Wanted>, RestoreError> {
         let (large, small): (Vec<_>, Vec<_>) = keys.into_iter().partition(|wanted| wanted.large);
         let mut packed = NewKeys::default();
@@ -41,10 +41,10 @@ impl Engine<'_> {
         Ok(exist)
     }
 
-    /// Creates keys that the target did not have; replies are waited for later.
+    /// Creates keys that the target did not have, without waiting for the replies.
     pub(super) fn send_new(&mut self, db: u32, keys: NewKeys) -> Result<(), RestoreError> {
         if !self.moved.is_empty() {
-            // Then the target is asked for keys in between.
+            // The next step queries the target.
             self.settle()?;
         }
         let now_ms = self.now_ms()?;
@@ -64,7 +64,7 @@ impl Engine<'_> {
         self.receive_some()
     }
 
-    /// Sends some of the keys, each with its time of expiry: when the undo log is on the disk.
+    /// Sends some of the keys with their expiry times, once the undo log is durable.
     fn send_those(&mut self, db: u32, keys: NewKeys, those: Vec<(usize, i64)>) -> Result<(), RestoreError> {
         let mut packed = Vec::new();
         let mut sent: Vec<(usize, i64, EntryNumber)> = Vec::with_capacity(those.len());
@@ -82,7 +82,7 @@ impl Engine<'_> {
         self.send(db, &mut packed, Sent { keys, those: sent, added })
     }
 
-    /// Whether an absent key goes back.
+    /// True if an absent key may be written.
     fn may_create(&mut self, db: u32, key: &[u8], expected: Option<Digest>) -> bool {
         let why = match self.log.doubt(db, key) {
             Some(Doubt::Value(_)) => Some("was deleted after an interrupted run may have written it".to_owned()),

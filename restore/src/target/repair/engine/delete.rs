@@ -1,4 +1,4 @@
-//! Selected keys that did not exist at the restore point.
+//! Deletes selected keys that did not exist at the restore point.
 
 use super::transaction::{exec_all, keys_at_once};
 use super::{ALONE_TRIES, CHANGED, Engine, digest_of};
@@ -12,12 +12,12 @@ use crate::target::value_error::unreadable;
 use crate::values::digest::Digest;
 use crate::values::image::{Image, type_name};
 
-/// A key that is to be deleted, where its live value has this digest; `None` = whatever it holds.
+/// A key to delete if its live value has this digest; `None` = any value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unwanted {
     pub(crate) key: Vec<u8>,
     pub(crate) expected: Option<Digest>,
-    /// Only where its value is of this type; `None` = of any.
+    /// Delete only a value of this type; `None` = any type.
     pub(crate) of_type: Option<String>,
 }
 
@@ -42,7 +42,7 @@ impl Engine<'_> {
         self.log.done()
     }
 
-    /// `false` = a client came in between, and nothing was done.
+    /// `false` = a client's write came first, and nothing was done.
     fn delete_watched(&mut self, db: u32, keys: &[Unwanted]) -> Result<bool, RestoreError> {
         let names: Vec<&[u8]> = keys.iter().map(|unwanted| &unwanted.key[..]).collect();
         let live = live::read(self.target, &names, self.version, true)?;
@@ -103,7 +103,7 @@ impl Engine<'_> {
         let old = self.names(key).0;
         let entry = self.log.add(db, &Before::Moved { key, temporary: &old, written: None })?;
         self.log.sync()?;
-        // A key that is gone by now needs no deletion.
+        // A key that is already gone needs no deletion.
         let moved = self.target.try_call(&[&b"RENAME"[..], key, &old])?.value().is_some();
         self.outcome.deleted += u64::from(moved);
         if moved { self.keep_moved(db, key, &old, None) } else { self.log.not_written(entry) }

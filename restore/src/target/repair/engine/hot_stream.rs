@@ -1,9 +1,9 @@
-//! Merging a stream that clients write to all the time.
+//! Merges a stream that clients write to constantly.
 //!
-//! What was read is old by the time it can be written, so the server itself catches up: the merged entries are built under a
-//! temporary name, then one script appends what was added since, takes groups and counters over as they are at that moment, and
-//! puts it in the place of the live stream, which is renamed. What that held goes into the undo log from there, as for other keys
-//! that are moved aside.
+//! What was read is outdated by the time it is written, so the server itself catches up. The merged entries are built
+//! under a temporary name. Then one script appends the entries added since, copies the present groups and counters, and
+//! renames the live stream and puts the merged one in its place. The old stream is copied to the undo log afterwards,
+//! like other keys that are moved aside.
 
 use redtape_wire::rdb::{Group, Stream, Value as Canonical, encode_dump};
 
@@ -19,14 +19,15 @@ use crate::values::digest::{Digest, digest};
 use crate::values::image::Image;
 use crate::values::stream_merge::{StreamMerge, merge_streams};
 
-/// Attempts of one stream: entries may be deleted in between, and then it begins anew.
+/// Attempts for one stream: if entries are deleted meanwhile, it starts again.
 const TRIES: usize = 8;
-/// Entries that are appended, and pending ones of a group: the server does nothing else meanwhile.
+/// Entries to append, and pending entries of a group: the script blocks the server.
 const ENTRIES_MAX: usize = 4096;
 
-/// `KEYS`: the live stream, the merged one, the name for the live one. `ARGV`: length and last id of the live one when it was read,
-/// entries ever added and greatest deleted id of the merged one, how many entries are taken at most, then for each entry that is
-/// pending again: group, consumer, id, time and number of deliveries. Returns 1, or 0 if the merged stream is of no use.
+/// `KEYS`: the live stream, the merged one, the name for the live one. `ARGV`: length and last id of the live one when
+/// it was read; entries ever added and greatest deleted id of the merged one; the largest number of entries to append;
+/// then for each entry to make pending again: group, consumer, id, time and number of deliveries. Returns 1, or 0 if
+/// the merged stream cannot be used.
 const SCRIPT: &str = r"
 local live, new, old = KEYS[1], KEYS[2], KEYS[3]
 local limit = tonumber(ARGV[5])
@@ -95,7 +96,7 @@ redis.call('RENAME', live, old)
 redis.call('RENAME', new, live)
 return 1";
 
-/// A merged stream without the groups of the live one, and what the script needs beside it.
+/// A merged stream without the live one's groups, and the script's other arguments.
 struct Prepared {
     base: Wanted,
     digest: Digest,
@@ -104,7 +105,7 @@ struct Prepared {
 }
 
 impl Engine<'_> {
-    /// Whether it was merged.
+    /// Returns whether it was merged.
     pub(super) fn merge_hot_stream(&mut self, db: u32, wanted: &Wanted) -> Result<bool, RestoreError> {
         let may = self.how == How::Script && self.version.has_redis(7, 0) && matches!(self.judged, Judged::NotAsked);
         if !may || wanted.expected.is_some() || self.log.doubt(db, &wanted.key).is_some() {
@@ -122,7 +123,7 @@ impl Engine<'_> {
         Ok(false)
     }
 
-    /// Of the stream as it is now; `None` = it is none, or cannot be merged, or need not be.
+    /// Prepares the merge with the present stream; `None` = not a stream, or not mergeable, or nothing to merge.
     fn prepare(&mut self, wanted: &Wanted) -> Result<Option<Prepared>, RestoreError> {
         let Wanted { key, image, .. } = wanted;
         let found = live::read(self.target, &[key], self.version, false)?;
@@ -149,7 +150,7 @@ impl Engine<'_> {
         Ok(Some(Prepared { base, digest: digest_of(*merged), lacking, args }))
     }
 
-    /// Puts it in the place of the live one; `false` = that has changed too much.
+    /// Puts the merged stream in place; `false` = the live one has changed too much.
     fn catch_up(&mut self, db: u32, wanted: &Wanted, prepared: &Prepared) -> Result<bool, RestoreError> {
         let key = &wanted.key;
         let (old, new) = self.names(key);
@@ -159,7 +160,7 @@ impl Engine<'_> {
         self.build_as(&new, &prepared.base)?;
         let mut args: Vec<&[u8]> = vec![b"EVAL", SCRIPT.as_bytes(), b"3", key, &new, &old];
         args.extend(prepared.args.iter().map(Vec::as_slice));
-        // Where the user may not do all of that, nothing was put in place.
+        // If the user may not call a command of the script, nothing was put in place.
         let reply = self.target.try_call(&args)?;
         if !matches!(reply, Reply::Value(Value::Int(1))) {
             self.log.not_written(entry)?;
@@ -168,7 +169,7 @@ impl Engine<'_> {
         }
         let held = live::read(self.target, &[&old], self.version, false)?.keys.into_iter().next().flatten();
         let streams = held.as_ref().map(|held| streams(key, &wanted.image, held)).transpose()?.flatten();
-        // What is there now: as if the two had been merged at that moment.
+        // The result equals a merge of both streams at that time.
         let written = streams.and_then(|(before, held)| match merge_streams(&before, &held) {
             StreamMerge::Lacking(merged, _) => Some(digest_of(*merged)),
             StreamMerge::NothingLacking => Some(digest_of(held)),
@@ -188,13 +189,13 @@ fn streams(key: &[u8], wanted: &Image, live: &Image) -> Result<Option<(Stream, S
     })
 }
 
-/// As it is compared: without what servers do not replicate.
+/// Digest for comparison, without what servers do not replicate.
 fn digest_of(mut stream: Stream) -> Digest {
     stream.forget_unreplicated();
     digest(&Canonical::Stream(Box::new(stream)))
 }
 
-/// Appends what is pending in the second group, and not in the first.
+/// Appends what is pending in the second group and not in the first.
 fn pending_again(live: &Group, merged: &Group, args: &mut Vec<Vec<u8>>) {
     for entry in &merged.pending {
         let is_there = live.pending.binary_search_by_key(&entry.id, |other| other.id).is_ok();

@@ -1,7 +1,7 @@
-//! Batches of new keys that were sent and are not answered yet: while the target is at work on one, the undo entries of the next are
-//! written and synced, and it is sent behind.
+//! Batches of new keys that are sent and not answered yet. While the target works on one, the undo entries of the next
+//! are written and synced, and it is sent.
 //!
-//! Replies come in the order of the commands, so nothing else is asked of the target on this connection while a batch is under way.
+//! Replies arrive in command order, so nothing else is sent on this connection while a batch is in flight.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -17,18 +17,18 @@ use crate::target::repair::live;
 use crate::target::repair::new_keys::NewKeys;
 use crate::target::value_error::not_taken;
 
-/// So many may be under way while another one is made.
+/// Batches in flight while another one is prepared.
 const BATCHES_MAX: usize = 3;
 
-/// See the module.
+/// The batches in flight, and what their replies have shown.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
     batches: VecDeque<Sent>,
-    /// Theirs.
+    /// Database of the batches.
     db: u32,
-    /// The target's clock in ms as it was told last, and when that was.
+    /// The target's clock in ms when last read, and the local time then.
     clock: Option<(i64, Instant)>,
-    /// Keys that the target had by then.
+    /// Keys that turned out to exist.
     existing: Vec<Wanted>,
 }
 
@@ -36,31 +36,31 @@ pub(crate) struct InFlight {
 #[derive(Debug)]
 pub(super) struct Sent {
     pub(super) keys: NewKeys,
-    /// Those of the keys that were sent: which, with which time of expiry, and the undo entry of each.
+    /// The sent keys: index, expiry time, and undo entry of each.
     pub(super) those: Vec<(usize, i64, EntryNumber)>,
     /// All these entries.
     pub(super) added: Added,
 }
 
 impl InFlight {
-    /// Something is, in this database.
+    /// True if something is in flight in this database.
     pub(super) fn is_in(&self, db: u32) -> bool {
         !self.batches.is_empty() && self.db == db
     }
 
-    /// How many keys are.
+    /// Number of keys in flight.
     pub(crate) fn keys(&self) -> u64 {
         self.batches.iter().map(|sent| sent.keys.len() as u64).sum()
     }
 
-    /// Those that the target had, of batches that are answered.
+    /// Takes the keys that turned out to exist, of answered batches.
     pub(super) fn take_existing(&mut self) -> Vec<Wanted> {
         std::mem::take(&mut self.existing)
     }
 }
 
 impl Engine<'_> {
-    /// The target's clock in ms. While something is under way it is not asked: what it said last, and what has passed since.
+    /// The target's clock in ms. While batches are in flight, it is computed from the last reading.
     pub(super) fn now_ms(&mut self) -> Result<i64, RestoreError> {
         match self.in_flight.clock {
             Some((told, at)) if !self.in_flight.batches.is_empty() => Ok(told + at.elapsed().as_millis() as i64),
@@ -72,7 +72,7 @@ impl Engine<'_> {
         }
     }
 
-    /// Sends a batch whose undo entries are on the disk, and a question for the time.
+    /// Sends a batch whose undo entries are durable, followed by a `TIME` command.
     pub(super) fn send(&mut self, db: u32, packed: &mut Vec<u8>, batch: Sent) -> Result<(), RestoreError> {
         self.target.encode(packed, &["TIME"]);
         let commands = batch.those.len() + 1;
@@ -81,31 +81,31 @@ impl Engine<'_> {
         self.target.send(packed, commands)
     }
 
-    /// Waits until all is answered, and writes what the target had by then.
+    /// Waits for all replies, and writes the keys that turned out to exist.
     pub(crate) fn settle(&mut self) -> Result<(), RestoreError> {
         self.receive_all()?;
         let existing = self.in_flight.take_existing();
         self.present(self.in_flight.db, &existing)
     }
 
-    /// Waits until no more than the limit is under way.
+    /// Waits until at most [`BATCHES_MAX`] batches are in flight.
     pub(super) fn receive_some(&mut self) -> Result<(), RestoreError> {
         while self.in_flight.batches.len() > BATCHES_MAX {
             self.receive()?;
         }
-        // Few: what is decided upon them needs the connection.
+        // Existing keys are rare, and deciding on them needs the connection.
         if self.in_flight.existing.is_empty() { Ok(()) } else { self.settle() }
     }
 
-    /// Waits until all is answered, though something has failed: the next run has less in doubt, and the connection is free again.
+    /// After a failure: waits for all replies, so that the next run has fewer doubtful keys and the connection is free.
     pub(crate) fn give_up(&mut self) {
         if self.receive_all().is_err() {
-            // The first failure is the one that is told.
+            // The first failure is the one that is reported.
             let _ = self.target.pass_over();
         }
     }
 
-    /// Waits until all is answered.
+    /// Waits for all replies.
     pub(super) fn receive_all(&mut self) -> Result<(), RestoreError> {
         while !self.in_flight.batches.is_empty() {
             self.receive()?;
@@ -113,10 +113,10 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Waits for the replies to the oldest batch; after a refusal, for those to all that are under way.
+    /// Waits for the replies to the oldest batch; after a refusal, for those to all batches.
     fn receive(&mut self) -> Result<(), RestoreError> {
         let Some(refused) = self.receive_batch()? else { return Ok(()) };
-        // What has become of the others is in the undo log then, and not in doubt.
+        // The results of the other batches are then in the undo log and not in doubt.
         while !self.in_flight.batches.is_empty() {
             self.receive_batch()?;
         }
@@ -124,7 +124,7 @@ impl Engine<'_> {
         Err(refused)
     }
 
-    /// Takes note of the replies to the oldest batch; returns the first refusal.
+    /// Processes the replies to the oldest batch; returns the first refusal.
     fn receive_batch(&mut self) -> Result<Option<RestoreError>, RestoreError> {
         let Some(Sent { keys, those, added }) = self.in_flight.batches.pop_front() else { return Ok(None) };
         let (mut left, mut refused) = (&those[..], None);

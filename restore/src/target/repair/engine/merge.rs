@@ -1,4 +1,4 @@
-//! Elements of containers, and times of expiry, each compared and set by itself.
+//! Sets elements of containers, and expiry times, each after a comparison.
 
 use super::transaction::{encode_expiry, exec_all};
 use super::{Engine, Wanted};
@@ -20,7 +20,7 @@ use crate::values::merge::{Difference, removals_last};
 const MERGE_TRIES: usize = 4;
 
 impl Engine<'_> {
-    /// Sets the elements that go back, each for itself.
+    /// Sets the elements that go back, each individually.
     pub(super) fn merge(
         &mut self,
         db: u32,
@@ -36,7 +36,7 @@ impl Engine<'_> {
             let (mut goes, mut stays) = (Vec::new(), Vec::new());
             for difference in differences.elements.into_iter().flatten() {
                 let lacking = matches!(difference, Difference::Lacking(_));
-                // What only the live value has is no fault of its own where nobody was named.
+                // Without `--broken-by`, elements that only the live value has are no conflict.
                 if matches!(difference, Difference::Extra(_)) && matches!(self.judged, Judged::NotAsked) {
                     continue;
                 }
@@ -75,7 +75,7 @@ impl Engine<'_> {
         self.outcome.elements += set;
         self.outcome.merged += u64::from(set > 0);
         self.outcome.ttl_set += u64::from(set == 0 && ttl_set);
-        // Only the target has more than what was wanted.
+        // Only the target has additional elements.
         self.outcome.equal += u64::from(set == 0 && !ttl_set && self.outcome.left == left);
         Ok(())
     }
@@ -122,7 +122,7 @@ impl Engine<'_> {
         Ok(set)
     }
 
-    /// Sets a time of expiry that is as it was seen; `false` = it is not any more.
+    /// Sets an expiry time if it is still `seen_ms`; `false` = it is not.
     pub(crate) fn set_ttl(&mut self, db: u32, key: &[u8], seen_ms: i64, wanted_ms: i64) -> Result<bool, RestoreError> {
         let entry = self.log.add(db, &Before::Ttl { key, expires_ms: seen_ms, written_ms: wanted_ms })?;
         self.log.sync()?;
@@ -154,7 +154,7 @@ impl Engine<'_> {
 }
 
 impl Engine<'_> {
-    /// Whether two times of expiry that the target has told are the same one.
+    /// True if two expiry times reported by the target are the same within its slack.
     pub(crate) fn same_ttl(&self, one_ms: i64, other_ms: i64) -> bool {
         TtlPolicy::Absolute.same(one_ms, other_ms, if self.version.has_redis(7, 0) { 0 } else { TTL_JITTER_MS })
     }
@@ -165,10 +165,10 @@ fn seen_or_never(expires_ms: i64) -> i64 {
     if expires_ms == 0 { -1 } else { expires_ms }
 }
 
-/// What a time of expiry that was asked for as a rest may be off.
+/// Inaccuracy of an expiry time that was computed from `PTTL`, in ms.
 const TTL_JITTER_MS: i64 = 50;
 
-/// `ARGV`: what `PEXPIRETIME` must say, and the new time of expiry, 0 = never.
+/// `ARGV`: the required `PEXPIRETIME`, and the new expiry time; 0 = never.
 const TTL_SCRIPT: &str = r"
 if redis.call('PEXPIRETIME', KEYS[1]) ~= tonumber(ARGV[1]) then return 0 end
 if ARGV[2] == '0' then redis.call('PERSIST', KEYS[1]) else redis.call('PEXPIREAT', KEYS[1], ARGV[2]) end

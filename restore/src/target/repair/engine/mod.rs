@@ -1,11 +1,13 @@
-//! Writes wanted keys into a live target, each atomically, beside all its clients.
+//! Writes wanted keys into a live target, each atomically, while clients use it.
 //!
-//! For each batch: which keys exist is asked; those that do not are created with `RESTORE`, which overwrites nothing (`create`), while
-//! the target is still at work on the batches before (`in_flight`). Those that do are watched, read, and written in one transaction with others (`watched`); where a client came in between, each is tried
-//! alone, and a key that clients write to all the time is moved aside by `RENAME` in the transaction that puts the wanted one in its
-//! place (`aside`); a stream is merged with what has come in the meantime (`hot_stream`). Elements are set one by one (`merge`), keys that should not be there are deleted (`delete`).
+//! For each batch, the engine asks which keys exist. Absent keys are created with `RESTORE`, which overwrites nothing
+//! (`create`), while the target still works on earlier batches (`in_flight`). Existing keys are watched, read, and
+//! written in one transaction (`watched`). After a conflicting write by a client, each is tried alone. A key that
+//! clients write to constantly is renamed in the transaction that puts the wanted one in its place (`aside`); a stream
+//! is merged with the entries added meanwhile (`hot_stream`). Elements are set one by one (`merge`), and unwanted keys
+//! are deleted (`delete`).
 //!
-//! Order: what was there is in the undo log, and the log on the disk, before a write is sent.
+//! Order: before a write is sent, the earlier state is in the undo log, and the log is on the disk.
 
 mod aside;
 mod build;
@@ -42,14 +44,14 @@ use crate::values::digest::Digest;
 use crate::values::image::Image;
 use crate::version::ServerVersion;
 
-/// The same for a large value, which is built anew each time.
+/// As `ALONE_TRIES`, for a large value, which is built again each time.
 const LARGE_TRIES: usize = 2;
-/// Why a key stays that has another value than the person wants to replace.
+/// Why a key stays that does not have the expected value (`--if-unchanged`).
 const CHANGED: &str = "was changed since";
 /// Attempts with one key before it is moved aside.
 const ALONE_TRIES: usize = 8;
 
-/// See the module.
+/// The engine of one repair.
 pub(crate) struct Engine<'a> {
     pub(crate) target: &'a mut Server,
     pub(crate) policy: &'a Policy,
@@ -58,27 +60,27 @@ pub(crate) struct Engine<'a> {
     pub(crate) interrupt: &'a Interrupt,
     /// The restore point.
     pub(crate) at_ms: i64,
-    /// Of this restore.
+    /// The id of this restore.
     pub(crate) id: &'a OperationId,
-    /// Of the target.
+    /// The target's version.
     pub(crate) version: ServerVersion,
     pub(crate) how: How,
     pub(crate) outcome: Outcome,
     /// Keys that an interrupted run was moving aside.
     pub(crate) moved: HashMap<(u32, Vec<u8>), MovedAside>,
-    /// What was sent, and not answered yet.
+    /// Batches sent and not answered yet.
     pub(crate) in_flight: InFlight,
 }
 
 impl Engine<'_> {
-    /// Writes a batch, and sees it in the target.
+    /// Writes a batch and waits for the replies.
     pub(crate) fn batch(&mut self, batch: Batch) -> Result<(), RestoreError> {
         self.begin(batch)?;
         self.settle()
     }
 
-    /// Writes a batch. Replies to new keys may be waited for later, at the latest in [`Engine::settle`]: nothing else may be done
-    /// with the target before.
+    /// Writes a batch. Replies for new keys may be read later, at the latest in [`Engine::settle`], which must precede
+    /// any other use of the target.
     pub(crate) fn begin(&mut self, batch: Batch) -> Result<(), RestoreError> {
         self.interrupt.check()?;
         let Batch { db, keys, new } = batch;
@@ -96,7 +98,7 @@ impl Engine<'_> {
         self.known(db, keys)
     }
 
-    /// Writes keys that the target may have, and those with large values.
+    /// Writes keys that may exist, and keys with large values.
     fn known(&mut self, db: u32, keys: Vec<Wanted>) -> Result<(), RestoreError> {
         let keys = self.not_yet_done(db, keys)?;
         let (mut absent, known): (Vec<_>, Vec<_>) = keys.into_iter().partition(|wanted| wanted.new);
@@ -106,12 +108,12 @@ impl Engine<'_> {
         for (wanted, there) in known.into_iter().zip(there) {
             if there { present.push(wanted) } else { absent.push(wanted) }
         }
-        // Those that a client has created in the meantime.
+        // Includes keys that a client has created meanwhile.
         present.extend(self.create(db, absent)?);
         self.present(db, &present)
     }
 
-    /// Writes keys that the target has.
+    /// Writes existing keys.
     fn present(&mut self, db: u32, keys: &[Wanted]) -> Result<(), RestoreError> {
         let mut left = keys;
         while !left.is_empty() {
@@ -125,7 +127,7 @@ impl Engine<'_> {
         self.log.done()
     }
 
-    /// Leaves out what an interrupted run has done, and what has expired since the restore point.
+    /// Omits keys that an interrupted run has written, and keys that have expired since the restore point.
     fn not_yet_done(&mut self, db: u32, keys: Vec<Wanted>) -> Result<Vec<Wanted>, RestoreError> {
         let now_ms = live::clock(self.target)?;
         let (mut left, mut gone) = (Vec::with_capacity(keys.len()), Vec::new());
@@ -145,7 +147,7 @@ impl Engine<'_> {
         Ok(left)
     }
 
-    /// Wanted keys whose time has passed are not wanted any more where nothing else may be there.
+    /// With `--replace-all`, wanted keys that have expired by now are deleted.
     fn delete_expired(&mut self, db: u32, keys: Vec<Vec<u8>>) -> Result<(), RestoreError> {
         if !self.policy.replace_all || keys.is_empty() {
             return Ok(());
@@ -172,7 +174,7 @@ impl Engine<'_> {
     }
 }
 
-/// The digest of what is written.
+/// The digest of the written value.
 pub(crate) fn digest_of(key: &[u8], image: &Image) -> Result<Digest, RestoreError> {
     image.digest().map_err(|e| unreadable(key, e))
 }

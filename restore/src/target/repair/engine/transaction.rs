@@ -1,4 +1,4 @@
-//! `MULTI`, and what may stand in it.
+//! `MULTI` transactions, and their size limits.
 
 use std::borrow::Cow;
 
@@ -9,10 +9,10 @@ use crate::values::image::Image;
 
 /// Keys of one transaction.
 const WATCHED_KEYS: usize = 64;
-/// Bytes of one transaction, about: the server does nothing else meanwhile.
+/// Approximate size of one transaction in bytes: it blocks the server.
 const WATCHED_BYTES: usize = 256 << 10;
 
-/// How many fit into one transaction with this server: one at least.
+/// How many keys fit into one transaction with this server: at least one.
 pub(super) fn transaction_len(server: &Server, keys: &[Wanted]) -> usize {
     let mut bytes = 0;
     let fit = keys.iter().take(keys_at_once(server)).take_while(|Wanted { key, image, .. }| {
@@ -22,7 +22,7 @@ pub(super) fn transaction_len(server: &Server, keys: &[Wanted]) -> usize {
     fit.count().max(1)
 }
 
-/// Keys that a transaction with this server may have: in a cluster, neighbours hardly ever have the same slot.
+/// Largest number of keys in a transaction: in a cluster, different keys rarely share a slot.
 pub(super) fn keys_at_once(server: &Server) -> usize {
     if server.is_in_cluster() { 1 } else { WATCHED_KEYS }
 }
@@ -31,7 +31,7 @@ pub(super) fn keys_at_once(server: &Server) -> usize {
 pub(super) fn exec(server: &mut Server, packed: &[u8], commands: usize) -> Result<Option<Vec<Value>>, RestoreError> {
     let mut replies = server.pipeline(packed, commands + 2)?;
     let last = replies.pop();
-    // A command that is refused when it is queued says more than EXEC, which then refuses all.
+    // The error of a queued command explains more than EXEC's, which then refuses all.
     for reply in replies {
         server.must("MULTI", reply)?;
     }
@@ -42,7 +42,7 @@ pub(super) fn exec(server: &mut Server, packed: &[u8], commands: usize) -> Resul
     }
 }
 
-/// The same where each command has to succeed; `false` = a watched key was changed.
+/// As [`exec`], where each command must succeed; `false` = a watched key was changed.
 pub(super) fn exec_all(server: &mut Server, packed: &[u8], commands: usize) -> Result<bool, RestoreError> {
     let Some(replies) = exec(server, packed, commands)? else { return Ok(false) };
     match replies.iter().find_map(|reply| if let Value::Error(e) = reply { Some(e) } else { None }) {
@@ -59,7 +59,7 @@ pub(super) fn encode_restore(target: &Server, packed: &mut Vec<u8>, key: &[u8], 
     target.encode(packed, &[b"RESTORE", key, expires.as_bytes(), &image.dump, b"ABSTTL", b"REPLACE"]);
 }
 
-/// Overwrites nothing.
+/// Appends a `RESTORE` that overwrites nothing.
 pub(super) fn encode_create(target: &Server, packed: &mut Vec<u8>, key: &[u8], dump: &[u8], expires_ms: i64) {
     let expires = if expires_ms == 0 { Cow::Borrowed("0") } else { Cow::Owned(expires_ms.to_string()) };
     target.encode(packed, &[b"RESTORE", key, expires.as_bytes(), dump, b"ABSTTL"]);

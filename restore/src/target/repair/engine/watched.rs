@@ -1,4 +1,4 @@
-//! Keys that the target has: watched, read, decided upon, written in one transaction.
+//! Existing keys: watched, read, decided, and written in one transaction.
 
 use redtape_wire::rdb::{Value, encode_dump};
 
@@ -17,7 +17,7 @@ use crate::values::digest::{Digest, NOTHING};
 use crate::values::image::Image;
 
 impl Engine<'_> {
-    /// Reads watched keys, decides, and writes them in one transaction; `false` = a client came in between, and nothing was done.
+    /// One attempt with watched keys; `false` = a client's write came first, and nothing was done.
     pub(super) fn attempt(&mut self, db: u32, keys: &[Wanted]) -> Result<bool, RestoreError> {
         let names: Vec<&[u8]> = keys.iter().map(|wanted| &wanted.key[..]).collect();
         let live = live::read(self.target, &names, self.version, true)?;
@@ -63,7 +63,7 @@ impl Engine<'_> {
             self.log.sync()?;
             self.target.encode(&mut packed, &[b"EXEC"]);
             let done = exec_all(self.target, &packed, commands);
-            // A node that does not hold a key does nothing of a transaction.
+            // A node that does not hold a key refuses the whole transaction.
             if let Ok(false) | Err(RestoreError::OtherNode { .. }) = done {
                 entries.into_iter().try_for_each(|entry| self.log.not_written(entry))?;
                 for name in built {
@@ -80,7 +80,7 @@ impl Engine<'_> {
         Ok(true)
     }
 
-    /// For each key that is rebuilt with what it lacks, what it should be.
+    /// The merged stream of each key that is rebuilt.
     fn merged(
         &self,
         keys: &[Wanted],
@@ -97,7 +97,7 @@ impl Engine<'_> {
         merged.collect()
     }
 
-    /// What is done with a key: by its value, by who wrote it last, by what an interrupted run has left in doubt.
+    /// The decision on a key: from its value, its last write, and the doubts left by an interrupted run.
     fn decide(&self, db: u32, wanted: &Wanted, there: Option<&Image>, live: &Live) -> Result<Decision, RestoreError> {
         let key = &wanted.key;
         let decision = decide(self.policy, &wanted.image, there, live.now_ms, live.slack_ms);
@@ -111,7 +111,7 @@ impl Engine<'_> {
         Ok(if may { decision } else { Decision::Conflict })
     }
 
-    /// Decisions on a key as a whole that depend on who wrote it last.
+    /// The decision on a whole key, where it depends on the last write.
     fn judge_whole(
         &self,
         db: u32,
@@ -128,13 +128,13 @@ impl Engine<'_> {
         Ok(if self.whole_stays(db, key, there)?.is_none() { goes } else { Decision::Conflict })
     }
 
-    /// Why a key as a whole stays, if that depends on who wrote it last.
+    /// Why a whole key stays, if that depends on its last write.
     fn whole_stays(&self, db: u32, key: &[u8], there: Option<&Image>) -> Result<Option<String>, RestoreError> {
         let live = there.map(|there| digest_of(key, there)).transpose()?;
         Ok(self.judged.stays(db, key, Part::Whole, there.is_none(), live.unwrap_or(NOTHING)))
     }
 
-    /// What is in doubt since an interrupted run is written only if it is still as that run found it.
+    /// A key in doubt since an interrupted run is written only if it is still as that run found it.
     pub(super) fn is_as_found(&self, db: u32, key: &[u8], there: Option<&Image>) -> Result<bool, RestoreError> {
         Ok(match (self.log.doubt(db, key), there) {
             (None | Some(Doubt::Part), _) | (Some(Doubt::Absent), None) => true,
@@ -146,7 +146,7 @@ impl Engine<'_> {
         })
     }
 
-    /// Counts what was done in the transaction, and does what needs none.
+    /// Counts what the transaction did, and performs the rest outside of it.
     fn finish(
         &mut self,
         db: u32,
@@ -191,7 +191,7 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Stores the wanted value beside the target's.
+    /// Stores the wanted value beside the target's key.
     fn rename(&mut self, db: u32, wanted: &Wanted) -> Result<(), RestoreError> {
         let Wanted { key, image, digest, .. } = wanted;
         let name = self.policy.name_template.name(key, &self.id.to_string());
@@ -221,7 +221,7 @@ impl Engine<'_> {
     }
 }
 
-/// Whether the target has what the person wants to replace.
+/// True if the target holds the value that may be replaced.
 fn is_expected(wanted: &Wanted, there: Option<&Image>) -> Result<bool, RestoreError> {
     let Some(expected) = wanted.expected else { return Ok(true) };
     let found = there.map(|there| digest_of(&wanted.key, there)).transpose()?;
