@@ -73,6 +73,7 @@ fn restore_code(kind: redtape_restore::ErrorKind) -> u8 {
         ErrorKind::Storage(kind) => storage_code(kind),
         ErrorKind::Denied => NOPERM,
         ErrorKind::Unavailable => UNAVAILABLE,
+        ErrorKind::System => OSERR,
         ErrorKind::Occupied => CANTCREAT,
         ErrorKind::Busy => TEMPFAIL,
         ErrorKind::Mismatch => SOFTWARE,

@@ -20,6 +20,8 @@ pub enum ErrorKind {
     Denied,
     /// A server is not there, or not able.
     Unavailable,
+    /// The operating system refused, such as an address that is in use.
+    System,
     /// What is in the target stands in the way, or other clients wrote to it.
     Occupied,
     /// Another restore is at work on the target.
@@ -186,11 +188,11 @@ impl RestoreError {
             | Self::Unable(_)
             | Self::Tls { .. }
             | Self::NoRoom { .. }
-            | Self::Listen { .. }
             | Self::NoScratch(_)
             | Self::Scratch(_)
             | Self::TooLong { .. }
             | Self::Link(_) => ErrorKind::Unavailable,
+            Self::Listen { .. } => ErrorKind::System,
             Self::Verify(_) => ErrorKind::Mismatch,
             Self::Interrupted => ErrorKind::Interrupted,
             Self::Undone { cause, .. } => cause.kind(),

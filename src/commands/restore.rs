@@ -241,7 +241,8 @@ pub(super) fn repaired(outcome: &Outcome) -> Vec<String> {
         (outcome.left, "left as they are"),
     ];
     let told: Vec<String> = numbers.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
-    let mut lines = vec![format!("keys: {}", told.join(", "))];
+    let none = if outcome.elements > 0 { "none as a whole" } else { "none changed" };
+    let mut lines = vec![format!("keys: {}", if told.is_empty() { none.to_owned() } else { told.join(", ") })];
     if outcome.elements > 0 {
         lines.push(format!("{} set", count(outcome.elements, "element", "elements")));
     }

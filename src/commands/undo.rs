@@ -4,7 +4,7 @@
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -212,11 +212,21 @@ fn by_file(args: UndoArgs, file: PathBuf) -> anyhow::Result<ExitCode> {
         out(&format!("{shown}\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
+    let own_file = plan.undo_file.clone();
     confirm(&shown, "Put it back?", yes)?;
     listen(interrupt)?;
     let mut console = Console::new(std::io::stderr().is_terminal(), json);
     let outcome = prepared.run(&mut console)?;
-    let text = if json { serde_json::to_string_pretty(&outcome)? } else { repaired(&outcome).join("\n") };
+    let text = if json {
+        serde_json::to_string_pretty(&outcome)?
+    } else {
+        let mut lines = repaired(&outcome);
+        // Where nothing had to be put back there is none.
+        if Path::new(&own_file).exists() {
+            lines.push(format!("what was there before is in the undo file {own_file}"));
+        }
+        lines.join("\n")
+    };
     out(&format!("{text}\n"))?;
     Ok(if outcome.leaves_some() { ExitCode::from(NOT_ALL) } else { ExitCode::SUCCESS })
 }

@@ -235,7 +235,7 @@ fn what_cannot_be_served_is_told() {
     let busy = std::net::TcpListener::bind(("127.0.0.1", free_port())).expect("a listener");
     let busy = busy.local_addr().expect("its address").to_string();
     for (more, code, words) in [
-        (&["--serve", &busy][..], 69, "cannot listen on"),
+        (&["--serve", &busy][..], 71, "cannot listen on"),
         (&["--serve", "0.0.0.0:0"], 64, "--serve-password-file"),
         (&["--serve", "7000"], 64, "127.0.0.1:7000"),
         (&["--serve", "127.0.0.1:0", "--key", "nothing"], 69, "nothing to serve"),

@@ -65,6 +65,34 @@ fn a_time_of_expiry_by_mistake() {
 }
 
 #[test]
+fn a_time_of_expiry_on_values_written_since() {
+    let mut scene = Scene::new();
+    let mut app = scene.client();
+    for begun in [args!["SET", "late:s", "v"], args!["RPUSH", "late:l", "a"], args!["XADD", "late:x", "1-1", "f", "v"]]
+    {
+        app.must(&begun);
+    }
+    let keys = ["late:s", "late:l", "late:x"];
+    let lsn = scene.accident(keys.iter().map(|key| args!["EXPIRE", key, 1000]).collect());
+    for since in
+        [args!["APPEND", "late:s", "w"], args!["RPUSH", "late:l", "b"], args!["XADD", "late:x", "2-1", "f", "v"]]
+    {
+        app.must(&since);
+    }
+    scene.redtape.wait_caught_up();
+    let outcome = scene.restore(lsn, &["--key", "late:*", "--broken-by", "client=intern"]);
+    // The values are not the intern's, and stay; the times of expiry are.
+    done(&outcome, 1);
+    let mut conn = scene.server.conn();
+    assert_eq!(keys.map(|key| int(&conn.must(&args!["PTTL", key]))), [-1; 3], "{}", outcome.stdout);
+    assert_eq!(text(&conn.must(&args!["GET", "late:s"])), "vw");
+    assert_eq!(
+        ["LLEN", "XLEN"].map(|len| int(&conn.must(&args![len, if len == "LLEN" { "late:l" } else { "late:x" }]))),
+        [2; 2]
+    );
+}
+
+#[test]
 fn hot_keys_renamed() {
     let mut scene = Scene::new();
     let rename = |n| args!["RENAME", format!("hot:{n}"), format!("oops:{n}")];

@@ -20,7 +20,7 @@ use crate::values::merge::{Difference, removals_last};
 const MERGE_TRIES: usize = 4;
 
 impl Engine<'_> {
-    /// Sets the elements that go back, each individually.
+    /// Sets the elements that go back, each individually, and the expiry time. Without elements the value as a whole stays.
     pub(super) fn merge(
         &mut self,
         db: u32,
@@ -31,6 +31,7 @@ impl Engine<'_> {
         let (mut differences, mut live_ttl) = (first, there.map_or(0, |there| there.expires_ms));
         let (mut set, mut ttl_set) = (0, false);
         let left = self.outcome.left;
+        let mut whole = self.why_whole_stays(db, key, there, &differences)?;
         for attempt in 1..=MERGE_TRIES {
             let stay = |part, lacking, live| self.judged.stays(db, key, part, lacking, live);
             let (mut goes, mut stays) = (Vec::new(), Vec::new());
@@ -60,7 +61,8 @@ impl Engine<'_> {
                 live_ttl = there.as_ref().map_or(0, |there| there.expires_ms);
                 let decision = decide(self.policy, wanted, there.as_ref(), live.now_ms, live.slack_ms);
                 match decision.map_err(|e| unreadable(key, e))? {
-                    Decision::Merge(now @ Differences { elements: Some(_), .. }) => {
+                    Decision::Merge(now) if now.elements.is_some() || whole.is_some() => {
+                        whole = self.why_whole_stays(db, key, there.as_ref(), &now)?;
                         differences = now;
                         continue;
                     }
@@ -68,7 +70,7 @@ impl Engine<'_> {
                     _ => self.outcome.leave(db, key, "was deleted or overwritten while the restore ran"),
                 }
             } else {
-                self.leave_elements(db, key, &stays, again, ttl_stays.flatten());
+                self.leave_elements(db, key, (whole.take(), &stays), again, ttl_stays.flatten());
             }
             break;
         }
@@ -80,15 +82,30 @@ impl Engine<'_> {
         Ok(())
     }
 
+    /// Why the value as a whole stays, if it has no elements that are judged one by one.
+    fn why_whole_stays(
+        &self,
+        db: u32,
+        key: &[u8],
+        there: Option<&Image>,
+        differences: &Differences,
+    ) -> Result<Option<String>, RestoreError> {
+        if differences.elements.is_some() {
+            return Ok(None);
+        }
+        let why = self.whole_stays(db, key, there)?;
+        Ok(Some(why.unwrap_or_else(|| "was written while the restore ran: run it again".to_owned())))
+    }
+
     fn leave_elements(
         &mut self,
         db: u32,
         key: &[u8],
-        stays: &[(Difference, String)],
+        (whole, stays): (Option<String>, &[(Difference, String)]),
         again: bool,
         ttl: Option<String>,
     ) {
-        let mut left = Vec::new();
+        let mut left: Vec<String> = whole.into_iter().collect();
         if let Some((difference, why)) = stays.first() {
             let more = if stays.len() > 1 { format!(" and {} more", stays.len() - 1) } else { String::new() };
             left.push(format!("element {}{more}: {why}", show(difference.name())));

@@ -119,17 +119,30 @@ impl Engine<'_> {
         decision: Decision,
         there: Option<&Image>,
     ) -> Result<Decision, RestoreError> {
-        let goes = match &decision {
-            Decision::Create => Decision::Create,
-            Decision::Merge(Differences { elements: None, .. }) => Decision::Replace,
-            Decision::MergeStream(_) if !matches!(self.judged, Judged::NotAsked) => Decision::Replace,
+        let (goes, ttl) = match &decision {
+            Decision::Create => (Decision::Create, false),
+            Decision::Merge(Differences { elements: None, ttl }) => (Decision::Replace, *ttl),
+            Decision::MergeStream(merged) if !matches!(self.judged, Judged::NotAsked) => {
+                (Decision::Replace, merged.ttl)
+            }
             _ => return Ok(decision),
         };
-        Ok(if self.whole_stays(db, key, there)?.is_none() { goes } else { Decision::Conflict })
+        if self.whole_stays(db, key, there)?.is_none() {
+            return Ok(goes);
+        }
+        // Another write may have set the expiry time, and that one may be named.
+        let judged_alone = ttl && !matches!(self.judged, Judged::NotAsked);
+        let only_ttl = Decision::Merge(Differences { elements: None, ttl });
+        Ok(if judged_alone { only_ttl } else { Decision::Conflict })
     }
 
     /// Why a whole key stays, if that depends on its last write.
-    fn whole_stays(&self, db: u32, key: &[u8], there: Option<&Image>) -> Result<Option<String>, RestoreError> {
+    pub(super) fn whole_stays(
+        &self,
+        db: u32,
+        key: &[u8],
+        there: Option<&Image>,
+    ) -> Result<Option<String>, RestoreError> {
         let live = there.map(|there| digest_of(key, there)).transpose()?;
         Ok(self.judged.stays(db, key, Part::Whole, there.is_none(), live.unwrap_or(NOTHING)))
     }
