@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_no_write_counts_once_the_writes_before_it_are_synced() {
+    fn the_end_of_a_stream_without_writes_is_durable_with_the_writes_before_it() {
         let durability = DurabilityTracker::new(Gate::Follow);
         durability.timeline(TimelineId(1), "one");
         durability.synced(progress(1, 5, 500, 1));
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_woken_once() {
+    fn a_waiter_is_woken_once() {
         let poll = mio::Poll::new().expect("a poll");
         let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).expect("a waker"));
         let durability = DurabilityTracker::new(Gate::Follow);
