@@ -118,7 +118,7 @@ impl Status {
         self.unreachable.load_full()
     }
 
-    /// Resolves when an upstream that could not be reached answers somebody: a probe, or a worker for its client.
+    /// Resolves when an upstream that could not be reached answers a probe, or a worker for its client.
     pub async fn server_back(&self) {
         self.server_back.notified().await;
     }
