@@ -306,7 +306,7 @@ fn what_the_target_may_not_hold_is_said_before() {
             warnings_of(limited("allkeys-lru"), Some(500)),
             "took 500 bytes on the server that made it. If the data does not fit, nothing is written",
         ),
-        (warnings_of(limited("noeviction"), None), "not known before. If it does not fit, nothing is written"),
+        (warnings_of(limited("noeviction"), None), "unknown in advance. If it does not fit, nothing is written"),
         (warnings_of(|c| c.target.functions_hidden = true, None), "FUNCTION LIST is not allowed"),
         (warnings_of(|c| c.target.memory.limit = None, None), "is unknown: neither INFO nor CONFIG"),
         (
