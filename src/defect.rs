@@ -2,7 +2,7 @@
 //!
 //! Of a process that runs on (`proxy`, `follow`) no part may end unseen: applications would go on while nothing is
 //! recorded, or hang. So a panic anywhere, in a thread, a task or a library, says what happened and ends the process at
-//! once; what it leaves is what a crash leaves, from which the next start recovers. Parts that return though nobody has
+//! once; what it leaves is what a crash leaves, from which the next start recovers. Parts that return although nothing has
 //! stopped them panic as well (`redtape_proxy`, `parts.rs`).
 //!
 //! Other commands unwind, so that a restore puts its target back, and end with the same code.
@@ -32,7 +32,7 @@ pub(crate) fn end_process_at_panic() {
     }));
 }
 
-/// Registers what is done before a defect ends the process: removing what a crash would leave behind and nobody else removes.
+/// Registers what is done before a defect ends the process: removing what a crash would leave behind and no other process removes.
 pub(crate) fn at_end(act: impl Fn() + Send + 'static) {
     LAST_ACTS.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(act));
 }
@@ -106,7 +106,7 @@ mod tests {
             }
             _ => {}
         }
-        // Nobody joins the thread, and the main one has other things to do.
+        // The thread is not joined, and the main one has other things to do.
         std::thread::sleep(Duration::from_secs(20));
         std::process::exit(0);
     }

@@ -8,10 +8,10 @@ use redtape_wire::url::{RedisUrl, Secret};
 
 use crate::exit::{Failure, IOERR, SOFTWARE, USAGE, io_code};
 
-/// How long a password file that is a pipe is waited for: somebody may have to unlock a store of passwords first.
+/// How long a password file that is a pipe is waited for: the user may have to unlock a password store first.
 pub(crate) const PASSWORD_LIMIT: Duration = Duration::from_mins(1);
 
-/// Asks who sits at the terminal; where nobody does, fails with what to do instead.
+/// Asks the user at the terminal; without a terminal, fails with advice.
 pub(crate) fn agreed(question: &str, without_terminal: impl std::fmt::Display) -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::new(USAGE, without_terminal).into());
@@ -46,7 +46,7 @@ pub(crate) fn password_file(path: &Path, what: &str, limit: Duration) -> Result<
     let (send, receive) = std::sync::mpsc::channel();
     let file = path.to_owned();
     let reader = move || {
-        // Nobody may wait for it any more.
+        // The receiver may be gone.
         let _ = send.send(std::fs::read_to_string(file));
     };
     std::thread::Builder::new().name("password".to_owned()).spawn(reader).map_err(|e| failed(SOFTWARE, &e))?;

@@ -22,7 +22,7 @@ const LINES_MAX: usize = 2048;
 const LINE_MAX: usize = 16 * 1024;
 /// So long an end of the process waits for what was logged before it.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
-/// Pause before a write that would have to wait is tried again, where somebody else made stderr non-blocking.
+/// Pause before a write that would have to wait is tried again, if another process made stderr non-blocking.
 const WRITE_AGAIN: Duration = Duration::from_millis(20);
 /// Pause before a flush that finds the queue full asks again.
 const FLUSH_AGAIN: Duration = Duration::from_millis(10);

@@ -169,7 +169,7 @@ fn is_synced(writer: &Writer, lsn: Lsn, is_closed: &AtomicBool) -> bool {
         if ends {
             return false;
         }
-        // With `sync no`, and where syncs are far between, nobody else asks for it.
+        // With `sync no`, and where syncs are far between, no other part requests it.
         if progress.written_lsn >= lsn {
             writer.sync_now();
         }

@@ -104,7 +104,7 @@ impl DurabilityTracker {
         }
     }
 
-    /// Somebody waits until replies are covered: nothing may be slower than it must be.
+    /// Clients wait until replies are covered, so latency matters.
     #[inline]
     pub fn is_awaited(&self) -> bool {
         self.gate == Gate::Follow
@@ -293,7 +293,7 @@ mod tests {
         assert!(
             durability.position().covers("two", ReplOffset(40)) && !durability.position().covers("one", ReplOffset(1))
         );
-        // One that nobody has named counts nothing.
+        // An unnamed source covers nothing.
         durability.synced(progress(3, 9, 90, 4));
         assert!(
             durability.position().covers("two", ReplOffset(40)) && !durability.position().covers("two", ReplOffset(41))
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_no_write_counts_once_the_writes_before_it_are_synced() {
+    fn the_end_of_a_stream_without_writes_is_durable_with_the_writes_before_it() {
         let durability = DurabilityTracker::new(Gate::Follow);
         durability.timeline(TimelineId(1), "one");
         durability.synced(progress(1, 5, 500, 1));
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_woken_once() {
+    fn a_waiter_is_woken_once() {
         let poll = mio::Poll::new().expect("a poll");
         let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).expect("a waker"));
         let durability = DurabilityTracker::new(Gate::Follow);
@@ -354,7 +354,7 @@ mod tests {
         durability.synced(progress(1, 1, 1, 1));
         assert!(!waiter.wants.load(Ordering::Acquire));
         waiter.wants.store(true, Ordering::Release);
-        // Nothing new, nobody is woken.
+        // Nothing new, no waiter is woken.
         durability.synced(progress(1, 1, 1, 2));
         assert!(waiter.wants.load(Ordering::Acquire));
         durability.synced(progress(1, 2, 2, 3));

@@ -60,7 +60,7 @@ pub enum Judgement {
     Known,
     /// Another history at the same address.
     Replaced(Mismatch),
-    /// Another server, and somebody has said that it is to be recorded.
+    /// Another server, which the operator has allowed to be recorded.
     Accepted(Mismatch),
     /// Another server.
     Unrelated(Mismatch),

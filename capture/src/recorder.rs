@@ -161,7 +161,7 @@ impl Recorder {
         let opened = open_journal(config)?;
         let began = opened.1.last.as_ref().is_some_and(|l| l.timeline >= self.tail.timeline);
         if let Some(base) = self.base.take().filter(|_| !began) {
-            // Its timeline never began: a full copy that nobody can use. What cannot be removed is set aside later.
+            // Its timeline never began: an unusable full copy. What cannot be removed is set aside later.
             let _ = std::fs::remove_file(base.with_extension("json"));
             let _ = std::fs::remove_file(base);
         }
@@ -319,7 +319,7 @@ impl Recorder {
     }
 
     async fn some_progress(&self) {
-        // A writer that ends by a panic calls nobody.
+        // A writer that panics wakes no waiter.
         let _ = tokio::time::timeout(LOOK_AGAIN, self.progress.notified()).await;
     }
 

@@ -67,7 +67,7 @@ pub enum SnapshotError {
         /// The journal's.
         expected: String,
     },
-    /// Nobody writes the journal.
+    /// The journal has no writer.
     #[error(
         "the journal does not reach the snapshot's offset {offset}: is redtape proxy or follow running on this directory? Nothing was changed"
     )]

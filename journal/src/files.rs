@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - A file of the journal is a regular file, and a folder a directory. A symbolic link is not followed, a FIFO or a
-//!   device is not opened: opening one may wait for ever, or change what somebody else owns. Both are refused with a
+//!   device is not opened: opening one may wait for ever, or change another user's file. Both are refused with a
 //!   typed error ([`Failure::WrongKind`]).
 //! - A sync that failed stays recognizable, whatever it was part of ([`Failure::Sync`]): the kernel may have marked
 //!   pages clean that never reached the disk, and the next sync then succeeds without writing them.
@@ -20,7 +20,7 @@ pub(crate) const FILE_MODE: u32 = 0o640;
 /// Rights of new directories, before the umask.
 pub(crate) const FOLDER_MODE: u32 = 0o750;
 
-/// Rights of new files and directories that nobody else is to read, before the umask: undo files.
+/// Rights of new private files and directories, before the umask: undo files.
 const PRIVATE_FILE_MODE: u32 = 0o600;
 const PRIVATE_FOLDER_MODE: u32 = 0o700;
 
@@ -177,7 +177,7 @@ pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
     open(path, File::options().read(true).write(true).create(true).truncate(false))
 }
 
-/// The same, of a file that nobody else is to read.
+/// The same, of a private file.
 pub(crate) fn open_or_create_private(path: &Path) -> io::Result<File> {
     open_with_mode(path, File::options().read(true).write(true).create(true).truncate(false), PRIVATE_FILE_MODE)
 }
@@ -216,7 +216,7 @@ pub(crate) fn create_folders(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path)
 }
 
-/// Creates a directory that nobody else is to look into, and those above it that are not there.
+/// Creates a private directory, and those above it that are not there.
 pub(crate) fn create_private_folders(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER_MODE).create(path)
 }

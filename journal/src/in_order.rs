@@ -23,7 +23,7 @@ pub fn in_order<J: Send, T: Send>(
         loop {
             let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok((job, done)) = job else { break };
-            // Nobody listens any more: enough was taken.
+            // The receiver is gone: enough was taken.
             let _ = done.send(work(job));
         }
     };

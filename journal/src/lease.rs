@@ -55,14 +55,14 @@ impl ReadLease {
     }
 }
 
-/// Nobody reads.
+/// There are no readers.
 #[derive(Debug)]
 pub(crate) struct RemovalLease {
     _file: File,
 }
 
 impl RemovalLease {
-    /// `None` while somebody reads.
+    /// `None` while a process reads.
     pub(crate) fn take(dir: &Directory) -> io::Result<Option<Self>> {
         // For writing, as locks over a network ask for.
         let file = files::open_write(&dir.meta())?;
@@ -70,14 +70,14 @@ impl RemovalLease {
     }
 }
 
-/// Nobody else removes.
+/// No other process removes files.
 #[derive(Debug)]
 pub(crate) struct PruneLock {
     _file: File,
 }
 
 impl PruneLock {
-    /// Makes its file and that of [`SnapshotStep`], where they are not there: by the journal's writer, so that it can lock what somebody else has used before.
+    /// Makes its file and that of [`SnapshotStep`], where they are not there: by the journal's writer, so that it can lock what another user has used before.
     pub(crate) fn prepare(dir: &Directory) -> io::Result<()> {
         for path in [dir.prune_lock(), dir.snapshot_lock()] {
             match files::create_new(&path) {
@@ -88,7 +88,7 @@ impl PruneLock {
         Ok(())
     }
 
-    /// `None` while somebody else holds it.
+    /// `None` while another process holds it.
     pub(crate) fn take(dir: &Directory) -> io::Result<Option<Self>> {
         let path: PathBuf = dir.prune_lock();
         let file = files::open_or_create(&path)
@@ -117,14 +117,14 @@ impl SnapshotStep {
     }
 }
 
-/// No snapshot is between two steps: what is unfinished and has no lock of its own, nobody will finish.
+/// No snapshot is between two steps: an unfinished file without a lock of its own will never be finished.
 #[derive(Debug)]
 pub(crate) struct SnapshotsAtRest {
     _file: Option<File>,
 }
 
 impl SnapshotsAtRest {
-    /// `None` while somebody is in such a step, for longer than such a step takes. Without the lock's file nobody ever was.
+    /// `None` while a process is in such a step, for longer than such a step takes. Without the lock's file no process ever was.
     pub(crate) fn take(dir: &Directory) -> io::Result<Option<Self>> {
         let file = match files::open_read(&dir.snapshot_lock()) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Some(Self { _file: None })),

@@ -52,7 +52,7 @@ pub struct Present {
 /// Waits until the journal is complete up to now, at most so long.
 pub fn wait_complete(dir: &Path, keyring: &Keyring, limit: Duration) -> Result<Present, MarkError> {
     let mut ts = Micros::now();
-    // Where nobody writes there is nothing to wait for.
+    // Without a writer there is nothing to wait for.
     let written = is_held(&Directory::new(dir).lock());
     let deadline = Instant::now() + if written { limit } else { Duration::ZERO };
     loop {

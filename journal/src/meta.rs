@@ -76,7 +76,7 @@ impl Meta {
     }
 }
 
-/// What to say of a directory without `meta` from which somebody wants to read.
+/// The error for reading from a directory without `meta`.
 pub(crate) fn not_a_journal(dir: &Directory) -> OpenError {
     let root = dir.root().to_owned();
     match foreign_files(dir) {

@@ -49,7 +49,7 @@ pub struct ServerIdentity {
     pub address: String,
     /// When it was first seen like this.
     pub seen: Micros,
-    /// Somebody has said that its history is to be recorded in this journal.
+    /// The operator has allowed recording its history in this journal.
     pub accepted: bool,
 }
 

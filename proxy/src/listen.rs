@@ -271,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_file_that_nobody_serves_is_replaced_and_nothing_else() {
+    fn only_a_stale_socket_file_is_replaced() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("redtape.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));

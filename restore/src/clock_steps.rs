@@ -1,12 +1,12 @@
 //! Times that the wall clock has shown twice.
 //!
-//! A step of the clock stands in the journal as a mark: `clock-7200s@2026-11-20T11:00:00.000000Z` is one back by two hours, to
-//! the time behind the `@`. What was written from then until the clock was past the mark's own time has that time in the
+//! A step of the clock is a mark in the journal: `clock-7200s@2026-11-20T11:00:00.000000Z` is a step back by two hours,
+//! to the time after the `@`. Writes from then until the clock has passed the mark's own time have that time in the
 //! journal, as times never go back there.
 
 use redtape_journal::{ClockStep, Mark, Micros};
 
-/// For each step back of the clock that makes `asked` mean two points in time: what the person should know.
+/// For each step back of the clock that makes `asked` ambiguous: a warning for the user.
 pub(crate) fn came_twice(marks: &[Mark], asked: Micros) -> Vec<String> {
     let told = |mark: &Mark| {
         let back_to = ClockStep::of(&mark.name).filter(|step| step.by < 0)?.to;

@@ -1,4 +1,4 @@
-//! Shows a restore while it runs.
+//! Shows the progress of a restore.
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -16,34 +16,34 @@ pub struct Console {
     last_line: Instant,
 }
 
-/// What is not shown.
+/// Output that is suppressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LeavesOut {
     Nothing,
-    /// It is printed elsewhere.
+    /// The plan is printed elsewhere.
     Plan,
-    /// Lines about steps, where there are no bars.
+    /// Lines about steps, if there are no bars.
     Steps,
 }
 
-/// Between two lines of progress where there is no terminal.
+/// Interval of progress lines without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 impl Console {
-    /// `terminal`: stderr is one; `json`: one JSON object a line.
+    /// `terminal`: stderr is a terminal; `json`: one JSON object per line.
     pub fn new(terminal: bool, json: bool) -> Self {
         let last_line = Instant::now();
         Self { bar: None, terminal: terminal && !json, json, leaves_out: LeavesOut::Nothing, step: None, last_line }
     }
 
-    /// Leaves the plan out: it is printed elsewhere.
+    /// Suppresses the plan, which is printed elsewhere.
     #[must_use]
     pub fn without_plan(mut self) -> Self {
         self.leaves_out = LeavesOut::Plan;
         self
     }
 
-    /// No lines about steps: for what is over soon.
+    /// Suppresses lines about steps, for short operations.
     #[must_use]
     pub fn brief(mut self) -> Self {
         self.leaves_out = LeavesOut::Steps;
@@ -51,7 +51,7 @@ impl Console {
     }
 
     fn line(&self, human: &str, json: &serde_json::Value) {
-        // Nobody listens to stderr any more: the restore goes on.
+        // stderr is closed: the restore continues.
         let _ = if self.json { writeln!(std::io::stderr(), "{json}") } else { writeln!(std::io::stderr(), "{human}") };
     }
 

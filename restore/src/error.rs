@@ -1,4 +1,4 @@
-//! What can go wrong with a restore: one message each, with what to do, and its kind, which decides the exit code.
+//! Errors of a restore: one message each, with advice, and a kind that determines the exit code.
 
 use std::path::PathBuf;
 
@@ -7,32 +7,32 @@ use redtape_journal::{Catalog, KeyIndexError, Micros, OpenError, ReadError};
 
 use crate::point::{LocateError, PointError};
 
-/// What kind of failure a [`RestoreError`] is.
+/// The kind of a [`RestoreError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
-    /// The request cannot be used, or was not confirmed.
+    /// The request is invalid or was not confirmed.
     Usage,
     /// The point in time, or the keys, are not in the journal.
     NotInJournal,
-    /// The journal, or another file.
+    /// The journal or another file is unreadable.
     Storage(redtape_journal::ErrorKind),
-    /// The target does not accept the user, or does not allow a command.
+    /// The target refuses the user or a command.
     Denied,
-    /// A server is not there, or not able.
+    /// A server is unreachable or unable.
     Unavailable,
     /// The operating system refused, such as an address that is in use.
     System,
-    /// What is in the target stands in the way, or other clients wrote to it.
+    /// The target's content is in the way, or other clients wrote to it.
     Occupied,
-    /// Another restore is at work on the target.
+    /// Another restore uses the target.
     Busy,
-    /// The result is not what was planned: a defect.
+    /// The result differs from the plan: a defect.
     Mismatch,
     /// The restore was interrupted, and undone.
     Interrupted,
 }
 
-/// Why a restore was not done.
+/// Why a restore failed.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum RestoreError {
@@ -83,7 +83,7 @@ pub enum RestoreError {
     Denied { address: String, command: String, cause: String },
     #[error("{address} answered {command} with an error: {cause}")]
     Refused { address: String, command: String, cause: String },
-    /// The server understands the command and does not take it in the state that it is in.
+    /// The server knows the command and refuses it in its present state.
     #[error("{address} refuses {command}: {cause}; {advice}")]
     Unwilling { address: String, command: String, cause: String, advice: &'static str },
     #[error(
@@ -100,7 +100,7 @@ pub enum RestoreError {
         "{address} cannot hold the data: with it {used} bytes are in use, and beyond its maxmemory of {limit} bytes it would evict keys (maxmemory-policy {policy}). Raise maxmemory above {used} bytes, or restore to a server with more"
     )]
     TooSmall { address: String, used: u64, limit: u64, policy: String },
-    /// Known before the first write.
+    /// Detected before the first write.
     #[error(
         "{address} has no room for the data, which takes about {needed} bytes: its maxmemory is {limit} bytes, of which {used} are in use, and {then}. Nothing was written. Raise maxmemory to {raise_to} bytes or more (CONFIG SET maxmemory){or_else}, or restore to a server with more memory"
     )]
@@ -141,7 +141,7 @@ pub enum RestoreError {
     TooLong { seconds: u64 },
     #[error("the target is not what was planned: {0}; do not use it, and please report this")]
     Verify(String),
-    /// Any of the above, after which something had to be undone.
+    /// Any of the above, after which the restore was undone.
     #[error("{cause}. {aftermath}")]
     Undone { cause: Box<RestoreError>, aftermath: String },
 }
@@ -149,7 +149,7 @@ pub enum RestoreError {
 impl From<ReadError> for RestoreError {
     fn from(error: ReadError) -> Self {
         match error {
-            // Nothing is unsound then.
+            // Nothing is damaged then.
             ReadError::Key { file, fault } => Self::Open(OpenError::Key { file, fault }),
             other => Self::Read(other),
         }
@@ -157,7 +157,7 @@ impl From<ReadError> for RestoreError {
 }
 
 impl RestoreError {
-    /// What kind of failure it is; of one that was undone, that of its cause.
+    /// The kind of failure; for an undone restore, that of its cause.
     pub fn kind(&self) -> ErrorKind {
         use redtape_journal::ErrorKind::Damaged;
         match self {
@@ -199,11 +199,11 @@ impl RestoreError {
         }
     }
 
-    /// The journal cannot be read up to the point asked for; says which restore points can be had instead.
+    /// The journal cannot be read up to the requested point; names the nearest possible restore points.
     pub(crate) fn unreadable(error: ReadError, catalog: &Catalog) -> Self {
         let ReadError::Corrupt { span, .. } = &error else { return error.into() };
         let snapshots: Vec<_> = catalog.snapshots().iter().map(|s| s.manifest.ts).collect();
-        // What is damaged begins with this time.
+        // Damage begins at this time.
         let whole = Micros(span.from_ts.0 - 1);
         let before = snapshots.iter().any(|ts| *ts <= whole).then_some(whole);
         let after = span.to_ts.and_then(|to| snapshots.iter().filter(|ts| **ts > to).min());
@@ -231,7 +231,7 @@ impl RestoreError {
         }
     }
 
-    /// Says of an interruption that the target has nothing of it.
+    /// States that an interrupted restore left nothing in the target.
     pub(crate) fn before_the_target(self) -> Self {
         match self {
             Self::Interrupted => {

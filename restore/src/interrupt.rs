@@ -1,6 +1,6 @@
-//! Somebody wants the restore to end: a flag that every loop which may last looks at.
+//! A flag that ends a restore: every long loop checks it.
 //!
-//! What ends with [`RestoreError::Interrupted`] is undone like any other failure.
+//! A restore that ends with [`RestoreError::Interrupted`] is undone like after any other failure.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use crate::error::RestoreError;
 
-/// The flag; its clones are the same one.
+/// The flag; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt {
     flag: Arc<AtomicBool>,
-    /// Until when, and how long that was.
+    /// Deadline and its duration.
     deadline: Option<(Instant, Duration)>,
 }
 
@@ -22,24 +22,24 @@ impl Interrupt {
         Self { flag, deadline: None }
     }
 
-    /// So much time is left from now on.
+    /// Sets a deadline from now.
     #[must_use]
     pub fn within(mut self, limit: Duration) -> Self {
         self.deadline = Some((Instant::now() + limit, limit));
         self
     }
 
-    /// From now on [`Self::check`] fails.
+    /// Makes [`Self::check`] fail from now on.
     pub fn set(&self) {
         self.flag.store(true, Ordering::Relaxed);
     }
 
-    /// Whether [`Self::check`] would fail; it does so from then on.
+    /// True if [`Self::check`] fails; it does so from then on.
     pub(crate) fn is_set(&self) -> bool {
         self.check().is_err()
     }
 
-    /// Fails when the restore is to end.
+    /// Fails if the restore should end.
     pub fn check(&self) -> Result<(), RestoreError> {
         if self.flag.load(Ordering::Relaxed) {
             return Err(RestoreError::Interrupted);

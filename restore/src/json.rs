@@ -1,4 +1,4 @@
-//! JSON as redtape prints it (`docs/json.md`): names and forms that all its outputs share.
+//! JSON as redtape prints it (`docs/json.md`): names and forms shared by all outputs.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
@@ -11,7 +11,7 @@ use crate::point::RestorePoint;
 /// A JSON object.
 pub type Object = Map<String, Json>;
 
-/// What stands behind the name of bytes that are no text.
+/// Suffix of the name of bytes that are not text.
 pub(crate) const BASE64_SUFFIX: &str = "_base64";
 
 /// Text under its name; bytes that are not UTF-8 under `NAME_base64`.
@@ -38,7 +38,7 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
     BASE64.encode(bytes)
 }
 
-/// Bytes out of Base64.
+/// Decodes Base64.
 pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
     BASE64.decode(text).ok()
 }

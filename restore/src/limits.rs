@@ -1,4 +1,4 @@
-//! How long servers are waited for. A server that shows progress is never given up.
+//! Time limits for servers. A server that makes progress is never given up.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use crate::client::REPLY_LIMIT;
 pub struct Limits {
     /// Longest silence of a server that owes a reply.
     pub reply: Duration,
-    /// How long a scratch server may take to start and to answer for the first time, and its binary to tell its version.
+    /// Time limit of a scratch server's start and first answer, and of its binary's `--version`.
     pub start: Duration,
-    /// How long a scratch server may show no progress: neither processor time nor a growing file.
+    /// Longest time without progress of a scratch server: neither CPU time nor a growing file.
     pub stall: Duration,
 }
 

@@ -1,8 +1,8 @@
-//! The restore point: the requested point in time in terms of the journal.
+//! Resolves the requested point in time to a restore point in the journal.
 //!
-//! Pure: [`locate`] goes from facts of the catalog to a [`RestorePoint`]. The cut is after the last
-//! whole group with `ts <= T`; the base is the newest snapshot of that timeline which holds nothing
-//! behind the cut and shows a point in time not after T.
+//! Pure: [`locate`] maps facts of the catalog to a [`RestorePoint`]. The cut is after the last whole group with `ts <=
+//! T`; the base is the newest snapshot of that timeline that contains nothing behind the cut and shows a point in time
+//! not after T.
 
 use std::path::PathBuf;
 
@@ -17,44 +17,44 @@ use crate::clock_steps::came_twice;
 /// Where exactly a restore begins and ends.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RestorePoint {
-    /// The history in which it lies.
+    /// The timeline.
     pub timeline: TimelineId,
     /// Everything up to this record is restored.
     pub lsn: Lsn,
     /// Time of the last group that is restored, or of the base if there is none behind it.
     pub ts: Micros,
-    /// The time that was asked for: where a record was asked for, the time of the last group before the cut, or, with
-    /// `before`, of the first one behind it.
+    /// The requested time. For a requested record: the time of the last group before the cut or, with `before`, of the
+    /// first one behind it.
     pub asked: Micros,
-    /// What ran at the time asked for is left out.
+    /// Writes at the requested time are left out.
     pub before: bool,
     /// The zone of the request.
     pub zone: Zone,
-    /// What the dataset's clock shows: a TTL that ends then or earlier has passed.
+    /// Time of the dataset's clock: a TTL that ends at or before it has passed.
     pub clock: Micros,
-    /// With which snapshot it begins.
+    /// The base.
     pub base: SnapshotInfo,
     /// Time of the first group that is left out.
     pub next_ts: Option<Micros>,
-    /// What the person should know.
+    /// Warnings.
     pub warnings: Vec<String>,
 }
 
 impl RestorePoint {
-    /// What was asked for, in the zone of the request and in UTC, and where the cut lies.
+    /// The request in its own zone and in UTC, and the cut.
     pub fn echo(&self) -> String {
         let before = if self.before { "before " } else { "" };
         format!("{before}{}, LSN {}, timeline {}", self.zone.show_with_utc(self.asked), self.lsn, self.timeline)
     }
 
-    /// Whether what expires at this time, in ms since 1970, is gone for a client.
+    /// True if a key with this expiry time, in ms since 1970, is gone for a client.
     pub(crate) fn has_passed(&self, at_ms: i64) -> bool {
         // A server keeps a key for the millisecond in which it expires.
         self.clock.0.div_euclid(1000) > at_ms
     }
 }
 
-/// What the catalog knows, and how it finds cuts.
+/// The catalog's facts, and its search for cuts.
 pub trait Facts {
     /// Ranges that can be restored.
     fn windows(&self) -> Vec<Window>;
@@ -64,11 +64,11 @@ pub trait Facts {
     fn marks(&self) -> Vec<Mark>;
     /// Snapshots.
     fn snapshots(&self) -> Vec<SnapshotInfo>;
-    /// Damage that was worked around.
+    /// Damage that was avoided.
     fn notes(&self) -> Vec<String>;
-    /// The timeline that began last, whether or not anything of it can be restored.
+    /// The newest timeline, restorable or not.
     fn last_timeline(&self) -> Option<TimelineId>;
-    /// What a replay from this base to `lsn` passes over, if the source's id changes there.
+    /// The change of the source's id that a replay from this base to `lsn` passes, if any.
     fn change_passed(&self, _base: &SnapshotManifest, _lsn: Lsn) -> Option<SourceChange> {
         None
     }
@@ -89,7 +89,7 @@ impl Facts for Catalog {
         Self::marks(self).to_vec()
     }
     fn snapshots(&self) -> Vec<SnapshotInfo> {
-        // Only those that show their timeline's own history, or outlived it: then a window is theirs alone.
+        // Only those within their timeline's history, or without segments: then a window belongs to them alone.
         let (timelines, windows) = (self.timelines(), self.windows());
         let belongs = |s: &&SnapshotInfo| {
             let m = &s.manifest;
@@ -118,8 +118,8 @@ impl Facts for Catalog {
     }
 }
 
-/// The first of a timeline's changes behind which the base was not taken, if `lsn` lies behind it. A base names the id that
-/// the source had.
+/// The first change of a timeline's source id that has no base after it, if `lsn` lies behind it. A base records the
+/// source's id.
 fn change_passed<'a>(changes: &'a [SourceChange], base: &SnapshotManifest, lsn: Lsn) -> Option<&'a SourceChange> {
     let before_base = changes.iter().rposition(|c| c.after == base.source_id).map_or(0, |n| n + 1);
     changes[before_base..].iter().find(|c| c.first_lsn <= lsn)
@@ -135,7 +135,7 @@ pub enum PointError {
     NoWindow,
     #[error("{}", damaged_behind(*.end))]
     Damaged { end: Micros },
-    /// The newest timeline cannot be restored, and an older one is not what was asked for.
+    /// The newest timeline cannot be restored, and an older one was not requested.
     #[error(
         "the base of the newest timeline ({timeline}) is missing or damaged, so nothing of it can be restored; \
          `redtape journal verify` says more; to restore up to the end of the one before use --at {end}"
@@ -163,7 +163,7 @@ pub enum PointError {
     NoBase { asked: Micros, timeline: TimelineId, windows: String },
     #[error("the snapshot {} is listed but its file is missing", .0.display())]
     BaseMissing(PathBuf),
-    /// It is before whatever the journal can restore.
+    /// True if it is before everything restorable.
     #[error("nothing that can be restored lies before {what}. Restorable:\n{windows}")]
     NothingBefore { what: String, windows: String },
     #[error(transparent)]
@@ -188,7 +188,7 @@ pub enum LocateError {
     Read(#[from] ReadError),
 }
 
-/// Finds the restore point. `now` is what "ago" counts from, `zone` that of times without one.
+/// Finds the restore point. `now` is the reference of "ago", `zone` that of times without one.
 pub fn locate(as_of: &AsOf, now: Micros, zone: &Zone, facts: &dyn Facts) -> Result<RestorePoint, LocateError> {
     let (when, before) = match as_of {
         AsOf::At(when) => (when, false),
@@ -232,7 +232,7 @@ pub fn locate(as_of: &AsOf, now: Micros, zone: &Zone, facts: &dyn Facts) -> Resu
     with_base(found, &when, before, zone, &windows, facts)
 }
 
-/// Adds the base to what was found.
+/// Adds the base to the result.
 fn with_base(
     found: Found<'_>,
     when: &PointInTime,
@@ -348,13 +348,13 @@ fn by_lsn<'a>(
     windows: &'a [Window],
     facts: &dyn Facts,
 ) -> Result<Found<'a>, LocateError> {
-    // The last LSN of a timeline is also that of the next one's base: the point in time tells which is meant.
+    // The last LSN of a timeline is also that of the next one's base: the time decides which is meant.
     let holds = |w: &&Window| w.from_lsn <= lsn && lsn <= w.to_lsn;
     let named = |w: &&Window| near.is_none_or(|ts| w.from <= ts && ts <= w.to);
     if let Some(ts) = near
         && !windows.iter().any(|w| named(&w))
     {
-        // Its LSN may lie in a window, but what the window shows there is another point in time.
+        // Its LSN may lie in a window that shows another point in time there.
         return Err(not_in_a_window(ts, windows, &facts.gaps()).into());
     }
     let Some(window) = windows.iter().find(|w| holds(w) && named(w)) else {

@@ -1,20 +1,20 @@
-//! What a restore tells while it runs.
+//! Events during a restore.
 
 use crate::plan::Plan;
 use crate::point::RestorePoint;
 
-/// Something that happened.
+/// An event.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The restore point is found; nothing has acted yet.
+    /// The restore point is found; nothing was changed yet.
     Resolved(&'a RestorePoint),
-    /// The plan is complete; nothing has acted yet.
+    /// The plan is complete; nothing was changed yet.
     Planned(&'a Plan),
     /// A step begins.
     Step {
         /// What is done, in words.
         name: &'a str,
-        /// How many of `unit` there are, 0 = not known.
+        /// Number of units; 0 = unknown.
         total: u64,
         /// What is counted.
         unit: Unit,
@@ -23,7 +23,7 @@ pub enum Event<'a> {
     At(u64),
     /// The step is done.
     StepDone,
-    /// Something to know.
+    /// A remark for the user.
     Note(&'a str),
 }
 
@@ -58,7 +58,7 @@ pub trait Observer {
     fn on(&mut self, event: &Event<'_>);
 }
 
-/// Hears nothing.
+/// Ignores all events.
 #[derive(Debug, Default)]
 pub struct Silent;
 

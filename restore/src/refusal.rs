@@ -1,15 +1,16 @@
-//! What a server means by an error reply. Redis tells only in text, by its first word: this is the only place that looks at it.
+//! Classifies a server's error replies. Redis identifies them only by the first word of the text: no other place
+//! examines it.
 //!
 //! Source: `shared.*err` and `addReplyError` in Redis 7.0 `server.c`, `acl.c`, `cluster.c`; the words are the same in Valkey.
 
-/// The meanings that callers tell apart.
+/// The classes that callers distinguish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// The user may not run the command, or not on that key.
     Denied,
     /// There is no user, or the password is wrong.
     Login,
-    /// A node of a cluster that does not hold the key, or not alone.
+    /// A node of a cluster that does not hold the key, or is migrating it.
     OtherNode,
     /// `RESTORE` found the key in place.
     KeyExists,
@@ -17,7 +18,7 @@ pub(crate) enum Refusal {
     WrongType,
     /// The server is loading its data.
     Loading,
-    /// The server understands the command and does not take it in the state that it is in.
+    /// The server knows the command and refuses it in its present state.
     State,
     /// An error without a word of its own.
     Plain,
@@ -25,7 +26,7 @@ pub(crate) enum Refusal {
     Other,
 }
 
-/// The meaning, by the first word of the reply. Pure.
+/// The class, by the first word of the reply. Pure.
 pub(crate) fn meaning(code: &str) -> Refusal {
     match code {
         "NOPERM" => Refusal::Denied,
@@ -40,7 +41,7 @@ pub(crate) fn meaning(code: &str) -> Refusal {
     }
 }
 
-/// What to do about a server that does not take a command in its present state.
+/// Advice for a server that refuses a command in its present state.
 pub(crate) fn advice(code: &str) -> Option<&'static str> {
     Some(match code {
         "OOM" => {

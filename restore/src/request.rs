@@ -1,4 +1,4 @@
-//! What is asked for.
+//! The input of a restore.
 
 use std::path::PathBuf;
 
@@ -17,45 +17,45 @@ use redtape_journal::query::Filter;
 pub struct Request {
     /// The journal's directory.
     pub from: PathBuf,
-    /// What it is encrypted with, if it is.
+    /// The keys of an encrypted journal.
     pub keyring: Keyring,
     /// The point in time.
     pub as_of: AsOf,
-    /// The zone of times that do not say theirs.
+    /// The time zone of times without one.
     pub zone: Zone,
-    /// Where the dataset goes.
+    /// The target.
     pub to: Target,
-    /// A target with too small a `maxmemory` is filled all the same, and evicts.
+    /// Fill a target with too small a `maxmemory` anyway, with evictions.
     pub accept_eviction: bool,
     /// Which keys.
     pub filter: Filter,
     /// Only what the wanted keys depend on is read and replayed ([`mod@crate::slice`]), as opposed to everything.
     pub slice: bool,
-    /// What is done where the target holds wanted keys; `None` = not asked for: such keys are a conflict, and everything goes
-    /// into an empty target only.
+    /// What to do with wanted keys that the target holds; `None` = not given: such keys are a conflict, and a restore
+    /// of everything needs an empty target.
     pub repair: Option<Policy>,
-    /// Of a repair that merges: only what these writes wrote last goes back.
+    /// For a merge: only parts last written by these writes go back.
     pub broken_by: Option<WriteQuery>,
-    /// Of a repair: only keys that the target holds as they were recorded at this moment are written.
+    /// For a repair: only keys that the target holds as recorded at this point in time are written.
     pub unchanged_since: Option<When>,
-    /// Of a repair: keys that are written in a second at most.
+    /// For a repair: limit of keys written per second.
     pub rate: Option<u32>,
-    /// Where the undo files of repairs are; `None` = the usual place.
+    /// Directory of undo files; `None` = the default.
     pub state_dir: Option<PathBuf>,
-    /// By which method, if the person insists.
+    /// The method, if the user chose one.
     pub method: Option<ForcedMethod>,
-    /// Which scratch server, if the person insists.
+    /// The scratch server's program, if the user chose one.
     pub server_bin: Option<PathBuf>,
     /// The present, for "ago".
     pub now: Micros,
     /// Ends the restore when it is set.
     pub interrupt: Interrupt,
-    /// How long servers are waited for.
+    /// Time limits for servers.
     pub limits: Limits,
 }
 
 impl Request {
-    /// What the target holds makes room for what is wanted.
+    /// Replaces everything in the target.
     pub fn replaces_all(&self) -> bool {
         self.repair.as_ref().is_some_and(|policy| policy.replace_all)
     }
@@ -65,7 +65,8 @@ impl Request {
         self.slice && !matches!(&self.to, Target::File(file) if file.history)
     }
 
-    /// Everything is wanted, in an empty target; else wanted keys are written into a target that may hold others.
+    /// True without a selection and with an empty target; false if wanted keys are written into a target that may hold
+    /// others.
     pub fn is_whole(&self) -> bool {
         self.filter.is_everything() && self.repair.is_none()
     }

@@ -1,4 +1,4 @@
-//! One restore from request to report: everything is checked first, then the plan is carried out.
+//! One restore from request to report: all checks first, then the planned actions.
 //!
 //! ```text
 //! prepare: point ─► target's facts ─► journal, backwards ─► base ─► plan      (changes nothing)
@@ -24,14 +24,14 @@ use crate::target::server::{Looked, ServerTarget};
 use crate::target::{FileAddress, ServerAddress, Target, WrittenFile};
 use redtape_journal::query::Filter;
 
-/// A restore that could begin.
+/// A restore that is ready to run.
 pub struct Prepared {
     plan: Plan,
     source: Source,
     target: PreparedTarget,
 }
 
-/// A target that was looked at.
+/// A target that was examined.
 #[allow(clippy::large_enum_variant, reason = "a restore has one")]
 enum PreparedTarget {
     Server(ServerTarget, Option<Looked>),
@@ -45,12 +45,12 @@ impl std::fmt::Debug for Prepared {
     }
 }
 
-/// What was restored.
+/// Result of a restore.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// The asked point in time, UTC.
+    /// The requested point in time, UTC.
     pub at: String,
-    /// What ran at that time was left out.
+    /// Writes at that time were left out.
     pub before: bool,
     /// The last record restored.
     pub lsn: u64,
@@ -59,8 +59,7 @@ pub struct Report {
     pub method: Method,
     /// Keys in each database.
     pub keys: BTreeMap<u32, u64>,
-    /// Of these, keys whose TTL has passed since that time, so that they are gone again; `None` = the target does not allow
-    /// to count them.
+    /// Of these, keys that have expired since that time; `None` = the target does not allow counting them.
     pub expired: Option<u64>,
     /// Function libraries.
     pub functions: usize,
@@ -68,11 +67,11 @@ pub struct Report {
     pub records: u64,
     /// How long it took.
     pub seconds: f64,
-    /// What was compared, and with which result.
+    /// Comparisons and their results.
     pub checks: Vec<String>,
-    /// What to be aware of.
+    /// Warnings.
     pub warnings: Vec<String>,
-    /// What was done with keys of a target that holds others.
+    /// Changes to keys of a target that holds others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repair: Option<Outcome>,
     /// The file that was written, where the target is one.
@@ -91,7 +90,7 @@ pub fn prepare(request: &Request, observer: &mut dyn Observer) -> Result<Prepare
     Ok(prepared)
 }
 
-/// The name of the file is looked at before the journal: what can be refused at once is.
+/// The file name is checked before the journal, since that is fast.
 fn prepare_file(
     request: &Request,
     address: &FileAddress,
@@ -157,7 +156,7 @@ fn prepare_server(
     Ok(Prepared { plan, source, target: PreparedTarget::Server(target, looked) })
 }
 
-/// Each node is a target of its own; the plan is of all of them.
+/// Each node is a target of its own; the plan covers all of them.
 fn prepare_cluster(
     request: &Request,
     mut target: ClusterTarget,

@@ -218,7 +218,7 @@ fn one_restore_at_a_time() {
 }
 
 #[test]
-fn a_restore_that_comes_later_is_told_of_the_first() {
+fn a_later_restore_is_warned_of_the_first() {
     let (dir, at) = journal(3000, 200);
     let target = Running::start(&[]);
     let second = ask(&dir, at, &target, Some(ForcedMethod::Scratch));
@@ -289,7 +289,7 @@ fn a_copy_that_did_not_end_leaves_a_sign() {
 }
 
 #[test]
-fn what_others_do_to_a_target_while_it_is_copied_to_is_told() {
+fn changes_by_others_during_a_copy_are_reported() {
     let (dir, at) = large();
     for (line, kind, words) in [
         ("SET foreign 1", Occupied, &["holds 1 keys more than were restored", "other clients wrote"][..]),
@@ -373,7 +373,7 @@ fn a_target_that_cannot_save_is_refused_before() {
 }
 
 #[test]
-fn what_has_expired_since_is_counted_by_every_way() {
+fn expired_keys_are_counted_by_every_method() {
     let source = Running::start(&[]);
     let dir = tempfile::tempdir().unwrap();
     let mut client = source.client();

@@ -37,7 +37,7 @@ fn refused(request: &Request, kind: ErrorKind, words: &[&str]) {
 }
 
 #[test]
-fn moments_that_are_not_there() {
+fn points_in_time_that_do_not_exist() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("j");
     let before = Micros::now();

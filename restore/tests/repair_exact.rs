@@ -109,7 +109,7 @@ fn interrupted_after(recorded: &Recorded, request: &Request, keys: u64) {
 }
 
 #[test]
-fn no_key_is_lost_that_two_interrupted_runs_had_in_doubt() {
+fn two_interrupted_runs_lose_no_doubtful_key() {
     const KEYS: usize = 6000;
     let lines: Vec<String> = (0..KEYS).map(|n| format!("SET k:{n} {n}")).collect();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
@@ -193,7 +193,7 @@ fn keys_stored_under_other_names_are_not_deleted_as_absent_ones() {
 }
 
 #[test]
-fn a_container_that_was_to_be_unchanged_is_not_merged_when_it_was() {
+fn a_changed_container_is_not_merged_with_if_unchanged() {
     let recorded = Recorded::new(&["SADD k:a 1 2", "SADD k:b 1 2"], &["SREM k:a 1", "SREM k:b 1"]);
     let mut client = recorded.server.client();
     run(&mut client, "SADD k:b since");

@@ -109,7 +109,7 @@ pub(crate) fn run(args: &DiffArgs) -> anyhow::Result<ExitCode> {
     } else {
         lines.gathered += &text::summary(&summary);
         for warning in summary.first.warnings.iter().chain(&summary.second.warnings) {
-            // Nobody may listen to stderr any more.
+            // stderr may be closed.
             let _ = writeln!(std::io::stderr(), "warning: {warning}");
         }
     }
@@ -122,7 +122,7 @@ struct Lines<'a> {
     values: bool,
     style: Style<'a>,
     gathered: String,
-    /// Nobody reads any more.
+    /// The reader is gone.
     closed: bool,
 }
 

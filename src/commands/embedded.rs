@@ -44,7 +44,7 @@ impl EmbeddedServer {
             let advice = "neither redis-server nor valkey-server is on the PATH; install one (Debian: apt-get install redis-server) or name it in REDTAPE_SERVER_BIN";
             Failure::new(UNAVAILABLE, advice)
         })?;
-        // Somebody may take the port between the look and the start: then the next one is tried.
+        // Another process may take the port between the look and the start: then the next one is tried.
         for _ in 0..START_ATTEMPTS {
             if let Some(server) = Self::start_once(&binary, extra)? {
                 return Ok(server);
@@ -108,7 +108,7 @@ impl Drop for EmbeddedServer {
     }
 }
 
-/// A port that nobody uses at the moment.
+/// A port that is free at present.
 pub(crate) fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

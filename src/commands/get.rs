@@ -87,7 +87,7 @@ pub(crate) fn run(args: &GetArgs) -> anyhow::Result<ExitCode> {
     let got = get(&request, &mut console)?;
     if !as_json {
         for warning in &got.point.warnings {
-            // Nobody may listen to stderr any more.
+            // stderr may be closed.
             let _ = writeln!(std::io::stderr(), "warning: {warning}");
         }
     }
@@ -126,7 +126,7 @@ fn print_raw(got: &Got, name: Option<&[u8]>, found: Option<&Element<'_>>) -> any
         }
         (_, name, _) => {
             let text = name.map_or_else(|| whole(got, Shown::SOME), |name| one(got, name, None));
-            // Nobody may listen to stderr any more.
+            // stderr may be closed.
             let _ = write!(std::io::stderr(), "{text}");
             Ok(())
         }

@@ -13,7 +13,7 @@ pub(super) fn listen(interrupt: Interrupt, left_behind: String) -> anyhow::Resul
         signals.wait();
         interrupt.set();
         signals.wait();
-        // Nobody may listen to stderr any more.
+        // stderr may be closed.
         let _ = writeln!(std::io::stderr(), "redtape: {left_behind}");
         std::process::exit(i32::from(INTERRUPTED));
     })?;

@@ -115,7 +115,7 @@ struct Damage {
 impl Damage {
     fn tell(&mut self, error: &ReadError, what_follows: &str) {
         self.code.get_or_insert(storage_code(error.kind()));
-        // Nobody may listen to stderr any more.
+        // stderr may be closed.
         let _ = writeln!(std::io::stderr(), "redtape: {error}; {what_follows}");
     }
 }

@@ -164,7 +164,7 @@ pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let report = prepared.run(&mut console)?;
     let text = format!("{}\n", if json { serde_json::to_string_pretty(&report)? } else { human(&report) });
     if to_stdout {
-        // What was asked for stands there. Nobody may listen to stderr any more.
+        // What was asked for stands there. stderr may be closed.
         let _ = std::io::stderr().write_all(text.as_bytes());
     } else {
         out(&text)?;

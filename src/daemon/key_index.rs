@@ -195,7 +195,7 @@ impl KeyIndexes {
         memory.forget_all_but(&there);
         let is_due = |snapshot: &&SnapshotInfo| {
             let id = id(snapshot);
-            // Somebody may have removed the index.
+            // The index may have been removed.
             let is_done = memory.given_up.contains(&id) || (snapshot.key_index_bytes > 0 && memory.sound.contains(&id));
             !is_done && memory.later.get(&id).is_none_or(|at| *at <= Instant::now())
         };

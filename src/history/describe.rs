@@ -13,7 +13,7 @@ use redtape_wire::word;
 /// Why the server removed a key of its own accord, if it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// Somebody asked for it.
+    /// It was requested.
     Asked,
     /// Its time had come.
     Expiry,

@@ -19,7 +19,7 @@ pub(super) enum Taken {
     Swapped,
 }
 
-/// `None` = nothing, or nobody asked for it: a key expired or was evicted. What a plain `SET` replaced is not known, and its new
+/// `None` = nothing, or it had no request: a key expired or was evicted. What a plain `SET` replaced is not known, and its new
 /// value is what was wanted.
 pub(super) fn taken(group: &Group, record: &Record) -> Option<Taken> {
     if matches!(group.origin.kind, OriginKind::Expiry | OriginKind::Eviction) {

@@ -118,7 +118,7 @@ impl Status {
         self.unreachable.load_full()
     }
 
-    /// Resolves when an upstream that could not be reached answers somebody: a probe, or a worker for its client.
+    /// Resolves when an upstream that could not be reached answers a probe, or a worker for its client.
     pub async fn server_back(&self) {
         self.server_back.notified().await;
     }
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_for_the_server_is_called_once_it_answers_again() {
+    async fn waiters_are_woken_when_the_server_answers_again() {
         let status = Status::new(Metrics::new(Arc::default()).unwrap());
         let called = async |status: &Status| {
             tokio::time::timeout(std::time::Duration::from_millis(20), status.server_back()).await.is_ok()

@@ -209,7 +209,7 @@ fn a_disk_that_fails_acknowledges_nothing_and_recovers() {
 /// Found by the power losses: a transaction that was begun while the base was taken waited for a look at the clock, up to a
 /// second, when nobody else wrote.
 #[test]
-fn who_waits_for_the_journal_to_follow_is_served_when_it_does() {
+fn blocked_clients_resume_when_the_journal_follows() {
     const ROUNDS: u32 = 5;
     let (server, journal) = (Server::with(&["--repl-diskless-sync-delay", "1"]), Dir::new("journal"));
     let mut redtape = Redtape::start(&server.url(), journal.path(), &["--ack", "journal"]);

@@ -86,7 +86,7 @@ impl Scene {
 }
 
 #[test]
-fn what_a_flush_took_is_back_at_its_mark_however_it_was_sent() {
+fn a_mark_is_set_before_every_form_of_flush() {
     let mut scene = Scene::with(&[]);
     scene.accident(1, "FLUSHALL", scene.client(), &[args!["FLUSHALL"]]);
     scene.accident(2, "FLUSHALL", scene.client(), &[args!["EVAL", "return redis.call('FLUSHALL')", 0]]);
@@ -119,7 +119,7 @@ fn what_a_flush_took_is_back_at_its_mark_however_it_was_sent() {
 }
 
 #[test]
-fn what_one_client_deleted_in_masses_is_back_at_its_mark() {
+fn a_mark_is_set_before_mass_deletions() {
     let mut scene = Scene::with(&[]);
     let each = |command: &str| -> Vec<Args> { (0..KEYS).map(|n| args![command, format!("key:{n}")]).collect() };
     scene.accident(1, "DEL", scene.client(), &each("DEL"));

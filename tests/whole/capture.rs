@@ -61,7 +61,7 @@ fn get(server: &Server, key: &str) -> String {
 }
 
 #[test]
-fn a_sidecar_journals_without_standing_in_the_way() {
+fn a_sidecar_records_outside_the_data_path() {
     let dir = Dir::new("journal");
     let server = Server::start();
     let mut conn = server.conn();
@@ -168,7 +168,7 @@ fn a_followed_server_that_is_no_replica_any_more_is_not_taken_for_the_upstream()
 }
 
 #[test]
-fn what_ran_while_redtape_was_away_is_dated_with_the_outage_as_its_slack() {
+fn writes_during_an_outage_have_its_length_as_slack() {
     let dir = Dir::new("journal");
     let server = Server::start();
     let mut redtape = Redtape::start(&server.url(), dir.path(), &[]);
@@ -193,7 +193,7 @@ fn what_ran_while_redtape_was_away_is_dated_with_the_outage_as_its_slack() {
 }
 
 #[test]
-fn a_server_with_another_history_begins_a_timeline_and_the_gap_is_told() {
+fn another_history_begins_a_timeline_with_a_gap() {
     let dir = Dir::new("journal");
     let mut server = Server::start();
     let mut redtape = Redtape::start(&server.url(), dir.path(), &[]);

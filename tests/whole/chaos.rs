@@ -235,7 +235,7 @@ impl LingerZero for TcpStream {
 }
 
 #[test]
-fn clients_that_go_at_bad_moments_harm_nobody() {
+fn abrupt_disconnects_do_not_affect_others() {
     let seed = seed();
     for way in WAYS {
         let s = scene(way);
@@ -307,7 +307,7 @@ fn a_client_that_never_reads_slows_only_itself() {
 }
 
 #[test]
-fn a_server_that_stops_restarts_and_dies_leaves_nobody_stuck() {
+fn no_client_hangs_when_the_server_stops_or_dies() {
     let seed = seed();
     for way in WAYS {
         let mut s = scene(way);

@@ -557,7 +557,7 @@ fn a_second_process_on_the_same_directory_is_refused() {
 }
 
 #[test]
-fn a_moment_that_cannot_be_restored_is_refused() {
+fn an_unrestorable_point_in_time_is_refused() {
     let past = Past::record();
     let target = Server::start();
     let to = target.url();
@@ -695,7 +695,7 @@ fn an_interrupted_restore_puts_the_target_back() {
 }
 
 #[test]
-fn a_mark_names_a_moment_that_can_be_restored_even_before_the_base_is_taken() {
+fn a_mark_is_restorable_even_before_the_base_is_taken() {
     let server = Server::start();
     let mut admin = server.conn();
     admin.must(&args!["CONFIG", "SET", "repl-diskless-sync", "yes"]);

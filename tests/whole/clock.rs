@@ -99,11 +99,11 @@ fn restored(journal: &Path, at: &str) -> u64 {
     told(journal, at).0
 }
 
-/// The same, and whether the restore said that this time came twice.
+/// The same, and whether the restore said that this time is ambiguous.
 fn told(journal: &Path, at: &str) -> (u64, bool) {
     let target = Server::start();
     let done = run(&["restore", "--from", plain(journal), "--at", at, "--to", &target.url(), "--via", "link", "--yes"])
         .expect_success(at);
     let count = text(&target.conn().must(&args!["GET", "count"])).parse().expect("a number");
-    (count, done.stderr.contains("came twice") || done.stdout.contains("came twice"))
+    (count, done.stderr.contains("is ambiguous") || done.stdout.contains("is ambiguous"))
 }

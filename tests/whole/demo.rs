@@ -64,7 +64,7 @@ impl Drop for Demo {
 }
 
 #[test]
-fn the_whole_story_is_told_and_nothing_is_left() {
+fn demo_runs_to_the_end_and_cleans_up() {
     // What is set for this machine's own journals must not matter.
     let mut demo = Demo::start(&[("REDTAPE_DIR", "/nonexistent"), ("REDTAPE_UPSTREAM", "redis://127.0.0.1:1")]);
     let code = demo.end();
@@ -100,7 +100,7 @@ fn the_whole_story_is_told_and_nothing_is_left() {
 }
 
 #[test]
-fn interrupted_at_any_time_it_cleans_up() {
+fn an_interrupted_demo_cleans_up() {
     // Not begun; while it writes; while it waits for the journal, restores or compares.
     for (signal, after) in [(Signal::INT, 150), (Signal::TERM, 1500), (Signal::HUP, 2600)] {
         let mut demo = Demo::start(&[]);
@@ -116,7 +116,7 @@ fn interrupted_at_any_time_it_cleans_up() {
 }
 
 #[test]
-fn without_a_server_it_says_what_to_do() {
+fn demo_without_a_server_gives_advice() {
     let mut demo = Demo::start(&[("PATH", "/nonexistent"), ("REDTAPE_SERVER_BIN", "")]);
     assert_eq!(demo.end(), Some(69), "unavailable");
     let mut demo = Demo::start(&[("PATH", "/nonexistent"), ("REDTAPE_SERVER_BIN", "/bin/false")]);

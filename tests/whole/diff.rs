@@ -171,7 +171,7 @@ fn change_each_type(r: &mut Recorded) -> (String, String) {
 }
 
 #[test]
-fn each_type_and_who_made_it_so() {
+fn each_type_with_its_last_write() {
     let mut r = Recorded::start();
     let (first, second) = change_each_type(&mut r);
     let moments = ["--at", &first, "--and", &second];
@@ -238,7 +238,7 @@ fn each_type_and_who_made_it_so() {
 }
 
 #[test]
-fn each_type_for_people() {
+fn each_type_as_text() {
     let mut r = Recorded::start();
     let (first, second) = change_each_type(&mut r);
     let moments = ["--at", &first, "--and", &second];
@@ -262,7 +262,7 @@ fn each_type_for_people() {
 }
 
 #[test]
-fn all_of_them_where_a_write_touched_all_of_them() {
+fn a_write_to_every_key_compares_every_key() {
     let mut r = Recorded::start();
     let first = r.by("setup", &[args!["MSET", "a", 1, "b", 2, "c", 3], args!["HSET", "h", "f", 1]]);
     r.by("intern", &[args!["FLUSHALL"]]);
@@ -283,7 +283,7 @@ fn all_of_them_where_a_write_touched_all_of_them() {
 }
 
 #[test]
-fn a_key_whose_time_had_come_is_gone() {
+fn an_expired_key_is_absent() {
     let mut r = Recorded::start();
     // The server removes nothing by itself.
     r.server.conn().must(&args!["DEBUG", "SET-ACTIVE-EXPIRE", 0]);
@@ -307,7 +307,7 @@ fn a_key_whose_time_had_come_is_gone() {
 }
 
 #[test]
-fn nothing_differs_or_cannot() {
+fn no_difference_and_invalid_input() {
     let mut r = Recorded::start();
     let first = r.by("setup", &[args!["SET", "a", 1]]);
     let second = r.by("app", &[args!["SET", "b", 1], args!["DEL", "b"]]);
@@ -323,7 +323,7 @@ fn nothing_differs_or_cannot() {
 }
 
 #[test]
-fn over_a_gap_keys_are_compared_and_nobody_is_named() {
+fn over_a_gap_keys_are_compared_without_writers() {
     let mut r = Recorded::start();
     r.by("setup", &[args!["MSET", "a", 1, "b", 2]]);
     let first = rfc3339(crate::harness::now_us());

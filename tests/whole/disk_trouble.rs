@@ -181,7 +181,7 @@ fn a_sync_that_fails_acknowledges_nothing_that_is_lost() {
 }
 
 #[test]
-fn a_disk_that_fills_up_at_any_write_is_told_and_survived() {
+fn a_disk_full_at_any_write_is_reported_and_survived() {
     let server = preloaded(seed());
     for n in [1, 5, 12, 40] {
         full_from(&server, n);
@@ -367,7 +367,7 @@ fn timelines_after(journal: &Path, how: &str, failed: impl FnOnce(&Redtape, &Dis
 }
 
 #[test]
-fn a_sync_that_fails_while_a_torn_tail_is_set_aside_costs_the_trust_in_the_journal() {
+fn a_failed_sync_during_recovery_forces_a_new_base() {
     for (how, failures) in [("torn-copy-error", "wo"), ("torn-cut-error", "ws")] {
         let journal = Dir::new("journal");
         let timelines = timelines_after(journal.path(), how, |_, disk| wait_for_failures(disk, failures));
@@ -376,7 +376,7 @@ fn a_sync_that_fails_while_a_torn_tail_is_set_aside_costs_the_trust_in_the_journ
 }
 
 #[test]
-fn a_full_disk_costs_no_trust_whatever_the_journal_is_called() {
+fn a_full_disk_forces_no_new_base() {
     let outside = Dir::new("sync");
     let journal = outside.join("fsync-failed/journal");
     let timelines = timelines_after(&journal, "write-full-nth 1", |redtape, _| {

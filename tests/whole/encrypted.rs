@@ -132,7 +132,7 @@ fn hang_up(redtape: &Redtape, said: &str) {
 }
 
 #[test]
-fn keys_rotate_while_clients_write_and_every_moment_restores() {
+fn keys_rotate_while_clients_write_and_every_point_restores() {
     let (journal, keys) = (Dir::new("journal"), Dir::new("keys"));
     let server = Server::with(&["--repl-backlog-size", "64mb", "--repl-diskless-sync-delay", "0"]);
     let mut world = World { journal, keys, server, moments: Vec::new(), written: 0 };

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 const DBS_ALONE: u32 = 4;
 
 #[test]
-fn every_moment_comes_back_exactly() {
+fn every_point_in_time_is_restored_exactly() {
     let seed = seed();
     let mut rng = StdRng::seed_from_u64(seed);
     println!("server: {:?}", Version::tested());

@@ -30,7 +30,7 @@ fn a_server_at_a_clock_stands_still_and_works() {
 }
 
 #[test]
-fn a_replica_equals_its_primary_at_every_moment() {
+fn a_replica_always_equals_its_primary() {
     if !Version::tested().at_least((7, 0), (0, 0)) {
         println!("skipped: before 7.0 a replica counts TTLs from its own clock, and differs");
         return;

@@ -22,7 +22,7 @@ fn body(redtape: &Redtape, path: &str) -> String {
 }
 
 #[test]
-fn who_is_ready_serves_clients_under_the_chosen_policy() {
+fn readiness_follows_the_write_policy() {
     for (options, refuses) in [
         (&["--on-journal-failure", "pass"][..], false),
         (&["--on-journal-failure", "reject"], true),

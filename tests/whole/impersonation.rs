@@ -149,7 +149,7 @@ fn a_request_that_is_not_whole_decides_nothing() {
 }
 
 #[test]
-fn a_word_with_a_nul_blocks_nobody_else() {
+fn an_argument_with_a_nul_blocks_no_other_session() {
     let scene = Scene::start();
     let mut victims: Vec<Conn> = (0..4).map(|_| scene.client(b"alice", "alicepw", "secret")).collect();
     let block = args!["XREAD", "BLOCK\0", 0, "STREAMS", "s", "$"];
@@ -180,7 +180,7 @@ fn a_word_with_a_nul_blocks_nobody_else() {
 
 /// The client leaves by a reset: what is not read when it goes makes the kernel send one.
 #[test]
-fn a_write_behind_an_unanswered_login_is_nobodys() {
+fn a_write_after_an_unanswered_login_has_no_user() {
     const TRIES: usize = 60;
     let scene = Scene::start();
     let mut sent = Vec::new();
@@ -244,7 +244,7 @@ fn users_whose_names_are_no_text_are_told_apart() {
 
 /// What one connection has written is never called a write past the proxy, whatever kept redtape from following it.
 #[test]
-fn what_came_by_redtape_is_never_called_outside() {
+fn writes_through_redtape_never_get_origin_outside() {
     let scene = Scene::start();
     let mut control = scene.server.conn();
     control.must(&args!["ACL", "SETUSER", "solo", "on", ">solopw", "~*", "+@all", "-multi", "-exec"]);

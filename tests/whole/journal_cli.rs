@@ -43,7 +43,7 @@ fn bytes_of(files: &[PathBuf]) -> u64 {
 }
 
 #[test]
-fn of_twenty_processes_that_add_a_key_at_once_none_loses_it() {
+fn twenty_processes_add_keys_at_once() {
     let dir = Dir::new("keys");
     let file = dir.join("keys");
     let said: Vec<String> = std::thread::scope(|scope| {
@@ -124,7 +124,7 @@ fn a_torn_tail_is_logged_once() {
 }
 
 #[test]
-fn what_is_created_is_closed_to_others_and_what_is_no_file_is_refused() {
+fn new_files_are_private_and_non_files_are_refused() {
     let (dir, server) = (Dir::new("journal"), Server::start());
     let path = dir.join("deep/journal");
     let mut redtape = Redtape::start(&server.url(), &path, &[]);

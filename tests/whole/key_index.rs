@@ -191,12 +191,12 @@ fn the_daemon_makes_it(is_encrypted: bool) {
 }
 
 #[test]
-fn the_daemon_makes_it_and_every_key_is_found_as_the_server_has_it() {
+fn the_daemon_builds_a_correct_key_index() {
     the_daemon_makes_it(false);
 }
 
 #[test]
-fn so_it_does_of_an_encrypted_journal() {
+fn the_daemon_builds_a_key_index_of_an_encrypted_journal() {
     the_daemon_makes_it(true);
 }
 

@@ -33,7 +33,7 @@ fn many_kills_under_load_lose_nothing() {
 }
 
 #[test]
-fn redtape_the_server_or_both_die_and_nothing_acknowledged_is_lost() {
+fn crashes_lose_no_acknowledged_write() {
     for ack in ["journal", "upstream"] {
         kill_in_turn(6, ack);
     }
@@ -41,7 +41,7 @@ fn redtape_the_server_or_both_die_and_nothing_acknowledged_is_lost() {
 
 #[test]
 #[ignore = "minutes: make crash"]
-fn many_deaths_of_redtape_the_server_or_both() {
+fn many_crashes_lose_no_acknowledged_write() {
     let kills = env_number("REDTAPE_CRASHES", 200);
     for ack in ["journal", "upstream"] {
         kill_in_turn(kills, ack);

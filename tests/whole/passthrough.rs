@@ -230,7 +230,7 @@ fn a_refused_multi_or_a_lone_exec_does_not_cost_origins() {
 }
 
 #[test]
-fn while_the_server_is_away_connections_end_and_then_it_goes_on() {
+fn connections_close_during_an_outage_and_work_afterwards() {
     let mut s = scene();
     let mut before = Conn::open(&s.redtape.url()).expect("a client");
     before.must(&args!["SET", "k", 1]);
@@ -260,7 +260,7 @@ fn while_the_server_is_away_connections_end_and_then_it_goes_on() {
 }
 
 #[test]
-fn clients_of_a_server_that_never_was_there_are_told_so() {
+fn an_unreachable_server_is_reported_to_clients() {
     let mut s = scene();
     s.server.kill9();
     let mut during = Conn::open(&s.redtape.url()).expect("the proxy accepts");

@@ -37,7 +37,7 @@ const EVERYSEC_NS: u64 = 2_000_000_000;
 
 /// And the losses would show if the journal left out a sync: the same recording is taken as if it had.
 #[test]
-fn a_power_loss_takes_nothing_that_was_acknowledged_and_a_sync_left_out_is_found() {
+fn a_power_loss_keeps_acknowledged_writes() {
     let (seed, recorder) = (seed(), Recorder::new());
     let recorder = recorded(recorder, "always", 1, seed);
     let replay = Replay::of(&recorder, "always", seed);
@@ -62,7 +62,7 @@ fn a_power_loss_takes_nothing_that_was_acknowledged_and_a_sync_left_out_is_found
 }
 
 #[test]
-fn with_everysec_a_power_loss_takes_no_more_than_the_last_second() {
+fn with_everysec_a_power_loss_costs_a_second_at_most() {
     record_and_replay("everysec", 1, 150);
 }
 

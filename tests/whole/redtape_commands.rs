@@ -140,7 +140,7 @@ fn a_mark_waits_for_a_late_tap_and_fails_without_one() {
 }
 
 #[test]
-fn a_name_is_given_once_and_must_be_one() {
+fn mark_names_are_unique_and_valid() {
     let dir = Dir::new("journal");
     let server = Server::start();
     let redtape = Redtape::start(&server.url(), dir.path(), &[]);
@@ -185,7 +185,7 @@ fn a_snapshot_is_listed_and_restored_from() {
 }
 
 #[test]
-fn who_may_do_what() {
+fn admin_users_limit_commands() {
     let dir = Dir::new("journal");
     let server = Server::start();
     server.conn().must(&args!["CONFIG", "SET", "requirepass", "secret"]);
@@ -235,7 +235,7 @@ fn who_may_do_what() {
 }
 
 #[test]
-fn info_has_the_section_where_a_modules_is() {
+fn info_has_a_section_like_a_modules() {
     let dir = Dir::new("journal");
     let server = Server::start();
     let mut redtape = Redtape::start(&server.url(), dir.path(), &[]);
@@ -340,7 +340,7 @@ fn fields_of_docs(value: &Value) -> Vec<String> {
 }
 
 #[test]
-fn a_past_key_is_read_through_redtape_cli_and_all() {
+fn get_reads_a_past_key_with_redis_cli() {
     let dir = Dir::new("journal");
     let server = Server::start();
     let mut redtape = Redtape::start(&server.url(), dir.path(), &[]);

@@ -54,7 +54,7 @@ fn lost(report: &str) -> Vec<(u64, u64)> {
 }
 
 #[test]
-fn what_is_left_of_a_damaged_journal_restores_and_redtape_goes_on() {
+fn a_repaired_journal_restores_and_is_continued() {
     let mut random = StdRng::seed_from_u64(seed());
     let (journal, server) = (Dir::new("journal"), Server::with(&["--repl-diskless-sync-delay", "0"]));
     let dir = journal.path();

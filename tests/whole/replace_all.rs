@@ -200,7 +200,7 @@ fn nothing_is_removed_unless_the_target_is_named() {
 }
 
 #[test]
-fn all_is_replaced_beside_clients_and_brought_back_by_the_undo_file() {
+fn replace_all_beside_clients_can_be_undone() {
     let scene = Scene::new();
     let (outcome, errors) = scene.beside(|| scene.restore(&["--confirm", &scene.address()]));
     assert_eq!((outcome.code, errors), (Some(0), vec![Vec::<String>::new(); HOT]), "{outcome:?}");
@@ -268,7 +268,7 @@ fn a_replacement_that_is_killed_twice_goes_on_and_can_be_undone() {
 }
 
 #[test]
-fn of_a_selection_nothing_else_is_left_and_functions_come_with_it() {
+fn replace_all_with_a_selection_includes_functions() {
     let scene = Scene::new();
     let keys = ["--key", "s:*", "--key", "hot:*", "--exclude-key", "s:1*"];
     let outcome = scene.restore(&[&["--confirm", &scene.address()], &keys[..]].concat());

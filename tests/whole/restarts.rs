@@ -63,13 +63,13 @@ fn a_change_of_the_upstreams_role_is_told() {
 }
 
 #[test]
-fn restarts_and_failovers_leave_no_gap_where_history_went_on() {
+fn restarts_and_failovers_leave_no_gap() {
     all_ways(2);
 }
 
 #[test]
 #[ignore = "minutes: make restarts"]
-fn many_restarts_and_failovers_leave_no_gap_where_history_went_on() {
+fn many_restarts_and_failovers_leave_no_gap() {
     all_ways(env_number("REDTAPE_RESTARTS", 20));
 }
 

@@ -198,7 +198,7 @@ fn lost_keys_come_back_through_redtape_itself() {
 }
 
 #[test]
-fn names_can_be_listened_on() {
+fn a_host_name_can_be_listened_on() {
     let (server, dir) = (Server::start(), Dir::new("journal"));
     let (port, metrics) = (free_port(), free_port());
     let log = dir.path().with_extension("log");

@@ -91,7 +91,7 @@ impl Drop for Stopper<'_> {
 }
 
 #[test]
-fn what_is_old_goes_and_every_offered_moment_restores() {
+fn retention_prunes_and_every_offered_point_restores() {
     let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
     let journal = Dir::new("journal");

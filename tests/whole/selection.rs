@@ -300,7 +300,7 @@ fn keys_come_from_files() {
 }
 
 #[test]
-fn what_redtape_prints_chooses_the_keys_it_names() {
+fn printed_keys_can_be_used_as_a_selection() {
     let (server, dir, files) = (Server::start(), Dir::new("journal"), Dir::new("files"));
     let mut redtape = Redtape::start(&server.url(), dir.path(), &[]);
     let mut app = named(&redtape.url(), "app");
@@ -402,7 +402,7 @@ fn the_log_takes_the_same_selection() {
 }
 
 #[test]
-fn a_destructive_last_write_is_pointed_out_with_the_moment_before_it() {
+fn a_destructive_last_write_is_shown_with_the_point_before_it() {
     let (server, dir) = (Server::start(), Dir::new("journal"));
     let mut redtape = Redtape::start(&server.url(), dir.path(), &[]);
     let mut conn = named(&redtape.url(), "app");

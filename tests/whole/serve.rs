@@ -112,7 +112,7 @@ fn refused(conn: &mut Conn, command: &crate::harness::Args) {
 }
 
 #[test]
-fn clients_read_the_moment_and_change_nothing() {
+fn clients_read_the_point_in_time_and_change_nothing() {
     let journal = journal();
     let serving = Serving::start(&journal, "127.0.0.1:0", READ_ONLY);
     assert_eq!((&serving.ready["keys"]["3"], serving.ready["before"].as_bool()), (&Value::from(1), Some(true)));
@@ -188,7 +188,7 @@ fn clients_read_the_moment_and_change_nothing() {
 }
 
 #[test]
-fn nothing_is_left_however_it_ends() {
+fn serve_cleans_up_however_it_ends() {
     let journal = journal();
     for (signal, code) in [(Signal::INT, Some(0)), (Signal::TERM, Some(0)), (Signal::KILL, None)] {
         let mut serving = Serving::start(&journal, "127.0.0.1:0", READ_ONLY);
@@ -230,7 +230,7 @@ fn serve(from: &Path, more: &[&str]) -> crate::harness::redtape::Outcome {
 }
 
 #[test]
-fn what_cannot_be_served_is_told() {
+fn unservable_requests_are_refused() {
     let journal = journal();
     let busy = std::net::TcpListener::bind(("127.0.0.1", free_port())).expect("a listener");
     let busy = busy.local_addr().expect("its address").to_string();

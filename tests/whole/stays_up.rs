@@ -162,7 +162,7 @@ fn lost_lines(redtape: &Redtape) -> f64 {
 }
 
 #[test]
-fn a_log_that_nobody_reads_or_that_can_not_be_written_stops_nothing() {
+fn a_blocked_or_broken_log_stops_nothing() {
     let proxied = ["--proxy-protocol", "on"];
     // A reader that stalls: the pipe is full, then the queue.
     let (journal, server) = (Dir::new("journal"), Server::start());
@@ -224,7 +224,7 @@ fn a_part_that_ends_ends_the_process_and_says_so() {
 }
 
 #[test]
-fn scrapers_that_do_not_read_keep_nobody_out() {
+fn slow_scrapers_do_not_block_others() {
     let (journal, server) = (Dir::new("journal"), Server::start());
     let redtape = Redtape::start(&server.url(), journal.path(), &[]);
     let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";

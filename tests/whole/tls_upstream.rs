@@ -141,7 +141,7 @@ fn a_proxy_speaks_tls_to_its_upstream_only() {
 }
 
 #[test]
-fn servers_that_can_not_be_trusted_or_do_not_trust_us_are_told_apart() {
+fn tls_failures_of_both_sides_are_distinguished() {
     let tls = TlsServer::start("yes");
     let foreign = Ca::new("foreign");
     let dir = Dir::new("refused");

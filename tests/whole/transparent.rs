@@ -125,7 +125,7 @@ fn hostile_conversation(seed: u64, way: &str, limit: Duration) {
 }
 
 #[test]
-fn a_session_has_one_id_wherever_it_is_told() {
+fn a_session_has_one_client_id() {
     WAYS.iter().for_each(|way| identity::ids_are_coherent(way));
 }
 
@@ -135,7 +135,7 @@ fn an_id_acts_on_its_session_and_no_other() {
 }
 
 #[test]
-fn strangers_get_the_same_little_and_never_data() {
+fn unauthenticated_clients_get_the_same_errors() {
     WAYS.iter().for_each(|way| access::strangers_get_little(way));
 }
 
@@ -170,7 +170,7 @@ fn a_first_argument_that_is_too_long_is_refused_at_once() {
 }
 
 #[test]
-fn what_is_no_whole_request_is_waited_for_or_refused_alike() {
+fn incomplete_requests_are_handled_alike() {
     for way in WAYS {
         unfinished::are_treated_alike(way, None);
     }
@@ -184,19 +184,19 @@ fn reads_pass_the_writes_that_a_pause_holds() {
 }
 
 #[test]
-fn the_servers_timeout_cuts_who_rests_and_nobody_else() {
+fn the_servers_timeout_closes_only_idle_sessions() {
     shared::the_servers_timeout_holds("auto", 1);
     shared::the_servers_timeout_holds("auto", 3);
     shared::the_servers_timeout_holds("acked", 2);
 }
 
 #[test]
-fn the_servers_timeout_spares_who_always_has_requests_in_flight() {
+fn the_servers_timeout_spares_busy_sessions() {
     shared::the_servers_timeout_spares_those_who_always_have_requests_in_flight();
 }
 
 #[test]
-fn refusals_while_all_clients_are_paused_cut_nobody() {
+fn refusals_during_a_pause_disconnect_no_client() {
     shared::refusals_during_a_pause_cut_nobody();
 }
 
@@ -222,6 +222,6 @@ fn a_shared_connection_that_stalls_is_cut_and_no_other() {
 }
 
 #[test]
-fn a_server_that_stands_still_costs_nobody_a_connection() {
-    shared::a_server_that_stands_still_costs_nobody_a_connection();
+fn a_stopped_server_costs_no_connection() {
+    shared::a_stopped_server_costs_no_connection();
 }

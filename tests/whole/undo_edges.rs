@@ -215,7 +215,7 @@ fn what_was_undone_before_does_not_come_back() {
 }
 
 #[test]
-fn what_redtape_has_written_since_is_pointed_out() {
+fn redtapes_own_later_writes_are_reported() {
     let mut world = World::new();
     world.good("SET k good");
     world.bad("SET k bad");

@@ -120,7 +120,7 @@ fn refused(outcome: &Outcome, words: &[&str]) {
 }
 
 #[test]
-fn another_server_and_lost_writes_are_refused_with_the_way_out() {
+fn another_server_and_lost_writes_are_refused_with_advice() {
     let mut scene = Scene::new();
     let (mut good, mut bad) = (scene.client("good"), scene.client("bad"));
     good.must(&args!["SET", "a", "good"]);

@@ -32,7 +32,7 @@ pub fn always_writes(request: &[u8], kind: u8, line: &[u8]) -> bool {
 }
 
 /// Says that nothing was done, or an error, and may have changed something all the same: claims of entries that are
-/// gone are removed, a group gets a consumer, keys were deleted before the error; and nobody knows what a module does.
+/// gone are removed, a group gets a consumer, keys were deleted before the error; and a module's effect is unknown.
 #[inline]
 pub fn may_write_silently(request: &[u8], kind: u8) -> bool {
     matches!(request, b"xclaim" | b"xautoclaim" | b"xreadgroup" | b"migrate")

@@ -126,7 +126,7 @@ fn source(kind: u8, body: &[u8]) -> Result<Source, ProxyHeaderError> {
             let ip: [u8; 16] = *body.first_chunk().ok_or(short)?;
             addr(Ipv6Addr::from(ip).into(), 32)
         }
-        // Two paths of 108 bytes, which nobody needs.
+        // Two paths of 108 bytes, an unused form.
         0x31 if body.len() >= 216 => Ok(Source::Unix),
         0x31 => Err(short),
         _ => Err(ProxyHeaderError::Kind(kind)),

@@ -20,7 +20,7 @@ pub enum PsyncReply {
     },
     /// Not now: try again later.
     Later(String),
-    /// Refused for good until somebody changes something (ACL, configuration).
+    /// Refused until the ACL or the configuration is changed.
     Refused(String),
 }
 

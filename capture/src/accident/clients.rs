@@ -1,6 +1,6 @@
 //! The windows of the clients that have taken something away lately.
 //!
-//! Two generations: when the younger is full, it becomes the older one, whose windows go if nobody has used them since. So the ones
+//! Two generations: when the younger is full, it becomes the older one, whose windows are dropped if they were not used since. So the ones
 //! that were used last stay, and no search is needed to find which go.
 
 use std::collections::HashMap;

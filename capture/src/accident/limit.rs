@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn so_many_in_each_hour_and_the_first_refusal_is_told() {
+    fn marks_per_hour_are_limited_and_reported_once() {
         let mut limit = HourlyLimit::new(2);
         let mut ask = |minutes: i64| limit.ask(Micros(minutes * 60_000_000));
         assert_eq!(

@@ -96,7 +96,7 @@ fn the_mark_stands_before_the_first_write_of_a_mass_deletion() {
 }
 
 #[test]
-fn only_what_lies_close_together_is_a_mass() {
+fn only_deletions_close_together_are_a_mass() {
     // So long between the first nine and the tenth, in ms: within seven eighths of the time it is surely counted.
     for (apart, counted) in [(8_750, true), (10_000, true), (10_001, false), (60_000, false)] {
         let mut world = World::new();
@@ -118,7 +118,7 @@ fn only_what_lies_close_together_is_a_mass() {
 }
 
 #[test]
-fn one_accident_gets_one_mark_and_the_next_one_another() {
+fn each_accident_gets_one_mark() {
     let mut world = World::new();
     let a = client("a");
     world.expect(0, &a, &["DEL 1 2 3 4 5 6 7 8 9 10"], Some(("DEL", 0, 100)));
@@ -193,7 +193,7 @@ fn masses_may_be_left_out() {
 
 #[test]
 #[ignore = "make measure: needs a release build and a quiet machine"]
-fn cost_of_a_look() {
+fn cost_of_a_check() {
     const GROUPS: u32 = 2_000_000;
     let mut world = World::new();
     let clients: Vec<Origin> = (0..1000).map(|n| client(&format!("10.0.0.1:{n}"))).collect();

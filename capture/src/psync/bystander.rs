@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refused_login_is_tried_ever_more_rarely() {
+    fn a_refused_login_backs_off() {
         let mut pause = RETRY;
         for _ in 0..20 {
             let next = next_pause(pause, AskingEnded::LoginRefused);

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_is_told_from_time_that_passes() {
+    fn a_clock_step_is_detected() {
         let begun = Instant::now();
         let mut watch = ClockWatch { wall: Micros(5_000_000), at: begun };
         let mut look = |wall: i64, after_ms: u64| watch.look(Micros(wall), begun + Duration::from_millis(after_ms));
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_shown_to_people() {
+    fn a_clock_step_as_text() {
         assert_eq!(shown(-7_203_000_000), "2h 0m 3s back");
     }
 }

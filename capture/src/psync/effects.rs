@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_is_known_by_what_is_announced() {
+    fn oversized_commands_are_detected_by_their_announced_length() {
         for (announced, too_large) in
             [(GROUP_BYTES_MAX - 1000, false), (GROUP_BYTES_MAX, true), (usize::MAX >> 2, true)]
         {

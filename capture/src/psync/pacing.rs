@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_grows_with_the_load_and_shrinks_before_the_socket_is_full() {
+    fn the_pause_grows_with_the_load_and_shrinks_before_the_socket_is_full() {
         let mut pacing = ReadPacing::new(false, false, Instant::now());
         assert_eq!(rest_at(&mut pacing, 1), (REST.0, false), "a write now and then");
         assert_eq!(rest_at(&mut pacing, 100), (REST.0, false));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_who_waits_for_the_disk_is_kept_waiting() {
+    fn reads_are_prompt_while_clients_wait_for_the_disk() {
         let start = Instant::now();
         let mut pacing = ReadPacing::new(false, false, start);
         pacing.took(4 << 10, start + MS);

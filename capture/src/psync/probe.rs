@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_waits_for() {
+    fn replica_waits_are_parsed() {
         let replication = |state| format!("role:master\r\nmaster_failover_state:{state}\r\nmaster_repl_offset:70\r\n");
         let quiet = ReplicaWaits::default();
         assert_eq!(ReplicaWaits::read("redis_version:7.0.15\r\n", &replication("no-failover")), quiet);

@@ -1,4 +1,4 @@
-//! Reading a history part by part: backwards, for somebody who learns on the way which keys matter, or forwards, for certain LSNs.
+//! Reading a history part by part: backwards, for a caller that learns during the pass which keys matter, or forwards, for certain LSNs.
 //!
 //! A part are the blocks from one entry of a segment's index up to the next. Before each one the reader is told which keys are
 //! wanted now; a part of which the key filter rules them all out is not read. So memory is bounded by the largest part. A part

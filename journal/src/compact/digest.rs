@@ -1,7 +1,7 @@
 //! A digest over groups, which is the same in whatever blocks they are.
 //!
 //! It is compared before a copy takes the place of its segment, and is kept nowhere. It is there against faults of this program and
-//! of the machine, not against somebody who chooses the bytes: so it is a fast hash (XXH3, 128 bits).
+//! of the machine, not against an attacker who chooses the bytes: so it is a fast hash (XXH3, 128 bits).
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 

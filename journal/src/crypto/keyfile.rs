@@ -80,7 +80,7 @@ fn add(path: &Path, id: impl Fn(&Keyring) -> String) -> Result<AddedKey, Keyring
 enum Held {
     /// There is none.
     Nothing,
-    /// Somebody else's, or no longer that of the name.
+    /// It belongs to another user, or the name has changed.
     Busy,
     /// Ours, until it is dropped.
     File(#[expect(dead_code, reason = "its lock is what is wanted")] File),
@@ -108,7 +108,7 @@ fn hold(path: &Path) -> Result<Held, KeyringError> {
     }
 }
 
-/// Puts the file in place, with its rights from the first byte on. `false` = `new`, and somebody else has created it.
+/// Puts the file in place, with its rights from the first byte on. `false` = `new`, and another process has created it.
 fn store(path: &Path, text: &str, new: bool) -> io::Result<bool> {
     let folder: PathBuf = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     let mut temporary = tempfile::Builder::new().permissions(Permissions::from_mode(MODE)).tempfile_in(&folder)?;

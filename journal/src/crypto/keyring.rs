@@ -18,7 +18,7 @@ pub const KEYS_VARIABLE: &str = "REDTAPE_JOURNAL_KEYS";
 const MAX_ID: usize = 64;
 /// No key file is larger.
 pub(super) const MAX_FILE: u64 = 1 << 20;
-/// Rights that nobody but owner and group may have.
+/// Rights that only owner and group may have.
 const OTHERS: u32 = 0o007;
 
 /// Why keys cannot be used. Never says anything of the keys themselves.

@@ -18,7 +18,7 @@
 //! | crash while | what is left |
 //! | --- | --- |
 //! | creating it, or writing a section | a beginning of it, or parts in any order after a power failure: checksums do not fit |
-//! | sealing the segment | a file of a sealed segment, which nobody asks; the next writer removes it |
+//! | sealing the segment | an unused file of a sealed segment; the next writer removes it |
 
 mod read;
 mod section;

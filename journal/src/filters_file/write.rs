@@ -13,7 +13,7 @@ use crate::files::{self, FileKind};
 use crate::segment::header::SegmentHeader;
 use crate::segment::tally::Tally;
 
-/// Takes away what a segment that is not in use any more has left. It is derived, and nobody believes it: a failure is logged.
+/// Takes away what a segment that is not in use any more has left. It is derived data: a failure is logged.
 /// What is no regular file is left alone.
 pub(crate) fn remove(dir: &Directory) {
     let path = dir.filters();

@@ -97,7 +97,7 @@ impl SegmentCursor {
                 }
                 .into());
             }
-            // Somebody's value may end like a footer.
+            // A user's value may end like a footer.
             TailFact::BadFooter { .. } | TailFact::Open(_) | TailFact::Unknown => {}
         }
         Ok(Some(Self {

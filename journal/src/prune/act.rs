@@ -17,7 +17,7 @@
 //! Automatic marks that name nothing any more go last, in one step: the old file of marks or the new one is there. What is left by a
 //! crash before goes with the next pruning.
 //!
-//! Every step is taken while nobody reads ([`RemovalLease`]); between the steps readers may come in, find a
+//! Every step is taken without readers ([`RemovalLease`]); between the steps readers may come in, find a
 //! journal that is whole, and end the run with [`PruneError::InUse`].
 
 use std::io::{self, Read};

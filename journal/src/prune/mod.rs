@@ -1,4 +1,4 @@
-//! Pruning: removing what retention no longer promises, and snapshots that nobody wants any more.
+//! Pruning: removing what retention no longer promises, and snapshots that are no longer wanted.
 //!
 //! ```text
 //! catalog ─► facts ─► plan (pure) ─► act: one file after the other
@@ -72,13 +72,13 @@ pub enum PruneError {
     /// The journal cannot be read.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// Somebody else prunes.
+    /// Another process prunes.
     #[error("another process is removing files from {}; try again when it has finished", dir.display())]
     Busy {
         /// The journal.
         dir: PathBuf,
     },
-    /// Somebody reads.
+    /// A process reads.
     #[error(
         "{} is being read (a restore, a snapshot, or redtape journal cat or verify), so nothing more was removed; \
          try again when that has ended: `fuser -v {}` shows who it is", dir.display(), dir.join("meta").display()
@@ -185,7 +185,7 @@ fn carry_out(
     let lock = PruneLock::take(&folders).map_err(PruneError::io("lock", &path))?;
     let _lock = lock.ok_or_else(|| PruneError::Busy { dir: dir.to_owned() })?;
     act::finish_interrupted(files, &folders)?;
-    // Nobody else removes from here on, and what is added only makes more restorable.
+    // No other process removes files from here on, and what is added only makes more restorable.
     let plan = decide(&Catalog::open(dir)?)?;
     act::remove(files, &folders, &plan, on_removed, stop)?;
     Ok(plan)

@@ -90,7 +90,7 @@ pub enum Why {
     Expired,
     /// Goes: the journal is larger than it may be.
     OverLimit,
-    /// Goes: somebody asked for it.
+    /// Removed on request.
     Asked,
     /// Stays: what can be restored needs it.
     Needed,

@@ -78,7 +78,7 @@ fn what_is_wrong_is_said_with_what_is_allowed() {
         ("client=", "client= has no value; write"),
         ("client=!", "client= has no value"),
         (r#"client="a"#, "is not closed"),
-        (r#"client="a"b"#, "something stands behind it"),
+        (r#"client="a"b"#, "or text follows it"),
         ("origin=s*", "\"s*\" is no origin: client, expiry,"),
         ("origin=server", "\"server\" is no origin: client, expiry,"),
         ("db=x", "\"x\" is no database"),

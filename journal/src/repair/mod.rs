@@ -5,7 +5,7 @@
 //! repair:      the same under the lock ─► copies, new segments, splices (act) ─► RepairReport
 //! ```
 //!
-//! Only on demand, and only while nobody writes. Nothing is invented: records that cannot be read are lost, and are named by LSNs
+//! Only on demand, and only without a writer. Nothing is invented: records that cannot be read are lost, and are named by LSNs
 //! and times, now and by every later look at the journal ([`crate::splices`]). Every file that is changed or goes is
 //! copied to the quarantine before.
 

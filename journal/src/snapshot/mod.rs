@@ -1,6 +1,6 @@
 //! Snapshots: opaque files with a manifest, from which a restore starts.
 //!
-//! The manifest is put in place last: a file without one is unfinished and nobody reads it. Any
+//! The manifest is put in place last: a file without one is unfinished and is not read. Any
 //! process may write one, without the journal's lock; each holds a `flock` on its own file until the
 //! manifest is there, so that cleaning up never removes what a living process still writes.
 
@@ -48,7 +48,7 @@ pub struct SnapshotEncryption {
 pub enum SnapshotKind {
     /// The state with which a timeline starts.
     Base,
-    /// Somebody asked for it.
+    /// It was requested.
     Manual,
     /// The schedule asked for it.
     Scheduled,

@@ -122,7 +122,7 @@ impl SnapshotWriter {
         };
         if let Err(error) = finish() {
             if !matches!(kind_at(&beside), Ok(Some(FileKind::Regular))) {
-                // Nobody can use it. What cannot be removed either is found by the next writable open.
+                // It is unusable. What cannot be removed either is found by the next writable open.
                 let _ = std::fs::remove_file(&path);
             }
             return Err(error);
@@ -131,7 +131,7 @@ impl SnapshotWriter {
     }
 }
 
-/// Creates a temporary file in the snapshots' folder, and holds its lock: so long nobody cleans it up.
+/// Creates a temporary file in the snapshots' folder, and holds its lock, so that it is not cleaned up meanwhile.
 pub(super) fn create_locked(dir: &Directory, suffix: &str) -> io::Result<tempfile::NamedTempFile> {
     let folder = dir.snapshots();
     files::ensure_folder(&folder)?;
@@ -143,7 +143,7 @@ pub(super) fn create_locked(dir: &Directory, suffix: &str) -> io::Result<tempfil
             .permissions(Permissions::from_mode(FILE_MODE))
             .tempfile_in(&folder)?;
         flock(file.as_file(), FlockOperation::LockExclusive)?;
-        // Between creation and lock, somebody may have cleaned it up.
+        // Between creation and lock, another process may have cleaned it up.
         if file.path().exists() {
             return Ok(file);
         }
@@ -280,7 +280,7 @@ pub(crate) fn clean_snapshots(dir: &Directory, last: TimelineId) -> Result<Vec<S
     let mut notes = Vec::new();
     let mut changed = false;
     let listed = list_snapshots(dir)?;
-    // Without any segment nobody knows which began: then all stay.
+    // Without any segment it is unknown which began: then all stay.
     let never_began = |s: &&SnapshotInfo| last > TimelineId(0) && s.manifest.timeline > last;
     for info in listed.whole.iter().filter(never_began) {
         let beside = [info.path.with_extension("json"), info.path.clone(), info.path.with_extension(KEY_INDEX)];
@@ -292,7 +292,7 @@ pub(crate) fn clean_snapshots(dir: &Directory, last: TimelineId) -> Result<Vec<S
         changed = true;
     }
     let at_rest = SnapshotsAtRest::take(dir).map_err(OpenError::io("lock", dir.snapshot_lock()))?;
-    // While somebody is in between, they stay: the next opening looks again.
+    // While another process is between two steps, they stay: the next opening checks again.
     for path in at_rest.iter().flat_map(|_| &listed.unfinished) {
         let file = match files::open_read(path) {
             Ok(file) => file,

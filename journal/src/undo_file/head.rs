@@ -1,7 +1,7 @@
 //! The head of an undo file: of which operation it is, and how it is encrypted.
 //!
 //! In clear: journal, operation, target, time. The sentence that says what the operation does may name keys, so it is encrypted if the
-//! entries are. The wrapped data key is bound to all that is in clear: nobody without the operator's key can make the file that of
+//! entries are. The wrapped data key is bound to all that is in clear: without the operator's key it is impossible to make the file that of
 //! another target.
 
 use std::path::Path;

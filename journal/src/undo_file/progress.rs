@@ -25,7 +25,7 @@ pub struct Progress {
     is_finished: bool,
 }
 
-/// Hashes that nobody can foresee.
+/// Unpredictable hashes.
 #[derive(Debug)]
 struct KeyHashes([u8; KEY_LEN]);
 

@@ -80,7 +80,7 @@ impl StateDir {
         if let Ok(true) = is_finished { folder.join(create::file_name(id, newest.saturating_add(1))) } else { path }
     }
 
-    /// Goes on in the file of an interrupted run of the same operation, or creates a file. Nobody else can write to a file of the operation
+    /// Goes on in the file of an interrupted run of the same operation, or creates a file. No other process can write to a file of the operation
     /// until the writer is dropped. A new file is encrypted if `keyring` has a key to encrypt with.
     pub fn begin(&self, operation: &Operation, keyring: &Keyring) -> Result<Begun, UndoFileError> {
         self.begin_with(operation, keyring, random)
@@ -118,7 +118,7 @@ impl StateDir {
         Ok(Begun { writer, progress: None })
     }
 
-    /// Sees to it that both directories are there, and that nobody else can replace what is in them.
+    /// Sees to it that both directories are there, and that no other user can replace what is in them.
     fn ensure(&self, folder: &Path) -> Result<(), UndoFileError> {
         create_folders(&self.0)?;
         check_rights(&self.0, OTHERS_WRITE, false)?;

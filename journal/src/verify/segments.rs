@@ -178,7 +178,7 @@ impl<P: FnMut(&VerifyProgress)> Verifier<'_, P> {
             now.is_none_or(|now| Some(now.version) != read)
         };
         for _ in 0..LIVE_LOOKS {
-            // In this order: who has let go of the lock has finished what it was writing.
+            // In this order: a writer that has released the lock has finished writing.
             let left = !is_held(&self.dir.lock());
             if changed() {
                 return Tail::Growing;

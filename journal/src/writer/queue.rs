@@ -46,7 +46,7 @@ pub(super) enum End {
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) items: Vec<Item>,
-    /// Somebody asked for a sync.
+    /// A sync was requested.
     pub(super) sync: bool,
     /// Nothing comes after this batch.
     pub(super) end: Option<End>,

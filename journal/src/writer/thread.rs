@@ -52,7 +52,7 @@ struct Loop<F> {
     published: Published,
 }
 
-/// Whatever ends the thread, nobody waits for it for ever.
+/// Whatever ends the thread, no caller waits for it for ever.
 struct RefuseAtEnd(Arc<Shared>);
 
 impl Drop for RefuseAtEnd {
@@ -129,7 +129,7 @@ impl<F: Fn(Progress)> Loop<F> {
         }
         self.durable();
         self.publish();
-        // Nobody waits for this.
+        // No caller waits for this.
         self.appender.extend_filters_file();
         if matches!(batch.end, Some(End::Seal)) {
             self.appender.compact_rest();

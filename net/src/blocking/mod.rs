@@ -24,7 +24,7 @@ use crate::tls::{OptionNames, TlsFailure};
 /// A connection attempt that takes longer has failed, and so has a TLS handshake.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most bytes that are held of what has come while a pipeline is written. Beyond it they wait in the kernel, and with them the
-/// server: a pipeline whose replies are larger is written by nobody.
+/// server: larger replies to a pipeline do not occur in practice.
 const HELD_MAX: usize = 256 << 20;
 /// Bytes that are received at once.
 const RECEIVE_BYTES: usize = 64 * 1024;
@@ -50,7 +50,7 @@ impl AsFd for Socket {
 enum Wait {
     /// The call itself, as long as the limit allows.
     Blocking,
-    /// Nobody.
+    /// Does not wait.
     Never,
 }
 

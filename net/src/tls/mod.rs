@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Invariants: a configuration is replaced as a whole or not at all (a bad file keeps the old one); a
-//! replaced one takes its session tickets along, so that nobody resumes past a newer CRL or CA.
+//! replaced one takes its session tickets along, so that no session resumes past a newer CRL or CA.
 //! Connections that exist keep what they were made with.
 
 mod client;

@@ -253,7 +253,7 @@ fn only_what_lacks_something_is_completed() {
 }
 
 #[test]
-fn what_is_not_as_expected_stays_as_it_is() {
+fn unexpected_replies_are_unchanged() {
     let usual = Shape::usual(Wording::of("7.0.15"), false);
     for request in [
         "INFO",

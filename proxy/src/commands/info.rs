@@ -212,7 +212,7 @@ mod tests {
 
     /// No server from Redis 6.0 to 8.0 and Valkey to 9.1 has a field with these prefixes.
     #[test]
-    fn no_field_is_taken_for_one_of_the_servers() {
+    fn no_field_collides_with_the_servers() {
         let text = Facts::default().section();
         let fields: Vec<&str> = text.lines().skip(1).map(|l| l.split_once(':').unwrap().0).collect();
         for (n, field) in fields.iter().enumerate() {

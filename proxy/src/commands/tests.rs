@@ -155,7 +155,7 @@ fn one_key_of_the_past_at_a_time() {
 }
 
 #[test]
-fn a_mark_needs_a_free_name_and_the_servers_word() {
+fn a_mark_needs_a_free_name_and_the_servers_offset() {
     let (admin, _, dir) = admin("7.0.15");
     let config = redtape_journal::OpenOptions {
         segment_bytes: 1 << 20,

@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_refuses_to_strangers_is_known_by_what_is_announced() {
+    fn unauthenticated_limits_use_announced_lengths() {
         for (bytes, heavy) in [
             (&b"*10\r\n$3\r\nDEL\r\n"[..], false),
             (b"*11\r\n$3\r\nDEL\r\n", true),

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_who_ask_in_one_turn_get_the_answer_to_one_question() {
+    fn one_probe_answers_all_questions_of_a_turn() {
         let client = |index| ClientRef { index, generation: 1 };
         let probe = ConnRef { index: 4, generation: 9 };
         let mut liveness = Liveness::default();

@@ -1,8 +1,8 @@
-//! Bytes to and from a server, and a thread that keeps the connection from being idle.
+//! The byte stream to a server, and a thread that keeps it from being idle.
 //!
-//! The thread and the server's user share the connection behind a lock. Between two commands the thread sends a `PING` when nothing
-//! was sent for [`IDLE_MAX`], and takes the reply when it has come; it never waits for one. At most one such reply is owed, and
-//! the next use of the connection passes over it.
+//! The thread and the connection's user share it behind a lock. Between two commands the thread sends a `PING` when
+//! nothing was sent for [`IDLE_MAX`], and reads the reply once it has arrived; it never waits for one. At most one such
+//! reply is outstanding, and the next use of the connection skips it.
 
 use std::io::{self, BufRead as _, BufReader, ErrorKind};
 use std::sync::{Arc, Mutex, TryLockError, Weak};
@@ -14,21 +14,21 @@ use super::Reply;
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 256 * 1024;
-/// After so long without a command, one is sent: the shortest `timeout` of a server is a second.
+/// A command is sent after this idle time: a server's shortest `timeout` is a second.
 const IDLE_MAX: Duration = Duration::from_millis(400);
-/// Between two looks of the thread.
+/// Interval at which the thread checks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A connection on which commands and replies follow each other.
 pub(super) struct Connection {
     stream: BufReader<BlockingStream>,
-    /// Replies that come before that of the next command.
+    /// Outstanding replies before that of the next command.
     owed: u32,
-    /// When something was sent last.
+    /// Time of the last command.
     used: Instant,
-    /// Replies to commands that were sent one behind the other, which are still to be read.
+    /// Outstanding replies to pipelined commands.
     under_way: usize,
-    /// Between two commands, as opposed to inside one or broken off.
+    /// True between two commands; false inside one or after a failure.
     at_rest: bool,
 }
 
@@ -53,7 +53,7 @@ impl Connection {
         self.stream.get_mut().write_all(bytes)
     }
 
-    /// Sends commands of which the replies are read later, perhaps behind more commands.
+    /// Sends commands whose replies are read later, possibly after more commands.
     pub(super) fn send_ahead(&mut self, bytes: &[u8], replies: usize) -> io::Result<()> {
         self.under_way += replies;
         self.send(bytes)
@@ -63,7 +63,7 @@ impl Connection {
     pub(super) fn reply(&mut self) -> io::Result<Reply> {
         self.at_rest = false;
         while self.owed > 0 {
-            // Whatever it says, an error included, the server has answered.
+            // Any reply, including an error, is an answer of the server.
             let _ = reply::read(&mut self.stream)?;
             self.owed -= 1;
         }
@@ -77,7 +77,7 @@ impl Connection {
         Ok(reply)
     }
 
-    /// Takes replies that have come and are the usual `+OK`, so many at most; returns how many. Nothing is allocated for them.
+    /// Reads up to this many available replies that are the usual `+OK`; returns their number. Does not allocate.
     pub(super) fn take_oks(&mut self, most: usize) -> usize {
         const OK: &[u8] = b"+OK\r\n";
         if self.owed > 0 {
@@ -93,7 +93,7 @@ impl Connection {
         oks
     }
 
-    /// Passes over the replies to all that was sent ahead.
+    /// Skips the replies to everything sent ahead.
     pub(super) fn pass_over(&mut self) -> io::Result<()> {
         while self.under_way > 0 {
             self.reply()?;
@@ -101,12 +101,12 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits until something has come.
+    /// Waits until data has arrived.
     pub(super) fn wait(&mut self) -> io::Result<()> {
         self.stream.fill_buf().map(drop)
     }
 
-    /// Called now and then while nobody uses the connection. Its failure is met by the next command.
+    /// Called from time to time while the connection is unused. A failure is reported by the next command.
     fn when_idle(&mut self, ping: &[u8]) -> io::Result<()> {
         if !self.at_rest || !self.stream.buffer().is_empty() || self.used.elapsed() < IDLE_MAX {
             return Ok(());
@@ -140,14 +140,14 @@ impl Connection {
     }
 }
 
-/// Starts the thread; it ends when the connection is dropped, or has failed.
+/// Starts the thread; it ends when the connection is dropped or has failed.
 pub(super) fn keep_alive(connection: &Arc<Mutex<Connection>>, ping: Vec<u8>) -> io::Result<()> {
     let connection = Arc::downgrade(connection);
     let run = move || while look(&connection, &ping) {};
     std::thread::Builder::new().name("keep-alive".to_owned()).spawn(run).map(drop)
 }
 
-/// False = there is nothing to keep alive any more.
+/// False = nothing to keep alive any more.
 fn look(connection: &Weak<Mutex<Connection>>, ping: &[u8]) -> bool {
     std::thread::sleep(LOOK_EVERY);
     let Some(connection) = connection.upgrade() else { return false };

@@ -1,4 +1,4 @@
-//! What a server says of itself.
+//! Parses a server's `INFO`.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -19,10 +19,10 @@ pub use self::names::CommandNames;
 use crate::error::RestoreError;
 use crate::refusal::{Refusal, advice, meaning};
 
-/// Longest silence of a server that owes a reply: far more than the largest value takes, or a script of somebody else's,
-/// behind which a server answers `BUSY` after some seconds.
+/// Longest silence of a server that owes a reply: far more than the largest value takes, or another client's script,
+/// during which a server answers `BUSY` after some seconds.
 pub const REPLY_LIMIT: Duration = Duration::from_mins(2);
-/// Between two looks at the progress of a server that is waited for.
+/// Interval of progress checks during a long command.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// A server's answer to one command.
@@ -48,17 +48,17 @@ impl Reply {
 
 /// A connected server.
 pub struct Server {
-    /// For messages: never holds a secret.
+    /// For messages: contains no secret.
     pub address: String,
     connector: Connector,
     names: CommandNames,
     connection: Arc<Mutex<Connection>>,
     limit: Duration,
-    /// Given again when it is connected again.
+    /// The name to set again after a reconnect.
     name: Option<&'static str>,
-    /// A thread keeps the connection from being idle.
+    /// True if a thread keeps the connection from being idle.
     kept_alive: bool,
-    /// A node of a cluster: a command or transaction may name keys of one slot only.
+    /// True for a node of a cluster: a command or transaction may name keys of one slot only.
     in_cluster: bool,
 }
 
@@ -75,7 +75,7 @@ impl Server {
         Self::open(connector.map_err(|e| RestoreError::Usage(e.to_string()))?, CommandNames::default())
     }
 
-    /// Connects and logs in to a server in which commands may have other names.
+    /// Connects and logs in to a server with renamed commands.
     pub fn open(connector: Connector, names: CommandNames) -> Result<Self, RestoreError> {
         let address = connector.address();
         let stream = connector.connect_blocking().map_err(|e| unreachable(&address, &e, ""))?;
@@ -109,8 +109,8 @@ impl Server {
         }
     }
 
-    /// From now on the connection is never idle for long, whatever is done meanwhile: a server with a `timeout` would close it,
-    /// and with it would go its name and what it watches.
+    /// From now on the connection is kept from being idle: a server with a `timeout` would close it, and its name and
+    /// watched keys would be lost.
     pub fn keep_alive(&mut self) -> Result<(), RestoreError> {
         let mut ping = Vec::new();
         self.encode(&mut ping, &["PING"]);
@@ -119,12 +119,12 @@ impl Server {
         Ok(())
     }
 
-    /// From now on it is known that this is a node of a cluster.
+    /// Marks the server as a node of a cluster.
     pub(crate) fn set_in_cluster(&mut self) {
         self.in_cluster = true;
     }
 
-    /// A command or transaction may name keys of one slot only.
+    /// True if a command or transaction may name keys of one slot only.
     pub(crate) fn is_in_cluster(&self) -> bool {
         self.in_cluster
     }
@@ -133,14 +133,14 @@ impl Server {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Longest wait for a reply from now on.
+    /// Sets the longest wait for a reply.
     pub fn set_reply_limit(&mut self, limit: Duration) -> Result<(), RestoreError> {
         self.limit = limit;
         let set = self.lock().set_limit(limit);
         set.map_err(|e| self.lost(&e))
     }
 
-    /// Longest wait for a reply at present.
+    /// The longest wait for a reply.
     pub(crate) fn reply_limit(&self) -> Duration {
         self.limit
     }
@@ -156,7 +156,7 @@ impl Server {
         Ok(other)
     }
 
-    /// Replaces a broken connection by a new one, with the same limit and name.
+    /// Replaces a broken connection by a new one with the same time limit and name.
     pub fn reconnect(&mut self) -> Result<(), RestoreError> {
         let Self { limit, name, kept_alive, in_cluster, .. } = *self;
         let address = self.address.clone();
@@ -168,35 +168,35 @@ impl Server {
         if kept_alive { self.keep_alive() } else { Ok(()) }
     }
 
-    /// Names the connection in the server's list of clients; says why where that is not allowed.
+    /// Names the connection in the server's list of clients; returns the reason if that is not allowed.
     pub(crate) fn set_name(&mut self, name: &'static str) -> Result<Option<String>, RestoreError> {
         let refused = self.try_call(&["CLIENT", "SETNAME", name])?.error();
         self.name = refused.is_none().then_some(name);
         Ok(refused.map(|e| e.text))
     }
 
-    /// Takes the name away.
+    /// Removes the name.
     pub(crate) fn clear_name(&mut self) -> Result<(), RestoreError> {
         self.name = None;
         self.call(&["CLIENT", "SETNAME", ""]).map(drop)
     }
 
-    /// How it is reached.
+    /// Address and login.
     pub fn url(&self) -> &RedisUrl {
         &self.connector.url
     }
 
-    /// What commands are called there.
+    /// The server's command names.
     pub fn names(&self) -> &CommandNames {
         &self.names
     }
 
-    /// Appends a command under the name that it has in this server.
+    /// Appends a command under its name in this server.
     pub fn encode<A: AsRef<[u8]>>(&self, into: &mut Vec<u8>, args: &[A]) {
         self.names.encode(into, args);
     }
 
-    /// Runs one command; an error reply is a value of its own.
+    /// Runs one command; an error reply is returned as a value.
     pub fn try_call<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<Reply, RestoreError> {
         let mut bytes = Vec::new();
         self.encode(&mut bytes, args);
@@ -206,7 +206,7 @@ impl Server {
         reply.map_err(|e| self.lost(&e))
     }
 
-    /// Runs one command that has to succeed.
+    /// Runs one command that must succeed.
     pub fn call<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<Value, RestoreError> {
         let name = args.first().map(|a| String::from_utf8_lossy(a.as_ref()).into_owned()).unwrap_or_default();
         let reply = self.try_call(args)?;
@@ -225,31 +225,31 @@ impl Server {
         replies.map_err(|e| self.lost(&e))
     }
 
-    /// Sends so many encoded commands ([`Self::encode`]), of which each owes a reply to [`Self::receive`].
+    /// Sends this many encoded commands ([`Self::encode`]); each requires a [`Self::receive`].
     pub(crate) fn send(&mut self, packed: &[u8], commands: usize) -> Result<(), RestoreError> {
         let sent = self.lock().send_ahead(packed, commands);
         sent.map_err(|e| self.lost(&e))
     }
 
-    /// The next reply to what was sent.
+    /// The next reply to a sent command.
     pub(crate) fn receive(&mut self) -> Result<Reply, RestoreError> {
         let reply = self.lock().reply();
         reply.map_err(|e| self.lost(&e))
     }
 
-    /// Takes the next replies to what was sent while they are the usual `+OK` and have come, so many at most; returns how many.
+    /// Reads up to this many available replies that are the usual `+OK`; returns their number.
     pub(crate) fn take_oks(&mut self, most: usize) -> usize {
         self.lock().take_oks(most)
     }
 
-    /// Passes over all replies that are owed for what was sent.
+    /// Skips all outstanding replies.
     pub(crate) fn pass_over(&mut self) -> Result<(), RestoreError> {
         let passed = self.lock().pass_over();
         passed.map_err(|e| self.lost(&e))
     }
 
-    /// Runs one command that may take long. The server is given up when neither a reply comes nor `progress`, a number that
-    /// moves while it works, has moved for as long as `limit`.
+    /// Runs one command that may take long. It fails when neither a reply arrives nor `progress`, a number that changes
+    /// while the server works, has changed for `limit`.
     pub(crate) fn call_watched(
         &mut self,
         command: &str,
@@ -292,7 +292,7 @@ impl Server {
         unreachable(&self.address, error, "the connection was lost: ")
     }
 
-    /// The value of a reply to a command that has to succeed.
+    /// The value of a reply to a command that must succeed.
     pub(crate) fn must(&self, command: &str, reply: Reply) -> Result<Value, RestoreError> {
         match reply {
             Reply::Value(value) => Ok(value),
@@ -300,7 +300,7 @@ impl Server {
         }
     }
 
-    /// Says that a command was refused.
+    /// The error for a refused command.
     pub fn refused(&self, command: &str, error: &ErrorReply) -> RestoreError {
         let (address, command, cause) = (self.address.clone(), command.to_owned(), error.text.clone());
         match meaning(&error.code) {
@@ -321,13 +321,13 @@ impl Server {
         Ok(Info::parse(&text(&reply)))
     }
 
-    /// One setting; `None` where `CONFIG` is not allowed or does not know it.
+    /// One setting; `None` if `CONFIG` is not allowed or the setting does not exist.
     pub fn setting(&mut self, name: &str) -> Result<Option<String>, RestoreError> {
         let Reply::Value(Value::Array(pair)) = self.try_call(&["CONFIG", "GET", name])? else { return Ok(None) };
         Ok(pair.get(1).map(text))
     }
 
-    /// Makes sure that the connection still stands: a server may have closed it while it was idle.
+    /// Checks that the connection still works: a server may have closed it while it was idle.
     pub(crate) fn ensure_connected(&mut self) -> Result<(), RestoreError> {
         match self.try_call(&["PING"]) {
             Err(RestoreError::Unreachable { .. }) => self.reconnect(),
@@ -335,7 +335,7 @@ impl Server {
         }
     }
 
-    /// Number of function libraries; `None` where functions are unknown or not allowed.
+    /// Number of function libraries; `None` if functions are unknown or not allowed.
     pub fn functions(&mut self) -> Result<Option<usize>, RestoreError> {
         match self.try_call(&["FUNCTION", "LIST"])? {
             Reply::Value(Value::Array(libraries)) => Ok(Some(libraries.len())),
@@ -363,7 +363,7 @@ fn unreachable(address: &str, error: &io::Error, what: &str) -> RestoreError {
     RestoreError::Unreachable { address, cause: format!("{what}{error}") }
 }
 
-/// Nothing came in time.
+/// True if no reply arrived in time.
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }

@@ -1,10 +1,10 @@
-//! What commands are called in a server whose configuration renames some (`rename-command`), as managed services do.
+//! Command names of a server whose configuration renames some (`rename-command`), as managed services do.
 
 use std::collections::BTreeMap;
 
 use redtape_wire::resp::encode_command;
 
-/// The renamed commands: the usual name in upper case, and the one that the server knows. A subcommand has its container's.
+/// The renamed commands: usual name in upper case, and the server's name. A subcommand uses its container's name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CommandNames(BTreeMap<Vec<u8>, Vec<u8>>);
 
@@ -22,17 +22,17 @@ impl CommandNames {
         }
     }
 
-    /// What a command is called there. `usual` is in upper case, or a name that nobody renames.
+    /// The server's name of a command. `usual`: in upper case, or a name that is never renamed.
     pub fn get<'a>(&'a self, usual: &'a [u8]) -> &'a [u8] {
         self.0.get(usual).map_or(usual, Vec::as_slice)
     }
 
-    /// The usual names, in upper case, of what has another.
+    /// The usual names, in upper case, of all renamed commands.
     pub fn renamed(&self) -> impl Iterator<Item = &[u8]> {
         self.0.keys().map(Vec::as_slice)
     }
 
-    /// Appends a command under its name there.
+    /// Appends a command under the server's name.
     pub fn encode<A: AsRef<[u8]>>(&self, into: &mut Vec<u8>, args: &[A]) {
         let renamed = args.split_first().and_then(|(name, rest)| Some((self.0.get(name.as_ref())?, rest)));
         let Some((name, rest)) = renamed else { return encode_command(into, args) };

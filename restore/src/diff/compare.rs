@@ -1,7 +1,7 @@
-//! In what two values of one key differ. Pure.
+//! Compares two values of one key. Pure.
 //!
-//! Hashes, sets and sorted sets differ in elements of one name. Of a list, what both begin and end with is left out; what stands
-//! between is taken for removed and added. A stream differs in entries, in groups, and in what it notes of ids.
+//! Hashes, sets and sorted sets are compared by element name. For a list, the common beginning and end are left out,
+//! and the rest counts as removed and added. A stream is compared by entries, groups, and stored ids.
 
 use std::cmp::Ordering;
 
@@ -12,44 +12,44 @@ use super::last_write::LastWrite;
 use crate::judge::{Part, Question};
 use crate::values::merge::{Difference, differences};
 
-/// What a difference takes beside the bytes in it, about.
+/// Estimated size of a difference beside its bytes.
 const OVERHEAD: usize = 256;
 
-/// A key that is not the same at both points in time.
+/// A key that differs between both points in time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeyDifference {
     /// Its database.
     pub db: u32,
     /// Its name.
     pub key: Vec<u8>,
-    /// As a client saw it at the first point in time; `None` = it was not there.
+    /// State for a client at the first point in time; `None` = absent.
     pub before: Option<Held>,
-    /// At the second one.
+    /// State at the second one.
     pub after: Option<Held>,
-    /// The value is another one.
+    /// The values differ.
     pub value_differs: bool,
-    /// The time of expiry is another one, of a key that was there at both.
+    /// The expiry times of a key present at both points differ.
     pub ttl_differs: bool,
-    /// Elements that differ, as many as were asked for.
+    /// Differing elements, up to the requested number.
     pub elements: Vec<ListedElement>,
-    /// How many were added, listed or not.
+    /// Number of added ones, listed or not.
     pub added: u64,
-    /// How many were removed.
+    /// Number of removed ones.
     pub removed: u64,
-    /// How many are others.
+    /// Number of changed ones.
     pub changed: u64,
-    /// The last write of the value as a whole, where its elements cannot be asked about one by one.
+    /// The last write of the whole value, if its elements cannot be examined one by one.
     pub last_write: LastWrite,
-    /// The last write of the time of expiry, if that differs.
+    /// The last write of the expiry time, if that differs.
     pub ttl_write: LastWrite,
 }
 
-/// An element that differs.
+/// A differing element.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListedElement {
-    /// How.
+    /// The kind of difference.
     pub change: ElementChange,
-    /// Which write made it so.
+    /// The write that made it.
     pub last_write: LastWrite,
 }
 
@@ -58,28 +58,28 @@ pub struct ListedElement {
 pub struct Held {
     /// As `TYPE` names it.
     pub type_name: String,
-    /// Elements; of a string or a module's value, bytes.
+    /// Number of elements; for a string or a module's value, bytes.
     pub size: u64,
     /// When it expires, in ms since 1970.
     pub expires_at_ms: Option<i64>,
     /// A string.
     pub string: Option<Bytes>,
-    /// What a stream notes beside entries and groups.
+    /// A stream's metadata beside entries and groups.
     pub stream: Option<StreamNotes>,
 }
 
-/// Ids that a stream remembers.
+/// Ids stored in a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamNotes {
-    /// The greatest that was ever given.
+    /// The greatest id ever added.
     pub last_id: StreamId,
-    /// The greatest that was deleted.
+    /// The greatest deleted id.
     pub max_deleted_id: StreamId,
-    /// How many entries were ever added.
+    /// Number of entries ever added.
     pub entries_added: u64,
 }
 
-/// A value as a client saw it.
+/// A value as seen by a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) value: Value,
@@ -87,16 +87,16 @@ pub(super) struct Seen {
     pub(super) expires_at_ms: Option<i64>,
 }
 
-/// How a difference is told.
+/// Options of a comparison.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Listing {
-    /// Elements of a key that are listed.
+    /// Limit of listed elements of a key.
     pub(super) elements: usize,
-    /// By how much times of expiry may be off.
+    /// Inaccuracy of expiry times.
     pub(super) ttl_slack_ms: i64,
 }
 
-/// `None` = they are the same.
+/// `None` = they are equal.
 pub(super) fn compare(
     (db, key): (u32, &[u8]),
     before: Option<Seen>,
@@ -166,7 +166,7 @@ fn held(seen: &Seen, with_value: bool) -> Held {
     Held { type_name: seen.type_name.clone(), size: size as u64, expires_at_ms: seen.expires_at_ms, string, stream }
 }
 
-/// The elements that differ; of values of two types, all of both.
+/// The differing elements; for values of different types, all of both.
 fn changes(before: Option<Value>, after: Option<Value>) -> Vec<ElementChange> {
     match (before, after) {
         (Some(Value::List(before)), Some(Value::List(after))) => of_lists(before, after),
@@ -259,12 +259,12 @@ impl KeyDifference {
         self.elements = changes.into_iter().take(limit).map(listed).collect();
     }
 
-    /// Elements that differ and are not listed.
+    /// Number of differing elements that are not listed.
     pub fn more(&self) -> u64 {
         (self.added + self.removed + self.changed).saturating_sub(self.elements.len() as u64)
     }
 
-    /// It holds values of two modules, or one of a module: bytes that differ may mean the same.
+    /// Values of modules: different bytes may mean the same.
     pub fn is_opaque(&self) -> bool {
         let opaque = |held: &Option<Held>| {
             const KNOWN: [&str; 6] = ["string", "list", "set", "zset", "hash", "stream"];
@@ -273,13 +273,13 @@ impl KeyDifference {
         opaque(&self.before) && opaque(&self.after)
     }
 
-    /// Each element has a last write of its own.
+    /// True if each element has a last write of its own.
     fn asks_elements(&self) -> bool {
         let (Some(before), Some(after)) = (&self.before, &self.after) else { return false };
         before.type_name == after.type_name && ["hash", "set", "zset"].contains(&&before.type_name[..])
     }
 
-    /// What is asked of the journal, in the order in which [`Self::answer`] takes the answers.
+    /// The questions for the journal, in the order in which [`Self::answer`] takes the answers.
     pub(super) fn questions(&self) -> Vec<Question> {
         let ends = |held: &Option<Held>| held.as_ref().and_then(|held| held.expires_at_ms);
         let question = |part| Question {
@@ -315,7 +315,7 @@ impl KeyDifference {
         }
     }
 
-    /// Bytes that it takes, about.
+    /// Approximate size in memory, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let string = |held: &Option<Held>| held.as_ref().and_then(|held| held.string.as_ref()).map_or(0, Vec::len);
         let elements = self.elements.iter().map(|element| element.change.bytes() + OVERHEAD).sum::<usize>();

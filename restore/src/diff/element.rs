@@ -1,4 +1,4 @@
-//! Parts of a value that have a name or a place, for a difference to be shown.
+//! Parts of a value, with a name or an index, for display of a difference.
 
 use redtape_wire::rdb::{Bytes, Field, Group, Score, Stream, StreamEntry, Value};
 
@@ -21,24 +21,24 @@ pub enum Element {
     Group(Group),
 }
 
-/// What became of an element.
+/// The kind of change of an element.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ElementChange {
-    /// It was not there before.
+    /// Added.
     Added(Element),
-    /// It is not there any more.
+    /// Removed.
     Removed(Element),
-    /// It is another one.
+    /// Changed.
     Changed {
-        /// As it was.
+        /// Before.
         before: Element,
-        /// As it is then.
+        /// After.
         after: Element,
     },
 }
 
 impl Element {
-    /// Bytes that it takes, about.
+    /// Approximate size in memory, in bytes.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Field(field) => field.name.len() + field.value.len(),
@@ -52,7 +52,7 @@ impl Element {
 }
 
 impl ElementChange {
-    /// The name by which the journal can be asked for its last write.
+    /// The name for a question about its last write.
     pub(super) fn name(&self) -> Option<&[u8]> {
         let (Self::Added(element) | Self::Removed(element) | Self::Changed { after: element, .. }) = self;
         match element {
@@ -62,7 +62,7 @@ impl ElementChange {
         }
     }
 
-    /// Bytes that it takes, about.
+    /// Approximate size in memory, in bytes.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Added(element) | Self::Removed(element) => element.bytes(),

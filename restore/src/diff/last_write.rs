@@ -7,28 +7,28 @@ use redtape_journal::Lsn;
 use crate::get::LastTouch;
 use crate::judge::Why;
 
-/// What the journal says of the last write of a part of a key, between the two points in time.
+/// The last write of a part of a key between the two points in time, from the journal.
 #[derive(Debug, Clone, Default)]
 pub enum LastWrite {
-    /// It was not asked.
+    /// Not looked up.
     #[default]
     NotAsked,
-    /// Nothing has written it: its time had come.
+    /// Not written: it expired.
     Nothing,
     /// This one.
     Certain(Arc<LastTouch>),
-    /// Perhaps this one.
+    /// Possibly this one.
     Uncertain {
-        /// It; `None` = it cannot be read.
+        /// The write; `None` = unreadable.
         write: Option<Arc<LastTouch>>,
-        /// Its number.
+        /// Its LSN.
         lsn: Lsn,
-        /// What is in doubt.
+        /// The doubt.
         why: Why,
     },
 }
 
-/// By the number of the write.
+/// By the LSN of the write.
 impl PartialEq for LastWrite {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -43,7 +43,7 @@ impl PartialEq for LastWrite {
 }
 
 impl LastWrite {
-    /// The write, as far as it is known.
+    /// The write, as far as known.
     pub fn write(&self) -> Option<&LastTouch> {
         match self {
             Self::Certain(write) | Self::Uncertain { write: Some(write), .. } => Some(write),

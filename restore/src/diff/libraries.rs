@@ -1,21 +1,21 @@
-//! Function libraries of both datasets.
+//! Compares function libraries of both datasets.
 
 use super::side::Side;
 use crate::error::RestoreError;
 use crate::libraries::{Libraries, read};
 
-/// What became of a library.
+/// The kind of change of a library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LibraryChange {
-    /// It was not there before.
+    /// Added.
     Created,
-    /// It is not there any more.
+    /// Removed.
     Deleted,
-    /// Its code is another one.
+    /// Changed code.
     Changed,
 }
 
-/// Those that differ, in the order of their names.
+/// Differing libraries, in the order of their names.
 pub(super) fn libraries(before: &mut Side, after: &mut Side) -> Result<Vec<(String, LibraryChange)>, RestoreError> {
     let of = |side: &mut Side| Ok::<_, RestoreError>(read(&mut side.scratch.server)?.unwrap_or_default());
     Ok(compare(&of(before)?, &of(after)?))

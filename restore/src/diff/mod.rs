@@ -1,20 +1,20 @@
-//! What is not the same at two points in time: keys, their elements, and the writes that made it so. Writes nothing anywhere.
+//! Compares two points in time: keys, their elements, and the writes that changed them. Writes nothing.
 //!
 //! ```text
 //! both points ─► touched (which keys can differ) ─► two datasets of these keys ─► walk ─► compare ─► pending ─► the caller
 //!                                                    (side: a scratch server each)   (pure)      (last_write, of the journal)
 //! ```
 //!
-//! - `touched`: the keys that a write between the points touched.
-//! - `side`: one dataset, and what a client would have seen of it.
+//! - `touched`: the keys written between both points.
+//! - `side`: one dataset, as a client would have seen it.
 //! - `walk`: every key of both.
-//! - `compare`, `element`: in what two values differ.
-//! - `pending`, `last_write`: which writes made the difference.
-//! - `libraries`: the same of function libraries.
+//! - `compare`, `element`: the differences of two values.
+//! - `pending`, `last_write`: the writes that made the differences.
+//! - `libraries`: the comparison of function libraries.
 //!
-//! Memory: the names of the touched keys, of which there are limits, two values of one key (some more, if they are small), and the
-//! differences that wait for the journal's answers, of which there are limits, too. The scratch servers hold the touched keys, and
-//! what these depend on; where it cannot be said which were touched, all keys of the selection.
+//! Memory: the names of the written keys (limited), two values of one key (some more, if small), and the differences
+//! that wait for the journal's answers (limited). The scratch servers hold the written keys and what these depend on,
+//! or all selected keys if the written ones cannot be determined.
 
 mod compare;
 mod element;
@@ -49,64 +49,64 @@ use crate::source::Located;
 use crate::source::journal_range::JournalRange;
 use crate::target::Target;
 
-/// Keys that are named one by one: they are compared, whether they were written or not.
+/// Keys named individually: they are compared even if they were not written.
 const NAMED_MAX: usize = 4096;
-/// Before Redis 7.0 a stream has times of expiry from each server's own now.
+/// Before Redis 7.0 the expiry times in a stream are relative to each server's clock.
 const RELATIVE_TTL_SLACK_MS: i64 = 250;
 
-/// Which points in time, and which keys.
+/// Input of a comparison.
 #[derive(Debug, Clone)]
 pub struct DiffRequest {
     /// The journal's directory.
     pub from: PathBuf,
-    /// What it is encrypted with, if it is.
+    /// The keys of an encrypted journal.
     pub keyring: Keyring,
     /// The first point in time.
     pub first: AsOf,
     /// The second one, inclusive.
     pub second: When,
-    /// The zone of times that do not say theirs.
+    /// The time zone of times without one.
     pub zone: Zone,
     /// The present, for "ago".
     pub now: Micros,
-    /// Which keys. Types are those at either point in time.
+    /// The selection. Types are those at either point in time.
     pub filter: Filter,
-    /// Both datasets are cut to what the touched keys depend on, as opposed to everything.
+    /// Reduce both datasets to what the written keys depend on.
     pub slice: bool,
-    /// Elements of a key that are listed.
+    /// Limit of listed elements of a key.
     pub elements: usize,
-    /// Which scratch server, if the person insists.
+    /// The scratch server's program, if the user chose one.
     pub server_bin: Option<PathBuf>,
-    /// Ends it when it is set.
+    /// Ends the comparison when it is set.
     pub interrupt: Interrupt,
-    /// How long scratch servers are waited for.
+    /// Time limits of scratch servers.
     pub limits: Limits,
 }
 
-/// How many differences there are, and what is known of them.
+/// Number of differences, and how they were determined.
 #[derive(Debug, Clone)]
 pub struct Summary {
     /// The first point in time.
     pub first: RestorePoint,
     /// The second one.
     pub second: RestorePoint,
-    /// Keys that only the second has.
+    /// Keys that only the second point has.
     pub created: u64,
-    /// Keys that only the first has.
+    /// Keys that only the first point has.
     pub deleted: u64,
-    /// Keys that both have, and that differ.
+    /// Differing keys that both points have.
     pub changed: u64,
-    /// Of these, keys that differ only in their time of expiry.
+    /// Of these, keys with only another expiry time.
     pub ttl_only: u64,
-    /// Keys that were compared, and are the same.
+    /// Compared keys that are equal.
     pub equal: u64,
     /// Keys that were written between the points in time; `None` = all keys of the selection were compared.
     pub touched: Option<u64>,
-    /// Why that was so.
+    /// Why all keys were compared.
     pub all_because: Option<String>,
-    /// Function libraries that differ, by name; `None` = only keys were asked for.
+    /// Differing function libraries by name; `None` = not compared.
     pub libraries: Option<Vec<(String, LibraryChange)>>,
-    /// What was written between the points in time is in the journal.
+    /// The journal holds all writes between both points in time.
     pub writes_known: bool,
 }
 
@@ -117,7 +117,7 @@ struct Scope {
     all_because: Option<String>,
 }
 
-/// Compares two points in time; `take` gets each key that differs, in no particular order.
+/// Compares two points in time; `take` receives each differing key, in no particular order.
 pub fn diff(
     request: &DiffRequest,
     take: &mut dyn FnMut(KeyDifference) -> Result<(), RestoreError>,
@@ -172,7 +172,7 @@ pub fn diff(
     })
 }
 
-/// The first point in time is not behind the second one.
+/// Checks that the first point in time is not after the second one.
 fn check_order(first: &RestorePoint, second: &RestorePoint) -> Result<(), RestoreError> {
     if (first.timeline, first.lsn) <= (second.timeline, second.lsn) && first.clock <= second.clock {
         return Ok(());
@@ -185,9 +185,9 @@ fn check_order(first: &RestorePoint, second: &RestorePoint) -> Result<(), Restor
 }
 
 impl DiffRequest {
-    /// A restore of one of the points in time, up to where a target would come in.
+    /// The request for one of the points in time, without a target.
     fn as_restore(&self, as_of: &AsOf) -> Request {
-        // The type of a value is asked of both points in time, when both are there.
+        // With both datasets, a value's type is checked at both points in time.
         let filter = self.filter.clone().of_types::<&str>([]);
         Request {
             from: self.from.clone(),
@@ -211,7 +211,7 @@ impl DiffRequest {
         }
     }
 
-    /// What was written between the points in time; `None` = the journal has a gap there.
+    /// The writes between both points in time; `None` = the journal has a gap there.
     fn journal(&self, first: &RestorePoint, second: &RestorePoint) -> Result<Option<JournalRange>, RestoreError> {
         if first.timeline != second.timeline {
             return Ok(None);

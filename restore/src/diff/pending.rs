@@ -1,6 +1,6 @@
-//! Differences that wait for the answers of the journal, so many at a time; then they are handed over.
+//! Collects differences that wait for the journal's answers, and passes them on in batches.
 //!
-//! Memory: [`QUESTIONS`] questions, [`BYTES`] of differences, and the writes that answer them, each cut to what is shown of it.
+//! Memory: [`QUESTIONS`] questions, [`BYTES`] of differences, and their last writes, truncated to what is displayed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -18,26 +18,26 @@ use crate::source::journal_range::JournalRange;
 
 /// Questions of one pass over the journal.
 const QUESTIONS: usize = 1 << 17;
-/// Bytes of the differences that wait.
+/// Limit of collected differences, in bytes.
 const BYTES: usize = 64 << 20;
 /// Arguments of a write that are kept, and bytes of each.
 const ARGS_KEPT: usize = 16;
 const ARG_BYTES_KEPT: usize = 1024;
 
-/// What was handed over.
+/// Numbers of what was passed on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) created: u64,
     pub(super) deleted: u64,
     pub(super) changed: u64,
     pub(super) ttl_only: u64,
-    /// Values of modules that are written in another way, and were not written.
+    /// Values of modules that are encoded differently but were not written.
     pub(super) equal: u64,
 }
 
-/// See the module.
+/// The collected differences.
 pub(super) struct Pending<'a> {
-    /// `None` = what was written between the points in time is not known.
+    /// `None` = the writes between both points in time are unknown.
     journal: Option<&'a JournalRange>,
     interrupt: &'a Interrupt,
     take: &'a mut dyn FnMut(KeyDifference) -> Result<(), RestoreError>,
@@ -75,14 +75,14 @@ impl<'a> Pending<'a> {
         if self.questions.len() >= QUESTIONS || self.bytes >= BYTES { self.flush(observer) } else { Ok(()) }
     }
 
-    /// Asks, and hands over what waits.
+    /// Looks up the answers, and passes on what waits.
     pub(super) fn flush(&mut self, observer: &mut dyn Observer) -> Result<(), RestoreError> {
         let (waiting, questions) = (std::mem::take(&mut self.waiting), std::mem::take(&mut self.questions));
         self.bytes = 0;
         let Some(journal) = self.journal.filter(|_| !questions.is_empty()) else { return Ok(()) };
         let total = journal.upto.0.saturating_sub(journal.after.0);
         observer.on(&Event::Step { name: "looking for who wrote last", total, unit: Unit::Records });
-        // One key may have more elements than are asked about at once.
+        // One key may have more elements than one pass can look up.
         let mut answers = Vec::with_capacity(questions.len());
         for some in questions.chunks(crate::judge::QUESTIONS_MAX) {
             answers.extend(ask(journal, some, self.interrupt, observer)?);
@@ -146,7 +146,7 @@ fn last_write(verdict: &Verdict, writes: &HashMap<Lsn, Arc<LastTouch>>) -> LastW
     }
 }
 
-/// Reads these records: only the parts of the journal in which they are. What cannot be read is left out.
+/// Reads these records, and only the parts of the journal that hold them. Unreadable ones are left out.
 fn read(
     journal: &JournalRange,
     lsns: BTreeSet<Lsn>,
@@ -171,7 +171,7 @@ fn read(
     Ok(found)
 }
 
-/// What is shown of a write: the rest of its block is not held.
+/// A copy of what is displayed, so that the rest of its block is released.
 fn touch(group: &Group, record: &Record) -> LastTouch {
     let cut = |arg: &bytes::Bytes| bytes::Bytes::copy_from_slice(&arg[..arg.len().min(ARG_BYTES_KEPT)]);
     let record = Record { args: record.args.iter().take(ARGS_KEPT).map(cut).collect(), ..record.clone() };

@@ -1,4 +1,4 @@
-//! The dataset of one of the points in time, in a scratch server at rest.
+//! The dataset of one of the points in time, in an idle scratch server.
 
 use std::collections::BTreeSet;
 
@@ -19,24 +19,24 @@ use crate::values::held::read_with_ends;
 use crate::values::image::{Image, type_name};
 use crate::values::saved::{Saved, SavedKey};
 
-/// Keys that are read at once.
+/// Keys read at once.
 const READ_KEYS: usize = 256;
 
-/// See the module.
+/// One side of the comparison.
 pub(super) struct Side {
     pub(super) scratch: Scratch,
     pub(super) saved: Saved,
     pub(super) point: RestorePoint,
     /// Databases that have keys.
     dbs: BTreeSet<u32>,
-    /// Times of expiry can be asked for as such.
+    /// The server supports `PEXPIRETIME`.
     pub(super) absolute: bool,
-    /// What its clock shows.
+    /// The time of its clock.
     at_ms: i64,
 }
 
 impl Side {
-    /// Rebuilds it, and has it saved.
+    /// Rebuilds the dataset and saves it.
     pub(super) fn rebuild(
         located: Located,
         request: &Request,
@@ -53,13 +53,13 @@ impl Side {
         Ok(Self { scratch, saved, point, dbs, absolute, at_ms })
     }
 
-    /// How many keys of the databases that are wanted it holds.
+    /// Number of keys in the wanted databases.
     pub(super) fn count(&mut self, filter: &Filter) -> Result<u64, RestoreError> {
         let keyspace = self.scratch.server.info(Some("keyspace"))?.keyspace();
         Ok(keyspace.iter().filter(|(db, _)| filter.wants_db(**db)).map(|(_, keys)| keys).sum())
     }
 
-    /// Calls `take` with some keys of a database after the others, each with what this side holds of it. Large values come one by one.
+    /// Calls `take` with batches of a database's keys and their state on this side. Large values come one at a time.
     pub(super) fn read(
         &mut self,
         db: u32,
@@ -92,7 +92,7 @@ impl Side {
         read_with_ends(&mut self.scratch.server, keys, self.absolute, self.at_ms)
     }
 
-    /// Which keys it holds, whether their time has come or not.
+    /// Which keys exist, expired or not.
     pub(super) fn exist(&mut self, db: u32, keys: &[&[u8]]) -> Result<Vec<bool>, RestoreError> {
         if !self.dbs.contains(&db) {
             return Ok(vec![false; keys.len()]);
@@ -102,7 +102,7 @@ impl Side {
     }
 }
 
-/// What a client would have seen at a moment of what the server held; `None` = nothing.
+/// What a client would have seen at a point in time; `None` = nothing.
 pub(super) fn seen(point: &RestorePoint, image: &Image) -> Result<Option<Seen>, ReadError> {
     let expires_at_ms = (image.expires_ms != 0).then_some(image.expires_ms);
     if expires_at_ms.is_some_and(|at| point.has_passed(at)) {

@@ -1,7 +1,7 @@
-//! Which keys can differ: those that a write between the two points in time touched.
+//! Determines which keys can differ: those written between the two points in time.
 //!
-//! A key that no write names has the value that it had. One thing happens without a write: a time of expiry passes, and the
-//! server removes the key later. So what it removes within [`EXPIRY_LAG`] behind the second point in time counts as well.
+//! A key without a write keeps its value, with one exception: its expiry time passes, and the server deletes it later.
+//! So deletions within [`EXPIRY_LAG`] after the second point in time count as well.
 //!
 //! Memory: the keys, of which there are limits ([`KEYS_MAX`], [`BYTES_MAX`]).
 
@@ -17,13 +17,13 @@ use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 use crate::source::journal_range::{JournalRange, ReplaySource as _};
 
-/// Touched keys that are noted: with more, all keys of the selection are compared.
+/// Limit of recorded keys: beyond it, all selected keys are compared.
 const KEYS_MAX: usize = 1 << 20;
-/// Bytes that their names may take.
+/// Limit of the size of their names, in bytes.
 const BYTES_MAX: usize = 64 << 20;
-/// How long behind the second point in time removals count.
+/// How long after the second point in time deletions count.
 const EXPIRY_LAG: Duration = Duration::from_mins(1);
-/// Groups between two looks at the interrupt.
+/// Groups between two checks for an interruption.
 const LOOK_EVERY: u64 = 4096;
 
 /// The keys that can differ.
@@ -31,11 +31,12 @@ const LOOK_EVERY: u64 = 4096;
 pub(super) enum Touched {
     /// These.
     Keys(Vec<(u32, Box<[u8]>)>),
-    /// Any of the selection, for this reason.
+    /// Any selected key, for this reason.
     Any(String),
 }
 
-/// Reads what was written between two points in time. `until`: the second one. `libraries`: function libraries are compared, too.
+/// Reads the writes between two points in time. `until`: the second one. `libraries`: function libraries are compared,
+/// too.
 pub(super) fn touched(
     range: &JournalRange,
     filter: &Filter,
@@ -117,7 +118,7 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// What was removed a little later may have expired before. What cannot be read there says nothing.
+    /// Deletions shortly after may concern keys that expired before. Unreadable records are ignored there.
     fn removals_behind(
         &mut self,
         range: &JournalRange,

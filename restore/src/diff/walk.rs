@@ -1,4 +1,4 @@
-//! Goes over both datasets: every key of the first, then those of the second that the first does not have.
+//! Iterates over both datasets: every key of the first, then the additional keys of the second.
 
 use redtape_journal::query::Filter;
 
@@ -10,7 +10,7 @@ use crate::progress::{Event, Observer, Unit};
 use crate::target::value_error::unreadable;
 use crate::values::image::{Image, type_name};
 
-/// Which keys are compared, and how a difference is told.
+/// Which keys are compared, and the options.
 pub(super) struct Which<'a> {
     /// By name and database.
     pub(super) filter: &'a Filter,
@@ -20,10 +20,10 @@ pub(super) struct Which<'a> {
     pub(super) interrupt: &'a Interrupt,
 }
 
-/// Called with each key that differs.
+/// Called with each differing key.
 pub(super) type Found<'a> = dyn FnMut(KeyDifference, &mut dyn Observer) -> Result<(), RestoreError> + 'a;
 
-/// Returns how many keys were there at both points in time, and the same.
+/// Returns the number of keys that are present at both points in time and equal.
 pub(super) fn walk(
     before: &mut Side,
     after: &mut Side,
@@ -50,7 +50,7 @@ struct Walk<'a, 'b> {
 }
 
 impl Walk<'_, '_> {
-    /// Keys of the first dataset, beside the second.
+    /// Compares keys of the first dataset with the second.
     fn first(&mut self, before: &mut Side, after: &mut Side) -> Result<(), RestoreError> {
         let mut values = before.saved.values()?;
         let points = (&before.point, after.point.clone());
@@ -106,7 +106,7 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    /// Without a look into the values: they never expire, and are written in the same way.
+    /// Compares without decoding: keys without expiry in the same encoding.
     fn is_same(&self, was: &Image, is: &Image) -> bool {
         was.expires_ms == 0
             && is.expires_ms == 0

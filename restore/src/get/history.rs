@@ -1,7 +1,8 @@
-//! Who touched a key last, at or before a cut: the journal read backwards, only what may concern the key.
+//! Finds the last write of a key at or before a cut, by reading the journal backwards and only where it may concern the
+//! key.
 //!
-//! Honest where it cannot be known: a command whose keys nobody knows (a script of an old server, a module's) *may* have
-//! touched it; and a timeline begins with a base of which the writers are unknown.
+//! Uncertainty is reported: a command with unknown keys (a script of an old server, a module's command) *may* have
+//! written the key, and a timeline begins with a base whose writers are unknown.
 
 use std::sync::Arc;
 
@@ -13,32 +14,32 @@ use crate::interrupt::Interrupt;
 use crate::point::RestorePoint;
 use crate::slice::Needed;
 
-/// Groups that may have touched the key, behind the last one that did for sure: when there are so many, the search ends.
+/// Limit of groups that may have written the key after the last certain one; at the limit the search ends.
 const UNCERTAIN_MAX: u64 = 10_000;
 
-/// What the journal knows of a key's last write.
+/// The last write of a key, from the journal.
 #[derive(Debug, Clone, Default)]
 pub struct KeyHistory {
-    /// The last command that certainly touched it; `None` = none in this timeline, as far as its segments are there.
+    /// The last certain write; `None` = none in this timeline, as far as its segments exist.
     pub last: Option<LastTouch>,
-    /// The last one behind that which may have touched it.
+    /// The last write after it that may have concerned the key.
     pub uncertain: Option<LastTouch>,
-    /// How many groups may have done so.
+    /// Number of groups that may have written the key.
     pub uncertain_groups: u64,
-    /// Older groups were not looked at: there are too many uncertain ones, or they cannot be read.
+    /// Older groups were not examined: too many are uncertain, or they are unreadable.
     pub cut_short: bool,
-    /// Something behind the base touched it, or may have done so.
+    /// A write after the base concerned the key, or may have.
     pub since_base: bool,
 }
 
-/// A command that touched a key.
+/// A command that wrote a key.
 #[derive(Debug, Clone)]
 pub struct LastTouch {
     /// When it ran.
     pub ts: Micros,
     /// How many µs earlier it may have run.
     pub slack: u64,
-    /// Who caused it.
+    /// Its origin.
     pub origin: Arc<Origin>,
     /// It is part of a transaction or script.
     pub atomic: bool,
@@ -46,7 +47,7 @@ pub struct LastTouch {
     pub record: Record,
 }
 
-/// What a record did to a key, as far as can be told.
+/// What a record did to a key, as far as known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Touch {
     No,
@@ -54,8 +55,8 @@ enum Touch {
     Yes,
 }
 
-/// The search for a key's last write. The backward pass over what the key depends on sees nearly all that the search wants: as long as
-/// the key is needed, each group that touches it, or may. What lies before that is read by itself.
+/// The search for a key's last write. The backward pass that collects what the key depends on sees nearly all needed
+/// groups: while the key is needed, each group that writes it, or may. Earlier groups are read separately.
 #[derive(Debug)]
 pub(super) struct HistorySearch<'a> {
     history: KeyHistory,
@@ -67,9 +68,9 @@ pub(super) struct HistorySearch<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
-    /// The pass goes on, and sees what is wanted.
+    /// The pass continues and sees the needed groups.
     InPass,
-    /// Everything behind this LSN was seen.
+    /// Everything after this LSN was seen.
     DownTo(Lsn),
     Enough,
 }
@@ -79,7 +80,7 @@ impl<'a> HistorySearch<'a> {
         Self { history: KeyHistory::default(), point, db, key, seen: Seen::InPass }
     }
 
-    /// The pass has gone back over a group.
+    /// The pass has read a group.
     pub(super) fn watch(&mut self, group: &Group, needed: &Needed) {
         if self.seen != Seen::InPass {
             return;
@@ -87,7 +88,7 @@ impl<'a> HistorySearch<'a> {
         if !self.add(group) {
             self.seen = Seen::Enough;
         } else if !needed.needs(self.db, self.key) {
-            // From here on it may pass over groups that touch the key.
+            // From here on the pass may skip groups that write the key.
             let first = group.records.first().map_or(self.point.lsn, |record| record.lsn);
             self.seen = Seen::DownTo(Lsn(first.0.saturating_sub(1)));
         }
@@ -101,13 +102,13 @@ impl<'a> HistorySearch<'a> {
     pub(super) fn finish(mut self, catalog: &Catalog, interrupt: &Interrupt) -> Result<KeyHistory, RestoreError> {
         let upto = match self.seen {
             Seen::Enough => return Ok(self.history),
-            // It went to the base.
+            // It reached the base.
             Seen::InPass => self.point.base.manifest.lsn.min(self.point.lsn),
             Seen::DownTo(lsn) => lsn,
         };
         for group in catalog.groups_back_for_keys(upto, self.point.timeline, &[(self.db, self.key)]) {
             interrupt.check()?;
-            // What is behind the base is read for the dataset as well, and its damage refused there.
+            // Records after the base are also read for the dataset, which reports their damage.
             let Ok(group) = group else {
                 self.history.cut_short = true;
                 break;
@@ -121,7 +122,7 @@ impl<'a> HistorySearch<'a> {
 }
 
 impl KeyHistory {
-    /// `false` = that is enough.
+    /// `false` = the search is complete.
     fn add(&mut self, group: &Group, db: u32, key: &[u8], base: Lsn) -> bool {
         let mut perhaps = None;
         for record in group.records.iter().rev() {
@@ -236,12 +237,12 @@ mod tests {
         let mut search = HistorySearch::new(&point, 0, b"k");
         search.watch(&script, &needed("k"));
         assert_eq!((search.seen, search.history.uncertain_groups), (Seen::InPass, 1));
-        // It does not matter that what was before is not needed.
+        // It does not matter that earlier state is not needed.
         search.watch(&set, &needed("other"));
         assert_eq!(search.seen, Seen::Enough);
         assert_eq!(search.history.last.map(|last| last.record.lsn), Some(Lsn(6)));
 
-        // The pass may skip from here on what the search wants.
+        // From here on the pass may skip needed groups.
         let mut search = HistorySearch::new(&point, 0, b"k");
         search.watch(&script, &needed("other"));
         search.watch(&set, &needed("other"));

@@ -1,11 +1,11 @@
-//! One key at a point in time: its value, and who wrote it last. Writes nothing anywhere.
+//! Reads one key at a point in time: its value and its last write. Writes nothing.
 //!
 //! ```text
 //! point ─► journal, backwards ─► what the key depends on ─► dataset at the cut ─► DUMP of the key ─► decoded value
 //!                            └─► history of the key
 //! ```
 //!
-//! The dataset is rebuilt in a scratch server. What of it is read and replayed is [`crate::source`]'s to say.
+//! The dataset is rebuilt in a scratch server; [`crate::source`] decides what is read and replayed.
 
 mod history;
 mod read;
@@ -31,41 +31,41 @@ use crate::target::Target;
 /// Databases that nearly every server has.
 const USUAL_DATABASES: u32 = 16;
 
-/// Which key, and when.
+/// Input of a lookup.
 #[derive(Debug, Clone)]
 pub struct GetRequest {
     /// The journal's directory.
     pub from: PathBuf,
-    /// What it is encrypted with, if it is.
+    /// The keys of an encrypted journal.
     pub keyring: Keyring,
     /// The point in time.
     pub as_of: AsOf,
-    /// The zone of times that do not say theirs.
+    /// The time zone of times without one.
     pub zone: Zone,
     /// The present, for "ago".
     pub now: Micros,
     /// The key's database.
     pub db: u32,
-    /// Where it is not there, databases 0 to 15 are looked at as well.
+    /// If the key is absent, databases 0 to 15 are searched as well.
     pub elsewhere: bool,
     /// The key.
     pub key: Vec<u8>,
-    /// Which scratch server, if the person insists.
+    /// The scratch server's program, if the user chose one.
     pub server_bin: Option<PathBuf>,
-    /// Ends the search when it is set.
+    /// Ends the lookup when it is set.
     pub interrupt: Interrupt,
-    /// How long a scratch server is waited for.
+    /// Time limits of a scratch server.
     pub limits: Limits,
-    /// What it may take.
+    /// Size limits.
     pub bounds: Bounds,
 }
 
-/// What an answer may take.
+/// Size limits of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// Bytes of a value in memory.
+    /// Limit of a value in memory, in bytes.
     pub value_bytes: u64,
-    /// Bytes of the dataset that a scratch server is given; `None` = as many as there are.
+    /// Limit of the dataset for a scratch server, in bytes; `None` = unlimited.
     pub dataset_bytes: Option<u64>,
 }
 
@@ -84,39 +84,39 @@ pub struct Got {
     pub db: u32,
     /// Its name.
     pub key: Vec<u8>,
-    /// What a client would have seen.
+    /// State for a client.
     pub state: State,
-    /// Who touched it last.
+    /// Its last write.
     pub history: KeyHistory,
     /// Databases that have a key of this name, if this one has not.
     pub other_dbs: Vec<u32>,
 }
 
-/// Whether a key was there.
+/// Whether the key existed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// It was.
+    /// It existed.
     Present(Present),
-    /// Its TTL had passed, in ms since 1970; the server had not removed it yet.
+    /// Its TTL had passed, in ms since 1970; the server had not deleted it yet.
     Expired(i64),
-    /// It was not.
+    /// It did not exist.
     Absent,
 }
 
 /// A value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Present {
-    /// As clients saw it: without the fields of a hash whose TTL had passed.
+    /// As clients saw it: without expired hash fields.
     pub value: Value,
-    /// How many those are.
+    /// Number of expired fields.
     pub expired_fields: usize,
     /// When the key expires, in ms since 1970.
     pub expires_at_ms: Option<i64>,
-    /// Bytes that the server packs the value into.
+    /// Size of the server's encoding in bytes.
     pub dump_bytes: usize,
 }
 
-/// Gives a key at a point in time. `observer` hears of the point before anything of it is read.
+/// Returns a key at a point in time. `observer` is notified of the point before it is read.
 pub fn get(request: &GetRequest, observer: &mut dyn Observer) -> Result<Got, RestoreError> {
     let wanted = request.as_restore()?;
     let located = Located::find(&wanted)?;
@@ -154,13 +154,13 @@ fn read_from(mut source: Source, request: &GetRequest, observer: &mut dyn Observ
 }
 
 impl GetRequest {
-    /// The databases of which the key is rebuilt.
+    /// The databases in which the key is rebuilt.
     fn dbs(&self) -> Vec<u32> {
         let others = if self.elsewhere { 0..USUAL_DATABASES } else { 0..0 };
         others.filter(|db| *db != self.db).chain([self.db]).collect()
     }
 
-    /// A restore of this key, up to where a target would come in.
+    /// The request for this key, without a target.
     fn as_restore(&self) -> Result<Request, RestoreError> {
         let in_dbs = Filter::new::<&[u8]>(&[], &[], &self.dbs()).map_err(|e| RestoreError::Usage(e.to_string()))?;
         Ok(Request {
@@ -187,7 +187,7 @@ impl GetRequest {
 }
 
 impl State {
-    /// What a client would have seen at this point of what the server held.
+    /// What a client would have seen at this point.
     fn at(point: &RestorePoint, held: Option<Present>) -> Self {
         let Some(mut present) = held else { return Self::Absent };
         let passed = |expires: Option<i64>| expires.is_some_and(|at| point.has_passed(at));

@@ -1,4 +1,4 @@
-//! The value of one key in a scratch server at rest.
+//! Reads the value of one key in an idle scratch server.
 
 use redtape_wire::rdb::{decode_value, parse_dump};
 
@@ -9,7 +9,7 @@ use crate::source::scratch::Scratch;
 use crate::target::lookup::{expiry, show, ttl_command};
 use crate::target::value_error::unreadable;
 
-/// What was found.
+/// The result.
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) value: Option<Present>,
@@ -17,8 +17,8 @@ pub(super) struct Read {
     pub(super) other_dbs: Vec<u32>,
 }
 
-/// Reads a key; `others`: the databases that are looked at where it is not in its own. All others hold whatever the replay needed.
-/// The clock is held meanwhile: nothing expires.
+/// Reads a key; `others`: the databases to search if it is absent. Further databases hold only what the replay needed.
+/// The clock is stopped meanwhile, so nothing expires.
 pub(super) fn key(
     scratch: &mut Scratch,
     (db, others): (u32, &[u32]),
@@ -29,7 +29,7 @@ pub(super) fn key(
     let absolute = scratch.version.has_redis(7, 0);
     let server = &mut scratch.server;
     let dbs: Vec<u32> = server.info(Some("keyspace"))?.keyspace().into_keys().collect();
-    // A database without keys may be one that the server does not have.
+    // A database without keys may not exist in the server.
     if dbs.contains(&db) && has(server, db, key)? {
         let value = Some(value(server, key, absolute, at_ms, limit)?);
         return Ok(Read { value, other_dbs: Vec::new() });
@@ -49,7 +49,7 @@ fn has(server: &mut Server, db: u32, key: &[u8]) -> Result<bool, RestoreError> {
 }
 
 fn value(server: &mut Server, key: &[u8], absolute: bool, at_ms: i64, limit: u64) -> Result<Present, RestoreError> {
-    // A module's value may not tell its size.
+    // The size of a module's value may be unknown.
     if let Reply::Value(Value::Int(bytes)) = server.try_call(&[&b"MEMORY"[..], b"USAGE", key])?
         && u64::try_from(bytes).is_ok_and(|bytes| bytes > limit)
     {

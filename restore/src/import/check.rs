@@ -1,4 +1,5 @@
-//! The file once through, before anything is written: whether it is whole, whether the target can hold it, and what the target has of it.
+//! First pass over the file, before anything is written: whether it is complete, whether the target can hold it, and
+//! which keys the target has.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +13,13 @@ use crate::target::lookup::{select, show};
 use crate::target::preflight::TargetFacts;
 use crate::target::repair::live;
 
-/// Keys that are looked for in the target at once.
+/// Keys looked up in the target at once.
 const LOOK_KEYS: usize = 512;
-/// Keys that are named in a message.
+/// Limit of keys named in a message.
 const NAMED_KEYS: usize = 5;
 const WAY_OUT: &str = "Restore to a newer server, or leave these out (--exclude-key; functions are left out where only some keys are wanted)";
 
-/// What was found.
+/// The result.
 pub(super) struct Checked {
     pub(super) keys: BTreeMap<u32, u64>,
     /// Keys that the target has.

@@ -1,16 +1,16 @@
-//! A file of JSON lines into a server of any version that keeps data: `redtape restore --from FILE.jsonl --to URL`.
+//! Imports a JSON lines file into a server of any version: `redtape restore --from FILE.jsonl --to URL`.
 //!
 //! ```text
 //! target's facts ─► the file, once through (whole? what of it can the target hold? which keys does it have?) ─► plan
 //! ─► the file, again: keys into the target ─► report
 //! ```
 //!
-//! No scratch server is needed: values are encoded for the target's version, or built in pieces. No key is ever overwritten: the target is
-//! empty, or what it has stays.
+//! No scratch server is needed: values are encoded for the target's version, or built in pieces. No key is ever
+//! overwritten: the target is empty, or its keys stay.
 //!
 //! # After a failure, a crash or a kill
-//! The first pass writes nothing. Behind it the target holds some of the keys, each of them whole, and the marker of
-//! [`crate::target::unfinished`]. The same command with existing keys skipped goes on, and takes the marker away.
+//! The first pass writes nothing. After it the target holds some of the keys, each of them whole, and the marker of
+//! [`crate::target::unfinished`]. The same command with existing keys skipped continues and removes the marker.
 
 mod check;
 mod plan;
@@ -37,36 +37,36 @@ use crate::target::preflight::TargetFacts;
 use crate::target::rights::{By, Repairs};
 use crate::target::{ServerAddress, unfinished};
 
-/// One import, as it is asked for.
+/// Input of an import.
 #[derive(Debug, Clone)]
 pub struct ImportRequest {
     /// The file.
     pub file: PathBuf,
-    /// Where its keys go.
+    /// The target.
     pub to: ServerAddress,
-    /// Which of them.
+    /// The selection.
     pub filter: Filter,
-    /// What is done with keys that the target has.
+    /// What to do with existing keys.
     pub existing: Existing,
     /// Ends the import when it is set.
     pub interrupt: Interrupt,
-    /// How long the server is waited for.
+    /// Time limits of the server.
     pub limits: Limits,
 }
 
-/// What is done with keys that the target has.
+/// What to do with existing keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
-    /// It is to be empty, if everything is wanted; else there are to be none.
+    /// Without a selection the target must be empty; with one it must have none of the keys.
     NotExpected,
-    /// Nothing is written if there are some; other keys may be there.
+    /// Nothing is written if there are some; other keys may exist.
     Refused,
-    /// They stay as they are.
+    /// They stay unchanged.
     Kept,
 }
 
 impl ImportRequest {
-    /// Everything is wanted, in an empty target.
+    /// No selection, into an empty target.
     fn is_whole(&self) -> bool {
         self.filter.is_everything() && self.existing == Existing::NotExpected
     }
@@ -77,7 +77,7 @@ impl ImportRequest {
     }
 }
 
-/// As `TYPE` gives it.
+/// As returned by `TYPE`.
 fn type_name(value: &Value) -> String {
     match value {
         Value::Module { id, .. } => module_type(*id).0,
@@ -85,13 +85,13 @@ fn type_name(value: &Value) -> String {
     }
 }
 
-/// An import that could begin.
+/// An import that is ready to run.
 pub struct PreparedImport {
     request: ImportRequest,
     plan: ImportPlan,
     target: Server,
     facts: TargetFacts,
-    /// Names its marker and its temporary keys: the same for the same file and target.
+    /// Names its marker and its temporary keys: derived from file and target.
     id: OperationId,
 }
 
@@ -101,10 +101,10 @@ impl fmt::Debug for PreparedImport {
     }
 }
 
-/// Reads the file once and looks at the target; changes nothing.
+/// Reads the file once and examines the target; changes nothing.
 pub fn prepare_import(request: ImportRequest, observer: &mut dyn Observer) -> Result<PreparedImport, RestoreError> {
     let connector = request.to.connector()?;
-    // What is no such file is refused before the server is asked.
+    // A file of another kind is refused before the server is contacted.
     let header = Reading::open(&request.file)?.header;
     let mut target = Server::open(connector, request.to.commands.clone())?;
     target.set_reply_limit(request.limits.reply)?;
@@ -146,9 +146,9 @@ fn operation(header: &Header, facts: &TargetFacts) -> OperationId {
     ])
 }
 
-/// What stands against it, whatever is in the file.
+/// Obstacles that do not depend on the file.
 fn takes_it(request: &ImportRequest, facts: &TargetFacts) -> Result<(), RestoreError> {
-    /// What values are written in at least: Redis 5.0.
+    /// Lowest version of the values' encoding: Redis 5.0.
     const OLDEST_RDB: u32 = 9;
     writable(facts)?;
     if facts.cluster {
@@ -171,7 +171,8 @@ fn takes_it(request: &ImportRequest, facts: &TargetFacts) -> Result<(), RestoreE
     may_copy(facts, if request.is_whole() { By::Copy } else { By::Repair(Repairs::default()) })
 }
 
-/// Values of modules may be tried. A server before Redis 7.0 that lacks the module ends itself when it is sent one (`rdbLoadObject`).
+/// Whether values of modules may be tried. A server before Redis 7.0 without the module crashes when it receives one
+/// (`rdbLoadObject`).
 fn takes_modules(facts: &TargetFacts) -> bool {
     facts.version.has_redis(7, 0)
 }
@@ -182,18 +183,18 @@ impl PreparedImport {
         &self.plan
     }
 
-    /// Keys are added to a server that holds others.
+    /// True if keys are added to a server that holds others.
     pub fn target_holds_data(&self) -> bool {
         self.facts.contents().is_some()
     }
 
-    /// Carries the plan out.
+    /// Runs the import.
     pub fn run(self, observer: &mut dyn Observer) -> Result<ImportReport, RestoreError> {
         let start = Instant::now();
         let Self { request, plan, mut target, facts, id } = self;
         let job = write::Job { request: &request, plan: &plan, facts: &facts, id: &id };
         let written = write::write(&job, &mut target, observer)?;
-        // The next restore need not wait until the server sees the end of our connection.
+        // The next restore need not wait until the server notices the end of our connection.
         let _ = target.clear_name();
         let checks = vec![format!(
             "each key was looked for in the target when it had been written; {} is gone",

@@ -1,4 +1,4 @@
-//! What an import will do, and what it has done.
+//! Plan and report of an import.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,33 +10,33 @@ use serde::Serialize;
 pub struct ImportPlan {
     /// The file.
     pub file: String,
-    /// Its length.
+    /// Its size.
     pub bytes: u64,
     /// The restore point that it shows.
     pub at: String,
-    /// What ran at that time is left out of it.
+    /// Writes at that time are excluded.
     pub before: bool,
     /// Its last record.
     pub lsn: u64,
-    /// Of which journal.
+    /// The journal.
     pub journal: String,
     /// The server that was recorded.
     pub server: String,
-    /// Which keys are in the file, in words; `None` = everything.
+    /// The file's selection as text; `None` = everything.
     pub file_selection: Option<String>,
-    /// Which of them are wanted, in words; `None` = all.
+    /// The import's selection as text; `None` = everything.
     pub selection: Option<String>,
     /// Wanted keys in each database.
     pub keys: BTreeMap<u32, u64>,
-    /// Of these, keys that the target has, which stay.
+    /// Of these, existing keys, which stay.
     pub existing: u64,
     /// Function libraries.
     pub functions: usize,
-    /// Where to.
+    /// The target.
     pub target: String,
     /// Its family and version.
     pub target_version: String,
-    /// What to be aware of.
+    /// Warnings.
     pub warnings: Vec<String>,
 }
 
@@ -69,31 +69,31 @@ impl fmt::Display for ImportPlan {
     }
 }
 
-/// What was imported.
+/// Result of an import.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ImportReport {
     /// The file.
     pub file: String,
-    /// Its length.
+    /// Its size.
     pub bytes: u64,
     /// The restore point that it shows.
     pub at: String,
-    /// What ran at that time is left out of it.
+    /// Writes at that time are excluded.
     pub before: bool,
     /// Its last record.
     pub lsn: u64,
-    /// Keys written, in each database; those included that expired on arrival.
+    /// Keys written in each database, including those that expired on arrival.
     pub keys: BTreeMap<u32, u64>,
-    /// Keys that the target had; they stay.
+    /// Existing keys; they stay.
     pub existing: u64,
-    /// Of those written, keys whose TTL has passed, so that they are gone again.
+    /// Of the written ones, keys that have already expired.
     pub expired: u64,
     /// Function libraries.
     pub functions: usize,
-    /// How long it took.
+    /// Duration.
     pub seconds: f64,
-    /// What was looked at.
+    /// Checks that were made.
     pub checks: Vec<String>,
-    /// What to be aware of.
+    /// Warnings.
     pub warnings: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! The file a second time: its keys into the target, some at once. Nothing is overwritten.
+//! Second pass over the file: writes its keys to the target in batches. Nothing is overwritten.
 
 use std::collections::BTreeMap;
 
@@ -28,11 +28,11 @@ use crate::target::server::marker_or_note;
 use crate::target::unfinished::{KEY, Marker};
 use crate::target::value_error::not_taken;
 
-/// Bytes and keys that are sent at once.
+/// Size of a batch in bytes and keys.
 const SEND_BYTES: usize = 4 << 20;
 const SEND_KEYS: usize = 512;
 
-/// What is written where.
+/// Inputs of the pass.
 pub(super) struct Job<'a> {
     pub(super) request: &'a ImportRequest,
     pub(super) plan: &'a ImportPlan,
@@ -40,7 +40,7 @@ pub(super) struct Job<'a> {
     pub(super) id: &'a OperationId,
 }
 
-/// What was written.
+/// Result of the pass.
 #[derive(Debug, Default)]
 pub(super) struct Imported {
     pub(super) keys: BTreeMap<u32, u64>,
@@ -69,7 +69,7 @@ pub(super) fn write(job: &Job<'_>, target: &mut Server, observer: &mut dyn Obser
         && !matches!(cause, RestoreError::Unreachable { .. } | RestoreError::Silent { .. })
         && let Some(marker) = marker
     {
-        // Where it cannot be taken away, the marker says more than is true, never less.
+        // If the marker cannot be removed, it still errs on the safe side.
         let _ = marker.remove(target);
         return written.map(|()| done).map_err(|cause| RestoreError::Undone {
             cause: Box::new(cause),
@@ -88,7 +88,7 @@ pub(super) fn write(job: &Job<'_>, target: &mut Server, observer: &mut dyn Obser
     Ok(done)
 }
 
-/// Takes the target, looks at it once more, and leaves the marker there.
+/// Claims the target, checks it again, and sets the marker.
 fn begin(job: &Job<'_>, target: &mut Server, observer: &mut dyn Observer) -> Result<Option<Marker>, RestoreError> {
     let ImportPlan { file, at, lsn, keys, .. } = job.plan;
     target.ensure_connected()?;
@@ -115,21 +115,21 @@ struct Writer<'a> {
     target: &'a mut Server,
     fitting: Fitting,
     evicted_before: u64,
-    /// The one that is selected.
+    /// The selected database.
     db: Option<u32>,
     packed: Vec<u8>,
     sent: Vec<Sent>,
-    /// The target has taken something.
+    /// The target has accepted something.
     wrote: bool,
     done: Imported,
 }
 
-/// A key that is on its way.
+/// A key in flight.
 struct Sent {
     line: u64,
     key: Vec<u8>,
     expires_ms: i64,
-    /// Of a hash all of whose fields have a TTL: the last of them.
+    /// For a hash whose fields all have a TTL: the last of them.
     fields_expire_ms: Option<i64>,
 }
 
@@ -147,7 +147,7 @@ impl Sent {
         Self { line: key.line, key: key.key.clone(), expires_ms: key.expires_ms, fields_expire_ms }
     }
 
-    /// Its time has come, or that of each of its fields.
+    /// True if it has expired, or each of its fields has.
     fn has_expired(&self, now_ms: i64) -> bool {
         has_passed(self.expires_ms, now_ms) || self.fields_expire_ms.is_some_and(|at| at <= now_ms)
     }
@@ -173,7 +173,7 @@ impl Writer<'_> {
         }
         self.send()?;
         observer.on(&Event::StepDone);
-        // The file was the same both times, if it holds as much.
+        // Equal totals show that the file was the same both times.
         let written: u64 = self.done.keys.values().sum();
         let planned: u64 = self.job.plan.keys.values().sum();
         if written + self.done.existing != planned {
@@ -199,7 +199,7 @@ impl Writer<'_> {
             select(self.target, key.db)?;
             self.db = Some(key.db);
         }
-        // The first pass has seen that it fits.
+        // The first pass has checked that it fits.
         self.fitting.fit(&mut key.value, || show(&key.key));
         if self.goes_in_pieces(&key.value) {
             self.send()?;
@@ -212,9 +212,10 @@ impl Writer<'_> {
         if self.packed.len() >= SEND_BYTES || self.sent.len() >= SEND_KEYS { self.send() } else { Ok(()) }
     }
 
-    /// Clients of a target that holds others do not wait for a large value; an empty one takes all that fits into one argument.
+    /// Clients of a target with other keys must not wait for a large value; an empty target gets values up to the size
+    /// of one argument.
     fn goes_in_pieces(&self, value: &Value) -> bool {
-        /// What a server takes unless it is told otherwise, and some room for what stands around a value.
+        /// A server's default limit, minus some room around a value.
         const USUAL_BYTES: u64 = (512 << 20) - (1 << 20);
         let limit = self.job.facts.limits.value_bytes().unwrap_or(USUAL_BYTES).min(USUAL_BYTES);
         is_large(value) && (!self.job.request.is_whole() || crate::target::pieces::size::weight(value) > limit)
@@ -225,7 +226,7 @@ impl Writer<'_> {
             .map_err(|e| RestoreError::Unable(format!("{} (line {}): {e}", show(&key.key), key.line)))
     }
 
-    /// Sends what is gathered, and looks for it.
+    /// Sends the batch and checks the replies.
     fn send(&mut self) -> Result<(), RestoreError> {
         if self.sent.is_empty() {
             return Ok(());
@@ -254,7 +255,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// The target has a key of this name.
+    /// The target already has a key of this name.
     fn exists(&mut self, one: &Sent) -> Result<(), RestoreError> {
         if self.job.request.existing == Existing::Kept {
             self.done.existing += 1;
@@ -275,7 +276,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Built under a temporary name, then given its own.
+    /// Built under a temporary name, then renamed.
     fn large(&mut self, key: &ReadKey) -> Result<(), RestoreError> {
         let one = Sent::of(key);
         let name = temporary_name(&key.key, self.job.id, random::number());
@@ -295,7 +296,7 @@ impl Writer<'_> {
         self.look_for(&one)
     }
 
-    /// What can only be restored at once.
+    /// A value that can only be restored whole.
     fn whole(&mut self, key: &ReadKey, one: &Sent) -> Result<(), RestoreError> {
         let (dump, expires) = (self.dump(key)?, key.expires_ms.to_string());
         let args = [b"RESTORE", &key.key[..], expires.as_bytes(), &dump, b"ABSTTL"];

@@ -1,8 +1,8 @@
-//! What the server removed because its time had come counts as the write that set that time.
+//! Expiry: a deletion by the server counts as the write that set the expiry time.
 //!
-//! Where the journal says `expiry`, that is so. In a transaction or a script, and where the cause is unknown, a `DEL` of one key
-//! may be a client's, or the server's that found the key expired. The time that was set tells: before it, the server does
-//! not remove a key, and behind it, a client finds no key to remove.
+//! With origin `expiry` this is certain. In a transaction or a script, or with an unknown origin, a `DEL` of one key
+//! may be a client's, or the server's that found the key expired. The expiry time decides: before it the server does
+//! not delete the key, and after it a client finds no key to delete.
 
 use redtape_journal::Group;
 use redtape_journal::query::Match;
@@ -11,10 +11,10 @@ use redtape_wire::effect::After;
 use super::seen::{Seen, by, uncertain};
 use super::{Verdict, Why};
 
-/// How far the clocks of the server and of redtape may differ.
+/// Tolerated difference between the clocks of the server and of redtape.
 const SKEW_MS: i64 = 1000;
 
-/// When a removal happened, by redtape's clock, in milliseconds since 1970.
+/// Time of a deletion by redtape's clock, in milliseconds since 1970.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RemovedAt {
     earliest_ms: i64,
@@ -30,7 +30,7 @@ impl RemovedAt {
         }
     }
 
-    /// Whether a key had expired then that lived until this time; `None` = it cannot be told.
+    /// Whether a key with this expiry time had expired then; `None` = unknown.
     fn expired(self, until_ms: i64) -> Option<bool> {
         if until_ms <= self.earliest_ms {
             Some(true)
@@ -42,28 +42,28 @@ impl RemovedAt {
     }
 }
 
-/// A removal of which the cause is looked for.
+/// A deletion whose cause is searched.
 #[derive(Debug, Clone)]
 pub(super) struct Expired {
     pub(super) removal: Seen,
-    /// `None` = the server did it, as its time had come.
+    /// `None` = the server did it, as the key had expired.
     pub(super) at: Option<RemovedAt>,
-    /// The end of the key's life at the beginning of the range, in milliseconds since 1970.
+    /// Expiry time at the beginning of the range, in milliseconds since 1970.
     pub(super) ends_before: Option<i64>,
-    /// It is the key that expired, not the field.
+    /// The key expired, not the field.
     pub(super) key: bool,
-    /// What is asked for was certainly there before.
+    /// The part certainly existed before.
     pub(super) proven: bool,
 }
 
-/// What a write did to the end of the life that is looked for.
+/// Effect of a write on the searched expiry time.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum EndOfLife {
-    /// It has been set.
+    /// It set it.
     Until(Option<i64>),
-    /// There is none then.
+    /// It removed it.
     Removed,
-    /// It was set, if a condition was met.
+    /// It set it if a condition was met.
     Perhaps,
 }
 
@@ -77,15 +77,15 @@ impl EndOfLife {
     }
 }
 
-/// A verdict, or the stage in which the search goes on.
+/// An answer, or the next stage of the search.
 pub(super) enum Cause {
     Is(Verdict),
-    /// A selected write, if what is asked for was there before.
+    /// A selected write, if the part existed before.
     IfThere(Seen),
 }
 
 impl Expired {
-    /// The write that set the end, or removed it.
+    /// The write that set or removed the expiry time.
     pub(super) fn set_by(&self, seen: &Seen, end: EndOfLife) -> Cause {
         let Some(at) = self.at else {
             return match end {
@@ -109,7 +109,7 @@ impl Expired {
         }
     }
 
-    /// Nothing has set it since the beginning of the range.
+    /// It was not set since the beginning of the range.
     pub(super) fn at_the_beginning(&self) -> Verdict {
         let by_the_server = Verdict::Other { lsn: self.removal.lsn, who: self.removal.who.clone() };
         let Some(at) = self.at else { return by_the_server };

@@ -1,7 +1,7 @@
-//! The open questions by database, key and element.
+//! Index of the open questions by database, key and element.
 //!
-//! The questions of a database stay together when databases change places. What concerns many of them is noted once: on the
-//! key where a command may have written any of its elements, on the database where it was exchanged.
+//! The questions of a database stay together when databases are swapped. Writes that concern many questions are
+//! recorded once: on the key, if a command may have written any of its elements; on the database, if it was swapped.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,7 +11,7 @@ use super::seen::Seen;
 use super::state::Notes;
 use super::{Part, Question, Why};
 
-/// Questions of one part; a question may be asked twice.
+/// Questions about one part; a question may occur twice.
 pub(super) type Asked = SmallVec<[u32; 1]>;
 
 /// The questions of a key.
@@ -26,7 +26,7 @@ pub(super) struct OfKey<'a> {
     pub(super) notes: Notes,
     /// A command of a module was among these.
     pub(super) of_module: bool,
-    /// For one of its questions, the write is looked for that set the end of the key or the field.
+    /// One of its questions searches for the write that set the expiry time of the key or the field.
     pub(super) has_expired: bool,
 }
 
@@ -56,22 +56,22 @@ impl OfKey<'_> {
     }
 }
 
-/// The questions that were asked of one database.
+/// The questions about one database.
 #[derive(Debug, Default)]
 pub(super) struct OfDatabase<'a> {
     pub(super) keys: HashMap<&'a [u8], OfKey<'a>>,
-    /// Exchanges of it.
+    /// Its swaps.
     pub(super) swaps: Notes,
-    /// Each of its questions has seen that a selected write removed everything: another one says nothing new.
+    /// For each of its questions a selected write is known to have deleted everything: another one adds nothing.
     pub(super) flushed: bool,
 }
 
-/// See the module.
+/// The index.
 #[derive(Debug, Default)]
 pub(super) struct Index<'a> {
-    /// By the database that was asked about.
+    /// By the database in the question.
     databases: BTreeMap<u32, OfDatabase<'a>>,
-    /// Where the questions of a database are now: which were asked of another one.
+    /// Present place of a database's questions, if swapped.
     moved: BTreeMap<u32, u32>,
     open: usize,
 }
@@ -91,7 +91,7 @@ impl<'a> Index<'a> {
         index
     }
 
-    /// The database that was asked about where the contents stand in `db` at this position.
+    /// The database in the questions, for the content of `db` at this position.
     fn asked(&self, db: u32) -> u32 {
         self.moved.get(&db).copied().unwrap_or(db)
     }
@@ -100,7 +100,7 @@ impl<'a> Index<'a> {
         self.open == 0
     }
 
-    /// The questions of the contents that stand in `db`.
+    /// The questions about the content of `db`.
     pub(super) fn database(&mut self, db: u32) -> Option<&mut OfDatabase<'a>> {
         let asked = self.asked(db);
         self.databases.get_mut(&asked)
@@ -110,24 +110,24 @@ impl<'a> Index<'a> {
         self.database(db)?.keys.get_mut(key)
     }
 
-    /// The database that was asked about, and that of its contents at this position.
+    /// The database in a question, and its content's place at this position.
     pub(super) fn places(&self) -> impl Iterator<Item = (u32, u32)> {
         let at = |asked: &u32| self.moved.iter().find(|(_, of)| *of == asked).map_or(*asked, |(at, _)| *at);
         self.databases.keys().map(move |asked| (*asked, at(asked)))
     }
 
-    /// What was noted of exchanges, if the contents are not where they were asked about.
+    /// The recorded swaps, if the content is in another place.
     pub(super) fn swaps(&self, asked: u32) -> Option<&Notes> {
         let away = self.asked(asked) != asked;
         self.databases.get(&asked).filter(|_| away).map(|database| &database.swaps)
     }
 
-    /// What was noted of a key.
+    /// What was recorded for a key.
     pub(super) fn of(&self, question: &Question) -> Option<&OfKey<'a>> {
         self.databases.get(&question.db)?.keys.get(&question.key[..])
     }
 
-    /// The same, to note more.
+    /// As above, mutable.
     pub(super) fn of_mut(&mut self, question: &Question) -> Option<&mut OfKey<'a>> {
         self.databases.get_mut(&question.db)?.keys.get_mut(&question.key[..])
     }
@@ -137,7 +137,7 @@ impl<'a> Index<'a> {
         self.databases.get_mut(&question.db)
     }
 
-    /// Goes back over two databases changing places.
+    /// Steps back over a swap of two databases.
     pub(super) fn swap(&mut self, a: u32, b: u32, seen: &Seen) {
         if a == b {
             return;
@@ -152,7 +152,7 @@ impl<'a> Index<'a> {
         self.moved.insert(b, of_a);
     }
 
-    /// A question is answered.
+    /// Removes an answered question.
     pub(super) fn remove(&mut self, question: &Question, number: u32) {
         let Some(database) = self.databases.get_mut(&question.db) else { return };
         let Some(of_key) = database.keys.get_mut(&question.key[..]) else { return };
@@ -166,12 +166,12 @@ impl<'a> Index<'a> {
         }
     }
 
-    /// How many keys are asked about.
+    /// Number of keys in open questions.
     pub(super) fn keys_len(&self) -> usize {
         self.databases.values().map(|database| database.keys.len()).sum()
     }
 
-    /// The keys, each in the database where its contents stand at this position.
+    /// The keys, each with the database of its content at this position.
     pub(super) fn keys(&self) -> impl Iterator<Item = (u32, &'a [u8])> {
         let keys = |(asked, at): (u32, u32)| {
             let database = self.databases.get(&asked);

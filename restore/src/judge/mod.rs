@@ -1,30 +1,30 @@
-//! Who wrote what last: whether the last write of a key, of one of its elements or of its TTL is one of those that are selected.
+//! Finds last writes: whether the last write of a key, one of its elements or its TTL is a selected one.
 //!
 //! ```text
 //! questions ─► one pass backwards over the journal, by its key filters ─► verdicts
 //!              (index: which questions a record concerns; state: what each has seen so far)
 //! ```
 //!
-//! - `state`: one question on its way back.
-//! - `seen`: a write, as a question sees it.
-//! - `expiry`: what the server removed counts as the write that set its end.
+//! - `state`: the state of one question.
+//! - `seen`: a write that concerns a question.
+//! - `expiry`: deletions by the server, which count as the write that set the expiry time.
 //! - `index`: the open questions by database, key and element.
-//! - `pass`: the records, from the last one to the first.
+//! - `pass`: the records, from last to first.
 //!
-//! Asked is only about what differs from what it was at the beginning of the range: so it was written since.
+//! Questions are only about parts that differ from the beginning of the range, so they were written since.
 //!
-//! Invariant: nobody is blamed for what they did not write. [`Verdict::Selected`] means that without the selected writes
-//! something else would be there. What has changed nothing (the `DEL` of a key that was gone, the value that a field had already)
-//! is no write, and the one before it counts. Where a write may have done it or not, where its cause is not known, where the
-//! journal cannot be read: [`Verdict::Uncertain`].
+//! Invariant: a write is never attributed to the wrong client. [`Verdict::Selected`] means that without the selected
+//! writes the part would be different. A write without effect (the `DEL` of an absent key, a value that a field already
+//! had) does not count, and the one before it does. If it is unknown whether a write had the effect, or what caused it,
+//! or if the journal is unreadable: [`Verdict::Uncertain`].
 //!
 //! - A command that replaces a key as a whole (`RENAME`, `COPY`, `MOVE`, `RESTORE`, `*STORE`) is the last write of all its elements.
 //! - A command that empties or removes a key is the last write of the elements that were there.
-//! - `SWAPDB`: the questions of both databases change places. Where the contents are not back in their places, it may have been
-//!   the last write of everything.
-//! - A command of a module may write anything of the keys that it names; other commands of modules may write that key, too, where
+//! - `SWAPDB`: the questions of both databases are exchanged. If the contents are not back in place at the end, the
+//!   swap may be the last write of everything.
+//! - A module's command may write anything in the keys that it names; other module commands may write that key, too, if
 //!   it holds a module's value.
-//! - A script that stands in the stream as it is (Redis before 7.0), and every command that is not known, may have written anything.
+//! - A script that is replicated verbatim (Redis before 7.0), and every unknown command, may have written anything.
 //!
 //! Memory: the questions, which the caller holds, and about 400 bytes for each of at most [`QUESTIONS_MAX`].
 
@@ -45,13 +45,13 @@ use redtape_journal::{Catalog, Lsn, Origin, ReadError, Searched, TimelineId};
 use crate::error::RestoreError;
 use crate::interrupt::Interrupt;
 
-/// Questions of one pass; with more, the caller asks in several.
+/// Limit of questions of one pass; a caller with more needs several passes.
 pub const QUESTIONS_MAX: usize = if cfg!(test) { 1000 } else { 1 << 20 };
 
-/// What is asked about.
+/// The part in a question.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Part {
-    /// The value as a whole, whether there is a key at all.
+    /// The whole value, or whether the key exists.
     Whole,
     /// A field of a hash, a member of a set or of a sorted set.
     Element(Vec<u8>),
@@ -59,64 +59,63 @@ pub enum Part {
     Ttl,
 }
 
-/// Which write was the last one of this?
+/// A question: which write of this part was the last?
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// Database, at the end of the range.
+    /// Its database at the end of the range.
     pub db: u32,
     /// The key.
     pub key: Vec<u8>,
-    /// What of it.
+    /// The part.
     pub part: Part,
-    /// When the key was to expire at the beginning of the range, in milliseconds since 1970; `None` = it had no TTL, or was
-    /// not there.
+    /// Expiry time at the beginning of the range, in milliseconds since 1970; `None` = no TTL, or absent.
     pub expires_before: Option<i64>,
-    /// The same at the end of the range.
+    /// Expiry time at the end of the range.
     pub expires_after: Option<i64>,
 }
 
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// A selected write was the last one.
+    /// The last write is a selected one.
     Selected {
-        /// The write that decided.
+        /// The deciding write.
         lsn: Lsn,
     },
-    /// Another write was.
+    /// The last write is another one.
     Other {
-        /// The write that decided.
+        /// The deciding write.
         lsn: Lsn,
-        /// Whose it is.
+        /// Its origin.
         who: Arc<Origin>,
     },
-    /// It cannot be told.
+    /// Unknown.
     Uncertain {
-        /// The write that is in doubt.
+        /// The doubtful write.
         lsn: Lsn,
-        /// Whose it is.
+        /// Its origin.
         who: Arc<Origin>,
-        /// What is in doubt.
+        /// The doubt.
         why: Why,
     },
-    /// Nothing has written it in this range.
+    /// It was not written in this range.
     NotWritten,
 }
 
-/// Why a verdict is uncertain.
+/// Why an answer is uncertain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Why {
-    /// Who wrote it is not known, or when.
+    /// The writer, or the time of the write, is unknown.
     UnknownCause,
-    /// It is not said which elements it wrote.
+    /// The elements that it wrote are unknown.
     MayHaveWritten,
-    /// What it writes is not known.
+    /// The command's effect is unknown.
     UnknownCommand,
-    /// It may have left already what a selected write left behind it.
+    /// It may already have produced what a later selected write produced again.
     MayHaveBeenSo,
-    /// Two databases changed places.
+    /// Two databases were swapped.
     Swapped,
-    /// The key expired, or was deleted, and who set its TTL is not known.
+    /// The key expired or was deleted, and the writer of its TTL is unknown.
     CauseOfExpiry,
     /// The journal cannot be read before this record.
     Unreadable,
@@ -139,28 +138,28 @@ impl fmt::Display for Why {
 /// The answers.
 #[derive(Debug)]
 pub struct Judged {
-    /// One for each question, in their order.
+    /// One for each question, in order.
     pub verdicts: Vec<Verdict>,
-    /// What reading has cost.
+    /// Cost of reading.
     pub searched: Searched,
-    /// The journal could not be read farther back: what was open then is uncertain.
+    /// The journal was unreadable before this: questions open then are uncertain.
     pub damage: Option<ReadError>,
 }
 
-/// The range of the journal that is asked about.
+/// The range of the journal.
 #[derive(Debug, Clone, Copy)]
 pub struct JudgedRange<'a> {
     /// The journal.
     pub catalog: &'a Catalog,
-    /// In which history.
+    /// The timeline.
     pub timeline: TimelineId,
     /// The restore point.
     pub after: Lsn,
-    /// The record up to which the live values hold everything.
+    /// The last record that the live values contain.
     pub upto: Lsn,
 }
 
-/// Answers the questions. `on_progress` gets how many records were passed, now and then.
+/// Answers the questions. `on_progress` receives the number of records read, from time to time.
 pub fn judge(
     range: JudgedRange<'_>,
     questions: &[Question],
@@ -172,8 +171,9 @@ pub fn judge(
     pass::run(range, questions, &Meant { filter, any_writer: false }, interrupt, on_progress)
 }
 
-/// Answers them for all writes: [`Verdict::Selected`] names the write that was certainly the last one, of any client.
-/// [`Verdict::Other`] names the server's own removal of what had expired, by a time that was set before the range.
+/// Answers them without a selection: [`Verdict::Selected`] names the write that was certainly the last one, of any
+/// client. [`Verdict::Other`] names the server's own deletion of an expired key, with an expiry time set before the
+/// range.
 pub fn last_writes(
     range: JudgedRange<'_>,
     questions: &[Question],
@@ -185,11 +185,11 @@ pub fn last_writes(
     pass::run(range, questions, &Meant { filter: &filter, any_writer: true }, interrupt, on_progress)
 }
 
-/// Which writes a pass is about.
+/// The writes that a pass searches.
 #[derive(Debug, Clone, Copy)]
 struct Meant<'a> {
     filter: &'a WriteFilter,
-    /// All are: asked is which of them was the last.
+    /// All: which write was the last?
     any_writer: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The records, from the last one to the first, and which questions each of them concerns.
+//! Reads the records from last to first, and passes each to the questions that it concerns.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -52,14 +52,14 @@ pub(super) fn run(
         reached = first.unwrap_or(reached).max(Lsn(after.0.saturating_add(1)));
         on_progress(upto.0.saturating_sub(reached.0).saturating_add(1));
     }
-    // What was removed from the journal cannot be asked.
+    // Removed parts of the journal cannot be searched.
     let begins = catalog.timelines().iter().find(|info| info.id == timeline).map(|info| info.first_lsn);
     let is_whole = damage.is_none() && begins.is_some_and(|first| first.0 <= after.0.saturating_add(1));
     pass.finish((!is_whole).then_some(reached));
     Ok(pass.judged(reader.searched(), damage))
 }
 
-/// A record that is passed, and whether it is selected.
+/// A record, and whether it is selected.
 struct Passed<'g> {
     group: &'g Group,
     record: &'g Record,
@@ -78,10 +78,10 @@ impl Passed<'_> {
     }
 }
 
-/// It may be the server that removed something, as its time had come.
+/// It may be the server's deletion of an expired key.
 #[derive(Debug, Clone, Copy)]
 struct Removal {
-    /// `None` = it certainly was.
+    /// `None` = certainly the server.
     at: Option<RemovedAt>,
     /// The key, not a field.
     key: bool,
@@ -94,11 +94,11 @@ pub(super) struct Pass<'a> {
     pub(super) index: Index<'a>,
     states: Vec<State>,
     verdicts: Vec<Option<Verdict>>,
-    /// Commands that may have written anything.
+    /// Commands with unknown effects.
     notes: Notes,
     /// Commands of modules.
     modules: Notes,
-    /// Of the exchanges of databases that were passed, the last in time.
+    /// The last swap of databases that was read.
     exchanged: Option<Seen>,
 }
 
@@ -142,7 +142,7 @@ impl<'a> Pass<'a> {
         match writes(record.db, &record.args, record.keys.as_deref()) {
             Writes::Nothing => {}
             Writes::Keys(keys) => {
-                // Of a key that is named twice, the last one counts.
+                // If a key is named twice, the last one counts.
                 let mut named = HashSet::new();
                 for write in keys.iter().rev() {
                     if self.index.key(write.db, write.key).is_some() && named.insert((write.db, write.key)) {
@@ -172,7 +172,7 @@ impl<'a> Pass<'a> {
                 }
             }
             Writes::Unknown => {
-                // It may have exchanged databases: then what others wrote is in other places than they wrote it.
+                // It may have swapped databases: then others' writes are in other places than they wrote to.
                 let seen = passed().seen();
                 let seen = Seen { is: seen.is.min(Match::Perhaps), ..seen };
                 self.notes.add(&seen, Why::UnknownCommand);
@@ -183,7 +183,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// A command that may have written anything of a key.
+    /// A command that may have written anything in a key.
     fn unknown_of(&mut self, db: u32, key: &[u8], seen: &Seen, of_module: bool) {
         let Some(of_key) = self.index.key(db, key) else { return };
         of_key.notes.add(seen, Why::UnknownCommand);
@@ -231,7 +231,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Whether it may be the server that removed the key, or the field.
+    /// True if it may be the server's deletion of the key or the field.
     fn removal(&self, passed: &Passed<'_>, write: &KeyWrite<'_>) -> Option<Removal> {
         let Passed { group, record, .. } = passed;
         let kind = group.origin.kind;
@@ -242,13 +242,13 @@ impl<'a> Pass<'a> {
         if write.elements != Elements::Whole || record.args.len() != 2 || !passed.name_is(&["del", "unlink"]) {
             return None;
         }
-        // A DEL that stands alone is that of its client.
+        // A DEL outside a transaction is its client's.
         let may_be = kind == OriginKind::Unknown
             || group.records.len() > 1 && matches!(kind, OriginKind::Client | OriginKind::Outside);
         (by_server || may_be).then(|| Removal { at: may_be.then(|| RemovedAt::of(group)), key: true })
     }
 
-    /// Of the questions of which it is looked for who set the end of a life: whether it is this write.
+    /// For questions that search the writer of an expiry time: whether it is this write.
     fn ends_of_life(&mut self, passed: &Passed<'_>, write: &KeyWrite<'_>) {
         let Some(of_key) = self.index.key(write.db, write.key) else { return };
         let all: Vec<u32> = of_key.all().collect();
@@ -283,7 +283,7 @@ impl<'a> Pass<'a> {
         let (question, state) = (&self.questions[at], &mut self.states[at]);
         let step = Step { seen: of_wanted(step.seen.clone(), state.wanted), ..step.clone() };
         let is_element = matches!(question.part, Part::Element(_));
-        // With a TTL at the end, nothing has removed the key since that was set.
+        // With a TTL at the end, the key was not deleted since that was set.
         if question.part == Part::Ttl && step.perhaps && question.expires_after.is_some() {
             return;
         }
@@ -297,7 +297,7 @@ impl<'a> Pass<'a> {
                     of_key.has_expired = true;
                 }
                 let ends_before = question.expires_before;
-                // The key was there; its elements and its TTL may not have been.
+                // The key existed; its elements and TTL may not have.
                 let proven = match question.part {
                     Part::Whole => true,
                     Part::Element(_) => !key,
@@ -311,7 +311,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Answers a question by what its state says, in the light of what is noted elsewhere.
+    /// Answers a question from its state and the doubts recorded elsewhere.
     fn answer(&mut self, number: u32, found: Verdict) {
         let at = number as usize;
         if self.verdicts[at].is_some() {
@@ -331,19 +331,19 @@ impl<'a> Pass<'a> {
         notes.extend(self.index.swaps(question.db));
         let verdict = if self.any_writer { settle_any(found, &notes) } else { settle(found, state.wanted, &notes) };
         self.verdicts[at] = Some(match (&self.exchanged, verdict) {
-            // What others wrote in between may be in this database now, and would be lost if this one went back.
+            // Others' writes in between may now be in this database, and would be lost if this one were undone.
             (Some(seen), Verdict::Selected { .. }) => uncertain(seen, Why::Swapped),
             (_, verdict) => verdict,
         });
         self.index.remove(question, number);
     }
 
-    /// Answers these questions: what is older cannot make them certain.
+    /// Answers these questions: older records cannot make them certain.
     fn end(&mut self, numbers: Vec<u32>) {
         for number in numbers {
             let question = &self.questions[number as usize];
             let verdict = match &self.states[number as usize].stage {
-                // What is known of the beginning is that of another key.
+                // The known beginning is that of another key.
                 Stage::Expired(expired) if self.index.swaps(question.db).is_some() => {
                     uncertain(&expired.removal, Why::CauseOfExpiry)
                 }
@@ -353,7 +353,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// The pass has ended; `unreadable` = before this record, and not at the beginning of the range.
+    /// The pass has ended; `unreadable` = before this record, not at the beginning of the range.
     pub(super) fn finish(&mut self, unreadable: Option<Lsn>) {
         let open = self.index.all();
         match unreadable {
@@ -375,12 +375,12 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// To a key of which writes cannot be selected, none is.
+/// Writes to a key outside the selection are not selected.
 fn of_wanted(seen: Seen, wanted: bool) -> Seen {
     Seen { is: if wanted { seen.is } else { Match::No }, ..seen }
 }
 
-/// What a write does to each of the questions of its key.
+/// Applies a write to each of the questions of its key.
 fn steps(of_key: &OfKey<'_>, seen: &Seen, write: &KeyWrite<'_>) -> Vec<(u32, Step)> {
     let mut steps: Vec<(u32, Step)> = Vec::new();
     let mut each = |asked: &Asked, step: &Step| steps.extend(asked.iter().map(|number| (*number, step.clone())));
@@ -413,7 +413,7 @@ fn steps(of_key: &OfKey<'_>, seen: &Seen, write: &KeyWrite<'_>) -> Vec<(u32, Ste
     steps
 }
 
-/// What a write did to the end of a field.
+/// Effect of a write on a field's expiry time.
 fn end_of_field(passed: &Passed<'_>, write: &KeyWrite<'_>, field: &[u8]) -> Option<EndOfLife> {
     match &write.elements {
         Elements::Listed(listed) => {
@@ -425,7 +425,7 @@ fn end_of_field(passed: &Passed<'_>, write: &KeyWrite<'_>, field: &[u8]) -> Opti
         }
         Elements::None | Elements::Unlisted => return None,
     }
-    // It keeps the end.
+    // It keeps the expiry time.
     if passed.name_is(&["hincrby", "hincrbyfloat"]) {
         return None;
     }

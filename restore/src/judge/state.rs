@@ -1,4 +1,4 @@
-//! One question on its way back through the history: what was seen so far, and when it is answered.
+//! State of one question during the backward pass: what was seen so far, and when it is answered.
 //!
 //! ```text
 //! Looking ─► the last write is found ─► Selected, Other
@@ -7,9 +7,9 @@
 //!    └─► Expired: the server removed the key because its time had come. The write that set that time tells.
 //! ```
 //!
-//! Invariant: [`Verdict::Selected`] is given only where every write that can have been the last one is selected, and the last
-//! one has changed something. A write that is not selected ends the search at once: what it says is what would be there without
-//! the selected ones, too.
+//! Invariant: [`Verdict::Selected`] is given only if every write that can be the last one is selected, and the last one
+//! has changed something. A write outside the selection ends the search: its result would also be there without the
+//! selected ones.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::expiry::{Cause, EndOfLife, Expired};
 use super::seen::{Seen, by, uncertain};
 use super::{Verdict, Why};
 
-/// What is there behind a write, in the room of a hash.
+/// What a write leaves, as a hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Absent,
@@ -32,11 +32,11 @@ pub(super) enum Outcome {
     Until(i64),
     Changed,
     ChangedOrAbsent,
-    /// Anything.
+    /// Unknown.
     Any,
 }
 
-/// Whether the write before left the same.
+/// True if the earlier write left the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Same {
     No,
@@ -63,7 +63,7 @@ impl Outcome {
         }
     }
 
-    /// Whether what an older write left is what this one left.
+    /// True if an older write's result equals this one's.
     fn same_as(self, older: Self) -> Same {
         match (self, older) {
             (_, Self::Any) | (Self::Absent, Self::ChangedOrAbsent) => Same::Perhaps,
@@ -74,14 +74,14 @@ impl Outcome {
     }
 }
 
-/// A write, and what it does to what is asked for.
+/// A write and its effect on the part.
 #[derive(Debug, Clone)]
 pub(super) struct Step {
     pub(super) seen: Seen,
     pub(super) outcome: Outcome,
-    /// It has certainly changed it.
+    /// It certainly changed it.
     pub(super) certain: bool,
-    /// It may have left it alone.
+    /// It may have left it unchanged.
     pub(super) perhaps: bool,
 }
 
@@ -90,18 +90,18 @@ impl Step {
         Self { seen, outcome: Outcome::of(write.after), certain: write.certain, perhaps: write.is_perhaps() }
     }
 
-    /// It is gone then, if it was there.
+    /// It removed it, if it existed.
     pub(super) fn gone(seen: Seen) -> Self {
         Self { seen, outcome: Outcome::Absent, certain: false, perhaps: false }
     }
 
-    /// It was replaced by something of which the content is not known.
+    /// It replaced it with unknown content.
     pub(super) fn replaced(seen: Seen) -> Self {
         Self { seen, outcome: Outcome::Any, certain: true, perhaps: false }
     }
 }
 
-/// Writes that may have been the last; the newest of each kind.
+/// Writes that may be the last; the newest of each kind.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Notes {
     selected: Option<(Seen, Why)>,
@@ -122,23 +122,23 @@ impl Notes {
         place.get_or_insert_with(|| (seen.clone(), why));
     }
 
-    /// Of what is noted nothing can become certain any more.
+    /// True if nothing can become certain any more.
     pub(super) fn is_undecided(&self) -> bool {
         self.unsure.is_some() || self.selected.is_some() && self.other.is_some()
     }
 
-    /// The last one in time.
+    /// The latest one.
     fn newest(&self) -> Option<&(Seen, Why)> {
         [&self.selected, &self.other, &self.unsure].into_iter().flatten().max_by_key(|(seen, _)| seen.lsn)
     }
 
-    /// What stands against a verdict for the selection.
+    /// Objection to an answer for the selection.
     fn against_selected(&self, wanted: bool) -> Option<&(Seen, Why)> {
         let selected = self.selected.as_ref().filter(|_| !wanted);
         self.unsure.as_ref().or(self.other.as_ref()).or(selected)
     }
 
-    /// What stands against a verdict for others.
+    /// Objection to an answer for others.
     fn against_other(&self, wanted: bool) -> Option<&(Seen, Why)> {
         if wanted { self.unsure.as_ref().or(self.selected.as_ref()) } else { None }
     }
@@ -148,27 +148,27 @@ impl Notes {
 pub(super) enum Stage {
     #[default]
     Looking,
-    /// A selected write that may have changed nothing, and what it left.
+    /// A selected write that may have changed nothing, and its result.
     Pending(Seen, Outcome),
     Expired(Box<Expired>),
 }
 
-/// See the module.
+/// State of a question.
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
     /// Writes to this key can be selected.
     pub(super) wanted: bool,
-    /// Asked is which of all writes was the last.
+    /// The question is which of all writes was the last.
     pub(super) any_writer: bool,
     pub(super) stage: Stage,
     pub(super) notes: Notes,
 }
 
-/// A verdict, as far as writes are concerned that have certainly touched what is asked for.
+/// An answer, as far as certain writes are concerned.
 pub(super) type Found = Option<Verdict>;
 
 impl State {
-    /// Goes back over a write.
+    /// Applies an earlier write.
     pub(super) fn pass(&mut self, step: &Step) -> Found {
         match &self.stage {
             Stage::Looking => self.last(step),
@@ -178,21 +178,21 @@ impl State {
         }
     }
 
-    /// The key was removed, perhaps by the server: the write that set its end is looked for, unless a selected write behind
-    /// this one left something else than nothing.
+    /// The key was deleted, perhaps by the server: searches for the write that set its expiry time, unless a later
+    /// selected write left something.
     pub(super) fn pass_removal(&mut self, expired: Expired) -> Found {
         match &self.stage {
             Stage::Pending(pending, outcome) if outcome.same_as(Outcome::Absent) == Same::No => {
                 return Some(Verdict::Selected { lsn: pending.lsn });
             }
             Stage::Looking | Stage::Pending(..) => self.stage = Stage::Expired(Box::new(expired)),
-            // Without an end that was set in between, it is not what the search is about.
+            // Without an expiry time set in between, it is not the searched one.
             Stage::Expired(_) => return Some(uncertain(&expired.removal, Why::CauseOfExpiry)),
         }
         None
     }
 
-    /// Goes back over a write that set the end of the life that is looked for, or removed it.
+    /// Applies an earlier write that set or removed the searched expiry time.
     pub(super) fn pass_end(&mut self, seen: &Seen, end: EndOfLife) -> Found {
         let Stage::Expired(expired) = &self.stage else { return None };
         match expired.set_by(seen, end) {
@@ -204,7 +204,7 @@ impl State {
         }
     }
 
-    /// Whether what is asked for was there when the key expired.
+    /// Whether the part existed when the key expired.
     fn before_expiry(&mut self, step: &Step) -> Found {
         let Step { seen, outcome, perhaps, .. } = step;
         match Outcome::Absent.same_as(*outcome) {
@@ -231,7 +231,7 @@ impl State {
             return self.notes.is_undecided().then(|| self.undecided());
         }
         match seen.is {
-            // Whatever was there before a value that is set, this write was the last one.
+            // A value that is set does not depend on what was there before, so this write was the last one.
             Match::Yes if !(*certain || self.any_writer && matches!(outcome, Outcome::Is(_))) => {
                 self.stage = Stage::Pending(seen.clone(), *outcome);
                 None
@@ -254,7 +254,7 @@ impl State {
     }
 }
 
-/// A selected write behind this one may have found what it left.
+/// A later selected write may have found the result of this one.
 fn before(step: &Step, pending: &Seen, outcome: Outcome) -> Found {
     let Step { seen, certain, perhaps, .. } = step;
     match (outcome.same_as(step.outcome), seen.is) {
@@ -269,7 +269,7 @@ fn before(step: &Step, pending: &Seen, outcome: Outcome) -> Found {
     }
 }
 
-/// A verdict in the light of the writes that may have come behind.
+/// An answer that takes possibly later writes into account.
 pub(super) fn settle(found: Verdict, wanted: bool, notes: &[&Notes]) -> Verdict {
     let against_selected = notes.iter().find_map(|notes| notes.against_selected(wanted));
     let against_other = notes.iter().find_map(|notes| notes.against_other(wanted));
@@ -287,7 +287,7 @@ pub(super) fn settle(found: Verdict, wanted: bool, notes: &[&Notes]) -> Verdict 
     }
 }
 
-/// A verdict on all writes in the light of those that may have come behind the one that was found.
+/// An answer about all writes that takes possibly later writes than the found one into account.
 pub(super) fn settle_any(found: Verdict, notes: &[&Notes]) -> Verdict {
     let Some((seen, why)) = notes.iter().filter_map(|notes| notes.newest()).max_by_key(|(seen, _)| seen.lsn) else {
         return found;
@@ -297,7 +297,7 @@ pub(super) fn settle_any(found: Verdict, notes: &[&Notes]) -> Verdict {
         Verdict::Selected { lsn } | Verdict::Other { lsn, .. } | Verdict::Uncertain { lsn, .. } if lsn >= seen.lsn => {
             found
         }
-        // Asked is about what differs: there is no other that has written it.
+        // Questions are about differences, and no other write was found.
         Verdict::NotWritten if is_one && seen.is == Match::Yes => Verdict::Selected { lsn: seen.lsn },
         _ => uncertain(seen, *why),
     }

@@ -1,4 +1,4 @@
-//! What is done with the function libraries of a target. Pure.
+//! Decides what happens to the function libraries of a target. Pure.
 //!
 //! | the target's library | [`Rule::Whole`] | [`Rule::Replace`] | [`Rule::Keep`] |
 //! | --- | --- | --- | --- |
@@ -12,14 +12,14 @@ use serde::Serialize;
 use super::Libraries;
 use crate::target::repair::{OnConflict, Policy};
 
-/// What may be done.
+/// What may be done to the target's libraries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rule {
-    /// The wanted ones are there afterwards, and no others.
+    /// Afterwards the target holds exactly the wanted ones.
     Whole,
-    /// Wanted ones take the place of those with their names.
+    /// Wanted ones replace those of the same name.
     Replace,
-    /// What is there stays.
+    /// Existing ones stay.
     Keep,
 }
 
@@ -34,7 +34,7 @@ impl Rule {
     }
 }
 
-/// One library that gets other code; `None` = it is not there.
+/// A library whose code changes; `None` = absent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) name: Vec<u8>,
@@ -46,14 +46,14 @@ pub(crate) struct Change {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     pub(crate) changes: Vec<Change>,
-    /// Libraries that stay though others are wanted, and why.
+    /// Libraries that stay although others are wanted, with the reason.
     pub(crate) left: Vec<(Vec<u8>, String)>,
 }
 
-/// Why a library with this code (`None` = it is not there) may not be touched.
+/// Why a library with this code (`None` = absent) may not be changed.
 pub(crate) type Stays<'a> = dyn Fn(&[u8], Option<&[u8]>) -> Option<String> + 'a;
 
-/// What is done. `stays`: why a library may not be touched, for other reasons than the rule.
+/// Computes the changes. `stays`: why a library may not be changed, besides the rule.
 pub(crate) fn changes(wanted: &Libraries, live: &Libraries, rule: Rule, stays: &Stays<'_>) -> Changes {
     let mut all = Changes::default();
     let unwanted = live.keys().filter(|name| rule == Rule::Whole && !wanted.contains_key(*name));

@@ -1,8 +1,8 @@
-//! Brings changes of function libraries to the target: all of them in one transaction, so that no client finds some of them only.
+//! Applies changes of function libraries to the target in one transaction, so that no client sees only some of them.
 //!
-//! Each former code is in the undo file, and the file on the disk, before the transaction is sent. Nothing in a server watches
-//! functions. So the transaction lists them first: what another client has loaded in between and this has overwritten goes into
-//! the undo file behind it, where the last entry counts.
+//! Each former code is in the undo file, and the file on the disk, before the transaction is sent. `WATCH` does not
+//! cover functions. So the transaction lists them first: a library that another client loaded in between and this
+//! overwrote is added to the undo file afterwards, where the last entry counts.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::error::RestoreError;
 use crate::target::repair::{Before, UndoLog};
 use crate::values::digest::NOTHING;
 
-/// Does it. `live`: what the changes were made from.
+/// Applies the changes. `live`: the state from which they were computed.
 pub(crate) fn put(
     server: &mut Server,
     log: &mut dyn UndoLog,

@@ -1,4 +1,4 @@
-//! Which keys are affected, and what was built on them: the answers, and how the pass notes them.
+//! The affected keys and the writes that depend on them.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use super::dependents::{Dependents, Number, Parts, Touches, first};
 pub struct Affected {
     filter: WriteFilter,
     databases: BTreeMap<u32, Database>,
-    /// Of the databases that are not here: every key that is meant, since this record.
+    /// For databases that are not listed: every selected key, since this record.
     everywhere: Option<Lsn>,
     room: Room,
     pub(super) dependents: Dependents,
@@ -57,8 +57,8 @@ impl Affected {
         self.everywhere.is_none().then(|| whole.collect())
     }
 
-    /// A selection that holds every affected key: exactly these, where all are listed. Where not, it may hold more; then
-    /// [`Self::may_be`] says of each. `None` = no key is affected.
+    /// A selection that contains every affected key: exactly these, if all are listed. Otherwise it may contain more;
+    /// then [`Self::may_be`] decides for each. `None` = no key is affected.
     pub fn filter(&self) -> Option<Filter> {
         if self.is_empty() {
             return None;
@@ -72,7 +72,7 @@ impl Affected {
         let is_as_meant =
             |db: u32, database: &Database| database.all.is_none() && database.meant.keys().all(|at| *at == db);
         let as_meant = self.databases.iter().all(|(db, database)| is_as_meant(*db, database));
-        // What is meant holds all of it, and what is listed beside it.
+        // The selection holds all of it, plus what is listed.
         if as_meant && self.listed().all(|(db, key)| self.filter.keys.wants(db, key)) {
             return Some(self.filter.keys.clone());
         }
@@ -84,8 +84,8 @@ impl Affected {
         Some(Filter::new::<&[u8]>(&[], &[], &dbs).unwrap_or_default())
     }
 
-    /// The first later write of others that touched this element of an affected key and may have ended in another way without the
-    /// mistake; without an element, that touched anything of its value.
+    /// The first later write of others that touched this element of an affected key and may have had another result
+    /// without the mistake; without an element, any part of its value.
     pub fn depends(&self, db: u32, key: &[u8], element: Option<&[u8]>) -> Option<&Dependent> {
         self.dependent(db, key, |parts| parts.of_value(element))
     }
@@ -95,12 +95,12 @@ impl Affected {
         self.dependent(db, key, |parts| parts.ttl)
     }
 
-    /// The dependents, oldest first: of each part of a key the first one.
+    /// The dependents, oldest first: the first one for each part of a key.
     pub fn dependents(&self) -> &[Dependent] {
         self.dependents.list()
     }
 
-    /// From this dependent on, they were too many to be told apart: each part of each affected key counts as one that depends.
+    /// From this dependent on there were too many to distinguish: every part of every affected key counts as dependent.
     pub fn dependents_overflow(&self) -> Option<&Dependent> {
         self.dependents.overflow()
     }
@@ -122,7 +122,7 @@ impl Affected {
         }
     }
 
-    /// The database, to note something of it.
+    /// The database, mutable.
     fn database(&mut self, db: u32) -> &mut Database {
         let everywhere = self.everywhere;
         self.databases.entry(db).or_insert_with(|| {
@@ -150,12 +150,12 @@ impl Affected {
         }
     }
 
-    /// Every key of this database that is meant is affected.
+    /// Every selected key of this database is affected.
     pub(super) fn add_meant(&mut self, db: u32, since: Lsn) {
         self.database(db).add_meant(db, since);
     }
 
-    /// Every key that is meant is affected.
+    /// Every selected key is affected.
     pub(super) fn add_meant_everywhere(&mut self, since: Lsn) {
         self.everywhere.get_or_insert(since);
         for (db, database) in &mut self.databases {
@@ -163,7 +163,7 @@ impl Affected {
         }
     }
 
-    /// Databases change places, with and without the mistake.
+    /// Two databases are swapped, with and without the mistake.
     pub(super) fn swap(&mut self, a: u32, b: u32) {
         if a == b {
             return;
@@ -173,7 +173,7 @@ impl Affected {
         self.databases.insert(a, of_b);
     }
 
-    /// They change places only with the mistake: what is affected of one is so of both.
+    /// They are swapped only with the mistake: keys affected in one are affected in both.
     pub(super) fn swap_by_mistake(&mut self, a: u32, b: u32, since: Lsn) {
         for (from, to) in [(a, b), (b, a)] {
             let from = self.database(from);
@@ -202,7 +202,7 @@ impl Affected {
         self.add_meant(b, since);
     }
 
-    /// A dependent of this part is noted already: another one says nothing new.
+    /// True if a dependent of this part is recorded: another one adds nothing.
     pub(super) fn is_noted(&self, db: u32, key: &[u8], touches: Touches<'_>) -> bool {
         let parts = self.databases.get(&db).and_then(|database| database.keys.get(key)?.parts.as_ref());
         parts.is_some_and(|parts| parts.has(touches))

@@ -1,15 +1,15 @@
-//! How much is noted of a mistake.
+//! Memory limits of the search for a mistake's effects.
 
 /// Limits; tests have smaller ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// Affected keys that are listed. With more, the databases of those that find no room are affected as a whole.
+    /// Affected keys that are listed. Beyond the limit, the databases of further keys are affected as a whole.
     pub keys: usize,
     /// Bytes of their names.
     pub key_bytes: usize,
-    /// Elements of one key of which dependents are noted apart. With more, all parts of the key depend.
+    /// Elements of one key with separate dependents. Beyond the limit, all parts of the key depend.
     pub elements_of_key: usize,
-    /// Keys and elements of which dependents are noted. With more, all parts of every affected key depend.
+    /// Keys and elements with recorded dependents. Beyond the limit, all parts of every affected key depend.
     pub parts: usize,
     /// Bytes of their names.
     pub part_bytes: usize,
@@ -39,7 +39,7 @@ impl Default for Bounds {
     }
 }
 
-/// What is left of a number and of bytes.
+/// The rest of a limit in number and bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
     count: usize,
@@ -51,7 +51,7 @@ impl Room {
         Self { count, bytes }
     }
 
-    /// Takes room for one, if there is some.
+    /// Reserves room for one, if available.
     pub(super) fn take(&mut self, bytes: usize) -> bool {
         if self.count == 0 || self.bytes < bytes {
             return false;

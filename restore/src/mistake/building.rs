@@ -1,4 +1,4 @@
-//! What one later write of others has built on the mistake.
+//! Records what a later write of others depends on.
 
 use redtape_journal::{Group, Record};
 use redtape_wire::command::{CommandTable, NAME_MAX, lower_name};
@@ -8,14 +8,14 @@ use super::dependents::{Number, Touches};
 use super::selected::sample;
 use super::{Affected, Bounds, Why};
 
-/// The keys that a script declares, which stands in the journal as it was sent.
+/// The keys that a verbatim script declares.
 pub(super) fn declared(record: &Record) -> Vec<&[u8]> {
     static TABLE: std::sync::LazyLock<CommandTable> = std::sync::LazyLock::new(CommandTable::builtin);
     let args: Vec<&[u8]> = record.args.iter().map(|arg| &arg[..]).collect();
     let Some(name) = args.first() else { return Vec::new() };
     let mut room = [0; NAME_MAX];
     let Some(spec) = TABLE.get_lower(lower_name(name, &mut room)) else { return Vec::new() };
-    // The table names the keys of scripts, and of what else has keys.
+    // The command table has the keys of scripts and of other commands with keys.
     spec.keys(&args, args.len()).iter().filter_map(|at| args.get(*at).copied()).collect()
 }
 

@@ -1,6 +1,6 @@
-//! What is affected of one database.
+//! The affected keys of one database.
 //!
-//! It moves with its contents when databases change places.
+//! It moves with the content when databases are swapped.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -22,8 +22,8 @@ pub(super) struct OfKey {
 #[derive(Debug, Default)]
 pub(super) struct Database {
     pub(super) keys: HashMap<Box<[u8]>, OfKey>,
-    /// Every key that is meant where the database has this number, since this record. There are several numbers if a selected
-    /// write exchanged databases.
+    /// Every selected key of this database number, since this record. There are several numbers if a selected write
+    /// swapped databases.
     pub(super) meant: BTreeMap<u32, Lsn>,
     /// Every key, since this record.
     pub(super) all: Option<Lsn>,

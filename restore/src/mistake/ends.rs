@@ -1,8 +1,8 @@
-//! When keys end whose end the mistake has changed; and whether a `DEL` of one of them is the server's.
+//! Expiry times that the mistake has changed, and whether a `DEL` of such a key is the server's.
 //!
-//! A server that meets a key whose time has come removes it first: then a `DEL` stands in the journal beside the command that met
-//! it, often in one transaction with it, and looks like its client's. Before that time the server does not remove a key, and behind
-//! it a client finds none to remove. Only ends that the mistake has changed matter: any other is the same without it.
+//! A server that meets an expired key deletes it first: then a `DEL` is recorded beside the command, often in one
+//! transaction with it, and looks like the client's. Before the expiry time the server does not delete a key, and after
+//! it a client finds none to delete. Only expiry times changed by the mistake matter: any other is the same without it.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,12 +12,12 @@ use redtape_wire::word;
 
 use crate::replica_link::absolute::absolute;
 
-/// Keys of which the end is noted. With more, that of every key of their databases is unknown.
+/// Keys with recorded expiry times. Beyond the limit, all expiry times in their databases are unknown.
 const ENDS_MAX: usize = if cfg!(test) { 8 } else { 1 << 20 };
 /// How far the clocks of the server and of redtape may differ.
 const SKEW_MS: i64 = 1000;
 
-/// Whose a removal is.
+/// The origin of a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Remover {
     Client,
@@ -26,7 +26,7 @@ pub(super) enum Remover {
     Either,
 }
 
-/// When a key ends that has another end without the mistake.
+/// The expiry time of a key that differs without the mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     /// Milliseconds since 1970.
@@ -41,17 +41,17 @@ enum End {
 #[derive(Debug, Default)]
 pub(super) struct Ends {
     of: HashMap<(u32, Box<[u8]>), End>,
-    /// Databases in which that of a key is unknown if nothing else is said of it; in others it is the same.
+    /// Databases in which unlisted expiry times are unknown; in others they are unchanged.
     unknown: BTreeSet<u32>,
 }
 
 impl Ends {
-    /// Whose the removal of these keys is, by a record that is not selected.
+    /// The origin of the deletion of these keys by a record outside the selection.
     pub(super) fn remover(&self, group: &Group, record: &Record) -> Remover {
         let Some((name, [key])) = record.args.split_first() else { return Remover::Client };
         let deletes = word::is(name, "DEL") || word::is(name, "UNLINK");
         let origin = &group.origin;
-        // A client's own plain DEL would have removed the key as well.
+        // A client's own plain DEL would have deleted the key as well.
         let perhaps = group.atomic || !origin.via.is_empty() || origin.kind != OriginKind::Client;
         if !deletes || !perhaps {
             return Remover::Client;
@@ -71,9 +71,9 @@ impl Ends {
         if self.of.is_empty() { default } else { self.of.get(&(db, key.into())).copied().unwrap_or(default) }
     }
 
-    /// Notes what a selected record does to ends.
+    /// Applies a selected record.
     pub(super) fn selected(&mut self, group: &Group, record: &Record, written: &Writes<'_>) {
-        // Redis before 7.0 passes relative times on.
+        // Redis before 7.0 replicates relative times.
         match absolute(&record.args, group.ts.0.div_euclid(1000)) {
             None => self.note(record, written, true),
             Some(commands) => {
@@ -84,7 +84,7 @@ impl Ends {
         }
     }
 
-    /// Notes what another record does to ends.
+    /// Applies another record.
     pub(super) fn other(&mut self, record: &Record, written: &Writes<'_>) {
         self.note(record, written, false);
     }
@@ -95,7 +95,7 @@ impl Ends {
         }
         match writes {
             Writes::Keys(keys) => {
-                // The end goes with the value.
+                // The expiry time goes with the value.
                 let carried = self.carried(record);
                 keys.iter().for_each(|write| self.key(write, carried, selected));
             }
@@ -117,7 +117,7 @@ impl Ends {
         }
     }
 
-    /// The end of the key whose value a command copies or moves.
+    /// The expiry time of the key whose value a command copies or moves.
     fn carried(&self, record: &Record) -> End {
         let dependence = dependence(record.db, &record.args, record.keys.as_deref());
         let sources = dependence.touched().iter().filter(|touched| touched.touch != Touch::Overwritten);

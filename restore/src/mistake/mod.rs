@@ -1,24 +1,24 @@
-//! What a mistake has touched: the selected writes, the keys that depend on them, and what others built on them.
+//! Effects of a mistake: the selected writes, the keys that depend on them, and later writes that depend on those.
 //!
 //! ```text
 //! filter ─► one pass forward over the journal ─► selected writes │ affected keys │ dependents │ what cannot be judged
 //!           (record: what one record does; databases: what is affected so far; selected: what is told of the mistake)
 //! ```
 //!
-//! - **Selected**: records that are certainly meant and write a key that is meant. What the server removed as its time had come is
-//!   none of them, unless `origin=expiry` asks for it by name: it is noted beside them ([`Mistake::expiries`]).
-//! - **Affected**: the keys that are meant and were written by a selected record; and forward from there, every key that a later
-//!   record has made of an affected one. A `FLUSHALL` affects every key that is meant.
-//! - **Dependents**: later writes of others to affected keys that may have ended in another way without the mistake: their request
-//!   read ([`redtape_wire::effect::reading()`]), or nobody knows their request. A blind overwrite behind them does not take them
-//!   away: a part that is the same with and without the mistake is never asked about.
-//! - **Not judged**: commands that may have read or written more than they say.
+//! - **Selected**: records that certainly match and write a selected key. Deletions of expired keys by the server do
+//!   not count, unless `origin=expiry` selects them: they are recorded separately ([`Mistake::expiries`]).
+//! - **Affected**: selected keys written by a selected record, and every key that a later record derived from an
+//!   affected one. A `FLUSHALL` affects every selected key.
+//! - **Dependents**: later writes of others to affected keys that may have had another result without the mistake:
+//!   their request read ([`redtape_wire::effect::reading()`]), or is unknown. A later blind overwrite does not remove
+//!   them: a part that is the same with and without the mistake is never looked up.
+//! - **Not judged**: commands that may have read or written more than their arguments show.
 //!
-//! Invariant: too much may be affected, and too much a dependent, never too little. Only differences are repaired, so an affected
-//! key too many costs time alone.
+//! Invariant: the sets of affected keys and dependents may be too large, never too small. Only differences are
+//! repaired, so an additional affected key costs only time.
 //!
-//! Not seen: requests that did nothing because of the mistake (they stand in no journal), what an application read before it wrote,
-//! and what a script read without writing it.
+//! Not detected: requests that did nothing because of the mistake (they are not recorded), what an application read
+//! before it wrote, and what a script read without writing it.
 //!
 //! Memory: bounded by [`Bounds`].
 
@@ -46,32 +46,32 @@ pub use pass::{MistakeRange, find};
 use crate::slice::Lsns;
 use crate::target::claim;
 
-/// Which writes are taken for the mistake.
+/// Which writes belong to the mistake.
 #[derive(Debug, Clone, Copy)]
 pub struct Meant<'a> {
-    /// Those that are certainly meant.
+    /// Those that certainly match.
     pub filter: &'a redtape_journal::query::WriteFilter,
-    /// Those as well of which the origin is not known, and those of which only the time is in doubt.
+    /// Also those with unknown origin or uncertain time.
     pub include_unknown: bool,
-    /// What was undone before.
+    /// Earlier undos.
     pub earlier: &'a Earlier,
 }
 
-/// What was undone before: it is left out as well, with what redtape wrote for it.
+/// Earlier undos: their records and redtape's own writes for them are left out too.
 #[derive(Debug, Default)]
 pub struct Earlier {
     /// The records that were undone.
     pub records: Lsns,
     /// The first of them.
     pub first: Option<Lsn>,
-    /// When redtape wrote for it, with the doubt of clocks.
+    /// Times of redtape's writes, widened by the clock uncertainty.
     pub written: Vec<(Micros, Micros)>,
-    /// Some of it reaches back behind what can be replayed, and is not left out.
+    /// Some records are older than what can be replayed, and are not left out.
     pub too_old: bool,
 }
 
 impl Earlier {
-    /// Redtape wrote this for an earlier undo.
+    /// True if redtape wrote this for an earlier undo.
     fn wrote(&self, group: &Group) -> bool {
         let origin = &group.origin;
         origin.kind == OriginKind::Client
@@ -85,17 +85,17 @@ impl Earlier {
 pub struct Mistake {
     /// The selected writes.
     pub selected: Selected,
-    /// Writes that may be meant, and are not selected.
+    /// Writes that may match and are not selected.
     pub doubtful: Samples,
     /// The keys that depend on the selected writes, and what was built on them.
     pub affected: Affected,
     /// Commands that cannot be judged.
     pub not_judged: Samples,
-    /// Records by which the server removed affected keys, or fields of them, as their time had come.
+    /// Records of the server's deletions of expired affected keys or fields.
     pub expiries: Lsns,
-    /// Records that an earlier undo concerns, and which are left out as well.
+    /// Records of earlier undos, which are left out as well.
     pub earlier: Lsns,
-    /// Records by which redtape itself has written affected keys: a restore, an undo, or what put one of these back.
+    /// Records of redtape's own writes to affected keys: a restore, an undo, or the undo of an undo.
     pub by_redtape: Lsns,
 }
 
@@ -104,7 +104,7 @@ pub struct Mistake {
 pub struct Selected {
     /// Their records.
     pub lsns: Lsns,
-    /// Of these, those that also write keys which are not meant.
+    /// Of these, those that also write keys outside the selection.
     pub also_others: Lsns,
     /// The first ones.
     pub samples: Samples,
@@ -112,9 +112,9 @@ pub struct Selected {
     pub span: Option<(At, At)>,
     /// How many each client wrote, most first.
     pub clients: Vec<(Writer, u64)>,
-    /// Those of clients that were too many to be listed.
+    /// Writes of clients beyond the limit of the list.
     pub by_other_clients: u64,
-    /// Of all, those that are selected though their origin or their time is in doubt.
+    /// Of all, those selected despite uncertain origin or time.
     pub in_doubt: u64,
 }
 
@@ -162,30 +162,30 @@ pub struct Sample {
     pub why: Option<Why>,
 }
 
-/// What there is to say of a record.
+/// Remarks about a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Why {
     /// Its request reads.
     Reads,
-    /// Its request may have had a condition that the server does not pass on.
+    /// Its request may have had a condition that is not replicated.
     MayRead,
-    /// What was sent between `MULTI` and `EXEC` is not known, nor what its client watched.
+    /// The commands and watched keys of its transaction are unknown.
     Transaction,
-    /// Its client is not known, so that its request is not either.
+    /// Its client, and so its request, is unknown.
     NoClient,
-    /// It stands in the journal as it was sent, and may read anything.
+    /// It is replicated verbatim, and may read anything.
     ReadsAnything,
-    /// A command of a module may touch more keys than it names.
+    /// A module's command may access more keys than it names.
     Module,
-    /// It may be the server's, as the key's time had come.
+    /// It may be the server's deletion of an expired key.
     MayBeExpiry,
-    /// It reads a key that is not meant, and the selected write which is left out may have written that, too.
+    /// It reads a key outside the selection, which the undone write may have written, too.
     Partly,
-    /// It changes libraries of functions.
+    /// It changes function libraries.
     Functions,
 }
 
-/// A later write that may have ended in another way without the mistake.
+/// A later write that may have had another result without the mistake.
 pub type Dependent = Sample;
 
 impl fmt::Display for Why {

@@ -10,12 +10,12 @@ use crate::interrupt::Interrupt;
 /// Records between two looks at the interrupt.
 const EVERY: u64 = 4096;
 
-/// The stretch of the journal that is looked at.
+/// The range of the journal.
 #[derive(Debug, Clone, Copy)]
 pub struct MistakeRange<'a> {
     /// The journal.
     pub catalog: &'a Catalog,
-    /// In which history.
+    /// The timeline.
     pub timeline: TimelineId,
     /// The records behind this one.
     pub after: Lsn,
@@ -23,7 +23,7 @@ pub struct MistakeRange<'a> {
     pub upto: Lsn,
 }
 
-/// Looks at a stretch of the journal. `on_progress` gets how many records were passed, now and then.
+/// Reads a range of the journal. `on_progress` receives the number of records read, from time to time.
 pub fn find(
     range: MistakeRange<'_>,
     meant: Meant<'_>,
@@ -51,7 +51,7 @@ pub fn find(
             interrupt.check()?;
             on_progress(last.0.saturating_sub(after.0));
         }
-        // What stands behind it is not looked at: it may be damaged.
+        // Later records are not read: they may be damaged.
         if last >= upto {
             break;
         }

@@ -1,4 +1,4 @@
-//! What one record does: it is selected, or it passes on what is affected, or it is built on it.
+//! Classifies one record: selected, spreading the effect, or dependent on it.
 
 use redtape_journal::query::Match;
 use redtape_journal::{Group, Lsn, OriginKind, Record};
@@ -31,7 +31,7 @@ pub(super) struct State<'a> {
     partly: bool,
 }
 
-/// Which of the keys that a record writes are meant.
+/// Which written keys of a record are selected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
     None,
@@ -120,7 +120,7 @@ impl<'a> State<'a> {
         }
     }
 
-    /// What the server removed as its time had come is meant only by its name.
+    /// Deletions of expired keys match only by origin.
     fn is(&self, group: &Group, record: &Record) -> Match {
         let Meant { filter, .. } = self.meant;
         if group.origin.kind == OriginKind::Expiry && !filter.names_origin(OriginKind::Expiry) {
@@ -129,7 +129,7 @@ impl<'a> State<'a> {
         filter.matches(group, record)
     }
 
-    /// Of a write that may be meant: its origin is not known, or nothing but its time is in doubt.
+    /// A write that may match: its origin is unknown, or only its time is uncertain.
     fn is_taken_in(&self, group: &Group, record: &Record) -> bool {
         let at_its_time = || Group { slack: 0, origin: group.origin.clone(), records: Vec::new(), ..*group };
         self.meant.include_unknown
@@ -167,7 +167,7 @@ impl<'a> State<'a> {
         }
     }
 
-    /// A selected record: the keys that are meant and that it writes are affected.
+    /// A selected record: the selected keys that it writes are affected.
     fn select(&mut self, group: &Group, record: &Record, writes: &Writes<'_>) {
         let (filter, lsn) = (self.meant.filter, record.lsn);
         match writes {
@@ -233,7 +233,7 @@ impl<'a> State<'a> {
         }
     }
 
-    /// It reads a key that is not meant: a selected write may have written that as well, and is left out of the history as a whole.
+    /// It reads a key outside the selection: an undone write may have written that as well, and is left out as a whole.
     fn reads_what_is_not_meant(&self, record: &Record) -> bool {
         match dependence(record.db, &record.args, record.keys.as_deref()) {
             Dependence::Keys(touched) | Dependence::ReadsOthers(touched) => touched.iter().any(|touched| {
@@ -252,7 +252,7 @@ impl<'a> State<'a> {
         }
     }
 
-    /// What is made of an affected key is affected.
+    /// Keys derived from an affected key are affected.
     fn pass_on(&mut self, group: &Group, record: &Record, writes: &Writes<'_>) {
         match dependence(record.db, &record.args, record.keys.as_deref()) {
             Dependence::Keys(touched) => self.pass_on_keys(&touched, false, record.lsn),
@@ -303,7 +303,7 @@ impl<'a> State<'a> {
                 }
                 self.not_judged.add(group, record, Some(Why::ReadsAnything), &self.bounds);
             }
-            // It overwrites, whatever it needs.
+            // It overwrites, whatever it reads.
             _ => {}
         }
     }
@@ -314,7 +314,7 @@ fn changes_functions(record: &Record) -> bool {
     record.args.first().is_some_and(|name| word::is(name, "FUNCTION"))
 }
 
-/// Why a record that is not selected may have ended in another way without the mistake; `None` = it would not.
+/// Why a record outside the selection may have had another result without the mistake; `None` = it would not.
 fn why(group: &Group, record: &Record) -> Option<Why> {
     let origin = &group.origin;
     if matches!(origin.kind, OriginKind::Outside | OriginKind::Unknown) {

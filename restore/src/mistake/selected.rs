@@ -1,4 +1,4 @@
-//! What is told of the mistake: samples, times, clients.
+//! Summary of the selected writes: samples, times, clients.
 
 use std::collections::HashMap;
 use std::sync::Arc;

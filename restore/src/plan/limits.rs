@@ -1,4 +1,4 @@
-//! What the target takes, set against what is needed: known before the first byte is written, or said to be unknown. Pure.
+//! Compares the target's limits with what is needed, before the first byte is written, or marks them as unknown. Pure.
 
 use std::fmt;
 
@@ -8,17 +8,17 @@ use super::{Facts, Method};
 use crate::target::preflight::TargetFacts;
 use crate::target::rights::By;
 
-/// How a limit and what is needed compare.
+/// Result of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LimitState {
-    /// The target takes what is needed.
+    /// Sufficient.
     Fits,
-    /// What is needed is known after the replay: the restore ends before its first write if that is too much.
+    /// Decided after the replay: the restore stops before its first write if it is too much.
     Open,
-    /// Something is missing; the text says what follows.
+    /// Insufficient; the text names the consequence.
     Lacks,
-    /// The target does not tell.
+    /// The target does not report the limit.
     Unknown,
 }
 
@@ -29,10 +29,10 @@ pub struct Limit {
     pub name: &'static str,
     /// How it compares.
     pub state: LimitState,
-    /// What the target takes, where that is a number.
+    /// The limit, if it is a number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<u64>,
-    /// What is needed, where that is a number and known.
+    /// The requirement, if it is a number and known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub needed: Option<u64>,
     /// The same in words.
@@ -88,7 +88,7 @@ fn memory(facts: &Facts<'_>, method: Method) -> Limit {
         Some(0) => Limit::new(NAME, LimitState::Fits, "no maxmemory"),
         Some(limit) => {
             let text = format!("maxmemory {limit} ({}), {} in use", memory.policy, memory.used);
-            // A target that follows with the journal itself has room for all of it, or a scratch server would go first.
+            // A target that follows has room for the whole journal range, or a scratch server is used first.
             let state = if method == Method::Link { LimitState::Fits } else { LimitState::Open };
             Limit { target: Some(limit.saturating_sub(memory.used)), ..Limit::new(NAME, state, text) }
         }
@@ -102,7 +102,7 @@ fn value(facts: &Facts<'_>) -> Limit {
         None => Limit::new(NAME, LimitState::Unknown, "proto-max-bulk-len cannot be read (CONFIG GET is not allowed)"),
         Some(bytes) => {
             let text = format!("values up to {bytes} bytes (proto-max-bulk-len, client-query-buffer-limit)");
-            // What is read takes more room as a value, if seldom so much more; before the first write it is seen.
+            // Values take more room than records, rarely by this much; it is checked before the first write.
             let read = facts.base_bytes.saturating_add(facts.range.bytes);
             let state = if read.saturating_mul(MARGIN) < bytes { LimitState::Fits } else { LimitState::Open };
             Limit { target: Some(bytes), ..Limit::new(NAME, state, text) }

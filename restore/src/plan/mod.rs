@@ -1,4 +1,4 @@
-//! The plan: by which method, what, how long, and what to be aware of. Pure.
+//! The plan: the method, the content, an estimated duration, and warnings. Pure.
 //!
 //! | method | when |
 //! | --- | --- |
@@ -45,7 +45,7 @@ pub enum Method {
     Serve,
 }
 
-/// What the person insists on.
+/// A method chosen by the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForcedMethod {
     /// `--via link`
@@ -61,7 +61,7 @@ pub struct Facts<'a> {
     pub point: &'a RestorePoint,
     /// The base's header, read from the file.
     pub rdb: RdbVersion,
-    /// The stretch to replay.
+    /// The journal range to replay.
     pub range: &'a RangeFacts,
     /// The target.
     pub target: &'a TargetFacts,
@@ -81,7 +81,7 @@ pub struct Facts<'a> {
     pub base_highest_db: Option<u32>,
     /// What slicing has found, if it was done.
     pub slice: Option<&'a SliceReport>,
-    /// What the person insists on.
+    /// The method chosen by the user.
     pub forced: Option<ForcedMethod>,
 }
 
@@ -116,22 +116,22 @@ pub struct Base {
 /// What a restore will do.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Plan {
-    /// The asked point in time, UTC.
+    /// The requested point in time, UTC.
     pub at: String,
-    /// The same in the zone of the request.
+    /// The same in the request's zone.
     pub at_local: String,
-    /// That zone.
+    /// The request's zone.
     pub zone: String,
-    /// What ran at that time is left out.
+    /// Writes at that time are left out.
     pub before: bool,
-    /// What was asked for, for people.
+    /// The request, as text.
     #[serde(skip)]
     echo: String,
     /// Time of the last group restored.
     pub last_write: String,
     /// The last record restored.
     pub lsn: Lsn,
-    /// In which history.
+    /// The timeline.
     pub timeline: u32,
     /// By which method.
     #[serde(rename = "via")]
@@ -140,9 +140,9 @@ pub struct Plan {
     pub reason: String,
     /// The base.
     pub base: Base,
-    /// Which keys, in words; `None` = everything.
+    /// The selection as text; `None` = everything.
     pub selection: Option<String>,
-    /// What is left out of base and journal, and why not more; `None` = nothing is left out (`--no-slice`).
+    /// What is left out of base and journal, and the limits of that; `None` = nothing is left out (`--no-slice`).
     pub slice: Option<SliceReport>,
     /// Groups to replay, with those of which the records are loaded as values instead (`slice.records_folded`).
     pub replay_groups: u64,
@@ -150,7 +150,7 @@ pub struct Plan {
     pub replay_records: u64,
     /// Their bytes.
     pub replay_bytes: u64,
-    /// Where to.
+    /// The target.
     pub target: String,
     /// Family and version of the target.
     pub target_version: String,
@@ -166,13 +166,13 @@ pub struct Plan {
     /// The file that is written, where the target is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<FilePlan>,
-    /// What the target takes, and what is needed.
+    /// The target's limits and what is needed.
     pub limits: Vec<Limit>,
-    /// What to be aware of.
+    /// Warnings.
     pub warnings: Vec<String>,
 }
 
-/// The method, and the reason in words.
+/// The method and the reason.
 pub fn choose(facts: &Facts<'_>) -> Result<(Method, String), RestoreError> {
     let target = facts.target;
     writable(target)?;
@@ -180,7 +180,7 @@ pub fn choose(facts: &Facts<'_>) -> Result<(Method, String), RestoreError> {
         && let Some(found) = target.contents()
     {
         let address = target.address.clone();
-        // Beside another restore that is at work the marker is that one's.
+        // During another restore, the marker belongs to that one.
         let unfinished = target.unfinished.iter().find(|u| u.whole && !matches!(target.others, OtherRestores::Seen(_)));
         return Err(match unfinished {
             Some(unfinished) => RestoreError::Unfinished { address, what: unfinished.what.clone(), found },
@@ -240,7 +240,7 @@ pub(crate) fn writable(target: &TargetFacts) -> Result<(), RestoreError> {
     Ok(())
 }
 
-/// The target can take any data at all.
+/// The target can accept data at all.
 fn able(target: &TargetFacts) -> Result<(), RestoreError> {
     let address = &target.address;
     if target.loading {
@@ -330,7 +330,7 @@ fn why_no_link(facts: &Facts<'_>) -> Option<String> {
     }
 }
 
-/// Commands of a stream whatever the journal holds.
+/// Commands that a stream contains in any case.
 const IN_EACH_STREAM: [&str; 5] = ["SELECT", "PING", "REPLCONF", "MULTI", "EXEC"];
 
 /// Why a target that can follow should not replay the journal itself.
@@ -360,7 +360,7 @@ fn why_not_directly(facts: &Facts<'_>) -> Option<String> {
     if may_not_fit(facts) {
         return Some("whether the data fits into the target's maxmemory shows in a scratch server first".to_owned());
     }
-    // A server ends itself when it is sent a base with more databases than it has.
+    // A server crashes when it receives a base with more databases than it has.
     match (facts.base_highest_db, facts.target.limits.databases) {
         (None, _) => Some("the databases with keys in the base are unknown".to_owned()),
         (Some(highest), Some(databases)) if highest >= databases => {
@@ -370,7 +370,7 @@ fn why_not_directly(facts: &Facts<'_>) -> Option<String> {
     }
 }
 
-/// Whether the data may need more memory than the target has left.
+/// True if the data may need more memory than the target has left.
 fn may_not_fit(facts: &Facts<'_>) -> bool {
     let memory = &facts.target.memory;
     let Some(limit) = memory.limit.filter(|limit| *limit > 0) else { return false };
@@ -381,7 +381,7 @@ fn may_not_fit(facts: &Facts<'_>) -> bool {
     memory.used.saturating_add(needed) > limit
 }
 
-/// What the target takes, and what to be aware of there.
+/// The target's limits, and warnings.
 pub(crate) fn what_it_takes(facts: &Facts<'_>, method: Method) -> (Vec<Limit>, Vec<String>) {
     let target = facts.target;
     let mut warnings: Vec<String> = warnings::memory(facts).into_iter().collect();

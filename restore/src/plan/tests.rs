@@ -178,12 +178,12 @@ fn ways() {
     method(|c| c.range.scripts = true, Method::LinkFromScratch, "scripts");
     method(|c| c.target.limits.databases = Some(4), Method::Link, "");
     method(|c| c.base_highest_db = Some(16), Method::LinkFromScratch, "keys in database 16");
-    method(|c| c.base_highest_db = None, Method::LinkFromScratch, "not known");
+    method(|c| c.base_highest_db = None, Method::LinkFromScratch, "unknown");
     method(|c| c.target.limits.databases = None, Method::Link, "");
     let hidden = |c: &mut Case| {
         (c.target.limits.databases, c.range.max_db) = (None, 1);
     };
-    method(hidden, Method::Scratch, "not known");
+    method(hidden, Method::Scratch, "unknown");
     let redis8 = |c: &mut Case| {
         (c.rdb, c.made_by, c.target) = ("REDIS0012", "8.0.2", target("Redis v=8.0.2"));
     };
@@ -306,7 +306,7 @@ fn what_the_target_may_not_hold_is_said_before() {
             warnings_of(limited("allkeys-lru"), Some(500)),
             "took 500 bytes on the server that made it. If the data does not fit, nothing is written",
         ),
-        (warnings_of(limited("noeviction"), None), "not known before. If it does not fit, nothing is written"),
+        (warnings_of(limited("noeviction"), None), "unknown in advance. If it does not fit, nothing is written"),
         (warnings_of(|c| c.target.functions_hidden = true, None), "FUNCTION LIST is not allowed"),
         (warnings_of(|c| c.target.memory.limit = None, None), "is unknown: neither INFO nor CONFIG"),
         (

@@ -1,11 +1,11 @@
-//! What a person should know of the target before a restore begins. Pure.
+//! Warnings about the target before a restore begins. Pure.
 
 use super::Facts;
 use crate::target::claim::OtherRestores;
 use crate::target::preflight::TargetFacts;
 use crate::target::unfinished::KEY;
 
-/// Whether the data fits into the target, as far as it can be told.
+/// Whether the data fits into the target, as far as known.
 pub(super) fn memory(facts: &Facts<'_>) -> Option<String> {
     let memory = &facts.target.memory;
     let limit = match memory.limit {
@@ -60,7 +60,7 @@ pub(super) fn other_restores(target: &TargetFacts) -> Vec<String> {
     warnings
 }
 
-/// What those notice who follow the target while it follows redtape.
+/// Effects on the target's own replicas while it follows redtape.
 pub(super) fn followers(target: &TargetFacts) -> Vec<String> {
     let mut warnings = Vec::new();
     if target.is_source {

@@ -1,4 +1,4 @@
-//! What the replica says on the link while it is fed: a thread that only reads.
+//! Reads the replica's acknowledgements on the link, in a thread.
 //!
 //! The thread ends when the link does; dropping [`Acks`] shuts the socket down and joins it.
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use redtape_wire::resp::{Args, Parsed, parse_request};
 
-/// What was heard so far.
+/// State of the replica's messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Heard {
     /// Highest offset that the replica has acknowledged; `None` = none yet.

@@ -1,7 +1,7 @@
-//! The stream that a replica reads, and an append-only file holds, as bytes: effects, `SELECT`s, transactions, and its offset.
+//! Encodes the stream for a replica or for an append-only file: effects, `SELECT`s, transactions, and its offset.
 //!
-//! Invariants: the first command is a `SELECT`; a group's commands stand together, between `MULTI` and
-//! `EXEC` where they did or where there is more than one; `offset` counts every byte, as the replica does.
+//! Invariants: the first command is a `SELECT`; a group's commands are consecutive, between `MULTI` and `EXEC` if they
+//! were originally or if there are several; `offset` counts every byte, as the replica does.
 
 use redtape_journal::Group;
 use redtape_wire::resp::encode_command;

@@ -1,8 +1,7 @@
-//! Waiting for the target to connect back, and telling it from strangers.
+//! Waits for the target's connection, and rejects others.
 //!
-//! The listener is bound to the one address from which the target was reached, on a port that the
-//! system chooses, for as long as one restore lasts. Connections from other addresses, and those that
-//! do not greet as the target would, are closed unanswered.
+//! The listener is bound to the address from which the target was reached, on a port chosen by the system, for one
+//! restore. Connections from other addresses, and those without the target's handshake, are closed without an answer.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -57,12 +56,12 @@ impl Listener {
         Ok(Self { socket, local, peer: peer.to_canonical() })
     }
 
-    /// What the target is told to follow.
+    /// The address for the target's `REPLICAOF`.
     pub(super) fn address(&self) -> SocketAddr {
         self.local
     }
 
-    /// Waits for the replica that is expected.
+    /// Waits for the expected replica.
     pub(super) fn wait(&self, expected: &Expected, interrupt: &Interrupt) -> Result<ReplicaConnection, RestoreError> {
         let start = Instant::now();
         let mut turned_away: Vec<String> = Vec::new();

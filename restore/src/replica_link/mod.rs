@@ -5,13 +5,15 @@
 //! ```
 //!
 //! Invariants:
-//! - From `REPLICAOF` to the promotion the target is a read-only replica: nobody else writes to it.
-//! - It is promoted only after it has acknowledged every byte, its link is up, its offset is redtape's and it
-//!   has counted no error. Everything before that is undone: detached, and emptied if it was fed at all.
-//! - Between the target's emptiness and the first byte of data nobody can write: it is looked at
+//! - From `REPLICAOF` to the promotion the target is a read-only replica: no client writes to it.
+//! - It is promoted only after it has acknowledged every byte, its link is up, its offset equals redtape's and it has
+//!   counted no error. A failure before that is undone: the target is detached, and emptied if it received data.
+//! - After `REPLICAOF` the target is checked again, so no client can write between the check for emptiness and the
+//!   first byte of data.
 //!   again after `REPLICAOF`.
 //!
-//! Interrupted in the middle, it is undone as well. Killed in the middle, the target stays a read-only replica of a master that is gone.
+//! An interrupted restore is undone as well. After a kill the target stays a read-only replica of a master that is
+//! gone.
 
 pub(crate) mod absolute;
 mod acks;
@@ -70,9 +72,9 @@ pub struct Replica<'a> {
     pub expected: Expected,
     /// Its clock, if redtape holds it.
     pub clock: Option<&'a ClockFile>,
-    /// It may evict keys when it is promoted.
+    /// It may evict keys after its promotion.
     pub accept_eviction: bool,
-    /// Looked at until the promotion.
+    /// Checked until the promotion.
     pub interrupt: &'a Interrupt,
 }
 
@@ -87,7 +89,7 @@ pub struct Delivered {
     pub expired: Option<u64>,
     /// Bytes of the stream.
     pub stream_bytes: u64,
-    /// Which run of the server it is.
+    /// Identifies the server's run.
     pub run_id: String,
     /// Its memory.
     pub memory: MemoryState,
@@ -118,7 +120,7 @@ pub fn deliver(
                 aftermath: "Nothing was changed; --via scratch needs no REPLICAOF".to_owned(),
             });
         }
-        // It may have been done all the same.
+        // It may have succeeded anyway.
         Err(cause) => return Err(undo::undo(replica.server, cause, false, address)),
     }
     let mut delivery = Delivery { replica, listener, holds_data: false };
@@ -195,7 +197,7 @@ impl Delivery<'_> {
     }
 }
 
-/// `INFO` of a server that is still empty, now that nobody else can write to it.
+/// `INFO` of a server that is still empty, when no client can write to it any more.
 fn info_of_empty(server: &mut Server) -> Result<Info, RestoreError> {
     let info = server.info(None)?;
     match contents(&info.keyspace(), server.functions()?.unwrap_or(0)) {
@@ -223,7 +225,7 @@ fn send_base(
     Ok(())
 }
 
-/// The target has kept every key so far, and will when it is a master again. Pure.
+/// The target has kept every key so far, and will after its promotion. Pure.
 fn check_memory(
     address: &str,
     info: &Info,
@@ -252,7 +254,7 @@ fn check_memory(
     Ok(memory)
 }
 
-/// What is replayed was read before: as many records as then. Pure.
+/// The replay must have the number of records that was planned. Pure.
 fn check_records(records: u64, planned: u64) -> Result<(), RestoreError> {
     if records == planned {
         return Ok(());
@@ -301,7 +303,7 @@ fn keep_pace(sender: &mut Sender<'_>, pace: &mut Pace, clock: &ClockFile, group:
     Ok(())
 }
 
-/// The id of a history that nobody has seen.
+/// A new, random replication id.
 fn fresh_replid() -> String {
     /// As many digits as Redis's own (`CONFIG_RUN_ID_SIZE`).
     const DIGITS: usize = 40;

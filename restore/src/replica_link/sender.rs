@@ -1,4 +1,4 @@
-//! Sending on the link: back-pressure, patience with a server that loads, and none with one that hangs.
+//! Sends on the link with back-pressure: waits for a server that loads, and gives up on one that hangs.
 
 use std::io::{ErrorKind, Read, Write as _};
 use std::net::TcpStream;
@@ -16,9 +16,9 @@ use crate::progress::{Event, Observer};
 
 /// Bytes of the stream that are sent in one write.
 const WRITE_BYTES: usize = 256 * 1024;
-/// Between two looks at a server that does not take or acknowledge anything.
+/// Interval of checks of a server that does not read or acknowledge.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long it may stand still without loading.
+/// Longest time without progress, except while loading.
 pub(super) const STALL_LIMIT: Duration = Duration::from_mins(1);
 /// Between two keep-alives; far below any sensible `repl-timeout`.
 const PING_EVERY: Duration = Duration::from_secs(5);
@@ -59,7 +59,7 @@ impl<'s> Sender<'s> {
         Ok(Self { server, socket, acks, encoder: Encoder::default(), last_move: now, last_ping: now, stall, interrupt })
     }
 
-    /// Sends the RDB; nothing may stand between it and the stream.
+    /// Sends the RDB; nothing may come between it and the stream.
     pub(super) fn send_rdb(
         &mut self,
         rdb: &mut dyn Read,
@@ -100,7 +100,7 @@ impl<'s> Sender<'s> {
         }
     }
 
-    /// The server must not take a clock that moves by years for a silent link.
+    /// A clock that moves by years must not look like a silent link to the server.
     pub(super) fn let_the_clock_jump(&mut self) -> Result<(), RestoreError> {
         self.server.call(&["CONFIG", "SET", "repl-timeout", "2147483647"]).map(drop)
     }
@@ -188,12 +188,12 @@ impl<'s> Sender<'s> {
         Ok(())
     }
 
-    /// Looks at a server that stands still; the percentage loaded, if it loads.
+    /// Checks a server without progress; returns the percentage loaded, if it loads.
     fn look(&mut self, doing: &str) -> Result<Option<u64>, RestoreError> {
         let info = match self.server.info(None) {
             Ok(info) => info,
             Err(_) if self.last_move.elapsed() < self.stall => {
-                // Busy, or gone: the next look tells.
+                // Busy, or gone: the next check decides.
                 let _ = self.server.reconnect();
                 return Ok(None);
             }
@@ -257,7 +257,7 @@ impl<'s> Sender<'s> {
     }
 }
 
-/// Errors that commands of the link met, where the server counts them (7.0 and later).
+/// Errors of commands on the link, if the server counts them (7.0 and later).
 pub(super) fn unexpected_errors(info: &Info) -> Option<u64> {
     info.number("unexpected_error_replies")
 }

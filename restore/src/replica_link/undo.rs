@@ -1,7 +1,7 @@
-//! Putting a target back that was not promoted: detached, and emptied if it got any data from us.
+//! Resets a target that was not promoted: detaches it, and empties it if it received data.
 //!
-//! Only a server that still follows us is touched. One that follows somebody else, or nobody any more (it was started again, or
-//! an operator detached it), may hold data of others.
+//! Only a server that still follows redtape is changed. One that follows another server, or none any more (it was
+//! restarted, or an operator detached it), may hold others' data.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,18 +12,18 @@ use crate::error::RestoreError;
 use crate::refusal::{Refusal, meaning};
 use crate::target::preflight::contents;
 
-/// How long a server that is still loading our base is waited for, once it answers.
+/// How long to wait for a server that still loads the base, once it answers.
 const LOADED_LIMIT: Duration = Duration::from_hours(1);
 /// Between two attempts.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
-/// Whom a server follows. Pure.
+/// The master of a server. Pure.
 fn master(info: &Info) -> Option<String> {
     let field = |name| info.get(name).unwrap_or("?");
     (info.get("role") == Some("slave")).then(|| format!("{}:{}", field("master_host"), field("master_port")))
 }
 
-/// Undoes, and says in the error what became of the target.
+/// Undoes, and adds the target's state to the error.
 pub(super) fn undo(server: &mut Server, cause: RestoreError, fed: bool, us: SocketAddr) -> RestoreError {
     let aftermath = match (put_back(server, fed, us), fed) {
         (Ok(None), true) => "The target was detached and emptied again".to_owned(),
@@ -36,7 +36,7 @@ pub(super) fn undo(server: &mut Server, cause: RestoreError, fed: bool, us: Sock
     RestoreError::Undone { cause: Box::new(cause), aftermath }
 }
 
-/// `Some` = the target does not follow us any more and was left alone, in words.
+/// `Some` = the target no longer follows redtape and was left alone, as text.
 fn put_back(server: &mut Server, fed: bool, us: SocketAddr) -> Result<Option<String>, RestoreError> {
     // The connection may be what failed.
     server.set_reply_limit(STALL_LIMIT)?;

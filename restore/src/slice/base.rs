@@ -1,13 +1,14 @@
-//! The needed keys of a base, as an RDB of their own, of the same version and byte for byte as they were.
+//! Extracts the needed keys of a base into an RDB of the same version, byte for byte.
 //!
-//! The base is walked once: its digest and its checksum are compared before anything acts, and it is noted where the needed keys
-//! are. Few bytes are held then; of many, the base is read again when they are sent, and its digest compared once more before
-//! the last byte is given.
+//! The base is read once: its digest and checksum are compared before any action, and the positions of the needed keys
+//! are recorded. Few bytes are kept in memory; otherwise the base is read again during sending, and its digest compared
+//! once more before the last byte.
 //!
-//! Where everything is wanted, its function libraries are needed as well. What is found of a base may be followed by the values of
-//! folded keys ([`super::fold`]).
+//! Without a selection, function libraries are needed as well. The extracted keys may be followed by folded keys
+//! ([`super::fold`]).
 //!
-//! A value of a module may belong to others ([`redtape_wire::effect`]): with one among the needed keys, the whole base is used.
+//! A value of a module may belong to others ([`redtape_wire::effect`]): with one among the needed keys, the whole base
+//! is used.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read};
@@ -152,7 +153,7 @@ impl SlicedBase {
     }
 }
 
-/// Finds the needed keys; `whole`: and what is needed beside keys where everything is.
+/// Finds the needed keys; `whole`: also what is needed beside keys.
 pub(crate) fn find(
     range: &JournalRange,
     base: &SnapshotInfo,
@@ -174,7 +175,7 @@ pub(crate) fn find(
         Ok(found) => found,
         Err(Stopped::Interrupted(error)) => return Err(error),
         Err(Stopped::At(error)) => {
-            // Where it makes no sense, it is mostly not what was written.
+            // Invalid content is mostly damage.
             let changed =
                 io::copy(&mut file, &mut io::sink()).ok().and_then(|_| wrong_digest(&file, &base.manifest.blake3));
             return Err(changed.map_or_else(|| failed(error), damaged));
@@ -198,7 +199,7 @@ pub(crate) fn find(
     Ok(found)
 }
 
-/// Why a key's value does not go alone.
+/// Why a key's value cannot be used alone.
 pub(super) fn module_value(key: &KeyEntry<'_>) -> Option<&'static str> {
     let module = key.value_type == ValueType::Module2 || key.metadata.is_some();
     module.then_some("the base holds values of modules among the keys that are needed")
@@ -343,7 +344,7 @@ impl<'a> PieceReader<'a> {
         Ok(())
     }
 
-    /// The base must still be what it was.
+    /// The base must be unchanged.
     fn finish(&mut self) -> io::Result<()> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
         if self.position > 0 {

@@ -1,11 +1,12 @@
-//! Folding: a key that no kept record touches but one plain `SET` need not be set by a command. It stands in the RDB that is sent
-//! first, behind what is needed of the base: a server loads it there for little more than half of what the command costs it.
+//! Folding: a key that only one kept record writes, a plain `SET`, is not replayed as a command. It is added to the RDB
+//! that is sent first, after the needed part of the base: loading it there costs a server little more than half of the
+//! command.
 //!
-//! Invariant: what is replayed behind that RDB neither reads nor changes such a key, and the base's own entry of it is left out: a
-//! server ends itself when it meets a key twice in an RDB (docs/redis-facts.md 4.6).
+//! Invariant: what is replayed after that RDB neither reads nor changes such a key, and the base's own entry of it is
+//! left out: a server crashes when an RDB holds a key twice (docs/redis-facts.md 4.6).
 //!
-//! The values are not held: they are read again from the journal while the RDB is sent, by threads of their own. Its length is
-//! known before: the backward pass has counted it.
+//! The values are not kept in memory: separate threads read them again from the journal while the RDB is sent. The
+//! RDB's length is known in advance, from the backward pass.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{Error, ErrorKind};
@@ -231,10 +232,10 @@ impl FoldedValues {
 
 impl Drop for FoldedValues {
     fn drop(&mut self) {
-        // The thread ends when nobody takes what it reads.
+        // The thread ends when its receiver is gone.
         self.ready = None;
         if let Some(thread) = self.thread.take() {
-            // One that panicked has given no part; that was noticed.
+            // A panicked thread has produced no part, which was noticed.
             let _ = thread.join();
         }
     }

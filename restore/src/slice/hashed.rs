@@ -1,9 +1,10 @@
 //! Keys as hashes of 128 bits, in one pass over their bytes.
 //!
-//! Two keys with the same hash would be taken for one, and a record that is needed be left out. So the hash is `SipHash` with a
-//! random key of this process (128 bits of result, one round for each word and three at the end, as in the standard library's own
-//! maps): who chooses the keys cannot look for such a pair. Of the result 104 bits are compared ([`super::key_table`]); by chance
-//! there is no pair either (10⁹ keys against 6 million noted ones: 3 · 10⁻¹⁶).
+//! Two keys with the same hash would be treated as one, and a needed record be left out. So the hash is `SipHash` with
+//! a random key of this process (128 bits of result, one round for each word and three at the end, as in the standard
+//! library's own maps): a client that chooses keys cannot search for such a pair. Of the result 104 bits are compared
+//! ([`super::key_table`]); an accidental pair is practically impossible (10⁹ keys against 6 million recorded ones: 3 ·
+//! 10⁻¹⁶).
 
 use rand::RngExt as _;
 

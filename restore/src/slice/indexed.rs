@@ -1,5 +1,5 @@
-//! The needed keys of a base by its key index: what is read grows with what is wanted. Keys that can be named are looked up; of
-//! those that begin alike, the index has ranges.
+//! Finds the needed keys of a base with its key index, so that reading is proportional to the selection. Named keys are
+//! looked up; keys with a common prefix are read as ranges of the index.
 
 use std::io;
 
@@ -27,7 +27,7 @@ const FRONT_BYTES: u64 = 4096;
 trait KeyPlaces {
     /// Where everything that belongs to the key is.
     fn find(&mut self, db: u32, key: &[u8]) -> Result<Option<Extent>, KeyIndexError>;
-    /// Gives the keys of a range, until it is told that that is enough.
+    /// Passes the keys of a range until `take` ends it.
     fn scan(&mut self, range: &KeyRange, each: &mut dyn FnMut(Place) -> bool) -> Result<(), KeyIndexError>;
     /// Bytes of the base; fewer where it ends.
     fn read(&mut self, extent: Extent) -> Result<Vec<u8>, KeyIndexError>;
@@ -63,9 +63,9 @@ impl KeyPlaces for KeyIndex {
 #[derive(Debug)]
 enum Failed {
     Index(KeyIndexError),
-    /// What the index names is not what it should be.
+    /// The index does not match the base.
     Base(String),
-    /// Somebody wants it to end.
+    /// The restore was interrupted.
     Stopped(RestoreError),
 }
 
@@ -129,7 +129,7 @@ impl<'a> Wanted<'a> {
         if bytes.max(names) > INDEXED_BYTES_MAX || places.len() > RANGE_KEYS_MAX {
             return Ok(None);
         }
-        // One that is looked up may lie in a range as well.
+        // A looked-up key may also lie in a range.
         places.sort_unstable_by_key(|place| place.extent.offset);
         places.dedup_by_key(|place| place.extent.offset);
         Ok(Some(places))
@@ -148,7 +148,7 @@ pub(crate) fn find_indexed(
 ) -> Result<Option<FoundInBase>, RestoreError> {
     let Some(wanted) = Wanted::of(needed) else { return Ok(None) };
     match find(catalog, base, keyring, &wanted, interrupt) {
-        // An index is never needed: no room, no rights, a base too large for one.
+        // The index is optional: there may be no room, no rights, or the base may be too large.
         Err(RestoreError::KeyIndex(error)) => {
             observer.on(&Event::Note(&format!("all of the base is read, as its key index cannot be used: {error}")));
             Ok(None)

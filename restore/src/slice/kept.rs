@@ -1,5 +1,5 @@
-//! The records that a slice keeps: few are held as they are, of many it is noted which they are, and they are read again. Those
-//! that can stand in an RDB are noted apart.
+//! The records that a slice keeps. A few are kept in memory; of many only the LSNs are stored, and they are read again.
+//! Records that can be folded are stored separately.
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ impl Keeper {
             self.held = None;
             return;
         }
-        // What is read shares its memory with the rest of its block.
+        // A copy, since what is read shares its memory with the rest of its block.
         let own = |record: &Record| Record {
             args: record.args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect(),
             ..record.clone()
@@ -129,7 +129,7 @@ impl ReplaySource for KeptRange {
         let mut groups = catalog.groups_within(*after, *timeline, within);
         let mut last = Lsn(0);
         Box::new(std::iter::from_fn(move || {
-            // What is behind the last one is not looked at: it may be damaged.
+            // Later records are not read: they may be damaged.
             while last < end {
                 let mut group = match groups.next()? {
                     Ok(group) => group,

@@ -1,7 +1,8 @@
-//! What is noted of keys by their hashes: 16 bytes a key, and one look for a key of which nothing is known yet.
+//! A table of notes on keys by hash: 16 bytes per key, and one probe for an unknown key.
 //!
-//! An open table: an entry is the upper 104 bits of the hash and a note of 24 bits; it stands at the first free place from the one
-//! that its hash names. Nothing is removed. So a look reads one cache line nearly always, and can be prepared ([`KeyTable::touch`]).
+//! Open addressing: an entry is the upper 104 bits of the hash and a note of 24 bits, at the first free place from the
+//! hash's position. Entries are never removed. A probe reads nearly always one cache line, and can be prefetched
+//! ([`KeyTable::touch`]).
 
 /// Bits of the note.
 const NOTE_BITS: u32 = 24;
@@ -78,7 +79,7 @@ impl KeyTable {
 
     /// The note on a key; where there is none, `new` is put there, if that gives one.
     pub(super) fn get_or_note(&mut self, hash: u128, new: impl FnOnce() -> Option<u32>) -> Option<Noted<'_>> {
-        // Not as long as the next one has room: a table that is full as it may be does not grow by looks.
+        // Grows only when an entry is added, not by a lookup in a full table.
         if self.used > self.places.len() / 4 * 3 || self.places.is_empty() {
             self.grow();
         }
@@ -94,7 +95,7 @@ impl KeyTable {
         }
     }
 
-    /// Has the place of a key read into the processor's cache; the result says nothing.
+    /// Prefetches the place of a key into the CPU cache; the result has no meaning.
     pub(super) fn touch(&self, hash: u128) -> u64 {
         if self.places.is_empty() { 0 } else { self.places[self.first_place(hash)] as u64 }
     }

@@ -1,4 +1,4 @@
-//! Slicing: a restore reads and replays only what the wanted keys depend on.
+//! Slicing: a restore reads and replays only the records on which the wanted keys depend.
 //!
 //! ```text
 //! wanted keys at T ─► backwards through the journal: which records, and which keys are needed before them ─► needed keys of the base
@@ -6,19 +6,19 @@
 //!
 //! - `needed`: which keys are needed at a position of the backward pass.
 //! - `pass`: the backward pass over the journal.
-//! - `part_records`: how the pass gets what a part of the journal holds, from several threads.
-//! - `plain_set`: the record that is met most.
-//! - `hashed`, `key_table`: what is noted of many keys.
-//! - `kept`: the records that it keeps, and how they are read again.
-//! - `fold`: those of them that need not be replayed: their keys stand in the RDB that is sent first.
+//! - `part_records`: reads the parts of the journal for the pass, with several threads.
+//! - `plain_set`: the most frequent record.
+//! - `hashed`, `key_table`: notes on many keys.
+//! - `kept`: the kept records, and how they are read again.
+//! - `fold`: records whose keys are put into the RDB that is sent first, instead of being replayed.
 //! - `lsns`: a set of LSNs.
 //! - `base`: the needed keys of the base, as an RDB of their own.
-//! - `indexed`: the same by the base's key index.
+//! - `indexed`: the same, with the base's key index.
 //!
-//! Invariant: the replay of what is kept, on the keys that are kept, leaves each wanted key exactly as the replay of everything
-//! does. By induction, backwards: a record that is kept finds each key that it reads or modifies as it was
-//! ([`redtape_wire::effect::dependence()`]), so it does what it did; one that is left out changes no key that is needed behind it.
-//! Where that is not sure, everything before it is kept ([`Forced`]).
+//! Invariant: the replay of the kept records on the kept keys leaves each wanted key exactly as the replay of
+//! everything does. By induction, backwards: a kept record finds each key that it reads or modifies unchanged
+//! ([`redtape_wire::effect::dependence()`]), so it has the same effect; a record that is left out changes no key that
+//! is needed after it. If that is uncertain, everything before is kept ([`Forced`]).
 
 pub(crate) mod base;
 mod fold;
@@ -52,20 +52,20 @@ pub struct Forced {
     pub reason: String,
 }
 
-/// What slicing has found, for the plan.
+/// Result of slicing, for the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SliceReport {
     /// Records between the base and the restore point.
     pub records_in_all: u64,
     /// Of these, records that are kept: replayed or folded.
     pub records_kept: u64,
-    /// Of these, records that are not replayed: the RDB that is sent first has what they leave behind.
+    /// Of these, records that are not replayed: the RDB that is sent first contains their effect.
     pub records_folded: u64,
     /// Keys taken from the base; `None` = all.
     pub base_keys: Option<u64>,
     /// Why everything up to an LSN is kept, if it is.
     pub forced: Option<Forced>,
-    /// Bytes of the journal that were read to find that out.
+    /// Bytes of the journal read during slicing.
     pub journal_bytes_read: u64,
     /// Bytes of the journal that were not read.
     pub journal_bytes_skipped: u64,

@@ -1,19 +1,18 @@
-//! Which keys are needed at a position of the backward pass.
+//! Determines which keys are needed at a position of the backward pass.
 //!
-//! For each database: a rest (no key, the selected ones, all of them), without those that are satisfied (what they held here does
-//! not matter any more), and those added (a record that is kept needs them). Contents of databases change places with `SWAPDB`,
-//! so what is said here of a database holds for its number at this position; what is selected of it is said of the number that it
-//! has at the restore point.
+//! For each database: a general rule (no key, the selected ones, or all), minus the satisfied keys (whose earlier value
+//! no longer matters), plus added keys (needed by a kept record). `SWAPDB` exchanges databases, so the state of a
+//! database belongs to its number at this position, while the selection refers to the number at the restore point.
 //!
-//! The selection is the filter's names, databases and exclusions: a key that is excluded is not needed for itself, and is added like
-//! any other where a record that is kept needs it. Types do not count here: which type a value will have is known after the replay.
+//! The selection is the filter's names, databases and exclusions: an excluded key is not needed for itself, and is
+//! added like any other if a kept record needs it. Types do not count here: a value's type is known only after the
+//! replay.
 //!
-//! Where everything is wanted, it is also found out which keys are touched by one kept record only, and that one a plain `SET`:
-//! these can stand in an RDB as they are in the end ([`super::fold`]). A database that is emptied or changes its place, or
-//! a record of which nobody knows what it touches, ends that.
+//! Without a selection, keys are also found that only one kept record touches, a plain `SET`: these can be put into the
+//! RDB ([`super::fold`]). A database that is emptied or swapped, or a record with unknown keys, ends that.
 //!
-//! Memory: [`NOTED_MAX`] hashes, [`ADDED_MAX`] keys of [`ADDED_BYTES_MAX`] bytes together. Beyond the first limit more is kept
-//! than had to be; beyond the others everything before is.
+//! Memory: [`NOTED_MAX`] hashes, [`ADDED_MAX`] keys of [`ADDED_BYTES_MAX`] bytes together. Beyond the first limit, more
+//! than necessary is kept; beyond the others, everything earlier.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -194,17 +193,17 @@ impl Needed {
                     .is_none_or(|note| note == TIED)
     }
 
-    /// No key is needed: nothing before this position matters.
+    /// True if no key is needed: nothing before this position matters.
     pub(crate) fn is_nothing(&self) -> bool {
         self.others == Others::Nothing && self.databases.values().all(Database::is_nothing)
     }
 
-    /// Every key of every database is needed, or nearly so.
+    /// True if every key of every database, or nearly every one, is needed.
     pub(crate) fn is_everything(&self) -> bool {
         self.others == Others::Everything && self.databases.values().all(|database| database.rest == Rest::Everything)
     }
 
-    /// The keys, for key filters, if it can be said which they are.
+    /// The keys, for key filters, if they can be listed.
     pub(crate) fn exact_keys(&self) -> Option<Vec<(u32, &[u8])>> {
         if self.others != Others::Nothing || self.databases.values().any(|database| database.rest != Rest::Nothing) {
             return None;

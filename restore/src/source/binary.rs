@@ -126,7 +126,7 @@ pub fn probe(path: &Path, limit: Duration) -> Result<Binary, String> {
         }
         std::thread::sleep(LOOK_EVERY);
     }
-    // It has ended; what it wrote is in the pipe, unless somebody else holds that open: the pipe is not waited for.
+    // It has ended; what it wrote is in the pipe, unless another process holds that open: the pipe is not waited for.
     let mut banner = vec![0; BANNER_BYTES];
     let read = child.0.stdout.take().and_then(|out| read_now(out, &mut banner)).unwrap_or(0);
     let version = ServerVersion::from_banner(&String::from_utf8_lossy(&banner[..read])).ok_or_else(is_none)?;

@@ -165,7 +165,7 @@ mod tests {
             kind: SnapshotKind::Base,
             bytes: 0,
             blake3: String::new(),
-            // As if nobody had noted it.
+            // As if it had not been recorded.
             magic_version: String::new(),
             server_version: String::new(),
             checksum_present: true,

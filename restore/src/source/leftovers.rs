@@ -68,7 +68,7 @@ pub(super) fn hold(dir: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Removes the folders of this user that nobody holds any more. What cannot be removed stays: a restore does not fail for that.
+/// Removes this user's folders that no process holds any more. What cannot be removed stays: a restore does not fail for that.
 pub(super) fn remove_in(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     let ours = rustix::process::geteuid().as_raw();

@@ -1,4 +1,4 @@
-//! The present of a journal that somebody writes: it holds all that its server held when it was looked at.
+//! The present of a journal with a writer: it holds all that its server held when it was looked at.
 
 use std::path::Path;
 use std::time::Duration;

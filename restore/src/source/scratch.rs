@@ -56,7 +56,7 @@ pub struct Scratch {
     child: ChildGuard,
     /// Says to other restores that the folder is in use.
     _held: std::fs::File,
-    /// Behind what uses it, so that it goes when nobody does any more.
+    /// Behind what uses it, so that it is dropped last.
     dir: leftovers::Folder,
     /// Last: it has nothing to do where the folder is gone.
     reaper: Option<Reaper>,
@@ -184,7 +184,7 @@ impl Scratch {
             }
             match cause {
                 RestoreError::Link(why) => RestoreError::Scratch(format!("failed: {why}")),
-                // What happened to a throw-away server concerns nobody.
+                // A failure of a throw-away server does not matter.
                 RestoreError::Undone { cause, .. } => self.explain(*cause),
                 other => self.explain(other),
             }

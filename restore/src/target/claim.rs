@@ -9,7 +9,7 @@
 //! | one with a lower client id | it may be about to end: we look again for `END_LIMIT`, then withdraw |
 //! | only ones with higher ids | they may be about to withdraw: we look again for `YIELD_LIMIT`, then withdraw |
 //!
-//! A restore goes on only after a look that showed nobody else. A restore that names itself after that look sees our name, so two can
+//! A restore continues only after a check that showed no other restore. A restore that names itself after that look sees our name, so two can
 //! never both go on. Nothing is left behind: the name ends with the connection, however the process ends.
 
 use std::time::{Duration, Instant};

@@ -206,7 +206,7 @@ impl Copier {
             if meaning(&error.code) != Refusal::KeyExists {
                 return Err(not_taken(target, key, &error));
             }
-            // SCAN may give a key twice; anything else with that name is somebody else's.
+            // SCAN may give a key twice; any other key with that name belongs to another client.
             if target.call(&[b"DUMP", key.as_slice()])? != Value::Bytes(value.clone()) {
                 let (address, list) = (target.address.clone(), format!("{} in db {db}, written since", show(key)));
                 return Err(RestoreError::Conflict { address, count: 1, list });

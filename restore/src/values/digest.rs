@@ -1,6 +1,6 @@
 //! A short digest of a value in its canonical form: equal values have equal digests, on whatever server they are.
 //!
-//! An undo file keeps it of what was written, so that it can be told later whether somebody has changed that since.
+//! An undo file keeps it of what was written, so that it can be told later whether it has been changed since.
 
 use redtape_wire::rdb::{Group, Stream, StreamId, Value};
 

@@ -29,7 +29,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_mins(1);
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Whether somebody wants the demo to end.
+/// Whether the demo should end.
 #[derive(Clone)]
 pub(super) struct Interrupt(Arc<AtomicBool>);
 

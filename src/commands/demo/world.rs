@@ -35,7 +35,7 @@ struct Entry {
 }
 
 impl World {
-    /// Reads everything; the caller sees to it that nobody writes.
+    /// Reads everything; the caller makes sure that there are no writes.
     pub(super) fn read(url: &str) -> anyhow::Result<Self> {
         let mut conn = open(url, WORK_TIMEOUT)?;
         let info: String = cmd("INFO").arg("keyspace").query(&mut conn)?;

@@ -79,7 +79,7 @@ pub(crate) fn run(args: &PruneArgs) -> anyhow::Result<ExitCode> {
     let now = Micros::now();
     let plan = plan_prune(&dir, &retention, now)?;
     carry_out(&dir, args.flags, &plan, || {
-        // Planned anew, as somebody else may have pruned meanwhile.
+        // Planned anew, as another process may have pruned meanwhile.
         prune(&dir, &retention, now, &mut |_| {}, &|| false)
     })
 }

@@ -194,12 +194,12 @@ fn tell(note: &Note, as_json: bool) -> anyhow::Result<()> {
             format!("LSN {from} to {to} are not in the journal any more: their segments were removed (retention)")
         }
     };
-    // Nobody may listen to stderr any more.
+    // stderr may be closed.
     let _ = writeln!(std::io::stderr(), "redtape: {text}");
     Ok(())
 }
 
-/// Waits for a moment; `false` = nobody reads our output any more.
+/// Waits for a short time; `false` = the reader of our output is gone.
 fn wait() -> anyhow::Result<bool> {
     let stdout = std::io::stdout();
     let pause = Timespec { tv_sec: 0, tv_nsec: i64::from(LOOK_EVERY.subsec_nanos()) };

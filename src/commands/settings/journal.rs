@@ -15,7 +15,7 @@ use crate::exit::{DATAERR, Failure};
 use crate::headings::JOURNAL;
 use crate::shell::shell_word;
 
-/// Where the journal is if nobody says it.
+/// The default place of the journal.
 const DEFAULT_DIR: &str = "redtape-journal";
 
 /// Which journal.

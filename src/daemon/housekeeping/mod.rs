@@ -58,7 +58,7 @@ struct Memory {
     prune_at: Option<Instant>,
     /// What was last said of the size limit, so that it is said once.
     said: (bool, bool),
-    /// Somebody reads, and that was said.
+    /// A process reads, and that was logged.
     waits: bool,
 }
 

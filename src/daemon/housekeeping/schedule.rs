@@ -58,7 +58,7 @@ impl Schedule {
     /// When the next one is due: now or earlier = it is. `last` is the moment of the last one.
     ///
     /// A last one in the future means that the clock was set back: then the schedule goes on from now, and
-    /// never waits for the clock to get there again. One that was missed while nobody ran is made up for once.
+    /// never waits for the clock to get there again. One that was missed while redtape was stopped is made up for once.
     pub(super) fn next_due(self, now: Micros, last: Option<Micros>) -> Micros {
         let Some(last) = last else { return now };
         match self {

@@ -30,7 +30,7 @@ pub(super) enum Nameless {
     NoKey,
     /// It touches all keys, of a database at least.
     EveryKey,
-    /// Nobody knows which keys it touches.
+    /// The keys that it touches are unknown.
     UnknownKeys,
 }
 

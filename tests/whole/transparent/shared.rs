@@ -310,7 +310,7 @@ pub fn a_shared_connection_that_stalls_is_cut() {
 }
 
 /// A server that stands still answers nobody, and nobody is disconnected for it.
-pub fn a_server_that_stands_still_costs_nobody_a_connection() {
+pub fn a_stopped_server_costs_no_connection() {
     let world = Relayed::start();
     let mut clients: [Conn; 4] = world.sharing_clients();
     let frozen = world.server.freeze();

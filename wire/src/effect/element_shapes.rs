@@ -14,7 +14,7 @@ use crate::word;
 pub(super) enum Shape {
     /// Something of the value that cannot be listed.
     Change,
-    /// The same, of one of several keys, or of what nobody sees.
+    /// The same, of one of several keys, or unknown.
     PerhapsChange,
     /// Something of the value is taken away.
     Take,

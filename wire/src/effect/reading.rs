@@ -32,7 +32,7 @@ pub enum Reading {
     Derives,
     /// It may have had a condition which does not stand in the effect.
     Perhaps,
-    /// It reads, or nobody can say.
+    /// It reads, or this is unknown.
     Reads,
 }
 

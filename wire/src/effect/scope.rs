@@ -16,7 +16,7 @@ pub enum KeyScope<'a> {
     Databases(SmallVec<[u32; 2]>),
     /// Every key of every database.
     Everything,
-    /// Nobody can say: any key of any database.
+    /// Unknown: any key of any database.
     Unknown,
 }
 

@@ -53,7 +53,7 @@ pub enum Dependence<'a> {
     Libraries,
     /// It leaves everything as it is (`PUBLISH`).
     Nothing,
-    /// Nobody can say.
+    /// Unknown.
     Unknown,
 }
 

@@ -1,4 +1,4 @@
-//! Runs: sorted entries in a file without a name, in blocks with a checksum each, or encrypted with a key that nobody keeps.
+//! Runs: sorted entries in a file without a name, in blocks with a checksum each, or encrypted with a key that is not stored.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -45,7 +45,7 @@ fn place(position: u64) -> [u8; 12] {
 pub(super) fn unnamed_file(folder: &Path) -> io::Result<File> {
     let (file, path) = temporarily_named(folder)?.into_parts();
     match path.close() {
-        // Somebody has cleaned up.
+        // Another process has cleaned up.
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(file),
     }

@@ -26,7 +26,7 @@ use crate::storage::{LocalDirectory, Storage};
 pub enum Workspace {
     /// In the journal, to be put beside its snapshot.
     Journal,
-    /// In this folder, in a file without a name: it is gone when nobody uses it any more.
+    /// In this folder, in a file without a name: it is removed when its last user closes it.
     Elsewhere(PathBuf),
 }
 
@@ -196,7 +196,7 @@ fn create(dir: &Directory, workspace: &Workspace, path: &Path) -> Result<(File, 
     create().map_err(KeyIndexError::io("create a key index in", folder))
 }
 
-/// An index that root has made is for those who use the snapshot, above all the daemon. Nobody else can give files away.
+/// An index that root has made is for those who use the snapshot, above all the daemon. Only root can change a file's owner.
 fn give_to_owner_of(path: &Path, file: &File) {
     if let Ok(owner) = std::fs::metadata(path) {
         let _ = fchown(file, Some(owner.uid()), Some(owner.gid()));

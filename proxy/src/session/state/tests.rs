@@ -157,7 +157,7 @@ fn writes_may_be_without_a_stamp_once_a_session_may_block_unseen() {
 }
 
 #[test]
-fn behind_a_pipelined_change_nobody_is_named_until_it_is_answered() {
+fn after_a_pipelined_change_stamps_have_no_user_until_the_reply() {
     let mut s = Scene::new();
     s.ask("SELECT 2");
     s.ask("AUTH root guess");
@@ -185,7 +185,7 @@ fn each_reply_names_whose_the_stamps_up_to_the_next_change_are() {
 
 /// Who it is would have been said by an answer that nobody saw.
 #[test]
-fn a_session_that_may_be_anybody_is_not_named() {
+fn a_session_of_unknown_identity_is_not_named() {
     for (asks, answers) in [
         (&["AUTH root guess"][..], ""),
         (&["HELLO 3 AUTH root guess"], ""),
@@ -217,7 +217,7 @@ fn a_session_that_may_be_anybody_is_not_named() {
 
 /// What decides is not here, or a name may be another command's.
 #[test]
-fn behind_a_request_that_can_not_be_told_nothing_is_followed() {
+fn after_an_unknown_request_nothing_is_tracked() {
     for (line, argc) in [
         ("HELLO 3 SETNAME", 7),
         ("HELLO 3", 7),
@@ -249,7 +249,7 @@ fn behind_a_request_that_can_not_be_told_nothing_is_followed() {
 
 /// Where `CLIENT REPLY SKIP` may have been said, an empty request uses it up.
 #[test]
-fn an_empty_request_is_the_servers_where_nothing_is_followed() {
+fn an_empty_request_is_forwarded_when_nothing_is_tracked() {
     for (line, passed_on) in [("GET k", false), ("CLIENT REPLY SKIP", true), ("CLIENT REPLY\0x SKIP", true)] {
         let mut s = admitted();
         s.ask(line);
@@ -290,7 +290,7 @@ fn silenced_replies_do_not_shift_the_others() {
 }
 
 #[test]
-fn only_a_session_without_bonds_is_free() {
+fn only_a_session_without_pin_reasons_is_multiplexable() {
     let mut s = Scene::new();
     assert!(!s.state.is_multiplexable(), "the server has not said yet whether it needs a password");
     s.ask("GET k");
@@ -351,7 +351,7 @@ fn after(asks: &[&str], answers: &str) -> Scene {
 }
 
 #[test]
-fn who_asks_where_no_answer_is_seen_is_nobody() {
+fn an_unseen_answer_leaves_the_identity_unknown() {
     for (asks, answers) in [
         (&["CLIENT REPLY SKIP", "AUTH root guess", "PING"][..], "+PONG\r\n"),
         (&["CLIENT REPLY OFF", "AUTH root guess", "CLIENT REPLY ON"], "+OK\r\n"),
@@ -374,7 +374,7 @@ fn who_asks_where_no_answer_is_seen_is_nobody() {
 }
 
 #[test]
-fn the_next_reply_tells_of_writes_that_had_none() {
+fn the_next_reply_covers_unanswered_writes() {
     for (asks, answers, tells) in [
         (&["CLIENT REPLY OFF", "SET k v", "CLIENT REPLY ON"][..], &["+OK\r\n"][..], &[true][..]),
         (&["CLIENT REPLY SKIP", "SET k v", "PING", "PING"], &["+PONG\r\n", "+PONG\r\n"], &[true, false]),
@@ -396,7 +396,7 @@ fn the_next_reply_tells_of_writes_that_had_none() {
 }
 
 #[test]
-fn writes_without_a_reply_are_not_forgotten_where_replies_can_not_be_told() {
+fn unanswered_writes_are_kept_when_desynced() {
     let s = after(&["CLIENT REPLY OFF", "SET k v", "SELECT 1", "CLIENT REPLY ON"], "");
     assert!(s.state.replies.is_desynced() && s.state.has_write_under_way() && s.state.may_acknowledge(true));
 }
@@ -411,7 +411,7 @@ fn what_runs_by_itself_behind_a_refused_multi_counts() {
 }
 
 #[test]
-fn a_transaction_that_the_proxy_can_not_discard_goes_on() {
+fn a_transaction_that_cannot_be_discarded_continues() {
     for (answer, free) in [("+OK\r\n", true), ("-NOPERM\r\n", false)] {
         let mut s = admitted();
         s.ask("MULTI");
@@ -423,7 +423,7 @@ fn a_transaction_that_the_proxy_can_not_discard_goes_on() {
 }
 
 #[test]
-fn what_a_session_piles_up_has_a_limit() {
+fn session_buffers_are_limited() {
     let mut s = admitted();
     s.ask("MULTI");
     for _ in 0..AT_EXEC_MAX {
@@ -443,7 +443,7 @@ fn what_a_session_piles_up_has_a_limit() {
 }
 
 #[test]
-fn behind_a_farewell_nothing_goes_elsewhere() {
+fn after_quit_the_session_stays_pinned() {
     for (asks, answers, leaves) in [
         (&["QUIT"][..], "+OK\r\n", true),
         (&["RESET", "QUIT"], "+RESET\r\n+OK\r\n", true),
@@ -462,7 +462,7 @@ fn behind_a_farewell_nothing_goes_elsewhere() {
 }
 
 #[test]
-fn what_binds_behind_what_lets_go_binds() {
+fn pin_reasons_after_a_release_stay() {
     for (asks, answers) in [
         (["RESET", "CLIENT TRACKING on"], "+RESET\r\n+OK\r\n"),
         (["CLIENT TRACKING off", "CLIENT TRACKING on BCAST"], "+OK\r\n+OK\r\n"),
@@ -536,7 +536,7 @@ fn behind_silence_in_a_transaction_no_reply_is_waited_for() {
 }
 
 #[test]
-fn watched_keys_are_let_go_by_a_transaction_only() {
+fn watched_keys_are_released_by_a_transaction_only() {
     for (multi, exec, watched) in [
         ("+OK", "*0", false),
         ("+OK", "*-1", false),
@@ -552,7 +552,7 @@ fn watched_keys_are_let_go_by_a_transaction_only() {
 }
 
 #[test]
-fn what_is_watched_behind_a_discard_that_was_taken_for_none_is_watched() {
+fn keys_watched_after_a_refused_discard_stay_watched() {
     let mut s = after(&["MULTI", "EXEC", "DISCARD"], "+OK\r\n-ERR x\r\n+OK\r\n");
     for (ask, answer) in [("WATCH k", "+OK"), ("EXEC", "-ERR EXEC without MULTI")] {
         s.ask(ask);

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_no_offset_of_its_history_ends_it() {
+    fn any_other_answer_ends_the_probe() {
         for (what, bytes) in [
             ("no RESP", b"nonsense\r\n".to_vec()),
             ("a refusal", b"-NOPERM no\r\n".to_vec()),

@@ -146,7 +146,7 @@ fn a_probe_that_was_never_ready_fails_those_who_wait_and_says_so_once() {
 }
 
 #[test]
-fn another_history_behind_the_same_address_is_told() {
+fn another_history_at_the_same_address_is_reported() {
     let now = Instant::now();
     let mut gate = ready(now);
     gate.probe_lost();
@@ -158,7 +158,7 @@ fn another_history_behind_the_same_address_is_told() {
 }
 
 #[test]
-fn an_answer_to_no_question_ends_the_probe() {
+fn an_unsolicited_answer_ends_the_probe() {
     let now = Instant::now();
     let mut gate = ready(now);
     let lost = ProbeAction::Lose("an unsolicited answer".into());

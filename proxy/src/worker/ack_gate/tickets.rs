@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_for_nobody_holds_nobody_up() {
+    fn a_keep_alive_request_delays_no_reply() {
         let mut tickets = Tickets::default();
         tickets.ask_for_nobody();
         tickets.take();

@@ -46,7 +46,7 @@ fn wait(now: Instant, again_at: Instant) -> Box<ReplicaWait> {
 }
 
 #[test]
-fn who_is_to_be_served_is_listed_once() {
+fn a_client_is_queued_once() {
     let (mut table, now) = (table(), Instant::now());
     let (one, two) = (add(&mut table, 1, now), add(&mut table, 2, now));
     for client in [one, two, one] {
@@ -76,7 +76,7 @@ fn another_client_with_the_same_index_is_not_taken_for_the_one_that_is_gone() {
 }
 
 #[test]
-fn a_request_that_waits_has_its_turn_when_what_is_in_flight_is_answered() {
+fn a_waiting_request_continues_after_the_replies_in_flight() {
     let (mut table, now) = (table(), Instant::now());
     let client = add(&mut table, 1, now);
     for (on_shared, in_flight, goes_on) in
@@ -93,7 +93,7 @@ fn a_request_that_waits_has_its_turn_when_what_is_in_flight_is_answered() {
 }
 
 #[test]
-fn room_on_the_pinned_connection_is_of_use_only_to_who_works_there() {
+fn room_on_the_pinned_connection_resumes_only_its_users() {
     let (mut table, now) = (table(), Instant::now());
     let client = add(&mut table, 1, now);
     for (waiting, on_shared, goes_on) in [(true, true, false), (false, false, false), (true, false, true)] {
@@ -104,7 +104,7 @@ fn room_on_the_pinned_connection_is_of_use_only_to_who_works_there() {
 }
 
 #[test]
-fn who_has_ended_its_side_is_looked_at_when_all_is_answered() {
+fn a_half_closed_client_is_checked_when_all_is_answered() {
     let (mut table, now) = (table(), Instant::now());
     let client = add(&mut table, 1, now);
     (table[client.index].eof, table[client.index].on_shared) = (true, true);
@@ -143,7 +143,7 @@ fn replies_that_are_not_read_pile_up_to_a_limit() {
 }
 
 #[test]
-fn a_clients_time_is_over_when_nothing_comes_of_it() {
+fn client_time_limits() {
     let (mut table, now) = (table(), Instant::now());
     let client = add(&mut table, 1, now);
     let later = now + Duration::from_mins(10);
@@ -171,7 +171,7 @@ fn a_clients_time_is_over_when_nothing_comes_of_it() {
 }
 
 #[test]
-fn the_server_hears_of_those_who_work_elsewhere_less_often_the_more_they_are() {
+fn signs_of_life_are_rarer_with_more_sessions() {
     let (mut table, now) = (table(), Instant::now());
     for n in 0..2 * u64::from(KEEP_ALIVE_SESSIONS) {
         let client = add(&mut table, n, now);
@@ -207,7 +207,7 @@ fn replicas_are_counted_again_when_their_time_has_come() {
 }
 
 #[test]
-fn the_largest_client_goes_when_all_take_too_much() {
+fn the_largest_client_is_disconnected_over_the_memory_limit() {
     let memory = Arc::new(ClientMemory::new(2));
     let mut here = Table::with_memory(WorkerMemory::without_waker(memory.clone(), 0));
     let mut elsewhere = Table::with_memory(WorkerMemory::without_waker(memory, 1));

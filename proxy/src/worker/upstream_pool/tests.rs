@@ -170,7 +170,7 @@ fn attempts_that_take_too_long_are_given_up_and_no_other() {
 }
 
 #[test]
-fn idle_shared_connections_are_closed_unless_somebodys_writes_are_on_them() {
+fn idle_shared_connections_are_closed_unless_they_carried_writes() {
     let (mut pool, now) = (Pool::new(0), Instant::now());
     let (reads, writes) = (ready(&mut pool, false, now), ready(&mut pool, true, now));
     let both = vec![reads.index, writes.index];
@@ -220,7 +220,7 @@ fn a_stalled_connection_is_cut_only_while_the_server_answers_others() {
 }
 
 #[test]
-fn what_is_to_be_sent_is_listed_once() {
+fn a_connection_is_queued_once_for_a_flush() {
     let (mut pool, now) = (Pool::new(0), Instant::now());
     let (one, two) = (ready(&mut pool, false, now), ready(&mut pool, true, now));
     assert!(pool.is_clean());

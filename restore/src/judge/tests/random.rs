@@ -359,7 +359,7 @@ fn shown(group: &Group) -> String {
 
 /// `REDTAPE_HISTORIES` is the number of histories, `REDTAPE_SEED` that of the first one.
 #[test]
-fn nobody_is_blamed_for_what_they_did_not_write() {
+fn no_write_is_attributed_to_the_wrong_client() {
     let number =
         |name: &str, otherwise: u64| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(otherwise);
     let (first, histories) = (number("REDTAPE_SEED", 0), number("REDTAPE_HISTORIES", 3000));

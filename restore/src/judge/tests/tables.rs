@@ -110,7 +110,7 @@ fn what_cannot_be_listed_is_certain_only_among_equals() {
 }
 
 #[test]
-fn an_unknown_cause_is_nobodys_guilt() {
+fn an_unknown_cause_is_uncertain() {
     check(&[
         (&["bad|HSET h f 1", "?|HSET h f 2"], &[("0:h/f", "uncertain 2 UnknownCause")]),
         (&["?|HSET h f 1", "bad|HSET h f 2"], &[("0:h/f", "selected 2")]),
@@ -173,7 +173,7 @@ fn databases_change_places() {
 }
 
 #[test]
-fn what_nobody_knows_may_have_written_everything() {
+fn unknown_commands_may_have_written_everything() {
     check(&[
         (&["app|EVAL x 0"], &[("0:k", "other 1")]),
         (&["bad|HSET h f 1", "app|EVAL x 0"], &[("0:h/f", "uncertain 2 UnknownCommand"), ("0:k", "other 2")]),
@@ -297,7 +297,7 @@ fn check_any(cases: &[Case<'_>]) {
 }
 
 #[test]
-fn the_last_write_of_anybody() {
+fn the_last_write_of_any_client() {
     check_any(&[
         (
             &["a|HSET h f 1 g 1", "b|HSET h g 2", "?|HDEL h f"],

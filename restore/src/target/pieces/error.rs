@@ -13,7 +13,7 @@ pub enum BuildError {
     /// The server cannot hold all of it. Nothing was written. Who accepts that takes the losses out of the value first.
     #[error(transparent)]
     Inexpressible(#[from] Inexpressible),
-    /// The temporary key was removed or changed by somebody else, or evicted; what was left of it was removed.
+    /// The temporary key was removed or changed by another client, or evicted; what was left of it was removed.
     #[error("the temporary key {0} is not what was written to it: another client changed it, or the server evicted it")]
     Lost(String),
     /// The server refused a piece, or was lost. What was built was removed, if the server could be reached.

@@ -1,4 +1,4 @@
-//! What an operation that was killed has left: temporary keys that nobody will rename.
+//! What an operation that was killed has left: temporary keys that will not be renamed any more.
 
 use redtape_journal::undo_file::OperationId;
 

@@ -8,7 +8,7 @@
 //!
 //! - [`name`]: the temporary name, and how it is recognised.
 //! - [`size`](mod@size): whether a value is large.
-//! - [`read`](mod@read): a value, some elements at a time. Exact while nobody writes to the key.
+//! - [`read`](mod@read): a value, some elements at a time. Exact without concurrent writes to the key.
 //! - [`build`](Builder::build): a value under the temporary name. [`swap`](mod@swap) puts it in the key's place.
 //! - [`leftovers`]: what a killed operation has left.
 //!

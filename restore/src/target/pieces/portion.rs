@@ -1,4 +1,4 @@
-//! How many elements are asked for at once, of which nobody knows the length.
+//! How many elements are asked for at once, whose length is unknown.
 
 use super::cut::PieceLimits;
 

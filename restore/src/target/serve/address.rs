@@ -14,7 +14,7 @@ pub struct ServeAddress {
 }
 
 impl ServeAddress {
-    /// Reads `IP:PORT` or `localhost:PORT`. Whoever can reach it can read everything: beyond this machine that takes a password.
+    /// Reads `IP:PORT` or `localhost:PORT`. Any client that can reach it can read everything: beyond this machine that takes a password.
     pub fn new(at: &str, password: Option<Secret>) -> Result<Self, RestoreError> {
         let at = parse(at).ok_or_else(|| {
             RestoreError::Usage(format!(

@@ -166,7 +166,7 @@ impl ServerTarget {
         self.recheck()
     }
 
-    /// The target may have changed since the plan was made: somebody was asked, or a scratch server was loaded.
+    /// The target may have changed since the plan was made: the user was asked, or a scratch server was loaded.
     fn recheck(&mut self) -> Result<(), RestoreError> {
         let info = self.server.info(None)?;
         let address = self.server.address.clone();

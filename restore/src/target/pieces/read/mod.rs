@@ -1,6 +1,6 @@
 //! A value of a living server, some elements at a time.
 //!
-//! **Not atomic.** What is read is exact while nobody writes to the key; a caller whom that does not suffice watches the key.
+//! **Not atomic.** The result is exact without concurrent writes to the key; a caller that needs this guarantee watches the key.
 //! Another type, another length or another last id behind the last piece than before the first are found
 //! ([`ReadPiecesError::Changed`]); a write that leaves these as they were is not. Fields that expire meanwhile are no change:
 //! they may be in the value, with their time, or not.
