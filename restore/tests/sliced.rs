@@ -391,7 +391,10 @@ fn a_command_of_a_module_keeps_everything_before_it_whatever_keys_it_names() {
     assert_eq!((slice.records_kept, slice.records_in_all), (module.0 + 1, last.0));
     assert!(slice.journal_bytes_skipped > 0, "{slice:?}");
     let text = slice.to_string();
-    assert!(text.contains(&format!("everything up to LSN {module} is replayed: what MOD.WRITE reads")), "{text}");
+    assert!(
+        text.contains(&format!("everything up to LSN {module} is replayed: the keys that MOD.WRITE reads")),
+        "{text}"
+    );
     // Set anew behind it, a key needs nothing of what was before.
     let slice = examined(&["key:7"], &[0]);
     assert_eq!((slice.records_kept, slice.base_keys, slice.forced), (1, Some(0), None));

@@ -350,6 +350,6 @@ mod tests {
         assert_eq!(human(&report), format!("{expected}{more}"));
         (report.expired, report.warnings, report.before) = (None, Vec::new(), true);
         assert!(human(&report).contains(" as they were before T (LSN 7)"));
-        assert!(human(&report).contains("is not known"));
+        assert!(human(&report).contains("is unknown"));
     }
 }

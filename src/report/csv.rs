@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(of(b"a,b"), "\"a,b\"");
         assert_eq!(of("ä".as_bytes()), "ä");
         assert_eq!(of(b"\xff"), "\"\"\"\\xff\"\"\"");
-        assert_eq!(of(b"\"\\xff\""), "\"\"\"\\\"\\\\xff\\\"\"\"\"");
+        assert_eq!(of(b"\"\\xff\""), "\"\"\"\\\"\"\\\\xff\\\"\"\"\"\"");
         assert_eq!(of(b"a\nb"), "\"\"\"a\\nb\"\"\"");
         assert_eq!(of(b""), "\"\"\"\"\"\"");
     }

@@ -153,7 +153,7 @@ fn beside_clients_and_while_slots_move() {
         return;
     }
     let recorded = Recorded::plain();
-    let (cluster, state) = (Cluster::start(3, false), Dir::new("state"));
+    let (cluster, state) = (Cluster::start(3, true), Dir::new("state"));
     let mut client = cluster.client();
     // Some exist with other values.
     for n in (0..KEYS).step_by(3) {
