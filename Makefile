@@ -81,7 +81,7 @@ compat:
 	for server in "$$(command -v redis-server)" $$PWD/.servers/*/redis-server $$PWD/.servers/*/valkey-server; do \
 	    echo "=== $$server: $$($$server --version | cut -d' ' -f1-3)"; \
 	    export REDTAPE_TEST_SERVER=$$server; \
-	    for what in exactness files aof_history serve cluster_target get diff undo_edges; do \
+	    for what in exactness files aof_history serve cluster_target report get diff undo_edges; do \
 	        try $(run_tests) -p redtape --test whole $$what:: $(one_at_a_time); \
 	    done; \
 	    what=versions; try $(run_long_tests) -p redtape --test whole versions:: $(long_ones); \

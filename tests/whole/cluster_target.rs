@@ -153,7 +153,7 @@ fn beside_clients_and_while_slots_move() {
         return;
     }
     let recorded = Recorded::plain();
-    let (cluster, state) = (Cluster::start(3, true), Dir::new("state"));
+    let (cluster, state, selected) = (Cluster::start(3, true), Dir::new("state"), Dir::new("selected"));
     let mut client = cluster.client();
     // Some exist with other values.
     for n in (0..KEYS).step_by(3) {
@@ -193,6 +193,12 @@ fn beside_clients_and_while_slots_move() {
         let done = recorded.restore(cluster, &state, &["--on-conflict", "replace"]).expect_success("a restore");
         assert_eq!(wrong(cluster, &recorded.state), 0, "{done:?}");
         let undone = undo(cluster, &state);
+        // Some keys, and back.
+        let some = recorded.restore(cluster, &selected, &["--key", "s:*", "--on-conflict", "replace"]);
+        let some = some.expect_success("a restore of some keys");
+        assert_eq!(wrong(cluster, &only(&recorded.state, b"s:")), 0, "{some:?}");
+        assert_ne!(wrong(cluster, &recorded.state), 0, "{some:?}");
+        assert_eq!(undo(cluster, &selected).code, Some(0));
         over.store(true, Ordering::Relaxed);
         moves = mover.join().expect("the mover");
         counted = clients.into_iter().map(|client| client.join().expect("a client")).collect();
@@ -220,6 +226,13 @@ impl Drop for End<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+/// The keys that begin so.
+fn only(state: &State, prefix: &[u8]) -> State {
+    let mut some = state.clone();
+    some.dbs.values_mut().for_each(|keys| keys.retain(|key, _| key.starts_with(prefix)));
+    some
 }
 
 /// How many recorded keys are not in the cluster as they were.
