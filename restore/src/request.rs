@@ -54,6 +54,46 @@ pub struct Request {
     pub limits: Limits,
 }
 
+/// What a command asks for that reads a dataset and writes to no target.
+pub(crate) struct Reading {
+    pub(crate) from: PathBuf,
+    pub(crate) keyring: Keyring,
+    pub(crate) as_of: AsOf,
+    pub(crate) zone: Zone,
+    pub(crate) filter: Filter,
+    pub(crate) slice: bool,
+    pub(crate) server_bin: Option<PathBuf>,
+    pub(crate) now: Micros,
+    pub(crate) interrupt: Interrupt,
+    pub(crate) limits: Limits,
+}
+
+impl From<Reading> for Request {
+    fn from(reading: Reading) -> Self {
+        let Reading { from, keyring, as_of, zone, filter, slice, server_bin, now, interrupt, limits } = reading;
+        Self {
+            from,
+            keyring,
+            as_of,
+            zone,
+            to: Target::Reader,
+            accept_eviction: false,
+            filter,
+            slice,
+            repair: None,
+            broken_by: None,
+            unchanged_since: None,
+            rate: None,
+            state_dir: None,
+            method: None,
+            server_bin,
+            now,
+            interrupt,
+            limits,
+        }
+    }
+}
+
 impl Request {
     /// Replaces everything in the target.
     pub fn replaces_all(&self) -> bool {

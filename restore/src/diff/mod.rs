@@ -44,10 +44,9 @@ use crate::interrupt::Interrupt;
 use crate::limits::Limits;
 use crate::point::RestorePoint;
 use crate::progress::{Event, Observer, Unit};
-use crate::request::Request;
+use crate::request::{Reading, Request};
 use crate::source::Located;
 use crate::source::journal_range::JournalRange;
-use crate::target::Target;
 
 /// Keys named individually: they are compared even if they were not written.
 const NAMED_MAX: usize = 4096;
@@ -189,26 +188,18 @@ impl DiffRequest {
     fn as_restore(&self, as_of: &AsOf) -> Request {
         // With both datasets, a value's type is checked at both points in time.
         let filter = self.filter.clone().of_types::<&str>([]);
-        Request {
+        Request::from(Reading {
             from: self.from.clone(),
             keyring: self.keyring.clone(),
             as_of: as_of.clone(),
             zone: self.zone.clone(),
-            to: Target::Reader,
-            accept_eviction: false,
             filter,
-            method: None,
             slice: self.slice,
-            repair: None,
-            broken_by: None,
-            unchanged_since: None,
-            rate: None,
-            state_dir: None,
             server_bin: self.server_bin.clone(),
             now: self.now,
             interrupt: self.interrupt.clone(),
             limits: self.limits,
-        }
+        })
     }
 
     /// The writes between both points in time; `None` = the journal has a gap there.

@@ -24,9 +24,8 @@ use crate::interrupt::Interrupt;
 use crate::limits::Limits;
 use crate::point::RestorePoint;
 use crate::progress::{Event, Observer};
-use crate::request::Request;
+use crate::request::{Reading, Request};
 use crate::source::{Located, Source};
-use crate::target::Target;
 
 /// Databases that nearly every server has.
 const USUAL_DATABASES: u32 = 16;
@@ -163,26 +162,18 @@ impl GetRequest {
     /// The request for this key, without a target.
     fn as_restore(&self) -> Result<Request, RestoreError> {
         let in_dbs = Filter::new::<&[u8]>(&[], &[], &self.dbs()).map_err(|e| RestoreError::Usage(e.to_string()))?;
-        Ok(Request {
+        Ok(Request::from(Reading {
             from: self.from.clone(),
             keyring: self.keyring.clone(),
             as_of: self.as_of.clone(),
             zone: self.zone.clone(),
-            to: Target::Reader,
-            accept_eviction: false,
             filter: in_dbs.and_exact_keys([self.key.clone()]),
-            method: None,
             slice: true,
-            repair: None,
-            broken_by: None,
-            unchanged_since: None,
-            rate: None,
-            state_dir: None,
             server_bin: self.server_bin.clone(),
             now: self.now,
             interrupt: self.interrupt.clone(),
             limits: self.limits,
-        })
+        }))
     }
 }
 

@@ -32,9 +32,8 @@ use crate::interrupt::Interrupt;
 use crate::limits::Limits;
 use crate::point::{Facts, PointError, RestorePoint};
 use crate::progress::{Event, Observer};
-use crate::request::Request;
+use crate::request::{Reading, Request};
 use crate::source::Located;
-use crate::target::Target;
 use crate::values::saved::Saved;
 
 /// Which dataset, and what of it.
@@ -145,25 +144,17 @@ fn of_moment(
 impl ReportRequest {
     /// A restore of this moment, up to where a target would come in.
     fn as_restore(&self, as_of: &AsOf) -> Request {
-        Request {
+        Request::from(Reading {
             from: self.from.clone(),
             keyring: self.keyring.clone(),
             as_of: as_of.clone(),
             zone: self.zone.clone(),
-            to: Target::Reader,
-            accept_eviction: false,
             filter: self.filter.clone(),
-            method: None,
             slice: true,
-            repair: None,
-            broken_by: None,
-            unchanged_since: None,
-            rate: None,
-            state_dir: None,
             server_bin: self.server_bin.clone(),
             now: self.now,
             interrupt: self.interrupt.clone(),
             limits: self.limits,
-        }
+        })
     }
 }
