@@ -102,10 +102,10 @@ const EXAMPLES: &str = "Examples:
 
 /// Runs the command.
 pub(crate) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
-    let served = args.serve.address()?;
     if let Some(file) = args.journal.written_file() {
         return from_file(args, file);
     }
+    let served = args.serve.address()?;
     let to = match (&served, args.file.address()) {
         (Some(address), _) => Target::Serve(address.clone()),
         (None, Some(file)) => Target::File(file),
@@ -181,7 +181,7 @@ fn from_file(args: RestoreArgs, file: PathBuf) -> anyhow::Result<ExitCode> {
             args.file.address().is_some(),
             "--to-rdb, --to-aof and --to-jsonl: a file goes into a server (--to URL), which can be recorded and restored from",
         ),
-        (args.serve.address()?.is_some(), "--serve: restore it into a server"),
+        (args.serve.is_given(), "--serve: restore it into a server"),
         (args.method.is_some(), "--via"),
         (args.no_slice, "--no-slice"),
         (args.accept_eviction, "--accept-eviction"),

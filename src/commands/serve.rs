@@ -29,6 +29,11 @@ pub(crate) struct ServeOptions {
 }
 
 impl ServeOptions {
+    /// True if a read-only server is wanted.
+    pub(crate) fn is_given(&self) -> bool {
+        self.serve.is_some()
+    }
+
     /// Where to serve, if that is wanted.
     pub(crate) fn address(&self) -> anyhow::Result<Option<ServeAddress>> {
         let Some(at) = &self.serve else { return Ok(None) };

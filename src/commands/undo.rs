@@ -83,7 +83,7 @@ const EXAMPLES: &str = "Examples:
   redtape undo lsn:18546 --to redis://127.0.0.1:6400 --plan
   # All that one client wrote since then.
   redtape undo --client intern --since 18:00 --to redis://127.0.0.1:6400
-  # A FLUSHALL, whoever sent it.
+  # A FLUSHALL of any client.
   redtape undo --command 'FLUSH*' --since '1h ago' --to redis://127.0.0.1:6400
   # A restore, or an undo.
   redtape undo --file UNDOFILE --to redis://127.0.0.1:6400";

@@ -5,6 +5,9 @@ use std::collections::HashMap;
 use crate::judge::{Part, Question, Verdict};
 use crate::values::digest::{DIGEST_BYTES, Digest};
 
+/// Why a difference stays that is not the one whose last write was looked up.
+pub(crate) const WRITTEN_MEANWHILE: &str = "was written while the restore ran: run it again";
+
 /// A difference whose last write is looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Asked {
@@ -54,7 +57,7 @@ impl Judged {
                 Some((LastWrite::Named, seen)) if *seen == live => None,
                 // Its last write is not among the named ones.
                 Some((LastWrite::Other(why), _)) => Some(why.clone()),
-                _ => Some("was written while the restore ran: run it again".to_owned()),
+                _ => Some(WRITTEN_MEANWHILE.to_owned()),
             },
         }
     }

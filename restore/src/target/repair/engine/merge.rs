@@ -9,7 +9,7 @@ use crate::target::lookup::show;
 use crate::target::repair::before::Before;
 use crate::target::repair::decide::{Decision, Differences, decide};
 use crate::target::repair::elements::{self, How};
-use crate::target::repair::judged::{Judged, seen_ttl};
+use crate::target::repair::judged::{Judged, WRITTEN_MEANWHILE, seen_ttl};
 use crate::target::repair::live;
 use crate::target::repair::policy::TtlPolicy;
 use crate::target::value_error::unreadable;
@@ -94,7 +94,7 @@ impl Engine<'_> {
             return Ok(None);
         }
         let why = self.whole_stays(db, key, there)?;
-        Ok(Some(why.unwrap_or_else(|| "was written while the restore ran: run it again".to_owned())))
+        Ok(Some(why.unwrap_or_else(|| WRITTEN_MEANWHILE.to_owned())))
     }
 
     fn leave_elements(
